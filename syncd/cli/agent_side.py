@@ -151,6 +151,8 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
                     work = find_agent_work(services.remote_changes, content, leftovers, leave_out)
             except StepFailed as failure:
                 raise failure.as_error() from None
+            if work.unlisted:
+                click.echo(f"{work.unlisted:,} more new paths in the sandbox are not listed", err=True)
             yield AgentSide(
                 config,
                 folders,

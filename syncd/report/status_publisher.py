@@ -182,9 +182,9 @@ class StatusPublisher:
         self.left_out = cycle.snapshotter.left_out
         self.lingering = cycle.leftover_files
         self.agent = cycle.agent_status
-        news = cycle.work_saver.take_news()
-        if news is not None:
-            self.notifier.unsaved(news)
+        unsaved = cycle.work_saver.take_unsaved()
+        if unsaved is not None:
+            self.notifier.unsaved(unsaved)
 
     def succeeded(self, outcome: Outcome) -> None:
         """A sync succeeded: the last error is cleared."""

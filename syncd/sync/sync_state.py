@@ -67,6 +67,7 @@ class SyncState:
         self._possibly_applied = StateFile(folder, "perhaps-there", _ManifestRecord, cost)
         self._mark = MarkerFile(folder, "unsure")
         self._marked = False
+        self._lost: list[SyncWarning] = []  # about a damaged record, which is set aside when it is read
         self.uncertain = False
 
     def initialized(self, target: Target) -> tuple[Manifest | None, list[SyncWarning]]:
@@ -77,9 +78,9 @@ class SyncState:
         with contextlib.suppress(OSError):
             flush_folder(self._folder)  # a power cut later on must not undo what a killed process did last
         self.uncertain = self._marked = self._mark.exists
-        record, warning = self._initialized.load_or_warn()
+        record = self._recorded()
         if record is None or not record.target.same_sandbox(target):
-            return None, [warning] if warning else []
+            return None, self._lost
         manifest = _manifest(record)
         if self._searched not in ("", record.searched):
             manifest = {path: replace(entry, stamp=None) for path, entry in manifest.items()}
@@ -132,8 +133,14 @@ class SyncState:
 
     def recorded_target(self) -> Target | None:
         """The sandbox of the last manifest that is recorded."""
-        record = self._initialized.load()
+        record = self._recorded()
         return record.target if record is not None else None
+
+    def _recorded(self) -> _ManifestRecord | None:
+        record, warning = self._initialized.load_or_warn()
+        if warning is not None:
+            self._lost = [warning]
+        return record
 
     def record_initialized(self, target: Target, manifest: Manifest) -> None:
         """Record that the sandbox holds the manifest. Raises `OSError`; this process is certain of it all the same."""

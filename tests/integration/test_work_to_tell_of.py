@@ -84,7 +84,7 @@ def test_all_is_saved_before_the_end(acquired: Rig) -> None:
     """Then there is nothing to tell."""
     acquired.clock.go_on(7150)
     acquired.cycle.save_before_end()
-    assert acquired.cycle.work_saver.take_news() is None
+    assert acquired.cycle.work_saver.take_unsaved() is None
     assert acquired.cycle.warnings == []
     assert acquired.cycle.agent_status.saved == 1
 
@@ -93,10 +93,10 @@ def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
     """It is told once, and stays a warning."""
     acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
     acquired.cycle.save_before_end()
-    told = acquired.cycle.work_saver.take_news()
+    told = acquired.cycle.work_saver.take_unsaved()
     assert told is not None
     assert "could not be saved before it ended" in told
-    assert acquired.cycle.work_saver.take_news() is None
+    assert acquired.cycle.work_saver.take_unsaved() is None
     assert [warning.key for warning in acquired.cycle.warnings] == ["unsaved"]
 
 
@@ -107,7 +107,7 @@ def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch
         agent.write(f"large{number}\n", "x" * 1000)
     monkeypatch.setattr(LookRequest, "__init__", _with_little_room(LookRequest.__init__))
     acquired.cycle.save_before_end()
-    told = acquired.cycle.work_saver.take_news()
+    told = acquired.cycle.work_saver.take_unsaved()
     assert told is not None
     assert told.startswith("4 files in the sandbox ")
     assert " could not be saved before it ended: 'large0\\\\n', " in told
@@ -135,7 +135,7 @@ def test_a_sandbox_that_is_gone_already(acquired: Rig, *, is_known: bool) -> Non
         acquired.sync()
     acquired.emulator.faults.script("any: 404 always")
     acquired.cycle.save_before_end()
-    assert (acquired.cycle.work_saver.take_news() is not None) == is_known
+    assert (acquired.cycle.work_saver.take_unsaved() is not None) == is_known
     assert "unsaved" in [warning.key for warning in acquired.cycle.warnings]
 
 
