@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
+from syncd.core.settings import check_config
+from syncd.daemon.build import folders_of, status_publisher_of
+from syncd.report.status_publisher import RunTotals
+from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.look_request import LookRequest
 from tests.agent import Agent
 from tests.integration.sync_rig import Rig, rigged
@@ -105,7 +109,8 @@ def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch
     acquired.cycle.save_before_end()
     told = acquired.cycle.work_saver.take_unsaved()
     assert told is not None
-    assert told.startswith("4 files in the sandbox could not be saved before it ended: 'large0\\\\n', ")
+    assert told.startswith("4 files in the sandbox ")
+    assert " could not be saved before it ended: 'large0\\\\n', " in told
     assert told.endswith("'large2\\\\n' and 1 more")
     assert acquired.cycle.agent_status.saved == 1
     (warning,) = acquired.cycle.warnings
@@ -132,3 +137,25 @@ def test_a_sandbox_that_is_gone_already(acquired: Rig, *, is_known: bool) -> Non
     acquired.cycle.save_before_end()
     assert (acquired.cycle.work_saver.take_unsaved() is not None) == is_known
     assert "unsaved" in [warning.key for warning in acquired.cycle.warnings]
+
+
+def test_it_is_shown_on_the_desktop(acquired: Rig) -> None:
+    """The daemon's status hands it on, once."""
+    shown: list[str] = []
+    config = check_config(acquired.keys)
+    publisher = status_publisher_of(
+        config,
+        folders_of(config, acquired.environ),
+        acquired.clock,
+        totals=RunTotals(),
+        systemd=SystemdNotifier(acquired.environ, acquired.clock, 1),
+        desktop=None,
+        target=acquired.cycle.target,
+    )
+    publisher.notifier.unsaved = shown.append  # type: ignore[method-assign]
+    acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
+    acquired.cycle.save_before_end()
+    for _ in range(2):
+        publisher.learn(acquired.cycle, {})
+    assert len(shown) == 1
+    assert "could not be saved" in shown[0]
