@@ -7,6 +7,7 @@
 | both changed files: their mode, and their text if the base's bytes are known | merge; it may turn out a conflict |
 | both changed, else | conflict |
 | deleted there, local as the base | delete, if deletions are asked for; else deleted there |
+| gone there since something that is not taken has its directory's place | stays |
 | deleted on one side, changed on the other | stays |
 | still being written, too large, or unreadable there | stays |
 | a link that leads out, a device, below a `.git`, through a link here | never |
@@ -26,6 +27,7 @@ from syncd.scan.symlinks import leads_out, stays_inside
 _EXECUTABLE = 0o100
 _READABLE = 0o444
 _LINK_MODE = 0o777  # as a scan has it
+_NOT_DELETED = "its directory gave way there to something that is not taken"
 
 
 class MergeOutcome(Enum):
@@ -112,6 +114,8 @@ def merge_plan(given: PlanInput) -> MergePlan:
             reason = f"its directory is not taken: {above.reason or above.outcome.value}"
             stays = MergeOutcome.NEVER if above.outcome is MergeOutcome.NEVER else MergeOutcome.CONFLICT
             found[path] = PlannedPath(path, stays, planned.base, planned.local, planned.remote, reason)
+        elif planned.outcome is MergeOutcome.DELETE and _is_below_what_stays(path, found):
+            found[path] = replace(planned, outcome=MergeOutcome.STAYS, reason=_NOT_DELETED)
     return MergePlan(tuple(found.values()))
 
 
@@ -200,6 +204,15 @@ def _above(path: str, found: Mapping[str, PlannedPath]) -> PlannedPath | None:
             taken = planned.outcome in (MergeOutcome.TAKE, MergeOutcome.SAME)
             return None if taken else planned
     return None
+
+
+def _is_below_what_stays(path: str, found: Mapping[str, PlannedPath]) -> bool:
+    """True if the path is gone there only since something that is not taken has its directory's place."""
+    while path := path.rpartition("/")[0]:
+        planned = found.get(path)
+        if planned is not None and planned.remote.kind not in (RemoteKind.DIRECTORY, RemoteKind.ABSENT):
+            return planned.outcome not in (MergeOutcome.TAKE, MergeOutcome.SAME)
+    return False
 
 
 def is_as_base(local: LocalEntry | None, base: Entry | None) -> bool:

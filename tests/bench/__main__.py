@@ -9,7 +9,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import editing, idle, latency, packing, series, slow_line, startup, upload, walking, watching
+from tests.bench import (
+    agent_side,
+    editing,
+    idle,
+    latency,
+    packing,
+    series,
+    slow_line,
+    startup,
+    upload,
+    walking,
+    watching,
+)
 from tests.bench.fixtures import TREES, Fixtures, Sizes
 from tests.bench.table import Row, Skipped, print_head, print_rows
 
@@ -22,6 +34,7 @@ ROWS: dict[str, Rows] = {
     "walking": walking.rows,
     "watching": watching.rows,
     "latency": latency.rows,
+    "agent": agent_side.rows,
     "idle": idle.rows,
     "startup": startup.rows,
     "upload": upload.rows,

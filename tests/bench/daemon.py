@@ -17,7 +17,7 @@ from tests.bench.stopwatch import CLOCK, REPO
 
 SANDBOX = "box"
 QUIET_S = 0.05
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0  # a busy machine with 50,000 files
 
 
 class Initialized(NamedTuple):

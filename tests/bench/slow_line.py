@@ -27,7 +27,7 @@ from tests.bench.table import Row, Skipped, compared
 
 TREE = "M"
 RIVAL = "tar czf - | curl -T -"
-FULL, CHANGES = "full", "changes"
+FULL, CHANGES = "full", "auto"
 # The ports of servers and those of clients, so that the two directions can be told apart: 0x5000 to 0x53ff.
 _SERVERS = "20480 21503"
 _CLIENTS = "30000 60000"
@@ -125,7 +125,7 @@ def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
             os.sync()
             found.append(_measured(who, tree, fixtures.folder("line/home"), mbit))
             shutil.rmtree(fixtures.scratch / "line")
-    for who, number, what in ((FULL, 0, "first"), (FULL, 1, "edit, full"), (CHANGES, 1, "edit, changes")):
+    for who, number, what in ((FULL, 0, "first"), (FULL, 1, "edit, full"), (CHANGES, 1, "edit, auto")):
         ours, theirs = ([each[number] for each in figures[side]] for side in (who, RIVAL))
         for until in ("arrived", "initialized"):
             mine, other = ([getattr(each, f"{until}_s") for each in side] for side in (ours, theirs))

@@ -33,6 +33,7 @@ from syncd.cli import agent_side
 from syncd.cli.apply import undoing
 from syncd.cli.apply.command import command as apply_command
 from syncd.core.directories import directories_for
+from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.manifest import Kind
 from tests.agent import Agent
@@ -200,6 +201,7 @@ class Story(RuleBasedStateMachine):
             except _Died:
                 self.rig.sandbox.wait()
                 self.rig.restart()
+        self._note_arrived(is_known=left[0] > 0)
 
     @rule(path=st.none() | paths, deletions=st.booleans())
     def apply(self, path: str | None, *, deletions: bool) -> None:
@@ -235,6 +237,24 @@ class Story(RuleBasedStateMachine):
         assert (seen(self.rig.workspace), _times(self.rig.workspace)) == (before, times)
         assert undone["stays"] == []
         self.clean, self.applied = clean, None
+
+    @rule(when=st.sampled_from(["before", "after"]))
+    def die_in_apply(self, when: str) -> None:
+        """The command dies right before or after it writes; what it wrote stays until it is taken back."""
+        write = WorkspaceWriter.write
+
+        def dies(writer: WorkspaceWriter, *args: Any) -> None:
+            if when == "after":
+                write(writer, *args)
+            raise _Died
+
+        with pytest.MonkeyPatch.context() as patch, suppress(_Died):
+            patch.setattr(WorkspaceWriter, "write", dies)
+            self._apply(["--deletions"])
+        for path in PATHS:
+            self._forget_near(path)
+        self._note_arrived(is_known=False)
+        self.applied = None
 
     @rule()
     def undo(self) -> None:
@@ -347,12 +367,13 @@ class Story(RuleBasedStateMachine):
     def _note_there(self) -> None:
         self.was_there |= words(*seen(self.rig.sandbox.workspace).values())
 
-    def _note_arrived(self) -> None:
+    def _note_arrived(self, *, is_known: bool = True) -> None:
         here, there = seen(self.rig.workspace), seen(self.rig.sandbox.workspace)
         for path, entry in here.items():
             if there.get(path) == entry:
                 self.arrived.setdefault(path, set()).add(entry)
-                self.clean[path] = entry
+                if is_known:
+                    self.clean[path] = entry
 
     def _changed_here(self, path: str, change: Callable[[], None]) -> None:
         if not _is_reachable(self.rig.workspace, path):

@@ -157,7 +157,15 @@ def test_a_file_in_a_directorys_place() -> None:
     alone = plan(there, *sides, deletions=True, children={"d": ["d/a"]})
     assert [planned.outcome for planned in alone.paths] == [TAKE, DELETE]
     more = plan(there, *sides, deletions=True, children={"d": ["d/a", "d/mine"]})
-    assert more.paths[0].outcome is CONFLICT
+    assert [planned.outcome for planned in more.paths] == [CONFLICT, STAYS]
+
+
+def test_what_gave_way_to_a_link_that_leads_out_is_not_deleted() -> None:
+    """The link is not taken, so the files of the directory stay, though they are gone there."""
+    sides = {"d": BASE_DIRECTORY, "d/a": base("a")}, {"d": HERE_DIRECTORY, "d/a": local("a")}
+    there = {"d": RemoteEntry(RemoteKind.SYMLINK, target="/etc"), "d/a": ABSENT}
+    found = plan(there, *sides, deletions=True, children={"d": ["d/a"]})
+    assert [planned.outcome for planned in found.paths] == [NEVER, STAYS]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,460 @@
+"""`syncd apply`: the sandbox's changes come home, all or nothing, and can be taken back.
+
+What others fell into, and the test that holds it; those without a folder are in this file or in `test_diff`:
+
+| trap | test |
+| --- | --- |
+| the base is hashed from the disk instead of from the bytes sent | component/test_packer, integration/test_torn_files |
+| the first look takes local files that were not sent for deletions | test_diff.test_nothing_was_changed |
+| renames, binaries, running from a subfolder | test_diff.test_git_applies_the_patch, test_names; test_paths |
+| one collision fails the whole patch | test_the_table |
+| a second apply repeats the first | test_a_second_apply_does_nothing; integration/test_three_sides_property |
+| a rejected hunk drops all, or is written all the same | test_the_table |
+| same-size changes are missed | test_diff.test_git_applies_the_patch; integration/test_three_sides |
+| `./x` against `x` in tar names | component/test_artifacts, component/test_look_by_dump |
+| sockets in the agent's tree | test_what_is_never_taken |
+| a truncated archive is taken for the truth | component/test_look_by_dump, test_artifacts; integration/test_look |
+| `--force` re-stamps the base and strands edits | test_edits_survive_a_forced_push |
+| a clean-up deletes the person's files | test_a_forced_push_deletes_nothing_of_a_person |
+| CRLF from one side only | test_line_ends_of_one_side |
+| an LFS pointer here, its content there | test_a_pointer_here_and_its_content_there |
+| a directory that the agent replaced by a link to outside | test_what_is_never_taken |
+| `.git` written by the agent | test_what_is_never_taken |
+| `.env` made by the agent where one stays home | test_secrets_of_both_sides |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agent import Agent
+from tests.component.test_agent_branch import poisoned
+from tests.screens.terminal import Terminal
+from tests.system.command import SYNCD
+from tests.system.rig import Rig
+from tests.system.trees import tree
+
+TEXT = "".join(f"line {number}\n" for number in range(30))
+# So many times `apply` is killed: 200 for a whole examination.
+KILLS = int(os.environ.get("SYNCD_APPLY_KILLS", "10"))
+_FILES = 400
+
+
+@pytest.fixture
+def agent(rig: Rig) -> Agent:
+    """A workspace that was sent, and the agent in its sandbox."""
+    for path in ("a", "both", "clash", "d/b", "gone", "mine", "run"):
+        rig.write(path, TEXT)
+    rig.ok("push")
+    return Agent(rig.sandbox.workspace)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal(columns=100)
+    yield terminal
+    terminal.close()
+
+
+def _read(rig: Rig, path: str) -> str:
+    return (rig.workspace / path).read_bytes().decode()
+
+
+def _applied(rig: Rig, *args: str) -> tuple[int, dict[str, Any]]:
+    """The exit code, and the lists that are not empty."""
+    done = rig.run("apply", "--json", *args)
+    document = json.loads(done.out)
+    assert list(document) == ["taken", "merged", "deleted", "conflicts", "never", "stays", "undone"]
+    return done.code, {name: paths for name, paths in document.items() if paths}
+
+
+def _saved(rig: Rig) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(rig.ok("saved", "--json").out)["saved"]
+    return rows
+
+
+def _both_at_work(rig: Rig, agent: Agent) -> None:
+    """One path for each row of the table."""
+    agent.write_with_old_mtime("a", TEXT.replace("line 7", "LINE 7"))
+    agent.write("new/deep", "theirs\n")
+    agent.write("both", TEXT.replace("line 2\n", "theirs\n"))
+    rig.write("both", TEXT.replace("line 25\n", "ours\n"))
+    agent.write("clash", TEXT.replace("line 2\n", "theirs\n"))
+    rig.write("clash", TEXT.replace("line 2\n", "ours\n"))
+    agent.delete("gone")
+    agent.write("d/b", "theirs\n")
+    (rig.workspace / "d/b").unlink()
+    agent.delete("mine")
+    rig.write("mine", "ours\n")
+    agent.chmod("run", 0o755)
+
+
+TAKEN = ["a", "new", "new/deep", "run"]
+
+
+def test_the_table(rig: Rig, agent: Agent) -> None:
+    """Each state has its outcome; a conflict stops nothing, and its version is saved."""
+    _both_at_work(rig, agent)
+    expected = {"taken": TAKEN, "merged": ["both"], "conflicts": ["clash"], "stays": ["d/b", "gone", "mine"]}
+    before = tree(rig.workspace)
+    assert _applied(rig, "--dry-run") == (1, expected)
+    assert (tree(rig.workspace), _saved(rig)) == (before, [])
+    assert _applied(rig) == (1, expected)
+    assert _read(rig, "a") == TEXT.replace("line 7", "LINE 7")
+    assert _read(rig, "new/deep") == "theirs\n"
+    assert _read(rig, "both") == TEXT.replace("line 2\n", "theirs\n").replace("line 25\n", "ours\n")
+    assert _read(rig, "clash") == TEXT.replace("line 2\n", "ours\n")
+    assert (_read(rig, "gone"), _read(rig, "mine")) == (TEXT, "ours\n")
+    assert not (rig.workspace / "d/b").exists()
+    assert os.access(rig.workspace / "run", os.X_OK)
+    assert [(row["why"], row["paths"]) for row in _saved(rig)] == [("conflict", ["clash"])]
+    rig.ok("saved", "restore", _saved(rig)[0]["id"], str(rig.home / "theirs"))
+    assert (rig.home / "theirs/clash").read_text() == TEXT.replace("line 2\n", "theirs\n")
+    # The agent's own text is in the sandbox still; a merged file, and only that, is sent with ours.
+    rig.ok("push")
+    assert agent.read("both").decode() == _read(rig, "both")
+    assert agent.read("d/b") == b"theirs\n"
+
+
+def test_a_second_apply_does_nothing(rig: Rig, agent: Agent) -> None:
+    """What was taken or merged is not taken again, and a conflict's version is saved once."""
+    _both_at_work(rig, agent)
+    _applied(rig)
+    after = tree(rig.workspace)
+    code, again = _applied(rig)
+    assert (code, again) == (1, {"conflicts": ["clash"], "stays": ["d/b", "gone", "mine"]})
+    assert (tree(rig.workspace), len(_saved(rig))) == (after, 1)
+    said = rig.run("apply", str(rig.workspace / "a"))
+    assert (said.code, said.out) == (0, "nothing to take\n")
+
+
+def test_deletions_are_asked_for(rig: Rig, agent: Agent) -> None:
+    """Without, they are told."""
+    agent.delete("gone")
+    agent.delete("d")
+    said = rig.ok("apply")
+    assert "stays     gone: deleted in the sandbox; --deletions deletes it here" in said.out.splitlines()
+    assert (rig.workspace / "gone").exists()
+    assert _applied(rig, "--deletions") == (0, {"deleted": ["d", "d/b", "gone"]})
+    assert sorted(tree(rig.workspace)) == ["a", "both", "clash", "mine", "run"]
+    uploads = rig.count("upload")
+    rig.ok("push")
+    assert rig.count("upload") == uploads
+
+
+def test_paths(rig: Rig, agent: Agent) -> None:
+    """Relative to the current directory; nothing else is taken."""
+    agent.write("a", "theirs\n")
+    agent.write("d/b", "theirs\n")
+    agent.write("d/new", "theirs\n")
+    agent.write("b", "theirs\n")
+    done = rig.run("apply", "--json", "b", prefix=("env", "-C", str(rig.workspace / "d")))
+    assert json.loads(done.out)["taken"] == ["d/b"]
+    assert _read(rig, "a") == TEXT
+    assert not (rig.workspace / "d/new").exists()
+    assert _applied(rig, str(rig.workspace / "d")) == (0, {"taken": ["d/new"]})
+
+
+def test_ignored_files_are_asked_for(rig: Rig, agent: Agent) -> None:
+    """By a pattern of gitignore's syntax."""
+    rig.write(".gitignore", "*.log\nbuild/\n")
+    rig.ok("push")
+    agent.write("x.log", "theirs\n")
+    agent.write("y.log", "theirs\n")
+    agent.write("build/out", "theirs\n")
+    assert _applied(rig) == (0, {})
+    code, lists = _applied(rig, "--include", "x.log", "--include", "build/")
+    assert (code, [path for path in lists["taken"] if path != "build"]) == (0, ["build/out", "x.log"])
+    assert _read(rig, "build/out") == "theirs\n"
+    assert not (rig.workspace / "y.log").exists()
+
+
+def test_a_terminal_is_asked_once(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+    """With `n` nothing changes; with `y` all does; --yes does not ask."""
+    agent.write("a", "theirs\n")
+    agent.write("Makefile", "theirs\n")
+    before = tree(rig.workspace)
+
+    def asked(answer: str) -> str:
+        terminal.start([*SYNCD, "apply"], rig.environment(), rig.home)
+        terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
+        assert tree(rig.workspace) == before
+        terminal.type(f"{answer}\r")
+        assert terminal.finish() == 0
+        return terminal.text
+
+    said = asked("n")
+    assert "take      a" in said
+    assert "look at   Makefile: it may run by itself here" in said
+    assert said.endswith("nothing was changed")
+    assert tree(rig.workspace) == before
+    assert asked("y").count("[y/N]") == 2
+    assert _read(rig, "a") == "theirs\n"
+    agent.write("d/b", "theirs\n")
+    terminal.start([*SYNCD, "apply", "--yes"], rig.environment(), rig.home)
+    assert terminal.finish() == 0
+    assert terminal.text.count("[y/N]") == 2
+    assert _read(rig, "d/b") == "theirs\n"
+
+
+def test_beside_a_daemon_nothing_goes_up_again(rig: Rig, agent: Agent) -> None:
+    """What was taken counts as arrived, and so does what was taken back; what was merged is sent."""
+    rig.start()
+    rig.in_state("watching")
+    agent.write("a", "theirs\n")
+    agent.write("new/deep", "theirs\n")
+    uploads = rig.count("upload")
+    assert _applied(rig) == (0, {"taken": ["a", "new", "new/deep"]})
+    rig.ok("flush")
+    assert rig.count("upload") == uploads
+    assert rig.run("diff").code == 0
+    assert _applied(rig, "--undo") == (0, {"undone": ["a", "new", "new/deep"]})
+    rig.ok("flush")
+    assert rig.count("upload") == uploads
+    assert agent.read("a") == b"theirs\n"
+    assert _applied(rig) == (0, {"taken": ["a", "new", "new/deep"]})
+    rig.write("d/b", "ours\n")
+    rig.ok("flush")
+    assert (agent.read("d/b"), agent.read("a")) == (b"ours\n", b"theirs\n")
+    assert rig.status()["agent"]["saved"] == 0
+
+
+def test_what_was_taken_needs_no_upload(rig: Rig, agent: Agent) -> None:
+    """Without a daemon, too."""
+    agent.write("a", "theirs\n")
+    agent.chmod("run", 0o755)
+    rig.ok("apply")
+    uploads = rig.count("upload")
+    rig.ok("push")
+    assert rig.count("upload") == uploads
+    assert agent.read("a") == b"theirs\n"
+
+
+def test_undo(rig: Rig, agent: Agent) -> None:
+    """It gives back all but what was changed since; then there is nothing to undo."""
+    _both_at_work(rig, agent)
+    before = tree(rig.workspace)
+    _applied(rig, "--deletions")
+    assert tree(rig.workspace) != before
+    assert _applied(rig, "--undo")[0] == 0
+    assert tree(rig.workspace) == before
+    said = rig.ok("apply", "--undo")
+    assert said.out == "nothing to undo\n"
+    _applied(rig, "--deletions")
+    rig.write("a", "newer\n")
+    code, lists = _applied(rig, "--undo")
+    assert (code, lists["stays"]) == (0, ["a"])
+    assert tree(rig.workspace) == {**before, "a": tree(rig.workspace)["a"]}
+
+
+def test_what_is_never_taken(rig: Rig, agent: Agent) -> None:
+    """Links that lead out, what is below a repository's folder, sockets and FIFOs; they are told, and exit 0."""
+    rig.write("folder/inside", "ours\n")
+    rig.ok("push")
+    agent.symlink("out", "/etc/passwd")
+    agent.symlink("folder", str(rig.home))
+    agent.write(".git/hooks/post-checkout", "#!/bin/sh\n")
+    agent.write("sub/.GIT/config", "[core]\n")
+    agent.fifo("fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = os.getcwd()
+        os.chdir(rig.sandbox.workspace)  # a socket's path is short
+        listener.bind("socket")
+        os.chdir(here)
+        agent.write("a", "theirs\n")
+        before = {path: entry for path, entry in tree(rig.workspace).items() if path != "a"}
+        code, lists = _applied(rig, "--deletions")
+    assert (code, lists["taken"]) == (0, ["a"])
+    assert {"out", "folder", "fifo", "socket"} <= set(lists["never"])
+    assert lists.get("stays") == ["folder/inside"], lists
+    assert not any(path.lower().startswith((".git", "sub/.git")) for path in lists["taken"])
+    after = tree(rig.workspace)
+    assert {path: after.get(path) for path in before} == before
+    assert after.keys() - before.keys() <= {"a", "sub"}
+
+
+def test_secrets_of_both_sides(rig: Rig, agent: Agent) -> None:
+    """A file that stays home is not touched, whatever the agent made by that name, and however it is asked for."""
+    rig.write(".env", "KEY=ours\n")
+    rig.ok("push")
+    agent.write(".env", "KEY=theirs\n")
+    assert _applied(rig) == (0, {})
+    assert _applied(rig, "--include", ".env") == (1, {"conflicts": [".env"]})
+    assert _read(rig, ".env") == "KEY=ours\n"
+    rig.ok("push", "--force")
+    assert agent.read(".env") == b"KEY=theirs\n"
+
+
+def test_line_ends_of_one_side(rig: Rig, agent: Agent) -> None:
+    """A file whose every line the agent changed so comes as it is, and clashes only where both changed it."""
+    agent.write("a", TEXT.replace("\n", "\r\n"))
+    agent.write("clash", TEXT.replace("\n", "\r\n"))
+    rig.write("clash", TEXT.replace("line 3\n", "ours\n"))
+    assert _applied(rig) == (1, {"taken": ["a"], "conflicts": ["clash"]})
+    assert _read(rig, "a") == TEXT.replace("\n", "\r\n")
+    assert _read(rig, "clash") == TEXT.replace("line 3\n", "ours\n")
+
+
+def test_a_pointer_here_and_its_content_there(rig: Rig, agent: Agent) -> None:
+    """Nothing is smudged or cleaned: the bytes of either side are what counts, and no filter runs."""
+    content = random.Random(1).randbytes(5000)
+    pointer = (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{hashlib.sha256(content).hexdigest()}\nsize 5000\n"
+    )
+    rig.write(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n")
+    rig.write("large.bin", pointer)
+    rig.ok("push")
+    agent.write("large.bin", content)
+    assert rig.run("diff", "--name-only").out == "large.bin\n"
+    assert _applied(rig) == (0, {"taken": ["large.bin"]})
+    assert (rig.workspace / "large.bin").read_bytes() == content
+    rig.write("large.bin", pointer)
+    rig.ok("push")
+    agent.write("large.bin", content)
+    rig.write("large.bin", pointer + "ours\n")
+    assert _applied(rig) == (1, {"conflicts": ["large.bin"]})
+
+
+def test_edits_survive_a_forced_push(rig: Rig, agent: Agent) -> None:
+    """What the agent had is saved, and what it writes afterwards comes home as ever."""
+    agent.write("a", "theirs\n")
+    agent.write("new", "theirs\n")
+    rig.ok("push", "--force")
+    assert agent.read("a").decode() == TEXT
+    assert [(row["why"], row["paths"]) for row in _saved(rig)] == [("overwritten", ["a"])]
+    agent.write_with_old_mtime("a", TEXT.replace("line 7", "LINE 7"))
+    assert _applied(rig) == (0, {"taken": ["a", "new"]})
+    said = json.loads(rig.run("saved", "restore", _saved(rig)[0]["id"], "--here", "--json").out)
+    assert said["conflicts"] + said["merged"] + said["taken"] == ["a"]
+
+
+def test_a_forced_push_deletes_nothing_of_a_person(rig: Rig, agent: Agent) -> None:
+    """Files here that were never sent stay, whatever is pushed, applied and undone."""
+    rig.write(".gitignore", "*.log\n")
+    rig.write("x.log", "ours\n")
+    rig.write("not-sent", "ours\n")
+    agent.delete("d")
+    _applied(rig, "--deletions")
+    rig.ok("push", "--force")
+    _applied(rig, "--deletions")
+    _applied(rig, "--undo")
+    assert (_read(rig, "x.log"), _read(rig, "not-sent")) == ("ours\n", "ours\n")
+    assert agent.read("not-sent") == b"ours\n"
+
+
+def test_a_branch(rig: Rig, agent: Agent, tmp_path: Path) -> None:
+    """Of a poisoned repository: nothing of it runs; work tree, index and HEAD stay; the branch has the changes."""
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
+        _git(rig, *words)
+    rig.ok("push")
+    mark = poisoned(rig.workspace, tmp_path)
+    mark.unlink(missing_ok=True)
+    (rig.workspace / ".gitattributes").unlink()
+    agent.write("a", "theirs\n")
+    rig.write("clash", "ours, not sent\n")
+    before = tree(rig.workspace)
+    rig.ok("apply", "--branch", "theirs")
+    assert not mark.exists(), mark.read_text()
+    after = tree(rig.workspace)
+    assert {path: after[path] for path in before} == before
+    assert {path for path in after.keys() - before.keys() if not path.startswith(".git/objects/")} == {
+        ".git/logs/refs/heads/theirs",
+        ".git/refs/heads/theirs",
+    }
+    bare = tmp_path / "plain"  # the objects without the poison
+    shutil.copytree(rig.workspace / ".git/objects", bare / "objects")
+    shutil.copytree(rig.workspace / ".git/refs", bare / "refs")
+    (bare / "HEAD").write_text("ref: refs/heads/theirs\n")
+    shown = subprocess.run(["git", f"--git-dir={bare}", "show", "theirs:a"], capture_output=True, check=True)
+    assert shown.stdout == b"theirs\n"
+
+
+def _git(rig: Rig, *words: str) -> None:
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    subprocess.run(["git", *identity, *words], cwd=rig.workspace, check=True)
+
+
+def test_a_saved_version_is_merged(rig: Rig, agent: Agent) -> None:
+    """What a sync saved before it overwrote it comes home by the rules of `apply`, and can be taken back."""
+    agent.write("both", TEXT.replace("line 2\n", "theirs\n"))
+    rig.write("both", TEXT.replace("line 25\n", "ours\n"))
+    rig.ok("push")
+    assert agent.read("both").decode() == TEXT.replace("line 25\n", "ours\n")
+    version = _saved(rig)[0]["id"]
+    said = json.loads(rig.ok("saved", "restore", version, "--here", "--json").out)
+    assert said["merged"] == ["both"]
+    assert _read(rig, "both") == TEXT.replace("line 2\n", "theirs\n").replace("line 25\n", "ours\n")
+    rig.ok("apply", "--undo")
+    assert _read(rig, "both") == TEXT.replace("line 25\n", "ours\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 10 * KILLS)
+def test_killed_at_any_instant(rig: Rig) -> None:
+    """`apply --undo` gives back the workspace exactly, and another apply takes everything."""
+    chance = random.Random(3)
+    for number in range(_FILES):
+        rig.write(f"folder{number % 20}/file{number:03}", f"content {number}\n" * chance.randrange(1, 200))
+    rig.ok("push")
+    agent = Agent(rig.sandbox.workspace)
+    for number in range(0, _FILES, 2):
+        agent.write(f"folder{number % 20}/file{number:03}", f"theirs {number}\n" * chance.randrange(1, 200))
+    for number in range(1, _FILES, 4):
+        agent.delete(f"folder{number % 20}/file{number:03}")
+        agent.write(f"theirs{number % 7}/file{number:03}", f"theirs {number}\n")
+    before = _exactly(rig.workspace)
+    there = tree(rig.sandbox.workspace)
+    whole_s = rig.ok("apply", "--deletions").seconds
+    assert tree(rig.workspace) == there
+    rig.ok("apply", "--undo")
+    assert _exactly(rig.workspace) == before
+    halfway = 0
+    for _ in range(KILLS):
+        running = rig.background("apply", "--deletions")
+        # Into the second half of its time, when it writes.
+        _kill_after(running.pid, chance.uniform(0.3, 1.0) * whole_s)
+        running.wait(60)
+        found = tree(rig.workspace)
+        halfway += before != _exactly(rig.workspace) and found != there
+        rig.ok("apply", "--undo")
+        assert _exactly(rig.workspace) == before
+    assert _applied(rig, "--deletions")[0] == 0
+    assert tree(rig.workspace) == there
+    print(f"{halfway} of {KILLS} were killed half-way")
+
+
+def _kill_after(pid: int, seconds: float) -> None:
+    subprocess.run(["sh", "-c", f"sleep {seconds:.3f}; kill -9 {pid} 2>/dev/null || true"], check=True)
+
+
+def _exactly(top: Path) -> dict[str, tuple[object, ...]]:
+    """Each path with its whole mode; a file's time and content, too."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path, entry in tree(top).items():
+        status = (top / path).lstat()
+        found[path] = (entry, status.st_mode, status.st_mtime_ns if entry[0] == "file" else 0)
+    return found
+
+
+def test_an_interrupt_changes_nothing(rig: Rig, agent: Agent) -> None:
+    """SIGINT while it looks ends it with 75, and the next one does all."""
+    agent.write("a", "theirs\n")
+    before = tree(rig.workspace)
+    began = rig.once("execute", "before", lambda: running.send(signal.SIGINT))
+    running = rig.background("apply")
+    assert running.wait(20) == 75
+    assert began.is_set()
+    assert tree(rig.workspace) == before
+    assert _applied(rig) == (0, {"taken": ["a"]})
