@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,12 +17,13 @@ from syncd.cli.options import CLOCK
 from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories
-from syncd.core.errors import NeedsPerson, SandboxNotFound, WorkspaceError
+from syncd.core.errors import NeedsPerson, SandboxNotFound, SyncdError, WorkspaceError
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import excludes_for, folders_of, key_of, selection_of, target_of
+from syncd.merge.git import find_git, find_work_tree
 from syncd.merge.git_objects import GitFile, GitSymlink, GitVersion, file_of
 from syncd.merge.merge_plan import is_as_base
 from syncd.merge.workspace_writer import WorkspaceWriter
@@ -84,7 +86,23 @@ class AgentSide:
         if local is not None and local.digest == digest != b"":
             with contextlib.suppress(OSError), open(os.path.join(self.config.workspace.path, path), "rb") as file:
                 return file.read()
-        return self.base_store.get(path, digest) if digest else None
+        if not digest:
+            return None
+        content = self.base_store.get(path, digest)
+        return content if content is not None else self._committed(path, digest)
+
+    def _committed(self, path: str, digest: bytes) -> bytes | None:
+        """Return the bytes that the repository's current commit has of the path, if they are those that were sent."""
+        git = find_git(os.environ)
+        if git is None:
+            return None
+        try:
+            work_tree = find_work_tree(git, self.config.workspace.path)
+            name = f"{work_tree.head}:{work_tree.prefix}{path}"
+            found = git.run(["cat-file", "blob", name], {"GIT_DIR": work_tree.folder}, range(256))
+        except SyncdError:
+            return None
+        return found.output if found.code == 0 and hashlib.sha256(found.output).digest() == digest else None
 
 
 def file_at(path: str, size_bytes: int, executable: bool) -> GitFile:
@@ -151,6 +169,8 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
                     work = find_agent_work(services.remote_changes, content, leftovers, leave_out)
             except StepFailed as failure:
                 raise failure.as_error() from None
+            if work.unlisted:
+                click.echo(f"{work.unlisted:,} more new paths in the sandbox are not listed", err=True)
             yield AgentSide(
                 config,
                 folders,

@@ -240,9 +240,7 @@ def taken_mode(base: Entry | None, local: LocalEntry | None, remote: RemoteEntry
     before = local.mode if base is None else base.mode
     if local.is_directory or not (before ^ remote.mode) & _EXECUTABLE:
         return local.mode & 0o777
-    if remote.mode & _EXECUTABLE:
-        return (local.mode | ((local.mode & _READABLE) >> 2)) & 0o777
-    return local.mode & 0o666
+    return _executable_as(local.mode, remote.mode)
 
 
 def merged_mode(base: Entry | None, local: LocalEntry | None, remote: RemoteEntry) -> int:
@@ -252,6 +250,19 @@ def merged_mode(base: Entry | None, local: LocalEntry | None, remote: RemoteEntr
     if base is None or (local.mode ^ base.mode) & _EXECUTABLE:
         return local.mode & 0o777
     return taken_mode(base, local, remote)
+
+
+def sent_mode(local: LocalEntry, remote: RemoteEntry) -> int:
+    """Return the mode that counts as sent once a file was merged: the bits here, but as executable as there."""
+    if not (local.mode ^ remote.mode) & _EXECUTABLE:
+        return local.mode & 0o777
+    return _executable_as(local.mode, remote.mode)
+
+
+def _executable_as(mode: int, remote_mode: int) -> int:
+    if remote_mode & _EXECUTABLE:
+        return (mode | ((mode & _READABLE) >> 2)) & 0o777
+    return mode & 0o666
 
 
 def next_base(planned: PlannedPath, mode: int) -> Entry | None:

@@ -1,4 +1,7 @@
-"""Shows on the desktop that syncing fails, and that it works again, by the rule in `report.notification_rules`."""
+"""Shows on the desktop that syncing fails, that it works again, and what happened to the agent's work.
+
+The rule is in `report.notification_rules`.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,22 @@ from syncd.core.clock import Clock, utc
 from syncd.core.text import shown_path
 from syncd.report.desktop import Desktop, NotShown
 from syncd.report.notification_rules import (
+    AgentEvent,
     Condition,
     Failing,
     Healthy,
+    SavedWork,
+    UnsavedWork,
+    after_event_shown,
+    after_failed_event,
     after_failed_try,
     after_failure,
+    after_saved,
     after_shown,
     plan,
+    plan_event,
     render,
+    render_event,
 )
 from syncd.report.notification_store import NotificationStore
 
@@ -36,6 +47,8 @@ class DesktopNotifier:
         self._file = file
         self._clock = clock
         self._condition: Condition = None
+        self._saved: SavedWork | None = None
+        self._unsaved: UnsavedWork | None = None
         self._state, self._shown = file.load()
 
     def failed(self, text: str, *, needs_person: bool) -> None:
@@ -53,6 +66,16 @@ class DesktopNotifier:
         """Syncing is paused: it neither fails nor works."""
         self._condition = None
 
+    def saved(self, files: int) -> None:
+        """So many files of the agent were saved, as both sides had changed, before they were overwritten."""
+        self._saved = after_saved(self._saved, files)
+        self._show_events()
+
+    def unsaved(self, text: str) -> None:
+        """Changes in a sandbox that ends, or was left, could not be saved; `text` says which, and why."""
+        self._unsaved = UnsavedWork(text)
+        self._show_events()
+
     @property
     def due_s(self) -> float | None:
         """The monotonic second from which on `show_due` has something to show; None: nothing is planned."""
@@ -60,10 +83,12 @@ class DesktopNotifier:
             return None
         now_s, wall_s = self._clock.monotonic_s(), self._clock.wall_s()
         planned = plan(self._condition, self._state, self._after_s, now_s, wall_s)
-        return None if planned is None else planned.at_s
+        times = [plan_event(event, self._state, now_s, wall_s).at_s for event in self._events]
+        return min(times if planned is None else [planned.at_s, *times], default=None)
 
     def show_due(self) -> None:
-        """Show the notification that is due now, if any."""
+        """Show the notifications that are due now, if any."""
+        self._show_events()
         now_s, wall_s = self._clock.monotonic_s(), self._clock.wall_s()
         due = plan(self._condition, self._state, self._after_s, now_s, wall_s)
         if self._desktop is None or due is None or due.at_s > now_s:
@@ -81,3 +106,30 @@ class DesktopNotifier:
             self._state = after_shown(self._state, due.kind, self._condition, wall_s)
         if not self._state.failed_tries:
             self._file.save(self._state, self._shown)
+
+    @property
+    def _events(self) -> list[AgentEvent]:
+        return [event for event in (self._saved, self._unsaved) if event is not None]
+
+    def _show_events(self) -> None:
+        """Show what happened to the agent's work, beside what is shown about syncing."""
+        if self._desktop is None:
+            return
+        now_s, wall_s = self._clock.monotonic_s(), self._clock.wall_s()
+        for event in self._events:
+            if plan_event(event, self._state, now_s, wall_s).at_s > now_s:
+                continue
+            left: AgentEvent | None = None
+            try:
+                self._desktop.show(render_event(event, shown_path(self._name)), None)
+            except NotShown as failure:
+                if not event.failed_tries:
+                    _log.debug("no desktop notification: %s", failure)
+                left = after_failed_event(event, now_s)
+            else:
+                self._state = after_event_shown(self._state, event, wall_s)
+                self._file.save(self._state, self._shown)
+            if isinstance(event, SavedWork):
+                self._saved = left if isinstance(left, SavedWork) else None
+            else:
+                self._unsaved = left if isinstance(left, UnsavedWork) else None

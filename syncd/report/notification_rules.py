@@ -1,7 +1,8 @@
 """The rule of desktop notifications: failing is shown once it has lasted, success only after that, and never many.
 
-Failing is counted in seconds awake (monotonic): a night with a closed lid is no night of failing. The times of
-notifications are wall time, the only clock that goes on over a boot.
+What happened to the agent's work is shown at once, beside the rest, but once an hour and kind at most. Failing is
+counted in seconds awake (monotonic): a night with a closed lid is no night of failing. The times of notifications are
+wall time, the only clock that goes on over a boot.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import ClassVar
 
 from msgspec import Struct
 from msgspec.structs import replace as changed
 
+from syncd.core.formatting import counted
 from syncd.core.text import one_line, redacted
 
 # A failure that waits for a person is shown this soon: by then a disk would be mounted again, a key file saved.
@@ -25,7 +28,7 @@ MOST_BEFORE_FAILING = 3
 HOUR_S = 3_600.0
 # The next try where nothing could be shown, as before a person logs in or while a desktop starts.
 TRY_AGAIN_S = 300.0
-# Success that could not be shown so often is not shown any more.
+# Success, and what happened to the agent's work, is not shown any more if it could not be shown so often.
 SUCCESS_TRIES = 3
 
 _LONGEST = 400
@@ -34,11 +37,13 @@ _URL = re.compile(r"""(?i)\b[a-z][a-z0-9+.-]*://(?:[^\s/?#@'"]*@)?([^\s/?#'"]*)[
 
 
 class NotificationKind(StrEnum):
-    """The three notifications."""
+    """The notifications: three about syncing, two about the agent's work."""
 
     FAILING = "failing"
     NEEDED = "needed"
     IN_SYNC = "in sync"
+    SAVED = "saved"
+    UNSAVED = "unsaved"
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,10 @@ Condition = Failing | Healthy | None
 
 
 class NoticeState(Struct, frozen=True):
-    """The last notification and its trouble, and the times of the last `MOST_BEFORE_FAILING` (wall).
+    """The last notification about syncing and its trouble, and the times of the last `MOST_BEFORE_FAILING` (wall).
 
-    `failed_tries` to show the next one followed; it is not tried again before `retry_at_s` (awake).
+    `failed_tries` to show the next one followed; it is not tried again before `retry_at_s` (awake). `saved_at_s` and
+    `unsaved_at_s` are the times (wall) of the last notifications about the agent's work.
     """
 
     kind: NotificationKind | None = None
@@ -76,6 +82,31 @@ class NoticeState(Struct, frozen=True):
     times: tuple[float, ...] = ()
     failed_tries: int = 0
     retry_at_s: float | None = None
+    saved_at_s: float | None = None
+    unsaved_at_s: float | None = None
+
+
+@dataclass(frozen=True)
+class SavedWork:
+    """So many files of the agent were saved before they were overwritten, since the last notification of that."""
+
+    kind: ClassVar = NotificationKind.SAVED
+    files: int
+    failed_tries: int = 0
+    retry_at_s: float | None = None  # awake
+
+
+@dataclass(frozen=True)
+class UnsavedWork:
+    """Changes in a sandbox that ends could not be saved; `text` says which, and why."""
+
+    kind: ClassVar = NotificationKind.UNSAVED
+    text: str
+    failed_tries: int = 0
+    retry_at_s: float | None = None  # awake
+
+
+AgentEvent = SavedWork | UnsavedWork
 
 
 @dataclass(frozen=True)
@@ -131,7 +162,8 @@ def plan(condition: Condition, state: NoticeState, after_s: float, now_s: float,
 def after_shown(state: NoticeState, kind: NotificationKind, condition: Condition, wall_s: float) -> NoticeState:
     """The state after this notification was shown now."""
     trouble = condition.trouble if isinstance(condition, Failing) else ""
-    return NoticeState(kind, trouble, (*state.times, wall_s)[-MOST_BEFORE_FAILING:])
+    times = (*state.times, wall_s)[-MOST_BEFORE_FAILING:]
+    return changed(state, kind=kind, trouble=trouble, times=times, failed_tries=0, retry_at_s=None)
 
 
 def after_failed_try(state: NoticeState, kind: NotificationKind, now_s: float) -> NoticeState:
@@ -141,8 +173,49 @@ def after_failed_try(state: NoticeState, kind: NotificationKind, now_s: float) -
     """
     tries = state.failed_tries + 1
     if kind is NotificationKind.IN_SYNC and tries >= SUCCESS_TRIES:
-        return NoticeState(times=state.times)
+        return changed(state, kind=None, trouble="", failed_tries=0, retry_at_s=None)
     return changed(state, failed_tries=tries, retry_at_s=now_s + TRY_AGAIN_S)
+
+
+def after_saved(before: SavedWork | None, files: int) -> SavedWork:
+    """The event after so many more files of the agent were saved."""
+    return SavedWork(files) if before is None else replace(before, files=before.files + files)
+
+
+def plan_event(event: AgentEvent, state: NoticeState, now_s: float, wall_s: float) -> Plan:
+    """The notification of an event: now, but not before an hour after the last one of its kind."""
+    last_s = state.saved_at_s if isinstance(event, SavedWork) else state.unsaved_at_s
+    wait_s = 0.0
+    if last_s is not None and last_s <= wall_s:  # a clock that was set back has made it meaningless
+        wait_s = max(wait_s, last_s + HOUR_S - wall_s)
+    return Plan(event.kind, max(now_s + wait_s, now_s if event.retry_at_s is None else event.retry_at_s))
+
+
+def after_event_shown(state: NoticeState, event: AgentEvent, wall_s: float) -> NoticeState:
+    """The state after the notification of an event was shown now."""
+    if isinstance(event, SavedWork):
+        return changed(state, saved_at_s=wall_s)
+    return changed(state, unsaved_at_s=wall_s)
+
+
+def after_failed_event(event: AgentEvent, now_s: float) -> AgentEvent | None:
+    """The event after its notification could not be shown now (seconds awake); None: it is given up."""
+    tries = event.failed_tries + 1
+    return None if tries >= SUCCESS_TRIES else replace(event, failed_tries=tries, retry_at_s=now_s + TRY_AGAIN_S)
+
+
+def render_event(event: AgentEvent, name: str) -> Notice:
+    """The text of the notification of an event in a workspace of this name."""
+    name = one_line(name, 40)
+    if isinstance(event, SavedWork):
+        was = "was" if event.files == 1 else "were"
+        it = "it" if event.files == 1 else "they"
+        body = f"{counted(event.files, 'file')} of the agent {was} saved before {it} {was} overwritten."
+        body += "\n`syncd saved` says more."
+        return Notice(f"{name}: both sides had changed", body, "transfer", "dialog-information")
+    body = _without_urls(one_line(redacted(event.text), _LONGEST))
+    summary = f"{name}: the agent's work is not saved"
+    return Notice(summary, f"{body}\n`syncd status` says more.", "transfer.error", "dialog-warning")
 
 
 def render(kind: NotificationKind, condition: Condition, name: str, since: datetime, now: datetime) -> Notice:

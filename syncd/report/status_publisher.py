@@ -182,6 +182,9 @@ class StatusPublisher:
         self.left_out = cycle.snapshotter.left_out
         self.lingering = cycle.leftover_files
         self.agent = cycle.agent_status
+        unsaved = cycle.work_saver.take_unsaved()
+        if unsaved is not None:
+            self.notifier.unsaved(unsaved)
 
     def succeeded(self, outcome: Outcome) -> None:
         """A sync succeeded: the last error is cleared."""
@@ -194,6 +197,8 @@ class StatusPublisher:
         self.totals.last_error = None
         self.recorder.end(outcome)
         self.notifier.succeeded()
+        if outcome.overwritten:
+            self.notifier.saved(outcome.overwritten)
 
     def retrying(self, step: str, message: str) -> None:
         """An attempt failed, and another one follows."""

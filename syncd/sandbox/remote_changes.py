@@ -92,7 +92,7 @@ class RemoteChanges:
         self._not_before_s = 0.0
         self._failed: list[SyncWarning] = []
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
-        self._saved_paths = 0
+        self._saved_paths: dict[Why, int] = {}
         self._unsaved: dict[str, RemoteEntry] = {}
         self._file = StateFile(state_folder, "held", _HeldRecord, "held paths are looked at once more")
         record = self._file.load()
@@ -329,14 +329,14 @@ class RemoteChanges:
                 "so nothing is overwritten",
                 "free some disk space; a sync follows by itself",
             ) from None
-        self._saved_paths += len(saved.paths)
+        self._saved_paths[why] = self._saved_paths.get(why, 0) + len(saved.paths)
         with contextlib.suppress(OSError):
             self.saved_versions.expire(utc(self._clock.wall_s()))
         _log.warning("saved %d versions of the agent as %s (%s)", len(new), saved.id, why.value)
 
-    def take_saved(self) -> int:
-        """Return how many versions were saved since the last call."""
-        saved, self._saved_paths = self._saved_paths, 0
+    def take_saved(self) -> dict[Why, int]:
+        """Return how many versions were saved since the last call, for each reason."""
+        saved, self._saved_paths = self._saved_paths, {}
         return saved
 
     def _is_saved(self, path: str, remote: RemoteEntry) -> bool:

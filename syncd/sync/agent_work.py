@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from syncd.scan.manifest import Entry
 from syncd.selection.builtin_rules import DIRECTORY_NAMES
 from syncd.sync.sync_plan import SandboxContent
 
+_log = logging.getLogger("syncd.agent_work")
+
 LeaveOut = Callable[[str, bool], bool]
 """True for a path, and whether it is a directory, that the workspace's rules leave out."""
 
@@ -23,12 +26,14 @@ class AgentWork:
 
     `base` are the versions that were put there, the certain one first; a path without one is new there. `changed` has
     what is there now, ABSENT for what was deleted. `left_out` are paths beside these that the rules leave out.
+    `unlisted` counts new paths beyond the most that a look lists.
     """
 
     base: Versions
     changed: Mapping[str, RemoteEntry]
     left_out: Mapping[str, RemoteEntry]
     pruned: tuple[str, ...]
+    unlisted: int = 0
 
     def base_of(self, path: str) -> Entry | None:
         """Return what was put there as this path, None if nothing was."""
@@ -60,7 +65,8 @@ def find_agent_work(
     git = [path for path in result.pruned if path.rpartition("/")[2].lower() == ".git"]
     for path in sorted(git, reverse=True):
         _drop_empty_parents(path, base, changed)
-    return AgentWork(base, changed, left_out, tuple(path for path in result.pruned if path not in git))
+    pruned_paths = tuple(path for path in result.pruned if path not in git)
+    return AgentWork(base, changed, left_out, pruned_paths, result.unlisted)
 
 
 def _drop_empty_parents(path: str, base: Versions, changed: dict[str, RemoteEntry]) -> None:
@@ -82,6 +88,8 @@ def save_all(
     What the rules leave out is not saved. Raises `StepFailed`, `TryLater`, `Stop`.
     """
     work = find_agent_work(remote_changes, content, leftovers, leave_out)
+    if work.unlisted:
+        _log.warning("%d new paths in the sandbox were not listed, and not saved", work.unlisted)
     there = {path: remote for path, remote in work.changed.items() if remote.kind is not RemoteKind.ABSENT}
     unsaved = [path for path, remote in there.items() if remote.kind is RemoteKind.FILE and not remote.copy]
     remote_changes.save(why, {path: remote for path, remote in there.items() if path not in unsaved})

@@ -16,7 +16,8 @@ class Outcome:
     vanished while they were read, or their places in the sandbox became free. `torn` are those of them whose copy in
     the sandbox may be half old and half new. `blocked` are paths whose places in the sandbox are taken: they, and what
     is below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved` counts
-    the agent's versions that were saved. `change` is the difference from the snapshot before, None if it is not known
+    the agent's versions that were saved, `overwritten` those of them that had to give way as both sides had changed;
+    `push --force` counts none of these. `change` is the difference from the snapshot before, None if it is not known
     what the sandbox held.
     """
 
@@ -28,6 +29,7 @@ class Outcome:
     blocked: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     saved: int = 0
+    overwritten: int = 0
 
     @property
     def word(self) -> str:

@@ -221,8 +221,12 @@ class SyncCycle:
                 continue
             follow_up = (*outcome.follow_up, *services.blocked_paths.unblocked, *services.remote_changes.released)
             blocked, held = services.blocked_paths.paths, services.remote_changes.held
-            saved = services.remote_changes.take_saved()
-            return replace(outcome, follow_up=follow_up, blocked=blocked, held=held, saved=saved)
+            counts = services.remote_changes.take_saved()
+            saved, overwritten = sum(counts.values()), counts.get(Why.OVERWRITTEN, 0) + counts.get(Why.REMOVED, 0)
+            if run.mode is SyncMode.FORCED:
+                overwritten = 0
+            outcome = replace(outcome, follow_up=follow_up, blocked=blocked, held=held)
+            return replace(outcome, saved=saved, overwritten=overwritten)
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
     def _sync(self, run: RequestedSync) -> Outcome:

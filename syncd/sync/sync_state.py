@@ -41,13 +41,14 @@ class SyncState:
         self._folder = folder
         self._searched = searched
         self._initialized = BaseRecord(folder)
-        self._read: tuple[Base | None, SyncWarning | None] | None = None  # read by `recorded_target`, used once
+        self._read: Base | None = None  # by `recorded_target`, for the base that is asked for next
         cost = "at most one archive is uploaded once more"
         self._uploaded = StateFile(folder, "uploaded", Uploaded, cost)
         cost = "what came unanswered may stay in the sandbox"
         self._possibly_applied = StateFile(folder, "perhaps-there", ManifestRecord, cost)
         self._mark = MarkerFile(folder, "unsure")
         self._marked = False
+        self._lost: list[SyncWarning] = []  # about a damaged record, which is set aside when it is read
         self.uncertain = False
 
     def initialized(self, target: Target) -> tuple[Manifest | None, list[SyncWarning]]:
@@ -58,10 +59,10 @@ class SyncState:
         with contextlib.suppress(OSError):
             flush_folder(self._folder)  # a power cut later on must not undo what a killed process did last
         self.uncertain = self._marked = self._mark.exists
-        base, warning = self._read or self._initialized.load()
+        base = self._recorded()
         self._read = None
         if base is None or not base.target.same_sandbox(target):
-            return None, [warning] if warning else []
+            return None, self._lost
         manifest = base.manifest
         if self._searched not in ("", base.searched):
             manifest = {path: replace(entry, stamp=None) for path, entry in manifest.items()}
@@ -114,12 +115,21 @@ class SyncState:
 
     def recorded_target(self) -> Target | None:
         """The sandbox of the last manifest that is recorded."""
-        self._read = self._initialized.load()
-        return self._read[0].target if self._read[0] is not None else None
+        base = self._recorded()
+        return base.target if base is not None else None
+
+    def _recorded(self) -> Base | None:
+        """The base; read once more only after it was used."""
+        if self._read is None:
+            self._read, warning = self._initialized.load()
+            if warning is not None:
+                self._lost = [warning]
+        return self._read
 
     def record_initialized(self, target: Target, manifest: Manifest) -> None:
         """Record that the sandbox holds the manifest. Raises `OSError`; this process is certain of it all the same."""
         self.uncertain = self._marked = False
+        self._read = None
         self._initialized.save(Base(target, manifest, self._searched))
         # Each of these that stays costs the next process an unnecessary request.
         for forget in (self._mark.remove, self._uploaded.remove, self._possibly_applied.remove):
@@ -128,6 +138,7 @@ class SyncState:
 
     def record_base(self, target: Target, manifest: Manifest) -> None:
         """Record a base that was changed without a sync; what is uncertain stays uncertain. Raises `OSError`."""
+        self._read = None
         self._initialized.save(Base(target, manifest, self._searched))
 
     def forget_upload(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from syncd.archive.snapshotter import Snapshotter
 from syncd.remote.remote_job import RemoteJob
@@ -261,7 +262,7 @@ def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:
             on_disk[path] = entry
             if entry.kind is Kind.FILE and place.is_file():
                 content = place.read_bytes()
-                right_size = replace(entry, size_bytes=len(content))
+                right_size = structs.replace(entry, size_bytes=len(content))
                 on_disk[path] = as_read(right_size, hashlib.sha256(content).digest(), 0)
         real(self, services, on_disk, follow_up)
 

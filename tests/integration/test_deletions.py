@@ -81,7 +81,8 @@ def test_another_kind_in_the_same_place(rig: Rig, deletions: str) -> None:
 
 
 def test_a_path_that_the_agent_changed_stays(rig: Rig) -> None:
-    """It has a warning until it exists locally again; the removal is not repeated."""
+    """It has a warning until it exists locally again; the removal is not repeated. Not so with `overwrite`."""
+    rig.keys["sandbox"]["agent_changes"] = "save"
     rig.write("a", "ours")
     rig.write("stay")
     rig.sync()
@@ -95,6 +96,13 @@ def test_a_path_that_the_agent_changed_stays(rig: Rig) -> None:
     rig.write("a", "new")
     rig.sync()
     assert rig.arrived()["a"] == "new"
+    assert keys(rig) == []
+    rig.keys["sandbox"]["agent_changes"] = "overwrite"
+    rig.restart()
+    agent(rig, "a", "THEIRS")
+    (rig.workspace / "a").unlink()
+    rig.sync()
+    assert "a" not in rig.arrived()
     assert keys(rig) == []
 
 

@@ -162,9 +162,8 @@ def test_with_keep_the_warning_outlives_the_file(rig: Rig, how: str) -> None:
 
 def test_with_mirror_the_warning_ends_with_the_file(rig: Rig) -> None:
     """Deleted here, it is removed there; a version that someone changed there stays, and so does the warning."""
-    rig.keys["sandbox"]["deletions"] = "mirror"
-    for op in ("execution-logs", "execution-status"):  # the program runs in real time
-        rig.emulator.faults.on(op, "before", lambda _: rig.sandbox.wait())
+    rig.keys["sandbox"] |= {"deletions": "mirror", "agent_changes": "save"}
+    rig.wait_for_programs()
     rig.restart()
     rig.write("z.txt", "hello")
     rig.sync()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -37,7 +36,7 @@ from syncd.core.directories import directories_for
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.manifest import Kind
 from tests.agent import Agent
-from tests.integration.sync_rig import KEY, SANDBOX, Rig, rigged
+from tests.integration.sync_rig import KEY, Rig, rigged
 
 _STORIES = int(os.environ.get("SYNCD_STORIES", "0"))
 _ODD = os.fsdecode(b"caf\xe9 \n'\"")
@@ -288,7 +287,7 @@ class Story(RuleBasedStateMachine):
                 continue
             assert path in document["merged"]
             assert words(entry) - words(after[path]) <= self.was_there
-            if not (there[path][1:] == after[path][1:]):
+            if there[path][1:] != after[path][1:]:
                 assert not words(after[path]) - words(entry) - words(there[path])
         for path in document["taken"]:
             if after.get(path) == there.get(path):

@@ -117,6 +117,8 @@ def test_an_answer_that_was_lost(rig: Rig) -> None:
 
 def test_a_change_in_the_sandbox_stays(rig: Rig) -> None:
     """Its bytes are not those that were sent."""
+    rig.keys["sandbox"]["agent_changes"] = "save"
+    rig.restart()
     path = torn(rig, overwritten, 3 * MIB)
     theirs = bytearray((rig.sandbox.workspace / "torn").read_bytes())
     theirs[-1] ^= 1

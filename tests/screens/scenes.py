@@ -19,6 +19,7 @@ import pyte
 from syncd.core.clock import SystemClock
 from syncd.core.directories import directories_for
 from syncd.emulator import Emulator
+from tests.agent import Agent
 from tests.screens.terminal import Terminal
 
 _CLOCK = SystemClock()
@@ -241,6 +242,28 @@ def _history(rig: SceneRig) -> pyte.Screen:
     return rig.shown("history")
 
 
+def _apply(rig: SceneRig) -> pyte.Screen:
+    """Bring home what an agent did: new, changed and deleted files, a merge and a conflict."""
+    rig.configure()
+    rig.write("docs/brewing.md", "# Brewing\n\nBoil water.\n\nWait.\n\nPour.\n")
+    rig.run("push")
+    sandbox = rig.emulator.sandbox(_SANDBOX)
+    assert sandbox is not None
+    agent = Agent(sandbox.workspace)
+    agent.write("docs/brewing.md", "# Brewing\n\nBoil fresh water.\n\nWait.\n\nPour.\n")
+    rig.write("docs/brewing.md", "# Brewing\n\nBoil water.\n\nWait.\n\nPour, and drink.\n")
+    agent.write("src/tea/brew.py", 'MINUTES = {"green": 2, "black": 5}\n')
+    rig.write("src/tea/brew.py", 'MINUTES = {"green": 3, "black": 4}\n')
+    agent.write("tests/test_brew.py", "from tea.brew import MINUTES\n\nassert MINUTES\n")
+    agent.write("Makefile", "test:\n\tpytest\n")
+    agent.delete("README.md")
+    with rig.terminal("apply") as terminal:
+        terminal.until(lambda text: "apply this?" in text, "the question")
+        terminal.type("y\n")
+        terminal.finish()
+        return terminal.screen
+
+
 _ANSWERS = ((r"[Dd]irectory[^\n]*: ?$", "tea"), (r"[Ss]andbox id[^\n]*: ?$", _SANDBOX), (r": ?$", ""))
 
 
@@ -282,5 +305,6 @@ SCENES = (
     Scene("push", "syncd push in the middle of an upload, with its progress bar", _push),
     Scene("check", "syncd check: what is well, and what to do about what is not", _check),
     Scene("history", "syncd history: the last syncs, one of them failed", _history),
+    Scene("apply", "syncd apply: the plan of what is taken, merged and in conflict, the question, the end", _apply),
     Scene("init", "syncd init: the questions it asks, and what would be sent", _init),
 )

@@ -25,7 +25,7 @@ _LINE = re.compile(r"^(pass|note|warn|fail)  (\w+)", re.MULTILINE)
 
 
 def test_all_is_well(rig: Rig) -> None:
-    """Without a failure it ends with 0, sends one request to the API, and creates no file."""
+    """Without a failure it ends with 0, asks for the sandbox, looks there once, and creates no file."""
     rig.fill(3)
     done = rig.ok("check")
     assert _found(done) == {
@@ -43,10 +43,13 @@ def test_all_is_well(rig: Rig) -> None:
         "sandbox": "pass",
         "time": "note",
         "clock": "pass",
+        "looks": "pass",
     }
     assert "3 files in 4 directories" in done.out
     assert f"{rig.key_file} (mode 0600)" in done.out
-    assert rig.emulator.request_log.ops() == ["get"]
+    looks = ["execution-upload-url", "execution-upload", "execute"]
+    assert rig.emulator.request_log.ops()[:5] == ["get", *looks, "execution-logs"]
+    assert rig.count("initialize") == rig.count("export-artifacts") == 0
     assert not (rig.home / ".local").exists()
     assert not (rig.home / ".cache").exists()
     assert "\x1b" not in done.out
@@ -83,6 +86,23 @@ def test_offline(rig: Rig) -> None:
     assert done.code == 75
     found = _found(done)
     assert (found["directory"], found["api"], found["clock"]) == ("pass", "fail", "note")
+
+
+def test_a_sandbox_where_nobody_can_look(rig: Rig) -> None:
+    """The way is shown that a look takes; without one it says what follows, and fails where nothing is sent."""
+    rig.write("a")
+    rig.faults("execute: 501 always")
+    assert _found(rig.ok("check"))["looks"] == "note"
+    rig.faults("dump: 501 always")
+    done = rig.ok("check")
+    assert _found(done)["looks"] == "warn"
+    assert "overwritten unsaved" in done.out
+    rig.configure({"sandbox.agent_changes": "hold"})
+    done = rig.run("check")
+    assert (done.code, _found(done)["looks"]) == (75, "fail")
+    assert "nothing is sent" in done.out
+    rig.configure({"sandbox.agent_changes": "overwrite"})
+    assert _found(rig.ok("check"))["looks"] == "note"
 
 
 def test_each_failure_is_shown(rig: Rig) -> None:
@@ -181,6 +201,7 @@ def test_a_sandbox_that_is_acquired(rig: Rig) -> None:
     rig.ok("push")
     done = rig.ok("check")
     assert _found(done)["sandbox"] == "pass"
+    assert _found(done)["looks"] == "pass"
     assert re.search(r"time to live +(59 min|1 h) more; the next one is acquired", done.out)
     rig.faults("get: 404")
     assert "is gone: the next sync acquires another" in rig.ok("check").out

@@ -13,6 +13,8 @@ import pytest
 from tests.system.rig import Rig
 from tests.system.trees import tree
 
+EQUAL = "  equal: the sandbox holds the workspace's "
+
 
 @pytest.fixture
 def bare(rig: Rig, tmp_path: Path) -> Rig:
@@ -29,15 +31,21 @@ def test_the_tour(bare: Rig) -> None:
     """Each step ends as it says, the lines fit a terminal, and nothing is left at the end."""
     done = bare.ok("demo")
     steps = _steps(done.out)
-    assert len(steps) == 7
+    assert len(steps) == 8
     assert _uploads(steps["A burst"]) == 1
     assert _uploads(steps["The network fails"]) == 4
     assert steps["The network fails"].count("the network fails") == 3
     assert "requests for it: none" in steps.pop("Nothing to send")
-    for title, text in steps.items():
-        assert text.count("  equal: the sandbox holds the workspace's ") == 1, title
-    assert "the sandbox keeps 2 deleted paths" in steps["A rename and a deletion"]
-    assert "\nDone: 6 uploads over 1 signed URL\n" in done.out
+    assert steps["The daemon starts"].count(EQUAL) == 2
+    assert _uploads(steps["The daemon starts"]) == 2
+    for title, text in list(steps.items())[1:]:
+        assert text.count(EQUAL) == 1, title
+    assert "deleted path" not in done.out
+    merged = steps["The agent writes too"]
+    assert "  -Two minutes, not boiling.\n             +Three minutes, not boiling.\n" in merged
+    assert "  1 merged\n" in merged
+    assert "Three minutes, not boiling.\n             Pour slowly.\n             Two pinches of patience.\n" in merged
+    assert re.search(r"\nDone: \d+ uploads over 1 signed URL\n", done.out)
     # The temporary folder's name may be longer than a terminal is wide.
     assert max(map(len, done.out.replace(bare.environ["TMPDIR"], "/tmp").splitlines())) <= 80
     assert "\x1b" not in done.out
@@ -59,8 +67,20 @@ def test_a_directory_until_interrupted(bare: Rig, number: signal.Signals) -> Non
     assert demo.stop(number) == 0, demo.err
     assert re.search(r"^     \.env .*\n     key\.txt ", demo.out, re.MULTILINE)
     assert tree(bare.workspace) == before
+    assert "`syncd diff`" in demo.out
     assert demo.out.endswith("stopped; nothing is left behind\n")
     assert demo.err == ""
+    _assert_nothing_left(bare)
+
+
+def test_the_tour_without_git(bare: Rig) -> None:
+    """The step that needs it is left out, which is said; the others are as ever."""
+    programs = bare.home / "bin"
+    programs.mkdir()
+    bare.environ["PATH"] = str(programs)
+    done = bare.ok("demo")
+    assert len(_steps(done.out)) == 7
+    assert "git is not on this machine" in done.out
     _assert_nothing_left(bare)
 
 
@@ -69,7 +89,7 @@ def test_the_tour_can_be_stopped(bare: Rig) -> None:
     demo = bare.background("demo")
     bare.until(lambda: "3. A burst" in demo.out, "the third step")
     assert demo.stop(signal.SIGINT) == 0, demo.err
-    assert "7. " not in demo.out
+    assert "8. " not in demo.out
     _assert_nothing_left(bare)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent import Agent
 from tests.desktop import NO_BUS, READY, Notification, NotificationServer, notification_server, session_bus
 from tests.system.command import CLOCK
 from tests.system.machine import REPO, RUNTIME, missing, shown
@@ -68,6 +69,28 @@ def test_failures_and_recoveries(rig: Rig, notifications: NotificationServer) ->
     assert [seen.replaces for seen in notifications.shown] == [0, *[first.number] * 3]
     for seen in notifications.shown:
         assert not any(secret in seen.body for secret in (KEY, "some-other-key", "://", "X-Goog"))
+
+
+@needs_bus
+def test_both_sides_changed(rig: Rig, notifications: NotificationServer) -> None:
+    """What the agent had changed too is saved and overwritten: one notification says so, and none that it works."""
+    rig.write("a", "ours")
+    rig.write("b", "ours")
+    rig.up()
+    agent = Agent(rig.sandbox.workspace)
+    for path in ("a", "b"):
+        agent.write(path, "theirs")
+    rig.write("a", "newer")
+    seen = _nth(1, rig, notifications)
+    assert seen.summary == "work: both sides had changed"
+    assert seen.body.startswith("1 file of the agent was saved before it was overwritten.")
+    rig.until(lambda: agent.read("a") == b"newer", "the newer content")
+    agent.write("a", "theirs again")
+    rig.write("a", "newest")
+    rig.until(lambda: agent.read("a") == b"newest", "the newest content")
+    rig.ok("flush")
+    assert agent.read("b") == b"theirs"
+    assert len(notifications.shown) == 1
 
 
 def _nth(number: int, rig: Rig, notifications: NotificationServer) -> Notification:

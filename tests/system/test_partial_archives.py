@@ -31,7 +31,7 @@ def test_a_proof_that_fails(rig: Rig) -> None:
     """It is not repeated during the sync: everything follows at once, and so it does with the next change."""
     rig.configure({"sync.archive": "auto", "retry.first_delay_seconds": 30, "retry.max_delay_seconds": 30})
     rig.fill(10)
-    rig.faults("execute: 404 always", "initialize: replace always", "dump: 503 always")
+    rig.faults("execute: 404 always", "initialize: replace always", "dump: 404 always")
     rig.start()
     rig.ok("flush")
     rig.converged()

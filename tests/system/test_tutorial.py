@@ -36,7 +36,7 @@ def test_the_tutorial(rig: Rig, shell: Shell, repo: Path) -> None:
     for (kind, text), (next_kind, shown) in pairwise([*blocks, ("", "")]):
         if kind == "text":
             continue
-        typed = text.replace(_PORT, free).replace("syncd verify\n", "syncd verify || test $? = 1\n")
+        typed = text.replace(_PORT, free).replace("syncd diff --stat\n", "syncd diff --stat || test $? = 1\n")
         if "YOUR-SANDBOX-ID" in typed:
             typed = typed.replace("YOUR-SANDBOX-ID", f"{rig.sandbox.id} --sandbox-base-url {rig.emulator.base_url}")
         shell.types(typed)

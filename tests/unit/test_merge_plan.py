@@ -18,6 +18,7 @@ from syncd.merge.merge_plan import (
     merge_plan,
     merged_mode,
     next_base,
+    sent_mode,
     taken_mode,
 )
 from syncd.merge.writes import OTHER, LocalEntry
@@ -181,6 +182,15 @@ def test_the_mode_of_a_merged_file() -> None:
     assert merged_mode(base("b", 0o644), local("l", 0o755), remote("r", 0o644)) == 0o755
     assert merged_mode(base("b", 0o644), local("l", 0o644), remote("r", 0o755)) == 0o755
     assert merged_mode(base("b", 0o755), local("l", 0o755), remote("r", 0o644)) == 0o644
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "mode"),
+    [(0o755, 0o644, 0o644), (0o640, 0o755, 0o750), (0o600, 0o644, 0o600), (0o755, 0o700, 0o755)],
+)
+def test_the_mode_that_counts_as_sent_after_a_merge(here: int, there: int, mode: int) -> None:
+    """It is as executable as the file there: a change of that bit here is still to be sent."""
+    assert sent_mode(LocalEntry(Kind.FILE, here), RemoteEntry(RemoteKind.FILE, there)) == mode
 
 
 def test_the_next_base() -> None:

@@ -16,20 +16,28 @@ from syncd.report.notification_rules import (
     REPEAT_AFTER_S,
     SUCCESS_TRIES,
     TRY_AGAIN_S,
+    AgentEvent,
     Condition,
     Healthy,
     NoticeState,
     NotificationKind,
+    SavedWork,
+    UnsavedWork,
+    after_event_shown,
+    after_failed_event,
     after_failed_try,
     after_failure,
+    after_saved,
     after_shown,
     plan,
+    plan_event,
     render,
+    render_event,
 )
 
 AFTER_S = 900.0
 ROUNDING_S = 0.01
-FAILING, NEEDED, IN_SYNC = NotificationKind
+FAILING, NEEDED, IN_SYNC, SAVED, UNSAVED = NotificationKind
 ZONE = timezone(timedelta(hours=1))
 SINCE = datetime(2026, 11, 24, 14, 5, tzinfo=ZONE)
 
@@ -372,3 +380,87 @@ def test_an_odd_name() -> None:
     notice = render(IN_SYNC, Healthy(), "a\nb\udcff" + "c" * 100, SINCE, SINCE)
     assert notice.summary.startswith("a b\\udcffc")
     assert len(notice.summary) <= 40 + len(" is in sync again")
+
+
+LOST = UnsavedWork("2 files in the sandbox could not be saved before it ended: 'a', 'b'")
+
+
+@pytest.mark.parametrize("event", [SavedWork(3), LOST])
+def test_an_event_is_shown_at_once_and_once_an_hour(event: AgentEvent) -> None:
+    """Each kind for itself, whatever was shown about syncing."""
+    busy = NoticeState(FAILING, "no network", (4_990.0, 4_995.0, 5_000.0), failed_tries=2, retry_at_s=9_000.0)
+    assert plan_event(event, busy, 100.0, 5_000.0).at_s == 100.0
+    state = after_event_shown(busy, event, 5_000.0)
+    assert plan_event(event, state, 700.0, 5_600.0).at_s == 100.0 + HOUR_S
+    assert plan_event(event, state, 100.0 + HOUR_S, 5_000.0 + HOUR_S).at_s == 100.0 + HOUR_S
+    other = LOST if isinstance(event, SavedWork) else SavedWork(1)
+    assert plan_event(other, state, 700.0, 5_600.0).at_s == 700.0
+    failing = after_failure(None, "no network", 0.0, 0.0, needs_person=False)
+    assert plan(failing, state, AFTER_S, 100.0, 5_000.0) == plan(failing, busy, AFTER_S, 100.0, 5_000.0)
+
+
+def test_the_hour_outlives_what_is_shown_about_syncing() -> None:
+    """Success and failing forget their own times alone."""
+    state = after_event_shown(after_event_shown(NoticeState(), LOST, 5.0), SavedWork(1), 7.0)
+    state = after_shown(state, FAILING, after_failure(None, "no", 0.0, 0.0, needs_person=False), 8.0)
+    for _ in range(SUCCESS_TRIES):
+        state = after_failed_try(state, IN_SYNC, 9.0)
+    assert (state.unsaved_at_s, state.saved_at_s, state.times, state.kind) == (5.0, 7.0, (8.0,), None)
+
+
+def test_the_hour_after_a_clock_that_was_set_back() -> None:
+    """A time that is still to come is ignored."""
+    state = after_event_shown(NoticeState(), LOST, 9_000.0)
+    assert plan_event(LOST, state, 100.0, 5_000.0).at_s == 100.0
+
+
+def test_an_event_without_a_desktop() -> None:
+    """It is tried a few times, and then given up."""
+    event: AgentEvent | None = LOST
+    now_s = 100.0
+    for _ in range(SUCCESS_TRIES):
+        assert event is not None
+        assert plan_event(event, NoticeState(), now_s, 5_000.0).at_s == now_s
+        event = after_failed_event(event, now_s)
+        now_s += TRY_AGAIN_S
+    assert event is None
+
+
+def test_files_that_were_saved_meanwhile_are_added() -> None:
+    """One notification counts them all, and its tries go on."""
+    event = after_failed_event(after_saved(None, 2), 100.0)
+    assert isinstance(event, SavedWork)
+    assert after_saved(event, 3) == SavedWork(5, 1, 100.0 + TRY_AGAIN_S)
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "summary", "body"),
+    [
+        (
+            SavedWork(3),
+            SAVED,
+            "work: both sides had changed",
+            "3 files of the agent were saved before they were overwritten.\n`syncd saved` ",
+        ),
+        (
+            SavedWork(1),
+            SAVED,
+            "work: both sides had changed",
+            "1 file of the agent was saved before it was overwritten.\n",
+        ),
+        (LOST, UNSAVED, "work: the agent's work is not saved", f"{LOST.text}\n`syncd status` "),
+        (
+            UnsavedWork("no answer from https://u:pw@host.example/a?b#c\nAuthorization: Bearer sk-12345"),
+            UNSAVED,
+            "work: the agent's work is not saved",
+            "no answer from host.example Authorization: Bearer [key]\n",
+        ),
+    ],
+)
+def test_the_text_of_an_event(event: AgentEvent, kind: NotificationKind, summary: str, body: str) -> None:
+    """It says what happened, to how many files, and which command says more; no key and no URL."""
+    notice = render_event(event, "work")
+    assert event.kind is kind
+    assert notice.summary == summary
+    assert notice.body.startswith(body)
+    assert notice.icon == ("dialog-information" if kind is SAVED else "dialog-warning")

@@ -7,11 +7,13 @@ import pytest
 from syncd.cli.check.finding import Finding, Grade, exit_code, summary
 from syncd.cli.check.size_breakdown import PathSize
 from syncd.cli.check.thresholds import (
+    LookAttempt,
     judge_certificate,
     judge_clock,
     judge_end,
     judge_heaviest,
     judge_key,
+    judge_look,
     judge_private,
     judge_secrets,
     judge_size,
@@ -197,3 +199,27 @@ def test_exit_code(grades: list[Grade], code: int) -> None:
 def test_sizes(size_bytes: int, shown: str) -> None:
     """A size is shown in a readable unit."""
     assert size(size_bytes) == shown
+
+
+@pytest.mark.parametrize(
+    ("program", "archive", "save", "hold", "words"),
+    [
+        ("", "", Grade.PASS, Grade.PASS, "in 1.25 s"),
+        ("", "no archive", Grade.PASS, Grade.PASS, "in 1.25 s"),
+        (
+            "no program",
+            "",
+            Grade.NOTE,
+            Grade.NOTE,
+            "each look takes the whole archive, which took 2.50 s",
+        ),
+        ("no program", "no archive", Grade.WARN, Grade.FAIL_FOR_NOW, "a program (no program) nor"),
+    ],
+)
+def test_look(program: str, archive: str, save: Grade, hold: Grade, words: str) -> None:
+    """A slow way is a note; none at all is a warning where syncs go on, and a failure where they do not."""
+    for agent_changes, grade in (("save", save), ("hold", hold)):
+        finding = judge_look(agent_changes, LookAttempt(1.25, program), LookAttempt(2.5, archive))
+        assert finding.grade is grade
+        assert words in finding.what
+        assert bool(finding.remedy) == bool(program and archive)

@@ -12,7 +12,7 @@ from syncd.archive.base_store import LARGEST_BYTES
 from syncd.cli.agent_side import AgentSide
 from syncd.core.errors import TryLater
 from syncd.merge.git import Git
-from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath, merged_mode, next_base, taken_mode
+from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath, merged_mode, next_base, sent_mode, taken_mode
 from syncd.merge.text_merge import merge
 from syncd.merge.writes import NewEntry, Write
 from syncd.sandbox.saved_versions_rules import Why
@@ -146,12 +146,10 @@ def _mode(planned: PlannedPath) -> int:
 def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
     if planned.outcome not in (MergeOutcome.TAKE, MergeOutcome.MERGE, MergeOutcome.DELETE, MergeOutcome.SAME):
         return None
-    mode = taken_mode(planned.base, planned.local, planned.remote) if _is_merge(planned) else _mode(planned)
+    mode = _mode(planned)
+    if planned.outcome is MergeOutcome.MERGE and planned.local is not None:
+        mode = sent_mode(planned.local, planned.remote)  # a change of the mode here alone is still to be sent
     return TakenPath(planned.path, side.base.get(planned.path), next_base(planned, mode))
-
-
-def _is_merge(planned: PlannedPath) -> bool:
-    return planned.outcome is MergeOutcome.MERGE
 
 
 def paths_of(plan: MergePlan, *outcomes: MergeOutcome) -> list[str]:

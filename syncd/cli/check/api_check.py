@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -80,10 +80,13 @@ class _MeasuringClient(HttpClient):
         return answer
 
 
-def check_api(target: Target, lifetime: SandboxEnd | None, *, key: ApiKey, clock: Clock) -> Iterator[Finding]:
+def check_api(
+    target: Target, lifetime: SandboxEnd | None, *, key: ApiKey, clock: Clock
+) -> Generator[Finding, None, bool]:
     """Send one request, without retries, so that a person at the terminal sees the first failure as it is.
 
-    If the target has no sandbox yet, as one will be acquired, the request is for the account's list.
+    If the target has no sandbox yet, as one will be acquired, the request is for the account's list. Returns True if
+    the API knows the sandbox.
     """
     http_client = _MeasuringClient(clock)
     info: SandboxInfo | int | StepFailed
@@ -119,6 +122,7 @@ def check_api(target: Target, lifetime: SandboxEnd | None, *, key: ApiKey, clock
     if http_client.certificate is not None:
         yield http_client.certificate
     yield judge_clock(http_client.skew_s)
+    return isinstance(info, SandboxInfo)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from syncd import __version__
 from syncd.cli.check.api_check import SandboxEnd, check_api, route_findings
 from syncd.cli.check.finding import Finding, Grade
+from syncd.cli.check.look_check import check_look
 from syncd.cli.check.service_check import service_findings
 from syncd.cli.check.thresholds import judge_key, judge_private, judge_versions
 from syncd.cli.check.workspace_check import WorkspaceCheck, check_workspace, folder_findings
@@ -67,7 +68,10 @@ class Checks:
         yield from service_findings(self._option, config)
         yield from route_findings(config.sandbox.base_url, os.environ)
         if key is not None:
-            yield from check_api(*_target(config), key=key, clock=CLOCK)
+            target, lifetime = _target(config)
+            is_there = yield from check_api(target, lifetime, key=key, clock=CLOCK)
+            if is_there:
+                yield check_look(target, config.sandbox.agent_changes, key=key, clock=CLOCK)
         else:
             yield Finding("api", Grade.NOTE, "not tested, as there is no key")
 

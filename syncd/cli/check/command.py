@@ -44,7 +44,7 @@ _MAX_LENGTH = 1000
     help="Also write what a bug report needs into a new text file; default: syncd-report-DATE.txt.",
 )
 def command(config_file: str | None, as_json: bool, report_file: str | None) -> int:
-    """Test everything that a sync needs, and say how to fix what fails. Nothing is sent or changed.
+    """Test everything that a sync needs, and say how to fix what fails. Nothing of yours is sent, nothing is changed.
 
     Ends with 0 if nothing failed, 75 if only the network or a server did, else 78. --json: an object with exit_code and
     findings, each with subject, grade (pass, note, warn, fail), what, remedy and details.

@@ -1,9 +1,10 @@
-"""Limits at which `syncd check` warns or fails: clock, disk, snapshot size, watches, secrets, times to live."""
+"""Limits at which `syncd check` warns or fails: clock, disk, size, watches, secrets, times to live, looks."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.size_breakdown import PathSize, ignore_line
@@ -140,6 +141,33 @@ def judge_end(ends_in_s: float | None) -> Finding:
         return Finding("time to live", Grade.PASS, "it has no end")
     what = f"{duration(ends_in_s)} more" if ends_in_s > 0 else "it has ended"
     return Finding("time to live", Grade.PASS, f"{what}; the next one is acquired in time")
+
+
+@dataclass(frozen=True)
+class LookAttempt:
+    """One attempt to look at the sandbox: the seconds that it took, and its failure in words, "" if it worked."""
+
+    seconds: float
+    failure: str = ""
+
+
+def judge_look(agent_changes: str, program: LookAttempt, archive: LookAttempt) -> Finding:
+    """A look by a program in the sandbox, else by the sandbox's archive; `agent_changes` is "save" or "hold".
+
+    `archive` is only considered if the program failed.
+    """
+    if not program.failure:
+        return Finding("looks", Grade.PASS, f"a program in the sandbox looked for changes in {program.seconds:.2f} s")
+    if not archive.failure:
+        what = f"no program looks there ({program.failure}), so each look takes the whole archive"
+        return Finding("looks", Grade.NOTE, f"{what}, which took {archive.seconds:.2f} s")
+    what = f"neither a program ({program.failure}) nor the sandbox's archive ({archive.failure}) can look for changes"
+    if agent_changes == "hold":
+        remedy = 'run `syncd check` again later; if it stays so, set sandbox.agent_changes = "save" or "overwrite"'
+        return Finding("looks", Grade.FAIL_FOR_NOW, f"{what}, so nothing is sent", remedy)
+    remedy = 'run `syncd check` again later; with sandbox.agent_changes = "hold" nothing is sent meanwhile'
+    harm = "a sync goes on without looking, and what the agent changed is overwritten unsaved"
+    return Finding("looks", Grade.WARN, f"{what}: {harm}", remedy)
 
 
 def judge_key(key: str, locations: str) -> Finding:

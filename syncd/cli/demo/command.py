@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import click
@@ -17,26 +17,33 @@ from syncd.core.errors import Stop, TryLater
 from syncd.core.formatting import counted, size
 from syncd.core.text import one_line, shown_path
 from syncd.emulator import RequestRecord
+from syncd.merge.git import find_git
 from syncd.scan.manifest import count_files
 
-_READING_S = 1.5
+_READING_S = 1.25
 _EQUAL_S = 30.0
 _FOREVER_S = 1e9  # until a signal
 _WIDTH = 79
 _LEFT_OUT_SHOWN = 8
 _BURST = 200
+_DIFF_LINES = 8
 _MEANINGS = {
     "upload-url": "the daemon asks for a signed URL",
     "upload": "the archive arrives in the bucket",
     "initialize": "the sandbox unpacks it",
+    "execute": "the agent's changes are looked for",
+    "download": "the agent's version comes home",
 }
+# The other requests of such a look; they are shown if they fail.
+_OF_LOOKS = ("execution-upload-url", "execution-upload", "execution-logs", "execution-status", "export-artifacts")
+_SHARED = "docs/thé vert.txt"
 _SAMPLE = {
     "README.md": "# Tea timer\n\nSays when the tea is ready. `./run.sh green`\n",
     ".gitignore": "build/\n*.log\n",
     "run.sh": '#!/bin/sh\nexec python3 -m tea "$@"\n',
     "src/tea/brew.py": 'MINUTES = {"green": 2, "black": 4}\n',
     "src/tea/old.py": "# No module imports this any more.\n",
-    "docs/thé vert.txt": "Two minutes, not boiling.\n",
+    _SHARED: "Two minutes, not boiling.\nPour slowly.\nA pinch of patience.\n",
     # The next four are left out.
     ".env": "API_TOKEN=a-secret-of-the-sample\n",
     "debug.log": "started\n",
@@ -70,15 +77,30 @@ class _Screen:
     def __init__(self, demo: DemoEnvironment) -> None:
         self._demo = demo
         self._since_s = CLOCK.monotonic_s()
+        self._requests = 0
 
     def heading(self, text: str) -> None:
         """Print a heading."""
         click.echo("\n" + click.style(text, bold=True))
         self._since_s = CLOCK.monotonic_s()
+        self._requests = len(self._demo.emulator.request_log)
+
+    @property
+    def requests(self) -> int:
+        """The number of requests since the last heading."""
+        return len(self._demo.emulator.request_log) - self._requests
 
     def paragraph(self, text: str) -> None:
         """Print a paragraph."""
         click.echo(textwrap.fill(text, _WIDTH, initial_indent="   ", subsequent_indent="   "))
+
+    def command(self, line: str, output: Iterable[str]) -> None:
+        """Print a command, and lines of its output."""
+        self.result(click.style(line, bold=True))
+        for shown in output:
+            text = one_line(shown.replace("\t", "    "), _WIDTH - 13)
+            colour = {"+": "green", "-": "red"}.get(text[:1])
+            click.echo(" " * 13 + click.style(text, fg=colour))
 
     def result(self, text: str) -> None:
         """Print a line with the seconds."""
@@ -113,11 +135,14 @@ class _Screen:
                 yield event.op == "initialize" and event.status == 200 and self._compare()
 
     def _request(self, entry: RequestRecord) -> None:
+        if entry.op in _OF_LOOKS and entry.fault is None and entry.status == 200:
+            return
         sent = size(entry.bytes_in) if entry.op == "upload" and entry.status == 200 else ""
         meaning = _MEANINGS.get(entry.op, "")
         if entry.fault is not None or entry.status != 200:
             meaning = click.style("the network fails" if entry.fault is not None else "refused", fg="yellow")
-        self.result(f"{entry.op:10}  {entry.status or '---'}  {sent:>11}  {meaning}")
+        name = "look" if entry.op == "execute" or entry.op in _OF_LOOKS else entry.op
+        self.result(f"{name:10}  {entry.status or '---'}  {sent:>11}  {meaning}")
 
     def _compare(self) -> bool:
         manifest, found = self._demo.compare()
@@ -136,6 +161,9 @@ def _show_directory(demo: DemoEnvironment, screen: _Screen) -> None:
     screen.heading("syncd keeps a sandbox's workspace equal to this directory, until you press Ctrl-C")
     screen.workspace()
     screen.paragraph("Now change something in it, and compare the two.")
+    screen.paragraph(
+        "Of an agent in a real sandbox, `syncd diff` shows the changes, and `syncd apply` takes them home."
+    )
     screen.heading("What happens")
     demo.start()
     for _ in screen.follow(_FOREVER_S):
@@ -152,25 +180,50 @@ def _show_tour(demo: DemoEnvironment, screen: _Screen) -> None:
     )
     screen.workspace()
     screen.pause()
-    for number, step in enumerate(_STEPS, 1):
+    has_git = find_git(os.environ) is not None
+    for number, step in enumerate([*_STEPS, _AGENT_STEP] if has_git else _STEPS, 1):
         screen.heading(f"{number}. {step.title}")
         screen.paragraph(step.text)
         screen.pause()
-        requests = len(demo.emulator.request_log)
         step.act(demo)
-        if step.sends:
-            if not any(screen.follow(_EQUAL_S)):
-                raise TryLater(f"the sandbox is not equal to the workspace after {_EQUAL_S:.0f} s", "please report it")
-        else:
-            demo.flush()
-            list(screen.follow(0))
-            sent = len(demo.emulator.request_log) - requests
-            screen.result(f"syncd flush: all is in the sandbox; requests for it: {sent or 'none'}")
+        step.follow(demo, screen)
     log = demo.emulator.request_log
     uploads, urls = log.count("upload", 200), counted(log.count("upload-url", 200), "signed URL")
     screen.heading(f"Done: {uploads} uploads over {urls}")
     screen.paragraph("Workspace, sandbox and daemon are removed now.")
+    if not has_git:
+        screen.paragraph("git is not on this machine: the step was left out in which what two wrote is merged.")
     screen.paragraph("With a directory of yours: syncd demo DIR. With a real sandbox: syncd init.")
+
+
+def _until_equal(_: DemoEnvironment, screen: _Screen) -> None:
+    if not any(screen.follow(_EQUAL_S)):
+        raise TryLater(f"the sandbox is not equal to the workspace after {_EQUAL_S:.0f} s", "please report it")
+
+
+def _until_proved(demo: DemoEnvironment, screen: _Screen) -> None:
+    _until_equal(demo, screen)
+    demo.flush()
+    list(screen.follow(0))
+
+
+def _until_flushed(demo: DemoEnvironment, screen: _Screen) -> None:
+    demo.flush()
+    list(screen.follow(0))
+    screen.result(f"syncd flush: all is in the sandbox; requests for it: {screen.requests or 'none'}")
+
+
+def _bring_home(demo: DemoEnvironment, screen: _Screen) -> None:
+    demo.flush()
+    list(screen.follow(0))
+    for line, codes in (("diff", (0, 1)), ("apply", (0,))):
+        output = demo.run(line, codes=codes).splitlines()
+        list(screen.follow(0))
+        hunk = next((number for number, text in enumerate(output, 1) if text.startswith("@@")), 0)
+        screen.command(f"syncd {line}", output[hunk : hunk + _DIFF_LINES])
+    _until_equal(demo, screen)
+    with open(f"{demo.sandbox.workspace}/{_SHARED}", encoding="utf-8") as file:
+        screen.command(f"{_SHARED}, here and there:", file.read().splitlines())
 
 
 def _write(demo: DemoEnvironment, path: str, content: str) -> None:
@@ -198,7 +251,7 @@ def _write_nothing_new(demo: DemoEnvironment) -> None:
 
 
 def _edit_without_network(demo: DemoEnvironment) -> None:
-    demo.emulator.faults.script("any: reset x3")
+    demo.emulator.faults.script("upload: reset x3")
     _write(demo, "src/tea/brew.py", "MINUTES['white'] = 3\n")
 
 
@@ -208,18 +261,36 @@ def _kill_and_restart(demo: DemoEnvironment) -> None:
     demo.start()
 
 
+def _edit_on_both_sides(demo: DemoEnvironment) -> None:
+    for top, old, new in (
+        (str(demo.sandbox.workspace), "Two minutes", "Three minutes"),
+        (demo.workspace, "A pinch", "Two pinches"),
+    ):
+        path = os.path.join(top, _SHARED)
+        with open(path, encoding="utf-8") as file:
+            content = file.read()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(content.replace(old, new))
+
+
 @dataclass(frozen=True)
 class _Step:
-    """One step of the tour. If it `sends`, it ends when the sandbox is equal; else when `syncd flush` returns."""
+    """One step of the tour; `follow` shows what comes of it, and returns when it is complete."""
 
     title: str
     text: str
     act: Callable[[DemoEnvironment], None]
-    sends: bool = True
+    follow: Callable[[DemoEnvironment, _Screen], None] = _until_equal
 
 
 _STEPS = (
-    _Step("The daemon starts", "The sandbox is empty: all is sent, in one archive.", DemoEnvironment.start),
+    _Step(
+        "The daemon starts",
+        "The sandbox is empty: all is sent, in one archive. A second one, nearly empty, then proves that the sandbox "
+        "keeps the rest: from now on only what changed is sent.",
+        DemoEnvironment.start,
+        _until_proved,
+    ),
     _Step(
         "An edit",
         "A line is added to src/tea/brew.py. When the workspace has been quiet for half a second, it is sent. The "
@@ -229,8 +300,8 @@ _STEPS = (
     _Step("A burst", f"A generator writes {_BURST} files. They are one change and one upload.", _write_many),
     _Step(
         "A rename and a deletion",
-        'README.md becomes docs/manual.md, and src/tea/old.py is deleted. With deletions = "keep", the default, '
-        "nothing is taken away from an agent that works in the sandbox.",
+        'README.md becomes docs/manual.md, and src/tea/old.py is deleted. With deletions = "mirror", the default, both '
+        "disappear in the sandbox too, as no one has changed them there.",
         _rename_and_delete,
     ),
     _Step(
@@ -238,11 +309,11 @@ _STEPS = (
         "A password is added to .env, and a package to node_modules: none of it may leave. Every other file is "
         "touched: its content is the same.",
         _write_nothing_new,
-        sends=False,
+        _until_flushed,
     ),
     _Step(
         "The network fails",
-        "A file is edited, and the next three requests end in a connection reset. The daemon waits a little longer "
+        "A file is edited, and the next three uploads end in a connection reset. The daemon waits a little longer "
         "each time, and tries again.",
         _edit_without_network,
     ),
@@ -251,4 +322,13 @@ _STEPS = (
         "The daemon is ended by kill -9, a file is edited, and a new daemon starts: it finds the change and sends it.",
         _kill_and_restart,
     ),
+)
+
+_AGENT_STEP = _Step(
+    "The agent writes too",
+    "An agent in the sandbox edits one line of docs/thé vert.txt, and you edit another. With agent_changes = "
+    '"hold", as here, neither overwrites the other: you look at what the agent did, and take it home. "save", the '
+    "default, sends yours and keeps the agent's file in `syncd saved`.",
+    _edit_on_both_sides,
+    _bring_home,
 )

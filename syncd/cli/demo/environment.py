@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from queue import Empty, SimpleQueue
 
@@ -34,6 +34,8 @@ _STOP_S = 6.0
 _FLUSH_S = 30
 # Shorter than the defaults, so that a person need not wait.
 _TIMING = {"sync.debounce_seconds": 0.5, "retry.first_delay_seconds": 0.3, "retry.max_delay_seconds": 1.0}
+# In the tour, what both sides change waits for the person.
+_TOUR = {"sandbox.agent_changes": "hold"}
 # Set by a service manager for its own service, which the demo's daemon is not.
 _SERVICE_VARIABLES = ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC")
 # -P: a folder named syncd in the current directory must not be taken for the program.
@@ -93,15 +95,25 @@ class DemoEnvironment:
 
     def flush(self) -> None:
         """Run `syncd flush`; a failure is the next event, after the signal that interrupted it."""
+        self.run("flush", "--timeout", str(_FLUSH_S))
+
+    def run(self, command: str, *arguments: str, codes: Collection[int] = (0,)) -> str:
+        """Run a command of syncd, and return its output; another exit code than these is the next event, as by `flush`.
+
+        It runs in the workspace, as a person would run it.
+        """
         done = subprocess.run(
-            [*_SYNCD, "flush", "--config", self._config_file, "--timeout", str(_FLUSH_S)],
+            [*_SYNCD, command, "--config", self._config_file, *arguments],
+            cwd=self.workspace,
             env=self._environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
         )
-        if done.returncode:
-            self._events.put(TryLater(f"syncd flush ended with {done.returncode}: {os.fsdecode(done.stderr).strip()}"))
+        if done.returncode not in codes:
+            said = os.fsdecode(done.stderr).strip()
+            self._events.put(TryLater(f"syncd {command} ended with {done.returncode}: {said}"))
+        return done.stdout.decode("utf-8", "replace")
 
     def next_event(self, timeout_s: float) -> DemoEvent | None:
         """The next event, None if none comes in time. Raises `Stop` after a signal, `SyncdError` if syncd failed."""
@@ -156,7 +168,7 @@ def demo_environment(directory: str | None) -> Iterator[DemoEnvironment]:
         folder = os.path.realpath(opened.enter_context(tempfile.TemporaryDirectory(prefix="syncd-demo-")))
         emulator = opened.enter_context(Emulator(os.path.join(folder, "cloud"), observer=events.put))
         workspace = os.path.abspath(directory or os.path.join(folder, "workspace"))
-        config = _write_config(workspace, folder, emulator.base_url)
+        config = _write_config(workspace, folder, emulator.base_url, _TOUR if directory is None else {})
         log_level = "info"
         if directory is None:
             os.mkdir(workspace)
@@ -168,13 +180,14 @@ def demo_environment(directory: str | None) -> Iterator[DemoEnvironment]:
         yield environment
 
 
-def _write_config(workspace: str, folder: str, base_url: str) -> Config:
+def _write_config(workspace: str, folder: str, base_url: str, more: Mapping[str, object]) -> Config:
     values = {
         "workspace.path": workspace,
         "sandbox.id": _SANDBOX,
         "sandbox.base_url": base_url,
         "sandbox.api_key_file": os.path.join(folder, "no-key-file"),  # the key is in the environment
         **_TIMING,
+        **more,
     }
     text = "".join(f"{name} = {toml(value, name)}\n" for name, value in values.items())
     with open(os.path.join(folder, "config.toml"), "w", encoding="utf-8") as file:

@@ -1,0 +1,134 @@
+"""A person is told of the agent's work that had to give way, and of what is lost with a sandbox, and of no more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.sandbox.look_request import LookRequest
+from tests.agent import Agent
+from tests.integration.sync_rig import Rig, rigged
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """The defaults; `a` and `b` are in the sandbox."""
+    with rigged(tmp_path) as rig:
+        rig.use_defaults()
+        rig.write("a", "ours")
+        rig.write("b", "ours")
+        rig.sync()
+        yield rig
+
+
+@pytest.fixture
+def acquired(tmp_path: Path) -> Iterator[Rig]:
+    """The same in an acquired sandbox, where the agent changed both."""
+    with rigged(tmp_path) as rig:
+        rig.use_defaults()
+        del rig.keys["sandbox"]["id"]
+        rig.keys["sandbox"]["acquire"] = {"servers": ["filesystem"], "ttl_seconds": 7200}
+        rig.restart()
+        rig.write("a", "ours")
+        rig.write("b", "ours")
+        rig.sync()
+        _agent(rig).write("a", "theirs: a")
+        _agent(rig).write("b", "theirs: b")
+        yield rig
+
+
+def _agent(rig: Rig) -> Agent:
+    target = rig.cycle.target
+    assert target is not None
+    return Agent(rig.emulator.sandbox(target.sandbox_id).workspace)
+
+
+def test_what_both_changed_is_counted(rig: Rig) -> None:
+    """Once each; what only the agent changed is neither saved nor counted."""
+    agent = Agent(rig.sandbox.workspace)
+    agent.write("a", "theirs")
+    agent.write("b", "theirs")
+    rig.write("a", "newer")
+    rig.write("c", "newer")
+    outcome, _ = rig.sync()
+    assert (outcome.saved, outcome.overwritten) == (1, 1)
+    rig.write("c", "newest")
+    outcome, _ = rig.sync()
+    assert (outcome.saved, outcome.overwritten) == (0, 0)
+
+
+def test_what_a_person_asked_for_is_not(rig: Rig) -> None:
+    """Neither by `push --force`, nor by a reset."""
+    agent = Agent(rig.sandbox.workspace)
+    agent.write("a", "theirs")
+    rig.write("a", "newer")
+    outcome, _ = rig.sync(SyncMode.FORCED)
+    assert (outcome.saved, outcome.overwritten) == (1, 0)
+    rig.keys["sandbox"]["deletions"] = "reset"
+    rig.restart()
+    agent.write("a", "theirs again")
+    os.unlink(rig.workspace / "b")
+    outcome, _ = rig.sync()
+    assert (outcome.saved, outcome.overwritten) == (1, 0)
+
+
+def test_all_is_saved_before_the_end(acquired: Rig) -> None:
+    """Then there is nothing to tell."""
+    acquired.clock.go_on(7150)
+    acquired.cycle.save_before_end()
+    assert acquired.cycle.work_saver.take_unsaved() is None
+    assert acquired.cycle.warnings == []
+    assert acquired.cycle.agent_status.saved == 1
+
+
+def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
+    """It is told once, and stays a warning."""
+    acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
+    acquired.cycle.save_before_end()
+    told = acquired.cycle.work_saver.take_unsaved()
+    assert told is not None
+    assert "could not be saved before it ended" in told
+    assert acquired.cycle.work_saver.take_unsaved() is None
+    assert [warning.key for warning in acquired.cycle.warnings] == ["unsaved"]
+
+
+def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are counted and named; the others are saved."""
+    agent = _agent(acquired)
+    for number in range(4):
+        agent.write(f"large{number}\n", "x" * 1000)
+    monkeypatch.setattr(LookRequest, "__init__", _with_little_room(LookRequest.__init__))
+    acquired.cycle.save_before_end()
+    told = acquired.cycle.work_saver.take_unsaved()
+    assert told is not None
+    assert told.startswith("4 files in the sandbox could not be saved before it ended: 'large0\\\\n', ")
+    assert told.endswith("'large2\\\\n' and 1 more")
+    assert acquired.cycle.agent_status.saved == 1
+    (warning,) = acquired.cycle.warnings
+    assert "syncd pull" in warning.remedy
+
+
+def _with_little_room(original: object) -> object:
+    def initialize(self: LookRequest, *args: object, **keys: object) -> None:
+        original(self, *args, **{**keys, "most_copied_bytes": 100})  # type: ignore[operator]
+
+    return initialize
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_sandbox_that_is_gone_already(acquired: Rig, *, is_known: bool) -> None:
+    """It is told if something is known to have been changed there; a warning it is in any case."""
+    if is_known:
+        acquired.write("c", "new")
+        _agent(acquired).write("c", "theirs: c")
+        acquired.keys["sandbox"]["agent_changes"] = "hold"
+        acquired.restart()
+        acquired.sync()
+    acquired.emulator.faults.script("any: 404 always")
+    acquired.cycle.save_before_end()
+    assert (acquired.cycle.work_saver.take_unsaved() is not None) == is_known
+    assert "unsaved" in [warning.key for warning in acquired.cycle.warnings]

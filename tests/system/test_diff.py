@@ -1,0 +1,191 @@
+"""`syncd diff`: what was changed in the sandbox, as a patch that git takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.agent import Agent
+from tests.system.rig import Rig
+from tests.system.trees import tree
+
+ODD = "sp ace\t\"quo'te\n-x"
+TEXT = "".join(f"line {number}\n" for number in range(30))
+
+
+@pytest.fixture
+def agent(rig: Rig) -> Agent:
+    """A workspace that was sent: texts, a binary file, a link, an executable, odd names; and the agent there."""
+    for path in ("a", "d/b", "d/e/c", ODD, "gone", "mode"):
+        rig.write(path, TEXT + path)
+    rig.write("binary", bytes(range(256)) * 20)
+    rig.write("empty", "")
+    (rig.workspace / "link").symlink_to("a")
+    rig.write(".gitignore", "*.log\nbuild/\n")
+    rig.ok("push")
+    return Agent(rig.sandbox.workspace)
+
+
+def _in(folder: Path) -> tuple[str, ...]:
+    return ("env", "-C", str(folder))
+
+
+def test_git_applies_the_patch(rig: Rig, agent: Agent) -> None:
+    """To a copy of what was sent, it makes what is in the sandbox: text, binary, modes, kinds, new and deleted."""
+    sent = rig.home / "sent"
+    shutil.copytree(rig.workspace, sent, symlinks=True)
+    agent.write_with_old_mtime("a", (TEXT + "a").replace("line 7", "LINE 7"))  # neither size nor time tell
+    agent.write("d/b", TEXT)
+    agent.write("binary", bytes(reversed(range(256))) * 20)
+    agent.write(ODD, "theirs\n")
+    agent.write(f"new dir/{ODD}", "theirs\r\n")
+    agent.write("no-newline", "x")
+    agent.write("empty too", "")
+    agent.chmod("mode", 0o755)
+    agent.delete("gone")
+    agent.rename("d/e/c", "moved")
+    agent.symlink("link", "d/b")
+    rig.write("a", "changed here since\n")
+    found = rig.run("diff")
+    assert (found.code, found.err) == (1, "")
+    subprocess.run(["git", "apply", "-p1"], input=os.fsencode(found.out), cwd=sent, check=True)
+    # An empty directory is in no patch.
+    there = {path: entry for path, entry in tree(rig.sandbox.workspace).items() if entry != ("folder",)}
+    assert {path: entry for path, entry in tree(sent).items() if entry != ("folder",)} == there
+    assert "rename" not in found.out
+    assert (rig.workspace / "a").read_text() == "changed here since\n"
+
+
+def test_nothing_was_changed(rig: Rig, agent: Agent) -> None:
+    """0, and nothing is printed; what stays home and what is new here is nobody's change."""
+    rig.write(".env", "SECRET=1\n")
+    rig.write("x.log", "stays home")
+    rig.write("new-here", "not sent yet")
+    rig.write("a", "changed here")
+    (rig.workspace / "gone").unlink()
+    for form in ((), ("--stat",), ("--name-only",)):
+        found = rig.run("diff", *form)
+        assert (found.code, found.out, found.err) == (0, "", "")
+    assert json.loads(rig.ok("diff", "--json").out) == {"changes": [], "left_out": 0}
+    assert agent.exists("gone")
+
+
+def test_names(rig: Rig, agent: Agent) -> None:
+    """One a line, without any further request; a table for people; of those that are asked for alone."""
+    agent.write("a", "theirs\n")
+    agent.write("d/b", "theirs\n")
+    agent.write("d/e/c", "theirs\n")
+    assert rig.run("diff", "--name-only").out.splitlines() == ["a", "d/b", "d/e/c"]
+    assert "d/e/c" in rig.run("diff", "--stat").out
+    folder = rig.workspace / "d"
+    assert rig.run("diff", "--name-only", "e", prefix=_in(folder)).out.splitlines() == ["d/e/c"]
+    assert rig.run("diff", "--name-only", ".", prefix=_in(folder)).out.splitlines() == ["d/b", "d/e/c"]
+    assert rig.run("diff", "--name-only", "../a", "b", prefix=_in(folder)).out.splitlines() == ["a", "d/b"]
+    assert rig.run("diff", "--name-only", "../binary", prefix=_in(folder)).code == 0
+    # Names are those below the workspace, wherever the command runs.
+    assert rig.run("diff", prefix=_in(folder)).out == rig.run("diff").out
+
+
+@pytest.mark.parametrize("path", ["..", "/etc/passwd", "../other"])
+def test_a_path_outside(rig: Rig, agent: Agent, path: str) -> None:
+    """2, and no request."""
+    asked = len(rig.emulator.request_log.ops())
+    for command in ("diff", "apply"):
+        refused = rig.run(command, path, prefix=_in(rig.workspace))
+        assert (refused.code, refused.out) == (2, "")
+        assert "is not in the workspace" in refused.err
+    assert len(rig.emulator.request_log.ops()) == asked
+    assert agent.exists("a")
+
+
+def test_json(rig: Rig, agent: Agent) -> None:
+    """Each change with what it is, and what is here; how much the rules leave out."""
+    agent.write("a", "theirs\n")
+    agent.write("d/b", "theirs\n")
+    agent.write("d/e/c", "theirs\n")
+    agent.write("binary", b"\0\1")
+    agent.chmod("mode", 0o755)
+    agent.delete("gone")
+    agent.symlink(ODD, "a")
+    agent.write("new", "theirs\n")
+    agent.write("x.log", "left out")
+    agent.write("build/deep/er", "left out")
+    agent.write(".env", "KEY=1\n")
+    rig.write("d/b", "ours\n")
+    (rig.workspace / "d/e/c").unlink()
+    found = rig.run("diff", "--json")
+    assert found.code == 1
+    document = json.loads(found.out)
+    rows = {row["path"]: tuple(row.values())[1:] for row in document["changes"]}
+    assert list(document["changes"][0]) == ["path", "change", "bytes", "binary", "here"]
+    assert rows == {
+        "a": ("modified", 7, False, "same"),
+        "binary": ("modified", 2, True, "same"),
+        "d/b": ("modified", 7, False, "changed"),
+        "d/e/c": ("modified", 7, False, "missing"),
+        "gone": ("deleted", 0, False, "same"),
+        "mode": ("mode", len(TEXT + "mode"), False, "same"),
+        "new": ("added", 7, False, "same"),
+        ODD: ("type", 1, False, "same"),
+    }
+    assert document["left_out"] >= 3
+
+
+def test_what_is_left_out_is_counted(rig: Rig, agent: Agent) -> None:
+    """On stderr alone; a repository that the agent made is nobody's business."""
+    agent.write("x.log", "left out")
+    agent.write(".env", "KEY=1\n")
+    agent.write("sub/.git/config", "[core]\n")
+    found = rig.run("diff")
+    assert (found.code, found.out) == (0, "")
+    assert found.err == "2 paths in the sandbox that the workspace's rules leave out: not shown\n"
+
+
+def test_what_cannot_be_shown_is_named(rig: Rig, agent: Agent) -> None:
+    """A FIFO or a socket in a file's place is no patch; the rest is."""
+    agent.fifo("a")
+    agent.fifo("new-fifo")
+    agent.write("d/b", "theirs\n")
+    found = rig.run("diff")
+    assert found.code == 1
+    assert "not shown: a is not a file" in found.err
+    assert "d/b" in found.out
+    applied = rig.run("apply", "--json")
+    document = json.loads(applied.out)
+    assert (applied.code, document["taken"], "a" in document["never"]) == (0, ["d/b"], True)
+    assert (rig.workspace / "a").read_text() == TEXT + "a"
+
+
+def test_before_the_first_sync(rig: Rig) -> None:
+    """78, and the command that helps."""
+    rig.write("a")
+    for command in ("diff", "apply"):
+        failed = rig.run(command)
+        assert (failed.code, failed.out) == (78, "")
+        assert failed.err == (
+            "syncd: nothing is known to have been sent to this sandbox yet: run `syncd push` first\n"
+        )
+
+
+def test_without_git(rig: Rig, agent: Agent) -> None:
+    """A patch needs it, and that is said; names do not, and `apply` makes conflicts of what both changed."""
+    rig.environ["PATH"] = str(rig.home / "nothing")
+    agent.write("a", (TEXT + "a").replace("line 1\n", "theirs\n"))
+    agent.write("d/b", "theirs\n")
+    rig.write("a", (TEXT + "a").replace("line 25\n", "ours\n"))
+    failed = rig.run("diff")
+    assert (failed.code, failed.out) == (78, "")
+    assert failed.err.count("\n") == 1
+    assert "git" in failed.err
+    assert rig.run("diff", "--name-only").out.splitlines() == ["a", "d/b"]
+    applied = rig.run("apply", "--json")
+    document = json.loads(applied.out)
+    assert (applied.code, document["taken"], document["conflicts"]) == (1, ["d/b"], ["a"])
+    assert "ours\n" in (rig.workspace / "a").read_text()
+    failed = rig.run("apply", "--branch", "theirs")
+    assert failed.code == 78
