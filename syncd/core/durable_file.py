@@ -68,6 +68,20 @@ class StateFile(Generic[Record]):
             pass
         return None, self._set_aside("was damaged or of another version")
 
+    def identity(self) -> str:
+        """The digest of the record on disk, as its first line says it; empty if there is none."""
+        try:
+            return read_file(self.path, len(_MAGIC) + 64)[len(_MAGIC) :].decode("ascii", "replace")
+        except OSError:
+            return ""
+
+    def size_bytes(self) -> int:
+        """The size of the record on disk, 0 if there is none."""
+        try:
+            return os.stat(self.path).st_size
+        except OSError:
+            return 0
+
     def _set_aside(self, why: str) -> SyncWarning:
         """Rename an unusable record, so that a person can look at it, and return the warning about it."""
         try:

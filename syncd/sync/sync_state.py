@@ -15,33 +15,13 @@ import contextlib
 import os
 from collections.abc import Iterable
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.durable_file import MarkerFile, StateFile, Versioned, flush_folder
 from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
-from syncd.scan.manifest import Entry, Kind, Manifest, Stamp
-
-
-class StateRow(Struct, array_like=True):
-    """A manifest's entry. Paths are bytes, since MessagePack's strings are UTF-8 only."""
-
-    path: bytes
-    kind: Kind
-    mode: int
-    mtime_s: int
-    size_bytes: int
-    target: bytes
-    stamp: Stamp | None
-    digest: bytes
-    sent_digest: bytes = b""  # records of earlier versions have none
-
-
-class _ManifestRecord(Versioned, frozen=True, kw_only=True):
-    target: Target
-    rows: list[StateRow]
-    searched: str = ""  # the identity of the rules by which the contents were searched for secrets
+from syncd.scan.manifest import Manifest
+from syncd.sync.base_record import Base, BaseRecord, ManifestRecord, entry_of, rows_of
 
 
 class Uploaded(Versioned, frozen=True, kw_only=True):
@@ -60,11 +40,12 @@ class SyncState:
         """`searched` is the identity of the search for secrets that contents pass, empty if none is made."""
         self._folder = folder
         self._searched = searched
-        self._initialized = StateFile(folder, "initialized", _ManifestRecord)
+        self._initialized = BaseRecord(folder)
+        self._read: Base | None = None  # by `recorded_target`, for the base that is asked for next
         cost = "at most one archive is uploaded once more"
         self._uploaded = StateFile(folder, "uploaded", Uploaded, cost)
         cost = "what came unanswered may stay in the sandbox"
-        self._possibly_applied = StateFile(folder, "perhaps-there", _ManifestRecord, cost)
+        self._possibly_applied = StateFile(folder, "perhaps-there", ManifestRecord, cost)
         self._mark = MarkerFile(folder, "unsure")
         self._marked = False
         self._lost: list[SyncWarning] = []  # about a damaged record, which is set aside when it is read
@@ -78,11 +59,12 @@ class SyncState:
         with contextlib.suppress(OSError):
             flush_folder(self._folder)  # a power cut later on must not undo what a killed process did last
         self.uncertain = self._marked = self._mark.exists
-        record = self._recorded()
-        if record is None or not record.target.same_sandbox(target):
+        base = self._recorded()
+        self._read = None
+        if base is None or not base.target.same_sandbox(target):
             return None, self._lost
-        manifest = _manifest(record)
-        if self._searched not in ("", record.searched):
+        manifest = base.manifest
+        if self._searched not in ("", base.searched):
             manifest = {path: replace(entry, stamp=None) for path, entry in manifest.items()}
         return manifest, []
 
@@ -128,62 +110,37 @@ class SyncState:
 
     def record_possibly_applied(self, target: Target, manifests: Iterable[Manifest]) -> None:
         """Record that an initialize with the last of these is about to be requested. Raises `OSError`."""
-        rows = [row for manifest in manifests for row in _rows(manifest)]
-        self._possibly_applied.save(_ManifestRecord(target=target, rows=rows, searched=self._searched))
+        rows = [row for manifest in manifests for row in rows_of(manifest)]
+        self._possibly_applied.save(ManifestRecord(target=target, rows=rows, searched=self._searched))
 
     def recorded_target(self) -> Target | None:
         """The sandbox of the last manifest that is recorded."""
-        record = self._recorded()
-        return record.target if record is not None else None
+        base = self._recorded()
+        return base.target if base is not None else None
 
-    def _recorded(self) -> _ManifestRecord | None:
-        record, warning = self._initialized.load_or_warn()
-        if warning is not None:
-            self._lost = [warning]
-        return record
+    def _recorded(self) -> Base | None:
+        """The base; read once more only after it was used."""
+        if self._read is None:
+            self._read, warning = self._initialized.load()
+            if warning is not None:
+                self._lost = [warning]
+        return self._read
 
     def record_initialized(self, target: Target, manifest: Manifest) -> None:
         """Record that the sandbox holds the manifest. Raises `OSError`; this process is certain of it all the same."""
         self.uncertain = self._marked = False
-        self._initialized.save(self._record(target, manifest))
+        self._read = None
+        self._initialized.save(Base(target, manifest, self._searched))
         # Each of these that stays costs the next process an unnecessary request.
         for forget in (self._mark.remove, self._uploaded.remove, self._possibly_applied.remove):
             with contextlib.suppress(OSError):
                 forget()
 
-    def _record(self, target: Target, manifest: Manifest) -> _ManifestRecord:
-        return _ManifestRecord(target=target, rows=_rows(manifest), searched=self._searched)
-
     def record_base(self, target: Target, manifest: Manifest) -> None:
         """Record a base that was changed without a sync; what is uncertain stays uncertain. Raises `OSError`."""
-        self._initialized.save(self._record(target, manifest))
+        self._read = None
+        self._initialized.save(Base(target, manifest, self._searched))
 
     def forget_upload(self) -> None:
         """Record that the archive in the bucket, if any, is no longer the uploaded one. Raises `OSError`."""
         self._uploaded.remove()
-
-
-def _manifest(record: _ManifestRecord) -> Manifest:
-    return {os.fsdecode(row.path): entry_of(row) for row in record.rows}
-
-
-def _rows(manifest: Manifest) -> list[StateRow]:
-    return [row_of(path, entry) for path, entry in manifest.items()]
-
-
-def row_of(path: str, entry: Entry) -> StateRow:
-    """Return the row of an entry."""
-    target = os.fsencode(entry.target)
-    return StateRow(os.fsencode(path), entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, target, *_known(entry))
-
-
-def _known(entry: Entry) -> tuple[Stamp | None, bytes, bytes]:
-    # A stamp that a later write may have left unchanged is of no use to a process that did not see that write.
-    return entry.stamp if entry.written_back else None, entry.digest, entry.sent_digest
-
-
-def entry_of(row: StateRow) -> Entry:
-    """Return the entry of a row."""
-    size_bytes, target, stamp = row.size_bytes, os.fsdecode(row.target), row.stamp
-    known = stamp, row.digest, row.sent_digest, stamp is not None
-    return Entry(row.kind, row.mode, row.mtime_s, size_bytes, target, *known)

@@ -37,7 +37,7 @@ def test_an_answer_that_cannot_be_recorded(tmp_path: Path) -> None:
     sync_state = SyncState(str(tmp_path))
     sync_state.record_initialized(TARGET, {})
     sync_state.mark_uncertain()
-    (tmp_path / "initialized.new").mkdir()
+    (tmp_path / "initialized-changes").mkdir()
     with pytest.raises(IsADirectoryError):
         sync_state.record_initialized(TARGET, MANIFEST)
     assert not sync_state.uncertain

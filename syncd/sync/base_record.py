@@ -1,0 +1,144 @@
+"""The record of the base: the manifest that the sandbox was last known to hold.
+
+A whole record, and after it the changes of later syncs, so that an edit in a large tree writes what it changed. The
+whole is written again once the changes are half as large. A process that dies at any moment leaves the base as it was
+before, or as it is after the record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import Struct
+
+from syncd.core.change_log import ChangeLog
+from syncd.core.durable_file import StateFile, Versioned
+from syncd.core.warning import SyncWarning
+from syncd.remote.target import Target
+from syncd.scan.manifest import Entry, Kind, Manifest, Stamp, replaced_entries
+
+# So many bytes of changes never cause a whole record.
+_LEAST_CHANGES_BYTES = 256 << 10
+
+
+class StateRow(Struct, array_like=True):
+    """A manifest's entry. Paths are bytes, since MessagePack's strings are UTF-8 only."""
+
+    path: bytes
+    kind: Kind
+    mode: int
+    mtime_s: int
+    size_bytes: int
+    target: bytes
+    stamp: Stamp | None
+    digest: bytes
+    sent_digest: bytes = b""  # records of earlier versions have none
+
+
+class ManifestRecord(Versioned, frozen=True, kw_only=True):
+    """A manifest of one sandbox. `searched` is the identity of the search for secrets that its contents passed."""
+
+    target: Target
+    rows: list[StateRow]
+    searched: str = ""
+
+
+class _BaseChange(Struct, array_like=True):
+    """The rows that are new or other than before, and the paths that are gone."""
+
+    rows: list[StateRow]
+    removed: list[bytes]
+
+
+@dataclass(frozen=True)
+class Base:
+    """What the record says."""
+
+    target: Target
+    manifest: Manifest
+    searched: str
+
+
+class BaseRecord:
+    """The record in one state folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._whole = StateFile(folder, "initialized", ManifestRecord)
+        self._changes = ChangeLog(folder, "initialized-changes")
+        self._known: Base | None = None  # what is on disk
+
+    def load(self) -> tuple[Base | None, SyncWarning | None]:
+        """Return the base, None if none is recorded, and the warning if a damaged record was set aside."""
+        self._known = None
+        record, warning = self._whole.load_or_warn()
+        if record is None:
+            return None, warning
+        manifest = manifest_of(record)
+        with contextlib.suppress(msgspec.MsgspecError):  # a change of another version, and all after it
+            for packed in self._changes.read(self._whole.identity()):
+                change = msgspec.msgpack.decode(packed, type=_BaseChange)
+                for path in change.removed:
+                    manifest.pop(os.fsdecode(path), None)
+                manifest.update((os.fsdecode(row.path), entry_of(row)) for row in change.rows)
+        self._known = Base(record.target, manifest, record.searched)
+        return self._known, None
+
+    def save(self, base: Base) -> None:
+        """Record the base; it survives a power cut when this returns. Raises `OSError`."""
+        known = self._known
+        if known is not None and (known.target, known.searched) == (base.target, base.searched):
+            change = msgspec.msgpack.encode(_change(known.manifest, base.manifest))
+            size_bytes = self._changes.size_bytes + len(change)
+            if size_bytes <= max(_LEAST_CHANGES_BYTES, self._whole.size_bytes() // 2):
+                self._changes.append(self._whole.identity(), change)
+                self._known = base
+                return
+        self._known = None
+        self._whole.save(ManifestRecord(target=base.target, rows=rows_of(base.manifest), searched=base.searched))
+        with contextlib.suppress(OSError):
+            self._changes.remove()  # they are of the record before, and would only take room
+        self._known = base
+
+    def remove(self) -> None:
+        """Delete the record. Raises `OSError` if a later process could still read it."""
+        self._known = None
+        self._whole.remove()
+
+
+def _change(before: Manifest, now: Manifest) -> _BaseChange:
+    paths = replaced_entries(before, now)
+    removed: list[bytes] = []
+    if len(before) + sum(path not in before for path in paths) != len(now):
+        removed = [os.fsencode(path) for path in before if path not in now]
+    return _BaseChange([row_of(path, now[path]) for path in paths], removed)
+
+
+def manifest_of(record: ManifestRecord) -> Manifest:
+    """Return the manifest of a record."""
+    return {os.fsdecode(row.path): entry_of(row) for row in record.rows}
+
+
+def rows_of(manifest: Manifest) -> list[StateRow]:
+    """Return the rows of a manifest."""
+    return [row_of(path, entry) for path, entry in manifest.items()]
+
+
+def row_of(path: str, entry: Entry) -> StateRow:
+    """Return the row of an entry."""
+    target = os.fsencode(entry.target)
+    return StateRow(os.fsencode(path), entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, target, *_known(entry))
+
+
+def _known(entry: Entry) -> tuple[Stamp | None, bytes, bytes]:
+    # A stamp that a later write may have left unchanged is of no use to a process that did not see that write.
+    return entry.stamp if entry.written_back else None, entry.digest, entry.sent_digest
+
+
+def entry_of(row: StateRow) -> Entry:
+    """Return the entry of a row."""
+    size_bytes, target, stamp = row.size_bytes, os.fsdecode(row.target), row.stamp
+    known = stamp, row.digest, row.sent_digest, stamp is not None
+    return Entry(row.kind, row.mode, row.mtime_s, size_bytes, target, *known)
