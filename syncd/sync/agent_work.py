@@ -20,6 +20,10 @@ LeaveOut = Callable[[str, bool], bool]
 """True for a path, and whether it is a directory, that the workspace's rules leave out."""
 
 
+# Folders of what programs make; they are looked into unless the workspace's rules leave them out.
+_OUTPUTS = ("build", "dist", "target", "out", "venv", "env", ".next", ".nuxt", "coverage", "obj", "tmp", "logs")
+
+
 @dataclass(frozen=True)
 class AgentWork:
     """All that differs in the sandbox from what was put there.
@@ -40,6 +44,11 @@ class AgentWork:
         return next(iter(self.base.get(path, ())), None)
 
 
+def _is_left_out_anywhere(name: str, leave_out: LeaveOut) -> bool:
+    """True if the rules leave out a folder of this name at the top and deeper: such a one need not be entered."""
+    return all(leave_out(path, True) for path in (name, f"syncd/{name}"))
+
+
 def find_agent_work(
     remote_changes: RemoteChanges, content: SandboxContent, leftovers: Versions, leave_out: LeaveOut
 ) -> AgentWork:
@@ -52,7 +61,7 @@ def find_agent_work(
         for path, entry in manifest.items():
             base[path] = [entry, *base.get(path, ())]
     items = {path: LookItem(tuple(entries), LookAction.FETCH) for path, entries in base.items()}
-    pruned = [name for name in DIRECTORY_NAMES if leave_out(name, True)]
+    pruned = [name for name in (*DIRECTORY_NAMES, *_OUTPUTS) if _is_left_out_anywhere(name, leave_out)]
     result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned))
     changed = dict(result.differing)
     left_out: dict[str, RemoteEntry] = {}
