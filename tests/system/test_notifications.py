@@ -74,6 +74,7 @@ def test_failures_and_recoveries(rig: Rig, notifications: NotificationServer) ->
 @needs_bus
 def test_both_sides_changed(rig: Rig, notifications: NotificationServer) -> None:
     """What the agent had changed too is saved and overwritten: one notification says so, and none that it works."""
+    rig.configure({**SOON, "sandbox.agent_changes": "save"})
     rig.write("a", "ours")
     rig.write("b", "ours")
     rig.up()
