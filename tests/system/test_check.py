@@ -21,11 +21,13 @@ from syncd.emulator import Emulator
 from tests.system.command import SYNCD, Finished
 from tests.system.rig import KEY, SANDBOX, Rig
 
+SAVE = {"sandbox.agent_changes": "save"}
 _LINE = re.compile(r"^(pass|note|warn|fail)  (\w+)", re.MULTILINE)
 
 
 def test_all_is_well(rig: Rig) -> None:
     """Without a failure it ends with 0, asks for the sandbox, looks there once, and creates no file."""
+    rig.configure(SAVE)
     rig.fill(3)
     done = rig.ok("check")
     assert _found(done) == {
@@ -90,6 +92,7 @@ def test_offline(rig: Rig) -> None:
 
 def test_a_sandbox_where_nobody_can_look(rig: Rig) -> None:
     """The way is shown that a look takes; without one it says what follows, and fails where nothing is sent."""
+    rig.configure(SAVE)
     rig.write("a")
     rig.faults("execute: 501 always")
     assert _found(rig.ok("check"))["looks"] == "note"
@@ -192,7 +195,7 @@ def test_for_scripts(rig: Rig) -> None:
 def test_a_sandbox_that_is_acquired(rig: Rig) -> None:
     """Before the first sync the account is asked and nothing is acquired; after it, the time to live is shown."""
     rig.write("a")
-    rig.configure({"sandbox.acquire.ttl_seconds": 3600})
+    rig.configure({**SAVE, "sandbox.acquire.ttl_seconds": 3600})
     rig.config_file.write_text(rig.config_file.read_text().replace(f'sandbox.id = "{SANDBOX}"\n', ""))
     done = rig.ok("check")
     assert _found(done)["sandbox"] == "note"

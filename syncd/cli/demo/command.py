@@ -20,7 +20,7 @@ from syncd.emulator import RequestRecord
 from syncd.merge.git import find_git
 from syncd.scan.manifest import count_files
 
-_READING_S = 1.25
+_READING_S = 1.0
 _EQUAL_S = 30.0
 _FOREVER_S = 1e9  # until a signal
 _WIDTH = 79
