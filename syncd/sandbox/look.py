@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from syncd.core.clock import SystemClock
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
@@ -28,6 +29,8 @@ from syncd.sandbox.look_request import LookRequest, LookResult, RemoteEntry
 from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
 
 _log = logging.getLogger("syncd.look")
+# The sandbox's clock is another machine's, which a test's clock cannot turn.
+_REAL = SystemClock()
 # Three seconds in all; a longer wait is the retry loop's, during which the daemon handles other events.
 _SETTLING_POLLS, _FIRST_SETTLING_S = 6, 0.1
 # More removals that may still run are not left behind unasked.
@@ -63,6 +66,8 @@ class Looker:
         self._pending_removals = pending_removals
         self._waiter = waiter
         self._clock = waiter.clock
+        # The sandbox's clock, less this machine's seconds since boot; too little by as much as an answer took.
+        self._ahead_s: float | None = None
 
     def look(
         self,
@@ -77,7 +82,8 @@ class Looker:
     def start(
         self, request: LookRequest, remove_within_s: float = JOB_TIMEOUT_S, check: Callable[[], None] = lambda: None
     ) -> RunningLook:
-        """Start a look. It removes nothing that long after its program began.
+        """Start a look. It removes nothing that long after its program began, and, once an earlier look has told the
+        sandbox's time, nothing that long after this call: one that was given up and begins late does nothing.
 
         Raises `StepFailed` if it surely or possibly was not started, `Stop`, and `TryLater` if the state folder cannot
         record what is about to be removed there.
@@ -86,7 +92,9 @@ class Looker:
         if to_remove and len(self._pending_removals.notes) >= _MOST_PENDING:
             self._settle(self._pending_removals.notes, check)
         purpose = _REMOVAL if to_remove else _LOOK
-        job = new_job(purpose, look_in_sandbox, "look.json", encoded(request, remove_within_s, _to_remote))
+        ends_s = 0.0 if self._ahead_s is None else _REAL.boottime_s() + self._ahead_s + remove_within_s
+        encoded_request = encoded(request, remove_within_s, _to_remote, ends_s)
+        job = new_job(purpose, look_in_sandbox, "look.json", encoded_request)
         self._job_runner.upload(job)
         if to_remove:
             self._note(job, to_remove)
@@ -129,6 +137,8 @@ class Looker:
                 self._artifacts.download(job, archive, most_bytes, check)
                 rows = _long_report(job, rows[-1], archive)
             report = _checked(job, request, rows, output)
+            if report.ended_s is not None:
+                self._ahead_s = report.ended_s - _REAL.boottime_s()
             if report.copies and not os.path.lexists(archive):
                 self._artifacts.download(job, archive, most_bytes, check)
             expected = _expected(job, report, copies_folder)

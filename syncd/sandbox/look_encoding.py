@@ -74,6 +74,7 @@ class LookReport:
     failed: dict[str, str] = field(default_factory=dict)
     missing: int = 0
     unlisted: int = 0
+    ended_s: int | None = field(default=None, compare=False)  # by the sandbox's clock, in seconds since 1970
 
     @property
     def copies(self) -> dict[int, FoundEntry]:
@@ -82,8 +83,13 @@ class LookReport:
         return {found.copy: found for found in rows if found.copy is not None}
 
 
-def encoded(request: LookRequest, remove_within_s: float, to_remote: Recoded) -> dict[str, Any]:
-    """Return the list as JSON values."""
+def encoded(
+    request: LookRequest, remove_within_s: float, to_remote: Recoded, not_after_s: float = 0.0
+) -> dict[str, Any]:
+    """Return the list as JSON values.
+
+    Nothing is removed that long after the program began, or after that second of the sandbox's clock; 0: not known.
+    """
     kinds: list[str] = []
     sizes: list[int] = []
     digests: list[bytes] = []
@@ -112,6 +118,7 @@ def encoded(request: LookRequest, remove_within_s: float, to_remote: Recoded) ->
         "most_new": MOST_NEW,
         "most_copied_bytes": request.most_copied_bytes,
         "remove_within_s": remove_within_s,
+        "not_after_s": not_after_s,
     }
 
 
@@ -180,9 +187,10 @@ class _ReportReader:
         """Compare with the counts at the report's end. Raises `InvalidReport` if something is missing."""
         report, actions = self.report, [item.action for item in self._request.items.values()]
         lists = (report.differing, report.new, report.pruned, report.removed, report.kept, report.failed)
-        if len(counts) != 8 or counts[:6] != list(map(len, lists)):
+        if len(counts) not in (8, 9) or counts[:6] != list(map(len, lists)):
             raise InvalidReport("rows are missing")
-        report.missing, report.unlisted = counts[6:]
+        report.missing, report.unlisted = counts[6:8]
+        report.ended_s = counts[8] if len(counts) == 9 else None
         if report.missing > actions.count(LookAction.EXISTS):
             raise InvalidReport("more is missing than was asked for")
         for path, item in self._request.items.items():

@@ -374,6 +374,13 @@ class _Look:
         found.copy, self._copied = self._copied, self._copied + 1
         return length
 
+    def _is_too_late(self) -> "bool":
+        """Return True if no one waits for this look any more: it began late, or takes long."""
+        not_after_s = self._request["not_after_s"]  # by this machine's clock, 0 if it is not known
+        if not_after_s and time.time() > not_after_s:  # noqa: TID251
+            return True
+        return bool(time.monotonic() - self._began_s > self._request["remove_within_s"])  # noqa: TID251
+
     def _remove(self, index: "int", path: "bytes", versions: "list[_ListedVersion]") -> None:
         folder, _, name = path.rpartition(b"/")
         self._folders.close()  # a directory that was moved away meanwhile is not the workspace's any more
@@ -383,7 +390,7 @@ class _Look:
                 self._removed.append(index)
             elif not _same_as_any(found, versions):
                 self._differing[index] = found
-            elif time.monotonic() - self._began_s > self._request["remove_within_s"]:  # noqa: TID251
+            elif self._is_too_late():
                 self._failed.append((index, "it would have come too late"))
             elif found.kind == "d":
                 os.rmdir(name, dir_fd=self._folders.descriptor(folder))
@@ -420,7 +427,8 @@ class _Look:
         ):
             lines += self._cut(label, rows)
         counts = [len(differing), len(new), len(pruned), len(self._removed), len(self._kept), len(failed)]
-        lines.append(_json([self._request["word"], "done", [*counts, self._missing, self._unlisted]]))
+        ends_s = int(time.time())  # noqa: TID251
+        lines.append(_json([self._request["word"], "done", [*counts, self._missing, self._unlisted, ends_s]]))
         return lines
 
     def _cut(self, label: "str", rows: "list[Any]") -> "list[str]":

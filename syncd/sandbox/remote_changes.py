@@ -242,7 +242,7 @@ class RemoteChanges:
 
     def _begin(self, request: LookRequest) -> _Running:
         began_s = self._clock.monotonic_s()
-        return _Running(request, self._looker.start(request), began_s)
+        return _Running(request, self._looker.start(request, LOOK_S + _AFTER_UPLOAD_S), began_s)
 
     def _finish(self, running: _Running) -> LookResult:
         passed_s = self._clock.monotonic_s() - running.began_s

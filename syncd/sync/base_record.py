@@ -55,7 +55,7 @@ class _BaseChange(Struct, array_like=True):
 
 @dataclass(frozen=True)
 class Base:
-    """What the record says."""
+    """The content of the record."""
 
     target: Target
     manifest: Manifest

@@ -204,11 +204,13 @@ class SyncCycle:
         """Sync the paths that can be written: one that is blocked, or stays as it is, never stops the others."""
         services = run.services
         for _ in range(_TIMES_LEFT_OUT + 1):
+            whole_next = self._whole_next
             try:
                 outcome = self._sync(run)
             except PathsBlocked:
                 continue
             except PathsWithheld:
+                self._whole_next = whole_next  # nothing was put there
                 if run.mode is SyncMode.FORCED:
                     remote_changes = services.remote_changes
                     run = replace(run, unsaved=remote_changes.kept.union(remote_changes.held))

@@ -273,6 +273,14 @@ def test_a_late_program_removes_nothing(sandbox: Sandbox) -> None:
     assert sandbox.left() == ["a"]
 
 
+@pytest.mark.parametrize(("not_after_s", "goes"), [(1.0, False), (4e9, True), (0.0, True)])
+def test_a_program_that_begins_too_late(sandbox: Sandbox, not_after_s: float, goes: bool) -> None:
+    """After that second of the sandbox's own clock, no one waits for it any more; 0: it is not known."""
+    sandbox.place("a")
+    sandbox.run(LookRequest({"a": item(REMOVE, a_file())}), not_after_s=not_after_s)
+    assert sandbox.left() == ([] if goes else ["a"])
+
+
 def test_missing_ones_are_counted(sandbox: Sandbox) -> None:
     """Whatever is at a path, it is not missing."""
     sandbox.place("a", b"other")
@@ -626,7 +634,7 @@ def test_a_full_disk(sandbox: Sandbox, hooked: Hooked) -> None:
         capture_output=True,
         check=True,
     )
-    assert b'"done",[1,0,0,0,0,0,0,0]' in ran.stdout
+    assert b'"done",[1,0,0,0,0,0,0,0,' in ran.stdout
     assert list((limited / "copies").iterdir()) == []
 
 

@@ -441,6 +441,21 @@ def test_the_upload_may_come_between(rig: Rig) -> None:
     assert len(rig.clock.slept) == slept
 
 
+def test_a_look_that_was_given_up_removes_nothing_later(rig: Rig) -> None:
+    """Once the sandbox's time is known, a program that begins after its end does not remove."""
+    place(rig, "a")
+    looking = looker(rig)
+    looking.look(LookRequest({"a": item(COMPARE, a_file("ours"))}), str(copies(rig)))
+    rig.emulator.faults.script("execute: pending")
+    removal = LookRequest({"a": item(REMOVE, a_file("ours"))})
+    running = looking.start(removal, -3.0)
+    with pytest.raises(StepFailed):
+        looking.finish(running, str(copies(rig)), timeout_s=0.0)
+    rig.sandbox.start_held()
+    rig.sandbox.wait()
+    assert (rig.sandbox.workspace / "a").exists()
+
+
 def test_a_dump_tells_the_same(rig: Rig) -> None:
     """A sandbox that runs no programs is looked at by its archive, with the same outcome but for removals."""
     top = rig.sandbox.workspace
