@@ -448,7 +448,8 @@ def test_a_look_that_was_given_up_removes_nothing_later(rig: Rig) -> None:
     looking.look(LookRequest({"a": item(COMPARE, a_file("ours"))}), str(copies(rig)))
     rig.emulator.faults.script("execute: pending")
     removal = LookRequest({"a": item(REMOVE, a_file("ours"))})
-    running = looking.start(removal, -3.0)
+    looking._ahead_s -= 1000.0  # as if the program began so much later than it was started
+    running = looking.start(removal)
     with pytest.raises(StepFailed):
         looking.finish(running, str(copies(rig)), timeout_s=0.0)
     rig.sandbox.start_held()
