@@ -235,6 +235,7 @@ class Simulation:
             case "request_sync":
                 daemon.request(SyncRequest())
             case "push_force":
+                self.workspace_replaced = False  # a person confirms it
                 if self.workspace.is_dir() and not daemon.is_paused:
                     daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
             case "flush":
