@@ -112,7 +112,8 @@ def look_request(
 
     `leftovers` are versions of ours that may be there although their paths were deleted here.
     `held_here` are entries here of paths that are not written, to find out if they may be, and so are those of `kept`
-    that are in the manifest. Of what syncd put there, a sample is counted, but for what is below a path that stays or is `blocked`.
+    that are in the manifest. Of what syncd put there, a sample is counted, but for what is below a path that stays or
+    is `blocked`.
     """
     force = agent_changes is AgentChanges.FORCE
     # What is not saved need not come here.
