@@ -16,7 +16,7 @@ import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from isal import isal_zlib
@@ -49,7 +49,9 @@ class BaseStore:
     def get(self, path: str, digest: bytes) -> bytes | None:
         """The bytes with this digest that were sent as `path`; None if they are gone."""
         content = self._own(digest)
-        return content if content is not None else self._of_chunk(path, digest)
+        return (
+            content if content is not None else next(self._of_chunk(_key_of(self._rows(), path), {path: digest}), None)
+        )
 
     def record_chunks(self, chunks: Sequence[Chunk], pieces: Iterable[Piece]) -> None:
         """Record which chunk of the store begins at which path, after a whole archive was packed."""
@@ -83,15 +85,18 @@ class BaseStore:
         self._keep([content], 0)
 
     def _replaced(self, base: Manifest, paths: Iterable[str]) -> Iterator[bytes]:
+        """Yield the contents of these paths; each chunk is read once, as it holds many of them."""
+        rows = self._rows()
+        wanted: dict[str, dict[str, bytes]] = {}
         for path in paths:
             entry = base.get(path)
             if entry is None or entry.kind is not Kind.FILE or entry.size_bytes > LARGEST_BYTES:
                 continue
             digest = arrived_digest(entry)
             if digest and not os.path.exists(self._path(digest)):
-                content = self._of_chunk(path, digest)
-                if content is not None:
-                    yield content
+                wanted.setdefault(_key_of(rows, path), {})[path] = digest
+        for key, digests in wanted.items():
+            yield from self._of_chunk(key, digests)
 
     def _keep(self, contents: Iterable[bytes], snapshot_bytes: int) -> None:
         room_bytes = max(_LEAST_ROOM_BYTES, min(_MOST_ROOM_BYTES, snapshot_bytes))
@@ -130,19 +135,21 @@ class BaseStore:
             return None
         return content if hashlib.sha256(content).digest() == digest else None
 
-    def _of_chunk(self, path: str, digest: bytes) -> bytes | None:
-        piece = self._piece_of(path)
+    def _of_chunk(self, key: str, digests: Mapping[str, bytes]) -> Iterator[bytes]:
+        """Yield the contents of these paths that the chunk holds with these digests."""
+        piece = self._chunks.get(key) if key else None
         if piece is None or piece.content.size_bytes > _MOST_INFLATED_BYTES:
-            return None
-        try:
+            return
+        with contextlib.suppress(OSError, zlib.error, tarfile.TarError):
             with opened(piece.path) as file:
                 tar = zlib.decompressobj(-15).decompress(file.read(piece.size_bytes), _MOST_INFLATED_BYTES)
             with tarfile.open(fileobj=io.BytesIO(tar + bytes(1024)), mode="r:", errors="surrogateescape") as members_:
-                member = members_.extractfile(path)
-                content = b"" if member is None else member.read()
-        except (OSError, zlib.error, tarfile.TarError, KeyError):
-            return None
-        return content if hashlib.sha256(content).digest() == digest else None
+                for member in members_:
+                    if member.isreg() and member.name in digests:
+                        opened_member = members_.extractfile(member)
+                        content = b"" if opened_member is None else opened_member.read()
+                        if hashlib.sha256(content).digest() == digests[member.name]:
+                            yield content
 
     def _rows(self) -> list[tuple[bytes, str]]:
         try:
@@ -150,11 +157,11 @@ class BaseStore:
         except (OSError, msgspec.MsgspecError):
             return []
 
-    def _piece_of(self, path: str) -> Piece | None:
-        """The piece of the chunk in which the path would be."""
-        rows = self._rows()
-        at = bisect.bisect_right(rows, _in_order(os.fsencode(path)), key=lambda row: _in_order(row[0])) - 1
-        return self._chunks.get(rows[at][1]) if at >= 0 and rows[at][1] else None
+
+def _key_of(rows: list[tuple[bytes, str]], path: str) -> str:
+    """The key of the chunk in which the path would be, empty if there is none."""
+    at = bisect.bisect_right(rows, _in_order(os.fsencode(path)), key=lambda row: _in_order(row[0])) - 1
+    return rows[at][1] if at >= 0 else ""
 
 
 def _in_order(path: bytes) -> list[bytes]:

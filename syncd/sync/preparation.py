@@ -165,6 +165,7 @@ class Preparation:
                 self.written,
                 self.paths_to_delete,
                 held_here=self.held_here,
+                leftovers=self.deletion_sync.leftovers,
                 kept=() if self.agent_changes is AgentChanges.FORCE else self.remote_changes.kept,
                 blocked=self.blocked_paths.paths,
                 agent_changes=self.agent_changes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.removal_plan import Versions, within
@@ -102,12 +103,14 @@ def look_request(
     paths_to_delete: Versions,
     *,
     held_here: Mapping[str, Entry],
+    leftovers: Mapping[str, Collection[Entry]] = MappingProxyType({}),
     kept: Collection[str] = (),
     blocked: Collection[str] = (),
     agent_changes: AgentChanges,
 ) -> LookRequest:
     """Return what to look at before `written` paths of `manifest` are put there, and others deleted.
 
+    `leftovers` are versions of ours that may be there although their paths were deleted here.
     `held_here` are entries here of paths that are not written, to find out if they may be, and so are those of `kept`
     that are in the manifest. Of what syncd put there, a sample is counted, but for what is below a path that stays or
     is `blocked`.
@@ -123,7 +126,7 @@ def look_request(
         items[path] = LookItem(tuple(versions), action)
     for path in written:
         entry = manifest[path]
-        versions_there = (*content.versions_of(path), entry)
+        versions_there = (*content.versions_of(path), *leftovers.get(path, ()), entry)
         action = LookAction.COMPARE if content.is_as_base(path, entry) and not force else fetch
         if path in items:
             versions_there, action = (*items[path].versions, *versions_there), fetch

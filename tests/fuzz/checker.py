@@ -196,9 +196,9 @@ class Checker:
                 note_look(tracked.model, packed)
             execute(name, packed, *more)
 
-        sandbox.initialize = tracked_initialize  # type: ignore[method-assign]
+        sandbox.initialize = tracked_initialize  # type: ignore[method-assign, assignment]
         sandbox.reset = tracked_reset  # type: ignore[method-assign]
-        sandbox.execute = tracked_execute  # type: ignore[method-assign]
+        sandbox.execute = tracked_execute  # type: ignore[method-assign, assignment]
 
     def note_dump(self) -> None:
         """Note that a dump begins, which shows everything."""

@@ -93,7 +93,7 @@ class ConfiguredGenerator(Generator):
             return Step("fault", (random.choice(MORE_FAULTS),))
         if draw < 0.9:
             return self._reconfigure(at)
-        return random.choice(
+        step: Step = random.choice(
             (
                 Step("push_force"),
                 Step("hold_executions", (), at),
@@ -104,6 +104,7 @@ class ConfiguredGenerator(Generator):
                 Step("advance", (random.choice((100.0, 500.0)),)),
             )
         )
+        return step
 
     def _pattern(self) -> Scenario:
         """Change the same path on both sides, before, while or after it is removed."""
@@ -273,7 +274,7 @@ class ConfiguredGenerator(Generator):
         random = self._random
         path = path or random.choice((self._path(), self._path(), joined(self._folder(), "agents")))
         self._text += 1
-        return random.choice(
+        step: Step = random.choice(
             (
                 *(Step("agent_writes", (path, self._text), at),) * 8,
                 *(Step("agent_edits_alike", (path, self._text), at),) * 3,
@@ -284,6 +285,7 @@ class ConfiguredGenerator(Generator):
                 *((Step("agent_empties", (), at),) if random.random() < 0.3 else ()),
             )
         )
+        return step
 
     def _reconfigure(self, at: int | None) -> Step:
         random = self._random

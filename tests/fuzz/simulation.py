@@ -20,11 +20,11 @@ import httpx
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
+from syncd.core.context import RuntimeContext
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.interrupt import Interrupt
 from syncd.daemon import build
-from syncd.daemon.build import RuntimeContext
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.daemon.wakeup import Wakeup
@@ -235,6 +235,7 @@ class Simulation:
             case "request_sync":
                 daemon.request(SyncRequest())
             case "push_force":
+                self.workspace_replaced = False  # a person confirms it
                 if self.workspace.is_dir() and not daemon.is_paused:
                     daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
             case "flush":

@@ -375,9 +375,9 @@ class ProcessRun:
                 note_look(tracked.model, packed)
                 execute(name, packed, *more)
 
-        sandbox.initialize = tracked_initialize  # type: ignore[method-assign]
+        sandbox.initialize = tracked_initialize  # type: ignore[method-assign, assignment]
         sandbox.reset = tracked_reset  # type: ignore[method-assign]
-        sandbox.execute = locked_execute  # type: ignore[method-assign]
+        sandbox.execute = locked_execute  # type: ignore[method-assign, assignment]
 
     def _account(self, tracked: TrackedSandbox, what: str) -> None:
         """Check that the agent's versions that are gone now were saved, if a look could show them."""
