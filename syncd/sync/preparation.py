@@ -20,7 +20,7 @@ from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges, SyncDecision, as_entry, decide, is_as, was_emptied, withheld
 from syncd.scan.manifest import Entry, Kind, Manifest
-from syncd.sync.sync_plan import SandboxContent, look_request
+from syncd.sync.sync_plan import SAMPLE, SandboxContent, look_request
 
 _log = logging.getLogger("syncd.preparation")
 
@@ -168,6 +168,8 @@ class Preparation:
                 leftovers=self.deletion_sync.leftovers,
                 kept=() if self.agent_changes is AgentChanges.FORCE else self.remote_changes.kept,
                 blocked=self.blocked_paths.paths,
+                # A whole archive fills an emptied sandbox anyway, and what it lacks may well be missing there.
+                most_counted=0 if self.is_whole else SAMPLE,
                 agent_changes=self.agent_changes,
             )
         return self._request

@@ -12,7 +12,7 @@ from syncd.sandbox.three_way import AgentChanges
 from syncd.scan.manifest import Difference, Entry, Kind, Manifest, arrived_digest
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
-_SAMPLE = 200
+SAMPLE = 200
 # Versions that were sent and not answered; an older one that is found there counts as the agent's.
 MOST_UNANSWERED = 8
 
@@ -106,14 +106,15 @@ def look_request(
     leftovers: Mapping[str, Collection[Entry]] = MappingProxyType({}),
     kept: Collection[str] = (),
     blocked: Collection[str] = (),
+    most_counted: int = SAMPLE,
     agent_changes: AgentChanges,
 ) -> LookRequest:
     """Return what to look at before `written` paths of `manifest` are put there, and others deleted.
 
     `leftovers` are versions of ours that may be there although their paths were deleted here.
     `held_here` are entries here of paths that are not written, to find out if they may be, and so are those of `kept`
-    that are in the manifest. Of what syncd put there, a sample is counted, but for what is below a path that stays or
-    is `blocked`.
+    that are in the manifest. Of what syncd put there, a sample of `most_counted` paths is counted, but for what is
+    below a path that stays or is `blocked`.
     """
     force = agent_changes is AgentChanges.FORCE
     # What is not saved need not come here.
@@ -138,11 +139,11 @@ def look_request(
         if path in manifest and path not in items:
             items[path] = LookItem(_distinct((*content.versions_of(path), manifest[path])), LookAction.COMPARE)
     base = content.base or {}
-    if len(items) < len(base):
+    if most_counted and len(items) < len(base):
         stays = {*held_here, *kept, *blocked}
         others = [path for path in base if path not in items and not within(path, stays)]
-        step = max(1, len(others) // _SAMPLE)
-        items.update((path, LookItem((base[path],), LookAction.EXISTS)) for path in others[::step][:_SAMPLE])
+        step = max(1, len(others) // most_counted)
+        items.update((path, LookItem((base[path],), LookAction.EXISTS)) for path in others[::step][:most_counted])
     return LookRequest(items)
 
 

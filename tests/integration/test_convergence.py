@@ -133,6 +133,66 @@ LOST_ONCE = {
         wait_idle()
         change_kind('a/g', 'folder')
     """,
+    "a sandbox was emptied, with a file that only the agent had changed": """
+        settings('mirror', 'full', 0, 0, 1.0, 'save')
+        write('f', 8, 1)
+        write('a/g', 8, 2)
+        wait_idle()
+        agent_writes('a/g', 3)
+        write('f', 8, 4)
+        wait_idle()
+        agent_empties()
+        write('f', 8, 5)
+        wait_idle()
+    """,
+    "a folder of many files that the agent replaced by a file was taken for an emptied sandbox": """
+        settings('mirror', 'full', 0, 0, 1.0, 'save')
+        write('f', 8, 1)
+        fill_folder('b', 25)
+        wait_idle()
+        agent_removes('b')
+        agent_writes('b', 3)
+        write('f', 8, 4)
+        wait_idle()
+        agent_removes('b')
+        write('f', 8, 5)
+        wait_idle()
+    """,
+    "a forced sync never ended where a folder of the agent is in a file's place": """
+        settings('mirror', 'auto', 0, 0, 1.0, 'save')
+        write('f', 8, 1)
+        write('g', 8, 1)
+        wait_idle()
+        agent_makes_folder('f', 3)
+        write('f', 8, 4)
+        write('g', 8, 4)
+        push_force()
+        wait_idle()
+    """,
+    "a forced sync did not look, as a look had failed shortly before": """
+        settings('mirror', 'auto', 0, 0, 1.0, 'save')
+        write('f', 8, 1)
+        write('g', 8, 1)
+        wait_idle()
+        agent_writes('f', 3)
+        fault('execute: 404')
+        fault('dump: 404')
+        write('g', 8, 4)
+        wait_idle()
+        write('f', 8, 5)
+        push_force()
+        wait_idle()
+    """,
+    "what stayed there as configured was taken for the agent's when it was written again": """
+        settings('keep', 'auto', 0, 0, 1.0, 'hold')
+        write('f', 8, 1)
+        write('g', 8, 1)
+        wait_idle()
+        remove('f')
+        wait_idle()
+        write('f', 16, 2)
+        wait_idle()
+    """,
     "the workspace is moved away while the ignore files above it are read": """
         watch_fails()
         @9 move_workspace_away()
