@@ -476,6 +476,47 @@ def _in_scripted_time(rig: Rig) -> Iterator[None]:
         yield
 
 
+_THEIRS, _OURS, _SAME_STAMP = ("there", "head", "a"), ("here", "tail", "a"), ("there", "old stamp", "a")
+# What each of the products that lost something did wrong, and a story of a few steps that shows it.
+_STORIES_THAT_LOST: dict[str, Callable[[Story], object]] = {
+    "it saved nothing before it overwrote": lambda story: story.sync([_THEIRS, _OURS]),
+    "it saved nothing before a forced sync": lambda story: story.force([_THEIRS]),
+    "whole archives held what only the agent had changed": lambda story: story.sync([_THEIRS, ("here", "tail", "d/c")]),
+    "it took files of the same size and time for the same": lambda story: story.sync([_SAME_STAMP, _OURS]),
+    "it merged with what was on the disk instead of what was sent": lambda story: story.apply_and_sync(
+        [_THEIRS, _OURS]
+    ),
+    "it took edits here for what was sent": lambda story: story.apply(
+        [_THEIRS, ("here", "head", "a")], None, deletions=False
+    ),
+    "it recorded what it took before it wrote that": lambda story: (
+        story.die_in_apply([_THEIRS], "before"),
+        story.sync([]),
+    ),
+    "it took its merge for what the agent had": lambda story: story.apply(
+        [_THEIRS, ("here", "chmod", "a")], None, deletions=False
+    ),
+    "an undo saved nothing that had been merged": lambda story: (
+        story.apply_and_sync([_THEIRS, _OURS]),
+        story.undo([], syncs=True),
+        story.sync([]),
+    ),
+}
+
+
+@pytest.mark.parametrize("archive", ["auto", "full"])
+@pytest.mark.parametrize("tell", _STORIES_THAT_LOST.values(), ids=list(_STORIES_THAT_LOST))
+def test_stories_that_lost_something(tell: Callable[[Story], object], archive: str) -> None:
+    """They are short, and always the same."""
+    story = Story()
+    try:
+        story.begin("save", archive)
+        tell(story)
+        story.what_the_agent_wrote_is_somewhere()
+    finally:
+        story.teardown()
+
+
 def test_nothing_is_lost() -> None:
     """Neither a byte here that was not sent, nor one of the agent's that is neither here nor saved."""
     run_state_machine_as_test(
