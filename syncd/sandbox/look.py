@@ -134,13 +134,13 @@ class Looker:
         try:
             rows = list(job.rows(output))
             if rows and rows[-1][:1] == ["report"]:
-                self._artifacts.download(job, archive, most_bytes, check)
+                self._fetch(job, archive, most_bytes, check)
                 rows = _long_report(job, rows[-1], archive)
             report = _checked(job, request, rows, output)
             if report.ended_s is not None:
                 self._ahead_s = report.ended_s - _REAL.boottime_s()
             if report.copies and not os.path.lexists(archive):
-                self._artifacts.download(job, archive, most_bytes, check)
+                self._fetch(job, archive, most_bytes, check)
             expected = _expected(job, report, copies_folder)
             right, wrong = extract_copies(job, archive, expected, most_bytes, check) if expected else (set(), set())
             return _result(report, expected, right, wrong)
@@ -163,6 +163,25 @@ class Looker:
         for pending in self._pending_removals.notes:
             self._replace(pending)
             self._forget(pending.name)
+
+    def _fetch(self, job: RemoteJob, archive: str, most_bytes: int, check: Callable[[], None]) -> None:
+        """Download what the program left. It may have printed its last line and not ended yet: then wait for it."""
+        wait_s = FIRST_POLL_S
+        for _ in range(_SETTLING_POLLS):
+            try:
+                self._artifacts.download(job, archive, most_bytes, check)
+            except StepFailed as failure:
+                if failure.action is not FailureAction.RETRY or self._has_ended(job):
+                    raise
+            else:
+                return
+            check()
+            self._waiter.sleep(wait_s)
+            wait_s *= 2
+        self._artifacts.download(job, archive, most_bytes, check)
+
+    def _has_ended(self, job: RemoteJob) -> bool:
+        return self._job_runner.stage(job.name, job.purpose) is not JobStage.UNDER_WAY
 
     def _note(self, job: RemoteJob, paths: list[str]) -> None:
         try:

@@ -23,6 +23,7 @@ from tests.component.crash_machine import Disk, Machine, PowerCut, machine
 
 RECORDS = {
     "initialized",
+    "initialized-changes",
     "uploaded",
     "unsure",
     "perhaps-there",

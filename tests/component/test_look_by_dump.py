@@ -202,7 +202,7 @@ class OneArchive:
         self.packed = packed
         self.reads = 0
 
-    def read_once(self, make: object) -> object:
+    def read_once(self, make: object, _superseded_by: object) -> object:
         self.reads += 1
         return make(iter([self.packed]))  # type: ignore[operator]
 

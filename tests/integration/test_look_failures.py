@@ -16,6 +16,7 @@ from tests.integration.test_look import a_file, copies, item, look, looker, plac
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     with rigged(tmp_path) as it:
+        it.wait_for_programs()
         yield it
 
 
@@ -73,7 +74,7 @@ def test_an_endless_one_is_given_up(rig: Rig) -> None:
     """It is given up after two minutes of checks at growing intervals."""
     rig.emulator.faults.script('execution-logs: json {"status": "running"} always')
     with pytest.raises(StepFailed, match="longer than 120 s"):
-        looker(rig, rig.clock).look(LookRequest({"a": item(LookAction.REMOVE, a_file("ours"))}), str(copies(rig)))
+        looker(rig).look(LookRequest({"a": item(LookAction.REMOVE, a_file("ours"))}), str(copies(rig)))
     assert rig.asked().count("execution-logs") < 80
 
 

@@ -218,7 +218,7 @@ def test_the_log_names_what_changed(rig: Rig, caplog: pytest.LogCaptureFixture) 
 def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
     """It gives a warning, and costs an upload after a restart; the sync itself is done."""
     (record,) = rig.folder.glob("state/syncd/*/initialized")
-    obstructing = record.with_name("initialized.new")
+    obstructing = record.with_name("initialized-changes")
     obstructing.mkdir()
     rig.write("a.txt", "new")
     assert rig.sync()[0].word == "initialized"
