@@ -62,12 +62,17 @@ class PartialArchives:
         self._clock = clock
         self._not_before_s = 0.0
         self._file = StateFile(state_folder, "small-archives", _Proof, "small archives are tried once more")
-        self._proof = self._load() if archives is ArchiveContent.AUTO else None
+        self._proof = self._load()
 
     @property
     def usable(self) -> bool:
         """True if a partial archive may be sent."""
-        return self._proof is not None and not self._proof.missing
+        return self._archives is ArchiveContent.AUTO and self._proof is not None and not self._proof.missing
+
+    @property
+    def replaces(self) -> bool:
+        """True if an initialize is known to remove what its archive does not hold."""
+        return self._proof is not None and bool(self._proof.missing)
 
     @property
     def wants_proof(self) -> bool:
@@ -78,7 +83,7 @@ class PartialArchives:
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warning that whole archives are sent although partial ones are configured."""
-        if self._proof is None or not self._proof.missing:
+        if self._proof is None or not self.replaces:
             return []
         shown = shown_path(os.fsdecode(self._proof.missing[0]))
         what = f"this sandbox removes files that an archive does not hold ({shown!r}), so whole archives are sent"

@@ -270,6 +270,12 @@ class RemoteChanges:
         self._could_not(failure)
         return None
 
+    def could_not_look(self, failure: StepFailed) -> None:
+        """Note that nobody could look before all that is there goes. Raises `StepFailed` as `finish` does."""
+        if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
+            raise failure
+        self._could_not(failure)
+
     def _could_not(self, failure: StepFailed) -> None:
         what = f"nobody could look for changes in the sandbox ({failure.message})"
         if self.agent_changes is AgentChanges.HOLD:

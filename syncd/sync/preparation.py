@@ -51,6 +51,7 @@ class Preparation:
     held_here: Mapping[str, Entry]
     is_whole: bool
     agent_changes: AgentChanges
+    replaces: bool  # the initialize removes what the archive does not hold
     mark_uncertain: Callable[[], None]
     save_all: Callable[[Why], None]
     base_of: Callable[[str], tuple[int, bytes] | None]
@@ -58,7 +59,7 @@ class Preparation:
 
     def begin(self) -> None:
         """Start the look, if it may run beside the upload. Raises `Stop`."""
-        if self.agent_changes is not AgentChanges.OVERWRITE and not self._resets:
+        if self.agent_changes is not AgentChanges.OVERWRITE and not self._resets and not self.replaces:
             self._request = self._look_request()
             self.remote_changes.begin(self._request)
 
@@ -70,15 +71,29 @@ class Preparation:
         wanted = self.blocked_paths.with_withheld(self.manifest)
         suspects: set[str] = set()
         if self._resets:
-            self.save_all(Why.RESET)
+            self._save_all(Why.RESET)
             self.mark_uncertain()
             self.deletion_sync.reset(self.paths_to_delete)
+            self.remote_changes.forget()
+        elif self.replaces:
+            self.deletion_sync.settle_pending(wanted)
+            self._save_all(Why.OVERWRITTEN)
+            self.deletion_sync.removed([LookResult(removed=[*self.paths_to_delete])], self.paths_to_delete, wanted)
             self.remote_changes.forget()
         else:
             self.deletion_sync.settle_pending(wanted)
             if self.agent_changes is not AgentChanges.OVERWRITE or self.paths_to_delete:
                 suspects = self._look(wanted)
         self.blocked_paths.recheck(suspects, self.manifest)
+
+    def _save_all(self, why: Why) -> None:
+        """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""
+        if self.agent_changes is AgentChanges.OVERWRITE:
+            return
+        try:
+            self.save_all(why)
+        except StepFailed as failure:
+            self.remote_changes.could_not_look(failure)
 
     def _look(self, wanted: Manifest) -> set[str]:
         """Look, save and remove, and return the paths whose places may be taken."""

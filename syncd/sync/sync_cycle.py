@@ -264,7 +264,7 @@ class SyncCycle:
         blocked = services.blocked_paths.withhold(scanned.manifest)
         services.remote_changes.forget_deleted(scanned.manifest)
         self._held_here = services.remote_changes.held_here(scanned.manifest)
-        if self._resets(services, scanned.manifest):
+        if self._wipes(services, scanned.manifest):
             self._held_here = {}  # nothing stays as it is there
         if run.mode is SyncMode.FORCED:
             self._held_here = {p: entry for p, entry in scanned.manifest.items() if within(p, run.unsaved)}
@@ -299,7 +299,7 @@ class SyncCycle:
         """The paths that stay as they are in the sandbox, with all below them."""
         if run.mode is SyncMode.FORCED:
             return frozenset(self._held_here)
-        if self._resets(run.services, scanned.manifest):
+        if self._wipes(run.services, scanned.manifest):
             return frozenset()
         found = scanned.difference
         changed = {*found.added, *found.changed, *found.uncertain}
@@ -385,6 +385,7 @@ class SyncCycle:
             self._held_here,
             archived.only is None,
             agent_changes,
+            services.partial_archives.replaces,
             services.delivery.mark_uncertain,
             self._save_agent_work,
             self._base_content,
@@ -495,9 +496,12 @@ class SyncCycle:
         certain = self.baseline is not None and not self.sync_state.uncertain and not self._whole_next
         if not certain or run.mode is not SyncMode.CHANGED or not run.services.partial_archives.usable or not manifest:
             return False
-        return not self._resets(run.services, manifest)
+        return not self._wipes(run.services, manifest)
 
-    def _resets(self, services: SandboxServices, manifest: Manifest) -> bool:
+    def _wipes(self, services: SandboxServices, manifest: Manifest) -> bool:
+        """True if nothing of what is in the sandbox outlives this sync: it is reset, or replaces all it has."""
+        if services.partial_archives.replaces:
+            return True
         return services.deletion_sync.resets(self._paths_to_delete(services, manifest, ()))
 
     def _paths_to_delete(self, services: SandboxServices, wanted: Manifest, follow_up: Collection[str]) -> Versions:
