@@ -114,7 +114,7 @@ def test_a_record_has_this_form(rig: SavedVersionsRig) -> None:
     version = rig.store.save(Why.REMOVED, "box", entries)
     assert version.id == "20261124-132011-00"
     assert (rig.saved / version.id / "record").read_bytes() == (
-        b"syncd-state 1 a36d2508f7b7bb1415aa45f2abf2601f19ab47cbf5cd024e5788a7d7b16ec4cf\n"
+        b"syncd-state 1 fd9bef38f2360f5750d433a7444b81d18e194849147e903b8494cf5ab8ac71a9\n"
         b"\x84\xa7version\x01\xa3why\xa7removed\xaasandbox_id\xa3box\xa4rows\x93"
         b"\x99\xc4\x01d\xa1d\xcd\x01\xed\x01\x00\xc4\x00\xc4\x00\xc4\x00\x00"
         b"\x99\xc4\x01l\xa1l\xcd\x01\xff\x00\x00\xc4\x00\xc4\x02t\x80\xc4\x00\x00"
