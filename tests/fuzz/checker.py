@@ -264,11 +264,11 @@ class Checker:
     def _account_for_end(self, tracked: TrackedSandbox, what: str) -> None:
         """Check that all that ends with a sandbox, or by a reset, is saved, but for what the rules leave out."""
         self._account_for_removals(tracked)
-        if not self._looks:
+        if not self._looks or self.cycle is None:
             return
-        is_excluded = self._is_excluded()
+        leave_out = self.cycle.leave_out()
         for path, (entry, seen) in tracked.model.gone({}).items():
-            if seen and not self._is_saved(path, entry) and not is_excluded(path, False):
+            if seen and not self._is_saved(path, entry) and not leave_out(path, False):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) {what}, and is not saved")
 
     @property
