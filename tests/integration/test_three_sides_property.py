@@ -229,9 +229,9 @@ class Story(RuleBasedStateMachine):
         """The workspace is as before, to the times of its files."""
         self._edit(edits)
         before, times = seen(self.rig.workspace), _times(self.rig.workspace)
-        document = self._apply(["--deletions"])
-        changes = {*document["taken"], *document["merged"], *document["deleted"]}
-        if not changes:
+        self._apply(["--deletions"])
+        if seen(self.rig.workspace) == before:
+            assert _times(self.rig.workspace) == times
             return
         clean = self.applied[1] if self.applied else {}
         with self._losing_nothing(workspace_stays=False):
@@ -495,6 +495,10 @@ _STORIES_THAT_LOST: dict[str, Callable[[Story], object]] = {
     ),
     "it took its merge for what the agent had": lambda story: story.apply(
         [_THEIRS, ("here", "chmod", "a")], None, deletions=False
+    ),
+    "its merge wrote what was here already": lambda story: (
+        story.die_in_apply([_THEIRS], "after"),
+        story.apply_and_undo([("here", "chmod", "a")]),
     ),
     "an undo saved nothing that had been merged": lambda story: (
         story.apply_and_sync([_THEIRS, _OURS]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ _GONE = "what was sent is not known any more"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan whose texts are merged: `contents` are the files with the new content of each path."""
+    """A plan whose texts are merged: `contents` are the files with the new content of each path that changes."""
 
     plan: MergePlan
     contents: dict[str, str] = field(default_factory=dict)
@@ -54,7 +55,7 @@ def merged_content(
             merged = _merged(planned, os.path.join(workspace, planned.path), base_bytes, git, folder)
             if isinstance(merged, str):
                 planned = replace(planned, outcome=MergeOutcome.CONFLICT, reason=merged)  # noqa: PLW2901
-            else:
+            elif _differs_here(planned, merged):
                 contents[planned.path] = os.path.join(folder, f"merged-{len(contents)}")
                 with open(contents[planned.path], "xb") as file:
                     file.write(merged)
@@ -87,6 +88,14 @@ def _merged(
         return _GONE
     merged = merge(git, before, _content(here), _content(remote.copy), folder)
     return merged if isinstance(merged, bytes) else merged.value
+
+
+def _differs_here(planned: PlannedPath, merged: bytes) -> bool:
+    """True unless the merge is what is here: writing that would cost the file its time, and the last write its undo."""
+    local = planned.local
+    if local is None or local.digest != hashlib.sha256(merged).digest():
+        return True
+    return local.mode & 0o777 != merged_mode(planned.base, local, planned.remote)
 
 
 def _content(path: str) -> bytes:
@@ -127,6 +136,8 @@ def write_of(planned: PlannedPath, prepared: Prepared) -> Write | None:
         return Write(planned.path, planned.local, None)
     mode = _mode(planned)
     if planned.outcome is MergeOutcome.MERGE:
+        if planned.path not in prepared.contents:
+            return None
         return Write(planned.path, planned.local, NewEntry(Kind.FILE, mode, content=prepared.contents[planned.path]))
     if planned.outcome is not MergeOutcome.TAKE:
         return None
