@@ -32,7 +32,7 @@ def test_a_proof_that_fails(rig: Rig) -> None:
     rig.configure({"sync.archive": "auto", "retry.first_delay_seconds": 30, "retry.max_delay_seconds": 30})
     rig.fill(10)
     rig.faults("execute: 404 always", "initialize: replace always", "dump: 404 always")
-    rig.start()
+    rig.up()
     rig.ok("flush")
     rig.converged()
     assert rig.count("dump") == 1
@@ -48,7 +48,7 @@ def test_a_sandbox_that_replaces_gets_whole_archives(rig: Rig) -> None:
     rig.configure({"sync.archive": "auto"})
     rig.fill(10)
     rig.faults("initialize: replace always")
-    rig.start()
+    rig.up()
     rig.ok("flush")
     rig.converged()
     for _ in range(2):
