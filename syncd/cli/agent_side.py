@@ -160,8 +160,12 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
             rules = PathRules(config.workspace.path, selection_of(config), excludes_for(config, os.environ))
             leftovers = services.deletion_sync.leftovers
 
+            def is_included(path: str, is_dir: bool) -> bool:
+                # A pattern such as `build/*` matches what is in a folder, which must be entered then.
+                return included is not None and (path in included or (is_dir and f"{path}/x" in included))
+
             def leave_out(path: str, is_dir: bool) -> bool:
-                return (included is None or path not in included) and rules.leave_out(path, is_dir)
+                return not is_included(path, is_dir) and rules.leave_out(path, is_dir)
 
             try:
                 with ProgressDisplay(silent_s=1.0) as progress:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from syncd.core.clock import Clock, stamp, utc
 from syncd.core.durable_file import StateFile, Versioned
-from syncd.core.errors import KeyRefused, TryLater
+from syncd.core.errors import KeyRefused, SandboxNotFound, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
@@ -75,7 +75,9 @@ class RemoteChanges:
         copies_folder: str,
         clock: Clock,
         check: Callable[[], None],
+        ask_for_sandbox: Callable[[], object],
     ) -> None:
+        """`ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox."""
         self.agent_changes = agent_changes
         self.saved_versions = saved_versions
         self.looked_at: str | None = None
@@ -86,6 +88,7 @@ class RemoteChanges:
         self._copies_folder = copies_folder
         self._clock = clock
         self._check = check
+        self._ask_for_sandbox = ask_for_sandbox
         self._running: _Running | None = None
         self._failures = 0
         self._is_repeated = False
@@ -200,8 +203,8 @@ class RemoteChanges:
     def finish(self, request: LookRequest) -> LookResult | None:
         """Return what the look found; None if nobody could look, and the sync goes on without it.
 
-        Raises `StepFailed` if the API cannot be reached, refuses the key, fails for the first time, or, with `hold`, if
-        nobody could look.
+        Raises `StepFailed` if the API cannot be reached, refuses the key, knows no such sandbox, fails for the first
+        time, or, with `hold`, if nobody could look.
         """
         running, self._running = self._running, None
         started_s = self._clock.monotonic_s()
@@ -229,7 +232,12 @@ class RemoteChanges:
             if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
                 raise
             _log.debug("no program can look: %s", failure)
-            return self._ended(self._dump_looker.look(request, self._fresh_folder(), self._check))
+            try:
+                return self._ended(self._dump_looker.look(request, self._fresh_folder(), self._check))
+            except StepFailed:
+                if failure.action is FailureAction.RETRY:
+                    raise failure from None  # a program may well run the next time
+                raise
 
     def _start(self, request: LookRequest) -> None:
         try:
@@ -271,12 +279,16 @@ class RemoteChanges:
         return None
 
     def could_not_look(self, failure: StepFailed) -> None:
-        """Note that nobody could look before all that is there goes. Raises `StepFailed` as `finish` does."""
-        if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
+        """Note that nobody could look before all that is there goes.
+
+        Raises `StepFailed` as `finish` does, and unless the sandbox surely offers no way to look.
+        """
+        if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
             raise failure
         self._could_not(failure)
 
     def _could_not(self, failure: StepFailed) -> None:
+        self._raise_if_gone(failure)
         what = f"nobody could look for changes in the sandbox ({failure.message})"
         if self.agent_changes is AgentChanges.HOLD:
             raise StepFailed(
@@ -288,6 +300,15 @@ class RemoteChanges:
         remedy = 'it is tried again; sandbox.agent_changes = "overwrite" looks at nothing'
         if self.looks:  # else it was to remove something, which is warned of
             self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
+
+    def _raise_if_gone(self, failure: StepFailed) -> None:
+        """Raise the failure if there is no such sandbox: 404 also says that a sandbox has nothing to look with."""
+        if failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound):
+            try:
+                self._ask_for_sandbox()
+            except StepFailed as other:
+                if other.action is not FailureAction.REFUSED or issubclass(other.refusal, SandboxNotFound):
+                    raise failure from None
 
     def _ended(self, result: LookResult) -> LookResult:
         self._failures, self._failed, self._is_repeated = 0, [], False

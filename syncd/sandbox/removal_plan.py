@@ -50,6 +50,15 @@ def paths_to_delete(
     return {path: found[path] for path in paths}
 
 
+def directories_above(paths: Iterable[str]) -> set[str]:
+    """Return the directories that these paths are in, at any depth."""
+    above: set[str] = set()
+    for path in paths:
+        while (path := path.rpartition("/")[0]) and path not in above:
+            above.add(path)
+    return above
+
+
 def within(path: str, unread: Collection[str]) -> bool:
     """True if the path is one of these, or below one."""
     while path and unread:

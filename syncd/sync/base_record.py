@@ -24,6 +24,9 @@ from syncd.scan.manifest import Entry, Kind, Manifest, Stamp, replaced_entries
 _LEAST_CHANGES_BYTES = 256 << 10
 
 
+_Stat = tuple[int, int, int, int] | None  # inode, bytes, times of the content and of the inode; None: no such file
+
+
 class StateRow(Struct, array_like=True):
     """A manifest's entry. Paths are bytes, since MessagePack's strings are UTF-8 only."""
 
@@ -68,7 +71,8 @@ class BaseRecord:
     def __init__(self, folder: str) -> None:
         self._whole = StateFile(folder, "initialized", ManifestRecord)
         self._changes = ChangeLog(folder, "initialized-changes")
-        self._known: Base | None = None  # what is on disk
+        self._known: Base | None = None  # what is on disk, as long as the files there are these
+        self._files: tuple[_Stat, ...] = ()
 
     def load(self) -> tuple[Base | None, SyncWarning | None]:
         """Return the base, None if none is recorded, and the warning if a damaged record was set aside."""
@@ -83,29 +87,45 @@ class BaseRecord:
                 for path in change.removed:
                     manifest.pop(os.fsdecode(path), None)
                 manifest.update((os.fsdecode(row.path), entry_of(row)) for row in change.rows)
-        self._known = Base(record.target, manifest, record.searched)
-        return self._known, None
+        base = Base(record.target, manifest, record.searched)
+        self._note(base)
+        return base, None
 
     def save(self, base: Base) -> None:
         """Record the base; it survives a power cut when this returns. Raises `OSError`."""
-        known = self._known
+        known = self._known if self._files == self._files_on_disk() else None
         if known is not None and (known.target, known.searched) == (base.target, base.searched):
             change = msgspec.msgpack.encode(_change(known.manifest, base.manifest))
             size_bytes = self._changes.size_bytes + len(change)
             if size_bytes <= max(_LEAST_CHANGES_BYTES, self._whole.size_bytes() // 2):
                 self._changes.append(self._whole.identity(), change)
-                self._known = base
+                self._note(base)
                 return
         self._known = None
         self._whole.save(ManifestRecord(target=base.target, rows=rows_of(base.manifest), searched=base.searched))
         with contextlib.suppress(OSError):
             self._changes.remove()  # they are of the record before, and would only take room
-        self._known = base
+        self._note(base)
 
     def remove(self) -> None:
         """Delete the record. Raises `OSError` if a later process could still read it."""
         self._known = None
         self._whole.remove()
+
+    def _note(self, base: Base) -> None:
+        """Note that this base is on disk. Changes are not appended to files that someone else damaged since."""
+        self._known, self._files = base, self._files_on_disk()
+
+    def _files_on_disk(self) -> tuple[_Stat, ...]:
+        return _stat(self._whole.path), _stat(self._changes.path)
+
+
+def _stat(path: str) -> _Stat:
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _change(before: Manifest, now: Manifest) -> _BaseChange:

@@ -29,8 +29,8 @@ class PathsWithheld(Exception):
     """The archive holds paths that must stay as they are in the sandbox, or lacks some that need not any more."""
 
 
-class SandboxEmptied(Exception):
-    """The sandbox lost nearly all that was put there: everything is to be sent again."""
+class ContentLost(Exception):
+    """The sandbox lost nearly all that was put there, or a whole directory: everything is to be sent again."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Preparation:
     def complete(self) -> None:
         """Do what must be done before initialize.
 
-        Raises `PathsWithheld`, `PathsBlocked`, `SandboxEmptied`, `StepFailed`, `TryLater`, `Stop`.
+        Raises `PathsWithheld`, `PathsBlocked`, `ContentLost`, `StepFailed`, `TryLater`, `Stop`.
         """
         wanted = self.blocked_paths.with_withheld(self.manifest)
         suspects: set[str] = set()
@@ -110,12 +110,16 @@ class Preparation:
             return self.deletion_sync.not_removed(self.paths_to_delete, wanted, "nobody could look there")
         counted = sum(item.action is LookAction.EXISTS for item in request.items.values())
         if was_emptied(result.missing, counted):
-            raise SandboxEmptied
+            raise ContentLost
         differing = {path: remote for path, remote in result.differing.items() if not self._is_as_here(path, remote)}
         decision = self._decide(differing)
-        self.remote_changes.save(Why.OVERWRITTEN, self._saved(decision, self.written), self.base_of)
-        self.remote_changes.save(Why.REMOVED, self._saved(decision, self.paths_to_delete.keys() - set(self.written)))
+        removed = self.paths_to_delete.keys() - set(self.written)
+        overwritten = decision.saved.keys() - removed
+        self.remote_changes.save(Why.OVERWRITTEN, self._saved(decision, overwritten), self.base_of)
+        self.remote_changes.save(Why.REMOVED, self._saved(decision, removed))
         self.remote_changes.drop_copies()
+        if not self.is_whole and any(self._is_directory_here(path) for path in decision.saved):
+            raise ContentLost  # with a directory went all that was in it
         suspects = self._remove(result, decision, request, wanted)
         here = {**self.manifest, **self.held_here}
         looked_at = [path for path, item in request.items.items() if item.action is not LookAction.EXISTS]
@@ -131,9 +135,18 @@ class Preparation:
 
     def _decide(self, differing: Mapping[str, RemoteEntry]) -> SyncDecision:
         here = {**self.manifest, **self.held_here}
-        as_base = [path for path in differing if path in here and self.content.is_as_base(path, here[path])]
+        written = {path: self.manifest[path] for path in self.written}
+        changed_in = self.content.changed_in({**written, **self.held_here})
+        as_base = [
+            path
+            for path in differing
+            if path in here and self.content.is_as_base(path, here[path]) and path not in changed_in
+        ]
         deleted = self.paths_to_delete.keys() - here.keys()
         return decide(differing, as_base, deleted, self.agent_changes)
+
+    def _is_directory_here(self, path: str) -> bool:
+        return path in self.manifest and self.manifest[path].kind is Kind.DIRECTORY
 
     def _saved(self, decision: SyncDecision, paths: Collection[str]) -> dict[str, RemoteEntry]:
         return {path: remote for path, remote in decision.saved.items() if path in paths}

@@ -103,6 +103,7 @@ class SandboxFactory:
             copies_folder=self.copies_folder,
             clock=clock,
             check=self.check,
+            ask_for_sandbox=api.sandbox,
         )
         blocked_paths = BlockedPaths(job_runner, self.folders.state, target, self.check)
         deletion_sync = DeletionSync(

@@ -27,7 +27,7 @@ from syncd.sandbox.blocked_paths import PathsBlocked
 from syncd.sandbox.blocked_paths_rules import without
 from syncd.sandbox.provider import SandboxProvider
 from syncd.sandbox.remote_changes import MOST_NAMED
-from syncd.sandbox.removal_plan import Versions, within
+from syncd.sandbox.removal_plan import Versions, directories_above, within
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges
 from syncd.scan.manifest import (
@@ -43,7 +43,7 @@ from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.follow_up import torn_copy
 from syncd.sync.outcome import Outcome
-from syncd.sync.preparation import PathsWithheld, Preparation, SandboxEmptied
+from syncd.sync.preparation import ContentLost, PathsWithheld, Preparation
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.stages import ArchivedSnapshot, DeliveredArchive, RequestedSync
 from syncd.sync.status_document import AgentStatus, LastSync, State
@@ -215,7 +215,7 @@ class SyncCycle:
                     remote_changes = services.remote_changes
                     run = replace(run, unsaved=remote_changes.kept.union(remote_changes.held))
                 continue
-            except SandboxEmptied:
+            except ContentLost:
                 _log.warning("the sandbox lost what was put there: everything is sent again")
                 self._whole_next = True
                 services.delivery.mark_uncertain()
@@ -303,6 +303,7 @@ class SyncCycle:
             return frozenset()
         found = scanned.difference
         changed = {*found.added, *found.changed, *found.uncertain}
+        changed |= directories_above(changed)
         stays = {*self._held_here, *(run.services.remote_changes.kept - changed)}
         return frozenset(path for path in scanned.manifest if within(path, stays)) if stays else frozenset()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
-from syncd.sandbox.removal_plan import Versions, within
+from syncd.sandbox.removal_plan import Versions, directories_above, within
 from syncd.sandbox.three_way import AgentChanges
 from syncd.scan.manifest import Difference, Entry, Kind, Manifest, arrived_digest
 
@@ -48,6 +48,10 @@ class SandboxContent:
         old = None if self.base is None else self.base.get(path)
         return old is not None and same_content(old, entry)
 
+    def changed_in(self, entries: Mapping[str, Entry]) -> set[str]:
+        """The directories in which something is not as it was put there."""
+        return directories_above(path for path, entry in entries.items() if not self.is_as_base(path, entry))
+
     def may_differ(self, found: Difference) -> bool:
         """True unless the sandbox is known to hold the manifest that differs from `base` by `found`."""
         return self.uncertain or found.certain or bool(found.uncertain)
@@ -70,10 +74,7 @@ def partial_paths(
     archive is whole, and proves nothing about partial ones. Directories come with the paths in them.
     """
     paths = {*found.added, *found.changed, *found.uncertain} or least_of(manifest, stays)
-    with_directories = set(paths)
-    for path in paths:
-        while path := path.rpartition("/")[0]:
-            with_directories.add(path)
+    with_directories = paths | directories_above(paths)
     return frozenset(paths) if paths and any(path not in with_directories for path in manifest) else None
 
 
@@ -125,10 +126,15 @@ def look_request(
         # saved.
         action = fetch if force or path in written else LookAction.REMOVE
         items[path] = LookItem(tuple(versions), action)
-    for path in written:
+    here = {**{path: manifest[path] for path in written}, **held_here}
+    changed_in = content.changed_in(here)
+    # A directory in which something is written may be a link or a file by now, which is not written through or over.
+    above = directories_above(written).difference(written)
+    for path in (*written, *sorted(above & manifest.keys())):
         entry = manifest[path]
         versions_there = (*content.versions_of(path), *leftovers.get(path, ()), entry)
-        action = LookAction.COMPARE if content.is_as_base(path, entry) and not force else fetch
+        is_as_base = content.is_as_base(path, entry) and path not in changed_in
+        action = LookAction.COMPARE if is_as_base and not force else fetch
         if path in items:
             versions_there, action = (*items[path].versions, *versions_there), fetch
         items[path] = LookItem(_distinct(versions_there), action)

@@ -266,9 +266,11 @@ class Checker:
         self._account_for_removals(tracked)
         if not self._looks or self.cycle is None:
             return
-        leave_out = self.cycle.leave_out()
+        leave_out = self.cycle.work_saver.leave_out()
         for path, (entry, seen) in tracked.model.gone({}).items():
-            if seen and not self._is_saved(path, entry) and not leave_out(path, False):
+            if not seen or self._nobody_looked:
+                self.figures["versions not looked at"] += 1
+            elif not self._is_saved(path, entry) and not leave_out(path, False):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) {what}, and is not saved")
 
     @property

@@ -43,7 +43,7 @@ from tests.agent import Agent
 from tests.component.test_agent_branch import poisoned
 from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
-from tests.system.rig import Rig
+from tests.system.rig import DEFAULTS, Rig
 from tests.system.trees import tree
 
 TEXT = "".join(f"line {number}\n" for number in range(30))
@@ -55,6 +55,7 @@ _FILES = 400
 @pytest.fixture
 def agent(rig: Rig) -> Agent:
     """A workspace that was sent, and the agent in its sandbox."""
+    rig.configure(DEFAULTS)
     for path in ("a", "both", "clash", "d/b", "gone", "mine", "run"):
         rig.write(path, TEXT)
     rig.ok("push")

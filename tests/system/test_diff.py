@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent import Agent
-from tests.system.rig import Rig
+from tests.system.rig import DEFAULTS, Rig
 from tests.system.trees import tree
 
 ODD = "sp ace\t\"quo'te\n-x"
@@ -21,6 +21,7 @@ TEXT = "".join(f"line {number}\n" for number in range(30))
 @pytest.fixture
 def agent(rig: Rig) -> Agent:
     """A workspace that was sent: texts, a binary file, a link, an executable, odd names; and the agent there."""
+    rig.configure(DEFAULTS)
     for path in ("a", "d/b", "d/e/c", ODD, "gone", "mode"):
         rig.write(path, TEXT + path)
     rig.write("binary", bytes(range(256)) * 20)

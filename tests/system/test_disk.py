@@ -97,7 +97,7 @@ def test_a_spool_too_small_for_a_change(rig: Rig) -> None:
     message = _failure(rig, "No space left on device", str(disk.folder), "free some disk space")
     assert message.count(": ") <= 3
     rig.until(lambda: rig.status()["failures"] >= 3, "more tries")
-    assert [name for name in disk.files() if not name.endswith(".chunk")] == []
+    rig.until(lambda: all(name.endswith(".chunk") for name in disk.files()), "a spool without leftovers")
     assert rig.status()["state"] in ("retrying", "snapshotting")
     assert rig.count("upload") == uploads
     disk.remount("size=64m")

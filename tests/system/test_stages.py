@@ -64,8 +64,10 @@ def test_a_kill_in_a_stage_needs_no_repair(rig: Rig, op: str, when: str) -> None
     status = rig.status()
     assert (status["pending"], status["warnings"], status["last_error"]) == (False, [], None)
     assert rig.archived() == sorted(wanted)
-    spool = [path for path in (rig.home / ".cache/syncd").rglob("*") if path.is_file() and path.suffix != ".chunk"]
-    assert spool == [], "the dead process's spool"
+    (spool,) = (path.parent for path in (rig.home / ".cache/syncd").rglob("chunks"))
+    kept = {"chunks", "base", "chunk-index"}
+    assert {path.name for path in spool.iterdir()} <= kept, "the dead process's spool"
+    assert {path.suffix for path in (spool / "chunks").iterdir()} == {".chunk"}
 
 
 def test_a_kill_before_the_first_record_needs_no_repair(rig: Rig) -> None:
