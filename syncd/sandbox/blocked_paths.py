@@ -20,7 +20,7 @@ from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_job
 from syncd.remote.target import Target
 from syncd.sandbox import blocked_paths_in_sandbox
-from syncd.sandbox.blocked_paths_rules import UNKNOWN, entries_within, fingerprint, warnings
+from syncd.sandbox.blocked_paths_rules import UNKNOWN, entries_within, fingerprint, links_through, warnings
 from syncd.sandbox.removal_plan import within
 from syncd.scan.manifest import Manifest
 
@@ -157,7 +157,9 @@ class BlockedPaths:
     def _blocked_of(self, manifest: Manifest) -> dict[str, str]:
         """Return the blocked paths, with the kind of what blocks each. Raises `StepFailed`, `Stop`."""
         job = _job(manifest)
-        return _findings(job, self._job_runner.run(job, self._check, _TIMEOUT_S))
+        found = _findings(job, self._job_runner.run(job, self._check, _TIMEOUT_S))
+        links = [path for path, kind in found.items() if kind == "l"]
+        return found | dict.fromkeys(links_through(manifest, links), "t")
 
 
 def _job(manifest: Manifest) -> RemoteJob:

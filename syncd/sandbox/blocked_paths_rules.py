@@ -6,6 +6,7 @@ then fails, whatever else the archive holds. So such a path, with all below it, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 
@@ -23,6 +24,7 @@ _REASONS = {
     "l": "a link has its place",
     "o": "something that is neither file nor directory has its place",
     "r": "its directory is read-only",
+    "t": "a link has the place of a path that it leads through",
     UNKNOWN: "something of another kind may have its place",
 }
 _MOST_NAMED = 50
@@ -69,6 +71,19 @@ def blocked_by(unmoved: Versions, wanted: Mapping[str, Entry]) -> set[str]:
 def entries_within(manifest: Mapping[str, Entry], blocked: Collection[str]) -> Manifest:
     """Return the entries of these paths and of all below them."""
     return {path: entry for path, entry in manifest.items() if within(path, blocked)} if blocked else {}
+
+
+def links_through(manifest: Mapping[str, Entry], links: Collection[str]) -> list[str]:
+    """Return the symlinks that lead through one of these paths, which are links of someone else in the sandbox.
+
+    An extractor that follows them may refuse the archive, as they can lead out of the workspace.
+    """
+
+    def target(path: str, entry: Entry) -> str:
+        return os.path.normpath(os.path.join(os.path.dirname(path), entry.target))
+
+    symlinks = {path: entry for path, entry in manifest.items() if entry.kind is Kind.SYMLINK} if links else {}
+    return [path for path, entry in symlinks.items() if path not in links and within(target(path, entry), links)]
 
 
 def without(manifest: Mapping[str, Entry], withheld: Collection[str]) -> Manifest:

@@ -23,9 +23,7 @@ from syncd.core.warning import SyncWarning
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
-from syncd.sandbox.removal_plan import within
 from syncd.sandbox.three_way import was_emptied
-from syncd.scan.manifest import Manifest
 
 _log = logging.getLogger("syncd.partial_archives")
 # After a failed proof. Each one costs a whole archive as well.
@@ -75,6 +73,11 @@ class PartialArchives:
         return self._proof is not None and bool(self._proof.missing)
 
     @property
+    def may_replace(self) -> bool:
+        """True if it is not known what an initialize does with what its archive does not hold."""
+        return self._proof is None
+
+    @property
     def wants_proof(self) -> bool:
         """True if it is to be proved, after a whole archive, that the sandbox keeps what an archive does not hold."""
         is_open = self._archives is ArchiveContent.AUTO and self._proof is None
@@ -83,22 +86,18 @@ class PartialArchives:
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warning that whole archives are sent although partial ones are configured."""
-        if self._proof is None or not self.replaces:
+        if self._proof is None or not self.replaces or self._archives is ArchiveContent.FULL:
             return []
         shown = shown_path(os.fsdecode(self._proof.missing[0]))
         what = f"this sandbox removes files that an archive does not hold ({shown!r}), so whole archives are sent"
         return [SyncWarning("small-archives", what, 'set sync.archive = "full" to remove this warning')]
 
-    def proved(self, manifest: Manifest, sent: Collection[str]) -> bool:
-        """True if the sandbox still holds the manifest after an archive that held only the `sent` paths.
+    def proved(self, left_out: Collection[str]) -> bool:
+        """True if these paths, which an archive did not hold, are still in the sandbox; False also if nobody can tell.
 
         Raises `Stop`, and what ends a wait early.
         """
-        items = {
-            path: LookItem((entry,), LookAction.EXISTS)
-            for path, entry in manifest.items()
-            if path not in sent and not any(within(each, (path,)) for each in sent)
-        }
+        items = {path: LookItem((), LookAction.EXISTS) for path in left_out}
         try:
             missing = self._look(LookRequest(items)).missing
         except StepFailed as failure:
@@ -112,7 +111,7 @@ class PartialArchives:
         with contextlib.suppress(OSError):  # then the next process proves it again
             self._file.save(self._proof)
         if replaced:
-            _log.warning("after a partial archive %d paths are missing in the sandbox", missing)
+            _log.warning("%d paths that were in no archive are missing in the sandbox", missing)
         return not replaced
 
     def _load(self) -> _Proof | None:

@@ -196,7 +196,7 @@ class RemoteChanges:
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
         self._running = None
-        if self._waits or any(item.action is LookAction.REMOVE for item in request.items.values()):
+        if self._waits or not request.items or any(item.action is LookAction.REMOVE for item in request.items.values()):
             return
         self._start(request)
 

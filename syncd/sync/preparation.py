@@ -52,6 +52,7 @@ class Preparation:
     is_whole: bool
     agent_changes: AgentChanges
     replaces: bool  # the initialize removes what the archive does not hold
+    may_replace: bool  # it is not known whether it does
     mark_uncertain: Callable[[], None]
     save_all: Callable[[Why], None]
     base_of: Callable[[str], tuple[int, bytes] | None]
@@ -84,6 +85,8 @@ class Preparation:
             self.deletion_sync.settle_pending(wanted)
             if self.agent_changes is not AgentChanges.OVERWRITE or self.paths_to_delete:
                 suspects = self._look(wanted)
+            if self.may_replace:
+                self._save_what_stays()
         self.blocked_paths.recheck(suspects, self.manifest)
 
     def _save_all(self, why: Why) -> None:
@@ -95,9 +98,25 @@ class Preparation:
         except StepFailed as failure:
             self.remote_changes.could_not_look(failure)
 
+    def _save_what_stays(self) -> None:
+        """Save what stays as it is there, until it is known that an initialize leaves it alone."""
+        paths = [*self.remote_changes.held, *self.remote_changes.kept]
+        items = {path: LookItem(tuple(self.content.versions_of(path)), LookAction.FETCH) for path in paths}
+        if not items:
+            return
+        try:
+            there = self.remote_changes.look(LookRequest(items)).differing
+        except StepFailed as failure:
+            self.remote_changes.could_not_look(failure)
+        else:
+            self.remote_changes.save(Why.CONFLICT, there, self.base_of)
+            self.remote_changes.drop_copies()
+
     def _look(self, wanted: Manifest) -> set[str]:
         """Look, save and remove, and return the paths whose places may be taken."""
         request = self._look_request()
+        if not request.items:
+            return set()
         if any(item.action is LookAction.REMOVE for item in request.items.values()):
             self.mark_uncertain()
         try:

@@ -387,6 +387,7 @@ class SyncCycle:
             archived.only is None,
             agent_changes,
             services.partial_archives.replaces,
+            services.partial_archives.may_replace,
             services.delivery.mark_uncertain,
             self._save_agent_work,
             self._base_content,
@@ -401,9 +402,17 @@ class SyncCycle:
     def _prove(self, run: RequestedSync, delivered: DeliveredArchive) -> bool:
         """Find out if the sandbox keeps what an archive does not hold. False if it must be sent everything again."""
         partial_archives, manifest = run.services.partial_archives, delivered.manifest
+        if not partial_archives.wants_proof:
+            remote_changes = run.services.remote_changes
+            left_out = [*remote_changes.held, *remote_changes.kept] if partial_archives.may_replace else ()
+            if not left_out or partial_archives.proved(left_out) or not partial_archives.replaces:
+                return True
+            self._whole_next = True
+            run.services.delivery.mark_uncertain()
+            return False
         stays = self._stays_there(run)
         only = least_of(manifest, stays)
-        if not partial_archives.wants_proof or partial_paths(manifest, Difference(added=[*only])) is None or not only:
+        if partial_paths(manifest, Difference(added=[*only])) is None or not only:
             return True
         sent = {path: entry for path, entry in manifest.items() if path not in stays}
         packed = self.snapshotter.pack(sent, run.services.delivery.uplink.codec, only)
@@ -412,7 +421,8 @@ class SyncCycle:
         self._whole_next = True
         archive = packed.archive
         run.services.delivery.deliver(archive, archive.identity, run.observer)
-        keeps = partial_archives.proved(manifest, only)
+        written = {*only, *directories_above(only)}
+        keeps = partial_archives.proved([path for path in manifest if path not in written])
         if keeps:
             self._record(run.services, self.baseline or manifest, self.torn)
             self._whole_next = False

@@ -160,3 +160,20 @@ def test_a_log_in_the_place_of_a_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"symbolic links"):
         ChangeLog(str(tmp_path), "log").append("x", b"change")
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["initialized", "initialized-changes"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "overwritten"])
+def test_no_change_is_appended_to_a_damaged_record(tmp_path: Path, name: str, damage: str) -> None:
+    """What is recorded after a file was damaged is not lost with it: the record is written whole."""
+    record = BaseRecord(str(tmp_path))
+    record.save(base(manifest(a=1)))
+    record.save(base(manifest(a=2)))
+    if damage == "gone":
+        (tmp_path / name).unlink()
+    elif damage == "cut":
+        os.truncate(tmp_path / name, (tmp_path / name).stat().st_size - 1)
+    else:
+        (tmp_path / name).write_bytes(b"something else\n" * 20)
+    record.save(base(manifest(a=2, b=3)))
+    assert loaded(tmp_path) == base(manifest(a=2, b=3))

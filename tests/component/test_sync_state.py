@@ -38,6 +38,7 @@ def test_an_answer_that_cannot_be_recorded(tmp_path: Path) -> None:
     sync_state.record_initialized(TARGET, {})
     sync_state.mark_uncertain()
     (tmp_path / "initialized-changes").mkdir()
+    (tmp_path / "initialized.new").mkdir()
     with pytest.raises(IsADirectoryError):
         sync_state.record_initialized(TARGET, MANIFEST)
     assert not sync_state.uncertain

@@ -23,7 +23,7 @@ def note_look(model: SandboxModel, packed: BinaryIO) -> None:
         request = json.loads(member.read()) if member is not None else {}
         if request.get("find_new"):
             model.saw()
-        elif request:
+        elif request.get("actions"):
             paths = [os.fsdecode(path.encode("utf-8", "surrogateescape")) for path in request["paths"].split("\0")]
             actions = zip(paths, request["actions"], strict=True)
             model.saw([path for path, action in actions if action != "e"])

@@ -164,7 +164,8 @@ class Checker:
             try:
                 count = initialize(packed, bounds, *more)
             except ArchiveRefused as error:
-                if self.is_plain or "could not be extracted" not in str(error):
+                is_of_link = "leads out" in str(error) and any(entry[0] == "link" for _, entry in tracked.model.made)
+                if self.is_plain or not ("could not be extracted" in str(error) or is_of_link):
                     self.lose(f"an archive cannot be extracted: {error}")
                 remote = tree(sandbox.workspace)  # what could be extracted is there
                 self._account_for_archive(tracked, sent, remote)
@@ -408,10 +409,12 @@ class Checker:
         self.lost += tracked.model.missing(self._without_held(wanted), remote)
         self.lost += tracked.model.lost_agent_files(remote)
         if self.is_plain:
-            self.lost += not_deleted(remote.keys() - wanted.keys(), remote)
+            extra = {path for path in remote.keys() - wanted.keys() if not within(path, self.held())}
+            self.lost += not_deleted(extra, remote)
         deletions = {values[0] for values in self.settings.history}
         if self.settings.current.sandbox.deletions != "keep":
             left_over = tracked.model.left_over(wanted, self._unblocked(remote), exactly=deletions == {"reset"})
+            left_over = [path for path in left_over if not within(path, self.held())]
             # A new rule alone causes no reset.
             if self.settings.current.sandbox.deletions != "reset" or not self._are_excluded(left_over, remote):
                 self.lost += not_deleted(left_over, remote)

@@ -109,6 +109,8 @@ class SimulatedCycle(SyncCycle):
         simulation.figures["full scans" if changed is None else "partial scans"] += 1
         baseline, sandbox_id = self.baseline, self.target.sandbox_id if self.target else ""
         checker.is_forced = sync_mode is SyncMode.FORCED
+        if checker.is_forced:
+            simulation.workspace_replaced = False  # a person said that it is the workspace, even if this sync dies
         try:
             outcome = super().run(sync_mode, observer, changed)
         except (SyncdError, StepFailed, Superseded, OSError):

@@ -78,7 +78,8 @@ class SandboxModel:
         """
         if self._refilled and looked:
             self._emptied, self._refilled = Emptied.NO, False
-            self.agent = {path: entry for path, entry in self.agent.items() if entry is not None}
+            # What is not wanted any more is not put there again.
+            self.agent = {p: entry for p, entry in self.agent.items() if entry is not None or p not in wanted}
         known = self._arrived | self._sent
         self._arrived = {path: known[path] for path in known if path in wanted}
         self._sent = {}

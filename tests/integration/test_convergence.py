@@ -193,6 +193,49 @@ LOST_ONCE = {
         write('f', 16, 2)
         wait_idle()
     """,
+    "a folder was written through a link that the agent had put in its place": """
+        mkdir('a/c/e/f')
+        wait_idle()
+        agent_links('a/c', '..')
+        write('a/c/e/deep/h', 8, 5035)
+    """,
+    "a reset lost what the agent had made, as a program was late and the dump was cut": """
+        settings('reset', 'auto', 0, 0, 0.05, 'save')
+        fault('dump: cut')
+        @12 agent_writes('build/agents', 35)
+        write('g', 8, 37)
+        wait_idle()
+        hold_executions()
+        remove('g')
+        wait_failing()
+    """,
+    "a sandbox that had ended was taken for one in which nobody can look": """
+        reconfigure('keep', 'full', 600, 0, 1.0, 'hold')
+        mkdir('x.log')
+        wait_idle()
+        sandbox_expires()
+    """,
+    "a change was appended to a record that was damaged while it was in use": """
+        write('build/ ', 8, 18)
+        @16 damage('state', 'drop', 1)
+        fill_folder('many', 25)
+        wait_idle()
+        replace_workspace(0)
+        reload()
+    """,
+    "a link led out of the sandbox through a link of the agent": """
+        settings('mirror', 'auto', 90, 0, 4.0, 'overwrite')
+        symlink_loop('b/-', 'a/c/e/g')
+        fault('upload: 503')
+        @2 mkdir('é/f~')
+        agent_links('b', '../f')
+    """,
+    "a held file was lost by a whole archive in a sandbox that removes what an archive lacks": """
+        wipe_sandboxes()
+        reconfigure('keep', 'full', 0, 0, 4.0, 'hold')
+        write('a/-', 8, 38)
+        agent_writes('a/-', 38)
+    """,
     "the workspace is moved away while the ignore files above it are read": """
         watch_fails()
         @9 move_workspace_away()

@@ -489,6 +489,11 @@ _STORIES_THAT_LOST: dict[str, Callable[[Story], object]] = {
     "it merged with what was on the disk instead of what was sent": lambda story: story.apply_and_sync(
         [_THEIRS, _OURS]
     ),
+    "it tried again and again to write below a file that the agent put in a directory's place": lambda story: (
+        story.sync([("there", "delete", "d/e/f"), ("there", "delete", "d/e"), ("there", "head", "d/e")]),
+        story.sync([("here", "head", "d/e/f")]),
+        story.sync([]),
+    ),
     "it took edits here for what was sent": lambda story: story.apply(
         [_THEIRS, ("here", "head", "a")], None, deletions=False
     ),
