@@ -212,7 +212,8 @@ class Checker:
         if tracked is None or services is None:
             return
         # If something was changed meanwhile, it is not known here what was wanted then.
-        wanted = self.wanted() if tracked.model.made and self.is_unchanged_since_sync else tracked.model.synced
+        is_agents = bool(tracked.model.made or tracked.model.agent)
+        wanted = self.wanted() if is_agents and self.is_unchanged_since_sync else tracked.model.synced
         if not self.is_unchanged_since_sync:
             wanted = {path: entry for path, entry in wanted.items() if path not in tracked.model.agent}
         tracked.model.arrived(wanted, services.remote_changes.kept, looked=self._looks and not self._nobody_looked)
