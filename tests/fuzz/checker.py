@@ -439,9 +439,10 @@ class Checker:
         self._check_saved()
 
     def _leads_through_blocked(self, path: str, entry: Entry) -> bool:
-        others = {each for each in self.blocked() if each != path}
+        if entry[0] != "link":
+            return False
         target = os.path.normpath(os.path.join(os.path.dirname(path), str(entry[1])))
-        return entry[0] == "link" and within(target, others)
+        return within(target, {each for each in self.blocked() if each != path})
 
     def _check_saved(self) -> None:
         """Check that only versions of the agent are saved, where syncd knows what it had put there."""
