@@ -1,0 +1,35 @@
+"""syncd's daemon against the project's emulator; an edit has arrived once it is in the emulated sandbox's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from syncd.emulator import Emulator
+from tests.bench.daemon import SANDBOX, DaemonHome
+from tests.bench.peers.folders import Mirror
+from tests.bench.peers.peer import Ground, Peer
+from tests.bench.peers.processes import started
+from tests.bench.peers.wire import Meter, emulator_counted
+from tests.bench.stopwatch import REPO
+
+
+def _with(archive: str) -> Callable[[Ground], AbstractContextManager[Mirror]]:
+    @contextmanager
+    def running(ground: Ground) -> Iterator[Mirror]:
+        meter = Meter()
+        with emulator_counted(meter), Emulator(ground.home / "cloud") as emulator:
+            target = emulator.create_sandbox(SANDBOX).workspace
+            keys = {"sync.archive": archive, "sync.debounce_seconds": ground.quiet_s}
+            home = DaemonHome(ground.home / "daemon", ground.source, emulator.base_url, emulator.api_key, keys)
+            with started(ground.home, home.environment(), ground.deadline) as processes:
+                processes.start(sys.executable, "-m", "syncd", "run", cwd=REPO)
+                yield Mirror(dataclasses.replace(ground, target=target), processes, meter)
+
+    return running
+
+
+AUTO = Peer("syncd, auto", (), "bytes counted in the emulator, whose own CPU is not", _with("auto"))
+FULL = Peer("syncd, full", (), "the same; the emulator unpacks the whole archive", _with("full"))
