@@ -62,6 +62,9 @@ the uplink takes for the archive; a pipe sends while it packs, so of the rival t
 The trees are files that Python and its installed packages ship, some 14 kB each; see tests/bench/trees.py. They are
 made anew in the temporary folder (2 GB for L), and are in memory when they are read. What is not installed is skipped.
 
+"peers" is a table of its own: the same tree, edits and quiet time for each tool, one after the other, in temporary
+folders and a home of its own. Its times are from the write until the byte is there.
+
 rows:
 {rows}""",
     )
@@ -124,7 +127,8 @@ def main() -> None:
         peer_limit_s=asked.peer_limit,
     )
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that what was started is ended
-    print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}; medians of {sizes.rounds} alternating rounds\n")
+    python = sys.version.split()[0]
+    print(f"{os.cpu_count()} cores, Python {python}; ratios: medians of {sizes.rounds} alternating rounds\n")
     printer = Printer()
     with tempfile.TemporaryDirectory(prefix="syncd-bench-") as scratch:
         fixtures = Fixtures(Path(scratch), sizes)

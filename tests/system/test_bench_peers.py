@@ -41,6 +41,6 @@ def test_without_any_peer_syncd_is_measured_and_the_others_are_named(tmp_path: P
         "tar | curl: inotifywait and tar and curl",
     ]
     measured = [line for line in lines if line.startswith("syncd, ")]
-    assert [line.split("  ")[0] for line in measured] == ["syncd, auto", "syncd, full"], done.stdout
+    assert [line.split("  ")[0] for line in measured] == ["syncd, auto", "syncd, no look", "syncd, full"], done.stdout
     assert "failed" not in done.stdout
     assert list(folders["scratch"].iterdir()) == []

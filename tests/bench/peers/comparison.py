@@ -23,6 +23,7 @@ PEERS = (
     runs.GIT,
     shell_loop.SHELL_LOOP,
     syncd.AUTO,
+    syncd.OVERWRITE,
     syncd.FULL,
 )
 _EDITED = "edited"

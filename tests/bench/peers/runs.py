@@ -17,7 +17,7 @@ class _Restic:
     def __init__(self, ground: Ground, processes: Processes) -> None:
         self._ground = ground
         self._processes = processes
-        self._repository = ("restic", "-q", "-r", str(ground.target), "--insecure-no-password")
+        self._repository = ("restic", "-q", "-r", str(ground.target))
         processes.output(*self._repository, "init")
 
     def arrival(self, victim: str, within_s: float) -> float:
@@ -69,7 +69,8 @@ class _Git:
 
 @contextmanager
 def _restic(ground: Ground) -> Iterator[_Restic]:
-    with started(ground.home, ground.environment(), ground.deadline) as processes:
+    environment = {**ground.environment(), "RESTIC_PASSWORD": "x"}
+    with started(ground.home, environment, ground.deadline) as processes:
         yield _Restic(ground, processes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 from syncd.emulator import Emulator
@@ -16,13 +16,13 @@ from tests.bench.peers.wire import Meter, emulator_counted
 from tests.bench.stopwatch import REPO
 
 
-def _with(archive: str) -> Callable[[Ground], AbstractContextManager[Mirror]]:
+def _with(settings: Mapping[str, object]) -> Callable[[Ground], AbstractContextManager[Mirror]]:
     @contextmanager
     def running(ground: Ground) -> Iterator[Mirror]:
         meter = Meter()
         with emulator_counted(meter), Emulator(ground.home / "cloud") as emulator:
             target = emulator.create_sandbox(SANDBOX).workspace
-            keys = {"sync.archive": archive, "sync.debounce_seconds": ground.quiet_s}
+            keys = {**settings, "sync.debounce_seconds": ground.quiet_s}
             home = DaemonHome(ground.home / "daemon", ground.source, emulator.base_url, emulator.api_key, keys)
             with started(ground.home, home.environment(), ground.deadline) as processes:
                 processes.start(sys.executable, "-m", "syncd", "run", cwd=REPO)
@@ -31,5 +31,11 @@ def _with(archive: str) -> Callable[[Ground], AbstractContextManager[Mirror]]:
     return running
 
 
-AUTO = Peer("syncd, auto", (), "bytes counted in the emulator, whose own CPU is not", _with("auto"))
-FULL = Peer("syncd, full", (), "the same; the emulator unpacks the whole archive", _with("full"))
+AUTO = Peer("syncd, auto", (), "bytes counted in the emulator, whose own CPU is not", _with({"sync.archive": "auto"}))
+FULL = Peer("syncd, full", (), "the same; the emulator unpacks the whole archive", _with({"sync.archive": "full"}))
+OVERWRITE = Peer(
+    "syncd, no look",
+    (),
+    'auto, with agent_changes = "overwrite": like the other tools it overwrites what changed there',
+    _with({"sync.archive": "auto", "sandbox.agent_changes": "overwrite"}),
+)
