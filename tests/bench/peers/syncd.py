@@ -36,6 +36,6 @@ FULL = Peer("syncd, full", (), "the same; the emulator unpacks the whole archive
 OVERWRITE = Peer(
     "syncd, no look",
     (),
-    'auto, with agent_changes = "overwrite": like the other tools it overwrites what changed there',
+    'auto, with agent_changes = "overwrite": it does not look what was changed there',
     _with({"sync.archive": "auto", "sandbox.agent_changes": "overwrite"}),
 )
