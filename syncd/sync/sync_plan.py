@@ -145,7 +145,7 @@ def look_request(
         if path in manifest and path not in items:
             items[path] = LookItem(_distinct((*content.versions_of(path), manifest[path])), LookAction.COMPARE)
     base = content.base or {}
-    if most_counted and len(items) < len(base):
+    if most_counted:
         stays = {*held_here, *kept, *blocked}
         others = [path for path in base if path not in items and not within(path, stays)]
         step = max(1, len(others) // most_counted)
