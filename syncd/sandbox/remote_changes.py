@@ -81,7 +81,7 @@ class RemoteChanges:
         self.agent_changes = agent_changes
         self.saved_versions = saved_versions
         self.looked_at: str | None = None
-        self.released: list[str] = []  # held until the last look, which found that they may be written
+        self.released: list[str] = []  # held until this sync, whose look found that they may be written
         self._target = target
         self._looker = looker
         self._dump_looker = dump_looker
@@ -151,13 +151,14 @@ class RemoteChanges:
             self._held[path] = fingerprint({path: manifest[path]}) if path in manifest else b""
             if path not in before:
                 _log.warning("%r was changed here and in the sandbox: it is held", shown_path(path))
-        self.released = sorted(before - self._held.keys() - self._kept - set(written))
+        # An earlier attempt of the same sync may have released some.
+        self.released = sorted({*self.released, *before} - self._held.keys() - self._kept - set(written))
         saves = self.agent_changes is AgentChanges.SAVE
         self._unsaved = dict(decision.held) if saves else {}
         self._record()
 
     def forget_deleted(self, manifest: Mapping[str, Entry]) -> None:
-        """Forget held and kept paths that do not exist here any more, and what the last look released."""
+        """Forget held and kept paths that do not exist here any more, and what the last sync released."""
         self.released = []
         self._held = {path: mark for path, mark in self._held.items() if path in manifest}
         self._kept = {path for path in self._kept if path in manifest}

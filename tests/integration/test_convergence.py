@@ -247,6 +247,21 @@ LOST_ONCE = {
         write('a/g', 8, 2)
         agent_empties()
     """,
+    "a held path is released by a sync whose initialize is tried twice": """
+        settings('keep', 'full', 7200, 0, 0.05, 'hold')
+        @63 remove('g')
+        write('f', 8, 0)
+        reconfigure('reset', 'auto', 7200, 0, 0.05, 'hold')
+        agent_makes_folder('f', 21)
+        write('a/g', 8, 22)
+        wait_idle()
+        fault('reset: lost')
+        remove('a/g')
+        wait_failing()
+        write('a/g', 8, 22)
+        fault('initialize: cut')
+        wait_idle()
+    """,
 }
 
 
