@@ -54,7 +54,7 @@ class Packed:
     """
 
     archive: Archive = field(default_factory=Archive)
-    manifest: Manifest = field(default_factory=dict)
+    manifest: Manifest = field(default_factory=Manifest)
     warnings: list[SyncWarning] = field(default_factory=list)
     unread: dict[str, tuple[Entry, SyncWarning]] = field(default_factory=dict)
     secret_files: dict[str, tuple[Entry, Secret]] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class Packer:
         self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
         self._remove_unused(chunks, codec)
         self._incomplete = True
-        packed = Packed(manifest=dict(manifest))
+        packed = Packed(manifest=manifest.copy())
         pieces: list[Piece | ChunkWriter] = []
         packed_chunks: list[Chunk] = []
         done_files = done_bytes = 0

@@ -1,6 +1,10 @@
 """The manifest, which lists what a snapshot holds, and the comparison of two manifests.
 
-A manifest is a dict from path to `Entry` in the archive's order. The comparison covers what users regard as a change:
+A manifest maps paths to entries in the archive's order, and is grouped by directory. A copy of one shares all its
+directories, and a change copies only the directory in which it is. So two manifests that differ in a file are copied,
+changed and compared at the cost of that file's directory, and of one look at each other directory.
+
+The comparison covers what users regard as a change:
 kind, permission bits, link target and content. Times are not compared: a touch changes nothing.
 
 Content is compared by digest. Reading every file for its digest at every scan would cost minutes a day, so an entry
@@ -9,11 +13,14 @@ also has the file's *stamp*: the values of `stat` when it was read. While the st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import compress
+from itertools import chain, compress, islice
 from operator import attrgetter, is_not
+from types import MappingProxyType
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -58,7 +65,242 @@ class Entry(Struct, frozen=True, array_like=True, gc=False):
     written_back: bool = False  # True if the stamp was old enough at the read: any later write changes it
 
 
-Manifest = dict[str, Entry]
+class Directory:
+    """The entries in one directory, by path. It is changed only by the manifest that made it, before any other has it.
+
+    `files` counts files and links, `content_bytes` is the sum of their sizes.
+    """
+
+    __slots__ = ("content_bytes", "entries", "files", "is_ordered", "owner")
+
+    def __init__(self, entries: dict[str, Entry], owner: object = None) -> None:
+        """`entries` is not copied."""
+        self.entries = entries
+        self.files = count_files(entries.values())
+        self.content_bytes = content_bytes(entries.values())
+        self.is_ordered = True
+        self.owner = owner
+
+
+class Manifest(MutableMapping[str, Entry]):
+    """Paths with their entries, in the archive's order: by name within a directory, a directory before its content."""
+
+    __slots__ = ("_directories", "_is_shared", "_owner", "content_bytes", "count", "files")
+
+    def __init__(self, entries: Mapping[str, Entry] = MappingProxyType({})) -> None:
+        self._directories: dict[str, Directory] = {}
+        self._is_shared = False  # another manifest has this dict of directories, too
+        self._owner = object()
+        self.count = self.files = self.content_bytes = 0
+        grouped: dict[str, dict[str, Entry]] = {}
+        for path, entry in entries.items():
+            grouped.setdefault(path.rpartition("/")[0], {})[path] = entry
+        for path, found in grouped.items():
+            self.put_directory(path, Directory(found))
+            self._directories[path].is_ordered = False
+
+    def copy(self) -> Manifest:
+        """Return a copy; neither changes with the other."""
+        other = Manifest()
+        other._directories = self._directories
+        other.count, other.files, other.content_bytes = self.count, self.files, self.content_bytes
+        other._is_shared = self._is_shared = True
+        self._owner = object()
+        return other
+
+    def __or__(self, other: Mapping[str, Entry]) -> Manifest:
+        changed = self.copy()
+        changed.update(other)
+        return changed
+
+    def __getitem__(self, path: str) -> Entry:
+        directory = self._directories.get(path.rpartition("/")[0])
+        if directory is None:
+            raise KeyError(path)
+        return directory.entries[path]
+
+    def get(self, path: str, default: Any = None) -> Any:
+        directory = self._directories.get(path.rpartition("/")[0])
+        return default if directory is None else directory.entries.get(path, default)
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, str) and self.get(path) is not None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[str]:
+        return (path for path, _ in self.walk())
+
+    def items(self) -> ItemsView[str, Entry]:
+        return _Items(self)
+
+    def values(self) -> ValuesView[Entry]:
+        return _Values(self)
+
+    def __setitem__(self, path: str, entry: Entry) -> None:
+        directory = self._own(path.rpartition("/")[0])
+        old = directory.entries.get(path)
+        directory.entries[path] = entry
+        if old is None:
+            directory.is_ordered = False
+        self._count(directory, old, entry)
+
+    def __delitem__(self, path: str) -> None:
+        if path not in self:
+            raise KeyError(path)
+        parent = path.rpartition("/")[0]
+        directory = self._own(parent)
+        self._count(directory, directory.entries.pop(path), None)
+        if not directory.entries:
+            del self._directories[parent]
+
+    def directory(self, path: str) -> Directory | None:
+        """Return a directory with its entries, None if there are none; "" is the top."""
+        return self._directories.get(path)
+
+    def put_directory(self, path: str, directory: Directory | None) -> None:
+        """Replace all entries of one directory, but none below them; with None it has none."""
+        self._own_directories()
+        old = self._directories.pop(path, None)
+        if directory is not None and directory.entries:
+            self._directories[path] = directory
+        for each, sign in ((old, -1), (directory, 1)):
+            if each is not None:
+                self.count += sign * len(each.entries)
+                self.files += sign * each.files
+                self.content_bytes += sign * each.content_bytes
+
+    def directories_since(self, before: Manifest) -> list[str]:
+        """Return the directories of which this manifest has other entries than `before`, or which only it has."""
+        mine, theirs = self._directories, before._directories
+        return [] if mine is theirs else list(compress(mine, map(is_not, mine.values(), map(theirs.get, mine))))
+
+    def share(self, other: Manifest) -> None:
+        """Use the directories of another manifest where they hold the same entries."""
+        other = other.copy()  # which changes no directory of it any more
+        for path in self.directories_since(other):
+            theirs = other.directory(path)
+            entries = self._directories[path].entries
+            if theirs is not None and len(theirs.entries) == len(entries) and not _replaced(theirs.entries, entries):
+                self._own_directories()
+                self._directories[path] = theirs
+
+    def spread(self, count: int) -> list[str]:
+        """Return about so many paths, from as many directories as there are."""
+        step = max(1, len(self._directories) // count)
+        each = max(1, count // max(1, len(self._directories)))
+        found: list[str] = []
+        for directory in islice(self._directories.values(), 0, None, step):
+            found += islice(directory.entries, each)
+        return found
+
+    def paths_within(self, paths: Collection[str]) -> list[str]:
+        """Return those of these paths that are there, and all that is below any of them."""
+        found = [path for path in paths if path in self]
+        above = {path for path in paths if path in self._directories}
+        if above:
+            found += chain.from_iterable(
+                directory.entries for path, directory in self._directories.items() if is_within(path, above)
+            )
+        return list(dict.fromkeys(found))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Manifest):
+            return super().__eq__(other)
+        if len(self) != len(other):
+            return False
+        pairs = ((self.directory(path), other.directory(path)) for path in self.directories_since(other))
+        return all(mine and theirs and mine.entries == theirs.entries for mine, theirs in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _own_directories(self) -> None:
+        if self._is_shared:
+            self._directories, self._is_shared = self._directories.copy(), False
+
+    def _own(self, path: str) -> Directory:
+        """Return a directory that may be changed."""
+        self._own_directories()
+        directory = self._directories.get(path)
+        if directory is None:
+            directory = self._directories[path] = Directory({}, self._owner)
+        elif directory.owner is not self._owner:
+            was_ordered = directory.is_ordered
+            directory = self._directories[path] = Directory(directory.entries.copy(), self._owner)
+            directory.is_ordered = was_ordered
+        return directory
+
+    def _count(self, directory: Directory, old: Entry | None, now: Entry | None) -> None:
+        for entry, sign in ((old, -1), (now, 1)):
+            if entry is not None:
+                files = sign * (entry.kind is not Kind.DIRECTORY)
+                directory.files += files
+                directory.content_bytes += sign * entry.size_bytes
+                self.count += sign
+                self.files += files
+                self.content_bytes += sign * entry.size_bytes
+
+    def walk(self) -> Iterator[tuple[str, Entry]]:
+        """Yield each path with its entry, in order."""
+        # A stack, not recursion: a workspace may be nested deeper than Python calls may be.
+        left = dict.fromkeys(self._directories)
+        while left:
+            # One whose own entry is missing comes after all that is below the top.
+            top = "" if "" in left else next(iter(left))
+            del left[top]
+            stack = [iter(self._in_order(top))]
+            while stack:
+                for path, entry in stack[-1]:
+                    yield path, entry
+                    if entry.kind is Kind.DIRECTORY and path in left:
+                        del left[path]
+                        stack.append(iter(self._in_order(path)))
+                        break
+                else:
+                    stack.pop()
+
+    def _in_order(self, path: str) -> ItemsView[str, Entry]:
+        directory = self._directories[path]
+        if not directory.is_ordered:
+            # The same entries: whoever has this directory, too, is not disturbed.
+            entries = directory.entries
+            directory.entries = {path: entries[path] for path in in_order(entries)}
+            directory.is_ordered = True
+        return directory.entries.items()
+
+
+class _Items(ItemsView[str, Entry]):
+    _mapping: Manifest
+
+    def __iter__(self) -> Iterator[tuple[str, Entry]]:
+        return self._mapping.walk()
+
+
+class _Values(ValuesView[Entry]):
+    _mapping: Manifest
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for _, entry in self._mapping.walk())
+
+
+def is_within(path: str, paths: Collection[str]) -> bool:
+    """True if the path is one of these, or below one."""
+    while path and paths:
+        if path in paths:
+            return True
+        path = path.rpartition("/")[0]
+    return False
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """Sort names by their bytes; for ASCII names that is the order of their characters."""
+    return sorted(names, key=None if "".join(names).isascii() else os.fsencode)
+
+
+def in_archive_order(paths: Iterable[str]) -> list[str]:
+    """Sort paths as a manifest has them: a directory comes right before its content."""
+    return sorted(paths, key=lambda path: os.fsencode(path).split(b"/"))
 
 
 @dataclass(frozen=True)
@@ -80,13 +322,25 @@ class Difference:
 
 
 def replaced_entries(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list[str]:
-    """Return the paths whose entry is another object than before, or new; all others are equal.
+    """Return the paths whose entry is another object than before, or new; all others are equal."""
+    if isinstance(before, Manifest) and isinstance(now, Manifest):
+        found = []
+        for path in now.directories_since(before):
+            old, new = before.directory(path), now.directory(path)
+            found += _replaced(old.entries if old else {}, new.entries if new else {})
+        many = len(found) > len(now) // 8
+        return list(compress(now, map(set(found).__contains__, now))) if many else in_archive_order(found)
+    return _replaced(before, now)
 
-    A save leaves 50,000 entries unchanged, so this dominates a snapshot's cost: it runs no Python code for an entry.
-    """
-    same_paths = len(before) == len(now) and list(before) == list(now)
-    previous = before.values() if same_paths else map(before.get, now)
-    return list(compress(now, map(is_not, now.values(), previous)))
+
+def _replaced(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list[str]:
+    """A plain comparison; it runs no Python code for an entry."""
+    return list(compress(now, map(is_not, now.values(), map(before.get, now))))
+
+
+def removed_paths(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list[str]:
+    """Return the paths of `before` that are not there now, in order."""
+    return [path for path in replaced_entries(now, before) if path not in now]
 
 
 def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Difference:
@@ -106,19 +360,20 @@ def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Differe
             elif old.digest != entry.digest:
                 found.changed.append(path)
     if len(before) + len(found.added) != len(now):
-        found.removed.extend(path for path in before if path not in now)
+        found.removed.extend(removed_paths(before, now))
     return found
 
 
-def carry_over_digests(known: Mapping[str, Entry], scanned: Mapping[str, Entry]) -> Manifest:
-    """Return the scanned manifest with the known digests of files whose stamp and size are unchanged."""
+def carry_over_digests(known: Mapping[str, Entry], scanned: dict[str, Entry]) -> dict[str, Entry]:
+    """Return the scanned entries with the known digests of files whose stamp and size are unchanged."""
     settled = dict(scanned)
     for path in replaced_entries(known, scanned):
         entry = scanned[path]
         if entry.kind is Kind.FILE and not entry.digest:
             old = known.get(path)
             if old is not None and old.digest and old.stamp == entry.stamp and old.size_bytes == entry.size_bytes:
-                settled[path] = replace(entry, digest=old.digest, written_back=old.written_back)
+                entry = replace(entry, digest=old.digest, written_back=old.written_back)
+                settled[path] = old if old == entry else entry
     return settled
 
 
@@ -138,7 +393,7 @@ def not_written_back(manifest: Mapping[str, Entry]) -> list[str]:
     return [path for path, entry in manifest.items() if entry.digest and entry.stamp and not entry.written_back]
 
 
-def forget_stamps(manifest: Manifest, paths: Iterable[str]) -> None:
+def forget_stamps(manifest: MutableMapping[str, Entry], paths: Iterable[str]) -> None:
     """Remove the stamps of these paths, so that their contents are read again."""
     for path in paths:
         entry = manifest.get(path)

@@ -28,10 +28,10 @@ from syncd.scan.exclusions import (
 )
 from syncd.scan.inode import directory_entry, file_entry, is_unchanged, mtime_s
 from syncd.scan.limits import too_long
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.manifest import Entry, Kind, Manifest, in_order
 from syncd.scan.rules_check import rules_unchanged
 from syncd.scan.symlinks import has_inner_dotdot, leads_out, stays_inside
-from syncd.scan.tree_cache import DirRecord, TreeCache, in_order
+from syncd.scan.tree_cache import DirRecord, TreeCache
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import GitRules, read_git_rules, read_ignore_files
 from syncd.selection.selection import Decision, OuterRules, Scope, Selection
@@ -55,7 +55,7 @@ class Scan:
     """The result of a scan. `unread` paths exist but could not be read; `left_out` counts excluded paths by source."""
 
     identity: FileIdentity = field(default_factory=FileIdentity)  # of the workspace's own directory
-    manifest: Manifest = field(default_factory=dict)
+    manifest: Manifest = field(default_factory=Manifest)
     warnings: list[SyncWarning] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
     left_out: dict[str, int] = field(default_factory=dict)
@@ -108,6 +108,10 @@ class Scanner:
         """Store the digests of these paths until the files change."""
         for path, entry in manifest.items():
             self._tree.set_entry(path, entry)
+
+    def adopt(self, known: Manifest) -> None:
+        """Store what is known of these paths until the files change."""
+        self._tree.adopt(known)
 
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path is not in the last scan although it exists, or if the rules exclude it."""
@@ -287,7 +291,8 @@ class Scanner:
                 try:
                     below = self._list(safe_open.open_directory(name, current.descriptor), path, outer, known)
                 except OSError as failure:
-                    del current.record.entries[path]
+                    entries = current.record.entries  # a manifest may have them, too
+                    current.record.entries = {each: entries[each] for each in entries if each != path}
                     current.record.directories.remove(path)
                     _record_failure(current.record, path, failure)
                     self._tree.put(current.path, current.record)

@@ -1,18 +1,19 @@
 """Keeps the results of a scan for each directory, so that the next scan lists only directories with changes.
 
-A `TreeCache` holds one `DirRecord` for each directory, by path. The manifest is built from them, and is kept while
-directories are listed again with the same names. Dropping a directory drops everything below it.
+A `TreeCache` holds one `DirRecord` for each directory, by path, and shares its entries with the manifest. Dropping a
+directory drops everything below it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from syncd.core.file_identity import FileIdentity
 from syncd.core.warning import SyncWarning
-from syncd.scan.manifest import Entry, Kind, Manifest, forget_stamps
+from syncd.scan.manifest import Directory, Entry, Manifest
 from syncd.selection.selection import Rule, Scope
 
 
@@ -60,7 +61,7 @@ class TreeCache:
     def __init__(self) -> None:
         self._records: dict[str, DirRecord] = {}
         self._issues: dict[str, DirIssues] = {}
-        self._manifest: Manifest | None = None
+        self._manifest = Manifest()
         self.left_out: dict[Rule, int] = {}  # of all directories; numbers may be 0
 
     def get(self, path: str) -> DirRecord | None:
@@ -78,20 +79,16 @@ class TreeCache:
             self._issues[path] = record.issues
         else:
             self._issues.pop(path, None)
-        if self._manifest is not None:
-            if old is None or old is record or list(old.entries) != list(record.entries):
-                self._manifest = None
-            else:
-                self._manifest.update(record.entries)
+        self._manifest.put_directory(path, Directory(record.entries))
 
     def drop(self, path: str) -> None:
         """Remove a directory and everything below it."""
-        self._manifest = None
         dropped = [path]
         while dropped:
             path = dropped.pop()
             record = self._records.pop(path, None)
             self._issues.pop(path, None)
+            self._manifest.put_directory(path, None)
             self._count(record, -1)
             if record is not None:
                 dropped += record.directories
@@ -103,45 +100,46 @@ class TreeCache:
 
     def set_entry(self, path: str, entry: Entry) -> None:
         """Replace the entry of a path, if the path is still in the cache."""
-        record = self._records.get(path.rpartition("/")[0])
+        folder = path.rpartition("/")[0]
+        record = self._records.get(folder)
         if record is not None and path in record.entries:
-            record.entries[path] = entry
-            if self._manifest is not None:
-                self._manifest[path] = entry
+            self._manifest[path] = entry
+            self._take_entries(folder, record)
+
+    def adopt(self, known: Manifest) -> None:
+        """Replace the entries of the paths that are still in the cache.
+
+        Whole directories are taken over, so that the next manifest and this one share them.
+        """
+        known = known.copy()  # which changes no directory of it any more
+        for path in known.directories_since(self._manifest):
+            theirs, record = known.directory(path), self._records.get(path)
+            if theirs is None or record is None:
+                continue
+            if theirs.entries.keys() == record.entries.keys():
+                self._manifest.put_directory(path, theirs)
+                self._take_entries(path, record)
+            else:
+                for each, entry in theirs.entries.items():
+                    if record.entries.get(each) is not entry:
+                        self.set_entry(each, entry)
 
     def forget_stamps(self, paths: Collection[str]) -> None:
         """Remove the stamps of these paths, if they are in the cache."""
         for path in paths:
             record = self._records.get(path.rpartition("/")[0])
-            if record is not None:
-                forget_stamps(record.entries, (path,))
-        if self._manifest is not None:
-            forget_stamps(self._manifest, paths)
+            if record is not None and path in record.entries:
+                self.set_entry(path, replace(record.entries[path], stamp=None, written_back=False))
+
+    def _take_entries(self, folder: str, record: DirRecord) -> None:
+        """Have the record and the manifest share their entries."""
+        directory = self._manifest.directory(folder)
+        if directory is not None:
+            record.entries = directory.entries
 
     def manifest(self) -> Manifest:
-        """Return all entries in the archive's order: by name within a directory, a directory before its content."""
-        if self._manifest is None:
-            self._manifest = self._build()
-        return dict(self._manifest)
-
-    def _build(self) -> Manifest:
-        manifest: Manifest = {}
-        # A stack, not recursion: a workspace may be nested deeper than Python calls may be.
-        stack = [iter(self._records[""].entries.items())]
-        while stack:
-            for path, entry in stack[-1]:
-                manifest[path] = entry
-                if entry.kind is Kind.DIRECTORY:
-                    below = self._records.get(path)
-                    if below is None:
-                        continue
-                    if below.directories:
-                        stack.append(iter(below.entries.items()))
-                        break
-                    manifest.update(below.entries)
-            else:
-                stack.pop()
-        return manifest
+        """Return all entries."""
+        return self._manifest.copy()
 
     def issues(self) -> Iterable[DirIssues]:
         """Return the details of all directories that have any."""
@@ -160,8 +158,3 @@ class TreeCache:
         shared = [(path, file) for issues in self._issues.values() for path, file in issues.shared.items()]
         files = {file for path, file in shared if path in paths}
         return {*paths, *(path for path, file in shared if file in files)}
-
-
-def in_order(names: Collection[str]) -> list[str]:
-    """Sort names by their bytes; for ASCII names that is the order of their characters."""
-    return sorted(names, key=None if "".join(names).isascii() else os.fsencode)

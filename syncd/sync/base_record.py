@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -18,7 +19,7 @@ from syncd.core.change_log import ChangeLog
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
-from syncd.scan.manifest import Entry, Kind, Manifest, Stamp, replaced_entries
+from syncd.scan.manifest import Entry, Kind, Manifest, Stamp, removed_paths, replaced_entries
 
 # So many bytes of changes never cause a whole record.
 _LEAST_CHANGES_BYTES = 256 << 10
@@ -87,7 +88,7 @@ class BaseRecord:
                 for path in change.removed:
                     manifest.pop(os.fsdecode(path), None)
                 manifest.update((os.fsdecode(row.path), entry_of(row)) for row in change.rows)
-        base = Base(record.target, manifest, record.searched)
+        base = Base(record.target, Manifest(manifest), record.searched)
         self._note(base)
         return base, None
 
@@ -129,19 +130,16 @@ def _stat(path: str) -> _Stat:
 
 
 def _change(before: Manifest, now: Manifest) -> _BaseChange:
-    paths = replaced_entries(before, now)
-    removed: list[bytes] = []
-    if len(before) + sum(path not in before for path in paths) != len(now):
-        removed = [os.fsencode(path) for path in before if path not in now]
-    return _BaseChange([row_of(path, now[path]) for path in paths], removed)
+    rows = [row_of(path, now[path]) for path in replaced_entries(before, now)]
+    return _BaseChange(rows, [os.fsencode(path) for path in removed_paths(before, now)])
 
 
-def manifest_of(record: ManifestRecord) -> Manifest:
-    """Return the manifest of a record."""
+def manifest_of(record: ManifestRecord) -> dict[str, Entry]:
+    """Return the entries of a record."""
     return {os.fsdecode(row.path): entry_of(row) for row in record.rows}
 
 
-def rows_of(manifest: Manifest) -> list[StateRow]:
+def rows_of(manifest: Mapping[str, Entry]) -> list[StateRow]:
     """Return the rows of a manifest."""
     return [row_of(path, entry) for path, entry in manifest.items()]
 

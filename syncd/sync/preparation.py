@@ -7,6 +7,7 @@ fresh as it can be. A path that must stay as it is there ends the attempt: the a
 from __future__ import annotations
 
 import logging
+from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -140,7 +141,7 @@ class Preparation:
         if not self.is_whole and any(self._is_directory_here(path) for path in decision.saved):
             raise ContentLost  # with a directory went all that was in it
         suspects = self._remove(result, decision, request, wanted)
-        here = {**self.manifest, **self.held_here}
+        here = ChainMap(dict(self.held_here), self.manifest)
         looked_at = [path for path, item in request.items.items() if item.action is not LookAction.EXISTS]
         kept = self.remote_changes.kept
         self.remote_changes.note(decision, looked_at, self.written, here)
@@ -153,7 +154,7 @@ class Preparation:
         return suspects
 
     def _decide(self, differing: Mapping[str, RemoteEntry]) -> SyncDecision:
-        here = {**self.manifest, **self.held_here}
+        here = ChainMap(dict(self.held_here), self.manifest)
         written = {path: self.manifest[path] for path in self.written}
         changed_in = self.content.changed_in({**written, **self.held_here})
         as_base = [

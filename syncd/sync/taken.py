@@ -78,7 +78,7 @@ TakenRows = list[_TakenRow]
 
 def with_taken(base: Manifest, taken: list[TakenPath]) -> Manifest:
     """Return the base after these paths were taken."""
-    found = dict(base)
+    found = base.copy()
     for each in taken:
         if not is_as(found, each.path, each.before):
             continue
