@@ -6,7 +6,7 @@ then fails, whatever else the archive holds. So such a path, with all below it, 
 
 from __future__ import annotations
 
-import os
+import posixpath
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 
@@ -80,7 +80,7 @@ def links_through(manifest: Mapping[str, Entry], links: Collection[str]) -> list
     """
 
     def target(path: str, entry: Entry) -> str:
-        return os.path.normpath(os.path.join(os.path.dirname(path), entry.target))
+        return posixpath.normpath(posixpath.join(posixpath.dirname(path), entry.target))
 
     symlinks = {path: entry for path, entry in manifest.items() if entry.kind is Kind.SYMLINK} if links else {}
     return [path for path, entry in symlinks.items() if path not in links and is_within(target(path, entry), links)]

@@ -33,6 +33,7 @@ _log = logging.getLogger("syncd.look")
 _REAL = SystemClock()
 # Three seconds in all; a longer wait is the retry loop's, during which the daemon handles other events.
 _SETTLING_POLLS, _FIRST_SETTLING_S = 6, 0.1
+_GLANCE_POLLS = 2
 # More removals that may still run are not left behind unasked.
 _MOST_PENDING = 4
 _LARGEST_REPORT = 256 << 20
@@ -89,8 +90,8 @@ class Looker:
         record what is about to be removed there.
         """
         to_remove = removals(request.items)
-        if to_remove and len(self._pending_removals.notes) >= _MOST_PENDING:
-            self._settle(self._pending_removals.notes, check)
+        if to_remove:
+            self._forget_ended(check)
         purpose = _REMOVAL if to_remove else _LOOK
         ends_s = 0.0 if self._ahead_s is None else _REAL.boottime_s() + self._ahead_s + remove_within_s
         encoded_request = encoded(request, remove_within_s, _to_remote, ends_s)
@@ -192,10 +193,12 @@ class Looker:
                 "make it writable; a sync follows by itself",
             ) from None
 
-    def _settle(self, notes: Collection[PendingRemoval], check: Callable[[], None]) -> None:
+    def _settle(
+        self, notes: Collection[PendingRemoval], check: Callable[[], None], polls: int = _SETTLING_POLLS
+    ) -> None:
         for pending in notes:
             try:
-                self._wait_for(pending, check)
+                self._wait_for(pending, check, polls)
             except StepFailed as failure:
                 if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
                     raise
@@ -203,14 +206,23 @@ class Looker:
                 _log.warning("cannot check if the removal %s has ended: %s", pending.name, failure)
             self._forget(pending.name)
 
-    def _wait_for(self, pending: PendingRemoval, check: Callable[[], None]) -> None:
+    def _forget_ended(self, check: Callable[[], None]) -> None:
+        """Forget the looks that have ended, mostly those of a process that died. Raises `StepFailed`, `Stop`."""
+        for pending in list(self._pending_removals.notes):
+            try:
+                self._settle([pending], check, _GLANCE_POLLS)
+            except StepFailed:
+                if len(self._pending_removals.notes) >= _MOST_PENDING:
+                    raise
+
+    def _wait_for(self, pending: PendingRemoval, check: Callable[[], None], polls: int) -> None:
         """Wait until a look that removes has ended. Raises `StepFailed`, `Stop`.
 
         A request to start one that the API does not know may still reach it. The API starts the archive of that name,
         so an empty program replaces it: then it may start at any time.
         """
         wait_s, replaced = _FIRST_SETTLING_S, False
-        for _ in range(_SETTLING_POLLS):
+        for _ in range(polls):
             stage = self._job_runner.stage(pending.name, _REMOVAL)
             if stage is JobStage.ENDED or (stage is JobStage.UNKNOWN and replaced):
                 return

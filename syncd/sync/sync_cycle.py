@@ -527,7 +527,7 @@ class SyncCycle:
         if new in self._possibly_applied:
             return
         self._possibly_applied = (*self._possibly_applied, new)[-MOST_UNANSWERED:]
-        if new and (services.deletion_sync.removes or services.remote_changes.looks):
+        if new:
             with contextlib.suppress(OSError):  # a later process then takes it for someone else's
                 self.sync_state.record_possibly_applied(services.target, self._possibly_applied)
 

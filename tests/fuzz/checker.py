@@ -404,7 +404,11 @@ class Checker:
         everything, remote = self.wanted(), tree(tracked.sandbox.workspace)
         wanted = self._unblocked(everything)
         for path in self.blocked():
-            if path in everything and tracked.model.is_free_for(path, everything[path], remote):
+            if (
+                path in everything
+                and not self._leads_through_blocked(path, everything[path])
+                and tracked.model.is_free_for(path, everything[path], remote)
+            ):
                 self.lose(f"{path!r} is reported as blocked, and only syncd has its place")
         self.lost += tracked.model.missing(self._without_held(wanted), remote)
         self.lost += tracked.model.lost_agent_files(remote)
@@ -432,6 +436,12 @@ class Checker:
             unwritten = [path for path in tracked.model.unwritten(wanted, remote) if not is_within(path, held)]
             self.lost += [f"{path!r} was changed on both sides, and is not written" for path in unwritten]
         self._check_saved()
+
+    def _leads_through_blocked(self, path: str, entry: Entry) -> bool:
+        if entry[0] != "link":
+            return False
+        target = os.path.normpath(os.path.join(os.path.dirname(path), str(entry[1])))
+        return within(target, {each for each in self.blocked() if each != path})
 
     def _check_saved(self) -> None:
         """Check that only versions of the agent are saved, where syncd knows what it had put there."""

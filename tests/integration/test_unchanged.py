@@ -218,13 +218,16 @@ def test_the_log_names_what_changed(rig: Rig, caplog: pytest.LogCaptureFixture) 
 def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
     """It gives a warning, and costs an upload after a restart; the sync itself is done."""
     (record,) = rig.folder.glob("state/syncd/*/initialized")
-    obstructing = record.with_name("initialized-changes")
-    obstructing.mkdir()
+    obstructing = [record.with_name("initialized-changes"), record.with_name("initialized.new")]
+    for path in obstructing:
+        path.unlink(missing_ok=True)
+        path.mkdir()
     rig.write("a.txt", "new")
     assert rig.sync()[0].word == "initialized"
     assert [warning.key for warning in rig.cycle.warnings] == ["state:write"]
     assert rig.sync()[0].word == "unchanged"
-    obstructing.rmdir()
+    for path in obstructing:
+        path.rmdir()
     rig.write("a.txt", "newer")
     rig.sync()
     assert rig.cycle.warnings == []
