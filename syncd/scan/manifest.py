@@ -91,6 +91,8 @@ def replaced_entries(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> l
 
 def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Difference:
     """Compare two manifests; the second one has only the digests that `carry_over_digests` found."""
+    if not before:
+        return Difference(added=list(now))
     found = Difference()
     for path in replaced_entries(before, now):
         old, entry = before.get(path), now[path]
@@ -113,7 +115,7 @@ def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Differe
 def carry_over_digests(known: Mapping[str, Entry], scanned: Mapping[str, Entry]) -> Manifest:
     """Return the scanned manifest with the known digests of files whose stamp and size are unchanged."""
     settled = dict(scanned)
-    for path in replaced_entries(known, scanned):
+    for path in replaced_entries(known, scanned) if known else ():
         entry = scanned[path]
         if entry.kind is Kind.FILE and not entry.digest:
             old = known.get(path)
