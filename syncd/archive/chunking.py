@@ -31,7 +31,7 @@ class Chunk:
         self.content_bytes = content_bytes(entries)
         self.files = count_files(entries)
         # True if the chunk ends by its last path's hash, whatever follows; other chunks depend on what follows.
-        self._closed = _ends_chunk(paths[-1], _weight(entries[-1]))
+        self._closed = _ends_chunk(paths[-1], _BLOCK + entries[-1].size_bytes)
         self._key: tuple[str, str | None] | None = None
 
     def is_unchanged(self, paths: Sequence[str], entries: Sequence[Entry], start: int) -> bool:
@@ -66,17 +66,13 @@ def _end(paths: Sequence[str], entries: Sequence[Entry], start: int) -> int:
     """The index after the last path of the chunk that starts at `start`."""
     chunk_bytes = 0
     for at in range(start, len(paths)):
-        weight = _weight(entries[at])
+        weight = _BLOCK + entries[at].size_bytes
         if at > start and (weight >= TARGET_BYTES or chunk_bytes + weight > LARGEST_BYTES):
             return at
         if _ends_chunk(paths[at], weight):
             return at + 1
         chunk_bytes += weight
     return len(paths)
-
-
-def _weight(entry: Entry) -> int:
-    return _BLOCK + entry.size_bytes
 
 
 def _ends_chunk(path: str, weight: int) -> bool:
@@ -92,6 +88,7 @@ def chunk_key(paths: Sequence[str], entries: Sequence[Entry], form: str) -> str 
     for path, entry in zip(paths, entries, strict=True):
         if entry.kind is Kind.FILE and not entry.digest:
             return None
-        header = f"{entry.kind}{entry.mode:o} {entry.mtime_s} {entry.size_bytes} {entry.target}"
-        components.append(f"{path}\0{header}\0{entry.digest.hex()}")
+        components.append(
+            f"{path}\0{entry.kind}{entry.mode:o} {entry.mtime_s} {entry.size_bytes} {entry.target}\0{entry.digest.hex()}"
+        )
     return hashlib.sha256("\0\n".join(components).encode("utf-8", "surrogateescape")).hexdigest()

@@ -345,6 +345,8 @@ def removed_paths(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list
 
 def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Difference:
     """Compare two manifests; the second one has only the digests that `carry_over_digests` found."""
+    if not before:
+        return Difference(added=list(now))
     found = Difference()
     for path in replaced_entries(before, now):
         old, entry = before.get(path), now[path]
@@ -367,7 +369,7 @@ def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Differe
 def carry_over_digests(known: Mapping[str, Entry], scanned: dict[str, Entry]) -> dict[str, Entry]:
     """Return the scanned entries with the known digests of files whose stamp and size are unchanged."""
     settled = dict(scanned)
-    for path in replaced_entries(known, scanned):
+    for path in replaced_entries(known, scanned) if known else ():
         entry = scanned[path]
         if entry.kind is Kind.FILE and not entry.digest:
             old = known.get(path)
