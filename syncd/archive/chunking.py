@@ -88,7 +88,6 @@ def chunk_key(paths: Sequence[str], entries: Sequence[Entry], form: str) -> str 
     for path, entry in zip(paths, entries, strict=True):
         if entry.kind is Kind.FILE and not entry.digest:
             return None
-        components.append(
-            f"{path}\0{entry.kind}{entry.mode:o} {entry.mtime_s} {entry.size_bytes} {entry.target}\0{entry.digest.hex()}"
-        )
+        header = f"{entry.kind}{entry.mode:o} {entry.mtime_s} {entry.size_bytes} {entry.target}"
+        components.append(f"{path}\0{header}\0{entry.digest.hex()}")
     return hashlib.sha256("\0\n".join(components).encode("utf-8", "surrogateescape")).hexdigest()

@@ -83,7 +83,10 @@ class Directory:
 
 
 class Manifest(MutableMapping[str, Entry]):
-    """Paths with their entries, in the archive's order: by name within a directory, a directory before its content."""
+    """Paths with their entries, in the archive's order: by name within a directory, a directory before its content.
+
+    A path's directory is expected to have an entry of its own, as a scan finds it.
+    """
 
     __slots__ = ("_directories", "_is_shared", "_owner", "content_bytes", "count", "files")
 

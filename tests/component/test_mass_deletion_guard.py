@@ -19,7 +19,7 @@ ANOTHER = FileIdentity(1, 2, b"another")
 
 
 def files(prefix: str, count: int) -> Manifest:
-    return {f"{prefix}{number}": Entry(Kind.FILE, 0o644, 1, 5) for number in range(count)}
+    return Manifest({f"{prefix}{number}": Entry(Kind.FILE, 0o644, 1, 5) for number in range(count)})
 
 
 BEFORE = files("before", 100)

@@ -441,7 +441,7 @@ class Checker:
         if entry[0] != "link":
             return False
         target = os.path.normpath(os.path.join(os.path.dirname(path), str(entry[1])))
-        return within(target, {each for each in self.blocked() if each != path})
+        return is_within(target, {each for each in self.blocked() if each != path})
 
     def _check_saved(self) -> None:
         """Check that only versions of the agent are saved, where syncd knows what it had put there."""

@@ -72,7 +72,7 @@ def test_kinds_changed(held: list[Manifest], leftovers: dict[str, list[Entry]], 
 
 def test_parts() -> None:
     """A blocked path includes all below it, and no path that only begins alike."""
-    manifest = {"a": FOLDER, "a/b": FILE, "ab": FILE, "c": FILE}
+    manifest = Manifest({"a": FOLDER, "a/b": FILE, "ab": FILE, "c": FILE})
     aside = entries_within(manifest, {"a"})
     assert list(aside) == ["a", "a/b"]
     assert list(without(manifest, aside)) == ["ab", "c"]

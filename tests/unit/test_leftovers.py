@@ -25,7 +25,7 @@ FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
         (RemovalOutcomes(removed={"d/l"}, changed={"a"}, failed={"d"}), set(), ["a", "d"], 1),
         (RemovalOutcomes(), {"a"}, ["a", "d", "d/l"], 1),
         (RemovalOutcomes(), {"d"}, ["a", "d", "d/l"], 1),
-        (RemovalOutcomes(failed={"stay"}), set(), ["stay", "a", "d", "d/l"], 2),
+        (RemovalOutcomes(failed={"stay"}), set(), ["a", "d", "d/l", "stay"], 2),
         (
             RemovalOutcomes(changed={"stay"}),
             set(),

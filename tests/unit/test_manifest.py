@@ -12,6 +12,7 @@ from syncd.scan.manifest import (
     Difference,
     Entry,
     Kind,
+    Manifest,
     Stamp,
     arrived_digest,
     as_read,
@@ -179,7 +180,7 @@ def test_files_without_digest() -> None:
 def test_the_limit() -> None:
     """A snapshot over the limit is refused with its size, the key and the largest paths first."""
     sizes = {"small": 1, "a\nb": 3 << 20, "c": 2 << 20, "d": 4 << 20, "e": 5 << 20}
-    manifest = {path: replace(FILE, size_bytes=size) for path, size in sizes.items()} | {"dir": FOLDER}
+    manifest = Manifest({path: replace(FILE, size_bytes=size) for path, size in sizes.items()} | {"dir": FOLDER})
     assert over_limit(manifest, 13) == (
         "the snapshot holds 14.0 MiB, more than sync.max_snapshot_mib = 13; "
         r"the largest: 'e' (5.0 MiB), 'd' (4.0 MiB), 'a\nb' (3.0 MiB)"
@@ -189,6 +190,6 @@ def test_the_limit() -> None:
 
 def test_exactly_the_limit_fits() -> None:
     """A snapshot of exactly the limit is allowed."""
-    assert over_limit({"a": replace(FILE, size_bytes=1 << 20)}, 1) is None
-    assert over_limit({"a": replace(FILE, size_bytes=(1 << 20) + 1)}, 1) is not None
+    assert over_limit(Manifest({"a": replace(FILE, size_bytes=1 << 20)}), 1) is None
+    assert over_limit(Manifest({"a": replace(FILE, size_bytes=(1 << 20) + 1)}), 1) is not None
     assert mib(1536 << 20) == "1,536.0 MiB"
