@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,9 +24,10 @@ from tests.bench import (
     watching,
 )
 from tests.bench.fixtures import TREES, Fixtures, Sizes
-from tests.bench.table import Row, Skipped, print_head, print_rows
+from tests.bench.peers import comparison
+from tests.bench.table import Line, Printer, Row, Skipped
 
-Rows = Callable[[Fixtures], Iterator[Row | Skipped]]
+Rows = Callable[[Fixtures], Iterator[Row | Skipped] | Iterator[Line]]
 
 ROWS: dict[str, Rows] = {
     "packing": packing.rows,
@@ -40,6 +42,7 @@ ROWS: dict[str, Rows] = {
     "upload": upload.rows,
     "line": slow_line.rows,
     "series": series.rows,
+    "peers": comparison.rows,
 }
 
 
@@ -58,6 +61,9 @@ the uplink takes for the archive; a pipe sends while it packs, so of the rival t
 
 The trees are files that Python and its installed packages ship, some 14 kB each; see tests/bench/trees.py. They are
 made anew in the temporary folder (2 GB for L), and are in memory when they are read. What is not installed is skipped.
+
+"peers" is a table of its own: the same tree, edits and quiet time for each tool, one after the other, in temporary
+folders and a home of its own. Its times are from the write until the byte is there.
 
 rows:
 {rows}""",
@@ -78,7 +84,22 @@ rows:
     parser.add_argument("--upload", type=int, default=256, metavar="MIB", help="size of the upload (256)")
     parser.add_argument("--uplink", type=float, default=20.0, metavar="MBIT", help="the slow uplink's speed (20)")
     parser.add_argument(
-        "--series", type=int, nargs="+", default=[1_000, 10_000, 100_000], metavar="FILES", help="sizes of the series"
+        "--series",
+        type=int,
+        nargs="+",
+        default=[1_000, 10_000, 100_000],
+        metavar="FILES",
+        help="sizes of the series (1000 10000 100000); 1000000 needs 5 GB of disk",
+    )
+    parser.add_argument(
+        "--peer-files", type=int, nargs="+", default=[5_000], metavar="FILES", help="sizes of the peers' trees (5000)"
+    )
+    parser.add_argument("--peer-edits", type=int, default=10, help="edits that are timed of each peer (10)")
+    parser.add_argument(
+        "--peer-quiet", type=float, default=1.0, metavar="SECONDS", help="quiet time of each peer that has one (1)"
+    )
+    parser.add_argument(
+        "--peer-limit", type=float, default=600.0, metavar="SECONDS", help="a peer that takes longer has failed (600)"
     )
     arguments = parser.parse_args()
     for name in arguments.rows:
@@ -100,14 +121,20 @@ def main() -> None:
         upload_mib=asked.upload,
         series=tuple(asked.series),
         uplink_mbit=asked.uplink,
+        peer_files=tuple(asked.peer_files),
+        peer_edits=asked.peer_edits,
+        peer_quiet_s=asked.peer_quiet,
+        peer_limit_s=asked.peer_limit,
     )
-    print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}; medians of {sizes.rounds} alternating rounds\n")
-    print_head()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that what was started is ended
+    python = sys.version.split()[0]
+    print(f"{os.cpu_count()} cores, Python {python}; ratios: medians of {sizes.rounds} alternating rounds\n")
+    printer = Printer()
     with tempfile.TemporaryDirectory(prefix="syncd-bench-") as scratch:
         fixtures = Fixtures(Path(scratch), sizes)
         for name in asked.rows or ROWS:
             try:
-                print_rows(ROWS[name](fixtures))
+                printer.print(ROWS[name](fixtures))
             except Exception as failure:  # one measure that fails must not cost the figures of the others
                 print(f"{name} failed: {failure!r}", flush=True)
 

@@ -28,6 +28,10 @@ class Sizes:
     upload_mib: int
     series: tuple[int, ...]
     uplink_mbit: float
+    peer_files: tuple[int, ...]
+    peer_edits: int
+    peer_quiet_s: float
+    peer_limit_s: float
 
 
 @dataclass

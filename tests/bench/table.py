@@ -55,6 +55,13 @@ class Skipped:
     why: str
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line of a table with other columns, printed as it is."""
+
+    text: str
+
+
 def compared(
     measure: str,
     rival: str,
@@ -78,18 +85,28 @@ def alone(measure: str, ours: Sequence[float], *, unit: Callable[[float], str] =
 _FORM = "{:<46} {:<34} {:>10} {:>10} {:>8} {:>9} {:>6}"
 
 
-def print_head() -> None:
-    print(_FORM.format("measure", "rival", "ours", "rival's", "ratio", "goal", "noise").rstrip())
-    print(_FORM.format(*("-" * width for width in (46, 34, 10, 10, 8, 9, 6))), flush=True)
+class Printer:
+    """Prints each row as soon as it is measured; the head comes before the first row with its columns."""
+
+    def __init__(self) -> None:
+        self._headed = False
+
+    def print(self, rows: Iterable[Row | Skipped | Line]) -> None:
+        for row in rows:
+            if isinstance(row, Line):
+                self._headed = False
+                print(row.text, flush=True)
+                continue
+            if not self._headed:
+                self._headed = True
+                print(_FORM.format("measure", "rival", "ours", "rival's", "ratio", "goal", "noise").rstrip())
+                print(_FORM.format(*("-" * width for width in (46, 34, 10, 10, 8, 9, 6))), flush=True)
+            print(_text(row), flush=True)
 
 
-def print_rows(rows: Iterable[Row | Skipped]) -> None:
-    """Print each row as soon as it is measured."""
-    for row in rows:
-        if isinstance(row, Skipped):
-            print(f"{row.measure:<46} skipped: {row.why}", flush=True)
-            continue
-        ratio = "" if row.ratio is None else f"{row.ratio:.{0 if row.ratio >= 100 else 1 if row.ratio >= 10 else 2}f}x"
-        noise = "" if row.noise is None else f"{row.noise:.2f}"
-        cells = (row.measure, row.rival, row.ours, row.theirs, ratio, row.goal, noise)
-        print(_FORM.format(*cells).rstrip(), flush=True)
+def _text(row: Row | Skipped) -> str:
+    if isinstance(row, Skipped):
+        return f"{row.measure:<46} skipped: {row.why}"
+    ratio = "" if row.ratio is None else f"{row.ratio:.{0 if row.ratio >= 100 else 1 if row.ratio >= 10 else 2}f}x"
+    noise = "" if row.noise is None else f"{row.noise:.2f}"
+    return _FORM.format(row.measure, row.rival, row.ours, row.theirs, ratio, row.goal, noise).rstrip()
