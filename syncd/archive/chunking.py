@@ -11,7 +11,7 @@ import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 
-from syncd.scan.manifest import Entry, Kind, content_bytes, count_files
+from syncd.scan.entry import Entry, Kind, content_bytes, count_files
 
 TARGET_BYTES = 512 << 10
 # A chunk that no hash ends is ended at this size, to bound memory.

@@ -14,14 +14,12 @@ from syncd.archive.secret_files import SecretFiles
 from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
+from syncd.scan.entry import Entry, Kind, Stamp
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.limits import over_limit
 from syncd.scan.manifest import (
     Difference,
-    Entry,
-    Kind,
     Manifest,
-    Stamp,
     carry_over_digests,
     difference,
     forget_stamps,
@@ -109,13 +107,8 @@ class Snapshotter:
         if refusal:
             raise SnapshotTooLarge(refusal, "ignore what is large in .syncdignore, or raise the key")
         self._sent = baseline = baseline or Manifest()
-        manifest = scan.manifest
-        new = {path: manifest[path] for path in replaced_entries(baseline, manifest)}
-        learned = carry_over_digests(baseline, new)
-        if self._known is not baseline:
-            learned = carry_over_digests(self._known, learned)
-        manifest.update(learned)
-        manifest.share(baseline)
+        known = scan.manifest if self._known is baseline else carry_over_digests(self._known, scan.manifest)
+        manifest = carry_over_digests(baseline, known)
         self._known = manifest
         self._scanner.adopt(manifest)
         scanned = ScanResult(manifest, difference(baseline, manifest))

@@ -21,7 +21,8 @@ from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_job
 from syncd.remote.target import Target
 from syncd.sandbox import blocked_paths_in_sandbox
 from syncd.sandbox.blocked_paths_rules import UNKNOWN, entries_within, fingerprint, links_through, warnings
-from syncd.scan.manifest import Entry, Manifest, in_archive_order, is_within
+from syncd.scan.entry import Entry
+from syncd.scan.manifest import Manifest, in_archive_order, is_within
 
 _log = logging.getLogger("syncd.blocked_paths")
 _CHECK = Purpose(ApiStep.INITIALIZE, "the check of the places there")

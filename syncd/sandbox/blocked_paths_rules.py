@@ -13,7 +13,8 @@ from hashlib import sha256
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.sandbox.removal_plan import Versions
-from syncd.scan.manifest import Entry, Kind, Manifest, is_within, replaced_entries
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest, is_within, replaced_entries
 
 UNKNOWN = "?"
 """The kind of what blocks a path could not be determined."""

@@ -16,7 +16,8 @@ from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookResult, RemoteKind
 from syncd.sandbox.removal_plan import Deletions, Versions, paths_to_delete
-from syncd.scan.manifest import Entry, Kind, Manifest, is_within
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest, is_within
 
 _log = logging.getLogger("syncd.deletions")
 

@@ -28,7 +28,8 @@ from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Remo
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why, is_savable
 from syncd.sandbox.three_way import AgentChanges, SyncDecision
-from syncd.scan.manifest import Entry, Manifest
+from syncd.scan.entry import Entry
+from syncd.scan.manifest import Manifest
 
 _log = logging.getLogger("syncd.remote_changes")
 # A look never delays a sync by more than this beside its upload …

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from types import MappingProxyType
 
-from syncd.scan.manifest import Entry, is_within, replaced_entries
+from syncd.scan.entry import Entry
+from syncd.scan.manifest import is_within, replaced_entries
 
 
 class Deletions(Enum):

@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
-from syncd.scan.manifest import Entry, Kind, arrived_digest, is_within
+from syncd.scan.entry import Entry, Kind, arrived_digest
+from syncd.scan.manifest import is_within
 
 
 class AgentChanges(Enum):

@@ -1,7 +1,7 @@
 """Keeps the results of a scan for each directory, so that the next scan lists only directories with changes.
 
-A `TreeCache` holds one `DirRecord` for each directory, by path, and shares its entries with the manifest. Dropping a
-directory drops everything below it.
+A `TreeCache` holds the manifest of all entries, and one `DirRecord` for each directory, by path. Dropping a directory's
+record drops those below it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from msgspec.structs import replace
-
 from syncd.core.file_identity import FileIdentity
 from syncd.core.warning import SyncWarning
-from syncd.scan.manifest import Directory, Entry, Manifest
+from syncd.scan.directory import Entries, differing, read, rebuilt
+from syncd.scan.entry import Entry
+from syncd.scan.manifest import Manifest, forget_stamps
 from syncd.selection.selection import Rule, Scope
 
 
@@ -37,7 +37,6 @@ class DirRecord:
     outer: Scope
     scope: Scope
     rules: Mapping[str, bytes]
-    entries: dict[str, Entry] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
     issues: DirIssues | None = None
     left_out: dict[Rule, int] | None = None  # how many paths each rule excludes
@@ -61,7 +60,7 @@ class TreeCache:
     def __init__(self) -> None:
         self._records: dict[str, DirRecord] = {}
         self._issues: dict[str, DirIssues] = {}
-        self._manifest = Manifest()
+        self.manifest = Manifest()
         self.left_out: dict[Rule, int] = {}  # of all directories; numbers may be 0
 
     def get(self, path: str) -> DirRecord | None:
@@ -79,16 +78,14 @@ class TreeCache:
             self._issues[path] = record.issues
         else:
             self._issues.pop(path, None)
-        self._manifest.put_directory(path, Directory(record.entries))
 
     def drop(self, path: str) -> None:
-        """Remove a directory and everything below it."""
+        """Remove the records of a directory and of all below it."""
         dropped = [path]
         while dropped:
             path = dropped.pop()
             record = self._records.pop(path, None)
             self._issues.pop(path, None)
-            self._manifest.put_directory(path, None)
             self._count(record, -1)
             if record is not None:
                 dropped += record.directories
@@ -100,46 +97,23 @@ class TreeCache:
 
     def set_entry(self, path: str, entry: Entry) -> None:
         """Replace the entry of a path, if the path is still in the cache."""
-        folder = path.rpartition("/")[0]
-        record = self._records.get(folder)
-        if record is not None and path in record.entries:
-            self._manifest[path] = entry
-            self._take_entries(folder, record)
+        if path in self.manifest:
+            self.manifest[path] = entry
 
     def adopt(self, known: Manifest) -> None:
-        """Replace the entries of the paths that are still in the cache.
-
-        Whole directories are taken over, so that the next manifest and this one share them.
-        """
-        known = known.copy()  # which changes no directory of it any more
-        for path in known.directories_since(self._manifest):
-            theirs, record = known.directory(path), self._records.get(path)
-            if theirs is None or record is None:
-                continue
-            if theirs.entries.keys() == record.entries.keys():
-                self._manifest.put_directory(path, theirs)
-                self._take_entries(path, record)
+        """Replace the entries of the paths that are still in the cache; equal directories are those of `known`."""
+        own = {}
+        for path, mine, theirs in differing(self.manifest.top, known.top):
+            if mine.own.count and mine.own != theirs.own:
+                entries = read(theirs.own)
+                own[path] = Entries({name: entries.get(name, entry) for name, entry in read(mine.own).items()})
             else:
-                for each, entry in theirs.entries.items():
-                    if record.entries.get(each) is not entry:
-                        self.set_entry(each, entry)
+                own[path] = mine.own
+        self.manifest = Manifest.of(rebuilt(self.manifest.top, own, like=known.top))
 
     def forget_stamps(self, paths: Collection[str]) -> None:
         """Remove the stamps of these paths, if they are in the cache."""
-        for path in paths:
-            record = self._records.get(path.rpartition("/")[0])
-            if record is not None and path in record.entries:
-                self.set_entry(path, replace(record.entries[path], stamp=None, written_back=False))
-
-    def _take_entries(self, folder: str, record: DirRecord) -> None:
-        """Have the record and the manifest share their entries."""
-        directory = self._manifest.directory(folder)
-        if directory is not None:
-            record.entries = directory.entries
-
-    def manifest(self) -> Manifest:
-        """Return all entries."""
-        return self._manifest.copy()
+        forget_stamps(self.manifest, paths)
 
     def issues(self) -> Iterable[DirIssues]:
         """Return the details of all directories that have any."""

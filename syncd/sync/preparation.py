@@ -20,7 +20,8 @@ from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges, SyncDecision, as_entry, decide, is_as, was_emptied, withheld
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
 from syncd.sync.sync_plan import SAMPLE, SandboxContent, look_request
 
 _log = logging.getLogger("syncd.preparation")

@@ -30,14 +30,8 @@ from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sandbox.removal_plan import Versions, directories_above
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges
-from syncd.scan.manifest import (
-    Difference,
-    Entry,
-    Manifest,
-    arrived_digest,
-    difference,
-    without_digest,
-)
+from syncd.scan.entry import Entry, arrived_digest
+from syncd.scan.manifest import Difference, Manifest, difference, replaced_entries, without_digest
 from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.follow_up import torn_copy
@@ -522,8 +516,7 @@ class SyncCycle:
 
     def _record_possibly_applied(self, services: SandboxServices, written: Mapping[str, Entry]) -> None:
         """Record what is about to be sent: it counts as ours even if no answer comes, in later processes too."""
-        base = self.baseline or Manifest()
-        new = {path: entry for path, entry in written.items() if base.get(path) is not entry}
+        new = {path: written[path] for path in replaced_entries(self.baseline or Manifest(), written)}
         if new in self._possibly_applied:
             return
         self._possibly_applied = (*self._possibly_applied, new)[-MOST_UNANSWERED:]

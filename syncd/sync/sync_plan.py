@@ -9,7 +9,8 @@ from types import MappingProxyType
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.removal_plan import Versions, directories_above
 from syncd.sandbox.three_way import AgentChanges
-from syncd.scan.manifest import Difference, Entry, Kind, Manifest, arrived_digest, is_within
+from syncd.scan.entry import Entry, Kind, arrived_digest
+from syncd.scan.manifest import Difference, Manifest, is_within
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
 SAMPLE = 200

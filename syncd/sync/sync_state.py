@@ -20,7 +20,8 @@ from msgspec.structs import replace
 from syncd.core.durable_file import MarkerFile, StateFile, Versioned, flush_folder
 from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
-from syncd.scan.manifest import Entry, Manifest
+from syncd.scan.entry import Entry
+from syncd.scan.manifest import Manifest
 from syncd.sync.base_record import Base, BaseRecord, ManifestRecord, entry_of, rows_of
 
 

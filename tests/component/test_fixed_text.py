@@ -14,8 +14,9 @@ from syncd.core.text import one_line, shown_path
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import held_warning
 from syncd.scan import exclusions
+from syncd.scan.entry import Entry, Kind
 from syncd.scan.limits import over_limit
-from syncd.scan.manifest import Difference, Entry, Kind, Manifest
+from syncd.scan.manifest import Difference, Manifest
 from syncd.selection.secret_scanner import Secret, secret_warning
 from syncd.watch import inotify_limits
 

@@ -17,8 +17,9 @@ from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.extract import ArchiveRefused, Bounds
 from syncd.remote.sandbox_lifetime import MOST_ACQUIRED, SPAN_S
 from syncd.sandbox.saved_versions import SavedVersions
+from syncd.scan.entry import Kind
 from syncd.scan.exclusions import OUTSIDE
-from syncd.scan.manifest import Kind, Manifest, is_within
+from syncd.scan.manifest import Manifest, is_within
 from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings

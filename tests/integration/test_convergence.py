@@ -27,7 +27,8 @@ from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Deletions
 from syncd.scan import manifest
-from syncd.scan.manifest import Kind, Manifest, as_read
+from syncd.scan.entry import Kind, as_read
+from syncd.scan.manifest import Manifest
 from syncd.scan.tree_cache import TreeCache
 from syncd.sync import preparation, sync_cycle
 from syncd.sync.sandbox_services import SandboxServices
@@ -367,7 +368,7 @@ def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:
                 content = place.read_bytes()
                 right_size = structs.replace(entry, size_bytes=len(content))
                 on_disk[path] = as_read(right_size, hashlib.sha256(content).digest(), 0)
-        real(self, services, on_disk, follow_up)
+        real(self, services, Manifest(on_disk), follow_up)
 
     patch.setattr(SyncCycle, "_record", record)
 

@@ -6,7 +6,7 @@ from typing import cast
 
 from syncd.sandbox.look_request import ABSENT, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.scan.manifest import Entry, Kind
+from syncd.scan.entry import Entry, Kind
 from syncd.sync.agent_work import find_agent_work
 from syncd.sync.sync_plan import SandboxContent
 

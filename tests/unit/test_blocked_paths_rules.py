@@ -13,7 +13,8 @@ from syncd.sandbox.blocked_paths_rules import (
     warnings,
     without,
 )
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"d")
 OTHER_FILE = Entry(Kind.FILE, 0o644, 2, 6, digest=b"e")

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from syncd.cli.status.screen import DaemonEnding, StatusContext, screen
 from syncd.cli.status.text import plain
 from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers, RemovalOutcomes, leftovers_after, union
-from syncd.scan.manifest import Entry, Kind
+from syncd.scan.entry import Entry, Kind
 from syncd.sync.status_document import SandboxName, State, Status
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"1")

@@ -8,18 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from syncd.scan.manifest import (
-    Directory,
-    Entry,
-    Kind,
-    Manifest,
-    content_bytes,
-    count_files,
-    difference,
-    is_within,
-    removed_paths,
-    replaced_entries,
-)
+from syncd.scan.directory import EMPTY, Entries, differing
+from syncd.scan.entry import Entry, Kind, content_bytes, count_files
+from syncd.scan.manifest import Manifest, carry_over_digests, difference, is_within, removed_paths, replaced_entries
 
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
 # "a-" sorts between "a" and "a/": as plain texts its content would part a directory from its own.
@@ -49,9 +40,9 @@ def assert_is(manifest: Manifest, tree: dict[str, Entry]) -> None:
     assert (manifest.files, manifest.content_bytes) == (count_files(tree.values()), content_bytes(tree.values()))
     assert sorted(manifest) == sorted(tree)
     assert list(manifest.items()) == list(zip(manifest, manifest.values(), strict=True))
-    assert all(path in manifest and manifest.get(path) is entry for path, entry in tree.items())
+    assert all(path in manifest and manifest.get(path) == entry for path, entry in tree.items())
     parents = {path.rpartition("/")[0] for path in tree}
-    assert sum(len(found.entries) for path in parents if (found := manifest.directory(path))) == len(tree)
+    assert sum(len(manifest.entries_in(path)) for path in parents) == len(tree)
 
 
 def apply(target: Manifest | dict[str, Entry], changes: list[tuple[str, Entry | None]]) -> None:
@@ -116,27 +107,53 @@ def test_paths_within(tree: dict[str, Entry], paths: set[str]) -> None:
 
 @given(TREES, CHANGES)
 def test_equal_directories_are_shared(tree: dict[str, Entry], changes: list[tuple[str, Entry | None]]) -> None:
-    """After `share` only directories with another entry are not the other manifest's, and nothing else changed."""
+    """What is equal is the same object afterwards, and only directories in which something differs are others."""
     before, now = Manifest(tree), Manifest(tree)
     apply(now, changes)
     apply(now, [(path, tree.get(path)) for path, _ in changes])
-    now.share(before)
-    assert_is(now, tree)
-    assert now.directories_since(before) == []
-    now["new"] = FOLDER
-    assert now.directories_since(before) == [""]
+    shared = carry_over_digests(before, now)
+    assert_is(shared, tree)
+    assert shared.top is before.top
+    shared["new"] = FOLDER
+    assert [path for path, _, _ in differing(before.top, shared.top)] == [""]
     assert_is(before, tree)
 
 
 @given(TREES, TREES)
 def test_a_directory_is_replaced(tree: dict[str, Entry], other: dict[str, Entry]) -> None:
-    """All its entries are, with the counts, and none below it."""
+    """All below it is, and nothing else."""
     manifest = Manifest(tree)
-    found = {path: entry for path, entry in other.items() if path.rpartition("/")[0] == "a"}
-    manifest.put_directory("a", Directory(found))
-    assert_is(manifest, {path: entry for path, entry in tree.items() if path.rpartition("/")[0] != "a"} | found)
-    manifest.put_directory("a", None)
-    assert_is(manifest, {path: entry for path, entry in tree.items() if path.rpartition("/")[0] != "a"})
+    outside = {path: entry for path, entry in tree.items() if not path.startswith("a/")}
+    assert_is(manifest.with_directory("a", Manifest(other).top), outside | {f"a/{path}": other[path] for path in other})
+    assert_is(manifest.with_directory("a", EMPTY), outside)
+    assert_is(manifest.with_directory("", Manifest(other).top), other)
+    assert_is(manifest, tree)
+
+
+@given(TREES)
+def test_a_stored_directory(tree: dict[str, Entry]) -> None:
+    """A directory's entries are the same after they were written and read."""
+    own = Manifest(tree).top.own
+    stored = Entries.stored(own.texts, own.encoded)
+    assert stored == own
+    assert stored.decoded() == own.decoded()
+    assert (stored.count, stored.files, stored.content_bytes) == (own.count, own.files, own.content_bytes)
+
+
+def test_targets_are_any_bytes() -> None:
+    """The targets of links need not be UTF-8, and each link keeps its own."""
+    tree = {name: Entry(Kind.SYMLINK, 0o777, 1, target=f"to {name} \udcff") for name in ("a", "c")} | {"b": FOLDER}
+    assert dict(Manifest(tree)) == dict(sorted(tree.items()))
+
+
+def test_a_deep_tree() -> None:
+    """A tree may be deeper than Python's calls."""
+    deep = "/".join("d" * 1500)
+    paths = [deep[: 2 * depth + 1] for depth in range(1500)]
+    manifest = Manifest(dict.fromkeys(paths, FOLDER))
+    changed = manifest | {deep: replace(FOLDER, mode=0o700)}
+    assert list(manifest) == paths
+    assert replaced_entries(manifest, changed) == [deep]
 
 
 def test_a_sample_is_spread() -> None:
@@ -147,14 +164,5 @@ def test_a_sample_is_spread() -> None:
     assert {path[:2] for path in found} == {path[:2] for path in tree}
     few = Manifest(tree).spread(10)
     assert len(few) == 10
-    assert few[-1] > "30"
+    assert max(few) > "30"
     assert Manifest().spread(10) == []
-
-
-def test_an_equal_entry_is_not_a_new_one() -> None:
-    """A copy is not changed by an entry that is replaced in place: only objects of its own are."""
-    manifest = Manifest({"a/b": FOLDER})
-    copy = manifest.copy()
-    manifest["a/b"] = replace(FOLDER, mode=0o700)
-    assert copy["a/b"] is FOLDER
-    assert replaced_entries(copy, manifest) == ["a/b"]

@@ -6,7 +6,8 @@ import pytest
 
 from syncd.sandbox.look_request import LookAction
 from syncd.sandbox.three_way import AgentChanges
-from syncd.scan.manifest import Difference, Entry, Kind, Manifest
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Difference, Manifest
 from syncd.sync.sync_plan import SandboxContent, least_of, look_request, partial_paths
 
 
