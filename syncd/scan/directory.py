@@ -6,7 +6,6 @@ entries are kept encoded, as some 90 bytes each: as objects they would take 600,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from itertools import chain
@@ -41,7 +40,7 @@ class Entries:
         links = [(at, entry) for at, entry in enumerate(values) if entry.target]
         for at, entry in links:
             values[at] = replace(entry, target="")
-        self.texts = os.fsencode("\0".join(chain(names, (entry.target for _, entry in links))))
+        self.texts = as_bytes("\0".join(chain(names, (entry.target for _, entry in links))))
         self.encoded = _encode(values)
 
     @classmethod
@@ -63,14 +62,14 @@ class Entries:
 
     def names(self) -> list[str]:
         """Return the names, in order."""
-        return os.fsdecode(self.texts).split("\0")[: self.count]
+        return _as_text(self.texts).split("\0")[: self.count]
 
     def decoded(self) -> dict[str, Entry]:
         """Return the entries by name."""
         if not self.count:
             return {}
         entries = _decode(self.encoded)
-        texts = os.fsdecode(self.texts).split("\0")
+        texts = _as_text(self.texts).split("\0")
         if len(texts) > len(entries):
             targets = iter(texts[len(entries) :])
             for at, entry in enumerate(entries):
@@ -215,7 +214,16 @@ def _same(made: Directory, other: Directory) -> Directory:
 
 def in_order(names: Collection[str]) -> list[str]:
     """Sort names by their bytes; for ASCII names that is the order of their characters."""
-    return sorted(names, key=None if "".join(names).isascii() else os.fsencode)
+    return sorted(names, key=None if "".join(names).isascii() else as_bytes)
+
+
+def as_bytes(text: str) -> bytes:
+    """Return a name or a path as the kernel has it."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _as_text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def _below(path: str, name: str) -> str:

@@ -10,7 +10,6 @@ kind, permission bits, link target and content. Times are not compared: a touch 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,7 +18,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from syncd.scan.directory import EMPTY, Directory, Entries, differing, read, rebuilt
+from syncd.scan.directory import EMPTY, Directory, Entries, as_bytes, differing, read, rebuilt
 from syncd.scan.entry import Entry, Kind
 
 
@@ -174,7 +173,7 @@ def is_within(path: str, paths: Collection[str]) -> bool:
 
 def in_archive_order(paths: Iterable[str]) -> list[str]:
     """Sort paths as a manifest has them: a directory comes right before its content."""
-    return sorted(paths, key=lambda path: os.fsencode(path).split(b"/"))
+    return sorted(paths, key=lambda path: as_bytes(path).split(b"/"))
 
 
 @dataclass(frozen=True)

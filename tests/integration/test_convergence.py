@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+import syncd.scan.entry
 from syncd.archive.snapshotter import Snapshotter
 from syncd.remote.remote_job import RemoteJob
 from syncd.remote.target import Target
@@ -26,7 +27,6 @@ from syncd.sandbox.partial_archives import PartialArchives, _Proof
 from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Deletions
-from syncd.scan import manifest
 from syncd.scan.entry import Kind, as_read
 from syncd.scan.manifest import Manifest
 from syncd.scan.tree_cache import TreeCache
@@ -263,7 +263,7 @@ def test_a_file_ignored_before_it_is_written_is_not_uploaded(
 
 
 def _trust_young_stamps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(manifest, "YOUNG_NS", -(10**20))
+    patch.setattr(syncd.scan.entry, "YOUNG_NS", -(10**20))
     # A close event would have the file read again, whatever its stamp says.
     patch.setattr(Snapshotter, "forget_stamps", lambda self, baseline, paths: None)
 
