@@ -153,7 +153,7 @@ def look_request(
         if path in manifest and path not in items:
             items[path] = LookItem(_distinct((*content.versions_of(path), manifest[path])), LookAction.COMPARE)
     base = content.base
-    if most_counted and base is not None and len(items) < len(base):
+    if most_counted and base is not None:
         stays = {*held_here, *kept, *blocked}
         others = [path for path in base.spread(most_counted) if path not in items and not is_within(path, stays)]
         items.update((path, LookItem((base[path],), LookAction.EXISTS)) for path in others)

@@ -447,7 +447,10 @@ class Checker:
     def _check_saved(self) -> None:
         """Check that only versions of the agent are saved, where syncd knows what it had put there."""
         treatments = {values[5] for values in self.settings.history}
-        if self.state_damaged or len(self.sandboxes) > 1 or "overwrite" in treatments:
+        # After a 404 the sandbox counts as gone, with all that is known of it.
+        log = self.emulator.request_log.entries()
+        was_gone = any(entry.status == 404 and entry.sandbox == self.sandbox_id for entry in log)
+        if self.state_damaged or was_gone or len(self.sandboxes) > 1 or "overwrite" in treatments:
             return
         made = {(path, by_digest(entry)) for path, entry in self.sandboxes[self.sandbox_id].model.made}
         for path, entry in self._saved.all():

@@ -80,7 +80,9 @@ class SimulatedJobRunner(JobRunner):
         try:
             super().start(job)
         except StepFailed as failure:
-            if failure.action is not FailureAction.REFUSED:
+            live = self._simulation.checker.live
+            arrived = live is not None and live.sandbox.execution(job.name) is not None
+            if failure.action is not FailureAction.REFUSED and not arrived:
                 self._simulation.unanswered_jobs.append(job.name)
             raise
 

@@ -242,6 +242,12 @@ LOST_ONCE = {
         @9 move_workspace_away()
         wait_idle()
     """,
+    "the agent empties a sandbox that holds no more than what is written": """
+        write('d/f', 8, 1)
+        wait_idle()
+        write('a/g', 8, 2)
+        agent_empties()
+    """,
 }
 
 

@@ -136,4 +136,14 @@ def test_a_look_at_little_counts_a_sample() -> None:
 
     assert look(["00007"]).count(LookAction.EXISTS) == 199  # of 200 that one is looked at anyway
     assert LookAction.EXISTS not in look(list(base))
+    few = SandboxContent(Manifest({"a": _known(b"d"), "b": _known(b"d")}))
+    request = look_request(
+        few,
+        {**base, "c": _known(b"d"), "d": _known(b"d")},
+        ["c", "d"],
+        {},
+        held_here={},
+        agent_changes=AgentChanges.SAVE,
+    )
+    assert {path for path, item in request.items.items() if item.action is LookAction.EXISTS} == {"a", "b"}
     assert look_request(SandboxContent(), {}, (), {}, held_here={}, agent_changes=AgentChanges.SAVE).items == {}
