@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from syncd.scan.entry import Entry, Kind, Stamp
 
 _SECOND_NS = 1_000_000_000
-_ARCHIVED_BITS = 0o1777
 
 
 def file_entry(status: os.stat_result) -> Entry:
     """Return the entry of a regular file, without a digest."""
-    mtime_ns = status.st_mtime_ns
-    stamp = Stamp(mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
-    return Entry(Kind.FILE, status.st_mode & _ARCHIVED_BITS, mtime_ns // _SECOND_NS, status.st_size, "", stamp)
+    return Entry(Kind.FILE, permissions(status.st_mode), mtime_s(status), status.st_size, stamp=stamp_of(status))
 
 
 def directory_entry(status: os.stat_result) -> Entry:
@@ -34,7 +32,7 @@ def matches_status(entry: Entry, status: os.stat_result) -> bool:
     return (
         entry.stamp == stamp_of(status)
         and entry.size_bytes == status.st_size
-        and entry.mode == status.st_mode & _ARCHIVED_BITS
+        and entry.mode == permissions(status.st_mode)
     )
 
 
@@ -50,4 +48,4 @@ def mtime_s(status: os.stat_result) -> int:
 
 def permissions(mode: int) -> int:
     """Return the mode for an archive: permission and sticky bits, without the set-id bits."""
-    return mode & _ARCHIVED_BITS
+    return stat.S_IMODE(mode) & 0o1777
