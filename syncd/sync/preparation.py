@@ -163,7 +163,7 @@ class Preparation:
             for path in differing
             if path in here and self.content.is_as_base(path, here[path]) and path not in changed_in
         ]
-        deleted = self.paths_to_delete.keys() - here.keys()
+        deleted = {path for path in self.paths_to_delete if path not in here}
         return decide(differing, as_base, deleted, self.agent_changes)
 
     def _is_directory_here(self, path: str) -> bool:
