@@ -84,6 +84,7 @@ class _Task:
         written = deflated(self.block.filled(), self._codec)
         if self._before is not None and self._before.future is not None:
             self._before.future.result()  # it began earlier, so this thread does not wait for itself
+        self._before = None  # which knows the one before it: a large file has thousands
         self.chunk_writer.writer.add(*written)
         return self.chunk_writer.writer.finish(self._end.key) if self._end else None
 

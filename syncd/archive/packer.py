@@ -149,6 +149,7 @@ class Packer:
         if self._incomplete:
             self._remove_unused(split(manifest, self._chunks), codec)
             self._incomplete = False
+        self._chunks = []  # they hold each entry, and the next packing of the whole manifest is far off
 
     def _remove_unused(self, chunks: Iterable[Chunk], codec: Codec) -> None:
         """Delete the pieces of interrupted packings: they would accumulate, and a full disk would stay full."""
