@@ -39,7 +39,7 @@ def _arm(trip: StepKiller) -> None:
     flush = os.fsync
 
     def named_flush(descriptor: int) -> None:
-        with trip._lock:  # files are flushed by several threads
+        with trip.lock:  # files are flushed by several threads
             flush(descriptor)
             trip.steps[-1] += " " + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
 
