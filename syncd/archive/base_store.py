@@ -27,7 +27,8 @@ from syncd.archive.chunking import Chunk
 from syncd.archive.codec import FAST_LEVEL
 from syncd.archive.tar_reader import BadArchive, MemberKind, members
 from syncd.core.durable_file import read_file, write_whole
-from syncd.scan.manifest import Kind, Manifest, arrived_digest
+from syncd.scan.entry import Kind, arrived_digest
+from syncd.scan.manifest import Manifest
 
 # Text is merged by lines; no one merges a larger file.
 LARGEST_BYTES = 4 << 20

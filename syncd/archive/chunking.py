@@ -11,7 +11,7 @@ import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 
-from syncd.scan.manifest import Entry, Kind, content_bytes, count_files
+from syncd.scan.entry import Entry, Kind, content_bytes, count_files
 
 TARGET_BYTES = 512 << 10
 # A chunk that no hash ends is ended at this size, to bound memory.
@@ -31,7 +31,7 @@ class Chunk:
         self.content_bytes = content_bytes(entries)
         self.files = count_files(entries)
         # True if the chunk ends by its last path's hash, whatever follows; other chunks depend on what follows.
-        self._closed = _ends_chunk(paths[-1], _weight(entries[-1]))
+        self._closed = _ends_chunk(paths[-1], _BLOCK + entries[-1].size_bytes)
         self._key: tuple[str, str | None] | None = None
 
     def is_unchanged(self, paths: Sequence[str], entries: Sequence[Entry], start: int) -> bool:
@@ -66,17 +66,13 @@ def _end(paths: Sequence[str], entries: Sequence[Entry], start: int) -> int:
     """The index after the last path of the chunk that starts at `start`."""
     chunk_bytes = 0
     for at in range(start, len(paths)):
-        weight = _weight(entries[at])
+        weight = _BLOCK + entries[at].size_bytes
         if at > start and (weight >= TARGET_BYTES or chunk_bytes + weight > LARGEST_BYTES):
             return at
         if _ends_chunk(paths[at], weight):
             return at + 1
         chunk_bytes += weight
     return len(paths)
-
-
-def _weight(entry: Entry) -> int:
-    return _BLOCK + entry.size_bytes
 
 
 def _ends_chunk(path: str, weight: int) -> bool:

@@ -7,7 +7,8 @@ import stat
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
 from syncd.selection import safe_open
 
 _BLOCK = 1 << 18

@@ -28,10 +28,11 @@ from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.archive.deflate import form
 from syncd.core.clock import Clock
 from syncd.core.warning import SyncWarning
+from syncd.scan.entry import Entry, Kind, as_read, as_sent
 from syncd.scan.exclusions import unreadable
 from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, unchanged_since, wall_ns
 from syncd.scan.inode import file_entry, matches_status
-from syncd.scan.manifest import Entry, Kind, Manifest, as_read, as_sent
+from syncd.scan.manifest import Manifest
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import NoSearch, Search, Secret
 
@@ -44,6 +45,10 @@ _REPLACED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, e
 class _FileFailed(Exception):
     """A file could not be read after its header was written; the chunk must be made again without it."""
 
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
 
 @dataclass
 class Packed:
@@ -54,7 +59,7 @@ class Packed:
     """
 
     archive: Archive = field(default_factory=Archive)
-    manifest: Manifest = field(default_factory=dict)
+    manifest: Manifest = field(default_factory=Manifest)
     warnings: list[SyncWarning] = field(default_factory=list)
     unread: dict[str, tuple[Entry, SyncWarning]] = field(default_factory=dict)
     secret_files: dict[str, tuple[Entry, Secret]] = field(default_factory=dict)
@@ -110,7 +115,7 @@ class Packer:
         self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
         self._remove_unused(chunks, codec)
         self._incomplete = True
-        packed = Packed(manifest=dict(manifest))
+        packed = Packed(manifest=manifest.copy())
         pieces: list[Piece | ChunkWriter] = []
         packed_chunks: list[Chunk] = []
         done_files = done_bytes = 0
@@ -144,6 +149,7 @@ class Packer:
         if self._incomplete:
             self._remove_unused(split(manifest, self._chunks), codec)
             self._incomplete = False
+        self._chunks = []  # they hold each entry, and the next packing of the whole manifest is far off
 
     def _remove_unused(self, chunks: Iterable[Chunk], codec: Codec) -> None:
         """Delete the pieces of interrupted packings: they would accumulate, and a full disk would stay full."""
@@ -171,107 +177,131 @@ class Packer:
     ) -> tuple[ChunkWriter, Chunk] | None:
         """The chunk that is being written, and the chunk with only the paths that are in it; None if there are none."""
         followed_up = len(packed.follow_up)
+        left_out: set[str] = set()
         while True:
             chunk_writer = ChunkWriter(compressor, self._store)
             try:
-                self._write(packed, chunk_writer, cursor, chunk)
-            except _FileFailed:
+                entries = self._write(packed, chunk_writer, cursor, chunk, left_out)
+            except _FileFailed as failure:
                 # A part of a chunk cannot be taken back: it is made again, without that file.
                 chunk_writer.discard()
-                vanished = [path for path in packed.follow_up[followed_up:] if path not in packed.manifest]
-                packed.follow_up[followed_up:] = vanished
+                left_out.add(failure.path)
+                packed.follow_up[followed_up:] = [path for path in packed.follow_up[followed_up:] if path in left_out]
                 continue
             except BaseException:
-                chunk_writer.writer.discard()
+                chunk_writer.discard()
                 raise
-            paths = [path for path in chunk.paths if path in packed.manifest]
-            if not paths:
+            for path in left_out:
+                del packed.manifest[path]
+            packed.manifest.update(entries)
+            if not entries:
                 chunk_writer.discard()
                 return None
-            packed_chunk = Chunk(paths, [packed.manifest[path] for path in paths])
+            packed_chunk = Chunk(list(entries), list(entries.values()))
             chunk_writer.end(packed_chunk.key(key_form))
             return chunk_writer, packed_chunk
 
-    def _write(self, packed: Packed, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, chunk: Chunk) -> None:
+    def _write(
+        self,
+        packed: Packed,
+        chunk_writer: ChunkWriter,
+        cursor: safe_open.DirCursor,
+        chunk: Chunk,
+        left_out: set[str],
+    ) -> dict[str, Entry]:
+        """Write the chunk without the paths that are `left_out`, and add to them; return the entries as written."""
+        written = {}
         for path, entry in zip(chunk.paths, chunk.entries, strict=True):
-            if path not in packed.manifest:
+            if path in left_out:
                 continue
-            if entry.kind is Kind.FILE:
-                self._check()
-                self._file(packed, chunk_writer, cursor, path, entry)
-            else:
+            if entry.kind is not Kind.FILE:
                 chunk_writer.write(tar_format.headers(path, entry, 0))
+                written[path] = entry
+                continue
+            self._check()
+            read = self._file(packed, chunk_writer, cursor, path, entry)
+            if read is None:
+                left_out.add(path)
+            else:
+                written[path] = read
+        return written
 
     def _file(
         self, packed: Packed, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, path: str, entry: Entry
-    ) -> None:
+    ) -> Entry | None:
+        """Write a file; return its entry as written, or None if it is left out. Raises `_FileFailed`."""
         try:
             parent, name = cursor.parent_of(path)
             descriptor = os.open(name, safe_open.FILE, dir_fd=parent)
         except OSError as failure:
             if failure.errno in _REPLACED:
-                _follow_up(packed, path)
+                packed.follow_up.append(path)  # it is not what the scan saw
             else:
-                self._leave_out(packed, path, entry, failure)
-            return
+                _leave_out(packed, path, entry, failure)
+            return None
         try:
-            self._opened_file(packed, chunk_writer, path, entry, descriptor)
+            return self._opened_file(packed, chunk_writer, path, entry, descriptor)
         except ReadError as failure:
-            self._leave_out(packed, path, entry, failure.cause)
+            _leave_out(packed, path, entry, failure.cause)
+            return None
         finally:
             os.close(descriptor)
 
-    def _opened_file(self, packed: Packed, chunk_writer: ChunkWriter, path: str, entry: Entry, descriptor: int) -> None:
+    def _opened_file(
+        self, packed: Packed, chunk_writer: ChunkWriter, path: str, entry: Entry, descriptor: int
+    ) -> Entry | None:
         """Read a small file whole, and again while it changes; read any other piece by piece."""
         expected = entry
         for _ in range(_READS):
-            small = expected.size_bytes <= PIECE_BYTES
-            if small and self._read_whole(packed, chunk_writer, path, expected, descriptor):
-                self._room_bytes -= max(0, expected.size_bytes - entry.size_bytes)
-                return
+            if expected.size_bytes <= PIECE_BYTES:
+                read = self._read_whole(chunk_writer, path, expected, descriptor)
+                if read is not None:
+                    self._room_bytes -= max(0, expected.size_bytes - entry.size_bytes)
+                    return _without_secret(packed, path, *read)
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_size - entry.size_bytes > self._room_bytes:
-                _follow_up(packed, path)
-                return
+                packed.follow_up.append(path)
+                return None
             if status.st_size > PIECE_BYTES:
                 break
             expected = file_entry(status)
         self._room_bytes -= max(0, status.st_size - entry.size_bytes)
-        self._read_pieces(packed, chunk_writer, path, descriptor, status)
+        return self._read_pieces(packed, chunk_writer, path, descriptor, status)
 
     def _read_whole(
-        self, packed: Packed, chunk_writer: ChunkWriter, path: str, expected: Entry, descriptor: int
-    ) -> bool:
-        """Read a small file into its place in the chunk. False, and nothing is written, if it is not as expected."""
+        self, chunk_writer: ChunkWriter, path: str, expected: Entry, descriptor: int
+    ) -> tuple[Entry, Secret | None] | None:
+        """Read a small file into its place in the chunk; with a secret it is not written.
+
+        None, and nothing is written, if it is not as expected.
+        """
         size_bytes = expected.size_bytes
         header = tar_format.headers(path, expected, size_bytes)
-        end = len(header) + size_bytes
+        start = len(header)
+        end = start + size_bytes
         padding = tar_format.padding(size_bytes)
         space = chunk_writer.space(end + len(padding))
-        content = space[len(header) : end]
+        content = space[start:end]
         read_at_ns = wall_ns(self._clock)
         try:
             got_bytes = os.preadv(descriptor, [content], 0) if size_bytes else 0
         except OSError as failure:
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ReadError(failure) from failure
-            return False
+            return None
         if got_bytes != size_bytes or not matches_status(expected, os.fstat(descriptor)):
-            return False
+            return None
         entry = as_read(expected, hashlib.sha256(content).digest(), read_at_ns)
         secret = self._search.in_file(path, content)
-        if secret is not None:
-            _exclude_secret(packed, path, entry, secret)
-            return True
-        space[: len(header)] = header
-        space[end:] = padding
-        chunk_writer.advance(len(space))
-        packed.manifest[path] = entry
-        return True
+        if secret is None:
+            space[:start] = header
+            space[end:] = padding
+            chunk_writer.advance(len(space))
+        return entry, secret
 
     def _read_pieces(
         self, packed: Packed, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result
-    ) -> None:
+    ) -> Entry | None:
         """Read as many bytes of a file as its status says, whatever happens to it meanwhile."""
         read_at_ns = wall_ns(self._clock)
         before = file_entry(status)
@@ -279,8 +309,7 @@ class Packer:
         piece = read_at(descriptor, 0, min(PIECE_BYTES, size_bytes))  # a failure shows before the header is written
         secret = self._search.in_file(path, piece) if size_bytes <= PIECE_BYTES else None
         if secret is not None:
-            _exclude_secret(packed, path, as_sent(before, len(piece), hashlib.sha256(piece).digest()), secret)
-            return
+            return _without_secret(packed, path, as_sent(before, len(piece), hashlib.sha256(piece).digest()), secret)
         chunk_writer.write(tar_format.headers(path, before, size_bytes))
         digest = hashlib.sha256()
         whole = True
@@ -292,8 +321,8 @@ class Packer:
                     piece = read_at(descriptor, done, wanted_bytes) if whole else b""
                 except ReadError as failure:
                     # No other sync would repair it, and the sandbox may hold an older version that is whole.
-                    self._leave_out(packed, path, before, failure.cause)
-                    raise _FileFailed from None
+                    _leave_out(packed, path, before, failure.cause)
+                    raise _FileFailed(path) from None
             if len(piece) < wanted_bytes:
                 # Cut shorter meanwhile: zeros fill the length that the header states, and another sync follows.
                 piece, whole = piece + bytes(wanted_bytes - len(piece)), False
@@ -301,25 +330,22 @@ class Packer:
             chunk_writer.write(piece)
         chunk_writer.write(tar_format.padding(size_bytes))
         if whole and unchanged_since(status, descriptor):
-            packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)
-        else:
-            packed.manifest[path] = as_sent(before, size_bytes, digest.digest())
-            packed.follow_up.append(path)
-
-    def _leave_out(self, packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
-        safe_open.raise_if_exhausted(failure)
-        del packed.manifest[path]
-        warning = unreadable(path, failure)
-        packed.warnings.append(warning)
-        packed.unread[path] = entry, warning
+            return as_read(before, digest.digest(), read_at_ns)
+        packed.follow_up.append(path)
+        return as_sent(before, size_bytes, digest.digest())
 
 
-def _follow_up(packed: Packed, path: str) -> None:
-    """Leave the path to another sync: it is not what the scan saw."""
-    del packed.manifest[path]
-    packed.follow_up.append(path)
+def _leave_out(packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
+    """Add the warning about a file that cannot be read. Raises `TryLater` if a resource is used up."""
+    safe_open.raise_if_exhausted(failure)
+    warning = unreadable(path, failure)
+    packed.warnings.append(warning)
+    packed.unread[path] = entry, warning
 
 
-def _exclude_secret(packed: Packed, path: str, entry: Entry, secret: Secret) -> None:
-    del packed.manifest[path]
+def _without_secret(packed: Packed, path: str, entry: Entry, secret: Secret | None) -> Entry | None:
+    """The entry of a file without a secret; one with a secret is recorded, and gives None."""
+    if secret is None:
+        return entry
     packed.secret_files[path] = entry, secret
+    return None

@@ -14,13 +14,12 @@ from syncd.archive.secret_files import SecretFiles
 from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
+from syncd.scan.entry import Entry, Kind, Stamp
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.limits import over_limit
 from syncd.scan.manifest import (
     Difference,
-    Kind,
     Manifest,
-    Stamp,
     carry_over_digests,
     difference,
     forget_stamps,
@@ -78,10 +77,10 @@ class Snapshotter:
         self._part_packer = part_packer  # with a spool of its own: it deletes all chunks but its own
         self._spool_folder = spool_folder
         self._max_mib = max_mib
-        self._known: Manifest = {}
+        self._known = Manifest()
         self._unreadable_files: dict[str, _UnreadableFile] = {}
         self.secret_files = SecretFiles()  # its warnings are not in `warnings`: they depend on the sandbox
-        self._sent: Manifest = {}
+        self._sent = Manifest()
         self._full_scans = 0
         self._by_rules: dict[str, int] = {}
         self.warnings: list[SyncWarning] = []
@@ -102,20 +101,16 @@ class Snapshotter:
         self.secret_files.exclude(scan)
         self.unread = scan.unread
         if sync_mode is SyncMode.CHANGED:
-            self._guard.check(baseline or {}, scan)
+            self._guard.check(baseline or Manifest(), scan)
         self._guard.record_workspace(scan)
         refusal = over_limit(scan.manifest, self._max_mib)
         if refusal:
             raise SnapshotTooLarge(refusal, "ignore what is large in .syncdignore, or raise the key")
-        self._sent = baseline = baseline or {}
-        manifest = scan.manifest
-        new = {path: manifest[path] for path in replaced_entries(baseline, manifest)}
-        learned = carry_over_digests(baseline, new)
-        if self._known is not baseline:
-            learned = carry_over_digests(self._known, learned)
-        manifest |= learned
+        self._sent = baseline = baseline or Manifest()
+        known = scan.manifest if self._known is baseline else carry_over_digests(self._known, scan.manifest)
+        manifest = carry_over_digests(baseline, known)
         self._known = manifest
-        self._scanner.remember({path: learned[path] for path in replaced_entries(new, learned)})
+        self._scanner.adopt(manifest)
         scanned = ScanResult(manifest, difference(baseline, manifest))
         return scanned if scanned.difference.certain else self.resolved(scanned, baseline)
 
@@ -164,7 +159,7 @@ class Snapshotter:
         self._scanner.remember(read)
         return ScanResult(self._known, difference(baseline, self._known))
 
-    def with_digests(self, entries: Manifest) -> Manifest:
+    def with_digests(self, entries: dict[str, Entry]) -> dict[str, Entry]:
         """The entries after those files were read whose contents are not known; what cannot be read stays unknown."""
         unknown = [path for path, entry in entries.items() if entry.kind is Kind.FILE and not entry.digest]
         if not unknown:
@@ -205,7 +200,7 @@ class Snapshotter:
         self.warnings = self.warnings + packed.warnings
         self.secret_files.add(packed.secret_files)
         self._known = packed.manifest  # contents that were read need not be read again by the next scan
-        self._scanner.remember({path: packed.manifest[path] for path in replaced_entries(manifest, packed.manifest)})
+        self._scanner.adopt(packed.manifest)
         return packed
 
     def _pack_all_or_part(
@@ -218,7 +213,7 @@ class Snapshotter:
 
     def _pack_part(self, manifest: Manifest, codec: Codec, only: Collection[str], on_progress: PackProgress) -> Packed:
         self._packer.clean_up(manifest, codec)
-        part = {path: manifest[path] for path in manifest if path in only}
+        part = Manifest({path: manifest[path] for path in only if path in manifest})
         packed = self._part_packer.pack(part, codec, self._max_mib << 20, on_progress)
         whole = manifest | packed.manifest
         for path in part.keys() - packed.manifest.keys():

@@ -10,9 +10,10 @@ machine.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterable
 
-from syncd.scan.manifest import Entry, Kind
+from syncd.scan.entry import Entry, Kind
 
 BLOCK = 512
 # Archives end with two blocks of zeros, filled up to a record of 20 blocks: the unit of tape drives (tar(5)).
@@ -78,8 +79,16 @@ def _block(names: tuple[bytes, bytes], mode_size_mtime: tuple[int, int, int], ki
     front = name.ljust(_NAME, b"\0") + b"%07o\x000000000\x000000000\x00%011o\x00%011o\x00" % mode_size_mtime
     back = _PLAIN_BACK if not target and not prefix else _back(target, prefix)
     # The checksum counts its own field as eight spaces.
-    checksum = sum(front) + 8 * 0x20 + kind[0] + (_PLAIN_SUM if back is _PLAIN_BACK else sum(back))
+    checksum = _sum(front) + 8 * 0x20 + kind[0] + (_PLAIN_SUM if back is _PLAIN_BACK else sum(back))
     return b"%b%06o\0 %b%b" % (front, checksum, kind, back)
+
+
+def _sum(front: bytes) -> int:
+    """The sum of at most 256 bytes, from the low half of their Adler-32: 1 and the sum modulo 65521 (RFC 1950).
+
+    It takes a tenth of the time of `sum`, which makes an object of each byte.
+    """
+    return (zlib.adler32(front) & 0xFFFF) - 1
 
 
 def _back(target: bytes, prefix: bytes) -> bytes:

@@ -36,7 +36,8 @@ from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.scan.manifest import Entry, Kind, Manifest, arrived_digest
+from syncd.scan.entry import Entry, Kind, arrived_digest
+from syncd.scan.manifest import Manifest
 from syncd.scan.path_rules import PathRules
 from syncd.selection.path_patterns import PathPatterns
 from syncd.sync.agent_work import AgentWork, find_agent_work

@@ -87,7 +87,7 @@ def _show(side: AgentSide, named: tuple[str, ...], form: DiffForm) -> int:
 def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, LocalEntry | None]) -> Iterator[GitChange]:
     from syncd.cli.agent_side import file_at, remote_version  # noqa: PLC0415
     from syncd.merge.git_objects import GitChange, GitSymlink  # noqa: PLC0415
-    from syncd.scan.manifest import Kind  # noqa: PLC0415
+    from syncd.scan.entry import Kind  # noqa: PLC0415
 
     for path in paths:
         remote, entry, here = side.work.changed[path], side.work.base_of(path), local[path]

@@ -59,14 +59,15 @@ class StateFile(Generic[Record]):
         except FileNotFoundError:
             return None, None
         except OSError as failure:
-            return None, self._set_aside(f"cannot be read ({failure.strerror})")
-        payload = content.partition(b"\n")[2]
+            return None, self.set_aside(f"cannot be read ({failure.strerror})")
+        head, _, payload = content.partition(b"\n")
+        del content  # a large record is in memory once, not twice
         try:
-            if content == sealed(payload):
+            if head == _seal(payload):
                 return msgspec.msgpack.decode(payload, type=self._shape), None
         except (msgspec.MsgspecError, UnicodeDecodeError):
             pass
-        return None, self._set_aside("was damaged or of another version")
+        return None, self.set_aside("was damaged or of another version")
 
     def identity(self) -> str:
         """The digest of the record on disk, as its first line says it; empty if there is none."""
@@ -82,7 +83,7 @@ class StateFile(Generic[Record]):
         except OSError:
             return 0
 
-    def _set_aside(self, why: str) -> SyncWarning:
+    def set_aside(self, why: str) -> SyncWarning:
         """Rename an unusable record, so that a person can look at it, and return the warning about it."""
         try:
             aside = _move_aside(self.path)
@@ -110,7 +111,11 @@ class StateFile(Generic[Record]):
 
 def sealed(payload: bytes) -> bytes:
     """Return the bytes of a state file with this payload."""
-    return _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+    return _seal(payload) + b"\n" + payload
+
+
+def _seal(payload: bytes) -> bytes:
+    return _MAGIC + hashlib.sha256(payload).hexdigest().encode()
 
 
 class CacheFile(Generic[Record]):

@@ -22,7 +22,7 @@ from syncd.core.errors import Locked
 from syncd.core.workspace_lock import Lock
 from syncd.merge.file_copy import SHARED_ALIGNMENT, SHARED_FROM_BYTES, copy_range
 from syncd.merge.writes import JournalItem, JournalPhase, LocalEntry
-from syncd.scan.manifest import Kind, Stamp
+from syncd.scan.entry import Kind, Stamp
 
 _COST = "what it wrote to the workspace cannot be taken back by `syncd apply --undo`"
 _KEPT = "kept-"

@@ -21,7 +21,7 @@ from enum import Enum
 
 from syncd.merge.writes import LocalEntry
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
-from syncd.scan.manifest import Entry, Kind, arrived_digest
+from syncd.scan.entry import Entry, Kind, arrived_digest
 from syncd.scan.symlinks import leads_out, stays_inside
 
 _EXECUTABLE = 0o100

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from syncd.merge.file_copy import digest_of
 from syncd.merge.writes import OTHER, PERMISSIONS, LocalEntry, by_depth, opened
-from syncd.scan.manifest import Kind, Stamp
+from syncd.scan.entry import Kind, Stamp
 from syncd.selection import safe_open
 
 # The way to a path is gone, or leads through a link or a file.

@@ -50,7 +50,7 @@ from syncd.merge.writes import (
     opened,
     restoration,
 )
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 from syncd.selection import safe_open
 
 _AGAIN = "run `syncd apply --undo` to put back the rest"

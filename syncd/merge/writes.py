@@ -12,7 +12,7 @@ from enum import Enum, StrEnum
 
 from msgspec import Struct
 
-from syncd.scan.manifest import Kind, Stamp
+from syncd.scan.entry import Kind, Stamp
 
 PERMISSIONS = 0o777  # the bits that a plan decides; set-id and sticky bits stay as they are here
 

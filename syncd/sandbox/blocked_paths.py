@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from itertools import islice
 
@@ -21,8 +21,8 @@ from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_job
 from syncd.remote.target import Target
 from syncd.sandbox import blocked_paths_in_sandbox
 from syncd.sandbox.blocked_paths_rules import UNKNOWN, entries_within, fingerprint, links_through, warnings
-from syncd.sandbox.removal_plan import within
-from syncd.scan.manifest import Manifest
+from syncd.scan.entry import Entry
+from syncd.scan.manifest import Manifest, in_archive_order, is_within
 
 _log = logging.getLogger("syncd.blocked_paths")
 _CHECK = Purpose(ApiStep.INITIALIZE, "the check of the places there")
@@ -60,7 +60,7 @@ class BlockedPaths:
         )
         self._found = {os.fsdecode(path): kind for path, kind in self._saved.found}
         self._fingerprint = self._saved.mark  # of what was withheld at the last check
-        self.withheld: Manifest = {}  # their entries in the workspace
+        self.withheld: dict[str, Entry] = {}  # their entries in the workspace
         self.unblocked: list[str] = []  # withheld paths that can be sent now
 
     @property
@@ -78,7 +78,7 @@ class BlockedPaths:
         """True if a withheld path was changed here since the last check there: reason for another."""
         return bool(self.withheld) and fingerprint(self.withheld) != self._fingerprint
 
-    def withhold(self, manifest: Manifest) -> Manifest:
+    def withhold(self, manifest: Manifest) -> dict[str, Entry]:
         """Return the entries of the manifest that are known to be blocked, and withhold them from now on."""
         self.withheld, self.unblocked = entries_within(manifest, self._found), []
         # A path that was deleted here is not blocked any more.
@@ -105,15 +105,18 @@ class BlockedPaths:
             _log.warning("cannot check what blocks %d paths in the sandbox: %s", len(checked), failure)
             found = dict.fromkeys(suspects, UNKNOWN) | self._found
         self._update(found, manifest)
-        self.unblocked = [path for path in self.withheld if not within(path, found)]
+        self.unblocked = [path for path in self.withheld if not is_within(path, found)]
 
     def find(self, manifest: Manifest, only: Collection[str] | None) -> bool:
         """Find blocked paths after a failed initialize of `manifest`, or of `only` these paths of it.
 
         Returns False if the check fails. Raises `PathsBlocked`, `Stop`.
         """
+        checked: Mapping[str, Entry] = manifest
+        if only is not None:
+            checked = {path: manifest[path] for path in in_archive_order(only) if path in manifest}
         try:
-            found = self._blocked_of(manifest if only is None else {p: manifest[p] for p in manifest if p in only})
+            found = self._blocked_of(checked)
         except StepFailed as failure:
             _log.debug("cannot check which paths are blocked in the sandbox: %s", failure)
             return False
@@ -136,7 +139,7 @@ class BlockedPaths:
 
     def _raise_if_blocked(self, manifest: Manifest) -> None:
         found = self._found
-        if any(within(path, found) for path in manifest):
+        if manifest.paths_within(found):
             # The next scan withholds them, which is no reason for another check.
             self._fingerprint = fingerprint(entries_within(manifest, found) | self.withheld)
             raise PathsBlocked
@@ -154,7 +157,7 @@ class BlockedPaths:
             else:
                 self._file.remove()
 
-    def _blocked_of(self, manifest: Manifest) -> dict[str, str]:
+    def _blocked_of(self, manifest: Mapping[str, Entry]) -> dict[str, str]:
         """Return the blocked paths, with the kind of what blocks each. Raises `StepFailed`, `Stop`."""
         job = _job(manifest)
         found = _findings(job, self._job_runner.run(job, self._check, _TIMEOUT_S))
@@ -162,7 +165,7 @@ class BlockedPaths:
         return found | dict.fromkeys(links_through(manifest, links), "t")
 
 
-def _job(manifest: Manifest) -> RemoteJob:
+def _job(manifest: Mapping[str, Entry]) -> RemoteJob:
     checked = dict(islice(manifest.items(), MOST_CHECKED))
     request = {
         # As UTF-8, since the sandbox does not know this machine's encoding of names.

@@ -12,8 +12,9 @@ from hashlib import sha256
 
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.sandbox.removal_plan import Versions, within
-from syncd.scan.manifest import Entry, Kind, Manifest, replaced_entries
+from syncd.sandbox.removal_plan import Versions
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest, is_within, replaced_entries
 
 UNKNOWN = "?"
 """The kind of what blocks a path could not be determined."""
@@ -68,9 +69,9 @@ def blocked_by(unmoved: Versions, wanted: Mapping[str, Entry]) -> set[str]:
     }
 
 
-def entries_within(manifest: Mapping[str, Entry], blocked: Collection[str]) -> Manifest:
+def entries_within(manifest: Manifest, blocked: Collection[str]) -> dict[str, Entry]:
     """Return the entries of these paths and of all below them."""
-    return {path: entry for path, entry in manifest.items() if within(path, blocked)} if blocked else {}
+    return {path: manifest[path] for path in manifest.paths_within(blocked)}
 
 
 def links_through(manifest: Mapping[str, Entry], links: Collection[str]) -> list[str]:
@@ -83,12 +84,15 @@ def links_through(manifest: Mapping[str, Entry], links: Collection[str]) -> list
         return posixpath.normpath(posixpath.join(posixpath.dirname(path), entry.target))
 
     symlinks = {path: entry for path, entry in manifest.items() if entry.kind is Kind.SYMLINK} if links else {}
-    return [path for path, entry in symlinks.items() if path not in links and within(target(path, entry), links)]
+    return [path for path, entry in symlinks.items() if path not in links and is_within(target(path, entry), links)]
 
 
-def without(manifest: Mapping[str, Entry], withheld: Collection[str]) -> Manifest:
+def without(manifest: Manifest, withheld: Iterable[str]) -> Manifest:
     """Return the manifest without the withheld entries."""
-    return {path: entry for path, entry in manifest.items() if path not in withheld}
+    left = manifest.copy()
+    for path in withheld:
+        left.pop(path, None)
+    return left
 
 
 def fingerprint(entries: Mapping[str, Entry]) -> bytes:

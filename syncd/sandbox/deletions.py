@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from syncd.core.text import shown_path
@@ -15,8 +15,9 @@ from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers, RemovalOutcomes, le
 from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookResult, RemoteKind
-from syncd.sandbox.removal_plan import Deletions, Versions, paths_to_delete, within
-from syncd.scan.manifest import Kind, Manifest
+from syncd.sandbox.removal_plan import Deletions, Versions, paths_to_delete
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest, is_within
 
 _log = logging.getLogger("syncd.deletions")
 
@@ -104,7 +105,9 @@ class DeletionSync:
         self._leftovers = replace(self._leftovers, changed=frozenset())
         self._outcomes, self._blocked = RemovalOutcomes(), set()
 
-    def paths_to_delete(self, held: Iterable[Manifest], wanted: Manifest, unread: Collection[str]) -> Versions:
+    def paths_to_delete(
+        self, held: Iterable[Mapping[str, Entry]], wanted: Manifest, unread: Collection[str]
+    ) -> Versions:
         """Return the paths to delete before `wanted` is initialized, earlier leftovers included.
 
         Each of `held` may be there.
@@ -179,7 +182,7 @@ class DeletionSync:
             by[outcome.get(path, "changed")].append(path)
         unmoved = {path: paths_to_delete[path] for path in (*by["kept"], *by["changed"], *by["failed"])}
         self._blocked = blocked_by(unmoved, wanted)
-        removed = frozenset(by["removed"]).union(p for p in by["kept"] if not within(p, self._blocked))
+        removed = frozenset(by["removed"]).union(p for p in by["kept"] if not is_within(p, self._blocked))
         self._outcomes = RemovalOutcomes(removed, frozenset(by["changed"]), frozenset(by["failed"]))
         self._failed = {
             path: SyncWarning(
@@ -197,7 +200,7 @@ class DeletionSync:
     @contextlib.contextmanager
     def recording(
         self,
-        held: Iterable[Manifest],
+        held: Iterable[Mapping[str, Entry]],
         wanted: Manifest,
         unread: Collection[str],
         secret_files: Collection[str] = (),

@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from syncd.sandbox.removal_plan import Versions, within
-from syncd.scan.manifest import Entry, Kind
+from syncd.sandbox.removal_plan import Versions
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import is_within, removed_paths
 
 # Further ones are only counted. The count goes down with a reset or another sandbox alone, since it is not known which
 # of them exist again: it is an upper bound.
@@ -67,10 +68,9 @@ def leftovers_after(
 
     found: Versions = {path: versions for path, versions in before.entries.items() if stays(path)}
     for manifest in held:
-        if not outcomes.failed and manifest.keys() <= wanted.keys():
-            continue  # nothing was deleted, which is nearly always so: a cheap test
-        for path, entry in manifest.items():
-            if stays(path) and entry not in found.get(path, ()):
+        for path in (*removed_paths(manifest, wanted), *outcomes.failed):
+            entry = manifest.get(path)
+            if entry is not None and stays(path) and entry not in found.get(path, ()):
                 found[path] = [*found.get(path, ()), entry]
     if not found and not before.unnamed:
         return NO_LEFTOVERS
@@ -96,4 +96,4 @@ def union(one: Leftovers, other: Leftovers) -> Leftovers:
 
 def _files(entries: Versions, wanted: Mapping[str, Entry], unread: Collection[str]) -> int:
     files = (path for path, versions in entries.items() if versions[-1].kind is not Kind.DIRECTORY)
-    return sum(path not in wanted and not within(path, unread) for path in files)
+    return sum(path not in wanted and not is_within(path, unread) for path in files)

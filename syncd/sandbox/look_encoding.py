@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
-from syncd.scan.manifest import Entry, Kind, arrived_digest
+from syncd.scan.entry import Entry, Kind, arrived_digest
 
 _DIGEST_BYTES = 16
 _EXECUTABLE = 0o100

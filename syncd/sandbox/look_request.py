@@ -8,7 +8,7 @@ from enum import Enum, StrEnum
 
 from msgspec import Struct
 
-from syncd.scan.manifest import Entry
+from syncd.scan.entry import Entry
 
 
 class RemoteKind(StrEnum):

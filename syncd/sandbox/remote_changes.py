@@ -25,11 +25,11 @@ from syncd.sandbox.blocked_paths_rules import fingerprint
 from syncd.sandbox.look import Looker, RunningLook
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry
-from syncd.sandbox.removal_plan import within
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why, is_savable
 from syncd.sandbox.three_way import AgentChanges, SyncDecision
-from syncd.scan.manifest import Entry
+from syncd.scan.entry import Entry
+from syncd.scan.manifest import Manifest
 
 _log = logging.getLogger("syncd.remote_changes")
 # A look never delays a sync by more than this beside its upload …
@@ -123,9 +123,9 @@ class RemoteChanges:
         """The paths that only someone in the sandbox changed, as far as it is known."""
         return frozenset(self._kept)
 
-    def held_here(self, manifest: Mapping[str, Entry]) -> dict[str, Entry]:
+    def held_here(self, manifest: Manifest) -> dict[str, Entry]:
         """Return the entries here of the held paths, and of all that is below them."""
-        return {path: entry for path, entry in manifest.items() if within(path, self._held)} if self._held else {}
+        return {path: manifest[path] for path in manifest.paths_within(self._held)}
 
     def held_changed(self, manifest: Mapping[str, Entry]) -> bool:
         """True if a held path was changed here since the last look: reason for another."""

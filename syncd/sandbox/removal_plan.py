@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from types import MappingProxyType
 
-from syncd.scan.manifest import Entry
+from syncd.scan.entry import Entry
+from syncd.scan.manifest import is_within, replaced_entries
 
 
 class Deletions(Enum):
@@ -42,11 +43,11 @@ def paths_to_delete(
         if deleted:
             found[path] = deleted
     for manifest in held:
-        for path, entry in manifest.items():
-            now = wanted.get(path)
+        for path in replaced_entries(wanted, manifest):
+            now, entry = wanted.get(path), manifest[path]
             if now is None or now.kind is not entry.kind:
                 found.setdefault(path, []).append(entry)
-    paths = sorted((path for path in found if not within(path, unread)), reverse=True)
+    paths = sorted((path for path in found if not is_within(path, unread)), reverse=True)
     return {path: found[path] for path in paths}
 
 
@@ -57,12 +58,3 @@ def directories_above(paths: Iterable[str]) -> set[str]:
         while (path := path.rpartition("/")[0]) and path not in above:
             above.add(path)
     return above
-
-
-def within(path: str, unread: Collection[str]) -> bool:
-    """True if the path is one of these, or below one."""
-    while path and unread:
-        if path in unread:
-            return True
-        path = path.rpartition("/")[0]
-    return False

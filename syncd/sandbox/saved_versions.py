@@ -43,7 +43,7 @@ from syncd.sandbox.saved_versions_rules import (
     too_old,
     version_id,
 )
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 from syncd.selection.safe_open import open_directory, open_file
 
 _RECORD = "record"

@@ -11,7 +11,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 
 LONGEST_AGE = timedelta(days=30)
 MOST_BYTES = 2 << 30

@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
-from syncd.sandbox.removal_plan import within
-from syncd.scan.manifest import Entry, Kind, arrived_digest
+from syncd.scan.entry import Entry, Kind, arrived_digest
+from syncd.scan.manifest import is_within
 
 
 class AgentChanges(Enum):
@@ -99,7 +99,7 @@ def decide(
         elif path in as_base:
             local = LocalState.AS_BASE
         action = action_for(local, remote, agent_changes)
-        if action is PathAction.WRITE and (within(path, kept) or within(path, held)):
+        if action is PathAction.WRITE and (is_within(path, kept) or is_within(path, held)):
             continue  # it is missing only since its directory is not there
         if action is PathAction.KEEP:
             kept[path] = remote
@@ -110,10 +110,10 @@ def decide(
     return SyncDecision(kept, held, saved)
 
 
-def withheld(manifest: Collection[str], decision: SyncDecision) -> frozenset[str]:
-    """Return the paths of the manifest that must not be written: those that stay there, and all below them."""
+def withheld(paths: Collection[str], decision: SyncDecision) -> frozenset[str]:
+    """Return the paths that must not be written: those that stay there, and all below them."""
     stays = {*decision.kept, *decision.held}
-    return frozenset(path for path in manifest if within(path, stays)) if stays else frozenset()
+    return frozenset(path for path in paths if is_within(path, stays)) if stays else frozenset()
 
 
 def is_as(entry: Entry | None, remote: RemoteEntry) -> bool:

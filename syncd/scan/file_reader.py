@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable, Iterable
 
 from syncd.core.clock import Clock
+from syncd.scan.entry import Entry, as_read
 from syncd.scan.inode import file_entry
-from syncd.scan.manifest import Entry, Manifest, as_read
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import LARGEST_BYTES, NoSearch, Search, Secret
 
@@ -94,7 +94,7 @@ class ContentReader:
         finally:
             os.close(descriptor)
 
-    def digests(self, paths: Iterable[str]) -> Manifest:
+    def digests(self, paths: Iterable[str]) -> dict[str, Entry]:
         """Return the entries of these paths with digests, without files that cannot be read, or that changed meanwhile.
 
         Files with a secret are omitted too; the packer finds the secret. Raises `WorkspaceError`.

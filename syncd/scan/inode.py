@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from syncd.scan.manifest import Entry, Kind, Stamp
+from syncd.scan.entry import Entry, Kind, Stamp
 
 _SECOND_NS = 1_000_000_000
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 
-from syncd.scan.manifest import Entry, content_bytes
+from syncd.scan.entry import Entry
+from syncd.scan.manifest import Manifest
 
 _MIB = 1 << 20
 # The kernel accepts no path of 4,096 bytes or more (PATH_MAX in linux/limits.h), and extractors use whole paths: one
@@ -19,9 +20,9 @@ def largest(manifest: Mapping[str, Entry], count: int) -> list[tuple[str, int]]:
     return [(path, size) for size, path in heapq.nlargest(count, sizes)]
 
 
-def over_limit(manifest: Mapping[str, Entry], max_mib: int) -> str | None:
+def over_limit(manifest: Manifest, max_mib: int) -> str | None:
     """Return the reason why the snapshot is refused, or None. The files' sizes count before compression."""
-    total = content_bytes(manifest.values())
+    total = manifest.content_bytes
     if total <= max_mib * _MIB:
         return None
     big = ", ".join(f"{path!r} ({mib(size)})" for path, size in largest(manifest, 3))

@@ -1,64 +1,179 @@
 """The manifest, which lists what a snapshot holds, and the comparison of two manifests.
 
-A manifest is a dict from path to `Entry` in the archive's order. The comparison covers what users regard as a change:
-kind, permission bits, link target and content. Times are not compared: a touch changes nothing.
+A manifest maps paths to entries in the archive's order. It is a tree of directories that never change (`directory`), so
+a copy costs nothing, and two manifests that differ in a file are changed and compared at the cost of that file's
+directory and those above it.
 
-Content is compared by digest. Reading every file for its digest at every scan would cost minutes a day, so an entry
-also has the file's *stamp*: the values of `stat` when it was read. While the stamp is unchanged, so is the content.
+The comparison covers what users regard as a change:
+kind, permission bits, link target and content. Times are not compared: a touch changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from dataclasses import dataclass, field
-from enum import StrEnum
-from itertools import compress
-from operator import attrgetter, is_not
+from itertools import islice
+from types import MappingProxyType
+from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-# A file may be written again within its timestamps' granularity without changing its stamp (git calls such an entry
-# racily clean). Two seconds is the coarsest granularity in use (FAT), so no younger stamp is kept.
-YOUNG_NS = 2_000_000_000
-# A write through mmap to a page that is already dirty changes no time. Linux writes dirty pages back after 35 s (30 s
-# of `vm.dirty_expire_centisecs`, 5 s between its checks), and the next write changes the times again: a file whose
-# times were this old when it was read cannot change without changing them.
-WRITTEN_BACK_NS = 60_000_000_000
+from syncd.scan.directory import EMPTY, Directory, Entries, as_bytes, differing, read, rebuilt
+from syncd.scan.entry import Entry, Kind
 
 
-class Kind(StrEnum):
-    """The kind of a path. Sockets, FIFOs and devices are in no manifest."""
+class Manifest(MutableMapping[str, Entry]):
+    """Paths with their entries, in the archive's order: by name within a directory, a directory before its content.
 
-    FILE = "f"
-    DIRECTORY = "d"
-    SYMLINK = "l"
+    A path's directory is expected to have an entry of its own, as a scan finds it.
+    """
+
+    __slots__ = ("_edited", "_top")
+
+    def __init__(self, entries: Mapping[str, Entry] = MappingProxyType({})) -> None:
+        self._top = EMPTY
+        self._edited: dict[str, dict[str, Entry]] = {}  # directories that were changed since `_top` was made
+        for path, entry in entries.items():
+            parent, _, name = path.rpartition("/")
+            self._edited.setdefault(parent, {})[name] = entry
+
+    @classmethod
+    def of(cls, top: Directory) -> Manifest:
+        """Return the manifest of a tree of directories."""
+        manifest = cls()
+        manifest._top = top
+        return manifest
+
+    @property
+    def top(self) -> Directory:
+        """The tree of directories."""
+        if self._edited:
+            edited, self._edited = self._edited, {}
+            self._top = rebuilt(self._top, {path: Entries(entries) for path, entries in edited.items()})
+        return self._top
+
+    @property
+    def files(self) -> int:
+        """The number of files and links."""
+        return self.top.files
+
+    @property
+    def content_bytes(self) -> int:
+        """The sum of the files' sizes."""
+        return self.top.content_bytes
+
+    def copy(self) -> Manifest:
+        """Return a copy; neither changes with the other."""
+        return Manifest.of(self.top)
+
+    def __or__(self, other: Mapping[str, Entry]) -> Manifest:
+        changed = self.copy()
+        changed.update(other)
+        return changed
+
+    def __getitem__(self, path: str) -> Entry:
+        parent, _, name = path.rpartition("/")
+        return self.entries_in(parent)[name]
+
+    def get(self, path: str, default: Any = None) -> Any:
+        parent, _, name = path.rpartition("/")
+        return self.entries_in(parent).get(name, default)
+
+    def entries_in(self, path: str) -> Mapping[str, Entry]:
+        """Return the entries of one directory, by name; "" is the top."""
+        edited = self._edited.get(path)
+        return read(self._top.find(path).own) if edited is None else edited
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, str) and self.get(path) is not None
+
+    def __len__(self) -> int:
+        return self.top.count
+
+    def __iter__(self) -> Iterator[str]:
+        return (path for path, _ in self.top.walk())
+
+    def items(self) -> ItemsView[str, Entry]:
+        return _Items(self)
+
+    def values(self) -> ValuesView[Entry]:
+        return _Values(self)
+
+    def __setitem__(self, path: str, entry: Entry) -> None:
+        parent, _, name = path.rpartition("/")
+        self._edit(parent)[name] = entry
+
+    def __delitem__(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        if path not in self:
+            raise KeyError(path)
+        del self._edit(parent)[name]
+
+    def _edit(self, path: str) -> dict[str, Entry]:
+        """Return the entries of a directory, by name, to be changed."""
+        edited = self._edited.get(path)
+        if edited is None:
+            edited = self._edited[path] = dict(read(self._top.find(path).own))
+        return edited
+
+    def with_directory(self, path: str, directory: Directory) -> Manifest:
+        """Return a manifest in which this directory is as given, with everything below it; "" is the top."""
+        return Manifest.of(rebuilt(self.top, {}, {path: directory}) if path else directory)
+
+    def spread(self, count: int) -> list[str]:
+        """Return about so many paths, from all over the tree, and look at no more directories than that."""
+        found: list[str] = []
+        todo = [("", self.top, count)]
+        while todo:
+            path, directory, count = todo.pop()
+            parts = len(directory.below) + bool(directory.own.count)
+            each = max(1, count // max(1, parts))
+            found += (_join(path, name) for name in directory.own.names()[:each])
+            below = islice(directory.below.items(), 0, None, max(1, parts // count))
+            todo += ((_join(path, name), each_below, each) for name, each_below in below)
+        return found
+
+    def paths_within(self, paths: Collection[str]) -> list[str]:
+        """Return those of these paths that are there, and all that is below any of them."""
+        found = dict.fromkeys(path for path in paths if path in self)
+        for path in paths:
+            found.update(dict.fromkeys(f"{path}/{below}" for below, _ in self.top.find(path).walk()))
+        return list(found)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Manifest):
+            return super().__eq__(other)
+        return len(self) == len(other) and all(old.own == new.own for _, old, new in differing(self.top, other.top))
+
+    __hash__ = None  # type: ignore[assignment]
 
 
-class Stamp(Struct, frozen=True, array_like=True, gc=False):
-    """The values of `stat` for a file when its content was read."""
+class _Items(ItemsView[str, Entry]):
+    _mapping: Manifest
 
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    device: int
+    def __iter__(self) -> Iterator[tuple[str, Entry]]:
+        return self._mapping.top.walk()
 
 
-class Entry(Struct, frozen=True, array_like=True, gc=False):
-    """One path of a snapshot. Fields that do not apply to its kind are empty."""
+class _Values(ValuesView[Entry]):
+    _mapping: Manifest
 
-    kind: Kind
-    mode: int
-    mtime_s: int
-    size_bytes: int = 0
-    target: str = ""
-    stamp: Stamp | None = None
-    digest: bytes = b""  # sha256 of the content; empty: not known
-    sent_digest: bytes = b""  # only if `digest` is not known: sha256 of the bytes that were sent instead
-    written_back: bool = False  # True if the stamp was old enough at the read: any later write changes it
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for _, entry in self._mapping.top.walk())
 
 
-Manifest = dict[str, Entry]
+def is_within(path: str, paths: Collection[str]) -> bool:
+    """True if the path is one of these, or below one."""
+    while path and paths:
+        if path in paths:
+            return True
+        path = path.rpartition("/")[0]
+    return False
+
+
+def in_archive_order(paths: Iterable[str]) -> list[str]:
+    """Sort paths as a manifest has them: a directory comes right before its content."""
+    return sorted(paths, key=lambda path: as_bytes(path).split(b"/"))
 
 
 @dataclass(frozen=True)
@@ -80,17 +195,26 @@ class Difference:
 
 
 def replaced_entries(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list[str]:
-    """Return the paths whose entry is another object than before, or new; all others are equal.
+    """Return the paths whose entry is another than before, or new, in order."""
+    if not isinstance(before, Manifest) or not isinstance(now, Manifest):
+        return [path for path, entry in now.items() if before.get(path) != entry]
+    found: list[str] = []
+    for path, old, new in differing(before.top, now.top):
+        if old.own != new.own:
+            entries = read(old.own)
+            found += (_join(path, name) for name, entry in read(new.own).items() if entries.get(name) != entry)
+    return in_archive_order(found)
 
-    A save leaves 50,000 entries unchanged, so this dominates a snapshot's cost: it runs no Python code for an entry.
-    """
-    same_paths = len(before) == len(now) and list(before) == list(now)
-    previous = before.values() if same_paths else map(before.get, now)
-    return list(compress(now, map(is_not, now.values(), previous)))
+
+def removed_paths(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list[str]:
+    """Return the paths of `before` that are not there now, in order."""
+    return [path for path in replaced_entries(now, before) if path not in now]
 
 
 def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Difference:
     """Compare two manifests; the second one has only the digests that `carry_over_digests` found."""
+    if not before:
+        return Difference(added=list(now))
     found = Difference()
     for path in replaced_entries(before, now):
         old, entry = before.get(path), now[path]
@@ -106,31 +230,28 @@ def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Differe
             elif old.digest != entry.digest:
                 found.changed.append(path)
     if len(before) + len(found.added) != len(now):
-        found.removed.extend(path for path in before if path not in now)
+        found.removed.extend(removed_paths(before, now))
     return found
 
 
-def carry_over_digests(known: Mapping[str, Entry], scanned: Mapping[str, Entry]) -> Manifest:
-    """Return the scanned manifest with the known digests of files whose stamp and size are unchanged."""
-    settled = dict(scanned)
-    for path in replaced_entries(known, scanned):
-        entry = scanned[path]
-        if entry.kind is Kind.FILE and not entry.digest:
-            old = known.get(path)
-            if old is not None and old.digest and old.stamp == entry.stamp and old.size_bytes == entry.size_bytes:
-                settled[path] = replace(entry, digest=old.digest, written_back=old.written_back)
-    return settled
+def carry_over_digests(known: Manifest, scanned: Manifest) -> Manifest:
+    """Return the scanned manifest with the known digests of files whose stamp and size are unchanged.
 
-
-def as_read(entry: Entry, digest: bytes, read_at_ns: int) -> Entry:
-    """Return the entry with the digest of its content; the stamp is kept only if it was old enough.
-
-    `read_at_ns` is the wall clock just before the read. Only the ctime counts: the mtime can be set to anything.
+    Directories that are then as in `known` are those of `known`.
     """
-    stamp = entry.stamp
-    age_ns = 0 if stamp is None else read_at_ns - stamp.ctime_ns
-    stamp = stamp if age_ns > YOUNG_NS else None
-    return replace(entry, digest=digest, stamp=stamp, sent_digest=b"", written_back=age_ns > WRITTEN_BACK_NS)
+    own = {}
+    for path, old, new in differing(known.top, scanned.top):
+        own[path] = old.own if old.own == new.own else Entries(_with_digests(read(old.own), new.own.decoded()))
+    return Manifest.of(rebuilt(scanned.top, own, like=known.top))
+
+
+def _with_digests(known: Mapping[str, Entry], scanned: dict[str, Entry]) -> dict[str, Entry]:
+    for name, entry in scanned.items():
+        if entry.kind is Kind.FILE and not entry.digest:
+            old = known.get(name)
+            if old is not None and old.digest and old.stamp == entry.stamp and old.size_bytes == entry.size_bytes:
+                scanned[name] = replace(entry, digest=old.digest, written_back=old.written_back)
+    return scanned
 
 
 def not_written_back(manifest: Mapping[str, Entry]) -> list[str]:
@@ -138,7 +259,7 @@ def not_written_back(manifest: Mapping[str, Entry]) -> list[str]:
     return [path for path, entry in manifest.items() if entry.digest and entry.stamp and not entry.written_back]
 
 
-def forget_stamps(manifest: Manifest, paths: Iterable[str]) -> None:
+def forget_stamps(manifest: MutableMapping[str, Entry], paths: Iterable[str]) -> None:
     """Remove the stamps of these paths, so that their contents are read again."""
     for path in paths:
         entry = manifest.get(path)
@@ -146,30 +267,10 @@ def forget_stamps(manifest: Manifest, paths: Iterable[str]) -> None:
             manifest[path] = replace(entry, stamp=None, written_back=False)
 
 
-def as_sent(entry: Entry, size_bytes: int, digest: bytes) -> Entry:
-    """Return the entry of a file that changed while it was read: `size_bytes` with this digest were sent.
-
-    It has no digest and no stamp, so that the file is read again: the bytes that were sent may be half old, half new.
-    """
-    return replace(entry, size_bytes=size_bytes, digest=b"", stamp=None, sent_digest=digest, written_back=False)
-
-
-def arrived_digest(entry: Entry) -> bytes:
-    """Return the digest of a file's bytes in the archive, whatever the local file holds; empty if it is not known."""
-    return entry.digest or entry.sent_digest
-
-
 def without_digest(entries: Mapping[str, Entry]) -> list[str]:
     """Return the files whose digest is not known."""
     return [path for path, entry in entries.items() if not entry.digest and entry.kind is Kind.FILE]
 
 
-def content_bytes(entries: Iterable[Entry]) -> int:
-    """Return the sum of the files' sizes."""
-    return sum(map(attrgetter("size_bytes"), entries))
-
-
-def count_files(entries: Iterable[Entry]) -> int:
-    """Return the number of files and links."""
-    kinds = list(map(attrgetter("kind"), entries))
-    return len(kinds) - kinds.count(Kind.DIRECTORY)
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name

@@ -8,12 +8,11 @@ and the known details of an inode with the file system's driver.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
-from syncd.scan.manifest import Entry, count_files
+from syncd.scan.manifest import Manifest
 from syncd.scan.mass_deletion_rule import is_replaced, lost_nearly_all
 from syncd.scan.scanner import Scan
 
@@ -36,9 +35,9 @@ class MassDeletionGuard:
         """Load the identity of the workspace that an earlier process recorded."""
         self._known = self._file.load()
 
-    def check(self, baseline: Mapping[str, Entry], scan: Scan) -> None:
+    def check(self, baseline: Manifest, scan: Scan) -> None:
         """Compare the scan with the sandbox's manifest. Raises `NearlyEmpty` if nearly all files were lost."""
-        before, now = count_files(baseline.values()), count_files(scan.manifest.values())
+        before, now = baseline.files, scan.manifest.files
         if lost_nearly_all(before, now):
             raise NearlyEmpty(
                 f"the workspace holds {now} files where it held {before}, so nothing is synced",
@@ -51,9 +50,9 @@ class MassDeletionGuard:
                 f"bring the old one back, or {_INTENDED}",
             )
 
-    def check_vanished(self, manifest: Mapping[str, Entry], vanished: int) -> None:
+    def check_vanished(self, manifest: Manifest, vanished: int) -> None:
         """Raise `TryLater` if nearly all files of the scan had vanished when they were packed."""
-        found = count_files(manifest.values())
+        found = manifest.files
         if lost_nearly_all(found, found - vanished):
             # The next scan shows the real state; this archive would make the rest look deleted.
             raise TryLater(f"{vanished} of the workspace's {found} files vanished while they were packed")

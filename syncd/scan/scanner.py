@@ -3,7 +3,7 @@
 Directories are opened from their parents' descriptors, names are matched with the rules before `stat`, and excluded
 directories are neither walked nor watched. `ScanListener.add_directory` is called before a directory is listed, so a
 change between the two is not missed. The results of the last scan save matching the rules again, but are compared with
-`stat`. If that is unchanged, the entry remains the same object, so later steps do not need to compare it.
+`stat`. A directory in which nothing changed remains the same object, so later steps do not need to compare it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from syncd.core.errors import WorkspaceError
 from syncd.core.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
 from syncd.core.warning import SyncWarning
+from syncd.scan.directory import EMPTY, Directory, Entries, in_order
+from syncd.scan.entry import Entry, Kind
 from syncd.scan.exclusions import (
     OUTSIDE,
     SPECIAL,
@@ -28,10 +30,10 @@ from syncd.scan.exclusions import (
 )
 from syncd.scan.inode import directory_entry, file_entry, is_unchanged, mtime_s
 from syncd.scan.limits import too_long
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.manifest import Manifest
 from syncd.scan.rules_check import rules_unchanged
 from syncd.scan.symlinks import has_inner_dotdot, leads_out, stays_inside
-from syncd.scan.tree_cache import DirRecord, TreeCache, in_order
+from syncd.scan.tree_cache import DirRecord, TreeCache
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import GitRules, read_git_rules, read_ignore_files
 from syncd.selection.selection import Decision, OuterRules, Scope, Selection
@@ -55,7 +57,7 @@ class Scan:
     """The result of a scan. `unread` paths exist but could not be read; `left_out` counts excluded paths by source."""
 
     identity: FileIdentity = field(default_factory=FileIdentity)  # of the workspace's own directory
-    manifest: Manifest = field(default_factory=dict)
+    manifest: Manifest = field(default_factory=Manifest)
     warnings: list[SyncWarning] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
     left_out: dict[str, int] = field(default_factory=dict)
@@ -109,6 +111,10 @@ class Scanner:
         for path, entry in manifest.items():
             self._tree.set_entry(path, entry)
 
+    def adopt(self, known: Manifest) -> None:
+        """Store what is known of these paths until the files change."""
+        self._tree.adopt(known)
+
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path is not in the last scan although it exists, or if the rules exclude it."""
         folder, names = "", path.split("/")
@@ -138,7 +144,7 @@ class Scanner:
         top = self._tree.get("")
         found = Scan(
             top.identity if top else FileIdentity(),
-            self._tree.manifest(),
+            self._tree.manifest.copy(),
             left_out=count_by_source(self._tree.left_out),
         )
         to_check: list[str] = []
@@ -179,7 +185,7 @@ class Scanner:
                     f"the workspace {self._workspace!r} cannot be read ({failure.strerror})", "let your user read it"
                 ) from None
             self._tree.put("", current.record)
-            self._descend(current)
+            self._tree.manifest = Manifest.of(self._descend(current))
         except BaseException:
             self._scan_listener.abort()
             raise
@@ -252,51 +258,59 @@ class Scanner:
         return self._tree.shared_files() <= shared_files
 
     def _replace(self, path: str, old: DirRecord, new: _OpenDir) -> None:
-        directories = set(new.record.directories)
+        manifest = self._tree.manifest
+        kept, directories = {}, set(new.record.directories)
         for below in old.directories:
-            if below not in directories or not self._is_as_listed(below, new):
+            if below in directories and self._is_as_listed(below, new):
+                kept[_name(below)] = manifest.top.find(below)
+            else:
                 self._tree.drop(below)
         self._tree.put(path, new.record)
         new.below = [below for below in new.below if self._tree.get(below) is None]
+        new.made = kept
+        time = directory_entry(os.fstat(new.descriptor))
+        self._tree.manifest = manifest.with_directory(path, self._descend(new))
         if path:
-            self._tree.set_entry(path, directory_entry(os.fstat(new.descriptor)))
-        self._descend(new)
+            self._tree.set_entry(path, time)
 
     def _is_as_listed(self, path: str, folder: _OpenDir) -> bool:
         """True if the directory is the one that was listed, and not a new one with its name."""
         record = self._tree.get(path)
         try:
-            return record is not None and identity_at(path.rpartition("/")[2], folder.descriptor) == record.identity
+            return record is not None and identity_at(_name(path), folder.descriptor) == record.identity
         except OSError:
             return False
 
-    def _descend(self, start: _OpenDir) -> None:
-        """Walk everything below a listed directory. Closes all descriptors."""
+    def _descend(self, start: _OpenDir) -> Directory:
+        """Walk everything below a listed directory, and return it. Closes all descriptors."""
         stack = [start]
         try:
-            while stack:
+            while True:
                 current = stack[-1]
                 if not current.below:
                     os.close(stack.pop().descriptor)
+                    directory = current.directory()
+                    if not stack:
+                        return directory
+                    stack[-1].made[_name(current.path)] = directory
                     continue
                 self._check()
                 path = current.below.pop()
-                name = path.rpartition("/")[2]
+                name = _name(path)
                 known = self._before.get(path) if current.rules_unchanged else None
                 outer = current.record.scope.enter(name) if known is None else known.outer
                 try:
                     below = self._list(safe_open.open_directory(name, current.descriptor), path, outer, known)
                 except OSError as failure:
-                    del current.record.entries[path]
-                    current.record.directories.remove(path)
+                    current.leave_out(path)
                     _record_failure(current.record, path, failure)
                     self._tree.put(current.path, current.record)
                     continue
                 self._tree.put(path, below.record)
                 stack.append(below)
         finally:
-            for directory in stack:
-                os.close(directory.descriptor)
+            for left_open in stack:
+                os.close(left_open.descriptor)
 
     def _list(self, descriptor: int, path: str, outer: Scope, known: DirRecord | None) -> _OpenDir:
         """List an open directory. Closes the descriptor on error. Raises `OSError`.
@@ -321,12 +335,14 @@ class Scanner:
             rules_unchanged = known is not None and known.rules == rules
             identity = identity_of(descriptor) if path else persistent_identity_of(descriptor)
             record = DirRecord(identity, outer, scope, rules)
-            previous = known.entries if known is not None and rules_unchanged else {}
-            self._fill(record, path, items, descriptor, previous)
+            before = self._before.manifest.top.find(path)
+            previous = before.own.decoded() if rules_unchanged else {}
+            entries = self._fill(record, path, items, descriptor, previous)
         except BaseException:
             os.close(descriptor)
             raise
-        return _OpenDir(path, descriptor, record, list(record.directories), rules_unchanged)
+        own = before.own if rules_unchanged and entries == previous else None
+        return _OpenDir(path, descriptor, record, entries, before, own, list(record.directories), rules_unchanged)
 
     def _fill(
         self,
@@ -335,17 +351,20 @@ class Scanner:
         items: Mapping[str, os.DirEntry[str]],
         parent: int,
         previous: Mapping[str, Entry],
-    ) -> None:
-        """Add the directory's content to the record; `previous` are its earlier entries under the same rules."""
+    ) -> dict[str, Entry]:
+        """Return the directory's entries, by name, and record what else is to be known of them.
+
+        `previous` are its earlier entries under the same rules.
+        """
         prefix = folder and folder + "/"
-        entries = record.entries
+        entries: dict[str, Entry] = {}
         goes_too_deep = False
         for name in in_order(items):
             item = items[name]
             path = prefix + name
             try:
                 is_dir = item.is_dir(follow_symlinks=False)  # on some file systems, this is a `stat`
-                old = previous.get(path)
+                old = previous.get(name)
                 if old is None or (old.kind is Kind.DIRECTORY) is not is_dir:
                     old = None
                     decision = record.scope.decide(name, is_dir)
@@ -366,64 +385,87 @@ class Scanner:
                 continue
             if stat.S_ISDIR(status.st_mode) is not is_dir:
                 continue  # it was swapped after the listing, so the rules decided about another kind: an event follows
-            if old is not None and is_unchanged(old, status):
-                entries[path] = old
-            else:
-                self._add_entry(record, path, name, parent, status)
-            if is_dir and path in entries:
+            if old is None or not is_unchanged(old, status):
+                old = self._new_entry(record, path, name, parent, status)
+                if old is None:
+                    continue
+            entries[name] = old
+            if is_dir:
                 record.directories.append(path)
-            elif status.st_nlink > 1 and path in entries:
+            elif status.st_nlink > 1:
                 record.own_issues().shared[path] = (status.st_dev, status.st_ino)
         if goes_too_deep:
             record.own_issues().warnings.append(too_deep(folder))
+        return entries
 
-    def _add_entry(self, record: DirRecord, path: str, name: str, parent: int, status: os.stat_result) -> None:
-        """Add an entry that is new or changed."""
+    def _new_entry(self, record: DirRecord, path: str, name: str, parent: int, status: os.stat_result) -> Entry | None:
+        """Return the entry of a path that is new or changed; None if it is not in the snapshot."""
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFREG:
             # Opening each file to test if it can be read would double the time of the walk; most modes show it.
             if status.st_mode & 0o444 != 0o444 and not os.access(name, os.R_OK, dir_fd=parent, effective_ids=True):
                 _record_failure(record, path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-            else:
-                record.entries[path] = file_entry(status)
-        elif kind == stat.S_IFDIR:
-            record.entries[path] = directory_entry(status)
-        elif kind == stat.S_IFLNK:
-            self._add_link(record, path, name, parent, status)
-        else:
-            self._exclude(record, path, False, SPECIAL)
+                return None
+            return file_entry(status)
+        if kind == stat.S_IFDIR:
+            return directory_entry(status)
+        if kind == stat.S_IFLNK:
+            return self._link_entry(record, path, name, parent, status)
+        self._exclude(record, path, False, SPECIAL)
+        return None
 
     def _exclude(self, record: DirRecord, path: str, is_dir: bool, decision: Decision) -> None:
         record.count_excluded(decision.rule)
         self._on_left_out(path, is_dir, decision)
 
-    def _add_link(self, record: DirRecord, path: str, name: str, parent: int, status: os.stat_result) -> None:
+    def _link_entry(self, record: DirRecord, path: str, name: str, parent: int, status: os.stat_result) -> Entry | None:
         try:
             target = os.readlink(name, dir_fd=parent)
         except OSError as failure:
             _record_failure(record, path, failure)
-            return
+            return None
         if stays_inside(path, target):
-            record.entries[path] = Entry(Kind.SYMLINK, 0o777, mtime_s(status), target=target)
             if has_inner_dotdot(target):
                 record.own_issues().links_to_check.append(path)
-            return
+            return Entry(Kind.SYMLINK, 0o777, mtime_s(status), target=target)
         self._exclude(record, path, False, OUTSIDE)
         record.own_issues().warnings.append(leads_outside(path))
+        return None
 
 
 @dataclass
 class _OpenDir:
-    """A directory that was listed and is still open; `below` are the directories in it that were not walked yet.
+    """A directory that was listed and is still open.
 
-    `rules_unchanged`: its scope is that of the last scan, and so are those below.
+    `before` is its earlier state, and `own` its entries if they are the same. `below` are the directories in it that
+    were not walked yet, `made` those that were. `rules_unchanged`: its scope is that of the last scan, and so are those
+    below.
     """
 
     path: str
     descriptor: int
     record: DirRecord
+    entries: dict[str, Entry]
+    before: Directory
+    own: Entries | None
     below: list[str]
     rules_unchanged: bool
+    made: dict[str, Directory] = field(default_factory=dict)
+
+    def leave_out(self, path: str) -> None:
+        """Remove a directory in it that could not be opened."""
+        del self.entries[_name(path)]
+        self.record.directories.remove(path)
+        self.own = None
+
+    def directory(self) -> Directory:
+        """Return the directory with everything below it, once all of it was walked."""
+        gone = dict.fromkeys(self.before.below, EMPTY)
+        return self.before.replaced(self.own or Entries(self.entries), {**gone, **self.made})
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _record_failure(record: DirRecord, path: str, failure: OSError) -> None:

@@ -1,18 +1,19 @@
 """Keeps the results of a scan for each directory, so that the next scan lists only directories with changes.
 
-A `TreeCache` holds one `DirRecord` for each directory, by path. The manifest is built from them, and is kept while
-directories are listed again with the same names. Dropping a directory drops everything below it.
+A `TreeCache` holds the manifest of all entries, and one `DirRecord` for each directory, by path. Dropping a directory's
+record drops those below it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from syncd.core.file_identity import FileIdentity
 from syncd.core.warning import SyncWarning
-from syncd.scan.manifest import Entry, Kind, Manifest, forget_stamps
+from syncd.scan.directory import Entries, differing, read, rebuilt
+from syncd.scan.entry import Entry
+from syncd.scan.manifest import Manifest, forget_stamps
 from syncd.selection.selection import Rule, Scope
 
 
@@ -36,7 +37,6 @@ class DirRecord:
     outer: Scope
     scope: Scope
     rules: Mapping[str, bytes]
-    entries: dict[str, Entry] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
     issues: DirIssues | None = None
     left_out: dict[Rule, int] | None = None  # how many paths each rule excludes
@@ -60,7 +60,7 @@ class TreeCache:
     def __init__(self) -> None:
         self._records: dict[str, DirRecord] = {}
         self._issues: dict[str, DirIssues] = {}
-        self._manifest: Manifest | None = None
+        self.manifest = Manifest()
         self.left_out: dict[Rule, int] = {}  # of all directories; numbers may be 0
 
     def get(self, path: str) -> DirRecord | None:
@@ -78,15 +78,9 @@ class TreeCache:
             self._issues[path] = record.issues
         else:
             self._issues.pop(path, None)
-        if self._manifest is not None:
-            if old is None or old is record or list(old.entries) != list(record.entries):
-                self._manifest = None
-            else:
-                self._manifest.update(record.entries)
 
     def drop(self, path: str) -> None:
-        """Remove a directory and everything below it."""
-        self._manifest = None
+        """Remove the records of a directory and of all below it."""
         dropped = [path]
         while dropped:
             path = dropped.pop()
@@ -103,45 +97,23 @@ class TreeCache:
 
     def set_entry(self, path: str, entry: Entry) -> None:
         """Replace the entry of a path, if the path is still in the cache."""
-        record = self._records.get(path.rpartition("/")[0])
-        if record is not None and path in record.entries:
-            record.entries[path] = entry
-            if self._manifest is not None:
-                self._manifest[path] = entry
+        if path in self.manifest:
+            self.manifest[path] = entry
+
+    def adopt(self, known: Manifest) -> None:
+        """Replace the entries of the paths that are still in the cache; equal directories are those of `known`."""
+        own = {}
+        for path, mine, theirs in differing(self.manifest.top, known.top):
+            if mine.own.count and mine.own != theirs.own:
+                entries = read(theirs.own)
+                own[path] = Entries({name: entries.get(name, entry) for name, entry in read(mine.own).items()})
+            else:
+                own[path] = mine.own
+        self.manifest = Manifest.of(rebuilt(self.manifest.top, own, like=known.top))
 
     def forget_stamps(self, paths: Collection[str]) -> None:
         """Remove the stamps of these paths, if they are in the cache."""
-        for path in paths:
-            record = self._records.get(path.rpartition("/")[0])
-            if record is not None:
-                forget_stamps(record.entries, (path,))
-        if self._manifest is not None:
-            forget_stamps(self._manifest, paths)
-
-    def manifest(self) -> Manifest:
-        """Return all entries in the archive's order: by name within a directory, a directory before its content."""
-        if self._manifest is None:
-            self._manifest = self._build()
-        return dict(self._manifest)
-
-    def _build(self) -> Manifest:
-        manifest: Manifest = {}
-        # A stack, not recursion: a workspace may be nested deeper than Python calls may be.
-        stack = [iter(self._records[""].entries.items())]
-        while stack:
-            for path, entry in stack[-1]:
-                manifest[path] = entry
-                if entry.kind is Kind.DIRECTORY:
-                    below = self._records.get(path)
-                    if below is None:
-                        continue
-                    if below.directories:
-                        stack.append(iter(below.entries.items()))
-                        break
-                    manifest.update(below.entries)
-            else:
-                stack.pop()
-        return manifest
+        forget_stamps(self.manifest, paths)
 
     def issues(self) -> Iterable[DirIssues]:
         """Return the details of all directories that have any."""
@@ -160,8 +132,3 @@ class TreeCache:
         shared = [(path, file) for issues in self._issues.values() for path, file in issues.shared.items()]
         files = {file for path, file in shared if path in paths}
         return {*paths, *(path for path, file in shared if file in files)}
-
-
-def in_order(names: Collection[str]) -> list[str]:
-    """Sort names by their bytes; for ASCII names that is the order of their characters."""
-    return sorted(names, key=None if "".join(names).isascii() else os.fsencode)

@@ -10,7 +10,7 @@ from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.scan.manifest import Entry
+from syncd.scan.entry import Entry
 from syncd.selection.builtin_rules import DIRECTORY_NAMES
 from syncd.sync.sync_plan import SandboxContent
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from syncd.core.change_log import ChangeLog
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
-from syncd.scan.manifest import Entry, Kind, Manifest, Stamp, replaced_entries
+from syncd.scan.directory import EMPTY, Entries, rebuilt
+from syncd.scan.entry import Entry, Kind, Stamp
+from syncd.scan.manifest import Manifest, removed_paths, replaced_entries
 
 # So many bytes of changes never cause a whole record.
 _LEAST_CHANGES_BYTES = 256 << 10
@@ -39,6 +43,23 @@ class StateRow(Struct, array_like=True):
     stamp: Stamp | None
     digest: bytes
     sent_digest: bytes = b""  # records of earlier versions have none
+
+
+class _DirectoryRow(Struct, array_like=True):
+    """The entries of one directory, as a manifest has them in memory."""
+
+    path: bytes
+    texts: bytes
+    encoded: bytes
+
+
+class _BaseFile(Versioned, frozen=True, kw_only=True):
+    """The whole record. Earlier versions wrote rows, one for each path; without them they do not take it for empty."""
+
+    target: Target
+    directories: list[_DirectoryRow] = msgspec.field(default_factory=list)
+    rows: list[StateRow] | UnsetType = UNSET
+    searched: str = ""
 
 
 class ManifestRecord(Versioned, frozen=True, kw_only=True):
@@ -69,7 +90,7 @@ class BaseRecord:
     """The record in one state folder."""
 
     def __init__(self, folder: str) -> None:
-        self._whole = StateFile(folder, "initialized", ManifestRecord)
+        self._whole = StateFile(folder, "initialized", _BaseFile)
         self._changes = ChangeLog(folder, "initialized-changes")
         self._known: Base | None = None  # what is on disk, as long as the files there are these
         self._files: tuple[_Stat, ...] = ()
@@ -80,7 +101,10 @@ class BaseRecord:
         record, warning = self._whole.load_or_warn()
         if record is None:
             return None, warning
-        manifest = manifest_of(record)
+        try:
+            manifest = _manifest_of(record)
+        except msgspec.MsgspecError:
+            return None, self._whole.set_aside("was damaged")
         with contextlib.suppress(msgspec.MsgspecError):  # a change of another version, and all after it
             for packed in self._changes.read(self._whole.identity()):
                 change = msgspec.msgpack.decode(packed, type=_BaseChange)
@@ -102,7 +126,8 @@ class BaseRecord:
                 self._note(base)
                 return
         self._known = None
-        self._whole.save(ManifestRecord(target=base.target, rows=rows_of(base.manifest), searched=base.searched))
+        directories = _directory_rows(base.manifest)
+        self._whole.save(_BaseFile(target=base.target, directories=directories, searched=base.searched))
         with contextlib.suppress(OSError):
             self._changes.remove()  # they are of the record before, and would only take room
         self._note(base)
@@ -129,19 +154,30 @@ def _stat(path: str) -> _Stat:
 
 
 def _change(before: Manifest, now: Manifest) -> _BaseChange:
-    paths = replaced_entries(before, now)
-    removed: list[bytes] = []
-    if len(before) + sum(path not in before for path in paths) != len(now):
-        removed = [os.fsencode(path) for path in before if path not in now]
-    return _BaseChange([row_of(path, now[path]) for path in paths], removed)
+    rows = [row_of(path, now[path]) for path in replaced_entries(before, now)]
+    return _BaseChange(rows, [os.fsencode(path) for path in removed_paths(before, now)])
 
 
-def manifest_of(record: ManifestRecord) -> Manifest:
-    """Return the manifest of a record."""
-    return {os.fsdecode(row.path): entry_of(row) for row in record.rows}
+def _manifest_of(record: _BaseFile) -> Manifest:
+    """Return the manifest of a record. Raises `msgspec.MsgspecError`."""
+    own = {os.fsdecode(row.path): Entries.stored(row.texts, row.encoded) for row in record.directories}
+    manifest = Manifest.of(rebuilt(EMPTY, own))
+    manifest.update((os.fsdecode(row.path), entry_of(row)) for row in record.rows or ())
+    return manifest
 
 
-def rows_of(manifest: Manifest) -> list[StateRow]:
+def _directory_rows(manifest: Manifest) -> list[_DirectoryRow]:
+    rows = []
+    for path, directory in manifest.top.directories():
+        own = directory.own
+        entries = own.decoded()
+        if any(entry.stamp is not None and not entry.written_back for entry in entries.values()):
+            own = Entries({name: replace(entry, stamp=_lasting_stamp(entry)) for name, entry in entries.items()})
+        rows.append(_DirectoryRow(os.fsencode(path), own.texts, own.encoded))
+    return rows
+
+
+def rows_of(manifest: Mapping[str, Entry]) -> list[StateRow]:
     """Return the rows of a manifest."""
     return [row_of(path, entry) for path, entry in manifest.items()]
 
@@ -149,12 +185,13 @@ def rows_of(manifest: Manifest) -> list[StateRow]:
 def row_of(path: str, entry: Entry) -> StateRow:
     """Return the row of an entry."""
     target = os.fsencode(entry.target)
-    return StateRow(os.fsencode(path), entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, target, *_known(entry))
+    known = _lasting_stamp(entry), entry.digest, entry.sent_digest
+    return StateRow(os.fsencode(path), entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, target, *known)
 
 
-def _known(entry: Entry) -> tuple[Stamp | None, bytes, bytes]:
+def _lasting_stamp(entry: Entry) -> Stamp | None:
     # A stamp that a later write may have left unchanged is of no use to a process that did not see that write.
-    return entry.stamp if entry.written_back else None, entry.digest, entry.sent_digest
+    return entry.stamp if entry.written_back else None
 
 
 def entry_of(row: StateRow) -> Entry:

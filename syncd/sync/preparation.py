@@ -7,6 +7,7 @@ fresh as it can be. A path that must stay as it is there ends the attempt: the a
 from __future__ import annotations
 
 import logging
+from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -19,7 +20,8 @@ from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges, SyncDecision, as_entry, decide, is_as, was_emptied, withheld
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
 from syncd.sync.sync_plan import SAMPLE, SandboxContent, look_request
 
 _log = logging.getLogger("syncd.preparation")
@@ -140,7 +142,7 @@ class Preparation:
         if not self.is_whole and any(self._is_directory_here(path) for path in decision.saved):
             raise ContentLost  # with a directory went all that was in it
         suspects = self._remove(result, decision, request, wanted)
-        here = {**self.manifest, **self.held_here}
+        here = ChainMap(dict(self.held_here), self.manifest)
         looked_at = [path for path, item in request.items.items() if item.action is not LookAction.EXISTS]
         kept = self.remote_changes.kept
         self.remote_changes.note(decision, looked_at, self.written, here)
@@ -153,7 +155,7 @@ class Preparation:
         return suspects
 
     def _decide(self, differing: Mapping[str, RemoteEntry]) -> SyncDecision:
-        here = {**self.manifest, **self.held_here}
+        here = ChainMap(dict(self.held_here), self.manifest)
         written = {path: self.manifest[path] for path in self.written}
         changed_in = self.content.changed_in({**written, **self.held_here})
         as_base = [
@@ -161,7 +163,7 @@ class Preparation:
             for path in differing
             if path in here and self.content.is_as_base(path, here[path]) and path not in changed_in
         ]
-        deleted = self.paths_to_delete.keys() - here.keys()
+        deleted = {path for path in self.paths_to_delete if path not in here}
         return decide(differing, as_base, deleted, self.agent_changes)
 
     def _is_directory_here(self, path: str) -> bool:

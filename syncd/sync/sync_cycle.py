@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from syncd.archive.archive import DamagedPiece
@@ -24,21 +24,14 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.sandbox_lifetime import replace_in_s
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths import PathsBlocked
-from syncd.sandbox.blocked_paths_rules import without
+from syncd.sandbox.blocked_paths_rules import entries_within, without
 from syncd.sandbox.provider import SandboxProvider
 from syncd.sandbox.remote_changes import MOST_NAMED
-from syncd.sandbox.removal_plan import Versions, directories_above, within
+from syncd.sandbox.removal_plan import Versions, directories_above
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges
-from syncd.scan.manifest import (
-    Difference,
-    Manifest,
-    arrived_digest,
-    content_bytes,
-    count_files,
-    difference,
-    without_digest,
-)
+from syncd.scan.entry import Entry, arrived_digest
+from syncd.scan.manifest import Difference, Manifest, difference, replaced_entries, without_digest
 from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.follow_up import torn_copy
@@ -75,8 +68,8 @@ class SyncCycle:
     baseline: Manifest | None = None
     state_warnings: list[SyncWarning] = field(default_factory=list)
     torn: tuple[str, ...] = ()  # files whose copy in the sandbox may be half old and half new
-    _possibly_applied: tuple[Manifest, ...] = ()  # what was sent since the baseline, and not answered
-    _held_here: Manifest = field(default_factory=dict)  # the entries here of held paths, at the last scan
+    _possibly_applied: tuple[Mapping[str, Entry], ...] = ()  # what was sent since the baseline, and not answered
+    _held_here: dict[str, Entry] = field(default_factory=dict)  # the entries here of held paths, at the last scan
     _whole_next: bool = False  # set while a delivery is under way, and after one that failed
 
     # -- the sandbox
@@ -156,7 +149,7 @@ class SyncCycle:
     def _switch_to(self, target: Target) -> SandboxServices:
         self.services = self.build_services(target)
         self.baseline, self.state_warnings = self.sync_state.initialized(target)
-        self.torn = tuple(without_digest(self.baseline or {}))
+        self.torn = tuple(without_digest(self.baseline or Manifest()))
         self._possibly_applied, self._whole_next = self.sync_state.possibly_applied(target), False
         self.take_over()
         return self.services
@@ -198,7 +191,7 @@ class SyncCycle:
 
     def forget_stamps(self, paths: Collection[str] | None) -> None:
         """Have the next sync read these files whatever their stamps say; None: see `Snapshotter.forget_stamps`."""
-        self.snapshotter.forget_stamps(self.baseline or {}, paths)
+        self.snapshotter.forget_stamps(self.baseline or Manifest(), paths)
 
     def _sync_unblocked(self, run: RequestedSync) -> Outcome:
         """Sync the paths that can be written: one that is blocked, or stays as it is, never stops the others."""
@@ -235,7 +228,7 @@ class SyncCycle:
         """Scan, compare, archive, deliver, record."""
         started_s = self.clock.monotonic_s()
         scanned = self._scan(run)
-        files = count_files(scanned.manifest.values())
+        files = scanned.manifest.files
         if run.mode is SyncMode.CHANGED and self._is_unchanged(run.services, scanned.manifest, scanned.difference):
             self._record_new_times(run.services, scanned.manifest)
             return Outcome(None, files=files)
@@ -252,7 +245,7 @@ class SyncCycle:
 
     def _scan(self, run: RequestedSync) -> ScanResult:
         """Scan the workspace, and leave out the paths that are known to be blocked or held."""
-        services, baseline = run.services, self.baseline or {}
+        services, baseline = run.services, self.baseline or Manifest()
         if self.baseline is not None and not self.sync_state.uncertain:
             self._possibly_applied = ()  # no initialize was asked for with it
         if run.mode is SyncMode.FORCED:
@@ -267,7 +260,7 @@ class SyncCycle:
         if self._wipes(services, scanned.manifest):
             self._held_here = {}  # nothing stays as it is there
         if run.mode is SyncMode.FORCED:
-            self._held_here = {p: entry for p, entry in scanned.manifest.items() if within(p, run.unsaved)}
+            self._held_here = entries_within(scanned.manifest, run.unsaved)
         self._held_here = self.snapshotter.with_digests(self._held_here)  # they may be as there by now
         if not blocked and not self._held_here:
             return scanned
@@ -278,20 +271,20 @@ class SyncCycle:
     def _archive(self, run: RequestedSync, scanned: ScanResult) -> ArchivedSnapshot:
         """Pack what the sandbox lacks, or all, into an archive in the spool."""
         uncertain = "; an earlier sync may have reached the sandbox unanswered" if self.sync_state.uncertain else ""
-        files = count_files(scanned.manifest.values())
+        files = scanned.manifest.files
         _log.info("packaging %d files: %s%s", files, described(scanned.difference), uncertain)
         is_partial = self._partial_is_enough(run, scanned.manifest)
         # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there.
         kept = run.services.remote_changes.kept.intersection(scanned.difference.uncertain)
         if is_partial or run.mode is SyncMode.FORCED or kept:
-            scanned = self.snapshotter.resolved(scanned, self.baseline or {})
+            scanned = self.snapshotter.resolved(scanned, self.baseline or Manifest())
         stays = self._stays(run, scanned)
         only = partial_paths(scanned.manifest, scanned.difference, stays) if is_partial else None
         codec = run.services.delivery.uplink.codec
         if only is None:
             self._keep_base_contents(scanned.difference)
         # What stays there differs here from what the sandbox got, or is as it got it: in neither case it is sent.
-        manifest = {p: e for p, e in scanned.manifest.items() if p not in stays} if stays else scanned.manifest
+        manifest = without(scanned.manifest, stays) if stays else scanned.manifest
         packed = self.snapshotter.pack(manifest, codec, only, run.observer.packed)
         return ArchivedSnapshot(scanned, packed, only, stays)
 
@@ -305,7 +298,7 @@ class SyncCycle:
         changed = {*found.added, *found.changed, *found.uncertain}
         changed |= directories_above(changed)
         stays = {*self._held_here, *(run.services.remote_changes.kept - changed)}
-        return frozenset(path for path in scanned.manifest if within(path, stays)) if stays else frozenset()
+        return frozenset(scanned.manifest.paths_within(stays))
 
     def _deliver(self, run: RequestedSync, archived: ArchivedSnapshot) -> DeliveredArchive:
         """Upload the archive and have it initialized. An archive that proves damaged is made again."""
@@ -340,12 +333,12 @@ class SyncCycle:
                 )
             except DamagedPiece as damage:
                 _log.warning("%s: it is made again", damage)
-                sent = {path: entry for path, entry in archived.scanned.manifest.items() if path not in archived.stays}
+                sent = without(archived.scanned.manifest, archived.stays)
                 packed = self.snapshotter.repack(sent, damage.piece, delivery.uplink.codec)
                 archived = replace(archived, only=None)
             else:
                 if archived.only is not None:
-                    self.base_store.keep_sent(archive, content_bytes(manifest.values()))
+                    self.base_store.keep_sent(archive, manifest.content_bytes)
                 return DeliveredArchive(packed, manifest, sha256, archived.only is not None)
         raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
 
@@ -353,14 +346,13 @@ class SyncCycle:
         """The manifest of the sandbox after the initialize: what stays there counts as it was put there."""
         if not archived.stays:
             return packed.manifest
-        base = self.baseline or {}
-        found: Manifest = {}
-        for path in archived.scanned.manifest:
-            if path in archived.stays:
-                if path in base:
-                    found[path] = base[path]
-            elif path in packed.manifest:
-                found[path] = packed.manifest[path]
+        stays = without_held(archived.scanned.manifest, archived.stays, self.baseline)
+        found = packed.manifest.copy()
+        for path in archived.stays:
+            if path in stays:
+                found[path] = stays[path]
+            else:
+                found.pop(path, None)
         return found
 
     def _preparation(
@@ -395,7 +387,7 @@ class SyncCycle:
 
     def _base_content(self, path: str) -> tuple[int, bytes] | None:
         """Mode and bytes of what was sent as this path, if they are known."""
-        entry = (self.baseline or {}).get(path)
+        entry = (self.baseline or Manifest()).get(path)
         content = None if entry is None else self.base_store.get(path, arrived_digest(entry))
         return None if entry is None or content is None else (entry.mode, content)
 
@@ -414,7 +406,7 @@ class SyncCycle:
         only = least_of(manifest, stays)
         if partial_paths(manifest, Difference(added=[*only])) is None or not only:
             return True
-        sent = {path: entry for path, entry in manifest.items() if path not in stays}
+        sent = without(manifest, stays)
         packed = self.snapshotter.pack(sent, run.services.delivery.uplink.codec, only)
         if packed.follow_up:
             return True  # it changed meanwhile: the sync that follows finds that
@@ -430,13 +422,13 @@ class SyncCycle:
 
     def _stays_there(self, run: RequestedSync) -> frozenset[str]:
         stays = {*self._held_here, *run.services.remote_changes.kept}
-        return frozenset(path for path in self.baseline or {} if within(path, stays)) if stays else frozenset()
+        return frozenset((self.baseline or Manifest()).paths_within(stays))
 
     def _keep_base_contents(self, found: Difference) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
-        base = self.baseline or {}
+        base = self.baseline or Manifest()
         paths = [*found.changed, *found.uncertain, *found.removed, *self._held_here]
-        self.base_store.keep_replaced(base, paths, content_bytes(base.values()))
+        self.base_store.keep_replaced(base, paths, base.content_bytes)
 
     def _finish(
         self, services: SandboxServices, found: Difference, delivered: DeliveredArchive, started_s: float
@@ -446,7 +438,7 @@ class SyncCycle:
         packed, follow_up = delivered.packed, delivered.packed.follow_up
         sync = LastSync(
             finished_at=stamp(self.clock.wall_s()),
-            files=count_files(delivered.manifest.values()),
+            files=delivered.manifest.files,
             archive_bytes=packed.archive.size_bytes,
             sha256=delivered.sha256,
             seconds=round(self.clock.monotonic_s() - started_s, 3),
@@ -522,10 +514,9 @@ class SyncCycle:
 
     # -- records
 
-    def _record_possibly_applied(self, services: SandboxServices, written: Manifest) -> None:
+    def _record_possibly_applied(self, services: SandboxServices, written: Mapping[str, Entry]) -> None:
         """Record what is about to be sent: it counts as ours even if no answer comes, in later processes too."""
-        base = self.baseline or {}
-        new = {path: entry for path, entry in written.items() if base.get(path) is not entry}
+        new = {path: written[path] for path in replaced_entries(self.baseline or Manifest(), written)}
         if new in self._possibly_applied:
             return
         self._possibly_applied = (*self._possibly_applied, new)[-MOST_UNANSWERED:]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
-from syncd.sandbox.removal_plan import Versions, directories_above, within
+from syncd.sandbox.removal_plan import Versions, directories_above
 from syncd.sandbox.three_way import AgentChanges
-from syncd.scan.manifest import Difference, Entry, Kind, Manifest, arrived_digest
+from syncd.scan.entry import Entry, Kind, arrived_digest
+from syncd.scan.manifest import Difference, Manifest, is_within
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
 SAMPLE = 200
@@ -27,11 +28,11 @@ class SandboxContent:
     """
 
     base: Manifest | None = None
-    possibly_applied: tuple[Manifest, ...] = ()
+    possibly_applied: tuple[Mapping[str, Entry], ...] = ()
     uncertain: bool = False
 
     @property
-    def versions(self) -> tuple[Manifest, ...]:
+    def versions(self) -> tuple[Mapping[str, Entry], ...]:
         """The manifests of which each entry may be in the sandbox, the certain one first."""
         return self.base or {}, *self.possibly_applied
 
@@ -75,26 +76,33 @@ def partial_paths(
     """
     paths = {*found.added, *found.changed, *found.uncertain} or least_of(manifest, stays)
     with_directories = paths | directories_above(paths)
-    return frozenset(paths) if paths and any(path not in with_directories for path in manifest) else None
+    lacks_some = sum(path in manifest for path in with_directories) < len(manifest)
+    return frozenset(paths) if paths and lacks_some else None
 
 
 def least_of(manifest: Mapping[str, Entry], stays: Collection[str] = ()) -> set[str]:
     """The path whose sending changes least: a directory, else the smallest file; none if all of them stay."""
-    paths = (path for path in manifest if not within(path, stays))
-    least = min(
-        paths, key=lambda path: (manifest[path].kind is not Kind.DIRECTORY, manifest[path].size_bytes), default=""
-    )
+    least, least_bytes = "", -1
+    for path, entry in manifest.items():
+        if not is_within(path, stays):
+            if entry.kind is Kind.DIRECTORY:
+                return {path}
+            if not least or entry.size_bytes < least_bytes:
+                least, least_bytes = path, entry.size_bytes
     return {least} if least else set()
 
 
-def without_held(manifest: Mapping[str, Entry], held: Collection[str], base: Mapping[str, Entry] | None) -> Manifest:
+def without_held(manifest: Manifest, held: Collection[str], base: Mapping[str, Entry] | None) -> Manifest:
     """Return the manifest with the held paths as the sandbox got them last; those that it never got are left out."""
-    base = base or {}
-    return {
-        path: base[path] if path in held else entry
-        for path, entry in manifest.items()
-        if path not in held or path in base
-    }
+    found = manifest.copy()
+    for path in held:
+        if path not in manifest:
+            continue
+        if base is not None and path in base:
+            found[path] = base[path]
+        else:
+            del found[path]
+    return found
 
 
 def look_request(
@@ -130,7 +138,7 @@ def look_request(
     changed_in = content.changed_in(here)
     # A directory in which something is written may be a link or a file by now, which is not written through or over.
     above = directories_above(written).difference(written)
-    for path in (*written, *sorted(above & manifest.keys())):
+    for path in (*written, *sorted(path for path in above if path in manifest)):
         entry = manifest[path]
         versions_there = (*content.versions_of(path), *leftovers.get(path, ()), entry)
         is_as_base = content.is_as_base(path, entry) and path not in changed_in
@@ -144,12 +152,11 @@ def look_request(
     for path in kept:
         if path in manifest and path not in items:
             items[path] = LookItem(_distinct((*content.versions_of(path), manifest[path])), LookAction.COMPARE)
-    base = content.base or {}
-    if most_counted:
+    base = content.base
+    if most_counted and base is not None:
         stays = {*held_here, *kept, *blocked}
-        others = [path for path in base if path not in items and not within(path, stays)]
-        step = max(1, len(others) // most_counted)
-        items.update((path, LookItem((base[path],), LookAction.EXISTS)) for path in others[::step][:most_counted])
+        others = [path for path in base.spread(most_counted) if path not in items and not is_within(path, stays)]
+        items.update((path, LookItem((base[path],), LookAction.EXISTS)) for path in others)
     return LookRequest(items)
 
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
 from syncd.core.durable_file import MarkerFile, StateFile, Versioned, flush_folder
 from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
+from syncd.scan.entry import Entry
 from syncd.scan.manifest import Manifest
 from syncd.sync.base_record import Base, BaseRecord, ManifestRecord, entry_of, rows_of
 
@@ -65,7 +66,7 @@ class SyncState:
             return None, self._lost
         manifest = base.manifest
         if self._searched not in ("", base.searched):
-            manifest = {path: replace(entry, stamp=None) for path, entry in manifest.items()}
+            manifest = Manifest({path: replace(entry, stamp=None) for path, entry in manifest.items()})
         return manifest, []
 
     def uploaded(self, target: Target) -> Uploaded | None:
@@ -91,7 +92,7 @@ class SyncState:
                 self._initialized.remove()
             self._marked = True
 
-    def possibly_applied(self, target: Target) -> tuple[Manifest, ...]:
+    def possibly_applied(self, target: Target) -> tuple[dict[str, Entry], ...]:
         """The entries that may be in this sandbox besides the last manifest that it was known to hold.
 
         One manifest for each version of a path: what several unanswered initializes put there.
@@ -99,7 +100,7 @@ class SyncState:
         record = self._possibly_applied.load()
         if record is None or not record.target.same_sandbox(target):
             return ()
-        manifests: list[Manifest] = []
+        manifests: list[dict[str, Entry]] = []
         for row in record.rows:
             path = os.fsdecode(row.path)
             manifest = next((manifest for manifest in manifests if path not in manifest), None)
@@ -108,7 +109,7 @@ class SyncState:
             manifest[path] = entry_of(row)
         return tuple(manifests)
 
-    def record_possibly_applied(self, target: Target, manifests: Iterable[Manifest]) -> None:
+    def record_possibly_applied(self, target: Target, manifests: Iterable[Mapping[str, Entry]]) -> None:
         """Record that an initialize with the last of these is about to be requested. Raises `OSError`."""
         rows = [row for manifest in manifests for row in rows_of(manifest)]
         self._possibly_applied.save(ManifestRecord(target=target, rows=rows, searched=self._searched))

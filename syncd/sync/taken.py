@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.remote.target import Target
-from syncd.scan.manifest import Entry, Manifest
+from syncd.scan.entry import Entry
+from syncd.scan.manifest import Manifest
 from syncd.sync.base_record import StateRow, entry_of, row_of
 from syncd.sync.sync_plan import same_content
 
@@ -78,7 +79,7 @@ TakenRows = list[_TakenRow]
 
 def with_taken(base: Manifest, taken: list[TakenPath]) -> Manifest:
     """Return the base after these paths were taken."""
-    found = dict(base)
+    found = base.copy()
     for each in taken:
         if not is_as(found, each.path, each.before):
             continue

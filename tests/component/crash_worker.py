@@ -8,6 +8,7 @@ Changes of the two folders are also recorded, for a power cut that may follow.
 from __future__ import annotations
 
 import builtins
+import functools
 import io
 import json
 import os
@@ -40,14 +41,14 @@ class StepKiller:
         self._report = report
         self._files: dict[int, int] = {}
         self._count = 0
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()  # held for a step and its record: another thread may die in between
         self.steps: list[str] = []
         self.events: list[Event] = []
         self.real: dict[str, Any] = {}
 
     def step(self, name: str, what: str = "") -> None:
         """Count a step that is about to happen."""
-        with self._lock:
+        with self.lock:
             self.steps.append(f"{name} {os.path.basename(what)}".rstrip())
             if self._after in ("", self.steps[-1]):
                 self._after = ""
@@ -58,7 +59,7 @@ class StepKiller:
 
     def step_in_two(self, name: str) -> bool:
         """Count a step that can be half done. True: do half of it, then call `die`."""
-        with self._lock:
+        with self.lock:
             self.step(name)
             if self._torn:
                 self._left -= 1
@@ -214,12 +215,20 @@ def arm(trip: StepKiller) -> None:
         trip.step("make folder", _place(path, dir_fd))
         real["mkdir"](path, mode, dir_fd=dir_fd)
 
+    def whole(call: Any) -> Any:
+        @functools.wraps(call)
+        def locked(*args: Any, **keys: Any) -> Any:
+            with trip.lock:
+                return call(*args, **keys)
+
+        return locked
+
     real["builtin"] = builtins.open
-    builtins.open = opened_by_name
-    os.open, os.write, os.fsync, os.ftruncate, os.fdopen = opened, written, flushed, cut, fdopened  # type: ignore[assignment]
-    os.replace, os.rename = moved("replace"), moved("rename")
-    os.link = linked  # type: ignore[assignment]
-    os.unlink, os.rmdir, os.mkdir = removed("unlink"), removed("rmdir"), made_folder  # type: ignore[assignment]
+    builtins.open = whole(opened_by_name)
+    os.open, os.write, os.fsync, os.ftruncate = whole(opened), whole(written), whole(flushed), whole(cut)
+    os.fdopen = fdopened  # type: ignore[assignment]
+    os.replace, os.rename, os.link = whole(moved("replace")), whole(moved("rename")), whole(linked)
+    os.unlink, os.rmdir, os.mkdir = whole(removed("unlink")), whole(removed("rmdir")), whole(made_folder)
     os.remove = os.unlink
     for way, name in (("connect_ex", "connect"), ("send", "send"), ("recv", "recv")):
         setattr(socket.socket, way, _crossed(trip, name, getattr(socket.socket, way)))

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from syncd.remote.target import Target
-from syncd.scan.manifest import Entry, Kind, Manifest, Stamp
+from syncd.scan.entry import Entry, Kind, Stamp
+from syncd.scan.manifest import Manifest
 from syncd.sync.status_document import SandboxName, State, Status
 
 TARGET = Target("https://api.example.com", "box", "us")
-MANIFEST: Manifest = {
-    "d": Entry(Kind.DIRECTORY, 0o1755, -1),
-    "d/n\udcff\nü": Entry(
-        Kind.FILE,
-        0o644,
-        2**40,
-        2**50,
-        stamp=Stamp(-5, 2**62, 2**64 - 1, 2**33),
-        digest=bytes(range(32)),
-        written_back=True,
-    ),
-    "l": Entry(Kind.SYMLINK, 0o777, 0, target="t\udc80"),
-}
+MANIFEST = Manifest(
+    {
+        "d": Entry(Kind.DIRECTORY, 0o1755, -1),
+        "d/n\udcff\nü": Entry(
+            Kind.FILE,
+            0o644,
+            2**40,
+            2**50,
+            stamp=Stamp(-5, 2**62, 2**64 - 1, 2**33),
+            digest=bytes(range(32)),
+            written_back=True,
+        ),
+        "l": Entry(Kind.SYMLINK, 0o777, 0, target="t\udc80"),
+    }
+)
 
 
 NOTHING = Status(running=False, pid=None, state=State.STOPPED, workspace="/w", sandbox=SandboxName("box", "u", "us"))

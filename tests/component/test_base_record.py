@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from syncd.core.change_log import ChangeLog
 from syncd.remote.target import Target
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
 from syncd.sync import base_record
 from syncd.sync.base_record import Base, BaseRecord
 
@@ -24,7 +25,7 @@ def entry(number: int) -> Entry:
 
 
 def manifest(**numbers: int) -> Manifest:
-    return {path: entry(number) for path, number in numbers.items()}
+    return Manifest({path: entry(number) for path, number in numbers.items()})
 
 
 def base(found: Manifest, target: Target = TARGET, searched: str = "rules") -> Base:
@@ -42,10 +43,10 @@ def changes_file(folder: Path) -> Path:
 def test_a_change_costs_a_change(tmp_path: Path) -> None:
     """The whole is written once; a change of one path in thousands writes some hundred bytes."""
     record = BaseRecord(str(tmp_path))
-    tree = {f"d/file{number}": entry(number) for number in range(5000)}
+    tree = Manifest({f"d/file{number}": entry(number) for number in range(5000)})
     record.save(base(tree))
     whole = (tmp_path / "initialized").read_bytes()
-    tree = {**tree, "d/file7": entry(9), "new": entry(3)}
+    tree = tree | {"d/file7": entry(9), "new": entry(3)}
     del tree["d/file8"]
     record.save(base(tree))
     assert (tmp_path / "initialized").read_bytes() == whole
@@ -145,7 +146,7 @@ def test_any_history(tmp_path_factory: pytest.TempPathFactory, trees: list[dict[
     folder = tmp_path_factory.mktemp("record")
     record = BaseRecord(str(folder))
     for number, tree in enumerate(trees):
-        found = {path: entry(value) for path, value in tree.items()}
+        found = Manifest({path: entry(value) for path, value in tree.items()})
         record.save(base(found))
         assert loaded(folder) == base(found)
         if number < len(dies) and dies[number]:

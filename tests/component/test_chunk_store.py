@@ -45,7 +45,7 @@ class SpoolRig:
             file = self.workspace / f"d{number % 7}" / f"f{number}"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(os.urandom(100) * 400)
-        self.known: Manifest = {}
+        self.known = Manifest()
         self.open_store()
 
     def open_store(self) -> None:
@@ -287,7 +287,7 @@ def test_a_recent_file_is_read_again(rig: SpoolRig) -> None:
 def test_an_empty_workspace_is_a_valid_archive(tmp_path: Path) -> None:
     """It has two blocks of zeros only."""
     rig = SpoolRig(tmp_path)
-    assert contents(rig.packer.pack({}).archive) == {}
+    assert contents(rig.packer.pack(Manifest()).archive) == {}
 
 
 @pytest.mark.parametrize("room_bytes", [0, 1, 5_000, 99_999, 100_000])

@@ -16,12 +16,12 @@ from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import ABSENT, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.removal_plan import Deletions
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.entry import Entry, Kind
 
 TARGET = Target("https://api.example.com", "box", "us")
 FILE = Entry(Kind.FILE, 0, 0, 5, digest=b"d")
 FOLDER = Entry(Kind.DIRECTORY, 0, 0)
-GONE: Manifest = {"a": FILE, "d": FOLDER, "d/b": FILE}
+GONE = {"a": FILE, "d": FOLDER, "d/b": FILE}
 
 
 def check() -> None:
@@ -75,7 +75,7 @@ class DeletionRig:
         file, api = LeftoversStore(str(self.folder), TARGET), cast(Api, self.sandbox)
         return DeletionSync(deletions, api, self.sandbox, file, check, is_excluded=is_excluded, blocked=blocked)
 
-    def synced(self, deletion_sync: DeletionSync, held: Manifest, wanted: Manifest) -> set[str]:
+    def synced(self, deletion_sync: DeletionSync, held: Mapping[str, Entry], wanted: Mapping[str, Entry]) -> set[str]:
         """Run one successful sync; return its blocked paths."""
         held_before = iter([held])
         paths_to_delete = deletion_sync.paths_to_delete(held_before, wanted, ())
@@ -291,7 +291,7 @@ def test_a_reset(rig: DeletionRig, caplog: pytest.LogCaptureFixture) -> None:
     ],
 )
 def test_a_new_rule_is_no_deletion(
-    rig: DeletionRig, home: set[tuple[str, bool]], wanted: Manifest, *, reset: bool
+    rig: DeletionRig, home: set[tuple[str, bool]], wanted: Mapping[str, Entry], *, reset: bool
 ) -> None:
     """A path that is only excluded causes no reset; a deleted one, or one of another kind, does."""
     deletion_sync = rig.deletion_sync(Deletions.RESET, lambda path, is_dir: (path, is_dir) in home)

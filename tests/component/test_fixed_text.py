@@ -14,8 +14,9 @@ from syncd.core.text import one_line, shown_path
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import held_warning
 from syncd.scan import exclusions
+from syncd.scan.entry import Entry, Kind
 from syncd.scan.limits import over_limit
-from syncd.scan.manifest import Difference, Entry, Kind
+from syncd.scan.manifest import Difference, Manifest
 from syncd.selection.secret_scanner import Secret, secret_warning
 from syncd.watch import inotify_limits
 
@@ -65,7 +66,7 @@ def _messages(path: str) -> list[str]:
         str(exclusions.too_deep(path)),
         *map(str, inotify_limits.unwatched({path: errno.ENOSPC}, 9)),
         *map(str, inotify_limits.unwatched({path: errno.EACCES, f"{path}x": errno.EACCES}, 9)),
-        over_limit({path: big}, 1) or "",
+        over_limit(Manifest({path: big}), 1) or "",
         str(held_warning(path, None)),
         str(held_warning(path, RemoteEntry(RemoteKind.FILE))),
         f"{shown_path(path)!r} was removed in the sandbox: it is about to be overwritten",

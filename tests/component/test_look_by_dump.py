@@ -16,7 +16,7 @@ from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.sandbox import look_by_dump
 from syncd.sandbox.look_by_dump import DumpLooker, look_in_archive
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteKind
-from syncd.scan.manifest import Entry, Kind
+from syncd.scan.entry import Entry, Kind
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)

@@ -24,7 +24,7 @@ from syncd.remote.remote_job import Purpose, RemoteJob, _packed, new_job
 from syncd.sandbox import look_in_sandbox
 from syncd.sandbox.look_encoding import FoundEntry, LookReport, encoded, report_of
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest
-from syncd.scan.manifest import Entry, Kind
+from syncd.scan.entry import Entry, Kind
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)

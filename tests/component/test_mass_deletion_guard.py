@@ -9,7 +9,8 @@ import pytest
 
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scan
@@ -19,7 +20,7 @@ ANOTHER = FileIdentity(1, 2, b"another")
 
 
 def files(prefix: str, count: int) -> Manifest:
-    return {f"{prefix}{number}": Entry(Kind.FILE, 0o644, 1, 5) for number in range(count)}
+    return Manifest({f"{prefix}{number}": Entry(Kind.FILE, 0o644, 1, 5) for number in range(count)})
 
 
 BEFORE = files("before", 100)

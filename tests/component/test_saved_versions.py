@@ -19,7 +19,7 @@ from syncd.core.errors import NeedsPerson, Stop
 from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SavedPath, Why
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 from tests.clock import ScriptedClock
 
 ODD_NAMES = [os.fsdecode(b"caf\xe9"), "new\nline", "\033[31mred", "-rf", "record", "content.new", "a" * 255, "文書"]

@@ -19,7 +19,7 @@ from watchdog.observers.inotify_c import InotifyConstants as In
 
 from syncd.core import file_identity
 from syncd.daemon.wakeup import Wakeup
-from syncd.scan.manifest import Kind, Manifest
+from syncd.scan.entry import Entry, Kind
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch.changes import Changes, RescanReason
@@ -99,7 +99,7 @@ def full_scan(folder: Path) -> Scan:
     return Scanner(str(folder), Selection(SelectionSettings())).scan()
 
 
-def without_times(scan: Scan) -> Manifest:
+def without_times(scan: Scan) -> dict[str, Entry]:
     """Remove the values that may be outdated until the periodic scan, and do not affect the archive.
 
     An ignored file changes its directory's time, and a second name that came and went a file's ctime, with no event.
@@ -341,7 +341,7 @@ def test_only_directories_with_events_are_scanned(watched: WatchedWorkspace) -> 
 
 
 def test_digests_are_kept_while_the_stamp_is_the_same(watched: WatchedWorkspace) -> None:
-    """An entry with a digest stays the same object until the file's `stat` changes."""
+    """An entry keeps its digest until the file's `stat` changes."""
     for name in ("changed", "listed", "trusted"):
         (watched.folder / name).mkdir()
         (watched.folder / name / "f").write_text(name)
@@ -352,8 +352,8 @@ def test_digests_are_kept_while_the_stamp_is_the_same(watched: WatchedWorkspace)
     for changed in ({"changed", "listed"}, None):
         again = watched.scanner.scan(changed).manifest
         assert again["changed/f"].digest == b""
-        assert again["listed/f"] is learned["listed/f"]
-        assert again["trusted/f"] is learned["trusted/f"]
+        assert again["listed/f"] == learned["listed/f"]
+        assert again["trusted/f"] == learned["trusted/f"]
         assert "gone/f" not in again
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from syncd.core.errors import Stop, WorkspaceError
+from syncd.scan.entry import Kind
 from syncd.scan.limits import LONGEST_PATH_BYTES
-from syncd.scan.manifest import Kind
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Scope, Selection, SelectionSettings
 from syncd.watch.scan_listener import NoScanListener

@@ -27,17 +27,20 @@ from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.partial_archives import _Proof
 from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
 from syncd.sandbox.provider import AcquiredSandboxStore
-from syncd.scan.manifest import Entry, Kind, Manifest, Stamp
+from syncd.scan.entry import Entry, Kind, Stamp
+from syncd.scan.manifest import Manifest
 from syncd.sync.sync_state import SyncState
 from tests.clock import ScriptedClock
 
 TARGET = Target("https://api.example.com", "box", "us")
-MANIFEST: Manifest = {
-    "d": Entry(Kind.DIRECTORY, 0o755, 1),
-    "d/n\udcff": Entry(Kind.FILE, 0o644, 2, 3, stamp=Stamp(4, 5, 6, 7), digest=b"\1\2", written_back=True),
-    "l": Entry(Kind.SYMLINK, 0o777, 0, target="t\udc80"),
-    "t": Entry(Kind.FILE, 0o644, 2, 3, sent_digest=b"\3"),
-}
+MANIFEST = Manifest(
+    {
+        "d": Entry(Kind.DIRECTORY, 0o755, 1),
+        "d/n\udcff": Entry(Kind.FILE, 0o644, 2, 3, stamp=Stamp(4, 5, 6, 7), digest=b"\1\2", written_back=True),
+        "l": Entry(Kind.SYMLINK, 0o777, 0, target="t\udc80"),
+        "t": Entry(Kind.FILE, 0o644, 2, 3, sent_digest=b"\3"),
+    }
+)
 LEFTOVERS = Leftovers({"g": [Entry(Kind.FILE, 0, 0, 3, "", None, b"\4")]}, frozenset({"g"}), 5, 6, frozenset({"g"}))
 ACQUIRED = AcquiredSandbox("box", 1.0, 2.0, {"git": "https://mcp"})
 BLOCKED = _BlockedRecord(TARGET, [(b"p\xff", "d")], b"mark")
@@ -63,14 +66,12 @@ WRITTEN = {
         b"rk\xc4\x04mark"
     ),
     "initialized": (
-        b"syncd-state 1 4e5706c886cac6718aecdb05b42e84ca21cee58ac50d117b84ecb9e64518ce58\n"
-        b"\x84\xa7version\x01\xa6target\x83\xa8base_url\xb7"
-        b"https://api.example.com\xaasand"
-        b"box_id\xa3box\xa6region\xa2us\xa4rows\x94\x99\xc4"
-        b"\x01d\xa1d\xcd\x01\xed\x01\x00\xc4\x00\xc0\xc4\x00\xc4\x00\x99\xc4\x04d/n\xff\xa1f\xcd\x01\xa4"
-        b"\x02\x03\xc4\x00\x94\x04\x05\x06\x07\xc4\x02\x01\x02\xc4\x00\x99\xc4\x01l\xa1l\xcd\x01\xff\x00\x00\xc4\x02"
-        b"t\x80\xc0\xc4\x00\xc4\x00\x99\xc4\x01t\xa1f\xcd\x01\xa4\x02\x03\xc4\x00\xc0\xc4\x00\xc4\x01\x03\xa8s"
-        b"earched\xa5rules"
+        b"syncd-state 1 6fe4a0291478dd111eddf0397304759242a4eac0856f99cfee804a89b99569a6\n"
+        b"\x84\xa7version\x01\xa6target\x83\xa8base_url\xb7https://api."
+        b"example.com\xaasandbox_id\xa3box\xa6region\xa2us\xabdir"
+        b"ectories\x92\x93\xc4\x00\xc4\x08d\x00l\x00t\x00t\x80\xc4/\x93\x99\xa1d\xcd\x01\xed\x01\x00\xa0\xc0\xc4\x00\xc4\x00\xc2"
+        b"\x99\xa1l\xcd\x01\xff\x00\x00\xa0\xc0\xc4\x00\xc4\x00\xc2\x99\xa1f\xcd\x01\xa4\x02\x03\xa0\xc0\xc4\x00\xc4\x01\x03\xc2\x93\xc4\x01d\xc4\x02n\xff\xc4"
+        b"\x16\x91\x99\xa1f\xcd\x01\xa4\x02\x03\xa0\x94\x04\x05\x06\x07\xc4\x02\x01\x02\xc4\x00\xc3\xa8searched\xa5rules"
     ),
     "lease": (
         b"syncd-state 1 c418ee4bcacd00d7f9990bcd4a79a58bcf7450a203ee9cbf05f56c46464222bc\n"
@@ -133,6 +134,21 @@ WRITTEN = {
 }
 
 
+# Records that earlier versions wrote in other forms.
+EARLIER = {
+    "initialized": (
+        b"syncd-state 1 4e5706c886cac6718aecdb05b42e84ca21cee58ac50d117b84ecb9e64518ce58\n"
+        b"\x84\xa7version\x01\xa6target\x83\xa8base_url\xb7"
+        b"https://api.example.com\xaasand"
+        b"box_id\xa3box\xa6region\xa2us\xa4rows\x94\x99\xc4"
+        b"\x01d\xa1d\xcd\x01\xed\x01\x00\xc4\x00\xc0\xc4\x00\xc4\x00\x99\xc4\x04d/n\xff\xa1f\xcd\x01\xa4"
+        b"\x02\x03\xc4\x00\x94\x04\x05\x06\x07\xc4\x02\x01\x02\xc4\x00\x99\xc4\x01l\xa1l\xcd\x01\xff\x00\x00\xc4\x02"
+        b"t\x80\xc0\xc4\x00\xc4\x00\x99\xc4\x01t\xa1f\xcd\x01\xa4\x02\x03\xc4\x00\xc0\xc4\x00\xc4\x01\x03\xa8s"
+        b"earched\xa5rules"
+    ),
+}
+
+
 def _clock() -> ScriptedClock:
     return ScriptedClock(wall=1_800_000_000.0, boottime=500.0)
 
@@ -185,10 +201,10 @@ SAVE: dict[str, Callable[[str], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRITTEN)
-def test_an_earlier_record_is_read(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "written"), [*WRITTEN.items(), *EARLIER.items()])
+def test_an_earlier_record_is_read(tmp_path: Path, name: str, written: bytes) -> None:
     """Nothing of it is lost, and it stays where it is."""
-    (tmp_path / name).write_bytes(WRITTEN[name])
+    (tmp_path / name).write_bytes(written)
     read, expected = READ[name]
     assert read(str(tmp_path)) == expected
     assert {path.name for path in tmp_path.iterdir()} == {name}

@@ -12,7 +12,8 @@ import pytest
 from syncd.core.durable_file import MarkerFile, sealed
 from syncd.remote.target import Target
 from syncd.remote.upload_url_store import UploadUrlStore
-from syncd.scan.manifest import Entry, Kind, Stamp
+from syncd.scan.entry import Entry, Kind, Stamp
+from syncd.scan.manifest import Manifest
 from syncd.sync.sync_state import SyncState
 from tests.clock import ScriptedClock
 from tests.component.sample_records import MANIFEST, TARGET
@@ -35,7 +36,7 @@ def test_uncertainty_survives_a_restart(tmp_path: Path) -> None:
 def test_an_answer_that_cannot_be_recorded(tmp_path: Path) -> None:
     """The process that received it is certain, the next one is not; later requests are marked again."""
     sync_state = SyncState(str(tmp_path))
-    sync_state.record_initialized(TARGET, {})
+    sync_state.record_initialized(TARGET, Manifest())
     sync_state.mark_uncertain()
     (tmp_path / "initialized-changes").mkdir()
     (tmp_path / "initialized.new").mkdir()
@@ -51,13 +52,14 @@ def test_an_answer_that_cannot_be_recorded(tmp_path: Path) -> None:
 
 _ON_A_FULL_DISK = """
 import os, sys
+from syncd.scan.manifest import Manifest
 from syncd.sync.sync_state import SyncState, Uploaded
 from syncd.remote.target import Target
 from syncd.archive.codec import Codec
 from syncd.remote.uplink import Uplink
 folder, target = sys.argv[1], Target("https://api.example.com", "box", "us")
 journal = SyncState(folder)
-journal.record_initialized(target, {})
+journal.record_initialized(target, Manifest())
 journal.record_uploaded(target, "identity", 7, "ab")
 try:
     for number in range(1000):
@@ -118,10 +120,10 @@ def test_entries_that_may_be_in_the_sandbox(tmp_path: Path) -> None:
     assert sync_state.possibly_applied(TARGET) == ()
     sync_state.record_possibly_applied(TARGET, [MANIFEST])
     assert {path.name for path in tmp_path.iterdir()} == {"perhaps-there"}
-    assert SyncState(str(tmp_path)).possibly_applied(TARGET) == (MANIFEST,)
-    assert sync_state.possibly_applied(Target(TARGET.base_url, "box", "asia")) == (MANIFEST,)
+    assert SyncState(str(tmp_path)).possibly_applied(TARGET) == (dict(MANIFEST),)
+    assert sync_state.possibly_applied(Target(TARGET.base_url, "box", "asia")) == (dict(MANIFEST),)
     assert sync_state.possibly_applied(Target(TARGET.base_url, "other", "us")) == ()
-    sync_state.record_initialized(TARGET, {})
+    sync_state.record_initialized(TARGET, Manifest())
     assert sync_state.possibly_applied(TARGET) == ()
     newer = {"version": 2, "target": TARGET, "rows": [[b"a", "f", 0, 0, 0, b"", None, b""]]}
     (tmp_path / "perhaps-there").write_bytes(sealed(msgspec.msgpack.encode(newer)))
@@ -189,7 +191,7 @@ def test_the_recorded_fields_of_a_content(tmp_path: Path) -> None:
     """The digest of what was sent of a changed file is kept; a stamp that a write may have left unchanged is not."""
     torn = Entry(Kind.FILE, 0o644, 1, 5, sent_digest=b"sent")
     young = Entry(Kind.FILE, 0o644, 1, 5, stamp=Stamp(1, 2, 3, 4), digest=b"d")
-    SyncState(str(tmp_path)).record_initialized(TARGET, {"torn": torn, "young": young})
+    SyncState(str(tmp_path)).record_initialized(TARGET, Manifest({"torn": torn, "young": young}))
     found, _ = SyncState(str(tmp_path)).initialized(TARGET)
     assert found == {"torn": torn, "young": msgspec.structs.replace(young, stamp=None)}
 

@@ -12,8 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.core.errors import WorkspaceError
+from syncd.scan.entry import Kind
 from syncd.scan.explain import explain
-from syncd.scan.manifest import Kind
 from syncd.scan.scanner import Scanner
 from syncd.selection.git_repository import Repository, repository_around
 from syncd.selection.ignore_files import read_git_rules

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from syncd.core.errors import Locked, TryLater
 from syncd.merge.path_changes import PathChanges, Place, Step
 from syncd.merge.writes import LocalEntry
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 from tests.component.test_mounts import NAMESPACE
 from tests.component.writer_machine import (
     OLD_NS,

@@ -15,7 +15,7 @@ from typing import Any
 from syncd.core.errors import SyncdError
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.merge.writes import NewEntry, Write
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 from tests.component.crash_worker import StepKiller, arm
 
 _MORE_STEPS = ("symlink", "link", "fchmod", "chmod", "utime", "copy_file_range")
@@ -39,7 +39,7 @@ def _arm(trip: StepKiller) -> None:
     flush = os.fsync
 
     def named_flush(descriptor: int) -> None:
-        with trip._lock:  # files are flushed by several threads
+        with trip.lock:  # files are flushed by several threads
             flush(descriptor)
             trip.steps[-1] += " " + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
 

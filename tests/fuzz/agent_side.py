@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SavedPath
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 from tests.fuzz.model import FOLDER, Entry, SandboxModel
 
 

@@ -16,10 +16,10 @@ from syncd.core.settings import Config, check_config
 from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.extract import ArchiveRefused, Bounds
 from syncd.remote.sandbox_lifetime import MOST_ACQUIRED, SPAN_S
-from syncd.sandbox.removal_plan import within
 from syncd.sandbox.saved_versions import SavedVersions
+from syncd.scan.entry import Kind
 from syncd.scan.exclusions import OUTSIDE
-from syncd.scan.manifest import Kind, Manifest
+from syncd.scan.manifest import Manifest, is_within
 from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings
@@ -414,12 +414,12 @@ class Checker:
         self.lost += tracked.model.missing(self._without_held(wanted), remote)
         self.lost += tracked.model.lost_agent_files(remote)
         if self.is_plain:
-            extra = {path for path in remote.keys() - wanted.keys() if not within(path, self.held())}
+            extra = {path for path in remote.keys() - wanted.keys() if not is_within(path, self.held())}
             self.lost += not_deleted(extra, remote)
         deletions = {values[0] for values in self.settings.history}
         if self.settings.current.sandbox.deletions != "keep":
             left_over = tracked.model.left_over(wanted, self._unblocked(remote), exactly=deletions == {"reset"})
-            left_over = [path for path in left_over if not within(path, self.held())]
+            left_over = [path for path in left_over if not is_within(path, self.held())]
             # A new rule alone causes no reset.
             if self.settings.current.sandbox.deletions != "reset" or not self._are_excluded(left_over, remote):
                 self.lost += not_deleted(left_over, remote)
@@ -434,7 +434,7 @@ class Checker:
             if not self.state_damaged and not tracked.model.is_someone_elses(path):
                 self.lose(f"{path!r} is held, and nobody changed it in the sandbox")
         if self._agent_changes == "save":
-            unwritten = [path for path in tracked.model.unwritten(wanted, remote) if not within(path, held)]
+            unwritten = [path for path in tracked.model.unwritten(wanted, remote) if not is_within(path, held)]
             self.lost += [f"{path!r} was changed on both sides, and is not written" for path in unwritten]
         self._check_saved()
 
@@ -442,7 +442,7 @@ class Checker:
         if entry[0] != "link":
             return False
         target = os.path.normpath(os.path.join(os.path.dirname(path), str(entry[1])))
-        return within(target, {each for each in self.blocked() if each != path})
+        return is_within(target, {each for each in self.blocked() if each != path})
 
     def _check_saved(self) -> None:
         """Check that only versions of the agent are saved, where syncd knows what it had put there."""
@@ -503,11 +503,11 @@ class Checker:
         return all(is_excluded(path, remote[path][0] == "folder") for path in paths)
 
     def _is_blocked(self, path: str) -> bool:
-        return within(path, set(self.blocked()))
+        return is_within(path, set(self.blocked()))
 
     def _without_held(self, paths: Tree) -> Tree:
         held = set(self.held())
-        return {path: entry for path, entry in paths.items() if not within(path, held)}
+        return {path: entry for path, entry in paths.items() if not is_within(path, held)}
 
     def _unblocked(self, paths: Tree) -> Tree:
         return {path: entry for path, entry in paths.items() if not self._is_blocked(path)}

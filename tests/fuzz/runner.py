@@ -24,7 +24,7 @@ from syncd.archive import chunking, packer
 from syncd.daemon import build
 from syncd.emulator import Emulator, RequestRecord
 from syncd.scan import file_reader
-from syncd.scan.manifest import Stamp
+from syncd.scan.entry import Stamp
 from syncd.sync import sandbox_factory
 from syncd.watch import inotify_watch
 from tests.fuzz.checker import SELECTION

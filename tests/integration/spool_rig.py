@@ -95,10 +95,12 @@ class SpoolRig:
 
     def measure(self) -> None:
         """Record the largest size of the spool."""
+        sizes = []
         if self.spool.is_dir():
-            with os.scandir(self.spool) as items:
-                sizes = [item.stat(follow_symlinks=False).st_size for item in items]
-            self.most_bytes = max(self.most_bytes, sum(sizes))
+            for name in os.listdir(self.spool):
+                with contextlib.suppress(FileNotFoundError):  # a thread of the packer has renamed it meanwhile
+                    sizes.append((self.spool / name).lstat().st_size)
+        self.most_bytes = max(self.most_bytes, sum(sizes))
 
     def write(self, path: str, content: bytes) -> None:
         file = self.work / path

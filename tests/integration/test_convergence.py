@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+import syncd.scan.entry
 from syncd.archive.snapshotter import Snapshotter
 from syncd.remote.remote_job import RemoteJob
 from syncd.remote.target import Target
@@ -26,8 +27,8 @@ from syncd.sandbox.partial_archives import PartialArchives, _Proof
 from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Deletions
-from syncd.scan import manifest
-from syncd.scan.manifest import Kind, Manifest, as_read
+from syncd.scan.entry import Kind, as_read
+from syncd.scan.manifest import Manifest
 from syncd.scan.tree_cache import TreeCache
 from syncd.sync import preparation, sync_cycle
 from syncd.sync.sandbox_services import SandboxServices
@@ -283,7 +284,7 @@ def test_a_file_ignored_before_it_is_written_is_not_uploaded(
 
 
 def _trust_young_stamps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(manifest, "YOUNG_NS", -(10**20))
+    patch.setattr(syncd.scan.entry, "YOUNG_NS", -(10**20))
     # A close event would have the file read again, whatever its stamp says.
     patch.setattr(Snapshotter, "forget_stamps", lambda self, baseline, paths: None)
 
@@ -388,7 +389,7 @@ def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:
                 content = place.read_bytes()
                 right_size = structs.replace(entry, size_bytes=len(content))
                 on_disk[path] = as_read(right_size, hashlib.sha256(content).digest(), 0)
-        real(self, services, on_disk, follow_up)
+        real(self, services, Manifest(on_disk), follow_up)
 
     patch.setattr(SyncCycle, "_record", record)
 

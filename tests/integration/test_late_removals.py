@@ -19,8 +19,8 @@ from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.pending_removals import PendingRemovals
-from syncd.scan.manifest import Entry as Uploaded
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Entry as Uploaded
+from syncd.scan.entry import Kind
 from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
 
 

@@ -31,7 +31,7 @@ from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.pending_removals import PendingRemovals
-from syncd.scan.manifest import Entry, Kind
+from syncd.scan.entry import Entry, Kind
 from tests.integration.sync_rig import KEY, Rig, rigged
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS

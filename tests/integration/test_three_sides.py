@@ -23,7 +23,7 @@ from syncd.sandbox import look
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 from tests.agent import Agent
 from tests.integration.sync_rig import SANDBOX, RecordingObserver, Rig, rigged
 

@@ -36,7 +36,7 @@ from syncd.cli.apply.command import command as apply_command
 from syncd.core.directories import directories_for
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 from tests.agent import Agent
 from tests.integration.sync_rig import KEY, Rig, rigged
 

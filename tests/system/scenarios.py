@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 from syncd.core.text import shown_path
 from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.extract import ArchiveRefused, Bounds
-from syncd.sandbox.removal_plan import within
 from syncd.sandbox.saved_versions import SavedVersions
+from syncd.scan.manifest import is_within
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from tests.fuzz.agent_side import SavedEntries, note_look
@@ -309,10 +309,10 @@ class ProcessRun:
             remote = tree(tracked.sandbox.workspace)
             if not self._is_plain or self._state_damaged:
                 blocked = self._blocked(wanted)
-                free = {path: entry for path, entry in wanted.items() if not within(path, blocked)}
+                free = {path: entry for path, entry in wanted.items() if not is_within(path, blocked)}
                 lost = [*tracked.model.missing(free, remote), *tracked.model.lost_agent_files(remote)]
                 if self._settings[0] != "keep":
-                    remote = {path: entry for path, entry in remote.items() if not within(path, blocked)}
+                    remote = {path: entry for path, entry in remote.items() if not is_within(path, blocked)}
                     left_over = tracked.model.left_over(free, remote, exactly=False)
                     # A new rule alone causes no reset.
                     are_excluded = all(scanner.is_excluded(path, remote[path][0] == "folder") for path in left_over)

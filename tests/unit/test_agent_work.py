@@ -6,7 +6,8 @@ from typing import cast
 
 from syncd.sandbox.look_request import ABSENT, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.scan.manifest import Entry, Kind
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
 from syncd.sync.agent_work import find_agent_work
 from syncd.sync.sync_plan import SandboxContent
 
@@ -37,7 +38,7 @@ def test_what_is_found() -> None:
         unlisted=7,
     )
     look = ScriptedLook(result)
-    content = SandboxContent({"a": SENT}, ({"a": SENT, "late": SENT},))
+    content = SandboxContent(Manifest({"a": SENT}), ({"a": SENT, "late": SENT},))
     leftovers = {"gone-too": [SENT]}
 
     work = find_agent_work(cast(RemoteChanges, look), content, leftovers, lambda path, _is_dir: path.endswith(".log"))

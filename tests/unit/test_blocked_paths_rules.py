@@ -13,7 +13,8 @@ from syncd.sandbox.blocked_paths_rules import (
     warnings,
     without,
 )
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"d")
 OTHER_FILE = Entry(Kind.FILE, 0o644, 2, 6, digest=b"e")
@@ -72,7 +73,7 @@ def test_kinds_changed(held: list[Manifest], leftovers: dict[str, list[Entry]], 
 
 def test_parts() -> None:
     """A blocked path includes all below it, and no path that only begins alike."""
-    manifest = {"a": FOLDER, "a/b": FILE, "ab": FILE, "c": FILE}
+    manifest = Manifest({"a": FOLDER, "a/b": FILE, "ab": FILE, "c": FILE})
     aside = entries_within(manifest, {"a"})
     assert list(aside) == ["a", "a/b"]
     assert list(without(manifest, aside)) == ["ab", "c"]

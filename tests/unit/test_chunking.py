@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from msgspec.structs import replace
 
 from syncd.archive.chunking import LARGEST_BYTES, TARGET_BYTES, Chunk, chunk_key, split
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
 
 
 def a_file(size_bytes: int, digest: bytes = b"d" * 32) -> Entry:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from syncd.cli.status.screen import DaemonEnding, StatusContext, screen
 from syncd.cli.status.text import plain
 from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers, RemovalOutcomes, leftovers_after, union
-from syncd.scan.manifest import Entry, Kind
+from syncd.scan.entry import Entry, Kind
 from syncd.sync.status_document import SandboxName, State, Status
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"1")
@@ -25,7 +25,7 @@ FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
         (RemovalOutcomes(removed={"d/l"}, changed={"a"}, failed={"d"}), set(), ["a", "d"], 1),
         (RemovalOutcomes(), {"a"}, ["a", "d", "d/l"], 1),
         (RemovalOutcomes(), {"d"}, ["a", "d", "d/l"], 1),
-        (RemovalOutcomes(failed={"stay"}), set(), ["stay", "a", "d", "d/l"], 2),
+        (RemovalOutcomes(failed={"stay"}), set(), ["a", "d", "d/l", "stay"], 2),
         (
             RemovalOutcomes(changed={"stay"}),
             set(),

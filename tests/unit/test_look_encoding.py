@@ -12,7 +12,7 @@ import pytest
 from syncd.sandbox import look_encoding
 from syncd.sandbox.look_encoding import MOST_NEW, InvalidReport, LookReport, encoded, is_version, report_of
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
-from syncd.scan.manifest import Entry, Kind
+from syncd.scan.entry import Entry, Kind
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 DIGEST = bytes(range(32))

@@ -5,19 +5,22 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from syncd.scan.limits import largest, mib, over_limit
-from syncd.scan.manifest import (
+from syncd.scan.entry import (
     WRITTEN_BACK_NS,
     YOUNG_NS,
-    Difference,
     Entry,
     Kind,
     Stamp,
     arrived_digest,
     as_read,
     as_sent,
-    carry_over_digests,
     count_files,
+)
+from syncd.scan.limits import largest, mib, over_limit
+from syncd.scan.manifest import (
+    Difference,
+    Manifest,
+    carry_over_digests,
     difference,
     forget_stamps,
     not_written_back,
@@ -85,16 +88,14 @@ def test_difference(before: dict[str, Entry], now: dict[str, Entry], expected: D
 )
 def test_carry_over_digests(known: Entry, scanned: Entry, digest: bytes) -> None:
     """A digest is carried over while size and stamp are the same, and only if the stamp was kept."""
-    assert carry_over_digests({"a": known}, {"a": scanned})["a"] == replace(scanned, digest=digest)
+    assert carry_over_digests(Manifest({"a": known}), Manifest({"a": scanned}))["a"] == replace(scanned, digest=digest)
 
 
-def test_carry_over_digests_keeps_paths_and_order() -> None:
-    """Order and paths are those of the scan."""
-    settled = carry_over_digests(
-        {"z": FILE, "a": FILE, "gone": FILE}, {"a": UNREAD, "new": UNREAD, "z": UNREAD, "d": FOLDER}
-    )
-    assert list(settled) == ["a", "new", "z", "d"]
-    assert settled["new"].digest == b""
+def test_carry_over_digests_keeps_paths() -> None:
+    """The paths are those of the scan, whatever else is known."""
+    known = Manifest({"z": FILE, "a": FILE, "gone": FILE})
+    settled = carry_over_digests(known, Manifest({"a": UNREAD, "new": UNREAD, "z": UNREAD, "d": FOLDER}))
+    assert settled == {"a": FILE, "d": FOLDER, "new": UNREAD, "z": FILE}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_files_that_may_have_changed_without_events() -> None:
     old = replace(FILE, written_back=True)
     manifest = {"young": FILE, "old": old, "not read": UNREAD, "not kept": replace(FILE, stamp=None), "d": FOLDER}
     assert not_written_back(manifest) == ["young"]
-    assert carry_over_digests({"a": old}, {"a": UNREAD})["a"].written_back
+    assert carry_over_digests(Manifest({"a": old}), Manifest({"a": UNREAD}))["a"].written_back
 
 
 def test_forget_stamps() -> None:
@@ -141,7 +142,7 @@ def test_files_that_changed_while_they_were_read_are_uncertain() -> None:
     """A file that changed while it was read is neither equal nor different."""
     entry = as_sent(FILE, FILE.size_bytes, b"sent")
     assert entry == replace(FILE, digest=b"", stamp=None, sent_digest=b"sent")
-    assert carry_over_digests({"a": entry}, {"a": UNREAD})["a"].digest == b""
+    assert carry_over_digests(Manifest({"a": entry}), Manifest({"a": UNREAD}))["a"].digest == b""
     assert difference({"a": entry}, {"a": FILE}).uncertain == ["a"]
 
 
@@ -179,7 +180,7 @@ def test_files_without_digest() -> None:
 def test_the_limit() -> None:
     """A snapshot over the limit is refused with its size, the key and the largest paths first."""
     sizes = {"small": 1, "a\nb": 3 << 20, "c": 2 << 20, "d": 4 << 20, "e": 5 << 20}
-    manifest = {path: replace(FILE, size_bytes=size) for path, size in sizes.items()} | {"dir": FOLDER}
+    manifest = Manifest({path: replace(FILE, size_bytes=size) for path, size in sizes.items()} | {"dir": FOLDER})
     assert over_limit(manifest, 13) == (
         "the snapshot holds 14.0 MiB, more than sync.max_snapshot_mib = 13; "
         r"the largest: 'e' (5.0 MiB), 'd' (4.0 MiB), 'a\nb' (3.0 MiB)"
@@ -189,6 +190,6 @@ def test_the_limit() -> None:
 
 def test_exactly_the_limit_fits() -> None:
     """A snapshot of exactly the limit is allowed."""
-    assert over_limit({"a": replace(FILE, size_bytes=1 << 20)}, 1) is None
-    assert over_limit({"a": replace(FILE, size_bytes=(1 << 20) + 1)}, 1) is not None
+    assert over_limit(Manifest({"a": replace(FILE, size_bytes=1 << 20)}), 1) is None
+    assert over_limit(Manifest({"a": replace(FILE, size_bytes=(1 << 20) + 1)}), 1) is not None
     assert mib(1536 << 20) == "1,536.0 MiB"

@@ -23,7 +23,7 @@ from syncd.merge.merge_plan import (
 )
 from syncd.merge.writes import OTHER, LocalEntry
 from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
-from syncd.scan.manifest import Entry, Kind
+from syncd.scan.entry import Entry, Kind
 
 TAKE, SAME, MERGE, CONFLICT = MergeOutcome.TAKE, MergeOutcome.SAME, MergeOutcome.MERGE, MergeOutcome.CONFLICT
 DELETE, DELETED, STAYS, NEVER = (

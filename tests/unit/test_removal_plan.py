@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from syncd.sandbox.removal_plan import paths_to_delete
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"d" * 32)
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)

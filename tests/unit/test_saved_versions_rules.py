@@ -18,7 +18,7 @@ from syncd.sandbox.saved_versions_rules import (
     saved_at,
     version_id,
 )
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 
 NOW = datetime(2026, 11, 26, 4, 1, 12, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.archive.secret_files import SecretFiles
-from syncd.scan.manifest import Entry, Kind, Stamp
+from syncd.scan.entry import Entry, Kind, Stamp
 from syncd.scan.scanner import Scan
 from syncd.selection.secret_scanner import Secret
 

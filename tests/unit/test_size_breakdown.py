@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from syncd.cli.check.size_breakdown import heaviest, ignore_line, size_breakdown
-from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
 from syncd.selection.selection import Selection, SelectionSettings
 
 

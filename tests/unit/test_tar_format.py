@@ -10,8 +10,8 @@ import zlib
 import pytest
 
 from syncd.archive import tar_format
+from syncd.scan.entry import Entry, Kind
 from syncd.scan.inode import permissions
-from syncd.scan.manifest import Entry, Kind
 
 
 def read_back(path: str, entry: Entry, size_bytes: int = 0) -> tarfile.TarInfo:

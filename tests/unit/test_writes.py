@@ -17,7 +17,7 @@ from syncd.merge.writes import (
     may_be_as_planned,
     restoration,
 )
-from syncd.scan.manifest import Kind, Stamp
+from syncd.scan.entry import Kind, Stamp
 
 STAMP, LATER = Stamp(1, 2, 3, 4), Stamp(1, 3, 3, 4)
 FILE = LocalEntry(Kind.FILE, 0o644, 3, digest=b"old", stamp=STAMP)

@@ -18,7 +18,7 @@ from syncd.merge.git import need_git
 from syncd.merge.git_objects import GitChange, GitVersion
 from syncd.merge.merge_plan import MergeOutcome
 from syncd.sandbox.look_request import RemoteKind
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 
 
 def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:

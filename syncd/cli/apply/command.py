@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from syncd.merge.merge_plan import MergePlan, PlanInput
     from syncd.merge.writes import LocalEntry
     from syncd.sandbox.look_request import RemoteEntry
-    from syncd.scan.manifest import Entry
+    from syncd.scan.entry import Entry
 
 # A sync that is under way is waited for, but not for the upload of gigabytes.
 _SYNC_ENDS_S = 5.0

@@ -17,7 +17,7 @@ from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath, merged_
 from syncd.merge.text_merge import merge
 from syncd.merge.writes import NewEntry, Write
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.scan.manifest import Kind, arrived_digest
+from syncd.scan.entry import Kind, arrived_digest
 from syncd.sync.taken import TakenPath, TakenStore, encode_taken
 
 _GONE = "what was sent is not known any more"

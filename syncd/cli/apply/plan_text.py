@@ -8,7 +8,7 @@ from syncd.core.text import shown_path
 from syncd.merge.automatic_files import runs_automatically
 from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath
 from syncd.sandbox.look_request import RemoteKind
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 
 _WORDS = {
     MergeOutcome.TAKE: "take",

@@ -18,7 +18,7 @@ from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion
-from syncd.scan.manifest import Entry, Kind
+from syncd.scan.entry import Entry, Kind
 
 
 def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *, as_json: bool) -> int:

@@ -17,7 +17,7 @@ from syncd.merge.workspace_writer import Undone, WorkspaceWriter
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.scan.manifest import Kind
+from syncd.scan.entry import Kind
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenPath, TakenRows, TakenStore, decode_taken, is_as, with_taken
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from syncd.scan.manifest import Entry, Kind, content_bytes
+from syncd.scan.entry import Entry, Kind, content_bytes
 
 # A folder is named as a whole unless one entry holds this share of it: then the entry is named.
 DOMINANT_SHARE = 0.5

@@ -20,9 +20,9 @@ from syncd.cli.check.thresholds import (
 from syncd.core.errors import WorkspaceError
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
+from syncd.scan.entry import Kind, content_bytes, count_files
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.limits import over_limit
-from syncd.scan.manifest import Kind, content_bytes, count_files
 from syncd.scan.scanner import LeftOut, Scan, Scanner
 from syncd.selection.selection import Decision, Selection
 from syncd.watch import inotify_limits, inotify_usage, mounts

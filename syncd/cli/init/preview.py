@@ -79,8 +79,8 @@ def show(preview: Preview, option: str) -> None:
 
 def _lines(preview: Preview, width: int) -> Iterator[str]:
     from syncd.core.formatting import size  # noqa: PLC0415 - as above
+    from syncd.scan.entry import Kind, content_bytes, count_files  # noqa: PLC0415
     from syncd.scan.limits import largest  # noqa: PLC0415
-    from syncd.scan.manifest import Kind, content_bytes, count_files  # noqa: PLC0415
 
     entries = preview.manifest.values()
     files, folders = count_files(entries), sum(entry.kind is Kind.DIRECTORY for entry in entries)

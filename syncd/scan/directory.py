@@ -1,0 +1,233 @@
+"""The directories of which a manifest is made. They never change, so that manifests may share them, as git's trees.
+
+Equal directories are equal by one comparison, and a change makes anew only the directories from it up to the top. The
+entries are kept encoded, as some 90 bytes each: as objects they would take 600, and few of a large tree are ever read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
+from itertools import chain
+from types import MappingProxyType
+
+import msgspec
+from msgspec.structs import replace
+
+from syncd.scan.entry import Entry, Kind, content_bytes, count_files
+
+# Paths are read directory by directory; so many stay decoded.
+_DECODED = 64
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Entry]).decode
+
+
+class Entries:
+    """The entries of one directory, by name and in the order of their bytes.
+
+    `texts` are the names and after them the targets of the links, as bytes with a NUL between them; `encoded` are the
+    entries in MessagePack, without the targets, which need not be UTF-8.
+    """
+
+    __slots__ = ("content_bytes", "count", "encoded", "files", "texts")
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        names = in_order(entries)
+        values = [entries[name] for name in names]
+        self.count = len(names)
+        self.files = count_files(values)  # and links
+        self.content_bytes = content_bytes(values)
+        links = [(at, entry) for at, entry in enumerate(values) if entry.target]
+        for at, entry in links:
+            values[at] = replace(entry, target="")
+        self.texts = as_bytes("\0".join(chain(names, (entry.target for _, entry in links))))
+        self.encoded = _encode(values)
+
+    @classmethod
+    def stored(cls, texts: bytes, encoded: bytes) -> Entries:
+        """Return entries that were written to a file. Raises `msgspec.MsgspecError` if they are none."""
+        entries = cls.__new__(cls)
+        entries.texts, entries.encoded = texts, encoded
+        values = _decode(encoded)
+        entries.count, entries.files, entries.content_bytes = len(values), count_files(values), content_bytes(values)
+        return entries
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Entries):
+            return NotImplemented
+        return self is other or (self.encoded == other.encoded and self.texts == other.texts)
+
+    def __hash__(self) -> int:
+        return hash(self.encoded)
+
+    def names(self) -> list[str]:
+        """Return the names, in order."""
+        return _as_text(self.texts).split("\0")[: self.count]
+
+    def decoded(self) -> dict[str, Entry]:
+        """Return the entries by name."""
+        if not self.count:
+            return {}
+        entries = _decode(self.encoded)
+        texts = _as_text(self.texts).split("\0")
+        if len(texts) > len(entries):
+            targets = iter(texts[len(entries) :])
+            for at, entry in enumerate(entries):
+                if entry.kind is Kind.SYMLINK:
+                    entries[at] = replace(entry, target=next(targets, ""))
+        return dict(zip(texts, entries, strict=False))
+
+
+@lru_cache(maxsize=_DECODED)
+def read(entries: Entries) -> Mapping[str, Entry]:
+    """Return the entries by name, from memory if they were read lately."""
+    return MappingProxyType(entries.decoded())
+
+
+class Directory:
+    """A directory's own entries, and by name the directories in it that are not empty.
+
+    `count`, `files` (and links) and `content_bytes` are those of its entries and of all below.
+    """
+
+    __slots__ = ("below", "content_bytes", "count", "files", "own")
+
+    def __init__(self, own: Entries, below: Mapping[str, Directory] = MappingProxyType({})) -> None:
+        self.own = own
+        self.below = below
+        self.count, self.files, self.content_bytes = own.count, own.files, own.content_bytes
+        for directory in below.values():
+            self.count += directory.count
+            self.files += directory.files
+            self.content_bytes += directory.content_bytes
+
+    def replaced(self, own: Entries | None, below: Mapping[str, Directory]) -> Directory:
+        """Return the directory with other entries of its own (None: the same), and with some other directories in it.
+
+        It is the same object if nothing is other than before.
+        """
+        own = self.own if own is None or own == self.own else own
+        others = {name: each for name, each in below.items() if self.below.get(name, EMPTY) is not each}
+        if own is self.own and not others:
+            return self
+        merged = {name: each for name, each in {**self.below, **others}.items() if each.count}
+        if merged.keys() != self.below.keys():
+            merged = {name: merged[name] for name in in_order(merged)}
+        return Directory(own, merged) if merged or own.count else EMPTY
+
+    def find(self, path: str) -> Directory:
+        """Return the directory at this path below this one; an empty one if there is none."""
+        found = self
+        if path:
+            for name in path.split("/"):
+                below = found.below.get(name)
+                if below is None:
+                    return EMPTY
+                found = below
+        return found
+
+    def walk(self) -> Iterator[tuple[str, Entry]]:
+        """Yield all paths with their entries, in the archive's order: a directory's content comes right after it."""
+        # A stack, not recursion: a workspace may be nested deeper than Python calls may be.
+        stack = [("", self.below, self.steps())]
+        while stack:
+            prefix, below, steps = stack[-1]
+            for name, entry in steps:
+                if entry is not None:
+                    yield prefix + name, entry
+                directory = below.get(name)
+                if directory is not None:
+                    stack.append((f"{prefix}{name}/", directory.below, directory.steps()))
+                    break
+            else:
+                stack.pop()
+
+    def steps(self) -> Iterator[tuple[str, Entry | None]]:
+        """Yield the names in this directory with their entries: none for a directory without an entry of its own."""
+        entries = self.own.decoded()
+        yield from entries.items()
+        for name in self.below:
+            if name not in entries:
+                yield name, None
+
+    def directories(self) -> Iterator[tuple[str, Directory]]:
+        """Yield this directory and all below it that are not empty, with their paths; one comes before those in it."""
+        todo = [("", self)]
+        while todo:
+            path, directory = todo.pop()
+            yield path, directory
+            todo += ((_below(path, name), each) for name, each in directory.below.items())
+
+
+def differing(before: Directory, now: Directory) -> Iterator[tuple[str, Directory, Directory]]:
+    """Yield the directories of `now` that are other objects than before: path, the one before and the one now."""
+    todo = [("", before, now)]
+    while todo:
+        path, old, new = todo.pop()
+        if old is not new:
+            yield path, old, new
+            todo += (
+                (_below(path, name), old.below.get(name, EMPTY), each)
+                for name, each in new.below.items()
+                if old.below.get(name) is not each
+            )
+
+
+def rebuilt(
+    top: Directory,
+    own: Mapping[str, Entries],
+    whole: Mapping[str, Directory] = MappingProxyType({}),
+    like: Directory | None = None,
+) -> Directory:
+    """Return the tree with the `own` entries of some directories replaced, and some `whole` directories, by path.
+
+    A directory that is equal to the one of `like` is that one: later comparisons see so at once.
+    """
+    below: dict[str, dict[str, Directory]] = {}
+    for path, directory in whole.items():
+        parent, _, name = path.rpartition("/")
+        below.setdefault(parent, {})[name] = directory
+    todo = {"", *own, *below}
+    for path in (*own, *below):
+        above = path.rpartition("/")[0]
+        while above not in todo:
+            todo.add(above)
+            above = above.rpartition("/")[0]
+    made = top
+    for path in sorted(todo, reverse=True):  # those in a directory come before it
+        old = top.find(path)
+        made = old.replaced(own.get(path), below.pop(path, {}))
+        if like is not None:
+            made = _same(made, like.find(path))
+        if path:
+            parent, _, name = path.rpartition("/")
+            below.setdefault(parent, {})[name] = made
+    return made
+
+
+def _same(made: Directory, other: Directory) -> Directory:
+    """Return the other directory if it is equal, whose directories are the same objects then."""
+    if made is other or made.own != other.own or len(made.below) != len(other.below):
+        return made
+    return other if all(other.below.get(name) is each for name, each in made.below.items()) else made
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """Sort names by their bytes; for ASCII names that is the order of their characters."""
+    return sorted(names, key=None if "".join(names).isascii() else as_bytes)
+
+
+def as_bytes(text: str) -> bytes:
+    """Return a name or a path as the kernel has it."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _as_text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+EMPTY = Directory(Entries({}))

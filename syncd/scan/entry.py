@@ -1,0 +1,89 @@
+"""An entry of a manifest: what is known of one path.
+
+A file's content is known by its digest. Reading every file for its digest at every scan would cost minutes a day, so an
+entry also has the file's *stamp*: the values of `stat` when it was read. While the stamp is unchanged, so is the
+content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from operator import attrgetter
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+# A file may be written again within its timestamps' granularity without changing its stamp (git calls such an entry
+# racily clean). Two seconds is the coarsest granularity in use (FAT), so no younger stamp is kept.
+YOUNG_NS = 2_000_000_000
+# A write through mmap to a page that is already dirty changes no time. Linux writes dirty pages back after 35 s (30 s
+# of `vm.dirty_expire_centisecs`, 5 s between its checks), and the next write changes the times again: a file whose
+# times were this old when it was read cannot change without changing them.
+WRITTEN_BACK_NS = 60_000_000_000
+
+
+class Kind(StrEnum):
+    """The kind of a path. Sockets, FIFOs and devices are in no manifest."""
+
+    FILE = "f"
+    DIRECTORY = "d"
+    SYMLINK = "l"
+
+
+class Stamp(Struct, frozen=True, array_like=True, gc=False):
+    """The values of `stat` for a file when its content was read."""
+
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
+
+
+class Entry(Struct, frozen=True, array_like=True, gc=False):
+    """One path of a snapshot. Fields that do not apply to its kind are empty."""
+
+    kind: Kind
+    mode: int
+    mtime_s: int
+    size_bytes: int = 0
+    target: str = ""
+    stamp: Stamp | None = None
+    digest: bytes = b""  # sha256 of the content; empty: not known
+    sent_digest: bytes = b""  # only if `digest` is not known: sha256 of the bytes that were sent instead
+    written_back: bool = False  # True if the stamp was old enough at the read: any later write changes it
+
+
+def as_read(entry: Entry, digest: bytes, read_at_ns: int) -> Entry:
+    """Return the entry with the digest of its content; the stamp is kept only if it was old enough.
+
+    `read_at_ns` is the wall clock just before the read. Only the ctime counts: the mtime can be set to anything.
+    """
+    stamp = entry.stamp
+    age_ns = 0 if stamp is None else read_at_ns - stamp.ctime_ns
+    stamp = stamp if age_ns > YOUNG_NS else None
+    return replace(entry, digest=digest, stamp=stamp, sent_digest=b"", written_back=age_ns > WRITTEN_BACK_NS)
+
+
+def as_sent(entry: Entry, size_bytes: int, digest: bytes) -> Entry:
+    """Return the entry of a file that changed while it was read: `size_bytes` with this digest were sent.
+
+    It has no digest and no stamp, so that the file is read again: the bytes that were sent may be half old, half new.
+    """
+    return replace(entry, size_bytes=size_bytes, digest=b"", stamp=None, sent_digest=digest, written_back=False)
+
+
+def arrived_digest(entry: Entry) -> bytes:
+    """Return the digest of a file's bytes in the archive, whatever the local file holds; empty if it is not known."""
+    return entry.digest or entry.sent_digest
+
+
+def content_bytes(entries: Iterable[Entry]) -> int:
+    """Return the sum of the files' sizes."""
+    return sum(map(attrgetter("size_bytes"), entries))
+
+
+def count_files(entries: Iterable[Entry]) -> int:
+    """Return the number of files and links."""
+    kinds = list(map(attrgetter("kind"), entries))
+    return len(kinds) - kinds.count(Kind.DIRECTORY)

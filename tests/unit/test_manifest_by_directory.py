@@ -1,0 +1,168 @@
+"""A manifest behaves as a dict of its entries in the archive's order, and copies do not change with each other."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from syncd.scan.directory import EMPTY, Entries, differing
+from syncd.scan.entry import Entry, Kind, content_bytes, count_files
+from syncd.scan.manifest import Manifest, carry_over_digests, difference, is_within, removed_paths, replaced_entries
+
+FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
+# "a-" sorts between "a" and "a/": as plain texts its content would part a directory from its own.
+NAMES = st.sampled_from(["a", "a-", "b", "\udcff", "é"])
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+ENTRIES = st.one_of(
+    st.just(FOLDER),
+    st.integers(0, 9).map(lambda size: Entry(Kind.FILE, 0o644, 1, size, digest=b"d%d" % size)),
+    st.just(Entry(Kind.SYMLINK, 0o777, 1, target="t")),
+)
+TREES = st.dictionaries(PATHS, ENTRIES, max_size=12)
+CHANGES = st.lists(st.tuples(PATHS, ENTRIES | st.none()), max_size=8)
+
+
+def with_parents(tree: dict[str, Entry]) -> dict[str, Entry]:
+    """The tree with each directory above its paths, as a scan finds it, in the archive's order."""
+    whole = dict(tree)
+    for path in tree:
+        while path := path.rpartition("/")[0]:
+            whole[path] = FOLDER
+    return {path: whole[path] for path in sorted(whole, key=lambda path: os.fsencode(path).split(b"/"))}
+
+
+def assert_is(manifest: Manifest, tree: dict[str, Entry]) -> None:
+    assert manifest == tree
+    assert len(manifest) == len(tree)
+    assert (manifest.files, manifest.content_bytes) == (count_files(tree.values()), content_bytes(tree.values()))
+    assert sorted(manifest) == sorted(tree)
+    assert list(manifest.items()) == list(zip(manifest, manifest.values(), strict=True))
+    assert all(path in manifest and manifest.get(path) == entry for path, entry in tree.items())
+    parents = {path.rpartition("/")[0] for path in tree}
+    assert sum(len(manifest.entries_in(path)) for path in parents) == len(tree)
+
+
+def apply(target: Manifest | dict[str, Entry], changes: list[tuple[str, Entry | None]]) -> None:
+    for path, entry in changes:
+        if entry is not None:
+            target[path] = entry
+        else:
+            target.pop(path, None)
+
+
+@given(TREES, CHANGES, CHANGES)
+def test_copies_are_apart(
+    tree: dict[str, Entry], ours: list[tuple[str, Entry | None]], theirs: list[tuple[str, Entry | None]]
+) -> None:
+    """Whatever is changed in a manifest and in its copy, in turns, each is as a dict with the same changes."""
+    manifest, one, other = Manifest(tree), dict(tree), dict(tree)
+    apply(manifest, ours[:2])
+    apply(one, ours[:2])
+    other = dict(one)
+    copy = manifest.copy()
+    apply(manifest, ours[2:])
+    apply(one, ours[2:])
+    apply(copy, theirs)
+    apply(other, theirs)
+    assert_is(manifest, one)
+    assert_is(copy, other)
+    assert_is(manifest | copy, one | other)
+    assert (manifest == copy) is (one == other)
+
+
+@given(TREES, TREES)
+def test_the_order(tree: dict[str, Entry], more: dict[str, Entry]) -> None:
+    """A manifest has the archive's order, whatever was put into it in whatever order."""
+    whole = with_parents(tree)
+    manifest = Manifest(dict(reversed(whole.items())))
+    assert list(manifest) == list(whole)
+    grown = with_parents(tree | more)
+    manifest.update(reversed(grown.items()))
+    assert list(manifest) == list(grown)
+
+
+@given(TREES, CHANGES)
+def test_comparisons(tree: dict[str, Entry], changes: list[tuple[str, Entry | None]]) -> None:
+    """Two manifests are compared as two dicts are."""
+    before = Manifest(with_parents(tree))
+    now = before.copy()
+    apply(now, changes)
+    plain_before, plain_now = dict(before), dict(now)
+    assert sorted(replaced_entries(before, now)) == sorted(replaced_entries(plain_before, plain_now))
+    assert sorted(removed_paths(before, now)) == sorted(plain_before.keys() - plain_now.keys())
+    found, expected = difference(before, now), difference(plain_before, plain_now)
+    assert sorted(found.added) == sorted(expected.added)
+    assert (sorted(found.changed), sorted(found.removed)) == (sorted(expected.changed), sorted(expected.removed))
+
+
+@given(TREES, st.sets(PATHS, max_size=3))
+def test_paths_within(tree: dict[str, Entry], paths: set[str]) -> None:
+    """They are those paths that are there, and all below them."""
+    whole = with_parents(tree)
+    assert set(Manifest(whole).paths_within(paths)) == {path for path in whole if is_within(path, paths)}
+
+
+@given(TREES, CHANGES)
+def test_equal_directories_are_shared(tree: dict[str, Entry], changes: list[tuple[str, Entry | None]]) -> None:
+    """What is equal is the same object afterwards, and only directories in which something differs are others."""
+    before, now = Manifest(tree), Manifest(tree)
+    apply(now, changes)
+    apply(now, [(path, tree.get(path)) for path, _ in changes])
+    shared = carry_over_digests(before, now)
+    assert_is(shared, tree)
+    assert shared.top is before.top
+    shared["new"] = FOLDER
+    assert [path for path, _, _ in differing(before.top, shared.top)] == [""]
+    assert_is(before, tree)
+
+
+@given(TREES, TREES)
+def test_a_directory_is_replaced(tree: dict[str, Entry], other: dict[str, Entry]) -> None:
+    """All below it is, and nothing else."""
+    manifest = Manifest(tree)
+    outside = {path: entry for path, entry in tree.items() if not path.startswith("a/")}
+    assert_is(manifest.with_directory("a", Manifest(other).top), outside | {f"a/{path}": other[path] for path in other})
+    assert_is(manifest.with_directory("a", EMPTY), outside)
+    assert_is(manifest.with_directory("", Manifest(other).top), other)
+    assert_is(manifest, tree)
+
+
+@given(TREES)
+def test_a_stored_directory(tree: dict[str, Entry]) -> None:
+    """A directory's entries are the same after they were written and read."""
+    own = Manifest(tree).top.own
+    stored = Entries.stored(own.texts, own.encoded)
+    assert stored == own
+    assert stored.decoded() == own.decoded()
+    assert (stored.count, stored.files, stored.content_bytes) == (own.count, own.files, own.content_bytes)
+
+
+def test_targets_are_any_bytes() -> None:
+    """The targets of links need not be UTF-8, and each link keeps its own."""
+    tree = {name: Entry(Kind.SYMLINK, 0o777, 1, target=f"to {name} \udcff") for name in ("a", "c")} | {"b": FOLDER}
+    assert dict(Manifest(tree)) == dict(sorted(tree.items()))
+
+
+def test_a_deep_tree() -> None:
+    """A tree may be deeper than Python's calls."""
+    deep = "/".join("d" * 1500)
+    paths = [deep[: 2 * depth + 1] for depth in range(1500)]
+    manifest = Manifest(dict.fromkeys(paths, FOLDER))
+    changed = manifest | {deep: replace(FOLDER, mode=0o700)}
+    assert list(manifest) == paths
+    assert replaced_entries(manifest, changed) == [deep]
+
+
+def test_a_sample_is_spread() -> None:
+    """It is of the asked size, and from all over the tree."""
+    tree = {f"{folder:02}/{name:02}": FOLDER for folder in range(40) for name in range(20)}
+    found = Manifest(tree).spread(200)
+    assert len(found) == len(set(found)) == 200
+    assert {path[:2] for path in found} == {path[:2] for path in tree}
+    few = Manifest(tree).spread(10)
+    assert len(few) == 10
+    assert max(few) > "30"
+    assert Manifest().spread(10) == []
