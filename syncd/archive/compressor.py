@@ -204,6 +204,7 @@ class ChunkWriter:
     def end(self, key: str | None) -> None:
         """Finish the chunk; without a key it is stored for one archive only."""
         self._compressor.add(self, self._block, self._last, _End(key))
+        self._last = None  # which knows this chunk: the blocks would stay in memory until the next collection
 
     def written(self, piece: Piece) -> None:
         """Take the piece that holds the chunk."""

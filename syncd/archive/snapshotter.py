@@ -94,6 +94,8 @@ class Snapshotter:
         `changed` are the only directories in which something may have changed since the last scan. Raises
         `WorkspaceError` (the workspace is missing, or lost nearly everything), `SnapshotTooLarge`, `Stop`.
         """
+        if baseline is not None:
+            self._scanner.expect(baseline)
         scan = self._scanner.scan(changed)
         self.warnings, self._by_rules = scan.warnings, scan.left_out
         self._full_scans += changed is None

@@ -115,6 +115,11 @@ class Scanner:
         """Store what is known of these paths until the files change."""
         self._tree.adopt(known)
 
+    def expect(self, manifest: Manifest) -> None:
+        """Have the first scan keep the entries of this manifest for files that did not change since."""
+        if self._tree.get("") is None:
+            self._tree.manifest = manifest.copy()
+
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path is not in the last scan although it exists, or if the rules exclude it."""
         folder, names = "", path.split("/")
@@ -336,12 +341,12 @@ class Scanner:
             identity = identity_of(descriptor) if path else persistent_identity_of(descriptor)
             record = DirRecord(identity, outer, scope, rules)
             before = self._before.manifest.top.find(path)
-            previous = before.own.decoded() if rules_unchanged else {}
-            entries = self._fill(record, path, items, descriptor, previous)
+            previous = before.own.decoded()
+            entries = self._fill(record, path, items, descriptor, previous, previous if rules_unchanged else ())
         except BaseException:
             os.close(descriptor)
             raise
-        own = before.own if rules_unchanged and entries == previous else None
+        own = before.own if entries == previous else None
         return _OpenDir(path, descriptor, record, entries, before, own, list(record.directories), rules_unchanged)
 
     def _fill(
@@ -351,10 +356,11 @@ class Scanner:
         items: Mapping[str, os.DirEntry[str]],
         parent: int,
         previous: Mapping[str, Entry],
+        included: Collection[str],
     ) -> dict[str, Entry]:
         """Return the directory's entries, by name, and record what else is to be known of them.
 
-        `previous` are its earlier entries under the same rules.
+        `previous` are its earlier entries. Of the names in `included` it is known that the rules include them.
         """
         prefix = folder and folder + "/"
         entries: dict[str, Entry] = {}
@@ -365,8 +371,9 @@ class Scanner:
             try:
                 is_dir = item.is_dir(follow_symlinks=False)  # on some file systems, this is a `stat`
                 old = previous.get(name)
-                if old is None or (old.kind is Kind.DIRECTORY) is not is_dir:
+                if old is not None and (old.kind is Kind.DIRECTORY) is not is_dir:
                     old = None
+                if old is None or name not in included:
                     decision = record.scope.decide(name, is_dir)
                     if decision.included and too_long(path):
                         decision = TOO_LONG

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from syncd.daemon.wakeup import Wakeup
 from syncd.emulator import Emulator
 from syncd.report.status_publisher import RunTotals
 from syncd.sandbox.saved_versions import SavedVersions
+from tests.copies import copy_as_it_is
 from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.damage import damage
@@ -517,7 +517,7 @@ class Simulation:
             copy = self.folder / "saved" / name
             copy.mkdir(parents=True)
             if (self.folder / name).is_dir():
-                shutil.copytree(self.folder / name, copy, symlinks=True, ignore=_sockets, dirs_exist_ok=True)
+                copy_as_it_is(self.folder / name, copy, _sockets)
             self._saved.append(copy)
         raise Killed
 

@@ -21,6 +21,7 @@ from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import FailureAction
 from syncd.sync.status_document import State
+from tests.copies import copy_as_it_is
 from tests.integration.spool_rig import (
     CHUNK_DAMAGES,
     LARGE,
@@ -402,9 +403,8 @@ def test_a_kill_at_any_time(spool_rig: SpoolRig) -> None:
     def remember() -> None:
         spool_rig.measure()
         if next(steps) % 4 == 0:
-            copies.append(
-                [shutil.copytree(f, spool_rig.rig.folder / "copies" / f"{len(copies)}" / f.name) for f in folders]
-            )
+            top = spool_rig.rig.folder / "copies" / f"{len(copies)}"
+            copies.append([copy_as_it_is(folder, top / folder.name) for folder in folders])
 
     spool_rig.rig.meanwhile = remember
     spool_rig.rig.sync()
