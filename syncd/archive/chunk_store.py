@@ -44,46 +44,39 @@ class Piece:
 
 
 class PieceWriter:
-    """Writes one piece, block by block, from one thread at a time; its file is created with the first block."""
+    """Writes one piece, block by block."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, store: ChunkStore) -> None:
         self._path = path
-        self._file: int | None = None
+        self._store = store
+        self._file = os.fdopen(_create(path), "wb", buffering=0)  # closed by finish or discard
         self._size_bytes = 0
         self._crc32c = 0
         self._content = Sum()
 
     def add(self, deflated: bytes, content: Sum) -> None:
         """Append a block. Raises `OSError` (a full disk)."""
-        if self._file is None:
-            self._file = _create(self._path)
-        _write_all(self._file, deflated)
+        _write_all(self._file.fileno(), deflated)
         self._size_bytes += len(deflated)
         self._crc32c = google_crc32c.extend(self._crc32c, deflated)
         self._content = self._content.then(content)
 
     def finish(self, key: str | None) -> Piece:
-        """Name the written piece by its key; without one it is for one archive only. Raises `OSError`."""
+        """Store the piece under its key, or without one for one archive only. Raises `OSError`."""
         piece = Piece(self._path, key or "", self._size_bytes, self._crc32c, self._content)
         try:
-            if self._file is not None:
-                _write_all(self._file, _footer(piece))
-            self._close()
-            return _renamed(piece) if key else piece
+            _write_all(self._file.fileno(), _footer(piece))
         except OSError:
             self.discard()
             raise
+        self._file.close()
+        return self._store.add(piece)
 
     def discard(self) -> None:
         """Delete the unfinished piece."""
-        self._close()
+        self._file.close()
         with contextlib.suppress(OSError):
             os.unlink(self._path)
-
-    def _close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
 
 
 class ChunkStore:
@@ -114,17 +107,25 @@ class ChunkStore:
         return piece
 
     def writer(self) -> PieceWriter:
-        """A writer for a piece, whose key is known only when it is finished."""
+        """A writer for a piece, whose key is known only when it is finished. Raises `OSError`."""
         self._writers += 1
         path = os.path.join(self._folder, f"{self._writers}{_UNFINISHED}")
         if not os.path.isdir(self._folder):
             self.open()  # removed while this process runs
-        return PieceWriter(path)
+        return PieceWriter(path, self)
 
-    def add(self, written: Piece) -> None:
-        """Have `get` return a piece that was written, if it has a key."""
-        if written.key:
-            self._known[written.key] = written
+    def add(self, written: Piece) -> Piece:
+        """Rename a written piece to its key, if it has one. Raises `OSError`."""
+        if not written.key:
+            return written
+        piece = replace(written, path=self._path(written.key))
+        try:
+            os.replace(written.path, piece.path)
+        except IsADirectoryError:
+            _remove(piece.path)
+            os.replace(written.path, piece.path)
+        self._known[piece.key] = piece
+        return piece
 
     def drop(self, piece: Piece) -> None:
         """Delete a damaged piece."""
@@ -185,17 +186,6 @@ def _create(path: str) -> int:
     except FileExistsError:
         _remove(path)
         return os.open(path, flags, 0o600)
-
-
-def _renamed(written: Piece) -> Piece:
-    """Rename the piece to its key. Raises `OSError`."""
-    piece = replace(written, path=os.path.join(os.path.dirname(written.path), written.key + _SUFFIX))
-    try:
-        os.replace(written.path, piece.path)
-    except IsADirectoryError:
-        _remove(piece.path)
-        os.replace(written.path, piece.path)
-    return piece
 
 
 def _footer(piece: Piece) -> bytes:

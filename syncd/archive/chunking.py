@@ -48,7 +48,11 @@ class Chunk:
 
 def split(manifest: Mapping[str, Entry], before: Sequence[Chunk] = ()) -> list[Chunk]:
     """Divide the manifest into chunks, in its order; unchanged chunks of an earlier division are reused."""
-    paths, entries = list(manifest), list(manifest.values())
+    paths: list[str] = []
+    entries: list[Entry] = []
+    for path, entry in manifest.items():
+        paths.append(path)
+        entries.append(entry)
     known = {chunk.paths[0]: chunk for chunk in before}
     chunks = []
     start = 0

@@ -189,11 +189,11 @@ class Packer:
                 packed.follow_up[followed_up:] = [path for path in packed.follow_up[followed_up:] if path in left_out]
                 continue
             except BaseException:
-                chunk_writer.discard()
+                chunk_writer.writer.discard()
                 raise
             for path in left_out:
                 del packed.manifest[path]
-            packed.manifest.update(entries)
+            packed.manifest.put(entries.items())
             if not entries:
                 chunk_writer.discard()
                 return None

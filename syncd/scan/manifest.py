@@ -21,6 +21,9 @@ from msgspec.structs import replace
 from syncd.scan.directory import EMPTY, Directory, Entries, as_bytes, differing, read, rebuilt
 from syncd.scan.entry import Entry, Kind
 
+# So many directories at most are decoded until the changes in them are made to the tree.
+_MOST_EDITED = 256
+
 
 class Manifest(MutableMapping[str, Entry]):
     """Paths with their entries, in the archive's order: by name within a directory, a directory before its content.
@@ -47,10 +50,14 @@ class Manifest(MutableMapping[str, Entry]):
     @property
     def top(self) -> Directory:
         """The tree of directories."""
+        self._settle()
+        return self._top
+
+    def _settle(self) -> None:
+        """Make the changes to the tree, which then holds all entries."""
         if self._edited:
             edited, self._edited = self._edited, {}
             self._top = rebuilt(self._top, {path: Entries(entries) for path, entries in edited.items()})
-        return self._top
 
     @property
     def files(self) -> int:
@@ -68,7 +75,7 @@ class Manifest(MutableMapping[str, Entry]):
 
     def __or__(self, other: Mapping[str, Entry]) -> Manifest:
         changed = self.copy()
-        changed.update(other)
+        changed.put(other.items())
         return changed
 
     def __getitem__(self, path: str) -> Entry:
@@ -100,8 +107,18 @@ class Manifest(MutableMapping[str, Entry]):
         return _Values(self)
 
     def __setitem__(self, path: str, entry: Entry) -> None:
-        parent, _, name = path.rpartition("/")
-        self._edit(parent)[name] = entry
+        self.put(((path, entry),))
+
+    def put(self, entries: Iterable[tuple[str, Entry]]) -> None:
+        """Replace or add these entries, with their paths; many at once cost less than one by one."""
+        if len(self._edited) > _MOST_EDITED:
+            self._settle()
+        for path, entry in entries:
+            parent, _, name = path.rpartition("/")
+            edited = self._edited.get(parent)
+            if edited is None:
+                edited = self._edit(parent)
+            edited[name] = entry
 
     def __delitem__(self, path: str) -> None:
         parent, _, name = path.rpartition("/")

@@ -183,7 +183,8 @@ class Scanner:
             top = safe_open.open_workspace(self._workspace)
             try:
                 outer, known = self._top_scope(top), self._before.get("")
-                current = self._list(top, "", outer, known if known and known.outer is outer else None)
+                before = self._before.manifest.top
+                current = self._list(top, "", outer, known if known and known.outer is outer else None, before)
             except OSError as failure:
                 safe_open.raise_if_exhausted(failure)
                 raise WorkspaceError(
@@ -250,7 +251,7 @@ class Scanner:
                     continue  # it was removed or excluded; if that matters, its parent is in the list too
                 try:
                     parent, _ = cursor.parent_of(f"{path}/." if path else ".")
-                    new = self._list(os.dup(parent), path, old.outer, old)
+                    new = self._list(os.dup(parent), path, old.outer, old, self._tree.manifest.top.find(path))
                 except OSError as failure:
                     if failure.errno in _VANISHED:
                         continue
@@ -305,7 +306,8 @@ class Scanner:
                 known = self._before.get(path) if current.rules_unchanged else None
                 outer = current.record.scope.enter(name) if known is None else known.outer
                 try:
-                    below = self._list(safe_open.open_directory(name, current.descriptor), path, outer, known)
+                    descriptor = safe_open.open_directory(name, current.descriptor)
+                    below = self._list(descriptor, path, outer, known, current.before.below.get(name, EMPTY))
                 except OSError as failure:
                     current.leave_out(path)
                     _record_failure(current.record, path, failure)
@@ -317,10 +319,10 @@ class Scanner:
             for left_open in stack:
                 os.close(left_open.descriptor)
 
-    def _list(self, descriptor: int, path: str, outer: Scope, known: DirRecord | None) -> _OpenDir:
+    def _list(self, descriptor: int, path: str, outer: Scope, known: DirRecord | None, before: Directory) -> _OpenDir:
         """List an open directory. Closes the descriptor on error. Raises `OSError`.
 
-        `known` is the record of an earlier scan with the same `outer`.
+        `known` is the record of an earlier scan with the same `outer`, `before` is what was there before, if anything.
         """
         try:
             scope, covered_rules = (outer, NO_RULES) if known is None else (known.scope, known.rules)
@@ -340,7 +342,6 @@ class Scanner:
             rules_unchanged = known is not None and known.rules == rules
             identity = identity_of(descriptor) if path else persistent_identity_of(descriptor)
             record = DirRecord(identity, outer, scope, rules)
-            before = self._before.manifest.top.find(path)
             previous = before.own.decoded()
             entries = self._fill(record, path, items, descriptor, previous, previous if rules_unchanged else ())
         except BaseException:
@@ -349,7 +350,7 @@ class Scanner:
         own = before.own if entries == previous else None
         return _OpenDir(path, descriptor, record, entries, before, own, list(record.directories), rules_unchanged)
 
-    def _fill(
+    def _fill(  # noqa: PLR0917 - all of one listing
         self,
         record: DirRecord,
         folder: str,

@@ -110,7 +110,7 @@ class BaseRecord:
                 change = msgspec.msgpack.decode(packed, type=_BaseChange)
                 for path in change.removed:
                     manifest.pop(os.fsdecode(path), None)
-                manifest.update((os.fsdecode(row.path), entry_of(row)) for row in change.rows)
+                manifest.put((os.fsdecode(row.path), entry_of(row)) for row in change.rows)
         base = Base(record.target, manifest, record.searched)
         self._note(base)
         return base, None
@@ -162,7 +162,7 @@ def _manifest_of(record: _BaseFile) -> Manifest:
     """Return the manifest of a record. Raises `msgspec.MsgspecError`."""
     own = {os.fsdecode(row.path): Entries.stored(row.texts, row.encoded) for row in record.directories}
     manifest = Manifest.of(rebuilt(EMPTY, own))
-    manifest.update((os.fsdecode(row.path), entry_of(row)) for row in record.rows or ())
+    manifest.put((os.fsdecode(row.path), entry_of(row)) for row in record.rows or ())
     return manifest
 
 
