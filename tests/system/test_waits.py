@@ -134,6 +134,7 @@ def test_a_change_during_an_initialize_follows_it(rig: Rig) -> None:
     assert came.wait(20)
     rig.write("b", "second")
     rig.converged(timeout_s=20)
+    rig.until(lambda: rig.count("initialize", 200) >= 3, "the last answer")
     assert rig.count("initialize", 200) == 3
 
 
