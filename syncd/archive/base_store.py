@@ -23,7 +23,6 @@ from isal import isal_zlib
 
 from syncd.archive.archive import Archive, DamagedPiece
 from syncd.archive.chunk_store import ChunkStore, Piece, opened
-from syncd.archive.chunking import Chunk
 from syncd.archive.codec import FAST_LEVEL
 from syncd.archive.tar_reader import BadArchive, MemberKind, members
 from syncd.core.durable_file import read_file, write_whole
@@ -54,9 +53,9 @@ class BaseStore:
             content if content is not None else next(self._of_chunk(_key_of(self._rows(), path), {path: digest}), None)
         )
 
-    def record_chunks(self, chunks: Sequence[Chunk], pieces: Iterable[Piece]) -> None:
+    def record_chunks(self, first_paths: Sequence[str], pieces: Iterable[Piece]) -> None:
         """Record which chunk of the store begins at which path, after a whole archive was packed."""
-        rows = [(os.fsencode(chunk.paths[0]), piece.key) for chunk, piece in zip(chunks, pieces, strict=True)]
+        rows = [(os.fsencode(path), piece.key) for path, piece in zip(first_paths, pieces, strict=True)]
         with contextlib.suppress(OSError):
             write_whole(self._index, msgspec.msgpack.encode(rows))
 

@@ -97,6 +97,13 @@ class ChunkStore:
                 if not name.endswith(_SUFFIX):
                     _remove(os.path.join(self._folder, name))
 
+    def has_any(self) -> bool:
+        """True if any piece is stored."""
+        try:
+            return any(name.endswith(_SUFFIX) for name in os.listdir(self._folder))
+        except OSError:
+            return False
+
     def get(self, key: str) -> Piece | None:
         """The stored piece of that key, if its footer is valid."""
         piece = self._known.get(key)

@@ -15,20 +15,20 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from syncd.archive import tar_format
 from syncd.archive.archive import Archive
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore, Piece
-from syncd.archive.chunking import Chunk, split
+from syncd.archive.chunking import Chunk, chunk_key, split
 from syncd.archive.codec import Codec
 from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.archive.deflate import form
 from syncd.core.clock import Clock
 from syncd.core.warning import SyncWarning
-from syncd.scan.entry import Entry, Kind, as_read, as_sent
+from syncd.scan.entry import Entry, Kind, as_read, as_sent, content_bytes, count_files
 from syncd.scan.exclusions import unreadable
 from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, unchanged_since, wall_ns
 from syncd.scan.inode import file_entry, matches_status
@@ -93,7 +93,6 @@ class Packer:
         self._check = check
         self._search: Search = search or NoSearch()
         self._base_store = base_store
-        self._chunks: list[Chunk] = []
         self._room_bytes = 0
         self._incomplete = True  # an earlier process may have left pieces
 
@@ -110,50 +109,47 @@ class Packer:
         that vanished or was replaced since the scan is left to another sync, and so is a file that grew by more than is
         left of `most_bytes`; one that cannot be read becomes a warning.
         """
-        chunks = split(manifest, self._chunks)
-        total_files, total_bytes = sum(chunk.files for chunk in chunks), sum(chunk.content_bytes for chunk in chunks)
+        total_files, total_bytes = manifest.files, manifest.content_bytes
         self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
-        self._remove_unused(chunks, codec)
+        self._remove_unused(manifest, codec)
         self._incomplete = True
         packed = Packed(manifest=manifest.copy())
         pieces: list[Piece | ChunkWriter] = []
-        packed_chunks: list[Chunk] = []
+        first_paths: list[str] = []
         done_files = done_bytes = 0
         with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor, Compressor(codec) as compressor:
-            for chunk in chunks:
+            for chunk in split(manifest.items()):
                 self._check()
-                done_files += chunk.files
-                done_bytes += chunk.content_bytes
+                done_files += count_files(chunk.entries)
+                done_bytes += content_bytes(chunk.entries)
                 key = chunk.key(form(codec))
                 piece = self._store.get(key) if key else None
                 if piece is None:
                     made = self._make(packed, compressor, cursor, chunk, form(codec))
                     if made is not None:
                         pieces.append(made[0])
-                        packed_chunks.append(made[1])
+                        first_paths.append(made[1])
                     on_progress(done_files, total_files, done_bytes, total_bytes)
                 else:
-                    packed_chunks.append(chunk)
+                    first_paths.append(chunk.paths[0])
                     pieces.append(piece)
-        self._chunks = packed_chunks
         written = [piece.piece if isinstance(piece, ChunkWriter) else piece for piece in pieces]
         packed.archive = Archive.of([piece for piece in written if piece is not None])
-        if self._base_store is not None and len(packed.archive.pieces) == len(packed_chunks):
-            self._base_store.record_chunks(packed_chunks, packed.archive.pieces)
+        if self._base_store is not None and len(packed.archive.pieces) == len(first_paths):
+            self._base_store.record_chunks(first_paths, packed.archive.pieces)
         self._store.keep_only(packed.archive.pieces)
         self._incomplete = False
         return packed
 
     def clean_up(self, manifest: Manifest, codec: Codec) -> None:
         """Delete the pieces of interrupted packings, if no packing of the whole manifest follows, which would do it."""
-        if self._incomplete:
-            self._remove_unused(split(manifest, self._chunks), codec)
-            self._incomplete = False
-        self._chunks = []  # they hold each entry, and the next packing of the whole manifest is far off
+        self._remove_unused(manifest, codec)
+        self._incomplete = False
 
-    def _remove_unused(self, chunks: Iterable[Chunk], codec: Codec) -> None:
+    def _remove_unused(self, manifest: Manifest, codec: Codec) -> None:
         """Delete the pieces of interrupted packings: they would accumulate, and a full disk would stay full."""
         if self._incomplete:
+            chunks = split(manifest.items()) if self._store.has_any() else ()
             reusable = (self._store.get(key) for chunk in chunks if (key := chunk.key(form(codec))))
             # What was sent last is kept for a merge, until the next whole archive has arrived.
             sent = self._base_store.pieces() if self._base_store is not None else []
@@ -174,8 +170,8 @@ class Packer:
 
     def _make(
         self, packed: Packed, compressor: Compressor, cursor: safe_open.DirCursor, chunk: Chunk, key_form: str
-    ) -> tuple[ChunkWriter, Chunk] | None:
-        """The chunk that is being written, and the chunk with only the paths that are in it; None if there are none."""
+    ) -> tuple[ChunkWriter, str] | None:
+        """The chunk that is being written, and the first path that is in it; None if there is none."""
         followed_up = len(packed.follow_up)
         left_out: set[str] = set()
         while True:
@@ -197,9 +193,9 @@ class Packer:
             if not entries:
                 chunk_writer.discard()
                 return None
-            packed_chunk = Chunk(list(entries), list(entries.values()))
-            chunk_writer.end(packed_chunk.key(key_form))
-            return chunk_writer, packed_chunk
+            paths = list(entries)
+            chunk_writer.end(chunk_key(paths, list(entries.values()), key_form))
+            return chunk_writer, paths[0]
 
     def _write(
         self,

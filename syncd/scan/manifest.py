@@ -111,12 +111,12 @@ class Manifest(MutableMapping[str, Entry]):
 
     def put(self, entries: Iterable[tuple[str, Entry]]) -> None:
         """Replace or add these entries, with their paths; many at once cost less than one by one."""
-        if len(self._edited) > _MOST_EDITED:
-            self._settle()
         for path, entry in entries:
             parent, _, name = path.rpartition("/")
             edited = self._edited.get(parent)
             if edited is None:
+                if len(self._edited) > _MOST_EDITED:
+                    self._settle()
                 edited = self._edit(parent)
             edited[name] = entry
 

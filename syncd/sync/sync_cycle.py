@@ -311,12 +311,12 @@ class SyncCycle:
                 path for path in (packed.manifest if archived.only is None else archived.only) if path in manifest
             ]
             preparation = self._preparation(run, archived, manifest, written, packed.follow_up)
+            is_all = len(written) == len(manifest)
+            sent = manifest if is_all else Manifest({path: manifest[path] for path in written})
 
-            def before_initialize(
-                preparation: Preparation = preparation, manifest: Manifest = manifest, written: list[str] = written
-            ) -> None:
+            def before_initialize(preparation: Preparation = preparation, sent: Manifest = sent) -> None:
                 preparation.complete()
-                self._record_possibly_applied(services, {path: manifest[path] for path in written})
+                self._record_possibly_applied(services, sent)
 
             def find_reason(manifest: Manifest = manifest, only: Collection[str] | None = archived.only) -> bool:
                 return services.blocked_paths.find(manifest, only)
@@ -514,9 +514,10 @@ class SyncCycle:
 
     # -- records
 
-    def _record_possibly_applied(self, services: SandboxServices, written: Mapping[str, Entry]) -> None:
+    def _record_possibly_applied(self, services: SandboxServices, sent: Manifest) -> None:
         """Record what is about to be sent: it counts as ours even if no answer comes, in later processes too."""
-        new = {path: written[path] for path in replaced_entries(self.baseline or Manifest(), written)}
+        base = self.baseline or Manifest()
+        new = Manifest({path: sent[path] for path in replaced_entries(base, sent)}) if base else sent.copy()
         if new in self._possibly_applied:
             return
         self._possibly_applied = (*self._possibly_applied, new)[-MOST_UNANSWERED:]

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from syncd.archive.chunking import LARGEST_BYTES, TARGET_BYTES, Chunk, chunk_key, split
+from syncd.archive.chunking import LARGEST_BYTES, TARGET_BYTES, chunk_key, split
 from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
 
 
 def a_file(size_bytes: int, digest: bytes = b"d" * 32) -> Entry:
     return Entry(Kind.FILE, 0o644, 1_700_000_000, size_bytes, digest=digest)
 
 
-def a_tree(paths: Iterable[str], size_bytes: int = 9_000) -> Manifest:
+def a_tree(paths: Iterable[str], size_bytes: int = 9_000) -> dict[str, Entry]:
     return {path: a_file(size_bytes) for path in sorted(paths)}
 
 
-def chunks(tree: Mapping[str, Entry], before: list[Chunk] | None = None) -> list[list[str]]:
-    return [chunk.paths for chunk in split(tree, before or [])]
+def chunks(tree: Mapping[str, Entry]) -> list[list[str]]:
+    return [chunk.paths for chunk in split(tree.items())]
 
 
 def key_of(tree: Mapping[str, Entry], form: str) -> str | None:
@@ -88,35 +86,3 @@ def test_a_key_depends_on_all_that_is_in_the_archive() -> None:
 def test_unknown_content_has_no_key() -> None:
     """Such a chunk is always made."""
     assert key_of({"a": a_file(5), "b": a_file(5, b"")}, "form") is None
-
-
-def test_reused_chunks_equal_new_ones() -> None:
-    """After any change the chunks are those of a fresh division, most of them the same objects."""
-    rnd = random.Random(7)
-    tree = {name: a_file(rnd.choice([0, 900, 9_000, 90_000])) for name in NAMES}
-    before: list[Chunk] = []
-    for _ in range(150):
-        for _ in range(rnd.randrange(4)):
-            name = rnd.choice([*tree, f"src/module{rnd.randrange(5_000):05}x.py"])
-            deed = rnd.randrange(3)
-            if deed == 0:
-                tree.pop(name, None)
-            else:
-                tree[name] = a_file(rnd.choice([10, 20_000, TARGET_BYTES, LARGEST_BYTES]), rnd.randbytes(32))
-        tree = dict(sorted(tree.items()))
-        now = split(tree, before)
-        afresh = split(tree)
-        assert [(chunk.paths, chunk.entries) for chunk in now] == [(chunk.paths, chunk.entries) for chunk in afresh]
-        assert not before or len(set(now) - set(before)) < len(now) / 4
-        before = now
-    assert len(before) > 100
-
-
-def test_a_chunk_that_a_large_file_ended_is_not_reused() -> None:
-    """It continues once that file is removed."""
-    names = [name for name in NAMES[:200] if len(chunks({name: a_file(10), "z": a_file(10)})) == 1][:20]
-    small = a_tree(names, 10)
-    with_large = dict(list(small.items())[:10]) | {"large": a_file(TARGET_BYTES)} | dict(list(small.items())[10:])
-    before = split(with_large)
-    assert [len(chunk.paths) for chunk in before] == [10, 1, 10]
-    assert chunks(small, before) == chunks(small) == [names]
