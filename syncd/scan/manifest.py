@@ -278,7 +278,7 @@ def not_written_back(manifest: Mapping[str, Entry]) -> list[str]:
 
 def forget_stamps(manifest: MutableMapping[str, Entry], paths: Iterable[str]) -> None:
     """Remove the stamps of these paths, so that their contents are read again."""
-    for path in paths:
+    for path in sorted(paths):  # directory by directory: each is decoded once
         entry = manifest.get(path)
         if entry is not None and entry.stamp is not None:
             manifest[path] = replace(entry, stamp=None, written_back=False)
