@@ -37,7 +37,7 @@ class Entries:
         self.count = len(names)
         self.files = count_files(values)  # and links
         self.content_bytes = content_bytes(values)
-        links = [(at, entry) for at, entry in enumerate(values) if entry.target]
+        links = [(at, entry) for at, entry in enumerate(values) if entry.kind is Kind.SYMLINK]
         for at, entry in links:
             values[at] = replace(entry, target="")
         self.texts = as_bytes("\0".join(chain(names, (entry.target for _, entry in links))))
