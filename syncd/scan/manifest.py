@@ -215,6 +215,8 @@ def replaced_entries(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> l
     """Return the paths whose entry is another than before, or new, in order."""
     if not isinstance(before, Manifest) or not isinstance(now, Manifest):
         return [path for path, entry in now.items() if before.get(path) != entry]
+    if not before:
+        return list(now)
     found: list[str] = []
     for path, old, new in differing(before.top, now.top):
         if old.own != new.own:
@@ -256,6 +258,8 @@ def carry_over_digests(known: Manifest, scanned: Manifest) -> Manifest:
 
     Directories that are then as in `known` are those of `known`.
     """
+    if not known:
+        return scanned.copy()
     own = {}
     for path, old, new in differing(known.top, scanned.top):
         own[path] = old.own if old.own == new.own else Entries(_with_digests(read(old.own), new.own.decoded()))
