@@ -118,10 +118,14 @@ class Operations:
         self._write_mapped(path, text)
         self._mapped.pop(path).close()
 
-    def close_all(self) -> None:
-        """Close all mappings and descriptors."""
+    def unmap_all(self) -> None:
+        """Unmap all files: a mapping that stays open is an event only then."""
         while self._mapped:
             self._mapped.popitem()[1].close()
+
+    def close_all(self) -> None:
+        """Close all mappings and descriptors."""
+        self.unmap_all()
         while self._open:
             os.close(self._open.popitem()[1][0])
 

@@ -255,6 +255,7 @@ class Simulation:
         self.emulator.faults.clear()
         self.release_executions()
         self._delayed_waits, self._watches_left = 0, None
+        self.operations.unmap_all()
         if daemon.is_paused:
             daemon.pause_or_resume("resume")
         if not self.workspace.is_dir():
