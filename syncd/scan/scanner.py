@@ -343,19 +343,21 @@ class Scanner:
             identity = identity_of(descriptor) if path else persistent_identity_of(descriptor)
             record = DirRecord(identity, outer, scope, rules)
             previous = before.own.decoded()
-            entries = self._fill(record, path, items, descriptor, previous, previous if rules_unchanged else ())
+            included = previous if rules_unchanged else ()
+            entries = self._fill(record, path, items, descriptor, previous=previous, included=included)
         except BaseException:
             os.close(descriptor)
             raise
         own = before.own if entries == previous else None
         return _OpenDir(path, descriptor, record, entries, before, own, list(record.directories), rules_unchanged)
 
-    def _fill(  # noqa: PLR0917 - all of one listing
+    def _fill(
         self,
         record: DirRecord,
         folder: str,
         items: Mapping[str, os.DirEntry[str]],
         parent: int,
+        *,
         previous: Mapping[str, Entry],
         included: Collection[str],
     ) -> dict[str, Entry]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from syncd.core.change_log import ChangeLog
+from syncd.core.durable_file import sealed
 from syncd.remote.target import Target
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
@@ -178,3 +180,15 @@ def test_no_change_is_appended_to_a_damaged_record(tmp_path: Path, name: str, da
         (tmp_path / name).write_bytes(b"something else\n" * 20)
     record.save(base(manifest(a=2, b=3)))
     assert loaded(tmp_path) == base(manifest(a=2, b=3))
+
+
+def test_a_record_of_unknown_content(tmp_path: Path) -> None:
+    """A record that is whole, but holds something else than entries, is set aside with a warning."""
+    rows = [[b"", b"a", msgspec.msgpack.encode("no entries")]]
+    record = {"version": 1, "target": TARGET, "directories": rows}
+    (tmp_path / "initialized").write_bytes(sealed(msgspec.msgpack.encode(record)))
+    found, warning = BaseRecord(str(tmp_path)).load()
+    assert found is None
+    assert warning is not None
+    assert "was damaged" in str(warning)
+    assert {path.name for path in tmp_path.iterdir()} == {"initialized.damaged"}

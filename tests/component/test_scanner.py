@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from syncd.core.errors import Stop, WorkspaceError
 from syncd.scan.entry import Kind
 from syncd.scan.limits import LONGEST_PATH_BYTES
+from syncd.scan.manifest import Manifest
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Scope, Selection, SelectionSettings
 from syncd.watch.scan_listener import NoScanListener
@@ -54,6 +56,24 @@ def test_files_directories_and_their_order(work: Path) -> None:
     assert list(scanned(work).manifest) == [
         "B", "a", "a/x", "a/x/y", "a-b", "a.txt", "b", "b/a", "b/z", "empty", "ü",
     ]  # fmt: skip
+
+
+def test_the_first_scan_keeps_what_is_known(work: Path) -> None:
+    """A known digest is kept while the file is the same, and unless a rule excludes it by now."""
+    for name in ("same", "changed", "ignored", "other kind", "gone"):
+        (work / name).write_text(name)
+    known = Manifest({path: replace(entry, digest=b"d") for path, entry in scanned(work).manifest.items()})
+    (work / "changed").write_text("Changed more")
+    (work / "gone").unlink()
+    (work / "other kind").unlink()
+    (work / "other kind").mkdir()
+    scanner = Scanner(str(work), Selection(SelectionSettings(ignore=("ignored",))))
+    scanner.expect(known)
+    found = scanner.scan().manifest
+    assert {path: entry.digest for path, entry in found.items()} == {"changed": b"", "other kind": b"", "same": b"d"}
+    assert found["other kind"].kind is Kind.DIRECTORY
+    scanner.expect(Manifest())  # only before the first scan
+    assert scanner.scan().manifest["same"] == known["same"]
 
 
 def test_the_fields_of_an_entry(work: Path) -> None:

@@ -1,0 +1,43 @@
+"""An edit costs what was edited: a sync reads the directories of the change, and not those of the whole workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.scan.directory import Entries
+from syncd.scan.entry import Entry
+from tests.integration.sync_rig import RecordingObserver, rigged
+
+_DIRECTORIES = 400
+_MOST_READ = 20
+
+
+@pytest.mark.parametrize("agent_changes", ["save", "overwrite"])
+def test_an_edit_reads_few_directories(tmp_path: Path, agent_changes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hundreds of directories, a sync of one file decodes some of them, whatever it compares, sends and records."""
+    read: list[Entries] = []
+    decoded = Entries.decoded
+
+    def counted(self: Entries) -> dict[str, Entry]:
+        read.append(self)
+        return decoded(self)
+
+    with rigged(tmp_path) as rig:
+        rig.use_defaults()
+        rig.keys["sandbox"]["agent_changes"] = agent_changes
+        rig.restart()
+        for number in range(_DIRECTORIES):
+            rig.write(f"d{number}/f", "1")
+        rig.sync()
+        for text in ("2", "3"):
+            rig.write("d7/f", text)
+            monkeypatch.setattr(Entries, "decoded", counted)
+            read.clear()
+            outcome = rig.cycle.run(SyncMode.CHANGED, RecordingObserver(rig.clock), {"d7"})
+            monkeypatch.undo()
+            assert outcome.word == "initialized"
+        assert rig.arrived()["d7/f"] == "3"
+    assert len(read) <= _MOST_READ, f"{len(read)} of {_DIRECTORIES} directories were read"
