@@ -17,7 +17,7 @@ _MOST_READ = 20
 
 @pytest.mark.parametrize("agent_changes", ["save", "overwrite"])
 def test_an_edit_reads_few_directories(tmp_path: Path, agent_changes: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With hundreds of directories, a sync of one file decodes some of them, whatever it compares, sends and records."""
+    """With hundreds of directories, a sync of one file decodes some, whatever it compares and records."""
     read: list[Entries] = []
     decoded = Entries.decoded
 
