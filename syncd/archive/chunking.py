@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from syncd.scan.entry import Entry, Kind
@@ -29,8 +29,17 @@ class Chunk:
     entries: list[Entry]
 
     def key(self, form: str) -> str | None:
-        """The chunk's key: see `chunk_key`."""
-        return chunk_key(self.paths, self.entries, form)
+        """A digest of all that goes into the chunk: the fields of its headers, and the digests of its contents.
+
+        `form` names the compression. None if any content is unknown: such a chunk must be read.
+        """
+        components = [form]
+        for path, entry in zip(self.paths, self.entries, strict=True):
+            if entry.kind is Kind.FILE and not entry.digest:
+                return None
+            header = f"{entry.kind}{entry.mode:o} {entry.mtime_s} {entry.size_bytes} {entry.target}"
+            components.append(f"{path}\0{header}\0{entry.digest.hex()}")
+        return hashlib.sha256("\0\n".join(components).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def split(manifest: Iterable[tuple[str, Entry]]) -> Iterator[Chunk]:
@@ -54,17 +63,3 @@ def split(manifest: Iterable[tuple[str, Entry]]) -> Iterator[Chunk]:
 
 def _ends_chunk(path: str, weight: int) -> bool:
     return zlib.crc32(path.encode("utf-8", "surrogateescape")) * TARGET_BYTES < weight * _HASHES
-
-
-def chunk_key(paths: Sequence[str], entries: Sequence[Entry], form: str) -> str | None:
-    """A digest of all that goes into a chunk: the fields of its headers, and the digests of its contents.
-
-    `form` names the compression. None if any content is unknown: such a chunk must be read.
-    """
-    components = [form]
-    for path, entry in zip(paths, entries, strict=True):
-        if entry.kind is Kind.FILE and not entry.digest:
-            return None
-        header = f"{entry.kind}{entry.mode:o} {entry.mtime_s} {entry.size_bytes} {entry.target}"
-        components.append(f"{path}\0{header}\0{entry.digest.hex()}")
-    return hashlib.sha256("\0\n".join(components).encode("utf-8", "surrogateescape")).hexdigest()

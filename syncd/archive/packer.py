@@ -22,7 +22,7 @@ from syncd.archive import tar_format
 from syncd.archive.archive import Archive
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore, Piece
-from syncd.archive.chunking import Chunk, chunk_key, split
+from syncd.archive.chunking import Chunk, split
 from syncd.archive.codec import Codec
 from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.archive.deflate import form
@@ -194,7 +194,7 @@ class Packer:
                 chunk_writer.discard()
                 return None
             paths = list(entries)
-            chunk_writer.end(chunk_key(paths, list(entries.values()), key_form))
+            chunk_writer.end(Chunk(paths, list(entries.values())).key(key_form))
             return chunk_writer, paths[0]
 
     def _write(

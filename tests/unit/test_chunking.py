@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from syncd.archive.chunking import LARGEST_BYTES, TARGET_BYTES, chunk_key, split
+from syncd.archive.chunking import LARGEST_BYTES, TARGET_BYTES, Chunk, split
 from syncd.scan.entry import Entry, Kind
 
 
@@ -23,7 +23,7 @@ def chunks(tree: Mapping[str, Entry]) -> list[list[str]]:
 
 
 def key_of(tree: Mapping[str, Entry], form: str) -> str | None:
-    return chunk_key(list(tree), list(tree.values()), form)
+    return Chunk(list(tree), list(tree.values())).key(form)
 
 
 NAMES = [f"src/module{n:05}.py" for n in range(5_000)]
