@@ -46,7 +46,12 @@ class StateFile(Generic[Record]):
 
     def save(self, record: Record) -> None:
         """Replace the record; after a crash either the old one or the new one exists. Raises `OSError`."""
-        write_durably(self.path, sealed(msgspec.msgpack.encode(record)))
+        self.replace(record)
+        flush_folder(os.path.dirname(self.path))
+
+    def replace(self, record: Record) -> None:
+        """Replace the record; a power cut may bring the old one back until the folder is flushed. Raises `OSError`."""
+        _replace(self.path, sealed(msgspec.msgpack.encode(record)), durable=True)
 
     def load(self) -> Record | None:
         """Return the record, or None if there is no usable one."""
@@ -97,16 +102,20 @@ class StateFile(Generic[Record]):
 
     def remove(self) -> None:
         """Delete the record. Raises `OSError` if a later process could still read it."""
+        if self.unlink():
+            flush_folder(os.path.dirname(self.path))
+
+    def unlink(self) -> bool:
+        """Delete the record. True if a power cut may bring it back until the folder is flushed. Raises `OSError`."""
         try:
             os.unlink(self.path)
         except FileNotFoundError:
-            return
+            return False
         except OSError:
-            if os.path.isdir(self.path) or not os.path.lexists(self.path):
-                return  # a read-only file system refuses even where there is no file
-            _truncate(self.path)
-            return
-        flush_folder(os.path.dirname(self.path))
+            if not os.path.isdir(self.path) and os.path.lexists(self.path):
+                _truncate(self.path)
+            return False  # a read-only file system refuses even where there is no file
+        return True
 
 
 def sealed(payload: bytes) -> bytes:
@@ -155,10 +164,13 @@ class MarkerFile:
             os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         flush_folder(os.path.dirname(self._path))
 
-    def remove(self) -> None:
-        """Remove the marker; a power cut may bring it back. Raises `OSError`."""
-        with contextlib.suppress(FileNotFoundError):
+    def remove(self) -> bool:
+        """Remove the marker, and return if there was one; a power cut may bring it back. Raises `OSError`."""
+        try:
             _delete(self._path)
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def read_file(path: str, at_most_bytes: int = -1) -> bytes:
@@ -171,12 +183,6 @@ def read_file(path: str, at_most_bytes: int = -1) -> bytes:
             return file.read(at_most_bytes)
     finally:
         os.close(descriptor)
-
-
-def write_durably(path: str, content: bytes) -> None:
-    """Replace a file so that a crash leaves the old one or the new one, whole. Raises `OSError`."""
-    _replace(path, content, durable=True)
-    flush_folder(os.path.dirname(path))
 
 
 def write_whole(path: str, content: bytes) -> None:

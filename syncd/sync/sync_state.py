@@ -75,22 +75,26 @@ class SyncState:
         return record if record is not None and record.target == target else None
 
     def record_uploaded(self, target: Target, identity: str, size_bytes: int, sha256: str) -> None:
-        """Record that the archive is in the bucket. Raises `OSError`."""
-        self._uploaded.save(Uploaded(target=target, identity=identity, size_bytes=size_bytes, sha256=sha256))
+        """Record that the archive is in the bucket; durable as of the next `mark_uncertain`. Raises `OSError`."""
+        self._uploaded.replace(Uploaded(target=target, identity=identity, size_bytes=size_bytes, sha256=sha256))
 
     def mark_uncertain(self) -> None:
         """Mark that from now on the sandbox may hold something else than what is recorded.
 
-        The mark is durable when this returns; if there is no room for it, the record is removed instead. Raises
-        `OSError` if neither is possible: the next process would trust a record that is no longer true.
+        The mark is durable when this returns, and so is what was recorded as uploaded and as possibly applied: they
+        share one flush of the folder. If there is no room for the mark, the record is removed instead. Raises `OSError`
+        if neither is possible: the next process would trust a record that is no longer true.
         """
         self.uncertain = True
-        if not self._marked:
-            try:
-                self._mark.create()
-            except OSError:
-                self._initialized.remove()
-            self._marked = True
+        if self._marked:
+            with contextlib.suppress(OSError):  # costs what the loss of those two costs
+                flush_folder(self._folder)
+            return
+        try:
+            self._mark.create()
+        except OSError:
+            self._initialized.remove()
+        self._marked = True
 
     def possibly_applied(self, target: Target) -> tuple[dict[str, Entry], ...]:
         """The entries that may be in this sandbox besides the last manifest that it was known to hold.
@@ -110,9 +114,12 @@ class SyncState:
         return tuple(manifests)
 
     def record_possibly_applied(self, target: Target, manifests: Iterable[Mapping[str, Entry]]) -> None:
-        """Record that an initialize with the last of these is about to be requested. Raises `OSError`."""
+        """Record that an initialize with the last of these is about to be requested. Raises `OSError`.
+
+        It is durable as of the next `mark_uncertain`.
+        """
         rows = [row for manifest in manifests for row in rows_of(manifest)]
-        self._possibly_applied.save(ManifestRecord(target=target, rows=rows, searched=self._searched))
+        self._possibly_applied.replace(ManifestRecord(target=target, rows=rows, searched=self._searched))
 
     def recorded_target(self) -> Target | None:
         """The sandbox of the last manifest that is recorded."""
@@ -132,10 +139,21 @@ class SyncState:
         self.uncertain = self._marked = False
         self._read = None
         self._initialized.save(Base(target, manifest, self._searched))
-        # Each of these that stays costs the next process an unnecessary request.
-        for forget in (self._mark.remove, self._uploaded.remove, self._possibly_applied.remove):
+        self._end_request()
+
+    def _end_request(self) -> None:
+        """Remove what was recorded for a request that is answered by now.
+
+        Each of these that stays, or that a power cut brings back, costs the next process an unnecessary sync; and
+        `uploaded` must not come back once another archive is in the bucket.
+        """
+        removed = False
+        for forget in (self._mark.remove, self._uploaded.unlink, self._possibly_applied.unlink):
             with contextlib.suppress(OSError):
-                forget()
+                removed |= forget()
+        if removed:
+            with contextlib.suppress(OSError):
+                flush_folder(self._folder)
 
     def record_base(self, target: Target, manifest: Manifest) -> None:
         """Record a base that was changed without a sync; what is uncertain stays uncertain. Raises `OSError`."""

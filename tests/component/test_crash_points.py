@@ -215,12 +215,13 @@ def _deaths(
 def test_the_steps_are_all_there(scenario: CrashScenario) -> None:
     """Every step that matters is counted; a new way to write that is not counted fails here."""
     steps = scenario.machine.sync().steps
-    for name in ("lease", "uploaded", "initialized"):
+    for name in ("lease", "uploaded", "perhaps-there", "initialized"):
         at = steps.index(f"move {name}")
         assert steps[at - 3 : at] == [f"open {name}.new", "write", "flush"]
-        assert steps[at + 1] == "flush folder"
+    for name in ("lease", "initialized"):
+        assert steps[steps.index(f"move {name}") + 1] == "flush folder"
     uncertain, initialized = steps.index("open unsure"), steps.index("move initialized")
-    assert steps[uncertain + 1] == "flush folder"
+    assert steps[uncertain - 1 : uncertain + 2] == ["move perhaps-there", "open unsure", "flush folder"]
     assert {"send", "recv"} <= set(steps[uncertain:initialized])
     assert [step for step in steps[uncertain + 2 : initialized] if step not in ("connect", "send", "recv")] == [
         "open initialized.new",
@@ -229,6 +230,23 @@ def test_the_steps_are_all_there(scenario: CrashScenario) -> None:
     ]
     assert {"connect", "send", "recv", "open 1.loose", "make folder chunks", "move status.json"} <= set(steps)
     scenario.check_folders(sent=True, powerless=False)
+
+
+@pytest.mark.parametrize("cut", PowerCut)
+@pytest.mark.parametrize("agent_changes", ["overwrite", "save"])
+def test_a_power_cut_after_a_sync(scenario: CrashScenario, agent_changes: str, cut: PowerCut) -> None:
+    """What was recorded of a request does not come back once it is answered: nothing is asked for again."""
+    on = scenario.machine
+    on.set("sandbox", "agent_changes", agent_changes)
+    on.set("sync", "archive", "auto")
+    for seed in range(4):
+        scenario.change()
+        assert on.sync().word == "initialized"
+        asked = len(on.emulator.request_log.ops())
+        on.cut_power(cut, Random(seed))
+        assert not PASSING & {path.name for path in Path(on.folders.state).iterdir()}
+        assert on.sync().word == "unchanged"
+        assert len(on.emulator.request_log.ops()) == asked
 
 
 @DEATHS

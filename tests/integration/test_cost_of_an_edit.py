@@ -1,7 +1,8 @@
-"""An edit costs what was edited: a sync reads the directories of the change, and not those of the whole workspace."""
+"""An edit costs what was edited: a sync reads the directories of the change, and flushes to the disk what it must."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,43 @@ def test_an_edit_reads_few_directories(tmp_path: Path, agent_changes: str, monke
             assert outcome.word == "initialized"
         assert rig.arrived()["d7/f"] == "3"
     assert len(read) <= _MOST_READ, f"{len(read)} of {_DIRECTORIES} directories were read"
+
+
+@pytest.mark.parametrize("agent_changes", ["save", "overwrite"])
+def test_an_edit_is_flushed_five_times(tmp_path: Path, agent_changes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three times before initialize is requested and twice after it, as docs/performance.md says."""
+    flushed: list[str] = []
+    flush = os.fsync
+
+    def named(descriptor: int) -> None:
+        flushed.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        flush(descriptor)
+
+    with rigged(tmp_path) as rig:
+        rig.use_defaults()
+        rig.keys["sandbox"]["agent_changes"] = agent_changes
+        rig.restart()
+        for text in ("1", "2", "3"):
+            rig.write("d/f", text)
+            rig.sync()
+        rig.write("d/f", "4")
+        monkeypatch.setattr(os, "fsync", named)
+        rig.emulator.faults.on("initialize", "before", lambda request: flushed.append("initialize"))
+        rig.sync()
+    (folder,) = (path.name for path in tmp_path.glob("state/syncd/*"))
+    before = ["uploaded.new", "perhaps-there.new", folder]
+    assert flushed == [*before, "initialize", "initialized-changes", folder]
+
+
+def test_a_touched_file_is_flushed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its new time is recorded; where nothing was requested, no folder is flushed for what is removed."""
+    with rigged(tmp_path) as rig:
+        rig.use_defaults()
+        for text in ("1", "2"):
+            rig.write("d/f", text)
+            rig.sync()
+        os.utime(rig.workspace / "d/f", (1, 1))
+        flushed: list[int] = []
+        monkeypatch.setattr(os, "fsync", flushed.append)
+        assert rig.sync()[0].word == "unchanged"
+    assert len(flushed) == 1

@@ -17,7 +17,7 @@ PACKAGE_FOLDERS = sorted(path.parent for path in REPO.glob("syncd/*/**/__init__.
 # It makes the files; the others give them their names.
 _MAKERS = {"syncd/core/durable_file.py", "syncd/core/change_log.py"}
 _RECORDS = {"StateFile", "MarkerFile", "CacheFile", "ChangeLog"}
-_WRITING_CALLS = {"write_whole", "write_durably", "mkdtemp", "mkstemp", "NamedTemporaryFile"}
+_WRITING_CALLS = {"write_whole", "mkdtemp", "mkstemp", "NamedTemporaryFile"}
 _WRITING_METHODS = {"bind", "write_text", "write_bytes", "touch", "mkdtemp", "mkstemp", "NamedTemporaryFile"}
 _WRITING_MODES = re.compile(r"[wax+]")
 _BEGINS = re.compile(r"[Bb]egins? (?:in|at) `(\w+)`")
