@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -190,7 +190,7 @@ class HttpClient:
                 kept.connection = None  # until it has brought an answer
                 request = kept.client.stream(
                     method,
-                    url,
+                    _parsed(url),
                     headers=dict(headers),
                     content=body,
                     timeout=timeout,
@@ -258,6 +258,17 @@ class HttpClient:
         return ConnectionTime(self._clock.monotonic_s(), self._clock.boottime_s())
 
 
+# An edit requests the same few URLs as the one before, and httpx looks at each character.
+_parsed = lru_cache(maxsize=8)(httpx.URL)
+
+
+class _NoCookies(httpx.Cookies):
+    """Keeps no cookies: one of a sign-in page, sent to the API from then on, might be refused there."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        pass
+
+
 class _RequestBody:
     """A request's body. An exception from iterating it is no failure of the network, whatever its type."""
 
@@ -284,8 +295,7 @@ def _make_client(scheme: str, host: str, network: Network) -> httpx.Client:
         # Nothing is decoded: 64 KiB, compressed twice, may be a GiB.
         headers={"User-Agent": f"syncd/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"},
     )
-    # A cookie of a sign-in page, sent to the API from then on, might be refused there.
-    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    client._cookies = _NoCookies()  # noqa: SLF001 - the property takes a copy, of its own class
     # httpx (0.28) takes no network backend; its transports' pools, those of the environment's proxies too, do.
     for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001
         if isinstance(transport, httpx.HTTPTransport):

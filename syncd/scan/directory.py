@@ -60,9 +60,10 @@ class Entries:
     def __hash__(self) -> int:
         return hash(self.encoded)
 
-    def names(self) -> list[str]:
-        """Return the names, in order."""
-        return _as_text(self.texts).split("\0")[: self.count]
+    def first_names(self, most: int) -> list[str]:
+        """Return the names, in order, at most so many of them."""
+        most = min(most, self.count)
+        return _as_text(self.texts).split("\0", most)[:most]
 
     def decoded(self) -> dict[str, Entry]:
         """Return the entries by name."""

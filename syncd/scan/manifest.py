@@ -145,7 +145,7 @@ class Manifest(MutableMapping[str, Entry]):
             path, directory, count = todo.pop()
             parts = len(directory.below) + bool(directory.own.count)
             each = max(1, count // max(1, parts))
-            found += (_join(path, name) for name in directory.own.names()[:each])
+            found += (_join(path, name) for name in directory.own.first_names(each))
             below = islice(directory.below.items(), 0, None, max(1, parts // count))
             todo += ((_join(path, name), each_below, each) for name, each_below in below)
         return found

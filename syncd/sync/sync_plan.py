@@ -156,7 +156,7 @@ def look_request(
     if most_counted and base is not None:
         stays = {*held_here, *kept, *blocked}
         others = [path for path in base.spread(most_counted) if path not in items and not is_within(path, stays)]
-        items.update((path, LookItem((base[path],), LookAction.EXISTS)) for path in others)
+        items |= dict.fromkeys(others, LookItem((), LookAction.EXISTS))
     return LookRequest(items)
 
 

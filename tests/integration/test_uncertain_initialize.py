@@ -19,6 +19,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, Stop, TryLater
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import StepFailed
+from syncd.sync.sync_state import SyncState
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 # By this clock every file is old enough for its stamp to be trusted.
@@ -196,6 +197,29 @@ def test_another_sandbox_in_between(rig: Rig) -> None:
     rig.restart()
     rig.sync()
     assert rig.arrived() == FIRST
+
+
+def test_a_record_of_what_was_never_sent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies between that record and the mark has requested nothing: such a version there is the agent's."""
+    rig.use_defaults()
+    for text in ("1", "2"):
+        rig.write("a.txt", text)
+        rig.sync()
+
+    def die(sync_state: SyncState) -> None:
+        raise Stop
+
+    rig.write("a.txt", "never sent")
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(SyncState, "mark_uncertain", die)
+        rig.sync()
+    assert in_state(rig, "perhaps-there")
+    assert not in_state(rig, "unsure")
+    rig.restart()
+    (rig.sandbox.workspace / "a.txt").write_text("never sent")
+    rig.write("a.txt", "newer")
+    assert rig.sync()[0].overwritten == 1
+    assert rig.arrived()["a.txt"] == "newer"
 
 
 # Where the state folder takes no note.
