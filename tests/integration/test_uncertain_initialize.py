@@ -200,7 +200,7 @@ def test_another_sandbox_in_between(rig: Rig) -> None:
 
 
 def test_a_record_of_what_was_never_sent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that dies between that record and the mark has requested nothing: such a version there is the agent's."""
+    """A process that dies between this record and the mark requested nothing: such a version there is the agent's."""
     rig.use_defaults()
     for text in ("1", "2"):
         rig.write("a.txt", text)
@@ -210,9 +210,10 @@ def test_a_record_of_what_was_never_sent(rig: Rig, monkeypatch: pytest.MonkeyPat
         raise Stop
 
     rig.write("a.txt", "never sent")
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(SyncState, "mark_uncertain", die)
+    monkeypatch.setattr(SyncState, "mark_uncertain", die)
+    with pytest.raises(Stop):
         rig.sync()
+    monkeypatch.undo()
     assert in_state(rig, "perhaps-there")
     assert not in_state(rig, "unsure")
     rig.restart()
