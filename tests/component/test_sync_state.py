@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -213,6 +214,20 @@ def test_the_marker_is_set_once_for_each_answer(tmp_path: Path) -> None:
     (tmp_path / "unsure").unlink()
     later.mark_uncertain()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("marked_before", [False, True])
+def test_the_mark_makes_all_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, marked_before: bool) -> None:
+    """What was recorded for a request has its name flushed before the request, also if the mark was set before."""
+    sync_state = SyncState(str(tmp_path))
+    if marked_before:
+        sync_state.mark_uncertain()
+    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
+    sync_state.record_possibly_applied(TARGET, [MANIFEST])
+    flushed: list[set[str]] = []
+    monkeypatch.setattr("os.fsync", lambda descriptor: flushed.append(set(os.listdir(descriptor))))
+    sync_state.mark_uncertain()
+    assert flushed == [{"uploaded", "perhaps-there", "unsure"}]
 
 
 def test_a_missing_state_folder(tmp_path: Path) -> None:
