@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -49,6 +50,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if REPO / "tests" / "system" in item.path.parents:
             item.add_marker(pytest.mark.system)
+
+
+def pytest_collection() -> None:
+    """Make no use of the garbage collector while the tests are collected: nothing of them is garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Keep it from what stays until the end: a million objects, which it would visit again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

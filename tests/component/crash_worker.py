@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import gc
 import io
 import json
 import os
@@ -18,8 +19,11 @@ import socket
 import stat
 import sys
 import threading
+from importlib import import_module
 from typing import Any
 
+# What a sync loads when it needs it.
+LOADED_LATE = ("_strptime", "encodings.idna", "gzip", "syncd.remote.network")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 # What is written down of each step in the folders, by its first word:
@@ -272,15 +276,29 @@ def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
     return ended
 
 
+def _warm_up(order: dict[str, Any]) -> None:
+    """Do once what each fork would do again: load what is loaded late, and fill the caches of types and patterns."""
+    for name in LOADED_LATE:
+        import_module(name)
+    httpx.Client().close()
+    selection_of(check_config(order["keys"]))
+    gc.collect()
+    gc.freeze()  # or each fork copies the pages of all objects as soon as it counts them
+
+
 def main() -> None:
     """Run one sync for each input line, and answer with its exit status."""
-    httpx.Client().close()  # loads what it loads late
+    is_warm = False
     for line in sys.stdin:
+        order = json.loads(line)
+        if not is_warm:
+            _warm_up(order)
+            is_warm = True
         pid = os.fork()
         if pid == 0:
             code = 70
             try:
-                _one_sync(json.loads(line))
+                _one_sync(order)
                 code = 0
             finally:
                 sys.stderr.flush()
@@ -297,5 +315,6 @@ if __name__ == "__main__":
     from syncd.cli.standalone_sync import sync_alone
     from syncd.core.errors import SyncdError
     from syncd.core.settings import check_config
+    from syncd.daemon.build import selection_of
 
     main()

@@ -39,6 +39,8 @@ DEFAULTS: dict[str, object] = {
     "sandbox.agent_changes": "save",
     "sync.archive": "auto",
 }
+# Only a test that fails waits for so long. A busy machine may do nothing for many seconds.
+TIMEOUT_S = 60.0
 _POLL_S = 0.03
 _SIGNED = re.compile(r"(?i)x-goog-signature|[0-9a-f]{200}")
 
@@ -207,7 +209,7 @@ class Rig:
 
     # -- waiting and seeing
 
-    def until(self, condition: Callable[[], Found], what: str, timeout_s: float = 20.0) -> Found:
+    def until(self, condition: Callable[[], Found], what: str, timeout_s: float = TIMEOUT_S) -> Found:
         """Wait for the condition to hold, and return its value. Fails with a report after the timeout."""
         deadline_s = CLOCK.monotonic_s() + timeout_s
         while not (found := condition()):
@@ -215,16 +217,20 @@ class Rig:
             CLOCK.sleep(_POLL_S)
         return found
 
-    def in_state(self, *states: str, timeout_s: float = 20.0) -> dict[str, Any]:
-        """Wait for the daemon to be in one of these states, and return the status document."""
+    def in_state(self, *states: str, timeout_s: float = TIMEOUT_S) -> None:
+        """Wait for the daemon to be in one of these states."""
         self.until(lambda: self.shown()["state"] in states, f"state {' or '.join(states)}", timeout_s)
+
+    def status_in(self, *states: str) -> dict[str, Any]:
+        """Wait for the daemon to be in one of these states, and return the output of `syncd status --json`."""
+        self.in_state(*states)
         return self.status()
 
     def there(self) -> Tree:
         """Return the files in the sandbox."""
         return tree(self.sandbox.workspace)
 
-    def converged(self, without: Callable[[str], bool] = lambda _: False, timeout_s: float = 20.0) -> Tree:
+    def converged(self, without: Callable[[str], bool] = lambda _: False, timeout_s: float = TIMEOUT_S) -> Tree:
         """Wait until the sandbox equals the workspace, and return the files. `without`: the excluded ones."""
         missing: list[str] = []
         wanted: Tree = {}

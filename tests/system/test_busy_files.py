@@ -77,7 +77,7 @@ def test_with_a_daemon(rig: Rig, command: str) -> None:
     rig.ok("flush")
     rig.converged()
     rig.until(lambda: not rig.shown()["warnings"], "the warning to go")
-    assert rig.in_state("watching")["pending"] is False
+    assert rig.status_in("watching")["pending"] is False
 
 
 def test_one_that_comes_to_rest(rig: Rig) -> None:

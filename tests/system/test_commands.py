@@ -153,7 +153,7 @@ def test_too_large_a_snapshot_is_refused_before_any_request(rig: Rig) -> None:
     assert "big/movie.bin" in pushed.err
     assert "max_snapshot_mib" in pushed.err
     rig.start()
-    status = rig.in_state("held")
+    status = rig.status_in("held")
     assert "big/movie.bin" in status["last_error"]["message"]
     assert rig.emulator.request_log.ops() == []
     (rig.workspace / "big/movie.bin").unlink()

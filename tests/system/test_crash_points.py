@@ -40,7 +40,7 @@ def test_an_uncertain_sandbox_is_pending(rig: Rig) -> None:
     rig.write("a", "first")
     rig.ok("pause")
     rig.start()
-    assert rig.in_state("paused")["pending"] is True
+    assert rig.status_in("paused")["pending"] is True
     rig.ok("resume")
     rig.converged()
     rig.ok("flush")

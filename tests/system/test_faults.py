@@ -92,12 +92,12 @@ def test_an_initialize_that_reports_an_error_has_failed(rig: Rig) -> None:
     rig.fill(5)
     rig.faults("initialize: error no space left over there always")
     rig.start()
-    status = rig.in_state("retrying")
+    status = rig.status_in("retrying")
     assert status["last_error"]["step"] == "initialize"
     assert "no space left over there" in status["last_error"]["message"]
     rig.emulator.faults.clear()
     rig.converged()
-    assert rig.in_state("watching")["last_error"] is None
+    assert rig.status_in("watching")["last_error"] is None
 
 
 def test_the_daemon_goes_on_after_giving_up(rig: Rig) -> None:
@@ -133,7 +133,7 @@ def test_an_unreachable_api_is_waited_for(rig: Rig) -> None:
     good = rig.emulator.base_url
     rig.configure({"sandbox.base_url": "http://127.0.0.1:9"})
     daemon = rig.start()
-    status = rig.in_state("retrying")
+    status = rig.status_in("retrying")
     assert status["last_error"]["step"] == "upload-url"
     assert status["pending"] is True
     assert daemon.code is None

@@ -89,7 +89,7 @@ def test_a_full_disk_is_waited_for(rig: Rig) -> None:
     spool.rename(aside)
     spool.write_text("in its place")
     rig.write("a", "changed")
-    status = rig.in_state("retrying")
+    status = rig.status_in("retrying")
     assert status["last_error"]["step"] == "snapshot"
     assert str(spool) in status["last_error"]["message"]
     spool.unlink()

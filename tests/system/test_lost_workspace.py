@@ -37,7 +37,7 @@ def watched(rig: Rig) -> Rig:
 
 def _nothing_was_sent(rig: Rig) -> None:
     """Check that every command refuses, and the sandbox keeps its files."""
-    status = rig.in_state("held")
+    status = rig.status_in("held")
     assert status["last_error"]["step"] in ("watch", "snapshot")
     assert rig.run("flush").code == 78
     assert rig.count("upload") == 1

@@ -54,7 +54,7 @@ def test_a_later_refusal_is_held(rig: Rig, status: int) -> None:
     daemon = rig.up()
     rig.faults(f"initialize: {status} always")
     rig.write("a", "changed")
-    document = rig.in_state("held")
+    document = rig.status_in("held")
     assert document["pending"] is True
     assert document["last_error"]["step"] == "initialize"
     assert str(status) in document["last_error"]["message"]
@@ -69,7 +69,7 @@ def test_a_later_refusal_is_held(rig: Rig, status: int) -> None:
     rig.emulator.faults.clear()
     daemon.send(signal.SIGHUP)
     rig.converged()
-    assert rig.in_state("watching")["last_error"] is None
+    assert rig.status_in("watching")["last_error"] is None
 
 
 def test_a_new_key_ends_a_hold(rig: Rig) -> None:
@@ -96,7 +96,7 @@ def test_a_refused_sandbox_is_held(rig: Rig) -> None:
     rig.in_state("watching")
     rig.ok("flush")
     rig.write("a", "changed")
-    document = rig.in_state("held")
+    document = rig.status_in("held")
     assert "sandbox" in document["last_error"]["message"]
     rig.daemons[-1].send(signal.SIGHUP)
     rig.converged()

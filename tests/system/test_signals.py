@@ -84,7 +84,7 @@ def test_a_reload_takes_the_new_configuration(rig: Rig) -> None:
     rig.configure({"workspace.ignore": ["*.log"]})
     daemon.send(signal.SIGHUP)
     rig.until(lambda: rig.archived() == ["a.txt"], "the new pattern")
-    status = rig.in_state("watching")
+    status = rig.status_in("watching")
     assert (status["pid"], status["syncs"]) == (daemon.pid, 2)
 
 

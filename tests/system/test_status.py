@@ -59,10 +59,10 @@ def test_each_stage(rig: Rig) -> None:
     rig.write("a")
     rig.faults("upload: delay 1", "initialize: delay 1")
     rig.start()
-    assert rig.in_state("uploading")["pending"] is True
+    assert rig.status_in("uploading")["pending"] is True
     rig.until(lambda: rig.status()["state"] == "initializing", "initializing")
     assert rig.status()["running"] is True
-    assert rig.in_state("watching")["pending"] is False
+    assert rig.status_in("watching")["pending"] is False
 
 
 def test_a_retrying_daemon(rig: Rig) -> None:
@@ -71,7 +71,7 @@ def test_a_retrying_daemon(rig: Rig) -> None:
     rig.write("a")
     rig.faults("upload: 503")
     rig.start()
-    status = rig.in_state("retrying")
+    status = rig.status_in("retrying")
     assert (status["last_error"]["step"], status["failures"], status["pending"]) == ("upload", 1, True)
     assert "503" in status["last_error"]["message"]
     assert TIME.fullmatch(status["retry_at"])
@@ -85,7 +85,7 @@ def test_a_killed_daemon(rig: Rig) -> None:
     rig.up()
     rig.faults("upload: 503")
     rig.write("a", "changed")
-    before = rig.in_state("retrying")
+    before = rig.status_in("retrying")
     rig.kill()
     status = rig.status()
     assert (status["running"], status["pid"], status["state"], status["retry_at"]) == (False, None, "stopped", None)

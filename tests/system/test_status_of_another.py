@@ -19,7 +19,7 @@ def test_a_reload_to_another_workspace_resets_the_status(rig: Rig, moves: str) -
     rig.write("a")
     (rig.workspace / "outside").symlink_to("/etc/passwd")
     daemon = rig.up()
-    before = rig.in_state("watching")
+    before = rig.status_in("watching")
     assert (before["syncs"], len(before["warnings"])) == (1, 1)
     assert before["last_sync"]["files"] == 1
     rig.faults("upload-url: 503 always")

@@ -209,7 +209,7 @@ def test_a_suspend_during_a_pause(rig: ShiftedRig) -> None:
     rig.write("b")
     rig.sleep(8 * HOUR_S)
     rig.until(lambda: "slept" in daemon.err, "the sleep to be noticed")
-    assert rig.in_state("paused")["pending"]
+    assert rig.status_in("paused")["pending"]
     assert rig.count("upload") == 1
     rig.ok("resume")
     rig.converged()

@@ -64,7 +64,7 @@ def test_a_url_that_is_always_refused(rig: Rig) -> None:
     rig.write("start")
     rig.faults("upload: forbidden always")
     rig.start()
-    status = rig.in_state("retrying")
+    status = rig.status_in("retrying")
     rig.until(lambda: rig.status()["retry_at"] is not None, "a wait")
     assert rig.count("upload-url") <= 4
     assert status["last_error"]["step"] == "upload"
