@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -14,17 +14,17 @@ from syncd.archive.secret_files import SecretFiles
 from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.scan.entry import Entry, Kind, Stamp
+from syncd.scan.entry import Entry, Kind, Stamp, is_not_written_back
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.limits import over_limit
 from syncd.scan.manifest import (
     Difference,
     Manifest,
     carry_over_digests,
+    changed_directories,
     difference,
     forget_stamps,
-    not_written_back,
-    replaced_entries,
+    without_stamps,
 )
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.scanner import Scan, Scanner
@@ -120,27 +120,34 @@ class Snapshotter:
         """True if a path that is no longer in the snapshot is excluded, rather than deleted."""
         return self._scanner.is_excluded(path, is_dir)
 
-    def forget_stamps(self, baseline: Manifest, paths: Collection[str] | None) -> None:
-        """Have the next scan read these files again, whatever their stamps say; the `baseline` loses the stamps too.
+    def forget_stamps(self, baseline: Manifest, paths: Collection[str] | None) -> Manifest:
+        """Have the next scan read these files again, whatever their stamps say; return the `baseline` without them.
 
         None: all files that may have changed without a new stamp, because events were missed.
         """
         if paths is None:
-            reread = {*not_written_back(baseline), *not_written_back(self._known)}
-            reread.update(self.secret_files.not_written_back())
-        else:
-            reread = self._scanner.all_names(paths) if paths else set()
-        self._forget_stamps(baseline, reread)
-
-    def forget_all_stamps(self, baseline: Manifest) -> None:
-        """Have the next scan read every file again."""
-        self._forget_stamps(baseline, {*baseline, *self._known, *self.secret_files})
-
-    def _forget_stamps(self, baseline: Manifest, reread: Collection[str]) -> None:
+            self.secret_files.forget_stamps(self.secret_files.not_written_back())
+            return self._forget_stamps_of(baseline, is_not_written_back)
+        if not paths:
+            return baseline
+        reread = self._scanner.all_names(paths)
+        baseline = baseline.copy()
         for manifest in (baseline, self._known):
             forget_stamps(manifest, reread)
         self._scanner.forget_stamps(reread)
         self.secret_files.forget_stamps(reread)
+        return baseline
+
+    def forget_all_stamps(self, baseline: Manifest) -> Manifest:
+        """Have the next scan read every file again; return the `baseline` without stamps."""
+        self.secret_files.forget_stamps([*self.secret_files])
+        return self._forget_stamps_of(baseline, lambda _: True)
+
+    def _forget_stamps_of(self, baseline: Manifest, which: Callable[[Entry], bool]) -> Manifest:
+        baseline = without_stamps(baseline, which)
+        self._known = without_stamps(self._known, which, baseline)
+        self._scanner.forget_stamps_of(which, self._known)
+        return baseline
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -168,7 +175,7 @@ class Snapshotter:
             return entries
         read = self._reader.digests(unknown)
         self._scanner.remember(read)
-        return entries | read
+        return {**entries, **read}
 
     def pack(
         self,
@@ -194,7 +201,7 @@ class Snapshotter:
                 f"the archive cannot be written to {self._spool_folder!r} ({failure.strerror or failure})",
                 "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
             ) from None
-        if not self._scanner.rules_unchanged(replaced_entries(self._sent, packed.manifest)):
+        if not self._scanner.rules_unchanged(changed_directories(self._sent, packed.manifest)):
             raise TryLater("ignore files changed while the snapshot was taken", "another one is taken at once")
         self._guard.check_vanished(manifest, sum(path not in packed.manifest for path in packed.follow_up))
         self._add_unreadable(packed)

@@ -14,6 +14,7 @@ import os
 import stat
 import tarfile
 import zlib
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, cast
@@ -137,9 +138,10 @@ def extract(packed: BinaryIO, folder: str, bounds: Bounds, mtimes: ExtractedMtim
     destination = _Destination(folder, mtimes)
     failed: list[str] = []
     try:
-        with destination, tarfile.TarFile(
-            fileobj=cast("BinaryIO", stream), tarinfo=_Member, errors="surrogateescape"
-        ) as tar:
+        with (
+            closing(destination),
+            tarfile.TarFile(fileobj=cast("BinaryIO", stream), tarinfo=_Member, errors="surrogateescape") as tar,
+        ):
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # or tarfile keeps every member
                 count += 1
@@ -204,12 +206,6 @@ class _Destination:
         self._directory_attributes: dict[str, tuple[int, float]] = {}
         self._open: tuple[str, int] | None = None  # the directory of the last file, which mostly is the next one's
 
-    def __enter__(self) -> _Destination:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._close_directory()
-
     def extract(self, tar: tarfile.TarFile, member: tarfile.TarInfo, content: _Gunzip) -> None:
         """Extract one member. Raises `ArchiveRefused` for a hostile one, else `_MemberFailed`."""
         components = [part for part in member.name.split("/") if part not in ("", ".")]
@@ -262,14 +258,15 @@ class _Destination:
     def _created(self, name: str) -> int:
         parent, _, name = name.rpartition("/")
         if self._open is None or self._open[0] != parent:
-            self._close_directory()
+            self.close()
             # Where the way there was a link, `_make_parents` found that it stays in the folder.
             path = os.path.realpath(os.path.join(self._folder, parent))
             self._open = parent, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(name, flags, 0o600, dir_fd=self._open[1])
 
-    def _close_directory(self) -> None:
+    def close(self) -> None:
+        """Close the directory that is open."""
         if self._open is not None:
             os.close(self._open[1])
             self._open = None
@@ -341,7 +338,7 @@ class _Destination:
         else:
             os.unlink(path)
         if name in self._directories:  # else there is none below it either
-            self._close_directory()
+            self.close()
             self._directories = {known for known in self._directories if not f"{known}/".startswith(f"{name}/")}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from syncd.core.clock import Clock
 from syncd.scan.entry import Entry, as_read
 from syncd.scan.inode import file_entry
+from syncd.scan.manifest import Manifest
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import LARGEST_BYTES, NoSearch, Search, Secret
 
@@ -94,12 +95,12 @@ class ContentReader:
         finally:
             os.close(descriptor)
 
-    def digests(self, paths: Iterable[str]) -> dict[str, Entry]:
+    def digests(self, paths: Iterable[str]) -> Manifest:
         """Return the entries of these paths with digests, without files that cannot be read, or that changed meanwhile.
 
         Files with a secret are omitted too; the packer finds the secret. Raises `WorkspaceError`.
         """
-        found = {}
+        found = Manifest()
         with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
             for path in paths:
                 self._check()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -62,11 +62,15 @@ class _BaseFile(Versioned, frozen=True, kw_only=True):
     searched: str = ""
 
 
-class ManifestRecord(Versioned, frozen=True, kw_only=True):
-    """A manifest of one sandbox. `searched` is the identity of the search for secrets that its contents passed."""
+class ManifestsRecord(Versioned, frozen=True, kw_only=True):
+    """Manifests of one sandbox, each a list of directories. Earlier versions wrote rows, one for each path.
+
+    `searched` is the identity of the search for secrets that their contents passed.
+    """
 
     target: Target
-    rows: list[StateRow]
+    manifests: list[list[_DirectoryRow]] = msgspec.field(default_factory=list)
+    rows: list[StateRow] | UnsetType = UNSET
     searched: str = ""
 
 
@@ -158,10 +162,41 @@ def _change(before: Manifest, now: Manifest) -> _BaseChange:
     return _BaseChange(rows, [os.fsencode(path) for path in removed_paths(before, now)])
 
 
+def manifests_record(target: Target, manifests: Iterable[Manifest], searched: str) -> ManifestsRecord:
+    """Return the record of these manifests. It shares their bytes, as the first of them may be of a large tree."""
+    rows = [
+        [
+            _DirectoryRow(os.fsencode(path), each.own.texts, each.own.encoded)
+            for path, each in manifest.top.directories()
+        ]
+        for manifest in manifests
+    ]
+    return ManifestsRecord(target=target, manifests=rows, searched=searched)
+
+
+def manifests_of(record: ManifestsRecord) -> list[Manifest]:
+    """Return the manifests of a record. Raises `msgspec.MsgspecError`.
+
+    Of the rows of an earlier version it makes one manifest for each version of a path.
+    """
+    manifests = [_manifest_of_rows(rows) for rows in record.manifests]
+    for row in record.rows or ():
+        path = os.fsdecode(row.path)
+        manifest = next((manifest for manifest in manifests if path not in manifest), None)
+        if manifest is None:
+            manifests.append(manifest := Manifest())
+        manifest[path] = entry_of(row)
+    return manifests
+
+
+def _manifest_of_rows(rows: Iterable[_DirectoryRow]) -> Manifest:
+    own = {os.fsdecode(row.path): Entries.stored(row.texts, row.encoded) for row in rows}
+    return Manifest.of(rebuilt(EMPTY, own))
+
+
 def _manifest_of(record: _BaseFile) -> Manifest:
     """Return the manifest of a record. Raises `msgspec.MsgspecError`."""
-    own = {os.fsdecode(row.path): Entries.stored(row.texts, row.encoded) for row in record.directories}
-    manifest = Manifest.of(rebuilt(EMPTY, own))
+    manifest = _manifest_of_rows(record.directories)
     manifest.put((os.fsdecode(row.path), entry_of(row)) for row in record.rows or ())
     return manifest
 
@@ -175,11 +210,6 @@ def _directory_rows(manifest: Manifest) -> list[_DirectoryRow]:
             own = Entries({name: replace(entry, stamp=_lasting_stamp(entry)) for name, entry in entries.items()})
         rows.append(_DirectoryRow(os.fsencode(path), own.texts, own.encoded))
     return rows
-
-
-def rows_of(manifest: Mapping[str, Entry]) -> list[StateRow]:
-    """Return the rows of a manifest."""
-    return [row_of(path, entry) for path, entry in manifest.items()]
 
 
 def row_of(path: str, entry: Entry) -> StateRow:

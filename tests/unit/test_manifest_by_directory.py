@@ -157,7 +157,7 @@ def test_a_deep_tree() -> None:
     manifest = Manifest(dict.fromkeys(paths, FOLDER))
     changed = manifest | {deep: replace(FOLDER, mode=0o700)}
     assert list(manifest) == paths
-    assert replaced_entries(manifest, changed) == [deep]
+    assert list(replaced_entries(manifest, changed)) == [deep]
 
 
 def test_a_sample_is_spread() -> None:
