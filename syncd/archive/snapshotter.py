@@ -165,7 +165,7 @@ class Snapshotter:
             return scanned
         read = self._reader.digests(scanned.difference.uncertain)
         self._known = scanned.manifest | read
-        self._scanner.remember(read)
+        self._scanner.adopt(self._known)
         return ScanResult(self._known, difference(baseline, self._known))
 
     def with_digests(self, entries: dict[str, Entry]) -> dict[str, Entry]:
