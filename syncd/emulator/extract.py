@@ -242,7 +242,7 @@ class _Destination:
             descriptor = self._created(name)
         try:
             left = member.size
-            while left:
+            while left > 0:
                 data = memoryview(content.read(min(left, READ_BYTES)))
                 if not data:
                     raise tarfile.ReadError("unexpected end of data")

@@ -11,8 +11,18 @@ from msgspec.structs import replace
 
 import syncd.scan.manifest
 from syncd.scan.directory import EMPTY, Entries, differing
-from syncd.scan.entry import Entry, Kind, content_bytes, count_files
-from syncd.scan.manifest import Manifest, carry_over_digests, difference, is_within, removed_paths, replaced_entries
+from syncd.scan.entry import Entry, Kind, Stamp, content_bytes, count_files, is_not_written_back
+from syncd.scan.manifest import (
+    Manifest,
+    Paths,
+    carry_over_digests,
+    changed_directories,
+    difference,
+    is_within,
+    removed_paths,
+    replaced_entries,
+    without_stamps,
+)
 
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
 # "a-" sorts between "a" and "a/": as plain texts its content would part a directory from its own.
@@ -85,6 +95,8 @@ def test_the_order(tree: dict[str, Entry], more: dict[str, Entry]) -> None:
     grown = with_parents(tree | more)
     manifest.update(reversed(grown.items()))
     assert list(manifest) == list(grown)
+    others = [path for path, entry in grown.items() if whole.get(path) != entry]
+    assert list(replaced_entries(Manifest(whole), manifest)) == others
 
 
 @given(TREES, CHANGES)
@@ -95,6 +107,8 @@ def test_comparisons(tree: dict[str, Entry], changes: list[tuple[str, Entry | No
     apply(now, changes)
     plain_before, plain_now = dict(before), dict(now)
     assert sorted(replaced_entries(before, now)) == sorted(replaced_entries(plain_before, plain_now))
+    above = {path[:end] for path in replaced_entries(before, now) for end in range(len(path)) if path[end] == "/"}
+    assert above <= set(changed_directories(before, now))
     assert sorted(removed_paths(before, now)) == sorted(plain_before.keys() - plain_now.keys())
     found, expected = difference(before, now), difference(plain_before, plain_now)
     assert sorted(found.added) == sorted(expected.added)
@@ -158,6 +172,32 @@ def test_a_deep_tree() -> None:
     changed = manifest | {deep: replace(FOLDER, mode=0o700)}
     assert list(manifest) == paths
     assert list(replaced_entries(manifest, changed)) == [deep]
+
+
+def test_the_paths_of_a_first_snapshot() -> None:
+    """They are as a list of them, also after the manifest was changed."""
+    manifest = Manifest({"a": FOLDER, "a/b": FOLDER, "c": FOLDER})
+    added = difference(Manifest(), manifest).added
+    manifest["d"] = FOLDER
+    assert isinstance(added, Paths)
+    assert (len(added), list(added), added[0], added[-1], added[1:]) == (3, ["a", "a/b", "c"], "a", "c", ["a/b", "c"])
+    assert ("a/b" in added, "d" in added, bool(Paths(Manifest()))) == (True, False, False)
+
+
+def test_stamps_are_forgotten_in_all_manifests() -> None:
+    """Only those that are asked for; what is equal afterwards is shared, and what has none stays as it is."""
+    stamp = Stamp(1, 2, 3, 4)
+    young = Entry(Kind.FILE, 0o644, 1, 5, stamp=stamp, digest=b"d")
+    old = replace(young, written_back=True)
+    before = Manifest({"a/old": old, "a/young": young, "b/old": old, "c": FOLDER})
+    forgotten = without_stamps(before, is_not_written_back)
+    assert dict(forgotten) == {**before, "a/young": replace(young, stamp=None)}
+    assert forgotten.top.find("b") is before.top.find("b")
+    again = without_stamps(Manifest(dict(before)), is_not_written_back, like=forgotten)
+    assert again.top.find("a") is forgotten.top.find("a")
+    assert without_stamps(forgotten, is_not_written_back).top is forgotten.top
+    assert all(entry.stamp is None for entry in without_stamps(before, lambda _: True).values())
+    assert before["a/young"].stamp == stamp
 
 
 def test_a_sample_is_spread() -> None:
