@@ -46,7 +46,11 @@ class StateFile(Generic[Record]):
 
     def save(self, record: Record) -> None:
         """Replace the record; after a crash either the old one or the new one exists. Raises `OSError`."""
-        write_durably(self.path, sealed(msgspec.msgpack.encode(record)))
+        self.save_encoded(msgspec.msgpack.encode(record))
+
+    def save_encoded(self, payload: bytes | bytearray) -> None:
+        """Replace the record by one that is encoded already, as `save` does."""
+        write_durably(self.path, _seal(payload) + b"\n", payload)
 
     def load(self) -> Record | None:
         """Return the record, or None if there is no usable one."""
@@ -114,7 +118,7 @@ def sealed(payload: bytes) -> bytes:
     return _seal(payload) + b"\n" + payload
 
 
-def _seal(payload: bytes) -> bytes:
+def _seal(payload: bytes | bytearray) -> bytes:
     return _MAGIC + hashlib.sha256(payload).hexdigest().encode()
 
 
@@ -173,9 +177,9 @@ def read_file(path: str, at_most_bytes: int = -1) -> bytes:
         os.close(descriptor)
 
 
-def write_durably(path: str, content: bytes) -> None:
+def write_durably(path: str, *content: bytes | bytearray) -> None:
     """Replace a file so that a crash leaves the old one or the new one, whole. Raises `OSError`."""
-    _replace(path, content, durable=True)
+    _replace(path, *content, durable=True)
     flush_folder(os.path.dirname(path))
 
 
@@ -202,10 +206,10 @@ def remove_drafts(folder: str) -> None:
                     os.unlink(os.path.join(folder, name))
 
 
-def _replace(path: str, content: bytes, *, durable: bool) -> None:
+def _replace(path: str, *content: bytes | bytearray, durable: bool) -> None:
     draft = path + _DRAFT
     with os.fdopen(_create(draft), "wb") as file:
-        file.write(content)
+        file.writelines(content)
         if durable:
             file.flush()
             os.fsync(file.fileno())

@@ -7,7 +7,6 @@ archive of an execution, 50,000 some 0.95 MB, most of that the digests.
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -92,30 +91,32 @@ def encoded(
 
     Nothing is removed that long after the program began, or after that second of the sandbox's clock; 0: not known.
     """
-    # Whole texts, as a list of a million strings takes much more memory.
-    paths, actions, counts, kinds, sizes = io.StringIO(), io.StringIO(), io.StringIO(), io.StringIO(), io.StringIO()
-    digests = bytearray()
+    # Of a million files, a list of texts would take much more memory than one text.
+    paths, sizes, digests = bytearray(), bytearray(), bytearray()
+    actions: list[str] = []
+    counts: list[str] = []
+    kinds: list[str] = []
     targets: list[str] = []
     for path, item in request.each():
-        paths.write(to_remote(path) + "\0")
+        paths += to_remote(path).encode("utf-8", "surrogatepass") + b"\0"
         letter = _LETTERS[item.action]
-        actions.write(letter.upper() if item.missing is Missing.AS_WANTED else letter)
+        actions.append(letter.upper() if item.missing is Missing.AS_WANTED else letter)
         versions = item.versions[:_MOST_VERSIONS] if item.action is not LookAction.EXISTS else ()
-        counts.write(chr(ord("0") + len(versions)))
+        counts.append(chr(ord("0") + len(versions)))
         for entry in versions:
             kind = _letter(entry)
-            kinds.write(kind)
+            kinds.append(kind)
             if entry.kind is Kind.SYMLINK:
                 targets.append(to_remote(entry.target))
             elif kind in "fx":
-                sizes.write(f"{entry.size_bytes} ")
+                sizes += b"%d " % entry.size_bytes
                 digests += arrived_digest(entry)[:_DIGEST_BYTES]
     return {
-        "paths": paths.getvalue()[:-1],
-        "actions": actions.getvalue(),
-        "counts": counts.getvalue(),
-        "kinds": kinds.getvalue(),
-        "sizes": sizes.getvalue(),
+        "paths": paths[:-1].decode("utf-8", "surrogatepass"),
+        "actions": "".join(actions),
+        "counts": "".join(counts),
+        "kinds": "".join(kinds),
+        "sizes": sizes.decode(),
         "digests": base64.b64encode(digests).decode(),
         "targets": targets,
         "find_new": request.find_new,

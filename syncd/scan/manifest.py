@@ -11,7 +11,6 @@ kind, permission bits, link target and content. Times are not compared: a touch 
 from __future__ import annotations
 
 from collections.abc import (
-    Callable,
     Collection,
     ItemsView,
     Iterable,
@@ -319,18 +318,16 @@ def not_written_back(manifest: Mapping[str, Entry]) -> list[str]:
     return [path for path, entry in manifest.items() if is_not_written_back(entry)]
 
 
-def without_stamps(manifest: Manifest, which: Callable[[Entry], bool], like: Manifest | None = None) -> Manifest:
-    """Return the manifest without the stamps of some entries, so that their contents are read again.
+def without_stamps(manifest: Manifest, like: Manifest | None = None) -> Manifest:
+    """Return the manifest without stamps, so that all contents are read again.
 
     Directories that are then as in `like` are those of `like`.
     """
     own = {}
     for path, directory in manifest.top.directories():
         entries = directory.own.decoded()
-        forgotten = {name: entry for name, entry in entries.items() if entry.stamp is not None and which(entry)}
-        if forgotten:
-            entries.update((name, replace(e, stamp=None, written_back=False)) for name, e in forgotten.items())
-            own[path] = Entries(entries)
+        if any(entry.stamp is not None for entry in entries.values()):
+            own[path] = Entries({n: replace(e, stamp=None, written_back=False) for n, e in entries.items()})
     return Manifest.of(rebuilt(manifest.top, own, like=None if like is None else like.top)) if own else manifest
 
 

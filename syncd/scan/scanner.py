@@ -139,9 +139,9 @@ class Scanner:
         """Remove the stamps of these paths, so that their contents are read again."""
         self._tree.forget_stamps(paths)
 
-    def forget_stamps_of(self, which: Callable[[Entry], bool], like: Manifest) -> None:
-        """Remove the stamps of these entries; directories that are then as in `like` are those of `like`."""
-        self._tree.manifest = without_stamps(self._tree.manifest, which, like)
+    def forget_all_stamps(self, like: Manifest) -> None:
+        """Remove all stamps; directories that are then as in `like` are those of `like`."""
+        self._tree.manifest = without_stamps(self._tree.manifest, like)
 
     def rules_unchanged(self, folders: Iterable[str]) -> bool:
         """True if the rules that apply in these folders are still those of the last scan."""

@@ -130,8 +130,7 @@ class BaseRecord:
                 self._note(base)
                 return
         self._known = None
-        directories = _directory_rows(base.manifest)
-        self._whole.save(_BaseFile(target=base.target, directories=directories, searched=base.searched))
+        self._whole.save_encoded(_encoded(base))
         with contextlib.suppress(OSError):
             self._changes.remove()  # they are of the record before, and would only take room
         self._note(base)
@@ -165,10 +164,7 @@ def _change(before: Manifest, now: Manifest) -> _BaseChange:
 def manifests_record(target: Target, manifests: Iterable[Manifest], searched: str) -> ManifestsRecord:
     """Return the record of these manifests. It shares their bytes, as the first of them may be of a large tree."""
     rows = [
-        [
-            _DirectoryRow(os.fsencode(path), each.own.texts, each.own.encoded)
-            for path, each in manifest.top.directories()
-        ]
+        [_directory_row(path, directory.own) for path, directory in manifest.top.directories()]
         for manifest in manifests
     ]
     return ManifestsRecord(target=target, manifests=rows, searched=searched)
@@ -201,15 +197,32 @@ def _manifest_of(record: _BaseFile) -> Manifest:
     return manifest
 
 
-def _directory_rows(manifest: Manifest) -> list[_DirectoryRow]:
-    rows = []
-    for path, directory in manifest.top.directories():
-        own = directory.own
-        entries = own.decoded()
-        if any(entry.stamp is not None and not entry.written_back for entry in entries.values()):
-            own = Entries({name: replace(entry, stamp=_lasting_stamp(entry)) for name, entry in entries.items()})
-        rows.append(_DirectoryRow(os.fsencode(path), own.texts, own.encoded))
-    return rows
+def _encoded(base: Base) -> bytearray:
+    """Return the record as msgspec encodes a `_BaseFile`. Its rows, of which a tree may have many, are not kept."""
+    encoder = msgspec.msgpack.Encoder()
+    directories = list(base.manifest.top.directories())
+    encoded = bytearray(b"\x84")  # a map of four
+    for value in ("version", 1, "target", base.target, "directories"):
+        encoded += encoder.encode(value)
+    nothing = [None] * len(directories)
+    encoded += encoder.encode(nothing)[: -len(nothing)]  # the head of an array
+    for path, directory in directories:
+        encoder.encode_into(_directory_row(path, _lasting(directory.own)), encoded, -1)
+    for value in ("searched", base.searched):
+        encoded += encoder.encode(value)
+    return encoded
+
+
+def _lasting(own: Entries) -> Entries:
+    """Return the entries without the stamps that are of no use to another process."""
+    entries = own.decoded()
+    if all(entry.stamp is None or entry.written_back for entry in entries.values()):
+        return own
+    return Entries({name: replace(entry, stamp=_lasting_stamp(entry)) for name, entry in entries.items()})
+
+
+def _directory_row(path: str, own: Entries) -> _DirectoryRow:
+    return _DirectoryRow(os.fsencode(path), own.texts, own.encoded)
 
 
 def row_of(path: str, entry: Entry) -> StateRow:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 import syncd.scan.manifest
 from syncd.scan.directory import EMPTY, Entries, differing
-from syncd.scan.entry import Entry, Kind, Stamp, content_bytes, count_files, is_not_written_back
+from syncd.scan.entry import Entry, Kind, Stamp, content_bytes, count_files
 from syncd.scan.manifest import (
     Manifest,
     Paths,
@@ -184,20 +184,16 @@ def test_the_paths_of_a_first_snapshot() -> None:
     assert ("a/b" in added, "d" in added, bool(Paths(Manifest()))) == (True, False, False)
 
 
-def test_stamps_are_forgotten_in_all_manifests() -> None:
-    """Only those that are asked for; what is equal afterwards is shared, and what has none stays as it is."""
-    stamp = Stamp(1, 2, 3, 4)
-    young = Entry(Kind.FILE, 0o644, 1, 5, stamp=stamp, digest=b"d")
-    old = replace(young, written_back=True)
-    before = Manifest({"a/old": old, "a/young": young, "b/old": old, "c": FOLDER})
-    forgotten = without_stamps(before, is_not_written_back)
-    assert dict(forgotten) == {**before, "a/young": replace(young, stamp=None)}
+def test_all_stamps_are_forgotten() -> None:
+    """What is equal afterwards is shared, what has none stays as it is, and the manifest itself keeps them."""
+    file = Entry(Kind.FILE, 0o644, 1, 5, stamp=Stamp(1, 2, 3, 4), digest=b"d", written_back=True)
+    before = Manifest({"a": FOLDER, "a/f": file, "b": FOLDER, "b/c": FOLDER})
+    forgotten = without_stamps(before)
+    assert dict(forgotten) == {**before, "a/f": replace(file, stamp=None, written_back=False)}
     assert forgotten.top.find("b") is before.top.find("b")
-    again = without_stamps(Manifest(dict(before)), is_not_written_back, like=forgotten)
-    assert again.top.find("a") is forgotten.top.find("a")
-    assert without_stamps(forgotten, is_not_written_back).top is forgotten.top
-    assert all(entry.stamp is None for entry in without_stamps(before, lambda _: True).values())
-    assert before["a/young"].stamp == stamp
+    assert without_stamps(Manifest(dict(before)), like=forgotten).top.find("a") is forgotten.top.find("a")
+    assert without_stamps(forgotten).top is forgotten.top
+    assert before["a/f"] == file
 
 
 def test_a_sample_is_spread() -> None:
