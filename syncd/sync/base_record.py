@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -24,9 +25,10 @@ from syncd.scan.directory import EMPTY, Entries, rebuilt
 from syncd.scan.entry import Entry, Kind, Stamp
 from syncd.scan.manifest import Manifest, removed_paths, replaced_entries
 
-# So many bytes of changes never cause a whole record.
+# So many bytes of changes never cause a whole record; a change with more always does, as it would be whole in memory.
 _LEAST_CHANGES_BYTES = 256 << 10
-
+_MOST_CHANGE_BYTES = 4 << 20
+_LEAST_ROW_BYTES = 100
 
 _Stat = tuple[int, int, int, int] | None  # inode, bytes, times of the content and of the inode; None: no such file
 
@@ -123,9 +125,9 @@ class BaseRecord:
         """Record the base; it survives a power cut when this returns. Raises `OSError`."""
         known = self._known if self._files == self._files_on_disk() else None
         if known is not None and (known.target, known.searched) == (base.target, base.searched):
-            change = msgspec.msgpack.encode(_change(known.manifest, base.manifest))
-            size_bytes = self._changes.size_bytes + len(change)
-            if size_bytes <= max(_LEAST_CHANGES_BYTES, self._whole.size_bytes() // 2):
+            room_bytes = max(_LEAST_CHANGES_BYTES, self._whole.size_bytes() // 2) - self._changes.size_bytes
+            change = _change(known.manifest, base.manifest, min(room_bytes, _MOST_CHANGE_BYTES))
+            if change is not None:
                 self._changes.append(self._whole.identity(), change)
                 self._note(base)
                 return
@@ -156,9 +158,14 @@ def _stat(path: str) -> _Stat:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _change(before: Manifest, now: Manifest) -> _BaseChange:
-    rows = [row_of(path, now[path]) for path in replaced_entries(before, now)]
-    return _BaseChange(rows, [os.fsencode(path) for path in removed_paths(before, now)])
+def _change(before: Manifest, now: Manifest, most_bytes: int) -> bytes | None:
+    """Return the change, encoded, None if it has more bytes."""
+    most_rows = max(0, most_bytes) // _LEAST_ROW_BYTES
+    rows = [row_of(path, now[path]) for path in islice(replaced_entries(before, now), most_rows + 1)]
+    if len(rows) > most_rows:
+        return None
+    change = msgspec.msgpack.encode(_BaseChange(rows, [os.fsencode(path) for path in removed_paths(before, now)]))
+    return change if len(change) <= most_bytes else None
 
 
 def manifests_record(target: Target, manifests: Iterable[Manifest], searched: str) -> ManifestsRecord:
