@@ -25,10 +25,11 @@ from syncd.scan.directory import EMPTY, Entries, rebuilt
 from syncd.scan.entry import Entry, Kind, Stamp
 from syncd.scan.manifest import Manifest, removed_paths, replaced_entries
 
-# So many bytes of changes never cause a whole record; a change with more always does, as it would be whole in memory.
+# So many bytes of changes never cause a whole record.
 _LEAST_CHANGES_BYTES = 256 << 10
+# A larger change always does: it would be in memory as rows, which take five times as much.
 _MOST_CHANGE_BYTES = 4 << 20
-_LEAST_ROW_BYTES = 100
+_ROW_BYTES = 100  # more or less
 
 _Stat = tuple[int, int, int, int] | None  # inode, bytes, times of the content and of the inode; None: no such file
 
@@ -160,7 +161,7 @@ def _stat(path: str) -> _Stat:
 
 def _change(before: Manifest, now: Manifest, most_bytes: int) -> bytes | None:
     """Return the change, encoded, None if it has more bytes."""
-    most_rows = max(0, most_bytes) // _LEAST_ROW_BYTES
+    most_rows = max(0, most_bytes) // _ROW_BYTES
     rows = [row_of(path, now[path]) for path in islice(replaced_entries(before, now), most_rows + 1)]
     if len(rows) > most_rows:
         return None
