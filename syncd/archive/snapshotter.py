@@ -6,6 +6,7 @@ import errno
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain, takewhile, tee
 
 from syncd.archive.chunk_store import Piece
 from syncd.archive.codec import Codec
@@ -14,17 +15,17 @@ from syncd.archive.secret_files import SecretFiles
 from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.scan.entry import Entry, Kind, Stamp
+from syncd.scan.entry import Entry, Kind, Stamp, is_not_written_back, unknown
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.limits import over_limit
 from syncd.scan.manifest import (
     Difference,
     Manifest,
     carry_over_digests,
+    changed_directories,
     difference,
     forget_stamps,
-    not_written_back,
-    replaced_entries,
+    without_stamps,
 )
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.scanner import Scan, Scanner
@@ -82,6 +83,7 @@ class Snapshotter:
         self.secret_files = SecretFiles()  # its warnings are not in `warnings`: they depend on the sandbox
         self._sent = Manifest()
         self._full_scans = 0
+        self._rereads = False  # the next scan reads what may have changed without a new stamp
         self._by_rules: dict[str, int] = {}
         self.warnings: list[SyncWarning] = []
         self.unread: set[str] = set()  # exist, but are not in the last snapshot: they are not deleted
@@ -111,8 +113,9 @@ class Snapshotter:
         self._sent = baseline = baseline or Manifest()
         known = scan.manifest if self._known is baseline else carry_over_digests(self._known, scan.manifest)
         manifest = carry_over_digests(baseline, known)
-        self._known = manifest
-        self._scanner.adopt(manifest)
+        if self._rereads:
+            manifest, self._rereads = self._read_again(manifest), False
+        self._learn(manifest)
         scanned = ScanResult(manifest, difference(baseline, manifest))
         return scanned if scanned.difference.certain else self.resolved(scanned, baseline)
 
@@ -120,27 +123,31 @@ class Snapshotter:
         """True if a path that is no longer in the snapshot is excluded, rather than deleted."""
         return self._scanner.is_excluded(path, is_dir)
 
-    def forget_stamps(self, baseline: Manifest, paths: Collection[str] | None) -> None:
-        """Have the next scan read these files again, whatever their stamps say; the `baseline` loses the stamps too.
+    def forget_stamps(self, baseline: Manifest, paths: Collection[str] | None) -> Manifest:
+        """Have the next scan read these files again, whatever their stamps say; return the `baseline` without them.
 
         None: all files that may have changed without a new stamp, because events were missed.
         """
         if paths is None:
-            reread = {*not_written_back(baseline), *not_written_back(self._known)}
-            reread.update(self.secret_files.not_written_back())
-        else:
-            reread = self._scanner.all_names(paths) if paths else set()
-        self._forget_stamps(baseline, reread)
-
-    def forget_all_stamps(self, baseline: Manifest) -> None:
-        """Have the next scan read every file again."""
-        self._forget_stamps(baseline, {*baseline, *self._known, *self.secret_files})
-
-    def _forget_stamps(self, baseline: Manifest, reread: Collection[str]) -> None:
+            self._rereads = True
+            self.secret_files.forget_stamps(self.secret_files.not_written_back())
+        if not paths:
+            return baseline
+        reread = self._scanner.all_names(paths)
+        baseline = baseline.copy()
         for manifest in (baseline, self._known):
             forget_stamps(manifest, reread)
         self._scanner.forget_stamps(reread)
         self.secret_files.forget_stamps(reread)
+        return baseline
+
+    def forget_all_stamps(self, baseline: Manifest) -> Manifest:
+        """Have the next scan read every file again; return the `baseline` without stamps."""
+        self.secret_files.forget_stamps([*self.secret_files])
+        baseline = without_stamps(baseline)
+        self._known = without_stamps(self._known, baseline)
+        self._scanner.forget_all_stamps(self._known)
+        return baseline
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -156,17 +163,38 @@ class Snapshotter:
         """The scan's result after the files were read of which it could not tell if they changed."""
         if not scanned.difference.uncertain:
             return scanned
-        read = self._reader.digests(scanned.difference.uncertain)
-        self._known = scanned.manifest | read
-        self._scanner.remember(read)
-        return ScanResult(self._known, difference(baseline, self._known))
+        manifest = scanned.manifest.copy()
+        manifest.put(self._reader.digests(scanned.difference.uncertain))
+        self._learn(manifest)
+        return ScanResult(manifest, difference(baseline, manifest))
+
+    def _learn(self, manifest: Manifest) -> None:
+        """Keep what is known of the workspace's contents, which is shared with the scanner."""
+        self._known = manifest
+        self._scanner.adopt(manifest)
+
+    def _read_again(self, manifest: Manifest) -> Manifest:
+        """Return the manifest with what is in those files now that may have changed without a new stamp."""
+        doubtful = (path for path, entry in manifest.items() if is_not_written_back(entry))
+        first = next(doubtful, None)
+        if first is None:
+            return manifest
+        paths, unread = tee(chain([first], doubtful))
+        read = manifest.copy()
+        for path, entry in self._reader.digests(paths):
+            for skipped in takewhile(path.__ne__, unread):
+                read[skipped] = unknown(manifest[skipped])
+            read[path] = entry
+        for skipped in unread:
+            read[skipped] = unknown(manifest[skipped])
+        return read
 
     def with_digests(self, entries: dict[str, Entry]) -> dict[str, Entry]:
         """The entries after those files were read whose contents are not known; what cannot be read stays unknown."""
-        unknown = [path for path, entry in entries.items() if entry.kind is Kind.FILE and not entry.digest]
-        if not unknown:
+        unread = [path for path, entry in entries.items() if entry.kind is Kind.FILE and not entry.digest]
+        if not unread:
             return entries
-        read = self._reader.digests(unknown)
+        read = dict(self._reader.digests(unread))
         self._scanner.remember(read)
         return entries | read
 
@@ -194,15 +222,14 @@ class Snapshotter:
                 f"the archive cannot be written to {self._spool_folder!r} ({failure.strerror or failure})",
                 "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
             ) from None
-        if not self._scanner.rules_unchanged(replaced_entries(self._sent, packed.manifest)):
+        if not self._scanner.rules_unchanged(changed_directories(self._sent, packed.manifest)):
             raise TryLater("ignore files changed while the snapshot was taken", "another one is taken at once")
         self._guard.check_vanished(manifest, sum(path not in packed.manifest for path in packed.follow_up))
         self._add_unreadable(packed)
         self.unread |= packed.unread.keys() | packed.secret_files.keys()
         self.warnings = self.warnings + packed.warnings
         self.secret_files.add(packed.secret_files)
-        self._known = packed.manifest  # contents that were read need not be read again by the next scan
-        self._scanner.adopt(packed.manifest)
+        self._learn(packed.manifest)  # contents that were read need not be read again by the next scan
         return packed
 
     def _pack_all_or_part(

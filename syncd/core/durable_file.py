@@ -46,12 +46,19 @@ class StateFile(Generic[Record]):
 
     def save(self, record: Record) -> None:
         """Replace the record; after a crash either the old one or the new one exists. Raises `OSError`."""
-        self.replace(record)
+        self.save_encoded(msgspec.msgpack.encode(record))
+
+    def save_encoded(self, payload: bytes | bytearray) -> None:
+        """Replace the record by one that is encoded already, as `save` does."""
+        self._replace(payload)
         flush_folder(os.path.dirname(self.path))
 
     def replace(self, record: Record) -> None:
         """Replace the record; a power cut may bring the old one back until the folder is flushed. Raises `OSError`."""
-        _replace(self.path, sealed(msgspec.msgpack.encode(record)), durable=True)
+        self._replace(msgspec.msgpack.encode(record))
+
+    def _replace(self, payload: bytes | bytearray) -> None:
+        _replace(self.path, _seal(payload) + b"\n", payload, durable=True)
 
     def load(self) -> Record | None:
         """Return the record, or None if there is no usable one."""
@@ -123,7 +130,7 @@ def sealed(payload: bytes) -> bytes:
     return _seal(payload) + b"\n" + payload
 
 
-def _seal(payload: bytes) -> bytes:
+def _seal(payload: bytes | bytearray) -> bytes:
     return _MAGIC + hashlib.sha256(payload).hexdigest().encode()
 
 
@@ -208,10 +215,10 @@ def remove_drafts(folder: str) -> None:
                     os.unlink(os.path.join(folder, name))
 
 
-def _replace(path: str, content: bytes, *, durable: bool) -> None:
+def _replace(path: str, *content: bytes | bytearray, durable: bool) -> None:
     draft = path + _DRAFT
     with os.fdopen(_create(draft), "wb") as file:
-        file.write(content)
+        file.writelines(content)
         if durable:
             file.flush()
             os.fsync(file.fileno())

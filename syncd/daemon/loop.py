@@ -19,6 +19,7 @@ from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import Clock
 from syncd.core.errors import NeedsPerson, Stop, TryLater
+from syncd.core.memory import release_freed_memory
 from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy, Waiter
 from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
 from syncd.daemon.control import Client, ControlServer, Message
@@ -177,6 +178,7 @@ class Daemon:
             self._succeeded(outcome)
         if changed is None:
             self._plan_rescan(self._clock.monotonic_s() - self._started_s)
+            release_freed_memory()
         self._learn()
         self._warn()
         self._components.systemd.ping()

@@ -14,6 +14,7 @@ import os
 import stat
 import tarfile
 import zlib
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, cast
@@ -46,24 +47,64 @@ class Bounds:
     """The limits of one archive's content."""
 
     total_bytes: int = 16 * 1024**3
-    entries: int = 1_000_000
+    entries: int = 10_000_000
 
 
 class _Gunzip:
-    """The content of one gzip member as a stream. Its end is reached only if length and CRC are right."""
+    """The content of one gzip member, as a file that is read forward. It ends only if length and CRC are right.
+
+    tarfile's own stream copies what is left of its buffer at each read, of which there are two for a small file.
+    """
 
     def __init__(self, packed: BinaryIO, total_bytes: int) -> None:
         self._packed = packed
         self._inflate = zlib.decompressobj(wbits=31)
         self._left = total_bytes
+        self._buffer = b""
+        self._at = 0  # in the buffer
+        self._passed = 0  # bytes before the buffer
 
     def read(self, size: int = READ_BYTES) -> bytes:
+        """Return so many bytes; fewer at the end only. Raises `ArchiveRefused`."""
+        end = self._at + size
+        if end > len(self._buffer):
+            return self._read_on(size)
+        data = self._buffer[self._at : end]
+        self._at = end
+        return data
+
+    def tell(self) -> int:
+        return self._passed + self._at
+
+    def seek(self, position: int) -> None:
+        """Skip what is before this position. Raises `tarfile.StreamError` if it was passed."""
+        left = position - self.tell()
+        if left < 0:
+            raise tarfile.StreamError("an archive is read forward only")
+        while left > 0 and (skipped := self.read(min(left, READ_BYTES))):
+            left -= len(skipped)
+
+    def _read_on(self, size: int) -> bytes:
+        parts = [self._buffer[self._at :]]
+        missing = size - len(parts[0])
+        self._passed += len(self._buffer)
+        self._buffer, self._at = b"", 0
+        while missing > 0 and (data := self._inflated()):
+            if len(data) > missing:
+                self._buffer, self._at = data, missing
+            parts.append(data[:missing])
+            missing -= len(parts[-1])
+            if not self._buffer:
+                self._passed += len(data)
+        return b"".join(parts)
+
+    def _inflated(self) -> bytes:
         while not self._inflate.eof:
             packed = self._inflate.unconsumed_tail or self._packed.read(READ_BYTES)
             if not packed:
                 raise ArchiveRefused("the archive is incomplete")
             try:
-                data = self._inflate.decompress(packed, max(1, size))
+                data = self._inflate.decompress(packed, READ_BYTES)
             except zlib.error as error:
                 raise ArchiveRefused(f"the archive is not valid gzip: {error}") from error
             self._left -= len(data)
@@ -97,9 +138,10 @@ def extract(packed: BinaryIO, folder: str, bounds: Bounds, mtimes: ExtractedMtim
     destination = _Destination(folder, mtimes)
     failed: list[str] = []
     try:
-        with tarfile.open(
-            fileobj=cast("BinaryIO", stream), mode="r|", tarinfo=_Member, errors="surrogateescape"
-        ) as tar:
+        with (
+            closing(destination),
+            tarfile.TarFile(fileobj=cast("BinaryIO", stream), tarinfo=_Member, errors="surrogateescape") as tar,
+        ):
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # or tarfile keeps every member
                 count += 1
@@ -108,12 +150,12 @@ def extract(packed: BinaryIO, folder: str, bounds: Bounds, mtimes: ExtractedMtim
                 if member.size > bounds.total_bytes:
                     raise ArchiveRefused("the archive's content is larger than allowed")
                 try:
-                    destination.extract(tar, member)
+                    destination.extract(tar, member, stream)
                 except _MemberFailed as failure:
                     failed.append(f"{member.name!r}: {failure}")
-        while stream.read():
-            pass
-        destination.finish()
+            while stream.read():
+                pass
+            destination.finish()
     # Odd names, times and dangling links also raise other errors than tarfile's own.
     except (tarfile.TarError, ValueError, OverflowError, LookupError) as error:
         raise ArchiveRefused(f"the archive is refused: {error}") from error
@@ -140,8 +182,13 @@ def _checked_copy(member: tarfile.TarInfo, name: str, folder: str) -> tarfile.Ta
             raise ArchiveRefused(f"the archive is refused: {member.name!r} leads out of the folder")
     checked = copy.copy(member)
     checked.name, checked.uid, checked.gid, checked.uname, checked.gname = name, os.getuid(), os.getgid(), "", ""
-    checked.mode = member.mode & (0o755 if member.mode & 0o100 else 0o644) | 0o600
+    checked.mode = _file_mode(member.mode)
     return checked
+
+
+def _file_mode(mode: int) -> int:
+    """The mode that the `data` filter gives a file."""
+    return mode & (0o755 if mode & 0o100 else 0o644) | 0o600
 
 
 class _MemberFailed(Exception):
@@ -157,8 +204,9 @@ class _Destination:
         self._inside = os.path.realpath(folder)
         self._directories = {""}
         self._directory_attributes: dict[str, tuple[int, float]] = {}
+        self._open: tuple[str, int] | None = None  # the directory of the last file, which mostly is the next one's
 
-    def extract(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    def extract(self, tar: tarfile.TarFile, member: tarfile.TarInfo, content: _Gunzip) -> None:
         """Extract one member. Raises `ArchiveRefused` for a hostile one, else `_MemberFailed`."""
         components = [part for part in member.name.split("/") if part not in ("", ".")]
         if ".." in components:
@@ -170,6 +218,8 @@ class _Destination:
         try:
             if member.isdir():
                 self._make_directory(name, member)
+            elif member.isreg() and not member.issparse():
+                self._write_file(name, member, content)
             elif not (member.islnk() and self._is_linked(name, member)):
                 self._extract_other(tar, member, name)
         except OSError as error:
@@ -182,6 +232,44 @@ class _Destination:
             if name in self._directories and not os.path.islink(path):
                 os.utime(path, (mtime, mtime) if self._mtimes is ExtractedMtimes.OF_ARCHIVE else None)
                 os.chmod(path, mode & ~_umask() & 0o777)
+
+    def _write_file(self, name: str, member: tarfile.TarInfo, content: _Gunzip) -> None:
+        """Write a regular file as the `data` filter has it: a new one, in a directory that is in the folder."""
+        try:
+            descriptor = self._created(name)
+        except FileExistsError:
+            self._remove_existing(name)
+            descriptor = self._created(name)
+        try:
+            left = member.size
+            while left > 0:
+                data = memoryview(content.read(min(left, READ_BYTES)))
+                if not data:
+                    raise tarfile.ReadError("unexpected end of data")
+                left -= len(data)
+                while data:
+                    data = data[os.write(descriptor, data) :]
+            os.fchmod(descriptor, _file_mode(member.mode))
+            if self._mtimes is ExtractedMtimes.OF_ARCHIVE:
+                os.utime(descriptor, (member.mtime, member.mtime))
+        finally:
+            os.close(descriptor)
+
+    def _created(self, name: str) -> int:
+        parent, _, name = name.rpartition("/")
+        if self._open is None or self._open[0] != parent:
+            self.close()
+            # Where the way there was a link, `_make_parents` found that it stays in the folder.
+            path = os.path.realpath(os.path.join(self._folder, parent))
+            self._open = parent, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, 0o600, dir_fd=self._open[1])
+
+    def close(self) -> None:
+        """Close the directory that is open."""
+        if self._open is not None:
+            os.close(self._open[1])
+            self._open = None
 
     def _extract_other(self, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> None:
         self._remove_existing(name)
@@ -206,6 +294,8 @@ class _Destination:
         return os.path.lexists(path) and os.path.samestat(os.lstat(path), os.lstat(target))
 
     def _make_parents(self, components: list[str]) -> None:
+        if "/".join(components) in self._directories:
+            return
         # Without recursion: a hostile name has thousands of components.
         for depth in range(1, len(components) + 1):
             name = "/".join(components[:depth])
@@ -247,7 +337,9 @@ class _Destination:
             os.rmdir(path)
         else:
             os.unlink(path)
-        self._directories = {known for known in self._directories if not f"{known}/".startswith(f"{name}/")}
+        if name in self._directories:  # else there is none below it either
+            self.close()
+            self._directories = {known for known in self._directories if not f"{known}/".startswith(f"{name}/")}
 
 
 def _umask() -> int:

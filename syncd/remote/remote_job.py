@@ -87,13 +87,18 @@ class RemoteJob:
         return StepFailed(self.purpose.step, FailureAction.RETRY, message)
 
 
-def new_job(purpose: Purpose, program: ModuleType, list_name: str, request: Mapping[str, Any]) -> RemoteJob:
+def new_job(purpose: Purpose, program: ModuleType, list_name: str, request: dict[str, Any]) -> RemoteJob:
     """Return a job that runs the program with a request for it, under a name that no other execution has.
 
-    The program finds the request in the file `list_name` beside it, and the marker of its output in `word`.
+    The program finds the request in the file `list_name` beside it, and the marker of its output in `word`. The request
+    is used up: a long list is in memory once, not in each of its forms.
     """
     name = f"syncd-{secrets.token_hex(8)}"
-    content = json.dumps({"word": name, **request}, separators=(",", ":")).encode("ascii")
+    parts = [_json({"word": name})[:-1]]
+    while request:
+        parts += b",", _json(dict([request.popitem()]))[1:-1]
+    content = b"".join((*parts, b"}"))
+    del parts
     with open(program.__file__ or "", "rb") as file:
         return RemoteJob(name, purpose, {"main.py": file.read(), list_name: content})
 
@@ -191,9 +196,13 @@ class JobRunner:
                 polls += 1
 
 
+def _json(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, separators=(",", ":")).encode("ascii")
+
+
 def _packed(files: Mapping[str, bytes]) -> bytes:
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=6) as tar:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)

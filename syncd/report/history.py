@@ -7,7 +7,7 @@ way that is new in its streak: a network that is down all day is one record, and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -113,7 +113,7 @@ def change_of(difference: Difference | None) -> ChangeCounts | None:
     )
 
 
-def _first(paths: list[str]) -> str | None:
+def _first(paths: Sequence[str]) -> str | None:
     if not paths:
         return None
     path = shown_path(paths[0])

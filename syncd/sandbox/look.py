@@ -11,10 +11,10 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from msgspec.structs import replace
+import msgspec
 
 from syncd.core.clock import SystemClock
 from syncd.core.errors import KeyRefused, TryLater
@@ -24,8 +24,8 @@ from syncd.remote.artifacts import Artifacts, ExpectedCopy, extract_copies, read
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import FIRST_POLL_S, JOB_TIMEOUT_S, JobRunner, JobStage, Purpose, RemoteJob, new_job
 from syncd.sandbox import look_in_sandbox
-from syncd.sandbox.look_encoding import FoundEntry, InvalidReport, LookReport, encoded, removals, report_of
-from syncd.sandbox.look_request import LookRequest, LookResult, RemoteEntry
+from syncd.sandbox.look_encoding import FoundEntry, InvalidReport, LookReport, encoded, report_of
+from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry
 from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
 
 _log = logging.getLogger("syncd.look")
@@ -89,14 +89,14 @@ class Looker:
         Raises `StepFailed` if it surely or possibly was not started, `Stop`, and `TryLater` if the state folder cannot
         record what is about to be removed there.
         """
-        to_remove = removals(request.items)
+        to_remove = request.with_action(LookAction.REMOVE)
         if to_remove:
             self._forget_ended(check)
         purpose = _REMOVAL if to_remove else _LOOK
         ends_s = 0.0 if self._ahead_s is None else _REAL.boottime_s() + self._ahead_s + remove_within_s
-        encoded_request = encoded(request, remove_within_s, _to_remote, ends_s)
-        job = new_job(purpose, look_in_sandbox, "look.json", encoded_request)
+        job = new_job(purpose, look_in_sandbox, "look.json", encoded(request, remove_within_s, _to_remote, ends_s))
         self._job_runner.upload(job)
+        job = replace(job, files={})  # a long list is not kept in memory until the look ends
         if to_remove:
             self._note(job, to_remove)
         try:
@@ -301,8 +301,8 @@ def _result(report: LookReport, expected: dict[int, ExpectedCopy], right: set[in
 
     def complete(found: FoundEntry) -> RemoteEntry:
         if found.copy in right:
-            return replace(found.entry, copy=expected[found.copy].path)
-        return replace(found.entry, unstable=True) if found.copy in wrong else found.entry
+            return msgspec.structs.replace(found.entry, copy=expected[found.copy].path)
+        return msgspec.structs.replace(found.entry, unstable=True) if found.copy in wrong else found.entry
 
     return LookResult(
         differing={path: complete(found) for path, found in report.differing.items()},

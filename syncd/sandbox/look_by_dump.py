@@ -21,7 +21,16 @@ from syncd.core.waiter import SupersededBy
 from syncd.remote.dump import Dump
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.sandbox.look_encoding import MOST_NEW, is_version
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
+from syncd.sandbox.look_request import (
+    ABSENT,
+    LookAction,
+    LookItem,
+    LookRequest,
+    LookResult,
+    Missing,
+    RemoteEntry,
+    RemoteKind,
+)
 
 # A smaller file is compared before anything of it is written.
 _MOST_IN_MEMORY = 1 << 20
@@ -203,12 +212,14 @@ class _ArchiveLook:
         removed: list[str] = []
         failed: dict[str, str] = {}
         missing = 0
-        for path, item in self._request.items.items():
+        for path, item in self._request.each():
             entry = self._found.pop(path, ABSENT)
             if item.action is LookAction.EXISTS:
                 missing += entry is ABSENT
             elif item.action is LookAction.REMOVE and entry is ABSENT:
                 removed.append(path)
+            elif entry is ABSENT and item.missing is Missing.AS_WANTED:
+                continue
             elif is_version(entry, item.versions):
                 if item.action is LookAction.REMOVE:
                     failed[path] = _NO_PROGRAMS

@@ -7,14 +7,15 @@ archive of an execution, 50,000 some 0.95 MB, most of that the digests.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
+from syncd.sandbox.look_request import LookAction, LookRequest, Missing, RemoteEntry, RemoteKind
 from syncd.scan.entry import Entry, Kind, arrived_digest
 
 _DIGEST_BYTES = 16
@@ -90,28 +91,33 @@ def encoded(
 
     Nothing is removed that long after the program began, or after that second of the sandbox's clock; 0: not known.
     """
-    kinds: list[str] = []
-    sizes: list[int] = []
-    digests: list[bytes] = []
-    targets: list[str] = []
+    # Of a million files, a list of texts would take much more memory than one text.
+    paths, sizes, digests = bytearray(), bytearray(), bytearray()
+    actions: list[str] = []
     counts: list[str] = []
-    for item in request.items.values():
+    kinds: list[str] = []
+    targets: list[str] = []
+    for path, item in request.each():
+        paths += to_remote(path).encode("utf-8", "surrogatepass") + b"\0"
+        letter = _LETTERS[item.action]
+        actions.append(letter.upper() if item.missing is Missing.AS_WANTED else letter)
         versions = item.versions[:_MOST_VERSIONS] if item.action is not LookAction.EXISTS else ()
         counts.append(chr(ord("0") + len(versions)))
         for entry in versions:
-            kinds.append(_letter(entry))
+            kind = _letter(entry)
+            kinds.append(kind)
             if entry.kind is Kind.SYMLINK:
                 targets.append(to_remote(entry.target))
-            elif kinds[-1] in "fx":
-                sizes.append(entry.size_bytes)
-                digests.append(arrived_digest(entry)[:_DIGEST_BYTES])
+            elif kind in "fx":
+                sizes += b"%d " % entry.size_bytes
+                digests += arrived_digest(entry)[:_DIGEST_BYTES]
     return {
-        "paths": "\0".join(map(to_remote, request.items)),
-        "actions": "".join(_LETTERS[item.action] for item in request.items.values()),
+        "paths": paths[:-1].decode("utf-8", "surrogatepass"),
+        "actions": "".join(actions),
         "counts": "".join(counts),
         "kinds": "".join(kinds),
-        "sizes": sizes,
-        "digests": base64.b64encode(b"".join(digests)).decode(),
+        "sizes": sizes.decode(),
+        "digests": base64.b64encode(digests).decode(),
         "targets": targets,
         "find_new": request.find_new,
         "pruned": [to_remote(name) for name in request.pruned_names],
@@ -156,10 +162,13 @@ class _ReportReader:
     def __init__(self, request: LookRequest, from_remote: Recoded) -> None:
         self.report = LookReport()
         self._request = request
-        self._paths = list(request.items)
         self._from_remote = from_remote
         self._named: set[str] = set()
         self._copies: set[int] = set()
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return list(self._request.items)
 
     def add(self, label: str, items: list[Any]) -> None:
         """Add the items of one row. Raises `InvalidReport`."""
@@ -185,17 +194,16 @@ class _ReportReader:
 
     def check(self, counts: list[int]) -> None:
         """Compare with the counts at the report's end. Raises `InvalidReport` if something is missing."""
-        report, actions = self.report, [item.action for item in self._request.items.values()]
+        report = self.report
         lists = (report.differing, report.new, report.pruned, report.removed, report.kept, report.failed)
         if len(counts) not in (8, 9) or counts[:6] != list(map(len, lists)):
             raise InvalidReport("rows are missing")
         report.missing, report.unlisted = counts[6:8]
         report.ended_s = counts[8] if len(counts) == 9 else None
-        if report.missing > actions.count(LookAction.EXISTS):
+        if report.missing > len(self._request.with_action(LookAction.EXISTS)):
             raise InvalidReport("more is missing than was asked for")
-        for path, item in self._request.items.items():
-            if item.action is LookAction.REMOVE and path not in self._named:
-                raise InvalidReport("a removal has no outcome")
+        if not self._named.issuperset(self._request.with_action(LookAction.REMOVE)):
+            raise InvalidReport("a removal has no outcome")
         if not self._request.find_new and (report.new or report.pruned or report.unlisted):
             raise InvalidReport("it lists what was not asked for")
         if len(report.new) > MOST_NEW:
@@ -325,8 +333,3 @@ def is_version(entry: RemoteEntry, versions: Iterable[Entry]) -> bool:
         ):
             return True
     return False
-
-
-def removals(items: Mapping[str, LookItem]) -> list[str]:
-    """Return the paths that a look may remove."""
-    return [path for path, item in items.items() if item.action is LookAction.REMOVE]

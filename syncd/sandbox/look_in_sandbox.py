@@ -179,7 +179,7 @@ class _Look:
             elif action == "e":
                 self._missing += self._status(path) is None
             else:
-                self._compare(index, path, versions, copied=action == "f")
+                self._compare(index, path, versions, action)
         if self._request["find_new"]:
             self._find_new()
         self._copy_all()
@@ -191,7 +191,7 @@ class _Look:
     def _versions(self) -> "Any":
         """Yield the versions of each item, from their columns."""
         columns = self._request
-        kinds, sizes, targets = iter(columns["kinds"]), iter(columns["sizes"]), iter(columns["targets"])
+        kinds, sizes, targets = iter(columns["kinds"]), map(int, columns["sizes"].split()), iter(columns["targets"])
         digests = base64.b64decode(columns["digests"])
         place = 0
         for count in columns["counts"]:
@@ -251,15 +251,16 @@ class _Look:
         found.digest = b"" if found.unstable else digest
         return before
 
-    def _compare(self, index: "int", path: "bytes", versions: "list[_ListedVersion]", copied: "bool") -> None:
+    def _compare(self, index: "int", path: "bytes", versions: "list[_ListedVersion]", action: "str") -> None:
+        # With a capital letter, it is no difference if nothing is there.
         try:
             found, _ = self._seen(path, versions)
         except OSError:
             found = _SeenEntry("?")
-        if _same_as_any(found, versions) or (not found.kind and not versions):
+        if _same_as_any(found, versions) or (not found.kind and (not versions or action.isupper())):
             return
         self._differing[index] = found
-        if copied and found.kind == "f":
+        if action in "fF" and found.kind == "f":
             self._to_copy.append((found.size, len(self._to_copy), path, found, versions))
 
     def _find_new(self) -> None:

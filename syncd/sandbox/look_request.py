@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from msgspec import Struct
 
 from syncd.scan.entry import Entry
+from syncd.scan.manifest import Manifest
 
 
 class RemoteKind(StrEnum):
@@ -52,16 +53,61 @@ class LookAction(Enum):
     EXISTS = "count it if it is missing"
 
 
+class Missing(Enum):
+    """The meaning of a path with versions at which nothing is."""
+
+    DIFFERS = "it differs"
+    AS_WANTED = "it does not differ: it may be written"
+
+
 @dataclass(frozen=True)
 class LookItem:
     """One path to look at. It does not differ if it is as any of `versions`.
 
     A file is as a version if kind, content and the owner's executable bit are equal; a link if its target is; a
-    directory always. A path without versions differs if anything is there; if nothing is there, it does not.
+    directory always. A path without versions differs if anything is there; if nothing is there, it does not. Nor does
+    a `missing` one where that is `AS_WANTED`: it is not reported.
     """
 
     versions: tuple[Entry, ...]
     action: LookAction
+    missing: Missing = Missing.DIFFERS
+
+
+class LookItems(Mapping[str, LookItem]):
+    """The `listed` items, and one for each other path of a manifest, which is made when it is asked for.
+
+    A first archive holds every path, and items for all of them would take more memory than all else.
+    """
+
+    def __init__(
+        self, listed: Mapping[str, LookItem], manifest: Manifest, item_of: Callable[[str, Entry], LookItem]
+    ) -> None:
+        self.listed = listed
+        self._manifest = manifest
+        self._item_of = item_of
+        self._count = len(manifest) + sum(path not in manifest for path in listed)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.listed
+        yield from (path for path in self._manifest if path not in self.listed)
+
+    def __getitem__(self, path: str) -> LookItem:
+        item = self.listed.get(path)
+        return self._item_of(path, self._manifest[path]) if item is None else item
+
+    def __contains__(self, path: object) -> bool:
+        return path in self.listed or path in self._manifest
+
+    def each(self) -> Iterator[tuple[str, LookItem]]:
+        """Yield all, in order."""
+        yield from self.listed.items()
+        for path, entry in self._manifest.items():
+            if path not in self.listed:
+                yield path, self._item_of(path, entry)
 
 
 @dataclass(frozen=True)
@@ -73,10 +119,19 @@ class LookRequest:
     smallest files first; what is beyond is reported without a copy.
     """
 
-    items: Mapping[str, LookItem]
+    items: Mapping[str, LookItem] | LookItems
     find_new: bool = False
     pruned_names: Collection[str] = ()
     most_copied_bytes: int = 2 << 30
+
+    def each(self) -> Iterator[tuple[str, LookItem]]:
+        """Yield the paths with their items, in order."""
+        return self.items.each() if isinstance(self.items, LookItems) else iter(self.items.items())
+
+    def with_action(self, action: LookAction) -> list[str]:
+        """Return the listed paths with this action, in order."""
+        listed = self.items.listed if isinstance(self.items, LookItems) else self.items
+        return [path for path, item in listed.items() if item.action is action]
 
 
 @dataclass(frozen=True)

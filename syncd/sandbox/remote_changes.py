@@ -152,7 +152,8 @@ class RemoteChanges:
             if path not in before:
                 _log.warning("%r was changed here and in the sandbox: it is held", shown_path(path))
         # An earlier attempt of the same sync may have released some.
-        self.released = sorted({*self.released, *before} - self._held.keys() - self._kept - set(written))
+        self.released = sorted({*self.released, *before} - self._held.keys() - self._kept)
+        self.released = [path for path in self.released if path not in written]
         saves = self.agent_changes is AgentChanges.SAVE
         self._unsaved = dict(decision.held) if saves else {}
         self._record()
@@ -197,7 +198,7 @@ class RemoteChanges:
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
         self._running = None
-        if self._waits or not request.items or any(item.action is LookAction.REMOVE for item in request.items.values()):
+        if self._waits or not request.items or request.with_action(LookAction.REMOVE):
             return
         self._start(request)
 

@@ -174,6 +174,36 @@ def differing(before: Directory, now: Directory) -> Iterator[tuple[str, Director
             )
 
 
+def differing_entries(before: Directory, now: Directory) -> Iterator[tuple[str, Entry | None, Entry]]:
+    """Yield the entries of `now` that are others than before, or new, in the archive's order, with their paths.
+
+    The one before comes first, None if there was none. Directories that are the same object are not looked into.
+    """
+    stack = [("", before, now, _steps(before, now))]
+    while stack:
+        path, old, new, steps = stack[-1]
+        for name, entry_before, entry in steps:
+            if entry is not None and entry != entry_before:
+                yield _below(path, name), entry_before, entry
+            below = new.below.get(name)
+            if below is not None and below is not old.below.get(name):
+                old_below = old.below.get(name, EMPTY)
+                stack.append((_below(path, name), old_below, below, _steps(old_below, below)))
+                break
+        else:
+            stack.pop()
+
+
+def _steps(before: Directory, now: Directory) -> Iterator[tuple[str, Entry | None, Entry | None]]:
+    """Yield the names in a directory that may differ, each with its entries before and now."""
+    if before.own == now.own:
+        yield from ((name, None, None) for name in now.below)
+        return
+    entries_before, entries = read(before.own), read(now.own)
+    yield from ((name, entries_before.get(name), entry) for name, entry in entries.items())
+    yield from ((name, None, None) for name in now.below if name not in entries)
+
+
 def rebuilt(
     top: Directory,
     own: Mapping[str, Entries],

@@ -73,6 +73,16 @@ def as_sent(entry: Entry, size_bytes: int, digest: bytes) -> Entry:
     return replace(entry, size_bytes=size_bytes, digest=b"", stamp=None, sent_digest=digest, written_back=False)
 
 
+def is_not_written_back(entry: Entry) -> bool:
+    """True if the file may have changed since it was read although its stamp is the same."""
+    return entry.digest != b"" and entry.stamp is not None and not entry.written_back
+
+
+def unknown(entry: Entry) -> Entry:
+    """Return the entry of a file whose content is not known any more."""
+    return replace(entry, digest=b"", written_back=False)
+
+
 def arrived_digest(entry: Entry) -> bytes:
     """Return the digest of a file's bytes in the archive, whatever the local file holds; empty if it is not known."""
     return entry.digest or entry.sent_digest

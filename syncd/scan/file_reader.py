@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from syncd.core.clock import Clock
 from syncd.scan.entry import Entry, as_read
@@ -94,19 +94,18 @@ class ContentReader:
         finally:
             os.close(descriptor)
 
-    def digests(self, paths: Iterable[str]) -> dict[str, Entry]:
-        """Return the entries of these paths with digests, without files that cannot be read, or that changed meanwhile.
+    def digests(self, paths: Iterable[str]) -> Iterator[tuple[str, Entry]]:
+        """Yield these paths with their entries, which have digests, as each is read.
 
-        Files with a secret are omitted too; the packer finds the secret. Raises `WorkspaceError`.
+        Files that cannot be read, that changed meanwhile, or that hold a secret are omitted; the packer finds the
+        secret. Raises `WorkspaceError`.
         """
-        found = {}
         with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
             for path in paths:
                 self._check()
                 entry = self._digest(cursor, path)
                 if entry is not None:
-                    found[path] = entry
-        return found
+                    yield path, entry
 
     def _digest(self, cursor: safe_open.DirCursor, path: str) -> Entry | None:
         try:

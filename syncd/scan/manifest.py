@@ -10,16 +10,25 @@ kind, permission bits, link target and content. Times are not compared: a touch 
 
 from __future__ import annotations
 
-from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from collections.abc import (
+    Collection,
+    ItemsView,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    ValuesView,
+)
 from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
-from typing import Any
+from typing import Any, overload
 
 from msgspec.structs import replace
 
-from syncd.scan.directory import EMPTY, Directory, Entries, as_bytes, differing, read, rebuilt
-from syncd.scan.entry import Entry, Kind
+from syncd.scan.directory import EMPTY, Directory, Entries, as_bytes, differing, differing_entries, read, rebuilt
+from syncd.scan.entry import Entry, Kind, is_not_written_back
 
 # So many directories at most are decoded until the changes in them are made to the tree.
 _MOST_EDITED = 256
@@ -179,6 +188,33 @@ class _Values(ValuesView[Entry]):
         return (entry for _, entry in self._mapping.top.walk())
 
 
+class Paths(Sequence[str]):
+    """The paths of a manifest, in order. They are made one by one, as a list of all paths takes much memory."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+
+    def __len__(self) -> int:
+        return len(self._manifest)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._manifest)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._manifest
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return list(islice(self, *at.indices(len(self))))
+        for path in islice(self, range(len(self))[at], None):
+            return path
+        raise IndexError(at)
+
+
 def is_within(path: str, paths: Collection[str]) -> bool:
     """True if the path is one of these, or below one."""
     while path and paths:
@@ -197,7 +233,7 @@ def in_archive_order(paths: Iterable[str]) -> list[str]:
 class Difference:
     """The difference between two manifests. `uncertain` paths can only be compared after their content is read."""
 
-    added: list[str] = field(default_factory=list)
+    added: Sequence[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     uncertain: list[str] = field(default_factory=list)
@@ -211,18 +247,20 @@ class Difference:
         return len(self.added) + len(self.changed) + len(self.removed)
 
 
-def replaced_entries(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list[str]:
-    """Return the paths whose entry is another than before, or new, in order."""
-    if not isinstance(before, Manifest) or not isinstance(now, Manifest):
-        return [path for path, entry in now.items() if before.get(path) != entry]
-    if not before:
-        return list(now)
-    found: list[str] = []
-    for path, old, new in differing(before.top, now.top):
-        if old.own != new.own:
-            entries = read(old.own)
-            found += (_join(path, name) for name, entry in read(new.own).items() if entries.get(name) != entry)
-    return in_archive_order(found)
+def replaced_entries(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Iterator[str]:
+    """Yield the paths whose entry is another than before, or new, in order."""
+    return (path for path, _, _ in _replaced(before, now))
+
+
+def _replaced(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Iterator[tuple[str, Entry | None, Entry]]:
+    if isinstance(before, Manifest) and isinstance(now, Manifest):
+        return differing_entries(before.top, now.top)
+    return ((path, before.get(path), entry) for path, entry in now.items() if before.get(path) != entry)
+
+
+def changed_directories(before: Manifest, now: Manifest) -> Iterator[str]:
+    """Yield the directories in which an entry is another than before, or new, and all above them."""
+    return (path for path, _, _ in differing(before.top, now.top))
 
 
 def removed_paths(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list[str]:
@@ -232,13 +270,13 @@ def removed_paths(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> list
 
 def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Difference:
     """Compare two manifests; the second one has only the digests that `carry_over_digests` found."""
-    if not before:
-        return Difference(added=list(now))
-    found = Difference()
-    for path in replaced_entries(before, now):
-        old, entry = before.get(path), now[path]
+    if not before and isinstance(now, Manifest):
+        return Difference(added=Paths(now.copy()))
+    added: list[str] = []
+    found = Difference(added)
+    for path, old, entry in _replaced(before, now):
         if old is None:
-            found.added.append(path)
+            added.append(path)
         elif old.kind is not entry.kind or old.mode != entry.mode or old.target != entry.target:
             found.changed.append(path)
         elif entry.kind is Kind.FILE:
@@ -277,7 +315,20 @@ def _with_digests(known: Mapping[str, Entry], scanned: dict[str, Entry]) -> dict
 
 def not_written_back(manifest: Mapping[str, Entry]) -> list[str]:
     """Return the files that may have changed since they were read although their stamps are the same."""
-    return [path for path, entry in manifest.items() if entry.digest and entry.stamp and not entry.written_back]
+    return [path for path, entry in manifest.items() if is_not_written_back(entry)]
+
+
+def without_stamps(manifest: Manifest, like: Manifest | None = None) -> Manifest:
+    """Return the manifest without stamps, so that all contents are read again.
+
+    Directories that are then as in `like` are those of `like`.
+    """
+    own = {}
+    for path, directory in manifest.top.directories():
+        entries = directory.own.decoded()
+        if any(entry.stamp is not None for entry in entries.values()):
+            own[path] = Entries({n: replace(e, stamp=None, written_back=False) for n, e in entries.items()})
+    return Manifest.of(rebuilt(manifest.top, own, like=None if like is None else like.top)) if own else manifest
 
 
 def forget_stamps(manifest: MutableMapping[str, Entry], paths: Iterable[str]) -> None:

@@ -16,9 +16,9 @@ from syncd.selection.selection import OuterRules
 
 
 def rules_unchanged(
-    workspace: str, tree: TreeCache, outer: OuterRules | None, personal: str, paths: Iterable[str]
+    workspace: str, tree: TreeCache, outer: OuterRules | None, personal: str, folders: Iterable[str]
 ) -> bool:
-    """True if all ignore files that apply to these paths are as they were in the scan.
+    """True if the ignore files in these folders, and in all above them, are as they were in the scan.
 
     `outer` are git's rules outside of the workspace's own directories; None if they do not apply. A folder that no
     longer exists has no rules. Rules that cannot be read count as changed.
@@ -26,7 +26,7 @@ def rules_unchanged(
     try:
         with safe_open.DirCursor(safe_open.open_workspace(workspace)) as cursor:
             return (outer is None or read_git_rules(workspace, personal).rules == outer) and all(
-                _is_unchanged(cursor, tree, folder) for folder in sorted(_folders_of(paths))
+                _is_unchanged(cursor, tree, folder) for folder in sorted(_with_all_above(folders))
             )
     except (WorkspaceError, OSError):
         return False
@@ -46,12 +46,12 @@ def _is_unchanged(cursor: safe_open.DirCursor, tree: TreeCache, folder: str) -> 
         return False
 
 
-def _folders_of(paths: Iterable[str]) -> set[str]:
-    """Return the folders above these paths, the workspace itself included."""
-    folders = {""}
-    for path in paths:
-        folder = path.rpartition("/")[0]
-        while folder not in folders:
-            folders.add(folder)
-            folder = folder.rpartition("/")[0]
-    return folders
+def _with_all_above(folders: Iterable[str]) -> set[str]:
+    """Return the folders and those above them, the workspace itself included."""
+    found = {""}
+    for folder in folders:
+        above = folder
+        while above not in found:
+            found.add(above)
+            above = above.rpartition("/")[0]
+    return found

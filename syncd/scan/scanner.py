@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from syncd.core.errors import WorkspaceError
@@ -30,7 +30,7 @@ from syncd.scan.exclusions import (
 )
 from syncd.scan.inode import directory_entry, file_entry, is_unchanged, mtime_s
 from syncd.scan.limits import too_long
-from syncd.scan.manifest import Manifest
+from syncd.scan.manifest import Manifest, without_stamps
 from syncd.scan.rules_check import rules_unchanged
 from syncd.scan.symlinks import has_inner_dotdot, leads_out, stays_inside
 from syncd.scan.tree_cache import DirRecord, TreeCache
@@ -108,8 +108,7 @@ class Scanner:
 
     def remember(self, manifest: Mapping[str, Entry]) -> None:
         """Store the digests of these paths until the files change."""
-        for path, entry in manifest.items():
-            self._tree.set_entry(path, entry)
+        self._tree.set_entries(manifest)
 
     def adopt(self, known: Manifest) -> None:
         """Store what is known of these paths until the files change."""
@@ -140,10 +139,14 @@ class Scanner:
         """Remove the stamps of these paths, so that their contents are read again."""
         self._tree.forget_stamps(paths)
 
-    def rules_unchanged(self, paths: Collection[str]) -> bool:
-        """True if the rules that apply to these paths are still those of the last scan."""
+    def forget_all_stamps(self, like: Manifest) -> None:
+        """Remove all stamps; directories that are then as in `like` are those of `like`."""
+        self._tree.manifest = without_stamps(self._tree.manifest, like)
+
+    def rules_unchanged(self, folders: Iterable[str]) -> bool:
+        """True if the rules that apply in these folders are still those of the last scan."""
         outer = self._top[0] if self._top and self._selection.uses_gitignore else None
-        return rules_unchanged(self._workspace, self._tree, outer, self._personal, paths)
+        return rules_unchanged(self._workspace, self._tree, outer, self._personal, folders)
 
     def _result(self) -> Scan:
         top = self._tree.get("")

@@ -97,8 +97,11 @@ class TreeCache:
 
     def set_entry(self, path: str, entry: Entry) -> None:
         """Replace the entry of a path, if the path is still in the cache."""
-        if path in self.manifest:
-            self.manifest[path] = entry
+        self.set_entries({path: entry})
+
+    def set_entries(self, entries: Mapping[str, Entry]) -> None:
+        """Replace the entries of the paths that are still in the cache."""
+        self.manifest.put((path, entry) for path, entry in entries.items() if path in self.manifest)
 
     def adopt(self, known: Manifest) -> None:
         """Replace the entries of the paths that are still in the cache; equal directories are those of `known`."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -26,7 +27,9 @@ from syncd.scan.manifest import Manifest, removed_paths, replaced_entries
 
 # So many bytes of changes never cause a whole record.
 _LEAST_CHANGES_BYTES = 256 << 10
-
+# A larger change always does: it would be in memory as rows, which take five times as much.
+_MOST_CHANGE_BYTES = 4 << 20
+_ROW_BYTES = 100  # more or less
 
 _Stat = tuple[int, int, int, int] | None  # inode, bytes, times of the content and of the inode; None: no such file
 
@@ -62,11 +65,15 @@ class _BaseFile(Versioned, frozen=True, kw_only=True):
     searched: str = ""
 
 
-class ManifestRecord(Versioned, frozen=True, kw_only=True):
-    """A manifest of one sandbox. `searched` is the identity of the search for secrets that its contents passed."""
+class ManifestsRecord(Versioned, frozen=True, kw_only=True):
+    """Manifests of one sandbox, each a list of directories. Earlier versions wrote rows, one for each path.
+
+    `searched` is the identity of the search for secrets that their contents passed.
+    """
 
     target: Target
-    rows: list[StateRow]
+    manifests: list[list[_DirectoryRow]] = msgspec.field(default_factory=list)
+    rows: list[StateRow] | UnsetType = UNSET
     searched: str = ""
 
 
@@ -119,15 +126,14 @@ class BaseRecord:
         """Record the base; it survives a power cut when this returns. Raises `OSError`."""
         known = self._known if self._files == self._files_on_disk() else None
         if known is not None and (known.target, known.searched) == (base.target, base.searched):
-            change = msgspec.msgpack.encode(_change(known.manifest, base.manifest))
-            size_bytes = self._changes.size_bytes + len(change)
-            if size_bytes <= max(_LEAST_CHANGES_BYTES, self._whole.size_bytes() // 2):
+            room_bytes = max(_LEAST_CHANGES_BYTES, self._whole.size_bytes() // 2) - self._changes.size_bytes
+            change = _change(known.manifest, base.manifest, min(room_bytes, _MOST_CHANGE_BYTES))
+            if change is not None:
                 self._changes.append(self._whole.identity(), change)
                 self._note(base)
                 return
         self._known = None
-        directories = _directory_rows(base.manifest)
-        self._whole.save(_BaseFile(target=base.target, directories=directories, searched=base.searched))
+        self._whole.save_encoded(_encoded(base))
         with contextlib.suppress(OSError):
             self._changes.remove()  # they are of the record before, and would only take room
         self._note(base)
@@ -153,33 +159,78 @@ def _stat(path: str) -> _Stat:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _change(before: Manifest, now: Manifest) -> _BaseChange:
-    rows = [row_of(path, now[path]) for path in replaced_entries(before, now)]
-    return _BaseChange(rows, [os.fsencode(path) for path in removed_paths(before, now)])
+def _change(before: Manifest, now: Manifest, most_bytes: int) -> bytes | None:
+    """Return the change, encoded, None if it has more bytes."""
+    most_rows = max(0, most_bytes) // _ROW_BYTES
+    rows = [row_of(path, now[path]) for path in islice(replaced_entries(before, now), most_rows + 1)]
+    if len(rows) > most_rows:
+        return None
+    change = msgspec.msgpack.encode(_BaseChange(rows, [os.fsencode(path) for path in removed_paths(before, now)]))
+    return change if len(change) <= most_bytes else None
+
+
+def manifests_record(target: Target, manifests: Iterable[Manifest], searched: str) -> ManifestsRecord:
+    """Return the record of these manifests. It shares their bytes, as the first of them may be of a large tree."""
+    rows = [
+        [_directory_row(path, directory.own) for path, directory in manifest.top.directories()]
+        for manifest in manifests
+    ]
+    return ManifestsRecord(target=target, manifests=rows, searched=searched)
+
+
+def manifests_of(record: ManifestsRecord) -> list[Manifest]:
+    """Return the manifests of a record. Raises `msgspec.MsgspecError`.
+
+    Of the rows of an earlier version it makes one manifest for each version of a path.
+    """
+    manifests = [_manifest_of_rows(rows) for rows in record.manifests]
+    for row in record.rows or ():
+        path = os.fsdecode(row.path)
+        manifest = next((manifest for manifest in manifests if path not in manifest), None)
+        if manifest is None:
+            manifests.append(manifest := Manifest())
+        manifest[path] = entry_of(row)
+    return manifests
+
+
+def _manifest_of_rows(rows: Iterable[_DirectoryRow]) -> Manifest:
+    own = {os.fsdecode(row.path): Entries.stored(row.texts, row.encoded) for row in rows}
+    return Manifest.of(rebuilt(EMPTY, own))
 
 
 def _manifest_of(record: _BaseFile) -> Manifest:
     """Return the manifest of a record. Raises `msgspec.MsgspecError`."""
-    own = {os.fsdecode(row.path): Entries.stored(row.texts, row.encoded) for row in record.directories}
-    manifest = Manifest.of(rebuilt(EMPTY, own))
+    manifest = _manifest_of_rows(record.directories)
     manifest.put((os.fsdecode(row.path), entry_of(row)) for row in record.rows or ())
     return manifest
 
 
-def _directory_rows(manifest: Manifest) -> list[_DirectoryRow]:
-    rows = []
-    for path, directory in manifest.top.directories():
-        own = directory.own
-        entries = own.decoded()
-        if any(entry.stamp is not None and not entry.written_back for entry in entries.values()):
-            own = Entries({name: replace(entry, stamp=_lasting_stamp(entry)) for name, entry in entries.items()})
-        rows.append(_DirectoryRow(os.fsencode(path), own.texts, own.encoded))
-    return rows
+def _encoded(base: Base) -> bytearray:
+    """Return the record as msgspec encodes a `_BaseFile`. Its rows, of which a tree may have many, are not kept."""
+    encoder = msgspec.msgpack.Encoder()
+    directories = list(base.manifest.top.directories())
+    encoded = bytearray(b"\x84")  # a map of four
+    for value in ("version", 1, "target", base.target, "directories"):
+        encoded += encoder.encode(value)
+    nothing = [None] * len(directories)
+    encoded += encoder.encode(nothing)[: -len(nothing)]  # the head of an array
+    for path, directory in directories:
+        encoder.encode_into(_directory_row(path, _lasting(directory.own)), encoded, -1)
+    for value in ("searched", base.searched):
+        encoded += encoder.encode(value)
+    return encoded
 
 
-def rows_of(manifest: Mapping[str, Entry]) -> list[StateRow]:
-    """Return the rows of a manifest."""
-    return [row_of(path, entry) for path, entry in manifest.items()]
+def _lasting(own: Entries) -> Entries:
+    """Return the entries without the stamps that are of no use to another process."""
+    entries = own.decoded()
+    if all(entry.stamp is None or entry.written_back for entry in entries.values()):
+        return own
+    return Entries({name: replace(entry, stamp=_lasting_stamp(entry)) for name, entry in entries.items()})
+
+
+def _directory_row(path: str, own: Entries) -> _DirectoryRow:
+    return _DirectoryRow(os.fsencode(path), own.texts, own.encoded)
 
 
 def row_of(path: str, entry: Entry) -> StateRow:

@@ -10,6 +10,7 @@ import logging
 from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from syncd.core.text import shown_path
 from syncd.remote.failure import StepFailed
@@ -39,8 +40,8 @@ class ContentLost(Exception):
 class Preparation:
     """The preparation for one archive.
 
-    `manifest` is what the sandbox is to hold, `written` are its paths in the archive, `held_here` the entries here of
-    paths that are held.
+    `manifest` is what the sandbox is to hold, `written` are its entries in the archive, `held_here` those here of paths
+    that are held.
     """
 
     remote_changes: RemoteChanges
@@ -48,7 +49,7 @@ class Preparation:
     blocked_paths: BlockedPaths
     content: SandboxContent
     manifest: Manifest
-    written: Collection[str]
+    written: Manifest
     paths_to_delete: Versions
     held_here: Mapping[str, Entry]
     is_whole: bool
@@ -119,7 +120,7 @@ class Preparation:
         request = self._look_request()
         if not request.items:
             return set()
-        if any(item.action is LookAction.REMOVE for item in request.items.values()):
+        if request.with_action(LookAction.REMOVE):
             self.mark_uncertain()
         try:
             result = self.remote_changes.finish(request)
@@ -129,12 +130,12 @@ class Preparation:
         self._request = None
         if result is None:
             return self.deletion_sync.not_removed(self.paths_to_delete, wanted, "nobody could look there")
-        counted = sum(item.action is LookAction.EXISTS for item in request.items.values())
+        counted = len(request.with_action(LookAction.EXISTS))
         if was_emptied(result.missing, counted):
             raise ContentLost
         differing = {path: remote for path, remote in result.differing.items() if not self._is_as_here(path, remote)}
         decision = self._decide(differing)
-        removed = self.paths_to_delete.keys() - set(self.written)
+        removed = {path for path in self.paths_to_delete if path not in self.written}
         overwritten = decision.saved.keys() - removed
         self.remote_changes.save(Why.OVERWRITTEN, self._saved(decision, overwritten), self.base_of)
         self.remote_changes.save(Why.REMOVED, self._saved(decision, removed))
@@ -143,21 +144,23 @@ class Preparation:
             raise ContentLost  # with a directory went all that was in it
         suspects = self._remove(result, decision, request, wanted)
         here = ChainMap(dict(self.held_here), self.manifest)
-        looked_at = [path for path, item in request.items.items() if item.action is not LookAction.EXISTS]
         kept = self.remote_changes.kept
+        looked_at = {path for path in (*kept, *self.remote_changes.held) if _is_looked_at(request, path)}
         self.remote_changes.note(decision, looked_at, self.written, here)
         stays = withheld(self.written, decision)
         if stays:
             _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))
             raise PathsWithheld
-        if self.is_whole and any(path in self.manifest for path in kept - self.remote_changes.kept - {*self.written}):
+        released = [path for path in kept - self.remote_changes.kept if path not in self.written]
+        if self.is_whole and any(path in self.manifest for path in released):
             raise PathsWithheld
         return suspects
 
     def _decide(self, differing: Mapping[str, RemoteEntry]) -> SyncDecision:
         here = ChainMap(dict(self.held_here), self.manifest)
-        written = {path: self.manifest[path] for path in self.written}
-        changed_in = self.content.changed_in({**written, **self.held_here})
+        if not differing:
+            return SyncDecision()
+        changed_in = self.content.changed_in(chain(self.written.items(), self.held_here.items()))
         as_base = [
             path
             for path in differing
@@ -226,6 +229,11 @@ class Preparation:
     @property
     def _resets(self) -> bool:
         return self.deletion_sync.resets(self.paths_to_delete)
+
+
+def _is_looked_at(request: LookRequest, path: str) -> bool:
+    item = request.items.get(path)
+    return item is not None and item.action is not LookAction.EXISTS
 
 
 def _is_obstacle(remote: RemoteEntry, entry: Entry) -> bool:

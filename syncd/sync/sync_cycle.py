@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from syncd.archive.archive import DamagedPiece
@@ -48,6 +48,8 @@ from syncd.sync.work_saver import WorkSaver
 _log = logging.getLogger("syncd.cycle")
 # A disk that damages the same archive more often than this is beyond repair.
 _REPAIRS = 3
+# So many of the paths that the archive of the proof lacks are counted afterwards.
+_PROOF = 2000
 # How often one sync is begun again without further paths, which are blocked or stay as they are in the sandbox.
 _TIMES_LEFT_OUT = 4
 
@@ -68,7 +70,7 @@ class SyncCycle:
     baseline: Manifest | None = None
     state_warnings: list[SyncWarning] = field(default_factory=list)
     torn: tuple[str, ...] = ()  # files whose copy in the sandbox may be half old and half new
-    _possibly_applied: tuple[Mapping[str, Entry], ...] = ()  # what was sent since the baseline, and not answered
+    _possibly_applied: tuple[Manifest, ...] = ()  # what was sent since the baseline, and not answered
     _held_here: dict[str, Entry] = field(default_factory=dict)  # the entries here of held paths, at the last scan
     _whole_next: bool = False  # set while a delivery is under way, and after one that failed
 
@@ -191,7 +193,9 @@ class SyncCycle:
 
     def forget_stamps(self, paths: Collection[str] | None) -> None:
         """Have the next sync read these files whatever their stamps say; None: see `Snapshotter.forget_stamps`."""
-        self.snapshotter.forget_stamps(self.baseline or Manifest(), paths)
+        baseline = self.snapshotter.forget_stamps(self.baseline or Manifest(), paths)
+        if self.baseline is not None:
+            self.baseline = baseline
 
     def _sync_unblocked(self, run: RequestedSync) -> Outcome:
         """Sync the paths that can be written: one that is blocked, or stays as it is, never stops the others."""
@@ -251,7 +255,9 @@ class SyncCycle:
         if run.mode is SyncMode.FORCED:
             services.deletion_sync.retry_all()
             services.remote_changes.retry()
-            self.snapshotter.forget_all_stamps(baseline)
+            baseline = self.snapshotter.forget_all_stamps(baseline)
+            if self.baseline is not None:
+                self.baseline = baseline
         run.observer.stage(State.SNAPSHOTTING)
         scanned = self.snapshotter.scan(self.baseline, run.mode, run.changed)
         blocked = services.blocked_paths.withhold(scanned.manifest)
@@ -292,12 +298,15 @@ class SyncCycle:
         """The paths that stay as they are in the sandbox, with all below them."""
         if run.mode is SyncMode.FORCED:
             return frozenset(self._held_here)
+        kept = run.services.remote_changes.kept
         if self._wipes(run.services, scanned.manifest):
             return frozenset()
+        if not kept:
+            return frozenset(scanned.manifest.paths_within(self._held_here))
         found = scanned.difference
         changed = {*found.added, *found.changed, *found.uncertain}
         changed |= directories_above(changed)
-        stays = {*self._held_here, *(run.services.remote_changes.kept - changed)}
+        stays = {*self._held_here, *(kept - changed)}
         return frozenset(scanned.manifest.paths_within(stays))
 
     def _deliver(self, run: RequestedSync, archived: ArchivedSnapshot) -> DeliveredArchive:
@@ -307,12 +316,10 @@ class SyncCycle:
         packed = archived.packed
         for _ in range(_REPAIRS):
             manifest = self._sandbox_manifest(archived, packed)
-            written = [
-                path for path in (packed.manifest if archived.only is None else archived.only) if path in manifest
-            ]
-            preparation = self._preparation(run, archived, manifest, written, packed.follow_up)
-            is_all = len(written) == len(manifest)
-            sent = manifest if is_all else Manifest({path: manifest[path] for path in written})
+            sent = packed.manifest
+            if archived.only is not None:
+                sent = Manifest({path: manifest[path] for path in archived.only if path in manifest})
+            preparation = self._preparation(run, archived, manifest, sent, packed.follow_up)
 
             def before_initialize(preparation: Preparation = preparation, sent: Manifest = sent) -> None:
                 preparation.complete()
@@ -360,7 +367,7 @@ class SyncCycle:
         run: RequestedSync,
         archived: ArchivedSnapshot,
         manifest: Manifest,
-        written: Collection[str],
+        written: Manifest,
         follow_up: Collection[str],
     ) -> Preparation:
         services = run.services
@@ -414,7 +421,7 @@ class SyncCycle:
         archive = packed.archive
         run.services.delivery.deliver(archive, archive.identity, run.observer)
         written = {*only, *directories_above(only)}
-        keeps = partial_archives.proved([path for path in manifest if path not in written])
+        keeps = partial_archives.proved([path for path in manifest.spread(_PROOF) if path not in written])
         if keeps:
             self._record(run.services, self.baseline or manifest, self.torn)
             self._whole_next = False

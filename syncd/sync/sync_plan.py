@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
+from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, Missing
 from syncd.sandbox.removal_plan import Versions, directories_above
 from syncd.sandbox.three_way import AgentChanges
 from syncd.scan.entry import Entry, Kind, arrived_digest
@@ -49,9 +50,11 @@ class SandboxContent:
         old = None if self.base is None else self.base.get(path)
         return old is not None and same_content(old, entry)
 
-    def changed_in(self, entries: Mapping[str, Entry]) -> set[str]:
-        """The directories in which something is not as it was put there."""
-        return directories_above(path for path, entry in entries.items() if not self.is_as_base(path, entry))
+    def changed_in(self, entries: Iterable[tuple[str, Entry]]) -> set[str]:
+        """The directories in which something is not as it was put there; none where nothing is known to be."""
+        if not self.base:
+            return set()
+        return directories_above(path for path, entry in entries if not self.is_as_base(path, entry))
 
     def may_differ(self, found: Difference) -> bool:
         """True unless the sandbox is known to hold the manifest that differs from `base` by `found`."""
@@ -108,7 +111,7 @@ def without_held(manifest: Manifest, held: Collection[str], base: Mapping[str, E
 def look_request(
     content: SandboxContent,
     manifest: Manifest,
-    written: Collection[str],
+    written: Manifest,
     paths_to_delete: Versions,
     *,
     held_here: Mapping[str, Entry],
@@ -118,7 +121,7 @@ def look_request(
     most_counted: int = SAMPLE,
     agent_changes: AgentChanges,
 ) -> LookRequest:
-    """Return what to look at before `written` paths of `manifest` are put there, and others deleted.
+    """Return what to look at before `written` entries of `manifest` are put there, and other paths deleted.
 
     `leftovers` are versions of ours that may be there although their paths were deleted here.
     `held_here` are entries here of paths that are not written, to find out if they may be, and so are those of `kept`
@@ -134,30 +137,34 @@ def look_request(
         # saved.
         action = fetch if force or path in written else LookAction.REMOVE
         items[path] = LookItem(tuple(versions), action)
-    here = {**{path: manifest[path] for path in written}, **held_here}
-    changed_in = content.changed_in(here)
-    # A directory in which something is written may be a link or a file by now, which is not written through or over.
-    above = directories_above(written).difference(written)
-    for path in (*written, *sorted(path for path in above if path in manifest)):
-        entry = manifest[path]
+    changed_in = content.changed_in(chain(written.items(), held_here.items()))
+
+    def item_of(path: str, entry: Entry) -> LookItem:
         versions_there = (*content.versions_of(path), *leftovers.get(path, ()), entry)
         is_as_base = content.is_as_base(path, entry) and path not in changed_in
         action = LookAction.COMPARE if is_as_base and not force else fetch
-        if path in items:
-            versions_there, action = (*items[path].versions, *versions_there), fetch
-        items[path] = LookItem(_distinct(versions_there), action)
+        return LookItem(_distinct(versions_there), action, Missing.AS_WANTED)
+
+    for path in paths_to_delete:
+        if path in written:
+            versions_there = (*items[path].versions, *item_of(path, written[path]).versions)
+            items[path] = LookItem(_distinct(versions_there), fetch)
+    # A directory in which something is written may be a link or a file by now, which is not written through or over.
+    above = [path for path, _ in written.top.directories() if path not in written and path in manifest]
+    items.update((path, item_of(path, manifest[path])) for path in sorted(above))
     for path, entry in held_here.items():
-        if path not in items:
+        if path not in items and path not in written:
             items[path] = LookItem(_distinct((*content.versions_of(path), entry)), fetch)
     for path in kept:
-        if path in manifest and path not in items:
+        if path in manifest and path not in items and path not in written:
             items[path] = LookItem(_distinct((*content.versions_of(path), manifest[path])), LookAction.COMPARE)
     base = content.base
     if most_counted and base is not None:
         stays = {*held_here, *kept, *blocked}
-        others = [path for path in base.spread(most_counted) if path not in items and not is_within(path, stays)]
+        sample = [path for path in base.spread(most_counted) if path not in items and path not in written]
+        others = [path for path in sample if not is_within(path, stays)]
         items |= dict.fromkeys(others, LookItem((), LookAction.EXISTS))
-    return LookRequest(items)
+    return LookRequest(LookItems(items, written, item_of))
 
 
 def _distinct(versions: tuple[Entry, ...]) -> tuple[Entry, ...]:

@@ -12,17 +12,16 @@ equal to the recorded one must be sent again.
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
+import msgspec
 from msgspec.structs import replace
 
 from syncd.core.durable_file import MarkerFile, StateFile, Versioned, flush_folder
 from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
-from syncd.scan.entry import Entry
 from syncd.scan.manifest import Manifest
-from syncd.sync.base_record import Base, BaseRecord, ManifestRecord, entry_of, rows_of
+from syncd.sync.base_record import Base, BaseRecord, ManifestsRecord, manifests_of, manifests_record
 
 
 class Uploaded(Versioned, frozen=True, kw_only=True):
@@ -46,7 +45,7 @@ class SyncState:
         cost = "at most one archive is uploaded once more"
         self._uploaded = StateFile(folder, "uploaded", Uploaded, cost)
         cost = "what came unanswered may stay in the sandbox"
-        self._possibly_applied = StateFile(folder, "perhaps-there", ManifestRecord, cost)
+        self._possibly_applied = StateFile(folder, "perhaps-there", ManifestsRecord, cost)
         self._mark = MarkerFile(folder, "unsure")
         self._marked = False
         self._lost: list[SyncWarning] = []  # about a damaged record, which is set aside when it is read
@@ -96,30 +95,26 @@ class SyncState:
             self._initialized.remove()
         self._marked = True
 
-    def possibly_applied(self, target: Target) -> tuple[dict[str, Entry], ...]:
+    def possibly_applied(self, target: Target) -> tuple[Manifest, ...]:
         """The entries that may be in this sandbox besides the last manifest that it was known to hold.
 
-        One manifest for each version of a path: what several unanswered initializes put there.
+        One manifest for each of several unanswered initializes.
         """
         record = self._possibly_applied.load()
         if record is None or not record.target.same_sandbox(target):
             return ()
-        manifests: list[dict[str, Entry]] = []
-        for row in record.rows:
-            path = os.fsdecode(row.path)
-            manifest = next((manifest for manifest in manifests if path not in manifest), None)
-            if manifest is None:
-                manifests.append(manifest := {})
-            manifest[path] = entry_of(row)
-        return tuple(manifests)
+        try:
+            return tuple(manifests_of(record))
+        except msgspec.MsgspecError:
+            self._possibly_applied.set_aside("was damaged")
+            return ()
 
-    def record_possibly_applied(self, target: Target, manifests: Iterable[Mapping[str, Entry]]) -> None:
+    def record_possibly_applied(self, target: Target, manifests: Iterable[Manifest]) -> None:
         """Record that an initialize with the last of these is about to be requested. Raises `OSError`.
 
         It is durable as of the next `mark_uncertain`.
         """
-        rows = [row for manifest in manifests for row in rows_of(manifest)]
-        self._possibly_applied.replace(ManifestRecord(target=target, rows=rows, searched=self._searched))
+        self._possibly_applied.replace(manifests_record(target, manifests, self._searched))
 
     def recorded_target(self) -> Target | None:
         """The sandbox of the last manifest that is recorded."""

@@ -94,6 +94,9 @@ rows:
     parser.add_argument(
         "--peer-files", type=int, nargs="+", default=[5_000], metavar="FILES", help="sizes of the peers' trees (5000)"
     )
+    parser.add_argument(
+        "--peers", nargs="+", default=[], metavar="NAME", help="which peers, by the beginnings of their names (all)"
+    )
     parser.add_argument("--peer-edits", type=int, default=10, help="edits that are timed of each peer (10)")
     parser.add_argument(
         "--peer-quiet", type=float, default=1.0, metavar="SECONDS", help="quiet time of each peer that has one (1)"
@@ -122,6 +125,7 @@ def main() -> None:
         series=tuple(asked.series),
         uplink_mbit=asked.uplink,
         peer_files=tuple(asked.peer_files),
+        peers=tuple(asked.peers),
         peer_edits=asked.peer_edits,
         peer_quiet_s=asked.peer_quiet,
         peer_limit_s=asked.peer_limit,

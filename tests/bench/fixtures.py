@@ -29,6 +29,7 @@ class Sizes:
     series: tuple[int, ...]
     uplink_mbit: float
     peer_files: tuple[int, ...]
+    peers: tuple[str, ...]
     peer_edits: int
     peer_quiet_s: float
     peer_limit_s: float

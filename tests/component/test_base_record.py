@@ -87,6 +87,19 @@ def test_many_changes_become_a_whole_record(tmp_path: Path, monkeypatch: pytest.
         assert loaded(tmp_path) == base(manifest(a=number))
 
 
+def test_a_large_change_becomes_a_whole_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small it is beside the record: it would take much memory."""
+    monkeypatch.setattr(base_record, "_MOST_CHANGE_BYTES", 300)
+    record = BaseRecord(str(tmp_path))
+    before = {f"f{number}": 1 for number in range(50)}
+    record.save(base(manifest(**before)))
+    for changed, is_appended in ((1, True), (9, False)):
+        now = before | {f"f{number}": changed + 1 for number in range(changed)}
+        record.save(base(manifest(**now)))
+        assert changes_file(tmp_path).exists() is is_appended
+        assert loaded(tmp_path) == base(manifest(**now))
+
+
 @pytest.mark.parametrize("cut", range(1, 60))
 def test_a_change_that_was_cut_short(tmp_path: Path, cut: int) -> None:
     """It did not happen; the next one is appended in its place."""

@@ -62,9 +62,7 @@ def _broken(ground: Ground) -> Iterator[Mirror]:
 
 
 def _fixtures(scratch: Path, limit_s: float) -> Fixtures:
-    sizes = Sizes(
-        1, ("S",), 1, 1, 1, 1.0, 1, (1,), 1.0, peer_files=(5,), peer_edits=2, peer_quiet_s=0.0, peer_limit_s=limit_s
-    )
+    sizes = Sizes(1, ("S",), 1, 1, 1, 1.0, 1, (1,), 1.0, (5,), (), peer_edits=2, peer_quiet_s=0.0, peer_limit_s=limit_s)
     return Fixtures(scratch, sizes)
 
 

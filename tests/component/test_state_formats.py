@@ -90,12 +90,11 @@ WRITTEN = {
         b"ed\x05\xa5files\x06\xa6secret\x91\xc4\x01g"
     ),
     "perhaps-there": (
-        b"syncd-state 1 f835e3619fbee3e1bc3432f2ba1943d2a979110f83eef05da87e419a3faf04ea\n"
-        b"\x84\xa7version\x01\xa6target\x83\xa8base_url\xb7"
-        b"https://api.example.com\xaasand"
-        b"box_id\xa3box\xa6region\xa2us\xa4rows\x91\x99\xc4"
-        b"\x01d\xa1d\xcd\x01\xed\x01\x00\xc4\x00\xc0\xc4\x00\xc4\x00\xa8searched\xa5ru"
-        b"les"
+        b"syncd-state 1 be7e64a512dea87c2b14bec384bf78218bbed3a44ec8b3be94d11ed5c11910d8\n"
+        b"\x84\xa7version\x01\xa6target\x83\xa8base_url\xb7https://api."
+        b"example.com\xaasandbox_id\xa3box\xa6region\xa2us\xa9man"
+        b"ifests\x91\x91\x93\xc4\x00\xc4\x01d\xc4\x10\x91\x99\xa1d\xcd\x01\xed\x01\x00\xa0\xc0\xc4\x00\xc4\x00\xc2\xa8searche"
+        b"d\xa5rules"
     ),
     "sandbox": (
         b"syncd-state 1 c7fb4f6cb1bd421d35016b7d0042caa992b00dc1ed6d7b5dcdde66d2ab4d48ea\n"
@@ -136,6 +135,14 @@ WRITTEN = {
 
 # Records that earlier versions wrote in other forms.
 EARLIER = {
+    "perhaps-there": (
+        b"syncd-state 1 f835e3619fbee3e1bc3432f2ba1943d2a979110f83eef05da87e419a3faf04ea\n"
+        b"\x84\xa7version\x01\xa6target\x83\xa8base_url\xb7"
+        b"https://api.example.com\xaasand"
+        b"box_id\xa3box\xa6region\xa2us\xa4rows\x91\x99\xc4"
+        b"\x01d\xa1d\xcd\x01\xed\x01\x00\xc4\x00\xc0\xc4\x00\xc4\x00\xa8searched\xa5ru"
+        b"les"
+    ),
     "initialized": (
         b"syncd-state 1 4e5706c886cac6718aecdb05b42e84ca21cee58ac50d117b84ecb9e64518ce58\n"
         b"\x84\xa7version\x01\xa6target\x83\xa8base_url\xb7"
@@ -191,7 +198,9 @@ SAVE: dict[str, Callable[[str], None]] = {
     "initialized": lambda folder: SyncState(folder, "rules").record_initialized(TARGET, MANIFEST),
     "lease": lambda folder: UploadUrlStore(folder, _clock()).save(TARGET, UPLOAD_URL),
     "lingering": lambda folder: LeftoversStore(folder, TARGET).save(LEFTOVERS),
-    "perhaps-there": lambda folder: SyncState(folder, "rules").record_possibly_applied(TARGET, [{"d": MANIFEST["d"]}]),
+    "perhaps-there": lambda folder: SyncState(folder, "rules").record_possibly_applied(
+        TARGET, [Manifest({"d": MANIFEST["d"]})]
+    ),
     "sandbox": lambda folder: AcquiredSandboxStore(folder, TARGET.base_url).save(ACQUIRED, [1.0]),
     "small-archives": lambda folder: StateFile(folder, "small-archives", _Proof).save(PROOF),
     "started": lambda folder: PendingRemovals(folder, TARGET).note("job"),

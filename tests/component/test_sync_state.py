@@ -134,7 +134,8 @@ def test_entries_that_may_be_in_the_sandbox(tmp_path: Path) -> None:
 def test_several_versions_of_one_path(tmp_path: Path) -> None:
     """Each unanswered archive sent one: none of them is the agent's, to the next process neither."""
     versions = [Entry(Kind.FILE, 0o644, 1, number, digest=bytes([number])) for number in range(3)]
-    sent = [{"a": versions[0], "b": versions[0]}, {"a": versions[1]}, {"a": versions[2], "c": versions[2]}]
+    parts = ({"a": versions[0], "b": versions[0]}, {"a": versions[1]}, {"a": versions[2], "c": versions[2]})
+    sent = [Manifest(part) for part in parts]
     SyncState(str(tmp_path)).record_possibly_applied(TARGET, sent)
     found = SyncState(str(tmp_path)).possibly_applied(TARGET)
     assert [[manifest[path] for manifest in found if path in manifest] for path in "abc"] == [

@@ -11,7 +11,7 @@ import pytest
 
 from syncd.sandbox import look_encoding
 from syncd.sandbox.look_encoding import MOST_NEW, InvalidReport, LookReport, encoded, is_version, report_of
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
+from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, Missing, RemoteEntry, RemoteKind
 from syncd.scan.entry import Entry, Kind
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
@@ -163,7 +163,10 @@ def test_a_name_that_cannot_be() -> None:
 
 
 def test_the_list_is_in_columns() -> None:
-    """Each version has its letter; a file of unknown content has no digest, and what need only exist no version."""
+    """Each version has its letter; a file of unknown content has no digest, and what need only exist no version.
+
+    A capital letter says that the path may be missing.
+    """
     link, folder = Entry(Kind.SYMLINK, 0o777, 1, target="t"), Entry(Kind.DIRECTORY, 0o755, 1)
     program, unknown = Entry(Kind.FILE, 0o755, 1, 5, digest=DIGEST), Entry(Kind.FILE, 0o644, 1, 6)
     torn = Entry(Kind.FILE, 0o644, 1, 7, sent_digest=DIGEST[::-1])
@@ -171,15 +174,15 @@ def test_the_list_is_in_columns() -> None:
         "a": LookItem((FILE, program, unknown, torn), FETCH),
         "b": LookItem((link, folder), REMOVE),
         "c": LookItem((FILE,), EXISTS),
-        "d": LookItem((), COMPARE),
+        "d": LookItem((), COMPARE, Missing.AS_WANTED),
     }
     listed = encoded(LookRequest(items, pruned_names=["n"]), 7.0, str.upper)
     assert listed == {
         "paths": "A\0B\0C\0D",
-        "actions": "frec",
+        "actions": "freC",
         "counts": "4200",
         "kinds": "fxufld",
-        "sizes": [4, 5, 7],
+        "sizes": "4 5 7 ",
         "digests": base64.b64encode(DIGEST[:16] * 2 + DIGEST[::-1][:16]).decode(),
         "targets": ["T"],
         "find_new": False,

@@ -11,8 +11,18 @@ from msgspec.structs import replace
 
 import syncd.scan.manifest
 from syncd.scan.directory import EMPTY, Entries, differing
-from syncd.scan.entry import Entry, Kind, content_bytes, count_files
-from syncd.scan.manifest import Manifest, carry_over_digests, difference, is_within, removed_paths, replaced_entries
+from syncd.scan.entry import Entry, Kind, Stamp, content_bytes, count_files
+from syncd.scan.manifest import (
+    Manifest,
+    Paths,
+    carry_over_digests,
+    changed_directories,
+    difference,
+    is_within,
+    removed_paths,
+    replaced_entries,
+    without_stamps,
+)
 
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
 # "a-" sorts between "a" and "a/": as plain texts its content would part a directory from its own.
@@ -85,6 +95,8 @@ def test_the_order(tree: dict[str, Entry], more: dict[str, Entry]) -> None:
     grown = with_parents(tree | more)
     manifest.update(reversed(grown.items()))
     assert list(manifest) == list(grown)
+    others = [path for path, entry in grown.items() if whole.get(path) != entry]
+    assert list(replaced_entries(Manifest(whole), manifest)) == others
 
 
 @given(TREES, CHANGES)
@@ -95,6 +107,8 @@ def test_comparisons(tree: dict[str, Entry], changes: list[tuple[str, Entry | No
     apply(now, changes)
     plain_before, plain_now = dict(before), dict(now)
     assert sorted(replaced_entries(before, now)) == sorted(replaced_entries(plain_before, plain_now))
+    above = {path[:end] for path in replaced_entries(before, now) for end in range(len(path)) if path[end] == "/"}
+    assert above <= set(changed_directories(before, now))
     assert sorted(removed_paths(before, now)) == sorted(plain_before.keys() - plain_now.keys())
     found, expected = difference(before, now), difference(plain_before, plain_now)
     assert sorted(found.added) == sorted(expected.added)
@@ -157,7 +171,29 @@ def test_a_deep_tree() -> None:
     manifest = Manifest(dict.fromkeys(paths, FOLDER))
     changed = manifest | {deep: replace(FOLDER, mode=0o700)}
     assert list(manifest) == paths
-    assert replaced_entries(manifest, changed) == [deep]
+    assert list(replaced_entries(manifest, changed)) == [deep]
+
+
+def test_the_paths_of_a_first_snapshot() -> None:
+    """They are as a list of them, also after the manifest was changed."""
+    manifest = Manifest({"a": FOLDER, "a/b": FOLDER, "c": FOLDER})
+    added = difference(Manifest(), manifest).added
+    manifest["d"] = FOLDER
+    assert isinstance(added, Paths)
+    assert (len(added), list(added), added[0], added[-1], added[1:]) == (3, ["a", "a/b", "c"], "a", "c", ["a/b", "c"])
+    assert ("a/b" in added, "d" in added, bool(Paths(Manifest()))) == (True, False, False)
+
+
+def test_all_stamps_are_forgotten() -> None:
+    """What is equal afterwards is shared, what has none stays as it is, and the manifest itself keeps them."""
+    file = Entry(Kind.FILE, 0o644, 1, 5, stamp=Stamp(1, 2, 3, 4), digest=b"d", written_back=True)
+    before = Manifest({"a": FOLDER, "a/f": file, "b": FOLDER, "b/c": FOLDER})
+    forgotten = without_stamps(before)
+    assert dict(forgotten) == {**before, "a/f": replace(file, stamp=None, written_back=False)}
+    assert forgotten.top.find("b") is before.top.find("b")
+    assert without_stamps(Manifest(dict(before)), like=forgotten).top.find("a") is forgotten.top.find("a")
+    assert without_stamps(forgotten).top is forgotten.top
+    assert before["a/f"] == file
 
 
 def test_a_sample_is_spread() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.sandbox.look_request import LookAction
+from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, Missing
 from syncd.sandbox.three_way import AgentChanges
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Difference, Manifest
@@ -112,7 +112,7 @@ def test_what_is_looked_at(agent_changes: AgentChanges, actions: str) -> None:
     held = {"held": _known(b"h")}
     content = SandboxContent(base, ({"changed": _known(b"u")},))
     deleted = {"deleted": [base["deleted"]], "kind": [base["kind"]]}
-    items = look_request(content, manifest, list(manifest), deleted, held_here=held, agent_changes=agent_changes).items
+    items = look_request(content, manifest, manifest, deleted, held_here=held, agent_changes=agent_changes).items
     order = ("as-sent", "changed", "new", "kind", "held", "deleted")
     assert " ".join(items[path].action.name.lower() for path in order) == actions
     assert {path: item.versions for path, item in items.items()} == {
@@ -123,6 +123,9 @@ def test_what_is_looked_at(agent_changes: AgentChanges, actions: str) -> None:
         "held": (_known(b"d"), _known(b"h")),
         "deleted": (_known(b"d"),),
     }
+    # What is missing there may be written; what is to be removed there has an outcome.
+    wanted = {path for path, item in items.items() if item.missing is Missing.AS_WANTED}
+    assert wanted == {"as-sent", "changed", "new"}
 
 
 def test_a_look_at_little_counts_a_sample() -> None:
@@ -130,20 +133,42 @@ def test_a_look_at_little_counts_a_sample() -> None:
     base = Manifest({f"{number:05}": _known(b"d") for number in range(5_000)})
     content = SandboxContent(base)
 
-    def look(written: list[str]) -> list[LookAction]:
+    def look(written: Manifest) -> list[LookAction]:
         request = look_request(content, base, written, {}, held_here={}, agent_changes=AgentChanges.SAVE)
-        return [item.action for item in request.items.values()]
+        return [item.action for _, item in request.each()]
 
-    assert look(["00007"]).count(LookAction.EXISTS) == 199  # of 200 that one is looked at anyway
-    assert LookAction.EXISTS not in look(list(base))
+    assert (
+        look(Manifest({"00007": base["00007"]})).count(LookAction.EXISTS) == 199
+    )  # of 200 that one is looked at anyway
+    assert LookAction.EXISTS not in look(base)
     few = SandboxContent(Manifest({"a": _known(b"d"), "b": _known(b"d")}))
     request = look_request(
         few,
-        {**base, "c": _known(b"d"), "d": _known(b"d")},
-        ["c", "d"],
+        base | {"c": _known(b"d"), "d": _known(b"d")},
+        Manifest({"c": _known(b"d"), "d": _known(b"d")}),
         {},
         held_here={},
         agent_changes=AgentChanges.SAVE,
     )
     assert {path for path, item in request.items.items() if item.action is LookAction.EXISTS} == {"a", "b"}
-    assert look_request(SandboxContent(), {}, (), {}, held_here={}, agent_changes=AgentChanges.SAVE).items == {}
+    nothing = look_request(SandboxContent(), Manifest(), Manifest(), {}, held_here={}, agent_changes=AgentChanges.SAVE)
+    assert not nothing.items
+
+
+def test_a_look_at_everything_makes_its_items_one_by_one() -> None:
+    """The listed ones come first, in their order; each of the others is made when it is asked for."""
+    manifest = Manifest({"a": _known(b"a"), "b": _known(b"b"), "c": _known(b"c")})
+    made = []
+
+    def item_of(path: str, entry: Entry) -> LookItem:
+        made.append(path)
+        return LookItem((entry,), LookAction.FETCH)
+
+    listed = {"z": LookItem((), LookAction.REMOVE), "b": LookItem((), LookAction.EXISTS)}
+    items = LookItems(listed, manifest, item_of)
+    assert (len(items), list(items), made) == (4, ["z", "b", "a", "c"], [])
+    assert ("c" in items, "d" in items, items["b"], made) == (True, False, listed["b"], [])
+    request = LookRequest(items)
+    assert (request.with_action(LookAction.REMOVE), request.with_action(LookAction.EXISTS), made) == (["z"], ["b"], [])
+    assert dict(request.each()) == {path: items[path] for path in ("z", "b", "a", "c")}
+    assert items.get("d") is None

@@ -32,8 +32,10 @@ _LINES = 100
 
 def rows(fixtures: Fixtures) -> Iterator[Line]:
     """Side by side with lsyncd, Syncthing, Unison, rsync, restic, git and a shell loop; a table of its own."""
+    names = fixtures.sizes.peers or ("",)
+    peers = [peer for peer in PEERS if peer.name.startswith(names)]
     for files in fixtures.sizes.peer_files:
-        yield from compared(fixtures, PEERS, files)
+        yield from compared(fixtures, peers, files)
 
 
 def compared(fixtures: Fixtures, peers: Sequence[Peer], files: int) -> Iterator[Line]:
