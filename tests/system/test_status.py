@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
+import threading
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 
-from tests.system.rig import Rig
+from tests.system.rig import TIMEOUT_S, Rig
 
 KEYS = [
     "version",
@@ -57,11 +58,16 @@ def test_a_watching_daemon(rig: Rig) -> None:
 def test_each_stage(rig: Rig) -> None:
     """Uploading and initializing are shown while they last, with the change pending."""
     rig.write("a")
-    rig.faults("upload: delay 1", "initialize: delay 1")
+    uploads, initializes = threading.Event(), threading.Event()
+    rig.once("upload", "before", lambda: uploads.wait(TIMEOUT_S))
+    rig.once("initialize", "before", lambda: initializes.wait(TIMEOUT_S))
     rig.start()
-    assert rig.status_in("uploading")["pending"] is True
-    rig.until(lambda: rig.status()["state"] == "initializing", "initializing")
-    assert rig.status()["running"] is True
+    uploading = rig.status_in("uploading")
+    uploads.set()
+    initializing = rig.status_in("initializing")
+    initializes.set()
+    for status, state in ((uploading, "uploading"), (initializing, "initializing")):
+        assert (status["state"], status["running"], status["pending"]) == (state, True, True)
     assert rig.status_in("watching")["pending"] is False
 
 
