@@ -46,10 +46,10 @@ class StateFile(Generic[Record]):
 
     def save(self, record: Record) -> None:
         """Replace the record; after a crash either the old one or the new one exists. Raises `OSError`."""
-        self.save_encoded(msgspec.msgpack.encode(record))
+        write_durably(self.path, sealed(msgspec.msgpack.encode(record)))
 
     def save_encoded(self, payload: bytes | bytearray) -> None:
-        """Replace the record by one that is encoded already, as `save` does."""
+        """Replace the record by a large one that is encoded already, of which no copy is made. Raises `OSError`."""
         write_durably(self.path, _seal(payload) + b"\n", payload)
 
     def load(self) -> Record | None:
