@@ -46,19 +46,17 @@ class StateFile(Generic[Record]):
 
     def save(self, record: Record) -> None:
         """Replace the record; after a crash either the old one or the new one exists. Raises `OSError`."""
-        self.save_encoded(msgspec.msgpack.encode(record))
-
-    def save_encoded(self, payload: bytes | bytearray) -> None:
-        """Replace the record by one that is encoded already, as `save` does."""
-        self._replace(payload)
+        self.replace(record)
         flush_folder(os.path.dirname(self.path))
 
     def replace(self, record: Record) -> None:
         """Replace the record; a power cut may bring the old one back until the folder is flushed. Raises `OSError`."""
-        self._replace(msgspec.msgpack.encode(record))
+        _replace(self.path, sealed(msgspec.msgpack.encode(record)), durable=True)
 
-    def _replace(self, payload: bytes | bytearray) -> None:
+    def save_encoded(self, payload: bytes | bytearray) -> None:
+        """Replace the record by a large one that is encoded already, of which no copy is made. Raises `OSError`."""
         _replace(self.path, _seal(payload) + b"\n", payload, durable=True)
+        flush_folder(os.path.dirname(self.path))
 
     def load(self) -> Record | None:
         """Return the record, or None if there is no usable one."""

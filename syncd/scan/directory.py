@@ -111,10 +111,22 @@ class Directory:
         others = {name: each for name, each in below.items() if self.below.get(name, EMPTY) is not each}
         if own is self.own and not others:
             return self
-        merged = {name: each for name, each in {**self.below, **others}.items() if each.count}
-        if merged.keys() != self.below.keys():
-            merged = {name: merged[name] for name in in_order(merged)}
-        return Directory(own, merged) if merged or own.count else EMPTY
+        merged = {**self.below, **others}
+        if len(merged) != len(self.below) or not all(each.count for each in others.values()):
+            merged = {name: merged[name] for name in in_order(merged) if merged[name].count}
+            return Directory(own, merged) if merged or own.count else EMPTY
+        # One of many directories changed: the others are not counted anew.
+        made = Directory.__new__(Directory)
+        made.own, made.below = own, merged
+        made.count = self.count - self.own.count + own.count
+        made.files = self.files - self.own.files + own.files
+        made.content_bytes = self.content_bytes - self.own.content_bytes + own.content_bytes
+        for name, each in others.items():
+            before = self.below[name]
+            made.count += each.count - before.count
+            made.files += each.files - before.files
+            made.content_bytes += each.content_bytes - before.content_bytes
+        return made if merged or own.count else EMPTY
 
     def find(self, path: str) -> Directory:
         """Return the directory at this path below this one; an empty one if there is none."""
@@ -197,7 +209,7 @@ def differing_entries(before: Directory, now: Directory) -> Iterator[tuple[str, 
 def _steps(before: Directory, now: Directory) -> Iterator[tuple[str, Entry | None, Entry | None]]:
     """Yield the names in a directory that may differ, each with its entries before and now."""
     if before.own == now.own:
-        yield from ((name, None, None) for name in now.below)
+        yield from [(name, None, None) for name, each in now.below.items() if before.below.get(name) is not each]
         return
     entries_before, entries = read(before.own), read(now.own)
     yield from ((name, entries_before.get(name), entry) for name, entry in entries.items())
