@@ -54,12 +54,8 @@ def split(manifest: Iterable[tuple[str, Entry]]) -> Iterator[Chunk]:
         chunk.paths.append(path)
         chunk.entries.append(entry)
         chunk_bytes += weight
-        if _ends_chunk(path, weight):
+        if zlib.crc32(path.encode("utf-8", "surrogateescape")) * TARGET_BYTES < weight * _HASHES:
             yield chunk
             chunk, chunk_bytes = Chunk([], []), 0
     if chunk.paths:
         yield chunk
-
-
-def _ends_chunk(path: str, weight: int) -> bool:
-    return zlib.crc32(path.encode("utf-8", "surrogateescape")) * TARGET_BYTES < weight * _HASHES

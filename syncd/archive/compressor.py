@@ -25,36 +25,6 @@ _MOST_THREADS = 4
 _BLOCKS_PER_THREAD = 2
 
 
-class _Buffer:
-    """A block of a chunk's bytes: take `space`, fill it from its start, and `advance` by the number of bytes filled."""
-
-    __slots__ = ("_used", "_view")
-
-    def __init__(self) -> None:
-        self._view = memoryview(bytearray(BLOCK_BYTES))
-        self._used = 0
-
-    def has_room(self, size_bytes: int) -> bool:
-        """True if this many bytes fit; an empty block has room for `BLOCK_BYTES`."""
-        return self._used + size_bytes <= BLOCK_BYTES
-
-    def space(self, size_bytes: int) -> memoryview:
-        """The next free bytes."""
-        return self._view[self._used : self._used + size_bytes]
-
-    def advance(self, size_bytes: int) -> None:
-        """Count the next bytes as filled."""
-        self._used += size_bytes
-
-    def filled(self) -> memoryview:
-        """The bytes that are filled."""
-        return self._view[: self._used]
-
-    def empty(self) -> None:
-        """Make all of the block free again."""
-        self._used = 0
-
-
 class _End:
     """The end of a chunk in the queue."""
 
@@ -62,7 +32,7 @@ class _End:
         self.key = key
 
 
-_Item = _Buffer | _End
+_Item = memoryview | _End
 
 
 class Compressor:
@@ -73,34 +43,33 @@ class Compressor:
         self._queue: deque[tuple[ChunkWriter, _Item, Future[tuple[bytes, Sum]] | None]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._threads = min(_MOST_THREADS, os.cpu_count() or 1)
-        self._free: list[_Buffer] = []
+        self._free: list[memoryview] = []
         self._unallocated = _BLOCKS_PER_THREAD * self._threads + 1
 
-    def block(self) -> _Buffer:
-        """An empty block, as soon as one is free. Raises `OSError` (a full disk) for an earlier block."""
+    def block(self) -> memoryview:
+        """A block of `BLOCK_BYTES`, as soon as one is free. Raises `OSError` (a full disk) for an earlier block."""
         while not self._free and not self._unallocated:
             self._write_one()
         if self._free:
             return self._free.pop()
         self._unallocated -= 1
-        return _Buffer()
+        return memoryview(bytearray(BLOCK_BYTES))
 
-    def add(self, chunk_writer: ChunkWriter, block: _Buffer) -> None:
-        """Append the block to the chunk. The caller must not use the block afterwards."""
+    def add(self, chunk_writer: ChunkWriter, filled: memoryview) -> None:
+        """Append the filled beginning of a block to the chunk. The caller must not use the block afterwards."""
         if self._pool is None and self._queue:
             self._pool = ThreadPoolExecutor(self._threads, "syncd-compress")
             self._queue = deque((earlier, item, self._started(item)) for earlier, item, _ in self._queue)
-        self._queue.append((chunk_writer, block, self._started(block)))
+        self._queue.append((chunk_writer, filled, self._started(filled)))
 
     def _started(self, item: _Item) -> Future[tuple[bytes, Sum]] | None:
         if self._pool is None or isinstance(item, _End):
             return None
-        return self._pool.submit(deflated, item.filled(), self._codec)
+        return self._pool.submit(deflated, item, self._codec)
 
-    def release(self, block: _Buffer) -> None:
-        """Return a block that is not used any more."""
-        block.empty()
-        self._free.append(block)
+    def release(self, block: memoryview) -> None:
+        """Return a block, or its filled beginning, that is not used any more."""
+        self._free.append(memoryview(block.obj))
 
     def end(self, chunk_writer: ChunkWriter, key: str | None) -> None:
         """Finish the chunk; without a key it is stored for one archive only."""
@@ -112,7 +81,7 @@ class Compressor:
             chunk_writer.piece = chunk_writer.writer.finish(item.key)
             return
         if not chunk_writer.discarded:
-            chunk_writer.writer.add(*(future.result() if future else deflated(item.filled(), self._codec)))
+            chunk_writer.writer.add(*(future.result() if future else deflated(item, self._codec)))
         elif future is not None:
             future.exception()  # waits: the thread still reads the block
         self.release(item)
@@ -142,25 +111,28 @@ class ChunkWriter:
     def __init__(self, compressor: Compressor, store: ChunkStore) -> None:
         self._compressor = compressor
         self._block = compressor.block()
+        self._filled_bytes = 0
         self.writer = store.writer()
         self.piece: Piece | None = None
         self.discarded = False
 
     def space(self, size_bytes: int) -> memoryview:
         """Space for the next bytes, up to `BLOCK_BYTES`: fill it and call `advance`, or leave it unused."""
-        if not self._block.has_room(size_bytes):
-            self._compressor.add(self, self._block)
+        end = self._filled_bytes + size_bytes
+        if end > BLOCK_BYTES:
+            self._compressor.add(self, self._block[: self._filled_bytes])
             self._block = self._compressor.block()
-        return self._block.space(size_bytes)
+            self._filled_bytes, end = 0, size_bytes
+        return self._block[self._filled_bytes : end]
 
     def advance(self, size_bytes: int) -> None:
         """Count bytes of the last `space` as written."""
-        self._block.advance(size_bytes)
+        self._filled_bytes += size_bytes
 
     def write(self, content: bytes) -> None:
         """Write these bytes, up to `BLOCK_BYTES`."""
         self.space(len(content))[:] = content
-        self.advance(len(content))
+        self._filled_bytes += len(content)
 
     def discard(self) -> None:
         """Delete what was written; nothing more may be written."""
@@ -170,5 +142,5 @@ class ChunkWriter:
 
     def end(self, key: str | None) -> None:
         """Finish the chunk; without a key it is stored for one archive only."""
-        self._compressor.add(self, self._block)
+        self._compressor.add(self, self._block[: self._filled_bytes])
         self._compressor.end(self, key)

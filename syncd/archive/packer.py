@@ -252,7 +252,8 @@ class Packer:
             if expected.size_bytes <= PIECE_BYTES:
                 read = self._read_whole(chunk_writer, path, expected, descriptor)
                 if read is not None:
-                    self._room_bytes -= max(0, expected.size_bytes - entry.size_bytes)
+                    if expected is not entry:
+                        self._room_bytes -= max(0, expected.size_bytes - entry.size_bytes)
                     return _without_secret(packed, path, *read)
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_size - entry.size_bytes > self._room_bytes:
@@ -275,8 +276,8 @@ class Packer:
         header = tar_format.headers(path, expected, size_bytes)
         start = len(header)
         end = start + size_bytes
-        padding = tar_format.padding(size_bytes)
-        space = chunk_writer.space(end + len(padding))
+        padding_bytes = -end % tar_format.BLOCK
+        space = chunk_writer.space(end + padding_bytes)
         content = space[start:end]
         read_at_ns = wall_ns(self._clock)
         try:
@@ -291,8 +292,8 @@ class Packer:
         secret = self._search.in_file(path, content)
         if secret is None:
             space[:start] = header
-            space[end:] = padding
-            chunk_writer.advance(len(space))
+            space[end:] = bytes(padding_bytes)
+            chunk_writer.advance(end + padding_bytes)
         return entry, secret
 
     def _read_pieces(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 
 from syncd.scan.entry import Entry, Kind, Stamp
 
 _SECOND_NS = 1_000_000_000
+_PERMISSIONS = 0o1777
 
 
 def file_entry(status: os.stat_result) -> Entry:
@@ -30,9 +30,9 @@ def is_unchanged(entry: Entry, status: os.stat_result) -> bool:
 def matches_status(entry: Entry, status: os.stat_result) -> bool:
     """True if a file's entry matches its status after a read: then the content is that of the entry."""
     return (
-        entry.stamp == stamp_of(status)
-        and entry.size_bytes == status.st_size
-        and entry.mode == permissions(status.st_mode)
+        entry.size_bytes == status.st_size
+        and entry.mode == status.st_mode & _PERMISSIONS
+        and entry.stamp == Stamp(status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
     )
 
 
@@ -48,4 +48,4 @@ def mtime_s(status: os.stat_result) -> int:
 
 def permissions(mode: int) -> int:
     """Return the mode for an archive: permission and sticky bits, without the set-id bits."""
-    return stat.S_IMODE(mode) & 0o1777
+    return mode & _PERMISSIONS
