@@ -53,7 +53,7 @@ _COPIES, _COMMITS = "look-", "commits-"
 
 @dataclass(frozen=True)
 class OpenSandbox:
-    """What a command needs to ask the sandbox for something. Copies of commits go into `commits_folder`."""
+    """The parts by which a command asks the sandbox. Copies of commits go into `commits_folder`."""
 
     config: Config
     folders: Directories
@@ -145,7 +145,7 @@ def remote_version(remote: RemoteEntry) -> GitVersion | None:
 
 @contextlib.contextmanager
 def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
-    """Open what a command needs to ask the sandbox for something; what it fetches is gone at the end.
+    """Open the parts by which a command asks the sandbox; the files that they fetch are gone at the end.
 
     Raises `SyncdError`, `Stop`.
     """

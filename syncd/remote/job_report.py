@@ -108,8 +108,7 @@ def place_of(job: RemoteJob, folder: str, number: int) -> str:
 
 def is_complete(job: RemoteJob, output: str) -> bool:
     """Return True if the last row of the report is there, whole."""
-    starts = (output.rfind(f'["{job.name}","{label}"') for label in ("done", "report"))
-    return any(start >= 0 and output.find("\n", start) >= 0 for start in starts)
+    return job.has_row(output, "done") or job.has_row(output, "report")
 
 
 def invalid_report(job: RemoteJob, why: str) -> StepFailed:

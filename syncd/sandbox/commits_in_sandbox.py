@@ -333,7 +333,7 @@ class _CommitReader:
         code, output, complaint = git.ask("rev-parse", "HEAD", "--symbolic-full-name", "HEAD")
         words = output.split(b"\n")
         if code or len(words) < 2 or _ID.fullmatch(words[0]) is None or len(words[0]) != len(self._home):
-            if "unknown revision" in complaint or "ambiguous argument" in complaint:
+            if "ambiguous argument" in complaint:
                 raise _NotThere("HEAD has no commit in the sandbox")
             raise _Unreadable(_reason(complaint))
         self._branch = "" if words[1] == b"HEAD" else _text(words[1])

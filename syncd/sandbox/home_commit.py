@@ -1,32 +1,30 @@
-"""The record of the last commit that syncd made in the sandbox: the agent's commits begin there."""
+"""The record of the last commit that syncd made in the sandbox's repository."""
 
 from __future__ import annotations
-
-import re
 
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.remote.target import Target
 
-_ID = re.compile("[0-9a-f]{40}(?:[0-9a-f]{24})?")
-
 
 class HomeCommit(Versioned, frozen=True, kw_only=True):
-    """The commit, by its id in the sandbox, and the digest of what it holds."""
+    """The last commit on the branch `home` of one sandbox, and the identity of the base that it holds.
+
+    Without a commit the repository there is someone else's, and left alone.
+    """
 
     target: Target
-    token: str
     commit: str
-    digest: bytes
+    base: str
 
 
 def home_commit_file(state_folder: str) -> StateFile[HomeCommit]:
-    """Return the state file of the record."""
-    return StateFile(state_folder, "home-commit", HomeCommit, "a repository is made in the sandbox once more")
+    """Return the record's file."""
+    return StateFile(
+        state_folder, "home-commit", HomeCommit, "the repository in the sandbox is compared as a whole once"
+    )
 
 
 def recorded_home(state_folder: str, target: Target) -> str:
-    """Return the id of the last commit that syncd made in this sandbox; empty if none is known."""
+    """Return the last commit that syncd made in this sandbox; empty if there is none."""
     record = home_commit_file(state_folder).load()
-    if record is None or not record.target.same_sandbox(target) or not _ID.fullmatch(record.commit):
-        return ""
-    return record.commit
+    return record.commit if record is not None and record.target.same_sandbox(target) else ""

@@ -20,7 +20,7 @@ from syncd.remote.remote_job import Purpose, new_job
 from syncd.sandbox import commits_in_sandbox
 from syncd.sandbox.commits_report import CommitsReport, SandboxCommits, commits_of
 from syncd.sandbox.look_request import ABSENT, RemoteKind
-from tests.agent_repository import AgentRepository
+from tests.agent_commits import RepositoryThere
 from tests.component.test_agent_branch import HOOKS
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -68,7 +68,7 @@ class There:
         for path in ("a", "d/b", "gone"):
             (self.workspace / path).parent.mkdir(exist_ok=True)
             (self.workspace / path).write_text(f"{path}\n")
-        self.repository = AgentRepository(self.workspace, *options)
+        self.repository = RepositoryThere(self.workspace, *options)
         self.runs = 0
 
     def run(self, home: str | None = None, path: str | None = None, **changed: Any) -> Ran:
@@ -282,7 +282,8 @@ def absence(there: There, **more: Any) -> str:
 def test_no_repository_of_ours(there: There, tmp_path: Path) -> None:
     """No git, no `.git`, one that is a file or a link, another repository, HEAD without a commit: each is said."""
     assert "no git is installed" in absence(there, path="/nonexistent:relative")
-    assert "no repository of syncd's" in absence(there, home="")
+    for home in ("", "--all", "a" * 41, "A" * 40):
+        assert "no repository of syncd's" in absence(there, home=home)
     assert "not the one that syncd made" in absence(there, home="1" * 40)
     assert "not the one that syncd made" in absence(there, home="1" * 64)
     there.repository.git("symbolic-ref", "HEAD", "refs/heads/nothing")
@@ -305,16 +306,17 @@ def test_a_damaged_repository(there: There) -> None:
     (objects / blob[:2] / blob[2:]).unlink()
     found = there.run().found
     assert found.commits[0].changes["a"].kind is RemoteKind.UNREADABLE  # the rest of the commits is of use
+    head, text = repository.id_of("HEAD"), (there.workspace / ".git/HEAD").read_text()
+    (there.workspace / ".git/HEAD").write_text("nonsense\n")
+    assert there.run().found.failure
+    (there.workspace / ".git/HEAD").write_text(text)
     tree = repository.id_of("HEAD^{tree}")
     (objects / tree[:2] / tree[2:]).unlink()
     found = there.run().found
     assert found.commits == ()
     assert "tree" in found.failure, found.failure
-    head = repository.commit("two", {"a": b"two"})
     (objects / head[:2] / head[2:]).chmod(0o600)
     (objects / head[:2] / head[2:]).write_bytes(b"no zlib")
-    assert there.run().found.failure
-    (there.workspace / ".git/HEAD").write_text("nonsense\n")
     assert there.run().found.failure
 
 

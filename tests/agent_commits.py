@@ -22,7 +22,7 @@ _WHO = {
 }
 
 
-class AgentRepository:
+class RepositoryThere:
     """The repository of a workspace: all that is there is the commit `home`; the agent is on its own branch."""
 
     def __init__(self, workspace: Path, *options: str) -> None:
@@ -84,5 +84,5 @@ class AgentRepository:
 
 def note_home(state_folder: Path | str, target: Target, commit: str) -> None:
     """Record the commit as the last one that syncd made in the sandbox."""
-    record = HomeCommit(target=target, token="", commit=commit, digest=b"")
+    record = HomeCommit(target=target, commit=commit, base="")
     home_commit_file(str(state_folder)).save(record)
