@@ -50,7 +50,7 @@ def tell_rest(found: SandboxCommits) -> None:
     if found.unlisted:
         _tell(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read")
     if found.stashes:
-        _tell(f"{counted(found.stashes, 'stash') if found.stashes == 1 else f'{found.stashes:,} stashes'} stay there")
+        _tell("1 stash stays there" if found.stashes == 1 else f"{found.stashes:,} stashes stay there")
     for branch in found.branches:
         _tell(f"the branch {one_line(branch.name, 80)!r} with {counted(branch.commits, 'more commit')} stays there")
     if found.more_branches:

@@ -147,7 +147,7 @@ def test_a_log(rig: Rig, repository: RepositoryThere) -> None:
     assert oldest.endswith("one (2 paths)")
     assert "\x07" not in done.out
     assert "a merge is under way" in done.err
-    assert "1 stash stay" in done.err
+    assert "1 stash stays there" in done.err
     assert "the branch 'side' with 1 more commit stays there" in done.err
 
 
