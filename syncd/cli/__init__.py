@@ -31,6 +31,7 @@ COMMANDS = {
     "history": "List past syncs.",
     "flush": "Wait until all that is on disk now is in the sandbox.",
     "diff": "Show what was changed in the sandbox, as a patch.",
+    "log": "List the agent's commits in the sandbox.",
     "apply": "Bring home what was changed in the sandbox.",
     "verify": "Compare the sandbox's workspace with this one.",
     "pull": "Download the sandbox's workspace into a new folder.",

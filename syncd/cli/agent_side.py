@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import click
@@ -40,19 +40,36 @@ from syncd.scan.entry import Entry, Kind, arrived_digest
 from syncd.scan.manifest import Manifest
 from syncd.scan.path_rules import PathRules
 from syncd.selection.path_patterns import PathPatterns
-from syncd.sync.agent_work import AgentWork, find_agent_work
+from syncd.sync.agent_work import AgentWork, LeaveOut, find_agent_work
 from syncd.sync.sandbox_factory import SandboxFactory
+from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_plan import SandboxContent
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenStore, with_taken
 
 _BLOCK = 1 << 18
-_COPIES = "look-"
+_COPIES, _COMMITS = "look-", "commits-"
+
+
+@dataclass(frozen=True)
+class OpenSandbox:
+    """The parts by which a command asks the sandbox. Copies of commits go into `commits_folder`."""
+
+    config: Config
+    folders: Directories
+    target: Target
+    sync_state: SyncState
+    services: SandboxServices
+    check: Callable[[], None]
+    commits_folder: str
 
 
 @dataclass(frozen=True)
 class AgentSide:
-    """The three sides: what was sent, what is here, and, in `work`, what differs in the sandbox."""
+    """The three sides: what was sent, what is here, and, in `work`, what differs in the sandbox.
+
+    `leave_out` says which paths stay home by the rules, but for those that the person included.
+    """
 
     config: Config
     folders: Directories
@@ -63,6 +80,7 @@ class AgentSide:
     remote_changes: RemoteChanges
     base_store: BaseStore
     writer: WorkspaceWriter
+    leave_out: LeaveOut
 
     def local(self) -> dict[str, LocalEntry | None]:
         """Return what is here at each path that differs. Raises `TryLater`."""
@@ -126,9 +144,10 @@ def remote_version(remote: RemoteEntry) -> GitVersion | None:
 
 
 @contextlib.contextmanager
-def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator[AgentSide]:
-    """Look at the sandbox; `included` paths count although the rules leave them out.
-    The copies of what differs are kept until the end. Raises `SyncdError`, `Stop`.
+def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
+    """Open the parts by which a command asks the sandbox; the files that they fetch are gone at the end.
+
+    Raises `SyncdError`, `Stop`.
     """
     set_up_logs("error", LogFormat.TEXT, {})
     interrupt = Interrupt()
@@ -136,7 +155,7 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
     target, key = target_of(config, os.environ), key_of(config, os.environ)
     client = HttpClient(Waiter(interrupt, CLOCK))
     sync_state = SyncState(folders.state)
-    copies = os.path.join(folders.spool, f"{_COPIES}{os.getpid()}")
+    copies, commits = (os.path.join(folders.spool, f"{prefix}{os.getpid()}") for prefix in (_COPIES, _COMMITS))
     _remove_old_copies(folders.spool)
     try:
         with interrupting(interrupt):
@@ -152,44 +171,61 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
                 lambda _path, _is_dir: False,
                 copies,
             )
-            services = factory.build(target)
-            base, _ = sync_state.initialized(target)
-            if base is None:
-                raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
-            base = with_taken(base, TakenStore(folders.state).load(target))
-            content = SandboxContent(base, sync_state.possibly_applied(target), sync_state.uncertain)
-            rules = PathRules(config.workspace.path, selection_of(config), excludes_for(config, os.environ))
-            leftovers = services.deletion_sync.leftovers
-
-            def is_included(path: str, is_dir: bool) -> bool:
-                # A pattern such as `build/*` matches what is in a folder, which must be entered then.
-                return included is not None and (path in included or (is_dir and f"{path}/x" in included))
-
-            def leave_out(path: str, is_dir: bool) -> bool:
-                return not is_included(path, is_dir) and rules.leave_out(path, is_dir)
-
-            try:
-                with ProgressDisplay(silent_s=1.0) as progress:
-                    progress.doing("looking at the sandbox")
-                    work = find_agent_work(services.remote_changes, content, leftovers, leave_out)
-            except StepFailed as failure:
-                raise failure.as_error() from None
-            if work.unlisted:
-                click.echo(f"{work.unlisted:,} more new paths in the sandbox are not listed", err=True)
-            yield AgentSide(
-                config,
-                folders,
-                target,
-                base,
-                work,
-                rules,
-                services.remote_changes,
-                BaseStore(folders.spool, ChunkStore(folders.spool)),
-                WorkspaceWriter(config.workspace.path, folders.state),
-            )
+            yield OpenSandbox(config, folders, target, sync_state, factory.build(target), interrupt.check, commits)
     finally:
         client.drop()
         shutil.rmtree(copies, ignore_errors=True)
+        shutil.rmtree(commits, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator[AgentSide]:
+    """Look at the sandbox; `included` paths count although the rules leave them out.
+    The copies of what differs are kept until the end. Raises `SyncdError`, `Stop`.
+    """
+    with open_sandbox(config) as opened:
+        yield look_at(opened, included)
+
+
+def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
+    """Look at an open sandbox as `agent_side` does. Raises `SyncdError`, `Stop`."""
+    config, folders, services = opened.config, opened.folders, opened.services
+    sync_state, target = opened.sync_state, opened.target
+    base, _ = sync_state.initialized(target)
+    if base is None:
+        raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
+    base = with_taken(base, TakenStore(folders.state).load(target))
+    content = SandboxContent(base, sync_state.possibly_applied(target), sync_state.uncertain)
+    rules = PathRules(config.workspace.path, selection_of(config), excludes_for(config, os.environ))
+    leftovers = services.deletion_sync.leftovers
+
+    def is_included(path: str, is_dir: bool) -> bool:
+        # A pattern such as `build/*` matches what is in a folder, which must be entered then.
+        return included is not None and (path in included or (is_dir and f"{path}/x" in included))
+
+    def leave_out(path: str, is_dir: bool) -> bool:
+        return not is_included(path, is_dir) and rules.leave_out(path, is_dir)
+
+    try:
+        with ProgressDisplay(silent_s=1.0) as progress:
+            progress.doing("looking at the sandbox")
+            work = find_agent_work(services.remote_changes, content, leftovers, leave_out)
+    except StepFailed as failure:
+        raise failure.as_error() from None
+    if work.unlisted:
+        click.echo(f"{work.unlisted:,} more new paths in the sandbox are not listed", err=True)
+    return AgentSide(
+        config,
+        folders,
+        target,
+        base,
+        work,
+        rules,
+        services.remote_changes,
+        BaseStore(folders.spool, ChunkStore(folders.spool)),
+        WorkspaceWriter(config.workspace.path, folders.state),
+        leave_out,
+    )
 
 
 def save_before_release(config: Config) -> None:
@@ -211,8 +247,8 @@ def _remove_old_copies(spool: str) -> None:
     """Remove the copies of commands that were killed."""
     with contextlib.suppress(OSError):
         for name in os.listdir(spool):
-            pid = name.removeprefix(_COPIES)
-            if name.startswith(_COPIES) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            prefix, _, pid = name.rpartition("-")
+            if f"{prefix}-" in (_COPIES, _COMMITS) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
                 shutil.rmtree(os.path.join(spool, name), ignore_errors=True)
 
 

@@ -1,15 +1,18 @@
 """Puts the agent's changes on a new branch of the repository that the workspace lies in.
 
-The branch begins at HEAD. Its first commit holds what was sent to the sandbox, where that differs from HEAD; the second
-one the agent's changes. Only objects and this one reference are written: the work tree, the index, HEAD, all other
-references and the configuration stay as they are. Contents go in as they are, without filters or other line ends.
+The branch begins at HEAD. Its first commit holds what was sent to the sandbox, where that differs from HEAD; then come
+the agent's commits, made anew with their authors, dates and messages; the last one holds the changes that are in none
+of them. So the last tree is what was sent with all changes, whatever the agent committed. Only objects and this one
+reference are written: the work tree, the index, HEAD, all other references and the configuration stay as they are.
+Contents go in as they are, without filters or other line ends.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from syncd.core.errors import NeedsPerson
@@ -18,46 +21,106 @@ from syncd.merge.git import Git, GitWorkTree, fast_import, find_work_tree, priva
 from syncd.merge.git_objects import (
     SUBMODULE_MODE,
     GitChange,
+    GitSymlink,
     GitVersion,
     blob_id,
     checked_blob_command,
     commit_command,
     delete_line,
+    foreign_identity,
     identity,
     identity_text,
+    is_repository_name,
+    is_submodules_name,
     mode_of,
     null_id,
+    subject_of,
     todays_mode,
     write_line,
 )
 
 SENT_MESSAGE = "As sent to the sandbox\n"
 CHANGES_MESSAGE = "Changes from the sandbox\n"
-_SENT, _CHANGED = "refs/heads/sent", "refs/heads/changed"
-_GIT = ".git"
+UNCOMMITTED_MESSAGE = "agent, not committed\n"
+_Tree = Mapping[str, tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class AgentCommit:
+    """A commit of the agent's, with what it puts at each path; `message` and author are foreign texts."""
+
+    author: str
+    email: str
+    seconds: int
+    zone: str
+    message: bytes
+    changes: Sequence[GitChange]
 
 
 @dataclass(frozen=True)
 class NewBranch:
     """The branch that was made. `commits` are the ids of its new commits, the oldest first; none if nothing differs.
 
-    `skipped` are the changes that are not in it: in submodules, whose commits it keeps, and below a `.git`.
+    `subjects` are the first lines of their messages. `skipped` are the changes that are not in it: in submodules, whose
+    commits it keeps, and below a `.git`.
     """
 
     name: str
     commits: tuple[str, ...]
     skipped: tuple[str, ...]
+    subjects: tuple[str, ...] = ()
 
 
 @dataclass
 class _NewCommit:
-    """The paths that one commit writes and deletes, relative to the workspace."""
+    """The paths that one commit writes and deletes, relative to the workspace.
 
-    writes: list[tuple[str, bytes, bytes, GitVersion]]
-    deletes: list[str]
+    A write without a version is of a blob that is stored already. `author` is empty for the person's own commits.
+    """
+
+    message: bytes
+    writes: list[tuple[str, bytes, bytes, GitVersion | None]] = field(default_factory=list)
+    deletes: list[str] = field(default_factory=list)
+    author: bytes = b""
 
     def __bool__(self) -> bool:
         return bool(self.writes or self.deletes)
+
+
+class _TreeBuilder:
+    """The mode and blob of each path, as git-fast-import(1) changes them.
+
+    What is written takes the place of a file above it, and of a directory that has its name.
+    """
+
+    def __init__(self, entries: _Tree) -> None:
+        self.entries = dict(entries)
+        self._folders = Counter(folder for path in self.entries for folder in _folders_of(path))
+
+    def copy(self) -> _TreeBuilder:
+        """Return another one with the same entries."""
+        return _TreeBuilder(self.entries)
+
+    def carry_out(self, commit: _NewCommit) -> None:
+        """Change the entries as the commit does."""
+        for path in commit.deletes:
+            self._remove(path)
+        for path, mode, blob, _ in commit.writes:
+            above = [folder for folder in _folders_of(path) if folder in self.entries]
+            below = [each for each in self.entries if each.startswith(f"{path}/")] if self._folders[path] else []
+            for other in (path, *above, *below):
+                self._remove(other)
+            self.entries[path] = (mode, blob)
+            self._folders.update(_folders_of(path))
+
+    def _remove(self, path: str) -> None:
+        if self.entries.pop(path, None) is not None:
+            self._folders.subtract(_folders_of(path))
+
+
+def _folders_of(path: str) -> list[str]:
+    """Return the directories above a path."""
+    return [path[:at] for at, character in enumerate(path) if character == "/"]
 
 
 def make_branch(
@@ -69,14 +132,16 @@ def make_branch(
     *,
     left_out: Callable[[str], bool],
     now: datetime,
+    commits: Sequence[AgentCommit] = (),
     scratch: str | None = None,
 ) -> NewBranch:
     """Make the branch `name`, and return what is in it.
 
     `sent` are all files and links that the sandbox was sent, `changes` what is otherwise there; paths are relative to
-    the workspace. A path of HEAD that was not sent is removed by the first commit, unless `left_out` says that the
-    workspace's rules leave it out, or a sparse checkout does not hold it. Each content is read once, and a second time
-    if HEAD does not have it. `now` is the commits' time, with its zone.
+    the workspace. `commits` are the agent's, the oldest first: each is made, also if it changes nothing. A path of HEAD
+    that was not sent is removed by the first commit, unless `left_out` says that the workspace's rules leave it out, or
+    a sparse checkout does not hold it. Each content is read once, and a second time if HEAD does not have it. `now` is
+    the time at which the commits are made, with its zone.
 
     Raises `NeedsPerson` if the name is taken or git refuses it, if there is no repository, or if there is nothing to
     commit in one without a commit; `TryLater` if a file changes while it is read.
@@ -86,16 +151,29 @@ def make_branch(
     tree, submodules = _tree_of_head(git, work_tree)
     hidden = _not_checked_out(git, work_tree)
     gone = [path for path in tree if path not in sent and path not in hidden and not left_out(path)]
-    as_sent = _as_sent(tree, submodules, sent, gone, work_tree.object_format)
-    _carry_out(as_sent, tree)
-    changed, skipped = _as_changed(tree, submodules, changes, work_tree.object_format)
-    planned = [plan for plan in ((_SENT, SENT_MESSAGE, as_sent), (_CHANGED, CHANGES_MESSAGE, changed)) if plan[2]]
-    commits = _write_commits(git, work_tree, planned, now, scratch) if planned else ()
-    tip = commits[-1] if commits else work_tree.head
+    object_format = work_tree.object_format
+    as_sent = _as_sent(tree, submodules, sent, gone, object_format)
+    builder = _TreeBuilder({**tree, **submodules})
+    builder.carry_out(as_sent)
+    changed, skipped = _as_changed(builder.entries, submodules, changes, object_format)
+    planned = [as_sent] if as_sent else []
+    if commits:
+        goal = builder.copy()
+        goal.carry_out(changed)
+        for commit in commits:
+            made, left = _as_committed(builder.entries, submodules, commit, object_format)
+            builder.carry_out(made)
+            planned.append(made)
+            skipped += left
+        changed = _as_left(builder.entries, goal.entries, changed)
+    planned += [changed] if changed else []
+    ids = _write_commits(git, work_tree, planned, now, scratch) if planned else ()
+    tip = ids[-1] if ids else work_tree.head
     if not tip:
         raise NeedsPerson("there is nothing to commit", "the sandbox has no changes, and the repository no commit yet")
     _create_reference(git, work_tree, reference, tip, now)
-    return NewBranch(name, commits, skipped)
+    subjects = tuple(subject_of(commit.message) for commit in planned)
+    return NewBranch(name, ids, tuple(dict.fromkeys(skipped)), subjects)
 
 
 def _free_reference(git: Git, work_tree: GitWorkTree, name: str) -> str:
@@ -116,15 +194,15 @@ def _free_reference(git: Git, work_tree: GitWorkTree, name: str) -> str:
     return reference
 
 
-def _tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[dict[str, tuple[bytes, bytes]], frozenset[str]]:
+def _tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[_Tree, _Tree]:
     """Return mode and blob of each path that HEAD has in the workspace, and the submodules around and in it.
 
     Paths are relative to the workspace; a submodule that holds the workspace is the path "".
     """
     tree: dict[str, tuple[bytes, bytes]] = {}
-    submodules: set[str] = set()
+    submodules: dict[str, tuple[bytes, bytes]] = {}
     if not work_tree.head:
-        return tree, frozenset()
+        return tree, submodules
     prefix = work_tree.prefix
     command = ["ls-tree", "-z", "--full-tree"]
     variables = {"GIT_DIR": work_tree.folder}
@@ -132,16 +210,16 @@ def _tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[dict[str, tuple[byt
     if folders:
         above = git.run([*command, work_tree.head, "--", *folders], variables).output
         if any(mode == SUBMODULE_MODE for _, mode, _ in _entries(above)):
-            return tree, frozenset({""})
+            return tree, {"": (SUBMODULE_MODE, b"")}
     inside = [prefix] if prefix else []
     for path, mode, blob in _entries(git.run([*command, "-r", work_tree.head, "--", *inside], variables).output):
         if not path.startswith(prefix):
             continue  # the workspace's folder is a file or a link in HEAD
         if mode == SUBMODULE_MODE:
-            submodules.add(path[len(prefix) :])
+            submodules[path[len(prefix) :]] = (mode, blob)
         else:
             tree[path[len(prefix) :]] = (todays_mode(mode), blob)
-    return tree, frozenset(submodules)
+    return tree, submodules
 
 
 def _not_checked_out(git: Git, work_tree: GitWorkTree) -> frozenset[str]:
@@ -167,13 +245,9 @@ def _entries(listing: bytes) -> Iterator[tuple[str, bytes, bytes]]:
 
 
 def _as_sent(
-    tree: Mapping[str, tuple[bytes, bytes]],
-    submodules: frozenset[str],
-    sent: Mapping[str, GitVersion],
-    gone: list[str],
-    object_format: str,
+    tree: _Tree, submodules: _Tree, sent: Mapping[str, GitVersion], gone: list[str], object_format: str
 ) -> _NewCommit:
-    commit = _NewCommit([], gone)
+    commit = _NewCommit(SENT_MESSAGE.encode(), deletes=gone)
     for path, version in sent.items():
         if not _is_kept(path, submodules):
             _write(commit, tree, path, version, object_format)
@@ -181,63 +255,72 @@ def _as_sent(
 
 
 def _as_changed(
-    tree: Mapping[str, tuple[bytes, bytes]],
-    submodules: frozenset[str],
-    changes: Iterable[GitChange],
-    object_format: str,
-) -> tuple[_NewCommit, tuple[str, ...]]:
-    commit, skipped = _NewCommit([], []), []
+    tree: _Tree, submodules: _Tree, changes: Iterable[GitChange], object_format: str
+) -> tuple[_NewCommit, list[str]]:
+    commit, skipped = _NewCommit(CHANGES_MESSAGE.encode()), []
     for change in changes:
-        if _is_kept(change.path, submodules):
+        links_submodules = isinstance(change.after, GitSymlink) and is_submodules_name(change.path.rpartition("/")[2])
+        if _is_kept(change.path, submodules) or links_submodules:
             skipped.append(change.path)
         elif change.after is not None:
             _write(commit, tree, change.path, change.after, object_format)
         elif change.path in tree:
             commit.deletes.append(change.path)
-    return commit, tuple(skipped)
+    return commit, skipped
 
 
-def _write(
-    commit: _NewCommit, tree: Mapping[str, tuple[bytes, bytes]], path: str, version: GitVersion, object_format: str
-) -> None:
+def _as_committed(
+    tree: _Tree, submodules: _Tree, agents: AgentCommit, object_format: str
+) -> tuple[_NewCommit, list[str]]:
+    """Return the agent's commit on top of this tree, and the paths that are left out of it."""
+    commit, skipped = _as_changed(tree, submodules, agents.changes, object_format)
+    commit.message = agents.message.replace(b"\0", b"")
+    commit.author = foreign_identity(agents.author, agents.email, agents.seconds, agents.zone)
+    return commit, skipped
+
+
+def _as_left(tree: _Tree, goal: _Tree, changed: _NewCommit) -> _NewCommit:
+    """Return the commit that leads from the agent's last one to what was sent with all changes."""
+    versions = {path: version for path, _, _, version in changed.writes}
+    commit = _NewCommit(UNCOMMITTED_MESSAGE.encode(), deletes=[path for path in tree if path not in goal])
+    for path, entry in goal.items():
+        if tree.get(path) != entry:
+            # What is as it was sent is stored with the first commit, or with HEAD.
+            commit.writes.append((path, *entry, versions.get(path)))
+    return commit
+
+
+def _write(commit: _NewCommit, tree: _Tree, path: str, version: GitVersion, object_format: str) -> None:
     entry = mode_of(version), blob_id(path, version, object_format)
     if tree.get(path) != entry:
         commit.writes.append((path, *entry, version))
 
 
-def _carry_out(commit: _NewCommit, tree: dict[str, tuple[bytes, bytes]]) -> None:
-    for path in commit.deletes:
-        del tree[path]
-    for path, mode, blob, _ in commit.writes:
-        tree[path] = (mode, blob)
-
-
-def _is_kept(path: str, submodules: frozenset[str]) -> bool:
+def _is_kept(path: str, submodules: _Tree) -> bool:
     """Return True if a path stays as HEAD has it: a submodule or a path in one, and anything in a `.git`."""
     names = path.split("/")
-    if any(name.lower() == _GIT for name in names):
+    if any(is_repository_name(name) for name in names):
         return True
     return bool(submodules) and any("/".join(names[:count]) in submodules for count in range(len(names) + 1))
 
 
 def _write_commits(
-    git: Git, work_tree: GitWorkTree, planned: Sequence[tuple[str, str, _NewCommit]], now: datetime, scratch: str | None
+    git: Git, work_tree: GitWorkTree, planned: Sequence[_NewCommit], now: datetime, scratch: str | None
 ) -> tuple[str, ...]:
-    """Write blobs, trees and commits into the repository's objects; return the commits' ids.
-
-    `planned` are the commits, each with its reference in the private repository and its message.
-    """
+    """Write blobs, trees and commits into the repository's objects; return the commits' ids."""
     person = identity(*_name_and_email(work_tree), int(now.timestamp()), f"{now:%z}")
+    # Of the private repository, which is removed at the end.
+    references = [f"refs/heads/{number}" for number in range(len(planned))]
 
     def commands() -> Iterator[bytes]:
         stored: set[bytes] = set()
         parent = work_tree.head.encode()
-        for reference, message, commit in planned:
+        for reference, commit in zip(references, planned, strict=True):
             for path, _, blob, version in commit.writes:
-                if blob not in stored:
+                if version is not None and blob not in stored:
                     stored.add(blob)
                     yield from checked_blob_command(path, version, blob, work_tree.object_format)
-            yield commit_command(reference.encode(), person, message.encode(), parent)
+            yield commit_command(reference.encode(), person, commit.message, parent, author=commit.author)
             # A file may take the place of a directory, and the other way round: what is gone makes room first.
             yield from (delete_line(work_tree.prefix + path) for path in commit.deletes)
             yield from (write_line(work_tree.prefix + path, mode, blob) for path, mode, blob, _ in commit.writes)
@@ -248,7 +331,6 @@ def _write_commits(
         shared = work_tree.settings.get("core.sharedrepository", "")
         settings = {"core.sharedRepository": shared} if shared else {}
         fast_import(git, commands(), {**variables, **with_settings(settings)})
-        references = [reference for reference, _, _ in planned]
         listed = git.run(["show-ref", "--verify", "--hash", *references], variables)
     return tuple(listed.output.decode().split())
 

@@ -6,11 +6,12 @@ Contents are written as they are: no filter, no attribute and no conversion of l
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from syncd.core.errors import TryLater
-from syncd.core.text import shown_path
+from syncd.core.text import one_line, shown_path
 
 # The modes that git gives to the entries of a tree (fsck.c, git-fast-import(1)).
 FILE_MODE = b"100644"
@@ -19,6 +20,11 @@ SYMLINK_MODE = b"120000"
 SUBMODULE_MODE = b"160000"
 # Early versions of git wrote it; today's read it as FILE_MODE.
 _GROUP_WRITABLE_MODE = b"100664"
+# Of the year 9999: later ones, git and others cannot show.
+_LAST_SECOND = 253_402_300_799
+_ZONE = re.compile("[+-](?:0[0-9]|1[0-4])[0-5][0-9]")
+_SHORT_SUBMODULES = re.compile("gitmod~[1-4]|gi7eba~[0-9]+|gi7d29~[0-9]+")
+_IGNORED_BY_HFS = dict.fromkeys((*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF), None)
 # These two need a backslash of their own in a quoted path; of the others, git reads any byte in octal digits.
 _QUOTED = {0x22: b'\\"', 0x5C: b"\\\\"}
 
@@ -134,12 +140,15 @@ def _blob_head(version: GitVersion, mark: bytes) -> bytes:
     return b"blob\n%sdata %d\n" % (b"mark %s\n" % mark if mark else b"", size_of(version))
 
 
-def commit_command(reference: bytes, person: bytes, message: bytes, parent: bytes = b"") -> bytes:
+def commit_command(
+    reference: bytes, person: bytes, message: bytes, parent: bytes = b"", *, author: bytes = b""
+) -> bytes:
     """Return the head of the command that makes a commit; the lines of its paths come after it.
 
-    `person` is author and committer: `NAME <EMAIL> SECONDS ZONE`. Without `parent`, the commit has none.
+    `person` is committer, and author if no other one is: `NAME <EMAIL> SECONDS ZONE`. Without `parent`, the commit has
+    none.
     """
-    head = b"commit %s\nauthor %s\ncommitter %s\n" % (reference, person, person)
+    head = b"commit %s\nauthor %s\ncommitter %s\n" % (reference, author or person, person)
     return b"%sdata %d\n%s\n%s" % (head, len(message), message, b"from %s\n" % parent if parent else b"")
 
 
@@ -168,6 +177,46 @@ def shown_name(path: str, side: bytes) -> bytes:
 def identity(name: str, email: str, seconds: int, zone: str) -> bytes:
     """Return author or committer as a commit holds it; `seconds` count from 1970 in UTC, `zone` is as `+0130`."""
     return b"%s <%s> %d %s" % (_bytes(name), _bytes(email), seconds, zone.encode())
+
+
+def foreign_identity(name: str, email: str, seconds: int, zone: str) -> bytes:
+    """Return an author that somebody else wrote, as `identity` does: without what git refuses.
+
+    An impossible date becomes the epoch, an impossible zone that of UTC.
+    """
+    possible_s = possible_seconds(seconds)
+    if possible_s != seconds or not _ZONE.fullmatch(zone):
+        zone = "+0000"
+    return identity(identity_text(name) or "unknown", identity_text(email), possible_s, zone)
+
+
+def possible_seconds(seconds: int) -> int:
+    """Return the seconds of a date that git can show, and the epoch for others."""
+    return seconds if 0 <= seconds <= _LAST_SECOND else 0
+
+
+def subject_of(message: bytes) -> str:
+    """Return the first line of a commit's message, for people."""
+    lines = message.decode("utf-8", "replace").strip().splitlines()
+    return one_line(lines[0], 72) if lines else "(no message)"
+
+
+def is_repository_name(name: str) -> bool:
+    """Return True for `.git`, in any letter case and in each spelling that NTFS or HFS+ take for it.
+
+    git refuses such names too (`verify_path` in its read-cache.c).
+    """
+    return any(part in (".git", "git~1") for part in _spellings(name))
+
+
+def is_submodules_name(name: str) -> bool:
+    """Return True for `.gitmodules`, spelled in any way: as a link, git refuses it."""
+    return any(part == ".gitmodules" or _SHORT_SUBMODULES.fullmatch(part) for part in _spellings(name))
+
+
+def _spellings(name: str) -> Iterator[str]:
+    for part in name.translate(_IGNORED_BY_HFS).lower().split("\\"):
+        yield part.partition(":")[0].rstrip(" .")
 
 
 def identity_text(text: str) -> str:

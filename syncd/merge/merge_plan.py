@@ -122,7 +122,7 @@ def merge_plan(given: PlanInput) -> MergePlan:
 def _outcome(
     given: PlanInput, path: str, base: Entry | None, local: LocalEntry | None, remote: RemoteEntry
 ) -> tuple[MergeOutcome, str]:
-    never = _never(given, path, local, remote)
+    never = never_taken(given, path, local, remote)
     if never:
         return MergeOutcome.NEVER, never
     if remote.unstable:
@@ -159,7 +159,8 @@ def _makes_room(given: PlanInput, path: str) -> bool:
     return False
 
 
-def _never(given: PlanInput, path: str, local: LocalEntry | None, remote: RemoteEntry) -> str:
+def never_taken(given: PlanInput, path: str, local: LocalEntry | None, remote: RemoteEntry) -> str:
+    """Return the reason for which a path is never taken, empty if there is none."""
     if any(name.lower() == ".git" for name in path.split("/")):
         return "it is inside of a .git"
     if local is not None and local.kind is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,8 +19,9 @@ from syncd.core.clock import SystemClock
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
-from syncd.remote.artifacts import Artifacts, ExpectedCopy, extract_copies, read_named
+from syncd.remote.artifacts import Artifacts, ExpectedCopy
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.job_report import SETTLING_POLLS, JobReports, invalid_report, is_complete, place_of
 from syncd.remote.remote_job import FIRST_POLL_S, JOB_TIMEOUT_S, JobRunner, JobStage, Purpose, RemoteJob, new_job
 from syncd.sandbox import look_in_sandbox
 from syncd.sandbox.look_encoding import FoundEntry, InvalidReport, LookReport, encoded, report_of
@@ -31,13 +31,10 @@ from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
 _log = logging.getLogger("syncd.look")
 # The sandbox's clock is another machine's, which a test's clock cannot turn.
 _REAL = SystemClock()
-# Three seconds in all; a longer wait is the retry loop's, during which the daemon handles other events.
-_SETTLING_POLLS, _FIRST_SETTLING_S = 6, 0.1
+_FIRST_SETTLING_S = 0.1
 _GLANCE_POLLS = 2
 # More removals that may still run are not left behind unasked.
 _MOST_PENDING = 4
-_LARGEST_REPORT = 256 << 20
-_SHA256 = re.compile("[0-9a-f]{64}")
 _REMOVAL = Purpose(ApiStep.DELETE, "the removal of files there")
 # It removes nothing: its step is the one that follows.
 _LOOK = Purpose(ApiStep.INITIALIZE, "the look at the files there")
@@ -63,7 +60,7 @@ class Looker:
         self, job_runner: JobRunner, artifacts: Artifacts, pending_removals: PendingRemovals, waiter: Waiter
     ) -> None:
         self._job_runner = job_runner
-        self._artifacts = artifacts
+        self._reports = JobReports(job_runner, artifacts, waiter)
         self._pending_removals = pending_removals
         self._waiter = waiter
         self._clock = waiter.clock
@@ -123,31 +120,19 @@ class Looker:
         first_wait_s = running.started_s + FIRST_POLL_S - self._clock.monotonic_s()
         try:
             output = self._job_runner.output(
-                job, check, timeout_s, first_wait_s=first_wait_s, is_complete=lambda text: _is_complete(job, text)
+                job, check, timeout_s, first_wait_s=first_wait_s, is_complete=lambda text: is_complete(job, text)
             )
         except StepFailed as failure:
             if failure.action is FailureAction.RETRY:
                 self._stop_if_unstarted(job)
             raise
         self._forget(job.name)
-        archive = os.path.join(copies_folder, f"{job.name}.archive")
-        most_bytes = request.most_copied_bytes + _LARGEST_REPORT
-        try:
-            rows = list(job.rows(output))
-            if rows and rows[-1][:1] == ["report"]:
-                self._fetch(job, archive, most_bytes, check)
-                rows = _long_report(job, rows[-1], archive)
-            report = _checked(job, request, rows, output)
+        with self._reports.open(job, output, copies_folder, request.most_copied_bytes, check) as opened:
+            report = _checked(job, request, opened.rows)
             if report.ended_s is not None:
                 self._ahead_s = report.ended_s - _REAL.boottime_s()
-            if report.copies and not os.path.lexists(archive):
-                self._fetch(job, archive, most_bytes, check)
             expected = _expected(job, report, copies_folder)
-            right, wrong = extract_copies(job, archive, expected, most_bytes, check) if expected else (set(), set())
-            return _result(report, expected, right, wrong)
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(archive)
+            return _result(report, expected, *opened.extract(expected))
 
     def settle_pending(self, wanted: Collection[str], check: Callable[[], None] = lambda: None) -> None:
         """Make sure that no look that was started before still removes one of these paths.
@@ -165,25 +150,6 @@ class Looker:
             self._replace(pending)
             self._forget(pending.name)
 
-    def _fetch(self, job: RemoteJob, archive: str, most_bytes: int, check: Callable[[], None]) -> None:
-        """Download what the program left. It may have printed its last line and not ended yet: then wait for it."""
-        wait_s = FIRST_POLL_S
-        for _ in range(_SETTLING_POLLS):
-            try:
-                self._artifacts.download(job, archive, most_bytes, check)
-            except StepFailed as failure:
-                if failure.action is not FailureAction.RETRY or self._has_ended(job):
-                    raise
-            else:
-                return
-            check()
-            self._waiter.sleep(wait_s)
-            wait_s *= 2
-        self._artifacts.download(job, archive, most_bytes, check)
-
-    def _has_ended(self, job: RemoteJob) -> bool:
-        return self._job_runner.stage(job.name, job.purpose) is not JobStage.UNDER_WAY
-
     def _note(self, job: RemoteJob, paths: list[str]) -> None:
         try:
             self._pending_removals.note(job.name, paths)
@@ -194,7 +160,7 @@ class Looker:
             ) from None
 
     def _settle(
-        self, notes: Collection[PendingRemoval], check: Callable[[], None], polls: int = _SETTLING_POLLS
+        self, notes: Collection[PendingRemoval], check: Callable[[], None], polls: int = SETTLING_POLLS
     ) -> None:
         for pending in notes:
             try:
@@ -255,43 +221,21 @@ class Looker:
             self._pending_removals.forget_one(name)
 
 
-def _is_complete(job: RemoteJob, output: str) -> bool:
-    """Return True if the last row of the report is there, whole."""
-    starts = (output.rfind(f'["{job.name}","{label}"') for label in ("done", "report"))
-    return any(start >= 0 and output.find("\n", start) >= 0 for start in starts)
-
-
-def _long_report(job: RemoteJob, row: list[Any], archive: str) -> list[list[Any]]:
-    """Return the rows of a report that is too long for a log. Raises `StepFailed`."""
-    match row:
-        case [_, int(size_bytes), str(digest)] if 0 <= size_bytes <= _LARGEST_REPORT and _SHA256.fullmatch(digest):
-            content = read_named(job, archive, "report.json", size_bytes, bytes.fromhex(digest))
-            return list(job.rows(content.decode("ascii", "replace")))
-    raise _invalid(job, "a value has another type")
-
-
-def _checked(job: RemoteJob, request: LookRequest, rows: list[list[Any]], output: str) -> LookReport:
+def _checked(job: RemoteJob, request: LookRequest, rows: list[list[Any]]) -> LookReport:
     """Return the report, if it is one that the program can have made. Raises `StepFailed`."""
-    if not rows or rows[-1][:1] != ["done"]:
-        raise job.incomplete(output)
     try:
-        report = report_of(rows, request, _from_remote)
+        report = report_of(rows, request, from_remote)
     except InvalidReport as failure:
-        raise _invalid(job, str(failure)) from None
+        raise invalid_report(job, str(failure)) from None
     if sum(found.entry.size_bytes for found in report.copies.values()) > request.most_copied_bytes:
-        raise _invalid(job, "more was copied than was asked for")
+        raise invalid_report(job, "more was copied than was asked for")
     return report
-
-
-def _invalid(job: RemoteJob, why: str) -> StepFailed:
-    message = f"the report of {job.purpose.description} is invalid: {why}"
-    return StepFailed(job.purpose.step, FailureAction.RETRY, message)
 
 
 def _expected(job: RemoteJob, report: LookReport, folder: str) -> dict[int, ExpectedCopy]:
     """Return the copies that the report names, by their number, each with its place in the folder."""
     return {
-        number: ExpectedCopy(found.entry.size_bytes, found.entry.digest, os.path.join(folder, f"{job.name}-{number}"))
+        number: ExpectedCopy(found.entry.size_bytes, found.entry.digest, place_of(job, folder, number))
         for number, found in report.copies.items()
     }
 
@@ -321,5 +265,6 @@ def _to_remote(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
-def _from_remote(name: str) -> str:
+def from_remote(name: str) -> str:
+    """Return a name of the sandbox's in this machine's encoding of names. Raises `ValueError` for no name."""
     return os.fsdecode(name.encode("utf-8", "surrogateescape"))

@@ -26,12 +26,12 @@ _LETTERS = {LookAction.COMPARE: "c", LookAction.FETCH: "f", LookAction.REMOVE: "
 # More new paths are counted, not listed: an agent may have built something large.
 MOST_NEW = 100_000
 
-_Count = Annotated[int, Meta(ge=0, le=1 << 40)]
-_Size = Annotated[int, Meta(ge=0, le=1 << 62)]
-_Mode = Annotated[int, Meta(ge=0, le=0o777)]
+Count = Annotated[int, Meta(ge=0, le=1 << 40)]
+Size = Annotated[int, Meta(ge=0, le=1 << 62)]
+Mode = Annotated[int, Meta(ge=0, le=0o777)]
 _Time = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
-_Text = Annotated[str, Meta(max_length=_LONGEST_PATH)]
-_Digest = Annotated[str, Meta(max_length=44)]
+Text = Annotated[str, Meta(max_length=_LONGEST_PATH)]
+Digest = Annotated[str, Meta(max_length=44)]
 Shape = TypeVar("Shape")
 # A path in this machine's encoding of names as UTF-8 with escaped bytes, or the other way round.
 Recoded = Callable[[str], str]
@@ -40,15 +40,15 @@ Recoded = Callable[[str], str]
 class _ReportRow(Struct, array_like=True, forbid_unknown_fields=True):
     """One entry in the report. `key` is the index of its path in the request, or the path of a new one."""
 
-    key: _Count | _Text
+    key: Count | Text
     kind: RemoteKind
-    mode: _Mode
-    size_bytes: _Size
+    mode: Mode
+    size_bytes: Size
     mtime_s: _Time
-    digest: _Digest
+    digest: Digest
     copy: Annotated[int, Meta(ge=-1, le=1 << 40)]
     unstable: Annotated[int, Meta(ge=0, le=1)]
-    target: _Text = ""
+    target: Text = ""
 
 
 class InvalidReport(Exception):
@@ -145,7 +145,7 @@ def report_of(rows: Iterable[list[Any]], request: LookRequest, from_remote: Reco
             raise InvalidReport("it goes on after its end")
         match row:
             case ["done", list(numbers)]:
-                counts = _converted(numbers, list[_Count])
+                counts = converted(numbers, list[Count])
             case [str(label), list(items)]:
                 reading.add(label, items)
             case _:
@@ -174,19 +174,19 @@ class _ReportReader:
         """Add the items of one row. Raises `InvalidReport`."""
         match label:
             case "differing":
-                for row in _converted(items, list[_ReportRow]):
+                for row in converted(items, list[_ReportRow]):
                     self._add_differing(row)
             case "new":
-                for row in _converted(items, list[_ReportRow]):
+                for row in converted(items, list[_ReportRow]):
                     self._add_new(row)
             case "pruned":
-                self.report.pruned += [self._pruned(path) for path in _converted(items, list[_Text])]
+                self.report.pruned += [self._pruned(path) for path in converted(items, list[Text])]
             case "removed":
                 self.report.removed += self._to_remove(items)
             case "kept":
                 self.report.kept += self._to_remove(items)
             case "failed":
-                for index, reason in _converted(items, list[tuple[_Count, _Text]]):
+                for index, reason in converted(items, list[tuple[Count, Text]]):
                     (path,) = self._to_remove([[index, index]])
                     self.report.failed[path] = reason
             case _:
@@ -236,13 +236,13 @@ class _ReportReader:
         self.report.new[path] = found
 
     def _found(self, row: _ReportRow) -> FoundEntry:
-        digest = _digest(row.digest)
+        digest = digest_of(row.digest)
         copied = row.copy >= 0
         if copied and (row.kind is not RemoteKind.FILE or not digest or row.unstable or row.copy in self._copies):
             raise InvalidReport("a copy is of no file")
         if copied:
             self._copies.add(row.copy)
-        target = self._recoded(row.target) if row.kind is RemoteKind.SYMLINK else ""
+        target = recoded(row.target, self._from_remote) if row.kind is RemoteKind.SYMLINK else ""
         entry = RemoteEntry(
             row.kind, row.mode, row.size_bytes, row.mtime_s, target, digest, unstable=bool(row.unstable)
         )
@@ -251,7 +251,7 @@ class _ReportReader:
     def _to_remove(self, ranges: list[Any]) -> list[str]:
         """Return the paths of ranges of indexes, which must be paths to remove."""
         paths: list[str] = []
-        for first, last in _converted(ranges, list[tuple[_Count, _Count]]):
+        for first, last in converted(ranges, list[tuple[Count, Count]]):
             if not first <= last < len(self._paths):
                 raise InvalidReport("an index is out of range")
             for index in range(first, last + 1):
@@ -273,7 +273,7 @@ class _ReportReader:
 
     def _pruned(self, text: str) -> str:
         """Return a path that was not entered: the workspace itself ("."), a `.git`, or another one inside of it."""
-        path = self._recoded(text)
+        path = recoded(text, self._from_remote)
         if path == "." or path.lower() == ".git":
             return path
         folder, _, name = path.rpartition("/")
@@ -284,30 +284,38 @@ class _ReportReader:
 
     def _path(self, text: str) -> str:
         """Return a path inside of the workspace, and of no repository."""
-        path = self._recoded(text)
-        if any(name in ("", ".", "..") or name.lower() == ".git" for name in path.split("/")):
+        path = recoded(text, self._from_remote)
+        if leads_outside(path) or any(name.lower() == ".git" for name in path.split("/")):
             raise InvalidReport("a path leads outside")
         return path
 
-    def _recoded(self, text: str) -> str:
-        try:
-            recoded = self._from_remote(text)
-        except ValueError:
-            raise InvalidReport("a name has characters that no name has") from None
-        if "\0" in recoded:
-            raise InvalidReport("a name has characters that no name has")
-        return recoded
+
+def recoded(text: str, from_remote: Recoded) -> str:
+    """Return a name as this machine has it. Raises `InvalidReport` for one that cannot be."""
+    try:
+        name = from_remote(text)
+    except ValueError:
+        raise InvalidReport("a name has characters that no name has") from None
+    if "\0" in name:
+        raise InvalidReport("a name has characters that no name has")
+    return name
 
 
-def _converted(value: Any, shape: type[Shape]) -> Shape:
+def leads_outside(path: str) -> bool:
+    """Return True for a path that is not one inside of the workspace."""
+    return any(name in ("", ".", "..") for name in path.split("/"))
+
+
+def converted(value: Any, shape: type[Shape]) -> Shape:
+    """Return a value of the report as this shape. Raises `InvalidReport`."""
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError:
         raise InvalidReport("a value has another type") from None
 
 
-def _digest(text: str) -> bytes:
-    """Return a digest of 32 bytes, or none."""
+def digest_of(text: str) -> bytes:
+    """Return a digest of 32 bytes, or none. Raises `InvalidReport`."""
     try:
         digest = base64.b64decode(text, validate=True)
     except ValueError:

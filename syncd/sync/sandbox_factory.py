@@ -20,6 +20,7 @@ from syncd.remote.retry import RetrySettings
 from syncd.remote.target import Target
 from syncd.remote.uplink_store import UplinkStore
 from syncd.remote.upload_url_store import UploadUrlStore
+from syncd.sandbox.agent_commits import AgentCommits
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.leftovers_store import LeftoversStore
@@ -90,9 +91,8 @@ class SandboxFactory:
             clock=clock,
         )
         job_runner = JobRunner(api, self.client, waiter)
-        looker = Looker(
-            job_runner, Artifacts(api, self.client, clock), PendingRemovals(self.folders.state, target), waiter
-        )
+        artifacts = Artifacts(api, self.client, clock)
+        looker = Looker(job_runner, artifacts, PendingRemovals(self.folders.state, target), waiter)
         remote_changes = RemoteChanges(
             agent_changes=AgentChanges(self.config.sandbox.agent_changes),
             target=target,
@@ -122,4 +122,7 @@ class SandboxFactory:
             state_folder=self.folders.state,
             clock=clock,
         )
-        return SandboxServices(target, delivery, deletion_sync, partial_archives, remote_changes, blocked_paths)
+        agent_commits = AgentCommits(job_runner, artifacts, waiter)
+        return SandboxServices(
+            target, delivery, deletion_sync, partial_archives, remote_changes, blocked_paths, agent_commits
+        )

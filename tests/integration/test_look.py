@@ -278,7 +278,7 @@ def test_an_export_that_is_cut_short_is_not_the_truth(rig: Rig, monkeypatch: pyt
 def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The download ends there."""
     monkeypatch.setattr("syncd.remote.artifacts._OVERHEAD_BYTES", 0)
-    monkeypatch.setattr("syncd.sandbox.look._LARGEST_REPORT", 0)
+    monkeypatch.setattr("syncd.remote.job_report._LARGEST_REPORT", 0)
 
     def pack(folder: Path, file: BinaryIO) -> None:
         (folder / "noise").write_bytes(os.urandom(200_000))

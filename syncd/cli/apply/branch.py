@@ -7,16 +7,29 @@ from datetime import datetime
 
 import click
 
-from syncd.cli.agent_side import AgentSide, agent_side, is_named, patterns_of, remote_version
+from syncd.cli.agent_side import (
+    AgentSide,
+    OpenSandbox,
+    is_named,
+    look_at,
+    open_sandbox,
+    patterns_of,
+    remote_version,
+)
+from syncd.cli.apply.branch_commits import commits_to_make
 from syncd.cli.apply.command import ApplyOptions, make_plan, print_lists
+from syncd.cli.commits_there import fetch_commits, tell_rest
 from syncd.cli.options import CLOCK
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
-from syncd.core.text import shown_path
+from syncd.core.text import one_line, shown_path
 from syncd.merge.branch import make_branch
 from syncd.merge.git import need_git
-from syncd.merge.git_objects import GitChange, GitVersion
+from syncd.merge.git_objects import GitChange, GitVersion, is_repository_name, is_submodules_name
 from syncd.merge.merge_plan import MergeOutcome
+from syncd.remote.failure import StepFailed
+from syncd.sandbox.commits_report import SandboxCommits
+from syncd.sandbox.home_commit import recorded_home
 from syncd.sandbox.look_request import RemoteKind
 from syncd.scan.entry import Kind
 
@@ -24,7 +37,10 @@ from syncd.scan.entry import Kind
 def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
     """Make the branch, and say what is on it. Raises `SyncdError`."""
     git = need_git(os.environ)
-    with agent_side(config, patterns_of(options.included)) as side:
+    with open_sandbox(config) as opened:
+        # Before the look: what is committed in between counts as not committed, and nothing is taken back.
+        found = _fetched(opened)
+        side = look_at(opened, patterns_of(options.included))
         plan = make_plan(side, options)
         left = {planned.path: planned.reason for planned in plan.of(MergeOutcome.NEVER)}
         changes = [
@@ -32,6 +48,7 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
             for path, remote in side.work.changed.items()
             if path not in left and is_named(path, options.named) and _is_whole(side, path)
         ]
+        to_make = commits_to_make(side, found.commits, options.named)
         sent = _sent(side)
         branch = make_branch(
             git,
@@ -41,18 +58,47 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
             [change for change in changes if change.after is not None or change.path in sent],
             left_out=lambda path: side.rules.leave_out(path, False),
             now=datetime.fromtimestamp(CLOCK.wall_s()).astimezone(),
+            commits=to_make.commits,
             scratch=side.folders.spool,
         )
-    skipped = {**left, **dict.fromkeys(branch.skipped, "it is in a submodule")}
+    skipped = {**to_make.never, **left, **{path: _reason(path) for path in branch.skipped}}
+    for path, commit in sorted(to_make.unread.items()):
+        shown = shown_path(path)
+        click.echo(f"{shown}: its content in the agent's commit {commit[:10]} could not be fetched", err=True)
+    tell_rest(found)
     if options.as_json:
         taken = sorted(change.path for change in changes if change.path not in skipped)
         print_lists(taken=taken, never=sorted(skipped))
         return 0
     for path, reason in sorted(skipped.items()):
         click.echo(f"never     {shown_path(path)}: {reason}")
+    for commit_id, subject in zip(branch.commits, branch.subjects, strict=True):
+        click.echo(f"commit    {commit_id[:10]} {subject}")
     commits = "1 new commit" if len(branch.commits) == 1 else f"{len(branch.commits)} new commits"
     click.echo(f"branch {branch.name}: {commits}; see `git log -p {branch.name}`")
     return 0
+
+
+def _fetched(opened: OpenSandbox) -> SandboxCommits:
+    """Return the agent's commits. Where they cannot be read, their changes still come, as one commit."""
+    try:
+        found = fetch_commits(opened)
+    except StepFailed as failure:
+        found = SandboxCommits(failure=failure.message)
+    if found.failure:
+        reason = one_line(found.failure, 160)
+        click.echo(f"the agent's commits cannot be read ({reason}): their changes are one commit", err=True)
+    elif found.absence and recorded_home(opened.folders.state, opened.target):
+        click.echo(f"{one_line(found.absence, 160)}: the agent's changes are one commit", err=True)
+    return found
+
+
+def _reason(path: str) -> str:
+    """Return the reason for which a path is not on the branch."""
+    names = path.split("/")
+    if any(is_repository_name(name) for name in names):
+        return "it is inside of a .git"
+    return "git allows no link of this name" if is_submodules_name(names[-1]) else "it is in a submodule"
 
 
 def _is_whole(side: AgentSide, path: str) -> bool:

@@ -65,6 +65,9 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
     merged. What cannot be merged is a conflict: it stays as it is here, and the sandbox's version is saved (`syncd
     saved`). On a terminal the plan is shown first. All is written, or nothing is, and --undo takes it back.
 
+    With --branch, the agent's own commits (`syncd log`) are made anew on the branch, and what it did not commit is one
+    more.
+
     Exits with 0 if all was taken, or if there was nothing to take; with 1 if conflicts are left.
 
     --json: taken, merged, deleted, conflicts, never, stays, undone; each a list of paths.

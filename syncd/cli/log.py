@@ -1,0 +1,83 @@
+"""`syncd log`: the agent's commits in the sandbox, as `syncd apply --branch` would bring them home."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from syncd.cli.options import config_option, configured, json_option
+from syncd.core.errors import Stop, TryLater
+from syncd.core.formatting import counted
+from syncd.core.text import one_line
+
+if TYPE_CHECKING:
+    from syncd.sandbox.commits_report import SandboxCommit
+
+
+@click.command("log")
+@json_option
+@config_option
+def command(config_file: str | None, as_json: bool) -> int:
+    """List what the agent committed in the sandbox, the newest first.
+
+    Of the branch that is checked out there, since syncd last put something there. `syncd apply --branch NAME` brings
+    these commits home. Other branches and stashes are named on stderr; they stay there.
+
+    --json: commits, each with id, author, email, at, subject and paths (their number); stashes, their number; branches,
+    the names of other branches with commits.
+    """
+    config = configured(config_file)
+    from syncd.cli.agent_side import open_sandbox  # noqa: PLC0415 - after the configuration is known
+    from syncd.cli.commits_there import list_commits, tell_rest  # noqa: PLC0415
+    from syncd.remote.failure import StepFailed  # noqa: PLC0415
+
+    try:
+        with open_sandbox(config) as opened:
+            found = list_commits(opened)
+    except StepFailed as failure:
+        raise failure.as_error() from None
+    except (Stop, KeyboardInterrupt):
+        raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
+    if found.failure:
+        reason = one_line(found.failure, 160)
+        raise TryLater(f"the commits in the sandbox cannot be read ({reason})", "`syncd diff` shows what was changed")
+    rows = [_row(commit) for commit in reversed(found.commits)]
+    if as_json:
+        branches = [branch.name for branch in found.branches]
+        click.echo(json.dumps({"commits": rows, "stashes": found.stashes, "branches": branches}))
+    else:
+        width = max((len(one_line(row["author"], 30)) for row in rows), default=0)
+        for row in rows:
+            author, paths = one_line(row["author"], 30), counted(row["paths"], "path")
+            click.echo(f"{row['id'][:10]}  {_local(row['at'])}  {author:{width}}  {row['subject']} ({paths})")
+    if not rows:
+        click.echo(f"no commits: {one_line(found.absence or 'the agent made none', 160)}", err=True)
+    tell_rest(found)
+    return 0
+
+
+def _row(commit: SandboxCommit) -> dict[str, Any]:
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from syncd.merge.git_objects import identity_text, possible_seconds, subject_of  # noqa: PLC0415
+
+    return {
+        "id": commit.id,
+        "author": identity_text(commit.author),
+        "email": identity_text(commit.email),
+        "at": f"{datetime.fromtimestamp(possible_seconds(commit.seconds), UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "subject": subject_of(commit.message),
+        "paths": len(commit.changes) + len(commit.refused) + commit.unlisted,
+    }
+
+
+def _local(stamp: str) -> str:
+    """Return a time in the zone of this machine."""
+    from datetime import datetime  # noqa: PLC0415
+
+    try:
+        return f"{datetime.fromisoformat(stamp).astimezone():%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError):
+        return stamp[:16].replace("T", " ")

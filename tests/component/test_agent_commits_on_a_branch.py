@@ -1,0 +1,243 @@
+"""The agent's commits are made anew on a branch, and the last tree is what it is without them."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from syncd.merge.branch import SENT_MESSAGE, UNCOMMITTED_MESSAGE, AgentCommit, NewBranch, make_branch
+from syncd.merge.git import Git
+from syncd.merge.git_objects import GitChange, GitSymlink, GitVersion, file_of
+from tests.component.test_agent_branch import (
+    FOUND,
+    NOW,
+    ODD,
+    changed,
+    commit,
+    commits_of,
+    made,
+    plain_git,
+    repository,
+    sent_from,
+    tree_of,
+    write,
+)
+
+pytestmark = pytest.mark.skipif(FOUND is None, reason="git is not installed")
+
+
+@pytest.fixture
+def git() -> Git:
+    assert FOUND is not None
+    return FOUND
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    return repository(tmp_path / "work", {"a.txt": b"one\n", "dir/b.txt": b"two\n", "run.sh": b"#!/bin/sh\n"})
+
+
+def agents(files: Mapping[str, bytes | None], message: bytes = b"m\n", **more: object) -> AgentCommit:
+    fields = {"author": "Ada", "email": "ada@x", "seconds": 1795539000, "zone": "+0130", **more}
+    return AgentCommit(message=message, changes=changed(files), **fields)  # type: ignore[arg-type]
+
+
+def branch_of(
+    git: Git,
+    workspace: Path,
+    commits: Sequence[AgentCommit],
+    changes: list[GitChange],
+    sent: Mapping[str, GitVersion] | None = None,
+    name: str = "agent/work",
+) -> NewBranch:
+    sent = sent_from(workspace) if sent is None else sent
+    return make_branch(git, str(workspace), name, sent, changes, left_out=lambda path: False, now=NOW, commits=commits)
+
+
+def facts(top: Path, commit_id: str, form: str) -> str:
+    return plain_git(top, "log", "-1", f"--format={form}", commit_id).decode("utf-8", "surrogateescape").rstrip("\n")
+
+
+def test_commits_on_top_of_what_was_sent(git: Git, top: Path) -> None:
+    """Authors, dates and messages stay; the committer is the person; the rest is one more commit."""
+    plain_git(top, "config", "user.name", "Dev")
+    plain_git(top, "config", "user.email", "dev@example.org")
+    write(top, {"a.txt": b"edited here\n"})
+    commits = [
+        agents({"dir/b.txt": b"agent 1\n", "new": b"n\n"}, "Füße\n\nbody\n".encode()),
+        agents({"dir/b.txt": b"agent 2\n", "new": None, "run.sh": None}, b"second", author="Bob", seconds=7),
+    ]
+    changes = changed({"dir/b.txt": b"agent 3\n", "run.sh": None, "left": b"l\n"})
+    branch = branch_of(git, top, commits, changes)
+    assert commits_of(top, "agent/work") == [*reversed(branch.commits), *commits_of(top, "HEAD")]
+    subjects = ("As sent to the sandbox", "Füße", "second", "agent, not committed")
+    assert branch.subjects == subjects
+    sent, first, second, rest = branch.commits
+    assert facts(top, sent, "%B|%an") == SENT_MESSAGE + "|Dev"
+    assert facts(top, first, "%B|%an <%ae> %ai|%cn <%ce>") == (
+        "Füße\n\nbody\n|Ada <ada@x> 2026-11-24 18:20:00 +0130|Dev <dev@example.org>"
+    )
+    assert facts(top, second, "%B|%an %ad") == "second|Bob Thu Jan 1 01:30:07 1970 +0130"
+    assert facts(top, rest, "%B|%an") == UNCOMMITTED_MESSAGE + "|Dev"
+    tree = tree_of(top, sent)
+    assert tree_of(top, first) == tree | {"dir/b.txt": ("100644", b"agent 1\n"), "new": ("100644", b"n\n")}
+    assert tree_of(top, second) == {"a.txt": tree["a.txt"], "dir/b.txt": ("100644", b"agent 2\n")}
+    assert tree_of(top, rest) == {
+        "a.txt": tree["a.txt"],
+        "dir/b.txt": ("100644", b"agent 3\n"),
+        "left": ("100644", b"l\n"),
+    }
+    plain_git(top, "fsck", "--strict", "--no-dangling")
+
+
+def test_all_that_was_committed_needs_no_more(git: Git, top: Path) -> None:
+    """No commit of the rest where the last one of the agent's has it all; none of what was sent where HEAD has it."""
+    branch = branch_of(git, top, [agents({"a.txt": b"agent\n"})], changed({"a.txt": b"agent\n"}))
+    assert branch.subjects == ("m",)
+
+
+def test_commits_that_change_nothing_are_made(git: Git, top: Path) -> None:
+    """What equals the tree before, and what is left out whole, is an empty commit."""
+    commits = [agents({}, b"nothing"), agents({"a.txt": b"one\n", "never": None}, b"same"), agents({".git/x": b"x"})]
+    branch = branch_of(git, top, commits, [])
+    assert branch.subjects == ("nothing", "same", "m")
+    assert {facts(top, each, "%T") for each in (*branch.commits, "HEAD")} == {facts(top, "HEAD", "%T")}
+    assert branch.skipped == (".git/x",)
+
+
+def test_a_repository_without_a_commit(git: Git, tmp_path: Path) -> None:
+    """The agent's commits are its first ones."""
+    top = repository(tmp_path / "work", {})
+    branch = branch_of(git, top, [agents({}), agents({"a": b"a\n"})], changed({"a": b"a\n"}))
+    assert commits_of(top, "agent/work") == list(reversed(branch.commits))
+
+
+def test_what_is_committed_and_taken_back(git: Git, top: Path) -> None:
+    """A path that is as it was sent in the end is so in the last tree, also a left out one of HEAD, and a folder."""
+    write(top, {"a.txt": b"sent\n"})
+    commits = [
+        agents({"a.txt": None, "a.txt/deep": b"x", "dir/b.txt": None, "dir": b"a file"}),
+        agents({"new/x": b"x", "run.sh": b"agent"}),
+    ]
+    branch = branch_of(git, top, commits, [])
+    assert branch.subjects == ("As sent to the sandbox", "m", "m", "agent, not committed")
+    assert tree_of(top, branch.commits[1]).keys() == {"a.txt/deep", "dir", "run.sh"}
+    assert facts(top, branch.commits[3], "%T") == facts(top, branch.commits[0], "%T")
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"author": "<\n\0>", "email": "<>"}, "unknown <> 2026-11-24 18:20:00 +0130"),
+        ({"author": "A\udcff <b> c", "email": "x> y"}, "A\udcff b c <x y> 2026-11-24 18:20:00 +0130"),
+        ({"seconds": -1}, "Ada <ada@x> 1970-01-01 00:00:00 +0000"),
+        ({"seconds": 1 << 61}, "Ada <ada@x> 1970-01-01 00:00:00 +0000"),
+        ({"zone": "+9999"}, "Ada <ada@x> 2026-11-24 16:50:00 +0000"),
+        ({"zone": "nope\n"}, "Ada <ada@x> 2026-11-24 16:50:00 +0000"),
+        ({"zone": "+0130\n"}, "Ada <ada@x> 2026-11-24 16:50:00 +0000"),
+    ],
+    ids=["nothing left", "no UTF-8", "before 1970", "beyond all", "wide zone", "no zone", "zone and newline"],
+)
+def test_foreign_authors(git: Git, top: Path, fields: dict[str, object], shown: str) -> None:
+    """What git refuses in an author is taken out; impossible dates and zones become the epoch and UTC."""
+    branch = branch_of(git, top, [agents({"a.txt": b"agent\n"}, **fields)], changed({"a.txt": b"agent\n"}))
+    assert facts(top, branch.commits[0], "%an <%ae> %ai") == shown
+    plain_git(top, "fsck", "--strict", "--no-dangling")
+
+
+@pytest.mark.parametrize(
+    ("message", "stays"),
+    [
+        (b"", b""),
+        (b"NUL\0 in it\n", b"NUL in it\n"),
+        (b"\xff\xfe no UTF-8", b"\xff\xfe no UTF-8"),
+        (b"data 5\nM 100644 inline x\nfrom 0000\n\n\ncommit refs/heads/x\n", None),
+        (b"\n\n \n", None),
+        (b"x" * 65536, None),
+    ],
+    ids=["empty", "NUL", "no UTF-8", "commands", "blank", "long"],
+)
+def test_foreign_messages(git: Git, top: Path, message: bytes, stays: bytes | None) -> None:
+    """Each message is one, whatever it holds."""
+    branch = branch_of(git, top, [agents({"a.txt": b"agent\n"}, message)], changed({"a.txt": b"agent\n"}))
+    stored = plain_git(top, "cat-file", "commit", branch.commits[0]).partition(b"\n\n")[2]
+    assert stored == (message if stays is None else stays)
+    assert "\n" not in branch.subjects[0]
+    plain_git(top, "fsck", "--strict", "--no-dangling")
+
+
+GIT_NAMES = [
+    ".git",
+    ".GIT/config",
+    "x/.git /config",
+    "git~1/config",
+    ".git::$INDEX_ALLOCATION/x",
+    ".g\u200cit/x",
+    ".git./x",
+    "back\\.git\\x",
+]
+
+
+def test_names_that_git_refuses(git: Git, top: Path) -> None:
+    """They are left out of the trees and told; one such name does not break the branch."""
+    evil = dict.fromkeys(GIT_NAMES, b"evil")
+    link = GitChange(".gitmodules", None, GitSymlink("a.txt"))
+    commit_ = agents({"fine": b"f\n", **evil})
+    commit_ = AgentCommit("A", "a", 0, "+0000", b"m", [*commit_.changes, link])
+    branch = branch_of(git, top, [commit_], changed({"fine": b"f\n", **evil}))
+    assert set(branch.skipped) == {*GIT_NAMES, ".gitmodules"}
+    assert tree_of(top, branch.commits[0]).keys() == {"a.txt", "dir/b.txt", "run.sh", "fine"}
+    plain_git(top, "fsck", "--strict", "--no-dangling")
+
+
+def test_submodules_stay(git: Git, top: Path, tmp_path: Path) -> None:
+    """A commit that puts a file over a submodule's folder is taken back by the last one."""
+    inner = repository(tmp_path / "inner", {"x": b"x\n"})
+    plain_git(top, "submodule", "add", "-q", str(inner), "lib/sub")
+    commit(top)
+    branch = branch_of(git, top, [agents({"lib/sub/x": b"no", "lib": b"a file"})], [])
+    assert branch.skipped == ("lib/sub/x",)
+    assert tree_of(top, branch.commits[-1]) == tree_of(top, "HEAD")
+
+
+def test_random_commits(git: Git, tmp_path: Path) -> None:
+    """Whatever the agent committed, the last tree is what it is without commits; each commit has its own paths."""
+    chance = random.Random(7)
+    paths = ["a", "a/b", "a/b/c", "b", "b/x", "d/e", "d/f", *ODD]
+
+    def tree() -> dict[str, bytes]:
+        chosen: dict[str, bytes] = {}
+        for path in chance.sample(paths, chance.randrange(len(paths))):
+            if not any(other.startswith(f"{path}/") or path.startswith(f"{other}/") for other in chosen):
+                chosen[path] = chance.choice([b"", b"1\n", b"2\r\n", b"\0"])
+        return chosen
+
+    def difference(old: dict[str, bytes], new: dict[str, bytes]) -> dict[str, bytes | None]:
+        return {path: new.get(path) for path in sorted({*old, *new}) if old.get(path) != new.get(path)}
+
+    for number in range(10):
+        head, sent, now = tree(), tree(), tree()
+        top = repository(tmp_path / str(number), {"outside": b"o", **{f"in/{path}": new for path, new in head.items()}})
+        (top / "in").mkdir(exist_ok=True)
+        line = [sent, *(tree() for _ in range(chance.randrange(1, 5)))]
+        commits = [agents(difference(old, new)) for old, new in pairwise(line)]
+        given = {path: file_of(content) for path, content in sent.items()}
+        changes = changed(difference(sent, now))
+        branch = branch_of(git, top / "in", commits, changes, given)
+        plain = made(git, top / "in", changes, "plain", given)
+        assert facts(top, branch.name, "%T") == facts(top, plain.name, "%T")
+        first = 1 if branch.subjects[0] == SENT_MESSAGE.strip() else 0
+        for commit_id, content in zip(branch.commits[first:], line[1:], strict=False):
+            is_there = {path: found for path, (_, found) in tree_of(top, commit_id).items()}
+            assert is_there == {"outside": b"o", **{f"in/{path}": new for path, new in content.items()}}
+
+
+def test_names_of_any_bytes(git: Git, top: Path) -> None:
+    """Names that need quotes, in commits as in changes."""
+    branch = branch_of(git, top, [agents(dict.fromkeys(ODD, b"odd"))], changed(dict.fromkeys(ODD, b"odd")))
+    assert tree_of(top, branch.commits[0]).keys() == {"a.txt", "dir/b.txt", "run.sh", *map(os.fsdecode, ODD)}

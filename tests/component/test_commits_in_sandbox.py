@@ -1,0 +1,406 @@
+"""The program that reads the agent's commits, run on repositories of real git."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncd.remote.failure import ApiStep
+from syncd.remote.remote_job import Purpose, new_job
+from syncd.sandbox import commits_in_sandbox
+from syncd.sandbox.commits_report import CommitsReport, SandboxCommits, commits_of
+from syncd.sandbox.look_request import ABSENT, RemoteKind
+from tests.agent_commits import RepositoryThere
+from tests.component.test_agent_branch import HOOKS
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+
+ODD = [b"new\nline", b"caf\xe9", b"-rf", b'quo"te', b"back\\slash", b"tab\there", b" sp "]
+
+
+@dataclass
+class Ran:
+    """The outcome of one run of the program."""
+
+    report: CommitsReport
+    folder: Path
+
+    @property
+    def found(self) -> SandboxCommits:
+        return self.report.found
+
+    def contents(self, index: int) -> dict[bytes, bytes | None]:
+        """Return by path what the commit with this index has there; None: nothing; a link's target with `-> `."""
+        found: dict[bytes, bytes | None] = {}
+        for path, entry in self.found.commits[index].changes.items():
+            number = self.report.copies.get((index, path))
+            content = None if number is None else (self.folder / "copies" / str(number)).read_bytes()
+            if entry.kind is RemoteKind.SYMLINK:
+                content = b"-> " + os.fsencode(entry.target)
+            if number is not None:
+                assert content is not None
+                assert (entry.size_bytes, entry.digest) == (len(content), hashlib.sha256(content).digest())
+            found[os.fsencode(path)] = content
+        return found
+
+
+def _decoded(name: str) -> str:
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+class There:
+    """A sandbox's workspace with a repository, and runs of the program."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.workspace = folder / "workspace"
+        self.workspace.mkdir()
+        for path in ("a", "d/b", "gone"):
+            (self.workspace / path).parent.mkdir(exist_ok=True)
+            (self.workspace / path).write_text(f"{path}\n")
+        self.repository = RepositoryThere(self.workspace, *options)
+        self.runs = 0
+
+    def run(self, home: str | None = None, path: str | None = None, **changed: Any) -> Ran:
+        request = {
+            "home": self.repository.home if home is None else home,
+            "most_commits": 1000,
+            "most_paths": 1000,
+            "most_copied_bytes": 1 << 30,
+            "with_contents": True,
+            **changed,
+        }
+        job = new_job(Purpose(ApiStep.EXECUTION, "the commits"), commits_in_sandbox, "commits.json", request)
+        self.runs += 1
+        folder = self.folder / f"run{self.runs}"
+        folder.mkdir()
+        for name, content in job.files.items():
+            (folder / name).write_bytes(content)
+        environment = {
+            "AGENT_WORKSPACE": str(self.workspace),
+            "LC_ALL": "C",
+            "PATH": os.environ["PATH"] if path is None else path,
+            "HOME": str(self.folder / "agents-home"),
+        }
+        ran = subprocess.run(
+            [sys.executable, "-I", "-S", folder / "main.py"],
+            env=environment,
+            cwd="/",
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=60,
+        )
+        rows = list(job.rows(ran.stdout.decode("ascii")))
+        if rows[-1][0] == "report":
+            rows = list(job.rows((folder / "report.json").read_text("ascii")))
+        assert set(os.listdir(folder)) <= {"copies", "report.json"}
+        return Ran(commits_of(json.loads(json.dumps(rows)), _decoded), folder)
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> There:
+    return There(tmp_path)
+
+
+def test_commits_of_all_kinds(there: There) -> None:
+    """Content, modes, links, deletions, names and messages, the oldest first; each content is copied once."""
+    repository = there.repository
+    (there.workspace / "ln").symlink_to(ODD[1].decode("utf-8", "surrogateescape"))
+    first = repository.commit("Füße\n\nbody", {"a": b"new\r\n", "d/gone-on": b"same", "copy": b"same", "gone": None})
+    (there.workspace / "a").chmod(0o755)
+    second = repository.commit("", dict.fromkeys(ODD, b"\x00\xff"))
+    third = repository.commit("empty")
+    repository.git("mv", "d/b", "moved")
+    repository.commit("renamed")
+    ran = there.run()
+    assert [commit.id for commit in ran.found.commits[:3]] == [first, second, third]
+    assert (ran.found.failure, ran.found.absence, ran.found.branch) == ("", "", "refs/heads/work")
+    commit = ran.found.commits[0]
+    assert (commit.author, commit.email, commit.seconds, commit.zone) == ("Ada", "ada@example.org", 1795539000, "+0130")
+    assert commit.message == "Füße\n\nbody\n".encode()
+    assert ran.contents(0) == {
+        b"a": b"new\r\n",
+        b"d/gone-on": b"same",
+        b"copy": b"same",
+        b"gone": None,
+        b"ln": b"-> " + ODD[1],
+    }
+    assert commit.changes["gone"] == ABSENT
+    assert ran.contents(1) == {b"a": b"new\r\n", **dict.fromkeys(ODD, b"\0\xff")}
+    assert [ran.found.commits[index].changes["a"].mode for index in (0, 1)] == [0o644, 0o755]
+    assert (ran.contents(2), ran.contents(3)) == ({}, {b"d/b": None, b"moved": b"d/b\n"})
+    assert len(os.listdir(ran.folder / "copies")) == 4
+
+
+def test_without_contents(there: There) -> None:
+    """Nothing is copied; all else is the same."""
+    there.repository.commit("one", {"a": b"new"})
+    ran = there.run(with_contents=False)
+    assert [list(commit.changes) for commit in ran.found.commits] == [["a"]]
+    assert not (ran.folder / "copies").exists()
+
+
+def test_a_merge_is_what_it_brought(there: There) -> None:
+    """Of a merge, the first parent counts: the merged line's commits are in it, and not listed."""
+    repository = there.repository
+    repository.git("checkout", "-q", "-b", "side")
+    repository.commit("on the side", {"side": b"1"})
+    repository.commit("on the side too", {"side": b"2"})
+    repository.git("checkout", "-q", "work")
+    repository.commit("on the line", {"a": b"line"})
+    repository.git("merge", "-q", "--no-ff", "-m", "merged", "side")
+    ran = there.run()
+    assert [commit.message for commit in ran.found.commits] == [b"on the line\n", b"merged\n"]
+    assert ran.contents(1) == {b"side": b"2"}
+    assert ran.found.branches == ()
+
+
+def test_a_home_that_moved_on(there: There) -> None:
+    """A sync made another commit meanwhile: the agent's own ones stay its own, rebased or not."""
+    repository = there.repository
+    repository.commit("mine", {"a": b"mine"})
+    repository.git("checkout", "-q", "home")
+    home = repository.commit("as sent later", {"d/b": b"later"})
+    repository.git("checkout", "-q", "work")
+    assert [commit.message for commit in there.run(home).found.commits] == [b"mine\n"]
+    repository.git("rebase", "-q", "home")
+    ran = there.run(home)
+    assert [commit.message for commit in ran.found.commits] == [b"mine\n"]
+    assert ran.contents(0) == {b"a": b"mine"}
+    repository.git("reset", "-q", "--hard", "home~1")
+    assert there.run(home).found.commits == ()
+
+
+def test_a_line_of_its_own(there: There) -> None:
+    """A branch without a common commit: its first commit brings all its paths."""
+    there.repository.git("checkout", "-q", "--orphan", "other")
+    there.repository.commit("anew", {"x": b"x"})
+    assert there.run().contents(0) == {b"a": b"a\n", b"d/b": b"d/b\n", b"gone": b"gone\n", b"x": b"x"}
+
+
+def test_what_else_is_there(there: There) -> None:
+    """Stashes, other branches with commits, a detached HEAD and what is under way are told."""
+    repository = there.repository
+    repository.git("checkout", "-q", "-b", "a/side")
+    repository.commit("on the side", {"side": b"1"})
+    repository.git("branch", "same-place", "home")
+    repository.git("checkout", "-q", "work")
+    for number in (b"1", b"2"):
+        repository.write({"a": number})
+        repository.git("stash", "-q")
+    repository.commit("on the line", {"a": b"line"})
+    repository.git("checkout", "-q", "--detach")
+    (there.workspace / ".git/rebase-merge").mkdir()
+    (there.workspace / ".git/BISECT_LOG").touch()
+    found = there.run().found
+    assert [commit.message for commit in found.commits] == [b"on the line\n"]
+    assert (found.branch, found.under_way, found.stashes) == ("", ("bisect", "rebase"), 2)
+    assert [(branch.name, branch.commits) for branch in found.branches] == [("a/side", 1)]
+
+
+def test_submodules_are_no_content(there: There) -> None:
+    """A link to another repository's commit is neither file nor link."""
+    repository = there.repository
+    repository.git("update-index", "--add", "--cacheinfo", f"160000,{repository.home},lib")
+    repository.git("commit", "-q", "-m", "module")
+    found = there.run().found
+    assert found.commits[0].changes["lib"].kind is RemoteKind.OTHER
+
+
+def test_limits(there: There) -> None:
+    """The oldest commits, the first paths and the smallest contents are read; what is beyond is counted."""
+    repository = there.repository
+    for number in range(4):
+        repository.commit(str(number), {f"{number}{name}": b"x" * (number + 1) for name in "ab"})
+    found = there.run(most_commits=3).found
+    assert ([commit.message for commit in found.commits], found.unlisted) == ([b"0\n", b"1\n", b"2\n"], 1)
+    found = there.run(most_paths=3).found
+    assert [(len(commit.changes), commit.unlisted) for commit in found.commits] == [(2, 0), (1, 1), (0, 2), (0, 2)]
+    ran = there.run(most_copied_bytes=5)
+    assert sorted(ran.report.copies.values()) == [0, 0, 1, 1]
+    assert ran.found.commits[3].changes["3a"].size_bytes == 4
+
+
+def test_a_long_report_is_a_file(there: There) -> None:
+    """Thousands of paths, and a long message."""
+    there.repository.commit("m" * 70_000, {f"d{number}/file with a long name": b"%d" % number for number in range(900)})
+    ran = there.run()
+    assert (ran.folder / "report.json").exists()
+    assert (len(ran.found.commits[0].changes), len(ran.found.commits[0].message)) == (900, 65536)
+    assert ran.contents(0)[b"d7/file with a long name"] == b"7"
+
+
+def test_foreign_authors_and_messages(there: There) -> None:
+    """What no git would write is read as far as it goes."""
+    repository = there.repository
+    tree = repository.id_of("HEAD^{tree}")
+    for author, message in (
+        (b"A\xff <\xff@x> 5 +9999", b"NUL\0 here"),
+        (b"no address", b""),
+        (b"<> 99999999999999999999999 nonsense", b"\xff\xfe"),
+        (b" many  <<a@b>> -5 +0000", b"x"),
+    ):
+        repository.raw_commit(tree, message, author)
+    repository.git("-c", "i18n.commitEncoding=ISO-8859-1", "commit", "-q", "--allow-empty", "-m", b"caf\xe9")
+    commits = there.run().found.commits
+    assert (commits[0].author, commits[0].email, commits[0].seconds) == ("A\udcff", "\udcff@x", 5)
+    assert [commit.message for commit in commits] == [b"NUL\0 here", b"", b"\xff\xfe", b"x", "café\n".encode()]
+
+
+def test_hostile_names(there: There) -> None:
+    """Trees whose names lead outside are told by name, and nothing else is lost."""
+    repository = there.repository
+    evil = repository.blob(b"evil")
+    inner = repository.raw_tree((b"100644", b"config", evil))
+    names = [b".", b"..", b"/etc/passwd", b"../out", b"x//y", b"fine"]
+    tree = repository.raw_tree(*((b"100644", name, evil) for name in names), (b"40000", b".git", inner))
+    repository.raw_commit(tree, b"evil")
+    ran = there.run()
+    commit = ran.found.commits[0]
+    assert {path for path, entry in commit.changes.items() if entry.kind is RemoteKind.FILE} == {"fine", ".git/config"}
+    assert set(commit.refused) == {".", "..", "/etc/passwd", "../out", "x//y"}
+    repository.raw_commit(repository.raw_tree((b"100644", b"", evil)), b"no name")
+    assert "empty filename" in there.run().found.failure
+
+
+def absence(there: There, **more: Any) -> str:
+    ran = there.run(**more)
+    assert (ran.found.commits, ran.found.failure) == ((), "")
+    return ran.found.absence
+
+
+def test_no_repository_of_ours(there: There, tmp_path: Path) -> None:
+    """No git, no `.git`, one that is a file or a link, another repository, HEAD without a commit: each is said."""
+    assert "no git is installed" in absence(there, path="/nonexistent:relative")
+    for home in ("", "--all", "a" * 41, "A" * 40):
+        assert "no repository of syncd's" in absence(there, home=home)
+    assert "not the one that syncd made" in absence(there, home="1" * 40)
+    assert "not the one that syncd made" in absence(there, home="1" * 64)
+    there.repository.git("symbolic-ref", "HEAD", "refs/heads/nothing")
+    assert "HEAD has no commit" in absence(there)
+    (there.workspace / ".git").rename(tmp_path / "moved")
+    assert "there is no .git" in absence(there)
+    (there.workspace / ".git").symlink_to(tmp_path / "moved")
+    assert "a file or a link" in absence(there)
+    (there.workspace / ".git").unlink()
+    (there.workspace / ".git").write_text(f"gitdir: {tmp_path}/moved\n")
+    assert "a file or a link" in absence(there)
+
+
+def test_a_damaged_repository(there: There) -> None:
+    """A missing object, a damaged one and a broken HEAD are one line; nothing is half read."""
+    repository = there.repository
+    repository.commit("one", {"a": b"one"})
+    objects = there.workspace / ".git/objects"
+    blob = repository.id_of("HEAD:a")
+    (objects / blob[:2] / blob[2:]).unlink()
+    found = there.run().found
+    assert found.commits[0].changes["a"].kind is RemoteKind.UNREADABLE  # the rest of the commits is of use
+    head, text = repository.id_of("HEAD"), (there.workspace / ".git/HEAD").read_text()
+    (there.workspace / ".git/HEAD").write_text("nonsense\n")
+    assert there.run().found.failure
+    (there.workspace / ".git/HEAD").write_text(text)
+    tree = repository.id_of("HEAD^{tree}")
+    (objects / tree[:2] / tree[2:]).unlink()
+    found = there.run().found
+    assert found.commits == ()
+    assert "tree" in found.failure, found.failure
+    (objects / head[:2] / head[2:]).chmod(0o600)
+    (objects / head[:2] / head[2:]).write_bytes(b"no zlib")
+    assert there.run().found.failure
+
+
+def test_an_object_that_never_answers(there: There, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A FIFO in an object's place is given up."""
+    head = there.repository.commit("one", {"a": b"one"})
+    place = there.workspace / ".git/objects" / head[:2] / head[2:]
+    place.unlink()
+    os.mkfifo(place)
+    short = tmp_path / "short.py"
+    short.write_text(Path(commits_in_sandbox.__file__).read_text().replace("_MOST_S = 90 ", "_MOST_S = 1 "))
+    monkeypatch.setattr(commits_in_sandbox, "__file__", str(short))
+    assert "takes longer" in there.run().found.failure
+
+
+def test_nothing_of_the_agents_is_run(there: There) -> None:
+    """Hooks, filters, drivers, monitors, pagers, aliases, signatures, missing objects: no program runs or counts."""
+    repository = there.repository
+    repository.write({".gitattributes": b"* filter=evil diff=evil text eol=crlf ident\n"})
+    repository.git("add", ".gitattributes")
+    repository.git("update-index", "--cacheinfo", f"100644,{repository.blob(b'one$Id$' + bytes((13, 10)))},a")
+    repository.git("commit", "-q", "-m", "one")
+    repository.git("replace", "HEAD", "home")
+    mark, program = there.folder / "mark", there.folder / "program"
+    program.write_text(f'#!/bin/sh\necho "$0 $*" >> {mark}\ncat\n')
+    program.chmod(0o755)
+    for hook in HOOKS.split():
+        shutil.copy(program, there.workspace / ".git/hooks" / hook)
+    home = there.folder / "agents-home"
+    home.mkdir()
+    keys = "core.fsmonitor core.pager pager.rev-parse pager.rev-list core.sshCommand core.alternateRefsCommand"
+    keys += " filter.evil.clean filter.evil.smudge filter.evil.process diff.external diff.evil.command"
+    keys += " diff.evil.textconv gpg.program credential.helper alias.rev-list alias.diff-tree core.gitProxy"
+    for key in keys.split():
+        repository.git("config", key, f"!{program}" if key.startswith("alias") else str(program))
+    for key, value in {
+        "core.hooksPath": str(there.workspace / ".git/hooks"),
+        "remote.origin.url": f"ext::{program}",
+        "remote.origin.promisor": "true",
+        "remote.origin.uploadpack": str(program),
+        "protocol.allow": "always",
+        "extensions.partialClone": "origin",
+        "core.repositoryFormatVersion": "1",
+        "diff.renames": "copies",
+        "diff.noprefix": "true",
+        "core.quotePath": "false",
+        "core.abbrev": "4",
+        "log.showSignature": "true",
+    }.items():
+        repository.git("config", key, value)
+    shutil.copy(there.workspace / ".git/config", home / ".gitconfig")
+    (there.workspace / ".git/info").mkdir(exist_ok=True)
+    (there.workspace / ".git/info/grafts").write_text(f"{repository.id_of('work')}\n")
+    (there.workspace / ".git/info/attributes").write_text("* filter=evil diff=evil\n")
+    mark.unlink(missing_ok=True)
+    ran = there.run()
+    assert [commit.message for commit in ran.found.commits] == [b"one\n"]
+    assert ran.contents(0)[b"a"] == b"one$Id$\r\n"
+    missing = hashlib.sha1(b"blob 9\0one$Id$\r\n", usedforsecurity=False).hexdigest()
+    (there.workspace / ".git/objects" / missing[:2] / missing[2:]).unlink()
+    there.run()
+    assert not mark.exists(), mark.read_text()
+
+
+def test_other_formats(tmp_path: Path) -> None:
+    """A repository with SHA-256, and one that keeps its references in tables."""
+    for number, option in enumerate(("--object-format=sha256", "--ref-format=reftable")):
+        (tmp_path / str(number)).mkdir()
+        try:
+            there = There(tmp_path / str(number), option)
+        except AssertionError:
+            continue  # this git does not know it
+        there.repository.commit("one", {"a": b"one"})
+        there.repository.write({"a": b"two"})
+        there.repository.git("stash", "-q")
+        ran = there.run()
+        assert (ran.contents(0), ran.found.stashes) == ({b"a": b"one"}, 1)
+
+
+def test_it_is_written_for_older_pythons() -> None:
+    """Its syntax is that of Python 3.6, and no annotation is evaluated but plain names and texts."""
+    tree = ast.parse(Path(commits_in_sandbox.__file__).read_text("utf-8"), feature_version=(3, 6))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module != "__future__"
+        notes = [getattr(node, name, None) for name in ("annotation", "returns")]
+        assert all(note is None or isinstance(note, ast.Constant) for note in notes)
