@@ -150,6 +150,7 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
                 sync_state,
                 interrupt.check,
                 lambda _path, _is_dir: False,
+                lambda: None,
                 copies,
             )
             services = factory.build(target)

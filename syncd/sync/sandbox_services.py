@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from syncd.remote.target import Target
+from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.partial_archives import PartialArchives
@@ -22,3 +23,4 @@ class SandboxServices:
     partial_archives: PartialArchives
     remote_changes: RemoteChanges
     blocked_paths: BlockedPaths
+    agent_repository: AgentRepository
