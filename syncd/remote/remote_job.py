@@ -80,6 +80,11 @@ class RemoteJob:
             if isinstance(row, list) and row[:1] == [self.name]:
                 yield row[1:]
 
+    def has_row(self, output: str, label: str) -> bool:
+        """Return True if the program printed a row that begins with this label, whole."""
+        start = output.rfind(f'["{self.name}","{label}"')
+        return start >= 0 and output.find("\n", start) >= 0
+
     def incomplete(self, output: str) -> StepFailed:
         """Return the failure of a job whose output lacks its end."""
         last = output.strip().splitlines()[-1:] or ["nothing was printed"]

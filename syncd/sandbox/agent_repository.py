@@ -128,7 +128,9 @@ class AgentRepository:
         job = new_job(_FOLLOW, repository_in_sandbox, "repository.json", request)
         self._job_runner.upload(job)
         self._job_runner.start(job)
-        output = self._job_runner.output(job, timeout_s=timeout_s, first_wait_s=FIRST_POLL_S)
+        output = self._job_runner.output(
+            job, timeout_s=timeout_s, first_wait_s=FIRST_POLL_S, is_complete=lambda text: job.has_row(text, "done")
+        )
         report = report_of(job.rows(output))
         if report is None:
             raise job.incomplete(output)

@@ -257,8 +257,7 @@ class Looker:
 
 def _is_complete(job: RemoteJob, output: str) -> bool:
     """Return True if the last row of the report is there, whole."""
-    starts = (output.rfind(f'["{job.name}","{label}"') for label in ("done", "report"))
-    return any(start >= 0 and output.find("\n", start) >= 0 for start in starts)
+    return job.has_row(output, "done") or job.has_row(output, "report")
 
 
 def _long_report(job: RemoteJob, row: list[Any], archive: str) -> list[list[Any]]:

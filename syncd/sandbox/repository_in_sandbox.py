@@ -602,7 +602,7 @@ def main() -> None:
         report = {"state": "failed", "why": os.strerror(failure.errno or 0)}
     finally:
         shutil.rmtree(os.path.join(own, "git"), ignore_errors=True)
-    sys.stdout.write(json.dumps([request["word"], "done", report]) + "\n")
+    sys.stdout.write(json.dumps([request["word"], "done", report], separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

@@ -157,6 +157,7 @@ class Scope:
             _exclude_line(pattern.text, from_latin1(layer.base), from_latin1(self._top))
             for layer in layers
             for pattern in layer.patterns.patterns
+            if pattern.text not in GIT  # git itself never adds its own folder
         )
         return "".join(f"{line}\n" for line in lines if line is not None)
 
