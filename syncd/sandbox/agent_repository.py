@@ -17,7 +17,7 @@ from syncd.core.text import one_line
 from syncd.core.waiter import Superseded, SupersededBy, Waiter
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import ApiStep, StepFailed
-from syncd.remote.remote_job import FIRST_POLL_S, JobRunner, Purpose, new_job
+from syncd.remote.remote_job import JobRunner, Purpose, new_job
 from syncd.remote.retry import backoff_limit_s
 from syncd.remote.target import Target
 from syncd.sandbox import repository_in_sandbox
@@ -37,6 +37,8 @@ _FOLLOW = Purpose(ApiStep.EXECUTION, "the git repository there")
 # A sync that a command waits for waits so long for the repository too.
 _FOLLOW_S = 15.0
 _MAKE_S = 120.0
+# It runs git a dozen times; a poll that comes too early would cost one request more.
+_FIRST_POLL_S = 0.4
 # After a failure; a git that is installed later is found that late.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 # The list of all paths stays an upload of a few MB.
@@ -129,7 +131,7 @@ class AgentRepository:
         self._job_runner.upload(job)
         self._job_runner.start(job)
         output = self._job_runner.output(
-            job, timeout_s=timeout_s, first_wait_s=FIRST_POLL_S, is_complete=lambda text: job.has_row(text, "done")
+            job, timeout_s=timeout_s, first_wait_s=_FIRST_POLL_S, is_complete=lambda text: job.has_row(text, "done")
         )
         report = report_of(job.rows(output))
         if report is None:
