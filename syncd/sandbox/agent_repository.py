@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from syncd.core.clock import Clock
 from syncd.core.formatting import counted
 from syncd.core.text import one_line
@@ -26,10 +28,12 @@ from syncd.sandbox.repository_request import (
     HomeRepository,
     RepositoryReport,
     RepositoryState,
+    branch_there,
     encoded_versions,
     report_of,
     versions_of,
 )
+from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
 
 _log = logging.getLogger("syncd.repository")
@@ -66,6 +70,7 @@ class AgentRepository:
         record = self._file.load()
         self._record = record if record is not None and record.target.same_sandbox(target) else None
         self._followed: Manifest | None = None  # what the commit holds, as far as it is known
+        self._unanswered: set[str] = set()  # paths that it may hold in yet another version
         self._failures = 0
         self._not_before_s = 0.0
         self.warnings: list[SyncWarning] = []
@@ -77,7 +82,7 @@ class AgentRepository:
 
     def forget(self) -> None:
         """Forget the repository: the sandbox does not exist any more, or was reset."""
-        self._record, self._followed = None, None
+        self._record, self._followed, self._unanswered = None, None, set()
         with contextlib.suppress(OSError):
             self._file.remove()
 
@@ -85,8 +90,10 @@ class AgentRepository:
         """Have the repository hold the base. What fails is a warning, and is tried again later. Raises `Stop`."""
         if self._clock.monotonic_s() < self._not_before_s or (self._record is not None and not self._record.commit):
             return
-        if self._followed is not None and not versions_of(self._followed, base):
+        if self._record is not None and self._followed is not None and not self._versions(base):
             self._followed = base
+            if self._record.base != identity:  # or else the next process would compare all
+                self._save(replace(self._record, base=identity))
             return
         home = self._describe()
         if home is None:
@@ -105,22 +112,30 @@ class AgentRepository:
         else:
             self._note(report, base, identity)
 
+    def _versions(self, base: Manifest) -> dict[str, Entry | None]:
+        """Return the versions that the commit may lack; if it is not known at all, those of all paths."""
+        maybe = {path: base.get(path) for path in self._unanswered}
+        maybe = {path: None if entry and entry.kind is Kind.DIRECTORY else entry for path, entry in maybe.items()}
+        return {**maybe, **versions_of(self._followed or Manifest(), base)}
+
     def _asked(self, home: HomeRepository, base: Manifest) -> RepositoryReport:
         if self._followed is not None and self._record is not None:
-            report = self._run(home, self._followed, base, self._record.commit)
+            report = self._run(home, base, self._record.commit)
             if report.state is not RepositoryState.LOST:
                 return report
-        return self._run(home, None, base, "")
+        self._followed, self._unanswered = None, set()
+        return self._run(home, base, "")
 
-    def _run(self, home: HomeRepository, followed: Manifest | None, base: Manifest, commit: str) -> RepositoryReport:
-        """Run the program for what is other than `followed`, or for all. Raises `StepFailed`, `Superseded`, `Stop`."""
+    def _run(self, home: HomeRepository, base: Manifest, commit: str) -> RepositoryReport:
+        """Run the program for what the commit may lack; none: for all. Raises `StepFailed`, `Superseded`, `Stop`."""
         now = datetime.fromtimestamp(self._clock.wall_s()).astimezone()
-        timeout_s = _MAKE_S if followed is None else _FOLLOW_S
+        timeout_s = _FOLLOW_S if commit else _MAKE_S
+        versions = self._versions(base)
         request = {
-            **encoded_versions(versions_of(followed or Manifest(), base)),
-            "whole": followed is None,
+            **encoded_versions(versions),
+            "whole": not commit,
             "home": commit,
-            "branch": home.branch,
+            "branch": branch_there(home.branch),
             "exclude": home.exclude,
             "message": f"workspace as of {now:%Y-%m-%d %H:%M:%S %z}\n",
             "at_s": int(now.timestamp()),
@@ -129,6 +144,8 @@ class AgentRepository:
         }
         job = new_job(_FOLLOW, repository_in_sandbox, "repository.json", request)
         self._job_runner.upload(job)
+        if commit:
+            self._unanswered.update(versions)
         self._job_runner.start(job)
         output = self._job_runner.output(
             job, timeout_s=timeout_s, first_wait_s=_FIRST_POLL_S, is_complete=lambda text: job.has_row(text, "done")
@@ -141,7 +158,7 @@ class AgentRepository:
     def _note(self, report: RepositoryReport, base: Manifest, identity: str) -> None:
         match report.state:
             case RepositoryState.MADE | RepositoryState.FOLLOWED:
-                self._failures, self.warnings, self._followed = 0, [], base
+                self._failures, self.warnings, self._followed, self._unanswered = 0, [], base, set()
                 self._save(HomeCommit(target=self._target, commit=report.home, base=identity))
                 note = "" if report.moved else "; the agent's branch stays, as someone works there"
                 _log.info("the repository in the sandbox is at %s%s", report.home[:10], note)

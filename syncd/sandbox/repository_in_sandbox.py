@@ -14,10 +14,12 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from typing import Any
 
@@ -29,9 +31,22 @@ _DIGEST_BYTES = 16
 _CONVERTED_BYTES = 16 << 20
 _SPARE_BYTES = 64 << 20  # stay free on the disk
 _ATTRIBUTES = b".gitattributes"
-_UNDER_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "BISECT_LOG", "rebase-merge", "rebase-apply")
+_UNDER_WAY = (
+    "MERGE_HEAD",
+    "CHERRY_PICK_HEAD",
+    "REVERT_HEAD",
+    "sequencer",
+    "BISECT_LOG",
+    "rebase-merge",
+    "rebase-apply",
+)
 _HOME = "refs/syncd/home"  # the last commit; the branch `home` is there for people, who may move it
 _PARTS = {"syncd", "objects", "refs", "info", "config", "index"}  # of a repository, before it has its HEAD
+# What git takes for its own folder, or for the list of its submodules, on some system, and refuses (path.c, utf8.c).
+_IGNORED = re.compile(b"\xe2\x80[\x8c-\x8f\xaa-\xae]|\xe2\x81[\xaa-\xaf]|\xef\xbb\xbf")
+_REFUSED = re.compile(rb"(\.git|git~1)[ .]*([:\\].*)?", re.IGNORECASE | re.DOTALL)
+_REFUSED_LINK = re.compile(rb"(\.gitmodules|gitmod~[1-4]|gi7eb[a~0-9]+)[ .]*([:\\].*)?", re.IGNORECASE | re.DOTALL)
+_REFUSED_PATTERNS = ".[gG][iI][tT]\n.[gG][iI][tT][ .:\\\\]*\n[gG][iI][tT]~1*\n"
 _MODES = {"f": b"100644", "x": b"100755", "l": b"120000"}
 _PRIVATE = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
 _NEW = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n"
@@ -140,11 +155,12 @@ def _translated(command: "str") -> "Any":
         raise _Refused("failed", f"git cannot be run: {os.strerror(failure.errno or 0)}") from None
 
 
-# The version of one path that was sent. `kind` is f, x (an executable file), l, or - for one that is gone.
+# The version of one path that was sent. `kind` is f, x (an executable file), l, - for one that is gone, or ? for a file
+# whose content is not known, which stays as it was.
 _Sent = namedtuple("_Sent", "path kind size digest target")  # noqa: PYI024 - Python 3.6 may run this
 
 
-class _Items:
+class _SentPaths:
     """The paths that are new, changed or gone, each with the version that was sent."""
 
     def __init__(self, request: "dict[str, Any]") -> None:
@@ -172,14 +188,14 @@ class _Importer:
         self._git = git
         self._head = b"commit refs/heads/home\ncommitter %s\ndata %d\n%s\n" % (person, len(message), message)
         self._top = os.open(git.workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._attributes = {}  # type: dict[bytes, bool]
+        self._attributes = {}  # type: dict[bytes, bytes]
         self._lines = []  # type: list[bytes]
         self._converted = []  # type: list[tuple[_Sent, os.stat_result]]
         self._marks = 0
         self._open_folder, self._open_descriptor = b"", -1
         self.left_out = 0
 
-    def commit(self, items: "_Items", parent: "str", whole: "bool") -> "str":
+    def commit(self, items: "_SentPaths", parent: "str", whole: "bool") -> "str":
         """Return the id of the commit, which is the parent if nothing is otherwise than there."""
         complaints = os.path.join(self._git.private, "complaints")
         with open(complaints, "wb") as errors, _translated("fast-import"):
@@ -211,10 +227,10 @@ class _Importer:
     def _tree(self, commit: "str") -> "bytes":
         return self._git.run("rev-parse", commit + "^{tree}")
 
-    def _write(self, into: "Any", items: "_Items", parent: "str", whole: "bool") -> None:
+    def _write(self, into: "Any", items: "_SentPaths", parent: "str", whole: "bool") -> None:
         gone = []
         for sent in items.each():
-            if any(map(_is_refused, sent.path.split(b"/"))):
+            if sent.kind == "?" or _is_refused(sent):
                 self.left_out += 1
             elif sent.kind == "-":
                 gone.append(sent.path)
@@ -291,26 +307,33 @@ class _Importer:
 
     def _may_be_converted(self, path: "bytes", content: "bytes") -> "bool":
         """Return True if git may put another content into its objects: line ends, keywords, or another encoding."""
-        if b"\r" not in content and b"\0" not in content and b"$Id" not in content:
-            return False
+        has_mark = b"\r" in content or b"\0" in content or b"$Id" in content
         folder = path
         while folder:
             folder = folder.rpartition(b"/")[0]
-            known = self._attributes.get(folder)
-            if known is None:
-                known = os.path.lexists(os.path.join(_bytes(self._git.workspace), folder, _ATTRIBUTES))
-                self._attributes[folder] = known
-            if known:
+            attributes = self._attributes.get(folder)
+            if attributes is None:
+                attributes = self._attributes[folder] = self._attributes_in(folder)
+            if attributes and (has_mark or b"working-tree-encoding" in attributes):
                 return True
         return False
+
+    def _attributes_in(self, folder: "bytes") -> "bytes":
+        try:
+            with open(os.open(_ATTRIBUTES, _FILE, dir_fd=self._descriptor(folder)), "rb") as file:
+                return file.read(_CONVERTED_BYTES)
+        except OSError:
+            return b""
 
     def _convert(self) -> None:
         """Have git make the objects of files that it may convert, as its own `add` would."""
         if not self._converted:
             return
         listed = b"".join(_quoted(sent.path) + b"\n" for sent, _ in self._converted)
-        blobs = self._git.run("hash-object", "-w", "--stdin-paths", text=listed).split()
-        for (sent, before), blob in zip(self._converted, blobs):  # noqa: B905
+        output, code = self._git.result("hash-object", "-w", "--stdin-paths", text=listed)
+        if code:  # one cannot be converted: `add` would refuse it, too
+            output = self._git.run("hash-object", "-w", "--no-filters", "--stdin-paths", text=listed)
+        for (sent, before), blob in zip(self._converted, output.split()):  # noqa: B905
             folder, _, name = sent.path.rpartition(b"/")
             with contextlib.suppress(OSError):
                 now = os.stat(name, dir_fd=self._descriptor(folder), follow_symlinks=False)
@@ -356,13 +379,16 @@ class _Repository:
                 raise _Refused("lost", "there is no repository any more")
             home = self._make()
             return {"state": "made", "home": home, "left_out": self.left_out, "moved": True}
+        self._git.run("rev-parse", "--git-dir", at_agents=True)  # or else each reference seems to be missing
         before = self._git.reference(_HOME)
         if not before:
             raise _Refused("foreign", "someone else made a repository there")
         # The same changes may have been made by an earlier run whose answer was lost.
         if self._request["home"] not in (before, self._git.reference(_HOME + "^")) and not self._request["whole"]:
             raise _Refused("lost", "another commit is there")
-        self._break_own_lock()
+        self._break_own_locks()
+        if self._read("info/exclude") in (self._read("syncd/exclude"), self._exclude_text()):
+            self._write_excludes()
         home = self._import(before)
         if home != before and not self._git.move(_HOME, home, before):
             raise _Refused("failed", "someone else moves the references")
@@ -373,36 +399,62 @@ class _Repository:
         """Move the branch `home`, unless someone works on it."""
         at = self._git.reference("refs/heads/home")
         is_ours = not at or self._git.result("merge-base", "--is-ancestor", at, before)[1] == 0
-        if is_ours and at != home and self._head() != "refs/heads/home":
+        heads = {self._head(), *map(self._head, self._linked())}
+        if is_ours and at != home and "refs/heads/home" not in heads:
             self._git.move("refs/heads/home", home, at)
 
+    def _linked(self) -> "list[str]":
+        """Return the names of the folders in `.git` that belong to the work trees which someone has beside this one."""
+        try:
+            return ["worktrees/" + name for name in os.listdir(os.path.join(self.folder, "worktrees"))]
+        except OSError:
+            return []
+
     def _lock(self) -> None:
-        """Make sure that no other run of this program is under way: one may have been given up. Raises `_Refused`."""
+        """Wait until no other run of this program is under way: one may have been given up. Raises `_Refused`."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(self._notes)
         self._locked = os.open(
             os.path.join(self._notes, "lock"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600
         )  # to the end
-        try:
-            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise _Refused("failed", "another run is under way") from None
+        ends_s = time.monotonic() + self._request["within_s"] / 2  # noqa: TID251 - no clock of syncd's is here
+        while True:
+            try:
+                return fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() > ends_s:  # noqa: TID251
+                    raise _Refused("failed", "another run is under way") from None
+            time.sleep(0.05)  # noqa: TID251
 
     def _is_there(self) -> "bool":
         """Return True if there is a repository of ours. Raises `_Refused` if there is one of someone else's."""
-        try:
-            is_folder = stat.S_ISDIR(os.lstat(self.folder).st_mode)
-        except FileNotFoundError:
-            return False
-        names = set(os.listdir(self.folder)) if is_folder else {"HEAD"}
-        if "HEAD" not in names and names <= _PARTS:
-            self._lock()
-            shutil.rmtree(self.folder)  # one that was not complete, or was deleted while it was written to
-            return False
-        if not names >= {"syncd", "HEAD"}:
+        names = self._names()
+        if not names:
+            return names is not None and self._removed_remains()
+        if not (names >= {"syncd", "HEAD"} or self._are_remains(names)):
             raise _Refused("foreign", "someone else made a repository there")
         self._lock()
-        return True
+        return "HEAD" in (self._names() or ()) or self._removed_remains()  # the other run may have completed it
+
+    def _names(self) -> "set[str] | None":
+        """Return the names in the repository's folder; None if there is none. Raises `_Refused` if it is no folder."""
+        try:
+            if stat.S_ISDIR(os.lstat(self.folder).st_mode):
+                return set(os.listdir(self.folder))
+        except FileNotFoundError:
+            return None
+        raise _Refused("foreign", "someone else made a repository there")
+
+    def _are_remains(self, names: "set[str]") -> "bool":
+        """Return True if it is one that this program did not complete, or wrote to while it was deleted."""
+        has_references = any(files for _, _, files in os.walk(os.path.join(self.folder, "refs")))
+        return names <= _PARTS and ("syncd" in names or not has_references)
+
+    def _removed_remains(self) -> "bool":
+        """Remove them, and return False: no repository is there. The references go first: see `_are_remains`."""
+        shutil.rmtree(os.path.join(self.folder, "refs"), ignore_errors=True)
+        shutil.rmtree(self.folder)
+        return False
 
     def _make(self) -> "str":
         self._check_room()
@@ -439,7 +491,7 @@ class _Repository:
     def _import(self, parent: "str") -> "str":
         person = "syncd <syncd@localhost> {} {}".format(self._request["at_s"], self._request["zone"])
         importer = _Importer(self._git, person.encode("ascii"), _bytes(self._request["message"]))
-        home = importer.commit(_Items(self._request), parent, self._request["whole"])
+        home = importer.commit(_SentPaths(self._request), parent, self._request["whole"])
         self.left_out = importer.left_out
         return home
 
@@ -451,26 +503,37 @@ class _Repository:
 
     def _has_identity(self) -> "bool":
         """Return True if whoever runs this has a name and an address for commits; only the settings are read."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        for key in ("user.name", "user.email"):
-            with _translated("config"):
-                done = subprocess.run(
-                    ["git", "config", "--get", key],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    check=False,
-                    cwd="/",
-                    env=environment,
-                    timeout=self._git.within_s,
-                )
-            if done.returncode:
-                return False
-        return True
+        with _translated("config"):
+            done = subprocess.run(
+                ["git", "config", "--get-regexp", r"^user\.(name|email)$"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                check=False,
+                cwd="/",
+                env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+                timeout=self._git.within_s,
+            )
+        return {line.split(b" ")[0] for line in done.stdout.splitlines()} >= {b"user.name", b"user.email"}
 
     def _write_excludes(self) -> None:
-        for folder in (self.folder, self._git.private):
-            _write(os.path.join(folder, "info", "exclude"), self._request["exclude"])
+        for folder, name in (
+            (self._git.private, "info/exclude"),
+            (self.folder, "info/exclude"),
+            (self._notes, "exclude"),
+        ):
+            _write(os.path.join(folder, name), self._exclude_text())
+
+    def _exclude_text(self) -> "str":
+        return str(self._request["exclude"]) + _REFUSED_PATTERNS
+
+    def _read(self, name: "str") -> "str | None":
+        """Return the content of a small file of the repository; None if it cannot be read."""
+        try:
+            with open(os.path.join(self.folder, name), encoding="utf-8", errors="surrogateescape") as file:
+                return file.read()
+        except OSError:
+            return None
 
     def _note(self, branch: "str", left: "str", moving: "str") -> None:
         """Note where the agent's branch is left: at `left`, or, if this is cut short, at `moving`."""
@@ -478,31 +541,27 @@ class _Repository:
         _write(path + ".new", json.dumps({"branch": branch, "left": left, "moving": moving}))
         os.rename(path + ".new", path)
 
-    def _head(self) -> "str":
-        """Return the reference that HEAD names; empty if it is detached."""
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            with open(os.path.join(self.folder, "HEAD"), encoding="utf-8") as file:
-                head = file.read(1000)
-            if head.startswith("ref: "):
-                return head[5:].strip()
-        return ""
+    def _head(self, linked: "str" = "") -> "str":
+        """Return the reference that HEAD names, here or in a linked work tree; empty if it is detached."""
+        head = self._read(os.path.join(linked, "HEAD")) or ""
+        return head[5:].strip() if head.startswith("ref: ") else ""
 
-    def _break_own_lock(self) -> None:
-        """Remove the lock of an index that this program had linked when it was killed."""
+    def _break_own_locks(self) -> None:
+        """Remove the locks that a run had when it was killed: the index's, if it is this program's, and its own."""
         lock, index = os.path.join(self.folder, "index.lock"), os.path.join(self._notes, "index")
         with contextlib.suppress(OSError):
             if os.path.samefile(lock, index):
                 os.unlink(lock)
-        with contextlib.suppress(OSError):
-            os.unlink(index)
+        for path in (index, index + ".lock", os.path.join(self.folder, _HOME + ".lock")):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def _move_agent(self, home: "str") -> "bool":
         """Move the agent's branch and index to the commit, if they are as they were left and the work tree is clean."""
         try:
-            with open(os.path.join(self._notes, "state"), encoding="ascii") as file:
-                note = json.load(file)
+            note = json.loads(self._read("syncd/state") or "")
             branch, left = "refs/heads/" + str(note["branch"]), [str(note["left"]), str(note["moving"])]
-        except (OSError, ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError):
             return False
         at = self._git.reference(branch)
         if self._head() != branch or at not in left or any(map(self._exists, _UNDER_WAY)):
@@ -564,10 +623,10 @@ class _Repository:
         return self._git.result("diff-index", "--cached", "--quiet", commit, index=index)[1] == 0
 
 
-def _is_refused(name: "bytes") -> "bool":
-    """Return True if git takes the name for its own folder on some system, and refuses a tree with it (fsck.c)."""
-    plain = bytes(byte for byte in name.lower() if byte < 0x80).partition(b":")[0].rstrip(b" .")
-    return plain in (b".git", b"git~1")
+def _is_refused(sent: "_Sent") -> "bool":
+    """Return True if git refuses a tree with this path (read-cache.c, fsck.c)."""
+    names = [_IGNORED.sub(b"", name) for name in sent.path.split(b"/")]
+    return any(map(_REFUSED.fullmatch, names)) or (sent.kind == "l" and bool(_REFUSED_LINK.fullmatch(names[-1])))
 
 
 def _stamp(status: "os.stat_result") -> "tuple[int, ...]":

@@ -1,9 +1,10 @@
-"""What the program `repository_in_sandbox` is asked for, and its report, of which nothing is trusted."""
+"""The request to the program `repository_in_sandbox`, and its report, of which nothing is trusted."""
 
 from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,11 +18,13 @@ from syncd.scan.manifest import Manifest, removed_paths, replaced_entries
 
 _DIGEST_BYTES = 16
 _EXECUTABLE = 0o100
-_GONE = "-"
+_GONE, _NOT_KNOWN = "-", "?"
+# A reference's name that git refuses (git-check-ref-format(1)), or that cannot be there beside the branch `home`.
+_NO_BRANCH = re.compile(r"[\0-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|$)|(^|/)\.|[./]$|^[-/]|^home/|^(HEAD|@)?$")
 
 
 class RepositoryState(StrEnum):
-    """What became of a request."""
+    """The outcome of a request."""
 
     MADE = "made"
     FOLLOWED = "followed"
@@ -52,6 +55,11 @@ class HomeRepository:
     exclude: str
 
 
+def branch_there(name: str) -> str:
+    """Return the name of the agent's branch: that of the branch here, or "main" where git would not have it there."""
+    return "main" if _NO_BRANCH.search(name) else _as_utf8(name)
+
+
 def versions_of(before: Manifest, now: Manifest) -> dict[str, Entry | None]:
     """Return the files and links that git sees as other than before; None: it is gone. Times do not count."""
     changed: dict[str, Entry | None] = {}
@@ -73,7 +81,7 @@ def _content(entry: Entry) -> tuple[object, ...]:
 
 
 def encoded_versions(versions: Mapping[str, Entry | None]) -> dict[str, Any]:
-    """Return the paths and their versions as JSON values, in columns. One whose content is not known is left out."""
+    """Return the paths and their versions as JSON values, in columns. One whose content is not known stays as it is."""
     paths: list[str] = []
     kinds: list[str] = []
     sizes: list[int] = []
@@ -90,7 +98,7 @@ def encoded_versions(versions: Mapping[str, Entry | None]) -> dict[str, Any]:
             sizes.append(entry.size_bytes)
             digests.append(arrived_digest(entry)[:_DIGEST_BYTES])
         else:
-            continue
+            kinds.append(_NOT_KNOWN)
         paths.append(_as_utf8(path))
     return {
         "paths": "\0".join(paths),
