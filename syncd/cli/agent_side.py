@@ -169,6 +169,7 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
                 sync_state,
                 interrupt.check,
                 lambda _path, _is_dir: False,
+                lambda: None,
                 copies,
             )
             yield OpenSandbox(config, folders, target, sync_state, factory.build(target), interrupt.check, commits)

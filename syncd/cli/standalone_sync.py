@@ -135,6 +135,7 @@ def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_
             raise
         finally:
             publisher.recorder.stopped()
+        cycle.follow_in_repository()
         agent_notifier = agent_notifier_of(config, folders, key=key, context=context, client=client)
         _notify_agent(agent_notifier, cycle, observer)
         warnings = [*cycle.warnings, *agent_notifier.warnings]

@@ -44,7 +44,7 @@ class WorkspaceKeys(Struct, frozen=True, kw_only=True):
     path: Text
     ignore: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["*.tmp", "/data/"]')] = ()
     use_gitignore: Flag = True
-    include_git: Flag = False
+    git: Annotated[Literal["baseline", "none", "raw"], _allowed('"baseline", "none" or "raw"')] = "baseline"
     upload_secrets: Flag = False
     allow_secrets: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["tests/fixtures/*.pem"]')] = ()
 
@@ -148,6 +148,7 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     for name in raw:
         if name not in SECTIONS:
             raise ConfigError(f"{_printable(name)}: unknown section", f"allowed are {_names(SECTIONS)}")
+    raw = {**raw, "workspace": _with_git(raw.get("workspace", {}))}
     read = {name: _section(name, keys, raw.get(name, {})) for name, keys in SECTIONS.items()}
     sandbox: SandboxKeys = read["sandbox"]
     if sandbox.id is None and sandbox.acquire is None:
@@ -174,6 +175,21 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
         retry=read["retry"],
         notifications=read["notifications"],
     )
+
+
+def _with_git(workspace: Any) -> Any:
+    """Return the table with `git` in the place of `include_git`, the key of earlier versions. Raises `ConfigError`."""
+    if not isinstance(workspace, dict) or "include_git" not in workspace:
+        return workspace
+    value, others = workspace["include_git"], {key: each for key, each in workspace.items() if key != "include_git"}
+    if not isinstance(value, bool):
+        raise ConfigError(f"workspace.include_git = {_shown(value)}", "must be true or false")
+    if "git" in others:
+        raise ConfigError(
+            f"workspace.include_git = {_shown(value)}: not together with workspace.git",
+            'keep workspace.git, whose "raw" is what include_git = true was',
+        )
+    return {**others, "git": "raw"} if value else others
 
 
 # Keys and values of earlier versions, with what took their place.

@@ -193,6 +193,7 @@ class Daemon:
     def _succeeded(self, outcome: Outcome) -> None:
         self._publisher.succeeded(outcome)
         self._backoff.clear()
+        self._cycle.follow_in_repository()  # before a command is answered: an agent may be started right after it
         self._request_queue.succeeded(outcome)
         if outcome.follow_up:
             self._rescan_all()

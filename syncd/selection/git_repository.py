@@ -22,6 +22,7 @@ _POINTER = b"gitdir: "
 _MAX_POINTER_BYTES = 1 << 16
 # HEAD holds a reference, or the digest of a commit.
 _HEAD = re.compile(rb"ref:\s*refs/|[0-9a-f]{40}")
+_BRANCH = re.compile(rb"ref:\s*refs/heads/([^\0-\x20]+)\n?")
 # The file does not exist, or git, which runs as the same user, cannot find it either.
 NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO})
 _HIDDEN = NO_FILE | {errno.EACCES}
@@ -55,6 +56,15 @@ def repository_around(workspace: str) -> Repository | None:
         if above == folder or _is_repository(folder) or _device(above) != device:
             return None
         folder = above
+
+
+def branch_of(repository: Repository) -> str:
+    """Return the name of the branch that is checked out, "main" if none is. Raises `OSError` if it cannot be read."""
+    folder = os.path.join(repository.top, GIT)
+    if not os.path.isdir(folder):
+        folder = os.path.join(repository.top, os.fsdecode(_read(folder).removeprefix(_POINTER).rstrip(b"\r\n")))
+    head = _BRANCH.fullmatch(_read(os.path.join(folder, "HEAD")))
+    return os.fsdecode(head[1]) if head else "main"
 
 
 def _device(folder: str) -> int | None:

@@ -32,7 +32,7 @@ __all__ = ["Decision", "OuterFile", "OuterRules", "Rule", "Scope", "Selection", 
 
 _GIT = ".git"
 GITIGNORE = ".gitignore"
-_SYNCDIGNORE = ".syncdignore"
+SYNCDIGNORE = ".syncdignore"
 
 INCLUDED = Decision(included=True, rule=None)
 
@@ -95,8 +95,8 @@ class Selection:
     def root(self, outer: OuterRules = NO_OUTER_RULES) -> Scope:
         """Return the scope of the workspace's directory. Without `use_gitignore`, outer rules are ignored too."""
         if not self.uses_gitignore:
-            return Scope(self._rules, "", (_SYNCDIGNORE,))
-        names = (GITIGNORE, _SYNCDIGNORE)
+            return Scope(self._rules, "", (SYNCDIGNORE,))
+        names = (GITIGNORE, SYNCDIGNORE)
         layers = [_file_layer(Precedence.GIT, each.source, _prefix(each.folder), each.data) for each in outer.files]
         if not outer.workspace:
             return Scope(self._rules.plus(layers) if layers else self._rules, "", names)
@@ -133,7 +133,7 @@ class Scope:
         location = f"{self._location}{as_latin1(name)}/"
         if name == _GIT:
             # It is included by include_git. Git's rules are about the work tree: `logs/` must not exclude `.git/logs`.
-            return Scope(self._rules.without(Precedence.GIT, Precedence.DEFAULTS), location, (_SYNCDIGNORE,), self._top)
+            return Scope(self._rules.without(Precedence.GIT, Precedence.DEFAULTS), location, (SYNCDIGNORE,), self._top)
         return Scope(self._rules, location, self.ignore_files, self._top)
 
     def with_files(self, files: Mapping[str, bytes]) -> Scope:
@@ -142,13 +142,24 @@ class Scope:
         for name in self.ignore_files:
             data = files.get(name)
             if data is not None:
-                precedence = Precedence.SYNCDIGNORE if name == _SYNCDIGNORE else Precedence.GIT
+                precedence = Precedence.SYNCDIGNORE if name == SYNCDIGNORE else Precedence.GIT
                 source = from_latin1(self._location[len(self._top) :]) + name
                 layers.append(_file_layer(precedence, source, self._location, data))
         if not layers:
             return self
         rules = self._rules.plus(layers) if self._location != self._top else Rules.of([*self._rules.layers, *layers])
         return Scope(rules, self._location, self.ignore_files, self._top)
+
+    def exclude_file(self) -> str:
+        """Return the rules as a file for git's `info/exclude`, the weakest first; the directory is the workspace."""
+        layers = sorted(self._rules.layers, key=lambda layer: layer.precedence)
+        lines = (
+            _exclude_line(pattern.text, from_latin1(layer.base), from_latin1(self._top))
+            for layer in layers
+            for pattern in layer.patterns.patterns
+            if pattern.text not in GIT  # git itself never adds its own folder
+        )
+        return "".join(f"{line}\n" for line in lines if line is not None)
 
     def decide(self, name: str, is_dir: bool) -> Decision:
         """Decide about a child of this directory. A symlink is not a directory, whatever its target is."""
@@ -168,6 +179,16 @@ class Scope:
                 name, is_dir
             )
         return decision
+
+
+def _exclude_line(text: str, base: str, top: str) -> str | None:
+    """Return a pattern of the directory `base` for the directory `top` below it; None if it is about others alone."""
+    mark, body = ("!", text[1:]) if text.startswith("!") else ("", text)
+    way = top[len(base) :]
+    anchored = body.removeprefix("/")
+    if not way or "/" not in body[:-1] or anchored.startswith("**/"):
+        return text
+    return f"{mark}/{anchored[len(way) :]}" if anchored.startswith(way) and anchored != way else None
 
 
 def _prefix(folder: str) -> str:

@@ -138,6 +138,11 @@ class BaseRecord:
             self._changes.remove()  # they are of the record before, and would only take room
         self._note(base)
 
+    @property
+    def identity(self) -> str:
+        """The identity of what is on disk; empty if there is no record."""
+        return f"{self._whole.identity()}+{self._changes.size_bytes}"
+
     def remove(self) -> None:
         """Delete the record. Raises `OSError` if a later process could still read it."""
         self._known = None

@@ -21,6 +21,7 @@ from syncd.remote.target import Target
 from syncd.remote.uplink_store import UplinkStore
 from syncd.remote.upload_url_store import UploadUrlStore
 from syncd.sandbox.agent_commits import AgentCommits
+from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.leftovers_store import LeftoversStore
@@ -31,6 +32,7 @@ from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Deletions
+from syncd.sandbox.repository_request import HomeRepository
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.three_way import AgentChanges
 from syncd.sync.delivery import Delivery
@@ -57,6 +59,7 @@ class SandboxFactory:
     sync_state: SyncState
     check: Callable[[], None]
     is_excluded: Callable[[str, bool], bool]
+    home_repository: Callable[[], HomeRepository | None]
     copies_folder: str
 
     def provider(self) -> SandboxProvider:
@@ -122,7 +125,13 @@ class SandboxFactory:
             state_folder=self.folders.state,
             clock=clock,
         )
-        agent_commits = AgentCommits(job_runner, artifacts, waiter)
         return SandboxServices(
-            target, delivery, deletion_sync, partial_archives, remote_changes, blocked_paths, agent_commits
+            target=target,
+            delivery=delivery,
+            deletion_sync=deletion_sync,
+            partial_archives=partial_archives,
+            remote_changes=remote_changes,
+            blocked_paths=blocked_paths,
+            agent_commits=AgentCommits(job_runner, artifacts, waiter),
+            agent_repository=AgentRepository(self.home_repository, job_runner, target, self.folders.state, waiter),
         )

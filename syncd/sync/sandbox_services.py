@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from syncd.remote.target import Target
 from syncd.sandbox.agent_commits import AgentCommits
+from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.partial_archives import PartialArchives
@@ -24,3 +25,4 @@ class SandboxServices:
     remote_changes: RemoteChanges
     blocked_paths: BlockedPaths
     agent_commits: AgentCommits
+    agent_repository: AgentRepository

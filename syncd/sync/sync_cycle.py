@@ -152,6 +152,8 @@ class SyncCycle:
         self.services = self.build_services(target)
         self.baseline, self.state_warnings = self.sync_state.initialized(target)
         self.torn = tuple(without_digest(self.baseline or Manifest()))
+        if self.baseline is not None:
+            self.services.agent_repository.recall(self.baseline, self.sync_state.base_identity)
         self._possibly_applied, self._whole_next = self.sync_state.possibly_applied(target), False
         self.take_over()
         return self.services
@@ -164,6 +166,7 @@ class SyncCycle:
         self.services.deletion_sync.forget()
         self.services.blocked_paths.forget()
         self.services.remote_changes.forget()
+        self.services.agent_repository.forget()
         if not self.provider.mark_lost(self.services.target):
             return False
         self.services = None
@@ -457,7 +460,15 @@ class SyncCycle:
             _log.info(what, len(follow_up), shown_path(follow_up[0]))
         return Outcome(sync, tuple(follow_up), sync.files, change, self.torn)
 
-    # -- the agent's work
+    # -- the agent's side
+
+    def follow_in_repository(self) -> None:
+        """Have the sandbox's git repository follow what was sent; newer changes end this. Raises `Stop`."""
+        services = self.services
+        if services is None or self.baseline is None or self.sync_state.uncertain:
+            return
+        if not services.partial_archives.replaces:  # such a sandbox would lose the repository with each archive
+            services.agent_repository.follow(self.baseline, self.sync_state.base_identity)
 
     def take_over(self) -> None:
         """Count as sent what `apply` brought home meanwhile."""
@@ -572,6 +583,7 @@ class SyncCycle:
             *(services.blocked_paths.warnings if services else ()),
             *(services.partial_archives.warnings if services else ()),
             *(services.remote_changes.warnings if services else ()),
+            *(services.agent_repository.warnings if services else ()),
             *self.state_warnings,
             *self.work_saver.warnings,
         ]

@@ -150,6 +150,11 @@ class SyncState:
             with contextlib.suppress(OSError):
                 flush_folder(self._folder)
 
+    @property
+    def base_identity(self) -> str:
+        """The identity of the recorded base: another one has another."""
+        return self._initialized.identity
+
     def record_base(self, target: Target, manifest: Manifest) -> None:
         """Record a base that was changed without a sync; what is uncertain stays uncertain. Raises `OSError`."""
         self._read = None

@@ -1,0 +1,222 @@
+"""A folder as the sandbox's workspace, its repository, and the client's part, which runs the program there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.remote.remote_job import JOB_TIMEOUT_S, JobRunner, RemoteJob
+from syncd.remote.target import Target
+from syncd.sandbox.agent_repository import AgentRepository
+from syncd.sandbox.repository_request import HomeRepository
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
+from tests.clock import ScriptedClock
+
+TARGET = Target("https://api.example.org", "box", "us")
+# Whoever the agent is: nobody's settings but those of the repository, and no help in finding it.
+AGENT = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+HOOKS = (
+    *("applypatch-msg", "commit-msg", "fsmonitor-watchman", "post-applypatch", "post-checkout", "post-commit"),
+    *("post-index-change", "post-merge", "post-receive", "post-rewrite", "post-update", "pre-applypatch"),
+    *("pre-auto-gc", "pre-commit", "pre-merge-commit", "pre-push", "pre-rebase", "pre-receive", "prepare-commit-msg"),
+    *("proc-receive", "push-to-checkout", "reference-transaction", "sendemail-validate", "update"),
+)
+
+
+def git(folder: Path, *arguments: str, codes: Iterable[int] = (0,), **environment: str) -> str:
+    """Git as the agent, or the person, runs it; names that are not UTF-8 are surrogate-escaped."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env={**AGENT, **environment}, capture_output=True, check=False
+    )
+    assert done.returncode in codes, (arguments, done.returncode, done.stdout, done.stderr)
+    return os.fsdecode(done.stdout)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What was sent of one path: a file, or a link with that content as its target."""
+
+    content: bytes
+    mode: int = 0o644
+    is_link: bool = False
+
+    @property
+    def entry(self) -> Entry:
+        if self.is_link:
+            return Entry(Kind.SYMLINK, 0o777, 1, target=os.fsdecode(self.content))
+        return Entry(Kind.FILE, self.mode, 1, len(self.content), digest=hashlib.sha256(self.content).digest())
+
+    def put(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.is_link:
+            path.symlink_to(os.fsdecode(self.content))
+        else:
+            path.write_bytes(self.content)
+            path.chmod(self.mode)
+
+
+def link(target: str) -> Sent:
+    return Sent(os.fsencode(target), is_link=True)
+
+
+def sent(content: str, mode: int = 0o644) -> Sent:
+    return Sent(content.encode(), mode)
+
+
+def manifest_of(files: Mapping[str, Sent]) -> Manifest:
+    """Return the manifest of these paths, with the directories that they are in."""
+    entries = {path: each.entry for path, each in files.items()}
+    for path in files:
+        while path := path.rpartition("/")[0]:
+            entries[path] = Entry(Kind.DIRECTORY, 0o755, 1)
+    return Manifest(entries)
+
+
+class LocalRunner(JobRunner):
+    """Runs a program's file at once, in a process of its own."""
+
+    def __init__(self, workspace: Path, runs: Path) -> None:
+        self._workspace = workspace
+        self._runs = runs
+        self.path = os.environ["PATH"]
+        self.requests: list[bytes] = []
+        self.outputs: list[str] = []
+        self.before: Callable[[], None] = lambda: None
+        self.after: Callable[[], None] = lambda: None
+
+    def upload(self, job: RemoteJob, region: str = "") -> None:
+        self.requests.append(job.files["repository.json"])
+
+    def start(self, job: RemoteJob) -> None:
+        """Begin nothing: `output` runs it."""
+
+    def output(
+        self,
+        job: RemoteJob,
+        check: Callable[[], None] = lambda: None,
+        timeout_s: float = JOB_TIMEOUT_S,
+        *,
+        first_wait_s: float = 0.0,
+        is_complete: Callable[[str], bool] = lambda _: False,
+    ) -> str:
+        self.before()
+        folder = self._runs / str(len(self.requests))
+        folder.mkdir(parents=True)
+        for name, content in job.files.items():
+            (folder / name).write_bytes(content)
+        self.outputs.append(self._run(folder))
+        assert {path.name for path in folder.iterdir()} <= {*job.files, "__pycache__"} or not self.outputs[-1]
+        shutil.rmtree(folder)
+        self.after()
+        return self.outputs[-1]
+
+    def _run(self, folder: Path) -> str:
+        environment = {"AGENT_WORKSPACE": str(self._workspace), "PATH": self.path, "HOME": str(folder)}
+        ran = subprocess.run(
+            [sys.executable, "-I", "-S", folder / "main.py"],
+            env=environment,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            check=False,
+            timeout=100,
+        )
+        return ran.stdout.decode("ascii")
+
+
+class RepositoryRig:
+    """A workspace there, what was sent, and the client."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.workspace = folder / "there"
+        self.workspace.mkdir(parents=True)
+        (folder / "state").mkdir()
+        self.files: dict[str, Sent] = {}
+        self.home: HomeRepository | None = HomeRepository("main", "")
+        self.clock = ScriptedClock()
+        self.runner = LocalRunner(self.workspace, folder / "runs")
+        self.base = Manifest()
+        self._syncs = 0
+        self.restart()
+
+    def restart(self, identity: str = "") -> None:
+        """Begin a new process of the client, which knows what is on the disk; else the record of another base is."""
+        self.client = AgentRepository(
+            lambda: self.home, self.runner, TARGET, str(self.folder / "state"), Waiter(Interrupt(), self.clock)
+        )
+        self.client.recall(self.base, identity or str(self._syncs))
+
+    def put(self, **files: Sent | str | None) -> None:
+        self.send(files)
+
+    def arrive(self, changes: Mapping[str, Sent | str | None]) -> None:
+        """Have the sandbox get these paths as a sync brings them; None: it is removed."""
+        for path, each in changes.items():
+            if each is None:
+                del self.files[path]
+                (self.workspace / path).unlink(missing_ok=True)
+                for above in Path(path).parents[:-1]:
+                    if not any((self.workspace / above).iterdir()):
+                        (self.workspace / above).rmdir()
+        for path, each in changes.items():
+            if each is not None:
+                self.files[path] = each if isinstance(each, Sent) else sent(each)
+                (self.workspace / path).unlink(missing_ok=True)
+                self.files[path].put(self.workspace / path)
+        self.base = manifest_of(self.files)
+        self._syncs += 1
+
+    def send(self, changes: Mapping[str, Sent | str | None]) -> None:
+        """Sync these paths, and have the repository follow."""
+        self.arrive(changes)
+        self.follow()
+
+    def follow(self) -> None:
+        self.client.follow(self.base, str(self._syncs))
+
+    def git(self, *arguments: str, codes: Iterable[int] = (0,)) -> str:
+        return git(self.workspace, *arguments, codes=codes)
+
+    def at(self, name: str) -> str:
+        """Return the commit of a reference; empty if there is none."""
+        return self.git("rev-parse", "--verify", "-q", name, codes=(0, 1)).strip()
+
+    @property
+    def status(self) -> str:
+        return self.git("status", "--porcelain", "-z")
+
+    @property
+    def is_following(self) -> bool:
+        """True if the agent's branch is at what was sent last."""
+        return self.at("refs/syncd/home") == self.at("HEAD") and self.status == ""
+
+    def check(self, *, branch: str = "home") -> None:
+        """Have git find nothing wrong, and in the branch `home` exactly what was sent."""
+        assert self.client.warnings == []
+        assert self.git("fsck", "--strict", "--no-dangling") == ""
+        assert list((self.workspace / ".git").rglob("*.lock")) == []
+        assert self.tree(branch) == {
+            path: ("120000" if each.is_link else "100755" if each.mode & 0o100 else "100644", each.content)
+            for path, each in self.files.items()
+        }
+
+    def tree(self, commit: str) -> dict[str, tuple[str, bytes]]:
+        """Return the mode and content of each path of a commit."""
+        rows = self.git("ls-tree", "-r", "-z", "--full-tree", commit).split("\0")[:-1]
+        found = {}
+        for row in rows:
+            (mode, _, blob), path = row.partition("\t")[0].split(" "), row.partition("\t")[2]
+            content = subprocess.run(
+                ["git", "cat-file", "blob", blob], cwd=self.workspace, env=AGENT, capture_output=True, check=True
+            )
+            found[path] = mode, content.stdout
+        return found

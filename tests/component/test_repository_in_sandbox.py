@@ -1,0 +1,666 @@
+"""The repository in the sandbox follows what is sent, and leaves alone what an agent does there."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from syncd.sandbox.home_commit import recorded_home
+from syncd.sandbox.repository_request import HomeRepository
+from tests.component.repository_rig import HOOKS, TARGET, RepositoryRig, Sent, git, link, sent
+
+ODD = {
+    os.fsdecode(name): "odd"
+    for name in (
+        b"new\nline",
+        b"caf\xe9",
+        b"-rf",
+        b'quo"te',
+        b"back\\slash",
+        b"tab\there",
+        b" sp ",
+        b"\x01",
+        b":(top)x",
+    )
+}
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> RepositoryRig:
+    """A sandbox with three files, a link, and the repository of them."""
+    rig = RepositoryRig(tmp_path)
+    rig.send({"a.txt": "one\n", "d/b.txt": "two\n", "run.sh": sent("#!/bin/sh\n", 0o755), "ln": link("d/b.txt")})
+    return rig
+
+
+def whole_states(rig: RepositoryRig) -> list[bool]:
+    """Return for each request whether it named all paths."""
+    return [json.loads(request)["whole"] for request in rig.runner.requests]
+
+
+# -- an idle sandbox
+
+
+def test_it_is_made(there: RepositoryRig) -> None:
+    """One commit of exactly what was sent, on `home` and on the branch of here; git finds nothing to tell."""
+    there.check()
+    assert there.is_following
+    assert there.git("symbolic-ref", "HEAD") == "refs/heads/main\n"
+    assert there.git("log", "--format=%an %ae %s", "--all").startswith(
+        "syncd syncd@localhost workspace as of 2026-11-24"
+    )
+    assert there.git("rev-list", "--all", "--count") == "1\n"
+    assert recorded_home(str(there.folder / "state"), TARGET) == there.at("home")
+    assert there.git("config", "user.name") == "agent\n"
+
+
+def test_an_idle_sandbox_follows_everything(tmp_path: Path) -> None:
+    """Any edits: contents, modes, links, kinds, deletions, odd names, line ends by `.gitattributes`."""
+    rig, chance = RepositoryRig(tmp_path), random.Random(11)
+    rig.send({".gitattributes": "*.txt text\n*.bat text eol=crlf\n*.id ident\n", "win.txt": "a\r\nb\r\n", **ODD})
+    places = ["x", "x/y", "x/y/z", "win.txt", "w.bat", "k.id", *ODD]
+    contents = [b"", b"line\n", b"line\r\n", b"\0\r\n", b"$Id: here $\n", b"mixed\r\nends\n", b"\xe9\n"]
+    for _ in range(25):
+        changes: dict[str, Sent | str | None] = {}
+        for path in chance.sample(places, 3):
+            within = [each for each in rig.files if each.startswith(path + "/") or path.startswith(each + "/")]
+            changes |= dict.fromkeys(within)
+            if path in rig.files and chance.random() < 0.3:
+                changes[path] = None
+            elif not any(path.startswith(each + "/") or each.startswith(path + "/") for each in changes):
+                content = chance.choice(contents)
+                kind = chance.randrange(4)
+                changes[path] = link("a.txt") if kind == 0 else Sent(content, 0o755 if kind == 1 else 0o644)
+        rig.send(changes)
+        assert rig.is_following, changes
+        assert rig.git("fsck", "--no-dangling") == ""
+        listed = rig.git("ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")[:-1]
+        assert set(listed) == set(rig.files)
+    assert set(whole_states(rig)[1:]) == {False}
+    assert int(rig.git("rev-list", "--count", "HEAD")) > 15
+    git(tmp_path, "clone", "-q", str(rig.workspace), "clone")
+    assert rig.git("diff", "--stat", "HEAD") == ""
+
+
+def test_what_git_takes_for_its_own_folder_is_left_out(there: RepositoryRig) -> None:
+    """Names that git refuses are in no commit, and in no status, so that the branch goes on."""
+    odd = [".GIT/x", "git~1", ".git /y", "s/.Git.", ".git::$INDEX", ".git\\x"]
+    before = dict(there.files)
+    there.send({**dict.fromkeys(odd, "q"), "a.txt": "new\n"})
+    there.files = {**before, "a.txt": sent("new\n")}
+    there.check()
+    assert there.is_following
+    there.send({os.fsdecode(b".g\xe2\x80\x8cit"): "q", "a.txt": "newer\n"})
+    there.files = {**before, "a.txt": sent("newer\n")}
+    there.check()
+
+
+def test_a_link_that_git_refuses_is_left_out(there: RepositoryRig) -> None:
+    """Git takes no link named `.gitmodules` into an index."""
+    before = dict(there.files)
+    there.send({".gitmodules": link("a.txt"), "a.txt": "new\n"})
+    there.files = {**before, "a.txt": sent("new\n")}
+    there.check()
+
+
+def test_names_that_only_look_like_it_are_in_it(there: RepositoryRig) -> None:
+    """No more than git refuses is left out."""
+    there.send(dict.fromkeys([".gité", ".gitx", "git~2", ".git-1", "x.git"], "q"))
+    there.check()
+    assert there.is_following
+
+
+@pytest.mark.parametrize("content", ["h\xe9llo\n".encode("latin-1"), "h\xe9llo\n".encode("utf-16"), b"no BOM\n"])
+def test_another_encoding(tmp_path: Path, content: bytes) -> None:
+    """A file that git keeps in another encoding is clean; one that cannot be decoded stops nothing else."""
+    rig = RepositoryRig(tmp_path)
+    encoding = "UTF-16" if content[:1] in b"\xff\xfen" else "ISO-8859-1"
+    rig.send({".gitattributes": f"*.t working-tree-encoding={encoding}\n", "w.t": Sent(content), "a": "1"})
+    assert rig.client.warnings == []
+    if content != b"no BOM\n":
+        assert rig.is_following
+        assert rig.tree("HEAD")["w.t"][1] == "h\xe9llo\n".encode()
+    assert rig.tree("HEAD")["a"][1] == b"1"
+
+
+def test_a_large_file(there: RepositoryRig) -> None:
+    """A file that is copied block by block."""
+    there.send({"large": Sent(os.urandom(1 << 20) * 17)})
+    there.check()
+    assert there.is_following
+
+
+def test_many_files_become_a_pack(there: RepositoryRig) -> None:
+    """They are whole, too."""
+    there.send({f"m/{number}": f"{number}\n" for number in range(400)})
+    there.check()
+    assert there.is_following
+    assert len(list((there.workspace / ".git/objects/pack").glob("*.pack"))) == 1
+
+
+def test_the_exclude_file_is_that_of_here(tmp_path: Path) -> None:
+    """What stays at home is not seen as new there."""
+    rig = RepositoryRig(tmp_path)
+    rig.home = HomeRepository("feature/x", "*.log\nnode_modules/\n")
+    rig.arrive({"a": "1"})
+    (rig.workspace / "node_modules").mkdir()
+    (rig.workspace / "node_modules/m.js").write_text("x")
+    (rig.workspace / "x.log").write_text("x")
+    rig.follow()
+    rig.send({"a": "2"})
+    assert rig.is_following
+    assert rig.git("symbolic-ref", "--short", "HEAD") == "feature/x\n"
+
+
+@pytest.mark.parametrize(
+    "branch", ["home", "home/page", "../../../../outside", "a..b", "x.lock", "-d", "caf\udce9", "HEAD"]
+)
+def test_any_branch_of_here(tmp_path: Path, branch: str) -> None:
+    """Whatever the branch here is called, the repository is made, and follows."""
+    rig = RepositoryRig(tmp_path / "in/side")
+    rig.home = HomeRepository(branch, "")
+    rig.send({"a": "1"})
+    rig.send({"a": "2"})
+    rig.check()
+    assert rig.is_following
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+# -- requests and records
+
+
+def test_a_restart_without_a_change_asks_for_nothing(there: RepositoryRig) -> None:
+    """And one with a change names only that."""
+    there.restart()
+    there.follow()
+    assert whole_states(there) == [True]
+    there.send({"a.txt": "new\n"})
+    assert whole_states(there) == [True, False]
+    there.arrive({})  # a base that differs only in what git does not see
+    there.follow()
+    there.restart()
+    there.follow()
+    assert whole_states(there) == [True, False]
+    there.check()
+
+
+def test_after_a_record_of_another_base_all_is_compared(there: RepositoryRig) -> None:
+    """What was deleted meanwhile is gone then, and what is not is not committed anew."""
+    before = there.at("home")
+    there.restart("another")
+    there.follow()
+    assert whole_states(there) == [True, True]
+    assert there.at("home") == before
+    there.arrive({"a.txt": None, "n": "new"})
+    there.restart("another")
+    there.follow()
+    there.check()
+    assert there.is_following
+
+
+def test_a_lost_answer_and_a_revert(there: RepositoryRig) -> None:
+    """A change that an unanswered run committed, and that was taken back since, is taken back there as well."""
+
+    def lose() -> None:
+        there.runner.after = lambda: None
+        there.runner.outputs[-1] = ""
+
+    there.runner.after = lose
+    there.arrive({"a.txt": "new\n", "n": "new"})
+    there.follow()
+    assert there.client.warnings != []
+    there.clock.go_on(3600)
+    there.send({"a.txt": "one\n", "n": None})
+    there.check()
+    assert there.is_following
+
+
+def test_two_lost_answers(there: RepositoryRig) -> None:
+    """Then all is compared."""
+    for content in ("2\n", "3\n"):
+        there.runner.after = lambda: there.runner.outputs.__setitem__(-1, "")
+        there.send({"a.txt": content})
+        there.clock.go_on(3600)
+    there.runner.after = lambda: None
+    there.send({"a.txt": "one\n"})
+    there.check()
+    assert there.is_following
+
+
+def test_without_git_there(there: RepositoryRig, tmp_path: Path) -> None:
+    """One warning, until a git is there."""
+    rig = RepositoryRig(tmp_path / "other")
+    rig.runner.path = "/nonexistent"
+    rig.send({"a": "1"})
+    rig.clock.go_on(3600)
+    rig.send({"a": "2"})
+    assert [warning.what for warning in rig.client.warnings] == [
+        "the sandbox has no git, so no repository is made there"
+    ]
+    assert not (rig.workspace / ".git/HEAD").exists()
+    rig.runner.path = os.environ["PATH"]
+    rig.clock.go_on(3600)
+    rig.follow()
+    rig.check()
+    assert rig.is_following
+
+
+# -- an agent that works
+
+
+def dirty(rig: RepositoryRig) -> None:
+    (rig.workspace / "a.txt").write_text("the agent's\n")
+
+
+def new_file(rig: RepositoryRig) -> None:
+    (rig.workspace / "new").write_text("the agent's\n")
+
+
+def staged(rig: RepositoryRig) -> None:
+    new_file(rig)
+    rig.git("add", "new")
+
+
+def staged_and_taken_back(rig: RepositoryRig) -> None:
+    (rig.workspace / "a.txt").write_text("staged\n")
+    rig.git("add", "a.txt")
+    (rig.workspace / "a.txt").write_text("one\n")
+
+
+def committed(rig: RepositoryRig) -> None:
+    dirty(rig)
+    rig.git("commit", "-qam", "the agent's")
+
+
+def own_branch(rig: RepositoryRig) -> None:
+    rig.git("checkout", "-q", "-b", "mine")
+
+
+def own_branch_with_commit(rig: RepositoryRig) -> None:
+    own_branch(rig)
+    committed(rig)
+
+
+def detached(rig: RepositoryRig) -> None:
+    rig.git("checkout", "-q", "--detach")
+
+
+def rebasing(rig: RepositoryRig) -> None:
+    committed(rig)
+    rig.git("checkout", "-q", "-b", "other", "main~1")
+    (rig.workspace / "a.txt").write_text("others\n")
+    rig.git("commit", "-qam", "others")
+    rig.git("rebase", "-q", "main", codes=(1,))
+
+
+def merging(rig: RepositoryRig) -> None:
+    committed(rig)
+    rig.git("checkout", "-q", "-b", "other", "main~1")
+    (rig.workspace / "a.txt").write_text("others\n")
+    rig.git("commit", "-qam", "others")
+    rig.git("merge", "-q", "main", codes=(1,))
+
+
+def merging_without_conflict(rig: RepositoryRig) -> None:
+    rig.git("checkout", "-q", "-b", "side")
+    rig.git("commit", "-q", "--allow-empty", "-m", "empty")
+    rig.git("checkout", "-q", "main")
+    rig.git("merge", "-q", "--no-ff", "--no-commit", "side")
+
+
+def bisecting(rig: RepositoryRig) -> None:
+    rig.git("bisect", "start", "-q")
+
+
+def locked(rig: RepositoryRig) -> None:
+    (rig.workspace / ".git/index.lock").write_bytes(b"")
+
+
+def home_locked(rig: RepositoryRig) -> None:
+    (rig.workspace / ".git/refs/heads/main.lock").write_bytes(b"")
+
+
+def removed_index(rig: RepositoryRig) -> None:
+    (rig.workspace / ".git/index").unlink()
+
+
+def deleted(rig: RepositoryRig) -> None:
+    rig.git("rm", "-q", "--cached", "d/b.txt")
+
+
+def intended(rig: RepositoryRig) -> None:
+    new_file(rig)
+    rig.git("add", "-N", "new")
+
+
+WORK = [
+    *(
+        dirty,
+        new_file,
+        staged,
+        staged_and_taken_back,
+        committed,
+        own_branch,
+        own_branch_with_commit,
+        detached,
+        rebasing,
+    ),
+    *(merging, merging_without_conflict, bisecting, locked, home_locked, removed_index, deleted, intended),
+]
+
+
+def everything(rig: RepositoryRig) -> dict[str, bytes | str]:
+    """Return all files of the work tree and the repository, but what is syncd's own."""
+    found: dict[str, bytes | str] = {}
+    for path in rig.workspace.rglob("*"):
+        name = str(path.relative_to(rig.workspace))
+        own = name.startswith((".git/objects", ".git/syncd", ".git/refs/syncd")) or name in HOME_FILES
+        if not own and not path.is_dir():
+            found[name] = os.readlink(path) if path.is_symlink() else path.read_bytes()
+    return found
+
+
+HOME_FILES = (".git/refs/heads/home", ".git/logs/refs/heads/home")
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_what_an_agent_does_stays(there: RepositoryRig, work: Callable[[RepositoryRig], None]) -> None:
+    """Nothing of it is moved or lost, and `home` goes on."""
+    work(there)
+    there.arrive({"d/b.txt": "from here\n", "fresh": "from here\n"})
+    before = everything(there)
+    for content in ("newer\n", "newest\n"):
+        there.follow()
+        assert everything(there) == before
+        assert there.at("home") == there.at("refs/syncd/home")
+        assert there.tree("home")["d/b.txt"][1] == (there.workspace / "d/b.txt").read_bytes()
+        there.arrive({"d/b.txt": content})
+        before = everything(there)
+    there.follow()
+    assert there.client.warnings == []
+    assert there.git("fsck", "--no-dangling", "--no-reflogs") == ""
+    assert there.tree("home") == {**there.tree("home"), "fresh": ("100644", b"from here\n")}
+
+
+UNDONE = {
+    dirty: [("checkout", "-q", "a.txt")],
+    new_file: [("clean", "-qfd")],
+    staged: [("reset", "-q"), ("clean", "-qf", "new")],
+    staged_and_taken_back: [("reset", "-q", "a.txt")],
+    committed: [("reset", "-q", "--hard", "HEAD~1")],
+    own_branch: [("checkout", "-q", "main")],
+    detached: [("checkout", "-q", "main")],
+    deleted: [("reset", "-q", "d/b.txt")],
+    bisecting: [("bisect", "reset")],
+}
+
+
+@pytest.mark.parametrize("work", UNDONE)
+def test_the_branch_catches_up(there: RepositoryRig, work: Callable[[RepositoryRig], None]) -> None:
+    """Once the work tree is clean again where the branch was left."""
+    work(there)
+    there.send({"fresh": "from here\n", "run.sh": None})
+    assert not there.is_following
+    (there.workspace / "fresh").unlink()  # git would not tell it from the agent's own
+    there.files.pop("fresh")
+    (there.workspace / "run.sh").write_text("#!/bin/sh\n")
+    (there.workspace / "run.sh").chmod(0o755)
+    for command in UNDONE[work]:
+        there.git(*command)
+    (there.workspace / "run.sh").unlink()
+    there.send({"d/b.txt": "newer\n"})
+    there.check()
+    assert there.is_following
+    assert there.git("symbolic-ref", "HEAD") == "refs/heads/main\n"
+
+
+@pytest.mark.parametrize("work", [locked, home_locked])
+def test_it_catches_up_after_a_lock(there: RepositoryRig, work: Callable[[RepositoryRig], None]) -> None:
+    """A git that someone runs at that moment only delays the branch."""
+    work(there)
+    there.send({"d/b.txt": "newer\n"})
+    assert not there.is_following
+    for lock in (there.workspace / ".git").rglob("*.lock"):
+        lock.unlink()
+    there.send({"d/b.txt": "newest\n"})
+    there.check()
+    assert there.is_following
+
+
+def test_commits_on_home_stay(there: RepositoryRig) -> None:
+    """The branch `home` stays where someone commits on it, and the syncs go on beside it."""
+    there.git("checkout", "-q", "home")
+    there.send({"d/b.txt": "2\n"})
+    there.git("checkout", "-q", "d/b.txt")
+    there.git("commit", "-q", "--allow-empty", "-m", "mine")
+    mine = there.at("home")
+    there.git("checkout", "-q", "main")
+    there.send({"d/b.txt": "3\n"})
+    assert there.at("home") == mine
+    there.check(branch="refs/syncd/home")
+    assert there.is_following
+
+
+def test_home_in_a_linked_work_tree_stays(there: RepositoryRig) -> None:
+    """A branch that is checked out in another work tree is not moved under it."""
+    there.git("worktree", "add", "-q", str(there.folder / "linked"), "home")
+    at = there.at("home")
+    there.send({"d/b.txt": "2\n"})
+    assert there.at("home") == at
+    assert git(there.folder / "linked", "status", "--porcelain") == ""
+    there.check(branch="refs/syncd/home")
+    assert there.is_following
+    there.git("worktree", "remove", str(there.folder / "linked"))
+    there.send({"d/b.txt": "3\n"})
+    there.check()
+
+
+def test_a_stash_stays(there: RepositoryRig) -> None:
+    """The work tree is clean then, so that the branch goes on; the stash can be taken back."""
+    dirty(there)
+    there.git("stash", "-q")
+    there.send({"d/b.txt": "newer\n"})
+    assert there.is_following
+    there.git("stash", "pop", "-q")
+    assert (there.workspace / "a.txt").read_text() == "the agent's\n"
+
+
+def test_a_submodule_of_the_agents(there: RepositoryRig) -> None:
+    """It is a change like another, and is left as it is."""
+    (source := there.folder / "source").mkdir()
+    for command in (("init", "-q"), ("commit", "-q", "--allow-empty", "-m", "x")):
+        git(source, "-c", "user.name=x", "-c", "user.email=x", *command)
+    there.git("-c", "protocol.file.allow=always", "submodule", "add", "-q", str(source), "sub")
+    there.git("commit", "-qm", "with a submodule")
+    at = there.at("HEAD")
+    before = everything(there)
+    there.send({"fresh": "x"})
+    assert everything(there) == {**before, "fresh": b"x"}
+    assert there.at("HEAD") == at
+    there.check()
+
+
+def test_an_agent_that_maintains_its_repository(there: RepositoryRig) -> None:
+    """After `git gc`, packed references and a split index nothing is lost."""
+    there.send({"a.txt": "2\n"})
+    there.git("gc", "-q", "--prune=now")
+    there.send({"a.txt": "3\n"})
+    there.check()
+    assert there.is_following
+    there.git("update-index", "--split-index")
+    there.send({"a.txt": "4\n"})
+    there.check()
+    there.git("update-index", "--no-split-index")
+    there.send({"a.txt": "5\n"})
+    there.check()
+    assert there.is_following
+
+
+# -- another repository, or none
+
+
+def foreign_folder(top: Path) -> None:
+    git(top, "init", "-q", "-b", "main")
+
+
+def foreign_file(top: Path) -> None:
+    (top / ".git").write_text("gitdir: /elsewhere\n")
+
+
+def foreign_link(top: Path) -> None:
+    (top / ".git").symlink_to("/elsewhere")
+
+
+def foreign_link_to_a_repository(top: Path) -> None:
+    (other := top.parent / "other").mkdir()
+    git(other, "init", "-q")
+    (other / ".git/syncd").mkdir()
+    (top / ".git").symlink_to("../other/.git")
+
+
+def foreign_without_head(top: Path) -> None:
+    """A repository that lost its HEAD, made without templates: its commits are someone's."""
+    git(top, "init", "-q", "-b", "main", "--template=")
+    git(top, "-c", "user.name=x", "-c", "user.email=x", "commit", "-q", "--allow-empty", "-m", "x")
+    for name in ("HEAD", "COMMIT_EDITMSG", "logs"):
+        path = top / ".git" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+FOREIGN = [foreign_folder, foreign_file, foreign_link, foreign_link_to_a_repository, foreign_without_head]
+
+
+def listed(top: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Return the mode, time and content of all that is in the folder, and in the one beside it."""
+    found = {}
+    for path in [*top.rglob("*"), *top.parent.glob("other/.git/**/*")]:
+        status = path.lstat()
+        content = os.readlink(path).encode() if path.is_symlink() else b"" if path.is_dir() else path.read_bytes()
+        found[str(path)] = status.st_mode, status.st_mtime_ns, content
+    return found
+
+
+@pytest.mark.parametrize("make", FOREIGN)
+def test_someone_elses_is_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """It stays byte for byte, and is asked about once only, after a restart too."""
+    rig = RepositoryRig(tmp_path)
+    make(rig.workspace)
+    rig.arrive({"a": "1"})
+    before = listed(rig.workspace)
+    rig.follow()
+    assert listed(rig.workspace) == before
+    rig.send({"a": "2"})
+    rig.restart()
+    rig.send({"a": "3"})
+    assert len(rig.runner.requests) == 1
+    assert rig.client.warnings == []
+
+
+def test_one_that_takes_the_place_of_ours_is_left_alone(there: RepositoryRig) -> None:
+    """The agent begins a repository of its own."""
+    shutil.rmtree(there.workspace / ".git")
+    foreign_folder(there.workspace)
+    there.arrive({"a.txt": "2\n"})
+    before = listed(there.workspace)
+    there.follow()
+    assert listed(there.workspace) == before
+    there.send({"a.txt": "3\n"})
+    assert whole_states(there) == [True, False]
+
+
+def test_a_deleted_one_is_made_anew(there: RepositoryRig) -> None:
+    """With the work tree as it is."""
+    shutil.rmtree(there.workspace / ".git")
+    dirty(there)
+    there.send({"d/b.txt": "newer\n"})
+    assert whole_states(there) == [True, False, True]
+    assert (there.workspace / "a.txt").read_text() == "the agent's\n"
+    there.files.pop("a.txt")  # it is not there as it was sent, and so not in the repository either
+    there.check()
+    assert there.status == "?? a.txt\0"
+
+
+@pytest.mark.parametrize("left", ["", "objects/pack", "syncd", "objects/aa", "refs/heads"])
+def test_remains_are_no_repository(tmp_path: Path, left: str) -> None:
+    """What is left where a repository is deleted, or was to be made, is in no one's way."""
+    rig = RepositoryRig(tmp_path)
+    (rig.workspace / ".git" / left).mkdir(parents=True)
+    rig.send({"a": "1"})
+    rig.check()
+    assert rig.is_following
+
+
+def test_a_broken_configuration_is_not_someone_elses(there: RepositoryRig) -> None:
+    """A repository that git cannot read at the moment is a warning, and goes on once it can."""
+    config = there.workspace / ".git/config"
+    good = config.read_text()
+    config.write_text("[core\n")
+    there.send({"a.txt": "2\n"})
+    assert len(there.client.warnings) == 1
+    config.write_text(good)
+    there.clock.go_on(3600)
+    there.send({"a.txt": "3\n"})
+    there.check()
+    assert there.is_following
+
+
+# -- programs
+
+
+def test_nothing_that_is_configured_runs(there: RepositoryRig) -> None:
+    """Neither by the agent's repository, nor by files that were sent, nor by the agent's own settings."""
+    witness = there.folder / "witness"
+    program = there.folder / "program"
+    program.write_text(f'#!/bin/sh\necho "$0 $*" >> {witness}\ncat\n')
+    program.chmod(0o755)
+    hooks = there.workspace / ".git/hooks"
+    hooks.mkdir()
+    for name in HOOKS:
+        shutil.copy(program, hooks / name)
+    run = str(program)
+    settings = {
+        **dict.fromkeys(("core.fsmonitor", "core.editor", "core.pager", "core.sshCommand", "core.askPass"), run),
+        **{f"filter.x.{what}": run for what in ("clean", "smudge", "process")},
+        "diff.x.command": run,
+        "diff.x.textconv": run,
+        "diff.external": run,
+        "merge.x.driver": run,
+        "gpg.program": run,
+        "commit.gpgSign": "true",
+        "tag.gpgSign": "true",
+        "filter.x.required": "true",
+        **{f"alias.{name}": f"!{run}" for name in ("status", "rev-parse", "read-tree", "update-ref", "fast-import")},
+        "core.hooksPath": str(hooks),
+        "core.worktree": "/nonexistent",
+        "index.threads": "4",
+        "gc.auto": "1",
+        "core.splitIndex": "true",
+        "index.version": "4",
+        "index.sparse": "true",
+        "core.untrackedCache": "true",
+        "core.alternateRefsCommand": run,
+        "credential.helper": f"!{run}",
+        "uploadpack.packObjectsHook": run,
+    }
+    there.arrive({".gitattributes": "* filter=x diff=x merge=x text\n", "cr.txt": "a\r\nb\r\n"})
+    for key, value in settings.items():
+        git(there.folder, "config", "-f", str(there.workspace / ".git/config"), key, value)
+    more = there.folder / "more"
+    shutil.copy(there.workspace / ".git/config", more)
+    git(there.folder, "config", "-f", str(there.workspace / ".git/config"), "include.path", str(more))
+    there.follow()
+    for content in ("2\r\n", "3\r\n", None):
+        there.send({"cr.txt": content, "d/b.txt": f"{content}"})
+    assert not witness.exists()
+    assert there.client.warnings == []
+    shutil.rmtree(hooks)
+    (there.workspace / ".git/config").write_text("[core]\n\trepositoryformatversion = 0\n")
+    assert there.at("main") == there.at("home")
+    there.check()
+    assert not witness.exists()
