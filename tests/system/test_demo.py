@@ -31,7 +31,7 @@ def test_the_tour(bare: Rig) -> None:
     """Each step ends as it says, the lines fit a terminal, and nothing is left at the end."""
     done = bare.ok("demo")
     steps = _steps(done.out)
-    assert len(steps) == 8
+    assert len(steps) == 9
     assert _uploads(steps["A burst"]) == 1
     assert _uploads(steps["The network fails"]) == 4
     assert steps["The network fails"].count("the network fails") == 3
@@ -45,6 +45,10 @@ def test_the_tour(bare: Rig) -> None:
     assert "  -Two minutes, not boiling.\n             +Three minutes, not boiling.\n" in merged
     assert "  1 merged\n" in merged
     assert "Three minutes, not boiling.\n             Pour slowly.\n             Two pinches of patience.\n" in merged
+    committed = steps["The agent commits"]
+    assert "git status, in the sandbox\n             ## main\n" in committed
+    assert re.search(r"syncd log\n +[0-9a-f]{10} .* Add sugar \(1 path\)\n", committed)
+    assert re.search(r"git log --oneline tea, here\n +[0-9a-f]+ Add sugar\n", committed)
     assert re.search(r"\nDone: \d+ uploads over 1 signed URL\n", done.out)
     # The temporary folder's name may be longer than a terminal is wide.
     assert max(map(len, done.out.replace(bare.environ["TMPDIR"], "/tmp").splitlines())) <= 80

@@ -31,7 +31,7 @@ _MEANINGS = {
     "upload-url": "the daemon asks for a signed URL",
     "upload": "the archive arrives in the bucket",
     "initialize": "the sandbox unpacks it",
-    "execute": "the agent's changes are looked for",
+    "execute": "a program of syncd's looks there",
     "download": "the agent's version comes home",
 }
 # The other requests of such a look; they are shown if they fail.
@@ -181,7 +181,7 @@ def _show_tour(demo: DemoEnvironment, screen: _Screen) -> None:
     screen.workspace()
     screen.pause()
     has_git = find_git(os.environ) is not None
-    for number, step in enumerate([*_STEPS, _AGENT_STEP] if has_git else _STEPS, 1):
+    for number, step in enumerate([*_STEPS, *_GIT_STEPS] if has_git else _STEPS, 1):
         screen.heading(f"{number}. {step.title}")
         screen.paragraph(step.text)
         screen.pause()
@@ -192,7 +192,7 @@ def _show_tour(demo: DemoEnvironment, screen: _Screen) -> None:
     screen.heading(f"Done: {uploads} uploads over {urls}")
     screen.paragraph("Workspace, sandbox and daemon are removed now.")
     if not has_git:
-        screen.paragraph("git is not on this machine: the step was left out in which what two wrote is merged.")
+        screen.paragraph("git is not on this machine: the steps were left out that merge, and bring commits home.")
     screen.paragraph("With a directory of yours: syncd demo DIR. With a real sandbox: syncd init.")
 
 
@@ -224,6 +224,22 @@ def _bring_home(demo: DemoEnvironment, screen: _Screen) -> None:
     _until_equal(demo, screen)
     with open(f"{demo.sandbox.workspace}/{_SHARED}", encoding="utf-8") as file:
         screen.command(f"{_SHARED}, here and there:", file.read().splitlines())
+
+
+def _bring_commits_home(demo: DemoEnvironment, screen: _Screen) -> None:
+    _until_equal(demo, screen)
+    demo.flush()
+    list(screen.follow(0))
+    there = str(demo.sandbox.workspace)
+    screen.command("git status, in the sandbox", [demo.git(there, "status", "--short", "--branch")])
+    with open(f"{there}/src/tea/sugar.py", "w", encoding="utf-8") as file:
+        file.write("SPOONS = 1\n")
+    demo.git(there, "add", "-A")
+    demo.git(there, "commit", "-q", "-m", "Add sugar")
+    screen.command("syncd log", demo.run("log").splitlines())
+    screen.command("syncd apply --branch tea", demo.run("apply", "--branch", "tea").splitlines())
+    list(screen.follow(0))
+    screen.command("git log --oneline tea, here", demo.git(demo.workspace, "log", "--oneline", "tea").splitlines())
 
 
 def _write(demo: DemoEnvironment, path: str, content: str) -> None:
@@ -271,6 +287,13 @@ def _edit_on_both_sides(demo: DemoEnvironment) -> None:
             content = file.read()
         with open(path, "w", encoding="utf-8") as file:
             file.write(content.replace(old, new))
+
+
+def _begin_history(demo: DemoEnvironment) -> None:
+    demo.git(demo.workspace, "init", "-q", "--initial-branch=main")
+    demo.git(demo.workspace, "add", "-A")
+    demo.git(demo.workspace, "commit", "-q", "-m", "The tea timer")
+    _write(demo, "docs/manual.md", "\nNow with a history.\n")
 
 
 @dataclass(frozen=True)
@@ -332,3 +355,11 @@ _AGENT_STEP = _Step(
     _edit_on_both_sides,
     _bring_home,
 )
+_COMMITS_STEP = _Step(
+    "The agent commits",
+    "The workspace becomes a git repository. .git stays home; the sandbox gets a repository of its own, which holds "
+    "what was sent and follows each sync. The agent commits there, and its commit comes home, onto a new branch.",
+    _begin_history,
+    _bring_commits_home,
+)
+_GIT_STEPS = (_AGENT_STEP, _COMMITS_STEP)

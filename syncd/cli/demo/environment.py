@@ -40,6 +40,7 @@ _TOUR = {"sandbox.agent_changes": "hold"}
 _SERVICE_VARIABLES = ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC")
 # -P: a folder named syncd in the current directory must not be taken for the program.
 _SYNCD = (sys.executable, "-P", "-m", "syncd")
+_WHO = {"NAME": "demo", "EMAIL": "demo@localhost"}
 _LOG_PREFIX = re.compile(r"\S+Z [a-z]+ +")
 
 # A request that the emulator finished, or a line of the daemon's log.
@@ -113,6 +114,22 @@ class DemoEnvironment:
         if done.returncode not in codes:
             said = os.fsdecode(done.stderr).strip()
             self._events.put(TryLater(f"syncd {command} ended with {done.returncode}: {said}"))
+        return done.stdout.decode("utf-8", "replace")
+
+    def git(self, folder: str, *arguments: str) -> str:
+        """Run git in a folder, as a person or an agent would, but without anyone's own settings; return its output."""
+        who = {f"GIT_{role}_{part}": text for role in ("AUTHOR", "COMMITTER") for part, text in _WHO.items()}
+        done = subprocess.run(
+            ["git", "-c", "core.hooksPath=/dev/null", *arguments],
+            cwd=folder,
+            env={**self._environ, **who, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            said = os.fsdecode(done.stderr).strip()
+            self._events.put(TryLater(f"git {arguments[0]} ended with {done.returncode}: {said}"))
         return done.stdout.decode("utf-8", "replace")
 
     def next_event(self, timeout_s: float) -> DemoEvent | None:
