@@ -42,6 +42,8 @@ DEFAULTS: dict[str, object] = {
 # Only a test that fails waits for so long. A busy machine may do nothing for many seconds.
 TIMEOUT_S = 60.0
 _POLL_S = 0.03
+# The most that counts between two polls: a virtual machine may stand still for a minute, and so does the daemon in it.
+_STALL_S = 1.0
 _SIGNED = re.compile(r"(?i)x-goog-signature|[0-9a-f]{200}")
 
 Found = TypeVar("Found")
@@ -211,9 +213,12 @@ class Rig:
 
     def until(self, condition: Callable[[], Found], what: str, timeout_s: float = TIMEOUT_S) -> Found:
         """Wait for the condition to hold, and return its value. Fails with a report after the timeout."""
-        deadline_s = CLOCK.monotonic_s() + timeout_s
+        waited_s, before_s = 0.0, CLOCK.monotonic_s()
         while not (found := condition()):
-            assert CLOCK.monotonic_s() < deadline_s, f"waited {timeout_s:g} s for {what}\n{self.report()}"
+            now_s = CLOCK.monotonic_s()
+            waited_s += min(now_s - before_s, _STALL_S)
+            before_s = now_s
+            assert waited_s < timeout_s, f"waited {timeout_s:g} s for {what}\n{self.report()}"
             CLOCK.sleep(_POLL_S)
         return found
 
