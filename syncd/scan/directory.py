@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
-from itertools import chain
 from types import MappingProxyType
 
 import msgspec
@@ -34,13 +33,16 @@ class Entries:
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         names = in_order(entries)
         values = [entries[name] for name in names]
+        kinds = [entry.kind for entry in values]
         self.count = len(names)
-        self.files = count_files(values)  # and links
+        self.files = len(kinds) - kinds.count(Kind.DIRECTORY)  # and links
         self.content_bytes = content_bytes(values)
-        links = [(at, entry) for at, entry in enumerate(values) if entry.kind is Kind.SYMLINK]
-        for at, entry in links:
-            values[at] = replace(entry, target="")
-        self.texts = as_bytes("\0".join(chain(names, (entry.target for _, entry in links))))
+        if Kind.SYMLINK in kinds:
+            links = [at for at, kind in enumerate(kinds) if kind is Kind.SYMLINK]
+            names += [values[at].target for at in links]
+            for at in links:
+                values[at] = replace(values[at], target="")
+        self.texts = as_bytes("\0".join(names))
         self.encoded = _encode(values)
 
     @classmethod
@@ -108,6 +110,8 @@ class Directory:
         It is the same object if nothing is other than before.
         """
         own = self.own if own is None or own == self.own else own
+        if not below and not self.below:  # most directories hold no others
+            return self if own is self.own else Directory(own) if own.count else EMPTY
         others = {name: each for name, each in below.items() if self.below.get(name, EMPTY) is not each}
         if own is self.own and not others:
             return self
