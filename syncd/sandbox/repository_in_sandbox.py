@@ -386,7 +386,7 @@ class _Repository:
         # The same changes may have been made by an earlier run whose answer was lost.
         if self._request["home"] not in (before, self._git.reference(_HOME + "^")) and not self._request["whole"]:
             raise _Refused("lost", "another commit is there")
-        self._break_own_locks()
+        self._remove_leftovers()
         if self._read("info/exclude") in (self._read("syncd/exclude"), self._exclude_text()):
             self._write_excludes()
         home = self._import(before)
@@ -546,15 +546,15 @@ class _Repository:
         head = self._read(os.path.join(linked, "HEAD")) or ""
         return head[5:].strip() if head.startswith("ref: ") else ""
 
-    def _break_own_locks(self) -> None:
-        """Remove the locks that a run had when it was killed: the index's, if it is this program's, and its own."""
+    def _remove_leftovers(self) -> None:
+        """Remove what a run left that was killed: the lock of the index, if it is this program's, and its own files."""
         lock, index = os.path.join(self.folder, "index.lock"), os.path.join(self._notes, "index")
         with contextlib.suppress(OSError):
             if os.path.samefile(lock, index):
                 os.unlink(lock)
-        for path in (index, index + ".lock", os.path.join(self.folder, _HOME + ".lock")):
+        for name in ("syncd/index", "syncd/index.lock", "syncd/HEAD", _HOME + ".lock"):
             with contextlib.suppress(OSError):
-                os.unlink(path)
+                os.unlink(os.path.join(self.folder, name))
 
     def _move_agent(self, home: "str") -> "bool":
         """Move the agent's branch and index to the commit, if they are as they were left and the work tree is clean."""

@@ -59,6 +59,7 @@ class Preparation:
     mark_uncertain: Callable[[], None]
     save_all: Callable[[Why], None]
     base_of: Callable[[str], tuple[int, bytes] | None]
+    forget_repository: Callable[[], None]
     _request: LookRequest | None = field(default=None, init=False)
 
     def begin(self) -> None:
@@ -79,6 +80,7 @@ class Preparation:
             self.mark_uncertain()
             self.deletion_sync.reset(self.paths_to_delete)
             self.remote_changes.forget()
+            self.forget_repository()
         elif self.replaces:
             self.deletion_sync.settle_pending(wanted)
             self._save_all(Why.OVERWRITTEN)

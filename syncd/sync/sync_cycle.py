@@ -393,6 +393,7 @@ class SyncCycle:
             services.delivery.mark_uncertain,
             self._save_agent_work,
             self._base_content,
+            services.agent_repository.forget,
         )
 
     def _base_content(self, path: str) -> tuple[int, bytes] | None:

@@ -1,0 +1,366 @@
+"""The sandbox has a git repository of what was sent, which follows each sync, by executions that really run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.waiter import SupersededBy
+from syncd.sandbox import agent_repository
+from tests.component.repository_rig import git as plain_git
+from tests.integration.sync_rig import Rig, rigged
+
+PERSON = {f"GIT_{who}_{what}": f"{what}@x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+
+def here(rig: Rig, *arguments: str) -> str:
+    """Git as the person runs it."""
+    return plain_git(rig.workspace, *arguments, **PERSON)
+
+
+def there(rig: Rig, *arguments: str, codes: tuple[int, ...] = (0,)) -> str:
+    """Git as the agent runs it."""
+    return plain_git(rig.sandbox.workspace, *arguments, codes=codes)
+
+
+def sync(rig: Rig) -> None:
+    """Sync once, as a process that has the repository follow."""
+    rig.sync()
+    rig.cycle.follow_in_repository()
+
+
+def programs(rig: Rig) -> int:
+    """Return how many programs were run."""
+    return rig.asked().count("execute")
+
+
+def warnings(rig: Rig) -> list[str]:
+    return [warning.what for warning in rig.cycle.warnings if warning.key == "repository"]
+
+
+def files(top: Path) -> dict[str, tuple[str, bytes]]:
+    """Return the mode in git and the content of each path outside of `.git`."""
+    found = {}
+    for base, names, others in os.walk(os.fsencode(top)):
+        if b".git" in names:
+            names.remove(b".git")
+        for name in (*names, *others):
+            path = os.path.join(base, name)
+            key = os.fsdecode(os.path.relpath(path, os.fsencode(top)))
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                found[key] = "120000", os.readlink(path)
+            elif stat.S_ISREG(status.st_mode):
+                found[key] = "100755" if status.st_mode & 0o100 else "100644", Path(os.fsdecode(path)).read_bytes()
+    return found
+
+
+def committed(rig: Rig, commit: str) -> dict[str, tuple[str, bytes]]:
+    """Return the mode and content of each path of a commit there."""
+    found = {}
+    for row in there(rig, "ls-tree", "-r", "-z", "--full-tree", commit).split("\0")[:-1]:
+        facts, _, path = row.partition("\t")
+        mode, _, blob = facts.split(" ")
+        found[path] = mode, os.fsencode(there(rig, "cat-file", "blob", blob))
+    return found
+
+
+def check(rig: Rig) -> None:
+    """Have the agent's branch hold exactly what is here, and git find nothing wrong or changed."""
+    assert warnings(rig) == []
+    assert there(rig, "status", "--porcelain") == ""
+    assert there(rig, "fsck", "--no-dangling") == ""
+    assert there(rig, "rev-parse", "HEAD") == there(rig, "rev-parse", "home")
+    assert committed(rig, "home") == files(rig.workspace) == files(rig.sandbox.workspace)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A repository here with two branches, and all defaults."""
+    with rigged(tmp_path) as it:
+        it.use_defaults()
+        plain_git(it.workspace, "init", "-q", "-b", "topic")
+        it.write("a.txt", "one\n")
+        it.write("d/b.txt", "two\n")
+        it.write("run.sh", "#!/bin/sh\n")
+        (it.workspace / "run.sh").chmod(0o755)
+        here(it, "add", "-A")
+        here(it, "commit", "-qm", "first")
+        yield it
+
+
+def test_it_follows_what_a_person_does(rig: Rig) -> None:
+    """Edits, checkouts, a rebase, deletions, modes, links, kinds and names: the branch is always what is here."""
+    work = rig.workspace
+    sync(rig)
+    check(rig)
+    assert there(rig, "symbolic-ref", "--short", "HEAD") == "topic\n"
+    here(rig, "checkout", "-q", "-b", "other")
+    rig.write("a.txt", "other\n")
+    rig.write("only/other.txt", "x")
+    here(rig, "add", "-A")
+    here(rig, "commit", "-qm", "other")
+    sync(rig)
+    check(rig)
+    here(rig, "checkout", "-q", "topic")
+    rig.write("d/b.txt", "topic\n")
+    here(rig, "commit", "-qam", "topic")
+    sync(rig)
+    check(rig)
+    here(rig, "rebase", "-q", "other")
+    (work / "ln").symlink_to("a.txt")
+    (work / "run.sh").chmod(0o644)
+    (work / os.fsdecode(b"caf\xe9 \n\"'")).write_text("odd")
+    sync(rig)
+    check(rig)
+    shutil.rmtree(work / "d")
+    (work / "d").write_text("a file\n")
+    (work / "a.txt").unlink()
+    rig.write("a.txt/in", "a folder\n")
+    rig.write(".gitattributes", "*.win text\n")
+    (work / "x.win").write_bytes(b"1\r\n2\r\n")
+    sync(rig)
+    assert there(rig, "status", "--porcelain") == ""
+    assert there(rig, "ls-tree", "-r", "--name-only", "HEAD") == there(rig, "ls-files")
+    (work / "x.win").unlink()
+    sync(rig)
+    check(rig)
+    log = there(rig, "log", "--format=%an %s").splitlines()
+    assert len(log) == 6
+    assert all(line.startswith("syncd workspace as of 20") for line in log)
+
+
+def test_many_edits(rig: Rig) -> None:
+    """Each is a commit, and only what it changed is named."""
+    sync(rig)
+    for number in range(12):
+        rig.write(f"e/{number % 4}.txt", f"{number}\n")
+        sync(rig)
+    check(rig)
+    assert there(rig, "rev-list", "--count", "home") == "13\n"
+    assert there(rig, "diff", "--name-only", "home~1", "home") == "e/3.txt\n"
+
+
+def test_an_agent_that_works(rig: Rig) -> None:
+    """Nothing of what it does is lost, `home` goes on, and the branch follows again where it was left."""
+    sync(rig)
+    (rig.sandbox.workspace / "a.txt").write_text("the agent's\n")
+    rig.write("d/b.txt", "from here\n")
+    sync(rig)
+    assert there(rig, "status", "--porcelain") == " M a.txt\n M d/b.txt\n"
+    assert there(rig, "diff", "--name-only", "home") == "a.txt\n"
+    there(rig, "checkout", "-q", "home", "--", "d/b.txt")
+    there(rig, "commit", "-qam", "mine")
+    mine = there(rig, "rev-parse", "HEAD")
+    assert there(rig, "log", "-1", "--format=%an") == "agent\n"
+    rig.write("d/b.txt", "newer\n")
+    sync(rig)
+    assert there(rig, "rev-parse", "HEAD") == mine
+    assert there(rig, "show", "home:d/b.txt") == "newer\n"
+    there(rig, "branch", "-q", "keep")
+    there(rig, "checkout", "-q", "--", "d/b.txt")
+    there(rig, "reset", "-q", "--hard", "topic~1")
+    (rig.sandbox.workspace / "d/b.txt").write_text("two\n")
+    assert there(rig, "status", "--porcelain") == ""
+    rig.write("new.txt", "x")
+    sync(rig)
+    assert there(rig, "rev-parse", "keep") == mine
+    assert there(rig, "show", "home:new.txt") == "x"
+
+
+def test_a_restart_without_a_change_sends_nothing(rig: Rig) -> None:
+    """After a touch neither; and a later change is followed by its own path only."""
+    sync(rig)
+    os.utime(rig.workspace / "a.txt", (5, 5))
+    sync(rig)
+    rig.restart()
+    asked = len(rig.asked())
+    sync(rig)
+    assert len(rig.asked()) == asked
+    rig.write("a.txt", "new\n")
+    sync(rig)
+    check(rig)
+
+
+def test_nothing_is_made_outside_of_a_repository(rig: Rig) -> None:
+    """Nor with "none" and "raw"; a repository that begins here begins there."""
+    shutil.rmtree(rig.workspace / ".git")
+    sync(rig)
+    assert not (rig.sandbox.workspace / ".git").exists()
+    here(rig, "init", "-q")
+    rig.keys["workspace"]["git"] = "none"
+    rig.restart()
+    sync(rig)
+    assert not (rig.sandbox.workspace / ".git").exists()
+    rig.keys["workspace"]["git"] = "baseline"
+    rig.restart()
+    sync(rig)
+    check(rig)
+
+
+def test_raw_sends_the_repository_itself(rig: Rig) -> None:
+    """And no program touches it."""
+    rig.keys["workspace"]["git"] = "raw"
+    rig.restart()
+    sync(rig)
+    assert there(rig, "log", "--format=%s") == "first\n"
+    assert not (rig.sandbox.workspace / ".git/syncd").exists()
+
+
+def test_another_repository_is_asked_about_once(rig: Rig) -> None:
+    """One that someone else made there stays as it is, after a restart too."""
+    there(rig, "init", "-q", "-b", "theirs")
+    sync(rig)
+    assert there(rig, "symbolic-ref", "HEAD") == "refs/heads/theirs\n"
+    rig.write("a.txt", "2\n")
+    before = programs(rig)
+    rig.sync()
+    synced = programs(rig)
+    assert synced > before
+    rig.cycle.follow_in_repository()
+    rig.restart()
+    rig.cycle.follow_in_repository()
+    assert programs(rig) == synced
+    assert warnings(rig) == []
+    assert there(rig, "rev-parse", "-q", "--verify", "HEAD", codes=(1,)) == ""
+
+
+def test_a_deleted_one_is_made_anew(rig: Rig) -> None:
+    """Between two syncs, and while the program runs."""
+    sync(rig)
+    shutil.rmtree(rig.sandbox.workspace / ".git")
+    rig.write("a.txt", "2\n")
+    sync(rig)
+    check(rig)
+    shutil.rmtree(rig.sandbox.workspace / ".git/objects")
+    rig.write("a.txt", "3\n")
+    sync(rig)
+    assert len(warnings(rig)) == 1
+    shutil.rmtree(rig.sandbox.workspace / ".git")
+    rig.clock.go_on(3600)
+    rig.write("a.txt", "4\n")
+    sync(rig)
+    check(rig)
+
+
+@pytest.mark.parametrize("theirs", [False, True], ids=["ours", "someone else's"])
+def test_a_reset_sandbox_gets_one_anew(rig: Rig, *, theirs: bool) -> None:
+    """Whosever the one before was."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    rig.restart()
+    if theirs:
+        there(rig, "init", "-q")
+    sync(rig)
+    (rig.workspace / "a.txt").unlink()
+    sync(rig)
+    assert rig.asked().count("reset") == 1
+    check(rig)
+
+
+def test_a_sandbox_that_replaces_gets_none(rig: Rig) -> None:
+    """Each archive would remove it."""
+    rig.emulator.faults.script("initialize: replace always")
+    sync(rig)
+    assert not (rig.sandbox.workspace / ".git").exists()
+
+
+def test_without_git_there(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One warning; what was sent is there all the same."""
+    monkeypatch.setattr(os, "defpath", "/nonexistent")
+    sync(rig)
+    assert warnings(rig) == ["the sandbox has no git, so no repository is made there"]
+    before = programs(rig)
+    rig.cycle.follow_in_repository()
+    assert programs(rig) == before
+    assert files(rig.sandbox.workspace) == files(rig.workspace)
+    monkeypatch.undo()
+    rig.clock.go_on(3600)
+    rig.cycle.follow_in_repository()
+    check(rig)
+
+
+@pytest.mark.parametrize("fault", ["execution-upload: 503 always", "execute: 501 always", "execution-logs: 500 always"])
+def test_a_failure_is_a_warning(rig: Rig, fault: str) -> None:
+    """The sync is done, and the repository is made later."""
+    rig.sync()
+    rig.emulator.faults.script(fault)
+    rig.cycle.follow_in_repository()
+    assert len(warnings(rig)) == 1
+    rig.emulator.faults.clear()
+    rig.wait_for_programs()
+    rig.clock.go_on(3600)
+    rig.cycle.follow_in_repository()
+    check(rig)
+
+
+def test_newer_changes_end_the_wait(rig: Rig) -> None:
+    """What the program did meanwhile counts, also where the change was taken back: nothing is lost."""
+    sync(rig)
+    rig.write("a.txt", "2\n")
+    rig.write("new.txt", "2\n")
+    rig.sync()
+
+    class Newer:
+        """A change is due from the beginning."""
+
+        def wake_fds(self) -> tuple[tuple[int, int], ...]:
+            return ()
+
+        def deadline_s(self) -> None:
+            return None
+
+        def handle(self, ready: object) -> None:
+            """Do nothing."""
+
+        def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
+            started = rig.asked()[-1] == "execute" and superseded_by is SupersededBy.ANY_CHANGE
+            return rig.clock.monotonic_s() if started else None
+
+    rig.client.waiter.listener = Newer()
+    rig.cycle.follow_in_repository()
+    rig.client.waiter.listener = None
+    assert rig.asked()[-1] == "execute"
+    rig.sandbox.wait()
+    assert there(rig, "show", "home:a.txt") == "2\n"
+    assert warnings(rig) == []
+    rig.write("a.txt", "one\n")
+    (rig.workspace / "new.txt").unlink()
+    sync(rig)
+    check(rig)
+
+
+def test_what_was_brought_home_counts(rig: Rig) -> None:
+    """After `apply`, which records a base without a sync, the repository holds the agent's version too."""
+    sync(rig)
+    (rig.sandbox.workspace / "a.txt").write_text("the agent's\n")
+    rig.write("a.txt", "the agent's\n")
+    base = rig.cycle.baseline
+    assert base is not None
+    sync(rig)
+    assert there(rig, "show", "home:a.txt") == "the agent's\n"
+    assert committed(rig, "home") == files(rig.workspace)
+
+
+def test_too_many_files(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is made, with a warning."""
+    monkeypatch.setattr(agent_repository, "MOST_PATHS", 2)
+    rig.sync()
+    before = programs(rig)
+    rig.cycle.follow_in_repository()
+    assert programs(rig) == before
+    assert warnings(rig) == ["the workspace has more than 2 files, so no git repository is made in the sandbox"]
+
+
+def test_a_forced_sync_changes_nothing_of_it(rig: Rig) -> None:
+    """Everything is sent again, and nothing is committed."""
+    sync(rig)
+    rig.sync(SyncMode.FORCED)
+    rig.cycle.follow_in_repository()
+    check(rig)
+    assert there(rig, "rev-list", "--count", "home") == "1\n"
