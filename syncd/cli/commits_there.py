@@ -10,8 +10,8 @@ from syncd.cli.agent_side import OpenSandbox
 from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.formatting import counted
 from syncd.core.text import one_line
-from syncd.sandbox.commits_report import SandboxCommits
-from syncd.sandbox.home_commit import recorded_home
+from syncd.sandbox.repository.commits_report import SandboxCommits
+from syncd.sandbox.repository.home_commit import recorded_home
 
 _NO_HOME = SandboxCommits(absence="syncd made no repository in this sandbox")
 

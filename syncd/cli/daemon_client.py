@@ -17,7 +17,7 @@ from syncd.daemon.control import Message, ask
 from syncd.sync.status_document import State
 
 # A daemon that starts or reloads holds the lock a moment before it listens; a process that holds it longer is none.
-_STARTS_S = 1.5
+_STARTS_S = 5.0
 _RETRY_S = 0.1
 
 Answered = TypeVar("Answered")

@@ -13,7 +13,7 @@ from syncd.core.formatting import counted
 from syncd.core.text import one_line
 
 if TYPE_CHECKING:
-    from syncd.sandbox.commits_report import SandboxCommit
+    from syncd.sandbox.repository.commits_report import SandboxCommit
 
 
 @click.command("log")

@@ -42,7 +42,7 @@ from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.agent_notifier import agent_notifier_of
 from syncd.sandbox.provider import AcquiredSandboxStore
-from syncd.sandbox.repository_request import HomeRepository
+from syncd.sandbox.repository.repository_request import HomeRepository
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.path_rules import PathRules

@@ -7,7 +7,7 @@ import io
 import json
 import secrets
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import ModuleType
@@ -64,7 +64,7 @@ class Purpose:
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """A program to run in the sandbox. `files` are its `main.py` and the files beside it."""
+    """A program to run in the sandbox. `files` are its `main.py` and the files beside it, by path."""
 
     name: str
     purpose: Purpose
@@ -92,8 +92,12 @@ class RemoteJob:
         return StepFailed(self.purpose.step, FailureAction.RETRY, message)
 
 
-def new_job(purpose: Purpose, program: ModuleType, list_name: str, request: dict[str, Any]) -> RemoteJob:
+def new_job(
+    purpose: Purpose, program: ModuleType, list_name: str, request: dict[str, Any], imported: Iterable[ModuleType] = ()
+) -> RemoteJob:
     """Return a job that runs the program with a request for it, under a name that no other execution has.
+
+    `imported` are the modules of ours that the program imports; there, they are the only ones of their packages.
 
     The program finds the request in the file `list_name` beside it, and the marker of its output in `word`. The request
     is used up: a long list is in memory once, not in each of its forms.
@@ -104,8 +108,19 @@ def new_job(purpose: Purpose, program: ModuleType, list_name: str, request: dict
         parts += b",", _json(dict([request.popitem()]))[1:-1]
     content = b"".join((*parts, b"}"))
     del parts
-    with open(program.__file__ or "", "rb") as file:
-        return RemoteJob(name, purpose, {"main.py": file.read(), list_name: content})
+    files = {"main.py": _source(program), list_name: content}
+    for module in imported:
+        path = f"{module.__name__.replace('.', '/')}.py"
+        folder = path
+        while folder := folder.rpartition("/")[0]:
+            files[f"{folder}/__init__.py"] = b""
+        files[path] = _source(module)
+    return RemoteJob(name, purpose, files)
+
+
+def _source(module: ModuleType) -> bytes:
+    with open(module.__file__ or "", "rb") as file:
+        return file.read()
 
 
 class JobRunner:

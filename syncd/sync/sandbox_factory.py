@@ -20,8 +20,6 @@ from syncd.remote.retry import RetrySettings
 from syncd.remote.target import Target
 from syncd.remote.uplink_store import UplinkStore
 from syncd.remote.upload_url_store import UploadUrlStore
-from syncd.sandbox.agent_commits import AgentCommits
-from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.leftovers_store import LeftoversStore
@@ -32,7 +30,9 @@ from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Deletions
-from syncd.sandbox.repository_request import HomeRepository
+from syncd.sandbox.repository.agent_commits import AgentCommits
+from syncd.sandbox.repository.agent_repository import AgentRepository
+from syncd.sandbox.repository.repository_request import HomeRepository
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.three_way import AgentChanges
 from syncd.sync.delivery import Delivery

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from syncd.remote.target import Target
-from syncd.sandbox.agent_commits import AgentCommits
-from syncd.sandbox.agent_repository import AgentRepository
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.repository.agent_commits import AgentCommits
+from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sync.delivery import Delivery
 
 

@@ -15,8 +15,8 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.remote_job import JOB_TIMEOUT_S, JobRunner, RemoteJob
 from syncd.remote.target import Target
-from syncd.sandbox.agent_repository import AgentRepository
-from syncd.sandbox.repository_request import HomeRepository
+from syncd.sandbox.repository.agent_repository import AgentRepository
+from syncd.sandbox.repository.repository_request import HomeRepository
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
 from tests.clock import ScriptedClock
@@ -112,9 +112,10 @@ class LocalRunner(JobRunner):
         folder = self._runs / str(len(self.requests))
         folder.mkdir(parents=True)
         for name, content in job.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         self.outputs.append(self._run(folder))
-        assert {path.name for path in folder.iterdir()} <= {*job.files, "__pycache__"} or not self.outputs[-1]
+        assert {path.name for path in folder.iterdir()} <= {*job.files, "syncd", "__pycache__"} or not self.outputs[-1]
         shutil.rmtree(folder)
         self.after()
         return self.outputs[-1]
@@ -122,7 +123,7 @@ class LocalRunner(JobRunner):
     def _run(self, folder: Path) -> str:
         environment = {"AGENT_WORKSPACE": str(self._workspace), "PATH": self.path, "HOME": str(folder)}
         ran = subprocess.run(
-            [sys.executable, "-I", "-S", folder / "main.py"],
+            [sys.executable, "-E", "-S", folder / "main.py"],
             env=environment,
             cwd=folder,
             stdout=subprocess.PIPE,

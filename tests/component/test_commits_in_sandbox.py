@@ -17,9 +17,9 @@ import pytest
 
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import Purpose, new_job
-from syncd.sandbox import commits_in_sandbox
-from syncd.sandbox.commits_report import CommitsReport, SandboxCommits, commits_of
 from syncd.sandbox.look_request import ABSENT, RemoteKind
+from syncd.sandbox.repository import commits_in_sandbox
+from syncd.sandbox.repository.commits_report import CommitsReport, SandboxCommits, commits_of
 from tests.agent_commits import RepositoryThere
 from tests.component.test_agent_branch import HOOKS
 

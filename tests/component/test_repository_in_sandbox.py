@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.sandbox.home_commit import recorded_home
-from syncd.sandbox.repository_request import HomeRepository
+from syncd.sandbox.repository.home_commit import recorded_home
+from syncd.sandbox.repository.repository_request import HomeRepository
 from tests.component.repository_rig import HOOKS, TARGET, RepositoryRig, Sent, git, link, sent
 
 ODD = {

@@ -20,9 +20,9 @@ from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
 from syncd.sandbox import agent_commits
-from syncd.sandbox.agent_commits import AgentCommits
-from syncd.sandbox.commits_report import SandboxCommits
-from syncd.sandbox.home_commit import recorded_home
+from syncd.sandbox.repository.agent_commits import AgentCommits
+from syncd.sandbox.repository.commits_report import SandboxCommits
+from syncd.sandbox.repository.home_commit import recorded_home
 from tests.agent_commits import RepositoryThere, note_home
 from tests.integration.sync_rig import Rig, rigged
 from tests.integration.test_look import exported, tar_gz

@@ -12,7 +12,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.waiter import SupersededBy
-from syncd.sandbox import agent_repository
+from syncd.sandbox.repository import agent_repository
 from tests.component.repository_rig import git as plain_git
 from tests.integration.sync_rig import Rig, rigged
 

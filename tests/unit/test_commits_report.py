@@ -10,9 +10,15 @@ from typing import Any
 import pytest
 
 from syncd.sandbox import commits_report
-from syncd.sandbox.commits_report import CommitsReport, OtherBranch, SandboxCommit, SandboxCommits, commits_of
 from syncd.sandbox.look_encoding import InvalidReport
 from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
+from syncd.sandbox.repository.commits_report import (
+    CommitsReport,
+    OtherBranch,
+    SandboxCommit,
+    SandboxCommits,
+    commits_of,
+)
 
 ID, OTHER_ID = "1" * 40, "a" * 64
 DIGEST = bytes(range(32))

@@ -28,9 +28,9 @@ from syncd.merge.git import need_git
 from syncd.merge.git_objects import GitChange, GitVersion, is_repository_name, is_submodules_name
 from syncd.merge.merge_plan import MergeOutcome
 from syncd.remote.failure import StepFailed
-from syncd.sandbox.commits_report import SandboxCommits
-from syncd.sandbox.home_commit import recorded_home
 from syncd.sandbox.look_request import RemoteKind
+from syncd.sandbox.repository.commits_report import SandboxCommits
+from syncd.sandbox.repository.home_commit import recorded_home
 from syncd.scan.entry import Kind
 
 

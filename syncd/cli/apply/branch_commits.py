@@ -11,8 +11,8 @@ from syncd.merge.branch import AgentCommit
 from syncd.merge.git_objects import GitChange
 from syncd.merge.merge_plan import PlanInput, never_taken
 from syncd.merge.writes import LocalEntry
-from syncd.sandbox.commits_report import SandboxCommit
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.sandbox.repository.commits_report import SandboxCommit
 
 
 @dataclass

@@ -16,11 +16,11 @@ from syncd.remote.artifacts import Artifacts, ExpectedCopy
 from syncd.remote.failure import ApiStep
 from syncd.remote.job_report import JobReports, invalid_report, is_complete, place_of
 from syncd.remote.remote_job import FIRST_POLL_S, JOB_TIMEOUT_S, JobRunner, Purpose, new_job
-from syncd.sandbox import commits_in_sandbox
-from syncd.sandbox.commits_report import MOST_COMMITS, MOST_PATHS, CommitsReport, SandboxCommits, commits_of
 from syncd.sandbox.look import from_remote
 from syncd.sandbox.look_encoding import InvalidReport
 from syncd.sandbox.look_request import RemoteEntry
+from syncd.sandbox.repository import commits_in_sandbox
+from syncd.sandbox.repository.commits_report import MOST_COMMITS, MOST_PATHS, CommitsReport, SandboxCommits, commits_of
 
 _PURPOSE = Purpose(ApiStep.EXECUTION, "the commits there")
 _MOST_COPIED_BYTES = 2 << 30
