@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 
@@ -66,10 +67,14 @@ def test_a_starting_daemon(rig: Rig) -> None:
         prefix=("strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=inotify_init,inotify_init1:delay_enter=3000000")
     )
     status = rig.until(lambda: (now := rig.status())["running"] and now, "the status")
-    assert status["state"] == "starting"
-    assert status["last_sync"]["files"] == 3
-    shown = rig.ok("status").out
-    assert shown.startswith("● starting\n")
-    assert "kill" not in shown
-    assert daemon.code is None
-    rig.in_state("watching")
+    try:
+        assert status["state"] == "starting"
+        assert status["last_sync"]["files"] == 3
+        shown = rig.ok("status").out
+        assert shown.startswith("● starting\n")
+        assert "kill" not in shown
+        assert daemon.code is None
+        rig.in_state("watching")
+    finally:
+        os.kill(status["pid"], signal.SIGKILL)  # a tracer that is killed lets go of it
+        daemon.wait()
