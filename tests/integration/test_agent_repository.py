@@ -319,13 +319,13 @@ def test_newer_changes_end_the_wait(rig: Rig) -> None:
             """Do nothing."""
 
         def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
-            started = rig.asked()[-1] == "execute" and superseded_by is SupersededBy.ANY_CHANGE
+            started = rig.asked()[-1] == "execution-logs" and superseded_by is SupersededBy.ANY_CHANGE
             return rig.clock.monotonic_s() if started else None
 
     rig.client.waiter.listener = Newer()
     rig.cycle.follow_in_repository()
     rig.client.waiter.listener = None
-    assert rig.asked()[-1] == "execute"
+    assert rig.asked()[-1] == "execution-logs"
     rig.sandbox.wait()
     assert there(rig, "show", "home:a.txt") == "2\n"
     assert warnings(rig) == []
