@@ -44,7 +44,7 @@ PURE = {
     "remote": "sandbox_lifetime failure keepalive retry target token_bucket uplink upload_url",
     "report": "history metrics notification_rules speed",
     "sandbox": (
-        "agent_info blocked_paths_rules hook_rules leftovers look_encoding look_request region_guess removal_plan repository_request"
+        "agent_info blocked_paths_rules hook_rules leftovers look_encoding look_request region_guess removal_plan"
         " saved_versions_rules three_way"
     ),
     "scan": "entry directory exclusions symlinks manifest mass_deletion_rule limits",
