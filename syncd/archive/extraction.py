@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from syncd.archive.member_path import inner_path
+from syncd.archive.member_path import inner_path, is_within
 from syncd.archive.tar_reader import Member, MemberKind, members
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.text import shown_path
@@ -39,13 +39,14 @@ class Extracted:
     left_out: list[str] = field(default_factory=list)
 
 
-def extract(packed: Iterable[bytes], destination: str, check: Callable[[], None]) -> Extracted:
-    """Extract the archive into a folder that is new or empty.
+def extract(packed: Iterable[bytes], destination: str, check: Callable[[], None], passed_over: str = "") -> Extracted:
+    """Extract the archive, but for the folder `passed_over`, into a folder that is new or empty.
 
     Raises `NeedsPerson` if it is neither, `TryLater` if the disk has no room, `BadArchive`, and the exceptions of
     `packed` and `check`; then nothing stays on the disk.
     """
-    return extract_members(members(packed), destination, check)
+    found = (each for each in members(packed) if not is_within(inner_path(each[0].name), passed_over))
+    return extract_members(found, destination, check)
 
 
 def extract_members(

@@ -12,3 +12,8 @@ def inner_path(name: str) -> str | None:
         return None
     components = [part for part in name.split("/") if part not in ("", ".")]
     return None if ".." in components else "/".join(components)
+
+
+def is_within(path: str | None, folder: str) -> bool:
+    """Return True if the path is the folder, or is below it; no path is within an empty one."""
+    return bool(folder) and path is not None and (path == folder or path.startswith(folder + "/"))

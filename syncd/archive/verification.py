@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
 from syncd.archive.comparison import Comparison
-from syncd.archive.member_path import inner_path
+from syncd.archive.member_path import inner_path, is_within
 from syncd.archive.tar_reader import Member, MemberKind, members
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
@@ -21,8 +21,12 @@ _BLOCK = 1 << 18
 _KINDS = {MemberKind.FILE: Kind.FILE, MemberKind.DIRECTORY: Kind.DIRECTORY, MemberKind.SYMLINK: Kind.SYMLINK}
 
 
-def verify(workspace: str, manifest: Manifest, packed: Iterable[bytes], check: Callable[[], None]) -> Comparison:
+def verify(
+    workspace: str, manifest: Manifest, packed: Iterable[bytes], check: Callable[[], None], passed_over: str = ""
+) -> Comparison:
     """Compare the manifest's paths in the workspace with the archive. Raises `WorkspaceError`, `BadArchive`, `Stop`.
+
+    What is only there within the folder `passed_over` does not count.
 
     A path that changes or vanishes in the workspace meanwhile counts as different.
     """
@@ -34,7 +38,7 @@ def verify(workspace: str, manifest: Manifest, packed: Iterable[bytes], check: C
             path = inner_path(member.name)
             if path and path in manifest:
                 checked.add(path, manifest[path], member, content)
-            elif path != "":
+            elif path != "" and not is_within(path, passed_over):
                 only_there.add(path or member.name)
     return Comparison(
         missing=[path for path in manifest if path not in checked.same],

@@ -11,14 +11,23 @@ from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import key_of, target_of
+from syncd.daemon.build import key_of, places_of, target_of
 from syncd.remote.api import Api
 from syncd.remote.dump import Dump
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
+from syncd.sandbox.repository.home_commit import recorded_home
+from syncd.selection.git_repository import GIT
 from syncd.sync.sandbox_factory import retry_settings_of
 
 Made = TypeVar("Made")
+
+
+def repository_there(config: Config) -> str:
+    """Return the path of the repository that syncd keeps in the sandbox, which is no part of the work; empty: none."""
+    if config.workspace.git != "baseline":
+        return ""
+    return GIT if recorded_home(places_of(config, os.environ).state, target_of(config, os.environ)) else ""
 
 
 def read_dump(

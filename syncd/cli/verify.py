@@ -25,7 +25,7 @@ def command(config_file: str | None, as_json: bool) -> int:
     """Compare the workspace with the sandbox's, byte for byte.
 
     Ends with 0 if they are equal, with 1 if a path is missing there, different, or only there. A path that a rule here
-    leaves out counts as only there if the sandbox has it.
+    leaves out counts as only there if the sandbox has it. The git repository that syncd keeps there does not.
     """
     config = configured(config_file)
     try:
@@ -61,7 +61,7 @@ class _Compared:
 def _compared(config: Config) -> _Compared:
     from syncd.archive.secret_files import exclude_secret_files  # noqa: PLC0415
     from syncd.archive.verification import verify  # noqa: PLC0415
-    from syncd.cli.downloading import read_dump  # noqa: PLC0415 - `verify --help` needs none of it
+    from syncd.cli.downloading import read_dump, repository_there  # noqa: PLC0415 - `verify --help` needs none of it
     from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
@@ -71,7 +71,10 @@ def _compared(config: Config) -> _Compared:
         progress.doing("scanning the workspace")
         scan = Scanner(workspace.path, selection_of(config), personal_excludes=excludes).scan()
         secrets = exclude_secret_files(scan, reader_of(config, CLOCK, os.environ))
-        found = read_dump(config, progress, lambda packed, check: verify(workspace.path, scan.manifest, packed, check))
+        git = repository_there(config)
+        found = read_dump(
+            config, progress, lambda packed, check: verify(workspace.path, scan.manifest, packed, check, git)
+        )
     return _Compared(found, len(scan.manifest), sum(scan.left_out.values()) + len(secrets))
 
 

@@ -18,11 +18,12 @@ patterns of git's exclude files are relative to that top. So locations are relat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from syncd.selection.builtin_rules import DEFAULTS, GIT, SECRETS
-from syncd.selection.gitignore import as_latin1, from_latin1, parse_line
+from syncd.selection.gitignore import as_latin1, from_latin1, parse_line, regex
 from syncd.selection.path_patterns import expand_folders
 from syncd.selection.pattern_index import NO_MATCH, PatternIndex
 from syncd.selection.pattern_list import PatternList, pattern_list
@@ -153,13 +154,13 @@ class Scope:
     def exclude_file(self) -> str:
         """Return the rules as a file for git's `info/exclude`, the weakest first; the directory is the workspace."""
         layers = sorted(self._rules.layers, key=lambda layer: layer.precedence)
-        lines = (
-            _exclude_line(pattern.text, from_latin1(layer.base), from_latin1(self._top))
+        return "".join(
+            f"{line}\n"
             for layer in layers
             for pattern in layer.patterns.patterns
             if pattern.text not in GIT  # git itself never adds its own folder
+            for line in _exclude_lines(pattern.text, self._top[len(layer.base) :])
         )
-        return "".join(f"{line}\n" for line in lines if line is not None)
 
     def decide(self, name: str, is_dir: bool) -> Decision:
         """Decide about a child of this directory. A symlink is not a directory, whatever its target is."""
@@ -181,14 +182,29 @@ class Scope:
         return decision
 
 
-def _exclude_line(text: str, base: str, top: str) -> str | None:
-    """Return a pattern of the directory `base` for the directory `top` below it; None if it is about others alone."""
-    mark, body = ("!", text[1:]) if text.startswith("!") else ("", text)
-    way = top[len(base) :]
-    anchored = body.removeprefix("/")
-    if not way or "/" not in body[:-1] or anchored.startswith("**/"):
-        return text
-    return f"{mark}/{anchored[len(way) :]}" if anchored.startswith(way) and anchored != way else None
+def _exclude_lines(text: str, way: str) -> Iterator[str]:
+    """Yield the patterns for the directory that is `way` below the one of a pattern; none if it is about others."""
+    body = text.removeprefix("!")
+    if not way or "/" not in body[:-1]:
+        yield text
+        return
+    mark = text[: len(text) - len(body)]
+    for rest in _below(body.removeprefix("/").split("/"), way.split("/")[:-1]):
+        yield f"{mark}/{'/'.join(rest)}"
+
+
+def _below(parts: list[str], names: list[str]) -> Iterator[list[str]]:
+    """Yield what is left of a pattern's segments below these directories, which it spans in one or more ways."""
+    if not names or (parts[0] == "**" and not any(parts[1:])):
+        yield parts
+    elif any(parts[1:]):
+        if parts[0] == "**":
+            yield from _below(parts, names[1:])
+            yield from _below(parts[1:], names)
+            return
+        segment = parse_line(as_latin1(f"/{parts[0]}"), 1)
+        if segment is not None and any(re.fullmatch(regex(tail), names[0]) for _, tail in segment.path_patterns):
+            yield from _below(parts[1:], names[1:])
 
 
 def _prefix(folder: str) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from syncd.sandbox.repository.home_commit import recorded_home
 from syncd.sandbox.repository.repository_request import HomeRepository
+from syncd.scan.manifest import Manifest
 from tests.component.repository_rig import HOOKS, TARGET, RepositoryRig, Sent, git, link, sent
 
 ODD = {
@@ -431,6 +435,51 @@ def test_it_catches_up_after_a_lock(there: RepositoryRig, work: Callable[[Reposi
     there.send({"d/b.txt": "newest\n"})
     there.check()
     assert there.is_following
+
+
+def test_locks_of_a_killed_run(there: RepositoryRig) -> None:
+    """A git of ours that was killed in the middle of a write stops no later run."""
+    for name in ("syncd/index", "syncd/index.lock", "refs/syncd/home.lock"):
+        (there.workspace / ".git" / name).write_bytes(b"half")
+    there.send({"a.txt": "2\n"})
+    there.check()
+    assert there.is_following
+
+
+def test_a_run_waits_for_the_one_before(there: RepositoryRig) -> None:
+    """One that was given up may still be under way."""
+    with open(there.workspace / ".git/syncd/lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        release = threading.Timer(0.3, fcntl.flock, (lock, fcntl.LOCK_UN))
+        there.runner.before = release.start
+        there.send({"a.txt": "2\n"})
+        release.join()
+    there.check()
+    assert there.is_following
+
+
+def test_new_rules_of_here(there: RepositoryRig) -> None:
+    """They are in the exclude file there from the next sync on, unless someone changed that."""
+    exclude = there.workspace / ".git/info/exclude"
+    there.home = HomeRepository("main", "*.log\n")
+    (there.workspace / "x.log").write_text("the agent's")
+    there.send({"a.txt": "2\n"})
+    assert there.is_following
+    exclude.write_text(exclude.read_text() + "*.mine\n")
+    there.home = HomeRepository("main", "*.tmp\n")
+    there.send({"a.txt": "3\n"})
+    assert exclude.read_text().startswith("*.log\n")
+    assert exclude.read_text().endswith("*.mine\n")
+
+
+def test_a_content_that_is_not_known(there: RepositoryRig) -> None:
+    """A file that changed while it was sent stays as it was until it is known, also where all is compared."""
+    known = there.base["a.txt"]
+    there.arrive({"d/b.txt": "2\n"})
+    there.base = Manifest({**there.base, "a.txt": replace(known, digest=b"")})
+    there.restart("another")
+    there.follow()
+    there.check()
 
 
 def test_commits_on_home_stay(there: RepositoryRig) -> None:

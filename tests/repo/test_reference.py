@@ -22,6 +22,8 @@ _NOT_FOR_PEOPLE = {
     "AGENT_WORKSPACE": "set by the emulator for what it executes",
     "DBUS_SESSION_BUS_ADDRESS": "the session's",
     "GIT_CONFIG_GLOBAL": "git's",
+    "GIT_DIR": "for children",
+    "GIT_INDEX_FILE": "for children",
     "HOME": "the machine's",
     "LC_ALL": "for children: messages that can be read back",
     "PATH": "the machine's",

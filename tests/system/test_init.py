@@ -87,12 +87,12 @@ def begin(bare: Rig) -> Iterator[Begin]:
 def test_flags_make_a_configuration_that_works(bare: Rig, repo: Path) -> None:
     """The flags' values are in the file, the rest is the example's, and other commands use it."""
     flags = ("--path", str(bare.workspace), "--id", "box", "--sandbox-base-url", bare.emulator.base_url)
-    more = ("--workspace-ignore", "*.o", "--workspace-ignore", 'a "b"', "--workspace-include-git")
+    more = ("--workspace-ignore", "*.o", "--workspace-ignore", 'a "b"', "--workspace-git", "raw")
     done = bare.ok("init", *flags, *more, "--sync-debounce-seconds", "0.25", "--sync-rescan-minutes", "5")
     config = load_config(str(bare.config_file))
     assert config.workspace.path == str(bare.workspace)
     assert config.workspace.ignore == ("*.o", 'a "b"')
-    assert config.workspace.include_git
+    assert config.workspace.git == "raw"
     assert config.sync.debounce_seconds == 0.25
     example = (repo / "config.example.toml").read_text("utf-8").splitlines()
     written = bare.config_file.read_text("utf-8").splitlines()
@@ -109,7 +109,7 @@ def test_flags_make_a_configuration_that_works(bare: Rig, repo: Path) -> None:
 def test_every_key_has_its_flag(bare: Rig) -> None:
     """Each configuration key has a flag of its name."""
     table: dict[str, dict[str, object]] = {
-        "workspace": {"path": str(bare.workspace), "use_gitignore": False, "include_git": True, "upload_secrets": True},
+        "workspace": {"path": str(bare.workspace), "use_gitignore": False, "git": "none", "upload_secrets": True},
         "sandbox": {
             "base_url": "https://api.example",
             "region": "asia",

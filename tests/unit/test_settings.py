@@ -49,6 +49,8 @@ def test_the_smallest_configuration() -> None:
         ("workspace", "ignore", "*.tmp", '"*.tmp"', "list of patterns"),
         ("workspace", "ignore", [1], "[1]", "list of patterns"),
         ("workspace", "use_gitignore", "yes", '"yes"', "true or false"),
+        ("workspace", "git", True, "true", '"baseline", "none" or "raw"'),
+        ("workspace", "git", "all", '"all"', '"baseline", "none" or "raw"'),
         ("workspace", "include_git", 1, "1", "true or false"),
         ("workspace", "upload_secrets", None, "None", "true or false"),
         ("sandbox", "id", "", '""', "not empty"),
@@ -110,6 +112,10 @@ def test_a_bad_value(section: str, key: str, value: Any, shown: str, allowed: st
         (with_key("sandbox", "acquire", {}), ("sandbox.id", "not together with [sandbox.acquire]")),
         (with_key("sandbox", "acquire", {"ttl_seconds": 59}), ("sandbox.acquire.ttl_seconds = 59", "from 60 to 86400")),
         (with_key("sandbox", "acquire", {"ttl": 60}), ("sandbox.acquire.ttl", "unknown key", "ttl_seconds")),
+        (
+            {**GOOD, "workspace": {**GOOD["workspace"], "git": "none", "include_git": True}},
+            ("workspace.include_git = true", "not together with workspace.git"),
+        ),
         ({**GOOD, "a\nb": {}}, (r"a\nb: unknown section",)),
         (with_key("sync", "a\nb", 1), (r"sync.a\nb: unknown key",)),
         (with_key("sandbox", "region", "x\ny" * 100), ("sandbox.region", r"x\ny")),
@@ -119,6 +125,12 @@ def test_a_bad_shape(raw: dict[str, Any], words: tuple[str, ...]) -> None:
     """Unknown sections and keys, and missing or contradicting ones, are an error that says what is allowed."""
     text = str(refusal(raw))
     assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(("include_git", "git"), [(True, "raw"), (False, "baseline")])
+def test_the_key_of_earlier_versions(include_git: bool, git: str) -> None:
+    """`include_git = true` is what `git = "raw"` is; `false` was the default, and is the default of now."""
+    assert check_config(with_key("workspace", "include_git", include_git)).workspace.git == git
 
 
 def test_the_error_shows_the_value_as_written() -> None:

@@ -41,7 +41,7 @@ class RepositoryReport(Struct, frozen=True):
     """
 
     state: RepositoryState
-    home: Annotated[str, Meta(pattern="^([0-9a-f]{40})?$")] = ""
+    home: Annotated[str, Meta(pattern=r"^([0-9a-f]{40})?\Z")] = ""
     left_out: Annotated[int, Meta(ge=0)] = 0
     moved: bool = False
     why: Annotated[str, Meta(max_length=1000)] = ""

@@ -1,0 +1,165 @@
+"""The request to the program that keeps the repository in the sandbox, and what its report may say."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import subprocess
+from typing import Any
+
+import pytest
+
+from syncd.sandbox.repository.repository_request import (
+    RepositoryReport,
+    RepositoryState,
+    branch_there,
+    encoded_versions,
+    report_of,
+    versions_of,
+)
+from syncd.scan.entry import Entry, Kind, as_sent
+from syncd.scan.manifest import Manifest
+
+HOME = "a" * 40
+FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
+LINK = Entry(Kind.SYMLINK, 0o777, 1, target="caf\udce9")
+
+
+def digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def a_file(content: bytes = b"x", mode: int = 0o644, mtime_s: int = 1) -> Entry:
+    return Entry(Kind.FILE, mode, mtime_s, len(content), digest=digest(content))
+
+
+UNKNOWN = Entry(Kind.FILE, 0o644, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "changed"),
+    [
+        ({}, {"d": FOLDER, "d/a": a_file(), "l": LINK}, {"d/a": a_file(), "l": LINK}),
+        ({"a": a_file()}, {"a": a_file(mtime_s=9)}, {}),
+        ({"a": a_file()}, {"a": a_file(mode=0o600)}, {}),
+        ({"a": a_file()}, {"a": a_file(mode=0o755)}, {"a": a_file(mode=0o755)}),
+        ({"a": a_file()}, {"a": a_file(b"y")}, {"a": a_file(b"y")}),
+        ({"a": a_file()}, {}, {"a": None}),
+        ({"d": FOLDER}, {}, {}),
+        ({}, {"d": FOLDER}, {}),
+        ({"a": a_file()}, {"a": FOLDER, "a/b": a_file()}, {"a": None, "a/b": a_file()}),
+        ({"a": FOLDER, "a/b": a_file()}, {"a": a_file()}, {"a": a_file(), "a/b": None}),
+        ({"a": a_file()}, {"a": LINK}, {"a": LINK}),
+        ({"a": a_file(b"y")}, {"a": as_sent(a_file(), 1, digest(b"y"))}, {}),
+        ({"a": a_file()}, {"a": UNKNOWN}, {"a": UNKNOWN}),
+        ({"a": UNKNOWN}, {"a": a_file()}, {"a": a_file()}),
+    ],
+)
+def test_what_git_sees_as_other(
+    before: dict[str, Entry], now: dict[str, Entry], changed: dict[str, Entry | None]
+) -> None:
+    """Contents, kinds and the executable bit count; times, other bits and directories do not."""
+    assert versions_of(Manifest(before), Manifest(now)) == changed
+
+
+def test_the_columns() -> None:
+    """Each kind has its letter; sizes, digests and targets are only of those that have them."""
+    versions = {"f": a_file(b"four"), "x": a_file(b"", 0o755), "l\udce9": LINK, "gone": None, "torn": UNKNOWN}
+    encoded = encoded_versions(versions)
+    assert encoded["paths"].split("\0") == ["f", "x", "l\udce9", "gone", "torn"]
+    assert encoded["kinds"] == "fxl-?"
+    assert encoded["sizes"] == [4, 0]
+    assert base64.b64decode(encoded["digests"]) == digest(b"four")[:16] + digest(b"")[:16]
+    assert encoded["targets"] == ["caf\udce9"]
+    assert encoded_versions({}) == {"paths": "", "kinds": "", "sizes": [], "digests": "", "targets": []}
+
+
+@pytest.mark.parametrize("state", RepositoryState)
+def test_a_report(state: RepositoryState) -> None:
+    """It has a commit exactly where the repository follows."""
+    home = HOME if state in (RepositoryState.MADE, RepositoryState.FOLLOWED) else ""
+    assert report_of([["other"], ["done", {"state": state.value, "home": home}]]) == RepositoryReport(state, home)
+    assert report_of([["done", {"state": state.value, "home": "" if home else HOME}]]) is None
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [],
+        ["done"],
+        ["done", None],
+        ["done", []],
+        ["done", {}],
+        ["done", {"state": "made"}],
+        ["done", {"state": "best", "home": HOME}],
+        ["done", {"state": ["made"], "home": HOME}],
+        ["done", {"state": "made", "home": "A" * 40}],
+        ["done", {"state": "made", "home": HOME + "\n"}],
+        ["done", {"state": "made", "home": "a" * 41}],
+        ["done", {"state": "made", "home": "--all"}],
+        ["done", {"state": "made", "home": HOME, "left_out": -1}],
+        ["done", {"state": "made", "home": HOME, "left_out": 1e300}],
+        ["done", {"state": "made", "home": HOME, "left_out": True}],
+        ["done", {"state": "made", "home": HOME, "moved": 1}],
+        ["done", {"state": "failed", "why": "x" * 1001}],
+        ["done", {"state": "failed", "why": {"a": "b"}}],
+        ["done", {"state": "made", "home": HOME}, 1],
+    ],
+)
+def test_an_impossible_report(row: list[Any]) -> None:
+    """Nothing of it is believed."""
+    assert report_of([row]) is None
+
+
+BRANCHES = [
+    *(
+        "main",
+        "feature/x",
+        "a.b",
+        "x-",
+        "café",
+        "homes",
+        "home.x",
+        "HEAD",
+        "-d",
+        "a b",
+        "a..b",
+        "a~1",
+        "a^",
+        "a:b",
+    ),
+    *(
+        "a?",
+        "a*",
+        "a[",
+        "a\\b",
+        ".a",
+        "a/.b",
+        "a.lock",
+        "a.lock/b",
+        "a.",
+        "a/",
+        "/a",
+        "a//b",
+        "a@{b",
+        "a@",
+        "a\x7f",
+        "a\nb",
+    ),
+    *("../../x", "a/../b", "@/a", "{a}", "a.lockx", ""),
+]
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_the_branch_there(name: str) -> None:
+    """It is that of here exactly where git takes it."""
+    asked = subprocess.run(["git", "check-ref-format", "--branch", name], capture_output=True, check=False)
+    is_taken = asked.returncode == 0 and os.fsdecode(asked.stdout) == name + "\n"
+    assert branch_there(name) == (name if is_taken else "main")
+
+
+@pytest.mark.parametrize("name", ["home/x", "home/a/b"])
+def test_a_branch_below_home(name: str) -> None:
+    """It cannot be there, beside the branch `home`."""
+    assert branch_there(name) == "main"
