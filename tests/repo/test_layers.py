@@ -47,7 +47,7 @@ PURE = {
         "agent_info blocked_paths_rules hook_rules leftovers look_encoding look_request region_guess"
         " removal_plan saved_versions_rules three_way"
     ),
-    "sandbox/repository": "commits_report repository_request",
+    "sandbox/repository": "commits_report",
     "scan": "entry directory exclusions symlinks manifest mass_deletion_rule limits",
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
