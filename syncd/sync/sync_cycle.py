@@ -33,6 +33,7 @@ from syncd.sandbox.three_way import AgentChanges
 from syncd.scan.entry import Entry, arrived_digest
 from syncd.scan.manifest import Difference, Manifest, difference, replaced_entries, without_digest
 from syncd.selection.secret_scanner import sent_secret_warning
+from syncd.sync.arrived_changes import SentContent, arrived_changes
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.follow_up import torn_copy
 from syncd.sync.outcome import Outcome
@@ -72,6 +73,7 @@ class SyncCycle:
     torn: tuple[str, ...] = ()  # files whose copy in the sandbox may be half old and half new
     _possibly_applied: tuple[Manifest, ...] = ()  # what was sent since the baseline, and not answered
     _held_here: dict[str, Entry] = field(default_factory=dict)  # the entries here of held paths, at the last scan
+    _told: SentContent = field(default_factory=SentContent)  # what the sandbox held at the last outcome
     _whole_next: bool = False  # set while a delivery is under way, and after one that failed
 
     # -- the sandbox
@@ -155,6 +157,7 @@ class SyncCycle:
         if self.baseline is not None:
             self.services.agent_repository.recall(self.baseline, self.sync_state.base_identity)
         self._possibly_applied, self._whole_next = self.sync_state.possibly_applied(target), False
+        self._told = self._sent_content(self.services)
         self.take_over()
         return self.services
 
@@ -219,15 +222,18 @@ class SyncCycle:
                 _log.warning("the sandbox lost what was put there: everything is sent again")
                 self._whole_next = True
                 services.delivery.mark_uncertain()
+                self._told = SentContent()
                 run = replace(run, changed=None)
                 continue
+            told, self._told = self._told, self._sent_content(services)
+            arrived = arrived_changes(told, self._told) if outcome.sync else None
             follow_up = (*outcome.follow_up, *services.blocked_paths.unblocked, *services.remote_changes.released)
             blocked, held = services.blocked_paths.paths, services.remote_changes.held
             counts = services.remote_changes.take_saved()
             saved, overwritten = sum(counts.values()), counts.get(Why.OVERWRITTEN, 0) + counts.get(Why.REMOVED, 0)
             if run.mode is SyncMode.FORCED:
                 overwritten = 0
-            outcome = replace(outcome, follow_up=follow_up, blocked=blocked, held=held)
+            outcome = replace(outcome, follow_up=follow_up, blocked=blocked, held=held, arrived=arrived)
             return replace(outcome, saved=saved, overwritten=overwritten)
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
@@ -480,6 +486,8 @@ class SyncCycle:
         if not taken:
             return
         self.baseline = with_taken(self.baseline, taken)
+        if self._told.base is not None:
+            self._told = replace(self._told, base=with_taken(self._told.base, taken))
         services.remote_changes.taken(each.path for each in taken)
         try:
             self.sync_state.record_base(services.target, self.baseline)
@@ -490,6 +498,9 @@ class SyncCycle:
     def _save_agent_work(self, why: Why) -> None:
         if self.services is not None:
             self.work_saver.save(self.services, self._content, why)
+
+    def _sent_content(self, services: SandboxServices) -> SentContent:
+        return SentContent(self.baseline, services.deletion_sync.leftovers)
 
     # -- decisions
 
