@@ -206,7 +206,7 @@ class Hook:
 
 
 class HookOwner(Protocol):
-    """What starts a hook and acts on its end."""
+    """The one who starts a hook and acts on its end."""
 
     @property
     def due_s(self) -> float | None: ...

@@ -10,7 +10,7 @@ from syncd.scan.manifest import Manifest, Paths, difference
 
 
 class Change(StrEnum):
-    """What happened to a path in the sandbox."""
+    """The kinds of change of a path in the sandbox."""
 
     ADDED = "added"
     CHANGED = "changed"
@@ -19,7 +19,7 @@ class Change(StrEnum):
 
 @dataclass(frozen=True)
 class SentContent:
-    """What the sandbox holds of what was sent: the base, and the leftovers beyond it. `base` is None if not known."""
+    """The base, None if it is not known, and the leftovers, which are in the sandbox beyond it."""
 
     base: Manifest | None = None
     leftovers: Collection[str] = ()

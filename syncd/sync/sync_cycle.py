@@ -157,7 +157,7 @@ class SyncCycle:
         if self.baseline is not None:
             self.services.agent_repository.recall(self.baseline, self.sync_state.base_identity)
         self._possibly_applied, self._whole_next = self.sync_state.possibly_applied(target), False
-        self._told = self._sent_content(self.services)
+        self._told = SentContent(self.baseline, self.services.deletion_sync.leftovers)
         self.take_over()
         return self.services
 
@@ -225,7 +225,7 @@ class SyncCycle:
                 self._told = SentContent()
                 run = replace(run, changed=None)
                 continue
-            told, self._told = self._told, self._sent_content(services)
+            told, self._told = self._told, SentContent(self.baseline, services.deletion_sync.leftovers)
             arrived = arrived_changes(told, self._told) if outcome.sync else None
             follow_up = (*outcome.follow_up, *services.blocked_paths.unblocked, *services.remote_changes.released)
             blocked, held = services.blocked_paths.paths, services.remote_changes.held
@@ -233,8 +233,8 @@ class SyncCycle:
             saved, overwritten = sum(counts.values()), counts.get(Why.OVERWRITTEN, 0) + counts.get(Why.REMOVED, 0)
             if run.mode is SyncMode.FORCED:
                 overwritten = 0
-            outcome = replace(outcome, follow_up=follow_up, blocked=blocked, held=held, arrived=arrived)
-            return replace(outcome, saved=saved, overwritten=overwritten)
+            outcome = replace(outcome, follow_up=follow_up, blocked=blocked, held=held)
+            return replace(outcome, saved=saved, overwritten=overwritten, arrived=arrived)
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
     def _sync(self, run: RequestedSync) -> Outcome:
@@ -499,9 +499,6 @@ class SyncCycle:
         if self.services is not None:
             self.work_saver.save(self.services, self._content, why)
 
-    def _sent_content(self, services: SandboxServices) -> SentContent:
-        return SentContent(self.baseline, services.deletion_sync.leftovers)
-
     # -- decisions
 
     @property
@@ -573,29 +570,20 @@ class SyncCycle:
                 self.sync_state.record_initialized(services.target, manifest)
             self.state_warnings = []
         except OSError as failure:
-            self.state_warnings = [
-                SyncWarning(
-                    "state:write",
-                    f"what was synced cannot be recorded ({failure.strerror})",
-                    "make the state folder writable; until then a restart uploads everything again",
-                )
-            ]
+            what = f"what was synced cannot be recorded ({failure.strerror})"
+            remedy = "make the state folder writable; until then a restart uploads everything again"
+            self.state_warnings = [SyncWarning("state:write", what, remedy)]
 
     # -- warnings
 
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warnings about the last scan, the sandbox and the state folder."""
-        services = self.services
         return [
             *self.snapshotter.warnings,
             *self._secret_warnings(),
             *map(torn_copy, self.torn),
-            *(services.deletion_sync.warnings if services else ()),
-            *(services.blocked_paths.warnings if services else ()),
-            *(services.partial_archives.warnings if services else ()),
-            *(services.remote_changes.warnings if services else ()),
-            *(services.agent_repository.warnings if services else ()),
+            *(self.services.warnings if self.services else ()),
             *self.state_warnings,
             *self.work_saver.warnings,
         ]

@@ -23,7 +23,7 @@ from syncd.sync.arrived_changes import ArrivedChanges, Change, CombinedChanges
 _log = logging.getLogger("syncd")
 
 TIMEOUT_S = 60.0
-_NAME = "synced-changes"
+_NAME = "synced-changes.json"
 # So many paths are encoded at once: a first sync may have a million.
 _BATCH = 10_000
 
@@ -32,7 +32,7 @@ class ChangesFile:
     """The file from which a run reads its changes, for that run alone: the paths of the workspace, so it is private."""
 
     def __init__(self, folder: str) -> None:
-        self.path = os.path.join(folder, f"{_NAME}.json")
+        self.path = os.path.join(folder, _NAME)
 
     def write(self, sandbox_id: str, changes: CombinedChanges) -> None:
         """Write the file. Raises `OSError`."""
