@@ -13,6 +13,7 @@ from syncd.cli.options import CLOCK
 from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.errors import Stop
+from syncd.core.hook import wait_for_hooks
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import one_line
@@ -31,6 +32,7 @@ from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_reason import SyncReason
+from syncd.sync.synced_hook import SyncedHook, synced_hook_of
 
 _SHOWN_WARNINGS = 3
 
@@ -42,6 +44,7 @@ class _Observer:
     waiter: Waiter
     view: ProgressDisplay
     status: _Status
+    synced_hook: SyncedHook
 
     def stage(self, state: State) -> None:
         self.status.learn()
@@ -125,11 +128,14 @@ def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_
         )
         publisher.state = State.STOPPED
         publisher.recall_totals()
-        observer = _Observer(client.waiter, view, _Status(publisher, cycle))
+        synced_hook = synced_hook_of(config, folders, context)
+        opened.callback(synced_hook.close)
+        observer = _Observer(client.waiter, view, _Status(publisher, cycle), synced_hook)
         try:
             outcome, unsettled_paths = _sync_until_settled(cycle, sync_mode, observer, config.sync.debounce_seconds)
         except Exception as failure:
             observer.status.failed(failure)
+            _wait_for_synced_hook(observer)  # it may run for a sync that arrived before this one failed
             if isinstance(failure, StepFailed):
                 raise failure.as_error() from None
             raise
@@ -137,9 +143,10 @@ def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_
             publisher.recorder.stopped()
         cycle.follow_in_repository()
         agent_notifier = agent_notifier_of(config, folders, key=key, context=context, client=client)
-        _notify_agent(agent_notifier, cycle, observer)
-        warnings = [*cycle.warnings, *agent_notifier.warnings]
-        if agent_notifier.warnings:
+        _run_hooks(agent_notifier, cycle, observer)
+        of_hooks = [*agent_notifier.warnings, *synced_hook.warnings]
+        warnings = [*cycle.warnings, *of_hooks]
+        if of_hooks:
             observer.status.warn(warnings)
         named = ("torn:", "blocked:") if unsettled_paths or outcome.blocked else ()  # the error names these paths
         _show_warnings(view, [warning for warning in warnings if not warning.key.startswith(named)])
@@ -174,19 +181,34 @@ def _sync_until_settled(
 def _sync(cycle: SyncCycle, sync_mode: SyncMode, observer: _Observer, reason: SyncReason) -> Outcome:
     observer.status.publisher.recorder.begin(reason.value)
     outcome = cycle.run(sync_mode, observer)
+    observer.synced_hook.arrived(cycle.target, outcome.arrived)
     observer.status.succeeded(outcome)  # after each sync: the next may be interrupted
     return outcome
 
 
-def _notify_agent(agent_notifier: AgentNotifier, cycle: SyncCycle, observer: _Observer) -> None:
-    """Notify the agent, now that the sandbox holds the workspace; a signal ends only that."""
+def _run_hooks(agent_notifier: AgentNotifier, cycle: SyncCycle, observer: _Observer) -> None:
+    """Notify the agent, now that the sandbox holds the workspace, and wait for both hooks; a signal ends only that."""
     try:
         agent_notifier.arrived(cycle.target, cycle.provider.acquired_sandbox)
-        agent_notifier.wait(observer.waiter.interrupt)
+        wait_for_hooks([agent_notifier, observer.synced_hook], CLOCK, observer.waiter.interrupt)
     except Stop:
-        observer.view.note("stopped before sandbox.on_sandbox_change was done; the next sync runs it once more")
+        if agent_notifier.due_s is not None or observer.synced_hook.due_s is None:
+            observer.view.note("stopped before sandbox.on_sandbox_change was done; the next sync runs it once more")
+        _note_stopped(observer)
     finally:
         agent_notifier.close()
+
+
+def _wait_for_synced_hook(observer: _Observer) -> None:
+    try:
+        wait_for_hooks([observer.synced_hook], CLOCK, observer.waiter.interrupt)
+    except Stop:
+        _note_stopped(observer)
+
+
+def _note_stopped(observer: _Observer) -> None:
+    if observer.synced_hook.due_s is not None:
+        observer.view.note("stopped before sync.on_synced was done")
 
 
 def _show_warnings(view: ProgressDisplay, warnings: list[SyncWarning]) -> None:

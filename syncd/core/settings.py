@@ -35,6 +35,9 @@ PositiveSeconds = Annotated[float, _allowed("a number of seconds, more than 0, a
 Minutes = Annotated[float, _allowed("a number of minutes, more than 0, at most 10080", gt=0, le=10_080)]
 Mebibytes = Annotated[int, _allowed("a whole number of MiB from 1 to 1048576", ge=1, le=1_048_576)]
 Rate = Annotated[int, _allowed("a whole number of KiB a second, 0 for no limit", ge=0, le=1 << 30)]
+Program = Annotated[
+    tuple[str, ...], _allowed('a list of a program and its arguments, such as ["~/bin/tell-agent", "now"]')
+]
 Lifetime = Annotated[int, _allowed("a whole number of seconds from 60 to 86400", ge=60, le=86_400)]
 
 
@@ -69,9 +72,7 @@ class SandboxKeys(Struct, frozen=True, kw_only=True):
     api_key_file: Text = "~/.config/syncd/api-key"
     deletions: Annotated[Literal["keep", "mirror", "reset"], _allowed('"keep", "mirror" or "reset"')] = "mirror"
     agent_changes: Annotated[Literal["save", "hold", "overwrite"], _allowed('"save", "hold" or "overwrite"')] = "save"
-    on_sandbox_change: Annotated[
-        tuple[str, ...], _allowed('a list of a program and its arguments, such as ["~/bin/tell-agent", "now"]')
-    ] = ()
+    on_sandbox_change: Program = ()
     mcp_file: Annotated[str, _allowed("the path of a file, or empty for none")] = ""
     acquire: AcquireKeys | None = None
 
@@ -83,6 +84,7 @@ class SyncKeys(Struct, frozen=True, kw_only=True):
     max_wait_seconds: Seconds = 15.0
     rescan_minutes: Minutes = 10.0
     archive: Annotated[Literal["auto", "full"], _allowed('"auto" or "full"')] = "auto"
+    on_synced: Program = ()
     max_snapshot_mib: Mebibytes = 2048
     upload_limit_kib_per_second: Rate = 0
 
@@ -160,7 +162,8 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
             f"sandbox.id = {_shown(sandbox.id)}", "must be the id of a sandbox"
         )  # it is part of a URL's path
     _check_base_url(sandbox.base_url)
-    _check_hook(sandbox.on_sandbox_change)
+    _check_program("sandbox.on_sandbox_change", sandbox.on_sandbox_change)
+    _check_program("sync.on_synced", read["sync"].on_synced)
     folder = os.path.dirname(os.path.abspath(path))
     workspace = _checked_workspace(read["workspace"].path, folder)
     return Config(
@@ -278,10 +281,10 @@ def _check_base_url(url: str) -> None:
         raise ConfigError(f"sandbox.base_url = {_shown(url)}: plain http would show the API key on the way", allowed)
 
 
-def _check_hook(command: tuple[str, ...]) -> None:
+def _check_program(key: str, command: tuple[str, ...]) -> None:
     if command and (not command[0] or any("\0" in word for word in command)):
         shown = _shown(list(command))
-        raise ConfigError(f"sandbox.on_sandbox_change = {shown}", "must begin with the program that is to be run")
+        raise ConfigError(f"{key} = {shown}", "must begin with the program that is to be run")
 
 
 def _checked_mcp_file(path: str, folder: str, workspace: str) -> str:

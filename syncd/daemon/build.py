@@ -58,6 +58,7 @@ from syncd.sync.sandbox_factory import SandboxFactory, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
+from syncd.sync.synced_hook import synced_hook_of
 from syncd.sync.taken import TakenStore
 from syncd.sync.work_saver import WorkSaver
 from syncd.watch.interface import watcher
@@ -338,6 +339,8 @@ def daemon_of(
         cycle.recall()
         agent_notifier = agent_notifier_of(config, folders, key=key, context=context, client=client)
         stack.callback(agent_notifier.close)
+        synced_hook = synced_hook_of(config, folders, context)
+        stack.callback(synced_hook.close)
         yield Daemon(
             Components(
                 cycle=cycle,
@@ -345,6 +348,7 @@ def daemon_of(
                 control=control,
                 publisher=publisher,
                 agent_notifier=agent_notifier,
+                synced_hook=synced_hook,
                 systemd=systemd,
                 signals=signals,
                 live_reload=LiveReload(config, reread or (lambda: config), throttle, signals),

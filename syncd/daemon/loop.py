@@ -40,6 +40,7 @@ from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_reason import SyncReason
+from syncd.sync.synced_hook import SyncedHook
 from syncd.watch.debounce import Burst, due_s, extend
 from syncd.watch.dirty_directories import DirtyDirectories
 from syncd.watch.interface import Watcher
@@ -79,6 +80,7 @@ class Components:
     control: ControlServer
     publisher: StatusPublisher
     agent_notifier: AgentNotifier
+    synced_hook: SyncedHook
     systemd: SystemdNotifier
     signals: Signals
     live_reload: LiveReload
@@ -187,8 +189,11 @@ class Daemon:
         self._publisher.learn(self._cycle, self._components.agent_notifier.servers)
 
     def _warn(self) -> None:
-        watch, agent_notifier = self._components.watch, self._components.agent_notifier
-        self._publisher.warn([*self._cycle.warnings, *watch.warnings(), *agent_notifier.warnings])
+        watch, hooks = (
+            self._components.watch.warnings(),
+            (self._components.agent_notifier, self._components.synced_hook),
+        )
+        self._publisher.warn([*self._cycle.warnings, *watch, *(each for hook in hooks for each in hook.warnings)])
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._publisher.succeeded(outcome)
@@ -198,6 +203,7 @@ class Daemon:
         if outcome.follow_up:
             self._rescan_all()
         self._publisher.pending = self._burst is not None
+        self._components.synced_hook.arrived(self._cycle.target, outcome.arrived)
         # Last, as it may take a moment.
         self._components.agent_notifier.arrived(self._cycle.target, self._cycle.provider.acquired_sandbox)
 
@@ -313,7 +319,8 @@ class Daemon:
     def wake_fds(self) -> list[tuple[int, int]]:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
         components = self._components
-        sources = (components.suspend_detector, components.control, components.agent_notifier)
+        hooks = (components.agent_notifier, components.synced_hook)
+        sources = (components.suspend_detector, components.control, *hooks)
         filenos = [components.wakeup.fileno(), *(fileno for source in sources for fileno in source.filenos())]
         mounts = [(fileno, select.POLLPRI) for fileno in components.mounts.filenos()]
         return [*((fileno, select.POLLIN) for fileno in filenos), *mounts]
@@ -326,6 +333,7 @@ class Daemon:
             components.client.idle_at_s,
             self._publisher.notification_due_s,
             components.agent_notifier.due_s,
+            components.synced_hook.due_s,
             self._clock.monotonic_s() + KEY_POLL_S if self._backoff.waits_for_person else None,
         ]
         return min((time_s for time_s in times if time_s is not None), default=None)
@@ -380,7 +388,7 @@ class Daemon:
         if self._backoff.waits_for_person:
             components.signals.reload = components.signals.reload or _file_stamp(components.key_file) != self._key_stamp
         self._publisher.notify()
-        if components.agent_notifier.poll():
+        if any([components.agent_notifier.poll(), components.synced_hook.poll()]):
             self._warn()
             self._publisher.write()
         components.systemd.ping()

@@ -7,7 +7,6 @@ request for the servers of a sandbox that syncd did not acquire itself.
 from __future__ import annotations
 
 import logging
-import select
 from collections.abc import Callable, Mapping
 
 from msgspec import structs
@@ -16,7 +15,7 @@ from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock, stamp
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories
-from syncd.core.interrupt import Interrupt
+from syncd.core.hook import Hook, HookResult
 from syncd.core.settings import Config
 from syncd.core.warning import SyncWarning
 from syncd.remote.api import Api
@@ -26,12 +25,12 @@ from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.remote.target import Target
 from syncd.sandbox.agent_file import AgentFile, AgentNotes
 from syncd.sandbox.agent_info import AgentInfo, hook_variables, mcp_json
-from syncd.sandbox.hook import Hook, HookResult
 from syncd.sandbox.hook_rules import MOST_ATTEMPTS, HookRun, next_attempt
 
 _log = logging.getLogger("syncd")
 # After so many failed requests for the servers the hook is run without them.
 _MOST_REQUESTS = 3
+HOOK_TIMEOUT_S = 30.0
 
 
 class AgentNotifier:
@@ -99,14 +98,6 @@ class AgentNotifier:
             self._run_hook()  # the sandbox changed meanwhile
         return True
 
-    def wait(self, interrupt: Interrupt) -> None:
-        """Wait until the hook has ended, for a command that runs no loop. Raises `Stop`."""
-        while self.due_s is not None:
-            timeout_s = max(0.0, self.due_s - self._clock.monotonic_s())
-            with interrupt.region():
-                select.select(self.filenos(), [], [], timeout_s)
-            self.poll()
-
     def close(self) -> None:
         """End a running hook; the next process runs it once more."""
         if self._hook is not None:
@@ -167,9 +158,9 @@ def agent_notifier_of(
     config: Config, folders: Directories, *, key: ApiKey, context: RuntimeContext, client: HttpClient
 ) -> AgentNotifier:
     """Return the notifier that `[sandbox]` configures."""
-    keys = config.sandbox
+    keys, command = config.sandbox, config.sandbox.on_sandbox_change
     notes = AgentNotes(folders.state)
-    if keys.on_sandbox_change or keys.mcp_file:
+    if command or keys.mcp_file:
         notes.recall()
 
     def ask(target: Target) -> dict[str, str]:
@@ -178,7 +169,7 @@ def agent_notifier_of(
 
     return AgentNotifier(
         config.workspace.path,
-        hook=Hook(keys.on_sandbox_change, context.environ, context.clock) if keys.on_sandbox_change else None,
+        hook=Hook("on_sandbox_change", command, HOOK_TIMEOUT_S, context.environ, context.clock) if command else None,
         file=AgentFile(keys.mcp_file, notes) if keys.mcp_file else None,
         notes=notes,
         ask=ask,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from syncd.scan.manifest import Difference
+from syncd.sync.arrived_changes import ArrivedChanges
 from syncd.sync.status_document import LastSync
 
 
@@ -18,7 +19,7 @@ class Outcome:
     is below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved` counts
     the agent's versions that were saved, `overwritten` those of them that had to give way as both sides had changed;
     `push --force` counts none of these. `change` is the difference from the snapshot before, None if it is not known
-    what the sandbox held.
+    what the sandbox held; `arrived` are the paths that are different in the sandbox for it, None if nothing was sent.
     """
 
     sync: LastSync | None
@@ -30,6 +31,7 @@ class Outcome:
     held: tuple[str, ...] = ()
     saved: int = 0
     overwritten: int = 0
+    arrived: ArrivedChanges | None = None
 
     @property
     def word(self) -> str:

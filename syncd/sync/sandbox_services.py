@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
@@ -26,3 +27,9 @@ class SandboxServices:
     blocked_paths: BlockedPaths
     agent_commits: AgentCommits
     agent_repository: AgentRepository
+
+    @property
+    def warnings(self) -> list[SyncWarning]:
+        """The warnings about the sandbox."""
+        parts = (self.deletion_sync, self.blocked_paths, self.partial_archives, self.remote_changes)
+        return [*(each for part in parts for each in part.warnings), *self.agent_repository.warnings]

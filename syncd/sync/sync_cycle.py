@@ -33,6 +33,7 @@ from syncd.sandbox.three_way import AgentChanges
 from syncd.scan.entry import Entry, arrived_digest
 from syncd.scan.manifest import Difference, Manifest, difference, replaced_entries, without_digest
 from syncd.selection.secret_scanner import sent_secret_warning
+from syncd.sync.arrived_changes import SentContent, arrived_changes
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.follow_up import torn_copy
 from syncd.sync.outcome import Outcome
@@ -72,6 +73,7 @@ class SyncCycle:
     torn: tuple[str, ...] = ()  # files whose copy in the sandbox may be half old and half new
     _possibly_applied: tuple[Manifest, ...] = ()  # what was sent since the baseline, and not answered
     _held_here: dict[str, Entry] = field(default_factory=dict)  # the entries here of held paths, at the last scan
+    _told: SentContent = field(default_factory=SentContent)  # what the sandbox held at the last outcome
     _whole_next: bool = False  # set while a delivery is under way, and after one that failed
 
     # -- the sandbox
@@ -155,6 +157,7 @@ class SyncCycle:
         if self.baseline is not None:
             self.services.agent_repository.recall(self.baseline, self.sync_state.base_identity)
         self._possibly_applied, self._whole_next = self.sync_state.possibly_applied(target), False
+        self._told = SentContent(self.baseline, self.services.deletion_sync.leftovers)
         self.take_over()
         return self.services
 
@@ -219,8 +222,11 @@ class SyncCycle:
                 _log.warning("the sandbox lost what was put there: everything is sent again")
                 self._whole_next = True
                 services.delivery.mark_uncertain()
+                self._told = SentContent()
                 run = replace(run, changed=None)
                 continue
+            told, self._told = self._told, SentContent(self.baseline, services.deletion_sync.leftovers)
+            arrived = arrived_changes(told, self._told) if outcome.sync else None
             follow_up = (*outcome.follow_up, *services.blocked_paths.unblocked, *services.remote_changes.released)
             blocked, held = services.blocked_paths.paths, services.remote_changes.held
             counts = services.remote_changes.take_saved()
@@ -228,7 +234,7 @@ class SyncCycle:
             if run.mode is SyncMode.FORCED:
                 overwritten = 0
             outcome = replace(outcome, follow_up=follow_up, blocked=blocked, held=held)
-            return replace(outcome, saved=saved, overwritten=overwritten)
+            return replace(outcome, saved=saved, overwritten=overwritten, arrived=arrived)
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
     def _sync(self, run: RequestedSync) -> Outcome:
@@ -480,6 +486,8 @@ class SyncCycle:
         if not taken:
             return
         self.baseline = with_taken(self.baseline, taken)
+        if self._told.base is not None:
+            self._told = replace(self._told, base=with_taken(self._told.base, taken))
         services.remote_changes.taken(each.path for each in taken)
         try:
             self.sync_state.record_base(services.target, self.baseline)
@@ -562,29 +570,20 @@ class SyncCycle:
                 self.sync_state.record_initialized(services.target, manifest)
             self.state_warnings = []
         except OSError as failure:
-            self.state_warnings = [
-                SyncWarning(
-                    "state:write",
-                    f"what was synced cannot be recorded ({failure.strerror})",
-                    "make the state folder writable; until then a restart uploads everything again",
-                )
-            ]
+            what = f"what was synced cannot be recorded ({failure.strerror})"
+            remedy = "make the state folder writable; until then a restart uploads everything again"
+            self.state_warnings = [SyncWarning("state:write", what, remedy)]
 
     # -- warnings
 
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warnings about the last scan, the sandbox and the state folder."""
-        services = self.services
         return [
             *self.snapshotter.warnings,
             *self._secret_warnings(),
             *map(torn_copy, self.torn),
-            *(services.deletion_sync.warnings if services else ()),
-            *(services.blocked_paths.warnings if services else ()),
-            *(services.partial_archives.warnings if services else ()),
-            *(services.remote_changes.warnings if services else ()),
-            *(services.agent_repository.warnings if services else ()),
+            *(self.services.warnings if self.services else ()),
             *self.state_warnings,
             *self.work_saver.warnings,
         ]

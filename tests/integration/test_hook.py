@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from syncd.core import hook
 from syncd.core.clock import SystemClock
+from syncd.core.hook import wait_for_hooks
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.daemon.build import RuntimeContext, folders_of
-from syncd.sandbox import hook
+from syncd.sandbox import agent_notifier
 from syncd.sandbox.agent_notifier import AgentNotifier, agent_notifier_of
 from tests.integration.sync_rig import Rig, rigged
 
@@ -52,7 +54,7 @@ class HookScript:
         """Sync once, and notify."""
         self.rig.sync()
         self.agent_notifier.arrived(self.rig.cycle.target, self.rig.cycle.provider.acquired_sandbox)
-        self.agent_notifier.wait(Interrupt())
+        wait_for_hooks([self.agent_notifier], SystemClock(), Interrupt())
 
     def restart(self) -> None:
         """End the process, and begin another one."""
@@ -206,7 +208,7 @@ def test_an_interrupted_hook_is_run_again(hook_script: HookScript) -> None:
 @pytest.mark.parametrize("deaf", ["", "trap '' TERM; "])
 def test_a_hook_that_hangs_is_killed(hook_script: HookScript, monkeypatch: pytest.MonkeyPatch, deaf: str) -> None:
     """Its children are killed too, whether or not it handles SIGTERM."""
-    monkeypatch.setattr(hook, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(agent_notifier, "HOOK_TIMEOUT_S", 0.3)
     monkeypatch.setattr(hook, "GRACE_S", 0.2)
     pid = hook_script.rig.folder / "pid"
     hook_script.does(f'{deaf}sleep 60 & echo $! >"{pid}"; while :; do wait; sleep 1; done')

@@ -52,7 +52,7 @@ PURE = {
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
     ),
-    "sync": "follow_up outcome status_document sync_plan sync_reason",
+    "sync": "arrived_changes follow_up outcome status_document sync_plan sync_reason",
     "watch": "debounce polling scan_listener",
 }
 
@@ -105,13 +105,13 @@ ONLY_IN = {
             "syncd/cli/*",
             "syncd/emulator/*",
             "syncd/selection/git_config.py",
-            "syncd/sandbox/hook.py",
+            "syncd/core/hook.py",
             "syncd/merge/git.py",
             "syncd/sandbox/repository/commits_in_sandbox.py",
             "syncd/sandbox/repository/import_in_sandbox.py",
             "syncd/sandbox/repository/repository_in_sandbox.py",
         ),
-        "the daemon starts git, once, and the person's hook; the others start programs for a person, or there",
+        "the daemon starts git, once, and the person's hooks; the others start programs for a person, or there",
     ),
     "requests": ((), "httpx does it"),
     "asyncio": ((), "one upload at a time: a loop and its colour would buy nothing"),

@@ -72,6 +72,8 @@ def test_the_smallest_configuration() -> None:
         ("sandbox", "on_sandbox_change", "tell", '"tell"', "list of a program and its arguments"),
         ("sandbox", "on_sandbox_change", [""], "['']", "begin with the program"),
         ("sandbox", "on_sandbox_change", ["a", "b\0"], "x00", "begin with the program"),
+        ("sync", "on_synced", "test", '"test"', "list of a program and its arguments"),
+        ("sync", "on_synced", [""], "sync.on_synced = ['']", "begin with the program"),
         ("sandbox", "mcp_file", ["a"], "['a']", "path of a file"),
         ("sandbox", "mcp_file", "/srv/a\0", r'"/srv/a\x00"', "path of a file"),
         ("sandbox", "mcp_file", "/srv/", '"/srv/"', "path of a file"),

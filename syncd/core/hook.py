@@ -12,17 +12,18 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from syncd.core.api_key import KEY_VARIABLE
 from syncd.core.clock import Clock
 from syncd.core.hardening import original_umask
+from syncd.core.interrupt import Interrupt
 from syncd.core.text import one_line
 
 _log = logging.getLogger("syncd.hook")
 
-TIMEOUT_S = 30.0
 # Between SIGTERM and SIGKILL.
 GRACE_S = 2.0
 # The daemon itself has to end within five seconds.
@@ -46,10 +47,14 @@ class HookResult:
 
 
 class Hook:
-    """One command, of which at most one run is active."""
+    """One command, of which at most one run is active, for `timeout_s` at most. Logs call it `name`."""
 
-    def __init__(self, command: tuple[str, ...], environ: Mapping[str, str], clock: Clock) -> None:
+    def __init__(
+        self, name: str, command: tuple[str, ...], timeout_s: float, environ: Mapping[str, str], clock: Clock
+    ) -> None:
         self.command = command
+        self._name = name
+        self._timeout_s = timeout_s
         self._environ = environ
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
@@ -86,7 +91,7 @@ class Hook:
         except (OSError, ValueError) as failure:
             return HookResult(f"cannot be started ({getattr(failure, 'strerror', None) or failure})")
         self._process, self._hidden = process, hidden
-        self._ends_s, self._terminating = self._clock.monotonic_s() + TIMEOUT_S, False
+        self._ends_s, self._terminating = self._clock.monotonic_s() + self._timeout_s, False
         self._pending, self._lines = b"", 0
         assert process.stdout is not None  # noqa: S101 - a pipe, as requested above
         os.set_blocking(process.stdout.fileno(), False)
@@ -127,7 +132,7 @@ class Hook:
         code = process.wait()
         self._close()
         if self._terminating:
-            return HookResult(f"took longer than {TIMEOUT_S:.0f} s and was ended")
+            return HookResult(f"took longer than {self._timeout_s:.0f} s and was ended")
         if code < 0:
             return HookResult(f"was ended by signal {-code}")
         return HookResult(f"ended with {code}" if code else "")
@@ -193,8 +198,29 @@ class Hook:
         self._lines += 1
         if self._lines > _MOST_LINES:
             if self._lines == _MOST_LINES + 1:
-                _log.info("on_sandbox_change prints more, which is not logged")
+                _log.info("%s prints more, which is not logged", self._name)
             return
         for secret, shown in self._hidden.items():
             text = text.replace(secret, shown)
-        _log.info("on_sandbox_change: %s", one_line(text, _LONGEST_LINE))
+        _log.info("%s: %s", self._name, one_line(text, _LONGEST_LINE))
+
+
+class HookOwner(Protocol):
+    """The one who starts a hook and acts on its end."""
+
+    @property
+    def due_s(self) -> float | None: ...
+
+    def filenos(self) -> list[int]: ...
+
+    def poll(self) -> bool: ...
+
+
+def wait_for_hooks(owners: Sequence[HookOwner], clock: Clock, interrupt: Interrupt) -> None:
+    """Wait until no hook runs, for a command that runs no loop. Raises `Stop`."""
+    while times_s := [owner.due_s for owner in owners if owner.due_s is not None]:
+        timeout_s = max(0.0, min(times_s) - clock.monotonic_s())
+        with interrupt.region():
+            select.select([fileno for owner in owners for fileno in owner.filenos()], [], [], timeout_s)
+        for owner in owners:
+            owner.poll()

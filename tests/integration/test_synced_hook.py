@@ -1,0 +1,307 @@
+"""The program of `sync.on_synced` runs after each sync that arrived, and is told what changed in the sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.clock import SystemClock
+from syncd.core.context import RuntimeContext
+from syncd.core.directories import directories_for
+from syncd.core.hook import wait_for_hooks
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import check_config
+from syncd.daemon.build import folders_of
+from syncd.sync import synced_hook
+from syncd.sync.synced_hook import SyncedHook, synced_hook_of
+from syncd.sync.taken import TakenPath, TakenStore
+from tests.integration.sync_rig import SANDBOX, Rig, rigged
+
+Lists = dict[str, list[str]]
+
+
+class Runs:
+    """A program that keeps a copy of what each run was told."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.copies = rig.folder / "runs"
+        self.go = rig.folder / "go"
+        self.script = rig.folder / "program"
+        self.does("")
+        rig.keys["sync"]["on_synced"] = [str(self.script), "$HOME", "a b"]
+        self.environ = {**rig.environ, "PATH": os.environ["PATH"], "KLAVIS_API_KEY": "sk-never"}
+        self._hook: SyncedHook | None = None
+
+    def does(self, what: str) -> None:
+        """Let the program do this after it kept what it was told."""
+        copy = '{ cat "$SYNCD_CHANGES"; stat -c %a "$SYNCD_CHANGES"; echo "$1|$2|$SYNCD_CONFIG|$KLAVIS_API_KEY"; }'
+        self.script.write_text(f'#!/bin/sh\n{copy} >>"{self.copies}"\n{what}\n')
+        self.script.chmod(0o755)
+
+    def waits(self) -> None:
+        """Let the program wait for `end`."""
+        os.mkfifo(self.go)
+        self.does(f'read -r _ <"{self.go}"')
+
+    def end(self) -> None:
+        """Let the program, and each later run, end; wait for that."""
+        self.does("")
+        self.go.write_text("\n")
+        self.wait()
+
+    @property
+    def hook(self) -> SyncedHook:
+        """The hook of the present process, in real time, as programs need."""
+        if self._hook is None:
+            config = check_config(self.rig.keys, "/etc/of-the-test.toml")
+            folders = folders_of(config, self.rig.environ)
+            self._hook = synced_hook_of(config, folders, RuntimeContext(SystemClock(), self.environ, Interrupt()))
+        return self._hook
+
+    def restart(self) -> None:
+        """End the process, and begin another one."""
+        self.hook.close()
+        self._hook = None
+        self.rig.restart()
+
+    def begin(self, sync_mode: SyncMode = SyncMode.CHANGED) -> None:
+        """Sync, and do not wait for the program."""
+        outcome, _ = self.rig.sync(sync_mode)
+        self.hook.arrived(self.rig.cycle.target, outcome.arrived)
+
+    def wait(self) -> None:
+        """Wait until no program runs."""
+        wait_for_hooks([self.hook], SystemClock(), Interrupt())
+
+    def sync(self, sync_mode: SyncMode = SyncMode.CHANGED) -> list[Lists]:
+        """Sync, wait for the program, and return what each run since the last call was told."""
+        self.begin(sync_mode)
+        self.wait()
+        return self.told()
+
+    def told(self) -> list[Lists]:
+        """Return what each run since the last call was told; lists that are empty are left out."""
+        lines = self.copies.read_text().splitlines() if self.copies.exists() else []
+        self.copies.unlink(missing_ok=True)
+        documents: list[dict[str, Any]] = [json.loads(line) for line in lines[::3]]
+        assert set(lines[1::3]) <= {"600"}
+        assert set(lines[2::3]) <= {"$HOME|a b|/etc/of-the-test.toml|"}
+        assert {document.pop("sandbox_id") for document in documents} <= {SANDBOX}
+        return [{name: sorted(paths) for name, paths in each.items() if paths} for each in documents]
+
+    def warnings(self) -> str:
+        """Return the warnings in `status`."""
+        return "\n".join(map(str, self.hook.warnings))
+
+    @property
+    def state(self) -> Path:
+        """The state folder."""
+        return Path(directories_for(str(self.rig.workspace), self.rig.environ).state)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    with rigged(tmp_path) as rig:
+        rig.use_defaults()
+        for number in range(25):
+            rig.write(f"stays/{number}", "1")
+        rig.write("a", "1")
+        rig.write("b", "1")
+        runs = Runs(rig)
+        yield runs
+        runs.hook.close()
+
+
+def test_it_runs_after_each_sync_that_arrived(runs: Runs) -> None:
+    """It gets the changes of that sync alone; nothing is run where nothing was sent; the file is removed after it."""
+    (first,) = runs.sync()
+    assert first == {"added": sorted(["a", "b", "stays", *(f"stays/{number}" for number in range(25))])}
+    runs.rig.write("a", "2")
+    runs.rig.write("new/c", "1")
+    (runs.rig.workspace / "b").unlink()
+    assert runs.sync() == [{"added": ["new", "new/c"], "changed": ["a"], "removed": ["b"]}]
+    assert runs.sync() == []
+    os.utime(runs.rig.workspace / "a", (1, 1))
+    assert runs.sync() == []
+    assert runs.sync(SyncMode.FORCED) == [{}]
+    assert not list(runs.state.glob("*.json"))
+    runs.restart()
+    runs.rig.write("a", "3")
+    assert runs.sync() == [{"changed": ["a"]}]
+    assert runs.warnings() == ""
+
+
+def test_syncs_meanwhile_become_one_run(runs: Runs) -> None:
+    """It is told of all their changes, and no sync waits for it."""
+    runs.waits()
+    runs.begin()
+    for content in ("1", "2"):
+        runs.rig.write("new", content)
+        runs.rig.write("b", content)
+        runs.begin()
+    runs.rig.write("short", "1")
+    (runs.rig.workspace / "a").unlink()
+    runs.begin()
+    (runs.rig.workspace / "short").unlink()
+    runs.rig.write("a", "2")
+    runs.begin()
+    runs.end()
+    first, second = runs.told()
+    assert {"a", "b"} <= set(first["added"])
+    assert second == {"added": ["new"], "changed": ["a", "b"]}
+
+
+def test_a_name_that_is_not_utf8(runs: Runs) -> None:
+    """It is a lone surrogate, from which the name can be made again."""
+    name = os.fsdecode(b'caf\xe9 \n"')
+    (runs.rig.workspace / name).write_text("1")
+    (told,) = runs.sync()
+    assert name in told["added"]
+
+
+def test_what_was_deleted_here_and_stays_there(runs: Runs) -> None:
+    """It was not removed; it is, once it is removed there; one that is sent again is changed."""
+    runs.rig.keys["sandbox"]["deletions"] = "keep"
+    runs.sync()
+    (runs.rig.workspace / "a").unlink()
+    (runs.rig.workspace / "b").unlink()
+    assert runs.sync() in ([], [{}])
+    runs.rig.write("b", "2")
+    assert runs.sync() == [{"changed": ["b"]}]
+    runs.rig.keys["sandbox"]["deletions"] = "mirror"
+    runs.restart()
+    assert runs.sync() == [{"removed": ["a"]}]
+
+
+def test_what_the_agent_changed_is_not_told(runs: Runs) -> None:
+    """With "hold", what both sides changed stays as it is there; what is deleted here and changed there stays too."""
+    runs.rig.keys["sandbox"]["agent_changes"] = "hold"
+    runs.sync()
+    for path in ("a", "b"):
+        (runs.rig.sandbox.workspace / path).write_text("agent")
+    runs.rig.write("a", "2")
+    (runs.rig.workspace / "b").unlink()
+    runs.rig.write("c", "1")
+    assert runs.sync() == [{"added": ["c"]}]
+    assert runs.rig.cycle.agent_status.held == ("a",)
+    assert runs.sync(SyncMode.FORCED) == [{"changed": ["a"], "removed": ["b"]}]
+
+
+def test_what_apply_took_is_not_told(runs: Runs) -> None:
+    """It counts as arrived, but no sync brought it."""
+    runs.sync()
+    base, target = runs.rig.cycle.baseline, runs.rig.cycle.target
+    assert base is not None
+    assert target is not None
+    runs.rig.write("stays/1", "agent")
+    (runs.rig.sandbox.workspace / "stays/1").write_text("agent")
+    (runs.rig.sandbox.workspace / "stays/2").unlink()
+    (runs.rig.workspace / "stays/2").unlink()
+    scanned = runs.rig.cycle.snapshotter.scan(base, SyncMode.CHANGED, None).manifest
+    entries = runs.rig.cycle.snapshotter.with_digests({"stays/1": scanned["stays/1"]})
+    taken = [TakenPath("stays/1", base["stays/1"], entries["stays/1"]), TakenPath("stays/2", base["stays/2"], None)]
+    TakenStore(str(runs.state)).save(target, taken)
+    runs.rig.write("a", "2")
+    assert runs.sync() == [{"changed": ["a"]}]
+
+
+def test_an_emptied_sandbox_gets_all(runs: Runs) -> None:
+    """All paths are added there."""
+    runs.sync()
+    for path in runs.rig.sandbox.workspace.iterdir():
+        if path.is_dir():
+            for each in path.iterdir():
+                each.unlink()
+        else:
+            path.unlink()
+    runs.rig.write("a", "2")
+    (told,) = runs.sync()
+    assert {"a", "b", "stays/1"} <= set(told["added"])
+
+
+def test_a_sync_that_fails_after_it_arrived(runs: Runs) -> None:
+    """The next one tells of its changes: the proof, which follows the first archive, fails here."""
+    runs.rig.emulator.faults.script("initialize: 200", "initialize: 404")
+    runs.rig.fail()
+    (told,) = runs.sync()
+    assert {"a", "b", "stays/1"} <= set(told["added"])
+
+
+def test_a_failure_is_a_warning_until_one_succeeds(runs: Runs) -> None:
+    """It is run again after each sync."""
+    runs.does("exit 3")
+    runs.sync()
+    assert "sync.on_synced ended with 3; it is run again after the next sync" in runs.warnings()
+    runs.rig.write("a", "2")
+    runs.sync()
+    assert "ended with 3" in runs.warnings()
+    runs.does("")
+    runs.rig.write("a", "3")
+    runs.sync()
+    assert runs.warnings() == ""
+    runs.script.unlink()
+    runs.rig.write("a", "4")
+    runs.sync()
+    assert "cannot be started (No such file or directory)" in runs.warnings()
+    assert not list(runs.state.glob("*.json"))
+
+
+def test_it_ends_in_time(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute at most."""
+    assert synced_hook.TIMEOUT_S == 60
+    monkeypatch.setattr(synced_hook, "TIMEOUT_S", 0.3)
+    runs.does("sleep 600")
+    runs.sync()
+    assert "took longer than 0 s and was ended" in runs.warnings()
+
+
+def test_changes_that_cannot_be_written(runs: Runs) -> None:
+    """Nothing is run; the next run is told of them too."""
+    runs.sync()
+    blocker = runs.state / "synced-changes.json"
+    blocker.mkdir()
+    runs.rig.write("a", "2")
+    assert runs.sync() == []
+    assert "is not run, as its file cannot be written (File exists)" in runs.warnings()
+    blocker.rmdir()
+    runs.rig.write("b", "2")
+    assert runs.sync() == [{"changed": ["a", "b"]}]
+    assert runs.warnings() == ""
+
+
+def test_the_file_of_a_killed_process(runs: Runs) -> None:
+    """It is removed at the start, also where nothing is to be run any more."""
+    runs.sync()
+    left = runs.state / "synced-changes.json"
+    left.write_text("{}")
+    left.chmod(stat.S_IRUSR)
+    runs.restart()
+    del runs.rig.keys["sync"]["on_synced"]
+    assert runs.hook.filenos() == []
+    assert not left.exists()
+
+
+def test_another_sandbox(runs: Runs) -> None:
+    """Changes of the sandbox that was left are told to nobody."""
+    runs.waits()
+    runs.begin()
+    runs.rig.write("a", "2")
+    runs.begin()
+    other = runs.rig.emulator.create_sandbox("other")
+    runs.rig.keys["sandbox"]["id"] = other.id
+    runs.rig.restart()
+    (runs.rig.workspace / "b").unlink()
+    runs.begin()
+    runs.end()
+    documents = [json.loads(line) for line in runs.copies.read_text().splitlines()[::3]]
+    assert [document["sandbox_id"] for document in documents] == [SANDBOX, "other"]
+    assert "a" in documents[1]["added"]
+    assert documents[1]["removed"] == documents[1]["changed"] == []

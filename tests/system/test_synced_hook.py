@@ -1,0 +1,129 @@
+"""The program of `sync.on_synced`, run by the daemon and by commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.system.rig import KEY, Rig
+
+
+class Program:
+    """A program that keeps what it is told, and waits where it is told to."""
+
+    def __init__(self, rig: Rig, folder: Path) -> None:
+        self.rig = rig
+        self.told, self.pids = folder / "told", folder / "pids"
+        rig.write("a.txt", "1")
+
+    def command(self, then: str = "") -> dict[str, object]:
+        """The key, with what the program does then."""
+        copy = f'echo $$ >>{shlex.quote(str(self.pids))}; cat "$SYNCD_CHANGES" >>{shlex.quote(str(self.told))}'
+        return {"sync.on_synced": ["sh", "-c", f"{copy}; {then}"]}
+
+    def runs(self, number: int) -> list[dict[str, list[str]]]:
+        """What each of so many runs was told."""
+        self.rig.until(lambda: self._lines() == number, f"run {number} of the program")
+        return [json.loads(line) for line in self.told.read_text().splitlines()]
+
+    def ended(self) -> bool:
+        """True if no run is left."""
+        return not [pid for pid in self.pids.read_text().split() if Path(f"/proc/{pid}").exists()]
+
+    def _lines(self) -> int:
+        return self.told.read_text().count("\n") if self.told.exists() else 0
+
+
+@pytest.fixture
+def program(rig: Rig, tmp_path: Path) -> Program:
+    return Program(rig, tmp_path)
+
+
+def test_the_daemon_runs_it(program: Program) -> None:
+    """After each sync that arrived, with its output in the log; a reload changes it."""
+    rig = program.rig
+    rig.configure(program.command('echo "$SYNCD_CONFIG ${KLAVIS_API_KEY-none}"; exit 4'))
+    daemon = rig.up()
+    assert program.runs(1)[0]["added"] == ["a.txt"]
+    rig.until(lambda: f"on_synced: {rig.config_file} none" in daemon.err, "its output")
+    rig.until(lambda: "sync.on_synced ended with 4" in "".join(rig.shown()["warnings"]), "the warning")
+    rig.configure(program.command())
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: "configuration read anew" in daemon.err, "the reload")
+    rig.write("a.txt", "2")
+    assert program.runs(2)[1]["changed"] == ["a.txt"]
+    rig.until(lambda: not rig.shown()["warnings"], "no warning")
+    assert daemon.stop() == 0
+    assert daemon.out == ""
+    assert KEY not in program.told.read_text()
+
+
+def test_it_delays_nothing(program: Program) -> None:
+    """Syncs go on beside it, `flush` too; a stop ends it; the next daemon removes what a killed one left."""
+    rig = program.rig
+    rig.configure(program.command("exec sleep 600"))
+    daemon = rig.up()
+    program.runs(1)
+    rig.write("b.txt")
+    rig.ok("flush")
+    assert (rig.sandbox.workspace / "b.txt").exists()
+    (file,) = rig.state_folder.glob("synced-changes.json")
+    assert daemon.stop() == 0
+    assert program.ended()
+    assert not file.exists()
+    file.write_text("{}")
+    rig.configure({"sync.on_synced": []})
+    rig.start()
+    rig.in_state("watching")
+    assert not file.exists()
+
+
+def test_push_waits_for_it(program: Program) -> None:
+    """Without a daemon; a failure is a warning, and no failure of the push."""
+    rig = program.rig
+    rig.configure(program.command("exit 5"))
+    pushed = rig.ok("push")
+    assert program.runs(1)[0]["added"] == ["a.txt"]
+    assert "sync.on_synced ended with 5" in pushed.err
+    assert "sync.on_synced ended with 5" in "".join(rig.shown()["warnings"])
+    rig.ok("push")
+    program.runs(1)
+    rig.write("a.txt", "2")
+    rig.ok("flush")
+    assert program.runs(2)[1]["changed"] == ["a.txt"]
+
+
+def test_a_signal_ends_only_the_program(program: Program) -> None:
+    """The push itself is done."""
+    rig = program.rig
+    rig.configure(program.command("exec sleep 600"))
+    pushing = rig.background("push")
+    program.runs(1)
+    assert pushing.stop(signal.SIGINT) == 0
+    assert "stopped before sync.on_synced was done" in pushing.err
+    assert "on_sandbox_change" not in pushing.err
+    assert program.ended()
+
+
+def test_the_recipe(program: Program, repo: Path) -> None:
+    """The script of docs/how-to.md runs a program in the sandbox, and fails if that does."""
+    rig = program.rig
+    section = (repo / "docs/how-to.md").read_text("utf-8").partition("## Run a program after each sync\n")[2]
+    (script,) = re.findall(r"^```sh\n(#!.*?)^```$", section.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
+    file = rig.home / "bin/test-in-sandbox"
+    file.parent.mkdir()
+    file.write_text(
+        script.replace("https://api.klavis.ai", rig.emulator.base_url).replace('"make", "test"', '"cat", "a.txt"')
+    )
+    file.chmod(0o755)
+    rig.configure({"sync.on_synced": ["~/bin/test-in-sandbox"], "sandbox.deletions": "mirror"})
+    daemon = rig.up()
+    rig.until(lambda: "on_synced: 1" in daemon.err, "the output from the sandbox")
+    rig.until(lambda: not rig.shown()["warnings"], "no warning")
+    (rig.workspace / "a.txt").rename(rig.workspace / "b.txt")
+    rig.until(lambda: "sync.on_synced ended with 1" in "".join(rig.shown()["warnings"]), "the failure in the sandbox")

@@ -1,0 +1,89 @@
+"""What a sync added, changed and removed in the sandbox, and what several syncs did together."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+
+import pytest
+
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
+from syncd.sync.arrived_changes import ArrivedChanges, Change, CombinedChanges, SentContent, arrived_changes, combined
+
+A, C, R = Change.ADDED, Change.CHANGED, Change.REMOVED
+
+
+def manifest(**contents: str) -> Manifest:
+    """A manifest of files with these contents."""
+    return Manifest({n: Entry(Kind.FILE, 0o644, 0, len(c), digest=c.encode()) for n, c in contents.items()})
+
+
+def lists(changes: ArrivedChanges) -> tuple[list[str], list[str], list[str]]:
+    """The paths by change."""
+    return [*changes.added], [*changes.changed], [*changes.removed]
+
+
+def told(changes: CombinedChanges) -> dict[str, list[str]]:
+    """The paths by change, without empty lists."""
+    return {str(change): paths for change in Change if (paths := [*changes.paths(change)])}
+
+
+def test_the_difference_of_two_bases() -> None:
+    """A file of which only the time differs is none of it."""
+    before, now = manifest(same="1", edited="1", gone="1"), manifest(same="1", edited="2", new="1")
+    now["same"] = Entry(Kind.FILE, 0o644, 99, 1, digest=b"1")
+    assert lists(arrived_changes(SentContent(before), SentContent(now))) == (["new"], ["edited"], ["gone"])
+
+
+def test_a_first_sync_adds_all() -> None:
+    """No list of all paths is made, also not to combine it with later changes."""
+    first = arrived_changes(SentContent(), SentContent(manifest(a="1", b="1", c="1")))
+    assert not isinstance(first.added, list)
+    assert lists(first) == (["a", "b", "c"], [], [])
+    together = CombinedChanges()
+    together.add(ArrivedChanges(removed=["old"]))
+    together.add(first)
+    together.add(ArrivedChanges(added=["d"], changed=["a"], removed=["b"]))
+    assert sorted(together.paths(A)) == ["a", "c", "d"]
+    assert told(together).keys() == {"added"}
+    together.add(ArrivedChanges(added=["b"], removed=["d"]))
+    assert sorted(together.paths(A)) == ["a", "b", "c"]
+
+
+def test_an_unread_content_counts_as_changed() -> None:
+    """A file that was sent while it changed has no digest."""
+    before, now = manifest(a="1"), manifest(a="1")
+    now["a"] = Entry(Kind.FILE, 0o644, 0, 1, sent_digest=b"2")
+    assert lists(arrived_changes(SentContent(before), SentContent(now))) == ([], ["a"], [])
+
+
+def test_what_stays_there_is_removed_later() -> None:
+    """A leftover is not removed, until it is no leftover any more; one that is sent again is changed."""
+    had, kept = SentContent(manifest(a="1", x="1")), SentContent(manifest(x="1"), {"a": []})
+    assert lists(arrived_changes(had, kept)) == ([], [], [])
+    assert lists(arrived_changes(kept, kept)) == ([], [], [])
+    assert lists(arrived_changes(kept, SentContent(manifest(x="1")))) == ([], [], ["a"])
+    assert lists(arrived_changes(kept, SentContent(manifest(a="2", x="1")))) == ([], ["a"], [])
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "both"),
+    [(A, C, A), (A, R, None), (R, A, C), (C, R, R), (C, C, C), (C, A, C), (R, R, R), (A, A, A), (R, C, C)],
+)
+def test_two_changes_as_one(before: Change, now: Change, both: Change | None) -> None:
+    """Added then changed is added, added then removed is nothing, removed then added is changed."""
+    assert combined(before, now) is both
+    assert combined(None, before) is before
+
+
+@pytest.mark.parametrize("steps", [*product(("", "1", "2"), repeat=4)])
+def test_many_syncs_as_one(steps: tuple[str, ...]) -> None:
+    """What is told together is what the first and the last content say, but that a file put back counts as changed."""
+    together = CombinedChanges()
+    contents = [manifest(**({"a": step} if step else {}), x="1") for step in steps]
+    for before, now in pairwise(contents):
+        together.add(arrived_changes(SentContent(before), SentContent(now)))
+    first, last = steps[0], steps[-1]
+    moved = len({*steps}) > 1
+    expected = "added" if not first and last else "removed" if first and not last else "changed"
+    assert told(together) == ({expected: ["a"]} if moved and (first or last) else {})
