@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 import click
 
 import syncd
-from syncd.cli.options import config_option, config_path, configured
+from syncd.cli.options import config_option, config_path, configured, option_for
 from syncd.cli.service.advice import advice
 from syncd.cli.service.report import PROPERTIES, Report, report, started_at
 from syncd.cli.service.screen import headline, log_rows, show, to_do_rows
@@ -198,8 +197,7 @@ def logs(config_file: str | None, follow: bool, lines: int) -> int:
 def _service(config_file: str | None) -> InstalledService:
     path = config_path(config_file)
     unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
-    option = "" if unit.name == "syncd.service" else f" --config {shlex.quote(path)}"
-    return InstalledService(UserManager(os.environ), unit, path, option)
+    return InstalledService(UserManager(os.environ), unit, path, option_for(path))
 
 
 def _check_same_folders(manager: UserManager) -> None:

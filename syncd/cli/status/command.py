@@ -12,14 +12,11 @@ import click
 from syncd import __version__
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
 from syncd.cli.output import discard_stdout
-from syncd.cli.status.inquiry import Inquiry
-from syncd.core.directories import directories_for
-from syncd.core.errors import ConfigError, Stop
+from syncd.cli.status.subject import Subject
+from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting
-from syncd.core.settings import Config
-from syncd.core.text import shown_path
-from syncd.report.status_store import encoded, read_status
-from syncd.sync.status_document import SandboxName, State, Status
+from syncd.report.status_store import encoded
+from syncd.sync.status_document import Status
 
 _REDRAW_S = 0.5
 _WIDTH = 79  # some terminals begin a new line after a full one of 80
@@ -35,7 +32,7 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: boo
     """Show what the daemon is doing and did last."""
     if as_metrics and (as_json or watch):
         raise click.UsageError("--metrics goes with neither --json nor --watch.")
-    subject = _Subject(config_file)
+    subject = Subject(config_path(config_file), configured(config_file))
     if as_metrics:
         from syncd.report.metrics import exposition  # noqa: PLC0415 - for this output alone
 
@@ -56,57 +53,15 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: boo
         discard_stdout()
 
 
-class _Subject:
-    """The workspace of a configuration file, which may be edited meanwhile."""
-
-    def __init__(self, config_file: str | None) -> None:
-        self._config_file = config_file
-        self._path = config_path(config_file)
-        self._stamp = self._read()
-        self.inquiry = self._inquire(configured(config_file))
-
-    def refresh(self) -> None:
-        """Read an edited configuration; an invalid one changes nothing, as in the daemon."""
-        stamp = self._read()
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            self.inquiry = self._inquire(configured(self._config_file))
-        except ConfigError:
-            return
-
-    def _read(self) -> tuple[int, ...] | None:
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
-
-    def _inquire(self, config: Config) -> Inquiry:
-        return Inquiry(directories_for(config.workspace.path, os.environ).state, _nothing(config), self._path, CLOCK)
-
-
-def status_of(config: Config, folder: str) -> Status:
-    """The document of this configuration's workspace; the daemon is not asked."""
-    return read_status(folder, _nothing(config))
-
-
-def _nothing(config: Config) -> Status:
-    sandbox = SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region)
-    workspace = shown_path(config.workspace.path)
-    return Status(running=False, pid=None, state=State.STOPPED, workspace=workspace, sandbox=sandbox)
-
-
-def _as_json(subject: _Subject) -> str:
+def _as_json(subject: Subject) -> str:
     return encoded(subject.inquiry.status()).decode()
 
 
-def _as_text(subject: _Subject) -> str:
+def _as_text(subject: Subject) -> str:
     return "\n".join(_lines(subject, subject.inquiry.status()))
 
 
-def _lines(subject: _Subject, status: Status) -> list[str]:
+def _lines(subject: Subject, status: Status) -> list[str]:
     from syncd.cli.status.screen import screen  # noqa: PLC0415 - for people alone
     from syncd.cli.status.text import ASCII, UNICODE, coloured, fitted, plain  # noqa: PLC0415 - as above
 
@@ -129,7 +84,7 @@ def _size() -> tuple[int, int]:
     return columns or 80, rows or 24
 
 
-def _follow(subject: _Subject, shown: Callable[[_Subject], str], interrupt: Interrupt) -> None:
+def _follow(subject: Subject, shown: Callable[[Subject], str], interrupt: Interrupt) -> None:
     """Print the document to a pipe each time that it changes."""
     last: Status | None = None
     while True:
@@ -143,7 +98,7 @@ def _follow(subject: _Subject, shown: Callable[[_Subject], str], interrupt: Inte
             CLOCK.sleep(_REDRAW_S)
 
 
-def _redraw(subject: _Subject, interrupt: Interrupt) -> None:
+def _redraw(subject: Subject, interrupt: Interrupt) -> None:
     from syncd.cli.status.live import Live  # noqa: PLC0415 - for a terminal alone
 
     with Live() as live:

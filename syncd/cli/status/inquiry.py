@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from syncd import __version__
+from syncd.cli.options import option_for
 from syncd.core.clock import Clock
 from syncd.core.directories import default_config_path
 from syncd.core.errors import ConfigError
@@ -73,7 +73,7 @@ class Inquiry:
             written_at_s=written_at_s,
             busy_pid=None if status.running else holder(self._folder),
             unit=self._unit() if _needs_start(status) else None,
-            option=self._option(),
+            option=option_for(self._config_file),
         )
 
     def _responding(self, status: Status) -> bool | None:
@@ -106,11 +106,6 @@ class Inquiry:
             return os.stat(self._folder).st_mtime
         except OSError:
             return None
-
-    def _option(self) -> str:
-        if self._config_file == os.path.abspath(default_config_path(os.environ)):
-            return ""
-        return f" --config {shlex.quote(self._config_file)}"
 
     def _unit(self) -> str | None:
         """The name of the unit that `syncd service install` wrote for this configuration."""
