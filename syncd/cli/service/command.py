@@ -27,6 +27,7 @@ from syncd.cli.service.unit import (
     with_digest,
 )
 from syncd.core.api_key import find_key
+from syncd.core.config_lookup import config_files
 from syncd.core.directories import default_config_path
 from syncd.core.errors import ConfigError, KeyRefused, SyncdError
 from syncd.core.settings import Config
@@ -169,11 +170,17 @@ def uninstall(config_file: str | None) -> None:
 
 @command.command("status")
 @config_option
-def status(config_file: str | None) -> int:
+@click.option("--all", "all_", is_flag=True, help="A line for each configuration in ~/.config/syncd.")
+def status(config_file: str | None, all_: bool) -> int:
     """Show the service's state, how it last ended, its last log lines, and what to do.
 
-    Ends with 0 if it runs, 75 if it is stopped or restarts by itself, 78 if a person has to act.
+    Ends with 0 if it runs, 75 if it is stopped or restarts by itself, 78 if a person has to act; with --all the highest
+    of the installed ones.
     """
+    if all_ and config_file:
+        raise click.UsageError("--all does not go with --config.")
+    if all_:
+        return max((_show_line(file) for file in config_files(os.environ)), default=0)
     service = _service(config_file)
     key_file = os.path.join(os.path.dirname(service.config_file), "api-key")
     with suppress(SyncdError):
@@ -192,6 +199,18 @@ def logs(config_file: str | None, follow: bool, lines: int) -> int:
     service = _service(config_file)
     code = service.manager.show_journal(service.unit.name, lines, follow=follow)
     return 75 if code else 0
+
+
+def _show_line(config_file: str) -> int:
+    """Print a service's state on one line; returns its exit code, 0 if it is not installed."""
+    try:
+        service = _service(config_file)
+    except ConfigError as failure:  # its name is none for a unit
+        show([("service", failure.message)])
+        return 0
+    now = _report(service, "")
+    show([headline(service.unit.name, now)])
+    return 0 if service.properties().get("LoadState") == "not-found" else now.exit_code
 
 
 def _service(config_file: str | None) -> InstalledService:

@@ -72,7 +72,7 @@ class Inquiry:
             ending=ending,
             written_at_s=written_at_s,
             busy_pid=None if status.running else holder(self._folder),
-            unit=self._unit() if _needs_start(status) else None,
+            unit=self.installed_unit() if _needs_start(status) else None,
             option=option_for(self._config_file),
         )
 
@@ -107,7 +107,7 @@ class Inquiry:
         except OSError:
             return None
 
-    def _unit(self) -> str | None:
+    def installed_unit(self) -> str | None:
         """The name of the unit that `syncd service install` wrote for this configuration."""
         folder = os.path.dirname(default_config_path(os.environ))
         units = os.path.join(os.path.dirname(folder), "systemd", "user")

@@ -22,6 +22,11 @@ class Subject:
         self._stamp = self._read()
         self.inquiry = self._inquire(config)
 
+    def read(self) -> Status:
+        """The document now."""
+        self.refresh()
+        return self.inquiry.status()
+
     def refresh(self) -> None:
         """Read an edited configuration; an invalid one changes nothing, as in the daemon."""
         stamp = self._read()
