@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.core.config_match import ConfiguredWorkspace, holding
 from syncd.core.directories import default_config_path
@@ -17,8 +18,7 @@ from syncd.core.settings import read_workspace_path
 _EXTENSION = ".toml"
 
 
-@dataclass(frozen=True)
-class FoundConfig:
+class FoundConfig(Struct, frozen=True):
     """The configuration for a directory. `unread` are the files that could not be read, where none holds it."""
 
     file: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True)
-class ConfiguredWorkspace:
+class ConfiguredWorkspace(Struct, frozen=True):
     """A configuration `file` and the `path` of its workspace, absolute and free of links."""
 
     file: str
