@@ -59,7 +59,7 @@ def _state(status: Status) -> str:
 
 
 def _waiting(status: Status) -> str:
-    """What is not done yet: changes to be sent, and paths of the agent's that a person decides on."""
+    """The work that is left: changes to be sent, and paths of the agent's that a person decides on."""
     waiting = ["changes"] if status.pending else []
     if status.agent.held:
         waiting.append(f"{len(status.agent.held)} held")
