@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from textwrap import dedent
-
 import pytest
 from msgspec.structs import replace
 
@@ -22,22 +20,16 @@ ROWS = (
     WorkspaceRow("/c/bad.toml", "bad", ServiceState.NONE, error="/c/bad.toml is not valid TOML: line 1"),
 )
 TABLE = """
-  NAME    WORKSPACE   STATE        LAST SYNC  WAITING                          SERVICE
-* config  ~/code      watching     10 s ago   -                                yes
-* site    ~/web/site  not running  never      -                                stopped
+  NAME    WORKSPACE   STATE        LAST SYNC  WAITING                           SERVICE
+* config  ~/code      watching     10 s ago   -                                 yes
+* site    ~/web/site  not running  never      -                                 stopped
 * held    /srv/文字   held         10 s ago   changes, 2 held, 3 changed there  no
 * bad     broken: /c/bad.toml is not valid TOML: line 1"""
 
 
 def test_the_whole_table() -> None:
     """Columns are as wide as their texts, also in letters that take two columns."""
-    shown = "\n".join(plain(line) for line in table(ROWS, "/home/dev", NOON_S))
-    assert shown.split() == dedent(TABLE).split()
-    starts = {
-        columns(line[: line.index(word)])
-        for line, word in zip(shown.splitlines(), ("STATE", "watching", "not", "held  "), strict=False)
-    }
-    assert len(starts) == 2  # `held` is a name first
+    assert "\n" + "\n".join(plain(line) for line in table(ROWS, "/home/dev", NOON_S)) == TABLE
 
 
 @pytest.mark.parametrize("width", [40, 60, 79, 100])
