@@ -63,6 +63,12 @@ class InstalledService:
         return os.path.join(self.units_folder, self.unit.file)
 
     @property
+    def mark(self) -> str:
+        """The path that is there if it is installed: instances share the unit file, but each has a link of its own."""
+        is_alone = self.unit.file == self.unit.name
+        return self.unit_file if is_alone else os.path.join(self.wants_folder, self.unit.name)
+
+    @property
     def drop_in_file(self) -> str:
         """The file with the settings for this configuration and machine."""
         return os.path.join(self.units_folder, f"{self.unit.name}.d", DROP_IN)
@@ -209,8 +215,11 @@ def _show_line(config_file: str) -> int:
         show([("service", failure.message)])
         return 0
     now = _report(service, "")
+    if now.exit_code and not os.path.lexists(service.mark):
+        show([("service", f"{service.unit.name}: not installed")])
+        return 0
     show([headline(service.unit.name, now)])
-    return 0 if service.properties().get("LoadState") == "not-found" else now.exit_code
+    return now.exit_code
 
 
 def _service(config_file: str | None) -> InstalledService:
