@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from syncd.core.clock import SystemClock
+from syncd.core.config_lookup import FoundConfig, config_files, config_name, find_config, named_config
 from syncd.core.directories import default_config_path
+from syncd.core.errors import ConfigError
 from syncd.core.settings import Config, load_config
+from syncd.core.text import one_line, shown_path
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 CLOCK = SystemClock()
+_FOUND, _TOLD = f"{__name__}.found", f"{__name__}.told"  # in the context of click
+
+
+def complete_config(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
+    """The names of the configurations, and files: the shell's own completion of them stands first for bash."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
+
+    names = [config_name(file) for file in config_files(os.environ)]
+    return [
+        CompletionItem(incomplete, type="file"),
+        *(CompletionItem(name) for name in names if name.startswith(incomplete)),
+    ]
+
 
 config_option = click.option(
     "--config",
     "config_file",
     metavar="FILE",
     type=click.Path(),
-    help="The configuration file; default: ~/.config/syncd/config.toml.",
+    shell_complete=complete_config,
+    help="The configuration: a file, or NAME for ~/.config/syncd/NAME.toml. Default: the one whose workspace holds the"
+    " current directory; else config.toml there.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON document on stdout.")
 
@@ -43,11 +67,66 @@ def logging_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return level(form(command))
 
 
-def config_path(config_file: str | None) -> str:
-    """The file that `--config` names, or the default one."""
-    return os.path.abspath(config_file or default_config_path(os.environ))
+def config_path(config_file: str | None, warn: Callable[[str], None] | None = None) -> str:
+    """The file that `--config` names; else the one whose workspace holds the current directory; else `config.toml`.
+
+    Tells on a terminal which one the directory decided, and `warn`, or stderr, of files that could not be read where
+    none holds it. Raises `ConfigError` if two configurations hold it.
+    """
+    if config_file:
+        return named_config(config_file, os.environ)
+    found = _found_here()
+    told = _memory()
+    if _TOLD not in told:
+        told[_TOLD] = True
+        for failure in found.unread:
+            (warn or _print)(f"{failure}; this configuration is passed over")
+        if found.file != os.path.abspath(default_config_path(os.environ)) and sys.stderr.isatty():
+            _print(f"the configuration is {found.file}")
+    return found.file
 
 
 def configured(config_file: str | None) -> Config:
     """The configuration. Raises `ConfigError`."""
-    return load_config(config_path(config_file))
+    path = config_path(config_file)
+    if config_file and "/" not in config_file and not os.path.lexists(path):
+        raise ConfigError(f"no configuration file at {path}", _others(config_file))
+    return load_config(path)
+
+
+def option_for(path: str) -> str:
+    """The option that commands need here for this configuration, with a space before it; empty if they find it."""
+    with suppress(ConfigError):
+        if _found_here().file == path:
+            return ""
+    return f" --config {shown_path(shlex.quote(path))}"
+
+
+def _found_here() -> FoundConfig:
+    """The configuration without `--config`; it is looked for once a command."""
+    memory = _memory()
+    if _FOUND not in memory:
+        try:
+            directory = os.getcwd()
+        except OSError:  # it was removed
+            directory = "/"
+        memory[_FOUND] = find_config(directory, os.environ)
+    found: FoundConfig = memory[_FOUND]
+    return found
+
+
+def _memory() -> dict[str, Any]:
+    context = click.get_current_context(silent=True)
+    return {} if context is None else context.meta
+
+
+def _others(name: str) -> str:
+    """The hint for a name that no configuration has."""
+    if os.path.lexists(name):
+        return f"for the file in this directory write ./{name}"
+    names = [config_name(file) for file in config_files(os.environ)]
+    return f"there are {', '.join(names)}" if names else "run `syncd init`, or name one with --config"
+
+
+def _print(text: str) -> None:
+    click.echo(f"syncd: {one_line(text, 1000)}", err=True)

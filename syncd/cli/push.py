@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from syncd.cli.options import config_option, configured, json_option
+from syncd.cli.options import config_option, config_path, configured, json_option, option_for
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
@@ -46,7 +46,7 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
     if pushed.is_first and not as_json:
         from syncd.cli.init.next_steps import after_first_sync  # noqa: PLC0415 - once in a workspace's life
 
-        click.echo(after_first_sync(config_file), err=True)
+        click.echo(after_first_sync(option_for(config_path(config_file))), err=True)
 
 
 def tell_held(result: Mapping[str, Any]) -> None:

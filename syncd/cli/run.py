@@ -34,7 +34,7 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
     set_up_logs(log_level, LogFormat(log_format), os.environ)
     try:
-        _run(config_path(config_file))
+        _run(config_path(config_file, lambda text: _log.warning("%s", text)))
     except Stop:  # in the wait for a command to end
         return 0
     except SyncdError as failure:

@@ -127,22 +127,38 @@ SECTIONS: Mapping[str, type[Struct]] = {
 
 def load_config(path: str) -> Config:
     """Read and check the file. Raises `ConfigError`."""
+    raw = _read_toml(path)
+    try:
+        return check_config(raw, path)
+    except ConfigError as failure:
+        raise ConfigError(f"{path}: {failure.message}", failure.hint) from None
+
+
+def read_workspace_path(path: str) -> str:
+    """Return the workspace of the configuration file, of which nothing else is checked. Raises `ConfigError`."""
+    section = _read_toml(path).get("workspace")
+    workspace = section.get("path") if isinstance(section, dict) else None
+    if not isinstance(workspace, str) or not workspace:
+        raise ConfigError(f"{path}: workspace.path is missing", "add path = … under [workspace]")
+    try:
+        return _checked_workspace(workspace, os.path.dirname(os.path.abspath(path)))
+    except ConfigError as failure:
+        raise ConfigError(f"{path}: {failure.message}", failure.hint) from None
+
+
+def _read_toml(path: str) -> dict[str, Any]:
     try:
         # Opening a FIFO in the file's place must not block: at a reload the daemon would handle no signal meanwhile.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(f"the configuration file {path} is no regular file", "name one with --config")
-            raw = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}", "run `syncd init`, or name one with --config") from None
     except OSError as failure:
         raise ConfigError(f"the configuration file {path} cannot be read", failure.strerror or "") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
         raise ConfigError(f"{path} is not valid TOML", str(failure)) from None
-    try:
-        return check_config(raw, path)
-    except ConfigError as failure:
-        raise ConfigError(f"{path}: {failure.message}", failure.hint) from None
 
 
 def check_config(raw: Mapping[str, Any], path: str = "") -> Config:

@@ -50,7 +50,8 @@ EXAMPLES = (
     ("syncd log && syncd apply --branch agent", "List the agent's commits, and put them on a branch."),
     ("syncd apply --undo", "Take the last one back."),
     ("syncd status --watch", "Look on."),
-    ("syncd push --config ~/.config/syncd/other.toml", "A second workspace."),
+    ("syncd push --config site", "Elsewhere than in its directory: push the workspace of `~/.config/syncd/site.toml`."),
+    ("syncd status --all", "See all workspaces."),
 )
 
 

@@ -83,7 +83,10 @@ def _option(names: str) -> str:
 
 
 def _keys() -> Iterator[str]:
-    yield text("In `~/.config/syncd/config.toml`, or what `--config` names, as TOML: a key `a.b` is `b` below `[a]`.")
+    yield text(
+        "The file of `~/.config/syncd` whose workspace holds the current directory, else `config.toml` there, or what"
+        " `--config` names, as TOML: a key `a.b` is `b` below `[a]`."
+    )
     for key in keys():
         given = f"default: `{key.default}`" if key.default else "no default"
         yield from (".TP", text(f"`{key.name}`"), text(f"{key.meaning}. Allowed: {key.allowed}; {given}."))

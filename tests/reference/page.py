@@ -24,7 +24,8 @@ Each command takes `--help`; `syncd --version` tells the version.
 _KEYS = """\
 ## Configuration
 
-`~/.config/syncd/config.toml`, or what `--config` names. A key in `a.b` is written as `b = …` below `[a]`.
+The file is the one in `~/.config/syncd` whose workspace holds the current directory, else `config.toml` there, or what
+`--config` names. A key in `a.b` is written as `b = …` below `[a]`.
 """
 
 

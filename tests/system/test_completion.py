@@ -25,6 +25,7 @@ LINES = (
     ("syncd run --log-form", "syncd run --log-format "),
     ("syncd run --log-level warn", "syncd run --log-level warning "),
     ("syncd push --config oth", "syncd push --config other.toml "),
+    ("syncd push --config si", "syncd push --config site "),
     ("syncd explain a\\ na", "syncd explain a\\ name "),
     ("syncd demo fol", "syncd demo folder/"),
 )
@@ -36,6 +37,7 @@ def home(tmp_path: Path) -> Path:
     """A home with an invalid configuration: a completion that reads it would print an error."""
     (tmp_path / ".config/syncd").mkdir(parents=True)
     (tmp_path / ".config/syncd/config.toml").write_text("no configuration")
+    (tmp_path / ".config/syncd/site.toml").touch()
     (tmp_path / "other.toml").touch()
     (tmp_path / "a name").touch()
     (tmp_path / "folder").mkdir()

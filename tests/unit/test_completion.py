@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -50,9 +51,28 @@ def test_every_option_is_offered(path: str) -> None:
         assert "--help" in offered
 
 
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two configurations in the configuration folder, one of them broken."""
+    (tmp_path / "syncd").mkdir()
+    for name in ("config.toml", "site.toml", "api-key"):
+        (tmp_path / "syncd" / name).write_text("no TOML")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("configs")
+@pytest.mark.parametrize(("typed", "names"), [("", ["config", "site"]), ("si", ["site"]), ("./", [])])
+def test_configurations_are_offered_by_name(typed: str, names: list[str]) -> None:
+    """The names come after the files, which are left to the shell; no configuration is read."""
+    files, *others = _completed(f"push --config {typed}")
+    assert files.type == "file"
+    assert [item.value for item in others] == names
+
+
 @pytest.mark.parametrize("typed", PATHS)
-def test_a_path_is_left_to_the_shell(typed: str) -> None:
+def test_a_path_is_left_to_the_shell(typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shell completes files and folders."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert [item.type for item in _completed(typed)] == [PATHS[typed]]
 
 

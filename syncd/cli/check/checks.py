@@ -15,8 +15,8 @@ from syncd.cli.check.service_check import service_findings
 from syncd.cli.check.thresholds import judge_key, judge_private, judge_versions
 from syncd.cli.check.workspace_check import WorkspaceCheck, check_workspace, folder_findings
 from syncd.cli.options import CLOCK, config_path, configured
-from syncd.cli.status.command import status_of
 from syncd.cli.status.inquiry import Inquiry
+from syncd.cli.status.subject import status_of
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
 from syncd.core.directories import directories_for
 from syncd.core.errors import SyncdError

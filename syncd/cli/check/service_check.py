@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import getpass
 import os
-import shlex
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from syncd.cli.check.finding import Finding, Grade
-from syncd.cli.options import config_path
+from syncd.cli.options import config_path, option_for
 from syncd.cli.service.command import InstalledService
 from syncd.cli.service.report import PROPERTIES, report
 from syncd.cli.service.systemd import UserManager, environment_in
@@ -26,8 +25,7 @@ def service_of(config_file: str | None) -> InstalledService:
     """The unit of this configuration. Raises `SyncdError` if there is no systemd, or no unit for such a path."""
     path = config_path(config_file)
     unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
-    option = "" if unit.name == "syncd.service" else f" --config {shlex.quote(path)}"
-    return InstalledService(UserManager(os.environ), unit, path, option)
+    return InstalledService(UserManager(os.environ), unit, path, option_for(path))
 
 
 def service_findings(config_file: str | None, config: Config) -> Iterator[Finding]:

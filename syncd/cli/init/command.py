@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -12,11 +14,14 @@ import click
 from syncd.cli.init.config_template import filled
 from syncd.cli.init.files import example, refuse_existing, write_new
 from syncd.cli.init.flags import ALIASES, flag_per_key, typed
-from syncd.cli.init.next_steps import after_first_sync, next_steps, option_for
-from syncd.cli.init.questions import absolute, asked_key, complete, may_store
-from syncd.cli.options import config_path
+from syncd.cli.init.next_steps import after_first_sync, next_steps
+from syncd.cli.init.other_workspaces import refuse_same
+from syncd.cli.init.questions import absolute, asked_key, complete, may_store, tell_overlaps
+from syncd.cli.options import option_for
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
-from syncd.core.errors import KeyRefused, SyncdError, TryLater
+from syncd.core.config_lookup import config_files, named_config, read_workspaces
+from syncd.core.config_match import ConfiguredWorkspace, holding
+from syncd.core.errors import ConfigError, KeyRefused, SyncdError, TryLater
 from syncd.core.settings import Config, check_config
 from syncd.core.text import one_line, shown_path
 
@@ -26,7 +31,12 @@ _CONFIG_OPTION, _KEY_OPTION = "--config", "--sandbox-api-key-file"
 
 @click.command("init")
 @click.option(
-    "--config", "config_file", metavar="FILE", type=click.Path(), help="Where to write; default: ~/.config/syncd/…"
+    "--config",
+    "config_file",
+    metavar="FILE",
+    type=click.Path(),
+    help="Where to write: a file, or NAME for ~/.config/syncd/NAME.toml. Default: config.toml there; if that exists,"
+    " a name is asked for.",
 )
 @click.option(
     "--store-key/--no-store-key",
@@ -41,8 +51,6 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
     On a terminal it asks for what is missing, shows what would be sent, and sends it if you say so. What is already
     there, a configuration or a key, is never overwritten.
     """
-    path = config_path(config_file)
-    refuse_existing(path, _CONFIG_OPTION)
     given = {name.replace("__", "."): value for name, value in flags.items() if value not in (None, ())}
     values = {name: typed(name, value) for name, value in given.items()}
     for name in _PATHS:
@@ -50,13 +58,23 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
             values[name] = absolute(values[name])
     missing = _missing(values)
     terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    path = named_config(config_file or "config", os.environ)
+    asks_name = not config_file and bool(missing) and terminal and os.path.lexists(path)
+    if not asks_name:
+        refuse_existing(path, _CONFIG_OPTION)
     if missing and not terminal:
         raise click.UsageError(f"{' and '.join(missing)} must be given: there is no terminal to ask on")
+    others, _ = read_workspaces(config_files(os.environ))
+    if "workspace.path" in values:
+        tell_overlaps(values["workspace.path"], others)
+    elif not config_file:
+        _refuse_here(others)
     try:
         if missing:
-            complete(values, path, os.environ)
+            path = complete(values, None if asks_name else path, os.environ, others)
         text = filled(example(), values)
         config = check_config(tomllib.loads(text), path)
+        refuse_same(config.workspace.path, others)
         key = _key_to_store(config, store_key, terminal, asks=bool(missing))
     except (click.Abort, KeyboardInterrupt):
         raise TryLater("stopped; nothing was written") from None
@@ -65,11 +83,21 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
         click.echo(f"wrote {shown_path(config.sandbox.api_key_file)}")
     write_new(path, text, _CONFIG_OPTION)
     click.echo(f"wrote {shown_path(path)}")
-    if missing and _sent(config, config_file):
-        click.echo(after_first_sync(config_file))
+    option = option_for(path)
+    if missing and _sent(config, option):
+        click.echo(after_first_sync(option))
         return
-    for line in next_steps(config, config_file, os.environ):
+    for line in next_steps(config, option, os.environ):
         click.echo(line)
+
+
+def _refuse_here(others: Sequence[ConfiguredWorkspace]) -> None:
+    """Raise `ConfigError` if a configuration holds the current directory: that one is to be edited."""
+    with suppress(OSError):  # the directory was removed
+        for other in holding(os.getcwd(), others):
+            raise ConfigError(
+                f"{other.file} syncs {other.path} already, where this is", "edit it, or name another with --path"
+            )
 
 
 def _missing(values: dict[str, Any]) -> list[str]:
@@ -96,13 +124,13 @@ def _key_to_store(config: Config, store_key: bool | None, terminal: bool, *, ask
     return None if store_key is False else key
 
 
-def _sent(config: Config, config_file: str | None) -> bool:
+def _sent(config: Config, option: str) -> bool:
     """Show what would be sent, ask, and send it if the answer is yes. No request is made before the answer."""
     from syncd.cli.init.preview import make_preview, show  # noqa: PLC0415 - `init --help` needs none of it
 
     try:
         preview = make_preview(config)
-        show(preview, option_for(config_file))
+        show(preview, option)
         find_key(os.environ, config.sandbox.api_key_file)
         if preview.refusal or not preview.manifest:
             return False

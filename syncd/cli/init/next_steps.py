@@ -11,19 +11,14 @@ from syncd.core.settings import Config
 from syncd.core.text import shown_path
 
 
-def option_for(config_file: str | None) -> str:
-    """The option that commands need for a configuration that is not the default one, with a space before it."""
-    return "" if config_file is None else f" --config {shown_path(shlex.quote(os.path.abspath(config_file)))}"
+def after_first_sync(option: str) -> str:
+    """The next step after a first sync; `option` is the ` --config FILE` that commands need."""
+    return f"next: `syncd service install{option}` keeps it in step from now on"
 
 
-def after_first_sync(config_file: str | None) -> str:
-    """The next step after a first sync."""
-    return f"next: `syncd service install{option_for(config_file)}` keeps it in step from now on"
-
-
-def next_steps(config: Config, config_file: str | None, environ: Mapping[str, str]) -> Iterator[str]:
-    """The steps after the configuration is written, the missing ones first."""
-    key_file, option = config.sandbox.api_key_file, option_for(config_file)
+def next_steps(config: Config, option: str, environ: Mapping[str, str]) -> Iterator[str]:
+    """The steps after the configuration is written, the missing ones first; `option` as above."""
+    key_file = config.sandbox.api_key_file
     if not os.path.lexists(key_file):
         yield ""
         if environ.get(KEY_VARIABLE):

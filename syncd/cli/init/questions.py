@@ -6,13 +6,16 @@ import contextlib
 import os
 import shutil
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from syncd.cli.init.config_template import toml
+from syncd.cli.init.other_workspaces import checked_name, name_for, overlaps, refuse_same
 from syncd.core.api_key import ApiKey, parse_key
+from syncd.core.config_lookup import config_files, config_name, named_config
+from syncd.core.config_match import ConfiguredWorkspace, holding
 from syncd.core.errors import ConfigError, SyncdError
 from syncd.core.settings import AcquireKeys, check_config
 from syncd.core.text import one_line, shown_path
@@ -23,14 +26,26 @@ _EU_URL = "https://api.eu.klavis.ai"
 _LOCALTIME = "/etc/localtime"  # localtime(5): a link into the time zone database
 
 
-def complete(values: dict[str, Any], path: str, environ: Mapping[str, str]) -> None:
-    """Ask for what is required and not in `values`, for the file at `path`. Raises `click.Abort`."""
-    click.echo(f"This writes {home_relative(path)}.", err=True)
+def complete(
+    values: dict[str, Any], path: str | None, environ: Mapping[str, str], others: Sequence[ConfiguredWorkspace]
+) -> str:
+    """Ask for what is required and not in `values`, and for the file's name if `path` is None; returns the file.
+
+    `others` are the workspaces that have a configuration. Raises `click.Abort`.
+    """
+    where = "a configuration for one more workspace" if path is None else home_relative(path)
+    click.echo(f"This writes {where}.", err=True)
     click.echo("Enter takes what is in [brackets]. Ctrl-C leaves, and nothing is written.\n", err=True)
     if "workspace.path" not in values:
-        offered = _offered_path()
+        offered = _offered_path(others)
         ask = "Directory to keep in the sandbox" + ("" if offered is None else f" [{home_relative(offered)}]")
-        values["workspace.path"] = _answer(ask, _workspace, offered)
+        values["workspace.path"] = _answer(ask, lambda answer: _workspace(answer, others), offered)
+        tell_overlaps(values["workspace.path"], others)
+    if path is None:
+        taken = [config_name(file) for file in config_files(environ)]
+        offered = name_for(os.path.realpath(os.path.expanduser(values["workspace.path"])), taken)
+        name = _answer(f"Name of its configuration [{offered}]", lambda answer: checked_name(answer, taken), offered)
+        path = named_config(name, environ)
     if "sandbox.id" not in values and not any(name.startswith("sandbox.acquire.") for name in values):
         named = _answer("Sandbox id [Enter: acquire one when needed]", _sandbox, "")
         if named:
@@ -46,6 +61,13 @@ def complete(values: dict[str, Any], path: str, environ: Mapping[str, str]) -> N
         click.echo(f"Accounts of the EU have an address of their own, {_EU_URL}.", err=True)
         if click.confirm("Is yours one of them?", default=False, err=True):
             values["sandbox.base_url"] = _EU_URL
+    return path
+
+
+def tell_overlaps(workspace: str, others: Sequence[ConfiguredWorkspace]) -> None:
+    """Say on stderr what it means that this workspace is inside another, or around one."""
+    for note in overlaps(os.path.realpath(os.path.expanduser(workspace)), others):
+        _say(note)
 
 
 def asked_key(key_file: str) -> ApiKey | None:
@@ -59,7 +81,7 @@ def asked_key(key_file: str) -> ApiKey | None:
         try:
             return parse_key(typed, "the prompt")
         except SyncdError as failure:
-            _refuse(str(failure))
+            _say(str(failure))
 
 
 def may_store(variable: str, key_file: str) -> bool:
@@ -87,17 +109,17 @@ def _answer(question: str, check: Callable[[str], str], default: str | None) -> 
         try:
             return check(click.prompt(question, default=default, show_default=False, err=True))
         except SyncdError as failure:
-            _refuse(str(failure))
+            _say(str(failure))
         except UnicodeDecodeError:
-            _refuse("that is not UTF-8, and a configuration file can hold nothing else")
+            _say("that is not UTF-8, and a configuration file can hold nothing else")
 
 
-def _refuse(why: str) -> None:
+def _say(why: str) -> None:
     width = min(shutil.get_terminal_size().columns - 1, _WIDTH)
     click.echo(textwrap.fill(one_line(why, 1000), width, initial_indent="  ", subsequent_indent="  "), err=True)
 
 
-def _workspace(answer: str) -> str:
+def _workspace(answer: str, others: Sequence[ConfiguredWorkspace]) -> str:
     """The answer as the file will hold it. Raises `SyncdError`."""
     from syncd.daemon.build import places_of  # noqa: PLC0415 - `init --help` needs none of it
 
@@ -108,6 +130,7 @@ def _workspace(answer: str) -> str:
     if not os.path.isdir(config.workspace.path):
         what = "is no directory" if os.path.lexists(config.workspace.path) else "does not exist"
         raise ConfigError(f"{home_relative(config.workspace.path)} {what}")
+    refuse_same(config.workspace.path, others)
     return path
 
 
@@ -124,10 +147,11 @@ def _region(answer: str) -> str:
     return answer
 
 
-def _offered_path() -> str | None:
-    """The current directory, unless it is the home directory or above it, which are refused."""
+def _offered_path(others: Sequence[ConfiguredWorkspace]) -> str | None:
+    """The current directory, unless it is in a configured workspace, or is refused as the home directory is."""
     with contextlib.suppress(SyncdError, OSError):
-        return _workspace(os.getcwd())
+        here = os.getcwd()
+        return None if holding(here, others) else _workspace(here, others)
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 import click
 
 import syncd
-from syncd.cli.options import config_option, config_path, configured
+from syncd.cli.options import config_option, config_path, configured, option_for
 from syncd.cli.service.advice import advice
 from syncd.cli.service.report import PROPERTIES, Report, report, started_at
 from syncd.cli.service.screen import headline, log_rows, show, to_do_rows
@@ -28,6 +27,7 @@ from syncd.cli.service.unit import (
     with_digest,
 )
 from syncd.core.api_key import find_key
+from syncd.core.config_lookup import config_files
 from syncd.core.directories import default_config_path
 from syncd.core.errors import ConfigError, KeyRefused, SyncdError
 from syncd.core.settings import Config
@@ -61,6 +61,12 @@ class InstalledService:
     def unit_file(self) -> str:
         """The unit file; that of the template, for an instance."""
         return os.path.join(self.units_folder, self.unit.file)
+
+    @property
+    def mark(self) -> str:
+        """The path that is there if it is installed: instances share the unit file, but each has a link of its own."""
+        is_alone = self.unit.file == self.unit.name
+        return self.unit_file if is_alone else os.path.join(self.wants_folder, self.unit.name)
 
     @property
     def drop_in_file(self) -> str:
@@ -170,11 +176,17 @@ def uninstall(config_file: str | None) -> None:
 
 @command.command("status")
 @config_option
-def status(config_file: str | None) -> int:
+@click.option("--all", "all_", is_flag=True, help="A line for each configuration in ~/.config/syncd.")
+def status(config_file: str | None, all_: bool) -> int:
     """Show the service's state, how it last ended, its last log lines, and what to do.
 
-    Ends with 0 if it runs, 75 if it is stopped or restarts by itself, 78 if a person has to act.
+    Ends with 0 if it runs, 75 if it is stopped or restarts by itself, 78 if a person has to act; with --all the highest
+    of the installed ones.
     """
+    if all_ and config_file:
+        raise click.UsageError("--all does not go with --config.")
+    if all_:
+        return max((_show_line(file) for file in config_files(os.environ)), default=0)
     service = _service(config_file)
     key_file = os.path.join(os.path.dirname(service.config_file), "api-key")
     with suppress(SyncdError):
@@ -195,11 +207,25 @@ def logs(config_file: str | None, follow: bool, lines: int) -> int:
     return 75 if code else 0
 
 
+def _show_line(config_file: str) -> int:
+    """Print a service's state on one line; returns its exit code, 0 if it is not installed."""
+    try:
+        service = _service(config_file)
+    except ConfigError as failure:  # its name is none for a unit
+        show([("service", failure.message)])
+        return 0
+    now = _report(service, "")
+    if now.exit_code and not os.path.lexists(service.mark):
+        show([("service", f"{service.unit.name}: not installed")])
+        return 0
+    show([headline(service.unit.name, now)])
+    return now.exit_code
+
+
 def _service(config_file: str | None) -> InstalledService:
     path = config_path(config_file)
     unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
-    option = "" if unit.name == "syncd.service" else f" --config {shlex.quote(path)}"
-    return InstalledService(UserManager(os.environ), unit, path, option)
+    return InstalledService(UserManager(os.environ), unit, path, option_for(path))
 
 
 def _check_same_folders(manager: UserManager) -> None:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from syncd import __version__
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
 from syncd.cli.output import discard_stdout
-from syncd.cli.status.inquiry import Inquiry
-from syncd.core.directories import directories_for
-from syncd.core.errors import ConfigError, Stop
+from syncd.cli.status.subject import Subject
+from syncd.core.config_lookup import config_folder
+from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting
-from syncd.core.settings import Config
-from syncd.core.text import shown_path
-from syncd.report.status_store import encoded, read_status
-from syncd.sync.status_document import SandboxName, State, Status
+from syncd.report.status_store import encoded
+from syncd.sync.status_document import Status
+
+if TYPE_CHECKING:
+    from syncd.cli.status.overview import WorkspaceRow
+    from syncd.cli.status.text import Glyphs, Line
+
+Shown = TypeVar("Shown")
 
 _REDRAW_S = 0.5
 _WIDTH = 79  # some terminals begin a new line after a full one of 80
@@ -31,92 +36,87 @@ _NARROWEST = 40
 @json_option
 @click.option("--metrics", "as_metrics", is_flag=True, help="For monitoring: OpenMetrics text on stdout.")
 @click.option("--watch", is_flag=True, help="Keep running, and show it as it changes, until Ctrl-C.")
-def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: bool) -> None:
+@click.option("--all", "all_", is_flag=True, help="A line for each configuration in ~/.config/syncd.")
+def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: bool, all_: bool) -> None:
     """Show what the daemon is doing and did last."""
     if as_metrics and (as_json or watch):
         raise click.UsageError("--metrics goes with neither --json nor --watch.")
-    subject = _Subject(config_file)
+    if all_ and (as_metrics or config_file):
+        raise click.UsageError("--all goes with neither --metrics nor --config.")
     if as_metrics:
         from syncd.report.metrics import exposition  # noqa: PLC0415 - for this output alone
 
-        click.echo(exposition(subject.inquiry.status(), CLOCK.wall_s(), __version__), nl=False)
-        return
-    shown = _as_json if as_json else _as_text
+        status = Subject(config_path(config_file), configured(config_file)).inquiry.status()
+        click.echo(exposition(status, CLOCK.wall_s(), __version__), nl=False)
+    elif all_:
+        from syncd.cli.status.overview import Overview, encoded_rows  # noqa: PLC0415 - for many alone
+
+        _show(Overview(os.environ).read, encoded_rows if as_json else None, _table_lines, watch=watch)
+    else:
+        subject = Subject(config_path(config_file), configured(config_file))
+        as_document = (lambda status: encoded(status).decode()) if as_json else None
+        _show(subject.read, as_document, lambda status: _screen_lines(subject, status), watch=watch)
+
+
+def _show(
+    read: Callable[[], Shown],
+    as_json: Callable[[Shown], str] | None,
+    lines: Callable[[Shown], list[str]],
+    *,
+    watch: bool,
+) -> None:
+    """Print what is read, as JSON or as lines; with `watch` until Ctrl-C, each time that it changes."""
+    text = as_json or (lambda document: "\n".join(lines(document)))
     if not watch:
-        click.echo(shown(subject))
+        click.echo(text(read()))
         return
     interrupt = Interrupt()
     try:
         with interrupting(interrupt, (signal.SIGINT,)):
             if as_json or not _is_terminal():
-                _follow(subject, shown, interrupt)
+                _follow(read, text, interrupt)
             else:
-                _redraw(subject, interrupt)
+                _redraw(lambda: lines(read()), interrupt)
     except (Stop, KeyboardInterrupt):  # the usual end
         discard_stdout()
 
 
-class _Subject:
-    """The workspace of a configuration file, which may be edited meanwhile."""
-
-    def __init__(self, config_file: str | None) -> None:
-        self._config_file = config_file
-        self._path = config_path(config_file)
-        self._stamp = self._read()
-        self.inquiry = self._inquire(configured(config_file))
-
-    def refresh(self) -> None:
-        """Read an edited configuration; an invalid one changes nothing, as in the daemon."""
-        stamp = self._read()
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            self.inquiry = self._inquire(configured(self._config_file))
-        except ConfigError:
-            return
-
-    def _read(self) -> tuple[int, ...] | None:
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
-
-    def _inquire(self, config: Config) -> Inquiry:
-        return Inquiry(directories_for(config.workspace.path, os.environ).state, _nothing(config), self._path, CLOCK)
-
-
-def status_of(config: Config, folder: str) -> Status:
-    """The document of this configuration's workspace; the daemon is not asked."""
-    return read_status(folder, _nothing(config))
-
-
-def _nothing(config: Config) -> Status:
-    sandbox = SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region)
-    workspace = shown_path(config.workspace.path)
-    return Status(running=False, pid=None, state=State.STOPPED, workspace=workspace, sandbox=sandbox)
-
-
-def _as_json(subject: _Subject) -> str:
-    return encoded(subject.inquiry.status()).decode()
-
-
-def _as_text(subject: _Subject) -> str:
-    return "\n".join(_lines(subject, subject.inquiry.status()))
-
-
-def _lines(subject: _Subject, status: Status) -> list[str]:
+def _screen_lines(subject: Subject, status: Status) -> list[str]:
     from syncd.cli.status.screen import screen  # noqa: PLC0415 - for people alone
-    from syncd.cli.status.text import ASCII, UNICODE, coloured, fitted, plain  # noqa: PLC0415 - as above
 
-    encoding = sys.stdout.encoding or "ascii"
-    is_terminal = _is_terminal()
-    width = max(_NARROWEST, min(_WIDTH, _size()[0] - 1)) if is_terminal else _WIDTH
-    glyphs = UNICODE if encoding.lower().replace("-", "") == "utf8" else ASCII
-    lines = screen(status, subject.inquiry.context(status), CLOCK.wall_s(), width, glyphs)
-    written = coloured if is_terminal and not os.environ.get("NO_COLOR") else plain
-    return [fitted(written(line), encoding) for line in lines]
+    width = min(_WIDTH, _width() or _WIDTH)
+    lines = screen(status, subject.inquiry.context(status), CLOCK.wall_s(), width, _glyphs())
+    return _written(lines)
+
+
+def _table_lines(rows: tuple[WorkspaceRow, ...]) -> list[str]:
+    from syncd.cli.status.table import table  # noqa: PLC0415 - for people alone
+
+    if not rows:
+        return [f"no configuration in {config_folder(os.environ)} yet: `syncd init` writes one"]
+    return _written(table(rows, os.path.realpath(os.path.expanduser("~")), CLOCK.wall_s(), _width(), _glyphs()))
+
+
+def _written(lines: Sequence[Line]) -> list[str]:
+    from syncd.cli.status.text import coloured, fitted, plain  # noqa: PLC0415 - as above
+
+    write = coloured if _is_terminal() and not os.environ.get("NO_COLOR") else plain
+    return [fitted(write(line), _encoding()) for line in lines]
+
+
+def _glyphs() -> Glyphs:
+    from syncd.cli.status.text import ASCII, UNICODE  # noqa: PLC0415 - as above
+
+    return UNICODE if _encoding().lower().replace("-", "") == "utf8" else ASCII
+
+
+def _encoding() -> str:
+    return sys.stdout.encoding or "ascii"
+
+
+def _width() -> int | None:
+    """The columns that a line may take on this terminal; None on a pipe."""
+    return max(_NARROWEST, _size()[0] - 1) if _is_terminal() else None
 
 
 def _is_terminal() -> bool:
@@ -129,26 +129,24 @@ def _size() -> tuple[int, int]:
     return columns or 80, rows or 24
 
 
-def _follow(subject: _Subject, shown: Callable[[_Subject], str], interrupt: Interrupt) -> None:
+def _follow(read: Callable[[], Shown], text: Callable[[Shown], str], interrupt: Interrupt) -> None:
     """Print the document to a pipe each time that it changes."""
-    last: Status | None = None
+    last: Shown | None = None
     while True:
         with interrupt.region():  # all of it: a write to a full pipe waits, too
-            subject.refresh()
-            status = subject.inquiry.status()
-            if status != last:
-                click.echo(shown(subject))
+            document = read()
+            if document != last:
+                click.echo(text(document))
                 sys.stdout.flush()
-                last = status
+                last = document
             CLOCK.sleep(_REDRAW_S)
 
 
-def _redraw(subject: _Subject, interrupt: Interrupt) -> None:
+def _redraw(lines: Callable[[], list[str]], interrupt: Interrupt) -> None:
     from syncd.cli.status.live import Live  # noqa: PLC0415 - for a terminal alone
 
     with Live() as live:
         while True:
             with interrupt.region():
-                subject.refresh()
-                live.show(_lines(subject, subject.inquiry.status()), _size())
+                live.show(lines(), _size())
                 CLOCK.sleep(_REDRAW_S)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from syncd import __version__
+from syncd.cli.options import option_for
 from syncd.core.clock import Clock
 from syncd.core.directories import default_config_path
 from syncd.core.errors import ConfigError
@@ -72,8 +72,8 @@ class Inquiry:
             ending=ending,
             written_at_s=written_at_s,
             busy_pid=None if status.running else holder(self._folder),
-            unit=self._unit() if _needs_start(status) else None,
-            option=self._option(),
+            unit=self.installed_unit() if _needs_start(status) else None,
+            option=option_for(self._config_file),
         )
 
     def _responding(self, status: Status) -> bool | None:
@@ -107,12 +107,7 @@ class Inquiry:
         except OSError:
             return None
 
-    def _option(self) -> str:
-        if self._config_file == os.path.abspath(default_config_path(os.environ)):
-            return ""
-        return f" --config {shlex.quote(self._config_file)}"
-
-    def _unit(self) -> str | None:
+    def installed_unit(self) -> str | None:
         """The name of the unit that `syncd service install` wrote for this configuration."""
         folder = os.path.dirname(default_config_path(os.environ))
         units = os.path.join(os.path.dirname(folder), "systemd", "user")

@@ -1,0 +1,101 @@
+"""Configuration files are found by their names and by the workspaces that they name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from syncd.core.config_lookup import config_files, find_config, named_config
+from syncd.core.errors import ConfigError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The configuration folder, with config.toml for the workspace `one`."""
+    folder = tmp_path / "config/syncd"
+    folder.mkdir(parents=True)
+    _add(folder, "config", tmp_path / "one")
+    return folder
+
+
+@pytest.fixture
+def environ(folder: Path) -> Mapping[str, str]:
+    """The environment that names the folder."""
+    return {"XDG_CONFIG_HOME": str(folder.parent)}
+
+
+def _add(folder: Path, name: str, workspace: Path, more: str = "") -> Path:
+    file = folder / f"{name}.toml"
+    file.write_text(f'[workspace]\npath = "{workspace}"\n{more}')
+    return file
+
+
+def test_without_others_nothing_is_read(folder: Path, environ: Mapping[str, str]) -> None:
+    """A single config.toml is taken unread, and also where there is none."""
+    default = folder / "config.toml"
+    default.write_text("no TOML")
+    assert find_config("/", environ).file == str(default)
+    default.unlink()
+    assert find_config("/", environ).file == str(default)
+
+
+def test_the_workspace_of_the_directory_decides(folder: Path, environ: Mapping[str, str], tmp_path: Path) -> None:
+    """A workspace may be named through a link or relative to the folder; elsewhere it is config.toml."""
+    real = tmp_path.resolve()
+    (real / "two/deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "two")
+    two, three = _add(folder, "two", tmp_path / "link", "[nonsense]\n"), _add(folder, "three", Path("../../three"))
+    found = {place: find_config(str(real / place), environ).file for place in ("two", "two/deep", "three", "one", "")}
+    default = str(folder / "config.toml")
+    assert found == {"two": str(two), "two/deep": str(two), "three": str(three), "one": default, "": default}
+
+
+def test_two_for_one_workspace_are_refused(folder: Path, environ: Mapping[str, str], tmp_path: Path) -> None:
+    """The error names both, and only where that workspace is meant."""
+    for name in ("two", "again"):
+        _add(folder, name, tmp_path / "two")
+    with pytest.raises(ConfigError, match=r"again\.toml and .*two\.toml have one workspace") as refused:
+        find_config(str(tmp_path.resolve() / "two"), environ)
+    assert refused.value.exit_code == 78
+    assert find_config(str(tmp_path.resolve() / "one"), environ).file == str(folder / "config.toml")
+
+
+@pytest.mark.parametrize(
+    "content", ["no TOML", "", "workspace = 1\n", '[workspace]\npath = ""\n', '[workspace]\npath = "/"\n']
+)
+def test_a_broken_one_stops_no_other(folder: Path, environ: Mapping[str, str], tmp_path: Path, content: str) -> None:
+    """It is named only where no workspace matches; config.toml itself is left to the one who loads it."""
+    (folder / "broken.toml").write_text(content)
+    two = _add(folder, "two", tmp_path / "two")
+    found = find_config(str(tmp_path.resolve() / "two"), environ)
+    assert (found.file, found.unread) == (str(two), ())
+    (folder / "config.toml").write_text("no TOML")
+    (failure,) = find_config("/", environ).unread
+    assert str(folder / "broken.toml") in str(failure)
+
+
+def test_what_is_no_configuration(folder: Path, environ: Mapping[str, str]) -> None:
+    """Other files are not looked at, and a FIFO does not block."""
+    (folder / ".hidden.toml").touch()
+    (folder / "api-key").touch()
+    os.mkfifo(folder / "pipe.toml")
+    assert config_files(environ) == [str(folder / "config.toml"), str(folder / "pipe.toml")]
+    assert len(find_config("/", environ).unread) == 1
+
+
+def test_names(folder: Path, environ: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path has a slash, or ends in .toml and exists; all else is a name in the configuration folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.toml").touch()
+    (tmp_path / "site").touch()
+    names = ("site", "site.toml", "here.toml", "./site", "/a/b.toml")
+    assert [named_config(name, environ) for name in names] == [
+        str(folder / "site.toml"),
+        str(folder / "site.toml"),
+        str(tmp_path / "here.toml"),
+        str(tmp_path / "site"),
+        "/a/b.toml",
+    ]

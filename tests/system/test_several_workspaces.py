@@ -1,0 +1,215 @@
+"""Several workspaces: the current directory decides the configuration, and `status --all` shows them all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncd.core.settings import load_config
+from tests.screens.terminal import Terminal
+from tests.system.command import SYNCD, Finished, run_command
+from tests.system.rig import Rig
+
+
+def _add(rig: Rig, name: str, workspace: Path, sandbox: str) -> Path:
+    """Write a configuration like the rig's for another workspace, which is made."""
+    workspace.mkdir(parents=True, exist_ok=True)
+    rig.emulator.create_sandbox(sandbox)
+    text = rig.config_file.read_text().replace(f'"{rig.workspace}"', f'"{workspace}"').replace('"box"', f'"{sandbox}"')
+    file = rig.config_file.with_name(f"{name}.toml")
+    file.write_text(text)
+    file.chmod(0o600)
+    assert load_config(str(file)).sandbox.id == sandbox
+    return file
+
+
+def _in(rig: Rig, directory: Path, *args: str) -> Finished:
+    return run_command(args, rig.environment(), directory)
+
+
+def _has(shown: str, words: str) -> bool:
+    """True if the words are shown, wherever lines are wrapped."""
+    return "".join(words.split()) in "".join(shown.split())
+
+
+def _rows(rig: Rig) -> dict[str, dict[str, Any]]:
+    document = json.loads(rig.ok("status", "--all", "--json").out)
+    assert document["version"] == 1
+    return {row["name"]: row for row in document["workspaces"]}
+
+
+@pytest.fixture
+def site(rig: Rig) -> Path:
+    """A second workspace, of site.toml."""
+    site = rig.home / "site"
+    _add(rig, "site", site, "site-box")
+    (site / "page").write_text("text")
+    return site
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    with closing(Terminal(100, 60)) as terminal:
+        yield terminal
+
+
+def test_a_command_takes_the_workspace_that_it_is_in(rig: Rig, site: Path) -> None:
+    """A push in a workspace sends that one, to its own sandbox; elsewhere config.toml's is sent."""
+    (site / "deep").mkdir()
+    done = _in(rig, site / "deep", "push")
+    assert (done.code, done.err.count("config")) == (0, 0), done
+    assert rig.count("initialize", 200) == 1
+    assert rig.emulator.request_log.entries()[-1].path.count("site-box")
+    assert (_rows(rig)["site"]["syncs"], _rows(rig)["config"]["syncs"]) == (1, 0)
+    rig.write("a")
+    rig.ok("push")
+    assert (_rows(rig)["site"]["syncs"], _rows(rig)["config"]["syncs"]) == (1, 1)
+
+
+def test_a_name_is_enough(rig: Rig, site: Path) -> None:
+    """`--config site` names the file in the configuration folder; a name that is none lists those that are."""
+    assert json.loads(rig.ok("status", "--json", "--config", "site").out)["workspace"] == str(site)
+    done = rig.run("status", "--config", "sight")
+    assert (done.code, "there are config, site" in done.err) == (78, True), done
+    (rig.home / "sight").touch()
+    assert "write ./sight" in rig.run("status", "--config", "sight").err
+
+
+def test_two_for_one_workspace(rig: Rig, site: Path) -> None:
+    """A command there names both and ends with 78; with --config, or elsewhere, it works."""
+    _add(rig, "again", site, "again-box")
+    done = _in(rig, site, "status")
+    assert done.code == 78
+    assert "again.toml" in done.err
+    assert "site.toml" in done.err
+    assert _in(rig, site, "status", "--config", "again").code == 0
+    rig.ok("status")
+
+
+def test_a_broken_one_is_named_where_none_matches(rig: Rig, site: Path) -> None:
+    """It stops no command in another workspace."""
+    rig.config_file.with_name("broken.toml").write_text("no TOML")
+    assert _in(rig, site, "status").err == ""
+    assert "broken.toml is not valid TOML" in rig.ok("status").err
+
+
+def test_the_configuration_is_named_on_a_terminal(rig: Rig, site: Path, terminal: Terminal) -> None:
+    """One that the directory decided is named, and commands that are suggested find it there by themselves."""
+    rig.environ["TERM"] = "xterm-256color"
+    terminal.start([*SYNCD, "status"], rig.environment(), site)
+    assert terminal.finish() == 0
+    assert _has(terminal.text, f"the configuration is {rig.config_file.with_name('site.toml')}")
+    assert "`syncd run`" in terminal.text
+
+
+def test_a_suggested_command_names_the_configuration(rig: Rig, site: Path) -> None:
+    """It does so where the command would take another one: for config.toml in another's workspace, too."""
+    for directory, name, option in (
+        (site, "config", f"--config {rig.config_file}"),
+        (site, "site", ""),
+        (rig.home, "site", f"--config {rig.config_file.with_name('site.toml')}"),
+        (rig.home, "config", ""),
+    ):
+        assert _has(_in(rig, directory, "status", "--config", name).out, f"`syncd run {option}`")
+
+
+def test_all_workspaces(rig: Rig, site: Path) -> None:
+    """A running one, a stopped one and a broken one have a line each, and a document each."""
+    rig.write("a")
+    daemon = rig.up()
+    rig.config_file.with_name("broken.toml").write_text("[workspace]\npath = 1\n")
+    text = rig.ok("status", "--all").out
+    head, config, broken, other = text.splitlines()
+    assert head.split() == ["NAME", "WORKSPACE", "STATE", "LAST", "SYNC", "WAITING", "SERVICE"]
+    assert "~/work" in config
+    assert "watching" in config
+    assert "broken.toml: workspace.path = 1: must be" in broken
+    assert ("~/site" in other, "not running" in other, "never" in other) == (True, True, True)
+    rows = _rows(rig)
+    assert list(rows) == ["config", "broken", "site"]
+    assert rows["config"] == {**rig.status(), "config": str(rig.config_file), "name": "config", "service": "none"}
+    assert set(rows["broken"]) == {"config", "name", "service", "error"}
+    assert rows["site"]["workspace"] == str(site)
+    daemon.kill()
+    assert "watching" not in rig.ok("status", "--all").out
+
+
+def test_all_of_none(rig: Rig) -> None:
+    """Without a configuration, it says how to make one; --all takes no --config."""
+    assert rig.run("status", "--all", "--config", "site").code == 2
+    rig.config_file.unlink()
+    assert "syncd init" in rig.ok("status", "--all").out
+    assert _rows(rig) == {}
+
+
+def test_all_are_watched(rig: Rig, site: Path) -> None:
+    """A pipe gets a document for each change: a sync, and a configuration that comes."""
+    watching = rig.background("status", "--all", "--json", "--watch")
+    rig.until(lambda: watching.out.count("\n") == 1, "the first document")
+    assert _in(rig, site, "push").code == 0
+    rig.until(lambda: '"syncs":1' in watching.out, "the sync")
+    _add(rig, "third", rig.home / "third", "third-box")
+    rig.until(lambda: '"name":"third"' in watching.out, "the new one")
+
+
+# -- init
+
+
+def test_init_offers_the_directory_and_a_name(rig: Rig, site: Path, terminal: Terminal) -> None:
+    """In a directory that no configuration holds, both are in the brackets; an existing name is refused."""
+    new = rig.home / "my site"
+    new.mkdir()
+    (new / "a").touch()
+    terminal.start([*SYNCD, "init", "--id", "new", "--sandbox-region", "us"], {**rig.environment(), "TZ": "UTC"}, new)
+    _answer(terminal, "Directory to keep in the sandbox [~/my site]", "")
+    _answer(terminal, "Name of its configuration [my-site]", "site")
+    _answer(terminal, "there is a configuration site already", "")
+    _answer(terminal, "Send it now", "n")
+    assert terminal.finish() == 0, terminal.text
+    config = load_config(str(rig.config_file.with_name("my-site.toml")))
+    assert (config.workspace.path, config.sandbox.id) == (str(new), "new")
+
+
+def test_init_where_a_configuration_is(rig: Rig, site: Path, terminal: Terminal) -> None:
+    """In a configured workspace it names the configuration to edit."""
+    terminal.start([*SYNCD, "init"], rig.environment(), site)
+    assert terminal.finish() == 78
+    assert _has(terminal.text, "site.toml syncs")
+
+
+def test_init_makes_no_two_for_one_workspace(rig: Rig, site: Path) -> None:
+    """It is refused, by any way to the directory."""
+    (rig.home / "link").symlink_to(site)
+    for path in (site, rig.home / "link"):
+        done = rig.run("init", "--config", "again", "--path", str(path), "--id", "again")
+        assert done.code == 78
+        assert "site.toml syncs" in done.err
+    assert not rig.config_file.with_name("again.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("site/pkg", ("/site, and site.toml syncs it as well", '"/pkg/"')), (".", ())]
+)
+def test_init_says_what_a_nested_workspace_means(rig: Rig, site: Path, path: str, words: tuple[str, ...]) -> None:
+    """The outer one sends the inner one as well, unless it is ignored there."""
+    done = rig.run("init", "--config", "nested", "--path", path, "--id", "nested")
+    assert (done.code == 0) == bool(words), done
+    assert [each for each in words if not _has(done.err, each)] == []
+
+
+def test_init_says_what_a_workspace_around_another_means(rig: Rig) -> None:
+    """It names the inner one, and the pattern that leaves it out."""
+    _add(rig, "inner", rig.home / "code/pkg/inner", "inner-box")
+    done = rig.ok("init", "--config", "outer", "--path", "code", "--id", "outer")
+    assert _has(done.err, "of inner.toml is inside it")
+    assert _has(done.err, '"/pkg/inner/"')
+
+
+def _answer(terminal: Terminal, question: str, answer: str) -> None:
+    terminal.until(lambda text: question in text and text.rstrip().endswith(":"), question)
+    terminal.type(f"{answer}\n")

@@ -1,0 +1,53 @@
+"""Which configurations belong to a directory."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.core.config_match import ConfiguredWorkspace, holding, is_within, overlapping
+
+CODE, INNER, SITE = (ConfiguredWorkspace(f"/c/{name}.toml", path) for name, path in (
+    ("code", "/home/code"), ("inner", "/home/code/pkg/inner"), ("site", "/home/site"),
+))  # fmt: skip
+AGAIN = ConfiguredWorkspace("/c/again.toml", "/home/site")
+
+
+@pytest.mark.parametrize(
+    ("directory", "expected"),
+    [
+        ("/home/code", [CODE]),
+        ("/home/code/pkg", [CODE]),
+        ("/home/code/pkg/inner", [INNER]),
+        ("/home/code/pkg/inner/src", [INNER]),
+        ("/home/code/pkg/inner-not", [CODE]),
+        ("/home/code-not", []),
+        ("/home", []),
+        ("/", []),
+        ("/home/site/a", [SITE, AGAIN]),
+    ],
+)
+def test_the_deepest_workspace_holds_a_directory(directory: str, expected: list[ConfiguredWorkspace]) -> None:
+    """A directory belongs to the deepest workspace around it, and to all configurations of that one."""
+    assert holding(directory, [CODE, INNER, SITE, AGAIN]) == expected
+    assert holding(directory, [INNER, CODE, SITE, AGAIN]) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/home/code", [CODE, INNER]),
+        ("/home/code/pkg", [CODE, INNER]),
+        ("/home/code/other", [CODE]),
+        ("/home/code/pkg/inner", [CODE, INNER]),
+        ("/home/site-two", []),
+    ],
+)
+def test_workspaces_overlap(path: str, expected: list[ConfiguredWorkspace]) -> None:
+    """The same workspace, one around it and one inside it overlap; neighbours do not."""
+    assert overlapping(path, [CODE, INNER, SITE]) == expected
+
+
+def test_the_root_holds_everything() -> None:
+    """The root directory's own slash is no part of a name."""
+    assert is_within("/a", "/")
+    assert is_within("/", "/")

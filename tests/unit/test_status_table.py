@@ -1,0 +1,72 @@
+"""The table of `syncd status --all`: a line for each configuration, as wide as the terminal at most."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from syncd.cli.status.overview import ServiceState, WorkspaceRow
+from syncd.cli.status.table import table
+from syncd.cli.status.text import Tone, columns, plain
+from syncd.sync.status_document import AgentStatus, State, Status
+from tests.clock import NOON_S
+from tests.unit.test_status_screen import NOTHING, WATCHING
+
+HELD = replace(WATCHING, state=State.HELD, pending=True, agent=AgentStatus(held=("a", "b"), changed=3))
+ROWS = (
+    WorkspaceRow("/c/config.toml", "config", ServiceState.RUNNING, WATCHING),
+    WorkspaceRow("/c/site.toml", "site", ServiceState.STOPPED, replace(NOTHING, workspace="/home/dev/web/site")),
+    WorkspaceRow("/c/held.toml", "held", ServiceState.NONE, replace(HELD, workspace="/srv/文字")),
+    WorkspaceRow("/c/bad.toml", "bad", ServiceState.NONE, error="/c/bad.toml is not valid TOML: line 1"),
+)
+TABLE = """
+  NAME    WORKSPACE   STATE        LAST SYNC  WAITING                           SERVICE
+* config  ~/code      watching     10 s ago   -                                 yes
+* site    ~/web/site  not running  never      -                                 stopped
+* held    /srv/文字   held         10 s ago   changes, 2 held, 3 changed there  no
+* bad     broken: /c/bad.toml is not valid TOML: line 1"""
+
+
+def test_the_whole_table() -> None:
+    """Columns are as wide as their texts, also in letters that take two columns."""
+    assert "\n" + "\n".join(plain(line) for line in table(ROWS, "/home/dev", NOON_S)) == TABLE
+
+
+@pytest.mark.parametrize("width", [40, 60, 79, 100])
+def test_no_line_is_too_wide(width: int) -> None:
+    """The workspace's beginning gives way first, then the end of the line."""
+    lines = [plain(line) for line in table(ROWS, "/home/dev", NOON_S, width)]
+    assert len(lines) == 5
+    assert max(map(columns, lines)) <= width
+    assert all(name in line for name, line in zip(("config", "site", "held", "bad"), lines[1:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("status", "service", "tone"),
+    [
+        (WATCHING, ServiceState.NONE, Tone.GOOD),
+        (replace(WATCHING, warnings=("x",)), ServiceState.NONE, Tone.ATTENTION),
+        (replace(WATCHING, pending=True), ServiceState.NONE, Tone.BUSY),
+        (replace(WATCHING, state=State.UPLOADING), ServiceState.NONE, Tone.BUSY),
+        (replace(WATCHING, state=State.PAUSED), ServiceState.NONE, Tone.ATTENTION),
+        (replace(WATCHING, responding=False), ServiceState.NONE, Tone.BAD),
+        (HELD, ServiceState.RUNNING, Tone.BAD),
+        (NOTHING, ServiceState.NONE, Tone.PLAIN),
+        (NOTHING, ServiceState.STOPPED, Tone.ATTENTION),
+        (None, ServiceState.NONE, Tone.BAD),
+    ],
+)
+def test_the_mark_shows_how_it_is(status: Status | None, service: ServiceState, tone: Tone) -> None:
+    """The colour is that of the state; a stopped service deserves a look."""
+    _, line = table([WorkspaceRow("/c/a.toml", "a", service, status, error="x")], "/home/dev", NOON_S)
+    assert line[0][1] is tone
+
+
+def test_warnings_and_a_hung_daemon_are_named() -> None:
+    """Both stand in the column of the state."""
+    for status, words in (
+        (replace(WATCHING, warnings=("x", "y")), "watching, 2 warnings"),
+        (replace(WATCHING, responding=False), "hung"),
+    ):
+        _, line = table([WorkspaceRow("/c/a.toml", "a", ServiceState.NONE, status)], "/home/dev", NOON_S)
+        assert words in plain(line)
