@@ -63,11 +63,12 @@ class LoopEnd(Enum):
 
 @dataclass(frozen=True)
 class Timing:
-    """`[sync]`, in seconds."""
+    """`[sync]`, in seconds, and the wait before the first sync if nothing asks for one."""
 
     quiet_s: float
     max_wait_s: float
     rescan_s: float
+    start_wait_s: float
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Daemon:
         self._backoff = FailureBackoff(components.retry_settings)
         self._started_s = 0.0
         self._rescan_at_s = 0.0
+        self._starting = True
         self._dirty = DirtyDirectories()
         self._paused = False
         self._writers: list[Client] = []  # commands that write to the workspace: no sync begins meanwhile
@@ -123,7 +125,8 @@ class Daemon:
         self._publisher.pending = cycle.baseline is None or cycle.sync_state.uncertain or bool(cycle.torn)
         self._learn()
         self._publisher.enter(State.STARTING)
-        self._rescan_at_s = self._clock.monotonic_s()  # what changed while nothing ran
+        # What changed while nothing ran.
+        self._rescan_at_s = self._clock.monotonic_s() + self._components.timing.start_wait_s
         self._components.systemd.ready()
         _log.info("watching %s", self._publisher.workspace)
         try:
@@ -154,6 +157,7 @@ class Daemon:
     # -- one sync
 
     def _sync(self, reason: SyncReason) -> None:
+        self._starting = False
         burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
         sync_mode = self._request_queue.begin()
         if reason is not SyncReason.RESCAN and self._backoff.hold is None:
@@ -451,6 +455,7 @@ class Daemon:
             hold=self._backoff.hold,
             not_before_s=self._backoff.not_before_s,
             rescan_at_s=min(self._rescan_at_s, moves_at_s),
+            starting=self._starting,
         )
 
     def _times(self) -> tuple[float, float]:

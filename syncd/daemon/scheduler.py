@@ -41,6 +41,7 @@ class SchedulerInput:
     hold: Hold | None = None
     not_before_s: float | None = None
     rescan_at_s: float = 0.0
+    starting: bool = False  # no sync has begun yet
     save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
 
 
@@ -117,4 +118,7 @@ def idle_state(scheduler_input: SchedulerInput) -> State:
         return State.HELD
     if scheduler_input.not_before_s is not None:
         return State.RETRYING
-    return State.WATCHING if scheduler_input.burst is None else State.DEBOUNCING
+    if scheduler_input.burst is not None:
+        return State.DEBOUNCING
+    # What changed while nothing ran is not known before the first scan.
+    return State.STARTING if scheduler_input.starting else State.WATCHING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ class DaemonRig:
 
         self.rig.emulator.faults.on(op, When.BEFORE, hook)
 
-    def run(self) -> None:
+    def run(self, start_wait_s: float = 0.0) -> None:
         with daemon_of(
             self.config,
             key=self.rig.key,
@@ -56,6 +57,7 @@ class DaemonRig:
             signals=self.signals,
             wakeup=self.wakeup,
             totals=RunTotals(),
+            start_wait_s=start_wait_s,
         ) as daemon:
             assert daemon.run() is LoopEnd.RELOAD
 
@@ -100,3 +102,29 @@ def test_an_idle_daemon_moves_when_its_sandbox_is_about_to_end(loop: DaemonRig) 
     loop.run()
     assert rig.asked().count("acquire") == 1
     assert rig.asked()[-1] == "initialize"
+
+
+def test_a_start_waits_for_its_turn(loop: DaemonRig) -> None:
+    """The first request of a service comes after its random wait."""
+    rig = loop.rig
+    loop.context = replace(loop.context, clock=rig.clock)
+    began_s, seen = rig.clock.monotonic, []
+
+    def hook(_: RequestRecord) -> None:
+        seen.append(rig.clock.monotonic - began_s)
+
+    rig.emulator.faults.on("upload-url", When.BEFORE, hook)
+    loop.end_after(1, "upload-url")
+    loop.run(start_wait_s=1.5)
+    assert seen[0] >= 1.5
+    assert sum(rig.clock.slept) == pytest.approx(1.5)
+
+
+def test_a_request_does_not_wait_for_a_start(loop: DaemonRig) -> None:
+    """A person who asks for a sync right after a start gets it at once."""
+    loop.context = replace(loop.context, clock=loop.rig.clock)
+    loop.signals.sync_now = True
+    loop.wakeup.wake()
+    loop.end_after(1, "upload-url")
+    loop.run(start_wait_s=1.5)
+    assert loop.rig.clock.slept == []

@@ -57,6 +57,9 @@ def test_next_action(scheduler_input: SchedulerInput, move: Sync | Wait) -> None
     ("scheduler_input", "state"),
     [
         (SchedulerInput(), State.WATCHING),
+        (SchedulerInput(starting=True), State.STARTING),
+        (SchedulerInput(starting=True, burst=YOUNG), State.DEBOUNCING),
+        (SchedulerInput(starting=True, paused=True), State.PAUSED),
         (SchedulerInput(burst=YOUNG), State.DEBOUNCING),
         (SchedulerInput(burst=YOUNG, not_before_s=NOW_S), State.RETRYING),
         (SchedulerInput(burst=YOUNG, not_before_s=NOW_S, hold=PERSON), State.HELD),
