@@ -40,6 +40,7 @@ class SchedulerInput:
     paused: bool = False
     hold: Hold | None = None
     not_before_s: float | None = None
+    changes_not_before_s: float | None = None  # the same for changes; None: they end no back-off
     rescan_at_s: float = 0.0
     starting: bool = False  # no sync has begun yet
     save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
@@ -90,7 +91,11 @@ def _next_sync(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, ma
             due = min(due, due_s(scheduler_input.burst, quiet_s, max_wait_s))
         return Sync(SyncReason.RETRY) if now_s >= due else Wait(due)
     if scheduler_input.not_before_s is not None:
-        return Sync(SyncReason.RETRY) if now_s >= scheduler_input.not_before_s else Wait(scheduler_input.not_before_s)
+        due = scheduler_input.not_before_s
+        if scheduler_input.burst is not None and scheduler_input.changes_not_before_s is not None:
+            changes_due = due_s(scheduler_input.burst, quiet_s, max_wait_s)
+            due = min(due, max(changes_due, scheduler_input.changes_not_before_s))
+        return Sync(SyncReason.RETRY) if now_s >= due else Wait(due)
     if scheduler_input.burst is not None:
         due = due_s(scheduler_input.burst, quiet_s, max_wait_s)
         return Sync(SyncReason.CHANGE) if now_s >= due else Wait(due)
