@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import random
+from collections.abc import Mapping
 from dataclasses import replace
 
 import click
@@ -20,6 +22,8 @@ _log = logging.getLogger("syncd")
 # A command that is syncing by itself, such as `flush` in a script that started both, ends in this time.
 _LOCKED_S = 10.0
 _RETRY_S = 0.1
+# After a boot or a login the services of all workspaces start in the same second, on many machines perhaps.
+_START_WITHIN_S = 2.0
 
 
 @click.command("run")
@@ -56,6 +60,7 @@ def _run(path: str) -> None:
     wakeup = Wakeup()
     signals = Signals(context.interrupt, wakeup)
     totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
+    start_wait_s = _start_wait_s(context.environ)
     with signals.installed():
         while True:
             # The path from git is kept: git might fail where the old configuration is to stay.
@@ -69,6 +74,7 @@ def _run(path: str) -> None:
                     wakeup=wakeup,
                     totals=totals,
                     reread=lambda: load_config(path),
+                    start_wait_s=start_wait_s,
                 ) as daemon:
                     ended = daemon.run()
             except Locked:  # a command took the lock since it was checked
@@ -77,6 +83,7 @@ def _run(path: str) -> None:
             if ended is LoopEnd.STOPPED:
                 return
             signals.reload = False
+            start_wait_s = 0.0  # a person waits for what the new configuration does
             try:
                 config, key, excludes = _usable(path, context)
                 _log.info("configuration read anew")
@@ -87,6 +94,12 @@ def _run(path: str) -> None:
                     "the API key file changed since this service was handed the key",
                     "ending, for the service manager to start it with the new one",
                 )
+
+
+def _start_wait_s(environ: Mapping[str, str]) -> float:
+    """The wait of a service before its first sync, a random one; none for a daemon that a person started."""
+    is_service = bool(environ.get("NOTIFY_SOCKET"))
+    return random.random() * _START_WITHIN_S if is_service else 0.0  # noqa: S311 - jitter, not a secret
 
 
 def _usable(path: str, context: RuntimeContext, timeout_s: float = 0.0) -> tuple[Config, ApiKey, str]:

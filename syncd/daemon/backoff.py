@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, WorkspaceError
+from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, Unavailable, WorkspaceError
 from syncd.daemon.scheduler import Hold, HoldEnds
 from syncd.remote.retry import RetrySettings, backoff_limit_s
 
@@ -13,43 +13,91 @@ WORKSPACE_POLL_SHARE = 20
 # A hold for a refused key or sandbox costs the API a request each time that it is checked.
 RECHECK_FIRST_S = 60.0
 RECHECK_MAX_S = 600.0
+# An outage that has lasted so long is hardly over in the next minute, and nobody waits for its end …
+LONG_OUTAGE_S = 900.0
+# … so it is tried so rarely then, unless something changes, a person asks, or the network returns.
+LONG_OUTAGE_WAIT_S = 300.0
 
 
 class FailureBackoff:
-    """The daemon's hold or back-off, if it has one. Times are monotonic seconds."""
+    """The daemon's hold or back-off, if it has one. Times are monotonic seconds.
+
+    A back-off ends at `not_before_s`, and for changes at `changes_not_before_s`, which is earlier in a long outage.
+    """
 
     def __init__(self, retry_settings: RetrySettings) -> None:
         self._retry_settings = retry_settings
         self._failures = 0
         self._rechecks = 0
         self._server_until_s: float | None = None
+        self._outage_since_s: float | None = None
         self.hold: Hold | None = None
         self.not_before_s: float | None = None
+        self.changes_not_before_s: float | None = None
+
+    @property
+    def is_outage(self) -> bool:
+        """True if the API or the bucket failed last."""
+        return self._outage_since_s is not None
+
+    def note_outage(self, now_s: float) -> None:
+        """The API or the bucket failed, in the middle of a sync too."""
+        if self._outage_since_s is None:
+            self._outage_since_s = now_s
+
+    def outage_wait_s(self, wait_s: float, now_s: float) -> float:
+        """Return the wait that begins now, where `wait_s` is that of a short outage."""
+        is_long = self._outage_since_s is not None and now_s - self._outage_since_s >= LONG_OUTAGE_S
+        return max(wait_s, LONG_OUTAGE_WAIT_S) if is_long else wait_s
 
     def clear(self) -> None:
         """A sync succeeded."""
         self._failures = 0
         self._rechecks = 0
         self.hold = None
-        self.not_before_s = None
+        self._end_wait()
 
     def woke(self, slept_s: float) -> None:
         """End the back-off after a sleep, but not the wait that a server asked for: its clock went on."""
         if self._server_until_s is not None:
             self._server_until_s -= slept_s
-        if self.not_before_s is not None:
-            self.not_before_s = self._server_until_s
+        was_waiting = self.not_before_s is not None
+        self._end_wait()
+        if was_waiting:
+            self.not_before_s = self.changes_not_before_s = self._server_until_s
 
-    def after(self, failure: SyncdError, now_s: float, took_s: float, asked_s: float = 0.0) -> None:
-        """A sync that took so long failed now; the server asked for a wait of `asked_s`."""
-        self.hold, self.not_before_s, self._server_until_s = None, None, None
+    def network_returned(self, now_s: float) -> None:
+        """End the back-off in a moment, as lookups of names take one, but not the wait that a server asked for."""
+        was_waiting = self.not_before_s is not None
+        self._end_wait()
+        if was_waiting:
+            soon_s = now_s + self._retry_settings.first_s
+            self.not_before_s = self.changes_not_before_s = max(soon_s, self._server_until_s or soon_s)
+
+    def _end_wait(self) -> None:
+        """Begin anew: what fails next is the beginning of another outage."""
+        self._failures = 0
+        self._outage_since_s = None
+        self.not_before_s = self.changes_not_before_s = None
+
+    def after(
+        self, failure: SyncdError, now_s: float, took_s: float, asked_s: float = 0.0, *, awaited: bool = False
+    ) -> None:
+        """A sync that took so long failed now; the server asked for a wait of `asked_s`. `awaited`: a command waits."""
+        self.hold, self.not_before_s, self.changes_not_before_s, self._server_until_s = None, None, None, None
+        if isinstance(failure, Unavailable):
+            self.note_outage(now_s - took_s)
+        else:
+            self._outage_since_s = None
         if isinstance(failure, NeedsPerson):
             self.hold = self._held(failure, now_s, took_s)
             return
         self._failures += 1
         wait_s = backoff_limit_s(self._failures, self._retry_settings.first_s, self._retry_settings.max_s)
         # It may be longer than the retries of one sync: the next sync must not come before it either.
-        self.not_before_s = now_s + max(wait_s, asked_s)
+        wait_s = max(wait_s, asked_s)
+        self.changes_not_before_s = now_s + wait_s
+        self.not_before_s = now_s + (wait_s if awaited else self.outage_wait_s(wait_s, now_s))
         self._server_until_s = now_s + asked_s if asked_s else None
 
     def _held(self, failure: NeedsPerson, now_s: float, took_s: float) -> Hold:

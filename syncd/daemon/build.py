@@ -296,8 +296,11 @@ def daemon_of(
     wakeup: Wakeup,
     totals: RunTotals,
     reread: Callable[[], Config] | None = None,
+    start_wait_s: float = 0.0,
 ) -> Iterator[Daemon]:
     """A daemon whose parts are open, and closed after it; `reread` reads the configuration file again.
+
+    Its first sync is after `start_wait_s` if nothing asks for one before.
 
     Raises `Locked` if another instance has the workspace, `NeedsPerson` where the configuration cannot work.
     """
@@ -360,7 +363,10 @@ def daemon_of(
                 pause_file=PauseFile(folders.state),
                 clock=context.clock,
                 timing=Timing(
-                    config.sync.debounce_seconds, config.sync.max_wait_seconds, config.sync.rescan_minutes * 60
+                    config.sync.debounce_seconds,
+                    config.sync.max_wait_seconds,
+                    config.sync.rescan_minutes * 60,
+                    start_wait_s,
                 ),
                 retry_settings=retry_settings_of(config),
                 key_file=config.sandbox.api_key_file,

@@ -32,6 +32,7 @@ from syncd.daemon.wakeup import Wakeup
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.retry import RetrySettings
+from syncd.remote.route import default_addresses
 from syncd.report.status_publisher import StatusPublisher
 from syncd.report.sync_failure import SyncFailure, sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
@@ -52,6 +53,8 @@ _log = logging.getLogger("syncd")
 
 # While the key is refused, its file is checked this often.
 KEY_POLL_S = 2.0
+# During an outage the network's addresses are compared this often.
+NETWORK_POLL_S = 2.0
 _SYNCING = frozenset({State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING})
 
 
@@ -64,11 +67,12 @@ class LoopEnd(Enum):
 
 @dataclass(frozen=True)
 class Timing:
-    """`[sync]`, in seconds."""
+    """`[sync]`, in seconds, and the wait before the first sync if nothing asks for one."""
 
     quiet_s: float
     max_wait_s: float
     rescan_s: float
+    start_wait_s: float
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,15 @@ class Daemon:
         self._backoff = FailureBackoff(components.retry_settings)
         self._started_s = 0.0
         self._rescan_at_s = 0.0
+        self._starting = True
         self._dirty = DirtyDirectories()
         self._paused = False
         self._writers: list[Client] = []  # commands that write to the workspace: no sync begins meanwhile
         self._progress_sent_s = 0.0
         self._slept_s = 0.0
         self._woke = False
+        self._addresses: tuple[str, ...] | None = None
+        self._network_back_s = -inf
         self._key_stamp = _file_stamp(components.key_file)
         components.waiter.listener = self
 
@@ -125,7 +132,8 @@ class Daemon:
         self._publisher.pending = cycle.baseline is None or cycle.sync_state.uncertain or bool(cycle.torn)
         self._learn()
         self._publisher.enter(State.STARTING)
-        self._rescan_at_s = self._clock.monotonic_s()  # what changed while nothing ran
+        # What changed while nothing ran.
+        self._rescan_at_s = self._clock.monotonic_s() + self._components.timing.start_wait_s
         self._components.systemd.ready()
         _log.info("watching %s", self._publisher.workspace)
         try:
@@ -156,6 +164,7 @@ class Daemon:
     # -- one sync
 
     def _sync(self, reason: SyncReason) -> None:
+        self._starting = False
         burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
         sync_mode = self._request_queue.begin()
         if reason is not SyncReason.RESCAN and self._backoff.hold is None:
@@ -215,11 +224,12 @@ class Daemon:
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
         publisher.failed(failed.step, failure)
         self._request_queue.failed(failure, for_good=isinstance(failure, NeedsPerson))
+        awaited = self._request_queue.awaited
         publisher.pending = True
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
-        self._backoff.after(failure, now_s, now_s - self._started_s, failed.retry_after_s)
+        self._backoff.after(failure, now_s, now_s - self._started_s, failed.retry_after_s, awaited=awaited)
         if self._backoff.not_before_s is not None:
             self._send_failure(failure, self._backoff.not_before_s - now_s)
         self._dirty.mark_all()
@@ -268,6 +278,8 @@ class Daemon:
         if wait_s == 0:
             _log.info("%s; asking for a fresh upload URL", failure)
             return
+        self._backoff.note_outage(self._clock.monotonic_s())
+        wait_s = self._retry_wait_s(wait_s)
         _log.warning("%s; trying again in %.1f s", failure, wait_s)
         self._send_failure(failure, wait_s)
         self._publisher.retrying(failure.step, str(failure))
@@ -281,21 +293,32 @@ class Daemon:
         """Wait out a failure, asleep or awake. Raises `Superseded` for a newer change, and for a request at once."""
         started_s = self._clock.monotonic_s()
         slept_before_s = self._slept_s
-        least_s = started_s + min(wait_s, self._components.retry_settings.first_s)
+        first_s = self._components.retry_settings.first_s
+        is_offline = action is FailureAction.OFFLINE
+        least_s = started_s + (min(wait_s, first_s) if is_offline else wait_s)
+        longest_s = self._retry_wait_s(wait_s)
         while True:
             if self._is_superseded:
                 raise Superseded
             now_s = self._clock.monotonic_s()
-            until_s = ends_s = started_s + wait_s - (self._slept_s - slept_before_s)
-            if action is FailureAction.OFFLINE:
-                change_due_s = ends_pause(self._scheduler_input(), now_s, least_s, *self._times())
-                until_s = ends_s if change_due_s is None else min(ends_s, change_due_s)
+            slept_s = self._slept_s - slept_before_s
+            network_is_back = self._network_back_s >= started_s
+            until_s = started_s + (wait_s if slept_s or network_is_back else longest_s) - slept_s
+            if is_offline and network_is_back:
+                until_s = min(until_s, self._network_back_s + first_s)
+            change_due_s = ends_pause(self._scheduler_input(), now_s, least_s, *self._times())
+            if change_due_s is not None:
+                until_s = min(until_s, change_due_s)
             if now_s >= until_s:
                 break
             self._publisher.retry_in(until_s - now_s)
             self._wait(until_s)
         if self._burst is not None:
             raise Superseded
+
+    def _retry_wait_s(self, wait_s: float) -> float:
+        """Return the wait before the next attempt, which is longer in a long outage, if no command waits for it."""
+        return wait_s if self._request_queue.awaited else self._backoff.outage_wait_s(wait_s, self._clock.monotonic_s())
 
     # -- waiting
 
@@ -335,6 +358,7 @@ class Daemon:
             components.agent_notifier.due_s,
             components.synced_hook.due_s,
             self._clock.monotonic_s() + KEY_POLL_S if self._backoff.waits_for_person else None,
+            self._clock.monotonic_s() + NETWORK_POLL_S if self._backoff.is_outage else None,
         ]
         return min((time_s for time_s in times if time_s is not None), default=None)
 
@@ -379,6 +403,7 @@ class Daemon:
             self._rescan_all()
             self._backoff.woke(slept_s)
             self._slept_s += slept_s
+        self._watch_network()
         components.client.close_idle()
         if components.signals.sync_now:
             components.signals.sync_now = False
@@ -392,6 +417,14 @@ class Daemon:
             self._warn()
             self._publisher.write()
         components.systemd.ping()
+
+    def _watch_network(self) -> None:
+        """Try again soon if the network returns during an outage, or is another one."""
+        before, self._addresses = self._addresses, default_addresses() if self._backoff.is_outage else None
+        if before is not None and self._addresses and self._addresses != before:
+            _log.info("the network has changed: trying again")
+            self._network_back_s = self._clock.monotonic_s()
+            self._backoff.network_returned(self._network_back_s)
 
     def _handle(self, client: Client, message: Message) -> None:
         match message.get("do"):
@@ -458,7 +491,9 @@ class Daemon:
             paused=self._paused,
             hold=self._backoff.hold,
             not_before_s=self._backoff.not_before_s,
+            changes_not_before_s=self._backoff.changes_not_before_s,
             rescan_at_s=min(self._rescan_at_s, moves_at_s),
+            starting=self._starting,
         )
 
     def _times(self) -> tuple[float, float]:

@@ -40,7 +40,9 @@ class SchedulerInput:
     paused: bool = False
     hold: Hold | None = None
     not_before_s: float | None = None
+    changes_not_before_s: float | None = None  # the same for changes; None: they end no back-off
     rescan_at_s: float = 0.0
+    starting: bool = False  # no sync has begun yet
     save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
 
 
@@ -89,7 +91,11 @@ def _next_sync(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, ma
             due = min(due, due_s(scheduler_input.burst, quiet_s, max_wait_s))
         return Sync(SyncReason.RETRY) if now_s >= due else Wait(due)
     if scheduler_input.not_before_s is not None:
-        return Sync(SyncReason.RETRY) if now_s >= scheduler_input.not_before_s else Wait(scheduler_input.not_before_s)
+        due = scheduler_input.not_before_s
+        if scheduler_input.burst is not None and scheduler_input.changes_not_before_s is not None:
+            changes_due = due_s(scheduler_input.burst, quiet_s, max_wait_s)
+            due = min(due, max(changes_due, scheduler_input.changes_not_before_s))
+        return Sync(SyncReason.RETRY) if now_s >= due else Wait(due)
     if scheduler_input.burst is not None:
         due = due_s(scheduler_input.burst, quiet_s, max_wait_s)
         return Sync(SyncReason.CHANGE) if now_s >= due else Wait(due)
@@ -117,4 +123,7 @@ def idle_state(scheduler_input: SchedulerInput) -> State:
         return State.HELD
     if scheduler_input.not_before_s is not None:
         return State.RETRYING
-    return State.WATCHING if scheduler_input.burst is None else State.DEBOUNCING
+    if scheduler_input.burst is not None:
+        return State.DEBOUNCING
+    # What changed while nothing ran is not known before the first scan.
+    return State.STARTING if scheduler_input.starting else State.WATCHING

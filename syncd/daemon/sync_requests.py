@@ -63,6 +63,11 @@ class RequestQueue:
         self._fresh = [request for request in self._fresh if request.is_open]
         return self._fresh
 
+    @property
+    def awaited(self) -> bool:
+        """True if someone waits for a sync."""
+        return any(request.is_open for request in [*self.serving, *self._lasting, *self._fresh])
+
     def add(self, request: SyncRequest) -> None:
         """A sync whose scan begins from now on will serve it."""
         self._fresh.append(request)

@@ -18,6 +18,7 @@ from syncd.core.text import one_line
 from syncd.remote.api_client import ApiClient, ApiRequest, ErrorMeaning
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
+from syncd.remote.request_pacing import RequestKind
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrl, upload_url_from
 
@@ -142,12 +143,12 @@ class Api:
     def execution_status(self, name: str) -> str:
         """Return an execution's status. Raises `StepFailed`; `SandboxNotFound`: none of that name was started."""
         path = f"/execution-status?execution_name={quote(name, safe='')}"
-        return self._api_client.ask(self._execution_request("GET", path), ExecutionStatus).status
+        return self._api_client.ask(self._poll_request(path), ExecutionStatus).status
 
     def execution_logs(self, name: str, cursor: int) -> ExecutionLogs:
         """Return an execution's status, and its output from byte `cursor` on. Raises `StepFailed`."""
         path = f"/execution-logs?execution_name={quote(name, safe='')}&cursor={cursor}"
-        return self._api_client.ask(self._execution_request("GET", path), ExecutionLogs)
+        return self._api_client.ask(self._poll_request(path), ExecutionLogs)
 
     def export_artifacts(self, name: str) -> str:
         """Return a signed URL of an archive of the directory of an execution, as it is now. Raises `StepFailed`."""
@@ -172,3 +173,6 @@ class Api:
     def _execution_request(self, method: str, path: str, name: str = "") -> ApiRequest:
         body = {"execution_name": name} if name else None
         return replace(self._request(ApiStep.EXECUTION, method, path), body=body)
+
+    def _poll_request(self, path: str) -> ApiRequest:
+        return replace(self._execution_request("GET", path), kind=RequestKind.POLL)

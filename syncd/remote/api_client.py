@@ -17,6 +17,7 @@ from syncd.core.errors import KeyRefused, NeedsPerson, SandboxRefused
 from syncd.core.text import one_line, redacted
 from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_api_status
 from syncd.remote.http_client import HttpClient, NoResponse, Response
+from syncd.remote.request_pacing import RequestKind
 from syncd.remote.retry import retry_after_s
 
 _READ_S = 20.0
@@ -54,6 +55,7 @@ class ApiRequest:
     success: Collection[int] = (200, 201)
     meanings: Mapping[int, ErrorMeaning] = field(default_factory=dict)
     other_refusal: ErrorMeaning | None = None
+    kind: RequestKind = RequestKind.SINGLE
 
     def __str__(self) -> str:
         return self.name or self.step
@@ -69,7 +71,10 @@ class ApiClient:
         self._clock = clock
 
     def send(self, request: ApiRequest) -> Response:
-        """Return the answer to a request that succeeded. Raises `StepFailed`."""
+        """Return the answer to a request that succeeded, after the wait that the API's limit takes.
+
+        Raises `StepFailed`, `Stop`, `Superseded`.
+        """
         headers = {"Authorization": f"Bearer {self._key.reveal()}", "Accept": "application/json"}
         # A POST without a body still needs a length, or front ends answer 411; for empty content httpx sends one.
         content = None if request.method == "GET" else b""
@@ -77,12 +82,18 @@ class ApiClient:
             headers["Content-Type"] = "application/json"
             content = msgspec.json.encode(request.body)
         url, read_s = f"{self._url}{request.path}", request.read_s or _READ_S
+        self._wait_for_turn(request)
+        status = None
         try:
             answer = self._client.exchange(request.method, url, headers=headers, read_s=read_s, content=content)
+            status = answer.status
         except NoResponse as failure:
             what = f"the API did not answer {request}" if failure.reached else "the API cannot be reached"
             message = f"{what} ({failure})"
             raise StepFailed(request.step, FailureAction.OFFLINE, message, possibly_applied=failure.reached) from None
+        finally:
+            now_s = self._clock.monotonic_s()
+            self._client.api_pacing = self._client.api_pacing.answered(request.kind, status, now_s)
         if answer.status in request.success:
             return answer
         raise self._failure(request, answer)
@@ -108,6 +119,11 @@ class ApiClient:
     def printable(self, text: str) -> str:
         """Return the API's own words on one line, without secrets."""
         return one_line(redacted(text, self._key.reveal()), _LONGEST_DETAIL)
+
+    def _wait_for_turn(self, request: ApiRequest) -> None:
+        wait_s = self._client.api_pacing.wait_s(request.kind, self._clock.monotonic_s())
+        if wait_s > 0:
+            self._client.waiter.sleep(wait_s)
 
     def _failure(self, request: ApiRequest, answer: Response) -> StepFailed:
         status = answer.status

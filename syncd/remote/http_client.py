@@ -32,6 +32,7 @@ from syncd.core.text import one_line, redacted
 from syncd.core.waiter import Waiter
 from syncd.remote.exchange_monitor import ExchangeMonitor, StaleResponse
 from syncd.remote.keepalive import KEEP_S, ConnectionTime, ReuseDecision, idle_at_s, reuse_decision
+from syncd.remote.request_pacing import RequestPacing
 from syncd.remote.route import NetworkRoute, enable_keepalive, route_of
 
 if TYPE_CHECKING:
@@ -124,10 +125,14 @@ class _KeptConnection:
 
 
 class HttpClient:
-    """Sends requests and keeps their connections for a while, by the rules of `remote.keepalive`."""
+    """Sends requests and keeps their connections for a while, by the rules of `remote.keepalive`.
+
+    `api_pacing` is the API's limit of requests; `ApiClient` keeps to it, the bucket's requests do not count.
+    """
 
     def __init__(self, waiter: Waiter) -> None:
         self.waiter = waiter
+        self.api_pacing = RequestPacing()
         self._clock = waiter.clock
         self._network: Network | None = None
         self._kept: dict[str, _KeptConnection] = {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
+from syncd.daemon import loop as daemon_loop
+from syncd.daemon.backoff import LONG_OUTAGE_S, LONG_OUTAGE_WAIT_S
 from syncd.daemon.build import RuntimeContext, daemon_of, folders_of
 from syncd.daemon.loop import LoopEnd
 from syncd.daemon.pause_file import PauseFile
@@ -48,7 +52,7 @@ class DaemonRig:
 
         self.rig.emulator.faults.on(op, When.BEFORE, hook)
 
-    def run(self) -> None:
+    def run(self, start_wait_s: float = 0.0) -> None:
         with daemon_of(
             self.config,
             key=self.rig.key,
@@ -56,6 +60,7 @@ class DaemonRig:
             signals=self.signals,
             wakeup=self.wakeup,
             totals=RunTotals(),
+            start_wait_s=start_wait_s,
         ) as daemon:
             assert daemon.run() is LoopEnd.RELOAD
 
@@ -100,3 +105,105 @@ def test_an_idle_daemon_moves_when_its_sandbox_is_about_to_end(loop: DaemonRig) 
     loop.run()
     assert rig.asked().count("acquire") == 1
     assert rig.asked()[-1] == "initialize"
+
+
+def test_a_start_waits_for_its_turn(loop: DaemonRig) -> None:
+    """The first request of a service comes after its random wait."""
+    rig = loop.rig
+    loop.context = replace(loop.context, clock=rig.clock)
+    began_s, seen = rig.clock.monotonic, []
+
+    def hook(_: RequestRecord) -> None:
+        seen.append(rig.clock.monotonic - began_s)
+
+    rig.emulator.faults.on("upload-url", When.BEFORE, hook)
+    loop.end_after(1, "upload-url")
+    loop.run(start_wait_s=1.5)
+    assert seen[0] >= 1.5
+    assert sum(rig.clock.slept) == pytest.approx(1.5)
+
+
+def test_a_request_does_not_wait_for_a_start(loop: DaemonRig) -> None:
+    """A person who asks for a sync right after a start gets it at once."""
+    loop.context = replace(loop.context, clock=loop.rig.clock)
+    loop.signals.sync_now = True
+    loop.wakeup.wake()
+    loop.end_after(1, "upload-url")
+    loop.run(start_wait_s=1.5)
+    assert loop.rig.clock.slept == []
+
+
+def _outage(
+    loop: DaemonRig, fault: str, lasts_s: float, at_request: Callable[[float], None] | None = None
+) -> list[float]:
+    """Run the daemon in scripted time through an outage, and return the seconds at which it tried."""
+    rig, tried = loop.rig, []
+    rig.keys["retry"] = {"first_delay_seconds": 1, "max_delay_seconds": 60, "give_up_after_seconds": 300}
+    loop.config = check_config(rig.keys)
+    loop.context = replace(loop.context, clock=rig.clock)
+    began_s = rig.clock.monotonic
+    rig.emulator.faults.script(f"upload-url: {fault} always")
+
+    def hook(_: RequestRecord) -> None:
+        tried.append(rig.clock.monotonic - began_s)
+        if at_request is not None:
+            at_request(tried[-1])
+        if tried[-1] > lasts_s:
+            loop.signals.reload = True
+            loop.wakeup.wake()
+
+    rig.emulator.faults.on("upload-url", When.BEFORE, hook)
+    loop.run()
+    return tried
+
+
+def _gaps(times: list[float], since_s: float, until_s: float) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(times) if since_s <= earlier < until_s]
+
+
+@pytest.mark.parametrize("fault", ["503", "reset"])
+def test_a_long_outage_is_tried_rarely(loop: DaemonRig, fault: str) -> None:
+    """For a quarter of an hour it is tried each minute at least, then every five minutes."""
+    tried = _outage(loop, fault, LONG_OUTAGE_S + 4 * LONG_OUTAGE_WAIT_S)
+    assert max(_gaps(tried, 0, LONG_OUTAGE_S - 60)) <= 60.1
+    rare = _gaps(tried, LONG_OUTAGE_S, tried[-1])
+    assert len(rare) >= 4
+    assert rare == pytest.approx([LONG_OUTAGE_WAIT_S] * len(rare), abs=1)
+
+
+@pytest.mark.parametrize("fault", ["503", "reset"])
+def test_a_request_ends_a_long_wait(loop: DaemonRig, fault: str) -> None:
+    """A person who asks in a long outage gets an attempt at once."""
+    rig, asked_s = loop.rig, []
+    sleep = rig.clock.sleep
+
+    def ask(seconds: float) -> None:
+        sleep(seconds)
+        if not asked_s and rig.clock.monotonic - began_s > LONG_OUTAGE_S + 400:
+            asked_s.append(rig.clock.monotonic - began_s)
+            loop.signals.sync_now = True
+            loop.wakeup.wake()
+
+    began_s = rig.clock.monotonic
+    rig.clock.sleep = ask  # type: ignore[method-assign]
+    tried = _outage(loop, fault, LONG_OUTAGE_S + 400)
+    assert tried[-1] == pytest.approx(asked_s[0], abs=0.01)
+
+
+@pytest.mark.parametrize("state", ["in a sync", "between two"])
+def test_the_return_of_the_network_ends_a_long_wait(
+    loop: DaemonRig, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """It is noticed within seconds, and tried again a moment later."""
+    clock = loop.rig.clock
+    began_s = clock.monotonic
+    # Two attempts are one sync's in a long outage: one of these times is in a sync's own wait.
+    back_s = LONG_OUTAGE_S + (400.0 if state == "in a sync" else 700.0)
+
+    def addresses() -> tuple[str, ...]:
+        return ("192.0.2.7",) if clock.monotonic - began_s >= back_s else ()
+
+    monkeypatch.setattr(daemon_loop, "default_addresses", addresses)
+    tried = _outage(loop, "reset", back_s)
+    assert back_s < tried[-1] <= back_s + daemon_loop.NETWORK_POLL_S + 1.1
+    assert max(_gaps(tried, LONG_OUTAGE_S, back_s - 300)) > 250

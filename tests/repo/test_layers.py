@@ -41,7 +41,7 @@ PURE = {
     "daemon": "scheduler",
     "emulator": "hostile_bodies signing",
     "merge": "automatic_files git_objects merge_plan writes",
-    "remote": "sandbox_lifetime failure keepalive retry target token_bucket uplink upload_url",
+    "remote": "sandbox_lifetime failure keepalive request_pacing retry target token_bucket uplink upload_url",
     "report": "history metrics notification_rules speed",
     "sandbox": (
         "agent_info blocked_paths_rules hook_rules leftovers look_encoding look_request region_guess"

@@ -15,7 +15,7 @@ from syncd.core.errors import (
     Unavailable,
     WorkspaceError,
 )
-from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
+from syncd.daemon.backoff import LONG_OUTAGE_S, LONG_OUTAGE_WAIT_S, FailureBackoff, ends_a_new_daemon
 from syncd.daemon.scheduler import HoldEnds
 from syncd.remote.retry import RetrySettings
 
@@ -106,6 +106,61 @@ def test_suspend_time_counts_for_retry_after() -> None:
     assert after.not_before_s is None
     after.woke(1.0)
     assert after.not_before_s is None
+
+
+def test_a_long_outage() -> None:
+    """The wait is five minutes then, but not for changes, nor if someone waits; a success ends the outage."""
+    after = backoff()
+    after.note_outage(NOW_S)
+    assert after.is_outage
+    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S - 1) == 4
+    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S) == LONG_OUTAGE_WAIT_S
+    assert after.outage_wait_s(900.0, NOW_S + LONG_OUTAGE_S) == 900
+    late_s = NOW_S + LONG_OUTAGE_S
+    after.after(Unavailable("no network"), late_s, 1.0)
+    assert (after.not_before_s, after.changes_not_before_s) == (late_s + LONG_OUTAGE_WAIT_S, late_s + 1)
+    after.after(Unavailable("no network"), late_s, 1.0, asked_s=20.0)
+    assert (after.not_before_s, after.changes_not_before_s) == (late_s + LONG_OUTAGE_WAIT_S, late_s + 20)
+    after.after(Unavailable("no network"), late_s, 1.0, awaited=True)
+    assert after.not_before_s == after.changes_not_before_s == late_s + 4
+    after.clear()
+    assert not after.is_outage
+    assert after.outage_wait_s(4.0, late_s) == 4
+
+
+@pytest.mark.parametrize("failure", [TryLater("full disk"), KeyRefused("no"), SnapshotTooLarge("large")])
+def test_a_failure_of_another_kind_ends_an_outage(failure: SyncdError) -> None:
+    """What fails here, or is refused, is no outage of the network."""
+    after = backoff()
+    after.after(Unavailable("no network"), NOW_S, 1.0)
+    after.after(failure, NOW_S + LONG_OUTAGE_S, 1.0)
+    assert not after.is_outage
+    assert after.not_before_s in (None, NOW_S + LONG_OUTAGE_S + 2)
+
+
+def test_the_network_returns() -> None:
+    """The back-off ends in a moment, a server's wait does not; the next failure begins another outage."""
+    after = backoff()
+    after.network_returned(NOW_S)
+    assert after.not_before_s is None
+    for asked_s, wait_s in ((0.0, 1.0), (1800.0, 1800.0)):
+        after.note_outage(NOW_S - LONG_OUTAGE_S)
+        after.after(Unavailable("no network"), NOW_S, 1.0, asked_s)
+        after.network_returned(NOW_S)
+        assert after.not_before_s == NOW_S + wait_s
+        assert not after.is_outage
+    after.after(Unavailable("no network"), NOW_S, 1.0)
+    assert after.not_before_s == NOW_S + 1
+
+
+def test_a_suspend_ends_an_outage() -> None:
+    """The first failure after it, as the network is not back yet, is followed by a short wait."""
+    after = backoff()
+    after.note_outage(NOW_S - LONG_OUTAGE_S)
+    after.after(Unavailable("no network"), NOW_S, 1.0)
+    after.woke(60.0)
+    after.after(Unavailable("no network"), NOW_S, 1.0)
+    assert after.not_before_s == NOW_S + 1
 
 
 @pytest.mark.parametrize(

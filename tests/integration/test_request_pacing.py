@@ -1,0 +1,111 @@
+"""An account with a limit of two API requests a second: after the first refusal the requests keep to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.core.errors import Stop
+from syncd.core.waiter import SupersededBy
+from syncd.remote.api import Api
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.request_pacing import WINDOW_S
+from syncd.remote.target import Target
+from tests.integration.sync_rig import SANDBOX, Rig, rigged
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A rig with the defaults, whose looks take as many requests as a person's."""
+    with rigged(tmp_path) as rig:
+        rig.use_defaults()
+        yield rig
+
+
+def _refused(rig: Rig) -> int:
+    return sum(request.status == 429 for request in rig.emulator.request_log)
+
+
+def _api(rig: Rig) -> Api:
+    return Api(Target(rig.emulator.base_url, SANDBOX, "us"), rig.key, rig.client, rig.clock)
+
+
+def test_one_refusal_is_enough(rig: Rig) -> None:
+    """Syncs that follow each other at once are refused a single request, and all arrive."""
+    rig.emulator.rate_limit = 2
+    for number in range(8):
+        rig.write("a.txt", f"edit {number}")
+        rig.sync()
+        assert rig.arrived()["a.txt"] == f"edit {number}"
+    assert _refused(rig) == 1
+
+
+def test_no_wait_without_a_limit(rig: Rig) -> None:
+    """An account that is not limited waits for nothing."""
+    rig.write()
+    rig.sync()
+    rig.clock.slept.clear()
+    _api(rig).sandbox()
+    for _ in range(5):
+        _api(rig).sandbox()
+    assert rig.clock.slept == []
+
+
+def test_the_bucket_does_not_count(rig: Rig) -> None:
+    """A bucket that is too busy does not pace the API's requests."""
+    rig.write()
+    rig.emulator.faults.script("upload: 429")
+    rig.sync()
+    rig.clock.slept.clear()
+    for _ in range(5):
+        _api(rig).sandbox()
+    assert rig.clock.slept == []
+
+
+def test_retry_after_counts_as_before(rig: Rig) -> None:
+    """The failure of a refused request has the wait that the server asked for, and the next request waits too."""
+    rig.emulator.rate_limit = 2
+    api = _api(rig)
+    api.sandbox()
+    api.sandbox()
+    with pytest.raises(StepFailed) as raised:
+        api.sandbox()
+    failure = raised.value
+    assert (failure.step, failure.action, failure.retry_after_s) == (ApiStep.SANDBOX, FailureAction.RETRY, 1.0)
+    api.sandbox()
+    assert rig.clock.slept == [WINDOW_S]
+
+
+class _EndingListener:
+    """Asks for the end, or for a fresh start, as soon as something waits."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._interrupt = rig.client.waiter.interrupt
+
+    def wake_fds(self) -> list[tuple[int, int]]:
+        return []
+
+    def deadline_s(self) -> float | None:
+        return None
+
+    def handle(self, _: object) -> None:
+        self._interrupt.requested = True
+
+    def superseded_at_s(self, _: SupersededBy) -> float | None:
+        return None
+
+
+def test_a_stop_ends_the_wait(rig: Rig) -> None:
+    """A request that waits for its turn is not sent after a stop."""
+    rig.emulator.rate_limit = 1
+    api = _api(rig)
+    api.sandbox()
+    with pytest.raises(StepFailed):
+        api.sandbox()
+    rig.client.waiter.listener = _EndingListener(rig)
+    asked = len(rig.asked())
+    with pytest.raises(Stop):
+        api.sandbox()
+    assert len(rig.asked()) == asked
