@@ -91,7 +91,7 @@ class AgentRepository:
         if self._clock.monotonic_s() < self._not_before_s or (self._record is not None and not self._record.commit):
             return
         if self._record is not None and self._followed is not None and not self._versions(base):
-            self._followed = base
+            self._followed, self.warnings = base, []
             if self._record.base != identity:  # or else the next process would compare all
                 self._save(replace(self._record, base=identity))
             return
