@@ -13,7 +13,7 @@ import pytest
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.http_client import HttpClient
-from syncd.remote.route import NetworkRoute, enable_keepalive, route_of
+from syncd.remote.route import NetworkRoute, default_addresses, enable_keepalive, route_of
 from tests.clock import ScriptedClock
 
 REPO = Path(__file__).parents[2]
@@ -41,6 +41,26 @@ def test_no_route() -> None:
     assert not NetworkRoute("::1", ("fe80::1", 9, 0, 0)).is_unchanged()
 
 
+def test_default_addresses() -> None:
+    """There are none without a network; one comes with a default route and goes with it."""
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        pytest.skip("no unshare or no ip here")
+    inside = ["unshare", "--user", "--map-root-user", "--net"]
+    if subprocess.run([*inside, "ip", "link", "set", "lo", "up"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces for users here")
+    done = subprocess.run(
+        [*inside, sys.executable, "-W", "error", "-c", _DEFAULT_ROUTES],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["()", "('10.9.0.1',)", "()"]
+    assert default_addresses() == default_addresses()
+
+
 def test_a_changed_address() -> None:
     """After a change of address the next request succeeds at once over a new connection."""
     if shutil.which("unshare") is None or shutil.which("ip") is None:
@@ -55,6 +75,16 @@ def test_a_changed_address() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["200 from 10.9.0.1", "200 from 10.9.0.1", "200 from 10.9.0.7"]
 
+
+_DEFAULT_ROUTES = """
+import subprocess
+from syncd.remote.route import default_addresses
+come = ("link set lo up", "address add 10.9.0.1/24 dev lo", "route add default dev lo src 10.9.0.1")
+for commands in ((), come, ("route del default",)):
+    for command in commands:
+        subprocess.run(["ip", *command.split()], check=True)
+    print(default_addresses())
+"""
 
 _SERVER = """
 import socket, threading
