@@ -19,7 +19,7 @@ from syncd.remote.artifacts import Artifacts
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
-from syncd.sandbox import agent_commits
+from syncd.sandbox.repository import agent_commits
 from syncd.sandbox.repository.agent_commits import AgentCommits
 from syncd.sandbox.repository.commits_report import SandboxCommits
 from syncd.sandbox.repository.home_commit import recorded_home

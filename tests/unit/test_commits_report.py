@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from syncd.sandbox import commits_report
 from syncd.sandbox.look_encoding import InvalidReport
 from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
+from syncd.sandbox.repository import commits_report
 from syncd.sandbox.repository.commits_report import (
     CommitsReport,
     OtherBranch,
