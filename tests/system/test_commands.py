@@ -23,9 +23,9 @@ def test_a_second_instance_ends_with_75(rig: Rig) -> None:
 
 
 def test_a_push_is_refused_while_another_syncs(rig: Rig) -> None:
-    """Of two pushes at once the second ends with 75."""
+    """Of two pushes at once the second ends with 75, once it has waited for a daemon that might be starting."""
     rig.write("a")
-    rig.faults("upload: delay 3")
+    rig.faults("upload: delay 8")
     first = rig.background("push")
     rig.until(lambda: rig.count("upload"), "the first push's upload")
     assert rig.run("push").code == 75

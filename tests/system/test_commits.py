@@ -24,8 +24,8 @@ FILES = ("a", "d/b", "gone", "run")
 
 @pytest.fixture
 def home(rig: Rig) -> Path:
-    """The person's repository, which was sent."""
-    rig.configure(DEFAULTS)
+    """The person's repository, whose files were sent; the one in the sandbox is made by the test."""
+    rig.configure({**DEFAULTS, "workspace.git": "none"})
     for path in FILES:
         rig.write(path, f"{path}\n")
     plain_git(rig.workspace, "init", "-q", "-b", "main")

@@ -26,7 +26,8 @@ def test_recipes(rig: Rig, tmp_path: Path, repo: Path) -> None:
 
     def sent() -> set[str]:
         place = rig.sandbox.workspace
-        return {path.relative_to(place).as_posix() for path in place.rglob("*")}
+        paths = {path.relative_to(place) for path in place.rglob("*")}
+        return {path.as_posix() for path in paths if path.parts[0] != ".git"}
 
     rig.write("dist/app.js")
     rig.write(".gitignore", "dist/\n")
