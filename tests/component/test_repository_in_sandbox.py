@@ -424,6 +424,19 @@ def test_the_branch_catches_up(there: RepositoryRig, work: Callable[[RepositoryR
     assert there.git("symbolic-ref", "HEAD") == "refs/heads/main\n"
 
 
+def test_a_branch_that_the_agent_brought_to_home_follows(there: RepositoryRig) -> None:
+    """An agent that is done with its work takes what was sent: from then on its branch follows again."""
+    (there.workspace / "mine").write_text("agent\n")
+    there.git("add", "-A")
+    there.git("commit", "-qm", "mine")
+    there.put(a="2\n")
+    assert not there.is_following
+    there.git("reset", "-q", "--hard", "home")
+    there.put(a="3\n")
+    assert there.is_following
+    there.check()
+
+
 @pytest.mark.parametrize("work", [locked, home_locked])
 def test_it_catches_up_after_a_lock(there: RepositoryRig, work: Callable[[RepositoryRig], None]) -> None:
     """A git that someone runs at that moment only delays the branch."""

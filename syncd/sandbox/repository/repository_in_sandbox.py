@@ -78,7 +78,7 @@ class _Repository:
         if home != before and not self._git.move(_HOME, home, before):
             raise Refused("failed", "someone else moves the references")
         self._move_home(before, home)
-        return {"state": "followed", "home": home, "left_out": self.left_out, "moved": self._move_agent(home)}
+        return {"state": "followed", "home": home, "left_out": self.left_out, "moved": self._move_agent(before, home)}
 
     def _move_home(self, before: "str", home: "str") -> None:
         """Move the branch `home`, unless someone works on it."""
@@ -241,11 +241,14 @@ class _Repository:
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self.folder, name))
 
-    def _move_agent(self, home: "str") -> "bool":
-        """Move the agent's branch and index to the commit, if they are as they were left and the work tree is clean."""
+    def _move_agent(self, before: "str", home: "str") -> "bool":
+        """Move the agent's branch and index to the commit, if they are as they were left and the work tree is clean.
+
+        So they are too if the agent brought its branch to the last commit itself.
+        """
         try:
             note = json.loads(self._read("syncd/state") or "")
-            branch, left = "refs/heads/" + str(note["branch"]), [str(note["left"]), str(note["moving"])]
+            branch, left = "refs/heads/" + str(note["branch"]), [str(note["left"]), str(note["moving"]), before]
         except (ValueError, TypeError, KeyError):
             return False
         at = self._git.reference(branch)
@@ -253,15 +256,15 @@ class _Repository:
             return False
         self._copy_excludes()
         index = os.path.join(self._notes, "index")
-        before = self._copy_index(index)
-        if before is None or not any(self._index_is(index, commit) for commit in {*left, home} if commit):
+        stamp_before = self._copy_index(index)
+        if stamp_before is None or not any(self._index_is(index, commit) for commit in {*left, home} if commit):
             return False
         _, code = self._git.result("read-tree", "-i", "-m", home, index=index)
         status, code_of_status = self._git.result("status", "--porcelain", "-z", "--ignore-submodules=all", index=index)
         if code or code_of_status or status:
             return False
         self._note(str(note["branch"]), at, home)
-        return self._install(index, before, branch, at, home)
+        return self._install(index, stamp_before, branch, at, home)
 
     def _install(self, index: "str", before: "tuple[int, ...]", branch: "str", at: "str", home: "str") -> "bool":
         """Put the index in its place and move the branch, unless someone is about to change either."""
