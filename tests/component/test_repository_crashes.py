@@ -1,6 +1,6 @@
 """The program of the repository in the sandbox is killed at each of its steps; the next request ends well.
 
-All steps take some seconds on a machine that does nothing else: `python -m pytest -m long` has them, else every fifth.
+All steps take some seconds on a machine that does nothing else: `python -m pytest -m long` has them, else every seventh.
 """
 
 from __future__ import annotations
@@ -115,13 +115,13 @@ def _deaths_of_following(rig: RepositoryRig, stride: int) -> int:
 
 
 def test_killed_while_it_is_made(rig: RepositoryRig) -> None:
-    """It dies at every fifth step."""
-    assert _deaths_of_making(rig, 5) > 15
+    """It dies at every seventh step."""
+    assert _deaths_of_making(rig, 7) > 10
 
 
 def test_killed_while_it_follows(rig: RepositoryRig) -> None:
-    """It dies at every fifth step."""
-    assert _deaths_of_following(rig, 5) > 8
+    """It dies at every seventh step."""
+    assert _deaths_of_following(rig, 7) > 5
 
 
 @pytest.mark.long

@@ -54,7 +54,7 @@ def run_text(shared: SharedEmulator, folder: Path, text: str) -> Simulation:
     return run(shared, folder / f"scenario{shared.used}", parse(text), Counter())
 
 
-@pytest.mark.parametrize("first", range(0, 3 * BATCH, BATCH))
+@pytest.mark.parametrize("first", range(0, 2 * BATCH, BATCH))
 def test_random_scenarios_lose_nothing(shared: SharedEmulator, tmp_path: Path, first: int) -> None:
     """Scenarios of some 40 steps, under any configuration: changes, faults and kills at any moment of a sync."""
     figures: Counter[str] = Counter()

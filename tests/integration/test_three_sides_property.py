@@ -534,7 +534,7 @@ def test_nothing_is_lost() -> None:
     run_state_machine_as_test(
         Story,
         settings=settings(
-            max_examples=_STORIES or 20,
+            max_examples=_STORIES or 14,
             stateful_step_count=12,
             derandomize=not _STORIES,
             database=None,
