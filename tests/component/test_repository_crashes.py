@@ -1,6 +1,6 @@
 """The program of the repository in the sandbox is killed at each of its steps; the next request ends well.
 
-All steps take some seconds on a machine that does nothing else: `python -m pytest -m long` has them, else every seventh.
+All steps take some seconds on an idle machine: `python -m pytest -m long` has them, other runs every seventh.
 """
 
 from __future__ import annotations
