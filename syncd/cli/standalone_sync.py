@@ -192,7 +192,7 @@ def _run_hooks(agent_notifier: AgentNotifier, cycle: SyncCycle, observer: _Obser
         agent_notifier.arrived(cycle.target, cycle.provider.acquired_sandbox)
         wait_for_hooks([agent_notifier, observer.synced_hook], CLOCK, observer.waiter.interrupt)
     except Stop:
-        if agent_notifier.due_s is not None or observer.synced_hook.due_s is None:
+        if agent_notifier.hook.running or not observer.synced_hook.hook.running:
             observer.view.note("stopped before sandbox.on_sandbox_change was done; the next sync runs it once more")
         _note_stopped(observer)
     finally:
@@ -207,7 +207,7 @@ def _wait_for_synced_hook(observer: _Observer) -> None:
 
 
 def _note_stopped(observer: _Observer) -> None:
-    if observer.synced_hook.due_s is not None:
+    if observer.synced_hook.hook.running:
         observer.view.note("stopped before sync.on_synced was done")
 
 

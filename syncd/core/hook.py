@@ -47,7 +47,10 @@ class HookResult:
 
 
 class Hook:
-    """One command, of which at most one run is active, for `timeout_s` at most. Logs call it `name`."""
+    """One command, of which at most one run is active, for `timeout_s` at most. Logs call it `name`.
+
+    Without a command it is never started.
+    """
 
     def __init__(
         self, name: str, command: tuple[str, ...], timeout_s: float, environ: Mapping[str, str], clock: Clock
@@ -64,6 +67,11 @@ class Hook:
         self._pending = b""
         self._lines = 0
         self._hidden: Mapping[str, str] = {}
+
+    @property
+    def is_configured(self) -> bool:
+        """True if it has a command."""
+        return bool(self.command)
 
     @property
     def running(self) -> bool:
@@ -209,18 +217,16 @@ class HookOwner(Protocol):
     """The one who starts a hook and acts on its end."""
 
     @property
-    def due_s(self) -> float | None: ...
-
-    def filenos(self) -> list[int]: ...
+    def hook(self) -> Hook: ...
 
     def poll(self) -> bool: ...
 
 
 def wait_for_hooks(owners: Sequence[HookOwner], clock: Clock, interrupt: Interrupt) -> None:
     """Wait until no hook runs, for a command that runs no loop. Raises `Stop`."""
-    while times_s := [owner.due_s for owner in owners if owner.due_s is not None]:
+    while times_s := [owner.hook.due_s for owner in owners if owner.hook.due_s is not None]:
         timeout_s = max(0.0, min(times_s) - clock.monotonic_s())
         with interrupt.region():
-            select.select([fileno for owner in owners for fileno in owner.filenos()], [], [], timeout_s)
+            select.select([fileno for owner in owners for fileno in owner.hook.filenos()], [], [], timeout_s)
         for owner in owners:
             owner.poll()

@@ -342,7 +342,7 @@ class Daemon:
     def wake_fds(self) -> list[tuple[int, int]]:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
         components = self._components
-        hooks = (components.agent_notifier, components.synced_hook)
+        hooks = (components.agent_notifier.hook, components.synced_hook.hook)
         sources = (components.suspend_detector, components.control, *hooks)
         filenos = [components.wakeup.fileno(), *(fileno for source in sources for fileno in source.filenos())]
         mounts = [(fileno, select.POLLPRI) for fileno in components.mounts.filenos()]
@@ -355,8 +355,8 @@ class Daemon:
             components.systemd.next_ping_s(),
             components.client.idle_at_s,
             self._publisher.notification_due_s,
-            components.agent_notifier.due_s,
-            components.synced_hook.due_s,
+            components.agent_notifier.hook.due_s,
+            components.synced_hook.hook.due_s,
             self._clock.monotonic_s() + KEY_POLL_S if self._backoff.waits_for_person else None,
             self._clock.monotonic_s() + NETWORK_POLL_S if self._backoff.is_outage else None,
         ]

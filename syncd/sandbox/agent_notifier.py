@@ -40,14 +40,14 @@ class AgentNotifier:
         self,
         workspace: str,
         *,
-        hook: Hook | None,
+        hook: Hook,
         file: AgentFile | None,
         notes: AgentNotes,
         ask: Callable[[Target], Mapping[str, str]],
         clock: Clock,
     ) -> None:
         self._workspace = workspace
-        self._hook = hook
+        self.hook = hook
         self._file = file
         self._notes = notes
         self._ask = ask
@@ -67,7 +67,7 @@ class AgentNotifier:
 
     def arrived(self, target: Target | None, acquired_sandbox: AcquiredSandbox | None) -> None:
         """Notify the agent if need be: the target's sandbox, which syncd may have acquired, holds the workspace."""
-        if target is None or (self._hook is None and self._file is None):
+        if target is None or not (self.hook.is_configured or self._file):
             return
         servers = acquired_sandbox.servers if acquired_sandbox is not None else self._servers_of(target)
         if servers is None and self._requests < _MOST_REQUESTS:
@@ -79,18 +79,9 @@ class AgentNotifier:
             self._file_warning = self._file.write(mcp_json(servers))
         self._run_hook()
 
-    @property
-    def due_s(self) -> float | None:
-        """The monotonic second at which `poll` has something to do in any case; None if there is none."""
-        return None if self._hook is None else self._hook.due_s
-
-    def filenos(self) -> list[int]:
-        """Return the descriptors that become readable when `poll` has something to do."""
-        return [] if self._hook is None else self._hook.filenos()
-
     def poll(self) -> bool:
         """Handle the hook's output and end; return True if `warnings` may have changed."""
-        ended = None if self._hook is None else self._hook.poll()
+        ended = self.hook.poll()
         if ended is None:
             return False
         self._record_end(ended)
@@ -100,17 +91,16 @@ class AgentNotifier:
 
     def close(self) -> None:
         """End a running hook; the next process runs it once more."""
-        if self._hook is not None:
-            self._hook.terminate()
+        self.hook.terminate()
 
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warnings about what the agent could not be notified of."""
         found = [] if self._file_warning is None else [self._file_warning]
         run = self._notes.last_run
-        if self._hook is not None and run is not None and run.command == self._hook.command and not run.done:
+        if self.hook.is_configured and run is not None and run.command == self.hook.command and not run.done:
             exhausted = run.attempts >= MOST_ATTEMPTS
-            failure = run.failure or ("was interrupted each time" if exhausted and not self._hook.running else "")
+            failure = run.failure or ("was interrupted each time" if exhausted and not self.hook.running else "")
             again = "it is not run again" if exhausted else "it is run again after the next sync"
             if failure:
                 what = f"sandbox.on_sandbox_change {failure}; {again}"
@@ -121,9 +111,9 @@ class AgentNotifier:
         return found
 
     def _run_hook(self) -> None:
-        if self._hook is None or self._hook.running:
+        if not self.hook.is_configured or self.hook.running:
             return
-        attempt = next_attempt(self._notes.last_run, self._place, self._hook.command)
+        attempt = next_attempt(self._notes.last_run, self._place, self.hook.command)
         if attempt is None:
             return
         self._notes.record_run(attempt)
@@ -132,7 +122,7 @@ class AgentNotifier:
         path = self._file.path if self._file is not None and written else ""
         hidden = {url: f"[URL of {name}]" for name, url in self._agent_info.servers.items() if url}
         _log.info("running sandbox.on_sandbox_change for the sandbox %s", self._agent_info.sandbox_id)
-        failed = self._hook.start(hook_variables(self._agent_info, self._workspace, path), hidden)
+        failed = self.hook.start(hook_variables(self._agent_info, self._workspace, path), hidden)
         if failed is not None:
             self._record_end(failed)
 
@@ -169,7 +159,7 @@ def agent_notifier_of(
 
     return AgentNotifier(
         config.workspace.path,
-        hook=Hook("on_sandbox_change", command, HOOK_TIMEOUT_S, context.environ, context.clock) if command else None,
+        hook=Hook("on_sandbox_change", command, HOOK_TIMEOUT_S, context.environ, context.clock),
         file=AgentFile(keys.mcp_file, notes) if keys.mcp_file else None,
         notes=notes,
         ask=ask,

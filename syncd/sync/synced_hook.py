@@ -61,10 +61,10 @@ def _listed(paths: Iterator[str]) -> Iterator[str]:
 
 
 class SyncedHook:
-    """The hook of one workspace's syncs. `hook` is None if no program is configured."""
+    """Runs the hook of one workspace's syncs."""
 
-    def __init__(self, hook: Hook | None, config_file: str, changes_file: ChangesFile) -> None:
-        self._hook = hook
+    def __init__(self, hook: Hook, config_file: str, changes_file: ChangesFile) -> None:
+        self.hook = hook
         self._config_file = config_file
         self._changes_file = changes_file
         self._target: Target | None = None
@@ -73,7 +73,7 @@ class SyncedHook:
 
     def arrived(self, target: Target | None, changes: ArrivedChanges | None) -> None:
         """Run the program, now or once it has ended, if the sync brought changes to this sandbox; None: it did not."""
-        if self._hook is None or target is None or changes is None:
+        if not self.hook.is_configured or target is None or changes is None:
             return
         if self._target is None or not self._target.same_sandbox(target):
             self._target, self._pending = target, None  # the other sandbox is left
@@ -81,18 +81,9 @@ class SyncedHook:
         self._pending.add(changes)
         self._run()
 
-    @property
-    def due_s(self) -> float | None:
-        """The monotonic second at which `poll` has something to do in any case; None if there is none."""
-        return None if self._hook is None else self._hook.due_s
-
-    def filenos(self) -> list[int]:
-        """Return the descriptors that become readable when `poll` has something to do."""
-        return [] if self._hook is None else self._hook.filenos()
-
     def poll(self) -> bool:
         """Handle the program's output and end; return True if `warnings` may have changed."""
-        ended = None if self._hook is None else self._hook.poll()
+        ended = self.hook.poll()
         if ended is None:
             return False
         self._record_end(ended)
@@ -101,8 +92,7 @@ class SyncedHook:
 
     def close(self) -> None:
         """End a running program."""
-        if self._hook is not None:
-            self._hook.terminate()
+        self.hook.terminate()
         self._changes_file.remove()
 
     @property
@@ -114,7 +104,7 @@ class SyncedHook:
         return [SyncWarning("synced:hook", what, "see its output in the log, then change the command")]
 
     def _run(self) -> None:
-        if self._hook is None or self._hook.running or self._target is None or self._pending is None:
+        if self.hook.running or self._target is None or self._pending is None:
             return
         try:
             self._changes_file.write(self._target.sandbox_id, self._pending)
@@ -125,7 +115,7 @@ class SyncedHook:
         self._pending = None
         _log.info("running sync.on_synced")
         variables = {"SYNCD_CONFIG": self._config_file, "SYNCD_CHANGES": self._changes_file.path}
-        failed = self._hook.start(variables, {})
+        failed = self.hook.start(variables, {})
         if failed is not None:
             self._record_end(failed)
 
@@ -138,5 +128,5 @@ def synced_hook_of(config: Config, folders: Directories, context: RuntimeContext
     """Return the hook that `[sync]` configures. The caller must hold the workspace's lock."""
     command, changes_file = config.sync.on_synced, ChangesFile(folders.state)
     changes_file.remove()  # of a process that was killed
-    hook = Hook("on_synced", command, TIMEOUT_S, context.environ, context.clock) if command else None
+    hook = Hook("on_synced", command, TIMEOUT_S, context.environ, context.clock)
     return SyncedHook(hook, os.path.abspath(config.file), changes_file)
