@@ -1,13 +1,11 @@
-"""A session bus for a test, and a notification server on it that records its requests.
+"""A notification server for a test's session bus, which records its requests.
 
 Run with a bus's address as its argument, it is such a server and prints each summary on a line of its own.
 """
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,12 +14,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from jeepney import MessageType, message_bus, new_error, new_method_return
-from jeepney.bus import get_bus
-from jeepney.io.blocking import DBusConnection, Proxy, prep_socket
+from jeepney import MessageType, new_error, new_method_return
+from jeepney.io.blocking import DBusConnection
+
+from tests.bus import named
 
 NAME = "org.freedesktop.Notifications"
-NO_BUS = "" if shutil.which("dbus-daemon") else "dbus-daemon is not on this machine"
 READY = "ready"
 _SILENT = object()
 
@@ -80,22 +78,10 @@ class NotificationServer:
 
 
 @contextmanager
-def session_bus(listen: str) -> Iterator[str]:
-    """Run a real bus at that address, and give its address with all that belongs to it."""
-    command = ["dbus-daemon", "--session", "--nofork", "--print-address=1", f"--address={listen}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as bus:
-        assert bus.stdout is not None
-        try:
-            yield bus.stdout.readline().strip()
-        finally:
-            bus.kill()
-
-
-@contextmanager
 def notification_server(address: str, **settings: Any) -> Iterator[NotificationServer]:
     """Run a notification server on the bus."""
     server = NotificationServer(address, **settings)
-    link = _named(address)
+    link = named(address, NAME)
     thread = threading.Thread(target=server.serve, args=(link,), name="notification server")
     thread.start()
     try:
@@ -106,16 +92,9 @@ def notification_server(address: str, **settings: Any) -> Iterator[NotificationS
         link.close()
 
 
-def _named(address: str) -> DBusConnection:
-    link = DBusConnection(prep_socket(get_bus(address)))
-    (got,) = Proxy(message_bus, link).RequestName(NAME)
-    assert got == 1, "somebody else has the name"
-    return link
-
-
 def main() -> None:
     """Serve until the bus ends."""
-    with _named(sys.argv[1]) as link:
+    with named(sys.argv[1], NAME) as link:
         print(READY, flush=True)
         NotificationServer(sys.argv[1], on_show=lambda seen: print(seen.summary, flush=True)).serve(link)
 

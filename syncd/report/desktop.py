@@ -15,7 +15,7 @@ from syncd.core.clock import Clock
 from syncd.report.notification_rules import Notice
 
 if TYPE_CHECKING:
-    from syncd.report.session_bus import SessionBus
+    from syncd.core.dbus import MessageBus
 
 # For all messages together: a desktop answers within milliseconds.
 REPLY_TIMEOUT_S = 1.0
@@ -46,10 +46,11 @@ class Desktop:
 
     def show(self, notice: Notice, replaced: Shown | None) -> Shown:
         """Show it, in the place of an earlier one where that can be, within `REPLY_TIMEOUT_S`. Raises `NotShown`."""
-        from syncd.report.session_bus import session_bus  # noqa: PLC0415 - only when there is something to show
+        from syncd.core.dbus import connected, session_addresses  # noqa: PLC0415 - only when there is something to show
 
         try:
-            with session_bus(self._environ, self._clock, self._clock.monotonic_s() + REPLY_TIMEOUT_S) as bus:
+            addresses, until_s = session_addresses(self._environ), self._clock.monotonic_s() + REPLY_TIMEOUT_S
+            with connected(addresses, self._clock, until_s) as bus:
                 return _shown(bus, notice, replaced)
         except OSError as failure:
             raise NotShown(failure.strerror or str(failure)) from None
@@ -57,7 +58,7 @@ class Desktop:
             raise NotShown(f"the session bus sent an invalid answer ({type(failure).__name__})") from None
 
 
-def _shown(bus: SessionBus, notice: Notice, replaced: Shown | None) -> Shown:
+def _shown(bus: MessageBus, notice: Notice, replaced: Shown | None) -> Shown:
     import html  # noqa: PLC0415 - it loads a table of 2,000 names, which no idle daemon needs
 
     (capabilities,), server = bus.call(*_SERVER, "GetCapabilities")

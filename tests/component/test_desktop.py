@@ -18,8 +18,9 @@ from syncd.report.desktop import REPLY_TIMEOUT_S, Desktop, NotShown
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.notification_rules import REPEAT_AFTER_S, SUCCESS_TRIES, TRY_AGAIN_S, Notice, NoticeState
 from syncd.report.notification_store import NotificationStore
+from tests.bus import NO_BUS, private_bus
 from tests.clock import ScriptedClock
-from tests.desktop import NO_BUS, NotificationServer, notification_server, session_bus
+from tests.desktop import NotificationServer, notification_server
 
 needs_bus = pytest.mark.skipif(bool(NO_BUS), reason=NO_BUS or "all is here")
 
@@ -38,7 +39,7 @@ def place(tmp_path: Path) -> str:
 @pytest.fixture
 def bus(tmp_path: Path) -> Iterator[str]:
     """A real bus in the usual place of a runtime folder."""
-    with session_bus(f"unix:path={tmp_path}/bus") as address:
+    with private_bus(f"unix:path={tmp_path}/bus") as address:
         yield address
 
 
@@ -97,7 +98,7 @@ def test_another_servers_number_is_not_taken_over(bus: str) -> None:
 def test_an_abstract_socket() -> None:
     """A bus at an abstract socket has no file."""
     with (
-        session_bus("unix:abstract=syncd-test-" + os.urandom(8).hex()) as address,
+        private_bus("unix:abstract=syncd-test-" + os.urandom(8).hex()) as address,
         notification_server(address) as server,
     ):
         assert "abstract=" in address
@@ -250,7 +251,7 @@ def test_an_answer_without_end(place: str) -> None:
     """An answer that announces a hundred megabytes is not read into memory."""
     answer = b"l\2\0\1\0\0\0\x07\1\0\0\0\0\0\0\0" + bytes(1 << 17)
     with listening(place, _then(b"OK 0123\r\n", answer)) as address:
-        assert refused({"DBUS_SESSION_BUS_ADDRESS": address}) == "the session bus sent too much"
+        assert refused({"DBUS_SESSION_BUS_ADDRESS": address}) == "the bus sent too much"
 
 
 def test_a_bus_that_accepts_no_connection(place: str) -> None:

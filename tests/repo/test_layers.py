@@ -94,7 +94,7 @@ ONLY_IN = {
     "httpx": (("syncd/remote/*",), "one package reaches the network, and translates its errors"),
     "watchdog": (("syncd/watch/*",), "its events stay inside the watch"),
     "isal": (("syncd/archive/*",), "compression is the archive's business"),
-    "jeepney": (("syncd/report/session_bus.py",), "it is loaded when there is something to say, which is hardly ever"),
+    "jeepney": (("syncd/core/dbus.py",), "it is loaded when there is something to say or to ask, which is hardly ever"),
     "tarfile": (
         ("syncd/archive/*", "syncd/emulator/*", "syncd/remote/remote_job.py"),
         "archives are read where they are the subject; a remote job is sent as one",

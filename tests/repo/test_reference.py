@@ -27,6 +27,7 @@ _NOT_FOR_PEOPLE = {
     "HOME": "the machine's",
     "LC_ALL": "for children: messages that can be read back",
     "PATH": "the machine's",
+    "DBUS_SYSTEM_BUS_ADDRESS": "the machine's",
     "PYTHONPATH": "for children",
     "SYSTEMD_PAGER": "for children",
     "TERM": "the terminal's",

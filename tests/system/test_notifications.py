@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.agent import Agent
-from tests.desktop import NO_BUS, READY, Notification, NotificationServer, notification_server, session_bus
+from tests.bus import NO_BUS, private_bus
+from tests.desktop import READY, Notification, NotificationServer, notification_server
 from tests.system.command import CLOCK
 from tests.system.machine import REPO, RUNTIME, missing, shown
 from tests.system.rig import KEY, Rig
@@ -36,7 +37,7 @@ AGAIN = "work is in sync again"
 @pytest.fixture
 def notifications(rig: Rig, tmp_path: Path) -> Iterator[NotificationServer]:
     """The notification server of the session that the daemon is started in."""
-    with session_bus(f"unix:path={tmp_path}/bus") as address, notification_server(address) as server:
+    with private_bus(f"unix:path={tmp_path}/bus") as address, notification_server(address) as server:
         rig.environ["DBUS_SESSION_BUS_ADDRESS"] = address
         rig.configure(SOON)
         yield server
