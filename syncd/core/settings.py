@@ -87,6 +87,7 @@ class SyncKeys(Struct, frozen=True, kw_only=True):
     on_synced: Program = ()
     max_snapshot_mib: Mebibytes = 2048
     upload_limit_kib_per_second: Rate = 0
+    on_metered: Annotated[Literal["sync", "pause"], _allowed('"sync" or "pause"')] = "sync"
 
 
 class RetryKeys(Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
+from syncd.remote.metered_connection import MeteredConnection
 from syncd.remote.sandbox_lifetime import should_be_replaced
 from syncd.remote.target import Target
 from syncd.report.desktop import Desktop
@@ -327,6 +328,9 @@ def daemon_of(
         watch = _opened(watcher(config.workspace.path, wakeup.wake), stack)
         suspend_detector = _opened(SuspendDetector(context.clock), stack)
         mounts = _opened(MountMonitor(config.workspace.path), stack)
+        asks = config.sync.on_metered == "pause"
+        connection = MeteredConnection(context.environ if asks else None, context.clock)
+        stack.callback(connection.close)
         control = _opened(ControlServer(folders.state), stack)
         throttle = Throttle(limit_of(config))
         cycle = sync_cycle_of(
@@ -359,6 +363,7 @@ def daemon_of(
                 waiter=waiter,
                 suspend_detector=suspend_detector,
                 mounts=mounts,
+                connection=connection,
                 client=client,
                 pause_file=PauseFile(folders.state),
                 clock=context.clock,

@@ -21,7 +21,16 @@ from syncd.report.speed import Speed
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.outcome import Outcome
-from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxName, State, Status
+from syncd.sync.status_document import (
+    AgentStatus,
+    LastError,
+    LastSync,
+    PausedBy,
+    Progress,
+    SandboxName,
+    State,
+    Status,
+)
 from syncd.sync.sync_cycle import SyncCycle
 
 _log = logging.getLogger("syncd")
@@ -79,6 +88,7 @@ class StatusPublisher:
     totals: RunTotals
     state: State = State.STARTING
     pending: bool = False
+    paused_by: PausedBy | None = None
     retry_at: str | None = None
     url_expires_at: str | None = None
     progress: Progress | None = None
@@ -257,6 +267,7 @@ class StatusPublisher:
             mcp_servers=self.servers,
             lingering=self.lingering,
             agent=self.agent,
+            paused_by=self.paused_by if self.state is State.PAUSED else None,
         )
 
     def _line(self) -> str:

@@ -18,7 +18,7 @@ from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.outcome import Outcome
-from syncd.sync.status_document import State, Status
+from syncd.sync.status_document import PausedBy, State, Status
 from tests.clock import ScriptedClock
 
 MIB = 1 << 20
@@ -127,6 +127,15 @@ def test_a_pause_is_no_failure(publisher: StatusPublisher, clock: ScriptedClock)
     clock.go_on(4 * AFTER_S)
     assert publisher.notification_due_s is None
     publisher.notify()
+
+
+def test_the_reason_of_a_pause_ends_with_it(publisher: StatusPublisher) -> None:
+    """The document names it while the state is `paused`."""
+    publisher.paused_by = PausedBy.METERED
+    publisher.enter(State.PAUSED)
+    assert publisher.document().paused_by is PausedBy.METERED
+    publisher.enter(State.SNAPSHOTTING)
+    assert publisher.document().paused_by is None
 
 
 class RecordingDesktop:
