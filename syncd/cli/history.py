@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import click
+from click.core import ParameterSource
 
+from syncd.cli.history_paths import archives_of, path_lines
 from syncd.cli.options import config_option, configured
 from syncd.cli.status.text import Line, Span, Tone, coloured, columns, fitted, wrapped
 from syncd.core.directories import directories_for
@@ -17,22 +20,27 @@ from syncd.core.formatting import counted, size
 from syncd.core.text import shown_path
 from syncd.report.history import ChangeCounts, SyncEnding, SyncRecord, failed
 from syncd.report.history_store import HistoryStore, encoded
+from syncd.report.sent_paths import ArchiveRecord, encoded_lines, sent_by_sync
+from syncd.report.sent_paths_store import SentPathsStore
 from syncd.sync.sync_reason import SyncReason
 
-# Columns: mark, time, why, what changed (all the rest), size, seconds, outcome; two spaces between them.
+# Columns: mark, time, id, why, what changed (all the rest), size, seconds, outcome; two spaces between them.
 _MARK = 2
 _TIME = 8
+_ID = 6
 _WHY = 9
 _SIZE = 11
 _TOOK = 7
 _OUTCOME = 11
 _TEXT = _MARK + _TIME + 2
-_REST = _TEXT + _WHY + _SIZE + _TOOK + _OUTCOME + 4 * 2
+_REST = _TEXT + _ID + _WHY + _SIZE + _TOOK + _OUTCOME + 5 * 2
+_WITHOUT_TERMINAL = 88
 _LEAST_PATH = 4
 _MOST_COLUMNS = 120
 _MINUTES_FROM_S = 100
 _NO_SYNC = "no sync of this workspace is recorded yet: `syncd push` makes one"
 _NONE_FAILED = "no failed sync of this workspace is recorded"
+_NOT_KEPT = "no paths are kept, as sync.history_paths is false"
 _REASONS = {SyncReason.RESCAN.value: "rescan", SyncReason.RETRY.value: "retry"}
 
 
@@ -49,48 +57,89 @@ _REASONS = {SyncReason.RESCAN.value: "rescan", SyncReason.RETRY.value: "retry"}
     help="So many of the newest; 0: all that are kept.",
 )
 @click.option("--failed", "only_failed", is_flag=True, help="Only those that failed.")
+@click.option(
+    "--paths",
+    "which",
+    metavar="[N|ID]",
+    is_flag=False,
+    flag_value="1",
+    help="The paths that left in the last sync that sent some; in the Nth last; 0: in all; in the one with this ID.",
+)
 @click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON object a line on stdout.")
-def command(config_file: str | None, most: int, only_failed: bool, as_json: bool) -> None:
+@click.pass_context
+def command(
+    ctx: click.Context, *, config_file: str | None, most: int, only_failed: bool, which: str | None, as_json: bool
+) -> None:
     """List past syncs, the newest last: when, why, what changed, bytes, time, outcome.
 
     Listed is what sent something, was asked for, failed, or succeeded after failures. The same failure again and again
     is listed once, and counted in the next line. About the last thousand are kept.
+
+    --paths shows the paths in the archives of a sync: + added, ~ changed, - to be removed, = as the sandbox had it.
     """
-    folder = directories_for(configured(config_file).workspace.path, os.environ).state
-    records, damaged = _read(HistoryStore(folder))
-    if damaged:
-        click.echo(f"syncd: {counted(damaged, 'damaged line')} of the history left out: nothing to do", err=True)
+    if which is not None and (only_failed or ctx.get_parameter_source("most") is not ParameterSource.DEFAULT):
+        raise click.UsageError("--paths names the syncs itself: not together with --lines or --failed")
+    config = configured(config_file)
+    folder = directories_for(config.workspace.path, os.environ).state
+    history, sent_paths_store = HistoryStore(folder), SentPathsStore(folder)
+    records = _read(history.path, history.read)
+    if which is not None and not config.sync.history_paths:
+        click.echo(_NOT_KEPT, err=True)
+    elif which is not None:
+        sent = sent_by_sync(_read(sent_paths_store.path, sent_paths_store.read), records)
+        _show_paths(archives_of(which, sent, records), records, as_json=as_json)
+    else:
+        _show_syncs(records, most, only_failed=only_failed, as_json=as_json)
+    sys.stdout.flush()  # here, where a closed pipe is not a failure
+
+
+def _show_syncs(records: list[SyncRecord], most: int, *, only_failed: bool, as_json: bool) -> None:
     found = [record for record in records if failed(record) or not only_failed][-most:]  # [-0:] is all
     if not found:
         click.echo(_NONE_FAILED if records else _NO_SYNC, err=True)
     if as_json:
         sys.stdout.buffer.writelines(encoded(record) + b"\n" for record in found)
     elif found:
-        _show(found)
-    sys.stdout.flush()  # here, where a closed pipe is not a failure
+        width = min(_MOST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else _WITHOUT_TERMINAL
+        _print(table(found, width))
 
 
-def _show(records: list[SyncRecord]) -> None:
-    width = min(_MOST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 80
+def _show_paths(archives: list[ArchiveRecord], records: list[SyncRecord], *, as_json: bool) -> None:
+    outcomes = {record.id: record.outcome for record in records}
+    if as_json:
+        lines = (line for archive in archives for line in encoded_lines(archive, outcomes.get(archive.sync)))
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+    else:
+        _print(path_lines(archives, outcomes))
+
+
+def _print(lines: Iterable[Line]) -> None:
     colour = False if os.environ.get("NO_COLOR") else None
-    for line in table(records, width):
+    for line in lines:
         click.echo(fitted(coloured(line), sys.stdout.encoding), color=colour)
 
 
-def _read(file: HistoryStore) -> tuple[list[SyncRecord], int]:
+_Record = TypeVar("_Record")
+
+
+def _read(path: str, read: Callable[[], tuple[list[_Record], int]]) -> list[_Record]:
+    """Return the records that can be read, and tell of the others."""
     try:
-        return file.read()
+        records, damaged = read()
     except OSError as failure:
         raise NeedsPerson(
-            f"the history {shown_path(file.path)} cannot be read ({failure.strerror})",
+            f"the history {shown_path(path)} cannot be read ({failure.strerror})",
             "make it a file that you can read, or remove it",
         ) from None
+    if damaged:
+        click.echo(f"syncd: {counted(damaged, 'damaged line')} of the history left out: nothing to do", err=True)
+    return records
 
 
 def table(records: Iterable[SyncRecord], width: int) -> Iterator[Line]:
     """The lines for these records, at most `width` columns each if there are at least 80; times are local."""
     rest = max(8, width - _REST)
-    yield _row("", ("time", "why", "changed", "size", "took"), ("outcome", Tone.PLAIN), rest)
+    yield _row("", ("time", "id", "why", "changed", "size", "took"), ("outcome", Tone.PLAIN), rest)
     day = ""
     for record in records:
         local = record.at.astimezone()
@@ -100,6 +149,7 @@ def table(records: Iterable[SyncRecord], width: int) -> Iterator[Line]:
         sent_bytes = record.sent_bytes if record.archive_bytes is None else record.archive_bytes
         cells = (
             f"{local:%H:%M:%S}",
+            _short(record.id or "", _ID),
             _REASONS.get(record.why, record.why),
             _changes(record, rest),
             size(sent_bytes) if sent_bytes else "",
@@ -111,9 +161,10 @@ def table(records: Iterable[SyncRecord], width: int) -> Iterator[Line]:
             yield from wrapped(note, width, ((" " * _TEXT, Tone.PLAIN),), _TEXT)
 
 
-def _row(mark: str, cells: tuple[str, str, str, str, str], outcome: Span, rest: int) -> Line:
-    time, why, changes, amount, duration = cells
-    text = f"{time:{_TIME}}  {_padded(why, _WHY)}  {_padded(changes, rest)}  {amount:>{_SIZE}}  {duration:>{_TOOK}}  "
+def _row(mark: str, cells: tuple[str, str, str, str, str, str], outcome: Span, rest: int) -> Line:
+    time, sync_id, why, changes, amount, duration = cells
+    what = f"{time:{_TIME}}  {_padded(sync_id, _ID)}  {_padded(why, _WHY)}  {_padded(changes, rest)}"
+    text = f"{what}  {amount:>{_SIZE}}  {duration:>{_TOOK}}  "
     return ((f"{mark:{_MARK}}", Tone.BAD), (text, Tone.PLAIN), outcome)
 
 
@@ -138,6 +189,8 @@ def _changes(record: SyncRecord, room: int) -> str:
     counts = ((change.added, "+"), (change.changed, "~"), (change.removed, "-"))
     first = change.first_added or change.first_changed or change.first_removed or ""
     numbers = " ".join(f"{sign}{count:,}" for count, sign in counts if count)
+    if len(numbers) > room:
+        return counted(sum(count for count, _ in counts), "path")
     if numbers:
         left = room - len(numbers) - 2
         return f"{numbers}  {_short(first, left)}" if left >= _LEAST_PATH else numbers

@@ -29,6 +29,7 @@ from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.agent_notifier import AgentNotifier, agent_notifier_of
 from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
 from syncd.sync.outcome import Outcome
+from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_reason import SyncReason
@@ -53,6 +54,9 @@ class _Observer:
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         self.view.packed(done_files, total_files, done_bytes, total_bytes)
+
+    def sending(self, archive: SentArchive) -> None:
+        self.status.publisher.recorder.sending(archive)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         self.status.publisher.recorder.sent(sent_bytes, total_bytes)

@@ -85,6 +85,7 @@ class SyncKeys(Struct, frozen=True, kw_only=True):
     rescan_minutes: Minutes = 10.0
     archive: Annotated[Literal["auto", "full"], _allowed('"auto" or "full"')] = "auto"
     on_synced: Program = ()
+    history_paths: Flag = True
     max_snapshot_mib: Mebibytes = 2048
     upload_limit_kib_per_second: Rate = 0
     on_metered: Annotated[Literal["sync", "pause"], _allowed('"sync" or "pause"')] = "sync"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -38,6 +39,7 @@ from syncd.report.history_recorder import HistoryRecorder
 from syncd.report.history_store import HistoryStore
 from syncd.report.logs import keep_out_of_logs
 from syncd.report.notification_store import NotificationStore
+from syncd.report.sent_paths_store import SentPathsStore
 from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
@@ -66,6 +68,8 @@ from syncd.watch.interface import watcher
 from syncd.watch.mounts import MountMonitor
 from syncd.watch.scan_listener import NoScanListener, ScanListener
 from syncd.watch.suspend_detector import SuspendDetector
+
+_log = logging.getLogger("syncd")
 
 
 def target_of(config: Config, environ: Mapping[str, str]) -> Target:
@@ -255,6 +259,21 @@ def sync_cycle_of(
     )
 
 
+def _history_recorder_of(
+    config: Config, folders: Directories, clock: Clock, sandbox_id: Callable[[], str]
+) -> HistoryRecorder:
+    """The recorder of the history. Where it is to keep no paths, it forgets those of before."""
+    history, sent_paths_store = HistoryStore(folders.state), SentPathsStore(folders.state)
+    if config.sync.history_paths:
+        return HistoryRecorder(clock, history, sandbox_id, sent_paths_store)
+    try:
+        sent_paths_store.remove()
+        history.forget_names()
+    except OSError as failure:
+        _log.warning("the paths in the history cannot be removed (%s): remove %s", failure.strerror, failure.filename)
+    return HistoryRecorder(clock, history, sandbox_id, None)
+
+
 def status_publisher_of(
     config: Config,
     folders: Directories,
@@ -265,7 +284,10 @@ def status_publisher_of(
     desktop: Desktop | None,
     target: Target | None,
 ) -> StatusPublisher:
-    """The status of this workspace; the sandbox has no id before one is acquired."""
+    """The status of this workspace; the sandbox has no id before one is acquired.
+
+    The caller must hold the workspace's lock.
+    """
     totals.is_for(config.workspace.path, config.sandbox.base_url, config.sandbox.id)
     notifier = DesktopNotifier(
         config.workspace.path,
@@ -279,7 +301,7 @@ def status_publisher_of(
         target=target or Target(config.sandbox.base_url, "", config.sandbox.region),
         file=StatusStore(folders.state),
         systemd=systemd,
-        recorder=HistoryRecorder(clock, HistoryStore(folders.state), lambda: publisher.target.sandbox_id),
+        recorder=_history_recorder_of(config, folders, clock, lambda: publisher.target.sandbox_id),
         notifier=notifier,
         clock=clock,
         totals=totals,

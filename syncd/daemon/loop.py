@@ -39,6 +39,7 @@ from syncd.report.sync_failure import SyncFailure, sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.agent_notifier import AgentNotifier
 from syncd.sync.outcome import Outcome
+from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import PausedBy, State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_reason import SyncReason
@@ -267,6 +268,10 @@ class Daemon:
             self._request_queue.send_progress(
                 done_files=done_files, total_files=total_files, done_bytes=done_bytes, total_bytes=total_bytes
             )
+
+    def sending(self, archive: SentArchive) -> None:
+        """Record which paths leave."""
+        self._publisher.recorder.sending(archive)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """Publish it."""

@@ -71,14 +71,20 @@ class Bucket:
         """The current upload limit; 0 is no limit."""
         return self._throttle.limit_bytes_per_s
 
-    def put(self, upload_url: UploadUrl, archive: Archive, on_sent: Callable[[int], None]) -> UploadResult:
+    def put(
+        self,
+        upload_url: UploadUrl,
+        archive: Archive,
+        on_sent: Callable[[int], None],
+        before_sending: Callable[[], None] = lambda: None,
+    ) -> UploadResult:
         """Upload the archive and compare checksums. Raises `StepFailed`, `DamagedPiece`, `Superseded`, `Stop`.
 
         `on_sent` is called several times a second, until the answer, with the number of bytes that the bucket has
-        acknowledged, and may raise to end the upload.
+        acknowledged, and may raise to end the upload. `before_sending` is called before the first byte leaves.
         """
         check_url(ApiStep.UPLOAD, upload_url.url)
-        body = _Body(archive, on_sent, self._waiter, self._clock, self._throttle)
+        body = _Body(archive, on_sent, before_sending, waiter=self._waiter, clock=self._clock, throttle=self._throttle)
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         try:
             with self._waiter.superseded_by(SupersededBy.FRESH_START), self._waiter.reporting(body.report):
@@ -136,10 +142,18 @@ class _Body(ObservedBody):
     """The archive's bytes as they are sent, with their checksums; each iteration starts at the first byte."""
 
     def __init__(
-        self, archive: Archive, on_sent: Callable[[int], None], waiter: Waiter, clock: Clock, throttle: Throttle
+        self,
+        archive: Archive,
+        on_sent: Callable[[int], None],
+        before_sending: Callable[[], None],
+        *,
+        waiter: Waiter,
+        clock: Clock,
+        throttle: Throttle,
     ) -> None:
         self._archive = archive
         self._on_sent = on_sent
+        self._before_sending = before_sending
         self._waiter = waiter
         self._clock = clock
         self._throttle = throttle
@@ -164,6 +178,7 @@ class _Body(ObservedBody):
         checksums = self.checksums = _Checksums(
             self._clock.monotonic_s()
         )  # the connection is made, the headers are sent
+        self._before_sending()
         self._token_bucket = TokenBucket(checksums.started_s)
         for read in self._archive.blocks(BLOCK_BYTES):
             start = 0

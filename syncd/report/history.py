@@ -2,6 +2,7 @@
 
 Recorded is a sync that sent or tried to send, that was requested, that ended a streak of failures, or that failed in a
 way that is new in its streak: a network that is down all day is one record, and a rescan that found nothing is none.
+In a streak, too, each sync is recorded of which bytes left that had not left before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from syncd.core.text import shown_path
 from syncd.scan.manifest import Difference
@@ -77,10 +79,13 @@ class SyncRecord(Struct, frozen=True, kw_only=True):
     `files` and `archive_bytes` are null where the sync did not get so far, `change` where it is unknown what the
     sandbox held. `saved` counts the agent's versions that were saved, `held` the paths that both sides changed and
     that were not written. `sent_bytes` counts uploads that broke off, too. `failures_before`: syncs that failed in a
-    row right before this one, recorded or not.
+    row right before this one, recorded or not. `id` is null in lines of earlier versions. `paths_in` is the id under
+    which the paths that it sent are kept: its own, or that of the failed sync whose archive it sent again; null if
+    nothing was sent, or no paths are kept.
     """
 
     version: int = VERSION
+    id: str | None = None
     at: Time
     began: Time
     why: str
@@ -97,6 +102,7 @@ class SyncRecord(Struct, frozen=True, kw_only=True):
     held: int = 0
     error: ErrorRecord | None = None
     failures_before: int = 0
+    paths_in: str | None = None
 
 
 def change_of(difference: Difference | None) -> ChangeCounts | None:
@@ -118,6 +124,14 @@ def _first(paths: Sequence[str]) -> str | None:
         return None
     path = shown_path(paths[0])
     return path if len(path) <= _LONGEST_PATH else "…" + path[1 - _LONGEST_PATH :]
+
+
+def without_names(record: SyncRecord) -> SyncRecord:
+    """Return the record without the names of paths, but for those in the message of its error."""
+    change = record.change
+    if change is None or (change.first_added, change.first_changed, change.first_removed) == (None, None, None):
+        return record
+    return replace(record, change=replace(change, first_added=None, first_changed=None, first_removed=None))
 
 
 def kind_of(error: ErrorRecord) -> str:
@@ -149,6 +163,8 @@ class FailureStreak(Struct, frozen=True):
 def should_record(record: SyncRecord, streak: FailureStreak) -> bool:
     """True if it is recorded; `streak` are the failures before it."""
     if record.why == SyncReason.ORDER.value and record.outcome != SyncEnding.SUPERSEDED:
+        return True
+    if record.paths_in is not None and record.paths_in == record.id:
         return True
     if record.outcome in _SUCCESSES:
         return record.outcome == SyncEnding.INITIALIZED or streak.count > 0

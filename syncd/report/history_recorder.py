@@ -1,8 +1,10 @@
-"""Follows each sync, and records those that `history.should_record` selects."""
+"""Follows each sync, records those that `history.should_record` selects, and which paths left in them."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import os
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,9 +21,13 @@ from syncd.report.history import (
     change_of,
     final_streak,
     should_record,
+    without_names,
 )
 from syncd.report.history_store import HistoryStore
+from syncd.report.sent_paths import archive_record
+from syncd.report.sent_paths_store import SentPathsStore
 from syncd.sync.outcome import Outcome
+from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
 
@@ -37,6 +43,7 @@ _STAGES = {
 class _SyncRun:
     """A sync that is under way."""
 
+    id: str
     why: str
     began_wall_s: float
     began_s: float
@@ -47,6 +54,9 @@ class _SyncRun:
     sent_before: int = 0
     sent_now: int = 0
     error: ErrorRecord | None = None
+    sending: SentArchive | None = None
+    repeated: SentArchive | None = None  # it is recorded with the sync that sent it first
+    paths_in: str | None = None
     stage_s: defaultdict[State, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -54,13 +64,22 @@ class HistoryRecorder:
     """Records syncs; called in their order: `begin`, then `stage`, `sent` and `retrying`, then one of the endings.
 
     Calls outside of a sync are ignored, and a history that cannot be written costs the record, never the sync.
-    `sandbox_id` is called at the end of each sync, since a sandbox may be acquired in it.
+    `sandbox_id` is called late in each sync, since a sandbox may be acquired in it. Without `sent_paths_store` no names
+    of paths are written.
     """
 
-    def __init__(self, clock: Clock, file: HistoryStore, sandbox_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        file: HistoryStore,
+        sandbox_id: Callable[[], str],
+        sent_paths_store: SentPathsStore | None,
+    ) -> None:
         self._clock = clock
         self._file = file
         self._sandbox_id = sandbox_id
+        self._sent_paths_store = sent_paths_store
+        self._unanswered: tuple[str, SentArchive] | None = None  # the last that left in a sync which did not succeed
         self._sync_run: _SyncRun | None = None
         self._is_first = True
         self._streak: FailureStreak | None = None  # None: the history is not read yet
@@ -71,7 +90,7 @@ class HistoryRecorder:
         if self._is_first and why == SyncReason.RESCAN.value:
             why = START  # what changed while nothing ran, or by another configuration
         self._is_first = False
-        self._sync_run = _SyncRun(why, self._clock.wall_s(), now_s, since_s=now_s)
+        self._sync_run = _SyncRun(_new_id(), why, self._clock.wall_s(), now_s, since_s=now_s)
 
     def stage(self, state: State) -> None:
         """Work of another kind begins."""
@@ -86,6 +105,27 @@ class HistoryRecorder:
         if sent_bytes < sync_run.sent_now:
             sync_run.sent_before += sync_run.sent_now
         sync_run.sent_now = sent_bytes
+
+    def sending(self, archive: SentArchive) -> None:
+        """Record the paths of an archive of which bytes are about to leave; called again at each attempt.
+
+        One that a sync before sent without success is recorded there: a server that is down all night gets the same
+        archive again and again.
+        """
+        sync_run = self._sync_run
+        if sync_run is None or self._sent_paths_store is None or sync_run.sending is archive:
+            return
+        sync_run.sending = archive
+        if sync_run.paths_in is None and self._unanswered is not None and archive.repeats(self._unanswered[1]):
+            sync_run.paths_in, sync_run.repeated = self._unanswered[0], archive
+            return
+        at, sandbox_id = utc(self._clock.wall_s()), self._sandbox_id()
+        repeated, sync_run.repeated = sync_run.repeated, None
+        with contextlib.suppress(OSError):
+            for each in (archive,) if repeated is None else (repeated, archive):
+                self._sent_paths_store.append(archive_record(sync_run.id, at, sandbox_id, each))
+            sync_run.paths_in = sync_run.id
+            self._unanswered = sync_run.id, archive
 
     def retrying(self, step: str, message: str) -> None:
         """An attempt failed, and another one follows after a wait."""
@@ -132,6 +172,7 @@ class HistoryRecorder:
         self._enter(sync_run, State.WATCHING)
         streak = self._earlier_streak() if self._streak is None else self._streak
         record = SyncRecord(
+            id=sync_run.id,
             at=utc(self._clock.wall_s()),
             began=utc(sync_run.began_wall_s),
             why=sync_run.why,
@@ -148,7 +189,12 @@ class HistoryRecorder:
             sandbox=one_line(self._sandbox_id()),
             error=sync_run.error,
             failures_before=streak.count,
+            paths_in=sync_run.paths_in,
         )
+        if self._sent_paths_store is None:
+            record = without_names(record)
+        if ending is SyncEnding.INITIALIZED:
+            self._unanswered = None
         if should_record(record, streak):
             with contextlib.suppress(OSError):
                 self._file.append(record)
@@ -161,6 +207,11 @@ class HistoryRecorder:
         except OSError:
             return FailureStreak()
         return final_streak(records)
+
+
+def _new_id() -> str:
+    """Return six letters and digits."""
+    return base64.b32encode(os.urandom(5)).decode()[:6].lower()
 
 
 def _error_record(step: str, message: str) -> ErrorRecord:

@@ -249,10 +249,11 @@ class Difference:
 
 def replaced_entries(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Iterator[str]:
     """Yield the paths whose entry is another than before, or new, in order."""
-    return (path for path, _, _ in _replaced(before, now))
+    return (path for path, _, _ in entry_changes(before, now))
 
 
-def _replaced(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Iterator[tuple[str, Entry | None, Entry]]:
+def entry_changes(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Iterator[tuple[str, Entry | None, Entry]]:
+    """Yield the entries that are others than before, or new, in order, with their paths and the entries before."""
     if isinstance(before, Manifest) and isinstance(now, Manifest):
         return differing_entries(before.top, now.top)
     return ((path, before.get(path), entry) for path, entry in now.items() if before.get(path) != entry)
@@ -274,7 +275,7 @@ def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Differe
         return Difference(added=Paths(now.copy()))
     added: list[str] = []
     found = Difference(added)
-    for path, old, entry in _replaced(before, now):
+    for path, old, entry in entry_changes(before, now):
         if old is None:
             added.append(path)
         elif old.kind is not entry.kind or old.mode != entry.mode or old.target != entry.target:

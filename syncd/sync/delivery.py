@@ -25,6 +25,7 @@ from syncd.remote.target import Target
 from syncd.remote.uplink_store import UplinkStore
 from syncd.remote.upload_url import UploadUrl, is_usable
 from syncd.remote.upload_url_store import UploadUrlStore
+from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import State
 from syncd.sync.sync_state import SyncState
 
@@ -40,6 +41,9 @@ class SyncObserver(RetryObserver, Protocol):
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         """This many files, and bytes of their content, are packed."""
 
+    def sending(self, archive: SentArchive) -> None:
+        """Bytes of this archive are about to leave, or it is to be initialized; called at each attempt."""
+
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """This many bytes of the archive have been uploaded."""
 
@@ -49,7 +53,7 @@ class _UploadAttempt:
     """The progress of one archive."""
 
     archive: Archive
-    identity: str
+    sent: SentArchive
     uploaded: bool
     sha256: str
     before_upload: Callable[[], None]
@@ -97,14 +101,14 @@ class Delivery:
     def deliver(
         self,
         archive: Archive,
-        identity: str,
+        sent: SentArchive,
         observer: SyncObserver,
         *,
         before_upload: Callable[[], None] = lambda: None,
         before_initialize: Callable[[], None] = lambda: None,
         find_reason: Callable[[], bool] = lambda: True,
     ) -> str:
-        """Upload the archive, have it initialized, and return its SHA-256.
+        """Upload the archive, which is `sent`, have it initialized, and return its SHA-256.
 
         `before_upload` begins what may run beside the upload; it raises no `StepFailed`. `before_initialize` prepares
         the sandbox, between upload and initialize; it may raise `StepFailed`.
@@ -114,9 +118,9 @@ class Delivery:
         cannot record what is about to happen to the sandbox.
         """
         kept = self._sync_state.uploaded(self._target)
-        is_uploaded = kept is not None and identity != "" and kept.identity == identity
+        is_uploaded = kept is not None and sent.identity != "" and kept.identity == sent.identity
         sha256 = kept.sha256 if kept is not None and is_uploaded else ""
-        upload = _UploadAttempt(archive, identity, is_uploaded, sha256, before_upload, before_initialize, find_reason)
+        upload = _UploadAttempt(archive, sent, is_uploaded, sha256, before_upload, before_initialize, find_reason)
         try:
             with_retries(
                 lambda: self._advance(upload, observer),
@@ -144,6 +148,7 @@ class Delivery:
                 upload.before_upload()
                 self._upload(upload_url, upload, observer)
             observer.stage(State.INITIALIZING)
+            observer.sending(upload.sent)  # it may be in the bucket since an earlier process
             upload.before_initialize()
             self._failures[ApiStep.DELETE] = 0
             self.mark_uncertain()
@@ -199,14 +204,19 @@ class Delivery:
         with _required_record():
             self._sync_state.forget_upload()  # from the first byte on, the earlier archive may be lost
         observer.sent(0, archive.size_bytes)
-        uploaded = self._bucket.put(upload_url, archive, lambda sent: observer.sent(sent, archive.size_bytes))
+        uploaded = self._bucket.put(
+            upload_url,
+            archive,
+            lambda sent: observer.sent(sent, archive.size_bytes),
+            before_sending=lambda: observer.sending(upload.sent),
+        )
         upload.sha256 = uploaded.sha256
         upload.upload_s = uploaded.seconds
         self._failures[ApiStep.UPLOAD] = 0
         upload.uploaded = True
-        if upload.identity:
+        if upload.sent.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
-                self._sync_state.record_uploaded(self._target, upload.identity, archive.size_bytes, upload.sha256)
+                self._sync_state.record_uploaded(self._target, upload.sent.identity, archive.size_bytes, upload.sha256)
 
     def _measure_uplink(self, upload: _UploadAttempt) -> None:
         """Measure the uplink by the upload, if there was one.

@@ -23,6 +23,7 @@ from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges, SyncDecision, as_entry, decide, is_as, was_emptied, withheld
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
+from syncd.sync.sent_archive import SentArchive
 from syncd.sync.sync_plan import SAMPLE, SandboxContent, look_request
 
 _log = logging.getLogger("syncd.preparation")
@@ -67,6 +68,11 @@ class Preparation:
         if self.agent_changes is not AgentChanges.OVERWRITE and not self._resets and not self.replaces:
             self._request = self._look_request()
             self.remote_changes.begin(self._request)
+
+    def sent_archive(self, identity: str) -> SentArchive:
+        """Return what leaves with the archive of this identity."""
+        base = self.content.base or Manifest()
+        return SentArchive(identity, self.written, base, [*self.paths_to_delete], self.is_whole)
 
     def complete(self) -> None:
         """Do what must be done before initialize.

@@ -39,6 +39,7 @@ from syncd.sync.follow_up import torn_copy
 from syncd.sync.outcome import Outcome
 from syncd.sync.preparation import ContentLost, PathsWithheld, Preparation
 from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.sent_archive import SentArchive
 from syncd.sync.stages import ArchivedSnapshot, DeliveredArchive, RequestedSync
 from syncd.sync.status_document import AgentStatus, LastSync, State
 from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
@@ -341,7 +342,7 @@ class SyncCycle:
             try:
                 sha256 = delivery.deliver(
                     archive,
-                    archive.identity,
+                    preparation.sent_archive(archive.identity),
                     run.observer,
                     before_upload=preparation.begin,
                     before_initialize=before_initialize,
@@ -419,7 +420,8 @@ class SyncCycle:
             self._whole_next = True
             run.services.delivery.mark_uncertain()
             return False
-        stays = self._stays_there(run)
+        left_alone = {*self._held_here, *run.services.remote_changes.kept}
+        stays = frozenset((self.baseline or Manifest()).paths_within(left_alone))
         only = least_of(manifest, stays)
         if partial_paths(manifest, Difference(added=[*only])) is None or not only:
             return True
@@ -428,18 +430,15 @@ class SyncCycle:
         if packed.follow_up:
             return True  # it changed meanwhile: the sync that follows finds that
         self._whole_next = True
-        archive = packed.archive
-        run.services.delivery.deliver(archive, archive.identity, run.observer)
+        archive, entries = packed.archive, Manifest({path: packed.manifest[path] for path in only})
+        proof = SentArchive(archive.identity, entries, self.baseline or Manifest(), (), is_whole=False)
+        run.services.delivery.deliver(archive, proof, run.observer)
         written = {*only, *directories_above(only)}
         keeps = partial_archives.proved([path for path in manifest.spread(_PROOF) if path not in written])
         if keeps:
             self._record(run.services, self.baseline or manifest, self.torn)
             self._whole_next = False
         return keeps
-
-    def _stays_there(self, run: RequestedSync) -> frozenset[str]:
-        stays = {*self._held_here, *run.services.remote_changes.kept}
-        return frozenset((self.baseline or Manifest()).paths_within(stays))
 
     def _keep_base_contents(self, found: Difference) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""

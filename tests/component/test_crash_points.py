@@ -34,6 +34,7 @@ RECORDS = {
     "lock",
     "status.json",
     "history.jsonl",
+    "sent-paths.jsonl",
     "lingering",
     "small-archives",
 }

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from syncd.core.clock import utc
 from syncd.report import history_store
 from syncd.report.history import START, ChangeCounts, ErrorRecord, Stages, SyncEnding, SyncRecord
 from syncd.report.history_recorder import HistoryRecorder
 from syncd.report.history_store import HistoryStore, encoded
+from syncd.report.sent_paths import ArchiveRecord, SentPath, encoded_lines
+from syncd.report.sent_paths_store import SentPathsStore
 from syncd.scan.manifest import Difference
 from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import LastSync, State
@@ -39,9 +42,12 @@ def numbers(file: HistoryStore) -> list[int]:
     return [int(found.at.timestamp()) for found in file.read()[0]]
 
 
+def recorder_of(clock: ScriptedClock, file: HistoryStore) -> HistoryRecorder:
+    return HistoryRecorder(clock, file, lambda: "box", SentPathsStore(os.path.dirname(file.path)))
+
+
 def small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history_store, "MOST_BYTES", 8_192)
-    monkeypatch.setattr(history_store, "KEPT_BYTES", 4_096)
 
 
 def test_lines_are_added(tmp_path: Path) -> None:
@@ -76,7 +82,7 @@ def test_a_month_of_busy_use(tmp_path: Path) -> None:
     """300 syncs a day and nightly outages stay within the bound, with the last days in full."""
     clock = ScriptedClock()
     file = HistoryStore(str(tmp_path))
-    recorder = HistoryRecorder(clock, file, lambda: "box")
+    recorder = recorder_of(clock, file)
     change = Difference(["src/some/folder/new.py"], ["src/some/folder/a_module_like_any.py"], [])
     for _ in range(30):
         for _ in range(300):
@@ -212,6 +218,27 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert numbers(file) == written
 
 
+def test_the_names_are_forgotten(tmp_path: Path) -> None:
+    """All names of paths go, and lines that cannot be read; with nothing to forget, the file stays as it is."""
+    file = HistoryStore(str(tmp_path))
+    file.forget_names()
+    assert not os.path.exists(file.path)
+    file.append(record(1))
+    before = os.stat(file.path)
+    file.forget_names()
+    assert os.stat(file.path) == before
+    change = ChangeCounts(added=2, removed=1, first_added="secret-name", first_removed="secret-name")
+    file.append(replace(record(2), change=change))
+    with open(file.path, "a") as damaged:
+        damaged.write('{"torn secret-name\n')
+    file.append(record(3))
+    file.forget_names()
+    assert (numbers(file), file.read()[1]) == ([1, 2, 3], 0)
+    assert file.read()[0][1].change == ChangeCounts(added=2, removed=1)
+    assert "secret-name" not in Path(file.path).read_text()
+    assert stat.S_IMODE(os.stat(file.path).st_mode) == 0o600
+
+
 # -- the history
 
 
@@ -227,7 +254,7 @@ def file(tmp_path: Path) -> HistoryStore:
 
 @pytest.fixture
 def recorder(clock: ScriptedClock, file: HistoryStore) -> HistoryRecorder:
-    return HistoryRecorder(clock, file, lambda: "box")
+    return recorder_of(clock, file)
 
 
 def test_a_sync_with_a_broken_upload(clock: ScriptedClock, file: HistoryStore, recorder: HistoryRecorder) -> None:
@@ -266,7 +293,7 @@ def test_the_reason(file: HistoryStore, recorder: HistoryRecorder) -> None:
     for _ in range(2):
         recorder.begin("a periodic look")
         recorder.end(Outcome(SYNC))
-    requested = HistoryRecorder(ScriptedClock(), file, lambda: "box")
+    requested = recorder_of(ScriptedClock(), file)
     requested.begin("asked for")
     requested.end(Outcome(SYNC))
     assert [found.why for found in file.read()[0]] == ["start", "a periodic look", "asked for"]
@@ -276,7 +303,7 @@ def test_a_long_outage_is_one_line(clock: ScriptedClock, file: HistoryStore, rec
     """Repeated failures are counted, in this process and the next; the success has their number."""
     for number in range(20):
         if number == 10:
-            recorder = HistoryRecorder(clock, file, lambda: "box")  # a restart forgets those without a line
+            recorder = recorder_of(clock, file)  # a restart forgets those without a line
         recorder.begin("another try after a failure")
         clock.go_on(2)
         recorder.failed("watch", f"the workspace holds {number} of 900 files")
@@ -356,7 +383,7 @@ def test_calls_outside_of_a_sync(file: HistoryStore, recorder: HistoryRecorder) 
 
 def test_a_history_that_cannot_be_written(clock: ScriptedClock, tmp_path: Path) -> None:
     """It costs the line, never the sync."""
-    recorder = HistoryRecorder(clock, HistoryStore(str(tmp_path / "missing")), lambda: "box")
+    recorder = recorder_of(clock, HistoryStore(str(tmp_path / "missing")))
     recorder.begin("asked for")
     recorder.end(Outcome(SYNC))
     recorder.begin("asked for")
@@ -378,6 +405,8 @@ def test_the_document_names_every_key() -> None:
     components = {"change": ChangeCounts, "stages": Stages, "error": ErrorRecord}
     keys = {f"{part}.{key}" for part, kind in components.items() for key in kind.__struct_fields__}
     explained = {key for cell in cells for key in re.findall(r"`([\w.]+)`", cell)}
+    sent = ArchiveRecord(sync="", at=utc(0), sandbox="", archive="", named=(SentPath("", ""),))
+    keys |= set(json.loads(next(encoded_lines(sent, None))))
     assert explained | {"stages"} == keys | set(SyncRecord.__struct_fields__)
     for word in [*SyncEnding, START, *(reason.value for reason in SyncReason)]:
         assert f"`{word}`" in text

@@ -14,6 +14,7 @@ from syncd.report.history_recorder import HistoryRecorder
 from syncd.report.history_store import HistoryStore
 from syncd.report.notification_rules import HOUR_S, SUCCESS_TRIES, TRY_AGAIN_S, Notice
 from syncd.report.notification_store import NotificationStore
+from syncd.report.sent_paths_store import SentPathsStore
 from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
@@ -46,7 +47,7 @@ def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
         target=Target("https://api.example", "box", "us"),
         file=StatusStore(folder),
         systemd=SystemdNotifier({}, clock, 1),
-        recorder=HistoryRecorder(clock, HistoryStore(folder), lambda: "box"),
+        recorder=HistoryRecorder(clock, HistoryStore(folder), lambda: "box", SentPathsStore(folder)),
         notifier=notifier,
         clock=clock,
         totals=RunTotals(),

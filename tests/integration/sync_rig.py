@@ -19,6 +19,7 @@ from syncd.emulator.request_log import RequestRecord
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sync.outcome import Outcome
+from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from tests.clock import ScriptedClock
@@ -37,6 +38,7 @@ class RecordingObserver:
 
     clock: ScriptedClock
     stages: list[State] = field(default_factory=list)
+    archives: list[SentArchive] = field(default_factory=list)
     sent_bytes: list[int] = field(default_factory=list)
     failures: list[StepFailed] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
@@ -48,6 +50,10 @@ class RecordingObserver:
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         assert done_files <= total_files
+
+    def sending(self, archive: SentArchive) -> None:
+        if not self.archives or self.archives[-1] is not archive:
+            self.archives.append(archive)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         assert sent_bytes <= total_bytes

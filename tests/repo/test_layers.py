@@ -42,7 +42,7 @@ PURE = {
     "emulator": "hostile_bodies signing",
     "merge": "automatic_files git_objects merge_plan writes",
     "remote": "sandbox_lifetime failure keepalive request_pacing retry target token_bucket uplink upload_url",
-    "report": "history metrics notification_rules speed",
+    "report": "history metrics notification_rules sent_paths speed",
     "sandbox": (
         "agent_info blocked_paths_rules hook_rules leftovers look_encoding look_request region_guess"
         " removal_plan saved_versions_rules three_way"
@@ -52,7 +52,7 @@ PURE = {
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
     ),
-    "sync": "arrived_changes follow_up outcome status_document sync_plan sync_reason",
+    "sync": "arrived_changes follow_up outcome sent_archive status_document sync_plan sync_reason",
     "watch": "debounce polling scan_listener",
 }
 

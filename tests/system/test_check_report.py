@@ -87,6 +87,8 @@ def planted(rig: Rig) -> Rig:
     ]
     lines = [json.dumps(record).encode() for record in records]
     (state / "history.jsonl").write_bytes(b"\n".join([*lines, b"zqnojson {", b"\xff\xfezqbytes", b"[" * 5000, b""]))
+    sent = {"version": 1, "sync": "zqsync", "at": "2026-11-24T13:20:11Z", "sandbox": "zqbox", "archive": "whole"}
+    (state / "sent-paths.jsonl").write_text(json.dumps({**sent, "named": [["added", "zqsent", 3, "ab"]]}) + "\n")
     for path in state.iterdir():
         path.chmod(0o600)
     unit = rig.home / ".config/systemd/user/syncd.service"

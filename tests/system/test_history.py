@@ -9,11 +9,12 @@ import pty
 import struct
 import subprocess
 import termios
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyte
 
+from syncd.cli.history import table
 from syncd.core.clock import utc
 from syncd.report.history import ChangeCounts, ErrorRecord, SyncEnding, SyncRecord
 from syncd.report.history_store import HistoryStore, encoded
@@ -40,16 +41,18 @@ def records() -> list[SyncRecord]:
             1 / 60,
             "changes",
             SyncEnding.INITIALIZED,
+            id="tq3k7a",
             change=ChangeCounts(added=3, changed=2, removed=1, first_added="src/some/deep/folder/with/module.py"),
             archive_bytes=5_123_456,
             attempts=1,
             seconds=0.84,
         ),
-        record(9, "changes", SyncEnding.FAILED, sent_bytes=1_234, attempts=9, seconds=99.1, error=silence),
+        record(9, "changes", SyncEnding.FAILED, id="b2c4d6", sent_bytes=1_234, attempts=9, seconds=99.1, error=silence),
         record(
             11,
             "another try after a failure",
             SyncEnding.INITIALIZED,
+            id="efghij",
             change=ChangeCounts(changed=1, first_changed="文書/計画/とても長い名前のファイル.txt"),
             archive_bytes=512,
             attempts=2,
@@ -70,20 +73,20 @@ def records() -> list[SyncRecord]:
 
 
 TABLE = """\
-  time      why        changed                        size     took  outcome
+  time      id      why        changed                        size     took  outcome
 Tue 2026-11-24
-  14:20:11  start      all 50,000 files          658.0 MiB    5 min  initialized
-  14:21:11  changes    +3 ~2 -1  …h/module.py    5,003 KiB   0.84 s  initialized
-! 23:20:11  changes                            1,234 bytes  99.10 s  failed
-            upload: no answer from the bucket: the network may be down, or it
-            wants a proxy: syncd check
+  14:20:11          start      all 50,000 files          658.0 MiB    5 min  initialized
+  14:21:11  tq3k7a  changes    +3 ~2 -1  …h/module.py    5,003 KiB   0.84 s  initialized
+! 23:20:11  b2c4d6  changes                            1,234 bytes  99.10 s  failed
+            upload: no answer from the bucket: the network may be down, or it wants a
+            proxy: syncd check
             9 attempts
 Wed 2026-11-25
-  01:20:11  retry      ~1  …前のファイル.txt     512 bytes   1.20 s  initialized
+  01:20:11  efghij  retry      ~1  …前のファイル.txt     512 bytes   1.20 s  initialized
             after 116 failures, 2 attempts
-  01:20:11  asked for                                        0.01 s  unchanged
-  02:20:11  rescan     +50,000 ~1,000 -12,345  9,071.4 MiB   0.00 s  initialized
-  02:20:11  changes                                 97 KiB   1.20 s  superseded
+  01:20:11          asked for                                        0.01 s  unchanged
+  02:20:11          rescan     +50,000 ~1,000 -12,345  9,071.4 MiB   0.00 s  initialized
+  02:20:11          changes                                 97 KiB   1.20 s  superseded
 """
 
 
@@ -97,14 +100,14 @@ def written(rig: Rig) -> HistoryStore:
 
 
 def on_a_terminal(rig: Rig, **environ: str) -> pyte.Screen:
-    """Return the screen of `syncd history` on a terminal of 80 columns."""
+    """Return the screen of `syncd history` on a terminal of 88 columns."""
     ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 88, 0, 0))
     with subprocess.Popen(
         [*SYNCD, "history"], env={**rig.environment(), **environ}, stdin=its, stdout=its, stderr=its, cwd=rig.home
     ) as process:
         os.close(its)
-        screen = pyte.Screen(80, 40)
+        screen = pyte.Screen(88, 40)
         stream = pyte.ByteStream(screen)
         while piece := _read(ours):
             stream.feed(piece)
@@ -124,13 +127,13 @@ def coloured(screen: pyte.Screen) -> set[str]:
     """Return the coloured words with their colour's name."""
     found = set()
     for row in screen.buffer.values():
-        for colour in {row[column].fg for column in range(80)} - {"default"}:
-            found.add(f"{colour}: {''.join(row[column].data for column in range(80) if row[column].fg == colour)}")
+        for colour in {row[column].fg for column in range(88)} - {"default"}:
+            found.add(f"{colour}: {''.join(row[column].data for column in range(88) if row[column].fg == colour)}")
     return found
 
 
 def test_for_people(rig: Rig) -> None:
-    """A table of 80 columns in local time, red only where a sync failed; the same words without colour."""
+    """A table of 88 columns in local time, red only where a sync failed; the same words without colour."""
     written(rig)
     rig.environ["TZ"] = "Europe/Berlin"
     assert rig.ok("history").out == TABLE
@@ -140,6 +143,13 @@ def test_for_people(rig: Rig) -> None:
     assert coloured(on_a_terminal(rig, TERM="xterm", NO_COLOR="1")) == set()
     rig.environ["PYTHONIOENCODING"] = "ascii"
     assert "~1  ..." in rig.ok("history").out
+
+
+def test_a_narrow_terminal() -> None:
+    """Where the numbers of a large change have no room, their sum has."""
+    lines = ["".join(text for text, _ in line) for line in table(records(), 80)]
+    assert max(len(line) for line in lines) <= 80
+    assert any("  63,345 paths    9,071.4 MiB" in line for line in lines)
 
 
 def test_for_scripts(rig: Rig) -> None:
@@ -208,6 +218,70 @@ def test_real_syncs(rig: Rig) -> None:
     ]
     assert asked[-1]["change"]["first_removed"] == "folder0/new.txt"
     assert (rig.state_folder / "history.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+PATHS = """\
+{day}  sync {sync}  initialized
+whole archive of 3 paths, 11 bytes, to the sandbox box
++      5 bytes  5994471abb01  n\\xff\\n
+=      6 bytes                (2 paths without a name here)
+"""
+
+
+def test_which_paths_left(rig: Rig) -> None:
+    """`--paths` shows those of the last sync, the Nth last or one by its id; `--json` prints a line for each."""
+    rig.write("d/a.txt", "other\n")
+    rig.ok("push")
+    rig.write("n\udcff\n", "12345")
+    rig.ok("push")
+    rig.ok("push")  # sends nothing
+    first, second, third = kept(rig)
+    rig.environ["TZ"] = "UTC"
+    lines = [json.loads(line) for line in rig.ok("history", "--paths", "0", "--json").out.splitlines()]
+    assert [(line["sync"], line["change"], line["path"]) for line in lines] == [
+        (first["id"], "added", "d"),
+        (first["id"], "added", "d/a.txt"),
+        (second["id"], "added", "n\udcff\n"),
+        (second["id"], "unchanged", None),
+    ]
+    assert {(line["outcome"], line["archive"], line["sandbox"]) for line in lines} == {("initialized", "whole", "box")}
+    day = f"{datetime.fromisoformat(lines[-1]['at']):%a %Y-%m-%d %H:%M:%S}"
+    assert rig.ok("history", "--paths").out == PATHS.format(day=day, sync=second["id"])
+    assert rig.ok("history", "--paths", second["id"]).out == rig.ok("history", "--paths", "1").out
+    assert [json.loads(line) for line in rig.ok("history", "--json", "--paths", "2").out.splitlines()] == lines[:2]
+    assert (rig.state_folder / "sent-paths.jsonl").stat().st_mode & 0o777 == 0o600
+    assert "it sent nothing" in rig.ok("history", "--paths", third["id"]).err
+    assert "no more than 2 syncs" in rig.ok("history", "--paths", "3").err
+    unknown = rig.run("history", "--paths", "nosuch")
+    assert (unknown.code, unknown.err.count("\n")) == (78, 1)
+    assert rig.run("history", "--paths", "-n", "3").code == 2
+    with open(rig.state_folder / "sent-paths.jsonl", "a") as damaged:
+        damaged.write('{"torn')
+    assert "1 damaged line" in rig.ok("history", "--paths").err
+
+
+def test_no_names_are_kept(rig: Rig) -> None:
+    """With `sync.history_paths = false` the names of before go at the next start, and none are written."""
+    rig.ok("push", "--force")
+    rig.write("secret-name")
+    rig.ok("push")
+    assert "secret-name" in (rig.state_folder / "history.jsonl").read_text()
+    rig.configure({"sync.history_paths": False})
+    rig.write("secret-name", "again\n")
+    rig.up().stop()
+    assert [record["outcome"] for record in kept(rig)] == ["initialized"] * 3
+    assert kept(rig)[-1]["change"] == {
+        "added": 0,
+        "changed": 1,
+        "removed": 0,
+        "first_added": None,
+        "first_changed": None,
+        "first_removed": None,
+    }
+    assert "secret-name" not in (rig.state_folder / "history.jsonl").read_text()
+    assert not (rig.state_folder / "sent-paths.jsonl").exists()
+    finished = rig.ok("history", "--paths")
+    assert (finished.out, finished.err) == ("", "no paths are kept, as sync.history_paths is false\n")
 
 
 def kept(rig: Rig) -> list[dict[str, Any]]:

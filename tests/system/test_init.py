@@ -125,6 +125,7 @@ def test_every_key_has_its_flag(bare: Rig) -> None:
             "max_wait_seconds": 3.5,
             "rescan_minutes": 4,
             "on_synced": ["test", "it all"],
+            "history_paths": False,
             "archive": "full",
             "max_snapshot_mib": 5,
             "upload_limit_kib_per_second": 6,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from syncd.core.clock import utc
 from syncd.report.history import (
@@ -17,6 +18,7 @@ from syncd.report.history import (
     final_streak,
     kind_of,
     should_record,
+    without_names,
 )
 from syncd.scan.manifest import Difference
 from syncd.sync.sync_reason import SyncReason
@@ -41,6 +43,24 @@ def record(
         sent_bytes=sent_bytes,
         failures_before=failures_before,
     )
+
+
+def test_a_sync_that_sent_what_had_not_left() -> None:
+    """It gets a line in a streak too, since its paths are kept; one that sent the same again gets none."""
+    for ending in (SyncEnding.FAILED, SyncEnding.SUPERSEDED, SyncEnding.STOPPED):
+        again = record(ending, error=BUSY, failures_before=1)
+        assert should_record(replace(again, id="abcdef", paths_in="abcdef"), row(BUSY))
+        assert not should_record(replace(again, id="abcdef", paths_in="ghijkl"), row(BUSY))
+        assert not should_record(again, row(BUSY))
+
+
+def test_a_record_without_names() -> None:
+    """The numbers stay."""
+    change = ChangeCounts(added=2, changed=1, first_added="a", first_changed="c")
+    named = replace(record(SyncEnding.INITIALIZED), change=change)
+    assert without_names(named) == replace(named, change=ChangeCounts(added=2, changed=1))
+    bare = record(SyncEnding.FAILED)
+    assert without_names(bare) is bare
 
 
 def row(*errors: ErrorRecord) -> FailureStreak:

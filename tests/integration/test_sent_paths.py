@@ -1,0 +1,199 @@
+"""The paths that the history names are those in the archives that left, with the digests of their bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.directories import directories_for
+from syncd.core.settings import check_config
+from syncd.remote.failure import StepFailed
+from syncd.report import sent_paths
+from syncd.report.history_recorder import HistoryRecorder
+from syncd.report.history_store import HistoryStore
+from syncd.report.line_file import LineFile
+from syncd.report.sent_paths import ArchiveRecord, archive_total
+from syncd.report.sent_paths_store import SentPathsStore
+from syncd.sync.sent_archive import SentArchive
+from tests.agent import Agent
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+
+Members = dict[str, str | None]
+
+
+@dataclass
+class AuditedObserver(RecordingObserver):
+    """Also hands on what the history needs, as the daemon does."""
+
+    recorder: HistoryRecorder | None = field(kw_only=True, default=None)
+
+    def sending(self, archive: SentArchive) -> None:
+        super().sending(archive)
+        assert self.recorder is not None
+        self.recorder.sending(archive)
+
+
+class Audit:
+    """A rig with its history, and the archives that reached the bucket."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        folder = directories_for(check_config(rig.keys).workspace.path, rig.environ).state
+        self.store = SentPathsStore(folder)
+        self.history = HistoryStore(folder)
+        self.uploaded: list[Members] = []
+        self.recorder = self.started()
+        rig.emulator.faults.on("upload", "after", lambda _: self.uploaded.append(self._newest()))
+
+    def started(self) -> HistoryRecorder:
+        """Return the recorder of a process."""
+        return HistoryRecorder(self.rig.clock, self.history, lambda: "box", self.store)
+
+    def _newest(self) -> Members:
+        objects = (self.rig.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*.????????")
+        return members(max(objects, key=lambda path: path.name).read_bytes())
+
+    def sync(self, sync_mode: SyncMode = SyncMode.CHANGED) -> list[ArchiveRecord]:
+        """Sync once, and return the records of that."""
+        before = len(self.store.read()[0])
+        self.recorder.begin("changes")
+        observer = AuditedObserver(self.rig.clock, recorder=self.recorder)
+        try:
+            self.recorder.end(self.rig.cycle.run(sync_mode, observer))
+        except StepFailed as failure:
+            self.recorder.failed(failure.step, str(failure))
+        return self.store.read()[0][before:]
+
+
+def members(archive: bytes) -> Members:
+    """Return the members of an archive, files with their digests."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        found: Members = {}
+        for member in tar:
+            file = tar.extractfile(member) if member.isreg() else None
+            found[member.name.rstrip("/")] = hashlib.sha256(file.read()).hexdigest() if file else None
+        return found
+
+
+def named(sent: ArchiveRecord) -> Members:
+    return {row.path: row.sha256 for row in sent.named if row.change != "removed"}
+
+
+def changes(sent: ArchiveRecord) -> dict[str, str]:
+    return {row.path: row.change for row in sent.named}
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Iterator[Audit]:
+    """The defaults: the archives after the first hold what changed."""
+    with rigged(tmp_path) as rig:
+        rig.use_defaults()
+        for path in ("a", "d/b", "d/c"):
+            rig.write(path, f"{path}\n")
+        os.symlink("b", rig.workspace / "d/link")
+        yield Audit(rig)
+
+
+def test_each_archive_is_named_in_full(audit: Audit) -> None:
+    """The first, the one that proves partial archives, edits, deletions and a forced push: none lacks a path."""
+    first = audit.sync()
+    audit.rig.write("d/b", "other\n")
+    audit.rig.write("n\udcff\n", "new\n")
+    edited = audit.sync()
+    (audit.rig.workspace / "a").unlink()
+    deleted = audit.sync()
+    assert [len(sent) for sent in (first, edited, deleted)] == [2, 1, 1]
+    records = [*first, *edited, *deleted]
+    assert [named(sent) for sent in records] == audit.uploaded
+    assert [sent.archive for sent in records] == ["whole", *["partial"] * 3]
+    assert set(changes(first[0]).values()) == {"added"}
+    assert changes(edited[0]) == {"d/b": "changed", "n\udcff\n": "added"}
+    assert changes(deleted[0])["a"] == "removed"
+    assert {change for path, change in changes(deleted[0]).items() if path != "a"} == {"unchanged"}
+    (forced,) = audit.sync(SyncMode.FORCED)
+    assert (forced.named, audit.uploaded[-1].keys()) == ((), {"d", "d/b", "d/c", "d/link", "n\udcff\n"})
+    assert archive_total(forced) == (5, sum(len(text) for text in ("other\n", "d/c\n", "new\n")))
+
+
+def test_a_failed_upload_is_named(audit: Audit) -> None:
+    """Its bytes have left: once for each archive, however often it is tried."""
+    audit.sync()
+    audit.rig.write("a", "other\n")
+    audit.rig.emulator.faults.script("upload: 503 always")
+    (part,) = audit.sync()
+    (whole,) = audit.sync()  # after a failure everything is sent
+    assert audit.sync() == []  # the same bytes once more
+    assert [(record.outcome, record.id) for record in audit.history.read()[0][1:]] == [
+        ("failed", part.sync),
+        ("failed", whole.sync),
+    ]
+    assert (named(part).keys(), changes(part)["a"], changes(whole)) == ({"a"}, "changed", {"a": "changed"})
+
+
+def test_a_bucket_that_cannot_be_reached(audit: Audit) -> None:
+    """No byte has left, and nothing is named."""
+    url = "http://localhost:9/o?X-Goog-Signature=5ECRET"
+    audit.rig.emulator.faults.script(
+        f"upload-url: json {json.dumps({'upload_url': url, 'expires_in_minutes': 30})} always"
+    )
+    assert audit.sync() == []
+    (record,), _ = audit.history.read()
+    assert (record.outcome, record.error and record.error.step, record.paths_in) == ("failed", "upload", None)
+
+
+def test_it_is_written_before_the_upload_ends(audit: Audit) -> None:
+    """A process that is killed when its bytes have left leaves the record of them."""
+    found: list[int] = []
+    audit.rig.emulator.faults.on("upload", "after", lambda _: found.append(len(audit.store.read()[0])))
+    audit.sync()
+    assert found == [1, 2]
+
+
+def test_what_stays_there_is_not_named(audit: Audit) -> None:
+    """A path that only the agent changed is in no archive, a whole one neither, nor in its record."""
+    audit.sync()
+    Agent(audit.rig.sandbox.workspace).write("d/b", "the agent's\n")
+    audit.rig.write("a", "other\n")
+    audit.sync()
+    audit.rig.keys["sync"]["archive"] = "full"
+    audit.rig.restart()
+    audit.rig.write("d/c", "other\n")
+    sent = audit.sync()
+    assert [archive_total(each)[0] for each in sent] == [len(found) for found in audit.uploaded[-len(sent) :]]
+    assert "d/b" not in audit.uploaded[-1]
+    assert changes(sent[-1]) == {"d/c": "changed"}
+
+
+def test_the_cost(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit costs one line more and no flush, however many paths there are; a huge archive is cut and counted."""
+    monkeypatch.setattr(sent_paths, "MOST_BYTES", 2_000)
+    for number in range(300):
+        audit.rig.write(f"many/{number}", str(number))
+    whole, _ = audit.sync()
+    assert len(whole.named) < 17
+    assert archive_total(whole)[0] == len(audit.uploaded[0]) == 300 + 6
+    audit.rig.write("many/7", "other")
+    appended: list[str] = []
+    flushed: list[int] = []
+    append = LineFile.append
+
+    def noted(self: LineFile, line: bytes) -> None:
+        appended.append(os.path.basename(self.path))
+        before = len(flushed)
+        append(self, line)
+        assert flushed[before:] == []
+
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    monkeypatch.setattr(LineFile, "append", noted)
+    (sent,) = audit.sync()
+    assert changes(sent) == {"many/7": "changed"}
+    assert appended == ["sent-paths.jsonl", "history.jsonl"]
