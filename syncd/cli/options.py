@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd.core.clock import SystemClock
+from syncd.core.config_file import load_config
 from syncd.core.config_lookup import FoundConfig, config_files, config_name, find_config, named_config
 from syncd.core.directories import default_config_path
 from syncd.core.errors import ConfigError
-from syncd.core.settings import Config, load_config
+from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
 
 def _run(path: str) -> None:
-    from syncd.core.settings import load_config  # noqa: PLC0415
+    from syncd.core.config_file import load_config  # noqa: PLC0415
     from syncd.daemon.build import daemon_of, folders_of  # noqa: PLC0415
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
     from syncd.daemon.signals import Signals  # noqa: PLC0415
@@ -108,7 +108,7 @@ def _usable(path: str, context: RuntimeContext, timeout_s: float = 0.0) -> tuple
     Raises `SyncdError`. This process must not hold the lock: a workspace that another daemon holds is refused, too, and
     one that a command holds for longer than `timeout_s`.
     """
-    from syncd.core.settings import load_config  # noqa: PLC0415
+    from syncd.core.config_file import load_config  # noqa: PLC0415
     from syncd.daemon.build import excludes_of, folders_of, key_of, selection_of  # noqa: PLC0415
 
     config = load_config(path)

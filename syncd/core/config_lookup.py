@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
+from syncd.core.config_file import read_workspace_path
 from syncd.core.config_match import ConfiguredWorkspace, holding
 from syncd.core.directories import default_config_path
 from syncd.core.errors import ConfigError
-from syncd.core.settings import read_workspace_path
 
 _EXTENSION = ".toml"
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import stat
-import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from syncd.core.ceiling import CeilingPattern, Managed
 from syncd.core.errors import ConfigError
 
 _DAY_S = 86_400.0
@@ -106,6 +105,26 @@ class NotificationKeys(Struct, frozen=True, kw_only=True):
     after_minutes: Minutes = 15.0
 
 
+class CeilingKeys(Struct, frozen=True, kw_only=True):
+    """`[ceiling]` of the managed file: what no person's configuration may exceed. No key, no limit.
+
+    This machine's own loopback is allowed beside `base_urls`.
+    """
+
+    base_urls: Annotated[tuple[str, ...], _allowed('a list of addresses, such as ["https://api.klavis.ai"]')] | None = (
+        None
+    )
+    agent_changes: (
+        Annotated[
+            tuple[Literal["save", "hold", "overwrite"], ...], _allowed('a list of "save", "hold" and "overwrite"')
+        ]
+        | None
+    ) = None
+    upload_secrets: Flag = True
+    ignore: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["/customers/", "*.dump"]')] = ()
+    max_snapshot_mib: Mebibytes | None = None
+
+
 @dataclass(frozen=True)
 class Config:
     """A checked configuration: `~` is expanded, the workspace's path is absolute and free of links."""
@@ -116,6 +135,8 @@ class Config:
     sync: SyncKeys
     retry: RetryKeys
     notifications: NotificationKeys
+    managed: Managed | None = None
+    always_ignored: tuple[CeilingPattern, ...] = ()
 
 
 SECTIONS: Mapping[str, type[Struct]] = {
@@ -127,63 +148,29 @@ SECTIONS: Mapping[str, type[Struct]] = {
 }
 
 
-def load_config(path: str) -> Config:
-    """Read and check the file. Raises `ConfigError`."""
-    raw = _read_toml(path)
-    try:
-        return check_config(raw, path)
-    except ConfigError as failure:
-        raise ConfigError(f"{path}: {failure.message}", failure.hint) from None
-
-
-def read_workspace_path(path: str) -> str:
-    """Return the workspace of the configuration file, of which nothing else is checked. Raises `ConfigError`."""
-    section = _read_toml(path).get("workspace")
-    workspace = section.get("path") if isinstance(section, dict) else None
-    if not isinstance(workspace, str) or not workspace:
-        raise ConfigError(f"{path}: workspace.path is missing", "add path = … under [workspace]")
-    try:
-        return _checked_workspace(workspace, os.path.dirname(os.path.abspath(path)))
-    except ConfigError as failure:
-        raise ConfigError(f"{path}: {failure.message}", failure.hint) from None
-
-
-def _read_toml(path: str) -> dict[str, Any]:
-    try:
-        # Opening a FIFO in the file's place must not block: at a reload the daemon would handle no signal meanwhile.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigError(f"the configuration file {path} is no regular file", "name one with --config")
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise ConfigError(f"no configuration file at {path}", "run `syncd init`, or name one with --config") from None
-    except OSError as failure:
-        raise ConfigError(f"the configuration file {path} cannot be read", failure.strerror or "") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise ConfigError(f"{path} is not valid TOML", str(failure)) from None
-
-
 def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     """Check the content of a TOML file. Raises `ConfigError`."""
     for name in raw:
         if name not in SECTIONS:
             raise ConfigError(f"{_printable(name)}: unknown section", f"allowed are {_names(SECTIONS)}")
     raw = {**raw, "workspace": _with_git(raw.get("workspace", {}))}
-    read = {name: _section(name, keys, raw.get(name, {})) for name, keys in SECTIONS.items()}
+    read = {name: checked_table(name, keys, raw.get(name, {})) for name, keys in SECTIONS.items()}
     sandbox: SandboxKeys = read["sandbox"]
     if sandbox.id is None and sandbox.acquire is None:
         raise ConfigError("sandbox.id is missing", "name the sandbox's id, or add a [sandbox.acquire] table")
     if sandbox.id is not None and sandbox.acquire is not None:
-        raise ConfigError(f"sandbox.id = {_shown(sandbox.id)}: not together with [sandbox.acquire]", "keep one of them")
+        raise ConfigError(
+            f"sandbox.id = {shown_value(sandbox.id)}: not together with [sandbox.acquire]", "keep one of them"
+        )
     if sandbox.id in (".", ".."):
         raise ConfigError(
-            f"sandbox.id = {_shown(sandbox.id)}", "must be the id of a sandbox"
+            f"sandbox.id = {shown_value(sandbox.id)}", "must be the id of a sandbox"
         )  # it is part of a URL's path
-    _check_base_url(sandbox.base_url)
+    check_base_url("sandbox.base_url", sandbox.base_url)
     _check_program("sandbox.on_sandbox_change", sandbox.on_sandbox_change)
     _check_program("sync.on_synced", read["sync"].on_synced)
     folder = os.path.dirname(os.path.abspath(path))
-    workspace = _checked_workspace(read["workspace"].path, folder)
+    workspace = checked_workspace(read["workspace"].path, folder)
     return Config(
         file=path,
         workspace=msgspec.structs.replace(read["workspace"], path=workspace),
@@ -204,10 +191,10 @@ def _with_git(workspace: Any) -> Any:
         return workspace
     value, others = workspace["include_git"], {key: each for key, each in workspace.items() if key != "include_git"}
     if not isinstance(value, bool):
-        raise ConfigError(f"workspace.include_git = {_shown(value)}", "must be true or false")
+        raise ConfigError(f"workspace.include_git = {shown_value(value)}", "must be true or false")
     if "git" in others:
         raise ConfigError(
-            f"workspace.include_git = {_shown(value)}: not together with workspace.git",
+            f"workspace.include_git = {shown_value(value)}: not together with workspace.git",
             'keep workspace.git, whose "raw" is what include_git = true was',
         )
     return {**others, "git": "raw"} if value else others
@@ -220,24 +207,25 @@ _REPLACED = {
 }
 
 
-def _section(name: str, keys: type[Struct], raw: Any) -> Any:
+def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
+    """Check one table of a TOML file. Raises `ConfigError`."""
     if not isinstance(raw, dict):
-        raise ConfigError(f"{name} = {_shown(raw)}: must be a table", f"write [{name}]")
+        raise ConfigError(f"{name} = {shown_value(raw)}: must be a table", f"write [{name}]")
     types = typing.get_type_hints(keys, include_extras=True)
     values = {}
     for key, value in raw.items():
-        replaced = _REPLACED.get(f"{name}.{key}") or _REPLACED.get(f"{name}.{key} = {_shown(value)}")
+        replaced = _REPLACED.get(f"{name}.{key}") or _REPLACED.get(f"{name}.{key} = {shown_value(value)}")
         if replaced is not None:
-            raise ConfigError(f"{name}.{key} = {_shown(value)}", replaced)
+            raise ConfigError(f"{name}.{key} = {shown_value(value)}", replaced)
         if key not in types:
             raise ConfigError(f"{name}.{_printable(key)}: unknown key", f"allowed in [{name}] are {_names(types)}")
         if key == "acquire":
-            values[key] = _section(f"{name}.{key}", AcquireKeys, value)
+            values[key] = checked_table(f"{name}.{key}", AcquireKeys, value)
             continue
         try:
             values[key] = msgspec.convert(value, types[key])
         except msgspec.ValidationError:
-            raise ConfigError(f"{name}.{key} = {_shown(value)}", f"must be {_description(types[key])}") from None
+            raise ConfigError(f"{name}.{key} = {shown_value(value)}", f"must be {_description(types[key])}") from None
     for field in msgspec.structs.fields(keys):
         if field.required and field.name not in values:
             raise ConfigError(f"{name}.{field.name} is missing", f"add {field.name} = … under [{name}]")
@@ -256,7 +244,7 @@ def _names(names: Mapping[str, Any]) -> str:
     return ", ".join(names)
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
     """Return a value on one line, nearly as it is written in the file."""
     text = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
     text = _printable(text)
@@ -278,7 +266,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _check_base_url(url: str) -> None:
+def check_base_url(key: str, url: str) -> None:
+    """Check the API's address that this key names. Raises `ConfigError`."""
     try:
         components = urlsplit(url)
         host = components.hostname or ""
@@ -294,14 +283,14 @@ def _check_base_url(url: str) -> None:
         and url.isprintable()
     )
     if not host or not plain or " " in url or components.scheme not in ("https", "http"):
-        raise ConfigError(f"sandbox.base_url = {_shown(url)}", allowed)
+        raise ConfigError(f"{key} = {shown_value(url)}", allowed)
     if components.scheme == "http" and not is_loopback(host):
-        raise ConfigError(f"sandbox.base_url = {_shown(url)}: plain http would show the API key on the way", allowed)
+        raise ConfigError(f"{key} = {shown_value(url)}: plain http would show the API key on the way", allowed)
 
 
 def _check_program(key: str, command: tuple[str, ...]) -> None:
     if command and (not command[0] or any("\0" in word for word in command)):
-        shown = _shown(list(command))
+        shown = shown_value(list(command))
         raise ConfigError(f"{key} = {shown}", "must begin with the program that is to be run")
 
 
@@ -312,22 +301,25 @@ def _checked_mcp_file(path: str, folder: str, workspace: str) -> str:
     absolute = os.path.join(folder, os.path.expanduser(path))
     parent, name = os.path.split(absolute)
     if "\0" in path or not name or name in (".", ".."):
-        raise ConfigError(f"sandbox.mcp_file = {_shown(path)}", "must be the path of a file")
+        raise ConfigError(f"sandbox.mcp_file = {shown_value(path)}", "must be the path of a file")
     if f"{os.path.realpath(parent)}/".startswith(f"{workspace}/"):
-        raise ConfigError(f"sandbox.mcp_file = {_shown(path)}: is in the workspace", "must be a file outside of it")
+        raise ConfigError(
+            f"sandbox.mcp_file = {shown_value(path)}: is in the workspace", "must be a file outside of it"
+        )
     return absolute
 
 
-def _checked_workspace(path: str, folder: str) -> str:
+def checked_workspace(path: str, folder: str) -> str:
     """Return the absolute path without links: a watch on a link would miss changes at its top level."""
     if "\0" in path:
-        raise ConfigError(f"workspace.path = {_shown(path)}", "must be the path of a directory")
+        raise ConfigError(f"workspace.path = {shown_value(path)}", "must be the path of a directory")
     real = os.path.realpath(os.path.join(folder, os.path.expanduser(path)))
     home = os.path.realpath(os.path.expanduser("~"))
     if os.path.commonpath([real, home]) == real:
         names = {"/": "the root directory", home: "the home directory itself"}
         what = names.get(real, "above your home")
         raise ConfigError(
-            f"workspace.path = {_shown(path)}: is {what}", 'must be a project\'s directory, such as "~/code/project"'
+            f"workspace.path = {shown_value(path)}: is {what}",
+            'must be a project\'s directory, such as "~/code/project"',
         )
     return real

@@ -55,6 +55,7 @@ from syncd.selection.git_config import personal_excludes
 from syncd.selection.git_repository import branch_of, repository_around
 from syncd.selection.gitignore import bad_pattern
 from syncd.selection.ignore_files import read_git_rules, read_ignore_files
+from syncd.selection.rules import Rule
 from syncd.selection.secret_scanner import NoSearch, Search, SecretSearch
 from syncd.selection.selection import NO_OUTER_RULES, SYNCDIGNORE, Selection, SelectionSettings
 from syncd.sync.sandbox_factory import SandboxFactory, retry_settings_of
@@ -105,6 +106,12 @@ def selection_of(config: Config) -> Selection:
     for pattern in keys.allow_secrets:
         if pattern.startswith("!"):
             raise ConfigError(f"workspace.allow_secrets = [{pattern!r}]: allows nothing", "name what is allowed only")
+    for always in config.always_ignored:
+        why = bad_pattern(always.pattern)
+        if why is not None:
+            raise ConfigError(
+                f"{always.file}: ceiling.ignore = [{always.pattern!r}]: {why}", "write it as in a .gitignore file"
+            )
     return Selection(
         SelectionSettings(
             ignore=keys.ignore,
@@ -112,6 +119,7 @@ def selection_of(config: Config) -> Selection:
             include_git=keys.git == "raw",
             upload_secrets=keys.upload_secrets,
             allow_secrets=keys.allow_secrets,
+            always_ignored=tuple(Rule(each.file, each.line, each.pattern) for each in config.always_ignored),
         )
     )
 
@@ -305,6 +313,7 @@ def status_publisher_of(
         notifier=notifier,
         clock=clock,
         totals=totals,
+        managed=config.managed,
     )
     return publisher
 

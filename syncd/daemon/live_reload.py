@@ -1,7 +1,7 @@
 """Applies a configuration that is reloaded while an upload is under way.
 
 A new upload limit holds at once, and the upload goes on: an upload of an hour must not begin anew because of a limit.
-Another workspace or sandbox ends the upload. All other keys wait for its end.
+Another workspace, other rules or another sandbox end the upload. All other keys wait for its end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LiveReload:
         except SyncdError as failure:
             _log.error("the new configuration is refused, the upload goes on: %s", failure)
             return False
-        if (new.workspace, new.sandbox) != (self._current.workspace, self._current.sandbox):
+        if _sent(new) != _sent(self._current):
             _log.info("the upload is cancelled: another one begins with the new configuration")
             return True
         limit = limit_of(new)
@@ -45,6 +45,11 @@ class LiveReload:
             self._throttle.limit_bytes_per_s = limit
             _log.info("the upload goes on, %s", f"at most {limit >> 10} KiB a second" if limit else "without a limit")
         return False
+
+
+def _sent(config: Config) -> tuple[object, ...]:
+    """What is sent, and where to."""
+    return config.workspace, config.sandbox, config.always_ignored
 
 
 def limit_of(config: Config) -> int:

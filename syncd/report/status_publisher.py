@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from syncd import __version__
+from syncd.core.ceiling import Managed
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import NeedsPerson, SyncdError
 from syncd.core.text import one_line, shown_path
@@ -98,6 +99,7 @@ class StatusPublisher:
     servers: dict[str, str] = field(default_factory=dict)
     lingering: int = 0
     agent: AgentStatus = field(default_factory=AgentStatus)
+    managed: Managed | None = None
     _state_since: str | None = None
     _speed: Speed = field(default_factory=Speed)
     _sent_bytes: int = 0
@@ -268,6 +270,7 @@ class StatusPublisher:
             lingering=self.lingering,
             agent=self.agent,
             paused_by=self.paused_by if self.state is State.PAUSED else None,
+            managed=self.managed,
         )
 
     def _line(self) -> str:

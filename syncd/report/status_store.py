@@ -58,7 +58,14 @@ def read_status(folder: str, otherwise: Status) -> Status:
         return status
     since = status.state_since if status.state is State.STOPPED else None  # unknown if it was killed
     return replace(
-        status, running=False, pid=None, state=State.STOPPED, state_since=since, retry_at=None, progress=None
+        status,
+        running=False,
+        pid=None,
+        state=State.STOPPED,
+        state_since=since,
+        retry_at=None,
+        progress=None,
+        managed=otherwise.managed,
     )
 
 

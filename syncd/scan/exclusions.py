@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 
+from syncd.core.ceiling import MANAGED_FILE
 from syncd.core.warning import SyncWarning
 from syncd.scan.limits import LONGEST_PATH_BYTES
 from syncd.selection.rules import Decision, Rule
@@ -15,7 +16,7 @@ SPECIAL = Decision(False, Rule("built-in", None, "sockets, FIFOs and devices"))
 TOO_LONG = Decision(False, Rule("built-in", None, f"paths of more than {LONGEST_PATH_BYTES:,} bytes"))
 
 _KINDS = {OUTSIDE.rule: "links", SPECIAL.rule: "special files", TOO_LONG.rule: "long paths"}
-_SOURCES = ("built-in", "secrets", "workspace.ignore")
+_SOURCES = {name: name for name in ("built-in", "secrets", "workspace.ignore")} | {MANAGED_FILE: "managed"}
 _FILES = (".gitignore", ".syncdignore")
 _SHOWN = 60
 
@@ -25,7 +26,7 @@ def source_name(rule: Rule) -> str:
     if rule in _KINDS:
         return _KINDS[rule]
     if rule.source in _SOURCES:
-        return rule.source
+        return _SOURCES[rule.source]
     name = rule.source.rpartition("/")[2]
     return name if name in _FILES else "git excludes"
 

@@ -15,7 +15,7 @@ _CACHE_SIZE = 256  # indexes for patterns that apply in some directories, such a
 
 
 class Rule(NamedTuple):
-    """A pattern and its source: "workspace.ignore", "built-in", "secrets", or a file.
+    """A pattern and its source: "workspace.ignore", "built-in", "secrets", or a file, such as the managed one.
 
     A file in the workspace is named by its relative path, any other by its absolute one.
     """
@@ -47,6 +47,7 @@ class Precedence(enum.IntEnum):
     CONFIG = 2
     SYNCDIGNORE = 3
     HARD = 4
+    CEILING = 5
 
 
 class Layer(NamedTuple):

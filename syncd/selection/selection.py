@@ -5,12 +5,13 @@ is not entered, so nothing in it can be included again: this is git's own rule, 
 
 Precedence, from the strongest:
 
-    1. hard rules: `.git` and secrets by name         no file can lift them, only [workspace] of the configuration
-    2. .syncdignore, the deepest first                the user's wishes for this workspace
-    3. workspace.ignore of the configuration
-    4. built-in defaults                              above .gitignore: a whitelist there (`*`, `!*/`, `!*.py`) would
-    5. .gitignore, the deepest first                  include node_modules again
-    6. git's own exclude files
+    1. ceiling.ignore of the managed file             the administrator's, for everyone: nothing lifts them
+    2. hard rules: `.git` and secrets by name         no file can lift them, only [workspace] of the configuration
+    3. .syncdignore, the deepest first                the user's wishes for this workspace
+    4. workspace.ignore of the configuration
+    5. built-in defaults                              above .gitignore: a whitelist there (`*`, `!*/`, `!*.py`) would
+    6. .gitignore, the deepest first                  include node_modules again
+    7. git's own exclude files
 
 If the top of the repository is above the workspace, the `.gitignore` files between the two apply as well, and the
 patterns of git's exclude files are relative to that top. So locations are relative to the repository's top.
@@ -40,13 +41,17 @@ INCLUDED = Decision(included=True, rule=None)
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """The keys of [workspace] that select paths; their patterns are gitignore's, relative to the workspace."""
+    """The keys of [workspace] that select paths; their patterns are gitignore's, relative to the workspace.
+
+    `always_ignored` are patterns of the same kind that nothing lifts, each with its place.
+    """
 
     ignore: tuple[str, ...] = ()
     use_gitignore: bool = True
     include_git: bool = False
     upload_secrets: bool = False
     allow_secrets: tuple[str, ...] = ()
+    always_ignored: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,8 @@ class Selection:
             layers.append(_neutral_exceptions(_pattern_layer(Precedence.HARD, "secrets", SECRETS + allowed)))
         if not settings.include_git:
             layers.append(_pattern_layer(Precedence.HARD, "built-in", GIT))
+        if settings.always_ignored:
+            layers.append(_ceiling_layer(settings.always_ignored))
         self._rules = Rules.of(layers)
 
     @property
@@ -251,6 +258,13 @@ def _pattern_layer(precedence: Precedence, source: str, lines: tuple[str, ...]) 
     patterns = PatternList([pattern for pattern in parsed if pattern is not None])
     decisions = (Decision(pattern.negated, Rule(source, None, pattern.text)) for pattern in patterns.patterns)
     return Layer(precedence, patterns, "", tuple(decisions))
+
+
+def _ceiling_layer(rules: tuple[Rule, ...]) -> Layer:
+    parsed = ((rule, parse_line(as_latin1(rule.pattern), number)) for number, rule in enumerate(rules, 1))
+    valid = [(rule, pattern) for rule, pattern in parsed if pattern is not None]
+    patterns = PatternList([pattern for _, pattern in valid])
+    return Layer(Precedence.CEILING, patterns, "", tuple(Decision(False, rule) for rule, _ in valid))
 
 
 def _neutral_exceptions(layer: Layer) -> Layer:

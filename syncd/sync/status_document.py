@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from syncd.core.ceiling import Managed
+
 VERSION = 1
 
 
@@ -89,7 +91,8 @@ class Status(Struct, frozen=True, kw_only=True):
 
     `responding` is set by the reader: false for a daemon that did not answer in time, null if none runs. The daemon
     sets the other fields. `left_out` counts excluded paths by the source of the rule, `mcp_servers` has URLs, and
-    `lingering` counts deleted files that are still in the sandbox. `paused_by` is null in other states than paused.
+    `lingering` counts deleted files that are still in the sandbox. `paused_by` is null in other states than paused,
+    `managed` where there is no managed file.
     """
 
     version: int = VERSION
@@ -118,3 +121,4 @@ class Status(Struct, frozen=True, kw_only=True):
     lingering: int = 0
     agent: AgentStatus = AgentStatus()
     paused_by: PausedBy | None = None
+    managed: Managed | None = None

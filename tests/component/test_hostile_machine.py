@@ -12,8 +12,8 @@ import pytest
 
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packed, Packer
+from syncd.core.config_file import load_config
 from syncd.core.errors import ConfigError, TryLater, WorkspaceError
-from syncd.core.settings import load_config
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.git_config import personal_excludes

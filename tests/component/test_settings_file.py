@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from syncd.core.config_file import load_config
 from syncd.core.errors import ConfigError
-from syncd.core.settings import load_config
 
 GOOD = '[workspace]\npath = "work"\n[sandbox]\nid = "box"\n'
 

@@ -37,7 +37,7 @@ PURE = {
     "cli/check": "finding size_breakdown thresholds",
     "cli/init": "config_template",
     "cli/progress": "line",
-    "core": "config_match errors formatting text warning",
+    "core": "ceiling config_match errors formatting text warning",
     "daemon": "scheduler",
     "emulator": "hostile_bodies signing",
     "merge": "automatic_files git_objects merge_plan writes",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.settings import load_config
+from syncd.core.config_file import load_config
 from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import KEY, Rig

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from syncd.core.settings import load_config
+from syncd.core.config_file import load_config
 from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD, Finished, run_command
 from tests.system.rig import Rig

@@ -149,6 +149,35 @@ def test_an_exception_to_the_secrets_is_judged_where_it_is_and_as_what_it_is() -
     assert decide("id_rsa", anchored, asked).included
 
 
+CEILING = SelectionSettings(
+    include_git=True,
+    upload_secrets=True,
+    ignore=("!*.dump",),
+    always_ignored=tuple(Rule("/m", line, text) for line, text in enumerate(("*.dump", ".git", ".env.*", "/a/b/"), 7)),
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [("sub/x.dump", 7), (".git", 8), (".git/", 8), (".env.example", 9), (".env.local", 9), ("a/b/", 10)],
+)
+def test_nothing_lifts_the_ceiling(path: str, line: int) -> None:
+    """A pattern of the ceiling leaves a path out against ignore files, keys and exceptions; the rule is its place."""
+    files = {".syncdignore": f"!{path}\n".encode(), ".gitignore": b"!*\n"}
+    decision = decide(path, files, CEILING)
+    assert not decision.included
+    assert decision.rule == Rule("/m", line, CEILING.always_ignored[line - 7].pattern)
+    assert decide(path, files, SelectionSettings(include_git=True, upload_secrets=True)).included
+
+
+def test_the_ceiling_lifts_no_other_rule() -> None:
+    """What the ceiling does not name is decided as without it, secrets and exceptions to them too."""
+    settings = SelectionSettings(always_ignored=(Rule("/m", 1, "*.dump"),))
+    assert not decide(".env", settings=settings).included
+    assert decide(".env.example", settings=settings).included
+    assert not decide("sub/a.dump", {".gitignore": b"*.dump\n"}, settings).included
+
+
 def test_secrets_are_uploaded_only_if_configured() -> None:
     """`upload_secrets` removes the secrets' rules, and the ignore files decide."""
     asked = SelectionSettings(upload_secrets=True)

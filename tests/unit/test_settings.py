@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from syncd.core.config_file import load_config
 from syncd.core.errors import ConfigError
-from syncd.core.settings import AcquireKeys, check_config, is_loopback, load_config
+from syncd.core.settings import AcquireKeys, check_config, is_loopback
 
 GOOD: dict[str, Any] = {"workspace": {"path": "/srv/project"}, "sandbox": {"id": "box"}}
 

@@ -53,6 +53,7 @@ class Checks:
             yield _failed("configuration", failure)
             return
         yield Finding("configuration", Grade.PASS, self.config_file)
+        yield from _managed(config)
         yield from _if_any(
             _writable("configuration", self.config_file, "other users can change the address that gets the key")
         )
@@ -95,6 +96,18 @@ class Checks:
         except SyncdError as failure:
             yield _failed("state", failure)
         yield from _daemon(status)
+
+
+def _managed(config: Config) -> Iterator[Finding]:
+    """The part of this machine's administrator."""
+    managed = config.managed
+    if managed is None:
+        return
+    if managed.narrowed:
+        remedy = f"take {' and '.join(managed.narrowed)} out of {config.file}, or ask this machine's administrator"
+        yield Finding("managed", Grade.NOTE, managed.summary(), remedy)
+    else:
+        yield Finding("managed", Grade.PASS, managed.summary())
 
 
 def _daemon(status: Status) -> Iterator[Finding]:

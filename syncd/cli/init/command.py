@@ -19,10 +19,12 @@ from syncd.cli.init.other_workspaces import refuse_same
 from syncd.cli.init.questions import absolute, asked_key, complete, may_store, tell_overlaps
 from syncd.cli.options import option_for
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
+from syncd.core.config_file import read_managed
 from syncd.core.config_lookup import config_files, named_config, read_workspaces
 from syncd.core.config_match import ConfiguredWorkspace, holding
 from syncd.core.errors import ConfigError, KeyRefused, SyncdError, TryLater
-from syncd.core.settings import Config, check_config
+from syncd.core.managed import ManagedFile, managed_config
+from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
 
 _PATHS = ("workspace.path", "sandbox.api_key_file", "sandbox.mcp_file")
@@ -56,7 +58,8 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
     for name in _PATHS:
         if name in values:
             values[name] = absolute(values[name])
-    missing = _missing(values)
+    managed = read_managed()
+    missing = _missing(values, managed)
     terminal = sys.stdin.isatty() and sys.stderr.isatty()
     path = named_config(config_file or "config", os.environ)
     asks_name = not config_file and bool(missing) and terminal and os.path.lexists(path)
@@ -71,9 +74,9 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
         _refuse_here(others)
     try:
         if missing:
-            path = complete(values, None if asks_name else path, os.environ, others)
-        text = filled(example(), values)
-        config = check_config(tomllib.loads(text), path)
+            path = complete(values, None if asks_name else path, os.environ, others, managed)
+        text = _text(values, managed)
+        config = managed_config(tomllib.loads(text), path, managed)
         refuse_same(config.workspace.path, others)
         key = _key_to_store(config, store_key, terminal, asks=bool(missing))
     except (click.Abort, KeyboardInterrupt):
@@ -100,9 +103,17 @@ def _refuse_here(others: Sequence[ConfiguredWorkspace]) -> None:
             )
 
 
-def _missing(values: dict[str, Any]) -> list[str]:
+def _text(values: dict[str, Any], managed: ManagedFile | None) -> str:
+    """The file's text. Raises `ConfigError` for a value that it cannot hold."""
+    if managed is None:
+        return filled(example(), values)
+    given = f"# A key that is commented out here and stands in {managed.path} has its value from there.\n"
+    return given + filled(example(), values, managed.values())
+
+
+def _missing(values: dict[str, Any], managed: ManagedFile | None) -> list[str]:
     """The options without which no configuration is complete."""
-    acquires = any(name.startswith("sandbox.acquire.") for name in values)
+    acquires = any(name.startswith("sandbox.acquire.") for name in values) or (managed is not None and managed.acquires)
     needed = ("workspace.path",) if acquires else ("workspace.path", "sandbox.id")
     return [ALIASES[name] for name in needed if name not in values]
 

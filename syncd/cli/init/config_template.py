@@ -13,12 +13,13 @@ _TABLE = re.compile(r"(?:# )?\[([\w.]+)\]$")
 _KEY = re.compile(r"(?:# )?(\w+) = ")
 
 
-def filled(example: str, values: Mapping[str, Any]) -> str:
+def filled(example: str, values: Mapping[str, Any], managed: Mapping[str, Any] | None = None) -> str:
     """`example` with each `table.key` of `values` set on its own line, and its table's heading not commented out.
 
-    Raises `ConfigError` for a value that TOML cannot hold, and `KeyError` for a key that the example does not have.
+    A key that is only in `managed` is commented out with its value there, which may change. Raises `ConfigError` for a
+    value that TOML cannot hold, and `KeyError` for a key that the example does not have.
     """
-    left = dict(values)
+    left, managed = dict(values), managed or {}
     table = ""
     lines = []
     for line in example.splitlines():
@@ -30,6 +31,9 @@ def filled(example: str, values: Mapping[str, Any]) -> str:
         elif key and f"{table}.{key[1]}" in left:
             name = f"{table}.{key[1]}"
             lines.append(f"{key[1]} = {toml(left.pop(name), name)}")
+        elif key and f"{table}.{key[1]}" in managed:
+            name = f"{table}.{key[1]}"
+            lines.append(f"# {key[1]} = {toml(managed[name], name)}")
         else:
             lines.append(line)
     for name in left:

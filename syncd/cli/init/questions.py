@@ -17,6 +17,7 @@ from syncd.core.api_key import ApiKey, parse_key
 from syncd.core.config_lookup import config_files, config_name, named_config
 from syncd.core.config_match import ConfiguredWorkspace, holding
 from syncd.core.errors import ConfigError, SyncdError
+from syncd.core.managed import ManagedFile
 from syncd.core.settings import AcquireKeys, check_config
 from syncd.core.text import one_line, shown_path
 from syncd.sandbox.region_guess import maybe_european, region_near
@@ -27,12 +28,18 @@ _LOCALTIME = "/etc/localtime"  # localtime(5): a link into the time zone databas
 
 
 def complete(
-    values: dict[str, Any], path: str | None, environ: Mapping[str, str], others: Sequence[ConfiguredWorkspace]
+    values: dict[str, Any],
+    path: str | None,
+    environ: Mapping[str, str],
+    others: Sequence[ConfiguredWorkspace],
+    managed: ManagedFile | None,
 ) -> str:
     """Ask for what is required and not in `values`, and for the file's name if `path` is None; returns the file.
 
-    `others` are the workspaces that have a configuration. Raises `click.Abort`.
+    `others` are the workspaces that have a configuration. What the managed file gives is not asked for. Raises
+    `click.Abort`.
     """
+    given = {} if managed is None else managed.values()
     where = "a configuration for one more workspace" if path is None else home_relative(path)
     click.echo(f"This writes {where}.", err=True)
     click.echo("Enter takes what is in [brackets]. Ctrl-C leaves, and nothing is written.\n", err=True)
@@ -50,14 +57,15 @@ def complete(
         named = _answer("Sandbox id [Enter: acquire one when needed]", _sandbox, "")
         if named:
             values["sandbox.id"] = named
-        else:
+        elif managed is None or not managed.acquires:
             keys = AcquireKeys()
             values |= {"sandbox.acquire.servers": keys.servers, "sandbox.acquire.ttl_seconds": keys.ttl_seconds}
     zone = time_zone(environ)
-    if "sandbox.region" not in values:
+    if "sandbox.region" not in values | given:
         near = region_near(zone)
         values["sandbox.region"] = _answer(f"Region, us or asia, the nearer one [{near}]", _region, near)
-    if "sandbox.base_url" not in values and maybe_european(zone):
+    is_allowed = managed is None or managed.allows_base_url(_EU_URL)
+    if "sandbox.base_url" not in values | given and is_allowed and maybe_european(zone):
         click.echo(f"Accounts of the EU have an address of their own, {_EU_URL}.", err=True)
         if click.confirm("Is yours one of them?", default=False, err=True):
             values["sandbox.base_url"] = _EU_URL

@@ -10,9 +10,9 @@ import msgspec
 from msgspec import Struct
 
 from syncd.cli.status.subject import Subject
+from syncd.core.config_file import load_config
 from syncd.core.config_lookup import config_files, config_name
 from syncd.core.errors import ConfigError
-from syncd.core.settings import load_config
 from syncd.core.text import one_line
 from syncd.sync.status_document import Status
 

@@ -249,6 +249,8 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[tupl
         files, are = ("file", "is") if status.lingering == 1 else ("files", "are")
         what = f"{status.lingering:,} {files} gone or left out here {are} there (sandbox.deletions)"
         yield "still there", what, Tone.PLAIN
+    if status.managed is not None:
+        yield "managed", status.managed.summary(), Tone.PLAIN
     agent = _agent(status)
     if agent:
         yield "agent", agent, Tone.ATTENTION if status.agent.held else Tone.PLAIN

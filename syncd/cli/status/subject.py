@@ -6,9 +6,10 @@ import os
 
 from syncd.cli.options import CLOCK
 from syncd.cli.status.inquiry import Inquiry
+from syncd.core.config_file import load_config
 from syncd.core.directories import directories_for
 from syncd.core.errors import ConfigError
-from syncd.core.settings import Config, load_config
+from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.report.status_store import read_status
 from syncd.sync.status_document import SandboxName, State, Status
@@ -57,4 +58,11 @@ def status_of(config: Config, folder: str) -> Status:
 def _nothing(config: Config) -> Status:
     sandbox = SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region)
     workspace = shown_path(config.workspace.path)
-    return Status(running=False, pid=None, state=State.STOPPED, workspace=workspace, sandbox=sandbox)
+    return Status(
+        running=False,
+        pid=None,
+        state=State.STOPPED,
+        workspace=workspace,
+        sandbox=sandbox,
+        managed=config.managed,
+    )

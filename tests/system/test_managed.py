@@ -1,0 +1,94 @@
+"""The managed file of a machine, with the real command: `/etc/syncd` is another folder in a mount namespace."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.rig import Rig
+
+# An overlay, as the machine's own /etc may not have the folder that is mounted.
+_MOUNT = (
+    'mount -t tmpfs none "$0" && mkdir "$0/upper" "$0/work"'
+    ' && mount -t overlay overlay -o "lowerdir=/etc,upperdir=$0/upper,workdir=$0/work" /etc'
+    ' && mkdir -p /etc/syncd && mount --bind "$1" /etc/syncd && shift && exec "$@"'
+)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> tuple[str, ...]:
+    """The words before a command, which has the folder `etc` in the place of `/etc/syncd`."""
+    for name in ("etc", "memory"):
+        (tmp_path / name).mkdir(mode=0o755)
+    words = ("unshare", "-r", "-m", "sh", "-c", _MOUNT, str(tmp_path / "memory"), str(tmp_path / "etc"))
+    tried = subprocess.run([*words, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"no file system of its own for /etc: {tried.stderr.strip()}")
+    return words
+
+
+def write(machine: tuple[str, ...], text: str) -> None:
+    """Write the managed file, over the one that is there."""
+    path = Path(machine[-1]) / "managed.toml"
+    path.write_text(text)
+    path.chmod(0o644)
+
+
+def test_a_managed_machine(rig: Rig, machine: tuple[str, ...]) -> None:
+    """The ceiling holds for the daemon and for commands, by no variable it is another, and each of them names it."""
+    write(machine, '[sync]\nrescan_minutes = 7\n[ceiling]\nignore = ["*.dump"]\nmax_snapshot_mib = 9\n')
+    for path in ("a.txt", "b.dump", "c.draft"):
+        rig.write(path)
+    rig.write(".syncdignore", "!*.dump\n")
+    rig.configure({"sync.max_snapshot_mib": 10})
+    rig.environ |= {"SYNCD_MANAGED": "/dev/null", "XDG_CONFIG_DIRS": "/nowhere"}
+    daemon = rig.up(prefix=machine)
+    assert set(rig.there()) == {".syncdignore", "a.txt", "c.draft"}
+    assert rig.shown()["managed"] == {
+        "file": "/etc/syncd/managed.toml",
+        "defaults": ["sync.rescan_minutes"],
+        "ceiling": ["workspace.ignore", "sync.max_snapshot_mib"],
+        "narrowed": ["sync.max_snapshot_mib"],
+    }
+    assert rig.shown()["left_out"]["managed"] == 1
+    assert "managed     /etc/syncd/managed.toml holds workspace.ignore" in rig.run("status", prefix=machine).out
+    explained = rig.run("explain", "work/b.dump", prefix=machine)
+    assert explained.out == "left out: b.dump, by /etc/syncd/managed.toml:4: *.dump\n"
+    checked = rig.run("check", prefix=machine)
+    assert "note  managed        /etc/syncd/managed.toml holds workspace.ignore, sync.max_snapshot_mib; " in checked.out
+    assert "overrides your sync.max_snapshot_mib" in checked.out
+
+    write(machine, '[ceiling]\nignore = ["*.dump", "*.draft"]\n')
+    rig.write("d.txt")
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: rig.shown()["left_out"].get("managed") == 2, "the new ceiling")
+    rig.until(lambda: rig.archived() == [".syncdignore", "a.txt", "d.txt"], "an archive without what it keeps home")
+
+    write(machine, '[ceiling]\nagent_changes = ["save", "hold"]\n')
+    daemon.send(signal.SIGHUP)
+    refusal = 'sandbox.agent_changes = "overwrite": the ceiling of /etc/syncd/managed.toml does not allow it'
+    rig.until(lambda: refusal in daemon.err, "the refusal")
+    pushed = rig.run("push", "--config", str(rig.config_file), prefix=machine)
+    assert pushed.code == 78
+    assert refusal in pushed.err
+    daemon.stop()
+
+
+def test_a_configuration_that_init_writes(rig: Rig, machine: tuple[str, ...]) -> None:
+    """It leaves to the managed file what that gives, and refuses what the ceiling does not allow, before it writes."""
+    write(machine, "[sandbox.acquire]\nttl_seconds = 600\n[sync]\nrescan_minutes = 7\n[ceiling]\nbase_urls = []\n")
+    refused = rig.run("init", "--config", "new", "--path", str(rig.workspace), prefix=machine)
+    assert refused.code == 78
+    assert '/etc/syncd/managed.toml: sandbox.base_url = "https://api.klavis.ai"' in refused.err
+    write(machine, "[sandbox.acquire]\nttl_seconds = 600\n[sync]\nrescan_minutes = 7\n")
+    rig.config_file.unlink()
+    done = rig.run("init", "--path", str(rig.workspace), prefix=machine)
+    assert done.code == 0, done
+    text = rig.config_file.read_text()
+    assert "\n# rescan_minutes = 7\n" in text
+    assert "\n# [sandbox.acquire]\n" in text
+    shown = rig.run("status", "--json", prefix=machine)
+    assert '"defaults":["sandbox.acquire.ttl_seconds","sync.rescan_minutes"]' in shown.out
