@@ -30,6 +30,8 @@ NEEDED_BY_TESTS = (
     ".ci/venv",
     ".ci/python",
     "constraints-dev.txt",
+    "packaging/build-deb",
+    "packaging/wheelhouse",
     "pyproject.toml",
     "tests/conftest.py",
 )

@@ -94,5 +94,7 @@ def test_the_documents_name_only_what_is_there(repo: Path) -> None:
     """A page that points at a test or a module points at one that exists."""
     pages = [*sorted((repo / "docs").rglob("*.md")), *(repo / name for name in ("CONTRIBUTING.md", "SECURITY.md"))]
     for page in pages:
-        for path in set(re.findall(r"`((?:tests|syncd|systemd|docs|\.ci)/[\w./@-]+)`", page.read_text("utf-8"))):
+        for path in set(
+            re.findall(r"`((?:tests|syncd|systemd|packaging|docs|\.ci)/[\w./@-]+)`", page.read_text("utf-8"))
+        ):
             assert "NAME" in path or (repo / path).exists(), f"{page.name}: {path}"

@@ -1,0 +1,124 @@
+"""The packages for many machines: a folder of wheels, and a Debian package on a machine with a service manager."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import syncd
+from syncd.emulator import Emulator
+from tests.system.command import Finished
+from tests.system.machine import HOME, Machine, missing
+from tests.system.rig import KEY
+from tests.system.service_rig import UNITS, ServiceRig, own
+
+pytestmark = pytest.mark.long
+
+_WHY_NOT = missing() or ("" if shutil.which("dpkg-deb") else "dpkg-deb is not on this machine")
+_PLACES = ("usr/bin/syncd", "usr/lib/syncd", "usr/share/doc/syncd", "usr/lib/systemd/user/syncd.service", "etc/syncd")
+
+
+def test_a_machine_without_an_index(repo: Path, tmp_path: Path) -> None:
+    """The line that the script prints installs syncd from the folder alone."""
+    folder = tmp_path / "the wheels"
+    line = _made(repo, "wheelhouse", folder)
+    line = line.replace("/opt/syncd", str(tmp_path / "venv")).replace("python3 ", f"{sys.executable} ", 1)
+    home = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", line], env=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = subprocess.run([tmp_path / "venv/bin/syncd", "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout == f"syncd, version {syncd.__version__}\n"
+
+
+class PackagedRig(ServiceRig):
+    """A user of a machine on which the package is installed."""
+
+    def command(self, *args: str) -> tuple[str, ...]:
+        """Return the words of `syncd ARGS`."""
+        return ("/usr/bin/syncd", *args)
+
+    def as_root(self, *args: str) -> Finished:
+        """Run a command as root, which must succeed."""
+        done = self.machine.run("env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *args, as_root=True)
+        assert done.code == 0, done
+        return done
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[PackagedRig]:
+    """A machine with a user, an emulated API, and no syncd yet."""
+    (tmp_path / "home").mkdir()
+    own(tmp_path / "home")
+    machine = Machine(tmp_path, {})
+    emulator = Emulator(tmp_path / "cloud", api_key=KEY)
+    with machine.network():
+        emulator.start()
+    yield PackagedRig(machine, emulator)
+    emulator.close()
+    machine.close()
+
+
+@pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here")
+@pytest.mark.timeout(600)
+def test_the_debian_package(repo: Path, tmp_path: Path, rig: PackagedRig) -> None:
+    """It is the same each time, serves a user by a unit that upgrades do not touch, and a purge leaves nothing."""
+    first, again = (Path(_made(repo, "build-deb", tmp_path / name)) for name in ("1", "2"))
+    assert first.read_bytes() == again.read_bytes()
+    packages = [_put(rig, first, "old.deb"), _put(rig, _newer(first, tmp_path), "new.deb")]
+    before = _files(rig)
+
+    rig.as_root("dpkg", "-i", packages[0])
+    assert rig.syncd("--version").out == f"syncd, version {syncd.__version__}\n"
+    assert "/usr/share/man/man1/syncd.1" in rig.machine.run("man", "-w", "syncd").out
+    rig.installed()
+    assert rig.shown("ExecStart").count("path=/usr/bin/syncd ;") == 1
+    unit = rig.at(f"{HOME}/{UNITS}/syncd.service").read_text()
+
+    rig.as_root("dpkg", "-i", packages[1])
+    pid = rig.shown("MainPID")
+    rig.systemctl("restart", rig.unit)
+    rig.active(other_than=pid)
+    rig.write("after the upgrade.txt")
+    rig.converged()
+    assert rig.service("install").code == 0
+    assert rig.at(f"{HOME}/{UNITS}/syncd.service").read_text() == unit
+
+    assert rig.as_root("dpkg", "--verify", "syncd").out == ""
+    assert rig.service("uninstall").code == 0
+    rig.as_root("dpkg", "--purge", "syncd")
+    assert _files(rig) == before
+
+
+def _made(repo: Path, script: str, folder: Path) -> str:
+    folder.mkdir()
+    done = subprocess.run([repo / "packaging" / script, folder], capture_output=True, text=True, check=False)
+    if "No matching distribution" in done.stderr:
+        pytest.skip("pip reaches no index, so nothing can be packaged")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def _newer(package: Path, folder: Path) -> Path:
+    """Make the next version of the package."""
+    subprocess.run(["dpkg-deb", "-R", package, folder / "unpacked"], check=True)
+    control = folder / "unpacked/DEBIAN/control"
+    control.write_text(control.read_text().replace(f"Version: {syncd.__version__}", "Version: 99"))
+    newer = folder / "newer.deb"
+    subprocess.run(["dpkg-deb", "-b", folder / "unpacked", newer], check=True, capture_output=True)
+    return newer
+
+
+def _put(rig: PackagedRig, package: Path, name: str) -> str:
+    shutil.copy(package, rig.root / "root" / name)
+    return f"/root/{name}"
+
+
+def _files(rig: PackagedRig) -> list[str]:
+    """Return the files of the package, and what it could have left in its places."""
+    found = rig.machine.run("find", *(f"/{place}" for place in _PLACES), as_root=True).out.splitlines()
+    return [*found, *rig.machine.run("find", "/usr/share", "-name", "*syncd*", as_root=True).out.splitlines()]
