@@ -48,7 +48,7 @@ class LiveReload:
 
 
 def _sent(config: Config) -> tuple[object, ...]:
-    """What is sent, and where to."""
+    """The keys that decide what is sent, and where to."""
     return config.workspace, config.sandbox, config.always_ignored
 
 

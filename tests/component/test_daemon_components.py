@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,17 @@ from typing import Any
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
+from syncd.core.ceiling import CeilingPattern
 from syncd.core.clock import SystemClock
 from syncd.core.errors import SandboxRefused, Stop, Unavailable
 from syncd.core.interrupt import Interrupt
+from syncd.core.settings import SyncKeys, WorkspaceKeys, check_config
 from syncd.daemon.control import Client
+from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import RequestQueue, SyncRequest
 from syncd.daemon.wakeup import Wakeup
+from syncd.remote.bucket import Throttle
 from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.outcome import Outcome
@@ -111,6 +116,26 @@ def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals)
         to_another_thread(number)
         assert select.select([wakeup.fileno()], [], [], 60)[0]
         assert (signals.reload, signals.sync_now) == (number is signal.SIGHUP, number is signal.SIGUSR1)
+
+
+@pytest.mark.parametrize(
+    ("change", "ends"),
+    [
+        ({}, False),
+        ({"sync": SyncKeys(upload_limit_kib_per_second=9)}, False),
+        ({"workspace": WorkspaceKeys(path="/srv", ignore=("*.dump",))}, True),
+        ({"always_ignored": (CeilingPattern("/etc/syncd/managed.toml", 2, "*.dump"),)}, True),
+    ],
+)
+def test_a_reload_during_an_upload(change: dict[str, object], *, ends: bool) -> None:
+    """What is sent ends it, by the person's rules or by the ceiling's; a limit holds at once."""
+    config = check_config({"workspace": {"path": "/srv"}, "sandbox": {"id": "box"}})
+    throttle = Throttle(0)
+    with signalled() as (signals, _, _wakeup):
+        live_reload = LiveReload(config, lambda: replace(config, **change), throttle, signals)
+        signals.reloads += 1
+        assert live_reload.ends_upload() is ends
+    assert throttle.limit_bytes_per_s == (9 << 10 if "sync" in change else 0)
 
 
 @contextmanager

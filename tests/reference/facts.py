@@ -16,7 +16,7 @@ import msgspec
 
 from syncd.cli import cli
 from syncd.cli.init.config_template import toml
-from syncd.core.settings import SECTIONS
+from syncd.core.settings import SECTIONS, CeilingKeys
 
 REPO = Path(__file__).resolve().parent.parent.parent
 
@@ -39,6 +39,15 @@ ENVIRONMENT = (
     ("WATCHDOG_PID", "Set by systemd: who has to say so."),
     ("JOURNAL_STREAM", "Set by systemd: log lines to the journal carry their priority."),
 )
+
+# The keys of the managed file's ceiling.
+CEILING = {
+    "ceiling.base_urls": "The addresses that `sandbox.base_url` may have; this machine's own loopback is one always.",
+    "ceiling.agent_changes": "The values that `sandbox.agent_changes` may have.",
+    "ceiling.upload_secrets": "`false`: secrets stay home, whatever the keys of `[workspace]` say.",
+    "ceiling.ignore": "Patterns, as in a `.gitignore` without `!`, for what always stays home.",
+    "ceiling.max_snapshot_mib": "The most that `sync.max_snapshot_mib` can be.",
+}
 
 EXAMPLES = (
     ("syncd init", "Write the configuration; then try it, see what would be sent, and send it once:"),
@@ -103,6 +112,11 @@ def keys() -> list[Key]:
         for section, struct in SECTIONS.items()
         for name, default, allowed in _keys(section, struct)
     ]
+
+
+def ceiling_keys() -> list[Key]:
+    """Return every key of the managed file's ceiling. None has a default that limits anything."""
+    return [Key(name, "", allowed, CEILING[name]) for name, _, allowed in _keys("ceiling", CeilingKeys)]
 
 
 def table(first_head: str) -> list[tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tests.reference.facts import ENVIRONMENT, Verb, keys, verbs
+from tests.reference.facts import ENVIRONMENT, Verb, ceiling_keys, keys, verbs
 
 _HEAD = """\
 # Reference
@@ -27,6 +27,12 @@ _KEYS = """\
 The file is the one in `~/.config/syncd` whose workspace holds the current directory, else `config.toml` there, or what
 `--config` names. A key in `a.b` is written as `b = …` below `[a]`.
 """
+_CEILING = """\
+### The managed file
+
+`/etc/syncd/managed.toml` takes the same keys as defaults for everyone on the machine, but `workspace.path` and
+`sandbox.id`, and a table `[ceiling]`, which limits nothing where a key is left out: see [fleet.md](fleet.md).
+"""
 
 
 def page() -> str:
@@ -42,6 +48,11 @@ def page() -> str:
                     (f"`{key.name}`", f"`{key.default}`" if key.default else "none", key.allowed, key.meaning)
                     for key in keys()
                 ),
+            ),
+            "",
+            _CEILING,
+            *_table(
+                ("key", "allowed", "means"), ((f"`{key.name}`", key.allowed, key.meaning) for key in ceiling_keys())
             ),
             "",
             "## Environment",

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from syncd.cli import cli
-from syncd.core.settings import SECTIONS, AcquireKeys, check_config
+from syncd.core.managed import check_managed
+from syncd.core.settings import SECTIONS, AcquireKeys, CeilingKeys, check_config
 from tests.repo.sources import REPO
 
 _AT_THE_TOP = (REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"))
@@ -23,9 +24,9 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _SHELL = set("();<>|&")
-_TABLES: dict[str, type[msgspec.Struct]] = {**SECTIONS, "sandbox.acquire": AcquireKeys}
+_TABLES: dict[str, type[msgspec.Struct]] = {**SECTIONS, "sandbox.acquire": AcquireKeys, "ceiling": CeilingKeys}
 _KEYS = {f"{table}.{field.name}" for table, keys in _TABLES.items() for field in msgspec.structs.fields(keys)}
-_KEY = re.compile(rf"(?:{'|'.join(SECTIONS)})(?:\.[a-z_]+)+")
+_KEY = re.compile(rf"(?:{'|'.join((*SECTIONS, 'ceiling'))})(?:\.[a-z_]+)+")
 # In a usage line these stand for what may be there, or not.
 _PLACES = {"OPTIONS", "COMMAND", "ARGS...", "ARGS"}
 
@@ -61,7 +62,9 @@ def test_each_key_can_be_set(page: Path) -> None:
         assert key is not None
         assert key[0] in _KEYS, f"{page.name}: {code}"
     for kind, block in _FENCE.findall(text):
-        if kind == "toml":
+        if kind == "toml" and "[ceiling]" in block:
+            check_managed(block, "/etc/syncd/managed.toml")
+        elif kind == "toml":
             check_config(_completed(tomllib.loads(block)))
 
 

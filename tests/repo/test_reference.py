@@ -13,7 +13,7 @@ import pytest
 
 from syncd.cli import COMMANDS, cli
 from tests.reference.__main__ import MADE
-from tests.reference.facts import ENVIRONMENT, EXAMPLES, keys, verbs
+from tests.reference.facts import ENVIRONMENT, EXAMPLES, ceiling_keys, keys, verbs
 from tests.reference.manual import manual, text
 from tests.repo.sources import sources
 
@@ -49,7 +49,7 @@ def test_nothing_is_left_out(repo: Path) -> None:
     assert {verb.path.split()[1] for verb in verbs()} == set(COMMANDS)
     expected = [
         *(f"\n### {verb.path}\n" for verb in verbs()),
-        *(f"`{key.name}`" for key in keys()),
+        *(f"`{key.name}`" for key in (*keys(), *ceiling_keys())),
         *(f"\n| `{option.names.replace('|', chr(92) + '|')}` |" for verb in verbs() for option in verb.options),
     ]
     assert [words for words in expected if words not in page] == []

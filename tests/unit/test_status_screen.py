@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from syncd.cli.status.screen import DaemonEnding, StatusContext, screen
 from syncd.cli.status.text import UNICODE, Tone, coloured, columns, fitted, plain, wrapped
+from syncd.core.ceiling import Managed
 from syncd.core.formatting import ago, countdown, counted, duration, seconds_of, size, split_remedy
 from syncd.sync.status_document import LastError, LastSync, PausedBy, Progress, SandboxName, State, Status
 from tests.clock import NOON_S
@@ -82,6 +83,17 @@ def test_a_bare_document() -> None:
           sandbox     box at https://api.klavis.ai, region us
           last sync   none yet
           this run    process 1: 0 syncs, 0 failures""")
+
+
+def test_a_managed_machine() -> None:
+    """The managed file is named with the keys that it holds and gives, and those of yours that it overrides."""
+    managed = Managed("/etc/syncd/managed.toml", ("sync.archive",), ("sandbox.base_url",), ("sync.max_snapshot_mib",))
+    assert shown(replace(WATCHING, managed=managed)).splitlines()[-3:-1] == [
+        "  managed     /etc/syncd/managed.toml holds sandbox.base_url; gives",
+        "              sync.archive; overrides your sync.max_snapshot_mib",
+    ]
+    nothing = replace(managed, defaults=(), ceiling=(), narrowed=())
+    assert "managed.toml holds and gives nothing here\n" in shown(replace(WATCHING, managed=nothing))
 
 
 def test_warnings() -> None:
