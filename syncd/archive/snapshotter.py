@@ -70,6 +70,7 @@ class Snapshotter:
         *,
         spool_folder: str,
         max_mib: int,
+        size_remedy: str,
     ) -> None:
         self._scanner = scanner
         self._guard = guard
@@ -78,6 +79,7 @@ class Snapshotter:
         self._part_packer = part_packer  # with a spool of its own: it deletes all chunks but its own
         self._spool_folder = spool_folder
         self._max_mib = max_mib
+        self._size_remedy = size_remedy
         self._known = Manifest()
         self._unreadable_files: dict[str, _UnreadableFile] = {}
         self.secret_files = SecretFiles()  # its warnings are not in `warnings`: they depend on the sandbox
@@ -109,7 +111,7 @@ class Snapshotter:
         self._guard.record_workspace(scan)
         refusal = over_limit(scan.manifest, self._max_mib)
         if refusal:
-            raise SnapshotTooLarge(refusal, "ignore what is large in .syncdignore, or raise the key")
+            raise SnapshotTooLarge(refusal, self._size_remedy)
         self._sent = baseline = baseline or Manifest()
         known = scan.manifest if self._known is baseline else carry_over_digests(self._known, scan.manifest)
         manifest = carry_over_digests(baseline, known)

@@ -47,6 +47,7 @@ from syncd.sandbox.agent_notifier import agent_notifier_of
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.sandbox.repository.repository_request import HomeRepository
 from syncd.scan.file_reader import ContentReader
+from syncd.scan.limits import size_remedy
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
@@ -128,6 +129,12 @@ def secret_search_of(config: Config, own_key: str = "") -> Search:
     """The search of contents for secrets."""
     keys = config.workspace
     return NoSearch() if keys.upload_secrets else SecretSearch(keys.allow_secrets, own_key)
+
+
+def size_remedy_of(config: Config) -> str:
+    """The way out of a snapshot that is too large."""
+    managed = config.managed
+    return size_remedy(managed.file if managed and "sync.max_snapshot_mib" in managed.ceiling else None)
 
 
 def reader_of(config: Config, clock: Clock, environ: Mapping[str, str]) -> ContentReader:
@@ -240,6 +247,7 @@ def sync_cycle_of(
         Packer(path, part_store, context.clock, check, search),
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,
+        size_remedy=size_remedy_of(config),
     )
     throttle = throttle or Throttle(limit_of(config))
     sandbox_factory = SandboxFactory(

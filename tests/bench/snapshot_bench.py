@@ -53,6 +53,7 @@ class SnapshotTimer:
             Packer(workspace, ChunkStore(f"{spool}/part"), clock, search=search),
             spool_folder=spool,
             max_mib=1 << 20,
+            size_remedy="",
         )
         self._codec = codec
         self._baseline: Manifest | None = None

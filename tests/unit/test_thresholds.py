@@ -52,7 +52,7 @@ def test_clock(skew_s: float | None, grade: Grade, words: str) -> None:
 )
 def test_size(files: int, content_bytes: int, grade: Grade) -> None:
     """An empty workspace, and one that is near its limit, is a warning."""
-    assert judge_size(files, 1, content_bytes, 100).grade is grade
+    assert judge_size(files, 1, content_bytes, 100, "shrink it").grade is grade
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from syncd.core.directories import directories_for
 from syncd.core.errors import SyncdError
 from syncd.core.hardening import make_undumpable
 from syncd.core.settings import Config
-from syncd.daemon.build import excludes_for, places_of, reader_of, selection_of
+from syncd.daemon.build import excludes_for, places_of, reader_of, selection_of, size_remedy_of
 from syncd.remote.target import Target
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.sync.status_document import State, Status
@@ -86,6 +86,7 @@ class Checks:
             status.pid,
             reader=None if config.workspace.upload_secrets else reader_of(config, CLOCK, os.environ),
             personal_excludes=excludes_for(config, os.environ),
+            too_large=size_remedy_of(config),
         )
         yield from self.checked.findings
         if config.workspace.upload_secrets:

@@ -43,7 +43,7 @@ def judge_clock(skew_s: float | None) -> Finding:
     )
 
 
-def judge_size(files: int, directories: int, content_bytes: int, max_mib: int) -> Finding:
+def judge_size(files: int, directories: int, content_bytes: int, max_mib: int, remedy: str) -> Finding:
     """The size of a snapshot of the workspace, which is not over `sync.max_snapshot_mib`."""
     what = f"{_count(files, 'file')} in {_count(directories, 'directory')}, {size(content_bytes)}"
     if not files:
@@ -58,7 +58,7 @@ def judge_size(files: int, directories: int, content_bytes: int, max_mib: int) -
             "directory",
             Grade.WARN,
             f"{what}: near the limit of {max_mib:,} MiB",
-            "ignore what is large in .syncdignore, or raise sync.max_snapshot_mib",
+            remedy,
         )
     return Finding("directory", Grade.PASS, f"{what}, of {max_mib:,} MiB allowed")
 

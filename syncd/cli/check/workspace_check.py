@@ -22,7 +22,7 @@ from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.scan.entry import Kind, content_bytes, count_files
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.limits import over_limit
+from syncd.scan.limits import over_limit, size_remedy
 from syncd.scan.scanner import LeftOut, Scan, Scanner
 from syncd.selection.selection import Decision, Selection
 from syncd.watch import inotify_limits, inotify_usage, mounts
@@ -50,8 +50,12 @@ def check_workspace(
     *,
     reader: ContentReader | None = None,
     personal_excludes: str = "",
+    too_large: str = size_remedy(),
 ) -> WorkspaceCheck:
-    """Scan the workspace, and try to watch it if no daemon does so. `reader` searches for secrets."""
+    """Scan the workspace, and try to watch it if no daemon does so.
+
+    `reader` searches for secrets; `too_large` is the remedy for a snapshot that is.
+    """
     found = WorkspaceCheck()
     watch_warnings: tuple[SyncWarning, ...] = ()
     by_name: list[str] = []
@@ -76,10 +80,9 @@ def check_workspace(
     found.content_bytes = content_bytes(entries)
     refusal = over_limit(scan.manifest, max_mib)
     if refusal:
-        remedy = "ignore what is large in .syncdignore, or raise sync.max_snapshot_mib"
-        found.findings.append(Finding("directory", Grade.FAIL, refusal, remedy))
+        found.findings.append(Finding("directory", Grade.FAIL, refusal, too_large))
     else:
-        found.findings.append(judge_size(count_files(entries), directories, found.content_bytes, max_mib))
+        found.findings.append(judge_size(count_files(entries), directories, found.content_bytes, max_mib, too_large))
     if found.content_bytes:
         found.findings.append(judge_heaviest(heaviest(scan.manifest, _HEAVIEST)))
     found.findings += _warnings("directory", scan.warnings)
