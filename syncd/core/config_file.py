@@ -85,7 +85,7 @@ def _uids_of(owner: int) -> set[int]:
     """The numbers that the owner's files show here.
 
     In a user namespace that does not have this user, as in a service with `PrivateUsers=`, they show the kernel's
-    number for all users that it does not have.
+    number for all users that it does not have. A third user's file looks the same there; commands outside refuse it.
     """
     with suppress(OSError, ValueError):
         with open(_USER_NAMESPACE, encoding="ascii") as ranges:
