@@ -1,4 +1,4 @@
-"""Reads the kernel's list of mounts: which file system a path is on, and when the mounts around the workspace change.
+"""Reads the kernel's list of mounts: which parts of the workspace are shared, and when the mounts around it change.
 
 No file system event reports a mount. It hides a directory without touching it, and when a bind mount is removed, its
 file system stays in use elsewhere: inotify sees nothing, and the watched directories are no longer those that the path
@@ -9,61 +9,45 @@ idle daemon does not need to poll it.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
-from typing import NamedTuple
+
+from syncd.watch.mountinfo import Mount, holding, parse_mountinfo
+from syncd.watch.shared_mounts import WorkspaceMounts, workspace_mounts
 
 _LIST = "/proc/self/mountinfo"
-_OCTAL = re.compile(rb"\\([0-7]{3})")
-# File systems that are served by another machine, or by the host of a virtual one: the kernel reports only changes that
-# are made on this machine.
-SHARED_FILESYSTEMS = frozenset(
-    {"9p", "afs", "ceph", "cifs", "coda", "drvfs", "fuse.sshfs", "glusterfs", "nfs", "nfs4", "prl_fs", "smb3", "smbfs"}
-    | {"fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.vmhgfs-fuse", "vboxsf", "virtiofs", "vmhgfs"}
-)
-
-
-class Mount(NamedTuple):
-    """One line of the list. `point` is where it is mounted, with a slash at its end."""
-
-    point: bytes
-    filesystem: str
-    line: bytes
-
-
-def parse_mountinfo(content: bytes) -> Iterator[Mount]:
-    """Yield the mounts in the kernel's order; lines of another form are skipped.
-
-    The fifth field is the mount point, in which space, tab, line feed and backslash are octal numbers. The file
-    system's type follows a "-", behind any number of optional fields.
-    """
-    for line in content.splitlines():
-        fields = line.split(b" ")
-        if b"-" in fields[6:-1]:
-            point = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), fields[4]).rstrip(b"/") + b"/"
-            filesystem = fields[fields.index(b"-", 6) + 1].decode("ascii", "replace")
-            yield Mount(point, filesystem, line)
 
 
 def filesystem_type(path: str) -> str:
     """Return the type of the file system that holds the path, such as "ext4"; "" if it is not known."""
-    wanted = os.fsencode(os.path.realpath(path)) + b"/"
+    mount = holding(_mounts(), _as_point(os.path.realpath(path)))
+    return "" if mount is None else mount.filesystem
+
+
+def workspace_mounts_of(workspace: str) -> WorkspaceMounts:
+    """Return the mounts that hold the workspace, a path without links, or a part of it."""
+    return workspace_mounts(_mounts(), _as_point(workspace))
+
+
+def _mounts() -> list[Mount]:
     try:
         with open(_LIST, "rb") as file:
-            holding = [mount for mount in parse_mountinfo(file.read()) if wanted.startswith(mount.point)]
+            return list(parse_mountinfo(file.read()))
     except OSError:
-        return ""
-    # Of two mounts at one point the later hides the earlier, and `max` takes the first of equals: hence the reverse.
-    return max(reversed(holding), key=lambda mount: len(mount.point)).filesystem if holding else ""
+        return []
+
+
+def _as_point(path: str) -> bytes:
+    """Return a path as the list has mount points."""
+    return os.fsencode(path) + b"/"
 
 
 class MountMonitor:
     """Reports each change of the mounts above, at or below one path. Without the kernel's list it reports none."""
 
     def __init__(self, workspace: str) -> None:
-        self._path = os.fsencode(workspace) + b"/"
+        self._path = _as_point(workspace)
         self._descriptor = -1
         self._mounts: list[Mount] = []
+        self.mounts = WorkspaceMounts()
 
     def open(self) -> None:
         """Read the current mounts."""
@@ -71,7 +55,7 @@ class MountMonitor:
             self._descriptor = os.open(_LIST, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return
-        self._mounts = self._read()
+        self.changed()
 
     def filenos(self) -> list[int]:
         """Return the descriptors to poll for POLLPRI."""
@@ -80,7 +64,10 @@ class MountMonitor:
     def changed(self) -> bool:
         """True if the workspace's mounts differ from those of the last call."""
         before, self._mounts = self._mounts, self._read()
-        return before != self._mounts
+        if before == self._mounts:
+            return False
+        self.mounts = workspace_mounts(self._mounts, self._path)
+        return True
 
     def close(self) -> None:
         """Close the list."""

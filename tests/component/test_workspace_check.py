@@ -13,12 +13,12 @@ import pytest
 from syncd.cli.check.api_check import route_findings
 from syncd.cli.check.finding import Grade
 from syncd.cli.check.workspace_check import check_workspace, folder_findings
+from syncd.cli.init.questions import tell_shared_mounts
 from syncd.core.clock import SystemClock
 from syncd.scan.file_reader import ContentReader
 from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch.inotify_usage import used_by_others
-from syncd.watch.mounts import filesystem_type
 
 SELECTION = Selection(SelectionSettings())
 
@@ -139,11 +139,26 @@ def test_watches_of_other_programs(tmp_path: Path) -> None:
     assert without.watches >= 7  # the child's, which was not excluded
 
 
-def test_kinds_of_file_systems(tmp_path: Path) -> None:
-    """The file system of the mount that holds a path is found."""
-    assert filesystem_type("/proc/self") == "proc"
-    assert filesystem_type("/sys") in ("sysfs", filesystem_type("/"))
-    assert filesystem_type(str(tmp_path)) not in ("", "proc")
+def test_shared_file_systems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The check warns of those that hold what is sent, and `init` tells of them."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "node_modules").mkdir()
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr("syncd.watch.mounts._LIST", str(mounts))
+    mounts.write_text(
+        "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        f"23 22 0:5 / {tmp_path}/data rw - nfs4 server:/ rw\n"
+        f"24 22 0:6 / {tmp_path}/node_modules rw - vboxsf modules rw\n"
+    )
+    findings = check_workspace(str(tmp_path), SELECTION, 2048, None).findings
+    (warning,) = [finding for finding in findings if finding.grade is Grade.WARN]
+    assert warning.what.startswith("'data' is polled, as it is on a shared file system (nfs4)")
+    tell_shared_mounts(str(tmp_path / "data/deep"))
+    assert "the workspace is polled" in capsys.readouterr().err
+    tell_shared_mounts(str(tmp_path / "src"))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_folder_that_others_can_read(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from syncd.selection.selection import Decision, Selection
 from syncd.watch import inotify_limits, inotify_usage, mounts
 from syncd.watch.interface import watcher
 from syncd.watch.scan_listener import NoScanListener
+from syncd.watch.shared_mounts import shared_warning
 
 _SHOWN_WARNINGS = 5
 _HEAVIEST = 10
@@ -86,7 +87,7 @@ def check_workspace(
     if found.content_bytes:
         found.findings.append(judge_heaviest(heaviest(scan.manifest, _HEAVIEST)))
     found.findings += _warnings("directory", scan.warnings)
-    found.findings += _file_system(workspace)
+    found.findings += _shared_mounts(workspace, scan)
     if reader:
         by_content = [f"{shown_path(path)} holds {secret}" for path, secret in secrets.items()]
         found.findings.append(judge_secrets(by_name, by_content))
@@ -108,12 +109,10 @@ def _watches(directories: int, running_pid: int | None) -> Finding:
     )
 
 
-def _file_system(workspace: str) -> list[Finding]:
-    kind = mounts.filesystem_type(workspace)
-    if kind not in mounts.SHARED_FILESYSTEMS:
-        return []
-    what = f"it is on {kind}: changes by other machines are found only every sync.rescan_minutes"
-    return [Finding("directory", Grade.WARN, what, "work on a local disk, or make sync.rescan_minutes smaller")]
+def _shared_mounts(workspace: str, scan: Scan) -> list[Finding]:
+    shared = mounts.workspace_mounts_of(workspace).shared
+    included = {path: kind for path, kind in shared.items() if not path or path in scan.manifest}
+    return _warnings("directory", [shared_warning(path, kind) for path, kind in included.items()])
 
 
 def _watched_scan(

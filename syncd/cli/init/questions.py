@@ -78,6 +78,15 @@ def tell_overlaps(workspace: str, others: Sequence[ConfiguredWorkspace]) -> None
         _say(note)
 
 
+def tell_shared_mounts(workspace: str) -> None:
+    """Say on stderr what to expect of a workspace on a shared file system, or with one in it."""
+    from syncd.watch.mounts import workspace_mounts_of  # noqa: PLC0415 - `init --help` needs none of it
+    from syncd.watch.shared_mounts import shared_warning  # noqa: PLC0415 - as above
+
+    for path, filesystem in workspace_mounts_of(workspace).shared.items():
+        _say(str(shared_warning(path, filesystem)))
+
+
 def asked_key(key_file: str) -> ApiKey | None:
     """The key that a person typed; None if there was none. Raises `click.Abort`."""
     click.echo(f"The API key goes into {home_relative(key_file)}, for only you to read.", err=True)

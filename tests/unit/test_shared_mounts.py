@@ -1,0 +1,199 @@
+"""The parts of a workspace that are on shared file systems, from lists of mounts as the kernel makes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.watch.mountinfo import holding, parse_mountinfo
+from syncd.watch.shared_mounts import WorkspaceMounts, shared_warning, workspace_mounts
+
+ROOT = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+WSL = (
+    "63 54 8:32 / / rw,relatime - ext4 /dev/sdc rw,discard,errors=remount-ro,data=ordered\n"
+    "77 63 0:39 / /mnt/c rw,noatime - 9p C:\\134 rw,aname=drvfs;path=C:\\;uid=1000;gid=1000,cache=5,trans=fd,rfd=8\n"
+)
+DOCKER = (
+    "1108 720 0:62 / / rw,relatime master:180 - overlay overlay rw,lowerdir=/a:/b,upperdir=/c,workdir=/d\n"
+    "1109 1108 0:65 / /proc rw,nosuid - proc proc rw\n"
+    "1140 1108 0:44 /home/me/code /app rw,relatime - TYPE /run/host_mark/home rw\n"
+    "1141 1140 254:1 /docker/volumes/n/_data /app/node_modules rw,relatime master:2 - ext4 /dev/vda1 rw\n"
+)
+
+
+def _shared(text: str, workspace: str) -> tuple[dict[str, str], set[str]]:
+    found = workspace_mounts(list(parse_mountinfo(text.encode())), f"{workspace}/".encode())
+    return dict(found.shared), set(found.local)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "workspace", "shared", "local"),
+    [
+        pytest.param(ROOT, "/home/me/work", {}, {""}, id="a local disk"),
+        pytest.param("", "/home/me/work", {}, set(), id="no list"),
+        pytest.param("a line of another form\n" + ROOT, "/work", {}, {""}, id="a line of another form"),
+        pytest.param(WSL, "/mnt/c/code", {"": "drvfs"}, set(), id="a drive of Windows in WSL 2"),
+        pytest.param(WSL, "/home/me/code", {}, {""}, id="the Linux file system of WSL 2"),
+        pytest.param(
+            WSL.replace("- 9p C:\\134", "- virtiofs drvfsaC"),
+            "/mnt/c/code",
+            {"": "drvfs"},
+            set(),
+            id="the same by virtiofs",
+        ),
+        pytest.param(
+            DOCKER.replace("TYPE", "fakeowner"), "/app", {"": "fakeowner"}, {"node_modules"}, id="Docker Desktop"
+        ),
+        pytest.param(DOCKER.replace("TYPE", "fuse.grpcfuse"), "/app/src", {"": "fuse.grpcfuse"}, set(), id="grpcfuse"),
+        pytest.param(DOCKER.replace("TYPE", "virtiofs"), "/app", {"": "virtiofs"}, {"node_modules"}, id="virtiofs"),
+        pytest.param(DOCKER, "/app/node_modules", {}, {""}, id="a volume in a shared folder"),
+        pytest.param(DOCKER, "/srv", {}, {""}, id="a container's own files"),
+        pytest.param(
+            ROOT + "90 22 0:50 / /media/psf/code rw - prl_fs code rw\n",
+            "/media/psf/code",
+            {"": "prl_fs"},
+            set(),
+            id="Parallels",
+        ),
+        pytest.param(
+            ROOT + "90 22 0:50 / /mnt/hgfs rw - fuse.vmhgfs-fuse vmhgfs-fuse rw,allow_other\n",
+            "/mnt/hgfs/code",
+            {"": "fuse.vmhgfs-fuse"},
+            set(),
+            id="VMware",
+        ),
+        pytest.param(
+            ROOT + "90 22 0:50 / /work/shared rw - vboxsf code rw,iocharset=utf8\n",
+            "/work",
+            {"shared": "vboxsf"},
+            {""},
+            id="VirtualBox, in a local workspace",
+        ),
+        pytest.param(
+            ROOT
+            + "90 22 0:50 / /work rw - nfs4 server:/work rw,vers=4.2,hard\n"
+            + "91 90 0:51 / /work/build rw - tmpfs none rw\n"
+            + "92 91 0:52 / /work/build/cache rw - cifs //server/cache rw,username=me\n",
+            "/work",
+            {"": "nfs4", "build/cache": "cifs"},
+            {"build"},
+            id="NFS, with a local mount, and a share in that",
+        ),
+        pytest.param(
+            ROOT + "90 22 0:50 / /work/data rw - nfs4 server:/ rw\n91 90 8:1 /x /work/data rw - ext4 /dev/sda1 rw\n",
+            "/work",
+            {},
+            {"", "data"},
+            id="a local mount over a share",
+        ),
+        pytest.param(
+            ROOT
+            + "91 90 0:50 / /work/data rw - fuse.sshfs me@server: rw\n90 22 8:1 /x /work/data rw - ext4 /dev/sda1 rw\n",
+            "/work",
+            {"data": "fuse.sshfs"},
+            {""},
+            id="a share over a local mount, listed first",
+        ),
+        pytest.param(
+            ROOT + "90 22 0:50 / /work/a/b rw - nfs4 server:/ rw\n91 22 8:1 /x /work/a rw - ext4 /dev/sda1 rw\n",
+            "/work",
+            {},
+            {"", "a"},
+            id="a share below a later mount, which hides it",
+        ),
+        pytest.param(
+            ROOT + "90 22 8:1 /home/me/lib /work/lib rw shared:1 - ext4 /dev/sda1 rw\n",
+            "/work",
+            {},
+            {"", "lib"},
+            id="a bind mount of a local directory",
+        ),
+        pytest.param(
+            ROOT + "90 22 0:50 / /work/net rw - autofs /etc/auto.net rw,fd=7,direct\n",
+            "/work",
+            {},
+            {"", "net"},
+            id="an automount that nobody uses",
+        ),
+        pytest.param(
+            ROOT
+            + "90 22 0:50 / /work/net rw - autofs /etc/auto.net rw,fd=7,direct\n"
+            + "91 90 0:51 / /work/net rw - nfs4 server:/ rw\n",
+            "/work",
+            {"net": "nfs4"},
+            {""},
+            id="an automount in use",
+        ),
+        pytest.param(
+            ROOT + "90 22 0:50 / /work/a\\040b\\134c\\012d\\377 rw - cifs //s/x rw\n",
+            "/work",
+            {"a b\\c\nd\udcff": "cifs"},
+            {""},
+            id="escaped names",
+        ),
+        pytest.param(
+            ROOT + "90 22 0:50 / /workshop rw - nfs4 s:/ rw\n91 22 0:51 / /work-b rw - nfs4 s:/ rw\n",
+            "/work",
+            {},
+            {""},
+            id="beside the workspace",
+        ),
+        pytest.param(
+            ROOT + "90 22 8:9 / /work/stick rw - fuseblk /dev/sdb1 rw,allow_other\n",
+            "/work",
+            {},
+            {"", "stick"},
+            id="ntfs-3g",
+        ),
+        pytest.param(
+            ROOT + "90 22 0:50 / /work rw - fuse /home/me/source rw,user_id=0\n",
+            "/work",
+            {"": "fuse"},
+            set(),
+            id="bindfs",
+        ),
+        pytest.param(ROOT + "90 22 0:50 / /work rw - newfs x rw\n", "/work", {"": "newfs"}, set(), id="an unknown one"),
+        pytest.param(
+            "1 1 0:2 / / rw - rootfs rootfs rw\n90 1 0:50 / / rw - 9p hostshare rw,trans=virtio\n",
+            "/work",
+            {"": "9p"},
+            set(),
+            id="a virtual machine whose root is shared",
+        ),
+        pytest.param(
+            "90 700 0:50 / /work rw - nfs4 s:/ rw\n", "/work", {"": "nfs4"}, set(), id="a root that is not listed"
+        ),
+    ],
+)
+def test_shared_parts(mounts: str, workspace: str, shared: dict[str, str], local: set[str]) -> None:
+    """What others can change without an event is found; what is hidden, beside it or known to be local is not."""
+    assert _shared(mounts, workspace) == (shared, local)
+
+
+def test_paths_on_shared_file_systems() -> None:
+    """The nearest mount above a path decides."""
+    mounts = WorkspaceMounts({"data": "nfs4", "data/build/far": "cifs"}, frozenset({"", "data/build"}))
+    shared = ("data", "data/file", "data/build/far/a/b")
+    assert [path for path in (*shared, "", "datafile", "src", "data/build/x") if mounts.is_shared(path)] == [*shared]
+    assert WorkspaceMounts({"": "drvfs"}).is_shared("file")
+    assert not WorkspaceMounts().is_shared("file")
+
+
+def test_mounts_that_refer_to_each_other() -> None:
+    """A list that no kernel makes ends the search all the same."""
+    mounts = list(parse_mountinfo(b"1 2 0:1 / / rw - ext4 a rw\n2 1 0:1 / / rw - ext4 b rw\n"))
+    assert holding(mounts, b"/work/") is None
+
+
+@pytest.mark.parametrize(
+    ("path", "filesystem", "key", "words"),
+    [
+        ("", "drvfs", "shared:.", ("the workspace is polled", "(drvfs)", "Linux file system of WSL")),
+        ("a\nb", "vboxsf", "shared:a\nb", ("'a\\nb' is polled", "virtual machine")),
+        ("data", "nfs4", "shared:data", ("'data' is polled", "local disk")),
+    ],
+)
+def test_the_warning(path: str, filesystem: str, key: str, words: tuple[str, ...]) -> None:
+    """It names the part, the file system and what to do."""
+    warning = shared_warning(path, filesystem)
+    assert warning.key == key
+    assert all(word in str(warning) for word in words)
