@@ -28,6 +28,7 @@ from syncd.scan.manifest import (
     without_stamps,
 )
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
+from syncd.scan.mount_guard import MountGuard
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection import safe_open
 
@@ -68,12 +69,14 @@ class Snapshotter:
         packer: Packer,
         part_packer: Packer,
         *,
+        mount_guard: MountGuard,
         spool_folder: str,
         max_mib: int,
         size_remedy: str,
     ) -> None:
         self._scanner = scanner
         self._guard = guard
+        self._mount_guard = mount_guard
         self._reader = reader
         self._packer = packer
         self._part_packer = part_packer  # with a spool of its own: it deletes all chunks but its own
@@ -100,7 +103,11 @@ class Snapshotter:
         """
         if baseline is not None:
             self._scanner.expect(baseline)
+        self._mount_guard.begin()
         scan = self._scanner.scan(changed)
+        if sync_mode is SyncMode.FORCED:
+            self._mount_guard.confirm()
+        self._mount_guard.check(scan)
         self.warnings, self._by_rules = scan.warnings, scan.left_out
         self._full_scans += changed is None
         self._exclude_unreadable(scan, sync_mode)

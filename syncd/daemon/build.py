@@ -49,6 +49,7 @@ from syncd.sandbox.repository.repository_request import HomeRepository
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.limits import size_remedy
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
+from syncd.scan.mount_guard import MountGuard
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection import safe_open
@@ -233,6 +234,8 @@ def sync_cycle_of(
     guard = MassDeletionGuard(folders.state)
     excludes = excludes_of(config, context)
     guard.load()
+    mount_guard = MountGuard(path, folders.state)
+    mount_guard.load()
     snapshotter = Snapshotter(
         Scanner(
             path,
@@ -245,6 +248,7 @@ def sync_cycle_of(
         ContentReader(path, context.clock, check, search),
         Packer(path, store, context.clock, check, search, base_store=base_store),
         Packer(path, part_store, context.clock, check, search),
+        mount_guard=mount_guard,
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,
         size_remedy=size_remedy_of(config),

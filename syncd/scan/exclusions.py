@@ -19,6 +19,8 @@ _KINDS = {OUTSIDE.rule: "links", SPECIAL.rule: "special files", TOO_LONG.rule: "
 _SOURCES = {name: name for name in ("built-in", "secrets", "workspace.ignore")} | {MANAGED_FILE: "managed"}
 _FILES = (".gitignore", ".syncdignore")
 _SHOWN = 60
+# What is mounted does not answer any more, as the program behind a FUSE file system died, or its server is gone.
+_UNREACHABLE = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.ESTALE, errno.EHOSTDOWN, errno.EHOSTUNREACH})
 
 
 def source_name(rule: Rule) -> str:
@@ -43,8 +45,18 @@ def count_by_source(rules: Mapping[Rule, int]) -> dict[str, int]:
 
 def unreadable(path: str, failure: OSError) -> SyncWarning:
     """Return the warning about a file or directory that cannot be read."""
-    remedy = "let your user read it, or ignore it" if failure.errno == errno.EACCES else "repair it, or ignore it"
+    repair = "mount it again" if failure.errno in _UNREACHABLE else "repair it"
+    remedy = f"{'let your user read it' if failure.errno == errno.EACCES else repair}, or ignore it"
     return SyncWarning(f"unreadable:{path}", f"{path!r} cannot be read ({failure.strerror}) and is left out", remedy)
+
+
+def unmounted(path: str) -> SyncWarning:
+    """Return the warning about a place at which something was mounted, and is not any more."""
+    return SyncWarning(
+        f"unmounted:{path}",
+        f"what was mounted at {path!r} is missing; what was sent of it stays in the sandbox",
+        "mount it again, or run `syncd push --force` if it is to be removed there",
+    )
 
 
 def leads_outside(path: str) -> SyncWarning:

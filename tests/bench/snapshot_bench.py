@@ -18,6 +18,7 @@ from syncd.core.clock import SystemClock
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.manifest import Manifest
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
+from syncd.scan.mount_guard import MountGuard
 from syncd.scan.scanner import Scanner
 from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
@@ -51,6 +52,7 @@ class SnapshotTimer:
             ContentReader(workspace, clock, search=search),
             Packer(workspace, store, clock, search=search),
             Packer(workspace, ChunkStore(f"{spool}/part"), clock, search=search),
+            mount_guard=MountGuard(workspace, spool),
             spool_folder=spool,
             max_mib=1 << 20,
             size_remedy="",

@@ -46,6 +46,7 @@ ACQUIRED = AcquiredSandbox("box", 1.0, 2.0, {"git": "https://mcp"})
 BLOCKED = _BlockedRecord(TARGET, [(b"p\xff", "d")], b"mark")
 PROOF = _Proof(TARGET, [b"m\xff"])
 IDENTITY = FileIdentity(1, 2, b"h", 3)
+MOUNTS = (b"a/b", b"odd\xff")
 HOOK_RUN = HookRun("place", ("run", "it"), 2, False, "failed")
 UPLINK = Uplink((1e6, 2e6, 3e6), Codec.DENSE, 4.0)
 UPLOAD_URL = UploadUrl("https://h/o", 1000.0, 1800.0)
@@ -127,6 +128,10 @@ WRITTEN = {
         b"y\xa8identity\xaasize_bytes\x07\xa6sha25"
         b"6\xa2ab"
     ),
+    "mounts": (
+        b"syncd-state 1 9045f47ad494876fa67e8f4767b9e25a59ab01ba11a9a7e1d046c7bca2370562\n"
+        b"\x92\xc4\x03a/b\xc4\x04odd\xff"
+    ),
     "workspace": (
         b"syncd-state 1 b566f255ef7e7cae67ce3b222646214d7430871cf2ccbe95dba97471afd4d991\n\x94\x01\x02\xc4\x01h\x03"
     ),
@@ -189,6 +194,7 @@ READ: dict[str, tuple[Callable[[str], object], object]] = {
     "started": (lambda folder: PendingRemovals(folder, TARGET).notes, [PendingRemoval(TARGET, "job")]),
     "uplink": (lambda folder: UplinkStore(folder).load(), UPLINK),
     "uploaded": (_uploaded, ("identity", 7, "ab")),
+    "mounts": (lambda folder: StateFile(folder, "mounts", tuple[bytes, ...]).load(), MOUNTS),
     "workspace": (lambda folder: StateFile(folder, "workspace", FileIdentity).load(), IDENTITY),
 }
 
@@ -206,6 +212,7 @@ SAVE: dict[str, Callable[[str], None]] = {
     "started": lambda folder: PendingRemovals(folder, TARGET).note("job"),
     "uplink": lambda folder: UplinkStore(folder).save(UPLINK),
     "uploaded": lambda folder: SyncState(folder).record_uploaded(TARGET, "identity", 7, "ab"),
+    "mounts": lambda folder: StateFile(folder, "mounts", tuple[bytes, ...]).save(MOUNTS),
     "workspace": lambda folder: StateFile(folder, "workspace", FileIdentity).save(IDENTITY),
 }
 
