@@ -12,6 +12,7 @@ from syncd.archive.chunk_store import Piece
 from syncd.archive.codec import Codec
 from syncd.archive.packer import Packed, Packer, PackProgress, ignore_progress
 from syncd.archive.secret_files import SecretFiles
+from syncd.core.clock import Clock
 from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
@@ -70,6 +71,7 @@ class Snapshotter:
         part_packer: Packer,
         *,
         mount_guard: MountGuard,
+        clock: Clock,
         spool_folder: str,
         max_mib: int,
         size_remedy: str,
@@ -80,6 +82,7 @@ class Snapshotter:
         self._reader = reader
         self._packer = packer
         self._part_packer = part_packer  # with a spool of its own: it deletes all chunks but its own
+        self._clock = clock
         self._spool_folder = spool_folder
         self._max_mib = max_mib
         self._size_remedy = size_remedy
@@ -90,6 +93,7 @@ class Snapshotter:
         self._full_scans = 0
         self._rereads = False  # the next scan reads what may have changed without a new stamp
         self._by_rules: dict[str, int] = {}
+        self.scan_took_s = 0.0  # the last one, with the contents that it read
         self.warnings: list[SyncWarning] = []
         self.unread: set[str] = set()  # exist, but are not in the last snapshot: they are not deleted
 
@@ -101,6 +105,13 @@ class Snapshotter:
         `changed` are the only directories in which something may have changed since the last scan. Raises
         `WorkspaceError` (the workspace is missing, or lost nearly everything), `SnapshotTooLarge`, `Stop`.
         """
+        began_s = self._clock.monotonic_s()
+        try:
+            return self._scan(baseline, sync_mode, changed)
+        finally:
+            self.scan_took_s = self._clock.monotonic_s() - began_s
+
+    def _scan(self, baseline: Manifest | None, sync_mode: SyncMode, changed: Collection[str] | None) -> ScanResult:
         if baseline is not None:
             self._scanner.expect(baseline)
         self._mount_guard.begin()
@@ -127,6 +138,10 @@ class Snapshotter:
         self._learn(manifest)
         scanned = ScanResult(manifest, difference(baseline, manifest))
         return scanned if scanned.difference.certain else self.resolved(scanned, baseline)
+
+    def directories_within(self, paths: Collection[str], without: Collection[str] = ()) -> frozenset[str]:
+        """Return the directories of the last scan at and below these paths, but none within `without`."""
+        return self._scanner.directories_within(paths, without)
 
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path that is no longer in the snapshot is excluded, rather than deleted."""

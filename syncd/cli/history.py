@@ -41,7 +41,7 @@ _MINUTES_FROM_S = 100
 _NO_SYNC = "no sync of this workspace is recorded yet: `syncd push` makes one"
 _NONE_FAILED = "no failed sync of this workspace is recorded"
 _NOT_KEPT = "no paths are kept, as sync.history_paths is false"
-_REASONS = {SyncReason.RESCAN.value: "rescan", SyncReason.RETRY.value: "retry"}
+_REASONS = {SyncReason.RESCAN.value: "rescan", SyncReason.POLL.value: "poll", SyncReason.RETRY.value: "retry"}
 
 
 @click.command("history")

@@ -249,6 +249,7 @@ def sync_cycle_of(
         Packer(path, store, context.clock, check, search, base_store=base_store),
         Packer(path, part_store, context.clock, check, search),
         mount_guard=mount_guard,
+        clock=context.clock,
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,
         size_remedy=size_remedy_of(config),

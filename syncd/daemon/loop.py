@@ -25,6 +25,7 @@ from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.pause_file import PauseFile
+from syncd.daemon.polling import Polling
 from syncd.daemon.scheduler import SaveAgentWork, SchedulerInput, Sync, ends_pause, idle_state, next_action
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest
@@ -48,7 +49,6 @@ from syncd.watch.debounce import Burst, due_s, extend
 from syncd.watch.dirty_directories import DirtyDirectories
 from syncd.watch.interface import Watcher
 from syncd.watch.mounts import MountMonitor
-from syncd.watch.polling import poll_interval_s
 from syncd.watch.suspend_detector import SuspendDetector
 
 _log = logging.getLogger("syncd")
@@ -57,6 +57,8 @@ _log = logging.getLogger("syncd")
 KEY_POLL_S = 2.0
 # During an outage the network's addresses are compared this often.
 NETWORK_POLL_S = 2.0
+# Nobody asked for these, and nothing is known to have changed.
+_UNPROMPTED = frozenset({SyncReason.RESCAN, SyncReason.POLL})
 _SYNCING = frozenset({State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING})
 
 
@@ -118,6 +120,8 @@ class Daemon:
         self._rescan_at_s = 0.0
         self._starting = True
         self._dirty = DirtyDirectories()
+        self._polling = Polling(components.watch, components.mounts, components.cycle.snapshotter.directories_within)
+        self._is_poll = False  # the sync under way
         self._paused = False
         self._writers: list[Client] = []  # commands that write to the workspace: no sync begins meanwhile
         self._progress_sent_s = 0.0
@@ -171,13 +175,18 @@ class Daemon:
         self._starting = False
         burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
         sync_mode = self._request_queue.begin()
-        if reason is not SyncReason.RESCAN and self._backoff.hold is None:
+        if reason not in _UNPROMPTED and self._backoff.hold is None:
             self._publisher.pending = True
+        self._is_poll = reason is SyncReason.POLL
+        self._started_s = self._clock.monotonic_s()
         changed, written = self._dirty.take(), self._dirty.take_files()
-        if reason is not SyncReason.CHANGE or self._request_queue.serving or self._components.watch.needs_polling:
+        by_events = reason in (SyncReason.CHANGE, SyncReason.POLL) and not self._request_queue.serving
+        if by_events and not self._components.watch.needs_polling:
+            # Whatever the reason: changes without an end must not put a poll off.
+            changed, written = self._polling.add_due(changed, written, self._started_s)
+        else:
             changed = written = None  # the event of what was saved right before a request may not have come yet
         self._cycle.forget_stamps(written)
-        self._started_s = self._clock.monotonic_s()
         self._publisher.recorder.begin(reason.value)
         try:
             outcome = self._cycle.run(sync_mode, self, changed)
@@ -191,9 +200,12 @@ class Daemon:
             self._failed(sync_failure(failure))
         else:
             self._succeeded(outcome)
+        now_s = self._clock.monotonic_s()
         if changed is None:
-            self._plan_rescan(self._clock.monotonic_s() - self._started_s)
             release_freed_memory()
+            if written is None:  # a poll of everything is none: it believes the stamps
+                self._rescan_at_s = now_s + self._components.timing.rescan_s
+        self._polling.scanned(changed, now_s, self._cycle.snapshotter.scan_took_s)
         self._learn()
         self._warn()
         self._components.systemd.ping()
@@ -202,15 +214,14 @@ class Daemon:
         self._publisher.learn(self._cycle, self._components.agent_notifier.servers)
 
     def _warn(self) -> None:
-        watch, hooks = (
-            self._components.watch.warnings(),
-            (self._components.agent_notifier, self._components.synced_hook),
-        )
+        watch = (*self._components.watch.warnings(), *self._polling.warnings)
+        hooks = (self._components.agent_notifier, self._components.synced_hook)
         self._publisher.warn([*self._cycle.warnings, *watch, *(each for hook in hooks for each in hook.warnings)])
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._publisher.succeeded(outcome)
         self._backoff.clear()
+        self._polling.sent(outcome.change, self._clock.monotonic_s())
         self._cycle.follow_in_repository()  # before a command is answered: an agent may be started right after it
         self._request_queue.succeeded(outcome)
         if outcome.follow_up:
@@ -243,27 +254,23 @@ class Daemon:
         self._burst = extend(self._burst, self._clock.monotonic_s())
         self._dirty.mark_all()
 
-    def _plan_rescan(self, took_s: float) -> None:
-        wait_s = self._components.timing.rescan_s
-        if self._components.watch.needs_polling:
-            wait_s = min(wait_s, poll_interval_s(took_s))
-        self._rescan_at_s = self._clock.monotonic_s() + wait_s
-
     # -- the observer of a sync
 
     def stage(self, state: State) -> None:
-        """Publish it, but not the scans of a hold."""
+        """Publish it, but not the scans of a hold and of a poll."""
         self._components.systemd.ping()
         if state is not State.SNAPSHOTTING:
             self._publisher.pending = True
             self._learn()
-        elif self._backoff.hold is not None:
+        elif self._backoff.hold is not None or self._is_poll:
             return
         self._publisher.enter(state)
         self._request_queue.send_progress(state=state)
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
-        """Publish it."""
+        """Publish it. A poll that packs has found something."""
+        if self._is_poll:
+            self._publisher.enter(State.SNAPSHOTTING)
         if self._publisher.packed(done_files, total_files, done_bytes, total_bytes):
             self._request_queue.send_progress(
                 done_files=done_files, total_files=total_files, done_bytes=done_bytes, total_bytes=total_bytes
@@ -506,6 +513,7 @@ class Daemon:
             not_before_s=self._backoff.not_before_s,
             changes_not_before_s=self._backoff.changes_not_before_s,
             rescan_at_s=min(self._rescan_at_s, moves_at_s),
+            poll_at_s=self._polling.due_s,
             starting=self._starting,
         )
 

@@ -44,6 +44,7 @@ class SchedulerInput:
     not_before_s: float | None = None
     changes_not_before_s: float | None = None  # the same for changes; None: they end no back-off
     rescan_at_s: float = 0.0
+    poll_at_s: float = inf
     starting: bool = False  # no sync has begun yet
     save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
 
@@ -108,7 +109,11 @@ def _next_sync(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, ma
     if scheduler_input.burst is not None:
         due = due_s(scheduler_input.burst, quiet_s, max_wait_s)
         return Sync(SyncReason.CHANGE) if now_s >= due else Wait(due)
-    return Sync(SyncReason.RESCAN) if now_s >= scheduler_input.rescan_at_s else Wait(scheduler_input.rescan_at_s)
+    if now_s >= scheduler_input.rescan_at_s:
+        return Sync(SyncReason.RESCAN)
+    if now_s >= scheduler_input.poll_at_s:
+        return Sync(SyncReason.POLL)
+    return Wait(min(scheduler_input.rescan_at_s, scheduler_input.poll_at_s))
 
 
 def ends_pause(

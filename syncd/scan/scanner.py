@@ -119,6 +119,10 @@ class Scanner:
         if self._tree.get("") is None:
             self._tree.manifest = manifest.copy()
 
+    def directories_within(self, paths: Collection[str], without: Collection[str] = ()) -> frozenset[str]:
+        """Return the directories of the last scan at and below these paths, but none within `without`."""
+        return frozenset(self._tree.directories_within(paths, without))
+
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path is not in the last scan although it exists, or if the rules exclude it."""
         folder, names = "", path.split("/")

@@ -6,7 +6,7 @@ record drops those below it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from syncd.core.file_identity import FileIdentity
@@ -78,6 +78,16 @@ class TreeCache:
             self._issues[path] = record.issues
         else:
             self._issues.pop(path, None)
+
+    def directories_within(self, paths: Collection[str], without: Collection[str] = ()) -> Iterator[str]:
+        """Yield those of these paths that have a record, and the directories below them, but none within `without`."""
+        todo = [*paths]
+        while todo:
+            path = todo.pop()
+            record = self._records.get(path)
+            if record is not None:
+                yield path
+                todo += [below for below in record.directories if below not in without]
 
     def drop(self, path: str) -> None:
         """Remove the records of a directory and of all below it."""

@@ -53,6 +53,7 @@ class SnapshotTimer:
             Packer(workspace, store, clock, search=search),
             Packer(workspace, ChunkStore(f"{spool}/part"), clock, search=search),
             mount_guard=MountGuard(workspace, spool),
+            clock=clock,
             spool_folder=spool,
             max_mib=1 << 20,
             size_remedy="",

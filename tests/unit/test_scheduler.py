@@ -34,6 +34,13 @@ PERSON_NOW = Hold(HoldEnds.WITH_A_PERSON, NOW_S)
     [
         (SchedulerInput(rescan_at_s=NOW_S + 600), Wait(NOW_S + 600)),
         (SchedulerInput(rescan_at_s=NOW_S), Sync(SyncReason.RESCAN)),
+        (SchedulerInput(rescan_at_s=NOW_S, poll_at_s=NOW_S), Sync(SyncReason.RESCAN)),
+        (SchedulerInput(rescan_at_s=NOW_S + 600, poll_at_s=NOW_S), Sync(SyncReason.POLL)),
+        (SchedulerInput(rescan_at_s=NOW_S + 600, poll_at_s=NOW_S + 2), Wait(NOW_S + 2)),
+        (SchedulerInput(rescan_at_s=NOW_S + 600, poll_at_s=NOW_S, burst=YOUNG), Wait(NOW_S + 0.5)),
+        (SchedulerInput(paused=True, poll_at_s=NOW_S), Wait(None)),
+        (SchedulerInput(hold=PERSON, poll_at_s=NOW_S), Wait(NOW_S + 60)),
+        (SchedulerInput(not_before_s=NOW_S + 4, poll_at_s=NOW_S), Wait(NOW_S + 4)),
         (SchedulerInput(burst=YOUNG, rescan_at_s=NOW_S + 600), Wait(NOW_S + 0.5)),
         (SchedulerInput(burst=DUE, rescan_at_s=NOW_S + 600), Sync(SyncReason.CHANGE)),
         (SchedulerInput(burst=YOUNG, rescan_at_s=NOW_S - 5), Wait(NOW_S + 0.5)),

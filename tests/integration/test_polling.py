@@ -1,0 +1,197 @@
+"""The daemon polls what brings no event: a shared file system, from a made-up list of mounts, under the real loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from select import poll
+from typing import Any
+
+import pytest
+
+from syncd.core.settings import check_config
+from syncd.report.history_recorder import HistoryRecorder
+from syncd.report.status_publisher import StatusPublisher
+from syncd.scan.entry import Stamp
+from syncd.sync.status_document import State
+from syncd.sync.sync_cycle import SyncCycle
+from syncd.sync.sync_reason import SyncReason
+from syncd.watch.inotify_watch import InotifyWatch
+from tests.clock import ScriptedClock
+from tests.integration.sync_rig import rigged
+from tests.integration.test_daemon_waits import DaemonRig
+
+
+@dataclass
+class ActingClock(ScriptedClock):
+    """A clock that acts as time goes by, so many seconds after the beginning."""
+
+    acts: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
+    began: float = 1_000.0
+
+    def poll(self, poll: poll, seconds: float | None) -> list[tuple[int, int]]:
+        found = super().poll(poll, seconds)
+        while self.acts and self.monotonic - self.began >= self.acts[0][0]:
+            self.acts.pop(0)[1]()
+        return found
+
+
+class Shared:
+    """A daemon whose workspace reports nothing, with one part or all of it on NFS."""
+
+    def __init__(self, loop: DaemonRig, clock: ActingClock, mounts: Path) -> None:
+        self.loop = loop
+        self.clock = clock
+        self._mounts = mounts
+        self.scans: list[tuple[float, Any]] = []
+        self.states: list[State] = []
+
+    def mount(self, *points: Path) -> None:
+        lines = [f"{90 + at} 22 0:{50 + at} / {point} rw - nfs4 server:/ rw\n" for at, point in enumerate(points)]
+        self._mounts.write_text("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n" + "".join(lines))
+
+    def at(self, seconds: float, act: Callable[[], object]) -> None:
+        self.clock.acts.append((seconds, act))
+
+    def run(self, seconds: float) -> None:
+        """Run the daemon for so long."""
+        self.at(seconds, self._end)
+        self.loop.run()
+
+    def _end(self) -> None:
+        self.loop.signals.reload = True
+        self.loop.wakeup.wake()
+
+    def sent(self, path: str) -> str:
+        return (self.loop.rig.sandbox.workspace / path).read_text()
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
+    """A workspace with a local file and a folder that may be shared."""
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr("syncd.watch.mounts._LIST", str(mounts))
+    monkeypatch.setattr(InotifyWatch, "_deliver", lambda *_: None)
+    with rigged(tmp_path) as rig:
+        (rig.workspace / "data/deep").mkdir(parents=True)
+        for path in ("here", "data/there", "data/deep/one"):
+            (rig.workspace / path).write_text("old")
+        loop = DaemonRig(rig)
+        clock = ActingClock()
+        loop.context = replace(loop.context, clock=clock)
+        shared = Shared(loop, clock, mounts)
+        scan, enter = SyncCycle.run, StatusPublisher.enter
+
+        def recorded_scan(cycle: SyncCycle, mode: Any, observer: Any, changed: Any = None) -> Any:
+            shared.scans.append((clock.monotonic - clock.began, changed))
+            return scan(cycle, mode, observer, changed)
+
+        def recorded_state(publisher: StatusPublisher, state: State) -> None:
+            shared.states.append(state)
+            enter(publisher, state)
+
+        monkeypatch.setattr(SyncCycle, "run", recorded_scan)
+        monkeypatch.setattr(StatusPublisher, "enter", recorded_state)
+        try:
+            yield shared
+        finally:
+            loop.wakeup.close()
+
+
+def test_a_shared_mount_in_a_local_workspace(shared: Shared) -> None:
+    """Its directories alone are scanned every two seconds; the local part waits for its events."""
+    workspace = shared.loop.rig.workspace
+    shared.mount(workspace / "data")
+    shared.at(3, lambda: (workspace / "data/deep/one").write_text("new!"))
+    shared.run(9)
+    assert shared.sent("data/deep/one") == "new!"
+    assert [changed for _, changed in shared.scans[1:]] == [{"data", "data/deep"}] * 4
+    assert [at for at, _ in shared.scans[1:]] == pytest.approx([2, 4, 6, 8], abs=0.5)
+
+
+def test_a_shared_workspace(shared: Shared) -> None:
+    """A poll scans all of it."""
+    workspace = shared.loop.rig.workspace
+    shared.mount(workspace)
+    shared.at(3, lambda: (workspace / "data/there").write_text("new!"))
+    shared.run(9)
+    assert shared.sent("data/there") == "new!"
+    assert {changed for _, changed in shared.scans} == {None}
+    assert len(shared.scans) == 5
+
+
+def test_a_poll_that_finds_nothing(shared: Shared, caplog: pytest.LogCaptureFixture) -> None:
+    """It shows no state, logs nothing and asks nobody."""
+    caplog.set_level(logging.INFO)
+    shared.mount(shared.loop.rig.workspace / "data")
+    before: list[tuple[int, int, int]] = []
+
+    def note() -> None:
+        before.append((len(shared.states), len(caplog.records), len(shared.loop.rig.asked())))
+
+    shared.at(1, note)
+    shared.at(9, note)
+    shared.run(9)
+    (states, lines, requests), (states_after, lines_after, requests_after) = before
+    assert len(shared.scans) == 5
+    assert set(shared.states[states:states_after]) == {State.WATCHING}
+    assert (lines, requests) == (lines_after, requests_after)
+
+
+def test_the_rescan_of_a_shared_workspace(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polls of everything do not stand in for it: they believe the files' times."""
+    reasons: list[str] = []
+    monkeypatch.setattr(HistoryRecorder, "begin", lambda _, why: reasons.append(why))
+    shared.mount(shared.loop.rig.workspace)
+    shared.loop.rig.keys["sync"]["rescan_minutes"] = 0.1
+    shared.loop.config = check_config(shared.loop.rig.keys)
+    shared.run(9)
+    assert reasons.count(SyncReason.RESCAN.value) == 2
+    assert reasons.count(SyncReason.POLL.value) >= 2
+
+
+def test_a_local_workspace_is_not_polled(shared: Shared) -> None:
+    """Without a shared file system nothing is scanned before the rescan."""
+    shared.mount()
+    shared.run(300)
+    assert len(shared.scans) == 1
+
+
+def test_coarse_times_of_a_slow_clock(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second write that leaves size and times as they were when the first one was read is found by a later poll."""
+    _coarse_times(monkeypatch)
+    workspace = shared.loop.rig.workspace
+    shared.mount(workspace / "data")
+    shared.at(1, lambda: (workspace / "data/there").write_text("longer, so that it is noticed"))
+    shared.at(3, lambda: (workspace / "data/there").write_text("longer, so THAT it is noticed"))
+    shared.run(9)
+    assert shared.sent("data/there") == "longer, so THAT it is noticed"
+    assert len(shared.scans) == 5
+
+
+def test_inode_numbers_that_change_with_each_look(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contents are read again, and nothing is sent again; a change is sent once."""
+    numbers = count()
+
+    def stamp(status: os.stat_result) -> Stamp:
+        return Stamp(status.st_mtime_ns, 0, next(numbers), next(numbers))
+
+    monkeypatch.setattr("syncd.scan.inode.stamp_of", stamp)
+    workspace = shared.loop.rig.workspace
+    shared.mount(workspace)
+    shared.at(5, lambda: (workspace / "data/there").write_text("new"))
+    shared.run(13)
+    assert shared.sent("data/there") == "new"
+    assert len(shared.scans) == 7
+    assert shared.loop.rig.asked().count("initialize") == 2
+
+
+def _coarse_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stamp(status: os.stat_result) -> Stamp:
+        return Stamp(0, 0, status.st_ino, status.st_dev)
+
+    monkeypatch.setattr("syncd.scan.inode.stamp_of", stamp)
