@@ -327,7 +327,7 @@ class Daemon:
             if now_s >= until_s:
                 break
             self._publisher.retry_in(until_s - now_s)
-            self._components.waiter.wait(until_s)
+            self._wait(until_s)
         if self._burst is not None:
             raise Superseded
 
@@ -346,6 +346,10 @@ class Daemon:
             publisher.retry_in(until_s - self._clock.monotonic_s())
         else:
             publisher.enter(state)
+        self._wait(until_s)
+
+    def _wait(self, until_s: float | None) -> None:
+        """Wait until then, or for a change, a signal, a command or the end of a sleep."""
         self._components.waiter.wait(until_s)
 
     # -- the listener, in each wait: between two syncs, and in them
