@@ -111,7 +111,7 @@ class ApiClient:
 
     def unusable(self, request: ApiRequest, answer: Response) -> StepFailed:
         """Return the failure of a request that succeeded with an answer of no use."""
-        named = (answer.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
+        named = (answer.header(name) or "" for name in ("Content-Type", "Content-Encoding"))
         kind = one_line(", ".join(filter(None, named)) or "no type", 60)
         message = f"the API's answer to {request} is invalid ({kind}, {len(answer.body)} bytes)"
         return StepFailed(request.step, FailureAction.RETRY, message, SIGN_IN)
@@ -132,7 +132,7 @@ class ApiClient:
         asked_s = None
         if action is not FailureAction.REFUSED:
             server_s = answer.server_wall_s or self._clock.wall_s()
-            asked_s = retry_after_s(answer.headers.get("Retry-After"), server_s)
+            asked_s = retry_after_s(answer.header("Retry-After"), server_s)
         return StepFailed(
             request.step,
             action,

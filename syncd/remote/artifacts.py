@@ -91,7 +91,7 @@ class Artifacts:
             except OSError as failure:
                 raise _unwritable(failure) from None
             if isinstance(result, Response):
-                asked_s = retry_after_s(result.headers.get("Retry-After"), result.server_wall_s or self._clock.wall_s())
+                asked_s = retry_after_s(result.header("Retry-After"), result.server_wall_s or self._clock.wall_s())
                 message = f"the bucket answered the download of files from the sandbox with {result.status}"
                 raise StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message, retry_after_s=asked_s)
 

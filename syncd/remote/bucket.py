@@ -110,7 +110,7 @@ class Bucket:
         if answer.body.strip():
             # A bucket answers with headers alone; a page is a proxy's or a sign-in's. Taken for an upload, the archive
             # that lay there before would be initialized, and recorded as the workspace's current state.
-            kind = one_line(answer.headers.get("Content-Type", "no type"), 60)
+            kind = one_line(answer.header("Content-Type") or "no type", 60)
             message = f"what answered the upload is no bucket ({kind}, {len(answer.body)} bytes, no checksum)"
             raise StepFailed(ApiStep.UPLOAD, FailureAction.RETRY, message, SIGN_IN)
         if not self._warned:
@@ -121,7 +121,7 @@ class Bucket:
         found = _CODE.search(answer.body[:4096])
         code = found[1].decode() if found else ""
         action = classify_bucket_status(answer.status, code)
-        asked_s = retry_after_s(answer.headers.get("Retry-After"), answer.server_wall_s or self._clock.wall_s())
+        asked_s = retry_after_s(answer.header("Retry-After"), answer.server_wall_s or self._clock.wall_s())
         answered = f"{answer.status} {code}".strip()
         if 300 <= answer.status < 400:
             message = f"the bucket answers with a redirect ({answer.status}), which is not followed"

@@ -62,7 +62,7 @@ class Dump:
                 ApiStep.DUMP, FailureAction.RETRY, f"the sandbox's archive cannot be read: {failure}"
             ) from None
         if isinstance(result, Response):
-            asked_s = retry_after_s(result.headers.get("Retry-After"), result.server_wall_s or self._clock.wall_s())
+            asked_s = retry_after_s(result.header("Retry-After"), result.server_wall_s or self._clock.wall_s())
             message = f"the bucket answered the download with {result.status}"
             raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, message, retry_after_s=asked_s)
         return result

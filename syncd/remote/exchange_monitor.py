@@ -1,6 +1,6 @@
 """Monitors the connection of one exchange: the bytes that the kernel counts, and the deadline of the answer.
 
-httpx does not know these; its `trace` extension reports each stage, and tcp(7) counts the bytes.
+The HTTP library does not know these: `HttpClient` reports each stage of the exchange, and tcp(7) counts the bytes.
 
 - A server may close a kept connection in the same instant as the next request is sent over it. Then not one byte of the
   request is acknowledged: in all likelihood none was read, and it may be sent again at once (RFC 9112, 9.3.1).
@@ -20,10 +20,9 @@ import struct
 import sys
 import termios
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import Any
 
 from syncd.core.clock import SystemClock
 
@@ -140,30 +139,40 @@ class ExchangeMonitor:
         self.overdue = True
         return True
 
-    def trace(self, name: str, info: Mapping[str, Any]) -> None:
-        """Note a stage; the `trace` extension's callback. Raises `StaleResponse`."""
-        match name.partition(".")[2]:
-            case "connect_tcp.complete" | "start_tls.complete":
-                self.connection = info["return_value"].get_extra_info("socket")
-            case "send_request_headers.started":
-                self.reached = True
-                self._before = self._counts()
-                self._has_read = False
-                self.cancel_deadline()  # a proxy's answer comes before the server's
-            case "send_request_body.started":
-                if isinstance(self.body, ObservedBody) and self.connection is not None:
-                    self.body.use_connection(self.connection)
-            case "receive_response_headers.started":
-                self.overdue_s, self._queued_bytes = _CLOCK.monotonic_s() + self._answer_s, 0
-            case "send_request_headers.failed" | "send_request_body.failed":
-                self._discard_unsent()
-            case "receive_response_headers.failed":
-                self.unread = self._is_kept and self._is_same_count("acked_bytes")
-                self._discard_unsent()
-            case "receive_response_headers.complete":
-                # The kernel's count is not enough: the genuine answer may have come while the old one was buffered.
-                if self._is_kept and (not self._has_read or self._is_same_count("received_bytes")):
-                    raise StaleResponse
+    def note_connection(self, connection: socket.socket | None) -> None:
+        """Note the connection, which was made or has begun to speak TLS."""
+        self.connection = connection
+
+    def note_head(self) -> None:
+        """Note that the head of a request, also of one to a proxy, is about to be sent."""
+        self.reached = True
+        self._before = self._counts()
+        self._has_read = False
+        self.cancel_deadline()  # a proxy's answer comes before the server's
+
+    def note_body(self) -> None:
+        """Note that the request's body is about to be sent."""
+        if isinstance(self.body, ObservedBody) and self.connection is not None:
+            self.body.use_connection(self.connection)
+
+    def note_sent(self) -> None:
+        """Note that the whole request was written; the time for the answer begins."""
+        self.overdue_s, self._queued_bytes = _CLOCK.monotonic_s() + self._answer_s, 0
+
+    def note_unsent(self) -> None:
+        """Note that the request could not be written."""
+        self._discard_unsent()
+
+    def note_no_answer(self) -> None:
+        """Note that no head of an answer came."""
+        self.unread = self._is_kept and self._is_same_count("acked_bytes")
+        self._discard_unsent()
+
+    def note_answer(self) -> None:
+        """Note that the head of an answer was read. Raises `StaleResponse`."""
+        # The kernel's count is not enough: the genuine answer may have come while the old one was buffered.
+        if self._is_kept and (not self._has_read or self._is_same_count("received_bytes")):
+            raise StaleResponse
 
     @property
     def _is_kept(self) -> bool:

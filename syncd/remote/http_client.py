@@ -1,7 +1,8 @@
 """Sends HTTP requests with httpx: makes the clients, bounds each exchange, and translates its failures.
 
 httpx shows URLs in its log lines, in the text of some errors and in `request.url`; a signed URL is a secret. So nothing
-of httpx leaves this module: an exchange returns a `Response` or raises `NoResponse`, whose text is syncd's own.
+of httpx leaves this module: an exchange returns a `Response` or raises `NoResponse`, whose text is syncd's own. And
+only this module knows httpx, and httpcore and h11 below it; docs/architecture.md lists what it takes for granted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 # httpx imports its command line if the libraries for it are installed: 4 MiB that no daemon needs.
@@ -36,7 +37,7 @@ from syncd.remote.request_pacing import RequestPacing
 from syncd.remote.route import NetworkRoute, enable_keepalive, route_of
 
 if TYPE_CHECKING:
-    from syncd.remote.network import Network
+    from syncd.remote.network import Network, NetworkErrors
 
 CONNECT_S = 10.0
 # The write time-out is for each send of a block, which takes a slow uplink its time.
@@ -80,16 +81,20 @@ class _RequestUnread(Exception):
 
 @dataclass(frozen=True)
 class Response:
-    """A bounded HTTP answer. `server_wall_s` is the answer's `Date`, if it had a valid one."""
+    """A bounded HTTP answer: the names of its headers in lower case; its `Date` as seconds, if it had a valid one."""
 
     status: int
-    headers: httpx.Headers
+    headers: tuple[tuple[str, str], ...]
     body: bytes
     server_wall_s: float | None
 
+    def header(self, name: str) -> str | None:
+        """Return a header, joined by commas if it came more than once; None if it did not come."""
+        return ", ".join(self.header_lines(name)) or None
+
     def header_lines(self, name: str) -> list[str]:
         """Return every line of a header that may come more than once."""
-        return self.headers.get_list(name)
+        return [value for each, value in self.headers if each == name.lower()]
 
 
 Result = TypeVar("Result")
@@ -199,7 +204,7 @@ class HttpClient:
                     headers=dict(headers),
                     content=body,
                     timeout=timeout,
-                    extensions={"trace": monitor.trace},
+                    extensions={"trace": _reporter(monitor)},
                 )
                 response = opened.enter_context(request)
             except _FAILURES as failure:
@@ -233,9 +238,9 @@ class HttpClient:
 
     def _get_network(self) -> Network:
         if self._network is None:
-            from syncd.remote.network import Network  # noqa: PLC0415 - loads httpcore, which not every command needs
+            from syncd.remote.network import Network  # noqa: PLC0415 - not every command connects
 
-            self._network = Network(self.waiter)
+            self._network = Network(self.waiter, _network_errors())
         return self._network
 
     @contextmanager
@@ -261,6 +266,45 @@ class HttpClient:
 
     def _connection_time(self) -> ConnectionTime:
         return ConnectionTime(self._clock.monotonic_s(), self._clock.boottime_s())
+
+
+def _network_errors() -> NetworkErrors:
+    """Return httpcore's errors, of which httpx makes its own; after `write` httpcore still reads an early answer."""
+    import httpcore  # noqa: PLC0415 - not every command connects
+
+    from syncd.remote.network import NetworkErrors  # noqa: PLC0415
+
+    return NetworkErrors(
+        connect=httpcore.ConnectError,
+        connect_timeout=httpcore.ConnectTimeout,
+        read=httpcore.ReadError,
+        read_timeout=httpcore.ReadTimeout,
+        write=httpcore.WriteError,
+        write_timeout=httpcore.WriteTimeout,
+    )
+
+
+def _reporter(monitor: ExchangeMonitor) -> Callable[[str, Mapping[str, Any]], None]:
+    """Return a callback for httpcore's `trace` extension that reports each stage to the monitor."""
+
+    def report(name: str, info: Mapping[str, Any]) -> None:
+        match name.partition(".")[2]:
+            case "connect_tcp.complete" | "start_tls.complete":
+                monitor.note_connection(info["return_value"].get_extra_info("socket"))
+            case "send_request_headers.started":
+                monitor.note_head()
+            case "send_request_body.started":
+                monitor.note_body()
+            case "receive_response_headers.started":
+                monitor.note_sent()
+            case "send_request_headers.failed" | "send_request_body.failed":
+                monitor.note_unsent()
+            case "receive_response_headers.failed":
+                monitor.note_no_answer()
+            case "receive_response_headers.complete":
+                monitor.note_answer()
+
+    return report
 
 
 # An edit requests the same few URLs as the one before, and httpx looks at each character.
@@ -304,7 +348,7 @@ def _make_client(scheme: str, host: str, network: Network) -> httpx.Client:
     # httpx (0.28) takes no network backend; its transports' pools, those of the environment's proxies too, do.
     for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001
         if isinstance(transport, httpx.HTTPTransport):
-            transport._pool._network_backend = network  # noqa: SLF001
+            transport._pool._network_backend = network  # type: ignore[assignment]  # noqa: SLF001
     return client
 
 
@@ -336,7 +380,8 @@ def _answer(response: httpx.Response, monitor: ExchangeMonitor) -> Response:
         body += piece
         if len(body) > _LARGEST_ANSWER:
             raise NoResponse(f"the answer is larger than {_LARGEST_ANSWER >> 20} MiB")
-    return Response(response.status_code, response.headers, bytes(body), _date(response.headers.get("Date")))
+    headers = tuple(response.headers.multi_items())
+    return Response(response.status_code, headers, bytes(body), _date(response.headers.get("Date")))
 
 
 def _blocks(response: httpx.Response, monitor: ExchangeMonitor) -> Iterator[bytes]:

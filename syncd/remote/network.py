@@ -1,8 +1,8 @@
-"""Makes connections for httpx that wait with the `Waiter`.
+"""Makes connections for the HTTP library that wait with the `Waiter`.
 
-httpcore's own network backend blocks in the system calls. These sockets never block: each connect, handshake, read and
-write is tried, and the `Waiter` waits for the socket together with the process's other events. Failures are
-httpcore's, so that httpx reports them like its own.
+The library's own block in the system calls. These sockets never block: each connect, handshake, read and write is
+tried, and the `Waiter` waits for the socket together with the process's other events. They have the methods of
+`httpcore.NetworkBackend` and `httpcore.NetworkStream`, and fail with the errors that `HttpClient` names.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
-from typing import Any, TypeVar
-
-import httpcore
+from typing import Any, NamedTuple, TypeVar
 
 from syncd.core.clock import SystemClock
 from syncd.core.waiter import Waiter
@@ -34,11 +32,23 @@ _CLOCK = SystemClock()
 Result = TypeVar("Result")
 
 
-class Network(httpcore.NetworkBackend):
+class NetworkErrors(NamedTuple):
+    """The errors by which the HTTP library knows what failed."""
+
+    connect: type[Exception]
+    connect_timeout: type[Exception]
+    read: type[Exception]
+    read_timeout: type[Exception]
+    write: type[Exception]
+    write_timeout: type[Exception]
+
+
+class Network:
     """Makes connections. `monitor` is that of the current exchange, whose answer may become overdue."""
 
-    def __init__(self, waiter: Waiter) -> None:
+    def __init__(self, waiter: Waiter, errors: NetworkErrors) -> None:
         self.waiter = waiter
+        self.errors = errors
         self.monitor: ExchangeMonitor | None = None
 
     def connect_tcp(
@@ -48,7 +58,7 @@ class Network(httpcore.NetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,  # noqa: ARG002 - never given
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002 - never given
-    ) -> httpcore.NetworkStream:
+    ) -> _Stream:
         timeout_s = _DEFAULT_TIMEOUT_S if timeout is None else timeout
         failure: OSError = OSError("its name has no address")
         try:
@@ -61,7 +71,12 @@ class Network(httpcore.NetworkBackend):
                     return _Stream(connection, self)
         except OSError as error:
             failure = error
-        raise _connect_error(failure) from failure
+        raise self.connect_error(failure) from failure
+
+    def connect_error(self, failure: OSError) -> Exception:
+        """Return the library's error for a connection that could not be made."""
+        kind = self.errors.connect_timeout if isinstance(failure, TimeoutError) else self.errors.connect
+        return kind(str(failure))
 
     def wait(self, connection: socket.socket, events: int, ends_s: float) -> None:
         """Wait for these events. Raises `TimeoutError` at that second of the monotonic clock."""
@@ -133,7 +148,7 @@ class Network(httpcore.NetworkBackend):
         return found
 
 
-class _Stream(httpcore.NetworkStream):
+class _Stream:
     """An open connection, plain or with TLS."""
 
     def __init__(self, connection: socket.socket, network: Network) -> None:
@@ -150,9 +165,9 @@ class _Stream(httpcore.NetworkStream):
             self._network.raise_if_overdue()
             read = _retry_until_ready(lambda: self._receive(max_bytes), wait, select.POLLIN)
         except TimeoutError as failure:
-            raise httpcore.ReadTimeout(str(failure)) from failure
+            raise self._network.errors.read_timeout(str(failure)) from failure
         except OSError as failure:
-            raise httpcore.ReadError(str(failure)) from failure
+            raise self._network.errors.read(str(failure)) from failure
         self._network.note_read()
         self._network.waiter.poll_events()
         return read
@@ -170,16 +185,16 @@ class _Stream(httpcore.NetworkStream):
                 left = left[_retry_until_ready(partial(self._send, left), wait, select.POLLOUT) :]
                 self._network.waiter.poll_events()
         except TimeoutError as failure:
-            raise httpcore.WriteTimeout(str(failure)) from failure
+            raise self._network.errors.write_timeout(str(failure)) from failure
         except OSError as failure:
-            raise httpcore.WriteError(str(failure)) from failure
+            raise self._network.errors.write(str(failure)) from failure
 
     def close(self) -> None:
         self._connection.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
+    ) -> _Stream:
         ends_s = _ends_s(timeout)
         try:
             return self._start_tls(
@@ -187,7 +202,7 @@ class _Stream(httpcore.NetworkStream):
             )
         except OSError as failure:
             self.close()
-            raise _connect_error(failure) from failure
+            raise self._network.connect_error(failure) from failure
         except BaseException:
             self.close()
             raise
@@ -306,8 +321,3 @@ def _look_up(host: str, port: int, flags: int = 0) -> list[Any]:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     except UnicodeError:
         raise OSError("that is no host name") from None
-
-
-def _connect_error(failure: OSError) -> Exception:
-    kind = httpcore.ConnectTimeout if isinstance(failure, TimeoutError) else httpcore.ConnectError
-    return kind(str(failure))

@@ -148,8 +148,6 @@ def test_tls_through_a_proxy(
         with answering(proxy) as proxy_port:
             monkeypatch.setenv("SSL_CERT_FILE", certificate)
             monkeypatch.setenv("HTTPS_PROXY", f"http{'s' if outer else ''}://localhost:{proxy_port}")
-            monkeypatch.setattr("httpcore._sync.http_proxy.default_ssl_context", http_client._tls_context)
-            monkeypatch.setattr("httpcore._sync.connection.default_ssl_context", http_client._tls_context)
             body = [bytes(1 << 16)] * (SIZE_BYTES >> 16)
             headers = {"Content-Length": str(SIZE_BYTES)}
             answer = client.exchange("PUT", "https://api.test/x", headers=headers, read_s=10, content=body)
@@ -173,7 +171,7 @@ def test_all_of_httpx_goes_over_it(monkeypatch: pytest.MonkeyPatch, proxy: str) 
     if proxy:
         for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy)
-    ours = Network(Waiter(Interrupt(), ScriptedClock()))
+    ours = Network(Waiter(Interrupt(), ScriptedClock()), http_client._network_errors())
     with http_client._make_client("https", "api.test", ours) as client:
         transports = [each for each in (client._transport, *client._mounts.values()) if each is not None]
         assert len(transports) == (4 if proxy else 1)

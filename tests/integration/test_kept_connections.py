@@ -38,15 +38,15 @@ def test_a_second_response_read_late_is_dropped(recorded: RecordedRig) -> None:
         answered.release()
         connection.recv(1 << 16)
 
-    def late(self: exchange_monitor.ExchangeMonitor, name: str, info: dict[str, object]) -> None:
-        if name.endswith("receive_response_headers.started") and asked == [1, 2]:
+    def late(self: exchange_monitor.ExchangeMonitor) -> None:
+        if asked == [1, 2]:
             assert answered.acquire(timeout=20)
-        hear(self, name, info)
+        note_sent(self)
 
     asked: list[int] = []
-    hear = exchange_monitor.ExchangeMonitor.trace
+    note_sent = exchange_monitor.ExchangeMonitor.note_sent
     with answering(talk) as port, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exchange_monitor.ExchangeMonitor, "trace", late)
+        patch.setattr(exchange_monitor.ExchangeMonitor, "note_sent", late)
         url = f"http://127.0.0.1:{port}/"
         asked.append(1)
         assert recorded.rig.client.exchange("GET", url, headers={}, read_s=20).body == b"first"
@@ -72,15 +72,15 @@ def test_a_kept_connection_that_closes_under_a_request(
             connection.close()
             closed.set()
 
-    hear = exchange_monitor.ExchangeMonitor.trace
+    note_head = exchange_monitor.ExchangeMonitor.note_head
 
-    def received(self: exchange_monitor.ExchangeMonitor, name: str, info: dict[str, object]) -> None:
-        hear(self, name, info)
-        if name.endswith("send_request_headers.started") and len(answered) == 1 and not close.is_set():
+    def received(self: exchange_monitor.ExchangeMonitor) -> None:
+        note_head(self)
+        if len(answered) == 1 and not close.is_set():
             close.set()  # after httpx has checked the connection, before anything is sent
             assert closed.wait(5)
 
-    monkeypatch.setattr(exchange_monitor.ExchangeMonitor, "trace", received)
+    monkeypatch.setattr(exchange_monitor.ExchangeMonitor, "note_head", received)
     with answering(talk) as port:
         url = f"http://127.0.0.1:{port}/"
         assert recorded.rig.client.exchange("GET", url, headers={}, read_s=5).status == 200

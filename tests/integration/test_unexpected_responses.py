@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
 
 from syncd.core.api_key import ApiKey
@@ -39,7 +38,9 @@ class ScriptedClient(HttpClient):
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(Waiter(Interrupt(), ScriptedClock()))
-        self.answer = Response(status, httpx.Headers(dict(headers or {})), body, None)
+        self.answer = Response(
+            status, tuple((name.lower(), value) for name, value in (headers or {}).items()), body, None
+        )
         self.requests: list[SentRequest] = []
 
     def exchange(
