@@ -11,12 +11,11 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import google_crc32c
-
 from syncd.archive import tar_format
 from syncd.archive.chunk_store import Piece, opened
 from syncd.archive.codec import Codec
 from syncd.archive.deflate import HEAD, Sum, deflated, tail
+from syncd.core.checksum import crc32c
 
 # The size of one read, whose bytes are then cut into the blocks that are sent.
 _READ_BYTES = 1 << 20
@@ -73,7 +72,7 @@ class Archive:
 
 def _read(piece: Piece) -> Iterator[bytes]:
     """The piece's bytes; the last ones come only after the checksum of all is verified."""
-    crc32c = 0
+    checksum = 0
     try:
         with opened(piece.path) as file:
             left = piece.size_bytes
@@ -82,8 +81,8 @@ def _read(piece: Piece) -> Iterator[bytes]:
                 if not read:
                     raise DamagedPiece(piece)
                 left -= len(read)
-                crc32c = google_crc32c.extend(crc32c, read)
-                if not left and crc32c != piece.crc32c:
+                checksum = crc32c(read, checksum)
+                if not left and checksum != piece.crc32c:
                     raise DamagedPiece(piece)
                 yield read
     except OSError:

@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from io import FileIO
 
-import google_crc32c
-
 from syncd.archive.deflate import Sum
+from syncd.core.checksum import crc32c
 from syncd.selection import safe_open
 
 _SUFFIX = ".chunk"
@@ -58,7 +57,7 @@ class PieceWriter:
         """Append a block. Raises `OSError` (a full disk)."""
         _write_all(self._file.fileno(), deflated)
         self._size_bytes += len(deflated)
-        self._crc32c = google_crc32c.extend(self._crc32c, deflated)
+        self._crc32c = crc32c(deflated, self._crc32c)
         self._content = self._content.then(content)
 
     def finish(self, key: str | None) -> Piece:
@@ -172,8 +171,8 @@ class ChunkStore:
         except OSError:
             footer = b""
         if len(footer) == _FOOTER_BYTES:
-            _, _, said_bytes, crc32c, content_bytes, crc32 = _FOOTER.unpack(footer[: _FOOTER.size])
-            piece = Piece(path, key, said_bytes, crc32c, Sum(content_bytes, crc32))
+            _, _, said_bytes, checksum, content_bytes, crc32 = _FOOTER.unpack(footer[: _FOOTER.size])
+            piece = Piece(path, key, said_bytes, checksum, Sum(content_bytes, crc32))
             if said_bytes == size_bytes and footer == _footer(piece):
                 return piece
         _remove(path)
@@ -198,21 +197,21 @@ def _create(path: str) -> int:
 def _footer(piece: Piece) -> bytes:
     key = bytes.fromhex(piece.key)
     fields = _FOOTER.pack(_MAGIC, key, piece.size_bytes, piece.crc32c, piece.content.size_bytes, piece.content.crc32)
-    return fields + _SEAL.pack(google_crc32c.value(fields))
+    return fields + _SEAL.pack(crc32c(fields))
 
 
 def _whole(piece: Piece) -> bool:
     """True if the file still begins with the bytes that were written to it."""
-    crc32c = 0
+    checksum = 0
     try:
         with opened(piece.path) as file:
             left = piece.size_bytes
             while left and (read := file.read(min(_READ_BYTES, left))):
-                crc32c = google_crc32c.extend(crc32c, read)
+                checksum = crc32c(read, checksum)
                 left -= len(read)
     except OSError:
         return False
-    return not left and crc32c == piece.crc32c
+    return not left and checksum == piece.crc32c
 
 
 def _remove(path: str) -> None:

@@ -10,8 +10,7 @@ import contextlib
 import os
 import struct
 
-import google_crc32c
-
+from syncd.core.checksum import crc32c
 from syncd.core.durable_file import flush_folder, read_file
 
 _MAGIC = b"syncd-changes 1 "
@@ -54,7 +53,7 @@ class ChangeLog:
         if self._of != of:
             self.read(of)
         length = _LENGTH.pack(len(change))
-        frame = length + _LENGTH.pack(google_crc32c.value(length + change)) + change
+        frame = length + _LENGTH.pack(crc32c(length + change)) + change
         is_new = self.size_bytes == 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self.path, flags, 0o600)
@@ -90,9 +89,9 @@ def _change_at(content: bytes, at: int) -> bytes | None:
     start = at + _FRAME.size
     if start > len(content):
         return None
-    size_bytes, crc32c = _FRAME.unpack_from(content, at)
+    size_bytes, checksum = _FRAME.unpack_from(content, at)
     change = content[start : start + size_bytes]
-    if len(change) != size_bytes or google_crc32c.value(content[at : at + _LENGTH.size] + change) != crc32c:
+    if len(change) != size_bytes or crc32c(content[at : at + _LENGTH.size] + change) != checksum:
         return None
     return change
 

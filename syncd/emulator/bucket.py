@@ -19,8 +19,7 @@ from typing import BinaryIO
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-import google_crc32c
-
+from syncd.core.checksum import crc32c
 from syncd.core.clock import Clock
 from syncd.emulator.faults import Changes
 from syncd.emulator.signing import Refusal, Signer
@@ -122,14 +121,14 @@ class EmulatedBucket:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         generation = self._next_generation()
         partial = os.path.join(folder, f"{generation}.part")
-        md5, crc32c = hashlib.md5(usedforsecurity=False), google_crc32c.Checksum()
+        md5, checksum = hashlib.md5(usedforsecurity=False), 0
         try:
             with open(partial, "wb") as file:
                 while chunk := content.read():
                     md5.update(chunk)
-                    crc32c.update(chunk)
+                    checksum = crc32c(chunk, checksum)
                     file.write(chunk)
-            name = f"{generation}.{md5.hexdigest()}.{crc32c.digest().hex()}"
+            name = f"{generation}.{md5.hexdigest()}.{checksum:08x}"
             path = os.path.join(folder, name)
             with self._lock:
                 os.rename(partial, path)
@@ -141,7 +140,7 @@ class EmulatedBucket:
             with suppress(FileNotFoundError):
                 os.unlink(partial)
             raise
-        return Version(path, generation, md5.digest(), crc32c.digest())
+        return Version(path, generation, md5.digest(), checksum.to_bytes(4, "big"))
 
     def sweep(self) -> None:
         """Delete partial files of uploads that were cut off when an earlier run was killed."""

@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import google_crc32c
-
 from syncd.archive.archive import Archive
+from syncd.core.checksum import crc32c
 from syncd.core.clock import Clock
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
@@ -218,7 +217,7 @@ class _Checksums:
     def add(self, block: bytes) -> None:
         self.sha256.update(block)
         self.md5.update(block)
-        self.crc32c = google_crc32c.extend(self.crc32c, block)
+        self.crc32c = crc32c(block, self.crc32c)
 
 
 def check_url(step: ApiStep, url: str) -> None:

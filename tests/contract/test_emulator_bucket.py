@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import google_crc32c
 import httpx
 import pytest
+from crc32c import CRC32CHash
 
 from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, files, started_rig
 
@@ -53,7 +53,7 @@ def test_the_answer_to_an_upload(rig: EmulatorRig) -> None:
     answer = rig.upload(content)
     assert (answer.status_code, answer.content) == (200, b"")
     md5 = hashlib.md5(content)
-    crc32c = google_crc32c.Checksum(content).digest()
+    crc32c = CRC32CHash(content).digest()
     assert answer.headers.get_list("x-goog-hash") == [
         f"crc32c={base64.b64encode(crc32c).decode()}",
         f"md5={base64.b64encode(md5.digest()).decode()}",

@@ -37,7 +37,7 @@ PURE = {
     "cli/check": "finding size_breakdown thresholds",
     "cli/init": "config_template",
     "cli/progress": "line",
-    "core": "ceiling config_match errors formatting text warning",
+    "core": "ceiling checksum config_match errors formatting text warning",
     "daemon": "scheduler",
     "emulator": "hostile_bodies signing",
     "merge": "automatic_files git_objects merge_plan writes",
@@ -98,6 +98,7 @@ ONLY_IN = {
     ),
     "httpcore": (("syncd/remote/http_client.py",), "it comes with httpx"),
     "h11": (("syncd/remote/http_client.py",), "it comes with httpx"),
+    "crc32c": (("syncd/core/checksum.py",), "of the library only the extension is loaded"),
     "watchdog": (("syncd/watch/*",), "its events stay inside the watch"),
     "isal": (("syncd/archive/*",), "compression is the archive's business"),
     "jeepney": (("syncd/core/dbus.py",), "it is loaded when there is something to say or to ask, which is hardly ever"),
@@ -123,7 +124,7 @@ ONLY_IN = {
     "asyncio": ((), "one upload at a time: a loop and its colour would buy nothing"),
 }
 
-HEAVY = ("asyncio", "httpx", "watchdog", "tenacity", "ssl", "http.client", "syncd.emulator")
+HEAVY = ("asyncio", "httpx", "importlib.metadata", "watchdog", "tenacity", "ssl", "http.client", "syncd.emulator")
 
 
 @pytest.mark.parametrize("source", sources("syncd"), ids=lambda source: source.path)
@@ -173,7 +174,9 @@ def test_each_outside_thing_has_its_place(module: str) -> None:
             assert not strays, f"{source.path}:{strays}: {module}: {reason}"
 
 
-@pytest.mark.parametrize("module", ["syncd.core.settings", "syncd.core.directories", "syncd.core.api_key"])
+@pytest.mark.parametrize(
+    "module", ["syncd.core.settings", "syncd.core.directories", "syncd.core.api_key", "syncd.core.checksum"]
+)
 def test_the_core_loads_fast(module: str) -> None:
     """Reading the configuration loads none of the large libraries."""
     assert _loaded_by(f"import {module}") == ""

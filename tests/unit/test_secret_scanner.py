@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncd.selection import secret_scanner
 from syncd.selection.path_patterns import PathPatterns
 from syncd.selection.secret_scanner import _PATTERNS, LARGEST_BYTES, NoSearch, SecretSearch, secret_warning
 
@@ -167,6 +168,15 @@ def test_a_placeholder_does_not_hide_a_token() -> None:
         assert (
             found(f"{harmless}\n{40 * 'z '}\n{key('RSA ')}") == f"a private key in line {harmless.count(chr(10)) + 3}"
         )
+
+
+def test_without_vector_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old processor, on which the fast search of words would end the process, finds the same secrets."""
+    texts = [*KEYS.values(), *TOKENS.values(), *HARMLESS.values(), "\n".join(TOKENS.values())]
+    fast = [found(text) for text in texts]
+    monkeypatch.setattr(secret_scanner, "BlockDatabase", None)
+    monkeypatch.setattr(secret_scanner, "hardware_based", False)
+    assert [found(text) for text in texts] == fast
 
 
 def test_short_own_keys() -> None:

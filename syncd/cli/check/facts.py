@@ -20,16 +20,16 @@ from syncd.watch.mounts import filesystem_type
 Row = tuple[str, str]
 
 _LIBRARIES = (
-    "ahocorasick-rs",
     "certifi",
     "click",
-    "google-crc32c",
+    "crc32c",
     "h11",
     "httpcore",
     "httpx",
     "isal",
     "jeepney",
     "msgspec",
+    "pyperscan",
     "tenacity",
     "watchdog",
     "zlib-ng",
