@@ -46,9 +46,9 @@ def test_zones_with_an_eu_region(zone: str, european: bool) -> None:
 
 
 def test_the_names_are_names_of_zones() -> None:
-    """Each exception names a zone of the database, if this machine has one."""
+    """Each exception names a zone of the database, if this machine has one with the old names."""
     known = zoneinfo.available_timezones()
-    if not known:
-        pytest.skip("this machine has no time zone database")
+    if "US/Pacific" not in known:
+        pytest.skip("no time zone database here, or one without old names, which Debian has in tzdata-legacy")
     named = {f"{area}/{place}" for area, places in region_guess._ASIAN_AREAS.items() for place in places}
     assert named | region_guess._ASIAN_LINKS | region_guess._EUROPEAN_LINKS <= known
