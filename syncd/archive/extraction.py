@@ -74,7 +74,7 @@ def extract_members(
     except OSError as failure:
         raise TryLater(
             f"the sandbox's files cannot be written to {shown_path(destination)!r} ({failure.strerror})",
-            "make room there, or choose another folder",
+            "free some disk space there, or choose another folder",
         ) from None
     finally:
         _remove(draft)

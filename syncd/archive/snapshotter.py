@@ -247,7 +247,9 @@ class Snapshotter:
                 "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
             ) from None
         if not self._scanner.rules_unchanged(changed_directories(self._sent, packed.manifest)):
-            raise TryLater("ignore files changed while the snapshot was taken", "another one is taken at once")
+            raise TryLater(
+                "a .gitignore or .syncdignore file changed while the snapshot was taken", "another one is taken at once"
+            )
         self._guard.check_vanished(manifest, sum(path not in packed.manifest for path in packed.follow_up))
         self._add_unreadable(packed)
         self.unread |= packed.unread.keys() | packed.secret_files.keys()

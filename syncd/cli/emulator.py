@@ -105,8 +105,8 @@ def _serve(
             # create_server() puts the address into strerror.
             reason = os.strerror(error.errno or 0)
             if error.filename is None:
-                raise TryLater(f"port {port} cannot be used: {reason}", "name another with --port") from error
-            raise NeedsPerson(f"{error.filename} cannot be used: {reason}", "name another with --data") from error
+                raise TryLater(f"port {port} cannot be used ({reason})", "name another with --port") from error
+            raise NeedsPerson(f"{error.filename} cannot be used ({reason})", "name another with --data") from error
         try:
             click.echo(_introduction(emulator, _sandbox(emulator, sandbox_id)))
             wait()
@@ -121,7 +121,7 @@ def _refuse_foreign_folder(data_dir: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise NeedsPerson(f"{data_dir} cannot be used: {error.strerror}", "name another with --data") from error
+        raise NeedsPerson(f"{data_dir} cannot be used ({error.strerror})", "name another with --data") from error
     if foreign:
         raise NeedsPerson(f"{data_dir} holds other files", "name an empty or new folder with --data")
 

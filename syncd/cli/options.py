@@ -126,7 +126,7 @@ def _others(name: str) -> str:
     if os.path.lexists(name):
         return f"for the file in this directory write ./{name}"
     names = [config_name(file) for file in config_files(os.environ)]
-    return f"there are {', '.join(names)}" if names else "run `syncd init`, or name one with --config"
+    return f"name one of {', '.join(names)}, or a file" if names else "run `syncd init`, or name one with --config"
 
 
 def _print(text: str) -> None:

@@ -95,7 +95,7 @@ def restore(version_id: str, destination: str | None, here: bool, config_file: s
     --json: id, files, bytes, left_out; with --here the lists of `syncd apply --json`.
     """
     if here == (destination is not None):
-        raise click.UsageError("name a folder, or --here.")
+        raise click.UsageError("Name a folder, or --here.")
     from syncd.archive.extraction import folder_mode  # noqa: PLC0415 - `saved --help` needs none of it
     from syncd.cli.destination import refuse_workspace  # noqa: PLC0415
     from syncd.core.errors import Stop, TryLater  # noqa: PLC0415

@@ -94,15 +94,11 @@ def _read(path: str, what: str, forbidden: int) -> str:
             "put the key there with mode 0600, or set KLAVIS_API_KEY",
         ) from None
     except OSError as failure:
-        raise KeyRefused(f"{what} cannot be read", _reason(failure)) from None
+        remedy = "let your user read it" if failure.errno == errno.EACCES else "name a file that holds the key"
+        raise KeyRefused(f"{what} cannot be read ({failure.strerror or failure})", remedy) from None
     if len(content) > _MAX_BYTES:
         raise KeyRefused(f"{what} is longer than any key", "name a file that holds the key and nothing else")
     return content.decode("utf-8", "replace")
-
-
-def _reason(failure: OSError) -> str:
-    reason = failure.strerror or str(failure)
-    return f"{reason}; let your own user read it" if failure.errno == errno.EACCES else reason
 
 
 def parse_key(text: str, source: str) -> ApiKey:

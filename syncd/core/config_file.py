@@ -40,9 +40,9 @@ def read_managed(path: str = MANAGED_FILE, owner: int = 0) -> ManagedFile | None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as failure:
-        _refuse_managed(path, f"cannot be read: {failure.strerror}", "let everyone read it")
+        _refuse_managed(path, f"cannot be read ({failure.strerror})", "let everyone read it")
     except UnicodeDecodeError as failure:
-        _refuse_managed(path, f"is not valid TOML: {failure}", "correct it")
+        _refuse_managed(path, "is not valid TOML", f"{failure}; correct it")
 
 
 def read_workspace_path(path: str) -> str:
@@ -67,9 +67,11 @@ def _read_toml(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}", "run `syncd init`, or name one with --config") from None
     except OSError as failure:
-        raise ConfigError(f"the configuration file {path} cannot be read", failure.strerror or "") from None
+        raise ConfigError(
+            f"the configuration file {path} cannot be read ({failure.strerror})", "let your user read it"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise ConfigError(f"{path} is not valid TOML", str(failure)) from None
+        raise ConfigError(f"{path} is not valid TOML", f"{failure}; correct it there") from None
 
 
 def _check_owner(path: str, status: os.stat_result, owner: int) -> None:

@@ -29,7 +29,7 @@ class Directories:
                         os.chmod(own, 0o700)
             except OSError as failure:
                 raise ConfigError(
-                    f"the folder {folder!r} cannot be used: {failure.strerror}",
+                    f"the folder {folder!r} cannot be used ({failure.strerror})",
                     "make it writable, or set XDG_STATE_HOME and XDG_CACHE_HOME to folders that are",
                 ) from None
 

@@ -82,7 +82,7 @@ def target_of(config: Config, environ: Mapping[str, str]) -> Target:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
     acquired_sandbox, _ = AcquiredSandboxStore(places_of(config, environ).state, sandbox.base_url).load()
     if acquired_sandbox is None:
-        raise NeedsPerson("no sandbox has been acquired yet", "run `syncd push`, or start the daemon")
+        raise NeedsPerson("no sandbox has been acquired yet", "run `syncd sandbox acquire`, or `syncd push`")
     return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
 
 

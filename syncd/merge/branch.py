@@ -170,7 +170,9 @@ def make_branch(
     ids = _write_commits(git, work_tree, planned, now, scratch) if planned else ()
     tip = ids[-1] if ids else work_tree.head
     if not tip:
-        raise NeedsPerson("there is nothing to commit", "the sandbox has no changes, and the repository no commit yet")
+        raise NeedsPerson(
+            "there is nothing to commit, as nothing was changed in the sandbox", "make the repository's first commit"
+        )
     _create_reference(git, work_tree, reference, tip, now)
     subjects = tuple(subject_of(commit.message) for commit in planned)
     return NewBranch(name, ids, tuple(dict.fromkeys(skipped)), subjects)

@@ -271,7 +271,8 @@ def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
         raise GitFailed("git is too old", f"install git {_OLDEST_GIT} or a newer one")
     if inside != b"true":
         raise GitFailed(
-            f"the workspace {shown_path(workspace)!r} is in no work tree of its repository", "choose another"
+            f"the workspace {shown_path(workspace)!r} is in no work tree of its repository",
+            "use `syncd apply` without --branch",
         )
     absolute = os.path.join(workspace, os.fsdecode(folder))
     objects = os.path.join(workspace, os.fsdecode(answer("--git-path", "objects")))
@@ -297,7 +298,9 @@ def _head(git: Git, folder: str, workspace: str) -> str:
     listed = git.run(["for-each-ref", "--format=%(refname)", "--", os.fsdecode(reference)], variables, range(256))
     if found.complaint or current.code or listed.output or listed.complaint:
         why = one_line(found.complaint or listed.complaint or current.complaint or "its commit cannot be read", 120)
-        raise GitFailed(f"git cannot read HEAD of the repository of {shown_path(workspace)!r} ({why})", "repair it")
+        raise GitFailed(
+            f"git cannot read HEAD of the repository of {shown_path(workspace)!r} ({why})", "see `git fsck`"
+        )
     return ""
 
 
@@ -320,7 +323,9 @@ def _no_work_tree(workspace: str, result: GitResult) -> GitFailed:
         )
     if "not a git repository" in result.complaint:
         return GitFailed(f"the workspace {shown!r} is in no git repository", "make one with git init")
-    return GitFailed(f"git cannot read the repository of {shown!r} ({one_line(result.complaint, 160)})", "repair it")
+    return GitFailed(
+        f"git cannot read the repository of {shown!r} ({one_line(result.complaint, 160)})", "see `git fsck`"
+    )
 
 
 def _failed(arguments: Sequence[str], result: GitResult) -> GitFailed:

@@ -37,7 +37,9 @@ _OTHERWISE_NOT_ACQUIRED = ErrorMeaning(
     "the API gives no sandbox", "check [sandbox.acquire], and what the account may have"
 )
 _NOT_LISTED = ErrorMeaning("the API lists no sandboxes", "check sandbox.base_url, and what the account may have")
-_UNKNOWN = ErrorMeaning("the API knows no such sandbox", "", SandboxNotFound)
+_UNKNOWN = ErrorMeaning(
+    "the API knows no such sandbox", "`syncd sandbox list` shows those that there are", SandboxNotFound
+)
 
 
 class Acquired(Struct):

@@ -120,7 +120,7 @@ class Api:
         request = self._request(ApiStep.INITIALIZE, "POST", f"/initialize?region={self._region}", INITIALIZE_S)
         got = self._api_client.ask(request, Initialized)
         if got.status == "error":
-            message = f"the sandbox could not take the archive: {self._api_client.printable(got.message)}"
+            message = f"the sandbox could not take the archive ({self._api_client.printable(got.message)})"
             raise StepFailed(ApiStep.INITIALIZE, FailureAction.RETRY, message)
         return got
 
@@ -165,7 +165,9 @@ class Api:
 
     def sandbox(self) -> SandboxInfo:
         """Return the API's description of the sandbox. Raises `StepFailed`."""
-        return self._api_client.ask(self._request(ApiStep.SANDBOX, "GET", ""), SandboxInfo)
+        return self._api_client.ask(
+            replace(self._request(ApiStep.SANDBOX, "GET", ""), name="the request for the sandbox"), SandboxInfo
+        )
 
     def _request(self, step: ApiStep, method: str, path: str, read_s: float | None = None) -> ApiRequest:
         return ApiRequest(step, method, self._path + path, read_s, meanings=self._meanings)

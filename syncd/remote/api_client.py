@@ -90,7 +90,10 @@ class ApiClient:
         except NoResponse as failure:
             what = f"the API did not answer {request}" if failure.reached else "the API cannot be reached"
             message = f"{what} ({failure})"
-            raise StepFailed(request.step, FailureAction.OFFLINE, message, possibly_applied=failure.reached) from None
+            hint = "" if failure.reached else "check the network and sandbox.base_url"
+            raise StepFailed(
+                request.step, FailureAction.OFFLINE, message, hint, possibly_applied=failure.reached
+            ) from None
         finally:
             now_s = self._clock.monotonic_s()
             self._client.api_pacing = self._client.api_pacing.answered(request.kind, status, now_s)

@@ -277,10 +277,10 @@ def _translated(job: RemoteJob) -> Iterator[None]:
 
 
 def _unreadable(failure: BadArchive) -> StepFailed:
-    message = f"the archive of files from the sandbox cannot be read: {failure}"
+    message = f"the archive of files from the sandbox cannot be read ({failure})"
     return StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message)
 
 
 def _unwritable(failure: OSError) -> StepFailed:
     message = f"files from the sandbox cannot be kept on this machine ({failure.strerror or failure})"
-    return StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message, "make room on the disk")
+    return StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message, "free some disk space")

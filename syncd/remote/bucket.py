@@ -95,7 +95,8 @@ class Bucket:
                     ApiStep.UPLOAD, FailureAction.RENEW_URL, "the upload URL expired during the upload"
                 ) from None
             what = "the upload was cut off" if failure.reached else "the bucket cannot be reached"
-            raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, f"{what} ({failure})") from None
+            hint = "" if failure.reached else "check the network"
+            raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, f"{what} ({failure})", hint) from None
         seconds = self._clock.monotonic_s() - body.checksums.started_s
         if answer.status != 200:
             raise self._failed(answer)
@@ -124,13 +125,13 @@ class Bucket:
         answered = f"{answer.status} {code}".strip()
         if 300 <= answer.status < 400:
             message = f"the bucket answers with a redirect ({answer.status}), which is not followed"
-            return StepFailed(ApiStep.UPLOAD, action, message, SIGN_IN)
+            return StepFailed(ApiStep.UPLOAD, FailureAction.RETRY, message, SIGN_IN)
         if action is FailureAction.REFUSED:
             return StepFailed(
                 ApiStep.UPLOAD,
-                action,
+                FailureAction.REFUSED,
                 f"the bucket takes no archive of this size ({answered})",
-                "leave large files out of it",
+                "leave large files out in .syncdignore",
             )
         return StepFailed(
             ApiStep.UPLOAD, action, f"the bucket answered the upload with {answered}", retry_after_s=asked_s

@@ -59,7 +59,7 @@ class Dump:
             raise StepFailed(ApiStep.DUMP, FailureAction.OFFLINE, f"the download was cut off ({failure})") from None
         except BadArchive as failure:
             raise StepFailed(
-                ApiStep.DUMP, FailureAction.RETRY, f"the sandbox's archive cannot be read: {failure}"
+                ApiStep.DUMP, FailureAction.RETRY, f"the sandbox's archive cannot be read ({failure})"
             ) from None
         if isinstance(result, Response):
             asked_s = retry_after_s(result.header("Retry-After"), result.server_wall_s or self._clock.wall_s())

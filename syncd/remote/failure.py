@@ -10,7 +10,7 @@ from enum import Enum, StrEnum
 
 from syncd.core.errors import NeedsPerson, SandboxRefused, SyncdError, Unavailable
 
-SIGN_IN = "is this network asking for a sign-in?"
+SIGN_IN = "sign in to this network if it asks for that"
 
 
 class ApiStep(StrEnum):

@@ -113,7 +113,7 @@ def is_complete(job: RemoteJob, output: str) -> bool:
 
 def invalid_report(job: RemoteJob, why: str) -> StepFailed:
     """Return the failure for a report that no honest program makes."""
-    message = f"the report of {job.purpose.description} is invalid: {why}"
+    message = f"the report of {job.purpose.description} is invalid ({why})"
     return StepFailed(job.purpose.step, FailureAction.RETRY, message)
 
 

@@ -28,7 +28,7 @@ def sync_failure(failure: Exception) -> SyncFailure:
         case SyncdError():
             return SyncFailure(ApiStep.SNAPSHOT, failure)
         case OSError():
-            error = TryLater(f"this machine refused something: {failure.strerror or failure}")
+            error = TryLater(f"this machine refused something ({failure.strerror or failure})", "see `syncd check`")
             return SyncFailure(ApiStep.SNAPSHOT, error)
         case _:
             error = TryLater(f"internal error ({place_of(failure)})", "please report it")

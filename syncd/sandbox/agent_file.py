@@ -81,7 +81,7 @@ class AgentFile:
             return SyncWarning(
                 _KEY,
                 f"the MCP servers cannot be written to {self.path} ({failure.strerror or failure})",
-                "name one in a folder that is there and that syncd may write to, as a service its state folder",
+                "name a file in a folder that syncd may write to; for a service, in its state folder",
             )
         _log.info("wrote the MCP servers to %s", self.path)
         return None

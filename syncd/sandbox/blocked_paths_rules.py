@@ -108,7 +108,9 @@ def warnings(blocked: Mapping[str, str]) -> list[SyncWarning]:
     more = len(blocked) - _MOST_NAMED
     if more > 0:
         what = f"{more:,} more paths are not sent, as their places in the sandbox are taken"
-        found.append(SyncWarning("blocked", what, "mend those that are named, and run `syncd push --force`"))
+        found.append(
+            SyncWarning("blocked", what, "free the places of those that are named, then run `syncd push --force`")
+        )
     return found
 
 

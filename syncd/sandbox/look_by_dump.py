@@ -105,7 +105,7 @@ def _look_in(
             ApiStep.DUMP,
             FailureAction.RETRY,
             f"files from the sandbox cannot be kept on this machine ({failure.strerror or failure})",
-            "make room on the disk",
+            "free some disk space",
         ) from None
     finally:
         if not complete:

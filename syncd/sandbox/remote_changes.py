@@ -299,7 +299,7 @@ class RemoteChanges:
                 f"{what}, so nothing is written there",
                 'where no program runs, set sandbox.agent_changes = "save" or "overwrite"',
             )
-        remedy = 'it is tried again; sandbox.agent_changes = "overwrite" looks at nothing'
+        remedy = 'the next sync looks again; with sandbox.agent_changes = "overwrite" none does'
         if self.looks:  # else it was to remove something, which is warned of
             self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
 
@@ -387,6 +387,6 @@ def held_warning(path: str, unsaved: RemoteEntry | None) -> SyncWarning:
     what = f"{shown_path(path)!r} was changed here and in the sandbox, where it stays as it is"
     remedy = "`syncd diff` shows it, `syncd apply` merges, `syncd push --force` overwrites"
     if unsaved is not None:
-        what += ", as its version there could not be saved"
+        what = f"{what}, as its version there could not be saved"
         remedy = "`syncd diff` shows it; move it away there, then `syncd push --force`"
     return SyncWarning(f"held:{path}", what, remedy)

@@ -55,7 +55,10 @@ class MassDeletionGuard:
         found = manifest.files
         if lost_nearly_all(found, found - vanished):
             # The next scan shows the real state; this archive would make the rest look deleted.
-            raise TryLater(f"{vanished} of the workspace's {found} files vanished while they were packed")
+            raise TryLater(
+                f"{vanished} of the workspace's {found} files vanished while they were packed",
+                "they are looked for again",
+            )
 
     def record_workspace(self, scan: Scan) -> None:
         """Record the scanned directory as the workspace."""

@@ -20,7 +20,7 @@ class PathRules:
                 outer = read_git_rules(workspace, personal_excludes).rules
             except OSError as failure:
                 raise WorkspaceError(
-                    f"the rules of git cannot be read ({failure.strerror})", "make them readable"
+                    f"the rules of git cannot be read ({failure.strerror})", "let your user read them"
                 ) from None
         self._scopes: dict[str, Scope | None] = {}
         self._outer = selection.root(outer)

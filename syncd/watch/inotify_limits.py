@@ -57,11 +57,19 @@ def no_instance(error: OSError) -> SyncWarning:
     what = "changes cannot be watched, the workspace is polled"
     if error.errno == errno.EMFILE and not _descriptors_used_up():
         limit, remedy = _describe(_INSTANCES)
-        return SyncWarning("watch:instances", f"{what}: all inotify instances of this user are taken ({limit})", remedy)
+        return SyncWarning(
+            "watch:instances", f"{what}, as all inotify instances of this user are taken ({limit})", remedy
+        )
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return SyncWarning("watch:descriptors", f"{what}: too many open files", "raise `ulimit -n` (LimitNOFILE=)")
+        return SyncWarning(
+            "watch:descriptors", f"{what}, as too many files are open", "raise `ulimit -n` (LimitNOFILE=)"
+        )
     why = os.strerror(error.errno) if error.errno else str(error)
-    return SyncWarning("watch:none", f"{what}: inotify: {why}", "run on a kernel, or in a sandbox, that allows inotify")
+    return SyncWarning(
+        "watch:none",
+        f"{what}, as inotify gives no instance ({why})",
+        "run on a kernel, or in a sandbox, that allows inotify",
+    )
 
 
 def unwatched(missed: Mapping[str, int], total: int) -> tuple[SyncWarning, ...]:
@@ -76,11 +84,13 @@ def _reason(code: int, paths: list[str], total: int) -> SyncWarning:
     first = (min(paths) or ".").encode("utf-8", "backslashreplace").decode()
     if code == errno.ENOSPC:
         limit, remedy = _describe(_WATCHES)
-        what = f"{len(paths)} of {total} directories cannot be watched and are polled (first: {first}): {limit}"
+        what = f"{len(paths)} of {total} directories cannot be watched and are polled (first: {first}), as {limit}"
         return SyncWarning("watch:limit", what, remedy)
     others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    what = f"{first}{others} cannot be watched and is polled: {os.strerror(code)}"
-    remedy = f"chmod u+rx {first}" if code == errno.EACCES else "none is known"
+    what = f"{first}{others} cannot be watched and is polled ({os.strerror(code)})"
+    remedy = (
+        f"chmod u+rx {first}" if code == errno.EACCES else "nothing to do; changes in it are found by periodic scans"
+    )
     return SyncWarning(f"watch:{errno.errorcode.get(code, code)}", what, remedy)
 
 

@@ -189,7 +189,7 @@ def test_a_disk_without_room(archive: Archive, tmp_path: Path, monkeypatch: pyte
     """It is a failure of the look, and no copy stays."""
     monkeypatch.setattr(look_by_dump, "_SPARE_BYTES", 1 << 60)
     archive.add("a", b"theirs")
-    with pytest.raises(StepFailed, match="make room") as caught:
+    with pytest.raises(StepFailed, match="cannot be kept") as caught:
         look(archive, tmp_path, {}, find_new=True)
     assert (caught.value.step, caught.value.action) == (ApiStep.DUMP, FailureAction.RETRY)
     assert os.listdir(tmp_path) == []

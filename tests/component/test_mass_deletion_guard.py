@@ -93,7 +93,9 @@ def test_files_that_vanished_while_they_were_packed(tmp_path: Path) -> None:
     guard.check_vanished(files("f", SMALL_FILES - 1), SMALL_FILES - 1)
     with pytest.raises(TryLater) as failure:
         guard.check_vanished(files("f", 100), 91)
-    assert str(failure.value) == "91 of the workspace's 100 files vanished while they were packed"
+    assert str(failure.value) == (
+        "91 of the workspace's 100 files vanished while they were packed: they are looked for again"
+    )
 
 
 def test_the_record_is_written_once(tmp_path: Path) -> None:

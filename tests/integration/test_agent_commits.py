@@ -132,7 +132,7 @@ def test_a_report_that_is_not_to_be_trusted(
 
     monkeypatch.setattr(agent_commits, "new_job", named)
     for words in ("rows are missing", "more was copied"):
-        with pytest.raises(StepFailed, match=f"the report of the commits there is invalid: {words}"):
+        with pytest.raises(StepFailed, match=f"the report of the commits there is invalid .{words}"):
             fetch(rig, repository.home)
     assert os.listdir(folder(rig)) == []
 

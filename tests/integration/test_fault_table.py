@@ -68,7 +68,7 @@ API_ROWS = [
     ("flood HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n5;|ext", OFFLINE, NO_ANSWER),
     ("flood HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n|a: b\\r\\n", OFFLINE, NO_ANSWER),
     # -- not a response of the API
-    ("html", RETRY, "(text/html; charset=utf-8, 107 bytes): is this network asking for a sign-in?"),
+    ("html", RETRY, "(text/html; charset=utf-8, 107 bytes): sign in to this network if it asks for that"),
     (raw("200 OK", JSON, body="<html>"), RETRY, SENSELESS),
     (raw("200 OK", "Content-Type: text/plain", "Content-Encoding: br", body="{}"), RETRY, "(text/plain, br, 2 bytes)"),
     ("bomb", RETRY, "gzip, gzip"),
@@ -110,7 +110,7 @@ URL_ROWS = [
     ("400", REFUSED, "region 'us' (400"),
 ]
 INITIALIZE_ROWS = [
-    ("error no space left", RETRY, "could not take the archive: no space left"),
+    ("error no space left", RETRY, "could not take the archive (no space left)"),
     ("400", AGAIN, "400"),
     (raw("503 Busy", "Set-Cookie: a=" + "b" * 4000), RETRY, "503"),
 ]
@@ -135,7 +135,7 @@ BUCKET_ROWS = [
     ("flood HTTP/1.1 200 OK\\r\\n|X-More: and more\\r\\n", OFFLINE, "cut off"),
     ("huge", OFFLINE, "larger than 1 MiB"),
     # -- not a response of a bucket
-    ("html", RETRY, "is no bucket (text/html; charset=utf-8, 107 bytes, no checksum): is this"),
+    ("html", RETRY, "is no bucket (text/html; charset=utf-8, 107 bytes, no checksum): sign in"),
     ("json {}", RETRY, "is no bucket (application/json, 2 bytes, no checksum)"),
     ("bomb", RETRY, "is no bucket"),
     ("201", RETRY, "201"),

@@ -210,7 +210,7 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
     ):
         logs = "".join(json.dumps([running.job.name, *row], separators=(",", ":")) + "\n" for row in rows)
         rig.emulator.faults.script(f"execution-logs: json {json.dumps({**answer, 'logs': logs})} always")
-        with pytest.raises(StepFailed, match=f"the report of the look at the files there is invalid: {words}"):
+        with pytest.raises(StepFailed, match=f"the report of the look at the files there is invalid .{words}"):
             looking.finish(running, str(copies(rig)))
         rig.emulator.faults.clear()
     assert os.listdir(copies(rig)) == []

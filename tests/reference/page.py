@@ -42,7 +42,7 @@ def page() -> str:
             _HEAD,
             *(line for verb in verbs() for line in _verb(verb)),
             _KEYS,
-            *_table(
+            *table(
                 ("key", "default", "allowed", "means"),
                 (
                     (f"`{key.name}`", f"`{key.default}`" if key.default else "none", key.allowed, key.meaning)
@@ -51,13 +51,13 @@ def page() -> str:
             ),
             "",
             _CEILING,
-            *_table(
+            *table(
                 ("key", "allowed", "means"), ((f"`{key.name}`", key.allowed, key.meaning) for key in ceiling_keys())
             ),
             "",
             "## Environment",
             "",
-            *_table(("variable", "means"), ((f"`{name}`", text) for name, text in ENVIRONMENT)),
+            *table(("variable", "means"), ((f"`{name}`", text) for name, text in ENVIRONMENT)),
             "",
         )
     )
@@ -68,10 +68,11 @@ def _verb(verb: Verb) -> Iterator[str]:
     for paragraph in verb.text:
         yield from (("```text", paragraph, "```", "") if "\n" in paragraph else (paragraph, ""))
     if verb.options:
-        yield from _table(("option", "does"), ((f"`{option.names}`", option.text) for option in verb.options))
+        yield from table(("option", "does"), ((f"`{option.names}`", option.text) for option in verb.options))
         yield ""
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Yield the lines of a table."""
     for row in (head, ("---",) * len(head), *rows):
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"

@@ -351,7 +351,7 @@ def test_it_can_be_aborted(bare: Rig, begin: Begin, way: str | signal.Signals) -
     dialog.turns(("Directory to", None))
     os.write(dialog.terminal._ours, b"\x1b[45mw\xff\n")
     dialog.turns(("Directory to", "work"), ("Sandbox id", None))
-    assert "can only hold valid UTF-8" in " ".join(dialog.text.split())
+    assert "must be valid UTF-8" in " ".join(dialog.text.split())
     assert {cell.bg for row in dialog.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
     if isinstance(way, str):
         dialog.terminal.type(way)

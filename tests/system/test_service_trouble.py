@@ -84,7 +84,7 @@ def test_a_masked_or_disabled_unit(rig: ServiceRig) -> None:
     done = rig.service("install")
     assert (done.code, done.err) == (
         78,
-        "syncd: syncd.service is masked: a person switched it off: systemctl --user unmask syncd, then again\n",
+        "syncd: syncd.service is masked, as a person switched it off: systemctl --user unmask syncd, then again\n",
     )
     assert "masks the unit and stays" in rig.service("uninstall").out
     assert rig.machine.run("systemctl", "--user", "unmask", "syncd").code == 0

@@ -75,7 +75,7 @@ def test_a_name_is_enough(rig: Rig, site: Path) -> None:
     """`--config site` names the file in the configuration folder; a name that is none lists those that are."""
     assert json.loads(rig.ok("status", "--json", "--config", "site").out)["workspace"] == str(site)
     done = rig.run("status", "--config", "sight")
-    assert (done.code, "there are config, site" in done.err) == (78, True), done
+    assert (done.code, "name one of config, site, or a file" in done.err) == (78, True), done
     (rig.home / "sight").touch()
     assert "write ./sight" in rig.run("status", "--config", "sight").err
 

@@ -104,7 +104,7 @@ def test_warnings() -> None:
     one_more = warnings({f"{number:03}": "d" for number in range(51)})[50]
     assert str(one_more) == (
         "1 more paths are not sent, as their places in the sandbox are taken: "
-        "mend those that are named, and run `syncd push --force`"
+        "free the places of those that are named, then run `syncd push --force`"
     )
     many = warnings({f"{number:03}": "d" for number in reversed(range(1_060))})
     assert [many[0].key, many[49].key, many[50].key] == ["blocked:000", "blocked:049", "blocked"]

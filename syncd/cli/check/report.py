@@ -76,7 +76,9 @@ def write_report(named: str, checkup: Checks, findings: Sequence[Finding]) -> tu
         if created:
             with suppress(OSError):
                 os.unlink(path)  # it is incomplete
-        raise NeedsPerson(f"{path} cannot be written: {failure.strerror}", "name another: --report FILE") from None
+        raise NeedsPerson(
+            f"{path} cannot be written ({failure.strerror})", "name another file: --report FILE"
+        ) from None
     return path, text.count("\n")
 
 

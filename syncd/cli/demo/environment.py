@@ -113,7 +113,7 @@ class DemoEnvironment:
         )
         if done.returncode not in codes:
             said = os.fsdecode(done.stderr).strip()
-            self._events.put(TryLater(f"syncd {command} ended with {done.returncode}: {said}"))
+            self._events.put(TryLater(f"syncd {command} ended with {done.returncode} ({said})", "please report it"))
         return done.stdout.decode("utf-8", "replace")
 
     def git(self, folder: str, *arguments: str) -> str:
@@ -129,7 +129,7 @@ class DemoEnvironment:
         )
         if done.returncode:
             said = os.fsdecode(done.stderr).strip()
-            self._events.put(TryLater(f"git {arguments[0]} ended with {done.returncode}: {said}"))
+            self._events.put(TryLater(f"git {arguments[0]} ended with {done.returncode} ({said})", "please report it"))
         return done.stdout.decode("utf-8", "replace")
 
     def next_event(self, timeout_s: float) -> DemoEvent | None:

@@ -66,7 +66,7 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
     if not asks_name:
         refuse_existing(path, _CONFIG_OPTION)
     if missing and not terminal:
-        raise click.UsageError(f"{' and '.join(missing)} must be given: there is no terminal to ask on")
+        raise click.UsageError(f"{' and '.join(missing)} must be given, as there is no terminal to ask on.")
     others, _ = read_workspaces(config_files(os.environ))
     if "workspace.path" in values:
         tell_overlaps(values["workspace.path"], others)
@@ -81,7 +81,7 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
         tell_shared_mounts(config.workspace.path)
         key = _key_to_store(config, store_key, terminal, asks=bool(missing))
     except (click.Abort, KeyboardInterrupt):
-        raise TryLater("stopped; nothing was written") from None
+        raise TryLater("stopped; nothing was written", "the same command begins anew") from None
     if key is not None:
         write_new(config.sandbox.api_key_file, key.reveal() + "\n", _KEY_OPTION)
         click.echo(f"wrote {shown_path(config.sandbox.api_key_file)}")

@@ -49,6 +49,6 @@ def toml(value: Any, name: str) -> str:
         return json.dumps(value)
     if not value.isascii() and any(0xD800 <= ord(c) <= 0xDFFF for c in value):
         shown = value.encode("ascii", "backslashreplace").decode()
-        raise ConfigError(f'{name} = "{shown}"', "a configuration file can only hold valid UTF-8")
+        raise ConfigError(f'{name} = "{shown}"', "must be valid UTF-8")
     # JSON's escapes are TOML's; only DEL needs an escape in TOML and none in JSON.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -35,13 +35,17 @@ def write_new(path: str, text: str, option: str) -> None:
     except OSError as failure:
         if failure.errno == errno.EEXIST and os.path.lexists(path):
             raise _exists(path, option) from None
-        raise ConfigError(f"{path} cannot be written: {failure.strerror}", f"name another file with {option}") from None
+        raise ConfigError(
+            f"{path} cannot be written ({failure.strerror})", f"name another file with {option}"
+        ) from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as failure:
         os.unlink(path)  # half a file is worse than none
-        raise ConfigError(f"{path} cannot be written: {failure.strerror}", "make room and try again") from None
+        raise ConfigError(
+            f"{path} cannot be written ({failure.strerror})", "free some disk space, then try again"
+        ) from None
 
 
 def _exists(path: str, option: str) -> ConfigError:

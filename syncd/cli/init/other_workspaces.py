@@ -49,7 +49,9 @@ def checked_name(name: str, taken: Sequence[str]) -> str:
     """The name of a new configuration. Raises `ConfigError`."""
     name = name.strip().removesuffix(".toml")
     if not name.strip(".") or _NOT_IN_NAMES.search(name):
-        raise ConfigError("that is no name", "use letters, digits, '.', '_' and '-': it is the service's name too")
+        raise ConfigError(
+            f"{name!r} cannot be its name", "use letters, digits, '.', '_' and '-': it is the service's name too"
+        )
     if name in taken:
-        raise ConfigError(f"there is a configuration {name} already")
+        raise ConfigError(f"there is a configuration {name} already", "choose another name")
     return name

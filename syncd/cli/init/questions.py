@@ -146,7 +146,7 @@ def _workspace(answer: str, others: Sequence[ConfiguredWorkspace]) -> str:
     places_of(config, os.environ)
     if not os.path.isdir(config.workspace.path):
         what = "is no directory" if os.path.lexists(config.workspace.path) else "does not exist"
-        raise ConfigError(f"{home_relative(config.workspace.path)} {what}")
+        raise ConfigError(f"{home_relative(config.workspace.path)} {what}", "name one that is there")
     refuse_same(config.workspace.path, others)
     return path
 

@@ -75,7 +75,7 @@ class SandboxAdmin:
     def resolve(self, sandbox_id: str | None) -> str:
         """Return the given id, by default this workspace's. Raises `NeedsPerson` if there is none yet."""
         if sandbox_id in ("", ".", ".."):
-            raise click.UsageError(f"{sandbox_id!r} is no sandbox's id")
+            raise click.UsageError(f"{sandbox_id!r} is no sandbox's id.")
         if sandbox_id is not None:
             return sandbox_id
         if self.ours is None:

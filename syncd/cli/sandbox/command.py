@@ -118,7 +118,7 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool, unsaved:
         follows = admin.after_release(wanted)
         if not yes:
             if not sys.stdin.isatty():
-                raise click.UsageError("this is no terminal to ask on: use --yes")
+                raise click.UsageError("There is no terminal to ask on; use --yes.")
             saved = not unsaved and wanted == admin.ours
             becomes = "saved here before" if saved else "lost"
             click.echo(f"What an agent changed in {wanted} is {becomes}. {follows}".rstrip(), err=True)

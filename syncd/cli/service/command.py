@@ -283,7 +283,7 @@ def _refuse_edited(path: str, unit: Unit) -> None:
     found = _content(path)
     if _is_masked(path):
         raise ConfigError(
-            f"{unit.name} is masked: a person switched it off",
+            f"{unit.name} is masked, as a person switched it off",
             f"systemctl --user unmask {_stem(unit.name)}, then again",
         )
     if found is not None and not is_unchanged(found, _originals(unit)):
@@ -304,7 +304,7 @@ def _content(path: str) -> str | None:
     except FileNotFoundError:
         return "" if os.path.islink(path) else None  # a dangling link, as `systemctl mask` of another place leaves
     except OSError as failure:
-        raise ConfigError(f"{path} cannot be read: {failure.strerror}", "make it readable") from None
+        raise ConfigError(f"{path} cannot be read ({failure.strerror})", "let your user read it") from None
 
 
 def _write(path: str, text: str) -> bool:
@@ -323,7 +323,7 @@ def _write(path: str, text: str) -> bool:
             file.write(text)
         os.replace(draft, path)
     except OSError as failure:
-        raise ConfigError(f"{path} cannot be written: {failure.strerror}", "make it writable") from None
+        raise ConfigError(f"{path} cannot be written ({failure.strerror})", "make it writable") from None
     return True
 
 

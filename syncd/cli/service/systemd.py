@@ -54,7 +54,7 @@ class UserManager:
         result = self._run("systemctl", "--user", *arguments)
         if result.returncode != 0:
             why = (result.stderr.strip().splitlines() or [f"exit {result.returncode}"])[-1]
-            raise TryLater(f"systemctl --user {' '.join(arguments)}: {why}", "see `syncd service status`")
+            raise TryLater(f"systemctl --user {' '.join(arguments)} failed ({why})", "see `syncd service status`")
 
     def try_to(self, *arguments: str) -> bool:
         """Run `systemctl --user ARGUMENTS`. True if it succeeded."""
