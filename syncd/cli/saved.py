@@ -54,7 +54,8 @@ def list_(config_file: str | None, as_json: bool) -> None:
     if not versions:
         click.echo("no version of the agent's is saved", err=True)
     for version in versions:
-        _print(_heading(version))
+        for line in _heading(version):
+            _print(line)
         for path, saved in list(version.paths.items())[:_MOST_LISTED]:
             _print(f"    {_named(path, saved)}")
         if len(version.paths) > _MOST_LISTED:
@@ -75,8 +76,7 @@ def show(version_id: str, config_file: str | None, as_json: bool) -> None:
     if as_json:
         _print_json({**_row(version), "entries": [_entry(path, saved) for path, saved in version.paths.items()]})
         return
-    _print(_heading(version))
-    for line in _table(version):
+    for line in (*_heading(version), *_table(version)):
         _print(line)
 
 
@@ -194,15 +194,9 @@ def _entry(path: str, saved: SavedPath) -> dict[str, Any]:
     return {**row, "target": saved.target} if saved.target else row
 
 
-def _heading(version: SavedVersion) -> str:
-    cells = (
-        version.id,
-        f"{version.at.astimezone():%a %Y-%m-%d %H:%M:%S}",
-        version.why,
-        f"sandbox {shown_path(version.sandbox_id)}",
-        f"{counted(len(version.paths), 'path')}, {size(version.size_bytes)}",
-    )
-    return "  ".join(cells)
+def _heading(version: SavedVersion) -> Iterator[str]:
+    yield f"{version.id}  {version.why}  {counted(len(version.paths), 'path')}, {size(version.size_bytes)}"
+    yield f"    {version.at.astimezone():%a %Y-%m-%d %H:%M:%S}, sandbox {shown_path(version.sandbox_id)}"
 
 
 def _table(version: SavedVersion) -> Iterator[str]:

@@ -51,10 +51,12 @@ def test_list(saved: Rig) -> None:
     """The newest first, with its first paths; the same without a subcommand, and for any place of the options."""
     said = saved.ok("saved")
     assert said.out.splitlines() == [
-        f"{SECOND}  Tue 2026-11-24 13:20:12  overwritten  sandbox box-2  8 paths, 8 bytes",
+        f"{SECOND}  overwritten  8 paths, 8 bytes",
+        "    Tue 2026-11-24 13:20:12, sandbox box-2",
         *(f"    file{number}" for number in range(5)),
         f"    and 3 more: syncd saved show {SECOND}",
-        f"{FIRST}  Tue 2026-11-24 13:20:11  sandbox-ended  sandbox box-1  5 paths, 20 KiB",
+        f"{FIRST}  sandbox-ended  5 paths, 20 KiB",
+        "    Tue 2026-11-24 13:20:11, sandbox box-1",
         "    caf\\xe9",
         "    d/",
         "    d/\\x1b[31mred",
@@ -92,7 +94,8 @@ def test_list(saved: Rig) -> None:
 def test_show(saved: Rig) -> None:
     """Each path with kind, mode and size."""
     assert saved.ok("saved", "show", FIRST).out.splitlines() == [
-        f"{FIRST}  Tue 2026-11-24 13:20:11  sandbox-ended  sandbox box-1  5 paths, 20 KiB",
+        f"{FIRST}  sandbox-ended  5 paths, 20 KiB",
+        "    Tue 2026-11-24 13:20:11, sandbox box-1",
         "file       644  4 bytes  caf\\xe9",
         "directory  755           d/",
         "file       755   20 KiB  d/\\x1b[31mred",
