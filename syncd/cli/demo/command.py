@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import textwrap
@@ -24,6 +25,7 @@ _READING_S = 1.0
 _EQUAL_S = 30.0
 _FOREVER_S = 1e9  # until a signal
 _WIDTH = 79
+_INDENT = 13  # below the seconds of a result
 _LEFT_OUT_SHOWN = 8
 _BURST = 200
 _DIFF_LINES = 8
@@ -72,16 +74,17 @@ def command(directory: str | None) -> None:
 
 
 class _Screen:
-    """The demo's output, at most 80 columns wide. Seconds count from the last heading or pause."""
+    """The demo's output, at most 80 columns wide, and as the terminal. Seconds count from the last heading or pause."""
 
     def __init__(self, demo: DemoEnvironment) -> None:
         self._demo = demo
+        self._width = min(_WIDTH, shutil.get_terminal_size().columns - 1) if sys.stdout.isatty() else _WIDTH
         self._since_s = CLOCK.monotonic_s()
         self._requests = 0
 
     def heading(self, text: str) -> None:
         """Print a heading."""
-        click.echo("\n" + click.style(text, bold=True))
+        click.echo("\n" + click.style(textwrap.fill(text, self._width), bold=True))
         self._since_s = CLOCK.monotonic_s()
         self._requests = len(self._demo.emulator.request_log)
 
@@ -92,19 +95,20 @@ class _Screen:
 
     def paragraph(self, text: str) -> None:
         """Print a paragraph."""
-        click.echo(textwrap.fill(text, _WIDTH, initial_indent="   ", subsequent_indent="   "))
+        click.echo(textwrap.fill(text, self._width, initial_indent="   ", subsequent_indent="   "))
 
     def command(self, line: str, output: Iterable[str]) -> None:
         """Print a command, and lines of its output."""
         self.result(click.style(line, bold=True))
         for shown in output:
-            text = one_line(shown.replace("\t", "    "), _WIDTH - 13)
+            text = one_line(shown.replace("\t", "    "), self._width - _INDENT)
             colour = {"+": "green", "-": "red"}.get(text[:1])
-            click.echo(" " * 13 + click.style(text, fg=colour))
+            click.echo(" " * _INDENT + click.style(text, fg=colour))
 
     def result(self, text: str) -> None:
         """Print a line with the seconds."""
-        click.echo(f"   {CLOCK.monotonic_s() - self._since_s:6.2f} s  {text}")
+        line = f"   {CLOCK.monotonic_s() - self._since_s:6.2f} s  {text}"
+        click.echo(textwrap.fill(line, self._width, subsequent_indent=" " * _INDENT))
 
     def workspace(self) -> None:
         """Print what belongs in the sandbox, and what is left out by which rule."""
@@ -127,8 +131,8 @@ class _Screen:
         deadline_s = CLOCK.monotonic_s() + seconds
         while (event := self._demo.next_event(max(0.0, deadline_s - CLOCK.monotonic_s()))) is not None:
             if isinstance(event, str):
-                for line in textwrap.wrap(one_line(f"syncd: {event}", 400), _WIDTH - 13):
-                    click.echo(" " * 13 + click.style(line, dim=True))
+                for line in textwrap.wrap(one_line(f"syncd: {event}", 400), self._width - _INDENT):
+                    click.echo(" " * _INDENT + click.style(line, dim=True))
                 yield False
             else:
                 self._request(event)
