@@ -33,7 +33,9 @@ _SIZE = 11
 _TOOK = 7
 _OUTCOME = 11
 _TEXT = _MARK + _TIME + 2
-_REST = _TEXT + _ID + _WHY + _SIZE + _TOOK + _OUTCOME + 5 * 2
+_NUMBERS = _SIZE + _TOOK + 2 * 2
+_REST = _TEXT + _ID + _WHY + _OUTCOME + 3 * 2  # without the numbers
+_LEAST = 8
 _WITHOUT_TERMINAL = 88
 _LEAST_PATH = 4
 _MOST_COLUMNS = 120
@@ -137,9 +139,14 @@ def _read(path: str, read: Callable[[], tuple[list[_Record], int]]) -> list[_Rec
 
 
 def table(records: Iterable[SyncRecord], width: int) -> Iterator[Line]:
-    """The lines for these records, at most `width` columns each if there are at least 80; times are local."""
-    rest = max(8, width - _REST)
-    yield _row("", ("time", "id", "why", "changed", "size", "took"), ("outcome", Tone.PLAIN), rest)
+    """The lines for these records, at most `width` columns each if there are at least 60; times are local.
+
+    A narrow table has no numbers.
+    """
+    has_numbers = width >= _REST + _NUMBERS + _LEAST
+    rest = max(_LEAST, width - _REST - (_NUMBERS if has_numbers else 0))
+    head = ("size", "took") if has_numbers else ()
+    yield _row("", ("time", "id", "why", "changed"), head, ("outcome", Tone.PLAIN), rest)
     day = ""
     for record in records:
         local = record.at.astimezone()
@@ -152,20 +159,18 @@ def table(records: Iterable[SyncRecord], width: int) -> Iterator[Line]:
             _short(record.id or "", _ID),
             _REASONS.get(record.why, record.why),
             _changes(record, rest),
-            size(sent_bytes) if sent_bytes else "",
-            _duration(record.seconds),
         )
+        numbers = (size(sent_bytes) if sent_bytes else "", _duration(record.seconds)) if has_numbers else ()
         tone = Tone.BAD if failed(record) else Tone.PLAIN
-        yield _row("!" if failed(record) else "", cells, (_short(record.outcome, _OUTCOME), tone), rest)
+        yield _row("!" if failed(record) else "", cells, numbers, (_short(record.outcome, _OUTCOME), tone), rest)
         for note in _notes(record):
             yield from wrapped(note, width, ((" " * _TEXT, Tone.PLAIN),), _TEXT)
 
 
-def _row(mark: str, cells: tuple[str, str, str, str, str, str], outcome: Span, rest: int) -> Line:
-    time, sync_id, why, changes, amount, duration = cells
-    what = f"{time:{_TIME}}  {_padded(sync_id, _ID)}  {_padded(why, _WHY)}  {_padded(changes, rest)}"
-    text = f"{what}  {amount:>{_SIZE}}  {duration:>{_TOOK}}  "
-    return ((f"{mark:{_MARK}}", Tone.BAD), (text, Tone.PLAIN), outcome)
+def _row(mark: str, left: tuple[str, ...], numbers: tuple[str, ...], outcome: Span, rest: int) -> Line:
+    cells = [_padded(text, room) for text, room in zip(left, (_TIME, _ID, _WHY, rest), strict=True)]
+    cells += [f"{text:>{room}}" for text, room in zip(numbers, (_SIZE, _TOOK), strict=False)]
+    return ((f"{mark:{_MARK}}", Tone.BAD), ("".join(f"{cell}  " for cell in cells), Tone.PLAIN), outcome)
 
 
 def _padded(text: str, width: int) -> str:

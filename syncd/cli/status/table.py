@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from syncd.cli.status.overview import ServiceState, WorkspaceRow
-from syncd.cli.status.text import ASCII, Glyphs, Line, Tone, columns
+from syncd.cli.status.text import ASCII, Glyphs, Line, Tone, columns, wrapped
 from syncd.core.formatting import ago, counted, seconds_of
 from syncd.sync.status_document import State, Status
 
 _HEAD = ("NAME", "WORKSPACE", "STATE", "LAST SYNC", "WAITING", "SERVICE")
 _WORKSPACE = 1
-_LEAST = 8
+_UNLIMITED = 10_000
 _GAP = "  "
 _NOTHING = "-"
 _BUSY = (State.STARTING, State.DEBOUNCING, State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING)
@@ -24,20 +25,26 @@ def table(
     """The table's lines, a workspace each, none wider than `width` columns; None: as wide as needed."""
     cells = {row.config: _cells(row.status, row, home, now_s) for row in rows if row.status is not None}
     widths = [max(map(columns, column)) for column in zip(_HEAD, *cells.values(), strict=True)]
-    names = max((columns(row.name) for row in rows), default=0)
-    widths[0] = max(widths[0], names)
-    if width is not None:
-        excess = 2 + sum(widths) + len(_GAP) * (len(_HEAD) - 1) - width
-        widths[_WORKSPACE] -= min(max(0, excess), max(0, widths[_WORKSPACE] - _LEAST))
+    widths[0] = max(widths[0], *(columns(row.name) for row in rows), 0)
+    excess = 0 if width is None else 2 + sum(widths) + len(_GAP) * (len(_HEAD) - 1) - width
+    widths[_WORKSPACE] -= max(0, excess)
+    if widths[_WORKSPACE] < columns(_HEAD[_WORKSPACE]):
+        widths[_WORKSPACE] = 0
     lines: list[Line] = [_line("  ", Tone.PLAIN, _aligned(_HEAD, widths), width)]
     for row in rows:
-        text = (
-            _aligned(cells[row.config], widths)
-            if row.status
-            else f"{_padded(row.name, widths[0])}{_GAP}broken: {row.error}"
-        )
-        lines.append(_line(f"{glyphs.mark} ", _tone(row), text, width))
+        mark = f"{glyphs.mark} "
+        if row.status:
+            lines.append(_line(mark, _tone(row), _aligned(cells[row.config], widths), width))
+        else:
+            lead = f"{_padded(row.name, widths[0])}{_GAP}"
+            first: Line = ((mark, _tone(row)), (lead, Tone.PLAIN))
+            lines += wrapped(_broken(row), width or _UNLIMITED, first, columns(mark + lead))
     return lines
+
+
+def _broken(row: WorkspaceRow) -> str:
+    """The error, which the file's name is enough for: its folder is always the same."""
+    return f"broken: {row.error.replace(row.config, os.path.basename(row.config))}"
 
 
 def _cells(status: Status, row: WorkspaceRow, home: str, now_s: float) -> tuple[str, ...]:
@@ -83,7 +90,7 @@ def _tone(row: WorkspaceRow) -> Tone:
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     fitted = [_end(cell, widths[number]) if number == _WORKSPACE else cell for number, cell in enumerate(cells)]
-    return _GAP.join(map(_padded, fitted, widths))
+    return _GAP.join(_padded(cell, width) for cell, width in zip(fitted, widths, strict=True) if width)
 
 
 def _padded(text: str, width: int) -> str:
