@@ -14,6 +14,7 @@ from syncd.archive.packer import Packed, Packer, PackProgress, ignore_progress
 from syncd.archive.secret_files import SecretFiles
 from syncd.core.clock import Clock
 from syncd.core.errors import SnapshotTooLarge, TryLater
+from syncd.core.formatting import counted
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.scan.entry import Entry, Kind, Stamp, is_not_written_back, unknown
@@ -312,5 +313,7 @@ def described(found: Difference) -> str:
     counts = []
     for word, paths in (("new", found.added), ("changed", found.changed), ("removed", found.removed)):
         if paths:
-            counts.append(f"{len(paths)} {word} ({shown_path(paths[0])}{', …' if len(paths) > 1 else ''})")
+            counts.append(
+                f"{counted(len(paths), f'{word} path')} ({shown_path(paths[0])}{', …' if len(paths) > 1 else ''})"
+            )
     return ", ".join(counts) or "nothing new"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from syncd.core.clock import Clock, stamp, utc
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import KeyRefused, SandboxNotFound, TryLater
+from syncd.core.formatting import counted
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
@@ -361,7 +362,7 @@ class RemoteChanges:
         self._saved_paths[why] = self._saved_paths.get(why, 0) + len(saved.paths)
         with contextlib.suppress(OSError):
             self.saved_versions.expire(utc(self._clock.wall_s()))
-        _log.warning("saved %d versions of the agent as %s (%s)", len(new), saved.id, why.value)
+        _log.warning("saved the agent's version of %s as %s (%s)", counted(len(new), "path"), saved.id, why.value)
 
     def take_saved(self) -> dict[Why, int]:
         """Return how many versions were saved since the last call, for each reason."""

@@ -18,6 +18,7 @@ from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SandboxNotFound, TryLater
+from syncd.core.formatting import counted
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import FailureAction, StepFailed
@@ -288,7 +289,7 @@ class SyncCycle:
         """Pack what the sandbox lacks, or all, into an archive in the spool."""
         uncertain = "; an earlier sync may have reached the sandbox unanswered" if self.sync_state.uncertain else ""
         files = scanned.manifest.files
-        _log.info("packaging %d files: %s%s", files, described(scanned.difference), uncertain)
+        _log.info("packaging %s: %s%s", counted(files, "file"), described(scanned.difference), uncertain)
         is_partial = self._partial_is_enough(run, scanned.manifest)
         # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there.
         kept = run.services.remote_changes.kept.intersection(scanned.difference.uncertain)

@@ -212,7 +212,7 @@ def test_the_log_names_what_changed(rig: Rig, caplog: pytest.LogCaptureFixture) 
     rig.write("a.txt", "changed")
     (rig.workspace / "d/b.txt").unlink()
     rig.sync()
-    assert "1 new (new\\n\\x1b[2J), 1 changed (a.txt), 1 removed (d/b.txt)" in caplog.text
+    assert "1 new path (new\\n\\x1b[2J), 1 changed path (a.txt), 1 removed path (d/b.txt)" in caplog.text
 
 
 def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:

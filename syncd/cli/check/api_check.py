@@ -113,8 +113,7 @@ def check_api(
         yield Finding("api", Grade.PASS, answered)
         yield Finding("sandbox", Grade.FAIL, info.message, info.hint)
     else:
-        answered = http_client.status is not None
-        remedy = (answered and info.hint) or _remedy(target.base_url, http_client.status)
+        remedy = info.hint if info.hint and http_client.status else _remedy(target.base_url, http_client.status)
         yield _certificate_failure(target, info.message) or Finding(
             "api", Grade.FAIL_FOR_NOW, f"{target.base_url}: {info.message}", remedy
         )
