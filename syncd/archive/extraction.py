@@ -106,7 +106,7 @@ def folder_mode(destination: str) -> int:
         ) from None
     raise NeedsPerson(
         f"{shown_path(destination)!r} exists and is not an empty folder",
-        "name a new or an empty one: nothing is overwritten",
+        "name a new or an empty one, as nothing is overwritten",
     )
 
 

@@ -83,7 +83,7 @@ def _read(path: str, what: str, forbidden: int) -> str:
                 raise KeyRefused(f"{what} is not a regular file", "name a file that holds the key")
             if mode & forbidden:
                 raise KeyRefused(
-                    f"{what} can be read by others (mode {stat.S_IMODE(mode):04o})", f"run: chmod 600 {path}"
+                    f"{what} can be read by others (mode {stat.S_IMODE(mode):04o})", f"run `chmod 600 {path}`"
                 )
             content = os.read(descriptor, _MAX_BYTES + 1)
         finally:

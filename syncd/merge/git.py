@@ -319,7 +319,7 @@ def _no_work_tree(workspace: str, result: GitResult) -> GitFailed:
     if "dubious ownership" in result.complaint or "unsafe repository" in result.complaint:
         return GitFailed(
             f"the repository of {shown!r} belongs to another user",
-            f"run this as its owner, or trust it: git config --global --add safe.directory {shown}",
+            f"run this as its owner, or trust it with `git config --global --add safe.directory {shown}`",
         )
     if "not a git repository" in result.complaint:
         return GitFailed(f"the workspace {shown!r} is in no git repository", "make one with git init")

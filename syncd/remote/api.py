@@ -97,7 +97,7 @@ class Api:
         self._path = f"/{quote(target.sandbox_id, safe='')}"
         unknown = ErrorMeaning(
             f"the API knows no sandbox {one_line(target.sandbox_id)!r}",
-            "it may have expired: set sandbox.id to a living one",
+            "it may have expired; set sandbox.id to a living one",
             SandboxNotFound,
         )
         invalid = ErrorMeaning(

@@ -287,9 +287,8 @@ class SyncCycle:
 
     def _archive(self, run: RequestedSync, scanned: ScanResult) -> ArchivedSnapshot:
         """Pack what the sandbox lacks, or all, into an archive in the spool."""
-        uncertain = "; an earlier sync may have reached the sandbox unanswered" if self.sync_state.uncertain else ""
-        files = scanned.manifest.files
-        _log.info("packaging %s: %s%s", counted(files, "file"), described(scanned.difference), uncertain)
+        unsure = "; an earlier sync may have reached the sandbox unanswered" if self.sync_state.uncertain else ""
+        _log.info("packaging %s: %s%s", counted(scanned.manifest.files, "file"), described(scanned.difference), unsure)
         is_partial = self._partial_is_enough(run, scanned.manifest)
         # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there.
         kept = run.services.remote_changes.kept.intersection(scanned.difference.uncertain)

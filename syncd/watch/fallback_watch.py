@@ -36,7 +36,7 @@ CHANGES: list[type[events.FileSystemEvent]] = [
 _COARSE = SyncWarning(
     "watch:coarse",
     "this version of watchdog is not known, the workspace is watched coarsely and polled",
-    "install the version that syncd asks for: pip install 'watchdog~=7.1.0'",
+    "install the version that syncd asks for, with `pip install 'watchdog~=7.1.0'`",
 )
 
 

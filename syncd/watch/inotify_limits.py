@@ -39,7 +39,7 @@ def _describe(settings: tuple[str, str]) -> tuple[str, str]:
     setting, value = _in_force(settings)
     line = f"{setting}={max(_RECOMMENDED[settings], 2 * (value or 0))}"
     limit = f"{setting} is {value}" if value is not None else f"{setting} is reached"
-    return limit, f"sudo sysctl {line}; to keep it: echo {line} | sudo tee /etc/sysctl.d/60-inotify.conf"
+    return limit, f"sudo sysctl {line}; to keep it, echo {line} | sudo tee /etc/sysctl.d/60-inotify.conf"
 
 
 def watch_limit() -> tuple[int | None, str]:

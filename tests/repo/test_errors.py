@@ -39,6 +39,11 @@ def test_a_remedy_is_no_sentence() -> None:
         assert _at(wrong) == []
 
 
+def test_a_remedy_has_no_colon() -> None:
+    """The last colon divides the message from the remedy, so that `status` can show them on lines of their own."""
+    assert _at([each for each in messages() if ": " in each.remedy]) == []
+
+
 def test_wrong_usage_is_a_sentence() -> None:
     """An error of usage begins with an option, a value or a capital letter and ends with a period, as click's own."""
     usage = [each for each in messages() if each.ends == _USAGE]

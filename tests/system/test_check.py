@@ -188,7 +188,7 @@ def test_for_scripts(rig: Rig) -> None:
     found = {row["subject"]: row for row in document["findings"]}
     assert all(set(row) == {"subject", "grade", "what", "remedy", "details"} for row in document["findings"])
     assert found["key"]["grade"] == "fail"
-    assert found["key"]["remedy"].startswith("run: chmod 600 ")
+    assert found["key"]["remedy"].startswith("run `chmod 600 ")
     assert found["secrets"]["details"] == [".env: named like .env"]
 
 

@@ -219,7 +219,7 @@ Directory to keep in the sandbox [~/work]: ~
   workspace.path = "~": is the home directory itself: must be a project's
   directory, such as "~/code/project"
 Directory to keep in the sandbox [~/work]: not there
-  ~/work/not there does not exist
+  ~/work/not there does not exist: name one that is there
 Directory to keep in the sandbox [~/work]: ~/my work
 Sandbox id [Enter: acquire one when needed]: ..
   sandbox.id = "..": must be the id of a sandbox

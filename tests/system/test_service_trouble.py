@@ -130,7 +130,7 @@ def test_what_an_installation_advises(rig: ServiceRig) -> None:
     assert done.code == 0
     assert "to do       sudo loginctl enable-linger dev\n" in done.out
     assert "to do       sudo sysctl fs.inotify.max_user_watches=524288\n" in done.out
-    assert "to keep it: echo fs.inotify.max_user_watches=524288 | sudo tee /etc/sysctl.d/60-inotify.conf\n" in done.out
+    assert "to keep it, echo fs.inotify.max_user_watches=524288 | sudo tee /etc/sysctl.d/60-inotify.conf\n" in done.out
     assert "HTTPS_PROXY is set here, and the service does not know it" in done.out
     assert "hush" not in done.out
     assert not (rig.root / "etc/sysctl.d/60-inotify.conf").exists()

@@ -18,6 +18,7 @@ from syncd.cli.check.thresholds import (
     judge_secrets,
     judge_size,
     judge_space,
+    judge_state_space,
     judge_versions,
     judge_watches,
     size,
@@ -67,6 +68,13 @@ def test_size(files: int, content_bytes: int, grade: Grade) -> None:
 def test_space(free_bytes: int, content_bytes: int, grade: Grade) -> None:
     """A disk with less space than the files need is a warning; a full one is a failure."""
     assert judge_space("/spool", free_bytes, content_bytes).grade is grade
+
+
+@pytest.mark.parametrize(("free_bytes", "grade"), [((1 << 20) - 1, Grade.FAIL), (1 << 20, Grade.PASS)])
+def test_space_for_the_state(free_bytes: int, grade: Grade) -> None:
+    """On a full disk nothing that was synced can be recorded."""
+    finding = judge_state_space("/state exists", free_bytes)
+    assert (finding.grade, "XDG_STATE_HOME" in finding.remedy) == (grade, grade is Grade.FAIL)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def write_report(named: str, checkup: Checks, findings: Sequence[Finding]) -> tu
     workspace = checkup.config.workspace.path if checkup.config else None
     path = os.path.abspath(named) if named else _new_path(workspace)
     if workspace is not None and (os.path.realpath(path) + os.sep).startswith(workspace + os.sep):
-        raise NeedsPerson(f"{path} is in the workspace and would be synced", "name a file elsewhere: --report FILE")
+        raise NeedsPerson(f"{path} is in the workspace and would be synced", "name a file elsewhere with --report FILE")
     text = _text(checkup, findings)
     created = False
     try:
@@ -71,13 +71,13 @@ def write_report(named: str, checkup: Checks, findings: Sequence[Finding]) -> tu
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except FileExistsError:
-        raise NeedsPerson(f"{path} already exists", "name another file: --report FILE") from None
+        raise NeedsPerson(f"{path} already exists", "name another file with --report FILE") from None
     except OSError as failure:
         if created:
             with suppress(OSError):
                 os.unlink(path)  # it is incomplete
         raise NeedsPerson(
-            f"{path} cannot be written ({failure.strerror})", "name another file: --report FILE"
+            f"{path} cannot be written ({failure.strerror})", "name another file with --report FILE"
         ) from None
     return path, text.count("\n")
 

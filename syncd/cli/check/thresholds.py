@@ -63,6 +63,14 @@ def judge_size(files: int, directories: int, content_bytes: int, max_mib: int, r
     return Finding("directory", Grade.PASS, f"{what}, of {max_mib:,} MiB allowed")
 
 
+def judge_state_space(what: str, free_bytes: int) -> Finding:
+    """The disk of the state, which is small: `what` is said of its folder."""
+    if free_bytes < LEAST_SPACE_BYTES:
+        remedy = "free some disk space, or set XDG_STATE_HOME to a larger disk"
+        return Finding("state", Grade.FAIL, f"{what}, and has {size(free_bytes)} free", remedy)
+    return Finding("state", Grade.PASS, what)
+
+
 def judge_space(folder: str, free_bytes: int, content_bytes: int) -> Finding:
     """The disk of the spool. The size of the archive is not known in advance: of source code, about a quarter."""
     what = f"{folder} has {size(free_bytes)} free"

@@ -15,6 +15,7 @@ from syncd.cli.check.thresholds import (
     judge_secrets,
     judge_size,
     judge_space,
+    judge_state_space,
     judge_watches,
 )
 from syncd.core.errors import WorkspaceError
@@ -144,13 +145,16 @@ def folder_findings(state: str, spool: str, content: int) -> list[Finding]:
         elif existing == folder and (open_to_others := _open_to_others(subject, folder)):
             findings.append(open_to_others)
         elif subject == "state":
-            findings.append(
-                Finding(subject, Grade.PASS, f"{folder} {'exists' if existing == folder else 'can be created'}")
-            )
+            what = f"{folder} {'exists' if existing == folder else 'can be created'}"
+            findings.append(judge_state_space(what, _free_bytes(existing)))
         else:
-            disk = os.statvfs(existing)
-            findings.append(judge_space(folder, disk.f_bavail * disk.f_frsize, content))
+            findings.append(judge_space(folder, _free_bytes(existing), content))
     return findings
+
+
+def _free_bytes(folder: str) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
 def _open_to_others(subject: str, folder: str) -> Finding | None:

@@ -50,7 +50,7 @@ def checked_name(name: str, taken: Sequence[str]) -> str:
     name = name.strip().removesuffix(".toml")
     if not name.strip(".") or _NOT_IN_NAMES.search(name):
         raise ConfigError(
-            f"{name!r} cannot be its name", "use letters, digits, '.', '_' and '-': it is the service's name too"
+            f"{name!r} cannot be its name", "use letters, digits, '.', '_' and '-', as it is the service's name too"
         )
     if name in taken:
         raise ConfigError(f"there is a configuration {name} already", "choose another name")

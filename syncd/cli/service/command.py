@@ -236,7 +236,7 @@ def _check_same_folders(manager: UserManager) -> None:
         if os.path.normpath(ours) != os.path.normpath(theirs):
             raise ConfigError(
                 f"{name} is {ours} here and {theirs} in the service manager",
-                "give both the same: in ~/.config/environment.d/, then log in again",
+                "give both the same in ~/.config/environment.d/, then log in again",
             )
 
 

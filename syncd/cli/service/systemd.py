@@ -40,7 +40,7 @@ class UserManager:
             why = (result.stderr.strip().splitlines() or ["no answer"])[0]
             raise NeedsPerson(
                 f"no systemd user manager answers ({why})",
-                f"log in as this user, not by su or sudo; or start one: sudo loginctl enable-linger {user_name()}",
+                f"log in as this user, not by su or sudo, or run `sudo loginctl enable-linger {user_name()}`",
             )
         self.environ = environment_in(result.stdout)
 
