@@ -7,6 +7,7 @@ cut loses only the report of the last sync.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import msgspec
@@ -67,6 +68,12 @@ def read_status(folder: str, otherwise: Status) -> Status:
         progress=None,
         managed=otherwise.managed,
     )
+
+
+def remove_status(folder: str) -> None:
+    """Remove the document of a process that has ended, if there is one. Raises `OSError`."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(folder, _NAME))
 
 
 def _saved_versions(folder: str) -> int:

@@ -63,6 +63,8 @@ def test_from_nothing_to_nothing(acquiring: Rig) -> None:
     assert rig.run("sandbox", "release").code == 2
     assert "another one" in rig.ok("sandbox", "release", "--yes").out
     assert rig.emulator.sandbox(first["id"]) is None
+    status = rig.status()
+    assert (status["sandbox"]["id"], status["last_sync"], status["mcp_servers"]) == ("", None, {})
     assert rig.run("sandbox", "release", "--yes", first["id"]).code == 78
     rig.ok("push")
     assert rig.count("acquire") == 2

@@ -29,6 +29,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.sandbox_lifetime import AcquiredSandbox, should_be_replaced
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
+from syncd.report.status_store import remove_status
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider
 from syncd.sync.sandbox_factory import retry_settings_of
 
@@ -147,6 +148,7 @@ class SandboxAdmin:
             return
         with contextlib.suppress(TryLater, OSError), self._locked():
             self.store.save(None, self.store.load()[1])
+            remove_status(self.folders.state)  # it tells of the released sandbox
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
