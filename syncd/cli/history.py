@@ -80,7 +80,7 @@ def command(
     --paths shows the paths in the archives of a sync: + added, ~ changed, - to be removed, = as the sandbox had it.
     """
     if which is not None and (only_failed or ctx.get_parameter_source("most") is not ParameterSource.DEFAULT):
-        raise click.UsageError("--paths names the syncs itself: not together with --lines or --failed")
+        raise click.UsageError("--paths goes with neither --lines nor --failed.")
     config = configured(config_file)
     folder = directories_for(config.workspace.path, os.environ).state
     history, sent_paths_store = HistoryStore(folder), SentPathsStore(folder)

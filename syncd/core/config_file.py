@@ -42,7 +42,7 @@ def read_managed(path: str = MANAGED_FILE, owner: int = 0) -> ManagedFile | None
     except OSError as failure:
         _refuse_managed(path, f"cannot be read ({failure.strerror})", "let everyone read it")
     except UnicodeDecodeError as failure:
-        _refuse_managed(path, "is not valid TOML", f"{failure}; correct it")
+        _refuse_managed(path, f"is not valid TOML ({failure})", "correct it")
 
 
 def read_workspace_path(path: str) -> str:
@@ -99,4 +99,4 @@ def _uids_of(owner: int) -> set[int]:
 
 
 def _refuse_managed(path: str, what: str, remedy: str) -> NoReturn:
-    raise ConfigError(f"the managed configuration {path} {what}", f"as this machine's administrator: {remedy}")
+    raise ConfigError(f"the managed configuration {path} {what}", f"as this machine's administrator, {remedy}")

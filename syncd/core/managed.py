@@ -136,9 +136,9 @@ def _own_table(name: str, table: Any, path: str) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ConfigError(f"{shown_value(name)} must be a table", "write it in brackets, as [sync]")
     for key, value in table.items():
-        why = _OWN.get(f"{name}.{key}")
-        if why is not None:
-            raise ConfigError(f"{name}.{key} = {shown_value(value)}: is no default for all", why)
+        remedy = _OWN.get(f"{name}.{key}")
+        if remedy is not None:
+            raise ConfigError(f"{name}.{key} = {shown_value(value)}: is no default for all", remedy)
     return {key: _absolute(value, path) if f"{name}.{key}" in _PATHS else value for key, value in table.items()}
 
 

@@ -62,7 +62,7 @@ def test_others_may_write_it(managed: Path, file: int, folder: int, words: str) 
 
 def test_someone_elses_file(managed: Path) -> None:
     """A file that belongs to another user than the owner is refused."""
-    with pytest.raises(ConfigError, match=f"belongs to user {ME}, not to root: as this machine's administrator: sudo"):
+    with pytest.raises(ConfigError, match=f"belongs to user {ME}, not to root: as this machine's administrator, sudo"):
         read_managed(str(managed), ME + 1)
 
 
@@ -73,7 +73,7 @@ def test_it_cannot_be_read(managed: Path) -> None:
         read_managed(str(managed), ME)
     managed.unlink()
     managed.symlink_to(managed)
-    with pytest.raises(ConfigError, match="cannot be read: Too many levels"):
+    with pytest.raises(ConfigError, match=r"cannot be read \(Too many levels"):
         read_managed(str(managed), ME)
     managed.unlink()
     os.mkfifo(managed, 0o644)
