@@ -148,7 +148,7 @@ def test_nothing_private_is_in_it(planted: Rig) -> None:
     assert CANARY.search(done.out.encode())  # the screen does show the names
     for kept in (
         "== versions ==",
-        "systemd         257",
+        "systemd       257",
         "https_proxy",
         "workspace.ignore                  2 texts",
         "sync.debounce_seconds             0.2",
