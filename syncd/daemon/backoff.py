@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, Unavailable, WorkspaceError
 from syncd.daemon.scheduler import Hold, HoldEnds
-from syncd.remote.retry import RetrySettings, backoff_limit_s
+from syncd.remote.retry import RetrySettings, delay_s
 
 # A workspace that is missing or emptied is checked this often, as a mount gives no event …
 WORKSPACE_POLL_S = 2.0
@@ -15,8 +15,9 @@ RECHECK_FIRST_S = 60.0
 RECHECK_MAX_S = 600.0
 # An outage that has lasted so long is hardly over in the next minute, and nobody waits for its end …
 LONG_OUTAGE_S = 900.0
-# … so it is tried so rarely then, unless something changes, a person asks, or the network returns.
-LONG_OUTAGE_WAIT_S = 300.0
+# … so the longest wait is so long then, unless something changes, a person asks, or the network returns. It is short
+# enough for everybody to be in sync again three minutes after the outage.
+LONG_OUTAGE_WAIT_S = 150.0
 
 
 class FailureBackoff:
@@ -45,10 +46,13 @@ class FailureBackoff:
         if self._outage_since_s is None:
             self._outage_since_s = now_s
 
-    def outage_wait_s(self, wait_s: float, now_s: float) -> float:
-        """Return the wait that begins now, where `wait_s` is that of a short outage."""
+    def outage_wait_s(self, wait_s: float, now_s: float, chance: float) -> float:
+        """Return the wait that begins now, where `wait_s` is that of a short outage.
+
+        `chance` is a random number from 0 to 1, as `delay_s` takes it.
+        """
         is_long = self._outage_since_s is not None and now_s - self._outage_since_s >= LONG_OUTAGE_S
-        return max(wait_s, LONG_OUTAGE_WAIT_S) if is_long else wait_s
+        return max(wait_s, delay_s(1, LONG_OUTAGE_WAIT_S, LONG_OUTAGE_WAIT_S, chance)) if is_long else wait_s
 
     def clear(self) -> None:
         """A sync succeeded."""
@@ -81,7 +85,14 @@ class FailureBackoff:
         self.not_before_s = self.changes_not_before_s = None
 
     def after(
-        self, failure: SyncdError, now_s: float, took_s: float, asked_s: float = 0.0, *, awaited: bool = False
+        self,
+        failure: SyncdError,
+        now_s: float,
+        took_s: float,
+        chance: float,
+        asked_s: float = 0.0,
+        *,
+        awaited: bool = False,
     ) -> None:
         """A sync that took so long failed now; the server asked for a wait of `asked_s`. `awaited`: a command waits."""
         self.hold, self.not_before_s, self.changes_not_before_s, self._server_until_s = None, None, None, None
@@ -90,21 +101,20 @@ class FailureBackoff:
         else:
             self._outage_since_s = None
         if isinstance(failure, NeedsPerson):
-            self.hold = self._held(failure, now_s, took_s)
+            self.hold = self._held(failure, now_s, took_s, chance)
             return
         self._failures += 1
-        wait_s = backoff_limit_s(self._failures, self._retry_settings.first_s, self._retry_settings.max_s)
-        # It may be longer than the retries of one sync: the next sync must not come before it either.
-        wait_s = max(wait_s, asked_s)
+        # What is asked for may be longer than the retries of one sync: the next sync must not come before it either.
+        wait_s = delay_s(self._failures, self._retry_settings.first_s, self._retry_settings.max_s, chance, asked_s)
         self.changes_not_before_s = now_s + wait_s
-        self.not_before_s = now_s + (wait_s if awaited else self.outage_wait_s(wait_s, now_s))
+        self.not_before_s = now_s + (wait_s if awaited else self.outage_wait_s(wait_s, now_s, chance))
         self._server_until_s = now_s + asked_s if asked_s else None
 
-    def _held(self, failure: NeedsPerson, now_s: float, took_s: float) -> Hold:
+    def _held(self, failure: NeedsPerson, now_s: float, took_s: float, chance: float) -> Hold:
         if isinstance(failure, WorkspaceError):
             return Hold(HoldEnds.WITH_CHANGES, now_s + max(WORKSPACE_POLL_S, WORKSPACE_POLL_SHARE * took_s))
         self._rechecks += 1
-        recheck_s = now_s + backoff_limit_s(self._rechecks, RECHECK_FIRST_S, RECHECK_MAX_S)
+        recheck_s = now_s + delay_s(self._rechecks, RECHECK_FIRST_S, RECHECK_MAX_S, chance)
         return Hold(
             HoldEnds.WITH_CHANGES if isinstance(failure, SnapshotTooLarge) else HoldEnds.WITH_A_PERSON, recheck_s
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import select
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -26,7 +27,16 @@ from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.polling import Polling
-from syncd.daemon.scheduler import SaveAgentWork, SchedulerInput, Sync, ends_pause, idle_state, next_action
+from syncd.daemon.scheduler import (
+    Passed,
+    RetryPause,
+    SaveAgentWork,
+    SchedulerInput,
+    Sync,
+    idle_state,
+    next_action,
+    pause_ends_s,
+)
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest
 from syncd.daemon.wakeup import Wakeup
@@ -125,6 +135,7 @@ class Daemon:
         self._paused = False
         self._writers: list[Client] = []  # commands that write to the workspace: no sync begins meanwhile
         self._progress_sent_s = 0.0
+        self._retry_wait_s = 0.0  # what `retrying` announced last
         self._slept_s = 0.0
         self._woke = False
         self._addresses: tuple[str, ...] | None = None
@@ -244,7 +255,7 @@ class Daemon:
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
-        self._backoff.after(failure, now_s, now_s - self._started_s, failed.retry_after_s, awaited=awaited)
+        self._backoff.after(failure, now_s, now_s - self._started_s, _chance(), failed.retry_after_s, awaited=awaited)
         if self._backoff.not_before_s is not None:
             self._send_failure(failure, self._backoff.not_before_s - now_s)
         self._dirty.mark_all()
@@ -290,11 +301,14 @@ class Daemon:
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         """Publish what failed and when it is tried again."""
+        self._retry_wait_s = wait_s
         if wait_s == 0:
             _log.info("%s; asking for a fresh upload URL", failure)
             return
-        self._backoff.note_outage(self._clock.monotonic_s())
-        wait_s = self._retry_wait_s(wait_s)
+        now_s = self._clock.monotonic_s()
+        self._backoff.note_outage(now_s)
+        if not self._request_queue.awaited:
+            self._retry_wait_s = wait_s = self._backoff.outage_wait_s(wait_s, now_s, _chance())
         _log.warning("%s; trying again in %.1f s", failure, wait_s)
         self._send_failure(failure, wait_s)
         self._publisher.retrying(failure.step, str(failure))
@@ -308,32 +322,21 @@ class Daemon:
         """Wait out a failure, asleep or awake. Raises `Superseded` for a newer change, and for a request at once."""
         started_s = self._clock.monotonic_s()
         slept_before_s = self._slept_s
-        first_s = self._components.retry_settings.first_s
-        is_offline = action is FailureAction.OFFLINE
-        least_s = started_s + (min(wait_s, first_s) if is_offline else wait_s)
-        longest_s = self._retry_wait_s(wait_s)
+        first_s, is_offline = self._components.retry_settings.first_s, action is FailureAction.OFFLINE
+        retry_pause = RetryPause(started_s, wait_s, self._retry_wait_s, first_s, is_offline)
         while True:
             if self._is_superseded:
                 raise Superseded
-            now_s = self._clock.monotonic_s()
-            slept_s = self._slept_s - slept_before_s
-            network_is_back = self._network_back_s >= started_s
-            until_s = started_s + (wait_s if slept_s or network_is_back else longest_s) - slept_s
-            if is_offline and network_is_back:
-                until_s = min(until_s, self._network_back_s + first_s)
-            change_due_s = ends_pause(self._scheduler_input(), now_s, least_s, *self._times())
-            if change_due_s is not None:
-                until_s = min(until_s, change_due_s)
+            now_s, slept_s = self._clock.monotonic_s(), self._slept_s - slept_before_s
+            until_s = pause_ends_s(
+                retry_pause, self._burst, Passed(now_s, slept_s, self._network_back_s), *self._times()
+            )
             if now_s >= until_s:
                 break
             self._publisher.retry_in(until_s - now_s)
             self._wait(until_s)
         if self._burst is not None:
             raise Superseded
-
-    def _retry_wait_s(self, wait_s: float) -> float:
-        """Return the wait before the next attempt, which is longer in a long outage, if no command waits for it."""
-        return wait_s if self._request_queue.awaited else self._backoff.outage_wait_s(wait_s, self._clock.monotonic_s())
 
     # -- waiting
 
@@ -523,6 +526,11 @@ class Daemon:
 
     def _times(self) -> tuple[float, float]:
         return self._components.timing.quiet_s, self._components.timing.max_wait_s
+
+
+def _chance() -> float:
+    """A random number from 0 to 1."""
+    return random.random()  # noqa: S311 - jitter, not a secret
 
 
 def _file_stamp(path: str) -> tuple[int, ...] | None:

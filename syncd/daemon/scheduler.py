@@ -116,17 +116,44 @@ def _next_sync(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, ma
     return Wait(min(scheduler_input.rescan_at_s, scheduler_input.poll_at_s))
 
 
-def ends_pause(
-    scheduler_input: SchedulerInput, now_s: float, least_until_s: float, quiet_s: float, max_wait_s: float
-) -> float | None:
-    """The time at which a newer change ends the wait after a failure where no server answered; None: none does.
+@dataclass(frozen=True)
+class RetryPause:
+    """A wait in the middle of a sync, after a failed attempt.
+
+    It takes `wait_s`, or, in a long outage, `longest_s`. `is_offline`: no server answered, so a newer change and the
+    return of the network end it after `first_s`, the shortest wait.
+    """
+
+    started_s: float
+    wait_s: float
+    longest_s: float
+    first_s: float
+    is_offline: bool
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What has passed in a pause: it is `now_s`, the machine slept for so long, the network returned last then."""
+
+    now_s: float
+    slept_s: float = 0.0
+    network_back_s: float = -inf
+
+
+def pause_ends_s(pause: RetryPause, burst: Burst | None, passed: Passed, quiet_s: float, max_wait_s: float) -> float:
+    """Return the time at which the pause ends.
 
     A burst must be over, and a least wait too: typing all day while offline must not cause a storm of attempts.
     """
-    if scheduler_input.burst is None:
-        return None
-    due = max(least_until_s, due_s(scheduler_input.burst, quiet_s, max_wait_s))
-    return max(due, now_s)
+    network_is_back = passed.network_back_s >= pause.started_s
+    wait_s = pause.wait_s if passed.slept_s or network_is_back else pause.longest_s
+    ends_s = pause.started_s + wait_s - passed.slept_s
+    if pause.is_offline and network_is_back:
+        ends_s = min(ends_s, passed.network_back_s + pause.first_s)
+    if burst is not None:
+        least_s = pause.started_s + (min(pause.wait_s, pause.first_s) if pause.is_offline else pause.wait_s)
+        ends_s = min(ends_s, max(least_s, due_s(burst, quiet_s, max_wait_s), passed.now_s))
+    return ends_s
 
 
 def idle_state(scheduler_input: SchedulerInput) -> State:

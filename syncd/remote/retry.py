@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
+from syncd.remote.failure import ApiStep, FailureAction
+
 # The longest `Retry-After` that is kept to: a mistake of a server must not stop the daemon for a week.
 LONGEST_RETRY_AFTER_S = 3600.0
+# A wait goes beyond a `Retry-After` by up to this share of it, and this time, at random: many laptops that were told the
+# same do not all come back at once.
+ASKED_SPREAD, ASKED_SPREAD_S = 0.2, 60.0
 # Upload URLs that one sync asks for at once; then a refused one is followed by a wait, like any failure.
 FRESH_URLS = 2
 
@@ -52,5 +57,27 @@ def delay_s(failures: int, first_s: float, max_s: float, chance: float, asked_s:
     `chance` is a random number from 0 to 1, which decides half of the wait, so that many laptops that lost one server
     do not all come back in the same second. `asked_s` is the server's `Retry-After`, the shortest wait.
     """
-    limit_s = backoff_limit_s(failures, first_s, max_s)
-    return max(limit_s * (0.5 + 0.5 * chance), asked_s or 0.0)
+    limit_s, least_s = backoff_limit_s(failures, first_s, max_s), asked_s or 0.0
+    return max(limit_s * (0.5 + 0.5 * chance), least_s + min(ASKED_SPREAD * least_s, ASKED_SPREAD_S) * chance)
+
+
+def failures_in_row(action: FailureAction, fresh_urls: int, failures: int) -> int:
+    """Return the failures that the wait grows with; 0: at once, with a new URL.
+
+    `fresh_urls` are the new URLs that were due in this sync, `failures` those of this step since it last succeeded. A
+    new URL that the bucket refuses as well is waited out like any failure.
+    """
+    return 0 if action is FailureAction.RENEW_URL and fresh_urls <= FRESH_URLS else failures
+
+
+def asks_first(step: ApiStep, action: FailureAction, failures: int) -> bool:
+    """True if the next attempt begins with the request for an upload URL, as the API failed repeatedly in a later step.
+
+    An attempt then costs an API that is down one request; one of a look, an initialize and what follows costs several.
+    """
+    return action is FailureAction.RETRY and failures > 1 and step not in (ApiStep.UPLOAD_URL, ApiStep.UPLOAD)
+
+
+def gives_up(wait_s: float, started_s: float, now_s: float, give_up_s: float) -> bool:
+    """True if the retries that began at `started_s` would last too long with this wait. An attempt at once is made."""
+    return wait_s > 0 and now_s + wait_s - started_s > give_up_s

@@ -10,7 +10,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from syncd.core.clock import Clock
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.retry import RetrySettings, delay_s
+from syncd.remote.retry import RetrySettings, delay_s, gives_up
 
 Result = TypeVar("Result")
 
@@ -52,8 +52,7 @@ def with_retries(
         return delay_s(failures, retry_settings.first_s, retry_settings.max_s, chance, failure.retry_after_s)
 
     def takes_too_long(state: RetryCallState) -> bool:
-        ends_s = clock.monotonic_s() + state.upcoming_sleep
-        return state.upcoming_sleep > 0 and ends_s - started_s > retry_settings.give_up_s
+        return gives_up(state.upcoming_sleep, started_s, clock.monotonic_s(), retry_settings.give_up_s)
 
     def wait(state: RetryCallState) -> None:
         failure = _failure(state)

@@ -19,7 +19,7 @@ from syncd.core.errors import SandboxRefused, TryLater
 from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.remote.retry import FRESH_URLS, RetrySettings
+from syncd.remote.retry import RetrySettings, asks_first, failures_in_row
 from syncd.remote.retry_loop import RetryObserver, with_retries
 from syncd.remote.target import Target
 from syncd.remote.uplink_store import UplinkStore
@@ -90,6 +90,7 @@ class Delivery:
         self._upload_url = upload_url_store.load(target)
         self.uplink = uplink_file.load()
         self._failures: Counter[ApiStep] = Counter()
+        self._asks_first = False
 
     @property
     def url_expires_at(self) -> str | None:
@@ -128,7 +129,9 @@ class Delivery:
                 self._clock,
                 on_retry=observer.retrying,
                 pause=observer.pause,
-                failures_in_row=lambda failure: self._failures_in_row(failure, upload),
+                failures_in_row=lambda failure: failures_in_row(
+                    failure.action, upload.fresh_urls, self._failures[failure.step]
+                ),
             )
         except StepFailed as failure:
             if failure.action is not FailureAction.OFFLINE:
@@ -143,6 +146,9 @@ class Delivery:
     def _advance(self, upload: _UploadAttempt, observer: SyncObserver) -> None:
         """Go on with the steps that are left. Raises `StepFailed`, with the attempt set for the next try."""
         try:
+            if self._asks_first:
+                self._request_upload_url()
+                self._asks_first = False
             if not upload.uploaded:
                 upload_url = self._usable_upload_url(upload.archive, observer)
                 upload.before_upload()
@@ -157,6 +163,9 @@ class Delivery:
             self._measure_uplink(upload)
         except StepFailed as failure:
             self._failures[failure.step] += 1
+            self._asks_first = self._asks_first or asks_first(
+                failure.step, failure.action, self._failures[failure.step]
+            )
             if failure.action is FailureAction.RENEW_URL:
                 upload.fresh_urls += 1
                 self._upload_url = None
@@ -193,11 +202,15 @@ class Delivery:
         rates = [rate for rate in (self.uplink.bytes_per_s, self._bucket.limit_bytes_per_s) if rate]
         expected_s = archive.size_bytes / min(rates) if rates else 0.0
         if self._upload_url is None or not is_usable(self._upload_url, self._clock.boottime_s(), expected_s):
-            self._upload_url = self._api.upload_url()
-            self._failures[ApiStep.UPLOAD_URL] = 0
-            with contextlib.suppress(OSError):  # stored only to save the next process a request
-                self._upload_url_store.save(self._target, self._upload_url)
+            return self._request_upload_url()
         return self._upload_url
+
+    def _request_upload_url(self) -> UploadUrl:
+        upload_url = self._upload_url = self._api.upload_url()
+        self._failures[ApiStep.UPLOAD_URL] = 0
+        with contextlib.suppress(OSError):  # stored only to save the next process a request
+            self._upload_url_store.save(self._target, upload_url)
+        return upload_url
 
     def _upload(self, upload_url: UploadUrl, upload: _UploadAttempt, observer: SyncObserver) -> None:
         archive = upload.archive
@@ -233,12 +246,6 @@ class Delivery:
         self.uplink = uplink
         with contextlib.suppress(OSError):  # stored only to save the next process a guess
             self._uplink_file.save(uplink)
-
-    def _failures_in_row(self, failure: StepFailed, upload: _UploadAttempt) -> int:
-        """Count the failures of this step since it last succeeded; 0 if a new URL is asked for at once."""
-        # A new URL that the bucket refuses as well is waited out like any failure.
-        fresh_url = failure.action is FailureAction.RENEW_URL and upload.fresh_urls <= FRESH_URLS
-        return 0 if fresh_url else self._failures[failure.step]
 
 
 @contextlib.contextmanager

@@ -76,7 +76,7 @@ class SyncCycle:
     _possibly_applied: tuple[Manifest, ...] = ()  # what was sent since the baseline, and not answered
     _held_here: dict[str, Entry] = field(default_factory=dict)  # the entries here of held paths, at the last scan
     _told: SentContent = field(default_factory=SentContent)  # what the sandbox held at the last outcome
-    _whole_next: bool = False  # set while a delivery is under way, and after one that failed
+    _whole_next: bool = False  # set from an initialize on until its sync has succeeded
 
     # -- the sandbox
 
@@ -322,7 +322,6 @@ class SyncCycle:
     def _deliver(self, run: RequestedSync, archived: ArchivedSnapshot) -> DeliveredArchive:
         """Upload the archive and have it initialized. An archive that proves damaged is made again."""
         services, delivery = run.services, run.services.delivery
-        self._whole_next = True  # until this sync has succeeded
         packed = archived.packed
         for _ in range(_REPAIRS):
             manifest = self._sandbox_manifest(archived, packed)
@@ -333,6 +332,7 @@ class SyncCycle:
 
             def before_initialize(preparation: Preparation = preparation, sent: Manifest = sent) -> None:
                 preparation.complete()
+                self._whole_next = True  # until this sync has succeeded
                 self._record_possibly_applied(services, sent)
 
             def find_reason(manifest: Manifest = manifest, only: Collection[str] | None = archived.only) -> bool:

@@ -130,9 +130,11 @@ def test_a_reset_is_followed_by_a_full_archive(rig: Rig) -> None:
     assert equal(rig)
 
 
-@pytest.mark.parametrize("fault", ["initialize: lost", "initialize: 500", "upload: 503"])
-def test_a_full_archive_follows_a_failed_sync(rig: Rig, fault: str) -> None:
-    """It is not known what the sandbox holds then."""
+@pytest.mark.parametrize(
+    ("fault", "is_full"), [("initialize: lost", True), ("initialize: 500", True), ("upload: 503", False)]
+)
+def test_a_full_archive_follows_a_failed_initialize(rig: Rig, fault: str, *, is_full: bool) -> None:
+    """It is not known what the sandbox holds then; after a step before it, it is known."""
     rig.sync()
     rig.write("d1/f1", "changed")
     rig.emulator.faults.script(fault)
@@ -142,7 +144,52 @@ def test_a_full_archive_follows_a_failed_sync(rig: Rig, fault: str) -> None:
     rig.write("d2/f2", "changed")
     rig.sync()
     assert equal(rig)
-    assert sent(rig) > 300_000
+    assert (sent(rig) > 300_000) is is_full
+
+
+@pytest.mark.parametrize("fault", ["503", "reset"])
+def test_an_outage_costs_no_full_archive(rig: Rig, fault: str) -> None:
+    """Nothing was put into the sandbox, so what changed is enough after it."""
+    rig.keys["sandbox"]["agent_changes"] = "save"
+    rig.restart()
+    rig.sync()
+    rig.clock.go_on(3600)  # the upload URL has expired
+    rig.write("d1/f1", "changed")
+    rig.emulator.faults.script(f"upload-url: {fault} always")
+    rig.fail()
+    rig.emulator.faults.clear()
+    rig.write("d2/f2", "changed")
+    rig.sync()
+    assert equal(rig)
+    assert sent(rig) < 1_000
+
+
+def test_a_look_follows_an_outage(rig: Rig) -> None:
+    """In an outage an attempt costs one request soon; and then the sandbox is looked at, as before."""
+    rig.keys["sandbox"]["agent_changes"] = "save"
+    rig.restart()
+    rig.sync()
+    rig.write("d1/f1", "changed")
+    (rig.sandbox.workspace / "d1" / "f1").write_text("the agent's")
+    for op in ("upload-url", "execution-upload-url", "dump", "initialize"):
+        rig.emulator.faults.script(f"{op}: 503 always")
+    before, waits = len(rig.asked()), 0
+    observer = RecordingObserver(rig.clock)
+    go_on = rig.clock.go_on
+
+    def pass_time(seconds: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 4:
+            rig.emulator.faults.clear()
+        go_on(seconds)
+
+    rig.clock.go_on = pass_time  # type: ignore[method-assign]
+    outcome, _ = rig.sync(observer=observer)
+    asked = rig.asked()[before:]
+    assert asked[-9:-7] == ["upload-url", "upload-url"]
+    assert outcome.saved == 1
+    assert equal(rig)
 
 
 @pytest.mark.parametrize("fault", ["initialize: lost", "upload: 503", "upload: expired", "initialize: 400"])

@@ -31,22 +31,33 @@ def test_backoff_doubles() -> None:
     after = backoff()
     waits = []
     for _ in range(6):
-        after.after(Unavailable("no network"), NOW_S, 1.0)
+        after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
         assert after.hold is None
         assert after.not_before_s is not None
         waits.append(after.not_before_s - NOW_S)
     assert waits == [1, 2, 4, 8, 8, 8]
     after.clear()
     assert after.not_before_s is None
-    after.after(TryLater("full disk"), NOW_S, 1.0)
+    after.after(TryLater("full disk"), NOW_S, 1.0, 1.0)
     assert after.not_before_s == NOW_S + 1
 
 
-@pytest.mark.parametrize(("asked_s", "wait_s"), [(0.0, 1.0), (0.5, 1.0), (900.0, 900.0)])
+def test_waits_are_random() -> None:
+    """Laptops whose syncs failed in one moment return in different ones, from a hold too."""
+    for failure in (Unavailable("no network"), KeyRefused("no")):
+        waits = set()
+        for chance in (0.0, 0.5, 1.0):
+            after = backoff()
+            after.after(failure, NOW_S, 1.0, chance)
+            waits.add(after.hold.recheck_s if after.hold is not None else after.not_before_s)
+        assert len(waits) == 3
+
+
+@pytest.mark.parametrize(("asked_s", "wait_s"), [(0.0, 1.0), (0.5, 1.0), (900.0, 960.0)])
 def test_retry_after_holds_for_the_next_sync(asked_s: float, wait_s: float) -> None:
-    """The next sync waits as long as `Retry-After` of the last one says."""
+    """The next sync waits at least as long as `Retry-After` of the last one says."""
     after = backoff()
-    after.after(Unavailable("busy"), NOW_S, 1.0, asked_s)
+    after.after(Unavailable("busy"), NOW_S, 1.0, 1.0, asked_s)
     assert after.not_before_s == NOW_S + wait_s
 
 
@@ -56,7 +67,7 @@ def test_a_refusal_is_held(failure: SyncdError) -> None:
     after = backoff()
     waits = []
     for _ in range(6):
-        after.after(failure, NOW_S, 1.0)
+        after.after(failure, NOW_S, 1.0, 1.0)
         assert after.hold is not None
         assert after.hold.ends is HoldEnds.WITH_A_PERSON
         assert after.waits_for_person
@@ -77,7 +88,7 @@ def test_a_refusal_is_held(failure: SyncdError) -> None:
 def test_a_local_error_is_checked_often(failure: SyncdError, took_s: float, wait_s: float) -> None:
     """A workspace that came back is found soon, and scans take only a small part of the time."""
     after = backoff()
-    after.after(failure, NOW_S, took_s)
+    after.after(failure, NOW_S, took_s, 1.0)
     assert after.hold is not None
     assert (after.hold.ends, after.hold.recheck_s) == (HoldEnds.WITH_CHANGES, NOW_S + wait_s)
     assert not after.waits_for_person
@@ -86,8 +97,8 @@ def test_a_local_error_is_checked_often(failure: SyncdError, took_s: float, wait
 def test_the_last_failure_counts() -> None:
     """A refusal after a network failure holds; a network failure after a refusal is retried."""
     after = backoff()
-    after.after(KeyRefused("no"), NOW_S, 1.0)
-    after.after(Unavailable("no network"), NOW_S, 1.0)
+    after.after(KeyRefused("no"), NOW_S, 1.0, 1.0)
+    after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
     assert after.hold is None
     assert after.not_before_s is not None
     after.woke(10.0)
@@ -97,11 +108,11 @@ def test_the_last_failure_counts() -> None:
 def test_suspend_time_counts_for_retry_after() -> None:
     """A suspend ends syncd's own backoff, and shortens a server's `Retry-After` by its length."""
     after = backoff()
-    after.after(Unavailable("busy"), NOW_S, 1.0, asked_s=3600.0)
+    after.after(Unavailable("busy"), NOW_S, 1.0, 1.0, asked_s=3600.0)
     after.woke(600.0)
     after.woke(1000.0)
     assert after.not_before_s == NOW_S + 2000
-    after.after(Unavailable("no network"), NOW_S, 1.0)
+    after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
     after.woke(1.0)
     assert after.not_before_s is None
     after.woke(1.0)
@@ -109,31 +120,32 @@ def test_suspend_time_counts_for_retry_after() -> None:
 
 
 def test_a_long_outage() -> None:
-    """The wait is five minutes then, but not for changes, nor if someone waits; a success ends the outage."""
+    """The wait is minutes then, but not for changes, nor if someone waits; a success ends the outage."""
     after = backoff()
     after.note_outage(NOW_S)
     assert after.is_outage
-    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S - 1) == 4
-    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S) == LONG_OUTAGE_WAIT_S
-    assert after.outage_wait_s(900.0, NOW_S + LONG_OUTAGE_S) == 900
+    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S - 1, 1.0) == 4
+    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S, 1.0) == LONG_OUTAGE_WAIT_S
+    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S, 0.0) == LONG_OUTAGE_WAIT_S / 2
+    assert after.outage_wait_s(900.0, NOW_S + LONG_OUTAGE_S, 1.0) == 900
     late_s = NOW_S + LONG_OUTAGE_S
-    after.after(Unavailable("no network"), late_s, 1.0)
+    after.after(Unavailable("no network"), late_s, 1.0, 1.0)
     assert (after.not_before_s, after.changes_not_before_s) == (late_s + LONG_OUTAGE_WAIT_S, late_s + 1)
-    after.after(Unavailable("no network"), late_s, 1.0, asked_s=20.0)
-    assert (after.not_before_s, after.changes_not_before_s) == (late_s + LONG_OUTAGE_WAIT_S, late_s + 20)
-    after.after(Unavailable("no network"), late_s, 1.0, awaited=True)
+    after.after(Unavailable("no network"), late_s, 1.0, 1.0, asked_s=20.0)
+    assert (after.not_before_s, after.changes_not_before_s) == (late_s + LONG_OUTAGE_WAIT_S, late_s + 24)
+    after.after(Unavailable("no network"), late_s, 1.0, 1.0, awaited=True)
     assert after.not_before_s == after.changes_not_before_s == late_s + 4
     after.clear()
     assert not after.is_outage
-    assert after.outage_wait_s(4.0, late_s) == 4
+    assert after.outage_wait_s(4.0, late_s, 1.0) == 4
 
 
 @pytest.mark.parametrize("failure", [TryLater("full disk"), KeyRefused("no"), SnapshotTooLarge("large")])
 def test_a_failure_of_another_kind_ends_an_outage(failure: SyncdError) -> None:
     """What fails here, or is refused, is no outage of the network."""
     after = backoff()
-    after.after(Unavailable("no network"), NOW_S, 1.0)
-    after.after(failure, NOW_S + LONG_OUTAGE_S, 1.0)
+    after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
+    after.after(failure, NOW_S + LONG_OUTAGE_S, 1.0, 1.0)
     assert not after.is_outage
     assert after.not_before_s in (None, NOW_S + LONG_OUTAGE_S + 2)
 
@@ -145,11 +157,11 @@ def test_the_network_returns() -> None:
     assert after.not_before_s is None
     for asked_s, wait_s in ((0.0, 1.0), (1800.0, 1800.0)):
         after.note_outage(NOW_S - LONG_OUTAGE_S)
-        after.after(Unavailable("no network"), NOW_S, 1.0, asked_s)
+        after.after(Unavailable("no network"), NOW_S, 1.0, 1.0, asked_s)
         after.network_returned(NOW_S)
         assert after.not_before_s == NOW_S + wait_s
         assert not after.is_outage
-    after.after(Unavailable("no network"), NOW_S, 1.0)
+    after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
     assert after.not_before_s == NOW_S + 1
 
 
@@ -157,9 +169,9 @@ def test_a_suspend_ends_an_outage() -> None:
     """The first failure after it, as the network is not back yet, is followed by a short wait."""
     after = backoff()
     after.note_outage(NOW_S - LONG_OUTAGE_S)
-    after.after(Unavailable("no network"), NOW_S, 1.0)
+    after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
     after.woke(60.0)
-    after.after(Unavailable("no network"), NOW_S, 1.0)
+    after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
     assert after.not_before_s == NOW_S + 1
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.remote.retry import LONGEST_RETRY_AFTER_S, backoff_limit_s, delay_s, retry_after_s
+from syncd.remote.failure import FailureAction
+from syncd.remote.retry import (
+    FRESH_URLS,
+    LONGEST_RETRY_AFTER_S,
+    backoff_limit_s,
+    delay_s,
+    failures_in_row,
+    gives_up,
+    retry_after_s,
+)
 
 # 2026-11-24T12:00:00Z
 SERVER_S = 1_795_521_600.0
@@ -65,10 +74,40 @@ def test_the_jitter_stays_in_bounds(failures: int, chance: float) -> None:
     assert delay_s(failures, 0.5, 30.0, 0.0) < delay_s(failures, 0.5, 30.0, 1.0)
 
 
-@pytest.mark.parametrize(("asked_s", "expected"), [(None, 4.0), (0.0, 4.0), (3.0, 4.0), (90.0, 90.0)])
+@pytest.mark.parametrize(("asked_s", "expected"), [(None, 2.0), (0.0, 2.0), (1.0, 2.0), (90.0, 90.0)])
 def test_retry_after_is_a_minimum(asked_s: float | None, expected: float) -> None:
     """`Retry-After` lengthens the wait, beyond the configured maximum too, and never shortens it."""
-    assert delay_s(3, 1.0, 60.0, 1.0, asked_s) == expected
+    assert delay_s(3, 1.0, 60.0, 0.0, asked_s) == expected
+
+
+def test_those_who_were_told_the_same_return_one_after_the_other() -> None:
+    """The wait goes beyond `Retry-After` by up to a fifth or a minute, at random."""
+    waits = [delay_s(1, 1.0, 60.0, chance / 10, 100.0) for chance in range(11)]
+    assert waits == pytest.approx([100 + 2 * chance for chance in range(11)])
+    assert delay_s(1, 1.0, 60.0, 1.0, 3600.0) == 3660.0
+
+
+@pytest.mark.parametrize(
+    ("action", "fresh_urls", "expected"),
+    [
+        (FailureAction.RENEW_URL, 1, 0),
+        (FailureAction.RENEW_URL, FRESH_URLS, 0),
+        (FailureAction.RENEW_URL, FRESH_URLS + 1, 3),
+        (FailureAction.RETRY, 1, 3),
+        (FailureAction.OFFLINE, 0, 3),
+    ],
+)
+def test_a_new_url_is_asked_for_at_once(action: FailureAction, fresh_urls: int, expected: int) -> None:
+    """But for one that the bucket refuses again and again."""
+    assert failures_in_row(action, fresh_urls, 3) == expected
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "now_s", "expected"), [(10.0, 390.0, False), (10.1, 390.0, True), (0.0, 900.0, False)]
+)
+def test_the_end_of_retries(wait_s: float, now_s: float, *, expected: bool) -> None:
+    """They end before a wait that goes beyond the limit; an attempt at once is always made."""
+    assert gives_up(wait_s, 100.0, now_s, 300.0) is expected
 
 
 def test_a_first_delay_over_the_longest() -> None:

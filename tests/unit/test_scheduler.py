@@ -7,13 +7,15 @@ import pytest
 from syncd.daemon.scheduler import (
     Hold,
     HoldEnds,
+    Passed,
+    RetryPause,
     SaveAgentWork,
     SchedulerInput,
     Sync,
     Wait,
-    ends_pause,
     idle_state,
     next_action,
+    pause_ends_s,
 )
 from syncd.sync.status_document import PausedBy, State
 from syncd.sync.sync_reason import SyncReason
@@ -141,15 +143,40 @@ def test_no_quiet_period() -> None:
 
 
 @pytest.mark.parametrize(
-    ("burst", "least_s", "expected"),
+    ("burst", "started_s", "is_offline", "expected"),
     [
-        (None, NOW_S, None),
-        (DUE, NOW_S + 0.5, NOW_S + 0.5),
-        (DUE, NOW_S - 9, NOW_S),
-        (YOUNG, NOW_S - 9, NOW_S + 0.5),
-        (YOUNG, NOW_S + 3, NOW_S + 3),
+        (None, NOW_S - 10, True, NOW_S + 140),
+        (DUE, NOW_S - 0.5, True, NOW_S + 0.5),
+        (DUE, NOW_S - 10, True, NOW_S),
+        (YOUNG, NOW_S - 10, True, NOW_S + 0.5),
+        (YOUNG, NOW_S + 2, True, NOW_S + 3),
+        (DUE, NOW_S - 10, False, NOW_S + 20),
+        (YOUNG, NOW_S - 40, False, NOW_S + 0.5),
     ],
 )
-def test_a_newer_change_ends_a_wait(burst: Burst | None, least_s: float, expected: float | None) -> None:
-    """Only a finished burst ends the wait to retry, and never before the minimum."""
-    assert ends_pause(SchedulerInput(burst=burst), NOW_S, least_s, QUIET_S, LONGEST_S) == expected
+def test_a_newer_change_ends_a_wait(burst: Burst | None, started_s: float, is_offline: bool, expected: float) -> None:
+    """Only a finished burst ends the wait to retry, and never before the shortest wait, or a short outage's."""
+    pause = RetryPause(started_s, wait_s=30.0, longest_s=150.0, first_s=1.0, is_offline=is_offline)
+    assert pause_ends_s(pause, burst, Passed(NOW_S), QUIET_S, LONGEST_S) == expected
+
+
+@pytest.mark.parametrize(
+    ("slept_s", "back_s", "is_offline", "expected"),
+    [
+        (0.0, -1.0, True, 150.0),
+        (0.0, -1.0, False, 150.0),
+        (5.0, -1.0, True, 25.0),
+        (40.0, -1.0, False, -10.0),
+        (0.0, 0.0, True, 1.0),
+        (0.0, 12.0, True, 13.0),
+        (0.0, 40.0, True, 30.0),
+        (0.0, 12.0, False, 30.0),
+    ],
+)
+def test_a_suspend_or_the_network_ends_a_long_wait(
+    slept_s: float, back_s: float, is_offline: bool, expected: float
+) -> None:
+    """What is left is a short outage's wait, less the sleep; where no server answered, the network's return ends it."""
+    pause = RetryPause(NOW_S, wait_s=30.0, longest_s=150.0, first_s=1.0, is_offline=is_offline)
+    passed = Passed(NOW_S + 20, slept_s, NOW_S + back_s)
+    assert pause_ends_s(pause, None, passed, QUIET_S, LONGEST_S) == NOW_S + expected
