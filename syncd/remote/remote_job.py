@@ -212,8 +212,13 @@ class JobRunner:
                 raise StepFailed(job.purpose.step, FailureAction.RETRY, message)
             check()
             if logs.status not in _ENDED:  # also if it prints all the time, or the API would be polled all the time
-                self._waiter.sleep(min(left_s, _POLL_WAITS_S[min(polls, len(_POLL_WAITS_S) - 1)]))
+                self._waiter.sleep(min(left_s, poll_wait_s(polls)))
                 polls += 1
+
+
+def poll_wait_s(polls: int) -> float:
+    """Return the wait after so many earlier waits between polls."""
+    return _POLL_WAITS_S[min(polls, len(_POLL_WAITS_S) - 1)]
 
 
 def _json(values: dict[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ from syncd.remote.failure import ApiStep, FailureAction
 
 # The longest `Retry-After` that is kept to: a mistake of a server must not stop the daemon for a week.
 LONGEST_RETRY_AFTER_S = 3600.0
-# A wait goes beyond a `Retry-After` by up to this share of it, and this time, at random: many laptops that were told the
+# A wait goes beyond a `Retry-After` by up to this share of it, and this time, at random: laptops that were told the
 # same do not all come back at once.
 ASKED_SPREAD, ASKED_SPREAD_S = 0.2, 60.0
 # Upload URLs that one sync asks for at once; then a refused one is followed by a wait, like any failure.

@@ -80,8 +80,7 @@ class PartialArchives:
     @property
     def wants_proof(self) -> bool:
         """True if it is to be proved, after a whole archive, that the sandbox keeps what an archive does not hold."""
-        is_open = self._archives is ArchiveContent.AUTO and self._proof is None
-        return is_open and self._clock.monotonic_s() >= self._not_before_s
+        return self._proof is None and proof_is_due(self._archives, self._not_before_s, self._clock.monotonic_s())
 
     @property
     def warnings(self) -> list[SyncWarning]:
@@ -104,7 +103,7 @@ class PartialArchives:
             _log.warning("cannot prove yet that this sandbox keeps what an archive lacks: %s", failure)
             return False
         finally:
-            self._not_before_s = self._clock.monotonic_s() + _TRY_AGAIN_S
+            self._not_before_s = next_proof_s(self._clock.monotonic_s())
         # Someone there may remove a file meanwhile, but not nearly all.
         replaced = was_emptied(missing, len(items))
         self._proof = _Proof(self._target, [os.fsencode(path) for path in list(items)[:1]] if replaced else [])
@@ -117,3 +116,13 @@ class PartialArchives:
     def _load(self) -> _Proof | None:
         proof = self._file.load()
         return proof if proof is not None and proof.target.same_sandbox(self._target) else None
+
+
+def proof_is_due(archives: ArchiveContent, not_before_s: float, now_s: float) -> bool:
+    """True if what is not proved yet is to be proved now."""
+    return archives is ArchiveContent.AUTO and now_s >= not_before_s
+
+
+def next_proof_s(now_s: float) -> float:
+    """Return the time before which no other proof is tried after one that failed now."""
+    return now_s + _TRY_AGAIN_S
