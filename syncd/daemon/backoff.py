@@ -18,6 +18,10 @@ LONG_OUTAGE_S = 900.0
 # … so the longest wait is so long then, unless something changes, a person asks, or the network returns. It is short
 # enough for everybody to be in sync again three minutes after the outage.
 LONG_OUTAGE_WAIT_S = 150.0
+# After an outage of so long many laptops send at once what changed meanwhile …
+_CROWD_OUTAGE_S = 60.0
+# … so what can wait comes so long after that, at random.
+_AFTER_CROWD_S, _AFTER_CROWD_SPREAD_S = 60.0, 120.0
 
 
 class FailureBackoff:
@@ -53,6 +57,14 @@ class FailureBackoff:
         """
         is_long = self._outage_since_s is not None and now_s - self._outage_since_s >= LONG_OUTAGE_S
         return max(wait_s, delay_s(1, LONG_OUTAGE_WAIT_S, LONG_OUTAGE_WAIT_S, chance)) if is_long else wait_s
+
+    def follow_at_s(self, now_s: float, chance: float) -> float:
+        """Return when the repository in the sandbox follows a sync that succeeds now.
+
+        Following costs nearly as many requests as the sync, and after an outage the files of everybody come first.
+        """
+        is_crowded = self._outage_since_s is not None and now_s - self._outage_since_s >= _CROWD_OUTAGE_S
+        return now_s + _AFTER_CROWD_S + _AFTER_CROWD_SPREAD_S * chance if is_crowded else now_s
 
     def clear(self) -> None:
         """A sync succeeded."""

@@ -128,6 +128,7 @@ class Daemon:
         self._backoff = FailureBackoff(components.retry_settings)
         self._started_s = 0.0
         self._rescan_at_s = 0.0
+        self._follow_at_s = -inf
         self._starting = True
         self._dirty = DirtyDirectories()
         self._polling = Polling(components.watch, components.mounts, components.cycle.snapshotter.directories_within)
@@ -217,6 +218,8 @@ class Daemon:
             if written is None:  # a poll of everything is none: it believes the stamps
                 self._rescan_at_s = now_s + self._components.timing.rescan_s
         self._polling.scanned(changed, now_s, self._cycle.snapshotter.scan_took_s)
+        if self._follow_at_s > -inf:
+            self._rescan_at_s = min(self._rescan_at_s, self._follow_at_s)  # a look at everything costs the API nothing
         self._learn()
         self._warn()
         self._components.systemd.ping()
@@ -231,9 +234,13 @@ class Daemon:
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._publisher.succeeded(outcome)
+        now_s = self._clock.monotonic_s()
+        self._follow_at_s = max(self._follow_at_s, self._backoff.follow_at_s(now_s, _chance()))
         self._backoff.clear()
-        self._polling.sent(outcome.change, self._clock.monotonic_s())
-        self._cycle.follow_in_repository()  # before a command is answered: an agent may be started right after it
+        self._polling.sent(outcome.change, now_s)
+        if self._request_queue.awaited or now_s >= self._follow_at_s:
+            self._follow_at_s = -inf
+            self._cycle.follow_in_repository()  # before a command is answered: an agent may be started right after it
         self._request_queue.succeeded(outcome)
         if outcome.follow_up:
             self._rescan_all()

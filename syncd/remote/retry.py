@@ -70,12 +70,14 @@ def failures_in_row(action: FailureAction, fresh_urls: int, failures: int) -> in
     return 0 if action is FailureAction.RENEW_URL and fresh_urls <= FRESH_URLS else failures
 
 
-def asks_first(step: ApiStep, action: FailureAction, failures: int) -> bool:
-    """True if the next attempt begins with the request for an upload URL, as the API failed repeatedly in a later step.
+def asks_first(step: ApiStep, action: FailureAction, initializes: int) -> bool:
+    """True if the next attempt begins with the request for an upload URL, as the API failed in a later step.
 
-    An attempt then costs an API that is down one request; one of a look, an initialize and what follows costs several.
+    `initializes` are the failed ones in a row; the first one is only repeated. An attempt then costs an API that is
+    down one request; one of a look, an initialize and what follows costs several, and the look would be given up.
     """
-    return action is FailureAction.RETRY and failures > 1 and step not in (ApiStep.UPLOAD_URL, ApiStep.UPLOAD)
+    is_later = step not in (ApiStep.UPLOAD_URL, ApiStep.UPLOAD)
+    return action is FailureAction.RETRY and is_later and initializes != 1
 
 
 def gives_up(wait_s: float, started_s: float, now_s: float, give_up_s: float) -> bool:

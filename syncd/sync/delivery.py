@@ -145,6 +145,7 @@ class Delivery:
 
     def _advance(self, upload: _UploadAttempt, observer: SyncObserver) -> None:
         """Go on with the steps that are left. Raises `StepFailed`, with the attempt set for the next try."""
+        initializes = 0
         try:
             if self._asks_first:
                 self._request_upload_url()
@@ -158,14 +159,13 @@ class Delivery:
             upload.before_initialize()
             self._failures[ApiStep.DELETE] = 0
             self.mark_uncertain()
+            initializes = self._failures[ApiStep.INITIALIZE] + 1
             self._api.initialize()
             self._failures[ApiStep.INITIALIZE] = 0
             self._measure_uplink(upload)
         except StepFailed as failure:
             self._failures[failure.step] += 1
-            self._asks_first = self._asks_first or asks_first(
-                failure.step, failure.action, self._failures[failure.step]
-            )
+            self._asks_first = self._asks_first or asks_first(failure.step, failure.action, initializes)
             if failure.action is FailureAction.RENEW_URL:
                 upload.fresh_urls += 1
                 self._upload_url = None

@@ -62,7 +62,6 @@ class Preparation:
     base_of: Callable[[str], tuple[int, bytes] | None]
     forget_repository: Callable[[], None]
     _request: LookRequest | None = field(default=None, init=False)
-    _is_complete: bool = field(default=False, init=False)
 
     def begin(self) -> None:
         """Start the look, if it may run beside the upload. Raises `Stop`."""
@@ -80,8 +79,6 @@ class Preparation:
 
         Raises `PathsWithheld`, `PathsBlocked`, `ContentLost`, `StepFailed`, `TryLater`, `Stop`.
         """
-        if self._is_complete:
-            self.remote_changes.retry()  # the initialize failed as well: perhaps nothing worked, and looks do
         wanted = self.blocked_paths.with_withheld(self.manifest)
         suspects: set[str] = set()
         if self._resets:
@@ -102,7 +99,6 @@ class Preparation:
             if self.may_replace:
                 self._save_what_stays()
         self.blocked_paths.recheck(suspects, self.manifest)
-        self._is_complete = True
 
     def _save_all(self, why: Why) -> None:
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""

@@ -84,13 +84,15 @@ class Settings:
 
 @dataclass
 class Arrivals:
-    """What the laptops' people waited for. Of each change: when it was saved and when it arrived.
+    """What the laptops' people waited for.
 
+    Of each change: when it was saved, when it arrived, and since when its laptop had a network then.
     `unlooked` counts initializes without a look before them, `unreached` requests that no network carried.
     """
 
     saved_s: list[float] = field(default_factory=list)
     arrived_s: list[float] = field(default_factory=list)
+    online_s: list[float] = field(default_factory=list)
     awaited_s: list[float] = field(default_factory=list)
     syncs: Counter[int] = field(default_factory=Counter)
     whole: int = 0
@@ -127,7 +129,6 @@ class _Upload:
     bytes_out: int
     uploaded: bool
     look_began_s: float | None = None
-    is_complete: bool = False
     fresh_urls: int = 0
     is_searched: bool = False
 
@@ -158,6 +159,7 @@ class Laptop:
         self._burst: Burst | None = None
         self._backoff = rules.backoff(settings.retry)
         self._rescan_at_s = 0.0
+        self._follow_at_s = -inf
         self._starting = True
         self._retry_wait_s = 0.0
         self._slept_s = 0.0
@@ -279,11 +281,17 @@ class Laptop:
             awaited, chance = self._requests.awaited, self._random.random()
             self._backoff.after(failed.error, now_s, now_s - started_s, chance, failed.retry_after_s, awaited=awaited)
         else:
+            now_s = self._now_s()
+            self._follow_at_s = max(self._follow_at_s, self._backoff.follow_at_s(now_s, self._random.random()))
             self._backoff.clear()
-            yield from self._follow()
+            if self._requests.awaited or now_s >= self._follow_at_s:
+                self._follow_at_s = -inf
+                yield from self._follow()
             self._requests.succeeded(_NO_SYNC)
         if is_rescan:
             self._rescan_at_s = self._now_s() + self._settings.rescan_s
+        if self._follow_at_s > -inf:
+            self._rescan_at_s = min(self._rescan_at_s, self._follow_at_s)
 
     def _retrying(self, wait_s: float) -> None:
         self._retry_wait_s = wait_s
@@ -381,6 +389,7 @@ class Laptop:
         arrivals.whole += is_whole
         arrivals.saved_s += self._saved_s[:saved]
         arrivals.arrived_s += [self._timeline.now_s] * saved
+        arrivals.online_s += [self._network_from_s] * saved
         del self._saved_s[:saved]
 
     def _prove(self) -> Steps:
@@ -432,6 +441,7 @@ class Laptop:
             yield from self._pause(wait_s, action)
 
     def _advance(self, upload: _Upload) -> Steps:
+        initializes = 0
         try:
             if self._asks_first:
                 yield from self._request_upload_url()
@@ -442,13 +452,13 @@ class Laptop:
                 yield from self._look(upload)
             self._failures[ApiStep.DELETE] = 0
             self._uncertain = True
+            initializes = self._failures[ApiStep.INITIALIZE] + 1
             yield from self._request("initialize", ApiStep.INITIALIZE, is_whole=upload.is_whole)
             self._failures[ApiStep.INITIALIZE] = 0
         except StepFailed as failure:
             step = failure.step
             self._failures[step] += 1
-            is_outage = self._rules.asks_first(step, failure.action, self._failures[step])
-            self._asks_first = self._asks_first or is_outage
+            self._asks_first = self._asks_first or self._rules.asks_first(step, failure.action, initializes)
             if failure.action is FailureAction.RENEW_URL:
                 upload.fresh_urls += 1
                 self._upload_url = None
@@ -498,10 +508,7 @@ class Laptop:
 
     def _look(self, upload: _Upload) -> Steps:
         """Look as `RemoteChanges.finish` does, and go on without a look as it does."""
-        if upload.is_complete and self._rules.after_failure is AfterFailure.CHANGES:
-            self._look_not_before_s = 0.0
         began_s, upload.look_began_s = upload.look_began_s, None
-        upload.is_complete = True
         if self._look_waits:
             self._arrivals.unlooked += 1
             return
@@ -513,7 +520,6 @@ class Laptop:
                 began_s = yield from self._start_program(step)
             yield from self._finish_program(step, began_s, FIRST_POLL_S)
         except StepFailed as failure:
-            upload.is_complete = False
             if failure.action is FailureAction.OFFLINE:
                 raise
             took_s = self._now_s() - started_s
@@ -522,7 +528,6 @@ class Laptop:
                 self._look_is_repeated = True
                 raise
             yield from self._look_by_dump(failure)
-            upload.is_complete = True
         else:
             self._look_failures, self._look_is_repeated = 0, False
 

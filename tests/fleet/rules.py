@@ -32,7 +32,10 @@ class Rules:
 
 
 class EarlierBackoff(FailureBackoff):
-    """Waits between two syncs without chance; five minutes in a long outage."""
+    """Waits between two syncs without chance; five minutes in a long outage. The repository follows each sync."""
+
+    def follow_at_s(self, now_s: float, chance: float) -> float:
+        return now_s
 
     def outage_wait_s(self, wait_s: float, now_s: float, chance: float) -> float:
         is_long = self._outage_since_s is not None and now_s - self._outage_since_s >= LONG_OUTAGE_S

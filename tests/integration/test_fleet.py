@@ -13,7 +13,6 @@ from syncd.core.settings import check_config
 from syncd.daemon import loop as daemon_loop
 from syncd.emulator import RequestRecord, When
 from syncd.remote import retry_loop
-from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from tests.component.repository_rig import git as plain_git
 from tests.fleet.api_model import Reply, Sent
 from tests.fleet.events import Timeline
@@ -116,8 +115,8 @@ def test_a_simulated_laptop_asks_as_a_real_one(tmp_path: Path, *, follows: bool)
 
 
 _API_OPS = ("upload-url", "execution-upload-url", "execute", "execution-logs", "dump", "initialize")
-# It ends in the fourth wait. The first attempt comes a second after the edit; those that begin with an upload URL have a
-# count of their own.
+# It ends in the fourth wait. The first attempt comes a second after the edit; those that begin with an upload URL have
+# a count of their own.
 _OUTAGE_S = 1.0 + 0.75 + 1.5 + 0.75 + 0.1
 
 

@@ -1,0 +1,5 @@
+"""A."""
+
+
+def compare(*a, **k):
+    pass
