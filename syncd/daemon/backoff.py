@@ -14,7 +14,7 @@ WORKSPACE_POLL_SHARE = 20
 RECHECK_FIRST_S = 60.0
 RECHECK_MAX_S = 600.0
 # An outage that has lasted so long is hardly over in the next minute, and nobody waits for its end …
-LONG_OUTAGE_S = 900.0
+LONG_OUTAGE_S = 120.0
 # … so the longest wait is so long then, unless something changes, a person asks, or the network returns. It is short
 # enough for everybody to be in sync again three minutes after the outage.
 LONG_OUTAGE_WAIT_S = 150.0

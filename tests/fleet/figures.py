@@ -57,7 +57,22 @@ def autocorrelation(values: Sequence[float], most_lag_s: int = MOST_LAG_S) -> li
     return [sum(map(float.__mul__, values[lag:], values)) / total for lag in lags]
 
 
+def recurrence(correlations: Sequence[float]) -> float:
+    """Return how much the autocorrelation rises again after a fall: a slow change only falls, a wave comes again."""
+    lowest, found = 1.0, 0.0
+    for lag, value in enumerate(correlations):
+        lowest = min(lowest, value)
+        if lag >= LEAST_LAG_S:
+            found = max(found, value - lowest)
+    return found
+
+
 def wave(counts: Sequence[int], first_s: float, end_s: float) -> float:
-    """Return the strongest autocorrelation at a lag of a wave. Chance alone gives some 2 / √seconds."""
-    found = autocorrelation(without_trend([float(count) for count in counts[int(first_s) : int(end_s)]]))
-    return max(found[LEAST_LAG_S:], default=0.0)
+    """Return the height of what comes again in the rate, as a share of its mean. Chance alone gives some."""
+    values = [float(count) for count in counts[int(first_s) : int(end_s)]]
+    if not any(values):
+        return 0.0
+    differences = without_trend(values)
+    variance = sum(value * value for value in differences) / len(differences)
+    strength: float = (recurrence(autocorrelation(differences)) * variance) ** 0.5
+    return strength / (sum(values) / len(values))

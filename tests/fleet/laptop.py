@@ -52,6 +52,7 @@ _FOLLOW_POLL_S = agent_repository._FIRST_POLL_S
 _CHANGES_BYTES = 40_000  # an archive of what changed; one of everything has `Settings.whole_bytes`
 _PROGRAM_BYTES = 10_000
 _URL_LIFE_S = 1800.0
+_PATIENCE_S = 600.0
 _RETRY = RetrySettings(first_s=1.0, max_s=60.0, give_up_s=300.0)
 
 Steps = Generator[Wait, None, None]
@@ -103,18 +104,22 @@ class Arrivals:
 
 @dataclass
 class _Flush:
-    """A person who waits for a sync; in the place of a command's connection."""
+    """A person who waits for a sync, but not for ever; in the place of a command's connection."""
 
     arrivals: Arrivals
     timeline: Timeline
     since_s: float
-    waits: bool = True
+    is_answered: bool = False
+
+    @property
+    def waits(self) -> bool:
+        return not self.is_answered and self.timeline.now_s < self.since_s + _PATIENCE_S
 
     def send(self, message: object) -> None:
         pass
 
     def done(self, code: int, message: str = "", *, result: object = None) -> None:
-        self.waits = False
+        self.is_answered = True
         self.arrivals.awaited_s.append(self.timeline.now_s - self.since_s)
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from syncd.core.errors import SyncdError
-from syncd.daemon.backoff import LONG_OUTAGE_S, FailureBackoff
+from syncd.daemon.backoff import FailureBackoff
 from syncd.remote.failure import ApiStep, FailureAction
 from syncd.remote.retry import RetrySettings, asks_first, backoff_limit_s, delay_s
 
-_EARLIER_LONG_WAIT_S = 300.0
+_EARLIER_LONG_OUTAGE_S, _EARLIER_LONG_WAIT_S = 900.0, 300.0
 
 
 class AfterFailure(Enum):
@@ -38,7 +38,7 @@ class EarlierBackoff(FailureBackoff):
         return now_s
 
     def outage_wait_s(self, wait_s: float, now_s: float, chance: float) -> float:
-        is_long = self._outage_since_s is not None and now_s - self._outage_since_s >= LONG_OUTAGE_S
+        is_long = self._outage_since_s is not None and now_s - self._outage_since_s >= _EARLIER_LONG_OUTAGE_S
         return max(wait_s, _EARLIER_LONG_WAIT_S) if is_long else wait_s
 
     def after(

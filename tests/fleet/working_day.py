@@ -11,7 +11,7 @@ HOUR_S = 3600.0
 # Spells of work at the keyboard, and what interrupts them: talks, reading, meetings.
 _AT_WORK_S, _AWAY_S = 25 * 60.0, 12 * 60.0
 # In a spell: from one burst of saved files to the next, and from one file of a burst to the next.
-_BETWEEN_BURSTS_S, _BETWEEN_SAVES_S = 85.0, 3.0
+_BETWEEN_BURSTS_S, _BETWEEN_SAVES_S = 170.0, 3.0
 _LAST_OF_BURST = 0.55
 # So many bursts delete something, and after so many a person waits for the sync (`flush`).
 _DELETIONS, _AWAITED = 0.06, 0.02

@@ -24,6 +24,7 @@ from syncd.emulator import RequestRecord, When
 from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.report.status_publisher import RunTotals
 from syncd.sandbox.provider import AcquiredSandboxStore
+from syncd.sync.sync_cycle import SyncCycle
 from tests.integration.sync_rig import Rig, rigged
 
 
@@ -163,7 +164,7 @@ def _gaps(times: list[float], since_s: float, until_s: float) -> list[float]:
 
 @pytest.mark.parametrize("fault", ["503", "reset"])
 def test_a_long_outage_is_tried_rarely(loop: DaemonRig, fault: str) -> None:
-    """For a quarter of an hour it is tried each minute at least, then every one or two minutes, at random."""
+    """For two minutes it is tried each minute at least, then every one or two minutes, at random."""
     tried = _outage(loop, fault, LONG_OUTAGE_S + 4 * LONG_OUTAGE_WAIT_S)
     assert max(_gaps(tried, 0, LONG_OUTAGE_S - 60)) <= 60.1
     rare = _gaps(tried, LONG_OUTAGE_S, tried[-1])
@@ -194,7 +195,7 @@ def test_a_request_ends_a_long_wait(loop: DaemonRig, fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["503", "reset"])
-@pytest.mark.parametrize("back_s", [200.0, 300.2, LONG_OUTAGE_S + 400, LONG_OUTAGE_S + 700])
+@pytest.mark.parametrize("back_s", [100.0, 300.2, LONG_OUTAGE_S + 400, LONG_OUTAGE_S + 700])
 def test_the_return_of_the_network_ends_a_wait(
     loop: DaemonRig, monkeypatch: pytest.MonkeyPatch, fault: str, back_s: float
 ) -> None:
@@ -210,5 +211,36 @@ def test_the_return_of_the_network_ends_a_wait(
 
     monkeypatch.setattr(daemon_loop, "default_addresses", addresses)
     tried = _outage(loop, fault, back_s)
-    soon_s = daemon_loop.NETWORK_POLL_S + (1.1 if fault == "reset" or back_s > LONG_OUTAGE_S else 60.0)
+    soon_s = daemon_loop.NETWORK_POLL_S + (1.1 if fault == "reset" else 60.0)
     assert back_s < tried[-1] <= back_s + soon_s
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["nobody waits", "a person waits"])
+def test_the_repository_follows_after_the_files(
+    loop: DaemonRig, monkeypatch: pytest.MonkeyPatch, *, asked: bool
+) -> None:
+    """After an outage it does so a minute later or more, by a look at everything, or at once if a command waits."""
+    clock, followed, synced = loop.rig.clock, list[float](), list[float]()
+
+    def follow(_: SyncCycle) -> None:
+        followed.append(clock.monotonic)
+        loop.signals.reload = True
+        loop.wakeup.wake()
+
+    def request(entry: RequestRecord) -> None:
+        if clock.monotonic - began_s > 100:
+            loop.rig.emulator.faults.clear()
+        if entry.op == "initialize":
+            synced.append(clock.monotonic)
+
+    monkeypatch.setattr(SyncCycle, "follow_in_repository", follow)
+    loop.rig.keys["retry"] = {}
+    loop.config = check_config(loop.rig.keys)
+    loop.context = replace(loop.context, clock=clock)
+    began_s = clock.monotonic
+    loop.signals.sync_now = asked
+    loop.rig.emulator.faults.script("upload-url: 503 always")
+    loop.rig.emulator.faults.on("any", When.BEFORE, request)
+    loop.run()
+    least_s, most_s = (0, 1) if asked else (60, 181)
+    assert least_s <= followed[0] - synced[0] <= most_s

@@ -14,10 +14,12 @@ from syncd.daemon import loop as daemon_loop
 from syncd.emulator import RequestRecord, When
 from syncd.remote import retry_loop
 from tests.component.repository_rig import git as plain_git
+from tests.fleet import figures, report
 from tests.fleet.api_model import Reply, Sent
 from tests.fleet.events import Timeline
 from tests.fleet.laptop import Arrivals, Laptop, Settings
-from tests.fleet.rules import PRESENT
+from tests.fleet.rules import EARLIER, PRESENT
+from tests.fleet.scenarios import IDLE, LONG_OUTAGE, OUTAGE, RULES_CHANGE, WORKING
 from tests.fleet.working_day import Act
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 from tests.integration.test_daemon_waits import DaemonRig
@@ -111,13 +113,13 @@ def test_a_simulated_laptop_asks_as_a_real_one(tmp_path: Path, *, follows: bool)
         _script_outage(rig, simulated)
         observer = _ObserverOfOutage(rig.clock, rig=rig)
         assert simulated.after(Act.EDIT) == _asked(rig, observer)
-        assert observer.waits == [0.75, 1.5, 0.75, 1.5]
+        assert observer.waits == [0.75, 0.75, 1.5, 3.0]
 
 
 _API_OPS = ("upload-url", "execution-upload-url", "execute", "execution-logs", "dump", "initialize")
 # It ends in the fourth wait. The first attempt comes a second after the edit; those that begin with an upload URL have
 # a count of their own.
-_OUTAGE_S = 1.0 + 0.75 + 1.5 + 0.75 + 0.1
+_OUTAGE_S = 1.0 + 0.75 + 0.75 + 1.5 + 0.1
 
 
 def _script_outage(rig: Rig, simulated: _Simulated) -> None:
@@ -168,3 +170,41 @@ def test_a_simulated_laptop_waits_as_a_real_one(tmp_path: Path, status: int | No
     simulated.after(None, lasts_s)
     assert tried[: len(simulated.api.at_s)] == pytest.approx(simulated.api.at_s, abs=0.5)
     assert len(tried) == len(simulated.api.at_s) + 1
+
+
+_JUDGED = (WORKING, OUTAGE, LONG_OUTAGE, RULES_CHANGE, IDLE)
+
+
+def test_a_hundred_laptops_return_gently_from_an_outage() -> None:
+    """The goals of docs/fleet.md hold: after minutes without the API, and after hours."""
+    found = {scenario.name: each for scenario, each in report.run_fleet(100, 1, PRESENT, _JUDGED)}
+    summary = report.summary(100, found)
+    assert summary["recovery_peak_over_working_peak"] <= 2
+    assert summary["wait_beyond_outage_max_s"] <= 180
+    assert summary["idle_requests"] == 0
+    assert 10 <= summary["requests_a_sync"] <= 12
+    for scenario in (OUTAGE, LONG_OUTAGE):
+        assert found[scenario.name]["syncs_without_look"] == 0
+        assert found[scenario.name]["whole_archives"] <= 30
+    assert found[RULES_CHANGE.name]["api_requests"] <= 3 * found[WORKING.name]["api_requests"]
+
+
+def test_the_earlier_rules_miss_the_goals() -> None:
+    """So the simulation can tell."""
+    found = {scenario.name: each for scenario, each in report.run_fleet(100, 1, EARLIER, (WORKING, OUTAGE))}
+    assert found[OUTAGE.name]["syncs_without_look"] > 0
+    assert found[OUTAGE.name]["whole_archives"] > 30
+
+
+def test_the_same_seed_gives_the_same_figures() -> None:
+    """And another one others."""
+    runs = [dict(report.run_fleet(10, seed, PRESENT, (WORKING, OUTAGE))) for seed in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_a_wave_is_found() -> None:
+    """A rate that comes and goes has one, one that only falls has none."""
+    waves = [100 + (50 if second % 60 < 10 else 0) for second in range(600)]
+    assert figures.wave(waves, 0, 600) > 0.1
+    assert figures.wave([1000 - second for second in range(600)], 0, 600) < 0.02
+    assert figures.wave([0] * 600, 0, 600) == 0

@@ -140,6 +140,18 @@ def test_a_long_outage() -> None:
     assert after.outage_wait_s(4.0, late_s, 1.0) == 4
 
 
+def test_the_repository_follows_later_after_an_outage() -> None:
+    """One to three minutes, at random; at once where there was none, or one of seconds."""
+    after = backoff()
+    assert after.follow_at_s(NOW_S, 1.0) == NOW_S
+    after.note_outage(NOW_S - 59)
+    assert after.follow_at_s(NOW_S, 1.0) == NOW_S
+    assert after.follow_at_s(NOW_S + 1, 0.0) == NOW_S + 61
+    assert after.follow_at_s(NOW_S + 1, 1.0) == NOW_S + 181
+    after.clear()
+    assert after.follow_at_s(NOW_S + 1, 1.0) == NOW_S + 1
+
+
 @pytest.mark.parametrize("failure", [TryLater("full disk"), KeyRefused("no"), SnapshotTooLarge("large")])
 def test_a_failure_of_another_kind_ends_an_outage(failure: SyncdError) -> None:
     """What fails here, or is refused, is no outage of the network."""
