@@ -13,7 +13,7 @@ from collections.abc import Callable
 from syncd.emulator.wire import BadFraming, Connection, Disconnected, Request, head
 
 ADDRESS = "127.0.0.1"
-MAX_CONNECTIONS = 64
+MAX_CONNECTIONS = 512
 
 Serve = Callable[[Connection, Request], bool]
 

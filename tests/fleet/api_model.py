@@ -81,7 +81,8 @@ class Sent:
 class ApiModel:
     """One API for all. `requests` and `wasted` count the requests in each second from the first on.
 
-    At each of `deployments` all connections end, with the requests on them.
+    All answers take `slowness` times as long as those of a usual one. At each of `deployments` all connections end,
+    with the requests on them.
     """
 
     random: Random
@@ -89,6 +90,7 @@ class ApiModel:
     outages: Sequence[Outage] = ()
     deployments: Sequence[float] = ()
     length_s: float = 3600.0
+    slowness: float = 1.0
     requests: array[int] = field(init=False)
     wasted: array[int] = field(init=False)
     ops: Counter[str] = field(default_factory=Counter)
@@ -107,7 +109,7 @@ class ApiModel:
     def request(self, op: str, now_s: float, sent: Sent) -> Reply:
         """Return the answer to a request that is sent now."""
         takes_s = _ANSWER_S[op] * (0.7 + 0.3 * self.random.expovariate(1.0))
-        takes_s += 0.0 if sent.is_connected else _HANDSHAKE_S
+        takes_s = self.slowness * (takes_s + (0.0 if sent.is_connected else _HANDSHAKE_S))
         self.ops[op] += 1
         if op in BUCKET_OPS:
             self.bytes_out += sent.bytes_out

