@@ -133,7 +133,7 @@ class RetryPause:
 
 @dataclass(frozen=True)
 class Passed:
-    """What has passed in a pause: it is `now_s`, the machine slept for so long, the network returned last then."""
+    """The course of a pause: it is `now_s`, the machine slept for so long, the network returned last then."""
 
     now_s: float
     slept_s: float = 0.0
