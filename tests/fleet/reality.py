@@ -53,7 +53,7 @@ class Seen:
     wasted: int = 0
     syncs: int = 0
     waits_s: list[float] = field(default_factory=list)
-    beyond_s: float = 0.0
+    beyond_s: list[float] = field(default_factory=list)
 
     def count(self, op: str, at_s: float, status: int | None) -> None:
         """Count a request at that second."""
@@ -69,7 +69,7 @@ class Seen:
         """Count a change."""
         self.waits_s.append(arrived_s - saved_s)
         if saved_s < _OUTAGE.end_s < arrived_s:
-            self.beyond_s = max(self.beyond_s, arrived_s - _OUTAGE.end_s)
+            self.beyond_s.append(arrived_s - _OUTAGE.end_s)
 
     def figures(self) -> dict[str, float]:
         """Return the figures that are compared."""
@@ -82,7 +82,8 @@ class Seen:
             "recovery_rate_per_s": round(figures.mean(self.requests, after[0], after[0] + 60), 2),
             "wasted": self.wasted,
             "wait_median_s": round(figures.quantile(self.waits_s, 0.5), 2),
-            "wait_beyond_outage_max_s": round(self.beyond_s, 1),
+            "wait_beyond_outage_mean_s": round(sum(self.beyond_s) / max(1, len(self.beyond_s)), 1),
+            "wait_beyond_outage_max_s": round(max(self.beyond_s, default=0.0), 1),
         }
 
 
