@@ -14,7 +14,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.daemon import loop as daemon_loop
-from syncd.daemon.backoff import LONG_OUTAGE_S, LONG_OUTAGE_WAIT_S
+from syncd.daemon.backoff import LONG_OUTAGE_S, LONG_OUTAGE_WAITS
 from syncd.daemon.build import RuntimeContext, daemon_of, folders_of
 from syncd.daemon.loop import LoopEnd
 from syncd.daemon.pause_file import PauseFile
@@ -165,11 +165,12 @@ def _gaps(times: list[float], since_s: float, until_s: float) -> list[float]:
 @pytest.mark.parametrize("fault", ["503", "reset"])
 def test_a_long_outage_is_tried_rarely(loop: DaemonRig, fault: str) -> None:
     """For two minutes it is tried each minute at least, then every one or two minutes, at random."""
-    tried = _outage(loop, fault, LONG_OUTAGE_S + 4 * LONG_OUTAGE_WAIT_S)
+    longest_s = LONG_OUTAGE_WAITS * 60.0
+    tried = _outage(loop, fault, LONG_OUTAGE_S + 4 * longest_s)
     assert max(_gaps(tried, 0, LONG_OUTAGE_S - 60)) <= 60.1
     rare = _gaps(tried, LONG_OUTAGE_S, tried[-1])
     assert len(rare) >= 4
-    assert all(LONG_OUTAGE_WAIT_S / 2 - 1 <= gap <= LONG_OUTAGE_WAIT_S + 1 for gap in rare)
+    assert all(longest_s / 2 - 1 <= gap <= longest_s + 1 for gap in rare)
     assert len({round(gap) for gap in rare}) > 1
 
 

@@ -15,7 +15,7 @@ from syncd.core.errors import (
     Unavailable,
     WorkspaceError,
 )
-from syncd.daemon.backoff import LONG_OUTAGE_S, LONG_OUTAGE_WAIT_S, FailureBackoff, ends_a_new_daemon
+from syncd.daemon.backoff import LONG_OUTAGE_S, LONG_OUTAGE_WAITS, FailureBackoff, ends_a_new_daemon
 from syncd.daemon.scheduler import HoldEnds
 from syncd.remote.retry import RetrySettings
 
@@ -120,19 +120,19 @@ def test_suspend_time_counts_for_retry_after() -> None:
 
 
 def test_a_long_outage() -> None:
-    """The wait is minutes then, but not for changes, nor if someone waits; a success ends the outage."""
-    after = backoff()
+    """The longest wait grows then, but not for changes, nor if someone waits; a success ends the outage."""
+    after, longest_s = backoff(), LONG_OUTAGE_WAITS * 8.0
     after.note_outage(NOW_S)
     assert after.is_outage
     assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S - 1, 1.0) == 4
-    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S, 1.0) == LONG_OUTAGE_WAIT_S
-    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S, 0.0) == LONG_OUTAGE_WAIT_S / 2
+    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S, 1.0) == longest_s
+    assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S, 0.0) == longest_s / 2
     assert after.outage_wait_s(900.0, NOW_S + LONG_OUTAGE_S, 1.0) == 900
     late_s = NOW_S + LONG_OUTAGE_S
     after.after(Unavailable("no network"), late_s, 1.0, 1.0)
-    assert (after.not_before_s, after.changes_not_before_s) == (late_s + LONG_OUTAGE_WAIT_S, late_s + 1)
+    assert (after.not_before_s, after.changes_not_before_s) == (late_s + longest_s, late_s + 1)
     after.after(Unavailable("no network"), late_s, 1.0, 1.0, asked_s=20.0)
-    assert (after.not_before_s, after.changes_not_before_s) == (late_s + LONG_OUTAGE_WAIT_S, late_s + 24)
+    assert (after.not_before_s, after.changes_not_before_s) == (late_s + 24, late_s + 24)
     after.after(Unavailable("no network"), late_s, 1.0, 1.0, awaited=True)
     assert after.not_before_s == after.changes_not_before_s == late_s + 4
     after.clear()
@@ -141,10 +141,10 @@ def test_a_long_outage() -> None:
 
 
 def test_the_repository_follows_later_after_an_outage() -> None:
-    """One to three minutes, at random; at once where there was none, or one of seconds."""
+    """One to three minutes after a long one, at random; at once where there was none, or a short one."""
     after = backoff()
     assert after.follow_at_s(NOW_S, 1.0) == NOW_S
-    after.note_outage(NOW_S - 9)
+    after.note_outage(NOW_S + 1 - LONG_OUTAGE_S)
     assert after.follow_at_s(NOW_S, 1.0) == NOW_S
     assert after.follow_at_s(NOW_S + 1, 0.0) == NOW_S + 61
     assert after.follow_at_s(NOW_S + 1, 1.0) == NOW_S + 181
