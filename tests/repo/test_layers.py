@@ -38,7 +38,7 @@ PURE = {
     "cli/init": "config_template",
     "cli/progress": "line",
     "core": "ceiling checksum config_match errors formatting text warning",
-    "daemon": "scheduler",
+    "daemon": "backoff scheduler",
     "emulator": "hostile_bodies signing",
     "merge": "automatic_files git_objects merge_plan writes",
     "remote": "sandbox_lifetime failure keepalive request_pacing retry target token_bucket uplink upload_url",
