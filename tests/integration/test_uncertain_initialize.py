@@ -166,7 +166,7 @@ def test_the_log_says_why(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     rig.write("a.txt", FIRST["a.txt"])
     caplog.set_level(logging.INFO, "syncd")
     rig.sync()
-    assert "1 files: nothing new; an earlier sync may have reached the sandbox unanswered" in caplog.text
+    assert "1 file: nothing new; an earlier sync may have reached the sandbox unanswered" in caplog.text
 
 
 @pytest.mark.parametrize("step", ["upload-url", "initialize"])
