@@ -18,7 +18,9 @@ LONG_OUTAGE_S = 120.0
 # … so the longest wait is so many times as long then, unless something changes, a person asks, or the network returns.
 # With the default it is short enough for everybody to be in sync again three minutes after the outage.
 LONG_OUTAGE_WAITS = 2.5
-# After a long outage many laptops send at once what changed meanwhile; what can wait comes so long after it, at random.
+# After an outage of so long many laptops send at once what changed meanwhile …
+CROWD_OUTAGE_S = 30.0
+# … so what can wait comes so long after that, at random.
 _AFTER_CROWD_S, _AFTER_CROWD_SPREAD_S = 60.0, 120.0
 
 
@@ -54,17 +56,20 @@ class FailureBackoff:
         `chance` is a random number from 0 to 1, as `delay_s` takes it.
         """
         longest_s = LONG_OUTAGE_WAITS * self._retry_settings.max_s
-        return max(wait_s, delay_s(1, longest_s, longest_s, chance)) if self._is_long(now_s) else wait_s
+        is_long = self._lasts_s(now_s) >= LONG_OUTAGE_S
+        return max(wait_s, delay_s(1, longest_s, longest_s, chance)) if is_long else wait_s
 
-    def _is_long(self, now_s: float) -> bool:
-        return self._outage_since_s is not None and now_s - self._outage_since_s >= LONG_OUTAGE_S
+    def _lasts_s(self, now_s: float) -> float:
+        """Return how long the outage has lasted."""
+        return 0.0 if self._outage_since_s is None else now_s - self._outage_since_s
 
     def follow_at_s(self, now_s: float, chance: float) -> float:
         """Return when the repository in the sandbox follows a sync that succeeds now.
 
-        Following costs nearly as many requests as the sync, and after a long outage the files of everybody come first.
+        Following costs nearly as many requests as the sync, and after an outage the files of everybody come first.
         """
-        return now_s + _AFTER_CROWD_S + _AFTER_CROWD_SPREAD_S * chance if self._is_long(now_s) else now_s
+        is_crowded = self._lasts_s(now_s) >= CROWD_OUTAGE_S
+        return now_s + _AFTER_CROWD_S + _AFTER_CROWD_SPREAD_S * chance if is_crowded else now_s
 
     def clear(self) -> None:
         """A sync succeeded."""

@@ -15,7 +15,7 @@ from syncd.core.errors import (
     Unavailable,
     WorkspaceError,
 )
-from syncd.daemon.backoff import LONG_OUTAGE_S, LONG_OUTAGE_WAITS, FailureBackoff, ends_a_new_daemon
+from syncd.daemon.backoff import CROWD_OUTAGE_S, LONG_OUTAGE_S, LONG_OUTAGE_WAITS, FailureBackoff, ends_a_new_daemon
 from syncd.daemon.scheduler import HoldEnds
 from syncd.remote.retry import RetrySettings
 
@@ -141,10 +141,10 @@ def test_a_long_outage() -> None:
 
 
 def test_the_repository_follows_later_after_an_outage() -> None:
-    """One to three minutes after a long one, at random; at once where there was none, or a short one."""
+    """One to three minutes, at random; at once where there was none, or one of seconds."""
     after = backoff()
     assert after.follow_at_s(NOW_S, 1.0) == NOW_S
-    after.note_outage(NOW_S + 1 - LONG_OUTAGE_S)
+    after.note_outage(NOW_S + 1 - CROWD_OUTAGE_S)
     assert after.follow_at_s(NOW_S, 1.0) == NOW_S
     assert after.follow_at_s(NOW_S + 1, 0.0) == NOW_S + 61
     assert after.follow_at_s(NOW_S + 1, 1.0) == NOW_S + 181
