@@ -74,11 +74,14 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # the interpreter would do so at its end, where nobody catches a failure
         except BrokenPipeError:
             # `syncd ls | head`: the reader closed the pipe. Caught here, as click would exit with 1.
             discard_stdout()
             return 0
+        return result
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
+
 from tests.system.command import SYNCD
 from tests.system.rig import Rig
 
 
-def test_a_closed_pipe_is_no_failure(rig: Rig) -> None:
+@pytest.mark.parametrize(("files", "lines"), [(3000, 1), (1, 0)], ids=["more than fits into a pipe", "all buffered"])
+def test_a_closed_pipe_is_no_failure(rig: Rig, files: int, lines: int) -> None:
     """A command whose output is not read any more ends with 0 and prints nothing."""
-    for number in range(3000):  # more than fits into a pipe
+    for number in range(files):
         rig.write(f"a-file-with-quite-a-long-name-{number}", b"")
     with subprocess.Popen(
         [*SYNCD, "ls"],
@@ -22,7 +25,8 @@ def test_a_closed_pipe_is_no_failure(rig: Rig) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        process.stdout.readline()
+        for _ in range(lines):
+            process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(20) == 0
