@@ -47,4 +47,4 @@ def test_the_hook_in_the_hardened_unit(rig: ServiceRig) -> None:
     rig.systemctl("reload", rig.unit)
     (warning,) = rig.until(lambda: rig.status()["warnings"], "the warning")
     assert "Read-only file system" in warning
-    assert "as a service its state folder" in warning
+    assert "for a service, in its state folder" in warning

@@ -20,7 +20,7 @@ _NARROWEST = 40
 # The program and pid in a line of `journalctl --output=short --no-hostname`; each line shows by itself whose it is.
 _WRITER = re.compile(r"(\w{3} \d\d \d\d:\d\d:\d\d) [^\]]*\[\d+\]: ")
 # The place before another command: on a line of its own it can be copied.
-_STEP = re.compile(r"[;,]? (?=(?:then|or at once|to keep it): )")
+_STEP = re.compile(r"[;,]? (?=(?:then|or at once|to keep it)[:,] )")
 
 
 def headline(unit: str, now: Report) -> tuple[str, str]:
