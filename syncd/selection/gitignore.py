@@ -12,7 +12,8 @@ Git's documentation leaves much open, so git's own behaviour decides (2.47;
 - A pattern with an unclosed or unknown bracket, or with a single backslash at its end, matches nothing at all.
 - Brackets have their own rules: see `syncd/selection/char_class.py`.
 - `**` spans directories only between slashes; elsewhere it is one `*`. But git compares the part before the first
-  wildcard as plain text and matches only the rest, so `x/a**/b` spans too, and matches `x/ab` (see `_joined`).
+  wildcard as plain text and matches only the rest, so `x/a**/b` spans too, and matches `x/ab` (see `_joined`). So it
+  was up to git 2.52; for 2.53 it is one `*`. The earlier rule excludes more, so no older git's user sends too much.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,21 @@ def write(workspace: Path, files: dict[bytes, bytes]) -> None:
                 file.write(data)
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             pass
+
+
+# A first `**` right after a name: up to git 2.52 it spans directories, which syncd keeps to; later it is one `*`.
+_AFTER_NAME = re.compile(r"[!/]*[^*?\[\\\n]*[^*?\[\\/\n]\*\*")
+
+
+@cache
+def spans_after_name() -> bool:
+    """Return True if the installed git is one whose `**` spans directories after a name, too."""
+    version = re.search(rb"(\d+)\.(\d+)", git(Path.cwd(), "version"))
+    return version is not None and (int(version[1]), int(version[2])) < (2, 53)
+
+
+def can_be_compared(pattern: str) -> bool:
+    return spans_after_name() or _AFTER_NAME.match(pattern) is None
 
 
 def read_ignore_files(directory: str, scope: Scope) -> dict[str, bytes]:
@@ -194,6 +211,8 @@ SINGLE: list[tuple[bytes, str]] = [
 def test_single_files_agree_with_git(tmp_path: Path) -> None:
     """Each difficult ignore file, in its own directory, gives the same results as in git, line for line."""
     for number, (data, names) in enumerate(SINGLE):
+        if not all(map(can_be_compared, data.decode("latin-1").splitlines())):
+            continue
         directory = b"s%03d/" % number
         write(tmp_path, {directory + b".gitignore": data})
         write(tmp_path, {directory + os.fsencode(name): b"" for name in names.split(" ")})
@@ -263,6 +282,11 @@ LETTERS = [*"aaabbbccx1.-", "]", "^", "!", "#", " ", "é", "\udcff", "ab", "a.b"
 
 
 def random_pattern(random_source: random.Random) -> str:
+    """Return a pattern that this git can be asked about."""
+    return next(filter(can_be_compared, iter(lambda: any_pattern(random_source), None)))
+
+
+def any_pattern(random_source: random.Random) -> str:
     components = []
     for _ in range(random_source.choice([1, 1, 2, 2, 3])):
         pieces = [
