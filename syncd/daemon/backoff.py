@@ -19,7 +19,7 @@ LONG_OUTAGE_S = 120.0
 # With the default it is short enough for everybody to be in sync again three minutes after the outage.
 LONG_OUTAGE_WAITS = 2.5
 # After an outage of so long many laptops send at once what changed meanwhile …
-CROWD_OUTAGE_S = 30.0
+CROWD_OUTAGE_S = 20.0
 # … so what can wait comes so long after that, at random.
 _AFTER_CROWD_S, _AFTER_CROWD_SPREAD_S = 60.0, 120.0
 

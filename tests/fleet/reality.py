@@ -1,6 +1,7 @@
 """Real daemons and the emulator, beside a simulation of as many laptops whose people do the same: figures side by side.
 
-The people act faster than real ones, so that few minutes are enough. There is one outage in the middle.
+The people act faster than real ones, so that few minutes are enough. The API answers so many requests a second in
+both, and others wait for their turn. There is one outage in the middle.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from random import Random
 from typing import Any
 
 from syncd.core.clock import SystemClock
-from syncd.emulator import Emulator, RequestRecord
+from syncd.emulator import Emulator, RequestRecord, When
 from tests.bench.daemon import DaemonHome
 from tests.fleet import figures
-from tests.fleet.api_model import BUCKET_OPS, ApiModel, Outage
+from tests.fleet.api_model import BUCKET_OPS, ApiModel, Load, Outage
 from tests.fleet.events import Timeline
 from tests.fleet.laptop import Arrivals, Laptop, Settings
 from tests.fleet.rules import PRESENT
@@ -38,6 +39,8 @@ _PACE_OF_ALL = 160.0
 # From the first act on.
 _OUTAGE = Outage(120.0, 180.0)
 _LENGTH_S = 300.0
+# Twice what is asked for in a usual minute.
+_CAPACITY_PER_S = 6.0
 _START_DEADLINE_S = 600.0
 # The emulator answers on loopback, in so small a part of the time that a service far away takes, and its programs have
 # mostly ended at the first poll.
@@ -110,7 +113,8 @@ def simulated(laptops: int, seed: int) -> dict[str, float]:
 def _thrown(laptops: int, seed: int, throw: int) -> Seen:
     seen, timeline, arrivals = Seen(), Timeline(), Arrivals()
     settings = Settings(follows=False, program_s=_PROGRAM_S)
-    api = ApiModel(Random(f"{throw} api"), outages=[_OUTAGE], length_s=_LENGTH_S, slowness=_LOOPBACK)
+    load = Load(_CAPACITY_PER_S)
+    api = ApiModel(Random(f"{throw} api"), load, [_OUTAGE], length_s=_LENGTH_S, slowness=_LOOPBACK)
     for number in range(laptops):
         laptop = Laptop(number, timeline, api, Random(f"{throw} laptop {number}"), settings, PRESENT, arrivals)
         laptop.know()
@@ -125,6 +129,24 @@ def _thrown(laptops: int, seed: int, throw: int) -> Seen:
     return seen
 
 
+class _Capacity:
+    """Has requests to the emulator wait for their turn, but not those of an outage, which are refused at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free_s = 0.0
+        self.is_limited = False
+
+    def wait(self, _: RequestRecord) -> None:
+        """Wait for the turn of a request."""
+        if not self.is_limited:
+            return
+        with self._lock:
+            turn_s = max(self._free_s, _CLOCK.monotonic_s())
+            self._free_s = turn_s + 1 / _CAPACITY_PER_S
+        _CLOCK.sleep(max(0.0, turn_s - _CLOCK.monotonic_s()))
+
+
 class _RealFleet:
     """Daemons with an emulator for all of them."""
 
@@ -137,6 +159,9 @@ class _RealFleet:
         self._unsynced: dict[str, list[float]] = {}
         self.seen = Seen()
         self._emulator = stack.enter_context(Emulator(folder / "emulator", api_key="key", observer=self._saw))
+        self._capacity = _Capacity()
+        for op in _API_OPS:
+            self._emulator.faults.on(op, When.BEFORE, self._capacity.wait)
         for number in range(laptops):
             self._start(number, stack)
 
@@ -167,15 +192,17 @@ class _RealFleet:
         """Do what the people do, with the outage."""
         acts = [(at_s, number, act) for number in range(self._laptops) for at_s, act in self._of(number, seed)]
         acts = sorted([*acts, (_OUTAGE.start_s, -1, "down"), (_OUTAGE.end_s, -1, "up"), (_LENGTH_S, -1, "end")])
-        self._began_s = _CLOCK.monotonic_s()
+        self._began_s, self._capacity.is_limited = _CLOCK.monotonic_s(), True
         for at_s, number, act in acts:
             _CLOCK.sleep(max(0.0, self._began_s + at_s - _CLOCK.monotonic_s()))
             if number >= 0:
                 self._act(number, act)
             elif act == "down":
+                self._capacity.is_limited = False
                 self._emulator.faults.script(*(f"{op}: 503 always" for op in _API_OPS))
             else:
                 self._emulator.faults.clear()
+                self._capacity.is_limited = True
 
     def _of(self, number: int, seed: int) -> Iterator[tuple[float, str]]:
         for at_s, act in _acts(number, self._laptops, seed):
