@@ -205,10 +205,15 @@ class Laptop:
         self._rescan_at_s = at_s + wait_s
         self._process.start(at_s)
 
-    def know(self, sandbox: AcquiredSandbox | None = None) -> None:
-        """Have the state of a laptop whose workspace was synced before, to that sandbox if it was acquired."""
+    def know(self, sandbox: AcquiredSandbox | None = None, url_left_s: float = 0.0) -> None:
+        """Have the state of a laptop whose workspace was synced before, to that sandbox if it was acquired.
+
+        Its upload URL can be used for `url_left_s` yet; 0: it has none.
+        """
         self._base = self._followed = self._version
         self._proved, self._acquired = True, sandbox
+        if url_left_s:
+            self._upload_url = UploadUrl("", self._timeline.now_s + url_left_s, _URL_LIFE_S)
         if sandbox is not None:
             self._acquired_wall_s = [sandbox.acquired_wall_s]
 

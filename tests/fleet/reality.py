@@ -48,6 +48,8 @@ _LOOPBACK, _PROGRAM_S = 0.1, (0.05, 0.11)
 # The real fleet's figures are one throw of the dice, the simulated ones the mean of so many.
 _THROWS = 20
 _QUIET_S = 1.0
+# All daemons have just synced.
+_URL_LEFT_S = 1700.0
 
 
 @dataclass
@@ -72,8 +74,12 @@ class Seen:
             self.wasted += status != 200
 
     def arrive(self, saved_s: float, arrived_s: float) -> None:
-        """Count a change."""
-        self.waits_s.append(arrived_s - saved_s)
+        """Count a change.
+
+        Its wait counts before the outage only: with those of the queue after it, the median is between two heaps.
+        """
+        if arrived_s < _OUTAGE.start_s:
+            self.waits_s.append(arrived_s - saved_s)
         if saved_s < _OUTAGE.end_s < arrived_s:
             self.beyond_s.append(arrived_s - _OUTAGE.end_s)
 
@@ -117,7 +123,7 @@ def _thrown(laptops: int, seed: int, throw: int) -> Seen:
     api = ApiModel(Random(f"{throw} api"), load, [_OUTAGE], length_s=_LENGTH_S, slowness=_LOOPBACK)
     for number in range(laptops):
         laptop = Laptop(number, timeline, api, Random(f"{throw} laptop {number}"), settings, PRESENT, arrivals)
-        laptop.know()
+        laptop.know(url_left_s=_URL_LEFT_S)
         laptop.start(0.0, settings.rescan_s)
         for at_s, act in _acts(number, laptops, seed):
             timeline.at(at_s, laptop.act, act)
