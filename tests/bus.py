@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from jeepney import message_bus
+from jeepney import MessageType, message_bus
 from jeepney.bus import get_bus
 from jeepney.io.blocking import DBusConnection, Proxy, prep_socket
 
@@ -32,3 +35,27 @@ def named(address: str, name: str) -> DBusConnection:
     (got,) = Proxy(message_bus, link).RequestName(name)
     assert got == 1, "somebody else has the name"
     return link
+
+
+def serve(link: DBusConnection, answer: Callable[[Any], Any]) -> None:
+    """Send the answer to each call until the connection ends; None: it gets none."""
+    while True:
+        try:
+            asked = link.receive()
+        except OSError:
+            return
+        if asked.header.message_type is MessageType.method_call and (reply := answer(asked)) is not None:
+            link.send(reply)
+
+
+@contextmanager
+def serving(link: DBusConnection, answer: Callable[[Any], Any]) -> Iterator[None]:
+    """Serve in a thread, and close the connection at the end."""
+    thread = threading.Thread(target=serve, args=(link, answer), name="server on a bus")
+    thread.start()
+    try:
+        yield
+    finally:
+        link.sock.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        link.close()

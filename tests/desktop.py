@@ -5,23 +5,19 @@ Run with a bus's address as its argument, it is such a server and prints each su
 
 from __future__ import annotations
 
-import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from jeepney import MessageType, new_error, new_method_return
-from jeepney.io.blocking import DBusConnection
+from jeepney import new_error, new_method_return
 
-from tests.bus import named
+from tests.bus import named, serve, serving
 
 NAME = "org.freedesktop.Notifications"
 READY = "ready"
-_SILENT = object()
 
 
 @dataclass(frozen=True)
@@ -50,22 +46,11 @@ class NotificationServer:
     shown: list[Notification] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: count(41))
 
-    def serve(self, link: DBusConnection) -> None:
-        """Serve until the connection ends."""
-        while True:
-            try:
-                asked = link.receive()
-            except OSError:
-                return
-            if asked.header.message_type is MessageType.method_call:
-                answer = self._answer(asked)
-                if answer is not _SILENT:
-                    link.send(answer)
-
-    def _answer(self, asked: Any) -> Any:
+    def answer(self, asked: Any) -> Any:
+        """Return the answer to a call; None: it gets none."""
         method = asked.header.fields[3]
         if method == self.ignores:
-            return _SILENT
+            return None
         if method == self.refuses:
             return new_error(asked, "org.freedesktop.DBus.Error.LimitsExceeded")
         if method == "GetCapabilities":
@@ -81,22 +66,16 @@ class NotificationServer:
 def notification_server(address: str, **settings: Any) -> Iterator[NotificationServer]:
     """Run a notification server on the bus."""
     server = NotificationServer(address, **settings)
-    link = named(address, NAME)
-    thread = threading.Thread(target=server.serve, args=(link,), name="notification server")
-    thread.start()
-    try:
+    with serving(named(address, NAME), server.answer):
         yield server
-    finally:
-        link.sock.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        link.close()
 
 
 def main() -> None:
     """Serve until the bus ends."""
     with named(sys.argv[1], NAME) as link:
         print(READY, flush=True)
-        NotificationServer(sys.argv[1], on_show=lambda seen: print(seen.summary, flush=True)).serve(link)
+        server = NotificationServer(sys.argv[1], on_show=lambda seen: print(seen.summary, flush=True))
+        serve(link, server.answer)
 
 
 if __name__ == "__main__":

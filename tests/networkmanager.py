@@ -5,17 +5,15 @@ Run with a bus's address as its argument, it reads values of NMMetered from its 
 
 from __future__ import annotations
 
-import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jeepney import DBusAddress, HeaderFields, MessageType, new_error, new_method_return, new_signal
+from jeepney import DBusAddress, HeaderFields, new_error, new_method_return, new_signal
 from jeepney.io.blocking import DBusConnection
 
-from tests.bus import named
+from tests.bus import named, serving
 
 NAME = "org.freedesktop.NetworkManager"
 UNKNOWN, YES, NO, GUESS_YES, GUESS_NO = range(5)
@@ -30,23 +28,14 @@ class NetworkManager:
         self._metered = metered
         self.asked = 0
 
-    def serve(self) -> None:
-        """Serve until the connection ends."""
-        while True:
-            try:
-                asked = self._link.receive()
-            except OSError:
-                return
-            if asked.header.message_type is MessageType.method_call:
-                self._link.send(self._answer(asked))
-
     def change(self, metered: int) -> None:
         """Change the property, and say so."""
         self._metered = metered
         body = NAME, {"Metered": ("u", metered)}, []
         self._link.send(new_signal(_PROPERTIES, "PropertiesChanged", "sa{sv}as", body))
 
-    def _answer(self, asked: Any) -> Any:
+    def answer(self, asked: Any) -> Any:
+        """Return the answer to a call."""
         fields = asked.header.fields
         place = fields[HeaderFields.path], fields[HeaderFields.interface], asked.body
         if place != (_PROPERTIES.object_path, _PROPERTIES.interface, (NAME, "Metered")):
@@ -60,14 +49,8 @@ def network_manager(address: str, metered: int) -> Iterator[NetworkManager]:
     """Run it on the bus."""
     link = named(address, NAME)
     server = NetworkManager(link, metered)
-    thread = threading.Thread(target=server.serve, name="NetworkManager")
-    thread.start()
-    try:
+    with serving(link, server.answer):
         yield server
-    finally:
-        link.sock.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        link.close()
 
 
 def main() -> None:
