@@ -52,7 +52,7 @@ CEILING = {
 EXAMPLES = (
     ("syncd init", "Write the configuration; then try it, see what would be sent, and send it once:"),
     ("syncd check && syncd ls && syncd push", ""),
-    ("syncd service install", "Keep it in step from now on, and at every login."),
+    ("syncd service install", "Keep it in sync from now on, and at every login."),
     ("syncd explain build/report.pdf", "Why does this file not arrive?"),
     ("syncd flush --timeout 60 && start-the-agent", "Start something that needs all that is on disk now."),
     ("syncd diff && syncd apply", "See what the agent changed, and bring it home."),

@@ -255,7 +255,7 @@ point inside the workspace, or ignore it
 warning: 'src/key.py' holds a private key in line 2 and is left out: take it
 out, or allow the path in workspace.allow_secrets
 synced 3 files, … bytes, in … s
-next: `syncd service install` keeps it in step from now on"""
+next: `syncd service install` keeps it in sync from now on"""
 
 
 def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:

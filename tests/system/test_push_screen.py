@@ -57,7 +57,7 @@ def test_a_push_on_a_terminal(rig: Rig, terminal: Terminal) -> None:
     assert re.fullmatch(r"synced 1 file, 2,04\d KiB, in [23456]\.\d\d s, at (1\.\d MiB|9\d\d.\d KiB)/s", reported), (
         reported
     )
-    assert then == "next: `syncd service install` keeps it in step from now on"
+    assert then == "next: `syncd service install` keeps it in sync from now on"
 
 
 def test_an_interrupted_push(rig: Rig, terminal: Terminal) -> None:
@@ -78,7 +78,7 @@ def test_an_interrupted_push(rig: Rig, terminal: Terminal) -> None:
     first = rig.ok("push", "--config", str(rig.config_file))
     lines = first.err.splitlines()
     assert lines[:3] == ["packaging …", "uploading …", "initializing the sandbox …"]
-    assert lines[3:] == ["next: `syncd service install` keeps it in step from now on"]
+    assert lines[3:] == ["next: `syncd service install` keeps it in sync from now on"]
     rig.write("b")
     os.unlink(rig.workspace / "data.bin")
     rig.write("c")

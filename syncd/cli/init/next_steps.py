@@ -13,7 +13,7 @@ from syncd.core.text import shown_path
 
 def after_first_sync(option: str) -> str:
     """The next step after a first sync; `option` is the ` --config FILE` that commands need."""
-    return f"next: `syncd service install{option}` keeps it in step from now on"
+    return f"next: `syncd service install{option}` keeps it in sync from now on"
 
 
 def next_steps(config: Config, option: str, environ: Mapping[str, str]) -> Iterator[str]:
@@ -35,4 +35,4 @@ def next_steps(config: Config, option: str, environ: Mapping[str, str]) -> Itera
     yield f"  syncd check{option}            tries all that a sync needs"
     yield f"  syncd ls{option}               shows what would be sent"
     yield f"  syncd push{option}             sends it once"
-    yield f"  syncd service install{option}  keeps it in step from now on"
+    yield f"  syncd service install{option}  keeps it in sync from now on"
