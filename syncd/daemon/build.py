@@ -17,7 +17,7 @@ from syncd.core.clock import Clock
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories, directories_for
 from syncd.core.durable_file import remove_drafts
-from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson, SyncdError
+from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.core.hardening import make_undumpable
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
@@ -45,21 +45,18 @@ from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.agent_notifier import agent_notifier_of
 from syncd.sandbox.provider import AcquiredSandboxStore
-from syncd.sandbox.repository.repository_request import HomeRepository
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.limits import size_remedy
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.mount_guard import MountGuard
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
-from syncd.selection import safe_open
 from syncd.selection.git_config import personal_excludes
 from syncd.selection.git_repository import branch_of, repository_around
 from syncd.selection.gitignore import bad_pattern
-from syncd.selection.ignore_files import read_git_rules, read_ignore_files
 from syncd.selection.rules import Rule
 from syncd.selection.secret_scanner import NoSearch, Search, SecretSearch
-from syncd.selection.selection import NO_OUTER_RULES, SYNCDIGNORE, Selection, SelectionSettings
+from syncd.selection.selection import Selection, SelectionSettings
 from syncd.sync.sandbox_factory import SandboxFactory, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
@@ -158,24 +155,14 @@ def excludes_of(config: Config, context: RuntimeContext) -> str:
     return context.excludes
 
 
-def home_repository(config: Config, selection: Selection, excludes: str) -> HomeRepository | None:
-    """The repository that the workspace is in, if the sandbox is to have one too. None also if it cannot be read."""
+def home_branch(config: Config) -> str | None:
+    """The branch that the sandbox's repository is to have; None: it is to have no repository."""
     path = config.workspace.path
-    if config.workspace.git != "baseline":
-        return None
     try:
-        repository = repository_around(path)
-        if repository is None or not repository.folder:
-            return None
-        scope = selection.root(read_git_rules(path, excludes).rules if selection.uses_gitignore else NO_OUTER_RULES)
-        folder = safe_open.open_workspace(path)
-        try:
-            scope = scope.with_files(read_ignore_files(folder, [SYNCDIGNORE]))
-        finally:
-            os.close(folder)
-        return HomeRepository(branch_of(repository), scope.exclude_file())
-    except (OSError, SyncdError):
+        repository = repository_around(path) if config.workspace.git == "baseline" else None
+    except OSError:
         return None
+    return branch_of(path) if repository is not None and repository.folder else None
 
 
 def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
@@ -265,7 +252,7 @@ def sync_cycle_of(
         sync_state,
         check,
         snapshotter.is_excluded,
-        lambda: home_repository(config, selection, excludes),
+        lambda: home_branch(config),
         os.path.join(folders.spool, "copies"),
     )
     return SyncCycle(

@@ -14,6 +14,7 @@ import re
 import stat
 from dataclasses import dataclass
 
+from syncd.core.errors import SyncdError
 from syncd.selection import safe_open
 
 GIT = ".git"
@@ -58,12 +59,18 @@ def repository_around(workspace: str) -> Repository | None:
         folder = above
 
 
-def branch_of(repository: Repository) -> str:
-    """Return the name of the branch that is checked out, "main" if none is. Raises `OSError` if it cannot be read."""
-    folder = os.path.join(repository.top, GIT)
-    if not os.path.isdir(folder):
-        folder = os.path.join(repository.top, os.fsdecode(_read(folder).removeprefix(_POINTER).rstrip(b"\r\n")))
-    head = _BRANCH.fullmatch(_read(os.path.join(folder, "HEAD")))
+def branch_of(workspace: str) -> str:
+    """Return the name of the branch that the workspace's own repository has checked out, else "main".
+
+    The sandbox gets the name, so it is read from the workspace alone: not through a link, and not from a repository
+    that a `gitdir:` file names or that lies above.
+    """
+    try:
+        with safe_open.DirCursor(safe_open.open_workspace(workspace)) as cursor:
+            folder, name = cursor.parent_of(f"{GIT}/HEAD")
+            head = _BRANCH.fullmatch(_content(safe_open.open_file(name, folder)[0]))
+    except (OSError, SyncdError):
+        return "main"
     return os.fsdecode(head[1]) if head else "main"
 
 
@@ -117,5 +124,9 @@ def _read(path: str) -> bytes:
         if failure.errno in NO_FILE:
             return b""
         raise
+    return _content(descriptor)
+
+
+def _content(descriptor: int) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         return file.read(_MAX_POINTER_BYTES)

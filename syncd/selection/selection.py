@@ -19,12 +19,11 @@ patterns of git's exclude files are relative to that top. So locations are relat
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from syncd.selection.builtin_rules import DEFAULTS, GIT, SECRETS
-from syncd.selection.gitignore import as_latin1, from_latin1, parse_line, regex
+from syncd.selection.gitignore import as_latin1, from_latin1, parse_line
 from syncd.selection.path_patterns import expand_folders
 from syncd.selection.pattern_index import NO_MATCH, PatternIndex
 from syncd.selection.pattern_list import PatternList, pattern_list
@@ -158,17 +157,6 @@ class Scope:
         rules = self._rules.plus(layers) if self._location != self._top else Rules.of([*self._rules.layers, *layers])
         return Scope(rules, self._location, self.ignore_files, self._top)
 
-    def exclude_file(self) -> str:
-        """Return the rules as a file for git's `info/exclude`, the weakest first; the directory is the workspace."""
-        layers = sorted(self._rules.layers, key=lambda layer: layer.precedence)
-        return "".join(
-            f"{line}\n"
-            for layer in layers
-            for pattern in layer.patterns.patterns
-            if pattern.text not in GIT  # git itself never adds its own folder
-            for line in _exclude_lines(pattern.text, self._top[len(layer.base) :])
-        )
-
     def decide(self, name: str, is_dir: bool) -> Decision:
         """Decide about a child of this directory. A symlink is not a directory, whatever its target is."""
         text = name if name.isascii() else as_latin1(name)
@@ -187,31 +175,6 @@ class Scope:
                 name, is_dir
             )
         return decision
-
-
-def _exclude_lines(text: str, way: str) -> Iterator[str]:
-    """Yield the patterns for the directory that is `way` below the one of a pattern; none if it is about others."""
-    body = text.removeprefix("!")
-    if not way or "/" not in body[:-1]:
-        yield text
-        return
-    mark = text[: len(text) - len(body)]
-    for rest in _below(body.removeprefix("/").split("/"), way.split("/")[:-1]):
-        yield f"{mark}/{'/'.join(rest)}"
-
-
-def _below(parts: list[str], names: list[str]) -> Iterator[list[str]]:
-    """Yield what is left of a pattern's segments below these directories, which it spans in one or more ways."""
-    if not names or (parts[0] == "**" and not any(parts[1:])):
-        yield parts
-    elif any(parts[1:]):
-        if parts[0] == "**":
-            yield from _below(parts, names[1:])
-            yield from _below(parts[1:], names)
-            return
-        segment = parse_line(as_latin1(f"/{parts[0]}"), 1)
-        if segment is not None and any(re.fullmatch(regex(tail), names[0]) for _, tail in segment.path_patterns):
-            yield from _below(parts[1:], names[1:])
 
 
 def _prefix(folder: str) -> str:

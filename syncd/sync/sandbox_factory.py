@@ -32,7 +32,6 @@ from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Deletions
 from syncd.sandbox.repository.agent_commits import AgentCommits
 from syncd.sandbox.repository.agent_repository import AgentRepository
-from syncd.sandbox.repository.repository_request import HomeRepository
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.three_way import AgentChanges
 from syncd.sync.delivery import Delivery
@@ -59,7 +58,7 @@ class SandboxFactory:
     sync_state: SyncState
     check: Callable[[], None]
     is_excluded: Callable[[str, bool], bool]
-    home_repository: Callable[[], HomeRepository | None]
+    home_branch: Callable[[], str | None]
     copies_folder: str
 
     def provider(self) -> SandboxProvider:
@@ -133,5 +132,5 @@ class SandboxFactory:
             remote_changes=remote_changes,
             blocked_paths=blocked_paths,
             agent_commits=AgentCommits(job_runner, artifacts, waiter),
-            agent_repository=AgentRepository(self.home_repository, job_runner, target, self.folders.state, waiter),
+            agent_repository=AgentRepository(self.home_branch, job_runner, target, self.folders.state, waiter),
         )

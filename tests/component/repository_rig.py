@@ -16,7 +16,6 @@ from syncd.core.waiter import Waiter
 from syncd.remote.remote_job import JOB_TIMEOUT_S, JobRunner, RemoteJob
 from syncd.remote.target import Target
 from syncd.sandbox.repository.agent_repository import AgentRepository
-from syncd.sandbox.repository.repository_request import HomeRepository
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
 from tests.clock import ScriptedClock
@@ -142,7 +141,7 @@ class RepositoryRig:
         self.workspace.mkdir(parents=True)
         (folder / "state").mkdir()
         self.files: dict[str, Sent] = {}
-        self.home: HomeRepository | None = HomeRepository("main", "")
+        self.home_branch: str | None = "main"
         self.clock = ScriptedClock()
         self.runner = LocalRunner(self.workspace, folder / "runs")
         self.base = Manifest()
@@ -152,7 +151,7 @@ class RepositoryRig:
     def restart(self, identity: str = "") -> None:
         """Begin a new process of the client, which knows what is on the disk; else the record of another base is."""
         self.client = AgentRepository(
-            lambda: self.home, self.runner, TARGET, str(self.folder / "state"), Waiter(Interrupt(), self.clock)
+            lambda: self.home_branch, self.runner, TARGET, str(self.folder / "state"), Waiter(Interrupt(), self.clock)
         )
         self.client.recall(self.base, identity or str(self._syncs))
 

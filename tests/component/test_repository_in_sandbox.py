@@ -15,7 +15,6 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.sandbox.repository.home_commit import recorded_home
-from syncd.sandbox.repository.repository_request import HomeRepository
 from syncd.scan.manifest import Manifest
 from tests.component.repository_rig import HOOKS, TARGET, RepositoryRig, Sent, git, link, sent
 
@@ -148,10 +147,11 @@ def test_many_files_become_a_pack(there: RepositoryRig) -> None:
     assert len(list((there.workspace / ".git/objects/pack").glob("*.pack"))) == 1
 
 
-def test_the_exclude_file_is_that_of_here(tmp_path: Path) -> None:
-    """What stays at home is not seen as new there."""
+def test_what_tools_make_there_is_not_new(tmp_path: Path) -> None:
+    """The built-in rules are in the exclude file there, and the workspace's own files are with what was sent."""
     rig = RepositoryRig(tmp_path)
-    rig.home = HomeRepository("feature/x", "*.log\nnode_modules/\n")
+    rig.home_branch = "feature/x"
+    rig.put(**{".gitignore": "*.log\n"})
     rig.arrive({"a": "1"})
     (rig.workspace / "node_modules").mkdir()
     (rig.workspace / "node_modules/m.js").write_text("x")
@@ -168,7 +168,7 @@ def test_the_exclude_file_is_that_of_here(tmp_path: Path) -> None:
 def test_any_branch_of_here(tmp_path: Path, branch: str) -> None:
     """Whatever the branch here is called, the repository is made, and follows."""
     rig = RepositoryRig(tmp_path / "in/side")
-    rig.home = HomeRepository(branch, "")
+    rig.home_branch = branch
     rig.send({"a": "1"})
     rig.send({"a": "2"})
     rig.check()
@@ -472,18 +472,17 @@ def test_a_run_waits_for_the_one_before(there: RepositoryRig) -> None:
     assert there.is_following
 
 
-def test_new_rules_of_here(there: RepositoryRig) -> None:
-    """They are in the exclude file there from the next sync on, unless someone changed that."""
-    exclude = there.workspace / ".git/info/exclude"
-    there.home = HomeRepository("main", "*.log\n")
-    (there.workspace / "x.log").write_text("the agent's")
+def test_the_exclude_file_of_an_earlier_version(there: RepositoryRig) -> None:
+    """It is replaced at the next sync, unless someone changed it: it held the text of rules here."""
+    exclude, written = there.workspace / ".git/info/exclude", there.workspace / ".git/syncd/exclude"
+    now = exclude.read_text()
+    for path in (exclude, written):
+        path.write_text("/other-team/secret-project/\n")
     there.send({"a.txt": "2\n"})
-    assert there.is_following
-    exclude.write_text(exclude.read_text() + "*.mine\n")
-    there.home = HomeRepository("main", "*.tmp\n")
+    assert exclude.read_text() == written.read_text() == now
+    exclude.write_text(now + "*.mine\n")
     there.send({"a.txt": "3\n"})
-    assert exclude.read_text().startswith("*.log\n")
-    assert exclude.read_text().endswith("*.mine\n")
+    assert exclude.read_text() == now + "*.mine\n"
 
 
 def test_a_content_that_is_not_known(there: RepositoryRig) -> None:

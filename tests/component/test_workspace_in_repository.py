@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -411,152 +410,24 @@ def test_rules_above_that_change_while_the_snapshot_is_taken(inside: WatchedInRe
     assert set(inside.scanner.scan([]).manifest) == {"g"}  # also if no event came
 
 
-def exclude_file(workspace: Path) -> str:
-    """Return the rules of the workspace's directory, with those above it, as a file for a repository at its top."""
-    files = {
-        name: (workspace / name).read_bytes() for name in (".gitignore", ".syncdignore") if (workspace / name).exists()
-    }
-    return SELECTION.root(read_git_rules(str(workspace), "").rules).with_files(files).exclude_file()
-
-
-def ignored_there(there: Path, paths: list[str]) -> set[str]:
-    """Return those paths that git ignores in a repository without their files' own directories' history."""
-    done = subprocess.run(
-        ["git", "check-ignore", "--no-index", "-z", "--stdin"],
-        cwd=there,
-        input=b"".join(os.fsencode(path) + b"\0" for path in paths),
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode in (0, 1), done.stderr
-    return {os.fsdecode(path) for path in done.stdout.split(b"\0") if path}
-
-
-def there_for(tmp_path: Path, workspace: Path) -> Path:
-    """Return the repository that the sandbox has of that workspace: what is sent, and the exclude file."""
-    there = tmp_path / "there"
-    shutil.rmtree(there, ignore_errors=True)
-    there.mkdir()
-    git(there, "init", "-q")
-    for path in sent(workspace):
-        (there / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(workspace / path, there / path, follow_symlinks=False)
-    text = exclude_file(workspace)
-    (there / ".git/info/exclude").write_text(text, encoding="utf-8", errors="surrogateescape")
-    return there
-
-
-def left_out(workspace: Path) -> set[str]:
-    return {path for path in all_files(workspace) if path not in sent(workspace)}
-
-
-RULES_ABOVE = """\
-*.log
-/app/build
-app/*.tmp
-!app/keep.tmp
-/other/x
-**/deep/*.o
-app/src/gen/
-src/top
-/app/
-lib*/
-caf\u00e9*
-\\!bang
-sp\\ ace?
-[ab].q
-"""
-
-
-@needs_git
-def test_the_exclude_file_for_the_sandbox(tmp_path: Path) -> None:
-    """Below a repository's top: there, git ignores what is left out here, and nothing that is sent."""
-    top, workspace = tmp_path / "top", tmp_path / "top/app"
-    git_top = [
-        "x.log",
-        "build/y",
-        "z.tmp",
-        "keep.tmp",
-        "x",
-        "a/deep/m.o",
-        "src/gen/g",
-        "src/top",
-        "libs/l",
-        "src/libx/l",
-    ]
-    names = [*git_top, "caf\u00e9.txt", "!bang", "sp ace ", "a.q", "c.q", "kept/build/y", "node_modules/n", "src/a.c"]
-    names += [".env", "id_rsa", "s/.env", "mine.secret", "only/here.x"]
-    workspace.mkdir(parents=True)
-    git(top, "init", "-q")
-    put(workspace, names)
-    (top / ".gitignore").write_text(RULES_ABOVE, "utf-8")
-    (top / ".git/info/exclude").write_text("*.secret\n")
-    (workspace / ".gitignore").write_text("/only\n!/build\n")
-    (workspace / ".syncdignore").write_text("!x.log\n")
-    there = there_for(tmp_path, workspace)
-    assert "x.log" in sent(workspace)
-    assert "x.log" not in ignored_there(there, ["x.log"])
-    assert ignored_there(there, sorted(all_files(workspace))) == left_out(workspace)
-    assert git(there, "status", "--porcelain", "--ignored").count(b"!!") == 0
-
-
-@needs_git
-@pytest.mark.parametrize("seed", range(12))
-def test_the_exclude_file_of_any_rules(tmp_path: Path, seed: int) -> None:
-    """Of random rules above the workspace, and in it."""
-    chance = random.Random(seed)
-    top, workspace = tmp_path / "top", tmp_path / "top/a/b"
-    workspace.mkdir(parents=True)
-    git(top, "init", "-q")
-    put(workspace, {f"{x}/{y}" for x in "abc" for y in ("a", "b", "c.x", "d.y")} | {"a.x", "e", "f.y"})
-    choices = [
-        "a",
-        "b/",
-        "/a/b/c",
-        "a/b/a/",
-        "*.x",
-        "!*.x",
-        "/a/*/b",
-        "**/c/*",
-        "a/**/d.y",
-        "!/a/b/a/a",
-        "b/c",
-        "!e",
-        "/e",
-        "a/b",
-    ]
-    for folder in (top, top / "a", workspace):
-        (folder / ".gitignore").write_text("".join(chance.choice(choices) + "\n" for _ in range(4)))
-    there = there_for(tmp_path, workspace)
-    rules = "\n".join((folder / ".gitignore").read_text() for folder in (top, top / "a", workspace))
-    found = ignored_there(there, sorted(all_files(workspace)))
-    assert found == left_out(workspace), (rules, exclude_file(workspace))
-
-
 @needs_git
 def test_the_branch(tmp_path: Path) -> None:
-    """Of a repository, a linked work tree and a submodule; "main" where none is checked out."""
-
-    def branch(folder: Path) -> str:
-        found = repository_around(str(folder))
-        assert found is not None
-        return branch_of(found)
-
-    top, source = tmp_path / "top", tmp_path / "source"
-    for folder, name in ((top, "feature/x"), (source, "of-source")):
-        folder.mkdir()
-        git(folder, "init", "-q", "-b", name)
-        if folder is source:
-            commit(folder)
-    assert branch(top) == "feature/x"  # unborn
+    """Of the workspace's own repository, read from the workspace alone; else "main"."""
+    top, linked = tmp_path / "top", tmp_path / "linked"
+    top.mkdir()
+    git(top, "init", "-q", "-b", "feature/x")
+    assert branch_of(str(top)) == "feature/x"  # unborn
     commit(top)
     (top / "sub/dir").mkdir(parents=True)
-    assert branch(top / "sub/dir") == "feature/x"
-    git(top, "worktree", "add", "-q", "-b", "linked", str(tmp_path / "linked"))
-    assert branch(tmp_path / "linked") == "linked"
-    git(top, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(source), "module")
-    assert branch(top / "module") == "of-source"
+    git(top, "worktree", "add", "-q", "-b", "linked", str(linked))
+    git_link, head_link = tmp_path / "git-link", tmp_path / "head-link"
+    git_link.mkdir()
+    (git_link / ".git").symlink_to(top / ".git")
+    shutil.copytree(top / ".git", head_link / ".git")
+    (head_link / ".git/HEAD").unlink()
+    (head_link / ".git/HEAD").symlink_to(top / ".git/HEAD")
+    for elsewhere in (top / "sub/dir", linked, git_link, head_link):
+        assert repository_around(str(elsewhere)) is not None
+        assert branch_of(str(elsewhere)) == "main"
     git(top, "checkout", "-q", "--detach")
-    assert branch(top) == "main"
-    (top / ".git/HEAD").write_bytes(b"ref: refs/heads/caf\xe9\n")
-    assert branch(top) == os.fsdecode(b"caf\xe9")
+    assert branch_of(str(top)) == "main"

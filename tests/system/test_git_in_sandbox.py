@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.system.rig import DEFAULTS, Rig
 
@@ -66,3 +70,61 @@ def test_a_daemon_has_it_follow(rig: Rig) -> None:
         rig.ok("flush")
         assert git(rig.sandbox.workspace, "show", "home:a.txt") == content
         assert git(rig.sandbox.workspace, "status", "--porcelain") == ""
+
+
+OUTSIDE = "the-merger"
+
+
+def _rules_around(rig: Rig) -> None:
+    """Rules of the person, of the repository above, and of the configuration; the branch is that repository's."""
+    git(rig.home, "init", "-q", "-b", OUTSIDE)
+    (rig.home / ".config/git").mkdir()
+    for place in (".config/git/ignore", ".gitignore", ".git/info/exclude"):
+        (rig.home / place).write_text(f"/{OUTSIDE}/\n*.{OUTSIDE}\n/.*\n")
+    rig.configure({**DEFAULTS, "workspace.ignore": [f"*.{OUTSIDE}"]})
+
+
+def _outside(rig: Rig) -> Path:
+    """Return another repository of the person's, with a file of theirs as its rules."""
+    git(rig.home, "init", "-q", "-b", OUTSIDE, "other")
+    (rig.home / ".netrc").write_text(f"password {OUTSIDE}\n")
+    (rig.home / "other/.git/info/exclude").write_text(f"password {OUTSIDE}\n")
+    return rig.home / "other/.git"
+
+
+def _linked_files(rig: Rig) -> None:
+    other = _outside(rig)
+    git(rig.workspace, "init", "-q")
+    for name, target in (("info/exclude", rig.home / ".netrc"), ("HEAD", other / "HEAD")):
+        (rig.workspace / ".git" / name).unlink()
+        (rig.workspace / ".git" / name).symlink_to(target)
+    (rig.workspace / ".gitignore").symlink_to(rig.home / ".netrc")
+
+
+def _linked_folder(rig: Rig) -> None:
+    (rig.workspace / ".git").symlink_to(_outside(rig))
+
+
+def _gitdir(rig: Rig) -> None:
+    (rig.workspace / ".git").write_text(f"gitdir: {_outside(rig)}\n")
+
+
+def _commondir(rig: Rig) -> None:
+    other = _outside(rig)
+    git(rig.workspace, "init", "-q", "-b", "main")
+    (rig.workspace / ".git/commondir").write_text(f"{other}\n")
+
+
+@pytest.mark.parametrize("prepare", [_rules_around, _linked_files, _linked_folder, _gitdir, _commondir])
+def test_no_text_from_outside_leaves(rig: Rig, prepare: Callable[[Rig], None]) -> None:
+    """Rules from outside of the workspace decide what leaves; neither their text nor a branch there is sent."""
+    rig.configure(DEFAULTS)
+    prepare(rig)
+    rig.write("a.txt", "one\n")
+    rig.ok("push")
+    there = rig.sandbox.workspace
+    assert git(there, "symbolic-ref", "--short", "HEAD") == "main\n"
+    assert "node_modules/\n" in (there / ".git/info/exclude").read_text()
+    sent = [path.read_bytes() for path in rig.emulator.data_dir.rglob("*") if path.is_file() and not path.is_symlink()]
+    sent += [gzip.decompress(content) for content in sent if content.startswith(b"\x1f\x8b")]
+    assert not [content for content in sent if OUTSIDE.encode() in content]

@@ -25,7 +25,6 @@ from syncd.remote.target import Target
 from syncd.sandbox.repository import import_in_sandbox, repository_in_sandbox
 from syncd.sandbox.repository.home_commit import HomeCommit, home_commit_file
 from syncd.sandbox.repository.repository_request import (
-    HomeRepository,
     RepositoryReport,
     RepositoryState,
     branch_there,
@@ -35,6 +34,7 @@ from syncd.sandbox.repository.repository_request import (
 )
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
+from syncd.selection.builtin_rules import DEFAULTS, SECRETS
 
 _log = logging.getLogger("syncd.repository")
 _FOLLOW = Purpose(ApiStep.EXECUTION, "the git repository there")
@@ -47,21 +47,24 @@ _FIRST_POLL_S = 0.4
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 # The list of all paths stays an upload of a few MB.
 MOST_PATHS = 200_000
+# For the `info/exclude` there, so that what tools make there does not count as the agent's work. The workspace's
+# `.gitignore` files are there anyway; the text of other rules stays at home.
+_EXCLUDES = "".join(f"{pattern}\n" for pattern in (*DEFAULTS, *SECRETS))
 _REMEDY = 'see that git works there, or set workspace.git = "none"'
 
 
 class AgentRepository:
-    """The repository in one sandbox. `describe` returns the one here; None: there is none, so none is made there."""
+    """The repository in one sandbox. `home_branch` returns the branch here; None: no repository is made there."""
 
     def __init__(
         self,
-        describe: Callable[[], HomeRepository | None],
+        home_branch: Callable[[], str | None],
         job_runner: JobRunner,
         target: Target,
         state_folder: str,
         waiter: Waiter,
     ) -> None:
-        self._describe = describe
+        self._home_branch = home_branch
         self._job_runner = job_runner
         self._target = target
         self._waiter = waiter
@@ -95,8 +98,8 @@ class AgentRepository:
             if self._record.base != identity:  # or else the next process would compare all
                 self._save(replace(self._record, base=identity))
             return
-        home = self._describe()
-        if home is None:
+        branch = self._home_branch()
+        if branch is None:
             self.warnings = []
             return
         if base.files > MOST_PATHS:
@@ -104,7 +107,7 @@ class AgentRepository:
             return
         try:
             with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
-                report = self._asked(home, base)
+                report = self._asked(branch, base)
         except Superseded:
             return  # the sync that follows has it follow as well
         except StepFailed as failure:
@@ -118,15 +121,15 @@ class AgentRepository:
         maybe = {path: None if entry and entry.kind is Kind.DIRECTORY else entry for path, entry in maybe.items()}
         return {**maybe, **versions_of(self._followed or Manifest(), base)}
 
-    def _asked(self, home: HomeRepository, base: Manifest) -> RepositoryReport:
+    def _asked(self, branch: str, base: Manifest) -> RepositoryReport:
         if self._followed is not None and self._record is not None:
-            report = self._run(home, base, self._record.commit)
+            report = self._run(branch, base, self._record.commit)
             if report.state is not RepositoryState.LOST:
                 return report
         self._followed, self._unanswered = None, set()
-        return self._run(home, base, "")
+        return self._run(branch, base, "")
 
-    def _run(self, home: HomeRepository, base: Manifest, commit: str) -> RepositoryReport:
+    def _run(self, branch: str, base: Manifest, commit: str) -> RepositoryReport:
         """Run the program for what the commit may lack; none: for all. Raises `StepFailed`, `Superseded`, `Stop`."""
         now = datetime.fromtimestamp(self._clock.wall_s()).astimezone()
         timeout_s = _FOLLOW_S if commit else _MAKE_S
@@ -135,8 +138,8 @@ class AgentRepository:
             **encoded_versions(versions),
             "whole": not commit,
             "home": commit,
-            "branch": branch_there(home.branch),
-            "exclude": home.exclude,
+            "branch": branch_there(branch),
+            "exclude": _EXCLUDES,
             "message": f"workspace as of {now:%Y-%m-%d %H:%M:%S %z}\n",
             "at_s": int(now.timestamp()),
             "zone": f"{now:%z}",

@@ -6,7 +6,6 @@ import base64
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -45,14 +44,6 @@ class RepositoryReport(Struct, frozen=True):
     left_out: Annotated[int, Meta(ge=0)] = 0
     moved: bool = False
     why: Annotated[str, Meta(max_length=1000)] = ""
-
-
-@dataclass(frozen=True)
-class HomeRepository:
-    """The repository here: the name of its branch, and the patterns of what is left out, for git's `info/exclude`."""
-
-    branch: str
-    exclude: str
 
 
 def branch_there(name: str) -> str:
