@@ -197,7 +197,7 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
     base = with_taken(base, TakenStore(folders.state).load(target))
     content = SandboxContent(base, sync_state.possibly_applied(target), sync_state.uncertain)
-    rules = PathRules(config.workspace.path, selection_of(config), excludes_for(config, os.environ))
+    rules = PathRules(config.workspace.path, selection_of(config, os.environ), excludes_for(config, os.environ))
     leftovers = services.deletion_sync.leftovers
 
     def is_included(path: str, is_dir: bool) -> bool:

@@ -22,7 +22,9 @@ def command(path: str, config_file: str | None) -> None:
     from syncd.scan.explain import Explanation, explain  # noqa: PLC0415
 
     relative = _in_workspace(config, path)
-    answer = explain(config.workspace.path, selection_of(config), relative, excludes_for(config, os.environ))
+    answer = explain(
+        config.workspace.path, selection_of(config, os.environ), relative, excludes_for(config, os.environ)
+    )
     if answer.included:
         secrets = reader_of(config, CLOCK, os.environ).secrets([relative] if relative else [])
         answer = next(

@@ -33,7 +33,7 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
 
     scan = Scanner(
         config.workspace.path,
-        selection_of(config),
+        selection_of(config, os.environ),
         NoScanListener(),
         note,
         personal_excludes=excludes_for(config, os.environ),

@@ -112,7 +112,7 @@ def _usable(path: str, context: RuntimeContext, timeout_s: float = 0.0) -> tuple
     from syncd.daemon.build import excludes_of, folders_of, key_of, selection_of  # noqa: PLC0415
 
     config = load_config(path)
-    selection_of(config)
+    selection_of(config, context.environ)
     excludes = excludes_of(config, context)
     key = key_of(config, context.environ)
     _wait_for_lock(folders_of(config, context.environ).state, context, timeout_s)

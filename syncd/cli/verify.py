@@ -69,7 +69,7 @@ def _compared(config: Config) -> _Compared:
     workspace, excludes = config.workspace, excludes_for(config, os.environ)
     with ProgressDisplay() as progress:
         progress.doing("scanning the workspace")
-        scan = Scanner(workspace.path, selection_of(config), personal_excludes=excludes).scan()
+        scan = Scanner(workspace.path, selection_of(config, os.environ), personal_excludes=excludes).scan()
         secrets = exclude_secret_files(scan, reader_of(config, CLOCK, os.environ))
         git = repository_there(config)
         found = read_dump(

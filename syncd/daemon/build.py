@@ -19,6 +19,7 @@ from syncd.core.directories import Directories, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.core.hardening import make_undumpable
+from syncd.core.own_files import own_files
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
 from syncd.core.workspace_lock import Lock
@@ -94,7 +95,7 @@ def _known_target(config: Config, folders: Directories, clock: Clock) -> Target 
     return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
 
 
-def selection_of(config: Config) -> Selection:
+def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
     """The selection that `[workspace]` describes. Raises `ConfigError` for a pattern that can match nothing."""
     keys = config.workspace
     for name, patterns in (("ignore", keys.ignore), ("allow_secrets", keys.allow_secrets)):
@@ -111,6 +112,7 @@ def selection_of(config: Config) -> Selection:
             raise ConfigError(
                 f"{always.file}: ceiling.ignore = [{always.pattern!r}]: {why}", "write it as in a .gitignore file"
             )
+    own = own_files(config, environ)
     return Selection(
         SelectionSettings(
             ignore=keys.ignore,
@@ -119,6 +121,8 @@ def selection_of(config: Config) -> Selection:
             upload_secrets=keys.upload_secrets,
             allow_secrets=keys.allow_secrets,
             always_ignored=tuple(Rule(each.file, each.line, each.pattern) for each in config.always_ignored),
+            own_folders=own.folders,
+            own_files=own.files,
         )
     )
 
@@ -181,8 +185,14 @@ def folders_of(config: Config, environ: Mapping[str, str]) -> Directories:
 
 
 def places_of(config: Config, environ: Mapping[str, str]) -> Directories:
-    """The same, not made. Raises `ConfigError` for a folder inside the workspace."""
+    """The same, not made. Raises `ConfigError` for a folder inside the workspace, or around it."""
     folders = directories_for(config.workspace.path, environ)
+    for folder in own_files(config, environ).folders:
+        if os.path.join(config.workspace.path, "").startswith(os.path.join(os.path.realpath(folder), "")):
+            raise ConfigError(
+                f'workspace.path = "{config.workspace.path}": is in syncd\'s own folder {folder}',
+                "choose a directory outside of it, as nothing in it is ever sent",
+            )
     for folder in (folders.state, folders.spool):
         if os.path.realpath(folder).startswith(config.workspace.path + os.sep):
             raise ConfigError(  # each line of its own log would be a change
@@ -212,7 +222,7 @@ def sync_cycle_of(
         context.interrupt.check()
         on_progress()
 
-    path, selection = config.workspace.path, selection_of(config)
+    path, selection = config.workspace.path, selection_of(config, context.environ)
     store = ChunkStore(folders.spool)
     store.open()
     base_store = BaseStore(folders.spool, store)

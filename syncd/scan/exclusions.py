@@ -9,14 +9,16 @@ from syncd.core.ceiling import MANAGED_FILE
 from syncd.core.warning import SyncWarning
 from syncd.scan.limits import LONGEST_PATH_BYTES
 from syncd.selection.rules import Decision, Rule
+from syncd.selection.selection import OWN_FILES
 
 # Kinds of paths that no archive can hold, whatever the rules are.
 OUTSIDE = Decision(False, Rule("built-in", None, "links that lead outside the workspace"))
 SPECIAL = Decision(False, Rule("built-in", None, "sockets, FIFOs and devices"))
 TOO_LONG = Decision(False, Rule("built-in", None, f"paths of more than {LONGEST_PATH_BYTES:,} bytes"))
+OWN_FILE = Decision(False, Rule(OWN_FILES, None, "a second name of a key or a configuration"))
 
 _KINDS = {OUTSIDE.rule: "links", SPECIAL.rule: "special files", TOO_LONG.rule: "long paths"}
-_SOURCES = {name: name for name in ("built-in", "secrets", "workspace.ignore")} | {MANAGED_FILE: "managed"}
+_SOURCES = {name: name for name in ("built-in", "secrets", "workspace.ignore", OWN_FILES)} | {MANAGED_FILE: "managed"}
 _FILES = (".gitignore", ".syncdignore")
 _SHOWN = 60
 # What is mounted does not answer any more, as the program behind a FUSE file system died, or its server is gone.

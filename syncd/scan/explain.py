@@ -7,12 +7,12 @@ import os
 import stat
 from dataclasses import dataclass
 
-from syncd.scan.exclusions import OUTSIDE, SPECIAL, TOO_LONG
+from syncd.scan.exclusions import OUTSIDE, OWN_FILE, SPECIAL, TOO_LONG
 from syncd.scan.limits import too_long
 from syncd.scan.symlinks import leads_out, stays_inside
 from syncd.selection import safe_open
-from syncd.selection.ignore_files import read_git_rules, read_ignore_files
-from syncd.selection.selection import NO_OUTER_RULES, Rule, Selection
+from syncd.selection.ignore_files import read_ignore_files, read_rules_outside
+from syncd.selection.selection import Rule, Selection
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,10 @@ def explain(workspace: str, selection: Selection, path: str, personal_excludes: 
     with safe_open.DirCursor(safe_open.open_workspace(workspace)) as cursor:
         names = path.split("/")
         try:
-            scope = selection.root(
-                read_git_rules(workspace, personal_excludes).rules if selection.uses_gitignore else NO_OUTER_RULES
-            )
+            outer = read_rules_outside(workspace, selection, personal_excludes).rules
         except OSError as failure:
             return Explanation(included=False, at=path, note=f"because {failure.strerror}")
-        rule = None
+        scope, rule = selection.root(outer), None
         for depth, name in enumerate(names):
             at = "/".join(names[: depth + 1])
             try:
@@ -49,6 +47,8 @@ def explain(workspace: str, selection: Selection, path: str, personal_excludes: 
                 return _absent(scope.decide(name, depth < len(names) - 1).included, at, path, failure)
             is_dir = stat.S_ISDIR(status.st_mode)
             decision = scope.decide(name, is_dir)
+            if decision.included and (status.st_dev, status.st_ino) in outer.own_inodes:
+                decision = OWN_FILE
             if not decision.included:
                 return Explanation(included=False, at=at, rule=decision.rule)
             if too_long(at):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from syncd.core.errors import WorkspaceError
 from syncd.scan.limits import too_long
 from syncd.selection import safe_open
-from syncd.selection.ignore_files import read_git_rules, read_ignore_files
-from syncd.selection.selection import NO_OUTER_RULES, Scope, Selection
+from syncd.selection.ignore_files import read_ignore_files, read_rules_outside
+from syncd.selection.selection import Scope, Selection
 
 
 class PathRules:
@@ -14,14 +14,12 @@ class PathRules:
 
     def __init__(self, workspace: str, selection: Selection, personal_excludes: str = "") -> None:
         self._workspace = workspace
-        outer = NO_OUTER_RULES
-        if selection.uses_gitignore:
-            try:
-                outer = read_git_rules(workspace, personal_excludes).rules
-            except OSError as failure:
-                raise WorkspaceError(
-                    f"the rules of git cannot be read ({failure.strerror})", "let your user read them"
-                ) from None
+        try:
+            outer = read_rules_outside(workspace, selection, personal_excludes).rules
+        except OSError as failure:
+            raise WorkspaceError(
+                f"the rules of git cannot be read ({failure.strerror})", "let your user read them"
+            ) from None
         self._scopes: dict[str, Scope | None] = {}
         self._outer = selection.root(outer)
 

@@ -11,23 +11,17 @@ from collections.abc import Iterable
 from syncd.core.errors import WorkspaceError
 from syncd.scan.tree_cache import TreeCache
 from syncd.selection import safe_open
-from syncd.selection.ignore_files import read_git_rules, read_ignore_files
-from syncd.selection.selection import OuterRules
+from syncd.selection.ignore_files import read_ignore_files
 
 
-def rules_unchanged(
-    workspace: str, tree: TreeCache, outer: OuterRules | None, personal: str, folders: Iterable[str]
-) -> bool:
+def rules_unchanged(workspace: str, tree: TreeCache, folders: Iterable[str]) -> bool:
     """True if the ignore files in these folders, and in all above them, are as they were in the scan.
 
-    `outer` are git's rules outside of the workspace's own directories; None if they do not apply. A folder that no
-    longer exists has no rules. Rules that cannot be read count as changed.
+    A folder that no longer exists has no rules. Rules that cannot be read count as changed.
     """
     try:
         with safe_open.DirCursor(safe_open.open_workspace(workspace)) as cursor:
-            return (outer is None or read_git_rules(workspace, personal).rules == outer) and all(
-                _is_unchanged(cursor, tree, folder) for folder in sorted(_with_all_above(folders))
-            )
+            return all(_is_unchanged(cursor, tree, folder) for folder in sorted(_with_all_above(folders)))
     except (WorkspaceError, OSError):
         return False
 

@@ -21,6 +21,7 @@ from syncd.scan.directory import EMPTY, Directory, Entries, in_order
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.exclusions import (
     OUTSIDE,
+    OWN_FILE,
     SPECIAL,
     TOO_LONG,
     count_by_source,
@@ -35,7 +36,7 @@ from syncd.scan.rules_check import rules_unchanged
 from syncd.scan.symlinks import has_inner_dotdot, leads_out, stays_inside
 from syncd.scan.tree_cache import DirRecord, TreeCache
 from syncd.selection import safe_open
-from syncd.selection.ignore_files import GitRules, read_git_rules, read_ignore_files
+from syncd.selection.ignore_files import RulesOutside, read_ignore_files, read_rules_outside
 from syncd.selection.selection import Decision, OuterRules, Scope, Selection
 from syncd.watch.scan_listener import NoScanListener, ScanListener
 
@@ -89,6 +90,7 @@ class Scanner:
         self._tree = TreeCache()
         self._before = self._tree  # the results of the previous scan, during a full scan
         self._top: tuple[OuterRules, Scope] | None = None
+        self._own_inodes: frozenset[tuple[int, int]] = frozenset()
 
     def scan(self, changed: Collection[str] | None = None) -> Scan:
         """Scan the whole workspace (None), or only the directories with changes since the last scan.
@@ -149,8 +151,7 @@ class Scanner:
 
     def rules_unchanged(self, folders: Iterable[str]) -> bool:
         """True if the rules that apply in these folders are still those of the last scan."""
-        outer = self._top[0] if self._top and self._selection.uses_gitignore else None
-        return rules_unchanged(self._workspace, self._tree, outer, self._personal, folders)
+        return self._outer_rules_unchanged() and rules_unchanged(self._workspace, self._tree, folders)
 
     def _result(self) -> Scan:
         top = self._tree.get("")
@@ -207,32 +208,32 @@ class Scanner:
         self._scan_listener.finish()
 
     def _top_scope(self, top: int) -> Scope:
-        """Return the top directory's scope: the same object while git's outer rules are. Closes `top` on error."""
+        """Return the top directory's scope: the same object while the outer rules are. Closes `top` on error."""
         try:
-            outer = self._watched_git_rules().rules
+            outer = self._watched_rules_outside().rules
         except BaseException:
             os.close(top)
             raise
         if self._top is None or self._top[0] != outer:
-            self._top = outer, self._selection.root(outer)
+            self._top, self._own_inodes = (outer, self._selection.root(outer)), outer.own_inodes
         return self._top[1]
 
-    def _watched_git_rules(self) -> GitRules:
-        """Read git's rules while their directories are watched, or a change before the watch would be missed."""
-        read = self._git_rules()
+    def _watched_rules_outside(self) -> RulesOutside:
+        """Read the rules while their directories are watched, or a change before the watch would be missed."""
+        read = self._rules_outside()
         for _ in range(_MAX_RULE_READS):
             self._scan_listener.add_rule_files(read.directories)
-            before, read = read, self._git_rules()
+            before, read = read, self._rules_outside()
             if read == before:
                 break
         return read
 
-    def _git_rules(self) -> GitRules:
-        return read_git_rules(self._workspace, self._personal) if self._selection.uses_gitignore else GitRules()
+    def _rules_outside(self) -> RulesOutside:
+        return read_rules_outside(self._workspace, self._selection, self._personal)
 
     def _outer_rules_unchanged(self) -> bool:
         try:
-            return self._top is not None and self._git_rules().rules == self._top[0]
+            return self._top is not None and self._rules_outside().rules == self._top[0]
         except OSError:
             return False  # the full scan reports the error
 
@@ -399,6 +400,9 @@ class Scanner:
                 if failure.errno == errno.EACCES:
                     raise  # the directory may be listed but not searched
                 _record_failure(record, path, failure)
+                continue
+            if (status.st_dev, status.st_ino) in self._own_inodes:
+                self._exclude(record, path, is_dir, OWN_FILE)
                 continue
             if stat.S_ISDIR(status.st_mode) is not is_dir:
                 continue  # it was swapped after the listing, so the rules decided about another kind: an event follows

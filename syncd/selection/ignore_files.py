@@ -1,7 +1,7 @@
 """Reads the ignore files of a directory through its descriptor, and never through a link, as git does.
 
-It also reads git's rules that lie outside of the workspace: the user's exclude file, and the files of the repository
-around the workspace.
+It also reads git's rules that lie outside of the workspace (the user's exclude file, and the files of the repository
+around the workspace), and finds syncd's own files in it.
 """
 
 from __future__ import annotations
@@ -9,23 +9,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from syncd.selection import safe_open
 from syncd.selection.git_repository import EXCLUDE, GIT, NO_FILE, Repository, repository_around
-from syncd.selection.selection import GITIGNORE, NO_OUTER_RULES, OuterFile, OuterRules
+from syncd.selection.selection import GITIGNORE, NO_OUTER_RULES, OuterFile, OuterRules, Selection
 
 # A larger file is refused; git itself has no limit. Reading only its beginning would ignore the last rules, and upload
 # the paths that they exclude.
 _MAX_BYTES = 4 << 20
+_MOST_LINKS = 40  # as the kernel follows
 
 Names = frozenset[str]
 
 
 @dataclass(frozen=True)
-class GitRules:
-    """Git's current rules from outside of the workspace's own directories.
+class RulesOutside:
+    """The current rules from outside of the workspace's own directories.
 
     `directories` hold such rules or may hold them later, each with the names of the files that matter there.
     """
@@ -49,7 +51,39 @@ def read_ignore_files(descriptor: int, names: Iterable[str]) -> Mapping[str, byt
     return files
 
 
-def read_git_rules(workspace: str, personal: str) -> GitRules:
+def read_rules_outside(workspace: str, selection: Selection, personal: str) -> RulesOutside:
+    """Read git's rules, if they apply, and find syncd's own files as they are now. Raises `OSError` as for git's."""
+    found = _read_git_rules(workspace, personal) if selection.uses_gitignore else RulesOutside()
+    places = {place for path in selection.settings.own_folders for place in _places(path)}
+    inodes = set()
+    for place in {place for path in selection.settings.own_files for place in _places(path)}:
+        try:
+            status = os.lstat(place)
+        except OSError:
+            places.add(place)  # it may come at any moment
+            continue
+        if stat.S_ISREG(status.st_mode):
+            inodes.add((status.st_dev, status.st_ino))
+        if not stat.S_ISDIR(status.st_mode):  # one that a configuration names is no key, and is not left out
+            places.add(place)
+    top = os.path.join(workspace, "")
+    paths = sorted(place.removeprefix(top) for place in places if place.startswith(top))
+    return replace(found, rules=replace(found.rules, own_paths=tuple(paths), own_inodes=frozenset(inodes)))
+
+
+def _places(path: str) -> Iterator[str]:
+    """Yield the path without links in its folders, and where it leads if it is a link, each step of the way."""
+    for _ in range(_MOST_LINKS):
+        folder, name = os.path.split(path)
+        folder = os.path.realpath(folder)
+        yield os.path.join(folder, name)
+        try:
+            path = os.path.join(folder, os.readlink(os.path.join(folder, name)))
+        except OSError:
+            return
+
+
+def _read_git_rules(workspace: str, personal: str) -> RulesOutside:
     """Read the user's exclude file, the repository's own, and its `.gitignore` files above the workspace.
 
     Raises `OSError` for one that exists and cannot be read: git would go on without its rules, an upload must not.
@@ -65,7 +99,7 @@ def read_git_rules(workspace: str, personal: str) -> GitRules:
             raise  # the workspace itself does not exist, so its rules are unknown
         raise _unreadable(os.path.join(GIT, EXCLUDE), failure) from None
     if repository is None:
-        return GitRules(OuterRules("", tuple(files)))
+        return RulesOutside(OuterRules("", tuple(files)))
     if repository.exclude:
         name = _shown(repository, workspace)
         with _absent_or_unreadable(name):
@@ -82,7 +116,7 @@ def read_git_rules(workspace: str, personal: str) -> GitRules:
         with _absent_or_unreadable(path):
             files.append(OuterFile(path, folder, _read_whole(path, None)))
         folder = f"{folder}/{name}" if folder else name
-    return GitRules(OuterRules(relative, tuple(files)), directories)
+    return RulesOutside(OuterRules(relative, tuple(files)), directories)
 
 
 def _shown(repository: Repository, workspace: str) -> str:

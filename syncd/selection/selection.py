@@ -5,7 +5,8 @@ is not entered, so nothing in it can be included again: this is git's own rule, 
 
 Precedence, from the strongest:
 
-    1. ceiling.ignore of the managed file             the administrator's, for everyone: nothing lifts them
+    1. syncd's own files, by place, and               nothing lifts them
+       ceiling.ignore of the managed file             the administrator's, for everyone
     2. hard rules: `.git` and secrets by name         no file can lift them, only [workspace] of the configuration
     3. .syncdignore, the deepest first                the user's wishes for this workspace
     4. workspace.ignore of the configuration
@@ -19,6 +20,7 @@ patterns of git's exclude files are relative to that top. So locations are relat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +36,7 @@ __all__ = ["Decision", "OuterFile", "OuterRules", "Rule", "Scope", "Selection", 
 _GIT = ".git"
 GITIGNORE = ".gitignore"
 SYNCDIGNORE = ".syncdignore"
+OWN_FILES = "syncd's own files"  # as the source of a rule
 
 INCLUDED = Decision(included=True, rule=None)
 
@@ -42,7 +45,8 @@ INCLUDED = Decision(included=True, rule=None)
 class SelectionSettings:
     """The keys of [workspace] that select paths; their patterns are gitignore's, relative to the workspace.
 
-    `always_ignored` are patterns of the same kind that nothing lifts, each with its place.
+    `always_ignored` are patterns of the same kind that nothing lifts, each with its place. `own_folders` and
+    `own_files` are the absolute paths of what is syncd's own, which nothing lifts either.
     """
 
     ignore: tuple[str, ...] = ()
@@ -51,6 +55,8 @@ class SelectionSettings:
     upload_secrets: bool = False
     allow_secrets: tuple[str, ...] = ()
     always_ignored: tuple[Rule, ...] = ()
+    own_folders: tuple[str, ...] = ()
+    own_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,13 +70,16 @@ class OuterFile:
 
 @dataclass(frozen=True)
 class OuterRules:
-    """Git's rules from outside of the workspace's own directories, the weakest file first.
+    """Git's rules from outside of the workspace's own directories, the weakest file first, and syncd's own files.
 
-    `workspace` is the workspace's path from the repository's top; "" if it is the top, or in no repository.
+    `workspace` is the workspace's path from the repository's top; "" if it is the top, or in no repository. `own_paths`
+    are those of syncd's own files that are in the workspace, `own_inodes` device and inode of all of them.
     """
 
     workspace: str = ""
     files: tuple[OuterFile, ...] = ()
+    own_paths: tuple[str, ...] = ()
+    own_inodes: frozenset[tuple[int, int]] = frozenset()
 
 
 NO_OUTER_RULES = OuterRules()
@@ -80,7 +89,7 @@ class Selection:
     """The rules that apply in the whole workspace."""
 
     def __init__(self, settings: SelectionSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         layers = [
             _pattern_layer(Precedence.DEFAULTS, "built-in", DEFAULTS),
             _pattern_layer(Precedence.CONFIG, "workspace.ignore", settings.ignore),
@@ -97,20 +106,24 @@ class Selection:
     @property
     def uses_gitignore(self) -> bool:
         """True if git's rules apply."""
-        return self._settings.use_gitignore
+        return self.settings.use_gitignore
 
     def root(self, outer: OuterRules = NO_OUTER_RULES) -> Scope:
-        """Return the scope of the workspace's directory. Without `use_gitignore`, outer rules are ignored too."""
+        """Return the scope of the workspace's directory. Without `use_gitignore`, git's outer rules are ignored too."""
+        rules = self._rules
+        if outer.own_paths:
+            own = tuple(Rule(OWN_FILES, None, _pattern_of(path)) for path in outer.own_paths)
+            rules = Rules.of([*rules.layers, _ceiling_layer(own)])
         if not self.uses_gitignore:
-            return Scope(self._rules, "", (SYNCDIGNORE,))
+            return Scope(rules, "", (SYNCDIGNORE,))
         names = (GITIGNORE, SYNCDIGNORE)
         layers = [_file_layer(Precedence.GIT, each.source, _prefix(each.folder), each.data) for each in outer.files]
         if not outer.workspace:
-            return Scope(self._rules.plus(layers) if layers else self._rules, "", names)
+            return Scope(rules.plus(layers) if layers else rules, "", names)
         layers = _without_exclusion_of(outer.workspace, layers)
         top = _prefix(outer.workspace)
-        own = [layer._replace(base=top) for layer in self._rules.layers]
-        return Scope(Rules.of([*own, *layers]), top, names, top)
+        based = [layer._replace(base=top) for layer in rules.layers]
+        return Scope(Rules.of([*based, *layers]), top, names, top)
 
 
 class Scope:
@@ -175,6 +188,11 @@ class Scope:
                 name, is_dir
             )
         return decision
+
+
+def _pattern_of(path: str) -> str:
+    """Return the pattern that matches this path only; spaces at its end count."""
+    return "/" + re.sub(r"([\\*?\[ ])", r"\\\1", path)
 
 
 def _prefix(folder: str) -> str:

@@ -281,7 +281,7 @@ def _warm_up(order: dict[str, Any]) -> None:
     for name in LOADED_LATE:
         import_module(name)
     httpx.Client().close()
-    selection_of(check_config(order["keys"]))
+    selection_of(check_config(order["keys"]), os.environ)
     gc.collect()
     gc.freeze()  # or each fork copies the pages of all objects as soon as it counts them
 

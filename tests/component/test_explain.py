@@ -132,3 +132,28 @@ def test_a_linked_work_tree_has_its_repositorys_excludes(tmp_path: Path) -> None
     for pointer in ("gitdir: /nowhere\n", "gitdir:", "nonsense", ""):
         (linked / ".git").write_text(pointer)
         assert set(Scanner(str(linked), SELECTION).scan().manifest) == {"kept", "excluded"}
+
+
+def test_own_files_are_found_anew(tmp_path: Path) -> None:
+    """By each step of a chain of links, and by any other name; a folder that is named by mistake is no key."""
+    work, outside = tmp_path / "work", tmp_path / "outside"
+    for folder in (work / "in", outside):
+        folder.mkdir(parents=True)
+    (outside / "key").symlink_to(work / "in/link")
+    (work / "in/link").symlink_to("../real")
+    for name in ("real", "in/x", "y"):
+        (work / name).write_text(name)
+    (work / "linked").symlink_to("in")
+    files = (str(outside / "key"), str(work / "linked/later"), str(work / "in"), "/dev/null/x", f"/{'x' * 300}")
+    selection = Selection(SelectionSettings(own_files=files, own_folders=(str(work / "none"), str(work / "in/below"))))
+    scanner = Scanner(str(work), selection)
+    (work / "in/below").mkdir()
+    assert set(scanner.scan().manifest) == {"in", "in/x", "linked", "y"}
+    os.link(work / "real", work / "in/second")
+    assert set(scanner.scan(["in"]).manifest) == {"in", "in/x", "linked", "y"}
+    assert "second name" in str(explain(str(work), selection, "in/second").rule)
+    (work / "in/link").unlink()
+    (work / "in/link").symlink_to("../y")
+    (work / "in/later").write_text("a new key")
+    assert set(scanner.scan([]).manifest) == {"in", "in/second", "in/x", "linked", "real"}
+    assert str(explain(str(work), selection, "y").rule) == "syncd's own files: /y"

@@ -102,7 +102,7 @@ def test_nothing_lifts_its_patterns(managed: Path, tmp_path: Path) -> None:
     (work / ".syncdignore").write_text("!/customers/\n!*.dump\n")
     config = tmp_path / "config.toml"
     config.write_text('[workspace]\npath = "work"\nignore = ["!*.dump"]\n[sandbox]\nid = "box"\n')
-    selection = selection_of(load_config(str(config), str(managed)))
+    selection = selection_of(load_config(str(config), str(managed)), {})
     scan = Scanner(str(work), selection).scan()
     assert set(scan.manifest) == {".syncdignore", "c.txt"}
     assert str(explain(str(work), selection, "b.dump").rule) == f"{managed}:4: *.dump"

@@ -16,7 +16,7 @@ from syncd.scan.entry import Kind
 from syncd.scan.explain import explain
 from syncd.scan.scanner import Scanner
 from syncd.selection.git_repository import Repository, branch_of, repository_around
-from syncd.selection.ignore_files import read_git_rules
+from syncd.selection.ignore_files import read_rules_outside
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch.changes import RescanReason
 from tests.component.git_folder import make_repository
@@ -244,7 +244,7 @@ def test_which_repository(tmp_path: Path) -> None:
         (workspace / ".git").write_text(pointer)
         assert found(workspace) == Repository(str(workspace), ""), pointer
     (workspace / ".git").write_text("gitdir: ../../../.git\n")
-    assert read_git_rules(str(workspace), "").rules.files[0].source == f"{tmp_path}/.git/info/exclude"
+    assert read_rules_outside(str(workspace), SELECTION, "").rules.files[0].source == f"{tmp_path}/.git/info/exclude"
     (workspace / ".git").unlink()
     for name in ("HEAD", "objects", "refs"):
         (tmp_path / "a" / ".git" / name).rename(workspace / name)
@@ -254,7 +254,7 @@ def test_which_repository(tmp_path: Path) -> None:
 def test_the_rules_of_a_missing_workspace_are_unknown(tmp_path: Path) -> None:
     """The rules of a workspace that does not exist are an error, not empty: it may be moved during the scan."""
     with pytest.raises(FileNotFoundError):
-        read_git_rules(str(tmp_path / "gone"), "")
+        read_rules_outside(str(tmp_path / "gone"), SELECTION, "")
 
 
 def test_an_exclude_file_that_is_a_link(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import signal
 from pathlib import Path
@@ -111,3 +112,52 @@ def test_push_by_itself(rig: Rig) -> None:
     rig.key_file.unlink()
     assert rig.ok("ls").out == "a.txt\n"
     nowhere(rig, VALUE)
+
+
+def test_own_files_stay_by_place(rig: Rig) -> None:
+    """Configurations and their keys are never sent, whatever is in them, what includes them, and who replaces them."""
+    work = rig.workspace = rig.home / ".config"
+    keys = work / "keys"
+    keys.mkdir()
+    for name, value in (("first", KEY), ("other", "a-key-of-another"), ("broken", "a-key-of-a-third")):
+        (keys / name).write_text(f"{value}\n")
+        (keys / name).chmod(0o600)
+    (keys / "current").symlink_to("first")
+    (work / "syncd/other.toml").write_text(
+        f"[workspace]\npath = '/srv'\n[sandbox]\nid = 'x'\napi_key_file = '{keys}/other'\n"
+    )
+    (work / "syncd/broken.toml").write_text("[sandbox\napi_key_file = '../keys/broken'\nmcp_file = '~/.config'\n")
+    os.link(keys / "first", work / "notes.txt")
+    rig.write(".syncdignore", "!syncd\n!keys\n!*\n")
+    rig.configure(
+        {
+            "sandbox.api_key_file": str(keys / "current"),
+            "workspace.upload_secrets": True,
+            "workspace.git": "raw",
+            "workspace.use_gitignore": False,
+        }
+    )
+    rig.write("x.txt", "one\n")
+    rig.up()
+    assert "by syncd's own files: a second name" in rig.ok("explain", str(work / "notes.txt")).out
+    for name in ("current", "other"):
+        (rig.home / "new").write_text(f"a-key-of-{name}-anew\n")
+        (rig.home / "new").rename(keys / name)
+    (work / "notes.txt").unlink()
+    (keys / "first").unlink()
+    rig.write("x.txt", "two\n")
+    rig.ok("flush")
+    assert {path.name for path in rig.sandbox.workspace.rglob("*")} == {".syncdignore", "keys", "x.txt"}
+    assert (rig.sandbox.workspace / "x.txt").read_text() == "two\n"
+    assert "by syncd's own files: /syncd" in rig.ok("explain", str(rig.config_file)).out
+    assert "keys/other\tsyncd's own files: /keys/other\n" in rig.ok("ls", "--ignored").out
+    assert rig.shown()["left_out"]["syncd's own files"] == 4
+    nowhere(rig, KEY, "a-key-of")
+
+
+def test_a_workspace_in_own_files(rig: Rig) -> None:
+    """A workspace in syncd's own folders is refused."""
+    rig.configure({"workspace.path": str(rig.config_file.parent)})
+    refused = rig.run("push")
+    assert refused.code == 78
+    assert "is in syncd's own folder" in refused.err

@@ -280,6 +280,22 @@ def test_a_later_exclude_file_wins() -> None:
     assert str(root.decide("x.b", is_dir=False).rule) == "~/.config/git/ignore:2: *.b"
 
 
+@pytest.mark.parametrize("repository", ["", "a/b"])
+@pytest.mark.parametrize("name", ["key", "k*y", "!k?[a] #1", "tail  ", "back\\slash", "new\nline\r", "caf\u00e9\udce9"])
+def test_own_files(name: str, repository: str) -> None:
+    """They are left out by their exact path, whatever includes them again, and nothing beside them is."""
+    settings = SelectionSettings(include_git=True, upload_secrets=True, use_gitignore=bool(repository))
+    root = Selection(settings).root(OuterRules(repository, (), (f"d/{name}", ".git/key")))
+    folder = root.with_files({".syncdignore": b"!*\n"}).enter("d").with_files({".syncdignore": b"!*\n"})
+    left_out = folder.decide(name, is_dir=False)
+    assert not left_out.included
+    assert str(left_out.rule).startswith("syncd's own files: /d/")
+    for other in ("kxy", f"{name}x", name[:-1]):
+        assert folder.decide(other, is_dir=False).included
+    assert root.decide(name, is_dir=False).included
+    assert not root.enter(".git").decide("key", is_dir=False).included
+
+
 def test_scopes_are_immutable() -> None:
     """Siblings and the parent directory are not affected by a directory's ignore files."""
     root = Selection(DEFAULT).root()

@@ -48,7 +48,7 @@ class Checks:
         """Yield each finding as soon as it is known, so that the first are shown before the network answers."""
         try:
             self.config = config = configured(self._option)
-            selection_of(config)
+            selection_of(config, os.environ)
         except SyncdError as failure:
             yield _failed("configuration", failure)
             return
@@ -81,7 +81,7 @@ class Checks:
         self.status = status = Inquiry(folder, status_of(config, folder), self.config_file, CLOCK).status()
         self.checked = check_workspace(
             config.workspace.path,
-            selection_of(config),
+            selection_of(config, os.environ),
             config.sync.max_snapshot_mib,
             status.pid,
             reader=None if config.workspace.upload_secrets else reader_of(config, CLOCK, os.environ),

@@ -150,7 +150,7 @@ class DemoEnvironment:
             left_out.append((f"{path}/" if is_dir else path, decision))
 
         excludes = excludes_for(self._config, os.environ)
-        selection = selection_of(self._config)
+        selection = selection_of(self._config, os.environ)
         scan = Scanner(self.workspace, selection, NoScanListener(), add, personal_excludes=excludes).scan()
         reader = ContentReader(self.workspace, CLOCK, search=secret_search_of(self._config))
         secrets = exclude_secret_files(scan, reader)

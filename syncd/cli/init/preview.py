@@ -56,7 +56,9 @@ def make_preview(config: Config) -> Preview:
     excludes = excludes_for(config, os.environ)
     with ProgressDisplay() as progress:
         progress.doing("scanning the workspace")
-        scan = Scanner(config.workspace.path, selection_of(config), None, note, personal_excludes=excludes).scan()
+        scan = Scanner(
+            config.workspace.path, selection_of(config, os.environ), None, note, personal_excludes=excludes
+        ).scan()
         found = exclude_secret_files(scan, reader_of(config, CLOCK, os.environ))
     left_out = dict(scan.left_out)
     for word, number in (("secrets", len(found)), ("unreadable", len(scan.unread))):

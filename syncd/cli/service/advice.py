@@ -48,6 +48,6 @@ def _watch_advice(config: Config) -> Iterator[tuple[str, str]]:
     # The service itself watches already, so a second set of watches is not tried.
     with suppress(SyncdError):
         found = check_workspace(
-            config.workspace.path, selection_of(config), config.sync.max_snapshot_mib, os.getpid()
+            config.workspace.path, selection_of(config, os.environ), config.sync.max_snapshot_mib, os.getpid()
         ).findings
         yield from ((it.what, it.remedy) for it in found if it.subject == "inotify" and it.grade is Grade.WARN)

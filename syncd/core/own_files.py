@@ -1,0 +1,56 @@
+"""Finds syncd's own files on this machine by place: configurations, keys and state, of all workspaces."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from syncd.core.ceiling import MANAGED_FILE
+from syncd.core.config_file import load_config
+from syncd.core.config_lookup import config_files, config_folder
+from syncd.core.directories import directories_for
+from syncd.core.errors import ConfigError
+from syncd.core.settings import Config
+
+# Of a file that is no valid configuration at this moment; a line that is commented out names a key file as well.
+_NAMED = re.compile(r"""(?:api_key_file|mcp_file)["']?\s*=\s*["']+([^"'\n]+)""")
+_LARGEST_CHARACTERS = 1 << 20
+
+
+class OwnFiles(NamedTuple):
+    """Absolute paths, existing or not: folders with all that is in them, and single files."""
+
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def own_files(config: Config, environ: Mapping[str, str]) -> OwnFiles:
+    """Return the files and folders of all configurations in the configuration folder, and of this one."""
+    folders = [config_folder(environ), config_folder({}), environ.get("CREDENTIALS_DIRECTORY", "")]
+    for variables in (environ, {}):
+        places = directories_for("", variables)
+        folders += map(os.path.dirname, (places.state, places.spool))
+    files = [MANAGED_FILE, config.file, config.sandbox.api_key_file, config.sandbox.mcp_file]
+    for file in dict.fromkeys([*config_files(environ), *config_files({})]):
+        files += [file, *_named_by(file)]
+    return OwnFiles(_usable(folders), _usable(files))
+
+
+def _named_by(file: str) -> list[str]:
+    """Return the files that a configuration names."""
+    try:
+        sandbox = load_config(file).sandbox
+    except ConfigError:
+        try:
+            with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), errors="surrogateescape") as text:
+                found = _NAMED.findall(text.read(_LARGEST_CHARACTERS))
+        except OSError:
+            return []
+        return [os.path.join(os.path.dirname(file), os.path.expanduser(name)) for name in found]
+    return [sandbox.api_key_file, sandbox.mcp_file]
+
+
+def _usable(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(os.path.abspath(path) for path in paths if path and "\0" not in path))
