@@ -150,13 +150,15 @@ def _is_binary(copy: str) -> bool:
 
 
 def _print_patch(side: AgentSide, changes: list[GitChange], form: DiffForm) -> None:
-    from syncd.merge.git import need_git  # noqa: PLC0415
+    from syncd.merge.git import need_git, object_format_around  # noqa: PLC0415
     from syncd.merge.patch import PatchColours, PatchForm, write_patch  # noqa: PLC0415
 
     on_terminal = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     colours = PatchColours.TERMINAL if on_terminal else PatchColours.NONE
     patch_form = PatchForm.STAT if form is DiffForm.STAT else PatchForm.PATCH
-    blocks = write_patch(need_git(os.environ), changes, patch_form, colours, scratch=side.folders.spool)
+    git = need_git(os.environ)
+    ids = object_format_around(git, side.config.workspace.path)
+    blocks = write_patch(git, changes, patch_form, colours, scratch=side.folders.spool, object_format=ids)
     pager = _pager() if sys.stdout.isatty() else None
     if pager is None:
         for block in blocks:

@@ -252,6 +252,12 @@ def fast_import(git: Git, commands: Iterable[bytes], variables: Mapping[str, str
     git.feed(["fast-import", "--quiet", f"--big-file-threshold={LARGE_BYTES}"], commands, variables)
 
 
+def object_format_around(git: Git, workspace: str) -> str:
+    """Return the format of the objects in the repository that holds the workspace; git's old default without one."""
+    found = git.ask(["rev-parse", "--show-object-format"], {}, workspace).output.strip()
+    return "sha256" if found == b"sha256" else "sha1"
+
+
 def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
     """Return the repository that the workspace lies in.
 

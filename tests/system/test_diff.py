@@ -62,6 +62,22 @@ def test_git_applies_the_patch(rig: Rig, agent: Agent) -> None:
     assert (rig.workspace / "a").read_text() == "changed here since\n"
 
 
+def test_a_repository_with_longer_ids(rig: Rig, agent: Agent) -> None:
+    """With SHA-256, git takes the patch in the repository of the workspace; its ids are compared for binary files."""
+    made = subprocess.run(["git", "init", "-q", "--object-format=sha256"], cwd=rig.workspace, check=False)
+    if made.returncode:
+        pytest.skip("this git does not know the format")
+    agent.write("binary", bytes(reversed(range(256))) * 20)
+    agent.write("new binary", b"\0\1")
+    agent.write("a", "theirs\n")
+    agent.delete("gone")
+    found = rig.run("diff")
+    subprocess.run(["git", "apply"], input=os.fsencode(found.out), cwd=rig.workspace, check=True)
+    assert (rig.workspace / "binary").read_bytes() == bytes(reversed(range(256))) * 20
+    assert (rig.workspace / "new binary").read_bytes() == b"\0\1"
+    assert not (rig.workspace / "gone").exists()
+
+
 def test_nothing_was_changed(rig: Rig, agent: Agent) -> None:
     """0, and nothing is printed; what stays home and what is new here is nobody's change."""
     rig.write(".env", "SECRET=1\n")
