@@ -20,4 +20,6 @@ def command(ctx: click.Context, shell: str) -> None:
 
     engine = get_completion_class(shell)
     assert engine is not None  # noqa: S101 - click has had all three since 8.0
-    click.echo(engine(ctx.find_root().command, {}, "syncd", "_SYNCD_COMPLETE").source(), nl=False)
+    script = engine(ctx.find_root().command, {}, "syncd", "_SYNCD_COMPLETE").source()
+    # click's script for fish would cut a name or a help text at its first comma.
+    click.echo(script.replace('string split ","', 'string split --max 1 ","'), nl=False)

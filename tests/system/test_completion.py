@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from syncd.cli import COMMANDS
+
 HEAVY = ("asyncio", "httpx", "watchdog", "tenacity", "ssl", "syncd.emulator", "syncd.daemon.build")
 # What is typed before a TAB, and the line that must be there after it.
 LINES = (
@@ -25,7 +27,7 @@ LINES = (
     ("syncd run --log-form", "syncd run --log-format "),
     ("syncd run --log-level warn", "syncd run --log-level warning "),
     ("syncd push --config oth", "syncd push --config other.toml "),
-    ("syncd push --config si", "syncd push --config site "),
+    ("syncd push --config si", "syncd push --config site,2 "),
     ("syncd explain a\\ na", "syncd explain a\\ name "),
     ("syncd demo fol", "syncd demo folder/"),
 )
@@ -37,7 +39,7 @@ def home(tmp_path: Path) -> Path:
     """A home with an invalid configuration: a completion that reads it would print an error."""
     (tmp_path / ".config/syncd").mkdir(parents=True)
     (tmp_path / ".config/syncd/config.toml").write_text("no configuration")
-    (tmp_path / ".config/syncd/site.toml").touch()
+    (tmp_path / ".config/syncd/site,2.toml").touch()
     (tmp_path / "other.toml").touch()
     (tmp_path / "a name").touch()
     (tmp_path / "folder").mkdir()
@@ -61,7 +63,7 @@ def test_zsh(repo: Path, home: Path) -> None:
 
 
 def test_fish(repo: Path, home: Path) -> None:
-    """Fish does, too, and shows the help of each command."""
+    """Fish does, too, and shows the whole help of each command."""
     _needs("fish")
     script = repo / "syncd/share/fish/vendor_completions.d/syncd.fish"
     asked = "".join(f"complete -C '{typed}'\n" for typed, _ in LINES if "\\" not in typed)
@@ -76,7 +78,7 @@ def test_fish(repo: Path, home: Path) -> None:
     )
     words = [line.split("\t")[0] for line in run.stdout.splitlines()]
     assert words == [wanted.split()[-1] for typed, wanted in LINES if "\\" not in typed]
-    assert "explain\tWhether a path is in the snapshot" in run.stdout
+    assert f"explain\t{COMMANDS['explain']}\n" in run.stdout
 
 
 @pytest.mark.parametrize("line", ["syncd ", "syncd push --", "syncd service install --", "syncd status --config "])
