@@ -57,3 +57,8 @@ def default_config_path(environ: Mapping[str, str]) -> str:
     """Return `$XDG_CONFIG_HOME/syncd/config.toml`."""
     home = environ.get("XDG_CONFIG_HOME", "")
     return os.path.join(home if home.startswith("/") else os.path.expanduser("~/.config"), "syncd", "config.toml")
+
+
+def default_key_file(environ: Mapping[str, str]) -> str:
+    """Return `$XDG_CONFIG_HOME/syncd/api-key`, from which the service manager loads the key too."""
+    return os.path.join(os.path.dirname(default_config_path(environ)), "api-key")

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from syncd.core.ceiling import CeilingPattern, Managed
+from syncd.core.directories import default_key_file
 from syncd.core.errors import ConfigError
 
 _DAY_S = 86_400.0
@@ -171,12 +172,14 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     _check_program("sync.on_synced", read["sync"].on_synced)
     folder = os.path.dirname(os.path.abspath(path))
     workspace = checked_workspace(read["workspace"].path, folder)
+    is_named = "api_key_file" in raw["sandbox"]
+    key_file = os.path.expanduser(sandbox.api_key_file) if is_named else default_key_file(os.environ)
     return Config(
         file=path,
         workspace=msgspec.structs.replace(read["workspace"], path=workspace),
         sandbox=msgspec.structs.replace(
             sandbox,
-            api_key_file=os.path.join(folder, os.path.expanduser(sandbox.api_key_file)),
+            api_key_file=os.path.join(folder, key_file),
             mcp_file=_checked_mcp_file(sandbox.mcp_file, folder, workspace),
         ),
         sync=read["sync"],

@@ -24,7 +24,7 @@ REPO = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = (
     ("KLAVIS_API_KEY", "The API key; it comes before `sandbox.api_key_file`. A service does not see it."),
     ("CREDENTIALS_DIRECTORY", "Set by systemd: the folder in which `klavis-api-key`, if it is there, comes first."),
-    ("XDG_CONFIG_HOME", "Where configuration lies, in a folder `syncd`; default: `~/.config`."),
+    ("XDG_CONFIG_HOME", "Where configuration and API key lie, in a folder `syncd`; default: `~/.config`."),
     ("XDG_STATE_HOME", "Where state lies, in a folder `syncd`; default: `~/.local/state`."),
     ("XDG_CACHE_HOME", "Where the last archive's chunks lie, in a folder `syncd`; default: `~/.cache`."),
     ("STATE_DIRECTORY", "Set by systemd; it comes before `XDG_STATE_HOME`."),

@@ -202,6 +202,23 @@ def test_a_script_stores_the_key_of_its_environment(bare: Rig, flags: Sequence[s
         assert stat.S_IMODE(bare.key_file.parent.stat().st_mode) == 0o700
 
 
+def test_the_key_lies_beside_the_configuration(bare: Rig) -> None:
+    """With another `$XDG_CONFIG_HOME` the key file is there too; the configuration names it, and commands find it."""
+    folder = bare.home / "other place/syncd"
+    bare.environ |= {"XDG_CONFIG_HOME": str(folder.parent), "KLAVIS_API_KEY": KEY}
+    place = ("--path", str(bare.workspace), "--id", "box", "--sandbox-base-url", bare.emulator.base_url)
+    done = bare.ok("init", *place)
+    assert f"wrote {folder}/api-key\n" in done.out
+    assert tomllib.loads((folder / "config.toml").read_text())["sandbox"]["api_key_file"] == f"{folder}/api-key"
+    assert not (bare.home / ".config/syncd").exists()
+    del bare.environ["KLAVIS_API_KEY"]
+    bare.write("a.txt")
+    bare.ok("push")
+    text = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(re.sub(r"api_key_file = .*\n", "", text))
+    bare.ok("push", "--force")
+
+
 def test_an_invalid_key_is_not_stored(bare: Rig) -> None:
     """It is refused before anything is written."""
     bare.environ["KLAVIS_API_KEY"] = "two words"

@@ -28,8 +28,9 @@ def refusal(raw: dict[str, Any]) -> ConfigError:
     return caught.value
 
 
-def test_the_smallest_configuration() -> None:
+def test_the_smallest_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """A path and an id are enough; all other keys have their documented defaults."""
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     config = check_config(GOOD, "/etc/syncd.toml")
     assert (config.workspace.path, config.sandbox.id) == ("/srv/project", "box")
     assert (config.sandbox.base_url, config.sandbox.region) == ("https://api.klavis.ai", "us")

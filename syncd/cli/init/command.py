@@ -22,9 +22,10 @@ from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.config_file import read_managed
 from syncd.core.config_lookup import config_files, named_config, read_workspaces
 from syncd.core.config_match import ConfiguredWorkspace, holding
+from syncd.core.directories import default_key_file
 from syncd.core.errors import ConfigError, KeyRefused, SyncdError, TryLater
 from syncd.core.managed import ManagedFile, managed_config
-from syncd.core.settings import Config
+from syncd.core.settings import Config, SandboxKeys
 from syncd.core.text import one_line, shown_path
 
 _PATHS = ("workspace.path", "sandbox.api_key_file", "sandbox.mcp_file")
@@ -59,6 +60,9 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
         if name in values:
             values[name] = absolute(values[name])
     managed = read_managed()
+    key_file = default_key_file(os.environ)
+    if key_file != os.path.expanduser(SandboxKeys().api_key_file) and not _names_key_file(values, managed):
+        values["sandbox.api_key_file"] = key_file  # a service reads the file, and may have another environment
     missing = _missing(values, managed)
     terminal = sys.stdin.isatty() and sys.stderr.isatty()
     path = named_config(config_file or "config", os.environ)
@@ -110,6 +114,10 @@ def _text(values: dict[str, Any], managed: ManagedFile | None) -> str:
         return filled(example(), values)
     given = f"# A key that is commented out here and stands in {managed.path} has its value from there.\n"
     return given + filled(example(), values, managed.values())
+
+
+def _names_key_file(values: dict[str, Any], managed: ManagedFile | None) -> bool:
+    return "sandbox.api_key_file" in (values if managed is None else values | managed.values())
 
 
 def _missing(values: dict[str, Any], managed: ManagedFile | None) -> list[str]:
