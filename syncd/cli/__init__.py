@@ -7,6 +7,7 @@ Begins at `main`. A command is loaded when it is called, since `--version` and `
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import resource
 import signal
@@ -100,6 +101,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the program: every failure is one line on stderr and an exit code."""
+    _have_names_in_utf8()
     _harden()
     try:
         colour = False if os.environ.get("NO_COLOR") else None  # no-color.org, which click does not support
@@ -138,6 +140,21 @@ def _show_internal_error(failure: BaseException | None) -> None:
 
     if failure is not None and not isinstance(failure, SystemExit):
         _print_error(f"internal error ({place_of(failure)}): please report it")
+
+
+def _have_names_in_utf8() -> None:
+    """Begin anew where this locale has another encoding: the archive and the state have names as UTF-8.
+
+    What is printed stays in the locale's encoding.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - itself
+    if "utf8" in sys._xoptions:  # noqa: SLF001 - documented, CPython's own
+        import locale  # noqa: PLC0415 - only here
+
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding=locale.getencoding(), errors="backslashreplace")
 
 
 def _harden() -> None:

@@ -87,6 +87,7 @@ class LocalRunner(JobRunner):
         self._workspace = workspace
         self._runs = runs
         self.path = os.environ["PATH"]
+        self.options: tuple[str, ...] = ()
         self.requests: list[bytes] = []
         self.outputs: list[str] = []
         self.before: Callable[[], None] = lambda: None
@@ -120,9 +121,14 @@ class LocalRunner(JobRunner):
         return self.outputs[-1]
 
     def _run(self, folder: Path) -> str:
-        environment = {"AGENT_WORKSPACE": str(self._workspace), "PATH": self.path, "HOME": str(folder)}
+        environment = {
+            "AGENT_WORKSPACE": str(self._workspace),
+            "PATH": self.path,
+            "HOME": str(folder),
+            "LC_ALL": "C",
+        }
         ran = subprocess.run(
-            [sys.executable, "-E", "-S", folder / "main.py"],
+            [sys.executable, "-E", "-S", *self.options, folder / "main.py"],
             env=environment,
             cwd=folder,
             stdout=subprocess.PIPE,

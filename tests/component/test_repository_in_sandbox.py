@@ -176,6 +176,18 @@ def test_any_branch_of_here(tmp_path: Path, branch: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+def test_a_sandbox_whose_locale_is_not_utf_8(tmp_path: Path) -> None:
+    """The branch has the name that it has here, byte for byte."""
+    rig = RepositoryRig(tmp_path)
+    rig.runner.options = ("-X", "utf8=0")
+    rig.home = HomeRepository("gr\u00fcn", "")
+    rig.send({"a": "1"})
+    rig.send({"a": "2"})
+    rig.check()
+    assert rig.is_following
+    assert rig.git("symbolic-ref", "--short", "HEAD") == "gr\u00fcn\n"
+
+
 # -- requests and records
 
 

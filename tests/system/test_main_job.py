@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
+from tests.agent import Agent
 from tests.system.command import CLOCK
-from tests.system.rig import Rig
+from tests.system.rig import DEFAULTS, Rig
+from tests.system.trees import tree
 
 
 def test_a_first_sync_makes_the_sandbox_equal(rig: Rig) -> None:
@@ -22,6 +27,42 @@ def test_a_first_sync_makes_the_sandbox_equal(rig: Rig) -> None:
     assert set(rig.there()) == set(wanted)
     assert rig.archived() == sorted(wanted, key=lambda path: [os.fsencode(name) for name in path.split("/")])
     assert daemon.out == ""
+
+
+def _locales(folder: Path) -> list[dict[str, str]]:
+    """Return environments with other encodings than UTF-8: ASCII, and ISO 8859-1 where it can be made in the folder."""
+    found = [{"LC_ALL": "C", "PYTHONUTF8": "0"}]
+    if shutil.which("localedef") is not None:
+        place = folder / "de_DE.ISO-8859-1"
+        subprocess.run(["localedef", "-i", "de_DE", "-f", "ISO-8859-1", place], capture_output=True, check=False)
+        if place.exists():
+            found.append({"LOCPATH": str(folder), "LC_ALL": place.name})
+    return found
+
+
+def test_a_locale_that_is_not_utf_8(rig: Rig, tmp_path: Path) -> None:
+    """Names arrive byte for byte, and come home so; a process in another locale finds nothing to do."""
+    rig.configure(DEFAULTS)
+    subprocess.run(["git", "init", "-q", "-b", "gr\u00fcn"], cwd=rig.workspace, check=True)
+    for path in ("\u00fc/\u00e9.txt", "l\udcfftin", "a"):
+        rig.write(path)
+    wanted = {path: what for path, what in tree(rig.workspace).items() if not path.startswith(".git")}
+    sent = 0
+    others = _locales(tmp_path)
+    for rig.environ in (*others, {}, others[-1]):
+        rig.ok("push")
+        there = rig.there()
+        assert {path: what for path, what in there.items() if not path.startswith(".git")} == wanted
+        assert sent in (0, rig.count("initialize"))
+        sent = rig.count("initialize")
+    assert ".git/refs/heads/gr\u00fcn" in there
+    assert rig.ok("ls").out.splitlines() == ["a", "l\udcfftin", "\u00fc/", "\u00fc/\u00e9.txt"]
+    assert "l\\xfftin" in rig.ok("explain", f"{rig.workspace}/l\udcfftin").out
+    agent = Agent(rig.sandbox.workspace)
+    agent.write("n\u0303", "theirs\n")
+    agent.write(b"\xe4", "theirs\n")
+    rig.ok("apply", "--yes")
+    assert {"n\u0303", "\udce4"} <= set(os.listdir(rig.workspace))
 
 
 def test_a_burst_is_one_upload(rig: Rig) -> None:

@@ -105,9 +105,10 @@ class PrivateGit:
         self._last_complaint = done.stderr.decode("utf-8", "replace").strip()[-200:]
         return done.stdout, done.returncode
 
-    def command(self, arguments: "Any") -> "list[str]":
-        """Return the command line."""
-        return ["git"] + [part for option in _OPTIONS for part in ("-c", option)] + list(arguments)
+    def command(self, arguments: "Any") -> "list[bytes]":
+        """Return the command line: names are UTF-8, whatever the locale there is."""
+        parts = ["git"] + [part for option in _OPTIONS for part in ("-c", option)] + list(arguments)
+        return [as_bytes(part) for part in parts]
 
     def reference(self, name: "str") -> "str":
         """Return the commit of a reference in the agent's repository; empty if there is none."""
@@ -358,6 +359,6 @@ def _quoted(path: "bytes") -> "bytes":
     return b'"%s"' % plain
 
 
-def write_text(path: "str", text: "str") -> None:
+def write_text(path: "str | bytes", text: "str") -> None:
     with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)

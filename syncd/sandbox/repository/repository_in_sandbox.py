@@ -155,7 +155,7 @@ class _Repository:
         home = self._import("")
         branch = self._request["branch"]
         for name in {_HOME, "refs/heads/home", "refs/heads/" + branch}:
-            path = os.path.join(self.folder, name)
+            path = os.path.join(os.fsencode(self.folder), as_bytes(name))
             os.makedirs(os.path.dirname(path), exist_ok=True)
             write_text(path, home + "\n")
         index = os.path.join(self._notes, "index")
