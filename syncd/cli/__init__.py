@@ -109,7 +109,12 @@ def main() -> None:
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
     except click.ClickException as failure:
-        failure.show()
+        from syncd.core.text import shown_path  # noqa: PLC0415 - only when something went wrong
+
+        text = io.StringIO()
+        failure.show(text)
+        # It may hold a name that a shell put in for a `*`.
+        click.echo("\n".join(map(shown_path, text.getvalue().split("\n"))), err=True, nl=False)
         sys.exit(2)
     except SyncdError as failure:
         _print_error(str(failure))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd.cli.options import config_option, configured, json_option
+from syncd.cli.output import print_path
 from syncd.core.errors import Stop, TryLater, WorkspaceError
 from syncd.core.text import shown_path
 
@@ -76,8 +77,9 @@ def _show(side: AgentSide, named: tuple[str, ...], form: DiffForm) -> int:
         return 1 if rows else 0
     changes = list(_changes(side, paths, local))
     if form is DiffForm.NAMES:
-        sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in paths if _is_shown(side, path)))
-        sys.stdout.flush()
+        for path in paths:
+            if _is_shown(side, path):
+                print_path(path)
     elif changes:
         _print_patch(side, changes, form)
     _tell_left_out(side)
@@ -151,15 +153,17 @@ def _is_binary(copy: str) -> bool:
 
 def _print_patch(side: AgentSide, changes: list[GitChange], form: DiffForm) -> None:
     from syncd.merge.git import need_git, object_format_around  # noqa: PLC0415
-    from syncd.merge.patch import PatchColours, PatchForm, write_patch  # noqa: PLC0415
+    from syncd.merge.patch import PatchColours, PatchForm, for_terminal, write_patch  # noqa: PLC0415
 
-    on_terminal = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    colours = PatchColours.TERMINAL if on_terminal else PatchColours.NONE
     patch_form = PatchForm.STAT if form is DiffForm.STAT else PatchForm.PATCH
     git = need_git(os.environ)
     ids = object_format_around(git, side.config.workspace.path)
-    blocks = write_patch(git, changes, patch_form, colours, scratch=side.folders.spool, object_format=ids)
-    pager = _pager() if sys.stdout.isatty() else None
+    blocks = write_patch(git, changes, patch_form, scratch=side.folders.spool, object_format=ids)
+    pager = None
+    if sys.stdout.isatty():
+        pager, colours = _pager(), PatchColours.NONE if os.environ.get("NO_COLOR") else PatchColours.TERMINAL
+        encoding = sys.stdout.encoding
+        blocks = (f"{line}\n".encode(encoding, "backslashreplace") for line in for_terminal(blocks, colours))
     if pager is None:
         for block in blocks:
             sys.stdout.buffer.write(block)

@@ -12,6 +12,7 @@ from types import FrameType
 import click
 
 from syncd.core.errors import NeedsPerson, TryLater
+from syncd.core.text import shown_path
 from syncd.emulator import BadFault, Emulator, Fault, RequestRecord, Sandbox
 from syncd.emulator.emulator import KEY_FILE
 from syncd.emulator.faults import __doc__ as fault_language
@@ -141,19 +142,19 @@ def _introduction(emulator: Emulator, sandbox: Sandbox) -> str:
 base URL   {emulator.base_url}
 API key    {emulator.api_key}
 sandbox    {sandbox.id}
-workspace  {sandbox.workspace}
+workspace  {shown_path(str(sandbox.workspace))}
 
 [sandbox]
 id = "{sandbox.id}"
 base_url = "{emulator.base_url}"
-api_key_file = "{emulator.data_dir / KEY_FILE}"
+api_key_file = "{shown_path(str(emulator.data_dir / KEY_FILE))}"
 """
 
 
 def _log(entry: RequestRecord) -> None:
     # The reader of stderr may have closed it; requests are answered all the same.
     with suppress(OSError):
-        click.echo(str(entry), err=True)
+        click.echo(shown_path(str(entry)), err=True)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from syncd.cli.status.text import Line, Span, Tone, coloured, columns, fitted, w
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.formatting import counted, size
-from syncd.core.text import shown_path
+from syncd.core.text import printable_json, shown_path
 from syncd.report.history import ChangeCounts, SyncEnding, SyncRecord, failed
 from syncd.report.history_store import HistoryStore, encoded
 from syncd.report.sent_paths import ArchiveRecord, encoded_lines, sent_by_sync
@@ -100,7 +100,7 @@ def _show_syncs(records: list[SyncRecord], most: int, *, only_failed: bool, as_j
     if not found:
         click.echo(_NONE_FAILED if records else _NO_SYNC, err=True)
     if as_json:
-        sys.stdout.buffer.writelines(encoded(record) + b"\n" for record in found)
+        sys.stdout.writelines(f"{printable_json(encoded(record).decode())}\n" for record in found)
     elif found:
         width = min(_MOST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else _WITHOUT_TERMINAL
         _print(table(found, width))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 
 import click
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.cli.output import print_path
 from syncd.core.text import shown_path
 
 
@@ -45,9 +45,9 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
         click.echo(json.dumps(rows + [{"path": path, "rule": "cannot be read"} for path in sorted(scan.unread)]))
     elif ignored:
         for path, decision in left_out:
-            _line(path, f"\t{shown_path(str(decision.rule))}")
+            print_path(path, f"\t{shown_path(str(decision.rule))}")
         for path in sorted(scan.unread):
-            _line(path, "\tcannot be read")
+            print_path(path, "\tcannot be read")
     elif as_json:
         click.echo(
             json.dumps(
@@ -56,12 +56,4 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
         )
     else:
         for path, entry in scan.manifest.items():
-            _line(f"{path}/" if entry.kind is Kind.DIRECTORY else path)
-
-
-def _line(path: str, rest: str = "") -> None:
-    """Print the path: its bytes for a script, escaped for a terminal."""
-    if sys.stdout.isatty():
-        click.echo(shown_path(path) + rest)
-    else:
-        sys.stdout.buffer.write(os.fsencode(path) + os.fsencode(rest) + b"\n")
+            print_path(f"{path}/" if entry.kind is Kind.DIRECTORY else path)

@@ -1,10 +1,22 @@
-"""Handles a stdout or stderr whose reader has stopped reading."""
+"""Prints names on stdout, and handles a stdout or stderr whose reader has stopped reading."""
 
 from __future__ import annotations
 
 import os
 import select
 import sys
+
+import click
+
+
+def print_path(path: str, rest: str = "") -> None:
+    """Print a line that begins with a path: its bytes for a script, escaped for a terminal."""
+    from syncd.core.text import shown_path  # noqa: PLC0415 - `--version` needs none of it
+
+    if sys.stdout.isatty():
+        click.echo(shown_path(path) + rest)
+    else:
+        sys.stdout.buffer.write(os.fsencode(path) + os.fsencode(rest) + b"\n")
 
 
 def discard_stdout() -> None:

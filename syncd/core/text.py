@@ -43,3 +43,10 @@ def shown_path(path: str) -> str:
         f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c if c.isprintable() else repr(c)[1:-1]
         for c in path
     )
+
+
+def printable_json(document: str) -> str:
+    """Return JSON on one line whose texts hold nothing that a terminal obeys: it is escaped as JSON has it."""
+    if document.isprintable():
+        return document
+    return "".join(c if c.isprintable() else re.sub("....", r"\\u\g<0>", c.encode("utf-16-be").hex()) for c in document)

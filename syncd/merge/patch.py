@@ -1,17 +1,20 @@
 """Writes changes as a patch that `git apply` takes, or as a table of what each one adds and removes.
 
 Git compares: both sides go into a private repository that holds nothing else. Only changes with a large file are
-written here, since git would hold both sides of it in memory, compressed ones too.
+written here, since git would hold both sides of it in memory, compressed ones too. The colours are added here as well:
+git's own could not be told from those in a file.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
 
+from syncd.core.text import shown_path
 from syncd.merge.git import LARGE_BYTES, Git, fast_import, private_repository, with_settings
 from syncd.merge.git_objects import (
     GitChange,
@@ -30,16 +33,19 @@ from syncd.merge.git_objects import (
 )
 
 _BEFORE, _AFTER = "refs/heads/before", "refs/heads/after"
-_COMPARE = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--full-index")
+_COMPARE = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--full-index", "--no-color")
 # The private repository lives for one comparison.
 _UNCOMPRESSED = {"core.compression": "0", "pack.compression": "0"}
+_UNQUOTED = {"core.quotePath": "false"}
 # A line of a binary patch holds at most so many bytes, and begins with a letter for their number (git's diff.c).
 _LINE_BYTES = 52
 _LINE_LENGTHS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _LINE_CHARACTERS = _LINE_BYTES // 4 * 5
 _LINES_AT_ONCE = 1024
 _COMPRESSION = 1  # what is large is mostly compressed already
-_BOLD, _PLAIN = b"\033[1m", b"\033[m"
+_HUNK = re.compile(r"(@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@)(.*)")
+_HEAD = re.compile(r"(?:diff --git|index|---|\+\+\+|(?:new|deleted) file mode|(?:old|new) mode) ")
+_STAT = re.compile(r"(.* \| +\d+ )(\+*)(-*)")
 
 
 class PatchForm(Enum):
@@ -50,17 +56,22 @@ class PatchForm(Enum):
 
 
 class PatchColours(Enum):
-    """The colours of a patch: none, or a terminal's."""
+    """The colours of a patch on a terminal; `paint` returns a text in one of them, named by its number."""
 
-    NONE = "--no-color"
-    TERMINAL = "--color=always"
+    NONE = "{text}"
+    TERMINAL = "\033[{colour}m{text}\033[m"
+
+    def paint(self, text: str, colour: int) -> str:
+        return self.value.format(text=text, colour=colour) if text else ""
+
+
+_BOLD, _RED, _GREEN, _CYAN = 1, 31, 32, 36
 
 
 def write_patch(
     git: Git,
     changes: Iterable[GitChange],
     form: PatchForm,
-    colours: PatchColours,
     *,
     scratch: str | None = None,
     object_format: str = "sha1",
@@ -80,12 +91,44 @@ def write_patch(
         (large if form is PatchForm.PATCH and most > large_bytes else small).append(change)
     if small:
         with private_repository(git, scratch, object_format) as folder:
-            variables = {"GIT_DIR": folder}
+            # A table is for people: of its names only what a terminal may not get is quoted.
+            variables = {"GIT_DIR": folder, **(with_settings(_UNQUOTED) if form is PatchForm.STAT else {})}
             fast_import(git, _both_sides(small), {**variables, **with_settings(_UNCOMPRESSED)})
-            yield from git.read([*_COMPARE, *form.value, colours.value, _BEFORE, _AFTER], variables)
+            yield from git.read([*_COMPARE, *form.value, _BEFORE, _AFTER], variables)
     for change in large:
         for part in _parts(change):
-            yield from _binary_patch(part, object_format, colours)
+            yield from _binary_patch(part, object_format)
+
+
+def for_terminal(blocks: Iterable[bytes], colours: PatchColours) -> Iterator[str]:
+    """Return a patch or a table in lines. Nothing in them but these colours is anything that a terminal obeys."""
+    removed = added = 0  # lines that are still to come of a hunk: what they hold is no head, whatever it looks like
+    for line in _lines_of(blocks):
+        text = "\t".join(map(shown_path, line.decode("utf-8", "surrogateescape").split("\t")))
+        if removed or added:
+            sign = text[:1]
+            removed -= sign in (" ", "-")
+            added -= sign in (" ", "+")
+            yield colours.paint(text, _GREEN if sign == "+" else _RED) if sign in ("+", "-") else text
+        elif hunk := _HUNK.fullmatch(text):
+            removed, added = (1 if count is None else int(count) for count in (hunk[2], hunk[3]))
+            yield colours.paint(hunk[1], _CYAN) + hunk[4]
+        elif row := _STAT.fullmatch(text):
+            yield row[1] + colours.paint(row[2], _GREEN) + colours.paint(row[3], _RED)
+        else:
+            yield colours.paint(text, _BOLD) if _HEAD.match(text) else text
+
+
+def _lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    pending: list[bytes] = []
+    for block in blocks:
+        first, *others = block.split(b"\n")
+        pending.append(first)
+        for other in others:
+            yield b"".join(pending)
+            pending = [other]
+    if any(pending):
+        yield b"".join(pending)
 
 
 def _parts(change: GitChange) -> tuple[GitChange, ...]:
@@ -113,7 +156,7 @@ def _one_side(reference: str, versions: Sequence[tuple[str, GitVersion | None]])
     yield from lines
 
 
-def _binary_patch(change: GitChange, object_format: str, colours: PatchColours) -> Iterator[bytes]:
+def _binary_patch(change: GitChange, object_format: str) -> Iterator[bytes]:
     """Return a change as git's binary patch: the whole content of both sides, so that it can be reversed too."""
     path, before, after = change.path, change.before, change.after
     nothing = null_id(object_format)
@@ -133,8 +176,7 @@ def _binary_patch(change: GitChange, object_format: str, colours: PatchColours) 
             head.append(index + (b" " + mode_of(after) if same_mode else b""))
         elif same_mode:
             return
-    bold, plain = (b"", b"") if colours is PatchColours.NONE else (_BOLD, _PLAIN)
-    yield b"".join(b"%s%s%s\n" % (bold, line, plain) for line in head)
+    yield b"".join(b"%s\n" % line for line in head)
     if old != new:
         yield b"GIT binary patch\n"
         for version in (after, before):

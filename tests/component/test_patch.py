@@ -14,7 +14,7 @@ import pytest
 from syncd.core.errors import TryLater
 from syncd.merge.git import Git, GitFailed, find_git
 from syncd.merge.git_objects import GitChange, GitFile, GitSymlink, GitVersion, file_of
-from syncd.merge.patch import PatchColours, PatchForm, write_patch
+from syncd.merge.patch import PatchColours, PatchForm, for_terminal, write_patch
 
 FOUND = find_git(os.environ)
 pytestmark = pytest.mark.skipif(FOUND is None, reason="git is not installed")
@@ -66,7 +66,7 @@ def changes_between(before: Tree, after: Tree) -> list[GitChange]:
 
 def patch_of(git: Git, before: Tree, after: Tree, **options: object) -> bytes:
     changes = changes_between(before, after)
-    return b"".join(write_patch(git, changes, PatchForm.PATCH, PatchColours.NONE, **options))  # type: ignore[arg-type]
+    return b"".join(write_patch(git, changes, PatchForm.PATCH, **options))  # type: ignore[arg-type]
 
 
 def written(folder: Path, tree: Tree) -> Path:
@@ -274,9 +274,7 @@ def test_a_large_file_is_never_held_in_memory(git: Git, chance: random.Random) -
     block = chance.randbytes(1 << 18)
     longest = 0
     version = GitFile(executable=False, size_bytes=len(block) * 40, blocks=lambda: (block for _ in range(40)))
-    for piece in write_patch(
-        git, [GitChange("big", None, version)], PatchForm.PATCH, PatchColours.NONE, large_bytes=1 << 20
-    ):
+    for piece in write_patch(git, [GitChange("big", None, version)], PatchForm.PATCH, large_bytes=1 << 20):
         longest = max(longest, len(piece))
     assert 0 < longest < 3 * len(block)
 
@@ -336,7 +334,7 @@ def test_the_table_counts_lines_and_bytes(git: Git) -> None:
         "large": file_of(b"x" * ((16 << 20) + 1)),
     }
     changes = changes_between(before, after)
-    table = b"".join(write_patch(git, changes, PatchForm.STAT, PatchColours.NONE)).decode()
+    table = b"".join(write_patch(git, changes, PatchForm.STAT)).decode()
     assert [line.split() for line in table.splitlines()] == [
         ["a.txt", "|", "3", "++-"],
         ["b.bin", "|", "Bin", "10", "->", "25", "bytes"],
@@ -349,16 +347,43 @@ def test_colours(git: Git) -> None:
     """In a terminal's colours, the patch is the same but for them: git's part and that of large files."""
     before: dict[str, GitVersion] = {"a.txt": file_of(text("was")), "b.bin": file_of(b"\0" * 3000)}
     after: dict[str, GitVersion] = {"a.txt": file_of(text("is")), "b.bin": file_of(b"\0" * 4000, executable=True)}
-    changes = changes_between(before, after)
-    patches = [
-        b"".join(write_patch(git, changes, PatchForm.PATCH, colours, large_bytes=2000)) for colours in PatchColours
-    ]
-    plain, coloured = patches
-    assert b"\033[32m+\033[m\033[32mis 0\033[m\n" in coloured
-    assert b"\033[1mold mode 100644\033[m\n" in coloured
-    for colour in (b"\033[m", b"\033[1m", b"\033[31m", b"\033[32m", b"\033[36m"):
-        coloured = coloured.replace(colour, b"")
+    patch = patch_of(git, before, after, large_bytes=2000)
+    plain, coloured = (
+        "".join(f"{line}\n" for line in for_terminal([patch[:100], patch[100:]], colours)) for colours in PatchColours
+    )
+    assert plain.encode() == patch
+    assert "\033[32m+is 0\033[m\n" in coloured
+    assert "\033[1mold mode 100644\033[m\n" in coloured
+    for colour in ("\033[m", "\033[1m", "\033[31m", "\033[32m", "\033[36m"):
+        coloured = coloured.replace(colour, "")
     assert coloured == plain
+
+
+def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
+    """What a file holds is shown escaped, and coloured as what it is, also where it looks like a part of a patch."""
+    evil = b"\x1b[32mgreen\x1b[2J\t\x9b\xc2\x9b\xe2\x80\xae\x7f\r\n"
+    before: dict[str, GitVersion] = {"a\x1b[2J": file_of(b"-- x\n@@ -1 +1 @@\n" + evil), "z": file_of(b"z\n")}
+    after: dict[str, GitVersion] = {"a\x1b[2J": file_of(b"-- x\n++ y\n" + evil + b"no end"), "\xe9": file_of(b"z\n")}
+    patch = patch_of(git, before, after)
+    shown = list(for_terminal([patch], PatchColours.TERMINAL))
+    escaped = "\\x1b[32mgreen\\x1b[2J\t\\x9b\\x9b\\u202e\\x7f\\r"
+    assert [line for line in shown if "\\x1b" in line or "--" in line or "++" in line][:8] == [
+        '\033[1mdiff --git "a/a\\033[2J" "b/a\\033[2J"\033[m',
+        '\033[1m--- "a/a\\033[2J"\033[m',
+        '\033[1m+++ "b/a\\033[2J"\033[m',
+        " -- x",
+        "\033[32m+++ y\033[m",
+        f" {escaped}",
+        "\033[1mdiff --git a/z b/z\033[m",
+        "\033[1m--- a/z\033[m",
+    ]
+    assert "\033[31m-@@ -1 +1 @@\033[m" in shown
+    table = b"".join(write_patch(git, changes_between(before, after), PatchForm.STAT))
+    assert [" ".join(line.split()) for line in for_terminal([table], PatchColours.TERMINAL)][:3] == [
+        '"a\\033[2J" | 3 \033[32m++\033[m\033[31m-\033[m',
+        "z | 1 \033[31m-\033[m",
+        "\xe9 | 1 \033[32m+\033[m",
+    ]
 
 
 def test_no_change_is_no_patch(git: Git, tmp_path: Path) -> None:
@@ -374,7 +399,7 @@ def test_nothing_is_left_behind(git: Git, tmp_path: Path) -> None:
     before: dict[str, GitVersion] = {}
     after: dict[str, GitVersion] = {f"{number}.txt": file_of(text("new", 3000)) for number in range(20)}
     changes = changes_between(before, after)
-    blocks = write_patch(git, changes, PatchForm.PATCH, PatchColours.NONE, scratch=str(tmp_path))
+    blocks = write_patch(git, changes, PatchForm.PATCH, scratch=str(tmp_path))
     assert isinstance(blocks, Iterator)
     assert next(blocks).startswith(b"diff --git a/0.txt b/0.txt\n")
     assert len(os.listdir(tmp_path)) == 1

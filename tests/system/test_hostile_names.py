@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent import Agent
 from tests.system.command import CLOCK, SYNCD
-from tests.system.rig import KEY, SANDBOX, Rig
+from tests.system.rig import DEFAULTS, KEY, SANDBOX, Rig
 
 HOSTILE = (
     b"\x1b]0;owned\x07",  # sets a terminal's title
@@ -37,6 +38,7 @@ HOSTILE = (
 # What the commands themselves write to a terminal: colours and weights, and the progress bar's moves.
 _OWN = re.compile(r"\x1b\[(?:[0-9;]*m|\?25[lh]|[12]?K|1A)|\r(?=\n)|\r(?=\x1b\[)|\r$")
 _OTHERS_COLOUR = "\x1b[45m"
+SAYS = "\x1b]0;owned\x07\x1b[45m\u202e\u2028\r\n\u009b31m"
 WAIT_S = 30.0
 
 
@@ -164,6 +166,44 @@ def test_the_daemons_log_shows_them_escaped(hostile: HostileRig) -> None:
     Terminal.harmless("run", logged.err.encode("utf-8", "surrogateescape"))
 
 
+def test_what_the_agent_wrote(rig: Rig) -> None:
+    """Names, contents, links, commits and branches of the sandbox are escaped, whatever shows them, in a pager too."""
+    rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
+    rig.write("a", "ours\n")
+    rig.write("both", "ours\n")
+    subprocess.run(["git", "init", "-q"], cwd=rig.workspace, check=True)
+    rig.ok("push")
+    agent = Agent(rig.sandbox.workspace)
+    agent.write("a", b"".join(name + b"\n" for name in HOSTILE))
+    agent.write("both", "theirs\n")
+    for name in HOSTILE[:9]:
+        agent.write(b"there-" + name, name + b"\n")
+        agent.symlink(b"link-" + name, b"/" + name)
+        agent.write(HOSTILE[2] + b"/" + name, b"below\n")
+    for arguments in (("add", "-A"), ("commit", "-qm", SAYS), ("checkout", "-qb", "\u202e\u009b31m")):
+        identity = ("-c", f"user.name={SAYS}", "-c", "user.email=agent@localhost")
+        subprocess.run(["git", *identity, *arguments], cwd=rig.sandbox.workspace, check=True)
+    rig.write("both", "ours again\n")
+    rig.write(os.fsdecode(b"there-" + HOSTILE[6]), "ours\n")
+    rig.ok("push")
+    show = Terminal({**rig.environment(), "PAGER": "cat"}, rig.home).run
+    assert r"there-\x1b]0;owned\x07" in show("diff", "--name-only")
+    assert HOSTILE[0] in rig.run("diff", "--name-only").out.encode("utf-8", "surrogateescape")
+    shown = show("diff")
+    assert r"+\x1b]0;owned\x07" in shown
+    assert r"+raw\x9b31m\xff" in shown
+    assert "owned" in show("diff", "--stat")
+    assert "owned" in show("apply", answers=b"n\n")
+    assert "owned" in show("log")
+    assert "branch" in show("apply", "--branch", "c1\u009b\u202e")
+    assert r"\u202e" in show("status", "--json")
+    show("pull", str(rig.home / "pulled"))
+    assert "undone" in show("apply", "--yes") + show("apply", "--undo")
+    assert r"\u202e" in show("saved", "show", json.loads(rig.ok("saved", "--json").out)["saved"][0]["id"])
+    show("history", "--paths", "0")
+    show("pull", "one", HOSTILE[0])
+
+
 @pytest.mark.parametrize("name", [HOSTILE[0], HOSTILE[3], HOSTILE[6]])
 def test_init_in_a_hostile_directory(hostile: HostileRig, name: bytes) -> None:
     """It offers the current directory, and says what it wrote and where."""
@@ -172,9 +212,6 @@ def test_init_in_a_hostile_directory(hostile: HostileRig, name: bytes) -> None:
     terminal.run("init", "--config", b"new-" + name, answers=b"\nbox\nus\n\n\n\x04")
     terminal.run("init", "--config", b"new-" + name, "--path", name, "--id", "box")
     terminal.run("init", "--config", b"newer-" + name, "--path", name, "--id", "box")
-
-
-SAYS = "\x1b]0;owned\x07\x1b[45m\u202e\u2028\r\n\u009b31m"
 
 
 class _HostileServer(BaseHTTPRequestHandler):
@@ -231,6 +268,8 @@ def test_a_hostile_server(rig: Rig) -> None:
             terminal.run("status")
             for _HostileServer.lie, _HostileServer.status in (("sandbox", 200), ("sandbox", 401)):
                 terminal.run("check")
+                for form in ("text", "json", "env"):
+                    terminal.run("sandbox", "show", "--format", form)
         finally:
             server.shutdown()
             serving.join()

@@ -75,7 +75,8 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
     for commit_id, subject in zip(branch.commits, branch.subjects, strict=True):
         click.echo(f"commit    {commit_id[:10]} {subject}")
     commits = "1 new commit" if len(branch.commits) == 1 else f"{len(branch.commits)} new commits"
-    click.echo(f"branch {branch.name}: {commits}; see `git log -p {branch.name}`")
+    shown = shown_path(branch.name)
+    click.echo(f"branch {shown}: {commits}; see `git log -p {shown}`")
     return 0
 
 

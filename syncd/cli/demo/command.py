@@ -113,8 +113,8 @@ class _Screen:
     def workspace(self) -> None:
         """Print what belongs in the sandbox, and what is left out by which rule."""
         manifest, left_out = self._demo.scan()
-        click.echo(f"     workspace  {self._demo.workspace}")
-        click.echo(f"     sandbox    {self._demo.sandbox.workspace}")
+        click.echo(f"     workspace  {shown_path(str(self._demo.workspace))}")
+        click.echo(f"     sandbox    {shown_path(str(self._demo.sandbox.workspace))}")
         files = counted(count_files(manifest.values()), "file")
         self.paragraph(f"The sandbox gets {files}. Left out by a rule: {len(left_out) or 'nothing'}")
         for path, decision in left_out[:_LEFT_OUT_SHOWN]:

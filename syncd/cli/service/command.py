@@ -31,6 +31,7 @@ from syncd.core.config_lookup import config_files
 from syncd.core.directories import default_config_path
 from syncd.core.errors import ConfigError, KeyRefused, SyncdError
 from syncd.core.settings import Config
+from syncd.core.text import shown_path
 from syncd.selection.git_repository import repository_around
 
 _LOG_LINES = 5
@@ -131,7 +132,7 @@ def install(config_file: str | None) -> int:
         manager.try_to("reset-failed", "--", service.unit.name)
         manager.try_to("restart", "--", service.unit.name)
     for path in written:
-        click.echo(f"wrote {path}" if os.path.lexists(path) else f"removed {path}")
+        click.echo(f"{'wrote' if os.path.lexists(path) else 'removed'} {shown_path(path)}")
     now = _report(service, key_file)
     if not started:
         click.echo(f"{service.unit.name} is up to date and runs")
@@ -160,7 +161,7 @@ def uninstall(config_file: str | None) -> None:
         os.rmdir(os.path.dirname(service.drop_in_file))
     others = _other_instances(service)
     if others:
-        click.echo(f"{service.unit_file} stays: {', '.join(others)} needs it")
+        click.echo(f"{shown_path(service.unit_file)} stays: {', '.join(others)} needs it")
     else:
         removed += _remove(service.unit_file, service.unit)
     for folder in (service.units_folder, os.path.dirname(service.units_folder)):
@@ -170,7 +171,7 @@ def uninstall(config_file: str | None) -> None:
         manager.do("daemon-reload")
         manager.try_to("reset-failed", "--", service.unit.name)
     for path in removed:
-        click.echo(f"removed {path}")
+        click.echo(f"removed {shown_path(path)}")
     click.echo(f"{service.unit.name} is {'stopped and switched off' if is_installed else 'not installed'}")
 
 
@@ -334,7 +335,7 @@ def _remove(path: str, unit: Unit) -> list[str]:
         return []
     if not is_unchanged(found, _originals(unit)):
         why = "masks the unit" if _is_masked(path) else "is not as syncd wrote it"
-        click.echo(f"{path} {why} and stays")
+        click.echo(f"{shown_path(path)} {why} and stays")
         return []
     os.unlink(path)
     return [path]

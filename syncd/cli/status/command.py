@@ -17,6 +17,7 @@ from syncd.cli.status.subject import Subject
 from syncd.core.config_lookup import config_folder
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting
+from syncd.core.text import printable_json
 from syncd.report.status_store import encoded
 from syncd.sync.status_document import Status
 
@@ -54,7 +55,7 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: boo
         _show(Overview(os.environ).read, encoded_rows if as_json else None, _table_lines, watch=watch)
     else:
         subject = Subject(config_path(config_file), configured(config_file))
-        as_document = (lambda status: encoded(status).decode()) if as_json else None
+        as_document = (lambda status: printable_json(encoded(status).decode())) if as_json else None
         _show(subject.read, as_document, lambda status: _screen_lines(subject, status), watch=watch)
 
 

@@ -13,7 +13,7 @@ from syncd.cli.status.subject import Subject
 from syncd.core.config_file import load_config
 from syncd.core.config_lookup import config_files, config_name
 from syncd.core.errors import ConfigError
-from syncd.core.text import one_line
+from syncd.core.text import one_line, printable_json
 from syncd.sync.status_document import Status
 
 VERSION = 1
@@ -66,7 +66,8 @@ class Overview:
 
 def encoded_rows(rows: tuple[WorkspaceRow, ...]) -> str:
     """The rows as `status --all --json` prints them: status documents with the configuration's file and name."""
-    return msgspec.json.encode({"version": VERSION, "workspaces": [_document(row) for row in rows]}).decode()
+    document = {"version": VERSION, "workspaces": [_document(row) for row in rows]}
+    return printable_json(msgspec.json.encode(document).decode())
 
 
 def _document(row: WorkspaceRow) -> dict[str, Any]:
