@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -32,7 +33,8 @@ def command(config_file: str | None, timeout_s: float | None) -> None:
 
     After a second, stderr says what is waited for. Up to two more syncs follow while a file changes as it is read; if
     it still does, it is named, with exit code 75, and everything else is in the sandbox. Paths that are held, as both
-    sides changed them, are named on stderr, and are no failure.
+    sides changed them, are named on stderr, and are no failure. While syncing is paused it sends nothing, and ends with
+    75.
     """
     config = configured(config_file)
     from syncd.cli.daemon_client import ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
@@ -63,9 +65,13 @@ def _standalone(config: Config, timeout_s: float | None) -> dict[str, Any]:
     from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
     from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
     from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415 - where no daemon runs
-    from syncd.daemon.sync_requests import described  # noqa: PLC0415
+    from syncd.daemon.build import places_of  # noqa: PLC0415
+    from syncd.daemon.pause_file import PauseFile  # noqa: PLC0415
+    from syncd.daemon.sync_requests import PAUSED, described  # noqa: PLC0415
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
+    if PauseFile(places_of(config, os.environ).state).paused:
+        raise PAUSED
     set_up_logs("error", LogFormat.TEXT, {})
     with ProgressDisplay(silent_s=_SILENT_S) as progress, _until(timeout_s) as late:
         try:
