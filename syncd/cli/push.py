@@ -51,8 +51,14 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
 
 def tell_held(result: Mapping[str, Any]) -> None:
     """Name on stderr the paths that stay as they are in the sandbox."""
-    for path in result.get("held", ()):
+    from syncd.core.formatting import counted  # noqa: PLC0415 - `push --help` needs none of it
+
+    named = result.get("held", ())
+    for path in named:
         click.echo(f"held: {shown_path(path)} was changed here and in the sandbox: `syncd apply` merges it", err=True)
+    more = result.get("held_count", 0) - len(named)
+    if more > 0:
+        click.echo(f"held: {counted(more, 'more path')}: `syncd apply` merges them", err=True)
 
 
 def push(config: Config, force: bool) -> PushResult:

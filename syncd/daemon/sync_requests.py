@@ -133,7 +133,7 @@ def _answered(request: SyncRequest, outcome: Outcome) -> SyncRequest | None:
 def described(outcome: Outcome) -> dict[str, object]:
     """The outcome as `push --json` prints it; `change` is null where it is unknown what the sandbox held before.
 
-    `held` are the first paths that both sides changed, and that stay as they are in the sandbox.
+    `held` are the first paths, of `held_count`, that both sides changed and that stay as they are in the sandbox.
     """
     sync = msgspec.to_builtins(outcome.sync) if outcome.sync else None
     change = outcome.change
@@ -141,4 +141,5 @@ def described(outcome: Outcome) -> dict[str, object]:
     if change is not None:
         counts = {"added": len(change.added), "changed": len(change.changed), "removed": len(change.removed)}
     held = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in outcome.held[:MOST_NAMED]]
-    return {"outcome": outcome.word, "files": outcome.files, "sync": sync, "change": counts, "held": held}
+    found: dict[str, object] = {"outcome": outcome.word, "files": outcome.files, "sync": sync, "change": counts}
+    return {**found, "held": held, "held_count": len(outcome.held)}

@@ -72,7 +72,7 @@ def _families(status: Status, now_s: float, version: str) -> Iterator[_Family]:
         [({"by": source}, count) for source, count in sorted(status.left_out.items())],
     )
     yield _Family("syncd_saved_versions", "Versions of the agent that are saved.", _one(status.agent.saved))
-    yield _Family("syncd_held_paths", "Paths held now, the first 50.", _one(len(status.agent.held)))
+    yield _Family("syncd_held_paths", "Paths held now.", _one(status.agent.held_count))
     yield _timestamp("syncd_start_timestamp_seconds", "When this run started.", status.started_at)
     yield _timestamp("syncd_state_since_timestamp_seconds", "Since when it is in its state.", status.state_since)
     if last is not None:

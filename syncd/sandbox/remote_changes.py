@@ -375,7 +375,13 @@ class RemoteChanges:
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warnings about looks that failed, and about paths that are held."""
-        return [*self._failed, *(held_warning(path, self._unsaved.get(path)) for path in self.held[:MOST_NAMED])]
+        held = self.held
+        found = [*self._failed, *(held_warning(path, self._unsaved.get(path)) for path in held[:MOST_NAMED])]
+        more = len(held) - MOST_NAMED
+        if more > 0:
+            what = f"{counted(more, 'more path')} changed here and in the sandbox, held as those that are named"
+            found.append(SyncWarning("held", what, "`syncd diff` shows them, `syncd apply` merges"))
+        return found
 
 
 def _is_passing(failure: StepFailed, took_s: float) -> bool:

@@ -76,12 +76,13 @@ class Progress(Struct, frozen=True):
 class AgentStatus(Struct, frozen=True):
     """The agent's side. `changed` counts the paths that are known to be changed there and stay as they are.
 
-    `saved` counts the versions that were saved at home, `held` are the first paths that both sides changed, and
-    `looked_at` is the time of the last look.
+    `saved` counts the versions that were saved at home, `held` are the first paths that both sides changed, of
+    `held_count` in all, and `looked_at` is the time of the last look.
     """
 
     saved: int = 0
     held: tuple[str, ...] = ()
+    held_count: int = 0
     looked_at: str | None = None
     changed: int = 0
 

@@ -110,7 +110,8 @@ class SyncCycle:
         held = remote_changes.held
         named = tuple(os.fsencode(path).decode("utf-8", "backslashreplace") for path in held[:MOST_NAMED])
         changed = len({*held, *remote_changes.kept})
-        return AgentStatus(remote_changes.saved_versions.count, named, remote_changes.looked_at, changed)
+        saved = remote_changes.saved_versions.count
+        return AgentStatus(saved, named, len(held), remote_changes.looked_at, changed)
 
     def recall(self) -> None:
         """Read what an earlier process recorded: the manifest that the sandbox holds, as far as it is known."""

@@ -96,6 +96,28 @@ def test_held_until_a_forced_push(rig: Rig, agent: Agent) -> None:
     assert rig.status()["agent"]["held"] == []
 
 
+def test_many_held_paths(rig: Rig) -> None:
+    """All are counted wherever they are counted; only the first are named."""
+    rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
+    paths = [f"many/{number:02}" for number in range(60)]
+    for path in paths:
+        rig.write(path)
+    rig.up()
+    agent = Agent(rig.sandbox.workspace)
+    for path in paths:
+        agent.write(path, "the agent's")
+        rig.write(path, "mine")
+    flushed = rig.ok("flush").err.splitlines()
+    assert (len(flushed), flushed[-1]) == (51, "held: 10 more paths: `syncd apply` merges them")
+    status = rig.status()
+    assert (status["agent"]["held"], status["agent"]["held_count"]) == (paths[:50], 60)
+    assert "10 more paths changed here and in the sandbox" in status["warnings"][-1]
+    assert "60 paths held" in rig.ok("status").out
+    assert "60 held" in rig.ok("status", "--all").out
+    assert 'syncd_held_paths{workspace="' in (metrics := rig.ok("status", "--metrics").out)
+    assert next(line for line in metrics.splitlines() if line.startswith("syncd_held_paths{")).endswith(" 60")
+
+
 def test_a_sandbox_that_was_emptied_is_filled_again(rig: Rig, agent: Agent) -> None:
     """One small edit is enough, although the agent had changed a file that stayed as it was there."""
     agent.write("f", "the agent's")

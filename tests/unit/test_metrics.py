@@ -37,7 +37,7 @@ FULL = replace(
     uploaded_bytes=61_000_000,
     left_out={"built-in": 1100, ".gitignore": 102},
     sandbox_expires_at="2026-11-24T15:20:11Z",
-    agent=AgentStatus(saved=2, held=("a",)),
+    agent=AgentStatus(saved=2, held=("a",), held_count=77),
 )
 
 Samples = dict[tuple[str, str], float]
@@ -70,7 +70,7 @@ def test_a_running_daemon() -> None:
         ("syncd_uploaded_bytes_total", ""): 61_000_000,
         ("syncd_warnings", ""): 2,
         ("syncd_saved_versions", ""): 2,
-        ("syncd_held_paths", ""): 1,
+        ("syncd_held_paths", ""): 77,
         ("syncd_left_out_paths", "built-in"): 1100,
         ("syncd_left_out_paths", ".gitignore"): 102,
         ("syncd_start_timestamp_seconds", ""): NOON_S - 4811,

@@ -12,7 +12,7 @@ from syncd.sync.status_document import AgentStatus, State, Status
 from tests.clock import NOON_S
 from tests.unit.test_status_screen import NOTHING, WATCHING
 
-HELD = replace(WATCHING, state=State.HELD, pending=True, agent=AgentStatus(held=("a", "b"), changed=3))
+HELD = replace(WATCHING, state=State.HELD, pending=True, agent=AgentStatus(held=("a", "b"), held_count=2, changed=3))
 ROWS = (
     WorkspaceRow("/c/config.toml", "config", ServiceState.RUNNING, WATCHING),
     WorkspaceRow("/c/site.toml", "site", ServiceState.STOPPED, replace(NOTHING, workspace="/home/dev/web/site")),

@@ -253,7 +253,7 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[tupl
         yield "managed", status.managed.summary(), Tone.PLAIN
     agent = _agent(status)
     if agent:
-        yield "agent", agent, Tone.ATTENTION if status.agent.held else Tone.PLAIN
+        yield "agent", agent, Tone.ATTENTION if status.agent.held_count else Tone.PLAIN
     if status.running or status.syncs or status.failures:
         yield "this run" if status.running else "last run", _run(status, now_s), Tone.PLAIN
     if status.running and status.daemon_version not in (None, context.version):
@@ -270,8 +270,8 @@ def _agent(status: Status) -> str:
     parts = []
     if agent.changed:
         parts.append(f"changed {counted(agent.changed, 'path')}: `syncd diff`")
-    if agent.held:
-        parts.append(f"{counted(len(agent.held), 'path')} held: `syncd apply`")
+    if agent.held_count:
+        parts.append(f"{counted(agent.held_count, 'path')} held: `syncd apply`")
     if agent.saved:
         parts.append(f"{counted(agent.saved, 'version')} saved: `syncd saved`")
     return "; ".join(parts)

@@ -68,8 +68,8 @@ def _state(status: Status) -> str:
 def _waiting(status: Status) -> str:
     """The work that is left: changes to be sent, and paths of the agent's that a person decides on."""
     waiting = ["changes"] if status.pending else []
-    if status.agent.held:
-        waiting.append(f"{len(status.agent.held)} held")
+    if status.agent.held_count:
+        waiting.append(f"{status.agent.held_count:,} held")
     if status.agent.changed:
         waiting.append(f"{status.agent.changed} changed there")
     return ", ".join(waiting) or _NOTHING
