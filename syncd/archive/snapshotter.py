@@ -126,7 +126,7 @@ class Snapshotter:
         self.secret_files.exclude(scan)
         self.unread = scan.unread
         if sync_mode is SyncMode.CHANGED:
-            self._guard.check(baseline or Manifest(), scan)
+            self._guard.check(baseline or Manifest(), scan, self._existing_exclusions)
         self._guard.record_workspace(scan)
         refusal = over_limit(scan.manifest, self._max_mib)
         if refusal:
@@ -147,6 +147,10 @@ class Snapshotter:
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path that is no longer in the snapshot is excluded, rather than deleted."""
         return self._scanner.is_excluded(path, is_dir)
+
+    def _existing_exclusions(self, paths: Collection[str]) -> set[str]:
+        secret_files = set(self.secret_files)
+        return self._scanner.existing_exclusions(paths) | {path for path in paths if path in secret_files}
 
     def forget_stamps(self, baseline: Manifest, paths: Collection[str] | None) -> Manifest:
         """Have the next scan read these files again, whatever their stamps say; return the `baseline` without them.

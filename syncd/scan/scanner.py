@@ -8,6 +8,7 @@ change between the two is not missed. The results of the last scan save matching
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -127,6 +128,22 @@ class Scanner:
 
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path is not in the last scan although it exists, or if the rules exclude it."""
+        return self._is_ruled_out(path, is_dir) or os.path.lexists(os.path.join(self._workspace, path))
+
+    def existing_exclusions(self, paths: Iterable[str]) -> set[str]:
+        """Return those of these files that the rules of the last scan exclude and that exist, through no link."""
+        found: set[str] = set()
+        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
+            for path in paths:
+                if self._is_ruled_out(path, is_dir=False):
+                    with contextlib.suppress(OSError):
+                        parent, name = cursor.parent_of(path)
+                        os.stat(name, dir_fd=parent, follow_symlinks=False)
+                        found.add(path)
+        return found
+
+    def _is_ruled_out(self, path: str, is_dir: bool) -> bool:
+        """True if the rules of the last scan exclude the path, or a folder above it."""
         folder, names = "", path.split("/")
         for name in names:
             record = self._tree.get(folder)
@@ -135,7 +152,7 @@ class Scanner:
             folder = f"{folder}/{name}" if folder else name
             if not record.scope.decide(name, is_dir or folder.count("/") < len(names) - 1).included:
                 return True
-        return os.path.lexists(os.path.join(self._workspace, path))
+        return False
 
     def all_names(self, paths: Collection[str]) -> set[str]:
         """Return these paths, and the other paths of the same files."""

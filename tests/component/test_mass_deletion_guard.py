@@ -86,6 +86,24 @@ def test_a_workspace_that_lost_nearly_all_files(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("excluded", "left", "refused"),
+    [(80, 2, False), (80, 1, True), (81, 0, False), (100, 0, False), (79, 3, False), (79, 2, True), (0, 10, False)],
+)
+@pytest.mark.parametrize("identity", [OURS, ANOTHER])
+def test_what_a_new_rule_excludes(
+    tmp_path: Path, identity: FileIdentity, excluded: int, left: int, *, refused: bool
+) -> None:
+    """It does not count: of all other files a tenth must be left, unless they are fewer than twenty."""
+    guard, now = recorded(tmp_path), Scan(identity, files("before", left))
+    try:
+        guard.check(BEFORE, now, lambda paths: list(paths)[:excluded])
+    except NearlyEmpty:
+        assert refused
+    else:
+        assert not refused
+
+
 def test_files_that_vanished_while_they_were_packed(tmp_path: Path) -> None:
     """The workspace is scanned again first."""
     guard = MassDeletionGuard(str(tmp_path))

@@ -14,7 +14,7 @@ import pytest
 
 from tests.inodes import recreate
 from tests.system.command import Running
-from tests.system.rig import Rig, emptied
+from tests.system.rig import DEFAULTS, Rig, emptied
 from tests.system.trees import lacking, tree
 
 FILES = 30
@@ -243,12 +243,46 @@ def test_recreated_with_its_inode_number_while_nothing_ran(watched: Rig) -> None
     _goes_on(watched)
 
 
-def test_its_rules_exclude_everything(watched: Rig) -> None:
-    """It is held like a deletion."""
+@pytest.mark.parametrize("rule", [".gitignore", "a reload", "all of it, while nothing ran"])
+def test_a_new_rule_excludes_nearly_everything(rig: Rig, rule: str) -> None:
+    """It is a change like any other: what it excludes goes there, and all else is synced."""
+    rig.configure(DEFAULTS)
+    rig.fill(FILES)
+    rig.write("kept", "as before")
+    daemon = rig.up()
+    if rule == ".gitignore":
+        rig.write(".gitignore", "folder*/\n")
+    elif rule == "a reload":
+        rig.configure({**DEFAULTS, "workspace.ignore": ["folder*/"]})
+        daemon.send(signal.SIGHUP)
+    else:
+        daemon.stop()
+        rig.write(".gitignore", "*\n")
+        rig.ok("push")
+        assert rig.there() == {}
+        return
+    rig.until(lambda: not [*rig.sandbox.workspace.glob("folder*")], "the exclusion there")
+    rig.in_state("watching")
+    assert (rig.workspace / "folder0/file000.txt").exists()
+    rig.write("kept", "heard")
+    rig.converged(without=lambda path: path.startswith("folder"))
+    assert "so nothing is synced" not in daemon.err
+
+
+def test_emptied_beside_a_new_rule(watched: Rig) -> None:
+    """The rule excuses only what is still there, whatever a program leaves in a directory that it empties."""
+    aside = watched.home / "aside"
+    watched.workspace.rename(aside)
+    watched.workspace.mkdir()
     watched.write(".gitignore", "*\n")
     _nothing_was_sent(watched)
-    (watched.workspace / ".gitignore").unlink()
-    _goes_on(watched)
+    shutil.rmtree(watched.workspace)
+    aside.rename(watched.workspace)
+    watched.in_state("watching")
+    for path in watched.workspace.glob("folder*/*"):
+        path.unlink()
+    watched.write(".gitignore", "folder*/\n")
+    _nothing_was_sent(watched)
 
 
 @pytest.mark.skipif(bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) reads all")
