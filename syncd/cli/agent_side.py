@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import click
@@ -18,11 +18,12 @@ from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories
 from syncd.core.errors import NeedsPerson, SandboxNotFound, SyncdError, WorkspaceError
+from syncd.core.formatting import counted
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import excludes_for, folders_of, key_of, selection_of, target_of
+from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of
 from syncd.merge.git import find_git, find_work_tree
 from syncd.merge.git_objects import GitFile, GitSymlink, GitVersion, file_of
 from syncd.merge.merge_plan import is_as_base
@@ -197,7 +198,7 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
     base = with_taken(base, TakenStore(folders.state).load(target))
     content = SandboxContent(base, sync_state.possibly_applied(target), sync_state.uncertain)
-    rules = PathRules(config.workspace.path, selection_of(config, os.environ), excludes_for(config, os.environ))
+    rules = path_rules(config)
     leftovers = services.deletion_sync.leftovers
 
     def is_included(path: str, is_dir: bool) -> bool:
@@ -215,6 +216,7 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
         raise failure.as_error() from None
     if work.unlisted:
         click.echo(f"{work.unlisted:,} more new paths in the sandbox are not listed", err=True)
+    work = work.leaving_out([path for path in secret_paths(config, work.changed) if not is_included(path, False)])
     return AgentSide(
         config,
         folders,
@@ -229,19 +231,38 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
     )
 
 
+def path_rules(config: Config) -> PathRules:
+    """Return the workspace's rules as they are now. Raises `WorkspaceError`."""
+    return PathRules(config.workspace.path, selection_of(config, os.environ), excludes_for(config, os.environ))
+
+
+def secret_paths(config: Config, paths: Iterable[str]) -> Collection[str]:
+    """Return those of the paths that stay home since they hold a secret here. Raises `WorkspaceError`."""
+    return reader_of(config, CLOCK, os.environ).secrets(paths)
+
+
 def save_before_release(config: Config) -> None:
     """Save all that differs in the sandbox, and say what could not be saved. Raises `SyncdError`, `Stop`."""
     if config.sandbox.agent_changes == "overwrite":
         return
     try:
         with agent_side(config) as side:
-            there = {path: entry for path, entry in side.work.changed.items() if entry.kind is not RemoteKind.ABSENT}
+            there = side.work.to_save
             for path, entry in there.items():
                 if entry.kind is RemoteKind.FILE and not entry.copy:
                     click.echo(f"not saved: {shown_path(path)}", err=True)
             side.remote_changes.save(Why.RELEASED, there)
     except (SandboxNotFound, NeedsPerson) as failure:
         click.echo(f"nothing was saved: {failure.message}", err=True)
+
+
+def tell_left_out(side: AgentSide, what_becomes: str) -> None:
+    """Say on stderr how many paths the rules leave out, and what becomes of them."""
+    count = len(side.work.left_out) + len(side.work.pruned)
+    if count:
+        click.echo(
+            f"{counted(count, 'path')} in the sandbox that the workspace's rules leave out: {what_becomes}", err=True
+        )
 
 
 def _remove_old_copies(spool: str) -> None:

@@ -67,7 +67,7 @@ def command(paths: tuple[str, ...], form: str | None, as_json: bool, config_file
 
 
 def _show(side: AgentSide, named: tuple[str, ...], form: DiffForm) -> int:
-    from syncd.cli.agent_side import is_named  # noqa: PLC0415
+    from syncd.cli.agent_side import is_named, tell_left_out  # noqa: PLC0415
 
     local = side.local()
     paths = [path for path in sorted(side.work.changed, key=os.fsencode) if is_named(path, named)]
@@ -82,7 +82,7 @@ def _show(side: AgentSide, named: tuple[str, ...], form: DiffForm) -> int:
                 print_path(path)
     elif changes:
         _print_patch(side, changes, form)
-    _tell_left_out(side)
+    tell_left_out(side, "not shown")
     return 1 if paths else 0
 
 
@@ -183,10 +183,3 @@ def _pager() -> list[str] | None:
     """The person's pager, if it is installed."""
     words = shlex.split(os.environ.get("PAGER", _PAGER))
     return words if words and shutil.which(words[0]) else None
-
-
-def _tell_left_out(side: AgentSide) -> None:
-    count = len(side.work.left_out) + len(side.work.pruned)
-    if count:
-        paths = "1 path" if count == 1 else f"{count:,} paths"
-        click.echo(f"{paths} in the sandbox that the workspace's rules leave out: not shown", err=True)

@@ -65,11 +65,11 @@ class MergePlan:
         """Return the paths with one of these outcomes."""
         return [planned for planned in self.paths if planned.outcome in outcomes]
 
-    def with_conflicts(self, paths: Collection[str], reason: str) -> MergePlan:
-        """Return the plan with these paths in conflict."""
+    def with_outcome(self, paths: Collection[str], outcome: MergeOutcome, reason: str) -> MergePlan:
+        """Return the plan with another outcome of these paths."""
         return MergePlan(
             tuple(
-                replace(planned, outcome=MergeOutcome.CONFLICT, reason=reason) if planned.path in paths else planned
+                replace(planned, outcome=outcome, reason=reason) if planned.path in paths else planned
                 for planned in self.paths
             )
         )

@@ -16,7 +16,7 @@ run again. Of files, the journal knows digests: a path that someone changed sinc
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -69,7 +69,10 @@ class Written:
 
 @dataclass(frozen=True)
 class Undone:
-    """The result of an undo. `left` paths were changed since the write. `note` is the write's; None: there was none."""
+    """The result of an undo. `left` paths were changed since the write, or the rules leave them out by now.
+
+    `note` is the write's; None: there was none.
+    """
 
     restored: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
@@ -111,14 +114,20 @@ class WorkspaceWriter:
                 return Written(conflicts=tuple(sorted(conflicts)))
             return self._write(items, conflicts, note)
 
-    def undo(self) -> Undone:
-        """Take back a write that was killed, else the last one. Raises `TryLater`; then it can be run again."""
+    def undo(self, leave_out: Callable[[bytes, Collection[str]], Collection[str]] = lambda _, __: ()) -> Undone:
+        """Take back a write that was killed, else the last one, whose note and paths `leave_out` gets: what it returns
+        stays as it is. Raises `TryLater`; then it can be run again.
+        """
         with self._locked():
             killed = self._journal.pending()
             if killed is not None:
                 return self._take_back(killed)
             last = self._journal.last()
-            return Undone() if last is None else self._take_back(last)
+            if last is None:
+                return Undone()
+            left = leave_out(last.note, [item.path for item in last.items if not item.implied])
+            items = tuple(item for item in last.items if item.path not in left)
+            return self._take_back(replace(last, items=items, left=tuple(left)))
 
     def finish_interrupted(self) -> Undone:
         """Take back a write that was killed, and finish such an undo. Raises `TryLater`; then it can be run again."""

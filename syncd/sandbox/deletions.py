@@ -11,7 +11,14 @@ from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.api import Api
 from syncd.sandbox.blocked_paths_rules import blocked_by, kinds_changed, obstructing
-from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers, RemovalOutcomes, leftovers_after, union
+from syncd.sandbox.leftovers import (
+    NO_LEFTOVERS,
+    Leftovers,
+    RemovalOutcomes,
+    leftovers_after,
+    leftovers_without,
+    union,
+)
 from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookResult, RemoteKind
@@ -221,6 +228,12 @@ class DeletionSync:
             self._leftovers, self._was_reset = now, False
             self._outcomes = RemovalOutcomes(failed=self._outcomes.failed)
         self._save(now)
+
+    def taken(self, paths: Collection[str]) -> None:
+        """Note that these paths are the agent's own: nothing that is there of them is a leftover."""
+        if not self._leftovers.entries.keys().isdisjoint(paths):
+            self._leftovers = leftovers_without(self._leftovers, paths)
+            self._save(self._leftovers)
 
     def forget(self) -> None:
         """Forget all leftovers: the sandbox does not exist any more."""

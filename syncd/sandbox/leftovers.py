@@ -83,6 +83,19 @@ def leftovers_after(
     return Leftovers(found, changed, unnamed, _files(found, wanted, unread) + unnamed, secret)
 
 
+def leftovers_without(before: Leftovers, paths: Collection[str]) -> Leftovers:
+    """Return the leftovers without these paths, which no manifest holds."""
+    entries = {path: versions for path, versions in before.entries.items() if path not in paths}
+    gone = sum(before.entries[path][-1].kind is not Kind.DIRECTORY for path in before.entries.keys() - entries.keys())
+    return Leftovers(
+        entries,
+        before.changed.difference(paths),
+        before.unnamed,
+        max(before.unnamed, before.files - gone),
+        before.secret.difference(paths),
+    )
+
+
 def union(one: Leftovers, other: Leftovers) -> Leftovers:
     """Return the leftovers to assume while either of the two may be true."""
     return Leftovers(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.scan.entry import Entry
+from syncd.scan.entry import Entry, Kind
 from syncd.selection.builtin_rules import DIRECTORY_NAMES
 from syncd.sync.sync_plan import SandboxContent
 
@@ -29,8 +29,8 @@ class AgentWork:
     """All that differs in the sandbox from what was put there.
 
     `base` are the versions that were put there, the certain one first; a path without one is new there. `changed` has
-    what is there now, ABSENT for what was deleted. `left_out` are paths beside these that the rules leave out.
-    `unlisted` counts new paths beyond the most that a look lists.
+    what is there now, ABSENT for what was deleted. `left_out` has the same of paths that the rules leave out, some of
+    which were put there before the rule. `unlisted` counts new paths beyond the most that a look lists.
     """
 
     base: Versions
@@ -42,6 +42,19 @@ class AgentWork:
     def base_of(self, path: str) -> Entry | None:
         """Return what was put there as this path, None if nothing was."""
         return next(iter(self.base.get(path, ())), None)
+
+    def leaving_out(self, paths: Collection[str]) -> AgentWork:
+        """Return the same with these paths left out."""
+        changed = {path: remote for path, remote in self.changed.items() if path not in paths}
+        left_out = {path: remote for path, remote in self.changed.items() if path in paths}
+        return replace(self, changed=changed, left_out={**self.left_out, **left_out})
+
+    @property
+    def to_save(self) -> dict[str, RemoteEntry]:
+        """The versions that would be lost with the sandbox, also of what was put there before a rule left it out."""
+        sent_before = {path: remote for path, remote in self.left_out.items() if path in self.base}
+        found = {**self.changed, **sent_before}
+        return {path: remote for path, remote in found.items() if remote.kind is not RemoteKind.ABSENT}
 
 
 def _is_left_out_anywhere(name: str, leave_out: LeaveOut) -> bool:
@@ -75,7 +88,16 @@ def find_agent_work(
     for path in sorted(git, reverse=True):
         _drop_empty_parents(path, base, changed)
     pruned_paths = tuple(path for path in result.pruned if path not in git)
-    return AgentWork(base, changed, left_out, pruned_paths, result.unlisted)
+    work = AgentWork(base, changed, left_out, pruned_paths, result.unlisted)
+    return work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
+
+
+def _is_left_out(work: AgentWork, path: str, leave_out: LeaveOut) -> bool:
+    """True if the rules leave out what was put there as this path, or what is there now."""
+    kinds = {entry.kind is Kind.DIRECTORY for entry in work.base[path]}
+    if work.changed[path].kind is not RemoteKind.ABSENT:
+        kinds.add(work.changed[path].kind is RemoteKind.DIRECTORY)
+    return any(leave_out(path, is_dir) for is_dir in kinds)
 
 
 def _drop_empty_parents(path: str, base: Versions, changed: dict[str, RemoteEntry]) -> None:
@@ -94,12 +116,12 @@ def save_all(
 ) -> list[str]:
     """Save all that differs in the sandbox, and return the paths that could not be saved.
 
-    What the rules leave out is not saved. Raises `StepFailed`, `TryLater`, `Stop`.
+    What the rules leave out is not saved, unless it was put there before. Raises `StepFailed`, `TryLater`, `Stop`.
     """
     work = find_agent_work(remote_changes, content, leftovers, leave_out)
     if work.unlisted:
         _log.warning("%d new paths in the sandbox were not listed, and not saved", work.unlisted)
-    there = {path: remote for path, remote in work.changed.items() if remote.kind is not RemoteKind.ABSENT}
+    there = work.to_save
     unsaved = [path for path, remote in there.items() if remote.kind is RemoteKind.FILE and not remote.copy]
     remote_changes.save(why, {path: remote for path, remote in there.items() if path not in unsaved})
     return unsaved

@@ -489,6 +489,7 @@ class SyncCycle:
         if self._told.base is not None:
             self._told = replace(self._told, base=with_taken(self._told.base, taken))
         services.remote_changes.taken(each.path for each in taken)
+        services.deletion_sync.taken([each.path for each in taken if each.is_left_out])
         try:
             self.sync_state.record_base(services.target, self.baseline)
             self.taken_store.forget()

@@ -23,17 +23,22 @@ from syncd.sync.sync_plan import same_content
 
 @dataclass(frozen=True)
 class TakenPath:
-    """A path, the entry that counted as sent before, and the one that does now; None: nothing."""
+    """A path, the entry that counted as sent before, and the one that does now; None: nothing.
+
+    What `is_left_out` by the rules here and was asked for counts as sent no more: a sync would remove it there.
+    """
 
     path: str
     before: Entry | None
     after: Entry | None
+    is_left_out: bool = False
 
 
 class _TakenRow(Struct, array_like=True):
     path: bytes
     before: StateRow | None
     after: StateRow | None
+    is_left_out: bool = False
 
 
 class _TakenRecord(Versioned, frozen=True, kw_only=True):
@@ -83,7 +88,7 @@ def with_taken(base: Manifest, taken: list[TakenPath]) -> Manifest:
     for each in taken:
         if not is_as(found, each.path, each.before):
             continue
-        if each.after is None:
+        if each.after is None or each.is_left_out:
             found.pop(each.path, None)
         else:
             found[each.path] = each.after
@@ -101,10 +106,10 @@ def is_as(base: Mapping[str, Entry], path: str, entry: Entry | None) -> bool:
 def _row(taken: TakenPath) -> _TakenRow:
     before = None if taken.before is None else row_of(taken.path, taken.before)
     after = None if taken.after is None else row_of(taken.path, taken.after)
-    return _TakenRow(os.fsencode(taken.path), before, after)
+    return _TakenRow(os.fsencode(taken.path), before, after, taken.is_left_out)
 
 
 def _taken(row: _TakenRow) -> TakenPath:
     before = None if row.before is None else entry_of(row.before)
     after = None if row.after is None else entry_of(row.after)
-    return TakenPath(os.fsdecode(row.path), before, after)
+    return TakenPath(os.fsdecode(row.path), before, after, row.is_left_out)

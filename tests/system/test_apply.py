@@ -182,6 +182,81 @@ def test_ignored_files_are_asked_for(rig: Rig, agent: Agent) -> None:
     assert not (rig.workspace / "y.log").exists()
 
 
+@pytest.mark.parametrize(
+    ("ours", "synced"), [(TEXT, False), (TEXT.replace("line 25\n", "ours\n"), True)], ids=["take", "merge-synced"]
+)
+def test_what_a_later_rule_leaves_out(rig: Rig, agent: Agent, ours: str, *, synced: bool) -> None:
+    """It is neither taken, merged nor deleted; with --include it is, and no sync removes the agent's file for that."""
+    theirs = TEXT.replace("line 2\n", "theirs\n")
+    agent.write("both", theirs)
+    agent.delete("gone")
+    rig.write(".syncdignore", "/both\n/gone\n")
+    rig.write("both", ours)
+    if synced:
+        rig.ok("push")
+    assert _applied(rig, "--deletions") == (0, {})
+    assert (_read(rig, "both"), _read(rig, "gone")) == (ours, TEXT)
+    assert json.loads(rig.ok("diff", "--json").out) == {"changes": [], "left_out": 1 if synced else 2}
+    outcome = "taken" if ours == TEXT else "merged"
+    assert _applied(rig, "--include", "both") == (0, {outcome: ["both"]})
+    assert _read(rig, "both") == ours.replace("line 2\n", "theirs\n")
+    for options in ((), ("--force",)):
+        rig.write("a", f"ours {options}\n")
+        rig.ok("push", *options)
+        assert agent.read("both").decode() == theirs
+    assert _applied(rig, "--undo") == (0, {"undone": ["both"]})
+    rig.ok("push")
+    assert (_read(rig, "both"), agent.read("both").decode()) == (ours, theirs)
+
+
+@pytest.mark.parametrize(("size", "lifted"), [(1, True), (300_000, False)], ids=["lifted", "large"])
+def test_what_was_asked_for_stays_in_the_sandbox(rig: Rig, agent: Agent, size: int, *, lifted: bool) -> None:
+    """The agent's output that --include brought is never removed there, nor lost by --undo."""
+    rig.write(".gitignore", "out/\n")
+    rig.ok("push")
+    agent.write("out/model", b"the trained model\n" * size)
+    assert _applied(rig, "--include", "out/")[0] == 0
+    rig.write(".gitignore", "" if lifted else "out/\nother/\n")
+    rig.ok("push")
+    assert agent.read("out/model") == b"the trained model\n" * size
+    assert "out/model" in _applied(rig, "--undo")[1]["undone"]
+    assert not (rig.workspace / "out/model").exists()
+    rig.write("a", "ours\n")
+    rig.ok("push")
+    assert agent.read("out/model") == b"the trained model\n" * size
+
+
+def test_a_rule_that_came_along(rig: Rig, agent: Agent) -> None:
+    """What the agent's own ignore file leaves out is not removed there, and is taken back with it."""
+    agent.write(".gitignore", "out/\n")
+    agent.write("out/model", "theirs\n")
+    assert _applied(rig)[0] == 0
+    rig.write("a", "ours\n")
+    rig.ok("push")
+    assert agent.read("out/model") == b"theirs\n"
+    assert _applied(rig, "--undo") == (0, {"undone": [".gitignore", "out", "out/model"]})
+
+
+def test_an_undo_beside_a_new_rule(rig: Rig, agent: Agent) -> None:
+    """What a rule leaves out by now stays as it is here; the rest is taken back."""
+    agent.write("a", "theirs\n")
+    agent.write("both", "theirs\n")
+    agent.write("new/deep", "theirs\n")
+    _applied(rig)
+    rig.write(".gitignore", "/both\n/new/\n")
+    assert _applied(rig, "--undo") == (0, {"stays": ["both", "new", "new/deep"], "undone": ["a"]})
+    assert (_read(rig, "both"), _read(rig, "new/deep")) == ("theirs\n", "theirs\n")
+
+
+def test_a_secret_here(rig: Rig, agent: Agent) -> None:
+    """A file that stays home for what is in it is not written either."""
+    ours = TEXT.replace("line 25\n", "token = ghp_" + "aB3dE5gH7jK9mN1pQ3sT5vX7zA2cF4hJ6kL8" + "\n")
+    rig.write("both", ours)
+    agent.write("both", TEXT.replace("line 2\n", "theirs\n"))
+    assert _applied(rig) == (0, {})
+    assert _read(rig, "both") == ours
+
+
 def test_a_terminal_is_asked_once(rig: Rig, agent: Agent, terminal: Terminal) -> None:
     """With `n` nothing changes; with `y` all does; --yes does not ask."""
     agent.write("a", "theirs\n")
@@ -398,6 +473,9 @@ def test_a_saved_version_is_merged(rig: Rig, agent: Agent) -> None:
     assert said["merged"] == ["both"]
     assert _read(rig, "both") == TEXT.replace("line 2\n", "theirs\n").replace("line 25\n", "ours\n")
     rig.ok("apply", "--undo")
+    rig.write(".gitignore", "/both\n")
+    said = json.loads(rig.ok("saved", "restore", version, "--here", "--json").out)
+    assert said["stays"] == ["both"]
     assert _read(rig, "both") == TEXT.replace("line 25\n", "ours\n")
 
 

@@ -30,22 +30,26 @@ class ScriptedLook:
 
 
 def test_what_is_found() -> None:
-    """New paths are parted by the rules; what is gone on both sides, or holds only a `.git`, is no change."""
+    """All paths are parted by the rules; what is gone on both sides, or holds only a `.git`, is no change.
+
+    What was put there before the rule is saved with the rest.
+    """
     result = LookResult(
-        differing={"a": FILE, "gone-too": ABSENT},
+        differing={"a": FILE, "gone-too": ABSENT, "old.log": FILE, "gone.log": ABSENT},
         new={"new": FILE, "out.log": FILE, "repo": FOLDER},
         pruned=("repo/.git", "node_modules"),
         unlisted=7,
     )
     look = ScriptedLook(result)
-    content = SandboxContent(Manifest({"a": SENT}), ({"a": SENT, "late": SENT},))
-    leftovers = {"gone-too": [SENT]}
+    content = SandboxContent(Manifest({"a": SENT, "gone.log": SENT}), ({"a": SENT, "late": SENT},))
+    leftovers = {"gone-too": [SENT], "old.log": [SENT]}
 
     work = find_agent_work(cast(RemoteChanges, look), content, leftovers, lambda path, _is_dir: path.endswith(".log"))
 
     assert work.changed == {"a": FILE, "new": FILE}
-    assert work.left_out == {"out.log": FILE}
+    assert work.left_out == {"out.log": FILE, "old.log": FILE, "gone.log": ABSENT}
+    assert work.to_save == {"a": FILE, "new": FILE, "old.log": FILE}
     assert (work.pruned, work.unlisted) == (("node_modules",), 7)
     assert (work.base_of("late"), work.base_of("new")) == (SENT, None)
-    assert set(look.request.items) == {"a", "late", "gone-too"}
+    assert set(look.request.items) == {"a", "late", "gone-too", "old.log", "gone.log"}
     assert look.request.find_new

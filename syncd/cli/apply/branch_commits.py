@@ -63,7 +63,7 @@ def _reason(side: AgentSide, given: PlanInput, path: str, local: LocalEntry | No
     never = "" if entry.kind is RemoteKind.SYMLINK else never_taken(given, path, local, entry)
     if never:
         return never
-    if path not in side.work.base and side.leave_out(path, False):
+    if side.leave_out(path, False):
         return "the workspace's rules leave it out; --include takes it"
     return ""
 

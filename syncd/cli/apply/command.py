@@ -100,7 +100,7 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
 
 
 def _apply(config: Config, options: ApplyOptions) -> int:
-    from syncd.cli.agent_side import agent_side, patterns_of  # noqa: PLC0415
+    from syncd.cli.agent_side import agent_side, patterns_of, tell_left_out  # noqa: PLC0415
     from syncd.cli.apply.execution import carry_out, prepare  # noqa: PLC0415
     from syncd.cli.apply.plan_text import changes_something, plan_lines, summary_line  # noqa: PLC0415
     from syncd.merge.git import find_git  # noqa: PLC0415
@@ -115,6 +115,7 @@ def _apply(config: Config, options: ApplyOptions) -> int:
             plan = prepared.plan
             if not options.as_json:
                 _print(plan_lines(plan))
+            tell_left_out(side, "not taken but with --include")
             if options.dry_run:
                 return _end(plan, options, "would be: ")
             if options.asks and changes_something(plan) and not click.confirm(f"{summary_line(plan)}: apply this?"):
@@ -202,7 +203,7 @@ def _undo(config: Config, as_json: bool) -> int:
         print_lists(stays=undone.left, undone=undone.restored)
         return 0
     _print(f"undone    {shown_path(path)}" for path in undone.restored)
-    _print(f"stays     {shown_path(path)}: changed since the apply" for path in undone.left)
+    _print(f"stays     {shown_path(path)}: changed since the apply, or left out by a rule" for path in undone.left)
     count = "1 path" if len(undone.restored) == 1 else f"{len(undone.restored):,} paths"
     click.echo(f"{count} as before the apply" if undone.restored else "nothing to undo")
     return 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from syncd.archive.base_store import LARGEST_BYTES
-from syncd.cli.agent_side import AgentSide
+from syncd.cli.agent_side import AgentSide, path_rules
 from syncd.core.errors import TryLater
 from syncd.merge.git import Git
 from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath, merged_mode, next_base, sent_mode, taken_mode
@@ -18,6 +18,7 @@ from syncd.merge.text_merge import merge
 from syncd.merge.writes import NewEntry, Write
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.scan.entry import Kind, arrived_digest
+from syncd.scan.path_rules import PathRules
 from syncd.sync.taken import TakenPath, TakenStore, encode_taken
 
 _GONE = "what was sent is not known any more"
@@ -113,12 +114,15 @@ def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
     rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
     written = side.writer.write(writes, msgspec.msgpack.encode(encode_taken(list(rows.values()))))
     changed = set(written.conflicts)
-    plan = plan.with_conflicts(changed, "it changed here meanwhile")
+    plan = plan.with_outcome(changed, MergeOutcome.CONFLICT, "it changed here meanwhile")
     side.remote_changes.save(Why.CONFLICT, {planned.path: planned.remote for planned in plan.of(MergeOutcome.CONFLICT)})
     for planned in plan.of(MergeOutcome.TAKE, MergeOutcome.MERGE):
         if planned.remote.copy and planned.remote.size_bytes <= LARGEST_BYTES:
             side.base_store.add(_content(planned.remote.copy))
-    taken = [row for path, row in rows.items() if path not in changed and row.before != row.after]
+    # By the rules as they are now: a rule file may have come along, and what it leaves out would be removed there.
+    rules = path_rules(side.config)
+    done = (_left_out_by(rules, row) for path, row in rows.items() if path not in changed)
+    taken = [row for row in done if row.is_left_out or row.before != row.after]
     if taken:
         try:
             TakenStore(side.folders.state).save(side.target, taken)
@@ -160,7 +164,12 @@ def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
     mode = _mode(planned)
     if planned.outcome is MergeOutcome.MERGE and planned.local is not None:
         mode = sent_mode(planned.local, planned.remote)  # a change of the mode here alone is still to be sent
-    return TakenPath(planned.path, side.base.get(planned.path), next_base(planned, mode))
+    return _left_out_by(side.rules, TakenPath(planned.path, side.base.get(planned.path), next_base(planned, mode)))
+
+
+def _left_out_by(rules: PathRules, row: TakenPath) -> TakenPath:
+    is_directory = row.after is not None and row.after.kind is Kind.DIRECTORY
+    return replace(row, is_left_out=row.is_left_out or rules.leave_out(row.path, is_directory))
 
 
 def paths_of(plan: MergePlan, *outcomes: MergeOutcome) -> list[str]:

@@ -7,6 +7,7 @@ import tempfile
 
 import click
 
+from syncd.cli.agent_side import path_rules, secret_paths
 from syncd.cli.apply.command import no_sync_begins, print_lists, workspace_input
 from syncd.cli.apply.execution import merged_content, paths_of, write_of
 from syncd.cli.apply.plan_text import plan_lines, summary_line
@@ -33,6 +34,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
     ):
         local = writer.look(remote)
         plan = merge_plan(workspace_input(config.workspace.path, base, local, remote))
+        plan = plan.with_outcome(_left_out(config, plan), MergeOutcome.STAYS, "the workspace's rules leave it out")
         found = merged_content(
             plan,
             config.workspace.path,
@@ -42,9 +44,17 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         )
         writes = [write for planned in found.plan.paths if (write := write_of(planned, found)) is not None]
         written = writer.write(writes, b"")
-    plan = found.plan.with_conflicts(written.conflicts, "it changed here meanwhile")
+    plan = found.plan.with_outcome(written.conflicts, MergeOutcome.CONFLICT, "it changed here meanwhile")
     _report(plan, as_json=as_json)
     return 1 if plan.of(MergeOutcome.CONFLICT) else 0
+
+
+def _left_out(config: Config, plan: MergePlan) -> set[str]:
+    """Return the paths that would be written although the rules leave them out, or a secret in them does."""
+    rules = path_rules(config)
+    written = {planned.path: planned.remote.kind for planned in plan.of(MergeOutcome.TAKE, MergeOutcome.MERGE)}
+    found = {path for path, kind in written.items() if rules.leave_out(path, kind is RemoteKind.DIRECTORY)}
+    return found.union(secret_paths(config, written))
 
 
 def _report(plan: MergePlan, *, as_json: bool) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Collection
 
 import msgspec
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
+from syncd.cli.agent_side import path_rules
 from syncd.cli.options import CLOCK
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.settings import Config
@@ -18,6 +20,7 @@ from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.scan.entry import Kind
+from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenPath, TakenRows, TakenStore, decode_taken, is_as, with_taken
 
@@ -25,16 +28,18 @@ from syncd.sync.taken import TakenPath, TakenRows, TakenStore, decode_taken, is_
 def undo(config: Config) -> Undone:
     """Take it back. Raises `TryLater`, `Locked`.
 
-    A sandbox's version that has been overwritten since by what was merged with it is saved before.
+    A sandbox's version that has been overwritten since by what was merged with it is saved before. What the rules leave
+    out by now stays as it is, unless it was asked for.
     """
     folders = folders_of(config, os.environ)
     writer = WorkspaceWriter(config.workspace.path, folders.state)
-    undone = writer.undo()
-    if not undone.note:
-        return undone
-    taken = decode_taken(msgspec.msgpack.decode(undone.note, type=TakenRows))
+    undone = writer.undo(lambda note, paths: _left_out(config, _taken(note), paths))
     restored = set(undone.restored)
-    back = [TakenPath(each.path, each.after, each.before) for each in taken if each.path in restored]
+    taken = [each for each in _taken(undone.note or b"") if each.path in restored]
+    if not taken:
+        return undone
+    # What was asked for against the rules is the agent's own, also if it was sent since.
+    back = [TakenPath(each.path, each.after, None if each.is_left_out else each.before) for each in taken]
     try:
         target = target_of(config, os.environ)
     except NeedsPerson:
@@ -44,7 +49,11 @@ def undo(config: Config) -> Undone:
     if base is None:
         return undone
     base = with_taken(base, store.load(target))
-    overwritten = [each for each in back if not is_as(base, each.path, each.before)]
+    overwritten = [
+        TakenPath(each.path, each.after, each.before)
+        for each in taken
+        if not each.is_left_out and not is_as(base, each.path, each.after)
+    ]
     contents = BaseStore(folders.spool, ChunkStore(folders.spool))
     saved_versions = SavedVersions(folders.state, CLOCK)
     try:
@@ -56,6 +65,19 @@ def undo(config: Config) -> Undone:
             "make the state folder writable",
         ) from None
     return undone
+
+
+def _taken(note: bytes) -> list[TakenPath]:
+    return decode_taken(msgspec.msgpack.decode(note, type=TakenRows)) if note else []
+
+
+def _left_out(config: Config, taken: list[TakenPath], paths: Collection[str]) -> Collection[str]:
+    """Return the paths that the rules leave out by now; rules that the `apply` itself brought do not count."""
+    if any(os.path.basename(path) in (GITIGNORE, SYNCDIGNORE) for path in paths):
+        return ()
+    rules = path_rules(config)
+    asked_for = {each.path for each in taken if each.is_left_out}
+    return [path for path in paths if path not in asked_for and rules.leave_out(path, False)]
 
 
 def _save(contents: BaseStore, saved: SavedVersions, sandbox_id: str, taken: list[TakenPath], scratch: str) -> None:
