@@ -216,6 +216,8 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
         raise failure.as_error() from None
     if work.unlisted:
         click.echo(f"{work.unlisted:,} more new paths in the sandbox are not listed", err=True)
+    if work.not_kept:
+        click.echo(f"not all is shown: {work.not_kept}", err=True)
     work = work.leaving_out([path for path in secret_paths(config, work.changed) if not is_included(path, False)])
     return AgentSide(
         config,

@@ -136,7 +136,7 @@ def _outcome(
             return MergeOutcome.STAYS, "deleted in the sandbox, changed here"
         return (MergeOutcome.DELETE, "") if given.deletions else (MergeOutcome.DELETED_THERE, "")
     if remote.kind is RemoteKind.FILE and not remote.copy:
-        return MergeOutcome.STAYS, "it is too large to be fetched"
+        return MergeOutcome.STAYS, "its content could not be fetched"
     if is_as_base(local, base):
         if local is not None and local.is_directory and remote.kind is not RemoteKind.DIRECTORY and not given.deletions:
             return MergeOutcome.STAYS, "a directory here, no directory there; --deletions takes it"

@@ -7,7 +7,6 @@ trusted: links, devices and unknown names are skipped, all sizes are limited, an
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -21,6 +20,7 @@ from typing import BinaryIO, cast
 from syncd.archive.member_path import inner_path
 from syncd.archive.tar_reader import BadArchive, MemberKind, members
 from syncd.core.clock import Clock
+from syncd.core.errors import TryLater
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
@@ -35,9 +35,6 @@ _BLOCK = 1 << 18
 _OVERHEAD_BYTES = 64 << 20
 # The list of a zip's members is read into memory as a whole.
 _LARGEST_READ = 64 << 20
-# So much space stays free on the disk.
-_SPARE_BYTES = 256 << 20
-_CHECK_EVERY_BYTES = 16 << 20
 _GZIP, _ZIP = b"\x1f\x8b", b"PK"
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # The exceptions of zipfile for a damaged archive.
@@ -54,6 +51,10 @@ _INVALID_ZIP = (
 _COPY = re.compile(r"(?:.*/)?copies/(0|[1-9][0-9]{0,11})", re.DOTALL)
 
 
+class NotKeptHere(TryLater):
+    """Files from the sandbox cannot be kept on this machine."""
+
+
 @dataclass(frozen=True)
 class ExpectedCopy:
     """A file that must be in the archive: its content's length and SHA-256, and its path here."""
@@ -61,6 +62,18 @@ class ExpectedCopy:
     size_bytes: int
     digest: bytes
     path: str
+
+
+@dataclass(frozen=True)
+class ExtractedCopies:
+    """The numbers of the copies that are on this machine, and of those whose content is another one.
+
+    `not_kept` is the reason why others cannot be kept here.
+    """
+
+    right: frozenset[int] = frozenset()
+    wrong: frozenset[int] = frozenset()
+    not_kept: str = ""
 
 
 class Artifacts:
@@ -74,7 +87,7 @@ class Artifacts:
     def download(self, job: RemoteJob, path: str, most_bytes: int, check: Callable[[], None]) -> None:
         """Download the archive of an execution's directory to a new file, if it is not much longer than `most_bytes`.
 
-        Raises `StepFailed`, `Stop`, and what `check` raises; then no file stays.
+        Raises `StepFailed`, `NotKeptHere`, `Stop`, and what `check` raises; then no file stays.
         """
         with job.purpose.explaining():
             url = self._api.export_artifacts(job.name)
@@ -97,7 +110,10 @@ class Artifacts:
 
 
 def read_named(job: RemoteJob, path: str, name: str, size_bytes: int, digest: bytes) -> bytes:
-    """Return the file of this name, from any folder of a downloaded archive. Raises `StepFailed` if none is right."""
+    """Return the file of this name, from any folder of a downloaded archive.
+
+    Raises `StepFailed` if none is right, `NotKeptHere`.
+    """
     with _translated(job):
         for member, content in _files(path, size_bytes + _OVERHEAD_BYTES):
             if member.rpartition("/")[2] == name:
@@ -113,14 +129,14 @@ def read_named(job: RemoteJob, path: str, name: str, size_bytes: int, digest: by
 
 def extract_copies(
     job: RemoteJob, path: str, expected: Mapping[int, ExpectedCopy], most_bytes: int, check: Callable[[], None]
-) -> tuple[set[int], set[int]]:
-    """Extract the copies `copies/N` of a downloaded archive that are as expected: their content is on this machine.
+) -> ExtractedCopies:
+    """Extract the copies `copies/N` of a downloaded archive that are as expected; one that cannot be kept is left out.
 
-    Returns their numbers, and the numbers of those whose content is another one. Raises `StepFailed`, and what
-    `check` raises; then none of them stays.
+    Raises `StepFailed`, `NotKeptHere`, and what `check` raises; then none of them stays.
     """
     extracted: set[int] = set()
     wrong: set[int] = set()
+    not_kept = ""
     complete = False
     try:
         with _translated(job):
@@ -129,15 +145,19 @@ def extract_copies(
                 match = _COPY.fullmatch(name)
                 number = int(match[1]) if match else -1
                 copy = expected.get(number)
-                if copy is not None and number not in extracted:
+                if copy is None or number in extracted:
+                    continue
+                try:
                     (extracted if _extracted(copy, content, check) else wrong).add(number)
+                except OSError as failure:
+                    not_kept = _unwritable(failure).message
         complete = True
     finally:
         if not complete:
             for number in extracted:
                 with contextlib.suppress(OSError):
                     os.unlink(expected[number].path)
-    return extracted, wrong - extracted
+    return ExtractedCopies(frozenset(extracted), frozenset(wrong - extracted), not_kept)
 
 
 def _extracted(copy: ExpectedCopy, content: Iterable[bytes], check: Callable[[], None]) -> bool:
@@ -162,31 +182,20 @@ def _extracted(copy: ExpectedCopy, content: Iterable[bytes], check: Callable[[],
 
 def _keep(packed: Iterator[bytes], path: str, most_bytes: int, check: Callable[[], None]) -> None:
     """Write the downloaded bytes to a new file. Raises `OSError`, `BadArchive` if there are too many."""
-    complete, length, unchecked = False, 0, _CHECK_EVERY_BYTES
+    complete, length = False, 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as file:
             for block in packed:
                 check()
                 length += len(block)
-                unchecked += len(block)
                 if length > most_bytes:
                     raise BadArchive(f"it is larger than {most_bytes >> 20} MiB")
-                if unchecked >= _CHECK_EVERY_BYTES:
-                    unchecked = 0
-                    _check_space(file.fileno())
                 file.write(block)
         complete = True
     finally:
         if not complete:
             os.unlink(path)
-
-
-def _check_space(descriptor: int) -> None:
-    disk = os.fstatvfs(descriptor)
-    # Twice: for the archive, and for what is extracted from it.
-    if disk.f_bavail * disk.f_frsize < _SPARE_BYTES + 2 * _CHECK_EVERY_BYTES:
-        raise OSError(errno.ENOSPC, f"less than {_SPARE_BYTES >> 20} MiB would be left on the disk")
 
 
 def _files(path: str, most_bytes: int) -> Iterator[tuple[str, Iterator[bytes]]]:
@@ -281,6 +290,8 @@ def _unreadable(failure: BadArchive) -> StepFailed:
     return StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message)
 
 
-def _unwritable(failure: OSError) -> StepFailed:
-    message = f"files from the sandbox cannot be kept on this machine ({failure.strerror or failure})"
-    return StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message, "free some disk space")
+def _unwritable(failure: OSError) -> NotKeptHere:
+    return NotKeptHere(
+        f"files from the sandbox cannot be kept on this machine ({failure.strerror or failure})",
+        "see to room and rights in the cache folder",
+    )

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from syncd.core.waiter import Waiter
-from syncd.remote.artifacts import Artifacts, ExpectedCopy, extract_copies, read_named
+from syncd.remote.artifacts import (
+    Artifacts,
+    ExpectedCopy,
+    ExtractedCopies,
+    NotKeptHere,
+    extract_copies,
+    read_named,
+)
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.remote_job import FIRST_POLL_S, JobRunner, JobStage, RemoteJob
 
@@ -38,7 +45,7 @@ class JobReports:
     ) -> Iterator[JobReport]:
         """Open the report of a job with this output. What is downloaded goes into the folder, and is gone at the end.
 
-        Raises `StepFailed` if the report is not whole, `Stop`, and what `check` raises.
+        Raises `StepFailed` if the report is not whole, `NotKeptHere`, `Stop`, and what `check` raises.
         """
         archive = os.path.join(folder, f"{job.name}.archive")
         most_bytes = most_copied_bytes + _LARGEST_REPORT
@@ -90,15 +97,15 @@ class JobReport:
     download: Callable[[], None]
     check: Callable[[], None]
 
-    def extract(self, expected: Mapping[int, ExpectedCopy]) -> tuple[set[int], set[int]]:
-        """Fetch these copies; return the numbers of those that are here now, and of those with another content.
-
-        Raises `StepFailed`, and what `check` raises; then none of them stays.
-        """
+    def extract(self, expected: Mapping[int, ExpectedCopy]) -> ExtractedCopies:
+        """Fetch these copies. Raises `StepFailed`, and what `check` raises; then none of them stays."""
         if not expected:
-            return set(), set()
-        self.download()
-        return extract_copies(self.job, self.archive, expected, self.most_bytes, self.check)
+            return ExtractedCopies()
+        try:
+            self.download()
+            return extract_copies(self.job, self.archive, expected, self.most_bytes, self.check)
+        except NotKeptHere as failure:
+            return ExtractedCopies(not_kept=failure.message)
 
 
 def place_of(job: RemoteJob, folder: str, number: int) -> str:

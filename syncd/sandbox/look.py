@@ -19,7 +19,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
-from syncd.remote.artifacts import Artifacts, ExpectedCopy
+from syncd.remote.artifacts import Artifacts, ExpectedCopy, ExtractedCopies
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.job_report import SETTLING_POLLS, JobReports, invalid_report, is_complete, place_of
 from syncd.remote.remote_job import FIRST_POLL_S, JOB_TIMEOUT_S, JobRunner, JobStage, Purpose, RemoteJob, new_job
@@ -38,6 +38,21 @@ _MOST_PENDING = 4
 _REMOVAL = Purpose(ApiStep.DELETE, "the removal of files there")
 # It removes nothing: its step is the one that follows.
 _LOOK = Purpose(ApiStep.INITIALIZE, "the look at the files there")
+
+
+class CopiesNotFetched(StepFailed):
+    """The program looked, and what it copied could not be fetched; `result` is what it found, without the copies."""
+
+    def __init__(self, failure: StepFailed, result: LookResult) -> None:
+        super().__init__(
+            failure.step,
+            failure.action,
+            failure.message,
+            failure.hint,
+            retry_after_s=failure.retry_after_s,
+            refusal=failure.refusal,
+        )
+        self.result = result
 
 
 @dataclass(frozen=True)
@@ -113,8 +128,9 @@ class Looker:
     ) -> LookResult:
         """Wait for a look at most so long from now on, and fetch what it copied into that folder, which is private.
 
-        Raises `StepFailed` if nobody could look, if the report is not to be trusted, or if what was copied could not be
-        fetched (removals may have been done); also `Stop`, and what `check` raises.
+        Raises `StepFailed` if nobody could look, or if the report is not to be trusted, `CopiesNotFetched` (removals
+        may have been done in either case), `NotKeptHere` if there is no room for the report; also `Stop`, and what
+        `check` raises. A copy for which there is no room is lacking.
         """
         job, request = running.job, running.request
         first_wait_s = running.started_s + FIRST_POLL_S - self._clock.monotonic_s()
@@ -132,7 +148,12 @@ class Looker:
             if report.ended_s is not None:
                 self._ahead_s = report.ended_s - _REAL.boottime_s()
             expected = _expected(job, report, copies_folder)
-            return _result(report, expected, *opened.extract(expected))
+            try:
+                copies = opened.extract(expected)
+            except StepFailed as failure:
+                found = _result(report, expected, ExtractedCopies(not_kept=failure.message))
+                raise CopiesNotFetched(failure, found) from None
+            return _result(report, expected, copies)
 
     def settle_pending(self, wanted: Collection[str], check: Callable[[], None] = lambda: None) -> None:
         """Make sure that no look that was started before still removes one of these paths.
@@ -240,13 +261,13 @@ def _expected(job: RemoteJob, report: LookReport, folder: str) -> dict[int, Expe
     }
 
 
-def _result(report: LookReport, expected: dict[int, ExpectedCopy], right: set[int], wrong: set[int]) -> LookResult:
+def _result(report: LookReport, expected: dict[int, ExpectedCopy], copies: ExtractedCopies) -> LookResult:
     """Return the result, with the copies on this machine; a copy of another content is of a file that changes."""
 
     def complete(found: FoundEntry) -> RemoteEntry:
-        if found.copy in right:
+        if found.copy in copies.right:
             return msgspec.structs.replace(found.entry, copy=expected[found.copy].path)
-        return msgspec.structs.replace(found.entry, unstable=True) if found.copy in wrong else found.entry
+        return msgspec.structs.replace(found.entry, unstable=True) if found.copy in copies.wrong else found.entry
 
     return LookResult(
         differing={path: complete(found) for path, found in report.differing.items()},
@@ -257,6 +278,7 @@ def _result(report: LookReport, expected: dict[int, ExpectedCopy], right: set[in
         failed={path: one_line(reason, 120) for path, reason in report.failed.items()},
         missing=report.missing,
         unlisted=report.unlisted,
+        not_kept=copies.not_kept,
     )
 
 

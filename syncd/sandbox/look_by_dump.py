@@ -6,7 +6,6 @@ The archive is read as it comes, in one pass: only the paths and what differs ar
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import heapq
 import os
@@ -19,7 +18,6 @@ from syncd.archive.member_path import inner_path
 from syncd.archive.tar_reader import Member, MemberKind, members
 from syncd.core.waiter import SupersededBy
 from syncd.remote.dump import Dump
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.sandbox.look_encoding import MOST_NEW, is_version
 from syncd.sandbox.look_request import (
     ABSENT,
@@ -34,8 +32,6 @@ from syncd.sandbox.look_request import (
 
 # A smaller file is compared before anything of it is written.
 _MOST_IN_MEMORY = 1 << 20
-# So much space stays free on the disk.
-_SPARE_BYTES = 256 << 20
 _KINDS = {
     MemberKind.FILE: RemoteKind.FILE,
     MemberKind.DIRECTORY: RemoteKind.DIRECTORY,
@@ -78,10 +74,10 @@ class DumpLooker:
 def look_in_archive(
     packed: Iterable[bytes], request: LookRequest, copies_folder: str, check: Callable[[], None] = lambda: None
 ) -> LookResult:
-    """Look at an archive of the workspace, once. Raises `BadArchive`, `StepFailed` if a copy cannot be kept here.
+    """Look at an archive of the workspace, once. Raises `BadArchive`.
 
-    A hard link has no copy if its content was not kept when it came by. Exceptions of `packed` and `check` are passed
-    on; then no copy stays.
+    What cannot be kept here has no copy, nor a hard link whose content was not kept when it came by. Exceptions of
+    `packed` and `check` are passed on; then no copy stays.
     """
     return _look_in(packed, request, copies_folder, check, ()).result()
 
@@ -100,13 +96,6 @@ def _look_in(
             check()
             looking.add(member, content)
         complete = True
-    except OSError as failure:
-        raise StepFailed(
-            ApiStep.DUMP,
-            FailureAction.RETRY,
-            f"files from the sandbox cannot be kept on this machine ({failure.strerror or failure})",
-            "free some disk space",
-        ) from None
     finally:
         if not complete:
             looking.copies.remove_all()
@@ -123,14 +112,24 @@ class _CopyFolder:
         self._sizes: dict[str, int] = {}
         self._count = 0
 
-    def create(self) -> tuple[str, int]:
-        """Return the path and the descriptor of a new file. Raises `OSError`."""
-        path = f"{self._prefix}{self._count}"
-        self._count += 1
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o600)
-        self._sizes[path] = 0
-        return path, descriptor
+    def append(self, path: str, blocks: Iterable[bytes]) -> str:
+        """Append to a file, a new one for an empty path, and return its path. Raises `OSError`; then it is gone."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        if not path:
+            path = f"{self._prefix}{self._count}"
+            self._count += 1
+            flags |= os.O_CREAT | os.O_EXCL
+        try:
+            with open(os.open(path, flags, 0o600), "wb", buffering=0) as file:
+                self._sizes[path] = 0
+                for block in blocks:
+                    view = memoryview(block)
+                    while view:
+                        view = view[file.write(view) :]
+        except OSError:
+            self.remove(path)
+            raise
+        return path
 
     def keep(self, path: str, size_bytes: int) -> None:
         """Keep a file that is complete; the largest go if there are too many bytes."""
@@ -183,6 +182,7 @@ class _ArchiveLook:
     ) -> None:
         self.copies = copies
         self.lacking: set[str] = set()
+        self._not_kept = ""
         self._request = request
         self._check = check
         self._sources = sources
@@ -194,7 +194,7 @@ class _ArchiveLook:
         self._unlisted = 0
 
     def add(self, member: Member, content: Iterable[bytes]) -> None:
-        """Compare the next member. Raises `OSError` if a copy cannot be written."""
+        """Compare the next member."""
         path = inner_path(member.name)
         if not path:
             return
@@ -228,7 +228,14 @@ class _ArchiveLook:
         new = {path: self._with_copy(entry) for path, entry in self._found.items()}
         self.copies.remove_others([entry.copy for entry in (*differing.values(), *new.values())])
         return LookResult(
-            differing, new, tuple(self._pruned), tuple(removed), failed=failed, missing=missing, unlisted=self._unlisted
+            differing,
+            new,
+            tuple(self._pruned),
+            tuple(removed),
+            failed=failed,
+            missing=missing,
+            unlisted=self._unlisted,
+            not_kept=self._not_kept,
         )
 
     def _with_copy(self, entry: RemoteEntry) -> RemoteEntry:
@@ -278,40 +285,45 @@ class _ArchiveLook:
             self._pruned[path] = None
 
     def _read(self, path: str, entry: RemoteEntry, item: LookItem | None, content: Iterable[bytes]) -> RemoteEntry:
-        """Return a file's entry with its digest, and its copy if one is wanted. Raises `OSError`."""
+        """Return a file's entry with its digest, and its copy if one is wanted and can be kept."""
         sha256 = hashlib.sha256()
         may_be_wanted = item is None or item.action is LookAction.FETCH or path in self._sources
+        may_be_kept = may_be_wanted and entry.size_bytes <= self._request.most_copied_bytes
         blocks: list[bytes] = []
-        copy, descriptor, unwritten = "", -1, 0
-        try:
-            for block in content:
-                self._check()
-                sha256.update(block)
-                if may_be_wanted:
-                    blocks.append(block)
-                    unwritten += len(block)
-                if unwritten > _MOST_IN_MEMORY:
-                    if descriptor < 0:
-                        copy, descriptor = self.copies.create()
-                    _write(descriptor, blocks)
-                    blocks, unwritten = [], 0
-            entry = replace(entry, digest=sha256.digest())
-            wanted = path in self._sources or self._is_fetched(entry, item)
-            if wanted:
-                if descriptor < 0:
-                    copy, descriptor = self.copies.create()
-                _write(descriptor, blocks)
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
-        if not wanted:
+        copy, unwritten = "", 0
+        for block in content:
+            self._check()
+            sha256.update(block)
+            if may_be_kept:
+                blocks.append(block)
+                unwritten += len(block)
+            if unwritten > _MOST_IN_MEMORY:
+                copy = self._appended(copy, blocks)
+                blocks, unwritten, may_be_kept = [], 0, bool(copy)
+        entry = replace(entry, digest=sha256.digest())
+        if not may_be_kept:
+            return entry
+        if path not in self._sources and not self._is_fetched(entry, item):
             self.copies.remove(copy)
             return entry
-        self.copies.keep(copy, entry.size_bytes)
+        copy = self._appended(copy, blocks)
+        if copy:
+            self.copies.keep(copy, entry.size_bytes)
         return replace(entry, copy=copy)
 
+    def _appended(self, copy: str, blocks: Iterable[bytes]) -> str:
+        """Append to a copy and return its path, an empty one if it cannot be kept."""
+        try:
+            return self.copies.append(copy, blocks)
+        except OSError as failure:
+            self._note(failure)
+            return ""
+
+    def _note(self, failure: OSError) -> None:
+        self._not_kept = f"files from the sandbox cannot be kept on this machine ({failure.strerror or failure})"
+
     def _linked(self, entry: RemoteEntry, item: LookItem | None, target: str) -> RemoteEntry:
-        """Return the entry of another name for a file that came before. Raises `OSError`."""
+        """Return the entry of another name for a file that came before."""
         source = self._found.get(target) or self._beyond.get(target)
         if source is None or source.kind is not RemoteKind.FILE:
             if target:
@@ -323,22 +335,15 @@ class _ArchiveLook:
         if not source.copy:
             self.lacking.add(target)
         elif self.copies.holds(source.copy):
-            return replace(entry, copy=self.copies.link(source.copy, source.size_bytes))
+            try:
+                return replace(entry, copy=self.copies.link(source.copy, source.size_bytes))
+            except OSError as failure:
+                self._note(failure)
         return entry
 
     @staticmethod
     def _is_fetched(entry: RemoteEntry, item: LookItem | None) -> bool:
         return item is None or (item.action is LookAction.FETCH and not is_version(entry, item.versions))
-
-
-def _write(descriptor: int, blocks: Iterable[bytes]) -> None:
-    disk = os.fstatvfs(descriptor)
-    if disk.f_bavail * disk.f_frsize < _SPARE_BYTES:
-        raise OSError(errno.ENOSPC, f"less than {_SPARE_BYTES >> 20} MiB would be left on the disk")
-    for block in blocks:
-        view = memoryview(block)
-        while view:
-            view = view[os.write(descriptor, view) :]
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -142,7 +142,8 @@ class LookResult:
     directories that were not entered, by their name or because they cannot be listed ("." is the workspace itself).
     Of paths to remove, `removed` are gone, `kept` are directories that hold something else, and `failed` those that
     could not be removed, with the reason; those that differ are in `differing`. `missing` counts the missing ones of
-    action EXISTS. `unlisted` counts new paths beyond the most that a look lists.
+    action EXISTS. `unlisted` counts new paths beyond the most that a look lists. `not_kept` is the reason why copies
+    of some are lacking that this machine could not fetch or keep.
     """
 
     differing: Mapping[str, RemoteEntry] = field(default_factory=dict)
@@ -153,3 +154,4 @@ class LookResult:
     failed: Mapping[str, str] = field(default_factory=dict)
     missing: int = 0
     unlisted: int = 0
+    not_kept: str = ""

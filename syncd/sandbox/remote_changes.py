@@ -1,7 +1,8 @@
 """The agent's changes in one sandbox: looks for them, saves them, and remembers which paths stay as they are there.
 
 Where no program can look, the sandbox's own archive (`/dump`) is read. Where that fails too, `save` goes on with a
-warning, and looks again later; `hold` fails.
+warning, and looks again later; `hold` fails. What was found and cannot be fetched, or kept at home, is held, and tried
+again.
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
 from syncd.core.clock import Clock, stamp, utc
 from syncd.core.durable_file import StateFile, Versioned
-from syncd.core.errors import KeyRefused, SandboxNotFound, TryLater
-from syncd.core.formatting import counted
+from syncd.core.errors import KeyRefused, SandboxNotFound
+from syncd.core.formatting import counted, size
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
+from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.retry import backoff_limit_s
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths_rules import fingerprint
-from syncd.sandbox.look import Looker, RunningLook
+from syncd.sandbox.look import CopiesNotFetched, Looker, RunningLook
 from syncd.sandbox.look_by_dump import DumpLooker
-from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry
+from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why, is_savable
 from syncd.sandbox.three_way import AgentChanges, SyncDecision
@@ -39,8 +42,10 @@ LOOK_S = 15.0
 _AFTER_UPLOAD_S = 5.0
 # What a look found longer ago is looked at again: an upload may take an hour.
 _STALE_S = 10.0
-# The wait for the next look after one that failed.
+# The wait for the next look after one that failed, or after which something could not be saved.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
+# These may be saved the next time; what is a directory or a device there is so until someone moves it.
+_MAY_BE_SAVED_LATER = (RemoteKind.FILE, RemoteKind.UNREADABLE, RemoteKind.SYMLINK)
 MOST_NAMED = 50
 
 
@@ -87,6 +92,7 @@ class RemoteChanges:
         self._looker = looker
         self._dump_looker = dump_looker
         self._copies_folder = copies_folder
+        self._state_folder = state_folder
         self._clock = clock
         self._check = check
         self._ask_for_sandbox = ask_for_sandbox
@@ -98,6 +104,9 @@ class RemoteChanges:
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
         self._saved_paths: dict[Why, int] = {}
         self._unsaved: dict[str, RemoteEntry] = {}
+        self._not_kept = ""  # the last reason why a version could not be fetched or saved
+        self._again_at_s = inf  # what could not be saved is tried again
+        self._tries = 0
         self._file = StateFile(state_folder, "held", _HeldRecord, "held paths are looked at once more")
         record = self._file.load()
         if record is None or not record.target.same_sandbox(target):
@@ -106,6 +115,8 @@ class RemoteChanges:
         # Without looks nobody would find out that they may be written.
         self._held = {os.fsdecode(path): mark for path, mark in record.held} if self.looks else {}
         self._kept = {os.fsdecode(path) for path in record.kept} if self.looks else set()
+        if self._held and agent_changes is AgentChanges.SAVE:
+            self._again_at_s = clock.monotonic_s() + _FIRST_WAIT_S
 
     # -- what stays as it is there
 
@@ -128,8 +139,15 @@ class RemoteChanges:
         """Return the entries here of the held paths, and of all that is below them."""
         return {path: manifest[path] for path in manifest.paths_within(self._held)}
 
-    def held_changed(self, manifest: Mapping[str, Entry]) -> bool:
-        """True if a held path was changed here since the last look: reason for another."""
+    @property
+    def look_again_at_s(self) -> float:
+        """The monotonic second from which on what could not be saved is tried again."""
+        return self._again_at_s if self._held else inf
+
+    def wants_look(self, manifest: Mapping[str, Entry]) -> bool:
+        """True if a held path was changed here since the last look, or could not be saved then and is tried again."""
+        if self._clock.monotonic_s() >= self.look_again_at_s:
+            return True
         return any(fingerprint({path: manifest[path]}) != mark for path, mark in self._held.items() if path in manifest)
 
     def note(
@@ -157,7 +175,16 @@ class RemoteChanges:
         self.released = [path for path in self.released if path not in written]
         saves = self.agent_changes is AgentChanges.SAVE
         self._unsaved = dict(decision.held) if saves else {}
+        self._plan_next_look()
         self._record()
+
+    def _plan_next_look(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if not any(remote.kind in _MAY_BE_SAVED_LATER for remote in self._unsaved.values()):
+            self._tries, self._again_at_s = 0, inf
+        elif not now_s < self._again_at_s < inf:
+            self._tries += 1
+            self._again_at_s = now_s + backoff_limit_s(self._tries, _FIRST_WAIT_S, _LONGEST_WAIT_S)
 
     def forget_deleted(self, manifest: Mapping[str, Entry]) -> None:
         """Forget held and kept paths that do not exist here any more, and what the last sync released."""
@@ -207,7 +234,7 @@ class RemoteChanges:
         """Return what the look found; None if nobody could look, and the sync goes on without it.
 
         Raises `StepFailed` if the API cannot be reached, refuses the key, knows no such sandbox, fails for the first
-        time, or, with `hold`, if nobody could look.
+        time, or, with `hold`, if nobody could look; `NotKeptHere` if there is no room here for what a look found.
         """
         running, self._running = self._running, None
         started_s = self._clock.monotonic_s()
@@ -218,6 +245,8 @@ class RemoteChanges:
             if running is None or running.request is not request or self._is_stale(running):
                 running = self._begin(request)
             return self._ended(self._finish(running))
+        except NotKeptHere as failure:
+            return self._look_by_dump(request, failure)
         except StepFailed as failure:
             if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
                 raise
@@ -228,7 +257,7 @@ class RemoteChanges:
             return self._look_by_dump(request, failure)
 
     def look(self, request: LookRequest) -> LookResult:
-        """Look now, whatever failed before. Raises `StepFailed` if nobody can."""
+        """Look now, whatever failed before. Raises `StepFailed` if nobody can, `NotKeptHere`."""
         try:
             return self._ended(self._finish(self._begin(request)))
         except StepFailed as failure:
@@ -236,7 +265,7 @@ class RemoteChanges:
                 raise
             _log.debug("no program can look: %s", failure)
             try:
-                return self._ended(self._dump_looker.look(request, self._fresh_folder(), self._check))
+                return self._ended(self._by_dump(request, self._check))
             except StepFailed:
                 if failure.action is FailureAction.RETRY:
                     raise failure from None  # a program may well run the next time
@@ -253,14 +282,33 @@ class RemoteChanges:
 
     def _begin(self, request: LookRequest) -> _Running:
         began_s = self._clock.monotonic_s()
-        return _Running(request, self._looker.start(request, LOOK_S + _AFTER_UPLOAD_S), began_s)
+        look = self._looker.start(self._within_room(request), LOOK_S + _AFTER_UPLOAD_S)
+        return _Running(request, look, began_s)
 
     def _finish(self, running: _Running) -> LookResult:
         passed_s = self._clock.monotonic_s() - running.began_s
         timeout_s = max(_AFTER_UPLOAD_S, LOOK_S - passed_s)
         return self._looker.finish(running.look, self._fresh_folder(), self._check, timeout_s)
 
-    def _look_by_dump(self, request: LookRequest, failure: StepFailed) -> LookResult | None:
+    def _by_dump(self, request: LookRequest, check: Callable[[], None]) -> LookResult:
+        return self._dump_looker.look(self._within_room(request), self._fresh_folder(), check)
+
+    def _within_room(self, request: LookRequest) -> LookRequest:
+        """Limit what is fetched by the free space, of which a part is left to others.
+
+        For a moment it is in the cache folder packed and unpacked, then there and in the state folder.
+        """
+        room_bytes = request.most_copied_bytes
+        for folder, parts in ((os.path.dirname(self._copies_folder), 3), (self._state_folder, 2)):
+            with contextlib.suppress(OSError):  # whoever writes there finds out
+                disk = os.statvfs(folder)
+                room_bytes = min(room_bytes, disk.f_bavail * disk.f_frsize // parts)
+        self._not_kept = ""
+        if room_bytes < request.most_copied_bytes:
+            self._not_kept = f"this machine has room for {size(room_bytes)} from there"
+        return replace(request, most_copied_bytes=room_bytes)
+
+    def _look_by_dump(self, request: LookRequest, failure: StepFailed | NotKeptHere) -> LookResult | None:
         self._is_repeated = False
         ends_s = self._clock.monotonic_s() + LOOK_S
 
@@ -270,10 +318,14 @@ class RemoteChanges:
                 raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, "the sandbox's archive took too long")
 
         try:
-            return self._ended(self._dump_looker.look(request, self._fresh_folder(), check))
+            return self._ended(self._by_dump(request, check))
         except StepFailed as other:
             if other.action is FailureAction.OFFLINE or other.refusal is KeyRefused:
                 raise
+        if isinstance(failure, NotKeptHere):
+            raise failure
+        if isinstance(failure, CopiesNotFetched):
+            return self._ended(failure.result)
         self._failures += 1
         self._failure = failure
         wait_s = backoff_limit_s(self._failures, _FIRST_WAIT_S, _LONGEST_WAIT_S)
@@ -315,6 +367,7 @@ class RemoteChanges:
 
     def _ended(self, result: LookResult) -> LookResult:
         self._failures, self._failed, self._is_repeated = 0, [], False
+        self._not_kept = result.not_kept or self._not_kept
         self.looked_at = stamp(self._clock.wall_s())
         return result
 
@@ -340,8 +393,8 @@ class RemoteChanges:
         why: Why,
         versions: Mapping[str, RemoteEntry],
         base_of: Callable[[str], tuple[int, bytes] | None] = lambda _: None,
-    ) -> None:
-        """Save these versions at home, but not those that are saved already. Raises `TryLater`.
+    ) -> frozenset[str]:
+        """Save these versions at home, but not those that are saved already. Return those that cannot be saved here.
 
         `base_of` returns mode and content of what had been sent as a path, for a merge, if they are known.
         """
@@ -349,20 +402,23 @@ class RemoteChanges:
             path: remote for path, remote in versions.items() if is_savable(remote) and not self._is_saved(path, remote)
         }
         if not new:
-            return
+            return frozenset()
         try:
             bases = {path: base for path in new if (base := base_of(path)) is not None}
             saved = self.saved_versions.save(why, self._target.sandbox_id, new, bases)
         except OSError as failure:
-            raise TryLater(
-                f"the agent's version of {shown_path(min(new))!r} cannot be saved ({failure.strerror or failure}), "
-                "so nothing is overwritten",
-                "free some disk space; a sync follows by itself",
-            ) from None
+            if len(new) > 1:  # a part of them may well be saved
+                paths = sorted(new)
+                parts = paths[: len(paths) // 2], paths[len(paths) // 2 :]
+                return frozenset().union(*(self.save(why, {p: new[p] for p in part}, base_of) for part in parts))
+            self._not_kept = f"the saved versions cannot be written ({failure.strerror or failure})"
+            _log.warning("the agent's version of %r cannot be saved (%s)", shown_path(min(new)), failure)
+            return frozenset(new)
         self._saved_paths[why] = self._saved_paths.get(why, 0) + len(saved.paths)
         with contextlib.suppress(OSError):
             self.saved_versions.expire(utc(self._clock.wall_s()))
         _log.warning("saved the agent's version of %s as %s (%s)", counted(len(new), "path"), saved.id, why.value)
+        return frozenset()
 
     def take_saved(self) -> dict[Why, int]:
         """Return how many versions were saved since the last call, for each reason."""
@@ -376,12 +432,20 @@ class RemoteChanges:
     def warnings(self) -> list[SyncWarning]:
         """The warnings about looks that failed, and about paths that are held."""
         held = self.held
-        found = [*self._failed, *(held_warning(path, self._unsaved.get(path)) for path in held[:MOST_NAMED])]
+        found = [*self._failed, *map(self._held_warning, held[:MOST_NAMED])]
         more = len(held) - MOST_NAMED
         if more > 0:
             what = f"{counted(more, 'more path')} changed here and in the sandbox, held as those that are named"
             found.append(SyncWarning("held", what, "`syncd diff` shows them, `syncd apply` merges"))
         return found
+
+    def _held_warning(self, path: str) -> SyncWarning:
+        there = self._unsaved.get(path)
+        return held_warning(path, None if there is None else self.why_unsaved(there))
+
+    def why_unsaved(self, there: RemoteEntry) -> str:
+        """Return the reason why a version of the last look was not saved, for people."""
+        return why_unsaved(there, self._not_kept)
 
 
 def _is_passing(failure: StepFailed, took_s: float) -> bool:
@@ -389,11 +453,23 @@ def _is_passing(failure: StepFailed, took_s: float) -> bool:
     return failure.action is FailureAction.RETRY and took_s < _AFTER_UPLOAD_S
 
 
-def held_warning(path: str, unsaved: RemoteEntry | None) -> SyncWarning:
-    """Return the warning about a held path; `unsaved` is its version there, if it should have been saved."""
+def why_unsaved(there: RemoteEntry, not_kept: str) -> str:
+    """Return the reason why this version was not saved, for people; `not_kept` is that of this machine, if any."""
+    if there.unstable:
+        return "it is still being written"
+    if there.kind is RemoteKind.FILE:
+        too_large = there.size_bytes > LookRequest({}).most_copied_bytes
+        return "it is too large" if too_large else not_kept or "its content could not be copied there"
+    if there.kind is RemoteKind.DIRECTORY:
+        return "a directory has its place"
+    return "it cannot be read there" if there.kind is RemoteKind.UNREADABLE else not_kept or "it is no file"
+
+
+def held_warning(path: str, unsaved: str | None) -> SyncWarning:
+    """Return the warning about a held path; `unsaved` is why its version there could not be saved, if it had to be."""
     what = f"{shown_path(path)!r} was changed here and in the sandbox, where it stays as it is"
     remedy = "`syncd diff` shows it, `syncd apply` merges, `syncd push --force` overwrites"
     if unsaved is not None:
-        what = f"{what}, as its version there could not be saved"
-        remedy = "`syncd diff` shows it; move it away there, then `syncd push --force`"
+        what = f"{what}, as its version there could not be saved ({unsaved})"
+        remedy = "mend that, or move it away there; it is tried again by itself"
     return SyncWarning(f"held:{path}", what, remedy)

@@ -13,7 +13,8 @@ only if it differs both from the base and from what is about to be put there: wh
 | deleted | changed | keep | keep | save, remove | remove |
 
 *Keep*: only someone there changed it, and it stays; *hold*: both sides changed it, and it stays until a person decides.
-What cannot be saved (it is still being written, cannot be read, or is too large) is held instead of overwritten. What
+What cannot be saved (it is still being written, cannot be read, is too large, or has no room here) is held instead of
+overwritten. What
 is below a path that stays, stays: its directory is not ours.
 """
 
@@ -86,8 +87,12 @@ def decide(
     as_base: Collection[str],
     deleted: Collection[str],
     agent_changes: AgentChanges,
+    unsaved: Collection[str] = (),
 ) -> SyncDecision:
-    """Decide for all paths that a look found to differ. `as_base` and `deleted` tell their state here."""
+    """Decide for all paths that a look found to differ. `as_base` and `deleted` tell their state here.
+
+    `unsaved` are paths whose version there was to be saved and could not be.
+    """
     kept: dict[str, RemoteEntry] = {}
     held: dict[str, RemoteEntry] = {}
     saved: dict[str, RemoteEntry] = {}
@@ -99,6 +104,8 @@ def decide(
         elif path in as_base:
             local = LocalState.AS_BASE
         action = action_for(local, remote, agent_changes)
+        if action is PathAction.SAVE and path in unsaved:
+            action = PathAction.HOLD if local is LocalState.CHANGED else PathAction.KEEP
         if action is PathAction.WRITE and (is_within(path, kept) or is_within(path, held)):
             continue  # it is missing only since its directory is not there
         if action is PathAction.KEEP:

@@ -30,7 +30,8 @@ class AgentWork:
 
     `base` are the versions that were put there, the certain one first; a path without one is new there. `changed` has
     what is there now, ABSENT for what was deleted. `left_out` has the same of paths that the rules leave out, some of
-    which were put there before the rule. `unlisted` counts new paths beyond the most that a look lists.
+    which were put there before the rule. `unlisted` counts new paths beyond the most that a look lists. `not_kept` is
+    the reason why this machine could not fetch or keep some contents.
     """
 
     base: Versions
@@ -38,6 +39,7 @@ class AgentWork:
     left_out: Mapping[str, RemoteEntry]
     pruned: tuple[str, ...]
     unlisted: int = 0
+    not_kept: str = ""
 
     def base_of(self, path: str) -> Entry | None:
         """Return what was put there as this path, None if nothing was."""
@@ -88,7 +90,7 @@ def find_agent_work(
     for path in sorted(git, reverse=True):
         _drop_empty_parents(path, base, changed)
     pruned_paths = tuple(path for path in result.pruned if path not in git)
-    work = AgentWork(base, changed, left_out, pruned_paths, result.unlisted)
+    work = AgentWork(base, changed, left_out, pruned_paths, result.unlisted, result.not_kept)
     return work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
 
 

@@ -143,10 +143,9 @@ class Preparation:
             raise ContentLost
         differing = {path: remote for path, remote in result.differing.items() if not self._is_as_here(path, remote)}
         decision = self._decide(differing)
-        removed = {path for path in self.paths_to_delete if path not in self.written}
-        overwritten = decision.saved.keys() - removed
-        self.remote_changes.save(Why.OVERWRITTEN, self._saved(decision, overwritten), self.base_of)
-        self.remote_changes.save(Why.REMOVED, self._saved(decision, removed))
+        unsaved = self._save(decision)
+        if unsaved:
+            decision = self._decide(differing, unsaved)
         self.remote_changes.drop_copies()
         if not self.is_whole and any(self._is_directory_here(path) for path in decision.saved):
             raise ContentLost  # with a directory went all that was in it
@@ -164,7 +163,7 @@ class Preparation:
             raise PathsWithheld
         return suspects
 
-    def _decide(self, differing: Mapping[str, RemoteEntry]) -> SyncDecision:
+    def _decide(self, differing: Mapping[str, RemoteEntry], unsaved: Collection[str] = ()) -> SyncDecision:
         here = ChainMap(dict(self.held_here), self.manifest)
         if not differing:
             return SyncDecision()
@@ -175,13 +174,17 @@ class Preparation:
             if path in here and self.content.is_as_base(path, here[path]) and path not in changed_in
         ]
         deleted = {path for path in self.paths_to_delete if path not in here}
-        return decide(differing, as_base, deleted, self.agent_changes)
+        return decide(differing, as_base, deleted, self.agent_changes, unsaved)
 
     def _is_directory_here(self, path: str) -> bool:
         return path in self.manifest and self.manifest[path].kind is Kind.DIRECTORY
 
-    def _saved(self, decision: SyncDecision, paths: Collection[str]) -> dict[str, RemoteEntry]:
-        return {path: remote for path, remote in decision.saved.items() if path in paths}
+    def _save(self, decision: SyncDecision) -> frozenset[str]:
+        """Save what is about to be overwritten or removed, and return the paths that cannot be saved."""
+        removed = {path for path in decision.saved if path in self.paths_to_delete and path not in self.written}
+        overwritten = {path: remote for path, remote in decision.saved.items() if path not in removed}
+        unsaved = self.remote_changes.save(Why.OVERWRITTEN, overwritten, self.base_of)
+        return unsaved | self.remote_changes.save(Why.REMOVED, {path: decision.saved[path] for path in removed})
 
     def _remove(self, result: LookResult, decision: SyncDecision, request: LookRequest, wanted: Manifest) -> set[str]:
         """Remove what was not removed by the look itself, now that it is saved."""

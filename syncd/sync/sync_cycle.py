@@ -510,7 +510,7 @@ class SyncCycle:
         """True if the sandbox holds the manifest already, and nothing is left to be done there."""
         if self._content.may_differ(found) or services.blocked_paths.changed:
             return False
-        if services.remote_changes.held_changed(self._held_here):
+        if services.remote_changes.wants_look(self._held_here):
             return False
         unread = {*self.snapshotter.unread, *services.blocked_paths.paths}
         return not services.deletion_sync.has_pending(services.blocked_paths.with_withheld(manifest), unread)

@@ -12,7 +12,7 @@ from syncd.archive.snapshotter import described
 from syncd.cli.check.fixed_text import fixed_text
 from syncd.core.text import one_line, shown_path
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
-from syncd.sandbox.remote_changes import held_warning
+from syncd.sandbox.remote_changes import held_warning, why_unsaved
 from syncd.scan import exclusions
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.limits import over_limit
@@ -68,7 +68,7 @@ def _messages(path: str) -> list[str]:
         *map(str, inotify_limits.unwatched({path: errno.EACCES, f"{path}x": errno.EACCES}, 9)),
         over_limit(Manifest({path: big}), 1) or "",
         str(held_warning(path, None)),
-        str(held_warning(path, RemoteEntry(RemoteKind.FILE))),
+        str(held_warning(path, why_unsaved(RemoteEntry(RemoteKind.FILE), ""))),
         f"{shown_path(path)!r} was removed in the sandbox: it is about to be overwritten",
         f"packaging 3 files: {described(Difference(added=[path, 'x'], changed=[path], removed=[path]))}",
         f"resolved: {shown_path(path)}",

@@ -17,10 +17,10 @@ from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.directories import directories_for
-from syncd.core.errors import KeyRefused, TryLater
+from syncd.core.errors import KeyRefused
 from syncd.remote.failure import FailureAction
 from syncd.sandbox import look
-from syncd.sandbox.look_request import LookResult
+from syncd.sandbox.look_request import LookResult, RemoteEntry
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.scan.entry import Kind
@@ -307,21 +307,63 @@ def test_what_cannot_be_saved_is_held(made: AgentRig, monkeypatch: pytest.Monkey
     assert made.quiet()
 
 
-def test_a_full_disk_here(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be kept at home is not overwritten."""
+@pytest.mark.parametrize("fault", [None, "execute: 404 always"])
+def test_a_full_disk_here(made: AgentRig, monkeypatch: pytest.MonkeyPatch, fault: str | None) -> None:
+    """What cannot be kept at home is held and named, the rest is sent, and it is tried again though nothing changes."""
+    if fault:
+        made.rig.emulator.faults.script(fault)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(SavedVersions, "save", full)
     made.agent.write("a", "theirs")
-    made.edit(a="newer")
-    with pytest.raises(TryLater, match="the agent's version of 'a' cannot be saved"):
-        made.rig.sync()
-    assert made.there("a") == "theirs"
+    made.edit(a="newer", b="newer")
+    for mode in (SyncMode.CHANGED, SyncMode.FORCED):
+        made.rig.sync(mode)
+        assert (made.there("a"), made.there("b")) == ("theirs", "newer")
+        assert list(made.warnings) == ["held:a"]
+        assert "No space left on device" in made.warnings["held:a"]
     monkeypatch.undo()
+    assert made.rig.sync()[0].word == "unchanged"
+    made.rig.clock.go_on(60)
+    made.settle()
+    assert (made.there("a"), made.saved, made.warnings) == ("newer", {"a": ["theirs"]}, {})
+
+
+def test_a_part_that_cannot_be_saved(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other versions are saved and overwritten."""
+    copy = SavedVersions._copy
+
+    def too_large(store: SavedVersions, id_: str, entry: RemoteEntry) -> tuple[int, bytes]:
+        if entry.size_bytes > 6:
+            raise OSError(27, "File too large")
+        return copy(store, id_, entry)
+
+    monkeypatch.setattr(SavedVersions, "_copy", too_large)
+    for path, content in (("a", "theirs"), ("b", "theirs too"), ("more", "theirs")):
+        made.agent.write(path, content)
+    made.edit(a="newer", b="newer", more="newer")
     made.rig.sync()
-    assert (made.there("a"), made.saved) == ("newer", {"a": ["theirs"]})
+    assert [made.there(path) for path in ("a", "b", "more")] == ["newer", "theirs too", "newer"]
+    assert made.saved == {"a": ["theirs"], "more": ["theirs"]}
+    assert "File too large" in made.warnings["held:b"]
+
+
+@pytest.mark.parametrize("fault", ["export-artifacts: 404 always", "download: 503 always"])
+def test_what_cannot_be_fetched_is_held(made: AgentRig, fault: str) -> None:
+    """The program found it, and neither its copy nor the sandbox's archive comes."""
+    for script in (fault, "dump: 501 always"):
+        made.rig.emulator.faults.script(script)
+    made.agent.write("a", "theirs")
+    made.edit(a="newer", b="newer")
+    made.rig.sync()
+    assert (made.there("a"), made.there("b")) == ("theirs", "newer")
+    assert list(made.warnings) == ["held:a"]
+    made.rig.emulator.faults.clear()
+    made.rig.clock.go_on(60)
+    made.settle()
+    assert (made.there("a"), made.saved, made.warnings) == ("newer", {"a": ["theirs"]}, {})
 
 
 def test_saved_versions_expire_later(made: AgentRig) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent import Agent
 from tests.system.command import Running
-from tests.system.rig import Rig
+from tests.system.rig import DEFAULTS, Rig
 
 MIB = 1 << 20
 NOISE = random.Random(1).randbytes(8 * MIB)
@@ -128,6 +129,33 @@ def test_a_spool_that_becomes_read_only(rig: Rig) -> None:
     _failure(rig, "Read-only file system", str(disk.folder))
     disk.remount("rw")
     rig.converged()
+
+
+@needs_mounts
+def test_little_room_for_the_agents_versions(rig: Rig) -> None:
+    """What has room is saved and overwritten; what has none stays there and is named, until there is room."""
+    rig.configure(DEFAULTS)
+    disk = Disk(rig.home / ".cache/syncd", "12m")
+    for path in ("large", "small", "other"):
+        rig.write(path, "as sent")
+    disk.daemon = rig.up(prefix=disk.prefix)
+    rig.ok("flush")
+    agent = Agent(rig.sandbox.workspace)
+    agent.write("large", NOISE)
+    agent.write("small", "the agent's version")
+    for path in ("large", "small", "other"):
+        rig.write(path, "mine")
+    assert "large" in rig.ok("flush").err
+    assert [agent.read(path) for path in ("large", "small", "other")] == [NOISE, b"mine", b"mine"]
+    assert any("'large'" in warning and "room for" in warning for warning in rig.status()["warnings"])
+    disk.remount("size=64m")
+    rig.write("other", "mine again")
+    rig.ok("flush")
+    rig.until(lambda: agent.read("large") == b"mine", "the sync after the one that saved it")
+    paths = [path for each in json.loads(rig.ok("saved", "--json").out)["saved"] for path in each["paths"]]
+    assert sorted(paths) == ["large", "small"]
+    rig.in_state("watching")
+    assert rig.status()["warnings"] == []
 
 
 @needs_mounts

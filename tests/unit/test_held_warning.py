@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import pytest
+
 from syncd.cli.push import PushResult, summary
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
-from syncd.sandbox.remote_changes import held_warning
+from syncd.sandbox.remote_changes import held_warning, why_unsaved
 
 
 def test_the_remedy_works() -> None:
     """What could not be saved is not overwritten by force either, so that is not advised before it is moved away."""
     assert "`syncd push --force` overwrites" in str(held_warning("a", None))
-    unsaved = str(held_warning("a", RemoteEntry(RemoteKind.DIRECTORY)))
-    assert "could not be saved" in unsaved
-    assert "move it away there, then `syncd push --force`" in unsaved
+    unsaved = str(held_warning("a", "it is too large"))
+    assert "could not be saved (it is too large)" in unsaved
+    assert "move it away there" in unsaved
     assert "overwrites" not in unsaved
+
+
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [
+        (RemoteEntry(RemoteKind.FILE, unstable=True), "it is still being written"),
+        (RemoteEntry(RemoteKind.FILE, size_bytes=3 << 30), "it is too large"),
+        (RemoteEntry(RemoteKind.FILE), "no room here"),
+        (RemoteEntry(RemoteKind.SYMLINK), "no room here"),
+        (RemoteEntry(RemoteKind.UNREADABLE), "it cannot be read there"),
+        (RemoteEntry(RemoteKind.DIRECTORY), "a directory has its place"),
+    ],
+)
+def test_the_reason(there: RemoteEntry, why: str) -> None:
+    """What lies in the version itself comes before what this machine lacks."""
+    assert why_unsaved(there, "no room here") == why
 
 
 def test_a_push_that_sent_nothing() -> None:

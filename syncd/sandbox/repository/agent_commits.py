@@ -12,7 +12,7 @@ from dataclasses import replace
 from msgspec.structs import replace as with_fields
 
 from syncd.core.waiter import Waiter
-from syncd.remote.artifacts import Artifacts, ExpectedCopy
+from syncd.remote.artifacts import Artifacts, ExpectedCopy, NotKeptHere
 from syncd.remote.failure import ApiStep
 from syncd.remote.job_report import JobReports, invalid_report, is_complete, place_of
 from syncd.remote.remote_job import FIRST_POLL_S, JOB_TIMEOUT_S, JobRunner, Purpose, new_job
@@ -74,8 +74,10 @@ class AgentCommits:
                 number: ExpectedCopy(entry.size_bytes, entry.digest, place_of(job, folder, number))
                 for number, entry in wanted.items()
             }
-            right, _ = opened.extract(expected)
-        return _with_copies(report, {number: expected[number].path for number in right})
+            copies = opened.extract(expected)
+        if copies.not_kept:
+            raise NotKeptHere(copies.not_kept, "see to room and rights in the cache folder")
+        return _with_copies(report, {number: expected[number].path for number in copies.right})
 
 
 def _with_copies(report: CommitsReport, places: dict[int, str]) -> SandboxCommits:
