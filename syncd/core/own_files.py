@@ -1,11 +1,13 @@
-"""Finds syncd's own files on this machine by place: configurations, keys and state, of all workspaces."""
+"""Finds syncd's own files on this machine by place: configurations, keys and state, of all workspaces.
+
+Paths are absolute, and may not exist.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from syncd.core.ceiling import MANAGED_FILE
 from syncd.core.config_file import load_config
@@ -19,23 +21,21 @@ _NAMED = re.compile(r"""(?:api_key_file|mcp_file)["']?\s*=\s*["']+([^"'\n]+)""")
 _LARGEST_CHARACTERS = 1 << 20
 
 
-class OwnFiles(NamedTuple):
-    """Absolute paths, existing or not: folders with all that is in them, and single files."""
-
-    folders: tuple[str, ...]
-    files: tuple[str, ...]
-
-
-def own_files(config: Config, environ: Mapping[str, str]) -> OwnFiles:
-    """Return the files and folders of all configurations in the configuration folder, and of this one."""
+def own_folders(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the folders in which all is syncd's own, for this environment and for one that names no places."""
     folders = [config_folder(environ), config_folder({}), environ.get("CREDENTIALS_DIRECTORY", "")]
     for variables in (environ, {}):
         places = directories_for("", variables)
         folders += map(os.path.dirname, (places.state, places.spool))
+    return _usable(folders)
+
+
+def own_files(config: Config, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the files that this configuration, and those in the configuration folder, name, and themselves."""
     files = [MANAGED_FILE, config.file, config.sandbox.api_key_file, config.sandbox.mcp_file]
     for file in dict.fromkeys([*config_files(environ), *config_files({})]):
         files += [file, *_named_by(file)]
-    return OwnFiles(_usable(folders), _usable(files))
+    return _usable(files)
 
 
 def _named_by(file: str) -> list[str]:

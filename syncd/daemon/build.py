@@ -19,7 +19,7 @@ from syncd.core.directories import Directories, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.core.hardening import make_undumpable
-from syncd.core.own_files import own_files
+from syncd.core.own_files import own_files, own_folders
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
 from syncd.core.workspace_lock import Lock
@@ -112,7 +112,6 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
             raise ConfigError(
                 f"{always.file}: ceiling.ignore = [{always.pattern!r}]: {why}", "write it as in a .gitignore file"
             )
-    own = own_files(config, environ)
     return Selection(
         SelectionSettings(
             ignore=keys.ignore,
@@ -121,8 +120,8 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
             upload_secrets=keys.upload_secrets,
             allow_secrets=keys.allow_secrets,
             always_ignored=tuple(Rule(each.file, each.line, each.pattern) for each in config.always_ignored),
-            own_folders=own.folders,
-            own_files=own.files,
+            own_folders=own_folders(environ),
+            own_files=own_files(config, environ),
         )
     )
 
@@ -187,7 +186,7 @@ def folders_of(config: Config, environ: Mapping[str, str]) -> Directories:
 def places_of(config: Config, environ: Mapping[str, str]) -> Directories:
     """The same, not made. Raises `ConfigError` for a folder inside the workspace, or around it."""
     folders = directories_for(config.workspace.path, environ)
-    for folder in own_files(config, environ).folders:
+    for folder in own_folders(environ):
         if os.path.join(config.workspace.path, "").startswith(os.path.join(os.path.realpath(folder), "")):
             raise ConfigError(
                 f'workspace.path = "{config.workspace.path}": is in syncd\'s own folder {folder}',

@@ -180,7 +180,7 @@ def test_a_sandbox_whose_locale_is_not_utf_8(tmp_path: Path) -> None:
     """The branch has the name that it has here, byte for byte."""
     rig = RepositoryRig(tmp_path)
     rig.runner.options = ("-X", "utf8=0")
-    rig.home = HomeRepository("gr\u00fcn", "")
+    rig.home_branch = "gr\u00fcn"
     rig.send({"a": "1"})
     rig.send({"a": "2"})
     rig.check()
