@@ -3,7 +3,8 @@
 A pattern is a default only if its files are never committed and never missed. So build/, dist/, target/, out/, bin/,
 vendor/, *.log, *.tmp, *.bak, .idea/ and .vscode/ are not here: many people commit them. A pattern is a secret if the
 name alone says that the file holds a key or a password. A wrong pattern costs an upload that does not happen and a line
-in `syncd ls --ignored`; a missing one uploads a secret.
+in `syncd ls --ignored`; a missing one uploads a secret. Secrets' names are in lower case here, and are compared without
+case: Windows exports `KEY.PEM`.
 
 Folders end with "/" where a file of that name may be wanted (`.venv` can be a file that names another folder).
 """
@@ -160,19 +161,14 @@ _SSH_KEYS = (
 
 # The name of a `*.pem` file does not tell a certificate from a key, so all are left out, except the list of public
 # authorities that curl and certifi ship. `*.crt`, `*.cer` and `*.pub` are public; `server.key.example` is an example.
-# Windows exports them with upper-case names.
 _KEY_FILES = (
     "*.pem",
     "!cacert.pem",
     "!*.pub.pem",
-    "*.PEM",
     "*.key",
-    "*.KEY",
     "*.p8",
     "*.p12",
-    "*.P12",
     "*.pfx",
-    "*.PFX",
     "*.pkcs12",
     "*.jks",
     "*.keystore",
@@ -217,8 +213,8 @@ _CLOUDS = (
     "!**/.aws/*task-definition*.json",
     ".boto",
     ".s3cfg",
-    "**/.azure/accessTokens.json",
-    "**/.azure/azureProfile.json",
+    "**/.azure/accesstokens.json",
+    "**/.azure/azureprofile.json",
     "**/.azure/msal_token_cache.*",
     "**/.azure/service_principal_entries.*",
     "**/.config/gcloud",
@@ -227,7 +223,7 @@ _CLOUDS = (
     "client_secret*.json",
     "service-account*.json",
     "service_account*.json",
-    "serviceAccount*.json",
+    "serviceaccount*.json",
     "*-service-account.json",
     "*firebase-adminsdk*.json",
     "**/.kube/config",

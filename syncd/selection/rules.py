@@ -50,6 +50,9 @@ class Precedence(enum.IntEnum):
     CEILING = 5
 
 
+FIRST_OF_CEILING = Precedence.CEILING * _LISTS * _LIST_SIZE  # as the index of a pattern
+
+
 class Layer(NamedTuple):
     """A pattern list and the directory it belongs to, with the decision for each of its patterns."""
 

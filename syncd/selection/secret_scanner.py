@@ -29,7 +29,7 @@ LARGEST_BYTES = 1 << 20
 # Git too looks for a NUL in the first 8000 bytes to tell data from text.
 _TEXT_PROBE_BYTES = 8000
 # Increase it when the check of hits changes; a changed list of formats is detected without it.
-_VERSION = 1
+_VERSION = 2
 # A shorter key of syncd's own is a test key, and files may contain that word for other reasons.
 _MIN_OWN_KEY = 16
 _OWN_KEY = "syncd's own API key"
@@ -138,14 +138,38 @@ def _has_key(context: bytes, found: re.Match[bytes]) -> bool:
 
 
 _HEADER = rb"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-_PEM_IN_BASE64 = base64.b64encode(b"-----BEGIN")[:-3]  # its last characters depend on what follows
 
 
-def _has_encoded_key(_: bytes, found: re.Match[bytes]) -> bool:
-    """True if the base64 of a whole PEM file, as Kubernetes stores it, holds a key; most hold certificates."""
-    text = base64.b64decode(found[0][: len(found[0]) // 4 * 4])
-    header = re.match(_HEADER, text)
-    return header is not None and _has_key(text, header)
+def _in_base64(text: bytes) -> dict[bytes, int]:
+    """Return the three forms that a text has in base64, each with the number of characters that its first four lack.
+
+    What stands before it decides which one; characters that hold a bit of a neighbour are not part of a form.
+    """
+    forms = {}
+    for before in range(3):
+        lacking = -(-before * 8 // 6)
+        forms[base64.b64encode(bytes(before) + text)[lacking : (before + len(text)) * 8 // 6]] = lacking
+    return forms
+
+
+# A line's end is in one of the two at most.
+_BEGIN_IN_BASE64, _KEY_IN_BASE64 = _in_base64(b"-----BEGIN"), _in_base64(b"PRIVATE KEY")
+_PEM_IN_BASE64 = {**_BEGIN_IN_BASE64, **_KEY_IN_BASE64}
+_FIRST_RUN = re.compile(rb"[A-Za-z0-9+/]+")
+_NEXT_RUN = re.compile(_SEPARATOR + rb"([A-Za-z0-9+/]{16,})")
+_ENCODED_HEADER = re.compile(rb"RIVATE KEY(?: BLOCK)?-----")  # the first character may not be whole
+
+
+def _has_encoded_key(context: bytes, found: re.Match[bytes]) -> bool:
+    """True if a PEM file's base64, as Kubernetes or mail have it, holds a key; most hold certificates."""
+    run = _FIRST_RUN.match(context, found.start())
+    runs = [b"A" * _PEM_IN_BASE64[found[0]]]
+    while run is not None:
+        runs.append(run[run.lastindex or 0])
+        run = _NEXT_RUN.match(context, run.end())
+    encoded = b"".join(runs)
+    text = base64.b64decode(encoded[: len(encoded) // 4 * 4])
+    return any(_has_key(text, header) for header in _ENCODED_HEADER.finditer(text))
 
 
 _PATTERNS = (
@@ -160,10 +184,10 @@ _PATTERNS = (
     ),
     _SecretPattern(
         "a private key in base64",
-        (_PEM_IN_BASE64,),
-        _PEM_IN_BASE64 + rb"[A-Za-z0-9+/]{80,}",
+        (*(form[:6] for form in _BEGIN_IN_BASE64), *_KEY_IN_BASE64),  # more, or longer ones, take half as long again
+        b"|".join(map(re.escape, _PEM_IN_BASE64)),
         _has_encoded_key,
-        behind=2400,
+        behind=1400,
     ),
     _SecretPattern(
         "a PuTTY private key", (b"Private-Lines: ",), rb"Private-Lines: \d+\s+(?P<value>[A-Za-z0-9+/]{24,})", _is_random
@@ -191,7 +215,7 @@ _PATTERNS = (
     _SecretPattern("a GitLab token", (b"glpat-",), rb"\bglpat-(?P<value>[\w-]{20,})", _is_random),
     _SecretPattern(
         "a Slack token",
-        (b"xoxa-", b"xoxb-", b"xoxe-", b"xoxe.", b"xoxp-", b"xoxr-", b"xoxs-"),
+        (b"xox",),
         rb"\bxox[abeprs](?:\.xox[bp])?-(?P<value>\d[0-9A-Za-z-]{23,})",
         _is_random,
     ),

@@ -29,7 +29,7 @@ from syncd.selection.gitignore import as_latin1, from_latin1, parse_line
 from syncd.selection.path_patterns import expand_folders
 from syncd.selection.pattern_index import NO_MATCH, PatternIndex
 from syncd.selection.pattern_list import PatternList, pattern_list
-from syncd.selection.rules import Decision, Layer, Precedence, Rule, Rules
+from syncd.selection.rules import FIRST_OF_CEILING, Decision, Layer, Precedence, Rule, Rules
 
 __all__ = ["Decision", "OuterFile", "OuterRules", "Rule", "Scope", "Selection", "SelectionSettings"]
 
@@ -94,9 +94,11 @@ class Selection:
             _pattern_layer(Precedence.DEFAULTS, "built-in", DEFAULTS),
             _pattern_layer(Precedence.CONFIG, "workspace.ignore", settings.ignore),
         ]
+        self._folded_secrets: Rules | None = None
         if not settings.upload_secrets:
-            allowed = tuple(f"!{pattern}" for pattern in expand_folders(settings.allow_secrets))
-            layers.append(_neutral_exceptions(_pattern_layer(Precedence.HARD, "secrets", SECRETS + allowed)))
+            lines = SECRETS + tuple(f"!{pattern}" for pattern in expand_folders(settings.allow_secrets))
+            layers.append(_secrets_layer(lines))
+            self._folded_secrets = Rules.of([_secrets_layer(tuple(line.lower() for line in lines))])
         if not settings.include_git:
             layers.append(_pattern_layer(Precedence.HARD, "built-in", GIT))
         if settings.always_ignored:
@@ -115,15 +117,15 @@ class Selection:
             own = tuple(Rule(OWN_FILES, None, _pattern_of(path)) for path in outer.own_paths)
             rules = Rules.of([*rules.layers, _ceiling_layer(own)])
         if not self.uses_gitignore:
-            return Scope(rules, "", (SYNCDIGNORE,))
+            return Scope(rules, self._folded_secrets, "", (SYNCDIGNORE,))
         names = (GITIGNORE, SYNCDIGNORE)
         layers = [_file_layer(Precedence.GIT, each.source, _prefix(each.folder), each.data) for each in outer.files]
         if not outer.workspace:
-            return Scope(rules.plus(layers) if layers else rules, "", names)
+            return Scope(rules.plus(layers) if layers else rules, self._folded_secrets, "", names)
         layers = _without_exclusion_of(outer.workspace, layers)
         top = _prefix(outer.workspace)
         based = [layer._replace(base=top) for layer in rules.layers]
-        return Scope(Rules.of([*based, *layers]), top, names, top)
+        return Scope(Rules.of([*based, *layers]), self._folded_secrets, top, names, top)
 
 
 class Scope:
@@ -132,16 +134,33 @@ class Scope:
     `ignore_files` are the names of the files to read there and to pass to `with_files`.
     """
 
-    __slots__ = ("_directories", "_files", "_location", "_rules", "_top", "ignore_files")
+    __slots__ = (
+        "_directories",
+        "_files",
+        "_folded_directories",
+        "_folded_files",
+        "_folded_secrets",
+        "_has_capitals",
+        "_location",
+        "_rules",
+        "_top",
+        "ignore_files",
+    )
 
-    def __init__(self, rules: Rules, location: str, ignore_files: tuple[str, ...], top: str = "") -> None:
+    def __init__(
+        self, rules: Rules, folded_secrets: Rules | None, location: str, ignore_files: tuple[str, ...], top: str = ""
+    ) -> None:
         self._rules = rules
+        self._folded_secrets = folded_secrets  # for what has capital letters: secrets' names are compared without case
         self._location = location  # from the repository's top
         self._top = top  # the workspace's own location
         self.ignore_files = ignore_files
-        # Both are built when they are first needed; if two threads build them, the results are equal.
+        self._has_capitals = location != location.lower()
+        # All are built when they are first needed; if two threads build them, the results are equal.
         self._files: PatternIndex | None = None
         self._directories: PatternIndex | None = None
+        self._folded_files: PatternIndex | None = None
+        self._folded_directories: PatternIndex | None = None
 
     @property
     def path(self) -> str:
@@ -153,8 +172,9 @@ class Scope:
         location = f"{self._location}{as_latin1(name)}/"
         if name == _GIT:
             # It is included by include_git. Git's rules are about the work tree: `logs/` must not exclude `.git/logs`.
-            return Scope(self._rules.without(Precedence.GIT, Precedence.DEFAULTS), location, (SYNCDIGNORE,), self._top)
-        return Scope(self._rules, location, self.ignore_files, self._top)
+            rules = self._rules.without(Precedence.GIT, Precedence.DEFAULTS)
+            return Scope(rules, self._folded_secrets, location, (SYNCDIGNORE,), self._top)
+        return Scope(self._rules, self._folded_secrets, location, self.ignore_files, self._top)
 
     def with_files(self, files: Mapping[str, bytes]) -> Scope:
         """Return the scope with the rules of the directory's ignore files; names not in `ignore_files` are ignored."""
@@ -168,7 +188,7 @@ class Scope:
         if not layers:
             return self
         rules = self._rules.plus(layers) if self._location != self._top else Rules.of([*self._rules.layers, *layers])
-        return Scope(rules, self._location, self.ignore_files, self._top)
+        return Scope(rules, self._folded_secrets, self._location, self.ignore_files, self._top)
 
     def decide(self, name: str, is_dir: bool) -> Decision:
         """Decide about a child of this directory. A symlink is not a directory, whatever its target is."""
@@ -180,14 +200,32 @@ class Scope:
             else:
                 pattern_index = self._files = self._rules.files.pattern_index(self._location)
         index = pattern_index.strongest(text)
+        folded = text.lower()
+        if (folded != text or self._has_capitals) and index < FIRST_OF_CEILING:
+            secret = self._folded_secret(folded, is_dir)
+            if secret is not None:
+                return secret
         if index == NO_MATCH:
             return INCLUDED
         decision = self._rules.decision(index)
         if decision is None:  # an exception to a hard rule: the other rules decide
-            return Scope(self._rules.without_hard_rules(), self._location, self.ignore_files, self._top).decide(
-                name, is_dir
-            )
+            others = self._rules.without_hard_rules()
+            return Scope(others, None, self._location, self.ignore_files, self._top).decide(name, is_dir)
         return decision
+
+    def _folded_secret(self, folded: str, is_dir: bool) -> Decision | None:
+        """Return the decision of the rules about secrets on a name in lower case; None if it is none."""
+        if self._folded_secrets is None:
+            return None
+        pattern_index = self._folded_directories if is_dir else self._folded_files
+        if pattern_index is None:
+            folder = self._location[len(self._top) :].lower()
+            if is_dir:
+                pattern_index = self._folded_directories = self._folded_secrets.directories.pattern_index(folder)
+            else:
+                pattern_index = self._folded_files = self._folded_secrets.files.pattern_index(folder)
+        index = pattern_index.strongest(folded)
+        return None if index == NO_MATCH else self._folded_secrets.decision(index)
 
 
 def _pattern_of(path: str) -> str:
@@ -209,7 +247,7 @@ def _without_exclusion_of(workspace: str, layers: Sequence[Layer]) -> list[Layer
     for name in workspace.split("/"):
         while True:
             above = Rules.of(layer for layer in layers if location.startswith(layer.base))
-            decision = Scope(above, location, ()).decide(name, is_dir=True)
+            decision = Scope(above, None, location, ()).decide(name, is_dir=True)
             if decision.included:
                 break
             layers = [_without_rule(layer, decision.rule) for layer in layers]
@@ -248,6 +286,7 @@ def _ceiling_layer(rules: tuple[Rule, ...]) -> Layer:
     return Layer(Precedence.CEILING, patterns, "", tuple(Decision(False, rule) for rule, _ in valid))
 
 
-def _neutral_exceptions(layer: Layer) -> Layer:
-    """Return the layer with exceptions that only cancel its hard rules, and do not include a path."""
+def _secrets_layer(lines: tuple[str, ...]) -> Layer:
+    """Return the hard rules about secrets. Their exceptions only cancel them, and do not include a path."""
+    layer = _pattern_layer(Precedence.HARD, "secrets", lines)
     return layer._replace(decisions=tuple(None if d is None or d.included else d for d in layer.decisions))

@@ -74,6 +74,38 @@ KEYS = {
 }
 
 
+def encoded(text: str, width: int = 76, joint: str = "\n") -> str:
+    """Return the base64 of a text, in lines."""
+    whole = base64.b64encode(text.encode()).decode()
+    return joint.join(whole[at : at + width] for at in range(0, len(whole), width))
+
+
+CERTIFICATE = key().replace("PRIVATE KEY", "CERTIFICATE")
+WRAPPED = {
+    **{f"in lines of {width}": encoded(key("RSA "), width) for width in (16, 60, 64, 70, 72, 75, 76)},
+    "MIME": "Content-Transfer-Encoding: base64\r\n\r\n" + encoded(key("OPENSSH "), joint="\r\n"),
+    "folded in YAML": "data:\n  tls.key: >-\n    " + encoded(key(), joint="\n    "),
+    "deep in YAML": "key: |\n" + 40 * " " + encoded(key(), joint="\n" + 40 * " "),
+    "quoted in YAML": 'key: "' + encoded(key(), joint="\\\n  ") + '"',
+    "in JSON": '{"key": "' + encoded(key(length=64), joint="\\n") + '"}',
+    "in JSON with CRLF": '{"key": "' + encoded(key(), joint="\\r\\n") + '"}',
+    "in XML": "<data>\n\t" + encoded(key("EC ", length=164), joint="\n\t") + "\n</data>",
+    "in Python": "KEY = ('" + encoded(key(), joint="'\n       '") + "')",
+    "in comments": "# " + encoded(key(length=64), 64, "\n# "),
+    "a small one": encoded(key(length=64), 64),
+    "legacy encrypted": encoded(KEYS["legacy encrypted"]),
+    "PGP": encoded(KEYS["PGP"], 64),
+    **{f"after {count} characters": encoded("x" * count + "\n" + key("RSA ")) for count in range(60, 140)},
+    **{f"after a certificate, {width}": encoded(CERTIFICATE + key(), width) for width in (64, 72, 76)},
+}
+
+
+@pytest.mark.parametrize("text", WRAPPED.values(), ids=WRAPPED)
+def test_private_keys_in_base64(text: str) -> None:
+    """The base64 of a PEM file is found however it is wrapped, indented and quoted, and whatever is before the key."""
+    assert str(found(f"first line\n{text}\nlast-line: more\n")).startswith("a private key in base64 in line ")
+
+
 @pytest.mark.parametrize("text", KEYS.values(), ids=KEYS)
 def test_private_keys(text: str) -> None:
     """A private key is found in each format and in each kind of file."""
@@ -146,6 +178,10 @@ HARMLESS = {
     "a variable in place of a token": "//registry.local/:_authToken=${NPM_TOKEN}\n_authToken: process.env.TOKEN_12\n",
     "a word that goes on": f"xghp_{random_text(36, LETTERS)}",
     "a certificate in base64": base64.b64encode(key().replace("PRIVATE KEY", "CERTIFICATE").encode()).decode(),
+    "a certificate in lines of base64": base64.encodebytes(
+        key().replace("PRIVATE KEY", "CERTIFICATE").encode()
+    ).decode(),
+    "a program in base64": base64.encodebytes(f"if '{HEAD.format('', '')}' in text:\n    return\n".encode()).decode(),
     "nothing": "",
 }
 

@@ -131,6 +131,53 @@ def test_no_ignore_file_lifts_a_hard_rule(path: str) -> None:
     assert not decide(path, files, settings).included
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".ENV",
+        ".Env.Local",
+        ".AWS/credentials",
+        "Sub/.Aws/Credentials",
+        "k.Pem",
+        "K.PEM",
+        "ID_RSA",
+        ".SSH/",
+        "_NETRC",
+        "serviceAccountKey.json",
+        "serviceaccountkey.json",
+        "SERVICEACCOUNT.JSON",
+        ".azure/accessTokens.json",
+        "Deep/er/.Docker/Config.Json",
+        "caf\u00c9.Key",
+    ],
+)
+def test_secrets_are_compared_without_case(path: str) -> None:
+    """In any letter case, a secret's name is one, whatever an ignore file says."""
+    lift = {".syncdignore": b"!*\n"}
+    assert decide(path, lift).rule is not None
+    assert decide(path, lift).rule.source == "secrets"  # type: ignore[union-attr] - just checked
+    assert decide(path, settings=SelectionSettings(upload_secrets=True)).included
+    ceiling = SelectionSettings(always_ignored=(Rule("/m", 1, path),))
+    assert decide(path, lift, ceiling).rule == Rule("/m", 1, path)
+
+
+@pytest.mark.parametrize(
+    "path", [".ENV.EXAMPLE", "CACERT.PEM", "Server.Pub.PEM", "README.md", "Keys/a.txt", "A.Pem.txt"]
+)
+def test_exceptions_are_compared_without_case(path: str) -> None:
+    """What is no secret in lower case is none in capitals, and the other rules decide."""
+    assert decide(path).included
+    assert not decide(path, {".gitignore": path.encode()}).included
+
+
+def test_allowed_secrets_have_their_own_case() -> None:
+    """A secret is allowed by its name as it is written."""
+    asked = SelectionSettings(allow_secrets=("Certs/K.Pem",))
+    assert decide("Certs/K.Pem", settings=asked).included
+    assert not decide("Certs/L.Pem", settings=asked).included
+    assert not decide("certs/k.pem", settings=asked).included
+
+
 def test_an_exception_to_the_secrets_can_still_be_ignored() -> None:
     """`.env.example` is not a secret; the other rules decide about it."""
     assert decide(".env.example") == Decision(included=True, rule=None)
