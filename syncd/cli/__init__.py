@@ -1,176 +1,31 @@
 """The commands, a module or package each. Only this package prints.
 
-Begins at `main`. A command is loaded when it is called, since `--version` and `status` must be instant. Its entry is
-`command`: in its module, or in the module `command` of its package.
+Begins at `main`, which loads `commands` once signals are handled.
 """
 
 from __future__ import annotations
 
-import importlib
-import io
 import os
-import resource
-import signal
 import sys
-import threading
-from typing import TYPE_CHECKING, Any
 
-import click
-
-from syncd import __version__
-from syncd.cli.output import discard_stdout, stderr_is_writable
-from syncd.core.errors import Stop, SyncdError
-from syncd.core.hardening import disable_core_dumps, set_private_umask
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
-COMMANDS = {
-    "run": "Run the daemon in the foreground.",
-    "push": "Sync once, now.",
-    "status": "Show what the daemon is doing, and did last.",
-    "history": "List past syncs.",
-    "flush": "Wait until all that is on disk now is in the sandbox.",
-    "diff": "Show what was changed in the sandbox, as a patch.",
-    "log": "List the agent's commits in the sandbox.",
-    "apply": "Bring home what was changed in the sandbox.",
-    "verify": "Compare the sandbox's workspace with this one.",
-    "pull": "Download the sandbox's workspace into a new folder.",
-    "saved": "List, show, restore and drop the agent's versions that were saved.",
-    "ls": "List the paths that a snapshot would hold, or those that it leaves out.",
-    "explain": "Tell if a path is in the snapshot, and by which rule.",
-    "check": "Check configuration, key, directory, limits, clock, API and sandbox.",
-    "init": "Write a commented configuration file.",
-    "pause": "Pause syncing.",
-    "resume": "Resume syncing, and catch up.",
-    "sandbox": "List, show, acquire and release the account's sandboxes.",
-    "service": "Install, remove and inspect the systemd user unit.",
-    "completion": "Print the script that completes commands, options and files at a TAB.",
-    "emulator": "Run a stand-in for the sandbox API on this machine.",
-    "demo": "Show the whole job with no account.",
-}
-
-
-class _Commands(click.Group):
-    """Lists the commands by name, and imports the one that is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"syncd.cli.{cmd_name}")
-        if hasattr(module, "__path__"):
-            module = importlib.import_module(f"syncd.cli.{cmd_name}.command")
-        assert isinstance(module.command, click.Command)  # noqa: S101 - each of these modules has one
-        return module.command
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The commands by their names alone: click would import their modules, and a TAB would take twice as long."""
-        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
-
-        commands = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
-        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            result = super().invoke(ctx)
-            if sys.stdout is not None:
-                sys.stdout.flush()  # the interpreter would do so at its end, where nobody catches a failure
-        except BrokenPipeError:
-            # `syncd ls | head`: the reader closed the pipe. Caught here, as click would exit with 1.
-            discard_stdout()
-            return 0
-        return result
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-@click.group(
-    cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done or nothing to do; 2 wrong usage; 75 may work later; 78 a person must change something.",
-)
-@click.version_option(__version__, prog_name="syncd")
-def cli() -> None:
-    """Keep a remote sandbox's workspace equal to a directory on this machine."""
+from syncd.cli.interruption import end_at_signals, stopped
 
 
 def main() -> None:
     """Run the program: every failure is one line on stderr and an exit code."""
+    end_at_signals()
     _have_names_in_utf8()
-    _harden()
+    from syncd.cli.commands import run_command  # noqa: PLC0415 - slow, and a signal may come meanwhile
+
     try:
-        colour = False if os.environ.get("NO_COLOR") else None  # no-color.org, which click does not support
-        result: Any = cli.main(prog_name="syncd", standalone_mode=False, color=colour)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
-    except click.ClickException as failure:
-        from syncd.core.text import shown_path  # noqa: PLC0415 - only when something went wrong
-
-        text = io.StringIO()
-        failure.show(text)
-        # It may hold a name that a shell put in for a `*`.
-        click.echo("\n".join(map(shown_path, text.getvalue().split("\n"))), err=True, nl=False)
-        sys.exit(2)
-    except SyncdError as failure:
-        _print_error(str(failure))
-        sys.exit(failure.exit_code)
-    except (Stop, KeyboardInterrupt, click.Abort):
-        discard_stdout()
-        if stderr_is_writable():
-            _print_error("stopped; what was not sent is sent by the next sync")
-        sys.exit(75)
-    except OSError as failure:
-        _print_error(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")
-        sys.exit(75)
-    except Exception as failure:  # noqa: BLE001 - the last resort: a traceback does not help a person
-        _show_internal_error(failure)
-        sys.exit(75)
-    sys.exit(result if isinstance(result, int) else 0)
-
-
-def _print_error(text: str) -> None:
-    from syncd.core.text import one_line, redacted  # noqa: PLC0415 - only when something went wrong
-
-    click.echo(f"syncd: {one_line(redacted(text), 1000)}", err=True)
-
-
-def _show_internal_error(failure: BaseException | None) -> None:
-    """Print where this program failed, without texts and values, which may hold a signed URL."""
-    from syncd.report.logs import place_of  # noqa: PLC0415 - as above
-
-    if failure is not None and not isinstance(failure, SystemExit):
-        _print_error(f"internal error ({place_of(failure)}): please report it")
+        code = run_command()
+        end_at_signals(code)
+    except KeyboardInterrupt:
+        code = stopped()
+    sys.exit(code)
 
 
 def _have_names_in_utf8() -> None:
-    """Begin anew where this locale has another encoding: the archive and the state have names as UTF-8.
-
-    What is printed stays in the locale's encoding.
-    """
+    """Begin anew where this locale has another encoding: the archive and the state have names as UTF-8."""
     if sys.getfilesystemencoding() != "utf-8":
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - itself
-    if "utf8" in sys._xoptions:  # noqa: SLF001 - documented, CPython's own
-        import locale  # noqa: PLC0415 - only here
-
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(encoding=locale.getencoding(), errors="backslashreplace")
-
-
-def _harden() -> None:
-    """Make new files private, keep the key out of core dumps, and allow enough open files for deep trees."""
-    set_private_umask()
-    disable_core_dumps()
-    sys.excepthook = lambda _kind, failure, _trace: _show_internal_error(failure)
-    sys.unraisablehook = lambda failed: _show_internal_error(failed.exc_value)
-    threading.excepthook = lambda failed: _show_internal_error(failed.exc_value)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
-    if soft != resource.RLIM_INFINITY and soft < limit:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd.cli.options import config_option, configured, json_option
-from syncd.cli.output import print_path
+from syncd.cli.output import print_path, stdout_failure
 from syncd.core.errors import Stop, TryLater, WorkspaceError
 from syncd.core.text import shown_path
 
@@ -167,7 +167,8 @@ def _print_patch(side: AgentSide, changes: list[GitChange], form: DiffForm) -> N
     if pager is None:
         for block in blocks:
             sys.stdout.buffer.write(block)
-        sys.stdout.flush()
+            if stdout_failure() is not None:  # nobody can read on
+                break
         return
     with subprocess.Popen(pager, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None  # noqa: S101 - opened with a pipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -152,9 +152,7 @@ api_key_file = "{shown_path(str(emulator.data_dir / KEY_FILE))}"
 
 
 def _log(entry: RequestRecord) -> None:
-    # The reader of stderr may have closed it; requests are answered all the same.
-    with suppress(OSError):
-        click.echo(shown_path(str(entry)), err=True)
+    click.echo(shown_path(str(entry)), err=True)
 
 
 @contextmanager

@@ -92,7 +92,6 @@ def command(
         _show_paths(archives_of(which, sent, records), records, as_json=as_json)
     else:
         _show_syncs(records, most, only_failed=only_failed, as_json=as_json)
-    sys.stdout.flush()  # here, where a closed pipe is not a failure
 
 
 def _show_syncs(records: list[SyncRecord], most: int, *, only_failed: bool, as_json: bool) -> None:

@@ -1,10 +1,15 @@
-"""Prints names on stdout, and handles a stdout or stderr whose reader has stopped reading."""
+"""The standard streams, and names on them.
+
+None of their failures ends a command: what was asked is done, whoever reads its output.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import sys
+from typing import Any
 
 import click
 
@@ -19,21 +24,74 @@ def print_path(path: str, rest: str = "") -> None:
         sys.stdout.buffer.write(os.fsencode(path) + os.fsencode(rest) + b"\n")
 
 
-def discard_stdout() -> None:
-    """Discard all further output, and what is still buffered.
+class _OutputFile(io.FileIO):
+    """stdout or stderr. What cannot be written is dropped; `failure` is the last reason."""
 
-    Where the reader does not read, the interpreter would wait at its end for a full pipe, and a Ctrl-C would seem to be
-    ignored.
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write what can be written, and return as if all of it was."""
+        try:
+            while (written := super().write(data)) is None:  # another program made it non-blocking
+                select.select([], [self], [])
+        except OSError as failure:
+            self.failure = failure
+            return len(data)
+        return written
+
+
+def open_standard_streams() -> None:
+    """Open those that are closed on /dev/null, and let a write to stdout and stderr raise nothing.
+
+    Otherwise the next file that is opened would be taken for one of them: a log line would go into it.
     """
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
-    except (OSError, ValueError):  # closed: nothing to discard
-        return
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - open to the end
+    sys.stdout, sys.stderr = _opened(1, sys.stdout), _opened(2, sys.stderr)
 
 
-def stderr_is_writable() -> bool:
-    """True if a line can be written to stderr without waiting for its reader."""
-    try:
-        return bool(select.select([], [sys.stderr.fileno()], [], 0)[1])
-    except (OSError, ValueError):
-        return False
+def _opened(number: int, before: Any) -> io.TextIOWrapper:
+    """The stream of this descriptor, with the properties of the interpreter's own; it has none where it was closed."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(_OutputFile(number, "w", closefd=False)),
+        encoding=_encoding_of(before),
+        errors="backslashreplace",
+        line_buffering=before.line_buffering if before else False,
+        write_through=before.write_through if before else False,
+    )
+
+
+def _encoding_of(before: Any) -> str:
+    if "utf8" in sys._xoptions:  # noqa: SLF001 - documented, CPython's own
+        import locale  # noqa: PLC0415 - only after a new beginning, in a locale of another encoding
+
+        return locale.getencoding()
+    return before.encoding if before else "utf-8"
+
+
+def stdout_failure() -> OSError | None:
+    """The reason why something could not be written to stdout, if there was one."""
+    sys.stdout.flush()
+    raw = getattr(sys.stdout.buffer, "raw", None)
+    return raw.failure if isinstance(raw, _OutputFile) else None
+
+
+def print_error(text: str) -> None:
+    """Print a failure: one line without secrets."""
+    from syncd.core.text import one_line, redacted  # noqa: PLC0415 - only when something went wrong
+
+    print(f"syncd: {one_line(redacted(text), 1000)}", file=sys.stderr)
+
+
+def print_internal_error(failure: BaseException | None) -> None:
+    """Print where this program failed, without texts and values, which may hold a signed URL."""
+    from syncd.core.errors import Stop  # noqa: PLC0415 - as above
+    from syncd.report.logs import place_of  # noqa: PLC0415
+
+    if failure is not None and not isinstance(failure, SystemExit | Stop):  # the next wait raises `Stop` again
+        print_error(f"internal error ({place_of(failure)}): please report it")

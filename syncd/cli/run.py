@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,10 @@ from syncd.core.context import RuntimeContext
 from syncd.core.errors import Locked, Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
+
+if TYPE_CHECKING:
+    from syncd.daemon.signals import Signals
+    from syncd.daemon.wakeup import Wakeup
 
 _log = logging.getLogger("syncd")
 # A command that is syncing by itself, such as `flush` in a script that started both, ends in this time.
@@ -34,12 +39,17 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
     SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
     """
-    from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415 - `run --help` needs none of it
+    from syncd.daemon.signals import Signals  # noqa: PLC0415 - `run --help` needs none of it
+    from syncd.daemon.wakeup import Wakeup  # noqa: PLC0415
+    from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
     set_up_logs(log_level, LogFormat(log_format), os.environ)
+    context, wakeup = RuntimeContext(CLOCK, os.environ, Interrupt()), Wakeup()
+    signals = Signals(context.interrupt, wakeup)
     try:
-        _run(config_path(config_file, lambda text: _log.warning("%s", text)))
-    except Stop:  # in the wait for a command to end
+        with signals.installed():
+            _run(config_path(config_file, lambda text: _log.warning("%s", text)), context, signals, wakeup)
+    except Stop:  # before its loop
         return 0
     except SyncdError as failure:
         _log.error("%s", failure)  # a log line, as the daemon's others
@@ -47,53 +57,48 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     return 0
 
 
-def _run(path: str) -> None:
+def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup) -> None:
     from syncd.core.config_file import load_config  # noqa: PLC0415
     from syncd.daemon.build import daemon_of, folders_of  # noqa: PLC0415
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
-    from syncd.daemon.signals import Signals  # noqa: PLC0415
-    from syncd.daemon.wakeup import Wakeup  # noqa: PLC0415
     from syncd.report.status_publisher import RunTotals  # noqa: PLC0415
 
-    context = RuntimeContext(CLOCK, os.environ, Interrupt())
     config, key, excludes = _usable(path, context, _LOCKED_S)
-    wakeup = Wakeup()
-    signals = Signals(context.interrupt, wakeup)
     totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
     start_wait_s = _start_wait_s(context.environ)
-    with signals.installed():
-        while True:
-            # The path from git is kept: git might fail where the old configuration is to stay.
-            daemon_context = replace(context, excludes=excludes)
-            try:
-                with daemon_of(
-                    config,
-                    key=key,
-                    context=daemon_context,
-                    signals=signals,
-                    wakeup=wakeup,
-                    totals=totals,
-                    reread=lambda: load_config(path),
-                    start_wait_s=start_wait_s,
-                ) as daemon:
-                    ended = daemon.run()
-            except Locked:  # a command took the lock since it was checked
-                _wait_for_lock(folders_of(config, context.environ).state, context, _LOCKED_S)
-                continue
-            if ended is LoopEnd.STOPPED:
-                return
-            signals.reload = False
-            start_wait_s = 0.0  # a person waits for what the new configuration does
-            try:
-                config, key, excludes = _usable(path, context)
-                _log.info("configuration read anew")
-            except SyncdError as failure:
-                _log.error("the new configuration is refused, the old one stays: %s", failure)
-            if is_outdated(key, os.environ, config.sandbox.api_key_file):
-                raise TryLater(
-                    "the API key file changed since this service was handed the key",
-                    "ending, for the service manager to start it with the new one",
-                )
+    while True:
+        context.interrupt.check()
+        # The path from git is kept: git might fail where the old configuration is to stay.
+        daemon_context = replace(context, excludes=excludes)
+        try:
+            with daemon_of(
+                config,
+                key=key,
+                context=daemon_context,
+                signals=signals,
+                wakeup=wakeup,
+                totals=totals,
+                reread=lambda: load_config(path),
+                start_wait_s=start_wait_s,
+            ) as daemon:
+                ended = daemon.run()
+        except Locked:  # a command took the lock since it was checked
+            _wait_for_lock(folders_of(config, context.environ).state, context, _LOCKED_S)
+            continue
+        if ended is LoopEnd.STOPPED:
+            return
+        signals.reload = False
+        start_wait_s = 0.0  # a person waits for what the new configuration does
+        try:
+            config, key, excludes = _usable(path, context)
+            _log.info("configuration read anew")
+        except SyncdError as failure:
+            _log.error("the new configuration is refused, the old one stays: %s", failure)
+        if is_outdated(key, os.environ, config.sandbox.api_key_file):
+            raise TryLater(
+                "the API key file changed since this service was handed the key",
+                "ending, for the service manager to start it with the new one",
+            )
 
 
 def _start_wait_s(environ: Mapping[str, str]) -> float:

@@ -139,10 +139,10 @@ def test_no_copy_of_a_key() -> None:
 @pytest.mark.parametrize(
     "crash",
     [
-        "cli.cli.main = fail",
-        "import threading; cli.cli.main = lambda **_: threading.Thread(target=fail).start()",
-        "cli.cli.main = lambda **_: Dies() and None",
-        "cli.cli.main = lambda **_: __import__('atexit').register(fail)",
+        "commands.cli.main = fail",
+        "import threading; commands.cli.main = lambda **_: threading.Thread(target=fail).start()",
+        "commands.cli.main = lambda **_: Dies() and None",
+        "commands.cli.main = lambda **_: __import__('atexit').register(fail)",
     ],
     ids=["in the command", "in a thread", "where nothing can be raised", "at the end"],
 )
@@ -151,6 +151,7 @@ def test_an_unexpected_exception_is_one_line(repo: Path, crash: str) -> None:
     output = script(
         f"""
         from syncd import cli
+        from syncd.cli import commands
         def fail(*_, **__):
             key = {KEY!r}
             raise ValueError(f"https://bucket/?X-Goog-Signature=abc {{key}}") from RuntimeError(key)

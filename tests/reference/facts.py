@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 
-from syncd.cli import cli
+from syncd.cli.commands import cli
 from syncd.cli.init.config_template import toml
 from syncd.core.settings import SECTIONS, CeilingKeys
 
@@ -99,7 +99,7 @@ def verbs() -> list[Verb]:
 
 def summaries() -> dict[str, str]:
     """Return the commands with a line each, as `syncd --help` shows them."""
-    from syncd.cli import COMMANDS  # noqa: PLC0415
+    from syncd.cli.commands import COMMANDS  # noqa: PLC0415
 
     return dict(COMMANDS)
 

@@ -13,7 +13,7 @@ import click
 import msgspec
 import pytest
 
-from syncd.cli import cli
+from syncd.cli.commands import cli
 from syncd.core.managed import check_managed
 from syncd.core.settings import SECTIONS, AcquireKeys, CeilingKeys, check_config
 from tests.repo.sources import REPO

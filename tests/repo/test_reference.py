@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from syncd.cli import COMMANDS, cli
+from syncd.cli.commands import COMMANDS, cli
 from tests.reference.__main__ import MADE
 from tests.reference.facts import ENVIRONMENT, EXAMPLES, ceiling_keys, keys, verbs
 from tests.reference.manual import manual, text

@@ -1,7 +1,8 @@
-"""A closed pipe ends a command quietly: `syncd ls | head`."""
+"""Whatever becomes of a command's output, what was asked is done: `syncd ls | head`, a cron job, a full disk."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -30,3 +31,48 @@ def test_a_closed_pipe_is_no_failure(rig: Rig, files: int, lines: int) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(20) == 0
+
+
+def redirected(how: str) -> tuple[str, ...]:
+    """A prefix that starts the command with these redirections."""
+    return ("sh", "-c", f'exec "$@" {how}', "sh")
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), ("2>/dev/full", 0), (">/dev/full", 75), (">/dev/full 2>&1", 75)],
+)
+def test_what_was_asked_is_done(rig: Rig, how: str, code: int) -> None:
+    """Also without stdin, stdout and stderr, and with full ones; what could not be written is named."""
+    rig.write("a", how)
+    pushed = rig.run("push", prefix=redirected(how))
+    assert (rig.sandbox.workspace / "a").read_text() == how
+    named = (
+        "syncd: the output cannot be written (No space left on device): write it elsewhere; what was asked is done\n"
+    )
+    assert (pushed.code, pushed.err.endswith(named)) == (code, how == ">/dev/full")
+    assert rig.run("pause", prefix=redirected(how)).code == code
+    assert (rig.state_folder / "paused").exists()
+
+
+def test_a_closed_pipe_stops_nothing(rig: Rig) -> None:
+    """A command that does something does it, although its lines have no reader."""
+    rig.write("a")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*SYNCD, "pause"], env=rig.environment(), stdout=writer, stderr=writer, cwd=rig.home, check=False
+    )
+    os.close(writer)
+    assert done.returncode == 0
+    assert (rig.state_folder / "paused").exists()
+
+
+def test_the_daemon_without_descriptors(rig: Rig) -> None:
+    """None of its files becomes its stdin, stdout or stderr."""
+    rig.write("a")
+    daemon = rig.up(prefix=redirected("<&- >&- 2>&-"))
+    assert {os.readlink(f"/proc/{daemon.pid}/fd/{number}") for number in range(3)} == {os.devnull}
+    rig.write("b")
+    rig.ok("flush")
+    assert daemon.stop() == 0

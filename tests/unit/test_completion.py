@@ -9,7 +9,7 @@ import click
 import pytest
 from click.shell_completion import BashComplete
 
-from syncd.cli import COMMANDS, cli
+from syncd.cli.commands import COMMANDS, cli
 
 PATHS = {
     "pull ": "file",

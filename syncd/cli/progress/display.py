@@ -12,8 +12,8 @@ from typing import Self
 
 import click
 
+from syncd.cli.interruption import stderr_is_writable
 from syncd.cli.options import CLOCK
-from syncd.cli.output import stderr_is_writable
 from syncd.cli.progress.line import Work, line, plain
 from syncd.cli.status.text import plain as text_of
 from syncd.cli.status.text import wrapped

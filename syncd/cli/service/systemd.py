@@ -106,8 +106,8 @@ class UserManager:
         with subprocess.Popen(command, env=self._environ, stdin=subprocess.DEVNULL) as journalctl:
             try:
                 code = journalctl.wait()
-            except KeyboardInterrupt:  # the terminal sent it to both
-                journalctl.wait()
+            except KeyboardInterrupt:
+                journalctl.terminate()
                 return 0
         return 0 if code == -signal.SIGPIPE else code  # as in `syncd service logs | head`
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from syncd import __version__
+from syncd.cli.interruption import discard_stdout
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
-from syncd.cli.output import discard_stdout
+from syncd.cli.output import stdout_failure
 from syncd.cli.status.subject import Subject
 from syncd.core.config_lookup import config_folder
 from syncd.core.errors import Stop
@@ -138,8 +139,9 @@ def _follow(read: Callable[[], Shown], text: Callable[[Shown], str], interrupt: 
             document = read()
             if document != last:
                 click.echo(text(document))
-                sys.stdout.flush()
                 last = document
+            if stdout_failure() is not None:  # nobody can read on
+                return
             CLOCK.sleep(_REDRAW_S)
 
 

@@ -1,0 +1,160 @@
+"""The commands by name, and what becomes of their failures.
+
+A command is loaded when it is called, since `--version` and `status` must be instant. Its entry is `command`: in its
+module, or in the module `command` of its package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import resource
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from syncd import __version__
+from syncd.cli.interruption import end_now, interrupt_at_signals
+from syncd.cli.output import open_standard_streams, print_error, print_internal_error, stdout_failure
+from syncd.core.errors import Stop, SyncdError, TryLater
+from syncd.core.hardening import disable_core_dumps, set_private_umask
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+COMMANDS = {
+    "run": "Run the daemon in the foreground.",
+    "push": "Sync once, now.",
+    "status": "Show what the daemon is doing, and did last.",
+    "history": "List past syncs.",
+    "flush": "Wait until all that is on disk now is in the sandbox.",
+    "diff": "Show what was changed in the sandbox, as a patch.",
+    "log": "List the agent's commits in the sandbox.",
+    "apply": "Bring home what was changed in the sandbox.",
+    "verify": "Compare the sandbox's workspace with this one.",
+    "pull": "Download the sandbox's workspace into a new folder.",
+    "saved": "List, show, restore and drop the agent's versions that were saved.",
+    "ls": "List the paths that a snapshot would hold, or those that it leaves out.",
+    "explain": "Tell if a path is in the snapshot, and by which rule.",
+    "check": "Check configuration, key, directory, limits, clock, API and sandbox.",
+    "init": "Write a commented configuration file.",
+    "pause": "Pause syncing.",
+    "resume": "Resume syncing, and catch up.",
+    "sandbox": "List, show, acquire and release the account's sandboxes.",
+    "service": "Install, remove and inspect the systemd user unit.",
+    "completion": "Print the script that completes commands, options and files at a TAB.",
+    "emulator": "Run a stand-in for the sandbox API on this machine.",
+    "demo": "Show the whole job with no account.",
+}
+
+
+class _Commands(click.Group):
+    """Lists the commands by name, and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"syncd.cli.{cmd_name}")
+        if hasattr(module, "__path__"):
+            module = importlib.import_module(f"syncd.cli.{cmd_name}.command")
+        assert isinstance(module.command, click.Command)  # noqa: S101 - each of these modules has one
+        return module.command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is called, loaded: from now on a signal interrupts it. `run` handles signals itself."""
+        resolved = super().resolve_command(ctx, args)
+        if resolved[0] != "run":
+            interrupt_at_signals()
+        return resolved
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands by their names alone: click would import their modules, and a TAB would take twice as long."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
+
+        commands = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done or nothing to do; 2 wrong usage; 75 may work later; 78 a person must change something.",
+)
+@click.version_option(__version__, prog_name="syncd")
+def cli() -> None:
+    """Keep a remote sandbox's workspace equal to a directory on this machine."""
+
+
+def run_command() -> int:
+    """Run the command that the arguments name, and return its exit code."""
+    open_standard_streams()
+    _harden()
+    try:
+        colour = False if os.environ.get("NO_COLOR") else None  # no-color.org, which click does not support
+        result: Any = cli.main(prog_name="syncd", standalone_mode=False, color=colour)
+        _check_output()
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as failure:
+        from syncd.core.text import shown_path  # noqa: PLC0415 - only when something went wrong
+
+        text = io.StringIO()
+        failure.show(text)
+        # It may hold a name that a shell put in for a `*`.
+        click.echo("\n".join(map(shown_path, text.getvalue().split("\n"))), err=True, nl=False)
+        return 2
+    except SyncdError as failure:
+        print_error(str(failure))
+        return failure.exit_code
+    except (Stop, click.Abort):
+        raise KeyboardInterrupt from None
+    except OSError as failure:
+        print_error(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")
+        return 75
+    except Exception as failure:  # noqa: BLE001 - the last resort: a traceback does not help a person
+        print_internal_error(failure)
+        return 75
+    return result if isinstance(result, int) else 0
+
+
+def _check_output() -> None:
+    """Raise `TryLater` if not all of stdout could be written. A closed pipe is no failure: `syncd ls | head`."""
+    failure = stdout_failure()
+    if failure is not None and not isinstance(failure, BrokenPipeError):
+        raise TryLater(
+            f"the output cannot be written ({failure.strerror})", "write it elsewhere; what was asked is done"
+        )
+
+
+def _harden() -> None:
+    """Make new files private, keep the key out of core dumps, and allow enough open files for deep trees."""
+    set_private_umask()
+    disable_core_dumps()
+    sys.excepthook = lambda _kind, failure, _trace: print_internal_error(failure)
+    sys.unraisablehook = lambda failed: _lost(failed.exc_value)
+    threading.excepthook = lambda failed: print_internal_error(failed.exc_value)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
+def _lost(failure: BaseException | None) -> None:
+    """Handle what was raised where the interpreter can raise nothing: a Ctrl-C counts all the same."""
+    if isinstance(failure, KeyboardInterrupt):
+        end_now()
+    print_internal_error(failure)

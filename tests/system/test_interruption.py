@@ -1,0 +1,80 @@
+"""A Ctrl-C or SIGTERM while a command loads or waits: no traceback, and an exit code of the table."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from syncd.core.workspace_lock import Lock
+from tests.system.command import Running
+from tests.system.rig import Rig
+
+ENDS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+
+
+@ENDS
+@pytest.mark.parametrize(
+    ("command", "module", "code"),
+    [("push", "click", 75), ("flush", "syncd.cli.progress.display", 75), ("run", "click", 0), ("run", "httpx", 0)],
+)
+def test_a_signal_while_modules_load(
+    rig: Rig, tmp_path: Path, command: str, module: str, code: int, number: signal.Signals
+) -> None:
+    """One line, or none from `run`, whichever module it is."""
+    loads = tmp_path / "loads"
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            open({str(loads)!r}, "w").close()
+            while True:
+                pass
+
+sys.meta_path.insert(0, Finder())
+""")
+    rig.environ["PYTHONPATH"] = str(tmp_path)
+    rig.write("a")
+    running = rig.background(command)
+    rig.until(loads.exists, "the module to be loaded")
+    assert running.stop(number) == code
+    stopped = "syncd: stopped; what was not sent is sent by the next sync"
+    assert running.err.strip() == ("" if command == "run" else stopped)
+
+
+@ENDS
+def test_a_signal_while_run_waits_for_the_lock(rig: Rig, number: signal.Signals) -> None:
+    """It ends with 0 and says nothing."""
+    rig.ok("pause")
+    lock = Lock(str(rig.state_folder))
+    lock.acquire()
+    try:
+        daemon = rig.start()
+        rig.until(lambda: _catches(daemon, signal.SIGUSR1), "its handlers")
+        assert daemon.stop(number) == 0
+    finally:
+        lock.release()
+    assert daemon.err == ""
+
+
+def test_a_daemon_that_is_stopped(rig: Rig) -> None:
+    """A command says within seconds that it does not answer."""
+    rig.write("a")
+    daemon = rig.up()
+    daemon.send(signal.SIGSTOP)
+    try:
+        ended = rig.run("push")
+    finally:
+        daemon.send(signal.SIGCONT)
+    wanted = f"syncd: the daemon (process {daemon.pid}) does not answer: see `syncd status`"
+    assert (ended.code, ended.err.splitlines()[-1]) == (75, wanted)
+
+
+def _catches(running: Running, number: signal.Signals) -> bool:
+    """True if the process has a handler for the signal."""
+    lines = Path(f"/proc/{running.pid}/status").read_text().splitlines()
+    (caught,) = (line.split()[1] for line in lines if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
