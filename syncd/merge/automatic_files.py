@@ -1,4 +1,7 @@
-"""Tells which files run by themselves at home: a person should look at those before they are used."""
+"""Tells which files run by themselves at home, or decide what is sent: a person should look at those before.
+
+In any letter case: a workspace may lie on a file system that does not tell them apart.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ _PATTERNS = (
     ".circleci/*",
     ".travis.yml",
     "azure-pipelines.yml",
-    "Jenkinsfile",
+    "jenkinsfile",
     ".husky/*",
     ".pre-commit-config.yaml",
     "lefthook.yml",
@@ -24,14 +27,12 @@ _PATTERNS = (
     ".idea/*",
     ".devcontainer/*",
     ".devcontainer.json",
-    "Makefile",
     "makefile",
-    "GNUmakefile",
+    "gnumakefile",
     "*.mk",
     "justfile",
-    "Justfile",
-    "Taskfile.yml",
-    "Rakefile",
+    "taskfile.yml",
+    "rakefile",
     "package.json",
     ".npmrc",
     ".yarnrc.yml",
@@ -44,13 +45,18 @@ _PATTERNS = (
     "build.gradle.kts",
     "gradlew",
     "mvnw",
-    "CMakeLists.txt",
+    "cmakelists.txt",
     "configure",
 )
 
 
 def runs_automatically(path: str) -> bool:
     """True if a program runs this file, or what it says, without being asked for it; at any depth."""
-    names = path.split("/")
+    names = path.lower().split("/")
     tails = ("/".join(names[at:]) for at in range(len(names)))
     return any(fnmatchcase(tail, pattern) for tail in tails for pattern in _PATTERNS)
+
+
+def decides_what_is_sent(path: str) -> bool:
+    """True for an ignore file; at any depth."""
+    return path.rpartition("/")[2].lower() in (".gitignore", ".syncdignore")

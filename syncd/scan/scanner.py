@@ -51,6 +51,8 @@ _MAX_RULE_READS = 3
 # If rules change during each of so many listings, their events start another scan.
 _MAX_LISTINGS = 3
 NO_RULES: Mapping[str, bytes] = {}
+# For a folder the contents of its ignore files by name; None: the file is gone.
+PlannedRules = Mapping[str, Mapping[str, bytes | None]]
 LeftOut = Callable[[str, bool, Decision], None]
 
 
@@ -70,7 +72,7 @@ def ignore_excluded(path: str, is_dir: bool, decision: Decision) -> None:
 
 
 class Scanner:
-    """Scans one workspace with one selection."""
+    """Scans one workspace with one selection. `planned_rules` count in the place of the ignore files that are there."""
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class Scanner:
         check: Callable[[], None] = lambda: None,
         *,
         personal_excludes: str = "",
+        planned_rules: PlannedRules | None = None,
     ) -> None:
         self._workspace = workspace
         self._selection = selection
@@ -88,6 +91,7 @@ class Scanner:
         self._on_left_out = on_left_out
         self._check = check
         self._personal = personal_excludes
+        self._planned_rules = planned_rules or {}
         self._tree = TreeCache()
         self._before = self._tree  # the results of the previous scan, during a full scan
         self._top: tuple[OuterRules, Scope] | None = None
@@ -359,6 +363,9 @@ class Scanner:
                     items = {item.name: item for item in found}
                 files = [name for name in outer.ignore_files if name in items]
                 rules = read_ignore_files(descriptor, files) if files else NO_RULES
+                if path in self._planned_rules:
+                    planned = {**rules, **self._planned_rules[path]}
+                    rules = {name: data for name, data in planned.items() if data is not None}
                 if rules == covered_rules:
                     break
                 scope, covered_rules = outer.with_files(rules) if rules else outer, rules

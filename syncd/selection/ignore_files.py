@@ -19,7 +19,7 @@ from syncd.selection.selection import GITIGNORE, NO_OUTER_RULES, OuterFile, Oute
 
 # A larger file is refused; git itself has no limit. Reading only its beginning would ignore the last rules, and upload
 # the paths that they exclude.
-_MAX_BYTES = 4 << 20
+LARGEST_BYTES = 4 << 20
 _MOST_LINKS = 40  # as the kernel follows
 
 Names = frozenset[str]
@@ -142,9 +142,9 @@ def _read_linked(path: str) -> bytes:
 def _read_whole(name: str, parent: int | None, flags: int = safe_open.FILE) -> bytes:
     descriptor, status = safe_open.open_file(name, parent, flags)
     with os.fdopen(descriptor, "rb") as file:
-        if status.st_size > _MAX_BYTES:
+        if status.st_size > LARGEST_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        return file.read(_MAX_BYTES)
+        return file.read(LARGEST_BYTES)
 
 
 def _unreadable(name: str, failure: OSError) -> OSError:

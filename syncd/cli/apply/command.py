@@ -70,7 +70,9 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
 
     Exits with 0 if all was taken, or if there was nothing to take; with 1 if conflicts are left.
 
-    --json: taken, merged, deleted, conflicts, never, stays, undone; each a list of paths.
+    --json: taken, merged, deleted, conflicts, never, stays, undone, look_at, newly_sent; each a list of paths. A person
+    should look at those of look_at before they are used; those of newly_sent stay home now, and would be sent by the
+    ignore files that are taken.
     """
     undo, dry_run, deletions, patterns = flags["undo"], flags["dry_run"], flags["deletions"], flags["patterns"]
     if undo and (paths or patterns or branch or dry_run or deletions):
@@ -102,6 +104,7 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
 def _apply(config: Config, options: ApplyOptions) -> int:
     from syncd.cli.agent_side import agent_side, patterns_of, tell_left_out  # noqa: PLC0415
     from syncd.cli.apply.execution import carry_out, prepare  # noqa: PLC0415
+    from syncd.cli.apply.newly_sent import newly_sent, newly_sent_line, newly_sent_text  # noqa: PLC0415
     from syncd.cli.apply.plan_text import changes_something, plan_lines, summary_line  # noqa: PLC0415
     from syncd.merge.git import find_git  # noqa: PLC0415
     from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
@@ -112,16 +115,18 @@ def _apply(config: Config, options: ApplyOptions) -> int:
             click.echo(f"took back an apply that was killed: {len(interrupted.restored):,} paths", err=True)
         with tempfile.TemporaryDirectory(prefix="merge-", dir=side.folders.spool) as folder:
             prepared = prepare(side, make_plan(side, options), find_git(os.environ), folder)
-            plan = prepared.plan
+            plan, let_out = prepared.plan, newly_sent(config, prepared)
             if not options.as_json:
                 _print(plan_lines(plan))
+                _print(iter([newly_sent_line(let_out)] if let_out else []))
             tell_left_out(side, "not taken but with --include")
             if options.dry_run:
-                return _end(plan, options, "would be: ")
-            if options.asks and changes_something(plan) and not click.confirm(f"{summary_line(plan)}: apply this?"):
+                return _end(plan, let_out, options, "would be: ")
+            question = "; ".join([summary_line(plan), *([newly_sent_text(let_out)] if let_out else [])])
+            if options.asks and changes_something(plan) and not click.confirm(f"{question}: apply this?"):
                 click.echo("nothing was changed", err=True)
                 return 1 if plan.of(MergeOutcome.CONFLICT) else 0
-            return _end(carry_out(side, prepared), options, "")
+            return _end(carry_out(side, prepared), let_out, options, "")
 
 
 def make_plan(side: AgentSide, options: ApplyOptions) -> MergePlan:
@@ -160,13 +165,13 @@ def workspace_input(
     return PlanInput(base, local, remote, deletions=False, link_at=link_at, children=children)
 
 
-def _end(plan: MergePlan, options: ApplyOptions, prefix: str) -> int:
+def _end(plan: MergePlan, let_out: list[str], options: ApplyOptions, prefix: str) -> int:
     from syncd.cli.apply.plan_text import summary_line  # noqa: PLC0415
     from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
 
     conflicts = plan.of(MergeOutcome.CONFLICT)
     if options.as_json:
-        _print_json(plan)
+        _print_json(plan, let_out)
     else:
         click.echo(f"{prefix}{summary_line(plan)}")
         if conflicts and not options.dry_run:
@@ -176,12 +181,13 @@ def _end(plan: MergePlan, options: ApplyOptions, prefix: str) -> int:
 
 def print_lists(**lists: Iterable[str]) -> None:
     """Print the lists of paths that `--json` has; those that are not given are empty."""
-    names = ("taken", "merged", "deleted", "conflicts", "never", "stays", "undone")
+    names = ("taken", "merged", "deleted", "conflicts", "never", "stays", "undone", "look_at", "newly_sent")
     click.echo(json.dumps({name: list(lists.get(name, ())) for name in names}))
 
 
-def _print_json(plan: MergePlan) -> None:
+def _print_json(plan: MergePlan, let_out: list[str]) -> None:
     from syncd.cli.apply.execution import paths_of  # noqa: PLC0415
+    from syncd.cli.apply.plan_text import to_look_at  # noqa: PLC0415
     from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
 
     print_lists(
@@ -191,6 +197,8 @@ def _print_json(plan: MergePlan) -> None:
         conflicts=paths_of(plan, MergeOutcome.CONFLICT),
         never=paths_of(plan, MergeOutcome.NEVER),
         stays=paths_of(plan, MergeOutcome.STAYS, MergeOutcome.DELETED_THERE),
+        look_at=to_look_at(plan),
+        newly_sent=let_out,
     )
 
 

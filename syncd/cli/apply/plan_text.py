@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from syncd.core.text import shown_path
-from syncd.merge.automatic_files import runs_automatically
+from syncd.merge.automatic_files import decides_what_is_sent, runs_automatically
 from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath
 from syncd.sandbox.look_request import RemoteKind
 from syncd.scan.entry import Kind
@@ -29,10 +29,14 @@ def plan_lines(plan: MergePlan) -> Iterator[str]:
         for planned in plan.of(outcome):
             if not _goes_without_saying(planned, plan):
                 yield f"{word:8}  {shown_path(planned.path)}{_note(planned)}"
-    for planned in plan.of(MergeOutcome.TAKE, MergeOutcome.MERGE):
-        why = _automatic(planned)
-        if why:
-            yield f"look at   {shown_path(planned.path)}: {why}"
+    for path, why in to_look_at(plan).items():
+        yield f"look at   {shown_path(path)}: {why}"
+
+
+def to_look_at(plan: MergePlan) -> dict[str, str]:
+    """Return the paths that a person should look at before they are used, each with the reason."""
+    reasons = {planned.path: _reason_to_look(planned) for planned in plan.of(*_CHANGES)}
+    return {path: reason for path, reason in reasons.items() if reason}
 
 
 def summary_line(plan: MergePlan) -> str:
@@ -71,8 +75,10 @@ def _first_below(planned: PlannedPath, paths: Sequence[PlannedPath]) -> Sequence
     return paths[at + 1 : at + 2]
 
 
-def _automatic(planned: PlannedPath) -> str:
-    if planned.remote.kind is RemoteKind.DIRECTORY:
+def _reason_to_look(planned: PlannedPath) -> str:
+    if decides_what_is_sent(planned.path):
+        return "it decides what is sent"
+    if planned.remote.kind in (RemoteKind.DIRECTORY, RemoteKind.ABSENT):
         return ""
     if runs_automatically(planned.path):
         return "it may run by itself here"

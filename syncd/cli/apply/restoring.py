@@ -10,7 +10,8 @@ import click
 from syncd.cli.agent_side import path_rules, secret_paths
 from syncd.cli.apply.command import no_sync_begins, print_lists, workspace_input
 from syncd.cli.apply.execution import merged_content, paths_of, write_of
-from syncd.cli.apply.plan_text import plan_lines, summary_line
+from syncd.cli.apply.newly_sent import newly_sent, newly_sent_line
+from syncd.cli.apply.plan_text import plan_lines, summary_line, to_look_at
 from syncd.core.settings import Config
 from syncd.daemon.build import folders_of
 from syncd.merge.git import find_git
@@ -42,10 +43,11 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
             find_git(os.environ),
             folder,
         )
+        let_out = newly_sent(config, found)
         writes = [write for planned in found.plan.paths if (write := write_of(planned, found)) is not None]
         written = writer.write(writes, b"")
     plan = found.plan.with_outcome(written.conflicts, MergeOutcome.CONFLICT, "it changed here meanwhile")
-    _report(plan, as_json=as_json)
+    _report(plan, let_out, as_json=as_json)
     return 1 if plan.of(MergeOutcome.CONFLICT) else 0
 
 
@@ -57,7 +59,7 @@ def _left_out(config: Config, plan: MergePlan) -> set[str]:
     return found.union(secret_paths(config, written))
 
 
-def _report(plan: MergePlan, *, as_json: bool) -> None:
+def _report(plan: MergePlan, let_out: list[str], *, as_json: bool) -> None:
     if as_json:
         print_lists(
             taken=paths_of(plan, MergeOutcome.TAKE),
@@ -65,9 +67,11 @@ def _report(plan: MergePlan, *, as_json: bool) -> None:
             conflicts=paths_of(plan, MergeOutcome.CONFLICT),
             never=paths_of(plan, MergeOutcome.NEVER),
             stays=paths_of(plan, MergeOutcome.STAYS),
+            look_at=to_look_at(plan),
+            newly_sent=let_out,
         )
         return
-    for line in plan_lines(plan):
+    for line in (*plan_lines(plan), *([newly_sent_line(let_out)] if let_out else [])):
         click.echo(line)
     click.echo(summary_line(plan))
 
