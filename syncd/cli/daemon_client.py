@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from syncd.cli.options import CLOCK
 from syncd.cli.progress.display import ProgressDisplay
+from syncd.cli.status.subject import Subject
 from syncd.core.directories import directories_for
 from syncd.core.errors import Locked, NeedsPerson, Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
@@ -19,6 +20,10 @@ from syncd.sync.status_document import State
 # A daemon that starts or reloads holds the lock a moment before it listens; a process that holds it longer is none.
 _STARTS_S = 5.0
 _RETRY_S = 0.1
+# What it does at once is done in this time.
+_ORDER_S = 30.0
+# A busy machine may keep it from answering for some seconds.
+_MOST_SILENCES = 3
 
 Answered = TypeVar("Answered")
 Done = TypeVar("Done")
@@ -59,15 +64,32 @@ def ask_daemon(
         raise KeyboardInterrupt from None
 
 
+def order_daemon(config: Config, request: Message) -> bool:
+    """Have the daemon do what it does at once, whatever it waits for; false if none runs. Raises `SyncdError`."""
+    try:
+        return ask_daemon(config, request, _ORDER_S) is not None
+    except TimeoutError:
+        raise TryLater(f"the daemon has not answered within {_ORDER_S:.0f} s", "see `syncd status`") from None
+
+
 def _ask_daemon(
     config: Config, request: Message, timeout_s: float | None, display: ProgressDisplay | None
 ) -> dict[str, Any] | None:
     folder = directories_for(config.workspace.path, os.environ).state
     ends_s = CLOCK.monotonic_s() + min(_STARTS_S, timeout_s or _STARTS_S)
     was_answered = False
+    inquiry, silences = Subject(config.file, config).inquiry, 0
+
+    def on_silence() -> None:
+        nonlocal silences
+        status = inquiry.status()
+        silences = silences + 1 if status.responding is False else 0
+        if silences == _MOST_SILENCES:
+            raise TryLater(f"the daemon (process {status.pid}) does not answer", "see `syncd status`")
+
     while True:
         try:
-            for message in ask(folder, request, CLOCK, timeout_s):
+            for message in ask(folder, request, CLOCK, timeout_s, on_silence):
                 was_answered = True
                 if message["event"] == "progress" and display is not None:
                     _show(message, display)

@@ -11,16 +11,16 @@ from syncd.cli.options import config_option, configured
 
 def pause_or_resume(config_file: str | None, action: str) -> None:
     """Pause or resume through the daemon, or by the file that the next one reads."""
-    from syncd.cli.daemon_client import ask_daemon  # noqa: PLC0415
+    from syncd.cli.daemon_client import order_daemon  # noqa: PLC0415
     from syncd.daemon.build import folders_of  # noqa: PLC0415
     from syncd.daemon.pause_file import PauseFile  # noqa: PLC0415
 
     config = configured(config_file)
-    if ask_daemon(config, {"do": action}, 30) is None:
+    if order_daemon(config, {"do": action}):
+        click.echo(f"{action}d")
+    else:
         PauseFile(folders_of(config, os.environ).state).set(paused=action == "pause")
         click.echo(f"{action}d; no daemon is running")
-    else:
-        click.echo(f"{action}d")
 
 
 @click.command("pause")

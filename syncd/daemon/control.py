@@ -11,8 +11,10 @@ import contextlib
 import errno
 import json
 import os
+import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 
 from syncd.core.clock import Clock
@@ -20,7 +22,9 @@ from syncd.core.clock import Clock
 _NAME = "control.sock"
 # A request is short; a longer line is not from a client of ours.
 _LONGEST_REQUEST = 4096
-_MOST_CLIENTS = 32
+_MOST_CLIENTS = 128
+_SILENCE_S = 5.0
+_BLOCK = 1 << 16
 
 Message = dict[str, Any]
 
@@ -110,7 +114,7 @@ class ControlServer:
             with _short_path(self._folder) as path:
                 listener.bind(path)
             os.chmod(os.path.join(self._folder, _NAME), 0o600)
-            listener.listen(8)
+            listener.listen(_MOST_CLIENTS)
             self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         except BaseException:
             listener.close()
@@ -173,31 +177,46 @@ class ControlServer:
                 os.unlink(os.path.join(self._folder, _NAME))
 
 
-def ask(folder: str, request: Message, clock: Clock, timeout_s: float | None = None) -> Iterator[Message]:
+def ask(
+    folder: str,
+    request: Message,
+    clock: Clock,
+    timeout_s: float | None = None,
+    on_silence: Callable[[], None] = lambda: None,
+) -> Iterator[Message]:
     """Send the daemon of this state folder a request, and yield its answers to the end.
 
-    Raises `ConnectionError` where none listens or it ends meanwhile, `TimeoutError` when the time is over.
+    `on_silence` is called each time that nothing has come for some seconds. Raises `ConnectionError` where none listens
+    or it ends meanwhile, `TimeoutError` when the time is over.
     """
-    ends_s = None if timeout_s is None else clock.monotonic_s() + timeout_s
+    ends_s = inf if timeout_s is None else clock.monotonic_s() + timeout_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout_s)
+        connection.setblocking(False)  # a stopped daemon accepts nothing
         try:
             with _short_path(folder) as path:
                 connection.connect(path)
-        except TimeoutError:
-            raise
         except OSError as failure:
             raise ConnectionError(str(failure)) from None
         connection.sendall(json.dumps(request).encode() + b"\n")
-        with connection.makefile("rb") as lines:
-            while (line := lines.readline()).endswith(b"\n"):  # half a line is the end of a killed daemon
+        received = b""
+        while (left_s := ends_s - clock.monotonic_s()) > 0:
+            line, end, rest = received.partition(b"\n")
+            if end:
+                received = rest
                 message: Message = json.loads(line)
                 yield message
                 if message.get("event") == "done":
                     return
-                if ends_s is not None:
-                    connection.settimeout(max(0.001, ends_s - clock.monotonic_s()))
-    raise ConnectionError("the daemon closed the connection")
+            elif select.select([connection], [], [], min(left_s, _SILENCE_S))[0]:
+                block = connection.recv(_BLOCK)
+                if not block:  # half a line is the end of a killed daemon
+                    raise ConnectionError("the daemon closed the connection")
+                received += block
+            elif left_s > _SILENCE_S:
+                on_silence()
+            else:
+                break
+    raise TimeoutError
 
 
 @contextlib.contextmanager

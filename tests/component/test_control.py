@@ -157,10 +157,10 @@ def test_clients_are_bounded(tmp_path: Path) -> None:
     """Many idle connections do not use up the daemon's descriptors."""
     with served(tmp_path) as server:
         crowd = []
-        for _ in range(40):
+        for _ in range(140):
             crowd.append(connected(tmp_path))
             list(server.requests())
-        assert len(server.filenos()) == 33
+        assert len(server.filenos()) == 129
         for client in crowd:
             client.close()
         list(server.requests())

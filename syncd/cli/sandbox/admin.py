@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import click
 
-from syncd.cli.daemon_client import ask_daemon
+from syncd.cli.daemon_client import order_daemon
 from syncd.cli.options import CLOCK
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import stamp
@@ -34,8 +34,6 @@ from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider
 from syncd.sync.sandbox_factory import retry_settings_of
 
 Answer = TypeVar("Answer")
-# A daemon answers at once, unless its disk is slow.
-_DAEMON_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ class SandboxAdmin:
         """
         if self.fixed or sandbox_id != self.ours:
             return
-        if ask_daemon(self.config, {"do": "left", "sandbox": sandbox_id}, _DAEMON_TIMEOUT_S) is not None:
+        if order_daemon(self.config, {"do": "left", "sandbox": sandbox_id}):
             return
         with contextlib.suppress(TryLater, OSError), self._locked():
             self.store.save(None, self.store.load()[1])
