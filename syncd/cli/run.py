@@ -6,6 +6,7 @@ import logging
 import os
 import random
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
 
 if TYPE_CHECKING:
+    from syncd.daemon.hooks import Hooks
     from syncd.daemon.signals import Signals
     from syncd.daemon.wakeup import Wakeup
 
@@ -39,7 +41,8 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
     SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
     """
-    from syncd.daemon.signals import Signals  # noqa: PLC0415 - `run --help` needs none of it
+    from syncd.daemon.hooks import Hooks  # noqa: PLC0415 - `run --help` needs none of it
+    from syncd.daemon.signals import Signals  # noqa: PLC0415
     from syncd.daemon.wakeup import Wakeup  # noqa: PLC0415
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
@@ -47,8 +50,8 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     context, wakeup = RuntimeContext(CLOCK, os.environ, Interrupt()), Wakeup()
     signals = Signals(context.interrupt, wakeup)
     try:
-        with signals.installed():
-            _run(config_path(config_file, lambda text: _log.warning("%s", text)), context, signals, wakeup)
+        with signals.installed(), closing(Hooks(context)) as hooks:
+            _run(config_path(config_file, lambda text: _log.warning("%s", text)), context, signals, wakeup, hooks)
     except Stop:  # before its loop
         return 0
     except SyncdError as failure:
@@ -57,7 +60,7 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     return 0
 
 
-def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup) -> None:
+def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup, hooks: Hooks) -> None:
     from syncd.core.config_file import load_config  # noqa: PLC0415
     from syncd.daemon.build import daemon_of, folders_of  # noqa: PLC0415
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
@@ -78,10 +81,13 @@ def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup) -
                 signals=signals,
                 wakeup=wakeup,
                 totals=totals,
+                hooks=hooks,
                 reread=lambda: load_config(path),
                 start_wait_s=start_wait_s,
             ) as daemon:
                 ended = daemon.run()
+                if ended is LoopEnd.STOPPED:
+                    hooks.close()  # before the lock is released: the next process runs its own
         except Locked:  # a command took the lock since it was checked
             _wait_for_lock(folders_of(config, context.environ).state, context, _LOCKED_S)
             continue

@@ -21,6 +21,7 @@ from syncd.core.waiter import Waiter
 from syncd.core.warning import SyncWarning
 from syncd.core.workspace_lock import Lock
 from syncd.daemon.build import folders_of, key_of, status_publisher_of, sync_cycle_of
+from syncd.daemon.hooks import Hooks
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.report.status_publisher import RunTotals, StatusPublisher
@@ -33,7 +34,7 @@ from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_reason import SyncReason
-from syncd.sync.synced_hook import SyncedHook, synced_hook_of
+from syncd.sync.synced_hook import SyncedHook
 
 _SHOWN_WARNINGS = 3
 
@@ -132,8 +133,10 @@ def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_
         )
         publisher.state = State.STOPPED
         publisher.recall_totals()
-        synced_hook = synced_hook_of(config, folders, context)
-        opened.callback(synced_hook.close)
+        hooks = Hooks(context)
+        hooks.configure(config, folders)
+        opened.callback(hooks.close)
+        synced_hook = hooks.on_synced
         observer = _Observer(client.waiter, view, _Status(publisher, cycle), synced_hook)
         try:
             outcome, unsettled_paths = _sync_until_settled(cycle, sync_mode, observer, config.sync.debounce_seconds)
@@ -146,7 +149,9 @@ def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_
         finally:
             publisher.recorder.stopped()
         cycle.follow_in_repository()
-        agent_notifier = agent_notifier_of(config, folders, key=key, context=context, client=client)
+        agent_notifier = agent_notifier_of(
+            config, folders, hooks.on_sandbox_change, key=key, context=context, client=client
+        )
         _run_hooks(agent_notifier, cycle, observer)
         of_hooks = [*agent_notifier.warnings, *synced_hook.warnings]
         warnings = [*cycle.warnings, *of_hooks]
@@ -199,8 +204,6 @@ def _run_hooks(agent_notifier: AgentNotifier, cycle: SyncCycle, observer: _Obser
         if agent_notifier.hook.running or not observer.synced_hook.hook.running:
             observer.view.note("stopped before sandbox.on_sandbox_change was done; the next sync runs it once more")
         _note_stopped(observer)
-    finally:
-        agent_notifier.close()
 
 
 def _wait_for_synced_hook(observer: _Observer) -> None:

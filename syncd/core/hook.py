@@ -52,10 +52,8 @@ class Hook:
     Without a command it is never started.
     """
 
-    def __init__(
-        self, name: str, command: tuple[str, ...], timeout_s: float, environ: Mapping[str, str], clock: Clock
-    ) -> None:
-        self.command = command
+    def __init__(self, name: str, timeout_s: float, environ: Mapping[str, str], clock: Clock) -> None:
+        self.command: tuple[str, ...] = ()  # of the next run
         self._name = name
         self._timeout_s = timeout_s
         self._environ = environ

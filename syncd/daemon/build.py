@@ -24,6 +24,7 @@ from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
 from syncd.core.workspace_lock import Lock
 from syncd.daemon.control import ControlServer
+from syncd.daemon.hooks import Hooks
 from syncd.daemon.live_reload import LiveReload, limit_of
 from syncd.daemon.loop import Components, Daemon, Timing
 from syncd.daemon.pause_file import PauseFile
@@ -62,7 +63,6 @@ from syncd.sync.sandbox_factory import SandboxFactory, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
-from syncd.sync.synced_hook import synced_hook_of
 from syncd.sync.taken import TakenStore
 from syncd.sync.work_saver import WorkSaver
 from syncd.watch.interface import watcher
@@ -336,6 +336,7 @@ def daemon_of(
     signals: Signals,
     wakeup: Wakeup,
     totals: RunTotals,
+    hooks: Hooks,
     reread: Callable[[], Config] | None = None,
     start_wait_s: float = 0.0,
 ) -> Iterator[Daemon]:
@@ -384,10 +385,10 @@ def daemon_of(
             on_progress=waiter.poll_events,
         )
         cycle.recall()
-        agent_notifier = agent_notifier_of(config, folders, key=key, context=context, client=client)
-        stack.callback(agent_notifier.close)
-        synced_hook = synced_hook_of(config, folders, context)
-        stack.callback(synced_hook.close)
+        hooks.configure(config, folders)
+        agent_notifier = agent_notifier_of(
+            config, folders, hooks.on_sandbox_change, key=key, context=context, client=client
+        )
         yield Daemon(
             Components(
                 cycle=cycle,
@@ -395,7 +396,7 @@ def daemon_of(
                 control=control,
                 publisher=publisher,
                 agent_notifier=agent_notifier,
-                synced_hook=synced_hook,
+                synced_hook=hooks.on_synced,
                 systemd=systemd,
                 signals=signals,
                 live_reload=LiveReload(config, reread or (lambda: config), throttle, signals),

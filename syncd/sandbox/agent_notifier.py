@@ -52,13 +52,13 @@ class AgentNotifier:
         self._notes = notes
         self._ask = ask
         self._clock = clock
-        self._place = ""
         self._agent_info = AgentInfo("")
         self._asked_target: Target | None = None
         self._requests = 0
         self._servers: Mapping[str, str] | None = None
         self._file_warning: SyncWarning | None = None
-        self._running: HookRun | None = None
+        self._running: HookRun | None = notes.last_run if hook.running else None  # begun before a reload
+        self._place = self._running.place if self._running else ""
 
     @property
     def servers(self) -> Mapping[str, str]:
@@ -88,10 +88,6 @@ class AgentNotifier:
         if self._notes.last_run is None or self._notes.last_run.place != self._place:
             self._run_hook()  # the sandbox changed meanwhile
         return True
-
-    def close(self) -> None:
-        """End a running hook; the next process runs it once more."""
-        self.hook.terminate()
 
     @property
     def warnings(self) -> list[SyncWarning]:
@@ -144,13 +140,18 @@ class AgentNotifier:
         return self._servers
 
 
+def sandbox_hook_of(context: RuntimeContext) -> Hook:
+    """Return the hook of a process, without a command yet. One that is ended is run once more by the next process."""
+    return Hook("on_sandbox_change", HOOK_TIMEOUT_S, context.environ, context.clock)
+
+
 def agent_notifier_of(
-    config: Config, folders: Directories, *, key: ApiKey, context: RuntimeContext, client: HttpClient
+    config: Config, folders: Directories, hook: Hook, *, key: ApiKey, context: RuntimeContext, client: HttpClient
 ) -> AgentNotifier:
-    """Return the notifier that `[sandbox]` configures."""
-    keys, command = config.sandbox, config.sandbox.on_sandbox_change
+    """Return the notifier that `[sandbox]` configures, with its hook."""
+    keys = config.sandbox
     notes = AgentNotes(folders.state)
-    if command or keys.mcp_file:
+    if hook.is_configured or hook.running or keys.mcp_file:
         notes.recall()
 
     def ask(target: Target) -> dict[str, str]:
@@ -159,7 +160,7 @@ def agent_notifier_of(
 
     return AgentNotifier(
         config.workspace.path,
-        hook=Hook("on_sandbox_change", command, HOOK_TIMEOUT_S, context.environ, context.clock),
+        hook=hook,
         file=AgentFile(keys.mcp_file, notes) if keys.mcp_file else None,
         notes=notes,
         ask=ask,

@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from syncd.core.context import RuntimeContext
-from syncd.core.directories import Directories
 from syncd.core.hook import Hook, HookResult
-from syncd.core.settings import Config
 from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
 from syncd.sync.arrived_changes import ArrivedChanges, Change, CombinedChanges
@@ -63,13 +61,21 @@ def _listed(paths: Iterator[str]) -> Iterator[str]:
 class SyncedHook:
     """Runs the hook of one workspace's syncs."""
 
-    def __init__(self, hook: Hook, config_file: str, changes_file: ChangesFile) -> None:
+    def __init__(self, hook: Hook) -> None:
         self.hook = hook
-        self._config_file = config_file
-        self._changes_file = changes_file
+        self._config_file = ""
+        self._changes_file = ChangesFile("")
         self._target: Target | None = None
         self._pending: CombinedChanges | None = None  # of syncs that no run was told of
         self._failure = ""
+
+    def configure(self, command: tuple[str, ...], config_file: str, changes_file: ChangesFile) -> None:
+        """Let the next run be that of this configuration; one under way goes on."""
+        if command != self.hook.command:
+            self.hook.command, self._failure = command, ""
+        self._config_file, self._changes_file = config_file, changes_file
+        if not self.hook.running:
+            changes_file.remove()  # of a process that was killed
 
     def arrived(self, target: Target | None, changes: ArrivedChanges | None) -> None:
         """Run the program, now or once it has ended, if the sync brought changes to this sandbox; None: it did not."""
@@ -91,9 +97,11 @@ class SyncedHook:
         return True
 
     def close(self) -> None:
-        """End a running program."""
-        self.hook.terminate()
-        self._changes_file.remove()
+        """End a running program, and forget what waits for the next one."""
+        if self.hook.running:
+            self.hook.terminate()
+            self._changes_file.remove()
+        self._target, self._pending = None, None
 
     @property
     def warnings(self) -> list[SyncWarning]:
@@ -104,7 +112,7 @@ class SyncedHook:
         return [SyncWarning("synced:hook", what, "see its output in the log, then change the command")]
 
     def _run(self) -> None:
-        if self.hook.running or self._target is None or self._pending is None:
+        if self.hook.running or not self.hook.is_configured or self._target is None or self._pending is None:
             return
         try:
             self._changes_file.write(self._target.sandbox_id, self._pending)
@@ -124,9 +132,6 @@ class SyncedHook:
         self._failure = ended.failure
 
 
-def synced_hook_of(config: Config, folders: Directories, context: RuntimeContext) -> SyncedHook:
-    """Return the hook that `[sync]` configures. The caller must hold the workspace's lock."""
-    command, changes_file = config.sync.on_synced, ChangesFile(folders.state)
-    changes_file.remove()  # of a process that was killed
-    hook = Hook("on_synced", command, TIMEOUT_S, context.environ, context.clock)
-    return SyncedHook(hook, os.path.abspath(config.file), changes_file)
+def synced_hook_of(context: RuntimeContext) -> SyncedHook:
+    """Return the hook of a process, not configured yet."""
+    return SyncedHook(Hook("on_synced", TIMEOUT_S, context.environ, context.clock))

@@ -24,6 +24,7 @@ from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.interrupt import Interrupt
 from syncd.daemon import build
+from syncd.daemon.hooks import Hooks
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.daemon.wakeup import Wakeup
@@ -185,6 +186,7 @@ class Simulation:
                 wakeup=wakeup,
                 # A daemon that has synced once does not end with an error that only a person can fix, but waits.
                 totals=RunTotals(synced_once=True),
+                hooks=Hooks(context),
                 reread=lambda: self.settings.current,
             ) as daemon:
                 yield daemon  # type: ignore[misc]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from syncd.daemon.build import daemon_of
+from syncd.daemon.hooks import Hooks
 from syncd.daemon.loop import Daemon
 from syncd.remote import keepalive
 from syncd.remote.keepalive import KEEP_S
@@ -142,6 +143,7 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, DaemonRig]]:
             signals=loop.signals,
             wakeup=loop.wakeup,
             totals=RunTotals(),
+            hooks=Hooks(loop.context),
         ) as daemon:
             daemon._sync(SyncReason.RESCAN)
             assert len(connections(rig)) == 2

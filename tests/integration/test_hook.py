@@ -16,6 +16,7 @@ from syncd.core.hook import wait_for_hooks
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.daemon.build import RuntimeContext, folders_of
+from syncd.daemon.hooks import Hooks
 from syncd.sandbox import agent_notifier
 from syncd.sandbox.agent_notifier import AgentNotifier, agent_notifier_of
 from tests.integration.sync_rig import Rig, rigged
@@ -47,7 +48,11 @@ class HookScript:
             context = RuntimeContext(SystemClock(), self.environ, Interrupt())
             folders = folders_of(config, self.rig.environ)
             client = self.rig.client
-            self._agent_notifier = agent_notifier_of(config, folders, key=self.rig.key, context=context, client=client)
+            hooks = Hooks(context)
+            hooks.configure(config, folders)
+            self._agent_notifier = agent_notifier_of(
+                config, folders, hooks.on_sandbox_change, key=self.rig.key, context=context, client=client
+            )
         return self._agent_notifier
 
     def sync(self) -> None:
@@ -58,7 +63,7 @@ class HookScript:
 
     def restart(self) -> None:
         """End the process, and begin another one."""
-        self.agent_notifier.close()
+        self.agent_notifier.hook.terminate()
         self._agent_notifier = None
         self.rig.restart()
 
@@ -80,7 +85,7 @@ def hook_script(tmp_path: Path) -> Iterator[HookScript]:
         rig.write("a", "1")
         hook_script = HookScript(rig)
         yield hook_script
-        hook_script.agent_notifier.close()
+        hook_script.agent_notifier.hook.terminate()
 
 
 def here(hook_script: HookScript) -> str:

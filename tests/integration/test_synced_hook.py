@@ -18,8 +18,9 @@ from syncd.core.hook import wait_for_hooks
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of
+from syncd.daemon.hooks import Hooks
 from syncd.sync import synced_hook
-from syncd.sync.synced_hook import SyncedHook, synced_hook_of
+from syncd.sync.synced_hook import SyncedHook
 from syncd.sync.taken import TakenPath, TakenStore
 from tests.integration.sync_rig import SANDBOX, Rig, rigged
 
@@ -62,7 +63,9 @@ class Runs:
         if self._hook is None:
             config = check_config(self.rig.keys, "/etc/of-the-test.toml")
             folders = folders_of(config, self.rig.environ)
-            self._hook = synced_hook_of(config, folders, RuntimeContext(SystemClock(), self.environ, Interrupt()))
+            hooks = Hooks(RuntimeContext(SystemClock(), self.environ, Interrupt()))
+            hooks.configure(config, folders)
+            self._hook = hooks.on_synced
         return self._hook
 
     def restart(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -81,6 +82,53 @@ def test_it_delays_nothing(program: Program) -> None:
     rig.start()
     rig.in_state("watching")
     assert not file.exists()
+
+
+def test_a_reload_ends_no_run(program: Program, tmp_path: Path) -> None:
+    """It comes to its end; what waits for the next run is told to that, which is the new configuration's."""
+    rig, gate = program.rig, tmp_path / "gate"
+    os.mkfifo(gate)
+    rig.configure(program.command(f"read -r _ <{shlex.quote(str(gate))}; echo was at its end"))
+    daemon = rig.up()
+    program.runs(1)
+    for name in ("b.txt", "c.txt"):
+        rig.write(name)
+        rig.ok("flush")
+    rig.configure(program.command())
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: "configuration read anew" in daemon.err, "the reload")
+    rig.write("d.txt")
+    rig.ok("flush")
+    _open(gate)
+    assert sorted(program.runs(2)[1]["added"]) == ["b.txt", "c.txt", "d.txt"]
+    assert "on_synced: was at its end" in daemon.err
+    assert daemon.stop() == 0
+
+
+def test_a_reload_does_not_end_the_sandbox_s_hook(rig: Rig, tmp_path: Path) -> None:
+    """That of `sandbox.on_sandbox_change` neither, and it is not run again."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    command = ["sh", "-c", f"echo has begun; read -r _ <{shlex.quote(str(gate))}; echo was at its end"]
+    rig.configure({"sandbox.on_sandbox_change": command})
+    rig.write("b.txt")
+    daemon = rig.up()
+    rig.until(lambda: "on_sandbox_change: has begun" in daemon.err, "the hook")
+    rig.configure({"sandbox.on_sandbox_change": command, "sync.rescan_minutes": 9})
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: "configuration read anew" in daemon.err, "the reload")
+    rig.ok("flush")
+    _open(gate)
+    rig.until(lambda: "on_sandbox_change: was at its end" in daemon.err, "its end")
+    rig.write("a.txt")
+    rig.ok("flush")
+    assert daemon.err.count("has begun") == 1
+
+
+def _open(gate: Path) -> None:
+    """Let the program go on that waits there; fails if none does."""
+    with open(os.open(gate, os.O_WRONLY | os.O_NONBLOCK), "w") as file:
+        file.write("\n")
 
 
 def test_push_waits_for_it(program: Program) -> None:
