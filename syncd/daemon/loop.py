@@ -134,6 +134,8 @@ class Daemon:
         self._polling = Polling(components.watch, components.mounts, components.cycle.snapshotter.directories_within)
         self._is_poll = False  # the sync under way
         self._paused = False
+        self._stage: State | None = None  # of the sync under way
+        self._paused_in_sync = False  # a person paused since it began: that is what the status says, while it ends
         self._writers: list[Client] = []  # commands that write to the workspace: no sync begins meanwhile
         self._progress_sent_s = 0.0
         self._retry_wait_s = 0.0  # what `retrying` announced last
@@ -184,7 +186,7 @@ class Daemon:
     # -- one sync
 
     def _sync(self, reason: SyncReason) -> None:
-        self._starting = False
+        self._starting = self._paused_in_sync = False
         burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
         sync_mode = self._request_queue.begin()
         if reason not in _UNPROMPTED and self._backoff.hold is None:
@@ -212,6 +214,7 @@ class Daemon:
             self._failed(sync_failure(failure))
         else:
             self._succeeded(outcome)
+        self._stage = None
         now_s = self._clock.monotonic_s()
         if changed is None:
             release_freed_memory()
@@ -286,13 +289,19 @@ class Daemon:
             self._learn()
         elif self._backoff.hold is not None or self._is_poll:
             return
-        self._publisher.enter(state)
+        self._stage = state
+        self._enter(state)
         self._request_queue.send_progress(state=state)
+
+    def _enter(self, state: State) -> None:
+        """Publish a state of the sync under way; only the history is told while a person has paused it."""
+        self._publisher.enter(State.PAUSED if self._paused_in_sync else state)
+        self._publisher.recorder.stage(state)
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         """Publish it. A poll that packs has found something."""
         if self._is_poll:
-            self._publisher.enter(State.SNAPSHOTTING)
+            self._enter(State.SNAPSHOTTING)
         if self._publisher.packed(done_files, total_files, done_bytes, total_bytes):
             self._request_queue.send_progress(
                 done_files=done_files, total_files=total_files, done_bytes=done_bytes, total_bytes=total_bytes
@@ -323,7 +332,13 @@ class Daemon:
         _log.warning("%s; trying again in %.1f s", failure, wait_s)
         self._send_failure(failure, wait_s)
         self._publisher.retrying(failure.step, str(failure))
-        self._publisher.retry_in(wait_s)
+        self._retry_in(wait_s)
+
+    def _retry_in(self, wait_s: float) -> None:
+        if self._paused_in_sync:
+            self._enter(State.RETRYING)
+        else:
+            self._publisher.retry_in(wait_s)
 
     def _send_failure(self, failure: Exception, wait_s: float) -> None:
         self._request_queue.send_progress(failed=f"{failure}; trying again in {wait_s:.1f} s")
@@ -344,7 +359,7 @@ class Daemon:
             )
             if now_s >= until_s:
                 break
-            self._publisher.retry_in(until_s - now_s)
+            self._retry_in(until_s - now_s)
             self._wait(until_s)
         if self._burst is not None:
             raise Superseded
@@ -511,7 +526,11 @@ class Daemon:
             self._request_queue.pause()
         elif self._paused:
             self._rescan_all()
-        self._paused = is_pause
+        self._paused = self._paused_in_sync = is_pause
+        if is_pause:
+            self._publisher.paused_by = PausedBy.PERSON
+        if is_pause or self._stage is not None:
+            self._enter(self._stage or State.PAUSED)
         _log.info("%sd", command)
         client.done(0)
 
