@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -64,9 +65,11 @@ def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup, h
     from syncd.core.config_file import load_config  # noqa: PLC0415
     from syncd.daemon.build import daemon_of, folders_of  # noqa: PLC0415
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
+    from syncd.daemon.shared_sandbox import refuse_taken  # noqa: PLC0415
     from syncd.report.status_publisher import RunTotals  # noqa: PLC0415
 
-    config, key, excludes = _usable(path, context, _LOCKED_S)
+    config, key, excludes = _usable(load_config(path), context, _LOCKED_S)
+    is_checked = False
     totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
     start_wait_s = _start_wait_s(context.environ)
     while True:
@@ -82,9 +85,12 @@ def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup, h
                 wakeup=wakeup,
                 totals=totals,
                 hooks=hooks,
-                reread=lambda: load_config(path),
+                reread=partial(_reread, path, config, context),
                 start_wait_s=start_wait_s,
             ) as daemon:
+                if not is_checked:  # after its status is written: of two that start at once, one sees the other
+                    refuse_taken(config, context.environ)
+                    is_checked = True
                 ended = daemon.run()
                 if ended is LoopEnd.STOPPED:
                     hooks.close()  # before the lock is released: the next process runs its own
@@ -96,7 +102,7 @@ def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup, h
         signals.reload = False
         start_wait_s = 0.0  # a person waits for what the new configuration does
         try:
-            config, key, excludes = _usable(path, context)
+            config, key, excludes = _usable(_reread(path, config, context), context)
             _log.info("configuration read anew")
         except SyncdError as failure:
             _log.error("the new configuration is refused, the old one stays: %s", failure)
@@ -113,16 +119,26 @@ def _start_wait_s(environ: Mapping[str, str]) -> float:
     return random.random() * _START_WITHIN_S if is_service else 0.0  # noqa: S311 - jitter, not a secret
 
 
-def _usable(path: str, context: RuntimeContext, timeout_s: float = 0.0) -> tuple[Config, ApiKey, str]:
+def _reread(path: str, running: Config, context: RuntimeContext) -> Config:
+    """The file's configuration now. Raises `ConfigError`, also for another sandbox that another workspace has."""
+    from syncd.core.config_file import load_config  # noqa: PLC0415
+    from syncd.daemon.shared_sandbox import refuse_named  # noqa: PLC0415
+
+    config = load_config(path)
+    places = [(each.workspace.path, each.sandbox.base_url, each.sandbox.id) for each in (config, running)]
+    if places[0] != places[1]:
+        refuse_named(config, context.environ)
+    return config
+
+
+def _usable(config: Config, context: RuntimeContext, timeout_s: float = 0.0) -> tuple[Config, ApiKey, str]:
     """The configuration, its key and the person's exclude file, checked for all that keeps a daemon from starting.
 
     Raises `SyncdError`. This process must not hold the lock: a workspace that another daemon holds is refused, too, and
     one that a command holds for longer than `timeout_s`.
     """
-    from syncd.core.config_file import load_config  # noqa: PLC0415
     from syncd.daemon.build import excludes_of, folders_of, key_of, selection_of  # noqa: PLC0415
 
-    config = load_config(path)
     selection_of(config, context.environ)
     excludes = excludes_of(config, context)
     key = key_of(config, context.environ)

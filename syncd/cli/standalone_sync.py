@@ -22,6 +22,7 @@ from syncd.core.warning import SyncWarning
 from syncd.core.workspace_lock import Lock
 from syncd.daemon.build import folders_of, key_of, status_publisher_of, sync_cycle_of
 from syncd.daemon.hooks import Hooks
+from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.report.status_publisher import RunTotals, StatusPublisher
@@ -116,6 +117,7 @@ def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_
         lock = Lock(folders.state)
         lock.acquire()
         opened.callback(lock.release)
+        refuse_taken(config, os.environ)
         client = HttpClient(Waiter(interrupt, CLOCK))
         opened.callback(client.drop)
         opened.enter_context(interrupting(interrupt))

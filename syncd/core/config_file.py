@@ -9,9 +9,10 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from syncd.core.ceiling import MANAGED_FILE
+from syncd.core.config_match import sandbox_key
 from syncd.core.errors import ConfigError
 from syncd.core.managed import ManagedFile, check_managed, managed_config
-from syncd.core.settings import Config, checked_workspace
+from syncd.core.settings import Config, SandboxKeys, checked_workspace
 
 _WRITABLE_BY_OTHERS = 0o022
 _USER_NAMESPACE, _UNMAPPED = "/proc/self/uid_map", "/proc/sys/kernel/overflowuid"
@@ -55,6 +56,20 @@ def read_workspace_path(path: str) -> str:
         return checked_workspace(workspace, os.path.dirname(os.path.abspath(path)))
     except ConfigError as failure:
         raise ConfigError(f"{path}: {failure.message}", failure.hint) from None
+
+
+def read_sandbox(path: str, managed: ManagedFile | None) -> tuple[object, ...] | None:
+    """Return the key of the sandbox that the file names, by `config_match.sandbox_key`; None if it acquires one.
+
+    Nothing else is checked. Raises `ConfigError`.
+    """
+    section = _read_toml(path).get("sandbox")
+    values = {"base_url": SandboxKeys().base_url}
+    if managed is not None and "sandbox.base_url" in managed.values():
+        values["base_url"] = managed.values()["sandbox.base_url"]
+    values |= section if isinstance(section, dict) else {}
+    sandbox_id, base_url = values.get("id"), values["base_url"]
+    return sandbox_key(base_url, sandbox_id) if isinstance(sandbox_id, str) and isinstance(base_url, str) else None
 
 
 def _read_toml(path: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Decides which configurations belong to a directory, by the workspaces that they name."""
+"""Decides which configurations belong to a directory, by the workspaces that they name, and what names one sandbox."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -12,6 +13,16 @@ class ConfiguredWorkspace(Struct, frozen=True):
 
     file: str
     path: str
+
+
+def sandbox_key(base_url: str, sandbox_id: str) -> tuple[object, ...]:
+    """Return what tells one sandbox from another, however its API's address is written."""
+    try:
+        url = urlsplit(base_url)
+        port = url.port or {"https": 443, "http": 80}.get(url.scheme)
+    except ValueError:
+        return base_url, sandbox_id
+    return url.scheme, url.hostname, port, url.path.rstrip("/"), sandbox_id
 
 
 def is_within(path: str, folder: str) -> bool:

@@ -87,8 +87,13 @@ def _saved_versions(folder: str) -> int:
 
 def read_last(folder: str, otherwise: Status) -> Status:
     """The document as it was written last, by any process; `otherwise` if there is no valid one."""
+    return read_document(folder) or otherwise
+
+
+def read_document(folder: str) -> Status | None:
+    """The same, None if there is no valid one."""
     try:
         status = msgspec.json.decode(read_file(os.path.join(folder, _NAME)), type=Status)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return otherwise
-    return status if status.version == VERSION else otherwise
+        return None
+    return status if status.version == VERSION else None

@@ -110,7 +110,8 @@ def test_a_new_configuration_that_no_daemon_could_start_with_is_refused(rig: Rig
     rig.write("a")
     other = rig.home / "other"
     other.mkdir()
-    rig.configure({"workspace.path": str(other)})
+    rig.emulator.create_sandbox("another")
+    rig.configure({"workspace.path": str(other), "sandbox.id": "another"})
     another = rig.start()
     rig.until(lambda: "watching" in another.err, "the other instance")
     rig.configure()

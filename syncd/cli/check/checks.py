@@ -19,10 +19,11 @@ from syncd.cli.status.inquiry import Inquiry
 from syncd.cli.status.subject import status_of
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
 from syncd.core.directories import directories_for
-from syncd.core.errors import SyncdError
+from syncd.core.errors import ConfigError, SyncdError
 from syncd.core.hardening import make_undumpable
 from syncd.core.settings import Config
 from syncd.daemon.build import excludes_for, places_of, reader_of, selection_of, size_remedy_of
+from syncd.daemon.shared_sandbox import refuse_named
 from syncd.remote.target import Target
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.sync.status_document import State, Status
@@ -54,6 +55,10 @@ class Checks:
             return
         yield Finding("configuration", Grade.PASS, self.config_file)
         yield from _managed(config)
+        try:
+            refuse_named(config, os.environ)
+        except ConfigError as failure:
+            yield _failed("sandbox", failure)
         yield from _if_any(
             _writable("configuration", self.config_file, "other users can change the address that gets the key")
         )

@@ -15,7 +15,7 @@ from syncd.cli.init.config_template import filled
 from syncd.cli.init.files import example, refuse_existing, write_new
 from syncd.cli.init.flags import ALIASES, flag_per_key, typed
 from syncd.cli.init.next_steps import after_first_sync, next_steps
-from syncd.cli.init.other_workspaces import refuse_same
+from syncd.cli.init.other_workspaces import refuse_same, refuse_same_sandbox
 from syncd.cli.init.questions import absolute, asked_key, complete, may_store, tell_overlaps, tell_shared_mounts
 from syncd.cli.options import option_for
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
@@ -82,6 +82,7 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
         text = _text(values, managed)
         config = managed_config(tomllib.loads(text), path, managed)
         refuse_same(config.workspace.path, others)
+        refuse_same_sandbox(config, os.environ)
         tell_shared_mounts(config.workspace.path)
         key = _key_to_store(config, store_key, terminal, asks=bool(missing))
     except (click.Abort, KeyboardInterrupt):

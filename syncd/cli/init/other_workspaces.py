@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from syncd.core.config_match import ConfiguredWorkspace, is_within, overlapping
 from syncd.core.errors import ConfigError
+from syncd.core.settings import Config
 from syncd.core.text import shown_path
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -20,6 +21,17 @@ def refuse_same(workspace: str, others: Iterable[ConfiguredWorkspace]) -> None:
             raise ConfigError(
                 f"{shown_path(other.file)} syncs {shown_path(workspace)} already", "edit it, or name another directory"
             )
+
+
+def refuse_same_sandbox(config: Config, environ: Mapping[str, str]) -> None:
+    """Raise `ConfigError` if another configuration names this one's sandbox, or another syncd syncs to it."""
+    from syncd.daemon.shared_sandbox import others_naming, refuse_named  # noqa: PLC0415 - `init --help` needs none of it
+
+    for other in others_naming(config, environ):
+        raise ConfigError(
+            f"{shown_path(other.file)} has the sandbox {config.sandbox.id} already", "edit it, or name another sandbox"
+        )
+    refuse_named(config, environ)
 
 
 def overlaps(workspace: str, others: Iterable[ConfiguredWorkspace]) -> Iterator[str]:

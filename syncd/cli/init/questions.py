@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from syncd.cli.init.config_template import toml
-from syncd.cli.init.other_workspaces import checked_name, name_for, overlaps, refuse_same
+from syncd.cli.init.other_workspaces import checked_name, name_for, overlaps, refuse_same, refuse_same_sandbox
 from syncd.core.api_key import ApiKey, parse_key
 from syncd.core.config_lookup import config_files, config_name, named_config
 from syncd.core.config_match import ConfiguredWorkspace, holding
@@ -54,7 +54,9 @@ def complete(
         name = _answer(f"Name of its configuration [{offered}]", lambda answer: checked_name(answer, taken), offered)
         path = named_config(name, environ)
     if "sandbox.id" not in values and not any(name.startswith("sandbox.acquire.") for name in values):
-        named = _answer("Sandbox id [Enter: acquire one when needed]", _sandbox, "")
+        base_url = (values | given).get("sandbox.base_url")
+        ask = "Sandbox id [Enter: acquire one when needed]"
+        named = _answer(ask, lambda answer: _sandbox(answer, base_url, environ), "")
         if named:
             values["sandbox.id"] = named
         elif managed is None or not managed.acquires:
@@ -151,11 +153,12 @@ def _workspace(answer: str, others: Sequence[ConfiguredWorkspace]) -> str:
     return path
 
 
-def _sandbox(answer: str) -> str:
+def _sandbox(answer: str, base_url: str | None, environ: Mapping[str, str]) -> str:
     answer = answer.strip()
     toml(answer, "sandbox.id")
     if answer:
-        check_config({"workspace": {"path": "/any/where"}, "sandbox": {"id": answer}})
+        sandbox = {"id": answer} if base_url is None else {"id": answer, "base_url": base_url}
+        refuse_same_sandbox(check_config({"workspace": {"path": "/any/where"}, "sandbox": sandbox}), environ)
     return answer
 
 

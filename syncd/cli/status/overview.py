@@ -8,12 +8,16 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.cli.status.subject import Subject
 from syncd.core.config_file import load_config
 from syncd.core.config_lookup import config_files, config_name
+from syncd.core.config_match import ConfiguredWorkspace
 from syncd.core.errors import ConfigError
+from syncd.core.settings import Config
 from syncd.core.text import one_line, printable_json
+from syncd.daemon.shared_sandbox import conflict, sandbox_of
 from syncd.sync.status_document import Status
 
 VERSION = 1
@@ -28,13 +32,14 @@ class ServiceState(StrEnum):
 
 
 class WorkspaceRow(Struct, frozen=True):
-    """One configuration: its status, or the `error` that makes it unusable."""
+    """One configuration: its status, or the `error` that makes it unusable; `shared` names those with its sandbox."""
 
     config: str
     name: str
     service: ServiceState
     status: Status | None = None
     error: str = ""
+    shared: str = ""
 
 
 class Overview:
@@ -48,7 +53,9 @@ class Overview:
         """The rows, `config.toml` first, then by name."""
         files = config_files(self._environ)
         self._subjects = {file: subject for file, subject in self._subjects.items() if file in files}
-        return tuple(map(self._row, files))
+        rows = tuple(map(self._row, files))
+        configs = {file: subject.config for file, subject in self._subjects.items()}
+        return tuple(replace(row, shared=_shared(row.config, configs)) if row.status else row for row in rows)
 
     def _row(self, file: str) -> WorkspaceRow:
         name = config_name(file)
@@ -74,7 +81,20 @@ def _document(row: WorkspaceRow) -> dict[str, Any]:
     document = {"config": row.config, "name": row.name, "service": row.service}
     if row.status is None:
         return {**document, "error": row.error}
-    return {**document, **msgspec.to_builtins(row.status)}
+    warnings = (*row.status.warnings, row.shared) if row.shared else row.status.warnings
+    return {**document, **msgspec.to_builtins(replace(row.status, warnings=warnings))}
+
+
+def _shared(file: str, configs: Mapping[str, Config]) -> str:
+    """The warning that other workspaces' configurations name this one's sandbox; empty if none does."""
+    config = configs[file]
+    key = sandbox_of(config)
+    others = [
+        ConfiguredWorkspace(name, other.workspace.path)
+        for name, other in configs.items()
+        if key is not None and sandbox_of(other) == key and other.workspace.path != config.workspace.path
+    ]
+    return one_line(str(conflict(config, others)), 600) if others else ""
 
 
 def _service(unit: str | None, pid: int | None) -> ServiceState:

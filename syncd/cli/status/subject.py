@@ -21,6 +21,7 @@ class Subject:
     def __init__(self, path: str, config: Config) -> None:
         self._path = path
         self._stamp = self._read()
+        self.config = config
         self.inquiry = self._inquire(config)
 
     def read(self) -> Status:
@@ -35,9 +36,10 @@ class Subject:
             return
         self._stamp = stamp
         try:
-            self.inquiry = self._inquire(load_config(self._path))
+            self.config = load_config(self._path)
         except ConfigError:
             return
+        self.inquiry = self._inquire(self.config)
 
     def _read(self) -> tuple[int, ...] | None:
         try:

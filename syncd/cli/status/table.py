@@ -39,6 +39,8 @@ def table(
             lead = f"{_padded(row.name, widths[0])}{_GAP}"
             first: Line = ((mark, _tone(row)), (lead, Tone.PLAIN))
             lines += wrapped(_broken(row), width or _UNLIMITED, first, columns(mark + lead))
+    for shared in dict.fromkeys(row.shared for row in rows if row.shared):
+        lines += wrapped(shared, width or _UNLIMITED, (("! ", Tone.ATTENTION),), 2)
     return lines
 
 

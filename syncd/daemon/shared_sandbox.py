@@ -1,0 +1,105 @@
+"""Refuses a sandbox that another workspace of this person is synced to: each would overwrite the other's files.
+
+The other one is known by its configuration, in the configuration folder, or by its process, wherever that one's
+configuration is. An acquired sandbox has no name that another configuration could have.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from syncd.core.config_file import load_config, read_managed, read_sandbox
+from syncd.core.config_lookup import config_files
+from syncd.core.config_match import ConfiguredWorkspace, sandbox_key
+from syncd.core.directories import directories_for
+from syncd.core.errors import ConfigError
+from syncd.core.settings import Config
+from syncd.core.text import shown_path
+from syncd.core.workspace_lock import holder
+from syncd.report.status_store import read_document
+from syncd.sync.status_document import Status
+
+
+def refuse_named(config: Config, environ: Mapping[str, str]) -> None:
+    """Raise `ConfigError` if another workspace's configuration names this sandbox, or its daemon syncs to it."""
+    others = others_naming(config, environ)
+    if others:
+        raise conflict(config, others)
+    _refuse_running(config, others, environ)
+
+
+def refuse_taken(config: Config, environ: Mapping[str, str]) -> None:
+    """Raise `ConfigError` if another workspace's daemon syncs to this sandbox, or if a configured one was synced to it.
+
+    So of two the one that was there first goes on, and of two that both were, none starts.
+    """
+    others = others_naming(config, environ)
+    synced = []
+    for other in others:
+        status = read_document(directories_for(other.path, environ).state)
+        if status is not None and status.last_sync is not None and _is_of(status, config):
+            synced.append(other)
+    if synced:
+        raise conflict(config, synced)
+    _refuse_running(config, others, environ)
+
+
+def others_naming(config: Config, environ: Mapping[str, str]) -> list[ConfiguredWorkspace]:
+    """Return the configurations of other workspaces that name this sandbox. One that cannot be read names none."""
+    found: list[ConfiguredWorkspace] = []
+    key = sandbox_of(config)
+    if key is None:
+        return found
+    managed = read_managed()
+    for file in config_files(environ):
+        try:
+            # Only of those that name it is the workspace looked up: its disk may not answer.
+            if (
+                read_sandbox(file, managed) == key
+                and (path := load_config(file).workspace.path) != config.workspace.path
+            ):
+                found.append(ConfiguredWorkspace(file, path))
+        except ConfigError:
+            continue
+    return found
+
+
+def _refuse_running(config: Config, others: Sequence[ConfiguredWorkspace], environ: Mapping[str, str]) -> None:
+    own = directories_for(config.workspace.path, environ).state
+    try:
+        folders = sorted(os.listdir(os.path.dirname(own)))
+    except OSError:
+        return
+    for name in folders:
+        folder = os.path.join(os.path.dirname(own), name)
+        status = None if folder == own else read_document(folder)
+        if status is None or not _is_of(status, config) or status.pid == os.getpid() or holder(folder) is None:
+            continue  # `holder` must not be asked about a lock of this process
+        configured = [other for other in others if shown_path(other.path) == status.workspace]
+        if configured:
+            raise conflict(config, configured)
+        raise ConfigError(
+            f"{shown_path(config.file)} names the sandbox {config.sandbox.id}, to which another syncd syncs "
+            f"{status.workspace}",
+            "stop that one, or give one of them another sandbox.id",
+        )
+
+
+def conflict(config: Config, others: Sequence[ConfiguredWorkspace]) -> ConfigError:
+    """Return the error that names this configuration and those of other workspaces that name its sandbox."""
+    files = " and ".join(shown_path(file) for file in sorted({config.file, *(other.file for other in others)}))
+    return ConfigError(
+        f"{files} name one sandbox, {config.sandbox.id}, for different workspaces",
+        "give one of them another sandbox.id, or remove one",
+    )
+
+
+def sandbox_of(config: Config) -> tuple[object, ...] | None:
+    """Return the key of the sandbox that a configuration names; None: it acquires one."""
+    sandbox = config.sandbox
+    return None if sandbox.id is None else sandbox_key(sandbox.base_url, sandbox.id)
+
+
+def _is_of(status: Status, config: Config) -> bool:
+    return sandbox_key(status.sandbox.base_url, status.sandbox.id) == sandbox_of(config)
