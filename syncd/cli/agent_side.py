@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -17,7 +17,7 @@ from syncd.cli.options import CLOCK
 from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories
-from syncd.core.errors import NeedsPerson, SandboxNotFound, SyncdError, WorkspaceError
+from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError, WorkspaceError
 from syncd.core.formatting import counted
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
@@ -26,11 +26,12 @@ from syncd.core.waiter import Waiter
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of
 from syncd.merge.git import find_git, find_work_tree
 from syncd.merge.git_objects import GitFile, GitSymlink, GitVersion, file_of
-from syncd.merge.merge_plan import is_as_base
+from syncd.merge.merge_plan import is_as_base, is_as_remote
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.merge.writes import LocalEntry
+from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.bucket import Throttle
-from syncd.remote.failure import StepFailed
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
@@ -41,7 +42,7 @@ from syncd.scan.entry import Entry, Kind, arrived_digest
 from syncd.scan.manifest import Manifest
 from syncd.scan.path_rules import PathRules
 from syncd.selection.path_patterns import PathPatterns
-from syncd.sync.agent_work import AgentWork, LeaveOut, find_agent_work
+from syncd.sync.agent_work import AgentWork, LeaveOut, find_agent_work, save_work
 from syncd.sync.sandbox_factory import SandboxFactory
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_plan import SandboxContent
@@ -191,11 +192,24 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
 
 def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
     """Look at an open sandbox as `agent_side` does. Raises `SyncdError`, `Stop`."""
-    config, folders, services = opened.config, opened.folders, opened.services
-    sync_state, target = opened.sync_state, opened.target
-    base, _ = sync_state.initialized(target)
+    base, _ = opened.sync_state.initialized(opened.target)
     if base is None:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
+    try:
+        side = _look_at(opened, base, included)
+    except StepFailed as failure:
+        raise failure.as_error() from None
+    if side.work.unlisted:
+        click.echo(f"{side.work.unlisted:,} more new paths in the sandbox are not listed", err=True)
+    if side.work.not_kept:
+        click.echo(f"not all is shown: {side.work.not_kept}", err=True)
+    return side
+
+
+def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None = None) -> AgentSide:
+    """Look, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
+    config, folders, services = opened.config, opened.folders, opened.services
+    sync_state, target = opened.sync_state, opened.target
     base = with_taken(base, TakenStore(folders.state).load(target))
     content = SandboxContent(base, sync_state.possibly_applied(target), sync_state.uncertain)
     rules = path_rules(config)
@@ -208,16 +222,9 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
     def leave_out(path: str, is_dir: bool) -> bool:
         return not is_included(path, is_dir) and rules.leave_out(path, is_dir)
 
-    try:
-        with ProgressDisplay(silent_s=1.0) as progress:
-            progress.doing("looking at the sandbox")
-            work = find_agent_work(services.remote_changes, content, leftovers, leave_out)
-    except StepFailed as failure:
-        raise failure.as_error() from None
-    if work.unlisted:
-        click.echo(f"{work.unlisted:,} more new paths in the sandbox are not listed", err=True)
-    if work.not_kept:
-        click.echo(f"not all is shown: {work.not_kept}", err=True)
+    with ProgressDisplay(silent_s=1.0) as progress:
+        progress.doing("looking at the sandbox")
+        work = find_agent_work(services.remote_changes, content, leftovers, leave_out)
     work = work.leaving_out([path for path in secret_paths(config, work.changed) if not is_included(path, False)])
     return AgentSide(
         config,
@@ -243,19 +250,29 @@ def secret_paths(config: Config, paths: Iterable[str]) -> Collection[str]:
     return reader_of(config, CLOCK, os.environ).secrets(paths)
 
 
-def save_before_release(config: Config) -> None:
-    """Save all that differs in the sandbox, and say what could not be saved. Raises `SyncdError`, `Stop`."""
-    if config.sandbox.agent_changes == "overwrite":
-        return
-    try:
-        with agent_side(config) as side:
-            there = side.work.to_save
-            for path, entry in there.items():
-                if entry.kind is RemoteKind.FILE and not entry.copy:
-                    click.echo(f"not saved: {shown_path(path)}", err=True)
-            side.remote_changes.save(Why.RELEASED, there)
-    except (SandboxNotFound, NeedsPerson) as failure:
-        click.echo(f"nothing was saved: {failure.message}", err=True)
+def save_before_release(config: Config) -> str:
+    """Save all that differs in the sandbox, and return what a person must know before it goes; "" if all is saved.
+
+    Where it is not known what was sent there, all that differs from the workspace is. Raises `SyncdError`, `Stop`.
+    """
+    with open_sandbox(config) as opened:
+        base, _ = opened.sync_state.initialized(opened.target)
+        try:
+            side = _look_at(opened, base or Manifest())
+        except (StepFailed, NotKeptHere) as failure:
+            if isinstance(failure, StepFailed):
+                if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
+                    raise failure.as_error() from None
+                if opened.services.remote_changes.is_gone(failure):
+                    return ""
+            return f"nobody could look for what an agent changed there ({failure.message})"
+        work = side.work
+        if base is None:
+            local = side.local()
+            differing = {path: there for path, there in work.changed.items() if not is_as_remote(local[path], there)}
+            work = replace(work, changed=differing)
+        unsaved = save_work(side.remote_changes, work, Why.RELEASED)
+        return f"{unsaved.count} there could not be saved: {unsaved}" if unsaved else ""
 
 
 def tell_left_out(side: AgentSide, what_becomes: str) -> None:

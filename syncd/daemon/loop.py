@@ -513,6 +513,7 @@ class Daemon:
         """Forget a sandbox that was released: an idle daemon sends no request that would fail."""
         target = self._cycle.target
         if target is not None and target.sandbox_id == sandbox_id and self._cycle.provider.mark_lost(target):
+            self._cycle.work_saver.note_done(target)  # by the command
             self._rescan_all()
 
     def _pause_or_resume(self, client: Client, command: str) -> None:

@@ -343,7 +343,8 @@ class RemoteChanges:
         self._could_not(failure)
 
     def _could_not(self, failure: StepFailed) -> None:
-        self._raise_if_gone(failure)
+        if self.is_gone(failure):
+            raise failure
         what = f"nobody could look for changes in the sandbox ({failure.message})"
         if self.agent_changes is AgentChanges.HOLD:
             raise StepFailed(
@@ -356,14 +357,14 @@ class RemoteChanges:
         if self.looks:  # else it was to remove something, which is warned of
             self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
 
-    def _raise_if_gone(self, failure: StepFailed) -> None:
-        """Raise the failure if there is no such sandbox: 404 also says that a sandbox has nothing to look with."""
+    def is_gone(self, failure: StepFailed) -> bool:
+        """True if there may be no such sandbox: 404 also says that a sandbox has nothing to look with."""
         if failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound):
             try:
                 self._ask_for_sandbox()
             except StepFailed as other:
-                if other.action is not FailureAction.REFUSED or issubclass(other.refusal, SandboxNotFound):
-                    raise failure from None
+                return other.action is not FailureAction.REFUSED or issubclass(other.refusal, SandboxNotFound)
+        return False
 
     def _ended(self, result: LookResult) -> LookResult:
         self._failures, self._failed, self._is_repeated = 0, [], False

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from syncd.core.formatting import counted
+from syncd.core.text import shown_path
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
-from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.saved_versions_rules import Why, is_savable
 from syncd.scan.entry import Entry, Kind
 from syncd.selection.builtin_rules import DIRECTORY_NAMES
 from syncd.sync.sync_plan import SandboxContent
-
-_log = logging.getLogger("syncd.agent_work")
 
 LeaveOut = Callable[[str, bool], bool]
 """True for a path, and whether it is a directory, that the workspace's rules leave out."""
 
 
+_SHOWN = 3
+# Of a socket, a FIFO or a device nothing can be kept.
+_WITHOUT_CONTENT = (RemoteKind.ABSENT, RemoteKind.OTHER)
 # Folders of what programs make; they are looked into unless the workspace's rules leave them out.
 _OUTPUTS = ("build", "dist", "target", "out", "venv", "env", ".next", ".nuxt", "coverage", "obj", "tmp", "logs")
 
@@ -30,8 +32,9 @@ class AgentWork:
 
     `base` are the versions that were put there, the certain one first; a path without one is new there. `changed` has
     what is there now, ABSENT for what was deleted. `left_out` has the same of paths that the rules leave out, some of
-    which were put there before the rule. `unlisted` counts new paths beyond the most that a look lists. `not_kept` is
-    the reason why this machine could not fetch or keep some contents.
+    which were put there before the rule. `unlisted` counts new paths beyond the most that a look lists,
+    `unlisted_folders` could not be read. `not_kept` is the reason why this machine could not fetch or keep some
+    contents.
     """
 
     base: Versions
@@ -40,6 +43,7 @@ class AgentWork:
     pruned: tuple[str, ...]
     unlisted: int = 0
     not_kept: str = ""
+    unlisted_folders: tuple[str, ...] = ()
 
     def base_of(self, path: str) -> Entry | None:
         """Return what was put there as this path, None if nothing was."""
@@ -56,7 +60,28 @@ class AgentWork:
         """The versions that would be lost with the sandbox, also of what was put there before a rule left it out."""
         sent_before = {path: remote for path, remote in self.left_out.items() if path in self.base}
         found = {**self.changed, **sent_before}
-        return {path: remote for path, remote in found.items() if remote.kind is not RemoteKind.ABSENT}
+        return {path: remote for path, remote in found.items() if remote.kind not in _WITHOUT_CONTENT}
+
+
+@dataclass(frozen=True)
+class Unsaved:
+    """The paths of all that differs in a sandbox that could not be saved, each with the reason, and unlisted others."""
+
+    paths: Mapping[str, str] = field(default_factory=dict)
+    unlisted: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.paths or self.unlisted)
+
+    @property
+    def count(self) -> str:
+        """The number of them, for people."""
+        return counted(len(self.paths) + self.unlisted, "path")
+
+    def __str__(self) -> str:
+        first = [f"{shown_path(path)!r} ({why})" for path, why in list(self.paths.items())[:_SHOWN]]
+        more = len(self.paths) + self.unlisted - len(first)
+        return ", ".join(first) + (f"{' and ' if first else ''}{more:,} more" if more else "")
 
 
 def _is_left_out_anywhere(name: str, leave_out: LeaveOut) -> bool:
@@ -90,7 +115,12 @@ def find_agent_work(
     for path in sorted(git, reverse=True):
         _drop_empty_parents(path, base, changed)
     pruned_paths = tuple(path for path in result.pruned if path not in git)
-    work = AgentWork(base, changed, left_out, pruned_paths, result.unlisted, result.not_kept)
+    unlisted_folders = tuple(
+        path for path in pruned_paths if path == "." or not (path.rpartition("/")[2] in pruned or leave_out(path, True))
+    )
+    work = AgentWork(
+        base, changed, left_out, pruned_paths, result.unlisted, result.not_kept, unlisted_folders=unlisted_folders
+    )
     return work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
 
 
@@ -113,17 +143,15 @@ def _drop_empty_parents(path: str, base: Versions, changed: dict[str, RemoteEntr
         del changed[path]
 
 
-def save_all(
-    remote_changes: RemoteChanges, content: SandboxContent, leftovers: Versions, leave_out: LeaveOut, why: Why
-) -> list[str]:
-    """Save all that differs in the sandbox, and return the paths that could not be saved.
+def save_work(remote_changes: RemoteChanges, work: AgentWork, why: Why) -> Unsaved:
+    """Save all that was found to differ, and return what could not be saved.
 
-    What the rules leave out is not saved, unless it was put there before. Raises `StepFailed`, `TryLater`, `Stop`.
+    What the rules leave out is not saved, unless it was put there before.
     """
-    work = find_agent_work(remote_changes, content, leftovers, leave_out)
-    if work.unlisted:
-        _log.warning("%d new paths in the sandbox were not listed, and not saved", work.unlisted)
     there = work.to_save
-    unsaved = [path for path, remote in there.items() if remote.kind is RemoteKind.FILE and not remote.copy]
-    remote_changes.save(why, {path: remote for path, remote in there.items() if path not in unsaved})
-    return unsaved
+    failed = {path: remote for path, remote in there.items() if not is_savable(remote)}
+    for path in remote_changes.save(why, {path: remote for path, remote in there.items() if path not in failed}):
+        failed[path] = there[path]
+    reasons = dict.fromkeys(work.unlisted_folders, "its files cannot be listed there")
+    reasons |= {path: remote_changes.why_unsaved(remote) for path, remote in sorted(failed.items())}
+    return Unsaved(reasons, work.unlisted)

@@ -142,7 +142,8 @@ class SyncCycle:
             return
         if self.services is None or not self.services.target.same_sandbox(recorded):
             self._switch_to(recorded)
-        self.save_before_end()
+        if self.services is not None:
+            self.work_saver.before_move(self.services, self._content)
 
     def _current_services(self, observer: SyncObserver) -> SandboxServices:
         if self.provider.known is None:
@@ -498,7 +499,7 @@ class SyncCycle:
 
     def _save_agent_work(self, why: Why) -> None:
         if self.services is not None:
-            self.work_saver.save(self.services, self._content, why)
+            self.work_saver.before_reset(self.services, self._content, why)
 
     # -- decisions
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from syncd.core.clock import Clock
-from syncd.core.errors import SandboxNotFound, SyncdError, TryLater
-from syncd.core.formatting import counted
+from syncd.core.errors import KeyRefused, SandboxNotFound, SyncdError, TryLater
 from syncd.core.text import shown_path
 from syncd.core.waiter import Superseded
 from syncd.core.warning import SyncWarning
@@ -16,12 +15,11 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.sync.agent_work import LeaveOut, save_all
+from syncd.sync.agent_work import LeaveOut, Unsaved, find_agent_work, save_work
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_plan import SandboxContent
 
 _log = logging.getLogger("syncd.work_saver")
-_SHOWN = 3
 _TRIES = 3
 # Nothing can mend it, so the warning does not stay for ever.
 _WARNED_FOR_S = 86_400.0
@@ -61,9 +59,48 @@ class WorkSaver:
         else:
             self._warning = None
             if unsaved:
-                files = counted(len(unsaved), "file")
-                what = f"{files} in the sandbox could not be saved before it ended: {_named(unsaved)}"
+                what = f"{unsaved.count} in the sandbox could not be saved before it ended: {unsaved}"
                 self._warn(what, "while the sandbox is there, `syncd pull` brings all of it home", what)
+
+    def before_move(self, services: SandboxServices, content: SandboxContent) -> None:
+        """Save the work in a sandbox that is left for another one, while it answers.
+
+        Raises `StepFailed` or `SyncdError` if the move has to wait, `Superseded`, `Stop`.
+        """
+        sandbox_id = services.target.sandbox_id
+        give_up = f"a sync follows by itself; `syncd sandbox release --yes {sandbox_id}` gives that work up"
+        if self.is_done(services.target) or not services.remote_changes.looks:
+            return
+        try:
+            unsaved = self.save(services, content, Why.SANDBOX_ENDED)
+        except StepFailed as failure:
+            if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
+                what = f"what was changed in the sandbox {sandbox_id} cannot be saved before it is left"
+                message = f"{what} ({failure.message})"
+                raise StepFailed(failure.step, failure.action, message, give_up, refusal=failure.refusal) from None
+            if not services.remote_changes.is_gone(failure):
+                services.remote_changes.could_not_look(failure)
+            self.before_end(services, content)
+        else:
+            if unsaved:
+                raise TryLater(
+                    f"the sandbox {sandbox_id} is not left, as {unsaved.count} there could not be saved: {unsaved}",
+                    give_up,
+                )
+            self.note_done(services.target)
+
+    def before_reset(self, services: SandboxServices, content: SandboxContent, why: Why) -> None:
+        """Save the work in a sandbox of which nothing will be left. Raises as `before_move` does."""
+        unsaved = self.save(services, content, why)
+        if unsaved:
+            raise TryLater(
+                f"nothing is sent, as the sandbox would lose {unsaved.count} that could not be saved: {unsaved}",
+                "mend that or move it away there; a sync follows by itself",
+            )
+
+    def note_done(self, target: Target) -> None:
+        """Note that nothing more is to be saved in this sandbox: that was done, or it was released."""
+        self._done_for = target
 
     @property
     def warnings(self) -> list[SyncWarning]:
@@ -77,21 +114,23 @@ class WorkSaver:
         unsaved, self._unsaved = self._unsaved, None
         return unsaved
 
-    def save(self, services: SandboxServices, content: SandboxContent, why: Why) -> list[str]:
-        """Save all that differs in the sandbox from what was put there, and return the paths that were not saved.
+    def save(self, services: SandboxServices, content: SandboxContent, why: Why) -> Unsaved:
+        """Save all that differs in the sandbox from what was put there, and return what was not saved.
 
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`.
         """
-        leftovers = services.deletion_sync.leftovers
+        remote_changes, leftovers = services.remote_changes, services.deletion_sync.leftovers
         try:
-            unsaved = save_all(services.remote_changes, content, leftovers, self.leave_out(), why)
+            unsaved = save_work(
+                remote_changes, find_agent_work(remote_changes, content, leftovers, self.leave_out()), why
+            )
         finally:
-            services.remote_changes.drop_copies()
-        for path in unsaved[:MOST_NAMED]:
-            _log.warning("%r in the sandbox was not saved", shown_path(path))
+            remote_changes.drop_copies()
+        for path, reason in list(unsaved.paths.items())[:MOST_NAMED]:
+            _log.warning("%r in the sandbox was not saved: %s", shown_path(path), reason)
         return unsaved
 
-    def _save_whatever_changes(self, services: SandboxServices, content: SandboxContent) -> list[str]:
+    def _save_whatever_changes(self, services: SandboxServices, content: SandboxContent) -> Unsaved:
         """Save the work; a change here is no reason to lose the work there."""
         for _ in range(_TRIES):
             try:
@@ -110,9 +149,3 @@ def _is_gone(failure: Exception) -> bool:
     if not isinstance(failure, StepFailed) or failure.action is not FailureAction.REFUSED:
         return False
     return issubclass(failure.refusal, SandboxNotFound)
-
-
-def _named(paths: list[str]) -> str:
-    """Return the first paths, and how many more there are."""
-    more = f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else ""
-    return ", ".join(repr(shown_path(path)) for path in paths[:_SHOWN]) + more

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.directories import directories_for
-from syncd.core.errors import KeyRefused
+from syncd.core.errors import KeyRefused, TryLater
 from syncd.remote.failure import FailureAction
 from syncd.sandbox import look
 from syncd.sandbox.look_request import LookResult, RemoteEntry
@@ -502,6 +502,22 @@ def test_a_reset_saves_all_first(made: AgentRig) -> None:
     assert set(made.reasons) == {Why.RESET}
     assert made.there("a") == "ours: a"
     assert made.there("its-own/f") is None
+
+
+def test_a_reset_waits(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until all that differs there can be saved; by force too."""
+    made.set(deletions="reset")
+    made.agent.write("a", "theirs: a")
+    (made.rig.workspace / "b").unlink()
+    without_copies(monkeypatch, unstable=True, digest=b"")
+    for mode in (SyncMode.CHANGED, SyncMode.FORCED):
+        with pytest.raises(TryLater, match=r"lose 1 path that could not be saved: 'a' \(it is still being written\)"):
+            made.rig.sync(mode)
+    assert (made.there("a"), made.there("b")) == ("theirs: a", "ours: b")
+    monkeypatch.undo()
+    made.rig.sync()
+    assert made.rig.asked().count("reset") == 1
+    assert (made.there("a"), made.saved) == ("ours: a", {"a": ["theirs: a"]})
 
 
 # -- a base that is not known

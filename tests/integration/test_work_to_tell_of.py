@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
+from syncd.core.errors import TryLater
 from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of, status_publisher_of
 from syncd.report.status_publisher import RunTotals
@@ -16,6 +17,7 @@ from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.look_request import LookRequest
 from tests.agent import Agent
 from tests.integration.sync_rig import Rig, rigged
+from tests.integration.test_three_sides import without_copies
 
 
 @pytest.fixture
@@ -109,9 +111,9 @@ def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch
     acquired.cycle.save_before_end()
     told = acquired.cycle.work_saver.take_unsaved()
     assert told is not None
-    assert told.startswith("4 files in the sandbox ")
-    assert " could not be saved before it ended: 'large0\\\\n', " in told
-    assert told.endswith("'large2\\\\n' and 1 more")
+    assert told.startswith("4 paths in the sandbox ")
+    assert " could not be saved before it ended: 'large0\\\\n' (" in told
+    assert told.endswith(" and 1 more")
     assert acquired.cycle.agent_status.saved == 1
     (warning,) = acquired.cycle.warnings
     assert "syncd pull" in warning.remedy
@@ -122,6 +124,33 @@ def _with_little_room(original: object) -> object:
         original(self, *args, **{**keys, "most_copied_bytes": 100})  # type: ignore[operator]
 
     return initialize
+
+
+@pytest.mark.parametrize("reason", ["nobody answers", "being written", "gone"])
+def test_a_move_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    """Nothing goes to the next sandbox before the work in the old one is saved; unless that one is gone."""
+    Agent(rig.sandbox.workspace).write("a", "theirs")
+    old, new = rig.sandbox, rig.emulator.create_sandbox("next")
+    rig.keys["sandbox"]["id"] = "next"
+    rig.restart()
+    if reason == "gone":
+        old.record.expires_at_s = 0.0
+    elif reason == "being written":
+        without_copies(monkeypatch, unstable=True, digest=b"")
+        with pytest.raises(TryLater, match=r"is not left, as 1 path there could not be saved: 'a' \(it is still being"):
+            rig.sync()
+    else:
+        rig.emulator.faults.script("execute: 503 always", "dump: 503 always")
+        failure, _ = rig.fail()
+        assert "cannot be saved before it is left" in str(failure)
+    assert not (new.workspace / "a").exists()
+    monkeypatch.undo()
+    rig.emulator.faults.clear()
+    rig.wait_for_programs()
+    rig.sync()
+    assert (new.workspace / "a").read_text() == "ours"
+    assert rig.cycle.agent_status.saved == (reason != "gone")
+    assert [warning.key for warning in rig.cycle.warnings] == (["unsaved"] if reason == "gone" else [])
 
 
 @pytest.mark.parametrize("is_known", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shlex
 import signal
 import subprocess
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.rig import Rig
+from tests.agent import Agent
+from tests.screens.terminal import Terminal
+from tests.system.command import SYNCD
+from tests.system.rig import DEFAULTS, Rig
 
 ACQUIRE: dict[str, object] = {"sandbox.acquire.servers": ["filesystem", "git"], "sandbox.acquire.ttl_seconds": 600}
 
@@ -92,6 +96,81 @@ def test_beside_a_named_one(rig: Rig) -> None:
     released = rig.ok("sandbox", "release", "--yes").out
     assert "sandbox.id" in released
     assert rig.run("push", "--force").code == 78
+
+
+@pytest.fixture
+def changed(rig: Rig) -> Agent:
+    """The agent in a sandbox that holds `a` and `b`, and where it changed `a`."""
+    rig.configure(DEFAULTS)
+    rig.write("a", "as sent")
+    rig.write("b", "as sent")
+    rig.ok("push")
+    agent = Agent(rig.sandbox.workspace)
+    agent.write("a", "the agent's")
+    return agent
+
+
+def saved_paths(rig: Rig) -> list[str]:
+    versions = json.loads(rig.ok("saved", "--json").out)["saved"]
+    return sorted(path for version in versions for path in version["paths"])
+
+
+def test_a_release_that_would_lose_something(rig: Rig, changed: Agent) -> None:
+    """It names that and ends with 75, or asks once more; --force goes on."""
+    changed.write("large", random.Random(1).randbytes(200_000))
+    small_files = ("prlimit", "--fsize=100000")
+    kept = rig.run("sandbox", "release", "--yes", prefix=small_files)
+    assert (kept.code, len(kept.err.splitlines())) == (75, 1)
+    assert "2 paths there could not be saved: 'a' (files from the sandbox cannot be kept" in kept.err
+    assert "--force" in kept.err
+    rig.faults("execute: 404 always", "dump: 404 always")
+    nobody = rig.run("sandbox", "release", "--yes")
+    assert (nobody.code, "nobody could look for what an agent changed there (" in nobody.err) == (75, True)
+    terminal = Terminal(columns=100)
+    try:
+        terminal.start([*SYNCD, "sandbox", "release"], rig.environment(), rig.home)
+        terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
+        assert "is saved here before" in terminal.text
+        terminal.type("y\r")
+        terminal.until(lambda text: text.count("[y/N]:") == 2, "the second question")
+        assert "nobody could look" in terminal.text
+        terminal.type("n\r")
+        assert terminal.finish() == 0
+    finally:
+        terminal.close()
+    assert rig.count("release") == 0
+    rig.emulator.faults.clear()
+    forced = rig.ok("sandbox", "release", "--force")
+    assert "large" not in forced.err
+    assert rig.count("release") == 1
+    assert saved_paths(rig) == ["a", "large"]
+
+
+def test_a_release_where_nobody_looks(rig: Rig, changed: Agent) -> None:
+    """With `overwrite` it says that nothing is saved, in the question or without one."""
+    rig.configure({**DEFAULTS, "sandbox.agent_changes": "overwrite"})
+    terminal = Terminal(columns=200)
+    try:
+        terminal.start([*SYNCD, "sandbox", "release"], rig.environment(), rig.home)
+        terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
+        assert 'is lost, as with sandbox.agent_changes = "overwrite" nobody looks' in terminal.text
+        terminal.type("n\r")
+        assert terminal.finish() == 0
+    finally:
+        terminal.close()
+    assert changed.exists("a")
+    assert 'is not saved, as with sandbox.agent_changes = "overwrite"' in rig.ok("sandbox", "release", "--yes").err
+    assert rig.count("release") == 1
+
+
+def test_a_release_after_the_state_was_lost(rig: Rig, changed: Agent) -> None:
+    """All that differs from the workspace is saved, as nothing is known of what was sent."""
+    for path in rig.state_folder.iterdir():
+        if path.is_file():
+            path.unlink()
+    rig.ok("sandbox", "release", "--yes")
+    assert rig.count("release") == 1
+    assert saved_paths(rig) == ["a"]
 
 
 def test_what_the_account_refuses(acquiring: Rig) -> None:

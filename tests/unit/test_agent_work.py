@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 from syncd.sandbox.look_request import ABSENT, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.saved_versions_rules import Why
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
-from syncd.sync.agent_work import find_agent_work
+from syncd.sync.agent_work import AgentWork, find_agent_work, save_work
 from syncd.sync.sync_plan import SandboxContent
 
 FILE = RemoteEntry(RemoteKind.FILE, 0o644, 3, digest=b"theirs")
@@ -17,11 +19,21 @@ SENT = Entry(Kind.FILE, 0o644, 1, 3, digest=b"ours")
 
 
 class ScriptedLook:
-    """In the place of `RemoteChanges`: it finds what it was told, and keeps the request."""
+    """In the place of `RemoteChanges`: it finds what it was told, keeps the request, and has no room for `full`."""
 
     def __init__(self, result: LookResult) -> None:
         self.result = result
         self.request = LookRequest({})
+        self.saved: list[str] = []
+
+    def save(self, _why: Why, versions: Mapping[str, RemoteEntry]) -> frozenset[str]:
+        """Note the paths."""
+        self.saved = [path for path in versions if path != "full"]
+        return frozenset(versions) & {"full"}
+
+    def why_unsaved(self, there: RemoteEntry) -> str:
+        """Return its kind."""
+        return there.kind.name
 
     def look(self, request: LookRequest) -> LookResult:
         """Return the result."""
@@ -53,3 +65,37 @@ def test_what_is_found() -> None:
     assert (work.base_of("late"), work.base_of("new")) == (SENT, None)
     assert set(look.request.items) == {"a", "late", "gone-too", "old.log", "gone.log"}
     assert look.request.find_new
+
+
+def test_what_could_not_be_saved() -> None:
+    """A folder that cannot be listed counts, unless the rules leave it out; what has no content does not."""
+    result = LookResult(
+        new={
+            "full": RemoteEntry(RemoteKind.FILE, copy="copy"),
+            "ok": RemoteEntry(RemoteKind.FILE, copy="copy"),
+            "fifo": RemoteEntry(RemoteKind.OTHER),
+            "mine": RemoteEntry(RemoteKind.UNREADABLE),
+            "secret": FOLDER,
+            "large": FILE,
+        },
+        pruned=("secret", "out.log", "node_modules", "d/.git"),
+        unlisted=7,
+    )
+    look = cast(RemoteChanges, ScriptedLook(result))
+    content = SandboxContent(Manifest())
+
+    def leave_out(path: str, _is_dir: bool) -> bool:
+        return path.endswith((".log", "node_modules"))
+
+    unsaved = save_work(look, find_agent_work(look, content, {}, leave_out), Why.RESET)
+
+    assert unsaved.paths == {
+        "secret": "its files cannot be listed there",
+        "full": "FILE",
+        "large": "FILE",
+        "mine": "UNREADABLE",
+    }
+    assert unsaved.count == "11 paths"
+    assert str(unsaved) == ("'secret' (its files cannot be listed there), 'full' (FILE), 'large' (FILE) and 8 more")
+    assert cast(ScriptedLook, look).saved == ["ok", "secret"]
+    assert not save_work(look, AgentWork({}, {}, {}, ()), Why.RESET)

@@ -12,6 +12,7 @@ import msgspec
 from syncd.archive.base_store import LARGEST_BYTES
 from syncd.cli.agent_side import AgentSide, path_rules
 from syncd.core.errors import TryLater
+from syncd.core.text import shown_path
 from syncd.merge.git import Git
 from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath, merged_mode, next_base, sent_mode, taken_mode
 from syncd.merge.text_merge import merge
@@ -115,7 +116,8 @@ def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
     written = side.writer.write(writes, msgspec.msgpack.encode(encode_taken(list(rows.values()))))
     changed = set(written.conflicts)
     plan = plan.with_outcome(changed, MergeOutcome.CONFLICT, "it changed here meanwhile")
-    side.remote_changes.save(Why.CONFLICT, {planned.path: planned.remote for planned in plan.of(MergeOutcome.CONFLICT)})
+    conflicts = {planned.path: planned.remote for planned in plan.of(MergeOutcome.CONFLICT)}
+    unsaved = side.remote_changes.save(Why.CONFLICT, conflicts)
     for planned in plan.of(MergeOutcome.TAKE, MergeOutcome.MERGE):
         if planned.remote.copy and planned.remote.size_bytes <= LARGEST_BYTES:
             side.base_store.add(_content(planned.remote.copy))
@@ -131,6 +133,13 @@ def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
                 f"what was taken cannot be recorded ({failure.strerror}), so it is sent once more",
                 "make the state folder writable",
             ) from None
+    if unsaved:
+        first = min(unsaved)
+        raise TryLater(
+            f"the agent's version of {shown_path(first)!r} cannot be saved "
+            f"({side.remote_changes.why_unsaved(conflicts[first])}); it is in the sandbox alone",
+            "see to that, and run `syncd apply` again",
+        )
     return plan
 
 

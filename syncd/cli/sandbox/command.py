@@ -102,11 +102,14 @@ def acquire(
 @click.argument("sandbox_id", metavar="[ID]", required=False)
 @config_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, help="Do not ask, and release it although something there could not be saved.")
 @click.option("--unsaved", is_flag=True, help="Do not save what an agent changed there.")
-def release(sandbox_id: str | None, config_file: str | None, yes: bool, unsaved: bool) -> None:
+def release(sandbox_id: str | None, config_file: str | None, yes: bool, force: bool, unsaved: bool) -> None:
     """Give a sandbox back, with all that is in it; without an ID this workspace's. It ends within moments.
 
-    What an agent changed in this workspace's sandbox is saved before (`syncd saved`).
+    What an agent changed in this workspace's sandbox is saved before (`syncd saved`), but not with
+    sandbox.agent_changes = "overwrite". If something there cannot be saved, that is named, and asked once more; with
+    --yes the sandbox is not released then (75), with --force it is.
 
     Asks on a terminal; elsewhere --yes has to be given.
     """
@@ -116,17 +119,32 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool, unsaved:
     with sandbox_admin_of(configured(config_file)) as admin:
         wanted = admin.resolve(sandbox_id)
         follows = admin.after_release(wanted)
-        if not yes:
+        lost = ""
+        if unsaved:
+            lost = "--unsaved saves nothing"
+        elif wanted != admin.ours:
+            lost = "it is not this workspace's sandbox"
+        elif admin.config.sandbox.agent_changes == "overwrite":
+            lost = 'with sandbox.agent_changes = "overwrite" nobody looks for it'
+        asks = not (yes or force)
+        if asks:
             if not sys.stdin.isatty():
                 raise click.UsageError("There is no terminal to ask on; use --yes.")
-            saved = not unsaved and wanted == admin.ours
-            becomes = "saved here before" if saved else "lost"
+            becomes = f"lost, as {lost}" if lost else "saved here before"
             click.echo(f"What an agent changed in {wanted} is {becomes}. {follows}".rstrip(), err=True)
             if not admin.confirmed("Release it?"):
                 click.echo("nothing was released", err=True)
                 return
-        if wanted == admin.ours and not unsaved:
-            save_before_release(admin.config)
+        elif lost:
+            click.echo(f"what an agent changed in {wanted} is not saved, as {lost}", err=True)
+        left = "" if lost else save_before_release(admin.config)
+        if left:
+            if not asks and not force:
+                raise TryLater(f"{wanted} is not released: {left}", "try again, or give that up with --force")
+            click.echo(left, err=True)
+            if asks and not admin.confirmed("Release it all the same?"):
+                click.echo("nothing was released", err=True)
+                return
         try:
             admin.request(lambda: admin.account.release(wanted))
             done = f"released {wanted}"
