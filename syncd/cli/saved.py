@@ -70,14 +70,21 @@ def show(version_id: str, config_file: str | None, as_json: bool) -> None:
     """Show each path of a version, with its kind, mode and size.
 
     --json: as an element of `list`, with entries: path, kind (file, directory, symlink), mode (octal), bytes, mtime
-    (seconds since 1970), and target for a link.
+    (seconds since 1970), target for a link, and damaged (true) where the content was damaged on this disk.
     """
-    version = _found(_store(config_file), version_id)
+    store = _store(config_file)
+    version = _found(store, version_id)
+    damaged = store.damaged(version)
     if as_json:
-        _print_json({**_row(version), "entries": [_entry(path, saved) for path, saved in version.paths.items()]})
+        entries = [_entry(path, saved) for path, saved in version.paths.items()]
+        _print_json(
+            {**_row(version), "entries": [e | {"damaged": True} if e["path"] in damaged else e for e in entries]}
+        )
         return
     for line in (*_heading(version), *_table(version)):
         _print(line)
+    for path in damaged:
+        click.echo(f"damaged on this disk, and cannot be restored: {shown_path(path)}", err=True)
 
 
 @command.command("restore")
@@ -90,7 +97,8 @@ def restore(version_id: str, destination: str | None, here: bool, config_file: s
     """Put the paths of a version into DEST, a new or an empty folder. Nothing is overwritten.
 
     The version stays saved. Links that lead out of DEST are left out, and named on stderr. With --here the version is
-    merged into the workspace; `syncd apply --undo` takes that back. Exits with 1 if conflicts are left.
+    merged into the workspace; `syncd apply --undo` takes that back. Exits with 1 if conflicts are left, or
+    contents that were damaged on this disk.
 
     --json: id, files, bytes, left_out; with --here the lists of `syncd apply --json`.
     """

@@ -103,6 +103,7 @@ class RemoteChanges:
         self._failed: list[SyncWarning] = []
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
         self._saved_paths: dict[Why, int] = {}
+        self._relied_on: set[str] = set()  # the saved versions without which this sync would lose something
         self._unsaved: dict[str, RemoteEntry] = {}
         self._not_kept = ""  # the last reason why a version could not be fetched or saved
         self._again_at_s = inf  # what could not be saved is tried again
@@ -416,18 +417,26 @@ class RemoteChanges:
             _log.warning("the agent's version of %r cannot be saved (%s)", shown_path(min(new)), failure)
             return frozenset(new)
         self._saved_paths[why] = self._saved_paths.get(why, 0) + len(saved.paths)
-        with contextlib.suppress(OSError):
-            self.saved_versions.expire(utc(self._clock.wall_s()))
+        self._relied_on.add(saved.id)
         _log.warning("saved the agent's version of %s as %s (%s)", counted(len(new), "path"), saved.id, why.value)
         return frozenset()
 
     def take_saved(self) -> dict[Why, int]:
-        """Return how many versions were saved since the last call, for each reason."""
+        """Return how many versions were saved since the last call, for each reason, and drop what has expired.
+
+        What this sync saved, or found to be saved, is not dropped.
+        """
+        with contextlib.suppress(OSError):
+            self.saved_versions.expire(utc(self._clock.wall_s()), self._relied_on)
+        self._relied_on = set()
         saved, self._saved_paths = self._saved_paths, {}
         return saved
 
     def _is_saved(self, path: str, remote: RemoteEntry) -> bool:
-        return remote.digest != b"" and self.saved_versions.holds(path, remote.digest)
+        holder = self.saved_versions.holder_of(path, remote.digest) if remote.digest else None
+        if holder is not None:
+            self._relied_on.add(holder)
+        return holder is not None
 
     @property
     def warnings(self) -> list[SyncWarning]:

@@ -18,11 +18,11 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from syncd.archive.extraction import Extracted, extract_members
@@ -33,14 +33,15 @@ from syncd.core.errors import NeedsPerson
 from syncd.core.text import shown_path
 from syncd.sandbox.look_request import RemoteEntry
 from syncd.sandbox.saved_versions_rules import (
+    LONGEST_DAYS,
     SavedPath,
     SavedVersion,
     Why,
     expired,
     is_savable,
+    next_count,
     saved_at,
     saved_kind,
-    too_old,
     version_id,
 )
 from syncd.scan.entry import Kind
@@ -76,6 +77,8 @@ class _SavedRecord(Versioned, frozen=True, kw_only=True):
     why: Why
     sandbox_id: str
     rows: list[_SavedRow]
+    days: int | UnsetType = UNSET
+    counted_at_s: int | UnsetType = UNSET
 
 
 class SavedVersions:
@@ -85,7 +88,7 @@ class SavedVersions:
         self._folder = os.path.join(folder, "saved")
         self._clock = clock
         self._count = 0
-        self._known: dict[str, SavedVersion] = {}  # a version does not change after it was saved
+        self._known: dict[str, SavedVersion] = {}  # but for its age a version does not change after it was saved
 
     @property
     def count(self) -> int:
@@ -114,13 +117,14 @@ class SavedVersions:
             raise ValueError("no entry with a content to save")
         self._make_folder()
         self._remove_half_made()
-        new_id, descriptor = self._new_version(utc(self._clock.wall_s()))
+        at = utc(self._clock.wall_s())
+        new_id, descriptor = self._new_version(at)
         try:
             paths = self._write_contents(new_id, wanted)
             paths = self._write_bases(new_id, paths, bases)
             flush_folder(self._path(new_id))
             flush_folder(self._folder)
-            self._record(new_id).save(_record_of(why, sandbox_id, paths))
+            self._record(new_id).save(_record_of(SavedVersion(new_id, at, why, sandbox_id, at, paths)))
         except BaseException:
             with contextlib.suppress(OSError):  # the first failure is the one to report
                 self._discard(new_id)
@@ -142,15 +146,22 @@ class SavedVersions:
         """Return the version of that id, None if there is none."""
         return self._load(wanted) if saved_at(wanted) is not None else None
 
-    def holds(self, path: str, digest: bytes) -> bool:
-        """True if a version has a file of that content at that path."""
+    def holder_of(self, path: str, digest: bytes) -> str | None:
+        """Return the id of a version that has a file of that content at that path, undamaged, and not a day old yet.
+
+        One that is older may expire soon.
+        """
         for version in self.all():
             saved = version.paths.get(path)
-            if saved is not None and saved.kind is Kind.FILE and saved.digest == digest:
-                content = self._content(version.id, digest)
-                if os.path.isfile(content) and os.path.getsize(content) == saved.size_bytes:
-                    return True
-        return False
+            is_wanted = saved is not None and saved.kind is Kind.FILE and saved.digest == digest
+            if is_wanted and not version.days and self._is_whole(version.id, digest):
+                return version.id
+        return None
+
+    def damaged(self, version: SavedVersion) -> list[str]:
+        """Return the paths whose content is gone or damaged."""
+        whole = {digest: self._is_whole(version.id, digest) for digest in version.contents()}
+        return [path for path, saved in version.paths.items() if not whole.get(saved.digest, True)]
 
     def drop(self, unwanted: str) -> bool:
         """Remove a version for good, also one whose record is damaged. False if there was none. Raises `OSError`."""
@@ -168,14 +179,34 @@ class SavedVersions:
         members = ((_member(path, saved), self._blocks(version, saved)) for path, saved in version.paths.items())
         return extract_members(members, destination, check)
 
-    def expire(self, now: datetime) -> list[SavedVersion]:
-        """Drop the versions that `expired` names at `now` (aware UTC), and return them. Raises `OSError`."""
-        dropped = [version for version in expired(self.all(), now) if self._remove(version.id)]
+    def expire(self, now: datetime, spared: Collection[str] = ()) -> list[SavedVersion]:
+        """Count the days up to `now` (aware UTC), drop the versions that `expired` names, and return them.
+
+        One whose record is damaged has no age: it goes with a later one. `spared` ids stay. Raises `OSError`.
+        """
+        for version in self.all():
+            self._count_days(version, now)
+        dropped = [version for version in expired(self.all()) if version.id not in spared and self._remove(version.id)]
+        newest = max((version.id for version in dropped if version.days >= LONGEST_DAYS), default="")
         for each in self._ids():
-            at = saved_at(each)
-            if at is not None and too_old(at, now):
-                self._remove(each)  # its record is damaged
+            if each < newest and self._load(each) is None:
+                self._remove(each)
         return dropped
+
+    def _count_days(self, version: SavedVersion, now: datetime) -> None:
+        if not _is_due(version, now):
+            return
+        with contextlib.suppress(OSError):  # it is counted the next time
+            descriptor = open_directory(self._path(version.id), None)
+            try:
+                _wait_for_lock(descriptor)
+                self._known.pop(version.id, None)
+                latest = self._load(version.id) if _has_name(descriptor, self._path(version.id)) else None
+                if latest is not None and _is_due(latest, now):  # no other process has counted it
+                    days, counted_at = next_count(latest.days, latest.counted_at, now)
+                    self._record(version.id).save(_record_of(latest, days, int(counted_at.timestamp())))
+            finally:
+                os.close(descriptor)
 
     # -- folders
 
@@ -306,8 +337,11 @@ class SavedVersions:
             if path not in found or found[path].kind is not Kind.FILE:
                 continue
             digest = hashlib.sha256(content).digest()
-            if not os.path.lexists(self._content(id_, digest)):
-                write_whole(self._content(id_, digest), content)
+            try:
+                if not os.path.lexists(self._content(id_, digest)):
+                    write_whole(self._content(id_, digest), content)
+            except OSError:
+                continue
             found[path] = replace(found[path], base_digest=digest, base_mode=mode)
         return found
 
@@ -318,6 +352,14 @@ class SavedVersions:
         except OSError:
             return None
 
+    def _is_whole(self, id_: str, digest: bytes) -> bool:
+        try:
+            for _ in _verified_blocks(self._content(id_, digest), digest):
+                pass
+        except OSError:
+            return False
+        return True
+
     def content_path(self, version: SavedVersion, path: str) -> str:
         """Return the file that holds the content of one of the version's files."""
         return self._content(version.id, version.paths[path].digest)
@@ -327,9 +369,9 @@ class SavedVersions:
         source, target = self._content(earlier_id, digest), self._content(id_, digest)
         if os.path.lexists(target):
             return True  # for another path
+        if not self._is_whole(earlier_id, digest):
+            return False
         try:
-            for _ in _verified_blocks(source, digest):
-                pass
             os.link(source, target, follow_symlinks=False)
         except OSError:
             return False
@@ -363,12 +405,18 @@ class SavedVersions:
             yield from _verified_blocks(self._content(version.id, saved.digest), saved.digest)
 
 
+def _is_due(version: SavedVersion, now: datetime) -> bool:
+    return next_count(version.days, version.counted_at, now) != (version.days, version.counted_at)
+
+
 def unknown_version(id_: str) -> NeedsPerson:
     """Return the error for an id that no version has."""
     return NeedsPerson(f"there is no saved version {shown_path(id_)!r}", "`syncd saved` lists those that there are")
 
 
-def _record_of(why: Why, sandbox_id: str, paths: Mapping[str, SavedPath]) -> _SavedRecord:
+def _record_of(
+    version: SavedVersion, days: int | UnsetType = UNSET, counted_at_s: int | UnsetType = UNSET
+) -> _SavedRecord:
     rows = [
         _SavedRow(
             os.fsencode(path),
@@ -381,9 +429,9 @@ def _record_of(why: Why, sandbox_id: str, paths: Mapping[str, SavedPath]) -> _Sa
             saved.base_digest,
             saved.base_mode,
         )
-        for path, saved in paths.items()
+        for path, saved in version.paths.items()
     ]
-    return _SavedRecord(why=why, sandbox_id=sandbox_id, rows=rows)
+    return _SavedRecord(why=version.why, sandbox_id=version.sandbox_id, rows=rows, days=days, counted_at_s=counted_at_s)
 
 
 def _version_of(id_: str, at: datetime, record: _SavedRecord) -> SavedVersion:
@@ -400,7 +448,9 @@ def _version_of(id_: str, at: datetime, record: _SavedRecord) -> SavedVersion:
         )
         for row in record.rows
     }
-    return SavedVersion(id_, at, record.why, record.sandbox_id, paths)
+    days = 0 if record.days is UNSET else record.days
+    counted_at = at if record.counted_at_s is UNSET else utc(record.counted_at_s)
+    return SavedVersion(id_, at, record.why, record.sandbox_id, counted_at, paths, days)
 
 
 def _member(path: str, saved: SavedPath) -> Member:

@@ -13,7 +13,8 @@ from msgspec import Struct
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.scan.entry import Kind
 
-LONGEST_AGE = timedelta(days=30)
+LONGEST_DAYS = 30
+_DAY = timedelta(days=1)
 MOST_BYTES = 2 << 30
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{2,8}")
 _KINDS = {RemoteKind.FILE: Kind.FILE, RemoteKind.DIRECTORY: Kind.DIRECTORY, RemoteKind.SYMLINK: Kind.SYMLINK}
@@ -45,13 +46,18 @@ class SavedPath(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class SavedVersion:
-    """The agent's version of some paths, by path in the order of names, saved at `at` (aware UTC)."""
+    """The agent's version of some paths, by path in the order of names, saved at `at` (aware UTC).
+
+    `days` were counted since, the last of them at `counted_at`; a clock that jumps makes one day at most.
+    """
 
     id: str
     at: datetime
     why: Why
     sandbox_id: str
+    counted_at: datetime
     paths: Mapping[str, SavedPath] = field(default_factory=dict)
+    days: int = 0
 
     @property
     def size_bytes(self) -> int:
@@ -91,20 +97,22 @@ def saved_at(text: str) -> datetime | None:
         return None
 
 
-def too_old(at: datetime, now: datetime, longest_age: timedelta = LONGEST_AGE) -> bool:
-    """True for what was saved at `at`, if it is older than `longest_age`."""
-    return now - at > longest_age
+def next_count(days: int, counted_at: datetime, now: datetime) -> tuple[int, datetime]:
+    """Return the days that were counted, with the one that has passed since, if any, and when the last one was.
+
+    However much later it is: the machine was off, or its clock is wrong. A clock that was set back counts anew.
+    """
+    if now < counted_at:
+        return days, now
+    return (days + 1, now) if now - counted_at >= _DAY else (days, counted_at)
 
 
 def expired(
-    versions: Iterable[SavedVersion],
-    now: datetime,
-    longest_age: timedelta = LONGEST_AGE,
-    most_bytes: int = MOST_BYTES,
+    versions: Iterable[SavedVersion], longest_days: int = LONGEST_DAYS, most_bytes: int = MOST_BYTES
 ) -> list[SavedVersion]:
     """Return the versions to drop, the oldest first, of `versions` in any order.
 
-    Those older than `longest_age` go, then the oldest until the others have at most `most_bytes`. The newest never goes
+    Those of `longest_days` go, then the oldest until the others have at most `most_bytes`. The newest never goes
     for its size. A content that several versions have is on disk once, so it counts once.
     """
     newest_first = sorted(versions, key=lambda version: version.id, reverse=True)
@@ -112,7 +120,7 @@ def expired(
     full = False
     dropped = []
     for position, version in enumerate(newest_first):
-        if too_old(version.at, now, longest_age):
+        if version.days >= longest_days:
             dropped.append(version)
             continue
         contents = kept | version.contents()

@@ -22,6 +22,7 @@ from syncd.sandbox.saved_versions_rules import SavedPath, Why
 from syncd.scan.entry import Kind
 from tests.clock import ScriptedClock
 
+DAY_S = timedelta(days=1).total_seconds()
 ODD_NAMES = [os.fsdecode(b"caf\xe9"), "new\nline", "\033[31mred", "-rf", "record", "content.new", "a" * 255, "文書"]
 
 
@@ -137,7 +138,7 @@ def test_nobody_else_can_read_it(rig: SavedVersionsRig) -> None:
 
 def test_versions_are_listed_newest_first(rig: SavedVersionsRig) -> None:
     """Also several of one second; counted without being read; nothing where nothing was saved."""
-    assert (rig.store.all(), rig.store.count, rig.store.holds("a", digest_of(b"1"))) == ([], 0, False)
+    assert (rig.store.all(), rig.store.count, rig.store.holder_of("a", digest_of(b"1"))) == ([], 0, None)
     entry = {"a": rig.file(b"1")}
     ids = [rig.another().save(Why.RESET, "box", entry).id for _ in range(3)]
     rig.clock.go_on(1)
@@ -186,18 +187,20 @@ def test_without_hard_links(rig: SavedVersionsRig, monkeypatch: pytest.MonkeyPat
     assert rig.content(second, b"same").read_bytes() == b"same"
 
 
-def test_holds(rig: SavedVersionsRig) -> None:
-    """A version holds a content at a path: not at another path, not another content, not one that is gone."""
+def test_holder(rig: SavedVersionsRig) -> None:
+    """It has that content at that path, undamaged, since less than a day."""
     version = rig.save(a=b"1", b=b"2")
     rig.store.save(Why.REMOVED, "box", {"d": RemoteEntry(RemoteKind.DIRECTORY)})
-    assert rig.store.holds("a", digest_of(b"1"))
-    assert not rig.store.holds("a", digest_of(b"2"))
-    assert not rig.store.holds("c", digest_of(b"1"))
-    assert not rig.store.holds("d", b"")
-    rig.content(version, b"1").unlink()
-    assert not rig.store.holds("a", digest_of(b"1"))
-    rig.another().drop(version)
-    assert not rig.store.holds("b", digest_of(b"2"))
+    assert rig.store.holder_of("a", digest_of(b"1")) == version
+    assert not rig.store.holder_of("a", digest_of(b"2"))
+    assert not rig.store.holder_of("c", digest_of(b"1"))
+    assert not rig.store.holder_of("d", b"")
+    rig.content(version, b"1").write_bytes(b"!")
+    assert not rig.store.holder_of("a", digest_of(b"1"))
+    assert rig.store.damaged(rig.store.all()[1]) == ["a"]
+    rig.clock.go_on(DAY_S)
+    rig.store.expire(utc(rig.clock.wall))
+    assert not rig.store.holder_of("b", digest_of(b"2"))
 
 
 def test_only_what_has_a_content_is_saved(rig: SavedVersionsRig) -> None:
@@ -308,14 +311,29 @@ def test_a_damaged_record(rig: SavedVersionsRig, caplog: pytest.LogCaptureFixtur
 
 
 def test_old_versions_expire(rig: SavedVersionsRig) -> None:
-    """After thirty days, damaged ones too; their place on the disk is free."""
-    old, damaged = rig.save(a=b"1"), rig.save(a=b"2")
+    """After thirty days, with damaged ones that are older; their place on the disk is free. Spared ones stay."""
+    damaged, old, spared = rig.save(a=b"0"), rig.save(a=b"1"), rig.save(a=b"2")
     (rig.saved / damaged / "record").write_bytes(b"")
-    rig.clock.go_on(timedelta(days=30).total_seconds())
-    small, newest = rig.save(a=b"3"), rig.save(a=b"4")
-    assert [version.id for version in rig.store.expire(utc(rig.clock.wall))] == [old]
-    assert rig.names() == {small, newest}
-    assert rig.store.expire(utc(rig.clock.wall)) == []
+    for day in range(30):
+        assert rig.another().expire(utc(rig.clock.wall)) == []
+        assert [version.days for version in rig.another().all()] == [day, day]
+        rig.clock.go_on(DAY_S)
+    newest = rig.save(a=b"3")
+    assert [version.id for version in rig.store.expire(utc(rig.clock.wall), [spared])] == [old]
+    assert rig.names() == {spared, newest}
+    assert [version.id for version in rig.store.expire(utc(rig.clock.wall))] == [spared]
+
+
+def test_a_clock_that_jumps_drops_nothing(rig: SavedVersionsRig) -> None:
+    """Weeks ahead or back are a day at most; nobody changes the contents."""
+    version = rig.save(a=b"1")
+    for jump_s in (60 * DAY_S, 400 * DAY_S, -800 * DAY_S, 40 * DAY_S):
+        rig.clock.go_on(jump_s)
+        for _ in range(3):
+            assert rig.another().expire(utc(rig.clock.wall)) == []
+    (found,) = rig.another().all()
+    assert (found.id, found.days) == (version, 3)
+    assert rig.store.damaged(found) == []
 
 
 def test_many_at_once(rig: SavedVersionsRig) -> None:

@@ -376,6 +376,29 @@ def test_saved_versions_expire_later(made: AgentRig) -> None:
     assert version.at == datetime.fromtimestamp(int(made.rig.clock.wall_s()), UTC)
 
 
+def test_saved_anew_after_a_day(made: AgentRig) -> None:
+    """What would expire soon does not count as saved; what a sync counts on does not expire with it."""
+
+    def overwrite(content: str) -> list[str]:
+        made.agent.write("a", "theirs")
+        made.edit(a=content)
+        made.rig.sync()
+        return made.saved["a"]
+
+    assert overwrite("newer") == ["theirs"]
+    assert overwrite("newest") == ["theirs"]
+    made.rig.clock.go_on(40 * 86_400)
+    assert overwrite("40 days later") == ["theirs"]
+    made.rig.restart()
+    assert overwrite("after a day was counted") == ["theirs", "theirs"]
+    content = next(Path(made.state, "saved").glob("*-*/*[0-9a-f]"))
+    content.chmod(0o600)
+    content.write_text("damage")
+    for other in Path(made.state, "saved").glob(f"*-*/{content.name}"):
+        other.write_text("damage")
+    assert overwrite("though it is damaged here")[-1] == "theirs"
+
+
 # -- by force
 
 

@@ -141,6 +141,22 @@ def test_restore(saved: Rig) -> None:
     assert len(json.loads(saved.ok("saved", "--json").out)["saved"]) == 2
 
 
+def test_a_damaged_content(saved: Rig) -> None:
+    """It is named and left out, wherever it would be shown or restored."""
+    content = saved.state_folder / "saved" / SECOND / hashlib.sha256(b"3").hexdigest()
+    content.write_bytes(b"!")
+    shown = saved.run("saved", "show", SECOND)
+    assert (shown.code, shown.err) == (0, "damaged on this disk, and cannot be restored: file3\n")
+    entries = json.loads(saved.ok("saved", "show", SECOND, "--json").out)["entries"]
+    assert [entry["path"] for entry in entries if "damaged" in entry] == ["file3"]
+    restored = saved.ok("saved", "restore", SECOND, str(saved.home / "dest"))
+    assert "left out: file3: " in restored.err
+    assert not (saved.home / "dest/file3").exists()
+    here = saved.run("saved", "restore", SECOND, "--here")
+    assert (here.code, "left out: file3: its saved content was damaged" in here.err) == (1, True)
+    assert sorted(path.name for path in saved.workspace.iterdir()) == [f"file{n}" for n in (0, 1, 2, 4, 5, 6, 7)]
+
+
 def test_drop(saved: Rig) -> None:
     """The version is gone, the others stay; once nothing is saved, that is said on stderr."""
     assert saved.ok("saved", "drop", FIRST).out == f"dropped {FIRST}\n"

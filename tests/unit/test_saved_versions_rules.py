@@ -8,13 +8,14 @@ import pytest
 
 from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions_rules import (
-    LONGEST_AGE,
+    LONGEST_DAYS,
     MOST_BYTES,
     SavedPath,
     SavedVersion,
     Why,
     expired,
     is_savable,
+    next_count,
     saved_at,
     version_id,
 )
@@ -27,7 +28,7 @@ def version(age: timedelta, **contents: int) -> SavedVersion:
     """Return a version with files of these sizes; the name is the content."""
     at = NOW - age
     paths = {name: SavedPath(Kind.FILE, 0o644, 0, size_bytes, name.encode()) for name, size_bytes in contents.items()}
-    return SavedVersion(version_id(at, 0), at, Why.OVERWRITTEN, "box", paths)
+    return SavedVersion(version_id(at, 0), at, Why.OVERWRITTEN, "box", at, paths, age.days)
 
 
 def days(number: float) -> timedelta:
@@ -83,30 +84,43 @@ def test_no_id(text: str) -> None:
 
 
 def test_old_versions_expire() -> None:
-    """After thirty days, to the second, also the newest; nothing younger, nor one from the future."""
-    young, old = version(LONGEST_AGE, a=1), version(LONGEST_AGE + timedelta(seconds=1), b=1)
-    assert expired([young, old], NOW) == [old]
-    assert expired([old], NOW) == [old]
-    assert expired([version(days(-400), a=1)], NOW) == []
+    """After thirty days, also the newest; nothing younger."""
+    young, old = version(days(LONGEST_DAYS - 1), a=1), version(days(LONGEST_DAYS), b=1)
+    assert expired([young, old]) == [old]
+    assert expired([old]) == [old]
+
+
+@pytest.mark.parametrize(
+    ("passed", "counted"),
+    [
+        (days(0.9), (3, NOW)),
+        (days(1), (4, NOW + days(1))),
+        (days(90), (4, NOW + days(90))),
+        (-days(9), (3, NOW - days(9))),
+    ],
+)
+def test_a_day_is_counted_at_a_time(passed: timedelta, counted: tuple[int, datetime]) -> None:
+    """However far the clock jumps; one that was set back counts from there."""
+    assert next_count(3, NOW, NOW + passed) == counted
 
 
 def test_the_oldest_go_first_for_size() -> None:
     """Until the rest fits; an older small one does not outlive a newer large one."""
     small, large, newest = version(days(3), a=1), version(days(2), b=MOST_BYTES), version(days(1), c=1)
-    assert expired([newest, small, large], NOW) == [small, large]
-    assert expired([version(days(2), b=MOST_BYTES - 1), newest], NOW) == []
-    assert expired([], NOW) == []
+    assert expired([newest, small, large]) == [small, large]
+    assert expired([version(days(2), b=MOST_BYTES - 1), newest]) == []
+    assert expired([]) == []
 
 
 def test_the_newest_never_goes_for_size() -> None:
     """Even if it alone is too large."""
     older, newest = version(days(2), a=1), version(days(1), b=MOST_BYTES + 1)
-    assert expired([older, newest], NOW) == [older]
+    assert expired([older, newest]) == [older]
 
 
 def test_a_content_counts_once() -> None:
     """Versions that share a content share its place on the disk."""
     versions = [version(days(age), same=MOST_BYTES) for age in (1, 2, 3)]
-    assert expired(versions, NOW) == []
+    assert expired(versions) == []
     more = version(days(4), same=MOST_BYTES, other=1)
-    assert expired([*versions, more], NOW) == [more]
+    assert expired([*versions, more]) == [more]

@@ -13,6 +13,7 @@ from syncd.cli.apply.execution import merged_content, paths_of, write_of
 from syncd.cli.apply.newly_sent import newly_sent, newly_sent_line
 from syncd.cli.apply.plan_text import plan_lines, summary_line, to_look_at
 from syncd.core.settings import Config
+from syncd.core.text import shown_path
 from syncd.daemon.build import folders_of
 from syncd.merge.git import find_git
 from syncd.merge.merge_plan import MergeOutcome, MergePlan, merge_plan
@@ -27,8 +28,12 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
     """Merge the version into the workspace, and say what became of each path. Raises `TryLater`, `Locked`."""
     folders = folders_of(config, os.environ)
     writer = WorkspaceWriter(config.workspace.path, folders.state)
-    remote = {path: _remote(store, version, path, saved) for path, saved in version.paths.items()}
-    base = {path: _base(saved) for path, saved in version.paths.items() if saved.base_digest}
+    damaged = store.damaged(version)
+    for path in damaged:
+        click.echo(f"left out: {shown_path(path)}: its saved content was damaged on this disk", err=True)
+    whole = {path: saved for path, saved in version.paths.items() if path not in damaged}
+    remote = {path: _remote(store, version, path, saved) for path, saved in whole.items()}
+    base = {path: _base(saved) for path, saved in whole.items() if saved.base_digest}
     with (
         no_sync_begins(config),
         tempfile.TemporaryDirectory(prefix="merge-", dir=folders.spool) as folder,
@@ -48,7 +53,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         written = writer.write(writes, b"")
     plan = found.plan.with_outcome(written.conflicts, MergeOutcome.CONFLICT, "it changed here meanwhile")
     _report(plan, let_out, as_json=as_json)
-    return 1 if plan.of(MergeOutcome.CONFLICT) else 0
+    return 1 if damaged or plan.of(MergeOutcome.CONFLICT) else 0
 
 
 def _left_out(config: Config, plan: MergePlan) -> set[str]:

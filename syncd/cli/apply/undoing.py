@@ -86,7 +86,7 @@ def _save(contents: BaseStore, saved: SavedVersions, sandbox_id: str, taken: lis
         versions: dict[str, RemoteEntry] = {}
         for number, each in enumerate(taken):
             entry = each.before
-            if entry is None or entry.kind is not Kind.FILE or saved.holds(each.path, entry.digest):
+            if entry is None or entry.kind is not Kind.FILE or saved.holder_of(each.path, entry.digest):
                 continue
             content = contents.get(each.path, entry.digest)
             if content is None:
