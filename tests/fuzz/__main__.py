@@ -1,24 +1,27 @@
-"""`python -m tests.fuzz` runs random scenarios, and prints figures and what was lost."""
+"""`python -m tests.fuzz` runs random scenarios, and prints figures, what was lost, and the digest of all courses.
+
+Two runs of the same scenarios print the same digest: in scripted time, a seed says all that happens.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.fuzz.clock import MACHINE
 from tests.fuzz.operations import reuses_inode_numbers
-from tests.fuzz.runner import SharedEmulator, run, run_batch
+from tests.fuzz.runner import digest, run, run_seed
 from tests.fuzz.scenario import parse
-from tests.system.scenarios import run_batch_by_processes
+from tests.system.scenarios import run_seed_by_processes
 
 REPO = Path(__file__).resolve().parents[2]
-BATCH = 20
 MOST_REPORTS = 5
 
 
@@ -50,20 +53,11 @@ def _place(asked: Path | None) -> str:
 
 
 def _run_one(text: str, folder: str) -> int:
-    with (
-        tempfile.TemporaryDirectory(dir=folder, prefix="scenario-") as name,
-        SharedEmulator(Path(name) / "emulator") as shared,
-    ):
-        simulation = run(shared, Path(name) / "simulation", parse(text), Counter())
+    with tempfile.TemporaryDirectory(dir=folder, prefix="scenario-") as name:
+        simulation = run(Path(name) / "simulation", parse(text), Counter())
     print("\n".join([*simulation.log, "", *(simulation.lost or ["nothing was lost"])]))
+    print(f"course {digest(simulation.course)}")
     return 1 if simulation.lost else 0
-
-
-def _batches(asked: argparse.Namespace, folder: str) -> Iterator[tuple[str, list[int]]]:
-    seeds = range(asked.seed, asked.seed + asked.schedules)
-    size = 1 if asked.processes else BATCH
-    for start in range(0, len(seeds), size):
-        yield folder, list(seeds[start : start + size])
 
 
 def main() -> int:
@@ -74,16 +68,26 @@ def main() -> int:
         return _run_one(asked.scenario.read_text("utf-8", "surrogateescape"), folder)
     started_s = MACHINE.monotonic_s()
     total: Counter[str] = Counter()
+    courses: list[str] = []
     shown = 0
-    with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:
-        batch = run_batch_by_processes if asked.processes else run_batch
-        for figures, reports in pool.imap_unordered(batch, _batches(asked, folder)):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix="scenarios-", ignore_cleanup_errors=True) as place,
+        multiprocessing.get_context("spawn").Pool(asked.jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        run_one = run_seed_by_processes if asked.processes else run_seed
+        seeds = range(asked.seed, asked.seed + asked.schedules)
+        for figures, reports, course in pool.imap(run_one, ((place, seed) for seed in seeds)):
             total += figures
+            courses.append(course)
             for each in reports:
                 shown += 1
                 if shown <= MOST_REPORTS:
                     print(f"{each}\n", flush=True)
     seconds = MACHINE.monotonic_s() - started_s
+    course = "" if asked.processes else f"; course {digest(courses)}"
+    print(f"{len(courses)} of {asked.schedules} scenarios from seed {asked.seed} on{course}")
     print(f"{seconds:.1f} s, {total['scenarios'] / seconds:.1f} scenarios a second, {total['losses']} lost")
     print(", ".join(f"{count:,} {name}" for name, count in total.most_common() if name != "losses"))
     return 1 if total["losses"] else 0

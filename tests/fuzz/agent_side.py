@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tarfile
+import zlib
 from typing import BinaryIO
 
 from syncd.sandbox.saved_versions import SavedVersions
@@ -18,7 +19,9 @@ from tests.fuzz.model import FOLDER, Entry, SandboxModel
 def note_look(model: SandboxModel, packed: BinaryIO) -> None:
     """Note in the model what an execution looks at, by its archive; nothing if it only counts."""
     start = packed.tell()
-    with tarfile.open(fileobj=packed, mode="r:gz") as members, contextlib.suppress(KeyError):
+    # One that a fault has damaged is refused, and looks at nothing.
+    damaged = (KeyError, EOFError, OSError, tarfile.TarError, zlib.error)
+    with contextlib.suppress(*damaged), tarfile.open(fileobj=packed, mode="r:gz") as members:
         member = members.extractfile("look.json")
         request = json.loads(member.read()) if member is not None else {}
         if request.get("find_new"):

@@ -196,6 +196,8 @@ class Checker:
             if not self.is_late:
                 note_look(tracked.model, packed)
             execute(name, packed, *more)
+            if not sandbox.holds:
+                sandbox.wait()
 
         sandbox.initialize = tracked_initialize  # type: ignore[method-assign, assignment]
         sandbox.reset = tracked_reset  # type: ignore[method-assign]

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from syncd.core.clock import SystemClock
 from tests.clock import NOON_S, ScriptedClock
 
 MACHINE = SystemClock()
-# The clock of file times; it ticks a few hundred times a second.
+# Ticks a few hundred times a second. The times of files are this clock's, or finer and later, since Linux 6.13.
 _FILE_CLOCK = 5  # CLOCK_REALTIME_COARSE (clock_gettime(2))
 
 
 class SimulatedClock(ScriptedClock):
     """A scripted clock that also translates file times, which the kernel sets, to the time it showed at that moment.
 
-    The machine's own time passes a thousand times as slowly here, and each simulation begins at a full interval of
+    The machine's own time passes a million times as slowly here, and each simulation begins at a full interval of
     coarse file times: the result depends neither on the machine's speed nor on when the simulation began.
     """
 
-    SLOWER = 1000
+    SLOWER = 1_000_000
     BEGINS_NS = int(NOON_S + 5001) * 1_000_000_000
 
     def __init__(self) -> None:
         super().__init__()
         self._begun_ns = time.clock_gettime_ns(_FILE_CLOCK)
         self._offset_ns = 0
-        self._written_ns = 0
         self._settings: list[tuple[int, int]] = []
 
     def wall_s(self) -> float:
@@ -40,16 +38,15 @@ class SimulatedClock(ScriptedClock):
 
     def set_wall(self, seconds: float) -> None:
         """Move the wall clock by so many seconds."""
-        now_ns = time.clock_gettime_ns(_FILE_CLOCK)
-        while self._written_ns and now_ns <= self._written_ns:
-            now_ns = time.clock_gettime_ns(_FILE_CLOCK)
-        self._written_ns = 0
+        now_ns = time.time_ns()
         self._settings.append((now_ns, self._offset_ns))
-        self._offset_ns += int(seconds * 1e9)
+        # In whole milliseconds: neither rounding errors nor what passes meanwhile decides which second it is.
+        self._offset_ns += round(seconds * 1e3) * 1_000_000
 
-    def note_write(self) -> None:
-        """Date what was written up to now before the next move of the clock."""
-        self._written_ns = time.clock_gettime_ns(_FILE_CLOCK)
+    def before_write(self) -> None:
+        """Wait until the clock of file times has passed the last move of this one, which it may lag behind."""
+        while self._settings and time.clock_gettime_ns(_FILE_CLOCK) < self._settings[-1][0]:
+            pass
 
     def wall_at_ns(self, file_ns: int) -> int:
         """Return the time shown at that file time; times from before the simulation are returned unchanged."""
@@ -70,10 +67,10 @@ class SimulatedClock(ScriptedClock):
 class ServerClock(SystemClock):
     """The API's clock: it follows the boottime of the current simulation's clock, and is never set."""
 
-    simulated: Callable[[], SimulatedClock]
+    simulated: SimulatedClock
 
     def monotonic_s(self) -> float:
-        return self.simulated().boottime_s()
+        return self.simulated.boottime_s()
 
     def wall_s(self) -> float:
-        return NOON_S + self.simulated().boottime_s()
+        return NOON_S + self.simulated.boottime_s()

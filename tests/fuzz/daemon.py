@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from syncd.archive.snapshotter import SyncMode
@@ -24,6 +24,8 @@ from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from tests.fuzz.simulation import Simulation
 
+_BLOCK_BYTES = 1024
+
 
 class SimulatedHttpClient(HttpClient):
     """The real client, with an injection point before and after each request."""
@@ -32,13 +34,18 @@ class SimulatedHttpClient(HttpClient):
         super().__init__(*args)
         self._simulation = simulation
 
-    def exchange(self, method: str, url: str, **more: Any) -> Response:
+    def exchange(self, method: str, url: str, *, content: Any = None, **more: Any) -> Response:
         simulation = self._simulation
         path = url.partition("?")[0]
         op = path.rpartition("/")[2]
         simulation.injection_point()
         simulation.at_request(op, "before")
-        response = super().exchange(method, url, **more)
+        if isinstance(content, Iterable) and not isinstance(content, bytes):
+            # What is to happen between its blocks happens before the first leaves: nothing depends on how fast the
+            # server takes them, or resets the connection.
+            content = [b"".join(self._with_points(content))]
+        with simulation.requesting():
+            response = super().exchange(method, url, content=content, **more)
         simulation.at_request(op, "after")
         if response.status == 404 and path.endswith(("/upload-url", "/initialize", "/reset")):
             simulation.checker.note_not_found()
@@ -52,20 +59,27 @@ class SimulatedHttpClient(HttpClient):
     def download(self, url: str, *, consume: Callable[[Iterator[bytes]], Any], **more: Any) -> Any:
         simulation = self._simulation
 
-        def with_points(blocks: Iterator[bytes]) -> Iterator[bytes]:
-            for block in blocks:
-                simulation.injection_point()
-                yield block
-
         def taken(blocks: Iterator[bytes]) -> Any:
             simulation.at_request("download", "before")
-            return consume(with_points(blocks))
+            return consume(self._with_points(blocks))
 
         simulation.injection_point()
-        result = super().download(url, consume=taken, **more)
+        with simulation.requesting():
+            result = super().download(url, consume=taken, **more)
         simulation.at_request("download", "after")
         simulation.injection_point()
         return result
+
+    def _with_points(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        left = b""  # the network cuts a body as it likes
+        for block in blocks:
+            left += block
+            while len(left) >= _BLOCK_BYTES:
+                self._simulation.injection_point()
+                yield left[:_BLOCK_BYTES]
+                left = left[_BLOCK_BYTES:]
+        self._simulation.injection_point()
+        yield left
 
 
 class SimulatedJobRunner(JobRunner):
@@ -88,14 +102,18 @@ class SimulatedJobRunner(JobRunner):
 
 
 class SimulatedNotifier(SystemdNotifier):
-    """The real notifier, whose ping between any two steps of a scan or of packing is an injection point."""
+    """The real notifier, whose ping between any two steps of a scan or of packing is an injection point.
+
+    Not so during a request: how often it pings then depends on how fast the answer comes.
+    """
 
     def __init__(self, simulation: Simulation, *args: Any) -> None:
         super().__init__(*args)
         self._simulation = simulation
 
     def ping(self) -> None:
-        self._simulation.injection_point()
+        if not self._simulation.is_requesting:
+            self._simulation.injection_point()
 
 
 class SimulatedCycle(SyncCycle):

@@ -6,23 +6,32 @@ An audit hook (PEP 578) sees each effect of the loop's thread before it happens:
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
+import random
+import re
+import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self
+from random import Random
+from typing import Any
 
 import pytest
 
 from syncd.archive import chunking, packer
+from syncd.core import waiter
 from syncd.daemon import build
-from syncd.emulator import Emulator, RequestRecord
+from syncd.emulator import Emulator
+from syncd.remote import exchange_monitor, network
 from syncd.scan import file_reader
 from syncd.scan.entry import Stamp
 from syncd.sync import sandbox_factory
@@ -38,46 +47,22 @@ from tests.fuzz.daemon import (
     SimulatedNotifier,
 )
 from tests.fuzz.inotify import ManualInotify
+from tests.fuzz.operations import tree
 from tests.fuzz.scenario import Scenario, Step, render, shrink
 from tests.fuzz.simulation import KEY, Simulation
 
 EFFECTS = frozenset({"open", "os.rename", "os.remove", "os.scandir", "os.listdir", "os.mkdir", "os.rmdir"})
 COARSE_NS = 2_000_000_000
 SHRINK_S = 30.0
+LIMIT_S = 60.0
+# Ports differ, and what is told of a connection that is reset: that depends on what its client did at that instant.
+_OF_THIS_RUN = re.compile(
+    r"127\.0\.0\.1:\d+|Connection reset by peer|Broken pipe|Server disconnected without sending a response\."
+)
 
 _MAIN_THREAD = threading.get_ident()
 _running: list[Simulation] = []
 _hooked: list[bool] = []
-
-
-class SharedEmulator:
-    """One emulator for many simulations; each has a sandbox of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.clock = SimulatedClock()
-        self.emulator = Emulator(folder, api_key=KEY, clock=ServerClock(lambda: self.clock))
-        self.used = 0
-        faults = self.emulator.faults
-        faults.on("acquire", "after", lambda _: _running[-1].checker.note_acquire())
-        faults.on("initialize", "before", _note_initialize)
-        faults.on("dump", "before", lambda _: _running[-1].checker.note_dump())
-        faults.on("upload", "before", lambda _: _running[-1].checker.note_upload())
-        for op in ("execution-logs", "execution-status"):
-            # A program runs in the machine's time: in scripted time it has ended by then, unless it is held.
-            faults.on(op, "before", lambda _: _running[-1].checker.wait_for_executions())
-
-    def __enter__(self) -> Self:
-        self.emulator.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.emulator.close()
-
-    def simulation(self, folder: Path, scenario: Sequence[Step], figures: Counter[str]) -> Simulation:
-        """Return a simulation that is not run yet, with a sandbox and a clock of its own."""
-        self.used += 1
-        self.clock = SimulatedClock()
-        return Simulation(self.emulator, self.clock, folder, scenario, figures, sandbox_id=f"box{self.used}")
 
 
 def running_simulation() -> Simulation:
@@ -85,29 +70,42 @@ def running_simulation() -> Simulation:
     return _running[-1]
 
 
-def run(shared: SharedEmulator, folder: Path, scenario: Sequence[Step], figures: Counter[str]) -> Simulation:
+def digest(course: Sequence[str]) -> str:
+    """Return twelve digits that two equal courses share."""
+    return hashlib.sha256("\n".join(course).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def run(folder: Path, scenario: Sequence[Step], figures: Counter[str]) -> Simulation:
     """Run the scenario in `folder`, which must be new and is removed, and return the simulation."""
-    simulation = shared.simulation(folder, scenario, figures)
-    with _patched(simulation):
-        simulation.run()
-        simulation.operations.close_all()
-        for tracked in simulation.checker.sandboxes.values():
-            tracked.sandbox.record.expires_at_s = 0.0
-        shared.emulator.sandboxes()  # removes the expired ones
-    shared.emulator.faults.clear()
+    clock = SimulatedClock()
+    folder.mkdir()
+    with Emulator(folder / "emulator", api_key=KEY, clock=ServerClock(clock)) as emulator:
+        simulation = Simulation(emulator, clock, folder, scenario, figures)
+        faults = emulator.faults
+        faults.on("acquire", "after", lambda _: simulation.checker.note_acquire())
+        faults.on("initialize", "before", simulation.checker.note_initialize)
+        faults.on("dump", "before", lambda _: simulation.checker.note_dump())
+        faults.on("upload", "before", lambda _: simulation.checker.note_upload())
+        # A program runs in the machine's time: in scripted time it has ended by then, unless it is held.
+        faults.on("any", "before", lambda _: simulation.checker.wait_for_executions())
+        with _patched(simulation):
+            simulation.run()
+            simulation.operations.close_all()
+        course = _course(simulation)
+    simulation.course = course
     figures["scenarios"] += 1
     shutil.rmtree(folder)
     return simulation
 
 
-def report(shared: SharedEmulator, folder: Path, seed: int, simulation: Simulation) -> str:
+def report(folder: Path, seed: int, simulation: Simulation) -> str:
     """Return the shortest scenario that still fails, with the daemon's log and what was lost."""
     ends_s = MACHINE.monotonic_s() + SHRINK_S
     worst = simulation
 
     def fails(candidate: Scenario) -> bool:
         nonlocal worst
-        tried = run(shared, folder / f"shorter{shared.used}", candidate, Counter())
+        tried = run(folder / "shorter", candidate, Counter())
         if tried.lost:
             worst = tried
         return bool(tried.lost)
@@ -117,21 +115,20 @@ def report(shared: SharedEmulator, folder: Path, seed: int, simulation: Simulati
     return "\n".join([*lines, *worst.log[-60:], "", *worst.lost[:5]])
 
 
-def run_batch(batch: tuple[str | None, Sequence[int]]) -> tuple[Counter[str], list[str]]:
-    """Run the scenarios of these seeds below that folder, and return the figures and a report of each loss."""
-    place, seeds = batch
+def run_seed(asked: tuple[str, int]) -> tuple[Counter[str], list[str], str]:
+    """Run this seed's scenario below that folder; return figures, a report of what was lost, the course's digest."""
+    place, seed = asked
     figures: Counter[str] = Counter()
-    reports = []
-    with (
-        tempfile.TemporaryDirectory(dir=place, prefix="scenarios-") as name,
-        SharedEmulator(Path(name) / "emulator") as shared,
-    ):
-        for seed in seeds:
-            simulation = run(shared, Path(name) / str(seed), generate(seed), figures)
-            if simulation.lost:
-                figures["losses"] += 1
-                reports.append(report(shared, Path(name), seed, simulation))
-    return figures, reports
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        try:
+            simulation = run(Path(name) / "scenario", generate(seed), figures)
+            if not simulation.lost:
+                return figures, [], digest(simulation.course)
+            figures["losses"] += 1
+            return figures, [report(Path(name), seed, simulation)], digest(simulation.course)
+        except Exception:  # an error of the emulator or of a check ends this scenario, and no other
+            figures["losses"] += 1
+            return figures, [f"seed {seed}:\n{traceback.format_exc()}"], ""
 
 
 class _SimulationLog(logging.Handler):
@@ -145,13 +142,42 @@ class _SimulationLog(logging.Handler):
         self._simulation.log.append(f"{self._simulation.clock.monotonic_s():9.2f}  {record.getMessage()}")
 
 
-def _note_initialize(entry: RequestRecord) -> None:
-    _running[-1].checker.note_initialize(entry)
+def _course(simulation: Simulation) -> list[str]:
+    """Return all that happened, and what was there at the end, without what differs in each process."""
+    emulator = simulation.emulator
+    requests = [f"{each.started_at:.3f} {each.method} {each.path} {each.status}" for each in emulator.request_log]
+    trees = [simulation.workspace, *(sandbox.workspace for sandbox in emulator.sandboxes())]
+    states = [repr(sorted(tree(top).items())) for top in trees]
+    lines = [*simulation.log, *requests, *states, *simulation.lost]
+    return [_OF_THIS_RUN.sub("", line.replace(str(simulation.folder), "")) for line in lines]
 
 
-def _audit(event: str, args: object) -> None:
+def _audit(event: str, args: tuple[Any, ...]) -> None:
     if _running and event in EFFECTS and threading.get_ident() == _MAIN_THREAD:
-        _running[-1].injection_point()
+        simulation = _running[-1]
+        # What is imported, or read of the machine, differs from process to process. Names are relative to a descriptor.
+        path = os.fsdecode(args[0]) if isinstance(args[0], str | bytes | os.PathLike) else ""
+        if not path.startswith("/") or path.startswith(str(simulation.folder)):
+            simulation.injection_point()
+
+
+def _seed(patch: pytest.MonkeyPatch, seed: str) -> None:
+    """Let all that is random follow from the seed; names from another source than waits, as threads make some."""
+    patch.setattr(random, "random", Random(seed).random)
+    names = Random(seed)
+    patch.setattr(secrets, "token_hex", lambda size: names.randbytes(size).hex())
+    patch.setattr(os, "urandom", names.randbytes)
+
+
+def _close_and_wait(stream: Any) -> None:
+    """Close a connection once its server is done with it, so that no request is still under way when time goes on."""
+    connection: socket.socket = stream._connection
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(LIMIT_S)
+        while connection.recv(65536):
+            pass
+    connection.close()
 
 
 @contextlib.contextmanager
@@ -171,6 +197,9 @@ def _patched(simulation: Simulation) -> Iterator[None]:
         stamp = stamp_of(status)
         return status.st_size, stamp.mtime_ns, stamp.ctime_ns, status.st_mode
 
+    def mtime_s(status: os.stat_result) -> int:
+        return simulation.clock.wall_at_ns(status.st_mtime_ns) // 1_000_000_000
+
     logger = logging.getLogger("syncd")
     before = logger.level, logger.propagate
     handler = _SimulationLog(simulation)
@@ -178,8 +207,17 @@ def _patched(simulation: Simulation) -> Iterator[None]:
         for module in [module for name, module in sys.modules.items() if name.startswith("syncd.")]:
             if hasattr(module, "stamp_of"):
                 patch.setattr(module, "stamp_of", stamp_of)
+            if hasattr(module, "mtime_s"):
+                patch.setattr(module, "mtime_s", mtime_s)
         patch.setattr(file_reader, "_file_state", mark)
+        _seed(patch, render(simulation.scenario))
         patch.setattr(inotify_watch, "Inotify", ManualInotify)
+        patch.setattr(network._Stream, "close", _close_and_wait)
+        # What the kernel has acknowledged when a connection ends is chance, so no request counts as unread.
+        patch.setattr(exchange_monitor.ExchangeMonitor, "_is_same_count", lambda self, count: False)
+        # Events are read, and progress is told, at steps of the work and not after so many seconds of the machine.
+        patch.setattr(waiter, "POLL_EVERY_S", 0.0)
+        patch.setattr(waiter.Waiter, "reporting", lambda self, report: contextlib.nullcontext())
         patch.setattr(os, "fsync", lambda descriptor: None)  # slow, and no power is cut here
         # Files of a few KB are cut into chunks and read in pieces, as those of a few MB are.
         patch.setattr(chunking, "TARGET_BYTES", 1024)

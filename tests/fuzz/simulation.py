@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tests.fuzz.daemon import SimulatedDaemon
 
 KEY = "sk-key-of+the/tests="
+SANDBOX = "box"
 # Steps that make a scenario differ from the plain ones: see `Checker.is_plain`.
 UNUSUAL = frozenset({"settings", "reconfigure"}) | AGENT_STEPS
 # A daemon that has waited so often and is not idle never will be.
@@ -84,8 +85,6 @@ class Simulation:
         folder: Path,
         scenario: Sequence[Step],
         figures: Counter[str],
-        *,
-        sandbox_id: str,
     ) -> None:
         self.emulator = emulator
         self.clock = clock
@@ -93,7 +92,7 @@ class Simulation:
         self.figures = figures
         self.scenario: Scenario = list(scenario)
         self.workspace = folder / "workspace"
-        self.workspace.mkdir(parents=True)
+        self.workspace.mkdir()
         self.operations = Operations(self.workspace, folder)
         is_plain = not any(step.name in UNUSUAL for step in self.scenario)
         self._environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
@@ -105,16 +104,16 @@ class Simulation:
             self.workspace,
             figures,
             saved_versions=SavedVersions(self._folders.state, clock),
-            sandbox_id=sandbox_id,
+            sandbox_id=SANDBOX,
             is_plain=is_plain,
         )
         self.settings = self.checker.settings
         self.log: list[str] = []
-        self.coarse_times = False
+        self.course: list[str] = []  # all that happened, once it has run
+        self.coarse_times = self.is_requesting = False
         self.nearly_empty = False  # the last failure was the disaster guard's
         self.workspace_replaced = False  # and no forced sync has confirmed it
         self.unanswered_jobs: list[str] = []
-        self._configured_id = sandbox_id
         self._injects = False
         self._points = 0  # injection points that this sync has reached
         self._pending: list[Step] = []  # at injection points of the next sync
@@ -358,6 +357,15 @@ class Simulation:
         finally:
             self._injects = before
 
+    @contextlib.contextmanager
+    def requesting(self) -> Iterator[None]:
+        """Note a request that is under way within."""
+        self.is_requesting = True
+        try:
+            yield
+        finally:
+            self.is_requesting = False
+
     def injection_point(self) -> None:
         """Run the pending steps that are due, before the daemon's next effect. Raises `Killed`."""
         if not self._injects or self._saved:  # a killed process only cleans up
@@ -439,9 +447,11 @@ class Simulation:
             case "damage":
                 self._damage(*step.args)
             case "move_workspace_away":
+                self.checker.operations += 1
                 with contextlib.suppress(OSError):
                     self.workspace.rename(self.folder / "away")
             case "move_workspace_back":
+                self.checker.operations += 1
                 with contextlib.suppress(OSError):
                     (self.folder / "away").rename(self.workspace)
             case _:
@@ -454,12 +464,12 @@ class Simulation:
         if not self.workspace.is_dir():
             return
         self.workspace_replaced |= step.name == "replace_workspace"
+        self.clock.before_write()
         with contextlib.suppress(OSError):
             if step.name == "write_ignored":
                 self._delayed_waits = 0  # syncd cannot know a rule whose event is delayed for seconds
             getattr(self.operations, step.name)(*step.args)
             self.figures["operations"] += 1
-        self.clock.note_write()
         self.checker.note_operation()
 
     def _change_sandbox(self, tracked: TrackedSandbox, step: Step) -> None:
@@ -468,7 +478,7 @@ class Simulation:
         self.checker.wait_for_executions()
         sandbox = tracked.sandbox
         if step.name == "sandbox_expires":
-            if sandbox.id != self._configured_id:
+            if sandbox.id != SANDBOX:
                 sandbox.record.expires_at_s = 0.0
                 self._expired_early.add(sandbox.id)
                 self.figures["sandbox changes"] += 1

@@ -6,8 +6,11 @@ Some dozens run here; `python -m tests.fuzz` runs as many as asked for.
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,31 +40,26 @@ from syncd.sync.sync_state import SyncState
 from syncd.watch.changes import Changes
 from syncd.watch.dirty_directories import DirtyDirectories
 from tests.fuzz.configured_generator import generate
-from tests.fuzz.runner import SharedEmulator, report, run, running_simulation
+from tests.fuzz.runner import digest, report, run, running_simulation
 from tests.fuzz.scenario import Step, parse, render, shrink
 from tests.fuzz.simulation import Simulation
 
 BATCH = 16
+RETRYING = (13, 16, 119)  # seeds with kills, and waits of random length
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedEmulator]:
-    with SharedEmulator(tmp_path_factory.mktemp("emulator")) as shared:
-        yield shared
-
-
-def run_text(shared: SharedEmulator, folder: Path, text: str) -> Simulation:
-    return run(shared, folder / f"scenario{shared.used}", parse(text), Counter())
+def run_text(folder: Path, text: str) -> Simulation:
+    return run(folder / "scenario", parse(text), Counter())
 
 
 @pytest.mark.parametrize("first", range(0, 2 * BATCH, BATCH))
-def test_random_scenarios_lose_nothing(shared: SharedEmulator, tmp_path: Path, first: int) -> None:
+def test_random_scenarios_lose_nothing(tmp_path: Path, first: int) -> None:
     """Scenarios of some 40 steps, under any configuration: changes, faults and kills at any moment of a sync."""
     figures: Counter[str] = Counter()
     for seed in range(first, first + BATCH):
-        simulation = run(shared, tmp_path / str(seed), generate(seed), figures)
+        simulation = run(tmp_path / str(seed), generate(seed), figures)
         if simulation.lost:
-            pytest.fail(report(shared, tmp_path, seed, simulation), pytrace=False)
+            pytest.fail(report(tmp_path, seed, simulation), pytrace=False)
     # Scenarios in which little happens test little.
     assert figures["partial scans"] > BATCH
     assert figures["failed syncs"] > BATCH / 4
@@ -267,20 +265,18 @@ LOST_ONCE = {
 
 
 @pytest.mark.parametrize("text", LOST_ONCE.values(), ids=LOST_ONCE)
-def test_scenarios_that_failed_once_lose_nothing(shared: SharedEmulator, tmp_path: Path, text: str) -> None:
+def test_scenarios_that_failed_once_lose_nothing(tmp_path: Path, text: str) -> None:
     """The shortest scenarios that found a defect pass."""
-    assert not run_text(shared, tmp_path, text).lost
+    assert not run_text(tmp_path, text).lost
 
 
 @pytest.mark.parametrize("before", ["mkdir('a/c')", "write('a/c/ignored1', 8, 1)"])
-def test_a_file_ignored_before_it_is_written_is_not_uploaded(
-    shared: SharedEmulator, tmp_path: Path, before: str
-) -> None:
+def test_a_file_ignored_before_it_is_written_is_not_uploaded(tmp_path: Path, before: str) -> None:
     """A rule and then its file are written at any injection point of a sync: the file is not uploaded."""
     for point in range(6, 28):
         change = f"@{point} write_ignored('a/c', 1)"
         text = f"write('f', 8, 1)\n mkdir('a')\n {before}\n {change}\n request_sync()\n wait_idle()"
-        assert not run_text(shared, tmp_path, text).lost, point
+        assert not run_text(tmp_path, text).lost, point
 
 
 def _trust_young_stamps(patch: pytest.MonkeyPatch) -> None:
@@ -475,19 +471,35 @@ PLANTED = {
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__.strip("_"))
 def test_a_planted_fault_loses_something(
-    shared: SharedEmulator, tmp_path: Path, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scenario fails with the fault planted in syncd, and passes without it."""
-    assert not run_text(shared, tmp_path, PLANTED[plant]).lost
+    assert not run_text(tmp_path, PLANTED[plant]).lost
     plant(monkeypatch)
-    lost = run_text(shared, tmp_path, PLANTED[plant]).lost
+    lost = run_text(tmp_path, PLANTED[plant]).lost
     assert lost
     # An error of the plant itself, after a rename say, must not pass for the fault that it no longer plants.
     assert not any("internal error" in line for line in lost), lost
 
 
-def test_a_scenario_is_reproducible() -> None:
-    """A seed gives the same scenario again, and so does its text, whatever names are in it."""
+def test_a_seed_takes_the_same_course_again(tmp_path: Path) -> None:
+    """Whatever ran before it, and in another process: requests, times, operations, messages and states are the same."""
+    courses = {seed: run(tmp_path / "first", generate(seed), Counter()).course for seed in RETRYING}
+    for seed in reversed(RETRYING):
+        assert run(tmp_path / "again", generate(seed), Counter()).course == courses[seed], seed
+    other = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", "--seed", str(RETRYING[-1]), "--schedules", "1", "--dir", str(tmp_path)],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"course {digest([digest(courses[RETRYING[-1]])])}" in other.stdout
+
+
+def test_a_seed_gives_the_same_scenario_again() -> None:
+    """And so does its text, whatever names are in it."""
     for seed in range(50):
         assert parse(render(generate(seed))) == generate(seed) != generate(seed + 1)
 

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -403,23 +403,20 @@ def describe(process_run: ProcessRun, rig: Rig) -> str:
     return "\n".join([*process_run.log, "", *process_run.lost[:5], "", rig.report()])
 
 
-def run_batch_by_processes(batch: tuple[str | None, Sequence[int]]) -> tuple[Counter[str], list[str]]:
-    """Run the scenarios of these seeds below that folder, and return the figures and a report of each loss."""
-    place, seeds = batch
-    figures: Counter[str] = Counter()
-    reports = []
-    for seed in seeds:
-        with tempfile.TemporaryDirectory(dir=place, prefix="processes-") as name:
-            with Emulator(Path(name) / "emulator", api_key=KEY) as emulator:
-                rig = Rig(Path(name), emulator)
-                process_run = ProcessRun(rig, figures)
-                try:
-                    process_run.run(generate(seed))
-                finally:
-                    rig.close()
-                lost = [*process_run.lost, *rig.leaks()]
-            figures["scenarios"] += 1
-            if lost:
-                figures["losses"] += 1
-                reports.append(f"seed {seed}, with --processes:\n{describe(process_run, rig)}")
-    return figures, reports
+def run_seed_by_processes(asked: tuple[str, int]) -> tuple[Counter[str], list[str], str]:
+    """Run this seed's scenario below that folder; return figures, a report of what was lost, and no course."""
+    place, seed = asked
+    figures: Counter[str] = Counter(scenarios=1)
+    with tempfile.TemporaryDirectory(dir=place, prefix="processes-") as name:
+        with Emulator(Path(name) / "emulator", api_key=KEY) as emulator:
+            rig = Rig(Path(name), emulator)
+            process_run = ProcessRun(rig, figures)
+            try:
+                process_run.run(generate(seed))
+            finally:
+                rig.close()
+            lost = [*process_run.lost, *rig.leaks()]
+        if not lost:
+            return figures, [], ""
+        figures["losses"] += 1
+        return figures, [f"seed {seed}, with --processes:\n{describe(process_run, rig)}"], ""
