@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Mapping
 from typing import NoReturn
@@ -15,6 +16,8 @@ KEY_VARIABLE = "KLAVIS_API_KEY"
 # The units set this in place of a key file that does not exist: without it the service manager would restart for ever.
 NOT_LOADED = " "
 _MAX_BYTES = 4096
+# Longer than most names of files, and with digits, as a name of words has none.
+_MAY_BE_KEY = re.compile(r"^(?=.*\d).{16,}$", re.DOTALL)
 
 
 class ApiKey:
@@ -58,6 +61,11 @@ def find_key(environ: Mapping[str, str], key_file: str) -> ApiKey:
                 return parse_key(loaded, path)
     if environ.get(KEY_VARIABLE):
         return parse_key(environ[KEY_VARIABLE], f"${KEY_VARIABLE}")
+    if _MAY_BE_KEY.search(os.path.basename(key_file)) and not os.path.lexists(key_file):
+        raise KeyRefused(
+            "no API key: sandbox.api_key_file names no file; its value is not shown, as it may be the key itself",
+            "put the key into a file with mode 0600 and name that, or set KLAVIS_API_KEY",
+        )
     what = f"the API key file sandbox.api_key_file = {key_file!r}"
     return parse_key(_read(key_file, what, stat.S_IRWXG | stat.S_IRWXO), key_file)
 

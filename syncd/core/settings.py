@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -228,6 +229,8 @@ def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
         try:
             values[key] = msgspec.convert(value, types[key])
         except msgspec.ValidationError:
+            if key == "api_key_file" and value:
+                value = "…"  # noqa: PLW2901 - some write the key in the place of its file
             raise ConfigError(f"{name}.{key} = {shown_value(value)}", f"must be {_description(types[key])}") from None
     for field in msgspec.structs.fields(keys):
         if field.required and field.name not in values:
@@ -269,6 +272,10 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+# A user with a password, a query, a fragment.
+_CREDENTIALS = re.compile(r"(?<=//)[^/]*(?=@)|(?<=[?#]).*", re.DOTALL)
+
+
 def check_base_url(key: str, url: str) -> None:
     """Check the API's address that this key names. Raises `ConfigError`."""
     try:
@@ -285,6 +292,7 @@ def check_base_url(key: str, url: str) -> None:
         and url.isascii()
         and url.isprintable()
     )
+    url = _CREDENTIALS.sub("…", url)
     if not host or not plain or " " in url or components.scheme not in ("https", "http"):
         raise ConfigError(f"{key} = {shown_value(url)}", allowed)
     if components.scheme == "http" and not is_loopback(host):

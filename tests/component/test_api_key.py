@@ -80,6 +80,14 @@ def test_malformed_keys(tmp_path: Path, content: bytes, message: str) -> None:
     assert message in refusal({}, key_file(tmp_path, content))
 
 
+@pytest.mark.parametrize("key", [f"{KEY}-0123456789", "0123456789abcdef0123456789abcdef", f"{KEY}{'x' * 300}"])
+def test_a_key_in_the_place_of_its_path(tmp_path: Path, key: str) -> None:
+    """A path whose name may be the key is not shown, unless there is such a file; other names are."""
+    assert "not shown" in (message := refusal({}, tmp_path / key))
+    assert key not in message
+    assert "'klavis-production-key'" in refusal({}, "klavis-production-key")
+
+
 def test_a_malformed_key_in_the_environment(tmp_path: Path) -> None:
     """A malformed key in the environment is refused; the file is not used instead."""
     assert "$KLAVIS_API_KEY" in refusal({"KLAVIS_API_KEY": " "}, key_file(tmp_path))

@@ -37,6 +37,16 @@ def test_a_wrong_key_at_the_start_ends_with_78(rig: Rig) -> None:
     assert "some-other-key" not in daemon.err
 
 
+def test_a_key_written_for_its_file_is_not_shown(rig: Rig) -> None:
+    """Whoever writes the key for `api_key_file`, or into the address, finds it in no output."""
+    as_path, as_list, as_user = str(rig.home / f"{KEY}-0123"), [KEY], f"https://{KEY}@api.example.com"
+    for key, value in (("api_key_file", as_path), ("api_key_file", as_list), ("base_url", as_user)):
+        rig.configure({f"sandbox.{key}": value})
+        for command in ("push", "run", "check"):
+            done = rig.run(command)
+            assert (done.code, KEY in done.out + done.err) == (78, False), (key, command)
+
+
 def test_an_unknown_sandbox_at_the_start_ends_with_78(rig: Rig) -> None:
     """A 404 names the sandbox and the configuration key."""
     rig.write("a")
