@@ -20,9 +20,10 @@ from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_job
 from syncd.remote.target import Target
 from syncd.sandbox import blocked_paths_in_sandbox
-from syncd.sandbox.blocked_paths_rules import UNKNOWN, entries_within, fingerprint, links_through, warnings
+from syncd.sandbox.blocked_paths_rules import REPOSITORY, UNKNOWN, entries_within, fingerprint, links_through, warnings
 from syncd.scan.entry import Entry
 from syncd.scan.manifest import Manifest, in_archive_order, is_within
+from syncd.selection.git_repository import GIT
 
 _log = logging.getLogger("syncd.blocked_paths")
 _CHECK = Purpose(ApiStep.INITIALIZE, "the check of the places there")
@@ -90,20 +91,27 @@ class BlockedPaths:
         """Return the manifest with the withheld entries: all that the workspace has."""
         return manifest | self.withheld if self.withheld else manifest
 
-    def recheck(self, suspects: Collection[str], manifest: Manifest) -> None:
+    def forget_repositories(self) -> None:
+        """Have repositories take the place of those there."""
+        self._found = {
+            path: kind for path, kind in self._found.items() if path != GIT or kind not in (REPOSITORY, UNKNOWN)
+        }
+
+    def recheck(self, suspects: Collection[str], manifest: Manifest, repositories: Collection[str] = ()) -> None:
         """Find out which of `suspects`, and of the withheld paths, are blocked.
 
-        `manifest` is what the archive holds. Raises `PathsBlocked` if it holds a blocked path, `Stop`.
+        `manifest` is what the archive holds. `repositories` are folders that are blocked by a repository with commits.
+        Raises `PathsBlocked` if it holds a blocked path, `Stop`.
         """
-        if not suspects and not self._found:
+        if not suspects and not self._found and not repositories:
             return
         checked = entries_within(manifest, suspects) | self.withheld
         self._fingerprint = fingerprint(self.withheld)
         try:
-            found = self._blocked_of(checked)
+            found = self._blocked_of(checked, repositories)
         except StepFailed as failure:
             _log.warning("cannot check what blocks %d paths in the sandbox: %s", len(checked), failure)
-            found = dict.fromkeys(suspects, UNKNOWN) | self._found
+            found = dict.fromkeys([*suspects, *repositories], UNKNOWN) | self._found
         self._update(found, manifest)
         self.unblocked = [path for path in self.withheld if not is_within(path, found)]
 
@@ -157,20 +165,21 @@ class BlockedPaths:
             else:
                 self._file.remove()
 
-    def _blocked_of(self, manifest: Mapping[str, Entry]) -> dict[str, str]:
+    def _blocked_of(self, manifest: Mapping[str, Entry], repositories: Collection[str] = ()) -> dict[str, str]:
         """Return the blocked paths, with the kind of what blocks each. Raises `StepFailed`, `Stop`."""
-        job = _job(manifest)
+        job = _job(manifest, repositories)
         found = _findings(job, self._job_runner.run(job, self._check, _TIMEOUT_S))
         links = [path for path, kind in found.items() if kind == "l"]
         return found | dict.fromkeys(links_through(manifest, links), "t")
 
 
-def _job(manifest: Mapping[str, Entry]) -> RemoteJob:
+def _job(manifest: Mapping[str, Entry], repositories: Collection[str]) -> RemoteJob:
     checked = dict(islice(manifest.items(), MOST_CHECKED))
     request = {
         # As UTF-8, since the sandbox does not know this machine's encoding of names.
         "paths": [os.fsencode(path).decode("utf-8", "surrogateescape") for path in checked],
         "kinds": "".join(entry.kind for entry in checked.values()),
+        "repositories": [*repositories],
     }
     return new_job(_CHECK, blocked_paths_in_sandbox, "paths.json", request)
 

@@ -1,22 +1,25 @@
 """The program that finds out, in the sandbox, which paths of an archive cannot be extracted there.
 
-It runs in the sandbox, alone, with any Python 3, and changes nothing. It follows no link and reads no file.
+It runs in the sandbox, alone, with any Python 3, and changes nothing. It follows no link, and of files it reads only a
+git repository's references: an archive that holds another repository would take the place of all of them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import sys
 from typing import Any
 
 _MOST = 5_000  # so that the answer stays small; the next check finds the others
 _A_LINE = 100  # findings; some logs cut longer lines
+_LARGEST = 64 << 20  # of packed references
 
 
 class _Probe:
-    """Checks the workspace. `blocked` maps paths to what blocks them: "d", "f", "l", "o", "r" a read-only folder."""
+    """Checks the workspace. `blocked` maps paths to their obstacles: "d", "f", "l", "o", "r" read-only, "g" commits."""
 
     def __init__(self, top: int) -> None:
         self._top = top
@@ -65,6 +68,32 @@ class _Probe:
         return "o"
 
 
+def _holds_commits(folder: str) -> bool:
+    """True if a reference of the repository may lead to a commit that syncd did not make."""
+    if not os.path.lexists(os.path.join(folder, "HEAD")):
+        return False
+    ours = {_content(folder, "refs/syncd/home").strip()}
+    ours.update(re.findall(rb"[0-9a-f]{40}", _content(folder, "syncd/state")))
+    found = re.findall(rb"(?m)^\^?([0-9a-f]{40,64})\b", _content(folder, "packed-refs"))
+    for part in ("refs", "worktrees"):
+        for base, _, names in os.walk(os.path.join(folder, part)):
+            found += [_content(base, name).strip() for name in names if part == "refs" or name == "HEAD"]
+    tips = {tip for tip in [*found, _content(folder, "HEAD").strip()] if not tip.startswith(b"ref: ")}
+    return not tips <= ours or os.path.lexists(os.path.join(folder, "reftable"))
+
+
+def _content(folder: str, name: str) -> bytes:
+    """Return the content of a small file; empty if there is none."""
+    try:
+        descriptor = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return b""
+    except OSError:
+        return b"unreadable"
+    with open(descriptor, "rb") as file:
+        return file.read(_LARGEST)
+
+
 def main() -> None:
     """Read the list beside this file, and print the paths that are blocked."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "paths.json"), encoding="ascii") as file:
@@ -73,6 +102,9 @@ def main() -> None:
     for path, kind in zip(request["paths"], request["kinds"]):  # noqa: B905 - older Pythons have no strict
         if len(probe.blocked) < _MOST:
             probe.check(path.encode("utf-8", "surrogateescape"), kind)
+    for path in request["repositories"]:
+        if _holds_commits(os.path.join(os.environ["AGENT_WORKSPACE"], path)):
+            probe.blocked[path.encode("utf-8", "surrogateescape")] = "g"
     found = [[name.decode("utf-8", "surrogateescape"), kind] for name, kind in probe.blocked.items()]
     for start in range(0, len(found), _A_LINE):
         _print([request["word"], "blocked", found[start : start + _A_LINE]])

@@ -18,15 +18,21 @@ from syncd.scan.manifest import Manifest, is_within, replaced_entries
 
 UNKNOWN = "?"
 """The kind of what blocks a path could not be determined."""
+REPOSITORY = "g"
 
 _REASONS = {
     "d": "a directory has its place",
     "f": "a file has its place",
+    "g": "a git repository with commits of the agent's may have its place",
     "l": "a link has its place",
     "o": "something that is neither file nor directory has its place",
     "r": "its directory is read-only",
     "t": "a link has the place of a path that it leads through",
     UNKNOWN: "something of another kind may have its place",
+}
+_REMEDIES = {
+    "g": "bring them home (`syncd log`, `syncd apply --branch NAME`)",
+    "r": "make it writable there",
 }
 _MOST_NAMED = 50
 
@@ -116,5 +122,5 @@ def warnings(blocked: Mapping[str, str]) -> list[SyncWarning]:
 
 def _warning(path: str, kind: str) -> SyncWarning:
     what = f"{shown_path(path)!r} is not sent: in the sandbox {_REASONS.get(kind, _REASONS[UNKNOWN])}"
-    remedy = "make it writable there" if kind == "r" else "move that away there, or rename it here"
+    remedy = _REMEDIES.get(kind, "move that away there, or rename it here")
     return SyncWarning(f"blocked:{path}", what, f"{remedy}; then run `syncd push --force`")

@@ -34,7 +34,8 @@ def paths_to_delete(
     """Return the uploaded paths to delete in the sandbox, the content of a directory before it.
 
     `held` are manifests of which each may be there, partly or whole. `unread` are local paths that could not be read:
-    nothing is known of them and all below. `leftovers` are those of earlier syncs.
+    nothing is known of them and all below. `leftovers` are those of earlier syncs. What was in a `.git` stays if that
+    alone is gone here: commits that someone made there are made of it.
     """
     found: Versions = {}
     for path, entries in leftovers.items():
@@ -47,8 +48,13 @@ def paths_to_delete(
             now, entry = wanted.get(path), manifest[path]
             if now is None or now.kind is not entry.kind:
                 found.setdefault(path, []).append(entry)
-    paths = sorted((path for path in found if not is_within(path, unread)), reverse=True)
-    return {path: found[path] for path in paths}
+    paths = (path for path in found if not is_within(path, unread) and not _in_gone_repository(path, wanted))
+    return {path: found[path] for path in sorted(paths, reverse=True)}
+
+
+def _in_gone_repository(path: str, wanted: Mapping[str, Entry]) -> bool:
+    above, folder, _ = f"/{path}".partition("/.git/")
+    return bool(folder) and (not above or above[1:] in wanted) and f"{above}/.git"[1:] not in wanted
 
 
 def directories_above(paths: Iterable[str]) -> set[str]:

@@ -37,8 +37,8 @@ def left_out(blocked: Collection[str]) -> TryLater:
     """The error of a command whose paths are blocked by paths of another kind in the sandbox."""
     are = "is" if len(blocked) == 1 else "are"
     return TryLater(
-        f"{_names(blocked)} {are} not in the sandbox, where something of another kind has that name; all else is there",
-        "`syncd status` names what it is; move it away there, then run `syncd push --force`",
+        f"{_names(blocked)} {are} not in the sandbox, where something else has that place; all else is there",
+        "`syncd status` names what it is, and what to do before you run `syncd push --force`",
     )
 
 

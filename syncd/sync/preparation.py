@@ -23,6 +23,7 @@ from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges, SyncDecision, as_entry, decide, is_as, was_emptied, withheld
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
+from syncd.selection.git_repository import GIT
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.sync_plan import SAMPLE, SandboxContent, look_request
 
@@ -81,6 +82,7 @@ class Preparation:
         """
         wanted = self.blocked_paths.with_withheld(self.manifest)
         suspects: set[str] = set()
+        self._check_repository()
         if self._resets:
             self._save_all(Why.RESET)
             self.mark_uncertain()
@@ -98,7 +100,13 @@ class Preparation:
                 suspects = self._look(wanted)
             if self.may_replace:
                 self._save_what_stays()
-        self.blocked_paths.recheck(suspects, self.manifest)
+        self.blocked_paths.recheck(suspects, self.manifest, (GIT,) if GIT in self.blocked_paths.withheld else ())
+
+    def _check_repository(self) -> None:
+        """See that the workspace's repository, when it is first sent, takes the place of no commits there."""
+        looks = self.agent_changes in (AgentChanges.SAVE, AgentChanges.HOLD) and not self._resets
+        if looks and self.content.base is not None and GIT in self.manifest and not self.content.may_hold(GIT):
+            self.blocked_paths.recheck((), self.manifest, (GIT,))
 
     def _save_all(self, why: Why) -> None:
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""

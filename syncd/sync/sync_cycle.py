@@ -268,6 +268,7 @@ class SyncCycle:
         if run.mode is SyncMode.FORCED:
             services.deletion_sync.retry_all()
             services.remote_changes.retry()
+            services.blocked_paths.forget_repositories()
             baseline = self.snapshotter.forget_all_stamps(baseline)
             if self.baseline is not None:
                 self.baseline = baseline

@@ -22,7 +22,7 @@ def test_it_is_named(rig: Rig, command: str, *, by_daemon: bool) -> None:
         rig.up()
     ended = rig.run(command)
     assert ended.code == 75
-    assert ended.err.splitlines()[-1].startswith("syncd: 'd' is not in the sandbox, where something of another kind")
+    assert ended.err.splitlines()[-1].startswith("syncd: 'd' is not in the sandbox, where something else has")
     assert (rig.sandbox.workspace / "other").read_text() == "here"
     assert (rig.sandbox.workspace / "d/theirs").read_text() == "the agent's"
     assert any("'d' is not sent: in the sandbox a directory" in warning for warning in rig.status()["warnings"])

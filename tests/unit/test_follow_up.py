@@ -45,7 +45,7 @@ def test_the_error_and_the_warning() -> None:
 def test_the_error_about_blocked_paths() -> None:
     """It names the paths and a remedy."""
     assert str(left_out(["a"])) == (
-        "'a' is not in the sandbox, where something of another kind has that name; all else is there: "
-        "`syncd status` names what it is; move it away there, then run `syncd push --force`"
+        "'a' is not in the sandbox, where something else has that place; all else is there: "
+        "`syncd status` names what it is, and what to do before you run `syncd push --force`"
     )
     assert str(left_out(["b", "a"])).startswith("'a', 'b' are not in the sandbox")

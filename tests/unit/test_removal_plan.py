@@ -27,6 +27,11 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="x")
         ({"d": FOLDER, "d/f": FILE, "g": FILE}, {}, {"d"}, ["g"]),
         ({"d": FOLDER, "d/f": FILE}, {"d": FOLDER}, {"d/f"}, []),
         ({"dd": FILE}, {}, {"d"}, ["dd"]),
+        ({".git": FOLDER, ".git/HEAD": FILE, "a": FILE}, {}, (), ["a", ".git"]),
+        ({".git": FOLDER, ".git/HEAD": FILE}, {".git": FOLDER}, (), [".git/HEAD"]),
+        ({"d": FOLDER, "d/.git": FOLDER, "d/.git/HEAD": FILE}, {"d": FOLDER}, (), ["d/.git"]),
+        ({"d": FOLDER, "d/.git": FOLDER, "d/.git/HEAD": FILE}, {}, (), ["d/.git/HEAD", "d/.git", "d"]),
+        ({".git": FILE}, {}, (), [".git"]),
     ],
 )
 def test_paths_to_remove(held: Manifest, wanted: Manifest, unread: set[str], gone: list[str]) -> None:

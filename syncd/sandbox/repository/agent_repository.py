@@ -35,6 +35,7 @@ from syncd.sandbox.repository.repository_request import (
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
 from syncd.selection.builtin_rules import DEFAULTS, SECRETS
+from syncd.selection.git_repository import GIT
 
 _log = logging.getLogger("syncd.repository")
 _FOLLOW = Purpose(ApiStep.EXECUTION, "the git repository there")
@@ -91,6 +92,8 @@ class AgentRepository:
 
     def follow(self, base: Manifest, identity: str) -> None:
         """Have the repository hold the base. What fails is a warning, and is tried again later. Raises `Stop`."""
+        if GIT in base and self._record is not None:
+            self.forget()  # the workspace's own has its place
         if self._clock.monotonic_s() < self._not_before_s or (self._record is not None and not self._record.commit):
             return
         if self._record is not None and self._followed is not None and not self._versions(base):
