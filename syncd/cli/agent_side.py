@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import click
@@ -50,7 +50,7 @@ from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenStore, with_taken
 
 _BLOCK = 1 << 18
-_COPIES, _COMMITS = "look-", "commits-"
+_COPIES, _COMMITS, _SCRATCH = "look-", "commits-", "merge-"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class OpenSandbox:
     target: Target
     sync_state: SyncState
     services: SandboxServices
-    check: Callable[[], None]
+    interrupt: Interrupt
     commits_folder: str
 
 
@@ -83,6 +83,8 @@ class AgentSide:
     base_store: BaseStore
     writer: WorkspaceWriter
     leave_out: LeaveOut
+    interrupt: Interrupt
+    base_identity: str
 
     def local(self) -> dict[str, LocalEntry | None]:
         """Return what is here at each path that differs. Raises `TryLater`."""
@@ -174,7 +176,7 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
                 lambda: None,
                 copies,
             )
-            yield OpenSandbox(config, folders, target, sync_state, factory.build(target), interrupt.check, commits)
+            yield OpenSandbox(config, folders, target, sync_state, factory.build(target), interrupt, commits)
     finally:
         client.drop()
         shutil.rmtree(copies, ignore_errors=True)
@@ -192,11 +194,12 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
 
 def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
     """Look at an open sandbox as `agent_side` does. Raises `SyncdError`, `Stop`."""
+    base_identity = opened.sync_state.base_identity  # before the base: a sync may come in between
     base, _ = opened.sync_state.initialized(opened.target)
     if base is None:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
     try:
-        side = _look_at(opened, base, included)
+        side = _look_at(opened, base, base_identity, included)
     except StepFailed as failure:
         raise failure.as_error() from None
     if side.work.unlisted:
@@ -206,7 +209,9 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
     return side
 
 
-def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None = None) -> AgentSide:
+def _look_at(
+    opened: OpenSandbox, base: Manifest, base_identity: str, included: PathPatterns | None = None
+) -> AgentSide:
     """Look, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
     config, folders, services = opened.config, opened.folders, opened.services
     sync_state, target = opened.sync_state, opened.target
@@ -237,6 +242,8 @@ def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None 
         BaseStore(folders.spool, ChunkStore(folders.spool)),
         WorkspaceWriter(config.workspace.path, folders.state),
         leave_out,
+        opened.interrupt,
+        base_identity,
     )
 
 
@@ -258,7 +265,7 @@ def save_before_release(config: Config) -> str:
     with open_sandbox(config) as opened:
         base, _ = opened.sync_state.initialized(opened.target)
         try:
-            side = _look_at(opened, base or Manifest())
+            side = _look_at(opened, base or Manifest(), "")
         except (StepFailed, NotKeptHere) as failure:
             if isinstance(failure, StepFailed):
                 if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
@@ -284,12 +291,24 @@ def tell_left_out(side: AgentSide, what_becomes: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def scratch_folder(spool: str) -> Iterator[str]:
+    """Make a folder for this command; one that a killed process left is removed by the next command."""
+    folder = os.path.join(spool, f"{_SCRATCH}{os.getpid()}")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.mkdir(folder, 0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _remove_old_copies(spool: str) -> None:
     """Remove the copies of commands that were killed."""
     with contextlib.suppress(OSError):
         for name in os.listdir(spool):
             prefix, _, pid = name.rpartition("-")
-            if f"{prefix}-" in (_COPIES, _COMMITS) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            if f"{prefix}-" in (_COPIES, _COMMITS, _SCRATCH) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
                 shutil.rmtree(os.path.join(spool, name), ignore_errors=True)
 
 

@@ -38,7 +38,7 @@ def _read(opened: OpenSandbox, *, with_contents: bool) -> SandboxCommits:
     read = agent_commits.fetch if with_contents else agent_commits.list
     with ProgressDisplay(silent_s=1.0) as progress:
         progress.doing("reading the commits in the sandbox")
-        return read(home, opened.commits_folder, opened.check)
+        return read(home, opened.commits_folder, opened.interrupt.check)
 
 
 def tell_rest(found: SandboxCommits) -> None:

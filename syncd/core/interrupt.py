@@ -58,11 +58,13 @@ class Interrupt:
 
 @contextmanager
 def interrupting(
-    interrupt: Interrupt, numbers: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    interrupt: Interrupt,
+    numbers: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM),
 ) -> Iterator[None]:
     """Let these signals interrupt waits within the context. A signal that was ignored at the start stays ignored.
 
-    SIGALRM is the command's own timeout. Only the main thread may enter this context.
+    SIGHUP says that the terminal was closed; SIGALRM is the command's own timeout. Only the main thread may enter this
+    context.
     """
     handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 

@@ -18,6 +18,7 @@ from math import inf
 from typing import Any
 
 from syncd.core.clock import Clock
+from syncd.core.errors import TryLater
 
 _NAME = "control.sock"
 # A request is short; a longer line is not from a client of ours.
@@ -25,6 +26,9 @@ _LONGEST_REQUEST = 4096
 _MOST_CLIENTS = 128
 _SILENCE_S = 5.0
 _BLOCK = 1 << 16
+# A busy machine may keep the daemon from answering for some seconds.
+_ANSWERS_S = 15.0
+_WAITS_S = 0.2
 
 Message = dict[str, Any]
 
@@ -220,22 +224,38 @@ def ask(
 
 
 @contextlib.contextmanager
-def writing(folder: str, timeout_s: float) -> Iterator[bool]:
+def writing(folder: str, clock: Clock, waiting: Callable[[float], None]) -> Iterator[bool]:
     """Keep the daemon of this state folder, if one runs, from beginning a sync; false if none does.
 
-    A sync that is under way is waited for, but no longer than `timeout_s`. Raises `OSError`.
+    A sync that is under way is waited for, however long; meanwhile `waiting` is called again and again with the seconds
+    that it took so far, and may raise. Raises `TryLater` if the daemon does not answer at all.
     """
+    began_s = clock.monotonic_s()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout_s)
+        connection.settimeout(_ANSWERS_S)
         try:
             with _short_path(folder) as path:
                 connection.connect(path)
             connection.sendall(json.dumps({"do": "write"}).encode() + b"\n")
+        except TimeoutError:
+            raise TryLater("the daemon does not answer", "see `syncd status`") from None
         except OSError:
             yield False
             return
-        with contextlib.suppress(TimeoutError):
-            connection.recv(_LONGEST_REQUEST)
+        connection.settimeout(_WAITS_S)
+        received = b""
+        while b'"ready"' not in received:
+            with contextlib.suppress(TimeoutError):
+                piece = connection.recv(_LONGEST_REQUEST)
+                if not piece:  # it has ended
+                    yield False
+                    return
+                received += piece
+                continue
+            waited_s = clock.monotonic_s() - began_s
+            if not received and waited_s > _ANSWERS_S:
+                raise TryLater("the daemon does not answer", "see `syncd status`")
+            waiting(waited_s)
         yield True
 
 

@@ -345,13 +345,15 @@ class Daemon:
         self._request_queue.send_progress(state=State.RETRYING)
 
     def pause(self, wait_s: float, action: FailureAction) -> None:
-        """Wait out a failure, asleep or awake. Raises `Superseded` for a newer change, and for a request at once."""
+        """Wait out a failure, asleep or awake. Raises `Superseded` for a newer change, and at once for a request and a
+        command that writes to the workspace.
+        """
         started_s = self._clock.monotonic_s()
         slept_before_s = self._slept_s
         first_s, is_offline = self._components.retry_settings.first_s, action is FailureAction.OFFLINE
         retry_pause = RetryPause(started_s, wait_s, self._retry_wait_s, first_s, is_offline)
         while True:
-            if self._is_superseded:
+            if self._is_superseded or any(client.waits for client in self._writers):
                 raise Superseded
             now_s, slept_s = self._clock.monotonic_s(), self._slept_s - slept_before_s
             until_s = pause_ends_s(
@@ -492,6 +494,7 @@ class Daemon:
                 client.done(0)
             case "write":
                 self._writers.append(client)
+                client.send({"event": "progress", "state": self._publisher.state})
             case "pause" | "resume" as command:
                 self._pause_or_resume(client, command)
             case _:

@@ -74,6 +74,11 @@ class Terminal:
         self._process = None
         return code
 
+    def send(self, number: signal.Signals) -> None:
+        """Send the program a signal: a Ctrl-C sends it SIGINT, the end of its terminal SIGHUP."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def close(self) -> None:
         """End the program as Ctrl-C does, or by a kill; the screen stays."""
         if self._process is None:

@@ -345,6 +345,87 @@ def test_an_ignore_file_that_became_something_else(rig: Rig, agent: Agent) -> No
     assert set(sent) <= set(rig.there())
 
 
+def _ask(rig: Rig, terminal: Terminal) -> None:
+    terminal.start([*SYNCD, "apply"], rig.environment(), rig.home)
+    terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
+
+
+def test_a_question_stops_no_sync(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+    """What is edited meanwhile is sent, and a conflict if it was to be written; the rest is taken."""
+    rig.start()
+    rig.in_state("watching")
+    for path in ("a", "both", "clash"):
+        agent.write(path, TEXT.replace("line 2\n", "theirs\n"))
+    rig.ok("pause")
+    rig.write("both", TEXT.replace("line 25\n", "ours\n"))
+    _ask(rig, terminal)
+    rig.ok("resume")
+    rig.write("d/b", "ours\n")
+    rig.write("clash", "ours\n")
+    rig.ok("flush")
+    assert (agent.read("d/b"), agent.read("clash")) == (b"ours\n", b"ours\n")
+    terminal.type("y\r")
+    assert terminal.finish() == 1
+    assert (_read(rig, "a"), _read(rig, "clash")) == (TEXT.replace("line 2\n", "theirs\n"), "ours\n")
+    assert _read(rig, "both") == TEXT.replace("line 2\n", "theirs\n").replace("line 25\n", "ours\n")
+    rig.ok("flush")
+    assert tree(rig.workspace) == tree(rig.sandbox.workspace)
+    assert _applied(rig) == (0, {})
+
+
+def test_a_forced_push_during_the_question(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+    """What is taken although it was overwritten there meanwhile is sent again; what was deleted there is removed."""
+    agent.write("a", "theirs\n")
+    agent.delete("gone")
+    terminal.start([*SYNCD, "apply", "--deletions"], rig.environment(), rig.home)
+    terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
+    rig.ok("push", "--force")
+    assert (agent.read("a").decode(), agent.exists("gone")) == (TEXT, True)
+    terminal.type("y\r")
+    assert terminal.finish() == 0
+    rig.ok("push")
+    assert (_read(rig, "a"), agent.read("a"), agent.exists("gone")) == ("theirs\n", b"theirs\n", False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, None], ids=["ctrl-c", "hang-up", "ctrl-d"])
+def test_a_question_that_is_left(rig: Rig, agent: Agent, terminal: Terminal, number: signal.Signals | None) -> None:
+    """At a Ctrl-C, or when the terminal is closed, nothing changes and nothing is left behind."""
+    agent.write("a", "theirs\n")
+    before = tree(rig.workspace)
+    _ask(rig, terminal)
+    if number is None:
+        terminal.type("\x04")
+    else:
+        terminal.send(number)
+    assert terminal.finish() == 75
+    assert "syncd: stopped; nothing was changed" in terminal.text
+    assert tree(rig.workspace) == before
+    spool = next((rig.home / ".cache/syncd").iterdir())
+    assert not [path.name for path in spool.iterdir() if path.name.startswith(("look-", "merge-"))]
+
+
+def test_it_waits_for_an_initialize(rig: Rig, agent: Agent) -> None:
+    """It says so, writes only when that has ended, and a signal ends the wait."""
+    rig.start()
+    rig.in_state("watching")
+    agent.write("a", "theirs\n")
+    said: list[str] = []
+
+    def meanwhile() -> None:
+        running = rig.background("apply", "--yes")
+        rig.until(lambda: "a sync is under way" in running.err, "apply to say that it waits")
+        said.append(_read(rig, "a"))
+        running.send(signal.SIGINT)
+        said.append(str(running.wait(20)))
+        said.append(_read(rig, "a"))
+
+    done = rig.once("initialize", "before", meanwhile)
+    rig.write("both", "ours\n")
+    assert done.wait(60)
+    assert said == [TEXT, "75", TEXT]
+    assert _applied(rig) == (0, {"taken": ["a"]})
+
+
 def test_beside_a_daemon_nothing_goes_up_again(rig: Rig, agent: Agent) -> None:
     """What was taken counts as arrived, and so does what was taken back; what was merged is sent."""
     rig.start()

@@ -6,8 +6,7 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from syncd.sandbox.look_request import RemoteEntry
     from syncd.scan.entry import Entry
 
-# A sync that is under way is waited for, but not for the upload of gigabytes.
-_SYNC_ENDS_S = 5.0
+_TOLD_AFTER_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -97,36 +95,51 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
 
             return apply_to_branch(config, options, branch)
         return _apply(config, options)
-    except (Stop, KeyboardInterrupt):
+    except (Stop, KeyboardInterrupt, click.Abort):
         raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
 
 
 def _apply(config: Config, options: ApplyOptions) -> int:
-    from syncd.cli.agent_side import agent_side, patterns_of, tell_left_out  # noqa: PLC0415
+    from syncd.cli.agent_side import agent_side, patterns_of, scratch_folder, tell_left_out  # noqa: PLC0415
     from syncd.cli.apply.execution import carry_out, prepare  # noqa: PLC0415
     from syncd.cli.apply.newly_sent import newly_sent, newly_sent_line, newly_sent_text  # noqa: PLC0415
     from syncd.cli.apply.plan_text import changes_something, plan_lines, summary_line  # noqa: PLC0415
     from syncd.merge.git import find_git  # noqa: PLC0415
     from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
 
-    with no_sync_begins(config), agent_side(config, patterns_of(options.included)) as side:
-        interrupted = side.writer.finish_interrupted() if not options.dry_run else None
-        if interrupted is not None and interrupted.restored:
-            click.echo(f"took back an apply that was killed: {len(interrupted.restored):,} paths", err=True)
-        with tempfile.TemporaryDirectory(prefix="merge-", dir=side.folders.spool) as folder:
-            prepared = prepare(side, make_plan(side, options), find_git(os.environ), folder)
-            plan, let_out = prepared.plan, newly_sent(config, prepared)
-            if not options.as_json:
-                _print(plan_lines(plan))
-                _print(iter([newly_sent_line(let_out)] if let_out else []))
-            tell_left_out(side, "not taken but with --include")
-            if options.dry_run:
-                return _end(plan, let_out, options, "would be: ")
+    if not options.dry_run:
+        _take_back_killed(config)
+    with (
+        agent_side(config, patterns_of(options.included)) as side,
+        scratch_folder(side.folders.spool) as folder,
+    ):
+        prepared = prepare(side, make_plan(side, options), find_git(os.environ), folder)
+        plan, let_out = prepared.plan, newly_sent(config, prepared)
+        if not options.as_json:
+            _print(plan_lines(plan))
+            _print(iter([newly_sent_line(let_out)] if let_out else []))
+        tell_left_out(side, "not taken but with --include")
+        if options.dry_run:
+            return _end(plan, let_out, options, "would be: ")
+        if options.asks and changes_something(plan):
             question = "; ".join([summary_line(plan), *([newly_sent_text(let_out)] if let_out else [])])
-            if options.asks and changes_something(plan) and not click.confirm(f"{question}: apply this?"):
+            with side.interrupt.region():  # nothing waits for the answer
+                is_wanted = click.confirm(f"{question}: apply this?")
+            if not is_wanted:
                 click.echo("nothing was changed", err=True)
                 return 1 if plan.of(MergeOutcome.CONFLICT) else 0
+        with no_sync_begins(config, side.interrupt.check):
             return _end(carry_out(side, prepared), let_out, options, "")
+
+
+def _take_back_killed(config: Config) -> None:
+    from syncd.daemon.build import folders_of  # noqa: PLC0415
+    from syncd.merge.workspace_writer import WorkspaceWriter  # noqa: PLC0415
+
+    with no_sync_begins(config):  # and what is looked at is not half of a sync
+        taken_back = WorkspaceWriter(config.workspace.path, folders_of(config, os.environ).state).finish_interrupted()
+    if taken_back.restored:
+        click.echo(f"took back an apply that was killed: {len(taken_back.restored):,} paths", err=True)
 
 
 def make_plan(side: AgentSide, options: ApplyOptions) -> MergePlan:
@@ -223,15 +236,28 @@ def _print(lines: Iterator[str]) -> None:
 
 
 @contextlib.contextmanager
-def no_sync_begins(config: Config) -> Iterator[None]:
-    """Keep the daemon from syncing meanwhile, or any other process, if none runs. Raises `Locked`."""
+def no_sync_begins(config: Config, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep the daemon from syncing meanwhile, or any other process, if none runs.
+
+    A sync of the daemon that is under way is waited for; `check` may end that. Raises `Locked`, `TryLater`.
+    """
+    from syncd.cli.options import CLOCK  # noqa: PLC0415
     from syncd.core.workspace_lock import Lock  # noqa: PLC0415
     from syncd.daemon.build import folders_of  # noqa: PLC0415
     from syncd.daemon.control import writing  # noqa: PLC0415
 
     folder = folders_of(config, os.environ).state
+    told = False
+
+    def waiting(waited_s: float) -> None:
+        nonlocal told
+        check()
+        if not told and waited_s > _TOLD_AFTER_S:
+            told = True
+            click.echo("a sync is under way: waiting for its end, as it may take minutes", err=True)
+
     with ExitStack() as stack:
-        if not stack.enter_context(writing(folder, _SYNC_ENDS_S)):
+        if not stack.enter_context(writing(folder, CLOCK, waiting)):
             lock = Lock(folder)
             lock.acquire()
             stack.callback(lock.release)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from syncd.archive.base_store import LARGEST_BYTES
 from syncd.cli.agent_side import AgentSide, path_rules
-from syncd.core.errors import TryLater
+from syncd.core.errors import Stop, TryLater
 from syncd.core.text import shown_path
 from syncd.merge.git import Git
 from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath, merged_mode, next_base, sent_mode, taken_mode
 from syncd.merge.text_merge import merge
 from syncd.merge.writes import NewEntry, Write
+from syncd.remote.failure import StepFailed
+from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.scan.entry import Kind, arrived_digest
+from syncd.sandbox.three_way import is_as
+from syncd.scan.entry import Entry, Kind, arrived_digest
 from syncd.scan.path_rules import PathRules
+from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenPath, TakenStore, encode_taken
 
 _GONE = "what was sent is not known any more"
@@ -109,8 +113,17 @@ def _content(path: str) -> bytes:
 
 
 def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
-    """Write, save conflicts, and record what counts as sent. Returns the plan as it turned out. Raises `TryLater`."""
+    """Write, save conflicts, and record what counts as sent. Returns the plan as it turned out. Raises `TryLater`.
+
+    No sync may begin meanwhile; one that was made since the look is known by its record.
+    """
+    sync_state = SyncState(side.folders.state)
+    base, _ = sync_state.initialized(side.target)
+    is_as_planned = base is not None and not sync_state.uncertain and sync_state.base_identity == side.base_identity
     plan = prepared.plan
+    if base is not None and not is_as_planned:
+        sent = [each.path for each in plan.paths if _was_sent(base, side.base, each)]
+        plan = plan.with_outcome(sent, MergeOutcome.SAME, "")
     writes = [write for planned in plan.paths if (write := write_of(planned, prepared)) is not None]
     rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
     written = side.writer.write(writes, msgspec.msgpack.encode(encode_taken(list(rows.values()))))
@@ -125,6 +138,8 @@ def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
     rules = path_rules(side.config)
     done = (_left_out_by(rules, row) for path, row in rows.items() if path not in changed)
     taken = [row for row in done if row.is_left_out or row.before != row.after]
+    if not is_as_planned:
+        taken = _still_there(side, taken)
     if taken:
         try:
             TakenStore(side.folders.state).save(side.target, taken)
@@ -141,6 +156,26 @@ def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
             "see to that, and run `syncd apply` again",
         )
     return plan
+
+
+def _was_sent(base: Mapping[str, Entry], base_before: Mapping[str, Entry], planned: PlannedPath) -> bool:
+    """True if what is there by the plan was sent from here, by a sync that had not been recorded."""
+    now, before = base.get(planned.path), base_before.get(planned.path)
+    return is_as(now, planned.remote) and not is_as(before, planned.remote)
+
+
+def _still_there(side: AgentSide, taken: list[TakenPath]) -> list[TakenPath]:
+    """Return those that the sandbox holds as they were taken: a sync may have written others."""
+    items = {
+        each.path: LookItem(() if each.after is None else (each.after,), LookAction.COMPARE)
+        for each in taken
+        if not each.is_left_out
+    }
+    try:
+        differing = side.remote_changes.look(LookRequest(items)).differing if items else {}
+    except (StepFailed, Stop):
+        differing = dict.fromkeys(items, ABSENT)  # the next sync compares them once more
+    return [each for each in taken if each.path not in differing]
 
 
 def write_of(planned: PlannedPath, prepared: Prepared) -> Write | None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 
 import click
 
-from syncd.cli.agent_side import path_rules, secret_paths
+from syncd.cli.agent_side import path_rules, scratch_folder, secret_paths
 from syncd.cli.apply.command import no_sync_begins, print_lists, workspace_input
 from syncd.cli.apply.execution import merged_content, paths_of, write_of
 from syncd.cli.apply.newly_sent import newly_sent, newly_sent_line
@@ -36,7 +35,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
     base = {path: _base(saved) for path, saved in whole.items() if saved.base_digest}
     with (
         no_sync_begins(config),
-        tempfile.TemporaryDirectory(prefix="merge-", dir=folders.spool) as folder,
+        scratch_folder(folders.spool) as folder,
     ):
         local = writer.look(remote)
         plan = merge_plan(workspace_input(config.workspace.path, base, local, remote))

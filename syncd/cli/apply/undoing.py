@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Collection
 
 import msgspec
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
-from syncd.cli.agent_side import path_rules
+from syncd.cli.agent_side import path_rules, scratch_folder
 from syncd.cli.options import CLOCK
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.settings import Config
@@ -82,7 +81,7 @@ def _left_out(config: Config, taken: list[TakenPath], paths: Collection[str]) ->
 
 def _save(contents: BaseStore, saved: SavedVersions, sandbox_id: str, taken: list[TakenPath], scratch: str) -> None:
     """Save the sandbox's versions that were merged here, and that a sync has overwritten there since."""
-    with tempfile.TemporaryDirectory(prefix="undo-", dir=scratch) as folder:
+    with scratch_folder(scratch) as folder:
         versions: dict[str, RemoteEntry] = {}
         for number, each in enumerate(taken):
             entry = each.before
