@@ -48,6 +48,8 @@ class BaseStore:
 
     def get(self, path: str, digest: bytes) -> bytes | None:
         """The bytes with this digest that were sent as `path`; None if they are gone."""
+        if not digest:
+            return None
         content = self._own(digest)
         return (
             content if content is not None else next(self._of_chunk(_key_of(self._rows(), path), {path: digest}), None)

@@ -37,7 +37,7 @@ from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.scan.entry import Entry, Kind, arrived_digest
 from syncd.scan.manifest import Manifest
 from syncd.scan.path_rules import PathRules
@@ -102,6 +102,10 @@ class AgentSide:
             return file_at(os.path.join(self.config.workspace.path, path), entry.size_bytes, executable)
         content = self.base_bytes(path, entry, local)
         return None if content is None else file_of(content, executable=executable)
+
+    def sent(self, path: str) -> SentEntry | None:
+        """Return what was sent as this path, with its bytes if they are known."""
+        return self.work.sent(path, self.base_store.get)
 
     def base_bytes(self, path: str, entry: Entry, local: LocalEntry | None) -> bytes | None:
         """Return the bytes that were sent as this path, None if they are gone."""
@@ -278,7 +282,7 @@ def save_before_release(config: Config) -> str:
             local = side.local()
             differing = {path: there for path, there in work.changed.items() if not is_as_remote(local[path], there)}
             work = replace(work, changed=differing)
-        unsaved = save_work(side.remote_changes, work, Why.RELEASED)
+        unsaved = save_work(side.remote_changes, work, Why.RELEASED, side.base_store.get)
         return f"{unsaved.count} there could not be saved: {unsaved}" if unsaved else ""
 
 

@@ -270,7 +270,7 @@ def sync_cycle_of(
         snapshotter,
         sync_state,
         base_store,
-        WorkSaver(lambda: PathRules(path, selection, excludes).leave_out, context.clock),
+        WorkSaver(lambda: PathRules(path, selection, excludes).leave_out, context.clock, base_store),
         TakenStore(folders.state),
         context.clock,
     )

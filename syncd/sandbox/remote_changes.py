@@ -30,7 +30,7 @@ from syncd.sandbox.look import CopiesNotFetched, Looker, RunningLook
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import Why, is_savable
+from syncd.sandbox.saved_versions_rules import SentEntry, Why, is_savable
 from syncd.sandbox.three_way import AgentChanges, SyncDecision
 from syncd.scan.entry import Entry
 from syncd.scan.manifest import Manifest
@@ -394,11 +394,11 @@ class RemoteChanges:
         self,
         why: Why,
         versions: Mapping[str, RemoteEntry],
-        base_of: Callable[[str], tuple[int, bytes] | None] = lambda _: None,
+        base_of: Callable[[str], SentEntry | None] = lambda _: None,
     ) -> frozenset[str]:
         """Save these versions at home, but not those that are saved already. Return those that cannot be saved here.
 
-        `base_of` returns mode and content of what had been sent as a path, for a merge, if they are known.
+        `base_of` returns what had been sent as a path, for a merge, if it is known.
         """
         new = {
             path: remote for path, remote in versions.items() if is_savable(remote) and not self._is_saved(path, remote)

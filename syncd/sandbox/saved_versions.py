@@ -36,6 +36,7 @@ from syncd.sandbox.saved_versions_rules import (
     LONGEST_DAYS,
     SavedPath,
     SavedVersion,
+    SentEntry,
     Why,
     expired,
     is_savable,
@@ -44,7 +45,7 @@ from syncd.sandbox.saved_versions_rules import (
     saved_kind,
     version_id,
 )
-from syncd.scan.entry import Kind
+from syncd.scan.entry import Kind, arrived_digest
 from syncd.selection.safe_open import open_directory, open_file
 
 _RECORD = "record"
@@ -71,6 +72,8 @@ class _SavedRow(Struct, array_like=True):
     target: bytes
     base_digest: bytes = b""
     base_mode: int = 0
+    base_kind: Kind | None = None
+    base_target: bytes = b""
 
 
 class _SavedRecord(Versioned, frozen=True, kw_only=True):
@@ -102,12 +105,12 @@ class SavedVersions:
         why: Why,
         sandbox_id: str,
         entries: Mapping[str, RemoteEntry],
-        bases: Mapping[str, tuple[int, bytes]] = MappingProxyType({}),
+        bases: Mapping[str, SentEntry] = MappingProxyType({}),
     ) -> SavedVersion:
         """Save these entries as one version, which survives a power cut when this returns.
 
         The contents are read from the entries' `copy`. Entries that `is_savable` refuses are not in the version.
-        `bases` are mode and content of what syncd had sent as these files, for a merge.
+        `bases` are what syncd had sent as these paths: what is here as it was sent can be replaced, the rest be merged.
 
         Raises `OSError`, also if a copy does not have the entry's digest, and `ValueError` if nothing can be saved;
         then no version was saved.
@@ -329,20 +332,24 @@ class SavedVersions:
         return paths
 
     def _write_bases(
-        self, id_: str, paths: dict[str, SavedPath], bases: Mapping[str, tuple[int, bytes]]
+        self, id_: str, paths: dict[str, SavedPath], bases: Mapping[str, SentEntry]
     ) -> dict[str, SavedPath]:
-        """Write what had been sent, and return the paths with it. A merge can do without, so it is not flushed."""
+        """Write what had been sent, and return the paths with it. A merge can do without the bytes: no flush."""
         found = dict(paths)
-        for path, (mode, content) in bases.items():
-            if path not in found or found[path].kind is not Kind.FILE:
+        for path, (entry, content) in bases.items():
+            digest = arrived_digest(entry) if entry.kind is Kind.FILE else b""
+            if path not in found or (entry.kind is Kind.FILE and not digest):
                 continue
-            digest = hashlib.sha256(content).digest()
-            try:
-                if not os.path.lexists(self._content(id_, digest)):
+            if content is not None and not os.path.lexists(self._content(id_, digest)):
+                with contextlib.suppress(OSError):
                     write_whole(self._content(id_, digest), content)
-            except OSError:
-                continue
-            found[path] = replace(found[path], base_digest=digest, base_mode=mode)
+            found[path] = replace(
+                found[path],
+                base_kind=entry.kind,
+                base_mode=entry.mode,
+                base_digest=digest,
+                base_target=entry.target,
+            )
         return found
 
     def content(self, version: SavedVersion, digest: bytes) -> bytes | None:
@@ -428,6 +435,8 @@ def _record_of(
             os.fsencode(saved.target),
             saved.base_digest,
             saved.base_mode,
+            saved.base_kind,
+            os.fsencode(saved.base_target),
         )
         for path, saved in version.paths.items()
     ]
@@ -443,8 +452,11 @@ def _version_of(id_: str, at: datetime, record: _SavedRecord) -> SavedVersion:
             row.size_bytes,
             row.digest,
             os.fsdecode(row.target),
-            row.base_digest,
+            # A version of an earlier syncd has only the digest and the mode of a file.
+            Kind.FILE if row.base_digest else row.base_kind,
             row.base_mode,
+            row.base_digest,
+            os.fsdecode(row.base_target),
         )
         for row in record.rows
     }

@@ -11,7 +11,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
-from syncd.scan.entry import Kind
+from syncd.scan.entry import Entry, Kind
 
 LONGEST_DAYS = 30
 _DAY = timedelta(days=1)
@@ -40,8 +40,21 @@ class SavedPath(Struct, frozen=True):
     size_bytes: int = 0
     digest: bytes = b""  # SHA-256 of a file's content
     target: str = ""  # of a link
-    base_digest: bytes = b""  # of what syncd had sent as this file; empty: not known
+    base_kind: Kind | None = None  # of what syncd had sent as this path; None: nothing, or it is not known
     base_mode: int = 0
+    base_digest: bytes = b""
+    base_target: str = ""
+
+    @property
+    def base(self) -> Entry | None:
+        """The entry that syncd had sent as this path, as far as a comparison needs it."""
+        if self.base_kind is None:
+            return None
+        return Entry(self.base_kind, self.base_mode, 0, target=self.base_target, digest=self.base_digest)
+
+
+SentEntry = tuple[Entry, bytes | None]
+"""An entry that syncd had sent as a path, with a file's bytes where they are known and small."""
 
 
 @dataclass(frozen=True)

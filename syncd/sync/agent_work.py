@@ -10,8 +10,8 @@ from syncd.core.text import shown_path
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
-from syncd.sandbox.saved_versions_rules import Why, is_savable
-from syncd.scan.entry import Entry, Kind
+from syncd.sandbox.saved_versions_rules import SentEntry, Why, is_savable
+from syncd.scan.entry import Entry, Kind, arrived_digest
 from syncd.selection.builtin_rules import DIRECTORY_NAMES
 from syncd.sync.sync_plan import SandboxContent
 
@@ -24,6 +24,14 @@ _SHOWN = 3
 _WITHOUT_CONTENT = (RemoteKind.ABSENT, RemoteKind.OTHER)
 # Folders of what programs make; they are looked into unless the workspace's rules leave them out.
 _OUTPUTS = ("build", "dist", "target", "out", "venv", "env", ".next", ".nuxt", "coverage", "obj", "tmp", "logs")
+
+
+# Of more paths only the digests of what was sent are saved: to read the bytes of so many would take too long.
+_MOST_BASES = 1000
+
+
+def _none(_path: str, _digest: bytes) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,11 @@ class AgentWork:
     def base_of(self, path: str) -> Entry | None:
         """Return what was put there as this path, None if nothing was."""
         return next(iter(self.base.get(path, ())), None)
+
+    def sent(self, path: str, base_bytes: Callable[[str, bytes], bytes | None]) -> SentEntry | None:
+        """Return what was put there as this path, with its bytes if they are known."""
+        entry = self.base_of(path)
+        return None if entry is None else (entry, base_bytes(path, arrived_digest(entry)))
 
     def leaving_out(self, paths: Collection[str]) -> AgentWork:
         """Return the same with these paths left out."""
@@ -143,14 +156,19 @@ def _drop_empty_parents(path: str, base: Versions, changed: dict[str, RemoteEntr
         del changed[path]
 
 
-def save_work(remote_changes: RemoteChanges, work: AgentWork, why: Why) -> Unsaved:
+def save_work(
+    remote_changes: RemoteChanges, work: AgentWork, why: Why, base_bytes: Callable[[str, bytes], bytes | None]
+) -> Unsaved:
     """Save all that was found to differ, and return what could not be saved.
 
-    What the rules leave out is not saved, unless it was put there before.
+    `base_bytes` returns the bytes of that digest that were sent as a path, if they are known. What the rules leave out
+    is not saved, unless it was put there before.
     """
     there = work.to_save
     failed = {path: remote for path, remote in there.items() if not is_savable(remote)}
-    for path in remote_changes.save(why, {path: remote for path, remote in there.items() if path not in failed}):
+    savable = {path: remote for path, remote in there.items() if path not in failed}
+    bytes_of = base_bytes if len(savable) <= _MOST_BASES else _none
+    for path in remote_changes.save(why, savable, lambda path: work.sent(path, bytes_of)):
         failed[path] = there[path]
     reasons = dict.fromkeys(work.unlisted_folders, "its files cannot be listed there")
     reasons |= {path: remote_changes.why_unsaved(remote) for path, remote in sorted(failed.items())}

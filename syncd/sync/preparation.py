@@ -19,7 +19,7 @@ from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
-from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.sandbox.three_way import AgentChanges, SyncDecision, as_entry, decide, is_as, was_emptied, withheld
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
@@ -60,7 +60,7 @@ class Preparation:
     may_replace: bool  # it is not known whether it does
     mark_uncertain: Callable[[], None]
     save_all: Callable[[Why], None]
-    base_of: Callable[[str], tuple[int, bytes] | None]
+    base_of: Callable[[str], SentEntry | None]
     forget_repository: Callable[[], None]
     _request: LookRequest | None = field(default=None, init=False)
 

@@ -29,7 +29,7 @@ from syncd.sandbox.blocked_paths_rules import entries_within, without
 from syncd.sandbox.provider import SandboxProvider
 from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sandbox.removal_plan import Versions, directories_above
-from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.sandbox.three_way import AgentChanges
 from syncd.scan.entry import Entry, arrived_digest
 from syncd.scan.manifest import Difference, Manifest, difference, replaced_entries, without_digest
@@ -43,7 +43,7 @@ from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.stages import ArchivedSnapshot, DeliveredArchive, RequestedSync
 from syncd.sync.status_document import AgentStatus, LastSync, State
-from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
+from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, same_content, without_held
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenStore, with_taken
 from syncd.sync.work_saver import WorkSaver
@@ -406,11 +406,10 @@ class SyncCycle:
             services.agent_repository.forget,
         )
 
-    def _base_content(self, path: str) -> tuple[int, bytes] | None:
-        """Mode and bytes of what was sent as this path, if they are known."""
+    def _base_content(self, path: str) -> SentEntry | None:
+        """Return what was sent as this path, with its bytes if they are known."""
         entry = (self.baseline or Manifest()).get(path)
-        content = None if entry is None else self.base_store.get(path, arrived_digest(entry))
-        return None if entry is None or content is None else (entry.mode, content)
+        return None if entry is None else (entry, self.base_store.get(path, arrived_digest(entry)))
 
     def _prove(self, run: RequestedSync, delivered: DeliveredArchive) -> bool:
         """Find out if the sandbox keeps what an archive does not hold. False if it must be sent everything again."""
@@ -430,7 +429,7 @@ class SyncCycle:
             return True
         sent = without(manifest, stays)
         packed = self.snapshotter.pack(sent, run.services.delivery.uplink.codec, only)
-        if packed.follow_up:
+        if packed.follow_up or not all(same_content(packed.manifest[path], manifest[path]) for path in only):
             return True  # it changed meanwhile: the sync that follows finds that
         self._whole_next = True
         archive, entries = packed.archive, Manifest({path: packed.manifest[path] for path in only})

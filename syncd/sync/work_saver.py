@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from syncd.archive.base_store import BaseStore
 from syncd.core.clock import Clock
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncdError, TryLater
 from syncd.core.text import shown_path
@@ -31,6 +32,7 @@ class WorkSaver:
 
     leave_out: Callable[[], LeaveOut]
     clock: Clock
+    base_store: BaseStore
     _warning: SyncWarning | None = None
     _warned_s: float = 0.0  # by the wall clock
     _done_for: Target | None = None
@@ -121,9 +123,8 @@ class WorkSaver:
         """
         remote_changes, leftovers = services.remote_changes, services.deletion_sync.leftovers
         try:
-            unsaved = save_work(
-                remote_changes, find_agent_work(remote_changes, content, leftovers, self.leave_out()), why
-            )
+            work = find_agent_work(remote_changes, content, leftovers, self.leave_out())
+            unsaved = save_work(remote_changes, work, why, self.base_store.get)
         finally:
             remote_changes.drop_copies()
         for path, reason in list(unsaved.paths.items())[:MOST_NAMED]:

@@ -106,7 +106,7 @@ def test_what_is_saved_is_restored(rig: SavedVersionsRig) -> None:
 
 
 def test_a_record_has_this_form(rig: SavedVersionsRig) -> None:
-    """Records that are on disks are read by later versions, so their bytes stay as they are."""
+    """Records that are on disks are read by later versions, so their bytes stay as they are; earlier ones are read."""
     entries = {
         "d": RemoteEntry(RemoteKind.DIRECTORY, 0o755, mtime_s=1),
         "n\udcff": rig.file(b"x", mtime_s=2),
@@ -115,12 +115,20 @@ def test_a_record_has_this_form(rig: SavedVersionsRig) -> None:
     version = rig.store.save(Why.REMOVED, "box", entries)
     assert version.id == "20261124-132011-00"
     assert (rig.saved / version.id / "record").read_bytes() == (
+        b"syncd-state 1 df946d9e1ac62ec674f84df6e1e741cf8b08176e08bacbd3e67cdbd1fea77f58\n"
+        b"\x84\xa7version\x01\xa3why\xa7removed\xaasandbox_id\xa3box\xa4rows\x93"
+        b"\x9b\xc4\x01d\xa1d\xcd\x01\xed\x01\x00\xc4\x00\xc4\x00\xc4\x00\x00\xc0\xc4\x00"
+        b"\x9b\xc4\x01l\xa1l\xcd\x01\xff\x00\x00\xc4\x00\xc4\x02t\x80\xc4\x00\x00\xc0\xc4\x00"
+        b"\x9b\xc4\x02n\xff\xa1f\xcd\x01\xa4\x02\x01\xc4 " + digest_of(b"x") + b"\xc4\x00\xc4\x00\x00\xc0\xc4\x00"
+    )
+    (rig.saved / version.id / "record").write_bytes(  # without what had been sent as a link or a directory
         b"syncd-state 1 fd9bef38f2360f5750d433a7444b81d18e194849147e903b8494cf5ab8ac71a9\n"
         b"\x84\xa7version\x01\xa3why\xa7removed\xaasandbox_id\xa3box\xa4rows\x93"
         b"\x99\xc4\x01d\xa1d\xcd\x01\xed\x01\x00\xc4\x00\xc4\x00\xc4\x00\x00"
         b"\x99\xc4\x01l\xa1l\xcd\x01\xff\x00\x00\xc4\x00\xc4\x02t\x80\xc4\x00\x00"
         b"\x99\xc4\x02n\xff\xa1f\xcd\x01\xa4\x02\x01\xc4 " + digest_of(b"x") + b"\xc4\x00\xc4\x00\x00"
     )
+    assert rig.another().all() == [version]
 
 
 def test_nobody_else_can_read_it(rig: SavedVersionsRig) -> None:

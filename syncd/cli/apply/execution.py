@@ -130,7 +130,7 @@ def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
     changed = set(written.conflicts)
     plan = plan.with_outcome(changed, MergeOutcome.CONFLICT, "it changed here meanwhile")
     conflicts = {planned.path: planned.remote for planned in plan.of(MergeOutcome.CONFLICT)}
-    unsaved = side.remote_changes.save(Why.CONFLICT, conflicts)
+    unsaved = side.remote_changes.save(Why.CONFLICT, conflicts, side.sent)
     for planned in plan.of(MergeOutcome.TAKE, MergeOutcome.MERGE):
         if planned.remote.copy and planned.remote.size_bytes <= LARGEST_BYTES:
             side.base_store.add(_content(planned.remote.copy))

@@ -6,6 +6,8 @@ import os
 
 import click
 
+from syncd.archive.base_store import BaseStore
+from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.agent_side import path_rules, scratch_folder, secret_paths
 from syncd.cli.apply.command import no_sync_begins, print_lists, workspace_input
 from syncd.cli.apply.execution import merged_content, paths_of, write_of
@@ -15,12 +17,12 @@ from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.daemon.build import folders_of
 from syncd.merge.git import find_git
-from syncd.merge.merge_plan import MergeOutcome, MergePlan, merge_plan
+from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath, merge_plan
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion
-from syncd.scan.entry import Entry, Kind
+from syncd.scan.entry import Kind
 
 
 def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *, as_json: bool) -> int:
@@ -32,18 +34,26 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         click.echo(f"left out: {shown_path(path)}: its saved content was damaged on this disk", err=True)
     whole = {path: saved for path, saved in version.paths.items() if path not in damaged}
     remote = {path: _remote(store, version, path, saved) for path, saved in whole.items()}
-    base = {path: _base(saved) for path, saved in whole.items() if saved.base_digest}
+    base_store = BaseStore(folders.spool, ChunkStore(folders.spool))
+
+    def base_bytes(planned: PlannedPath) -> bytes | None:
+        digest = version.paths[planned.path].base_digest
+        content = store.content(version, digest)
+        return content if content is not None else base_store.get(planned.path, digest)
+
     with (
         no_sync_begins(config),
         scratch_folder(folders.spool) as folder,
     ):
         local = writer.look(remote)
+        # What is not here any more is what was asked for.
+        base = {path: saved.base for path, saved in whole.items() if saved.base and local[path] is not None}
         plan = merge_plan(workspace_input(config.workspace.path, base, local, remote))
         plan = plan.with_outcome(_left_out(config, plan), MergeOutcome.STAYS, "the workspace's rules leave it out")
         found = merged_content(
             plan,
             config.workspace.path,
-            lambda planned: store.content(version, version.paths[planned.path].base_digest),
+            base_bytes,
             find_git(os.environ),
             folder,
         )
@@ -91,7 +101,3 @@ def _remote(store: SavedVersions, version: SavedVersion, path: str, saved: Saved
         digest=saved.digest,
         copy=copy,
     )
-
-
-def _base(saved: SavedPath) -> Entry:
-    return Entry(saved.kind, saved.base_mode, 0, digest=saved.base_digest)

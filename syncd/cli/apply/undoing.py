@@ -17,8 +17,8 @@ from syncd.daemon.build import folders_of, target_of
 from syncd.merge.workspace_writer import Undone, WorkspaceWriter
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import Why
-from syncd.scan.entry import Kind
+from syncd.sandbox.saved_versions_rules import SentEntry, Why
+from syncd.scan.entry import Kind, arrived_digest
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenPath, TakenRows, TakenStore, decode_taken, is_as, with_taken
@@ -83,6 +83,7 @@ def _save(contents: BaseStore, saved: SavedVersions, sandbox_id: str, taken: lis
     """Save the sandbox's versions that were merged here, and that a sync has overwritten there since."""
     with scratch_folder(scratch) as folder:
         versions: dict[str, RemoteEntry] = {}
+        bases: dict[str, SentEntry] = {}
         for number, each in enumerate(taken):
             entry = each.before
             if entry is None or entry.kind is not Kind.FILE or saved.holder_of(each.path, entry.digest):
@@ -96,5 +97,7 @@ def _save(contents: BaseStore, saved: SavedVersions, sandbox_id: str, taken: lis
             versions[each.path] = RemoteEntry(
                 RemoteKind.FILE, entry.mode, entry.size_bytes, entry.mtime_s, digest=entry.digest, copy=copy
             )
+            if each.after is not None:
+                bases[each.path] = each.after, contents.get(each.path, arrived_digest(each.after))
         if versions:
-            saved.save(Why.CONFLICT, sandbox_id, versions)
+            saved.save(Why.CONFLICT, sandbox_id, versions, bases)
