@@ -2,7 +2,8 @@
 
 A file is read in one of two ways. A small one is read whole into its place in the chunk, and again if it changed
 meanwhile. A large one, or one that changes under each read, is read piece by piece as it is; if it changed meanwhile,
-it is named for a follow-up. In both cases as many bytes follow a header as it states.
+it is read once more, and if that gives other bytes, it is named for a follow-up. In both cases as many bytes follow a
+header as it states.
 
 The bytes that are searched for secrets are the very bytes that are packed. A reused chunk was made of contents with a
 digest, and no content gets a digest in this module or in `scan.file_reader` before it was searched.
@@ -326,10 +327,25 @@ class Packer:
             digest.update(piece)
             chunk_writer.write(piece)
         chunk_writer.write(tar_format.padding(size_bytes))
-        if whole and unchanged_since(status, descriptor):
-            return as_read(before, digest.digest(), read_at_ns)
+        content = digest.digest()
+        if whole and (unchanged_since(status, descriptor) or self._begins_with(descriptor, size_bytes, content)):
+            return as_read(before, content, read_at_ns)
         packed.follow_up.append(path)
-        return as_sent(before, size_bytes, digest.digest())
+        return as_sent(before, size_bytes, content)
+
+    def _begins_with(self, descriptor: int, size_bytes: int, digest: bytes) -> bool:
+        """Read so many bytes again, and return True if they are the same: then they are a copy of one instant.
+
+        That is the instant between the two reads. A file to which something is only appended has such copies.
+        """
+        again = hashlib.sha256()
+        for done in range(0, size_bytes, PIECE_BYTES):
+            self._check()
+            try:
+                again.update(read_at(descriptor, done, min(PIECE_BYTES, size_bytes - done)))
+            except ReadError:
+                return False
+        return again.digest() == digest
 
 
 def _leave_out(packed: Packed, path: str, entry: Entry, failure: OSError) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from syncd.core.errors import Stop
 from syncd.emulator.request_log import RequestRecord
+from syncd.sync.outcome import Outcome
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 MIB = 1 << 20
@@ -44,13 +45,28 @@ def cut(path: Path, step: int) -> None:
     os.truncate(path, max(10, path.stat().st_size - 300_000 - step))
 
 
+def copied_and_cut(path: Path, step: int) -> None:
+    """As logrotate does; it is soon as long as before."""
+    content = path.read_bytes()
+    path.write_bytes(b"%08d" % step)
+    with path.open("ab") as file:
+        file.write(content)
+
+
 def overwritten(path: Path, step: int) -> None:
     with path.open("r+b") as file:
         file.write(b"%08d" % step)
 
 
 def torn(rig: Rig, write: Write, size_bytes: int) -> Path:
-    """The file, after a sync during which it was written all the time."""
+    """The file, after a sync during which it was written all the time, so that what was sent is of no one instant."""
+    path, outcome = written_while_sent(rig, write, size_bytes)
+    assert outcome.follow_up == outcome.torn == ("torn",)
+    return path
+
+
+def written_while_sent(rig: Rig, write: Write, size_bytes: int) -> tuple[Path, Outcome]:
+    """The file, and the outcome of a sync during which it was written all the time."""
     path = rig.workspace / "torn"
     path.write_bytes(os.urandom(size_bytes))
     real, steps = os.pread, iter(range(1_000))
@@ -66,11 +82,10 @@ def torn(rig: Rig, write: Write, size_bytes: int) -> Path:
         patch.setattr("syncd.scan.file_reader.os.pread", pread)
         patch.setattr("syncd.scan.file_reader.os.preadv", lambda *_: 0, raising=False)
         outcome, _ = rig.sync()
-    assert outcome.follow_up == outcome.torn == ("torn",)
-    return path
+    return path, outcome
 
 
-@pytest.mark.parametrize("write", [appended, cut, overwritten])
+@pytest.mark.parametrize("write", [cut, overwritten, copied_and_cut])
 @pytest.mark.parametrize("size_bytes", [500_000, 3 * MIB], ids=["small", "large"])
 @pytest.mark.parametrize("restarted", [False, True], ids=["", "restarted"])
 def test_renamed(rig: Rig, write: Write, size_bytes: int, *, restarted: bool) -> None:
@@ -83,6 +98,20 @@ def test_renamed(rig: Rig, write: Write, size_bytes: int, *, restarted: bool) ->
     assert sorted(os.listdir(rig.sandbox.workspace)) == ["renamed", "stay"]
     assert (rig.sandbox.workspace / "renamed").read_bytes() == (rig.workspace / "renamed").read_bytes()
     assert rig.cycle.warnings == []
+
+
+@pytest.mark.parametrize("size_bytes", [500_000, 3 * MIB], ids=["small", "large"])
+def test_only_appended(rig: Rig, size_bytes: int) -> None:
+    """What was there when it was opened is whole, and is sent once; the rest is a change like any other."""
+    path, outcome = written_while_sent(rig, appended, size_bytes)
+    assert (outcome.follow_up, outcome.torn, rig.cycle.warnings) == ((), (), [])
+    sent = (rig.sandbox.workspace / "torn").read_bytes()
+    assert len(sent) >= size_bytes
+    assert path.read_bytes().startswith(sent)
+    assert len(sent) < path.stat().st_size
+    assert rig.sync()[0].word == "initialized"
+    assert (rig.sandbox.workspace / "torn").read_bytes() == path.read_bytes()
+    assert rig.sync()[0].word == "unchanged"
 
 
 def test_kept_and_removed_later(rig: Rig) -> None:

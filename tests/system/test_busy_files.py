@@ -22,11 +22,19 @@ while True:
         os.pwrite(file, os.urandom(1), place)
 """
 
+_APPENDER = """
+import select, sys
+with open(sys.argv[1], "ab", buffering=0) as file:
+    while True:
+        file.write(b"one more line\\n")
+        select.select([], [], [], 0.001)
+"""
+
 
 @contextmanager
-def written_all_the_time(rig: Rig, name: str) -> Iterator[None]:
+def written_all_the_time(rig: Rig, name: str, writer_program: str = _WRITER) -> Iterator[None]:
     """Let another process write into the file without end."""
-    writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(rig.workspace / name)])
+    writer = subprocess.Popen([sys.executable, "-c", writer_program, str(rig.workspace / name)])
     try:
         yield
     finally:
@@ -78,6 +86,26 @@ def test_with_a_daemon(rig: Rig, command: str) -> None:
     rig.converged()
     rig.until(lambda: not rig.shown()["warnings"], "the warning to go")
     assert rig.status_in("watching")["pending"] is False
+
+
+@pytest.mark.parametrize("daemon", [True, False], ids=["daemon", "alone"])
+def test_a_log(rig: Rig, *, daemon: bool) -> None:
+    """What is only appended to is sent as it was at one instant, by one upload for each flush, which succeeds."""
+    rig.configure({"sync.max_wait_seconds": 3600, "sync.debounce_seconds": 3600})
+    rig.write("log", "a line\n")
+    if daemon:
+        rig.up()
+    else:
+        rig.ok("push")
+    uploads = rig.count("upload", 200)
+    with written_all_the_time(rig, "log", _APPENDER):
+        rig.write("log", _LARGE)
+        rig.ok("flush")
+        assert (rig.workspace / "log").read_bytes().startswith((rig.sandbox.workspace / "log").read_bytes())
+        assert (rig.sandbox.workspace / "log").stat().st_size >= len(_LARGE)
+        assert rig.count("upload", 200) == uploads + 1
+    rig.ok("flush")
+    rig.converged()
 
 
 def test_one_that_comes_to_rest(rig: Rig) -> None:
