@@ -15,6 +15,8 @@ from msgspec.structs import replace
 
 from syncd.core.durable_file import read_file, write_whole
 from syncd.core.workspace_lock import holder
+from syncd.remote.target import Target
+from syncd.sandbox.changes_there import ChangesThere
 from syncd.sync.status_document import VERSION, State, Status
 
 _NAME = "status.json"
@@ -52,8 +54,11 @@ def read_status(folder: str, otherwise: Status) -> Status:
     Of a process that has ended only its last results count: its state, its pid and its plans ended with it.
     """
     status = read_last(folder, otherwise)
-    # Commands drop and add saved versions too.
-    status = replace(status, agent=replace(status.agent, saved=_saved_versions(folder)))
+    # Commands drop and add saved versions too, and look.
+    target = Target(status.sandbox.base_url, status.sandbox.id, status.sandbox.region)
+    known = ChangesThere(folder, target).load()
+    agent = replace(status.agent, saved=_saved_versions(folder), changed=len(known.paths), looked_at=known.looked_at)
+    status = replace(status, agent=agent)
     owner = holder(folder)
     if owner is not None and status.running and (owner in (0, status.pid)):
         return status

@@ -26,6 +26,7 @@ from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.retry import backoff_limit_s
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths_rules import fingerprint
+from syncd.sandbox.changes_there import ChangesThere, all_paths
 from syncd.sandbox.look import CopiesNotFetched, Looker, RunningLook
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry, RemoteKind
@@ -86,6 +87,7 @@ class RemoteChanges:
         """`ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox."""
         self.agent_changes = agent_changes
         self.saved_versions = saved_versions
+        self.changes_there = ChangesThere(state_folder, target)
         self.looked_at: str | None = None
         self.released: list[str] = []  # held until this sync, whose look found that they may be written
         self._target = target
@@ -187,6 +189,10 @@ class RemoteChanges:
             self._tries += 1
             self._again_at_s = now_s + backoff_limit_s(self._tries, _FIRST_WAIT_S, _LONGEST_WAIT_S)
 
+    def note_all(self, changed: Iterable[str]) -> None:
+        """Remember, for `status`, all that a look at everything found."""
+        self.changes_there.note(changed, all_paths, self.looked_at)
+
     def forget_deleted(self, manifest: Mapping[str, Entry]) -> None:
         """Forget held and kept paths that do not exist here any more, and what the last sync released."""
         self.released = []
@@ -204,6 +210,7 @@ class RemoteChanges:
     def forget(self) -> None:
         """Forget all: the sandbox does not exist any more, or was reset."""
         self._held, self._kept, self._running = {}, set(), None
+        self.changes_there.note((), all_paths)
         self._record()
 
     def _record(self) -> None:

@@ -134,7 +134,9 @@ def find_agent_work(
     work = AgentWork(
         base, changed, left_out, pruned_paths, result.unlisted, result.not_kept, unlisted_folders=unlisted_folders
     )
-    return work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
+    work = work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
+    remote_changes.note_all(work.changed)
+    return work
 
 
 def _is_left_out(work: AgentWork, path: str, leave_out: LeaveOut) -> bool:

@@ -10,6 +10,7 @@ import logging
 from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 
 from syncd.core.text import shown_path
@@ -98,6 +99,8 @@ class Preparation:
             self.deletion_sync.settle_pending(wanted)
             if self.agent_changes is not AgentChanges.OVERWRITE or self.paths_to_delete:
                 suspects = self._look(wanted)
+            else:
+                self.remote_changes.changes_there.note((), self.written.__contains__)
             if self.may_replace:
                 self._save_what_stays()
         self.blocked_paths.recheck(suspects, self.manifest, (GIT,) if GIT in self.blocked_paths.withheld else ())
@@ -162,6 +165,8 @@ class Preparation:
         kept = self.remote_changes.kept
         looked_at = {path for path in (*kept, *self.remote_changes.held) if _is_looked_at(request, path)}
         self.remote_changes.note(decision, looked_at, self.written, here)
+        stay = {*decision.kept, *decision.held}
+        self.remote_changes.changes_there.note(stay, partial(_is_looked_at, request), self.remote_changes.looked_at)
         stays = withheld(self.written, decision)
         if stays:
             _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))

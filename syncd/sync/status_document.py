@@ -74,10 +74,10 @@ class Progress(Struct, frozen=True):
 
 
 class AgentStatus(Struct, frozen=True):
-    """The agent's side. `changed` counts the paths that are known to be changed there and stay as they are.
+    """The agent's side. `changed` counts the paths that were changed there, as of the last look at each.
 
     `saved` counts the versions that were saved at home, `held` are the first paths that both sides changed, of
-    `held_count` in all, and `looked_at` is the time of the last look.
+    `held_count` in all, and `looked_at` is the time of the last look, by a sync or a command.
     """
 
     saved: int = 0

@@ -109,9 +109,8 @@ class SyncCycle:
         remote_changes = self.services.remote_changes
         held = remote_changes.held
         named = tuple(os.fsencode(path).decode("utf-8", "backslashreplace") for path in held[:MOST_NAMED])
-        changed = len({*held, *remote_changes.kept})
-        saved = remote_changes.saved_versions.count
-        return AgentStatus(saved, named, len(held), remote_changes.looked_at, changed)
+        known = remote_changes.changes_there.load()
+        return AgentStatus(remote_changes.saved_versions.count, named, len(held), known.looked_at, len(known.paths))
 
     def recall(self) -> None:
         """Read what an earlier process recorded: the manifest that the sandbox holds, as far as it is known."""

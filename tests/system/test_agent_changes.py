@@ -96,6 +96,39 @@ def test_held_until_a_forced_push(rig: Rig, agent: Agent) -> None:
     assert rig.status()["agent"]["held"] == []
 
 
+def test_status_tells_of_the_agents_work(rig: Rig, agent: Agent) -> None:
+    """After a look of any process, until it is home, overwritten, or gone there; with and without a daemon."""
+
+    def known() -> int:
+        found = rig.status()["agent"]
+        assert found["looked_at"] is not None
+        number: int = found["changed"]
+        return number
+
+    for path in ("f", "new", "other"):
+        agent.write(path, "the agent's")
+    assert rig.run("diff", "--stat", "work/f").code == 1
+    assert known() == 3
+    shown = rig.ok("status").out
+    assert "the agent changed 3 paths: `syncd diff`" in " ".join(shown.split())
+    rig.write("f", "mine")
+    rig.ok("flush")
+    assert known() == 2  # that one was saved and overwritten; no sync looks at the others
+    rig.ok("apply", "--yes", "work/new")
+    assert known() == 1
+    rig.ok("apply", "--undo")
+    assert known() == 2
+    rig.daemons[-1].stop()
+    assert known() == 2
+    agent.delete("new")
+    rig.write("other", "the agent's")
+    rig.ok("push")
+    assert known() == 1  # the same on both sides; nobody has looked at the other one yet
+    rig.ok("diff")
+    assert known() == 0
+    assert "the agent changed" not in rig.ok("status").out
+
+
 def test_many_held_paths(rig: Rig) -> None:
     """All are counted wherever they are counted; only the first are named."""
     rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})

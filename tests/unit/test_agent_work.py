@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 from syncd.sandbox.look_request import ABSENT, LookRequest, LookResult, RemoteEntry, RemoteKind
@@ -25,8 +25,9 @@ class ScriptedLook:
         self.result = result
         self.request = LookRequest({})
         self.saved: list[str] = []
+        self.noted: list[str] = []
 
-    def save(self, _why: Why, versions: Mapping[str, RemoteEntry]) -> frozenset[str]:
+    def save(self, _why: Why, versions: Mapping[str, RemoteEntry], _base_of: Callable[[str], object]) -> frozenset[str]:
         """Note the paths."""
         self.saved = [path for path in versions if path != "full"]
         return frozenset(versions) & {"full"}
@@ -39,6 +40,10 @@ class ScriptedLook:
         """Return the result."""
         self.request = request
         return self.result
+
+    def note_all(self, changed: Iterable[str]) -> None:
+        """Keep what is to be remembered."""
+        self.noted = sorted(changed)
 
 
 def test_what_is_found() -> None:
@@ -59,12 +64,17 @@ def test_what_is_found() -> None:
     work = find_agent_work(cast(RemoteChanges, look), content, leftovers, lambda path, _is_dir: path.endswith(".log"))
 
     assert work.changed == {"a": FILE, "new": FILE}
+    assert look.noted == ["a", "new"]
     assert work.left_out == {"out.log": FILE, "old.log": FILE, "gone.log": ABSENT}
     assert work.to_save == {"a": FILE, "new": FILE, "old.log": FILE}
     assert (work.pruned, work.unlisted) == (("node_modules",), 7)
     assert (work.base_of("late"), work.base_of("new")) == (SENT, None)
     assert set(look.request.items) == {"a", "late", "gone-too", "old.log", "gone.log"}
     assert look.request.find_new
+
+
+def _no_bytes(_path: str, _digest: bytes) -> None:
+    return None
 
 
 def test_what_could_not_be_saved() -> None:
@@ -87,7 +97,7 @@ def test_what_could_not_be_saved() -> None:
     def leave_out(path: str, _is_dir: bool) -> bool:
         return path.endswith((".log", "node_modules"))
 
-    unsaved = save_work(look, find_agent_work(look, content, {}, leave_out), Why.RESET)
+    unsaved = save_work(look, find_agent_work(look, content, {}, leave_out), Why.RESET, _no_bytes)
 
     assert unsaved.paths == {
         "secret": "its files cannot be listed there",
@@ -98,4 +108,4 @@ def test_what_could_not_be_saved() -> None:
     assert unsaved.count == "11 paths"
     assert str(unsaved) == ("'secret' (its files cannot be listed there), 'full' (FILE), 'large' (FILE) and 8 more")
     assert cast(ScriptedLook, look).saved == ["ok", "secret"]
-    assert not save_work(look, AgentWork({}, {}, {}, ()), Why.RESET)
+    assert not save_work(look, AgentWork({}, {}, {}, ()), Why.RESET, _no_bytes)

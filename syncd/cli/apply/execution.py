@@ -148,6 +148,7 @@ def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
                 f"what was taken cannot be recorded ({failure.strerror}), so it is sent once more",
                 "make the state folder writable",
             ) from None
+    side.remote_changes.changes_there.note((), {row.path for row in taken}.__contains__)
     if unsaved:
         first = min(unsaved)
         raise TryLater(

@@ -15,6 +15,7 @@ from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.settings import Config
 from syncd.daemon.build import folders_of, target_of
 from syncd.merge.workspace_writer import Undone, WorkspaceWriter
+from syncd.sandbox.changes_there import ChangesThere
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
@@ -57,12 +58,14 @@ def undo(config: Config) -> Undone:
     saved_versions = SavedVersions(folders.state, CLOCK)
     try:
         _save(contents, saved_versions, target.sandbox_id, overwritten, folders.spool)
-        store.save(target, [each for each in back if is_as(base, each.path, each.before)])
+        again = [each for each in back if is_as(base, each.path, each.before)]
+        store.save(target, again)
     except OSError as failure:
         raise TryLater(
             f"the workspace is as before, but that cannot be recorded ({failure.strerror})",
             "make the state folder writable",
         ) from None
+    ChangesThere(folders.state, target).note((each.path for each in again), lambda _: False)
     return undone
 
 

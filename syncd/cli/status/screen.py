@@ -251,7 +251,7 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[tupl
         yield "still there", what, Tone.PLAIN
     if status.managed is not None:
         yield "managed", status.managed.summary(), Tone.PLAIN
-    agent = _agent(status)
+    agent = _agent(status, now_s)
     if agent:
         yield "agent", agent, Tone.ATTENTION if status.agent.held_count else Tone.PLAIN
     if status.running or status.syncs or status.failures:
@@ -264,16 +264,19 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[tupl
         )
 
 
-def _agent(status: Status) -> str:
+def _agent(status: Status, now_s: float) -> str:
     """The agent's side in one line, empty if there is nothing to say."""
     agent = status.agent
     parts = []
     if agent.changed:
-        parts.append(f"changed {counted(agent.changed, 'path')}: `syncd diff`")
+        parts.append(f"the agent changed {counted(agent.changed, 'path')}: `syncd diff`")
     if agent.held_count:
         parts.append(f"{counted(agent.held_count, 'path')} held: `syncd apply`")
     if agent.saved:
         parts.append(f"{counted(agent.saved, 'version')} saved: `syncd saved`")
+    looked_s = seconds_of(agent.looked_at)
+    if agent.changed and looked_s is not None:
+        parts.append(f"last look {ago(now_s - looked_s)}")
     return "; ".join(parts)
 
 
