@@ -18,11 +18,15 @@ _EXECUTABLE = stat.S_IXUSR
 
 @dataclass
 class Comparison:
-    """Paths that differ, in order. Those in `only_there` are expected if `sandbox.deletions` is "keep"."""
+    """Paths that differ, in order. Those in `only_there` are expected if `sandbox.deletions` is "keep".
+
+    `unnamed` counts others of these, which are too many to be kept.
+    """
 
     missing: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
     only_there: list[str] = field(default_factory=list)
+    unnamed: int = 0
 
     @property
     def equal(self) -> bool:

@@ -26,17 +26,26 @@ from syncd.selection import safe_open
 # So much space stays free on the disk: an archive of a few MB can hold TBs of zeros.
 _SPARE_BYTES = 256 << 20
 _CHECK_EVERY_BYTES = 16 << 20
+_MOST_NAMED, _LONGEST_SHOWN = 10_000, 400  # members that are left out
+# Python's own functions that walk through folders call themselves for each one, and open it.
+_DEEPEST = 500
+# What is kept in memory until the end: links, and the modes and times of folders. Each takes some objects.
+_MOST_KEPT_BYTES, _OBJECT_BYTES = 40 << 20, 500
 # Errors of the disk, not of one member.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 
 @dataclass
 class Extracted:
-    """The result of an extraction. `left_out` are members that were not extracted, each with the reason."""
+    """The result of an extraction. `left_out` are members that were not extracted, each with the reason.
+
+    `unnamed` counts others of these, which are too many to be kept.
+    """
 
     files: int = 0
     content_bytes: int = 0
     left_out: list[str] = field(default_factory=list)
+    unnamed: int = 0
 
 
 def extract(packed: Iterable[bytes], destination: str, check: Callable[[], None], passed_over: str = "") -> Extracted:
@@ -137,25 +146,39 @@ class _Extraction:
         self._links: list[Member] = []
         self._folders: dict[str, Member] = {}
         self._unchecked_bytes = _CHECK_EVERY_BYTES
+        self._kept_bytes = 0
 
     def add(self, member: Member, content: Iterable[bytes]) -> None:
         """Extract the next member of the archive."""
         path = inner_path(member.name)
         if path is None:
-            self._leave_out(member, "its name leads outside the folder")
+            too_long = member.name.endswith("\0")
+            self._leave_out(member, "its name is too long" if too_long else "its name leads outside the folder")
+        elif path.count("/") > _DEEPEST:
+            self._leave_out(member, f"it is in more than {_DEEPEST} folders")
         elif member.kind is MemberKind.DIRECTORY:
             if path and self._attempt(member, lambda path, _: self._cursor.parent_of(f"{path}/.")):
-                self._folders[path] = member
+                if self._may_keep(member):
+                    self._folders[path] = member
+                else:
+                    self._attempt(member, self._set_mode)
         elif not path:
             self._leave_out(member, "it has no name")
         elif member.kind is MemberKind.SYMLINK:
-            self._links.append(member)
+            if self._may_keep(member):
+                self._links.append(member)
+            else:
+                self._leave_out(member, "there are too many links")
         elif member.kind is MemberKind.FILE:
             self._attempt(member, lambda path, member: self._file(path, member, content))
         elif member.kind is MemberKind.HARD_LINK:
             self._attempt(member, self._hard_link)
         else:
             self._leave_out(member, f"it is a {member.kind.value}")
+
+    def _may_keep(self, member: Member) -> bool:
+        self._kept_bytes += len(member.name) + len(member.target) + _OBJECT_BYTES
+        return self._kept_bytes <= _MOST_KEPT_BYTES
 
     def finish(self) -> None:
         """Create the links, then set the folders' modes and times, which filling them changed; the deepest first."""
@@ -220,6 +243,10 @@ class _Extraction:
         os.utime(name, (member.mtime_s, member.mtime_s), dir_fd=parent, follow_symlinks=False)
         self.extracted.files += 1
 
+    def _set_mode(self, path: str, member: Member) -> None:
+        folder, _ = self._cursor.parent_of(f"{path}/.")
+        os.fchmod(folder, member.mode | stat.S_IRWXU)  # more may come into it
+
     def _set_mode_and_time(self, path: str, member: Member) -> None:
         folder, _ = self._cursor.parent_of(f"{path}/.")
         os.utime(folder, (member.mtime_s, member.mtime_s))
@@ -240,7 +267,11 @@ class _Extraction:
         return True
 
     def _leave_out(self, member: Member, reason: str) -> None:
-        self.extracted.left_out.append(f"{shown_path(member.name)}: {reason}")
+        if len(self.extracted.left_out) < _MOST_NAMED:
+            name = member.name.replace("\0", "…") if member.name.endswith("\0") else member.name
+            self.extracted.left_out.append(f"{shown_path(name[:_LONGEST_SHOWN])}: {reason}")
+        else:
+            self.extracted.unnamed += 1
 
     def _check_space(self, descriptor: int, size_bytes: int) -> None:
         self._unchecked_bytes += size_bytes

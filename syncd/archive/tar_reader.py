@@ -1,7 +1,7 @@
 """Reads a `tar.gz` of another program as a stream: in one pass, in bounded memory, trusting none of its values.
 
-Python's tarfile reads the headers. This module adds what tarfile does not: the size of an extension header, which is
-read into memory as a whole, is limited, and every error is a `BadArchive`.
+Python's tarfile reads the headers. This module adds what tarfile does not: what is read into memory for one member is
+limited, and every error is a `BadArchive`. A member whose name is too long costs no more than its bytes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,17 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
+
+from syncd.archive.member_path import LONGEST_PATH
 
 _BLOCK = 1 << 18
-_EXTENSION_BYTES = 1 << 20
+_EXTENSION_BYTES = 1 << 20  # of one extension header; a longer one is skipped
+_HEADER_BYTES = 4 << 20  # of all headers of one member
+_PADDED = 512
+# Deflate expands no more than that; a sparse member that does holds nothing but a size.
+_MOST_EXPANDED = 1032
+_SHOWN = 200  # of a name that is too long
 _EXTENSIONS = frozenset(
     {
         tarfile.XHDTYPE,
@@ -44,7 +51,10 @@ class MemberKind(Enum):
 
 @dataclass(frozen=True)
 class Member:
-    """One entry, with the values of its header: `name` and `target` are not checked."""
+    """One entry, with the values of its header: `name` and `target` are not checked, but not much longer than a path.
+
+    The name of one that is too long is its beginning, and a zero byte, which no path has.
+    """
 
     name: str
     kind: MemberKind
@@ -64,9 +74,16 @@ def members(packed: Iterable[bytes]) -> Iterator[tuple[Member, Iterator[bytes]]]
         with tarfile.open(
             fileobj=cast("BinaryIO", stream), mode="r|", tarinfo=_LimitedTarInfo, errors="surrogateescape"
         ) as tar:
+            headers: Any = tar.pax_headers  # that count for all members
+            file: Any = tar.fileobj
             while (info := tar.next()) is not None:
+                stream.header_bytes = None
                 tar.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
-                yield _member(info), _content(tar, info)
+                headers.clear()
+                yield _member(tar, info), _content(tar, info)
+                if file.tell() < tar.offset:
+                    file.seek(tar.offset - 1)
+                stream.header_bytes = _HEADER_BYTES
         stream.drain()
     except _INVALID as failure:
         raise BadArchive(f"the archive is not a valid tar file: {failure}") from None
@@ -75,9 +92,15 @@ def members(packed: Iterable[bytes]) -> Iterator[tuple[Member, Iterator[bytes]]]
 class _LimitedTarInfo(tarfile.TarInfo):
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         # In all supported versions of Python, tarfile calls this before it reads an extension header.
-        if self.type in _EXTENSIONS and self.size > _EXTENSION_BYTES:
-            raise BadArchive("the archive is not a valid tar file: an oversized header")
-        return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
+        if self.type not in _EXTENSIONS or self.size <= _EXTENSION_BYTES:
+            return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
+        stream: Any = archive.fileobj
+        stream.fileobj.skipped(self.size)
+        stream.seek(stream.tell() + -(-self.size // _PADDED) * _PADDED)
+        member = self.fromtarfile(archive)
+        member.offset = self.offset
+        member.name = f"{member.name[:_SHOWN]}\0"
+        return member
 
 
 class _GunzippedStream:
@@ -87,6 +110,12 @@ class _GunzippedStream:
         self._packed = iter(packed)
         self._rest = b""
         self._inflate = zlib.decompressobj(wbits=31)
+        self.header_bytes: int | None = _HEADER_BYTES  # what the headers of the next member may take, if they are read
+
+    def skipped(self, size: int) -> None:
+        """Let so many bytes more be read for the headers of the next member, as they are not kept."""
+        if self.header_bytes is not None:
+            self.header_bytes += size + _BLOCK
 
     def read(self, size: int = _BLOCK) -> bytes:
         """Up to `size` bytes; none at the end, which is reached only if lengths and checksums are right."""
@@ -105,6 +134,10 @@ class _GunzippedStream:
             except zlib.error as failure:
                 raise BadArchive(f"the archive is not valid gzip: {failure}") from None
             if data:
+                if self.header_bytes is not None:
+                    self.header_bytes -= len(data)
+                    if self.header_bytes < 0:
+                        raise BadArchive("the archive is not a valid tar file: an oversized header")
                 return data
 
     def drain(self) -> None:
@@ -113,16 +146,20 @@ class _GunzippedStream:
             pass
 
 
-def _member(info: tarfile.TarInfo) -> Member:
+def _member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+    packed_bytes = tar.offset - info.offset_data
     if info.issym():
         kind = MemberKind.SYMLINK
     elif info.islnk():
         kind = MemberKind.HARD_LINK
     elif info.isdir():
         kind = MemberKind.DIRECTORY
+    elif not info.isreg() or (info.sparse is not None and info.size > _MOST_EXPANDED * (packed_bytes + _PADDED)):
+        kind = MemberKind.OTHER
     else:
-        kind = MemberKind.FILE if info.isreg() else MemberKind.OTHER
-    return Member(info.name, kind, info.mode & 0o777, info.mtime, info.size, info.linkname)
+        kind = MemberKind.FILE
+    name = info.name if len(info.name) <= LONGEST_PATH else f"{info.name[:_SHOWN]}\0"
+    return Member(name, kind, info.mode & 0o777, info.mtime, info.size, info.linkname[: LONGEST_PATH + 1])
 
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:

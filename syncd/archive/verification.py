@@ -1,6 +1,6 @@
 """Compares the workspace with an archive of the sandbox, byte for byte, while the archive is received.
 
-Only the paths that were compared are kept in memory, whatever the size of both.
+Only the paths that were compared are kept in memory, whatever the size of both, and a bounded number of others.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from syncd.scan.manifest import Manifest
 from syncd.selection import safe_open
 
 _BLOCK = 1 << 18
+_MOST_NAMED_BYTES = 8 << 20  # of what is only there
 _KINDS = {MemberKind.FILE: Kind.FILE, MemberKind.DIRECTORY: Kind.DIRECTORY, MemberKind.SYMLINK: Kind.SYMLINK}
 
 
@@ -31,6 +32,7 @@ def verify(
     A path that changes or vanishes in the workspace meanwhile counts as different.
     """
     only_there: set[str] = set()
+    left_bytes, unnamed = _MOST_NAMED_BYTES, 0
     with safe_open.DirCursor(safe_open.open_workspace(workspace)) as local:
         checked = _MemberCheck(local)
         for member, content in members(packed):
@@ -39,11 +41,19 @@ def verify(
             if path and path in manifest:
                 checked.add(path, manifest[path], member, content)
             elif path != "" and not is_within(path, passed_over):
-                only_there.add(path or member.name)
+                name = path or member.name.replace("\0", "…")
+                if name in only_there:
+                    continue
+                left_bytes -= len(name)
+                if left_bytes > 0:
+                    only_there.add(name)
+                else:
+                    unnamed += 1
     return Comparison(
         missing=[path for path in manifest if path not in checked.same],
         different=[path for path in manifest if not checked.same.get(path, True)],
         only_there=sorted(only_there, key=os.fsencode),
+        unnamed=unnamed,
     )
 
 

@@ -36,7 +36,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
-from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.remote_changes import MOST_NAMED, RemoteChanges
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.scan.entry import Entry, Kind, arrived_digest
 from syncd.scan.manifest import Manifest
@@ -206,6 +206,10 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
         side = _look_at(opened, base, base_identity, included)
     except StepFailed as failure:
         raise failure.as_error() from None
+    for path in side.work.unsearched[:MOST_NAMED]:
+        click.echo(f"not searched: {shown_path(path)} in the sandbox cannot be read, or not in time", err=True)
+    if len(side.work.unsearched) > MOST_NAMED:
+        click.echo(f"not searched: {counted(len(side.work.unsearched) - MOST_NAMED, 'more folder')}", err=True)
     if side.work.unlisted:
         click.echo(f"{side.work.unlisted:,} more new paths in the sandbox are not listed", err=True)
     if side.work.not_kept:

@@ -33,5 +33,7 @@ def command(config_file: str | None, destination: str) -> None:
         raise TryLater("stopped; nothing was pulled", "the same command begins anew") from None
     for line in extracted.left_out:
         click.echo(f"left out: {line}", err=True)
+    if extracted.unnamed:
+        click.echo(f"left out: {extracted.unnamed:,} more", err=True)
     files = "1 file" if extracted.files == 1 else f"{extracted.files:,} files"
     click.echo(f"pulled {files}, {extracted.content_bytes:,} bytes, into {shown_path(destination)}")

@@ -44,6 +44,8 @@ def command(config_file: str | None, as_json: bool) -> int:
         for path in paths:
             click.echo(f"{word.replace('_', ' '):10}  {shown_path(path)}")
     click.echo(_summary(lists) if not equal else f"equal: {compared.paths:,} paths are in the sandbox as they are here")
+    if found.unnamed:
+        click.echo(f"and {found.unnamed:,} more are only there")
     if deleted_here:
         click.echo(f"of what is only there, {_deleted(len(deleted_here), config.sandbox.deletions)}")
     if compared.left_out:

@@ -32,6 +32,10 @@ class Superseded(Exception):
     """Newer events ended the wait: a fresh snapshot is worth more than finishing this one."""
 
 
+class TimeIsUp(Exception):
+    """The time that some work had is over; see `Waiter.within`."""
+
+
 class SupersededBy(Enum):
     """The events that end the work that waits."""
 
@@ -66,6 +70,7 @@ class Waiter:
         self._superseded_by = SupersededBy.NOTHING
         self._report: Callable[[], None] | None = None
         self._polled_at_s = -inf
+        self._ends = (inf, inf)  # by the clock, and by the machine's
 
     @contextmanager
     def superseded_by(self, superseded_by: SupersededBy) -> Iterator[None]:
@@ -75,6 +80,22 @@ class Waiter:
             yield
         finally:
             self._superseded_by = outer
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Let waits within the context, and `poll_events`, raise `TimeIsUp` after so many seconds in all.
+
+        It ends what no time-out of a single wait does: an answer that comes byte by byte, one request after the other.
+        """
+        outer = self._ends
+        self._ends = (
+            min(outer[0], self.clock.monotonic_s() + seconds),
+            min(outer[1], _REAL.monotonic_s() + seconds),
+        )
+        try:
+            yield
+        finally:
+            self._ends = outer
 
     @contextmanager
     def reporting(self, report: Callable[[], None]) -> Iterator[None]:
@@ -90,41 +111,44 @@ class Waiter:
         self._handle(self._poll(self.clock, [] if until_s is None else [until_s - self.clock.monotonic_s()]))
 
     def sleep(self, seconds: float) -> None:
-        """Wait so long, and handle events meanwhile. Raises `Stop`, `Superseded`."""
+        """Wait so long, and handle events meanwhile. Raises `Stop`, `Superseded`, `TimeIsUp`."""
         ends_s = self.clock.monotonic_s() + seconds
-        superseded_in_s = self._superseded_in_s()
+        ended_in_s = self._ended_in_s()
         while (left_s := ends_s - self.clock.monotonic_s()) > _ROUNDING_S:
-            self._handle(self._poll(self.clock, [left_s, *superseded_in_s]))
-            superseded_in_s = self._superseded_in_s()
+            self._handle(self._poll(self.clock, [left_s, *ended_in_s]))
+            ended_in_s = self._ended_in_s()
 
     def wait_ready(self, descriptor: int, events: int, ends_s: float) -> bool:
         """True if the descriptor has these events of poll(2) before that second of the machine's monotonic clock.
 
-        Other events are handled meanwhile. Raises `Stop`, `Superseded`.
+        Other events are handled meanwhile. Raises `Stop`, `Superseded`, `TimeIsUp`.
         """
-        superseded_in_s = self._superseded_in_s()
+        ended_in_s = self._ended_in_s()
         while True:
             left_s = ends_s - _REAL.monotonic_s()
-            ready = self._poll(_REAL, [left_s, *superseded_in_s], (descriptor, events))
+            ready = self._poll(_REAL, [left_s, *ended_in_s], (descriptor, events))
             if descriptor in ready:
                 ready.discard(descriptor)
                 if ready:  # some come once only: poll(2) reports a changed list of mounts to one call
                     self._handle(ready)
-                    self._superseded_in_s()
+                    self._ended_in_s()
                 else:
                     self.poll_events()
                 return True
             self._handle(ready)
-            superseded_in_s = self._superseded_in_s()
+            ended_in_s = self._ended_in_s()
             if left_s <= 0:
                 return False
 
     def poll_events(self) -> None:
-        """Handle events, at most every `POLL_EVERY_S`: for work that never waits. Raises `Stop`, `Superseded`."""
+        """Handle events, at most every `POLL_EVERY_S`: for work that never waits.
+
+        Raises `Stop`, `Superseded`, `TimeIsUp`.
+        """
         self.interrupt.check()
         if _REAL.monotonic_s() - self._polled_at_s >= POLL_EVERY_S:
             self._handle(self._poll(_REAL, [0.0]) if self.listener is not None else ())
-            self._superseded_in_s()
+            self._ended_in_s()
 
     def _poll(self, clock: Clock, within_s: Sequence[float], watched: tuple[int, int] | None = None) -> set[int]:
         """Wait for the shortest of these times at most, and return the descriptors that are ready."""
@@ -153,14 +177,21 @@ class Waiter:
         if self._report is not None:
             self._report()
 
-    def _superseded_in_s(self) -> list[float]:
-        """Return the seconds until newer events end the work, if known. Raises `Superseded` if they are over."""
+    def _ended_in_s(self) -> list[float]:
+        """Return the seconds until newer events end the work, if known, and until its time is over.
+
+        Raises `Superseded` or `TimeIsUp` if they have passed.
+        """
+        now_s = self.clock.monotonic_s()
+        left_s = min(self._ends[0] - now_s, self._ends[1] - _REAL.monotonic_s())
+        if left_s <= 0:
+            raise TimeIsUp
+        ended_in_s = [left_s] if left_s < inf else []
         if self.listener is None or self._superseded_by is SupersededBy.NOTHING:
-            return []
+            return ended_in_s
         at_s = self.listener.superseded_at_s(self._superseded_by)
         if at_s is None:
-            return []
-        left_s = at_s - self.clock.monotonic_s()
-        if left_s <= 0:
+            return ended_in_s
+        if at_s <= now_s:
             raise Superseded
-        return [left_s]
+        return [*ended_in_s, at_s - now_s]

@@ -15,7 +15,7 @@ from typing import Any
 
 from syncd.core.errors import SandboxNotFound
 from syncd.core.text import one_line
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import TimeIsUp, Waiter
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed, classify_bucket_status
@@ -28,6 +28,8 @@ JOB_TIMEOUT_S = 120.0
 _POLL_WAITS_S = (0.4, 0.8, 1.2, 2.0)
 FIRST_POLL_S = 0.1
 _LARGEST_LOG = 64 << 20
+# A list of a million paths takes its time on a slow uplink.
+_SLOWEST_BYTES_PER_S = 128 << 10  # before compression
 _ENDED = ("completed", "failed")
 
 
@@ -61,6 +63,20 @@ class Purpose:
                 refusal=failure.refusal,
             ) from None
 
+    @contextlib.contextmanager
+    def limited(self, waiter: Waiter, seconds: float) -> Iterator[None]:
+        """End what waits within after so many seconds, whatever it waits for. Raises `StepFailed` then."""
+        ends_s = waiter.clock.monotonic_s() + seconds
+        try:
+            with waiter.within(seconds):
+                yield
+        except (TimeIsUp, StepFailed) as failure:
+            is_late = waiter.clock.monotonic_s() >= ends_s or isinstance(failure, TimeIsUp)
+            if not is_late or (isinstance(failure, StepFailed) and failure.action is FailureAction.REFUSED):
+                raise
+            message = f"{self.description} takes longer than {seconds:.0f} s"
+            raise StepFailed(self.step, FailureAction.RETRY, message) from None
+
 
 @dataclass(frozen=True)
 class RemoteJob:
@@ -69,6 +85,11 @@ class RemoteJob:
     name: str
     purpose: Purpose
     files: Mapping[str, bytes]
+
+    @property
+    def upload_s(self) -> float:
+        """The longest time that its upload takes where anything moves."""
+        return sum(map(len, self.files.values())) / _SLOWEST_BYTES_PER_S
 
     def rows(self, output: str) -> Iterator[list[Any]]:
         """Yield the JSON arrays that the program printed, without the marker that tells them from other output."""
@@ -135,11 +156,13 @@ class JobRunner:
     def run(self, job: RemoteJob, check: Callable[[], None] = lambda: None, timeout_s: float = JOB_TIMEOUT_S) -> str:
         """Run the job, and return its output once it has ended, successfully or not. `check` is called at each poll.
 
-        Raises `StepFailed`, `Stop`; then it may be running, or start later.
+        All its requests together take no longer than `timeout_s` beside the upload. Raises `StepFailed`, `Stop`; then
+        it may be running, or start later.
         """
-        self.upload(job)
-        self.start(job)
-        return self.output(job, check, timeout_s)
+        with job.purpose.limited(self._waiter, timeout_s + job.upload_s):
+            self.upload(job)
+            self.start(job)
+            return self.output(job, check, timeout_s)
 
     def upload(self, job: RemoteJob, region: str = "") -> None:
         """Upload the job's archive in place of any earlier one of that name; in `region`, if one is named.

@@ -25,7 +25,7 @@ from syncd.remote.job_report import SETTLING_POLLS, JobReports, invalid_report, 
 from syncd.remote.remote_job import FIRST_POLL_S, JOB_TIMEOUT_S, JobRunner, JobStage, Purpose, RemoteJob, new_job
 from syncd.sandbox import look_in_sandbox
 from syncd.sandbox.look_encoding import FoundEntry, InvalidReport, LookReport, encoded, report_of
-from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry
+from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
 
 _log = logging.getLogger("syncd.look")
@@ -33,26 +33,14 @@ _log = logging.getLogger("syncd.look")
 _REAL = SystemClock()
 _FIRST_SETTLING_S = 0.1
 _GLANCE_POLLS = 2
+_LONGEST_FETCH_S = 1800.0
+# For the requests that prevent what a look that was given up could still remove.
+_PREVENT_S = 5.0
 # More removals that may still run are not left behind unasked.
 _MOST_PENDING = 4
 _REMOVAL = Purpose(ApiStep.DELETE, "the removal of files there")
 # It removes nothing: its step is the one that follows.
 _LOOK = Purpose(ApiStep.INITIALIZE, "the look at the files there")
-
-
-class CopiesNotFetched(StepFailed):
-    """The program looked, and what it copied could not be fetched; `result` is what it found, without the copies."""
-
-    def __init__(self, failure: StepFailed, result: LookResult) -> None:
-        super().__init__(
-            failure.step,
-            failure.action,
-            failure.message,
-            failure.hint,
-            retry_after_s=failure.retry_after_s,
-            refusal=failure.refusal,
-        )
-        self.result = result
 
 
 @dataclass(frozen=True)
@@ -93,26 +81,34 @@ class Looker:
         return self.finish(self.start(request, timeout_s, check), copies_folder, check, timeout_s)
 
     def start(
-        self, request: LookRequest, remove_within_s: float = JOB_TIMEOUT_S, check: Callable[[], None] = lambda: None
+        self,
+        request: LookRequest,
+        timeout_s: float = JOB_TIMEOUT_S,
+        check: Callable[[], None] = lambda: None,
+        program_s: float = JOB_TIMEOUT_S,
     ) -> RunningLook:
-        """Start a look. It removes nothing that long after its program began, and, once an earlier look has told the
-        sandbox's time, nothing that long after this call: one that was given up and begins late does nothing.
+        """Start a look; its requests together take no longer than `timeout_s` beside the upload of a long list.
+
+        Its program ends `program_s` after it began, and reports what it has. Once an earlier look has told the
+        sandbox's time, it removes nothing that long after this call: one that was given up and begins late does
+        nothing.
 
         Raises `StepFailed` if it surely or possibly was not started, `Stop`, and `TryLater` if the state folder cannot
         record what is about to be removed there.
         """
         to_remove = request.with_action(LookAction.REMOVE)
-        if to_remove:
-            self._forget_ended(check)
         purpose = _REMOVAL if to_remove else _LOOK
-        ends_s = 0.0 if self._ahead_s is None else _REAL.boottime_s() + self._ahead_s + remove_within_s
-        job = new_job(purpose, look_in_sandbox, "look.json", encoded(request, remove_within_s, _to_remote, ends_s))
-        self._job_runner.upload(job)
-        job = replace(job, files={})  # a long list is not kept in memory until the look ends
-        if to_remove:
-            self._note(job, to_remove)
+        ends_s = 0.0 if self._ahead_s is None else _REAL.boottime_s() + self._ahead_s + timeout_s + program_s
+        job = new_job(purpose, look_in_sandbox, "look.json", encoded(request, program_s, _to_remote, ends_s))
         try:
-            self._job_runner.start(job)
+            with purpose.limited(self._waiter, timeout_s + job.upload_s):
+                if to_remove:
+                    self._forget_ended(check)
+                self._job_runner.upload(job)
+                job = replace(job, files={})  # a long list is not kept in memory until the look ends
+                if to_remove:
+                    self._note(job, to_remove)
+                self._job_runner.start(job)
         except StepFailed as failure:
             if failure.action is FailureAction.REFUSED:
                 self._forget(job.name)
@@ -128,39 +124,46 @@ class Looker:
     ) -> LookResult:
         """Wait for a look at most so long from now on, and fetch what it copied into that folder, which is private.
 
-        Raises `StepFailed` if nobody could look, or if the report is not to be trusted, `CopiesNotFetched` (removals
-        may have been done in either case), `NotKeptHere` if there is no room for the report; also `Stop`, and what
-        `check` raises. A copy for which there is no room is lacking.
+        Raises `StepFailed` if nobody could look, or if the report is not to be trusted (removals may have been done),
+        `NotKeptHere` if there is no room for the report; also `Stop`, and what `check` raises. If only the copies could
+        not be fetched, the result says so; a copy for which there is no room is lacking.
         """
         job, request = running.job, running.request
-        first_wait_s = running.started_s + FIRST_POLL_S - self._clock.monotonic_s()
+        now_s = self._clock.monotonic_s()
+        ends_s, first_wait_s = now_s + timeout_s, running.started_s + FIRST_POLL_S - now_s
         try:
-            output = self._job_runner.output(
-                job, check, timeout_s, first_wait_s=first_wait_s, is_complete=lambda text: is_complete(job, text)
-            )
+            with job.purpose.limited(self._waiter, timeout_s):
+                output = self._job_runner.output(
+                    job, check, timeout_s, first_wait_s=first_wait_s, is_complete=lambda text: is_complete(job, text)
+                )
         except StepFailed as failure:
             if failure.action is FailureAction.RETRY:
                 self._stop_if_unstarted(job)
             raise
         self._forget(job.name)
-        with self._reports.open(job, output, copies_folder, request.most_copied_bytes, check) as opened:
+        # All that is there may be GiBs.
+        left_s = _LONGEST_FETCH_S if request.find_new else ends_s - self._clock.monotonic_s()
+        with (
+            job.purpose.limited(self._waiter, left_s),
+            self._reports.open(job, output, copies_folder, request.most_copied_bytes, check) as opened,
+        ):
             report = _checked(job, request, opened.rows)
             if report.ended_s is not None:
                 self._ahead_s = report.ended_s - _REAL.boottime_s()
             expected = _expected(job, report, copies_folder)
             try:
-                copies = opened.extract(expected)
+                with job.purpose.limited(self._waiter, left_s):
+                    return _result(report, expected, opened.extract(expected))
             except StepFailed as failure:
-                found = _result(report, expected, ExtractedCopies(not_kept=failure.message))
-                raise CopiesNotFetched(failure, found) from None
-            return _result(report, expected, copies)
+                return replace(_result(report, expected, ExtractedCopies(not_kept=failure.message)), unfetched=failure)
 
     def settle_pending(self, wanted: Collection[str], check: Callable[[], None] = lambda: None) -> None:
         """Make sure that no look that was started before still removes one of these paths.
 
         Raises `StepFailed` if one that could is still running after a few polls, `Stop`.
         """
-        self._settle([note for note in self._pending_removals.notes if note.may_remove(wanted)], check)
+        with _REMOVAL.limited(self._waiter, JOB_TIMEOUT_S):
+            self._settle([note for note in self._pending_removals.notes if note.may_remove(wanted)], check)
 
     def neutralise(self) -> None:
         """Have looks that have not begun do nothing; after a reset, which ends all that run.
@@ -234,7 +237,7 @@ class Looker:
     def _stop_if_unstarted(self, job: RemoteJob) -> None:
         """Replace the program of a look that was given up: if it has not begun, it does nothing when it does."""
         if job.purpose is _REMOVAL:
-            with contextlib.suppress(StepFailed):
+            with contextlib.suppress(StepFailed), _REMOVAL.limited(self._waiter, _PREVENT_S):
                 self._job_runner.upload(RemoteJob(job.name, _REMOVAL, {"main.py": b""}))
 
     def _forget(self, name: str) -> None:
@@ -269,8 +272,9 @@ def _result(report: LookReport, expected: dict[int, ExpectedCopy], copies: Extra
             return msgspec.structs.replace(found.entry, copy=expected[found.copy].path)
         return msgspec.structs.replace(found.entry, unstable=True) if found.copy in copies.wrong else found.entry
 
+    differing = {path: complete(found) for path, found in report.differing.items()}
     return LookResult(
-        differing={path: complete(found) for path, found in report.differing.items()},
+        differing=differing | dict.fromkeys(report.unseen, RemoteEntry(RemoteKind.UNREADABLE)),
         new={path: complete(found) for path, found in report.new.items()},
         pruned=tuple(report.pruned),
         removed=tuple(report.removed),
@@ -279,6 +283,7 @@ def _result(report: LookReport, expected: dict[int, ExpectedCopy], copies: Extra
         missing=report.missing,
         unlisted=report.unlisted,
         not_kept=copies.not_kept,
+        unseen=report.unseen_count,
     )
 
 

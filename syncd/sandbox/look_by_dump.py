@@ -18,7 +18,7 @@ from syncd.archive.member_path import inner_path
 from syncd.archive.tar_reader import Member, MemberKind, members
 from syncd.core.waiter import SupersededBy
 from syncd.remote.dump import Dump
-from syncd.sandbox.look_encoding import MOST_NEW, is_version
+from syncd.sandbox.look_encoding import MOST_NEW, MOST_PATH_BYTES, is_version
 from syncd.sandbox.look_request import (
     ABSENT,
     LookAction,
@@ -189,7 +189,7 @@ class _ArchiveLook:
         self._pruned_names = frozenset(request.pruned_names)
         self._found: dict[str, RemoteEntry] = {}
         self._beyond: dict[str, RemoteEntry] = {}  # sources that are no part of the outcome
-        self._new_count = 0
+        self._new_count = self._new_bytes = 0
         self._pruned: dict[str, None] = {}
         self._unlisted = 0
 
@@ -197,14 +197,19 @@ class _ArchiveLook:
         """Compare the next member."""
         path = inner_path(member.name)
         if not path:
+            self._unlisted += path is None and self._request.find_new
             return
-        for folder in _parents(path):  # some archives have no entries for directories
-            if folder not in self._found:
-                self._add(folder, RemoteEntry(RemoteKind.DIRECTORY, 0o755), member, ())
         kind = _KINDS[member.kind]
+        is_new = self._request.find_new
+        for folder in _parents(path):  # some archives have no entries for directories
+            is_new = is_new and not self._is_pruned(folder, RemoteKind.DIRECTORY)
+            if folder not in self._found:
+                self._add(folder, RemoteEntry(RemoteKind.DIRECTORY, 0o755), member, (), is_new)
+        is_new = is_new and not self._is_pruned(path, kind)
         target = member.target if kind is RemoteKind.SYMLINK else ""
         size_bytes = member.size_bytes if kind is RemoteKind.FILE else 0
-        self._add(path, RemoteEntry(kind, member.mode, size_bytes, _seconds(member.mtime_s), target), member, content)
+        entry = RemoteEntry(kind, member.mode, size_bytes, _seconds(member.mtime_s), target)
+        self._add(path, entry, member, content, is_new)
 
     def result(self) -> LookResult:
         """Return the outcome, once the archive has come to its end."""
@@ -241,9 +246,9 @@ class _ArchiveLook:
     def _with_copy(self, entry: RemoteEntry) -> RemoteEntry:
         return entry if self.copies.holds(entry.copy) else replace(entry, copy="")
 
-    def _add(self, path: str, entry: RemoteEntry, member: Member, content: Iterable[bytes]) -> None:
+    def _add(self, path: str, entry: RemoteEntry, member: Member, content: Iterable[bytes], is_new: bool) -> None:
         item = self._request.items.get(path)
-        is_asked = item is not None or self._is_new(path, entry)
+        is_asked = item is not None or is_new
         if not is_asked and path not in self._sources:
             return
         entries = self._found if is_asked else self._beyond
@@ -251,7 +256,8 @@ class _ArchiveLook:
         if before is not None:
             self.copies.remove(before.copy)
         elif item is None and is_asked:
-            if self._new_count >= MOST_NEW:
+            self._new_bytes += len(path)
+            if self._new_count >= MOST_NEW or self._new_bytes > MOST_PATH_BYTES:
                 self._unlisted += 1
                 return
             self._new_count += 1
@@ -262,27 +268,15 @@ class _ArchiveLook:
                 entry = self._read(path, entry, item, content)
         entries[path] = entry
 
-    def _is_new(self, path: str, entry: RemoteEntry) -> bool:
-        """Return True if a path beyond the request is to be listed."""
-        if not self._request.find_new:
-            return False
-        *folders, name = path.split("/")
-        for depth, part in enumerate((*folders, name), 1):
-            if part.lower() == ".git":
-                self._prune("/".join([*folders, name][:depth]))
-                return False
-        for depth, folder in enumerate(folders, 1):
-            if folder in self._pruned_names:
-                self._prune("/".join(folders[:depth]))
-                return False
-        if entry.kind is RemoteKind.DIRECTORY and name in self._pruned_names:
-            self._prune(path)
-            return False
-        return True
-
-    def _prune(self, path: str) -> None:
-        if len(self._pruned) < MOST_NEW:
-            self._pruned[path] = None
+    def _is_pruned(self, path: str, kind: RemoteKind) -> bool:
+        """Return True, and note it, for a path that is not listed, nor what is in it; all above it is listed."""
+        name = path[path.rfind("/") + 1 :]
+        is_pruned = name.lower() == ".git" or (kind is RemoteKind.DIRECTORY and name in self._pruned_names)
+        if is_pruned and path not in self._pruned and len(self._pruned) < MOST_NEW:
+            self._new_bytes += len(path)
+            if self._new_bytes <= MOST_PATH_BYTES:
+                self._pruned[path] = None
+        return is_pruned
 
     def _read(self, path: str, entry: RemoteEntry, item: LookItem | None, content: Iterable[bytes]) -> RemoteEntry:
         """Return a file's entry with its digest, and its copy if one is wanted and can be kept."""

@@ -7,7 +7,7 @@ archive of an execution, 50,000 some 0.95 MB, most of that the digests.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
@@ -25,6 +25,7 @@ _LONGEST_PATH = 1 << 16
 _LETTERS = {LookAction.COMPARE: "c", LookAction.FETCH: "f", LookAction.REMOVE: "r", LookAction.EXISTS: "e"}
 # More new paths are counted, not listed: an agent may have built something large.
 MOST_NEW = 100_000
+MOST_PATH_BYTES = 32 << 20  # of all new paths
 
 Count = Annotated[int, Meta(ge=0, le=1 << 40)]
 Size = Annotated[int, Meta(ge=0, le=1 << 62)]
@@ -73,8 +74,10 @@ class LookReport:
     removed: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)  # of the request
     missing: int = 0
     unlisted: int = 0
+    unseen_count: int = 0  # of new ones too
     ended_s: int | None = field(default=None, compare=False)  # by the sandbox's clock, in seconds since 1970
 
     @property
@@ -84,12 +87,11 @@ class LookReport:
         return {found.copy: found for found in rows if found.copy is not None}
 
 
-def encoded(
-    request: LookRequest, remove_within_s: float, to_remote: Recoded, not_after_s: float = 0.0
-) -> dict[str, Any]:
+def encoded(request: LookRequest, within_s: float, to_remote: Recoded, not_after_s: float = 0.0) -> dict[str, Any]:
     """Return the list as JSON values.
 
-    Nothing is removed that long after the program began, or after that second of the sandbox's clock; 0: not known.
+    What the program does ends that long after it began, and nothing is removed after that second of the sandbox's
+    clock; 0: not known.
     """
     # Of a million files, a list of texts would take much more memory than one text.
     paths, sizes, digests = bytearray(), bytearray(), bytearray()
@@ -123,7 +125,7 @@ def encoded(
         "pruned": [to_remote(name) for name in request.pruned_names],
         "most_new": MOST_NEW,
         "most_copied_bytes": request.most_copied_bytes,
-        "remove_within_s": remove_within_s,
+        "within_s": within_s,
         "not_after_s": not_after_s,
     }
 
@@ -189,6 +191,8 @@ class _ReportReader:
                 for index, reason in converted(items, list[tuple[Count, Text]]):
                     (path,) = self._to_remove([[index, index]])
                     self.report.failed[path] = reason
+            case "unseen":
+                self.report.unseen += self._in_ranges(items, (LookAction.COMPARE, LookAction.FETCH))
             case _:
                 raise InvalidReport("a row has another form")
 
@@ -196,10 +200,13 @@ class _ReportReader:
         """Compare with the counts at the report's end. Raises `InvalidReport` if something is missing."""
         report = self.report
         lists = (report.differing, report.new, report.pruned, report.removed, report.kept, report.failed)
-        if len(counts) not in (8, 9) or counts[:6] != list(map(len, lists)):
+        if len(counts) not in (8, 9, 10) or counts[:6] != list(map(len, lists)):
             raise InvalidReport("rows are missing")
         report.missing, report.unlisted = counts[6:8]
-        report.ended_s = counts[8] if len(counts) == 9 else None
+        report.ended_s = counts[8] if len(counts) > 8 else None
+        report.unseen_count = counts[9] if len(counts) > 9 else 0
+        if report.unseen_count < len(report.unseen):
+            raise InvalidReport("rows are missing")
         if report.missing > len(self._request.with_action(LookAction.EXISTS)):
             raise InvalidReport("more is missing than was asked for")
         if not self._named.issuperset(self._request.with_action(LookAction.REMOVE)):
@@ -249,14 +256,17 @@ class _ReportReader:
         return FoundEntry(entry, row.copy if copied else None)
 
     def _to_remove(self, ranges: list[Any]) -> list[str]:
-        """Return the paths of ranges of indexes, which must be paths to remove."""
+        return self._in_ranges(ranges, (LookAction.REMOVE,))
+
+    def _in_ranges(self, ranges: list[Any], actions: Collection[LookAction]) -> list[str]:
+        """Return the paths of ranges of indexes, which must have one of these actions."""
         paths: list[str] = []
         for first, last in converted(ranges, list[tuple[Count, Count]]):
             if not first <= last < len(self._paths):
                 raise InvalidReport("an index is out of range")
             for index in range(first, last + 1):
                 path = self._named_path(index)
-                if self._request.items[path].action is not LookAction.REMOVE:
+                if self._request.items[path].action not in actions:
                     raise InvalidReport("it removed what it should not")
                 paths.append(path)
         return paths

@@ -4,6 +4,9 @@ It compares the paths on its list with their versions, copies what differs besid
 removed and still is as a version. It opens paths through directory descriptors and follows no link below the workspace.
 Everything is looked at and copied before anything is removed.
 
+Each of its parts has a share of its time, and is ended in its middle when that is over: what was not looked at by then
+is reported as such. What changed at home comes first, a large file after all smaller ones.
+
 It deletes its list and itself first, so that the export of its folder holds the copies alone.
 """
 
@@ -13,6 +16,7 @@ import errno
 import hashlib
 import json
 import os
+import signal
 import stat
 import sys
 import time
@@ -32,6 +36,48 @@ _LONGEST_LINE = 4000  # some logs cut longer lines
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _DIGEST_BYTES = 16  # of each SHA-256 on the list
+_LARGE_BYTES = 1 << 20  # such a file is compared last
+_LONGEST_PATH = 3840  # home takes no longer one, so a folder of such a path is not entered
+_MOST_PATH_BYTES = 32 << 20  # of all new paths
+# The shares of its time: until when it compares, searches and copies. The rest is for removals and the report.
+_COMPARES, _SEARCHES, _COPIES = 0.5, 0.75, 0.9
+
+
+class _TimeIsUp(BaseException):
+    """The time of the present part is over."""
+
+
+class _Alarm:
+    """Ends a part of the look in its middle, also while it waits for a file system."""
+
+    is_set = False
+    is_usable = False
+
+    @classmethod
+    def ring(cls, *_: "Any") -> None:
+        if cls.is_set:
+            cls.is_set = False
+            raise _TimeIsUp
+
+    @classmethod
+    def until(cls, ends_s: "float", act: "Any") -> "Any":
+        """Return what `act` returns; None if that second of the monotonic clock ended it, or came before."""
+        left_s = ends_s - time.monotonic()  # noqa: TID251 - no clock of syncd's is here
+        if cls.is_usable and left_s <= 0:
+            return None
+        try:
+            try:
+                cls.is_set = cls.is_usable
+                if cls.is_usable:
+                    signal.setitimer(signal.ITIMER_REAL, left_s)
+                return act()
+            finally:
+                cls.is_set = False
+        except _TimeIsUp:
+            return None
+        finally:
+            if cls.is_usable:  # else it would end the process while that ends
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class _SeenEntry:
@@ -156,10 +202,11 @@ class _Look:
         self._own = own
         self._folders = _OpenDirectories(top)
         self._copied = 0
-        self._began_s = time.monotonic()  # noqa: TID251 - no clock of syncd's is here
+        self._began_s = time.monotonic()  # noqa: TID251
         self._to_copy = []  # type: list[tuple[int, int, bytes, _SeenEntry, list[_ListedVersion]]]
         self._differing = {}  # type: dict[int, _SeenEntry]
         self._new = {}  # type: dict[bytes, _SeenEntry]
+        self._new_bytes = 0
         self._unlisted = 0
         self._pruned = []  # type: list[bytes]
         self._removed = []  # type: list[int]
@@ -167,26 +214,40 @@ class _Look:
         self._failed = []  # type: list[tuple[int, str]]
         self._missing = 0
         self._paths = [_bytes(path) for path in request["paths"].split("\0")] if request["actions"] else []
+        # The items that were not looked at.
+        self._unseen = bytearray(action in "cCfF" for action in request["actions"])
+        self._unseen_folders = 0
 
     def run(self) -> "list[str]":
         """Do all that is asked, and return the lines of the report."""
-        removals = []
-        for index, (action, path, versions) in enumerate(
-            zip(self._request["actions"], self._paths, self._versions())  # noqa: B905
-        ):
-            if action == "r":
-                removals.append((index, path, versions))
-            elif action == "e":
-                self._missing += self._status(path) is None
-            else:
-                self._compare(index, path, versions, action)
+        removals = [item for item in self._items() if item[1] == "r"]
+        _Alarm.until(self._at_s(_COMPARES if self._request["find_new"] else _SEARCHES), self._compare_all)
         if self._request["find_new"]:
             self._find_new()
-        self._copy_all()
-        for index, path, versions in removals:
+        _Alarm.until(self._at_s(_COPIES), self._copy_all)
+        for index, _, path, versions in removals:
             self._remove(index, path, versions)
         self._folders.close()
         return self._lines()
+
+    def _at_s(self, share: "float") -> "float":
+        return float(self._began_s + share * self._request["within_s"])
+
+    def _items(self) -> "Any":
+        """Yield each item's index, action, path and versions."""
+        items = zip(self._request["actions"], self._paths, self._versions())  # noqa: B905
+        return ((index, action, path, versions) for index, (action, path, versions) in enumerate(items))
+
+    def _compare_all(self) -> None:
+        for letters in ("fF", "cCe"):
+            large = []
+            for index, action, path, versions in self._items():
+                if action == "e" and action in letters:
+                    self._missing += self._status(path) is None
+                elif action in letters and not self._compare(index, path, versions, action, _LARGE_BYTES):
+                    large.append((max(version.size for version in versions), index, action, path, versions))
+            for _, index, action, path, versions in sorted(large, key=lambda item: item[:2]):
+                self._compare(index, path, versions, action, sys.maxsize)
 
     def _versions(self) -> "Any":
         """Yield the versions of each item, from their columns."""
@@ -215,8 +276,13 @@ class _Look:
         except OSError as failure:
             return None if failure.errno in _NOTHING else True
 
-    def _seen(self, path: "bytes", versions: "list[_ListedVersion]") -> "tuple[_SeenEntry, os.stat_result | None]":
-        """Return the entry at a path, with its digest if the size is one of the versions'. Raises `OSError`."""
+    def _seen(
+        self, path: "bytes", versions: "list[_ListedVersion]", most: "int" = sys.maxsize
+    ) -> "tuple[_SeenEntry, os.stat_result | None]":
+        """Return the entry at a path, with its digest if the size is one of the versions' and no more than `most`.
+
+        Raises `OSError`.
+        """
         folder, _, name = path.rpartition(b"/")
         try:
             parent = self._folders.descriptor(folder)
@@ -228,7 +294,7 @@ class _Look:
             if not stat.S_ISREG(status.st_mode):
                 return _SeenEntry("o", status), status
             found = _SeenEntry("f", status)
-            if any(version.size == status.st_size for version in versions):
+            if status.st_size <= most and any(version.size == status.st_size for version in versions):
                 status = self._read(found, parent, name)
         except OSError as failure:
             if failure.errno in _NOTHING:
@@ -251,31 +317,48 @@ class _Look:
         found.digest = b"" if found.unstable else digest
         return before
 
-    def _compare(self, index: "int", path: "bytes", versions: "list[_ListedVersion]", action: "str") -> None:
+    def _compare(
+        self, index: "int", path: "bytes", versions: "list[_ListedVersion]", action: "str", most: "int"
+    ) -> "bool":
+        """Compare one item, and return True, unless a file with more than so many bytes is to be read for that."""
         # With a capital letter, it is no difference if nothing is there.
         try:
-            found, _ = self._seen(path, versions)
+            found, _ = self._seen(path, versions, most)
         except OSError:
             found = _SeenEntry("?")
-        if _same_as_any(found, versions) or (not found.kind and (not versions or action.isupper())):
-            return
-        self._differing[index] = found
-        if action in "fF" and found.kind == "f":
-            self._to_copy.append((found.size, len(self._to_copy), path, found, versions))
+        if found.kind == "f" and found.size > most and any(version.size == found.size for version in versions):
+            return False
+        if not _same_as_any(found, versions) and (found.kind or (versions and not action.isupper())):
+            self._differing[index] = found
+            if action in "fF" and found.kind == "f":
+                self._to_copy.append((found.size, len(self._to_copy), path, found, versions))
+        self._unseen[index] = 0
+        return True
 
     def _find_new(self) -> None:
         """List what is beyond the items, a directory before what is in it."""
+        folders = deque([b""])
+        _Alarm.until(self._at_s(_SEARCHES), lambda: self._search(folders))
+        for folder in folders:
+            self._note_unsearched(folder)
+
+    def _note_unsearched(self, folder: "bytes") -> None:
+        self._unseen_folders += 1
+        self._prune(folder or b".")
+
+    def _search(self, folders: "deque[bytes]") -> None:
+        """Search these folders and those in them; a folder leaves the queue once it was searched."""
         items = set(self._paths)
         pruned = {_bytes(name) for name in self._request["pruned"]}
         own = os.stat(self._own)
-        folders = deque([b""])
         while folders:
-            folder = folders.popleft()
+            folder = folders[0]
             try:
                 names = self._names(folder)
             except OSError as failure:
                 if failure.errno not in _NOTHING:
                     self._prune(folder or b".")
+                folders.popleft()
                 continue
             for name in names:
                 path = folder + b"/" + name if folder else name
@@ -292,9 +375,13 @@ class _Look:
                     if name in pruned:
                         self._prune(path)
                         continue
-                    folders.append(path)
                 if path not in items and found.kind:
                     self._add_new(path, found)
+                if found.kind == "d" and len(path) <= _LONGEST_PATH:
+                    folders.append(path)
+                elif found.kind == "d":
+                    self._note_unsearched(path)
+            folders.popleft()
 
     def _prune(self, path: "bytes") -> None:
         if len(self._pruned) < self._request["most_new"]:
@@ -310,7 +397,8 @@ class _Look:
             os.close(listed)
 
     def _add_new(self, path: "bytes", found: "_SeenEntry") -> None:
-        if len(self._new) >= self._request["most_new"]:
+        self._new_bytes += len(path)
+        if len(self._new) >= self._request["most_new"] or self._new_bytes > _MOST_PATH_BYTES:
             self._unlisted += 1
             return
         self._new[path] = found
@@ -380,19 +468,23 @@ class _Look:
         not_after_s = self._request["not_after_s"]  # by this machine's clock, 0 if it is not known
         if not_after_s and time.time() > not_after_s:  # noqa: TID251
             return True
-        return bool(time.monotonic() - self._began_s > self._request["remove_within_s"])  # noqa: TID251
+        return time.monotonic() > self._at_s(1.0)  # noqa: TID251
 
     def _remove(self, index: "int", path: "bytes", versions: "list[_ListedVersion]") -> None:
         folder, _, name = path.rpartition(b"/")
         self._folders.close()  # a directory that was moved away meanwhile is not the workspace's any more
         try:
-            found, status = self._seen(path, versions)
-            if status is None:
+            if self._is_too_late() and self._status(path) is None:
+                self._removed.append(index)
+                return
+            seen = _Alarm.until(self._at_s(1.0), lambda: self._seen(path, versions))
+            found, status = seen or (_SeenEntry("?"), None)
+            if seen is None or (status is not None and _same_as_any(found, versions) and self._is_too_late()):
+                self._failed.append((index, "it would have come too late"))
+            elif status is None:
                 self._removed.append(index)
             elif not _same_as_any(found, versions):
                 self._differing[index] = found
-            elif self._is_too_late():
-                self._failed.append((index, "it would have come too late"))
             elif found.kind == "d":
                 os.rmdir(name, dir_fd=self._folders.descriptor(folder))
                 self._removed.append(index)
@@ -417,6 +509,7 @@ class _Look:
         new = [found.row(_text(path)) for path, found in self._new.items()]
         pruned = [_text(path) for path in self._pruned]
         failed = [list(pair) for pair in self._failed]
+        unseen = [index for index, is_unseen in enumerate(self._unseen) if is_unseen]
         lines = []
         for label, rows in (
             ("differing", differing),
@@ -425,11 +518,13 @@ class _Look:
             ("removed", _ranges(self._removed)),
             ("kept", _ranges(self._kept)),
             ("failed", failed),
+            ("unseen", _ranges(unseen)),
         ):
             lines += self._cut(label, rows)
         counts = [len(differing), len(new), len(pruned), len(self._removed), len(self._kept), len(failed)]
         ends_s = int(time.time())  # noqa: TID251
-        lines.append(_json([self._request["word"], "done", [*counts, self._missing, self._unlisted, ends_s]]))
+        counts += [self._missing, self._unlisted, ends_s, len(unseen) + self._unseen_folders]
+        lines.append(_json([self._request["word"], "done", counts]))
         return lines
 
     def _cut(self, label: "str", rows: "list[Any]") -> "list[str]":
@@ -471,6 +566,8 @@ def main() -> None:
     for name in ("look.json", os.path.basename(__file__)):
         with contextlib.suppress(OSError):  # then the export holds it too, which does no harm
             os.unlink(os.path.join(own, name))
+    signal.signal(signal.SIGALRM, _Alarm.ring)
+    _Alarm.is_usable = True
     top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     report = "".join(line + "\n" for line in _Look(request, top, own).run())
     if len(report) > _LONGEST_LOG:

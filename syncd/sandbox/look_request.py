@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from types import MappingProxyType
 
 from msgspec import Struct
 
+from syncd.remote.failure import StepFailed
 from syncd.scan.entry import Entry
 from syncd.scan.manifest import Manifest
 
@@ -75,18 +77,25 @@ class LookItem:
 
 
 class LookItems(Mapping[str, LookItem]):
-    """The `listed` items, and one for each other path of a manifest, which is made when it is asked for.
+    """The `listed` items, one for each other path of a manifest, made when it is asked for, and the `last` ones.
 
-    A first archive holds every path, and items for all of them would take more memory than all else.
+    A first archive holds every path, and items for all of them would take more memory than all else. A look takes items
+    in their order, for as long as it may.
     """
 
     def __init__(
-        self, listed: Mapping[str, LookItem], manifest: Manifest, item_of: Callable[[str, Entry], LookItem]
+        self,
+        listed: Mapping[str, LookItem],
+        manifest: Manifest,
+        item_of: Callable[[str, Entry], LookItem],
+        last: Mapping[str, LookItem] = MappingProxyType({}),
     ) -> None:
+        """No path of `last` is listed, or in the manifest."""
         self.listed = listed
+        self._last = last
         self._manifest = manifest
         self._item_of = item_of
-        self._count = len(manifest) + sum(path not in manifest for path in listed)
+        self._count = len(manifest) + sum(path not in manifest for path in listed) + len(last)
 
     def __len__(self) -> int:
         return self._count
@@ -94,13 +103,14 @@ class LookItems(Mapping[str, LookItem]):
     def __iter__(self) -> Iterator[str]:
         yield from self.listed
         yield from (path for path in self._manifest if path not in self.listed)
+        yield from self._last
 
     def __getitem__(self, path: str) -> LookItem:
-        item = self.listed.get(path)
+        item = self.listed.get(path) or self._last.get(path)
         return self._item_of(path, self._manifest[path]) if item is None else item
 
     def __contains__(self, path: object) -> bool:
-        return path in self.listed or path in self._manifest
+        return path in self.listed or path in self._last or path in self._manifest
 
     def each(self) -> Iterator[tuple[str, LookItem]]:
         """Yield all, in order."""
@@ -108,6 +118,7 @@ class LookItems(Mapping[str, LookItem]):
         for path, entry in self._manifest.items():
             if path not in self.listed:
                 yield path, self._item_of(path, entry)
+        yield from self._last.items()
 
 
 @dataclass(frozen=True)
@@ -142,8 +153,10 @@ class LookResult:
     directories that were not entered, by their name or because they cannot be listed ("." is the workspace itself).
     Of paths to remove, `removed` are gone, `kept` are directories that hold something else, and `failed` those that
     could not be removed, with the reason; those that differ are in `differing`. `missing` counts the missing ones of
-    action EXISTS. `unlisted` counts new paths beyond the most that a look lists. `not_kept` is the reason why copies
-    of some are lacking that this machine could not fetch or keep.
+    action EXISTS. `unlisted` counts new paths beyond the most that a look lists, `unseen` what was not looked
+    at in time: paths of the request, which are UNREADABLE, and directories, which are among the `pruned` ones, as are
+    those with a path that is too long for this machine. `not_kept` is the reason why copies of some are lacking that
+    this machine could not fetch or keep, `unfetched` why there are none at all.
     """
 
     differing: Mapping[str, RemoteEntry] = field(default_factory=dict)
@@ -155,3 +168,5 @@ class LookResult:
     missing: int = 0
     unlisted: int = 0
     not_kept: str = ""
+    unseen: int = 0
+    unfetched: StepFailed | None = None

@@ -1,8 +1,8 @@
 """The agent's changes in one sandbox: looks for them, saves them, and remembers which paths stay as they are there.
 
-Where no program can look, the sandbox's own archive (`/dump`) is read. Where that fails too, `save` goes on with a
-warning, and looks again later; `hold` fails. What was found and cannot be fetched, or kept at home, is held, and tried
-again.
+Where no program can look, the sandbox's own archive (`/dump`) is read. Where that fails too, and the API answers,
+`save` goes on with a warning, and looks again later; `hold` fails. What was found and cannot be fetched, or kept at
+home, is held, and tried again.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
-from syncd.core.clock import Clock, stamp, utc
+from syncd.core.clock import stamp, utc
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import KeyRefused, SandboxNotFound
 from syncd.core.formatting import counted, size
 from syncd.core.text import shown_path
+from syncd.core.waiter import Waiter
 from syncd.core.warning import SyncWarning
 from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.remote_job import Purpose
 from syncd.remote.retry import backoff_limit_s
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths_rules import fingerprint
 from syncd.sandbox.changes_there import ChangesThere, all_paths
-from syncd.sandbox.look import CopiesNotFetched, Looker, RunningLook
+from syncd.sandbox.look import Looker, RunningLook
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
@@ -37,17 +39,27 @@ from syncd.scan.entry import Entry
 from syncd.scan.manifest import Manifest
 
 _log = logging.getLogger("syncd.remote_changes")
-# A look never delays a sync by more than this beside its upload …
-LOOK_S = 15.0
+# A look, all its requests together, never delays a sync by more than this beside its upload …
+LOOK_S = 20.0
 # … but it has so long after the upload, however long that took. One that fails sooner is repeated once.
 _AFTER_UPLOAD_S = 5.0
+# Of that time: until its program is started, and for the program, which then reports what it has.
+_START_S, _PROGRAM_S = 8.0, 9.0
+# A look at all that is there is a command's, or the last one before its end.
+_WHOLE_LOOK_S, _WHOLE_PROGRAM_S = 40.0, 25.0
+_DUMP_S = 15.0
 # What a look found longer ago is looked at again: an upload may take an hour.
 _STALE_S = 10.0
+# The archive of all that is there may be GiBs.
+_LONGEST_DOWNLOAD_S = 1800.0
 # The wait for the next look after one that failed, or after which something could not be saved.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 # These may be saved the next time; what is a directory or a device there is so until someone moves it.
 _MAY_BE_SAVED_LATER = (RemoteKind.FILE, RemoteKind.UNREADABLE, RemoteKind.SYMLINK)
 MOST_NAMED = 50
+_LOOKS_AGAIN = 'the next sync looks again; with sandbox.agent_changes = "overwrite" none does'
+_DUMP = Purpose(ApiStep.DUMP, "the download of the sandbox's archive")
+_INQUIRY = Purpose(ApiStep.SANDBOX, "the request for the sandbox")
 
 
 class _HeldRecord(Versioned, frozen=True, kw_only=True):
@@ -80,7 +92,7 @@ class RemoteChanges:
         saved_versions: SavedVersions,
         state_folder: str,
         copies_folder: str,
-        clock: Clock,
+        waiter: Waiter,
         check: Callable[[], None],
         ask_for_sandbox: Callable[[], object],
     ) -> None:
@@ -95,14 +107,17 @@ class RemoteChanges:
         self._dump_looker = dump_looker
         self._copies_folder = copies_folder
         self._state_folder = state_folder
-        self._clock = clock
+        self._waiter = waiter
+        self._clock = waiter.clock
         self._check = check
         self._ask_for_sandbox = ask_for_sandbox
         self._running: _Running | None = None
+        self._unstarted: StepFailed | None = None  # why the look that was to run beside the upload was given up
         self._failures = 0
         self._is_repeated = False
         self._not_before_s = 0.0
         self._failed: list[SyncWarning] = []
+        self._unseen = 0  # paths that the last look did not come to
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
         self._saved_paths: dict[Why, int] = {}
         self._relied_on: set[str] = set()  # the saved versions without which this sync would lose something
@@ -119,7 +134,7 @@ class RemoteChanges:
         self._held = {os.fsdecode(path): mark for path, mark in record.held} if self.looks else {}
         self._kept = {os.fsdecode(path) for path in record.kept} if self.looks else set()
         if self._held and agent_changes is AgentChanges.SAVE:
-            self._again_at_s = clock.monotonic_s() + _FIRST_WAIT_S
+            self._again_at_s = self._clock.monotonic_s() + _FIRST_WAIT_S
 
     # -- what stays as it is there
 
@@ -148,8 +163,11 @@ class RemoteChanges:
         return self._again_at_s if self._held else inf
 
     def wants_look(self, manifest: Mapping[str, Entry]) -> bool:
-        """True if a held path was changed here since the last look, or could not be saved then and is tried again."""
-        if self._clock.monotonic_s() >= self.look_again_at_s:
+        """True if the last look did not come to its end, or a held path was changed here since then, or is due again.
+
+        What could not be saved is tried again.
+        """
+        if self._unseen or self._clock.monotonic_s() >= self.look_again_at_s:
             return True
         return any(fingerprint({path: manifest[path]}) != mark for path, mark in self._held.items() if path in manifest)
 
@@ -233,10 +251,16 @@ class RemoteChanges:
 
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
-        self._running = None
+        self._running = self._unstarted = None
         if self._waits or not request.items or request.with_action(LookAction.REMOVE):
             return
-        self._start(request)
+        began_s = self._clock.monotonic_s()
+        try:
+            self._running = self._begin(request)
+        except StepFailed as failure:
+            _log.debug("the look was not started: %s", failure)
+            if not self._was_quick(began_s):
+                self._unstarted = failure  # else `finish` tries again
 
     def finish(self, request: LookRequest) -> LookResult | None:
         """Return what the look found; None if nobody could look, and the sync goes on without it.
@@ -245,61 +269,75 @@ class RemoteChanges:
         time, or, with `hold`, if nobody could look; `NotKeptHere` if there is no room here for what a look found.
         """
         running, self._running = self._running, None
-        started_s = self._clock.monotonic_s()
+        unstarted, self._unstarted = self._unstarted, None
+        began_s = self._clock.monotonic_s() if unstarted is None else -inf
         if self._waits:
             self._could_not(self._failure)
             return None
+        result = None
         try:
+            if unstarted is not None:
+                raise unstarted
             if running is None or running.request is not request or self._is_stale(running):
                 running = self._begin(request)
-            return self._ended(self._finish(running))
+            result = self._finish(running)
+            if result.unfetched is not None:
+                raise result.unfetched
         except NotKeptHere as failure:
-            return self._look_by_dump(request, failure)
+            return self._look_by_dump(request, failure, None)
         except StepFailed as failure:
-            if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
+            if failure.refusal is KeyRefused:
                 raise
-            took_s = self._clock.monotonic_s() - started_s
-            if self._failures == 0 and not self._is_repeated and _is_passing(failure, took_s):
+            was_quick = self._was_quick(began_s)
+            if self._failures == 0 and not self._is_repeated and was_quick and _may_pass(failure):
                 self._is_repeated = True  # a server that is busy for a moment is no sandbox that runs no programs
                 raise
-            return self._look_by_dump(request, failure)
+            found = self._look_by_dump(request, failure, result)
+            if found not in (None, result) and not was_quick:
+                what = f"no program could look for changes in the sandbox ({failure.message})"
+                self._failed = [SyncWarning("remote-changes", f"{what}, so its archive was read", _LOOKS_AGAIN)]
+            return found
+        return self._ended(result)
 
     def look(self, request: LookRequest) -> LookResult:
         """Look now, whatever failed before. Raises `StepFailed` if nobody can, `NotKeptHere`."""
         try:
-            return self._ended(self._finish(self._begin(request)))
+            result = self._finish(self._begin(request))
+            if result.unfetched is not None:
+                raise result.unfetched
         except StepFailed as failure:
-            if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
+            if failure.refusal is KeyRefused:
                 raise
             _log.debug("no program can look: %s", failure)
             try:
-                return self._ended(self._by_dump(request, self._check))
+                return self._ended(self._dumped(request, _LONGEST_DOWNLOAD_S if request.find_new else _DUMP_S))
             except StepFailed:
-                if failure.action is FailureAction.RETRY:
+                if failure.action is not FailureAction.REFUSED:
                     raise failure from None  # a program may well run the next time
                 raise
+        return self._ended(result)
 
-    def _start(self, request: LookRequest) -> None:
-        try:
-            self._running = self._begin(request)
-        except StepFailed as failure:
-            _log.debug("the look was not started: %s", failure)  # `finish` tries again, and tells
+    def _was_quick(self, began_s: float) -> bool:
+        """True if what failed by now failed at once: what hangs does so again, and another try may soon succeed."""
+        return self._clock.monotonic_s() - began_s < _AFTER_UPLOAD_S
 
     def _is_stale(self, running: _Running) -> bool:
         return self._clock.monotonic_s() - running.began_s > _STALE_S
 
     def _begin(self, request: LookRequest) -> _Running:
         began_s = self._clock.monotonic_s()
-        look = self._looker.start(self._within_room(request), LOOK_S + _AFTER_UPLOAD_S)
+        program_s = _WHOLE_PROGRAM_S if request.find_new else _PROGRAM_S
+        look = self._looker.start(self._within_room(request), _START_S, self._check, program_s)
         return _Running(request, look, began_s)
 
     def _finish(self, running: _Running) -> LookResult:
         passed_s = self._clock.monotonic_s() - running.began_s
-        timeout_s = max(_AFTER_UPLOAD_S, LOOK_S - passed_s)
+        timeout_s = max(_AFTER_UPLOAD_S, (_WHOLE_LOOK_S if running.request.find_new else LOOK_S) - passed_s)
         return self._looker.finish(running.look, self._fresh_folder(), self._check, timeout_s)
 
-    def _by_dump(self, request: LookRequest, check: Callable[[], None]) -> LookResult:
-        return self._dump_looker.look(self._within_room(request), self._fresh_folder(), check)
+    def _dumped(self, request: LookRequest, timeout_s: float) -> LookResult:
+        with _DUMP.limited(self._waiter, timeout_s):
+            return self._dump_looker.look(self._within_room(request), self._fresh_folder(), self._check)
 
     def _within_room(self, request: LookRequest) -> LookRequest:
         """Limit what is fetched by the free space, of which a part is left to others.
@@ -316,24 +354,25 @@ class RemoteChanges:
             self._not_kept = f"this machine has room for {size(room_bytes)} from there"
         return replace(request, most_copied_bytes=room_bytes)
 
-    def _look_by_dump(self, request: LookRequest, failure: StepFailed | NotKeptHere) -> LookResult | None:
-        self._is_repeated = False
-        ends_s = self._clock.monotonic_s() + LOOK_S
-
-        def check() -> None:
-            self._check()
-            if self._clock.monotonic_s() > ends_s:
-                raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, "the sandbox's archive took too long")
-
+    def _look_by_dump(
+        self, request: LookRequest, failure: StepFailed | NotKeptHere, seen: LookResult | None
+    ) -> LookResult | None:
+        """Look by the archive, since a program failed to; `seen` is what it saw, if its copies alone are missing."""
         try:
-            return self._ended(self._by_dump(request, check))
+            return self._ended(self._dumped(request, _DUMP_S))
         except StepFailed as other:
-            if other.action is FailureAction.OFFLINE or other.refusal is KeyRefused:
+            if other.refusal is KeyRefused:
                 raise
-        if isinstance(failure, NotKeptHere):
-            raise failure
-        if isinstance(failure, CopiesNotFetched):
-            return self._ended(failure.result)
+            if isinstance(failure, NotKeptHere):
+                raise failure from None
+            if seen is not None:
+                self._ended(seen)  # what differs and has no copy is not overwritten
+                what = f"changed files could not be fetched from the sandbox ({failure.message}), and stay there"
+                self._failed = [SyncWarning("remote-changes", what, _LOOKS_AGAIN)]
+                return seen
+            if other.action is not FailureAction.REFUSED:
+                self._raise_if_offline(failure)
+        self._is_repeated = False
         self._failures += 1
         self._failure = failure
         wait_s = backoff_limit_s(self._failures, _FIRST_WAIT_S, _LONGEST_WAIT_S)
@@ -361,9 +400,18 @@ class RemoteChanges:
                 f"{what}, so nothing is written there",
                 'where no program runs, set sandbox.agent_changes = "save" or "overwrite"',
             )
-        remedy = 'the next sync looks again; with sandbox.agent_changes = "overwrite" none does'
         if self.looks:  # else it was to remove something, which is warned of
-            self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
+            self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", _LOOKS_AGAIN)]
+
+    def _raise_if_offline(self, failure: StepFailed) -> None:
+        """Raise the failure if the API does not answer at all: a network that is away is no sandbox without looks."""
+        try:
+            with _INQUIRY.limited(self._waiter, _AFTER_UPLOAD_S):
+                self._ask_for_sandbox()
+        except StepFailed as other:
+            if other.action is not FailureAction.REFUSED:
+                message, asked_s = f"{failure.message}, and {other.message}", other.retry_after_s
+                raise StepFailed(failure.step, other.action, message, other.hint, retry_after_s=asked_s) from None
 
     def is_gone(self, failure: StepFailed) -> bool:
         """True if there may be no such sandbox: 404 also says that a sandbox has nothing to look with."""
@@ -377,6 +425,10 @@ class RemoteChanges:
     def _ended(self, result: LookResult) -> LookResult:
         self._failures, self._failed, self._is_repeated = 0, [], False
         self._not_kept = result.not_kept or self._not_kept
+        self._unseen = result.unseen
+        if self._unseen:
+            what = f"{counted(self._unseen, 'path')} in the sandbox could not be looked at in time, and stay there"
+            self._failed = [SyncWarning("remote-changes", what, _LOOKS_AGAIN)]
         self.looked_at = stamp(self._clock.wall_s())
         return result
 
@@ -458,6 +510,9 @@ class RemoteChanges:
 
     def _held_warning(self, path: str) -> SyncWarning:
         there = self._unsaved.get(path)
+        if there is not None and there.kind is RemoteKind.UNREADABLE:
+            what = f"{shown_path(path)!r} could not be read in the sandbox, or not in time, and stays there as it is"
+            return SyncWarning(f"held:{path}", what, "a later sync looks again; `syncd diff` has more time for it")
         return held_warning(path, None if there is None else self.why_unsaved(there))
 
     def why_unsaved(self, there: RemoteEntry) -> str:
@@ -465,9 +520,9 @@ class RemoteChanges:
         return why_unsaved(there, self._not_kept)
 
 
-def _is_passing(failure: StepFailed, took_s: float) -> bool:
-    """True if another try may soon succeed: the server failed at once. A look that takes too long does so again."""
-    return failure.action is FailureAction.RETRY and took_s < _AFTER_UPLOAD_S
+def _may_pass(failure: StepFailed) -> bool:
+    """True if another try may soon succeed."""
+    return failure.action is not FailureAction.REFUSED and (failure.retry_after_s or 0.0) < LOOK_S
 
 
 def why_unsaved(there: RemoteEntry, not_kept: str) -> str:
@@ -479,7 +534,9 @@ def why_unsaved(there: RemoteEntry, not_kept: str) -> str:
         return "it is too large" if too_large else not_kept or "its content could not be copied there"
     if there.kind is RemoteKind.DIRECTORY:
         return "a directory has its place"
-    return "it cannot be read there" if there.kind is RemoteKind.UNREADABLE else not_kept or "it is no file"
+    if there.kind is RemoteKind.UNREADABLE:
+        return "it cannot be read there, or not in time"
+    return not_kept or "it is no file"
 
 
 def held_warning(path: str, unsaved: str | None) -> SyncWarning:

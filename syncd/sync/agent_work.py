@@ -40,9 +40,9 @@ class AgentWork:
 
     `base` are the versions that were put there, the certain one first; a path without one is new there. `changed` has
     what is there now, ABSENT for what was deleted. `left_out` has the same of paths that the rules leave out, some of
-    which were put there before the rule. `unlisted` counts new paths beyond the most that a look lists,
-    `unlisted_folders` could not be read. `not_kept` is the reason why this machine could not fetch or keep some
-    contents.
+    which were put there before the rule. `unlisted` counts new paths beyond the most that a look lists. `unsearched`
+    are directories that cannot be listed, or that the look did not come to; "." is the workspace itself. `not_kept` is
+    the reason why this machine could not fetch or keep some contents.
     """
 
     base: Versions
@@ -51,7 +51,7 @@ class AgentWork:
     pruned: tuple[str, ...]
     unlisted: int = 0
     not_kept: str = ""
-    unlisted_folders: tuple[str, ...] = ()
+    unsearched: tuple[str, ...] = ()
 
     def base_of(self, path: str) -> Entry | None:
         """Return what was put there as this path, None if nothing was."""
@@ -127,15 +127,12 @@ def find_agent_work(
     git = [path for path in result.pruned if path.rpartition("/")[2].lower() == ".git"]
     for path in sorted(git, reverse=True):
         _drop_empty_parents(path, base, changed)
-    pruned_paths = tuple(path for path in result.pruned if path not in git)
-    unlisted_folders = tuple(
-        path for path in pruned_paths if path == "." or not (path.rpartition("/")[2] in pruned or leave_out(path, True))
-    )
-    work = AgentWork(
-        base, changed, left_out, pruned_paths, result.unlisted, result.not_kept, unlisted_folders=unlisted_folders
-    )
+    others = [path for path in result.pruned if path not in git]
+    by_rule = tuple(p for p in others if p != "." and (p.rpartition("/")[2] in pruned or leave_out(p, True)))
+    unsearched = tuple(path for path in others if path not in by_rule)
+    work = AgentWork(base, changed, left_out, by_rule, result.unlisted, result.not_kept, unsearched)
     work = work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
-    remote_changes.note_all(work.changed)
+    remote_changes.note_all(path for path, there in work.changed.items() if there.kind is not RemoteKind.UNREADABLE)
     return work
 
 
@@ -172,6 +169,6 @@ def save_work(
     bytes_of = base_bytes if len(savable) <= _MOST_BASES else _none
     for path in remote_changes.save(why, savable, lambda path: work.sent(path, bytes_of)):
         failed[path] = there[path]
-    reasons = dict.fromkeys(work.unlisted_folders, "its files cannot be listed there")
+    reasons = dict.fromkeys(work.unsearched, "its files cannot be listed there, or not in time")
     reasons |= {path: remote_changes.why_unsaved(remote) for path, remote in sorted(failed.items())}
     return Unsaved(reasons, work.unlisted)

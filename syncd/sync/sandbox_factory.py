@@ -103,7 +103,7 @@ class SandboxFactory:
             saved_versions=SavedVersions(self.folders.state, clock),
             state_folder=self.folders.state,
             copies_folder=self.copies_folder,
-            clock=clock,
+            waiter=waiter,
             check=self.check,
             ask_for_sandbox=api.sandbox,
         )

@@ -152,19 +152,21 @@ def look_request(
     # A directory in which something is written may be a link or a file by now, which is not written through or over.
     above = [path for path, _ in written.top.directories() if path not in written and path in manifest]
     items.update((path, item_of(path, manifest[path])) for path in sorted(above))
+    # Last, so that what is written is looked at in any case, and they are once that is done.
+    last: dict[str, LookItem] = {}
     for path, entry in held_here.items():
         if path not in items and path not in written:
-            items[path] = LookItem(_distinct((*content.versions_of(path), entry)), fetch)
+            last[path] = LookItem(_distinct((*content.versions_of(path), entry)), fetch)
     for path in kept:
-        if path in manifest and path not in items and path not in written:
-            items[path] = LookItem(_distinct((*content.versions_of(path), manifest[path])), LookAction.COMPARE)
+        if path in manifest and path not in items and path not in last and path not in written:
+            last[path] = LookItem(_distinct((*content.versions_of(path), manifest[path])), LookAction.COMPARE)
     base = content.base
     if most_counted and base is not None:
         stays = {*held_here, *kept, *blocked}
         sample = [path for path in base.spread(most_counted) if path not in items and path not in written]
         others = [path for path in sample if not is_within(path, stays)]
         items |= dict.fromkeys(others, LookItem((), LookAction.EXISTS))
-    return LookRequest(LookItems(items, written, item_of))
+    return LookRequest(LookItems(items, written, item_of, last))
 
 
 def _distinct(versions: tuple[Entry, ...]) -> tuple[Entry, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import stat
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from syncd.archive import extraction
 from syncd.archive.extraction import Extracted, extract
 from syncd.archive.member_path import inner_path
-from syncd.archive.tar_reader import BadArchive, members
+from syncd.archive.tar_reader import BadArchive, MemberKind, members
 from syncd.archive.verification import verify
 from syncd.core.errors import NeedsPerson, Stop, TryLater
 from syncd.scan.scanner import Scanner
@@ -199,15 +200,77 @@ def test_several_gzip_members_are_one_archive() -> None:
     assert [member.name for member, _ in members(blocks(packed, 7))] == ["f"]
 
 
+def _tar(*members_in: tuple[str, bytes]) -> bytes:
+    """An archive of files, as GNU tar writes it: a long name is a member of its own."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.GNU_FORMAT) as tar:
+        for name, content in members_in:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
 def test_an_oversized_header_is_not_read() -> None:
     """An extension header may claim any length, and is read into memory as a whole."""
     info = tarfile.TarInfo("././@LongLink")
-    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
-    packed = gzip.compress(
-        info.tobuf(tarfile.USTAR_FORMAT if info.size < 8 << 30 else tarfile.GNU_FORMAT) + bytes(2048)
-    )
-    with pytest.raises(BadArchive, match="oversized header"):
-        list(members(blocks(packed)))
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, (8 << 30) - 1
+    with pytest.raises(BadArchive):
+        list(members(blocks(gzip.compress(info.tobuf(tarfile.USTAR_FORMAT) + bytes(2048)))))
+
+
+@pytest.mark.parametrize("length", [5_000, 900_000, 3_000_000])
+def test_a_name_that_is_too_long_stops_nothing(tmp_path: Path, length: int) -> None:
+    """It costs its bytes, is named by its beginning, and what comes after it is there."""
+    packed = _tar(("a", b"1"), ("n/" * (length // 2) + "f", b"2" * 2000), ("b", b"3"))
+    assert [(each.name[:4], len(each.name)) for each, _ in members(blocks(packed))][::2] == [("a", 1), ("b", 1)]
+    extracted = pulled(packed, tmp_path / "dest")
+    assert (extracted.files, len(extracted.left_out)) == (2, 1)
+    assert extracted.left_out[0].startswith("n/n/n/")
+    assert extracted.left_out[0].endswith("…: its name is too long")
+    for cut in (len(packed) // 2, len(packed) - 30):
+        with pytest.raises(BadArchive):
+            pulled(packed[:cut], tmp_path / "cut")
+
+
+def test_folders_that_are_too_deep_are_left_out(tmp_path: Path) -> None:
+    """Python's own functions could not remove them again; the rest is there."""
+    extracted = pulled(_tar(("d/" * 1500 + "f", b"1"), ("d/" * 400 + "f", b"2")), tmp_path / "dest")
+    assert extracted.files == 1
+    assert extracted.left_out == [f"{('d/' * 1500)[:400]}: it is in more than 500 folders"]
+
+
+def test_what_is_kept_until_the_end_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links beyond that are left out, and folders have no time of their own; each that is left out is counted."""
+    monkeypatch.setattr(extraction, "_MOST_KEPT_BYTES", 0)
+    monkeypatch.setattr(extraction, "_MOST_NAMED", 1)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, kind in (
+            ("d", tarfile.DIRTYPE),
+            ("d/f", tarfile.REGTYPE),
+            ("l", tarfile.SYMTYPE),
+            ("m", tarfile.SYMTYPE),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.linkname = kind, 0o500, "d"
+            tar.addfile(info)
+    extracted = pulled(packed.getvalue(), tmp_path / "dest")
+    assert (extracted.left_out, extracted.unnamed) == (["l: there are too many links"], 1)
+    assert stat.S_IMODE((tmp_path / "dest/d").stat().st_mode) == 0o700
+
+
+def test_a_hole_is_no_content_without_end() -> None:
+    """A sparse file that holds nothing but a size is no file that is read."""
+    info = tarfile.TarInfo("sparse")
+    info.size = 512
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 60)}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(b"1\n0\n0\n".ljust(512, b"\0")))
+        tar.addfile(tarfile.TarInfo("after"))
+    found = [(each.name, each.kind) for each, _ in members(blocks(packed.getvalue()))]
+    assert found == [("sparse", MemberKind.OTHER), ("after", MemberKind.FILE)]
 
 
 def test_a_bomb_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

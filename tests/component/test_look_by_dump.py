@@ -175,6 +175,21 @@ def test_more_new_paths_are_counted(archive: Archive, tmp_path: Path, monkeypatc
     assert (len(result.new), result.unlisted) == (3, 2)
 
 
+def test_names_without_end_hide_nothing_beside_them(archive: Archive, tmp_path: Path) -> None:
+    """100,000 folders in each other, a name of megabytes, and many deep ones cost their bytes, and are counted."""
+    archive.add("a", b"theirs")
+    archive.add("d/" * 100_000 + "f", b"deep")
+    archive.add("m" * 3_000_000, b"long")
+    for number in range(40):
+        archive.add(f"{number}/" + "d/" * 2_000 + "f", b"deep")
+    archive.add("z", b"theirs")
+    result = look(archive, tmp_path, {"a": item(FETCH, a_file())})
+    assert {path: entry.digest for path, entry in result.differing.items()} == {"a": hashlib.sha256(b"theirs").digest()}
+    new = look(archive, tmp_path, {}, find_new=True)
+    assert new.unlisted > 2
+    assert sum(map(len, new.new)) <= look_by_dump.MOST_PATH_BYTES
+
+
 @pytest.mark.parametrize("length", [0, 1, 100, -9, -1])
 def test_a_truncated_archive_is_not_the_truth(archive: Archive, tmp_path: Path, length: int) -> None:
     """It raises, and no copy stays."""

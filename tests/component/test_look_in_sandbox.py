@@ -84,8 +84,8 @@ class Sandbox:
     def left(self) -> list[str]:
         return sorted(str(path.relative_to(self.workspace)) for path in self.workspace.rglob("*"))
 
-    def job(self, request: LookRequest, remove_within_s: float = 60.0, **changed: Any) -> RemoteJob:
-        listed = {**encoded(request, remove_within_s, _recoded), **changed}
+    def job(self, request: LookRequest, within_s: float = 60.0, **changed: Any) -> RemoteJob:
+        listed = {**encoded(request, within_s, _recoded), **changed}
         return new_job(Purpose(ApiStep.INITIALIZE, "the look"), look_in_sandbox, "look.json", listed)
 
     def prepared(self, job: RemoteJob, folder: Path | None = None) -> Path:
@@ -268,7 +268,7 @@ def test_everything_is_copied_before_anything_is_removed(sandbox: Sandbox) -> No
 def test_a_late_program_removes_nothing(sandbox: Sandbox) -> None:
     """Once its time is over it only looks."""
     sandbox.place("a")
-    ran = sandbox.run(LookRequest({"a": item(REMOVE, a_file()), "b": item(REMOVE, a_file())}), remove_within_s=-1.0)
+    ran = sandbox.run(LookRequest({"a": item(REMOVE, a_file()), "b": item(REMOVE, a_file())}), within_s=-1.0)
     assert ran.report == LookReport(failed={"a": "it would have come too late"}, removed=["b"])
     assert sandbox.left() == ["a"]
 
@@ -418,29 +418,76 @@ def test_no_line_is_long(sandbox: Sandbox) -> None:
     assert max(map(len, ran.log.splitlines())) < 5000
 
 
+def _deep(folder: Path, names: Iterable[str]) -> int:
+    """Make folders in each other, and return the descriptor of the last."""
+    opened = os.open(folder, os.O_RDONLY)
+    for name in names:
+        os.mkdir(name, dir_fd=opened)
+        below = os.open(name, os.O_RDONLY, dir_fd=opened)
+        os.close(opened)
+        opened = below
+    return opened
+
+
 def test_a_deep_tree(sandbox: Sandbox) -> None:
-    """Deeper than the longest path, the open files and the stack of functions allow."""
-    folder = os.open(sandbox.workspace, os.O_RDONLY)
+    """Deeper than the longest path, the open files and the stack of functions allow; what home cannot take is named."""
     depth = 1500
-    for _ in range(depth):
-        os.mkdir("deep", dir_fd=folder)
-        below = os.open("deep", os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = below
+    folder = _deep(sandbox.workspace, ["deep"] * depth)
     for name in ("ours", "theirs", "gone"):
         with open(os.open(name, os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=folder), "wb") as file:
             file.write(name.encode())
     os.close(folder)
     deep = "/".join(["deep"] * depth)
     try:
-        asked = {f"{deep}/ours": item(FETCH, a_file(b"ours")), f"{deep}/gone": item(REMOVE, a_file(b"gone"))}
+        asked = {f"{deep}/ours": item(FETCH, a_file(b"OURS")), f"{deep}/gone": item(REMOVE, a_file(b"gone"))}
         few_files = ["sh", "-c", 'ulimit -n 100 && exec "$@"', "sh"]
         ran = sandbox.run(LookRequest(asked, find_new=True), prefix=few_files)
         assert ran.report.removed == [f"{deep}/gone"]
-        assert ran.copies() == {f"{deep}/theirs": b"theirs"}
-        assert len(ran.report.new) == depth + 1
+        assert ran.copies() == {f"{deep}/ours": b"ours"}
+        longest = max(ran.report.new, key=len)
+        assert len(longest) <= 4096
+        assert (ran.report.pruned, ran.report.unseen_count) == ([longest], 1)
     finally:
         subprocess.run(["rm", "-rf", sandbox.workspace / "deep"], check=True)
+
+
+def test_a_tree_without_end(sandbox: Sandbox) -> None:
+    """A path of 100 KB hides nothing of what is beside it, and costs little memory."""
+    sandbox.place("z/new", b"theirs")
+    os.close(_deep(sandbox.workspace, ["d" * 255] * 400))
+    try:
+        little = ["sh", "-c", 'ulimit -v 200000 && exec "$@"', "sh"]
+        ran = sandbox.run(LookRequest({"z/old": item(FETCH, a_file())}, find_new=True), prefix=little)
+        assert ran.copies() == {"z/new": b"theirs"}
+        assert set(ran.report.differing) == {"z/old"}
+    finally:
+        subprocess.run(["rm", "-rf", sandbox.workspace / ("d" * 255)], check=True)
+
+
+@pytest.mark.parametrize("find_new", [False, True])
+def test_a_look_that_is_too_long_reports_what_it_has(sandbox: Sandbox, find_new: bool) -> None:
+    """What changed at home comes first, a large file last; what was not looked at in time is no version of ours."""
+    for name in ("as sent", "changed", "in/changed"):
+        sandbox.place(name, b"theirs")
+    with open(sandbox.workspace / "large", "wb") as file:
+        file.truncate(1 << 40)
+    large = Entry(Kind.FILE, 0o644, 1, 1 << 40, digest=bytes(32))
+    asked = {
+        "as sent": item(COMPARE, a_file(b"theirs")),
+        "large": item(FETCH, large),
+        "changed": item(FETCH, a_file()),
+        "gone": item(REMOVE, a_file()),
+        "large again": item(REMOVE, large),
+    }
+    os.link(sandbox.workspace / "large", sandbox.workspace / "large again")
+    ran = sandbox.run(LookRequest(asked, find_new=find_new), within_s=2.0)
+    new = {"in/changed": b"theirs"} if find_new else {}
+    assert ran.copies() == {"changed": b"theirs", **new}
+    assert set(ran.report.new) == ({"in", "in/changed"} if find_new else set())
+    assert ran.report.unseen == ["as sent", "large"]
+    assert ran.report.unseen_count == 2
+    assert ran.report.removed == ["gone"]
+    assert ran.report.failed == {"large again": "it would have come too late"}
 
 
 def test_what_cannot_be_read_is_named(sandbox: Sandbox) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -178,3 +181,31 @@ def test_nobody_can_look(rig: Rig, agent: Agent) -> None:
     rig.emulator.faults.clear()
     rig.ok("flush")
     assert agent.read("g") == b"two"
+
+
+@pytest.fixture
+def bottomless(rig: Rig, agent: Agent) -> Iterator[str]:
+    """The first name of folders in each other in the sandbox, of which no system call takes the whole path."""
+    name = "n" * 200
+    folder = os.open(rig.sandbox.workspace, os.O_RDONLY)
+    for _ in range(400):
+        os.mkdir(name, dir_fd=folder)
+        below = os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    yield name
+    subprocess.run(["rm", "-rf", rig.sandbox.workspace / name], check=False)
+
+
+def test_folders_without_end_hide_nothing_beside_them(rig: Rig, agent: Agent, bottomless: str) -> None:
+    """`diff` shows the rest, and what it did not search; a release saves it, and names what is not saved."""
+    agent.write("f", "the agent's")
+    agent.write("new", "as well")
+    told = rig.run("diff", "--name-only")
+    assert told.code == 1
+    assert {"f", "new"} <= set(told.out.splitlines())
+    assert f"not searched: {bottomless}/" in told.err
+    rig.write("f", "mine")
+    rig.ok("flush")
+    assert restored(rig, "f") == "the agent's"

@@ -54,20 +54,22 @@ def test_what_is_found() -> None:
     result = LookResult(
         differing={"a": FILE, "gone-too": ABSENT, "old.log": FILE, "gone.log": ABSENT},
         new={"new": FILE, "out.log": FILE, "repo": FOLDER},
-        pruned=("repo/.git", "node_modules"),
+        pruned=("repo/.git", "node_modules", "closed"),
         unlisted=7,
     )
     look = ScriptedLook(result)
     content = SandboxContent(Manifest({"a": SENT, "gone.log": SENT}), ({"a": SENT, "late": SENT},))
     leftovers = {"gone-too": [SENT], "old.log": [SENT]}
 
-    work = find_agent_work(cast(RemoteChanges, look), content, leftovers, lambda path, _is_dir: path.endswith(".log"))
+    work = find_agent_work(
+        cast(RemoteChanges, look), content, leftovers, lambda path, _: path.endswith((".log", "modules"))
+    )
 
     assert work.changed == {"a": FILE, "new": FILE}
     assert look.noted == ["a", "new"]
     assert work.left_out == {"out.log": FILE, "old.log": FILE, "gone.log": ABSENT}
     assert work.to_save == {"a": FILE, "new": FILE, "old.log": FILE}
-    assert (work.pruned, work.unlisted) == (("node_modules",), 7)
+    assert (work.pruned, work.unsearched, work.unlisted) == (("node_modules",), ("closed",), 7)
     assert (work.base_of("late"), work.base_of("new")) == (SENT, None)
     assert set(look.request.items) == {"a", "late", "gone-too", "old.log", "gone.log"}
     assert look.request.find_new
@@ -100,12 +102,14 @@ def test_what_could_not_be_saved() -> None:
     unsaved = save_work(look, find_agent_work(look, content, {}, leave_out), Why.RESET, _no_bytes)
 
     assert unsaved.paths == {
-        "secret": "its files cannot be listed there",
+        "secret": "its files cannot be listed there, or not in time",
         "full": "FILE",
         "large": "FILE",
         "mine": "UNREADABLE",
     }
     assert unsaved.count == "11 paths"
-    assert str(unsaved) == ("'secret' (its files cannot be listed there), 'full' (FILE), 'large' (FILE) and 8 more")
+    assert str(unsaved) == (
+        "'secret' (its files cannot be listed there, or not in time), 'full' (FILE), 'large' (FILE) and 8 more"
+    )
     assert cast(ScriptedLook, look).saved == ["ok", "secret"]
     assert not save_work(look, AgentWork({}, {}, {}, ()), Why.RESET, _no_bytes)

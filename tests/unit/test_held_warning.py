@@ -25,7 +25,7 @@ def test_the_remedy_works() -> None:
         (RemoteEntry(RemoteKind.FILE, size_bytes=3 << 30), "it is too large"),
         (RemoteEntry(RemoteKind.FILE), "no room here"),
         (RemoteEntry(RemoteKind.SYMLINK), "no room here"),
-        (RemoteEntry(RemoteKind.UNREADABLE), "it cannot be read there"),
+        (RemoteEntry(RemoteKind.UNREADABLE), "it cannot be read there, or not in time"),
         (RemoteEntry(RemoteKind.DIRECTORY), "a directory has its place"),
     ],
 )

@@ -189,7 +189,7 @@ def test_the_list_is_in_columns() -> None:
         "pruned": ["N"],
         "most_new": MOST_NEW,
         "most_copied_bytes": 2 << 30,
-        "remove_within_s": 7.0,
+        "within_s": 7.0,
         "not_after_s": 0.0,
     }
 

@@ -10,7 +10,7 @@ import pytest
 
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Superseded, SupersededBy, Waiter
+from syncd.core.waiter import Superseded, SupersededBy, TimeIsUp, Waiter
 from tests.clock import ScriptedClock
 
 
@@ -117,3 +117,19 @@ def test_an_event_that_comes_with_an_answer_is_handled(waiter: Waiter) -> None:
     finally:
         for descriptor in (ours, answer, theirs, event):
             os.close(descriptor)
+
+
+def test_work_that_has_so_much_time(waiter: Waiter, clock: ScriptedClock) -> None:
+    """All its waits together take no longer, an inner context makes it no more, and later ones are not ended."""
+
+    def work() -> None:
+        waiter.sleep(3)
+        with waiter.within(60):
+            waiter.sleep(3)
+
+    before = clock.monotonic
+    with pytest.raises(TimeIsUp), waiter.within(5):
+        work()
+    assert clock.monotonic == before + 5
+    work()
+    assert clock.monotonic == before + 11

@@ -6,7 +6,7 @@ The look asks for nothing and only reads; it has the same time as the look of a 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.thresholds import LookAttempt, judge_look
@@ -14,13 +14,13 @@ from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
 from syncd.core.interrupt import Interrupt
 from syncd.core.text import one_line
-from syncd.core.waiter import Superseded, SupersededBy, Waiter
+from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
 from syncd.remote.artifacts import Artifacts
 from syncd.remote.dump import Dump
-from syncd.remote.failure import StepFailed
+from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.remote.remote_job import JobRunner
+from syncd.remote.remote_job import JobRunner, Purpose
 from syncd.remote.retry import RetrySettings
 from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
@@ -31,30 +31,7 @@ from syncd.sandbox.remote_changes import LOOK_S
 
 _NO_RETRIES = RetrySettings(1.0, 1.0, 0.0)
 _LONGEST_REASON = 120
-
-
-class _TimeLimit:
-    """Ends each wait at one moment, as newer events end the waits of a daemon."""
-
-    def __init__(self, at_s: float) -> None:
-        self._at_s = at_s
-
-    def wake_fds(self) -> Sequence[tuple[int, int]]:
-        return ()
-
-    def deadline_s(self) -> float | None:
-        return None
-
-    def handle(self, ready: Collection[int]) -> None:
-        pass
-
-    def superseded_at_s(self, _: SupersededBy) -> float | None:
-        return self._at_s
-
-    def check(self, now_s: float) -> None:
-        """Raise `Superseded` from that moment on, for work that never waits."""
-        if now_s >= self._at_s:
-            raise Superseded
+_LOOK = Purpose(ApiStep.EXECUTION, "a look")
 
 
 def check_look(target: Target, agent_changes: str, *, key: ApiKey, clock: Clock) -> Finding:
@@ -72,27 +49,21 @@ def check_look(target: Target, agent_changes: str, *, key: ApiKey, clock: Clock)
         dump_looker = DumpLooker(Dump(api, client, _NO_RETRIES, waiter))
         request = LookRequest({})
         try:
-            program = archive = _attempt(waiter, lambda check: looker.look(request, folder, check, LOOK_S))
+            program = archive = _attempt(waiter, lambda: looker.look(request, folder, waiter.poll_events))
             if program.failure:
-                archive = _attempt(waiter, lambda check: dump_looker.look(request, folder, check))
+                archive = _attempt(waiter, lambda: dump_looker.look(request, folder, waiter.poll_events))
         finally:
             client.drop()
     return judge_look(agent_changes, program, archive)
 
 
-def _attempt(waiter: Waiter, look: Callable[[Callable[[], None]], object]) -> LookAttempt:
-    """Call `look` with a check that ends it in time."""
+def _attempt(waiter: Waiter, look: Callable[[], object]) -> LookAttempt:
+    """Call `look`, which is ended in time."""
     began_s = waiter.clock.monotonic_s()
-    limit = _TimeLimit(began_s + LOOK_S)
-    waiter.listener = limit
     failure = ""
     try:
-        with waiter.superseded_by(SupersededBy.ANY_CHANGE):
-            look(lambda: limit.check(waiter.clock.monotonic_s()))
+        with _LOOK.limited(waiter, LOOK_S):
+            look()
     except StepFailed as failed:
         failure = one_line(failed.message, _LONGEST_REASON)
-    except Superseded:
-        failure = f"no answer within {LOOK_S:.0f} s"
-    finally:
-        waiter.listener = None
     return LookAttempt(waiter.clock.monotonic_s() - began_s, failure)

@@ -1,0 +1,128 @@
+"""Archives of the sandbox that are made to fill memory: the real command, and the most that it took."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.system.rig import DEFAULTS, Rig
+
+_MIB = 1 << 20
+_MOST_KIB = 150 << 10
+_MEASURED = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(f"peak {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}", file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def _header(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.mode = kind, size, 0o644
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def _padded(content: bytes) -> bytes:
+    return content + bytes(-len(content) % 512)
+
+
+def _record(key: str, value: str) -> bytes:
+    length = len(key) + len(value) + 3
+    while len(f"{length} {key}={value}\n") != length:
+        length += 1
+    return f"{length} {key}={value}\n".encode()
+
+
+def long_names() -> Iterator[bytes]:
+    """Each member has a path of nearly a MiB, in half as many folders."""
+    tail = "/n" * (_MIB // 2 - 100)
+    for number in range(150):
+        record = _record("path", f"{number:08}{tail}")
+        yield _header("x", tarfile.XHDTYPE, len(record)) + _padded(record) + _header("short")
+
+
+def headers_before_headers() -> Iterator[bytes]:
+    """Each long name is followed by another one, before any member."""
+    for _ in range(250):
+        yield _header("././@LongLink", tarfile.GNUTYPE_LONGNAME, _MIB) + b"n" * _MIB
+    yield _header("short")
+
+
+def headers_for_all() -> Iterator[bytes]:
+    """Values that count for all later members."""
+    for number in range(150):
+        record = _record(f"comment{number}", "c" * (_MIB - 100))
+        yield _header("x", tarfile.XGLTYPE, len(record)) + _padded(record) + _header("short")
+
+
+def holes_without_end() -> Iterator[bytes]:
+    """A sparse file whose list of holes goes on and on."""
+    head = bytearray(_header("sparse", tarfile.GNUTYPE_SPARSE))
+    head[386:482] = (b"%011o\0%011o\0" % (1, 1)) * 4
+    head[482] = 1
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    yield bytes(head)
+    more = (b"%011o\0%011o\0" % (1, 1)) * 21 + b"\1" + bytes(7)
+    for _ in range(100):
+        yield more * 1000
+
+
+@pytest.fixture
+def dump(rig: Rig, tmp_path: Path) -> Iterator[Callable[[Iterator[bytes]], None]]:
+    """Have the sandbox's archive be these bytes, compressed."""
+    (folder := tmp_path / "served").mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+
+    def serve(tar: Iterator[bytes]) -> None:
+        with gzip.open(folder / "dump", "wb", compresslevel=1) as file:
+            for piece in tar:
+                file.write(piece)
+            file.write(bytes(1024))
+        answer = {"download_url": f"http://127.0.0.1:{server.server_port}/dump", "expires_in_minutes": 5}
+        rig.faults(f"dump: json {json.dumps(answer)} always")
+
+    yield serve
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("command", "made"),
+    [
+        ("verify", long_names),
+        ("pull", long_names),
+        pytest.param("verify", headers_before_headers, marks=pytest.mark.long),
+        ("verify", headers_for_all),
+        ("pull", holes_without_end),
+    ],
+)
+def test_memory_is_bounded(
+    rig: Rig, dump: Callable[[Iterator[bytes]], None], command: str, made: Callable[[], Iterator[bytes]]
+) -> None:
+    """It takes 150 MiB at most, and ends with an exit code of the table."""
+    rig.configure({**DEFAULTS, "retry.give_up_after_seconds": 0})
+    rig.write("f", "as sent")
+    dump(made())
+    arguments = [command, *([str(rig.home / "pulled")] if command == "pull" else [])]
+    finished = rig.run(*arguments, prefix=(sys.executable, "-c", _MEASURED))
+    assert finished.code in (0, 1, 75), finished
+    assert int(finished.err.rpartition("peak ")[2]) < _MOST_KIB
