@@ -216,6 +216,69 @@ def test_raw_sends_the_repository_itself(rig: Rig) -> None:
     assert not (rig.sandbox.workspace / ".git/syncd").exists()
 
 
+def switch(rig: Rig, git: str) -> None:
+    """Go on with this `workspace.git`."""
+    rig.keys["workspace"]["git"] = git
+    rig.restart()
+    sync(rig)
+
+
+def commit_there(rig: Rig) -> str:
+    """Commit as the agent, and return the commit."""
+    (rig.sandbox.workspace / "agents.txt").write_text("the agent's\n")
+    there(rig, "add", "-A")
+    plain_git(rig.sandbox.workspace, "commit", "-qm", "the agent's", **PERSON)
+    return there(rig, "rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("before", ["baseline", "none"])
+def test_raw_waits_for_commits_there(rig: Rig, before: str) -> None:
+    """Also those in a repository that the agent made; all else is sent, and a forced sync sends `.git` too."""
+    switch(rig, before)
+    if before == "none":
+        there(rig, "init", "-q", "-b", "topic")
+    commit = commit_there(rig)
+    switch(rig, "raw")
+    for content in ("two\n", "three\n"):
+        rig.write("a.txt", content)
+        sync(rig)
+        assert (rig.sandbox.workspace / "a.txt").read_text() == content
+        assert there(rig, "rev-parse", "topic") == commit
+        rig.restart()
+    assert "bring them home" in str(rig.cycle.warnings)
+    rig.sync(SyncMode.FORCED)
+    rig.cycle.follow_in_repository()
+    assert there(rig, "rev-parse", "topic") == here(rig, "rev-parse", "topic")
+    here(rig, "commit", "-qam", "another")
+    sync(rig)
+    assert there(rig, "rev-parse", "topic") == here(rig, "rev-parse", "topic")
+    assert "'.git'" not in str(rig.cycle.warnings)
+
+
+def test_raw_takes_the_place_of_a_repository_without_commits(rig: Rig) -> None:
+    """Where the agent committed nothing, the workspace's own `.git` goes in at once."""
+    sync(rig)
+    rig.restart()
+    switch(rig, "raw")
+    assert there(rig, "rev-parse", "topic") == here(rig, "rev-parse", "topic")
+
+
+def test_commits_in_what_raw_sent_stay_whole(rig: Rig) -> None:
+    """With another `workspace.git`, what was sent of `.git` stays there, with all that commits need."""
+    for number in range(60):
+        rig.write(f"many/{number}", "x")
+    switch(rig, "raw")
+    commit = commit_there(rig)
+    (rig.workspace / "many/1").unlink()
+    switch(rig, "baseline")
+    assert not (rig.sandbox.workspace / "many/1").exists()
+    there(rig, "fsck", "--strict")
+    assert there(rig, "rev-parse", "topic") == commit
+    before = programs(rig)
+    sync(rig)
+    assert programs(rig) == before
+
+
 def test_another_repository_is_asked_about_once(rig: Rig) -> None:
     """One that someone else made there stays as it is, after a restart too."""
     there(rig, "init", "-q", "-b", "theirs")
