@@ -11,7 +11,8 @@ from types import FrameType
 
 import click
 
-from syncd.core.errors import NeedsPerson, TryLater
+from syncd.core.api_key import parse_key
+from syncd.core.errors import KeyRefused, NeedsPerson, TryLater
 from syncd.core.text import shown_path
 from syncd.emulator import BadFault, Emulator, Fault, RequestRecord, Sandbox
 from syncd.emulator.emulator import KEY_FILE
@@ -69,6 +70,10 @@ def command(
         parsed = [Fault.parse(line) for line in faults]
     except BadFault as error:
         raise click.BadParameter(str(error), param_hint="--fault") from error
+    try:
+        api_key = api_key and parse_key(api_key, "--api-key").reveal()
+    except KeyRefused as error:
+        raise click.BadParameter(error.message, param_hint="--api-key") from None
     _serve(
         data_dir=data_dir,
         port=port,

@@ -96,11 +96,12 @@ def test_a_port_or_folder_that_cannot_be_used(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "c").iterdir()} == {"mine.txt"}
 
 
-def test_an_invalid_fault(tmp_path: Path) -> None:
-    """Wrong usage is 2, with the reason; an option explains the language."""
-    options = ["--data", str(tmp_path), "--fault", "upload: x"]
-    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "unknown fault 'x'" in done.stderr
+def test_an_invalid_fault_or_key(tmp_path: Path) -> None:
+    """Wrong usage is 2, with the reason; an option explains the language. A key that syncd refuses is refused here."""
+    for option, value, reason in (("--fault", "upload: x", "unknown fault 'x'"), ("--api-key", "a b", "has blanks")):
+        options = ["--data", str(tmp_path), option, value]
+        done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 2
+        assert reason in done.stderr
     explained = subprocess.run([*COMMAND, "--explain-faults"], capture_output=True, text=True, check=True)
     assert "| `expired`" in explained.stdout
