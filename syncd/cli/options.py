@@ -7,14 +7,16 @@ import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import structs
 
 from syncd.core.clock import SystemClock
 from syncd.core.config_file import load_config
 from syncd.core.config_lookup import FoundConfig, config_files, config_name, find_config, named_config
-from syncd.core.directories import default_config_path
+from syncd.core.directories import default_config_path, directories_for
 from syncd.core.errors import ConfigError
 from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
@@ -92,7 +94,22 @@ def configured(config_file: str | None) -> Config:
     path = config_path(config_file)
     if config_file and "/" not in config_file and not os.path.lexists(path):
         raise ConfigError(f"no configuration file at {path}", _others(config_file))
-    return load_config(path)
+    return load_for_command(path)
+
+
+def load_for_command(path: str) -> Config:
+    """The configuration with the workspace that its running daemon has, which is no other for a link that moved.
+
+    Raises `ConfigError`.
+    """
+    config = load_config(path)
+    if not config.workspace_link:
+        return config
+    from syncd.report.status_store import running_workspace  # noqa: PLC0415 - for a link alone
+
+    folder = os.path.dirname(directories_for(config.workspace.path, os.environ).state)
+    workspace = running_workspace(config.workspace_link, folder) or config.workspace.path
+    return replace(config, workspace=structs.replace(config.workspace, path=workspace))
 
 
 def option_for(path: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from syncd.cli.options import CLOCK, config_option, config_path, logging_options
+from syncd.cli.options import CLOCK, config_option, config_path, load_for_command, logging_options
 from syncd.core.api_key import ApiKey, is_outdated
 from syncd.core.clock import stamp
 from syncd.core.context import RuntimeContext
@@ -62,13 +62,12 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
 
 def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup, hooks: Hooks) -> None:
-    from syncd.core.config_file import load_config  # noqa: PLC0415
     from syncd.daemon.build import daemon_of, folders_of  # noqa: PLC0415
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
     from syncd.daemon.shared_sandbox import refuse_taken  # noqa: PLC0415
     from syncd.report.status_publisher import RunTotals  # noqa: PLC0415
 
-    config, key, excludes = _usable(load_config(path), context, _LOCKED_S)
+    config, key, excludes = _usable(load_for_command(path), context, _LOCKED_S)
     is_checked = False
     totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
     start_wait_s = _start_wait_s(context.environ)

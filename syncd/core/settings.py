@@ -139,6 +139,7 @@ class Config:
     notifications: NotificationKeys
     managed: Managed | None = None
     always_ignored: tuple[CeilingPattern, ...] = ()
+    workspace_link: str = ""  # the absolute path that is written there, if it leads through a link
 
 
 SECTIONS: Mapping[str, type[Struct]] = {
@@ -175,6 +176,7 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     workspace = checked_workspace(read["workspace"].path, folder)
     is_named = "api_key_file" in raw["sandbox"]
     key_file = os.path.expanduser(sandbox.api_key_file) if is_named else default_key_file(os.environ)
+    written = os.path.abspath(os.path.join(folder, os.path.expanduser(read["workspace"].path)))
     return Config(
         file=path,
         workspace=msgspec.structs.replace(read["workspace"], path=workspace),
@@ -186,6 +188,7 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
         sync=read["sync"],
         retry=read["retry"],
         notifications=read["notifications"],
+        workspace_link="" if written == workspace else written,
     )
 
 

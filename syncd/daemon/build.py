@@ -239,6 +239,7 @@ def sync_cycle_of(
             scan_listener or NoScanListener(),
             check=check,
             personal_excludes=excludes,
+            link=config.workspace_link,
         ),
         guard,
         ContentReader(path, context.clock, check, search),
@@ -315,6 +316,7 @@ def status_publisher_of(
     )
     publisher = StatusPublisher(
         workspace=config.workspace.path,
+        workspace_link=config.workspace_link,
         target=target or Target(config.sandbox.base_url, "", config.sandbox.region),
         file=StatusStore(folders.state),
         systemd=systemd,

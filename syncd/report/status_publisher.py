@@ -87,6 +87,7 @@ class StatusPublisher:
     notifier: DesktopNotifier
     clock: Clock
     totals: RunTotals
+    workspace_link: str = ""
     state: State = State.STARTING
     pending: bool = False
     paused_by: PausedBy | None = None
@@ -271,6 +272,7 @@ class StatusPublisher:
             agent=self.agent,
             paused_by=self.paused_by if self.state is State.PAUSED else None,
             managed=self.managed,
+            workspace_link=shown_path(self.workspace_link),
         )
 
     def _line(self) -> str:

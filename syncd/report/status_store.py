@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from syncd.core.durable_file import read_file, write_whole
+from syncd.core.text import shown_path
 from syncd.core.workspace_lock import holder
 from syncd.remote.target import Target
 from syncd.sandbox.changes_there import ChangesThere
@@ -79,6 +80,23 @@ def remove_status(folder: str) -> None:
     """Remove the document of a process that has ended, if there is one. Raises `OSError`."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(folder, _NAME))
+
+
+def running_workspace(link: str, folder: str) -> str | None:
+    """Return the workspace of the running daemon whose configuration names it by this link; None: no such daemon.
+
+    `folder` is the one with the state folders of all workspaces.
+    """
+    try:
+        state_folders = [entry.path for entry in os.scandir(folder)]
+    except OSError:
+        return None
+    for state_folder in state_folders:
+        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            status = msgspec.json.decode(read_file(os.path.join(state_folder, _NAME)), type=Status)
+            if status.workspace_link == shown_path(link) and status.running and holder(state_folder) in (0, status.pid):
+                return status.workspace
+    return None
 
 
 def _saved_versions(folder: str) -> int:

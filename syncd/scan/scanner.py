@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from syncd.core.errors import WorkspaceError
 from syncd.core.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
+from syncd.core.links import links_on
 from syncd.core.warning import SyncWarning
 from syncd.scan.directory import EMPTY, Directory, Entries, in_order
 from syncd.scan.entry import Entry, Kind
@@ -84,6 +85,7 @@ class Scanner:
         *,
         personal_excludes: str = "",
         planned_rules: PlannedRules | None = None,
+        link: str = "",
     ) -> None:
         self._workspace = workspace
         self._selection = selection
@@ -92,6 +94,7 @@ class Scanner:
         self._check = check
         self._personal = personal_excludes
         self._planned_rules = planned_rules or {}
+        self._link = link  # the path by which the workspace is configured, if it leads through a link
         self._tree = TreeCache()
         self._before = self._tree  # the results of the previous scan, during a full scan
         self._top: tuple[OuterRules, Scope] | None = None
@@ -105,6 +108,7 @@ class Scanner:
         change too, may be outdated until the next full scan. Raises `WorkspaceError` if the workspace itself cannot be
         read, `TryLater` if the machine is short of descriptors or memory, `Stop` if the process was asked to end.
         """
+        self._check_link()
         try:
             if changed is None or not self._scan_directories(changed):
                 self._scan_all()
@@ -112,6 +116,15 @@ class Scanner:
             self._tree = TreeCache()  # the old one is half updated
             raise
         return self._result()
+
+    def _check_link(self) -> None:
+        """Raise `WorkspaceError` if the link leads to another directory by now."""
+        now = os.path.realpath(self._link) if self._link else self._workspace
+        if now != self._workspace:
+            raise WorkspaceError(
+                f"workspace.path leads to {now!r} now, no longer to {self._workspace!r}, so nothing is synced",
+                "point the link back, or restart the daemon, which then syncs the other directory",
+            )
 
     def remember(self, manifest: Mapping[str, Entry]) -> None:
         """Store the digests of these paths until the files change."""
@@ -242,8 +255,10 @@ class Scanner:
     def _watched_rules_outside(self) -> RulesOutside:
         """Read the rules while their directories are watched, or a change before the watch would be missed."""
         read = self._rules_outside()
+        links = links_on(self._link)  # watched in the same way
         for _ in range(_MAX_RULE_READS):
-            self._scan_listener.add_rule_files(read.directories)
+            both = {folder: links[folder] | read.directories.get(folder, frozenset()) for folder in links}
+            self._scan_listener.add_rule_files({**read.directories, **both})
             before, read = read, self._rules_outside()
             if read == before:
                 break

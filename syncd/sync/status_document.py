@@ -93,7 +93,7 @@ class Status(Struct, frozen=True, kw_only=True):
     `responding` is set by the reader: false for a daemon that did not answer in time, null if none runs. The daemon
     sets the other fields. `left_out` counts excluded paths by the source of the rule, `mcp_servers` has URLs, and
     `lingering` counts deleted files that are still in the sandbox. `paused_by` is null in other states than paused,
-    `managed` where there is no managed file.
+    `managed` where there is no managed file, `workspace_link` empty where no link leads to the workspace.
     """
 
     version: int = VERSION
@@ -123,3 +123,4 @@ class Status(Struct, frozen=True, kw_only=True):
     agent: AgentStatus = AgentStatus()
     paused_by: PausedBy | None = None
     managed: Managed | None = None
+    workspace_link: str = ""

@@ -419,3 +419,45 @@ def test_missing_at_the_start(rig: Rig) -> None:
     assert daemon.wait() == 78
     (line,) = daemon.err.splitlines()
     assert str(rig.workspace) in line
+
+
+def _point(link: Path, target: Path) -> None:
+    draft = link.with_suffix(".new")
+    draft.symlink_to(target)
+    draft.replace(link)
+
+
+@pytest.mark.parametrize("chain", ["the link", "a link on its way"])
+def test_a_link_that_leads_elsewhere_is_held(rig: Rig, chain: str) -> None:
+    """The daemon notices at once, and all commands mean its workspace until it has ended; then it is the other one."""
+    link, other = rig.home / "link", rig.home / "other"
+    moved = rig.home / "way" if chain != "the link" else link
+    if moved != link:
+        link.symlink_to(moved)
+    _point(moved, rig.workspace)
+    other.mkdir()
+    (other / "another").write_text("another")
+    rig.configure({"workspace.path": str(link)})
+    rig.fill(FILES)
+    daemon = rig.up()
+    _point(moved, other)
+    _nothing_was_sent(rig)
+    status = rig.status()
+    assert (status["pid"], status["workspace"], status["workspace_link"]) == (
+        daemon.pid,
+        str(rig.workspace),
+        str(link),
+    )
+    assert f"leads to {str(other)!r} now" in status["last_error"]["message"]
+    assert rig.run("push", "--force").code == 78
+    assert rig.run("run").code == 75
+    rig.ok("pause")
+    rig.in_state("paused")
+    rig.ok("resume")
+    _point(moved, rig.workspace)
+    _goes_on(rig)
+    daemon.stop()
+    _point(moved, other)
+    rig.start()
+    rig.until(lambda: _arrived(rig, other), "what the other directory holds")
+    assert not lacking(tree(rig.workspace), rig.there())  # it is another workspace: nothing counts as deleted

@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.cli.options import load_for_command
 from syncd.cli.status.subject import Subject
-from syncd.core.config_file import load_config
 from syncd.core.config_lookup import config_files, config_name
 from syncd.core.config_match import ConfiguredWorkspace
 from syncd.core.errors import ConfigError
@@ -62,7 +62,7 @@ class Overview:
         subject = self._subjects.get(file)
         try:
             if subject is None:
-                subject = self._subjects[file] = Subject(file, load_config(file))
+                subject = self._subjects[file] = Subject(file, load_for_command(file))
             else:
                 subject.refresh()
         except ConfigError as failure:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from syncd.cli.options import CLOCK
+from syncd.cli.options import CLOCK, load_for_command
 from syncd.cli.status.inquiry import Inquiry
-from syncd.core.config_file import load_config
 from syncd.core.directories import directories_for
 from syncd.core.errors import ConfigError
 from syncd.core.settings import Config
@@ -36,7 +35,7 @@ class Subject:
             return
         self._stamp = stamp
         try:
-            self.config = load_config(self._path)
+            self.config = load_for_command(self._path)
         except ConfigError:
             return
         self.inquiry = self._inquire(self.config)
