@@ -366,10 +366,7 @@ class RemoteChanges:
             if isinstance(failure, NotKeptHere):
                 raise failure from None
             if seen is not None:
-                self._ended(seen)  # what differs and has no copy is not overwritten
-                what = f"changed files could not be fetched from the sandbox ({failure.message}), and stay there"
-                self._failed = [SyncWarning("remote-changes", what, _LOOKS_AGAIN)]
-                return seen
+                return self._ended(seen)  # what differs and has no copy is not overwritten
             if other.action is not FailureAction.REFUSED:
                 self._raise_if_offline(failure)
         self._is_repeated = False

@@ -107,9 +107,8 @@ class SyncCycle:
         if self.services is None:
             return AgentStatus()
         remote_changes = self.services.remote_changes
-        held = remote_changes.held
+        held, known = remote_changes.held, remote_changes.changes_there.load()
         named = tuple(os.fsencode(path).decode("utf-8", "backslashreplace") for path in held[:MOST_NAMED])
-        known = remote_changes.changes_there.load()
         return AgentStatus(remote_changes.saved_versions.count, named, len(held), known.looked_at, len(known.paths))
 
     def recall(self) -> None:

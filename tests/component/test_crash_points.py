@@ -36,6 +36,7 @@ RECORDS = {
     "history.jsonl",
     "sent-paths.jsonl",
     "lingering",
+    "changes-there",
     "small-archives",
 }
 # Records that exist only from before a request to the sandbox until its outcome is known.

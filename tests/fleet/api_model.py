@@ -19,6 +19,7 @@ _ANSWER_S = {
     "initialize": 0.5,
     "dump": 1.0,
     "acquire": 8.0,
+    "get": 0.05,
     "upload": 0.15,
     "execution-upload": 0.08,
     "download": 0.1,

@@ -530,11 +530,9 @@ class Laptop:
                 began_s = yield from self._start_program(step)
             yield from self._finish_program(step, began_s, FIRST_POLL_S)
         except StepFailed as failure:
-            if failure.action is FailureAction.OFFLINE:
-                raise
-            took_s = self._now_s() - started_s
+            was_quick = self._now_s() - started_s < remote_changes._AFTER_UPLOAD_S
             is_first = self._look_failures == 0 and not self._look_is_repeated
-            if is_first and remote_changes._is_passing(failure, took_s):
+            if is_first and was_quick and remote_changes._may_pass(failure):
                 self._look_is_repeated = True
                 raise
             yield from self._look_by_dump(failure)
@@ -542,16 +540,21 @@ class Laptop:
             self._look_failures, self._look_is_repeated = 0, False
 
     def _look_by_dump(self, failure: StepFailed) -> Steps:
-        self._look_is_repeated = False
         try:
             yield from self._request("dump", ApiStep.DUMP)
             yield from self._request("download", ApiStep.DUMP)
         except StepFailed as other:
-            if FailureAction.OFFLINE in (other.action, failure.action) or failure.action is FailureAction.REFUSED:
+            if other.action is not FailureAction.REFUSED:
+                try:
+                    yield from self._request("get", ApiStep.SANDBOX)
+                except StepFailed:
+                    raise failure from None
+            if failure.action is FailureAction.REFUSED:
                 raise failure from None
         else:
-            self._look_failures = 0
+            self._look_failures, self._look_is_repeated = 0, False
             return
+        self._look_is_repeated = False
         self._look_failures += 1
         first_s, longest_s = remote_changes._FIRST_WAIT_S, remote_changes._LONGEST_WAIT_S
         self._look_not_before_s = self._now_s() + backoff_limit_s(self._look_failures, first_s, longest_s)

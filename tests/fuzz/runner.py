@@ -224,7 +224,7 @@ def _patched(simulation: Simulation) -> Iterator[None]:
         patch.setattr(chunking, "LARGEST_BYTES", 8192)
         for module in (file_reader, packer):
             patch.setattr(module, "PIECE_BYTES", 4096)
-        patch.setattr(build, "selection_of", lambda config: SELECTION)
+        patch.setattr(build, "selection_of", lambda config, environ: SELECTION)
         patch.setattr(build, "personal_excludes", lambda environ: "")
         for name, simulated in (
             ("Daemon", SimulatedDaemon),

@@ -317,14 +317,14 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, *, forgetful: bool
     """Its chunk is for one archive only, and another sync sends the file as it is then."""
     with make_rig(tmp_path, EmptyStore if forgetful else CountingStore) as spool_rig:
         spool_rig.sync()
-        left = list(range(60))
+        left = list(range(600))
 
         def writes_on() -> None:
             spool_rig.measure()
             if left:
                 with (spool_rig.work / LARGE).open("r+b") as file:
                     file.seek(100_000 * (left.pop() % 13))
-                    file.write(b"torn")
+                    file.write(b"%04d" % len(left))
 
         spool_rig.rig.meanwhile = writes_on
         outcome, _ = spool_rig.rig.sync()

@@ -370,7 +370,7 @@ def _ignore_blocked_paths(patch: pytest.MonkeyPatch) -> None:
 
 
 def _block_free_paths(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(BlockedPaths, "_blocked_of", lambda self, _: {"b": "d"})
+    patch.setattr(BlockedPaths, "_blocked_of", lambda self, *_: {"b": "d"})
 
 
 def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:
@@ -396,7 +396,7 @@ def _overwrite_by_whole_archives(patch: pytest.MonkeyPatch) -> None:
 
 
 def _save_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RemoteChanges, "save", lambda self, *_: None)
+    patch.setattr(RemoteChanges, "save", lambda self, *_: frozenset())
 
 
 def _hold_nothing(patch: pytest.MonkeyPatch) -> None:

@@ -391,11 +391,10 @@ def test_saved_anew_after_a_day(made: AgentRig) -> None:
     assert overwrite("40 days later") == ["theirs"]
     made.rig.restart()
     assert overwrite("after a day was counted") == ["theirs", "theirs"]
-    content = next(Path(made.state, "saved").glob("*-*/*[0-9a-f]"))
-    content.chmod(0o600)
-    content.write_text("damage")
-    for other in Path(made.state, "saved").glob(f"*-*/{content.name}"):
-        other.write_text("damage")
+    for content in Path(made.state, "saved").glob("*-*/*"):
+        if content.read_bytes() == b"theirs":
+            content.chmod(0o600)
+            content.write_text("damage")
     assert overwrite("though it is damaged here")[-1] == "theirs"
 
 
