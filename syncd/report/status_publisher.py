@@ -235,7 +235,7 @@ class StatusPublisher:
         for key, warning in unique.items():
             if key not in self._logged:
                 _log.warning("%s", warning)
-        for key in self._logged - set(unique):
+        for key in sorted(self._logged - set(unique)):
             _log.info("resolved: %s", shown_path(key.partition(":")[2] or key))
         self._logged = set(unique)
         self.warnings = list(unique.values())

@@ -24,7 +24,7 @@ from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from tests.fuzz.simulation import Simulation
 
-_BLOCK_BYTES = 1024
+_PIECES = 4
 
 
 class SimulatedHttpClient(HttpClient):
@@ -71,15 +71,18 @@ class SimulatedHttpClient(HttpClient):
         return result
 
     def _with_points(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        left = b""  # the network cuts a body as it likes
-        for block in blocks:
-            left += block
-            while len(left) >= _BLOCK_BYTES:
-                self._simulation.injection_point()
-                yield left[:_BLOCK_BYTES]
-                left = left[_BLOCK_BYTES:]
-        self._simulation.injection_point()
-        yield left
+        """Yield the body in as many pieces as any other, however large it is and wherever the network cut it."""
+        received, failure = b"", None
+        try:
+            for block in blocks:
+                received += block
+        except Exception as error:  # raised below, after what came before it
+            failure = error
+        for number in range(_PIECES):
+            self._simulation.injection_point()
+            yield received[len(received) * number // _PIECES : len(received) * (number + 1) // _PIECES]
+        if failure is not None:
+            raise failure
 
 
 class SimulatedJobRunner(JobRunner):
