@@ -130,7 +130,7 @@ def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_
             CLOCK,
             totals=RunTotals(),
             systemd=SystemdNotifier({}, CLOCK, os.getpid()),
-            desktop=None,
+            desktop_environ=None,
             target=cycle.target,
         )
         publisher.state = State.STOPPED

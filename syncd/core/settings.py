@@ -89,7 +89,6 @@ class SyncKeys(Struct, frozen=True, kw_only=True):
     history_paths: Flag = True
     max_snapshot_mib: Mebibytes = 2048
     upload_limit_kib_per_second: Rate = 0
-    on_metered: Annotated[Literal["sync", "pause"], _allowed('"sync" or "pause"')] = "sync"
 
 
 class RetryKeys(Struct, frozen=True, kw_only=True):
@@ -211,6 +210,7 @@ def _with_git(workspace: Any) -> Any:
 _REPLACED = {
     "sandbox.warn_on_remote_changes": 'replaced by sandbox.agent_changes = "save", the default, "hold" or "overwrite"',
     'sync.archive = "changes"': 'is replaced by sync.archive = "auto", the default',
+    "sync.on_metered": "is gone: run `syncd pause` on a metered connection, and `syncd resume` on another one",
 }
 
 

@@ -40,7 +40,7 @@ class SupersededBy(Enum):
     """The events that end the work that waits."""
 
     NOTHING = "work that must be completed: an initialize, a removal"
-    FRESH_START = "a suspend of the machine, a metered connection, or another configuration: these end an upload"
+    FRESH_START = "a suspend of the machine, or another configuration: these end an upload"
     ANY_CHANGE = "a change that is due, a request, a pause or a reload: these end work that only reads"
 
 

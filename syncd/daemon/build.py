@@ -32,15 +32,12 @@ from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
-from syncd.remote.metered_connection import MeteredConnection
 from syncd.remote.sandbox_lifetime import should_be_replaced
 from syncd.remote.target import Target
-from syncd.report.desktop import Desktop
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history_recorder import HistoryRecorder
 from syncd.report.history_store import HistoryStore
 from syncd.report.logs import keep_out_of_logs
-from syncd.report.notification_store import NotificationStore
 from syncd.report.sent_paths_store import SentPathsStore
 from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.status_store import StatusStore
@@ -299,7 +296,7 @@ def status_publisher_of(
     *,
     totals: RunTotals,
     systemd: SystemdNotifier,
-    desktop: Desktop | None,
+    desktop_environ: Mapping[str, str] | None,
     target: Target | None,
 ) -> StatusPublisher:
     """The status of this workspace; the sandbox has no id before one is acquired.
@@ -310,9 +307,9 @@ def status_publisher_of(
     notifier = DesktopNotifier(
         config.workspace.path,
         config.notifications.after_minutes * 60,
-        desktop=desktop,
-        file=NotificationStore(folders.state),
-        clock=clock,
+        desktop_environ,
+        totals.last_notice,
+        clock,
     )
     publisher = StatusPublisher(
         workspace=config.workspace.path,
@@ -355,9 +352,15 @@ def daemon_of(
         stack.callback(lock.release)
         systemd = SystemdNotifier(context.environ, context.clock, os.getpid())
         target = _known_target(config, folders, context.clock)
-        desktop = Desktop(context.environ, context.clock) if config.notifications.desktop else None
+        desktop_environ = context.environ if config.notifications.desktop else None
         publisher = status_publisher_of(
-            config, folders, context.clock, totals=totals, systemd=systemd, desktop=desktop, target=target
+            config,
+            folders,
+            context.clock,
+            totals=totals,
+            systemd=systemd,
+            desktop_environ=desktop_environ,
+            target=target,
         )
         publisher.recall()
         # Before all else, which may take a while (watches, git, large state): until then `syncd status` would show a
@@ -371,9 +374,6 @@ def daemon_of(
         watch = _opened(watcher(config.workspace.path, wakeup.wake), stack)
         suspend_detector = _opened(SuspendDetector(context.clock), stack)
         mounts = _opened(MountMonitor(config.workspace.path), stack)
-        asks = config.sync.on_metered == "pause"
-        connection = MeteredConnection(context.environ if asks else None, context.clock)
-        stack.callback(connection.close)
         control = _opened(ControlServer(folders.state), stack)
         throttle = Throttle(limit_of(config))
         cycle = sync_cycle_of(
@@ -406,7 +406,6 @@ def daemon_of(
                 waiter=waiter,
                 suspend_detector=suspend_detector,
                 mounts=mounts,
-                connection=connection,
                 client=client,
                 pause_file=PauseFile(folders.state),
                 clock=context.clock,

@@ -42,7 +42,6 @@ from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest
 from syncd.daemon.wakeup import Wakeup
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.remote.metered_connection import MeteredConnection
 from syncd.remote.retry import RetrySettings
 from syncd.remote.route import default_addresses
 from syncd.report.status_publisher import StatusPublisher
@@ -51,7 +50,7 @@ from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.agent_notifier import AgentNotifier
 from syncd.sync.outcome import Outcome
 from syncd.sync.sent_archive import SentArchive
-from syncd.sync.status_document import PausedBy, State
+from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_reason import SyncReason
 from syncd.sync.synced_hook import SyncedHook
@@ -106,7 +105,6 @@ class Components:
     waiter: Waiter
     suspend_detector: SuspendDetector
     mounts: MountMonitor
-    connection: MeteredConnection
     client: HttpClient
     pause_file: PauseFile
     clock: Clock
@@ -162,8 +160,7 @@ class Daemon:
                 self._let_write()
                 action = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
                 if isinstance(action, Sync):
-                    if not self._components.connection.connect():  # else it may be metered: decide again
-                        self._sync(action.reason)
+                    self._sync(action.reason)
                 elif isinstance(action, SaveAgentWork):
                     self._cycle.save_before_end()
                     self._learn()
@@ -371,7 +368,7 @@ class Daemon:
     def _rest(self, until_s: float | None) -> None:
         """Publish what the daemon waits for, and wait."""
         publisher, scheduler_input = self._publisher, self._scheduler_input()
-        state, publisher.paused_by = idle_state(scheduler_input), scheduler_input.paused_by
+        state = idle_state(scheduler_input)
         publisher.pending = publisher.pending or self._burst is not None
         if state is State.RETRYING and until_s is not None:
             publisher.retry_in(until_s - self._clock.monotonic_s())
@@ -389,7 +386,7 @@ class Daemon:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
         components = self._components
         hooks = (components.agent_notifier.hook, components.synced_hook.hook)
-        sources = (components.suspend_detector, components.connection, components.control, *hooks)
+        sources = (components.suspend_detector, components.control, *hooks)
         filenos = [components.wakeup.fileno(), *(fileno for source in sources for fileno in source.filenos())]
         mounts = [(fileno, select.POLLPRI) for fileno in components.mounts.filenos()]
         return [*((fileno, select.POLLIN) for fileno in filenos), *mounts]
@@ -414,7 +411,6 @@ class Daemon:
         if not set(mounts.filenos()).isdisjoint(ready) and mounts.changed():
             _log.info("something was mounted or unmounted at the workspace: scanning everything again")
             self._rescan_all()
-        self._components.connection.handle(ready)
         self._receive()
 
     def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
@@ -422,7 +418,7 @@ class Daemon:
         if superseded_by is SupersededBy.FRESH_START:
             # After a sleep its connection is dead, and the workspace may be another one.
             woke, self._woke = self._woke, False
-            ends = woke or self._paused_by is PausedBy.METERED or self._components.live_reload.ends_upload()
+            ends = woke or self._components.live_reload.ends_upload()
             return self._clock.monotonic_s() if ends else None
         if self._is_superseded:
             return self._clock.monotonic_s()
@@ -431,14 +427,9 @@ class Daemon:
     @property
     def _is_superseded(self) -> bool:
         """True if a request, a pause or a reload ends the sync under way."""
-        is_paused = self._paused_by is not None
-        return bool(self._request_queue.fresh) or is_paused or self._components.signals.reload
-
-    @property
-    def _paused_by(self) -> PausedBy | None:
-        """The reason of a pause that ends the sync under way."""
         # One that serves a request goes on: given up, it would be begun again at once, without end.
-        return None if self._request_queue.serving else self._scheduler_input().paused_by
+        is_paused = self._paused and not self._request_queue.serving
+        return bool(self._request_queue.fresh) or is_paused or self._components.signals.reload
 
     def _receive(self) -> None:
         """Note the events that have come, and what is due."""
@@ -548,8 +539,6 @@ class Daemon:
             written_to=bool(self._writers),
             requested=bool(self._request_queue.fresh),
             paused=self._paused,
-            metered=self._components.connection.is_metered,
-            awaited=self._request_queue.awaited,
             hold=self._backoff.hold,
             not_before_s=self._backoff.not_before_s,
             changes_not_before_s=self._backoff.changes_not_before_s,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
-from syncd.sync.status_document import PausedBy, State
+from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
 from syncd.watch.debounce import Burst, due_s
 
@@ -38,8 +38,6 @@ class SchedulerInput:
     written_to: bool = False  # a command of ours is writing to the workspace
     requested: bool = False
     paused: bool = False  # by a person
-    metered: bool = False  # the connection is, and `sync.on_metered` is "pause"
-    awaited: bool = False  # a command waits for a sync
     hold: Hold | None = None
     not_before_s: float | None = None
     changes_not_before_s: float | None = None  # the same for changes; None: they end no back-off
@@ -47,13 +45,6 @@ class SchedulerInput:
     poll_at_s: float = inf
     starting: bool = False  # no sync has begun yet
     save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
-
-    @property
-    def paused_by(self) -> PausedBy | None:
-        """The reason why no sync begins by itself, if there is one. A command that waits ends only the metered one."""
-        if self.paused:
-            return PausedBy.PERSON
-        return PausedBy.METERED if self.metered and not self.awaited else None
 
 
 @dataclass(frozen=True)
@@ -93,7 +84,7 @@ def _next_sync(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, ma
         return Wait(None)
     if scheduler_input.requested:
         return Sync(SyncReason.ORDER)
-    if scheduler_input.paused_by is not None:
+    if scheduler_input.paused:
         return Wait(None)
     if scheduler_input.hold is not None:
         due = scheduler_input.hold.recheck_s
@@ -158,7 +149,7 @@ def pause_ends_s(pause: RetryPause, burst: Burst | None, passed: Passed, quiet_s
 
 def idle_state(scheduler_input: SchedulerInput) -> State:
     """The state of the daemon while it waits for its next action."""
-    if scheduler_input.paused_by is not None:
+    if scheduler_input.paused:
         return State.PAUSED
     if scheduler_input.hold is not None:
         return State.HELD

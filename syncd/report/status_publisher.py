@@ -18,6 +18,7 @@ from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history_recorder import HistoryRecorder
+from syncd.report.notices import LastNotice
 from syncd.report.speed import Speed
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
@@ -26,7 +27,6 @@ from syncd.sync.status_document import (
     AgentStatus,
     LastError,
     LastSync,
-    PausedBy,
     Progress,
     SandboxName,
     State,
@@ -51,6 +51,7 @@ class RunTotals:
     synced_once: bool = False
     started_at: str | None = None
     uploaded_bytes: int = 0
+    last_notice: LastNotice = field(default_factory=LastNotice)
     _configured: tuple[str, str, str | None] | None = None
     _target: Target | None = None
 
@@ -90,7 +91,6 @@ class StatusPublisher:
     workspace_link: str = ""
     state: State = State.STARTING
     pending: bool = False
-    paused_by: PausedBy | None = None
     retry_at: str | None = None
     url_expires_at: str | None = None
     progress: Progress | None = None
@@ -270,7 +270,6 @@ class StatusPublisher:
             mcp_servers=self.servers,
             lingering=self.lingering,
             agent=self.agent,
-            paused_by=self.paused_by if self.state is State.PAUSED else None,
             managed=self.managed,
             workspace_link=shown_path(self.workspace_link),
         )

@@ -26,13 +26,6 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
-class PausedBy(StrEnum):
-    """The reason of a pause."""
-
-    PERSON = "person"
-    METERED = "metered"
-
-
 class SandboxName(Struct, frozen=True):
     """The sandbox that the workspace is synced to."""
 
@@ -92,8 +85,8 @@ class Status(Struct, frozen=True, kw_only=True):
 
     `responding` is set by the reader: false for a daemon that did not answer in time, null if none runs. The daemon
     sets the other fields. `left_out` counts excluded paths by the source of the rule, `mcp_servers` has URLs, and
-    `lingering` counts deleted files that are still in the sandbox. `paused_by` is null in other states than paused,
-    `managed` where there is no managed file, `workspace_link` empty where no link leads to the workspace.
+    `lingering` counts deleted files that are still in the sandbox. `managed` is null where there is no managed file,
+    `workspace_link` empty where no link leads to the workspace.
     """
 
     version: int = VERSION
@@ -121,6 +114,5 @@ class Status(Struct, frozen=True, kw_only=True):
     mcp_servers: dict[str, str] = {}
     lingering: int = 0
     agent: AgentStatus = AgentStatus()
-    paused_by: PausedBy | None = None
     managed: Managed | None = None
     workspace_link: str = ""

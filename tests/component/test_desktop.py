@@ -1,39 +1,34 @@
-"""Desktop notifications over a real session bus: shown and replaced, and no server blocks the daemon."""
+"""Desktop notices over a real session bus with made-up time: shown and replaced, and no bus blocks the daemon."""
 
 from __future__ import annotations
 
+import logging
 import os
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from syncd.core.clock import SystemClock
-from syncd.report.desktop import REPLY_TIMEOUT_S, Desktop, NotShown
-from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.notification_rules import REPEAT_AFTER_S, SUCCESS_TRIES, TRY_AGAIN_S, Notice, NoticeState
-from syncd.report.notification_store import NotificationStore
+from syncd.report.desktop_notifier import TRY_AGAIN_S, DesktopNotifier
+from syncd.report.notices import AGENT_EVERY_S, NEEDED_AFTER_S, LastNotice
 from tests.bus import NO_BUS, private_bus
 from tests.clock import ScriptedClock
 from tests.desktop import NotificationServer, notification_server
 
 needs_bus = pytest.mark.skipif(bool(NO_BUS), reason=NO_BUS or "all is here")
 
-BAD = Notice("work is not synced", "Since 14:05: <b>no</b> & so on\nmore", "transfer.error", "dialog-warning")
-GOOD = Notice("work is in sync again", "All is well.", "transfer.complete", "emblem-default")
-# What a loaded machine may add to the time-out.
-SLACK_S = 15.0
+AFTER_S = 900.0
+NOT_SYNCED = "work is not synced"
+NEEDED = "work is not synced: you are needed"
+AGAIN = "work is in sync again"
+BOTH_CHANGED = "work: both sides had changed"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> str:
-    """A folder for a bus: a socket's path has 107 bytes at most."""
-    return os.path.relpath(tmp_path / "bus")
+def clock() -> ScriptedClock:
+    return ScriptedClock()
 
 
 @pytest.fixture
@@ -43,428 +38,139 @@ def bus(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def desktop(address: str) -> Desktop:
-    return Desktop({"DBUS_SESSION_BUS_ADDRESS": address}, SystemClock())
+def notifier(clock: ScriptedClock, environ: dict[str, str], last: LastNotice | None = None) -> DesktopNotifier:
+    return DesktopNotifier("/home/dev/work", AFTER_S, environ, last or LastNotice(), clock)
 
 
-def refused(environ: dict[str, str]) -> str:
-    """Return the reason that nothing was shown, within the timeout."""
-    clock = SystemClock()
-    started_s = clock.monotonic_s()
-    with pytest.raises(NotShown) as why:
-        Desktop(environ, clock).show(BAD, None)
-    assert clock.monotonic_s() - started_s < REPLY_TIMEOUT_S + SLACK_S
-    return str(why.value)
+def summaries(server: NotificationServer) -> list[str]:
+    return [seen.summary for seen in server.shown]
 
 
 @needs_bus
-def test_a_notification_is_shown_and_replaced(bus: str) -> None:
-    """All fields arrive as specified; the next one replaces it; text is not markup."""
+def test_failing_for_long_and_then_in_sync_again(bus: str, clock: ScriptedClock) -> None:
+    """Told once it has lasted, then success in its place; all fields arrive as specified, and text is not markup."""
     with notification_server(bus) as server:
-        first = desktop(bus).show(BAD, None)
-        second = desktop(bus).show(GOOD, first)
-        bad, good = server.shown
-    assert (bad.app, bad.replaces, bad.icon, bad.timeout_ms) == ("syncd", 0, "dialog-warning", -1)
-    assert bad.summary == BAD.summary
-    assert bad.body == "Since 14:05: &lt;b&gt;no&lt;/b&gt; &amp; so on\nmore"
-    assert bad.changes == {"urgency": ("y", 1), "category": ("s", "transfer.error")}
-    assert (good.replaces, good.icon, good.changes["category"]) == (
-        bad.number,
-        "emblem-default",
-        ("s", "transfer.complete"),
-    )
-    assert (first.number, second.number) == (41, 41)
+        desktop = notifier(clock, {"DBUS_SESSION_BUS_ADDRESS": bus})
+        desktop.succeeded()
+        desktop.failed("<b>no</b> & so on", needs_person=False)
+        assert desktop.due_s == clock.monotonic + AFTER_S
+        clock.go_on(AFTER_S)
+        for _ in range(3):
+            desktop.show_due()
+        desktop.succeeded()
+        desktop.succeeded()
+        failing, again = server.shown
+    assert desktop.due_s is None
+    assert (failing.app, failing.replaces, failing.icon, failing.timeout_ms) == ("syncd", 0, "dialog-warning", -1)
+    assert failing.summary == NOT_SYNCED
+    assert "&lt;b&gt;no&lt;/b&gt; &amp; so on" in failing.body
+    assert failing.changes == {"urgency": ("y", 1), "category": ("s", "transfer.error")}
+    assert (again.summary, again.replaces) == (AGAIN, failing.number)
 
 
 @needs_bus
-def test_a_plain_server_gets_plain_text(bus: str) -> None:
-    """Text is not escaped for a server without markup."""
+def test_a_person_is_needed(bus: str, clock: ScriptedClock) -> None:
+    """Told after a minute with the error's own line, also after a reload, which success then follows."""
+    last = LastNotice()
     with notification_server(bus, abilities=("body",)) as server:
-        desktop(bus).show(BAD, None)
-        assert server.shown[0].body == BAD.body
+        desktop = notifier(clock, {"DBUS_SESSION_BUS_ADDRESS": bus}, last)
+        desktop.failed("the key is refused: put <another> one there", needs_person=True)
+        clock.go_on(NEEDED_AFTER_S)
+        desktop.show_due()
+        assert "put <another> one there" in server.shown[0].body
+        notifier(clock, {"DBUS_SESSION_BUS_ADDRESS": bus}, last).succeeded()
+        assert summaries(server) == [NEEDED, AGAIN]
 
 
 @needs_bus
-def test_another_servers_number_is_not_taken_over(bus: str) -> None:
-    """After a restart of the desktop the old number may be another program's notification."""
-    with notification_server(bus):
-        first = desktop(bus).show(BAD, None)
+def test_the_agents_work_is_told_beside_the_rest(bus: str, clock: ScriptedClock) -> None:
+    """At once and once an hour; a notice that syncing fails stays."""
     with notification_server(bus) as server:
-        desktop(bus).show(GOOD, first)
-        assert server.shown[0].replaces == 0
+        desktop = notifier(clock, {"DBUS_SESSION_BUS_ADDRESS": bus})
+        desktop.saved(3)
+        desktop.saved(1)
+        desktop.saved(1)
+        assert summaries(server) == [BOTH_CHANGED]
+        assert desktop.due_s == clock.monotonic + AGENT_EVERY_S
+        clock.go_on(AGENT_EVERY_S)
+        desktop.show_due()
+        assert server.shown[1].body.startswith("2 files")
+        assert [seen.replaces for seen in server.shown] == [0, 0]
 
 
 @needs_bus
-def test_an_abstract_socket() -> None:
-    """A bus at an abstract socket has no file."""
-    with (
-        private_bus("unix:abstract=syncd-test-" + os.urandom(8).hex()) as address,
-        notification_server(address) as server,
-    ):
-        assert "abstract=" in address
-        desktop(address).show(BAD, None)
-        assert len(server.shown) == 1
+def test_a_pause_is_no_failure(bus: str, clock: ScriptedClock) -> None:
+    """The time of a pause does not count for a failure before it."""
+    desktop = notifier(clock, {"DBUS_SESSION_BUS_ADDRESS": bus})
+    desktop.failed("no network", needs_person=False)
+    desktop.paused()
+    assert desktop.due_s is None
+    clock.go_on(10 * AFTER_S)
+    desktop.failed("no network", needs_person=False)
+    assert desktop.due_s == clock.monotonic + AFTER_S
 
 
 @needs_bus
-def test_the_usual_place(bus: str, tmp_path: Path) -> None:
-    """Without an address, as under some cron or ssh, the bus of the runtime folder is used."""
+def test_the_usual_place(bus: str, tmp_path: Path, clock: ScriptedClock) -> None:
+    """Without an address, as under cron, the bus of the runtime folder is used; a named one counts alone."""
     with notification_server(bus) as server:
-        Desktop({"XDG_RUNTIME_DIR": str(tmp_path)}, SystemClock()).show(BAD, None)
-        assert len(server.shown) == 1
-
-
-@needs_bus
-def test_the_sessions_bus_is_used(bus: str, tmp_path: Path) -> None:
-    """If the session names a bus, or none, no other one is searched."""
-    with notification_server(bus) as server:
-        assert refused({"DBUS_SESSION_BUS_ADDRESS": "disabled:", "XDG_RUNTIME_DIR": str(tmp_path)})
+        notifier(clock, {"XDG_RUNTIME_DIR": str(tmp_path), "DBUS_SESSION_BUS_ADDRESS": "disabled:"}).saved(1)
         assert server.shown == []
-
-
-@needs_bus
-def test_the_first_address_that_answers(bus: str, tmp_path: Path) -> None:
-    """Of several addresses, invalid, unsupported and dead ones are skipped."""
-    with notification_server(bus) as server:
-        desktop(f"nonsense;tcp:host=localhost,port=1;unix:path={tmp_path}/none;{bus}").show(BAD, None)
+        notifier(clock, {"XDG_RUNTIME_DIR": str(tmp_path)}).saved(1)
         assert len(server.shown) == 1
 
 
 @needs_bus
-def test_no_server(bus: str) -> None:
-    """A bus may have no notification server, as without a desktop."""
-    assert "ServiceUnknown" in refused({"DBUS_SESSION_BUS_ADDRESS": bus})
-
-
-@needs_bus
-@pytest.mark.parametrize("method", ["GetCapabilities", "Notify"])
-def test_a_server_that_refuses(bus: str, method: str) -> None:
-    """An error is an answer."""
-    with notification_server(bus, refuses=method):
-        assert "LimitsExceeded" in refused({"DBUS_SESSION_BUS_ADDRESS": bus})
-
-
-@needs_bus
-def test_a_server_that_hangs(bus: str) -> None:
-    """Without an answer before the request nothing was shown; after it, it counts as shown."""
-    with notification_server(bus, ignores="GetCapabilities"):
-        assert refused({"DBUS_SESSION_BUS_ADDRESS": bus}) != ""
-    with notification_server(bus, ignores="Notify"):
-        assert desktop(bus).show(BAD, None).number == 0
+@pytest.mark.parametrize("settings", [{"refuses": "Notify"}, {"refuses": "GetCapabilities"}, {"ignores": "Notify"}])
+def test_a_server_that_refuses_or_hangs(bus: str, clock: ScriptedClock, settings: dict[str, str]) -> None:
+    """It is tried again later."""
+    with notification_server(bus, **settings) as server:
+        assert _in_vain(clock, {"DBUS_SESSION_BUS_ADDRESS": bus})
+        assert server.shown == []
 
 
 @pytest.mark.parametrize(
     "environ",
     [
         {},
-        {"DBUS_SESSION_BUS_ADDRESS": ""},
         {"DBUS_SESSION_BUS_ADDRESS": "nonsense"},
-        {"DBUS_SESSION_BUS_ADDRESS": "unix:path"},
         {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere/bus"},
         {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/etc/passwd"},
         {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/%00/\udcff"},
         {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/" + "long" * 40},
         {"DBUS_SESSION_BUS_ADDRESS": "unix:abstract=nobody-listens-here"},
         {"DBUS_SESSION_BUS_ADDRESS": "autolaunch:"},
-        {"DBUS_SESSION_BUS_ADDRESS": "disabled:"},
         {"XDG_RUNTIME_DIR": "/nowhere"},
     ],
     ids=str,
 )
-def test_no_bus(environ: dict[str, str]) -> None:
-    """No address, a wrong one, or a dead one gives a message and nothing else."""
-    assert refused(environ)
+def test_no_bus(environ: dict[str, str], clock: ScriptedClock, caplog: pytest.LogCaptureFixture) -> None:
+    """No address, a wrong one, or a dead one: a line at debug level, and a later try."""
+    caplog.set_level(logging.DEBUG, "syncd")
+    assert _in_vain(clock, environ)
+    assert [record.levelname for record in caplog.records if record.name == "syncd"] == ["DEBUG"]
 
 
-@contextmanager
-def listening(place: str, answer: Callable[[socket.socket], None], backlog: int = 8) -> Iterator[str]:
-    """Listen at a bus's address, and call `answer` with each connection."""
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(place)
-        door.listen(backlog)
-        thread = threading.Thread(target=_admit, args=(door, answer))
-        thread.start()
-        try:
-            yield f"unix:path={place}"
-        finally:
-            door.shutdown(socket.SHUT_RDWR)
-            thread.join()
+def _in_vain(clock: ScriptedClock, environ: dict[str, str]) -> bool:
+    """True if a trouble that is due is to be shown again later."""
+    desktop = notifier(clock, environ)
+    desktop.failed("no network", needs_person=False)
+    clock.go_on(AFTER_S)
+    desktop.show_due()
+    return desktop.due_s == clock.monotonic + TRY_AGAIN_S
 
 
-def _admit(door: socket.socket, answer: Callable[[socket.socket], None]) -> None:
-    try:
-        guest, _ = door.accept()
-    except OSError:
-        return
-    with guest:
-        guest.settimeout(REPLY_TIMEOUT_S + SLACK_S)
-        try:
-            answer(guest)
-            while guest.recv(4096):
-                pass
-        except OSError:
-            return
+def test_the_libraries_are_loaded_for_the_first_notice() -> None:
+    """A daemon without a notice does not load them."""
+    code = "import sys, syncd.daemon.build; print({'jeepney', 'asyncio'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    assert done.stdout.strip() == "set()"
 
 
-def _slowly(guest: socket.socket) -> None:
-    """Send a byte at a time, each within the timeout for one."""
-    guest.sendall(b"OK ")
-    while True:
-        guest.settimeout(0.05)
-        try:
-            if not guest.recv(4096):
-                return
-        except TimeoutError:
-            guest.sendall(b"a")
-
-
-def _then(*answers: bytes) -> Callable[[socket.socket], None]:
-    def answer(guest: socket.socket) -> None:
-        for words in answers:
-            guest.recv(4096)
-            guest.sendall(words)
-
-    return answer
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        _then(),
-        _then(b"OK 0123\r\n"),
-        _slowly,
-        _then(b"REJECTED KERBEROS\r\n"),
-        _then(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
-        _then(b"OK 0123\r\n", b"l\1\0\1" + b"\xff" * 60),
-        _then(b"OK 0123\r\n", b"\0" * 1024),
-        lambda guest: guest.shutdown(socket.SHUT_RDWR),
-    ],
-    ids=["never", "no greeting", "a byte at a time", "no", "http", "garbage", "zeros", "hangs up"],
-)
-def test_another_program_at_the_bus_address(place: str, answer: Callable[[socket.socket], None]) -> None:
-    """Silence, slowness, garbage and another protocol end with a message, in time."""
-    with listening(place, answer) as address:
-        assert refused({"DBUS_SESSION_BUS_ADDRESS": address})
-
-
-def test_an_answer_without_end(place: str) -> None:
-    """An answer that announces a hundred megabytes is not read into memory."""
-    answer = b"l\2\0\1\0\0\0\x07\1\0\0\0\0\0\0\0" + bytes(1 << 17)
-    with listening(place, _then(b"OK 0123\r\n", answer)) as address:
-        assert refused({"DBUS_SESSION_BUS_ADDRESS": address}) == "the bus sent too much"
-
-
-def test_a_bus_that_accepts_no_connection(place: str) -> None:
-    """A socket with a full queue does not block the daemon."""
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(place)
-        door.listen(0)
-        waiting = []
-        try:
-            while True:
-                guest = socket.socket(socket.AF_UNIX)
-                waiting.append(guest)
-                guest.setblocking(False)
-                guest.connect(place)
-        except BlockingIOError:
-            assert refused({"DBUS_SESSION_BUS_ADDRESS": f"unix:path={place}"})
-        finally:
-            for guest in waiting:
-                guest.close()
-
-
-def test_the_library_is_loaded_for_the_first_notification() -> None:
-    """A daemon without a notification does not load it."""
-    code = "import sys, syncd.daemon.build, syncd.report.desktop_notifier; print('jeepney' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
-# -- the notifier, with a real bus and made-up time
-
-REFUSED = "the server refused the API key: put a valid one into ~/.config/syncd/api-key"
-NO_ANSWER = "no answer from https://user:pw@api.example/put?X-Goog-Signature=ab: try later"
-
-
-class Session:
-    """A daemon's notifier, which can be started again, and the screen of the session that it notifies."""
-
-    def __init__(self, folder: Path, notification_server: NotificationServer, clock: ScriptedClock) -> None:
-        self.folder = folder
-        self.notification_server = notification_server
-        self.clock = clock
-        self.environ = {"DBUS_SESSION_BUS_ADDRESS": notification_server.address}
-        self.notifier = self.started()
-
-    def started(self) -> DesktopNotifier:
-        """The notifier of a new process."""
-        self.notifier = DesktopNotifier(
-            "/home/dev/work",
-            900.0,
-            desktop=Desktop(self.environ, SystemClock()),
-            file=NotificationStore(str(self.folder)),
-            clock=self.clock,
-        )
-        return self.notifier
-
-    @property
-    def summaries(self) -> list[str]:
-        """The summaries shown so far."""
-        return [seen.summary for seen in self.notification_server.shown]
-
-
-@pytest.fixture
-def session(bus: str, tmp_path: Path) -> Iterator[Session]:
-    """A session with a desktop."""
-    with notification_server(bus) as server:
-        yield Session(tmp_path, server, ScriptedClock())
-
-
-NOT_SYNCED = "work is not synced"
-NEEDED = "work is not synced: you are needed"
-AGAIN = "work is in sync again"
-
-
-@needs_bus
-def test_failing_for_long_and_then_in_sync_again(session: Session) -> None:
-    """Shown once it has lasted; then success, in its place."""
-    notifier, clock = session.notifier, session.clock
-    notifier.succeeded()
-    assert notifier.due_s is None
-    notifier.failed(NO_ANSWER, needs_person=False)
-    assert notifier.due_s == clock.monotonic + 900
-    clock.go_on(899)
-    notifier.failed("the network is unreachable", needs_person=False)
-    assert session.summaries == []
-    clock.go_on(1)
-    notifier.show_due()
-    assert session.summaries == [NOT_SYNCED]
-    for _ in range(23):
-        clock.go_on(3_600)
-        notifier.failed(NO_ANSWER, needs_person=False)
-    assert session.summaries == [NOT_SYNCED]
-    notifier.succeeded()
-    notifier.succeeded()
-    notifier.show_due()
-    assert session.summaries == [NOT_SYNCED, AGAIN]
-    assert session.notification_server.shown[1].replaces == session.notification_server.shown[0].number
-    assert notifier.due_s is None
-
-
-@needs_bus
-def test_a_hold(session: Session) -> None:
-    """Shown after a minute with the error's own line, not again after a restart; a day later once more."""
-    notifier, clock = session.notifier, session.clock
-    notifier.failed(REFUSED, needs_person=True)
-    clock.go_on(60)
-    notifier.show_due()
-    assert session.summaries == [NEEDED]
-    assert "the API key: put a valid one into ~/.config/syncd/api-key" in session.notification_server.shown[0].body
-    for _ in range(20):
-        notifier = session.started()
-        clock.go_on(600)
-        notifier.failed(REFUSED, needs_person=True)
-        clock.go_on(600)
-        notifier.show_due()
-    assert session.summaries == [NEEDED]
-    assert notifier.due_s is not None
-    clock.go_on(notifier.due_s - clock.monotonic)
-    notifier.show_due()
-    assert session.summaries == [NEEDED, NEEDED]
-    clock.suspend(REPEAT_AFTER_S)
-    notifier.show_due()
-    assert session.summaries == [NEEDED, NEEDED, NEEDED]
-    assert len({seen.number for seen in session.notification_server.shown}) == 1
-
-
-@needs_bus
-def test_in_sync_again_after_a_restart(session: Session) -> None:
-    """Success follows failing although the service was restarted in between; the machine, too."""
-    notifier, clock = session.notifier, session.clock
-    notifier.failed("the sandbox is gone", needs_person=True)
-    clock.go_on(60)
-    notifier.show_due()
-    clock.monotonic = clock.boottime = 7.0
-    clock.wall += 60
-    notifier = session.started()
-    notifier.succeeded()
-    assert session.summaries == [NEEDED, AGAIN]
-    session.started().succeeded()
-    assert session.summaries == [NEEDED, AGAIN]
-
-
-@needs_bus
-def test_a_pause_is_no_failure(session: Session) -> None:
-    """The time of a pause does not count for a failure before it."""
-    notifier, clock = session.notifier, session.clock
-    notifier.failed("no network", needs_person=False)
-    notifier.paused()
-    assert notifier.due_s is None
+def test_switched_off(clock: ScriptedClock) -> None:
+    """There is no deadline."""
+    desktop = DesktopNotifier("/work", AFTER_S, None, LastNotice(), clock)
+    desktop.failed("no", needs_person=True)
     clock.go_on(10_000)
-    notifier.show_due()
-    notifier.failed("no network", needs_person=False)
-    clock.go_on(899)
-    notifier.show_due()
-    assert session.summaries == []
-
-
-@needs_bus
-def test_no_session(session: Session, caplog: pytest.LogCaptureFixture) -> None:
-    """What could not be shown is tried again, slowly, and logged once at debug level; success is soon given up."""
-    caplog.set_level("DEBUG", "syncd")
-    notifier, clock = session.notifier, session.clock
-    address = session.environ["DBUS_SESSION_BUS_ADDRESS"]
-    session.environ["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/none"
-    notifier.failed("no network", needs_person=False)
-    clock.go_on(900)
-    for _ in range(3):
-        notifier.show_due()
-        assert notifier.due_s == clock.monotonic + TRY_AGAIN_S
-        clock.go_on(TRY_AGAIN_S)
-    record = caplog.records[0]
-    assert len(caplog.records) == 1
-    assert (record.levelname, record.getMessage()) == ("DEBUG", "no desktop notification: No such file or directory")
-    session.environ["DBUS_SESSION_BUS_ADDRESS"] = address
-    notifier.show_due()
-    assert session.summaries == [NOT_SYNCED]
-    session.environ["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/none"
-    for _ in range(SUCCESS_TRIES):
-        notifier.succeeded()
-        clock.go_on(TRY_AGAIN_S)
-    session.environ["DBUS_SESSION_BUS_ADDRESS"] = address
-    notifier.succeeded()
-    assert notifier.due_s is None
-    notifier = session.started()
-    notifier.failed("no network", needs_person=False)
-    clock.go_on(900)
-    notifier.show_due()
-    assert session.summaries == [NOT_SYNCED, NOT_SYNCED]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\0\xff",
-        b"{}",
-        b'{"state": {"times": 7}, "shown": null}',
-        b"[" * 100_000,
-        b'{"told": {"times": [5.0], "kinds": {}, "vain": 0}, "shown": null, "boot_s": 5.0, "wall_s": 1795526411.0}',
-    ],
-    ids=["empty", "binary", "no fields", "wrong type", "deep", "earlier version"],
-)
-def test_a_damaged_record(tmp_path: Path, content: bytes) -> None:
-    """It counts as none, and so does that of an earlier version: a notification may be repeated once."""
-    (tmp_path / "notices").write_bytes(content)
-    assert NotificationStore(str(tmp_path)).load() == (NoticeState(), None)
-
-
-def test_notifications_switched_off(tmp_path: Path) -> None:
-    """There is no deadline, and nothing is written."""
-    clock = ScriptedClock()
-    notifier = DesktopNotifier("/work", 900.0, desktop=None, file=NotificationStore(str(tmp_path)), clock=clock)
-    notifier.failed("no", needs_person=True)
-    clock.go_on(10_000)
-    notifier.show_due()
-    assert notifier.due_s is None
-    assert list(tmp_path.iterdir()) == []
+    desktop.show_due()
+    assert desktop.due_s is None

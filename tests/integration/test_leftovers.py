@@ -303,7 +303,7 @@ def test_a_daemon_reports_them(rig: Rig) -> None:
     manager = SystemdNotifier(rig.environ, rig.clock, 1)
     folders = folders_of(config, rig.environ)
     publisher = status_publisher_of(
-        config, folders, rig.clock, totals=RunTotals(), systemd=manager, desktop=None, target=rig.cycle.target
+        config, folders, rig.clock, totals=RunTotals(), systemd=manager, desktop_environ=None, target=rig.cycle.target
     )
     publisher.learn(rig.cycle, {})
     assert publisher.document().lingering == 1

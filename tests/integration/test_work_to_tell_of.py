@@ -178,7 +178,7 @@ def test_it_is_shown_on_the_desktop(acquired: Rig) -> None:
         acquired.clock,
         totals=RunTotals(),
         systemd=SystemdNotifier(acquired.environ, acquired.clock, 1),
-        desktop=None,
+        desktop_environ=None,
         target=acquired.cycle.target,
     )
     publisher.notifier.unsaved = shown.append  # type: ignore[method-assign]

@@ -42,7 +42,7 @@ PURE = {
     "emulator": "hostile_bodies signing",
     "merge": "automatic_files git_objects merge_plan writes",
     "remote": "sandbox_lifetime failure keepalive request_pacing retry target token_bucket uplink upload_url",
-    "report": "history metrics notification_rules sent_paths speed",
+    "report": "history metrics notices sent_paths speed",
     "sandbox": (
         "agent_info blocked_paths_rules hook_rules leftovers look_encoding look_request region_guess"
         " removal_plan saved_versions_rules three_way"
@@ -101,7 +101,10 @@ ONLY_IN = {
     "crc32c": (("syncd/core/checksum.py",), "of the library only the extension is loaded"),
     "watchdog": (("syncd/watch/*",), "its events stay inside the watch"),
     "isal": (("syncd/archive/*",), "compression is the archive's business"),
-    "jeepney": (("syncd/core/dbus.py",), "it is loaded when there is something to say or to ask, which is hardly ever"),
+    "jeepney": (
+        ("syncd/report/desktop_notifier.py",),
+        "it is loaded when there is something to show, which is hardly ever",
+    ),
     "tarfile": (
         ("syncd/archive/*", "syncd/emulator/*", "syncd/remote/remote_job.py"),
         "archives are read where they are the subject; a remote job is sent as one",
@@ -121,7 +124,10 @@ ONLY_IN = {
         "the daemon starts git, once, and the person's hooks; the others start programs for a person, or there",
     ),
     "requests": ((), "httpx does it"),
-    "asyncio": ((), "one upload at a time: a loop and its colour would buy nothing"),
+    "asyncio": (
+        ("syncd/report/desktop_notifier.py",),
+        "one upload at a time: a loop and its colour would buy nothing; a notice has one deadline by it",
+    ),
 }
 
 HEAVY = ("asyncio", "httpx", "importlib.metadata", "watchdog", "tenacity", "ssl", "http.client", "syncd.emulator")

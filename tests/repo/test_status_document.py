@@ -15,9 +15,9 @@ from msgspec.structs import fields
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from syncd.report.metrics import exposition
-from syncd.sync.status_document import PausedBy, State, Status
+from syncd.sync.status_document import State, Status
 
-WORDS = {int: "integer", float: "number", str: "string", bool: "boolean", State: "string", PausedBy: "string"}
+WORDS = {int: "integer", float: "number", str: "string", bool: "boolean", State: "string"}
 LISTS = {tuple: "list of strings", dict: "object of {}s"}
 
 

@@ -129,7 +129,6 @@ def test_every_key_has_its_flag(bare: Rig) -> None:
             "archive": "full",
             "max_snapshot_mib": 5,
             "upload_limit_kib_per_second": 6,
-            "on_metered": "pause",
         },
         "retry": {"first_delay_seconds": 7, "max_delay_seconds": 8, "give_up_after_seconds": 9},
         "notifications": {"desktop": False, "after_minutes": 10},

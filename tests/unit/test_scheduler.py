@@ -17,7 +17,7 @@ from syncd.daemon.scheduler import (
     next_action,
     pause_ends_s,
 )
-from syncd.sync.status_document import PausedBy, State
+from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
 from syncd.watch.debounce import Burst, due_s, extend
 
@@ -65,15 +65,7 @@ PERSON_NOW = Hold(HoldEnds.WITH_A_PERSON, NOW_S)
         (SchedulerInput(paused=True, hold=PERSON_NOW), Wait(None)),
         (SchedulerInput(paused=True, not_before_s=NOW_S - 1), Wait(None)),
         (SchedulerInput(paused=True, rescan_at_s=0), Wait(None)),
-        (SchedulerInput(metered=True, burst=DUE), Wait(None)),
-        (SchedulerInput(metered=True, hold=PERSON_NOW), Wait(None)),
-        (SchedulerInput(metered=True, not_before_s=NOW_S - 1), Wait(None)),
-        (SchedulerInput(metered=True, rescan_at_s=0), Wait(None)),
-        (SchedulerInput(metered=True, save_at_s=NOW_S), SaveAgentWork()),
-        (SchedulerInput(metered=True, awaited=True, not_before_s=NOW_S), Sync(SyncReason.RETRY)),
-        (SchedulerInput(metered=True, awaited=True, paused=True, burst=DUE), Wait(None)),
         (SchedulerInput(requested=True, paused=True), Sync(SyncReason.ORDER)),
-        (SchedulerInput(requested=True, metered=True), Sync(SyncReason.ORDER)),
         (SchedulerInput(requested=True, hold=PERSON), Sync(SyncReason.ORDER)),
         (SchedulerInput(requested=True, not_before_s=NOW_S + 60), Sync(SyncReason.ORDER)),
         (SchedulerInput(requested=True, burst=YOUNG), Sync(SyncReason.ORDER)),
@@ -91,8 +83,6 @@ def test_next_action(scheduler_input: SchedulerInput, move: Sync | SaveAgentWork
         (SchedulerInput(starting=True), State.STARTING),
         (SchedulerInput(starting=True, burst=YOUNG), State.DEBOUNCING),
         (SchedulerInput(starting=True, paused=True), State.PAUSED),
-        (SchedulerInput(starting=True, metered=True), State.PAUSED),
-        (SchedulerInput(metered=True, awaited=True), State.WATCHING),
         (SchedulerInput(burst=YOUNG), State.DEBOUNCING),
         (SchedulerInput(burst=YOUNG, not_before_s=NOW_S), State.RETRYING),
         (SchedulerInput(burst=YOUNG, not_before_s=NOW_S, hold=PERSON), State.HELD),
@@ -102,22 +92,6 @@ def test_next_action(scheduler_input: SchedulerInput, move: Sync | SaveAgentWork
 def test_the_state_while_it_waits(scheduler_input: SchedulerInput, state: State) -> None:
     """The state shows what a person requested first, then what a person must fix, then what passes by itself."""
     assert idle_state(scheduler_input) is state
-
-
-@pytest.mark.parametrize(
-    ("scheduler_input", "reason"),
-    [
-        (SchedulerInput(), None),
-        (SchedulerInput(awaited=True), None),
-        (SchedulerInput(metered=True), PausedBy.METERED),
-        (SchedulerInput(metered=True, awaited=True), None),
-        (SchedulerInput(paused=True, metered=True), PausedBy.PERSON),
-        (SchedulerInput(paused=True, awaited=True), PausedBy.PERSON),
-    ],
-)
-def test_the_reason_of_a_pause(scheduler_input: SchedulerInput, reason: PausedBy | None) -> None:
-    """A person's pause comes first, and only such a one holds what a command waits for."""
-    assert scheduler_input.paused_by is reason
 
 
 def test_a_sync_is_due_a_quiet_period_after_the_last_change() -> None:

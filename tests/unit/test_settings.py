@@ -93,7 +93,7 @@ def test_the_smallest_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
         ("sync", "max_snapshot_mib", 0, "0", "from 1"),
         ("sync", "max_snapshot_mib", 1.5, "1.5", "whole number"),
         ("sync", "upload_limit_kib_per_second", -1, "-1", "0 for no limit"),
-        ("sync", "on_metered", "wait", '"wait"', '"sync" or "pause"'),
+        ("sync", "on_metered", "pause", '"pause"', "syncd pause"),
         ("retry", "first_delay_seconds", 0, "0", "more than 0"),
         ("retry", "max_delay_seconds", 86_401, "86401", "at most 86400"),
         ("retry", "give_up_after_seconds", "ever", '"ever"', "from 0 to 86400"),

@@ -13,7 +13,7 @@ from syncd.cli.status.screen import DaemonEnding, StatusContext, screen
 from syncd.cli.status.text import UNICODE, Tone, coloured, columns, fitted, plain, wrapped
 from syncd.core.ceiling import Managed
 from syncd.core.formatting import ago, countdown, counted, duration, seconds_of, size, split_remedy
-from syncd.sync.status_document import LastError, LastSync, PausedBy, Progress, SandboxName, State, Status
+from syncd.sync.status_document import LastError, LastSync, Progress, SandboxName, State, Status
 from tests.clock import NOON_S
 
 NOTHING = Status(
@@ -147,13 +147,6 @@ def test_warnings() -> None:
             ["* trying again now", "  nothing to do: it goes on by itself"],
         ),
         (replace(WATCHING, state=State.PAUSED), ["* paused for 2 min", "  go on: `syncd resume`"]),
-        (
-            replace(WATCHING, state=State.PAUSED, paused_by=PausedBy.METERED),
-            [
-                "* paused for 2 min: the connection is metered",
-                "  it goes on by itself with another one; to sync now: `syncd push`",
-            ],
-        ),
         (
             replace(WATCHING, state=State.HELD, last_error=MISSING),
             ["* held for 2 min: the workspace '/a: b' is missing", "  bring it back"],

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from syncd.cli.status.text import ASCII, Glyphs, Line, Span, Tone, wrapped
 from syncd.core.formatting import ago, countdown, counted, duration, seconds_of, size, split_remedy
-from syncd.sync.status_document import PausedBy, Progress, State, Status
+from syncd.sync.status_document import Progress, State, Status
 
 # Columns: a mark, then the label, then the text.
 _MARK = 2
@@ -124,9 +124,6 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> _Headline
             return _Headline(Tone.BUSY, f"initializing: the sandbox unpacks it{lasting and f',{lasting}'}")
         case State.RETRYING:
             return _Headline(Tone.ATTENTION, _next_try(status, now_s), "nothing to do: it goes on by itself")
-        case State.PAUSED if status.paused_by is PausedBy.METERED:
-            remedy = f"it goes on by itself with another one; to sync now: `syncd push{context.option}`"
-            return _Headline(Tone.ATTENTION, f"paused{lasting}: the connection is metered", remedy)
         case State.PAUSED:
             return _Headline(Tone.ATTENTION, f"paused{lasting}", f"go on: `syncd resume{context.option}`")
         case State.HELD:
