@@ -62,7 +62,7 @@ from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenStore
 from syncd.sync.work_saver import WorkSaver
-from syncd.watch.interface import watcher
+from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import MountMonitor
 from syncd.watch.scan_listener import NoScanListener, ScanListener
 from syncd.watch.suspend_detector import SuspendDetector
@@ -371,7 +371,7 @@ def daemon_of(
         waiter = Waiter(context.interrupt, context.clock)
         client = HttpClient(waiter)
         stack.callback(client.drop)
-        watch = _opened(watcher(config.workspace.path, wakeup.wake), stack)
+        watch = _opened(InotifyWatch(config.workspace.path, wakeup.wake), stack)
         suspend_detector = _opened(SuspendDetector(context.clock), stack)
         mounts = _opened(MountMonitor(config.workspace.path), stack)
         control = _opened(ControlServer(folders.state), stack)

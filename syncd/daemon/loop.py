@@ -56,7 +56,7 @@ from syncd.sync.sync_reason import SyncReason
 from syncd.sync.synced_hook import SyncedHook
 from syncd.watch.debounce import Burst, due_s, extend
 from syncd.watch.dirty_directories import DirtyDirectories
-from syncd.watch.interface import Watcher
+from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import MountMonitor
 from syncd.watch.suspend_detector import SuspendDetector
 
@@ -93,7 +93,7 @@ class Components:
     """The parts that the loop works with, all of them open; `daemon.build` makes them."""
 
     cycle: SyncCycle
-    watch: Watcher
+    watch: InotifyWatch
     control: ControlServer
     publisher: StatusPublisher
     agent_notifier: AgentNotifier

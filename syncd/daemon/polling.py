@@ -12,7 +12,7 @@ from math import inf
 from syncd.core.warning import SyncWarning
 from syncd.scan.entry import YOUNG_NS
 from syncd.scan.manifest import Difference
-from syncd.watch.interface import Watcher
+from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import MountMonitor
 from syncd.watch.polling import poll_interval_s
 from syncd.watch.shared_mounts import shared_warning
@@ -23,7 +23,7 @@ class Polling:
 
     def __init__(
         self,
-        watch: Watcher,
+        watch: InotifyWatch,
         mounts: MountMonitor,
         directories_within: Callable[[Collection[str], Collection[str]], frozenset[str]],
     ) -> None:

@@ -3,7 +3,7 @@
 watchdog's observer watches whole trees and cannot exclude a part; its `InotifyFD` watches one directory at a time. Only
 its descriptor, its thread and its parser are used here. The watch itself maps watch descriptors to paths, which saves
 two thirds of the memory and most of the time for each event. `InotifyFD` is an internal class of watchdog, so
-`watchdog~=7.1.0` is pinned, its behaviour has tests here, and importing this module fails if a part is missing.
+`watchdog~=7.1.0` is pinned, and its behaviour has tests here.
 
 Sources: inotify(7), inotify_add_watch(2).
 """
@@ -21,11 +21,6 @@ from watchdog.observers.inotify_c import InotifyConstants as In
 from watchdog.observers.inotify_c import InotifyFD, Mask, inotify_add_watch, inotify_rm_watch
 
 logger = logging.getLogger(__name__)
-
-_RELIED_ON = ("_create_inotify_fd", "_read_event_buffer", "_parse_event_buffer", "stop", "stopped_event")
-for _name in _RELIED_ON:
-    if not hasattr(InotifyFD, _name):
-        raise ImportError(f"watchdog's InotifyFD has no {_name}")
 
 Event = tuple[int, int, int, bytes]
 """Watch descriptor (-1: the queue itself), mask, cookie, name ("" for the directory itself)."""

@@ -15,7 +15,7 @@ from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch import inotify_limits
 from syncd.watch.changes import RescanReason
-from syncd.watch.interface import watcher
+from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.scan_listener import NoScanListener
 from tests.bench import inotifywait, storm, trees
 from tests.bench.fixtures import Fixtures, lacks
@@ -50,7 +50,7 @@ def watched(tree: str) -> WatchCost:
     """Measure the first scan, each directory watched before it is listed, as the daemon starts."""
     before = status_kib("VmRSS")
     clock = Stopwatch()
-    watch = watcher(tree, lambda: None)
+    watch = InotifyWatch(tree, lambda: None)
     watch.open()
     try:
         scanner = Scanner(tree, Selection(SelectionSettings()), watch)
@@ -74,7 +74,7 @@ def unwatched(tree: str) -> WatchCost:
 def received(tree: str, events: int) -> BurstCost:
     """Measure the watch under a burst, with a loop that takes the changes whenever it is woken."""
     ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    watch = watcher(tree, lambda: _ring(ends[1]))
+    watch = InotifyWatch(tree, lambda: _ring(ends[1]))
     watch.open()
     try:
         Scanner(tree, Selection(SelectionSettings()), watch).scan()

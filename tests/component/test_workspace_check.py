@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from syncd.core.clock import SystemClock
 from syncd.scan.file_reader import ContentReader
 from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
-from syncd.watch.inotify_usage import used_by_others
 
 SELECTION = Selection(SelectionSettings())
 
@@ -102,41 +99,6 @@ def test_the_route_to_the_api(
     found = [finding.what for finding in route_findings(base_url, os.environ)]
     assert len(found) == len(expected)
     assert all(words in what and "secret" not in what for words, what in zip(expected, found, strict=True))
-
-
-_WATCHES_SEVEN = """
-import ctypes, sys
-libc = ctypes.CDLL(None)
-instance = libc.inotify_init()
-for number in range(7):
-    assert libc.inotify_add_watch(instance, f"{sys.argv[1]}/{number}".encode(), 2) > 0
-import os
-if os.fork() == 0:
-    print("ready", flush=True)
-    sys.stdin.read()
-os.wait()
-"""
-
-
-def test_watches_of_other_programs(tmp_path: Path) -> None:
-    """Another process's watches are counted once, though its child inherited them; the own ones are not counted."""
-    for number in range(7):
-        (tmp_path / str(number)).mkdir()
-    before = used_by_others({os.getpid()})
-    command = [sys.executable, "-c", _WATCHES_SEVEN, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "ready\n"
-        seen = used_by_others({os.getpid()})
-        without = used_by_others({os.getpid(), other.pid})
-        other.communicate("")
-    assert before is not None
-    assert seen is not None
-    assert without is not None
-    assert seen.watches >= 7
-    assert seen.instances >= 1
-    assert any(count >= 7 for _, count in seen.programs)
-    assert without.watches >= 7  # the child's, which was not excluded
 
 
 def test_shared_file_systems(

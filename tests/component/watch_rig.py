@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from syncd.watch.changes import Changes, RescanReason
 from syncd.watch.inotify_watch import InotifyWatch
-from syncd.watch.interface import Watcher
 
 DEADLINE_S = 10.0
 
@@ -60,7 +59,7 @@ class WakeEvent:
             os.close(end)
 
 
-def receive(watch: Watcher, wake_event: WakeEvent, enough: Callable[[Changes], bool] = bool) -> Changes:
+def receive(watch: InotifyWatch, wake_event: WakeEvent, enough: Callable[[Changes], bool] = bool) -> Changes:
     """Collect changes until they are enough."""
     dirty, unlinked = frozenset[str](), frozenset[str]()
     written: frozenset[str] | None = frozenset()
@@ -77,12 +76,12 @@ def receive(watch: Watcher, wake_event: WakeEvent, enough: Callable[[Changes], b
             return received
 
 
-def receive_until(watch: Watcher, wake_event: WakeEvent, path: str) -> Changes:
+def receive_until(watch: InotifyWatch, wake_event: WakeEvent, path: str) -> Changes:
     """Collect changes until one names `path`: the queue keeps its order, so all earlier changes are included."""
     return receive(watch, wake_event, lambda changes: path in changes.dirty)
 
 
-def walk(watch: Watcher, root: str | os.PathLike[str], rules: Rules | None = None) -> list[str]:
+def walk(watch: InotifyWatch, root: str | os.PathLike[str], rules: Rules | None = None) -> list[str]:
     """Do a full scan: add every included directory before it is listed; return their paths."""
     watch.begin()
     try:
@@ -94,7 +93,7 @@ def walk(watch: Watcher, root: str | os.PathLike[str], rules: Rules | None = Non
     return added
 
 
-def _descend(watch: Watcher, root: str, path: str, rules: Rules) -> Iterator[str]:
+def _descend(watch: InotifyWatch, root: str, path: str, rules: Rules) -> Iterator[str]:
     with opened(os.path.join(root, path)) as fd:
         watch.add_directory(path, fd, rules)
         yield path
@@ -120,7 +119,7 @@ def kernel_watches(fd: int) -> int:
         return sum(line.startswith("inotify wd:") for line in info)
 
 
-def all_changes(watch: Watcher, wake_event: WakeEvent, root: Path) -> Changes:
+def all_changes(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> Changes:
     """Return all changes up to now: a change in zz, whose one event comes after all earlier ones."""
     (root / "zz" / str(len(os.listdir(root / "zz")))).symlink_to("nowhere")
     received = receive_until(watch, wake_event, "zz")

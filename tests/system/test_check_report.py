@@ -33,20 +33,6 @@ case "$*" in
 esac
 """
 _LOGINCTL = "#!/bin/sh\necho no\n"
-_JOURNAL = f"""#!/bin/sh
-cat <<'END'
-2026-11-24T22:00:00+00:00 systemd[812]: Started syncd.service - Keep zqdescription in step.
-2026-11-24T22:00:01+00:00 syncd[4711]: 'src/zqfolder/the plan.txt' cannot be read (Permission denied) and is left out
-2026-11-24T22:00:02+00:00 syncd[4711]: upload failed: {_SIGNED}
-2026-11-24T22:00:03+00:00 syncd[4711]: Authorization: Bearer {KEY} for zquser@zqmail.example at 10.0.0.7
-2026-11-24T22:00:04+00:00 zqhostname zqprogram[1]: zqmessage
-2026-11-24T22:00:05+00:00 syncd[4711]: {{"time": "2026-11-24T22:00:05Z", "message": "zqjson 'zqpath/x'", "zqfield": 3}}
-2026-11-24T22:00:06+00:00 syncd[4711]: broken {{"zqbroken
-2026-11-24T22:00:07+00:00 systemd[812]: syncd.service: Main process exited, code=exited, status=78/CONFIG
-2026-11-24T22:00:08+00:00 syncd[4711]: cut short: 'zqcut is the secret pl…
-END
-printf 'zqbytes \\377\\376 zqmore\\033[31m\\n'
-"""
 
 
 @pytest.fixture
@@ -142,7 +128,7 @@ def _report(rig: Rig, *more: str, code: int = 0) -> tuple[Finished, str]:
 
 def test_nothing_private_is_in_it(planted: Rig) -> None:
     """Canaries planted in each input are not in the report; what a developer needs is."""
-    _stub(planted, systemctl=_SYSTEMCTL, journalctl=_JOURNAL, loginctl=_LOGINCTL)
+    _stub(planted, systemctl=_SYSTEMCTL, loginctl=_LOGINCTL)
     done, text = _report(planted)
     assert "read it before you pass it on" in done.out
     assert CANARY.search(done.out.encode())  # the screen does show the names
@@ -152,17 +138,14 @@ def test_nothing_private_is_in_it(planted: Rig) -> None:
         "https_proxy",
         "workspace.ignore                  2 texts",
         "sync.debounce_seconds             0.2",
-        "leads outside the workspace",
-        "2 paths held back … by content … by name (2 named on the screen)",
-        '"state": "stopped"',
-        '"outcome": "initialized"',
-        '"sent_bytes": 123456',
-        '"message": "the API answered … with 503 …"',
-        "lines that cannot be read: 3",
-        "other lines       3: ExecStart",
-        "drop-ins          2",
-        "2026-11-24T22:00:07+00:00 systemd: … Main process exited, code=exited, status=78/CONFIG",
-        "2026-11-24T22:00:01+00:00 syncd: … cannot be read (Permission denied) and is left out",
+        "secrets        warn",
+        "state                stopped",
+        "2026-11-24T13:21:00Z, step upload",
+        "changes, initialized, 0 attempts, 123,456 bytes",
+        "changes, failed, failed at upload",
+        "changes, …",
+        "lines that cannot be read  3",
+        "LoadState       loaded",
         "files below 10 MiB",
     ):
         assert kept in text, f"{kept}\n{text}"
@@ -174,23 +157,19 @@ def test_a_broken_configuration(planted: Rig) -> None:
     planted.config_file.write_text('workspace.path = "zqplace"\nzqsection = {}\n')
     planted.environ["PATH"] = str(planted.home)
     _, text = _report(planted, code=78)
-    assert "unknown section" in text
-    assert "cannot be used, see the findings" in text
+    assert re.search(r"\nconfiguration +fail\n", text)
+    assert "== configuration ==\nnone\n" in text
     planted.config_file.write_text('[workspace\npath = "zq')
     (planted.home / "report.txt").unlink()
     _, text = _report(planted, code=78)
-    assert "is not valid TOML" in text
+    assert re.search(r"\nconfiguration +fail\n", text)
 
 
-def test_no_state_and_a_log_that_cannot_be_read(rig: Rig) -> None:
-    """A section without content says none, and the report names why there is no log."""
+def test_no_state(rig: Rig) -> None:
+    """A section without content says none."""
     rig.fill(3)
-    refusing = "#!/bin/sh\necho 'No journal files were opened due to insufficient permissions.' >&2\nexit 1\n"
-    _stub(rig, systemctl=_SYSTEMCTL.replace("zq", "x"), journalctl=refusing, loginctl=_LOGINCTL)
     _, text = _report(rig)
-    assert "No journal files were opened due to insufficient permissions" in text
     assert re.search(r"== the last \d+ of the history ==\nnone\n", text)
-    assert "not installed" in text
 
 
 def test_where_it_is_written(rig: Rig) -> None:

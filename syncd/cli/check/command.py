@@ -49,8 +49,8 @@ def command(config_file: str | None, as_json: bool, report_file: str | None) -> 
     Ends with 0 if nothing failed, 75 if only the network or a server did, else 78. --json: an object with exit_code and
     findings, each with subject, grade (pass, note, warn, fail), what, remedy and details.
 
-    A report holds no name, path, address, id, key or content of yours, only fixed texts, numbers and times. Read it all
-    before you pass it on; nothing sends it for you.
+    A report holds no name, path, address, id, key, message or content of yours, only facts, numbers and times. Read it
+    all before you pass it on; nothing sends it for you.
     """
     from syncd.cli.check.checks import Checks  # noqa: PLC0415 - not needed for `check --help`
 

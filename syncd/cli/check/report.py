@@ -1,55 +1,38 @@
-"""The text file of `syncd check --report`: what a bug report needs, with no name, address, id or key in it.
+"""The text file of `syncd check --report`: the facts and counts that a bug report needs, and no name of anything.
 
-It is plain text, so that a person can read all of it before it is passed on. Its fields are fixed: numbers, times and
-words of a fixed set as they are, and of every message its fixed parts.
+It is plain text, so that a person can read all of it before it is passed on. Its fields are fixed; a message, which may
+name a path or an address, is in none of them.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import datetime
-from typing import Any
-
-from msgspec import Struct
 
 from syncd.cli.check.checks import Checks
 from syncd.cli.check.facts import Row, config_facts, environment_facts, machine_facts
 from syncd.cli.check.finding import Finding
-from syncd.cli.check.fixed_text import fixed_text
 from syncd.cli.check.service_check import service_of
 from syncd.cli.check.size_breakdown import size_breakdown
 from syncd.cli.options import CLOCK
-from syncd.cli.service.command import InstalledService
-from syncd.cli.service.unit import shipped
 from syncd.core.clock import stamp
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson, SyncdError
 from syncd.core.settings import Config
-from syncd.core.text import redacted
 from syncd.remote.failure import ApiStep
 from syncd.report.history import START, SyncEnding
 from syncd.report.history_store import HistoryStore
-from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
 
-_LOG_LINES = 200
 _HISTORY_LINES = 50
-_WORDS = frozenset({"", START, "us", "asia", *State, *SyncEnding, *ApiStep, *(reason.value for reason in SyncReason)})
-_MESSAGES = ("message", "warnings")
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}Z")
-_VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,3}(\.?[a-z]{1,4}[0-9]+)?")
-_LOG_LINE = re.compile(
-    r"([A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9T:.+Z-]{19,35}) (syncd|systemd|python[0-9.]*)\[[0-9]+\]: (.*)"
-)
+# A history line may hold any other word, if someone else wrote it.
+_WORDS = frozenset({START, *SyncEnding, *ApiStep, *(reason.value for reason in SyncReason)})
 _PROPERTIES = ("LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "NRestarts", "ExecMainStatus")
 _HEAD = """syncd report, {at}
 
-It holds fixed texts, numbers and times; … stands for everything else: names, paths, addresses, ids and keys.
+It holds numbers, times and words of syncd's own: no name, path, address, id, key or message.
 Nothing of this was sent anywhere. Read it to the end before you pass it on.
 """
 
@@ -101,35 +84,19 @@ def _text(checkup: Checks, findings: Sequence[Finding]) -> str:
     config = checkup.config
     systemd = service.manager.version() if service else 0
     sections = [
-        ("versions", _table([*machine_facts(systemd, config.workspace.path if config else None), _daemon(checkup)])),
-        ("environment", _table(environment_facts())),
-        ("findings", _findings(findings)),
-        ("configuration", _table(config_facts(config)) if config else ["cannot be used, see the findings"]),
+        ("versions", machine_facts(systemd, config.workspace.path if config else None)),
+        ("environment", environment_facts()),
+        ("findings", [(finding.subject, finding.grade.word) for finding in findings]),
+        ("configuration", config_facts(config) if config else []),
         ("workspace", _workspace(checkup)),
         ("status", _status(checkup)),
         (f"the last {_HISTORY_LINES} of the history", _history(config)),
-        ("unit", _unit(service)),
-        (f"the last {_LOG_LINES} lines of the log", _log(service)),
+        ("unit", [(name, service.properties().get(name, "")) for name in _PROPERTIES] if service else []),
     ]
     lines = [_HEAD.format(at=stamp(CLOCK.wall_s()))]
     for title, rows in sections:
-        lines += [f"== {title} ==", *(list(rows) or ["none"]), ""]
-    return redacted("\n".join(lines), checkup.secret)
-
-
-def _fixed(value: Any, name: str = "") -> Any:
-    """A document's fields: numbers, times and known words as they are; of messages the fixed parts."""
-    if isinstance(value, Struct):
-        return {field: _fixed(getattr(value, field), field) for field in value.__struct_fields__}
-    if isinstance(value, datetime):
-        return stamp(value.timestamp())
-    if isinstance(value, tuple):
-        return [_fixed(item, name) for item in value]
-    if isinstance(value, dict):
-        return f"{len(value)} entries"
-    if not isinstance(value, str) or value in _WORDS or _TIME.fullmatch(value):
-        return value
-    return fixed_text(value) if name in _MESSAGES else "…"
+        lines += [f"== {title} ==", *(_table(rows) or ["none"]), ""]
+    return "\n".join(lines)
 
 
 def _table(rows: Iterable[Row]) -> list[str]:
@@ -138,88 +105,53 @@ def _table(rows: Iterable[Row]) -> list[str]:
     return [f"{name:{width}}  {text}" for name, text in rows]
 
 
-def _findings(findings: Sequence[Finding]) -> Iterator[str]:
-    for finding in findings:
-        more = f" ({len(finding.details)} named on the screen)" if finding.details else ""
-        yield f"{finding.grade.word}  {finding.subject:13}  {fixed_text(finding.what)}{more}"
-        if finding.remedy:
-            yield f"{'':6}{'to do:':>13}  {fixed_text(finding.remedy)}"
-
-
-def _workspace(checkup: Checks) -> list[str]:
+def _workspace(checkup: Checks) -> Iterator[Row]:
     scan = checkup.checked.scan if checkup.checked else None
     if scan is None:
-        return ["could not be read"]
+        return
     counts = asdict(size_breakdown(scan.manifest))
     files_by_size: dict[str, int] = counts.pop("files_by_size")
-    rows = [(name.replace("_", " "), f"{number:,}") for name, number in counts.items()]
-    rows += [(f"files {size}", f"{number:,}") for size, number in files_by_size.items()]
-    rows += [(f"left out, {source}", f"{number:,}") for source, number in scan.left_out.items()]
-    return _table([*rows, ("unread", f"{len(scan.unread):,}"), ("warnings", f"{len(scan.warnings):,}")])
+    counts |= {f"files {size}": number for size, number in files_by_size.items()}
+    counts |= {f"left out, {source}": number for source, number in scan.left_out.items()}
+    counts |= {"unread": len(scan.unread), "warnings": len(scan.warnings)}
+    for name, number in counts.items():
+        yield name.replace("_", " "), f"{number:,}"
 
 
-def _daemon(checkup: Checks) -> Row:
-    version = checkup.status.daemon_version if checkup.status else None
-    return "daemon", version if version and _VERSION.fullmatch(version) else "not known"
+def _status(checkup: Checks) -> Iterator[Row]:
+    status = checkup.status
+    if status is None:
+        return
+    yield "state", f"{status.state}, since {status.state_since}"
+    yield "running", str(status.running).lower()
+    yield "pending", str(status.pending).lower()
+    yield "syncs, failures", f"{status.syncs:,}, {status.failures:,}"
+    if status.last_sync is not None:
+        last = status.last_sync
+        yield "last sync", f"{last.finished_at}, {last.files:,} files, {last.archive_bytes:,} bytes, {last.seconds} s"
+    if status.last_error is not None:
+        yield "last error", f"{status.last_error.at}, step {_word(status.last_error.step)}"
+    yield "warnings", f"{len(status.warnings):,}"
+    yield "held, changed there", f"{len(status.agent.held):,}, {status.agent.changed:,}"
+    yield "leftovers", f"{status.lingering:,}"
 
 
-def _status(checkup: Checks) -> list[str]:
-    if checkup.status is None:
-        return []
-    return json.dumps(_fixed(checkup.status), indent=1, ensure_ascii=False).splitlines()
-
-
-def _history(config: Config | None) -> Iterator[str]:
+def _history(config: Config | None) -> Iterator[Row]:
     if config is None:
         return
     try:
         records, damaged = HistoryStore(directories_for(config.workspace.path, os.environ).state).read()
     except OSError as failure:
-        yield f"cannot be read: {failure.strerror}"
+        yield "cannot be read", str(failure.strerror)
         return
     for record in records[-_HISTORY_LINES:]:
-        yield json.dumps(_fixed(record), ensure_ascii=False)
+        words = [_word(record.why), _word(record.outcome)]
+        words += [f"failed at {_word(record.error.step)}"] if record.error else []
+        words += [f"{record.attempts} attempts, {record.sent_bytes:,} bytes, {record.seconds} s"]
+        yield stamp(record.at.timestamp()), ", ".join(words)
     if damaged:
-        yield f"lines that cannot be read: {damaged}"
+        yield "lines that cannot be read", f"{damaged:,}"
 
 
-def _unit(service: InstalledService | None) -> list[str]:
-    """Differences between the installed unit and the shipped one, by directive, without values."""
-    if service is None:
-        return []
-    own = set(shipped(service.unit.file).splitlines())
-    try:
-        with open(service.unit_file, encoding="utf-8", errors="replace") as file:
-            lines = set(file.read().splitlines())
-    except FileNotFoundError:
-        return ["not installed"]
-    except OSError as failure:
-        return [f"cannot be read: {failure.strerror}"]
-    changed, missing = _directives(lines - own), _directives(own - lines)
-    known = [name for name in changed if name in _directives(own)]
-    properties = service.properties()
-    return _table(
-        [
-            ("lines as shipped", str(len(lines & own))),
-            ("other lines", f"{len(lines - own)}: {', '.join(known) or '…'}"),
-            ("missing lines", f"{len(own - lines)}: {', '.join(missing) or 'comments'}"),
-            ("drop-ins", str(len(properties.get("DropInPaths", "").split()))),
-            *((name, properties.get(name, "")) for name in _PROPERTIES),
-        ]
-    )
-
-
-def _directives(lines: set[str]) -> list[str]:
-    return sorted({line.partition("=")[0] for line in lines if re.match(r"[A-Z][A-Za-z]+=", line)})
-
-
-def _log(service: InstalledService | None) -> Iterator[str]:
-    if service is None:
-        return
-    try:
-        lines = service.manager.journal(service.unit.name, _LOG_LINES)
-    except SyncdError as failure:
-        lines = [str(failure)]
-    for line in lines:
-        parsed = _LOG_LINE.fullmatch(line)
-        yield f"{parsed[1]} {parsed[2]}: {fixed_text(parsed[3])}" if parsed else fixed_text(line)
+def _word(text: str) -> str:
+    return text if text in _WORDS else "…"

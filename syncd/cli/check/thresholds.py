@@ -113,24 +113,13 @@ def judge_watches(
     watches: int | None,
     remedy: str,
     instances: int | None,
-    *,
-    taken: tuple[int, int] = (0, 0),
-    programs: Sequence[tuple[str, int]] = (),
 ) -> Finding:
-    """Compare one watch for each directory and one instance with this user's limits; None: the limit is not known.
-
-    `taken` is at least what other programs hold of both; `programs` are those that hold the most watches.
-    """
+    """Compare one watch for each directory and one instance with this user's limits; None: the limit is not known."""
     what = f"{_of(directories, watches)} watches and {_of(1, instances)} instances needed"
-    if any(taken):
-        what += f"; other programs hold {taken[0]:,} and {taken[1]:,}"
-    details = tuple(f"{count:,} watches: {name}" for name, count in programs)
-    if watches is not None and directories + taken[0] > watches:
-        return Finding("inotify", Grade.WARN, f"{what}: too many, the rest is polled", remedy, details)
+    if watches is not None and directories > watches:
+        return Finding("inotify", Grade.WARN, f"{what}: too many, the rest is polled", remedy)
     if watches is not None and directories > WATCHES_SHARE * watches:
-        return Finding("inotify", Grade.WARN, f"{what}; this user's other programs need some too", remedy, details)
-    if watches is not None and directories + taken[0] > WATCHES_SHARE * watches:
-        return Finding("inotify", Grade.WARN, f"{what}: nearly all", remedy, details)
+        return Finding("inotify", Grade.WARN, f"{what}; this user's other programs need some too", remedy)
     return Finding("inotify", Grade.PASS, what)
 
 

@@ -26,8 +26,8 @@ from syncd.scan.file_reader import ContentReader
 from syncd.scan.limits import over_limit, size_remedy
 from syncd.scan.scanner import LeftOut, Scan, Scanner
 from syncd.selection.selection import Decision, Selection
-from syncd.watch import inotify_limits, inotify_usage, mounts
-from syncd.watch.interface import watcher
+from syncd.watch import inotify_limits, mounts
+from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.scan_listener import NoScanListener
 from syncd.watch.shared_mounts import shared_warning
 
@@ -95,19 +95,9 @@ def check_workspace(
     if watch_warnings:
         found.findings += _warnings("inotify", watch_warnings)
     else:
-        found.findings.append(_watches(directories, running_pid))
+        limits = (*inotify_limits.watch_limit(), inotify_limits.instance_limit())
+        found.findings.append(judge_watches(directories, *limits))
     return found
-
-
-def _watches(directories: int, running_pid: int | None) -> Finding:
-    others = inotify_usage.used_by_others({os.getpid(), running_pid or 0}) or inotify_usage.Usage(0, 0)
-    return judge_watches(
-        directories,
-        *inotify_limits.watch_limit(),
-        inotify_limits.instance_limit(),
-        taken=(others.watches, others.instances),
-        programs=others.programs,
-    )
 
 
 def _shared_mounts(workspace: str, scan: Scan) -> list[Finding]:
@@ -119,7 +109,7 @@ def _shared_mounts(workspace: str, scan: Scan) -> list[Finding]:
 def _watched_scan(
     workspace: str, selection: Selection, personal_excludes: str, on_left_out: LeftOut
 ) -> tuple[Scan, tuple[SyncWarning, ...]]:
-    watch = watcher(workspace, lambda: None)
+    watch = InotifyWatch(workspace, lambda: None)
     watch.open()
     try:
         scan = Scanner(workspace, selection, watch, on_left_out, personal_excludes=personal_excludes).scan()

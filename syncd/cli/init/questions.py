@@ -7,6 +7,7 @@ import os
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -20,11 +21,12 @@ from syncd.core.errors import ConfigError, SyncdError
 from syncd.core.managed import ManagedFile
 from syncd.core.settings import AcquireKeys, check_config
 from syncd.core.text import one_line, shown_path
-from syncd.sandbox.region_guess import maybe_european, region_near
 
 _WIDTH = 79
+# Accounts of the EU have an address of their own.
 _EU_URL = "https://api.eu.klavis.ai"
-_LOCALTIME = "/etc/localtime"  # localtime(5): a link into the time zone database
+_REGIONS = {"us": {"sandbox.region": "us"}, "asia": {"sandbox.region": "asia"}}
+_EU = {"eu": {"sandbox.region": "us", "sandbox.base_url": _EU_URL}}
 
 
 def complete(
@@ -62,15 +64,11 @@ def complete(
         elif managed is None or not managed.acquires:
             keys = AcquireKeys()
             values |= {"sandbox.acquire.servers": keys.servers, "sandbox.acquire.ttl_seconds": keys.ttl_seconds}
-    zone = time_zone(environ)
     if "sandbox.region" not in values | given:
-        near = region_near(zone)
-        values["sandbox.region"] = _answer(f"Region, us or asia, the nearer one [{near}]", _region, near)
-    is_allowed = managed is None or managed.allows_base_url(_EU_URL)
-    if "sandbox.base_url" not in values | given and is_allowed and maybe_european(zone):
-        click.echo(f"Accounts of the EU have an address of their own, {_EU_URL}.", err=True)
-        if click.confirm("Is yours one of them?", default=False, err=True):
-            values["sandbox.base_url"] = _EU_URL
+        is_open = "sandbox.base_url" not in values | given and (managed is None or managed.allows_base_url(_EU_URL))
+        regions = _REGIONS | (_EU if is_open else {})
+        named = _answer(f"Region, {', '.join(regions)} [us]", partial(_region, regions), "us")
+        values |= regions[named]
     return path
 
 
@@ -114,15 +112,6 @@ def absolute(path: Any) -> Any:
     return path if not isinstance(path, str) or path.startswith("~") or not path else os.path.abspath(path)
 
 
-def time_zone(environ: Mapping[str, str]) -> str:
-    """The name of this machine's time zone, such as `Asia/Tokyo`; empty if unknown."""
-    named = environ.get("TZ", "").removeprefix(":")
-    if not named:
-        with contextlib.suppress(OSError):
-            named = os.readlink(_LOCALTIME)
-    return named.rpartition("zoneinfo/")[2]
-
-
 def _answer(question: str, check: Callable[[str], str], default: str | None) -> str:
     while True:
         try:
@@ -162,8 +151,9 @@ def _sandbox(answer: str, base_url: str | None, environ: Mapping[str, str]) -> s
     return answer
 
 
-def _region(answer: str) -> str:
-    check_config({"workspace": {"path": "/any/where"}, "sandbox": {"id": "any", "region": answer}})
+def _region(regions: Mapping[str, Any], answer: str) -> str:
+    if answer not in regions:
+        raise ConfigError(f'"{answer}" is no region', f"name one of {', '.join(regions)}")
     return answer
 
 
