@@ -15,7 +15,7 @@ from syncd.remote.uplink import SAMPLES, Uplink
 _LARGEST = 1 << 12
 
 
-class _UplinkRecord(Versioned, frozen=True, kw_only=True, rename={"measured_at_s": "told_at_s"}):  # as earlier versions
+class _UplinkRecord(Versioned, frozen=True, kw_only=True):
     rates: list[float]
     codec: Codec
     measured_at_s: float

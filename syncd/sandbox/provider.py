@@ -52,9 +52,7 @@ class ConfiguredSandbox:
         return False
 
 
-class _ProviderRecord(
-    Versioned, frozen=True, kw_only=True, rename={"acquired_sandbox": "tenancy"}
-):  # as earlier versions wrote it
+class _ProviderRecord(Versioned, frozen=True, kw_only=True):
     base_url: str
     acquired_sandbox: AcquiredSandbox | None
     acquired_wall_s: list[float]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.change_log import ChangeLog
@@ -45,7 +45,7 @@ class StateRow(Struct, array_like=True):
     target: bytes
     stamp: Stamp | None
     digest: bytes
-    sent_digest: bytes = b""  # records of earlier versions have none
+    sent_digest: bytes
 
 
 class _DirectoryRow(Struct, array_like=True):
@@ -57,23 +57,21 @@ class _DirectoryRow(Struct, array_like=True):
 
 
 class _BaseFile(Versioned, frozen=True, kw_only=True):
-    """The whole record. Earlier versions wrote rows, one for each path; without them they do not take it for empty."""
+    """The whole record."""
 
     target: Target
     directories: list[_DirectoryRow] = msgspec.field(default_factory=list)
-    rows: list[StateRow] | UnsetType = UNSET
     searched: str = ""
 
 
 class ManifestsRecord(Versioned, frozen=True, kw_only=True):
-    """Manifests of one sandbox, each a list of directories. Earlier versions wrote rows, one for each path.
+    """Manifests of one sandbox, each a list of directories.
 
     `searched` is the identity of the search for secrets that their contents passed.
     """
 
     target: Target
     manifests: list[list[_DirectoryRow]] = msgspec.field(default_factory=list)
-    rows: list[StateRow] | UnsetType = UNSET
     searched: str = ""
 
 
@@ -109,7 +107,7 @@ class BaseRecord:
         if record is None:
             return None, warning
         try:
-            manifest = _manifest_of(record)
+            manifest = _manifest_of(record.directories)
         except msgspec.MsgspecError:
             return None, self._whole.set_aside("was damaged")
         with contextlib.suppress(msgspec.MsgspecError):  # a change of another version, and all after it
@@ -184,30 +182,14 @@ def manifests_record(target: Target, manifests: Iterable[Manifest], searched: st
 
 
 def manifests_of(record: ManifestsRecord) -> list[Manifest]:
-    """Return the manifests of a record. Raises `msgspec.MsgspecError`.
-
-    Of the rows of an earlier version it makes one manifest for each version of a path.
-    """
-    manifests = [_manifest_of_rows(rows) for rows in record.manifests]
-    for row in record.rows or ():
-        path = os.fsdecode(row.path)
-        manifest = next((manifest for manifest in manifests if path not in manifest), None)
-        if manifest is None:
-            manifests.append(manifest := Manifest())
-        manifest[path] = entry_of(row)
-    return manifests
+    """Return the manifests of a record. Raises `msgspec.MsgspecError`."""
+    return [_manifest_of(rows) for rows in record.manifests]
 
 
-def _manifest_of_rows(rows: Iterable[_DirectoryRow]) -> Manifest:
+def _manifest_of(rows: Iterable[_DirectoryRow]) -> Manifest:
+    """Return the manifest of these directories. Raises `msgspec.MsgspecError`."""
     own = {os.fsdecode(row.path): Entries.stored(row.texts, row.encoded) for row in rows}
     return Manifest.of(rebuilt(EMPTY, own))
-
-
-def _manifest_of(record: _BaseFile) -> Manifest:
-    """Return the manifest of a record. Raises `msgspec.MsgspecError`."""
-    manifest = _manifest_of_rows(record.directories)
-    manifest.put((os.fsdecode(row.path), entry_of(row)) for row in record.rows or ())
-    return manifest
 
 
 def _encoded(base: Base) -> bytearray:

@@ -13,7 +13,7 @@ from syncd.remote.uplink import Uplink
 from syncd.remote.uplink_store import UplinkStore
 
 KNOWN = Uplink((2.5e6, 2.6e6, 1e9), Codec.DENSE, 1_795_526_411.0)
-SOUND = {"version": 1, "rates": [1.0, 2.0, 3.0], "codec": "dense", "told_at_s": 1.0}
+SOUND = {"version": 1, "rates": [1.0, 2.0, 3.0], "codec": "dense", "measured_at_s": 1.0}
 
 
 def test_it_outlives_its_process(tmp_path: Path) -> None:
@@ -44,8 +44,8 @@ def test_a_valid_record(tmp_path: Path) -> None:
         {"rates": [1.0, 2.0, float("inf")]},
         {"rates": [1.0, 2.0, float("nan")]},
         {"codec": "dens"},
-        {"told_at_s": None},
-        {"told_at_s": "now"},
+        {"measured_at_s": None},
+        {"measured_at_s": "now"},
     ],
 )
 def test_an_invalid_record(tmp_path: Path, wrong: dict[str, object]) -> None:
