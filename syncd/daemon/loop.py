@@ -522,8 +522,6 @@ class Daemon:
         elif self._paused:
             self._rescan_all()
         self._paused = self._paused_in_sync = is_pause
-        if is_pause:
-            self._publisher.paused_by = PausedBy.PERSON
         if is_pause or self._stage is not None:
             self._enter(self._stage or State.PAUSED)
         _log.info("%sd", command)
