@@ -366,6 +366,7 @@ def test_a_question_stops_no_sync(rig: Rig, agent: Agent, terminal: Terminal) ->
     assert (agent.read("d/b"), agent.read("clash")) == (b"ours\n", b"ours\n")
     terminal.type("y\r")
     assert terminal.finish() == 1
+    assert "conflict  clash: it changed here meanwhile" in terminal.text
     assert (_read(rig, "a"), _read(rig, "clash")) == (TEXT.replace("line 2\n", "theirs\n"), "ours\n")
     assert _read(rig, "both") == TEXT.replace("line 2\n", "theirs\n").replace("line 25\n", "ours\n")
     rig.ok("flush")

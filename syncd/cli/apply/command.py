@@ -103,7 +103,12 @@ def _apply(config: Config, options: ApplyOptions) -> int:
     from syncd.cli.agent_side import agent_side, patterns_of, scratch_folder, tell_left_out  # noqa: PLC0415
     from syncd.cli.apply.execution import carry_out, prepare  # noqa: PLC0415
     from syncd.cli.apply.newly_sent import newly_sent, newly_sent_line, newly_sent_text  # noqa: PLC0415
-    from syncd.cli.apply.plan_text import changes_something, plan_lines, summary_line  # noqa: PLC0415
+    from syncd.cli.apply.plan_text import (  # noqa: PLC0415
+        changes_something,
+        new_conflicts,
+        plan_lines,
+        summary_line,
+    )
     from syncd.merge.git import find_git  # noqa: PLC0415
     from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
 
@@ -129,7 +134,10 @@ def _apply(config: Config, options: ApplyOptions) -> int:
                 click.echo("nothing was changed", err=True)
                 return 1 if plan.of(MergeOutcome.CONFLICT) else 0
         with no_sync_begins(config, side.interrupt.check):
-            return _end(carry_out(side, prepared), let_out, options, "")
+            done = carry_out(side, prepared)
+        if not options.as_json:
+            _print(plan_lines(new_conflicts(plan, done)))
+        return _end(done, let_out, options, "")
 
 
 def _take_back_killed(config: Config) -> None:

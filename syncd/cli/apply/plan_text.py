@@ -33,6 +33,12 @@ def plan_lines(plan: MergePlan) -> Iterator[str]:
         yield f"look at   {shown_path(path)}: {why}"
 
 
+def new_conflicts(planned: MergePlan, done: MergePlan) -> MergePlan:
+    """Return the part of what was done that became a conflict since it was planned, as it changed here meanwhile."""
+    before = {each.path for each in planned.of(MergeOutcome.CONFLICT)}
+    return MergePlan(tuple(each for each in done.of(MergeOutcome.CONFLICT) if each.path not in before))
+
+
 def to_look_at(plan: MergePlan) -> dict[str, str]:
     """Return the paths that a person should look at before they are used, each with the reason."""
     reasons = {planned.path: _reason_to_look(planned) for planned in plan.of(*_CHANGES)}
