@@ -116,6 +116,8 @@ class RemoteChanges:
         self._failures = 0
         self._is_repeated = False
         self._not_before_s = 0.0
+        self._by_dump = False  # for the rest of a sync, as a look by a program hung
+        self._fetches = True  # not for the rest of a sync in which that hung
         self._failed: list[SyncWarning] = []
         self._unseen = 0  # paths that the last look did not come to
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
@@ -252,11 +254,11 @@ class RemoteChanges:
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
         self._running = self._unstarted = None
-        if self._waits or not request.items or request.with_action(LookAction.REMOVE):
+        if self._waits or self._by_dump or not request.items or request.with_action(LookAction.REMOVE):
             return
         began_s = self._clock.monotonic_s()
         try:
-            self._running = self._begin(request)
+            self._running = self._begin(request, fetches=self._fetches)
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)
             if not self._was_quick(began_s):
@@ -274,12 +276,15 @@ class RemoteChanges:
         if self._waits:
             self._could_not(self._failure)
             return None
+        if self._by_dump:
+            found = self._look_by_dump(request, self._failure, None)
+            return found if found is None else self._read_archive(found, self._failure)
         result = None
         try:
             if unstarted is not None:
                 raise unstarted
             if running is None or running.request is not request or self._is_stale(running):
-                running = self._begin(request)
+                running = self._begin(request, fetches=self._fetches)
             result = self._finish(running)
             if result.unfetched is not None:
                 raise result.unfetched
@@ -293,11 +298,20 @@ class RemoteChanges:
                 self._is_repeated = True  # a server that is busy for a moment is no sandbox that runs no programs
                 raise
             found = self._look_by_dump(request, failure, result)
-            if found not in (None, result) and not was_quick:
-                what = f"no program could look for changes in the sandbox ({failure.message})"
-                self._failed = [SyncWarning("remote-changes", f"{what}, so its archive was read", _LOOKS_AGAIN)]
-            return found
+            if found is None or was_quick:
+                return found
+            self._failure = failure
+            if found is result:
+                self._fetches = False
+                return found
+            self._by_dump = True
+            return self._read_archive(found, failure)
         return self._ended(result)
+
+    def _read_archive(self, found: LookResult, failure: StepFailed) -> LookResult:
+        what = f"no program could look for changes in the sandbox ({failure.message})"
+        self._failed = [SyncWarning("remote-changes", f"{what}, so its archive was read", _LOOKS_AGAIN)]
+        return found
 
     def look(self, request: LookRequest) -> LookResult:
         """Look now, whatever failed before. Raises `StepFailed` if nobody can, `NotKeptHere`."""
@@ -324,10 +338,13 @@ class RemoteChanges:
     def _is_stale(self, running: _Running) -> bool:
         return self._clock.monotonic_s() - running.began_s > _STALE_S
 
-    def _begin(self, request: LookRequest) -> _Running:
+    def _begin(self, request: LookRequest, *, fetches: bool = True) -> _Running:
         began_s = self._clock.monotonic_s()
         program_s = _WHOLE_PROGRAM_S if request.find_new else _PROGRAM_S
-        look = self._looker.start(self._within_room(request), _START_S, self._check, program_s)
+        limited = self._within_room(request)
+        if not fetches:
+            limited, self._not_kept = replace(limited, most_copied_bytes=0), self._failure.message
+        look = self._looker.start(limited, _START_S, self._check, program_s)
         return _Running(request, look, began_s)
 
     def _finish(self, running: _Running) -> LookResult:
@@ -369,7 +386,7 @@ class RemoteChanges:
                 return self._ended(seen)  # what differs and has no copy is not overwritten
             if other.action is not FailureAction.REFUSED:
                 self._raise_if_offline(failure)
-        self._is_repeated = False
+        self._is_repeated = self._by_dump = False
         self._failures += 1
         self._failure = failure
         wait_s = backoff_limit_s(self._failures, _FIRST_WAIT_S, _LONGEST_WAIT_S)
@@ -484,7 +501,7 @@ class RemoteChanges:
         """
         with contextlib.suppress(OSError):
             self.saved_versions.expire(utc(self._clock.wall_s()), self._relied_on)
-        self._relied_on = set()
+        self._relied_on, self._by_dump, self._fetches = set(), False, True
         saved, self._saved_paths = self._saved_paths, {}
         return saved
 

@@ -83,6 +83,21 @@ def test_what_was_seen_and_cannot_be_fetched_stays(made: AgentRig, fault: str) -
     assert (made.there("a"), made.saved, made.warnings) == ("newer", {"a": ["theirs: a"]}, {})
 
 
+@pytest.mark.parametrize(
+    ("fault", "hung"),
+    [("execution-logs: hang 60 always", "execute"), pytest.param("download: drip 0.1 always", "dump", marks=_LONG)],
+)
+def test_what_hung_is_waited_for_once(made: AgentRig, fault: str, hung: str) -> None:
+    """One path is held and all else is packed again: the second look of the sync does without what hung."""
+    made.set(agent_changes="hold" if hung == "execute" else "save")
+    made.rig.emulator.faults.script(fault)
+    before = made.rig.asked().count(hung)
+    made.rig.sync()
+    assert made.rig.asked().count(hung) == before + 1
+    assert (made.there("a"), made.there("new")) == ("theirs: a", "new")
+    assert "held:a" in made.warnings
+
+
 @pytest.mark.parametrize("fault", [pytest.param("dump: drip 0.3 always", marks=_LONG), "dump: 503 always"])
 def test_nobody_can_look(made: AgentRig, fault: str) -> None:
     """The API answers all else, so the sync goes on, and says so."""
