@@ -123,6 +123,7 @@ def restore(version_id: str, destination: str | None, here: bool, config_file: s
             extracted = store.restore(version_id, destination, interrupt.check)
     except Stop:
         raise TryLater("stopped; nothing was restored", "the same command begins anew") from None
+    code = 1 if extracted.left_out and store.damaged(version) else 0
     for line in extracted.left_out:
         click.echo(f"left out: {line}", err=True)
     if as_json:
@@ -134,10 +135,10 @@ def restore(version_id: str, destination: str | None, here: bool, config_file: s
                 "left_out": extracted.left_out,
             }
         )
-        return 0
+        return code
     amount = f"{counted(extracted.files, 'file')}, {counted(extracted.content_bytes, 'byte')}"
     _print(f"restored {amount}, into {shown_path(destination)}")
-    return 0
+    return code
 
 
 @command.command("drop")
