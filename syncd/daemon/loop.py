@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
+import msgspec
+
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import Clock
@@ -479,7 +481,8 @@ class Daemon:
             case "flush":
                 self._add(SyncRequest(client, lasting=True))
             case "hello":
-                client.done(0, result={"version": __version__})
+                status = msgspec.to_builtins(self._publisher.unwritten())
+                client.done(0, result={"version": __version__, "status": status})
             case "left":
                 self._forget_sandbox(str(message.get("sandbox")))
                 client.done(0)

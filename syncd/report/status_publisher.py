@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from collections.abc import Mapping
@@ -106,6 +105,7 @@ class StatusPublisher:
     _sent_bytes: int = 0
     _shown_s: float = 0.0
     _logged: set[str] = field(default_factory=set)
+    _is_written: bool = True
 
     def recall(self) -> None:
         """Take over the last sync of an earlier process, if it was to the same sandbox."""
@@ -123,10 +123,17 @@ class StatusPublisher:
             self.totals.continue_from(before)
 
     def write(self) -> None:
-        """Write the document. A state folder that cannot be written costs the status, not the sync."""
-        with contextlib.suppress(OSError):
+        """Write the document. Where the state folder cannot be written, the daemon has to be asked for it."""
+        try:
             self.file.write(self.document())
+            self._is_written = True
+        except OSError:
+            self._is_written = False
         self.systemd.status(self._line())
+
+    def unwritten(self) -> Status | None:
+        """Return the document, if the last one could not be written."""
+        return None if self._is_written else self.document()
 
     def enter(self, state: State) -> None:
         """Begin a state, or continue it."""

@@ -174,6 +174,31 @@ def test_a_state_folder_on_a_full_disk(rig: Rig) -> None:
     rig.until(lambda: _at_rest(disk, rig), "a status that says so")
 
 
+@needs_mounts
+def test_a_status_that_cannot_be_written(rig: Rig) -> None:
+    """The daemon is asked for it: what waits for room is named all the same."""
+    rig.configure(DEFAULTS)
+    disk = Disk(rig.home / ".local/state/syncd", "400k")
+    rig.write("file", "as sent")
+    disk.daemon = rig.start(prefix=disk.prefix)
+    rig.until(lambda: _at_rest(disk, rig), "the first sync")
+    enter = ("nsenter", "-t", str(disk.daemon.pid), "-m")
+    filler = disk.fill()
+    agent = Agent(rig.sandbox.workspace)
+    agent.write("file", "the agent's version")
+    rig.write("file", "mine")
+
+    def warnings() -> str:
+        return " ".join(json.loads(rig.run("status", "--json", prefix=enter).out)["warnings"])
+
+    rig.until(lambda: "'file'" in warnings(), "a status that names it")
+    assert agent.read("file") == b"the agent's version"
+    filler.unlink()
+    rig.write("other", "mine")
+    rig.until(lambda: agent.read("file") == b"mine", "the sync after the one that saved it")
+    rig.until(lambda: not warnings(), "a status without it")
+
+
 def _at_rest(disk: Disk, rig: Rig) -> bool:
     """True if the daemon reports that all is in the sandbox, without a warning."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec.structs import replace
 
 from syncd import __version__
@@ -40,22 +41,28 @@ class Inquiry:
         self._config_file = config_file
         self._clock = clock
         self._answer: bool | None = None
+        self._unwritten: Status | None = None
         self._asked: tuple[int | None, float | None] | None = None
         self._ask_again_s = 0.0
 
     def status(self) -> Status:
-        """The document, with `responding` set."""
+        """The document, the daemon's own where it cannot write it, with `responding` set."""
         status = read_status(self._folder, self._nothing)
         if not status.running:
             self._asked = None
             return replace(status, responding=None)
         now_s = self._clock.monotonic_s()
-        asked = (status.pid, None if self._answer else self._written_at_s())  # a hung one that wrote is asked again
+        asked = (status.pid, None if self._is_current else self._written_at_s())  # a hung one that wrote is asked again
         if asked != self._asked or now_s >= self._ask_again_s:
             self._answer = self._responding(status)
-            self._asked = (status.pid, None if self._answer else self._written_at_s())
+            self._asked = (status.pid, None if self._is_current else self._written_at_s())
             self._ask_again_s = self._clock.monotonic_s() + _ASK_EVERY_S
-        return replace(status, responding=self._answer)
+        return replace(self._unwritten or status, responding=self._answer)
+
+    @property
+    def _is_current(self) -> bool:
+        """True if the daemon answered, and could write the document."""
+        return bool(self._answer) and self._unwritten is None
 
     def context(self, status: Status) -> StatusContext:
         """The facts that the screen needs beside this document."""
@@ -81,9 +88,10 @@ class Inquiry:
         timeout_s = _HELD_TIMEOUT_S if status.state is State.HELD else _TIMEOUT_S
         from syncd.daemon.control import ask  # noqa: PLC0415 - where nothing runs, sockets are not needed
 
+        self._unwritten = None
         try:
-            for _ in ask(self._folder, {"do": "hello"}, self._clock, timeout_s):
-                pass
+            for answer in ask(self._folder, {"do": "hello"}, self._clock, timeout_s):
+                self._unwritten = msgspec.convert(answer.get("result", {}).get("status"), Status | None)
         except TimeoutError:
             written_at_s = self._written_at_s()
             silent = written_at_s is not None and self._clock.wall_s() - written_at_s >= _SILENCE_S
@@ -96,7 +104,7 @@ class Inquiry:
                 if (now.pid, now.state, now.state_since) == (status.pid, status.state, status.state_since)
                 else None
             )
-        except (OSError, ValueError):
+        except (OSError, ValueError, msgspec.MsgspecError):
             return None
         return True
 
