@@ -5,15 +5,17 @@ Begins at `main`, which loads `commands` once signals are handled.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 
-from syncd.cli.interruption import end_at_signals, stopped
+from syncd.cli.interruption import end_at_signals, end_undisturbed, stopped
 
 
 def main() -> None:
     """Run the program: every failure is one line on stderr and an exit code."""
     end_at_signals()
+    atexit.register(end_undisturbed)  # the first one runs last
     _have_names_in_utf8()
     from syncd.cli.commands import run_command  # noqa: PLC0415 - slow, and a signal may come meanwhile
 

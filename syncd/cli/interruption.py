@@ -7,6 +7,7 @@ that was ignored at the start stays ignored. This module loads nothing that take
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -31,6 +32,17 @@ def interrupt_at_signals() -> None:
         raise KeyboardInterrupt
 
     _handle(interrupt)
+
+
+def end_undisturbed() -> None:
+    """From now on a signal is ignored: all is done and written, and the interpreter is about to end with its code.
+
+    At its very end it gives up its handlers, and a signal would be the end of the process instead of that code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, full
+            stream.flush()
+    _handle(signal.SIG_IGN)
 
 
 def stopped() -> int:
@@ -75,7 +87,7 @@ def _tell_stopped() -> None:
             return
 
 
-def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
+def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)

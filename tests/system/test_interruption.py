@@ -46,6 +46,26 @@ sys.meta_path.insert(0, Finder())
 
 
 @ENDS
+def test_a_signal_at_the_very_end(rig: Rig, tmp_path: Path, number: signal.Signals) -> None:
+    """While the interpreter takes itself down: all is done, so the exit code says so."""
+    at_end = tmp_path / "at-end"
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import builtins, os, time
+
+class Last:
+    def __del__(self, mkdir=os.mkdir, sleep=time.sleep):
+        mkdir({str(at_end)!r})
+        sleep(0.5)
+
+builtins.last = Last()
+""")
+    rig.environ["PYTHONPATH"] = str(tmp_path)
+    running = rig.background("ls")
+    rig.until(at_end.exists, "the end")
+    assert running.stop(number) == 0
+
+
+@ENDS
 def test_a_signal_while_run_waits_for_the_lock(rig: Rig, number: signal.Signals) -> None:
     """It ends with 0 and says nothing."""
     rig.ok("pause")
