@@ -192,6 +192,8 @@ class _ArchiveLook:
         self._new_count = self._new_bytes = 0
         self._pruned: dict[str, None] = {}
         self._unlisted = 0
+        self._is_full = False  # no more new paths are listed
+        self._longest = max(map(len, request.items), default=0)
 
     def add(self, member: Member, content: Iterable[bytes]) -> None:
         """Compare the next member."""
@@ -200,8 +202,11 @@ class _ArchiveLook:
             self._unlisted += path is None and self._request.find_new
             return
         kind = _KINDS[member.kind]
-        is_new = self._request.find_new
+        is_new = self._request.find_new and not self._is_full
+        self._unlisted += self._request.find_new and self._is_full and path not in self._request.items
         for folder in _parents(path):  # some archives have no entries for directories
+            if not is_new and len(folder) > self._longest:
+                break  # no one asks for what is so deep
             is_new = is_new and not self._is_pruned(folder, RemoteKind.DIRECTORY)
             if folder not in self._found:
                 self._add(folder, RemoteEntry(RemoteKind.DIRECTORY, 0o755), member, (), is_new)
@@ -258,7 +263,7 @@ class _ArchiveLook:
         elif item is None and is_asked:
             self._new_bytes += len(path)
             if self._new_count >= MOST_NEW or self._new_bytes > MOST_PATH_BYTES:
-                self._unlisted += 1
+                self._unlisted, self._is_full = self._unlisted + 1, True
                 return
             self._new_count += 1
         if entry.kind is RemoteKind.FILE:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import tarfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -188,6 +189,18 @@ def test_names_without_end_hide_nothing_beside_them(archive: Archive, tmp_path: 
     new = look(archive, tmp_path, {}, find_new=True)
     assert new.unlisted > 2
     assert sum(map(len, new.new)) <= look_by_dump.MOST_PATH_BYTES
+
+
+def test_deep_names_cost_no_more_than_their_bytes(archive: Archive, tmp_path: Path) -> None:
+    """Once no more paths are listed, the folders above one are not gone through; what was asked for is found."""
+    for number in range(600):
+        archive.add(f"{number}/{'d/' * 1900}x")
+    archive.add("a", b"theirs")
+    began_s = time.process_time()
+    found = look(archive, tmp_path, {"a": item(FETCH, a_file())}, find_new=True)
+    assert time.process_time() - began_s < 2
+    assert found.unlisted >= 500
+    assert [*found.differing] == ["a"]
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, -9, -1])
