@@ -12,6 +12,7 @@ from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why, is_savable
 from syncd.scan.entry import Entry, Kind, arrived_digest
+from syncd.scan.limits import too_long
 from syncd.selection.builtin_rules import DIRECTORY_NAMES
 from syncd.sync.sync_plan import SandboxContent
 
@@ -128,12 +129,17 @@ def find_agent_work(
     for path in sorted(git, reverse=True):
         _drop_empty_parents(path, base, changed)
     others = [path for path in result.pruned if path not in git]
-    by_rule = tuple(p for p in others if p != "." and (p.rpartition("/")[2] in pruned or leave_out(p, True)))
+    by_rule = tuple(p for p in others if p != "." and (p.rpartition("/")[2] in pruned or _is_by_rule(p, leave_out)))
     unsearched = tuple(path for path in others if path not in by_rule)
     work = AgentWork(base, changed, left_out, by_rule, result.unlisted, result.not_kept, unsearched)
     work = work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
     remote_changes.note_all(path for path, there in work.changed.items() if there.kind is not RemoteKind.UNREADABLE)
     return work
+
+
+def _is_by_rule(folder: str, leave_out: LeaveOut) -> bool:
+    """True if the rules leave it out; a path that is too long for this machine is no rule's, but its folder may be."""
+    return leave_out(folder.rpartition("/")[0] if too_long(folder) else folder, True)
 
 
 def _is_left_out(work: AgentWork, path: str, leave_out: LeaveOut) -> bool:

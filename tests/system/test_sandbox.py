@@ -146,6 +146,21 @@ def test_a_release_that_would_lose_something(rig: Rig, changed: Agent) -> None:
     assert saved_paths(rig) == ["a", "large"]
 
 
+def test_a_release_with_a_path_that_is_too_long(rig: Rig, changed: Agent) -> None:
+    """What is below is not looked at, and no rule leaves it out: it is named, and the sandbox stays."""
+    folder = os.open(changed.path("."), os.O_RDONLY)
+    for _ in range(18):
+        os.mkdir("n" * 250, dir_fd=folder)
+        below = os.open("n" * 250, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    kept = rig.run("sandbox", "release", "--yes")
+    assert (kept.code, "there could not be saved: 'nnn" in kept.err) == (75, True)
+    assert (rig.count("release"), saved_paths(rig)[0]) == (0, "a")
+    assert "not searched: " in rig.run("diff").err
+
+
 def test_a_release_where_nobody_looks(rig: Rig, changed: Agent) -> None:
     """With `overwrite` it says that nothing is saved, in the question or without one."""
     rig.configure({**DEFAULTS, "sandbox.agent_changes": "overwrite"})
