@@ -5,9 +5,11 @@ Paths are absolute, and may not exist.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from syncd.core.ceiling import MANAGED_FILE
 from syncd.core.config_file import load_config
@@ -31,15 +33,18 @@ def own_folders(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def own_files(config: Config, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the files that this configuration, and those in the configuration folder, name, and themselves."""
+    """Return the files that this configuration, and those in the configuration folder now, name, and themselves."""
     files = [MANAGED_FILE, config.file, config.sandbox.api_key_file, config.sandbox.mcp_file]
     for file in dict.fromkeys([*config_files(environ), *config_files({})]):
-        files += [file, *_named_by(file)]
+        with contextlib.suppress(OSError):
+            status = os.stat(file)
+            files += [file, *_named_by(file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)]
     return _usable(files)
 
 
-def _named_by(file: str) -> list[str]:
-    """Return the files that a configuration names."""
+@lru_cache(maxsize=64)
+def _named_by(file: str, *_: int) -> list[str]:
+    """Return the files that a configuration names, read once as long as its status is the same: each scan asks."""
     try:
         sandbox = load_config(file).sandbox
     except ConfigError:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Protocol, TypeVar
 
 from syncd.archive.base_store import BaseStore
@@ -118,7 +119,7 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
             allow_secrets=keys.allow_secrets,
             always_ignored=tuple(Rule(each.file, each.line, each.pattern) for each in config.always_ignored),
             own_folders=own_folders(environ),
-            own_files=own_files(config, environ),
+            own_files=partial(own_files, config, environ),
         )
     )
 

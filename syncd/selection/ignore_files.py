@@ -56,7 +56,7 @@ def read_rules_outside(workspace: str, selection: Selection, personal: str) -> R
     found = _read_git_rules(workspace, personal) if selection.uses_gitignore else RulesOutside()
     places = {place for path in selection.settings.own_folders for place in _places(path)}
     inodes = set()
-    for place in {place for path in selection.settings.own_files for place in _places(path)}:
+    for place in {place for path in selection.settings.own_files() for place in _places(path)}:
         try:
             status = os.lstat(place)
         except OSError:

@@ -21,7 +21,7 @@ patterns of git's exclude files are relative to that top. So locations are relat
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from syncd.selection.builtin_rules import DEFAULTS, GIT, SECRETS
@@ -45,8 +45,8 @@ INCLUDED = Decision(included=True, rule=None)
 class SelectionSettings:
     """The keys of [workspace] that select paths; their patterns are gitignore's, relative to the workspace.
 
-    `always_ignored` are patterns of the same kind that nothing lifts, each with its place. `own_folders` and
-    `own_files` are the absolute paths of what is syncd's own, which nothing lifts either.
+    `always_ignored` are patterns of the same kind that nothing lifts, each with its place. `own_folders` are the
+    absolute paths of what is syncd's own, and `own_files` returns those at this moment; nothing lifts them either.
     """
 
     ignore: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class SelectionSettings:
     allow_secrets: tuple[str, ...] = ()
     always_ignored: tuple[Rule, ...] = ()
     own_folders: tuple[str, ...] = ()
-    own_files: tuple[str, ...] = ()
+    own_files: Callable[[], tuple[str, ...]] = tuple
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,9 @@ def test_own_files_are_found_anew(tmp_path: Path) -> None:
         (work / name).write_text(name)
     (work / "linked").symlink_to("in")
     files = (str(outside / "key"), str(work / "linked/later"), str(work / "in"), "/dev/null/x", f"/{'x' * 300}")
-    selection = Selection(SelectionSettings(own_files=files, own_folders=(str(work / "none"), str(work / "in/below"))))
+    selection = Selection(
+        SelectionSettings(own_files=lambda: files, own_folders=(str(work / "none"), str(work / "in/below")))
+    )
     scanner = Scanner(str(work), selection)
     (work / "in/below").mkdir()
     assert set(scanner.scan().manifest) == {"in", "in/x", "linked", "y"}

@@ -145,6 +145,8 @@ def test_own_files_stay_by_place(rig: Rig) -> None:
     for name in ("current", "other"):
         (rig.home / "new").write_text(f"a-key-of-{name}-anew\n")
         (rig.home / "new").rename(keys / name)
+    (work / "syncd/late.toml").write_text(f"[sandbox]\nid = 'y'\napi_key_file = '{keys}/late'\n")
+    (keys / "late").write_text("a-key-of-a-late-one\n")
     (work / "notes.txt").unlink()
     (keys / "first").unlink()
     rig.write("x.txt", "two\n")
@@ -153,7 +155,7 @@ def test_own_files_stay_by_place(rig: Rig) -> None:
     assert (rig.sandbox.workspace / "x.txt").read_text() == "two\n"
     assert "by syncd's own files: /syncd" in rig.ok("explain", str(rig.config_file)).out
     assert "keys/other\tsyncd's own files: /keys/other\n" in rig.ok("ls", "--ignored").out
-    assert rig.shown()["left_out"]["syncd's own files"] == 4
+    assert rig.shown()["left_out"]["syncd's own files"] == 5
     nowhere(rig, KEY, "a-key-of")
 
 
