@@ -182,8 +182,7 @@ class Waiter:
 
         Raises `Superseded` or `TimeIsUp` if they have passed.
         """
-        now_s = self.clock.monotonic_s()
-        left_s = min(self._ends[0] - now_s, self._ends[1] - _REAL.monotonic_s())
+        left_s = min(self._ends[0] - self.clock.monotonic_s(), self._ends[1] - _REAL.monotonic_s())
         if left_s <= 0:
             raise TimeIsUp
         ended_in_s = [left_s] if left_s < inf else []
@@ -192,6 +191,7 @@ class Waiter:
         at_s = self.listener.superseded_at_s(self._superseded_by)
         if at_s is None:
             return ended_in_s
-        if at_s <= now_s:
+        superseded_in_s = at_s - self.clock.monotonic_s()  # a time of now is over: it is told once
+        if superseded_in_s <= 0:
             raise Superseded
-        return [*ended_in_s, at_s - now_s]
+        return [*ended_in_s, superseded_in_s]

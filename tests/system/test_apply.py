@@ -645,7 +645,8 @@ def test_what_was_saved_with_its_sandbox(rig: Rig, agent: Agent, how: str) -> No
     done = rig.run("saved", "restore", version, "--here", "--json")
     said = {name: paths for name, paths in json.loads(done.out).items() if paths}
     taken = ["a", "d/b", "large", "mine", "new", "run"]
-    assert (done.code, said) == (1, {"taken": taken, "merged": ["both"], "conflicts": ["clash"]})
+    wanted = {"taken": taken, "merged": ["both"], "conflicts": ["clash"], "look_at": ["run"]}
+    assert (done.code, said) == (1, wanted)
     assert _read(rig, "both") == TEXT.replace("line 2\n", "theirs\n").replace("line 25\n", "ours\n")
     assert _read(rig, "clash") == TEXT.replace("line 2\n", "ours\n")
     assert (os.readlink(rig.workspace / "mine"), _read(rig, "large")) == ("a", "theirs\n")
