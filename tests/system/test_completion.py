@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.cli import COMMANDS
+from syncd.cli.commands import COMMANDS
 
 HEAVY = ("asyncio", "httpx", "watchdog", "tenacity", "ssl", "syncd.emulator", "syncd.daemon.build")
 # What is typed before a TAB, and the line that must be there after it.

@@ -108,11 +108,11 @@ def dump(rig: Rig, tmp_path: Path) -> Iterator[Callable[[Iterator[bytes]], None]
 @pytest.mark.parametrize(
     ("command", "made"),
     [
-        ("verify", long_names),
+        pytest.param("verify", long_names, marks=pytest.mark.long),
         ("pull", long_names),
         pytest.param("verify", headers_before_headers, marks=pytest.mark.long),
         ("verify", headers_for_all),
-        ("pull", holes_without_end),
+        pytest.param("pull", holes_without_end, marks=pytest.mark.long),
     ],
 )
 def test_memory_is_bounded(
