@@ -227,6 +227,22 @@ def test_what_was_asked_for_stays_in_the_sandbox(rig: Rig, agent: Agent, size: i
     assert agent.read("out/model") == b"the trained model\n" * size
 
 
+def test_an_undo_of_what_was_removed_there_since(rig: Rig, agent: Agent) -> None:
+    """What --include brought, then was sent as ours and excluded again, is gone there: --undo saves it first."""
+    rig.write(".gitignore", "out/\n")
+    rig.ok("push")
+    agent.write("out/model", b"the trained model\n")
+    assert _applied(rig, "--include", "out/")[0] == 0
+    for rules in ("", "out/\n"):
+        rig.write(".gitignore", rules)
+        rig.ok("push")
+    assert not agent.exists("out/model")
+    assert "out/model" in _applied(rig, "--undo")[1]["undone"]
+    (saved,) = json.loads(rig.ok("saved", "list", "--json").out)["saved"]
+    rig.ok("saved", "restore", saved["id"], str(rig.home / "back"))
+    assert (rig.home / "back/out/model").read_text() == "the trained model\n"
+
+
 def test_a_rule_that_came_along(rig: Rig, agent: Agent) -> None:
     """What the agent's own ignore file leaves out is not removed there, and is taken back with it."""
     agent.write(".gitignore", "out/\n")

@@ -33,7 +33,12 @@ def undo(config: Config) -> Undone:
     """
     folders = folders_of(config, os.environ)
     writer = WorkspaceWriter(config.workspace.path, folders.state)
-    undone = writer.undo(lambda note, paths: _left_out(config, _taken(note), paths))
+
+    def leave_out(note: bytes, paths: Collection[str]) -> Collection[str]:
+        taken = _taken(note)
+        return {*_left_out(config, taken, paths), *_unsaved(config, SavedVersions(folders.state, CLOCK), taken)}
+
+    undone = writer.undo(leave_out)
     restored = set(undone.restored)
     taken = [each for each in _taken(undone.note or b"") if each.path in restored]
     if not taken:
@@ -80,6 +85,27 @@ def _left_out(config: Config, taken: list[TakenPath], paths: Collection[str]) ->
     rules = path_rules(config)
     asked_for = {each.path for each in taken if each.is_left_out}
     return [path for path in paths if path not in asked_for and rules.leave_out(path, False)]
+
+
+def _unsaved(config: Config, saved: SavedVersions, taken: list[TakenPath]) -> list[str]:
+    """Save what was asked for against the rules, and return what cannot be: a sync may have removed it there since."""
+    try:
+        sandbox_id = target_of(config, os.environ).sandbox_id
+    except NeedsPerson:
+        sandbox_id = ""
+    unsaved = []
+    for each in taken:
+        entry = each.after
+        if not each.is_left_out or entry is None or entry.kind is not Kind.FILE:
+            continue
+        copy, digest = os.path.join(config.workspace.path, each.path), arrived_digest(entry)
+        there = RemoteEntry(RemoteKind.FILE, entry.mode, entry.size_bytes, entry.mtime_s, digest=digest, copy=copy)
+        try:
+            if saved.holder_of(each.path, digest) is None:
+                saved.save(Why.CONFLICT, sandbox_id, {each.path: there})
+        except OSError:  # it changed since, or there is no room: then it stays
+            unsaved.append(each.path)
+    return unsaved
 
 
 def _save(contents: BaseStore, saved: SavedVersions, sandbox_id: str, taken: list[TakenPath], scratch: str) -> None:
