@@ -14,6 +14,7 @@ from syncd.cli.options import CLOCK
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.settings import Config
 from syncd.daemon.build import folders_of, target_of
+from syncd.merge.file_copy import digest_of
 from syncd.merge.workspace_writer import Undone, WorkspaceWriter
 from syncd.sandbox.changes_there import ChangesThere
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
@@ -98,14 +99,23 @@ def _unsaved(config: Config, saved: SavedVersions, taken: list[TakenPath]) -> li
         entry = each.after
         if not each.is_left_out or entry is None or entry.kind is not Kind.FILE:
             continue
-        copy, digest = os.path.join(config.workspace.path, each.path), arrived_digest(entry)
-        there = RemoteEntry(RemoteKind.FILE, entry.mode, entry.size_bytes, entry.mtime_s, digest=digest, copy=copy)
+        copy = os.path.join(config.workspace.path, each.path)
         try:
+            digest = _digest_of_file(copy)  # a merge has both sides, and is the only copy of theirs by then
+            there = RemoteEntry(RemoteKind.FILE, entry.mode, entry.size_bytes, entry.mtime_s, digest=digest, copy=copy)
             if saved.holder_of(each.path, digest) is None:
                 saved.save(Why.CONFLICT, sandbox_id, {each.path: there})
         except OSError:  # it changed since, or there is no room: then it stays
             unsaved.append(each.path)
     return unsaved
+
+
+def _digest_of_file(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return digest_of(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _save(contents: BaseStore, saved: SavedVersions, sandbox_id: str, taken: list[TakenPath], scratch: str) -> None:
