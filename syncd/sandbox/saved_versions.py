@@ -253,7 +253,8 @@ class SavedVersions:
                 descriptor = open_directory(self._path(new_id), None)
             except (FileExistsError, FileNotFoundError):
                 continue  # of another process, or removed by one that took it for half made
-            if _lock(descriptor) and _has_name(descriptor, self._path(new_id)):
+            # With a record, it is whole already: of another process that locked it before this one could.
+            if _lock(descriptor) and _has_name(descriptor, self._path(new_id)) and not self._has_record(new_id):
                 return new_id, descriptor
             os.close(descriptor)
         raise AssertionError("unreachable")
