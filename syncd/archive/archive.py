@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.archive import tar_format
 from syncd.archive.chunk_store import Piece, opened
@@ -29,8 +30,7 @@ class DamagedPiece(Exception):
         self.piece = piece
 
 
-@dataclass(frozen=True)
-class Archive:
+class Archive(Struct, frozen=True):
     """The pieces in order, and the bytes that follow the last of them."""
 
     pieces: tuple[Piece, ...] = ()

@@ -13,8 +13,10 @@ import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from io import FileIO
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.archive.deflate import Sum
 from syncd.core.checksum import crc32c
@@ -31,8 +33,7 @@ _MAGIC = b"syncdch2"
 _READ_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """Compressed bytes in a file of the spool. `key` is empty if they are stored for one archive only."""
 
     path: str

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.scan.entry import Entry, Kind
 
@@ -21,8 +22,7 @@ _BLOCK = 512
 _HASHES = 1 << 32
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """Consecutive paths with their entries."""
 
     paths: list[str]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
 from typing import BinaryIO
+
+from msgspec import Struct, field
 
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
@@ -16,8 +17,7 @@ _BLOCK = 1 << 18
 _EXECUTABLE = stat.S_IXUSR
 
 
-@dataclass
-class Comparison:
+class Comparison(Struct):
     """Paths that differ, in order. Those in `only_there` are expected if `sandbox.deletions` is "keep".
 
     `unnamed` counts others of these, which are too many to be kept.

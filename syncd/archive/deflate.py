@@ -8,10 +8,10 @@ of pieces can follow one another. An empty last block and the combined checksum 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 from isal import isal_zlib
+from msgspec import Struct
 
 from syncd.archive.codec import DENSE_LEVEL, FAST_LEVEL, Codec
 
@@ -21,8 +21,7 @@ HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _LAST_BLOCK = b"\x03\x00"
 
 
-@dataclass(frozen=True)
-class Sum:
+class Sum(Struct, frozen=True):
     """Length and CRC-32 of uncompressed bytes; the sums of consecutive pieces can be combined."""
 
     size_bytes: int = 0

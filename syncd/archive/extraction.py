@@ -14,7 +14,8 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from syncd.archive.member_path import inner_path, is_within
 from syncd.archive.tar_reader import Member, MemberKind, members
@@ -35,8 +36,7 @@ _MOST_KEPT_BYTES, _OBJECT_BYTES = 40 << 20, 500
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 
-@dataclass
-class Extracted:
+class Extracted(Struct):
     """The result of an extraction. `left_out` are members that were not extracted, each with the reason.
 
     `unnamed` counts others of these, which are too many to be kept.

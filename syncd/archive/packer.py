@@ -17,7 +17,8 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from syncd.archive import tar_format
 from syncd.archive.archive import Archive
@@ -51,8 +52,7 @@ class _FileFailed(Exception):
         self.path = path
 
 
-@dataclass
-class Packed:
+class Packed(Struct):
     """An archive and the manifest of what it holds. `follow_up` are files that changed while they were read.
 
     Files in `unread` could not be read, and `secret_files` hold a secret: neither are in the archive. The entries of

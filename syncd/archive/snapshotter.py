@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Collection
-from dataclasses import dataclass
 from enum import Enum
 from itertools import chain, takewhile, tee
+
+from msgspec import Struct
 
 from syncd.archive.chunk_store import Piece
 from syncd.archive.codec import Codec
@@ -42,16 +43,14 @@ class SyncMode(Enum):
     FORCED = "sync whatever is there"
 
 
-@dataclass
-class ScanResult:
+class ScanResult(Struct):
     """The manifest that a scan found, with the digests that are known, and its difference from the sandbox's."""
 
     manifest: Manifest
     difference: Difference
 
 
-@dataclass(frozen=True)
-class _UnreadableFile:
+class _UnreadableFile(Struct, frozen=True):
     """A file that could not be read: full scan number `retry_at` reads it again. Each failure doubles `wait_scans`."""
 
     stamp: Stamp | None

@@ -9,9 +9,10 @@ from __future__ import annotations
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, BinaryIO, cast
+
+from msgspec import Struct
 
 from syncd.archive.member_path import LONGEST_PATH
 
@@ -49,8 +50,7 @@ class MemberKind(Enum):
     OTHER = "device or FIFO"
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(Struct, frozen=True):
     """One entry, with the values of its header: `name` and `target` are not checked, but not much longer than a path.
 
     The name of one that is too long is its beginning, and a zero byte, which no path has.

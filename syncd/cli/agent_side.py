@@ -7,9 +7,10 @@ import hashlib
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
 
 import click
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
@@ -53,8 +54,7 @@ _BLOCK = 1 << 18
 _COPIES, _COMMITS, _SCRATCH = "look-", "commits-", "merge-"
 
 
-@dataclass(frozen=True)
-class OpenSandbox:
+class OpenSandbox(Struct, frozen=True):
     """The parts by which a command asks the sandbox. Copies of commits go into `commits_folder`."""
 
     config: Config
@@ -66,8 +66,7 @@ class OpenSandbox:
     commits_folder: str
 
 
-@dataclass(frozen=True)
-class AgentSide:
+class AgentSide(Struct, frozen=True):
     """The three sides: what was sent, what is here, and, in `work`, what differs in the sandbox.
 
     `leave_out` says which paths stay home by the rules, but for those that the person included.

@@ -7,11 +7,11 @@ import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import structs
+from msgspec.structs import replace
 
 from syncd.core.clock import SystemClock
 from syncd.core.config_file import load_config

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import click
+from msgspec import Struct
 
 from syncd.cli.options import config_option, config_path, configured, json_option, option_for
 from syncd.core.errors import Stop, TryLater
@@ -16,8 +16,7 @@ from syncd.core.settings import Config
 from syncd.core.text import shown_path
 
 
-@dataclass(frozen=True)
-class PushResult:
+class PushResult(Struct, frozen=True):
     """The result of a push, which `--json` prints. `is_first`: no earlier sync was known, and no daemon runs."""
 
     result: dict[str, Any]

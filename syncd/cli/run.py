@@ -7,11 +7,11 @@ import os
 import random
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
 from syncd.cli.options import CLOCK, config_option, config_path, load_for_command, logging_options
 from syncd.core.api_key import ApiKey, is_outdated

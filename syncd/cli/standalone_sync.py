@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 
-from msgspec import structs
+from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.cli.options import CLOCK
@@ -40,8 +40,7 @@ from syncd.sync.synced_hook import SyncedHook
 _SHOWN_WARNINGS = 3
 
 
-@dataclass
-class _Observer:
+class _Observer(Struct):
     """Shows a person the progress; a signal ends its waits."""
 
     waiter: Waiter
@@ -73,8 +72,7 @@ class _Observer:
         self.waiter.sleep(wait_s)
 
 
-@dataclass
-class _Status:
+class _Status(Struct):
     """The status and the history of a sync that no daemon makes: the daemon's own, but always of a stopped one."""
 
     publisher: StatusPublisher

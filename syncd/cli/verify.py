@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import Struct
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.core.errors import Stop, TryLater
@@ -53,8 +53,7 @@ def command(config_file: str | None, as_json: bool) -> int:
     return 0 if equal else 1
 
 
-@dataclass(frozen=True)
-class _Compared:
+class _Compared(Struct, frozen=True):
     found: Comparison
     paths: int
     left_out: int

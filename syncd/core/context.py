@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.core.clock import Clock
 from syncd.core.interrupt import Interrupt
 
 
-@dataclass(frozen=True)
-class RuntimeContext:
+class RuntimeContext(Struct, frozen=True):
     """The process's clock, its environment variables, and the request to end."""
 
     clock: Clock

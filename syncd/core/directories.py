@@ -6,13 +6,13 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.core.errors import ConfigError
 
 
-@dataclass(frozen=True)
-class Directories:
+class Directories(Struct, frozen=True):
     """The two folders of one workspace, both with mode 0700."""
 
     state: str

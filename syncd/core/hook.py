@@ -13,8 +13,9 @@ import select
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from syncd.core.api_key import KEY_VARIABLE
 from syncd.core.clock import Clock
@@ -39,8 +40,7 @@ _WITHHELD = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class HookResult:
+class HookResult(Struct, frozen=True):
     """The result of a run; `failure` is empty if it succeeded."""
 
     failure: str = ""

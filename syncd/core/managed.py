@@ -11,11 +11,11 @@ import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from msgspec import structs
+from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from syncd.core.ceiling import CeilingPattern, Managed
 from syncd.core.errors import ConfigError
@@ -47,8 +47,7 @@ _HELD = {
 }
 
 
-@dataclass(frozen=True)
-class ManagedFile:
+class ManagedFile(Struct, frozen=True):
     """A checked managed file; `defaults` are its tables without the ceiling."""
 
     path: str

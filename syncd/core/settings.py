@@ -11,7 +11,6 @@ import os
 import re
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -126,8 +125,7 @@ class CeilingKeys(Struct, frozen=True, kw_only=True):
     max_snapshot_mib: Mebibytes | None = None
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(Struct, frozen=True):
     """A checked configuration: `~` is expanded, the workspace's path is absolute and free of links."""
 
     file: str

@@ -5,11 +5,10 @@ Unlike an error it stops nothing. Warnings with the same `key` are about the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class SyncWarning:
+class SyncWarning(Struct, frozen=True):
     """A problem in one line (`what`) and what to do about it (`remedy`); `key` identifies the problem."""
 
     key: str

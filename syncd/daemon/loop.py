@@ -12,11 +12,11 @@ import os
 import random
 import select
 from collections.abc import Collection
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
 import msgspec
+from msgspec import Struct
 
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
@@ -80,8 +80,7 @@ class LoopEnd(Enum):
     RELOAD = "a new configuration is to be read"
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(Struct, frozen=True):
     """`[sync]`, in seconds, and the wait before the first sync if nothing asks for one."""
 
     quiet_s: float
@@ -90,8 +89,7 @@ class Timing:
     start_wait_s: float
 
 
-@dataclass(frozen=True)
-class Components:
+class Components(Struct, frozen=True):
     """The parts that the loop works with, all of them open; `daemon.build` makes them."""
 
     cycle: SyncCycle

@@ -6,9 +6,10 @@ a person; some holds end when the workspace changes, a refused key does not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
+
+from msgspec import Struct
 
 from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
@@ -22,16 +23,14 @@ class HoldEnds(Enum):
     WITH_A_PERSON = "the key or the sandbox is refused: a change in the workspace does not help"
 
 
-@dataclass(frozen=True)
-class Hold:
+class Hold(Struct, frozen=True):
     """The reason why nothing is synced, and when it is checked again without an event."""
 
     ends: HoldEnds
     recheck_s: float
 
 
-@dataclass(frozen=True)
-class SchedulerInput:
+class SchedulerInput(Struct, frozen=True):
     """The values that the decision rests on."""
 
     burst: Burst | None = None
@@ -47,20 +46,17 @@ class SchedulerInput:
     save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
 
 
-@dataclass(frozen=True)
-class Sync:
+class Sync(Struct, frozen=True):
     """Sync now."""
 
     reason: SyncReason
 
 
-@dataclass(frozen=True)
-class SaveAgentWork:
+class SaveAgentWork(Struct, frozen=True):
     """Save the agent's work now."""
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """Do nothing until then, unless something happens. None: until something happens."""
 
     until_s: float | None
@@ -107,8 +103,7 @@ def _next_sync(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, ma
     return Wait(min(scheduler_input.rescan_at_s, scheduler_input.poll_at_s))
 
 
-@dataclass(frozen=True)
-class RetryPause:
+class RetryPause(Struct, frozen=True):
     """A wait in the middle of a sync, after a failed attempt.
 
     It takes `wait_s`, or, in a long outage, `longest_s`. `is_offline`: no server answered, so a newer change and the
@@ -122,8 +117,7 @@ class RetryPause:
     is_offline: bool
 
 
-@dataclass(frozen=True)
-class Passed:
+class Passed(Struct, frozen=True):
     """The course of a pause: it is `now_s`, the machine slept for so long, the network returned last then."""
 
     now_s: float

@@ -7,9 +7,10 @@ and changes are sent anyway. A sync that began for it goes on.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import SyncdError, TryLater
@@ -21,8 +22,7 @@ from syncd.sync.outcome import Outcome
 PAUSED = TryLater("syncing is paused", "run `syncd resume`")
 
 
-@dataclass(frozen=True)
-class SyncRequest:
+class SyncRequest(Struct, frozen=True):
     """A request for a sync. Without a client it came by a signal; a `lasting` one (flush) outlasts failures that pass.
 
     `served` are the outcomes of the syncs that it waited for and that left some of its files `unsettled`.

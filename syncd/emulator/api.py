@@ -9,11 +9,13 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from math import inf
 from typing import BinaryIO
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core.clock import Clock, stamp
 from syncd.emulator.bucket import EmulatedBucket, Key
@@ -43,8 +45,7 @@ class ApiError(Exception):
         self.retry_after_s = retry_after_s
 
 
-@dataclass(frozen=True)
-class ApiCall:
+class ApiCall(Struct, frozen=True):
     """A request for one operation. `sandbox_id` is empty where the path has none."""
 
     sandbox_id: str
@@ -52,8 +53,7 @@ class ApiCall:
     changes: Changes
 
 
-@dataclass(frozen=True)
-class ApiRoute:
+class ApiRoute(Struct, frozen=True):
     """One method on one path. With `takes_body`, a JSON body is required."""
 
     method: str
@@ -318,8 +318,7 @@ class EmulatedApi:
         }
 
 
-@dataclass(frozen=True)
-class _FileContent:
+class _FileContent(Struct, frozen=True):
     """A local file, as content to be stored in the bucket."""
 
     file: BinaryIO

@@ -13,11 +13,12 @@ import re
 import shutil
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 from xml.sax.saxutils import escape
+
+from msgspec import Struct
 
 from syncd.core.checksum import crc32c
 from syncd.core.clock import Clock
@@ -46,8 +47,7 @@ _CODES = {
 }
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(Struct, frozen=True):
     """An object's address: `name` is relative to the sandbox, such as `workspace.tar.gz`."""
 
     region: str
@@ -60,8 +60,7 @@ class Key:
         return quote(f"/{BUCKET}-{self.region}/local-sandbox/{self.sandbox}/{self.name}")
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(Struct, frozen=True):
     """A stored version of an object."""
 
     path: str

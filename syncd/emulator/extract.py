@@ -15,9 +15,10 @@ import stat
 import tarfile
 import zlib
 from contextlib import closing
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, cast
+
+from msgspec import Struct
 
 READ_BYTES = 256 * 1024
 EXTENSION_BYTES = 1024 * 1024
@@ -42,8 +43,7 @@ class ArchiveRefused(Exception):
     """The archive is incomplete, corrupt, hostile or too large; the message says which."""
 
 
-@dataclass(frozen=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """The limits of one archive's content."""
 
     total_bytes: int = 16 * 1024**3

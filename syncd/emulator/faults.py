@@ -58,8 +58,10 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.emulator.hostile_bodies import unescaped
 from syncd.emulator.request_log import RequestRecord
@@ -162,8 +164,7 @@ class BadFault(ValueError):
     """A line that is not in the language; the message says what is wrong with it."""
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """A fault. `amount` is in seconds, for slow in bytes per second; `times` None: always."""
 
     action: Action
@@ -283,15 +284,10 @@ Hook = Callable[[RequestRecord], None]
 Changes = Mapping[Action, Fault]
 
 
-@dataclass
-class _Queued:
+class _Queued(Struct):
     fault: Fault
-    skip: int = field(init=False)
-    left: int | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.skip = self.fault.skip
-        self.left = self.fault.times
+    skip: int
+    left: int | None
 
 
 class Faults:
@@ -305,7 +301,7 @@ class Faults:
     def add(self, op: str, fault: Fault) -> None:
         """Add a fault for the next requests of `op`, after those already added."""
         with self._lock:
-            self._queued.append((op, _Queued(fault)))
+            self._queued.append((op, _Queued(fault, fault.skip, fault.times)))
 
     def script(self, *lines: str) -> None:
         """Add faults in the language. Raises BadFault, and adds none, if a line is wrong."""

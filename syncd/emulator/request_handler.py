@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from email.utils import formatdate
 from itertools import chain, repeat
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core.clock import Clock
 from syncd.emulator.faults import ENDS_CONNECTION, REPLACES_ANSWER, UNFRAMED, Action, Changes, Fault, Faults, When
@@ -48,8 +50,7 @@ class _AnsweredByFault(Exception):
         self.reply = reply
 
 
-@dataclass
-class _Exchange:
+class _Exchange(Struct):
     """One request and its fault, if it has one."""
 
     service: EmulatedService

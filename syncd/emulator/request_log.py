@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.emulator.wire import Request
 
@@ -16,8 +17,7 @@ KEPT_ENTRIES = 10_000
 _SHOWN_PARAMETERS = frozenset({"region", "execution_name", "cursor", "is_ttl"})
 
 
-@dataclass
-class RequestRecord:
+class RequestRecord(Struct):
     """One request. `status` is None until an answer is sent."""
 
     started_at: float

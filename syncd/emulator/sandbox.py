@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -13,11 +12,13 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
+from msgspec import Struct, field
 
 from syncd.core.clock import Clock
 from syncd.emulator.execution import Execution
@@ -47,8 +48,7 @@ class ExecutionStart(StrEnum):
     FAILS = "fails"
 
 
-@dataclass
-class SandboxRecord:
+class SandboxRecord(Struct):
     """The stored data of a sandbox; times in seconds since 1970, `expires_at_s` None: never."""
 
     id: str
@@ -90,7 +90,7 @@ class Sandbox:
         """Write the record, so that a restart finds the sandbox."""
         self.workspace.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f"{_RECORD}.new"
-        draft.write_text(json.dumps(self.record.__dict__), encoding="utf-8")
+        draft.write_bytes(msgspec.json.encode(self.record))
         os.replace(draft, self.folder / _RECORD)
 
     def initialize(
@@ -289,8 +289,8 @@ class Sandboxes:
         self._folder.mkdir(exist_ok=True)
         for record in sorted(self._folder.glob(f"*/{_RECORD}")):
             # A record that cannot be read is of a sandbox that was not completely created.
-            with suppress(ValueError, TypeError):
-                self._add(SandboxRecord(**json.loads(record.read_text(encoding="utf-8")))).remove_runs()
+            with suppress(msgspec.MsgspecError):
+                self._add(msgspec.json.decode(record.read_bytes(), type=SandboxRecord)).remove_runs()
 
     def create(
         self,

@@ -10,9 +10,10 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
+
+from msgspec import Struct
 
 ALGORITHM = "GOOG4-RSA-SHA256"
 MAX_LIFETIME_S = 604_800
@@ -22,8 +23,7 @@ _STAMP = "%Y%m%dT%H%M%SZ"
 _REQUIRED = ("algorithm", "credential", "date", "expires", "signedheaders", "signature")
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """A refusal of the bucket: the HTTP status and the XML's code, message and details."""
 
     status: int
@@ -32,11 +32,10 @@ class Refusal:
     details: str = ""
 
 
-@dataclass(frozen=True)
-class Signer:
+class Signer(Struct, frozen=True):
     """Makes and verifies URLs for `host` (name:port); they are not valid for another host."""
 
-    secret: bytes = field(repr=False)
+    secret: bytes
     host: str
 
     def url(self, method: str, path: str, *, now_s: float, lifetime_s: int, content_type: str | None) -> str:

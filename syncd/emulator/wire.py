@@ -14,10 +14,11 @@ import socket
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import BinaryIO, Protocol
 from urllib.parse import parse_qsl, unquote
+
+from msgspec import Struct
 
 CHUNK_BYTES = 256 * 1024
 LINE_BYTES = 32 * 1024
@@ -50,8 +51,7 @@ class Readable(Protocol):
     def read(self, limit: int = CHUNK_BYTES, /) -> bytes: ...
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """An answer; a large body is in the file `content`, which the sender closes, instead of in `body`."""
 
     status: int
@@ -76,14 +76,13 @@ class Reply:
             yield chunk
 
 
-@dataclass
-class RequestBody:
+class RequestBody(Struct):
     """The bytes after a request's head, up to `length`."""
 
     connection: Connection
     length: int
     awaits_continue: bool = False
-    received: int = field(default=0, init=False)
+    received: int = 0
 
     def read(self, limit: int = CHUNK_BYTES) -> bytes:
         """Read at most `limit` bytes. Raises Disconnected if the client ends before the announced length."""
@@ -102,8 +101,7 @@ class RequestBody:
         return self.length - self.received
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Struct, frozen=True):
     """A request's head. `path` is percent-encoded, as it was signed; `query` is decoded, in order."""
 
     method: str

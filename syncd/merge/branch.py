@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct, field
 
 from syncd.core.errors import NeedsPerson
 from syncd.core.text import one_line, shown_path
@@ -45,8 +46,7 @@ UNCOMMITTED_MESSAGE = "agent, not committed\n"
 _Tree = Mapping[str, tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True)
-class AgentCommit:
+class AgentCommit(Struct, frozen=True):
     """A commit of the agent's, with what it puts at each path; `message` and author are foreign texts."""
 
     author: str
@@ -57,8 +57,7 @@ class AgentCommit:
     changes: Sequence[GitChange]
 
 
-@dataclass(frozen=True)
-class NewBranch:
+class NewBranch(Struct, frozen=True):
     """The branch that was made. `commits` are the ids of its new commits, the oldest first; none if nothing differs.
 
     `subjects` are the first lines of their messages. `skipped` are the changes that are not in it: in submodules, whose
@@ -71,8 +70,7 @@ class NewBranch:
     subjects: tuple[str, ...] = ()
 
 
-@dataclass
-class _NewCommit:
+class _NewCommit(Struct):
     """The paths that one commit writes and deletes, relative to the workspace.
 
     A write without a version is of a blob that is stored already. `author` is empty for the person's own commits.

@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import IO
+
+from msgspec import Struct, field
 
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.hardening import original_umask
@@ -76,8 +77,7 @@ class GitFailed(NeedsPerson):
     """A git command failed; the message has git's reason."""
 
 
-@dataclass(frozen=True)
-class GitWorkTree:
+class GitWorkTree(Struct, frozen=True):
     """The repository whose work tree holds the workspace.
 
     `prefix` is the workspace's path in the work tree: empty, or with a slash at its end. `head` is the id of the commit
@@ -94,8 +94,7 @@ class GitWorkTree:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class GitResult:
+class GitResult(Struct, frozen=True):
     """The end of one git command."""
 
     code: int
@@ -103,8 +102,7 @@ class GitResult:
     complaint: str
 
 
-@dataclass(frozen=True)
-class Git:
+class Git(Struct, frozen=True):
     """An installed git: the program, the search path, and the variables by which it finds the person's settings."""
 
     program: str

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.core.errors import TryLater
 from syncd.core.text import one_line, shown_path
@@ -29,8 +30,7 @@ _IGNORED_BY_HFS = dict.fromkeys((*range(0x200C, 0x2010), *range(0x202A, 0x202F),
 _QUOTED = {0x22: b'\\"', 0x5C: b"\\\\"}
 
 
-@dataclass(frozen=True)
-class GitFile:
+class GitFile(Struct, frozen=True):
     """A file's version: `size_bytes` long; each call of `blocks` gives the whole content once more, in blocks."""
 
     executable: bool
@@ -38,8 +38,7 @@ class GitFile:
     blocks: Callable[[], Iterable[bytes]]
 
 
-@dataclass(frozen=True)
-class GitSymlink:
+class GitSymlink(Struct, frozen=True):
     """A symbolic link's version: the text that it holds."""
 
     target: str
@@ -48,8 +47,7 @@ class GitSymlink:
 GitVersion = GitFile | GitSymlink
 
 
-@dataclass(frozen=True)
-class GitChange:
+class GitChange(Struct, frozen=True):
     """One path, relative to the workspace, before and after; None: nothing is there."""
 
     path: str

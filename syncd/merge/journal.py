@@ -11,11 +11,11 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core.durable_file import StateFile, Versioned, flush_folder
 from syncd.core.errors import Locked
@@ -60,8 +60,7 @@ class _JournalRecord(Versioned, frozen=True, kw_only=True):
     left: list[bytes]
 
 
-@dataclass(frozen=True)
-class JournalEntry:
+class JournalEntry(Struct, frozen=True):
     """One write. `left` are paths that an undo, which was begun, does not restore."""
 
     token: str

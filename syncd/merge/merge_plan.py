@@ -16,8 +16,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
 from enum import Enum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.merge.writes import LocalEntry
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
@@ -43,8 +45,7 @@ class MergeOutcome(Enum):
     NEVER = "never taken"
 
 
-@dataclass(frozen=True)
-class PlannedPath:
+class PlannedPath(Struct, frozen=True):
     """One path of the plan. `reason` is for people, where the outcome does not say it."""
 
     path: str
@@ -55,8 +56,7 @@ class PlannedPath:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class MergePlan:
+class MergePlan(Struct, frozen=True):
     """The plan, in the order of the paths."""
 
     paths: tuple[PlannedPath, ...] = ()
@@ -75,8 +75,7 @@ class MergePlan:
         )
 
 
-@dataclass(frozen=True)
-class PlanInput:
+class PlanInput(Struct, frozen=True):
     """The facts that the plan rests on: three sides by path, and links that are or will be in the workspace.
 
     `link_at` returns a link's target here, None for all that is no link. `children` are the paths here below a

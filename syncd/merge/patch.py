@@ -11,8 +11,9 @@ import base64
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from enum import Enum
+
+from msgspec.structs import replace
 
 from syncd.core.text import shown_path
 from syncd.merge.git import LARGE_BYTES, Git, fast_import, private_repository, with_settings

@@ -20,9 +20,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Self
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.merge.file_copy import digest_of
@@ -42,15 +42,13 @@ _FLUSHED_TOGETHER = 8
 NO_CONTENT = hashlib.sha256().digest()
 
 
-@dataclass
-class Place:
+class Place(Struct):
     """The path that is being worked on."""
 
     path: str = ""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Struct, frozen=True):
     """The change of one path from what was seen there. `fill` writes a file's content, and returns its digest.
 
     `number` names the temporary file. An entry in `becomes` that has a stamp was there before: it gets its time back,

@@ -18,9 +18,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
 import msgspec.structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core.errors import TryLater
 from syncd.core.text import shown_path
@@ -56,8 +57,7 @@ from syncd.selection import safe_open
 _AGAIN = "run `syncd apply --undo` to put back the rest"
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(Struct, frozen=True):
     """The result of a write: `conflicts` changed since the plan saw them and are as they were; the others are in place.
 
     Paths are sorted, and each is one of the plan.
@@ -67,8 +67,7 @@ class Written:
     conflicts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Undone:
+class Undone(Struct, frozen=True):
     """The result of an undo. `left` paths were changed since the write, or the rules leave them out by now.
 
     `note` is the write's; None: there was none.
@@ -317,8 +316,7 @@ class WorkspaceWriter:
         return tuple(sorted(one.item.path for one in found if one.item.path not in changes.left))
 
 
-@dataclass(frozen=True)
-class _Restorable:
+class _Restorable(Struct, frozen=True):
     """A path to restore, with what is there now."""
 
     item: JournalItem
@@ -367,8 +365,7 @@ class _Folders:
             above = folder
 
 
-@dataclass(frozen=True)
-class _Planned:
+class _Planned(Struct, frozen=True):
     """A Write, with what is at its path now, without a digest."""
 
     now: LocalEntry | None

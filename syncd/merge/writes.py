@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from msgspec import Struct
@@ -40,8 +39,7 @@ class LocalEntry(Struct, frozen=True):
 OTHER = LocalEntry(None)
 
 
-@dataclass(frozen=True)
-class NewEntry:
+class NewEntry(Struct, frozen=True):
     """The entry that a path is to become. Only the permission bits of `mode` count, and none for a link.
 
     `content` is the path of the file, on any file system, that holds a file's bytes. It must not change meanwhile.
@@ -53,8 +51,7 @@ class NewEntry:
     content: str = ""
 
 
-@dataclass(frozen=True)
-class Write:
+class Write(Struct, frozen=True):
     """One path of a plan. `before` None: nothing was there; `after` None: it is deleted.
 
     A file in `before` has a stamp or a digest. With both, a file with another stamp and the same content has not
@@ -74,8 +71,7 @@ class JournalPhase(StrEnum):
     DONE = "done"
 
 
-@dataclass(frozen=True)
-class JournalItem:
+class JournalItem(Struct, frozen=True):
     """One path that a write changes. `number` names its temporary file; a file's old bytes begin at `kept_at`.
 
     `implied`: a directory that is created because something in it is, without a Write of its own.

@@ -5,11 +5,11 @@ Paths and shapes are those of the public OpenAPI description of the local-sandbo
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 from urllib.parse import quote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock

@@ -6,10 +6,11 @@ The key goes into the header of requests to `sandbox.base_url` and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
@@ -29,8 +30,7 @@ _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 Shape = TypeVar("Shape")
 
 
-@dataclass(frozen=True)
-class ErrorMeaning:
+class ErrorMeaning(Struct, frozen=True):
     """The meaning of an error status for one endpoint, and what a person can do about it."""
 
     message: str
@@ -38,8 +38,7 @@ class ErrorMeaning:
     refusal: type[NeedsPerson] = SandboxRefused
 
 
-@dataclass(frozen=True)
-class ApiRequest:
+class ApiRequest(Struct, frozen=True):
     """One request to `path`, below the API's `/local-sandbox`.
 
     `read_s` replaces the usual limit of the wait for the answer; `name` is what messages call the request, its step if

@@ -14,8 +14,9 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import BinaryIO, cast
+
+from msgspec import Struct
 
 from syncd.archive.member_path import inner_path
 from syncd.archive.tar_reader import BadArchive, MemberKind, members
@@ -55,8 +56,7 @@ class NotKeptHere(TryLater):
     """Files from the sandbox cannot be kept on this machine."""
 
 
-@dataclass(frozen=True)
-class ExpectedCopy:
+class ExpectedCopy(Struct, frozen=True):
     """A file that must be in the archive: its content's length and SHA-256, and its path here."""
 
     size_bytes: int
@@ -64,8 +64,7 @@ class ExpectedCopy:
     path: str
 
 
-@dataclass(frozen=True)
-class ExtractedCopies:
+class ExtractedCopies(Struct, frozen=True):
     """The numbers of the copies that are on this machine, and of those whose content is another one.
 
     `not_kept` is the reason why others cannot be kept here.

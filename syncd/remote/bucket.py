@@ -12,8 +12,9 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from syncd.archive.archive import Archive
 from syncd.core.checksum import crc32c
@@ -35,15 +36,13 @@ _READ_S = 90.0
 _CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
 
 
-@dataclass
-class Throttle:
+class Throttle(Struct):
     """The upload limit in bytes a second; 0 is no limit. May be changed during an upload."""
 
     limit_bytes_per_s: int = 0
 
 
-@dataclass(frozen=True)
-class UploadResult:
+class UploadResult(Struct, frozen=True):
     """An archive that is in the bucket; `seconds` passed from its first byte to the bucket's answer."""
 
     sha256: str

@@ -21,8 +21,9 @@ import sys
 import termios
 from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import inf
+
+from msgspec import Struct
 
 from syncd.core.clock import SystemClock
 
@@ -37,8 +38,7 @@ class StaleResponse(Exception):
     """An answer that was received before its request was sent."""
 
 
-@dataclass(frozen=True)
-class ByteCounts:
+class ByteCounts(Struct, frozen=True):
     """Bytes acknowledged by the other side, and received from it, since the connection was made."""
 
     acked_bytes: int

@@ -14,12 +14,13 @@ import ssl
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 # httpx imports its command line if the libraries for it are installed: 4 MiB that no daemon needs.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
@@ -79,8 +80,7 @@ class _RequestUnread(Exception):
     """A kept connection ended before one byte of the request arrived."""
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(Struct, frozen=True):
     """A bounded HTTP answer: the names of its headers in lower case; its `Date` as seconds, if it had a valid one."""
 
     status: int
@@ -112,8 +112,7 @@ _FAILURES = (
 )
 
 
-@dataclass
-class _KeptConnection:
+class _KeptConnection(Struct):
     """The client of one origin, with at most one connection. `last`: end of its last exchange; None while in use."""
 
     client: httpx.Client

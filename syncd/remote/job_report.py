@@ -10,8 +10,9 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from syncd.core.waiter import Waiter
 from syncd.remote.artifacts import (
@@ -86,8 +87,7 @@ class JobReports:
         return self._job_runner.stage(job.name, job.purpose) is not JobStage.UNDER_WAY
 
 
-@dataclass(frozen=True)
-class JobReport:
+class JobReport(Struct, frozen=True):
     """One report: its rows, of which the last is `done`, and the copies, which `download` puts into `archive`."""
 
     job: RemoteJob

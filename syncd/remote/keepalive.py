@@ -7,8 +7,9 @@ that they closed is noticed before it is used, so keeping it longer than they do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 # After the last exchange. Longer gains little: few servers keep their side open.
 KEEP_S = 300.0
@@ -18,8 +19,7 @@ ROUTE_TRUSTED_S = 20.0
 LEAST_SUSPEND_S = 1.0
 
 
-@dataclass(frozen=True)
-class ConnectionTime:
+class ConnectionTime(Struct, frozen=True):
     """One instant by both clocks; boottime gains on monotonic during suspend."""
 
     monotonic_s: float

@@ -8,10 +8,11 @@ import json
 import secrets
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from types import ModuleType
 from typing import Any
+
+from msgspec import Struct
 
 from syncd.core.errors import SandboxNotFound
 from syncd.core.text import one_line
@@ -41,8 +42,7 @@ class JobStage(Enum):
     ENDED = "ended, successfully or not"
 
 
-@dataclass(frozen=True)
-class Purpose:
+class Purpose(Struct, frozen=True):
     """The step that an execution is part of, and its description in messages."""
 
     step: ApiStep
@@ -78,8 +78,7 @@ class Purpose:
             raise StepFailed(self.step, FailureAction.RETRY, message) from None
 
 
-@dataclass(frozen=True)
-class RemoteJob:
+class RemoteJob(Struct, frozen=True):
     """A program to run in the sandbox. `files` are its `main.py` and the files beside it, by path."""
 
     name: str

@@ -10,9 +10,10 @@ answer before the last: however slow the network, no three are counted within a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
+
+from msgspec import Struct
 
 REQUESTS_PER_WINDOW = 2
 WINDOW_S = 1.0
@@ -28,8 +29,7 @@ class RequestKind(Enum):
     POLL = "asks again how an execution goes on: half of the requests are left to others"
 
 
-@dataclass(frozen=True)
-class RequestPacing:
+class RequestPacing(Struct, frozen=True):
     """The state of the limit, of all requests with one key. Times are monotonic seconds.
 
     `answered_s` are the times of the last answers, `polled_s` is the one of the last poll's.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+
+from msgspec import Struct
 
 from syncd.remote.failure import ApiStep, FailureAction
 
@@ -17,8 +18,7 @@ ASKED_SPREAD, ASKED_SPREAD_S = 0.2, 60.0
 FRESH_URLS = 2
 
 
-@dataclass(frozen=True)
-class RetrySettings:
+class RetrySettings(Struct, frozen=True):
     """The values of `[retry]`, in seconds."""
 
     first_s: float

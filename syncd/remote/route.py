@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 # TCP keepalive shows a dead connection before it is used (tcp(7)), and has the routers between keep its state. Half a
 # minute is within the shortest time after which they drop it.
@@ -21,8 +22,7 @@ _ANYWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 _DISCARD_PORT = 9
 
 
-@dataclass(frozen=True)
-class NetworkRoute:
+class NetworkRoute(Struct, frozen=True):
     """A connection's local address and its peer, as the system writes them."""
 
     local: str

@@ -6,7 +6,7 @@ sent in their time may follow faster only as far as a late timer, or a busy proc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 # A block is one send: it has the write time-out, and a stop or a pause is noticed after it.
 BLOCK_BYTES = 64 << 10
@@ -25,8 +25,7 @@ def block_bytes(limit_bytes_per_s: int) -> int:
     return min(BLOCK_BYTES, max(_LEAST_BYTES, limit_bytes_per_s // SHARE))
 
 
-@dataclass(frozen=True)
-class TokenBucket:
+class TokenBucket(Struct, frozen=True):
     """The number of bytes by which an upload is ahead of its limit, at a second of a clock that stops in suspend."""
 
     at_s: float

@@ -8,8 +8,9 @@ further cost. So dense begins where its first upload clearly pays, and ends only
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import median
+
+from msgspec import Struct
 
 from syncd.archive.codec import Codec
 
@@ -29,8 +30,7 @@ SAMPLES = 3
 STALE_S = 12 * 3600.0
 
 
-@dataclass(frozen=True)
-class Uplink:
+class Uplink(Struct, frozen=True):
     """The estimate of an uplink: the last rates in bytes a second, none at first, and the codec for it.
 
     `measured_at_s` is the time of the last measurement by the wall clock, since it outlives processes.

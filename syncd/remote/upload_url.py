@@ -7,9 +7,10 @@ of this machine's boottime clock, which goes on in suspend and cannot be set.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
+
+from msgspec import Struct
 
 # No upload begins with a URL this close to its expiry: requests take time to arrive, and clocks differ by seconds.
 MARGIN_S = 30.0
@@ -22,8 +23,7 @@ UPLOAD_SHARE = 0.5
 LONGEST_S = 604_800.0
 
 
-@dataclass(frozen=True)
-class UploadUrl:
+class UploadUrl(Struct, frozen=True):
     """One signed URL. `ends_s` and `life_s` are seconds of boottime; a `repr` never holds the URL itself."""
 
     url: str

@@ -7,7 +7,8 @@ import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from syncd.core.clock import Clock, utc
 from syncd.core.text import one_line, redacted
@@ -39,8 +40,7 @@ _STAGES = {
 }
 
 
-@dataclass
-class _SyncRun:
+class _SyncRun(Struct):
     """A sync that is under way."""
 
     id: str

@@ -6,9 +6,11 @@ Failing is counted in seconds awake (monotonic): a night with a closed lid is no
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core.formatting import counted
 from syncd.core.text import one_line, redacted
@@ -31,16 +33,14 @@ class Told(StrEnum):
     NEEDED = "needed"
 
 
-@dataclass
-class LastNotice:
+class LastNotice(Struct):
     """The last notice about syncing, and its number, by which the next one replaces it. It outlives a reload."""
 
     told: Told = Told.NOTHING
     number: int = 0
 
 
-@dataclass(frozen=True)
-class Trouble:
+class Trouble(Struct, frozen=True):
     """Syncing fails. `since_s` and `needed_since_s` are seconds awake; the second is None where it may pass."""
 
     text: str
@@ -49,8 +49,7 @@ class Trouble:
     needed_since_s: float | None
 
 
-@dataclass(frozen=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """One notice, as the Desktop Notifications Specification 1.2 has it; plain text, no markup."""
 
     summary: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 # The speed is an average over this time: shorter bursts are evened out.
 WINDOW_S = 8.0
@@ -12,8 +12,7 @@ LEAST_S = 1.0
 _STEP_S = 0.25
 
 
-@dataclass(frozen=True)
-class Speed:
+class Speed(Struct, frozen=True):
     """Samples of (seconds, bytes done), oldest first; the first may be older than the window, as its other end.
 
     Seconds are of any clock that does not go back.

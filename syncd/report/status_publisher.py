@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from syncd import __version__
 from syncd.core.ceiling import Managed
@@ -39,8 +40,7 @@ _MOST_WARNINGS = 100
 _PROGRESS_EVERY_S = 0.5
 
 
-@dataclass
-class RunTotals:
+class RunTotals(Struct):
     """The totals of a run. They outlive a reload, as far as the configuration still names the same."""
 
     syncs: int = 0
@@ -75,8 +75,7 @@ class RunTotals:
         self.started_at, self.uploaded_bytes = before.started_at, before.uploaded_bytes
 
 
-@dataclass
-class StatusPublisher:
+class StatusPublisher(Struct):
     """The values of the status document. Each change is written at once."""
 
     workspace: str

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from syncd.core.errors import SyncdError, TryLater, WorkspaceError
 from syncd.remote.failure import ApiStep, StepFailed
 from syncd.report.logs import place_of
 
 
-@dataclass(frozen=True)
-class SyncFailure:
+class SyncFailure(Struct, frozen=True):
     """A failure for the status and the history; `retry_after_s` is the wait that a server asked for."""
 
     step: ApiStep

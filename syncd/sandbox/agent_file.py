@@ -9,7 +9,8 @@ import contextlib
 import hashlib
 import logging
 import os
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.core.durable_file import StateFile, Versioned, read_file
 from syncd.core.warning import SyncWarning
@@ -54,8 +55,7 @@ class AgentNotes:
         self._file.save(_AgentRecord(told=self.last_run, seals=self.digests))
 
 
-@dataclass
-class AgentFile:
+class AgentFile(Struct):
     """The file at `path`, 0600 and always whole."""
 
     path: str

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from syncd.core.text import one_line
 
 _URL = re.compile(r"https?://[!-~]+")
 
 
-@dataclass(frozen=True)
-class AgentInfo:
+class AgentInfo(Struct, frozen=True):
     """One sandbox. `expires_at` is a UTC stamp, empty if not known; `servers` are MCP servers' URLs by name."""
 
     sandbox_id: str

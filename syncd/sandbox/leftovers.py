@@ -7,8 +7,9 @@ not be removed. Some exist locally and could not be read: those are remembered, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
+
+from msgspec import Struct, field
 
 from syncd.sandbox.removal_plan import Versions
 from syncd.scan.entry import Entry, Kind
@@ -19,8 +20,7 @@ from syncd.scan.manifest import is_within, removed_paths
 MOST_NAMED = 100_000
 
 
-@dataclass(frozen=True)
-class Leftovers:
+class Leftovers(Struct, frozen=True):
     """The leftovers of one sandbox.
 
     `changed` are those `entries` that someone changed there; `unnamed` counts files beyond `MOST_NAMED`. `files` counts
@@ -38,8 +38,7 @@ class Leftovers:
 NO_LEFTOVERS = Leftovers()
 
 
-@dataclass(frozen=True)
-class RemovalOutcomes:
+class RemovalOutcomes(Struct, frozen=True):
     """The outcomes of a removal, by path."""
 
     removed: Collection[str] = frozenset()

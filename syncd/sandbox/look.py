@@ -10,10 +10,11 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core.clock import SystemClock
 from syncd.core.errors import KeyRefused, TryLater
@@ -43,8 +44,7 @@ _REMOVAL = Purpose(ApiStep.DELETE, "the removal of files there")
 _LOOK = Purpose(ApiStep.INITIALIZE, "the look at the files there")
 
 
-@dataclass(frozen=True)
-class RunningLook:
+class RunningLook(Struct, frozen=True):
     """A look that was started: its execution, and the second of the monotonic clock at which it was."""
 
     job: RemoteJob

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from syncd.sandbox.look_request import LookAction, LookRequest, Missing, RemoteEntry, RemoteKind
 from syncd.scan.entry import Entry, Kind, arrived_digest
@@ -56,16 +55,14 @@ class InvalidReport(Exception):
     """The report is incomplete, or says what no honest program says; the message says which."""
 
 
-@dataclass(frozen=True)
-class FoundEntry:
+class FoundEntry(Struct, frozen=True):
     """One row of the report. `copy` is the number of the copy, None if none was made."""
 
     entry: RemoteEntry
     copy: int | None
 
 
-@dataclass
-class LookReport:
+class LookReport(Struct):
     """The report of one look, checked against its request."""
 
     differing: dict[str, FoundEntry] = field(default_factory=dict)
@@ -78,7 +75,7 @@ class LookReport:
     missing: int = 0
     unlisted: int = 0
     unseen_count: int = 0  # of new ones too
-    ended_s: int | None = field(default=None, compare=False)  # by the sandbox's clock, in seconds since 1970
+    ended_s: int | None = None  # by the sandbox's clock, in seconds since 1970
 
     @property
     def copies(self) -> dict[int, FoundEntry]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from types import MappingProxyType
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncd.remote.failure import StepFailed
 from syncd.scan.entry import Entry
@@ -62,8 +61,7 @@ class Missing(Enum):
     AS_WANTED = "it does not differ: it may be written"
 
 
-@dataclass(frozen=True)
-class LookItem:
+class LookItem(Struct, frozen=True):
     """One path to look at. It does not differ if it is as any of `versions`.
 
     A file is as a version if kind, content and the owner's executable bit are equal; a link if its target is; a
@@ -121,8 +119,7 @@ class LookItems(Mapping[str, LookItem]):
         yield from self._last.items()
 
 
-@dataclass(frozen=True)
-class LookRequest:
+class LookRequest(Struct, frozen=True):
     """The paths to look at.
 
     `items` are in the order in which they are removed. `find_new`: list and copy what is there beyond `items`, but not
@@ -145,8 +142,7 @@ class LookRequest:
         return [path for path, item in listed.items() if item.action is action]
 
 
-@dataclass(frozen=True)
-class LookResult:
+class LookResult(Struct, frozen=True):
     """The outcome of a look.
 
     `differing` are paths of the request (a missing one with versions is ABSENT), `new` those beyond it. `pruned` are

@@ -12,8 +12,10 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
 from math import inf
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core.clock import stamp, utc
 from syncd.core.durable_file import StateFile, Versioned
@@ -68,8 +70,7 @@ class _HeldRecord(Versioned, frozen=True, kw_only=True):
     kept: list[bytes]
 
 
-@dataclass(frozen=True)
-class _Running:
+class _Running(Struct, frozen=True):
     request: LookRequest
     look: RunningLook
     began_s: float

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.scan.entry import Entry, Kind
@@ -57,8 +56,7 @@ SentEntry = tuple[Entry, bytes | None]
 """An entry that syncd had sent as a path, with a file's bytes where they are known and small."""
 
 
-@dataclass(frozen=True)
-class SavedVersion:
+class SavedVersion(Struct, frozen=True):
     """The agent's version of some paths, by path in the order of names, saved at `at` (aware UTC).
 
     `days` were counted since, the last of them at `counted_at`; a clock that jumps makes one day at most.

@@ -21,8 +21,9 @@ is below a path that stays, stays: its directory is not ours.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.scan.entry import Entry, Kind, arrived_digest
@@ -55,8 +56,7 @@ class PathAction(Enum):
     SAVE = "save the version there, then write or remove it"
 
 
-@dataclass(frozen=True)
-class SyncDecision:
+class SyncDecision(Struct, frozen=True):
     """The paths that a sync leaves alone, and those that it saves first, each with what is there."""
 
     kept: Mapping[str, RemoteEntry] = field(default_factory=dict)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.scan.exclusions import OUTSIDE, OWN_FILE, SPECIAL, TOO_LONG
 from syncd.scan.limits import too_long
@@ -15,8 +16,7 @@ from syncd.selection.ignore_files import read_ignore_files, read_rules_outside
 from syncd.selection.selection import Rule, Selection
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(Struct, frozen=True):
     """The explanation. `at` is the path that the rule is about: the path itself, or an excluded folder above it."""
 
     included: bool

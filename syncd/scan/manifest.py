@@ -20,11 +20,11 @@ from collections.abc import (
     Sequence,
     ValuesView,
 )
-from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
 from typing import Any, overload
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.scan.directory import EMPTY, Directory, Entries, as_bytes, differing, differing_entries, read, rebuilt
@@ -229,8 +229,7 @@ def in_archive_order(paths: Iterable[str]) -> list[str]:
     return sorted(paths, key=lambda path: as_bytes(path).split(b"/"))
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """The difference between two manifests. `uncertain` paths can only be compared after their content is read."""
 
     added: Sequence[str] = field(default_factory=list)

@@ -13,7 +13,8 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from syncd.core.errors import WorkspaceError
 from syncd.core.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
@@ -57,8 +58,7 @@ PlannedRules = Mapping[str, Mapping[str, bytes | None]]
 LeftOut = Callable[[str, bool, Decision], None]
 
 
-@dataclass
-class Scan:
+class Scan(Struct):
     """The result of a scan. `unread` paths exist but could not be read; `left_out` counts excluded paths by source."""
 
     identity: FileIdentity = field(default_factory=FileIdentity)  # of the workspace's own directory
@@ -493,8 +493,7 @@ class Scanner:
         return None
 
 
-@dataclass
-class _OpenDir:
+class _OpenDir(Struct):
     """A directory that was listed and is still open.
 
     `before` is its earlier state, and `own` its entries if they are the same. `below` are the directories in it that

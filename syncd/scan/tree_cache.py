@@ -7,7 +7,8 @@ record drops those below it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from syncd.core.file_identity import FileIdentity
 from syncd.core.warning import SyncWarning
@@ -17,8 +18,7 @@ from syncd.scan.manifest import Manifest, forget_stamps
 from syncd.selection.selection import Rule, Scope
 
 
-@dataclass(slots=True)
-class DirIssues:
+class DirIssues(Struct):
     """Details of a directory beyond its entries; few directories have any."""
 
     warnings: list[SyncWarning] = field(default_factory=list)
@@ -29,8 +29,7 @@ class DirIssues:
     shared: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class DirRecord:
+class DirRecord(Struct):
     """A directory as it was listed. `outer` is its scope without its own ignore files, whose contents are `rules`."""
 
     identity: FileIdentity

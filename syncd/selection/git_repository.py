@@ -12,7 +12,8 @@ import errno
 import os
 import re
 import stat
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.core.errors import SyncdError
 from syncd.selection import safe_open
@@ -29,8 +30,7 @@ NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, err
 _HIDDEN = NO_FILE | {errno.EACCES}
 
 
-@dataclass(frozen=True)
-class Repository:
+class Repository(Struct, frozen=True):
     """A repository. `top` is the work tree's directory, `folder` holds `info/exclude`; empty: `.git` leads nowhere."""
 
     top: str

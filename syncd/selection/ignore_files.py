@@ -11,7 +11,9 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd.selection import safe_open
 from syncd.selection.git_repository import EXCLUDE, GIT, NO_FILE, Repository, repository_around
@@ -25,8 +27,7 @@ _MOST_LINKS = 40  # as the kernel follows
 Names = frozenset[str]
 
 
-@dataclass(frozen=True)
-class RulesOutside:
+class RulesOutside(Struct, frozen=True):
     """The current rules from outside of the workspace's own directories.
 
     `directories` hold such rules or may hold them later, each with the names of the files that matter there.

@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.selection.builtin_rules import DEFAULTS, GIT, SECRETS
 from syncd.selection.gitignore import as_latin1, from_latin1, parse_line
@@ -41,8 +42,7 @@ OWN_FILES = "syncd's own files"  # as the source of a rule
 INCLUDED = Decision(included=True, rule=None)
 
 
-@dataclass(frozen=True)
-class SelectionSettings:
+class SelectionSettings(Struct, frozen=True):
     """The keys of [workspace] that select paths; their patterns are gitignore's, relative to the workspace.
 
     `always_ignored` are patterns of the same kind that nothing lifts, each with its place. `own_folders` are the
@@ -59,8 +59,7 @@ class SelectionSettings:
     own_files: Callable[[], tuple[str, ...]] = tuple
 
 
-@dataclass(frozen=True)
-class OuterFile:
+class OuterFile(Struct, frozen=True):
     """An ignore file outside of the workspace's own directories; its rules are shown with `source` as their file."""
 
     source: str
@@ -68,8 +67,7 @@ class OuterFile:
     data: bytes
 
 
-@dataclass(frozen=True)
-class OuterRules:
+class OuterRules(Struct, frozen=True):
     """Git's rules from outside of the workspace's own directories, the weakest file first, and syncd's own files.
 
     `workspace` is the workspace's path from the repository's top; "" if it is the top, or in no repository. `own_paths`

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd.core.formatting import counted
 from syncd.core.text import shown_path
@@ -35,8 +37,7 @@ def _none(_path: str, _digest: bytes) -> None:
     return None
 
 
-@dataclass(frozen=True)
-class AgentWork:
+class AgentWork(Struct, frozen=True):
     """All that differs in the sandbox from what was put there.
 
     `base` are the versions that were put there, the certain one first; a path without one is new there. `changed` has
@@ -77,8 +78,7 @@ class AgentWork:
         return {path: remote for path, remote in found.items() if remote.kind not in _WITHOUT_CONTENT}
 
 
-@dataclass(frozen=True)
-class Unsaved:
+class Unsaved(Struct, frozen=True):
     """The paths of all that differs in a sandbox that could not be saved, each with the reason, and unlisted others."""
 
     paths: Mapping[str, str] = field(default_factory=dict)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from syncd.scan.manifest import Manifest, Paths, difference
 
@@ -17,16 +18,14 @@ class Change(StrEnum):
     REMOVED = "removed"
 
 
-@dataclass(frozen=True)
-class SentContent:
+class SentContent(Struct, frozen=True):
     """The base, None if it is not known, and the leftovers, which are in the sandbox beyond it."""
 
     base: Manifest | None = None
     leftovers: Collection[str] = ()
 
 
-@dataclass(frozen=True)
-class ArrivedChanges:
+class ArrivedChanges(Struct, frozen=True):
     """The paths that differ in the sandbox since the last sync that arrived."""
 
     added: Sequence[str] = ()

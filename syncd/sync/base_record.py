@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 
 import msgspec
@@ -82,8 +81,7 @@ class _BaseChange(Struct, array_like=True):
     removed: list[bytes]
 
 
-@dataclass(frozen=True)
-class Base:
+class Base(Struct, frozen=True):
     """The content of the record."""
 
     target: Target

@@ -10,8 +10,9 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from syncd.archive.archive import Archive
 from syncd.core.clock import Clock, stamp
@@ -48,8 +49,7 @@ class SyncObserver(RetryObserver, Protocol):
         """This many bytes of the archive have been uploaded."""
 
 
-@dataclass
-class _UploadAttempt:
+class _UploadAttempt(Struct):
     """The progress of one archive."""
 
     archive: Archive

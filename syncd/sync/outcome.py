@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from syncd.scan.manifest import Difference
 from syncd.sync.arrived_changes import ArrivedChanges
 from syncd.sync.status_document import LastSync
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The result of a sync.
 
     `sync` is None if nothing had to be sent. `follow_up` are paths that another sync must send: they changed or

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+
+from msgspec import Struct
 
 from syncd.core.text import shown_path
 from syncd.remote.failure import StepFailed
@@ -39,8 +40,7 @@ class ContentLost(Exception):
     """The sandbox lost nearly all that was put there, or a whole directory: everything is to be sent again."""
 
 
-@dataclass
-class Preparation:
+class Preparation(Struct):
     """The preparation for one archive.
 
     `manifest` is what the sandbox is to hold, `written` are its entries in the archive, `held_here` those here of paths
@@ -63,7 +63,7 @@ class Preparation:
     save_all: Callable[[Why], None]
     base_of: Callable[[str], SentEntry | None]
     forget_repository: Callable[[], None]
-    _request: LookRequest | None = field(default=None, init=False)
+    _request: LookRequest | None = None
 
     def begin(self) -> None:
         """Start the look, if it may run beside the upload. Raises `Stop`."""

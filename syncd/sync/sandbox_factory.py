@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.core.api_key import ApiKey
 from syncd.core.context import RuntimeContext
@@ -45,8 +46,7 @@ def retry_settings_of(config: Config) -> RetrySettings:
     return RetrySettings(keys.first_delay_seconds, keys.max_delay_seconds, keys.give_up_after_seconds)
 
 
-@dataclass(frozen=True)
-class SandboxFactory:
+class SandboxFactory(Struct, frozen=True):
     """Builds services by one configuration, for one workspace."""
 
     config: Config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
@@ -15,8 +15,7 @@ from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sync.delivery import Delivery
 
 
-@dataclass(frozen=True)
-class SandboxServices:
+class SandboxServices(Struct, frozen=True):
     """The parts of a sync that work with one sandbox."""
 
     target: Target

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.scan.entry import Entry
 from syncd.scan.manifest import Manifest, entry_changes
 
 
-@dataclass(frozen=True, eq=False)
-class SentArchive:
+class SentArchive(Struct, frozen=True, eq=False):
     """The `entries` of an archive, as they are in it, and the paths that are to be `removed` in the sandbox with it.
 
     `base` is empty if it is not known what the sandbox holds. `identity` is that of the archive's bytes, empty if they

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, SyncMode
@@ -12,8 +13,7 @@ from syncd.sync.delivery import SyncObserver
 from syncd.sync.sandbox_services import SandboxServices
 
 
-@dataclass(frozen=True)
-class RequestedSync:
+class RequestedSync(Struct, frozen=True):
     """One sync that was asked for: `changed` are the only directories to scan, None for all.
 
     `unsaved` are paths that `push --force` leaves as they are in the sandbox, as they could not be saved.
@@ -26,8 +26,7 @@ class RequestedSync:
     unsaved: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class ArchivedSnapshot:
+class ArchivedSnapshot(Struct, frozen=True):
     """An archive to deliver: `only` are the paths that a partial one holds, None for a whole one.
 
     `stays` are paths that it leaves out since they stay as they are in the sandbox.
@@ -39,8 +38,7 @@ class ArchivedSnapshot:
     stays: frozenset[str]
 
 
-@dataclass(frozen=True)
-class DeliveredArchive:
+class DeliveredArchive(Struct, frozen=True):
     """An archive that was initialized, and the manifest that the sandbox holds since. `is_partial`: it held changes."""
 
     packed: Packed

@@ -10,7 +10,8 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field, structs
 
 from syncd.archive.archive import DamagedPiece
 from syncd.archive.base_store import BaseStore
@@ -57,8 +58,7 @@ _PROOF = 2000
 _TIMES_LEFT_OUT = 4
 
 
-@dataclass
-class SyncCycle:
+class SyncCycle(Struct):
     """The syncs of one workspace, one after the other, to the sandbox that its provider names."""
 
     provider: SandboxProvider
@@ -218,14 +218,14 @@ class SyncCycle:
                 self._whole_next = whole_next  # nothing was put there
                 if run.mode is SyncMode.FORCED:
                     remote_changes = services.remote_changes
-                    run = replace(run, unsaved=remote_changes.kept.union(remote_changes.held))
+                    run = structs.replace(run, unsaved=remote_changes.kept.union(remote_changes.held))
                 continue
             except ContentLost:
                 _log.warning("the sandbox lost what was put there: everything is sent again")
                 self._whole_next = True
                 services.delivery.mark_uncertain()
                 self._told = SentContent()
-                run = replace(run, changed=None)
+                run = structs.replace(run, changed=None)
                 continue
             told, self._told = self._told, SentContent(self.baseline, services.deletion_sync.leftovers)
             arrived = arrived_changes(told, self._told) if outcome.sync else None
@@ -235,8 +235,8 @@ class SyncCycle:
             saved, overwritten = sum(counts.values()), counts.get(Why.OVERWRITTEN, 0) + counts.get(Why.REMOVED, 0)
             if run.mode is SyncMode.FORCED:
                 overwritten = 0
-            outcome = replace(outcome, follow_up=follow_up, blocked=blocked, held=held)
-            return replace(outcome, saved=saved, overwritten=overwritten, arrived=arrived)
+            outcome = structs.replace(outcome, follow_up=follow_up, blocked=blocked, held=held)
+            return structs.replace(outcome, saved=saved, overwritten=overwritten, arrived=arrived)
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
     def _sync(self, run: RequestedSync) -> Outcome:
@@ -255,7 +255,7 @@ class SyncCycle:
         if not delivered.is_partial and not self._prove(run, delivered):
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
-            return self._sync(replace(run, changed=None))
+            return self._sync(structs.replace(run, changed=None))
         return outcome
 
     def _scan(self, run: RequestedSync) -> ScanResult:
@@ -353,7 +353,7 @@ class SyncCycle:
                 _log.warning("%s: it is made again", damage)
                 sent = without(archived.scanned.manifest, archived.stays)
                 packed = self.snapshotter.repack(sent, damage.piece, delivery.uplink.codec)
-                archived = replace(archived, only=None)
+                archived = structs.replace(archived, only=None)
             else:
                 if archived.only is not None:
                     self.base_store.keep_sent(archive, manifest.content_bytes)
@@ -486,7 +486,7 @@ class SyncCycle:
             return
         self.baseline = with_taken(self.baseline, taken)
         if self._told.base is not None:
-            self._told = replace(self._told, base=with_taken(self._told.base, taken))
+            self._told = structs.replace(self._told, base=with_taken(self._told.base, taken))
         services.remote_changes.taken(each.path for each in taken)
         services.deletion_sync.taken([each.path for each in taken if each.is_left_out])
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, Missing
 from syncd.sandbox.removal_plan import Versions, directories_above
@@ -19,8 +20,7 @@ SAMPLE = 200
 MOST_UNANSWERED = 8
 
 
-@dataclass(frozen=True)
-class SandboxContent:
+class SandboxContent(Struct, frozen=True):
     """The known content of a sandbox.
 
     `base` is the last manifest that the sandbox was known to hold, None if there is none. `possibly_applied` are the

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -21,8 +20,7 @@ from syncd.sync.base_record import StateRow, entry_of, row_of
 from syncd.sync.sync_plan import same_content
 
 
-@dataclass(frozen=True)
-class TakenPath:
+class TakenPath(Struct, frozen=True):
     """A path, the entry that counted as sent before, and the one that does now; None: nothing.
 
     What `is_left_out` by the rules here and was asked for counts as sent no more: a sync would remove it there.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.archive.base_store import BaseStore
 from syncd.core.clock import Clock
@@ -26,8 +27,7 @@ _TRIES = 3
 _WARNED_FOR_S = 86_400.0
 
 
-@dataclass
-class WorkSaver:
+class WorkSaver(Struct):
     """Saves all that differs in a sandbox. `leave_out` reads the workspace's rules as they are at that moment."""
 
     leave_out: Callable[[], LeaveOut]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 WakeCallback = Callable[[], None]
 """Wakes the loop. It has no payload, never blocks or raises, and may be called in any thread and signal handler."""
@@ -31,8 +32,7 @@ class RescanReason(enum.IntEnum):
     WORKSPACE = 6  # the workspace itself was moved, removed, unmounted or put back
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """The changes since the last `take()`: `dirty` directories (relative, "" is the workspace), and a rescan reason.
 
     `written` files were written, perhaps without a change of their times; None: there are too many, in the `dirty`

@@ -13,8 +13,8 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
+from msgspec import Struct, field
 from watchdog.observers.inotify_c import InotifyConstants as In
 
 from syncd.core.warning import SyncWarning
@@ -32,8 +32,7 @@ ALWAYS_RELEVANT = frozenset({_GIT, b".gitignore", b".syncdignore"})
 _MAX_FILES = 1024
 
 
-@dataclass(slots=True)
-class _WatchTarget:
+class _WatchTarget(Struct):
     """A watched directory with its path in the last scan and the scope of its names; or a file with several names."""
 
     path: str
@@ -41,8 +40,7 @@ class _WatchTarget:
     scan: int
 
 
-@dataclass(slots=True)
-class _EventSummary:
+class _EventSummary(Struct):
     """The changes in the events of one read, as in `Changes`."""
 
     dirty: set[str] = field(default_factory=set)

@@ -10,7 +10,8 @@ back.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
@@ -36,8 +37,7 @@ _VIRTUAL_MACHINE = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class WorkspaceMounts:
+class WorkspaceMounts(Struct, frozen=True):
     """The file systems of a workspace, by the relative path at which they are mounted; "" is the workspace itself.
 
     `shared` are the types of the shared ones; the others are `local`, also those that are mounted in a shared one.

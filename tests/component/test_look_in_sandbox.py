@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import Purpose, RemoteJob, _packed, new_job
@@ -47,7 +48,7 @@ def item(action: LookAction, *versions: Entry) -> LookItem:
 class Ran:
     """The outcome of one run of the program: its report, its log, and its folder."""
 
-    report: LookReport
+    report: LookReport  # without the time
     log: str
     folder: Path
 
@@ -114,10 +115,14 @@ class Sandbox:
             content = (folder / "report.json").read_bytes()
             assert rows == [["report", len(content), hashlib.sha256(content).hexdigest()]]
             rows = list(job.rows(content.decode("ascii")))
-        return Ran(report_of(rows, request, _decoded), log, folder)
+        return Ran(_report(rows, request), log, folder)
 
     def look(self, items: Mapping[str, LookItem], **more: Any) -> Ran:
         return self.run(LookRequest(items, **more))
+
+
+def _report(rows: Any, request: LookRequest) -> LookReport:
+    return replace(report_of(rows, request, _decoded), ended_s=None)
 
 
 def _recoded(name: str) -> str:
@@ -564,7 +569,7 @@ class Hooked:
             log = "\n".join(looking.run())
         finally:
             os.close(top)
-        return Ran(report_of(job.rows(log), request, _decoded), log, folder)
+        return Ran(_report(job.rows(log), request), log, folder)
 
 
 @pytest.fixture

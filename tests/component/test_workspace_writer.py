@@ -13,17 +13,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from syncd.core.errors import Locked, TryLater
 from syncd.merge.path_changes import PathChanges, Place, Step
@@ -328,7 +327,7 @@ def test_a_touch_is_no_change(on: WriterMachine) -> None:
     (write,) = on.plan(("a", on.new()))
     assert write.before is not None
     os.utime(path)
-    unread = replace(write, before=msgspec.structs.replace(write.before, digest=b""))
+    unread = replace(write, before=replace(write.before, digest=b""))
     assert on.writer.write([unread], b"").conflicts == ("a",)
 
 

@@ -119,15 +119,13 @@ class SimulatedNotifier(SystemdNotifier):
             self._simulation.injection_point()
 
 
-class SimulatedCycle(SyncCycle):
+class SimulatedCycle(SyncCycle, kw_only=True):
     """The real cycle, which notes unexpected errors."""
 
-    def __init__(self, simulation: Simulation, *args: Any) -> None:
-        super().__init__(*args)
-        self._simulation = simulation
+    simulation: Simulation
 
     def run(self, sync_mode: SyncMode, observer: SyncObserver, changed: Any = None) -> Outcome:
-        simulation = self._simulation
+        simulation = self.simulation
         checker = simulation.checker
         simulation.figures["full scans" if changed is None else "partial scans"] += 1
         baseline, sandbox_id = self.baseline, self.target.sandbox_id if self.target else ""

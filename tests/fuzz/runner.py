@@ -231,11 +231,11 @@ def _patched(simulation: Simulation) -> Iterator[None]:
         patch.setattr(build, "personal_excludes", lambda environ: "")
         for name, simulated in (
             ("Daemon", SimulatedDaemon),
-            ("SyncCycle", SimulatedCycle),
             ("HttpClient", SimulatedHttpClient),
             ("SystemdNotifier", SimulatedNotifier),
         ):
             patch.setattr(build, name, partial(simulated, simulation))
+        patch.setattr(build, "SyncCycle", partial(SimulatedCycle, simulation=simulation))
         patch.setattr(sandbox_factory, "JobRunner", partial(SimulatedJobRunner, simulation))
         ManualInotify.newest = None
         _running.append(simulation)

@@ -11,12 +11,12 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 import syncd.scan.entry
 from syncd.archive.snapshotter import Snapshotter

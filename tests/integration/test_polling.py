@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from select import poll
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from syncd.core.settings import check_config
 from syncd.report.history_recorder import HistoryRecorder

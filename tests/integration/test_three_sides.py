@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -278,7 +277,7 @@ def without_copies(monkeypatch: pytest.MonkeyPatch, **lacking: Any) -> None:
     def result(*args: Any) -> LookResult:
         found = result_of(*args)
         differing = {path: replace(entry, copy="", **lacking) for path, entry in found.differing.items()}
-        return dataclasses.replace(found, differing=differing)
+        return replace(found, differing=differing)
 
     monkeypatch.setattr(look, "_result", result)
 

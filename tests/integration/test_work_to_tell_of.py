@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of, status_publisher_of
 from syncd.report.status_publisher import RunTotals
 from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sandbox import remote_changes
 from syncd.sandbox.look_request import LookRequest
+from syncd.sync import agent_work
 from tests.agent import Agent
 from tests.integration.sync_rig import Rig, rigged
 from tests.integration.test_three_sides import without_copies
@@ -107,7 +110,8 @@ def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch
     agent = _agent(acquired)
     for number in range(4):
         agent.write(f"large{number}\n", "x" * 1000)
-    monkeypatch.setattr(LookRequest, "__init__", _with_little_room(LookRequest.__init__))
+    for module in (agent_work, remote_changes):
+        monkeypatch.setattr(module, "LookRequest", partial(LookRequest, most_copied_bytes=100))
     acquired.cycle.save_before_end()
     told = acquired.cycle.work_saver.take_unsaved()
     assert told is not None
@@ -117,13 +121,6 @@ def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch
     assert acquired.cycle.agent_status.saved == 1
     (warning,) = acquired.cycle.warnings
     assert "syncd pull" in warning.remedy
-
-
-def _with_little_room(original: object) -> object:
-    def initialize(self: LookRequest, *args: object, **keys: object) -> None:
-        original(self, *args, **{**keys, "most_copied_bytes": 100})  # type: ignore[operator]
-
-    return initialize
 
 
 @pytest.mark.parametrize("reason", ["nobody answers", "being written", "gone"])

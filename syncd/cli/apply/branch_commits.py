@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from syncd.cli.agent_side import AgentSide, is_named, remote_version
 from syncd.cli.apply.command import workspace_input
@@ -15,8 +16,7 @@ from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.repository.commits_report import SandboxCommit
 
 
-@dataclass
-class CommitsToMake:
+class CommitsToMake(Struct):
     """The commits for the branch. `never` are paths that are left out of all of them, with the reason.
 
     `unread` are paths whose content in one of them was not fetched: they come with what is not committed.

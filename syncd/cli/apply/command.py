@@ -8,10 +8,11 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.cli.options import config_option, configured, json_option
 from syncd.core.errors import Stop, TryLater, WorkspaceError
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 _TOLD_AFTER_S = 2.0
 
 
-@dataclass(frozen=True)
-class ApplyOptions:
+class ApplyOptions(Struct, frozen=True):
     """The wishes of the person. `named` are paths of the workspace, all if there are none."""
 
     named: tuple[str, ...]

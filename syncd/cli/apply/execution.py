@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd.archive.base_store import LARGEST_BYTES
 from syncd.cli.agent_side import AgentSide, path_rules
@@ -29,8 +30,7 @@ from syncd.sync.taken import TakenPath, TakenStore, encode_taken
 _GONE = "what was sent is not known any more"
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """A plan whose texts are merged: `contents` are the files with the new content of each path that changes."""
 
     plan: MergePlan

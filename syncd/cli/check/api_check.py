@@ -10,9 +10,10 @@ import socket
 import ssl
 import urllib.request
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.thresholds import judge_certificate, judge_clock, judge_end
@@ -125,8 +126,7 @@ def check_api(
     return isinstance(info, SandboxInfo)
 
 
-@dataclass(frozen=True)
-class SandboxEnd:
+class SandboxEnd(Struct, frozen=True):
     """The end of an acquired sandbox by the wall clock; None if it never ends."""
 
     ends_wall_s: float | None

@@ -7,9 +7,9 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import replace
 
 import click
+from msgspec.structs import replace
 
 from syncd.cli.check.finding import Finding, Grade, exit_code, summary
 from syncd.cli.options import config_option, json_option

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from syncd.core.formatting import counted
 
@@ -27,8 +28,7 @@ class Grade(Enum):
         self.exit_code = exit_code
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One line about `subject`: `what` was found, and `remedy`, what to do about it (may be empty).
 
     `details` are the first few of the things that `what` counts, a line each.

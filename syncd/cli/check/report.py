@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+
+from msgspec.structs import asdict
 
 from syncd.cli.check.checks import Checks
 from syncd.cli.check.facts import Row, config_facts, environment_facts, machine_facts

@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from syncd.scan.entry import Entry, Kind, content_bytes
 
@@ -36,8 +37,7 @@ class PathSize(NamedTuple):
     share: float
 
 
-@dataclass(frozen=True)
-class SizeBreakdown:
+class SizeBreakdown(Struct, frozen=True):
     """Counts of a snapshot's entries. `files_by_size` is by size class, `deepest` in path components."""
 
     files: int

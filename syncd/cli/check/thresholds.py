@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.size_breakdown import PathSize, ignore_line
@@ -140,8 +141,7 @@ def judge_end(ends_in_s: float | None) -> Finding:
     return Finding("time to live", Grade.PASS, f"{what}; the next one is acquired in time")
 
 
-@dataclass(frozen=True)
-class LookAttempt:
+class LookAttempt(Struct, frozen=True):
     """One attempt to look at the sandbox: the seconds that it took, and its failure in words, "" if it worked."""
 
     seconds: float

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from syncd.archive.secret_files import exclude_secret_files
 from syncd.cli.check.finding import Finding, Grade
@@ -35,8 +36,7 @@ _SHOWN_WARNINGS = 5
 _HEAVIEST = 10
 
 
-@dataclass
-class WorkspaceCheck:
+class WorkspaceCheck(Struct):
     """The findings, and the size of a snapshot; `scan` is None if the workspace cannot be read."""
 
     findings: list[Finding] = field(default_factory=list)

@@ -8,9 +8,9 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import click
+from msgspec import Struct
 
 from syncd.cli.demo.environment import DemoEnvironment, demo_environment
 from syncd.cli.options import CLOCK
@@ -300,8 +300,7 @@ def _begin_history(demo: DemoEnvironment) -> None:
     _write(demo, "docs/manual.md", "\nNow with a history.\n")
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(Struct, frozen=True):
     """One step of the tour; `follow` shows what comes of it, and returns when it is complete."""
 
     title: str

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import click
+from msgspec import Struct
 
 from syncd.cli.init.questions import home_relative
 from syncd.cli.options import CLOCK
@@ -27,8 +27,7 @@ _WORDS = {
 }
 
 
-@dataclass
-class Preview:
+class Preview(Struct):
     """The result of a scan. `left_out` counts by the source of the rule; `secrets` are paths, each with its finding."""
 
     workspace: str

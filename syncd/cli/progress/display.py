@@ -6,11 +6,11 @@ import contextlib
 import os
 import sys
 import threading
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 import click
+from msgspec.structs import replace
 
 from syncd.cli.interruption import stderr_is_writable
 from syncd.cli.options import CLOCK

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 # For work without a known end; the second is for terminals with ASCII only.
 _SPINNERS = ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")
@@ -23,8 +24,7 @@ _LAYOUTS = (
 )
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(Struct, frozen=True):
     """The progress of some work. Without a total the end is unknown; `seconds` is the time since it began."""
 
     word: str

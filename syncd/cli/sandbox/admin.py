@@ -6,10 +6,10 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeVar
 
 import click
+from msgspec import Struct
 
 from syncd.cli.daemon_client import order_daemon
 from syncd.cli.options import CLOCK
@@ -36,8 +36,7 @@ from syncd.sync.sandbox_factory import retry_settings_of
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
-class SandboxAdmin:
+class SandboxAdmin(Struct, frozen=True):
     """The account of one configuration, with its workspace's sandbox."""
 
     config: Config

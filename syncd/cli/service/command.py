@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 
 import click
+from msgspec import Struct
 
 import syncd
 from syncd.cli.options import config_option, config_path, configured, option_for
@@ -39,8 +39,7 @@ _LOG_LINES = 5
 _SHARED = {"XDG_CONFIG_HOME": ".config", "XDG_STATE_HOME": ".local/state", "XDG_CACHE_HOME": ".cache"}
 
 
-@dataclass(frozen=True)
-class InstalledService:
+class InstalledService(Struct, frozen=True):
     """The unit of a configuration, and the manager that runs it."""
 
     manager: UserManager

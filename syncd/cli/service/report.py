@@ -6,7 +6,8 @@ import re
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncd.cli.service.unit import Unit
 
@@ -45,8 +46,7 @@ _PREPARATION_EXIT = re.compile(r"code=exited ; status=(\d+)")
 _RUNNING, _MAY_PASS, _NEEDS_PERSON = 0, 75, 78
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Struct, frozen=True):
     """The service's `state`, its `last` end (empty: none), and the `remedy` (empty: nothing to do)."""
 
     state: str

@@ -6,7 +6,8 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 import syncd
 from syncd.core.api_key import CREDENTIAL
@@ -45,16 +46,14 @@ _NO_KEY_FILE = ("LoadCredential=", "InaccessiblePaths=")
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - what PrivateTmp= replaces
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(Struct, frozen=True):
     """A unit's `name`, and its `file`: that of the template, for an instance."""
 
     name: str
     file: str
 
 
-@dataclass(frozen=True)
-class UnitContext:
+class UnitContext(Struct, frozen=True):
     """The values that the drop-in of a configuration depends on; all paths are absolute."""
 
     config_folder: str

@@ -7,7 +7,6 @@ must have the digest that it reported.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from msgspec.structs import replace as with_fields
 
@@ -87,10 +86,10 @@ def _with_copies(report: CommitsReport, places: dict[int, str]) -> SandboxCommit
         place = places.get(report.copies.get((index, path), -1), "")
         return with_fields(entry, copy=place) if place else entry
 
-    return replace(
+    return with_fields(
         report.found,
         commits=tuple(
-            replace(commit, changes={path: complete(index, path, entry) for path, entry in commit.changes.items()})
+            with_fields(commit, changes={path: complete(index, path, entry) for path, entry in commit.changes.items()})
             for index, commit in enumerate(report.found.commits)
         ),
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from syncd.sandbox.look_encoding import (
     Count,
@@ -34,8 +33,7 @@ _Seconds = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
 _Message = Annotated[str, Meta(max_length=1 << 17)]
 
 
-@dataclass(frozen=True)
-class SandboxCommit:
+class SandboxCommit(Struct, frozen=True):
     """One commit of the agent's. `changes` are the paths that differ from its first parent, ABSENT for a deleted one.
 
     `refused` are paths that lead out of the workspace, as nobody has to trust a tree. `unlisted` counts the paths
@@ -53,16 +51,14 @@ class SandboxCommit:
     unlisted: int = 0
 
 
-@dataclass(frozen=True)
-class OtherBranch:
+class OtherBranch(Struct, frozen=True):
     """A branch whose commits stay in the sandbox, and their number."""
 
     name: str
     commits: int
 
 
-@dataclass(frozen=True)
-class SandboxCommits:
+class SandboxCommits(Struct, frozen=True):
     """The agent's commits, the oldest first.
 
     `absence` says why there are none to read, `failure` why they cannot be read. `branch` is the branch that is checked
@@ -81,8 +77,7 @@ class SandboxCommits:
     failure: str = ""
 
 
-@dataclass
-class CommitsReport:
+class CommitsReport(Struct):
     """The report. `copies` has the number of the copy of each path's content, by the commit's index and the path."""
 
     found: SandboxCommits
