@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from syncd.core.clock import SystemClock
+from tests.system.preloaded import Preloaded, may_be_preloaded
 
 CLOCK = SystemClock()
 SYNCD = (sys.executable, "-m", "syncd")
@@ -32,21 +35,25 @@ class Finished:
 def run_command(args: Sequence[str], env: Mapping[str, str], cwd: Path, prefix: Sequence[str] = ()) -> Finished:
     """Run `syncd ARGS` to its end, 60 s at most."""
     started_s = CLOCK.monotonic_s()
-    ended = subprocess.run(
-        [*prefix, *SYNCD, *args],
-        env=env,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    return Finished(
-        tuple(args),
-        ended.returncode,
-        os.fsdecode(ended.stdout),
-        os.fsdecode(ended.stderr),
-        CLOCK.monotonic_s() - started_s,
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = _started(args, env, cwd, out, err, prefix)
+        try:
+            code = process.wait(60)
+        finally:
+            process.kill()
+        seconds = CLOCK.monotonic_s() - started_s
+        out.seek(0)
+        err.seek(0)
+        return Finished(tuple(args), code, os.fsdecode(out.read()), os.fsdecode(err.read()), seconds)
+
+
+def _started(
+    args: Sequence[str], env: Mapping[str, str], cwd: Path, out: IO[bytes], err: IO[bytes], prefix: Sequence[str]
+) -> Preloaded | subprocess.Popen[bytes]:
+    if not prefix and may_be_preloaded(env):
+        return Preloaded(args, env, cwd, out.fileno(), err.fileno())
+    return subprocess.Popen(
+        [*prefix, *SYNCD, *args], env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err
     )
 
 
@@ -58,9 +65,7 @@ class Running:
     ):
         self._out, self._err = output.with_suffix(".out"), output.with_suffix(".err")
         with open(self._out, "wb") as out, open(self._err, "wb") as err:
-            self._process = subprocess.Popen(
-                [*prefix, *SYNCD, *args], env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err
-            )
+            self._process = _started(args, env, cwd, out, err, prefix)
         self.pid = self._process.pid
         self.shown_arguments = b""
         while not self.shown_arguments and self.code is None:  # for an instant after exec the kernel shows none

@@ -1,0 +1,140 @@
+"""`syncd` processes forked from an interpreter that has loaded it: loading is most of what a short command costs.
+
+Run as a program with a socket's number, it is that interpreter. For each request, one process between starts the
+command, and reports its number and its end. What matters to a start (another locale, a program before it) has none.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import pickle
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+_MOST_BYTES = 1 << 20
+_LOADED = ("syncd.daemon.build", "syncd.cli.commands", "syncd.cli.run", "syncd.cli.push", "syncd.cli.flush")
+_USUAL = {"LANG": "C.UTF-8"}
+_AT_START = ("LANG", "LC_", "PYTHON", "LD_", "TZ")
+
+
+def may_be_preloaded(env: Mapping[str, str]) -> bool:
+    """True if an interpreter that has started with the usual environment would have started so with this one."""
+    return {name: value for name, value in env.items() if name.startswith(_AT_START)} == _USUAL
+
+
+class Preloaded:
+    """`syncd ARGS` in a process that has loaded it; as much of `subprocess.Popen` as is used here."""
+
+    def __init__(self, args: Sequence[str], env: Mapping[str, str], cwd: Path, stdout: int, stderr: int) -> None:
+        self.returncode: int | None = None
+        self._reports, reporting = os.pipe()
+        with open(os.devnull, "rb") as stdin:
+            request = pickle.dumps((list(args), dict(env), str(cwd)))
+            socket.send_fds(_interpreter(), [request], [stdin.fileno(), stdout, stderr, reporting])
+        os.close(reporting)
+        self.pid = int(self._report())
+
+    def poll(self) -> int | None:
+        """Return the exit code, None while it runs."""
+        if self.returncode is None and select.select([self._reports], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end, and return the exit code. Raises `subprocess.TimeoutExpired`."""
+        if self.returncode is None:
+            if not select.select([self._reports], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("syncd", timeout or 0)
+            self.returncode = os.waitstatus_to_exitcode(int(self._report()))
+            os.close(self._reports)
+        return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL, if it has not ended."""
+        self.send_signal(signal.SIGKILL)
+
+    def _report(self) -> bytes:
+        report = b""
+        while not report.endswith(b"\n"):
+            block = os.read(self._reports, 32)
+            if not block:
+                raise ChildProcessError("the preloaded interpreter ended")
+            report += block
+        return report
+
+
+@cache
+def _interpreter() -> socket.socket:
+    """Start the interpreter of this process, which ends with it."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.system.preloaded", str(its.fileno())],
+            cwd=Path(__file__).parents[2],
+            env={"PATH": os.environ.get("PATH", os.defpath), **_USUAL},
+            pass_fds=[its.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def _serve(connection: socket.socket) -> list[str]:
+    """Fork a process for each request, and return the command's arguments in it."""
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(connection, _MOST_BYTES, 4)
+        if not message:
+            sys.exit()
+        *standard, report = descriptors
+        args, env, cwd = pickle.loads(message)
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if command := os.fork():
+                os.write(report, b"%d\n" % command)
+                os.write(report, b"%d\n" % os.waitpid(command, 0)[1])
+                os._exit(0)
+            connection.close()
+            for number, descriptor in enumerate(standard):
+                os.dup2(descriptor, number)
+            os.closerange(3, max(descriptors) + 1)
+            os.environ.clear()
+            os.environ.update(env)
+            os.chdir(cwd)
+            return args
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _main() -> None:
+    for name in _LOADED:
+        __import__(name)
+    gc.freeze()  # else each process copies all of it at its first collection
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those between
+    args = _serve(socket.socket(fileno=int(sys.argv[1])))
+    sys.argv = ["syncd", *args]
+    runpy.run_module("syncd", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _main()
