@@ -22,9 +22,9 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
 
 if TYPE_CHECKING:
-    from syncd.daemon.hooks import Hooks
     from syncd.daemon.signals import Signals
     from syncd.daemon.wakeup import Wakeup
+    from syncd.sync.synced_hook import SyncedHook
 
 _log = logging.getLogger("syncd")
 # A command that is syncing by itself, such as `flush` in a script that started both, ends in this time.
@@ -42,17 +42,17 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
     SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
     """
-    from syncd.daemon.hooks import Hooks  # noqa: PLC0415 - `run --help` needs none of it
     from syncd.daemon.signals import Signals  # noqa: PLC0415
     from syncd.daemon.wakeup import Wakeup  # noqa: PLC0415
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
+    from syncd.sync.synced_hook import SyncedHook  # noqa: PLC0415 - `run --help` needs none of it
 
     set_up_logs(log_level, LogFormat(log_format), os.environ)
     context, wakeup = RuntimeContext(CLOCK, os.environ, Interrupt()), Wakeup()
     signals = Signals(context.interrupt, wakeup)
     try:
-        with signals.installed(), closing(Hooks(context)) as hooks:
-            _run(config_path(config_file, lambda text: _log.warning("%s", text)), context, signals, wakeup, hooks)
+        with signals.installed(), closing(SyncedHook(context)) as synced_hook:
+            _run(config_path(config_file, lambda text: _log.warning("%s", text)), context, signals, wakeup, synced_hook)
     except Stop:  # before its loop
         return 0
     except SyncdError as failure:
@@ -61,7 +61,7 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     return 0
 
 
-def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup, hooks: Hooks) -> None:
+def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup, synced_hook: SyncedHook) -> None:
     from syncd.daemon.build import daemon_of, folders_of  # noqa: PLC0415
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
     from syncd.daemon.shared_sandbox import refuse_taken  # noqa: PLC0415
@@ -83,7 +83,7 @@ def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup, h
                 signals=signals,
                 wakeup=wakeup,
                 totals=totals,
-                hooks=hooks,
+                synced_hook=synced_hook,
                 reread=partial(_reread, path, config, context),
                 start_wait_s=start_wait_s,
             ) as daemon:
@@ -92,7 +92,7 @@ def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup, h
                     is_checked = True
                 ended = daemon.run()
                 if ended is LoopEnd.STOPPED:
-                    hooks.close()  # before the lock is released: the next process runs its own
+                    synced_hook.close()  # before the lock is released: the next process runs its own
         except Locked:  # a command took the lock since it was checked
             _wait_for_lock(folders_of(config, context.environ).state, context, _LOCKED_S)
             continue

@@ -13,22 +13,20 @@ from syncd.cli.options import CLOCK
 from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.errors import Stop
-from syncd.core.hook import wait_for_hooks
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.core.warning import SyncWarning
 from syncd.core.workspace_lock import Lock
-from syncd.daemon.build import folders_of, key_of, status_publisher_of, sync_cycle_of
-from syncd.daemon.hooks import Hooks
+from syncd.daemon.build import folders_of, key_of, mcp_servers_of, status_publisher_of, sync_cycle_of
 from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.sync_failure import sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
-from syncd.sandbox.agent_notifier import AgentNotifier, agent_notifier_of
+from syncd.sandbox.mcp_servers import McpServers
 from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
 from syncd.sync.outcome import Outcome
 from syncd.sync.sent_archive import SentArchive
@@ -46,6 +44,7 @@ class _Observer(Struct):
     waiter: Waiter
     view: ProgressDisplay
     status: _Status
+    servers: McpServers
     synced_hook: SyncedHook
 
     def stage(self, state: State) -> None:
@@ -133,11 +132,11 @@ def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_
         )
         publisher.state = State.STOPPED
         publisher.recall_totals()
-        hooks = Hooks(context)
-        hooks.configure(config, folders)
-        opened.callback(hooks.close)
-        synced_hook = hooks.on_synced
-        observer = _Observer(client.waiter, view, _Status(publisher, cycle), synced_hook)
+        synced_hook = SyncedHook(context)
+        synced_hook.configure(config, folders.state)
+        opened.callback(synced_hook.close)
+        servers = mcp_servers_of(config, folders, key=key, client=client, context=context)
+        observer = _Observer(client.waiter, view, _Status(publisher, cycle), servers, synced_hook)
         try:
             outcome, unsettled_paths = _sync_until_settled(cycle, sync_mode, observer, config.sync.debounce_seconds)
         except Exception as failure:
@@ -149,13 +148,10 @@ def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_
         finally:
             publisher.recorder.stopped()
         cycle.follow_in_repository()
-        agent_notifier = agent_notifier_of(
-            config, folders, hooks.on_sandbox_change, key=key, context=context, client=client
-        )
-        _run_hooks(agent_notifier, cycle, observer)
-        of_hooks = [*agent_notifier.warnings, *synced_hook.warnings]
-        warnings = [*cycle.warnings, *of_hooks]
-        if of_hooks:
+        _wait_for_synced_hook(observer)
+        of_agent = [*servers.warnings, *synced_hook.warnings]
+        warnings = [*cycle.warnings, *of_agent]
+        if of_agent:
             observer.status.warn(warnings)
         named = ("torn:", "blocked:") if unsettled_paths or outcome.blocked else ()  # the error names these paths
         _show_warnings(view, [warning for warning in warnings if not warning.key.startswith(named)])
@@ -190,32 +186,19 @@ def _sync_until_settled(
 def _sync(cycle: SyncCycle, sync_mode: SyncMode, observer: _Observer, reason: SyncReason) -> Outcome:
     observer.status.publisher.recorder.begin(reason.value)
     outcome = cycle.run(sync_mode, observer)
-    observer.synced_hook.arrived(cycle.target, outcome.arrived)
     observer.status.succeeded(outcome)  # after each sync: the next may be interrupted
+    observer.servers.arrived(cycle.target, cycle.provider.acquired_sandbox)
+    observer.synced_hook.arrived(cycle.target, outcome.arrived, observer.servers.by_name)
     return outcome
 
 
-def _run_hooks(agent_notifier: AgentNotifier, cycle: SyncCycle, observer: _Observer) -> None:
-    """Notify the agent, now that the sandbox holds the workspace, and wait for both hooks; a signal ends only that."""
-    try:
-        agent_notifier.arrived(cycle.target, cycle.provider.acquired_sandbox)
-        wait_for_hooks([agent_notifier, observer.synced_hook], CLOCK, observer.waiter.interrupt)
-    except Stop:
-        if agent_notifier.hook.running or not observer.synced_hook.hook.running:
-            observer.view.note("stopped before sandbox.on_sandbox_change was done; the next sync runs it once more")
-        _note_stopped(observer)
-
-
 def _wait_for_synced_hook(observer: _Observer) -> None:
+    """Wait for it; a signal ends only that."""
     try:
-        wait_for_hooks([observer.synced_hook], CLOCK, observer.waiter.interrupt)
+        observer.synced_hook.wait(CLOCK, observer.waiter.interrupt)
     except Stop:
-        _note_stopped(observer)
-
-
-def _note_stopped(observer: _Observer) -> None:
-    if observer.synced_hook.hook.running:
-        observer.view.note("stopped before sync.on_synced was done")
+        if observer.synced_hook.is_running:
+            observer.view.note("stopped before sync.on_synced was done")
 
 
 def _show_warnings(view: ProgressDisplay, warnings: list[SyncWarning]) -> None:

@@ -12,15 +12,13 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
 
 from msgspec import Struct
 
 from syncd.core.api_key import KEY_VARIABLE
 from syncd.core.clock import Clock
 from syncd.core.hardening import original_umask
-from syncd.core.interrupt import Interrupt
 from syncd.core.text import one_line
 
 _log = logging.getLogger("syncd.hook")
@@ -209,22 +207,3 @@ class Hook:
         for secret, shown in self._hidden.items():
             text = text.replace(secret, shown)
         _log.info("%s: %s", self._name, one_line(text, _LONGEST_LINE))
-
-
-class HookOwner(Protocol):
-    """The one who starts a hook and acts on its end."""
-
-    @property
-    def hook(self) -> Hook: ...
-
-    def poll(self) -> bool: ...
-
-
-def wait_for_hooks(owners: Sequence[HookOwner], clock: Clock, interrupt: Interrupt) -> None:
-    """Wait until no hook runs, for a command that runs no loop. Raises `Stop`."""
-    while times_s := [owner.hook.due_s for owner in owners if owner.hook.due_s is not None]:
-        timeout_s = max(0.0, min(times_s) - clock.monotonic_s())
-        with interrupt.region():
-            select.select([fileno for owner in owners for fileno in owner.hook.filenos()], [], [], timeout_s)
-        for owner in owners:
-            owner.poll()

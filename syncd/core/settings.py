@@ -72,7 +72,6 @@ class SandboxKeys(Struct, frozen=True, kw_only=True):
     api_key_file: Text = "~/.config/syncd/api-key"
     deletions: Annotated[Literal["keep", "mirror", "reset"], _allowed('"keep", "mirror" or "reset"')] = "mirror"
     agent_changes: Annotated[Literal["save", "hold", "overwrite"], _allowed('"save", "hold" or "overwrite"')] = "save"
-    on_sandbox_change: Program = ()
     mcp_file: Annotated[str, _allowed("the path of a file, or empty for none")] = ""
     acquire: AcquireKeys | None = None
 
@@ -167,7 +166,6 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
             f"sandbox.id = {shown_value(sandbox.id)}", "must be the id of a sandbox"
         )  # it is part of a URL's path
     check_base_url("sandbox.base_url", sandbox.base_url)
-    _check_program("sandbox.on_sandbox_change", sandbox.on_sandbox_change)
     _check_program("sync.on_synced", read["sync"].on_synced)
     folder = os.path.dirname(os.path.abspath(path))
     workspace = checked_workspace(read["workspace"].path, folder)
@@ -208,6 +206,7 @@ def _with_git(workspace: Any) -> Any:
 _REPLACED = {
     "sandbox.warn_on_remote_changes": 'replaced by sandbox.agent_changes = "save", the default, "hold" or "overwrite"',
     'sync.archive = "changes"': 'is replaced by sync.archive = "auto", the default',
+    "sandbox.on_sandbox_change": "is gone: sync.on_synced is told of another sandbox by `sandbox_changed`",
     "sync.on_metered": "is gone: run `syncd pause` on a metered connection, and `syncd resume` on another one",
 }
 

@@ -25,12 +25,12 @@ from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
 from syncd.core.workspace_lock import Lock
 from syncd.daemon.control import ControlServer
-from syncd.daemon.hooks import Hooks
 from syncd.daemon.live_reload import LiveReload, limit_of
 from syncd.daemon.loop import Components, Daemon, Timing
 from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
+from syncd.remote.api import Api
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.sandbox_lifetime import should_be_replaced
@@ -43,7 +43,7 @@ from syncd.report.sent_paths_store import SentPathsStore
 from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
-from syncd.sandbox.agent_notifier import agent_notifier_of
+from syncd.sandbox.mcp_servers import McpServers, agent_state
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.limits import size_remedy
@@ -61,6 +61,7 @@ from syncd.sync.sandbox_factory import SandboxFactory, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
+from syncd.sync.synced_hook import SyncedHook
 from syncd.sync.taken import TakenStore
 from syncd.sync.work_saver import WorkSaver
 from syncd.watch.inotify_watch import InotifyWatch
@@ -327,6 +328,13 @@ def status_publisher_of(
     return publisher
 
 
+def mcp_servers_of(
+    config: Config, folders: Directories, *, key: ApiKey, client: HttpClient, context: RuntimeContext
+) -> McpServers:
+    """Return the MCP servers of the sandbox, as `[sandbox]` configures them."""
+    return McpServers(config, agent_state(folders.state), lambda target: Api(target, key, client, context.clock))
+
+
 @contextmanager
 def daemon_of(
     config: Config,
@@ -336,7 +344,7 @@ def daemon_of(
     signals: Signals,
     wakeup: Wakeup,
     totals: RunTotals,
-    hooks: Hooks,
+    synced_hook: SyncedHook,
     reread: Callable[[], Config] | None = None,
     start_wait_s: float = 0.0,
 ) -> Iterator[Daemon]:
@@ -388,18 +396,15 @@ def daemon_of(
             on_progress=waiter.poll_events,
         )
         cycle.recall()
-        hooks.configure(config, folders)
-        agent_notifier = agent_notifier_of(
-            config, folders, hooks.on_sandbox_change, key=key, context=context, client=client
-        )
+        synced_hook.configure(config, folders.state)
         yield Daemon(
             Components(
                 cycle=cycle,
                 watch=watch,
                 control=control,
                 publisher=publisher,
-                agent_notifier=agent_notifier,
-                synced_hook=hooks.on_synced,
+                mcp_servers=mcp_servers_of(config, folders, key=key, client=client, context=context),
+                synced_hook=synced_hook,
                 systemd=systemd,
                 signals=signals,
                 live_reload=LiveReload(config, reread or (lambda: config), throttle, signals),

@@ -49,7 +49,7 @@ from syncd.remote.route import default_addresses
 from syncd.report.status_publisher import StatusPublisher
 from syncd.report.sync_failure import SyncFailure, sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
-from syncd.sandbox.agent_notifier import AgentNotifier
+from syncd.sandbox.mcp_servers import McpServers
 from syncd.sync.outcome import Outcome
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import State
@@ -96,7 +96,7 @@ class Components(Struct, frozen=True):
     watch: InotifyWatch
     control: ControlServer
     publisher: StatusPublisher
-    agent_notifier: AgentNotifier
+    mcp_servers: McpServers
     synced_hook: SyncedHook
     systemd: SystemdNotifier
     signals: Signals
@@ -229,12 +229,12 @@ class Daemon:
         self._components.systemd.ping()
 
     def _learn(self) -> None:
-        self._publisher.learn(self._cycle, self._components.agent_notifier.servers)
+        self._publisher.learn(self._cycle, self._components.mcp_servers.by_name)
 
     def _warn(self) -> None:
         watch = (*self._components.watch.warnings(), *self._polling.warnings)
-        hooks = (self._components.agent_notifier, self._components.synced_hook)
-        self._publisher.warn([*self._cycle.warnings, *watch, *(each for hook in hooks for each in hook.warnings)])
+        agent = (*self._components.mcp_servers.warnings, *self._components.synced_hook.warnings)
+        self._publisher.warn([*self._cycle.warnings, *watch, *agent])
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._publisher.succeeded(outcome)
@@ -249,9 +249,10 @@ class Daemon:
         if outcome.follow_up:
             self._rescan_all()
         self._publisher.pending = self._burst is not None
-        self._components.synced_hook.arrived(self._cycle.target, outcome.arrived)
         # Last, as it may take a moment.
-        self._components.agent_notifier.arrived(self._cycle.target, self._cycle.provider.acquired_sandbox)
+        servers = self._components.mcp_servers
+        servers.arrived(self._cycle.target, self._cycle.provider.acquired_sandbox)
+        self._components.synced_hook.arrived(self._cycle.target, outcome.arrived, servers.by_name)
 
     def _failed(self, failed: SyncFailure) -> None:
         publisher, failure = self._publisher, failed.error
@@ -385,8 +386,7 @@ class Daemon:
     def wake_fds(self) -> list[tuple[int, int]]:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
         components = self._components
-        hooks = (components.agent_notifier.hook, components.synced_hook.hook)
-        sources = (components.suspend_detector, components.control, *hooks)
+        sources = (components.suspend_detector, components.control, components.synced_hook)
         filenos = [components.wakeup.fileno(), *(fileno for source in sources for fileno in source.filenos())]
         mounts = [(fileno, select.POLLPRI) for fileno in components.mounts.filenos()]
         return [*((fileno, select.POLLIN) for fileno in filenos), *mounts]
@@ -398,8 +398,7 @@ class Daemon:
             components.systemd.next_ping_s(),
             components.client.idle_at_s,
             self._publisher.notification_due_s,
-            components.agent_notifier.hook.due_s,
-            components.synced_hook.hook.due_s,
+            components.synced_hook.due_s,
             self._clock.monotonic_s() + KEY_POLL_S if self._backoff.waits_for_person else None,
             self._clock.monotonic_s() + NETWORK_POLL_S if self._backoff.is_outage else None,
         ]
@@ -457,7 +456,7 @@ class Daemon:
         if self._backoff.waits_for_person:
             components.signals.reload = components.signals.reload or _file_stamp(components.key_file) != self._key_stamp
         self._publisher.notify()
-        if any([components.agent_notifier.poll(), components.synced_hook.poll()]):
+        if components.synced_hook.poll():
             self._warn()
             self._publisher.write()
         components.systemd.ping()

@@ -32,17 +32,6 @@ def mcp_json(servers: Mapping[str, str]) -> str:
     return json.dumps({"mcpServers": entries}, indent=2) + "\n"
 
 
-def hook_variables(agent_info: AgentInfo, workspace: str, mcp_file: str) -> dict[str, str]:
-    """Return the hook's environment variables, empty for unknown values."""
-    return {
-        "SYNCD_SANDBOX_ID": one_line(agent_info.sandbox_id),
-        "SYNCD_SANDBOX_EXPIRES_AT": agent_info.expires_at,
-        "SYNCD_WORKSPACE": workspace,
-        "SYNCD_MCP_SERVERS": json.dumps(callable_servers(agent_info.servers)),
-        "SYNCD_MCP_FILE": mcp_file,
-    }
-
-
 def shell_lines(agent_info: AgentInfo) -> Iterator[str]:
     """Yield `export` lines for a shell's `eval`: id, end, and `SYNCD_MCP_NAME` for each server's URL."""
     import shlex  # noqa: PLC0415 - the daemon, which imports this module too, does not need it

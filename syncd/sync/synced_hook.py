@@ -1,6 +1,7 @@
 """Runs the program of `sync.on_synced` after each sync that arrived, and tells it in a file what changed there.
 
-The loop never waits for it. Syncs that arrive while it runs become one more run, which gets all their changes.
+The loop never waits for it. Syncs that arrive while it runs become one more run, which gets all their changes. A reload
+ends no run, and forgets nothing that one is still to be told.
 """
 
 from __future__ import annotations
@@ -9,13 +10,21 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+import select
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
+from msgspec import structs
+
+from syncd.core.clock import Clock
 from syncd.core.context import RuntimeContext
 from syncd.core.hook import Hook, HookResult
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import Config
 from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
+from syncd.sandbox.agent_info import callable_servers
+from syncd.sandbox.mcp_servers import AgentRecord, agent_state
 from syncd.sync.arrived_changes import ArrivedChanges, Change, CombinedChanges
 
 _log = logging.getLogger("syncd")
@@ -32,12 +41,12 @@ class ChangesFile:
     def __init__(self, folder: str) -> None:
         self.path = os.path.join(folder, _NAME)
 
-    def write(self, sandbox_id: str, changes: CombinedChanges) -> None:
-        """Write the file. Raises `OSError`."""
+    def write(self, sandbox: Mapping[str, object], changes: CombinedChanges) -> None:
+        """Write the file: an object with these members and the lists of paths. Raises `OSError`."""
         self.remove()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with open(os.open(self.path, flags, 0o600), "w", encoding="ascii") as file:
-            file.write('{"sandbox_id": ' + json.dumps(sandbox_id))
+            file.write(json.dumps(sandbox)[:-1])
             for change in Change:
                 file.write(f', "{change}": [')
                 file.writelines(_listed(changes.paths(change)))
@@ -59,47 +68,79 @@ def _listed(paths: Iterator[str]) -> Iterator[str]:
 
 
 class SyncedHook:
-    """Runs the hook of one workspace's syncs."""
+    """Runs the hook of one workspace's syncs; one object a process."""
 
-    def __init__(self, hook: Hook) -> None:
-        self.hook = hook
+    def __init__(self, context: RuntimeContext) -> None:
+        self._hook = Hook("on_synced", TIMEOUT_S, context.environ, context.clock)
         self._config_file = ""
         self._changes_file = ChangesFile("")
+        self._state = agent_state("")
         self._target: Target | None = None
+        self._servers: Mapping[str, str] = {}
         self._pending: CombinedChanges | None = None  # of syncs that no run was told of
+        self._running_for = ""
         self._failure = ""
 
-    def configure(self, command: tuple[str, ...], config_file: str, changes_file: ChangesFile) -> None:
-        """Let the next run be that of this configuration; one under way goes on."""
-        if command != self.hook.command:
-            self.hook.command, self._failure = command, ""
-        self._config_file, self._changes_file = config_file, changes_file
-        if not self.hook.running:
+    def configure(self, config: Config, state_folder: str) -> None:
+        """Let the next run be that of this configuration; one under way goes on, unless its workspace is another.
+
+        To be called with the workspace's lock held.
+        """
+        changes_file = ChangesFile(state_folder)
+        if changes_file.path != self._changes_file.path:
+            self.close()
+        if config.sync.on_synced != self._hook.command:
+            self._hook.command, self._failure = config.sync.on_synced, ""
+        self._config_file, self._changes_file = os.path.abspath(config.file), changes_file
+        self._state = agent_state(state_folder)
+        if not self._hook.running:
             changes_file.remove()  # of a process that was killed
 
-    def arrived(self, target: Target | None, changes: ArrivedChanges | None) -> None:
+    def arrived(self, target: Target | None, changes: ArrivedChanges | None, servers: Mapping[str, str]) -> None:
         """Run the program, now or once it has ended, if the sync brought changes to this sandbox; None: it did not."""
-        if not self.hook.is_configured or target is None or changes is None:
+        if not self._hook.is_configured or target is None or changes is None:
             return
         if self._target is None or not self._target.same_sandbox(target):
-            self._target, self._pending = target, None  # the other sandbox is left
+            self._pending = None  # the other sandbox is left
+        self._target, self._servers = target, callable_servers(servers)
         self._pending = self._pending or CombinedChanges()
         self._pending.add(changes)
         self._run()
 
+    @property
+    def is_running(self) -> bool:
+        """True while the program runs."""
+        return self._hook.running
+
+    def filenos(self) -> list[int]:
+        """Return the descriptors that become readable when `poll` has something to do."""
+        return self._hook.filenos()
+
+    @property
+    def due_s(self) -> float | None:
+        """The monotonic second at which the program's time is over; None if it does not run."""
+        return self._hook.due_s
+
     def poll(self) -> bool:
         """Handle the program's output and end; return True if `warnings` may have changed."""
-        ended = self.hook.poll()
+        ended = self._hook.poll()
         if ended is None:
             return False
         self._record_end(ended)
         self._run()
         return True
 
+    def wait(self, clock: Clock, interrupt: Interrupt) -> None:
+        """Wait until it does not run, for a command that runs no loop. Raises `Stop`."""
+        while (due_s := self.due_s) is not None:
+            with interrupt.region():
+                select.select(self.filenos(), [], [], max(0.0, due_s - clock.monotonic_s()))
+            self.poll()
+
     def close(self) -> None:
         """End a running program, and forget what waits for the next one."""
-        if self.hook.running:
-            self.hook.terminate()
+        if self._hook.running:
+            self._hook.terminate()
             self._changes_file.remove()
         self._target, self._pending = None, None
 
@@ -112,10 +153,16 @@ class SyncedHook:
         return [SyncWarning("synced:hook", what, "see its output in the log, then change the command")]
 
     def _run(self) -> None:
-        if self.hook.running or not self.hook.is_configured or self._target is None or self._pending is None:
+        if self._hook.running or not self._hook.is_configured or self._target is None or self._pending is None:
             return
+        self._running_for = f"{self._target.base_url} {self._target.sandbox_id}"
+        sandbox = {
+            "sandbox_id": self._target.sandbox_id,
+            "sandbox_changed": self._told != self._running_for,
+            "mcp_servers": self._servers,
+        }
         try:
-            self._changes_file.write(self._target.sandbox_id, self._pending)
+            self._changes_file.write(sandbox, self._pending)
         except OSError as failure:
             # The next run tells of these changes too.
             self._record_end(HookResult(f"is not run, as its file cannot be written ({failure.strerror})"))
@@ -123,15 +170,21 @@ class SyncedHook:
         self._pending = None
         _log.info("running sync.on_synced")
         variables = {"SYNCD_CONFIG": self._config_file, "SYNCD_CHANGES": self._changes_file.path}
-        failed = self.hook.start(variables, {})
+        hidden = {url: f"[URL of {name}]" for name, url in self._servers.items()}
+        failed = self._hook.start(variables, hidden)
         if failed is not None:
             self._record_end(failed)
+
+    @property
+    def _told(self) -> str:
+        """The sandbox of the last run that succeeded."""
+        record = self._state.load()
+        return record.told if record is not None else ""
 
     def _record_end(self, ended: HookResult) -> None:
         self._changes_file.remove()
         self._failure = ended.failure
-
-
-def synced_hook_of(context: RuntimeContext) -> SyncedHook:
-    """Return the hook of a process, not configured yet."""
-    return SyncedHook(Hook("on_synced", TIMEOUT_S, context.environ, context.clock))
+        if not ended.failure and self._told != self._running_for:
+            record = self._state.load() or AgentRecord()
+            with contextlib.suppress(OSError):  # then the next run is told of its sandbox once more
+                self._state.save(structs.replace(record, told=self._running_for))

@@ -24,13 +24,13 @@ from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.interrupt import Interrupt
 from syncd.daemon import build
-from syncd.daemon.hooks import Hooks
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.daemon.wakeup import Wakeup
 from syncd.emulator import Emulator
 from syncd.report.status_publisher import RunTotals
 from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sync.synced_hook import SyncedHook
 from tests.copies import copy_as_it_is
 from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
 from tests.fuzz.clock import SimulatedClock
@@ -185,7 +185,7 @@ class Simulation:
                 wakeup=wakeup,
                 # A daemon that has synced once does not end with an error that only a person can fix, but waits.
                 totals=RunTotals(synced_once=True),
-                hooks=Hooks(context),
+                synced_hook=SyncedHook(context),
                 reread=lambda: self.settings.current,
             ) as daemon:
                 yield daemon  # type: ignore[misc]

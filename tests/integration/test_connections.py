@@ -10,12 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.daemon.build import daemon_of
-from syncd.daemon.hooks import Hooks
 from syncd.daemon.loop import Daemon
 from syncd.remote import keepalive
 from syncd.remote.keepalive import KEEP_S
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.sync_reason import SyncReason
+from syncd.sync.synced_hook import SyncedHook
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 from tests.integration.test_daemon_waits import DaemonRig
 
@@ -143,7 +143,7 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, DaemonRig]]:
             signals=loop.signals,
             wakeup=loop.wakeup,
             totals=RunTotals(),
-            hooks=Hooks(loop.context),
+            synced_hook=SyncedHook(loop.context),
         ) as daemon:
             daemon._sync(SyncReason.RESCAN)
             assert len(connections(rig)) == 2

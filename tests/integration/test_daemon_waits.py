@@ -16,7 +16,6 @@ from syncd.core.settings import check_config
 from syncd.daemon import loop as daemon_loop
 from syncd.daemon.backoff import LONG_OUTAGE_S, LONG_OUTAGE_WAITS
 from syncd.daemon.build import RuntimeContext, daemon_of, folders_of
-from syncd.daemon.hooks import Hooks
 from syncd.daemon.loop import LoopEnd
 from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.signals import Signals
@@ -26,6 +25,7 @@ from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.report.status_publisher import RunTotals
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.sync.sync_cycle import SyncCycle
+from syncd.sync.synced_hook import SyncedHook
 from tests.integration.sync_rig import Rig, rigged
 
 
@@ -62,7 +62,7 @@ class DaemonRig:
             signals=self.signals,
             wakeup=self.wakeup,
             totals=RunTotals(),
-            hooks=Hooks(self.context),
+            synced_hook=SyncedHook(self.context),
             start_wait_s=start_wait_s,
         ) as daemon:
             assert daemon.run() is LoopEnd.RELOAD

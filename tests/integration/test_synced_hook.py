@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,21 @@ from typing import Any
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
+from syncd.core import hook
 from syncd.core.clock import SystemClock
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import directories_for
-from syncd.core.hook import wait_for_hooks
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of
-from syncd.daemon.hooks import Hooks
 from syncd.sync import synced_hook
 from syncd.sync.synced_hook import SyncedHook
 from syncd.sync.taken import TakenPath, TakenStore
 from tests.integration.sync_rig import SANDBOX, Rig, rigged
 
 Lists = dict[str, list[str]]
+# Of a server's text, only what a client can call is passed on.
+SERVERS = {"git": "https://host/git", "none": "javascript:alert(1)"}
 
 
 class Runs:
@@ -38,6 +40,7 @@ class Runs:
         self.does("")
         rig.keys["sync"]["on_synced"] = [str(self.script), "$HOME", "a b"]
         self.environ = {**rig.environ, "PATH": os.environ["PATH"], "KLAVIS_API_KEY": "sk-never"}
+        self.sandbox_changed: list[bool] = []  # of the runs that were told last
         self._hook: SyncedHook | None = None
 
     def does(self, what: str) -> None:
@@ -63,9 +66,8 @@ class Runs:
         if self._hook is None:
             config = check_config(self.rig.keys, "/etc/of-the-test.toml")
             folders = folders_of(config, self.rig.environ)
-            hooks = Hooks(RuntimeContext(SystemClock(), self.environ, Interrupt()))
-            hooks.configure(config, folders)
-            self._hook = hooks.on_synced
+            self._hook = SyncedHook(RuntimeContext(SystemClock(), self.environ, Interrupt()))
+            self._hook.configure(config, folders.state)
         return self._hook
 
     def restart(self) -> None:
@@ -77,11 +79,11 @@ class Runs:
     def begin(self, sync_mode: SyncMode = SyncMode.CHANGED) -> None:
         """Sync, and do not wait for the program."""
         outcome, _ = self.rig.sync(sync_mode)
-        self.hook.arrived(self.rig.cycle.target, outcome.arrived)
+        self.hook.arrived(self.rig.cycle.target, outcome.arrived, SERVERS)
 
     def wait(self) -> None:
         """Wait until no program runs."""
-        wait_for_hooks([self.hook], SystemClock(), Interrupt())
+        self.hook.wait(SystemClock(), Interrupt())
 
     def sync(self, sync_mode: SyncMode = SyncMode.CHANGED) -> list[Lists]:
         """Sync, wait for the program, and return what each run since the last call was told."""
@@ -97,6 +99,8 @@ class Runs:
         assert set(lines[1::3]) <= {"600"}
         assert set(lines[2::3]) <= {"$HOME|a b|/etc/of-the-test.toml|"}
         assert {document.pop("sandbox_id") for document in documents} <= {SANDBOX}
+        assert all(document.pop("mcp_servers") == {"git": "https://host/git"} for document in documents)
+        self.sandbox_changed = [document.pop("sandbox_changed") for document in documents]
         return [{name: sorted(paths) for name, paths in each.items() if paths} for each in documents]
 
     def warnings(self) -> str:
@@ -256,13 +260,47 @@ def test_a_failure_is_a_warning_until_one_succeeds(runs: Runs) -> None:
     assert not list(runs.state.glob("*.json"))
 
 
-def test_it_ends_in_time(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A minute at most."""
+@pytest.mark.parametrize("deaf", ["", "trap '' TERM; "])
+def test_it_ends_in_time(runs: Runs, monkeypatch: pytest.MonkeyPatch, deaf: str) -> None:
+    """A minute at most; its children too, whether or not it handles SIGTERM."""
     assert synced_hook.TIMEOUT_S == 60
     monkeypatch.setattr(synced_hook, "TIMEOUT_S", 0.3)
-    runs.does("sleep 600")
+    monkeypatch.setattr(hook, "GRACE_S", 0.2)
+    pid = runs.rig.folder / "pid"
+    runs.does(f'{deaf}sleep 600 & echo $! >"{pid}"; while :; do wait; sleep 1; done')
     runs.sync()
     assert "took longer than 0 s and was ended" in runs.warnings()
+    assert _ends(int(pid.read_text()))
+
+
+def test_its_environment(runs: Runs) -> None:
+    """The person's, in their home, without what is for the daemon alone."""
+    runs.environ |= {"NOTIFY_SOCKET": "@x", "CREDENTIALS_DIRECTORY": "/run/x", "HERE": "yes"}
+    seen = runs.rig.folder / "environment"
+    runs.does(f'env >"{seen}"')
+    runs.sync()
+    found = dict(line.partition("=")[::2] for line in seen.read_text().splitlines())
+    assert (found["HERE"], found["PWD"]) == ("yes", os.path.expanduser("~"))
+    assert not {"KLAVIS_API_KEY", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"} & set(found)
+
+
+def test_its_output_is_logged(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    """Line by line, without a server's URL, and bounded; a process that it leaves running stays."""
+    caplog.set_level("INFO", "syncd.hook")
+    pid = runs.rig.folder / "pid"
+    left = f'sleep 600 & echo $! >"{pid}"'
+    runs.does(f'cat "$SYNCD_CHANGES"; printf "\\033[31mred\\n"; {left}; printf "no end"; echo loud >&2')
+    runs.sync()
+    said = "\n".join(caplog.messages)
+    assert "https://host/git" not in said
+    assert "[URL of git]" in said
+    assert "on_synced: \\x1b[31mred\non_synced: no endloud" in said
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    caplog.clear()
+    runs.does("head -c 3000000 /dev/zero | tr '\\0' x | fold -w 1000")
+    runs.rig.write("a", "2")
+    runs.sync()
+    assert (len(caplog.records), runs.warnings()) == (101, "")
 
 
 def test_changes_that_cannot_be_written(runs: Runs) -> None:
@@ -286,7 +324,7 @@ def test_the_file_of_a_killed_process(runs: Runs) -> None:
     runs.restart()
     left.write_text("{}")
     del runs.rig.keys["sync"]["on_synced"]
-    assert not runs.hook.hook.is_configured
+    assert not runs.hook.is_running
     assert not left.exists()
 
 
@@ -306,3 +344,39 @@ def test_another_sandbox(runs: Runs) -> None:
     assert [document["sandbox_id"] for document in documents] == [SANDBOX, "other"]
     assert "a" in documents[1]["added"]
     assert documents[1]["removed"] == documents[1]["changed"] == []
+
+
+def test_it_is_told_of_each_sandbox_once(runs: Runs) -> None:
+    """Until a run has succeeded there, also over restarts; a damaged record tells it once more."""
+    runs.does("exit 1")
+    seen = []
+    for number in range(6):
+        runs.rig.write("a", f"{number}")
+        runs.sync()
+        seen += runs.sandbox_changed
+        if number == 1:
+            runs.does("")
+            runs.restart()
+        if number == 3:
+            runs.restart()
+        if number == 4:
+            (runs.state / "agent").write_bytes(b"rubbish")
+            runs.restart()
+    assert seen == [True, True, True, False, False, True]
+
+
+def _ends(pid: int) -> bool:
+    """True if it ends: a killed process takes a moment on a busy machine."""
+    clock = SystemClock()
+    ends_s = clock.monotonic_s() + 20
+    while _is_alive(pid) and clock.monotonic_s() < ends_s:
+        clock.sleep(0.01)
+    return not _is_alive(pid)
+
+
+def _is_alive(pid: int) -> bool:
+    """True if it runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

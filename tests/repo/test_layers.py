@@ -44,7 +44,7 @@ PURE = {
     "remote": "sandbox_lifetime failure keepalive request_pacing retry target token_bucket uplink upload_url",
     "report": "history metrics notices sent_paths speed",
     "sandbox": (
-        "agent_info blocked_paths_rules hook_rules leftovers look_encoding look_request"
+        "agent_info blocked_paths_rules leftovers look_encoding look_request"
         " removal_plan saved_versions_rules three_way"
     ),
     "sandbox/repository": "commits_report",

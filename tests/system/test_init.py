@@ -115,7 +115,6 @@ def test_every_key_has_its_flag(bare: Rig) -> None:
             "region": "asia",
             "api_key_file": "/k",
             "deletions": "keep",
-            "on_sandbox_change": ["tell", "the agent"],
             "mcp_file": "/m",
             "agent_changes": "hold",
         },

@@ -28,18 +28,18 @@ def test_the_hook_in_the_hardened_unit(rig: ServiceRig) -> None:
         f'echo no >"{HOME}/elsewhere" || echo "elsewhere refused"\n'
         f"{ask} -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1])' {rig.emulator.base_url} 2>&1 |"
         " grep -c 'HTTP Error'\n"
-        f'env >"{STATE}/told"\n',
+        f'{{ env; cat "$SYNCD_CHANGES"; }} >"{STATE}/told"\n',
         0o755,
     )
-    rig.installed({"sandbox.on_sandbox_change": ["~/bin/tell"], "sandbox.mcp_file": f"{STATE}/mcp.json"})
+    rig.installed({"sync.on_synced": ["~/bin/tell"], "sandbox.mcp_file": f"{STATE}/mcp.json"})
     reported = rig.at(f"{STATE}/told")
     rig.until(lambda: reported.exists() and reported.read_text(), "the hook")
-    assert f"SYNCD_SANDBOX_ID={rig.sandbox.id}\n" in reported.read_text()
+    assert f'"sandbox_id": "{rig.sandbox.id}", "sandbox_changed": true' in reported.read_text()
     assert not {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"} & {
         line.partition("=")[0] for line in reported.read_text().split("\n")
     }
     assert json.loads(rig.at(f"{STATE}/mcp.json").read_text()) == {"mcpServers": {}}
-    rig.until(lambda: "on_sandbox_change: 1\n" in rig.log(), "an answer from the network")
+    rig.until(lambda: "on_synced: 1\n" in rig.log(), "an answer from the network")
     assert "elsewhere refused" in rig.log()
     assert not rig.at(f"{HOME}/elsewhere").exists()
     assert rig.status()["warnings"] == []

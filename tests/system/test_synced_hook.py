@@ -105,26 +105,6 @@ def test_a_reload_ends_no_run(program: Program, tmp_path: Path) -> None:
     assert daemon.stop() == 0
 
 
-def test_a_reload_does_not_end_the_sandbox_s_hook(rig: Rig, tmp_path: Path) -> None:
-    """That of `sandbox.on_sandbox_change` neither, and it is not run again."""
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    command = ["sh", "-c", f"echo has begun; read -r _ <{shlex.quote(str(gate))}; echo was at its end"]
-    rig.configure({"sandbox.on_sandbox_change": command})
-    rig.write("b.txt")
-    daemon = rig.up()
-    rig.until(lambda: "on_sandbox_change: has begun" in daemon.err, "the hook")
-    rig.configure({"sandbox.on_sandbox_change": command, "sync.rescan_minutes": 9})
-    daemon.send(signal.SIGHUP)
-    rig.until(lambda: "configuration read anew" in daemon.err, "the reload")
-    rig.ok("flush")
-    _open(gate)
-    rig.until(lambda: "on_sandbox_change: was at its end" in daemon.err, "its end")
-    rig.write("a.txt")
-    rig.ok("flush")
-    assert daemon.err.count("has begun") == 1
-
-
 def _open(gate: Path) -> None:
     """Let the program go on that waits there; fails if none does."""
     with open(os.open(gate, os.O_WRONLY | os.O_NONBLOCK), "w") as file:
@@ -154,7 +134,6 @@ def test_a_signal_ends_only_the_program(program: Program) -> None:
     program.runs(1)
     assert pushing.stop(signal.SIGINT) == 0
     assert "stopped before sync.on_synced was done" in pushing.err
-    assert "on_sandbox_change" not in pushing.err
     assert program.ended()
 
 

@@ -17,7 +17,7 @@ def test_a_hook_runs_with_the_users_umask(rig: Rig, umask: str) -> None:
     script.write_text(f'#!/bin/sh\necho text >"{made}"\n')
     script.chmod(0o755)
     rig.write("a")
-    rig.configure({"sandbox.on_sandbox_change": [str(script)]})
+    rig.configure({"sync.on_synced": [str(script)]})
     rig.up(prefix=["sh", "-c", f'umask {umask}; exec "$@"', "sh"])
     rig.until(lambda: made.exists() and made.read_text(), "the hook")
     assert _mode(made) == 0o666 & ~int(umask, 8)

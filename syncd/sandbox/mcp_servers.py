@@ -1,0 +1,137 @@
+"""Knows the MCP servers of the sandbox, and writes them to a file for the agent once the sandbox holds the workspace.
+
+A person's file is never overwritten: a file is replaced only while it is, byte for byte, what syncd wrote there.
+Nothing here fails a sync, and the loop waits for nothing but one request, for a sandbox that syncd did not acquire.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+
+from msgspec import field
+
+from syncd.core.durable_file import StateFile, Versioned, read_file
+from syncd.core.settings import Config
+from syncd.core.warning import SyncWarning
+from syncd.remote.api import Api
+from syncd.remote.failure import StepFailed
+from syncd.remote.sandbox_lifetime import AcquiredSandbox
+from syncd.remote.target import Target
+from syncd.sandbox.agent_info import mcp_json
+
+_log = logging.getLogger("syncd.agent")
+_LARGEST = 1 << 20
+# After so many failed requests `sync.on_synced` runs without them.
+_MOST_REQUESTS = 3
+
+
+class AgentRecord(Versioned, frozen=True, kw_only=True):
+    """The sandbox that `sync.on_synced` was told of, and the digests of what the file got, over restarts."""
+
+    told: str = ""
+    digests: list[str] = field(default_factory=list)
+
+
+def agent_state(state_folder: str) -> StateFile[AgentRecord]:
+    """Return the record's file."""
+    return StateFile(state_folder, "agent", AgentRecord, "the agent is told of its sandbox once more")
+
+
+class McpServers:
+    """Those of one workspace's sandbox. `api_of` returns the API for it."""
+
+    def __init__(self, config: Config, state: StateFile[AgentRecord], api_of: Callable[[Target], Api]) -> None:
+        self._file = config.sandbox.mcp_file
+        self._is_wanted = bool(self._file or config.sync.on_synced)
+        self._state = state
+        self._api_of = api_of
+        self._target: Target | None = None
+        self._requests = 0
+        self._known: Mapping[str, str] | None = None
+        self._file_warning: SyncWarning | None = None
+
+    @property
+    def by_name(self) -> Mapping[str, str]:
+        """Their URLs by name, as far as they are known."""
+        return self._known or {}
+
+    @property
+    def warnings(self) -> list[SyncWarning]:
+        """The warnings about what the agent could not be told."""
+        found = [] if self._file_warning is None else [self._file_warning]
+        if self._requests and self._known is None:
+            what = "the API did not name the sandbox's MCP servers"
+            found.append(SyncWarning("agent:servers", what, "nothing to do; the next sync asks again"))
+        return found
+
+    def arrived(self, target: Target | None, acquired_sandbox: AcquiredSandbox | None) -> None:
+        """Learn the servers of the sandbox that holds the workspace, if they are wanted, and write the file."""
+        if target is None or not self._is_wanted:
+            return
+        if target != self._target:
+            self._target, self._requests, self._known = target, 0, None
+        if acquired_sandbox is not None:
+            self._known = acquired_sandbox.servers
+        elif self._known is None and self._requests < _MOST_REQUESTS:
+            self._requests += 1
+            try:
+                servers = self._api_of(target).sandbox().servers
+                self._known = {each.server_name or each.id: each.mcp_server_url or "" for each in servers}
+            except StepFailed as failure:
+                _log.info("the sandbox's MCP servers are not known: %s", failure)
+        if self._file and self._known is not None:
+            self._file_warning = self._write(mcp_json(self._known).encode())
+
+    def _write(self, content: bytes) -> SyncWarning | None:
+        record = self._state.load() or AgentRecord()
+        try:
+            current = _content(self._file)
+            if current == content:
+                return None
+            if current is not None and _digest(current) not in record.digests:
+                what = f"{self._file} is left as it is: syncd did not write what it holds"
+                return SyncWarning("agent:file", what, "move it away, or name another file in sandbox.mcp_file")
+            # Before the file: after a crash between the two, the next process must know the file as syncd's.
+            digests = [*([] if current is None else [_digest(current)]), _digest(content)]
+            self._state.save(AgentRecord(told=record.told, digests=digests))
+            _replace(self._file, content)
+        except OSError as failure:
+            what = f"the MCP servers cannot be written to {self._file} ({failure.strerror or failure})"
+            remedy = "name a file in a folder that syncd may write to; for a service, in its state folder"
+            return SyncWarning("agent:file", what, remedy)
+        _log.info("wrote the MCP servers to %s", self._file)
+        return None
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        return read_file(path, _LARGEST)
+    except FileNotFoundError:
+        os.stat(os.path.dirname(path))
+        return None
+
+
+def _replace(path: str, content: bytes) -> None:
+    folder, name = os.path.split(path)
+    draft = os.path.join(folder, f".{name}.syncd-new")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(draft)  # left by a killed process
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
