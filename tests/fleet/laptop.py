@@ -16,6 +16,7 @@ from typing import Protocol
 
 from syncd.core.errors import SandboxNotFound, SandboxRefused
 from syncd.core.waiter import Superseded
+from syncd.daemon.backoff import FailureBackoff
 from syncd.daemon.scheduler import (
     Passed,
     RetryPause,
@@ -30,7 +31,7 @@ from syncd.remote.failure import ApiStep, FailureAction, StepFailed, classify_ap
 from syncd.remote.keepalive import ConnectionTime, ReuseDecision, reuse_decision
 from syncd.remote.remote_job import FIRST_POLL_S, poll_wait_s
 from syncd.remote.request_pacing import RequestKind, RequestPacing
-from syncd.remote.retry import RetrySettings, backoff_limit_s, failures_in_row, gives_up
+from syncd.remote.retry import RetrySettings, asks_first, backoff_limit_s, delay_s, failures_in_row, gives_up
 from syncd.remote.sandbox_lifetime import AcquiredSandbox, acquire_wait_s, replace_in_s, should_be_replaced
 from syncd.remote.upload_url import UploadUrl, is_usable
 from syncd.report.sync_failure import sync_failure
@@ -42,7 +43,6 @@ from syncd.sync.sync_reason import SyncReason
 from syncd.watch.debounce import Burst, due_s, extend
 from tests.fleet.api_model import BUCKET_OPS, Reply, Sent
 from tests.fleet.events import Process, Timeline, Wait
-from tests.fleet.rules import AfterFailure, Rules
 from tests.fleet.working_day import Act
 
 _NO_SYNC = Outcome(None)
@@ -148,7 +148,6 @@ class Laptop:
         api: Api,
         random: Random,
         settings: Settings,
-        rules: Rules,
         arrivals: Arrivals,
     ) -> None:
         self.number = number
@@ -156,13 +155,12 @@ class Laptop:
         self._api = api
         self._random = random
         self._settings = settings
-        self._rules = rules
         self._arrivals = arrivals
         self._process = Process(timeline, self._run())
         # The loop's
         self._requests = RequestQueue()
         self._burst: Burst | None = None
-        self._backoff = rules.backoff(settings.retry)
+        self._backoff = FailureBackoff(settings.retry)
         self._rescan_at_s = 0.0
         self._follow_at_s = -inf
         self._starting = True
@@ -379,8 +377,6 @@ class Laptop:
         is_certain = self._base is not None and not self._uncertain and not self._whole_next
         is_whole = not (is_certain and self._proved)
         removes, self._deleted = self._deleted, False
-        if self._rules.after_failure is AfterFailure.EVERYTHING:
-            self._whole_next = True
         try:
             yield from self._deliver(self._new_upload(version, is_whole=is_whole, looks=True, removes=removes))
         except (StepFailed, Superseded):
@@ -440,7 +436,7 @@ class Laptop:
                 in_row = failures(failure)
                 wait_s, chance = 0.0, self._random.random()
                 if in_row:
-                    wait_s = self._rules.delay_s(in_row, retry.first_s, retry.max_s, chance, failure.retry_after_s)
+                    wait_s = delay_s(in_row, retry.first_s, retry.max_s, chance, failure.retry_after_s)
                 is_over = gives_up(wait_s, started_s, self._now_s(), retry.give_up_s)
                 if failure.action is FailureAction.REFUSED or is_over:
                     raise
@@ -468,7 +464,7 @@ class Laptop:
         except StepFailed as failure:
             step = failure.step
             self._failures[step] += 1
-            self._asks_first = self._asks_first or self._rules.asks_first(step, failure.action, initializes)
+            self._asks_first = self._asks_first or asks_first(step, failure.action, initializes)
             if failure.action is FailureAction.RENEW_URL:
                 upload.fresh_urls += 1
                 self._upload_url = None

@@ -14,7 +14,6 @@ from tests.fleet import figures
 from tests.fleet.api_model import ApiModel, Load, Outage
 from tests.fleet.events import Timeline
 from tests.fleet.laptop import Arrivals, Laptop, Settings
-from tests.fleet.rules import Rules
 from tests.fleet.working_day import HOUR_S, Act, Person
 
 _MINUTE_S = 60.0
@@ -111,7 +110,7 @@ class Run:
     arrivals: Arrivals
 
 
-def simulate(scenario: Scenario, laptops: int, seed: int, rules: Rules, working_rate: float = inf) -> Run:
+def simulate(scenario: Scenario, laptops: int, seed: int, working_rate: float = inf) -> Run:
     """Run a scenario. `working_rate` is what the API's capacity is a share of."""
     timeline, arrivals = Timeline(), Arrivals()
     load = scenario.load
@@ -120,7 +119,7 @@ def simulate(scenario: Scenario, laptops: int, seed: int, rules: Rules, working_
     api = ApiModel(Random(f"{seed} api"), load, scenario.outages, scenario.deployments, scenario.length_s)
     for number in range(laptops):
         random, person_random = Random(f"{seed} laptop {number}"), Random(f"{seed} person {number}")
-        laptop = Laptop(number, timeline, api, random, scenario.settings, rules, arrivals)
+        laptop = Laptop(number, timeline, api, random, scenario.settings, arrivals)
         laptop.know(_sandbox_of(scenario, number))
         boots_s = scenario.boots_s * person_random.random()
         if scenario.boots_s:
@@ -185,7 +184,6 @@ def figures_of(run: Run, working_peak: float) -> dict[str, Any]:
         "wait_99_s": round(figures.quantile(waits, 0.99), 1),
         "flush_median_s": round(figures.quantile(arrivals.awaited_s, 0.5), 1),
         "worst_served_share": round(served[0] / served[len(served) // 2], 2) if served[len(served) // 2] else 1.0,
-        "wave": round(max(_waves(run)), 2),
         "whole_archives": arrivals.whole,
         "syncs_without_look": arrivals.unlooked,
         "gigabytes": round(api.bytes_out / 1e9, 2),
@@ -201,14 +199,3 @@ def _share_served(api: ApiModel, number: int) -> float:
 def _in_outages(api: ApiModel, scenario: Scenario) -> float:
     rates = [figures.mean(api.wasted, outage.start_s, outage.end_s) for outage in scenario.outages]
     return max(rates, default=0.0)
-
-
-def _waves(run: Run) -> list[float]:
-    """Return the waves in each outage, and after it."""
-    scenario, counts = run.scenario, run.api.requests
-    if len(scenario.outages) > 1 or scenario.occupation is Occupation.NONE:
-        return [0.0]
-    spans = [(outage.start_s + 60, outage.end_s) for outage in scenario.outages]
-    first_s = max(scenario.recovers_s + 60, scenario.boots_s, WARM_S)
-    spans.append((first_s, scenario.length_s))
-    return [figures.wave(counts, start_s, end_s) for start_s, end_s in spans]

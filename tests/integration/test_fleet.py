@@ -15,11 +15,10 @@ from syncd.daemon import loop as daemon_loop
 from syncd.emulator import RequestRecord, When
 from syncd.remote import retry_loop
 from tests.component.repository_rig import git as plain_git
-from tests.fleet import figures, report
+from tests.fleet import report
 from tests.fleet.api_model import Reply, Sent
 from tests.fleet.events import Timeline
 from tests.fleet.laptop import Arrivals, Laptop, Settings
-from tests.fleet.rules import EARLIER, PRESENT
 from tests.fleet.scenarios import IDLE, LONG_OUTAGE, OUTAGE, RULES_CHANGE, WORKING
 from tests.fleet.working_day import Act
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
@@ -59,7 +58,7 @@ class _Simulated:
         self.timeline = Timeline()
         self.api = _PlainApi()
         settings = replace(settings, program_s=(0.0, 0.0))
-        self.laptop = Laptop(0, self.timeline, self.api, _Middle(0), settings, PRESENT, Arrivals())
+        self.laptop = Laptop(0, self.timeline, self.api, _Middle(0), settings, Arrivals())
         self.laptop.start(0.0)
 
     def after(self, act: Act | None, seconds: float = 30.0) -> list[str]:
@@ -178,7 +177,7 @@ _JUDGED = (WORKING, OUTAGE, LONG_OUTAGE, RULES_CHANGE, IDLE)
 
 def test_a_hundred_laptops_return_gently_from_an_outage() -> None:
     """The goals of docs/fleet.md hold: after minutes without the API, and after hours."""
-    found = {scenario.name: each for scenario, each in report.run_fleet(100, 1, PRESENT, _JUDGED)}
+    found = {scenario.name: each for scenario, each in report.run_fleet(100, 1, _JUDGED)}
     summary = report.summary(100, found)
     assert summary["recovery_peak_over_working_peak"] <= 2
     assert summary["wait_beyond_outage_max_s"] <= 180
@@ -190,21 +189,7 @@ def test_a_hundred_laptops_return_gently_from_an_outage() -> None:
     assert found[RULES_CHANGE.name]["api_requests"] <= 3 * found[WORKING.name]["api_requests"]
 
 
-def test_the_earlier_rules_miss_the_goals() -> None:
-    """So the simulation can tell."""
-    found = {scenario.name: each for scenario, each in report.run_fleet(100, 1, EARLIER, (WORKING, OUTAGE))}
-    assert found[OUTAGE.name]["whole_archives"] > 30
-
-
 def test_the_same_seed_gives_the_same_figures() -> None:
     """And another one others."""
-    runs = [dict(report.run_fleet(10, seed, PRESENT, (WORKING, OUTAGE))) for seed in (1, 1, 2)]
+    runs = [dict(report.run_fleet(10, seed, (WORKING, OUTAGE))) for seed in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]
-
-
-def test_a_wave_is_found() -> None:
-    """A rate that comes and goes has one, one that only falls has none."""
-    waves = [100 + (50 if second % 60 < 10 else 0) for second in range(600)]
-    assert figures.wave(waves, 0, 600) > 0.1
-    assert figures.wave([1000 - second for second in range(600)], 0, 600) < 0.02
-    assert figures.wave([0] * 600, 0, 600) == 0
