@@ -1,13 +1,18 @@
-"""The fixtures of the inotify watch's tests."""
+"""The fixtures of the inotify watch's tests, and of those in which processes are killed."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from syncd.emulator import Emulator
 from syncd.watch.inotify_watch import InotifyWatch
+from tests.component.crash_machine import KEY, Machine, crash_worker
 from tests.component.watch_rig import (
     WakeEvent,
     walk,
@@ -39,3 +44,25 @@ def watch(root: Path, wake_event: WakeEvent) -> Iterator[InotifyWatch]:
     walk(watch, root)
     yield watch
     watch.close()
+
+
+@pytest.fixture
+def memory_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory if possible, where a flush costs nothing."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
+    with TemporaryDirectory(dir=memory, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def worker() -> Iterator[subprocess.Popen[str]]:
+    """The process of which each killed one is a fork."""
+    with crash_worker() as process:
+        yield process
+
+
+@pytest.fixture
+def machine(memory_folder: Path, worker: subprocess.Popen[str]) -> Iterator[Machine]:
+    """A machine with an empty workspace."""
+    with Emulator(memory_folder / "emulator", api_key=KEY) as emulator:
+        yield Machine(memory_folder, emulator, worker)

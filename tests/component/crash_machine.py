@@ -220,15 +220,12 @@ class Machine:
 
 
 @contextmanager
-def machine(folder: Path, **options: Any) -> Iterator[Machine]:
-    """Return a machine in `folder`; `options` are the emulator's."""
+def crash_worker() -> Iterator[subprocess.Popen[str]]:
+    """Return the process that `Machine` orders syncs from. It keeps nothing of a machine, and may serve many."""
     command = [sys.executable, str(_WORKER)]
-    with (
-        Emulator(folder / "emulator", api_key=KEY, **options) as emulator,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
-    ):
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield Machine(folder, emulator, process)
+            yield process
         finally:
             assert process.stdin is not None
             process.stdin.close()

@@ -23,12 +23,13 @@ _CREATES = os.O_CREAT | os.O_TRUNC
 
 class _Steps:
     def __init__(self, at: int) -> None:
-        self._left = at
+        self._at = at
+        self.count = 0
 
     def step(self) -> None:
         """Count a step, and die at the chosen one."""
-        self._left -= 1
-        if self._left == 0:
+        self.count += 1
+        if self.count == self._at:
             os._exit(DEAD)
 
     def before(self, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,9 +75,11 @@ def _one_process(order: dict[str, Any]) -> None:
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
-    _arm(_Steps(order["at"]))
+    steps = _Steps(order["at"])
+    _arm(steps)
     runpy.run_path(os.path.join(order["folder"], "main.py"), run_name="__main__")
     sys.stdout.flush()
+    os.write(os.open(order["count"], os.O_WRONLY), b"%d" % steps.count)
 
 
 def main() -> None:

@@ -218,11 +218,19 @@ class RepositoryRig:
     def tree(self, commit: str) -> dict[str, tuple[str, bytes]]:
         """Return the mode and content of each path of a commit."""
         rows = self.git("ls-tree", "-r", "-z", "--full-tree", commit).split("\0")[:-1]
-        found = {}
+        blobs = "".join(f"{row.partition(chr(9))[0].split(' ')[2]}\n" for row in rows)
+        batch = subprocess.run(
+            ["git", "cat-file", "--batch"],
+            cwd=self.workspace,
+            env=AGENT,
+            input=blobs.encode(),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        found, at = {}, 0
         for row in rows:
-            (mode, _, blob), path = row.partition("\t")[0].split(" "), row.partition("\t")[2]
-            content = subprocess.run(
-                ["git", "cat-file", "blob", blob], cwd=self.workspace, env=AGENT, capture_output=True, check=True
-            )
-            found[path] = mode, content.stdout
+            end = batch.stdout.index(b"\n", at)
+            size = int(batch.stdout[at:end].split()[2])
+            found[row.partition("\t")[2]] = row[:6], batch.stdout[end + 1 : end + 1 + size]
+            at = end + size + 2
         return found

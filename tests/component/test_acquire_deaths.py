@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import cycle
-from pathlib import Path
 from random import Random
 
 import pytest
 
 from syncd.remote.sandbox_lifetime import MOST_ACQUIRED
-from tests.component.crash_machine import Machine, PowerCut, machine
-
-# More than such a sync has.
-_MOST_STEPS = 200
+from tests.component.crash_machine import Machine, PowerCut
+from tests.instants import Choice, all_of, few
 
 
 @pytest.fixture
-def on(tmp_path: Path) -> Iterator[Machine]:
+def on(machine: Machine) -> Machine:
     """A machine whose configuration names no sandbox."""
-    with machine(tmp_path) as it:
-        it.acquire()
-        (it.workspace / "a").write_text("1")
-        yield it
+    machine.acquire()
+    (machine.workspace / "a").write_text("1")
+    return machine
 
 
 def acquired(on: Machine) -> int:
@@ -36,20 +31,21 @@ def used(on: Machine) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("cuts", "most_after"),
+    ("cuts", "choice"),
     [
-        ([None, PowerCut.NAMES, None, PowerCut.ANY], 2),
-        pytest.param([None], _MOST_STEPS, marks=pytest.mark.long),
-        pytest.param([*PowerCut], _MOST_STEPS, marks=pytest.mark.long),
+        ([None, PowerCut.NAMES, None, PowerCut.ANY], lambda count: few(count, 10)),
+        pytest.param([None], all_of, marks=pytest.mark.long),
+        pytest.param([*PowerCut], all_of, marks=pytest.mark.long),
     ],
 )
-def test_one_is_used_and_one_is_lost_at_most(on: Machine, cuts: list[PowerCut | None], most_after: int) -> None:
-    """Wherever the process dies, the next one fills the recorded sandbox, or one more.
-
-    `most_after` steps after the acquisition are enough: the rest is any other sync's.
-    """
+def test_one_is_used_and_one_is_lost_at_most(on: Machine, cuts: list[PowerCut | None], choice: Choice) -> None:
+    """Wherever the process dies until it recorded its sandbox, the next one fills that one, or one more."""
     cut, chance = cycle(cuts), Random(7)
-    for step in range(1, _MOST_STEPS):
+    steps = on.sync().steps
+    recorded = [at for at, name in enumerate(steps) if name == "move sandbox"]
+    assert len(recorded) == 2
+    assert recorded[1] > 15
+    for step in choice(recorded[1] + 2):
         on.forget_all()
         before, others = acquired(on), set(used(on))
         ended = on.sync(step)
@@ -59,11 +55,6 @@ def test_one_is_used_and_one_is_lost_at_most(on: Machine, cuts: list[PowerCut | 
         assert on.sync().word == "unchanged"
         assert len(set(used(on)) - others) == 1, ended.steps
         assert acquired(on) - before <= 2, ended.steps
-        written = [at for at, name in enumerate(ended.steps) if name == "move sandbox"]
-        if ended.word != "killed" or (len(written) == 2 and len(ended.steps) - written[1] > most_after):
-            break
-    assert len(written) == 2
-    assert step > 15
 
 
 def test_repeated_deaths_stop_acquiring(on: Machine) -> None:

@@ -4,22 +4,23 @@ After each death the workspace stays, is restored to the version before, or chan
 sandbox equals the workspace, the records say so, and no files are left over. A step is each call that creates, writes,
 flushes, renames or removes a file, and each byte to and from the server, also half done.
 
-All combinations take some minutes: `python -m pytest -m long tests/component/test_crash_points.py`.
+A run tries a few of the steps; `python -m pytest -m long tests/component/test_crash_points.py` all of them, with each
+combination, in some minutes.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.component.crash_machine import Disk, Machine, PowerCut, machine
+from tests.component.crash_machine import Machine, PowerCut
+from tests.instants import Choice, all_of, few
 
 RECORDS = {
     "initialized",
@@ -41,8 +42,6 @@ RECORDS = {
 }
 # Records that exist only from before a request to the sandbox until its outcome is known.
 PASSING = {"uploaded", "unsure", "perhaps-there", "started"}
-# More than a sync has; the test ends at the first step that is not reached.
-MOST_STEPS = 200
 
 
 class CrashScenario:
@@ -170,11 +169,9 @@ def tree(top: Path) -> dict[str, object]:
 
 
 @pytest.fixture
-def scenario(tmp_path: Path) -> Iterator[CrashScenario]:
-    """Return a machine with an unsynced workspace. Its disk is in memory if possible, where a flush costs nothing."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
-    with TemporaryDirectory(dir=memory) as folder, machine(Path(folder)) as on:
-        yield CrashScenario(on)
+def scenario(machine: Machine) -> CrashScenario:
+    """Return a machine with an unsynced workspace."""
+    return CrashScenario(machine)
 
 
 Then = Callable[[CrashScenario], None]
@@ -182,36 +179,45 @@ AFTERWARDS: list[Then] = [CrashScenario.restore, CrashScenario.change, CrashScen
 DEATHS = pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
 
 
+def _steps(steps: Sequence[str], *, torn: bool, after: str = "") -> int:
+    """Return how many steps a process can die at, from the first one of the name `after` on."""
+    counted = steps[steps.index(after) if after else 0 :]
+    return sum(step in ("write", "send") for step in counted) if torn else len(counted)
+
+
 def _deaths(
     scenario: CrashScenario,
-    afterwards: list[Then],
-    cuts: Sequence[PowerCut | None] = (),
+    choice: Choice,
+    afterwards: Sequence[Then] = AFTERWARDS,
+    cuts: Sequence[PowerCut | None] = (None,),
     *,
     torn: bool,
     anew: bool = False,
-    first: int = 1,
-    stride: int = 1,
 ) -> int:
-    """Die at each `stride`-th step of a sync, or half-way through it, and return the last step.
+    """Die at the chosen steps of a sync, or half-way through them, and return how many steps it has.
 
     `anew`: each time with nothing recorded yet.
     """
-    then, cut, chance = cycle(afterwards), cycle(cuts or [None]), Random(5)
+    then, cut, chance = cycle(afterwards), cycle(cuts), Random(5)
     powerless = False
-    scenario.machine.sync()
-    for step in range(first, MOST_STEPS, stride):
+    whole = scenario.machine.sync()
+    if not anew:
+        scenario.change()
+        whole = scenario.machine.sync()
+    count = _steps(whole.steps, torn=torn)
+    for step in choice(count):
         if anew:
             scenario.machine.forget_all()
         scenario.keep()
         scenario.change()
         if scenario.machine.sync(step, torn=torn).word != "killed":
-            return step - 1
+            break
         if (how := next(cut)) is not None:
             scenario.machine.cut_power(how, chance)
             powerless = True
         next(then)(scenario)
         scenario.check(powerless=powerless)
-    raise AssertionError("a sync without end")
+    return count
 
 
 def test_the_steps_are_all_there(scenario: CrashScenario) -> None:
@@ -236,14 +242,13 @@ def test_the_steps_are_all_there(scenario: CrashScenario) -> None:
     scenario.check_folders(sent=True, powerless=False)
 
 
-@pytest.mark.parametrize("cut", PowerCut)
 @pytest.mark.parametrize("agent_changes", ["overwrite", "save"])
-def test_a_power_cut_after_a_sync(scenario: CrashScenario, agent_changes: str, cut: PowerCut) -> None:
+def test_a_power_cut_after_a_sync(scenario: CrashScenario, agent_changes: str) -> None:
     """What was recorded of a request does not come back once it is answered: nothing is asked for again."""
     on = scenario.machine
     on.set("sandbox", "agent_changes", agent_changes)
     on.set("sync", "archive", "auto")
-    for seed in range(4):
+    for seed, cut in enumerate([*PowerCut, PowerCut.ANY]):
         scenario.change()
         assert on.sync().word == "initialized"
         asked = len(on.emulator.request_log.ops())
@@ -254,64 +259,58 @@ def test_a_power_cut_after_a_sync(scenario: CrashScenario, agent_changes: str, c
 
 
 @DEATHS
-def test_killed_and_restored(scenario: CrashScenario, *, torn: bool) -> None:
-    """The workspace equals the record again, but the sandbox may not, so all is sent once more."""
-    assert _deaths(scenario, [CrashScenario.restore], torn=torn) > (8 if torn else 30)
-
-
-@DEATHS
 def test_killed(scenario: CrashScenario, *, torn: bool) -> None:
-    """After one sync the sandbox has what was in progress and what came since."""
-    assert _deaths(scenario, [CrashScenario.keep_unchanged, CrashScenario.change], torn=torn) > (8 if torn else 30)
+    """After one sync the sandbox has the workspace: as it was in progress, as it is since, or as it was before."""
+    assert _deaths(scenario, few, torn=torn) > (8 if torn else 30)
 
 
 def test_killed_in_the_first_sync(scenario: CrashScenario) -> None:
     """The next sync also succeeds without any folders or records before."""
-    assert _deaths(scenario, AFTERWARDS, torn=False, anew=True) > 40
+    assert _deaths(scenario, few, torn=False, anew=True) > 40
 
 
 @DEATHS
 def test_without_power(scenario: CrashScenario, *, torn: bool) -> None:
     """The next sync also succeeds after a power cut: names, contents, or some of either are lost."""
-    cuts = [*PowerCut, PowerCut.ANY]
-    assert _deaths(scenario, AFTERWARDS, cuts, torn=torn) > (8 if torn else 30)
+    assert _deaths(scenario, few, cuts=[*PowerCut, PowerCut.ANY], torn=torn) > (8 if torn else 30)
 
 
 @pytest.mark.parametrize(
-    ("cut", "before_it"),
+    ("cut", "before_it", "choice"),
     [
-        (None, ()),
-        (PowerCut.NAMES, ("remove uploaded",)),
-        pytest.param(None, ("remove uploaded",), marks=pytest.mark.long),
-        pytest.param(PowerCut.NAMES, (), marks=pytest.mark.long),
-        pytest.param(PowerCut.ANY, (), marks=pytest.mark.long),
-        pytest.param(PowerCut.ANY, ("remove uploaded",), marks=pytest.mark.long),
+        (None, (), few),
+        (PowerCut.NAMES, ("remove uploaded",), few),
+        *(
+            pytest.param(cut, before_it, all_of, marks=pytest.mark.long)
+            for cut in (None, PowerCut.NAMES, PowerCut.ANY)
+            for before_it in ((), ("remove uploaded",))
+        ),
     ],
 )
 def test_a_reverted_upload_in_the_bucket(
-    scenario: CrashScenario, cut: PowerCut | None, before_it: tuple[str, ...]
+    scenario: CrashScenario, cut: PowerCut | None, before_it: tuple[str, ...], choice: Choice
 ) -> None:
     """A text is uploaded, then a second one, and then the first one must arrive again.
 
     Each process dies: the first before its initialize, one maybe just after it forgot that upload, the last anywhere
-    in its own sync.
+    in its own sync until then.
     """
     scenario.machine.sync()
-    for step in range(1, MOST_STEPS):
+    scenario.change()
+    count = scenario.machine.sync().steps.index("open unsure") + 2
+    assert count > 15
+    for step in choice(count):
         scenario.change()
         assert scenario.machine.sync(1, after="open unsure").word == "killed"
         scenario.keep()
         scenario.change()
         for name in before_it:
             assert scenario.machine.sync(2, after=name).steps[-2] == name
-        ended = scenario.machine.sync(step)
+        scenario.machine.sync(step)
         if cut is not None:
             scenario.machine.cut_power(cut, Random(step))
         scenario.restore()
         scenario.recover(powerless=cut is not None)
-        if "open unsure" in ended.steps:
-            break
-    assert step > 15
 
 
 def _wander(scenario: CrashScenario, chance: Random, moves: int) -> None:
@@ -335,7 +334,7 @@ def _wander(scenario: CrashScenario, chance: Random, moves: int) -> None:
     scenario.check(powerless=powerless)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_deaths_in_a_row(scenario: CrashScenario, seed: int) -> None:
     """A new process recovers after a row of deaths."""
     _wander(scenario, Random(seed), 12)
@@ -359,23 +358,17 @@ def test_every_death_with_all_that_may_follow(
     scenario: CrashScenario, then: Then, cut: PowerCut | None, *, torn: bool, anew: bool
 ) -> None:
     """Each step, each power cut, each change afterwards: `-m long`, some minutes."""
-    _deaths(scenario, [then], [cut], torn=torn, anew=anew)
+    _deaths(scenario, all_of, [then], [cut], torn=torn, anew=anew)
 
 
-MODES = pytest.mark.parametrize(
-    ("deletions", "archive"),
-    [("keep", "auto"), ("mirror", "full"), ("mirror", "auto"), ("reset", "full"), ("reset", "auto")],
-)
+MODES = [("keep", "auto"), ("mirror", "full"), ("mirror", "auto"), ("reset", "full"), ("reset", "auto")]
 
 
-@MODES
-@DEATHS
-def test_some_deaths_in_each_mode(scenario: CrashScenario, deletions: str, archive: str, *, torn: bool) -> None:
-    """Some steps with deletions and partial archives; which ones depends on the steps of a sync."""
-    pruned = DeletionScenario(scenario.machine, deletions, archive)
-    assert _deaths(pruned, AFTERWARDS, [None, *PowerCut], torn=torn, first=3, stride=4 if torn else 15) > (
-        5 if torn else 30
-    )
+@pytest.mark.parametrize(("mode", "torn"), [*zip(MODES, (True, False, True, True, False), strict=True)], ids=str)
+def test_some_deaths_in_each_mode(scenario: CrashScenario, mode: tuple[str, str], *, torn: bool) -> None:
+    """With deletions and partial archives the next process recovers, too."""
+    pruned = DeletionScenario(scenario.machine, *mode)
+    assert _deaths(pruned, lambda count: few(count, 5), cuts=[None, *PowerCut], torn=torn) > (8 if torn else 30)
 
 
 class PartialArchiveScenario(CrashScenario):
@@ -392,61 +385,64 @@ class PartialArchiveScenario(CrashScenario):
 
 @DEATHS
 @pytest.mark.parametrize(
-    ("cut", "stride"),
-    [
-        (None, 2),
-        pytest.param(None, 1, marks=pytest.mark.long),
-        pytest.param(PowerCut.NAMES, 1, marks=pytest.mark.long),
-        pytest.param(PowerCut.ANY, 1, marks=pytest.mark.long),
-    ],
+    ("cut", "choice"),
+    [(None, few), *(pytest.param(cut, all_of, marks=pytest.mark.long) for cut in (None, PowerCut.NAMES, PowerCut.ANY))],
 )
 def test_killed_before_a_partial_archive_is_proved(
-    scenario: CrashScenario, cut: PowerCut | None, stride: int, *, torn: bool
+    scenario: CrashScenario, cut: PowerCut | None, choice: Choice, *, torn: bool
 ) -> None:
     """The proof's archive removed what it did not hold: the sandbox is uncertain until the proof is recorded."""
     replaced, on = PartialArchiveScenario(scenario.machine), scenario.machine
     then, chance = cycle(AFTERWARDS), Random(7)
-    for step in range(1, MOST_STEPS, stride):
+    whole = on.sync()
+    assert {"open small-archives.new", "open initialized.new"} <= set(whole.steps)
+    count = _steps(whole.steps, torn=torn, after="open unsure")
+    assert count > (8 if torn else 40)
+    for step in choice(count):
         on.forget_all()
         replaced.keep()
         replaced.change()
-        ended = on.sync(step, after="open unsure", torn=torn)
-        if ended.word != "killed":
+        if on.sync(step, after="open unsure", torn=torn).word != "killed":
             break
         if cut is not None:
             on.cut_power(cut, chance)
         next(then)(replaced)
         replaced.check(powerless=cut is not None)
     assert on.emulator.request_log.count("execute") > 4
-    assert {"open small-archives.new", "open initialized.new"} <= set(ended.steps)
-    assert step > (8 if torn else 40)
-    replaced.check(powerless=cut is not None)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("stride", "cuts"),
+    ("cuts", "choice"),
     [
-        (13, [None, PowerCut.NAMES, None, PowerCut.ANY]),
-        pytest.param(1, [None], marks=pytest.mark.long),
-        pytest.param(1, [*PowerCut], marks=pytest.mark.long),
+        ([None, PowerCut.NAMES, None, PowerCut.ANY], few),
+        pytest.param([None], all_of, marks=pytest.mark.long),
+        pytest.param([*PowerCut], all_of, marks=pytest.mark.long),
     ],
 )
-@pytest.mark.timeout(600)
 def test_killed_on_the_way_to_the_next_sandbox(
-    scenario: CrashScenario, stride: int, cuts: list[PowerCut | None]
+    scenario: CrashScenario, cuts: list[PowerCut | None], choice: Choice
 ) -> None:
     """The acquired sandbox has ended; after a death the next process sends everything to the next one."""
     on = scenario.machine
     on.acquire()
     cut, chance = cycle(cuts), Random(9)
-    for step in range(2, MOST_STEPS, stride):
+
+    def one_that_ended() -> dict[str, dict[str, object]]:
         on.forget_all()  # also how many were acquired, or it would wait for ten minutes
         assert on.sync().word == "initialized"
-        first = _filled(on)
+        filled = _filled(on)
         for sandbox in on.emulator.sandboxes():
             sandbox.record.expires_at_s = 0.0
         scenario.change()
-        ended = on.sync(step)
+        return filled
+
+    one_that_ended()
+    count = len(on.sync().steps)
+    assert count > 40
+    for step in choice(count):
+        first = one_that_ended()
+        on.sync(step)
         if (how := next(cut)) is not None:
             on.cut_power(how, chance)
         assert on.sync().word in ("initialized", "unchanged")
@@ -455,9 +451,6 @@ def test_killed_on_the_way_to_the_next_sandbox(
         assert len(second) == 1
         assert second.keys().isdisjoint(first)
         assert second.popitem()[1].items() >= tree(on.workspace).items()
-        if ended.word != "killed":
-            break
-    assert step > 40
 
 
 def _filled(on: Machine) -> dict[str, dict[str, object]]:
@@ -467,26 +460,12 @@ def _filled(on: Machine) -> dict[str, dict[str, object]]:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@MODES
+@pytest.mark.parametrize("mode", MODES)
 @DEATHS
 @pytest.mark.parametrize("then", AFTERWARDS)
 @pytest.mark.parametrize("cut", [*PowerCut, None])
 def test_every_death_by_mode(
-    scenario: CrashScenario, deletions: str, archive: str, then: Then, cut: PowerCut | None, *, torn: bool
+    scenario: CrashScenario, mode: tuple[str, str], then: Then, cut: PowerCut | None, *, torn: bool
 ) -> None:
     """Each step, each power cut, each change afterwards, in each mode: `-m long`, many minutes."""
-    _deaths(DeletionScenario(scenario.machine, deletions, archive), [then], [cut], torn=torn)
-
-
-def test_the_disk_forgets() -> None:
-    """The model of a power cut: flushed names and contents stay, the rest is lost as `PowerCut` says."""
-    disk = Disk()
-    events = [("open", "/s/a.new", 1, True, False), ("write", 1, b"old"), ("flush", 1), ("move", "/s/a.new", "/s/a")]
-    disk.play([*events, ("flush-folder", "/s/")])
-    disk.play([("open", "/s/a.new", 1, True, False), ("write", 1, b"new!"), ("move", "/s/a.new", "/s/a")])
-    disk.play([("open", "/s/b", 1, True, False), ("flush-folder", "/t/")])
-    assert disk.after(PowerCut.NAMES, Random(0)) == {"/s/a": b"old"}
-    assert disk.after(PowerCut.CONTENTS, Random(0)) == {"/s/a": b"", "/s/b": b""}
-    assert disk.after(PowerCut.ZEROS, Random(0)) == {"/s/a": bytes(4), "/s/b": b""}
-    outcomes = {tuple(sorted(disk.after(PowerCut.ANY, Random(seed)).items())) for seed in range(99)}
-    assert len(outcomes) >= 8
+    _deaths(DeletionScenario(scenario.machine, *mode), all_of, [then], [cut], torn=torn)

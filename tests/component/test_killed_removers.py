@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.component.crash_machine import Machine, machine
+from tests.component.crash_machine import Machine
+from tests.instants import Choice, all_of, few
 
-# More than there are between the scan of the workspace and the end.
-MOST_STEPS = 200
 AFTERWARDS = ["stay", "take back", "change"]
 
 
@@ -87,32 +84,36 @@ def tree(top: Path) -> dict[str, str | bool]:
 
 
 @pytest.fixture
-def scenario(tmp_path: Path) -> Iterator[RemovalScenario]:
-    """Return a machine with an unsynced workspace. Its disk is in memory if possible, where a flush costs nothing."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
-    with TemporaryDirectory(dir=memory) as folder, machine(Path(folder)) as on:
-        yield RemovalScenario(on)
+def scenario(machine: Machine) -> RemovalScenario:
+    """Return a machine with an unsynced workspace."""
+    return RemovalScenario(machine)
 
 
-def _deaths(scenario: RemovalScenario, deletions: str, stride: int, then: list[str], *, torn: bool) -> int:
-    """Die at each `stride`-th step after the last one before the sandbox is touched, and return how often."""
+AFTER = "open perhaps-there.new"  # the last step before the sandbox is touched
+
+
+def _deaths(scenario: RemovalScenario, deletions: str, choice: Choice, then: list[str], *, torn: bool) -> None:
+    """Die at the chosen steps after the last one before the sandbox is touched."""
     scenario.machine.set("sandbox", "deletions", deletions)
     scenario.machine.sync()
-    for deaths, step in enumerate(range(1, MOST_STEPS, stride)):
+    scenario.change()
+    steps = scenario.machine.sync().steps
+    steps = steps[steps.index(AFTER) :]
+    count = sum(step in ("write", "send") for step in steps) if torn else len(steps)
+    assert count > (3 if torn else 15)
+    for number, step in enumerate(choice(count)):
         scenario.keep()
         scenario.change()
-        if scenario.machine.sync(step, after="open perhaps-there.new", torn=torn).word != "killed":
-            return deaths
-        scenario.go_on(then[deaths % len(then)])
+        if scenario.machine.sync(step, after=AFTER, torn=torn).word != "killed":
+            break
+        scenario.go_on(then[number % len(then)])
         scenario.check()
-    raise AssertionError("a sync without end")
 
 
-@pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
-@pytest.mark.parametrize("deletions", ["mirror", "reset"])
+@pytest.mark.parametrize(("deletions", "torn"), [("mirror", False), ("mirror", True), ("reset", False)])
 def test_killed(scenario: RemovalScenario, deletions: str, *, torn: bool) -> None:
     """It is killed at some of the steps; which ones depends on the steps of a sync."""
-    assert _deaths(scenario, deletions, 2 if torn else 6, AFTERWARDS, torn=torn) > (3 if deletions == "mirror" else 1)
+    _deaths(scenario, deletions, few, AFTERWARDS, torn=torn)
 
 
 @pytest.mark.long
@@ -122,4 +123,4 @@ def test_killed(scenario: RemovalScenario, deletions: str, *, torn: bool) -> Non
 @pytest.mark.parametrize("deletions", ["mirror", "reset"])
 def test_killed_anywhere(scenario: RemovalScenario, deletions: str, then: str, *, torn: bool) -> None:
     """It is killed at each step, with each change afterwards."""
-    assert _deaths(scenario, deletions, 1, [then], torn=torn) > (3 if torn else 15)
+    _deaths(scenario, deletions, all_of, [then], torn=torn)

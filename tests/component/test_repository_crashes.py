@@ -1,26 +1,23 @@
 """The program of the repository in the sandbox is killed at each of its steps; the next request ends well.
 
-All steps take some seconds on an idle machine: `python -m pytest -m long` has them, other runs every seventh.
+A run tries a few of them, `python -m pytest -m long` all.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.component.repository_crash_worker import DEAD
 from tests.component.repository_rig import LocalRunner, RepositoryRig, sent
+from tests.instants import FEW_OR_ALL, Choice
 from tests.repo.sources import REPO
-
-MOST_STEPS = 300
 
 
 class DyingRunner(LocalRunner):
@@ -31,11 +28,15 @@ class DyingRunner(LocalRunner):
         self._process = process
         self.at = 0
         self.died = False
+        self.count = 0  # of the steps of the last run that did not die
 
     def _run(self, folder: Path) -> str:
         output = folder.with_suffix(".out")
         environment = {"AGENT_WORKSPACE": str(self._workspace), "PATH": self.path, "HOME": str(folder)}
+        count = folder.with_suffix(".count")
+        count.touch()
         order = {"folder": str(folder), "output": str(output), "environment": environment, "at": self.at}
+        order["count"] = str(count)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -43,23 +44,21 @@ class DyingRunner(LocalRunner):
         code = int(self._process.stdout.readline())
         assert code in (0, DEAD), "the process itself broke; see its stderr"
         self.died = code == DEAD
+        self.count = int(count.read_text() or self.count)
+        count.unlink()
         said = output.read_text()
         output.unlink()
         return "" if self.died else said
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[RepositoryRig]:
-    """A sandbox whose disk is in memory if possible, where a flush costs nothing."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
+def rig(memory_folder: Path) -> Iterator[RepositoryRig]:
+    """A sandbox."""
     command = [sys.executable, "-m", "tests.component.repository_crash_worker"]
-    with (
-        TemporaryDirectory(dir=memory) as folder,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPO) as process,
-    ):
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPO) as process:
         try:
-            rig = RepositoryRig(Path(folder))
-            rig.runner = DyingRunner(rig.workspace, Path(folder) / "runs", process)
+            rig = RepositoryRig(memory_folder)
+            rig.runner = DyingRunner(rig.workspace, memory_folder / "runs", process)
             rig.restart()
             yield rig
         finally:
@@ -68,8 +67,8 @@ def rig(tmp_path: Path) -> Iterator[RepositoryRig]:
             process.wait()
 
 
-def _dies(rig: RepositoryRig, step: int) -> bool:
-    """Have it follow, die at that step, and follow again. Return False if it has no such step."""
+def _die(rig: RepositoryRig, step: int) -> None:
+    """Have it follow, die at that step, and follow again."""
     assert isinstance(rig.runner, DyingRunner)
     rig.runner.at = step
     rig.follow()
@@ -81,55 +80,44 @@ def _dies(rig: RepositoryRig, step: int) -> bool:
     rig.check()
     assert rig.is_following
     assert {path.name for path in (rig.workspace / ".git/syncd").iterdir()} <= {"lock", "state", "exclude"}
-    return died
 
 
-def _deaths_of_making(rig: RepositoryRig, stride: int) -> int:
-    """Die at each `stride`-th step of making it, and return how often."""
+def _count(rig: RepositoryRig) -> int:
+    """Return how many steps it has to follow what arrived."""
+    rig.follow()
+    assert isinstance(rig.runner, DyingRunner)
+    return rig.runner.count
+
+
+@FEW_OR_ALL
+@pytest.mark.timeout(600)
+def test_killed_while_it_is_made(rig: RepositoryRig, choice: Choice) -> None:
+    """The next run makes it."""
     rig.arrive({"a": "1\n", "d/b": "2\n", ".gitattributes": "*.w text\n", "c.w": "3\r\n"})
     rig.files["c.w"] = sent("3\n")  # as git keeps it
-    for deaths, step in enumerate(range(1, MOST_STEPS, stride)):
+    count = _count(rig)
+    assert count > 75
+    for step in choice(count):
         rig.client.forget()
         shutil.rmtree(rig.workspace / ".git", ignore_errors=True)
-        if not _dies(rig, step):
-            return deaths
-    raise AssertionError("a run without end")
+        _die(rig, step)
 
 
-def _deaths_of_following(rig: RepositoryRig, stride: int) -> int:
-    """Die at each `stride`-th step of moving the branch, and return how often; an agent's commit stays."""
+@FEW_OR_ALL
+@pytest.mark.timeout(600)
+def test_killed_while_it_follows(rig: RepositoryRig, choice: Choice) -> None:
+    """The next run brings the branch to what was sent; an agent's commit stays."""
     rig.send({"a": "0\n", "d/b": "0\n"})
     rig.git("checkout", "-q", "-b", "mine")
     (rig.workspace / "a").write_text("the agent's\n")
     rig.git("commit", "-qam", "the agent's")
     mine = rig.at("mine")
     rig.git("checkout", "-q", "main")
-    for deaths, step in enumerate(range(1, MOST_STEPS, stride)):
+    rig.arrive({"a": "1\n", "new": "x", "d/b": None})
+    count = _count(rig)
+    assert count > 40
+    for step in choice(count):
         rig.arrive({"a": f"{step}\n", f"new{step}": "x", "d/b": None if "d/b" in rig.files else "b\n"})
-        died = _dies(rig, step)
+        _die(rig, step)
         assert rig.at("mine") == mine
         assert rig.tree("mine")["a"][1] == b"the agent's\n"
-        if not died:
-            return deaths
-    raise AssertionError("a run without end")
-
-
-def test_killed_while_it_is_made(rig: RepositoryRig) -> None:
-    """It dies at every seventh step."""
-    assert _deaths_of_making(rig, 7) > 10
-
-
-def test_killed_while_it_follows(rig: RepositoryRig) -> None:
-    """It dies at every seventh step."""
-    assert _deaths_of_following(rig, 7) > 5
-
-
-@pytest.mark.long
-@pytest.mark.timeout(600)
-def test_killed_anywhere(rig: RepositoryRig) -> None:
-    """It dies at each step."""
-    assert _deaths_of_making(rig, 1) > 75
-    rig.client.forget()
-    shutil.rmtree(rig.workspace / ".git")
-    rig.arrive(dict.fromkeys(["c.w", ".gitattributes"]))
-    assert _deaths_of_following(rig, 1) > 40

@@ -1,6 +1,6 @@
 """Writes to the workspace are all or nothing, lose nothing that changed meanwhile, and can be undone exactly.
 
-A process is killed at each step of a write and of an undo, and each step fails once.
+A process is killed at steps of a write and of an undo, and steps fail once: a few in each run, all with `-m long`.
 """
 
 from __future__ import annotations
@@ -36,21 +36,26 @@ from tests.component.writer_machine import (
     WriterMachine,
     snapshot,
     timeless,
-    writer_machine,
+    writer_worker,
 )
+from tests.instants import FEW_OR_ALL, Choice, all_of, few
 from tests.repo.sources import REPO
 
-MOST_STEPS = 1000
 NOBODY = 65534
 FAILURES = [errno.ENOSPC, errno.EIO, errno.EACCES]
 
 
+@pytest.fixture(scope="module")
+def process() -> Iterator[subprocess.Popen[str]]:
+    """The process of which each killed one is a fork."""
+    with writer_worker() as process:
+        yield process
+
+
 @pytest.fixture
-def on(tmp_path: Path) -> Iterator[WriterMachine]:
-    """Return a machine. Its disk is in memory if possible, where a flush costs nothing."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
-    with TemporaryDirectory(dir=memory, ignore_cleanup_errors=True) as folder, writer_machine(Path(folder)) as on:
-        yield on
+def on(memory_folder: Path, process: subprocess.Popen[str]) -> WriterMachine:
+    """Return a machine."""
+    return WriterMachine(memory_folder, process)
 
 
 def _expected(on: WriterMachine) -> dict[str, object]:
@@ -89,12 +94,27 @@ def test_every_kind_of_change(on: WriterMachine) -> None:
     assert snapshot(on.workspace) == before
 
 
-@pytest.mark.slow
+DEATHS = pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
+
+
+def _steps(on: WriterMachine, *, undo: bool = False, torn: bool = False) -> int:
+    """Return how many steps there are of writing all changes, or of undoing it, at which a process can die."""
+    on.fresh()
+    on.fill()
+    steps = on.run(on.changes()).steps
+    if undo:
+        steps = on.run([], undo=True).steps
+    count = steps.count("write") if torn else len(steps)
+    assert count > (10 if torn else 150)
+    return count
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
-def test_killed_at_each_step_of_a_write(on: WriterMachine, torn: bool) -> None:
+@FEW_OR_ALL
+@DEATHS
+def test_killed_at_a_step_of_a_write(on: WriterMachine, choice: Choice, torn: bool) -> None:
     """Whenever a write is killed, undo gives the workspace back, and nothing is left over."""
-    for step in range(1, MOST_STEPS):
+    for step in choice(_steps(on, torn=torn)):
         on.fresh()
         on.fill()
         before = snapshot(on.workspace)
@@ -103,17 +123,14 @@ def test_killed_at_each_step_of_a_write(on: WriterMachine, torn: bool) -> None:
         assert snapshot(on.workspace) == before, ended.steps[-3:]
         assert undone.left == (), ended.steps[-3:]
         assert on.state_files() <= {"lock", "pending.new"}
-        if ended.word != "killed":
-            break
-    assert step > (10 if torn else 150)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
-def test_killed_at_each_step_of_an_undo(on: WriterMachine, torn: bool) -> None:
+@FEW_OR_ALL
+@DEATHS
+def test_killed_at_a_step_of_an_undo(on: WriterMachine, choice: Choice, torn: bool) -> None:
     """Whenever an undo is killed, the next one completes it."""
-    for step in range(1, MOST_STEPS):
+    for step in choice(_steps(on, undo=True, torn=torn)):
         on.fresh()
         on.fill()
         before = snapshot(on.workspace)
@@ -122,18 +139,15 @@ def test_killed_at_each_step_of_an_undo(on: WriterMachine, torn: bool) -> None:
         undone = on.writer.undo()
         assert snapshot(on.workspace) == before, ended.steps[-3:]
         assert undone.left == (), ended.steps[-3:]
-        if ended.word != "killed":
-            break
-    assert step > (10 if torn else 150)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_again_and_again(on: WriterMachine, seed: int) -> None:
     """Writes and undos that are killed in a row leave nothing; a write takes back the killed one before it begins."""
     chance = Random(seed)
     on.fill()
     before, expected = snapshot(on.workspace), _expected(on)
-    for _ in range(20):
+    for _ in range(6):
         for _ in range(chance.randint(1, 4)):
             written = timeless(snapshot(on.workspace)) == expected  # only the last write can be undone
             on.run(on.changes(), chance.randint(1, 300), undo=written or chance.random() < 0.5)
@@ -142,15 +156,19 @@ def test_killed_again_and_again(on: WriterMachine, seed: int) -> None:
         assert snapshot(on.workspace) == before
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "numbers", [FAILURES, *(pytest.param([number], marks=pytest.mark.long) for number in FAILURES)]
+    ("numbers", "choice"),
+    [
+        (FAILURES, lambda count: few(count, 12)),
+        *(pytest.param([number], all_of, marks=pytest.mark.long) for number in FAILURES),
+    ],
 )
-def test_each_step_fails_once(on: WriterMachine, numbers: list[int]) -> None:
+def test_a_step_fails_once(on: WriterMachine, numbers: list[int], choice: Choice) -> None:
     """A failure of any step takes back everything and is told in one line, or was of no consequence."""
     failed = 0
-    for step, number in zip(range(1, MOST_STEPS), cycle(numbers), strict=False):
+    chosen = choice(_steps(on))
+    for step, number in zip(chosen, cycle(numbers), strict=False):
         on.fresh()
         on.fill()
         before = snapshot(on.workspace)
@@ -165,15 +183,15 @@ def test_each_step_fails_once(on: WriterMachine, numbers: list[int]) -> None:
             assert snapshot(on.workspace) == before, ended.steps[-3:]
         on.writer.undo()
         assert snapshot(on.workspace) == before, ended.steps[-3:]
-        if len(ended.steps) < step:
-            break
-    assert failed > 100
+    assert failed > len(chosen) // 2
 
 
-def test_killed_without_the_rights_of_root(on: WriterMachine) -> None:
+@FEW_OR_ALL
+def test_killed_without_the_rights_of_root(on: WriterMachine, choice: Choice) -> None:
     """A person's own read-only directories are changed and restored, however a write or its undo ends."""
+    count = _steps(on)
     _become_person(on)
-    for step in range(1, MOST_STEPS, 11):
+    for step in choice(count):
         on.fresh()
         on.fill()
         _give(on)
@@ -185,9 +203,6 @@ def test_killed_without_the_rights_of_root(on: WriterMachine) -> None:
             assert ended.word == "done", ended.said
             assert "left=()" in ended.said
         assert snapshot(on.workspace) == before, killed.steps[-3:]
-        if killed.word != "killed":
-            assert "conflicts=()" in killed.said
-            break
 
 
 def _become_person(on: WriterMachine) -> None:
@@ -447,22 +462,27 @@ def test_an_interrupted_write_is_taken_back(on: WriterMachine) -> None:
     assert snapshot(on.workspace) == before
 
 
-def test_a_killed_undo_leaves_what_was_changed_before_it(on: WriterMachine) -> None:
+@FEW_OR_ALL
+def test_a_killed_undo_leaves_what_was_changed_before_it(on: WriterMachine, choice: Choice) -> None:
     """A path that someone changed between a write and its undo is left, also if the undo is killed and run again."""
-    for step in range(1, MOST_STEPS):
+
+    def written() -> None:
         on.fresh()
         on.file("kind/a")
         on.file("b")
         on.writer.write(on.plan(("kind/a", None), ("kind", on.new()), ("b", on.new())), b"")
         (on.workspace / "kind").unlink()  # as it may look in the middle of an undo
+
+    written()
+    count = len(on.run([], undo=True).steps)
+    assert count > 10
+    for step in choice(count):
+        written()
         ended = on.run([], step, undo=True)
         again = on.writer.undo()
         assert again.left == ("kind", "kind/a") or (again.note is None and set(ended.steps) & {"remove pending"})
         assert set(snapshot(on.workspace)) == {"b"}
         assert (on.workspace / "b").read_bytes() == b"old"
-        if ended.word != "killed":
-            break
-    assert step > 10
 
 
 def test_hard_links_are_replaced_one_by_one(on: WriterMachine) -> None:
@@ -621,24 +641,24 @@ def test_a_mount_inside_of_the_workspace(tmp_path: Path) -> None:
 
 def mount_scenario(folder: str) -> None:
     """Write into a mount, and try to remove its mount point; run in a mount namespace."""
-    with writer_machine(Path(folder)) as on:
-        on.file("below/b")
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", on.workspace / "below"], check=True)
-        on.file("below/b")
-        before = snapshot(on.workspace)
-        plan = on.plan(
-            ("below", ["d", 0o711, "", ""]),
-            ("below/b", on.new()),
-            ("below/d/e", on.new()),
-            ("below/d", ["d", 0o700, "", ""]),
-        )
-        assert on.writer.write(plan, b"").conflicts == ()
-        on.writer.undo()
-        assert snapshot(on.workspace) == before
-        written = on.writer.write(on.plan(("below/b", None), ("below", on.new())), b"")
-        assert (written.conflicts, written.written) == (("below",), ("below/b",))
-        on.writer.undo()
-        assert snapshot(on.workspace) == before
+    on = WriterMachine(Path(folder), None)
+    on.file("below/b")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", on.workspace / "below"], check=True)
+    on.file("below/b")
+    before = snapshot(on.workspace)
+    plan = on.plan(
+        ("below", ["d", 0o711, "", ""]),
+        ("below/b", on.new()),
+        ("below/d/e", on.new()),
+        ("below/d", ["d", 0o700, "", ""]),
+    )
+    assert on.writer.write(plan, b"").conflicts == ()
+    on.writer.undo()
+    assert snapshot(on.workspace) == before
+    written = on.writer.write(on.plan(("below/b", None), ("below", on.new())), b"")
+    assert (written.conflicts, written.written) == (("below",), ("below/b",))
+    on.writer.undo()
+    assert snapshot(on.workspace) == before
 
 
 NAMES = st.sampled_from(["a", "b", "c"])

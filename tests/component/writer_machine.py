@@ -219,12 +219,12 @@ class WriterMachine:
 
 
 @contextmanager
-def writer_machine(folder: Path) -> Iterator[WriterMachine]:
-    """Return a machine in `folder`."""
+def writer_worker() -> Iterator[subprocess.Popen[str]]:
+    """Return the process that `WriterMachine` orders writes from. It keeps nothing of a machine, and may serve many."""
     command = [sys.executable, "-m", _WORKER]
     with subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield WriterMachine(folder, process)
+            yield process
         finally:
             assert process.stdin is not None
             process.stdin.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -40,19 +39,17 @@ def test_every_package_has_its_row(page: str) -> None:
         assert (REPO / begins).is_file(), begins
 
 
-@pytest.mark.parametrize("package", PACKAGE_FOLDERS, ids=lambda folder: folder.relative_to(REPO).as_posix())
-def test_each_package_says_where_it_begins(package: Path) -> None:
+def test_each_package_says_where_it_begins() -> None:
     """The docstring of a package names the module, or its own function, at which a reader begins."""
-    tree = ast.parse((package / "__init__.py").read_text("utf-8"))
-    named = _BEGINS.search(ast.get_docstring(tree) or "")
-    if named is None:
-        # `syncd/cli/__init__.py` says so for all of its own.
-        assert package.parent.name == "cli", f"{package}/__init__.py does not say where it begins"
-        assert (package / "command.py").is_file(), f"{package}/__init__.py does not say where it begins"
-    else:
+    for package in PACKAGE_FOLDERS:
+        tree = ast.parse((package / "__init__.py").read_text("utf-8"))
+        named = _BEGINS.search(ast.get_docstring(tree) or "")
+        if named is None:  # `syncd/cli/__init__.py` says so for all of its own.
+            places = [package / "command.py"] * (package.parent.name == "cli")
+        else:
+            places = [package / f"{named[1]}.py", package / named[1] / "__init__.py"]
         own = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-        places = (package / f"{named[1]}.py", package / named[1] / "__init__.py")
-        assert named[1] in own or any(place.is_file() for place in places), f"{package}/__init__.py: {named[1]}"
+        assert (named and named[1] in own) or any(place.is_file() for place in places), package
 
 
 def test_every_state_file_has_its_row(page: str) -> None:
@@ -80,15 +77,6 @@ def test_each_row_has_the_cost(page: str) -> None:
     for line in _section(page, "State files").splitlines():
         if line.startswith("| ") and not line.startswith(("| file", "| ---")):
             assert re.fullmatch(r"[^|]{7,}", line.rstrip(" |").rpartition(" | ")[2]), line
-
-
-def test_the_search_for_writers_finds_one() -> None:
-    """The check of the tables can fail: a new record, or a file opened for writing, is found."""
-    record = _source("from x import StateFile\nfile = StateFile(folder, 'other')\n")
-    assert (list(_state_names(record)), _writes(record)) == (["other"], True)
-    assert _writes(_source("open(path, 'w')\n"))
-    assert _writes(_source("os.open(path, os.O_WRONLY | os.O_CREAT)\n"))
-    assert not _writes(_source("open(path, 'rb')\nopen(path)\nos.open(path, os.O_RDONLY)\n"))
 
 
 def _section(page: str, heading: str) -> str:
@@ -153,7 +141,3 @@ def _state_names(source: Source) -> Iterator[str]:
                 yield name.value
             elif isinstance(name, ast.Name) and name.id in constants:
                 yield constants[name.id]
-
-
-def _source(text: str) -> Source:
-    return Source("syncd/other.py", text, ast.parse(text))

@@ -68,14 +68,6 @@ def test_each_key_can_be_set(page: Path) -> None:
             check_config(_completed(tomllib.loads(block)))
 
 
-@pytest.mark.parametrize(
-    "words", ["psuh", "push --farce", "push now", "service instal", "pull", "init --sandbox-ide x"]
-)
-def test_a_wrong_command_is_found(words: str) -> None:
-    """The check of commands can fail: a wrong verb, option or argument is refused."""
-    assert _refusal(words.split())
-
-
 def test_the_documents_are_all_in_the_index() -> None:
     """Each page of docs is reached from its README, and that from the project's."""
     index = (REPO / "docs/README.md").read_text("utf-8")

@@ -7,9 +7,7 @@ import sys
 from collections import Counter
 from fnmatch import fnmatchcase
 
-import pytest
-
-from tests.repo.sources import REPO, Source, sources
+from tests.repo.sources import REPO, sources
 
 # In the order of a change's way: a package imports itself and those before it.
 PACKAGES = (
@@ -133,17 +131,17 @@ ONLY_IN = {
 HEAVY = ("asyncio", "httpx", "importlib.metadata", "watchdog", "tenacity", "ssl", "http.client", "syncd.emulator")
 
 
-@pytest.mark.parametrize("source", sources("syncd"), ids=lambda source: source.path)
-def test_imports_go_one_way(source: Source) -> None:
+def test_imports_go_one_way() -> None:
     """A module imports its own package and those before it."""
-    if not source.package:
-        return
-    position = PACKAGES.index(source.package)
-    allowed = EMULATOR_IMPORTS if source.package == "emulator" else set(PACKAGES[: position + 1])
-    for imported in source.imports():
-        other = imported.module.split(".")[1] if imported.module.startswith("syncd.") else None
-        if other in PACKAGES:
-            assert other in allowed, f"{source.path}:{imported.line}: {source.package} imports {other}"
+    strays = []
+    for source in (source for source in sources("syncd") if source.package):
+        position = PACKAGES.index(source.package)
+        allowed = EMULATOR_IMPORTS if source.package == "emulator" else set(PACKAGES[: position + 1])
+        for imported in source.imports():
+            other = imported.module.split(".")[1] if imported.module.startswith("syncd.") else None
+            if other in PACKAGES and other not in allowed:
+                strays.append(f"{source.path}:{imported.line}: {source.package} imports {other}")
+    assert strays == []
 
 
 def test_no_folder_is_crowded() -> None:
@@ -158,38 +156,36 @@ def _pure() -> dict[str, str]:
     return {f"{path}.py": path.replace("/", ".") for path in paths}
 
 
-@pytest.mark.parametrize("path", _pure())
-def test_decisions_are_pure(path: str) -> None:
+def test_decisions_are_pure() -> None:
     """A pure module cannot read a clock, a file, the network or chance, and imports only modules that cannot either."""
-    (source,) = (source for source in sources("syncd") if source.path == path)
-    ours = {other.path.removesuffix(".py").replace("/", ".") for other in sources("syncd")}
-    for imported in source.imports():
-        for module, reason in _IMPURE.items():
-            assert not imported.within(module), f"{path}:{imported.line}: {module}: {reason}"
-        if imported.module in ours:
-            assert imported.module in _pure().values(), f"{path}:{imported.line}: {imported.module} is not pure"
+    pure, found = _pure(), []
+    by_path = {source.path: source for source in sources("syncd")}
+    ours = {path.removesuffix(".py").replace("/", ".") for path in by_path}
+    for path in pure:
+        for imported in by_path[path].imports():
+            reasons = [f"{module}: {reason}" for module, reason in _IMPURE.items() if imported.within(module)]
+            if imported.module in ours and imported.module not in pure.values():
+                reasons.append(f"{imported.module} is not pure")
+            found += [f"{path}:{imported.line}: {reason}" for reason in reasons]
+    assert found == []
 
 
-@pytest.mark.parametrize("module", ONLY_IN)
-def test_each_outside_thing_has_its_place(module: str) -> None:
+def test_each_outside_thing_has_its_place() -> None:
     """A module that reaches outside is imported only in its place."""
-    places, reason = ONLY_IN[module]
-    for source in sources("syncd"):
-        if not any(fnmatchcase(source.path, place) for place in places):
-            strays = [asked.line for asked in source.imports() if asked.within(module)]
-            assert not strays, f"{source.path}:{strays}: {module}: {reason}"
+    strays = [
+        f"{source.path}:{imported.line}: {module}: {reason}"
+        for source in sources("syncd")
+        for imported in source.imports()
+        for module, (places, reason) in ONLY_IN.items()
+        if imported.within(module) and not any(fnmatchcase(source.path, place) for place in places)
+    ]
+    assert strays == []
 
 
-@pytest.mark.parametrize(
-    "module", ["syncd.core.settings", "syncd.core.directories", "syncd.core.api_key", "syncd.core.checksum"]
-)
-def test_the_core_loads_fast(module: str) -> None:
-    """Reading the configuration loads none of the large libraries."""
-    assert _loaded_by(f"import {module}") == ""
-
-
-def test_the_commands_load_fast() -> None:
-    """Naming the commands loads none of the large libraries: `--help` and completion answer at once."""
+def test_core_and_commands_load_fast() -> None:
+    """Reading the configuration, `--help` and completion load none of the large libraries, and so answer at once."""
+    core = ("settings", "directories", "api_key", "checksum")
+    assert _loaded_by("; ".join(f"import syncd.core.{module}" for module in core)) == ""
     assert _loaded_by("import syncd.cli.commands") == ""
 
 

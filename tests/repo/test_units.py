@@ -37,13 +37,6 @@ def test_systemd_accepts_it(repo: Path, tmp_path: Path, unit: str) -> None:
 
 
 @needs_systemd
-def test_the_check_can_fail(repo: Path, tmp_path: Path) -> None:
-    """A key that systemd does not know is a complaint, so that the test above can fail."""
-    text = (repo / "systemd" / UNITS[0]).read_text("utf-8").replace("LimitCORE=", "LimitCOAR=")
-    assert "LimitCOAR" in _complaints(text, UNITS[0], tmp_path)
-
-
-@needs_systemd
 @pytest.mark.parametrize("unit", UNITS)
 def test_it_is_hardened(repo: Path, tmp_path: Path, unit: str) -> None:
     """Its exposure is low, and without one of its restrictions it would be too high: the check can fail."""
