@@ -144,8 +144,8 @@ class RepositoryRig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.workspace = folder / "there"
-        self.workspace.mkdir(parents=True)
-        (folder / "state").mkdir()
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        (folder / "state").mkdir(exist_ok=True)
         self.files: dict[str, Sent] = {}
         self.home_branch: str | None = "main"
         self.clock = ScriptedClock()
@@ -153,6 +153,15 @@ class RepositoryRig:
         self.base = Manifest()
         self._syncs = 0
         self.restart()
+
+    def copied(self, folder: Path) -> RepositoryRig:
+        """Return another such rig in `folder`, as this one was left."""
+        shutil.copytree(self.folder, folder, symlinks=True, dirs_exist_ok=True)
+        copy = RepositoryRig(folder)
+        copy.files, copy.base, copy._syncs = dict(self.files), self.base, self._syncs
+        copy.runner.requests = list(self.runner.requests)
+        copy.restart()
+        return copy
 
     def restart(self, identity: str = "") -> None:
         """Begin a new process of the client, which knows what is on the disk; else the record of another base is."""

@@ -34,12 +34,18 @@ ODD = {
 }
 
 
-@pytest.fixture
-def there(tmp_path: Path) -> RepositoryRig:
-    """A sandbox with three files, a link, and the repository of them."""
-    rig = RepositoryRig(tmp_path)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> RepositoryRig:
+    """A sandbox with three files, a link, and the repository of them, which `there` copies."""
+    rig = RepositoryRig(tmp_path_factory.mktemp("made"))
     rig.send({"a.txt": "one\n", "d/b.txt": "two\n", "run.sh": sent("#!/bin/sh\n", 0o755), "ln": link("d/b.txt")})
     return rig
+
+
+@pytest.fixture
+def there(made: RepositoryRig, tmp_path: Path) -> RepositoryRig:
+    """A sandbox with three files, a link, and the repository of them."""
+    return made.copied(tmp_path)
 
 
 def whole_states(rig: RepositoryRig) -> list[bool]:
@@ -69,7 +75,7 @@ def test_an_idle_sandbox_follows_everything(tmp_path: Path) -> None:
     rig.send({".gitattributes": "*.txt text\n*.bat text eol=crlf\n*.id ident\n", "win.txt": "a\r\nb\r\n", **ODD})
     places = ["x", "x/y", "x/y/z", "win.txt", "w.bat", "k.id", *ODD]
     contents = [b"", b"line\n", b"line\r\n", b"\0\r\n", b"$Id: here $\n", b"mixed\r\nends\n", b"\xe9\n"]
-    for _ in range(25):
+    for _ in range(12):
         changes: dict[str, Sent | str | None] = {}
         for path in chance.sample(places, 3):
             within = [each for each in rig.files if each.startswith(path + "/") or path.startswith(each + "/")]
@@ -86,7 +92,7 @@ def test_an_idle_sandbox_follows_everything(tmp_path: Path) -> None:
         listed = rig.git("ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")[:-1]
         assert set(listed) == set(rig.files)
     assert set(whole_states(rig)[1:]) == {False}
-    assert int(rig.git("rev-list", "--count", "HEAD")) > 15
+    assert int(rig.git("rev-list", "--count", "HEAD")) > 8
     git(tmp_path, "clone", "-q", str(rig.workspace), "clone")
     assert rig.git("diff", "--stat", "HEAD") == ""
 
@@ -134,7 +140,7 @@ def test_another_encoding(tmp_path: Path, content: bytes) -> None:
 
 def test_a_large_file(there: RepositoryRig) -> None:
     """A file that is copied block by block."""
-    there.send({"large": Sent(os.urandom(1 << 20) * 17)})
+    there.send({"large": Sent(os.urandom(1 << 10) * (17 << 10))})
     there.check()
     assert there.is_following
 
@@ -162,9 +168,7 @@ def test_what_tools_make_there_is_not_new(tmp_path: Path) -> None:
     assert rig.git("symbolic-ref", "--short", "HEAD") == "feature/x\n"
 
 
-@pytest.mark.parametrize(
-    "branch", ["home", "home/page", "../../../../outside", "a..b", "x.lock", "-d", "caf\udce9", "HEAD"]
-)
+@pytest.mark.parametrize("branch", ["home", "home/page", "../../../../outside", "-d", "caf\udce9", "HEAD"])
 def test_any_branch_of_here(tmp_path: Path, branch: str) -> None:
     """Whatever the branch here is called, the repository is made, and follows."""
     rig = RepositoryRig(tmp_path / "in/side")
@@ -391,14 +395,15 @@ def test_what_an_agent_does_stays(there: RepositoryRig, work: Callable[[Reposito
     work(there)
     there.arrive({"d/b.txt": "from here\n", "fresh": "from here\n"})
     before = everything(there)
-    for content in ("newer\n", "newest\n"):
-        there.follow()
-        assert everything(there) == before
-        assert there.at("home") == there.at("refs/syncd/home")
-        assert there.tree("home")["d/b.txt"][1] == (there.workspace / "d/b.txt").read_bytes()
-        there.arrive({"d/b.txt": content})
-        before = everything(there)
     there.follow()
+    assert everything(there) == before
+    assert there.at("home") == there.at("refs/syncd/home")
+    assert there.tree("home")["d/b.txt"][1] == b"from here\n"
+    there.arrive({"d/b.txt": "newer\n"})
+    before = everything(there)
+    there.follow()
+    assert everything(there) == before
+    assert there.tree("home")["d/b.txt"][1] == b"newer\n"
     assert there.client.warnings == []
     (there.workspace / ".git/refs/heads/main.lock").unlink(missing_ok=True)  # fsck of git 2.53 takes it for a reference
     assert there.git("fsck", "--no-dangling", "--no-reflogs") == ""
@@ -660,7 +665,7 @@ def test_a_deleted_one_is_made_anew(there: RepositoryRig) -> None:
     assert there.status == "?? a.txt\0"
 
 
-@pytest.mark.parametrize("left", ["", "objects/pack", "syncd", "objects/aa", "refs/heads"])
+@pytest.mark.parametrize("left", ["", "syncd", "objects/aa", "refs/heads"])
 def test_remains_are_no_repository(tmp_path: Path, left: str) -> None:
     """What is left where a repository is deleted, or was to be made, is in no one's way."""
     rig = RepositoryRig(tmp_path)

@@ -144,7 +144,7 @@ def test_flushed_blocks_are_one_member(tmp_path: Path) -> None:
     assert extract(io.BytesIO(packed), str(tmp_path), Bounds()) == 3
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @example(flips=[(136, 128)])  # a directory's time beyond any clock
 @given(flips=st.lists(st.tuples(st.integers(0, 1535), st.integers(0, 255)), min_size=1, max_size=4))
 def test_changed_headers(tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]]) -> None:
