@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import resource
-import shutil
 import tarfile
 import zlib
 from pathlib import Path
@@ -91,14 +89,6 @@ def wanted(rig: SpoolRig) -> dict[str, bytes]:
     return {str(p.relative_to(rig.workspace)): p.read_bytes() for p in rig.workspace.rglob("*") if p.is_file()}
 
 
-def test_the_joined_pieces_are_one_gzip_member(rig: SpoolRig) -> None:
-    """It holds every file, and nothing follows it."""
-    archive = rig.snapshot().archive
-    assert len(archive.pieces) > 1
-    assert contents(archive) == wanted(rig)
-    assert len(gzip.decompress(bytes_of(archive))) % 10240 == 0
-
-
 def test_only_the_changed_chunk_is_made_again(rig: SpoolRig) -> None:
     """All other pieces are the same files as in the last snapshot."""
     before = rig.snapshot().archive
@@ -150,15 +140,6 @@ def test_an_archive_is_recognized_by_its_content(rig: SpoolRig) -> None:
     assert Archive.of([loose]).identity == ""
 
 
-def test_a_reused_chunk_gives_the_same_bytes(rig: SpoolRig) -> None:
-    """The archive is the same as without stored chunks."""
-    kept = bytes_of(rig.snapshot().archive)
-    for file in rig.chunk_files():
-        file.unlink()
-    rig.open_store()
-    assert bytes_of(rig.snapshot().archive) == kept
-
-
 @pytest.mark.parametrize("harm", ["cut", "emptied", "grown", "deleted", "foot", "another's", "folder", "link"])
 def test_an_invalid_chunk_is_made_again(rig: SpoolRig, harm: str) -> None:
     """It is found when it is reused, before anything is sent."""
@@ -204,75 +185,6 @@ def test_each_byte_of_the_footer_is_checked(rig: SpoolRig, choice: Choice) -> No
         except DamagedPiece as damage:
             rig.packer.forget(damage.piece)
             assert bytes_of(rig.snapshot().archive) == kept
-
-
-def test_one_damaged_chunk_has_all_checked(rig: SpoolRig) -> None:
-    """Only the damaged ones are made again."""
-    kept = bytes_of(rig.snapshot().archive)
-    chunks = rig.chunk_files()
-    assert len(chunks) > 3
-    before = {chunk: chunk.stat().st_mtime_ns for chunk in chunks}
-    for victim in chunks[1:]:
-        with victim.open("r+b") as file:
-            file.write(b"\0\0\0\0")
-    with pytest.raises(DamagedPiece) as damage:
-        bytes_of(rig.snapshot().archive)
-    rig.packer.forget(damage.value.piece)
-    assert rig.chunk_files() == chunks[:1]
-    assert bytes_of(rig.snapshot().archive) == kept
-    assert chunks[0].stat().st_mtime_ns == before[chunks[0]]
-
-
-def test_a_chunk_with_changed_bytes_is_never_sent_completely(rig: SpoolRig) -> None:
-    """A flipped bit is found while it is sent; the archive is not finished, and the next one is right."""
-    archive = rig.snapshot().archive
-    victim = rig.chunk_files()[1]
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 1
-    victim.write_bytes(content)
-    sent: list[bytes] = []
-    with pytest.raises(DamagedPiece) as damage:
-        sent.extend(archive.blocks(1000))
-    assert sum(map(len, sent)) < archive.size_bytes
-    rig.packer.forget(damage.value.piece)
-    assert contents(rig.snapshot().archive) == wanted(rig)
-
-
-def test_a_chunk_that_is_lost_while_it_is_sent(rig: SpoolRig) -> None:
-    """Other programs may clear the spool at any time."""
-    archive = rig.snapshot().archive
-    rig.chunk_files()[-1].unlink()
-    with pytest.raises(DamagedPiece):
-        bytes_of(archive)
-
-
-@pytest.mark.parametrize("by_a_file", [False, True], ids=["gone", "a-file"])
-def test_a_removed_spool_is_created_again(rig: SpoolRig, *, by_a_file: bool) -> None:
-    """While the process runs and before the next one, without any repair by a person."""
-    kept = bytes_of(rig.snapshot().archive)
-    for restarted in (False, True):
-        shutil.rmtree(rig.spool)
-        if by_a_file:
-            rig.spool.mkdir()
-            (rig.spool / "chunks").write_text("x")
-        if restarted:
-            rig.open_store()
-        archive = rig.snapshot().archive
-        if not restarted:
-            with pytest.raises(DamagedPiece) as damage:
-                bytes_of(archive)
-            rig.packer.forget(damage.value.piece)
-            archive = rig.snapshot().archive
-        assert bytes_of(archive) == kept
-
-
-def test_the_spool_holds_only_the_last_snapshot(rig: SpoolRig) -> None:
-    """Disk usage does not grow with the number of snapshots."""
-    rig.snapshot()
-    for number in range(5):
-        (rig.workspace / "d1" / "f1").write_bytes(b"%d" % number)
-        archive = rig.snapshot().archive
-    assert len(rig.chunk_files()) == len(archive.pieces)
 
 
 def test_a_recent_file_is_read_again(rig: SpoolRig) -> None:

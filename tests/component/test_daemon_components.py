@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -22,7 +21,7 @@ from msgspec.structs import replace
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.ceiling import CeilingPattern
 from syncd.core.clock import SystemClock
-from syncd.core.errors import SandboxRefused, Stop, Unavailable
+from syncd.core.errors import Stop, Unavailable
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import SyncKeys, WorkspaceKeys, check_config
 from syncd.daemon.control import Client
@@ -33,28 +32,12 @@ from syncd.daemon.wakeup import Wakeup
 from syncd.remote.bucket import Throttle
 from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs
 from syncd.report.systemd_notify import SystemdNotifier
-from syncd.sync.outcome import Outcome
-from syncd.sync.status_document import LastSync
 from syncd.watch.suspend_detector import SuspendDetector
 from tests.clock import ScriptedClock
 
 
 def readable(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 0)[0])
-
-
-def test_the_wakeup() -> None:
-    """Wakeups are kept until they are drained, never block, and are harmless after the end."""
-    wakeup = Wakeup()
-    wakeup.drain()
-    assert not readable(wakeup.fileno())
-    for _ in range(100_000):
-        wakeup.wake()
-    assert readable(wakeup.fileno())
-    wakeup.drain()
-    assert not readable(wakeup.fileno())
-    wakeup.close()
-    wakeup.wake()
 
 
 @contextmanager
@@ -136,58 +119,6 @@ def test_a_reload_during_an_upload(change: dict[str, object], *, ends: bool) -> 
         signals.reloads += 1
         assert live_reload.ends_upload() is ends
     assert throttle.limit_bytes_per_s == (9 << 10 if "sync" in change else 0)
-
-
-@contextmanager
-def managed(folder: Path, **environ: str) -> Iterator[tuple[SystemdNotifier, socket.socket, ScriptedClock]]:
-    """Return a service whose manager listens in the folder."""
-    clock = ScriptedClock()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(folder / "notify"))
-        manager.setblocking(False)
-        yield SystemdNotifier({"NOTIFY_SOCKET": str(folder / "notify"), **environ}, clock, 42), manager, clock
-
-
-def received(manager: socket.socket) -> list[str]:
-    found = []
-    while readable(manager.fileno()):
-        found.append(manager.recv(4096).decode())
-    return found
-
-
-def test_notifications_of_the_service_manager(tmp_path: Path) -> None:
-    """It receives each state of the protocol, and the status only if it changed."""
-    with managed(tmp_path) as (service, manager, _):
-        service.ready()
-        service.status("watching")
-        service.status("watching")
-        service.reloading()
-        service.stopping()
-        service.ping()
-        assert received(manager) == [
-            "READY=1",
-            "STATUS=watching",
-            "RELOADING=1\nMONOTONIC_USEC=1000000000",
-            "STOPPING=1",
-        ]
-        assert service.next_ping_s() is None
-
-
-def test_the_watchdog_is_pinged_twice_an_interval(tmp_path: Path) -> None:
-    """A ping each half interval, a little early but not more often, however often there is progress."""
-    with managed(tmp_path, WATCHDOG_USEC="60000000", WATCHDOG_PID="42") as (service, manager, clock):
-        assert service.next_ping_s() == clock.monotonic + 30
-        for _ in range(100):
-            clock.go_on(1)
-            service.ping()
-        assert received(manager) == ["WATCHDOG=1"] * 3
-
-
-@pytest.mark.parametrize("environ", [{"WATCHDOG_PID": "43"}, {"WATCHDOG_USEC": "soon"}])
-def test_a_watchdog_that_is_not_ours(tmp_path: Path, environ: dict[str, str]) -> None:
-    """A watchdog for another process, or one that makes no sense, wants no ping."""
-    with managed(tmp_path, **{"WATCHDOG_USEC": "60000000", **environ}) as (service, _, _):
-        assert service.next_ping_s() is None
 
 
 def test_no_service_manager() -> None:
@@ -275,43 +206,6 @@ def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
             far.close()
 
 
-def test_requests_are_answered() -> None:
-    """A request is answered when its sync ends; a flush outlasts what passes, a push does not."""
-    with clients(2) as (near, far):
-        queue = RequestQueue()
-        push = SyncRequest(near[0], SyncMode.FORCED)
-        flush = SyncRequest(near[1], lasting=True)
-        for request in (push, flush, SyncRequest()):
-            queue.add(request)
-        assert queue.begin() is SyncMode.FORCED
-        assert queue.fresh == []
-        queue.put_back()
-        assert queue.fresh[:2] == [push, flush]
-        queue.begin()
-        queue.succeeded(Outcome(None, files=3))
-        for end in far[:2]:
-            answer = json.loads(end.recv(4096))
-            assert (answer["exit"], answer["result"]["outcome"], answer["result"]["files"]) == (0, "unchanged", 3)
-
-
-def test_a_flush_outlasts_what_passes() -> None:
-    """A push is answered with the failure; a flush waits for the next sync, until a person must act."""
-    with clients(2) as (near, far):
-        queue = RequestQueue()
-        queue.add(SyncRequest(near[0]))
-        flush = SyncRequest(near[1], lasting=True)
-        queue.add(flush)
-        queue.begin()
-        queue.failed(Unavailable("no network"), for_good=False)
-        assert json.loads(far[0].recv(4096))["exit"] == 75
-        assert queue.fresh == []
-        assert queue.begin() is SyncMode.CHANGED
-        assert queue.serving == [flush]
-        queue.failed(SandboxRefused("gone"), for_good=True)
-        answer = json.loads(far[1].recv(4096))
-        assert (answer["event"], answer["exit"], answer["message"]) == ("done", 78, "gone")
-
-
 def test_a_pause_answers_those_that_wait_for_the_next_sync() -> None:
     """None follows until a person resumes."""
     with clients(1) as (near, far):
@@ -339,43 +233,6 @@ def test_all_that_wait_are_sent_progress() -> None:
         queue.send_progress(done_bytes=1, total_bytes=2)
         sent = [[json.loads(line)["event"] for line in end.recv(4096).splitlines()] for end in far[:2]]
         assert sent == [["progress"] * 2, ["progress"]]
-
-
-SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
-
-
-def _answer(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
-    """After how many of these syncs a request is answered, and how."""
-    queue = RequestQueue()
-    queue.add(request)
-    queue.begin()
-    for number, outcome in enumerate(outcomes, 1):
-        queue.succeeded(outcome)
-        if select.select([far], [], [], 0)[0]:
-            return number, json.loads(far.recv(4096))
-        assert queue.begin() is SyncMode.CHANGED
-    raise AssertionError("it waits on")
-
-
-@pytest.mark.parametrize("lasting", [True, False], ids=["flush", "push"])
-def test_a_request_waits_for_files_that_were_torn(lasting: bool) -> None:
-    """It waits for a file that was written once; a file that always changes is named instead."""
-    once = Outcome(SENT, ("big",), 2, None, ("big",))
-    for outcomes, syncs, code in (
-        ([once, Outcome(SENT, files=2)], 2, 0),
-        ([once, once, Outcome(None, files=2)], 3, 0),
-        ([once, once, once], 3, 75),
-        ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("c",))], 2, 0),  # others vanished that may have come later
-        ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("b",)), Outcome(SENT, ("b", "c"))], 3, 75),
-    ):
-        with clients(1) as (near, far):
-            number, answer = _answer(SyncRequest(near[0], SyncMode.FORCED, lasting=lasting), far[0], *outcomes)
-            assert (number, answer["exit"]) == (syncs, code)
-            if code == 0:
-                assert answer["result"]["sync"] is not None  # what was sent for it, not that nothing had to follow
-            else:
-                name = outcomes[-1].follow_up[0]
-                assert answer["message"].startswith(f"'{name}' kept changing while being read")
 
 
 def test_a_client_that_hung_up_is_not_served() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from syncd.report.desktop_notifier import TRY_AGAIN_S, DesktopNotifier
-from syncd.report.notices import AGENT_EVERY_S, NEEDED_AFTER_S, LastNotice
+from syncd.report.notices import AGENT_EVERY_S, LastNotice
 from tests.bus import NO_BUS, private_bus
 from tests.clock import ScriptedClock
 from tests.desktop import NotificationServer, notification_server
@@ -66,20 +66,6 @@ def test_failing_for_long_and_then_in_sync_again(bus: str, clock: ScriptedClock)
     assert "&lt;b&gt;no&lt;/b&gt; &amp; so on" in failing.body
     assert failing.changes == {"urgency": ("y", 1), "category": ("s", "transfer.error")}
     assert (again.summary, again.replaces) == (AGAIN, failing.number)
-
-
-@needs_bus
-def test_a_person_is_needed(bus: str, clock: ScriptedClock) -> None:
-    """Told after a minute with the error's own line, also after a reload, which success then follows."""
-    last = LastNotice()
-    with notification_server(bus, abilities=("body",)) as server:
-        desktop = notifier(clock, {"DBUS_SESSION_BUS_ADDRESS": bus}, last)
-        desktop.failed("the key is refused: put <another> one there", needs_person=True)
-        clock.go_on(NEEDED_AFTER_S)
-        desktop.show_due()
-        assert "put <another> one there" in server.shown[0].body
-        notifier(clock, {"DBUS_SESSION_BUS_ADDRESS": bus}, last).succeeded()
-        assert summaries(server) == [NEEDED, AGAIN]
 
 
 @needs_bus
@@ -165,12 +151,3 @@ def test_the_libraries_are_loaded_for_the_first_notice() -> None:
     code = "import sys, syncd.daemon.build; print({'jeepney', 'asyncio'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert done.stdout.strip() == "set()"
-
-
-def test_switched_off(clock: ScriptedClock) -> None:
-    """There is no deadline."""
-    desktop = DesktopNotifier("/work", AFTER_S, None, LastNotice(), clock)
-    desktop.failed("no", needs_person=True)
-    clock.go_on(10_000)
-    desktop.show_due()
-    assert desktop.due_s is None

@@ -11,7 +11,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -76,32 +75,6 @@ def test_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 4_096 < most <= 8_192
     assert len(held) * len(encoded(record(299))) > 4_096 - 2 * len(encoded(record(299)))
     assert os.listdir(tmp_path) == ["history.jsonl"]
-
-
-def test_a_month_of_busy_use(tmp_path: Path) -> None:
-    """300 syncs a day and nightly outages stay within the bound, with the last days in full."""
-    clock = ScriptedClock()
-    file = HistoryStore(str(tmp_path))
-    recorder = recorder_of(clock, file)
-    change = Difference(["src/some/folder/new.py"], ["src/some/folder/a_module_like_any.py"], [])
-    for _ in range(30):
-        for _ in range(300):
-            recorder.begin("changes")
-            for state in (State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING):
-                clock.go_on(0.1)
-                recorder.stage(state)
-            clock.go_on(95)
-            recorder.end(Outcome(SYNC, files=3, change=change))
-        for number in range(700):
-            recorder.begin("another try after a failure")
-            clock.go_on(60)
-            recorder.failed(*(("upload-url", "no answer") if number % 2 else ("initialize", "no route")))
-    records, damaged = file.read()
-    assert damaged == 0
-    assert os.path.getsize(file.path) <= history_store.MOST_BYTES
-    assert len(records) > 3 * 302
-    assert [found.outcome for found in records[-302:]] == [*["initialized"] * 300, "failed", "failed"]
-    assert records[-302].failures_before == 700
 
 
 @pytest.mark.parametrize(
@@ -288,17 +261,6 @@ def test_a_sync_with_a_broken_upload(clock: ScriptedClock, file: HistoryStore, r
     assert "X-Goog" not in Path(file.path).read_text()
 
 
-def test_the_reason(file: HistoryStore, recorder: HistoryRecorder) -> None:
-    """A daemon's first scan is its start; a later one is periodic; a requested sync stays requested."""
-    for _ in range(2):
-        recorder.begin("a periodic look")
-        recorder.end(Outcome(SYNC))
-    requested = recorder_of(ScriptedClock(), file)
-    requested.begin("asked for")
-    requested.end(Outcome(SYNC))
-    assert [found.why for found in file.read()[0]] == ["start", "a periodic look", "asked for"]
-
-
 def test_a_long_outage_is_one_line(clock: ScriptedClock, file: HistoryStore, recorder: HistoryRecorder) -> None:
     """Repeated failures are counted, in this process and the next; the success has their number."""
     for number in range(20):
@@ -317,28 +279,6 @@ def test_a_long_outage_is_one_line(clock: ScriptedClock, file: HistoryStore, rec
         ("unchanged", 11),
         ("initialized", 0),
     ]
-
-
-def test_an_idle_or_held_daemon_writes_nothing(
-    clock: ScriptedClock, file: HistoryStore, recorder: HistoryRecorder
-) -> None:
-    """Scans during a hold, and scans without changes, write nothing after the first line."""
-    recorder.begin("a periodic look")
-    recorder.failed("watch", "the workspace is missing")
-    before = os.stat(file.path)
-    for _ in range(5):
-        recorder.begin("another try after a failure")
-        clock.go_on(2)
-        recorder.failed("watch", "the workspace is missing")
-    assert os.stat(file.path) == before
-    recorder.begin("another try after a failure")
-    recorder.end(Outcome(None))
-    os.unlink(file.path)
-    for _ in range(5):
-        recorder.begin("a periodic look")
-        recorder.stage(State.SNAPSHOTTING)
-        recorder.end(Outcome(None))
-    assert not os.path.exists(file.path)
 
 
 @pytest.mark.parametrize(
@@ -369,18 +309,6 @@ def test_an_interrupted_sync(
     )
 
 
-def test_calls_outside_of_a_sync(file: HistoryStore, recorder: HistoryRecorder) -> None:
-    """They are ignored."""
-    recorder.stage(State.UPLOADING)
-    recorder.sent(1, 2)
-    recorder.retrying("upload", "no answer")
-    recorder.failed("upload", "no answer")
-    recorder.gave_way()
-    recorder.stopped()
-    recorder.end(Outcome(SYNC))
-    assert not os.path.exists(file.path)
-
-
 def test_a_history_that_cannot_be_written(clock: ScriptedClock, tmp_path: Path) -> None:
     """It costs the line, never the sync."""
     recorder = recorder_of(clock, HistoryStore(str(tmp_path / "missing")))
@@ -388,14 +316,6 @@ def test_a_history_that_cannot_be_written(clock: ScriptedClock, tmp_path: Path) 
     recorder.end(Outcome(SYNC))
     recorder.begin("asked for")
     recorder.failed("upload", "no answer")
-
-
-def test_the_line_has_every_key(file: HistoryStore) -> None:
-    """Each line has every key, with null for an unknown value."""
-    file.append(record(1))
-    line: dict[str, Any] = json.loads(Path(file.path).read_text())
-    assert list(line) == list(SyncRecord.__struct_fields__)
-    assert list(line["stages"]) == list(Stages.__struct_fields__)
 
 
 def test_the_document_names_every_key() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from syncd.watch.inotify_watch import InotifyWatch
-from tests.component.watch_rig import Rules, WakeEvent, kernel_watches, opened, receive_until, walk
+from tests.component.watch_rig import Rules, WakeEvent, opened, receive_until, walk
 
 REPO = Path(__file__).parents[2]
 # Root reads everything unless this capability is dropped.
@@ -76,36 +76,6 @@ def watches_used_up() -> None:
     shutil.rmtree(root)
 
 
-def few_system_calls_at_the_limit() -> None:
-    root, wake_event = tree(0), WakeEvent()
-    limit("max_inotify_watches", 4 + watches_above(root))
-    watch = InotifyWatch(str(root), wake_event.wake)
-    watch.open()
-    assert watch._inotify is not None
-    tried, add = 0, watch._inotify.add
-
-    def counted(path: bytes, mask: int) -> int:
-        nonlocal tried
-        tried += 1
-        return add(path, mask)
-
-    watch._inotify.add = counted  # type: ignore[method-assign]
-    directories = [str(number) for number in range(100)]
-    for order in (directories, ["new", *directories]):  # a directory keeps its watch, whatever comes first
-        tried = 0
-        watch.begin()
-        for path in order:
-            (root / path).mkdir(exist_ok=True)
-            with opened(root / path) as fd:
-                watch.add_directory(path, fd, Rules())
-        watch.finish()
-        assert sorted(place.path for place in watch._targets.values()) == ["0", "1", "2", "3"], watch._targets
-        assert watch.unwatched() == len(order) - 4, watch.unwatched()
-        assert tried <= watches_above(root) + len(["0", "1", "2", "3", "one that fails"]), tried
-    watch.close()
-    shutil.rmtree(root)
-
-
 def instances_used_up() -> None:
     root, wake_event = tree(3), WakeEvent()
     limit("max_inotify_instances", 0)
@@ -155,7 +125,7 @@ def unreadable() -> None:
 
 
 SCENARIOS: dict[str, Callable[[], None]] = {
-    scenario.__name__: scenario for scenario in (watches_used_up, few_system_calls_at_the_limit, instances_used_up)
+    scenario.__name__: scenario for scenario in (watches_used_up, instances_used_up)
 }
 
 
@@ -201,30 +171,6 @@ def test_too_many_open_files_is_not_too_many_instances(tmp_path: Path) -> None:
         [sys.executable, "-W", "error", "-c", script, tmp_path], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_a_watch_without_proc_uses_the_path(tmp_path: Path) -> None:
-    """Without /proc the path is used instead of the descriptor; links are not followed."""
-    wake_event = WakeEvent()
-    (tmp_path / "src").mkdir()
-    watch = InotifyWatch(str(tmp_path), wake_event.wake)
-    watch.open()
-    reader = watch._inotify
-    assert reader is not None
-    add = reader.add
-
-    def without_proc(path: bytes, mask: int) -> int:
-        if path.startswith(b"/proc/"):
-            raise FileNotFoundError(2, "no /proc", path)
-        return add(path, mask)
-
-    reader.add = without_proc  # type: ignore[method-assign]
-    walk(watch, tmp_path)
-    assert kernel_watches(reader._inotify_fd) == 2 + len(watch._parents)
-    (tmp_path / "src/file").touch()
-    receive_until(watch, wake_event, "src")
-    watch.close()
-    wake_event.close()
 
 
 if __name__ == "__main__":

@@ -79,29 +79,6 @@ def test_each_kind_of_change_names_its_directory(
     assert received.rescan_reason is None
 
 
-def test_a_new_tree_is_watched_completely_after_one_scan(
-    watch: InotifyWatch, wake_event: WakeEvent, root: Path
-) -> None:
-    """A new tree gets its watches in the scan that its creation starts."""
-    (root / "n/e/w/e/s/t").mkdir(parents=True)
-    assert "" in receive(watch, wake_event).dirty
-    walk(watch, root)
-    (root / "n/e/w/e/s/t/file").touch()
-    receive_until(watch, wake_event, "n/e/w/e/s/t")
-
-
-def test_a_tree_moved_in_is_watched_completely_after_one_scan(
-    watch: InotifyWatch, wake_event: WakeEvent, root: Path
-) -> None:
-    """A tree that was moved in is watched like one that was created in place."""
-    (root.parent / "other/deep").mkdir(parents=True)
-    (root.parent / "other").rename(root / "src/other")
-    assert "src" in receive(watch, wake_event).dirty
-    walk(watch, root)
-    (root / "src/other/deep/file").touch()
-    receive_until(watch, wake_event, "src/other/deep")
-
-
 def test_changes_between_watching_and_listing_are_reported(wake_event: WakeEvent, root: Path) -> None:
     """A change after a directory was added is reported, even if the listing that follows includes it."""
     watch = InotifyWatch(str(root), wake_event.wake)
@@ -183,22 +160,6 @@ def test_an_aborted_scan_changes_nothing(watch: InotifyWatch, wake_event: WakeEv
     receive_until(watch, wake_event, "src/deep")
 
 
-def test_a_deleted_directory_is_forgotten(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
-    """The kernel drops its watch, and the watch forgets it before any scan."""
-    shutil.rmtree(root / "src/deep")
-    all_changes(watch, wake_event, root)
-    assert sorted(place.path for place in watch._targets.values()) == ["", "src", "src/empty", "zz"]
-
-
-def test_a_removed_directory_is_named(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
-    """Its parent is named too: another directory may have its name, and its inode number, by the next scan."""
-    (root / "src/deep/low").mkdir()
-    walk(watch, root)
-    all_changes(watch, wake_event, root)
-    shutil.rmtree(root / "src/deep")
-    assert all_changes(watch, wake_event, root).dirty == {"src", "src/deep", "src/deep/low"}
-
-
 def test_a_tree_moved_out_is_no_longer_watched(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
     """After a scan without it, its changes are not reported."""
     (root / "src").rename(root.parent / "gone")
@@ -207,31 +168,6 @@ def test_a_tree_moved_out_is_no_longer_watched(watch: InotifyWatch, wake_event: 
     assert watches(watch) == 2
     (root.parent / "gone/deep/file").touch()
     assert all_changes(watch, wake_event, root) == Changes()
-
-
-def test_a_renamed_directory_is_reported_by_its_new_path(
-    watch: InotifyWatch, wake_event: WakeEvent, root: Path
-) -> None:
-    """The same inode keeps its watch; path and rules are those of the scan, also for everything below."""
-    (root / "src").rename(root / "lib")
-    assert all_changes(watch, wake_event, root).dirty == {""}
-    walk(watch, root, Rules((".log",)))
-    assert watches(watch) == 5
-    (root / "lib/deep/x.log").touch()
-    (root / "lib/deep/file").touch()
-    assert all_changes(watch, wake_event, root).dirty == {"lib/deep"}
-
-
-def test_a_replaced_directory_is_watched(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
-    """The same path has another inode: the new directory is watched, the old one no longer."""
-    (root / "src").rename(root.parent / "old")
-    (root / "src").mkdir()
-    assert all_changes(watch, wake_event, root).dirty == {""}
-    walk(watch, root)
-    (root.parent / "old/file").touch()
-    assert all_changes(watch, wake_event, root) == Changes()
-    (root / "src/file").touch()
-    receive_until(watch, wake_event, "src")
 
 
 def test_a_directory_is_watched_by_its_descriptor(wake_event: WakeEvent, root: Path) -> None:
@@ -258,18 +194,6 @@ def test_one_directory_at_two_paths_needs_a_rescan(watch: InotifyWatch, wake_eve
     watch.finish()
     (root / "src/file").touch()
     assert receive(watch, wake_event) == Changes(frozenset(), RescanReason.UNKNOWN_DIRECTORY)
-
-
-def test_adding_a_directory_twice_uses_the_later_rules(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
-    """A scan adds a directory before it knows its own ignore files, and again with them."""
-    watch.begin()
-    for rules in (Rules(), Rules((".log",))):
-        for path in ("src", "zz"):
-            with opened(root / path) as fd:
-                watch.add_directory(path, fd, rules)
-    watch.finish()
-    (root / "src/x.log").touch()
-    assert all_changes(watch, wake_event, root) == Changes()
 
 
 def test_a_burst_wakes_once(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
@@ -381,14 +305,6 @@ def test_closing_leaves_no_thread_and_no_descriptor(wake_event: WakeEvent, root:
     assert watch.take().rescan_reason is None
     assert threading.active_count() == threads
     assert len(os.listdir("/proc/self/fd")) == descriptors
-
-
-def test_a_closed_watch_can_be_opened_again(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
-    """After a suspend, everything is opened again."""
-    watch.close()
-    walk(watch, root)
-    (root / "src/deep/file").touch()
-    receive_until(watch, wake_event, "src/deep")
 
 
 def test_a_directory_deeper_than_a_path_may_be_long_is_watched(wake_event: WakeEvent, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.remote.failure import ApiStep
-from syncd.remote.remote_job import Purpose, RemoteJob, _packed, new_job
+from syncd.remote.remote_job import Purpose, RemoteJob, new_job
 from syncd.sandbox import look_in_sandbox
 from syncd.sandbox.look_encoding import FoundEntry, LookReport, encoded, report_of
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest
@@ -730,13 +730,3 @@ def test_a_killed_program_has_removed_only_what_it_should(sandbox: Sandbox) -> N
     process.wait()
     left = {int(path.name) for path in (sandbox.workspace / "d").iterdir()}
     assert left >= set(range(0, 2000, 2))
-
-
-def test_the_bytes_of_a_list() -> None:
-    """5,000 files take some 120 KB as the archive of an execution; most of that are digests."""
-    items = {
-        f"packages/part{number % 40}/source/module_{number}.py": item(COMPARE, a_file(str(number).encode()))
-        for number in range(5000)
-    }
-    job = Sandbox.job(Sandbox.__new__(Sandbox), LookRequest(items))
-    assert len(_packed(job.files)) < 160_000

@@ -64,15 +64,6 @@ def test_another_directory(
     )
 
 
-def test_without_a_record_any_directory_is_accepted(tmp_path: Path) -> None:
-    """Without a record, and before it is loaded, any directory is recorded."""
-    recorded(tmp_path)
-    MassDeletionGuard(str(tmp_path)).check(BEFORE, Scan(ANOTHER, files("after", 100)))
-    guard = MassDeletionGuard(str(tmp_path / "elsewhere"))
-    guard.load()
-    guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
-
-
 def test_a_workspace_that_lost_nearly_all_files(tmp_path: Path) -> None:
     """The same directory too is refused, with both numbers of files; directories do not count."""
     guard = recorded(tmp_path)
@@ -114,28 +105,6 @@ def test_files_that_vanished_while_they_were_packed(tmp_path: Path) -> None:
     assert str(failure.value) == (
         "91 of the workspace's 100 files vanished while they were packed: they are looked for again"
     )
-
-
-def test_the_record_is_written_once(tmp_path: Path) -> None:
-    """The record is written when the directory is another one, not at each scan."""
-    guard = recorded(tmp_path)
-    (record,) = tmp_path.iterdir()
-    record.unlink()
-    guard.record_workspace(Scan(OURS))
-    assert not record.exists()
-    guard.record_workspace(Scan(ANOTHER))
-    later = MassDeletionGuard(str(tmp_path))
-    later.load()
-    later.check(BEFORE, Scan(ANOTHER, files("after", 100)))
-    with pytest.raises(NearlyEmpty):
-        later.check(BEFORE, Scan(OURS, files("after", 100)))
-
-
-def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
-    """This process still knows the workspace."""
-    guard = recorded(tmp_path / "missing")
-    with pytest.raises(NearlyEmpty):
-        guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
 
 
 def test_a_damaged_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

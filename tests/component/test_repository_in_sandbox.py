@@ -489,19 +489,6 @@ def test_a_run_waits_for_the_one_before(there: RepositoryRig) -> None:
     assert there.is_following
 
 
-def test_the_exclude_file_of_an_earlier_version(there: RepositoryRig) -> None:
-    """It is replaced at the next sync, unless someone changed it: it held the text of rules here."""
-    exclude, written = there.workspace / ".git/info/exclude", there.workspace / ".git/syncd/exclude"
-    now = exclude.read_text()
-    for path in (exclude, written):
-        path.write_text("/other-team/secret-project/\n")
-    there.send({"a.txt": "2\n"})
-    assert exclude.read_text() == written.read_text() == now
-    exclude.write_text(now + "*.mine\n")
-    there.send({"a.txt": "3\n"})
-    assert exclude.read_text() == now + "*.mine\n"
-
-
 def test_a_content_that_is_not_known(there: RepositoryRig) -> None:
     """A file that changed while it was sent stays as it was until it is known, also where all is compared."""
     known = there.base["a.txt"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import utc
-from syncd.core.errors import NeedsPerson, Stop
+from syncd.core.errors import Stop
 from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SavedPath, Why
@@ -105,32 +105,6 @@ def test_what_is_saved_is_restored(rig: SavedVersionsRig) -> None:
     assert rig.store.find(version.id) == version
 
 
-def test_a_record_has_this_form(rig: SavedVersionsRig) -> None:
-    """Records that are on disks are read by later versions, so their bytes stay as they are; earlier ones are read."""
-    entries = {
-        "d": RemoteEntry(RemoteKind.DIRECTORY, 0o755, mtime_s=1),
-        "n\udcff": rig.file(b"x", mtime_s=2),
-        "l": RemoteEntry(RemoteKind.SYMLINK, 0o777, target="t\udc80"),
-    }
-    version = rig.store.save(Why.REMOVED, "box", entries)
-    assert version.id == "20261124-132011-00"
-    assert (rig.saved / version.id / "record").read_bytes() == (
-        b"syncd-state 1 df946d9e1ac62ec674f84df6e1e741cf8b08176e08bacbd3e67cdbd1fea77f58\n"
-        b"\x84\xa7version\x01\xa3why\xa7removed\xaasandbox_id\xa3box\xa4rows\x93"
-        b"\x9b\xc4\x01d\xa1d\xcd\x01\xed\x01\x00\xc4\x00\xc4\x00\xc4\x00\x00\xc0\xc4\x00"
-        b"\x9b\xc4\x01l\xa1l\xcd\x01\xff\x00\x00\xc4\x00\xc4\x02t\x80\xc4\x00\x00\xc0\xc4\x00"
-        b"\x9b\xc4\x02n\xff\xa1f\xcd\x01\xa4\x02\x01\xc4 " + digest_of(b"x") + b"\xc4\x00\xc4\x00\x00\xc0\xc4\x00"
-    )
-    (rig.saved / version.id / "record").write_bytes(  # without what had been sent as a link or a directory
-        b"syncd-state 1 fd9bef38f2360f5750d433a7444b81d18e194849147e903b8494cf5ab8ac71a9\n"
-        b"\x84\xa7version\x01\xa3why\xa7removed\xaasandbox_id\xa3box\xa4rows\x93"
-        b"\x99\xc4\x01d\xa1d\xcd\x01\xed\x01\x00\xc4\x00\xc4\x00\xc4\x00\x00"
-        b"\x99\xc4\x01l\xa1l\xcd\x01\xff\x00\x00\xc4\x00\xc4\x02t\x80\xc4\x00\x00"
-        b"\x99\xc4\x02n\xff\xa1f\xcd\x01\xa4\x02\x01\xc4 " + digest_of(b"x") + b"\xc4\x00\xc4\x00\x00"
-    )
-    assert rig.another().all() == [version]
-
-
 def test_nobody_else_can_read_it(rig: SavedVersionsRig) -> None:
     """Folders are 0700 and files 0600, whatever the umask and the modes in the sandbox; no set-id bit is kept."""
     before = os.umask(0)
@@ -142,22 +116,6 @@ def test_nobody_else_can_read_it(rig: SavedVersionsRig) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_dir()} == {0o700}
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths if not path.is_dir()} == {0o600}
     assert version.paths["a"].mode == 0o777
-
-
-def test_versions_are_listed_newest_first(rig: SavedVersionsRig) -> None:
-    """Also several of one second; counted without being read; nothing where nothing was saved."""
-    assert (rig.store.all(), rig.store.count, rig.store.holder_of("a", digest_of(b"1"))) == ([], 0, None)
-    entry = {"a": rig.file(b"1")}
-    ids = [rig.another().save(Why.RESET, "box", entry).id for _ in range(3)]
-    rig.clock.go_on(1)
-    ids.append(rig.store.save(Why.RESET, "box", entry).id)
-    assert ids == sorted(ids)
-    assert [version.id for version in rig.store.all()] == ids[::-1]
-    assert rig.store.count == 4
-    assert rig.another().drop(ids[1])
-    assert rig.store.find(ids[1]) is None
-    assert [version.id for version in rig.store.all()] == [ids[3], ids[2], ids[0]]
-    assert rig.store.count == 3
 
 
 def test_a_content_is_on_disk_once(rig: SavedVersionsRig) -> None:
@@ -253,26 +211,6 @@ def test_hostile_values_are_saved(rig: SavedVersionsRig) -> None:
     assert (rig.folder / "top/dest/ln/passwd").read_bytes() == b"5"
     assert (rig.folder / "top/dest/late").read_bytes() == b"1"
     assert (rig.folder / "top/dest/early").read_bytes() == b"2"
-
-
-def test_nothing_is_overwritten(rig: SavedVersionsRig) -> None:
-    """A folder that is not empty, a file or a link as the destination, or an unknown id: an error, nothing changes."""
-    version = rig.save(a=b"new")
-    (rig.folder / "full").mkdir()
-    (rig.folder / "full/a").write_text("old")
-    (rig.folder / "file").write_text("old")
-    (rig.folder / "link").symlink_to("nowhere")
-    before = sorted(rig.folder.iterdir())
-    for place in ("full", "file", "link"):
-        with pytest.raises(NeedsPerson, match="nothing is overwritten"):
-            rig.store.restore(version, str(rig.folder / place))
-    for unknown in ("20200101-000000-00", f"../saved/{version}", "", "x\ny"):
-        with pytest.raises(NeedsPerson, match="no saved version"):
-            rig.store.restore(unknown, str(rig.folder / "dest"))
-        assert rig.store.find(unknown) is None
-        assert not rig.store.drop(unknown)
-    assert sorted(rig.folder.iterdir()) == before
-    assert (rig.folder / "full/a").read_text() == "old"
 
 
 def test_a_restore_that_is_stopped_leaves_nothing(rig: SavedVersionsRig) -> None:

@@ -16,10 +16,10 @@ from syncd.report.history_store import HistoryStore
 from syncd.report.sent_paths import ArchiveRecord, SentPath, UnnamedPaths
 from syncd.report.sent_paths_store import SentPathsStore
 from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Difference, Manifest
+from syncd.scan.manifest import Manifest
 from syncd.sync.outcome import Outcome
 from syncd.sync.sent_archive import SentArchive
-from syncd.sync.status_document import LastSync, State
+from syncd.sync.status_document import LastSync
 from tests.clock import ScriptedClock
 
 SYNC = LastSync("2026-11-24T13:20:11Z", 3, 1_000, "0" * 64, 1.0)
@@ -72,14 +72,6 @@ def test_the_oldest_go_first(store: SentPathsStore, tmp_path: Path, monkeypatch:
     assert kept[0] < 85
 
 
-def test_it_is_removed(store: SentPathsStore) -> None:
-    """Also where there is none."""
-    store.append(SENT)
-    store.remove()
-    store.remove()
-    assert store.read() == ([], 0)
-
-
 # -- the recorder
 
 
@@ -100,19 +92,6 @@ def recorder(history: HistoryStore, store: SentPathsStore) -> HistoryRecorder:
 
 def paths(store: SentPathsStore) -> list[tuple[str, list[str]]]:
     return [(sent.sync, [row.path for row in sent.named]) for sent in store.read()[0]]
-
-
-def test_the_paths_are_there_before_the_sync_ends(recorder: HistoryRecorder, store: SentPathsStore) -> None:
-    """Each archive is recorded once, however many attempts it takes, and before its bytes leave."""
-    recorder.begin("changes")
-    recorder.stage(State.UPLOADING)
-    one, other = archive(), archive("b", "2")
-    for _ in range(3):
-        recorder.sending(one)
-    recorder.sending(other)
-    ((first, of_first), (second, of_second)) = paths(store)
-    assert first == second
-    assert (of_first, of_second) == (["a"], ["b"])
 
 
 def test_a_failed_sync_has_its_paths(recorder: HistoryRecorder, store: SentPathsStore, history: HistoryStore) -> None:
@@ -147,31 +126,6 @@ def test_an_archive_that_is_sent_all_night(
     assert [sync for sync, _ in paths(store)] == [first.id, forced.id]
     assert (first.paths_in, success.paths_in, forced.paths_in) == (first.id, first.id, forced.id)
     assert success.id != first.id
-
-
-def test_another_archive_after_a_repeated_one(recorder: HistoryRecorder, store: SentPathsStore) -> None:
-    """Then both are recorded with that sync."""
-    recorder.begin("changes")
-    recorder.sending(archive())
-    recorder.failed("upload", "503")
-    recorder.begin("changes")
-    recorder.sending(archive())
-    recorder.sending(archive("b", "2"))
-    recorder.end(Outcome(SYNC))
-    first, *others = paths(store)
-    assert [of_sync for _, of_sync in (first, *others)] == [["a"], ["a"], ["b"]]
-    assert {sync for sync, _ in others}.isdisjoint({first[0]})
-
-
-def test_without_paths_no_name_is_written(history: HistoryStore, tmp_path: Path) -> None:
-    """Neither what left nor what changed has a name on disk."""
-    recorder = HistoryRecorder(ScriptedClock(), history, lambda: "box", None)
-    recorder.begin("changes")
-    recorder.sending(archive("secret-name"))
-    recorder.end(Outcome(SYNC, change=Difference(["secret-name"])))
-    (record,), _ = history.read()
-    assert (record.change and record.change.added, record.paths_in) == (1, None)
-    assert "secret-name" not in "".join(path.read_text() for path in tmp_path.iterdir())
 
 
 def test_paths_that_cannot_be_written(history: HistoryStore, tmp_path: Path) -> None:

@@ -196,21 +196,6 @@ def test_the_warning_says_where_the_entry_is_kept(tmp_path: Path, kind: Callable
     assert SyncState(str(tmp_path)).initialized(TARGET) == (None, [])
 
 
-@pytest.mark.parametrize(
-    ("name", "cost"), [("uploaded", ", and at most one archive is uploaded once more"), ("lease", "new upload URL")]
-)
-def test_the_log_says_what_a_lost_record_costs(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, cost: str
-) -> None:
-    """Also if the loss is too small for the status."""
-    (tmp_path / name).write_bytes(b"garbage")
-    SyncState(str(tmp_path)).uploaded(TARGET)
-    UploadUrlStore(str(tmp_path), ScriptedClock()).load(TARGET)
-    (record,) = caplog.records
-    assert f"'{name}'" in record.getMessage()
-    assert cost in record.getMessage()
-
-
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", [_fifo, _socket, _link_nowhere, _link_to_itself, _link_to_a_file])
 def test_another_kind_of_entry_in_a_drafts_place(tmp_path: Path, kind: Callable[[Path], None]) -> None:
@@ -240,14 +225,6 @@ def test_a_marker_may_be_of_any_kind(tmp_path: Path, kind: Callable[[Path], None
         assert not pause.paused
         assert not sync_state.uncertain
         assert not os.path.lexists(tmp_path / "unsure")
-
-
-def test_a_warning_is_logged_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The record may be in order again before the status shows the warning."""
-    (tmp_path / "initialized").write_bytes(b"garbage")
-    _, (warning,) = SyncState(str(tmp_path)).initialized(TARGET)
-    assert [(name, text) for name, _, text in caplog.record_tuples] == [("syncd.state", str(warning))]
-    assert warning.remedy.endswith("everything is uploaded anew once")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"version": 1}', b"null", b'{"workspace": "\xff"}'])

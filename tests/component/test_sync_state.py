@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from syncd.core.durable_file import MarkerFile, sealed
+from syncd.core.durable_file import sealed
 from syncd.remote.target import Target
 from syncd.remote.upload_url_store import UploadUrlStore
 from syncd.scan.entry import Entry, Kind, Stamp
@@ -18,38 +18,6 @@ from syncd.scan.manifest import Manifest
 from syncd.sync.sync_state import SyncState
 from tests.clock import ScriptedClock
 from tests.component.sample_records import MANIFEST, TARGET
-
-
-def test_uncertainty_survives_a_restart(tmp_path: Path) -> None:
-    """Each process is uncertain until an answer is recorded; the last known manifest stays known."""
-    SyncState(str(tmp_path)).record_initialized(TARGET, MANIFEST)
-    SyncState(str(tmp_path)).mark_uncertain()
-    for _ in range(2):
-        sync_state = SyncState(str(tmp_path))
-        assert sync_state.initialized(TARGET)[0] == MANIFEST
-        assert sync_state.uncertain
-    sync_state.record_initialized(TARGET, MANIFEST)
-    again = SyncState(str(tmp_path))
-    again.initialized(TARGET)
-    assert not again.uncertain
-
-
-def test_an_answer_that_cannot_be_recorded(tmp_path: Path) -> None:
-    """The process that received it is certain, the next one is not; later requests are marked again."""
-    sync_state = SyncState(str(tmp_path))
-    sync_state.record_initialized(TARGET, Manifest())
-    sync_state.mark_uncertain()
-    (tmp_path / "initialized-changes").mkdir()
-    (tmp_path / "initialized.new").mkdir()
-    with pytest.raises(IsADirectoryError):
-        sync_state.record_initialized(TARGET, MANIFEST)
-    assert not sync_state.uncertain
-    (tmp_path / "unsure").unlink()
-    sync_state.mark_uncertain()
-    later = SyncState(str(tmp_path))
-    assert later.initialized(TARGET) == ({}, [])
-    assert later.uncertain
-
 
 _ON_A_FULL_DISK = """
 import os, sys
@@ -95,24 +63,6 @@ def test_any_manifest_is_restored(tmp_path: Path) -> None:
     assert again == MANIFEST
     assert list(again or {}) == list(MANIFEST)
     assert warnings == []
-
-
-@pytest.mark.parametrize(
-    ("target", "initialized", "uploaded"),
-    [
-        (TARGET, True, True),
-        (Target(TARGET.base_url, "box", "asia"), True, False),
-        (Target(TARGET.base_url, "other", "us"), False, False),
-        (Target("https://api.eu.example.com", "box", "us"), False, False),
-    ],
-)
-def test_the_state_is_of_one_sandbox(tmp_path: Path, target: Target, *, initialized: bool, uploaded: bool) -> None:
-    """One sandbox's manifest does not count for another; an uploaded archive is in one region only."""
-    sync_state = SyncState(str(tmp_path))
-    sync_state.record_initialized(TARGET, MANIFEST)
-    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
-    assert (sync_state.initialized(target)[0] is not None) is initialized
-    assert (sync_state.uploaded(target) is not None) is uploaded
 
 
 def test_entries_that_may_be_in_the_sandbox(tmp_path: Path) -> None:
@@ -173,22 +123,6 @@ def test_contents_that_other_rules_searched_are_read_again(
     assert SyncState(str(tmp_path)).initialized(TARGET)[0] == MANIFEST  # one that searches for nothing trusts them
 
 
-def test_a_marker_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It costs the next process a request; the other records are removed, and the manifest counts."""
-    sync_state = SyncState(str(tmp_path))
-    sync_state.mark_uncertain()
-    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
-    sync_state.record_possibly_applied(TARGET, [MANIFEST])
-
-    def refuse(mark: MarkerFile) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(MarkerFile, "remove", refuse)
-    sync_state.record_initialized(TARGET, MANIFEST)
-    assert not sync_state.uncertain
-    assert {path.name for path in tmp_path.iterdir()} == {"initialized", "unsure"}
-
-
 def test_the_recorded_fields_of_a_content(tmp_path: Path) -> None:
     """The digest of what was sent of a changed file is kept; a stamp that a write may have left unchanged is not."""
     torn = Entry(Kind.FILE, 0o644, 1, 5, sent_digest=b"sent")
@@ -196,25 +130,6 @@ def test_the_recorded_fields_of_a_content(tmp_path: Path) -> None:
     SyncState(str(tmp_path)).record_initialized(TARGET, Manifest({"torn": torn, "young": young}))
     found, _ = SyncState(str(tmp_path)).initialized(TARGET)
     assert found == {"torn": torn, "young": msgspec.structs.replace(young, stamp=None)}
-
-
-def test_the_marker_is_set_once_for_each_answer(tmp_path: Path) -> None:
-    """A marker that a person removes is not set again before something else is recorded."""
-    sync_state = SyncState(str(tmp_path))
-    assert not sync_state.uncertain
-    sync_state.mark_uncertain()
-    assert sync_state.uncertain
-    assert [path.name for path in tmp_path.iterdir()] == ["unsure"]
-    (tmp_path / "unsure").unlink()
-    sync_state.mark_uncertain()
-    assert list(tmp_path.iterdir()) == []
-    assert sync_state.uncertain
-    (tmp_path / "unsure").touch()
-    later = SyncState(str(tmp_path))
-    later.initialized(TARGET)
-    (tmp_path / "unsure").unlink()
-    later.mark_uncertain()
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("marked_before", [False, True])
@@ -229,27 +144,6 @@ def test_the_mark_makes_all_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("os.fsync", lambda descriptor: flushed.append(set(os.listdir(descriptor))))
     sync_state.mark_uncertain()
     assert flushed == [{"uploaded", "perhaps-there", "unsure"}]
-
-
-def test_a_missing_state_folder(tmp_path: Path) -> None:
-    """Nothing is known, and nothing fails."""
-    sync_state = SyncState(str(tmp_path / "gone"))
-    assert sync_state.initialized(TARGET) == (None, [])
-    assert sync_state.uploaded(TARGET) is None
-    assert sync_state.possibly_applied(TARGET) == ()
-    assert not sync_state.uncertain
-
-
-def test_initialized_ends_uploaded(tmp_path: Path) -> None:
-    """Once a manifest is initialized, no archive waits for it; both can be forgotten."""
-    sync_state = SyncState(str(tmp_path))
-    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
-    sync_state.record_initialized(TARGET, MANIFEST)
-    assert sync_state.uploaded(TARGET) is None
-    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
-    sync_state.forget_upload()
-    assert sync_state.uploaded(TARGET) is None
-    assert sync_state.initialized(TARGET)[0] == MANIFEST
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xc1", msgspec.msgpack.encode({"version": 1}), msgspec.msgpack.encode([1])])

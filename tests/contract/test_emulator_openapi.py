@@ -150,12 +150,3 @@ def test_every_operation_is_called(description: dict[str, Any]) -> None:
             variable = "requestBody" in operation or any(p["in"] == "query" for p in operation.get("parameters", ()))
             for status in (*(int(status) for status in operation["responses"] if status < "4"), *([422] * variable)):
                 assert (method.upper(), path, status) in called
-
-
-def test_a_wrong_answer_is_found(description: dict[str, Any], rig: EmulatorRig) -> None:
-    """A response with a field of the wrong type is refused."""
-    openapi = OpenAPI.from_dict(description)
-    rig.emulator.faults.script('upload-url: json {"upload_url": 1, "expires_in_minutes": 30}')
-    answer = rig.api.post(f"{PATH}/upload-url")
-    with pytest.raises(Exception, match=r"[Ii]nvalid"):
-        openapi.validate_response(_OpenapiRequest(answer.request), _OpenapiResponse(answer))

@@ -10,13 +10,9 @@ from typing import Any
 import pytest
 
 from syncd.sandbox.look_encoding import InvalidReport
-from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
 from syncd.sandbox.repository import commits_report
 from syncd.sandbox.repository.commits_report import (
     CommitsReport,
-    OtherBranch,
-    SandboxCommit,
-    SandboxCommits,
     commits_of,
 )
 
@@ -41,34 +37,6 @@ def done(commits: int = 0, changes: int = 0, branches: int = 0, *more: Any) -> l
 
 def read(rows: list[list[Any]]) -> CommitsReport:
     return commits_of(json.loads(json.dumps(rows)), lambda name: os.fsdecode(name.encode("utf-8", "surrogateescape")))
-
-
-def test_an_honest_report() -> None:
-    """All that it holds is found, and nothing else."""
-    report = read(
-        [
-            ["commits", [commit(), commit(OTHER_ID, seconds=-7, zone="nope", message="", more=3)]],
-            ["changes", [change(copy=0), change(0, "gone", "", ""), change(1, "b", copy=0)]],
-            ["changes", [change(1, "ln", "l", "", -1, "t"), change(1, "../x"), change(1, "m", "o", "")]],
-            ["branches", [["side", 4]]],
-            ["done", [2, 6, 1, 5, 6, 7], ["", ["rebase"], "", ""]],
-        ]
-    )
-    file = RemoteEntry(RemoteKind.FILE, 0o644, 4, 0, "", DIGEST)
-    link, module = RemoteEntry(RemoteKind.SYMLINK, target="t"), RemoteEntry(RemoteKind.OTHER)
-    assert report.found == SandboxCommits(
-        (
-            SandboxCommit(ID, "Ada", "a@x", 5, "+0000", b"m", {"a": file, "gone": ABSENT}),
-            SandboxCommit(OTHER_ID, "Ada", "a@x", -7, "nope", b"", {"b": file, "ln": link, "m": module}, ("../x",), 3),
-        ),
-        under_way=("rebase",),
-        branches=(OtherBranch("side", 4),),
-        unlisted=5,
-        stashes=6,
-        more_branches=7,
-    )
-    assert report.copies == {(0, "a"): 0, (1, "b"): 0}
-    assert report.expected() == {0: file}
 
 
 @pytest.mark.parametrize("path", ["", "/etc/passwd", "../out", "d/../../out", "./n", ".", "..", "d//n", "d/"], ids=repr)

@@ -11,26 +11,6 @@ from click.shell_completion import BashComplete
 
 from syncd.cli.commands import COMMANDS, cli
 
-PATHS = {
-    "pull ": "file",
-    "explain ": "file",
-    "demo ": "dir",
-    "push --config ": "file",
-    "service install --config ": "file",
-    "emulator --data ": "file",
-}
-CHOICES = {
-    "completion ": ["bash", "zsh", "fish"],
-    "sandbox ": ["acquire", "list", "release", "show"],
-    "sandbox show --format ": ["text", "json", "env", "mcp"],
-    "service ": ["install", "logs", "status", "uninstall"],
-    "run --log-format ": ["text", "json"],
-    "run --log-level w": ["warning"],
-    "run --log-level=e": ["error"],
-    "pu": ["push", "pull"],
-    "nothing": [],
-}
-
 
 def test_every_command_is_offered_without_being_imported() -> None:
     """The first word is one of the commands in `syncd --help`, in that order, each with its summary."""
@@ -67,19 +47,6 @@ def test_configurations_are_offered_by_name(typed: str, names: list[str]) -> Non
     files, *others = _completed(f"push --config {typed}")
     assert files.type == "file"
     assert [item.value for item in others] == names
-
-
-@pytest.mark.parametrize("typed", PATHS)
-def test_a_path_is_left_to_the_shell(typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shell completes files and folders."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert [item.type for item in _completed(typed)] == [PATHS[typed]]
-
-
-@pytest.mark.parametrize("typed", CHOICES)
-def test_choices_are_offered(typed: str) -> None:
-    """The matching choices of an option are offered."""
-    assert [item.value for item in _completed(typed)] == CHOICES[typed]
 
 
 def _below(words: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from syncd.core.clock import SystemClock, stamp, utc
-from syncd.core.directories import default_config_path, directories_for
+from syncd.core.clock import SystemClock
+from syncd.core.directories import directories_for
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting
-from tests.clock import NOON_S
 
 
 @pytest.fixture(autouse=True)
@@ -147,15 +146,3 @@ def test_each_workspace_has_its_own_folders() -> None:
     names = {os.path.basename(directories_for(path, {}).state) for path in ("/a/p", "/b/p", odd, "/srv/...", "/srv/ü")}
     assert len(names) == 5
     assert all(name.isascii() and name.isprintable() and len(name) < 60 and " " not in name for name in names)
-
-
-def test_the_default_configuration_file() -> None:
-    """The file is in the user's configuration folder."""
-    assert default_config_path({"XDG_CONFIG_HOME": "/c"}) == "/c/syncd/config.toml"
-    assert default_config_path({}) == os.path.expanduser("~/.config/syncd/config.toml")
-
-
-def test_formatted_times() -> None:
-    """Times are whole seconds of UTC."""
-    assert stamp(NOON_S + 0.9) == "2026-11-24T13:20:11Z"
-    assert utc(0).isoformat() == "1970-01-01T00:00:00+00:00"

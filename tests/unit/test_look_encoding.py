@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from syncd.sandbox import look_encoding
-from syncd.sandbox.look_encoding import MOST_NEW, InvalidReport, LookReport, encoded, is_version, report_of
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, Missing, RemoteEntry, RemoteKind
+from syncd.sandbox.look_encoding import InvalidReport, LookReport, is_version, report_of
+from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
 from syncd.scan.entry import Entry, Kind
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
@@ -41,27 +41,6 @@ def row(
 
 def read(rows: Iterable[list[Any]], request: LookRequest = REQUEST) -> LookReport:
     return report_of(json.loads(json.dumps(list(rows))), request, str)
-
-
-def test_an_honest_report() -> None:
-    """All that it holds is found, and nothing else."""
-    report = read(
-        [
-            ["differing", [row(0, copy=1), row(1, "", "")]],
-            ["differing", [row(3, "l", "", -1, 0, "elsewhere")]],
-            ["new", [row("d", "d", ""), row("d/n", copy=0)]],
-            ["pruned", ["node_modules", "."]],
-            ["removed", [[2, 2]]],
-            ["done", [3, 2, 2, 1, 0, 0, 1, 7]],
-        ]
-    )
-    assert report.differing["fetched"].copy == 1
-    assert report.differing["fetched"].entry == RemoteEntry(RemoteKind.FILE, 0o644, 4, 1, "", DIGEST)
-    assert report.differing["compared"].entry.kind is RemoteKind.ABSENT
-    assert report.differing["b"].entry.target == "elsewhere"
-    assert set(report.copies) == {0, 1}
-    assert (report.pruned, report.removed) == (["node_modules", "."], ["a"])
-    assert (report.missing, report.unlisted) == (1, 7)
 
 
 HOSTILE: dict[str, list[list[Any]]] = {
@@ -160,38 +139,6 @@ def test_a_name_that_cannot_be() -> None:
     assert "\udce9" in report_of([["new", [row("\udce9")]], done(0, 1)], LookRequest({}, find_new=True), strict).new
     with pytest.raises(InvalidReport, match="characters"):
         report_of([["new", [row("\ud83d")]], done(0, 1)], LookRequest({}, find_new=True), strict)
-
-
-def test_the_list_is_in_columns() -> None:
-    """Each version has its letter; a file of unknown content has no digest, and what need only exist no version.
-
-    A capital letter says that the path may be missing.
-    """
-    link, folder = Entry(Kind.SYMLINK, 0o777, 1, target="t"), Entry(Kind.DIRECTORY, 0o755, 1)
-    program, unknown = Entry(Kind.FILE, 0o755, 1, 5, digest=DIGEST), Entry(Kind.FILE, 0o644, 1, 6)
-    torn = Entry(Kind.FILE, 0o644, 1, 7, sent_digest=DIGEST[::-1])
-    items = {
-        "a": LookItem((FILE, program, unknown, torn), FETCH),
-        "b": LookItem((link, folder), REMOVE),
-        "c": LookItem((FILE,), EXISTS),
-        "d": LookItem((), COMPARE, Missing.AS_WANTED),
-    }
-    listed = encoded(LookRequest(items, pruned_names=["n"]), 7.0, str.upper)
-    assert listed == {
-        "paths": "A\0B\0C\0D",
-        "actions": "freC",
-        "counts": "4200",
-        "kinds": "fxufld",
-        "sizes": "4 5 7 ",
-        "digests": base64.b64encode(DIGEST[:16] * 2 + DIGEST[::-1][:16]).decode(),
-        "targets": ["T"],
-        "find_new": False,
-        "pruned": ["N"],
-        "most_new": MOST_NEW,
-        "most_copied_bytes": 2 << 30,
-        "within_s": 7.0,
-        "not_after_s": 0.0,
-    }
 
 
 @pytest.mark.parametrize(

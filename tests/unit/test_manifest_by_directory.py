@@ -10,18 +10,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import syncd.scan.manifest
-from syncd.scan.directory import EMPTY, Entries, differing
-from syncd.scan.entry import Entry, Kind, Stamp, content_bytes, count_files
+from syncd.scan.directory import EMPTY
+from syncd.scan.entry import Entry, Kind, content_bytes, count_files
 from syncd.scan.manifest import (
     Manifest,
-    Paths,
-    carry_over_digests,
     changed_directories,
     difference,
     is_within,
     removed_paths,
     replaced_entries,
-    without_stamps,
 )
 
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
@@ -122,20 +119,6 @@ def test_paths_within(tree: dict[str, Entry], paths: set[str]) -> None:
     assert set(Manifest(whole).paths_within(paths)) == {path for path in whole if is_within(path, paths)}
 
 
-@given(TREES, CHANGES)
-def test_equal_directories_are_shared(tree: dict[str, Entry], changes: list[tuple[str, Entry | None]]) -> None:
-    """What is equal is the same object afterwards, and only directories in which something differs are others."""
-    before, now = Manifest(tree), Manifest(tree)
-    apply(now, changes)
-    apply(now, [(path, tree.get(path)) for path, _ in changes])
-    shared = carry_over_digests(before, now)
-    assert_is(shared, tree)
-    assert shared.top is before.top
-    shared["new"] = FOLDER
-    assert [path for path, _, _ in differing(before.top, shared.top)] == [""]
-    assert_is(before, tree)
-
-
 @given(TREES, TREES)
 def test_a_directory_is_replaced(tree: dict[str, Entry], other: dict[str, Entry]) -> None:
     """All below it is, and nothing else."""
@@ -145,16 +128,6 @@ def test_a_directory_is_replaced(tree: dict[str, Entry], other: dict[str, Entry]
     assert_is(manifest.with_directory("a", EMPTY), outside)
     assert_is(manifest.with_directory("", Manifest(other).top), other)
     assert_is(manifest, tree)
-
-
-@given(TREES)
-def test_a_stored_directory(tree: dict[str, Entry]) -> None:
-    """A directory's entries are the same after they were written and read."""
-    own = Manifest(tree).top.own
-    stored = Entries.stored(own.texts, own.encoded)
-    assert stored == own
-    assert stored.decoded() == own.decoded()
-    assert (stored.count, stored.files, stored.content_bytes) == (own.count, own.files, own.content_bytes)
 
 
 def test_targets_are_any_bytes() -> None:
@@ -172,28 +145,6 @@ def test_a_deep_tree() -> None:
     changed = manifest | {deep: replace(FOLDER, mode=0o700)}
     assert list(manifest) == paths
     assert list(replaced_entries(manifest, changed)) == [deep]
-
-
-def test_the_paths_of_a_first_snapshot() -> None:
-    """They are as a list of them, also after the manifest was changed."""
-    manifest = Manifest({"a": FOLDER, "a/b": FOLDER, "c": FOLDER})
-    added = difference(Manifest(), manifest).added
-    manifest["d"] = FOLDER
-    assert isinstance(added, Paths)
-    assert (len(added), list(added), added[0], added[-1], added[1:]) == (3, ["a", "a/b", "c"], "a", "c", ["a/b", "c"])
-    assert ("a/b" in added, "d" in added, bool(Paths(Manifest()))) == (True, False, False)
-
-
-def test_all_stamps_are_forgotten() -> None:
-    """What is equal afterwards is shared, what has none stays as it is, and the manifest itself keeps them."""
-    file = Entry(Kind.FILE, 0o644, 1, 5, stamp=Stamp(1, 2, 3, 4), digest=b"d", written_back=True)
-    before = Manifest({"a": FOLDER, "a/f": file, "b": FOLDER, "b/c": FOLDER})
-    forgotten = without_stamps(before)
-    assert dict(forgotten) == {**before, "a/f": replace(file, stamp=None, written_back=False)}
-    assert forgotten.top.find("b") is before.top.find("b")
-    assert without_stamps(Manifest(dict(before)), like=forgotten).top.find("a") is forgotten.top.find("a")
-    assert without_stamps(forgotten).top is forgotten.top
-    assert before["a/f"] == file
 
 
 def test_a_sample_is_spread() -> None:

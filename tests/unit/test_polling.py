@@ -64,14 +64,6 @@ def test_the_polled_part(kernel: Kernel, polled: frozenset[str] | None, warned: 
     assert found == (None if polled is None else polled | {"src"})
 
 
-def test_a_shared_workspace_is_polled_as_a_whole() -> None:
-    """Each poll is a full scan, and takes its time."""
-    polling = _polling(Kernel(SHARED))
-    polling.scanned(None, NOW_S, 3.0)
-    assert polling.due_s == NOW_S + 60
-    assert polling.add_due(NONE, NONE, NOW_S + 60) == (None, NONE)
-
-
 def test_the_pace_of_a_part() -> None:
     """The time that a poll took decides when the next one is due; that of a full scan, or of an event's, does not."""
     polling = _polling(Kernel(SHARED_PART))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import subprocess
@@ -14,7 +13,6 @@ from syncd.sandbox.repository.repository_request import (
     RepositoryReport,
     RepositoryState,
     branch_there,
-    encoded_versions,
     report_of,
     versions_of,
 )
@@ -61,18 +59,6 @@ def test_what_git_sees_as_other(
 ) -> None:
     """Contents, kinds and the executable bit count; times, other bits and directories do not."""
     assert versions_of(Manifest(before), Manifest(now)) == changed
-
-
-def test_the_columns() -> None:
-    """Each kind has its letter; sizes, digests and targets are only of those that have them."""
-    versions = {"f": a_file(b"four"), "x": a_file(b"", 0o755), "l\udce9": LINK, "gone": None, "torn": UNKNOWN}
-    encoded = encoded_versions(versions)
-    assert encoded["paths"].split("\0") == ["f", "x", "l\udce9", "gone", "torn"]
-    assert encoded["kinds"] == "fxl-?"
-    assert encoded["sizes"] == [4, 0]
-    assert base64.b64decode(encoded["digests"]) == digest(b"four")[:16] + digest(b"")[:16]
-    assert encoded["targets"] == ["caf\udce9"]
-    assert encoded_versions({}) == {"paths": "", "kinds": "", "sizes": [], "digests": "", "targets": []}
 
 
 @pytest.mark.parametrize("state", RepositoryState)

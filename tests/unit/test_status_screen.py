@@ -73,18 +73,6 @@ def test_in_sync() -> None:
     assert shown(WATCHING) == "* in sync\n" + REST
 
 
-def test_a_bare_document() -> None:
-    """A document of an older daemon has fewer fields, and so fewer rows."""
-    old = replace(NOTHING, running=True, pid=1, state=State.WATCHING)
-    assert shown(old) == dedent("""\
-        * in sync
-
-          workspace   /home/dev/code
-          sandbox     box at https://api.klavis.ai, region us
-          last sync   none yet
-          this run    process 1: 0 syncs, 0 failures""")
-
-
 def test_a_managed_machine() -> None:
     """The managed file is named with the keys that it holds and gives, and those of yours that it overrides."""
     managed = Managed("/etc/syncd/managed.toml", ("sync.archive",), ("sandbox.base_url",), ("sync.max_snapshot_mib",))

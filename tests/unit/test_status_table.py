@@ -61,13 +61,3 @@ def test_the_mark_shows_how_it_is(status: Status | None, service: ServiceState, 
     """The colour is that of the state; a stopped service deserves a look."""
     _, line = table([WorkspaceRow("/c/a.toml", "a", service, status, error="x")], "/home/dev", NOON_S)
     assert line[0][1] is tone
-
-
-def test_warnings_and_a_hung_daemon_are_named() -> None:
-    """Both stand in the column of the state."""
-    for status, words in (
-        (replace(WATCHING, warnings=("x", "y")), "watching, 2 warnings"),
-        (replace(WATCHING, responding=False), "hung"),
-    ):
-        _, line = table([WorkspaceRow("/c/a.toml", "a", ServiceState.NONE, status)], "/home/dev", NOON_S)
-        assert words in plain(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, Missing
+from syncd.sandbox.look_request import LookAction, Missing
 from syncd.sandbox.three_way import AgentChanges
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Difference, Manifest
@@ -16,31 +16,6 @@ def _file(size_bytes: int = 8) -> Entry:
 
 
 DIRECTORY = Entry(Kind.DIRECTORY, 0o755, 0)
-
-
-@pytest.mark.parametrize(
-    ("found", "uncertain", "differs"),
-    [
-        (Difference(), False, False),
-        (Difference(), True, True),
-        (Difference(added=["a"]), False, True),
-        (Difference(changed=["a"]), False, True),
-        (Difference(removed=["a"]), False, True),
-        (Difference(uncertain=["a"]), False, True),
-    ],
-)
-def test_the_sandbox_may_differ(found: Difference, uncertain: bool, differs: bool) -> None:
-    """After any difference, certain or not, and after an initialize without an answer."""
-    assert SandboxContent(Manifest(), (), uncertain).may_differ(found) is differs
-
-
-def test_each_version_may_be_in_the_sandbox() -> None:
-    """The last known manifest and the entries sent after it; neither if nothing is known."""
-    content = SandboxContent(Manifest({"a": _file()}), ({"b": _file()}, {"a": _file(9)}))
-    assert content.versions == ({"a": _file()}, {"b": _file()}, {"a": _file(9)})
-    assert content.versions_of("a") == [_file(), _file(9)]
-    assert [content.may_hold(path) for path in "abc"] == [True, True, False]
-    assert SandboxContent().versions == ({},)
 
 
 @pytest.mark.parametrize(
@@ -153,22 +128,3 @@ def test_a_look_at_little_counts_a_sample() -> None:
     assert {path for path, item in request.items.items() if item.action is LookAction.EXISTS} == {"a", "b"}
     nothing = look_request(SandboxContent(), Manifest(), Manifest(), {}, held_here={}, agent_changes=AgentChanges.SAVE)
     assert not nothing.items
-
-
-def test_a_look_at_everything_makes_its_items_one_by_one() -> None:
-    """The listed ones come first, in their order; each of the others is made when it is asked for."""
-    manifest = Manifest({"a": _known(b"a"), "b": _known(b"b"), "c": _known(b"c")})
-    made = []
-
-    def item_of(path: str, entry: Entry) -> LookItem:
-        made.append(path)
-        return LookItem((entry,), LookAction.FETCH)
-
-    listed = {"z": LookItem((), LookAction.REMOVE), "b": LookItem((), LookAction.EXISTS)}
-    items = LookItems(listed, manifest, item_of)
-    assert (len(items), list(items), made) == (4, ["z", "b", "a", "c"], [])
-    assert ("c" in items, "d" in items, items["b"], made) == (True, False, listed["b"], [])
-    request = LookRequest(items)
-    assert (request.with_action(LookAction.REMOVE), request.with_action(LookAction.EXISTS), made) == (["z"], ["b"], [])
-    assert dict(request.each()) == {path: items[path] for path in ("z", "b", "a", "c")}
-    assert items.get("d") is None
