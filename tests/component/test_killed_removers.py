@@ -110,10 +110,12 @@ def _deaths(scenario: RemovalScenario, deletions: str, choice: Choice, then: lis
         scenario.check()
 
 
-@pytest.mark.parametrize(("deletions", "torn"), [("mirror", False), ("mirror", True), ("reset", False)])
-def test_killed(scenario: RemovalScenario, deletions: str, *, torn: bool) -> None:
+@pytest.mark.parametrize(
+    ("deletions", "torn", "most"), [("mirror", False, 8), ("mirror", True, 4), ("reset", False, 4)]
+)
+def test_killed(scenario: RemovalScenario, deletions: str, most: int, *, torn: bool) -> None:
     """It is killed at some of the steps; which ones depends on the steps of a sync."""
-    _deaths(scenario, deletions, few, AFTERWARDS, torn=torn)
+    _deaths(scenario, deletions, lambda count: few(count, most), AFTERWARDS, torn=torn)
 
 
 @pytest.mark.long

@@ -29,20 +29,6 @@ from tests.clock import ScriptedClock
 MIB = 1 << 20
 # By this clock every file of a test is old enough to be trusted.
 LATER_S = 4_000_000_000.0
-ODD_NAMES = (
-    b"plain",
-    b"n\xff\xfe",
-    b"line\nend",
-    b"-rf",
-    b" ",
-    "e\u0301".encode(),
-    "\u00e9".encode(),
-    b"x" * 101,
-    b"x" * 255,
-    b"y" * 99 + b"d/f",
-    b"d" * 150 + b"/" + b"x" * 120,
-    b"\xff" * 120,
-)
 
 
 class PackRig:
@@ -103,83 +89,6 @@ def members(archive: Archive) -> dict[str, bytes | None]:
             file = tar.extractfile(info) if info.isreg() else None
             found[info.name] = file.read() if file else None
         return found
-
-
-def tree(top: Path) -> dict[bytes, tuple[str, int, object]]:
-    """Paths with kind, permissions and content."""
-    found: dict[bytes, tuple[str, int, object]] = {}
-    for folder, folders, files in os.walk(os.fsencode(top)):
-        for name in folders + files:
-            path = os.path.join(folder, name)
-            mode = os.lstat(path).st_mode & 0o1777
-            key = os.path.relpath(path, os.fsencode(top))
-            if os.path.islink(path):
-                found[key] = ("l", 0, os.readlink(path))
-            elif os.path.isdir(path):
-                found[key] = ("d", mode, int(os.stat(path).st_mtime))
-            else:
-                with open(path, "rb") as file:
-                    found[key] = ("f", mode, (file.read(), int(os.stat(path).st_mtime)))
-    return found
-
-
-def gnu_tar(archive: Path, to: Path) -> None:
-    done = subprocess.run(["tar", "-xpzf", archive, "-C", to, "--no-same-owner"], capture_output=True, check=True)
-    assert done.stderr == b""
-
-
-def bsdtar(archive: Path, to: Path) -> None:
-    if shutil.which("bsdtar") is None:
-        pytest.skip("no bsdtar here")
-    # In the plain C locale it takes names as the bytes that they are.
-    environ = {**os.environ, "LC_ALL": "C"}
-    subprocess.run(["bsdtar", "-xpf", archive, "-C", to, "--no-same-owner"], check=True, env=environ)
-
-
-def python_data_filter(archive: Path, to: Path) -> None:
-    _filters()
-    with tarfile.open(archive, "r:gz") as tar:
-        tar.extractall(to, filter="data")
-
-
-def _filters() -> None:
-    if not hasattr(tarfile, "data_filter"):
-        pytest.skip("this Python's tarfile has no filters, as before 3.11.4")
-
-
-def python_stream(archive: Path, to: Path) -> None:
-    _filters()
-    with open(archive, "rb") as file, tarfile.open(fileobj=file, mode="r|gz") as tar:
-        tar.extractall(to, filter="tar")
-
-
-@pytest.mark.parametrize("reader", [gnu_tar, bsdtar, python_data_filter, python_stream])
-def test_every_reader_extracts_the_same_tree(rig: PackRig, reader: Callable[[Path, Path], None]) -> None:
-    """Names, kinds, contents, permissions and whole-second times, without a complaint."""
-    # Their warnings about names that are no UTF-8 are about pax records, so long ones are left to the next test.
-    for name in ODD_NAMES[:-1]:
-        rig.write(name, b"content of " + name)
-    rig.write("run.sh").chmod(0o755)
-    rig.write("big", os.urandom(3 * MIB + 17))
-    rig.write("empty-file", b"")
-    rig.write("old").touch()
-    os.utime(rig.work / "old", (1, 1))
-    (rig.work / "empty" / "inner").mkdir(parents=True)
-    (rig.work / "link").symlink_to("plain")
-    (rig.work / "empty" / ("l" * 90)).symlink_to("../" * 1 + "x" * 255)
-    archive = rig.folder / "a.tar.gz"
-    packed = rig.pack()
-    archive.write_bytes(whole(packed.archive))
-    there = rig.folder / "there"
-    there.mkdir()
-    reader(archive, there)
-    expected = tree(rig.work)
-    if reader is python_data_filter:  # it gives files rw- for their owner, and directories what the umask says
-        expected = {path: (kind, 0, content) for path, (kind, _, content) in expected.items()}
-    found = {p: (k, 0 if reader is python_data_filter else m, c) for p, (k, m, c) in tree(there).items()}
-    assert found == expected
-    assert packed.warnings == []
-    assert packed.follow_up == []
 
 
 def test_the_same_tree_gives_the_same_bytes(rig: PackRig) -> None:

@@ -220,15 +220,6 @@ def _needs(program: str) -> None:
         pytest.skip(f"no {program} here")
 
 
-def _listed(output: bytes) -> Listing:
-    """Parse a program's output: hexadecimal path, kind, octal mode, decimal time, and the rest, after colons."""
-    found = []
-    for line in output.decode("ascii").splitlines():
-        path, kind, mode, mtime_s, what = line.split(":")
-        found.append(Line(bytes.fromhex(path).rstrip(b"/"), kind, int(mode, 8), int(mtime_s), what))
-    return sorted(found)
-
-
 def test_the_tree_is_nasty_enough(case: Case) -> None:
     """The file system kept the properties that readers fail on."""
     assert len(case.listing) > 400
@@ -276,83 +267,3 @@ def test_it_is_one_member(case: Case) -> None:
     assert gzip.decompress(packed) == tar
     assert len(tar) % 10_240 == 0
     assert tar[-1024:] == bytes(1024)
-
-
-GO = r"""
-package main
-
-import (
-	"archive/tar"
-	"bufio"
-	"compress/gzip"
-	"crypto/sha256"
-	"fmt"
-	"io"
-	"os"
-)
-
-func must(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-func main() {
-	file, err := os.Open(os.Args[1])
-	must(err)
-	packed := bufio.NewReader(file)
-	unpacked, err := gzip.NewReader(packed)
-	must(err)
-	unpacked.Multistream(false)
-	out := bufio.NewWriter(os.Stdout)
-	kinds := map[byte]string{tar.TypeReg: "f", tar.TypeDir: "d", tar.TypeSymlink: "l"}
-	entries := tar.NewReader(unpacked)
-	for {
-		entry, err := entries.Next()
-		if err == io.EOF {
-			break
-		}
-		must(err)
-		what := fmt.Sprintf("%x", entry.Linkname)
-		if entry.Typeflag == tar.TypeReg {
-			sum := sha256.New()
-			_, err = io.Copy(sum, entries)
-			must(err)
-			what = fmt.Sprintf("%x", sum.Sum(nil))
-		}
-		fmt.Fprintf(out, "%x:%s:%o:%d:%s\n",
-			entry.Name, kinds[entry.Typeflag], entry.Mode, entry.ModTime.Unix(), what)
-	}
-	_, err = io.Copy(io.Discard, unpacked)
-	must(err)
-	if _, err = packed.ReadByte(); err != io.EOF {
-		must(fmt.Errorf("something follows the first member"))
-	}
-	must(out.Flush())
-}
-"""
-
-
-def test_go_reads_it(case: Case) -> None:
-    """Go's archive/tar and compress/gzip, stopped at the first member's end, read it."""
-    _needs("go")
-    source = case.folder / "read.go"
-    source.write_text(GO)
-    # Offline, with nothing but its own library, and nothing left in the person's caches.
-    environ = {
-        **os.environ,
-        "CGO_ENABLED": "0",
-        "GO111MODULE": "off",
-        "GOCACHE": str(case.folder / "go-cache"),
-        "GOENV": "off",
-        "GOFLAGS": "",
-        "GOPATH": str(case.folder / "go-path"),
-        "GOPROXY": "off",
-        "GOTELEMETRY": "off",
-        "GOTOOLCHAIN": "local",
-    }
-    command = ["go", "run", str(source), str(case.archive)]
-    done = subprocess.run(command, capture_output=True, env=environ, cwd=case.folder, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    assert _listed(done.stdout) == case.listing

@@ -82,13 +82,15 @@ class _Module:
     def __init__(self, source: Source) -> None:
         self._path = source.path
         self._tree = source.tree
+        self._nodes = list(ast.walk(source.tree))
+        self._calls = [node for node in self._nodes if isinstance(node, ast.Call)]
         self._caller: ast.Call | None = None
-        self._parents = {child: node for node in ast.walk(source.tree) for child in ast.iter_child_nodes(node)}
-        self._functions = {node.name: node for node in ast.walk(source.tree) if isinstance(node, ast.FunctionDef)}
+        self._parents = {child: node for node in self._nodes for child in ast.iter_child_nodes(node)}
+        self._functions = {node.name: node for node in self._nodes if isinstance(node, ast.FunctionDef)}
 
     def messages(self) -> Iterator[Message]:
         """Yield what the module makes, a message for each variant of its words."""
-        calls = (node for node in ast.walk(self._tree) if isinstance(node, ast.Call) and _called(node) in _KINDS)
+        calls = (node for node in self._calls if _called(node) in _KINDS)
         for call in sorted(calls, key=lambda node: node.lineno):
             kind = _called(call)
             ends, place = _KINDS[kind]
@@ -107,8 +109,7 @@ class _Module:
         self._caller = None
 
     def _callers(self, function: ast.FunctionDef | None) -> list[ast.Call | None]:
-        calls = (node for node in ast.walk(self._tree) if isinstance(node, ast.Call))
-        return [call for call in calls if function is not None and _called(call) == function.name]
+        return [call for call in self._calls if function is not None and _called(call) == function.name]
 
     def _function_of(self, node: ast.AST) -> ast.FunctionDef | None:
         """Return the function that an expression is in."""
@@ -218,7 +219,7 @@ class _Module:
 
     def _imported(self, name: str) -> Iterator[_Module]:
         """Yield the module of ours that a name is imported from."""
-        for node in ast.walk(self._tree):
+        for node in self._nodes:
             if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
                 path = f"{(node.module or '').replace('.', '/')}.py"
                 yield from (_Module.of(source) for source in sources("syncd") if source.path == path)

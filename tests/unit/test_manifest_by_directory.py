@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from unittest import mock
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -62,6 +62,7 @@ def apply(target: Manifest | dict[str, Entry], changes: list[tuple[str, Entry | 
             target.pop(path, None)
 
 
+@settings(max_examples=40)
 @given(TREES, CHANGES, CHANGES, st.sampled_from((0, 1, 256)))
 def test_copies_are_apart(
     tree: dict[str, Entry], ours: list[tuple[str, Entry | None]], theirs: list[tuple[str, Entry | None]], decoded: int
@@ -83,6 +84,7 @@ def test_copies_are_apart(
         assert (manifest == copy) is (one == other)
 
 
+@settings(max_examples=40)
 @given(TREES, TREES)
 def test_the_order(tree: dict[str, Entry], more: dict[str, Entry]) -> None:
     """A manifest has the archive's order, whatever was put into it in whatever order."""
@@ -96,6 +98,7 @@ def test_the_order(tree: dict[str, Entry], more: dict[str, Entry]) -> None:
     assert list(replaced_entries(Manifest(whole), manifest)) == others
 
 
+@settings(max_examples=40)
 @given(TREES, CHANGES)
 def test_comparisons(tree: dict[str, Entry], changes: list[tuple[str, Entry | None]]) -> None:
     """Two manifests are compared as two dicts are."""
@@ -112,6 +115,7 @@ def test_comparisons(tree: dict[str, Entry], changes: list[tuple[str, Entry | No
     assert (sorted(found.changed), sorted(found.removed)) == (sorted(expected.changed), sorted(expected.removed))
 
 
+@settings(max_examples=40)
 @given(TREES, st.sets(PATHS, max_size=3))
 def test_paths_within(tree: dict[str, Entry], paths: set[str]) -> None:
     """They are those paths that are there, and all below them."""
@@ -119,6 +123,7 @@ def test_paths_within(tree: dict[str, Entry], paths: set[str]) -> None:
     assert set(Manifest(whole).paths_within(paths)) == {path for path in whole if is_within(path, paths)}
 
 
+@settings(max_examples=40)
 @given(TREES, TREES)
 def test_a_directory_is_replaced(tree: dict[str, Entry], other: dict[str, Entry]) -> None:
     """All below it is, and nothing else."""

@@ -7,7 +7,7 @@ import hashlib
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncd.selection import secret_scanner
@@ -255,7 +255,7 @@ def test_the_warning() -> None:
 
 
 @pytest.mark.timeout(30)  # many minutes where it grows with the square of the length
-@pytest.mark.parametrize("size_bytes", [LARGEST_BYTES // 4, pytest.param(LARGEST_BYTES, marks=pytest.mark.long)])
+@pytest.mark.parametrize("size_bytes", [LARGEST_BYTES // 8, pytest.param(LARGEST_BYTES, marks=pytest.mark.long)])
 def test_the_worst_files_are_quick(size_bytes: int) -> None:
     """A large file, full of beginnings of secrets, is searched within the test's time-out."""
     for unit in ("npm_", "PRIVATE KEY", "AKIA", "-----BEGIN PRIVATE KEY-----\n", "xoxb-1", f"{ID} "):
@@ -278,6 +278,7 @@ PIECES += [
 ]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=20)), max_size=30))
 def test_any_bytes(pieces: list[bytes]) -> None:
     """For any content the search returns a valid line or None, and always finds its own key."""

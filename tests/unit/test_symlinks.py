@@ -6,7 +6,7 @@ import os
 import posixpath
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncd.scan.symlinks import has_inner_dotdot, leads_out, stays_inside
@@ -98,6 +98,7 @@ LINKS = st.dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(LINKS)
 def test_links_stay_inside_together_unless_one_has_an_inner_dotdot(links: dict[str, str]) -> None:
     """So only links with an inner ".." need the other links to be checked."""
