@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -32,6 +33,8 @@ from syncd.daemon.wakeup import Wakeup
 from syncd.remote.bucket import Throttle
 from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs
 from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sync.outcome import Outcome
+from syncd.sync.status_document import LastSync
 from syncd.watch.suspend_detector import SuspendDetector
 from tests.clock import ScriptedClock
 
@@ -206,6 +209,25 @@ def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
             far.close()
 
 
+def test_requests_are_answered() -> None:
+    """A request is answered when its sync ends; a flush outlasts what passes, a push does not."""
+    with clients(2) as (near, far):
+        queue = RequestQueue()
+        push = SyncRequest(near[0], SyncMode.FORCED)
+        flush = SyncRequest(near[1], lasting=True)
+        for request in (push, flush, SyncRequest()):
+            queue.add(request)
+        assert queue.begin() is SyncMode.FORCED
+        assert queue.fresh == []
+        queue.put_back()
+        assert queue.fresh[:2] == [push, flush]
+        queue.begin()
+        queue.succeeded(Outcome(None, files=3))
+        for end in far[:2]:
+            answer = json.loads(end.recv(4096))
+            assert (answer["exit"], answer["result"]["outcome"], answer["result"]["files"]) == (0, "unchanged", 3)
+
+
 def test_a_pause_answers_those_that_wait_for_the_next_sync() -> None:
     """None follows until a person resumes."""
     with clients(1) as (near, far):
@@ -233,6 +255,43 @@ def test_all_that_wait_are_sent_progress() -> None:
         queue.send_progress(done_bytes=1, total_bytes=2)
         sent = [[json.loads(line)["event"] for line in end.recv(4096).splitlines()] for end in far[:2]]
         assert sent == [["progress"] * 2, ["progress"]]
+
+
+SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
+
+
+def _answer(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
+    """After how many of these syncs a request is answered, and how."""
+    queue = RequestQueue()
+    queue.add(request)
+    queue.begin()
+    for number, outcome in enumerate(outcomes, 1):
+        queue.succeeded(outcome)
+        if select.select([far], [], [], 0)[0]:
+            return number, json.loads(far.recv(4096))
+        assert queue.begin() is SyncMode.CHANGED
+    raise AssertionError("it waits on")
+
+
+@pytest.mark.parametrize("lasting", [True, False], ids=["flush", "push"])
+def test_a_request_waits_for_files_that_were_torn(lasting: bool) -> None:
+    """It waits for a file that was written once; a file that always changes is named instead."""
+    once = Outcome(SENT, ("big",), 2, None, ("big",))
+    for outcomes, syncs, code in (
+        ([once, Outcome(SENT, files=2)], 2, 0),
+        ([once, once, Outcome(None, files=2)], 3, 0),
+        ([once, once, once], 3, 75),
+        ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("c",))], 2, 0),  # others vanished that may have come later
+        ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("b",)), Outcome(SENT, ("b", "c"))], 3, 75),
+    ):
+        with clients(1) as (near, far):
+            number, answer = _answer(SyncRequest(near[0], SyncMode.FORCED, lasting=lasting), far[0], *outcomes)
+            assert (number, answer["exit"]) == (syncs, code)
+            if code == 0:
+                assert answer["result"]["sync"] is not None  # what was sent for it, not that nothing had to follow
+            else:
+                name = outcomes[-1].follow_up[0]
+                assert answer["message"].startswith(f"'{name}' kept changing while being read")
 
 
 def test_a_client_that_hung_up_is_not_served() -> None:

@@ -1,0 +1,86 @@
+"""The status of a running sync: progress, speed and start; and when the desktop is notified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from syncd.remote.target import Target
+from syncd.report.desktop_notifier import DesktopNotifier
+from syncd.report.history_recorder import HistoryRecorder
+from syncd.report.history_store import HistoryStore
+from syncd.report.notices import LastNotice
+from syncd.report.sent_paths_store import SentPathsStore
+from syncd.report.status_publisher import RunTotals, StatusPublisher
+from syncd.report.status_store import StatusStore
+from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sync.status_document import State, Status
+from tests.clock import ScriptedClock
+
+MIB = 1 << 20
+AFTER_S = 900.0
+
+
+@pytest.fixture
+def clock() -> ScriptedClock:
+    return ScriptedClock()
+
+
+@pytest.fixture
+def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
+    folder = str(tmp_path)
+    notifier = DesktopNotifier("/work", AFTER_S, {"DBUS_SESSION_BUS_ADDRESS": "disabled:"}, LastNotice(), clock)
+    return StatusPublisher(
+        workspace="/work",
+        target=Target("https://api.example", "box", "us"),
+        file=StatusStore(folder),
+        systemd=SystemdNotifier({}, clock, 1),
+        recorder=HistoryRecorder(clock, HistoryStore(folder), lambda: "box", SentPathsStore(folder)),
+        notifier=notifier,
+        clock=clock,
+        totals=RunTotals(),
+    )
+
+
+def shown(publisher: StatusPublisher) -> Status:
+    """Return the status as a reader gets it."""
+    return publisher.file.last(publisher.document())
+
+
+def test_progress_is_written_twice_a_second_at_most(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """Observers get each call in time."""
+    publisher.enter(State.UPLOADING)
+    reported = [publisher.sent(number, 1000) for number in range(100) if not clock.go_on(0.01)]
+    assert sum(reported) == 2
+
+
+def test_bytes_count_over_attempts(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """An upload that starts again counts its first bytes again."""
+    publisher.enter(State.UPLOADING)
+    for sent in (0, 700, 0, 300, 1000):
+        clock.go_on(1)
+        publisher.sent(sent, 1000)
+    assert shown(publisher).uploaded_bytes == 1700
+
+
+def test_a_running_upload_is_no_failure(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """An upload of an hour after a failed attempt causes no notification until it fails, too."""
+    publisher.recorder.begin("changes")
+    publisher.enter(State.UPLOADING)
+    publisher.retrying("upload", "the upload was cut off")
+    publisher.enter(State.RETRYING)
+    assert publisher.notification_due_s == pytest.approx(clock.monotonic + AFTER_S)
+    publisher.enter(State.UPLOADING)
+    clock.go_on(4 * AFTER_S)
+    assert publisher.notification_due_s is None
+    publisher.enter(State.RETRYING)
+    assert publisher.notification_due_s == pytest.approx(clock.monotonic - 3 * AFTER_S)
+
+
+def test_a_pause_is_no_failure(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """A pause causes no notification, whether a user began it or the daemon started in it."""
+    publisher.retrying("upload", "the upload was cut off")
+    publisher.enter(State.PAUSED)
+    clock.go_on(4 * AFTER_S)
+    assert publisher.notification_due_s is None
