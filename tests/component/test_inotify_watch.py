@@ -160,6 +160,22 @@ def test_an_aborted_scan_changes_nothing(watch: InotifyWatch, wake_event: WakeEv
     receive_until(watch, wake_event, "src/deep")
 
 
+def test_a_deleted_directory_is_forgotten(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """The kernel drops its watch, and the watch forgets it before any scan."""
+    shutil.rmtree(root / "src/deep")
+    all_changes(watch, wake_event, root)
+    assert sorted(place.path for place in watch._targets.values()) == ["", "src", "src/empty", "zz"]
+
+
+def test_a_removed_directory_is_named(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """Its parent is named too: another directory may have its name, and its inode number, by the next scan."""
+    (root / "src/deep/low").mkdir()
+    walk(watch, root)
+    all_changes(watch, wake_event, root)
+    shutil.rmtree(root / "src/deep")
+    assert all_changes(watch, wake_event, root).dirty == {"src", "src/deep", "src/deep/low"}
+
+
 def test_a_tree_moved_out_is_no_longer_watched(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
     """After a scan without it, its changes are not reported."""
     (root / "src").rename(root.parent / "gone")
