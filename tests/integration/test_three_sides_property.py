@@ -529,12 +529,13 @@ def test_stories_that_lost_something(tell: Callable[[Story], object], archive: s
         story.teardown()
 
 
-def test_nothing_is_lost() -> None:
+@pytest.mark.parametrize("stories", [4, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
+def test_nothing_is_lost(stories: int) -> None:
     """Neither a byte here that was not sent, nor one of the agent's that is neither here nor saved."""
     run_state_machine_as_test(
         Story,
         settings=settings(
-            max_examples=_STORIES or 14,
+            max_examples=_STORIES or stories,
             stateful_step_count=12,
             derandomize=not _STORIES,
             database=None,

@@ -1,0 +1,25 @@
+"""Chooses the instants at which a test kills, cuts or fails: a few of all that there are, or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+Choice = Callable[[int], list[int]]
+
+
+def few(count: int, most: int = 8) -> list[int]:
+    """Return `most` of the numbers from 1 to `count`, evenly spread, the first and the last among them."""
+    if count <= most:
+        return all_of(count)
+    return [1 + place * (count - 1) // (most - 1) for place in range(most)]
+
+
+def all_of(count: int) -> list[int]:
+    """Return the numbers from 1 to `count`."""
+    return list(range(1, count + 1))
+
+
+# Each run of the tests takes a few, and `-m long` all of them.
+FEW_OR_ALL = pytest.mark.parametrize("choice", [few, pytest.param(all_of, marks=pytest.mark.long)])
