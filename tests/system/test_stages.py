@@ -8,9 +8,15 @@ import pytest
 
 from tests.system.rig import Rig
 
-# Each instant of a sync at which the cloud has the daemon's attention.
+# Each instant of a sync at which the cloud has the daemon's attention; every other one is a long test.
 STAGES = [(op, when) for op in ("upload-url", "upload", "initialize") for when in ("before", "mid-body", "after")]
-at_each_stage = pytest.mark.parametrize(("op", "when"), STAGES, ids=[f"{op}-{when}" for op, when in STAGES])
+at_each_stage = pytest.mark.parametrize(
+    ("op", "when"),
+    [
+        pytest.param(*stage, id="-".join(stage), marks=pytest.mark.long if number % 2 else ())
+        for number, stage in enumerate(STAGES)
+    ],
+)
 
 
 @at_each_stage
