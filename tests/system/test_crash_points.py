@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,15 +62,16 @@ def _empty(path: Path) -> None:
     path.touch()
 
 
-@pytest.mark.parametrize("kind", [_fifo, _folder, _link, _empty])
-def test_other_files_in_the_place_of_records(rig: Rig, kind: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("first", [0, *(pytest.param(number, marks=pytest.mark.long) for number in (1, 2, 3))])
+def test_other_files_in_the_place_of_records(rig: Rig, first: int) -> None:
     """The daemon starts, reports them, sends everything once, and recovers."""
     rig.fill(5)
     rig.up().stop()
-    for name in ("initialized", "uploaded", "lease", "uplink", "workspace", "status.json"):
+    kinds = (_fifo, _folder, _link, _empty)
+    for number, name in enumerate(("initialized", "uploaded", "lease", "uplink", "workspace", "status.json"), first):
         path = rig.state_folder / name
         path.unlink(missing_ok=True)
-        kind(path)
+        kinds[number % len(kinds)](path)
     shutil.rmtree(rig.sandbox.workspace)
     rig.sandbox.workspace.mkdir()
     daemon = rig.start()
