@@ -45,7 +45,7 @@ from tests.fuzz.scenario import Step, parse, render, shrink
 from tests.fuzz.simulation import Simulation
 from tests.instants import FEW_OR_ALL, Choice
 
-BATCH = 10
+BATCH = 8
 RETRYING = 13  # a seed with kills, and waits of random length
 
 
