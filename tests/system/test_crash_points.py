@@ -11,7 +11,7 @@ import pytest
 from tests.system.rig import Rig
 
 
-@pytest.mark.parametrize("when", ["before", "mid-body", "after"])
+@pytest.mark.parametrize("when", ["before", pytest.param("mid-body", marks=pytest.mark.long), "after"])
 def test_a_change_reverted_after_a_kill(rig: Rig, when: str) -> None:
     """It was killed during its initialize, and the change is reverted before the next daemon starts."""
     rig.fill(5)
