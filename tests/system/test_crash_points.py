@@ -11,24 +11,6 @@ import pytest
 from tests.system.rig import Rig
 
 
-@pytest.mark.parametrize("when", ["before", pytest.param("mid-body", marks=pytest.mark.long), "after"])
-def test_a_change_reverted_after_a_kill(rig: Rig, when: str) -> None:
-    """It was killed during its initialize, and the change is reverted before the next daemon starts."""
-    rig.fill(5)
-    rig.write("a", "first")
-    first = rig.up()
-    killed = rig.once("initialize", when, first.kill)
-    rig.write("a", "other")
-    assert killed.wait(20), rig.report()
-    rig.write("a", "first")
-    rig.start()
-    rig.in_state("watching")
-    rig.ok("flush")
-    rig.converged()
-    assert rig.ok("push").out.startswith("nothing to do")
-    assert (rig.status()["pending"], rig.status()["warnings"]) == (False, [])
-
-
 def test_an_uncertain_sandbox_is_pending(rig: Rig) -> None:
     """A paused daemon reports changes as pending that a killed one may have sent."""
     rig.write("a", "first")

@@ -50,28 +50,6 @@ def test_a_retry_after_longer_than_give_up_after(rig: Rig) -> None:
     rig.converged()
 
 
-def test_a_corrupted_upload_is_not_initialized(rig: Rig) -> None:
-    """A flipped byte shows in the bucket's checksum."""
-    rig.fill(5)
-    rig.faults("upload: corrupt")
-    rig.up()
-    assert (rig.count("upload"), rig.count("initialize")) == (2, 1)
-    rig.converged()
-
-
-def test_an_initialize_that_reports_an_error_has_failed(rig: Rig) -> None:
-    """`status: "error"` in a 200 is a failure with its message, until it is fixed."""
-    rig.fill(5)
-    rig.faults("initialize: error no space left over there always")
-    rig.start()
-    status = rig.status_in("retrying")
-    assert status["last_error"]["step"] == "initialize"
-    assert "no space left over there" in status["last_error"]["message"]
-    rig.emulator.faults.clear()
-    rig.converged()
-    assert rig.status_in("watching")["last_error"] is None
-
-
 def test_the_daemon_goes_on_after_giving_up(rig: Rig) -> None:
     """After one sync's retries it takes a new snapshot; it never ends by itself."""
     rig.configure({"retry.give_up_after_seconds": 1, "retry.max_delay_seconds": 0.3})
@@ -83,32 +61,6 @@ def test_the_daemon_goes_on_after_giving_up(rig: Rig) -> None:
     assert daemon.code is None
     rig.write("a", "new")
     rig.emulator.faults.clear()
-    rig.converged()
-
-
-def test_an_unreachable_api_is_waited_for(rig: Rig) -> None:
-    """The daemon reports that nothing listens, and syncs once something does."""
-    rig.fill(5)
-    good = rig.emulator.base_url
-    rig.configure({"sandbox.base_url": "http://127.0.0.1:9"})
-    daemon = rig.start()
-    status = rig.status_in("retrying")
-    assert status["last_error"]["step"] == "upload-url"
-    assert status["pending"] is True
-    assert daemon.code is None
-    assert rig.count("upload-url") == 0
-    rig.configure({"sandbox.base_url": good})
-    daemon.stop()
-    rig.up()
-    rig.converged()
-
-
-def test_a_redirect_gets_no_key(rig: Rig) -> None:
-    """A redirect is not followed: the key is for one origin."""
-    rig.fill(5)
-    rig.faults(f"upload-url: redirect {rig.emulator.base_url}/local-sandbox")
-    rig.up()
-    assert rig.count("list") == 0
     rig.converged()
 
 
