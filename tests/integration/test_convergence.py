@@ -41,7 +41,7 @@ from syncd.watch.changes import Changes
 from syncd.watch.dirty_directories import DirtyDirectories
 from tests.fuzz.configured_generator import generate
 from tests.fuzz.runner import digest, report, run, running_simulation
-from tests.fuzz.scenario import Step, parse, render, shrink
+from tests.fuzz.scenario import parse
 from tests.fuzz.simulation import Simulation
 from tests.instants import FEW_OR_ALL, Choice
 
@@ -484,6 +484,7 @@ def test_a_planted_fault_loses_something(
     assert not any("internal error" in line for line in lost), lost
 
 
+@pytest.mark.long
 def test_a_seed_takes_the_same_course_again(tmp_path: Path) -> None:
     """Whatever ran before it, and in another process: requests, times, operations, messages and states are the same."""
     course = run(tmp_path / "first", generate(RETRYING), Counter()).course
@@ -498,16 +499,3 @@ def test_a_seed_takes_the_same_course_again(tmp_path: Path) -> None:
         check=True,
     )
     assert f"course {digest([digest(course)])}" in other.stdout
-
-
-def test_a_seed_gives_the_same_scenario_again() -> None:
-    """And so does its text, whatever names are in it."""
-    for seed in range(50):
-        assert parse(render(generate(seed))) == generate(seed) != generate(seed + 1)
-
-
-def test_a_failing_scenario_is_shrunk() -> None:
-    """Only the steps without which it does not fail are left."""
-    whole = [Step("write", (str(number),)) for number in range(40)]
-    needed = [whole[3], whole[20], whole[39]]
-    assert shrink(whole, lambda part: all(step in part for step in needed), lambda: True) == needed
