@@ -83,7 +83,8 @@ def test_a_reload_takes_the_new_configuration(rig: Rig) -> None:
     assert rig.archived() == ["a.txt", "b.log"]
     rig.configure({"workspace.ignore": ["*.log"]})
     daemon.send(signal.SIGHUP)
-    rig.until(lambda: rig.archived() == ["a.txt"], "the new pattern")
+    rig.until(lambda: rig.count("initialize", 200) == 2, "the sync under the new pattern")
+    assert rig.archived() == ["a.txt"]
     status = rig.status_in("watching")
     assert (status["pid"], status["syncs"]) == (daemon.pid, 2)
 
