@@ -11,14 +11,12 @@ Choice = Callable[[int], list[int]]
 
 def few(count: int, most: int = 8) -> list[int]:
     """Return `most` of the numbers from 1 to `count`, evenly spread, the first and the last among them."""
-    if count <= most:
-        return all_of(count)
-    return [1 + place * (count - 1) // (most - 1) for place in range(most)]
+    return sorted({1 + place * (count - 1) // (most - 1) for place in range(most)})
 
 
 def all_of(count: int) -> list[int]:
-    """Return the numbers from 1 to `count`."""
-    return list(range(1, count + 1))
+    """Return the numbers from 1 on, some more than `count`: a run may take a step more than the one before."""
+    return list(range(1, count + 9))
 
 
 # Each run of the tests takes a few, and `-m long` all of them.
