@@ -74,8 +74,12 @@ class JobReports:
             try:
                 self._artifacts.download(job, archive, most_bytes, check)
             except StepFailed as failure:
-                if failure.action is not FailureAction.RETRY or self._has_ended(job):
+                if failure.action is not FailureAction.RETRY:
                     raise
+                if self._has_ended(job):
+                    if failure.possibly_applied:
+                        raise
+                    break  # it may have ended just after a request that was refused for it
             else:
                 return
             check()

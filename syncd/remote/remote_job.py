@@ -61,6 +61,7 @@ class Purpose(Struct, frozen=True):
                 failure.hint,
                 retry_after_s=failure.retry_after_s,
                 refusal=failure.refusal,
+                possibly_applied=failure.possibly_applied,
             ) from None
 
     @contextlib.contextmanager

@@ -109,6 +109,13 @@ def test_failures(rig: Rig, repository: RepositoryThere, fault: str, action: Fai
     assert contents(fetch(rig, repository.home))[0] == {"a": "ours", "b": "longer"}
 
 
+def test_a_program_that_ends_just_after_it_was_asked_for(rig: Rig, repository: RepositoryThere) -> None:
+    """It has printed all and not ended yet when its files are asked for, and has ended right afterwards."""
+    rig.emulator.faults.script("export-artifacts: 409")
+    assert contents(fetch(rig, repository.home))[0] == {"a": "ours", "b": "longer"}
+    assert rig.asked().count("export-artifacts") == 2
+
+
 def test_a_report_that_is_not_to_be_trusted(
     rig: Rig, repository: RepositoryThere, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,9 +244,17 @@ def test_a_fault_that_happens_once(
     recorded_rig.converge()
 
 
-@pytest.mark.parametrize(
-    ("fault", "action", "says"), [row for row in ROWS if row[1] is not None and ENDLESS not in row[0]], ids=row_id
-)
+def _lasting() -> list[object]:
+    """Return the faults that can last; all but the first and the last of those that lead to the same are long tests."""
+    by_outcome: dict[object, list[object]] = {}
+    for row in ROWS:
+        if row[1] is not None and ENDLESS not in row[0]:
+            by_outcome.setdefault((row[0].partition(":")[0], row[1]), []).append(row)
+    long = (pytest.param(*row, marks=pytest.mark.long) for rows in by_outcome.values() for row in rows[1:-1])
+    return [*(row for rows in by_outcome.values() for row in dict.fromkeys((rows[0], rows[-1]))), *long]
+
+
+@pytest.mark.parametrize(("fault", "action", "says"), _lasting(), ids=row_id)
 def test_a_fault_that_lasts(recorded_rig: RecordedRig, fault: str, action: FailureAction, says: str) -> None:
     """The sync fails with the right exit code and message, after a bounded number of requests."""
     op = fault.partition(":")[0]

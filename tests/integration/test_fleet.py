@@ -24,6 +24,8 @@ from tests.fleet.working_day import Act
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 from tests.integration.test_daemon_waits import DaemonRig
 
+pytestmark = pytest.mark.long  # of the simulation, not of the product
+
 _CHANCE = 0.5
 
 

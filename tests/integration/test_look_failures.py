@@ -56,7 +56,7 @@ def test_its_step(rig: Rig, fault: str, failure: FailureAction, action: LookActi
 
 
 @pytest.mark.parametrize(
-    "fault", ["export-artifacts: 503", "export-artifacts: reset", "download: cut", "download: 404"]
+    "fault", ["export-artifacts: 503 always", "export-artifacts: reset", "download: cut", "download: 404"]
 )
 def test_copies_that_do_not_come(rig: Rig, fault: str) -> None:
     """Nothing of them stays here; the removals of that look were made."""

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from syncd.emulator.hostile_bodies import bomb
-from syncd.remote import bucket
+from syncd.remote import bucket, http_client
 from tests.integration.recorded_rig import FRESH, OFFLINE, RETRY, RecordedRig, fill
 
 
@@ -42,9 +42,9 @@ def test_a_slow_upload_is_not_a_failure(recorded: RecordedRig, monkeypatch: pyte
     assert recorded.sync().failures == []
 
 
-@pytest.mark.usefixtures("short_timeouts")
-def test_a_server_that_never_reads(recorded: RecordedRig) -> None:
+def test_a_server_that_never_reads(recorded: RecordedRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upload that the server does not read is cut off after the timeout of one send."""
+    monkeypatch.setattr(http_client, "WRITE_S", 1.0)
     fill(recorded.rig.workspace / "random")
     recorded.rig.emulator.faults.script("upload: hang 600")
     (failure,) = recorded.sync().failures

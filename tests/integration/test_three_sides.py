@@ -574,9 +574,16 @@ def test_where_the_base_is_not_known(made: AgentRig, policy: str, how: str) -> N
 # -- our own versions are not the agent's
 
 
-@pytest.mark.parametrize("fault", ["initialize: lost", "initialize: 503 after"])
-@pytest.mark.parametrize("times", [1, 2, 3])
-@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.long), 3])
+@pytest.mark.parametrize(
+    ("restarted", "fault"),
+    [
+        (False, "initialize: lost"),
+        (True, "initialize: 503 after"),
+        pytest.param(False, "initialize: 503 after", marks=pytest.mark.long),
+        pytest.param(True, "initialize: lost", marks=pytest.mark.long),
+    ],
+)
 @POLICIES
 def test_what_came_unanswered_is_ours(made: AgentRig, policy: str, times: int, fault: str, *, restarted: bool) -> None:
     """However many versions of a path arrived without an answer, and in any process: none is saved, none is held."""
@@ -610,8 +617,16 @@ def test_what_the_agent_makes_of_an_unanswered_version_is_its_own(made: AgentRig
     assert (made.there("a"), made.saved) == ("answered", {"a": ["unanswered, and theirs"]})
 
 
-@pytest.mark.parametrize("request_number", range(1, 13))
-@pytest.mark.parametrize("when", ["before", "after"])
+def _instants() -> list[object]:
+    """Return each request's begin and end; each run takes one of the two of each, and the long one the others."""
+    return [
+        pytest.param(number, when, marks=() if (number % 2 > 0) == (when == "before") else pytest.mark.long)
+        for number in range(1, 13)
+        for when in ("before", "after")
+    ]
+
+
+@pytest.mark.parametrize(("request_number", "when"), _instants())
 def test_after_a_crash(made: AgentRig, monkeypatch: pytest.MonkeyPatch, request_number: int, when: str) -> None:
     """Whatever was left behind at any request, the agent's version is there or saved, and nothing of ours is."""
     exchange, left = made.rig.client.exchange, [request_number]
@@ -649,8 +664,14 @@ def test_after_a_crash(made: AgentRig, monkeypatch: pytest.MonkeyPatch, request_
 # -- looks that fail
 
 
-@pytest.mark.parametrize("op", EXECUTION_OPS)
-@pytest.mark.parametrize("fault", ["404", "500", "html"])
+@pytest.mark.parametrize(
+    ("op", "fault"),
+    [
+        pytest.param(op, fault, marks=() if (number - place) % 3 == 0 else pytest.mark.long)
+        for number, op in enumerate(EXECUTION_OPS)
+        for place, fault in enumerate(["404", "500", "html"])
+    ],
+)
 def test_by_the_sandboxs_archive_where_no_program_looks(made: AgentRig, op: str, fault: str) -> None:
     """What the agent changed is found, saved and left alone all the same."""
     made.rig.emulator.faults.script(f"{op}: {fault} always")

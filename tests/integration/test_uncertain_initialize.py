@@ -7,7 +7,6 @@ person reverts the change. Then workspace and record agree, while the sandbox ma
 from __future__ import annotations
 
 import contextlib
-import logging
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -158,15 +157,6 @@ def test_the_guard_uses_the_last_known_manifest(tmp_path: Path, *, restarted: bo
         with pytest.raises(NearlyEmpty):
             rig.sync()
         assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
-
-
-def test_the_log_says_why(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """It names the difference from the last known manifest, and why the archive is sent although there is none."""
-    interrupted(rig, "initialize: lost", Stop())
-    rig.write("a.txt", FIRST["a.txt"])
-    caplog.set_level(logging.INFO, "syncd")
-    rig.sync()
-    assert "1 file: nothing new; an earlier sync may have reached the sandbox unanswered" in caplog.text
 
 
 @pytest.mark.parametrize("step", ["upload-url", "initialize"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -203,16 +202,6 @@ def test_a_snapshot_that_is_too_large(rig: Rig) -> None:
     with pytest.raises(SnapshotTooLarge, match=r"sync\.max_snapshot_mib = 1; the largest: 'large' \(1\.0 MiB\)"):
         rig.sync(SyncMode.FORCED)
     assert len(rig.asked()) == asked
-
-
-def test_the_log_names_what_changed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """In one short line, with unusual names escaped."""
-    caplog.set_level(logging.INFO, "syncd")
-    rig.write("new\n\x1b[2J", "x")
-    rig.write("a.txt", "changed")
-    (rig.workspace / "d/b.txt").unlink()
-    rig.sync()
-    assert "1 new path (new\\n\\x1b[2J), 1 changed path (a.txt), 1 removed path (d/b.txt)" in caplog.text
 
 
 def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:

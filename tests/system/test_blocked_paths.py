@@ -7,8 +7,7 @@ import pytest
 from tests.system.rig import Rig
 
 
-@pytest.mark.parametrize("by_daemon", [False, True], ids=["alone", "daemon"])
-@pytest.mark.parametrize("command", ["flush", "push"])
+@pytest.mark.parametrize(("command", "by_daemon"), [("push", False), ("flush", True)])
 def test_it_is_named(rig: Rig, command: str, *, by_daemon: bool) -> None:
     """The exit code is 75 with the path and what to do, and 0 once its place is free."""
     rig.write("d/ours", "here")

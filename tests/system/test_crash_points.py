@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.system.rig import Rig
-
-
-@pytest.mark.parametrize("when", ["before", "mid-body", "after"])
-def test_a_change_reverted_after_a_kill(rig: Rig, when: str) -> None:
-    """It was killed during its initialize, and the change is reverted before the next daemon starts."""
-    rig.fill(5)
-    rig.write("a", "first")
-    first = rig.up()
-    killed = rig.once("initialize", when, first.kill)
-    rig.write("a", "other")
-    assert killed.wait(20), rig.report()
-    rig.write("a", "first")
-    rig.start()
-    rig.in_state("watching")
-    rig.ok("flush")
-    rig.converged()
-    assert rig.ok("push").out.startswith("nothing to do")
-    assert (rig.status()["pending"], rig.status()["warnings"]) == (False, [])
 
 
 def test_an_uncertain_sandbox_is_pending(rig: Rig) -> None:
@@ -63,15 +44,16 @@ def _empty(path: Path) -> None:
     path.touch()
 
 
-@pytest.mark.parametrize("kind", [_fifo, _folder, _link, _empty])
-def test_other_files_in_the_place_of_records(rig: Rig, kind: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("first", [0, *(pytest.param(number, marks=pytest.mark.long) for number in (1, 2, 3))])
+def test_other_files_in_the_place_of_records(rig: Rig, first: int) -> None:
     """The daemon starts, reports them, sends everything once, and recovers."""
     rig.fill(5)
     rig.up().stop()
-    for name in ("initialized", "uploaded", "lease", "uplink", "workspace", "status.json"):
+    kinds = (_fifo, _folder, _link, _empty)
+    for number, name in enumerate(("initialized", "uploaded", "lease", "uplink", "workspace", "status.json"), first):
         path = rig.state_folder / name
         path.unlink(missing_ok=True)
-        kind(path)
+        kinds[number % len(kinds)](path)
     shutil.rmtree(rig.sandbox.workspace)
     rig.sandbox.workspace.mkdir()
     daemon = rig.start()

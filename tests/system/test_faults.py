@@ -13,8 +13,9 @@ from tests.system.command import CLOCK, STOP_S
 from tests.system.rig import Rig
 
 
-@pytest.mark.parametrize("fault", ["503 x3", "429 x2", "408", "reset x3", "close x2", "html x2", "cut", "huge"])
-@pytest.mark.parametrize("op", ["upload-url", "initialize"])
+@pytest.mark.parametrize(
+    ("op", "fault"), [("upload-url", "reset x3"), ("initialize", "503 x3"), ("initialize", "html")]
+)
 def test_passing_failures_of_the_api(rig: Rig, op: str, fault: str) -> None:
     """Passing errors, cut connections and foreign responses end in a sync without an error."""
     rig.fill(5)
@@ -27,7 +28,7 @@ def test_passing_failures_of_the_api(rig: Rig, op: str, fault: str) -> None:
     assert rig.count("upload") == 1, "an error of the API's is no reason to upload again"
 
 
-@pytest.mark.parametrize("fault", ["503 x3", "429 code=SlowDown x2", "408", "reset x2", "reset mid-body", "lost"])
+@pytest.mark.parametrize("fault", ["429 code=SlowDown x2", "reset mid-body"])
 def test_passing_failures_of_the_bucket(rig: Rig, fault: str) -> None:
     """The upload starts again from its first byte with the same URL, until it is complete."""
     rig.fill(5)
@@ -36,17 +37,6 @@ def test_passing_failures_of_the_bucket(rig: Rig, fault: str) -> None:
     rig.converged()
     assert rig.count("upload-url") == 1
     assert rig.count("initialize") == 1
-
-
-@pytest.mark.parametrize("op", ["upload-url", "upload", "initialize"])
-def test_retry_after_is_honoured(rig: Rig, op: str) -> None:
-    """A server that asks for two seconds gets no request before."""
-    rig.fill(5)
-    rig.faults(f"{op}: 503 retry-after=2")
-    rig.up()
-    first, second = (entry for entry in rig.emulator.request_log if entry.op == op)
-    assert second.started_at - first.started_at >= 1.9
-    rig.converged()
 
 
 def test_a_retry_after_longer_than_give_up_after(rig: Rig) -> None:
@@ -60,46 +50,6 @@ def test_a_retry_after_longer_than_give_up_after(rig: Rig) -> None:
     rig.converged()
 
 
-def test_a_wrong_hash_is_not_initialized(rig: Rig) -> None:
-    """An upload with other checksums is sent again, and not initialized."""
-    rig.fill(5)
-    rig.faults("upload: wrong-hash x2")
-    rig.up()
-    assert rig.emulator.request_log.ops() == ["upload-url", "upload", "upload", "upload", "initialize"]
-    rig.converged()
-
-
-def test_a_corrupted_upload_is_not_initialized(rig: Rig) -> None:
-    """A flipped byte shows in the bucket's checksum."""
-    rig.fill(5)
-    rig.faults("upload: corrupt")
-    rig.up()
-    assert (rig.count("upload"), rig.count("initialize")) == (2, 1)
-    rig.converged()
-
-
-def test_an_absent_hash_is_accepted(rig: Rig) -> None:
-    """A proxy that removes the header does not stop the sync."""
-    rig.fill(5)
-    rig.faults("upload: no-hash always")
-    rig.up()
-    assert rig.count("upload") == 1
-    rig.converged()
-
-
-def test_an_initialize_that_reports_an_error_has_failed(rig: Rig) -> None:
-    """`status: "error"` in a 200 is a failure with its message, until it is fixed."""
-    rig.fill(5)
-    rig.faults("initialize: error no space left over there always")
-    rig.start()
-    status = rig.status_in("retrying")
-    assert status["last_error"]["step"] == "initialize"
-    assert "no space left over there" in status["last_error"]["message"]
-    rig.emulator.faults.clear()
-    rig.converged()
-    assert rig.status_in("watching")["last_error"] is None
-
-
 def test_the_daemon_goes_on_after_giving_up(rig: Rig) -> None:
     """After one sync's retries it takes a new snapshot; it never ends by itself."""
     rig.configure({"retry.give_up_after_seconds": 1, "retry.max_delay_seconds": 0.3})
@@ -111,45 +61,6 @@ def test_the_daemon_goes_on_after_giving_up(rig: Rig) -> None:
     assert daemon.code is None
     rig.write("a", "new")
     rig.emulator.faults.clear()
-    rig.converged()
-
-
-def test_a_push_ends_with_75_after_its_retries(rig: Rig) -> None:
-    """It prints one line, and its next run may work."""
-    rig.configure({"retry.give_up_after_seconds": 1})
-    rig.write("a")
-    rig.faults("upload: 503 always")
-    pushed = rig.run("push")
-    assert pushed.code == 75
-    assert "503" in pushed.err.splitlines()[-1]
-    rig.emulator.faults.clear()
-    rig.ok("push")
-    rig.converged()
-
-
-def test_an_unreachable_api_is_waited_for(rig: Rig) -> None:
-    """The daemon reports that nothing listens, and syncs once something does."""
-    rig.fill(5)
-    good = rig.emulator.base_url
-    rig.configure({"sandbox.base_url": "http://127.0.0.1:9"})
-    daemon = rig.start()
-    status = rig.status_in("retrying")
-    assert status["last_error"]["step"] == "upload-url"
-    assert status["pending"] is True
-    assert daemon.code is None
-    assert rig.count("upload-url") == 0
-    rig.configure({"sandbox.base_url": good})
-    daemon.stop()
-    rig.up()
-    rig.converged()
-
-
-def test_a_redirect_gets_no_key(rig: Rig) -> None:
-    """A redirect is not followed: the key is for one origin."""
-    rig.fill(5)
-    rig.faults(f"upload-url: redirect {rig.emulator.base_url}/local-sandbox")
-    rig.up()
-    assert rig.count("list") == 0
     rig.converged()
 
 

@@ -23,7 +23,7 @@ from tests.system.rig import Rig
 NO_INTERRUPT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
 
 
-@pytest.mark.parametrize("daemon", ["with a daemon", "alone", "in a script's background"])
+@pytest.mark.parametrize("daemon", ["with a daemon", "in a script's background"])
 def test_it_gives_up_during_an_upload(rig: Rig, daemon: str) -> None:
     """It exits with 75 after the timeout, and says what it waited for."""
     rig.write("a")
@@ -105,8 +105,9 @@ def test_ctrl_c(rig: Rig) -> None:
     assert waiting.stop(signal.SIGINT) == 75
 
 
-@pytest.mark.parametrize("request_", [{"do": "push", "force": True}, {"do": "flush"}], ids=["push --force", "flush"])
-@pytest.mark.parametrize("when", ["in a sync", "at rest"])
+@pytest.mark.parametrize(
+    ("request_", "when"), [({"do": "push", "force": True}, "in a sync"), ({"do": "flush"}, "at rest")]
+)
 def test_a_killed_flush_is_dropped(rig: Rig, request_: dict[str, object], when: str) -> None:
     """If it was killed before its sync began, nothing is scanned or sent for it."""
     rig.write("a")

@@ -109,7 +109,7 @@ def dump(rig: Rig, tmp_path: Path) -> Iterator[Callable[[Iterator[bytes]], None]
     ("command", "made"),
     [
         pytest.param("verify", long_names, marks=pytest.mark.long),
-        ("pull", long_names),
+        pytest.param("pull", long_names, marks=pytest.mark.long),
         pytest.param("verify", headers_before_headers, marks=pytest.mark.long),
         ("verify", headers_for_all),
         pytest.param("pull", holes_without_end, marks=pytest.mark.long),

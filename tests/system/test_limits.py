@@ -97,17 +97,6 @@ def test_a_full_disk_is_waited_for(rig: Rig) -> None:
     rig.converged()
 
 
-def test_a_damaged_record_costs_one_upload(rig: Rig) -> None:
-    """It is set aside and reported; the workspace is sent once more."""
-    rig.fill(5)
-    rig.up().stop()
-    (rig.state_folder / "initialized").write_bytes(b"\0garbage")
-    daemon = rig.up()
-    assert "damaged" in daemon.err
-    rig.converged()
-    assert rig.count("upload") == 2
-
-
 def test_every_state_file_cut_in_half(rig: Rig) -> None:
     """The daemon does not crash, as after a crash of the machine, and converges."""
     rig.fill(5)

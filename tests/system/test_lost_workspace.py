@@ -35,20 +35,20 @@ def watched(rig: Rig) -> Rig:
     return rig
 
 
-def _nothing_was_sent(rig: Rig) -> None:
+def _nothing_was_sent(rig: Rig, uploads: int = 1, files: int = FILES) -> None:
     """Check that every command refuses, and the sandbox keeps its files."""
-    status = rig.status_in("held")
-    assert status["last_error"]["step"] in ("watch", "snapshot")
+    rig.in_state("held")
+    assert rig.shown()["last_error"]["step"] in ("watch", "snapshot")
     assert rig.run("flush").code == 78
-    assert rig.count("upload") == 1
-    assert sum(path.is_file() for path in rig.sandbox.workspace.rglob("*")) == FILES
+    assert rig.count("upload") == uploads
+    assert sum(path.is_file() for path in rig.sandbox.workspace.rglob("*")) == files
 
 
 def _goes_on(rig: Rig, folder: Path | None = None) -> None:
     """Check that the hold ends by itself, and changes are synced; `folder` holds the workspace's files."""
     folder = folder or rig.workspace
     rig.in_state("watching")
-    rig.until(lambda: rig.status()["last_error"] is None, "the end of the error")
+    rig.until(lambda: rig.shown()["last_error"] is None, "the end of the error")
     for word in ("after the hold", "heard as well"):
         (folder / "after").write_text(word)
         rig.until(lambda: folder and _arrived(rig, folder), f"what was written: {word}")
@@ -59,45 +59,6 @@ def _arrived(rig: Rig, folder: Path) -> bool:
         return not lacking(tree(folder), rig.there())
     except FileNotFoundError:  # it is extracting
         return False
-
-
-def test_removed_and_made_again(watched: Rig) -> None:
-    """The workspace is removed and checked out again."""
-    copy = watched.home / "copy"
-    shutil.copytree(watched.workspace, copy)
-    shutil.rmtree(watched.workspace)
-    _nothing_was_sent(watched)
-    shutil.copytree(copy, watched.workspace)
-    _goes_on(watched)
-
-
-def test_renamed_and_renamed_back(watched: Rig) -> None:
-    """The same directory comes back."""
-    aside = watched.home / "aside"
-    watched.workspace.rename(aside)
-    _nothing_was_sent(watched)
-    aside.rename(watched.workspace)
-    _goes_on(watched)
-
-
-def test_replaced_by_an_empty_directory(watched: Rig) -> None:
-    """A mount point looks like that without its disk."""
-    aside = watched.home / "aside"
-    watched.workspace.rename(aside)
-    watched.workspace.mkdir()
-    _nothing_was_sent(watched)
-    watched.workspace.rmdir()
-    aside.rename(watched.workspace)
-    _goes_on(watched)
-
-
-def test_emptied(watched: Rig) -> None:
-    """Nearly all files are deleted in the same directory."""
-    emptied(watched.workspace)
-    watched.write("left", "the only file")
-    _nothing_was_sent(watched)
-    watched.fill(FILES)
-    _goes_on(watched)
 
 
 def test_emptied_while_nothing_ran(watched: Rig) -> None:
@@ -117,17 +78,6 @@ def test_emptied_and_confirmed(watched: Rig) -> None:
     watched.in_state("held")
     watched.ok("push", "--force")
     assert watched.archived() == ["left"]
-    _goes_on(watched)
-
-
-def test_replaced_by_a_file(watched: Rig) -> None:
-    """It is held."""
-    aside = watched.home / "aside"
-    watched.workspace.rename(aside)
-    watched.workspace.write_text("not a directory")
-    _nothing_was_sent(watched)
-    watched.workspace.unlink()
-    aside.rename(watched.workspace)
     _goes_on(watched)
 
 
@@ -157,16 +107,45 @@ def _another(rig: Rig) -> Path:
     return another
 
 
-def test_replaced_by_another_directory(watched: Rig) -> None:
-    """It is held, as its files are others."""
-    another = _another(watched)
-    aside = watched.home / "aside"
-    watched.workspace.rename(aside)
-    another.rename(watched.workspace)
-    _nothing_was_sent(watched)
-    watched.workspace.rename(another)
-    aside.rename(watched.workspace)
-    _goes_on(watched)
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two directories by renameat2(2), without a moment without either; false if the file system cannot."""
+    paths = os.fsencode(one), os.fsencode(other)
+    done: int = ctypes.CDLL(None).renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _EXCHANGE)
+    return done == 0
+
+
+def test_lost_and_back(watched: Rig) -> None:
+    """Removed, renamed, replaced by an empty directory (as a mount point without its disk), by a file or by another
+    directory, exchanged in one instant, emptied: each time it is held until the files are back.
+    """
+    work, aside, copy, another = watched.workspace, watched.home / "aside", watched.home / "copy", _another(watched)
+
+    def remove() -> None:
+        shutil.copytree(work, copy)
+        shutil.rmtree(work)
+
+    def empty() -> None:
+        emptied(work)
+        watched.write("left", "the only file")
+
+    losses: list[tuple[Callable[[], object], Callable[[], object]]] = [
+        (remove, lambda: shutil.copytree(copy, work)),
+        (lambda: work.rename(aside), lambda: aside.rename(work)),
+        (lambda: (work.rename(aside), work.mkdir()), lambda: (work.rmdir(), aside.rename(work))),
+        (lambda: (work.rename(aside), work.write_text("")), lambda: (work.unlink(), aside.rename(work))),
+        (lambda: (work.rename(aside), another.rename(work)), lambda: (work.rename(another), aside.rename(work))),
+        (empty, lambda: watched.fill(FILES)),
+    ]
+    if _exchange(work, another):
+        _nothing_was_sent(watched)
+        _exchange(work, another)
+        _goes_on(watched)
+    for lose, restore in losses:
+        uploads, files = watched.count("upload"), sum(path.is_file() for path in watched.sandbox.workspace.rglob("*"))
+        lose()
+        _nothing_was_sent(watched, uploads, files)
+        restore()
+        _goes_on(watched)
 
 
 def test_replaced_by_another_directory_while_nothing_ran(watched: Rig) -> None:
@@ -182,21 +161,6 @@ def test_replaced_by_another_directory_while_nothing_ran(watched: Rig) -> None:
     _goes_on(watched)
     watched.daemons[-1].stop()
     watched.start()
-    _goes_on(watched)
-
-
-def test_exchanged_in_one_instant(watched: Rig) -> None:
-    """Two directories are swapped by renameat2(2), without a moment without a workspace."""
-    another = _another(watched)
-
-    def swap() -> None:
-        paths = os.fsencode(watched.workspace), os.fsencode(another)
-        if ctypes.CDLL(None).renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _EXCHANGE) != 0:
-            pytest.skip("this file system cannot exchange two directories")
-
-    swap()
-    _nothing_was_sent(watched)
-    swap()
     _goes_on(watched)
 
 
@@ -243,7 +207,7 @@ def test_recreated_with_its_inode_number_while_nothing_ran(watched: Rig) -> None
     _goes_on(watched)
 
 
-@pytest.mark.parametrize("rule", [".gitignore", "a reload"])
+@pytest.mark.parametrize("rule", [".gitignore", pytest.param("a reload", marks=pytest.mark.long)])
 def test_a_new_rule_excludes_nearly_everything(rig: Rig, rule: str) -> None:
     """It is a change like any other: what it excludes goes there, and all else is synced, also by a command."""
     rig.configure(DEFAULTS)
@@ -427,7 +391,7 @@ def _point(link: Path, target: Path) -> None:
     draft.replace(link)
 
 
-@pytest.mark.parametrize("chain", ["the link", "a link on its way"])
+@pytest.mark.parametrize("chain", [pytest.param("the link", marks=pytest.mark.long), "a link on its way"])
 def test_a_link_that_leads_elsewhere_is_held(rig: Rig, chain: str) -> None:
     """The daemon notices at once, and all commands mean its workspace until it has ended; then it is the other one."""
     link, other = rig.home / "link", rig.home / "other"

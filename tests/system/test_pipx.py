@@ -19,6 +19,7 @@ print(*(fitted(shipped(unit), sys.executable, 257) for unit in ("syncd.service",
 """
 
 
+@pytest.mark.long
 def test_pipx_installs_all_of_it(repo: Path, tmp_path: Path) -> None:
     """The wheel alone brings command, example, units, completions and manual page; all are uninstalled."""
     home = tmp_path / "home"

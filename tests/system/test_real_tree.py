@@ -162,7 +162,7 @@ def _converged(rig: Rig, emulator: EmulatorProcess, left_out: set[str], uploads:
     return wanted
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_working_day_on_a_real_tree(rig: Rig, emulator: EmulatorProcess) -> None:
     """After each edit, checkout, deletion and rename the sandbox is equal, and the archive exact."""
     _copy_packages(rig.workspace)

@@ -81,7 +81,14 @@ def test_an_upload_that_goes_on_pings(rig: Rig, manager: ServiceManager) -> None
     assert rig.count("initialize") == 0, "the upload was over before the pings came"
 
 
-@pytest.mark.parametrize("fault", ["initialize: hang 4", "upload-url: hang 4", "dump: hang 4", "dump: 503 always"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "initialize: hang 4",
+        "dump: 503 always",
+        *(pytest.param(f"{op}: hang 4", marks=pytest.mark.long) for op in ("upload-url", "dump")),
+    ],
+)
 def test_a_server_that_hangs_or_fails_for_longer_than_the_watchdog_waits(
     rig: Rig, manager: ServiceManager, fault: str
 ) -> None:

@@ -27,10 +27,10 @@ def test_an_idle_daemon_ends_at_once(rig: Rig, number: signal.Signals) -> None:
     [
         ("upload-url: hang 60", "uploading"),
         ("upload: slow 20000", "uploading"),
-        ("upload: hang 60", "uploading"),
+        pytest.param("upload: hang 60", "uploading", marks=pytest.mark.long),
         ("upload: 503 retry-after=60", "retrying"),
         ("initialize: hang 60", "initializing"),
-        ("initialize: 503 retry-after=60", "retrying"),
+        pytest.param("initialize: 503 retry-after=60", "retrying", marks=pytest.mark.long),
     ],
 )
 def test_a_busy_daemon_ends_within_five_seconds(rig: Rig, fault: str, state: str) -> None:
@@ -83,14 +83,13 @@ def test_a_reload_takes_the_new_configuration(rig: Rig) -> None:
     assert rig.archived() == ["a.txt", "b.log"]
     rig.configure({"workspace.ignore": ["*.log"]})
     daemon.send(signal.SIGHUP)
-    rig.until(lambda: rig.archived() == ["a.txt"], "the new pattern")
+    rig.until(lambda: rig.count("initialize", 200) == 2, "the sync under the new pattern")
+    assert rig.archived() == ["a.txt"]
     status = rig.status_in("watching")
     assert (status["pid"], status["syncs"]) == (daemon.pid, 2)
 
 
-@pytest.mark.parametrize(
-    "bad", [{"sync.debounce_seconds": "soon"}, {"sync.no_such_key": 1}, {"workspace.path": "/"}], ids=str
-)
+@pytest.mark.parametrize("bad", [{"sync.no_such_key": 1}, {"workspace.path": "/"}], ids=str)
 def test_a_bad_new_configuration_is_refused(rig: Rig, bad: dict[str, object]) -> None:
     """The old one stays, one line names the key, and the daemon goes on."""
     rig.write("a")

@@ -8,9 +8,15 @@ import pytest
 
 from tests.system.rig import Rig
 
-# Each instant of a sync at which the cloud has the daemon's attention.
+# Each instant of a sync at which the cloud has the daemon's attention; every other one is a long test.
 STAGES = [(op, when) for op in ("upload-url", "upload", "initialize") for when in ("before", "mid-body", "after")]
-at_each_stage = pytest.mark.parametrize(("op", "when"), STAGES, ids=[f"{op}-{when}" for op, when in STAGES])
+at_each_stage = pytest.mark.parametrize(
+    ("op", "when"),
+    [
+        pytest.param(*stage, id="-".join(stage), marks=pytest.mark.long if number % 2 else ())
+        for number, stage in enumerate(STAGES)
+    ],
+)
 
 
 @at_each_stage
@@ -68,36 +74,6 @@ def test_a_kill_in_a_stage_needs_no_repair(rig: Rig, op: str, when: str) -> None
     kept = {"chunks", "base", "chunk-index"}
     assert {path.name for path in spool.iterdir()} <= kept, "the dead process's spool"
     assert {path.suffix for path in (spool / "chunks").iterdir()} == {".chunk"}
-
-
-def test_a_kill_before_the_first_record_needs_no_repair(rig: Rig) -> None:
-    """A process killed in its first sync leaves nothing in the way."""
-    rig.fill(20)
-    killed = rig.once("upload-url", "before", rig.kill)
-    rig.start()
-    assert killed.wait(20)
-    rig.up()
-    rig.converged()
-
-
-def test_an_uploaded_archive_is_not_sent_twice(rig: Rig) -> None:
-    """A process killed between upload and initialize leaves only the initialize to do."""
-    rig.fill(20)
-    killed = rig.once("initialize", "before", rig.kill)
-    rig.start()
-    assert killed.wait(20)
-    rig.up()
-    rig.converged()
-    assert rig.count("upload") == 1
-
-
-def test_a_lost_answer_to_initialize_uploads_nothing_again(rig: Rig) -> None:
-    """Only initialize is requested again."""
-    rig.fill(5)
-    rig.faults("initialize: lost")
-    rig.up()
-    rig.converged()
-    assert (rig.count("upload"), rig.count("initialize")) == (1, 2)
 
 
 def test_a_long_failure_never_replays_a_stale_snapshot(rig: Rig) -> None:

@@ -297,7 +297,7 @@ def test_a_signal_during_the_start(rig: ShiftedRig, number: signal.Signals) -> N
     """It ends the process, and leaves nothing in the way of the next one."""
     rig.write("a")
     codes = set()
-    for step in range(6):
+    for step in (0, 1, 3, 5):
         daemon = rig.start()
         started_s = CLOCK.monotonic_s()
         rig.until(lambda begun=started_s, step=step: CLOCK.monotonic_s() >= begun + 0.05 * step, "its instant")  # type: ignore[misc]
