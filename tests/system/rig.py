@@ -207,7 +207,11 @@ class Rig:
 
     def archived(self) -> list[str]:
         """Return the names in the archive that was uploaded last."""
-        return names_in(self.archive())
+        while True:
+            try:
+                return names_in(self.archive())
+            except FileNotFoundError:  # a newer one has just replaced it
+                continue
 
     # -- waiting and seeing
 
