@@ -31,6 +31,8 @@ _log = logging.getLogger("syncd")
 
 TIMEOUT_S = 60.0
 _NAME = "synced-changes.json"
+# The name of the sandbox in the configuration; a workspace has one.
+_SANDBOX = "main"
 # So many paths are encoded at once: a first sync may have a million.
 _BATCH = 10_000
 
@@ -157,6 +159,7 @@ class SyncedHook:
             return
         self._running_for = f"{self._target.base_url} {self._target.sandbox_id}"
         sandbox = {
+            "sandbox": _SANDBOX,
             "sandbox_id": self._target.sandbox_id,
             "sandbox_changed": self._told != self._running_for,
             "mcp_servers": self._servers,

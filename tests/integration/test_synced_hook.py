@@ -98,6 +98,7 @@ class Runs:
         documents: list[dict[str, Any]] = [json.loads(line) for line in lines[::3]]
         assert set(lines[1::3]) <= {"600"}
         assert set(lines[2::3]) <= {"$HOME|a b|/etc/of-the-test.toml|"}
+        assert {document.pop("sandbox") for document in documents} <= {"main"}
         assert {document.pop("sandbox_id") for document in documents} <= {SANDBOX}
         assert all(document.pop("mcp_servers") == {"git": "https://host/git"} for document in documents)
         self.sandbox_changed = [document.pop("sandbox_changed") for document in documents]
