@@ -10,127 +10,72 @@ Sources: OpenMetrics 1.0 (RFC draft richih-opsawg-openmetrics); Prometheus, "Exp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
-from msgspec import Struct
+from collections.abc import Iterator, Mapping, Sequence
 
 from syncd.core.formatting import seconds_of
 from syncd.sync.status_document import State, Status
 
-_Sample = tuple[Mapping[str, str], float | None]
-
-
-class _Family(Struct, frozen=True):
-    name: str
-    meaning: str
-    samples: list[_Sample]
-    kind: str = "gauge"
-    unit: str = ""
+_Sample = tuple[Mapping[str, str], float]
 
 
 def exposition(status: Status, now_s: float, version: str) -> str:
     """The text, with its end mark. An unknown value has no sample. `now_s` is in seconds since 1970."""
     lines: list[str] = []
-    for family in _families(status, now_s, version):
-        samples = [(labels, value) for labels, value in family.samples if value is not None]
+    for name, meaning, value in _families(status, now_s, version):
+        samples = value if isinstance(value, Sequence) else [] if value is None else [({}, value)]
         if not samples:
             continue
-        lines.append(f"# HELP {family.name} {_escaped(family.meaning)}")
-        lines.append(f"# TYPE {family.name} {family.kind}")
-        if family.unit:
-            lines.append(f"# UNIT {family.name} {family.unit}")
-        suffix = "_total" if family.kind == "counter" else ""
-        for labels, value in samples:
-            pairs = _labels({"workspace": status.workspace, **labels})
-            lines.append(f"{family.name}{suffix}{{{pairs}}} {_number(value)}")
+        family = name.removesuffix("_total")
+        unit = family.rpartition("_")[2]
+        lines.append(f"# HELP {family} {meaning}")
+        lines.append(f"# TYPE {family} {'gauge' if family == name else 'counter'}")
+        if unit in ("seconds", "bytes"):
+            lines.append(f"# UNIT {family} {unit}")
+        for labels, number in samples:
+            pairs = ",".join(
+                f'{key}="{_quoted(text)}"' for key, text in {"workspace": status.workspace, **labels}.items()
+            )
+            lines.append(f"{name}{{{pairs}}} {int(number) if number == int(number) else f'{number:.3f}'}")
     return "\n".join([*lines, "# EOF", ""])
 
 
-def _families(status: Status, now_s: float, version: str) -> Iterator[_Family]:
-    last, error = status.last_sync, status.last_error
-    yield _Family("syncd_up", "1 while the daemon runs and does not hang.", _one(_up(status)))
-    yield _Family(
-        "syncd_info",
-        "1, with what is synced and to where; the version is the daemon's, or this program's while none runs.",
-        [({"version": status.daemon_version or version, "sandbox": status.sandbox.id, **_where(status)}, 1)],
-    )
-    yield _Family(
-        "syncd_state",
-        "1 for the state that the daemon is in, else 0.",
-        [({"state": state.value}, float(state is status.state)) for state in State],
-    )
-    yield _Family("syncd_pending", "1 while not all changes are in the sandbox.", _one(float(status.pending)))
-    yield _Family("syncd_syncs", "Syncs of this run that were initialized.", _one(status.syncs), "counter")
-    yield _Family("syncd_failures", "Attempts of this run that failed.", _one(status.failures), "counter")
-    yield _Family(
-        "syncd_uploaded_bytes", "Bytes uploaded by this run.", _one(status.uploaded_bytes), "counter", "bytes"
-    )
-    yield _Family("syncd_warnings", "Warnings now.", _one(len(status.warnings)))
-    yield _Family(
-        "syncd_left_out_paths",
-        "Paths that are left out, by the source of the rule.",
-        [({"by": source}, count) for source, count in sorted(status.left_out.items())],
-    )
-    yield _Family("syncd_saved_versions", "Versions of the agent that are saved.", _one(status.agent.saved))
-    yield _Family("syncd_held_paths", "Paths held now.", _one(status.agent.held_count))
-    yield _timestamp("syncd_start_timestamp_seconds", "When this run started.", status.started_at)
-    yield _timestamp("syncd_state_since_timestamp_seconds", "Since when it is in its state.", status.state_since)
-    if last is not None:
-        yield _timestamp("syncd_last_sync_timestamp_seconds", "When the last sync ended.", last.finished_at)
-        yield _Family(
-            "syncd_last_sync_duration_seconds", "How long the last sync took.", _one(last.seconds), unit="seconds"
-        )
-        yield _Family(
-            "syncd_last_sync_archive_bytes", "The size of the last archive.", _one(last.archive_bytes), unit="bytes"
-        )
-        yield _Family("syncd_last_sync_files", "Files in the last snapshot.", _one(last.files))
-    if error is not None:
-        yield _timestamp("syncd_last_error_timestamp_seconds", "When it failed last, until a success.", error.at)
-    yield _timestamp("syncd_retry_timestamp_seconds", "When it tries again.", status.retry_at)
-    yield _timestamp("syncd_sandbox_end_timestamp_seconds", "When the sandbox ends.", status.sandbox_expires_at)
-    yield _timestamp(
-        "syncd_upload_url_end_timestamp_seconds", "When the upload URL ends.", status.upload_url_expires_at
-    )
-    yield _Family(
-        "syncd_status_timestamp_seconds",
-        "When this was written: an old file has an old time.",
-        _one(now_s),
-        unit="seconds",
-    )
-
-
-def _up(status: Status) -> float:
-    return float(status.running and status.responding is not False)
-
-
-def _where(status: Status) -> dict[str, str]:
-    return {"base_url": status.sandbox.base_url, "region": status.sandbox.region}
-
-
-def _one(value: float | None) -> list[_Sample]:
-    return [({}, value)]
-
-
-def _timestamp(name: str, meaning: str, stamp: str | None) -> _Family:
-    return _Family(name, meaning, _one(seconds_of(stamp)), unit="seconds")
-
-
-def _labels(labels: Mapping[str, str]) -> str:
-    return ",".join(f'{name}="{_quoted(value)}"' for name, value in labels.items())
-
-
-def _escaped(text: str) -> str:
-    return _valid_utf8(text).replace("\\", "\\\\").replace("\n", "\\n")
+def _families(
+    status: Status, now_s: float, version: str
+) -> Iterator[tuple[str, str, float | Sequence[_Sample] | None]]:
+    """Yield each metric's name, whose end is its unit, its meaning, and its value or labelled values."""
+    sandbox, last, error = status.sandbox, status.last_sync, status.last_error
+    about = {"version": status.daemon_version or version, "sandbox": sandbox.id}
+    about |= {"base_url": sandbox.base_url, "region": sandbox.region}
+    left_out = [({"by": source}, count) for source, count in sorted(status.left_out.items())]
+    states = [({"state": state.value}, state is status.state) for state in State]
+    yield "syncd_up", "1 while the daemon runs and does not hang.", status.running and status.responding is not False
+    yield "syncd_info", "1, with what is synced and to where; without a daemon the program's version.", [(about, 1)]
+    yield "syncd_state", "1 for the state that the daemon is in, else 0.", states
+    yield "syncd_pending", "1 while not all changes are in the sandbox.", status.pending
+    yield "syncd_syncs_total", "Syncs of this run that were initialized.", status.syncs
+    yield "syncd_failures_total", "Attempts of this run that failed.", status.failures
+    yield "syncd_uploaded_bytes_total", "Bytes uploaded by this run.", status.uploaded_bytes
+    yield "syncd_warnings", "Warnings now.", len(status.warnings)
+    yield "syncd_left_out_paths", "Paths that are left out, by the source of the rule.", left_out
+    yield "syncd_saved_versions", "Versions of the agent that are saved.", status.agent.saved
+    yield "syncd_held_paths", "Paths held now.", status.agent.held_count
+    yield "syncd_last_sync_duration_seconds", "How long the last sync took.", last.seconds if last else None
+    yield "syncd_last_sync_archive_bytes", "The last archive's size.", last.archive_bytes if last else None
+    yield "syncd_last_sync_files", "Files in the last snapshot.", last.files if last else None
+    yield "syncd_status_timestamp_seconds", "When this was written: an old file has an old time.", now_s
+    for event, meaning, stamp in (
+        ("start", "When this run started.", status.started_at),
+        ("state_since", "Since when it is in its state.", status.state_since),
+        ("last_sync", "When the last sync ended.", last.finished_at if last else None),
+        ("last_error", "When it failed last, until a success.", error.at if error else None),
+        ("retry", "When it tries again.", status.retry_at),
+        ("sandbox_end", "When the sandbox ends.", status.sandbox_expires_at),
+        ("upload_url_end", "When the upload URL ends.", status.upload_url_expires_at),
+    ):
+        yield f"syncd_{event}_timestamp_seconds", meaning, seconds_of(stamp)
 
 
 def _quoted(text: str) -> str:
-    return _escaped(text).replace('"', '\\"')
-
-
-def _valid_utf8(text: str) -> str:
-    """The text as UTF-8, which both formats are; other bytes of a path are escaped."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else f"{value:.3f}"
+    """A label's value in UTF-8, which both formats are; other bytes of a path are escaped."""
+    valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return valid.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
