@@ -23,6 +23,7 @@ from syncd.daemon.build import folders_of, key_of, mcp_servers_of, status_publis
 from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
+from syncd.report.history import SyncEnding
 from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.sync_failure import sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
@@ -49,7 +50,6 @@ class _Observer(Struct):
 
     def stage(self, state: State) -> None:
         self.status.learn()
-        self.status.publisher.recorder.stage(state)
         self.view.stage(state)
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
@@ -59,7 +59,7 @@ class _Observer(Struct):
         self.status.publisher.recorder.sending(archive)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        self.status.publisher.recorder.sent(sent_bytes, total_bytes)
+        self.status.publisher.recorder.sent(sent_bytes)
         self.view.sent(sent_bytes, total_bytes)
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
@@ -146,7 +146,7 @@ def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_
                 raise failure.as_error() from None
             raise
         finally:
-            publisher.recorder.stopped()
+            publisher.recorder.end(SyncEnding.STOPPED)
         cycle.follow_in_repository()
         _wait_for_synced_hook(observer)
         of_agent = [*servers.warnings, *synced_hook.warnings]

@@ -36,10 +36,8 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.sandbox_lifetime import should_be_replaced
 from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.history_recorder import HistoryRecorder
-from syncd.report.history_store import HistoryStore
+from syncd.report.history_recorder import NAMED_BYTES, HistoryRecorder, HistoryStore
 from syncd.report.logs import keep_out_of_logs
-from syncd.report.sent_paths_store import SentPathsStore
 from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
@@ -279,16 +277,15 @@ def sync_cycle_of(
 def _history_recorder_of(
     config: Config, folders: Directories, clock: Clock, sandbox_id: Callable[[], str]
 ) -> HistoryRecorder:
-    """The recorder of the history. Where it is to keep no paths, it forgets those of before."""
-    history, sent_paths_store = HistoryStore(folders.state), SentPathsStore(folders.state)
+    """The recorder of the history. Where it is to keep no names of paths, it forgets those of before."""
+    store = HistoryStore(folders.state)
     if config.sync.history_paths:
-        return HistoryRecorder(clock, history, sandbox_id, sent_paths_store)
+        return HistoryRecorder(clock, store, sandbox_id, NAMED_BYTES)
     try:
-        sent_paths_store.remove()
-        history.forget_names()
+        store.forget_names()
     except OSError as failure:
-        _log.warning("the paths in the history cannot be removed (%s): remove %s", failure.strerror, failure.filename)
-    return HistoryRecorder(clock, history, sandbox_id, None)
+        _log.warning("the paths in the history cannot be removed (%s): remove %s", failure.strerror, store.path)
+    return HistoryRecorder(clock, store, sandbox_id, 0)
 
 
 def status_publisher_of(

@@ -46,6 +46,7 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.retry import RetrySettings
 from syncd.remote.route import default_addresses
+from syncd.report.history import SyncEnding
 from syncd.report.status_publisher import StatusPublisher
 from syncd.report.sync_failure import SyncFailure, sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
@@ -177,7 +178,7 @@ class Daemon:
         finally:
             # However it ended: the status says that changes are pending, and no plan outlives the process.
             self._publisher.pending = self._publisher.pending or self._burst is not None
-            self._publisher.recorder.stopped()
+            self._publisher.recorder.end(SyncEnding.STOPPED)
             self._publisher.enter(State.STOPPED)
 
     # -- one sync
@@ -202,7 +203,7 @@ class Daemon:
         try:
             outcome = self._cycle.run(sync_mode, self, changed)
         except Superseded:
-            self._publisher.recorder.gave_way()
+            self._publisher.recorder.end(SyncEnding.SUPERSEDED)
             self._request_queue.put_back()
             self._burst = self._burst or burst or extend(None, self._started_s)
             self._dirty.mark_all()
@@ -292,9 +293,8 @@ class Daemon:
         self._request_queue.send_progress(state=state)
 
     def _enter(self, state: State) -> None:
-        """Publish a state of the sync under way; only the history is told while a person has paused it."""
+        """Publish a state of the sync under way, unless a person has paused it."""
         self._publisher.enter(State.PAUSED if self._paused_in_sync else state)
-        self._publisher.recorder.stage(state)
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         """Publish it. A poll that packs has found something."""

@@ -1,181 +1,200 @@
-"""The record of a sync, and the rule which syncs are recorded.
+"""The record of a sync and of the paths that left in it, and the rule which syncs are recorded.
 
-Recorded is a sync that sent or tried to send, that was requested, that ended a streak of failures, or that failed in a
-way that is new in its streak: a network that is down all day is one record, and a rescan that found nothing is none.
-In a streak, too, each sync is recorded of which bytes left that had not left before.
+Recorded is a sync that sent what had not left before, that was requested, that was initialized, or that failed, or did
+not, as the one before it: a network that is down all day is one record, and a rescan that found nothing is none.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from syncd.core.text import shown_path
-from syncd.scan.manifest import Difference
+from syncd.scan.entry import Kind, arrived_digest
+from syncd.sync.arrived_changes import Change
+from syncd.sync.sent_archive import SentArchive
+from syncd.sync.sync_plan import same_content
 from syncd.sync.sync_reason import SyncReason
 
-VERSION = 1
 # The reason of a daemon's first sync; the others are those of `SyncReason`.
 START = "start"
-# A streak of failures counts, but does not record, more kinds than this: a server may answer something else each time.
-MOST_KINDS = 30
-_LONGEST_PATH = 200
+# Beside the kinds of `Change`: the sandbox was known to hold the path so; paths that are counted.
+UNCHANGED, UNNAMED = "unchanged", "unnamed"
+# A row without its path: the keys, a word, a size, a digest.
+_ROW_BYTES = 160
 _NUMBER = re.compile(r"\d+")
 
 Time = Annotated[datetime, Meta(tz=True)]
 
 
 class SyncEnding(StrEnum):
-    """The end of a sync; `superseded`: it gave way to a newer change or a command."""
+    """The end of a sync; `superseded`: it gave way to a newer change or a command; `unfinished`: it has none."""
 
     INITIALIZED = "initialized"
     UNCHANGED = "unchanged"
     FAILED = "failed"
     SUPERSEDED = "superseded"
     STOPPED = "stopped"
+    UNFINISHED = "unfinished"
 
 
-_SUCCESSES = frozenset({SyncEnding.INITIALIZED, SyncEnding.UNCHANGED})
+class PathRecord(Struct, frozen=True):
+    """A path, or several without a name; size and digest are null for what is no file, and for what is removed."""
+
+    change: str
+    path: str | None
+    paths: int = 1
+    bytes: int | None = None
+    sha256: str | None = None
 
 
-class ChangeCounts(Struct, frozen=True, kw_only=True):
-    """The numbers of paths that differ from what the sandbox held before, and the first path of each kind."""
+class ArchiveRecord(Struct, frozen=True):
+    """An archive, `whole` or `partial`; `at` is when its first byte left."""
+
+    at: Time
+    archive: str
+    rows: tuple[PathRecord, ...] = ()
+
+
+class ChangeCounts(Struct, frozen=True):
+    """The numbers of paths that differ from what the sandbox held before."""
 
     added: int = 0
     changed: int = 0
     removed: int = 0
-    first_added: str | None = None
-    first_changed: str | None = None
-    first_removed: str | None = None
-
-
-class Stages(Struct, frozen=True, kw_only=True):
-    """Seconds awake in each kind of work, all attempts together: `packing` is scan and archive, `uploading` begins with
-    the request for an upload URL, `waiting` is between attempts.
-    """
-
-    packing: float = 0.0
-    uploading: float = 0.0
-    initializing: float = 0.0
-    waiting: float = 0.0
 
 
 class ErrorRecord(Struct, frozen=True):
-    """The last failure in this sync, even if a later attempt succeeded."""
+    """The last failure in a sync, even if a later attempt succeeded."""
 
     step: str
     message: str
 
 
 class SyncRecord(Struct, frozen=True, kw_only=True):
-    """One sync. Scripts rely on the names; `why` and `outcome` may get further values in later versions.
+    """One sync, which ended `at`. Scripts rely on the names; `why` and `outcome` may get further values later.
 
-    `files` and `archive_bytes` are null where the sync did not get so far, `change` where it is unknown what the
-    sandbox held. `saved` counts the agent's versions that were saved, `held` the paths that both sides changed and
-    that were not written. `sent_bytes` counts uploads that broke off, too. `failures_before`: syncs that failed in a
-    row right before this one, recorded or not. `id` is null in lines of earlier versions. `paths_in` is the id under
-    which the paths that it sent are kept: its own, or that of the failed sync whose archive it sent again; null if
-    nothing was sent, or no paths are kept.
+    `files` and `change` are null where the sync did not get so far, or it is not known what the sandbox held.
+    `sent_bytes` counts uploads that broke off, too. `failures_before`: syncs that failed in a row right before this
+    one, recorded or not, since the process began. `repeats` is the id of the failed sync whose archive this one sent
+    again, and with which it is recorded. `sent`: on disk the archives of this line alone.
     """
 
-    version: int = VERSION
-    id: str | None = None
+    version: int = 1
+    id: str
     at: Time
-    began: Time
     why: str
-    outcome: str
+    outcome: str = SyncEnding.UNFINISHED
     files: int | None = None
     change: ChangeCounts | None = None
-    archive_bytes: int | None = None
     sent_bytes: int = 0
-    attempts: int = 0
+    attempts: int = 1
     seconds: float = 0.0
-    stages: Stages = Stages()
     sandbox: str = ""
-    saved: int = 0
-    held: int = 0
     error: ErrorRecord | None = None
     failures_before: int = 0
-    paths_in: str | None = None
+    repeats: str | None = None
+    sent: tuple[ArchiveRecord, ...] = ()
 
+    @property
+    def is_success(self) -> bool:
+        """True if the sandbox holds all."""
+        return self.outcome in (SyncEnding.INITIALIZED, SyncEnding.UNCHANGED)
 
-def change_of(difference: Difference | None) -> ChangeCounts | None:
-    """The difference in numbers, with one path of each kind as an example."""
-    if difference is None:
-        return None
-    return ChangeCounts(
-        added=len(difference.added),
-        changed=len(difference.changed),
-        removed=len(difference.removed),
-        first_added=_first(difference.added),
-        first_changed=_first(difference.changed),
-        first_removed=_first(difference.removed),
-    )
+    @property
+    def is_failure(self) -> bool:
+        """True if it failed, or was superseded or stopped in the wait after a failure."""
+        return self.error is not None and not self.is_success
 
-
-def _first(paths: Sequence[str]) -> str | None:
-    if not paths:
-        return None
-    path = shown_path(paths[0])
-    return path if len(path) <= _LONGEST_PATH else "…" + path[1 - _LONGEST_PATH :]
-
-
-def without_names(record: SyncRecord) -> SyncRecord:
-    """Return the record without the names of paths, but for those in the message of its error."""
-    change = record.change
-    if change is None or (change.first_added, change.first_changed, change.first_removed) == (None, None, None):
-        return record
-    return replace(record, change=replace(change, first_added=None, first_changed=None, first_removed=None))
-
-
-def kind_of(error: ErrorRecord) -> str:
-    """The kind of a failure: its step and message without their numbers."""
-    return f"{error.step}: {_NUMBER.sub('0', error.message)}"
-
-
-def failed(record: SyncRecord) -> bool:
-    """True if it failed, or was superseded or stopped in the wait after a failure."""
-    return record.outcome == SyncEnding.FAILED or (record.error is not None and record.outcome not in _SUCCESSES)
+    def rows(self) -> Iterator[PathRecord]:
+        """Yield the rows of all its archives."""
+        return chain.from_iterable(archive.rows for archive in self.sent)
 
 
 class FailureStreak(Struct, frozen=True):
-    """Failures in a row: their number, and the kinds that are recorded."""
+    """Failures in a row: their number, and the kind of the last: its step and message without their numbers."""
 
     count: int = 0
-    kinds: frozenset[str] = frozenset()
+    kind: str = ""
 
     def after(self, record: SyncRecord) -> FailureStreak:
-        """The streak after this sync: a success ends it, and any other sync with a failure in it continues it."""
-        if record.outcome in _SUCCESSES:
-            return FailureStreak()
-        if record.error is None:  # it gave way before anything failed
-            return self
-        kinds = self.kinds if len(self.kinds) >= MOST_KINDS else self.kinds | {kind_of(record.error)}
-        return FailureStreak(record.failures_before + 1, kinds)
+        """The streak after this sync; one that gave way before anything failed changes nothing."""
+        if record.error is None or record.is_success:
+            return FailureStreak() if record.is_success else self
+        return FailureStreak(self.count + 1, _NUMBER.sub("0", f"{record.error.step}: {record.error.message}"))
 
 
 def should_record(record: SyncRecord, streak: FailureStreak) -> bool:
-    """True if it is recorded; `streak` are the failures before it."""
+    """True if it is recorded even if it sent nothing new; `streak` are the failures before it."""
     if record.why == SyncReason.ORDER.value and record.outcome != SyncEnding.SUPERSEDED:
         return True
-    if record.paths_in is not None and record.paths_in == record.id:
-        return True
-    if record.outcome in _SUCCESSES:
-        return record.outcome == SyncEnding.INITIALIZED or streak.count > 0
-    if record.error is not None:
-        return kind_of(record.error) not in streak.kinds and len(streak.kinds) < MOST_KINDS
-    return record.sent_bytes > 0
+    return record.outcome == SyncEnding.INITIALIZED or streak.after(record).kind != streak.kind
 
 
-def final_streak(records: Iterable[SyncRecord]) -> FailureStreak:
-    """The streak after the last of these records."""
-    streak = FailureStreak()
-    for record in records:
-        streak = streak.after(record)
-    return streak
+def archive_record(at: datetime, archive: SentArchive, named_bytes: int) -> ArchiveRecord:
+    """Return the record of an archive. It names the changed paths, those that fit into so many bytes.
+
+    Counted are the others, and in a whole archive those that it brings once more as they were.
+    """
+    rows: list[PathRecord] = []
+    for row in chain(_rows(archive), (PathRecord(Change.REMOVED, path) for path in archive.removed)):
+        named_bytes -= _ROW_BYTES + len(json.dumps(row.path))
+        if named_bytes < 0:
+            break
+        rows.append(row)
+    sent_bytes = [row.bytes or 0 for row in rows if row.change != Change.REMOVED]
+    counted = [
+        PathRecord(
+            UNNAMED, None, len(archive.entries) - len(sent_bytes), archive.entries.content_bytes - sum(sent_bytes)
+        ),
+        PathRecord(Change.REMOVED, None, len(archive.removed) - len(rows) + len(sent_bytes)),
+    ]
+    rows += [row for row in counted if row.paths]
+    return ArchiveRecord(at, "whole" if archive.is_whole else "partial", tuple(rows))
+
+
+def _rows(archive: SentArchive) -> Iterator[PathRecord]:
+    for path, old, entry in archive.changes():
+        change = Change.ADDED if old is None else UNCHANGED if same_content(old, entry) else Change.CHANGED
+        if change == UNCHANGED and archive.is_whole:
+            continue
+        if entry.kind is Kind.FILE:
+            yield PathRecord(change, path, 1, entry.size_bytes, arrived_digest(entry).hex() or None)
+        else:
+            yield PathRecord(change, path)
+
+
+def encoded(record: SyncRecord) -> bytes:
+    """Return the record's line, with its end.
+
+    Names that are not UTF-8 have lone surrogates in JSON, as `syncd diff --json` has them; msgspec refuses those, json
+    does not.
+    """
+    return json.dumps(msgspec.to_builtins(record), separators=(",", ":")).encode() + b"\n"
+
+
+def decoded(content: bytes) -> tuple[list[SyncRecord], int]:
+    """Return the syncs in these lines, each once, in the order of their ends, and the number of damaged lines."""
+    found: dict[str, SyncRecord] = {}
+    damaged = 0
+    for line in filter(None, content.split(b"\n")):
+        try:
+            record = msgspec.convert(json.loads(line), SyncRecord)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            damaged += 1
+            continue
+        before: tuple[ArchiveRecord, ...] = ()
+        if record.id in found:
+            before = found.pop(record.id).sent
+        elif record.repeats in found:
+            before = tuple(replace(archive, at=record.at) for archive in found[record.repeats].sent)
+        found[record.id] = replace(record, sent=(*before, *record.sent))
+    return list(found.values()), damaged

@@ -1,110 +1,116 @@
-"""Follows each sync, records those that `history.should_record` selects, and which paths left in them."""
+"""The history of a workspace: follows each sync, and writes a line before an archive leaves, and one at the end.
+
+So a failed and a killed sync have their paths. The file is bounded: a line is added in one write, without a flush, and
+a full file is cut to its newer half. One process writes at a time, the one with the workspace's lock.
+"""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import os
-from collections import defaultdict
 from collections.abc import Callable
 
-from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd.core.clock import Clock, utc
+from syncd.core.durable_file import read_file, write_whole
 from syncd.core.text import one_line, redacted
 from syncd.report.history import (
     START,
+    ChangeCounts,
     ErrorRecord,
     FailureStreak,
-    Stages,
     SyncEnding,
     SyncRecord,
-    change_of,
-    final_streak,
+    archive_record,
+    decoded,
+    encoded,
     should_record,
-    without_names,
 )
-from syncd.report.history_store import HistoryStore
-from syncd.report.sent_paths import archive_record
-from syncd.report.sent_paths_store import SentPathsStore
 from syncd.sync.outcome import Outcome
 from syncd.sync.sent_archive import SentArchive
-from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
 
-_STAGES = {
-    State.SNAPSHOTTING: "packing",
-    State.UPLOADING: "uploading",
-    State.INITIALIZING: "initializing",
-    State.RETRYING: "waiting",
-}
+MOST_BYTES = 8 << 20
+# About 5,000 paths of an archive, so that a first snapshot leaves the other syncs their place.
+NAMED_BYTES = 1 << 20
 
 
-class _SyncRun(Struct):
-    """A sync that is under way."""
+class HistoryStore:
+    """The file of the history: lines of JSON, the newest last."""
 
-    id: str
-    why: str
-    began_wall_s: float
-    began_s: float
-    state: State = State.STARTING
-    since_s: float = 0.0
-    tried: bool = False
-    retries: int = 0
-    sent_before: int = 0
-    sent_now: int = 0
-    error: ErrorRecord | None = None
-    sending: SentArchive | None = None
-    repeated: SentArchive | None = None  # it is recorded with the sync that sent it first
-    paths_in: str | None = None
-    stage_s: defaultdict[State, float] = field(default_factory=lambda: defaultdict(float))
+    def __init__(self, folder: str) -> None:
+        self.path = os.path.join(folder, "history.jsonl")
+
+    def append(self, record: SyncRecord) -> None:
+        """Add a line. Raises `OSError`; the older lines stay."""
+        line = encoded(record)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(self.path, flags, 0o600)
+        try:
+            size_bytes = os.fstat(descriptor).st_size
+            if size_bytes + len(line) < MOST_BYTES:
+                # A crash or a full disk may have cut the last line short.
+                is_torn = size_bytes > 0 and os.pread(descriptor, 1, size_bytes - 1) != b"\n"
+                os.write(descriptor, b"\n" + line if is_torn else line)
+                return
+        finally:
+            os.close(descriptor)
+        content = read_file(self.path, MOST_BYTES)
+        newer = content[content.find(b"\n", len(content) // 2) + 1 : content.rfind(b"\n") + 1]
+        write_whole(self.path, newer + line)
+
+    def read(self) -> tuple[list[SyncRecord], int]:
+        """Return the syncs, the newest last, and the number of damaged lines. No file: no syncs.
+
+        Raises `OSError`, also where something else than a file has the name.
+        """
+        try:
+            return decoded(read_file(self.path, MOST_BYTES))
+        except FileNotFoundError:
+            return [], 0
+
+    def forget_names(self) -> None:
+        """Remove which paths left, and damaged lines, which may name some. Raises `OSError`."""
+        records, damaged = self.read()
+        if damaged or any(row.path is not None for record in records for row in record.rows()):
+            write_whole(self.path, b"".join(encoded(replace(record, sent=())) for record in records))
 
 
 class HistoryRecorder:
-    """Records syncs; called in their order: `begin`, then `stage`, `sent` and `retrying`, then one of the endings.
+    """Records syncs; called in their order: `begin`, then `sending`, `sent` and `retrying`, then one of the endings.
 
     Calls outside of a sync are ignored, and a history that cannot be written costs the record, never the sync.
-    `sandbox_id` is called late in each sync, since a sandbox may be acquired in it. Without `sent_paths_store` no names
-    of paths are written.
+    `sandbox_id` is called late in each sync, since a sandbox may be acquired in it. `named_bytes` is how much of the
+    names of paths is kept of each archive.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        file: HistoryStore,
-        sandbox_id: Callable[[], str],
-        sent_paths_store: SentPathsStore | None,
-    ) -> None:
+    def __init__(self, clock: Clock, store: HistoryStore, sandbox_id: Callable[[], str], named_bytes: int) -> None:
         self._clock = clock
-        self._file = file
+        self._store = store
         self._sandbox_id = sandbox_id
-        self._sent_paths_store = sent_paths_store
-        self._unanswered: tuple[str, SentArchive] | None = None  # the last that left in a sync which did not succeed
-        self._sync_run: _SyncRun | None = None
+        self._named_bytes = named_bytes
         self._is_first = True
-        self._streak: FailureStreak | None = None  # None: the history is not read yet
+        self._streak = FailureStreak()
+        self._last: tuple[str, SentArchive] | None = None  # the last that left without success, and in which sync
+        self._record: SyncRecord | None = None  # of the sync under way
+        self._has_line = False
+        self._began_s = 0.0
+        self._sent_bytes = self._sent_now = 0  # by all uploads, and by this one
 
     def begin(self, why: str) -> None:
         """A sync begins; `why` is the value of a `SyncReason`."""
-        now_s = self._clock.monotonic_s()
         if self._is_first and why == SyncReason.RESCAN.value:
             why = START  # what changed while nothing ran, or by another configuration
-        self._is_first = False
-        self._sync_run = _SyncRun(_new_id(), why, self._clock.wall_s(), now_s, since_s=now_s)
-
-    def stage(self, state: State) -> None:
-        """Work of another kind begins."""
-        if self._sync_run is not None:
-            self._enter(self._sync_run, state)
-
-    def sent(self, sent_bytes: int, total_bytes: int) -> None:  # noqa: ARG002 - as a `SyncObserver`
-        """The number of bytes sent; less than before: it is another upload."""
-        sync_run = self._sync_run
-        if sync_run is None:
-            return
-        if sent_bytes < sync_run.sent_now:
-            sync_run.sent_before += sync_run.sent_now
-        sync_run.sent_now = sent_bytes
+        self._is_first = self._has_line = False
+        self._began_s, self._sent_bytes, self._sent_now = self._clock.monotonic_s(), 0, 0
+        self._record = SyncRecord(
+            id=base64.b32encode(os.urandom(5)).decode()[:6].lower(),
+            at=utc(self._clock.wall_s()),
+            why=why,
+            failures_before=self._streak.count,
+        )
 
     def sending(self, archive: SentArchive) -> None:
         """Record the paths of an archive of which bytes are about to leave; called again at each attempt.
@@ -112,107 +118,59 @@ class HistoryRecorder:
         One that a sync before sent without success is recorded there: a server that is down all night gets the same
         archive again and again.
         """
-        sync_run = self._sync_run
-        if sync_run is None or self._sent_paths_store is None or sync_run.sending is archive:
+        if self._record is None:
             return
-        sync_run.sending = archive
-        if sync_run.paths_in is None and self._unanswered is not None and archive.repeats(self._unanswered[1]):
-            sync_run.paths_in, sync_run.repeated = self._unanswered[0], archive
+        if self._last is not None and (archive is self._last[1] or archive.repeats(self._last[1])):
+            if self._last[0] != self._record.id:
+                self._record = replace(self._record, repeats=self._last[0])
             return
-        at, sandbox_id = utc(self._clock.wall_s()), self._sandbox_id()
-        repeated, sync_run.repeated = sync_run.repeated, None
+        at = utc(self._clock.wall_s())
+        record = replace(self._record, at=at, sandbox=one_line(self._sandbox_id()))
         with contextlib.suppress(OSError):
-            for each in (archive,) if repeated is None else (repeated, archive):
-                self._sent_paths_store.append(archive_record(sync_run.id, at, sandbox_id, each))
-            sync_run.paths_in = sync_run.id
-            self._unanswered = sync_run.id, archive
+            self._store.append(replace(record, sent=(archive_record(at, archive, self._named_bytes),)))
+            self._has_line, self._last = True, (record.id, archive)
+
+    def sent(self, sent_bytes: int) -> None:
+        """The number of bytes of an upload that were sent; each upload begins with 0."""
+        self._sent_bytes += max(0, sent_bytes - self._sent_now)
+        self._sent_now = sent_bytes
 
     def retrying(self, step: str, message: str) -> None:
         """An attempt failed, and another one follows after a wait."""
-        sync_run = self._sync_run
-        if sync_run is None:
-            return
-        sync_run.error = _error_record(step, message)
-        sync_run.retries += 1
-        self._enter(sync_run, State.RETRYING)
+        if self._record is not None:
+            error = ErrorRecord(step, one_line(redacted(message), 600))
+            self._record = replace(self._record, error=error, attempts=self._record.attempts + 1)
 
-    def end(self, outcome: Outcome) -> None:
+    def succeeded(self, outcome: Outcome) -> None:
         """It succeeded."""
-        sync = outcome.sync
-        self._close(
-            SyncEnding.INITIALIZED if sync else SyncEnding.UNCHANGED,
-            outcome,
-            archive_bytes=sync.archive_bytes if sync else None,
-        )
+        if self._record is not None:
+            found = outcome.change
+            change = found and ChangeCounts(len(found.added), len(found.changed), len(found.removed))
+            self._record = replace(self._record, files=outcome.files, change=change)
+            self.end(SyncEnding.INITIALIZED if outcome.sync else SyncEnding.UNCHANGED)
 
     def failed(self, step: str, message: str) -> None:
         """It failed, after all its attempts."""
-        if self._sync_run is not None:
-            self._sync_run.error = _error_record(step, message)
-        self._close(SyncEnding.FAILED)
+        if self._record is not None:
+            self._record = replace(self._record, error=ErrorRecord(step, one_line(redacted(message), 600)))
+            self.end(SyncEnding.FAILED)
 
-    def gave_way(self) -> None:
-        """Something newer came up, and a fresh sync follows."""
-        self._close(SyncEnding.SUPERSEDED)
-
-    def stopped(self) -> None:
-        """The process was asked to end in the middle of it; without a sync under way, do nothing."""
-        self._close(SyncEnding.STOPPED)
-
-    def _enter(self, sync_run: _SyncRun, state: State) -> None:
-        now_s = self._clock.monotonic_s()
-        sync_run.stage_s[sync_run.state] += now_s - sync_run.since_s
-        sync_run.state, sync_run.since_s = state, now_s
-        sync_run.tried = sync_run.tried or state in (State.UPLOADING, State.INITIALIZING, State.RETRYING)
-
-    def _close(self, ending: SyncEnding, outcome: Outcome | None = None, archive_bytes: int | None = None) -> None:
-        sync_run, self._sync_run = self._sync_run, None
-        if sync_run is None:
+    def end(self, ending: SyncEnding) -> None:
+        """It ended so."""
+        if self._record is None:
             return
-        self._enter(sync_run, State.WATCHING)
-        streak = self._earlier_streak() if self._streak is None else self._streak
-        record = SyncRecord(
-            id=sync_run.id,
+        record = replace(
+            self._record,
             at=utc(self._clock.wall_s()),
-            began=utc(sync_run.began_wall_s),
-            why=sync_run.why,
             outcome=ending,
-            files=outcome.files if outcome else None,
-            change=change_of(outcome.change) if outcome else None,
-            archive_bytes=archive_bytes,
-            sent_bytes=sync_run.sent_before + sync_run.sent_now,
-            attempts=sync_run.retries + 1 if sync_run.tried else 0,
-            seconds=round(self._clock.monotonic_s() - sync_run.began_s, 3),
-            stages=Stages(**{name: round(sync_run.stage_s[state], 3) for state, name in _STAGES.items()}),
-            saved=outcome.saved if outcome else 0,
-            held=len(outcome.held) if outcome else 0,
+            sent_bytes=self._sent_bytes,
+            seconds=round(self._clock.monotonic_s() - self._began_s, 3),
             sandbox=one_line(self._sandbox_id()),
-            error=sync_run.error,
-            failures_before=streak.count,
-            paths_in=sync_run.paths_in,
         )
-        if self._sent_paths_store is None:
-            record = without_names(record)
-        if ending is SyncEnding.INITIALIZED:
-            self._unanswered = None
-        if should_record(record, streak):
+        self._record = None
+        if self._has_line or should_record(record, self._streak):
             with contextlib.suppress(OSError):
-                self._file.append(record)
-        self._streak = streak.after(record)
-
-    def _earlier_streak(self) -> FailureStreak:
-        """The streak that the history ends with: a restart does not make its failures new."""
-        try:
-            records, _ = self._file.read()
-        except OSError:
-            return FailureStreak()
-        return final_streak(records)
-
-
-def _new_id() -> str:
-    """Return six letters and digits."""
-    return base64.b32encode(os.urandom(5)).decode()[:6].lower()
-
-
-def _error_record(step: str, message: str) -> ErrorRecord:
-    return ErrorRecord(step, one_line(redacted(message), 600))
+                self._store.append(record)
+        self._streak = self._streak.after(record)
+        if ending is SyncEnding.INITIALIZED:
+            self._last = None

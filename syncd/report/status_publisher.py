@@ -140,7 +140,6 @@ class StatusPublisher(Struct):
             self._state_since = stamp(self.clock.wall_s())
             self.progress, self._speed = None, Speed()
         self.state = state
-        self.recorder.stage(state)
         if state is State.PAUSED:
             self.notifier.paused()
         if state is not State.RETRYING:
@@ -165,7 +164,7 @@ class StatusPublisher(Struct):
         """The upload made progress. True if it was published, which happens twice a second at most."""
         self.totals.uploaded_bytes += max(0, sent_bytes - self._sent_bytes)
         self._sent_bytes = sent_bytes
-        self.recorder.sent(sent_bytes, total_bytes)
+        self.recorder.sent(sent_bytes)
         return self._progressed(sent_bytes, total_bytes)
 
     def _progressed(self, done_bytes: int, total_bytes: int, *files: int) -> bool:
@@ -214,7 +213,7 @@ class StatusPublisher(Struct):
             _log.info("synced %d files, %d bytes, in %.2f s", outcome.files, size_bytes, took_s)
         self.totals.synced_once = True
         self.totals.last_error = None
-        self.recorder.end(outcome)
+        self.recorder.succeeded(outcome)
         self.notifier.succeeded()
         if outcome.overwritten:
             self.notifier.saved(outcome.overwritten)

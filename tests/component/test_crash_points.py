@@ -35,7 +35,6 @@ RECORDS = {
     "lock",
     "status.json",
     "history.jsonl",
-    "sent-paths.jsonl",
     "lingering",
     "changes-there",
     "small-archives",

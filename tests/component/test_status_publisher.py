@@ -8,10 +8,8 @@ import pytest
 
 from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.history_recorder import HistoryRecorder
-from syncd.report.history_store import HistoryStore
+from syncd.report.history_recorder import HistoryRecorder, HistoryStore
 from syncd.report.notices import LastNotice
-from syncd.report.sent_paths_store import SentPathsStore
 from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
@@ -36,7 +34,7 @@ def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
         target=Target("https://api.example", "box", "us"),
         file=StatusStore(folder),
         systemd=SystemdNotifier({}, clock, 1),
-        recorder=HistoryRecorder(clock, HistoryStore(folder), lambda: "box", SentPathsStore(folder)),
+        recorder=HistoryRecorder(clock, HistoryStore(folder), lambda: "box", 0),
         notifier=notifier,
         clock=clock,
         totals=RunTotals(),

@@ -17,12 +17,8 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.directories import directories_for
 from syncd.core.settings import check_config
 from syncd.remote.failure import StepFailed
-from syncd.report import sent_paths
-from syncd.report.history_recorder import HistoryRecorder
-from syncd.report.history_store import HistoryStore
-from syncd.report.line_file import LineFile
-from syncd.report.sent_paths import ArchiveRecord, archive_total
-from syncd.report.sent_paths_store import SentPathsStore
+from syncd.report.history import ArchiveRecord, SyncRecord
+from syncd.report.history_recorder import NAMED_BYTES, HistoryRecorder, HistoryStore
 from syncd.sync.sent_archive import SentArchive
 from tests.agent import Agent
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
@@ -47,31 +43,28 @@ class Audit:
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
-        folder = directories_for(check_config(rig.keys).workspace.path, rig.environ).state
-        self.store = SentPathsStore(folder)
-        self.history = HistoryStore(folder)
+        self.store = HistoryStore(directories_for(check_config(rig.keys).workspace.path, rig.environ).state)
         self.uploaded: list[Members] = []
-        self.recorder = self.started()
+        self.recorder = HistoryRecorder(rig.clock, self.store, lambda: "box", NAMED_BYTES)
         rig.emulator.faults.on("upload", "after", lambda _: self.uploaded.append(self._newest()))
-
-    def started(self) -> HistoryRecorder:
-        """Return the recorder of a process."""
-        return HistoryRecorder(self.rig.clock, self.history, lambda: "box", self.store)
 
     def _newest(self) -> Members:
         objects = (self.rig.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*.????????")
         return members(max(objects, key=lambda path: path.name).read_bytes())
 
-    def sync(self, sync_mode: SyncMode = SyncMode.CHANGED) -> list[ArchiveRecord]:
-        """Sync once, and return the records of that."""
-        before = len(self.store.read()[0])
+    def recorded(self) -> list[SyncRecord]:
+        return self.store.read()[0]
+
+    def sync(self, sync_mode: SyncMode = SyncMode.CHANGED) -> tuple[ArchiveRecord, ...]:
+        """Sync once, and return the archives that were recorded of it."""
+        before = len(self.recorded())
         self.recorder.begin("changes")
         observer = AuditedObserver(self.rig.clock, recorder=self.recorder)
         try:
-            self.recorder.end(self.rig.cycle.run(sync_mode, observer))
+            self.recorder.succeeded(self.rig.cycle.run(sync_mode, observer))
         except StepFailed as failure:
             self.recorder.failed(failure.step, str(failure))
-        return self.store.read()[0][before:]
+        return next((record.sent for record in self.recorded()[before:]), ())
 
 
 def members(archive: bytes) -> Members:
@@ -85,11 +78,15 @@ def members(archive: bytes) -> Members:
 
 
 def named(sent: ArchiveRecord) -> Members:
-    return {row.path: row.sha256 for row in sent.named if row.change != "removed"}
+    return {row.path: row.sha256 for row in sent.rows if row.path and row.change != "removed"}
 
 
 def changes(sent: ArchiveRecord) -> dict[str, str]:
-    return {row.path: row.change for row in sent.named}
+    return {row.path: row.change for row in sent.rows if row.path}
+
+
+def total(sent: ArchiveRecord) -> int:
+    return sum(row.paths for row in sent.rows if row.change != "removed")
 
 
 @pytest.fixture
@@ -120,8 +117,8 @@ def test_each_archive_is_named_in_full(audit: Audit) -> None:
     assert changes(deleted[0])["a"] == "removed"
     assert {change for path, change in changes(deleted[0]).items() if path != "a"} == {"unchanged"}
     (forced,) = audit.sync(SyncMode.FORCED)
-    assert (forced.named, audit.uploaded[-1].keys()) == ((), {"d", "d/b", "d/c", "d/link", "n\udcff\n"})
-    assert archive_total(forced) == (5, sum(len(text) for text in ("other\n", "d/c\n", "new\n")))
+    assert (named(forced), audit.uploaded[-1].keys()) == ({}, {"d", "d/b", "d/c", "d/link", "n\udcff\n"})
+    assert [(row.paths, row.bytes) for row in forced.rows] == [(5, len("other\nd/c\nnew\n"))]
 
 
 def test_a_failed_upload_is_named(audit: Audit) -> None:
@@ -130,13 +127,10 @@ def test_a_failed_upload_is_named(audit: Audit) -> None:
     audit.rig.write("a", "other\n")
     audit.rig.emulator.faults.script("upload: 503 always")
     (part,) = audit.sync()
-    assert audit.sync() == []  # the same bytes once more
+    assert audit.sync() == ()  # the same bytes once more
     audit.rig.write("a", "another\n")
     (other,) = audit.sync()
-    assert [(record.outcome, record.id) for record in audit.history.read()[0][1:]] == [
-        ("failed", part.sync),
-        ("failed", other.sync),
-    ]
+    assert [record.outcome for record in audit.recorded()] == ["initialized", "failed", "failed"]
     assert [(named(each).keys(), changes(each)) for each in (part, other)] == [({"a"}, {"a": "changed"})] * 2
 
 
@@ -146,15 +140,15 @@ def test_a_bucket_that_cannot_be_reached(audit: Audit) -> None:
     audit.rig.emulator.faults.script(
         f"upload-url: json {json.dumps({'upload_url': url, 'expires_in_minutes': 30})} always"
     )
-    assert audit.sync() == []
-    (record,), _ = audit.history.read()
-    assert (record.outcome, record.error and record.error.step, record.paths_in) == ("failed", "upload", None)
+    assert audit.sync() == ()
+    (record,) = audit.recorded()
+    assert (record.outcome, record.error and record.error.step) == ("failed", "upload")
 
 
 def test_it_is_written_before_the_upload_ends(audit: Audit) -> None:
     """A process that is killed when its bytes have left leaves the record of them."""
     found: list[int] = []
-    audit.rig.emulator.faults.on("upload", "after", lambda _: found.append(len(audit.store.read()[0])))
+    audit.rig.emulator.faults.on("upload", "after", lambda _: found.append(len(audit.recorded()[0].sent)))
     audit.sync()
     assert found == [1, 2]
 
@@ -169,32 +163,30 @@ def test_what_stays_there_is_not_named(audit: Audit) -> None:
     audit.rig.restart()
     audit.rig.write("d/c", "other\n")
     sent = audit.sync()
-    assert [archive_total(each)[0] for each in sent] == [len(found) for found in audit.uploaded[-len(sent) :]]
+    assert [total(each) for each in sent] == [len(found) for found in audit.uploaded[-len(sent) :]]
     assert "d/b" not in audit.uploaded[-1]
     assert changes(sent[-1]) == {"d/c": "changed"}
 
 
 def test_the_cost(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An edit costs one line more and no flush, however many paths there are; a huge archive is cut and counted."""
-    monkeypatch.setattr(sent_paths, "MOST_BYTES", 2_000)
+    """An edit costs two small lines and no flush, however many paths there are."""
     for number in range(300):
         audit.rig.write(f"many/{number}", str(number))
-    whole, _ = audit.sync()
-    assert len(whole.named) < 17
-    assert archive_total(whole)[0] == len(audit.uploaded[0]) == 300 + 6
+    audit.sync()
     audit.rig.write("many/7", "other")
-    appended: list[str] = []
+    appended: list[int] = []
     flushed: list[int] = []
-    append = LineFile.append
+    append = HistoryStore.append
 
-    def noted(self: LineFile, line: bytes) -> None:
-        appended.append(os.path.basename(self.path))
-        before = len(flushed)
-        append(self, line)
-        assert flushed[before:] == []
+    def noted(self: HistoryStore, record: SyncRecord) -> None:
+        before = len(flushed), os.path.getsize(self.path)
+        append(self, record)
+        appended.append(os.path.getsize(self.path) - before[1])
+        assert len(flushed) == before[0]
 
     monkeypatch.setattr(os, "fsync", flushed.append)
-    monkeypatch.setattr(LineFile, "append", noted)
+    monkeypatch.setattr(HistoryStore, "append", noted)
     (sent,) = audit.sync()
     assert changes(sent) == {"many/7": "changed"}
-    assert appended == ["sent-paths.jsonl", "history.jsonl"]
+    assert len(appended) == 2
+    assert max(appended) < 600

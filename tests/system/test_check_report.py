@@ -19,6 +19,7 @@ from tests.system.rig import KEY, SANDBOX, Rig
 # Words that no source of syncd has, one for each input.
 CANARY = re.compile(rb"(?i)zq[a-z]{3,}")
 _VALUE = "sk_live_" + "".join(random.Random(3).choices("ABCDEFGHJKabcdefghjk23456789", k=24))
+_AT = "2026-11-24T13:20:11Z"
 _SIGNED = "https://storage.zqhost.example/zqbucket/o?X-Goog-Signature=" + "ab12" * 64
 
 _SYSTEMCTL = """#!/bin/sh
@@ -67,14 +68,16 @@ def planted(rig: Rig) -> Rig:
     )
     (state / "status.json").write_bytes(msgspec.json.encode(status))
     records = [
-        _record("initialized", change={"added": 1, "first_added": "zqhistory/a b.txt"}, sent_bytes=123456),
+        _record(
+            "initialized",
+            sent_bytes=123456,
+            sent=[{"at": _AT, "archive": "whole", "rows": [{"change": "added", "path": "zqhistory/a b.txt"}]}],
+        ),
         _record("failed", error={"step": "upload", "message": f"the API answered 'zq history' with 503 {_SIGNED}"}),
         _record("zqoutcome", sandbox="zqsandbox", zqkey={"deep": ["zqdeep", 1.5]}),
     ]
     lines = [json.dumps(record).encode() for record in records]
     (state / "history.jsonl").write_bytes(b"\n".join([*lines, b"zqnojson {", b"\xff\xfezqbytes", b"[" * 5000, b""]))
-    sent = {"version": 1, "sync": "zqsync", "at": "2026-11-24T13:20:11Z", "sandbox": "zqbox", "archive": "whole"}
-    (state / "sent-paths.jsonl").write_text(json.dumps({**sent, "named": [["added", "zqsent", 3, "ab"]]}) + "\n")
     for path in state.iterdir():
         path.chmod(0o600)
     unit = rig.home / ".config/systemd/user/syncd.service"
@@ -96,8 +99,7 @@ def planted(rig: Rig) -> Rig:
 
 
 def _record(outcome: str, **more: object) -> dict[str, object]:
-    time = "2026-11-24T13:20:11Z"
-    return {"at": time, "began": time, "why": "changes", "outcome": outcome, **more}
+    return {"id": f"zq{outcome}", "at": _AT, "why": "changes", "outcome": outcome, **more}
 
 
 def _stub(rig: Rig, **programs: str) -> None:
@@ -141,7 +143,7 @@ def test_nothing_private_is_in_it(planted: Rig) -> None:
         "secrets        warn",
         "state                stopped",
         "2026-11-24T13:21:00Z, step upload",
-        "changes, initialized, 0 attempts, 123,456 bytes",
+        "changes, initialized, 1 attempts, 123,456 bytes",
         "changes, failed, failed at upload",
         "changes, …",
         "lines that cannot be read  3",

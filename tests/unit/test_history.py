@@ -1,156 +1,205 @@
-"""The syncs that get a line in the history, and the counting of failures in a row."""
+"""The syncs that are recorded, the paths of an archive that are named, and the reading of lines."""
 
 from __future__ import annotations
+
+import json
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from syncd.core.clock import utc
 from syncd.report.history import (
-    MOST_KINDS,
-    START,
-    ChangeCounts,
+    ArchiveRecord,
     ErrorRecord,
     FailureStreak,
+    PathRecord,
     SyncEnding,
     SyncRecord,
-    change_of,
-    final_streak,
-    kind_of,
+    archive_record,
+    decoded,
+    encoded,
     should_record,
-    without_names,
 )
-from syncd.scan.manifest import Difference
+from syncd.scan.entry import Entry, Kind
+from syncd.scan.manifest import Manifest
+from syncd.sync.sent_archive import SentArchive
 from syncd.sync.sync_reason import SyncReason
 from tests.clock import NOON_S
 
+NOON = utc(NOON_S)
 BUSY = ErrorRecord("upload", "the bucket answered 503")
+STILL_BUSY = ErrorRecord("upload", "the bucket answered 500")
 GONE = ErrorRecord("initialize", "no such sandbox")
 CHANGES, ASKED, LOOK, RETRY = (
     reason.value for reason in (SyncReason.CHANGE, SyncReason.ORDER, SyncReason.RESCAN, SyncReason.RETRY)
 )
+MUCH = 1 << 20
 
 
-def record(
-    outcome: str, why: str = CHANGES, *, error: ErrorRecord | None = None, sent_bytes: int = 0, failures_before: int = 0
-) -> SyncRecord:
-    return SyncRecord(
-        at=utc(NOON_S),
-        began=utc(NOON_S),
-        why=why,
-        outcome=outcome,
-        error=error,
-        sent_bytes=sent_bytes,
-        failures_before=failures_before,
-    )
+def record(outcome: str, why: str = CHANGES, error: ErrorRecord | None = None, **more: Any) -> SyncRecord:
+    return SyncRecord(**{"id": "abcdef", "at": NOON, "why": why, "outcome": outcome, "error": error, **more})
 
 
-def test_a_sync_that_sent_what_had_not_left() -> None:
-    """It gets a line in a streak too, since its paths are kept; one that sent the same again gets none."""
-    for ending in (SyncEnding.FAILED, SyncEnding.SUPERSEDED, SyncEnding.STOPPED):
-        again = record(ending, error=BUSY, failures_before=1)
-        assert should_record(replace(again, id="abcdef", paths_in="abcdef"), row(BUSY))
-        assert not should_record(replace(again, id="abcdef", paths_in="ghijkl"), row(BUSY))
-        assert not should_record(again, row(BUSY))
-
-
-def test_a_record_without_names() -> None:
-    """The numbers stay."""
-    change = ChangeCounts(added=2, changed=1, first_added="a", first_changed="c")
-    named = replace(record(SyncEnding.INITIALIZED), change=change)
-    assert without_names(named) == replace(named, change=ChangeCounts(added=2, changed=1))
-    bare = record(SyncEnding.FAILED)
-    assert without_names(bare) is bare
-
-
-def row(*errors: ErrorRecord) -> FailureStreak:
-    return FailureStreak(len(errors), frozenset(map(kind_of, errors)))
+def streak(*errors: ErrorRecord) -> FailureStreak:
+    found = FailureStreak()
+    for error in errors:
+        found = found.after(record(SyncEnding.FAILED, error=error))
+    return found
 
 
 @pytest.mark.parametrize(
-    ("ended", "before", "worth"),
+    ("ended", "before", "is_recorded"),
     [
-        (record(SyncEnding.UNCHANGED, LOOK), row(), False),
-        (record(SyncEnding.UNCHANGED, CHANGES), row(), False),
-        (record(SyncEnding.UNCHANGED, START), row(), False),
-        (record(SyncEnding.UNCHANGED, ASKED), row(), True),
-        (record(SyncEnding.UNCHANGED, RETRY), row(BUSY), True),
-        (record(SyncEnding.INITIALIZED, LOOK), row(), True),
-        (record(SyncEnding.INITIALIZED, CHANGES, error=BUSY), row(BUSY), True),
-        (record(SyncEnding.FAILED, CHANGES, error=BUSY), row(), True),
-        (record(SyncEnding.FAILED, RETRY, error=BUSY), row(BUSY), False),
-        (record(SyncEnding.FAILED, RETRY, error=BUSY, sent_bytes=5), row(BUSY), False),
-        (record(SyncEnding.FAILED, ASKED, error=BUSY), row(BUSY), True),
-        (record(SyncEnding.FAILED, RETRY, error=GONE), row(BUSY), True),
-        (record(SyncEnding.FAILED, RETRY, error=BUSY), row(GONE, BUSY, GONE), False),
-        (record(SyncEnding.SUPERSEDED, CHANGES), row(), False),
-        (record(SyncEnding.SUPERSEDED, ASKED), row(), False),
-        (record(SyncEnding.SUPERSEDED, CHANGES, sent_bytes=1), row(), True),
-        (record(SyncEnding.SUPERSEDED, CHANGES, error=BUSY), row(), True),
-        (record(SyncEnding.SUPERSEDED, CHANGES, error=BUSY), row(BUSY), False),
-        (record(SyncEnding.STOPPED, CHANGES), row(), False),
-        (record(SyncEnding.STOPPED, ASKED), row(), True),
-        (record(SyncEnding.STOPPED, CHANGES, sent_bytes=1), row(), True),
-        (record("a word of a later version", LOOK), row(), False),
+        (record(SyncEnding.UNCHANGED, LOOK), streak(), False),
+        (record(SyncEnding.UNCHANGED), streak(), False),
+        (record(SyncEnding.UNCHANGED, ASKED), streak(), True),
+        (record(SyncEnding.UNCHANGED, RETRY), streak(BUSY), True),
+        (record(SyncEnding.INITIALIZED, LOOK), streak(), True),
+        (record(SyncEnding.INITIALIZED, error=BUSY), streak(BUSY), True),
+        (record(SyncEnding.FAILED, error=BUSY), streak(), True),
+        (record(SyncEnding.FAILED, RETRY, BUSY), streak(BUSY), False),
+        (record(SyncEnding.FAILED, RETRY, STILL_BUSY), streak(BUSY), False),
+        (record(SyncEnding.FAILED, ASKED, BUSY), streak(BUSY), True),
+        (record(SyncEnding.FAILED, RETRY, GONE), streak(BUSY), True),
+        (record(SyncEnding.SUPERSEDED), streak(BUSY), False),
+        (record(SyncEnding.SUPERSEDED, ASKED), streak(), False),
+        (record(SyncEnding.SUPERSEDED, error=BUSY), streak(), True),
+        (record(SyncEnding.SUPERSEDED, error=BUSY), streak(BUSY), False),
+        (record(SyncEnding.STOPPED), streak(), False),
+        (record(SyncEnding.STOPPED, ASKED), streak(), True),
+        (record("a word of a later version", LOOK), streak(), False),
     ],
 )
-def test_what_is_worth_a_line(ended: SyncRecord, before: FailureStreak, worth: bool) -> None:
-    """Syncs that sent, were requested, ended a row of failures or failed in a new way get one; others do not."""
-    assert should_record(ended, before) is worth
+def test_which_syncs_are_recorded(ended: SyncRecord, before: FailureStreak, is_recorded: bool) -> None:
+    """Those that were requested or initialized, and those that ended otherwise than the one before."""
+    assert should_record(ended, before) is is_recorded
 
 
-def test_a_row_of_failures() -> None:
-    """A row counts all failures in it, keeps their kinds, and ends with any success."""
-    one = FailureStreak().after(record(SyncEnding.FAILED, error=BUSY))
-    assert one == row(BUSY)
-    two = one.after(record(SyncEnding.SUPERSEDED, error=GONE, failures_before=1))
-    assert (two.count, two.kinds) == (2, row(BUSY, GONE).kinds)
-    assert two.after(record(SyncEnding.STOPPED)) == two
-    assert two.after(record(SyncEnding.SUPERSEDED, sent_bytes=9)) == two
-    assert two.after(record(SyncEnding.INITIALIZED, error=BUSY)) == FailureStreak()
-    assert two.after(record(SyncEnding.UNCHANGED)) == FailureStreak()
+def test_a_streak_of_failures() -> None:
+    """It counts all failures in a row, and ends with any success."""
+    assert streak(BUSY, GONE, BUSY).count == 3
+    assert streak(BUSY).after(record(SyncEnding.STOPPED)) == streak(BUSY)
+    for ending in (SyncEnding.INITIALIZED, SyncEnding.UNCHANGED):
+        assert streak(BUSY).after(record(ending, error=GONE)) == FailureStreak()
 
 
-def test_the_row_that_a_file_ends_with() -> None:
-    """The next line includes the failures that got no line."""
-    records = [
-        record(SyncEnding.FAILED, error=GONE),
-        record(SyncEnding.INITIALIZED, failures_before=40),
-        record(SyncEnding.FAILED, error=BUSY),
-        record(SyncEnding.FAILED, error=GONE, failures_before=11),
-    ]
-    assert final_streak(records) == FailureStreak(12, row(BUSY, GONE).kinds)
-    assert final_streak(records[:2]) == final_streak([]) == FailureStreak()
+# -- which paths left
 
 
-def test_the_same_failure_with_other_numbers() -> None:
-    """Another size, code or time does not make a new failure; another step or word does."""
-    assert kind_of(ErrorRecord("snapshot", "2048 MiB is too large")) == kind_of(
-        ErrorRecord("snapshot", "9 MiB is too large")
+def file(text: str, mtime_s: int = 1, **more: Any) -> Entry:
+    return Entry(Kind.FILE, 0o644, mtime_s, len(text), digest=text.encode(), **more)
+
+
+DIRECTORY = Entry(Kind.DIRECTORY, 0o755, 1)
+BASE = Manifest({"d": DIRECTORY, "d/same": file("same"), "d/new": file("old"), "gone": file("gone"), "x": file("x")})
+NOW = Manifest(
+    {
+        "d": DIRECTORY,
+        "d/link": Entry(Kind.SYMLINK, 0o777, 1, target="same"),
+        "d/new": file("new"),
+        "d/same": file("same"),
+        "d/torn": Entry(Kind.FILE, 0o644, 1, 4, sent_digest=b"half"),
+        "x": Entry(Kind.FILE, 0o755, 1, 1, digest=b"x"),
+    }
+)
+
+
+def archive(entries: Manifest, base: Manifest | None = None, *removed: str, is_whole: bool = True) -> SentArchive:
+    return SentArchive("identity", entries, base or Manifest(), removed, is_whole)
+
+
+def total(found: ArchiveRecord) -> tuple[int, int]:
+    held = [row for row in found.rows if row.change != "removed"]
+    return sum(row.paths for row in held), sum(row.bytes or 0 for row in held)
+
+
+def test_a_whole_archive() -> None:
+    """What is other than there is named, with size and digest of the sent bytes; what is as there is counted."""
+    found = archive_record(NOON, archive(NOW, BASE, "gone"), MUCH)
+    assert (found.at, found.archive) == (NOON, "whole")
+    assert found.rows == (
+        PathRecord("added", "d/link"),
+        PathRecord("changed", "d/new", 1, 3, b"new".hex()),
+        PathRecord("added", "d/torn", 1, 4, b"half".hex()),
+        PathRecord("changed", "x", 1, 1, b"x".hex()),
+        PathRecord("removed", "gone"),
+        PathRecord("unnamed", None, 2, 4),
     )
-    assert kind_of(ErrorRecord("upload", "no answer")) != kind_of(ErrorRecord("initialize", "no answer"))
-    assert kind_of(ErrorRecord("upload", "no answer")) != kind_of(ErrorRecord("upload", "no route"))
+    unknown = archive_record(NOON, archive(NOW), MUCH)
+    assert [(row.change, row.path) for row in unknown.rows] == [("added", path) for path in NOW]
 
 
-def test_a_server_that_says_something_else_each_time() -> None:
-    """A row stops naming new kinds of failure after a while, and goes on counting."""
-    now, lines = FailureStreak(), 0
-    for number in range(500):
-        failure = record(SyncEnding.FAILED, error=ErrorRecord("upload", "x" * number), failures_before=now.count)
-        lines += should_record(failure, now)
-        now = now.after(failure)
-    assert (lines, now.count, len(now.kinds)) == (MOST_KINDS, 500, MOST_KINDS)
+def test_a_partial_archive_names_all() -> None:
+    """Also what is sent once more as it was, as with a removal."""
+    entries = Manifest({"d/same": file("same", 2), "n": file("n")})
+    found = archive_record(NOON, archive(entries, BASE, "gone", is_whole=False), MUCH)
+    assert found.rows == (
+        PathRecord("added", "n", 1, 1, b"n".hex()),
+        PathRecord("unchanged", "d/same", 1, 4, b"same".hex()),
+        PathRecord("removed", "gone"),
+    )
 
 
-def test_the_change_in_numbers() -> None:
-    """A line has the number of each kind and the first paths of each, escaped and of bounded length."""
-    difference = Difference(["b\x1b[31m", "c"], [], ["deep/" * 100 + "end"])
-    change = change_of(difference)
-    assert change is not None
-    assert (change.added, change.changed, change.removed) == (2, 0, 1)
-    assert (change.first_added, change.first_changed) == ("b\\x1b[31m", None)
-    assert change.first_removed is not None
-    assert len(change.first_removed) == 200
-    assert change.first_removed.endswith("deep/end")
-    assert change_of(Difference()) == ChangeCounts()
-    assert change_of(None) is None
+@pytest.mark.parametrize("base", [None, BASE], ids=["no base", "base"])
+@pytest.mark.parametrize("named_bytes", [0, 2_000])
+def test_a_huge_archive_is_counted(base: Manifest | None, named_bytes: int) -> None:
+    """Beyond the bound paths are counted, with their sizes; none is lost between the two."""
+    entries = NOW | {f"many/{number}": file("1234567") for number in range(500)} | {"many": DIRECTORY}
+    found = archive_record(NOON, archive(entries, base, *(f"gone{number}" for number in range(30))), named_bytes)
+    assert len(json.dumps([row.path for row in found.rows])) < 1_000
+    assert any(row.path for row in found.rows) == (named_bytes > 0)
+    assert total(found) == (len(entries), entries.content_bytes)
+    assert sum(row.paths for row in found.rows if row.change == "removed") == 30
+
+
+def test_equal_archives() -> None:
+    """Equal are those of the same bytes and removals; bytes that cannot be told from others are equal to none."""
+    one = archive(NOW, BASE, "gone")
+    assert one.repeats(archive(NOW, BASE, "gone"))
+    assert not one.repeats(archive(NOW, BASE, "x"))
+    assert not one.repeats(SentArchive("other", NOW, BASE, ["gone"], is_whole=True))
+    unknown = SentArchive("", NOW, BASE, [], is_whole=True)
+    assert not unknown.repeats(unknown)
+
+
+# -- the lines
+
+LEFT = ArchiveRecord(
+    NOON, "partial", (PathRecord("added", "n\udcff\x1b\n'\"é", 1, 3, "ab"), PathRecord("removed", "g"))
+)
+OTHER = replace(LEFT, archive="whole")
+LATER = utc(NOON_S + 60)
+
+
+def test_lines_of_one_sync() -> None:
+    """It is read once, with all its archives; one that only has archives is unfinished; any name is kept."""
+    begun = record(SyncEnding.UNFINISHED, sent=(LEFT,))
+    killed = replace(begun, id="killed")
+    ended = record(SyncEnding.FAILED, error=BUSY)
+    lines = [begun, killed, replace(begun, sent=(OTHER,)), ended]
+    assert decoded(b"".join(map(encoded, lines))) == ([killed, replace(ended, sent=(LEFT, OTHER))], 0)
+
+
+def test_an_archive_that_was_sent_again() -> None:
+    """Its paths are those of the sync that sent it first, at the time of the later one, before its own."""
+    first = record(SyncEnding.FAILED, error=BUSY, sent=(LEFT,))
+    again = record(SyncEnding.INITIALIZED, id="again", at=LATER, repeats="abcdef")
+    lost = replace(again, id="lost", repeats="dropped")
+    both = replace(again, id="both", sent=(OTHER,))
+    found, _ = decoded(b"".join(map(encoded, (first, again, lost, both, replace(both, sent=())))))
+    assert [each.sent for each in found] == [
+        (LEFT,),
+        (replace(LEFT, at=LATER),),
+        (),
+        (replace(LEFT, at=LATER), OTHER),
+    ]
+
+
+def test_damaged_lines() -> None:
+    """They are skipped and counted; unknown fields and words are no damage."""
+    line = encoded(record("?")).strip()
+    later = json.dumps({**json.loads(line), "id": "later", "version": 2, "phase": {"of": "it"}}).encode()
+    damaged = (line[:-20], b"\x00\xff{}", b"[]", b"[" * 100_000, line.replace(b"11Z", b"11"))
+    found, count = decoded(b"\n".join([line, *damaged, b"", later]))
+    assert ([each.id for each in found], count) == (["abcdef", "later"], len(damaged))

@@ -24,7 +24,7 @@ from syncd.core.errors import NeedsPerson, SyncdError
 from syncd.core.settings import Config
 from syncd.remote.failure import ApiStep
 from syncd.report.history import START, SyncEnding
-from syncd.report.history_store import HistoryStore
+from syncd.report.history_recorder import HistoryStore
 from syncd.sync.sync_reason import SyncReason
 
 _HISTORY_LINES = 50
