@@ -36,10 +36,9 @@ class Notification:
 
 @dataclass
 class NotificationServer:
-    """A notification server. `abilities` are its capabilities."""
+    """A notification server."""
 
     address: str
-    abilities: tuple[str, ...] = ("body", "body-markup")
     ignores: str = ""  # a method that it never answers
     refuses: str = ""  # a method that it answers with an error
     on_show: Callable[[Notification], None] = lambda _: None
@@ -53,8 +52,6 @@ class NotificationServer:
             return None
         if method == self.refuses:
             return new_error(asked, "org.freedesktop.DBus.Error.LimitsExceeded")
-        if method == "GetCapabilities":
-            return new_method_return(asked, "as", (list(self.abilities),))
         app, replaces, icon, summary, body, _, changes, timeout_ms = asked.body
         seen = Notification(replaces or next(self._numbers), app, replaces, icon, summary, body, changes, timeout_ms)
         self.shown.append(seen)

@@ -1,66 +1,94 @@
-"""Shows notices on the desktop, by a few messages on the session bus; the rule is in `report.notices`.
+"""Shows four notices on the desktop: a person is needed; failing for long; in sync again; the agent's work was saved.
 
-The messages are those of the Desktop Notifications Specification 1.2. The library for the bus, and asyncio, which gives
-one deadline to all of its waits, are loaded when there is something to show: most daemons never have.
+Failing is told once it has lasted, in seconds awake (monotonic): a night with a closed lid is no night of failing.
+Success is told only after that, in its place. The messages are those of the Desktop Notifications Specification 1.2;
+the library for the bus, and asyncio, are loaded when there is something to show: most daemons never have.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
+from enum import IntEnum
 from math import inf
-from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core.clock import Clock, utc
-from syncd.core.text import one_line, shown_path
-from syncd.report.notices import (
-    AGENT_EVERY_S,
-    LastNotice,
-    Notice,
-    Told,
-    Trouble,
-    after_failure,
-    agent_notice,
-    due_s,
-    in_sync_notice,
-    trouble_notice,
-)
+from syncd.core.formatting import counted
+from syncd.core.text import one_line, redacted, shown_path
 
 _log = logging.getLogger("syncd")
 
-# For all messages together: a desktop answers within milliseconds.
-REPLY_TIMEOUT_S = 1.0
+# A failure that waits for a person is told this soon: by then a disk would be mounted again, a key file saved.
+NEEDED_AFTER_S = 60.0
+# What happens to the agent's work is told once in this time.
+AGENT_EVERY_S = 3_600.0
 # A trouble that could not be shown, as before a person logs in, is tried again after this.
 TRY_AGAIN_S = 300.0
+# For all messages together: a desktop answers within milliseconds.
+_REPLY_TIMEOUT_S = 1.0
+_NAME = "org.freedesktop.Notifications"
+# Of a URL only the host is for people.
+_URL = re.compile(r"""(?i)\b[a-z][a-z0-9+.-]*://(?:[^\s/?#@'"]*@)?([^\s/?#'"]*)[^\s'"]*?(?=[.,:;)\]]*(?:[\s'"]|$))""")
+# Many desktops read markup, others show it: a message from a server could look like anything.
+_NO_MARKUP = str.maketrans({"<": "(", ">": ")", "&": "+"})
 
-_PATH, _NAME = "/org/freedesktop/Notifications", "org.freedesktop.Notifications"
-_NORMAL = 1  # of the specification's urgencies
-_DEFAULT_TIMEOUT = -1
+
+class Told(IntEnum):
+    """The part of a lasting trouble that there is to tell, or that a person was told."""
+
+    NOTHING = 0
+    FAILING = 1
+    NEEDED = 2
+
+
+class LastNotice(Struct):
+    """The last notice about syncing, and its number, by which the next one replaces it. It outlives a reload."""
+
+    told: Told = Told.NOTHING
+    number: int = 0
+
+
+class _Trouble(Struct, frozen=True):
+    """Syncing fails. `since_s` and `needed_since_s` are seconds awake; the second is None where it may pass."""
+
+    text: str
+    since_s: float
+    since_wall_s: float
+    needed_since_s: float | None = None
+
+    @property
+    def tells(self) -> Told:
+        return Told.FAILING if self.needed_since_s is None else Told.NEEDED
 
 
 class DesktopNotifier:
-    """The notices of one daemon. Nothing here fails, and nothing takes longer than `REPLY_TIMEOUT_S`."""
+    """The notices of one daemon. Nothing here fails, and nothing takes longer than a second.
+
+    `after_s` is how long failing lasts before it is told (seconds awake); `environ` None: nothing is shown.
+    """
 
     def __init__(
         self, workspace: str, after_s: float, environ: Mapping[str, str] | None, last: LastNotice, clock: Clock
     ) -> None:
-        """`after_s` is how long failing lasts before it is told (seconds awake); `environ` None: nothing is shown."""
         self._name = one_line(shown_path(os.path.basename(workspace)), 40)
         self._after_s = after_s
-        self._bus_address = "" if environ is None else _session_bus(environ)
-        self._clock = clock
-        self._trouble: Trouble | None = None
+        self._environ = environ
         self._last = last
-        self._try_again_s = -inf
-        self._saved = 0
-        self._unsaved = ""
-        self._agent_at_s = -inf
+        self._clock = clock
+        self._trouble: _Trouble | None = None
+        self._try_again_s = self._agent_at_s = -inf
 
     def failed(self, text: str, *, needs_person: bool) -> None:
         """A sync or a step of it failed, with the error's own line; with `needs_person` it will not pass by itself."""
-        now_s, wall_s = self._clock.monotonic_s(), self._clock.wall_s()
-        self._trouble = after_failure(self._trouble, text, now_s, wall_s, needs_person=needs_person)
+        now_s = self._clock.monotonic_s()
+        trouble = self._trouble or _Trouble(text, now_s, self._clock.wall_s())
+        needed_since_s = now_s if trouble.needed_since_s is None else trouble.needed_since_s
+        self._trouble = replace(trouble, text=text, needed_since_s=needed_since_s if needs_person else None)
         self.show_due()
 
     def succeeded(self) -> None:
@@ -68,7 +96,7 @@ class DesktopNotifier:
         self._trouble = None
         if self._last.told is not Told.NOTHING:
             self._last.told = Told.NOTHING
-            self._show(in_sync_notice(self._name), self._last.number)
+            self._show(f"{self._name} is in sync again", "The last sync went through.", self._last.number)
 
     def paused(self) -> None:
         """Syncing is paused: it neither fails nor works."""
@@ -76,80 +104,62 @@ class DesktopNotifier:
 
     def saved(self, files: int) -> None:
         """So many files of the agent were saved, as both sides had changed, before they were overwritten."""
-        self._saved += files
-        self.show_due()
+        if self._agent_at_s <= self._clock.monotonic_s():
+            self._agent_at_s = self._clock.monotonic_s() + AGENT_EVERY_S
+            text = f"Both sides had changed {counted(files, 'file')}. `syncd saved` lists the agent's versions."
+            self._show(f"{self._name}: the agent's work was saved", text, 0)
 
     def unsaved(self, text: str) -> None:
         """Changes in a sandbox that ends, or was left, could not be saved; `text` says which, and why."""
-        self._unsaved = text
-        self.show_due()
+        self._show(f"{self._name} needs you", text, 0)
 
     @property
     def due_s(self) -> float | None:
         """The monotonic second from which on `show_due` has something to show; None: nothing is planned."""
-        times = [self._trouble_due_s, self._agent_at_s if self._saved or self._unsaved else None]
-        return min((time_s for time_s in times if time_s is not None), default=None) if self._bus_address else None
-
-    @property
-    def _trouble_due_s(self) -> float | None:
-        at_s = None if self._trouble is None else due_s(self._trouble, self._last.told, self._after_s)
-        return None if at_s is None else max(at_s, self._try_again_s)
+        trouble = self._trouble
+        if trouble is None or self._environ is None or trouble.tells <= self._last.told:
+            return None
+        if trouble.needed_since_s is None:
+            return max(trouble.since_s + self._after_s, self._try_again_s)
+        return max(trouble.needed_since_s + min(self._after_s, NEEDED_AFTER_S), self._try_again_s)
 
     def show_due(self) -> None:
-        """Show the notices that are due now, if any."""
-        now_s, wall_s = self._clock.monotonic_s(), self._clock.wall_s()
-        if (self._saved or self._unsaved) and self._agent_at_s <= now_s:
-            self._show(agent_notice(self._saved, self._unsaved, self._name), 0)
-            self._saved, self._unsaved, self._agent_at_s = 0, "", now_s + AGENT_EVERY_S
-        if self._trouble is None or self._trouble_due_s is None or self._trouble_due_s > now_s:
+        """Show the notice of the trouble if it is due now."""
+        trouble, due_s, now_s = self._trouble, self.due_s, self._clock.monotonic_s()
+        if trouble is None or due_s is None or due_s > now_s:
             return
-        since, today = utc(self._trouble.since_wall_s).astimezone(), utc(wall_s).astimezone()
-        number = self._show(trouble_notice(self._trouble, self._name, since, today), self._last.number)
+        summary = f"{self._name} needs you" if trouble.tells is Told.NEEDED else f"{self._name} is not synced"
+        since = utc(trouble.since_wall_s).astimezone()
+        number = self._show(summary, f"Since {since:%a %H:%M}: {trouble.text}", self._last.number)
         if number is None:
             self._try_again_s = now_s + TRY_AGAIN_S
         else:
-            self._last.number = number
-            self._last.told = Told.FAILING if self._trouble.needed_since_s is None else Told.NEEDED
+            self._last.number, self._last.told = number, trouble.tells
 
-    def _show(self, notice: Notice, replaced: int) -> int | None:
-        """Show it in the place of an earlier one; returns its number. None: it could not be shown."""
-        if not self._bus_address:
+    def _show(self, summary: str, body: str, replaced: int) -> int | None:
+        """Show a notice in the place of an earlier one; returns its number. None: it could not be shown."""
+        if self._environ is None:
             return None
         import asyncio  # noqa: PLC0415 - only when there is something to show
 
+        text = _URL.sub(r"\1", one_line(redacted(body), 400)).translate(_NO_MARKUP)
         try:
-            return asyncio.run(asyncio.wait_for(_sent(self._bus_address, notice, replaced), REPLY_TIMEOUT_S))
+            return asyncio.run(asyncio.wait_for(_sent(self._environ, summary, text, replaced), _REPLY_TIMEOUT_S))
         except Exception as failure:  # noqa: BLE001 - anything may answer there; it must not end the daemon
             _log.debug("no desktop notification: %s", str(failure) or type(failure).__name__)
             return None
 
 
-def _session_bus(environ: Mapping[str, str]) -> str:
-    """The address of the session's bus: the one in the environment, else the default one."""
-    return environ.get("DBUS_SESSION_BUS_ADDRESS") or f"unix:path={environ.get('XDG_RUNTIME_DIR', '')}/bus"
-
-
-async def _sent(bus_address: str, notice: Notice, replaced: int) -> int:
-    """Send the notice, and return the number that the desktop gave it."""
-    import html  # noqa: PLC0415 - it loads a table of 2,000 names, which no idle daemon needs
-
+async def _sent(environ: Mapping[str, str], summary: str, body: str, replaced: int) -> int:
+    """Send a notice to the session's bus, and return the number that the desktop gave it."""
     from jeepney import DBusAddress, new_method_call  # noqa: PLC0415
     from jeepney.io.asyncio import open_dbus_router  # noqa: PLC0415
     from jeepney.wrappers import unwrap_msg  # noqa: PLC0415
 
-    server = DBusAddress(_PATH, _NAME, _NAME)
-    async with open_dbus_router(bus_address) as router:
-
-        async def call(method: str, signature: str | None, *arguments: Any) -> Any:
-            (answer,) = unwrap_msg(
-                await router.send_and_get_reply(new_method_call(server, method, signature, arguments))
-            )
-            return answer
-
-        # Where markup is supported, a message from a server could look like anything.
-        is_markup = "body-markup" in await call("GetCapabilities", None)
-        body = html.escape(notice.body, quote=False) if is_markup else notice.body
-        hints = {"urgency": ("y", _NORMAL), "category": ("s", notice.category)}
-        text = (notice.icon, notice.summary, body)
-        number: int = await call("Notify", "susssasa{sv}i", "syncd", replaced, *text, [], hints, _DEFAULT_TIMEOUT)
+    desktop = DBusAddress("/org/freedesktop/Notifications", _NAME, _NAME)
+    arguments: tuple[object, ...] = ("syncd", replaced, "dialog-information", summary, body, [], {}, -1)
+    bus = environ.get("DBUS_SESSION_BUS_ADDRESS") or f"unix:path={environ.get('XDG_RUNTIME_DIR', '')}/bus"
+    async with open_dbus_router(bus) as router:
+        answer = await router.send_and_get_reply(new_method_call(desktop, "Notify", "susssasa{sv}i", arguments))
+        number: int = unwrap_msg(answer)[0]
         return number

@@ -16,9 +16,8 @@ from syncd.core.text import one_line, shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.remote.target import Target
-from syncd.report.desktop_notifier import DesktopNotifier
+from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
 from syncd.report.history_recorder import HistoryRecorder
-from syncd.report.notices import LastNotice
 from syncd.report.speed import Speed
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier

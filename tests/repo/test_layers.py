@@ -40,7 +40,7 @@ PURE = {
     "emulator": "hostile_bodies signing",
     "merge": "automatic_files git_objects merge_plan writes",
     "remote": "sandbox_lifetime failure keepalive request_pacing retry target token_bucket uplink upload_url",
-    "report": "history metrics notices speed",
+    "report": "history metrics speed",
     "sandbox": (
         "agent_info blocked_paths_rules leftovers look_encoding look_request"
         " removal_plan saved_versions_rules three_way"
