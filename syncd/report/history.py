@@ -119,24 +119,19 @@ class SyncRecord(Struct, frozen=True, kw_only=True):
         return chain.from_iterable(archive.rows for archive in self.sent)
 
 
-class FailureStreak(Struct, frozen=True):
-    """Failures in a row: their number, and the kind of the last: its step and message without their numbers."""
-
-    count: int = 0
-    kind: str = ""
-
-    def after(self, record: SyncRecord) -> FailureStreak:
-        """The streak after this sync; one that gave way before anything failed changes nothing."""
-        if record.error is None or record.is_success:
-            return FailureStreak() if record.is_success else self
-        return FailureStreak(self.count + 1, _NUMBER.sub("0", f"{record.error.step}: {record.error.message}"))
-
-
-def should_record(record: SyncRecord, streak: FailureStreak) -> bool:
-    """True if it is recorded even if it sent nothing new; `streak` are the failures before it."""
+def should_record(record: SyncRecord, before: SyncRecord | None) -> bool:
+    """True if it is recorded even if it sent nothing new; `before` is the last one that succeeded or failed, if any."""
     if record.why == SyncReason.ORDER.value and record.outcome != SyncEnding.SUPERSEDED:
         return True
-    return record.outcome == SyncEnding.INITIALIZED or streak.after(record).kind != streak.kind
+    is_other = (record.is_success or record.is_failure) and _failure(record) != _failure(before)
+    return record.outcome == SyncEnding.INITIALIZED or is_other
+
+
+def _failure(record: SyncRecord | None) -> str:
+    """The kind of a sync's failure: its step and message without their numbers; empty if it did not fail."""
+    if record is None or record.error is None or record.is_success:
+        return ""
+    return _NUMBER.sub("0", f"{record.error.step}: {record.error.message}")
 
 
 def archive_record(at: datetime, archive: SentArchive, named_bytes: int) -> ArchiveRecord:

@@ -20,7 +20,6 @@ from syncd.report.history import (
     START,
     ChangeCounts,
     ErrorRecord,
-    FailureStreak,
     SyncEnding,
     SyncRecord,
     archive_record,
@@ -92,7 +91,7 @@ class HistoryRecorder:
         self._sandbox_id = sandbox_id
         self._named_bytes = named_bytes
         self._is_first = True
-        self._streak = FailureStreak()
+        self._before: SyncRecord | None = None  # the last that succeeded or failed
         self._last: tuple[str, SentArchive] | None = None  # the last that left without success, and in which sync
         self._record: SyncRecord | None = None  # of the sync under way
         self._has_line = False
@@ -105,11 +104,12 @@ class HistoryRecorder:
             why = START  # what changed while nothing ran, or by another configuration
         self._is_first = self._has_line = False
         self._began_s, self._sent_bytes, self._sent_now = self._clock.monotonic_s(), 0, 0
+        before = self._before
         self._record = SyncRecord(
             id=base64.b32encode(os.urandom(5)).decode()[:6].lower(),
             at=utc(self._clock.wall_s()),
             why=why,
-            failures_before=self._streak.count,
+            failures_before=before.failures_before + 1 if before and before.is_failure else 0,
         )
 
     def sending(self, archive: SentArchive) -> None:
@@ -144,8 +144,9 @@ class HistoryRecorder:
     def succeeded(self, outcome: Outcome) -> None:
         """It succeeded."""
         if self._record is not None:
-            found = outcome.change
-            change = found and ChangeCounts(len(found.added), len(found.changed), len(found.removed))
+            found, change = outcome.change, None
+            if found is not None:
+                change = ChangeCounts(len(found.added), len(found.changed), len(found.removed))
             self._record = replace(self._record, files=outcome.files, change=change)
             self.end(SyncEnding.INITIALIZED if outcome.sync else SyncEnding.UNCHANGED)
 
@@ -168,9 +169,10 @@ class HistoryRecorder:
             sandbox=one_line(self._sandbox_id()),
         )
         self._record = None
-        if self._has_line or should_record(record, self._streak):
+        if self._has_line or should_record(record, self._before):
             with contextlib.suppress(OSError):
                 self._store.append(record)
-        self._streak = self._streak.after(record)
+        if record.is_success or record.is_failure:
+            self._before = record
         if ending is SyncEnding.INITIALIZED:
             self._last = None

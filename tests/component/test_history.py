@@ -141,8 +141,10 @@ def test_a_long_outage_is_one_line(store: HistoryStore, recorder: HistoryRecorde
     """The same failure is counted, with whatever numbers; an idle daemon writes nothing."""
     for number in range(20):
         recorder.begin("another try after a failure")
+        recorder.end(SyncEnding.SUPERSEDED)  # before anything failed
+        recorder.begin("another try after a failure")
         recorder.failed("watch", f"the workspace holds {number} of 900 files")
-    for outcome in (Outcome(None), Outcome(None), Outcome(SYNC)):
+    for outcome in (Outcome(None), Outcome(None), Outcome(SYNC, change=Difference())):
         recorder.begin("changes")
         recorder.succeeded(outcome)
     assert [(found.outcome, found.failures_before) for found in store.read()[0]] == [

@@ -168,6 +168,8 @@ def test_real_syncs(rig: Rig) -> None:
         ("asked for", "initialized"),
     ]
     assert asked[-1]["change"]["removed"] == 1
+    read = rig.ok("history", "--json")
+    assert (len(read.out.splitlines()), read.err) == (len(kept(rig)), "")
     assert (rig.state_folder / "history.jsonl").stat().st_mode & 0o777 == 0o600
 
 

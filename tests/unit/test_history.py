@@ -12,7 +12,6 @@ from syncd.core.clock import utc
 from syncd.report.history import (
     ArchiveRecord,
     ErrorRecord,
-    FailureStreak,
     PathRecord,
     SyncEnding,
     SyncRecord,
@@ -41,47 +40,37 @@ def record(outcome: str, why: str = CHANGES, error: ErrorRecord | None = None, *
     return SyncRecord(**{"id": "abcdef", "at": NOON, "why": why, "outcome": outcome, "error": error, **more})
 
 
-def streak(*errors: ErrorRecord) -> FailureStreak:
-    found = FailureStreak()
-    for error in errors:
-        found = found.after(record(SyncEnding.FAILED, error=error))
-    return found
+def failed(error: ErrorRecord) -> SyncRecord:
+    return record(SyncEnding.FAILED, error=error)
 
 
 @pytest.mark.parametrize(
     ("ended", "before", "is_recorded"),
     [
-        (record(SyncEnding.UNCHANGED, LOOK), streak(), False),
-        (record(SyncEnding.UNCHANGED), streak(), False),
-        (record(SyncEnding.UNCHANGED, ASKED), streak(), True),
-        (record(SyncEnding.UNCHANGED, RETRY), streak(BUSY), True),
-        (record(SyncEnding.INITIALIZED, LOOK), streak(), True),
-        (record(SyncEnding.INITIALIZED, error=BUSY), streak(BUSY), True),
-        (record(SyncEnding.FAILED, error=BUSY), streak(), True),
-        (record(SyncEnding.FAILED, RETRY, BUSY), streak(BUSY), False),
-        (record(SyncEnding.FAILED, RETRY, STILL_BUSY), streak(BUSY), False),
-        (record(SyncEnding.FAILED, ASKED, BUSY), streak(BUSY), True),
-        (record(SyncEnding.FAILED, RETRY, GONE), streak(BUSY), True),
-        (record(SyncEnding.SUPERSEDED), streak(BUSY), False),
-        (record(SyncEnding.SUPERSEDED, ASKED), streak(), False),
-        (record(SyncEnding.SUPERSEDED, error=BUSY), streak(), True),
-        (record(SyncEnding.SUPERSEDED, error=BUSY), streak(BUSY), False),
-        (record(SyncEnding.STOPPED), streak(), False),
-        (record(SyncEnding.STOPPED, ASKED), streak(), True),
-        (record("a word of a later version", LOOK), streak(), False),
+        (record(SyncEnding.UNCHANGED, LOOK), None, False),
+        (record(SyncEnding.UNCHANGED), None, False),
+        (record(SyncEnding.UNCHANGED, ASKED), None, True),
+        (record(SyncEnding.UNCHANGED, RETRY), failed(BUSY), True),
+        (record(SyncEnding.INITIALIZED, LOOK), None, True),
+        (record(SyncEnding.INITIALIZED, error=BUSY), failed(BUSY), True),
+        (record(SyncEnding.FAILED, error=BUSY), None, True),
+        (record(SyncEnding.FAILED, RETRY, BUSY), failed(BUSY), False),
+        (record(SyncEnding.FAILED, RETRY, STILL_BUSY), failed(BUSY), False),
+        (record(SyncEnding.FAILED, ASKED, BUSY), failed(BUSY), True),
+        (record(SyncEnding.FAILED, RETRY, GONE), failed(BUSY), True),
+        (record(SyncEnding.SUPERSEDED), failed(BUSY), False),
+        (record(SyncEnding.SUPERSEDED, ASKED), None, False),
+        (record(SyncEnding.SUPERSEDED, error=BUSY), None, True),
+        (record(SyncEnding.SUPERSEDED, error=BUSY), failed(BUSY), False),
+        (record(SyncEnding.STOPPED), None, False),
+        (record(SyncEnding.STOPPED, ASKED), None, True),
+        (record(SyncEnding.UNCHANGED, RETRY), record(SyncEnding.INITIALIZED, error=BUSY), False),
+        (record("a word of a later version", LOOK), None, False),
     ],
 )
-def test_which_syncs_are_recorded(ended: SyncRecord, before: FailureStreak, is_recorded: bool) -> None:
+def test_which_syncs_are_recorded(ended: SyncRecord, before: SyncRecord | None, is_recorded: bool) -> None:
     """Those that were requested or initialized, and those that ended otherwise than the one before."""
     assert should_record(ended, before) is is_recorded
-
-
-def test_a_streak_of_failures() -> None:
-    """It counts all failures in a row, and ends with any success."""
-    assert streak(BUSY, GONE, BUSY).count == 3
-    assert streak(BUSY).after(record(SyncEnding.STOPPED)) == streak(BUSY)
-    for ending in (SyncEnding.INITIALIZED, SyncEnding.UNCHANGED):
-        assert streak(BUSY).after(record(ending, error=GONE)) == FailureStreak()
 
 
 # -- which paths left
