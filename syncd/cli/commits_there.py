@@ -5,54 +5,60 @@ from __future__ import annotations
 import os
 
 import click
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.cli.agent_side import OpenSandbox
 from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.formatting import counted
 from syncd.core.text import one_line
-from syncd.sandbox.repository.commits_report import SandboxCommits
+from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack
+from syncd.merge.git import need_git
+from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits
 from syncd.sandbox.repository.home_commit import recorded_home
 
-_NO_HOME = SandboxCommits(absence="syncd made no repository in this sandbox")
+
+class CommitsThere(Struct, frozen=True):
+    """The sandbox's report, and the commits, the oldest first; none where it has an absence or a failure."""
+
+    found: SandboxCommits
+    commits: tuple[SandboxCommit, ...] = ()
 
 
-def list_commits(opened: OpenSandbox) -> SandboxCommits:
-    """Return the commits without contents; nobody is asked where syncd made no repository.
+def commits_there(opened: OpenSandbox, contents: Contents) -> CommitsThere:
+    """Return the commits; nobody is asked where syncd made no repository.
 
-    Raises `StepFailed`, `Stop`.
+    The copies of contents go when the sandbox is closed. Raises `SyncdError`, `StepFailed`, `Stop`.
     """
-    return _read(opened, with_contents=False)
-
-
-def fetch_commits(opened: OpenSandbox) -> SandboxCommits:
-    """Return the commits with contents, else as `list_commits`. The copies go when the sandbox is closed."""
-    return _read(opened, with_contents=True)
-
-
-def _read(opened: OpenSandbox, *, with_contents: bool) -> SandboxCommits:
     home = recorded_home(opened.folders.state, opened.target)
     if not home:
-        return _NO_HOME
-    os.makedirs(opened.commits_folder, mode=0o700, exist_ok=True)
-    agent_commits = opened.services.agent_commits
-    read = agent_commits.fetch if with_contents else agent_commits.list
+        return CommitsThere(SandboxCommits(absence="syncd made no repository in this sandbox"))
+    git, folder = need_git(os.environ), opened.commits_folder
+    os.makedirs(folder, mode=0o700, exist_ok=True)
     with ProgressDisplay(silent_s=1.0) as progress:
         progress.doing("reading the commits in the sandbox")
-        return read(home, opened.commits_folder, opened.interrupt.check)
+        found, pack = opened.services.agent_commits.fetch(home, folder, contents, opened.interrupt.check)
+        if not pack:
+            return CommitsThere(found)
+        try:
+            return CommitsThere(found, read_pack(git, found, pack, folder, contents))
+        except UnreadablePack as reason:
+            return CommitsThere(replace(found, failure=str(reason), unlisted=0))
 
 
-def tell_rest(found: SandboxCommits) -> None:
+def tell_rest(there: CommitsThere) -> None:
     """Say on stderr what else the agent's repository has, which stays there."""
+    found = there.found
     for what in found.under_way:
         _tell(f"a {one_line(what, 20)} is under way in the sandbox")
-    if not found.branch and (found.commits or found.under_way):
+    if not found.branch and (there.commits or found.under_way):
         _tell("no branch is checked out in the sandbox: these are the commits of its HEAD")
     if found.unlisted:
         _tell(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read")
     if found.stashes:
         _tell("1 stash stays there" if found.stashes == 1 else f"{found.stashes:,} stashes stay there")
-    for branch in found.branches:
-        _tell(f"the branch {one_line(branch.name, 80)!r} with {counted(branch.commits, 'more commit')} stays there")
+    for name, commits in found.branches:
+        _tell(f"the branch {one_line(name, 80)!r} with {counted(commits, 'more commit')} stays there")
     if found.more_branches:
         _tell("more branches in the sandbox were not looked at")
 

@@ -13,7 +13,7 @@ from syncd.core.formatting import counted
 from syncd.core.text import one_line
 
 if TYPE_CHECKING:
-    from syncd.sandbox.repository.commits_report import SandboxCommit
+    from syncd.merge.commit_pack import SandboxCommit
 
 
 @click.command("log")
@@ -30,22 +30,24 @@ def command(config_file: str | None, as_json: bool) -> int:
     """
     config = configured(config_file)
     from syncd.cli.agent_side import open_sandbox  # noqa: PLC0415 - after the configuration is known
-    from syncd.cli.commits_there import list_commits, tell_rest  # noqa: PLC0415
+    from syncd.cli.commits_there import commits_there, tell_rest  # noqa: PLC0415
     from syncd.remote.failure import StepFailed  # noqa: PLC0415
+    from syncd.sandbox.repository.agent_commits import Contents  # noqa: PLC0415
 
     try:
         with open_sandbox(config) as opened:
-            found = list_commits(opened)
+            there = commits_there(opened, Contents.NONE)
     except StepFailed as failure:
         raise failure.as_error() from None
     except (Stop, KeyboardInterrupt):
         raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
+    found = there.found
     if found.failure:
         reason = one_line(found.failure, 160)
         raise TryLater(f"the commits in the sandbox cannot be read ({reason})", "`syncd diff` shows what was changed")
-    rows = [_row(commit) for commit in reversed(found.commits)]
+    rows = [_row(commit) for commit in reversed(there.commits)]
     if as_json:
-        branches = [branch.name for branch in found.branches]
+        branches = [name for name, _ in found.branches]
         click.echo(json.dumps({"commits": rows, "stashes": found.stashes, "branches": branches}))
     else:
         width = max((len(one_line(row["author"], 30)) for row in rows), default=0)
@@ -54,7 +56,7 @@ def command(config_file: str | None, as_json: bool) -> int:
             click.echo(f"{row['id'][:10]}  {_local(row['at'])}  {author:{width}}  {row['subject']} ({paths})")
     if not rows:
         click.echo(f"no commits: {one_line(found.absence or 'the agent made none', 160)}", err=True)
-    tell_rest(found)
+    tell_rest(there)
     return 0
 
 
@@ -69,7 +71,7 @@ def _row(commit: SandboxCommit) -> dict[str, Any]:
         "email": identity_text(commit.email),
         "at": f"{datetime.fromtimestamp(possible_seconds(commit.seconds), UTC):%Y-%m-%dT%H:%M:%SZ}",
         "subject": subject_of(commit.message),
-        "paths": len(commit.changes) + len(commit.refused) + commit.unlisted,
+        "paths": len(commit.changes) + len(commit.refused),
     }
 
 

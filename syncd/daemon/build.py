@@ -30,6 +30,7 @@ from syncd.daemon.loop import Components, Daemon, Timing
 from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
+from syncd.merge.git import personal_excludes
 from syncd.remote.api import Api
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
@@ -49,7 +50,6 @@ from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.mount_guard import MountGuard
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
-from syncd.selection.git_config import personal_excludes
 from syncd.selection.git_repository import branch_of, repository_around
 from syncd.selection.gitignore import bad_pattern
 from syncd.selection.rules import Rule

@@ -10,7 +10,6 @@ Contents go in as they are, without filters or other line ends.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
@@ -25,8 +24,8 @@ from syncd.merge.git_objects import (
     GitSymlink,
     GitVersion,
     blob_id,
-    checked_blob_command,
     commit_command,
+    contents_of,
     delete_line,
     foreign_identity,
     identity,
@@ -37,12 +36,13 @@ from syncd.merge.git_objects import (
     null_id,
     subject_of,
     todays_mode,
-    write_line,
+    write_command,
 )
 
 SENT_MESSAGE = "As sent to the sandbox\n"
 CHANGES_MESSAGE = "Changes from the sandbox\n"
 UNCOMMITTED_MESSAGE = "agent, not committed\n"
+_NO_TREE = ("hash-object", "-t", "tree", "--stdin")  # the id of the empty one, without writing it
 _Tree = Mapping[str, tuple[bytes, bytes]]
 
 
@@ -73,52 +73,17 @@ class NewBranch(Struct, frozen=True):
 class _NewCommit(Struct):
     """The paths that one commit writes and deletes, relative to the workspace.
 
-    A write without a version is of a blob that is stored already. `author` is empty for the person's own commits.
+    `author` is empty for the person's own commits. `blobs` are the ids that the written contents must have, by path.
     """
 
     message: bytes
-    writes: list[tuple[str, bytes, bytes, GitVersion | None]] = field(default_factory=list)
+    writes: list[tuple[str, GitVersion]] = field(default_factory=list)
     deletes: list[str] = field(default_factory=list)
     author: bytes = b""
+    blobs: dict[str, bytes] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.writes or self.deletes)
-
-
-class _TreeBuilder:
-    """The mode and blob of each path, as git-fast-import(1) changes them.
-
-    What is written takes the place of a file above it, and of a directory that has its name.
-    """
-
-    def __init__(self, entries: _Tree) -> None:
-        self.entries = dict(entries)
-        self._folders = Counter(folder for path in self.entries for folder in _folders_of(path))
-
-    def copy(self) -> _TreeBuilder:
-        """Return another one with the same entries."""
-        return _TreeBuilder(self.entries)
-
-    def carry_out(self, commit: _NewCommit) -> None:
-        """Change the entries as the commit does."""
-        for path in commit.deletes:
-            self._remove(path)
-        for path, mode, blob, _ in commit.writes:
-            above = [folder for folder in _folders_of(path) if folder in self.entries]
-            below = [each for each in self.entries if each.startswith(f"{path}/")] if self._folders[path] else []
-            for other in (path, *above, *below):
-                self._remove(other)
-            self.entries[path] = (mode, blob)
-            self._folders.update(_folders_of(path))
-
-    def _remove(self, path: str) -> None:
-        if self.entries.pop(path, None) is not None:
-            self._folders.subtract(_folders_of(path))
-
-
-def _folders_of(path: str) -> list[str]:
-    """Return the directories above a path."""
-    return [path[:at] for at, character in enumerate(path) if character == "/"]
 
 
 def make_branch(
@@ -138,7 +103,7 @@ def make_branch(
     `sent` are all files and links that the sandbox was sent, `changes` what is otherwise there; paths are relative to
     the workspace. `commits` are the agent's, the oldest first: each is made, also if it changes nothing. A path of HEAD
     that was not sent is removed by the first commit, unless `left_out` says that the workspace's rules leave it out, or
-    a sparse checkout does not hold it. Each content is read once, and a second time if HEAD does not have it. `now` is
+    a sparse checkout does not hold it. What was sent is read once, and a second time if HEAD does not have it. `now` is
     the time at which the commits are made, with its zone.
 
     Raises `NeedsPerson` if the name is taken or git refuses it, if there is no repository, or if there is nothing to
@@ -149,31 +114,23 @@ def make_branch(
     tree, submodules = _tree_of_head(git, work_tree)
     hidden = _not_checked_out(git, work_tree)
     gone = [path for path in tree if path not in sent and path not in hidden and not left_out(path)]
-    object_format = work_tree.object_format
-    as_sent = _as_sent(tree, submodules, sent, gone, object_format)
-    builder = _TreeBuilder({**tree, **submodules})
-    builder.carry_out(as_sent)
-    changed, skipped = _as_changed(builder.entries, submodules, changes, object_format)
-    planned = [as_sent] if as_sent else []
-    if commits:
-        goal = builder.copy()
-        goal.carry_out(changed)
-        for commit in commits:
-            made, left = _as_committed(builder.entries, submodules, commit, object_format)
-            builder.carry_out(made)
-            planned.append(made)
-            skipped += left
-        changed = _as_left(builder.entries, goal.entries, changed)
-    planned += [changed] if changed else []
-    ids = _write_commits(git, work_tree, planned, now, scratch) if planned else ()
-    tip = ids[-1] if ids else work_tree.head
+    as_sent = _as_sent(tree, submodules, sent, gone, work_tree.object_format)
+    changed, skipped = _as_changed(submodules, changes)
+    agents = []
+    for commit in commits:
+        made, left = _as_committed(submodules, commit)
+        agents.append(made)
+        skipped += left
+    writer = _Writer(git, work_tree, now, scratch)
+    written = writer.write(as_sent, changed, agents)
+    tip = written[-1][0] if written else work_tree.head
     if not tip:
         raise NeedsPerson(
             "there is nothing to commit, as nothing was changed in the sandbox", "make the repository's first commit"
         )
-    _create_reference(git, work_tree, reference, tip, now)
-    subjects = tuple(subject_of(commit.message) for commit in planned)
-    return NewBranch(name, ids, tuple(dict.fromkeys(skipped)), subjects)
+    writer.create_reference(reference, tip)
+    ids, subjects = [each for each, _ in written], [subject_of(commit.message) for _, commit in written]
+    return NewBranch(name, tuple(ids), tuple(dict.fromkeys(skipped)), tuple(subjects))
 
 
 def _free_reference(git: Git, work_tree: GitWorkTree, name: str) -> str:
@@ -250,50 +207,32 @@ def _as_sent(
     commit = _NewCommit(SENT_MESSAGE.encode(), deletes=gone)
     for path, version in sent.items():
         if not _is_kept(path, submodules):
-            _write(commit, tree, path, version, object_format)
+            blob = blob_id(path, version, object_format)
+            if tree.get(path) != (mode_of(version), blob):
+                commit.writes.append((path, version))
+                commit.blobs[path] = blob
     return commit
 
 
-def _as_changed(
-    tree: _Tree, submodules: _Tree, changes: Iterable[GitChange], object_format: str
-) -> tuple[_NewCommit, list[str]]:
+def _as_changed(submodules: _Tree, changes: Iterable[GitChange]) -> tuple[_NewCommit, list[str]]:
+    """Return the commit of these changes, and the paths that are left out of it."""
     commit, skipped = _NewCommit(CHANGES_MESSAGE.encode()), []
     for change in changes:
         links_submodules = isinstance(change.after, GitSymlink) and is_submodules_name(change.path.rpartition("/")[2])
         if _is_kept(change.path, submodules) or links_submodules:
             skipped.append(change.path)
         elif change.after is not None:
-            _write(commit, tree, change.path, change.after, object_format)
-        elif change.path in tree:
+            commit.writes.append((change.path, change.after))
+        else:
             commit.deletes.append(change.path)
     return commit, skipped
 
 
-def _as_committed(
-    tree: _Tree, submodules: _Tree, agents: AgentCommit, object_format: str
-) -> tuple[_NewCommit, list[str]]:
-    """Return the agent's commit on top of this tree, and the paths that are left out of it."""
-    commit, skipped = _as_changed(tree, submodules, agents.changes, object_format)
+def _as_committed(submodules: _Tree, agents: AgentCommit) -> tuple[_NewCommit, list[str]]:
+    commit, skipped = _as_changed(submodules, agents.changes)
     commit.message = agents.message.replace(b"\0", b"")
     commit.author = foreign_identity(agents.author, agents.email, agents.seconds, agents.zone)
     return commit, skipped
-
-
-def _as_left(tree: _Tree, goal: _Tree, changed: _NewCommit) -> _NewCommit:
-    """Return the commit that leads from the agent's last one to what was sent with all changes."""
-    versions = {path: version for path, _, _, version in changed.writes}
-    commit = _NewCommit(UNCOMMITTED_MESSAGE.encode(), deletes=[path for path in tree if path not in goal])
-    for path, entry in goal.items():
-        if tree.get(path) != entry:
-            # What is as it was sent is stored with the first commit, or with HEAD.
-            commit.writes.append((path, *entry, versions.get(path)))
-    return commit
-
-
-def _write(commit: _NewCommit, tree: _Tree, path: str, version: GitVersion, object_format: str) -> None:
-    entry = mode_of(version), blob_id(path, version, object_format)
-    if tree.get(path) != entry:
-        commit.writes.append((path, *entry, version))
 
 
 def _is_kept(path: str, submodules: _Tree) -> bool:
@@ -304,62 +243,91 @@ def _is_kept(path: str, submodules: _Tree) -> bool:
     return bool(submodules) and any("/".join(names[:count]) in submodules for count in range(len(names) + 1))
 
 
-def _write_commits(
-    git: Git, work_tree: GitWorkTree, planned: Sequence[_NewCommit], now: datetime, scratch: str | None
-) -> tuple[str, ...]:
-    """Write blobs, trees and commits into the repository's objects; return the commits' ids."""
-    person = identity(*_name_and_email(work_tree), int(now.timestamp()), f"{now:%z}")
-    # Of the private repository, which is removed at the end.
-    references = [f"refs/heads/{number}" for number in range(len(planned))]
+class _Writer(Struct, frozen=True):
+    """Writes commits and the reference into the person's repository, in the person's name, `now`."""
 
-    def commands() -> Iterator[bytes]:
-        stored: set[bytes] = set()
-        parent = work_tree.head.encode()
-        for reference, commit in zip(references, planned, strict=True):
-            for path, _, blob, version in commit.writes:
-                if version is not None and blob not in stored:
-                    stored.add(blob)
-                    yield from checked_blob_command(path, version, blob, work_tree.object_format)
-            yield commit_command(reference.encode(), person, commit.message, parent, author=commit.author)
+    git: Git
+    work_tree: GitWorkTree
+    now: datetime
+    scratch: str | None
+
+    def write(
+        self, as_sent: _NewCommit, changed: _NewCommit, agents: Sequence[_NewCommit]
+    ) -> list[tuple[str, _NewCommit]]:
+        """Write blobs, trees and commits into the repository's objects; return the commits with their ids.
+
+        The commit of all changes is made in any case: its tree is the one in which the agent's commits have to end.
+        """
+        if not (as_sent or changed or agents):
+            return []
+        work_tree = self.work_tree
+        planned = [*([as_sent] if as_sent else []), changed, *agents]
+        # Of the private repository, which is removed at the end.
+        names = [f"refs/heads/{number}" for number in range(len(planned))]
+        place = planned.index(changed)
+        start = names[0] if place else work_tree.head
+        parents = [*([work_tree.head] if place else []), start, start, *names[place + 1 :]]
+        with private_repository(self.git, self.scratch, work_tree.object_format) as folder:
+            shared = work_tree.settings.get("core.sharedrepository", "")
+            settings = with_settings({"core.sharedRepository": shared} if shared else {})
+            variables = {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": work_tree.objects, **settings}
+            fast_import(self.git, self._commands(zip(names, parents, planned, strict=False)), variables)
+
+            def answer(*arguments: str, **more: str) -> str:
+                return self.git.run(arguments, {**variables, **more}).output.decode().strip()
+
+            def tree(commit: str) -> str:
+                return answer("rev-parse", "--verify", f"{commit}^{{tree}}") if commit else answer(*_NO_TREE)
+
+            ids = answer("show-ref", "--verify", "--hash", *names).split()
+            made = list(zip(ids, planned, strict=True))
+            last = made.pop(place)
+            goal = tree(last[0])
+            if not agents:
+                return [*made, last] if goal != tree(start) else made
+            if goal != tree(ids[-1]):
+                rest = _NewCommit(UNCOMMITTED_MESSAGE.encode())
+                words = ("commit-tree", goal, "-p", ids[-1], "-m", UNCOMMITTED_MESSAGE)
+                made.append((answer(*words, **self._as_person()), rest))
+            return made
+
+    def _commands(self, commits: Iterable[tuple[str, str, _NewCommit]]) -> Iterator[bytes]:
+        """Return the commands that make commits, each given with its reference and its parent."""
+        prefix, object_format = self.work_tree.prefix, self.work_tree.object_format
+        person = identity(*self._name_and_email(), int(self.now.timestamp()), f"{self.now:%z}")
+        for name, parent, commit in commits:
+            yield commit_command(name.encode(), person, commit.message, parent.encode(), author=commit.author)
             # A file may take the place of a directory, and the other way round: what is gone makes room first.
-            yield from (delete_line(work_tree.prefix + path) for path in commit.deletes)
-            yield from (write_line(work_tree.prefix + path, mode, blob) for path, mode, blob, _ in commit.writes)
-            parent = reference.encode()
+            yield from (delete_line(prefix + path) for path in commit.deletes)
+            for path, version in commit.writes:
+                contents = contents_of(path, version, object_format, commit.blobs.get(path, b""))
+                yield from write_command(prefix + path, version, contents)
 
-    with private_repository(git, scratch, work_tree.object_format) as folder:
-        variables = {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": work_tree.objects}
-        shared = work_tree.settings.get("core.sharedrepository", "")
-        settings = {"core.sharedRepository": shared} if shared else {}
-        fast_import(git, commands(), {**variables, **with_settings(settings)})
-        listed = git.run(["show-ref", "--verify", "--hash", *references], variables)
-    return tuple(listed.output.decode().split())
+    def create_reference(self, reference: str, tip: str) -> None:
+        """Create the reference, if there is still none of this name. Raises `NeedsPerson`."""
+        hooks = _without_hooks(self.work_tree.settings)
+        variables = {"GIT_DIR": self.work_tree.folder, **self._as_person(), **hooks}
+        nothing = null_id(self.work_tree.object_format).decode()
+        message = "branch: Created by syncd apply --branch"
+        command = ["update-ref", "--no-deref", "-m", message, reference, tip, nothing]
+        made = self.git.run(command, variables, range(256))
+        if made.code:
+            shown, reason = shown_path(reference.removeprefix("refs/heads/")), one_line(made.complaint, 160)
+            raise NeedsPerson(f"git cannot make the branch {shown!r} ({reason})", "choose another name")
 
+    def _as_person(self) -> dict[str, str]:
+        """Return the variables by which git takes the person for author and committer."""
+        name, email = self._name_and_email()
+        facts = {"NAME": name, "EMAIL": email, "DATE": f"{int(self.now.timestamp())} {self.now:%z}"}
+        return {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in facts.items()}
 
-def _create_reference(git: Git, work_tree: GitWorkTree, reference: str, tip: str, now: datetime) -> None:
-    """Create the reference, if there is still none of this name. Raises `NeedsPerson`."""
-    who, email = _name_and_email(work_tree)
-    variables = {
-        "GIT_DIR": work_tree.folder,
-        "GIT_COMMITTER_NAME": who,
-        "GIT_COMMITTER_EMAIL": email,
-        "GIT_COMMITTER_DATE": f"{int(now.timestamp())} {now:%z}",
-        **_without_hooks(work_tree.settings),
-    }
-    nothing = null_id(work_tree.object_format).decode()
-    message = "branch: Created by syncd apply --branch"
-    made = git.run(["update-ref", "--no-deref", "-m", message, reference, tip, nothing], variables, range(256))
-    if made.code:
-        shown, reason = shown_path(reference.removeprefix("refs/heads/")), one_line(made.complaint, 160)
-        raise NeedsPerson(f"git cannot make the branch {shown!r} ({reason})", "choose another name")
+    def _name_and_email(self) -> tuple[str, str]:
+        settings = self.work_tree.settings
+        name, email = settings.get("user.name", ""), settings.get("user.email", "")
+        return identity_text(name) or "syncd", identity_text(email) or "syncd@localhost"
 
 
 def _without_hooks(settings: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that disable the hooks which are settings (`hook.NAME.command`, since git 2.54)."""
     hooks = sorted({key.rpartition(".")[0] for key in settings if key.startswith("hook.") and key.count(".") > 1})
     return with_settings({f"{hook}.enabled": "false" for hook in hooks})
-
-
-def _name_and_email(work_tree: GitWorkTree) -> tuple[str, str]:
-    settings = work_tree.settings
-    name, email = settings.get("user.name", ""), settings.get("user.email", "")
-    return identity_text(name) or "syncd", identity_text(email) or "syncd@localhost"

@@ -1,15 +1,14 @@
 """Runs git such that nothing which a repository or a person has configured starts a program.
 
-Git runs programs for hooks, filters, the file system monitor, text conversion, diffs, merges, signatures, editors,
-pagers, aliases, credentials and missing objects (githooks(5), gitattributes(5), git-config(1)). Only plumbing commands
-are run here, which need none of them; settings and the environment switch off what they could still reach. Objects are
-written with a private folder in the place of the repository's own, whose configuration is then not even read.
+What switches that off is in `git_in_sandbox`, the same here and there. Objects are written with a private folder in the
+place of the repository's own, whose configuration is then not even read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import shutil
 import subprocess
@@ -19,54 +18,23 @@ from typing import IO
 
 from msgspec import Struct, field
 
-from syncd.core.errors import NeedsPerson, TryLater
+from syncd.core.errors import ConfigError, NeedsPerson, SyncdError, TryLater
 from syncd.core.hardening import original_umask
 from syncd.core.text import one_line, shown_path
+from syncd.sandbox.repository.git_in_sandbox import ENVIRONMENT, LARGE_BYTES, NO_CONFIGURATION, SETTINGS
 
-# A file that is larger on either side is compared as a binary one, and goes through memory in blocks only.
-LARGE_BYTES = 16 << 20
 _BLOCK_BYTES = 1 << 16
 # A command that neither takes nor gives a byte for this long does not answer.
 _ANSWER_S = 60.0
 # After its last input, fast-import writes its index, or each object into a file of its own.
 _END_S = 600.0
+# Of one process: what an agent wrote may be made to need any amount.
+_MOST_MEMORY = 1 << 30
 _OLDEST_GIT = "2.31"
-_NOWHERE = "/dev/null"  # nothing is found below it either
-_SETTINGS = (
-    "core.hooksPath=/dev/null",
-    "core.fsmonitor=false",
-    "core.attributesFile=/dev/null",
-    "core.pager=cat",
-    "core.editor=:",
-    "core.sshCommand=false",
-    "core.alternateRefsCommand=false",
-    "commit.gpgSign=false",
-    "credential.helper=",
-    "protocol.allow=never",
-    "gc.auto=0",
-    "maintenance.auto=false",
-    f"core.bigFileThreshold={LARGE_BYTES}",
-)
-_ENVIRONMENT = {
-    "LC_ALL": "C",
-    "GIT_ATTR_NOSYSTEM": "1",
-    "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_NO_LAZY_FETCH": "1",
-    # Versions of git that do not know the line above find no way to fetch.
-    "GIT_ALLOW_PROTOCOL": "none",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_LITERAL_PATHSPECS": "1",
-}
-_NO_CONFIGURATION = {
-    "HOME": _NOWHERE,
-    "XDG_CONFIG_HOME": _NOWHERE,
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_SYSTEM": _NOWHERE,
-    "GIT_CONFIG_GLOBAL": _NOWHERE,
-}
+# The exit code of `git config --get` for a name that is not set.
+_NOT_SET = 1
 # By these git finds the person's and the machine's configuration.
-_CONFIGURATION_VARIABLES = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
+_CONFIGURATION_VARIABLES = tuple(NO_CONFIGURATION)
 
 
 class GitMissing(NeedsPerson):
@@ -109,25 +77,32 @@ class Git(Struct, frozen=True):
     path: str
     person: Mapping[str, str]
 
-    def run(self, arguments: Sequence[str], variables: Mapping[str, str], allowed: Iterable[int] = (0,)) -> GitResult:
+    def run(
+        self,
+        arguments: Sequence[str],
+        variables: Mapping[str, str],
+        allowed: Iterable[int] = (0,),
+        given: bytes = b"",
+    ) -> GitResult:
         """Run one command. Raises `GitFailed` unless its exit code is allowed, `TryLater` if it does not answer.
 
-        `variables` are added to the environment, which holds nothing of this process's but the search path.
+        `variables` are added to the environment, which holds nothing of this process's but the search path. `given` is
+        the command's input.
         """
-        result = self._run(arguments, {**self._environment(_NO_CONFIGURATION), **variables}, "/")
+        result = self._run(arguments, {**self._environment(NO_CONFIGURATION), **variables}, "/", given)
         if result.code not in allowed:
             raise _failed(arguments, result)
         return result
 
     def ask(self, arguments: Sequence[str], variables: Mapping[str, str], folder: str = "/") -> GitResult:
         """Run a command that only reads, in a folder, with the person's configuration; any exit code is an answer."""
-        return self._run(arguments, {**self._environment(self.person), **variables}, folder)
+        return self._run(arguments, {**self._environment(self.person), **variables}, folder, b"")
 
-    def _run(self, arguments: Sequence[str], environment: Mapping[str, str], folder: str) -> GitResult:
+    def _run(self, arguments: Sequence[str], environment: Mapping[str, str], folder: str, given: bytes) -> GitResult:
         try:
             done = subprocess.run(
                 self._command(arguments),
-                stdin=subprocess.DEVNULL,
+                input=given,
                 capture_output=True,
                 timeout=_ANSWER_S,
                 check=False,
@@ -151,18 +126,21 @@ class Git(Struct, frozen=True):
                     _write(process.stdin.fileno(), block, arguments)
             self._end(process, complaints, arguments, _END_S)
 
-    def read(self, arguments: Sequence[str], variables: Mapping[str, str]) -> Iterator[bytes]:
-        """Run one command and return its output in blocks. Raises as `run` does, at the end."""
-        with self._started(arguments, variables, subprocess.DEVNULL, subprocess.PIPE) as (process, complaints):
-            assert process.stdout is not None  # noqa: S101 - a pipe, as requested above
-            with process.stdout:
-                while block := _read(process.stdout.fileno(), arguments):
-                    yield block
-            self._end(process, complaints, arguments, _ANSWER_S)
+    def read(self, arguments: Sequence[str], variables: Mapping[str, str], given: bytes = b"") -> Iterator[bytes]:
+        """Run one command with this input and return its output in blocks. Raises as `run` does, at the end."""
+        with tempfile.TemporaryFile() as file:
+            file.write(given)
+            file.seek(0)
+            with self._started(arguments, variables, file, subprocess.PIPE) as (process, complaints):
+                assert process.stdout is not None  # noqa: S101 - a pipe, as requested above
+                with process.stdout:
+                    while block := _read(process.stdout.fileno(), arguments):
+                        yield block
+                self._end(process, complaints, arguments, _ANSWER_S)
 
     @contextlib.contextmanager
     def _started(
-        self, arguments: Sequence[str], variables: Mapping[str, str], stdin: int, stdout: int
+        self, arguments: Sequence[str], variables: Mapping[str, str], stdin: int | IO[bytes], stdout: int
     ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
         with tempfile.TemporaryFile() as complaints:
             try:
@@ -172,12 +150,14 @@ class Git(Struct, frozen=True):
                     stdout=stdout,
                     stderr=complaints,
                     cwd="/",
-                    env={**self._environment(_NO_CONFIGURATION), **variables},
+                    env={**self._environment(NO_CONFIGURATION), **variables},
                     umask=original_umask(),
                 )
             except OSError as failure:
                 raise _cannot_start(failure) from None
             try:
+                with contextlib.suppress(ProcessLookupError):
+                    resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
                 yield process, complaints
             finally:
                 if process.poll() is None:
@@ -197,10 +177,10 @@ class Git(Struct, frozen=True):
             raise _failed(arguments, GitResult(code, b"", complaints.read(_BLOCK_BYTES).decode("utf-8", "replace")))
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
-        return [self.program, *(part for setting in _SETTINGS for part in ("-c", setting)), *arguments]
+        return [self.program, *(part for setting in SETTINGS for part in ("-c", setting)), *arguments]
 
     def _environment(self, configuration: Mapping[str, str]) -> dict[str, str]:
-        return {"PATH": self.path, **_ENVIRONMENT, **configuration}
+        return {"PATH": self.path, **ENVIRONMENT, **configuration}
 
 
 def find_git(environ: Mapping[str, str]) -> Git | None:
@@ -221,6 +201,35 @@ def need_git(environ: Mapping[str, str]) -> Git:
     if git is None:
         raise GitMissing("git is not installed, or not in a folder of $PATH", "install git")
     return git
+
+
+def personal_excludes(environ: Mapping[str, str]) -> str:
+    """Return the path of the user's own exclude file: from git's configuration, else `$XDG_CONFIG_HOME/git/ignore`.
+
+    Only the user's and the machine's configuration count, never the workspace's. Raises `ConfigError` if git cannot
+    read its configuration, `TryLater` if git does not answer: without that file, paths that it excludes would be
+    uploaded.
+    """
+    git = find_git(environ)
+    if git is not None and (environ.get("HOME") or environ.get("GIT_CONFIG_GLOBAL")):  # else git has no user's file
+        for scope in ("--global", "--system"):
+            try:
+                result = git.ask(["config", scope, "--type=path", "--get", "core.excludesFile"], {})
+            except SyncdError as failure:
+                raise TryLater(
+                    f"git was asked for your exclude file ({failure.message})",
+                    "try again, or set workspace.use_gitignore = false",
+                ) from None
+            if result.code not in (0, _NOT_SET):
+                raise ConfigError(
+                    f"git cannot read its configuration, which may name your exclude file "
+                    f"({one_line(result.complaint, 120)})",
+                    f"correct it until `git config {scope} --list` works",
+                )
+            if path := os.fsdecode(result.output.rstrip(b"\n")):
+                return path
+    home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return os.path.join(home, "git", "ignore")
 
 
 def with_settings(settings: Mapping[str, str]) -> dict[str, str]:

@@ -79,47 +79,34 @@ def size_of(version: GitVersion | None) -> int:
     return len(_bytes(version.target)) if isinstance(version, GitSymlink) else version.size_bytes
 
 
-def contents_of(path: str, version: GitVersion) -> Iterator[bytes]:
+def contents_of(path: str, version: GitVersion, object_format: str = "sha1", blob: bytes = b"") -> Iterator[bytes]:
     """Return the version's content in blocks, exactly as many bytes as announced.
 
-    Raises `TryLater` if the file has another size now.
+    Raises `TryLater` if the file has another size now, or if `blob` is given and is not the id of its blob.
     """
-    if isinstance(version, GitSymlink):
-        yield _bytes(version.target)
-        return
-    left = version.size_bytes
-    for block in version.blocks():
+    digest = _blob_digest(version, object_format)
+    left = size_of(version)
+    for block in (_bytes(version.target),) if isinstance(version, GitSymlink) else version.blocks():
         left -= len(block)
         if left < 0:
             break
+        if blob:
+            digest.update(block)
         yield block
-    if left:
-        raise changed_meanwhile(path)
+    if left or (blob and digest.hexdigest().encode() != blob):
+        raise TryLater(f"{shown_path(path)!r} changed while it was read", "try again")
 
 
-def changed_meanwhile(path: str) -> TryLater:
-    """Return the failure for a file whose content is no longer as it was announced."""
-    return TryLater(f"{shown_path(path)!r} changed while it was read", "try again")
+def _blob_digest(version: GitVersion, object_format: str) -> hashlib._Hash:
+    return hashlib.new(object_format, b"blob %d\0" % size_of(version), usedforsecurity=False)
 
 
 def blob_id(path: str, version: GitVersion, object_format: str) -> bytes:
     """Return the hexadecimal id of the version's blob; `object_format` is "sha1" or "sha256", as git calls it."""
-    digest = hashlib.new(object_format, b"blob %d\0" % size_of(version), usedforsecurity=False)
+    digest = _blob_digest(version, object_format)
     for block in contents_of(path, version):
         digest.update(block)
     return digest.hexdigest().encode()
-
-
-def checked_blob_command(path: str, version: GitVersion, blob: bytes, object_format: str) -> Iterator[bytes]:
-    """Return the command that stores a blob of this id. Raises `TryLater` if the content has another one now."""
-    digest = hashlib.new(object_format, b"blob %d\0" % size_of(version), usedforsecurity=False)
-    yield _blob_head(version, b"")
-    for block in contents_of(path, version):
-        digest.update(block)
-        yield block
-    if digest.hexdigest().encode() != blob:
-        raise changed_meanwhile(path)
-    yield b"\n"
 
 
 def null_id(object_format: str) -> bytes:
@@ -127,15 +114,18 @@ def null_id(object_format: str) -> bytes:
     return b"0" * (2 * hashlib.new(object_format, usedforsecurity=False).digest_size)
 
 
-def blob_command(path: str, version: GitVersion, mark: bytes = b"") -> Iterator[bytes]:
-    """Return the command that stores the version's content as a blob; a mark, `:NUMBER`, stands for its id."""
-    yield _blob_head(version, mark)
+def blob_command(path: str, version: GitVersion, mark: bytes) -> Iterator[bytes]:
+    """Return the command that stores the version's content as a blob; the mark, `:NUMBER`, stands for its id."""
+    yield b"blob\nmark %s\ndata %d\n" % (mark, size_of(version))
     yield from contents_of(path, version)
     yield b"\n"
 
 
-def _blob_head(version: GitVersion, mark: bytes) -> bytes:
-    return b"blob\n%sdata %d\n" % (b"mark %s\n" % mark if mark else b"", size_of(version))
+def write_command(path: str, version: GitVersion, contents: Iterable[bytes]) -> Iterator[bytes]:
+    """Return the command that puts the version, with these contents, at a path of a commit."""
+    yield b"M %s inline %s\ndata %d\n" % (mode_of(version), quoted(path), size_of(version))
+    yield from contents
+    yield b"\n"
 
 
 def commit_command(

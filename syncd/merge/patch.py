@@ -16,7 +16,7 @@ from enum import Enum
 from msgspec.structs import replace
 
 from syncd.core.text import shown_path
-from syncd.merge.git import LARGE_BYTES, Git, fast_import, private_repository, with_settings
+from syncd.merge.git import Git, fast_import, private_repository, with_settings
 from syncd.merge.git_objects import (
     GitChange,
     GitSymlink,
@@ -32,6 +32,7 @@ from syncd.merge.git_objects import (
     size_of,
     write_line,
 )
+from syncd.sandbox.repository.git_in_sandbox import LARGE_BYTES
 
 _BEFORE, _AFTER = "refs/heads/before", "refs/heads/after"
 _COMPARE = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--full-index", "--no-color")

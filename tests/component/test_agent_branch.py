@@ -490,7 +490,7 @@ def test_a_file_that_changes_meanwhile(git: Git, top: Path, second: bytes) -> No
     contents = iter([b"1234567", second])
     before = still(top)
     with pytest.raises(TryLater, match="'new' changed while it was read"):
-        made(git, top, [GitChange("new", None, GitFile(False, 7, lambda: (next(contents),)))])
+        made(git, top, [], sent={**sent_from(top), "new": GitFile(False, 7, lambda: (next(contents),))})
     assert added_to(before, top) == []
 
 

@@ -1,25 +1,27 @@
-"""The program that reads the agent's commits, run on repositories of real git."""
+"""The program that packs the agent's commits, run on repositories of real git, and the reader of its pack."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
+from syncd.merge import commit_pack
+from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack
+from syncd.merge.git import find_git
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import Purpose, new_job
 from syncd.sandbox.look_request import ABSENT, RemoteKind
-from syncd.sandbox.repository import commits_in_sandbox
-from syncd.sandbox.repository.commits_report import CommitsReport, SandboxCommits, commits_of
+from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox
+from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits, sandbox_commits
 from tests.agent_commits import RepositoryThere
 from tests.component.test_agent_branch import HOOKS
 
@@ -28,34 +30,21 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not 
 ODD = [b"new\nline", b"caf\xe9", b"-rf", b'quo"te', b"back\\slash", b"tab\there", b" sp "]
 
 
-@dataclass
-class Ran:
-    """The outcome of one run of the program."""
+class Ran(Struct):
+    """The outcome of one run of the program: its report, and the commits that git reads out of the pack here."""
 
-    report: CommitsReport
+    found: SandboxCommits
+    commits: tuple[SandboxCommit, ...]
     folder: Path
-
-    @property
-    def found(self) -> SandboxCommits:
-        return self.report.found
 
     def contents(self, index: int) -> dict[bytes, bytes | None]:
         """Return by path what the commit with this index has there; None: nothing; a link's target with `-> `."""
         found: dict[bytes, bytes | None] = {}
-        for path, entry in self.found.commits[index].changes.items():
-            number = self.report.copies.get((index, path))
-            content = None if number is None else (self.folder / "copies" / str(number)).read_bytes()
-            if entry.kind is RemoteKind.SYMLINK:
-                content = b"-> " + os.fsencode(entry.target)
-            if number is not None:
-                assert content is not None
-                assert (entry.size_bytes, entry.digest) == (len(content), hashlib.sha256(content).digest())
-            found[os.fsencode(path)] = content
+        for path, entry in self.commits[index].changes.items():
+            content = Path(entry.copy).read_bytes() if entry.copy else None
+            assert entry.size_bytes == len(content or b"")
+            found[os.fsencode(path)] = b"-> " + os.fsencode(entry.target) if entry.target else content
         return found
-
-
-def _decoded(name: str) -> str:
-    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
 class There:
@@ -76,15 +65,17 @@ class There:
             "home": self.repository.home if home is None else home,
             "most_commits": 1000,
             "most_paths": 1000,
-            "most_copied_bytes": 1 << 30,
+            "most_bytes": 1 << 30,
             "with_contents": True,
             **changed,
         }
-        job = new_job(Purpose(ApiStep.EXECUTION, "the commits"), commits_in_sandbox, "commits.json", request)
+        contents = Contents.SMALLEST if request["with_contents"] else Contents.NONE
+        purpose = Purpose(ApiStep.EXECUTION, "the commits")
+        job = new_job(purpose, commits_in_sandbox, "commits.json", request, (git_in_sandbox,))
         self.runs += 1
         folder = self.folder / f"run{self.runs}"
-        folder.mkdir()
         for name, content in job.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         environment = {
             "AGENT_WORKSPACE": str(self.workspace),
@@ -93,7 +84,7 @@ class There:
             "HOME": str(self.folder / "agents-home"),
         }
         ran = subprocess.run(
-            [sys.executable, "-I", "-S", folder / "main.py"],
+            [sys.executable, "-E", "-S", folder / "main.py"],
             env=environment,
             cwd="/",
             stdout=subprocess.PIPE,
@@ -104,7 +95,14 @@ class There:
         if rows[-1][0] == "report":
             rows = list(job.rows((folder / "report.json").read_text("ascii")))
         assert set(os.listdir(folder)) <= {"copies", "report.json"}
-        return Ran(commits_of(json.loads(json.dumps(rows)), _decoded), folder)
+        found = sandbox_commits(rows)
+        commits: tuple[SandboxCommit, ...] = ()
+        if found.commits:
+            git = find_git(os.environ)
+            assert git is not None
+            (into := folder / "read").mkdir()
+            commits = read_pack(git, found, str(folder / "copies/0"), str(into), contents)
+        return Ran(found, commits, folder)
 
 
 @pytest.fixture
@@ -123,9 +121,9 @@ def test_commits_of_all_kinds(there: There) -> None:
     repository.git("mv", "d/b", "moved")
     repository.commit("renamed")
     ran = there.run()
-    assert [commit.id for commit in ran.found.commits[:3]] == [first, second, third]
+    assert [commit.id for commit in ran.commits[:3]] == [first, second, third]
     assert (ran.found.failure, ran.found.absence, ran.found.branch) == ("", "", "refs/heads/work")
-    commit = ran.found.commits[0]
+    commit = ran.commits[0]
     assert (commit.author, commit.email, commit.seconds, commit.zone) == ("Ada", "ada@example.org", 1795539000, "+0130")
     assert commit.message == "Füße\n\nbody\n".encode()
     assert ran.contents(0) == {
@@ -137,17 +135,17 @@ def test_commits_of_all_kinds(there: There) -> None:
     }
     assert commit.changes["gone"] == ABSENT
     assert ran.contents(1) == {b"a": b"new\r\n", **dict.fromkeys(ODD, b"\0\xff")}
-    assert [ran.found.commits[index].changes["a"].mode for index in (0, 1)] == [0o644, 0o755]
+    assert [ran.commits[index].changes["a"].mode for index in (0, 1)] == [0o644, 0o755]
     assert (ran.contents(2), ran.contents(3)) == ({}, {b"d/b": None, b"moved": b"d/b\n"})
-    assert len(os.listdir(ran.folder / "copies")) == 4
+    assert len([name for name in os.listdir(ran.folder / "read") if len(name) == 40]) == 5
 
 
 def test_without_contents(there: There) -> None:
     """Nothing is copied; all else is the same."""
-    there.repository.commit("one", {"a": b"new"})
+    there.repository.commit("one", {"a": os.urandom(100_000)})
     ran = there.run(with_contents=False)
-    assert [list(commit.changes) for commit in ran.found.commits] == [["a"]]
-    assert not (ran.folder / "copies").exists()
+    assert [list(commit.changes) for commit in ran.commits] == [["a"]]
+    assert ran.found.pack[0] < 2000
 
 
 def test_a_merge_is_what_it_brought(there: There) -> None:
@@ -160,7 +158,7 @@ def test_a_merge_is_what_it_brought(there: There) -> None:
     repository.commit("on the line", {"a": b"line"})
     repository.git("merge", "-q", "--no-ff", "-m", "merged", "side")
     ran = there.run()
-    assert [commit.message for commit in ran.found.commits] == [b"on the line\n", b"merged\n"]
+    assert [commit.message for commit in ran.commits] == [b"on the line\n", b"merged\n"]
     assert ran.contents(1) == {b"side": b"2"}
     assert ran.found.branches == ()
 
@@ -172,13 +170,25 @@ def test_a_home_that_moved_on(there: There) -> None:
     repository.git("checkout", "-q", "home")
     home = repository.commit("as sent later", {"d/b": b"later"})
     repository.git("checkout", "-q", "work")
-    assert [commit.message for commit in there.run(home).found.commits] == [b"mine\n"]
+    assert [commit.message for commit in there.run(home).commits] == [b"mine\n"]
     repository.git("rebase", "-q", "home")
     ran = there.run(home)
-    assert [commit.message for commit in ran.found.commits] == [b"mine\n"]
+    assert [commit.message for commit in ran.commits] == [b"mine\n"]
     assert ran.contents(0) == {b"a": b"mine"}
     repository.git("reset", "-q", "--hard", "home~1")
-    assert there.run(home).found.commits == ()
+    assert there.run(home).commits == ()
+
+
+def test_what_comes_back(there: There) -> None:
+    """Contents and folders that `home` has too, of a commit that takes another one back or moves a file."""
+    repository = there.repository
+    repository.commit("away", {"d/b": None, "gone": b"d/b\n"})
+    repository.git("revert", "--no-edit", "HEAD")
+    ran = there.run()
+    assert [ran.contents(index) for index in (0, 1)] == [
+        {b"d/b": None, b"gone": b"d/b\n"},
+        {b"d/b": b"d/b\n", b"gone": b"gone\n"},
+    ]
 
 
 def test_a_line_of_its_own(there: There) -> None:
@@ -202,10 +212,11 @@ def test_what_else_is_there(there: There) -> None:
     repository.git("checkout", "-q", "--detach")
     (there.workspace / ".git/rebase-merge").mkdir()
     (there.workspace / ".git/BISECT_LOG").touch()
-    found = there.run().found
-    assert [commit.message for commit in found.commits] == [b"on the line\n"]
+    ran = there.run()
+    assert [commit.message for commit in ran.commits] == [b"on the line\n"]
+    found = ran.found
     assert (found.branch, found.under_way, found.stashes) == ("", ("bisect", "rebase"), 2)
-    assert [(branch.name, branch.commits) for branch in found.branches] == [("a/side", 1)]
+    assert found.branches == (("a/side", 1),)
 
 
 def test_submodules_are_no_content(there: There) -> None:
@@ -213,31 +224,38 @@ def test_submodules_are_no_content(there: There) -> None:
     repository = there.repository
     repository.git("update-index", "--add", "--cacheinfo", f"160000,{repository.home},lib")
     repository.git("commit", "-q", "-m", "module")
-    found = there.run().found
-    assert found.commits[0].changes["lib"].kind is RemoteKind.OTHER
+    assert there.run().commits[0].changes["lib"].kind is RemoteKind.OTHER
 
 
 def test_limits(there: There) -> None:
-    """The oldest commits, the first paths and the smallest contents are read; what is beyond is counted."""
+    """The oldest commits, and of these the smallest contents, are read; what is beyond is counted."""
     repository = there.repository
     for number in range(4):
-        repository.commit(str(number), {f"{number}{name}": b"x" * (number + 1) for name in "ab"})
-    found = there.run(most_commits=3).found
-    assert ([commit.message for commit in found.commits], found.unlisted) == ([b"0\n", b"1\n", b"2\n"], 1)
-    found = there.run(most_paths=3).found
-    assert [(len(commit.changes), commit.unlisted) for commit in found.commits] == [(2, 0), (1, 1), (0, 2), (0, 2)]
-    ran = there.run(most_copied_bytes=5)
-    assert sorted(ran.report.copies.values()) == [0, 0, 1, 1]
-    assert ran.found.commits[3].changes["3a"].size_bytes == 4
+        repository.commit(str(number), {f"{number}{name}": b"x" * 100 * (number + 1) for name in "ab"})
+
+    def read(**limit: int) -> tuple[list[bytes], int]:
+        ran = there.run(**limit)
+        return [commit.message for commit in ran.commits], ran.found.unlisted
+
+    assert read(most_commits=3) == ([b"0\n", b"1\n", b"2\n"], 1)
+    assert read(most_paths=4) == ([b"0\n", b"1\n"], 2)
+    assert read(most_paths=1) == ([], 4)
+    least = 5 * 250 + 10 * 400  # at most, of commits and folders
+    commits = there.run(most_bytes=least).commits
+    has_copy = [bool(commit.changes[f"{number}a"].copy) for number, commit in enumerate(commits)]
+    assert has_copy == sorted(has_copy, reverse=True)
+    assert "too large" in there.run(most_bytes=100).found.failure
 
 
 def test_a_long_report_is_a_file(there: There) -> None:
-    """Thousands of paths, and a long message."""
-    there.repository.commit("m" * 70_000, {f"d{number}/file with a long name": b"%d" % number for number in range(900)})
-    ran = there.run()
+    """Many commits, and long messages."""
+    tree = there.repository.id_of("HEAD^{tree}")
+    for number in range(50):
+        there.repository.raw_commit(tree, b"m" * 1400 * number)
+    ran = there.run(with_contents=False)
     assert (ran.folder / "report.json").exists()
-    assert (len(ran.found.commits[0].changes), len(ran.found.commits[0].message)) == (900, 65536)
-    assert ran.contents(0)[b"d7/file with a long name"] == b"7"
+    lengths = [len(commit.message) for commit in ran.commits]
+    assert lengths == [min(1400 * number, 65536) for number in range(50)]
 
 
 def test_foreign_authors_and_messages(there: There) -> None:
@@ -252,9 +270,9 @@ def test_foreign_authors_and_messages(there: There) -> None:
     ):
         repository.raw_commit(tree, message, author)
     repository.git("-c", "i18n.commitEncoding=ISO-8859-1", "commit", "-q", "--allow-empty", "-m", b"caf\xe9")
-    commits = there.run().found.commits
+    commits = there.run().commits
     assert (commits[0].author, commits[0].email, commits[0].seconds) == ("A\udcff", "\udcff@x", 5)
-    assert [commit.message for commit in commits] == [b"NUL\0 here", b"", b"\xff\xfe", b"x", "café\n".encode()]
+    assert [commit.message for commit in commits] == [b"NUL", b"", b"\xff\xfe", b"x", "café\n".encode()]
 
 
 def test_hostile_names(there: There) -> None:
@@ -266,16 +284,30 @@ def test_hostile_names(there: There) -> None:
     tree = repository.raw_tree(*((b"100644", name, evil) for name in names), (b"40000", b".git", inner))
     repository.raw_commit(tree, b"evil")
     ran = there.run()
-    commit = ran.found.commits[0]
+    commit = ran.commits[0]
     assert {path for path, entry in commit.changes.items() if entry.kind is RemoteKind.FILE} == {"fine", ".git/config"}
     assert set(commit.refused) == {".", "..", "/etc/passwd", "../out", "x//y"}
     repository.raw_commit(repository.raw_tree((b"100644", b"", evil)), b"no name")
     assert "empty filename" in there.run().found.failure
 
 
+def test_a_tree_of_endless_folders(there: There, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders within folders that are countless paths are given up there, and here too."""
+    repository = there.repository
+    inner = repository.raw_tree((b"100644", b"file", repository.blob(b"x")))
+    for _ in range(11):
+        inner = repository.raw_tree((b"40000", b"a", inner), (b"40000", b"b", inner))
+    repository.raw_commit(inner, b"bomb")
+    ran = there.run()
+    assert (ran.commits, ran.found.unlisted) == ((), 1)
+    monkeypatch.setattr(commit_pack, "MOST_PATHS", 1000)
+    with pytest.raises(UnreadablePack, match="they are too many"):
+        there.run(most_paths=100_000)
+
+
 def absence(there: There, **more: Any) -> str:
     ran = there.run(**more)
-    assert (ran.found.commits, ran.found.failure) == ((), "")
+    assert (ran.commits, ran.found.failure) == ((), "")
     return ran.found.absence
 
 
@@ -304,8 +336,7 @@ def test_a_damaged_repository(there: There) -> None:
     objects = there.workspace / ".git/objects"
     blob = repository.id_of("HEAD:a")
     (objects / blob[:2] / blob[2:]).unlink()
-    found = there.run().found
-    assert found.commits[0].changes["a"].kind is RemoteKind.UNREADABLE  # the rest of the commits is of use
+    assert there.run().commits[0].changes["a"].copy == ""  # the rest of the commits is of use
     head, text = repository.id_of("HEAD"), (there.workspace / ".git/HEAD").read_text()
     (there.workspace / ".git/HEAD").write_text("nonsense\n")
     assert there.run().found.failure
@@ -373,7 +404,7 @@ def test_nothing_of_the_agents_is_run(there: There) -> None:
     (there.workspace / ".git/info/attributes").write_text("* filter=evil diff=evil\n")
     mark.unlink(missing_ok=True)
     ran = there.run()
-    assert [commit.message for commit in ran.found.commits] == [b"one\n"]
+    assert [commit.message for commit in ran.commits] == [b"one\n"]
     assert ran.contents(0)[b"a"] == b"one$Id$\r\n"
     missing = hashlib.sha1(b"blob 9\0one$Id$\r\n", usedforsecurity=False).hexdigest()
     (there.workspace / ".git/objects" / missing[:2] / missing[2:]).unlink()

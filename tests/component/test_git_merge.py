@@ -186,6 +186,13 @@ def test_a_git_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             action()
 
 
+def test_the_memory_of_git_is_limited(tmp_path: Path) -> None:
+    """What an agent wrote may be made to need any amount: git fails before this machine does."""
+    git = scripted(tmp_path, "#!/bin/sh\ncat > /dev/null\nulimit -d >&2\nexit 3\n")
+    with pytest.raises(GitFailed, match=str(1 << 20)):
+        git.feed(["ask"], [b"x"], {})
+
+
 def test_a_reason_of_git_is_one_line(tmp_path: Path) -> None:
     """What git prints comes as one line without control characters, also where it did not read its input."""
     git = scripted(tmp_path, "#!/bin/sh\nprintf 'fatal: a\\033[31m\\nb' >&2\nexit 3\n")

@@ -15,7 +15,7 @@ import pytest
 
 from syncd.core.api_key import ApiKey, find_key
 from syncd.core.errors import KeyRefused
-from syncd.selection.git_config import personal_excludes
+from syncd.merge.git import personal_excludes
 
 KEY = "klv-0123456789-nobody-may-see"
 NOBODY = 65534

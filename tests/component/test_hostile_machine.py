@@ -14,9 +14,9 @@ from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packed, Packer
 from syncd.core.config_file import load_config
 from syncd.core.errors import ConfigError, TryLater, WorkspaceError
+from syncd.merge.git import personal_excludes
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scan, Scanner
-from syncd.selection.git_config import personal_excludes
 from syncd.selection.selection import Selection, SelectionSettings
 from tests.clock import ScriptedClock
 from tests.component.git_folder import make_repository

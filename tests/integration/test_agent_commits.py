@@ -1,4 +1,4 @@
-"""Fetching the agent's commits by executions that really run."""
+"""Fetching the pack of the agent's commits by executions that really run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -19,9 +19,8 @@ from syncd.remote.artifacts import Artifacts
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
-from syncd.sandbox.repository import agent_commits
-from syncd.sandbox.repository.agent_commits import AgentCommits
-from syncd.sandbox.repository.commits_report import SandboxCommits
+from syncd.sandbox.look_encoding import InvalidReport
+from syncd.sandbox.repository.agent_commits import AgentCommits, Contents, SandboxCommits, sandbox_commits
 from syncd.sandbox.repository.home_commit import recorded_home
 from tests.agent_commits import RepositoryThere, note_home
 from tests.integration.sync_rig import Rig, rigged
@@ -48,14 +47,14 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 def repository(rig: Rig) -> RepositoryThere:
     made = RepositoryThere(rig.sandbox.workspace)
     made.commit("one", {"a": b"ours", "b": b"longer"})
-    made.commit("two", {"a": b"longer", "c": b"ours"})
     return made
 
 
-def reader(rig: Rig) -> AgentCommits:
+def fetch(rig: Rig, home: str, check: Callable[[], None] = lambda: None) -> tuple[SandboxCommits, str]:
     waiter = Waiter(Interrupt(), rig.clock)
     api = Api(Target(rig.emulator.base_url, rig.sandbox.id, "us"), rig.key, rig.client, rig.clock)
-    return AgentCommits(JobRunner(api, rig.client, waiter), Artifacts(api, rig.client, rig.clock), waiter)
+    commits = AgentCommits(JobRunner(api, rig.client, waiter), Artifacts(api, rig.client, rig.clock), waiter)
+    return commits.fetch(home, str(folder(rig)), Contents.SMALLEST, check)
 
 
 def folder(rig: Rig) -> Path:
@@ -63,34 +62,22 @@ def folder(rig: Rig) -> Path:
     return made
 
 
-def fetch(rig: Rig, home: str) -> SandboxCommits:
-    return reader(rig).fetch(home, str(folder(rig)))
-
-
-def contents(found: SandboxCommits) -> list[dict[str, str]]:
-    return [
-        {path: Path(entry.copy).read_text() for path, entry in commit.changes.items() if entry.copy}
-        for commit in found.commits
-    ]
-
-
-def test_commits_are_fetched(rig: Rig, repository: RepositoryThere) -> None:
-    """Each content once, by one execution and one export; a list needs no export."""
-    assert contents(fetch(rig, repository.home)) == [{"a": "ours", "b": "longer"}, {"a": "longer", "c": "ours"}]
-    assert len(os.listdir(folder(rig))) == 2
-    expected = ["execution-upload-url", "execution-upload", "execute", "execution-logs"]
+def test_a_pack_is_fetched(rig: Rig, repository: RepositoryThere) -> None:
+    """By one execution and one export; without commits there is none."""
+    found, pack = fetch(rig, repository.home)
+    assert found.commits == (f"{repository.id_of('HEAD')} {repository.home}",)
+    assert Path(pack).read_bytes()[:4] == b"PACK"
+    assert os.listdir(folder(rig)) == [Path(pack).name]
+    expected = ["execution-upload-url", "execution-upload", "execute", "execution-logs", "execution-logs"]
     assert rig.asked() == [*expected, "export-artifacts", "download"]
-    found = reader(rig).list(repository.home, str(folder(rig)))
-    assert [list(commit.changes) for commit in found.commits] == [["a", "b"], ["a", "c"]]
-    assert rig.asked()[6:] == expected
+    assert fetch(rig, repository.id_of("HEAD"))[1] == ""
+    assert rig.asked()[7:] == expected
 
 
 @pytest.mark.parametrize(
     ("fault", "action"),
     [
         ("execution-upload-url: 401", FailureAction.REFUSED),
-        ("execution-upload: 403", FailureAction.RETRY),
-        ("execute: 500", FailureAction.RETRY),
         ("execute: lost", FailureAction.OFFLINE),
         ("execution-logs: html", FailureAction.RETRY),
         ('execution-logs: json {"status": "failed", "logs": "no python", "cursor": 0}', FailureAction.RETRY),
@@ -106,55 +93,61 @@ def test_failures(rig: Rig, repository: RepositoryThere, fault: str, action: Fai
     assert (caught.value.action, caught.value.step) == (action, ApiStep.EXECUTION)
     assert os.listdir(folder(rig)) == []
     rig.emulator.faults.clear()
-    assert contents(fetch(rig, repository.home))[0] == {"a": "ours", "b": "longer"}
+    assert len(fetch(rig, repository.home)[0].commits) == 1
 
 
 def test_a_program_that_ends_just_after_it_was_asked_for(rig: Rig, repository: RepositoryThere) -> None:
     """It has printed all and not ended yet when its files are asked for, and has ended right afterwards."""
     rig.emulator.faults.script("export-artifacts: 409")
-    assert contents(fetch(rig, repository.home))[0] == {"a": "ours", "b": "longer"}
+    assert len(fetch(rig, repository.home)[0].commits) == 1
     assert rig.asked().count("export-artifacts") == 2
 
 
-def test_a_report_that_is_not_to_be_trusted(
-    rig: Rig, repository: RepositoryThere, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is a failure that names the report."""
-    made: list[str] = []
-    new_job = agent_commits.new_job
-
-    def named(*arguments: object) -> object:
-        job = new_job(*arguments)  # type: ignore[arg-type]
-        made.append(job.name)
-        state = ["", [], "", ""]
-        row = [0, "a", "f", 0o644, 3 << 30, "A" * 43 + "=", 0]
-        commit = ["1" * 40, "", "", 0, "", "", 0]
-        rows = [["commits", [commit]], ["changes", [row]], ["done", [1, 1, 0, 0, 0, 0], state]]
-        if len(made) == 1:
-            rows = [["commits", [commit]], ["done", [2, 0, 0, 0, 0, 0], state]]
-        logs = "".join(json.dumps([job.name, *row], separators=(",", ":")) + "\n" for row in rows)
-        answer = {"status": "completed", "logs": logs, "cursor": 0}
-        rig.emulator.faults.script(f"execution-logs: json {json.dumps(answer)}")
-        return job
-
-    monkeypatch.setattr(agent_commits, "new_job", named)
-    for words in ("rows are missing", "more was copied"):
-        with pytest.raises(StepFailed, match=f"the report of the commits there is invalid .{words}"):
-            fetch(rig, repository.home)
-    assert os.listdir(folder(rig)) == []
+ID, LONG_ID = "1" * 40, "a" * 64
 
 
-def test_a_copy_that_was_exchanged_is_none(
-    rig: Rig, repository: RepositoryThere, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its content is hashed here; the others have their copies."""
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [["done"]],
+        [["done", []]],
+        [["done", {}], ["done", {}]],
+        *([["done", {"commits": [each]}]] for each in ("", "1" * 39, f"{ID} ", f"{ID} {ID} {ID}", f"{ID}\n", "--all")),
+        [["done", {"commits": [ID] * 1001}]],
+        *([["done", {"pack": each}]] for each in (["1", ""], [-1, ""], [1], [1, "A" * 64], [1, "a" * 64 + "\n"])),
+        [["done", {"branches": [["x"]]}]],
+        [["done", {"branches": [["\udcff\0", 1]]}]],
+        [["done", {"unlisted": 1 << 50}]],
+        [["done", {"under_way": ["x"] * 11}]],
+        [["done", {"more": 1}]],
+    ],
+    ids=repr,
+)
+def test_a_report_that_no_program_makes(rows: list[list[Any]]) -> None:
+    """Nothing in it is trusted."""
+    with pytest.raises(InvalidReport):
+        sandbox_commits(json.loads(json.dumps(rows)))
+
+
+def test_an_honest_report() -> None:
+    """Names come in the encoding of this machine."""
+    fields = {"commits": [ID, f"{LONG_ID} {ID}"], "branches": [["caf\udce9", 2]], "pack": [1, LONG_ID]}
+    found = sandbox_commits(json.loads(json.dumps([["done", fields]])))
+    assert found == SandboxCommits((ID, f"{LONG_ID} {ID}"), pack=(1, LONG_ID), branches=((os.fsdecode(b"caf\xe9"), 2),))
+
+
+def test_a_pack_that_was_exchanged(rig: Rig, repository: RepositoryThere, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its content is hashed here; another one is a failure."""
 
     def pack(folder: Path, file: BinaryIO) -> None:
-        (folder / "copies/0").write_text("OURS")
+        (folder / "copies/0").write_bytes((folder / "copies/0").read_bytes()[::-1])
         tar_gz(folder, file)
 
     exported(rig, monkeypatch, pack)
-    assert contents(fetch(rig, repository.home)) == [{"b": "longer"}, {"a": "longer"}]
+    with pytest.raises(StepFailed, match="the pack is another one"):
+        fetch(rig, repository.home)
+    assert os.listdir(folder(rig)) == []
 
 
 def test_a_check_ends_it(rig: Rig, repository: RepositoryThere) -> None:
@@ -166,7 +159,7 @@ def test_a_check_ends_it(rig: Rig, repository: RepositoryThere) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        reader(rig).fetch(repository.home, str(folder(rig)), check)
+        fetch(rig, repository.home, check)
     assert os.listdir(folder(rig)) == []
 
 

@@ -45,7 +45,6 @@ PURE = {
         "agent_info blocked_paths_rules leftovers look_encoding look_request"
         " removal_plan saved_versions_rules three_way"
     ),
-    "sandbox/repository": "commits_report",
     "scan": "entry directory exclusions symlinks manifest mass_deletion_rule limits",
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
@@ -112,12 +111,10 @@ ONLY_IN = {
         (
             "syncd/cli/*",
             "syncd/emulator/*",
-            "syncd/selection/git_config.py",
             "syncd/core/hook.py",
             "syncd/merge/git.py",
-            "syncd/sandbox/repository/commits_in_sandbox.py",
+            "syncd/sandbox/repository/git_in_sandbox.py",
             "syncd/sandbox/repository/import_in_sandbox.py",
-            "syncd/sandbox/repository/repository_in_sandbox.py",
         ),
         "the daemon starts git, once, and the person's hooks; the others start programs for a person, or there",
     ),

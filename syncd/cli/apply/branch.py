@@ -18,7 +18,7 @@ from syncd.cli.agent_side import (
 )
 from syncd.cli.apply.branch_commits import commits_to_make
 from syncd.cli.apply.command import ApplyOptions, make_plan, print_lists
-from syncd.cli.commits_there import fetch_commits, tell_rest
+from syncd.cli.commits_there import CommitsThere, commits_there, tell_rest
 from syncd.cli.options import CLOCK
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
@@ -29,7 +29,7 @@ from syncd.merge.git_objects import GitChange, GitVersion, is_repository_name, i
 from syncd.merge.merge_plan import MergeOutcome
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.look_request import RemoteKind
-from syncd.sandbox.repository.commits_report import SandboxCommits
+from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits
 from syncd.sandbox.repository.home_commit import recorded_home
 from syncd.scan.entry import Kind
 
@@ -39,7 +39,7 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
     git = need_git(os.environ)
     with open_sandbox(config) as opened:
         # Before the look: what is committed in between counts as not committed, and nothing is taken back.
-        found = _fetched(opened)
+        there = _fetched(opened)
         side = look_at(opened, patterns_of(options.included))
         plan = make_plan(side, options)
         left = {planned.path: planned.reason for planned in plan.of(MergeOutcome.NEVER)}
@@ -48,7 +48,7 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
             for path, remote in side.work.changed.items()
             if path not in left and is_named(path, options.named) and _is_whole(side, path)
         ]
-        to_make = commits_to_make(side, found.commits, options.named)
+        to_make = commits_to_make(side, there.commits, options.named)
         sent = _sent(side)
         branch = make_branch(
             git,
@@ -65,7 +65,7 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
     for path, commit in sorted(to_make.unread.items()):
         shown = shown_path(path)
         click.echo(f"{shown}: its content in the agent's commit {commit[:10]} could not be fetched", err=True)
-    tell_rest(found)
+    tell_rest(there)
     if options.as_json:
         taken = sorted(change.path for change in changes if change.path not in skipped)
         print_lists(taken=taken, never=sorted(skipped))
@@ -80,18 +80,19 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
     return 0
 
 
-def _fetched(opened: OpenSandbox) -> SandboxCommits:
+def _fetched(opened: OpenSandbox) -> CommitsThere:
     """Return the agent's commits. Where they cannot be read, their changes still come, as one commit."""
     try:
-        found = fetch_commits(opened)
+        there = commits_there(opened, Contents.SMALLEST)
     except StepFailed as failure:
-        found = SandboxCommits(failure=failure.message)
+        there = CommitsThere(SandboxCommits(failure=failure.message))
+    found = there.found
     if found.failure:
         reason = one_line(found.failure, 160)
         click.echo(f"the agent's commits cannot be read ({reason}): their changes are one commit", err=True)
     elif found.absence and recorded_home(opened.folders.state, opened.target):
         click.echo(f"{one_line(found.absence, 160)}: the agent's changes are one commit", err=True)
-    return found
+    return there
 
 
 def _reason(path: str) -> str:

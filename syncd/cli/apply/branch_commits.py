@@ -9,11 +9,11 @@ from msgspec import Struct, field
 from syncd.cli.agent_side import AgentSide, is_named, remote_version
 from syncd.cli.apply.command import workspace_input
 from syncd.merge.branch import AgentCommit
+from syncd.merge.commit_pack import SandboxCommit
 from syncd.merge.git_objects import GitChange
 from syncd.merge.merge_plan import PlanInput, never_taken
 from syncd.merge.writes import LocalEntry
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
-from syncd.sandbox.repository.commits_report import SandboxCommit
 
 
 class CommitsToMake(Struct):

@@ -22,7 +22,7 @@ from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.remote_job import JobRunner, Purpose, new_job
 from syncd.remote.retry import backoff_limit_s
 from syncd.remote.target import Target
-from syncd.sandbox.repository import import_in_sandbox, repository_in_sandbox
+from syncd.sandbox.repository import git_in_sandbox, import_in_sandbox, repository_in_sandbox
 from syncd.sandbox.repository.home_commit import HomeCommit, home_commit_file
 from syncd.sandbox.repository.repository_request import (
     RepositoryReport,
@@ -148,7 +148,7 @@ class AgentRepository:
             "zone": f"{now:%z}",
             "within_s": timeout_s,
         }
-        job = new_job(_FOLLOW, repository_in_sandbox, "repository.json", request, (import_in_sandbox,))
+        job = new_job(_FOLLOW, repository_in_sandbox, "repository.json", request, (git_in_sandbox, import_in_sandbox))
         self._job_runner.upload(job)
         if commit:
             self._unanswered.update(versions)

@@ -15,123 +15,19 @@ import subprocess
 from collections import namedtuple
 from typing import Any
 
+from syncd.sandbox.repository.git_in_sandbox import BLOCK, LARGE_BYTES, PrivateGit, Refused, as_bytes, failed
+
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-BLOCK = 1 << 18
 _DIGEST_BYTES = 16
 # A larger file is never converted: git would have to hold it in memory.
-_CONVERTED_BYTES = 16 << 20
+_CONVERTED_BYTES = LARGE_BYTES
 _ATTRIBUTES = b".gitattributes"
 # What git takes for its own folder, or for the list of its submodules, on some system, and refuses (path.c, utf8.c).
 _IGNORED = re.compile(b"\xe2\x80[\x8c-\x8f\xaa-\xae]|\xe2\x81[\xaa-\xaf]|\xef\xbb\xbf")
 _REFUSED = re.compile(rb"(\.git|git~1)[ .]*([:\\].*)?", re.IGNORECASE | re.DOTALL)
 _REFUSED_LINK = re.compile(rb"(\.gitmodules|gitmod~[1-4]|gi7eb[a~0-9]+)[ .]*([:\\].*)?", re.IGNORECASE | re.DOTALL)
 _MODES = {"f": b"100644", "x": b"100755", "l": b"120000"}
-_PRIVATE = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
-_OPTIONS = (
-    "core.hooksPath=/dev/null",
-    "core.fsmonitor=false",
-    "core.compression=1",
-    "core.untrackedCache=false",
-    "gc.auto=0",
-    "maintenance.auto=false",
-    "fastimport.unpackLimit=200",
-)
-
-
-class Refused(Exception):
-    """The repository cannot be made or followed; the arguments are the state that is reported, and the reason."""
-
-
-class PrivateGit:
-    """git, with the private folder as its repository."""
-
-    def __init__(self, private: "str", workspace: "str", within_s: "float") -> None:
-        self.workspace = workspace
-        self.within_s = within_s  # for each command
-        self.private = private
-        self.agent = os.path.join(workspace, ".git")
-        for folder in ("refs/heads", "objects", "info"):
-            os.makedirs(os.path.join(private, folder))
-        write_text(os.path.join(private, "HEAD"), "ref: refs/heads/home\n")
-        write_text(os.path.join(private, "config"), _PRIVATE)
-        self.environment = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "LC_ALL": "C",
-            "HOME": "/dev/null",
-            "XDG_CONFIG_HOME": "/dev/null",
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": "/dev/null",
-            "GIT_ATTR_NOSYSTEM": "1",
-            "GIT_NO_REPLACE_OBJECTS": "1",
-            "GIT_NO_LAZY_FETCH": "1",
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_LITERAL_PATHSPECS": "1",
-            "GIT_DIR": private,
-            "GIT_WORK_TREE": workspace,
-            "GIT_OBJECT_DIRECTORY": os.path.join(self.agent, "objects"),
-        }
-
-    def run(self, *arguments: "str", **options: "Any") -> "bytes":
-        """Run a command, and return its output. Raises `Refused` unless its exit code is in `allowed`."""
-        output, code = self.result(*arguments, **options)
-        if code:
-            raise Refused("failed", f"git {arguments[0]} ended with {code}: {self._last_complaint}")
-        return output
-
-    def result(
-        self, *arguments: "str", text: "bytes" = b"", index: "str" = "", at_agents: "bool" = False
-    ) -> "tuple[bytes, int]":
-        """Run a command, and return its output and exit code; `at_agents`: in the agent's repository.
-
-        Raises `Refused` if there is no git, or if it takes too long.
-        """
-        environment = dict(self.environment)
-        if index:
-            environment["GIT_INDEX_FILE"] = index
-        if at_agents:
-            environment["GIT_DIR"] = self.agent
-        with translated(arguments[0]):
-            done = subprocess.run(  # noqa: UP022 - Python 3.6 may run this
-                self.command(arguments),
-                input=text,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                check=False,
-                cwd=self.workspace,
-                env=environment,
-                timeout=self.within_s,
-            )
-        self._last_complaint = done.stderr.decode("utf-8", "replace").strip()[-200:]
-        return done.stdout, done.returncode
-
-    def command(self, arguments: "Any") -> "list[bytes]":
-        """Return the command line: names are UTF-8, whatever the locale there is."""
-        parts = ["git"] + [part for option in _OPTIONS for part in ("-c", option)] + list(arguments)
-        return [as_bytes(part) for part in parts]
-
-    def reference(self, name: "str") -> "str":
-        """Return the commit of a reference in the agent's repository; empty if there is none."""
-        output, code = self.result("rev-parse", "--verify", "--quiet", name + "^{commit}", at_agents=True)
-        return "" if code else output.decode("ascii").strip()
-
-    def move(self, name: "str", to: "str", before: "str") -> "bool":
-        """Move a reference of the agent's repository if it still is as before; empty: it must not exist."""
-        _, code = self.result("update-ref", name, to, before or "0" * 40, at_agents=True)
-        return code == 0
-
-
-@contextlib.contextmanager
-def translated(command: "str") -> "Any":
-    try:
-        yield
-    except subprocess.TimeoutExpired:
-        raise Refused("failed", f"git {command} takes too long") from None
-    except FileNotFoundError:
-        raise Refused("no-git", "git is not installed") from None
-    except OSError as failure:
-        raise Refused("failed", f"git cannot be run: {os.strerror(failure.errno or 0)}") from None
-
 
 # The version of one path that was sent. `kind` is f, x (an executable file), l, - for one that is gone, or ? for a file
 # whose content is not known, which stays as it was.
@@ -175,27 +71,16 @@ class CommitImporter:
 
     def commit(self, items: "SentPaths", parent: "str", whole: "bool") -> "str":
         """Return the id of the commit, which is the parent if nothing is otherwise than there."""
-        complaints = os.path.join(self._git.private, "complaints")
-        with open(complaints, "wb") as errors, translated("fast-import"):
-            process = subprocess.Popen(
-                self._git.command(["fast-import", "--quiet", "--done", "--depth=0"]),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                env=self._git.environment,
-            )
+        arguments = ["fast-import", "--quiet", "--done", "--depth=0"]
+        with self._git.started(arguments, subprocess.PIPE) as (process, complaint_of):
+            with contextlib.suppress(BrokenPipeError), process.stdin as into:
+                self._write(into, items, parent, whole)
             try:
-                with contextlib.suppress(BrokenPipeError), process.stdin as into:  # type: ignore[union-attr]
-                    self._write(into, items, parent, whole)
                 code = process.wait(self._git.within_s)
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-        if code:
-            with open(complaints, "rb") as file:
-                reason = file.read(2000).decode("utf-8", "replace").strip().splitlines()[:1]
-            raise Refused("failed", "git fast-import ended with {}: {}".format(code, "".join(reason)))
+            except subprocess.TimeoutExpired:
+                raise Refused("failed", "git fast-import takes too long") from None
+            if code:
+                raise failed("fast-import", code, complaint_of())
         made = self._git.run("rev-parse", "refs/heads/home").decode("ascii").strip()
         if parent and self._tree(made) == self._tree(parent):
             self._git.run("update-ref", "refs/heads/home", parent)
@@ -308,7 +193,7 @@ class CommitImporter:
         if not self._converted:
             return
         listed = b"".join(_quoted(sent.path) + b"\n" for sent, _ in self._converted)
-        output, code = self._git.result("hash-object", "-w", "--stdin-paths", text=listed)
+        output, code, _ = self._git.result("hash-object", "-w", "--stdin-paths", text=listed)
         if code:  # one cannot be converted: `add` would refuse it, too
             output = self._git.run("hash-object", "-w", "--no-filters", "--stdin-paths", text=listed)
         for (sent, before), blob in zip(self._converted, output.split()):  # noqa: B905
@@ -349,16 +234,7 @@ def stamp(status: "os.stat_result") -> "tuple[int, ...]":
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def as_bytes(name: "str") -> "bytes":
-    return name.encode("utf-8", "surrogateescape")
-
-
 def _quoted(path: "bytes") -> "bytes":
     """Return the path in double quotes, as git reads it: each byte that is not plain ASCII in octal digits."""
     plain = b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte not in b'"\\' else b"\\%03o" % byte for byte in path)
     return b'"%s"' % plain
-
-
-def write_text(path: "str | bytes", text: "str") -> None:
-    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)

@@ -2,7 +2,7 @@
 
 The repository's branch `home` has a commit for each sync that it is told of. The agent's branch, its index and HEAD
 follow only while they are as this program left them and the work tree is clean: what someone does there is not undone.
-The module that it imports is sent with it.
+The modules that it imports are sent with it.
 """
 
 import contextlib
@@ -11,23 +11,12 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
 import time
 from typing import Any
 
-from syncd.sandbox.repository.import_in_sandbox import (
-    BLOCK,
-    FILE,
-    CommitImporter,
-    PrivateGit,
-    Refused,
-    SentPaths,
-    as_bytes,
-    stamp,
-    translated,
-    write_text,
-)
+from syncd.sandbox.repository.git_in_sandbox import BLOCK, NO_CONFIGURATION, PrivateGit, Refused, as_bytes, write_text
+from syncd.sandbox.repository.import_in_sandbox import FILE, CommitImporter, SentPaths, stamp
 
 _SPARE_BYTES = 64 << 20  # stay free on the disk
 _UNDER_WAY = (
@@ -64,7 +53,7 @@ class _Repository:
                 raise Refused("lost", "there is no repository any more")
             home = self._make()
             return {"state": "made", "home": home, "left_out": self.left_out, "moved": True}
-        self._git.run("rev-parse", "--git-dir", at_agents=True)  # or else each reference seems to be missing
+        self._git.run("rev-parse", "--git-dir", GIT_DIR=self._git.agent)  # or else each reference seems to be missing
         before = self._git.reference(_HOME)
         if not before:
             raise Refused("foreign", "someone else made a repository there")
@@ -159,8 +148,8 @@ class _Repository:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             write_text(path, home + "\n")
         index = os.path.join(self._notes, "index")
-        self._git.run("read-tree", home, index=index)
-        self._git.result("update-index", "-q", "--refresh", index=index)
+        self._git.run("read-tree", home, GIT_INDEX_FILE=index)
+        self._git.result("update-index", "-q", "--refresh", GIT_INDEX_FILE=index)
         os.rename(index, os.path.join(self.folder, "index"))
         self._note(branch, home, home)
         # It is a repository from now on, and complete.
@@ -188,18 +177,9 @@ class _Repository:
 
     def _has_identity(self) -> "bool":
         """Return True if whoever runs this has a name and an address for commits; only the settings are read."""
-        with translated("config"):
-            done = subprocess.run(
-                ["git", "config", "--get-regexp", r"^user\.(name|email)$"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                check=False,
-                cwd="/",
-                env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
-                timeout=self._git.within_s,
-            )
-        return {line.split(b" ")[0] for line in done.stdout.splitlines()} >= {b"user.name", b"user.email"}
+        persons = {name: os.environ.get(name) for name in NO_CONFIGURATION}  # type: dict[str, Any]
+        output, _, _ = self._git.result("config", "--get-regexp", r"^user\.(name|email)$", **persons)
+        return {line.split(b" ")[0] for line in output.splitlines()} >= {b"user.name", b"user.email"}
 
     def _write_excludes(self) -> None:
         for folder, name in (
@@ -259,8 +239,9 @@ class _Repository:
         stamp_before = self._copy_index(index)
         if stamp_before is None or not any(self._index_is(index, commit) for commit in {*left, home} if commit):
             return False
-        _, code = self._git.result("read-tree", "-i", "-m", home, index=index)
-        status, code_of_status = self._git.result("status", "--porcelain", "-z", "--ignore-submodules=all", index=index)
+        _, code, _ = self._git.result("read-tree", "-i", "-m", home, GIT_INDEX_FILE=index)
+        words = ("status", "--porcelain", "-z", "--ignore-submodules=all")
+        status, code_of_status, _ = self._git.result(*words, GIT_INDEX_FILE=index)
         if code or code_of_status or status:
             return False
         self._note(str(note["branch"]), at, home)
@@ -308,7 +289,7 @@ class _Repository:
         return before
 
     def _index_is(self, index: "str", commit: "str") -> "bool":
-        return self._git.result("diff-index", "--cached", "--quiet", commit, index=index)[1] == 0
+        return self._git.result("diff-index", "--cached", "--quiet", commit, GIT_INDEX_FILE=index)[1] == 0
 
 
 def main() -> None:

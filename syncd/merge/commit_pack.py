@@ -1,0 +1,160 @@
+"""Reads the agent's commits out of a pack that was made in the sandbox.
+
+Nothing in the pack is trusted. Git reads it, in a private repository that holds nothing else, with a limit on memory;
+what comes out are texts, names, modes and contents. No object of the agent's gets into the person's repository: its
+contents and names do, once they were checked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Collection, Mapping
+
+from msgspec import Struct
+
+from syncd.core.errors import SyncdError
+from syncd.merge.git import Git, private_repository
+from syncd.sandbox.look_encoding import leads_outside
+from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
+from syncd.sandbox.repository.agent_commits import MOST_PATHS, Contents, SandboxCommits
+
+_BLOCK = 1 << 18
+_MOST_BYTES = 128 << 20  # of messages and names
+_MOST_OF_MESSAGE = 64 << 10
+_MOST_OF_NAME = 1000
+_LONGEST_TARGET = 4095  # of a link
+_COMPARE = (
+    "diff-tree", "--stdin", "--root", "--always", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff",
+    "--no-textconv", "--date=raw", "--encoding=UTF-8", "--format=%x00%H%x00%an%x00%ae%x00%ad%x00%B",
+)  # fmt: skip
+_UNREADABLE = RemoteEntry(RemoteKind.UNREADABLE)
+_Header = tuple[bytes, ...]
+_Rows = list[tuple[str, bytes, str]]
+_DATE = re.compile(rb"(-?[0-9]{1,18}) ([+-][0-9]{4})")
+
+
+class UnreadablePack(Exception):
+    """The pack cannot be read; the message says why."""
+
+
+class SandboxCommit(Struct, frozen=True):
+    """One commit of the agent's. `changes` are the paths that differ from its first parent, ABSENT for a deleted one.
+
+    A file without a copy was not fetched. `refused` are paths that lead out of the workspace, as nobody has to trust a
+    tree.
+    """
+
+    id: str
+    author: str
+    email: str
+    seconds: int
+    zone: str
+    message: bytes
+    changes: Mapping[str, RemoteEntry]
+    refused: tuple[str, ...] = ()
+
+
+class _Blobs(Struct, frozen=True):
+    """The contents that the pack has, by the ids of their blobs: sizes in bytes, and the files on this machine."""
+
+    sizes: Mapping[str, int] = {}
+    files: Mapping[str, str] = {}
+
+    def entry(self, mode: bytes, blob: str) -> RemoteEntry:
+        """Return what a commit has at a path with this mode and blob."""
+        if mode == b"000000":
+            return ABSENT
+        if mode.startswith(b"10"):
+            permissions = 0o755 if int(mode, 8) & 0o100 else 0o644
+            size_bytes, copy = self.sizes.get(blob, 0), self.files.get(blob, "")
+            return RemoteEntry(RemoteKind.FILE, permissions, size_bytes, copy=copy)
+        if not mode.startswith(b"12"):
+            return RemoteEntry(RemoteKind.OTHER)
+        if blob not in self.files or self.sizes[blob] > _LONGEST_TARGET:
+            return _UNREADABLE
+        with open(self.files[blob], "rb") as file:
+            target = file.read()
+        readable = target and b"\0" not in target
+        return RemoteEntry(RemoteKind.SYMLINK, target=os.fsdecode(target)) if readable else _UNREADABLE
+
+
+def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str, contents: Contents) -> tuple[SandboxCommit, ...]:
+    """Return the commits that the sandbox reported, from the file with their pack.
+
+    `folder` is private; the contents stay there, in files. Raises `UnreadablePack`.
+    """
+    object_format = "sha256" if len(found.commits[0].partition(" ")[0]) == 64 else "sha1"
+    try:
+        with private_repository(git, folder, object_format) as private:
+            variables = {"GIT_DIR": private}
+            with open(pack, "rb") as file:
+                git.feed(["index-pack", "--stdin", "--threads=1"], iter(lambda: file.read(_BLOCK), b""), variables)
+            commits = _compared(git, found, variables)
+            blobs = _Blobs()
+            if contents is Contents.SMALLEST:
+                wanted = {blob for _, rows in commits for _, mode, blob in rows if mode[:2] in (b"10", b"12")}
+                blobs = _blobs(git, wanted, folder, variables)
+            return tuple(_commit(header, rows, blobs) for header, rows in commits)
+    except SyncdError as failure:
+        raise UnreadablePack(failure.message) from None
+
+
+def _compared(git: Git, found: SandboxCommits, variables: Mapping[str, str]) -> list[tuple[_Header, _Rows]]:
+    """Return each commit's id, author, address, date and message, and path, mode and blob of what it changed."""
+    output = bytearray()
+    for block in git.read(_COMPARE, variables, "\n".join([*found.commits, ""]).encode()):
+        output += block
+        if len(output) > _MOST_BYTES:
+            raise UnreadablePack("they are too large")
+    fields = iter(bytes(output).split(b"\0"))
+    commits: list[tuple[_Header, _Rows]] = []
+    paths = 0
+    for field in fields:
+        if not field.lstrip(b"\n").startswith(b":"):
+            header = tuple(itertools.islice(fields, 5))
+            if len(header) == 5:
+                commits.append((header, []))
+            continue
+        paths += 1
+        if paths > MOST_PATHS:
+            raise UnreadablePack("they are too many")
+        _, mode, _, blob, _ = field.split(b" ")
+        commits[-1][1].append((os.fsdecode(next(fields)), mode, blob.decode()))
+    if [header[0].decode() for header, _ in commits] != [pair.partition(" ")[0] for pair in found.commits]:
+        raise UnreadablePack("git names other ones")
+    return commits
+
+
+def _blobs(git: Git, wanted: Collection[str], folder: str, variables: Mapping[str, str]) -> _Blobs:
+    """Write the contents into files of the folder, those of them that the pack has."""
+    listed = git.run(["cat-file", "--batch-check"], variables, given="".join(f"{blob}\n" for blob in wanted).encode())
+    rows = [line.split(" ") for line in listed.output.decode().splitlines()]
+    sizes = {row[0]: int(row[2]) for row in rows if row[1] == "blob"}
+    if sum(sizes.values()) > Contents.SMALLEST:
+        raise UnreadablePack("more was packed than was asked for")
+    # Without attributes, git writes each blob as it is: a large one in blocks.
+    index = {"GIT_INDEX_FILE": os.path.join(folder, "index"), "GIT_WORK_TREE": folder}
+    git.feed(
+        ["update-index", "--index-info"],
+        (f"100644 {blob}\t{blob}\n".encode() for blob in sizes),
+        {**variables, **index},
+    )
+    git.feed(["checkout-index", "--all"], (), {**variables, **index})
+    return _Blobs(sizes, {blob: os.path.join(folder, blob) for blob in sizes})
+
+
+def _commit(header: _Header, rows: _Rows, blobs: _Blobs) -> SandboxCommit:
+    commit_id, author, email, date, message = header
+    seconds, zone = match.groups() if (match := _DATE.fullmatch(date)) else (b"0", b"+0000")
+    return SandboxCommit(
+        id=commit_id.decode(),
+        author=author[:_MOST_OF_NAME].decode("utf-8", "surrogateescape"),
+        email=email[:_MOST_OF_NAME].decode("utf-8", "surrogateescape"),
+        seconds=int(seconds),
+        zone=zone.decode(),
+        message=message[:_MOST_OF_MESSAGE],
+        changes={path: blobs.entry(mode, blob) for path, mode, blob in rows if not leads_outside(path)},
+        refused=tuple(path for path, _, _ in rows if leads_outside(path)),
+    )
