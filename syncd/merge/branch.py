@@ -17,6 +17,7 @@ from msgspec import Struct, field
 
 from syncd.core.errors import NeedsPerson
 from syncd.core.text import one_line, shown_path
+from syncd.merge.commit_pack import SandboxCommit
 from syncd.merge.git import Git, GitWorkTree, fast_import, find_work_tree, private_repository, with_settings
 from syncd.merge.git_objects import (
     SUBMODULE_MODE,
@@ -44,17 +45,6 @@ CHANGES_MESSAGE = "Changes from the sandbox\n"
 UNCOMMITTED_MESSAGE = "agent, not committed\n"
 _NO_TREE = ("hash-object", "-t", "tree", "--stdin")  # the id of the empty one, without writing it
 _Tree = Mapping[str, tuple[bytes, bytes]]
-
-
-class AgentCommit(Struct, frozen=True):
-    """A commit of the agent's, with what it puts at each path; `message` and author are foreign texts."""
-
-    author: str
-    email: str
-    seconds: int
-    zone: str
-    message: bytes
-    changes: Sequence[GitChange]
 
 
 class NewBranch(Struct, frozen=True):
@@ -95,16 +85,16 @@ def make_branch(
     *,
     left_out: Callable[[str], bool],
     now: datetime,
-    commits: Sequence[AgentCommit] = (),
+    commits: Sequence[tuple[SandboxCommit, Sequence[GitChange]]] = (),
     scratch: str | None = None,
 ) -> NewBranch:
     """Make the branch `name`, and return what is in it.
 
     `sent` are all files and links that the sandbox was sent, `changes` what is otherwise there; paths are relative to
-    the workspace. `commits` are the agent's, the oldest first: each is made, also if it changes nothing. A path of HEAD
-    that was not sent is removed by the first commit, unless `left_out` says that the workspace's rules leave it out, or
-    a sparse checkout does not hold it. What was sent is read once, and a second time if HEAD does not have it. `now` is
-    the time at which the commits are made, with its zone.
+    the workspace. `commits` are the agent's, the oldest first, each with those of its changes that may come; each is
+    made, also without any. A path of HEAD that was not sent is removed by the first commit, unless `left_out` says that
+    the workspace's rules leave it out, or a sparse checkout does not hold it. What was sent is read once, and a second
+    time if HEAD does not have it. `now` is the time at which the commits are made, with its zone.
 
     Raises `NeedsPerson` if the name is taken or git refuses it, if there is no repository, or if there is nothing to
     commit in one without a commit; `TryLater` if a file changes while it is read.
@@ -117,8 +107,10 @@ def make_branch(
     as_sent = _as_sent(tree, submodules, sent, gone, work_tree.object_format)
     changed, skipped = _as_changed(submodules, changes)
     agents = []
-    for commit in commits:
-        made, left = _as_committed(submodules, commit)
+    for commit, may_come in commits:
+        made, left = _as_changed(submodules, may_come)
+        made.message = commit.message.replace(b"\0", b"")
+        made.author = foreign_identity(commit.author, commit.email, commit.seconds, commit.zone)
         agents.append(made)
         skipped += left
     writer = _Writer(git, work_tree, now, scratch)
@@ -225,13 +217,6 @@ def _as_changed(submodules: _Tree, changes: Iterable[GitChange]) -> tuple[_NewCo
             commit.writes.append((change.path, change.after))
         else:
             commit.deletes.append(change.path)
-    return commit, skipped
-
-
-def _as_committed(submodules: _Tree, agents: AgentCommit) -> tuple[_NewCommit, list[str]]:
-    commit, skipped = _as_changed(submodules, agents.changes)
-    commit.message = agents.message.replace(b"\0", b"")
-    commit.author = foreign_identity(agents.author, agents.email, agents.seconds, agents.zone)
     return commit, skipped
 
 

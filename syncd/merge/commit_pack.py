@@ -18,7 +18,7 @@ from syncd.core.errors import SyncdError
 from syncd.merge.git import Git, private_repository
 from syncd.sandbox.look_encoding import leads_outside
 from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
-from syncd.sandbox.repository.agent_commits import MOST_PATHS, Contents, SandboxCommits
+from syncd.sandbox.repository.agent_commits import MOST_BYTES, MOST_PATHS, Contents, SandboxCommits
 
 _BLOCK = 1 << 18
 _MOST_BYTES = 128 << 20  # of messages and names
@@ -83,7 +83,7 @@ class _Blobs(Struct, frozen=True):
 def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str, contents: Contents) -> tuple[SandboxCommit, ...]:
     """Return the commits that the sandbox reported, from the file with their pack.
 
-    `folder` is private; the contents stay there, in files. Raises `UnreadablePack`.
+    The pack is removed. `folder` is private; the contents stay there, in files. Raises `UnreadablePack`.
     """
     object_format = "sha256" if len(found.commits[0].partition(" ")[0]) == 64 else "sha1"
     try:
@@ -91,6 +91,7 @@ def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str, contents:
             variables = {"GIT_DIR": private}
             with open(pack, "rb") as file:
                 git.feed(["index-pack", "--stdin", "--threads=1"], iter(lambda: file.read(_BLOCK), b""), variables)
+            os.unlink(pack)  # git has its own one
             commits = _compared(git, found, variables)
             blobs = _Blobs()
             if contents is Contents.SMALLEST:
@@ -132,7 +133,7 @@ def _blobs(git: Git, wanted: Collection[str], folder: str, variables: Mapping[st
     listed = git.run(["cat-file", "--batch-check"], variables, given="".join(f"{blob}\n" for blob in wanted).encode())
     rows = [line.split(" ") for line in listed.output.decode().splitlines()]
     sizes = {row[0]: int(row[2]) for row in rows if row[1] == "blob"}
-    if sum(sizes.values()) > Contents.SMALLEST:
+    if sum(sizes.values()) > MOST_BYTES:
         raise UnreadablePack("more was packed than was asked for")
     # Without attributes, git writes each blob as it is: a large one in blocks.
     index = {"GIT_INDEX_FILE": os.path.join(folder, "index"), "GIT_WORK_TREE": folder}

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.merge.branch import SENT_MESSAGE, UNCOMMITTED_MESSAGE, AgentCommit, NewBranch, make_branch
+from syncd.merge.branch import SENT_MESSAGE, UNCOMMITTED_MESSAGE, NewBranch, make_branch
+from syncd.merge.commit_pack import SandboxCommit
 from syncd.merge.git import Git
 from syncd.merge.git_objects import GitChange, GitSymlink, GitVersion, file_of
 from tests.component.test_agent_branch import (
@@ -42,15 +43,18 @@ def top(tmp_path: Path) -> Path:
     return repository(tmp_path / "work", {"a.txt": b"one\n", "dir/b.txt": b"two\n", "run.sh": b"#!/bin/sh\n"})
 
 
-def agents(files: Mapping[str, bytes | None], message: bytes = b"m\n", **more: object) -> AgentCommit:
+Agents = tuple[SandboxCommit, list[GitChange]]
+
+
+def agents(files: Mapping[str, bytes | None], message: bytes = b"m\n", **more: object) -> Agents:
     fields = {"author": "Ada", "email": "ada@x", "seconds": 1795539000, "zone": "+0130", **more}
-    return AgentCommit(message=message, changes=changed(files), **fields)  # type: ignore[arg-type]
+    return SandboxCommit(id="", message=message, changes={}, **fields), changed(files)  # type: ignore[arg-type]
 
 
 def branch_of(
     git: Git,
     workspace: Path,
-    commits: Sequence[AgentCommit],
+    commits: Sequence[Agents],
     changes: list[GitChange],
     sent: Mapping[str, GitVersion] | None = None,
     name: str = "agent/work",
@@ -187,9 +191,8 @@ def test_names_that_git_refuses(git: Git, top: Path) -> None:
     """They are left out of the trees and told; one such name does not break the branch."""
     evil = dict.fromkeys(GIT_NAMES, b"evil")
     link = GitChange(".gitmodules", None, GitSymlink("a.txt"))
-    commit_ = agents({"fine": b"f\n", **evil})
-    commit_ = AgentCommit("A", "a", 0, "+0000", b"m", [*commit_.changes, link])
-    branch = branch_of(git, top, [commit_], changed({"fine": b"f\n", **evil}))
+    commit_, changes = agents({"fine": b"f\n", **evil})
+    branch = branch_of(git, top, [(commit_, [*changes, link])], changed({"fine": b"f\n", **evil}))
     assert set(branch.skipped) == {*GIT_NAMES, ".gitmodules"}
     assert tree_of(top, branch.commits[0]).keys() == {"a.txt", "dir/b.txt", "run.sh", "fine"}
     plain_git(top, "fsck", "--strict", "--no-dangling")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -427,9 +428,10 @@ def test_other_formats(tmp_path: Path) -> None:
         assert (ran.contents(0), ran.found.stashes) == ({b"a": b"one"}, 1)
 
 
-def test_it_is_written_for_older_pythons() -> None:
+@pytest.mark.parametrize("module", [commits_in_sandbox, git_in_sandbox])
+def test_it_is_written_for_older_pythons(module: ModuleType) -> None:
     """Its syntax is that of Python 3.6, and no annotation is evaluated but plain names and texts."""
-    tree = ast.parse(Path(commits_in_sandbox.__file__).read_text("utf-8"), feature_version=(3, 6))
+    tree = ast.parse(Path(module.__file__ or "").read_text("utf-8"), feature_version=(3, 6))
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert node.module != "__future__"

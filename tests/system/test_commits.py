@@ -243,6 +243,18 @@ def test_named_paths(rig: Rig, home: Path, repository: RepositoryThere) -> None:
     assert tree_of(home, "theirs")["d/new"] == ("100644", b"3")
 
 
+def test_objects_of_another_format(rig: Rig, home: Path, repository: RepositoryThere) -> None:
+    """The person's repository may hash by SHA-256, the one in the sandbox by SHA-1."""
+    shutil.rmtree(home / ".git")
+    plain_git(home, "init", "-q", "-b", "main", "--object-format=sha256")
+    plain_git(home, "commit", "-q", "--allow-empty", "-m", "by the person")
+    repository.commit("one", {"a": b"1", "d/new": b"2"})
+    rig.ok("apply", "--branch", "theirs")
+    assert subjects(home) == ["syncd: As sent to the sandbox", "Ada: one"]
+    assert tree_of(home, "theirs")["d/new"] == ("100644", b"2")
+    plain_git(home, "fsck", "--strict", "--no-dangling")
+
+
 def test_a_rebase_that_is_under_way(rig: Rig, home: Path, repository: RepositoryThere) -> None:
     """HEAD's line is taken all the same, and it is said."""
     repository.commit("one", {"a": b"1"})

@@ -8,7 +8,6 @@ from msgspec import Struct, field
 
 from syncd.cli.agent_side import AgentSide, is_named, remote_version
 from syncd.cli.apply.command import workspace_input
-from syncd.merge.branch import AgentCommit
 from syncd.merge.commit_pack import SandboxCommit
 from syncd.merge.git_objects import GitChange
 from syncd.merge.merge_plan import PlanInput, never_taken
@@ -17,12 +16,13 @@ from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 
 
 class CommitsToMake(Struct):
-    """The commits for the branch. `never` are paths that are left out of all of them, with the reason.
+    """The commits for the branch, with those of their changes that may come.
 
-    `unread` are paths whose content in one of them was not fetched: they come with what is not committed.
+    `never` are paths that are left out of all of them, with the reason. `unread` are paths whose content in one of them
+    was not fetched: they come with what is not committed.
     """
 
-    commits: list[AgentCommit] = field(default_factory=list)
+    commits: list[tuple[SandboxCommit, list[GitChange]]] = field(default_factory=list)
     never: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
 
@@ -51,9 +51,7 @@ def commits_to_make(side: AgentSide, commits: tuple[SandboxCommit, ...], named: 
                 made.unread[path] = commit.id
             else:
                 changes.append(GitChange(path, None, remote_version(entry)))
-        made.commits.append(
-            AgentCommit(commit.author, commit.email, commit.seconds, commit.zone, commit.message, changes)
-        )
+        made.commits.append((commit, changes))
     return made
 
 

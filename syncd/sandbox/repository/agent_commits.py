@@ -6,7 +6,7 @@ One execution of `commits_in_sandbox` does it. Its report is checked as any fore
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
+from enum import Enum
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -25,6 +25,7 @@ _PURPOSE = Purpose(ApiStep.EXECUTION, "the commits there")
 # More are left to what is not committed.
 _MOST_COMMITS = 1_000
 MOST_PATHS = 100_000
+MOST_BYTES = 2 << 30  # of all objects of a pack
 _OVERHEAD_BYTES = 64 << 20  # of a pack beside its objects
 
 _Id = "(?:[0-9a-f]{40}|[0-9a-f]{64})"
@@ -32,11 +33,11 @@ _Pair = Annotated[str, Meta(pattern=rf"\A{_Id}(?: {_Id})?\Z")]
 _Pack = tuple[Annotated[int, Meta(ge=0)], Annotated[str, Meta(pattern=r"\A(?:[0-9a-f]{64})?\Z")]]
 
 
-class Contents(IntEnum):
-    """The contents of paths that a pack holds. The value is the most bytes of all its objects."""
+class Contents(Enum):
+    """The contents of paths that a pack holds."""
 
-    NONE = 1 << 28
-    SMALLEST = 1 << 31
+    NONE = "names alone"
+    SMALLEST = "the smallest, as many as it may hold"
 
 
 class SandboxCommits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,14 +82,14 @@ class AgentCommits:
             "home": home,
             "most_commits": _MOST_COMMITS,
             "most_paths": MOST_PATHS,
-            "most_bytes": int(contents),
+            "most_bytes": MOST_BYTES,
             "with_contents": contents is Contents.SMALLEST,
         }
         job = new_job(_PURPOSE, commits_in_sandbox, "commits.json", request, (git_in_sandbox,))
         self._job_runner.upload(job)
         self._job_runner.start(job)
         output = self._job_runner.output(job, check, JOB_TIMEOUT_S, first_wait_s=FIRST_POLL_S)
-        most_bytes = contents + _OVERHEAD_BYTES
+        most_bytes = MOST_BYTES + _OVERHEAD_BYTES
         with self._reports.open(job, output, folder, most_bytes, check) as opened:
             try:
                 found = sandbox_commits(opened.rows)
