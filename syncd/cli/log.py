@@ -54,7 +54,7 @@ def command(config_file: str | None, as_json: bool) -> int:
         for row in rows:
             author, paths = one_line(row["author"], 30), counted(row["paths"], "path")
             click.echo(f"{row['id'][:10]}  {_local(row['at'])}  {author:{width}}  {row['subject']} ({paths})")
-    if not rows:
+    if not rows and not found.unlisted:
         click.echo(f"no commits: {one_line(found.absence or 'the agent made none', 160)}", err=True)
     tell_rest(there)
     return 0

@@ -122,7 +122,7 @@ def _compared(git: Git, found: SandboxCommits, variables: Mapping[str, str]) -> 
         if paths > MOST_PATHS:
             raise UnreadablePack("they are too many")
         _, mode, _, blob, _ = field.split(b" ")
-        commits[-1][1].append((os.fsdecode(next(fields)), mode, blob.decode()))
+        commits[-1][1].append((os.fsdecode(next(fields, b"")), mode, blob.decode()))
     if [header[0].decode() for header, _ in commits] != [pair.partition(" ")[0] for pair in found.commits]:
         raise UnreadablePack("git names other ones")
     return commits

@@ -547,7 +547,7 @@ def test_random_trees(git: Git, tmp_path: Path) -> None:
                 chosen[path] = chance.choice([b"", b"1\n", b"2\r\n", b"\0"])
         return chosen
 
-    for number in range(12):
+    for number in range(6):
         head, sent, now = tree(), tree(), tree()
         top = repository(
             tmp_path / str(number), {"outside": b"o\n", **{f"in/{path}": new for path, new in head.items()}}
