@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from syncd.cli.options import CLOCK
 from syncd.cli.progress.display import ProgressDisplay
+from syncd.core.choices import GitThere
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
@@ -25,7 +26,7 @@ Made = TypeVar("Made")
 
 def repository_there(config: Config) -> str:
     """Return the path of the repository that syncd keeps in the sandbox, which is no part of the work; empty: none."""
-    if config.workspace.git != "baseline":
+    if config.workspace.git is not GitThere.BASELINE:
         return ""
     return GIT if recorded_home(places_of(config, os.environ).state, target_of(config, os.environ)) else ""
 

@@ -10,6 +10,7 @@ import click
 from msgspec import Struct
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.core.choices import Deletions
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
@@ -88,11 +89,11 @@ def _leftovers(config: Config) -> set[str]:
     return set(LeftoversStore(state_folder, target_of(config, os.environ)).load().entries)
 
 
-def _deleted(count: int, deletions: str) -> str:
+def _deleted(count: int, deletions: Deletions) -> str:
     """The reason why deleted paths are still in the sandbox."""
     were = "path was" if count == 1 else "paths were"
     stay = "stays" if count == 1 else "stay"
-    why = 'as sandbox.deletions = "keep"' if deletions == "keep" else "to be removed, or changed there"
+    why = 'as sandbox.deletions = "keep"' if deletions is Deletions.KEEP else "to be removed, or changed there"
     return f"{count:,} {were} deleted here and {stay} there, {why}"
 
 

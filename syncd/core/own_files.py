@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from syncd.core.ceiling import MANAGED_FILE
+from syncd.core.choices import MANAGED_FILE
 from syncd.core.config_file import load_config
 from syncd.core.config_lookup import config_files, config_folder
 from syncd.core.directories import directories_for

@@ -11,13 +11,14 @@ import os
 import re
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from enum import StrEnum
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
-from syncd.core.ceiling import CeilingPattern, Managed
+from syncd.core.choices import AgentChanges, ArchiveContent, Deletions, GitThere, Managed, Region
 from syncd.core.directories import default_key_file
 from syncd.core.errors import ConfigError
 
@@ -26,6 +27,11 @@ _DAY_S = 86_400.0
 
 def _allowed(text: str, **limits: Any) -> Meta:
     return Meta(description=text, **limits)
+
+
+def _listed(choices: type[StrEnum], word: str) -> str:
+    *others, last = (f'"{choice}"' for choice in choices)
+    return f"{', '.join(others)} {word} {last}"
 
 
 Text = Annotated[str, _allowed("a text in quotes, not empty", min_length=1)]
@@ -47,7 +53,7 @@ class WorkspaceKeys(Struct, frozen=True, kw_only=True):
     path: Text
     ignore: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["*.tmp", "/data/"]')] = ()
     use_gitignore: Flag = True
-    git: Annotated[Literal["baseline", "none", "raw"], _allowed('"baseline", "none" or "raw"')] = "baseline"
+    git: Annotated[GitThere, _allowed(_listed(GitThere, "or"))] = GitThere.BASELINE
     upload_secrets: Flag = False
     allow_secrets: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["tests/fixtures/*.pem"]')] = ()
 
@@ -68,10 +74,10 @@ class SandboxKeys(Struct, frozen=True, kw_only=True):
 
     id: Text | None = None
     base_url: Annotated[str, _allowed("an https address, or http on this machine's loopback")] = "https://api.klavis.ai"
-    region: Annotated[Literal["us", "asia"], _allowed('"us" or "asia"')] = "us"
+    region: Annotated[Region, _allowed(_listed(Region, "or"))] = Region.US
     api_key_file: Text = "~/.config/syncd/api-key"
-    deletions: Annotated[Literal["keep", "mirror", "reset"], _allowed('"keep", "mirror" or "reset"')] = "mirror"
-    agent_changes: Annotated[Literal["save", "hold", "overwrite"], _allowed('"save", "hold" or "overwrite"')] = "save"
+    deletions: Annotated[Deletions, _allowed(_listed(Deletions, "or"))] = Deletions.MIRROR
+    agent_changes: Annotated[AgentChanges, _allowed(_listed(AgentChanges, "or"))] = AgentChanges.SAVE
     mcp_file: Annotated[str, _allowed("the path of a file, or empty for none")] = ""
     acquire: AcquireKeys | None = None
 
@@ -82,7 +88,7 @@ class SyncKeys(Struct, frozen=True, kw_only=True):
     debounce_seconds: Seconds = 1.0
     max_wait_seconds: Seconds = 15.0
     rescan_minutes: Minutes = 10.0
-    archive: Annotated[Literal["auto", "full"], _allowed('"auto" or "full"')] = "auto"
+    archive: Annotated[ArchiveContent, _allowed(_listed(ArchiveContent, "or"))] = ArchiveContent.AUTO
     on_synced: Program = ()
     history_paths: Flag = True
     max_snapshot_mib: Mebibytes = 2048
@@ -113,12 +119,9 @@ class CeilingKeys(Struct, frozen=True, kw_only=True):
     base_urls: Annotated[tuple[str, ...], _allowed('a list of addresses, such as ["https://api.klavis.ai"]')] | None = (
         None
     )
-    agent_changes: (
-        Annotated[
-            tuple[Literal["save", "hold", "overwrite"], ...], _allowed('a list of "save", "hold" and "overwrite"')
-        ]
-        | None
-    ) = None
+    agent_changes: Annotated[tuple[AgentChanges, ...], _allowed(f"a list of {_listed(AgentChanges, 'and')}")] | None = (
+        None
+    )
     upload_secrets: Flag = True
     ignore: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["/customers/", "*.dump"]')] = ()
     max_snapshot_mib: Mebibytes | None = None
@@ -134,7 +137,7 @@ class Config(Struct, frozen=True):
     retry: RetryKeys
     notifications: NotificationKeys
     managed: Managed | None = None
-    always_ignored: tuple[CeilingPattern, ...] = ()
+    always_ignored: tuple[str, ...] = ()  # `ceiling.ignore`
     workspace_link: str = ""  # the absolute path that is written there, if it leads through a link
 
 
@@ -152,7 +155,7 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     for name in raw:
         if name not in SECTIONS:
             raise ConfigError(f"{_printable(name)}: unknown section", f"allowed are {_names(SECTIONS)}")
-    raw = {**raw, "workspace": _with_git(raw.get("workspace", {}))}
+    raw = with_git(raw)
     read = {name: checked_table(name, keys, raw.get(name, {})) for name, keys in SECTIONS.items()}
     sandbox: SandboxKeys = read["sandbox"]
     if sandbox.id is None and sandbox.acquire is None:
@@ -187,10 +190,11 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     )
 
 
-def _with_git(workspace: Any) -> Any:
-    """Return the table with `git` in the place of `include_git`, the key of earlier versions. Raises `ConfigError`."""
+def with_git(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the tables with `git` in the place of `include_git`, an older name. Raises `ConfigError`."""
+    workspace = raw.get("workspace")
     if not isinstance(workspace, dict) or "include_git" not in workspace:
-        return workspace
+        return raw
     value, others = workspace["include_git"], {key: each for key, each in workspace.items() if key != "include_git"}
     if not isinstance(value, bool):
         raise ConfigError(f"workspace.include_git = {shown_value(value)}", "must be true or false")
@@ -199,7 +203,7 @@ def _with_git(workspace: Any) -> Any:
             f"workspace.include_git = {shown_value(value)}: not together with workspace.git",
             'keep workspace.git, whose "raw" is what include_git = true was',
         )
-    return {**others, "git": "raw"} if value else others
+    return {**raw, "workspace": {**others, "git": "raw" if value else "baseline"}}
 
 
 # Keys and values of earlier versions, with what took their place.

@@ -14,6 +14,7 @@ from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
 from syncd.archive.snapshotter import Snapshotter
 from syncd.core.api_key import ApiKey, find_key
+from syncd.core.choices import MANAGED_FILE, GitThere
 from syncd.core.clock import Clock
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories, directories_for
@@ -45,7 +46,6 @@ from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers, agent_state
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.limits import size_remedy
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.mount_guard import MountGuard
 from syncd.scan.path_rules import PathRules
@@ -95,28 +95,27 @@ def _known_target(config: Config, folders: Directories, clock: Clock) -> Target 
 def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
     """The selection that `[workspace]` describes. Raises `ConfigError` for a pattern that can match nothing."""
     keys = config.workspace
-    for name, patterns in (("ignore", keys.ignore), ("allow_secrets", keys.allow_secrets)):
+    lists = {
+        "workspace.ignore": keys.ignore,
+        "workspace.allow_secrets": keys.allow_secrets,
+        f"{MANAGED_FILE}: ceiling.ignore": config.always_ignored,
+    }
+    for name, patterns in lists.items():
         for pattern in patterns:
             why = bad_pattern(pattern)
             if why is not None:
-                raise ConfigError(f"workspace.{name} = [{pattern!r}]: {why}", "write it as in a .gitignore file")
+                raise ConfigError(f"{name} = [{pattern!r}]: {why}", "write it as in a .gitignore file")
     for pattern in keys.allow_secrets:
         if pattern.startswith("!"):
             raise ConfigError(f"workspace.allow_secrets = [{pattern!r}]: allows nothing", "name what is allowed only")
-    for always in config.always_ignored:
-        why = bad_pattern(always.pattern)
-        if why is not None:
-            raise ConfigError(
-                f"{always.file}: ceiling.ignore = [{always.pattern!r}]: {why}", "write it as in a .gitignore file"
-            )
     return Selection(
         SelectionSettings(
             ignore=keys.ignore,
             use_gitignore=keys.use_gitignore,
-            include_git=keys.git == "raw",
+            include_git=keys.git is GitThere.RAW,
             upload_secrets=keys.upload_secrets,
             allow_secrets=keys.allow_secrets,
-            always_ignored=tuple(Rule(each.file, each.line, each.pattern) for each in config.always_ignored),
+            always_ignored=tuple(Rule(MANAGED_FILE, None, pattern) for pattern in config.always_ignored),
             own_folders=own_folders(environ),
             own_files=partial(own_files, config, environ),
         )
@@ -132,7 +131,9 @@ def secret_search_of(config: Config, own_key: str = "") -> Search:
 def size_remedy_of(config: Config) -> str:
     """The way out of a snapshot that is too large."""
     managed = config.managed
-    return size_remedy(managed.file if managed and "sync.max_snapshot_mib" in managed.ceiling else None)
+    is_held = managed is not None and "sync.max_snapshot_mib" in managed.ceiling
+    bound = f", to what {MANAGED_FILE} allows at most" if is_held else ""
+    return f"ignore what is large in .syncdignore, or raise sync.max_snapshot_mib{bound}"
 
 
 def reader_of(config: Config, clock: Clock, environ: Mapping[str, str]) -> ContentReader:
@@ -159,7 +160,7 @@ def home_branch(config: Config) -> str | None:
     """The branch that the sandbox's repository is to have; None: it is to have no repository."""
     path = config.workspace.path
     try:
-        repository = repository_around(path) if config.workspace.git == "baseline" else None
+        repository = repository_around(path) if config.workspace.git is GitThere.BASELINE else None
     except OSError:
         return None
     return branch_of(path) if repository is not None and repository.folder else None

@@ -51,14 +51,11 @@ def others_naming(config: Config, environ: Mapping[str, str]) -> list[Configured
     key = sandbox_of(config)
     if key is None:
         return found
-    managed = read_managed()
+    layer = read_managed()
     for file in config_files(environ):
         try:
             # Only of those that name it is the workspace looked up: its disk may not answer.
-            if (
-                read_sandbox(file, managed) == key
-                and (path := load_config(file).workspace.path) != config.workspace.path
-            ):
+            if read_sandbox(file, layer) == key and (path := load_config(file).workspace.path) != config.workspace.path:
                 found.append(ConfiguredWorkspace(file, path))
         except ConfigError:
             continue

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from msgspec import Struct, field
 
 from syncd import __version__
-from syncd.core.ceiling import Managed
+from syncd.core.choices import Managed
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import NeedsPerson, SyncdError
 from syncd.core.text import one_line, shown_path

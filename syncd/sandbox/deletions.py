@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
+from syncd.core.choices import Deletions
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.api import Api
@@ -23,7 +24,7 @@ from syncd.sandbox.leftovers import (
 from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookResult, RemoteKind
-from syncd.sandbox.removal_plan import Deletions, Versions, paths_to_delete
+from syncd.sandbox.removal_plan import Versions, paths_to_delete
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest, is_within
 

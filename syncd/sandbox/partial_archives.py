@@ -12,10 +12,10 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection
-from enum import Enum
 
 from msgspec import Struct
 
+from syncd.core.choices import ArchiveContent
 from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile
 from syncd.core.text import shown_path
@@ -28,13 +28,6 @@ from syncd.sandbox.three_way import was_emptied
 _log = logging.getLogger("syncd.partial_archives")
 # After a failed proof. Each one costs a whole archive as well.
 _TRY_AGAIN_S = 900.0
-
-
-class ArchiveContent(Enum):
-    """The content of an archive: `sync.archive`."""
-
-    AUTO = "auto"
-    FULL = "full"
 
 
 class _Proof(Struct, frozen=True):

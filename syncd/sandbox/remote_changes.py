@@ -17,6 +17,7 @@ from math import inf
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.core.choices import AgentChanges
 from syncd.core.clock import stamp, utc
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import KeyRefused, SandboxNotFound
@@ -36,7 +37,7 @@ from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why, is_savable
-from syncd.sandbox.three_way import AgentChanges, SyncDecision
+from syncd.sandbox.three_way import SyncDecision
 from syncd.scan.entry import Entry
 from syncd.scan.manifest import Manifest
 

@@ -6,20 +6,10 @@ A path whose kind changed counts as deleted: an extractor cannot put a file in a
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from enum import Enum
 from types import MappingProxyType
 
 from syncd.scan.entry import Entry
 from syncd.scan.manifest import is_within, replaced_entries
-
-
-class Deletions(Enum):
-    """The treatment of files in the sandbox that were deleted locally: `sandbox.deletions`."""
-
-    KEEP = "keep"
-    MIRROR = "mirror"
-    RESET = "reset"
-
 
 Versions = dict[str, list[Entry]]
 """Paths, each with the uploaded entries that may be there."""

@@ -25,18 +25,19 @@ from enum import Enum
 
 from msgspec import Struct, field
 
+from syncd.core.choices import AgentChanges
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.scan.entry import Entry, Kind, arrived_digest
 from syncd.scan.manifest import is_within
 
 
-class AgentChanges(Enum):
-    """The treatment of what was changed in the sandbox. All but FORCE are values of `sandbox.agent_changes`."""
+class Forced(Enum):
+    """`push --force`: all is made as it is here, and what that overwrites is saved."""
 
-    SAVE = "save"
-    HOLD = "hold"
-    OVERWRITE = "overwrite"
-    FORCE = "force"  # `push --force`
+    FORCE = "force"
+
+
+Policy = AgentChanges | Forced
 
 
 class LocalState(Enum):
@@ -64,13 +65,13 @@ class SyncDecision(Struct, frozen=True):
     saved: Mapping[str, RemoteEntry] = field(default_factory=dict)
 
 
-def action_for(local: LocalState, remote: RemoteEntry, agent_changes: AgentChanges) -> PathAction:
+def action_for(local: LocalState, remote: RemoteEntry, policy: Policy) -> PathAction:
     """Return the action for a path that differs there."""
-    if remote.kind is RemoteKind.ABSENT or agent_changes is AgentChanges.OVERWRITE:
+    if remote.kind is RemoteKind.ABSENT or policy is AgentChanges.OVERWRITE:
         return PathAction.WRITE
-    if agent_changes is not AgentChanges.FORCE and local is not LocalState.CHANGED:
+    if policy is not Forced.FORCE and local is not LocalState.CHANGED:
         return PathAction.KEEP
-    if agent_changes is AgentChanges.HOLD or not can_be_saved(remote):
+    if policy is AgentChanges.HOLD or not can_be_saved(remote):
         return PathAction.HOLD if local is LocalState.CHANGED else PathAction.KEEP
     return PathAction.SAVE
 
@@ -86,7 +87,7 @@ def decide(
     differing: Mapping[str, RemoteEntry],
     as_base: Collection[str],
     deleted: Collection[str],
-    agent_changes: AgentChanges,
+    policy: Policy,
     unsaved: Collection[str] = (),
 ) -> SyncDecision:
     """Decide for all paths that a look found to differ. `as_base` and `deleted` tell their state here.
@@ -103,7 +104,7 @@ def decide(
             local = LocalState.DELETED
         elif path in as_base:
             local = LocalState.AS_BASE
-        action = action_for(local, remote, agent_changes)
+        action = action_for(local, remote, policy)
         if action is PathAction.SAVE and path in unsaved:
             action = PathAction.HOLD if local is LocalState.CHANGED else PathAction.KEEP
         if action is PathAction.WRITE and (is_within(path, kept) or is_within(path, held)):

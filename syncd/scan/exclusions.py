@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 
-from syncd.core.ceiling import MANAGED_FILE
+from syncd.core.choices import MANAGED_FILE
 from syncd.core.warning import SyncWarning
 from syncd.scan.limits import LONGEST_PATH_BYTES
 from syncd.selection.rules import Decision, Rule

@@ -14,12 +14,6 @@ _MIB = 1 << 20
 LONGEST_PATH_BYTES = 4096 - 256
 
 
-def size_remedy(managed_file: str | None = None) -> str:
-    """Return the way out of a snapshot that is too large; the managed file is one whose ceiling limits the size."""
-    bound = f", to what {managed_file} allows at most" if managed_file else ""
-    return f"ignore what is large in .syncdignore, or raise sync.max_snapshot_mib{bound}"
-
-
 def largest(manifest: Mapping[str, Entry], count: int) -> list[tuple[str, int]]:
     """Return the paths of the largest files with their sizes in bytes, the largest first."""
     sizes = ((entry.size_bytes, path) for path, entry in manifest.items() if entry.size_bytes)

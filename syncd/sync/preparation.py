@@ -14,6 +14,7 @@ from itertools import chain
 
 from msgspec import Struct
 
+from syncd.core.choices import AgentChanges
 from syncd.core.text import shown_path
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.blocked_paths import BlockedPaths
@@ -22,7 +23,7 @@ from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
-from syncd.sandbox.three_way import AgentChanges, SyncDecision, as_entry, decide, is_as, was_emptied, withheld
+from syncd.sandbox.three_way import Forced, Policy, SyncDecision, as_entry, decide, is_as, was_emptied, withheld
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
 from syncd.selection.git_repository import GIT
@@ -56,7 +57,7 @@ class Preparation(Struct):
     paths_to_delete: Versions
     held_here: Mapping[str, Entry]
     is_whole: bool
-    agent_changes: AgentChanges
+    policy: Policy
     replaces: bool  # the initialize removes what the archive does not hold
     may_replace: bool  # it is not known whether it does
     mark_uncertain: Callable[[], None]
@@ -67,7 +68,7 @@ class Preparation(Struct):
 
     def begin(self) -> None:
         """Start the look, if it may run beside the upload. Raises `Stop`."""
-        if self.agent_changes is not AgentChanges.OVERWRITE and not self._resets and not self.replaces:
+        if self.policy is not AgentChanges.OVERWRITE and not self._resets and not self.replaces:
             self._request = self._look_request()
             self.remote_changes.begin(self._request)
 
@@ -97,7 +98,7 @@ class Preparation(Struct):
             self.remote_changes.forget()
         else:
             self.deletion_sync.settle_pending(wanted)
-            if self.agent_changes is not AgentChanges.OVERWRITE or self.paths_to_delete:
+            if self.policy is not AgentChanges.OVERWRITE or self.paths_to_delete:
                 suspects = self._look(wanted)
             else:
                 self.remote_changes.changes_there.note((), self.written.__contains__)
@@ -107,13 +108,13 @@ class Preparation(Struct):
 
     def _check_repository(self) -> None:
         """See that the workspace's repository, when it is first sent, takes the place of no commits there."""
-        looks = self.agent_changes in (AgentChanges.SAVE, AgentChanges.HOLD) and not self._resets
+        looks = self.policy in (AgentChanges.SAVE, AgentChanges.HOLD) and not self._resets
         if looks and self.content.base is not None and GIT in self.manifest and not self.content.may_hold(GIT):
             self.blocked_paths.recheck((), self.manifest, (GIT,))
 
     def _save_all(self, why: Why) -> None:
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""
-        if self.agent_changes is AgentChanges.OVERWRITE:
+        if self.policy is AgentChanges.OVERWRITE:
             return
         try:
             self.save_all(why)
@@ -187,7 +188,7 @@ class Preparation(Struct):
             if path in here and self.content.is_as_base(path, here[path]) and path not in changed_in
         ]
         deleted = {path for path in self.paths_to_delete if path not in here}
-        return decide(differing, as_base, deleted, self.agent_changes, unsaved)
+        return decide(differing, as_base, deleted, self.policy, unsaved)
 
     def _is_directory_here(self, path: str) -> bool:
         return path in self.manifest and self.manifest[path].kind is Kind.DIRECTORY
@@ -210,7 +211,7 @@ class Preparation(Struct):
         for path, remote in decision.saved.items():
             if path in self.written and _is_obstacle(remote, self.manifest[path]) and path in seen:
                 again.setdefault(path, []).append(seen[path])
-        if self.agent_changes is AgentChanges.OVERWRITE:
+        if self.policy is AgentChanges.OVERWRITE:
             again |= self._changed_there(result)
         removals = [result]
         if again:
@@ -242,11 +243,11 @@ class Preparation(Struct):
                 self.paths_to_delete,
                 held_here=self.held_here,
                 leftovers=self.deletion_sync.leftovers,
-                kept=() if self.agent_changes is AgentChanges.FORCE else self.remote_changes.kept,
+                kept=() if self.policy is Forced.FORCE else self.remote_changes.kept,
                 blocked=self.blocked_paths.paths,
                 # A whole archive fills an emptied sandbox anyway, and what it lacks may well be missing there.
                 most_counted=0 if self.is_whole else SAMPLE,
-                agent_changes=self.agent_changes,
+                policy=self.policy,
             )
         return self._request
 

@@ -26,15 +26,13 @@ from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
-from syncd.sandbox.partial_archives import ArchiveContent, PartialArchives
+from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.removal_plan import Deletions
 from syncd.sandbox.repository.agent_commits import AgentCommits
 from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.three_way import AgentChanges
 from syncd.sync.delivery import Delivery
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_state import SyncState
@@ -96,7 +94,7 @@ class SandboxFactory(Struct, frozen=True):
         artifacts = Artifacts(api, self.client, clock)
         looker = Looker(job_runner, artifacts, PendingRemovals(self.folders.state, target), waiter)
         remote_changes = RemoteChanges(
-            agent_changes=AgentChanges(self.config.sandbox.agent_changes),
+            agent_changes=self.config.sandbox.agent_changes,
             target=target,
             looker=looker,
             dump_looker=DumpLooker(Dump(api, self.client, retry_settings, waiter)),
@@ -109,7 +107,7 @@ class SandboxFactory(Struct, frozen=True):
         )
         blocked_paths = BlockedPaths(job_runner, self.folders.state, target, self.check)
         deletion_sync = DeletionSync(
-            Deletions(self.config.sandbox.deletions),
+            self.config.sandbox.deletions,
             api,
             looker,
             LeftoversStore(self.folders.state, target),
@@ -118,7 +116,7 @@ class SandboxFactory(Struct, frozen=True):
             blocked=blocked_paths.paths,
         )
         partial_archives = PartialArchives(
-            ArchiveContent(self.config.sync.archive),
+            self.config.sync.archive,
             target,
             remote_changes.look,
             state_folder=self.folders.state,

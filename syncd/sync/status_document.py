@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from syncd.core.ceiling import Managed
+from syncd.core.choices import Managed
 
 VERSION = 1
 

@@ -17,6 +17,7 @@ from syncd.archive.archive import DamagedPiece
 from syncd.archive.base_store import BaseStore
 from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
+from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.formatting import counted
@@ -31,7 +32,7 @@ from syncd.sandbox.provider import SandboxProvider
 from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sandbox.removal_plan import Versions, directories_above
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
-from syncd.sandbox.three_way import AgentChanges
+from syncd.sandbox.three_way import Forced, Policy
 from syncd.scan.entry import Entry, arrived_digest
 from syncd.scan.manifest import Difference, Manifest, difference, replaced_entries, without_digest
 from syncd.selection.secret_scanner import sent_secret_warning
@@ -382,9 +383,8 @@ class SyncCycle(Struct):
         follow_up: Collection[str],
     ) -> Preparation:
         services = run.services
-        agent_changes = services.remote_changes.agent_changes
-        if run.mode is SyncMode.FORCED and agent_changes is not AgentChanges.OVERWRITE:
-            agent_changes = AgentChanges.FORCE
+        given = services.remote_changes.agent_changes
+        policy: Policy = Forced.FORCE if run.mode is SyncMode.FORCED and given is not AgentChanges.OVERWRITE else given
         return Preparation(
             services.remote_changes,
             services.deletion_sync,
@@ -395,7 +395,7 @@ class SyncCycle(Struct):
             self._paths_to_delete(services, manifest, follow_up),
             self._held_here,
             archived.only is None,
-            agent_changes,
+            policy,
             services.partial_archives.replaces,
             services.partial_archives.may_replace,
             services.delivery.mark_uncertain,

@@ -8,9 +8,10 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from syncd.core.choices import AgentChanges
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, Missing
 from syncd.sandbox.removal_plan import Versions, directories_above
-from syncd.sandbox.three_way import AgentChanges
+from syncd.sandbox.three_way import Forced, Policy
 from syncd.scan.entry import Entry, Kind, arrived_digest
 from syncd.scan.manifest import Difference, Manifest, is_within
 
@@ -119,7 +120,7 @@ def look_request(
     kept: Collection[str] = (),
     blocked: Collection[str] = (),
     most_counted: int = SAMPLE,
-    agent_changes: AgentChanges,
+    policy: Policy,
 ) -> LookRequest:
     """Return what to look at before `written` entries of `manifest` are put there, and other paths deleted.
 
@@ -128,9 +129,9 @@ def look_request(
     that are in the manifest. Of what syncd put there, a sample of `most_counted` paths is counted, but for what is
     below a path that stays or is `blocked`.
     """
-    force = agent_changes is AgentChanges.FORCE
+    force = policy is Forced.FORCE
     # What is not saved need not come here.
-    fetch = LookAction.COMPARE if agent_changes is AgentChanges.HOLD else LookAction.FETCH
+    fetch = LookAction.COMPARE if policy is AgentChanges.HOLD else LookAction.FETCH
     items: dict[str, LookItem] = {}
     for path, versions in paths_to_delete.items():
         # A place that is to be filled again, and all that is removed by force, is removed by a second look, once it is

@@ -7,13 +7,13 @@ from typing import cast
 
 import pytest
 
+from syncd.core.choices import Deletions
 from syncd.remote.api import Api
 from syncd.remote.target import Target
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import ABSENT, LookResult, RemoteEntry, RemoteKind
-from syncd.sandbox.removal_plan import Deletions
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
 

@@ -14,6 +14,7 @@ from math import inf
 from random import Random
 from typing import Protocol
 
+from syncd.core.choices import ArchiveContent
 from syncd.core.errors import SandboxNotFound, SandboxRefused
 from syncd.core.waiter import Superseded
 from syncd.daemon.backoff import FailureBackoff
@@ -36,7 +37,7 @@ from syncd.remote.sandbox_lifetime import AcquiredSandbox, acquire_wait_s, repla
 from syncd.remote.upload_url import UploadUrl, is_usable
 from syncd.report.sync_failure import sync_failure
 from syncd.sandbox import remote_changes
-from syncd.sandbox.partial_archives import ArchiveContent, next_proof_s, proof_is_due
+from syncd.sandbox.partial_archives import next_proof_s, proof_is_due
 from syncd.sandbox.repository import agent_repository
 from syncd.sync.outcome import Outcome
 from syncd.sync.sync_reason import SyncReason

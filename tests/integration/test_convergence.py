@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 import syncd.scan.entry
 from syncd.archive.snapshotter import Snapshotter
+from syncd.core.choices import Deletions
 from syncd.remote.remote_job import RemoteJob
 from syncd.remote.target import Target
 from syncd.sandbox import look, provider
@@ -29,7 +30,6 @@ from syncd.sandbox.look import Looker
 from syncd.sandbox.partial_archives import PartialArchives, _Proof
 from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.removal_plan import Deletions
 from syncd.scan.entry import Kind, as_read
 from syncd.scan.manifest import Manifest
 from syncd.scan.tree_cache import TreeCache

@@ -63,7 +63,7 @@ def test_each_key_can_be_set(page: Path) -> None:
         assert key[0] in _KEYS, f"{page.name}: {code}"
     for kind, block in _FENCE.findall(text):
         if kind == "toml" and "[ceiling]" in block:
-            check_managed(block, "/etc/syncd/managed.toml")
+            check_managed(tomllib.loads(block))
         elif kind == "toml":
             check_config(_completed(tomllib.loads(block)))
 

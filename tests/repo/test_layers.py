@@ -35,7 +35,7 @@ PURE = {
     "cli/check": "finding size_breakdown thresholds",
     "cli/init": "config_template",
     "cli/progress": "line",
-    "core": "ceiling checksum config_match errors formatting text warning",
+    "core": "checksum choices config_match errors formatting text warning",
     "daemon": "backoff scheduler",
     "emulator": "hostile_bodies signing",
     "merge": "automatic_files git_objects merge_plan writes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_a_managed_machine(rig: Rig, machine: tuple[str, ...]) -> None:
     assert rig.shown()["left_out"]["managed"] == 1
     assert "managed     /etc/syncd/managed.toml holds workspace.ignore" in rig.run("status", prefix=machine).out
     explained = rig.run("explain", "work/b.dump", prefix=machine)
-    assert explained.out == "left out: b.dump, by /etc/syncd/managed.toml:4: *.dump\n"
+    assert explained.out == "left out: b.dump, by /etc/syncd/managed.toml: *.dump\n"
     checked = rig.run("check", prefix=machine)
     assert "note  managed        /etc/syncd/managed.toml holds workspace.ignore, sync.max_snapshot_mib; " in checked.out
     assert "overrides your sync.max_snapshot_mib" in checked.out
@@ -96,3 +97,37 @@ def test_a_configuration_that_init_writes(rig: Rig, machine: tuple[str, ...]) ->
     assert "\n# [sandbox.acquire]\n" in text
     shown = rig.run("status", "--json", prefix=machine)
     assert '"defaults":["sandbox.acquire.ttl_seconds","sync.rescan_minutes"]' in shown.out
+
+
+def test_a_managed_file_that_cannot_be_trusted(rig: Rig, machine: tuple[str, ...]) -> None:
+    """If others than root can write it, or it cannot be read, every command ends with 78 and says what to do."""
+    folder = Path(machine[-1])
+    file = folder / "managed.toml"
+    write(machine, "[ceiling]\nbase_urls = []\n")
+
+    def refused(words: str) -> None:
+        done = rig.run("ls", prefix=machine)
+        assert done.code == 78
+        assert words in done.err
+
+    file.chmod(0o664)
+    refused("syncd/managed.toml can be written by others than root (mode 0664): as this machine's administrator, sudo")
+    file.chmod(0o644)
+    folder.chmod(0o777)
+    refused("the managed configuration /etc/syncd can be written by others")
+    folder.chmod(0o755)
+    file.write_bytes(b"\xff")
+    refused("managed.toml is not valid TOML")
+    file.write_text("[synch]\n")
+    refused("/etc/syncd/managed.toml: synch: unknown section")
+    file.unlink()
+    file.symlink_to("managed.toml")
+    refused("cannot be read (Too many levels")
+    file.unlink()
+    os.mkfifo(file, 0o644)
+    refused("is no regular file")
+    if os.getuid() == 0:
+        file.unlink()
+        file.write_text("")
+        os.chown(file, 1, -1)
+        refused("not to root: as this machine's administrator, sudo chown root /etc/syncd/managed.toml")

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from syncd.cli.status.screen import DaemonEnding, StatusContext, screen
 from syncd.cli.status.text import UNICODE, Tone, coloured, columns, fitted, plain, wrapped
-from syncd.core.ceiling import Managed
+from syncd.core.choices import Managed
 from syncd.core.formatting import ago, countdown, counted, duration, seconds_of, size, split_remedy
 from syncd.sync.status_document import LastError, LastSync, Progress, SandboxName, State, Status
 from tests.clock import NOON_S

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from syncd.core.choices import AgentChanges
 from syncd.sandbox.look_request import LookAction, Missing
-from syncd.sandbox.three_way import AgentChanges
+from syncd.sandbox.three_way import Forced, Policy
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Difference, Manifest
 from syncd.sync.sync_plan import SandboxContent, least_of, look_request, partial_paths
@@ -71,23 +72,23 @@ def _known(digest: bytes) -> Entry:
 
 
 @pytest.mark.parametrize(
-    ("agent_changes", "actions"),
+    ("policy", "actions"),
     [
         # In the order of the paths: as sent, changed, new, another kind, held; deleted.
         (AgentChanges.SAVE, "compare fetch fetch fetch fetch remove"),
         (AgentChanges.HOLD, "compare compare compare compare compare remove"),
-        (AgentChanges.FORCE, "fetch fetch fetch fetch fetch fetch"),
+        (Forced.FORCE, "fetch fetch fetch fetch fetch fetch"),
         (AgentChanges.OVERWRITE, "compare fetch fetch fetch fetch remove"),
     ],
 )
-def test_what_is_looked_at(agent_changes: AgentChanges, actions: str) -> None:
+def test_what_is_looked_at(policy: Policy, actions: str) -> None:
     """What may be saved is fetched; what is removed at once is as it was put there, or reported."""
     base = Manifest({path: _known(b"d") for path in ("as-sent", "changed", "kind", "held", "deleted")})
     manifest = Manifest({"as-sent": base["as-sent"], "changed": _known(b"e"), "new": _known(b"n"), "kind": DIRECTORY})
     held = {"held": _known(b"h")}
     content = SandboxContent(base, ({"changed": _known(b"u")},))
     deleted = {"deleted": [base["deleted"]], "kind": [base["kind"]]}
-    items = look_request(content, manifest, manifest, deleted, held_here=held, agent_changes=agent_changes).items
+    items = look_request(content, manifest, manifest, deleted, held_here=held, policy=policy).items
     order = ("as-sent", "changed", "new", "kind", "held", "deleted")
     assert " ".join(items[path].action.name.lower() for path in order) == actions
     assert {path: item.versions for path, item in items.items()} == {
@@ -109,7 +110,7 @@ def test_a_look_at_little_counts_a_sample() -> None:
     content = SandboxContent(base)
 
     def look(written: Manifest) -> list[LookAction]:
-        request = look_request(content, base, written, {}, held_here={}, agent_changes=AgentChanges.SAVE)
+        request = look_request(content, base, written, {}, held_here={}, policy=AgentChanges.SAVE)
         return [item.action for _, item in request.each()]
 
     assert (
@@ -123,8 +124,8 @@ def test_a_look_at_little_counts_a_sample() -> None:
         Manifest({"c": _known(b"d"), "d": _known(b"d")}),
         {},
         held_here={},
-        agent_changes=AgentChanges.SAVE,
+        policy=AgentChanges.SAVE,
     )
     assert {path for path, item in request.items.items() if item.action is LookAction.EXISTS} == {"a", "b"}
-    nothing = look_request(SandboxContent(), Manifest(), Manifest(), {}, held_here={}, agent_changes=AgentChanges.SAVE)
+    nothing = look_request(SandboxContent(), Manifest(), Manifest(), {}, held_here={}, policy=AgentChanges.SAVE)
     assert not nothing.items

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncd.core.choices import AgentChanges
 from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
-from syncd.sandbox.three_way import AgentChanges, LocalState, PathAction, action_for, decide, was_emptied, withheld
+from syncd.sandbox.three_way import Forced, LocalState, PathAction, action_for, decide, was_emptied, withheld
 
 FILE = RemoteEntry(RemoteKind.FILE, size_bytes=3, digest=b"d", copy="/copies/0")
 NOT_COPIED = RemoteEntry(RemoteKind.FILE, size_bytes=3)
@@ -17,7 +18,7 @@ LINK = RemoteEntry(RemoteKind.SYMLINK, target="x")
 OTHER = RemoteEntry(RemoteKind.OTHER)
 
 W, K, H, S = PathAction.WRITE, PathAction.KEEP, PathAction.HOLD, PathAction.SAVE
-COLUMNS = (AgentChanges.SAVE, AgentChanges.HOLD, AgentChanges.FORCE, AgentChanges.OVERWRITE)
+COLUMNS = (AgentChanges.SAVE, AgentChanges.HOLD, Forced.FORCE, AgentChanges.OVERWRITE)
 TABLE = {
     (LocalState.AS_BASE, ABSENT): (W, W, W, W),
     (LocalState.AS_BASE, FILE): (K, K, S, W),

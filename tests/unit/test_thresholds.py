@@ -23,6 +23,7 @@ from syncd.cli.check.thresholds import (
     judge_watches,
     size,
 )
+from syncd.core.choices import AgentChanges
 
 _MIB = 1 << 20
 
@@ -223,7 +224,7 @@ def test_sizes(size_bytes: int, shown: str) -> None:
 )
 def test_look(program: str, archive: str, save: Grade, hold: Grade, words: str) -> None:
     """A slow way is a note; none at all is a warning where syncs go on, and a failure where they do not."""
-    for agent_changes, grade in (("save", save), ("hold", hold)):
+    for agent_changes, grade in ((AgentChanges.SAVE, save), (AgentChanges.HOLD, hold)):
         finding = judge_look(agent_changes, LookAttempt(1.25, program), LookAttempt(2.5, archive))
         assert finding.grade is grade
         assert words in finding.what

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.thresholds import LookAttempt, judge_look
 from syncd.core.api_key import ApiKey
+from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock
 from syncd.core.interrupt import Interrupt
 from syncd.core.text import one_line
@@ -34,9 +35,9 @@ _LONGEST_REASON = 120
 _LOOK = Purpose(ApiStep.EXECUTION, "a look")
 
 
-def check_look(target: Target, agent_changes: str, *, key: ApiKey, clock: Clock) -> Finding:
+def check_look(target: Target, agent_changes: AgentChanges, *, key: ApiKey, clock: Clock) -> Finding:
     """Look once by a program, and by `/dump` if that fails; each within `LOOK_S`. `agent_changes` is the setting."""
-    if agent_changes == "overwrite":
+    if agent_changes is AgentChanges.OVERWRITE:
         what = 'nobody looks for what the agent changed, as sandbox.agent_changes = "overwrite"'
         return Finding("looks", Grade.NOTE, what)
     waiter = Waiter(Interrupt(), clock)

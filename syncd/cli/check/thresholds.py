@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.size_breakdown import PathSize, ignore_line
+from syncd.core.choices import AgentChanges
 from syncd.core.formatting import duration, size
 
 # Signed URLs live for half an hour: a skew below a minute does not matter, neither to them nor in logs.
@@ -148,8 +149,8 @@ class LookAttempt(Struct, frozen=True):
     failure: str = ""
 
 
-def judge_look(agent_changes: str, program: LookAttempt, archive: LookAttempt) -> Finding:
-    """A look by a program in the sandbox, else by the sandbox's archive; `agent_changes` is "save" or "hold".
+def judge_look(agent_changes: AgentChanges, program: LookAttempt, archive: LookAttempt) -> Finding:
+    """A look by a program in the sandbox, else by the sandbox's archive; `agent_changes` is SAVE or HOLD.
 
     `archive` is only considered if the program failed.
     """
@@ -159,7 +160,7 @@ def judge_look(agent_changes: str, program: LookAttempt, archive: LookAttempt) -
         what = f"no program looks there ({program.failure}), so each look takes the whole archive"
         return Finding("looks", Grade.NOTE, f"{what}, which took {archive.seconds:.2f} s")
     what = f"neither a program ({program.failure}) nor the sandbox's archive ({archive.failure}) can look for changes"
-    if agent_changes == "hold":
+    if agent_changes is AgentChanges.HOLD:
         remedy = 'run `syncd check` again later; if it stays so, set sandbox.agent_changes = "save" or "overwrite"'
         return Finding("looks", Grade.FAIL_FOR_NOW, f"{what}, so nothing is sent", remedy)
     remedy = 'run `syncd check` again later; with sandbox.agent_changes = "hold" nothing is sent meanwhile'

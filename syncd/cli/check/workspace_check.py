@@ -24,7 +24,7 @@ from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.scan.entry import Kind, content_bytes, count_files
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.limits import over_limit, size_remedy
+from syncd.scan.limits import over_limit
 from syncd.scan.scanner import LeftOut, Scan, Scanner
 from syncd.selection.selection import Decision, Selection
 from syncd.watch import inotify_limits, mounts
@@ -52,7 +52,7 @@ def check_workspace(
     *,
     reader: ContentReader | None = None,
     personal_excludes: str = "",
-    too_large: str = size_remedy(),
+    too_large: str = "",
 ) -> WorkspaceCheck:
     """Scan the workspace, and try to watch it if no daemon does so.
 

@@ -19,12 +19,13 @@ from syncd.cli.init.other_workspaces import refuse_same, refuse_same_sandbox
 from syncd.cli.init.questions import absolute, asked_key, complete, may_store, tell_overlaps, tell_shared_mounts
 from syncd.cli.options import option_for
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
+from syncd.core.choices import MANAGED_FILE
 from syncd.core.config_file import read_managed
 from syncd.core.config_lookup import config_files, named_config, read_workspaces
 from syncd.core.config_match import ConfiguredWorkspace, holding
 from syncd.core.directories import default_key_file
 from syncd.core.errors import ConfigError, KeyRefused, SyncdError, TryLater
-from syncd.core.managed import ManagedFile, managed_config
+from syncd.core.managed import layered
 from syncd.core.settings import Config, SandboxKeys
 from syncd.core.text import one_line, shown_path
 
@@ -59,11 +60,12 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
     for name in _PATHS:
         if name in values:
             values[name] = absolute(values[name])
-    managed = read_managed()
+    layer = read_managed()
+    managed = layer.values()
     key_file = default_key_file(os.environ)
-    if key_file != os.path.expanduser(SandboxKeys().api_key_file) and not _names_key_file(values, managed):
+    if key_file != os.path.expanduser(SandboxKeys().api_key_file) and "sandbox.api_key_file" not in values | managed:
         values["sandbox.api_key_file"] = key_file  # a service reads the file, and may have another environment
-    missing = _missing(values, managed)
+    missing = _missing(values, acquires=layer.acquires)
     terminal = sys.stdin.isatty() and sys.stderr.isatty()
     path = named_config(config_file or "config", os.environ)
     asks_name = not config_file and bool(missing) and terminal and os.path.lexists(path)
@@ -78,9 +80,9 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
         _refuse_here(others)
     try:
         if missing:
-            path = complete(values, None if asks_name else path, os.environ, others, managed)
+            path = complete(values, None if asks_name else path, os.environ, others, layer)
         text = _text(values, managed)
-        config = managed_config(tomllib.loads(text), path, managed)
+        config = layered(tomllib.loads(text), path, layer)
         refuse_same(config.workspace.path, others)
         refuse_same_sandbox(config, os.environ)
         tell_shared_mounts(config.workspace.path)
@@ -109,21 +111,15 @@ def _refuse_here(others: Sequence[ConfiguredWorkspace]) -> None:
             )
 
 
-def _text(values: dict[str, Any], managed: ManagedFile | None) -> str:
+def _text(values: dict[str, Any], managed: dict[str, Any]) -> str:
     """The file's text. Raises `ConfigError` for a value that it cannot hold."""
-    if managed is None:
-        return filled(example(), values)
-    given = f"# A key that is commented out here and stands in {managed.path} has its value from there.\n"
-    return given + filled(example(), values, managed.values())
+    given = f"# A key that is commented out here and stands in {MANAGED_FILE} has its value from there.\n"
+    return (given if managed else "") + filled(example(), values, managed)
 
 
-def _names_key_file(values: dict[str, Any], managed: ManagedFile | None) -> bool:
-    return "sandbox.api_key_file" in (values if managed is None else values | managed.values())
-
-
-def _missing(values: dict[str, Any], managed: ManagedFile | None) -> list[str]:
+def _missing(values: dict[str, Any], *, acquires: bool) -> list[str]:
     """The options without which no configuration is complete."""
-    acquires = any(name.startswith("sandbox.acquire.") for name in values) or (managed is not None and managed.acquires)
+    acquires = any(name.startswith("sandbox.acquire.") for name in values) or acquires
     needed = ("workspace.path",) if acquires else ("workspace.path", "sandbox.id")
     return [ALIASES[name] for name in needed if name not in values]
 

@@ -13,13 +13,13 @@ _TABLE = re.compile(r"(?:# )?\[([\w.]+)\]$")
 _KEY = re.compile(r"(?:# )?(\w+) = ")
 
 
-def filled(example: str, values: Mapping[str, Any], managed: Mapping[str, Any] | None = None) -> str:
+def filled(example: str, values: Mapping[str, Any], managed: Mapping[str, Any]) -> str:
     """`example` with each `table.key` of `values` set on its own line, and its table's heading not commented out.
 
     A key that is only in `managed` is commented out with its value there, which may change. Raises `ConfigError` for a
     value that TOML cannot hold, and `KeyError` for a key that the example does not have.
     """
-    left, managed = dict(values), managed or {}
+    left = dict(values)
     table = ""
     lines = []
     for line in example.splitlines():

@@ -15,18 +15,19 @@ import click
 from syncd.cli.init.config_template import toml
 from syncd.cli.init.other_workspaces import checked_name, name_for, overlaps, refuse_same, refuse_same_sandbox
 from syncd.core.api_key import ApiKey, parse_key
+from syncd.core.choices import Region
 from syncd.core.config_lookup import config_files, config_name, named_config
 from syncd.core.config_match import ConfiguredWorkspace, holding
 from syncd.core.errors import ConfigError, SyncdError
-from syncd.core.managed import ManagedFile
+from syncd.core.managed import ManagedLayer
 from syncd.core.settings import AcquireKeys, check_config
 from syncd.core.text import one_line, shown_path
 
 _WIDTH = 79
 # Accounts of the EU have an address of their own.
 _EU_URL = "https://api.eu.klavis.ai"
-_REGIONS = {"us": {"sandbox.region": "us"}, "asia": {"sandbox.region": "asia"}}
-_EU = {"eu": {"sandbox.region": "us", "sandbox.base_url": _EU_URL}}
+_REGIONS = {region.value: {"sandbox.region": region.value} for region in Region}
+_EU = {"eu": {"sandbox.region": Region.US.value, "sandbox.base_url": _EU_URL}}
 
 
 def complete(
@@ -34,14 +35,14 @@ def complete(
     path: str | None,
     environ: Mapping[str, str],
     others: Sequence[ConfiguredWorkspace],
-    managed: ManagedFile | None,
+    layer: ManagedLayer,
 ) -> str:
     """Ask for what is required and not in `values`, and for the file's name if `path` is None; returns the file.
 
     `others` are the workspaces that have a configuration. What the managed file gives is not asked for. Raises
     `click.Abort`.
     """
-    given = {} if managed is None else managed.values()
+    given = layer.values()
     where = "a configuration for one more workspace" if path is None else home_relative(path)
     click.echo(f"This writes {where}.", err=True)
     click.echo("Enter takes what is in [brackets]. Ctrl-C leaves, and nothing is written.\n", err=True)
@@ -61,13 +62,13 @@ def complete(
         named = _answer(ask, lambda answer: _sandbox(answer, base_url, environ), "")
         if named:
             values["sandbox.id"] = named
-        elif managed is None or not managed.acquires:
+        elif not layer.acquires:
             keys = AcquireKeys()
             values |= {"sandbox.acquire.servers": keys.servers, "sandbox.acquire.ttl_seconds": keys.ttl_seconds}
     if "sandbox.region" not in values | given:
-        is_open = "sandbox.base_url" not in values | given and (managed is None or managed.allows_base_url(_EU_URL))
+        is_open = "sandbox.base_url" not in values | given and layer.allows_base_url(_EU_URL)
         regions = _REGIONS | (_EU if is_open else {})
-        named = _answer(f"Region, {', '.join(regions)} [us]", partial(_region, regions), "us")
+        named = _answer(f"Region, {', '.join(regions)} [{Region.US}]", partial(_region, regions), Region.US)
         values |= regions[named]
     return path
 

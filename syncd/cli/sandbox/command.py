@@ -8,6 +8,7 @@ import sys
 import click
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.core.choices import AgentChanges
 from syncd.core.errors import SandboxNotFound, TryLater
 
 
@@ -124,7 +125,7 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool, force: b
             lost = "--unsaved saves nothing"
         elif wanted != admin.ours:
             lost = "it is not this workspace's sandbox"
-        elif admin.config.sandbox.agent_changes == "overwrite":
+        elif admin.config.sandbox.agent_changes is AgentChanges.OVERWRITE:
             lost = 'with sandbox.agent_changes = "overwrite" nobody looks for it'
         asks = not (yes or force)
         if asks:
