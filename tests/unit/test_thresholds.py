@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncd.cli.check.finding import Finding, Grade, exit_code, summary
-from syncd.cli.check.size_breakdown import PathSize
+from syncd.cli.check.largest_paths import PathSize
 from syncd.cli.check.thresholds import (
     LookAttempt,
     judge_certificate,

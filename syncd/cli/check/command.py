@@ -41,7 +41,7 @@ _MAX_LENGTH = 1000
     metavar="[FILE]",
     is_flag=False,
     flag_value="",
-    help="Also write what a bug report needs into a new text file; default: syncd-report-DATE.txt.",
+    help="Also write what a bug report needs into a new text file; default: ~/syncd-report-TIME.txt.",
 )
 def command(config_file: str | None, as_json: bool, report_file: str | None) -> int:
     """Test everything that a sync needs, and say how to fix what fails. Nothing of yours is sent, nothing is changed.

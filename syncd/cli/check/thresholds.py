@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from syncd.cli.check.finding import Finding, Grade
-from syncd.cli.check.size_breakdown import PathSize, ignore_line
+from syncd.cli.check.largest_paths import PathSize, ignore_line
 from syncd.core.choices import AgentChanges
 from syncd.core.formatting import duration, size
 

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from syncd.archive.secret_files import exclude_secret_files
 from syncd.cli.check.finding import Finding, Grade
-from syncd.cli.check.size_breakdown import heaviest
+from syncd.cli.check.largest_paths import heaviest
 from syncd.cli.check.thresholds import (
     judge_heaviest,
     judge_private,

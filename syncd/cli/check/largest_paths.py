@@ -1,31 +1,18 @@
-"""The largest files and folders of a snapshot, and counts of its entries that tell no name."""
+"""The largest files and folders of a snapshot."""
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from msgspec import Struct
-
-from syncd.scan.entry import Entry, Kind, content_bytes
+from syncd.scan.entry import Entry
 
 # A folder is named as a whole unless one entry holds this share of it: then the entry is named.
 DOMINANT_SHARE = 0.5
 # Entries with a smaller share of all bytes are not named.
 LEAST_SHARE = 0.01
 _WILDCARDS = "*?[\\"
-_SIZE_CLASSES = (
-    "empty",
-    "below 1 KiB",
-    "below 10 KiB",
-    "below 100 KiB",
-    "below 1 MiB",
-    "below 10 MiB",
-    "below 100 MiB",
-)
-_LARGER = "100 MiB and more"
 
 
 class PathSize(NamedTuple):
@@ -35,19 +22,6 @@ class PathSize(NamedTuple):
     is_dir: bool
     size_bytes: int
     share: float
-
-
-class SizeBreakdown(Struct, frozen=True):
-    """Counts of a snapshot's entries. `files_by_size` is by size class, `deepest` in path components."""
-
-    files: int
-    links: int
-    directories: int
-    content_bytes: int
-    files_by_size: dict[str, int]
-    deepest: int
-    longest_name_bytes: int
-    not_utf8: int
 
 
 def heaviest(manifest: Mapping[str, Entry], count: int) -> list[PathSize]:
@@ -95,39 +69,3 @@ def ignore_line(path: str, is_dir: bool) -> str:
     if line.endswith(" ") and not is_dir:
         line = f"{line[:-1]}\\ "
     return f"/{line}/" if is_dir else f"/{line}"
-
-
-def size_breakdown(manifest: Mapping[str, Entry]) -> SizeBreakdown:
-    """Count the entries of a manifest."""
-    kinds = Counter(entry.kind for entry in manifest.values())
-    files_by_size = Counter(_size_class(entry.size_bytes) for entry in manifest.values() if entry.kind is Kind.FILE)
-    names = [path.rpartition("/")[2].encode("utf-8", "surrogateescape") for path in manifest]
-    return SizeBreakdown(
-        files=kinds[Kind.FILE],
-        links=kinds[Kind.SYMLINK],
-        directories=kinds[Kind.DIRECTORY],
-        content_bytes=content_bytes(manifest.values()),
-        files_by_size={
-            size_class: files_by_size[size_class]
-            for size_class in (*_SIZE_CLASSES, _LARGER)
-            if files_by_size[size_class]
-        },
-        deepest=max((path.count("/") + 1 for path in manifest), default=0),
-        longest_name_bytes=max(map(len, names), default=0),
-        not_utf8=sum(not path.isascii() and _is_not_utf8(path) for path in manifest),
-    )
-
-
-def _size_class(size_bytes: int) -> str:
-    if not size_bytes:
-        return _SIZE_CLASSES[0]
-    limit = 1 << 10
-    for size_class in _SIZE_CLASSES[1:]:
-        if size_bytes < limit:
-            return size_class
-        limit = limit * 10 if size_class != "below 100 KiB" else 1 << 20
-    return _LARGER
-
-
-def _is_not_utf8(path: str) -> bool:
-    return any(0xDC80 <= ord(c) <= 0xDCFF for c in path)

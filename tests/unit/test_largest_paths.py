@@ -1,10 +1,10 @@
-"""The largest paths of a snapshot, the line that leaves one out, and counts that tell no name."""
+"""The largest paths of a snapshot and the line that leaves one out."""
 
 from __future__ import annotations
 
 import pytest
 
-from syncd.cli.check.size_breakdown import heaviest, ignore_line, size_breakdown
+from syncd.cli.check.largest_paths import heaviest, ignore_line
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
 from syncd.selection.selection import Selection, SelectionSettings
@@ -60,12 +60,3 @@ def test_the_pattern_excludes_the_path(path: str, is_dir: bool) -> None:
         scope = scope.enter(folder)
     assert not scope.decide(name, is_dir).included
     assert scope.decide("other", is_dir).included
-
-
-def test_counts() -> None:
-    """Kinds, size classes, depth, and names that are not UTF-8."""
-    manifest = _manifest({"a/b/c": 5, "a/\udcff": 5_000, "z": 1 << 30, "e": 0})
-    manifest["l"] = Entry(Kind.SYMLINK, 0o777, 0, target="z")
-    counted = size_breakdown(manifest)
-    assert (counted.files, counted.links, counted.directories, counted.deepest, counted.not_utf8) == (4, 1, 2, 3, 1)
-    assert counted.files_by_size == {"empty": 1, "below 1 KiB": 1, "below 10 KiB": 1, "100 MiB and more": 1}
