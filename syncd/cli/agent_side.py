@@ -19,7 +19,7 @@ from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError, WorkspaceError
-from syncd.core.formatting import counted
+from syncd.core.formatting import MOST_NAMED, counted
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
@@ -37,7 +37,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
-from syncd.sandbox.remote_changes import MOST_NAMED, RemoteChanges
+from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.scan.entry import Entry, Kind, arrived_digest
 from syncd.scan.manifest import Manifest

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
 import resource
 import signal
 import sys
@@ -19,8 +18,8 @@ import click
 
 from syncd import __version__
 from syncd.cli.interruption import end_now, interrupt_at_signals
-from syncd.cli.output import open_standard_streams, print_error, print_internal_error, stdout_failure
-from syncd.core.errors import Stop, SyncdError, TryLater
+from syncd.cli.output import may_colour, open_standard_streams, print_error, print_internal_error, stdout_failure
+from syncd.core.errors import ExitCode, Stop, SyncdError, TryLater
 from syncd.core.hardening import disable_core_dumps, set_private_umask
 
 if TYPE_CHECKING:
@@ -103,7 +102,8 @@ def run_command() -> int:
     open_standard_streams()
     _harden()
     try:
-        colour = False if os.environ.get("NO_COLOR") else None  # no-color.org, which click does not support
+        # On what is no terminal click writes no colours by itself.
+        colour = None if may_colour() else False
         result: Any = cli.main(prog_name="syncd", standalone_mode=False, color=colour)
         _check_output()
     except click.exceptions.Exit as end:
@@ -115,7 +115,7 @@ def run_command() -> int:
         failure.show(text)
         # It may hold a name that a shell put in for a `*`.
         click.echo("\n".join(map(shown_path, text.getvalue().split("\n"))), err=True, nl=False)
-        return 2
+        return ExitCode.WRONG_USAGE
     except SyncdError as failure:
         print_error(str(failure))
         return failure.exit_code
@@ -123,11 +123,11 @@ def run_command() -> int:
         raise KeyboardInterrupt from None
     except OSError as failure:
         print_error(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")
-        return 75
+        return ExitCode.TRY_LATER
     except Exception as failure:  # noqa: BLE001 - the last resort: a traceback does not help a person
         print_internal_error(failure)
-        return 75
-    return result if isinstance(result, int) else 0
+        return ExitCode.TRY_LATER
+    return result if isinstance(result, int) else ExitCode.DONE
 
 
 def _check_output() -> None:

@@ -10,7 +10,7 @@ from syncd.cli.options import CLOCK
 from syncd.cli.progress.display import ProgressDisplay
 from syncd.cli.status.subject import Subject
 from syncd.core.directories import directories_for
-from syncd.core.errors import Locked, NeedsPerson, Stop, SyncdError, TryLater
+from syncd.core.errors import ExitCode, Locked, Stop, TryLater, failure_with
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.workspace_lock import holder
@@ -118,9 +118,7 @@ def _show(message: Message, display: ProgressDisplay) -> None:
 
 
 def _result(message: Message) -> dict[str, Any]:
-    code = message["exit"]
-    if code == 0:
-        result: dict[str, Any] = message.get("result") or {}
-        return result
-    failure: type[SyncdError] = NeedsPerson if code == NeedsPerson.exit_code else TryLater
-    raise failure(message["message"])
+    if message["exit"] != ExitCode.DONE:
+        raise failure_with(message["exit"], message["message"])
+    result: dict[str, Any] = message.get("result") or {}
+    return result

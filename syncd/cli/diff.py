@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd.cli.options import config_option, configured, json_option
-from syncd.cli.output import print_path, stdout_failure
-from syncd.core.errors import Stop, TryLater, WorkspaceError
+from syncd.cli.output import may_colour, print_path, stdout_failure
+from syncd.core.errors import ExitCode, Stop, TryLater, WorkspaceError
 from syncd.core.text import shown_path
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _show(side: AgentSide, named: tuple[str, ...], form: DiffForm) -> int:
     if form is DiffForm.JSON:
         rows = [_row(side, path, local[path]) for path in paths]
         click.echo(json.dumps({"changes": rows, "left_out": len(side.work.left_out) + len(side.work.pruned)}))
-        return 1 if rows else 0
+        return ExitCode.DIFFERENT if rows else ExitCode.DONE
     changes = list(_changes(side, paths, local))
     if form is DiffForm.NAMES:
         for path in paths:
@@ -83,7 +83,7 @@ def _show(side: AgentSide, named: tuple[str, ...], form: DiffForm) -> int:
     elif changes:
         _print_patch(side, changes, form)
     tell_left_out(side, "not shown")
-    return 1 if paths else 0
+    return ExitCode.DIFFERENT if paths else ExitCode.DONE
 
 
 def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, LocalEntry | None]) -> Iterator[GitChange]:
@@ -161,7 +161,7 @@ def _print_patch(side: AgentSide, changes: list[GitChange], form: DiffForm) -> N
     blocks = write_patch(git, changes, patch_form, scratch=side.folders.spool, object_format=ids)
     pager = None
     if sys.stdout.isatty():
-        pager, colours = _pager(), PatchColours.NONE if os.environ.get("NO_COLOR") else PatchColours.TERMINAL
+        pager, colours = _pager(), PatchColours.TERMINAL if may_colour() else PatchColours.NONE
         encoding = sys.stdout.encoding
         blocks = (f"{line}\n".encode(encoding, "backslashreplace") for line in for_terminal(blocks, colours))
     if pager is None:

@@ -76,7 +76,7 @@ def command(config_file: str | None, most: int | None, only_failed: bool, which:
         sys.stdout.writelines(f"{json.dumps(each)}\n" for each in objects)
         return
     for line in lines:
-        click.echo(fitted(coloured(line), sys.stdout.encoding), color=False if os.environ.get("NO_COLOR") else None)
+        click.echo(fitted(coloured(line), sys.stdout.encoding))
 
 
 def _read(store: HistoryStore) -> list[SyncRecord]:

@@ -15,8 +15,9 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from syncd.core.errors import ExitCode
+
 _STOPPED = b"syncd: stopped; what was not sent is sent by the next sync\n"
-_TRY_LATER = 75
 
 
 def end_at_signals(code: int | None = None) -> None:
@@ -49,16 +50,16 @@ def stopped() -> int:
     """Say that a signal stopped the command, and return its exit code."""
     discard_stdout()
     _tell_stopped()
-    return _TRY_LATER
+    return ExitCode.TRY_LATER
 
 
 def end_now(code: int | None = None) -> None:
     """End the process without clean-up, which it may miss at any instant."""
     if code is None and sys.argv[1:2] == ["run"]:
-        code = 0
+        code = ExitCode.DONE
     if code is None:
         _tell_stopped()
-        code = _TRY_LATER
+        code = ExitCode.TRY_LATER
     os._exit(code)
 
 

@@ -9,9 +9,11 @@ import io
 import os
 import select
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import click
+
+_DUMB = ("", "dumb", "unknown")
 
 
 def print_path(path: str, rest: str = "") -> None:
@@ -22,6 +24,16 @@ def print_path(path: str, rest: str = "") -> None:
         click.echo(shown_path(path) + rest)
     else:
         sys.stdout.buffer.write(os.fsencode(path) + os.fsencode(rest) + b"\n")
+
+
+def is_screen(stream: TextIO) -> bool:
+    """True if the stream is a terminal on which a line can be drawn over."""
+    return stream.isatty() and os.environ.get("TERM", "") not in _DUMB
+
+
+def may_colour() -> bool:
+    """True if a terminal may be written to in colour: it has some, and $NO_COLOR is unset or empty (no-color.org)."""
+    return os.environ.get("TERM", "") not in _DUMB and not os.environ.get("NO_COLOR")
 
 
 class _OutputFile(io.FileIO):

@@ -17,7 +17,7 @@ from syncd.cli.options import CLOCK, config_option, config_path, load_for_comman
 from syncd.core.api_key import ApiKey, is_outdated
 from syncd.core.clock import stamp
 from syncd.core.context import RuntimeContext
-from syncd.core.errors import Locked, Stop, SyncdError, TryLater
+from syncd.core.errors import ExitCode, Locked, Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
 
@@ -54,11 +54,11 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
         with signals.installed(), closing(SyncedHook(context)) as synced_hook:
             _run(config_path(config_file, lambda text: _log.warning("%s", text)), context, signals, wakeup, synced_hook)
     except Stop:  # before its loop
-        return 0
+        return ExitCode.DONE
     except SyncdError as failure:
         _log.error("%s", failure)  # a log line, as the daemon's others
         return failure.exit_code
-    return 0
+    return ExitCode.DONE
 
 
 def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup, synced_hook: SyncedHook) -> None:

@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option
-from syncd.core.formatting import counted, size
+from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
+from syncd.core.formatting import counted, few, size
 from syncd.core.text import shown_path
 
 if TYPE_CHECKING:
     from syncd.sandbox.saved_versions import SavedVersions
     from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion
 
-# `saved show` has all of them.
-_MOST_LISTED = 5
+
+_HELP = f"""List the agent's saved versions, the newest first; or show, restore or drop one.
+
+Before a sync overwrites or removes what was changed on both sides, and before a sandbox ends, the sandbox's version is
+saved here. Versions are kept for {SAVED_DAYS} days and in at most {SAVED_BYTES >> 30} GiB; the oldest go first.
+"""
 
 
-@click.group("saved", invoke_without_command=True)
+@click.group("saved", invoke_without_command=True, help=_HELP)
 @config_option
 @json_option
 @click.pass_context
 def command(context: click.Context, config_file: str | None, as_json: bool) -> None:
-    """List the agent's saved versions, the newest first; or show, restore or drop one.
-
-    Before a sync overwrites or removes what was changed on both sides, and before a sandbox ends, the sandbox's version
-    is saved here. Versions are kept for 30 days and in at most 2 GiB; the oldest go first.
-    """
     # `syncd saved --config FILE list`: given before the subcommand, an option is that one's default.
     context.default_map = {name: {"config_file": config_file, "as_json": as_json} for name in _SUBCOMMANDS}
     if context.invoked_subcommand is None:
@@ -56,10 +56,9 @@ def list_(config_file: str | None, as_json: bool) -> None:
     for version in versions:
         for line in _heading(version):
             _print(line)
-        for path, saved in list(version.paths.items())[:_MOST_LISTED]:
-            _print(f"    {_named(path, saved)}")
-        if len(version.paths) > _MOST_LISTED:
-            _print(f"    and {len(version.paths) - _MOST_LISTED:,} more: syncd saved show {version.id}")
+        names = [_named(path, saved) for path, saved in version.paths.items()]
+        for line in few(names, len(names), f": syncd saved show {version.id}"):
+            _print(f"    {line}")
 
 
 @command.command("show")

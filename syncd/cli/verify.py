@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.core.choices import Deletions
-from syncd.core.errors import Stop, TryLater
+from syncd.core.errors import ExitCode, Stop, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 
@@ -40,7 +40,7 @@ def command(config_file: str | None, as_json: bool) -> int:
     deleted_here = [path for path in found.only_there if path in leftovers]
     if as_json:
         click.echo(json.dumps({"equal": equal, "files": compared.paths, **lists, "deleted_here": deleted_here}))
-        return 0 if equal else 1
+        return ExitCode.DONE if equal else ExitCode.DIFFERENT
     for word, paths in lists.items():
         for path in paths:
             click.echo(f"{word.replace('_', ' '):10}  {shown_path(path)}")
@@ -51,7 +51,7 @@ def command(config_file: str | None, as_json: bool) -> int:
         click.echo(f"of what is only there, {_deleted(len(deleted_here), config.sandbox.deletions)}")
     if compared.left_out:
         click.echo(f"not compared, as they stay home: {compared.left_out:,} (see `syncd ls --ignored`)", err=True)
-    return 0 if equal else 1
+    return ExitCode.DONE if equal else ExitCode.DIFFERENT
 
 
 class _Compared(Struct, frozen=True):

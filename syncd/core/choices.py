@@ -10,6 +10,11 @@ from msgspec import Struct
 MANAGED_FILE = "/etc/syncd/managed.toml"
 
 
+# What is saved of the agent's work is kept so long, and so much of it: the oldest goes first. A look copies no more.
+SAVED_DAYS = 30
+SAVED_BYTES = 2 << 30
+
+
 class GitThere(StrEnum):
     """The repository in the sandbox: `workspace.git`."""
 

@@ -18,11 +18,23 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The exit code of a command. DIFFERENT: what was compared is not equal, or conflicts are left."""
+
+    DONE = 0
+    DIFFERENT = 1
+    WRONG_USAGE = 2
+    TRY_LATER = 75
+    NEEDS_PERSON = 78
+
 
 class SyncdError(Exception):
     """A failure with a message for people; `exit_code` is the command's exit code."""
 
-    exit_code = 75
+    exit_code = ExitCode.TRY_LATER
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -48,7 +60,7 @@ class Unavailable(TryLater):
 class NeedsPerson(SyncdError):
     """The same command will not work until a person changes something."""
 
-    exit_code = 78
+    exit_code = ExitCode.NEEDS_PERSON
 
 
 class ConfigError(NeedsPerson):
@@ -77,6 +89,11 @@ class SandboxNotFound(SandboxRefused):
 
 class SnapshotTooLarge(NeedsPerson):
     """The snapshot is over `sync.max_snapshot_mib`."""
+
+
+def failure_with(exit_code: int, message: str) -> SyncdError:
+    """Return the failure with which another process of syncd ended, or answered."""
+    return NeedsPerson(message) if exit_code == ExitCode.NEEDS_PERSON else TryLater(message)
 
 
 class Stop(BaseException):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 _MINUTE_S = 60
 _HOUR_S = 3600
 _DAY_S = 86_400
+# A text names so many paths at most, and a document, or a command that lists, so many.
+_FEW_NAMED = 5
+MOST_NAMED = 50
 
 
 def seconds_of(stamp: str | None) -> float | None:
@@ -48,6 +52,12 @@ def countdown(seconds: float) -> str:
 def counted(number: int, thing: str) -> str:
     """Format a count with its noun: `1 sync`, `1,204 syncs`."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def few(names: Sequence[str], number: int, see: str = "") -> list[str]:
+    """Return the first of `number` names, and then `and 7 more`, with a place where all are to be seen."""
+    first = [*names[:_FEW_NAMED]]
+    return [*first, f"and {number - len(first):,} more{see}"] if number > len(first) else first
 
 
 def size(size_bytes: int) -> str:

@@ -18,7 +18,7 @@ from math import inf
 from typing import Any
 
 from syncd.core.clock import Clock
-from syncd.core.errors import TryLater
+from syncd.core.errors import ExitCode, TryLater
 
 _NAME = "control.sock"
 # A request is short; a longer line is not from a client of ours.
@@ -87,7 +87,7 @@ class Client:
                     self.close()
         return not self.closed
 
-    def done(self, exit_code: int, message: str = "", **more: Any) -> None:
+    def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
         """Send the last line, with the command's exit code, and close the connection."""
         self.send({"event": "done", "exit": exit_code, "message": message, **more})
         self.close()

@@ -21,7 +21,7 @@ from msgspec import Struct
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import Clock
-from syncd.core.errors import NeedsPerson, Stop, TryLater
+from syncd.core.errors import ExitCode, NeedsPerson, Stop
 from syncd.core.memory import release_freed_memory
 from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy, Waiter
 from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
@@ -474,22 +474,22 @@ class Daemon:
             case "push":
                 self._add(SyncRequest(client, SyncMode.FORCED if message.get("force") else SyncMode.CHANGED))
             case "flush" if self._paused:
-                client.done(PAUSED.exit_code, str(PAUSED))
+                client.done(ExitCode.TRY_LATER, str(PAUSED))
             case "flush":
                 self._add(SyncRequest(client, lasting=True))
             case "hello":
                 status = msgspec.to_builtins(self._publisher.unwritten())
-                client.done(0, result={"version": __version__, "status": status})
+                client.done(ExitCode.DONE, result={"version": __version__, "status": status})
             case "left":
                 self._forget_sandbox(str(message.get("sandbox")))
-                client.done(0)
+                client.done(ExitCode.DONE)
             case "write":
                 self._writers.append(client)
                 client.send({"event": "progress", "state": self._publisher.state})
             case "pause" | "resume" as command:
                 self._pause_or_resume(client, command)
             case _:
-                client.done(2, "this daemon does not know that command: is it of another version?")
+                client.done(ExitCode.NEEDS_PERSON, "this daemon does not know that command: is it of another version?")
 
     def _add(self, request: SyncRequest) -> None:
         """Take a command's request. It may have to wait for the end of a sync: its client is sent the stage of that."""
@@ -515,7 +515,7 @@ class Daemon:
         try:
             self._components.pause_file.set(paused=is_pause)
         except OSError as failure:
-            client.done(TryLater.exit_code, f"the state folder cannot be written: {failure.strerror}")
+            client.done(ExitCode.TRY_LATER, f"the state folder cannot be written: {failure.strerror}")
             return
         if is_pause:
             self._request_queue.pause()
@@ -525,7 +525,7 @@ class Daemon:
         if is_pause or self._stage is not None:
             self._enter(self._stage or State.PAUSED)
         _log.info("%sd", command)
-        client.done(0)
+        client.done(ExitCode.DONE)
 
     def _scheduler_input(self) -> SchedulerInput:
         sandbox_ends_in_s = self._cycle.sandbox_ends_in_s

@@ -13,9 +13,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.errors import SyncdError, TryLater
+from syncd.core.errors import ExitCode, SyncdError, TryLater
+from syncd.core.formatting import MOST_NAMED
 from syncd.daemon.control import Client
-from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
 from syncd.sync.outcome import Outcome
 
@@ -126,7 +126,7 @@ def _answered(request: SyncRequest, outcome: Outcome) -> SyncRequest | None:
         request.fail(left_out(outcome.blocked))
     else:
         sent = [one for one in served if one.sync is not None]
-        request.client.done(0, result=described(sent[-1] if sent else outcome))
+        request.client.done(ExitCode.DONE, result=described(sent[-1] if sent else outcome))
     return None
 
 

@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 
+from syncd.core.formatting import MOST_NAMED
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.sandbox.removal_plan import Versions
@@ -34,7 +35,6 @@ _REMEDIES = {
     "g": "bring them home (`syncd log`, `syncd apply --branch NAME`)",
     "r": "make it writable there",
 }
-_MOST_NAMED = 50
 
 
 def kinds_changed(
@@ -110,8 +110,8 @@ def fingerprint(entries: Mapping[str, Entry]) -> bytes:
 def warnings(blocked: Mapping[str, str]) -> list[SyncWarning]:
     """Return the warnings about blocked paths, by path with the kind of what blocks each."""
     paths: Iterable[str] = sorted(blocked)
-    found = [_warning(path, blocked[path]) for path in list(paths)[:_MOST_NAMED]]
-    more = len(blocked) - _MOST_NAMED
+    found = [_warning(path, blocked[path]) for path in list(paths)[:MOST_NAMED]]
+    more = len(blocked) - MOST_NAMED
     if more > 0:
         what = f"{more:,} more paths are not sent, as their places in the sandbox are taken"
         found.append(

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from msgspec import Struct, field
 
+from syncd.core.choices import SAVED_BYTES
 from syncd.remote.failure import StepFailed
 from syncd.scan.entry import Entry
 from syncd.scan.manifest import Manifest
@@ -130,7 +131,7 @@ class LookRequest(Struct, frozen=True):
     items: Mapping[str, LookItem] | LookItems
     find_new: bool = False
     pruned_names: Collection[str] = ()
-    most_copied_bytes: int = 2 << 30
+    most_copied_bytes: int = SAVED_BYTES
 
     def each(self) -> Iterator[tuple[str, LookItem]]:
         """Yield the paths with their items, in order."""

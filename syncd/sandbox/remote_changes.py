@@ -21,7 +21,7 @@ from syncd.core.choices import AgentChanges
 from syncd.core.clock import stamp, utc
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import KeyRefused, SandboxNotFound
-from syncd.core.formatting import counted, size
+from syncd.core.formatting import MOST_NAMED, counted, size
 from syncd.core.text import shown_path
 from syncd.core.waiter import Waiter
 from syncd.core.warning import SyncWarning
@@ -59,7 +59,6 @@ _LONGEST_DOWNLOAD_S = 1800.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 # These may be saved the next time; what is a directory or a device there is so until someone moves it.
 _MAY_BE_SAVED_LATER = (RemoteKind.FILE, RemoteKind.UNREADABLE, RemoteKind.SYMLINK)
-MOST_NAMED = 50
 _LOOKS_AGAIN = 'the next sync looks again; with sandbox.agent_changes = "overwrite" none does'
 _DUMP = Purpose(ApiStep.DUMP, "the download of the sandbox's archive")
 _INQUIRY = Purpose(ApiStep.SANDBOX, "the request for the sandbox")

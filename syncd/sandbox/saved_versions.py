@@ -27,13 +27,13 @@ from msgspec.structs import replace
 
 from syncd.archive.extraction import Extracted, extract_members
 from syncd.archive.tar_reader import Member, MemberKind
+from syncd.core.choices import SAVED_DAYS
 from syncd.core.clock import Clock, utc
 from syncd.core.durable_file import StateFile, Versioned, flush_folder, write_whole
 from syncd.core.errors import NeedsPerson
 from syncd.core.text import shown_path
 from syncd.sandbox.look_request import RemoteEntry
 from syncd.sandbox.saved_versions_rules import (
-    LONGEST_DAYS,
     SavedPath,
     SavedVersion,
     SentEntry,
@@ -190,7 +190,7 @@ class SavedVersions:
         for version in self.all():
             self._count_days(version, now)
         dropped = [version for version in expired(self.all()) if version.id not in spared and self._remove(version.id)]
-        newest = max((version.id for version in dropped if version.days >= LONGEST_DAYS), default="")
+        newest = max((version.id for version in dropped if version.days >= SAVED_DAYS), default="")
         for each in self._ids():
             if each < newest and self._load(each) is None:
                 self._remove(each)

@@ -9,12 +9,11 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
+from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.scan.entry import Entry, Kind
 
-LONGEST_DAYS = 30
 _DAY = timedelta(days=1)
-MOST_BYTES = 2 << 30
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{2,8}")
 _KINDS = {RemoteKind.FILE: Kind.FILE, RemoteKind.DIRECTORY: Kind.DIRECTORY, RemoteKind.SYMLINK: Kind.SYMLINK}
 
@@ -118,12 +117,10 @@ def next_count(days: int, counted_at: datetime, now: datetime) -> tuple[int, dat
     return (days + 1, now) if now - counted_at >= _DAY else (days, counted_at)
 
 
-def expired(
-    versions: Iterable[SavedVersion], longest_days: int = LONGEST_DAYS, most_bytes: int = MOST_BYTES
-) -> list[SavedVersion]:
+def expired(versions: Iterable[SavedVersion]) -> list[SavedVersion]:
     """Return the versions to drop, the oldest first, of `versions` in any order.
 
-    Those of `longest_days` go, then the oldest until the others have at most `most_bytes`. The newest never goes
+    Those of `SAVED_DAYS` go, then the oldest until the others have at most `SAVED_BYTES`. The newest never goes
     for its size. A content that several versions have is on disk once, so it counts once.
     """
     newest_first = sorted(versions, key=lambda version: version.id, reverse=True)
@@ -131,11 +128,11 @@ def expired(
     full = False
     dropped = []
     for position, version in enumerate(newest_first):
-        if version.days >= longest_days:
+        if version.days >= SAVED_DAYS:
             dropped.append(version)
             continue
         contents = kept | version.contents()
-        full = full or (position > 0 and sum(contents.values()) > most_bytes)
+        full = full or (position > 0 and sum(contents.values()) > SAVED_BYTES)
         if full:
             dropped.append(version)
         else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd.core.formatting import counted
+from syncd.core.formatting import counted, few
 from syncd.core.text import shown_path
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
@@ -22,7 +22,6 @@ LeaveOut = Callable[[str, bool], bool]
 """True for a path, and whether it is a directory, that the workspace's rules leave out."""
 
 
-_SHOWN = 3
 # Of a socket, a FIFO or a device nothing can be kept.
 _WITHOUT_CONTENT = (RemoteKind.ABSENT, RemoteKind.OTHER)
 # Folders of what programs make; they are looked into unless the workspace's rules leave them out.
@@ -93,9 +92,8 @@ class Unsaved(Struct, frozen=True):
         return counted(len(self.paths) + self.unlisted, "path")
 
     def __str__(self) -> str:
-        first = [f"{shown_path(path)!r} ({why})" for path, why in list(self.paths.items())[:_SHOWN]]
-        more = len(self.paths) + self.unlisted - len(first)
-        return ", ".join(first) + (f"{' and ' if first else ''}{more:,} more" if more else "")
+        names = [f"{shown_path(path)!r} ({why})" for path, why in self.paths.items()]
+        return ", ".join(few(names, len(names) + self.unlisted)).removeprefix("and ")
 
 
 def _is_left_out_anywhere(name: str, leave_out: LeaveOut) -> bool:

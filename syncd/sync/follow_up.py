@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from syncd.core.errors import TryLater
+from syncd.core.formatting import few
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 
 # The number of syncs that follow the first one before a waiting command fails with the files that keep changing. A file
 # that was written once while it was read is whole after one; a log that is written all the time never is.
 FOLLOW_UPS = 2
-_SHOWN = 3
 
 
 def unsettled(before: Collection[str] | None, follow_up: Collection[str], torn: Collection[str]) -> frozenset[str]:
@@ -43,9 +43,7 @@ def left_out(blocked: Collection[str]) -> TryLater:
 
 
 def _names(paths: Collection[str]) -> str:
-    first = sorted(paths)[:_SHOWN]
-    more = f" and {len(paths) - len(first)} more" if len(paths) > len(first) else ""
-    return ", ".join(repr(shown_path(path)) for path in first) + more
+    return ", ".join(few([repr(shown_path(path)) for path in sorted(paths)], len(paths)))
 
 
 def torn_copy(path: str) -> SyncWarning:

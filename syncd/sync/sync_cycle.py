@@ -20,7 +20,7 @@ from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, describ
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SandboxNotFound, TryLater
-from syncd.core.formatting import counted
+from syncd.core.formatting import MOST_NAMED, counted
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import FailureAction, StepFailed
@@ -29,7 +29,6 @@ from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths import PathsBlocked
 from syncd.sandbox.blocked_paths_rules import entries_within, without
 from syncd.sandbox.provider import SandboxProvider
-from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sandbox.removal_plan import Versions, directories_above
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.sandbox.three_way import Forced, Policy

@@ -10,12 +10,12 @@ from msgspec import Struct
 from syncd.archive.base_store import BaseStore
 from syncd.core.clock import Clock
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncdError, TryLater
+from syncd.core.formatting import MOST_NAMED
 from syncd.core.text import shown_path
 from syncd.core.waiter import Superseded
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
-from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.sync.agent_work import LeaveOut, Unsaved, find_agent_work, save_work
 from syncd.sync.sandbox_services import SandboxServices

@@ -108,16 +108,16 @@ def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
 def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are counted and named; the others are saved."""
     agent = _agent(acquired)
-    for number in range(4):
+    for number in range(6):
         agent.write(f"large{number}\n", "x" * 1000)
     for module in (agent_work, remote_changes):
         monkeypatch.setattr(module, "LookRequest", partial(LookRequest, most_copied_bytes=100))
     acquired.cycle.save_before_end()
     told = acquired.cycle.work_saver.take_unsaved()
     assert told is not None
-    assert told.startswith("4 paths in the sandbox ")
+    assert told.startswith("6 paths in the sandbox ")
     assert " could not be saved before it ended: 'large0\\\\n' (" in told
-    assert told.endswith(" and 1 more")
+    assert told.endswith(", and 1 more")
     assert acquired.cycle.agent_status.saved == 1
     (warning,) = acquired.cycle.warnings
     assert "syncd pull" in warning.remedy

@@ -109,7 +109,8 @@ def test_what_could_not_be_saved() -> None:
     }
     assert unsaved.count == "11 paths"
     assert str(unsaved) == (
-        "'secret' (its files cannot be listed there, or not in time), 'full' (FILE), 'large' (FILE) and 8 more"
+        "'secret' (its files cannot be listed there, or not in time), 'full' (FILE), 'large' (FILE), "
+        "'mine' (UNREADABLE), and 7 more"
     )
     assert cast(ScriptedLook, look).saved == ["ok", "secret"]
     assert not save_work(look, AgentWork({}, {}, {}, ()), Why.RESET, _no_bytes)

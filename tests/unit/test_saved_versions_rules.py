@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions_rules import (
-    LONGEST_DAYS,
-    MOST_BYTES,
     SavedPath,
     SavedVersion,
     Why,
@@ -85,7 +84,7 @@ def test_no_id(text: str) -> None:
 
 def test_old_versions_expire() -> None:
     """After thirty days, also the newest; nothing younger."""
-    young, old = version(days(LONGEST_DAYS - 1), a=1), version(days(LONGEST_DAYS), b=1)
+    young, old = version(days(SAVED_DAYS - 1), a=1), version(days(SAVED_DAYS), b=1)
     assert expired([young, old]) == [old]
     assert expired([old]) == [old]
 
@@ -106,21 +105,21 @@ def test_a_day_is_counted_at_a_time(passed: timedelta, counted: tuple[int, datet
 
 def test_the_oldest_go_first_for_size() -> None:
     """Until the rest fits; an older small one does not outlive a newer large one."""
-    small, large, newest = version(days(3), a=1), version(days(2), b=MOST_BYTES), version(days(1), c=1)
+    small, large, newest = version(days(3), a=1), version(days(2), b=SAVED_BYTES), version(days(1), c=1)
     assert expired([newest, small, large]) == [small, large]
-    assert expired([version(days(2), b=MOST_BYTES - 1), newest]) == []
+    assert expired([version(days(2), b=SAVED_BYTES - 1), newest]) == []
     assert expired([]) == []
 
 
 def test_the_newest_never_goes_for_size() -> None:
     """Even if it alone is too large."""
-    older, newest = version(days(2), a=1), version(days(1), b=MOST_BYTES + 1)
+    older, newest = version(days(2), a=1), version(days(1), b=SAVED_BYTES + 1)
     assert expired([older, newest]) == [older]
 
 
 def test_a_content_counts_once() -> None:
     """Versions that share a content share its place on the disk."""
-    versions = [version(days(age), same=MOST_BYTES) for age in (1, 2, 3)]
+    versions = [version(days(age), same=SAVED_BYTES) for age in (1, 2, 3)]
     assert expired(versions) == []
-    more = version(days(4), same=MOST_BYTES, other=1)
+    more = version(days(4), same=SAVED_BYTES, other=1)
     assert expired([*versions, more]) == [more]

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.options import config_option, configured, json_option
-from syncd.core.errors import Stop, TryLater, WorkspaceError
+from syncd.core.errors import ExitCode, Stop, TryLater, WorkspaceError
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 
@@ -132,7 +132,7 @@ def _apply(config: Config, options: ApplyOptions) -> int:
                 is_wanted = click.confirm(f"{question}: apply this?")
             if not is_wanted:
                 click.echo("nothing was changed", err=True)
-                return 1 if plan.of(MergeOutcome.CONFLICT) else 0
+                return ExitCode.DIFFERENT if plan.of(MergeOutcome.CONFLICT) else ExitCode.DONE
         with no_sync_begins(config, side.interrupt.check):
             done = carry_out(side, prepared)
         if not options.as_json:
@@ -197,7 +197,7 @@ def _end(plan: MergePlan, let_out: list[str], options: ApplyOptions, prefix: str
         click.echo(f"{prefix}{summary_line(plan)}")
         if conflicts and not options.dry_run:
             click.echo("the sandbox's versions of the conflicts are saved: see `syncd saved`", err=True)
-    return 1 if conflicts else 0
+    return ExitCode.DIFFERENT if conflicts else ExitCode.DONE
 
 
 def print_lists(**lists: Iterable[str]) -> None:
@@ -230,12 +230,12 @@ def _undo(config: Config, as_json: bool) -> int:
         undone = undo(config)
     if as_json:
         print_lists(stays=undone.left, undone=undone.restored)
-        return 0
+        return ExitCode.DONE
     _print(f"undone    {shown_path(path)}" for path in undone.restored)
     _print(f"stays     {shown_path(path)}: changed since the apply, or left out by a rule" for path in undone.left)
     count = "1 path" if len(undone.restored) == 1 else f"{len(undone.restored):,} paths"
     click.echo(f"{count} as before the apply" if undone.restored else "nothing to undo")
-    return 0
+    return ExitCode.DONE
 
 
 def _print(lines: Iterator[str]) -> None:

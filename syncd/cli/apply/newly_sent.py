@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from syncd.cli.apply.execution import Prepared
 from syncd.cli.options import CLOCK
-from syncd.core.formatting import counted
+from syncd.core.formatting import counted, few
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.daemon.build import excludes_for, reader_of, selection_of
@@ -18,8 +18,6 @@ from syncd.scan.scanner import Scanner
 from syncd.selection.ignore_files import LARGEST_BYTES
 from syncd.selection.secret_scanner import LARGEST_BYTES as LARGEST_SEARCHED_BYTES
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
-
-_MOST_NAMED = 5
 
 
 def newly_sent(config: Config, prepared: Prepared) -> list[str]:
@@ -54,9 +52,8 @@ def newly_sent_text(paths: Sequence[str]) -> str:
 
 def newly_sent_line(paths: Sequence[str]) -> str:
     """Return the line that names some of them."""
-    names = [shown_path(path) for path in paths[:_MOST_NAMED]]
-    more = [f"and {len(paths) - _MOST_NAMED:,} more"] if len(paths) > _MOST_NAMED else []
-    return f"look at   {newly_sent_text(paths)}: {', '.join(names + more)}"
+    names = few([*map(shown_path, paths)], len(paths))
+    return f"look at   {newly_sent_text(paths)}: {', '.join(names)}"
 
 
 def _planned_rules(prepared: Prepared) -> dict[str, dict[str, bytes | None]]:

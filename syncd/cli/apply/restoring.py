@@ -13,6 +13,7 @@ from syncd.cli.apply.command import no_sync_begins, print_lists, workspace_input
 from syncd.cli.apply.execution import merged_content, paths_of, write_of
 from syncd.cli.apply.newly_sent import newly_sent, newly_sent_line
 from syncd.cli.apply.plan_text import plan_lines, summary_line, to_look_at
+from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.daemon.build import folders_of
@@ -62,7 +63,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         written = writer.write(writes, b"")
     plan = found.plan.with_outcome(written.conflicts, MergeOutcome.CONFLICT, "it changed here meanwhile")
     _report(plan, let_out, as_json=as_json)
-    return 1 if damaged or plan.of(MergeOutcome.CONFLICT) else 0
+    return ExitCode.DIFFERENT if damaged or plan.of(MergeOutcome.CONFLICT) else ExitCode.DONE
 
 
 def _left_out(config: Config, plan: MergePlan) -> set[str]:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from syncd.cli.check.finding import Finding, Grade, exit_code, summary
 from syncd.cli.options import config_option, json_option
-from syncd.cli.status.text import Line, Tone, coloured, fitted, plain, wrapped
+from syncd.cli.status.text import Line, Tone, coloured, fitted, wrapped
 from syncd.core.text import redacted, shown_path
 
 _TONES = {
@@ -87,11 +87,10 @@ def _row(finding: Finding, secret: str) -> dict[str, object]:
 def _show(finding: Finding, secret: str) -> None:
     is_terminal = sys.stdout.isatty()
     width = min(shutil.get_terminal_size().columns, _MAX_COLUMNS) if is_terminal else _ANY_WIDTH
-    write = coloured if is_terminal and _has_colour() else plain
     if is_terminal:
         finding = replace(finding, what=_short(finding.what), remedy=_short(finding.remedy, before=r"(?<!\S)"))
     for line in lines_of(finding, secret, width):
-        click.echo(fitted(write(line), sys.stdout.encoding or "utf-8"), color=True)
+        click.echo(fitted(coloured(line), sys.stdout.encoding or "utf-8"))
 
 
 def lines_of(finding: Finding, secret: str, width: int) -> list[Line]:
@@ -116,11 +115,6 @@ def _short(text: str, before: str = r"(?<![\w/.-])") -> str:
     """The text with `~` for the home directory, but not within quotes, where a shell would not expand it."""
     home = os.path.expanduser("~")
     return re.sub(rf"{before}{re.escape(home)}(?=/)", "~", text) if len(home) > 1 else text
-
-
-def _has_colour() -> bool:
-    """True if colour is wanted: $NO_COLOR is unset or empty (https://no-color.org), and $TERM is not "dumb"."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _printable(text: str, secret: str) -> str:

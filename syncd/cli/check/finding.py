@@ -7,23 +7,20 @@ from enum import Enum
 
 from msgspec import Struct
 
+from syncd.core.errors import ExitCode
 from syncd.core.formatting import counted
-
-_DONE = 0
-_MAY_PASS = 75
-_NEEDS_PERSON = 78
 
 
 class Grade(Enum):
     """The word that a finding is shown with, and the exit code that it causes."""
 
-    PASS = ("pass", _DONE)
-    NOTE = ("note", _DONE)  # neither good nor bad
-    WARN = ("warn", _DONE)  # syncing works, but not as well as it could
-    FAIL_FOR_NOW = ("fail", _MAY_PASS)
-    FAIL = ("fail", _NEEDS_PERSON)
+    PASS = ("pass", ExitCode.DONE)
+    NOTE = ("note", ExitCode.DONE)  # neither good nor bad
+    WARN = ("warn", ExitCode.DONE)  # syncing works, but not as well as it could
+    FAIL_FOR_NOW = ("fail", ExitCode.TRY_LATER)
+    FAIL = ("fail", ExitCode.NEEDS_PERSON)
 
-    def __init__(self, word: str, exit_code: int) -> None:
+    def __init__(self, word: str, exit_code: ExitCode) -> None:
         self.word = word
         self.exit_code = exit_code
 
@@ -41,9 +38,9 @@ class Finding(Struct, frozen=True):
     details: tuple[str, ...] = ()
 
 
-def exit_code(findings: Iterable[Finding]) -> int:
+def exit_code(findings: Iterable[Finding]) -> ExitCode:
     """0 if nothing failed, 75 if every failure may end by itself, else 78."""
-    return max((finding.grade.exit_code for finding in findings), default=_DONE)
+    return max((finding.grade.exit_code for finding in findings), default=ExitCode.DONE)
 
 
 def summary(findings: Iterable[Finding]) -> str:

@@ -14,7 +14,7 @@ from syncd.cli.service.report import PROPERTIES, report
 from syncd.cli.service.systemd import UserManager, environment_in
 from syncd.cli.service.unit import unit_of
 from syncd.core.directories import default_config_path
-from syncd.core.errors import SyncdError
+from syncd.core.errors import ExitCode, SyncdError
 from syncd.core.settings import Config, is_loopback
 
 # The variables that decide the route to the API. A service does not get them from a shell.
@@ -45,7 +45,7 @@ def service_findings(config_file: str | None, config: Config) -> Iterator[Findin
         yield Finding("service", Grade.NOTE, f"{name} is not installed", f"to start it at every login: {now.remedy}")
         return
     what = "; ".join(filter(None, (f"{name}: {now.state}", now.last)))
-    if now.exit_code == 0:
+    if now.exit_code is ExitCode.DONE:
         yield Finding("service", Grade.WARN if now.remedy else Grade.PASS, what, now.remedy)
         if stays_after_logout is False:
             yield Finding(

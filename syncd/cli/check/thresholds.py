@@ -10,7 +10,7 @@ from msgspec import Struct
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.largest_paths import PathSize, ignore_line
 from syncd.core.choices import AgentChanges
-from syncd.core.formatting import duration, size
+from syncd.core.formatting import duration, few, size
 
 # Signed URLs live for half an hour: a skew below a minute does not matter, neither to them nor in logs.
 SKEW_S = 60.0
@@ -22,7 +22,6 @@ SIZE_SHARE = 0.8
 LEAST_SPACE_BYTES = 1 << 20
 # Certificates are renewed weeks, the shortest-lived days before their end.
 CERTIFICATE_DAYS = 3.0
-_SHOWN = 5
 _QUOTES = "'\"`"
 _ASSIGNMENT = re.compile(r"[A-Z_]+=")
 _DAY_S = 86_400.0
@@ -102,12 +101,11 @@ def judge_secrets(by_name: Sequence[str], by_content: Sequence[str]) -> Finding:
     number = len(by_name) + len(by_content)
     if not number:
         return Finding("secrets", Grade.PASS, "none found")
-    shown = (*by_content, *by_name)[:_SHOWN]
-    more = (f"and {number - len(shown):,} more: syncd ls --ignored",) if number > len(shown) else ()
+    shown = few((*by_content, *by_name), number, ": syncd ls --ignored")
     kinds = [f"{len(paths):,} {how}" for paths, how in ((by_content, "by content"), (by_name, "by name")) if paths]
     what = f"{_count(number, 'path')} held back: {', '.join(kinds)}"
     remedy = "remove the secret, or allow the path in workspace.allow_secrets" if by_content else ""
-    return Finding("secrets", Grade.WARN if by_content else Grade.NOTE, what, remedy, (*shown, *more))
+    return Finding("secrets", Grade.WARN if by_content else Grade.NOTE, what, remedy, tuple(shown))
 
 
 def judge_watches(

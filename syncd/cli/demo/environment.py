@@ -18,7 +18,7 @@ from syncd.archive.comparison import Comparison, compare
 from syncd.archive.secret_files import exclude_secret_files
 from syncd.cli.init.config_template import toml
 from syncd.cli.options import CLOCK
-from syncd.core.errors import NeedsPerson, Stop, TryLater, WorkspaceError
+from syncd.core.errors import Stop, TryLater, WorkspaceError, failure_with
 from syncd.core.settings import Config, check_config
 from syncd.daemon.build import excludes_for, secret_search_of, selection_of
 from syncd.emulator import Emulator, RequestRecord
@@ -170,8 +170,7 @@ class DemoEnvironment:
                 self._events.put(message)
         code = daemon.wait()
         if daemon is self._daemon:  # else `end` stopped it
-            kind = NeedsPerson if code == NeedsPerson.exit_code else TryLater
-            self._events.put(kind(f"syncd run ended with {code}", message.removeprefix("syncd: ")))
+            self._events.put(failure_with(code, f"syncd run ended with {code}: {message.removeprefix('syncd: ')}"))
 
 
 @contextmanager

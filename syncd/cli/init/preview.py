@@ -79,7 +79,7 @@ def show(preview: Preview, option: str) -> None:
 
 
 def _lines(preview: Preview, width: int) -> Iterator[str]:
-    from syncd.core.formatting import size  # noqa: PLC0415 - as above
+    from syncd.core.formatting import few, size  # noqa: PLC0415 - as above
     from syncd.scan.entry import Kind, content_bytes, count_files  # noqa: PLC0415
     from syncd.scan.limits import largest  # noqa: PLC0415
 
@@ -106,10 +106,9 @@ def _lines(preview: Preview, width: int) -> Iterator[str]:
             yield f"    {number:>{column},}  {_WORDS.get(word, f'by {word}')}"
     if preview.secrets:
         yield f"  {click.style('looks like a secret', fg='yellow')}, and stays home:"
-        for path, what in preview.secrets[:_SHOWN]:
-            yield f"    {_end(shown_path(path), width - len(what) - 6)}: {what}"
-        if len(preview.secrets) > _SHOWN:
-            yield f"    and {len(preview.secrets) - _SHOWN:,} more"
+        lines = [f"{_end(shown_path(path), width - len(what) - 6)}: {what}" for path, what in preview.secrets]
+        for line in few(lines, len(lines)):
+            yield f"    {line}"
 
 
 def _count(number: int, thing: str) -> str:

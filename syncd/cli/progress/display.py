@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from syncd.cli.interruption import stderr_is_writable
 from syncd.cli.options import CLOCK
+from syncd.cli.output import is_screen, may_colour
 from syncd.cli.progress.line import Work, line, plain
 from syncd.cli.status.text import plain as text_of
 from syncd.cli.status.text import wrapped
@@ -33,7 +34,6 @@ _DRAW_EVERY_S = 0.1
 # Where nothing can be drawn over, long work gets a line this often.
 _PLAIN_EVERY_S = 30.0
 _CHECK_PLAIN_EVERY_S = 1.0
-_DUMB = ("", "dumb", "unknown")
 # The kernel's own console has a font of 256 or 512 signs, with no such bars or spinners among them.
 _FEW_SIGNS = ("linux",)
 _SIGNS = "━─⠋"
@@ -46,7 +46,7 @@ class ProgressDisplay:
     def __init__(self, clock: Clock = CLOCK, *, silent_s: float = 0.0) -> None:
         self._clock = clock
         self._silent_s = silent_s
-        self._is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "") not in _DUMB
+        self._is_terminal = is_screen(sys.stderr)
         self._ascii_only = os.environ.get("TERM") in _FEW_SIGNS or not _encodable(_SIGNS)
         self._lock = threading.Lock()  # of stderr, and of `_printed`
         self._over = threading.Event()
@@ -150,7 +150,7 @@ class ProgressDisplay:
     def _draw(self) -> None:
         # The last column stays free: some terminals begin a new line as soon as it is written.
         pieces = line(self._current(), _columns() - 1, ascii_only=self._ascii_only)
-        if not os.environ.get("NO_COLOR"):
+        if may_colour():
             pieces = [(click.style(text, fg=_COLOURS.get(role), bold=role == "word"), role) for text, role in pieces]
         with self._lock:
             _write("\r" + "".join(text for text, _ in pieces) + _ERASE_REST)

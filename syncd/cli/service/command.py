@@ -29,7 +29,7 @@ from syncd.cli.service.unit import (
 from syncd.core.api_key import find_key
 from syncd.core.config_lookup import config_files
 from syncd.core.directories import default_config_path
-from syncd.core.errors import ConfigError, KeyRefused, SyncdError
+from syncd.core.errors import ConfigError, ExitCode, KeyRefused, SyncdError
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.selection.git_repository import repository_around
@@ -204,7 +204,7 @@ def logs(config_file: str | None, follow: bool, lines: int) -> int:
     """Show the service's log, from the journal."""
     service = _service(config_file)
     code = service.manager.show_journal(service.unit.name, lines, follow=follow)
-    return 75 if code else 0
+    return ExitCode.TRY_LATER if code else ExitCode.DONE
 
 
 def _show_line(config_file: str) -> int:
@@ -213,11 +213,11 @@ def _show_line(config_file: str) -> int:
         service = _service(config_file)
     except ConfigError as failure:  # its name is none for a unit
         show([("service", failure.message)])
-        return 0
+        return ExitCode.DONE
     now = _report(service, "")
     if now.exit_code and not os.path.lexists(service.mark):
         show([("service", f"{service.unit.name}: not installed")])
-        return 0
+        return ExitCode.DONE
     show([headline(service.unit.name, now)])
     return now.exit_code
 
@@ -357,7 +357,7 @@ def _changed_at(path: str) -> int:
     try:
         return int(os.stat(path).st_mtime)  # whole seconds, as in systemd
     except OSError:
-        return 0
+        return ExitCode.DONE
 
 
 def _show(service: InstalledService, now: Report, lines: int) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from msgspec import Struct
 
 from syncd.cli.service.unit import Unit
+from syncd.core.errors import ExitCode
 
 PROPERTIES = (
     "LoadState",
@@ -30,9 +31,9 @@ PROPERTIES = (
 _EXITED = "1"  # CLD_EXITED of waitid(2); 2 and 3 are signals
 _EXIT_REASONS = {
     1: "Python could not run syncd",
-    2: "syncd does not know the command that the unit gives it",
-    75: "could not finish, but may later",
-    78: "a person has to change something",
+    ExitCode.WRONG_USAGE: "syncd does not know the command that the unit gives it",
+    ExitCode.TRY_LATER: "could not finish, but may later",
+    ExitCode.NEEDS_PERSON: "a person has to change something",
     203: "its program cannot be run",
     217: "this machine refuses user namespaces",
     218: "this machine refuses user namespaces",
@@ -40,10 +41,10 @@ _EXIT_REASONS = {
     243: "systemd cannot read the API key file",
 }
 # Failures before the daemon's first line: those of Python and click, then systemd's own. systemd tries again, in vain.
-_PERMANENT = (1, 2, 203, 217, 218, 226, 243)
+_PERMANENT = (1, ExitCode.WRONG_USAGE, 203, 217, 218, 226, 243)
 _MKDIR_FAILED = 1
 _PREPARATION_EXIT = re.compile(r"code=exited ; status=(\d+)")
-_RUNNING, _MAY_PASS, _NEEDS_PERSON = 0, 75, 78
+_RUNNING, _TRY_LATER, _NEEDS_PERSON = ExitCode.DONE, ExitCode.TRY_LATER, ExitCode.NEEDS_PERSON
 
 
 class Report(Struct, frozen=True):
@@ -52,7 +53,7 @@ class Report(Struct, frozen=True):
     state: str
     last: str
     remedy: str
-    exit_code: int
+    exit_code: ExitCode
 
 
 def report(unit: Unit, properties: Mapping[str, str], option: str, key_file: str, key_changed_at: int) -> Report:
@@ -64,13 +65,17 @@ def report(unit: Unit, properties: Mapping[str, str], option: str, key_file: str
     state, sub_state = properties.get("ActiveState", ""), properties.get("SubState", "")
     last = _last_end(properties)
     if properties.get("LoadState") == "masked":
-        return Report("masked: a person switched it off", "", f"systemctl --user unmask {_stem(unit)}", _NEEDS_PERSON)
+        return Report(
+            "masked: a person switched it off", "", f"systemctl --user unmask {_stem(unit)}", ExitCode.NEEDS_PERSON
+        )
     if properties.get("LoadState") in ("bad-setting", "error"):
         see = f"systemd-analyze --user verify {unit.name} tells where; correct it, then: systemctl --user daemon-reload"
         return Report("systemd does not understand its unit", last, see, _NEEDS_PERSON)
     if properties.get("LoadState") != "loaded":
         if state in ("active", "activating"):
-            return Report("running, but its unit is missing", last, f"syncd service install{option}", _NEEDS_PERSON)
+            return Report(
+                "running, but its unit is missing", last, f"syncd service install{option}", ExitCode.NEEDS_PERSON
+            )
         return Report("not installed", "", f"syncd service install{option}", _NEEDS_PERSON)
     if state in ("active", "reloading"):
         text = f"running as process {properties.get('MainPID', '?')}"
@@ -85,13 +90,19 @@ def report(unit: Unit, properties: Mapping[str, str], option: str, key_file: str
         return Report(text, last, remedy, _RUNNING)
     if state == "activating" and sub_state == "auto-restart":
         if _status(properties) in _PERMANENT:
-            return Report("fails at each start", last, _remedy(properties, restart, option, key_file), _NEEDS_PERSON)
-        return Report("restarts by itself, each time later", last, f"nothing; or at once: {restart}", _MAY_PASS)
+            return Report(
+                "fails at each start", last, _remedy(properties, restart, option, key_file), ExitCode.NEEDS_PERSON
+            )
+        return Report(
+            "restarts by itself, each time later", last, f"nothing; or at once: {restart}", ExitCode.TRY_LATER
+        )
     if state == "failed":
-        return Report("failed, and stays so", last, _remedy(properties, restart, option, key_file), _NEEDS_PERSON)
+        return Report(
+            "failed, and stays so", last, _remedy(properties, restart, option, key_file), ExitCode.NEEDS_PERSON
+        )
     if state in ("activating", "deactivating"):
-        return Report("starting" if state == "activating" else "stopping", last, "", _MAY_PASS)
-    return Report("stopped", last, restart, _MAY_PASS)
+        return Report("starting" if state == "activating" else "stopping", last, "", _TRY_LATER)
+    return Report("stopped", last, restart, _TRY_LATER)
 
 
 def _stem(unit: Unit) -> str:
@@ -147,9 +158,9 @@ def _remedy(properties: Mapping[str, str], restart: str, option: str, key_file: 
     match _status(properties):
         case 1:
             return f"install syncd again, then: syncd service install{option}"
-        case 2:
+        case ExitCode.WRONG_USAGE:
             return f"syncd service install{option}"
-        case 78:
+        case ExitCode.NEEDS_PERSON:
             return f"correct what the log says (`syncd check{option}` tries everything), then: {restart}"
         case 243:
             return f"let your own user read {key_file}; it tries again by itself"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
@@ -12,9 +11,10 @@ from collections.abc import Iterable
 import click
 
 from syncd.cli.service.report import Report
+from syncd.core.errors import ExitCode
 from syncd.core.text import one_line, redacted
 
-_COLOURS = {0: "green", 75: "yellow", 78: "red"}
+_COLOURS = {ExitCode.DONE: "green", ExitCode.TRY_LATER: "yellow", ExitCode.NEEDS_PERSON: "red"}
 _NAME, _GAP = 10, 2
 _NARROWEST = 40
 # The program and pid in a line of `journalctl --output=short --no-hostname`; each line shows by itself whose it is.
@@ -42,14 +42,13 @@ def to_do_rows(remedy: str) -> list[tuple[str, str]]:
 def show(rows: Iterable[tuple[str, str]]) -> None:
     """Print rows. On a terminal long text is wrapped, but commands to be copied are not."""
     width = max(_NARROWEST, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
-    colour = False if os.environ.get("NO_COLOR") else None
     for name, text in rows:
         lines = [text]
         if width is not None and name in ("log", "note", "last end"):
             lines = textwrap.wrap(text, width - _NAME - _GAP, break_on_hyphens=False) or [""]
         for number, line in enumerate(lines):
             label = click.style(f"{'' if number else name:{_NAME}}", dim=True)
-            click.echo(f"{label}{'':{_GAP}}{line}", color=colour)
+            click.echo(f"{label}{'':{_GAP}}{line}")
 
 
 def _printable(text: str) -> str:

@@ -13,7 +13,7 @@ import click
 from syncd import __version__
 from syncd.cli.interruption import discard_stdout
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
-from syncd.cli.output import stdout_failure
+from syncd.cli.output import is_screen, may_colour, stdout_failure
 from syncd.cli.status.subject import Subject
 from syncd.core.config_lookup import config_folder
 from syncd.core.errors import Stop
@@ -75,7 +75,7 @@ def _show(
     interrupt = Interrupt()
     try:
         with interrupting(interrupt, (signal.SIGINT,)):
-            if as_json or not _is_terminal():
+            if as_json or not is_screen(sys.stdout):
                 _follow(read, text, interrupt)
             else:
                 _redraw(lambda: lines(read()), interrupt)
@@ -102,7 +102,7 @@ def _table_lines(rows: tuple[WorkspaceRow, ...]) -> list[str]:
 def _written(lines: Sequence[Line]) -> list[str]:
     from syncd.cli.status.text import coloured, fitted, plain  # noqa: PLC0415 - as above
 
-    write = coloured if _is_terminal() and not os.environ.get("NO_COLOR") else plain
+    write = coloured if is_screen(sys.stdout) and may_colour() else plain
     return [fitted(write(line), _encoding()) for line in lines]
 
 
@@ -118,11 +118,7 @@ def _encoding() -> str:
 
 def _width() -> int | None:
     """The columns that a line may take on this terminal; None on a pipe."""
-    return max(_NARROWEST, _size()[0] - 1) if _is_terminal() else None
-
-
-def _is_terminal() -> bool:
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return max(_NARROWEST, _size()[0] - 1) if is_screen(sys.stdout) else None
 
 
 def _size() -> tuple[int, int]:
