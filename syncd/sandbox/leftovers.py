@@ -54,7 +54,6 @@ def leftovers_after(
     *,
     unread: Collection[str],
     secret_files: Collection[str] = (),
-    max_named: int = MOST_NAMED,
 ) -> Leftovers:
     """Return the leftovers once the sandbox holds `wanted`. Each of `held` may have been there before, partly or whole.
 
@@ -74,9 +73,9 @@ def leftovers_after(
     if not found and not before.unnamed:
         return NO_LEFTOVERS
     unnamed = before.unnamed
-    if len(found) > max_named:
-        unnamed += _files({path: found[path] for path in islice(found, max_named, None)}, wanted, unread)
-        found = {path: found[path] for path in islice(found, max_named)}
+    if len(found) > MOST_NAMED:
+        unnamed += _files({path: found[path] for path in islice(found, MOST_NAMED, None)}, wanted, unread)
+        found = {path: found[path] for path in islice(found, MOST_NAMED)}
     changed = frozenset(path for path in {*before.changed, *outcomes.changed} if path in found)
     secret = frozenset(path for path in {*before.secret, *secret_files} if path in found)
     return Leftovers(found, changed, unnamed, _files(found, wanted, unread) + unnamed, secret)

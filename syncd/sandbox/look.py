@@ -75,10 +75,9 @@ class Looker:
         request: LookRequest,
         copies_folder: str,
         check: Callable[[], None] = lambda: None,
-        timeout_s: float = JOB_TIMEOUT_S,
     ) -> LookResult:
         """Start a look, and wait for it; errors are those of `start` and `finish`."""
-        return self.finish(self.start(request, timeout_s, check), copies_folder, check, timeout_s)
+        return self.finish(self.start(request, check=check), copies_folder, check)
 
     def start(
         self,

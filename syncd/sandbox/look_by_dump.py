@@ -71,17 +71,6 @@ class DumpLooker:
         return looked.result()
 
 
-def look_in_archive(
-    packed: Iterable[bytes], request: LookRequest, copies_folder: str, check: Callable[[], None] = lambda: None
-) -> LookResult:
-    """Look at an archive of the workspace, once. Raises `BadArchive`.
-
-    What cannot be kept here has no copy, nor a hard link whose content was not kept when it came by. Exceptions of
-    `packed` and `check` are passed on; then no copy stays.
-    """
-    return _look_in(packed, request, copies_folder, check, ()).result()
-
-
 def _look_in(
     packed: Iterable[bytes],
     request: LookRequest,

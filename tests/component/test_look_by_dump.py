@@ -9,12 +9,15 @@ import tarfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from syncd.archive.tar_reader import BadArchive
+from syncd.remote.dump import Dump
 from syncd.sandbox import look_by_dump
-from syncd.sandbox.look_by_dump import DumpLooker, look_in_archive
+from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteKind
 from syncd.scan.entry import Entry, Kind
 
@@ -59,7 +62,13 @@ def archive() -> Archive:
 
 def look(archive: Archive, folder: Path, items: Mapping[str, LookItem], **more: object) -> LookResult:
     request = LookRequest(items, **more)  # type: ignore[arg-type]
-    return look_in_archive([archive.packed()], request, str(folder))
+    return look_in([archive.packed()], request, folder)
+
+
+def look_in(packed: list[bytes], request: LookRequest, folder: Path) -> LookResult:
+    """Look at an archive that a sandbox answers with."""
+    dump = cast(Dump, SimpleNamespace(read_once=lambda consume, _superseded_by: consume(packed)))
+    return DumpLooker(dump).look(request, str(folder))
 
 
 def copies(result: LookResult, folder: Path) -> dict[str, bytes]:
@@ -208,7 +217,7 @@ def test_a_truncated_archive_is_not_the_truth(archive: Archive, tmp_path: Path, 
     """It raises, and no copy stays."""
     archive.add("a", os.urandom(3000))
     with pytest.raises(BadArchive):
-        look_in_archive([archive.packed()[:length]], LookRequest({}, find_new=True), str(tmp_path))
+        look_in([archive.packed()[:length]], LookRequest({}, find_new=True), tmp_path)
     assert os.listdir(tmp_path) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from syncd.sandbox import leftovers
 from syncd.sandbox.leftovers import NO_LEFTOVERS, RemovalOutcomes, leftovers_after
 from syncd.scan.entry import Entry, Kind
 
@@ -39,12 +40,13 @@ def test_what_stays(outcomes: RemovalOutcomes, unread: set[str], entries: list[s
     assert found.changed == set(outcomes.changed) & set(entries)
 
 
-def test_the_bound() -> None:
+def test_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound, paths are counted instead of named, and the count does not go down by itself."""
+    monkeypatch.setattr(leftovers, "MOST_NAMED", 5)
     held = {f"f{number}": FILE for number in range(8)} | {"d": FOLDER}
-    found = leftovers_after(NO_LEFTOVERS, [held], {}, RemovalOutcomes(), unread=(), max_named=5)
+    found = leftovers_after(NO_LEFTOVERS, [held], {}, RemovalOutcomes(), unread=())
     assert (len(found.entries), found.unnamed, found.files) == (5, 3, 8)
-    found = leftovers_after(found, [{}], {"f0": FILE}, RemovalOutcomes(), unread=(), max_named=5)
+    found = leftovers_after(found, [{}], {"f0": FILE}, RemovalOutcomes(), unread=())
     assert (len(found.entries), found.unnamed, found.files) == (4, 3, 7)
-    found = leftovers_after(found, [{}], held, RemovalOutcomes(), unread=(), max_named=5)
+    found = leftovers_after(found, [{}], held, RemovalOutcomes(), unread=())
     assert (found.entries, found.unnamed, found.files) == ({}, 3, 3)
