@@ -18,7 +18,7 @@ from syncd.cli.options import CLOCK
 from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories
-from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError, WorkspaceError
+from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
 from syncd.core.formatting import MOST_NAMED, counted
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
@@ -317,23 +317,6 @@ def _remove_old_copies(spool: str) -> None:
             prefix, _, pid = name.rpartition("-")
             if f"{prefix}-" in (_COPIES, _COMMITS, _SCRATCH) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
                 shutil.rmtree(os.path.join(spool, name), ignore_errors=True)
-
-
-def named_paths(config: Config, paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the paths that a person named, relative to the workspace. Raises `WorkspaceError` for one outside."""
-    return tuple(_in_workspace(config.workspace.path, path) for path in paths)
-
-
-def _in_workspace(workspace: str, path: str) -> str:
-    """A link as the last component is not followed."""
-    absolute = os.path.abspath(path)
-    real = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
-    for candidate in (absolute, real, os.path.realpath(absolute)):
-        if candidate == workspace:
-            return ""
-        if candidate.startswith(workspace + os.sep):
-            return candidate[len(workspace) + 1 :]
-    raise WorkspaceError(f"{shown_path(path)} is not in the workspace {workspace}", "name a path below it")
 
 
 def patterns_of(patterns: tuple[str, ...]) -> PathPatterns:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.options import config_option, configured, json_option
+from syncd.cli.options import config_option, configured, in_workspace, json_option
 from syncd.cli.output import may_colour, print_path, stdout_failure
 from syncd.core.errors import ExitCode, Stop, TryLater, WorkspaceError
 from syncd.core.text import shown_path
@@ -53,10 +53,10 @@ def command(paths: tuple[str, ...], form: str | None, as_json: bool, config_file
     """
     wanted = DiffForm.JSON if as_json else DiffForm(form or "patch")
     config = configured(config_file)
-    from syncd.cli.agent_side import agent_side, named_paths  # noqa: PLC0415 - after the configuration is known
+    from syncd.cli.agent_side import agent_side  # noqa: PLC0415 - after the configuration is known
 
     try:
-        named = named_paths(config, paths)
+        named = tuple(in_workspace(config, path) for path in paths)
     except WorkspaceError as failure:
         raise click.UsageError(str(failure)) from None
     try:

@@ -6,9 +6,7 @@ import os
 
 import click
 
-from syncd.cli.options import CLOCK, config_option, configured
-from syncd.core.errors import WorkspaceError
-from syncd.core.settings import Config
+from syncd.cli.options import CLOCK, config_option, configured, in_workspace
 from syncd.core.text import shown_path
 
 
@@ -21,7 +19,7 @@ def command(path: str, config_file: str | None) -> None:
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.explain import Explanation, explain  # noqa: PLC0415
 
-    relative = _in_workspace(config, path)
+    relative = in_workspace(config, path)
     answer = explain(
         config.workspace.path, selection_of(config, os.environ), relative, excludes_for(config, os.environ)
     )
@@ -39,16 +37,3 @@ def command(path: str, config_file: str | None) -> None:
         click.echo(f"left out: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")
     else:
         click.echo(f"left out: {name}, by {rule}" if answer.rule else f"left out: {name}, {answer.note}")
-
-
-def _in_workspace(config: Config, path: str) -> str:
-    """The path relative to the workspace. A link as its last component is not followed."""
-    absolute = os.path.abspath(path)
-    real = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
-    workspace = config.workspace.path
-    for candidate in (absolute, real, os.path.realpath(absolute)):
-        if candidate == workspace:
-            return ""
-        if candidate.startswith(workspace + os.sep):
-            return candidate[len(workspace) + 1 :]
-    raise WorkspaceError(f"{shown_path(path)} is not in the workspace {workspace}", "name a path below it")

@@ -17,7 +17,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.config_file import load_config
 from syncd.core.config_lookup import FoundConfig, config_files, config_name, find_config, named_config
 from syncd.core.directories import default_config_path, directories_for
-from syncd.core.errors import ConfigError
+from syncd.core.errors import ConfigError, WorkspaceError
 from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
 
@@ -110,6 +110,22 @@ def load_for_command(path: str) -> Config:
     folder = os.path.dirname(directories_for(config.workspace.path, os.environ).state)
     workspace = running_workspace(config.workspace_link, folder) or config.workspace.path
     return replace(config, workspace=structs.replace(config.workspace, path=workspace))
+
+
+def in_workspace(config: Config, path: str) -> str:
+    """A path that a person named, relative to the workspace; a link as its last component is not followed.
+
+    Raises `WorkspaceError` for one outside.
+    """
+    absolute = os.path.abspath(path)
+    real = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
+    workspace = config.workspace.path
+    for candidate in (absolute, real, os.path.realpath(absolute)):
+        if candidate == workspace:
+            return ""
+        if candidate.startswith(workspace + os.sep):
+            return candidate[len(workspace) + 1 :]
+    raise WorkspaceError(f"{shown_path(path)} is not in the workspace {workspace}", "name a path below it")
 
 
 def option_for(path: str) -> str:

@@ -14,7 +14,7 @@ import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.cli.options import config_option, configured, json_option
+from syncd.cli.options import config_option, configured, in_workspace, json_option
 from syncd.core.errors import ExitCode, Stop, TryLater, WorkspaceError
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
@@ -78,10 +78,9 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
     if branch is not None and (dry_run or deletions):
         raise click.UsageError("--branch goes with neither --dry-run nor --deletions.")
     config = configured(config_file)
-    from syncd.cli.agent_side import named_paths  # noqa: PLC0415 - after the configuration is known
 
     try:
-        named = named_paths(config, paths)
+        named = tuple(in_workspace(config, path) for path in paths)
     except WorkspaceError as failure:
         raise click.UsageError(str(failure)) from None
     as_json = flags["as_json"]
@@ -192,7 +191,7 @@ def _end(plan: MergePlan, let_out: list[str], options: ApplyOptions, prefix: str
 
     conflicts = plan.of(MergeOutcome.CONFLICT)
     if options.as_json:
-        _print_json(plan, let_out)
+        print_plan(plan, let_out)
     else:
         click.echo(f"{prefix}{summary_line(plan)}")
         if conflicts and not options.dry_run:
@@ -206,7 +205,8 @@ def print_lists(**lists: Iterable[str]) -> None:
     click.echo(json.dumps({name: list(lists.get(name, ())) for name in names}))
 
 
-def _print_json(plan: MergePlan, let_out: list[str]) -> None:
+def print_plan(plan: MergePlan, let_out: list[str]) -> None:
+    """Print the paths of a plan as JSON, by what becomes of them."""
     from syncd.cli.apply.execution import paths_of  # noqa: PLC0415
     from syncd.cli.apply.plan_text import to_look_at  # noqa: PLC0415
     from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415

@@ -9,10 +9,10 @@ import click
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.agent_side import path_rules, scratch_folder, secret_paths
-from syncd.cli.apply.command import no_sync_begins, print_lists, workspace_input
-from syncd.cli.apply.execution import merged_content, paths_of, write_of
+from syncd.cli.apply.command import no_sync_begins, print_plan, workspace_input
+from syncd.cli.apply.execution import merged_content, write_of
 from syncd.cli.apply.newly_sent import newly_sent, newly_sent_line
-from syncd.cli.apply.plan_text import plan_lines, summary_line, to_look_at
+from syncd.cli.apply.plan_text import plan_lines, summary_line
 from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
@@ -76,15 +76,7 @@ def _left_out(config: Config, plan: MergePlan) -> set[str]:
 
 def _report(plan: MergePlan, let_out: list[str], *, as_json: bool) -> None:
     if as_json:
-        print_lists(
-            taken=paths_of(plan, MergeOutcome.TAKE),
-            merged=paths_of(plan, MergeOutcome.MERGE),
-            conflicts=paths_of(plan, MergeOutcome.CONFLICT),
-            never=paths_of(plan, MergeOutcome.NEVER),
-            stays=paths_of(plan, MergeOutcome.STAYS),
-            look_at=to_look_at(plan),
-            newly_sent=let_out,
-        )
+        print_plan(plan, let_out)
         return
     for line in (*plan_lines(plan), *([newly_sent_line(let_out)] if let_out else [])):
         click.echo(line)
