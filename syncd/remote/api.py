@@ -101,7 +101,7 @@ class Api:
             SandboxNotFound,
         )
         invalid = ErrorMeaning(
-            f"the API refused the request for region {target.region!r}", "check sandbox.region and sandbox.id"
+            f"the API refused the request for region '{target.region}'", "check sandbox.region and sandbox.id"
         )
         self._meanings = {400: invalid, 404: unknown, 410: unknown, 422: invalid}
 
