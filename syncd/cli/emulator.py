@@ -11,12 +11,12 @@ from types import FrameType
 
 import click
 
+from syncd.cli.options import CLOCK
 from syncd.core.api_key import parse_key
 from syncd.core.errors import KeyRefused, NeedsPerson, TryLater
 from syncd.core.text import shown_path
-from syncd.emulator import BadFault, Emulator, Fault, RequestRecord, Sandbox
+from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.emulator import KEY_FILE
-from syncd.emulator.faults import __doc__ as fault_language
 from syncd.emulator.signing import MAX_LIFETIME_S
 
 
@@ -35,80 +35,22 @@ from syncd.emulator.signing import MAX_LIFETIME_S
 @click.option(
     "--sandbox", "sandbox_id", metavar="ID", help="The id of the sandbox; default: the last one, or a new one."
 )
-@click.option(
-    "--rate-limit",
-    metavar="N",
-    type=click.IntRange(0),
-    default=0,
-    help="API requests that are answered in a second; more get 429. 0: all.",
-)
-@click.option("--fault", "faults", metavar="TEXT", multiple=True, help="A fault, such as 'upload: 503 x3'. Repeatable.")
-@click.option(
-    "--explain-faults",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=lambda context, _, asked: _explain_faults(context) if asked else None,
-    help="Explain the language of --fault, and exit.",
-)
-def command(
-    *,
-    data_dir: Path,
-    port: int,
-    api_key: str,
-    url_lifetime_s: int,
-    sandbox_id: str | None,
-    rate_limit: int,
-    faults: tuple[str, ...],
-) -> None:
+def command(*, data_dir: Path, port: int, api_key: str, url_lifetime_s: int, sandbox_id: str | None) -> None:
     """Emulate the sandbox API and its bucket, on loopback, until interrupted.
 
     Prints its address, key and sandbox, then one line for each request to stderr. Uploads and extracted files stay in
     the data folder, and the next start finds them there.
     """
     try:
-        parsed = [Fault.parse(line) for line in faults]
-    except BadFault as error:
-        raise click.BadParameter(str(error), param_hint="--fault") from error
-    try:
         api_key = api_key and parse_key(api_key, "--api-key").reveal()
     except KeyRefused as error:
         raise click.BadParameter(error.message, param_hint="--api-key") from None
-    _serve(
-        data_dir=data_dir,
-        port=port,
-        api_key=api_key,
-        url_lifetime_s=url_lifetime_s,
-        sandbox_id=sandbox_id,
-        rate_limit=rate_limit,
-        faults=parsed,
-    )
-
-
-def _explain_faults(context: click.Context) -> None:
-    click.echo(fault_language)
-    context.exit()
-
-
-def _serve(
-    *,
-    data_dir: Path,
-    port: int,
-    api_key: str,
-    url_lifetime_s: int,
-    sandbox_id: str | None,
-    rate_limit: int,
-    faults: list[tuple[str, Fault]],
-) -> None:
     _refuse_foreign_folder(data_dir)
-    emulator = Emulator(data_dir, port, api_key, url_lifetime_s, rate_limit=rate_limit, observer=_log)
-    for op, fault in faults:
-        emulator.faults.add(op, fault)
+    emulator = Emulator(data_dir, port=port, api_key=api_key, url_lifetime_s=url_lifetime_s, clock=CLOCK, observer=_log)
     with _interrupted_by_signals() as wait:
         try:
             emulator.start()
         except OSError as error:
-            # create_server() puts the address into strerror.
             reason = os.strerror(error.errno or 0)
             if error.filename is None:
                 raise TryLater(f"port {port} cannot be used ({reason})", "name another with --port") from error

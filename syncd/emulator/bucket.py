@@ -1,7 +1,6 @@
 """The bucket that signed URLs point to, as strict as the real one, so that tests find a client's mistake.
 
-Objects are stored on disk by region: `us` and `asia` are two buckets. An object is a folder with one file, whose name
-holds generation and hashes; so a new version appears whole or not at all, and no second file can disagree with it.
+Objects are files on disk, by region: `us` and `asia` are two buckets. A new version replaces the old one whole.
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -22,29 +23,15 @@ from msgspec import Struct
 
 from syncd.core.checksum import crc32c
 from syncd.core.clock import Clock
-from syncd.emulator.faults import Changes
+from syncd.emulator.server import CHUNK_BYTES, Disconnected, Reply, Request, RequestBody
 from syncd.emulator.signing import Refusal, Signer
-from syncd.emulator.wire import Readable, Reply, Request
 
 BUCKET = "local-sandbox-data"
 REGIONS = ("us", "asia")
 ARCHIVE_TYPE = "application/gzip"
-MAX_BYTES = 64 * 1024**3
+_PART = ".part"
 _PATH = re.compile(rf"/{BUCKET}-(us|asia)/local-sandbox/([A-Za-z0-9][A-Za-z0-9._-]*)/([A-Za-z0-9][A-Za-z0-9._/-]*)")
-_VERSION = re.compile(r"([0-9]+)\.([0-9a-f]{32})\.([0-9a-f]{8})")
-_CODES = {
-    400: "InvalidArgument",
-    401: "AuthenticationRequired",
-    403: "AccessDenied",
-    404: "NoSuchKey",
-    408: "RequestTimeout",
-    411: "MissingContentLength",
-    429: "SlowDown",
-    500: "InternalError",
-    502: "BadGateway",
-    503: "ServiceUnavailable",
-    504: "GatewayTimeout",
-}
+_NO_SUCH_KEY = Refusal(404, "NoSuchKey", "The specified key does not exist.")
 
 
 class Key(Struct, frozen=True):
@@ -60,109 +47,65 @@ class Key(Struct, frozen=True):
         return quote(f"/{BUCKET}-{self.region}/local-sandbox/{self.sandbox}/{self.name}")
 
 
-class Version(Struct, frozen=True):
-    """A stored version of an object."""
-
-    path: str
-    generation: int
-    md5: bytes
-    crc32c: bytes
-
-    def headers(self) -> list[tuple[str, str]]:
-        """Its response headers, with one line for each hash, as Google sends them."""
-        return [
-            ("ETag", f'"{self.md5.hex()}"'),
-            ("x-goog-generation", str(self.generation)),
-            ("x-goog-metageneration", "1"),
-            ("x-goog-hash", f"crc32c={base64.b64encode(self.crc32c).decode()}"),
-            ("x-goog-hash", f"md5={base64.b64encode(self.md5).decode()}"),
-        ]
-
-
 class EmulatedBucket:
-    """The objects and answers of both regions. `write_interval_s` above 0: 429 for an object that is written sooner."""
+    """The objects and answers of both regions."""
 
-    def __init__(self, folder: str, clock: Clock, write_interval_s: float) -> None:
+    def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
         self._clock = clock
-        self._write_interval_s = write_interval_s
-        self._written_s: dict[Key, float] = {}
         self._lock = threading.Lock()
         self._last_generation = 0
+        # So many uploads end with their connection: `syncd demo` shows a network that fails.
+        self.uploads_to_lose = 0
         self.signer = Signer(b"", "")
 
     # Objects
 
-    def find(self, key: Key) -> Version | None:
-        """The newest version, None if nothing was stored."""
-        folder = self._folder_of(key)
-        found = []
-        with suppress(FileNotFoundError, NotADirectoryError):
-            found = [match for name in os.listdir(folder) if (match := _VERSION.fullmatch(name))]
-        if not found:
-            return None
-        newest = max(found, key=lambda match: int(match[1]))
-        return Version(
-            os.path.join(folder, newest[0]), int(newest[1]), bytes.fromhex(newest[2]), bytes.fromhex(newest[3])
-        )
+    def path(self, key: Key) -> Path:
+        """The file of an object."""
+        return self._folder / key.region / key.sandbox / key.name
 
-    def open(self, key: Key) -> tuple[Version, BinaryIO] | None:
-        """The newest version and its content, which stays readable when it is replaced."""
-        while (version := self.find(key)) is not None:
-            # If it was replaced before it was opened, find the new version.
-            with suppress(FileNotFoundError):
-                return version, open(version.path, "rb")
+    def open(self, key: Key) -> BinaryIO | None:
+        """The object's content, which stays readable when it is replaced; None if nothing was stored."""
+        with suppress(FileNotFoundError):
+            return open(self.path(key), "rb")
         return None
 
-    def store(self, key: Key, content: Readable) -> Version:
-        """Replace the object atomically, after all of `content` has arrived; without that it stays unchanged."""
-        folder = self._folder_of(key)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        generation = self._next_generation()
-        partial = os.path.join(folder, f"{generation}.part")
-        md5, checksum = hashlib.md5(usedforsecurity=False), 0
+    def store(self, key: Key, write: Callable[[BinaryIO], None]) -> BinaryIO:
+        """Replace the object with what `write` writes, if that raises nothing. Returns it open. Raises OSError."""
+        path = self.path(key)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, part = tempfile.mkstemp(_PART, dir=path.parent)
+        file = open(descriptor, "w+b")  # noqa: SIM115 - it is returned
         try:
-            with open(partial, "wb") as file:
-                while chunk := content.read():
-                    md5.update(chunk)
-                    checksum = crc32c(chunk, checksum)
-                    file.write(chunk)
-            name = f"{generation}.{md5.hexdigest()}.{checksum:08x}"
-            path = os.path.join(folder, name)
+            write(file)
+            file.flush()
             with self._lock:
-                os.rename(partial, path)
-                for other in os.listdir(folder):
-                    older = _VERSION.fullmatch(other)
-                    if older and int(older[1]) < generation:
-                        os.unlink(os.path.join(folder, other))
+                self._last_generation = max(self._last_generation + 1, int(self._clock.wall_s() * 1_000_000))
+                os.utime(descriptor, ns=(self._last_generation * 1000,) * 2)
+                os.rename(part, path)
         except BaseException:
+            file.close()
             with suppress(FileNotFoundError):
-                os.unlink(partial)
+                os.unlink(part)
             raise
-        return Version(path, generation, md5.digest(), checksum.to_bytes(4, "big"))
+        return file
 
     def sweep(self) -> None:
-        """Delete partial files of uploads that were cut off when an earlier run was killed."""
-        for partial in Path(self._folder).rglob("*.part"):
-            partial.unlink()
+        """Delete what is left of uploads that were cut off when an earlier process was killed."""
+        for part in self._folder.rglob(f"*{_PART}"):
+            part.unlink()
 
     def delete_sandbox(self, sandbox: str) -> None:
         """Delete all objects of a sandbox."""
         for region in REGIONS:
-            shutil.rmtree(os.path.join(self._folder, region, sandbox), ignore_errors=True)
+            shutil.rmtree(self._folder / region / sandbox, ignore_errors=True)
 
-    def keep_newest(self, region: str, sandbox: str, prefix: str, count: int) -> None:
-        """Delete the objects whose name begins with `prefix`, such as `artifacts/`, but for the newest `count`."""
-        folder = os.path.join(self._folder, region, sandbox)
-        try:
-            names = [name.replace("@", "/") for name in os.listdir(folder)]
-        except FileNotFoundError:
-            return
-        keys = [Key(region, sandbox, name) for name in names if name.startswith(prefix)]
-        versions = {key: version for key in keys if (version := self.find(key)) is not None}
-        by_age = sorted(versions, key=lambda key: versions[key].generation)
-        for key in by_age[: max(0, len(by_age) - count)]:
-            shutil.rmtree(self._folder_of(key), ignore_errors=True)
+    def keep_newest(self, key: Key, count: int) -> None:
+        """Delete the objects beside this one, but for the newest `count`."""
+        stored = [path for path in self.path(key).parent.iterdir() if path.suffix != _PART]
+        for path in sorted(stored, key=os.path.getmtime)[:-count]:
+            path.unlink()
 
     def url(self, method: str, key: Key, lifetime_s: int) -> str:
         """A signed URL; one for an upload accepts archives only."""
@@ -171,15 +114,7 @@ class EmulatedBucket:
             method, key.path, now_s=self._clock.wall_s(), lifetime_s=lifetime_s, content_type=content_type
         )
 
-    def _folder_of(self, key: Key) -> str:
-        return os.path.join(self._folder, key.region, key.sandbox, key.name.replace("/", "@"))
-
-    def _next_generation(self) -> int:
-        with self._lock:
-            self._last_generation = max(self._last_generation + 1, int(self._clock.wall_s() * 1_000_000))
-            return self._last_generation
-
-    # The origin's side
+    # The service
 
     def identify(self, request: Request) -> tuple[str, str | None]:
         """The operation (`upload`, `execution-upload` or `download`) and the sandbox."""
@@ -190,52 +125,62 @@ class EmulatedBucket:
             op = "execution-upload" if key is not None and key.name.startswith("executions/") else "upload"
         return op, key.sandbox if key is not None else None
 
-    def answer(self, op: str, request: Request, body: Readable, _changes: Changes) -> Reply:
+    def answer(self, op: str, request: Request) -> Reply:
         """Verify the signature, then store or return the object; errors are XML with Google's codes."""
         key = _key(request)
         if request.method not in ("PUT", "GET"):
-            return _error_reply(Refusal(405, "MethodNotAllowed", "The specified method is not allowed."))
+            return error_reply(Refusal(405, "MethodNotAllowed", "The specified method is not allowed."))
         if request.method == "PUT" and not request.announces_length:
-            return _error_reply(
-                Refusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
-            )
+            return error_reply(Refusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header."))
         refusal = self.signer.verify(
             request.method, request.path, request.query, list(request.headers.items()), self._clock.wall_s()
         )
         if refusal is not None:
-            return _error_reply(refusal)
+            return error_reply(refusal)
+        if op == "upload" and self.uploads_to_lose:
+            self.uploads_to_lose -= 1
+            raise Disconnected
         if key is None:
-            return self.error_reply(404, "NoSuchKey")
-        return self._put(key, body) if op != "download" else self._get(key)
+            return error_reply(_NO_SUCH_KEY)
+        return self._get(key) if op == "download" else self._put(key, request.body)
 
-    def error_reply(self, status: int, code: str) -> Reply:
-        """An error with that status; if `code` is empty, with the usual code of the status."""
-        code = code or _CODES.get(status, "UnknownError")
-        return _error_reply(Refusal(status, code, f"The request was answered with {code}."))
+    def _put(self, key: Key, body: RequestBody) -> Reply:
+        def write(file: BinaryIO) -> None:
+            while chunk := body.read():
+                file.write(chunk)
 
-    def _put(self, key: Key, body: Readable) -> Reply:
-        if body.length > MAX_BYTES:
-            return self.error_reply(400, "EntityTooLarge")
-        now_s = self._clock.monotonic_s()
-        if now_s - self._written_s.get(key, float("-inf")) < self._write_interval_s:
-            return self.error_reply(429, "SlowDown")
         try:
-            version = self.store(key, body)
+            with self.store(key, write) as stored:
+                headers = _described(stored)
         except OSError:
-            return self.error_reply(500, "InternalError")
-        self._written_s[key] = now_s
+            return error_reply(Refusal(500, "InternalError", "We encountered an internal error."))
         more = [("x-goog-stored-content-length", str(body.length)), ("x-goog-stored-content-encoding", "identity")]
         kind = [("Content-Type", "text/html; charset=UTF-8"), ("Server", "UploadServer")]
-        return Reply(200, (*version.headers(), *more, *kind))
+        return Reply(200, (*headers, *more, *kind))
 
     def _get(self, key: Key) -> Reply:
-        opened = self.open(key)
-        if opened is None:
-            return self.error_reply(404, "NoSuchKey")
-        version, content = opened
-        size_bytes = os.fstat(content.fileno()).st_size
-        headers = (*version.headers(), ("Content-Type", ARCHIVE_TYPE), ("Server", "UploadServer"))
-        return Reply(200, headers, content=content, content_bytes=size_bytes)
+        content = self.open(key)
+        if content is None:
+            return error_reply(_NO_SUCH_KEY)
+        headers = (*_described(content), ("Content-Type", ARCHIVE_TYPE), ("Server", "UploadServer"))
+        return Reply(200, headers, file=content)
+
+
+def _described(content: BinaryIO) -> list[tuple[str, str]]:
+    """The headers of a stored object, with one line for each hash, as Google sends them."""
+    md5, checksum = hashlib.md5(usedforsecurity=False), 0
+    content.seek(0)
+    while chunk := content.read(CHUNK_BYTES):
+        md5.update(chunk)
+        checksum = crc32c(chunk, checksum)
+    content.seek(0)
+    return [
+        ("ETag", f'"{md5.hexdigest()}"'),
+        ("x-goog-generation", str(os.fstat(content.fileno()).st_mtime_ns // 1000)),
+        ("x-goog-metageneration", "1"),
+        ("x-goog-hash", f"crc32c={base64.b64encode(checksum.to_bytes(4, 'big')).decode()}"),
+        ("x-goog-hash", f"md5={base64.b64encode(md5.digest()).decode()}"),
+    ]
 
 
 def _key(request: Request) -> Key | None:
@@ -243,7 +188,8 @@ def _key(request: Request) -> Key | None:
     return Key(match[1], match[2], match[3]) if match and ".." not in match[3] else None
 
 
-def _error_reply(error: Refusal) -> Reply:
+def error_reply(error: Refusal) -> Reply:
+    """The answer to a request that is refused."""
     details = f"<Details>{escape(error.details)}</Details>" if error.details else ""
     text = (
         "<?xml version='1.0' encoding='UTF-8'?>"

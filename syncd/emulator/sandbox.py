@@ -9,43 +9,27 @@ import tarfile
 import tempfile
 import threading
 import uuid
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from enum import StrEnum
-from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
 from msgspec import Struct, field
 
 from syncd.core.clock import Clock
+from syncd.core.durable_file import CacheFile
 from syncd.emulator.execution import Execution
-from syncd.emulator.extract import ArchiveRefused, Bounds, ExtractedMtimes, extract
+from syncd.emulator.extract import ArchiveRefused, extract
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The directories of so many ended executions are kept for an export, so that a long life fills no disk.
 KEPT_RUNS = 20
 _RECORD = "sandbox.json"
+_RECORD_BYTES = 64 * 1024
 
 
 class Busy(Exception):
     """The execution with this name has not ended yet."""
-
-
-class ExistingFiles(StrEnum):
-    """The treatment of the files that are in the workspace before an archive is extracted."""
-
-    STAYS = "stays"
-    IS_REMOVED = "is removed"
-
-
-class ExecutionStart(StrEnum):
-    """An execution's beginning: it runs when it is due, or ends as failed at once."""
-
-    RUNS = "runs"
-    FAILS = "fails"
 
 
 class SandboxRecord(Struct):
@@ -56,7 +40,7 @@ class SandboxRecord(Struct):
     expires_at_s: float | None = None
     servers: list[str] = field(default_factory=list)
     benchmark: str | None = None
-    status: str = "occupied"
+    status: str = "occupied"  # or "idle", "error"
 
 
 class Sandbox:
@@ -65,52 +49,36 @@ class Sandbox:
     Executions exclude nothing, as in a pod: they start, run and are exported while an archive is extracted.
     """
 
-    def __init__(self, folder: Path, record: SandboxRecord, clock: Clock, execution_timeout_s: float) -> None:
+    def __init__(self, folder: Path, record: SandboxRecord) -> None:
         self.record = record
         self.folder = folder
         self.workspace = folder / "workspace"
-        self._clock = clock
-        self._execution_timeout_s = execution_timeout_s
         self._workspace_lock = threading.Lock()
         self._executions_lock = threading.Lock()
         self._executions: dict[str, Execution] = {}
-        self._runs: deque[Execution] = deque()
-        self._held = False
 
     @property
     def id(self) -> str:
         return self.record.id
 
-    @property
-    def status(self) -> str:
-        """`idle`, `occupied` or `error`."""
-        return self.record.status
-
     def save(self) -> None:
         """Write the record, so that a restart finds the sandbox."""
         self.workspace.mkdir(parents=True, exist_ok=True)
-        draft = self.folder / f"{_RECORD}.new"
-        draft.write_bytes(msgspec.json.encode(self.record))
-        os.replace(draft, self.folder / _RECORD)
+        _record_file(self.folder).save(self.record)
 
-    def initialize(
-        self,
-        packed: BinaryIO,
-        bounds: Bounds,
-        mtimes: ExtractedMtimes = ExtractedMtimes.OF_ARCHIVE,
-        existing: ExistingFiles = ExistingFiles.STAYS,
-    ) -> int:
-        """Extract a tar.gz into the workspace; its number of members. ArchiveRefused, OSError: status `error`."""
+    def initialize(self, packed: BinaryIO) -> None:
+        """Extract a tar.gz into the workspace. ArchiveRefused, OSError: status `error`."""
         with self._workspace_lock:
             try:
-                if existing is ExistingFiles.IS_REMOVED:
-                    self._empty()
-                count = extract(packed, str(self.workspace), bounds, mtimes)
+                self.fill(packed)
             except (ArchiveRefused, OSError):
                 self._set_status("error")
                 raise
             self._set_status("occupied")
-            return count
+
+    def fill(self, packed: BinaryIO) -> None:
+        """Extract into the workspace; the caller excludes others."""
+        extract(packed, str(self.workspace))
 
     def dump(self, file: BinaryIO) -> None:
         """Write the workspace as a tar.gz with names such as `./a.txt` and an entry for `.` itself."""
@@ -120,81 +88,48 @@ class Sandbox:
     def reset(self) -> None:
         """Empty the workspace and remove executions."""
         with self._workspace_lock:
-            self._end_executions()
+            self.close()
             self.remove_runs()
-            self._empty()
+            self.empty()
             self._set_status("occupied")
 
     def empty(self) -> None:
-        """Empty the workspace; executions continue."""
-        with self._workspace_lock:
-            self._empty()
+        """Empty the workspace; the caller excludes others."""
+        for entry in os.scandir(self.workspace):
+            if entry.is_dir(follow_symlinks=False):
+                _remove(entry.path)
+            else:
+                os.unlink(entry.path)
 
-    def execute(
-        self,
-        name: str,
-        packed: BinaryIO,
-        bounds: Bounds,
-        start: ExecutionStart = ExecutionStart.RUNS,
-        delay_s: float = 0.0,
-    ) -> None:
-        """Extract an execution's archive into a new directory, and start its main.py there after `delay_s`.
+    def execute(self, name: str, packed: BinaryIO) -> None:
+        """Extract an execution's archive into a new directory, and run its main.py there.
 
-        With an infinite delay it waits for `start_held`. Raises Busy, ArchiveRefused or OSError.
+        Raises Busy, ArchiveRefused or OSError.
         """
         with self._executions_lock:
             previous = self._executions.get(name)
             if previous is not None:
                 if not previous.ended:
                     raise Busy
-                self._forget(name)
+                previous.delete_log()
+                _remove(previous.folder)
+                del self._executions[name]
             folder = self._new_run(name)
             try:
-                extract(packed, folder, bounds)
+                extract(packed, folder)
             except BaseException:
                 _remove(folder)
                 raise
-            begins_s = self._clock.monotonic_s() + (inf if self._held else delay_s)
-            execution = Execution(folder, str(self.workspace), self._clock, self._execution_timeout_s, begins_s)
-            self._executions[name] = execution
-            self._runs.append(execution)
-            if start is ExecutionStart.FAILS:
-                execution.fail()
-            else:
-                execution.start()
+            execution = self._executions[name] = self.new_execution(folder)
+            execution.start()
 
-    @property
-    def holds(self) -> bool:
-        """True if executions stay pending."""
-        return self._held
-
-    def hold(self) -> None:
-        """Keep executions that are requested from now on pending."""
-        with self._executions_lock:
-            self._held = True
-
-    def start_held(self) -> None:
-        """Start the pending executions, and hold no more."""
-        with self._executions_lock:
-            self._held = False
-            for execution in self._executions.values():
-                execution.begin()
+    def new_execution(self, folder: str) -> Execution:
+        """The execution of the main.py in this folder, which is not started yet."""
+        return Execution(folder, str(self.workspace))
 
     def execution(self, name: str) -> Execution | None:
         """The last execution with this name, None if there was none."""
         return self._executions.get(name)
-
-    def check_clock(self) -> None:
-        """Start the executions that are due by now: a clock that a test moves wakes no thread."""
-        for execution in list(self._executions.values()):
-            execution.check_clock()
-
-    def wait(self) -> None:
-        """Wait until all executions have ended, but for those that are not due yet."""
-        for execution in list(self._executions.values()):
-            if execution.due:
-                execution.check_clock()
-                execution.wait()
 
     def export(self, execution: Execution, file: BinaryIO) -> None:
         """Write the directory of an ended execution as a tar.gz, with names as of a dump.
@@ -202,13 +137,16 @@ class Sandbox:
         Raises LookupError if the directory has been deleted since, and OSError.
         """
         with self._executions_lock:
-            if execution not in self._runs:
+            if not os.path.isdir(execution.folder):
                 raise LookupError(execution.folder)
             _pack(execution.folder, file)
 
     def close(self) -> None:
         """Kill its executions; its files stay."""
-        self._end_executions()
+        with self._executions_lock:
+            for execution in self._executions.values():
+                execution.close()
+            self._executions.clear()
 
     def remove(self) -> None:
         """Kill its executions and delete its files."""
@@ -221,41 +159,23 @@ class Sandbox:
         with suppress(OSError):
             _remove(str(self.folder / "executions"))
 
-    def _forget(self, name: str) -> None:
-        execution = self._executions.pop(name)
-        execution.delete_log()
-        if execution in self._runs:
-            self._runs.remove(execution)
-            _remove(execution.folder)
-
     def _new_run(self, name: str) -> str:
         """A new directory for an execution; those of the oldest ended ones are deleted."""
-        ended = [execution for execution in self._runs if execution.ended]
-        for execution in ended[: max(0, len(ended) - KEPT_RUNS)]:
-            self._runs.remove(execution)
-            _remove(execution.folder)
+        ended = [execution.folder for execution in self._executions.values() if execution.ended]
+        for folder in [folder for folder in ended if os.path.isdir(folder)][:-KEPT_RUNS]:
+            _remove(folder)
         parent = self.folder / "executions"
         parent.mkdir(exist_ok=True)
         return tempfile.mkdtemp(prefix=f"{name}-", dir=parent)
-
-    def _empty(self) -> None:
-        for entry in os.scandir(self.workspace):
-            if entry.is_dir(follow_symlinks=False):
-                _remove(entry.path)
-            else:
-                os.unlink(entry.path)
 
     def _set_status(self, status: str) -> None:
         if self.record.status != status:
             self.record.status = status
             self.save()
 
-    def _end_executions(self) -> None:
-        with self._executions_lock:
-            for execution in self._executions.values():
-                execution.close()
-            self._executions.clear()
-            self._runs.clear()
+
+def _record_file(folder: Path) -> CacheFile[SandboxRecord]:
+    return CacheFile(str(folder), _RECORD, SandboxRecord, _RECORD_BYTES)
 
 
 def _pack(folder: str, file: BinaryIO) -> None:
@@ -275,22 +195,23 @@ def _remove(folder: str) -> None:
 
 
 class Sandboxes:
-    """All sandboxes under one folder. An expired one is removed when it is next requested."""
+    """All sandboxes under one folder, made by `new`. An expired one is removed when it is next requested."""
 
-    def __init__(self, folder: Path, clock: Clock, execution_timeout_s: float) -> None:
+    def __init__(self, folder: Path, clock: Clock, new: Callable[[Path, SandboxRecord], Sandbox]) -> None:
         self._folder = folder
         self._clock = clock
-        self._execution_timeout_s = execution_timeout_s
+        self._new = new
         self._lock = threading.Lock()
         self._by_id: dict[str, Sandbox] = {}
 
     def load(self) -> None:
         """Load the sandboxes of an earlier run."""
         self._folder.mkdir(exist_ok=True)
-        for record in sorted(self._folder.glob(f"*/{_RECORD}")):
+        for folder in sorted(self._folder.iterdir()):
+            record = _record_file(folder).load()
             # A record that cannot be read is of a sandbox that was not completely created.
-            with suppress(msgspec.MsgspecError):
-                self._add(msgspec.json.decode(record.read_bytes(), type=SandboxRecord)).remove_runs()
+            if record is not None:
+                self._add(record).remove_runs()
 
     def create(
         self,
@@ -319,8 +240,6 @@ class Sandboxes:
         if sandbox is not None and self._expired(sandbox):
             self.release(sandbox_id)
             return None
-        if sandbox is not None:
-            sandbox.check_clock()
         return sandbox
 
     def all(self) -> list[Sandbox]:
@@ -342,8 +261,7 @@ class Sandboxes:
             sandbox.close()
 
     def _add(self, record: SandboxRecord) -> Sandbox:
-        sandbox = Sandbox(self._folder / record.id, record, self._clock, self._execution_timeout_s)
-        self._by_id[record.id] = sandbox
+        sandbox = self._by_id[record.id] = self._new(self._folder / record.id, record)
         return sandbox
 
     def _expired(self, sandbox: Sandbox) -> bool:

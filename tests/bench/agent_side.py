@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
-from syncd.emulator.faults import API_OPS
-from syncd.emulator.wire import Connection
 from tests.bench import trees
 from tests.bench.daemon import QUIET_S, SANDBOX, DaemonHome, TimedEmulator
 from tests.bench.fixtures import Fixtures, lacks
 from tests.bench.latency import edited
 from tests.bench.stopwatch import CLOCK
 from tests.bench.table import Row, Skipped, alone, compared, number
+from tests.emulator.faults import API_OPS
+from tests.emulator.handler import FaultyHandler
 
 LETTERS = ("M", "L")
 RIVAL = "git push (its thin pack)"
@@ -51,13 +51,13 @@ class _Received:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        send = Connection.send
+        write = FaultyHandler.write
 
-        def counted(connection: Connection, data: bytes) -> None:
+        def counted(handler: FaultyHandler, data: bytes) -> None:
             self.count += len(data)
-            send(connection, data)
+            write(handler, data)
 
-        with mock.patch.object(Connection, "send", counted):
+        with mock.patch.object(FaultyHandler, "write", counted):
             yield
 
 

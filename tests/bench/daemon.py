@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from syncd.emulator import Emulator, RequestRecord
 from tests.bench.stopwatch import CLOCK, REPO
+from tests.emulator import Emulator, RequestRecord
 
 SANDBOX = "box"
 QUIET_S = 0.05

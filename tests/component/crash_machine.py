@@ -18,8 +18,8 @@ from random import Random
 from typing import Any
 
 from syncd.core.directories import Directories, directories_for
-from syncd.emulator import Emulator
 from tests.component.crash_worker import Event
+from tests.emulator import Emulator
 
 KEY = "sk-key-of+the/test="
 SANDBOX = "box"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from syncd.emulator import Emulator
+from tests.emulator import Emulator
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +23,6 @@ def answer(port: int, request: bytes) -> bytes:
         connection.sendall(request)
         with connection.makefile("rb") as lines:
             return lines.readline().rstrip()
-
-
-def ports(emulator: Emulator) -> list[int]:
-    """Return the ports of the API and the bucket."""
-    return [origin.port for origin in emulator._origins]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +47,7 @@ def ports(emulator: Emulator) -> list[int]:
 )
 def test_a_page_of_another_name_is_refused(emulator: Emulator, hosts: list[str]) -> None:
     """A browser that resolves `evil.example` to 127.0.0.1 gets nothing."""
-    for port in ports(emulator):
+    for port in emulator.ports():
         named = [host.replace("HERE", f"127.0.0.1:{port}").replace("PORT", str(port)) for host in hosts]
         for method in ("GET", "PUT", "OPTIONS"):
             lines = [f"{method} /local-sandbox HTTP/1.1", *(f"Host: {host}" for host in named), "Content-Length: 0"]
@@ -71,7 +66,7 @@ def test_its_own_name_is_answered(emulator: Emulator) -> None:
 
 def test_no_other_address_listens(emulator: Emulator) -> None:
     """Both ports are bound to 127.0.0.1 alone."""
-    for port in ports(emulator):
+    for port in emulator.ports():
         for family, address in ((socket.AF_INET, "127.0.0.2"), (socket.AF_INET6, "::1")):
             with socket.socket(family) as connection:
                 connection.settimeout(5)

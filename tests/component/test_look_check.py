@@ -12,9 +12,9 @@ from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.look_check import check_look
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock, SystemClock
-from syncd.emulator import Emulator
 from syncd.remote.target import Target
 from tests.clock import ScriptedClock
+from tests.emulator import Emulator
 
 BY_PROGRAM = ["execution-upload-url", "execution-upload", "execute", "execution-logs"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from syncd.core.clock import SystemClock
-from syncd.emulator import Emulator
+from tests.emulator import Emulator
 
 KEY = "key-of-the-test"
 SANDBOX = "box"

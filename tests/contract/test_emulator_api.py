@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from syncd.emulator import Emulator
 from tests.contract.emulator_rig import GZIP, KEY, PATH, SANDBOX, EmulatorRig, archive, files, member, started_rig
+from tests.emulator import Emulator
 
 
 @pytest.fixture
@@ -211,14 +211,14 @@ def test_a_restart_keeps_everything(tmp_path: Path) -> None:
         rig.initialize(files(a=b"1"))
         assert rig.initialize(b"none").status_code == 500
         url = rig.upload_url()
-        killed = next((tmp_path / "bucket").rglob("workspace.tar.gz")) / "1.part"
+        killed = next((tmp_path / "bucket").rglob("workspace.tar.gz")).with_name("tmp1.part")
         killed.touch()
         assert (tmp_path / "api-key").stat().st_mode & 0o777 == 0o600
         assert tmp_path.stat().st_mode & 0o777 == 0o700
     with Emulator(tmp_path) as emulator:
         assert emulator.api_key == KEY
         assert not killed.exists()
-        assert emulator.create_sandbox(SANDBOX).status == "error"
+        assert emulator.create_sandbox(SANDBOX).record.status == "error"
         assert [sandbox.id for sandbox in emulator.sandboxes()] == [SANDBOX]
         assert httpx.put(url, content=files(b=b"2"), headers=GZIP).status_code == 200
         headers = {"Authorization": f"Bearer {KEY}"}

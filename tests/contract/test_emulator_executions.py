@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.emulator.extract import Bounds
 from syncd.emulator.sandbox import KEPT_RUNS
 from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, archive, member, started_rig
 
@@ -282,7 +281,7 @@ class _PausedArchive(io.BytesIO):
 def test_it_runs_beside_initialize(rig: EmulatorRig) -> None:
     """An execution starts, runs, ends and is exported while an archive is extracted."""
     packed = _PausedArchive(archive([member("a", b"1")]))
-    extraction = threading.Thread(target=rig.sandbox.initialize, args=(packed, Bounds()))
+    extraction = threading.Thread(target=rig.sandbox.initialize, args=(packed,))
     extraction.start()
     try:
         assert packed.reached.wait(DEADLINE_S)

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from syncd.core.settings import Config, check_config
-from syncd.emulator import Emulator, RequestRecord, Sandbox
-from syncd.emulator.extract import ArchiveRefused, Bounds
+from syncd.emulator.extract import ArchiveRefused
 from syncd.remote.sandbox_lifetime import MOST_ACQUIRED, SPAN_S
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.entry import Kind
@@ -24,6 +23,7 @@ from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings
 from syncd.sync.sync_cycle import SyncCycle
+from tests.emulator import Emulator, RequestRecord, Sandbox
 from tests.fuzz.agent_side import SavedEntries, by_digest, note_look
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.model import FOLDER, Entry, SandboxModel, Sent, extracted_of, not_deleted, sent_in, shown
@@ -148,7 +148,7 @@ class Checker:
         tracked = self.sandboxes[sandbox.id] = TrackedSandbox(sandbox)
         initialize, reset, execute = sandbox.initialize, sandbox.reset, sandbox.execute
 
-        def tracked_initialize(packed: BinaryIO, bounds: Bounds, *more: Any) -> int:
+        def tracked_initialize(packed: BinaryIO) -> None:
             start = packed.tell()
             tar = zlib.decompress(packed.read(), 31)
             packed.seek(start)
@@ -162,7 +162,7 @@ class Checker:
                 tracked.model.cleared()
             sent = sent_in(tar)
             try:
-                count = initialize(packed, bounds, *more)
+                initialize(packed)
             except ArchiveRefused as error:
                 is_of_link = "leads out" in str(error) and any(entry[0] == "link" for _, entry in tracked.model.made)
                 if self.is_plain or not ("could not be extracted" in str(error) or is_of_link):
@@ -181,7 +181,6 @@ class Checker:
                     other.model.forget()  # syncd's records are of one sandbox only
             self.figures["initialized"] += 1
             self.figures["partial archives"] += not tracked.model.synced.keys() <= tracked.paths and not tracked.is_full
-            return count
 
         def tracked_reset() -> None:
             self.figures["resets"] += 1
@@ -311,10 +310,9 @@ class Checker:
         tracked = self.sandboxes[entry.sandbox or ""]
         tracked.is_certain = False
         reset_away, tracked.reset_away = tracked.reset_away, set()
-        archives = self.emulator.data_dir / "bucket/us" / tracked.sandbox.id / "workspace.tar.gz"
+        archive = self.emulator.data_dir / "bucket/us" / tracked.sandbox.id / "workspace.tar.gz"
         with contextlib.suppress(OSError, ValueError, zlib.error):
-            newest = max(archives.iterdir(), key=lambda path: path.name)
-            sent = sent_in(zlib.decompress(newest.read_bytes(), 31))
+            sent = sent_in(zlib.decompress(archive.read_bytes(), 31))
             kinds = {(path, what.kind) for path, what in sent.items()}
             deleted = reset_away - kinds
             if self.is_unchanged_since_sync:  # else a rule may have come since syncd saw that its path was deleted

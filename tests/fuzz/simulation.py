@@ -27,11 +27,11 @@ from syncd.daemon import build
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.daemon.wakeup import Wakeup
-from syncd.emulator import Emulator
 from syncd.report.status_publisher import RunTotals
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sync.synced_hook import SyncedHook
 from tests.copies import copy_as_it_is
+from tests.emulator import Emulator
 from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.damage import damage

@@ -14,8 +14,6 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import RuntimeContext, folders_of, sync_cycle_of
-from syncd.emulator import Emulator
-from syncd.emulator.request_log import RequestRecord
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sync.outcome import Outcome
@@ -23,6 +21,8 @@ from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from tests.clock import ScriptedClock
+from tests.emulator import Emulator
+from tests.emulator.request_log import RequestRecord
 
 KEY = "sk-key-of+the/test="
 SANDBOX = "box"

@@ -13,7 +13,6 @@ import pytest
 
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.emulator.request_log import RequestRecord
 from syncd.remote.api import Api
 from syncd.remote.artifacts import Artifacts
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
@@ -23,6 +22,7 @@ from syncd.sandbox.look_encoding import InvalidReport
 from syncd.sandbox.repository.agent_commits import AgentCommits, Contents, SandboxCommits, sandbox_commits
 from syncd.sandbox.repository.home_commit import recorded_home
 from tests.agent_commits import RepositoryThere, note_home
+from tests.emulator.request_log import RequestRecord
 from tests.integration.sync_rig import Rig, rigged
 from tests.integration.test_look import exported, tar_gz
 

@@ -9,10 +9,10 @@ import pytest
 
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.emulator import RequestRecord
 from syncd.emulator.bucket import Key
 from syncd.remote import http_client
 from tests.clock import ScriptedClock
+from tests.emulator import RequestRecord
 from tests.integration.recorded_rig import FRESH, JSON, RecordedRig, raw
 from tests.integration.sync_rig import SANDBOX
 
@@ -46,7 +46,7 @@ def test_wrong_clocks(recorded: RecordedRig, off_s: float, dated: str) -> None:
         recorded.rig.emulator.faults.script(f"upload-url: {url} always")
     if dated == "without a date":
         key = Key("us", SANDBOX, "workspace.tar.gz")
-        signed = recorded.rig.emulator._bucket.url("PUT", key, 1800)
+        signed = recorded.rig.emulator.bucket.url("PUT", key, 1800)
         body = json.dumps({"upload_url": signed, "expires_in_minutes": 30})
         recorded.rig.emulator.faults.script(f"upload-url: {raw('200 OK', JSON, body=body)}")
     for number in range(8):  # longer than the URL is valid

@@ -35,7 +35,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def connections(rig: Rig) -> set[tuple[str, int]]:
     """Return the open connections to the emulator, by origin and local port."""
-    names = {origin.port: origin.name for origin in rig.emulator._origins}
+    names = rig.emulator.ports()
     found = set()
     for line in _TABLE.read_text().splitlines()[1:]:
         _, here, there, state, *_ = line.split()

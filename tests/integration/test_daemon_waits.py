@@ -20,12 +20,12 @@ from syncd.daemon.loop import LoopEnd
 from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
-from syncd.emulator import RequestRecord, When
 from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.report.status_publisher import RunTotals
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook
+from tests.emulator import RequestRecord, When
 from tests.integration.sync_rig import Rig, rigged
 
 

@@ -14,11 +14,11 @@ from email.utils import formatdate
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.emulator import RequestRecord
 from syncd.emulator.bucket import Key
 from syncd.remote.failure import ApiStep, FailureAction
 from syncd.remote.retry import LONGEST_RETRY_AFTER_S
 from tests.clock import NOON_S
+from tests.emulator import RequestRecord
 from tests.integration.recorded_rig import AGAIN, FRESH, JSON, OFFLINE, OPS, REFUSED, RETRY, RecordedRig, raw
 from tests.integration.sync_rig import SANDBOX
 
@@ -350,22 +350,11 @@ def test_an_object_replaced_by_another_client(recorded: RecordedRig) -> None:
     def replace(_: RequestRecord) -> None:
         if not done.is_set():
             done.set()
-            recorded.rig.emulator._bucket.store(Key("us", SANDBOX, "workspace.tar.gz"), BytesBody(foreign.read_bytes()))
+            bucket, content = recorded.rig.emulator.bucket, foreign.read_bytes()
+            bucket.store(Key("us", SANDBOX, "workspace.tar.gz"), lambda file: file.write(content)).close()
 
     recorded.rig.emulator.faults.on("initialize", "before", replace)
     assert recorded.sync().failures == []
     assert set(recorded.rig.arrived()) == {"theirs.txt"}
     recorded.sync(SyncMode.FORCED)
     assert recorded.rig.arrived()["a.txt"] == "hello"
-
-
-class BytesBody:
-    """Bytes as a request body."""
-
-    def __init__(self, content: bytes) -> None:
-        self.length = len(content)
-        self._left = content
-
-    def read(self, limit: int = 1 << 20, /) -> bytes:
-        piece, self._left = self._left[:limit], self._left[limit:]
-        return piece

@@ -12,9 +12,9 @@ from msgspec import structs
 
 from syncd.core.settings import check_config
 from syncd.daemon import loop as daemon_loop
-from syncd.emulator import RequestRecord, When
 from syncd.remote import retry_loop
 from tests.component.repository_rig import git as plain_git
+from tests.emulator import RequestRecord, When
 from tests.fleet import report
 from tests.fleet.api_model import Reply, Sent
 from tests.fleet.events import Timeline

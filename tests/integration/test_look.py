@@ -19,7 +19,6 @@ from msgspec.structs import replace
 from syncd.core.errors import TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.emulator.request_log import RequestRecord
 from syncd.remote.api import Api
 from syncd.remote.artifacts import Artifacts
 from syncd.remote.dump import Dump
@@ -32,6 +31,7 @@ from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.scan.entry import Entry, Kind
+from tests.emulator.request_log import RequestRecord
 from tests.integration.sync_rig import KEY, Rig, rigged
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS

@@ -10,10 +10,10 @@ import pytest
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.emulator import Emulator
 from syncd.remote.failure import FailureAction
 from syncd.remote.http_client import HttpClient
 from syncd.sandbox import remote_changes
+from tests.emulator import Emulator
 from tests.integration.sync_rig import KEY, Rig
 from tests.integration.test_three_sides import AgentRig
 

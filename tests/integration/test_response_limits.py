@@ -6,8 +6,8 @@ import tracemalloc
 
 import pytest
 
-from syncd.emulator.hostile_bodies import bomb
 from syncd.remote import bucket, http_client
+from tests.emulator.hostile_bodies import bomb
 from tests.integration.recorded_rig import FRESH, OFFLINE, RETRY, RecordedRig, fill
 
 

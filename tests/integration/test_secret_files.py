@@ -36,8 +36,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         archives: list[bytes] = []
 
         def keep(_: object) -> None:
-            objects = (rig.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*.????????")
-            archives.append(gzip.decompress(max(objects, key=lambda path: path.name).read_bytes()))
+            archives.append(gzip.decompress(rig.emulator.archive().read_bytes()))
 
         rig.emulator.faults.on("initialize", "before", keep)
         yield rig
@@ -275,8 +274,7 @@ def test_rules_that_become_stricter(rig: Rig, before: dict[str, object]) -> None
     assert "may still be in the sandbox" in warnings(rig)["f.txt"]
     rig.write("g.txt", "more")
     rig.sync()
-    newest = max((rig.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*.????????"), key=lambda path: path.name)
-    assert VALUE[:-1].encode() not in gzip.decompress(newest.read_bytes())
+    assert VALUE[:-1].encode() not in gzip.decompress(rig.emulator.archive().read_bytes())
 
 
 def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,8 +49,7 @@ class Audit:
         rig.emulator.faults.on("upload", "after", lambda _: self.uploaded.append(self._newest()))
 
     def _newest(self) -> Members:
-        objects = (self.rig.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*.????????")
-        return members(max(objects, key=lambda path: path.name).read_bytes())
+        return members(self.rig.emulator.archive().read_bytes())
 
     def recorded(self) -> list[SyncRecord]:
         return self.store.read()[0]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from syncd.core.errors import Stop
-from syncd.emulator.request_log import RequestRecord
 from syncd.sync.outcome import Outcome
+from tests.emulator.request_log import RequestRecord
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 MIB = 1 << 20

@@ -37,7 +37,7 @@ PURE = {
     "cli/progress": "line",
     "core": "checksum choices config_match errors formatting text warning",
     "daemon": "backoff scheduler",
-    "emulator": "hostile_bodies signing",
+    "emulator": "signing",
     "merge": "automatic_files git_objects merge_plan writes",
     "remote": "sandbox_lifetime failure keepalive request_pacing retry target token_bucket uplink upload_url",
     "report": "history metrics speed",

@@ -18,8 +18,8 @@ import pyte
 
 from syncd.core.clock import SystemClock
 from syncd.core.directories import directories_for
-from syncd.emulator import Emulator
 from tests.agent import Agent
+from tests.emulator import Emulator
 from tests.screens.terminal import Terminal
 
 _CLOCK = SystemClock()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.emulator import Emulator
+from tests.emulator import Emulator
 from tests.system.rig import KEY, Rig
 
 

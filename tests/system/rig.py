@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from syncd.core.directories import directories_for
-from syncd.emulator import Emulator, RequestRecord, When
+from tests.emulator import Emulator, RequestRecord, When
 from tests.system.command import CLOCK, Finished, Running, run_command
 from tests.system.trees import Tree, lacking, names_in, tree
 
@@ -202,8 +202,7 @@ class Rig:
 
     def archive(self) -> Path:
         """Return the archive that was uploaded last."""
-        objects = (self.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*.????????")
-        return max(objects, key=lambda path: path.name)
+        return self.emulator.archive()
 
     def archived(self) -> list[str]:
         """Return the names in the archive that was uploaded last."""

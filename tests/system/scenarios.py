@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from syncd.core.text import shown_path
-from syncd.emulator import Emulator, RequestRecord, Sandbox
-from syncd.emulator.extract import ArchiveRefused, Bounds
+from syncd.emulator.extract import ArchiveRefused
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.manifest import is_within
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
+from tests.emulator import Emulator, RequestRecord, Sandbox
 from tests.fuzz.agent_side import SavedEntries, note_look
 from tests.fuzz.checker import DEFAULTS
 from tests.fuzz.configured_generator import generate
@@ -336,7 +336,7 @@ class ProcessRun:
         tracked = self._sandboxes[sandbox.id] = TrackedSandbox(sandbox)
         initialize, reset, execute = sandbox.initialize, sandbox.reset, sandbox.execute
 
-        def tracked_initialize(packed: BinaryIO, bounds: Bounds, *more: Any) -> int:
+        def tracked_initialize(packed: BinaryIO) -> None:
             start = packed.tell()
             tar = zlib.decompress(packed.read(), 31)
             packed.seek(start)
@@ -347,7 +347,7 @@ class ProcessRun:
                     tracked.model.cleared()
                 self._account(tracked, "removed")
                 try:
-                    count = initialize(packed, bounds, *more)
+                    initialize(packed)
                 except ArchiveRefused as error:
                     if self._is_plain or "could not be extracted" not in str(error):
                         self.lost.append(f"an archive cannot be extracted: {error}")
@@ -361,7 +361,6 @@ class ProcessRun:
                 if other is not tracked:
                     other.model.forget()  # syncd's records are of one sandbox only
             self._figures["initialized"] += 1
-            return count
 
         def tracked_reset() -> None:
             self._figures["resets"] += 1

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from syncd.core.directories import directories_for
-from syncd.emulator import Emulator
+from tests.emulator import Emulator
 from tests.system.command import Finished
 from tests.system.machine import HOME, REPO, UID, Machine, shown
 from tests.system.rig import FAST, KEY, SANDBOX

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.emulator import Emulator
+from tests.emulator import Emulator
 from tests.system.command import SYNCD, Finished
 from tests.system.rig import KEY, SANDBOX, Rig
 

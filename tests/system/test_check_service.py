@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.emulator import Emulator
+from tests.emulator import Emulator
 from tests.system.machine import HOME, Machine, missing
 from tests.system.rig import KEY
 from tests.system.service_rig import ServiceRig, make_home

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.emulator import Emulator
+from tests.emulator import Emulator
 from tests.system.command import CLOCK, Finished
 from tests.system.machine import HOME, REPO, Machine, missing, shown
 from tests.system.rig import KEY

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import syncd
-from syncd.emulator import Emulator
+from tests.emulator import Emulator
 from tests.system.command import Finished
 from tests.system.machine import HOME, Machine, missing
 from tests.system.rig import KEY

@@ -59,7 +59,7 @@ class EmulatorProcess:
 
     def archived(self) -> list[str]:
         """Return the names in the last archive."""
-        (newest,) = (self._data / "bucket").rglob("workspace.tar.gz/*.????????")
+        (newest,) = (self._data / "bucket").rglob("workspace.tar.gz")
         return names_in(newest)
 
     def uploads(self) -> int:

@@ -25,7 +25,7 @@ def nowhere(rig: Rig, *values: str) -> None:
     outputs += [done.out + done.err for done in rig._finished]
     stored = [path for top in (rig.home / ".local", rig.home / ".cache") for path in top.rglob("*") if path.is_file()]
     stored += [path for path in Path(rig.sandbox.workspace).rglob("*") if path.is_file()]
-    archives = [gzip.decompress(path.read_bytes()) for path in (rig.emulator.data_dir / "bucket").rglob("*.????????")]
+    archives = [gzip.decompress(path.read_bytes()) for path in (rig.emulator.data_dir / "bucket").rglob("*.tar.gz")]
     seen = [*(output.encode() for output in outputs), *(path.read_bytes() for path in stored), *archives]
     assert len(seen) > 5
     assert not [value for value in values for content in seen if value.encode() in content]

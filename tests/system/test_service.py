@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.emulator import Emulator
+from tests.emulator import Emulator
 from tests.system.command import STOP_S
 from tests.system.machine import HOME, UID, Machine, missing
 from tests.system.rig import KEY

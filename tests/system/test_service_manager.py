@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from syncd.emulator import When
+from tests.emulator import When
 from tests.system.rig import DEFAULTS, Rig
 from tests.system.service_manager import ServiceManager
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import SystemClock, stamp
-from syncd.emulator import Emulator
+from tests.emulator import Emulator
 from tests.system import shifted_clocks
 from tests.system.command import Running
 from tests.system.rig import KEY, Rig

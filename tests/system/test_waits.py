@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from syncd.daemon.control import ask
-from syncd.emulator import When
+from tests.emulator import When
 from tests.system.command import CLOCK
 from tests.system.rig import Rig
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 import click
@@ -86,12 +87,12 @@ class _Screen:
         """Print a heading."""
         click.echo("\n" + click.style(textwrap.fill(text, self._width), bold=True))
         self._since_s = CLOCK.monotonic_s()
-        self._requests = len(self._demo.emulator.request_log)
+        self._requests = len(self._demo.requests)
 
     @property
     def requests(self) -> int:
         """The number of requests since the last heading."""
-        return len(self._demo.emulator.request_log) - self._requests
+        return len(self._demo.requests) - self._requests
 
     def paragraph(self, text: str) -> None:
         """Print a paragraph."""
@@ -139,12 +140,12 @@ class _Screen:
                 yield event.op == "initialize" and event.status == 200 and self._compare()
 
     def _request(self, entry: RequestRecord) -> None:
-        if entry.op in _OF_LOOKS and entry.fault is None and entry.status == 200:
+        if entry.op in _OF_LOOKS and entry.status == 200:
             return
         sent = size(entry.bytes_in) if entry.op == "upload" and entry.status == 200 else ""
         meaning = _MEANINGS.get(entry.op, "")
-        if entry.fault is not None or entry.status != 200:
-            meaning = click.style("the network fails" if entry.fault is not None else "refused", fg="yellow")
+        if entry.status != 200:
+            meaning = click.style("the network fails" if entry.status is None else "refused", fg="yellow")
         name = "look" if entry.op == "execute" or entry.op in _OF_LOOKS else entry.op
         self.result(f"{name:10}  {entry.status or '---'}  {sent:>11}  {meaning}")
 
@@ -191,9 +192,8 @@ def _show_tour(demo: DemoEnvironment, screen: _Screen) -> None:
         screen.pause()
         step.act(demo)
         step.follow(demo, screen)
-    log = demo.emulator.request_log
-    uploads, urls = log.count("upload", 200), counted(log.count("upload-url", 200), "signed URL")
-    screen.heading(f"Done: {uploads} uploads over {urls}")
+    done = Counter(request.op for request in demo.requests if request.status == 200)
+    screen.heading(f"Done: {done['upload']} uploads over {counted(done['upload-url'], 'signed URL')}")
     screen.paragraph("Workspace, sandbox and daemon are removed now.")
     if not has_git:
         screen.paragraph("git is not on this machine: the steps were left out that merge, and bring commits home.")
@@ -271,7 +271,7 @@ def _write_nothing_new(demo: DemoEnvironment) -> None:
 
 
 def _edit_without_network(demo: DemoEnvironment) -> None:
-    demo.emulator.faults.script("upload: reset x3")
+    demo.emulator.bucket.uploads_to_lose = 3
     _write(demo, "src/tea/brew.py", "MINUTES['white'] = 3\n")
 
 
@@ -339,7 +339,7 @@ _STEPS = (
     ),
     _Step(
         "The network fails",
-        "A file is edited, and the next three uploads end in a connection reset. The daemon waits a little longer "
+        "A file is edited, and the next three uploads end with their connection. The daemon waits a little longer "
         "each time, and tries again.",
         _edit_without_network,
     ),

@@ -32,6 +32,7 @@ _SANDBOX = "demo"
 # The daemon itself takes at most 5 s from signal to exit.
 _STOP_S = 6.0
 _FLUSH_S = 30
+_URL_LIFETIME_S = 1800
 # Shorter than the defaults, so that a person need not wait.
 _TIMING = {"sync.debounce_seconds": 0.5, "retry.first_delay_seconds": 0.3, "retry.max_delay_seconds": 1.0}
 # In the tour, what both sides change waits for the person.
@@ -52,6 +53,7 @@ class DemoEnvironment:
     """Emulator, workspace and daemon. Every event comes out of `next_event`, so that one thread shows them in order."""
 
     def __init__(self, config: Config, folder: str, emulator: Emulator, events: _Events, log_level: str) -> None:
+        self.requests: list[RequestRecord] = []
         self.workspace = config.workspace.path
         self.emulator = emulator
         self.sandbox = emulator.create_sandbox(_SANDBOX)
@@ -140,6 +142,8 @@ class DemoEnvironment:
             return None
         if isinstance(event, BaseException):
             raise event
+        if isinstance(event, RequestRecord):
+            self.requests.append(event)
         return event
 
     def scan(self) -> tuple[Manifest, list[tuple[str, Decision]]]:
@@ -182,7 +186,10 @@ def demo_environment(directory: str | None) -> Iterator[DemoEnvironment]:
             # A handler may put into a SimpleQueue; with a Queue it could deadlock.
             opened.callback(signal.signal, number, signal.signal(number, lambda *_: events.put(Stop())))
         folder = os.path.realpath(opened.enter_context(tempfile.TemporaryDirectory(prefix="syncd-demo-")))
-        emulator = opened.enter_context(Emulator(os.path.join(folder, "cloud"), observer=events.put))
+        cloud = os.path.join(folder, "cloud")
+        emulator = opened.enter_context(
+            Emulator(cloud, port=0, api_key="", url_lifetime_s=_URL_LIFETIME_S, clock=CLOCK, observer=events.put)
+        )
         workspace = os.path.abspath(directory or os.path.join(folder, "workspace"))
         config = _write_config(workspace, folder, emulator.base_url, _TOUR if directory is None else {})
         log_level = "info"

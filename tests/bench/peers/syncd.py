@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
-from syncd.emulator import Emulator
 from tests.bench.daemon import SANDBOX, DaemonHome
 from tests.bench.peers.folders import Mirror
 from tests.bench.peers.peer import Ground, Peer
 from tests.bench.peers.processes import started
 from tests.bench.peers.wire import Meter, emulator_counted
 from tests.bench.stopwatch import REPO
+from tests.emulator import Emulator
 
 
 def _with(settings: Mapping[str, object]) -> Callable[[Ground], AbstractContextManager[Mirror]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from unittest import mock
 
-from syncd.emulator.wire import Connection
+from tests.emulator.handler import FaultyHandler, FaultyServer
 
 _BUFFER_BYTES = 1 << 18
 
@@ -102,14 +102,14 @@ def emulator_counted(meter: Meter) -> Iterator[None]:
             meter.add(size_bytes or 0)
             return size_bytes
 
-    class CountedConnection(Connection):
-        def __init__(self, sock: socket.socket) -> None:
-            super().__init__(sock)
-            self._reader = io.BufferedReader(CountedReads(sock, "r"), 64 * 1024)
+    class CountedHandler(FaultyHandler):
+        def setup(self) -> None:
+            super().setup()
+            self.rfile = io.BufferedReader(CountedReads(self.connection, "r"), self.rbufsize)
 
-        def send(self, data: bytes) -> None:
-            super().send(data)
+        def write(self, data: bytes) -> None:
+            super().write(data)
             meter.add(len(data))
 
-    with mock.patch("syncd.emulator.server.Connection", CountedConnection):
+    with mock.patch.object(FaultyServer, "handler", CountedHandler):
         yield

@@ -63,8 +63,8 @@ from enum import StrEnum
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.emulator.hostile_bodies import unescaped
-from syncd.emulator.request_log import RequestRecord
+from tests.emulator.hostile_bodies import unescaped
+from tests.emulator.request_log import RequestRecord
 
 API_OPS = (
     "list",

@@ -1,57 +1,32 @@
-"""The log of requests to the emulator: tests count them by operation, and `syncd emulator` prints them.
-
-It holds no key and no signature: of a query only a few harmless parameters are kept.
-"""
+"""The log of requests to the emulator, which tests count by operation and wait for."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from msgspec import Struct
-
-from syncd.emulator.wire import Request
+from syncd.emulator import server
 
 KEPT_ENTRIES = 10_000
-_SHOWN_PARAMETERS = frozenset({"region", "execution_name", "cursor", "is_ttl"})
 
 
-class RequestRecord(Struct):
-    """One request. `status` is None until an answer is sent."""
+class RequestRecord(server.RequestRecord):
+    """One request, with its fault."""
 
-    started_at: float
-    op: str
-    method: str
-    path: str
-    sandbox: str | None = None
     fault: str | None = None
-    status: int | None = None
-    bytes_in: int = 0
-    seconds: float = 0.0
     finished: bool = False
 
     def __str__(self) -> str:
-        outcome = "no answer" if self.status is None else str(self.status)
-        fault = f" fault: {self.fault}" if self.fault else ""
-        return f"{self.op} {self.method} {self.path} {self.bytes_in} B in {self.seconds:.3f} s: {outcome}{fault}"
-
-
-def redacted(request: Request) -> str:
-    """The request's path and the harmless parameters of its query; `…` for the others."""
-    if not request.query:
-        return request.path
-    shown = [f"{name}={value}" if name in _SHOWN_PARAMETERS else "…" for name, value in request.query]
-    return f"{request.path}?{'&'.join(dict.fromkeys(shown))}"
+        return f"{super().__str__()} fault: {self.fault}" if self.fault else super().__str__()
 
 
 class RequestLog:
     """The last requests, oldest first; safe from any thread."""
 
-    def __init__(self, observer: Callable[[RequestRecord], None] | None = None) -> None:
+    def __init__(self) -> None:
         self._entries: deque[RequestRecord] = deque(maxlen=KEPT_ENTRIES)
         self._changed = threading.Condition()
-        self._observer = observer
 
     def begin(self, entry: RequestRecord) -> None:
         with self._changed:
@@ -59,12 +34,10 @@ class RequestLog:
             self._changed.notify_all()
 
     def finish(self, entry: RequestRecord) -> None:
-        """Mark the entry as finished and call the observer."""
+        """Mark the entry as finished."""
         with self._changed:
             entry.finished = True
             self._changed.notify_all()
-        if self._observer is not None:
-            self._observer(entry)
 
     def entries(self) -> list[RequestRecord]:
         with self._changed:

@@ -1,0 +1,93 @@
+"""The emulator with everything that only tests set, on the product's own rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from syncd import emulator
+from syncd.core.clock import Clock, SystemClock
+from syncd.emulator.sandbox import SandboxRecord
+from syncd.emulator.server import Service
+from tests.emulator.faults import Faults
+from tests.emulator.handler import FaultyServer
+from tests.emulator.request_log import RequestLog, RequestRecord
+from tests.emulator.sandbox import Sandbox
+
+
+class Emulator(emulator.Emulator):
+    """The emulator, with `faults` and a `request_log`.
+
+    With `write_interval_s` above 0 the bucket refuses (429) to write an object more often; with `rate_limit` above 0
+    the API refuses (429) more requests with the key than that in a second. An unexpected error in a server's thread is
+    raised at the end of a `with`.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path | str,
+        port: int = 0,
+        api_key: str = "",
+        url_lifetime_s: int = 1800,
+        *,
+        clock: Clock | None = None,
+        write_interval_s: float = 0.0,
+        rate_limit: int = 0,
+        execution_timeout_s: float = 300.0,
+        observer: Callable[[RequestRecord], None] | None = None,
+    ) -> None:
+        self.faults = Faults()
+        self.request_log = RequestLog()
+        self.rate_limit = rate_limit
+        self.write_interval_s = write_interval_s
+        self.failures: list[BaseException] = []
+        self._execution_timeout_s = execution_timeout_s
+        clock = clock or SystemClock()
+        super().__init__(
+            data_dir,
+            port=port,
+            api_key=api_key,
+            url_lifetime_s=url_lifetime_s,
+            clock=clock,
+            observer=observer or (lambda _: None),
+        )
+
+    @property
+    def url_lifetime_s(self) -> int:
+        """The lifetime of the next signed URLs, in seconds; may be set while it runs."""
+        return self.api.url_lifetime_s
+
+    @url_lifetime_s.setter
+    def url_lifetime_s(self, seconds: int) -> None:
+        self.api.url_lifetime_s = seconds
+
+    def create_sandbox(self, sandbox_id: str | None = None, servers: Sequence[str] = ()) -> Sandbox:
+        """A sandbox that never expires; the existing one if there is one with this id."""
+        return self._sandboxes.create(sandbox_id, servers)
+
+    def sandbox(self, sandbox_id: str) -> Sandbox | None:
+        """The sandbox with this id, None if there is none."""
+        sandbox = self._sandboxes.find(sandbox_id)
+        if sandbox is not None:
+            sandbox.check_clock()
+        return sandbox
+
+    def archive(self) -> Path:
+        """The archive of a workspace that was uploaded last."""
+        return max((self.data_dir / "bucket").rglob("workspace.tar.gz"), key=lambda path: path.stat().st_mtime_ns)
+
+    def ports(self) -> dict[int, str]:
+        """The open ports, each with `api` or `bucket`."""
+        return {server.port: "api" if server.service is self.api else "bucket" for server in self._servers}
+
+    def new_sandbox(self, folder: Path, record: SandboxRecord) -> Sandbox:
+        return Sandbox(folder, record, self.clock, self._execution_timeout_s)
+
+    def new_server(self, service: Service, port: int) -> FaultyServer:
+        return FaultyServer(service, port, self)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close()
+        # An error of a test's hook in a server thread must fail the test.
+        if self.failures and kind is None:
+            raise self.failures[0]

@@ -1,0 +1,137 @@
+"""A sandbox whose work the faults of a request change, and whose executions a test can hold back."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from math import inf
+from pathlib import Path
+from typing import BinaryIO
+
+from syncd.core.clock import Clock
+from syncd.emulator import sandbox
+from syncd.emulator.execution import Execution, RunStatus
+from syncd.emulator.sandbox import SandboxRecord
+from tests.emulator.faults import Action, Changes
+
+
+class _Current(threading.local):
+    changes: Changes = {}  # noqa: RUF012 - it is replaced, never changed
+
+
+# The faults that change the work of the request that this thread answers.
+CURRENT = _Current()
+
+
+class Sandbox(sandbox.Sandbox):
+    """A sandbox as `CURRENT` changes it."""
+
+    def __init__(self, folder: Path, record: SandboxRecord, clock: Clock, execution_timeout_s: float) -> None:
+        super().__init__(folder, record)
+        self._clock = clock
+        self._execution_timeout_s = execution_timeout_s
+        self._held = False
+
+    def fill(self, packed: BinaryIO) -> None:
+        if Action.REPLACE in CURRENT.changes:
+            self.empty()
+        with tempfile.TemporaryFile(dir=self.folder) as made_before:
+            super().fill(packed)
+            if Action.NEW_MTIMES in CURRENT.changes:
+                _renew_mtimes(self.workspace, os.fstat(made_before.fileno()).st_ctime_ns)
+
+    def new_execution(self, folder: str) -> Execution:
+        changes = CURRENT.changes
+        delay_s = changes[Action.LATE].amount if Action.LATE in changes else 0.0
+        never = self._held or Action.PENDING in changes
+        begins_s = self._clock.monotonic_s() + (inf if never else delay_s)
+        execution = HeldExecution(folder, str(self.workspace), self._clock, begins_s, fails=Action.FAILED in changes)
+        execution.timeout_s = self._execution_timeout_s
+        return execution
+
+    @property
+    def holds(self) -> bool:
+        """True if executions stay pending."""
+        return self._held
+
+    def hold(self) -> None:
+        """Keep executions that are requested from now on pending."""
+        with self._executions_lock:
+            self._held = True
+
+    def start_held(self) -> None:
+        """Start the pending executions, and hold no more."""
+        with self._executions_lock:
+            self._held = False
+            for execution in self._executions.values():
+                execution.begin()
+
+    def check_clock(self) -> None:
+        """Start the executions that are due by now: a clock that a test moves wakes no thread."""
+        for execution in list(self._executions.values()):
+            execution.check_clock()
+
+    def wait(self) -> None:
+        """Wait until all executions have ended, but for those that are not due yet."""
+        for execution in list(self._executions.values()):
+            if execution.due:
+                execution.check_clock()
+                execution.wait()
+
+
+class HeldExecution(Execution):
+    """An execution that begins at `begins_s` of the clock's monotonic seconds, or when `begin` is called."""
+
+    def __init__(self, folder: str, workspace: str, clock: Clock, begins_s: float, *, fails: bool) -> None:
+        super().__init__(folder, workspace)
+        self._clock = clock
+        self._begins_s = begins_s
+        self._fails = fails
+        self._may_change = threading.Condition()
+        self._closed = False
+
+    def start(self) -> None:
+        if self._fails:
+            self.status = RunStatus.FAILED
+        else:
+            super().start()
+
+    def run(self) -> None:
+        with self._may_change:
+            while not self._closed and not self.due:
+                left_s = self._begins_s - self._clock.monotonic_s()
+                self._may_change.wait(min(left_s, threading.TIMEOUT_MAX) if left_s < inf else None)
+        super().run()
+
+    def begin(self) -> None:
+        """Run it now, if it is pending."""
+        with self._may_change:
+            self._begins_s = -inf
+            self._may_change.notify()
+
+    def check_clock(self) -> None:
+        """Run it if it is due now: its thread measures real time, and a clock may go otherwise."""
+        with self._may_change:
+            self._may_change.notify()
+
+    def close(self) -> None:
+        """Kill it; a pending one never begins."""
+        with self._lock:
+            self._closing = True
+        with self._may_change:
+            self._closed = True
+            self._may_change.notify()
+        super().close()
+
+    @property
+    def due(self) -> bool:
+        """True if it has begun, or begins now."""
+        return self._begins_s <= self._clock.monotonic_s()
+
+
+def _renew_mtimes(folder: Path, since_ns: int) -> None:
+    """Give all that was extracted since then the time of now. Nothing but the kernel sets a ctime."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.lstat().st_ctime_ns >= since_ns:
+            os.utime(path, follow_symlinks=False)
