@@ -43,6 +43,8 @@ class Emulator:
     `port` is the API's, 0 any free one; an empty `api_key` is the last one, or a new one. `clock` is the servers', for
     signatures, expiry and dates. `observer` is called with each finished request. `start` raises OSError (port in use,
     folder not usable) and Locked (another emulator uses the folder).
+
+    The tests' emulator is a subclass: it makes its own sandboxes and servers, and keeps every rule of these.
     """
 
     def __init__(
