@@ -10,13 +10,13 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from syncd.emulator import Emulator
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.component.crash_machine import KEY, Machine, crash_worker
 from tests.component.watch_rig import (
     WakeEvent,
     walk,
 )
+from tests.emulator import Emulator
 
 
 @pytest.fixture

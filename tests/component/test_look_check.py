@@ -11,6 +11,7 @@ from syncd.cli.check import look_check
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.look_check import check_look
 from syncd.core.api_key import ApiKey
+from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, SystemClock
 from syncd.remote.target import Target
 from tests.clock import ScriptedClock
@@ -27,7 +28,7 @@ def emulator(tmp_path: Path) -> Iterator[Emulator]:
         yield emulator
 
 
-def _look(emulator: Emulator, agent_changes: str = "save", clock: Clock | None = None) -> Finding:
+def _look(emulator: Emulator, agent_changes: AgentChanges = AgentChanges.SAVE, clock: Clock | None = None) -> Finding:
     target = Target(emulator.base_url, "box", "us")
     key = ApiKey(emulator.api_key, "a test")
     return check_look(target, agent_changes, key=key, clock=clock or SystemClock())
@@ -37,8 +38,8 @@ def _ops(emulator: Emulator) -> set[str]:
     return set(emulator.request_log.ops())
 
 
-@pytest.mark.parametrize("agent_changes", ["save", "hold"])
-def test_a_program_looks(emulator: Emulator, agent_changes: str) -> None:
+@pytest.mark.parametrize("agent_changes", [AgentChanges.SAVE, AgentChanges.HOLD])
+def test_a_program_looks(emulator: Emulator, agent_changes: AgentChanges) -> None:
     """One execution, which fetches and changes nothing."""
     assert _look(emulator, agent_changes).grade is Grade.PASS
     assert _ops(emulator) == set(BY_PROGRAM)
@@ -47,7 +48,7 @@ def test_a_program_looks(emulator: Emulator, agent_changes: str) -> None:
 
 def test_nobody_looks_where_all_is_overwritten(emulator: Emulator) -> None:
     """With "overwrite" no request is sent."""
-    found = _look(emulator, "overwrite")
+    found = _look(emulator, AgentChanges.OVERWRITE)
     assert (found.grade, found.remedy) == (Grade.NOTE, "")
     assert "nobody looks" in found.what
     assert _ops(emulator) == set()
@@ -65,10 +66,13 @@ def test_no_program_runs(emulator: Emulator, fault: str) -> None:
 
 @pytest.mark.parametrize(
     ("agent_changes", "grade", "words"),
-    [("save", Grade.WARN, "overwritten unsaved"), ("hold", Grade.FAIL_FOR_NOW, "nothing is sent")],
+    [
+        (AgentChanges.SAVE, Grade.WARN, "overwritten unsaved"),
+        (AgentChanges.HOLD, Grade.FAIL_FOR_NOW, "nothing is sent"),
+    ],
 )
 @pytest.mark.parametrize("fault", ["dump: 501 always", "download: cut always", "download: reset always"])
-def test_nobody_can_look(emulator: Emulator, agent_changes: str, grade: Grade, words: str, fault: str) -> None:
+def test_nobody_can_look(emulator: Emulator, agent_changes: AgentChanges, grade: Grade, words: str, fault: str) -> None:
     """It says what follows, by the setting."""
     emulator.faults.script("execute: 501 always", fault)
     found = _look(emulator, agent_changes)

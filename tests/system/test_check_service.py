@@ -34,7 +34,7 @@ def rig(tmp_path: Path) -> Iterator[ServiceRig]:
 
 
 def test_a_real_unit_and_its_log(rig: ServiceRig) -> None:
-    """Not installed, running, failed: each is shown; the report has the unit and the log, without their names."""
+    """Not installed, running, failed: each is shown; the report has it without a name."""
     rig.set_up()
     done = rig.syncd("check")
     assert re.search(r"note  service +syncd\.service is not installed\n +to do: .*syncd service install", done.out), (
@@ -53,7 +53,7 @@ def test_a_real_unit_and_its_log(rig: ServiceRig) -> None:
     assert "zq" not in report.lower()
     assert KEY not in report
     assert HOME not in report
-    assert re.search(r"\nActiveState +active\n", report), report
+    assert re.search(r"\nservice +(pass|warn)\n", report), report
     rig.at(rig.workspace).rename(rig.at(f"{HOME}/elsewhere"))
     rig.systemctl("restart", rig.unit)
     rig.until(lambda: rig.shown("ActiveState") == "failed", "a failure")
