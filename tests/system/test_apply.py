@@ -146,6 +146,20 @@ def test_the_table(rig: Rig, agent: Agent) -> None:
     assert tree(rig.workspace) == {**before, "a": tree(rig.workspace)["a"]}
 
 
+def test_once_more_while_a_sync_is_unanswered(rig: Rig, agent: Agent) -> None:
+    """What was taken back is taken again, whatever the last initialize did."""
+    agent.write("a", "theirs\n")
+    assert _applied(rig) == (0, {"taken": ["a"]})
+    rig.configure({**DEFAULTS, "retry.give_up_after_seconds": 0})
+    rig.faults("initialize: 500")
+    rig.write("mine", "ours\n")
+    assert rig.run("push").code == 75
+    assert _applied(rig, "--undo") == (0, {"undone": ["a"]})
+    assert _read(rig, "a") == TEXT
+    assert _applied(rig) == (0, {"taken": ["a"]})
+    assert _read(rig, "a") == "theirs\n"
+
+
 def test_what_is_asked_for(rig: Rig, agent: Agent) -> None:
     """Paths, relative to the current directory; ignored files by a pattern; deletions. Nothing else is taken, and what
     was needs no upload.

@@ -25,7 +25,7 @@ from syncd.sandbox.three_way import is_as
 from syncd.scan.entry import Entry, Kind, arrived_digest
 from syncd.scan.path_rules import PathRules
 from syncd.sync.sync_state import SyncState
-from syncd.sync.taken import TakenPath, TakenStore, encode_taken
+from syncd.sync.taken import TakenPath, TakenStore, encode_taken, with_taken
 
 _GONE = "what was sent is not known any more"
 
@@ -118,7 +118,10 @@ def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
     No sync may begin meanwhile; one that was made since the look is known by its record.
     """
     sync_state = SyncState(side.folders.state)
+    taken_store = TakenStore(side.folders.state)
     base, _ = sync_state.initialized(side.target)
+    if base is not None:
+        base = with_taken(base, taken_store.load(side.target))
     is_as_planned = base is not None and not sync_state.uncertain and sync_state.base_identity == side.base_identity
     plan = prepared.plan
     if base is not None and not is_as_planned:
@@ -142,7 +145,7 @@ def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
         taken = _still_there(side, taken)
     if taken:
         try:
-            TakenStore(side.folders.state).save(side.target, taken)
+            taken_store.save(side.target, taken)
         except OSError as failure:
             raise TryLater(
                 f"what was taken cannot be recorded ({failure.strerror}), so it is sent once more",
