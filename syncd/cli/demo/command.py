@@ -23,7 +23,7 @@ from syncd.merge.git import find_git
 from syncd.scan.entry import count_files
 
 _READING_S = 1.0
-_EQUAL_S = 30.0
+_EQUAL_S = 100.0  # a busy machine takes its time
 _FOREVER_S = 1e9  # until a signal
 _WIDTH = 79
 _INDENT = 13  # below the seconds of a result
