@@ -18,8 +18,9 @@ def test_a_hook_runs_with_the_users_umask(rig: Rig, umask: str) -> None:
     script.chmod(0o755)
     rig.write("a")
     rig.configure({"sync.on_synced": [str(script)]})
-    rig.up(prefix=["sh", "-c", f'umask {umask}; exec "$@"', "sh"])
+    daemon = rig.up(prefix=["sh", "-c", f'umask {umask}; exec "$@"', "sh"])
     rig.until(lambda: made.exists() and made.read_text(), "the hook")
+    assert daemon.stop() == 0  # nothing is being written any more
     assert _mode(made) == 0o666 & ~int(umask, 8)
     folders = (rig.home / ".local/state/syncd", rig.home / ".cache/syncd")
     ours = [path for folder in folders for path in (folder, *folder.rglob("*"))]
