@@ -139,7 +139,10 @@ def _usable(config: Config, context: RuntimeContext, timeout_s: float = 0.0) -> 
     from syncd.daemon.build import excludes_of, folders_of, key_of, selection_of  # noqa: PLC0415
 
     selection_of(config, context.environ)
-    excludes = excludes_of(config, context)
+    try:
+        excludes = excludes_of(config, context)
+    finally:
+        context.interrupt.check()  # a signal that came while git did not answer counts for more than that
     key = key_of(config, context.environ)
     _wait_for_lock(folders_of(config, context.environ).state, context, timeout_s)
     return config, key, excludes

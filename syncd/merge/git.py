@@ -26,6 +26,8 @@ from syncd.sandbox.repository.git_in_sandbox import ENVIRONMENT, LARGE_BYTES, NO
 _BLOCK_BYTES = 1 << 16
 # A command that neither takes nor gives a byte for this long does not answer.
 _ANSWER_S = 60.0
+# A daemon does nothing else while it waits for this one, at its start and at a reload.
+_EXCLUDES_S = 4.0
 # After its last input, fast-import writes its index, or each object into a file of its own.
 _END_S = 600.0
 # Of one process: what an agent wrote may be made to need any amount.
@@ -89,22 +91,34 @@ class Git(Struct, frozen=True):
         `variables` are added to the environment, which holds nothing of this process's but the search path. `given` is
         the command's input.
         """
-        result = self._run(arguments, {**self._environment(NO_CONFIGURATION), **variables}, "/", given)
+        result = self._run(arguments, {**self._environment(NO_CONFIGURATION), **variables}, "/", given, _ANSWER_S)
         if result.code not in allowed:
             raise _failed(arguments, result)
         return result
 
-    def ask(self, arguments: Sequence[str], variables: Mapping[str, str], folder: str = "/") -> GitResult:
-        """Run a command that only reads, in a folder, with the person's configuration; any exit code is an answer."""
-        return self._run(arguments, {**self._environment(self.person), **variables}, folder, b"")
+    def ask(
+        self, arguments: Sequence[str], variables: Mapping[str, str], folder: str = "/", within_s: float = _ANSWER_S
+    ) -> GitResult:
+        """Run a command that only reads, in a folder, with the person's configuration; any exit code is an answer.
 
-    def _run(self, arguments: Sequence[str], environment: Mapping[str, str], folder: str, given: bytes) -> GitResult:
+        Raises `TryLater` if it takes longer.
+        """
+        return self._run(arguments, {**self._environment(self.person), **variables}, folder, b"", within_s)
+
+    def _run(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: str,
+        given: bytes,
+        within_s: float,
+    ) -> GitResult:
         try:
             done = subprocess.run(
                 self._command(arguments),
                 input=given,
                 capture_output=True,
-                timeout=_ANSWER_S,
+                timeout=within_s,
                 check=False,
                 cwd=folder,
                 env=environment,
@@ -214,7 +228,8 @@ def personal_excludes(environ: Mapping[str, str]) -> str:
     if git is not None and (environ.get("HOME") or environ.get("GIT_CONFIG_GLOBAL")):  # else git has no user's file
         for scope in ("--global", "--system"):
             try:
-                result = git.ask(["config", scope, "--type=path", "--get", "core.excludesFile"], {})
+                asked = ["config", scope, "--type=path", "--get", "core.excludesFile"]
+                result = git.ask(asked, {}, within_s=_EXCLUDES_S)
             except SyncdError as failure:
                 raise TryLater(
                     f"git was asked for your exclude file ({failure.message})",

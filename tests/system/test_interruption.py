@@ -80,6 +80,19 @@ def test_a_signal_while_run_waits_for_the_lock(rig: Rig, number: signal.Signals)
     assert daemon.err == ""
 
 
+@ENDS
+def test_a_signal_while_git_hangs(rig: Rig, number: signal.Signals) -> None:
+    """It is asked for the person's exclude file; the daemon ends in time all the same."""
+    asked, git = rig.home / "asked", rig.home / "bin/git"
+    git.parent.mkdir()
+    git.write_text(f"#!/bin/sh\n: >{asked}\nexec sleep 600\n")
+    git.chmod(0o755)
+    rig.environ["PATH"] = f"{git.parent}:{rig.environment()['PATH']}"
+    daemon = rig.start()
+    rig.until(asked.exists, "git to be asked")
+    assert daemon.stop(number) == 0
+
+
 def test_a_daemon_that_is_stopped(rig: Rig) -> None:
     """A command says within seconds that it does not answer."""
     rig.write("a")

@@ -70,13 +70,12 @@ class AgentCommits:
         self._reports = JobReports(job_runner, artifacts, waiter)
 
     def fetch(
-        self, home: str, folder: str, contents: Contents, check: Callable[[], None] = lambda: None
+        self, home: str, folder: str, contents: Contents, check: Callable[[], None]
     ) -> tuple[SandboxCommits, str]:
         """Return the commits after `home`, and the file with their pack; empty if there are no commits.
 
-        `folder` is private, and holds nothing more at the end. Raises
-        `StepFailed` if nobody could read them, or if the report is not to be trusted, `NotKeptHere`, `Stop`, and what
-        `check` raises.
+        `folder` is private, and holds nothing more at the end. Raises `StepFailed` if nobody could read them, or if the
+        report is not to be trusted, `NotKeptHere`, `Stop`, and what `check` raises.
         """
         request = {
             "home": home,
