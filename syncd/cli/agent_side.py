@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.options import CLOCK
-from syncd.cli.progress.display import ProgressDisplay
+from syncd.cli.progress import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError

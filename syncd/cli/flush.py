@@ -47,7 +47,7 @@ def command(config_file: str | None, timeout_s: float | None) -> None:
 def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None:
     """The daemon's answer once it is done; None if no daemon runs. Raises `SyncdError`."""
     from syncd.cli.daemon_client import ask_daemon  # noqa: PLC0415 - as above
-    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
+    from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415
 
     with ProgressDisplay(silent_s=_SILENT_S) as progress:
         try:
@@ -63,7 +63,7 @@ def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None
 
 def _standalone(config: Config, timeout_s: float | None) -> dict[str, Any]:
     from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
-    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
+    from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415
     from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415 - where no daemon runs
     from syncd.daemon.build import places_of  # noqa: PLC0415
     from syncd.daemon.pause_file import PauseFile  # noqa: PLC0415

@@ -64,7 +64,7 @@ def _compared(config: Config) -> _Compared:
     from syncd.archive.secret_files import exclude_secret_files  # noqa: PLC0415
     from syncd.archive.verification import verify  # noqa: PLC0415
     from syncd.cli.downloading import read_dump, repository_there  # noqa: PLC0415 - `verify --help` needs none of it
-    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
+    from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
 

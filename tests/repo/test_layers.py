@@ -34,7 +34,6 @@ PURE = {
     "archive": "chunking codec member_path",
     "cli/check": "finding largest_paths thresholds",
     "cli/init": "config_template",
-    "cli/progress": "line",
     "core": "checksum choices config_match errors formatting text warning",
     "daemon": "backoff scheduler",
     "emulator": "signing",

@@ -15,10 +15,8 @@ from syncd.cli.check.service_check import service_findings
 from syncd.cli.check.thresholds import judge_key, judge_private, judge_versions
 from syncd.cli.check.workspace_check import WorkspaceCheck, check_workspace, folder_findings
 from syncd.cli.options import CLOCK, config_path, configured
-from syncd.cli.status.inquiry import Inquiry
-from syncd.cli.status.subject import status_of
+from syncd.cli.status.reader import StatusReader
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
-from syncd.core.directories import directories_for
 from syncd.core.errors import ConfigError, SyncdError
 from syncd.core.hardening import make_undumpable
 from syncd.core.settings import Config
@@ -82,8 +80,7 @@ class Checks:
             yield Finding("api", Grade.NOTE, "not tested, as there is no key")
 
     def _local(self, config: Config) -> Iterator[Finding]:
-        folder = directories_for(config.workspace.path, os.environ).state
-        self.status = status = Inquiry(folder, status_of(config, folder), self.config_file, CLOCK).status()
+        self.status = status = StatusReader(self.config_file, config).status()
         self.checked = check_workspace(
             config.workspace.path,
             selection_of(config, os.environ),

@@ -12,8 +12,8 @@ import click
 from msgspec.structs import replace
 
 from syncd.cli.check.finding import Finding, Grade, exit_code, summary
+from syncd.cli.layout import Line, Tone, print_lines, wrapped
 from syncd.cli.options import config_option, json_option
-from syncd.cli.status.text import Line, Tone, coloured, fitted, wrapped
 from syncd.core.text import redacted, shown_path
 
 _TONES = {
@@ -89,8 +89,7 @@ def _show(finding: Finding, secret: str) -> None:
     width = min(shutil.get_terminal_size().columns, _MAX_COLUMNS) if is_terminal else _ANY_WIDTH
     if is_terminal:
         finding = replace(finding, what=_short(finding.what), remedy=_short(finding.remedy, before=r"(?<!\S)"))
-    for line in lines_of(finding, secret, width):
-        click.echo(fitted(coloured(line), sys.stdout.encoding or "utf-8"))
+    print_lines(lines_of(finding, secret, width))
 
 
 def lines_of(finding: Finding, secret: str, width: int) -> list[Line]:

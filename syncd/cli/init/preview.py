@@ -40,7 +40,7 @@ class Preview(Struct):
 def make_preview(config: Config) -> Preview:
     """Scan the workspace as a sync would, and send nothing. Raises `SyncdError`."""
     from syncd.archive.secret_files import exclude_secret_files  # noqa: PLC0415
-    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415 - `init --help` needs none of it
+    from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415 - `init --help` needs none of it
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.limits import over_limit  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
@@ -117,7 +117,7 @@ def _count(number: int, thing: str) -> str:
 
 def _end(path: str, room: int) -> str:
     """The path, or as much of its end as fits."""
-    from syncd.cli.status.text import columns  # noqa: PLC0415 - as above
+    from syncd.cli.layout import columns  # noqa: PLC0415 - as above
 
     if columns(path) <= room:
         return path
