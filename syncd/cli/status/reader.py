@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,6 @@ class StatusReader:
 
     def __init__(self, path: str, config: Config) -> None:
         self._path = path
-        self._stamp = self._file_stamp()
         self._set(config)
 
     def _set(self, config: Config) -> None:
@@ -54,15 +54,11 @@ class StatusReader:
         self._ask_again_s = 0.0
 
     def refresh(self) -> None:
-        """Read an edited configuration; an invalid one changes nothing, as in the daemon."""
-        stamp = self._file_stamp()
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            self._set(load_for_command(self._path))
-        except ConfigError:
-            return
+        """Read the configuration, which may have been edited; an invalid one changes nothing, as in the daemon."""
+        with suppress(ConfigError):
+            config = load_for_command(self._path)
+            if config != self.config:
+                self._set(config)
 
     def status(self) -> Status:
         """The document, the daemon's own where it cannot write it, with `responding` set."""
@@ -132,13 +128,6 @@ class StatusReader:
             return os.stat(self._folder).st_mtime
         except OSError:
             return None
-
-    def _file_stamp(self) -> tuple[int, ...] | None:
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _nothing(config: Config) -> Status:
