@@ -109,6 +109,7 @@ def _demo(directory: str | None) -> Iterator[_Demo]:
     requests: SimpleQueue[RequestRecord] = SimpleQueue()
     with ExitStack() as opened:
         interrupt = Interrupt()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
         opened.enter_context(interrupting(interrupt))
         folder = os.path.realpath(opened.enter_context(tempfile.TemporaryDirectory(prefix="syncd-demo-")))
         cloud = os.path.join(folder, "cloud")

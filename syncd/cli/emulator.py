@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def command(*, data_dir: Path, port: int, api_key: str, url_lifetime_s: int, san
     _refuse_foreign_folder(data_dir)
     emulator = Emulator(data_dir, port=port, api_key=api_key, url_lifetime_s=url_lifetime_s, clock=CLOCK, observer=_log)
     interrupt = Interrupt()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
     with interrupting(interrupt), suppress(Stop):
         try:
             emulator.start()
