@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LABEL = 9
 
 
-class _Row(Struct, frozen=True):
+class _ListedSandbox(Struct, frozen=True):
     """A sandbox of the account, as `list --json` shows it."""
 
     id: str
@@ -61,7 +61,7 @@ def list_(config_file: str | None, as_json: bool) -> None:
     with sandbox_admin_of(configured(config_file)) as admin:
         ours, ends_at = admin.ours, admin.ends_at
         rows = [
-            _Row(
+            _ListedSandbox(
                 id=info.local_sandbox_id,
                 state=info.status,
                 created_at=info.created_at,
@@ -205,7 +205,8 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool, force: b
         elif lost:
             click.echo(f"what an agent changed in {wanted} is not saved, as {lost}", err=True)
         goes_on = not asks or admin.confirmed("Release it?")
-        if goes_on and not lost and (left := save_before_release(admin.config)):
+        left = save_before_release(admin.config) if goes_on and not lost else ""
+        if left:
             if not asks and not force:
                 raise TryLater(f"{wanted} is not released: {left}", "try again, or give that up with --force")
             click.echo(left, err=True)
@@ -237,7 +238,7 @@ def _why_lost(admin: SandboxAdmin, sandbox_id: str) -> str:
 
 
 def _created(text: str) -> str:
-    """How long ago that was, empty for an invalid time; one without a zone is UTC, as elsewhere in the API."""
+    """The time since then, empty for an invalid one; one without a zone is UTC, as elsewhere in the API."""
     at_s = seconds_of(text if text.endswith("Z") or "+" in text else f"{text}Z")
     return "" if at_s is None else f"created {ago(CLOCK.wall_s() - at_s)}"
 
