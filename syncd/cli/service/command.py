@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 
 import click
@@ -14,7 +15,7 @@ from syncd.cli.options import config_option, config_path, configured, option_for
 from syncd.cli.service.advice import advice
 from syncd.cli.service.report import PROPERTIES, Report, report, started_at
 from syncd.cli.service.screen import headline, log_rows, show, to_do_rows
-from syncd.cli.service.systemd import UserManager
+from syncd.cli.service.systemd import UserManager, environment_in
 from syncd.cli.service.unit import (
     DROP_IN,
     Unit,
@@ -77,6 +78,14 @@ class InstalledService(Struct, frozen=True):
         """The unit's properties in systemd."""
         return self.manager.show(self.unit.name, PROPERTIES)
 
+    def environ(self, properties: Mapping[str, str]) -> dict[str, str]:
+        """The environment of its process: the manager's, and what its unit sets."""
+        return self.manager.environ | environment_in(properties.get("Environment", "").replace(" ", "\n"))
+
+    def report(self, properties: Mapping[str, str], key_file: str) -> Report:
+        """Describe it by its properties."""
+        return report(self.unit, properties, self.option, key_file, _changed_at(key_file))
+
 
 @click.group("service")
 def command() -> None:
@@ -93,7 +102,7 @@ def install(config_file: str | None) -> int:
 
     A unit that a person edited is left as it is. Ends with 0 once the daemon is ready.
     """
-    service = _service(config_file)
+    service = service_of(config_file)
     config = configured(config_file)
     if not os.path.isdir(config.workspace.path):
         # The daemon would report it too, but only after it is ready, when this command has ended.
@@ -132,11 +141,13 @@ def install(config_file: str | None) -> int:
         manager.try_to("restart", "--", service.unit.name)
     for path in written:
         click.echo(f"{'wrote' if os.path.lexists(path) else 'removed'} {shown_path(path)}")
-    now = _report(service, key_file)
+    now = service.report(service.properties(), key_file)
     if not started:
         click.echo(f"{service.unit.name} is up to date and runs")
     _show(service, now, _LOG_LINES if now.exit_code else 0)
-    for what, remedy in advice(service.manager, config, os.environ, sandboxing=context.sandboxing):
+    for what, remedy in advice(
+        service.manager, config, service.environ(service.properties()), sandboxing=context.sandboxing
+    ):
         show([("note", what), *to_do_rows(remedy)])
     click.echo(f"look at it: syncd service status{service.option}")
     click.echo(f"undo it: syncd service uninstall{service.option}")
@@ -147,7 +158,7 @@ def install(config_file: str | None) -> int:
 @config_option
 def uninstall(config_file: str | None) -> None:
     """Stop the service, switch it off and remove what `install` wrote. Configuration, key and state stay."""
-    service = _service(config_file)
+    service = service_of(config_file)
     manager = service.manager
     files = (service.unit_file, os.path.join(service.wants_folder, service.unit.name))
     is_active = service.properties().get("ActiveState") not in ("inactive", "failed")
@@ -187,11 +198,11 @@ def status(config_file: str | None, all_: bool) -> int:
         raise click.UsageError("--all does not go with --config.")
     if all_:
         return max((_show_line(file) for file in config_files(os.environ)), default=0)
-    service = _service(config_file)
+    service = service_of(config_file)
     key_file = os.path.join(os.path.dirname(service.config_file), "api-key")
     with suppress(SyncdError):
         key_file = configured(config_file).sandbox.api_key_file
-    now = _report(service, key_file)
+    now = service.report(service.properties(), key_file)
     _show(service, now, _LOG_LINES)
     return now.exit_code
 
@@ -202,7 +213,7 @@ def status(config_file: str | None, all_: bool) -> int:
 @click.option("-n", "lines", type=click.IntRange(0), default=100, show_default=True, help="The number of lines.")
 def logs(config_file: str | None, follow: bool, lines: int) -> int:
     """Show the service's log, from the journal."""
-    service = _service(config_file)
+    service = service_of(config_file)
     code = service.manager.show_journal(service.unit.name, lines, follow=follow)
     return ExitCode.TRY_LATER if code else ExitCode.DONE
 
@@ -210,11 +221,11 @@ def logs(config_file: str | None, follow: bool, lines: int) -> int:
 def _show_line(config_file: str) -> int:
     """Print a service's state on one line; returns its exit code, 0 if it is not installed."""
     try:
-        service = _service(config_file)
+        service = service_of(config_file)
     except ConfigError as failure:  # its name is none for a unit
         show([("service", failure.message)])
         return ExitCode.DONE
-    now = _report(service, "")
+    now = service.report(service.properties(), "")
     if now.exit_code and not os.path.lexists(service.mark):
         show([("service", f"{service.unit.name}: not installed")])
         return ExitCode.DONE
@@ -222,7 +233,8 @@ def _show_line(config_file: str) -> int:
     return now.exit_code
 
 
-def _service(config_file: str | None) -> InstalledService:
+def service_of(config_file: str | None) -> InstalledService:
+    """The unit of this configuration. Raises `SyncdError` if there is no systemd, or no unit for such a path."""
     path = config_path(config_file)
     unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
     return InstalledService(UserManager(os.environ), unit, path, option_for(path))
@@ -347,10 +359,6 @@ def _other_instances(service: InstalledService) -> list[str]:
     enabled = os.listdir(service.wants_folder) if os.path.isdir(service.wants_folder) else []
     names = {*enabled, *service.manager.loaded("syncd@*.service")} - {service.unit.name}
     return sorted(name for name in names if name.startswith("syncd@"))
-
-
-def _report(service: InstalledService, key_file: str) -> Report:
-    return report(service.unit, service.properties(), service.option, key_file, _changed_at(key_file))
 
 
 def _changed_at(path: str) -> int:

@@ -27,6 +27,7 @@ PROPERTIES = (
     "ExecMainStartTimestamp",
     "ExecStartPre",
     "DropInPaths",
+    "Environment",
 )
 _EXITED = "1"  # CLD_EXITED of waitid(2); 2 and 3 are signals
 _EXIT_REASONS = {
