@@ -14,9 +14,7 @@ from syncd.cli.check.finding import Finding, Grade, failed
 from syncd.cli.check.sandbox_checks import check_api, check_look, check_route
 from syncd.cli.check.workspace_check import check_workspace
 from syncd.cli.options import CLOCK, config_path, configured
-from syncd.cli.service.advice import route_advice
-from syncd.cli.service.command import service_of
-from syncd.cli.service.systemd import user_name
+from syncd.cli.service.command import login_advice, route_advice, service_of
 from syncd.cli.status.inquiry import Inquiry
 from syncd.cli.status.subject import status_of
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
@@ -177,7 +175,6 @@ def check_service(config_file: str | None, config: Config) -> Iterator[Finding]:
     try:
         service = service_of(config_file)
         properties = service.properties()
-        lingers = service.manager.lingers()
     except SyncdError as failure:
         yield Finding("service", Grade.NOTE, failure.message)
         return
@@ -189,11 +186,8 @@ def check_service(config_file: str | None, config: Config) -> Iterator[Finding]:
     is_well = now.exit_code is ExitCode.DONE and not now.remedy
     what = "; ".join(filter(None, (f"{name}: {now.state}", now.last)))
     yield Finding("service", Grade.PASS if is_well else Grade.WARN, what, now.remedy)
-    if lingers is False:
-        remedy = f"to keep it: sudo loginctl enable-linger {user_name()}"
-        yield Finding("service", Grade.NOTE, "it ends when you log out", remedy)
-    for what, remedy in route_advice(config, os.environ, service.environ(properties)):
-        yield Finding("service", Grade.WARN, what, remedy)
+    yield from (Finding("service", Grade.NOTE, *advice) for advice in login_advice(service.manager))
+    yield from (Finding("service", Grade.WARN, *advice) for advice in route_advice(service, config, properties))
 
 
 def _rights_of_others(subject: str, path: str, change: str, harm: str) -> Iterator[Finding]:
