@@ -14,7 +14,7 @@ from syncd.cli.check.checkup import check_daemon, check_folders, check_key
 from syncd.cli.check.finding import Finding, Grade, exit_code, summary
 from syncd.cli.check.sandbox_checks import check_look, check_route, clock_finding, failure_finding
 from syncd.cli.check.workspace_check import check_workspace, heaviest, ignore_line
-from syncd.cli.init.questions import tell_shared_mounts
+from syncd.cli.init.dialog import tell_shared_mounts
 from syncd.core.api_key import ApiKey
 from syncd.core.choices import AgentChanges
 from syncd.core.directories import directories_for

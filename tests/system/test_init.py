@@ -250,15 +250,8 @@ API key (not shown; Enter to do it later):
 wrote …
 
 What a sync would send of ~/my work
-  3 files in 2 folders, 5,018 bytes before compression
-  the largest:
-    5,000 bytes  …xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx/文字
-       13 bytes  .gitignore
-        5 bytes  src/brew.py
-  stays home (a folder counts once, with all that is in it):
-    2  by .gitignore
-    2  as they look like secrets
-    1  as they are links that lead outside
+  3 files, 5,018 bytes before compression
+  5 more paths stay home (a folder counts once, with all that is in it)
   looks like a secret, and stays home:
     .env: by its name
     src/key.py: a private key in line 2
@@ -348,7 +341,7 @@ def test_an_account_of_the_eu(bare: Rig, begin: Begin) -> None:
     assert (sandbox.id, sandbox.base_url, sandbox.region) == (None, "https://api.eu.klavis.ai", "us")
     assert sandbox.acquire
     assert sandbox.acquire.ttl_seconds == 7200
-    assert "1 file in 0 folders" in dialog.text
+    assert "1 file, 5 bytes" in dialog.text
     assert "Send it" not in dialog.text
     assert "The API key is still missing" in dialog.text
 
