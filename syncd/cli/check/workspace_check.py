@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import heapq
-import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
-from syncd.archive.secret_files import exclude_secret_files
 from syncd.cli.check.finding import Finding, Grade, failed
-from syncd.cli.options import CLOCK
+from syncd.cli.local_scan import LocalScan, scan_workspace
 from syncd.core.errors import SyncdError
 from syncd.core.formatting import counted, few, size
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.daemon.build import excludes_for, reader_of, selection_of, size_remedy_of
+from syncd.daemon.build import size_remedy_of
 from syncd.scan.entry import Entry, Kind, count_files
 from syncd.scan.limits import over_limit
-from syncd.scan.scanner import Scan, Scanner
-from syncd.selection.secret_scanner import Secret
-from syncd.selection.selection import Decision
+from syncd.scan.scanner import Scan
 from syncd.watch.inotify_limits import instance_limit, watch_limit
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import workspace_mounts_of
-from syncd.watch.scan_listener import NoScanListener
 from syncd.watch.shared_mounts import shared_warning
 
 _SHOWN_WARNINGS = 5
@@ -46,29 +41,18 @@ def check_workspace(config: Config, *, watches: bool) -> Generator[Finding, None
     Where a daemon watches already, more watches would count against the same limit.
     """
     path = config.workspace.path
-    by_name: list[str] = []
-    secrets: Mapping[str, Secret] = {}
-
-    def note(path: str, is_dir: bool, decision: Decision) -> None:
-        if decision.rule is not None and decision.rule.source == "secrets":
-            by_name.append(f"{shown_path(path)}{'/' * is_dir}: named like {decision.rule.pattern}")
-
     with ExitStack() as stack:
         watch = InotifyWatch(path, lambda: None)
         stack.callback(watch.close)
         try:
             if watches:
                 watch.open()
-            listener = watch if watches else NoScanListener()
-            excludes = excludes_for(config, os.environ)
-            selection = selection_of(config, os.environ)
-            scan = Scanner(path, selection, listener, note, personal_excludes=excludes).scan()
+            found = scan_workspace(config, watch if watches else None)
             unwatched = watch.warnings()
-            if not config.workspace.upload_secrets:
-                secrets = exclude_secret_files(scan, reader_of(config, CLOCK, os.environ))
         except SyncdError as failure:
             yield failed("directory", failure)
             return None
+    scan = found.scan
     yield _size_finding(config, scan)
     if weights := heaviest(scan.manifest, _HEAVIEST):
         yield _heaviest_finding(weights, scan.manifest.content_bytes)
@@ -79,7 +63,7 @@ def check_workspace(config: Config, *, watches: bool) -> Generator[Finding, None
     if config.workspace.upload_secrets:
         yield Finding("secrets", Grade.WARN, "sent like other files, as workspace.upload_secrets is true")
     else:
-        yield _secrets_finding(by_name, [f"{shown_path(path)} holds {secret}" for path, secret in secrets.items()])
+        yield _secrets_finding(found)
     if unwatched:
         yield from _warnings("inotify", unwatched)
     else:
@@ -167,8 +151,10 @@ def ignore_line(path: str) -> str:
     return f"/{line[:-1]}\\ " if line.endswith(" ") else f"/{line}"
 
 
-def _secrets_finding(by_name: Sequence[str], by_content: Sequence[str]) -> Finding:
+def _secrets_finding(found: LocalScan) -> Finding:
     """The paths left out as secrets, each with its rule or line. Those found by content are a warning."""
+    by_name = [f"{shown_path(path)}: named like {pattern}" for path, pattern in found.named_like_secrets]
+    by_content = [f"{shown_path(path)} holds {secret}" for path, secret in found.secrets.items()]
     number = len(by_name) + len(by_content)
     if not number:
         return Finding("secrets", Grade.PASS, "none found")

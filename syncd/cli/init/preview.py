@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from syncd.archive.secret_files import exclude_secret_files
 from syncd.cli.init.dialog import home_relative
-from syncd.cli.options import CLOCK
+from syncd.cli.local_scan import scan_workspace
 from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.formatting import counted, few, size
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
-from syncd.daemon.build import excludes_for, reader_of, selection_of
 from syncd.scan.entry import count_files
 from syncd.scan.limits import largest, over_limit
-from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Decision
 
 _LARGEST = 3
 
@@ -27,19 +21,12 @@ def show_preview(config: Config, option: str) -> bool:
 
     `option` is the option that `syncd ls` needs. Raises `SyncdError`.
     """
-    secrets: list[str] = []
-
-    def note(path: str, is_dir: bool, decision: Decision) -> None:
-        if decision.rule is not None and decision.rule.source == "secrets":
-            secrets.append(f"{shown_path(path)}{'/' * is_dir}: by its name")
-
-    selection, excludes = selection_of(config, os.environ), excludes_for(config, os.environ)
     with ProgressDisplay() as progress:
         progress.doing("scanning the workspace")
-        scan = Scanner(config.workspace.path, selection, None, note, personal_excludes=excludes).scan()
-        found = exclude_secret_files(scan, reader_of(config, CLOCK, os.environ))
-    secrets += [f"{shown_path(path)}: {secret}" for path, secret in found.items()]
-    manifest, left_out = scan.manifest, sum(scan.left_out.values()) + len(found) + len(scan.unread)
+        found = scan_workspace(config)
+    manifest, left_out = found.scan.manifest, found.left_out_count + len(found.scan.unread)
+    secrets = [f"{shown_path(path)}: by its name" for path, _ in found.named_like_secrets]
+    secrets += [f"{shown_path(path)}: {secret}" for path, secret in found.secrets.items()]
     files, whole = counted(count_files(manifest.values()), "file"), size(manifest.content_bytes)
     is_too_large = over_limit(manifest, config.sync.max_snapshot_mib) is not None
     click.echo()
