@@ -23,8 +23,9 @@ from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.scan.entry import Entry, Kind
 from syncd.scan.manifest import Manifest
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Scope, Selection, SelectionSettings
 from syncd.sync.status_document import SandboxName, State, Status
+from syncd.watch.inotify_watch import InotifyWatch
 from tests.emulator import Emulator
 
 PASS, NOTE, WARN, LATER, FAIL = Grade.PASS, Grade.NOTE, Grade.WARN, Grade.FAIL_FOR_NOW, Grade.FAIL
@@ -121,14 +122,23 @@ def test_the_daemon(more: dict[str, object], grade: Grade, words: str) -> None:
     assert bool(finding.remedy) == (grade is WARN)
 
 
-def test_the_workspace_is_watched_for_a_moment(workspace: Path) -> None:
+def test_the_workspace_is_watched_for_a_moment(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial watches the directories of the snapshot, and leaves no thread and no descriptor behind."""
     (workspace / "src/deep").mkdir(parents=True)
     (workspace / "src/file").write_text("x")
     (workspace / "node_modules/much").mkdir(parents=True)
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    watched: list[str] = []
+    add = InotifyWatch.add_directory
+
+    def note(watch: InotifyWatch, path: str, fd: int, scope: Scope) -> None:
+        watched.append(path)
+        add(watch, path, fd, scope)
+
+    monkeypatch.setattr(InotifyWatch, "add_directory", note)
     found = {subject: finding.grade for subject, (finding,) in _of(workspace).items()}
     assert found == {"directory": PASS, "largest": NOTE, "secrets": PASS, "inotify": PASS}
+    assert watched == ["", "src", "src/deep"]
     assert _of(workspace)["inotify"][0].what.startswith("3 of ")
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, descriptors)
 

@@ -138,8 +138,11 @@ def test_the_key_from_the_environment(rig: Rig) -> None:
 
 
 def test_for_scripts(rig: Rig) -> None:
-    """`--json` prints one document with every finding, and has the same exit code as the text."""
-    rig.fill(3)
+    """`--json` prints one document with every finding, with the exit code of the text; neither shows the key."""
+    rig.write(KEY)
+    shown = [rig.ok("check", *option).out for option in ((), ("--json",))]
+    assert [("/[key]" in each, KEY in each) for each in shown] == [(True, False), (True, False)]
+    (rig.workspace / KEY).unlink()
     rig.workspace.joinpath(".env").write_text("A=1")
     os.chmod(rig.key_file, 0o644)
     done = rig.run("check", "--json")
