@@ -22,7 +22,7 @@ _COLOURS = {
     Grade.FAIL_FOR_NOW: "red",
     Grade.FAIL: "red",
 }
-_TEXT = 21  # the column at which the text begins, after the grade and the subject
+_BLANK = " " * 21  # what stands before the text: the grade and the subject
 _MAX_COLUMNS = 120
 _MAX_LENGTH = 1000
 _COMMAND = re.compile(r"`[^`]+`")
@@ -96,17 +96,16 @@ def _lines(finding: Finding) -> list[str]:
     """The lines of a finding: wrapped to the width of a terminal, with `~`; one line each in a pipe, for grep."""
     word = click.style(finding.grade.word, fg=_COLOURS[finding.grade], bold=True)
     rows = [(f"{word}  {finding.subject:15}", finding.what)]
-    rows += [("", f"  {detail}") for detail in finding.details]
+    rows += [(_BLANK, f"  {detail}") for detail in finding.details]
     rows += [(f"{'to do:':>19}  ", finding.remedy)] if finding.remedy else []
     if not sys.stdout.isatty():
-        return [f"{label or ' ' * _TEXT}{text}" for label, text in rows]
+        return [label + text for label, text in rows]
     home = re.compile(rf"(?<!\S){re.escape(os.path.expanduser('~'))}(?=/)")
-    width = min(shutil.get_terminal_size().columns, _MAX_COLUMNS) - _TEXT
+    width = max(8, min(shutil.get_terminal_size().columns, _MAX_COLUMNS) - len(_BLANK))
     lines = []
     for label, text in rows:
         # A command stays on one line, to be copied.
         unbroken = _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), home.sub("~", text))
-        pieces = textwrap.wrap(unbroken, max(width, 8), subsequent_indent="  " * (not label), break_on_hyphens=False)
-        for number, piece in enumerate(pieces):
-            lines.append(f"{(not number and label) or ' ' * _TEXT}{piece.replace(_NO_BREAK, ' ')}")
-    return lines
+        first, *others = textwrap.wrap(unbroken, width, break_on_hyphens=False) or [""]
+        lines += [label + first, *(_BLANK + other for other in others)]
+    return [line.replace(_NO_BREAK, " ") for line in lines]

@@ -72,12 +72,8 @@ def check_workspace(config: Config, *, watches: bool) -> Generator[Finding, None
 
 
 def _size_finding(config: Config, scan: Scan) -> Finding:
-    files, directories, total_bytes = (
-        count_files(scan.manifest.values()),
-        _directories(scan),
-        scan.manifest.content_bytes,
-    )
-    max_mib = config.sync.max_snapshot_mib
+    files, directories = count_files(scan.manifest.values()), _directories(scan)
+    total_bytes, max_mib = scan.manifest.content_bytes, config.sync.max_snapshot_mib
     if refusal := over_limit(scan.manifest, max_mib):
         return Finding("directory", Grade.FAIL, refusal, size_remedy_of(config))
     folders = "1 directory" if directories == 1 else f"{directories:,} directories"
