@@ -21,7 +21,7 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     config = configured(config_file)
     from syncd.archive.secret_files import exclude_secret_files  # noqa: PLC0415
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
-    from syncd.scan.entry import Kind  # noqa: PLC0415
+    from syncd.model.entry import Kind  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
     from syncd.selection.selection import Decision  # noqa: PLC0415
     from syncd.watch.scan_listener import NoScanListener  # noqa: PLC0415

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from syncd.cli.check.largest_paths import heaviest, ignore_line
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.selection.selection import Selection, SelectionSettings
 
 

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from syncd.scan.entry import Entry
+from syncd.model.entry import Entry
 
 # A folder is named as a whole unless one entry holds this share of it: then the entry is named.
 DOMINANT_SHARE = 0.5

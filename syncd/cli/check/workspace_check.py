@@ -22,7 +22,7 @@ from syncd.cli.check.thresholds import (
 from syncd.core.errors import WorkspaceError
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.scan.entry import Kind, content_bytes, count_files
+from syncd.model.entry import Kind, content_bytes, count_files
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.limits import over_limit
 from syncd.scan.scanner import LeftOut, Scan, Scanner

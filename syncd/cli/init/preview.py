@@ -13,7 +13,7 @@ from syncd.cli.init.questions import home_relative
 from syncd.cli.options import CLOCK
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
-from syncd.scan.manifest import Manifest
+from syncd.model.manifest import Manifest
 
 _SHOWN = 5
 _WIDTH = 79
@@ -80,7 +80,11 @@ def show(preview: Preview, option: str) -> None:
 
 def _lines(preview: Preview, width: int) -> Iterator[str]:
     from syncd.core.formatting import few, size  # noqa: PLC0415 - as above
-    from syncd.scan.entry import Kind, content_bytes, count_files  # noqa: PLC0415
+    from syncd.model.entry import (  # noqa: PLC0415
+        Kind,
+        content_bytes,
+        count_files,
+    )
     from syncd.scan.limits import largest  # noqa: PLC0415
 
     entries = preview.manifest.values()
