@@ -40,7 +40,6 @@ from syncd.merge.writes import (
     PERMISSIONS,
     JournalItem,
     JournalPhase,
-    LocalEntry,
     NewEntry,
     Restoration,
     Write,
@@ -51,7 +50,7 @@ from syncd.merge.writes import (
     opened,
     restoration,
 )
-from syncd.scan.entry import Kind
+from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.selection import safe_open
 
 _AGAIN = "run `syncd apply --undo` to put back the rest"
@@ -85,16 +84,16 @@ class WorkspaceWriter:
         self._workspace = workspace
         self._journal = Journal(state_folder)
 
-    def look(self, paths: Iterable[str]) -> dict[str, LocalEntry | None]:
+    def look(self, paths: Iterable[str]) -> dict[str, Entry]:
         """Return what is at each path now, with digests, as `Write.before` takes it. Raises `TryLater`.
 
         Nothing is behind a link or a file, for the plan may put a directory there.
         """
-        found: dict[str, LocalEntry | None] = {}
+        found: dict[str, Entry] = {}
         with _reported("cannot be read", "let syncd read it") as at, self._cursor() as cursor:
             for path in sorted(paths, key=by_depth):
                 at.path = path
-                found[path] = look_with_digest(cursor, path)
+                found[path] = look_with_digest(cursor, path) or ABSENT
         return found
 
     def write(self, writes: Sequence[Write], note: bytes) -> Written:
@@ -164,7 +163,7 @@ class WorkspaceWriter:
                 elif not _is_directory_already(now, after):
                     for folder, mode in folders.missing_above(path):
                         implied = NewEntry(Kind.DIRECTORY, mode)
-                        planned[folder] = _Planned(None, Write(folder, None, implied), implied=True)
+                        planned[folder] = _Planned(None, Write(folder, ABSENT, implied), implied=True)
                     if after.kind is Kind.DIRECTORY and not (now is not None and now.is_directory):
                         folders.create(path, after.mode)
                     planned[path] = _Planned(now, write)
@@ -214,8 +213,7 @@ class WorkspaceWriter:
                 if plan.now is not None and plan.now.kind is Kind.FILE:
                     at.path = path
                     found = _keep_file(cursor, kept, path, plan.now)
-                    digest = plan.write.before.digest if plan.write.before is not None else b""
-                    if found is None or digest not in (b"", found[1]):
+                    if found is None or plan.write.before.digest not in (b"", found[1]):
                         del items[path]
                         conflicts.add(path)
                     else:
@@ -289,7 +287,7 @@ class WorkspaceWriter:
                 before = item.before
                 if before is not None:
                     for folder, mode in folders.missing_above(path):
-                        again = LocalEntry(Kind.DIRECTORY, mode)
+                        again = Entry(Kind.DIRECTORY, mode)
                         found.append(_Restorable(JournalItem(-1, folder, again, None, implied=True), None))
                     if before.is_directory and not (now is not None and now.is_directory):
                         folders.create(path, before.mode)
@@ -320,7 +318,7 @@ class _Restorable(Struct, frozen=True):
     """A path to restore, with what is there now."""
 
     item: JournalItem
-    now: LocalEntry | None
+    now: Entry | None
 
 
 class _Folders:
@@ -368,12 +366,12 @@ class _Folders:
 class _Planned(Struct, frozen=True):
     """A Write, with what is at its path now, without a digest."""
 
-    now: LocalEntry | None
+    now: Entry | None
     write: Write
     implied: bool = False
 
 
-def _is_directory_already(now: LocalEntry | None, after: NewEntry) -> bool:
+def _is_directory_already(now: Entry | None, after: NewEntry) -> bool:
     return (
         now is not None
         and now.is_directory
@@ -382,13 +380,13 @@ def _is_directory_already(now: LocalEntry | None, after: NewEntry) -> bool:
     )
 
 
-def _becomes(plan: _Planned) -> LocalEntry | None:
+def _becomes(plan: _Planned) -> Entry | None:
     after = plan.write.after
     if after is None:
         return None
     if after.kind is Kind.SYMLINK:
-        return LocalEntry(Kind.SYMLINK, target=after.target)
-    return LocalEntry(after.kind, after.mode & PERMISSIONS)
+        return Entry(Kind.SYMLINK, target=after.target)
+    return Entry(after.kind, after.mode & PERMISSIONS)
 
 
 def _step(item: JournalItem, write: Write) -> Step:
@@ -416,7 +414,7 @@ def _kept_content(kept: KeptBytes, item: JournalItem) -> Callable[[int], bytes]:
     return fill
 
 
-def _keep_file(cursor: safe_open.DirCursor, kept: KeptBytes, path: str, now: LocalEntry) -> tuple[int, bytes] | None:
+def _keep_file(cursor: safe_open.DirCursor, kept: KeptBytes, path: str, now: Entry) -> tuple[int, bytes] | None:
     """Copy a file, and return where it begins and its digest; None if it changed since it was seen."""
     parent, name = cursor.parent_of(path)
     try:
@@ -432,7 +430,7 @@ def _keep_file(cursor: safe_open.DirCursor, kept: KeptBytes, path: str, now: Loc
     return (at, digest) if look(cursor, path) == now else None
 
 
-def _with_digest(entry: LocalEntry | None, digest: bytes) -> LocalEntry | None:
+def _with_digest(entry: Entry | None, digest: bytes) -> Entry | None:
     return None if entry is None else msgspec.structs.replace(entry, digest=digest)
 
 

@@ -22,8 +22,7 @@ from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
-from syncd.sandbox.three_way import was_emptied
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
 
 _log = logging.getLogger("syncd.partial_archives")
 # After a failed proof. Each one costs a whole archive as well.

@@ -16,16 +16,16 @@ from msgspec import Struct
 
 from syncd.core.choices import AgentChanges
 from syncd.core.text import shown_path
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
+from syncd.model.manifest import Manifest
+from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan_sync, withheld
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
-from syncd.sandbox.three_way import Forced, Policy, SyncDecision, as_entry, decide, is_as, was_emptied, withheld
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
 from syncd.selection.git_repository import GIT
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.sync_plan import SAMPLE, SandboxContent, look_request
@@ -154,21 +154,22 @@ class Preparation(Struct):
         if was_emptied(result.missing, counted):
             raise ContentLost
         differing = {path: remote for path, remote in result.differing.items() if not self._is_as_here(path, remote)}
-        decision = self._decide(differing)
-        unsaved = self._save(decision)
-        if unsaved:
-            decision = self._decide(differing, unsaved)
-        self.remote_changes.drop_copies()
-        if not self.is_whole and any(self._is_directory_here(path) for path in decision.saved):
-            raise ContentLost  # with a directory went all that was in it
-        suspects = self._remove(result, decision, request, wanted)
         here = ChainMap(dict(self.held_here), self.manifest)
+        plan = self._plan(differing, here)
+        unsaved = self._save(plan)
+        if unsaved:
+            plan = self._plan(differing, here, unsaved)
+        self.remote_changes.drop_copies()
+        if not self.is_whole and any(each.here.is_directory for each in plan.of(PathOutcome.SAVE)):
+            raise ContentLost  # with a directory went all that was in it
+        suspects = self._remove(result, plan, request, wanted)
         kept = self.remote_changes.kept
         looked_at = {path for path in (*kept, *self.remote_changes.held) if _is_looked_at(request, path)}
-        self.remote_changes.note(decision, looked_at, self.written, here)
-        stay = {*decision.kept, *decision.held}
-        self.remote_changes.changes_there.note(stay, partial(_is_looked_at, request), self.remote_changes.looked_at)
-        stays = withheld(self.written, decision)
+        self.remote_changes.note(plan, looked_at, self.written, here)
+        self.remote_changes.changes_there.note(
+            plan.stays, partial(_is_looked_at, request), self.remote_changes.looked_at
+        )
+        stays = withheld(self.written, plan)
         if stays:
             _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))
             raise PathsWithheld
@@ -177,39 +178,33 @@ class Preparation(Struct):
             raise PathsWithheld
         return suspects
 
-    def _decide(self, differing: Mapping[str, RemoteEntry], unsaved: Collection[str] = ()) -> SyncDecision:
-        here = ChainMap(dict(self.held_here), self.manifest)
+    def _plan(
+        self, differing: Mapping[str, SeenEntry], here: Mapping[str, Entry], unsaved: Collection[str] = ()
+    ) -> Plan:
         if not differing:
-            return SyncDecision()
-        changed_in = self.content.changed_in(chain(self.written.items(), self.held_here.items()))
-        as_base = [
-            path
-            for path in differing
-            if path in here and self.content.is_as_base(path, here[path]) and path not in changed_in
-        ]
-        deleted = {path for path in self.paths_to_delete if path not in here}
-        return decide(differing, as_base, deleted, self.policy, unsaved)
+            return Plan()
+        changed_below = self.content.changed_in(chain(self.written.items(), self.held_here.items()))
+        sides = Sides(self.content.base or {}, here, differing)
+        return plan_sync(sides, self.policy, changed_below, unsaved)
 
-    def _is_directory_here(self, path: str) -> bool:
-        return path in self.manifest and self.manifest[path].kind is Kind.DIRECTORY
-
-    def _save(self, decision: SyncDecision) -> frozenset[str]:
+    def _save(self, plan: Plan) -> frozenset[str]:
         """Save what is about to be overwritten or removed, and return the paths that cannot be saved."""
-        removed = {path for path in decision.saved if path in self.paths_to_delete and path not in self.written}
-        overwritten = {path: remote for path, remote in decision.saved.items() if path not in removed}
+        versions = plan.there(PathOutcome.SAVE)
+        removed = {path: there for path, there in versions.items() if path not in self.written}
+        overwritten = {path: there for path, there in versions.items() if path in self.written}
         unsaved = self.remote_changes.save(Why.OVERWRITTEN, overwritten, self.base_of)
-        return unsaved | self.remote_changes.save(Why.REMOVED, {path: decision.saved[path] for path in removed})
+        return unsaved | self.remote_changes.save(Why.REMOVED, removed)
 
-    def _remove(self, result: LookResult, decision: SyncDecision, request: LookRequest, wanted: Manifest) -> set[str]:
+    def _remove(self, result: LookResult, plan: Plan, request: LookRequest, wanted: Manifest) -> set[str]:
         """Remove what was not removed by the look itself, now that it is saved."""
-        stays = {*decision.kept, *decision.held}
-        seen = {path: entry for path, remote in result.differing.items() if (entry := as_entry(remote)) is not None}
+        stays = plan.stays
+        seen = {path: there for path, there in result.differing.items() if _is_known(there)}
         again: Versions = {}
         for path, versions in self.paths_to_delete.items():
             if request.items[path].action is not LookAction.REMOVE and path not in stays:
                 again[path] = [*versions, *([seen[path]] if path in seen else [])]
-        for path, remote in decision.saved.items():
-            if path in self.written and _is_obstacle(remote, self.manifest[path]) and path in seen:
+        for path, there in plan.there(PathOutcome.SAVE).items():
+            if path in self.written and there.is_directory != self.manifest[path].is_directory and path in seen:
                 again.setdefault(path, []).append(seen[path])
         if self.policy is AgentChanges.OVERWRITE:
             again |= self._changed_there(result)
@@ -228,11 +223,11 @@ class Preparation(Struct):
             if result.differing.get(path, ABSENT) != ABSENT
         }
         found = self.remote_changes.look(LookRequest(items)).differing if items else {}
-        return {path: [entry] for path, remote in found.items() if (entry := as_entry(remote)) is not None}
+        return {path: [there] for path, there in found.items() if _is_known(there)}
 
-    def _is_as_here(self, path: str, remote: RemoteEntry) -> bool:
+    def _is_as_here(self, path: str, there: SeenEntry) -> bool:
         entry = self.manifest.get(path) or self.held_here.get(path)
-        return entry is not None and is_as(entry, remote)
+        return entry is not None and same(entry, there)
 
     def _look_request(self) -> LookRequest:
         if self._request is None:
@@ -261,7 +256,6 @@ def _is_looked_at(request: LookRequest, path: str) -> bool:
     return item is not None and item.action is not LookAction.EXISTS
 
 
-def _is_obstacle(remote: RemoteEntry, entry: Entry) -> bool:
-    """True if no extractor can put the entry in the place of what is there: one of the two is a directory."""
-    there = remote.kind is RemoteKind.DIRECTORY
-    return there != (entry.kind is Kind.DIRECTORY)
+def _is_known(there: SeenEntry) -> bool:
+    """True if a removal can name what is there exactly."""
+    return there.kind in (Kind.DIRECTORY, Kind.SYMLINK) or (there.kind is Kind.FILE and there.digest != b"")

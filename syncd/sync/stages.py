@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, SyncMode
-from syncd.scan.manifest import Manifest
+from syncd.model.manifest import Manifest
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.sandbox_services import SandboxServices
 

@@ -23,17 +23,17 @@ from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.formatting import MOST_NAMED, counted
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
+from syncd.model.entry import ALL_BITS, Entry, arrived_digest, same
+from syncd.model.manifest import Difference, Manifest, difference, directories_above, replaced_entries, without_digest
+from syncd.model.reconcile import Forced, Policy
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.sandbox_lifetime import replace_in_s
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths import PathsBlocked
 from syncd.sandbox.blocked_paths_rules import entries_within, without
 from syncd.sandbox.provider import SandboxProvider
-from syncd.sandbox.removal_plan import Versions, directories_above
+from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
-from syncd.sandbox.three_way import Forced, Policy
-from syncd.scan.entry import Entry, arrived_digest
-from syncd.scan.manifest import Difference, Manifest, difference, replaced_entries, without_digest
 from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.arrived_changes import SentContent, arrived_changes
 from syncd.sync.delivery import SyncObserver
@@ -44,7 +44,7 @@ from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.stages import ArchivedSnapshot, DeliveredArchive, RequestedSync
 from syncd.sync.status_document import AgentStatus, LastSync, State
-from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, same_content, without_held
+from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenStore, with_taken
 from syncd.sync.work_saver import WorkSaver
@@ -426,7 +426,7 @@ class SyncCycle(Struct):
             return True
         sent = without(manifest, stays)
         packed = self.snapshotter.pack(sent, run.services.delivery.uplink.codec, only)
-        if packed.follow_up or not all(same_content(packed.manifest[path], manifest[path]) for path in only):
+        if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
             return True  # it changed meanwhile: the sync that follows finds that
         self._whole_next = True
         archive, entries = packed.archive, Manifest({path: packed.manifest[path] for path in only})

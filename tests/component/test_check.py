@@ -19,10 +19,10 @@ from syncd.core.api_key import ApiKey
 from syncd.core.choices import AgentChanges
 from syncd.core.directories import directories_for
 from syncd.core.settings import Config, check_config
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.target import Target
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
 from syncd.selection.selection import Scope, Selection, SelectionSettings
 from syncd.sync.status_document import SandboxName, State, Status
 from syncd.watch.inotify_watch import InotifyWatch

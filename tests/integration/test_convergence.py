@@ -18,9 +18,12 @@ import pytest
 from msgspec import structs
 from msgspec.structs import replace
 
-import syncd.scan.entry
+import syncd.model.entry
 from syncd.archive.snapshotter import Snapshotter
 from syncd.core.choices import Deletions
+from syncd.model.entry import Kind, as_read
+from syncd.model.manifest import Manifest
+from syncd.model.reconcile import PathOutcome, Plan
 from syncd.remote.remote_job import RemoteJob
 from syncd.remote.target import Target
 from syncd.sandbox import look, provider
@@ -30,8 +33,6 @@ from syncd.sandbox.look import Looker
 from syncd.sandbox.partial_archives import PartialArchives, _Proof
 from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.scan.entry import Kind, as_read
-from syncd.scan.manifest import Manifest
 from syncd.scan.tree_cache import TreeCache
 from syncd.sync import preparation, sync_cycle
 from syncd.sync.sandbox_services import SandboxServices
@@ -282,7 +283,7 @@ def test_a_file_ignored_before_it_is_written_is_not_uploaded(tmp_path: Path, bef
 
 
 def _trust_young_stamps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(syncd.scan.entry, "YOUNG_NS", -(10**20))
+    patch.setattr(syncd.model.entry, "YOUNG_NS", -(10**20))
     # A close event would have the file read again, whatever its stamp says.
     patch.setattr(Snapshotter, "forget_stamps", lambda self, baseline, paths: baseline)
 
@@ -402,8 +403,12 @@ def _save_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _hold_nothing(patch: pytest.MonkeyPatch) -> None:
-    real = preparation.decide
-    patch.setattr(preparation, "decide", lambda *args: replace(real(*args), held={}))
+    real = preparation.plan_sync
+
+    def plan_sync(*args: Any) -> Plan:
+        return Plan(tuple(each for each in real(*args).paths if each.outcome is not PathOutcome.HOLD))
+
+    patch.setattr(preparation, "plan_sync", plan_sync)
 
 
 def _forget_kept_paths_at_a_restart(patch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,10 @@ from syncd.core.settings import Config
 from syncd.daemon.build import folders_of, target_of
 from syncd.merge.file_copy import digest_of
 from syncd.merge.workspace_writer import Undone, WorkspaceWriter
+from syncd.model.entry import Kind, SeenEntry, arrived_digest
 from syncd.sandbox.changes_there import ChangesThere
-from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
-from syncd.scan.entry import Kind, arrived_digest
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenPath, TakenRows, TakenStore, decode_taken, is_as, with_taken
@@ -102,7 +101,7 @@ def _unsaved(config: Config, saved: SavedVersions, taken: list[TakenPath]) -> li
         copy = os.path.join(config.workspace.path, each.path)
         try:
             digest = _digest_of_file(copy)  # a merge has both sides, and is the only copy of theirs by then
-            there = RemoteEntry(RemoteKind.FILE, entry.mode, entry.size_bytes, entry.mtime_s, digest=digest, copy=copy)
+            there = SeenEntry(Kind.FILE, entry.mode, entry.mtime_s, entry.size_bytes, digest=digest, copy=copy)
             if saved.holder_of(each.path, digest) is None:
                 saved.save(Why.CONFLICT, sandbox_id, {each.path: there})
         except OSError:  # it changed since, or there is no room: then it stays
@@ -121,7 +120,7 @@ def _digest_of_file(path: str) -> bytes:
 def _save(contents: BaseStore, saved: SavedVersions, sandbox_id: str, taken: list[TakenPath], scratch: str) -> None:
     """Save the sandbox's versions that were merged here, and that a sync has overwritten there since."""
     with scratch_folder(scratch) as folder:
-        versions: dict[str, RemoteEntry] = {}
+        versions: dict[str, SeenEntry] = {}
         bases: dict[str, SentEntry] = {}
         for number, each in enumerate(taken):
             entry = each.before
@@ -133,8 +132,8 @@ def _save(contents: BaseStore, saved: SavedVersions, sandbox_id: str, taken: lis
             copy = os.path.join(folder, str(number))
             with open(copy, "xb") as file:
                 file.write(content)
-            versions[each.path] = RemoteEntry(
-                RemoteKind.FILE, entry.mode, entry.size_bytes, entry.mtime_s, digest=entry.digest, copy=copy
+            versions[each.path] = SeenEntry(
+                Kind.FILE, entry.mode, entry.mtime_s, entry.size_bytes, digest=entry.digest, copy=copy
             )
             if each.after is not None:
                 bases[each.path] = each.after, contents.get(each.path, arrived_digest(each.after))

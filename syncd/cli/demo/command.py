@@ -20,7 +20,7 @@ from syncd.core.formatting import counted, size
 from syncd.core.text import one_line, shown_path
 from syncd.emulator import RequestRecord
 from syncd.merge.git import find_git
-from syncd.scan.entry import count_files
+from syncd.model.entry import count_files
 
 _READING_S = 1.0
 _EQUAL_S = 100.0  # a busy machine takes its time

@@ -22,8 +22,8 @@ from syncd.core.errors import Stop, TryLater, WorkspaceError, failure_with
 from syncd.core.settings import Config, check_config
 from syncd.daemon.build import excludes_for, secret_search_of, selection_of
 from syncd.emulator import Emulator, RequestRecord
+from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.manifest import Manifest
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision
 from syncd.watch.scan_listener import NoScanListener

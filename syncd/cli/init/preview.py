@@ -10,7 +10,7 @@ from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.formatting import counted, few, size
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
-from syncd.scan.entry import count_files
+from syncd.model.entry import count_files
 from syncd.scan.limits import largest, over_limit
 
 _LARGEST = 3
