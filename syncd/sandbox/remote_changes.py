@@ -51,8 +51,8 @@ _START_S, _PROGRAM_S = 8.0, 9.0
 # A look at all that is there is a command's, or the last one before its end.
 _WHOLE_LOOK_S, _WHOLE_PROGRAM_S = 40.0, 25.0
 _DUMP_S = 15.0
-# What a look found longer ago is looked at again: an upload may take an hour.
-_STALE_S = 10.0
+# What a look found longer ago is looked at again: an upload may take an hour, and its agent goes on meanwhile.
+_STALE_S = 2.0
 # The archive of all that is there may be GiBs.
 _LONGEST_DOWNLOAD_S = 1800.0
 # The wait for the next look after one that failed, or after which something could not be saved.
@@ -112,6 +112,7 @@ class RemoteChanges:
         self._clock = waiter.clock
         self._check = check
         self._ask_for_sandbox = ask_for_sandbox
+        self._looked_s = inf  # by the monotonic clock, the last look that found something out
         self._running: _Running | None = None
         self._unstarted: StepFailed | None = None  # why the look that was to run beside the upload was given up
         self._failures = 0
@@ -249,6 +250,11 @@ class RemoteChanges:
 
     # -- looking
 
+    @property
+    def look_age_s(self) -> float:
+        """Seconds since the last look of this sync; less than none where nobody looked."""
+        return self._clock.monotonic_s() - self._looked_s
+
     def retry(self) -> None:
         """Look at the next sync, however soon the last look failed."""
         self._not_before_s = 0.0
@@ -274,6 +280,7 @@ class RemoteChanges:
         """
         running, self._running = self._running, None
         unstarted, self._unstarted = self._unstarted, None
+        self._looked_s = inf
         began_s = self._clock.monotonic_s() if unstarted is None else -inf
         if self._waits:
             self._could_not(self._failure)
@@ -288,6 +295,7 @@ class RemoteChanges:
             if running is None or running.request is not request or self._is_stale(running):
                 running = self._begin(request, fetches=self._fetches)
             result = self._finish(running)
+            self._looked_s = running.look.started_s
             if result.unfetched is not None:
                 raise result.unfetched
         except NotKeptHere as failure:
@@ -338,7 +346,7 @@ class RemoteChanges:
         return self._clock.monotonic_s() - began_s < _AFTER_UPLOAD_S
 
     def _is_stale(self, running: _Running) -> bool:
-        return self._clock.monotonic_s() - running.began_s > _STALE_S
+        return self._clock.monotonic_s() - running.look.started_s > _STALE_S
 
     def _begin(self, request: LookRequest, *, fetches: bool = True) -> _Running:
         began_s = self._clock.monotonic_s()
@@ -378,7 +386,7 @@ class RemoteChanges:
     ) -> LookResult | None:
         """Look by the archive, since a program failed to; `seen` is what it saw, if its copies alone are missing."""
         try:
-            return self._ended(self._dumped(request, _DUMP_S))
+            found = self._dumped(request, _DUMP_S)
         except StepFailed as other:
             if other.refusal is KeyRefused:
                 raise
@@ -388,6 +396,9 @@ class RemoteChanges:
                 return self._ended(seen)  # what differs and has no copy is not overwritten
             if other.action is not FailureAction.REFUSED:
                 self._raise_if_offline(failure)
+        else:
+            self._looked_s = self._clock.monotonic_s()  # when the sandbox packed it is not known
+            return self._ended(found)
         self._is_repeated = self._by_dump = False
         self._failures += 1
         self._failure = failure

@@ -108,6 +108,11 @@ def _is_left_out_anywhere(name: str, leave_out: LeaveOut) -> bool:
     return all(leave_out(path, True) for path in (name, f"syncd/{name}"))
 
 
+def pruned_names(leave_out: LeaveOut) -> list[str]:
+    """Return the names of folders that a search for what is new need not enter."""
+    return [name for name in (*DIRECTORY_NAMES, *_OUTPUTS) if _is_left_out_anywhere(name, leave_out)]
+
+
 def find_agent_work(
     remote_changes: RemoteChanges, content: SandboxContent, leftovers: Versions, leave_out: LeaveOut
 ) -> AgentWork:
@@ -120,7 +125,7 @@ def find_agent_work(
         for path, entry in manifest.items():
             base[path] = [entry, *base.get(path, ())]
     items = {path: LookItem(tuple(entries), LookAction.FETCH) for path, entries in base.items()}
-    pruned = [name for name in (*DIRECTORY_NAMES, *_OUTPUTS) if _is_left_out_anywhere(name, leave_out)]
+    pruned = pruned_names(leave_out)
     result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned))
     changed = dict(result.differing)
     left_out: dict[str, SeenEntry] = {}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from itertools import chain
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from syncd.core.choices import AgentChanges
 from syncd.core.text import shown_path
@@ -27,14 +27,26 @@ from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.git_repository import GIT
+from syncd.sync.agent_work import LeaveOut, pruned_names
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.sync_plan import SAMPLE, SandboxContent, look_request
 
 _log = logging.getLogger("syncd.preparation")
+# A look is no older than this when the initialize is requested …
+_FRESH_S = 2.0
+# … but where a look itself takes so long, only so many are made.
+_LOOKS = 3
+# An agent that writes all the time must not keep all else from arriving: from this attempt on, what it writes is saved
+# and overwritten, if it was as it should be when the sync began.
+_GIVES_WAY_FROM = 3
 
 
 class PathsWithheld(Exception):
     """The archive holds paths that must stay as they are in the sandbox, or lacks some that need not any more."""
+
+
+class LookIsOld(Exception):
+    """So much time has passed since the look that the agent may have gone on; the next attempt looks again."""
 
 
 class ContentLost(Exception):
@@ -64,6 +76,9 @@ class Preparation(Struct):
     save_all: Callable[[Why], None]
     base_of: Callable[[str], SentEntry | None]
     forget_repository: Callable[[], None]
+    leave_out: Callable[[], LeaveOut]
+    attempt: int
+    only_there: frozenset[str] = frozenset()  # what was found that only the sandbox has, if it was looked for
     _request: LookRequest | None = None
 
     def begin(self) -> None:
@@ -80,7 +95,7 @@ class Preparation(Struct):
     def complete(self) -> None:
         """Do what must be done before initialize.
 
-        Raises `PathsWithheld`, `PathsBlocked`, `ContentLost`, `StepFailed`, `TryLater`, `Stop`.
+        Raises `PathsWithheld`, `PathsBlocked`, `ContentLost`, `LookIsOld`, `StepFailed`, `TryLater`, `Stop`.
         """
         wanted = self.blocked_paths.with_withheld(self.manifest)
         suspects: set[str] = set()
@@ -102,9 +117,12 @@ class Preparation(Struct):
                 suspects = self._look(wanted)
             else:
                 self.remote_changes.changes_there.note((), self.written.__contains__)
-            if self.may_replace:
+            if self.may_replace and self.policy is not AgentChanges.OVERWRITE:
                 self._save_what_stays()
         self.blocked_paths.recheck(suspects, self.manifest, (GIT,) if GIT in self.blocked_paths.withheld else ())
+        looks = not self._resets and not self.replaces and self.policy is not AgentChanges.OVERWRITE
+        if looks and self.attempt < _LOOKS and self.remote_changes.look_age_s > _FRESH_S:
+            raise LookIsOld
 
     def _check_repository(self) -> None:
         """See that the workspace's repository, when it is first sent, takes the place of no commits there."""
@@ -155,6 +173,7 @@ class Preparation(Struct):
             raise ContentLost
         differing = {path: remote for path, remote in result.differing.items() if not self._is_as_here(path, remote)}
         here = ChainMap(dict(self.held_here), self.manifest)
+        self._save_only_there(result)
         plan = self._plan(differing, here)
         unsaved = self._save(plan)
         if unsaved:
@@ -185,7 +204,16 @@ class Preparation(Struct):
             return Plan()
         changed_below = self.content.changed_in(chain(self.written.items(), self.held_here.items()))
         sides = Sides(self.content.base or {}, here, differing)
-        return plan_sync(sides, self.policy, changed_below, unsaved)
+        gives_way = self.policy is AgentChanges.SAVE and self.attempt >= _GIVES_WAY_FROM
+        return plan_sync(sides, Forced.FORCE if gives_way else self.policy, changed_below, unsaved)
+
+    def _save_only_there(self, result: LookResult) -> None:
+        """Save what only the sandbox has, until it is known that an initialize leaves it alone."""
+        if result.new:
+            leave_out = self.leave_out()
+            new = {path: there for path, there in result.new.items() if not leave_out(path, there.is_directory)}
+            self.remote_changes.save(Why.CONFLICT, new)
+            self.only_there = frozenset(new)
 
     def _save(self, plan: Plan) -> frozenset[str]:
         """Save what is about to be overwritten or removed, and return the paths that cannot be saved."""
@@ -204,7 +232,8 @@ class Preparation(Struct):
             if request.items[path].action is not LookAction.REMOVE and path not in stays:
                 again[path] = [*versions, *([seen[path]] if path in seen else [])]
         for path, there in plan.there(PathOutcome.SAVE).items():
-            if path in self.written and there.is_directory != self.manifest[path].is_directory and path in seen:
+            # No extractor replaces a directory, and some write through a link.
+            if path in self.written and there.kind is not self.manifest[path].kind and path in seen:
                 again.setdefault(path, []).append(seen[path])
         if self.policy is AgentChanges.OVERWRITE:
             again |= self._changed_there(result)
@@ -244,6 +273,9 @@ class Preparation(Struct):
                 most_counted=0 if self.is_whole else SAMPLE,
                 policy=self.policy,
             )
+            if self.may_replace and self.policy is not AgentChanges.OVERWRITE:
+                pruned = pruned_names(self.leave_out())
+                self._request = structs.replace(self._request, find_new=True, pruned_names=pruned)
         return self._request
 
     @property

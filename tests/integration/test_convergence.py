@@ -34,7 +34,7 @@ from syncd.sandbox.partial_archives import PartialArchives, _Proof
 from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.scan.tree_cache import TreeCache
-from syncd.sync import preparation, sync_cycle
+from syncd.sync import preparation
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
@@ -355,8 +355,7 @@ def _acquire_without_limit(patch: pytest.MonkeyPatch) -> None:
 
 
 def _ignore_expiry(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(provider, "should_be_replaced", lambda *_: False)
-    patch.setattr(sync_cycle, "replace_in_s", lambda *_: None)
+    patch.setattr(provider, "replace_in_s", lambda *_: None)
 
 
 def _reset_for_a_new_rule(patch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
         side = look_at(opened, patterns_of(options.included))
         plan = make_plan(side, options)
         left = {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
+        unfetched = {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(side, p.path)}
         changes = [
             GitChange(path, None, remote_version(remote))
             for path, remote in side.work.changed.items()
@@ -67,10 +68,12 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
     tell_rest(there)
     if options.as_json:
         taken = sorted(change.path for change in changes if change.path not in skipped)
-        print_lists(taken=taken, never=sorted(skipped))
+        print_lists(taken=taken, never=sorted(skipped), stays=sorted(unfetched))
         return 0
     for path, reason in sorted(skipped.items()):
         click.echo(f"never     {shown_path(path)}: {reason}")
+    for path, reason in sorted(unfetched.items()):
+        click.echo(f"stays     {shown_path(path)}: {reason}")
     for commit_id, subject in zip(branch.commits, branch.subjects, strict=True):
         click.echo(f"commit    {commit_id[:10]} {subject}")
     commits = "1 new commit" if len(branch.commits) == 1 else f"{len(branch.commits)} new commits"
