@@ -36,8 +36,8 @@ from syncd.core.text import shown_path
 from syncd.daemon.build import excludes_for, reader_of, selection_of
 from syncd.emulator import Emulator, RequestRecord
 from syncd.merge.git import find_git
-from syncd.scan.entry import count_files
-from syncd.scan.manifest import Manifest
+from syncd.model.entry import count_files
+from syncd.model.manifest import Manifest
 from syncd.scan.scanner import Scanner
 
 _READING_S = 1.0

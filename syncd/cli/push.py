@@ -42,9 +42,12 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
     sys.stdout.flush()
     tell_held(pushed.result)
     if pushed.is_first and not as_json:
-        from syncd.cli.init.next_steps import after_first_sync  # noqa: PLC0415 - once in a workspace's life
+        click.echo(next_step(option_for(config_path(config_file))), err=True)
 
-        click.echo(after_first_sync(option_for(config_path(config_file))), err=True)
+
+def next_step(option: str) -> str:
+    """The next step after a first sync; `option` is the ` --config FILE` that commands need."""
+    return f"next: `syncd service install{option}` keeps it in sync from now on"
 
 
 def tell_held(result: Mapping[str, Any]) -> None:

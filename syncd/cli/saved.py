@@ -218,7 +218,7 @@ def _table(version: SavedVersion) -> Iterator[str]:
 
 def _named(path: str, saved: SavedPath) -> str:
     """The path for people: a folder with a slash, a link with its target."""
-    from syncd.scan.entry import Kind  # noqa: PLC0415 - `saved --help` does not need it
+    from syncd.model.entry import Kind  # noqa: PLC0415 - `saved --help` does not need it
 
     if saved.kind is Kind.DIRECTORY:
         return f"{shown_path(path)}/"

@@ -22,8 +22,7 @@ from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
-from syncd.sandbox.three_way import was_emptied
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
 
 _log = logging.getLogger("syncd.partial_archives")
 # After a failed proof. Each one costs a whole archive as well.
@@ -77,12 +76,12 @@ class PartialArchives:
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        """The warning that whole archives are sent although partial ones are configured."""
-        if self._proof is None or not self.replaces or self._archives is ArchiveContent.FULL:
+        """The warning that an initialize removes what its archive lacks."""
+        if self._proof is None or not self.replaces:
             return []
         shown = shown_path(os.fsdecode(self._proof.missing[0]))
-        what = f"this sandbox removes files that an archive does not hold ({shown!r}), so whole archives are sent"
-        return [SyncWarning("small-archives", what, 'set sync.archive = "full" to remove this warning')]
+        what = f"this sandbox removes what an archive does not hold ({shown!r}), so whole archives are sent"
+        return [SyncWarning("small-archives", what, "`syncd saved` lists what only the sandbox had before")]
 
     def proved(self, left_out: Collection[str]) -> bool:
         """True if these paths, which an archive did not hold, are still in the sandbox; False also if nobody can tell.
@@ -97,6 +96,8 @@ class PartialArchives:
             return False
         finally:
             self._not_before_s = next_proof_s(self._clock.monotonic_s())
+        if missing == len(items) == 1:
+            return False  # someone there may have removed it: that proves nothing
         # Someone there may remove a file meanwhile, but not nearly all.
         replaced = was_emptied(missing, len(items))
         self._proof = _Proof(self._target, [os.fsencode(path) for path in list(items)[:1]] if replaced else [])
