@@ -19,10 +19,9 @@ from syncd.cli.progress import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
-from syncd.core.formatting import MOST_NAMED, counted
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
-from syncd.core.text import shown_path
+from syncd.core.text import MOST_NAMED, counted, shown_path
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of
 from syncd.merge.git import find_git, find_work_tree

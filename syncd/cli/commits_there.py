@@ -10,8 +10,7 @@ from msgspec.structs import replace
 
 from syncd.cli.agent_side import OpenSandbox
 from syncd.cli.progress import ProgressDisplay
-from syncd.core.formatting import counted
-from syncd.core.text import one_line
+from syncd.core.text import counted, one_line
 from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack
 from syncd.merge.git import need_git
 from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits

@@ -29,10 +29,9 @@ from syncd.cli.layout import aligned, cut
 from syncd.cli.options import CLOCK
 from syncd.core.config_file import load_config
 from syncd.core.errors import Stop, TryLater, WorkspaceError, failure_with
-from syncd.core.formatting import counted, size
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
-from syncd.core.text import shown_path
+from syncd.core.text import counted, shown_path, size
 from syncd.daemon.build import excludes_for, reader_of, selection_of
 from syncd.emulator import Emulator, RequestRecord
 from syncd.merge.git import find_git

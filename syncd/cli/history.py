@@ -16,10 +16,8 @@ from syncd.cli.layout import Line, Span, Tone, print_lines, wrapped
 from syncd.cli.options import config_option, configured
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
-from syncd.core.formatting import counted, duration, size
-from syncd.core.text import one_line, shown_path
-from syncd.report.history import UNCHANGED, SyncEnding, SyncRecord
-from syncd.report.history_recorder import HistoryStore
+from syncd.core.text import counted, duration, one_line, shown_path, size
+from syncd.report.history import UNCHANGED, HistoryStore, SyncEnding, SyncRecord
 from syncd.sync.arrived_changes import Change
 
 _LINES = 20

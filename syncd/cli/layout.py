@@ -18,8 +18,7 @@ import click
 from msgspec import Struct
 
 from syncd.cli.output import may_colour
-from syncd.core.formatting import countdown, counted, size
-from syncd.core.text import shown_path
+from syncd.core.text import countdown, counted, shown_path, size
 from syncd.sync.status_document import Progress
 
 _COMMAND = re.compile(r"`[^`]+`")

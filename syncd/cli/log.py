@@ -9,8 +9,7 @@ import click
 
 from syncd.cli.options import config_option, configured, json_option
 from syncd.core.errors import Stop, TryLater
-from syncd.core.formatting import counted
-from syncd.core.text import one_line
+from syncd.core.text import counted, one_line
 
 if TYPE_CHECKING:
     from syncd.merge.commit_pack import SandboxCommit

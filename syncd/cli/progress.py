@@ -16,8 +16,7 @@ from syncd.cli.interruption import stderr_is_writable
 from syncd.cli.layout import Line, Tone, bar, cut, figures, glyphs_for, written
 from syncd.cli.options import CLOCK
 from syncd.cli.output import is_screen
-from syncd.core.formatting import countdown
-from syncd.core.text import one_line
+from syncd.core.text import countdown, one_line
 from syncd.report.speed import Speed
 from syncd.sync.status_document import Progress, State
 

@@ -52,7 +52,7 @@ def next_step(option: str) -> str:
 
 def tell_held(result: Mapping[str, Any]) -> None:
     """Name on stderr the paths that stay as they are in the sandbox."""
-    from syncd.core.formatting import counted  # noqa: PLC0415 - `push --help` needs none of it
+    from syncd.core.text import counted  # noqa: PLC0415 - `push --help` needs none of it
 
     named = result.get("held", ())
     for path in named:
@@ -101,7 +101,7 @@ def _stopped(doing: str) -> TryLater:
 
 def summary(pushed: PushResult) -> str:
     """The result in one line, for people."""
-    from syncd.core.formatting import size  # noqa: PLC0415 - `push --help` needs none of it
+    from syncd.core.text import size  # noqa: PLC0415 - `push --help` needs none of it
 
     sync = pushed.result["sync"]
     if sync is None and pushed.result.get("held"):

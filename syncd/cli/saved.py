@@ -11,8 +11,7 @@ import click
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
-from syncd.core.formatting import counted, few, size
-from syncd.core.text import shown_path
+from syncd.core.text import counted, few, shown_path, size
 
 if TYPE_CHECKING:
     from syncd.sandbox.saved_versions import SavedVersions

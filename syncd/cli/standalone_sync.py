@@ -12,20 +12,18 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.cli.options import CLOCK
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.context import RuntimeContext
-from syncd.core.errors import Stop
+from syncd.core.errors import Stop, SyncWarning
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
-from syncd.core.warning import SyncWarning
 from syncd.core.workspace_lock import Lock
 from syncd.daemon.build import folders_of, key_of, mcp_servers_of, status_publisher_of, sync_cycle_of
 from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.report.history import SyncEnding
-from syncd.report.status_publisher import RunTotals, StatusPublisher
-from syncd.report.sync_failure import sync_failure
+from syncd.report.status_publisher import RunTotals, StatusPublisher, sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers
 from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled

@@ -66,3 +66,13 @@ def utc(wall_s: float) -> datetime:
 def stamp(wall_s: float) -> str:
     """Format a time as in `status --json`: `2026-11-24T13:20:11Z`."""
     return utc(wall_s).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds_of(stamp: str | None) -> float | None:
+    """Parse a time of the status document into seconds since 1970; None if there is none or it is not a time."""
+    if stamp is None:
+        return None
+    try:
+        return datetime.fromisoformat(stamp).timestamp()
+    except (ValueError, OverflowError):
+        return None

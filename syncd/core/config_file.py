@@ -8,9 +8,9 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from syncd.core.choices import MANAGED_FILE
-from syncd.core.config_match import sandbox_key
 from syncd.core.errors import ConfigError
 from syncd.core.managed import NO_LAYER, ManagedLayer, check_managed, layered
 from syncd.core.settings import Config, SandboxKeys, checked_workspace
@@ -51,7 +51,7 @@ def read_workspace_path(path: str) -> str:
 
 
 def read_sandbox(path: str, layer: ManagedLayer) -> tuple[object, ...] | None:
-    """Return the key of the sandbox that the file names, by `config_match.sandbox_key`; None if it acquires one.
+    """Return the key of the sandbox that the file names, as `sandbox_key`; None if it acquires one.
 
     Nothing else is checked. Raises `ConfigError`.
     """
@@ -60,6 +60,16 @@ def read_sandbox(path: str, layer: ManagedLayer) -> tuple[object, ...] | None:
     default = layer.values().get("sandbox.base_url", SandboxKeys().base_url)
     sandbox_id, base_url = values.get("id"), values.get("base_url", default)
     return sandbox_key(base_url, sandbox_id) if isinstance(sandbox_id, str) and isinstance(base_url, str) else None
+
+
+def sandbox_key(base_url: str, sandbox_id: str) -> tuple[object, ...]:
+    """Return what tells one sandbox from another, however its API's address is written."""
+    try:
+        url = urlsplit(base_url)
+        port = url.port or {"https": 443, "http": 80}.get(url.scheme)
+    except ValueError:
+        return base_url, sandbox_id
+    return url.scheme, url.hostname, port, url.path.rstrip("/"), sandbox_id
 
 
 def _read_toml(path: str) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from syncd.archive.snapshotter import Snapshotter
 from syncd.core.api_key import ApiKey, find_key
 from syncd.core.choices import MANAGED_FILE, GitThere
 from syncd.core.clock import Clock
+from syncd.core.config_lookup import own_files, own_folders
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.core.hardening import make_undumpable
-from syncd.core.own_files import own_files, own_folders
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
 from syncd.core.workspace_lock import Lock
@@ -38,7 +38,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.sandbox_lifetime import should_be_replaced
 from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.history_recorder import NAMED_BYTES, HistoryRecorder, HistoryStore
+from syncd.report.history import NAMED_BYTES, HistoryRecorder, HistoryStore
 from syncd.report.logs import keep_out_of_logs
 from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.status_store import StatusStore

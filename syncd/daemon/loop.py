@@ -24,17 +24,18 @@ from syncd.core.clock import Clock
 from syncd.core.errors import ExitCode, NeedsPerson, Stop
 from syncd.core.memory import release_freed_memory
 from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy, Waiter
-from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.polling import Polling
 from syncd.daemon.scheduler import (
+    FailureBackoff,
     Passed,
     RetryPause,
     SaveAgentWork,
     SchedulerInput,
     Sync,
+    ends_a_new_daemon,
     idle_state,
     next_action,
     pause_ends_s,
@@ -47,8 +48,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.retry import RetrySettings
 from syncd.remote.route import default_addresses
 from syncd.report.history import SyncEnding
-from syncd.report.status_publisher import StatusPublisher
-from syncd.report.sync_failure import SyncFailure, sync_failure
+from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers
 from syncd.sync.outcome import Outcome

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import ExitCode, SyncdError, TryLater
-from syncd.core.formatting import MOST_NAMED
+from syncd.core.text import MOST_NAMED
 from syncd.daemon.control import Client
 from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
 from syncd.sync.outcome import Outcome

@@ -18,8 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.clock import Clock, utc
-from syncd.core.formatting import counted
-from syncd.core.text import one_line, redacted, shown_path
+from syncd.core.text import counted, one_line, redacted, shown_path
 
 _log = logging.getLogger("syncd")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from syncd.core.formatting import seconds_of
+from syncd.core.clock import seconds_of
 from syncd.sync.status_document import State, Status
 
 _Sample = tuple[Mapping[str, str], float]

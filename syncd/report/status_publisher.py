@@ -11,13 +11,14 @@ from msgspec import Struct, field
 from syncd import __version__
 from syncd.core.choices import Managed
 from syncd.core.clock import Clock, stamp
-from syncd.core.errors import NeedsPerson, SyncdError
+from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater, WorkspaceError
 from syncd.core.text import one_line, shown_path
-from syncd.core.warning import SyncWarning
+from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
-from syncd.report.history_recorder import HistoryRecorder
+from syncd.report.history import HistoryRecorder
+from syncd.report.logs import place_of
 from syncd.report.speed import Speed
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
@@ -294,3 +295,28 @@ def ends_at(acquired_sandbox: AcquiredSandbox | None) -> str | None:
         if acquired_sandbox is None or acquired_sandbox.ends_wall_s is None
         else stamp(acquired_sandbox.ends_wall_s)
     )
+
+
+class SyncFailure(Struct, frozen=True):
+    """A failure for the status and the history; `retry_after_s` is the wait that a server asked for."""
+
+    step: ApiStep
+    error: SyncdError
+    retry_after_s: float = 0.0
+
+
+def sync_failure(failure: Exception) -> SyncFailure:
+    """The failure that this exception of a sync means, a defect of this program included."""
+    match failure:
+        case StepFailed():
+            return SyncFailure(failure.step, failure.as_error(), failure.retry_after_s or 0.0)
+        case WorkspaceError():
+            return SyncFailure(ApiStep.WATCH, failure)
+        case SyncdError():
+            return SyncFailure(ApiStep.SNAPSHOT, failure)
+        case OSError():
+            error = TryLater(f"this machine refused something ({failure.strerror or failure})", "see `syncd check`")
+            return SyncFailure(ApiStep.SNAPSHOT, error)
+        case _:
+            error = TryLater(f"internal error ({place_of(failure)})", "please report it")
+            return SyncFailure(ApiStep.SNAPSHOT, error)

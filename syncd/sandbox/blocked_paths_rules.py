@@ -10,9 +10,8 @@ import posixpath
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 
-from syncd.core.formatting import MOST_NAMED
-from syncd.core.text import shown_path
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning
+from syncd.core.text import MOST_NAMED, shown_path
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest, is_within, replaced_entries
 from syncd.sandbox.removal_plan import Versions

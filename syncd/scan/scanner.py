@@ -16,10 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from msgspec import Struct, field
 
-from syncd.core.errors import WorkspaceError
+from syncd.core.errors import SyncWarning, WorkspaceError
 from syncd.core.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
-from syncd.core.links import links_on
-from syncd.core.warning import SyncWarning
 from syncd.model.directory import EMPTY, Directory, Entries, in_order
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest, without_stamps
@@ -49,6 +47,8 @@ _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 # The most directories with hard-linked files that every partial scan lists; with more, it becomes a full scan.
 _MAX_SHARED_DIRECTORIES = 256
 # If rules outside change during each of so many reads, their events start another scan.
+# As many as the kernel follows (path_resolution(7)).
+_MOST_LINKS = 40
 _MAX_RULE_READS = 3
 # If rules change during each of so many listings, their events start another scan.
 _MAX_LISTINGS = 3
@@ -255,7 +255,7 @@ class Scanner:
     def _watched_rules_outside(self) -> RulesOutside:
         """Read the rules while their directories are watched, or a change before the watch would be missed."""
         read = self._rules_outside()
-        links = links_on(self._link)  # watched in the same way
+        links = _links_on(self._link)  # watched in the same way
         for _ in range(_MAX_RULE_READS):
             both = {folder: links[folder] | read.directories.get(folder, frozenset()) for folder in links}
             self._scan_listener.add_rule_files({**read.directories, **both})
@@ -537,3 +537,23 @@ def _record_failure(record: DirRecord, path: str, failure: OSError) -> None:
     safe_open.raise_if_exhausted(failure)
     record.own_issues().unread.add(path)
     record.own_issues().warnings.append(unreadable(path, failure))
+
+
+def _links_on(path: str) -> dict[str, frozenset[str]]:
+    """Return the names of the links on the way of an absolute path, by the real directory that each is in."""
+    found: dict[str, frozenset[str]] = {}
+    folder, names = "/", path.split("/")
+    while names and len(found) < _MOST_LINKS:
+        name = names.pop(0)
+        if name in ("", "."):
+            continue
+        at = os.path.normpath(os.path.join(folder, name))
+        try:
+            target = os.readlink(at)
+        except OSError:  # no link
+            folder = at
+            continue
+        found[folder] = found.get(folder, frozenset()) | {name}
+        names = [*target.split("/"), *names]
+        folder = "/" if target.startswith("/") else folder
+    return found

@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd.core.formatting import counted, few
-from syncd.core.text import shown_path
+from syncd.core.text import counted, few, shown_path
 from syncd.model.entry import (
     ABSENT,
     Entry,

@@ -16,9 +16,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.change_log import ChangeLog
-from syncd.core.durable_file import StateFile, Versioned
-from syncd.core.warning import SyncWarning
+from syncd.core.durable_file import ChangeLog, StateFile, Versioned
+from syncd.core.errors import SyncWarning
 from syncd.model.directory import EMPTY, Entries, rebuilt
 from syncd.model.entry import Entry, Kind, Stamp
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries

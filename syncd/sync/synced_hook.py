@@ -18,10 +18,10 @@ from msgspec import structs
 
 from syncd.core.clock import Clock
 from syncd.core.context import RuntimeContext
+from syncd.core.errors import SyncWarning
 from syncd.core.hook import Hook, HookResult
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
-from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
 from syncd.sandbox.agent_info import callable_servers
 from syncd.sandbox.mcp_servers import AgentRecord, agent_state

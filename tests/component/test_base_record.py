@@ -10,8 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from syncd.core.change_log import ChangeLog
-from syncd.core.durable_file import sealed
+from syncd.core.durable_file import ChangeLog, sealed
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target

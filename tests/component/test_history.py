@@ -17,9 +17,8 @@ from msgspec import Struct
 from syncd.core.clock import utc
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Difference, Manifest
-from syncd.report import history, history_recorder
-from syncd.report.history import START, SyncEnding, SyncRecord
-from syncd.report.history_recorder import NAMED_BYTES, HistoryRecorder, HistoryStore
+from syncd.report import history
+from syncd.report.history import NAMED_BYTES, START, HistoryRecorder, HistoryStore, SyncEnding, SyncRecord
 from syncd.sync.outcome import Outcome
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import LastSync
@@ -63,7 +62,7 @@ def paths(found: SyncRecord) -> list[str | None]:
 
 def test_the_bound(store: HistoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file stays within its bound, for its owner alone, and holds the newest records without a gap."""
-    monkeypatch.setattr(history_recorder, "MOST_BYTES", 8_192)
+    monkeypatch.setattr(history, "MOST_BYTES", 8_192)
     most = 0
     for number in range(100):
         store.append(record(number))

@@ -8,7 +8,7 @@ import pytest
 
 from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
-from syncd.report.history_recorder import HistoryRecorder, HistoryStore
+from syncd.report.history import HistoryRecorder, HistoryStore
 from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier

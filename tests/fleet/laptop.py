@@ -17,8 +17,8 @@ from typing import Protocol
 from syncd.core.choices import ArchiveContent
 from syncd.core.errors import SandboxNotFound, SandboxRefused
 from syncd.core.waiter import Superseded
-from syncd.daemon.backoff import FailureBackoff
 from syncd.daemon.scheduler import (
+    FailureBackoff,
     Passed,
     RetryPause,
     SaveAgentWork,
@@ -35,7 +35,7 @@ from syncd.remote.request_pacing import RequestKind, RequestPacing
 from syncd.remote.retry import RetrySettings, asks_first, backoff_limit_s, delay_s, failures_in_row, gives_up
 from syncd.remote.sandbox_lifetime import AcquiredSandbox, acquire_wait_s, margin_s, replace_in_s, should_be_replaced
 from syncd.remote.upload_url import UploadUrl, is_usable
-from syncd.report.sync_failure import sync_failure
+from syncd.report.status_publisher import sync_failure
 from syncd.sandbox import remote_changes
 from syncd.sandbox.partial_archives import next_proof_s, proof_is_due
 from syncd.sandbox.repository import agent_repository

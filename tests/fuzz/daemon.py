@@ -16,7 +16,7 @@ from syncd.daemon.sync_requests import SyncRequest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, Response
 from syncd.remote.remote_job import JobRunner, RemoteJob
-from syncd.report.sync_failure import SyncFailure
+from syncd.report.status_publisher import SyncFailure
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.outcome import Outcome

@@ -14,10 +14,10 @@ from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.daemon import loop as daemon_loop
-from syncd.daemon.backoff import LONG_OUTAGE_S, LONG_OUTAGE_WAITS
 from syncd.daemon.build import RuntimeContext, daemon_of, folders_of
 from syncd.daemon.loop import LoopEnd
 from syncd.daemon.pause_file import PauseFile
+from syncd.daemon.scheduler import LONG_OUTAGE_S, LONG_OUTAGE_WAITS
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
 from syncd.remote.sandbox_lifetime import AcquiredSandbox

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from syncd.core.settings import check_config
 from syncd.model.entry import Stamp
-from syncd.report.history_recorder import HistoryRecorder
+from syncd.report.history import HistoryRecorder
 from syncd.report.status_publisher import StatusPublisher
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle

@@ -35,13 +35,13 @@ PURE = {
     "archive": "chunking codec member_path",
     "cli/check": "finding",
     "cli/init": "config_template",
-    "core": "checksum choices config_match errors formatting text warning",
-    "daemon": "backoff scheduler",
+    "core": "checksum choices errors text",
+    "daemon": "scheduler",
     "emulator": "signing",
     "merge": "automatic_files git_objects modes writes",
     "model": "directory entry manifest reconcile symlinks",
     "remote": "sandbox_lifetime failure keepalive request_pacing retry target token_bucket uplink upload_url",
-    "report": "history metrics speed",
+    "report": "metrics speed",
     "sandbox": (
         "agent_info blocked_paths_rules leftovers look_encoding look_request removal_plan saved_versions_rules"
     ),

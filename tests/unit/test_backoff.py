@@ -15,8 +15,14 @@ from syncd.core.errors import (
     Unavailable,
     WorkspaceError,
 )
-from syncd.daemon.backoff import CROWD_OUTAGE_S, LONG_OUTAGE_S, LONG_OUTAGE_WAITS, FailureBackoff, ends_a_new_daemon
-from syncd.daemon.scheduler import HoldEnds
+from syncd.daemon.scheduler import (
+    CROWD_OUTAGE_S,
+    LONG_OUTAGE_S,
+    LONG_OUTAGE_WAITS,
+    FailureBackoff,
+    HoldEnds,
+    ends_a_new_daemon,
+)
 from syncd.remote.retry import RetrySettings
 
 NOW_S = 1000.0

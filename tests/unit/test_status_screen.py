@@ -14,7 +14,8 @@ from syncd.cli.layout import UNICODE, Tone, coloured, columns, plain
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
 from syncd.cli.status.screen import StatusContext, screen, table
 from syncd.core.choices import Managed
-from syncd.core.formatting import ago, countdown, counted, duration, seconds_of, size, split_remedy
+from syncd.core.clock import seconds_of
+from syncd.core.text import ago, countdown, counted, duration, size, split_remedy
 from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxName, State, Status
 from tests.clock import NOON_S
 

@@ -16,7 +16,7 @@ from syncd.core.errors import (
     Unavailable,
 )
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.report.sync_failure import sync_failure
+from syncd.report.status_publisher import sync_failure
 
 GONE = StepFailed(ApiStep.UPLOAD_URL, FailureAction.REFUSED, "no such sandbox", refusal=SandboxNotFound)
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from syncd.cli.apply.execution import Prepared
 from syncd.cli.options import CLOCK
-from syncd.core.formatting import counted, few
 from syncd.core.settings import Config
-from syncd.core.text import shown_path
+from syncd.core.text import counted, few, shown_path
 from syncd.daemon.build import excludes_for, reader_of, selection_of
 from syncd.model.entry import Kind
 from syncd.model.reconcile import PathOutcome

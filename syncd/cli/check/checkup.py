@@ -18,9 +18,9 @@ from syncd.cli.service.command import login_advice, route_advice, service_of
 from syncd.cli.status.reader import StatusReader
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
 from syncd.core.errors import ExitCode, SyncdError
-from syncd.core.formatting import size
 from syncd.core.hardening import make_undumpable
 from syncd.core.settings import Config
+from syncd.core.text import size
 from syncd.daemon.build import places_of, selection_of
 from syncd.daemon.shared_sandbox import refuse_named
 from syncd.scan.scanner import Scan

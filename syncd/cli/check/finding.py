@@ -8,7 +8,7 @@ from enum import Enum
 from msgspec import Struct
 
 from syncd.core.errors import ExitCode, SyncdError
-from syncd.core.formatting import counted
+from syncd.core.text import counted
 
 
 class Grade(Enum):

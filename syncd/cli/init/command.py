@@ -30,8 +30,7 @@ from syncd.cli.options import option_for
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.choices import MANAGED_FILE
 from syncd.core.config_file import read_managed
-from syncd.core.config_lookup import config_files, named_config, read_workspaces
-from syncd.core.config_match import holding
+from syncd.core.config_lookup import config_files, holding, named_config, read_workspaces
 from syncd.core.directories import default_key_file
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson, SyncdError, TryLater
 from syncd.core.managed import layered

@@ -15,8 +15,15 @@ import click
 from syncd.cli.init.config_template import toml
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, parse_key
 from syncd.core.choices import Region
-from syncd.core.config_lookup import config_files, config_name, named_config
-from syncd.core.config_match import ConfiguredWorkspace, holding, is_within, overlapping
+from syncd.core.config_lookup import (
+    ConfiguredWorkspace,
+    config_files,
+    config_name,
+    holding,
+    is_within,
+    named_config,
+    overlapping,
+)
 from syncd.core.errors import ConfigError, SyncdError
 from syncd.core.managed import ManagedLayer
 from syncd.core.settings import AcquireKeys, Config, check_config

@@ -7,9 +7,8 @@ import click
 from syncd.cli.init.dialog import home_relative
 from syncd.cli.local_scan import scan_workspace
 from syncd.cli.progress import ProgressDisplay
-from syncd.core.formatting import counted, few, size
 from syncd.core.settings import Config
-from syncd.core.text import shown_path
+from syncd.core.text import counted, few, shown_path, size
 from syncd.model.entry import count_files
 from syncd.scan.limits import largest, over_limit
 

@@ -14,9 +14,9 @@ from msgspec import Struct, to_builtins
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.core.choices import AgentChanges
+from syncd.core.clock import seconds_of
 from syncd.core.errors import SandboxNotFound, TryLater
-from syncd.core.formatting import ago, duration, seconds_of
-from syncd.core.text import one_line
+from syncd.core.text import ago, duration, one_line
 
 if TYPE_CHECKING:
     from syncd.cli.sandbox.admin import SandboxAdmin

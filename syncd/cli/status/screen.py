@@ -13,7 +13,8 @@ from msgspec import Struct
 from syncd import __version__
 from syncd.cli.layout import ASCII, Glyphs, Line, Tone, aligned, bar, columns, cut, wrapped
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
-from syncd.core.formatting import ago, counted, duration, seconds_of, size, split_remedy
+from syncd.core.clock import seconds_of
+from syncd.core.text import ago, counted, duration, size, split_remedy
 from syncd.sync.status_document import State, Status
 
 # Columns: a mark, then the label, then the text.
