@@ -16,14 +16,13 @@ from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.options import CLOCK
 from syncd.cli.progress import ProgressDisplay
-from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import MOST_NAMED, counted, shown_path
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of
+from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of, workspace_of
 from syncd.merge.git import find_git, find_work_tree
 from syncd.merge.git_objects import GitFile, GitSymlink, GitVersion, file_of
 from syncd.merge.workspace_writer import WorkspaceWriter
@@ -36,7 +35,6 @@ from syncd.model.entry import (
 )
 from syncd.model.manifest import Manifest, directories_above
 from syncd.remote.artifacts import NotKeptHere
-from syncd.remote.bucket import Throttle
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
@@ -163,24 +161,13 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     folders = folders_of(config, os.environ)
     target, key = target_of(config, os.environ), key_of(config, os.environ)
     client = HttpClient(Waiter(interrupt, CLOCK))
+    workspace = workspace_of(config, os.environ, key, client)
     sync_state = SyncState(folders.state)
     copies, commits = (os.path.join(folders.spool, f"{prefix}{os.getpid()}") for prefix in (_COPIES, _COMMITS))
     _remove_old_copies(folders.spool)
     try:
         with interrupting(interrupt):
-            factory = SandboxFactory(
-                config,
-                folders,
-                key,
-                RuntimeContext(CLOCK, os.environ, interrupt),
-                client,
-                Throttle(0),
-                sync_state,
-                interrupt.check,
-                lambda _path, _is_dir: False,
-                lambda: None,
-                copies,
-            )
+            factory = SandboxFactory(workspace, sync_state, interrupt.check, lambda _path, _is_dir: False, copies)
             yield OpenSandbox(config, folders, target, sync_state, factory.build(target), interrupt, commits)
     finally:
         client.drop()

@@ -92,9 +92,9 @@ def _ask_daemon(
             for message in ask(folder, request, CLOCK, timeout_s, on_silence):
                 was_answered = True
                 if message["event"] == "progress" and display is not None:
-                    _show(message, display)
+                    show(message, display)
                 elif message["event"] == "done":
-                    return _result(message)
+                    return result_of(message)
         except ConnectionError:
             if holder(folder) is None:
                 return None
@@ -105,7 +105,8 @@ def _ask_daemon(
         CLOCK.sleep(_RETRY_S)
 
 
-def _show(message: Message, display: ProgressDisplay) -> None:
+def show(message: Message, display: ProgressDisplay) -> None:
+    """Show a message about the progress of a sync."""
     if "failed" in message:
         display.note(message["failed"])
     elif "done_files" in message:
@@ -117,7 +118,8 @@ def _show(message: Message, display: ProgressDisplay) -> None:
         display.stage(State(message["state"]))
 
 
-def _result(message: Message) -> dict[str, Any]:
+def result_of(message: Message) -> dict[str, Any]:
+    """The result in the last answer. Raises the failure that it tells of."""
     if message["exit"] != ExitCode.DONE:
         raise failure_with(message["exit"], message["message"])
     result: dict[str, Any] = message.get("result") or {}

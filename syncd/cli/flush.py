@@ -63,20 +63,19 @@ def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None
 
 def _standalone(config: Config, timeout_s: float | None) -> dict[str, Any]:
     from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
+    from syncd.cli.own_loop import sync_alone  # noqa: PLC0415 - where no daemon runs
     from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415
-    from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415 - where no daemon runs
     from syncd.daemon.build import places_of  # noqa: PLC0415
-    from syncd.daemon.pause_file import PauseFile  # noqa: PLC0415
-    from syncd.daemon.sync_requests import PAUSED, described  # noqa: PLC0415
+    from syncd.daemon.sync_requests import PAUSED, pause_marker  # noqa: PLC0415
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
-    if PauseFile(places_of(config, os.environ).state).paused:
+    if pause_marker(places_of(config, os.environ).state).exists:
         raise PAUSED
-    set_up_logs("error", LogFormat.TEXT, {})
+    set_up_logs("critical", LogFormat.TEXT, {})  # the command tells what failed
     ends_s = float("inf") if timeout_s is None else CLOCK.monotonic_s() + timeout_s
     with ProgressDisplay(silent_s=_SILENT_S) as progress, _alarm(timeout_s):
         try:
-            return described(sync_alone(config, SyncMode.CHANGED, progress, give_up_s=timeout_s))
+            return sync_alone(config, SyncMode.CHANGED, progress, give_up_s=timeout_s)
         except (Stop, KeyboardInterrupt):
             if CLOCK.monotonic_s() < ends_s:
                 raise

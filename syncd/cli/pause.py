@@ -13,14 +13,18 @@ def pause_or_resume(config_file: str | None, action: str) -> None:
     """Pause or resume through the daemon, or by the file that the next one reads."""
     from syncd.cli.daemon_client import order_daemon  # noqa: PLC0415
     from syncd.daemon.build import folders_of  # noqa: PLC0415
-    from syncd.daemon.pause_file import PauseFile  # noqa: PLC0415
+    from syncd.daemon.sync_requests import pause_marker  # noqa: PLC0415
 
     config = configured(config_file)
     if order_daemon(config, {"do": action}):
         click.echo(f"{action}d")
+        return
+    marker = pause_marker(folders_of(config, os.environ).state)
+    if action == "pause":
+        marker.create()
     else:
-        PauseFile(folders_of(config, os.environ).state).set(paused=action == "pause")
-        click.echo(f"{action}d; no daemon is running")
+        marker.remove()
+    click.echo(f"{action}d; no daemon is running")
 
 
 @click.command("pause")

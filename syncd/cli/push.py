@@ -82,14 +82,12 @@ def push(config: Config, force: bool) -> PushResult:
 
 def _push_standalone(config: Config, force: bool, progress: Any) -> PushResult:
     from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
-    from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415
-    from syncd.daemon.sync_requests import described  # noqa: PLC0415
+    from syncd.cli.own_loop import sync_alone  # noqa: PLC0415
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
-    set_up_logs("error", LogFormat.TEXT, {})
-    outcome = sync_alone(config, SyncMode.FORCED if force else SyncMode.CHANGED, progress)
-    is_first = outcome.sync is not None and outcome.change is None
-    return PushResult(described(outcome), is_first)
+    set_up_logs("critical", LogFormat.TEXT, {})  # the command tells what failed
+    result = sync_alone(config, SyncMode.FORCED if force else SyncMode.CHANGED, progress)
+    return PushResult(result, is_first=result["sync"] is not None and result["change"] is None)
 
 
 def _stopped(doing: str) -> TryLater:

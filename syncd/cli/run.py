@@ -11,15 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import click
-from msgspec.structs import replace
 
 from syncd.cli.options import CLOCK, config_option, config_path, load_for_command, logging_options
 from syncd.core.api_key import ApiKey, is_outdated
 from syncd.core.clock import stamp
-from syncd.core.context import RuntimeContext
 from syncd.core.errors import ExitCode, Locked, Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
+from syncd.core.waiter import Waiter
 
 if TYPE_CHECKING:
     from syncd.daemon.signals import Signals
@@ -48,11 +47,12 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     from syncd.sync.synced_hook import SyncedHook  # noqa: PLC0415 - `run --help` needs none of it
 
     set_up_logs(log_level, LogFormat(log_format), os.environ)
-    context, wakeup = RuntimeContext(CLOCK, os.environ, Interrupt()), Wakeup()
-    signals = Signals(context.interrupt, wakeup)
+    interrupt, wakeup = Interrupt(), Wakeup()
+    signals = Signals(interrupt, wakeup)
     try:
-        with signals.installed(), closing(SyncedHook(context)) as synced_hook:
-            _run(config_path(config_file, lambda text: _log.warning("%s", text)), context, signals, wakeup, synced_hook)
+        with signals.installed(), closing(SyncedHook(os.environ, CLOCK)) as synced_hook:
+            path = config_path(config_file, lambda text: _log.warning("%s", text))
+            _run(path, interrupt, signals, wakeup, synced_hook)
     except Stop:  # before its loop
         return ExitCode.DONE
     except SyncdError as failure:
@@ -61,47 +61,48 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     return ExitCode.DONE
 
 
-def _run(path: str, context: RuntimeContext, signals: Signals, wakeup: Wakeup, synced_hook: SyncedHook) -> None:
-    from syncd.daemon.build import daemon_of, folders_of  # noqa: PLC0415
+def _run(path: str, interrupt: Interrupt, signals: Signals, wakeup: Wakeup, synced_hook: SyncedHook) -> None:
+    from syncd.daemon.build import Role, daemon_of, folders_of  # noqa: PLC0415
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
     from syncd.daemon.shared_sandbox import refuse_taken  # noqa: PLC0415
     from syncd.report.status_publisher import RunTotals  # noqa: PLC0415
 
-    config, key, excludes = _usable(load_for_command(path), context, _LOCKED_S)
+    config, key, excludes = _usable(load_for_command(path), interrupt, _LOCKED_S)
     is_checked = False
     totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
-    start_wait_s = _start_wait_s(context.environ)
+    start_wait_s = _start_wait_s(os.environ)
     while True:
-        context.interrupt.check()
-        # The path from git is kept: git might fail where the old configuration is to stay.
-        daemon_context = replace(context, excludes=excludes)
+        interrupt.check()
         try:
             with daemon_of(
                 config,
+                Role.DAEMON,
                 key=key,
-                context=daemon_context,
+                environ=os.environ,
+                waiter=Waiter(interrupt, CLOCK),
                 signals=signals,
                 wakeup=wakeup,
                 totals=totals,
                 synced_hook=synced_hook,
-                reread=partial(_reread, path, config, context),
+                excludes=excludes,  # kept: git might fail where the old configuration is to stay
+                reread=partial(_reread, path, config),
                 start_wait_s=start_wait_s,
             ) as daemon:
                 if not is_checked:  # after its status is written: of two that start at once, one sees the other
-                    refuse_taken(config, context.environ)
+                    refuse_taken(config, os.environ)
                     is_checked = True
                 ended = daemon.run()
                 if ended is LoopEnd.STOPPED:
                     synced_hook.close()  # before the lock is released: the next process runs its own
         except Locked:  # a command took the lock since it was checked
-            _wait_for_lock(folders_of(config, context.environ).state, context, _LOCKED_S)
+            _wait_for_lock(folders_of(config, os.environ).state, interrupt, _LOCKED_S)
             continue
         if ended is LoopEnd.STOPPED:
             return
         signals.reload = False
         start_wait_s = 0.0  # a person waits for what the new configuration does
         try:
-            config, key, excludes = _usable(_reread(path, config, context), context)
+            config, key, excludes = _usable(_reread(path, config), interrupt)
             _log.info("configuration read anew")
         except SyncdError as failure:
             _log.error("the new configuration is refused, the old one stays: %s", failure)
@@ -118,7 +119,7 @@ def _start_wait_s(environ: Mapping[str, str]) -> float:
     return random.random() * _START_WITHIN_S if is_service else 0.0  # noqa: S311 - jitter, not a secret
 
 
-def _reread(path: str, running: Config, context: RuntimeContext) -> Config:
+def _reread(path: str, running: Config) -> Config:
     """The file's configuration now. Raises `ConfigError`, also for another sandbox that another workspace has."""
     from syncd.core.config_file import load_config  # noqa: PLC0415
     from syncd.daemon.shared_sandbox import refuse_named  # noqa: PLC0415
@@ -126,31 +127,30 @@ def _reread(path: str, running: Config, context: RuntimeContext) -> Config:
     config = load_config(path)
     places = [(each.workspace.path, each.sandbox.base_url, each.sandbox.id) for each in (config, running)]
     if places[0] != places[1]:
-        refuse_named(config, context.environ)
+        refuse_named(config, os.environ)
     return config
 
 
-def _usable(config: Config, context: RuntimeContext, timeout_s: float = 0.0) -> tuple[Config, ApiKey, str]:
+def _usable(config: Config, interrupt: Interrupt, timeout_s: float = 0.0) -> tuple[Config, ApiKey, str]:
     """The configuration, its key and the person's exclude file, checked for all that keeps a daemon from starting.
 
     Raises `SyncdError`. This process must not hold the lock: a workspace that another daemon holds is refused, too, and
     one that a command holds for longer than `timeout_s`.
     """
-    from syncd.daemon.build import excludes_of, folders_of, key_of, selection_of  # noqa: PLC0415
+    from syncd.daemon.build import excludes_for, folders_of, key_of, selection_of  # noqa: PLC0415
 
-    selection_of(config, context.environ)
+    selection_of(config, os.environ)
     try:
-        excludes = excludes_of(config, context)
+        excludes = excludes_for(config, os.environ)
     finally:
-        context.interrupt.check()  # a signal that came while git did not answer counts for more than that
-    key = key_of(config, context.environ)
-    _wait_for_lock(folders_of(config, context.environ).state, context, timeout_s)
+        interrupt.check()  # a signal that came while git did not answer counts for more than that
+    key = key_of(config, os.environ)
+    _wait_for_lock(folders_of(config, os.environ).state, interrupt, timeout_s)
     return config, key, excludes
 
 
-def _wait_for_lock(folder: str, context: RuntimeContext, timeout_s: float) -> None:
+def _wait_for_lock(folder: str, interrupt: Interrupt, timeout_s: float) -> None:
     """Wait until the lock is free. Raises `Locked` if a daemon holds it, or a command for longer; `Stop`."""
-    from syncd.core.waiter import Waiter  # noqa: PLC0415
     from syncd.core.workspace_lock import Lock  # noqa: PLC0415
     from syncd.daemon.control import listens  # noqa: PLC0415
 
@@ -162,7 +162,7 @@ def _wait_for_lock(folder: str, context: RuntimeContext, timeout_s: float) -> No
         except Locked:
             if CLOCK.monotonic_s() >= ends_s or listens(folder):
                 raise
-            Waiter(context.interrupt, CLOCK).sleep(_RETRY_S)
+            Waiter(interrupt, CLOCK).sleep(_RETRY_S)
         else:
             lock.release()
             return

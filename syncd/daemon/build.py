@@ -6,8 +6,8 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from enum import Enum
 from functools import partial
-from typing import Protocol, TypeVar
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
@@ -17,7 +17,6 @@ from syncd.core.api_key import ApiKey, find_key
 from syncd.core.choices import MANAGED_FILE, GitThere
 from syncd.core.clock import Clock
 from syncd.core.config_lookup import own_files, own_folders
-from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
@@ -27,12 +26,10 @@ from syncd.core.waiter import Waiter
 from syncd.core.workspace_lock import Lock
 from syncd.daemon.control import ControlServer
 from syncd.daemon.live_reload import LiveReload, limit_of
-from syncd.daemon.loop import Components, Daemon, Timing
-from syncd.daemon.pause_file import PauseFile
+from syncd.daemon.loop import Components, Daemon
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
 from syncd.merge.git import personal_excludes
-from syncd.remote.api import Api
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.sandbox_lifetime import should_be_replaced
@@ -50,12 +47,11 @@ from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.mount_guard import MountGuard
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
-from syncd.selection.git_repository import branch_of, repository_around
 from syncd.selection.gitignore import bad_pattern
 from syncd.selection.rules import Rule
 from syncd.selection.secret_scanner import NoSearch, Search, SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
-from syncd.sync.sandbox_factory import SandboxFactory, retry_settings_of
+from syncd.sync.sandbox_factory import SandboxFactory, Workspace
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
@@ -70,6 +66,13 @@ from syncd.watch.suspend_detector import SuspendDetector
 _log = logging.getLogger("syncd")
 
 
+class Role(Enum):
+    """The process that a loop runs in."""
+
+    DAEMON = "`run`, until a signal ends it"
+    COMMAND = "a command that syncs by itself, as no daemon runs"
+
+
 def target_of(config: Config, environ: Mapping[str, str]) -> Target:
     """The sandbox of this configuration's workspace. Raises `NeedsPerson` where none has been acquired yet."""
     sandbox = config.sandbox
@@ -81,13 +84,13 @@ def target_of(config: Config, environ: Mapping[str, str]) -> Target:
     return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
 
 
-def _known_target(config: Config, folders: Directories, clock: Clock) -> Target | None:
+def _known_target(workspace: Workspace) -> Target | None:
     """The same as far as it is known without a request: None also where the acquired sandbox has ended."""
-    sandbox = config.sandbox
+    sandbox = workspace.config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
-    acquired_sandbox, _ = AcquiredSandboxStore(folders.state, sandbox.base_url).load()
-    if acquired_sandbox is None or should_be_replaced(acquired_sandbox, clock.wall_s()):
+    acquired_sandbox, _ = AcquiredSandboxStore(workspace.folders.state, sandbox.base_url).load()
+    if acquired_sandbox is None or should_be_replaced(acquired_sandbox, workspace.clock.wall_s()):
         return None
     return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
 
@@ -149,23 +152,6 @@ def excludes_for(config: Config, environ: Mapping[str, str]) -> str:
     return personal_excludes(environ) if config.workspace.use_gitignore else ""
 
 
-def excludes_of(config: Config, context: RuntimeContext) -> str:
-    """The same as git reported it at the start, if it was asked then. Raises `ConfigError`, `TryLater`."""
-    if not config.workspace.use_gitignore or context.excludes is None:
-        return excludes_for(config, context.environ)
-    return context.excludes
-
-
-def home_branch(config: Config) -> str | None:
-    """The branch that the sandbox's repository is to have; None: it is to have no repository."""
-    path = config.workspace.path
-    try:
-        repository = repository_around(path) if config.workspace.git is GitThere.BASELINE else None
-    except OSError:
-        return None
-    return branch_of(path) if repository is not None and repository.folder else None
-
-
 def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
     """The key, which is kept out of all logs and core dumps from now on. Raises `KeyRefused`."""
     make_undumpable()
@@ -199,34 +185,34 @@ def places_of(config: Config, environ: Mapping[str, str]) -> Directories:
     return folders
 
 
+def workspace_of(
+    config: Config, environ: Mapping[str, str], key: ApiKey, client: HttpClient, excludes: str | None = None
+) -> Workspace:
+    """The workspace of a configuration, its folders made where missing. Raises `ConfigError`."""
+    return Workspace(config, environ, folders_of(config, environ), key, client, Throttle(limit_of(config)), excludes)
+
+
 def sync_cycle_of(
-    config: Config,
-    folders: Directories,
-    *,
-    key: ApiKey,
-    context: RuntimeContext,
-    client: HttpClient,
-    throttle: Throttle | None = None,
-    scan_listener: ScanListener | None = None,
-    on_progress: Callable[[], None] = lambda: None,
+    workspace: Workspace, scan_listener: ScanListener | None = None, on_progress: Callable[[], None] = lambda: None
 ) -> SyncCycle:
     """The sync of one workspace to its sandbox; `on_progress` is called often while it runs. Raises `ConfigError`."""
+    config, folders, clock = workspace.config, workspace.folders, workspace.clock
     remove_drafts(folders.state)
-    search = secret_search_of(config, key.reveal())
+    search = secret_search_of(config, workspace.key.reveal())
     sync_state = SyncState(folders.state, search.identity)
 
     def check() -> None:
-        context.interrupt.check()
+        workspace.waiter.interrupt.check()
         on_progress()
 
-    path, selection = config.workspace.path, selection_of(config, context.environ)
+    path, selection = config.workspace.path, selection_of(config, workspace.environ)
     store = ChunkStore(folders.spool)
     store.open()
     base_store = BaseStore(folders.spool, store)
     part_store = ChunkStore(os.path.join(folders.spool, "changes"))
     part_store.keep_only([])  # what an earlier process sent in part is of no use to this one
     guard = MassDeletionGuard(folders.state)
-    excludes = excludes_of(config, context)
+    excludes = excludes_for(config, workspace.environ) if workspace.excludes is None else workspace.excludes
     guard.load()
     mount_guard = MountGuard(path, folders.state)
     mount_guard.load()
@@ -240,38 +226,26 @@ def sync_cycle_of(
             link=config.workspace_link,
         ),
         guard,
-        ContentReader(path, context.clock, check, search),
-        Packer(path, store, context.clock, check, search, base_store=base_store),
-        Packer(path, part_store, context.clock, check, search),
+        ContentReader(path, clock, check, search),
+        Packer(path, store, clock, check, search, base_store=base_store),
+        Packer(path, part_store, clock, check, search),
         mount_guard=mount_guard,
-        clock=context.clock,
+        clock=clock,
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,
         size_remedy=size_remedy_of(config),
     )
-    throttle = throttle or Throttle(limit_of(config))
-    sandbox_factory = SandboxFactory(
-        config,
-        folders,
-        key,
-        context,
-        client,
-        throttle,
-        sync_state,
-        check,
-        snapshotter.is_excluded,
-        lambda: home_branch(config),
-        os.path.join(folders.spool, "copies"),
-    )
+    copies_folder = os.path.join(folders.spool, "copies")
+    sandbox_factory = SandboxFactory(workspace, sync_state, check, snapshotter.is_excluded, copies_folder)
     return SyncCycle(
         sandbox_factory.provider(),
         sandbox_factory.build,
         snapshotter,
         sync_state,
         base_store,
-        WorkSaver(lambda: PathRules(path, selection, excludes).leave_out, context.clock, base_store),
+        WorkSaver(lambda: PathRules(path, selection, excludes).leave_out, clock, base_store),
         TakenStore(folders.state),
-        context.clock,
+        clock,
     )
 
 
@@ -290,151 +264,109 @@ def _history_recorder_of(
 
 
 def status_publisher_of(
-    config: Config,
-    folders: Directories,
-    clock: Clock,
-    *,
-    totals: RunTotals,
-    systemd: SystemdNotifier,
-    desktop_environ: Mapping[str, str] | None,
-    target: Target | None,
+    workspace: Workspace, totals: RunTotals, systemd: SystemdNotifier, role: Role
 ) -> StatusPublisher:
     """The status of this workspace; the sandbox has no id before one is acquired.
 
     The caller must hold the workspace's lock.
     """
+    config, clock = workspace.config, workspace.clock
+    is_daemon = role is Role.DAEMON
     totals.is_for(config.workspace.path, config.sandbox.base_url, config.sandbox.id)
     notifier = DesktopNotifier(
         config.workspace.path,
         config.notifications.after_minutes * 60,
-        desktop_environ,
+        workspace.environ if is_daemon and config.notifications.desktop else None,
         totals.last_notice,
         clock,
     )
     publisher = StatusPublisher(
         workspace=config.workspace.path,
         workspace_link=config.workspace_link,
-        target=target or Target(config.sandbox.base_url, "", config.sandbox.region),
-        file=StatusStore(folders.state),
+        target=_known_target(workspace) or Target(config.sandbox.base_url, "", config.sandbox.region),
+        file=StatusStore(workspace.folders.state),
         systemd=systemd,
-        recorder=_history_recorder_of(config, folders, clock, lambda: publisher.target.sandbox_id),
+        recorder=_history_recorder_of(config, workspace.folders, clock, lambda: publisher.target.sandbox_id),
         notifier=notifier,
         clock=clock,
         totals=totals,
         managed=config.managed,
+        pid=os.getpid() if is_daemon else None,
     )
     return publisher
 
 
-def mcp_servers_of(
-    config: Config, folders: Directories, *, key: ApiKey, client: HttpClient, context: RuntimeContext
-) -> McpServers:
+def mcp_servers_of(workspace: Workspace) -> McpServers:
     """Return the MCP servers of the sandbox, as `[sandbox]` configures them."""
-    return McpServers(config, agent_state(folders.state), lambda target: Api(target, key, client, context.clock))
+    return McpServers(workspace.config, agent_state(workspace.folders.state), workspace.api)
 
 
 @contextmanager
 def daemon_of(
     config: Config,
+    role: Role,
     *,
     key: ApiKey,
-    context: RuntimeContext,
+    environ: Mapping[str, str],
+    waiter: Waiter,
     signals: Signals,
     wakeup: Wakeup,
     totals: RunTotals,
     synced_hook: SyncedHook,
+    excludes: str | None = None,
     reread: Callable[[], Config] | None = None,
     start_wait_s: float = 0.0,
 ) -> Iterator[Daemon]:
     """A daemon whose parts are open, and closed after it; `reread` reads the configuration file again.
 
-    Its first sync is after `start_wait_s` if nothing asks for one before.
+    Its first sync is after `start_wait_s` if nothing asks for one before. That of a command has its status and history
+    as well, but watches nothing, listens to nobody and tells no service manager or desktop.
 
     Raises `Locked` if another instance has the workspace, `NeedsPerson` where the configuration cannot work.
     """
     with ExitStack() as stack:
-        folders = folders_of(config, context.environ)
+        folders = folders_of(config, environ)
         lock = Lock(folders.state)
         lock.acquire()
         stack.callback(lock.release)
-        systemd = SystemdNotifier(context.environ, context.clock, os.getpid())
-        target = _known_target(config, folders, context.clock)
-        desktop_environ = context.environ if config.notifications.desktop else None
-        publisher = status_publisher_of(
-            config,
-            folders,
-            context.clock,
-            totals=totals,
-            systemd=systemd,
-            desktop_environ=desktop_environ,
-            target=target,
-        )
+        client = HttpClient(waiter)
+        stack.callback(client.drop)
+        workspace = workspace_of(config, environ, key, client, excludes)
+        clock = waiter.clock
+        systemd = SystemdNotifier(environ if role is Role.DAEMON else {}, clock, os.getpid())
+        publisher = status_publisher_of(workspace, totals, systemd, role)
         publisher.recall()
         # Before all else, which may take a while (watches, git, large state): until then `syncd status` would show a
         # process without a status.
         publisher.pending = True
         publisher.enter(State.STARTING)
         stack.callback(publisher.ended)
-        waiter = Waiter(context.interrupt, context.clock)
-        client = HttpClient(waiter)
-        stack.callback(client.drop)
-        watch = _opened(InotifyWatch(config.workspace.path, wakeup.wake), stack)
-        suspend_detector = _opened(SuspendDetector(context.clock), stack)
-        mounts = _opened(MountMonitor(config.workspace.path), stack)
-        control = _opened(ControlServer(folders.state), stack)
-        throttle = Throttle(limit_of(config))
-        cycle = sync_cycle_of(
-            config,
-            folders,
-            key=key,
-            context=context,
-            client=client,
-            throttle=throttle,
-            scan_listener=watch,
-            on_progress=waiter.poll_events,
-        )
+        watch = InotifyWatch(config.workspace.path, wakeup.wake)
+        suspend_detector = SuspendDetector(clock)
+        mounts = MountMonitor(config.workspace.path)
+        control = ControlServer(folders.state)
+        if role is Role.DAEMON:
+            for resource in (watch, suspend_detector, mounts, control):
+                resource.open()
+                stack.callback(resource.close)
+        cycle = sync_cycle_of(workspace, watch if role is Role.DAEMON else None, waiter.poll_events)
         cycle.recall()
         synced_hook.configure(config, folders.state)
         yield Daemon(
             Components(
+                workspace=workspace,
                 cycle=cycle,
                 watch=watch,
                 control=control,
                 publisher=publisher,
-                mcp_servers=mcp_servers_of(config, folders, key=key, client=client, context=context),
+                mcp_servers=mcp_servers_of(workspace),
                 synced_hook=synced_hook,
                 systemd=systemd,
                 signals=signals,
-                live_reload=LiveReload(config, reread or (lambda: config), throttle, signals),
+                live_reload=LiveReload(config, reread or (lambda: config), workspace.throttle, signals),
                 wakeup=wakeup,
-                waiter=waiter,
                 suspend_detector=suspend_detector,
                 mounts=mounts,
-                client=client,
-                pause_file=PauseFile(folders.state),
-                clock=context.clock,
-                timing=Timing(
-                    config.sync.debounce_seconds,
-                    config.sync.max_wait_seconds,
-                    config.sync.rescan_minutes * 60,
-                    start_wait_s,
-                ),
-                retry_settings=retry_settings_of(config),
-                key_file=config.sandbox.api_key_file,
+                start_wait_s=start_wait_s,
             )
         )
-
-
-class _Resource(Protocol):
-    def open(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-_Opened = TypeVar("_Opened", bound=_Resource)
-
-
-def _opened(resource: _Opened, stack: ExitStack) -> _Opened:
-    resource.open()
-    stack.callback(resource.close)
-    return resource

@@ -7,11 +7,13 @@ commands and changes are received at once while a sync is under way.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import random
 import select
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 from math import inf
 
@@ -20,13 +22,10 @@ from msgspec import Struct
 
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.clock import Clock
-from syncd.core.errors import ExitCode, NeedsPerson, Stop
-from syncd.core.memory import release_freed_memory
-from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy, Waiter
+from syncd.core.errors import ExitCode, NeedsPerson, Stop, SyncWarning
+from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.live_reload import LiveReload
-from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.polling import Polling
 from syncd.daemon.scheduler import (
     FailureBackoff,
@@ -41,17 +40,16 @@ from syncd.daemon.scheduler import (
     pause_ends_s,
 )
 from syncd.daemon.signals import Signals
-from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest
+from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest, pause_marker
 from syncd.daemon.wakeup import Wakeup
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.http_client import HttpClient
-from syncd.remote.retry import RetrySettings
 from syncd.remote.route import default_addresses
 from syncd.report.history import SyncEnding
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers
 from syncd.sync.outcome import Outcome
+from syncd.sync.sandbox_factory import Workspace, retry_settings_of
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
@@ -81,18 +79,13 @@ class LoopEnd(Enum):
     RELOAD = "a new configuration is to be read"
 
 
-class Timing(Struct, frozen=True):
-    """`[sync]`, in seconds, and the wait before the first sync if nothing asks for one."""
-
-    quiet_s: float
-    max_wait_s: float
-    rescan_s: float
-    start_wait_s: float
-
-
 class Components(Struct, frozen=True):
-    """The parts that the loop works with, all of them open; `daemon.build` makes them."""
+    """The parts that the loop works with; `daemon.build` makes them.
 
+    The first sync is after `start_wait_s` if nothing asks for one before.
+    """
+
+    workspace: Workspace
     cycle: SyncCycle
     watch: InotifyWatch
     control: ControlServer
@@ -103,15 +96,9 @@ class Components(Struct, frozen=True):
     signals: Signals
     live_reload: LiveReload
     wakeup: Wakeup
-    waiter: Waiter
     suspend_detector: SuspendDetector
     mounts: MountMonitor
-    client: HttpClient
-    pause_file: PauseFile
-    clock: Clock
-    timing: Timing
-    retry_settings: RetrySettings
-    key_file: str
+    start_wait_s: float
 
 
 class Daemon:
@@ -121,10 +108,15 @@ class Daemon:
         self._components = components
         self._cycle = components.cycle
         self._publisher = components.publisher
-        self._clock = components.clock
+        self._clock = components.workspace.clock
+        self._waiter = components.workspace.waiter
+        self._sync_keys = components.workspace.config.sync
+        self._retry_settings = retry_settings_of(components.workspace.config)
+        self._key_file = components.workspace.config.sandbox.api_key_file
+        self._pause_marker = pause_marker(components.workspace.folders.state)
         self._request_queue = RequestQueue()
         self._burst: Burst | None = None
-        self._backoff = FailureBackoff(components.retry_settings)
+        self._backoff = FailureBackoff(self._retry_settings)
         self._started_s = 0.0
         self._rescan_at_s = 0.0
         self._follow_at_s = -inf
@@ -132,7 +124,7 @@ class Daemon:
         self._dirty = DirtyDirectories()
         self._polling = Polling(components.watch, components.mounts, components.cycle.snapshotter.directories_within)
         self._is_poll = False  # the sync under way
-        self._paused = False
+        self._paused = self._pause_marker.exists
         self._stage: State | None = None  # of the sync under way
         self._paused_in_sync = False  # a person paused since it began: that is what the status says, while it ends
         self._writers: list[Client] = []  # commands that write to the workspace: no sync begins meanwhile
@@ -142,44 +134,67 @@ class Daemon:
         self._woke = False
         self._addresses: tuple[str, ...] | None = None
         self._network_back_s = -inf
-        self._key_stamp = _file_stamp(components.key_file)
-        components.waiter.listener = self
+        self._key_stamp = _file_stamp(self._key_file)
+        self._waiter.listener = self
 
     def run(self) -> LoopEnd:
         """Run until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
-        self._paused = self._components.pause_file.paused
-        cycle = self._cycle
-        self._publisher.pending = cycle.baseline is None or cycle.sync_state.uncertain or bool(cycle.torn)
-        self._learn()
-        self._publisher.enter(State.STARTING)
-        # What changed while nothing ran.
-        self._rescan_at_s = self._clock.monotonic_s() + self._components.timing.start_wait_s
-        self._components.systemd.ready()
-        _log.info("watching %s", self._publisher.workspace)
-        try:
-            while not self._components.signals.reload:
-                self._let_write()
-                action = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
-                if isinstance(action, Sync):
-                    self._sync(action.reason)
-                elif isinstance(action, SaveAgentWork):
-                    self._cycle.save_before_end()
-                    self._learn()
-                    self._warn()
-                else:
-                    self._rest(action.until_s)
-        except Stop:
-            _log.info("stopping")
-            self._components.systemd.stopping()
-            return LoopEnd.STOPPED
-        else:
-            self._components.systemd.reloading()
+        systemd = self._components.systemd
+        with self._started():
+            systemd.ready()
+            _log.info("watching %s", self._publisher.workspace)
+            try:
+                while not self._components.signals.reload:
+                    self._step()
+            except Stop:
+                _log.info("stopping")
+                systemd.stopping()
+                return LoopEnd.STOPPED
+            systemd.reloading()
             return LoopEnd.RELOAD
+
+    def serve(self, request: SyncRequest) -> list[SyncWarning]:
+        """Run until this request is answered and `sync.on_synced` has ended. Returns the warnings, if it succeeded.
+
+        Raises `Stop` before the answer; after it, `Stop` ends the wait for the program alone.
+        """
+        with self._started():
+            self._request_queue.add(request)
+            while request.is_open:
+                self._step()
+            with suppress(Stop):
+                while self._components.synced_hook.is_running:
+                    self._wait(None)
+        return self._publisher.warnings if self._publisher.totals.last_error is None else []
+
+    @contextmanager
+    def _started(self) -> Iterator[None]:
+        cycle, publisher = self._cycle, self._publisher
+        publisher.pending = cycle.baseline is None or cycle.sync_state.uncertain or bool(cycle.torn)
+        self._learn()
+        publisher.enter(State.STARTING)
+        # What changed while nothing ran.
+        self._rescan_at_s = self._clock.monotonic_s() + self._components.start_wait_s
+        try:
+            yield
         finally:
             # However it ended: the status says that changes are pending, and no plan outlives the process.
-            self._publisher.pending = self._publisher.pending or self._burst is not None
-            self._publisher.recorder.end(SyncEnding.STOPPED)
-            self._publisher.enter(State.STOPPED)
+            publisher.pending = publisher.pending or self._burst is not None
+            publisher.recorder.end(SyncEnding.STOPPED)
+            publisher.enter(State.STOPPED)
+
+    def _step(self) -> None:
+        """Do what is due next, or wait for it."""
+        self._let_write()
+        action = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
+        if isinstance(action, Sync):
+            self._sync(action.reason)
+        elif isinstance(action, SaveAgentWork):
+            self._cycle.save_before_end()
+            self._learn()
+            self._warn()
+        else:
+            self._rest(action.until_s)
 
     # -- one sync
 
@@ -215,9 +230,9 @@ class Daemon:
         self._stage = None
         now_s = self._clock.monotonic_s()
         if changed is None:
-            release_freed_memory()
+            _release_freed_memory()
             if written is None:  # a poll of everything is none: it believes the stamps
-                self._rescan_at_s = now_s + self._components.timing.rescan_s
+                self._rescan_at_s = now_s + self._sync_keys.rescan_minutes * 60
         self._polling.scanned(changed, now_s, self._cycle.snapshotter.scan_took_s)
         if self._follow_at_s > -inf:
             self._rescan_at_s = min(self._rescan_at_s, self._follow_at_s)  # a look at everything costs the API nothing
@@ -348,7 +363,7 @@ class Daemon:
         """
         started_s = self._clock.monotonic_s()
         slept_before_s = self._slept_s
-        first_s, is_offline = self._components.retry_settings.first_s, action is FailureAction.OFFLINE
+        first_s, is_offline = self._retry_settings.first_s, action is FailureAction.OFFLINE
         retry_pause = RetryPause(started_s, wait_s, self._retry_wait_s, first_s, is_offline)
         while True:
             if self._is_superseded or any(client.waits for client in self._writers):
@@ -379,7 +394,7 @@ class Daemon:
 
     def _wait(self, until_s: float | None) -> None:
         """Wait until then, or for a change, a signal, a command or the end of a sleep."""
-        self._components.waiter.wait(until_s)
+        self._waiter.wait(until_s)
 
     # -- the listener, in each wait: between two syncs, and in them
 
@@ -396,7 +411,7 @@ class Daemon:
         components = self._components
         times = [
             components.systemd.next_ping_s(),
-            components.client.idle_at_s,
+            components.workspace.client.idle_at_s,
             self._publisher.notification_due_s,
             components.synced_hook.due_s,
             self._clock.monotonic_s() + KEY_POLL_S if self._backoff.waits_for_person else None,
@@ -447,19 +462,19 @@ class Daemon:
         self._woke = bool(slept_s)
         if slept_s:
             _log.info("slept for %.0f s: scanning everything again", slept_s)
-            components.client.drop()
+            components.workspace.client.drop()
             self._rescan_all()
             self._backoff.woke(slept_s)
             self._slept_s += slept_s
         self._watch_network()
-        components.client.close_idle()
+        components.workspace.client.close_idle()
         if components.signals.sync_now:
             components.signals.sync_now = False
             self._request_queue.add(SyncRequest())
         for client, message in components.control.requests():
             self._handle(client, message)
         if self._backoff.waits_for_person:
-            components.signals.reload = components.signals.reload or _file_stamp(components.key_file) != self._key_stamp
+            components.signals.reload = components.signals.reload or _file_stamp(self._key_file) != self._key_stamp
         self._publisher.notify()
         if components.synced_hook.poll():
             self._warn()
@@ -518,7 +533,10 @@ class Daemon:
     def _pause_or_resume(self, client: Client, command: str) -> None:
         is_pause = command == "pause"
         try:
-            self._components.pause_file.set(paused=is_pause)
+            if is_pause:
+                self._pause_marker.create()
+            else:
+                self._pause_marker.remove()
         except OSError as failure:
             client.done(ExitCode.TRY_LATER, f"the state folder cannot be written: {failure.strerror}")
             return
@@ -540,7 +558,7 @@ class Daemon:
             burst=self._burst,
             written_to=bool(self._writers),
             requested=bool(self._request_queue.fresh),
-            paused=self._paused,
+            paused=self._paused and not self._request_queue.lasting,
             hold=self._backoff.hold,
             not_before_s=self._backoff.not_before_s,
             changes_not_before_s=self._backoff.changes_not_before_s,
@@ -550,7 +568,7 @@ class Daemon:
         )
 
     def _times(self) -> tuple[float, float]:
-        return self._components.timing.quiet_s, self._components.timing.max_wait_s
+        return self._sync_keys.debounce_seconds, self._sync_keys.max_wait_seconds
 
 
 def _chance() -> float:
@@ -566,3 +584,13 @@ def _file_stamp(path: str) -> tuple[int, ...] | None:
         return None
     # The time of change too: the next file may have the same number, and `cp -p` gives it any time of writing.
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _release_freed_memory() -> None:
+    """Return freed pages to the system, where the C library does not do so by itself, as glibc.
+
+    A sync of the whole workspace makes its entries anew and frees those of before, which lie between others: glibc
+    keeps for later as much as the tree itself takes.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -7,19 +7,43 @@ and changes are sent anyway. A sync that began for it goes on.
 from __future__ import annotations
 
 import os
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
+from syncd.core.durable_file import MarkerFile
 from syncd.core.errors import ExitCode, SyncdError, TryLater
 from syncd.core.text import MOST_NAMED
-from syncd.daemon.control import Client
+from syncd.daemon.control import Message
 from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
 from syncd.sync.outcome import Outcome
 
 PAUSED = TryLater("syncing is paused", "run `syncd resume`")
+
+
+class Asker(Protocol):
+    """The one that a request is from, and its answers go to."""
+
+    @property
+    def waits(self) -> bool:
+        """True if it still waits for an answer."""
+
+    def send(self, message: Message) -> None:
+        """Send it an event."""
+
+    def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
+        """Send it the last answer, with the command's exit code."""
+
+
+def pause_marker(state_folder: str) -> MarkerFile:
+    """Return the marker of a pause, which outlives restarts and needs no daemon.
+
+    It outlives a power cut too: the pause may be there to keep something from being sent.
+    """
+    return MarkerFile(state_folder, "paused")
 
 
 class SyncRequest(Struct, frozen=True):
@@ -28,7 +52,7 @@ class SyncRequest(Struct, frozen=True):
     `served` are the outcomes of the syncs that it waited for and that left some of its files `unsettled`.
     """
 
-    client: Client | None = None
+    client: Asker | None = None
     sync_mode: SyncMode = SyncMode.CHANGED
     lasting: bool = False
     served: tuple[Outcome, ...] = ()
@@ -62,6 +86,11 @@ class RequestQueue:
         """Those that call for a sync at once."""
         self._fresh = [request for request in self._fresh if request.is_open]
         return self._fresh
+
+    @property
+    def lasting(self) -> bool:
+        """True if someone waits for the next sync, whatever its reason."""
+        return any(request.is_open for request in self._lasting)
 
     @property
     def awaited(self) -> bool:

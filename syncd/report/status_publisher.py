@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 
 from msgspec import Struct, field
@@ -76,7 +75,10 @@ class RunTotals(Struct):
 
 
 class StatusPublisher(Struct):
-    """The values of the status document. Each change is written at once."""
+    """The values of the status document. Each change is written at once.
+
+    `pid` is the daemon's process; None for a command that syncs by itself, whose document is always that of no daemon.
+    """
 
     workspace: str
     target: Target
@@ -86,6 +88,7 @@ class StatusPublisher(Struct):
     notifier: DesktopNotifier
     clock: Clock
     totals: RunTotals
+    pid: int | None
     workspace_link: str = ""
     state: State = State.STARTING
     pending: bool = False
@@ -107,19 +110,19 @@ class StatusPublisher(Struct):
     _is_written: bool = True
 
     def recall(self) -> None:
-        """Take over the last sync of an earlier process, if it was to the same sandbox."""
+        """Take over the last sync of an earlier process, if it was to the same sandbox.
+
+        A command takes over all totals: its sync is not a run of its own.
+        """
         if self.target.sandbox_id:
             self.totals.goes_to(self.target)
         before = self.file.last(self.document())
-        if self.totals.last_sync is None and before.sandbox == self.document().sandbox:
-            self.totals.last_sync = before.last_sync
-
-    def recall_totals(self) -> None:
-        """Go on with all totals of the last process for this sandbox: a command's sync is not a run of its own."""
-        self.recall()
-        before = self.file.last(self.document())
-        if before.sandbox == self.document().sandbox:
+        if before.sandbox != self.document().sandbox:
+            return
+        if self.pid is None:
             self.totals.continue_from(before)
+        elif self.totals.last_sync is None:
+            self.totals.last_sync = before.last_sync
 
     def write(self) -> None:
         """Write the document. Where the state folder cannot be written, the daemon has to be asked for it."""
@@ -250,11 +253,11 @@ class StatusPublisher(Struct):
         warnings = [one_line(str(warning), 600) for warning in self.warnings[:_MOST_WARNINGS]]
         if len(self.warnings) > _MOST_WARNINGS:
             warnings.append(f"and {len(self.warnings) - _MOST_WARNINGS} more: see `syncd ls --ignored` and the log")
-        running = self.state is not State.STOPPED
+        running = self.pid is not None and self.state is not State.STOPPED
         return Status(
             running=running,
-            pid=os.getpid() if running else None,
-            state=self.state,
+            pid=self.pid if running else None,
+            state=self.state if running else State.STOPPED,
             workspace=shown_path(self.workspace),
             sandbox=SandboxName(self.target.sandbox_id, self.target.base_url, self.target.region),
             pending=self.pending,
@@ -262,10 +265,10 @@ class StatusPublisher(Struct):
             failures=self.totals.failures,
             last_sync=self.totals.last_sync,
             last_error=self.totals.last_error,
-            retry_at=self.retry_at,
+            retry_at=self.retry_at if running else None,
             upload_url_expires_at=self.url_expires_at,
             warnings=tuple(warnings),
-            progress=self.progress,
+            progress=self.progress if running else None,
             state_since=self._state_since,
             started_at=self.totals.started_at,
             daemon_version=__version__,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from msgspec import Struct
 
 from syncd.core.api_key import ApiKey
-from syncd.core.context import RuntimeContext
+from syncd.core.choices import GitThere
+from syncd.core.clock import Clock
 from syncd.core.directories import Directories
 from syncd.core.settings import Config
+from syncd.core.waiter import Waiter
 from syncd.remote.account import Account
 from syncd.remote.api import Api
 from syncd.remote.artifacts import Artifacts
@@ -33,6 +36,7 @@ from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.repository.agent_commits import AgentCommits
 from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sandbox.saved_versions import SavedVersions
+from syncd.selection.git_repository import branch_of, repository_around
 from syncd.sync.delivery import Delivery
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_state import SyncState
@@ -44,82 +48,105 @@ def retry_settings_of(config: Config) -> RetrySettings:
     return RetrySettings(keys.first_delay_seconds, keys.max_delay_seconds, keys.give_up_after_seconds)
 
 
-class SandboxFactory(Struct, frozen=True):
-    """Builds services by one configuration, for one workspace."""
+class Workspace(Struct, frozen=True):
+    """One workspace in this process: what all parts that work for it are made of.
+
+    `excludes` is the path of the person's own exclude file, None where git is still to be asked.
+    """
 
     config: Config
+    environ: Mapping[str, str]
     folders: Directories
     key: ApiKey
-    context: RuntimeContext
     client: HttpClient
     throttle: Throttle
+    excludes: str | None = None
+
+    @property
+    def waiter(self) -> Waiter:
+        """The one that waits, for connections too."""
+        return self.client.waiter
+
+    @property
+    def clock(self) -> Clock:
+        """The process's clock."""
+        return self.waiter.clock
+
+    def api(self, target: Target) -> Api:
+        """The API for a sandbox."""
+        return Api(target, self.key, self.client, self.clock)
+
+
+class SandboxFactory(Struct, frozen=True):
+    """Builds the services of one workspace's sandboxes."""
+
+    workspace: Workspace
     sync_state: SyncState
     check: Callable[[], None]
     is_excluded: Callable[[str, bool], bool]
-    home_branch: Callable[[], str | None]
     copies_folder: str
 
     def provider(self) -> SandboxProvider:
         """The provider that names the sandbox: the configured one, or acquired ones."""
-        sandbox = self.config.sandbox
+        workspace, sandbox = self.workspace, self.workspace.config.sandbox
         if sandbox.acquire is None:
             return ConfiguredSandbox(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
         return AcquiringProvider(
-            Account(sandbox.base_url, self.key, self.client, self.context.clock),
-            AcquiredSandboxStore(self.folders.state, sandbox.base_url),
+            Account(sandbox.base_url, workspace.key, workspace.client, workspace.clock),
+            AcquiredSandboxStore(workspace.folders.state, sandbox.base_url),
             base_url=sandbox.base_url,
             region=sandbox.region,
             servers=sandbox.acquire.servers,
             ttl_seconds=sandbox.acquire.ttl_seconds,
-            retry_settings=retry_settings_of(self.config),
-            clock=self.context.clock,
+            retry_settings=retry_settings_of(workspace.config),
+            clock=workspace.clock,
         )
 
     def build(self, target: Target) -> SandboxServices:
         """The services for this sandbox."""
-        clock, waiter = self.context.clock, self.client.waiter
-        api = Api(target, self.key, self.client, clock)
-        retry_settings = retry_settings_of(self.config)
+        config, state_folder, client = self.workspace.config, self.workspace.folders.state, self.workspace.client
+        clock, waiter, api = self.workspace.clock, self.workspace.waiter, self.workspace.api(target)
+        retry_settings = retry_settings_of(config)
         delivery = Delivery(
             target=target,
             api=api,
-            bucket=Bucket(self.client, clock, self.throttle),
+            bucket=Bucket(client, clock, self.workspace.throttle),
             sync_state=self.sync_state,
-            upload_url_store=UploadUrlStore(self.folders.state, clock),
-            uplink_file=UplinkStore(self.folders.state),
+            upload_url_store=UploadUrlStore(state_folder, clock),
+            uplink_file=UplinkStore(state_folder),
             retry_settings=retry_settings,
             clock=clock,
         )
-        job_runner = JobRunner(api, self.client, waiter)
-        artifacts = Artifacts(api, self.client, clock)
-        looker = Looker(job_runner, artifacts, PendingRemovals(self.folders.state, target), waiter)
+        job_runner = JobRunner(api, client, waiter)
+        artifacts = Artifacts(api, client, clock)
+        looker = Looker(job_runner, artifacts, PendingRemovals(state_folder, target), waiter)
         remote_changes = RemoteChanges(
-            agent_changes=self.config.sandbox.agent_changes,
+            agent_changes=config.sandbox.agent_changes,
             target=target,
             looker=looker,
-            dump_looker=DumpLooker(Dump(api, self.client, retry_settings, waiter)),
-            saved_versions=SavedVersions(self.folders.state, clock),
-            state_folder=self.folders.state,
+            dump_looker=DumpLooker(Dump(api, client, retry_settings, waiter)),
+            saved_versions=SavedVersions(state_folder, clock),
+            state_folder=state_folder,
             copies_folder=self.copies_folder,
             waiter=waiter,
             check=self.check,
             ask_for_sandbox=api.sandbox,
         )
-        blocked_paths = BlockedPaths(job_runner, self.folders.state, target, self.check)
+        blocked_paths = BlockedPaths(job_runner, state_folder, target, self.check)
         deletion_sync = DeletionSync(
-            self.config.sandbox.deletions,
+            config.sandbox.deletions,
             api,
             looker,
-            LeftoversStore(self.folders.state, target),
+            LeftoversStore(state_folder, target),
             self.check,
             is_excluded=self.is_excluded,
             blocked=blocked_paths.paths,
         )
         partial_archives = PartialArchives(
-            self.config.sync.archive,
+            config.sync.archive,
             target,
             remote_changes.look,
-            state_folder=self.folders.state,
+            state_folder=state_folder,
             clock=clock,
         )
         return SandboxServices(
@@ -130,5 +157,15 @@ class SandboxFactory(Struct, frozen=True):
             remote_changes=remote_changes,
             blocked_paths=blocked_paths,
             agent_commits=AgentCommits(job_runner, artifacts, waiter),
-            agent_repository=AgentRepository(self.home_branch, job_runner, target, self.folders.state, waiter),
+            agent_repository=AgentRepository(partial(_home_branch, config), job_runner, target, state_folder, waiter),
         )
+
+
+def _home_branch(config: Config) -> str | None:
+    """The branch that the sandbox's repository is to have; None: it is to have no repository."""
+    path = config.workspace.path
+    try:
+        repository = repository_around(path) if config.workspace.git is GitThere.BASELINE else None
+    except OSError:
+        return None
+    return branch_of(path) if repository is not None and repository.folder else None

@@ -10,17 +10,14 @@ import contextlib
 import json
 import logging
 import os
-import select
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from msgspec import structs
 
 from syncd.core.clock import Clock
-from syncd.core.context import RuntimeContext
 from syncd.core.errors import SyncWarning
 from syncd.core.hook import Hook, HookResult
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
 from syncd.remote.target import Target
 from syncd.sandbox.agent_info import callable_servers
@@ -72,8 +69,8 @@ def _listed(paths: Iterator[str]) -> Iterator[str]:
 class SyncedHook:
     """Runs the hook of one workspace's syncs; one object a process."""
 
-    def __init__(self, context: RuntimeContext) -> None:
-        self._hook = Hook("on_synced", TIMEOUT_S, context.environ, context.clock)
+    def __init__(self, environ: Mapping[str, str], clock: Clock) -> None:
+        self._hook = Hook("on_synced", TIMEOUT_S, environ, clock)
         self._config_file = ""
         self._changes_file = ChangesFile("")
         self._state = agent_state("")
@@ -131,13 +128,6 @@ class SyncedHook:
         self._record_end(ended)
         self._run()
         return True
-
-    def wait(self, clock: Clock, interrupt: Interrupt) -> None:
-        """Wait until it does not run, for a command that runs no loop. Raises `Stop`."""
-        while (due_s := self.due_s) is not None:
-            with interrupt.region():
-                select.select(self.filenos(), [], [], max(0.0, due_s - clock.monotonic_s()))
-            self.poll()
 
     def close(self) -> None:
         """End a running program, and forget what waits for the next one."""

@@ -269,7 +269,7 @@ def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
     arm(trip)
     try:
         outcome = sync_alone(config, SyncMode.CHANGED, ProgressDisplay(silent_s=float("inf")))
-        ended = outcome.word, ""
+        ended = outcome["outcome"], ""
     except SyncdError as failure:
         ended = "failed", str(failure)
     trip.tell(ended)
@@ -311,8 +311,8 @@ if __name__ == "__main__":
     import httpx
 
     from syncd.archive.snapshotter import SyncMode
+    from syncd.cli.own_loop import sync_alone
     from syncd.cli.progress import ProgressDisplay
-    from syncd.cli.standalone_sync import sync_alone
     from syncd.core.errors import SyncdError
     from syncd.core.settings import check_config
     from syncd.daemon.build import selection_of

@@ -26,7 +26,7 @@ from syncd.core.api_key import ApiKey
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import RuntimeContext, folders_of, sync_cycle_of
+from syncd.daemon.build import sync_cycle_of, workspace_of
 from syncd.remote.http_client import HttpClient
 from tests.clock import ScriptedClock
 
@@ -156,15 +156,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Listing]:
 def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
     config = check_config({"workspace": {"path": str(work)}, "sandbox": {"id": "x", "base_url": "http://127.0.0.1:9"}})
     environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
-    context = RuntimeContext(ScriptedClock(wall=LATER_S), environ, Interrupt())
-    folders = folders_of(config, environ)
-    cycle = sync_cycle_of(
-        config,
-        folders,
-        key=ApiKey("k", "the test"),
-        context=context,
-        client=HttpClient(Waiter(Interrupt(), context.clock)),
-    )
+    client = HttpClient(Waiter(Interrupt(), ScriptedClock(wall=LATER_S)))
+    cycle = sync_cycle_of(workspace_of(config, environ, ApiKey("k", "the test"), client))
     archives = []
     for number in range(2):
         _write(os.fsencode(work), b"many/3/edited", b"edit %d" % number)

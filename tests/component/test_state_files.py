@@ -17,7 +17,7 @@ from syncd.core.directories import Directories
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import ConfigError
 from syncd.core.workspace_lock import Lock
-from syncd.daemon.pause_file import PauseFile
+from syncd.daemon.sync_requests import pause_marker
 from syncd.remote.uplink import Uplink
 from syncd.remote.uplink_store import UplinkStore
 from syncd.remote.upload_url import UploadUrl
@@ -81,7 +81,7 @@ def test_a_record_is_private_and_complete(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         StateFile(str(tmp_path), "thing", bytes).save(b"payload")
-        PauseFile(str(tmp_path)).set(paused=True)
+        pause_marker(str(tmp_path)).create()
         Lock(str(tmp_path)).acquire()
     finally:
         os.umask(before)
@@ -211,18 +211,18 @@ def test_another_kind_of_entry_in_a_drafts_place(tmp_path: Path, kind: Callable[
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_marker_may_be_of_any_kind(tmp_path: Path, kind: Callable[[Path], None]) -> None:
     """It is set while any entry has its name, and is removed with it."""
-    pause, sync_state = PauseFile(str(tmp_path)), SyncState(str(tmp_path))
+    pause, sync_state = pause_marker(str(tmp_path)), SyncState(str(tmp_path))
     for _ in range(2):
         kind(tmp_path / "paused")
         kind(tmp_path / "unsure") if kind is not _link_to_a_file else (tmp_path / "unsure").symlink_to("victim")
-        assert pause.paused
-        pause.set(paused=True)
+        assert pause.exists
+        pause.create()
         sync_state.initialized(TARGET)
         assert sync_state.uncertain
         sync_state.mark_uncertain()
-        pause.set(paused=False)
+        pause.remove()
         sync_state.record_initialized(TARGET, MANIFEST)
-        assert not pause.paused
+        assert not pause.exists
         assert not sync_state.uncertain
         assert not os.path.lexists(tmp_path / "unsure")
 
@@ -251,14 +251,14 @@ def test_an_unchanged_status_is_not_written(tmp_path: Path) -> None:
 
 def test_a_pause_is_a_file(tmp_path: Path) -> None:
     """Setting or removing it twice is no error, and another process sees it."""
-    pause = PauseFile(str(tmp_path))
-    assert not pause.paused
-    pause.set(paused=True)
-    pause.set(paused=True)
-    assert PauseFile(str(tmp_path)).paused
-    pause.set(paused=False)
-    pause.set(paused=False)
-    assert not pause.paused
+    pause = pause_marker(str(tmp_path))
+    assert not pause.exists
+    pause.create()
+    pause.create()
+    assert pause_marker(str(tmp_path)).exists
+    pause.remove()
+    pause.remove()
+    assert not pause.exists
 
 
 def test_folders_are_private(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
         notifier=notifier,
         clock=clock,
         totals=RunTotals(),
+        pid=1,
     )
 
 

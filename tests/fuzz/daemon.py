@@ -163,7 +163,7 @@ class SimulatedDaemon(Daemon):
     def _wait(self, until_s: float | None) -> None:
         with self._simulation.injection(enabled=False):
             self._simulation.wait(self, until_s)
-        self._components.waiter.interrupt.check()
+        self._waiter.interrupt.check()
         self._receive()
 
     def _sync(self, reason: Any) -> None:

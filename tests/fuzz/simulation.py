@@ -19,10 +19,10 @@ import httpx
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
-from syncd.core.context import RuntimeContext
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.daemon import build
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
@@ -174,18 +174,19 @@ class Simulation:
     def _daemon(self) -> Iterator[SimulatedDaemon]:
         wakeup = Wakeup()
         self.settings.of_daemon = self.settings.current
-        context = RuntimeContext(self.clock, self._environ, self._interrupt)
         self._signals = Signals(self._interrupt, wakeup)
         try:
             with build.daemon_of(
                 self.settings.current,
+                build.Role.DAEMON,
                 key=ApiKey(KEY, "the scenario"),
-                context=context,
+                environ=self._environ,
+                waiter=Waiter(self._interrupt, self.clock),
                 signals=self._signals,
                 wakeup=wakeup,
                 # A daemon that has synced once does not end with an error that only a person can fix, but waits.
                 totals=RunTotals(synced_once=True),
-                synced_hook=SyncedHook(context),
+                synced_hook=SyncedHook(self._environ, self.clock),
                 reread=lambda: self.settings.current,
             ) as daemon:
                 yield daemon  # type: ignore[misc]

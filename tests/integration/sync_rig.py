@@ -13,7 +13,7 @@ from syncd.core.api_key import ApiKey
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import RuntimeContext, folders_of, sync_cycle_of
+from syncd.daemon.build import sync_cycle_of, workspace_of
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sync.outcome import Outcome
@@ -97,17 +97,8 @@ class Rig:
     def cycle(self) -> SyncCycle:
         """The sync cycle of the present process."""
         if self._cycle is None:
-            config = check_config(self.keys)
-            context = RuntimeContext(self.clock, self.environ, Interrupt())
-            folders = folders_of(config, self.environ)
-            self._cycle = sync_cycle_of(
-                config,
-                folders,
-                key=self.key,
-                context=context,
-                client=self.client,
-                on_progress=self._progress,
-            )
+            workspace = workspace_of(check_config(self.keys), self.environ, self.key, self.client)
+            self._cycle = sync_cycle_of(workspace, on_progress=self._progress)
             self._cycle.recall()
         return self._cycle
 

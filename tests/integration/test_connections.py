@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from syncd.daemon.build import daemon_of
+from syncd.daemon.build import Role, daemon_of
 from syncd.daemon.loop import Daemon
 from syncd.remote import keepalive
 from syncd.remote.keepalive import KEEP_S
@@ -134,16 +134,18 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, DaemonRig]]:
     """Give a daemon after its first sync, in scripted or real time."""
     loop = DaemonRig(rig)
     if scripted:
-        loop.context = replace(loop.context, clock=rig.clock)
+        loop.waiter.clock = rig.clock
     try:
         with daemon_of(
             loop.config,
+            Role.DAEMON,
             key=rig.key,
-            context=loop.context,
+            environ=loop.environ,
+            waiter=loop.waiter,
             signals=loop.signals,
             wakeup=loop.wakeup,
             totals=RunTotals(),
-            synced_hook=SyncedHook(loop.context),
+            synced_hook=SyncedHook(loop.environ, loop.waiter.clock),
         ) as daemon:
             daemon._sync(SyncReason.RESCAN)
             assert len(connections(rig)) == 2
@@ -157,7 +159,7 @@ def test_a_daemon_wakes_up_once_to_close_them(rig: Rig, monkeypatch: pytest.Monk
     """It wakes at the burst's end, closes all, and has no further deadline."""
     monkeypatch.setattr(keepalive, "KEEP_S", 0.2)
     with running(rig, scripted=False) as (daemon, _):
-        client = daemon._components.client
+        client = daemon._components.workspace.client
         while client.idle_at_s is not None:
             daemon._wait(None)
         assert connections(rig) == set()

@@ -8,17 +8,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
+from syncd.core.waiter import Waiter
 from syncd.daemon import loop as daemon_loop
-from syncd.daemon.build import RuntimeContext, daemon_of, folders_of
+from syncd.daemon.build import Role, daemon_of, folders_of
 from syncd.daemon.loop import LoopEnd
-from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.scheduler import LONG_OUTAGE_S, LONG_OUTAGE_WAITS
 from syncd.daemon.signals import Signals
+from syncd.daemon.sync_requests import pause_marker
 from syncd.daemon.wakeup import Wakeup
 from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.report.status_publisher import RunTotals
@@ -37,11 +37,11 @@ class DaemonRig:
         rig.keys["retry"] = {"first_delay_seconds": 0.05, "max_delay_seconds": 0.1}
         rig.keys["sync"]["debounce_seconds"] = 0.01
         self.config = check_config(rig.keys)
-        environ = {"XDG_STATE_HOME": str(rig.folder / "state"), "XDG_CACHE_HOME": str(rig.folder / "cache")}
-        self.context = RuntimeContext(SystemClock(), environ, Interrupt())
+        self.environ = {"XDG_STATE_HOME": str(rig.folder / "state"), "XDG_CACHE_HOME": str(rig.folder / "cache")}
+        self.waiter = Waiter(Interrupt(), SystemClock())
         self.wakeup = Wakeup()
-        self.signals = Signals(self.context.interrupt, self.wakeup)
-        self.folders = folders_of(self.config, environ)
+        self.signals = Signals(self.waiter.interrupt, self.wakeup)
+        self.folders = folders_of(self.config, self.environ)
 
     def end_after(self, requests: int, op: str) -> None:
         """End the loop at that request, as a SIGHUP would."""
@@ -57,12 +57,14 @@ class DaemonRig:
     def run(self, start_wait_s: float = 0.0) -> None:
         with daemon_of(
             self.config,
+            Role.DAEMON,
             key=self.rig.key,
-            context=self.context,
+            environ=self.environ,
+            waiter=self.waiter,
             signals=self.signals,
             wakeup=self.wakeup,
             totals=RunTotals(),
-            synced_hook=SyncedHook(self.context),
+            synced_hook=SyncedHook(self.environ, self.waiter.clock),
             start_wait_s=start_wait_s,
         ) as daemon:
             assert daemon.run() is LoopEnd.RELOAD
@@ -87,7 +89,7 @@ def _snapshots(caplog: pytest.LogCaptureFixture) -> int:
 def test_a_request_while_paused_keeps_its_backoff(loop: DaemonRig, caplog: pytest.LogCaptureFixture) -> None:
     """A push during a pause with the server down waits like any other."""
     caplog.set_level(logging.INFO, "syncd")
-    PauseFile(loop.folders.state).set(paused=True)
+    pause_marker(loop.folders.state).create()
     loop.signals.sync_now = True
     loop.wakeup.wake()
     loop.rig.emulator.faults.script("upload-url: 503 always")
@@ -113,7 +115,7 @@ def test_an_idle_daemon_moves_when_its_sandbox_is_about_to_end(loop: DaemonRig) 
 def test_a_start_waits_for_its_turn(loop: DaemonRig) -> None:
     """The first request of a service comes after its random wait."""
     rig = loop.rig
-    loop.context = replace(loop.context, clock=rig.clock)
+    loop.waiter.clock = rig.clock
     began_s, seen = rig.clock.monotonic, []
 
     def hook(_: RequestRecord) -> None:
@@ -128,7 +130,7 @@ def test_a_start_waits_for_its_turn(loop: DaemonRig) -> None:
 
 def test_a_request_does_not_wait_for_a_start(loop: DaemonRig) -> None:
     """A person who asks for a sync right after a start gets it at once."""
-    loop.context = replace(loop.context, clock=loop.rig.clock)
+    loop.waiter.clock = loop.rig.clock
     loop.signals.sync_now = True
     loop.wakeup.wake()
     loop.end_after(1, "upload-url")
@@ -143,7 +145,7 @@ def _outage(
     rig, tried = loop.rig, []
     rig.keys["retry"] = {"first_delay_seconds": 1, "max_delay_seconds": 60, "give_up_after_seconds": 300}
     loop.config = check_config(rig.keys)
-    loop.context = replace(loop.context, clock=rig.clock)
+    loop.waiter.clock = rig.clock
     began_s = rig.clock.monotonic
     rig.emulator.faults.script(f"upload-url: {fault} always")
 
@@ -239,7 +241,7 @@ def test_the_repository_follows_after_the_files(
     monkeypatch.setattr(SyncCycle, "follow_in_repository", follow)
     loop.rig.keys["retry"] = {}
     loop.config = check_config(loop.rig.keys)
-    loop.context = replace(loop.context, clock=clock)
+    loop.waiter.clock = clock
     began_s = clock.monotonic
     loop.signals.sync_now = asked
     loop.rig.emulator.faults.script("upload-url: 503 always")

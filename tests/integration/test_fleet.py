@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from msgspec import structs
 
 from syncd.core.settings import check_config
 from syncd.daemon import loop as daemon_loop
@@ -153,7 +152,7 @@ def test_a_simulated_laptop_waits_as_a_real_one(tmp_path: Path, status: int | No
         try:
             rig.keys["retry"] = {}
             loop.config = check_config(rig.keys)
-            loop.context = structs.replace(loop.context, clock=rig.clock)
+            loop.waiter.clock = rig.clock
             rig.emulator.faults.script(f"upload-url: {status or 'reset'} always")
             began_s = rig.clock.monotonic
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
+from syncd.cli.own_loop import sync_alone
 from syncd.cli.progress import ProgressDisplay
-from syncd.cli.standalone_sync import sync_alone
 from syncd.core.settings import check_config
-from syncd.daemon.build import folders_of, status_publisher_of
+from syncd.daemon.build import Role, status_publisher_of, workspace_of
 from syncd.report.status_publisher import RunTotals
 from syncd.report.status_store import read_last
 from syncd.report.systemd_notify import SystemdNotifier
@@ -301,10 +301,8 @@ def test_a_daemon_reports_them(rig: Rig) -> None:
     rig.restart()
     config = check_config(rig.keys)
     manager = SystemdNotifier(rig.environ, rig.clock, 1)
-    folders = folders_of(config, rig.environ)
-    publisher = status_publisher_of(
-        config, folders, rig.clock, totals=RunTotals(), systemd=manager, desktop_environ=None, target=rig.cycle.target
-    )
+    workspace = workspace_of(config, rig.environ, rig.key, rig.client)
+    publisher = status_publisher_of(workspace, RunTotals(), manager, Role.COMMAND)
     publisher.learn(rig.cycle, {})
     assert publisher.document().lingering == 1
 

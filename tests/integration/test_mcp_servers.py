@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
-from syncd.daemon.build import RuntimeContext, folders_of, mcp_servers_of
+from syncd.daemon.build import mcp_servers_of, workspace_of
 from syncd.sandbox.mcp_servers import McpServers
 from tests.integration.sync_rig import Rig, rigged
 
@@ -36,10 +35,8 @@ class ServersRig:
     def servers(self) -> McpServers:
         """Return those of the present process."""
         if self._servers is None:
-            config = check_config(self.rig.keys)
-            folders = folders_of(config, self.rig.environ)
-            context = RuntimeContext(self.rig.clock, self.rig.environ, Interrupt())
-            self._servers = mcp_servers_of(config, folders, key=self.rig.key, client=self.rig.client, context=context)
+            config, rig = check_config(self.rig.keys), self.rig
+            self._servers = mcp_servers_of(workspace_of(config, rig.environ, rig.key, rig.client))
         return self._servers
 
     def sync(self) -> None:

@@ -12,7 +12,6 @@ from select import poll
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from syncd.core.settings import check_config
 from syncd.model.entry import Stamp
@@ -83,7 +82,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
             (rig.workspace / path).write_text("old")
         loop = DaemonRig(rig)
         clock = ActingClock()
-        loop.context = replace(loop.context, clock=clock)
+        loop.waiter.clock = clock
         shared = Shared(loop, clock, mounts)
         scan, enter = SyncCycle.run, StatusPublisher.enter
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,7 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.core import hook
 from syncd.core.clock import SystemClock
-from syncd.core.context import RuntimeContext
 from syncd.core.directories import directories_for
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of
 from syncd.sync import synced_hook
@@ -66,7 +65,7 @@ class Runs:
         if self._hook is None:
             config = check_config(self.rig.keys, "/etc/of-the-test.toml")
             folders = folders_of(config, self.rig.environ)
-            self._hook = SyncedHook(RuntimeContext(SystemClock(), self.environ, Interrupt()))
+            self._hook = SyncedHook(self.environ, SystemClock())
             self._hook.configure(config, folders.state)
         return self._hook
 
@@ -83,7 +82,9 @@ class Runs:
 
     def wait(self) -> None:
         """Wait until no program runs."""
-        self.hook.wait(SystemClock(), Interrupt())
+        while (due_s := self.hook.due_s) is not None:
+            select.select(self.hook.filenos(), [], [], max(0.0, due_s - SystemClock().monotonic_s()))
+            self.hook.poll()
 
     def sync(self, sync_mode: SyncMode = SyncMode.CHANGED) -> list[Lists]:
         """Sync, wait for the program, and return what each run since the last call was told."""

@@ -13,7 +13,7 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import TryLater
 from syncd.core.settings import check_config
-from syncd.daemon.build import folders_of, status_publisher_of
+from syncd.daemon.build import Role, status_publisher_of, workspace_of
 from syncd.report.status_publisher import RunTotals
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox import remote_changes
@@ -202,15 +202,9 @@ def test_it_is_shown_on_the_desktop(acquired: Rig) -> None:
     """The daemon's status hands it on, once."""
     shown: list[str] = []
     config = check_config(acquired.keys)
-    publisher = status_publisher_of(
-        config,
-        folders_of(config, acquired.environ),
-        acquired.clock,
-        totals=RunTotals(),
-        systemd=SystemdNotifier(acquired.environ, acquired.clock, 1),
-        desktop_environ=None,
-        target=acquired.cycle.target,
-    )
+    workspace = workspace_of(config, acquired.environ, acquired.key, acquired.client)
+    manager = SystemdNotifier(acquired.environ, acquired.clock, 1)
+    publisher = status_publisher_of(workspace, RunTotals(), manager, Role.COMMAND)
     publisher.notifier.unsaved = shown.append  # type: ignore[method-assign]
     acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
     _save_until_the_end(acquired)

@@ -1,0 +1,95 @@
+"""Serves a command's request by the daemon's loop in this process, where no daemon runs."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import Any
+
+from msgspec import structs
+from msgspec.structs import replace
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.cli.daemon_client import result_of, show
+from syncd.cli.options import CLOCK
+from syncd.cli.progress import ProgressDisplay
+from syncd.core.errors import ExitCode, SyncWarning
+from syncd.core.interrupt import Interrupt, interrupting
+from syncd.core.settings import Config
+from syncd.core.text import one_line
+from syncd.core.waiter import Waiter
+from syncd.daemon.build import Role, daemon_of, key_of
+from syncd.daemon.control import Message
+from syncd.daemon.shared_sandbox import refuse_taken
+from syncd.daemon.signals import Signals
+from syncd.daemon.sync_requests import SyncRequest
+from syncd.daemon.wakeup import Wakeup
+from syncd.report.status_publisher import RunTotals
+from syncd.sync.status_document import State
+from syncd.sync.synced_hook import SyncedHook
+
+_SHOWN_WARNINGS = 3
+
+
+class _Asker:
+    """The command itself, to which the loop sends what it would send to a client."""
+
+    def __init__(self, view: ProgressDisplay) -> None:
+        self._view = view
+        self.answer: Message | None = None
+
+    @property
+    def waits(self) -> bool:
+        return self.answer is None
+
+    def send(self, message: Message) -> None:
+        if message.get("state") != State.RETRYING:  # an interrupt is told by the stage that failed
+            show(message, self._view)
+
+    def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
+        self.answer = {"exit": exit_code, "message": message, **more}
+
+
+def sync_alone(
+    config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_up_s: float | None = None
+) -> dict[str, Any]:
+    """Sync once, and again while files change as they are read; return what a daemon would answer.
+
+    Raises `Locked` where one runs, `SyncdError`, `Stop`.
+    """
+    if give_up_s is not None:
+        give_up_s = min(give_up_s, config.retry.give_up_after_seconds)
+        config = replace(config, retry=structs.replace(config.retry, give_up_after_seconds=give_up_s))
+    interrupt, asker, synced_hook = Interrupt(), _Asker(view), SyncedHook(os.environ, CLOCK)
+    with (
+        closing(Wakeup()) as wakeup,
+        interrupting(interrupt),
+        daemon_of(
+            config,
+            Role.COMMAND,
+            key=key_of(config, os.environ),
+            environ=os.environ,
+            waiter=Waiter(interrupt, CLOCK),
+            signals=Signals(interrupt, wakeup),
+            wakeup=wakeup,
+            totals=RunTotals(),
+            synced_hook=synced_hook,
+        ) as daemon,
+        closing(synced_hook),
+    ):
+        refuse_taken(config, os.environ)
+        warnings = daemon.serve(SyncRequest(asker, sync_mode))
+        if synced_hook.is_running:
+            view.note("stopped before sync.on_synced was done")
+    answer = asker.answer or {}
+    named = ("torn:", "blocked:") if answer["exit"] != ExitCode.DONE else ()  # the error names these paths
+    _show_warnings(view, [warning for warning in warnings if not warning.key.startswith(named)])
+    return result_of(answer)
+
+
+def _show_warnings(view: ProgressDisplay, warnings: list[SyncWarning]) -> None:
+    for warning in warnings[:_SHOWN_WARNINGS]:
+        view.note(f"warning: {one_line(str(warning), 600)}")
+    more = len(warnings) - _SHOWN_WARNINGS
+    if more > 0:
+        view.note(f"and {more} more warnings: see `syncd status`")
