@@ -42,9 +42,8 @@ from syncd.daemon.scheduler import (
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest
 from syncd.daemon.wakeup import Wakeup
-from syncd.remote.failure import FailureAction, StepFailed
+from syncd.remote.failure import FailureAction, RetrySettings, StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.remote.retry import RetrySettings
 from syncd.remote.route import default_addresses
 from syncd.report.history import SyncEnding
 from syncd.report.status_publisher import StatusPublisher

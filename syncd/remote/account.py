@@ -14,7 +14,7 @@ from syncd.remote.api import SandboxInfo, Server
 from syncd.remote.api_client import ApiClient, ApiRequest, ErrorMeaning
 from syncd.remote.failure import ApiStep
 from syncd.remote.http_client import HttpClient
-from syncd.remote.sandbox_lifetime import AcquiredSandbox
+from syncd.remote.target import AcquiredSandbox
 
 # A fresh virtual machine takes its time to boot.
 _ACQUIRE_S = 120.0

@@ -18,7 +18,7 @@ from syncd.core.text import one_line
 from syncd.remote.api_client import ApiClient, ApiRequest, ErrorMeaning
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.remote.request_pacing import RequestKind
+from syncd.remote.pacing import RequestKind
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrl, upload_url_from
 

@@ -16,10 +16,9 @@ from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
 from syncd.core.errors import KeyRefused, NeedsPerson, SandboxRefused
 from syncd.core.text import one_line, redacted
-from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_api_status
+from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_api_status, retry_after_s
 from syncd.remote.http_client import HttpClient, NoResponse, Response
-from syncd.remote.request_pacing import RequestKind
-from syncd.remote.retry import retry_after_s
+from syncd.remote.pacing import RequestKind
 
 _READ_S = 20.0
 _LONGEST_DETAIL = 200

@@ -24,10 +24,9 @@ from syncd.core.clock import Clock
 from syncd.core.errors import TryLater
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed, retry_after_s
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.remote_job import RemoteJob
-from syncd.remote.retry import retry_after_s
 
 # A download that brings nothing for so long has failed.
 _READ_S = 60.0

@@ -23,11 +23,9 @@ from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
 from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
 from syncd.remote.exchange_monitor import AckTracker, ObservedBody
-from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_bucket_status
+from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_bucket_status, retry_after_s
 from syncd.remote.http_client import HttpClient, NoResponse, Response
-from syncd.remote.kernel_pacing import set_kernel_pacing
-from syncd.remote.retry import retry_after_s
-from syncd.remote.token_bucket import BLOCK_BYTES, TokenBucket, block_bytes
+from syncd.remote.pacing import BLOCK_BYTES, TokenBucket, block_bytes, set_kernel_pacing
 from syncd.remote.upload_url import UploadUrl, is_expired
 
 _log = logging.getLogger("syncd.bucket")

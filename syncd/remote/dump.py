@@ -12,10 +12,9 @@ from syncd.archive.tar_reader import BadArchive
 from syncd.core.waiter import SupersededBy, Waiter
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed, retry_after_s
 from syncd.remote.http_client import HttpClient, NoResponse, Response
-from syncd.remote.retry import RetrySettings, retry_after_s
-from syncd.remote.retry_loop import with_retries
+from syncd.remote.retry import with_retries
 
 # A download that brings nothing for so long has failed.
 _READ_S = 60.0

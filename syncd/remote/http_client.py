@@ -34,7 +34,7 @@ from syncd.core.text import one_line, redacted
 from syncd.core.waiter import Waiter
 from syncd.remote.exchange_monitor import ExchangeMonitor, StaleResponse
 from syncd.remote.keepalive import KEEP_S, ConnectionTime, ReuseDecision, idle_at_s, reuse_decision
-from syncd.remote.request_pacing import RequestPacing
+from syncd.remote.pacing import RequestPacing
 from syncd.remote.route import NetworkRoute, enable_keepalive, route_of
 
 if TYPE_CHECKING:

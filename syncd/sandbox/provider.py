@@ -11,11 +11,9 @@ from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import TryLater
 from syncd.remote.account import Account
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.remote.retry import RetrySettings
-from syncd.remote.retry_loop import RetryObserver, with_retries
-from syncd.remote.sandbox_lifetime import SPAN_S, AcquiredSandbox, acquire_wait_s, should_be_replaced
-from syncd.remote.target import Target
+from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
+from syncd.remote.retry import RetryObserver, with_retries
+from syncd.remote.target import SPAN_S, AcquiredSandbox, Target, acquire_wait_s, should_be_replaced
 
 _log = logging.getLogger("syncd.sandbox")
 

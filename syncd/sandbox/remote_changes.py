@@ -26,9 +26,8 @@ from syncd.core.text import shown_path
 from syncd.core.waiter import Waiter
 from syncd.core.warning import SyncWarning
 from syncd.remote.artifacts import NotKeptHere
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
 from syncd.remote.remote_job import Purpose
-from syncd.remote.retry import backoff_limit_s
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths_rules import fingerprint
 from syncd.sandbox.changes_there import ChangesThere, all_paths

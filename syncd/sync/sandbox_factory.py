@@ -15,12 +15,12 @@ from syncd.remote.api import Api
 from syncd.remote.artifacts import Artifacts
 from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.dump import Dump
+from syncd.remote.failure import RetrySettings
 from syncd.remote.http_client import HttpClient
 from syncd.remote.remote_job import JobRunner
-from syncd.remote.retry import RetrySettings
 from syncd.remote.target import Target
-from syncd.remote.uplink_store import UplinkStore
-from syncd.remote.upload_url_store import UploadUrlStore
+from syncd.remote.uplink import UplinkStore
+from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.leftovers_store import LeftoversStore

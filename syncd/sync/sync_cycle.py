@@ -24,8 +24,7 @@ from syncd.core.formatting import MOST_NAMED, counted
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.sandbox_lifetime import replace_in_s
-from syncd.remote.target import Target
+from syncd.remote.target import Target, replace_in_s
 from syncd.sandbox.blocked_paths import PathsBlocked
 from syncd.sandbox.blocked_paths_rules import entries_within, without
 from syncd.sandbox.provider import SandboxProvider

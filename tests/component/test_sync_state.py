@@ -12,7 +12,7 @@ import pytest
 
 from syncd.core.durable_file import sealed
 from syncd.remote.target import Target
-from syncd.remote.upload_url_store import UploadUrlStore
+from syncd.remote.upload_url import UploadUrlStore
 from syncd.scan.entry import Entry, Kind, Stamp
 from syncd.scan.manifest import Manifest
 from syncd.sync.sync_state import SyncState

@@ -28,12 +28,23 @@ from syncd.daemon.scheduler import (
     pause_ends_s,
 )
 from syncd.daemon.sync_requests import RequestQueue, SyncRequest
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed, classify_api_status, classify_bucket_status
+from syncd.remote.failure import (
+    ApiStep,
+    FailureAction,
+    RetrySettings,
+    StepFailed,
+    asks_first,
+    backoff_limit_s,
+    classify_api_status,
+    classify_bucket_status,
+    delay_s,
+    failures_in_row,
+    gives_up,
+)
 from syncd.remote.keepalive import ConnectionTime, ReuseDecision, reuse_decision
+from syncd.remote.pacing import RequestKind, RequestPacing
 from syncd.remote.remote_job import FIRST_POLL_S, poll_wait_s
-from syncd.remote.request_pacing import RequestKind, RequestPacing
-from syncd.remote.retry import RetrySettings, asks_first, backoff_limit_s, delay_s, failures_in_row, gives_up
-from syncd.remote.sandbox_lifetime import AcquiredSandbox, acquire_wait_s, replace_in_s, should_be_replaced
+from syncd.remote.target import AcquiredSandbox, acquire_wait_s, replace_in_s, should_be_replaced
 from syncd.remote.upload_url import UploadUrl, is_usable
 from syncd.report.sync_failure import sync_failure
 from syncd.sandbox import remote_changes

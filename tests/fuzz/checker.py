@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from syncd.core.settings import Config, check_config
 from syncd.emulator.extract import ArchiveRefused
-from syncd.remote.sandbox_lifetime import MOST_ACQUIRED, SPAN_S
+from syncd.remote.target import MOST_ACQUIRED, SPAN_S
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.entry import Kind
 from syncd.scan.exclusions import OUTSIDE

@@ -22,9 +22,8 @@ from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
 from syncd.remote.artifacts import Artifacts
 from syncd.remote.dump import Dump
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.remote_job import JOB_TIMEOUT_S, JobRunner
-from syncd.remote.retry import RetrySettings
 from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker

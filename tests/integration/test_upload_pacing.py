@@ -23,7 +23,7 @@ from syncd.core.waiter import Waiter
 from syncd.remote import bucket, exchange_monitor
 from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.http_client import HttpClient
-from syncd.remote.kernel_pacing import set_kernel_pacing
+from syncd.remote.pacing import set_kernel_pacing
 from syncd.remote.upload_url import UploadUrl
 from tests.clock import ScriptedClock
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged

@@ -39,7 +39,7 @@ PURE = {
     "daemon": "backoff scheduler",
     "emulator": "signing",
     "merge": "automatic_files git_objects merge_plan writes",
-    "remote": "sandbox_lifetime failure keepalive request_pacing retry target token_bucket uplink upload_url",
+    "remote": "failure keepalive target",
     "report": "history metrics speed",
     "sandbox": (
         "agent_info blocked_paths_rules leftovers look_encoding look_request"

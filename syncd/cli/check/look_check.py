@@ -19,10 +19,9 @@ from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
 from syncd.remote.artifacts import Artifacts
 from syncd.remote.dump import Dump
-from syncd.remote.failure import ApiStep, StepFailed
+from syncd.remote.failure import ApiStep, RetrySettings, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.remote_job import JobRunner, Purpose
-from syncd.remote.retry import RetrySettings
 from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker

@@ -26,8 +26,7 @@ from syncd.remote.account import Account
 from syncd.remote.api import Api
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.remote.sandbox_lifetime import AcquiredSandbox, should_be_replaced
-from syncd.remote.target import Target
+from syncd.remote.target import AcquiredSandbox, Target, should_be_replaced
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import remove_status
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider

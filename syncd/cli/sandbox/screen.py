@@ -13,7 +13,7 @@ from syncd.core.clock import stamp
 from syncd.core.formatting import ago, duration, seconds_of
 from syncd.core.text import one_line
 from syncd.remote.api import SandboxInfo
-from syncd.remote.sandbox_lifetime import AcquiredSandbox
+from syncd.remote.target import AcquiredSandbox
 from syncd.sandbox.agent_info import AgentInfo, callable_servers, mcp_json, shell_lines
 
 _LABEL = 9
