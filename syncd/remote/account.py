@@ -10,8 +10,7 @@ from msgspec import Struct
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
 from syncd.core.errors import KeyRefused, SandboxNotFound
-from syncd.remote.api import SandboxInfo, Server
-from syncd.remote.api_client import ApiClient, ApiRequest, ErrorMeaning
+from syncd.remote.api import ApiClient, ApiRequest, ErrorMeaning, SandboxInfo, Server
 from syncd.remote.failure import ApiStep
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import AcquiredSandbox

@@ -1,7 +1,8 @@
-"""Uploads the archive with one `PUT` to a signed URL, and verifies that the bucket has what was sent.
+"""Uploads the archive with one `PUT` to a signed URL, and verifies that the bucket has what was sent; downloads others.
 
 The bucket gets no key. The headers are those that were signed and no other `x-goog-*` (facts of V4 signed URLs): the
-content type, and a length, since a chunked body is refused. A failed upload starts again at its first byte.
+content type, and a length, since a chunked body is refused. A failed upload starts again at its first byte, and so does
+a download that breaks off, with a fresh archive, since the sandbox may have changed meanwhile.
 """
 
 from __future__ import annotations
@@ -12,26 +13,42 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from syncd.archive.archive import Archive
+from syncd.archive.tar_reader import BadArchive
 from syncd.core.checksum import crc32c
 from syncd.core.clock import Clock
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
 from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
+from syncd.remote.api import Api
 from syncd.remote.exchange_monitor import AckTracker, ObservedBody
-from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_bucket_status, retry_after_s
+from syncd.remote.failure import (
+    SIGN_IN,
+    ApiStep,
+    FailureAction,
+    RetrySettings,
+    StepFailed,
+    classify_bucket_status,
+    retry_after_s,
+)
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.pacing import BLOCK_BYTES, TokenBucket, block_bytes, set_kernel_pacing
+from syncd.remote.retry import with_retries
 from syncd.remote.upload_url import UploadUrl, is_expired
 
 _log = logging.getLogger("syncd.bucket")
 # The bucket stores a large object and computes its checksums before it answers.
 _READ_S = 90.0
+# A download that brings nothing for so long has failed.
+_DOWNLOAD_S = 60.0
 _CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
+
+Result = TypeVar("Result")
 
 
 class Throttle(Struct):
@@ -216,6 +233,59 @@ class _Checksums:
         self.sha256.update(block)
         self.md5.update(block)
         self.crc32c = crc32c(block, self.crc32c)
+
+
+class Dump:
+    """Downloads of one sandbox's workspace, as the archive that the API makes of it; it is read as it comes."""
+
+    def __init__(self, api: Api, client: HttpClient, retry_settings: RetrySettings, waiter: Waiter) -> None:
+        self._api = api
+        self._client = client
+        self._retry_settings = retry_settings
+        self._waiter = waiter
+        self._clock = waiter.clock
+
+    def read(self, make: Callable[[Iterator[bytes]], Result], on_retry: Callable[[StepFailed, float], None]) -> Result:
+        """Return the result of `make`, which is called with the archive's bytes at each attempt.
+
+        It changes nothing, so a daemon gives it up for anything newer. Raises `StepFailed` when retries end,
+        `Superseded`, `Stop`, and what else `make` raises.
+        """
+        return with_retries(
+            lambda: self.read_once(make), self._retry_settings, self._clock, on_retry=on_retry, pause=self._pause
+        )
+
+    def read_once(
+        self, make: Callable[[Iterator[bytes]], Result], superseded_by: SupersededBy = SupersededBy.ANY_CHANGE
+    ) -> Result:
+        """Do as `read`, in one attempt. Raises `StepFailed`, `Superseded`, `Stop`."""
+        with self._waiter.superseded_by(superseded_by):
+            try:
+                return download(self._client, ApiStep.DUMP, self._api.dump(), make)
+            except BadArchive as failure:
+                message = f"the sandbox's archive cannot be read ({failure})"
+                raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, message) from None
+
+    def _pause(self, wait_s: float, _: FailureAction) -> None:
+        with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
+            self._waiter.sleep(wait_s)
+
+
+def download(client: HttpClient, step: ApiStep, url: str, consume: Callable[[Iterator[bytes]], Result]) -> Result:
+    """Return the result of `consume`, called with the bytes at a signed URL.
+
+    Raises `StepFailed`, `Superseded`, `Stop`, and what `consume` raises.
+    """
+    check_url(step, url)
+    try:
+        result = client.download(url, read_s=_DOWNLOAD_S, consume=consume)
+    except NoResponse as failure:
+        raise StepFailed(step, FailureAction.OFFLINE, f"the download was cut off ({failure})") from None
+    if isinstance(result, Response):
+        asked_s = retry_after_s(result.header("Retry-After"), result.server_wall_s or client.waiter.clock.wall_s())
+        message = f"the bucket answered the download with {result.status}"
+        raise StepFailed(step, FailureAction.RETRY, message, retry_after_s=asked_s)
+    return result
 
 
 def check_url(step: ApiStep, url: str) -> None:

@@ -12,9 +12,7 @@ from syncd.core.directories import Directories
 from syncd.core.settings import Config
 from syncd.remote.account import Account
 from syncd.remote.api import Api
-from syncd.remote.artifacts import Artifacts
-from syncd.remote.bucket import Bucket, Throttle
-from syncd.remote.dump import Dump
+from syncd.remote.bucket import Bucket, Dump, Throttle
 from syncd.remote.failure import RetrySettings
 from syncd.remote.http_client import HttpClient
 from syncd.remote.remote_job import JobRunner
@@ -91,8 +89,7 @@ class SandboxFactory(Struct, frozen=True):
             clock=clock,
         )
         job_runner = JobRunner(api, self.client, waiter)
-        artifacts = Artifacts(api, self.client, clock)
-        looker = Looker(job_runner, artifacts, PendingRemovals(self.folders.state, target), waiter)
+        looker = Looker(job_runner, PendingRemovals(self.folders.state, target), waiter)
         remote_changes = RemoteChanges(
             agent_changes=self.config.sandbox.agent_changes,
             target=target,
@@ -129,6 +126,6 @@ class SandboxFactory(Struct, frozen=True):
             partial_archives=partial_archives,
             remote_changes=remote_changes,
             blocked_paths=blocked_paths,
-            agent_commits=AgentCommits(job_runner, artifacts, waiter),
+            agent_commits=AgentCommits(job_runner),
             agent_repository=AgentRepository(self.home_branch, job_runner, target, self.folders.state, waiter),
         )

@@ -15,7 +15,7 @@ from typing import cast
 import pytest
 
 from syncd.archive.tar_reader import BadArchive
-from syncd.remote.dump import Dump
+from syncd.remote.bucket import Dump
 from syncd.sandbox import look_by_dump
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteKind

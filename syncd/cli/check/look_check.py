@@ -17,8 +17,7 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
-from syncd.remote.artifacts import Artifacts
-from syncd.remote.dump import Dump
+from syncd.remote.bucket import Dump
 from syncd.remote.failure import ApiStep, RetrySettings, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.remote_job import JobRunner, Purpose
@@ -43,9 +42,7 @@ def check_look(target: Target, agent_changes: AgentChanges, *, key: ApiKey, cloc
     client = HttpClient(waiter)
     api = Api(target, key, client, clock)
     with tempfile.TemporaryDirectory(prefix="syncd-check-") as folder:
-        looker = Looker(
-            JobRunner(api, client, waiter), Artifacts(api, client, clock), PendingRemovals(folder, target), waiter
-        )
+        looker = Looker(JobRunner(api, client, waiter), PendingRemovals(folder, target), waiter)
         dump_looker = DumpLooker(Dump(api, client, _NO_RETRIES, waiter))
         request = LookRequest({})
         try:
