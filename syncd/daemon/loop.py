@@ -44,7 +44,7 @@ from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest
 from syncd.daemon.wakeup import Wakeup
 from syncd.remote.failure import FailureAction, RetrySettings, StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.remote.route import default_addresses
+from syncd.remote.keepalive import default_addresses
 from syncd.report.history import SyncEnding
 from syncd.report.status_publisher import StatusPublisher
 from syncd.report.sync_failure import SyncFailure, sync_failure

@@ -26,7 +26,6 @@ from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
 from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
 from syncd.remote.api import Api
-from syncd.remote.exchange_monitor import AckTracker, ObservedBody
 from syncd.remote.failure import (
     SIGN_IN,
     ApiStep,
@@ -37,6 +36,7 @@ from syncd.remote.failure import (
     retry_after_s,
 )
 from syncd.remote.http_client import HttpClient, NoResponse, Response
+from syncd.remote.network import AckTracker, ObservedBody
 from syncd.remote.pacing import BLOCK_BYTES, TokenBucket, block_bytes, set_kernel_pacing
 from syncd.remote.retry import with_retries
 from syncd.remote.upload_url import UploadUrl, is_expired

@@ -76,17 +76,6 @@ def _found(url: str) -> dict[str, Finding]:
     return {it.subject: it for it in check_api(target, None, key=ApiKey("k", "a test"), clock=SystemClock())}
 
 
-@pytest.mark.parametrize(("days", "grade"), [("2", Grade.WARN), ("30", Grade.PASS)])
-def test_the_end_of_a_certificate(make, monkeypatch: pytest.MonkeyPatch, days: str, grade: Grade) -> None:
-    """A trusted certificate is shown with its issuer and expiry; a near expiry is a warning."""
-    with make(_HERE, "-days", days) as (url, certificate):
-        monkeypatch.setenv("SSL_CERT_FILE", certificate)
-        found = _found(url)
-    assert found["api"].grade is Grade.PASS
-    assert found["certificate"].grade is grade
-    assert "by Example Proxy" in found["certificate"].what
-
-
 @pytest.mark.parametrize(
     ("names", "life", "reusable", "grade", "words"),
     [

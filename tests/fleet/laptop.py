@@ -41,7 +41,7 @@ from syncd.remote.failure import (
     failures_in_row,
     gives_up,
 )
-from syncd.remote.keepalive import ConnectionTime, ReuseDecision, reuse_decision
+from syncd.remote.keepalive import ConnectionTime, is_over
 from syncd.remote.pacing import RequestKind, RequestPacing
 from syncd.remote.remote_job import FIRST_POLL_S, poll_wait_s
 from syncd.remote.target import AcquiredSandbox, acquire_wait_s, replace_in_s, should_be_replaced
@@ -691,7 +691,7 @@ class Laptop:
         last = self._connections.get(is_bucket)
         if last is None or (not is_bucket and self._api.was_cut(last.boottime_s, self._timeline.now_s)):
             return False
-        return reuse_decision(last, ConnectionTime(self._now_s(), self._timeline.now_s)) is not ReuseDecision.CLOSE
+        return not is_over(last, ConnectionTime(self._now_s(), self._timeline.now_s))
 
 
 def _failed(step: ApiStep, op: str, reply: Reply) -> StepFailed:

@@ -20,7 +20,7 @@ from syncd.archive.archive import Archive
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.remote import bucket, exchange_monitor
+from syncd.remote import bucket, network
 from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.pacing import set_kernel_pacing
@@ -198,7 +198,7 @@ def test_a_slow_upload_does_not_time_out(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A changed limit does not count the bytes before it."""
     # So that progress counts the bytes handed over.
-    monkeypatch.setattr(exchange_monitor, "byte_counts", lambda _: None)
+    monkeypatch.setattr(network, "byte_counts", lambda _: None)
     throttle = Throttle(0)
     clock = ScriptedClock()
     limits = [(0, 0), (64 * KIB, 16 * KIB), (80 * KIB, 1 * KIB), (82 * KIB, 0)]

@@ -39,7 +39,7 @@ PURE = {
     "daemon": "backoff scheduler",
     "emulator": "signing",
     "merge": "automatic_files git_objects merge_plan writes",
-    "remote": "failure keepalive target",
+    "remote": "failure target",
     "report": "history metrics speed",
     "sandbox": (
         "agent_info blocked_paths_rules leftovers look_encoding look_request"
@@ -93,7 +93,10 @@ ONLY_IN = {
         ("syncd/remote/http_client.py",),
         "one module would change with its successor, and translates its errors",
     ),
-    "httpcore": (("syncd/remote/http_client.py",), "it comes with httpx"),
+    "httpcore": (
+        ("syncd/remote/http_client.py", "syncd/remote/network.py"),
+        "it is below httpx, and above the connections that are ours",
+    ),
     "h11": (("syncd/remote/http_client.py",), "it comes with httpx"),
     "crc32c": (("syncd/core/checksum.py",), "of the library only the extension is loaded"),
     "watchdog": (("syncd/watch/*",), "its events stay inside the watch"),

@@ -8,7 +8,6 @@ from syncd.cli.check.finding import Finding, Grade, exit_code, summary
 from syncd.cli.check.largest_paths import PathSize
 from syncd.cli.check.thresholds import (
     LookAttempt,
-    judge_certificate,
     judge_clock,
     judge_end,
     judge_heaviest,
@@ -116,14 +115,6 @@ def test_secrets() -> None:
     assert (many.grade, many.what) == (Grade.WARN, "8 paths held back: 1 by content, 7 by name")
     assert many.details[0] == "a.py holds a key in line 2"
     assert (len(many.details), many.details[-1]) == (6, "and 3 more: syncd ls --ignored")
-
-
-@pytest.mark.parametrize(("days", "grade"), [(40, Grade.PASS), (3.1, Grade.PASS), (2.9, Grade.WARN)])
-def test_certificate(days: float, grade: Grade) -> None:
-    """A certificate that ends within three days is a warning; the issuer is named, as it may be a proxy's."""
-    finding = judge_certificate(days * 86_400, "Example CA")
-    assert finding.grade is grade
-    assert "Example CA" in finding.what
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ The request is `GET …/{id}`, which changes nothing there, or the list of sandb
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 import urllib.request
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from syncd.cli.check.finding import Finding, Grade
-from syncd.cli.check.thresholds import judge_certificate, judge_clock, judge_end
+from syncd.cli.check.thresholds import judge_clock, judge_end
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
 from syncd.core.errors import SandboxNotFound
@@ -59,7 +58,6 @@ class _MeasuringClient(HttpClient):
         self.status: int | None = None
         self.skew_s: float | None = None
         self.seconds = 0.0
-        self.certificate: Finding | None = None
 
     def exchange(
         self,
@@ -76,8 +74,6 @@ class _MeasuringClient(HttpClient):
         self.status = answer.status
         if answer.server_wall_s is not None:
             self.skew_s = self._clock.wall_s() - answer.server_wall_s
-        for kept in self._kept.values():
-            self.certificate = _certificate(kept.connection, answer.server_wall_s or self._clock.wall_s())
         return answer
 
 
@@ -120,8 +116,6 @@ def check_api(
         )
     if isinstance(info, SandboxInfo):
         yield _lifetime_finding(lifetime, clock.wall_s())
-    if http_client.certificate is not None:
-        yield http_client.certificate
     yield judge_clock(http_client.skew_s)
     return isinstance(info, SandboxInfo)
 
@@ -154,23 +148,6 @@ def _wall_s(text: str) -> float | None:
         return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _certificate(connection: socket.socket | None, wall_s: float) -> Finding | None:
-    """Judge the server's certificate; None without TLS, or if the connection is closed already."""
-    if not isinstance(connection, ssl.SSLSocket):
-        return None
-    try:
-        certificate = connection.getpeercert() or {}
-        ends_s = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
-    except (OSError, ValueError, KeyError, AttributeError):
-        return None
-    issuer: dict[str, str] = {}
-    for part in certificate.get("issuer", ()):
-        issuer.update(part)  # type: ignore[arg-type]
-    return judge_certificate(
-        ends_s - wall_s, one_line(issuer.get("organizationName") or issuer.get("commonName") or "")
-    )
 
 
 def _certificate_failure(target: Target, message: str) -> Finding | None:

@@ -123,15 +123,6 @@ def judge_watches(
     return Finding("inotify", Grade.PASS, what)
 
 
-def judge_certificate(ends_in_s: float, issuer: str) -> Finding:
-    """The certificate of the server, or of a proxy in its place, that was verified."""
-    what = f"the server's, issued by {issuer or 'an unnamed issuer'}, is valid for {duration(ends_in_s)}"
-    if ends_in_s > CERTIFICATE_DAYS * _DAY_S:
-        return Finding("certificate", Grade.PASS, what)
-    remedy = "if it is not renewed, syncing stops: ask the operator of the server, or of the proxy in front of it"
-    return Finding("certificate", Grade.WARN, what, remedy)
-
-
 def judge_end(ends_in_s: float | None) -> Finding:
     """The time left to an acquired sandbox; None: it has no end."""
     if ends_in_s is None:
