@@ -266,7 +266,7 @@ class Dump:
                 message = f"the sandbox's archive cannot be read ({failure})"
                 raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, message) from None
 
-    def _pause(self, wait_s: float, _: FailureAction) -> None:
+    def _pause(self, wait_s: float) -> None:
         with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
             self._waiter.sleep(wait_s)
 

@@ -121,9 +121,7 @@ class AcquiringProvider:
         acquired_sandbox = self.acquire(observer.retrying, observer.pause)
         return Target(self._base_url, acquired_sandbox.sandbox_id, self._region)
 
-    def acquire(
-        self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float, FailureAction], None]
-    ) -> AcquiredSandbox:
+    def acquire(self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float], None]) -> AcquiredSandbox:
         """Acquire a new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `pause` raises."""
         return with_retries(
             self._acquire,

@@ -289,6 +289,8 @@ def test_an_early_refusal_is_read(
     refusal = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 %d No\r\nContent-Length: 3\r\n\r\nno!" % status
 
     def refuse(connection: socket.socket) -> None:
+        # Or the kernel would hold the refusal back, and not send it at all if the connection is closed then.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with context.wrap_socket(connection, server_side=True) if secure else connection as peer:
             head_of(peer)
             peer.recv(1000)

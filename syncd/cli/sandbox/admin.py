@@ -24,7 +24,7 @@ from syncd.core.workspace_lock import Lock, holder
 from syncd.daemon.build import folders_of, key_of
 from syncd.remote.account import Account
 from syncd.remote.api import Api
-from syncd.remote.failure import FailureAction, StepFailed
+from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import AcquiredSandbox, Target, should_be_replaced
 from syncd.report.logs import LogFormat, set_up_logs
@@ -116,7 +116,7 @@ class SandboxAdmin(Struct, frozen=True):
                 retry_settings=retry_settings_of(self.config),
                 clock=CLOCK,
             )
-            acquired_sandbox = self.request(lambda: provider.acquire(self._report_retry, self._pause))
+            acquired_sandbox = self.request(lambda: provider.acquire(self._report_retry, self.client.waiter.sleep))
             if self.fixed:
                 provider.abandon()  # it is for a person: a later [sandbox.acquire] must not sync to it
             return acquired_sandbox
@@ -171,9 +171,6 @@ class SandboxAdmin(Struct, frozen=True):
 
     def _report_retry(self, failure: StepFailed, wait_s: float) -> None:
         click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
-
-    def _pause(self, wait_s: float, action: FailureAction) -> None:  # noqa: ARG002 - the same for each action
-        self.client.waiter.sleep(wait_s)
 
 
 @contextmanager
