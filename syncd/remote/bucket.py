@@ -21,7 +21,6 @@ from msgspec import Struct
 from syncd.archive.archive import Archive
 from syncd.archive.tar_reader import BadArchive
 from syncd.core.checksum import crc32c
-from syncd.core.clock import Clock
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
 from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
@@ -36,7 +35,7 @@ from syncd.remote.failure import (
     retry_after_s,
 )
 from syncd.remote.http_client import HttpClient, NoResponse, Response
-from syncd.remote.network import AckTracker, ObservedBody
+from syncd.remote.network import AckTracker
 from syncd.remote.pacing import BLOCK_BYTES, TokenBucket, block_bytes, set_kernel_pacing
 from syncd.remote.retry import with_retries
 from syncd.remote.upload_url import UploadUrl, is_expired
@@ -67,16 +66,11 @@ class UploadResult(Struct, frozen=True):
 class Bucket:
     """Uploads archives, within a limit of bytes a second."""
 
-    def __init__(
-        self,
-        client: HttpClient,
-        clock: Clock,
-        throttle: Throttle | None = None,
-    ) -> None:
+    def __init__(self, client: HttpClient, throttle: Throttle) -> None:
         self._client = client
         self._waiter = client.waiter
-        self._clock = clock
-        self._throttle = throttle or Throttle()
+        self._clock = client.waiter.clock
+        self._throttle = throttle
         self._warned = False
 
     @property
@@ -97,7 +91,7 @@ class Bucket:
         acknowledged, and may raise to end the upload. `before_sending` is called before the first byte leaves.
         """
         check_url(ApiStep.UPLOAD, upload_url.url)
-        body = _Body(archive, on_sent, before_sending, waiter=self._waiter, clock=self._clock, throttle=self._throttle)
+        body = _Body(archive, on_sent, before_sending, self._client, self._throttle)
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         try:
             with self._waiter.superseded_by(SupersededBy.FRESH_START), self._waiter.reporting(body.report):
@@ -152,7 +146,7 @@ class Bucket:
         )
 
 
-class _Body(ObservedBody):
+class _Body:
     """The archive's bytes as they are sent, with their checksums; each iteration starts at the first byte."""
 
     def __init__(
@@ -160,28 +154,20 @@ class _Body(ObservedBody):
         archive: Archive,
         on_sent: Callable[[int], None],
         before_sending: Callable[[], None],
-        *,
-        waiter: Waiter,
-        clock: Clock,
+        client: HttpClient,
         throttle: Throttle,
     ) -> None:
         self._archive = archive
         self._on_sent = on_sent
         self._before_sending = before_sending
-        self._waiter = waiter
-        self._clock = clock
+        self._client = client
+        self._clock = client.waiter.clock
         self._throttle = throttle
         self.checksums = _Checksums(self._clock.monotonic_s())
         self._token_bucket = TokenBucket(self.checksums.started_s)
-        self._connection: socket.socket | None = None
         self._acknowledged: AckTracker | None = None
         self._written_bytes = 0
         self._paced_limit = -1
-
-    def use_connection(self, connection: socket.socket) -> None:
-        """Limit this connection, and count what the other side acknowledges."""
-        self._connection, self._paced_limit = connection, -1
-        self._acknowledged, self._written_bytes = AckTracker(connection), 0
 
     def report(self) -> None:
         """Report how much the bucket has acknowledged."""
@@ -189,35 +175,37 @@ class _Body(ObservedBody):
             self._on_sent(self._acknowledged.acked_bytes(self._written_bytes))
 
     def __iter__(self) -> Iterator[bytes]:
-        checksums = self.checksums = _Checksums(
-            self._clock.monotonic_s()
-        )  # the connection is made, the headers are sent
+        # The connection is made, and the headers are sent.
+        self.checksums = _Checksums(self._clock.monotonic_s())
         self._before_sending()
-        self._token_bucket = TokenBucket(checksums.started_s)
+        self._token_bucket = TokenBucket(self.checksums.started_s)
+        connection = self._client.connection
+        self._acknowledged = None if connection is None else AckTracker(connection)
+        self._written_bytes, self._paced_limit = 0, -1
         for read in self._archive.blocks(BLOCK_BYTES):
             start = 0
             while start < len(read):
-                self._wait_for_limit()
+                self._wait_for_limit(connection)
                 block = read[start : start + block_bytes(self._throttle.limit_bytes_per_s)]
-                checksums.add(block)
+                self.checksums.add(block)
                 yield block
                 self._token_bucket = self._token_bucket.consumed(len(block))
                 start += len(block)
                 self._written_bytes += len(block)
                 self.report()
 
-    def _wait_for_limit(self) -> None:
+    def _wait_for_limit(self, connection: socket.socket | None) -> None:
         """Wait until the limit, which may change meanwhile, allows the next block."""
         while True:
             limit = self._throttle.limit_bytes_per_s
-            if limit != self._paced_limit and self._connection is not None:
-                set_kernel_pacing(self._connection, limit)
+            if limit != self._paced_limit and connection is not None:
+                set_kernel_pacing(connection, limit)
                 self._paced_limit = limit
             self._token_bucket = self._token_bucket.refilled(self._clock.monotonic_s(), limit)
             wait_s = self._token_bucket.wait_s(limit)
             if wait_s <= 0:
                 return
-            self._waiter.sleep(min(wait_s, POLL_EVERY_S))
+            self._client.waiter.sleep(min(wait_s, POLL_EVERY_S))
 
 
 class _Checksums:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,7 +37,7 @@ from syncd.core.settings import is_loopback
 from syncd.core.text import one_line, redacted
 from syncd.core.waiter import Waiter
 from syncd.remote.keepalive import KEEP_S, ConnectionTime, NetworkRoute, idle_at_s, may_be_reused
-from syncd.remote.network import ExchangeMonitor, Network, ObservedBody, StaleResponse
+from syncd.remote.network import ExchangeMonitor, Network, StaleResponse
 from syncd.remote.pacing import RequestPacing
 
 CONNECT_S = 10.0
@@ -257,7 +258,7 @@ class HttpClient:
     ) -> Iterator[tuple[httpx.Response, ExchangeMonitor]]:
         """Send a request and yield the head of its answer. Errors of the block itself are not translated."""
         monitor = self._network.monitor = ExchangeMonitor(read_s)
-        body = content if isinstance(content, bytes | None) else _RequestBody(content, monitor)
+        body = content if isinstance(content, bytes | None) else _RequestBody(content)
         # The time-out of a read does not know how much of the request is still unsent; the monitor does.
         one_read_s = read_s if body is None else read_s + DRAIN_S
         timeout = httpx.Timeout(connect=CONNECT_S, read=one_read_s, write=WRITE_S, pool=CONNECT_S)
@@ -276,6 +277,11 @@ class HttpClient:
                     raise _RequestUnread from None
                 raise _no_response(failure, monitor) from None
             yield response, monitor
+
+    @property
+    def connection(self) -> socket.socket | None:
+        """The connection of the exchange under way, from when the head of its request is sent."""
+        return self._network.monitor.connection
 
     @property
     def idle_at_s(self) -> float | None:
@@ -304,15 +310,12 @@ _parsed = lru_cache(maxsize=8)(httpx.URL)
 class _RequestBody:
     """A request's body. An exception from iterating it is no failure of the network, whatever its type."""
 
-    def __init__(self, blocks: Iterable[bytes], monitor: ExchangeMonitor) -> None:
+    def __init__(self, blocks: Iterable[bytes]) -> None:
         self.failure: Exception | None = None
         self._blocks = blocks
-        self._monitor = monitor
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            if isinstance(self._blocks, ObservedBody) and self._monitor.connection is not None:
-                self._blocks.use_connection(self._monitor.connection)
             yield from self._blocks
         except Exception as failure:
             self.failure = failure
@@ -335,7 +338,7 @@ def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
     proxies = getproxies()
     address = proxies.get(url.scheme) or proxies.get("all")
     # A proxy for plain http would see the key; this machine itself is never reached through one.
-    if not address or is_loopback(url.host) or proxy_bypass(url.host):
+    if not address or is_loopback(url.host) or proxy_bypass(url.host) or proxy_bypass(url.netloc.decode()):
         return None
     proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
     return httpcore.Proxy(

@@ -31,7 +31,6 @@ import ssl
 import struct
 import sys
 import termios
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import zip_longest
@@ -117,14 +116,6 @@ class AckTracker:
         counts = byte_counts(self._connection)  # first: what is acknowledged between the two counts as arrived
         queued = queued_bytes(self._connection)
         return (0, 0) if counts is None else (counts.acked_bytes + queued, queued)
-
-
-class ObservedBody(Iterable[bytes]):
-    """A request's body that is given its connection."""
-
-    @abstractmethod
-    def use_connection(self, connection: socket.socket) -> None:
-        """Note that the body is about to be sent over this connection."""
 
 
 class ExchangeMonitor:

@@ -115,7 +115,7 @@ def test_tls_through_a_proxy(
     monkeypatch: pytest.MonkeyPatch,
     outer: bool,
 ) -> None:
-    """An upload of some MiB passes through a proxy's tunnel, also if the proxy speaks TLS."""
+    """An upload of some MiB passes through a proxy's tunnel, also if the proxy speaks TLS and wants a password."""
     context, certificate = server_tls
     got: list[int] = []
     asked: list[bytes] = []
@@ -127,7 +127,7 @@ def test_tls_through_a_proxy(
     with answering(serve) as port:
 
         def tunnel(connection: socket.socket) -> None:
-            asked.append(head_of(connection).split(b"\r\n")[0])
+            asked.extend(head_of(connection).split(b"\r\n"))
             connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             with socket.create_connection(("127.0.0.1", port)) as far:
                 back = threading.Thread(target=_copy, args=(far, connection))
@@ -144,13 +144,14 @@ def test_tls_through_a_proxy(
 
         with answering(proxy) as proxy_port:
             monkeypatch.setenv("SSL_CERT_FILE", certificate)
-            monkeypatch.setenv("HTTPS_PROXY", f"http{'s' if outer else ''}://localhost:{proxy_port}")
+            monkeypatch.setenv("HTTPS_PROXY", f"http{'s' if outer else ''}://me:p%40ss@localhost:{proxy_port}")
             body = [bytes(1 << 16)] * (SIZE_BYTES >> 16)
             headers = {"Content-Length": str(SIZE_BYTES)}
             answer = client.exchange("PUT", "https://api.test/x", headers=headers, read_s=10, content=body)
             assert (answer.status, answer.body) == (200, b"ok")
             client.drop()
-    assert asked == [b"CONNECT api.test:443 HTTP/1.1"]
+    assert asked[0] == b"CONNECT api.test:443 HTTP/1.1"
+    assert b"Proxy-Authorization: Basic bWU6cEBzcw==" in asked
     assert sum(got) == SIZE_BYTES
 
 

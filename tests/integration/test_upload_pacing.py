@@ -133,7 +133,7 @@ def upload(url: str, size_bytes: int, throttle: Throttle, on_sent: Callable[[int
     client = HttpClient(Waiter(Interrupt(), CLOCK))
     try:
         upload_url = UploadUrl(url, CLOCK.boottime_s() + 3600, 3600)
-        Bucket(client, CLOCK, throttle).put(upload_url, archive_of(size_bytes), on_sent)
+        Bucket(client, throttle).put(upload_url, archive_of(size_bytes), on_sent)
     finally:
         client.drop()
 
@@ -211,7 +211,7 @@ def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     client = HttpClient(Waiter(Interrupt(), clock))
     with receiver() as there:
         upload_url = UploadUrl(there.url, clock.boottime_s() + 3600, 3600)
-        Bucket(client, clock, throttle).put(upload_url, archive_of(192 * KIB), looked)
+        Bucket(client, throttle).put(upload_url, archive_of(192 * KIB), looked)
     client.drop()
     at_s = [*reached_s.values(), clock.monotonic]
     took_s = [then - now for now, then in pairwise(at_s)]
