@@ -68,7 +68,6 @@ class Account:
         self._clock = clock
         self._not_acquired = {
             **_NOT_ACQUIRED,
-            401: ErrorMeaning(f"the API refused the key from {key.source}", "put a valid key there", KeyRefused),
             403: ErrorMeaning(
                 f"the key from {key.source} may not acquire a sandbox",
                 "check its permissions, and the account's plan",

@@ -18,7 +18,7 @@ from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
 from syncd.core.errors import KeyRefused, NeedsPerson, SandboxNotFound, SandboxRefused
 from syncd.core.text import one_line, redacted
-from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_api_status, retry_after_s
+from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_api_status
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.pacing import RequestKind
 from syncd.remote.target import Target
@@ -138,16 +138,12 @@ class ApiClient:
         status = answer.status
         action = classify_api_status(request.step, status)
         meaning = self._meaning(request, action, answer)
-        asked_s = None
-        if action is not FailureAction.REFUSED:
-            server_s = answer.server_wall_s or self._clock.wall_s()
-            asked_s = retry_after_s(answer.header("Retry-After"), server_s)
         return StepFailed(
             request.step,
             action,
             meaning.message,
             meaning.hint,
-            retry_after_s=asked_s,
+            retry_after_s=None if action is FailureAction.REFUSED else answer.retry_after_s,
             refusal=meaning.refusal,
             # A gateway's time-out leaves open what was done behind it; "unavailable" does not.
             possibly_applied=status < 300 or (status >= 500 and status != 503),

@@ -32,7 +32,6 @@ from syncd.remote.failure import (
     RetrySettings,
     StepFailed,
     classify_bucket_status,
-    retry_after_s,
 )
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.network import AckTracker
@@ -129,21 +128,15 @@ class Bucket:
         found = _CODE.search(answer.body[:4096])
         code = found[1].decode() if found else ""
         action = classify_bucket_status(answer.status, code)
-        asked_s = retry_after_s(answer.header("Retry-After"), answer.server_wall_s or self._clock.wall_s())
         answered = f"{answer.status} {code}".strip()
         if 300 <= answer.status < 400:
             message = f"the bucket answers with a redirect ({answer.status}), which is not followed"
             return StepFailed(ApiStep.UPLOAD, FailureAction.RETRY, message, SIGN_IN)
         if action is FailureAction.REFUSED:
-            return StepFailed(
-                ApiStep.UPLOAD,
-                FailureAction.REFUSED,
-                f"the bucket takes no archive of this size ({answered})",
-                "leave large files out in .syncdignore",
-            )
-        return StepFailed(
-            ApiStep.UPLOAD, action, f"the bucket answered the upload with {answered}", retry_after_s=asked_s
-        )
+            message = f"the bucket takes no archive of this size ({answered})"
+            return StepFailed(ApiStep.UPLOAD, FailureAction.REFUSED, message, "leave large files out in .syncdignore")
+        message = f"the bucket answered the upload with {answered}"
+        return StepFailed(ApiStep.UPLOAD, action, message, retry_after_s=answer.retry_after_s)
 
 
 class _Body:
@@ -270,9 +263,8 @@ def download(client: HttpClient, step: ApiStep, url: str, consume: Callable[[Ite
     except NoResponse as failure:
         raise StepFailed(step, FailureAction.OFFLINE, f"the download was cut off ({failure})") from None
     if isinstance(result, Response):
-        asked_s = retry_after_s(result.header("Retry-After"), result.server_wall_s or client.waiter.clock.wall_s())
         message = f"the bucket answered the download with {result.status}"
-        raise StepFailed(step, FailureAction.RETRY, message, retry_after_s=asked_s)
+        raise StepFailed(step, FailureAction.RETRY, message, retry_after_s=result.retry_after_s)
     return result
 
 

@@ -126,18 +126,20 @@ def retry_after_s(value: str | None, server_wall_s: float) -> float | None:
 
     `server_wall_s` is the server's own time, since a date is by its clock.
     """
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value), LONGEST_RETRY_AFTER_S)
+    seconds = (value or "").strip()
+    if seconds.isascii() and seconds.isdigit():
+        return min(float(seconds), LONGEST_RETRY_AFTER_S)
+    when_s = http_date_s(value)
+    return None if when_s is None else min(max(0.0, when_s - server_wall_s), LONGEST_RETRY_AFTER_S)
+
+
+def http_date_s(value: str | None) -> float | None:
+    """Return the seconds since 1970 of a header with a date, if it is valid; a date without a zone is in UTC."""
     try:
-        when = parsedate_to_datetime(value)
+        date = parsedate_to_datetime(value or "")
+        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return min(max(0.0, when.timestamp() - server_wall_s), LONGEST_RETRY_AFTER_S)
 
 
 def backoff_limit_s(failures: int, first_s: float, max_s: float) -> float:

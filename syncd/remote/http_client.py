@@ -15,8 +15,6 @@ import ssl
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -36,7 +34,8 @@ from syncd.core.clock import Clock
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line, redacted
 from syncd.core.waiter import Waiter
-from syncd.remote.keepalive import KEEP_S, ConnectionTime, NetworkRoute, idle_at_s, may_be_reused
+from syncd.remote.failure import http_date_s, retry_after_s
+from syncd.remote.keepalive import ConnectionTime, NetworkRoute, idle_at_s, may_be_reused
 from syncd.remote.network import ExchangeMonitor, Network, StaleResponse
 from syncd.remote.pacing import RequestPacing
 
@@ -82,12 +81,16 @@ class _RequestUnread(Exception):
 
 
 class Response(Struct, frozen=True):
-    """A bounded HTTP answer: the names of its headers in lower case; its `Date` as seconds, if it had a valid one."""
+    """A bounded HTTP answer: the names of its headers in lower case; its `Date` as seconds, if it had a valid one.
+
+    `retry_after_s` are the seconds that the server asks to wait, if it does.
+    """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
     server_wall_s: float | None
+    retry_after_s: float | None
 
     def header(self, name: str) -> str | None:
         """Return a header, joined by commas if it came more than once; None if it did not come."""
@@ -239,7 +242,7 @@ class HttpClient:
         self, method: str, url: str, headers: Mapping[str, str], read_s: float, content: bytes | Iterable[bytes] | None
     ) -> Response:
         with self._stream(method, url, headers, read_s, content) as (response, monitor):
-            return _answer(response, monitor)
+            return self._answer(response, monitor)
 
     def download(self, url: str, *, read_s: float, consume: Callable[[Iterator[bytes]], Result]) -> Response | Result:
         """Return the result of `consume`, called with the undecoded body of a GET; the answer itself if it is no 200.
@@ -248,7 +251,7 @@ class HttpClient:
         """
         with self._stream("GET", url, {}, read_s, None) as (response, monitor):
             if response.status_code != 200:
-                return _answer(response, monitor)
+                return self._answer(response, monitor)
             monitor.cancel_deadline()  # a large body takes its time
             return consume(_blocks(response, monitor))
 
@@ -277,6 +280,18 @@ class HttpClient:
                     raise _RequestUnread from None
                 raise _no_response(failure, monitor) from None
             yield response, monitor
+
+    def _answer(self, response: httpx.Response, monitor: ExchangeMonitor) -> Response:
+        body = bytearray()
+        for piece in _blocks(response, monitor):
+            body += piece
+            if len(body) > _LARGEST_ANSWER:
+                raise NoResponse(f"the answer is larger than {_LARGEST_ANSWER >> 20} MiB")
+        server_wall_s = http_date_s(response.headers.get("Date"))
+        now_s = self.waiter.clock.wall_s() if server_wall_s is None else server_wall_s
+        asked_s = retry_after_s(response.headers.get("Retry-After"), now_s)
+        headers = tuple(response.headers.multi_items())
+        return Response(response.status_code, headers, bytes(body), server_wall_s, asked_s)
 
     @property
     def connection(self) -> socket.socket | None:
@@ -328,7 +343,6 @@ def _make_pool(url: httpx.URL, network: Network) -> httpcore.ConnectionPool:
         proxy=_proxy_for(url),
         max_connections=2,
         max_keepalive_connections=1,
-        keepalive_expiry=KEEP_S,
         network_backend=network,
     )
 
@@ -364,31 +378,11 @@ def _tls_context() -> ssl.SSLContext:
     return context
 
 
-def _answer(response: httpx.Response, monitor: ExchangeMonitor) -> Response:
-    body = bytearray()
-    for piece in _blocks(response, monitor):
-        body += piece
-        if len(body) > _LARGEST_ANSWER:
-            raise NoResponse(f"the answer is larger than {_LARGEST_ANSWER >> 20} MiB")
-    headers = tuple(response.headers.multi_items())
-    return Response(response.status_code, headers, bytes(body), _date(response.headers.get("Date")))
-
-
 def _blocks(response: httpx.Response, monitor: ExchangeMonitor) -> Iterator[bytes]:
     try:
         yield from response.iter_raw()
     except _FAILURES as failure:
         raise _no_response(failure, monitor) from None
-
-
-def _date(value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        date = parsedate_to_datetime(value)
-        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
 
 
 def _no_response(failure: Exception, monitor: ExchangeMonitor) -> NoResponse:
