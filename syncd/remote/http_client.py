@@ -279,6 +279,8 @@ class HttpClient:
                 if monitor.unread and not monitor.overdue:
                     raise _RequestUnread from None
                 raise _no_response(failure, monitor) from None
+            if monitor.is_cut and isinstance(body, _RequestBody) and response.is_success:
+                raise NoResponse("the answer came before the whole request was sent")
             yield response, monitor
 
     def _answer(self, response: httpx.Response, monitor: ExchangeMonitor) -> Response:

@@ -123,8 +123,9 @@ class ExchangeMonitor:
 
     The answer may take `answer_s` seconds from the request's end, and as long again each time that more of the request
     has left this machine. `connection`: the last one that anything was sent over; `unread`: it was a kept one, and
-    ended before it took a byte; `is_sending`: from the head of a request to the first read after it; `overdue`: the
-    answer took too long; `overdue_s`: the monotonic second of that, if nothing more leaves.
+    ended before it took a byte; `is_sending`: from the head of a request to the first read after it; `is_cut`: its
+    rest was not sent; `overdue`: the answer took too long; `overdue_s`: the monotonic second
+    of that, if nothing more leaves.
     """
 
     def __init__(self, answer_s: float) -> None:
@@ -134,10 +135,10 @@ class ExchangeMonitor:
         self.overdue_s = inf
         self.unread = False
         self.is_sending = False
+        self.is_cut = False
         self._answer_s = answer_s
         self._is_kept = False
         self._is_answered = False
-        self._is_cut = False
         self._before: ByteCounts | None = None
         self._queued_bytes = 0
         self._has_read = False
@@ -189,13 +190,9 @@ class ExchangeMonitor:
             raise StaleResponse
         self._is_answered = True
 
-    def note_cut(self) -> None:
-        """Note that the rest of the request is not sent."""
-        self._is_cut = True
-
     def note_close(self) -> None:
         """Note that the connection is about to be closed."""
-        if self._is_answered and not self._is_cut:
+        if self._is_answered and not self.is_cut:
             return
         self.unread = self._is_kept and not self._is_answered and self._is_same_count("acked_bytes")
         # The kernel would go on for minutes with what it holds: an upload that was given up would be complete in the
@@ -357,6 +354,7 @@ class _Stream(httpcore.NetworkStream):
             monitor.note_head(self._connection, self._route, self._monitor)
             self._monitor = monitor
         ends_s = 0.0
+        monitor.is_cut = True  # until all of this part is sent
 
         def wait(events: int) -> None:
             self._network.wait(self._connection, events | (select.POLLIN if is_body else 0), ends_s)
@@ -370,6 +368,7 @@ class _Stream(httpcore.NetworkStream):
                 ends_s = _ends_s(timeout)  # each piece has its own time-out
                 left = left[_retry_until_ready(partial(self._channel.send, left), wait, select.POLLOUT) :]
                 self._network.waiter.poll_events()
+        monitor.is_cut = False
 
     def _stop_if_answered(self) -> None:
         """End the body if the server has answered before it had all. Raises `OSError`, upon which httpcore reads."""
@@ -382,7 +381,6 @@ class _Stream(httpcore.NetworkStream):
         rest = _INTERIM_ANSWER.sub(b"", self._early_answer)
         is_final = len(rest) >= _STATUS_BYTES and not _INTERIM_BEGINNING.match(rest)
         if not read or is_final or len(rest) > _READ_BYTES:
-            self._network.monitor.note_cut()
             raise OSError("the server wants no more of the request")
 
     def close(self) -> None:
