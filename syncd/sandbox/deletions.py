@@ -96,6 +96,11 @@ class DeletionSync:
         return self._deletions is not Deletions.KEEP
 
     @property
+    def may_reset(self) -> bool:
+        """True if a deletion resets the sandbox."""
+        return self._deletions is Deletions.RESET
+
+    @property
     def leftover_files(self) -> int:
         """The number of files in the sandbox that were deleted here."""
         return self._leftovers.files
@@ -142,7 +147,7 @@ class DeletionSync:
 
     def resets(self, paths_to_delete: Versions) -> bool:
         """True if the deletion resets the sandbox, so that only a whole archive can follow."""
-        return bool(paths_to_delete) and self._deletions is Deletions.RESET
+        return bool(paths_to_delete) and self.may_reset
 
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
