@@ -31,6 +31,7 @@ from syncd.remote.sandbox_lifetime import margin_s
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths import PathsBlocked
 from syncd.sandbox.blocked_paths_rules import entries_within, without
+from syncd.sandbox.partial_archives import Kept
 from syncd.sandbox.provider import SandboxProvider
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
@@ -404,8 +405,7 @@ class SyncCycle(Struct):
         if not partial_archives.wants_proof:
             remote_changes = run.services.remote_changes
             left_out = [*remote_changes.held, *remote_changes.kept, *delivered.left_out]
-            left_out = left_out if partial_archives.may_replace else []
-            if not left_out or partial_archives.proved(left_out) or not partial_archives.replaces:
+            if not (partial_archives.may_replace and left_out and partial_archives.prove(left_out) is Kept.NO):
                 return True
             self._whole_next = True
             run.services.delivery.mark_uncertain()
@@ -434,11 +434,12 @@ class SyncCycle(Struct):
             self._whole_next = False  # nothing was sent, as the agent is at work just there
             return True
         written = {*only, *directories_above(only)}
-        keeps = partial_archives.proved([path for path in manifest.spread(_PROOF) if path not in written])
-        if keeps:
-            self._record(run.services, self.baseline or manifest, self.torn)
-            self._whole_next = False
-        return keeps
+        others = [path for path in manifest.spread(_PROOF) if path not in written]
+        if partial_archives.prove(others) is not Kept.YES:
+            return False
+        self._record(run.services, self.baseline or manifest, self.torn)
+        self._whole_next = False
+        return True
 
     def _keep_base_contents(self, found: Difference) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
@@ -462,8 +463,7 @@ class SyncCycle(Struct):
         change = found if self.baseline is not None else None
         self._record(services, delivered.manifest, follow_up)
         if follow_up:
-            what = "%d files changed while being read (%s): another sync follows"
-            _log.info(what, len(follow_up), shown_path(follow_up[0]))
+            _log.info("%d files changed while read (%s): a sync follows", len(follow_up), shown_path(follow_up[0]))
         return Outcome(sync, tuple(follow_up), sync.files, change, self.torn)
 
     # -- the agent's side
