@@ -26,8 +26,8 @@ from syncd.archive.chunk_store import ChunkStore, Piece, opened
 from syncd.archive.codec import FAST_LEVEL
 from syncd.archive.tar_reader import BadArchive, MemberKind, members
 from syncd.core.durable_file import read_file, write_whole
-from syncd.scan.entry import Kind, arrived_digest
-from syncd.scan.manifest import Manifest
+from syncd.model.entry import Kind, arrived_digest
+from syncd.model.manifest import Manifest
 
 # Text is merged by lines; no one merges a larger file.
 LARGEST_BYTES = 4 << 20

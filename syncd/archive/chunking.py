@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from syncd.scan.entry import Entry, Kind
+from syncd.model.entry import Entry, Kind
 
 TARGET_BYTES = 512 << 10
 # A chunk that no hash ends is ended at this size, to bound memory.

@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 from msgspec import Struct, field
 
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.selection import safe_open
 
 _BLOCK = 1 << 18

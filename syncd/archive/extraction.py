@@ -21,7 +21,7 @@ from syncd.archive.member_path import inner_path, is_within
 from syncd.archive.tar_reader import Member, MemberKind, members
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.text import shown_path
-from syncd.scan.symlinks import leads_out, stays_inside
+from syncd.model.symlinks import leads_out, stays_inside
 from syncd.selection import safe_open
 
 # So much space stays free on the disk: an archive of a few MB can hold TBs of zeros.

@@ -30,11 +30,11 @@ from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.archive.deflate import form
 from syncd.core.clock import Clock
 from syncd.core.warning import SyncWarning
-from syncd.scan.entry import Entry, Kind, as_read, as_sent, content_bytes, count_files
+from syncd.model.entry import Entry, Kind, as_read, as_sent, content_bytes, count_files
+from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import unreadable
 from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, unchanged_since, wall_ns
 from syncd.scan.inode import file_entry, matches_status
-from syncd.scan.manifest import Manifest
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import NoSearch, Search, Secret
 

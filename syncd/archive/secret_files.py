@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from msgspec.structs import replace
 
 from syncd.core.warning import SyncWarning
-from syncd.scan.entry import Entry, Kind
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import not_written_back
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.manifest import not_written_back
 from syncd.scan.scanner import Scan
 from syncd.selection.secret_scanner import LARGEST_BYTES, Secret, secret_warning
 

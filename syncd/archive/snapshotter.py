@@ -18,10 +18,8 @@ from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.formatting import counted
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.scan.entry import Entry, Kind, Stamp, is_not_written_back, unknown
-from syncd.scan.file_reader import ContentReader
-from syncd.scan.limits import over_limit
-from syncd.scan.manifest import (
+from syncd.model.entry import Entry, Kind, Stamp, is_not_written_back, unknown
+from syncd.model.manifest import (
     Difference,
     Manifest,
     carry_over_digests,
@@ -30,6 +28,8 @@ from syncd.scan.manifest import (
     forget_stamps,
     without_stamps,
 )
+from syncd.scan.file_reader import ContentReader
+from syncd.scan.limits import over_limit
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.mount_guard import MountGuard
 from syncd.scan.scanner import Scan, Scanner

@@ -13,7 +13,7 @@ import os
 import zlib
 from collections.abc import Iterable
 
-from syncd.scan.entry import Entry, Kind
+from syncd.model.entry import Entry, Kind
 
 BLOCK = 512
 # Archives end with two blocks of zeros, filled up to a record of 20 blocks: the unit of tape drives (tar(5)).

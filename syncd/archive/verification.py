@@ -13,8 +13,8 @@ from typing import BinaryIO
 from syncd.archive.comparison import Comparison
 from syncd.archive.member_path import inner_path, is_within
 from syncd.archive.tar_reader import Member, MemberKind, members
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.selection import safe_open
 
 _BLOCK = 1 << 18

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.options import CLOCK
-from syncd.cli.progress.display import ProgressDisplay
+from syncd.cli.progress import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
@@ -27,20 +27,23 @@ from syncd.core.waiter import Waiter
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of
 from syncd.merge.git import find_git, find_work_tree
 from syncd.merge.git_objects import GitFile, GitSymlink, GitVersion, file_of
-from syncd.merge.merge_plan import is_as_base, is_as_remote
 from syncd.merge.workspace_writer import WorkspaceWriter
-from syncd.merge.writes import LocalEntry
+from syncd.model.entry import (
+    Entry,
+    Kind,
+    SeenEntry,
+    arrived_digest,
+    same,
+)
+from syncd.model.manifest import Manifest, directories_above
 from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.bucket import Throttle
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
-from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
-from syncd.scan.entry import Entry, Kind, arrived_digest
-from syncd.scan.manifest import Manifest
 from syncd.scan.path_rules import PathRules
 from syncd.selection.path_patterns import PathPatterns
 from syncd.sync.agent_work import AgentWork, LeaveOut, find_agent_work, save_work
@@ -85,11 +88,11 @@ class AgentSide(Struct, frozen=True):
     interrupt: Interrupt
     base_identity: str
 
-    def local(self) -> dict[str, LocalEntry | None]:
-        """Return what is here at each path that differs. Raises `TryLater`."""
-        return self.writer.look(self.work.changed)
+    def local(self) -> dict[str, Entry]:
+        """Return what is here at each path that differs, and above it. Raises `TryLater`."""
+        return self.writer.look({*self.work.changed, *directories_above(self.work.changed)})
 
-    def base_version(self, path: str, local: LocalEntry | None) -> GitVersion | None:
+    def base_version(self, path: str, here: Entry) -> GitVersion | None:
         """Return what was sent as this path; None for a directory, and where its bytes are gone."""
         entry = self.work.base_of(path)
         if entry is None or entry.kind is Kind.DIRECTORY:
@@ -97,19 +100,19 @@ class AgentSide(Struct, frozen=True):
         if entry.kind is Kind.SYMLINK:
             return GitSymlink(entry.target)
         executable = bool(entry.mode & 0o100)
-        if is_as_base(local, entry):
+        if same(here, entry):
             return file_at(os.path.join(self.config.workspace.path, path), entry.size_bytes, executable)
-        content = self.base_bytes(path, entry, local)
+        content = self.base_bytes(path, entry, here)
         return None if content is None else file_of(content, executable=executable)
 
     def sent(self, path: str) -> SentEntry | None:
         """Return what was sent as this path, with its bytes if they are known."""
         return self.work.sent(path, self.base_store.get)
 
-    def base_bytes(self, path: str, entry: Entry, local: LocalEntry | None) -> bytes | None:
+    def base_bytes(self, path: str, entry: Entry, here: Entry) -> bytes | None:
         """Return the bytes that were sent as this path, None if they are gone."""
         digest = arrived_digest(entry)
-        if local is not None and local.digest == digest != b"":
+        if here.digest == digest != b"":
             with contextlib.suppress(OSError), open(os.path.join(self.config.workspace.path, path), "rb") as file:
                 return file.read()
         if not digest:
@@ -141,11 +144,11 @@ def file_at(path: str, size_bytes: int, executable: bool) -> GitFile:
     return GitFile(executable, size_bytes, blocks)
 
 
-def remote_version(remote: RemoteEntry) -> GitVersion | None:
+def remote_version(remote: SeenEntry) -> GitVersion | None:
     """Return what is in the sandbox; None if nothing is there that a patch can hold, or if it was not fetched."""
-    if remote.kind is RemoteKind.SYMLINK:
+    if remote.kind is Kind.SYMLINK:
         return GitSymlink(remote.target)
-    if remote.kind is RemoteKind.FILE and remote.copy:
+    if remote.kind is Kind.FILE and remote.copy:
         return file_at(remote.copy, remote.size_bytes, bool(remote.mode & 0o100))
     return None
 
@@ -282,8 +285,8 @@ def save_before_release(config: Config) -> str:
             return f"nobody could look for what an agent changed there ({failure.message})"
         work = side.work
         if base is None:
-            local = side.local()
-            differing = {path: there for path, there in work.changed.items() if not is_as_remote(local[path], there)}
+            here = side.local()
+            differing = {path: there for path, there in work.changed.items() if not same(here[path], there)}
             work = replace(work, changed=differing)
         unsaved = save_work(side.remote_changes, work, Why.RELEASED, side.base_store.get)
         return f"{unsaved.count} there could not be saved: {unsaved}" if unsaved else ""

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.agent_side import OpenSandbox
-from syncd.cli.progress.display import ProgressDisplay
+from syncd.cli.progress import ProgressDisplay
 from syncd.core.formatting import counted
 from syncd.core.text import one_line
 from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from syncd.cli.options import CLOCK
-from syncd.cli.progress.display import ProgressDisplay
-from syncd.cli.status.subject import Subject
+from syncd.cli.progress import ProgressDisplay
+from syncd.cli.status.reader import StatusReader
 from syncd.core.directories import directories_for
 from syncd.core.errors import ExitCode, Locked, Stop, TryLater, failure_with
 from syncd.core.interrupt import Interrupt, interrupting
@@ -78,11 +78,11 @@ def _ask_daemon(
     folder = directories_for(config.workspace.path, os.environ).state
     ends_s = CLOCK.monotonic_s() + min(_STARTS_S, timeout_s or _STARTS_S)
     was_answered = False
-    inquiry, silences = Subject(config.file, config).inquiry, 0
+    reader, silences = StatusReader(config.file, config), 0
 
     def on_silence() -> None:
         nonlocal silences
-        status = inquiry.status()
+        status = reader.status()
         silences = silences + 1 if status.responding is False else 0
         if silences == _MOST_SILENCES:
             raise TryLater(f"the daemon (process {status.pid}) does not answer", "see `syncd status`")

@@ -22,7 +22,7 @@ from syncd.core.text import shown_path
 if TYPE_CHECKING:
     from syncd.cli.agent_side import AgentSide
     from syncd.merge.git_objects import GitChange
-    from syncd.merge.writes import LocalEntry
+    from syncd.model.entry import Entry
 
 _PAGER = "less -FRX"
 
@@ -86,25 +86,25 @@ def _show(side: AgentSide, named: tuple[str, ...], form: DiffForm) -> int:
     return ExitCode.DIFFERENT if paths else ExitCode.DONE
 
 
-def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, LocalEntry | None]) -> Iterator[GitChange]:
+def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, Entry]) -> Iterator[GitChange]:
     from syncd.cli.agent_side import file_at, remote_version  # noqa: PLC0415
     from syncd.merge.git_objects import GitChange, GitSymlink  # noqa: PLC0415
-    from syncd.scan.entry import Kind  # noqa: PLC0415
+    from syncd.model.entry import Kind  # noqa: PLC0415
 
     for path in paths:
         remote, entry, here = side.work.changed[path], side.work.base_of(path), local[path]
         after = remote_version(remote)
-        if after is None and remote.kind.value in ("f", "o", "?"):
+        if after is None and remote.kind in (Kind.FILE, Kind.OTHER, Kind.UNREAD):
             why = "still being written" if remote.unstable else "not a file or link that can be read"
             click.echo(f"not shown: {shown_path(path)} is {why}", err=True)
             continue
         before = side.base_version(path, here)
         if before is None and entry is not None and entry.kind is not Kind.DIRECTORY:
             click.echo(f"{shown_path(path)}: what was sent is gone; shown from what is here", err=True)
-            if here is not None and here.kind is Kind.FILE:
+            if here.kind is Kind.FILE:
                 at = os.path.join(side.config.workspace.path, path)
                 before = file_at(at, here.size_bytes, bool(here.mode & 0o100))
-            elif here is not None and here.kind is Kind.SYMLINK:
+            elif here.kind is Kind.SYMLINK:
                 before = GitSymlink(here.target)
         if before is not None or after is not None:
             yield GitChange(path, before, after)
@@ -112,26 +112,27 @@ def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, LocalEntry 
 
 def _is_shown(side: AgentSide, path: str) -> bool:
     """A directory is shown by what is in it."""
-    entry = side.work.base_of(path)
-    kinds = {side.work.changed[path].kind.value, entry.kind.value if entry else ""}
-    return bool(kinds - {"d", ""})
+    from syncd.model.entry import ABSENT, Kind  # noqa: PLC0415
+
+    kinds = {side.work.changed[path].kind, (side.work.base_of(path) or ABSENT).kind}
+    return bool(kinds - {Kind.DIRECTORY, Kind.ABSENT})
 
 
-def _row(side: AgentSide, path: str, here: LocalEntry | None) -> dict[str, Any]:
-    from syncd.merge.merge_plan import is_as_base  # noqa: PLC0415
+def _row(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
+    from syncd.model.entry import Kind, same  # noqa: PLC0415
 
     remote, entry = side.work.changed[path], side.work.base_of(path)
     if entry is None:
         change = "added"
-    elif not remote.kind.value:
+    elif remote.kind is Kind.ABSENT:
         change = "deleted"
-    elif remote.kind.value != entry.kind.value:
+    elif remote.kind is not entry.kind:
         change = "type"
     else:
         change = "mode" if remote.digest and remote.digest == entry.digest else "modified"
-    if here is None and entry is not None:
+    if here.kind is Kind.ABSENT and entry is not None:
         state = "missing"
-    elif here is None or is_as_base(here, entry):
+    elif here.kind is Kind.ABSENT or (entry is not None and same(here, entry)):
         state = "same"
     else:
         state = "left-out" if side.rules.leave_out(path, here.is_directory) else "changed"

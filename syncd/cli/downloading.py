@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from syncd.cli.options import CLOCK
-from syncd.cli.progress.display import ProgressDisplay
+from syncd.cli.progress import ProgressDisplay
 from syncd.core.choices import GitThere
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config

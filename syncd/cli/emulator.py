@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from syncd.cli.options import CLOCK
 from syncd.core.api_key import parse_key
-from syncd.core.errors import KeyRefused, NeedsPerson, TryLater
+from syncd.core.errors import KeyRefused, NeedsPerson, Stop, TryLater
+from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.text import shown_path
 from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.emulator import KEY_FILE
 from syncd.emulator.signing import MAX_LIFETIME_S
+
+_FOREVER_S = 1e9  # until a signal
 
 
 @click.command("emulator")
@@ -47,7 +48,9 @@ def command(*, data_dir: Path, port: int, api_key: str, url_lifetime_s: int, san
         raise click.BadParameter(error.message, param_hint="--api-key") from None
     _refuse_foreign_folder(data_dir)
     emulator = Emulator(data_dir, port=port, api_key=api_key, url_lifetime_s=url_lifetime_s, clock=CLOCK, observer=_log)
-    with _interrupted_by_signals() as wait:
+    interrupt = Interrupt()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
+    with interrupting(interrupt), suppress(Stop):
         try:
             emulator.start()
         except OSError as error:
@@ -57,7 +60,8 @@ def command(*, data_dir: Path, port: int, api_key: str, url_lifetime_s: int, san
             raise NeedsPerson(f"{error.filename} cannot be used ({reason})", "name another with --data") from error
         try:
             click.echo(_introduction(emulator, _sandbox(emulator, sandbox_id)))
-            wait()
+            with interrupt.region():
+                CLOCK.sleep(_FOREVER_S)
         finally:
             emulator.close()
 
@@ -100,27 +104,3 @@ api_key_file = "{shown_path(str(emulator.data_dir / KEY_FILE))}"
 
 def _log(entry: RequestRecord) -> None:
     click.echo(shown_path(str(entry)), err=True)
-
-
-@contextmanager
-def _interrupted_by_signals() -> Iterator[Callable[[], object]]:
-    """Yield a function that waits for SIGINT or SIGTERM on a pipe, into which the interpreter writes as one comes.
-
-    A handler that wrote would run too late for a signal that comes in the instant before the wait begins.
-    """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-
-    def handler(_number: int, _frame: FrameType | None) -> None:
-        """Do nothing: the interpreter has written into the pipe."""
-
-    descriptor_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: os.read(reader, 1)
-    finally:
-        for number, old_handler in previous.items():
-            signal.signal(number, old_handler)
-        signal.set_wakeup_fd(descriptor_before)
-        os.close(reader)
-        os.close(writer)

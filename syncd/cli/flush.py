@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from syncd.cli.options import config_option, configured
+from syncd.cli.options import CLOCK, config_option, configured
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
 
 # A flush that is over sooner shows nothing.
 _SILENT_S = 1.0
+_LONGEST_S = 1e8
 
 
 @click.command("flush")
@@ -47,7 +47,7 @@ def command(config_file: str | None, timeout_s: float | None) -> None:
 def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None:
     """The daemon's answer once it is done; None if no daemon runs. Raises `SyncdError`."""
     from syncd.cli.daemon_client import ask_daemon  # noqa: PLC0415 - as above
-    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
+    from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415
 
     with ProgressDisplay(silent_s=_SILENT_S) as progress:
         try:
@@ -63,7 +63,7 @@ def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None
 
 def _standalone(config: Config, timeout_s: float | None) -> dict[str, Any]:
     from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
-    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
+    from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415
     from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415 - where no daemon runs
     from syncd.daemon.build import places_of  # noqa: PLC0415
     from syncd.daemon.pause_file import PauseFile  # noqa: PLC0415
@@ -73,37 +73,25 @@ def _standalone(config: Config, timeout_s: float | None) -> dict[str, Any]:
     if PauseFile(places_of(config, os.environ).state).paused:
         raise PAUSED
     set_up_logs("error", LogFormat.TEXT, {})
-    with ProgressDisplay(silent_s=_SILENT_S) as progress, _until(timeout_s) as late:
+    ends_s = float("inf") if timeout_s is None else CLOCK.monotonic_s() + timeout_s
+    with ProgressDisplay(silent_s=_SILENT_S) as progress, _alarm(timeout_s):
         try:
             return described(sync_alone(config, SyncMode.CHANGED, progress, give_up_s=timeout_s))
         except (Stop, KeyboardInterrupt):
-            if not late.is_set():
+            if CLOCK.monotonic_s() < ends_s:
                 raise
             what = f"not in the sandbox after {timeout_s:g} s ({progress.doing_now})"
             raise TryLater(what, "give it more time, or start the daemon, which goes on by itself") from None
 
 
 @contextmanager
-def _until(timeout_s: float | None) -> Iterator[threading.Event]:
-    """Interrupt the block when the time is over; the event is set then, which tells it from a person's Ctrl-C."""
-    late = threading.Event()
-    if timeout_s is None:
-        yield late
-        return
-    # Not SIGINT, which the shell lets background jobs of scripts ignore.
+def _alarm(timeout_s: float | None) -> Iterator[None]:
+    """Interrupt the block when the time is over: not by SIGINT, which shells let background jobs of scripts ignore."""
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-
-    def end() -> None:
-        late.set()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
-
-    timer = threading.Timer(timeout_s, end)
-    timer.daemon = True
-    timer.start()
+    signal.setitimer(signal.ITIMER_REAL, min(timeout_s or 0, _LONGEST_S))  # 0: never
     try:
-        yield late
+        yield
     finally:
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # the timer may end at this moment
-        timer.cancel()
-        timer.join()
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # the time may be over at this moment
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

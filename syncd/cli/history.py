@@ -12,8 +12,8 @@ from itertools import chain
 import click
 import msgspec
 
+from syncd.cli.layout import Line, Span, Tone, print_lines, wrapped
 from syncd.cli.options import config_option, configured
-from syncd.cli.status.text import Line, Span, Tone, coloured, fitted, wrapped
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.formatting import counted, duration, size
@@ -75,8 +75,7 @@ def command(config_file: str | None, most: int | None, only_failed: bool, which:
         objects = ({k: v for k, v in msgspec.to_builtins(record).items() if k not in hidden} for record in chosen)
         sys.stdout.writelines(f"{json.dumps(each)}\n" for each in objects)
         return
-    for line in lines:
-        click.echo(fitted(coloured(line), sys.stdout.encoding))
+    print_lines(lines)
 
 
 def _read(store: HistoryStore) -> list[SyncRecord]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 
 import click
 
-from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.cli.options import config_option, configured, json_option
 from syncd.cli.output import print_path
 from syncd.core.text import shown_path
 
@@ -19,33 +18,19 @@ from syncd.core.text import shown_path
 def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     """List the paths that a snapshot would hold, one a line; folders end with a slash."""
     config = configured(config_file)
-    from syncd.archive.secret_files import exclude_secret_files  # noqa: PLC0415
-    from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
-    from syncd.scan.entry import Kind  # noqa: PLC0415
-    from syncd.scan.scanner import Scanner  # noqa: PLC0415
-    from syncd.selection.selection import Decision  # noqa: PLC0415
-    from syncd.watch.scan_listener import NoScanListener  # noqa: PLC0415
+    from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - `ls --help` needs none of it
+    from syncd.model.entry import Kind  # noqa: PLC0415
 
-    left_out: list[tuple[str, Decision]] = []
-
-    def note(path: str, is_dir: bool, decision: Decision) -> None:
-        left_out.append((f"{path}/" if is_dir else path, decision))
-
-    scan = Scanner(
-        config.workspace.path,
-        selection_of(config, os.environ),
-        NoScanListener(),
-        note,
-        personal_excludes=excludes_for(config, os.environ),
-    ).scan()
-    secrets = exclude_secret_files(scan, reader_of(config, CLOCK, os.environ))
-    left_out += [(path, Decision(False, secret.rule)) for path, secret in secrets.items()]
+    found = scan_workspace(config)
+    scan = found.scan
+    left_out = [(path, decision.rule) for path, decision in found.left_out]
+    left_out += [(path, secret.rule) for path, secret in found.secrets.items()]
     if ignored and as_json:
-        rows = [{"path": path, "rule": str(decision.rule)} for path, decision in left_out]
+        rows = [{"path": path, "rule": str(rule)} for path, rule in left_out]
         click.echo(json.dumps(rows + [{"path": path, "rule": "cannot be read"} for path in sorted(scan.unread)]))
     elif ignored:
-        for path, decision in left_out:
-            print_path(path, f"\t{shown_path(str(decision.rule))}")
+        for path, rule in left_out:
+            print_path(path, f"\t{shown_path(str(rule))}")
         for path in sorted(scan.unread):
             print_path(path, "\tcannot be read")
     elif as_json:

@@ -21,7 +21,7 @@ def command(config_file: str | None, destination: str) -> None:
     config = configured(config_file)
     from syncd.archive.extraction import extract, folder_mode  # noqa: PLC0415
     from syncd.cli.downloading import read_dump, repository_there  # noqa: PLC0415
-    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
+    from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415
 
     folder_mode(destination)  # before any request
     refuse_workspace(config, destination)

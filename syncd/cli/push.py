@@ -21,7 +21,6 @@ class PushResult(Struct, frozen=True):
 
     result: dict[str, Any]
     is_first: bool = False
-    bytes_per_s: float | None = None
 
 
 @click.command("push")
@@ -43,9 +42,12 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
     sys.stdout.flush()
     tell_held(pushed.result)
     if pushed.is_first and not as_json:
-        from syncd.cli.init.next_steps import after_first_sync  # noqa: PLC0415 - once in a workspace's life
+        click.echo(next_step(option_for(config_path(config_file))), err=True)
 
-        click.echo(after_first_sync(option_for(config_path(config_file))), err=True)
+
+def next_step(option: str) -> str:
+    """The next step after a first sync; `option` is the ` --config FILE` that commands need."""
+    return f"next: `syncd service install{option}` keeps it in sync from now on"
 
 
 def tell_held(result: Mapping[str, Any]) -> None:
@@ -63,7 +65,7 @@ def tell_held(result: Mapping[str, Any]) -> None:
 def push(config: Config, force: bool) -> PushResult:
     """Sync once and show the progress. Raises `SyncdError`; that of an interrupt says what state it leaves."""
     from syncd.cli.daemon_client import ask_daemon, ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
-    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
+    from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415
 
     with ProgressDisplay() as progress:
         request = {"do": "push", "force": force}
@@ -75,7 +77,7 @@ def push(config: Config, force: bool) -> PushResult:
             raise TryLater("stopped waiting; the daemon goes on", "see `syncd status`") from None
         except Stop:
             raise _stopped(progress.doing_now) from None
-        return done if isinstance(done, PushResult) else PushResult(done, bytes_per_s=progress.upload_bytes_per_s)
+        return done if isinstance(done, PushResult) else PushResult(done)
 
 
 def _push_standalone(config: Config, force: bool, progress: Any) -> PushResult:
@@ -87,7 +89,7 @@ def _push_standalone(config: Config, force: bool, progress: Any) -> PushResult:
     set_up_logs("error", LogFormat.TEXT, {})
     outcome = sync_alone(config, SyncMode.FORCED if force else SyncMode.CHANGED, progress)
     is_first = outcome.sync is not None and outcome.change is None
-    return PushResult(described(outcome), is_first, progress.upload_bytes_per_s)
+    return PushResult(described(outcome), is_first)
 
 
 def _stopped(doing: str) -> TryLater:
@@ -99,8 +101,7 @@ def _stopped(doing: str) -> TryLater:
 
 def summary(pushed: PushResult) -> str:
     """The result in one line, for people."""
-    from syncd.cli.progress.line import amount  # noqa: PLC0415 - `push --help` needs none of it
-    from syncd.core.formatting import size  # noqa: PLC0415
+    from syncd.core.formatting import size  # noqa: PLC0415 - `push --help` needs none of it
 
     sync = pushed.result["sync"]
     if sync is None and pushed.result.get("held"):
@@ -108,9 +109,8 @@ def summary(pushed: PushResult) -> str:
     if sync is None:
         return f"nothing to do: the sandbox holds {_all_files(pushed.result['files'])}"
     files = "1 file" if sync["files"] == 1 else f"{sync['files']:,} files"
-    speed = f", at {amount(pushed.bytes_per_s)}/s" if pushed.bytes_per_s else ""
     changes = _changes(pushed.result.get("change"))
-    return f"synced {files}{changes}, {size(sync['archive_bytes'])}, in {sync['seconds']:.2f} s{speed}"
+    return f"synced {files}{changes}, {size(sync['archive_bytes'])}, in {sync['seconds']:.2f} s"
 
 
 def _all_files(number: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +54,10 @@ def list_(config_file: str | None, as_json: bool) -> None:
         click.echo("no version of the agent's is saved", err=True)
     for version in versions:
         for line in _heading(version):
-            _print(line)
+            print(line)
         names = [_named(path, saved) for path, saved in version.paths.items()]
         for line in few(names, len(names), f": syncd saved show {version.id}"):
-            _print(f"    {line}")
+            print(f"    {line}")
 
 
 @command.command("show")
@@ -81,7 +80,7 @@ def show(version_id: str, config_file: str | None, as_json: bool) -> None:
         )
         return
     for line in (*_heading(version), *_table(version)):
-        _print(line)
+        print(line)
     for path in damaged:
         click.echo(f"damaged on this disk, and cannot be restored: {shown_path(path)}", err=True)
 
@@ -136,7 +135,7 @@ def restore(version_id: str, destination: str | None, here: bool, config_file: s
         )
         return code
     amount = f"{counted(extracted.files, 'file')}, {counted(extracted.content_bytes, 'byte')}"
-    _print(f"restored {amount}, into {shown_path(destination)}")
+    print(f"restored {amount}, into {shown_path(destination)}")
     return code
 
 
@@ -156,7 +155,7 @@ def drop(version_id: str, config_file: str | None, as_json: bool) -> None:
     if as_json:
         _print_json({"dropped": version_id})
     else:
-        _print(f"dropped {version_id}")
+        print(f"dropped {version_id}")
 
 
 _SUBCOMMANDS = tuple(command.commands)
@@ -219,17 +218,11 @@ def _table(version: SavedVersion) -> Iterator[str]:
 
 def _named(path: str, saved: SavedPath) -> str:
     """The path for people: a folder with a slash, a link with its target."""
-    from syncd.scan.entry import Kind  # noqa: PLC0415 - `saved --help` does not need it
+    from syncd.model.entry import Kind  # noqa: PLC0415 - `saved --help` does not need it
 
     if saved.kind is Kind.DIRECTORY:
         return f"{shown_path(path)}/"
     return f"{shown_path(path)} -> {shown_path(saved.target)}" if saved.kind is Kind.SYMLINK else shown_path(path)
-
-
-def _print(line: str) -> None:
-    from syncd.cli.status.text import fitted  # noqa: PLC0415 - as above
-
-    click.echo(fitted(line, sys.stdout.encoding))
 
 
 def _print_json(document: dict[str, Any]) -> None:

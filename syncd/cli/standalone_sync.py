@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.cli.options import CLOCK
-from syncd.cli.progress.display import ProgressDisplay
+from syncd.cli.progress import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting

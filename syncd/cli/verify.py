@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from msgspec import Struct
 
-from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.cli.options import config_option, configured, json_option
 from syncd.core.choices import Deletions
 from syncd.core.errors import ExitCode, Stop, TryLater
 from syncd.core.settings import Config
@@ -61,23 +61,19 @@ class _Compared(Struct, frozen=True):
 
 
 def _compared(config: Config) -> _Compared:
-    from syncd.archive.secret_files import exclude_secret_files  # noqa: PLC0415
     from syncd.archive.verification import verify  # noqa: PLC0415
     from syncd.cli.downloading import read_dump, repository_there  # noqa: PLC0415 - `verify --help` needs none of it
-    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
-    from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
-    from syncd.scan.scanner import Scanner  # noqa: PLC0415
+    from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415
+    from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415
 
-    workspace, excludes = config.workspace, excludes_for(config, os.environ)
     with ProgressDisplay() as progress:
         progress.doing("scanning the workspace")
-        scan = Scanner(workspace.path, selection_of(config, os.environ), personal_excludes=excludes).scan()
-        secrets = exclude_secret_files(scan, reader_of(config, CLOCK, os.environ))
-        git = repository_there(config)
+        local = scan_workspace(config)
+        manifest, git = local.scan.manifest, repository_there(config)
         found = read_dump(
-            config, progress, lambda packed, check: verify(workspace.path, scan.manifest, packed, check, git)
+            config, progress, lambda packed, check: verify(config.workspace.path, manifest, packed, check, git)
         )
-    return _Compared(found, len(scan.manifest), sum(scan.left_out.values()) + len(secrets))
+    return _Compared(found, len(manifest), local.left_out_count)
 
 
 def _leftovers(config: Config) -> set[str]:

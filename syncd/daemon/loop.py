@@ -413,21 +413,26 @@ class Daemon:
 
     def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
         """The monotonic second at which the sync under way gives way to another one."""
+        # The agent's work in a sandbox that ends is saved beside no upload, and later would be too late.
+        save_at_s = self._clock.monotonic_s() + self._cycle.save_in_s
         if superseded_by is SupersededBy.FRESH_START:
             # After a sleep its connection is dead, and the workspace may be another one.
             woke, self._woke = self._woke, False
             ends = woke or self._components.live_reload.ends_upload()
-            return self._clock.monotonic_s() if ends else None
-        if self._is_superseded:
-            return self._clock.monotonic_s()
-        return None if self._burst is None else due_s(self._burst, *self._times())
+            at_s = self._clock.monotonic_s() if ends else save_at_s
+        elif self._is_superseded:
+            at_s = self._clock.monotonic_s()
+        else:
+            at_s = save_at_s if self._burst is None else min(save_at_s, due_s(self._burst, *self._times()))
+        return None if at_s == inf else at_s
 
     @property
     def _is_superseded(self) -> bool:
-        """True if a request, a pause or a reload ends the sync under way."""
+        """True if a request, a pause, a reload or work of the agent's that is to be saved ends the sync under way."""
         # One that serves a request goes on: given up, it would be begun again at once, without end.
         is_paused = self._paused and not self._request_queue.serving
-        return bool(self._request_queue.fresh) or is_paused or self._components.signals.reload
+        is_asked = bool(self._request_queue.fresh) or is_paused or self._components.signals.reload
+        return is_asked or self._cycle.save_in_s <= 0
 
     def _receive(self) -> None:
         """Note the events that have come, and what is due."""
@@ -527,11 +532,10 @@ class Daemon:
         client.done(ExitCode.DONE)
 
     def _scheduler_input(self) -> SchedulerInput:
-        sandbox_ends_in_s = self._cycle.sandbox_ends_in_s
-        moves_at_s = inf if sandbox_ends_in_s is None else self._clock.monotonic_s() + sandbox_ends_in_s
-        save_in_s = self._cycle.save_in_s
+        replace_in_s = self._cycle.provider.replace_in_s
+        moves_at_s = inf if replace_in_s is None else self._clock.monotonic_s() + replace_in_s
         return SchedulerInput(
-            save_at_s=inf if save_in_s is None else self._clock.monotonic_s() + save_in_s,
+            save_at_s=self._clock.monotonic_s() + self._cycle.save_in_s,
             burst=self._burst,
             written_to=bool(self._writers),
             requested=bool(self._request_queue.fresh),

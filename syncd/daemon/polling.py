@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection
 from math import inf
 
 from syncd.core.warning import SyncWarning
-from syncd.scan.entry import YOUNG_NS
-from syncd.scan.manifest import Difference
+from syncd.model.entry import YOUNG_NS
+from syncd.model.manifest import Difference
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import MountMonitor
 from syncd.watch.polling import poll_interval_s

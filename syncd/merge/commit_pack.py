@@ -16,8 +16,12 @@ from msgspec import Struct
 
 from syncd.core.errors import SyncdError
 from syncd.merge.git import Git, private_repository
+from syncd.model.entry import (
+    ABSENT,
+    Kind,
+    SeenEntry,
+)
 from syncd.sandbox.look_encoding import leads_outside
-from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
 from syncd.sandbox.repository.agent_commits import MOST_BYTES, MOST_PATHS, Contents, SandboxCommits
 
 _BLOCK = 1 << 18
@@ -29,7 +33,7 @@ _COMPARE = (
     "diff-tree", "--stdin", "--root", "--always", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff",
     "--no-textconv", "--date=raw", "--encoding=UTF-8", "--format=%x00%H%x00%an%x00%ae%x00%ad%x00%B",
 )  # fmt: skip
-_UNREADABLE = RemoteEntry(RemoteKind.UNREADABLE)
+_UNREADABLE = SeenEntry(Kind.UNREAD)
 _Header = tuple[bytes, ...]
 _Rows = list[tuple[str, bytes, str]]
 _DATE = re.compile(rb"(-?[0-9]{1,18}) ([+-][0-9]{4})")
@@ -52,7 +56,7 @@ class SandboxCommit(Struct, frozen=True):
     seconds: int
     zone: str
     message: bytes
-    changes: Mapping[str, RemoteEntry]
+    changes: Mapping[str, SeenEntry]
     refused: tuple[str, ...] = ()
 
 
@@ -62,22 +66,22 @@ class _Blobs(Struct, frozen=True):
     sizes: Mapping[str, int] = {}
     files: Mapping[str, str] = {}
 
-    def entry(self, mode: bytes, blob: str) -> RemoteEntry:
+    def entry(self, mode: bytes, blob: str) -> SeenEntry:
         """Return what a commit has at a path with this mode and blob."""
         if mode == b"000000":
             return ABSENT
         if mode.startswith(b"10"):
             permissions = 0o755 if int(mode, 8) & 0o100 else 0o644
             size_bytes, copy = self.sizes.get(blob, 0), self.files.get(blob, "")
-            return RemoteEntry(RemoteKind.FILE, permissions, size_bytes, copy=copy)
+            return SeenEntry(Kind.FILE, permissions, size_bytes=size_bytes, copy=copy)
         if not mode.startswith(b"12"):
-            return RemoteEntry(RemoteKind.OTHER)
+            return SeenEntry(Kind.OTHER)
         if blob not in self.files or self.sizes[blob] > _LONGEST_TARGET:
             return _UNREADABLE
         with open(self.files[blob], "rb") as file:
             target = file.read()
         readable = target and b"\0" not in target
-        return RemoteEntry(RemoteKind.SYMLINK, target=os.fsdecode(target)) if readable else _UNREADABLE
+        return SeenEntry(Kind.SYMLINK, target=os.fsdecode(target)) if readable else _UNREADABLE
 
 
 def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str, contents: Contents) -> tuple[SandboxCommit, ...]:

@@ -21,17 +21,17 @@ from syncd.core.durable_file import StateFile, Versioned, flush_folder
 from syncd.core.errors import Locked
 from syncd.core.workspace_lock import Lock
 from syncd.merge.file_copy import SHARED_ALIGNMENT, SHARED_FROM_BYTES, copy_range
-from syncd.merge.writes import JournalItem, JournalPhase, LocalEntry
-from syncd.scan.entry import Kind, Stamp
+from syncd.merge.writes import JournalItem, JournalPhase
+from syncd.model.entry import Entry, Kind, Stamp
 
 _COST = "what it wrote to the workspace cannot be taken back by `syncd apply --undo`"
 _KEPT = "kept-"
 
 
 class _LocalRow(Struct, array_like=True):
-    """A `LocalEntry` on disk."""
+    """A `Entry` on disk."""
 
-    kind: Kind | None
+    kind: Kind
     mode: int
     size_bytes: int
     target: bytes
@@ -204,7 +204,7 @@ def _encoded(paths: Sequence[str]) -> list[bytes]:
     return [os.fsencode(path) for path in paths]
 
 
-def _row(entry: LocalEntry | None) -> _LocalRow | None:
+def _row(entry: Entry | None) -> _LocalRow | None:
     if entry is None:
         return None
     return _LocalRow(entry.kind, entry.mode, entry.size_bytes, os.fsencode(entry.target), entry.digest, entry.stamp)
@@ -220,7 +220,14 @@ def _entry(record: _JournalRecord | None) -> JournalEntry | None:
     return JournalEntry(record.token, record.phase, record.note, items, tuple(map(os.fsdecode, record.left)))
 
 
-def _local(row: _LocalRow | None) -> LocalEntry | None:
+def _local(row: _LocalRow | None) -> Entry | None:
     if row is None:
         return None
-    return LocalEntry(row.kind, row.mode, row.size_bytes, os.fsdecode(row.target), row.digest, row.stamp)
+    return Entry(
+        row.kind,
+        row.mode,
+        size_bytes=row.size_bytes,
+        target=os.fsdecode(row.target),
+        digest=row.digest,
+        stamp=row.stamp,
+    )

@@ -26,8 +26,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.merge.file_copy import digest_of
-from syncd.merge.writes import OTHER, PERMISSIONS, LocalEntry, by_depth, opened
-from syncd.scan.entry import Kind, Stamp
+from syncd.merge.writes import OTHER, PERMISSIONS, by_depth, opened
+from syncd.model.entry import Entry, Kind, Stamp
 from syncd.selection import safe_open
 
 # The way to a path is gone, or leads through a link or a file.
@@ -57,8 +57,8 @@ class Step(Struct, frozen=True):
 
     number: int
     path: str
-    was: LocalEntry | None
-    becomes: LocalEntry | None
+    was: Entry | None
+    becomes: Entry | None
     fill: Callable[[int], bytes] = lambda _: NO_CONTENT
     implied: bool = False
 
@@ -93,7 +93,7 @@ def draft_name(token: str, number: int) -> str:
     return f".syncd-{token}-{number}"
 
 
-def look(cursor: safe_open.DirCursor, path: str) -> LocalEntry | None:
+def look(cursor: safe_open.DirCursor, path: str) -> Entry | None:
     """Return what is at a path, without a digest; OTHER also for what is behind a link or a file. Raises `OSError`."""
     try:
         parent, name = cursor.parent_of(path)
@@ -108,7 +108,7 @@ def look(cursor: safe_open.DirCursor, path: str) -> LocalEntry | None:
     return _local_entry(status, target)
 
 
-def look_with_digest(cursor: safe_open.DirCursor, path: str) -> LocalEntry | None:
+def look_with_digest(cursor: safe_open.DirCursor, path: str) -> Entry | None:
     """Return what is at a path, with a file's digest; None also for what is behind a link or a file.
 
     A file that changes while it is read counts as something else. Raises `OSError`.
@@ -133,15 +133,15 @@ def look_with_digest(cursor: safe_open.DirCursor, path: str) -> LocalEntry | Non
     return read if read == _local_entry(after, "", digest) else OTHER
 
 
-def _local_entry(status: os.stat_result, target: str, digest: bytes = b"") -> LocalEntry:
+def _local_entry(status: os.stat_result, target: str, digest: bytes = b"") -> Entry:
     stamp = Stamp(status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
     mode = stat.S_IMODE(status.st_mode)
     if stat.S_ISREG(status.st_mode):
-        return LocalEntry(Kind.FILE, mode, status.st_size, "", digest, stamp)
+        return Entry(Kind.FILE, mode, size_bytes=status.st_size, digest=digest, stamp=stamp)
     if stat.S_ISDIR(status.st_mode):
-        return LocalEntry(Kind.DIRECTORY, mode, stamp=stamp)
+        return Entry(Kind.DIRECTORY, mode, stamp=stamp)
     if stat.S_ISLNK(status.st_mode):
-        return LocalEntry(Kind.SYMLINK, target=target, stamp=stamp)
+        return Entry(Kind.SYMLINK, target=target, stamp=stamp)
     return OTHER
 
 
@@ -263,7 +263,7 @@ class PathChanges:
                     return parent, name
             folder = folder.rpartition("/")[0]
 
-    def _write_draft(self, step: Step, entry: LocalEntry, parent: int, name: str, unflushed: _Unflushed) -> None:
+    def _write_draft(self, step: Step, entry: Entry, parent: int, name: str, unflushed: _Unflushed) -> None:
         restored = entry.stamp
         if entry.kind is Kind.SYMLINK:
             os.symlink(entry.target, name, dir_fd=parent)
@@ -340,7 +340,7 @@ class PathChanges:
             elif now.mode != mode:
                 set_directory_mode(cursor, step.path, mode)
 
-    def _is_as_seen(self, seen: LocalEntry | None, parent: int, name: str) -> bool:
+    def _is_as_seen(self, seen: Entry | None, parent: int, name: str) -> bool:
         """True if something is still as it was seen; the last look before it is replaced."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if seen is None or seen.is_directory:
@@ -456,5 +456,5 @@ def _rename_to_new(draft_folder: int, draft: str, parent: int, name: str) -> boo
     return False
 
 
-def _mode(entry: LocalEntry | None) -> int:
+def _mode(entry: Entry | None) -> int:
     return 0 if entry is None else entry.mode

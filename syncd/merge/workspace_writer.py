@@ -40,7 +40,6 @@ from syncd.merge.writes import (
     PERMISSIONS,
     JournalItem,
     JournalPhase,
-    LocalEntry,
     NewEntry,
     Restoration,
     Write,
@@ -51,7 +50,7 @@ from syncd.merge.writes import (
     opened,
     restoration,
 )
-from syncd.scan.entry import Kind
+from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.selection import safe_open
 
 _AGAIN = "run `syncd apply --undo` to put back the rest"
@@ -85,16 +84,16 @@ class WorkspaceWriter:
         self._workspace = workspace
         self._journal = Journal(state_folder)
 
-    def look(self, paths: Iterable[str]) -> dict[str, LocalEntry | None]:
+    def look(self, paths: Iterable[str]) -> dict[str, Entry]:
         """Return what is at each path now, with digests, as `Write.before` takes it. Raises `TryLater`.
 
         Nothing is behind a link or a file, for the plan may put a directory there.
         """
-        found: dict[str, LocalEntry | None] = {}
+        found: dict[str, Entry] = {}
         with _reported("cannot be read", "let syncd read it") as at, self._cursor() as cursor:
             for path in sorted(paths, key=by_depth):
                 at.path = path
-                found[path] = look_with_digest(cursor, path)
+                found[path] = look_with_digest(cursor, path) or ABSENT
         return found
 
     def write(self, writes: Sequence[Write], note: bytes) -> Written:
@@ -113,9 +112,15 @@ class WorkspaceWriter:
                 return Written(conflicts=tuple(sorted(conflicts)))
             return self._write(items, conflicts, note)
 
-    def undo(self, leave_out: Callable[[bytes, Collection[str]], Collection[str]] = lambda _, __: ()) -> Undone:
+    def undo(
+        self,
+        leave_out: Callable[[bytes, Collection[str]], Collection[str]] = lambda _, __: (),
+        before: Callable[[bytes, Collection[str]], None] = lambda _, __: None,
+    ) -> Undone:
         """Take back a write that was killed, else the last one, whose note and paths `leave_out` gets: what it returns
-        stays as it is. Raises `TryLater`; then it can be run again.
+        stays as it is. `before` gets the note and the paths that are about to be restored; if it raises, nothing is.
+
+        Raises `TryLater`; then it can be run again.
         """
         with self._locked():
             killed = self._journal.pending()
@@ -126,7 +131,7 @@ class WorkspaceWriter:
                 return Undone()
             left = leave_out(last.note, [item.path for item in last.items if not item.implied])
             items = tuple(item for item in last.items if item.path not in left)
-            return self._take_back(replace(last, items=items, left=tuple(left)))
+            return self._take_back(replace(last, items=items, left=tuple(left)), before)
 
     def finish_interrupted(self) -> Undone:
         """Take back a write that was killed, and finish such an undo. Raises `TryLater`; then it can be run again."""
@@ -164,7 +169,7 @@ class WorkspaceWriter:
                 elif not _is_directory_already(now, after):
                     for folder, mode in folders.missing_above(path):
                         implied = NewEntry(Kind.DIRECTORY, mode)
-                        planned[folder] = _Planned(None, Write(folder, None, implied), implied=True)
+                        planned[folder] = _Planned(None, Write(folder, ABSENT, implied), implied=True)
                     if after.kind is Kind.DIRECTORY and not (now is not None and now.is_directory):
                         folders.create(path, after.mode)
                     planned[path] = _Planned(now, write)
@@ -214,8 +219,7 @@ class WorkspaceWriter:
                 if plan.now is not None and plan.now.kind is Kind.FILE:
                     at.path = path
                     found = _keep_file(cursor, kept, path, plan.now)
-                    digest = plan.write.before.digest if plan.write.before is not None else b""
-                    if found is None or digest not in (b"", found[1]):
+                    if found is None or plan.write.before.digest not in (b"", found[1]):
                         del items[path]
                         conflicts.add(path)
                     else:
@@ -230,7 +234,9 @@ class WorkspaceWriter:
         killed = self._journal.pending()
         return Undone() if killed is None else self._take_back(killed)
 
-    def _take_back(self, entry: JournalEntry) -> Undone:
+    def _take_back(
+        self, entry: JournalEntry, before: Callable[[bytes, Collection[str]], None] = lambda _, __: None
+    ) -> Undone:
         """Restore what is as the write left it, and remove its journal."""
         left: set[str] = set(entry.left)
         restored: tuple[str, ...] = ()
@@ -241,6 +247,7 @@ class WorkspaceWriter:
                 remove_drafts(cursor, entry.token, [(item.number, item.path) for item in entry.items])
                 items = self._to_restore(cursor, entry, left, modes, at)
                 if entry.phase is JournalPhase.DONE:
+                    before(entry.note, {one.item.path for one in items})
                     # What is left now stays left, also if this is killed and run again.
                     rest = tuple(item for item in entry.items if item.path not in left)
                     entry = replace(entry, phase=JournalPhase.CHANGING, items=rest, left=tuple(sorted(left)))
@@ -289,7 +296,7 @@ class WorkspaceWriter:
                 before = item.before
                 if before is not None:
                     for folder, mode in folders.missing_above(path):
-                        again = LocalEntry(Kind.DIRECTORY, mode)
+                        again = Entry(Kind.DIRECTORY, mode)
                         found.append(_Restorable(JournalItem(-1, folder, again, None, implied=True), None))
                     if before.is_directory and not (now is not None and now.is_directory):
                         folders.create(path, before.mode)
@@ -320,7 +327,7 @@ class _Restorable(Struct, frozen=True):
     """A path to restore, with what is there now."""
 
     item: JournalItem
-    now: LocalEntry | None
+    now: Entry | None
 
 
 class _Folders:
@@ -368,12 +375,12 @@ class _Folders:
 class _Planned(Struct, frozen=True):
     """A Write, with what is at its path now, without a digest."""
 
-    now: LocalEntry | None
+    now: Entry | None
     write: Write
     implied: bool = False
 
 
-def _is_directory_already(now: LocalEntry | None, after: NewEntry) -> bool:
+def _is_directory_already(now: Entry | None, after: NewEntry) -> bool:
     return (
         now is not None
         and now.is_directory
@@ -382,13 +389,13 @@ def _is_directory_already(now: LocalEntry | None, after: NewEntry) -> bool:
     )
 
 
-def _becomes(plan: _Planned) -> LocalEntry | None:
+def _becomes(plan: _Planned) -> Entry | None:
     after = plan.write.after
     if after is None:
         return None
     if after.kind is Kind.SYMLINK:
-        return LocalEntry(Kind.SYMLINK, target=after.target)
-    return LocalEntry(after.kind, after.mode & PERMISSIONS)
+        return Entry(Kind.SYMLINK, target=after.target)
+    return Entry(after.kind, after.mode & PERMISSIONS)
 
 
 def _step(item: JournalItem, write: Write) -> Step:
@@ -416,7 +423,7 @@ def _kept_content(kept: KeptBytes, item: JournalItem) -> Callable[[int], bytes]:
     return fill
 
 
-def _keep_file(cursor: safe_open.DirCursor, kept: KeptBytes, path: str, now: LocalEntry) -> tuple[int, bytes] | None:
+def _keep_file(cursor: safe_open.DirCursor, kept: KeptBytes, path: str, now: Entry) -> tuple[int, bytes] | None:
     """Copy a file, and return where it begins and its digest; None if it changed since it was seen."""
     parent, name = cursor.parent_of(path)
     try:
@@ -432,7 +439,7 @@ def _keep_file(cursor: safe_open.DirCursor, kept: KeptBytes, path: str, now: Loc
     return (at, digest) if look(cursor, path) == now else None
 
 
-def _with_digest(entry: LocalEntry | None, digest: bytes) -> LocalEntry | None:
+def _with_digest(entry: Entry | None, digest: bytes) -> Entry | None:
     return None if entry is None else msgspec.structs.replace(entry, digest=digest)
 
 

@@ -11,32 +11,15 @@ from enum import Enum, StrEnum
 
 from msgspec import Struct
 
-from syncd.scan.entry import Kind, Stamp
+from syncd.model.entry import (
+    Entry,
+    Kind,
+)
 
 PERMISSIONS = 0o777  # the bits that a plan decides; set-id and sticky bits stay as they are here
 
 
-class LocalEntry(Struct, frozen=True):
-    """A path of the workspace as it was seen. Fields that do not apply to its kind are empty.
-
-    `kind` None: neither file, directory nor link, or it is reached only through a link or a file; nothing is written
-    there. `digest` is the SHA-256 of a file's content, empty if it is not known.
-    """
-
-    kind: Kind | None
-    mode: int = 0
-    size_bytes: int = 0
-    target: str = ""
-    digest: bytes = b""
-    stamp: Stamp | None = None
-
-    @property
-    def is_directory(self) -> bool:
-        """True for a directory."""
-        return self.kind is Kind.DIRECTORY
-
-
-OTHER = LocalEntry(None)
+OTHER = Entry(Kind.OTHER)  # nothing is written there
 
 
 class NewEntry(Struct, frozen=True):
@@ -52,14 +35,14 @@ class NewEntry(Struct, frozen=True):
 
 
 class Write(Struct, frozen=True):
-    """One path of a plan. `before` None: nothing was there; `after` None: it is deleted.
+    """One path of a plan. `before` is what was seen there; `after` None: it is deleted.
 
     A file in `before` has a stamp or a digest. With both, a file with another stamp and the same content has not
     changed. A directory is deleted only by a Write of its own, and only if it is empty by then.
     """
 
     path: str
-    before: LocalEntry | None
+    before: Entry
     after: NewEntry | None
 
 
@@ -79,8 +62,8 @@ class JournalItem(Struct, frozen=True):
 
     number: int
     path: str
-    before: LocalEntry | None
-    after: LocalEntry | None
+    before: Entry | None
+    after: Entry | None
     kept_at: int = 0
     implied: bool = False
 
@@ -102,7 +85,7 @@ def check_plan(writes: Sequence[Write]) -> None:
         if "\0" in write.path or any(part in ("", ".", "..") for part in write.path.split("/")):
             raise ValueError(f"{write.path!r} is no path inside of the workspace")
         before = write.before
-        if before is not None and before.kind is Kind.FILE and before.stamp is None and not before.digest:
+        if before.kind is Kind.FILE and before.stamp is None and not before.digest:
             raise ValueError(f"{write.path!r} has neither stamp nor digest")
         if write.after is None:
             continue
@@ -130,11 +113,11 @@ def opened(mode: int) -> int:
     return mode | stat.S_IRWXU
 
 
-def may_be_as_planned(now: LocalEntry | None, before: LocalEntry | None) -> bool:
+def may_be_as_planned(now: Entry | None, before: Entry) -> bool:
     """True if a path may be as the plan saw it. A file without `is_same_read` is so only if its digest is too."""
-    if now is None or before is None:
-        return now is before
-    if now.kind is None or now.kind is not before.kind:
+    if now is None:
+        return before.kind is Kind.ABSENT
+    if now.kind is Kind.OTHER or now.kind is not before.kind:
         return False
     if now.kind is Kind.SYMLINK:
         return now.target == before.target
@@ -145,7 +128,7 @@ def may_be_as_planned(now: LocalEntry | None, before: LocalEntry | None) -> bool
     )
 
 
-def restoration(item: JournalItem, now: LocalEntry | None, phase: JournalPhase) -> Restoration:
+def restoration(item: JournalItem, now: Entry | None, phase: JournalPhase) -> Restoration:
     """Return what an undo does to a path. `now` has the digest of a file.
 
     A phase of CHANGING means that the process was killed in a write or an undo, so that the path may be half-way.
@@ -163,7 +146,7 @@ def restoration(item: JournalItem, now: LocalEntry | None, phase: JournalPhase) 
     return Restoration.RESTORE if crosses and phase is JournalPhase.CHANGING else Restoration.LEAVE
 
 
-def _is_as(now: LocalEntry | None, entry: LocalEntry | None) -> bool:
+def _is_as(now: Entry | None, entry: Entry | None) -> bool:
     if now is None or entry is None:
         return now is entry
     if now.kind is not entry.kind:
@@ -176,5 +159,5 @@ def _is_as(now: LocalEntry | None, entry: LocalEntry | None) -> bool:
     return now.digest == entry.digest and _permissions(now) == _permissions(entry)
 
 
-def _permissions(entry: LocalEntry | None) -> int:
+def _permissions(entry: Entry | None) -> int:
     return 0 if entry is None else entry.mode & PERMISSIONS

@@ -47,8 +47,14 @@ def replace_in_s(acquired_sandbox: AcquiredSandbox, wall_s: float) -> float | No
     """
     if acquired_sandbox.ends_wall_s is None or wall_s < acquired_sandbox.acquired_wall_s:
         return None
-    life_s = acquired_sandbox.ends_wall_s - acquired_sandbox.acquired_wall_s
-    return max(0.0, acquired_sandbox.ends_wall_s - min(MARGIN_S, MARGIN_SHARE * life_s) - wall_s)
+    return max(0.0, acquired_sandbox.ends_wall_s - margin_s(acquired_sandbox) - wall_s)
+
+
+def margin_s(acquired_sandbox: AcquiredSandbox) -> float:
+    """Return the seconds before its end at which the next one is acquired; 0 if it never ends."""
+    if acquired_sandbox.ends_wall_s is None:
+        return 0.0
+    return min(MARGIN_S, MARGIN_SHARE * (acquired_sandbox.ends_wall_s - acquired_sandbox.acquired_wall_s))
 
 
 def should_be_replaced(acquired_sandbox: AcquiredSandbox, wall_s: float) -> bool:

@@ -18,10 +18,14 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from syncd.scan.entry import Kind, arrived_digest
+from syncd.model.entry import (
+    ALL_BITS,
+    Kind,
+    arrived_digest,
+    same,
+)
 from syncd.sync.arrived_changes import Change
 from syncd.sync.sent_archive import SentArchive
-from syncd.sync.sync_plan import same_content
 from syncd.sync.sync_reason import SyncReason
 
 # The reason of a daemon's first sync; the others are those of `SyncReason`.
@@ -158,7 +162,7 @@ def archive_record(at: datetime, archive: SentArchive, named_bytes: int) -> Arch
 
 def _rows(archive: SentArchive) -> Iterator[PathRecord]:
     for path, old, entry in archive.changes():
-        change = Change.ADDED if old is None else UNCHANGED if same_content(old, entry) else Change.CHANGED
+        change = Change.ADDED if old is None else UNCHANGED if same(old, entry, ALL_BITS) else Change.CHANGED
         if change == UNCHANGED and archive.is_whole:
             continue
         if entry.kind is Kind.FILE:

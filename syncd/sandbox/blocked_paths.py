@@ -16,13 +16,13 @@ from msgspec import Struct
 
 from syncd.core.durable_file import StateFile
 from syncd.core.warning import SyncWarning
+from syncd.model.entry import Entry
+from syncd.model.manifest import Manifest, in_archive_order, is_within
 from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_job
 from syncd.remote.target import Target
 from syncd.sandbox import blocked_paths_in_sandbox
 from syncd.sandbox.blocked_paths_rules import REPOSITORY, UNKNOWN, entries_within, fingerprint, links_through, warnings
-from syncd.scan.entry import Entry
-from syncd.scan.manifest import Manifest, in_archive_order, is_within
 from syncd.selection.git_repository import GIT
 
 _log = logging.getLogger("syncd.blocked_paths")

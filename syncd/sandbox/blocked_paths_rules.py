@@ -13,9 +13,9 @@ from hashlib import sha256
 from syncd.core.formatting import MOST_NAMED
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest, is_within, replaced_entries
 from syncd.sandbox.removal_plan import Versions
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest, is_within, replaced_entries
 
 UNKNOWN = "?"
 """The kind of what blocks a path could not be determined."""

@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from syncd.core.choices import Deletions
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest, is_within
 from syncd.remote.api import Api
 from syncd.sandbox.blocked_paths_rules import blocked_by, kinds_changed, obstructing
 from syncd.sandbox.leftovers import (
@@ -23,10 +25,8 @@ from syncd.sandbox.leftovers import (
 )
 from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.look import Looker
-from syncd.sandbox.look_request import LookResult, RemoteKind
+from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.removal_plan import Versions, paths_to_delete
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest, is_within
 
 _log = logging.getLogger("syncd.deletions")
 
@@ -96,6 +96,11 @@ class DeletionSync:
         return self._deletions is not Deletions.KEEP
 
     @property
+    def may_reset(self) -> bool:
+        """True if a deletion resets the sandbox."""
+        return self._deletions is Deletions.RESET
+
+    @property
     def leftover_files(self) -> int:
         """The number of files in the sandbox that were deleted here."""
         return self._leftovers.files
@@ -142,7 +147,7 @@ class DeletionSync:
 
     def resets(self, paths_to_delete: Versions) -> bool:
         """True if the deletion resets the sandbox, so that only a whole archive can follow."""
-        return bool(paths_to_delete) and self._deletions is Deletions.RESET
+        return bool(paths_to_delete) and self.may_reset
 
     def settle_pending(self, wanted: Manifest) -> None:
         """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
@@ -182,7 +187,7 @@ class DeletionSync:
         reasons: dict[str, str] = {}
         for look in looks:
             for path, remote in look.differing.items():
-                outcome[path] = "removed" if remote.kind is RemoteKind.ABSENT else "changed"
+                outcome[path] = "removed" if remote.kind is Kind.ABSENT else "changed"
             outcome |= dict.fromkeys(look.removed, "removed") | dict.fromkeys(look.kept, "kept")
             outcome |= dict.fromkeys(look.failed, "failed")
             reasons |= look.failed

@@ -11,9 +11,9 @@ from itertools import islice
 
 from msgspec import Struct, field
 
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import is_within, removed_paths
 from syncd.sandbox.removal_plan import Versions
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import is_within, removed_paths
 
 # Further ones are only counted. The count goes down with a reset or another sandbox alone, since it is not known which
 # of them exist again: it is an upper bound.

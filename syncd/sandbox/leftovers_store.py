@@ -7,10 +7,10 @@ import os
 from msgspec import Struct, field
 
 from syncd.core.durable_file import StateFile, Versioned
+from syncd.model.entry import Entry, Kind, arrived_digest
 from syncd.remote.target import Target
 from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers
 from syncd.sandbox.removal_plan import Versions
-from syncd.scan.entry import Entry, Kind, arrived_digest
 
 
 class _LeftoverRow(Struct, array_like=True):

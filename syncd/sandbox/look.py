@@ -20,6 +20,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
+from syncd.model.entry import Kind, SeenEntry
 from syncd.remote.artifacts import ExpectedCopy, ExtractedCopies
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import (
@@ -37,7 +38,7 @@ from syncd.remote.remote_job import (
 )
 from syncd.sandbox import look_in_sandbox
 from syncd.sandbox.look_encoding import FoundEntry, InvalidReport, LookReport, encoded, report_of
-from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry, RemoteKind
+from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
 
 _log = logging.getLogger("syncd.look")
@@ -274,14 +275,14 @@ def _expected(job: RemoteJob, report: LookReport, folder: str) -> dict[int, Expe
 def _result(report: LookReport, expected: dict[int, ExpectedCopy], copies: ExtractedCopies) -> LookResult:
     """Return the result, with the copies on this machine; a copy of another content is of a file that changes."""
 
-    def complete(found: FoundEntry) -> RemoteEntry:
+    def complete(found: FoundEntry) -> SeenEntry:
         if found.copy in copies.right:
             return msgspec.structs.replace(found.entry, copy=expected[found.copy].path)
         return msgspec.structs.replace(found.entry, unstable=True) if found.copy in copies.wrong else found.entry
 
     differing = {path: complete(found) for path, found in report.differing.items()}
     return LookResult(
-        differing=differing | dict.fromkeys(report.unseen, RemoteEntry(RemoteKind.UNREADABLE)),
+        differing=differing | dict.fromkeys(report.unseen, SeenEntry(Kind.UNREAD)),
         new={path: complete(found) for path, found in report.new.items()},
         pruned=tuple(report.pruned),
         removed=tuple(report.removed),

@@ -17,27 +17,19 @@ from msgspec.structs import replace
 from syncd.archive.member_path import inner_path
 from syncd.archive.tar_reader import Member, MemberKind, members
 from syncd.core.waiter import SupersededBy
+from syncd.model.entry import ABSENT, Kind, SeenEntry, same
 from syncd.remote.bucket import Dump
-from syncd.sandbox.look_encoding import MOST_NEW, MOST_PATH_BYTES, is_version
-from syncd.sandbox.look_request import (
-    ABSENT,
-    LookAction,
-    LookItem,
-    LookRequest,
-    LookResult,
-    Missing,
-    RemoteEntry,
-    RemoteKind,
-)
+from syncd.sandbox.look_encoding import MOST_NEW, MOST_PATH_BYTES
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Missing
 
 # A smaller file is compared before anything of it is written.
 _MOST_IN_MEMORY = 1 << 20
 _KINDS = {
-    MemberKind.FILE: RemoteKind.FILE,
-    MemberKind.DIRECTORY: RemoteKind.DIRECTORY,
-    MemberKind.SYMLINK: RemoteKind.SYMLINK,
-    MemberKind.HARD_LINK: RemoteKind.FILE,
-    MemberKind.OTHER: RemoteKind.OTHER,
+    MemberKind.FILE: Kind.FILE,
+    MemberKind.DIRECTORY: Kind.DIRECTORY,
+    MemberKind.SYMLINK: Kind.SYMLINK,
+    MemberKind.HARD_LINK: Kind.FILE,
+    MemberKind.OTHER: Kind.OTHER,
 }
 _NO_PROGRAMS = "the sandbox runs no programs"
 
@@ -176,8 +168,8 @@ class _ArchiveLook:
         self._check = check
         self._sources = sources
         self._pruned_names = frozenset(request.pruned_names)
-        self._found: dict[str, RemoteEntry] = {}
-        self._beyond: dict[str, RemoteEntry] = {}  # sources that are no part of the outcome
+        self._found: dict[str, SeenEntry] = {}
+        self._beyond: dict[str, SeenEntry] = {}  # sources that are no part of the outcome
         self._new_count = self._new_bytes = 0
         self._pruned: dict[str, None] = {}
         self._unlisted = 0
@@ -196,18 +188,18 @@ class _ArchiveLook:
         for folder in _parents(path):  # some archives have no entries for directories
             if not is_new and len(folder) > self._longest:
                 break  # no one asks for what is so deep
-            is_new = is_new and not self._is_pruned(folder, RemoteKind.DIRECTORY)
+            is_new = is_new and not self._is_pruned(folder, Kind.DIRECTORY)
             if folder not in self._found:
-                self._add(folder, RemoteEntry(RemoteKind.DIRECTORY, 0o755), member, (), is_new)
+                self._add(folder, SeenEntry(Kind.DIRECTORY, 0o755), member, (), is_new)
         is_new = is_new and not self._is_pruned(path, kind)
-        target = member.target if kind is RemoteKind.SYMLINK else ""
-        size_bytes = member.size_bytes if kind is RemoteKind.FILE else 0
-        entry = RemoteEntry(kind, member.mode, size_bytes, _seconds(member.mtime_s), target)
+        target = member.target if kind is Kind.SYMLINK else ""
+        size_bytes = member.size_bytes if kind is Kind.FILE else 0
+        entry = SeenEntry(kind, member.mode, _seconds(member.mtime_s), size_bytes, target)
         self._add(path, entry, member, content, is_new)
 
     def result(self) -> LookResult:
         """Return the outcome, once the archive has come to its end."""
-        differing: dict[str, RemoteEntry] = {}
+        differing: dict[str, SeenEntry] = {}
         removed: list[str] = []
         failed: dict[str, str] = {}
         missing = 0
@@ -219,7 +211,7 @@ class _ArchiveLook:
                 removed.append(path)
             elif entry is ABSENT and item.missing is Missing.AS_WANTED:
                 continue
-            elif is_version(entry, item.versions):
+            elif any(same(entry, version) for version in item.versions):
                 if item.action is LookAction.REMOVE:
                     failed[path] = _NO_PROGRAMS
             elif item.versions or entry is not ABSENT:
@@ -237,10 +229,10 @@ class _ArchiveLook:
             not_kept=self._not_kept,
         )
 
-    def _with_copy(self, entry: RemoteEntry) -> RemoteEntry:
+    def _with_copy(self, entry: SeenEntry) -> SeenEntry:
         return entry if self.copies.holds(entry.copy) else replace(entry, copy="")
 
-    def _add(self, path: str, entry: RemoteEntry, member: Member, content: Iterable[bytes], is_new: bool) -> None:
+    def _add(self, path: str, entry: SeenEntry, member: Member, content: Iterable[bytes], is_new: bool) -> None:
         item = self._request.items.get(path)
         is_asked = item is not None or is_new
         if not is_asked and path not in self._sources:
@@ -255,24 +247,24 @@ class _ArchiveLook:
                 self._unlisted, self._is_full = self._unlisted + 1, True
                 return
             self._new_count += 1
-        if entry.kind is RemoteKind.FILE:
+        if entry.kind is Kind.FILE:
             if member.kind is MemberKind.HARD_LINK:
                 entry = self._linked(entry, item, inner_path(member.target) or "")
             else:
                 entry = self._read(path, entry, item, content)
         entries[path] = entry
 
-    def _is_pruned(self, path: str, kind: RemoteKind) -> bool:
+    def _is_pruned(self, path: str, kind: Kind) -> bool:
         """Return True, and note it, for a path that is not listed, nor what is in it; all above it is listed."""
         name = path[path.rfind("/") + 1 :]
-        is_pruned = name.lower() == ".git" or (kind is RemoteKind.DIRECTORY and name in self._pruned_names)
+        is_pruned = name.lower() == ".git" or (kind is Kind.DIRECTORY and name in self._pruned_names)
         if is_pruned and path not in self._pruned and len(self._pruned) < MOST_NEW:
             self._new_bytes += len(path)
             if self._new_bytes <= MOST_PATH_BYTES:
                 self._pruned[path] = None
         return is_pruned
 
-    def _read(self, path: str, entry: RemoteEntry, item: LookItem | None, content: Iterable[bytes]) -> RemoteEntry:
+    def _read(self, path: str, entry: SeenEntry, item: LookItem | None, content: Iterable[bytes]) -> SeenEntry:
         """Return a file's entry with its digest, and its copy if one is wanted and can be kept."""
         sha256 = hashlib.sha256()
         may_be_wanted = item is None or item.action is LookAction.FETCH or path in self._sources
@@ -310,13 +302,13 @@ class _ArchiveLook:
     def _note(self, failure: OSError) -> None:
         self._not_kept = f"files from the sandbox cannot be kept on this machine ({failure.strerror or failure})"
 
-    def _linked(self, entry: RemoteEntry, item: LookItem | None, target: str) -> RemoteEntry:
+    def _linked(self, entry: SeenEntry, item: LookItem | None, target: str) -> SeenEntry:
         """Return the entry of another name for a file that came before."""
         source = self._found.get(target) or self._beyond.get(target)
-        if source is None or source.kind is not RemoteKind.FILE:
+        if source is None or source.kind is not Kind.FILE:
             if target:
                 self.lacking.add(target)
-            return replace(entry, kind=RemoteKind.UNREADABLE)
+            return replace(entry, kind=Kind.UNREAD)
         entry = replace(source, copy="")
         if not self._is_fetched(entry, item):
             return entry
@@ -330,8 +322,10 @@ class _ArchiveLook:
         return entry
 
     @staticmethod
-    def _is_fetched(entry: RemoteEntry, item: LookItem | None) -> bool:
-        return item is None or (item.action is LookAction.FETCH and not is_version(entry, item.versions))
+    def _is_fetched(entry: SeenEntry, item: LookItem | None) -> bool:
+        return item is None or (
+            item.action is LookAction.FETCH and not any(same(entry, version) for version in item.versions)
+        )
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -14,8 +14,13 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct, field
 
-from syncd.sandbox.look_request import LookAction, LookRequest, Missing, RemoteEntry, RemoteKind
-from syncd.scan.entry import Entry, Kind, arrived_digest
+from syncd.model.entry import (
+    Entry,
+    Kind,
+    SeenEntry,
+    arrived_digest,
+)
+from syncd.sandbox.look_request import LookAction, LookRequest, Missing
 
 _DIGEST_BYTES = 16
 _EXECUTABLE = 0o100
@@ -41,7 +46,7 @@ class _ReportRow(Struct, array_like=True, forbid_unknown_fields=True):
     """One entry in the report. `key` is the index of its path in the request, or the path of a new one."""
 
     key: Count | Text
-    kind: RemoteKind
+    kind: Kind
     mode: Mode
     size_bytes: Size
     mtime_s: _Time
@@ -58,7 +63,7 @@ class InvalidReport(Exception):
 class FoundEntry(Struct, frozen=True):
     """One row of the report. `copy` is the number of the copy, None if none was made."""
 
-    entry: RemoteEntry
+    entry: SeenEntry
     copy: int | None
 
 
@@ -129,7 +134,7 @@ def encoded(request: LookRequest, within_s: float, to_remote: Recoded, not_after
 
 def _letter(entry: Entry) -> str:
     if entry.kind is not Kind.FILE:
-        return entry.kind.value
+        return entry.kind
     if len(arrived_digest(entry)) < _DIGEST_BYTES:
         return "u"  # no content equals an unknown one
     return "x" if entry.mode & _EXECUTABLE else "f"
@@ -230,25 +235,20 @@ class _ReportReader:
             raise InvalidReport("a value has another type")
         found = self._found(row)
         path = self._path(row.key)
-        if (
-            path == "."
-            or path in self._request.items
-            or path in self.report.new
-            or found.entry.kind is RemoteKind.ABSENT
-        ):
+        if path == "." or path in self._request.items or path in self.report.new or found.entry.kind is Kind.ABSENT:
             raise InvalidReport("a new path is none")
         self.report.new[path] = found
 
     def _found(self, row: _ReportRow) -> FoundEntry:
         digest = digest_of(row.digest)
         copied = row.copy >= 0
-        if copied and (row.kind is not RemoteKind.FILE or not digest or row.unstable or row.copy in self._copies):
+        if copied and (row.kind is not Kind.FILE or not digest or row.unstable or row.copy in self._copies):
             raise InvalidReport("a copy is of no file")
         if copied:
             self._copies.add(row.copy)
-        target = recoded(row.target, self._from_remote) if row.kind is RemoteKind.SYMLINK else ""
-        entry = RemoteEntry(
-            row.kind, row.mode, row.size_bytes, row.mtime_s, target, digest, unstable=bool(row.unstable)
+        target = recoded(row.target, self._from_remote) if row.kind is Kind.SYMLINK else ""
+        entry = SeenEntry(
+            row.kind, row.mode, row.mtime_s, row.size_bytes, target, digest=digest, unstable=bool(row.unstable)
         )
         return FoundEntry(entry, row.copy if copied else None)
 
@@ -330,21 +330,3 @@ def digest_of(text: str) -> bytes:
     if len(digest) not in (0, 32):
         raise InvalidReport("a digest is invalid")
     return digest
-
-
-def is_version(entry: RemoteEntry, versions: Iterable[Entry]) -> bool:
-    """Return True if an entry is as one of these versions; a file's digest must be known."""
-    for version in versions:
-        if version.kind.value != entry.kind.value:
-            continue
-        if version.kind is Kind.DIRECTORY or (version.kind is Kind.SYMLINK and version.target == entry.target):
-            return True
-        if (
-            version.kind is Kind.FILE
-            and entry.digest
-            and version.size_bytes == entry.size_bytes
-            and arrived_digest(version) == entry.digest
-            and not (version.mode ^ entry.mode) & _EXECUTABLE
-        ):
-            return True
-    return False

@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from enum import Enum, StrEnum
+from enum import Enum
 from types import MappingProxyType
 
 from msgspec import Struct, field
 
 from syncd.core.choices import SAVED_BYTES
+from syncd.model.entry import Entry, SeenEntry
+from syncd.model.manifest import Manifest
 from syncd.remote.failure import StepFailed
-from syncd.scan.entry import Entry
-from syncd.scan.manifest import Manifest
-
-
-class RemoteKind(StrEnum):
-    """The kind of what a look found at a path."""
-
-    FILE = "f"
-    DIRECTORY = "d"
-    SYMLINK = "l"
-    OTHER = "o"  # a socket, a FIFO or a device
-    ABSENT = ""  # nothing, or something behind a link or a file that took a directory's place
-    UNREADABLE = "?"
-
-
-class RemoteEntry(Struct, frozen=True):
-    """The entry that a look found at one path in the sandbox.
-
-    `digest` is the SHA-256 of a file's content, empty if it was not read. `copy` is the file on this machine that
-    holds that content, empty if none was fetched. `unstable`: the file changed while it was looked at, so that what was
-    read of it may be half old and half new; it has no copy.
-    """
-
-    kind: RemoteKind
-    mode: int = 0  # permission bits
-    size_bytes: int = 0
-    mtime_s: int = 0
-    target: str = ""  # of a link
-    digest: bytes = b""
-    copy: str = ""
-    unstable: bool = False
-
-
-ABSENT = RemoteEntry(RemoteKind.ABSENT)
 
 
 class LookAction(Enum):
@@ -156,8 +124,8 @@ class LookResult(Struct, frozen=True):
     this machine could not fetch or keep, `unfetched` why there are none at all.
     """
 
-    differing: Mapping[str, RemoteEntry] = field(default_factory=dict)
-    new: Mapping[str, RemoteEntry] = field(default_factory=dict)
+    differing: Mapping[str, SeenEntry] = field(default_factory=dict)
+    new: Mapping[str, SeenEntry] = field(default_factory=dict)
     pruned: Collection[str] = ()
     removed: Collection[str] = ()
     kept: Collection[str] = ()
@@ -167,3 +135,8 @@ class LookResult(Struct, frozen=True):
     not_kept: str = ""
     unseen: int = 0
     unfetched: StepFailed | None = None
+
+
+def was_emptied(missing: int, looked_at: int) -> bool:
+    """True if the sandbox lost nearly everything that syncd had put there: it was reset, or is another one."""
+    return missing > 0 and missing * 10 > looked_at * 9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import Protocol
 
 from syncd.core.clock import Clock
@@ -13,7 +14,7 @@ from syncd.core.errors import TryLater
 from syncd.remote.account import Account
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.retry import RetryObserver, with_retries
-from syncd.remote.target import SPAN_S, AcquiredSandbox, Target, acquire_wait_s, should_be_replaced
+from syncd.remote.target import SPAN_S, AcquiredSandbox, Target, acquire_wait_s, replace_in_s
 
 _log = logging.getLogger("syncd.sandbox")
 
@@ -29,6 +30,10 @@ class SandboxProvider(Protocol):
     def acquired_sandbox(self) -> AcquiredSandbox | None:
         """The sandbox, if syncd acquired it."""
 
+    @property
+    def replace_in_s(self) -> float | None:
+        """Seconds until another sandbox is needed, as this one ends soon; None if that is not known."""
+
     def target(self, observer: RetryObserver) -> Target:
         """Return the sandbox to use now. Raises `StepFailed`, `Superseded`, `Stop`."""
 
@@ -42,6 +47,7 @@ class ConfiguredSandbox:
     def __init__(self, target: Target) -> None:
         self.known = target
         self.acquired_sandbox: AcquiredSandbox | None = None
+        self.replace_in_s: float | None = None
 
     def target(self, observer: RetryObserver) -> Target:  # noqa: ARG002 - no request is needed
         return self.known
@@ -103,14 +109,27 @@ class AcquiringProvider:
         self._clock = clock
         self._acquired_sandbox, self._acquired_wall_s = file.load()
         self._failures = 0
+        self._replace_at_s = inf
 
     @property
     def acquired_sandbox(self) -> AcquiredSandbox | None:
         return self._acquired_sandbox
 
     @property
+    def replace_in_s(self) -> float | None:
+        acquired_sandbox, now_s = self._acquired_sandbox, self._clock.monotonic_s()
+        if acquired_sandbox is None:
+            return None
+        in_s = replace_in_s(acquired_sandbox, self._clock.wall_s())
+        if (
+            in_s is not None
+        ):  # the wall clock goes on while the machine sleeps; a clock that is set back puts nothing off
+            self._replace_at_s = min(self._replace_at_s, now_s + in_s)
+        return None if self._replace_at_s == inf else max(0.0, self._replace_at_s - now_s)
+
+    @property
     def known(self) -> Target | None:
-        if self._acquired_sandbox is None or should_be_replaced(self._acquired_sandbox, self._clock.wall_s()):
+        if self._acquired_sandbox is None or self.replace_in_s == 0.0:
             return None
         return Target(self._base_url, self._acquired_sandbox.sandbox_id, self._region)
 
@@ -173,9 +192,9 @@ class AcquiringProvider:
                 f"the state folder cannot be written ({failure.strerror or failure}), so no sandbox is acquired",
                 "make it writable; a sync follows by itself",
             ) from None
-        self._acquired_sandbox, self._acquired_wall_s = None, acquired_wall_s
+        self._acquired_sandbox, self._acquired_wall_s, self._replace_at_s = None, acquired_wall_s, inf
 
     def _save(self, acquired_sandbox: AcquiredSandbox | None) -> None:
-        self._acquired_sandbox = acquired_sandbox
+        self._acquired_sandbox, self._replace_at_s = acquired_sandbox, inf
         with contextlib.suppress(OSError):  # costs the next process one more sandbox
             self._file.save(acquired_sandbox, self._acquired_wall_s)

@@ -25,6 +25,9 @@ from syncd.core.formatting import MOST_NAMED, counted, size
 from syncd.core.text import shown_path
 from syncd.core.waiter import Waiter
 from syncd.core.warning import SyncWarning
+from syncd.model.entry import Entry, Kind, SeenEntry, is_savable
+from syncd.model.manifest import Manifest
+from syncd.model.reconcile import PathOutcome, Plan
 from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
 from syncd.remote.remote_job import Purpose
@@ -33,12 +36,9 @@ from syncd.sandbox.blocked_paths_rules import fingerprint
 from syncd.sandbox.changes_there import ChangesThere, all_paths
 from syncd.sandbox.look import Looker, RunningLook
 from syncd.sandbox.look_by_dump import DumpLooker
-from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry, RemoteKind
+from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import SentEntry, Why, is_savable
-from syncd.sandbox.three_way import SyncDecision
-from syncd.scan.entry import Entry
-from syncd.scan.manifest import Manifest
+from syncd.sandbox.saved_versions_rules import SentEntry, Why
 
 _log = logging.getLogger("syncd.remote_changes")
 # A look, all its requests together, never delays a sync by more than this beside its upload …
@@ -50,14 +50,14 @@ _START_S, _PROGRAM_S = 8.0, 9.0
 # A look at all that is there is a command's, or the last one before its end.
 _WHOLE_LOOK_S, _WHOLE_PROGRAM_S = 40.0, 25.0
 _DUMP_S = 15.0
-# What a look found longer ago is looked at again: an upload may take an hour.
-_STALE_S = 10.0
+# What a look found longer ago is looked at again: an upload may take an hour, and its agent goes on meanwhile.
+_STALE_S = 2.0
 # The archive of all that is there may be GiBs.
 _LONGEST_DOWNLOAD_S = 1800.0
 # The wait for the next look after one that failed, or after which something could not be saved.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 # These may be saved the next time; what is a directory or a device there is so until someone moves it.
-_MAY_BE_SAVED_LATER = (RemoteKind.FILE, RemoteKind.UNREADABLE, RemoteKind.SYMLINK)
+_MAY_BE_SAVED_LATER = (Kind.FILE, Kind.UNREAD, Kind.SYMLINK)
 _LOOKS_AGAIN = 'the next sync looks again; with sandbox.agent_changes = "overwrite" none does'
 _DUMP = Purpose(ApiStep.DUMP, "the download of the sandbox's archive")
 _INQUIRY = Purpose(ApiStep.SANDBOX, "the request for the sandbox")
@@ -111,6 +111,7 @@ class RemoteChanges:
         self._clock = waiter.clock
         self._check = check
         self._ask_for_sandbox = ask_for_sandbox
+        self._looked_s = inf  # by the monotonic clock, the last look that found something out
         self._running: _Running | None = None
         self._unstarted: StepFailed | None = None  # why the look that was to run beside the upload was given up
         self._failures = 0
@@ -123,7 +124,7 @@ class RemoteChanges:
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
         self._saved_paths: dict[Why, int] = {}
         self._relied_on: set[str] = set()  # the saved versions without which this sync would lose something
-        self._unsaved: dict[str, RemoteEntry] = {}
+        self._unsaved: dict[str, SeenEntry] = {}
         self._not_kept = ""  # the last reason why a version could not be fetched or saved
         self._again_at_s = inf  # what could not be saved is tried again
         self._tries = 0
@@ -175,7 +176,7 @@ class RemoteChanges:
 
     def note(
         self,
-        decision: SyncDecision,
+        plan: Plan,
         looked_at: Collection[str],
         written: Collection[str],
         manifest: Mapping[str, Entry],
@@ -188,8 +189,9 @@ class RemoteChanges:
         for path in looked_at:
             self._held.pop(path, None)
             self._kept.discard(path)
-        self._kept |= decision.kept.keys()
-        for path in decision.held:
+        self._kept |= plan.there(PathOutcome.KEEP).keys()
+        held = plan.there(PathOutcome.HOLD)
+        for path in held:
             self._held[path] = fingerprint({path: manifest[path]}) if path in manifest else b""
             if path not in before:
                 _log.warning("%r was changed here and in the sandbox: it is held", shown_path(path))
@@ -197,7 +199,7 @@ class RemoteChanges:
         self.released = sorted({*self.released, *before} - self._held.keys() - self._kept)
         self.released = [path for path in self.released if path not in written]
         saves = self.agent_changes is AgentChanges.SAVE
-        self._unsaved = dict(decision.held) if saves else {}
+        self._unsaved = held if saves else {}
         self._plan_next_look()
         self._record()
 
@@ -247,6 +249,11 @@ class RemoteChanges:
 
     # -- looking
 
+    @property
+    def look_age_s(self) -> float:
+        """Seconds since the last look of this sync; less than none where nobody looked."""
+        return self._clock.monotonic_s() - self._looked_s
+
     def retry(self) -> None:
         """Look at the next sync, however soon the last look failed."""
         self._not_before_s = 0.0
@@ -272,6 +279,7 @@ class RemoteChanges:
         """
         running, self._running = self._running, None
         unstarted, self._unstarted = self._unstarted, None
+        self._looked_s = inf
         began_s = self._clock.monotonic_s() if unstarted is None else -inf
         if self._waits:
             self._could_not(self._failure)
@@ -286,6 +294,7 @@ class RemoteChanges:
             if running is None or running.request is not request or self._is_stale(running):
                 running = self._begin(request, fetches=self._fetches)
             result = self._finish(running)
+            self._looked_s = running.look.started_s
             if result.unfetched is not None:
                 raise result.unfetched
         except NotKeptHere as failure:
@@ -336,7 +345,7 @@ class RemoteChanges:
         return self._clock.monotonic_s() - began_s < _AFTER_UPLOAD_S
 
     def _is_stale(self, running: _Running) -> bool:
-        return self._clock.monotonic_s() - running.began_s > _STALE_S
+        return self._clock.monotonic_s() - running.look.started_s > _STALE_S
 
     def _begin(self, request: LookRequest, *, fetches: bool = True) -> _Running:
         began_s = self._clock.monotonic_s()
@@ -376,7 +385,7 @@ class RemoteChanges:
     ) -> LookResult | None:
         """Look by the archive, since a program failed to; `seen` is what it saw, if its copies alone are missing."""
         try:
-            return self._ended(self._dumped(request, _DUMP_S))
+            found = self._dumped(request, _DUMP_S)
         except StepFailed as other:
             if other.refusal is KeyRefused:
                 raise
@@ -386,6 +395,9 @@ class RemoteChanges:
                 return self._ended(seen)  # what differs and has no copy is not overwritten
             if other.action is not FailureAction.REFUSED:
                 self._raise_if_offline(failure)
+        else:
+            self._looked_s = self._clock.monotonic_s()  # when the sandbox packed it is not known
+            return self._ended(found)
         self._is_repeated = self._by_dump = False
         self._failures += 1
         self._failure = failure
@@ -466,7 +478,7 @@ class RemoteChanges:
     def save(
         self,
         why: Why,
-        versions: Mapping[str, RemoteEntry],
+        versions: Mapping[str, SeenEntry],
         base_of: Callable[[str], SentEntry | None] = lambda _: None,
     ) -> frozenset[str]:
         """Save these versions at home, but not those that are saved already. Return those that cannot be saved here.
@@ -505,7 +517,7 @@ class RemoteChanges:
         saved, self._saved_paths = self._saved_paths, {}
         return saved
 
-    def _is_saved(self, path: str, remote: RemoteEntry) -> bool:
+    def _is_saved(self, path: str, remote: SeenEntry) -> bool:
         holder = self.saved_versions.holder_of(path, remote.digest) if remote.digest else None
         if holder is not None:
             self._relied_on.add(holder)
@@ -524,12 +536,12 @@ class RemoteChanges:
 
     def _held_warning(self, path: str) -> SyncWarning:
         there = self._unsaved.get(path)
-        if there is not None and there.kind is RemoteKind.UNREADABLE:
+        if there is not None and there.kind is Kind.UNREAD:
             what = f"{shown_path(path)!r} could not be read in the sandbox, or not in time, and stays there as it is"
             return SyncWarning(f"held:{path}", what, "a later sync looks again; `syncd diff` has more time for it")
         return held_warning(path, None if there is None else self.why_unsaved(there))
 
-    def why_unsaved(self, there: RemoteEntry) -> str:
+    def why_unsaved(self, there: SeenEntry) -> str:
         """Return the reason why a version of the last look was not saved, for people."""
         return why_unsaved(there, self._not_kept)
 
@@ -539,16 +551,16 @@ def _may_pass(failure: StepFailed) -> bool:
     return failure.action is not FailureAction.REFUSED and (failure.retry_after_s or 0.0) < LOOK_S
 
 
-def why_unsaved(there: RemoteEntry, not_kept: str) -> str:
+def why_unsaved(there: SeenEntry, not_kept: str) -> str:
     """Return the reason why this version was not saved, for people; `not_kept` is that of this machine, if any."""
     if there.unstable:
         return "it is still being written"
-    if there.kind is RemoteKind.FILE:
+    if there.kind is Kind.FILE:
         too_large = there.size_bytes > LookRequest({}).most_copied_bytes
         return "it is too large" if too_large else not_kept or "its content could not be copied there"
-    if there.kind is RemoteKind.DIRECTORY:
+    if there.kind is Kind.DIRECTORY:
         return "a directory has its place"
-    if there.kind is RemoteKind.UNREADABLE:
+    if there.kind is Kind.UNREAD:
         return "it cannot be read there, or not in time"
     return not_kept or "it is no file"
 

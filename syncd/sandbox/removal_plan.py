@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
-from syncd.scan.entry import Entry
-from syncd.scan.manifest import is_within, replaced_entries
+from syncd.model.entry import Entry
+from syncd.model.manifest import is_within, replaced_entries
 
 Versions = dict[str, list[Entry]]
 """Paths, each with the uploaded entries that may be there."""
@@ -45,12 +45,3 @@ def paths_to_delete(
 def _in_gone_repository(path: str, wanted: Mapping[str, Entry]) -> bool:
     above, folder, _ = f"/{path}".partition("/.git/")
     return bool(folder) and (not above or above[1:] in wanted) and f"{above}/.git"[1:] not in wanted
-
-
-def directories_above(paths: Iterable[str]) -> set[str]:
-    """Return the directories that these paths are in, at any depth."""
-    above: set[str] = set()
-    for path in paths:
-        while (path := path.rpartition("/")[0]) and path not in above:
-            above.add(path)
-    return above

@@ -32,20 +32,22 @@ from syncd.core.clock import Clock, utc
 from syncd.core.durable_file import StateFile, Versioned, flush_folder, write_whole
 from syncd.core.errors import NeedsPerson
 from syncd.core.text import shown_path
-from syncd.sandbox.look_request import RemoteEntry
+from syncd.model.entry import (
+    Kind,
+    SeenEntry,
+    arrived_digest,
+    is_savable,
+)
 from syncd.sandbox.saved_versions_rules import (
     SavedPath,
     SavedVersion,
     SentEntry,
     Why,
     expired,
-    is_savable,
     next_count,
     saved_at,
-    saved_kind,
     version_id,
 )
-from syncd.scan.entry import Kind, arrived_digest
 from syncd.selection.safe_open import open_directory, open_file
 
 _RECORD = "record"
@@ -104,7 +106,7 @@ class SavedVersions:
         self,
         why: Why,
         sandbox_id: str,
-        entries: Mapping[str, RemoteEntry],
+        entries: Mapping[str, SeenEntry],
         bases: Mapping[str, SentEntry] = MappingProxyType({}),
     ) -> SavedVersion:
         """Save these entries as one version, which survives a power cut when this returns.
@@ -303,14 +305,14 @@ class SavedVersions:
         at, record = saved_at(id_), self._record(id_).load()
         return None if at is None or record is None else _version_of(id_, at, record)
 
-    def _write_contents(self, id_: str, wanted: Mapping[str, RemoteEntry]) -> dict[str, SavedPath]:
+    def _write_contents(self, id_: str, wanted: Mapping[str, SeenEntry]) -> dict[str, SavedPath]:
         """Write the contents durably, and return the paths."""
         earlier = {digest: version.id for version in self.all() for digest in version.contents()}
         paths: dict[str, SavedPath] = {}
         written: dict[bytes, int] = {}
         for path, entry in wanted.items():
             size_bytes, digest = 0, b""
-            if saved_kind(entry.kind) is Kind.FILE:
+            if entry.kind is Kind.FILE:
                 digest = entry.digest
                 if digest in written:
                     size_bytes = written[digest]
@@ -320,7 +322,7 @@ class SavedVersions:
                     size_bytes, digest = self._copy(id_, entry)
                     written[digest] = size_bytes
             paths[path] = SavedPath(
-                saved_kind(entry.kind),
+                entry.kind,
                 entry.mode & 0o777,
                 min(max(entry.mtime_s, -_LATEST_S), _LATEST_S),
                 size_bytes,
@@ -385,7 +387,7 @@ class SavedVersions:
             return False
         return True
 
-    def _copy(self, id_: str, entry: RemoteEntry) -> tuple[int, bytes]:
+    def _copy(self, id_: str, entry: SeenEntry) -> tuple[int, bytes]:
         """Copy an entry's content into a version, and return its size and digest. Raises `OSError`."""
         draft = f"{self._path(id_)}/content.new"
         hashed = hashlib.sha256()

@@ -10,12 +10,13 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
-from syncd.sandbox.look_request import RemoteEntry, RemoteKind
-from syncd.scan.entry import Entry, Kind
+from syncd.model.entry import (
+    Entry,
+    Kind,
+)
 
 _DAY = timedelta(days=1)
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{2,8}")
-_KINDS = {RemoteKind.FILE: Kind.FILE, RemoteKind.DIRECTORY: Kind.DIRECTORY, RemoteKind.SYMLINK: Kind.SYMLINK}
 
 
 class Why(StrEnum):
@@ -77,16 +78,6 @@ class SavedVersion(Struct, frozen=True):
     def contents(self) -> dict[bytes, int]:
         """Return the size of each different content, by digest."""
         return {path.digest: path.size_bytes for path in self.paths.values() if path.kind is Kind.FILE}
-
-
-def is_savable(entry: RemoteEntry) -> bool:
-    """True for a directory, a link, and a file whose content was fetched; nothing else can be saved."""
-    return entry.kind in _KINDS and (entry.kind is not RemoteKind.FILE or bool(entry.copy))
-
-
-def saved_kind(kind: RemoteKind) -> Kind:
-    """Return the kind of a savable entry. Raises `KeyError` for any other."""
-    return _KINDS[kind]
 
 
 def version_id(at: datetime, number: int) -> str:

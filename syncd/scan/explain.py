@@ -8,9 +8,9 @@ import stat
 
 from msgspec import Struct
 
+from syncd.model.symlinks import leads_out, stays_inside
 from syncd.scan.exclusions import OUTSIDE, OWN_FILE, SPECIAL, TOO_LONG
 from syncd.scan.limits import too_long
-from syncd.scan.symlinks import leads_out, stays_inside
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import read_ignore_files, read_rules_outside
 from syncd.selection.selection import Rule, Selection

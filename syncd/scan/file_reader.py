@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from syncd.core.clock import Clock
-from syncd.scan.entry import Entry, as_read
+from syncd.model.entry import Entry, as_read
 from syncd.scan.inode import file_entry
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import LARGEST_BYTES, NoSearch, Search, Secret

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from syncd.scan.entry import Entry, Kind, Stamp
+from syncd.model.entry import Entry, Kind, Stamp
 
 _SECOND_NS = 1_000_000_000
 _PERMISSIONS = 0o1777

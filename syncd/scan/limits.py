@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 
-from syncd.scan.entry import Entry
-from syncd.scan.manifest import Manifest
+from syncd.model.entry import Entry
+from syncd.model.manifest import Manifest
 
 _MIB = 1 << 20
 # The kernel accepts no path of 4,096 bytes or more (PATH_MAX in linux/limits.h), and extractors use whole paths: one

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
-from syncd.scan.manifest import Manifest, removed_paths
+from syncd.model.manifest import Manifest, removed_paths
 from syncd.scan.mass_deletion_rule import is_replaced, lost_nearly_all
 from syncd.scan.scanner import Scan
 

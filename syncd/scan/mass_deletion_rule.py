@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from syncd.scan.entry import Entry, Kind
+from syncd.model.entry import Entry, Kind
 
 # With fewer files, emptying the workspace is a change like any other.
 SMALL_FILES = 20

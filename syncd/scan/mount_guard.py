@@ -10,8 +10,8 @@ import contextlib
 import os
 
 from syncd.core.durable_file import StateFile
+from syncd.model.manifest import is_within
 from syncd.scan.exclusions import unmounted
-from syncd.scan.manifest import is_within
 from syncd.scan.scanner import Scan
 from syncd.watch.mounts import workspace_mounts_of
 

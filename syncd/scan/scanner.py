@@ -20,8 +20,10 @@ from syncd.core.errors import WorkspaceError
 from syncd.core.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
 from syncd.core.links import links_on
 from syncd.core.warning import SyncWarning
-from syncd.scan.directory import EMPTY, Directory, Entries, in_order
-from syncd.scan.entry import Entry, Kind
+from syncd.model.directory import EMPTY, Directory, Entries, in_order
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest, without_stamps
+from syncd.model.symlinks import has_inner_dotdot, leads_out, stays_inside
 from syncd.scan.exclusions import (
     OUTSIDE,
     OWN_FILE,
@@ -34,9 +36,7 @@ from syncd.scan.exclusions import (
 )
 from syncd.scan.inode import directory_entry, file_entry, is_unchanged, mtime_s
 from syncd.scan.limits import too_long
-from syncd.scan.manifest import Manifest, without_stamps
 from syncd.scan.rules_check import rules_unchanged
-from syncd.scan.symlinks import has_inner_dotdot, leads_out, stays_inside
 from syncd.scan.tree_cache import DirRecord, TreeCache
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import RulesOutside, read_ignore_files, read_rules_outside

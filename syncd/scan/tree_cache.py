@@ -12,9 +12,9 @@ from msgspec import Struct, field
 
 from syncd.core.file_identity import FileIdentity
 from syncd.core.warning import SyncWarning
-from syncd.scan.directory import Entries, differing, read, rebuilt
-from syncd.scan.entry import Entry
-from syncd.scan.manifest import Manifest, forget_stamps
+from syncd.model.directory import Entries, differing, read, rebuilt
+from syncd.model.entry import Entry
+from syncd.model.manifest import Manifest, forget_stamps
 from syncd.selection.selection import Rule, Scope
 
 

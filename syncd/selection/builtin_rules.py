@@ -110,7 +110,10 @@ _SYSTEMS = (
     ".nfs" + 8 * "[0-9a-f]" + "*",  # a deleted file that a program still holds open
 )
 
-DEFAULTS = (*_VERSION_CONTROL, *_DEPENDENCIES, *_CACHES, *_EDITORS, *_SYSTEMS)
+# What `apply` writes before it renames it: a killed one leaves it until the next command takes it away.
+_OWN = (".syncd-" + 12 * "[0-9a-f]" + "-*",)
+
+DEFAULTS = (*_VERSION_CONTROL, *_DEPENDENCIES, *_CACHES, *_EDITORS, *_SYSTEMS, *_OWN)
 
 # The folders among them that have one name wherever they are.
 DIRECTORY_NAMES = tuple(

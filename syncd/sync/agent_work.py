@@ -9,11 +9,18 @@ from msgspec.structs import replace
 
 from syncd.core.formatting import counted, few
 from syncd.core.text import shown_path
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
+from syncd.model.entry import (
+    ABSENT,
+    Entry,
+    Kind,
+    SeenEntry,
+    arrived_digest,
+    is_savable,
+)
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
-from syncd.sandbox.saved_versions_rules import SentEntry, Why, is_savable
-from syncd.scan.entry import Entry, Kind, arrived_digest
+from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.scan.limits import too_long
 from syncd.selection.builtin_rules import DIRECTORY_NAMES
 from syncd.sync.sync_plan import SandboxContent
@@ -23,7 +30,7 @@ LeaveOut = Callable[[str, bool], bool]
 
 
 # Of a socket, a FIFO or a device nothing can be kept.
-_WITHOUT_CONTENT = (RemoteKind.ABSENT, RemoteKind.OTHER)
+_WITHOUT_CONTENT = (Kind.ABSENT, Kind.OTHER)
 # Folders of what programs make; they are looked into unless the workspace's rules leave them out.
 _OUTPUTS = ("build", "dist", "target", "out", "venv", "env", ".next", ".nuxt", "coverage", "obj", "tmp", "logs")
 
@@ -47,8 +54,8 @@ class AgentWork(Struct, frozen=True):
     """
 
     base: Versions
-    changed: Mapping[str, RemoteEntry]
-    left_out: Mapping[str, RemoteEntry]
+    changed: Mapping[str, SeenEntry]
+    left_out: Mapping[str, SeenEntry]
     pruned: tuple[str, ...]
     unlisted: int = 0
     not_kept: str = ""
@@ -70,7 +77,7 @@ class AgentWork(Struct, frozen=True):
         return replace(self, changed=changed, left_out={**self.left_out, **left_out})
 
     @property
-    def to_save(self) -> dict[str, RemoteEntry]:
+    def to_save(self) -> dict[str, SeenEntry]:
         """The versions that would be lost with the sandbox, also of what was put there before a rule left it out."""
         sent_before = {path: remote for path, remote in self.left_out.items() if path in self.base}
         found = {**self.changed, **sent_before}
@@ -101,6 +108,11 @@ def _is_left_out_anywhere(name: str, leave_out: LeaveOut) -> bool:
     return all(leave_out(path, True) for path in (name, f"syncd/{name}"))
 
 
+def pruned_names(leave_out: LeaveOut) -> list[str]:
+    """Return the names of folders that a search for what is new need not enter."""
+    return [name for name in (*DIRECTORY_NAMES, *_OUTPUTS) if _is_left_out_anywhere(name, leave_out)]
+
+
 def find_agent_work(
     remote_changes: RemoteChanges, content: SandboxContent, leftovers: Versions, leave_out: LeaveOut
 ) -> AgentWork:
@@ -113,12 +125,12 @@ def find_agent_work(
         for path, entry in manifest.items():
             base[path] = [entry, *base.get(path, ())]
     items = {path: LookItem(tuple(entries), LookAction.FETCH) for path, entries in base.items()}
-    pruned = [name for name in (*DIRECTORY_NAMES, *_OUTPUTS) if _is_left_out_anywhere(name, leave_out)]
+    pruned = pruned_names(leave_out)
     result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned))
     changed = dict(result.differing)
-    left_out: dict[str, RemoteEntry] = {}
+    left_out: dict[str, SeenEntry] = {}
     for path, remote in result.new.items():
-        is_dir = remote.kind is RemoteKind.DIRECTORY
+        is_dir = remote.kind is Kind.DIRECTORY
         (left_out if leave_out(path, is_dir) else changed)[path] = remote
     for path in leftovers:
         if path not in content.versions[0] and changed.get(path, ABSENT) == ABSENT:
@@ -131,7 +143,7 @@ def find_agent_work(
     unsearched = tuple(path for path in others if path not in by_rule)
     work = AgentWork(base, changed, left_out, by_rule, result.unlisted, result.not_kept, unsearched)
     work = work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
-    remote_changes.note_all(path for path, there in work.changed.items() if there.kind is not RemoteKind.UNREADABLE)
+    remote_changes.note_all(path for path, there in work.changed.items() if there.kind is not Kind.UNREAD)
     return work
 
 
@@ -143,16 +155,16 @@ def _is_by_rule(folder: str, leave_out: LeaveOut) -> bool:
 def _is_left_out(work: AgentWork, path: str, leave_out: LeaveOut) -> bool:
     """True if the rules leave out what was put there as this path, or what is there now."""
     kinds = {entry.kind is Kind.DIRECTORY for entry in work.base[path]}
-    if work.changed[path].kind is not RemoteKind.ABSENT:
-        kinds.add(work.changed[path].kind is RemoteKind.DIRECTORY)
+    if work.changed[path].kind is not Kind.ABSENT:
+        kinds.add(work.changed[path].kind is Kind.DIRECTORY)
     return any(leave_out(path, is_dir) for is_dir in kinds)
 
 
-def _drop_empty_parents(path: str, base: Versions, changed: dict[str, RemoteEntry]) -> None:
+def _drop_empty_parents(path: str, base: Versions, changed: dict[str, SeenEntry]) -> None:
     """Remove new directories that hold nothing but a `.git`, which no one takes."""
     while path := path.rpartition("/")[0]:
         remote = changed.get(path)
-        if path in base or remote is None or remote.kind is not RemoteKind.DIRECTORY:
+        if path in base or remote is None or remote.kind is not Kind.DIRECTORY:
             return
         if any(other.startswith(f"{path}/") for other in changed):
             return

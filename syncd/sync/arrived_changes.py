@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from syncd.scan.manifest import Manifest, Paths, difference
+from syncd.model.manifest import Manifest, Paths, difference
 
 
 class Change(StrEnum):

@@ -19,10 +19,10 @@ from msgspec.structs import replace
 from syncd.core.change_log import ChangeLog
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.warning import SyncWarning
+from syncd.model.directory import EMPTY, Entries, rebuilt
+from syncd.model.entry import Entry, Kind, Stamp
+from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.remote.target import Target
-from syncd.scan.directory import EMPTY, Entries, rebuilt
-from syncd.scan.entry import Entry, Kind, Stamp
-from syncd.scan.manifest import Manifest, removed_paths, replaced_entries
 
 # So many bytes of changes never cause a whole record.
 _LEAST_CHANGES_BYTES = 256 << 10

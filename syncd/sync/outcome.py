@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from syncd.scan.manifest import Difference
+from syncd.model.manifest import Difference
 from syncd.sync.arrived_changes import ArrivedChanges
 from syncd.sync.status_document import LastSync
 

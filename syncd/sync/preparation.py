@@ -12,29 +12,39 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from itertools import chain
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from syncd.core.choices import AgentChanges
 from syncd.core.text import shown_path
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
+from syncd.model.manifest import Manifest
+from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan_sync, withheld
 from syncd.remote.failure import StepFailed
-from syncd.sandbox.blocked_paths import BlockedPaths
-from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
-from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
-from syncd.sandbox.three_way import Forced, Policy, SyncDecision, as_entry, decide, is_as, was_emptied, withheld
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
 from syncd.selection.git_repository import GIT
+from syncd.sync.agent_work import LeaveOut, pruned_names
+from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.sync_plan import SAMPLE, SandboxContent, look_request
 
 _log = logging.getLogger("syncd.preparation")
+# A look is no older than this when the initialize is requested …
+_FRESH_S = 2.0
+# … but where a look itself takes so long, only so many are made.
+_LOOKS = 3
+# An agent that writes all the time must not keep all else from arriving: from this attempt on, what it writes is saved
+# and overwritten, if it was as it should be when the sync began.
+_GIVES_WAY_FROM = 3
 
 
 class PathsWithheld(Exception):
     """The archive holds paths that must stay as they are in the sandbox, or lacks some that need not any more."""
+
+
+class LookIsOld(Exception):
+    """So much time has passed since the look that the agent may have gone on; the next attempt looks again."""
 
 
 class ContentLost(Exception):
@@ -48,9 +58,7 @@ class Preparation(Struct):
     that are held.
     """
 
-    remote_changes: RemoteChanges
-    deletion_sync: DeletionSync
-    blocked_paths: BlockedPaths
+    services: SandboxServices
     content: SandboxContent
     manifest: Manifest
     written: Manifest
@@ -58,19 +66,18 @@ class Preparation(Struct):
     held_here: Mapping[str, Entry]
     is_whole: bool
     policy: Policy
-    replaces: bool  # the initialize removes what the archive does not hold
-    may_replace: bool  # it is not known whether it does
-    mark_uncertain: Callable[[], None]
     save_all: Callable[[Why], None]
     base_of: Callable[[str], SentEntry | None]
-    forget_repository: Callable[[], None]
+    leave_out: Callable[[], LeaveOut]
+    attempt: int
+    only_there: frozenset[str] = frozenset()  # what was found that only the sandbox has, if it was looked for
     _request: LookRequest | None = None
 
     def begin(self) -> None:
         """Start the look, if it may run beside the upload. Raises `Stop`."""
-        if self.policy is not AgentChanges.OVERWRITE and not self._resets and not self.replaces:
+        if self._looks:
             self._request = self._look_request()
-            self.remote_changes.begin(self._request)
+            self.services.remote_changes.begin(self._request)
 
     def sent_archive(self, identity: str) -> SentArchive:
         """Return what leaves with the archive of this identity."""
@@ -80,37 +87,41 @@ class Preparation(Struct):
     def complete(self) -> None:
         """Do what must be done before initialize.
 
-        Raises `PathsWithheld`, `PathsBlocked`, `ContentLost`, `StepFailed`, `TryLater`, `Stop`.
+        Raises `PathsWithheld`, `PathsBlocked`, `ContentLost`, `LookIsOld`, `StepFailed`, `TryLater`, `Stop`.
         """
-        wanted = self.blocked_paths.with_withheld(self.manifest)
+        blocked_paths, deletion_sync = self.services.blocked_paths, self.services.deletion_sync
+        remote_changes, partial_archives = self.services.remote_changes, self.services.partial_archives
+        wanted = blocked_paths.with_withheld(self.manifest)
         suspects: set[str] = set()
         self._check_repository()
         if self._resets:
             self._save_all(Why.RESET)
-            self.mark_uncertain()
-            self.deletion_sync.reset(self.paths_to_delete)
-            self.remote_changes.forget()
-            self.forget_repository()
-        elif self.replaces:
-            self.deletion_sync.settle_pending(wanted)
+            self.services.delivery.mark_uncertain()
+            deletion_sync.reset(self.paths_to_delete)
+            remote_changes.forget()
+            self.services.agent_repository.forget()
+        elif partial_archives.replaces:
+            deletion_sync.settle_pending(wanted)
             self._save_all(Why.OVERWRITTEN)
-            self.deletion_sync.removed([LookResult(removed=[*self.paths_to_delete])], self.paths_to_delete, wanted)
-            self.remote_changes.forget()
+            deletion_sync.removed([LookResult(removed=[*self.paths_to_delete])], self.paths_to_delete, wanted)
+            remote_changes.forget()
         else:
-            self.deletion_sync.settle_pending(wanted)
-            if self.policy is not AgentChanges.OVERWRITE or self.paths_to_delete:
+            deletion_sync.settle_pending(wanted)
+            if self._looks or self.paths_to_delete:
                 suspects = self._look(wanted)
             else:
-                self.remote_changes.changes_there.note((), self.written.__contains__)
-            if self.may_replace:
+                remote_changes.changes_there.note((), self.written.__contains__)
+            if self._looks and partial_archives.may_replace:
                 self._save_what_stays()
-        self.blocked_paths.recheck(suspects, self.manifest, (GIT,) if GIT in self.blocked_paths.withheld else ())
+        blocked_paths.recheck(suspects, self.manifest, (GIT,) if GIT in blocked_paths.withheld else ())
+        if self._looks and self.attempt < _LOOKS and remote_changes.look_age_s > _FRESH_S:
+            raise LookIsOld
 
     def _check_repository(self) -> None:
         """See that the workspace's repository, when it is first sent, takes the place of no commits there."""
         looks = self.policy in (AgentChanges.SAVE, AgentChanges.HOLD) and not self._resets
         if looks and self.content.base is not None and GIT in self.manifest and not self.content.may_hold(GIT):
-            self.blocked_paths.recheck((), self.manifest, (GIT,))
+            self.services.blocked_paths.recheck((), self.manifest, (GIT,))
 
     def _save_all(self, why: Why) -> None:
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""
@@ -119,21 +130,21 @@ class Preparation(Struct):
         try:
             self.save_all(why)
         except StepFailed as failure:
-            self.remote_changes.could_not_look(failure)
+            self.services.remote_changes.could_not_look(failure)
 
     def _save_what_stays(self) -> None:
         """Save what stays as it is there, until it is known that an initialize leaves it alone."""
-        paths = [*self.remote_changes.held, *self.remote_changes.kept]
+        paths = [*self.services.remote_changes.held, *self.services.remote_changes.kept]
         items = {path: LookItem(tuple(self.content.versions_of(path)), LookAction.FETCH) for path in paths}
         if not items:
             return
         try:
-            there = self.remote_changes.look(LookRequest(items)).differing
+            there = self.services.remote_changes.look(LookRequest(items)).differing
         except StepFailed as failure:
-            self.remote_changes.could_not_look(failure)
+            self.services.remote_changes.could_not_look(failure)
         else:
-            self.remote_changes.save(Why.CONFLICT, there, self.base_of)
-            self.remote_changes.drop_copies()
+            self.services.remote_changes.save(Why.CONFLICT, there, self.base_of)
+            self.services.remote_changes.drop_copies()
 
     def _look(self, wanted: Manifest) -> set[str]:
         """Look, save and remove, and return the paths whose places may be taken."""
@@ -141,84 +152,90 @@ class Preparation(Struct):
         if not request.items:
             return set()
         if request.with_action(LookAction.REMOVE):
-            self.mark_uncertain()
+            self.services.delivery.mark_uncertain()
         try:
-            result = self.remote_changes.finish(request)
+            result = self.services.remote_changes.finish(request)
         except StepFailed:
             self._request = None  # the next attempt looks at what is there then
             raise
         self._request = None
         if result is None:
-            return self.deletion_sync.not_removed(self.paths_to_delete, wanted, "nobody could look there")
+            return self.services.deletion_sync.not_removed(self.paths_to_delete, wanted, "nobody could look there")
         counted = len(request.with_action(LookAction.EXISTS))
         if was_emptied(result.missing, counted):
             raise ContentLost
         differing = {path: remote for path, remote in result.differing.items() if not self._is_as_here(path, remote)}
-        decision = self._decide(differing)
-        unsaved = self._save(decision)
-        if unsaved:
-            decision = self._decide(differing, unsaved)
-        self.remote_changes.drop_copies()
-        if not self.is_whole and any(self._is_directory_here(path) for path in decision.saved):
-            raise ContentLost  # with a directory went all that was in it
-        suspects = self._remove(result, decision, request, wanted)
         here = ChainMap(dict(self.held_here), self.manifest)
-        kept = self.remote_changes.kept
-        looked_at = {path for path in (*kept, *self.remote_changes.held) if _is_looked_at(request, path)}
-        self.remote_changes.note(decision, looked_at, self.written, here)
-        stay = {*decision.kept, *decision.held}
-        self.remote_changes.changes_there.note(stay, partial(_is_looked_at, request), self.remote_changes.looked_at)
-        stays = withheld(self.written, decision)
+        self._save_only_there(result)
+        plan = self._plan(differing, here)
+        unsaved = self._save(plan)
+        if unsaved:
+            plan = self._plan(differing, here, unsaved)
+        self.services.remote_changes.drop_copies()
+        if not self.is_whole and any(each.here.is_directory for each in plan.of(PathOutcome.SAVE)):
+            raise ContentLost  # with a directory went all that was in it
+        suspects = self._remove(result, plan, request, wanted)
+        kept = self.services.remote_changes.kept
+        looked_at = {path for path in (*kept, *self.services.remote_changes.held) if _is_looked_at(request, path)}
+        self.services.remote_changes.note(plan, looked_at, self.written, here)
+        self.services.remote_changes.changes_there.note(
+            plan.stays, partial(_is_looked_at, request), self.services.remote_changes.looked_at
+        )
+        stays = withheld(self.written, plan)
         if stays:
             _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))
             raise PathsWithheld
-        released = [path for path in kept - self.remote_changes.kept if path not in self.written]
+        released = [path for path in kept - self.services.remote_changes.kept if path not in self.written]
         if self.is_whole and any(path in self.manifest for path in released):
             raise PathsWithheld
         return suspects
 
-    def _decide(self, differing: Mapping[str, RemoteEntry], unsaved: Collection[str] = ()) -> SyncDecision:
-        here = ChainMap(dict(self.held_here), self.manifest)
+    def _plan(
+        self, differing: Mapping[str, SeenEntry], here: Mapping[str, Entry], unsaved: Collection[str] = ()
+    ) -> Plan:
         if not differing:
-            return SyncDecision()
-        changed_in = self.content.changed_in(chain(self.written.items(), self.held_here.items()))
-        as_base = [
-            path
-            for path in differing
-            if path in here and self.content.is_as_base(path, here[path]) and path not in changed_in
-        ]
-        deleted = {path for path in self.paths_to_delete if path not in here}
-        return decide(differing, as_base, deleted, self.policy, unsaved)
+            return Plan()
+        changed_below = self.content.changed_in(chain(self.written.items(), self.held_here.items()))
+        sides = Sides(self.content.base or {}, here, differing)
+        gives_way = self.policy is AgentChanges.SAVE and self.attempt >= _GIVES_WAY_FROM
+        return plan_sync(sides, Forced.FORCE if gives_way else self.policy, changed_below, unsaved)
 
-    def _is_directory_here(self, path: str) -> bool:
-        return path in self.manifest and self.manifest[path].kind is Kind.DIRECTORY
+    def _save_only_there(self, result: LookResult) -> None:
+        """Save what only the sandbox has, until it is known that an initialize leaves it alone."""
+        if result.new:
+            leave_out = self.leave_out()
+            new = {path: there for path, there in result.new.items() if not leave_out(path, there.is_directory)}
+            self.services.remote_changes.save(Why.CONFLICT, new)
+            self.only_there = frozenset(new)
 
-    def _save(self, decision: SyncDecision) -> frozenset[str]:
+    def _save(self, plan: Plan) -> frozenset[str]:
         """Save what is about to be overwritten or removed, and return the paths that cannot be saved."""
-        removed = {path for path in decision.saved if path in self.paths_to_delete and path not in self.written}
-        overwritten = {path: remote for path, remote in decision.saved.items() if path not in removed}
-        unsaved = self.remote_changes.save(Why.OVERWRITTEN, overwritten, self.base_of)
-        return unsaved | self.remote_changes.save(Why.REMOVED, {path: decision.saved[path] for path in removed})
+        versions = plan.there(PathOutcome.SAVE)
+        removed = {path: there for path, there in versions.items() if path not in self.written}
+        overwritten = {path: there for path, there in versions.items() if path in self.written}
+        unsaved = self.services.remote_changes.save(Why.OVERWRITTEN, overwritten, self.base_of)
+        return unsaved | self.services.remote_changes.save(Why.REMOVED, removed)
 
-    def _remove(self, result: LookResult, decision: SyncDecision, request: LookRequest, wanted: Manifest) -> set[str]:
+    def _remove(self, result: LookResult, plan: Plan, request: LookRequest, wanted: Manifest) -> set[str]:
         """Remove what was not removed by the look itself, now that it is saved."""
-        stays = {*decision.kept, *decision.held}
-        seen = {path: entry for path, remote in result.differing.items() if (entry := as_entry(remote)) is not None}
+        stays = plan.stays
+        seen = {path: there for path, there in result.differing.items() if _is_known(there)}
         again: Versions = {}
         for path, versions in self.paths_to_delete.items():
             if request.items[path].action is not LookAction.REMOVE and path not in stays:
                 again[path] = [*versions, *([seen[path]] if path in seen else [])]
-        for path, remote in decision.saved.items():
-            if path in self.written and _is_obstacle(remote, self.manifest[path]) and path in seen:
+        for path, there in plan.there(PathOutcome.SAVE).items():
+            # No extractor replaces a directory, and some write through a link.
+            if path in self.written and there.kind is not self.manifest[path].kind and path in seen:
                 again.setdefault(path, []).append(seen[path])
         if self.policy is AgentChanges.OVERWRITE:
             again |= self._changed_there(result)
         removals = [result]
         if again:
-            self.mark_uncertain()
+            self.services.delivery.mark_uncertain()
             items = {path: LookItem(tuple(again[path]), LookAction.REMOVE) for path in sorted(again, reverse=True)}
-            removals.append(self.remote_changes.look(LookRequest(items)))
-        return self.deletion_sync.removed(removals, self.paths_to_delete, wanted)
+            removals.append(self.services.remote_changes.look(LookRequest(items)))
+        return self.services.deletion_sync.removed(removals, self.paths_to_delete, wanted)
 
     def _changed_there(self, result: LookResult) -> Versions:
         """Return what is there of the paths to delete that someone changed: a removal names it exactly."""
@@ -227,12 +244,12 @@ class Preparation(Struct):
             for path in self.paths_to_delete
             if result.differing.get(path, ABSENT) != ABSENT
         }
-        found = self.remote_changes.look(LookRequest(items)).differing if items else {}
-        return {path: [entry] for path, remote in found.items() if (entry := as_entry(remote)) is not None}
+        found = self.services.remote_changes.look(LookRequest(items)).differing if items else {}
+        return {path: [there] for path, there in found.items() if _is_known(there)}
 
-    def _is_as_here(self, path: str, remote: RemoteEntry) -> bool:
+    def _is_as_here(self, path: str, there: SeenEntry) -> bool:
         entry = self.manifest.get(path) or self.held_here.get(path)
-        return entry is not None and is_as(entry, remote)
+        return entry is not None and same(entry, there)
 
     def _look_request(self) -> LookRequest:
         if self._request is None:
@@ -242,18 +259,27 @@ class Preparation(Struct):
                 self.written,
                 self.paths_to_delete,
                 held_here=self.held_here,
-                leftovers=self.deletion_sync.leftovers,
-                kept=() if self.policy is Forced.FORCE else self.remote_changes.kept,
-                blocked=self.blocked_paths.paths,
+                leftovers=self.services.deletion_sync.leftovers,
+                kept=() if self.policy is Forced.FORCE else self.services.remote_changes.kept,
+                blocked=self.services.blocked_paths.paths,
                 # A whole archive fills an emptied sandbox anyway, and what it lacks may well be missing there.
                 most_counted=0 if self.is_whole else SAMPLE,
                 policy=self.policy,
             )
+            if self.services.partial_archives.may_replace and self.policy is not AgentChanges.OVERWRITE:
+                pruned = pruned_names(self.leave_out())
+                self._request = structs.replace(self._request, find_new=True, pruned_names=pruned)
         return self._request
 
     @property
+    def _looks(self) -> bool:
+        """True if what is there outlives the initialize, so that a look says what becomes of each path."""
+        goes = self._resets or self.services.partial_archives.replaces
+        return self.policy is not AgentChanges.OVERWRITE and not goes
+
+    @property
     def _resets(self) -> bool:
-        return self.deletion_sync.resets(self.paths_to_delete)
+        return self.services.deletion_sync.resets(self.paths_to_delete)
 
 
 def _is_looked_at(request: LookRequest, path: str) -> bool:
@@ -261,7 +287,6 @@ def _is_looked_at(request: LookRequest, path: str) -> bool:
     return item is not None and item.action is not LookAction.EXISTS
 
 
-def _is_obstacle(remote: RemoteEntry, entry: Entry) -> bool:
-    """True if no extractor can put the entry in the place of what is there: one of the two is a directory."""
-    there = remote.kind is RemoteKind.DIRECTORY
-    return there != (entry.kind is Kind.DIRECTORY)
+def _is_known(there: SeenEntry) -> bool:
+    """True if a removal can name what is there exactly."""
+    return there.kind in (Kind.DIRECTORY, Kind.SYMLINK) or (there.kind is Kind.FILE and there.digest != b"")

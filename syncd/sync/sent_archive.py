@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 
 from msgspec import Struct
 
-from syncd.scan.entry import Entry
-from syncd.scan.manifest import Manifest, entry_changes
+from syncd.model.entry import Entry
+from syncd.model.manifest import Manifest, entry_changes
 
 
 class SentArchive(Struct, frozen=True, eq=False):

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, SyncMode
-from syncd.scan.manifest import Manifest
+from syncd.model.manifest import Manifest
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.sandbox_services import SandboxServices
 
@@ -16,7 +16,8 @@ from syncd.sync.sandbox_services import SandboxServices
 class RequestedSync(Struct, frozen=True):
     """One sync that was asked for: `changed` are the only directories to scan, None for all.
 
-    `unsaved` are paths that `push --force` leaves as they are in the sandbox, as they could not be saved.
+    `unsaved` are paths that `push --force` leaves as they are in the sandbox, as they could not be saved. `attempt`
+    counts how often it was begun again before, as something was found there.
     """
 
     services: SandboxServices
@@ -24,6 +25,7 @@ class RequestedSync(Struct, frozen=True):
     observer: SyncObserver
     changed: Collection[str] | None
     unsaved: frozenset[str] = frozenset()
+    attempt: int = 0
 
 
 class ArchivedSnapshot(Struct, frozen=True):
@@ -39,9 +41,13 @@ class ArchivedSnapshot(Struct, frozen=True):
 
 
 class DeliveredArchive(Struct, frozen=True):
-    """An archive that was initialized, and the manifest that the sandbox holds since. `is_partial`: it held changes."""
+    """An archive that was initialized, and the manifest that the sandbox holds since. `is_partial`: it held changes.
+
+    `left_out` are paths that were there before it and that it did not hold.
+    """
 
     packed: Packed
     manifest: Manifest
     sha256: str
     is_partial: bool
+    left_out: Collection[str] = ()

@@ -23,27 +23,27 @@ from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.formatting import MOST_NAMED, counted
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
+from syncd.model.entry import ALL_BITS, Entry, arrived_digest, same
+from syncd.model.manifest import Difference, Manifest, difference, directories_above, replaced_entries, without_digest
+from syncd.model.reconcile import Forced, Policy
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.target import Target, replace_in_s
+from syncd.remote.target import Target, margin_s
 from syncd.sandbox.blocked_paths import PathsBlocked
 from syncd.sandbox.blocked_paths_rules import entries_within, without
+from syncd.sandbox.partial_archives import Kept
 from syncd.sandbox.provider import SandboxProvider
-from syncd.sandbox.removal_plan import Versions, directories_above
+from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
-from syncd.sandbox.three_way import Forced, Policy
-from syncd.scan.entry import Entry, arrived_digest
-from syncd.scan.manifest import Difference, Manifest, difference, replaced_entries, without_digest
 from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.arrived_changes import SentContent, arrived_changes
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.follow_up import torn_copy
 from syncd.sync.outcome import Outcome
-from syncd.sync.preparation import ContentLost, PathsWithheld, Preparation
+from syncd.sync.preparation import ContentLost, LookIsOld, PathsWithheld, Preparation
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sent_archive import SentArchive
 from syncd.sync.stages import ArchivedSnapshot, DeliveredArchive, RequestedSync
 from syncd.sync.status_document import AgentStatus, LastSync, State
-from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, same_content, without_held
+from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenStore, with_taken
 from syncd.sync.work_saver import WorkSaver
@@ -53,7 +53,7 @@ _log = logging.getLogger("syncd.cycle")
 _REPAIRS = 3
 # So many of the paths that the archive of the proof lacks are counted afterwards.
 _PROOF = 2000
-# How often one sync is begun again without further paths, which are blocked or stay as they are in the sandbox.
+# How often one sync is begun again: paths are blocked or stay as they are in the sandbox, or the look is too old.
 _TIMES_LEFT_OUT = 4
 
 
@@ -85,12 +85,6 @@ class SyncCycle(Struct):
         return self.services.target if self.services else self.provider.known
 
     @property
-    def sandbox_ends_in_s(self) -> float | None:
-        """Seconds until an acquired sandbox ends and another one is needed; None if that is not known."""
-        acquired_sandbox = self.provider.acquired_sandbox
-        return None if acquired_sandbox is None else replace_in_s(acquired_sandbox, self.clock.wall_s())
-
-    @property
     def url_expires_at(self) -> str | None:
         """The time when the upload URL expires, for people."""
         return self.services.delivery.url_expires_at if self.services else None
@@ -120,17 +114,20 @@ class SyncCycle(Struct):
             self._switch_to(target)
 
     @property
-    def save_in_s(self) -> float | None:
-        """Seconds until the agent's work must be saved, as an acquired sandbox ends; None if it never must."""
-        acquired_sandbox = self.provider.acquired_sandbox
-        if acquired_sandbox is None or self.services is None or self.work_saver.is_done(self.services.target):
-            return None
-        return self.sandbox_ends_in_s
+    def save_in_s(self) -> float:
+        """Seconds until the agent's work is to be saved, as an acquired sandbox ends; infinity if it never is."""
+        save_in_s = self.work_saver.due_s - self.clock.monotonic_s()
+        if self.services is None or self.work_saver.is_begun(self.services.target):
+            return save_in_s
+        ends_in_s = self.provider.replace_in_s
+        return save_in_s if ends_in_s is None else min(save_in_s, ends_in_s)
 
     def save_before_end(self) -> None:
-        """Save the agent's work in the sandbox, which ends or is left. Raises `Stop`."""
-        if self.services is not None:
-            self.work_saver.before_end(self.services, self._content)
+        """Save the agent's work in a sandbox that ends soon, and again until its end. Raises `Stop`."""
+        acquired_sandbox = self.provider.acquired_sandbox
+        if self.services is not None and acquired_sandbox is not None and self.provider.replace_in_s == 0.0:
+            self.work_saver.begin(self.services, self._content, margin_s(acquired_sandbox))
+        self.work_saver.save_due()
 
     def _leave_recorded_sandbox(self, target: Target) -> None:
         """Save the agent's work in the sandbox of the last record, if another one takes its place now."""
@@ -167,10 +164,7 @@ class SyncCycle(Struct):
         gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
         if not gone or self.services is None:
             return False
-        self.services.deletion_sync.forget()
-        self.services.blocked_paths.forget()
-        self.services.remote_changes.forget()
-        self.services.agent_repository.forget()
+        self.services.forget()
         if not self.provider.mark_lost(self.services.target):
             return False
         self.services = None
@@ -194,7 +188,7 @@ class SyncCycle(Struct):
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise
-            # No person is needed: the next sync acquires another sandbox, at a bounded rate.
+            # The next sync acquires another sandbox, at a bounded rate.
             message = f"the sandbox ended as soon as it was acquired ({failure.message})"
             raise StepFailed(failure.step, FailureAction.RETRY, message, "it goes on with another one") from None
 
@@ -207,11 +201,11 @@ class SyncCycle(Struct):
     def _sync_unblocked(self, run: RequestedSync) -> Outcome:
         """Sync the paths that can be written: one that is blocked, or stays as it is, never stops the others."""
         services = run.services
-        for _ in range(_TIMES_LEFT_OUT + 1):
-            whole_next = self._whole_next
+        for attempt in range(_TIMES_LEFT_OUT + 1):
+            whole_next, run = self._whole_next, structs.replace(run, attempt=attempt)
             try:
                 outcome = self._sync(run)
-            except PathsBlocked:
+            except (PathsBlocked, LookIsOld):
                 continue
             except PathsWithheld:
                 self._whole_next = whole_next  # nothing was put there
@@ -328,7 +322,8 @@ class SyncCycle(Struct):
             sent = packed.manifest
             if archived.only is not None:
                 sent = Manifest({path: manifest[path] for path in archived.only if path in manifest})
-            preparation = self._preparation(run, archived, manifest, sent, packed.follow_up)
+            is_whole = archived.only is None
+            preparation = self._preparation(run, manifest, sent, packed.follow_up, is_whole=is_whole)
 
             def before_initialize(preparation: Preparation = preparation, sent: Manifest = sent) -> None:
                 preparation.complete()
@@ -356,7 +351,7 @@ class SyncCycle(Struct):
             else:
                 if archived.only is not None:
                     self.base_store.keep_sent(archive, manifest.content_bytes)
-                return DeliveredArchive(packed, manifest, sha256, archived.only is not None)
+                return DeliveredArchive(packed, manifest, sha256, archived.only is not None, preparation.only_there)
         raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
 
     def _sandbox_manifest(self, archived: ArchivedSnapshot, packed: Packed) -> Manifest:
@@ -375,31 +370,27 @@ class SyncCycle(Struct):
     def _preparation(
         self,
         run: RequestedSync,
-        archived: ArchivedSnapshot,
         manifest: Manifest,
         written: Manifest,
         follow_up: Collection[str],
+        *,
+        is_whole: bool,
     ) -> Preparation:
-        services = run.services
-        given = services.remote_changes.agent_changes
+        given = run.services.remote_changes.agent_changes
         policy: Policy = Forced.FORCE if run.mode is SyncMode.FORCED and given is not AgentChanges.OVERWRITE else given
         return Preparation(
-            services.remote_changes,
-            services.deletion_sync,
-            services.blocked_paths,
+            run.services,
             self._content,
             manifest,
             written,
-            self._paths_to_delete(services, manifest, follow_up),
+            self._paths_to_delete(run.services, manifest, follow_up),
             self._held_here,
-            archived.only is None,
+            is_whole,
             policy,
-            services.partial_archives.replaces,
-            services.partial_archives.may_replace,
-            services.delivery.mark_uncertain,
             self._save_agent_work,
             self._base_content,
-            services.agent_repository.forget,
+            self.work_saver.leave_out,
+            run.attempt,
         )
 
     def _base_content(self, path: str) -> SentEntry | None:
@@ -412,8 +403,8 @@ class SyncCycle(Struct):
         partial_archives, manifest = run.services.partial_archives, delivered.manifest
         if not partial_archives.wants_proof:
             remote_changes = run.services.remote_changes
-            left_out = [*remote_changes.held, *remote_changes.kept] if partial_archives.may_replace else ()
-            if not left_out or partial_archives.proved(left_out) or not partial_archives.replaces:
+            left_out = [*remote_changes.held, *remote_changes.kept, *delivered.left_out]
+            if not (partial_archives.may_replace and left_out and partial_archives.prove(left_out) is Kept.NO):
                 return True
             self._whole_next = True
             run.services.delivery.mark_uncertain()
@@ -425,18 +416,29 @@ class SyncCycle(Struct):
             return True
         sent = without(manifest, stays)
         packed = self.snapshotter.pack(sent, run.services.delivery.uplink.codec, only)
-        if packed.follow_up or not all(same_content(packed.manifest[path], manifest[path]) for path in only):
+        if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
             return True  # it changed meanwhile: the sync that follows finds that
-        self._whole_next = True
-        archive, entries = packed.archive, Manifest({path: packed.manifest[path] for path in only})
-        proof = SentArchive(archive.identity, entries, self.baseline or Manifest(), (), is_whole=False)
-        run.services.delivery.deliver(archive, proof, run.observer)
+        entries = Manifest({path: packed.manifest[path] for path in only})
+        preparation = self._preparation(run, manifest, entries, (), is_whole=False)
+        proof, self._whole_next = preparation.sent_archive(packed.archive.identity), True
+        try:
+            run.services.delivery.deliver(
+                packed.archive,
+                proof,
+                run.observer,
+                before_upload=preparation.begin,
+                before_initialize=preparation.complete,
+            )
+        except (PathsWithheld, LookIsOld):
+            self._whole_next = False  # nothing was sent, as the agent is at work just there
+            return True
         written = {*only, *directories_above(only)}
-        keeps = partial_archives.proved([path for path in manifest.spread(_PROOF) if path not in written])
-        if keeps:
-            self._record(run.services, self.baseline or manifest, self.torn)
-            self._whole_next = False
-        return keeps
+        others = [path for path in manifest.spread(_PROOF) if path not in written]
+        if partial_archives.prove(others) is not Kept.YES:
+            return False
+        self._record(run.services, self.baseline or manifest, self.torn)
+        self._whole_next = False
+        return True
 
     def _keep_base_contents(self, found: Difference) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
@@ -460,8 +462,7 @@ class SyncCycle(Struct):
         change = found if self.baseline is not None else None
         self._record(services, delivered.manifest, follow_up)
         if follow_up:
-            what = "%d files changed while being read (%s): another sync follows"
-            _log.info(what, len(follow_up), shown_path(follow_up[0]))
+            _log.info("%d files changed while read (%s): a sync follows", len(follow_up), shown_path(follow_up[0]))
         return Outcome(sync, tuple(follow_up), sync.files, change, self.torn)
 
     # -- the agent's side
@@ -528,8 +529,8 @@ class SyncCycle(Struct):
 
     def _wipes(self, services: SandboxServices, manifest: Manifest) -> bool:
         """True if nothing of what is in the sandbox outlives this sync: it is reset, or replaces all it has."""
-        if services.partial_archives.replaces:
-            return True
+        if services.partial_archives.replaces or not services.deletion_sync.may_reset:
+            return services.partial_archives.replaces
         return services.deletion_sync.resets(self._paths_to_delete(services, manifest, ()))
 
     def _paths_to_delete(self, services: SandboxServices, wanted: Manifest, follow_up: Collection[str]) -> Versions:

@@ -9,11 +9,16 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from syncd.core.choices import AgentChanges
+from syncd.model.entry import (
+    ALL_BITS,
+    Entry,
+    Kind,
+    same,
+)
+from syncd.model.manifest import Difference, Manifest, directories_above, is_within
+from syncd.model.reconcile import Forced, Policy
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, Missing
-from syncd.sandbox.removal_plan import Versions, directories_above
-from syncd.sandbox.three_way import Forced, Policy
-from syncd.scan.entry import Entry, Kind, arrived_digest
-from syncd.scan.manifest import Difference, Manifest, is_within
+from syncd.sandbox.removal_plan import Versions
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
 SAMPLE = 200
@@ -49,7 +54,7 @@ class SandboxContent(Struct, frozen=True):
     def is_as_base(self, path: str, entry: Entry) -> bool:
         """True if the entry is what was put there, so that a difference there is not of our making."""
         old = None if self.base is None else self.base.get(path)
-        return old is not None and same_content(old, entry)
+        return old is not None and same(old, entry, ALL_BITS)
 
     def changed_in(self, entries: Iterable[tuple[str, Entry]]) -> set[str]:
         """The directories in which something is not as it was put there; none where nothing is known to be."""
@@ -60,13 +65,6 @@ class SandboxContent(Struct, frozen=True):
     def may_differ(self, found: Difference) -> bool:
         """True unless the sandbox is known to hold the manifest that differs from `base` by `found`."""
         return self.uncertain or found.certain or bool(found.uncertain)
-
-
-def same_content(one: Entry, other: Entry) -> bool:
-    """True if two entries differ in their times at most, as far as is known."""
-    if (one.kind, one.mode, one.target, one.size_bytes) != (other.kind, other.mode, other.target, other.size_bytes):
-        return False
-    return one.kind is not Kind.FILE or (arrived_digest(one) != b"" and arrived_digest(one) == arrived_digest(other))
 
 
 def partial_paths(
@@ -173,6 +171,6 @@ def look_request(
 def _distinct(versions: tuple[Entry, ...]) -> tuple[Entry, ...]:
     found: list[Entry] = []
     for entry in versions:
-        if not any(same_content(entry, other) for other in found):
+        if not any(same(entry, other, ALL_BITS) for other in found):
             found.append(entry)
     return tuple(found)

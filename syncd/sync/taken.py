@@ -13,11 +13,15 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from syncd.core.durable_file import StateFile, Versioned
+from syncd.model.entry import (
+    ABSENT,
+    ALL_BITS,
+    Entry,
+    same,
+)
+from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.scan.entry import Entry
-from syncd.scan.manifest import Manifest
 from syncd.sync.base_record import StateRow, entry_of, row_of
-from syncd.sync.sync_plan import same_content
 
 
 class TakenPath(Struct, frozen=True):
@@ -95,10 +99,7 @@ def with_taken(base: Manifest, taken: list[TakenPath]) -> Manifest:
 
 def is_as(base: Mapping[str, Entry], path: str, entry: Entry | None) -> bool:
     """True if the base holds this entry."""
-    current = base.get(path)
-    if current is None or entry is None:
-        return current is None and entry is None
-    return same_content(current, entry)
+    return same(base.get(path, ABSENT), ABSENT if entry is None else entry, ALL_BITS)
 
 
 def _row(taken: TakenPath) -> _TakenRow:

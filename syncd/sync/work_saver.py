@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from math import inf
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncd.archive.base_store import BaseStore
 from syncd.core.clock import Clock
@@ -23,8 +24,20 @@ from syncd.sync.sync_plan import SandboxContent
 
 _log = logging.getLogger("syncd.work_saver")
 _TRIES = 3
+# Its work is saved again after half of the time that a sandbox has left, as its agent goes on, and sooner after a
+# failure; in its last seconds not any more.
+AFTER_FAILURE_S, LAST_S = 5.0, 4.0
 # Nothing can mend it, so the warning does not stay for ever.
 _WARNED_FOR_S = 86_400.0
+
+
+class _Ending(Struct):
+    """A sandbox that ends, with what it held of ours when its end came near; times are monotonic seconds."""
+
+    services: SandboxServices
+    content: SandboxContent
+    ends_s: float
+    next_s: float
 
 
 class WorkSaver(Struct):
@@ -33,36 +46,65 @@ class WorkSaver(Struct):
     leave_out: Callable[[], LeaveOut]
     clock: Clock
     base_store: BaseStore
+    _ending: list[_Ending] = field(default_factory=list)
+    _done: Target | None = None
     _warning: SyncWarning | None = None
     _warned_s: float = 0.0  # by the wall clock
-    _done_for: Target | None = None
     _unsaved: str | None = None
 
-    def is_done(self, target: Target) -> bool:
-        """True if the work in this sandbox was saved before its end, as far as possible."""
-        return self._done_for is not None and self._done_for.same_sandbox(target)
+    def is_begun(self, target: Target) -> bool:
+        """True if the work in this sandbox is saved from time to time until its end, or need not be any more."""
+        known = [each.services.target for each in self._ending] + ([self._done] if self._done else [])
+        return any(each.same_sandbox(target) for each in known)
 
-    def before_end(self, services: SandboxServices, content: SandboxContent) -> None:
-        """Save the work in a sandbox that ends or is left, once. What is not saved is a warning. Raises `Stop`."""
-        if self.is_done(services.target):
-            return
-        self._done_for = services.target
+    @property
+    def due_s(self) -> float:
+        """The monotonic second at which something is to be saved again; infinity if nothing is."""
+        return min((each.next_s for each in self._ending), default=inf)
+
+    def begin(self, services: SandboxServices, content: SandboxContent, ends_in_s: float) -> None:
+        """Save the work in a sandbox that ends so soon from now on, with `save_due`."""
         if not services.remote_changes.looks:
-            return
+            self.note_done(services.target)
+        elif not self.is_begun(services.target):
+            now_s = self.clock.monotonic_s()
+            self._ending = [each for each in self._ending if each.ends_s > now_s]
+            self._ending.append(_Ending(services, content, now_s + ends_in_s, now_s))
+
+    def save_due(self) -> None:
+        """Save what is due. What is not saved is a warning, and is tried again until the end. Raises `Stop`."""
+        for ending in self._ending:
+            if ending.next_s <= self.clock.monotonic_s():
+                self._save_ending(ending)
+
+    def _save_ending(self, ending: _Ending) -> None:
+        services, left_s = ending.services, ending.ends_s - self.clock.monotonic_s()
+        ending.next_s = ending.ends_s - left_s / 2 if left_s > 2 * LAST_S else inf
         try:
-            unsaved = self._save_whatever_changes(services, content)
+            unsaved = self._save_whatever_changes(services, ending.content)
         except (StepFailed, SyncdError) as failure:
-            what = f"what was changed in the sandbox could not be saved before it ended ({failure})"
-            remedy = "what was brought home before is here; the rest ended with the sandbox"
-            remote_changes = services.remote_changes
-            # One that ended while the machine slept is no news, unless something is known to have been changed there.
-            is_news = not _is_gone(failure) or bool(remote_changes.held or remote_changes.kept)
-            self._warn(what, remedy, what if is_news else None)
+            is_gone, again_s = _is_gone(failure), self.clock.monotonic_s() + AFTER_FAILURE_S
+            if is_gone or again_s > ending.ends_s:
+                ending.next_s = inf
+            else:
+                ending.next_s = min(ending.next_s, again_s)
+            self._warn_of(services, failure, is_last=ending.next_s == inf)
         else:
-            self._warning = None
+            self._warning = self._unsaved = None
             if unsaved:
                 what = f"{unsaved.count} in the sandbox could not be saved before it ended: {unsaved}"
                 self._warn(what, "while the sandbox is there, `syncd pull` brings all of it home", what)
+
+    def _warn_of(self, services: SandboxServices, failure: Exception, *, is_last: bool) -> None:
+        what = f"what was changed in the sandbox could not be saved before it ended ({failure})"
+        remedy = "what was brought home before is here; the rest ended with the sandbox"
+        if not is_last:
+            what = f"what was changed in the sandbox, which ends soon, could not be saved yet ({failure})"
+            remedy = "it is tried again until then; `syncd pull` brings all of it home"
+        # One that ended while the machine slept is no news, unless something is known to have been changed there.
+        is_known = bool(services.remote_changes.held or services.remote_changes.kept)
+        is_news = is_last and (is_known or not _is_gone(failure))
+        self._warn(what, remedy, what if is_news else None)
 
     def before_move(self, services: SandboxServices, content: SandboxContent) -> None:
         """Save the work in a sandbox that is left for another one, while it answers.
@@ -71,7 +113,7 @@ class WorkSaver(Struct):
         """
         sandbox_id = services.target.sandbox_id
         give_up = f"a sync follows by itself; `syncd sandbox release --yes {sandbox_id}` gives that work up"
-        if self.is_done(services.target) or not services.remote_changes.looks:
+        if self.is_begun(services.target) or not services.remote_changes.looks:
             return
         try:
             unsaved = self.save(services, content, Why.SANDBOX_ENDED)
@@ -82,14 +124,14 @@ class WorkSaver(Struct):
                 raise StepFailed(failure.step, failure.action, message, give_up, refusal=failure.refusal) from None
             if not services.remote_changes.is_gone(failure):
                 services.remote_changes.could_not_look(failure)
-            self.before_end(services, content)
+            self._warn_of(services, failure, is_last=True)
         else:
             if unsaved:
                 raise TryLater(
                     f"the sandbox {sandbox_id} is not left, as {unsaved.count} there could not be saved: {unsaved}",
                     give_up,
                 )
-            self.note_done(services.target)
+        self.note_done(services.target)
 
     def before_reset(self, services: SandboxServices, content: SandboxContent, why: Why) -> None:
         """Save the work in a sandbox of which nothing will be left. Raises as `before_move` does."""
@@ -102,7 +144,7 @@ class WorkSaver(Struct):
 
     def note_done(self, target: Target) -> None:
         """Note that nothing more is to be saved in this sandbox: that was done, or it was released."""
-        self._done_for = target
+        self._done = target
 
     @property
     def warnings(self) -> list[SyncWarning]:

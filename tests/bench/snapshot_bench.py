@@ -15,8 +15,8 @@ from syncd.archive.codec import Codec
 from syncd.archive.packer import Packed, Packer
 from syncd.archive.snapshotter import Snapshotter, SyncMode
 from syncd.core.clock import SystemClock
+from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.manifest import Manifest
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.mount_guard import MountGuard
 from syncd.scan.scanner import Scanner

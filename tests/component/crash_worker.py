@@ -311,7 +311,7 @@ if __name__ == "__main__":
     import httpx
 
     from syncd.archive.snapshotter import SyncMode
-    from syncd.cli.progress.display import ProgressDisplay
+    from syncd.cli.progress import ProgressDisplay
     from syncd.cli.standalone_sync import sync_alone
     from syncd.core.errors import SyncdError
     from syncd.core.settings import check_config

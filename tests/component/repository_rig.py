@@ -13,11 +13,11 @@ from pathlib import Path
 
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.remote.remote_job import JOB_TIMEOUT_S, JobRunner, RemoteJob
 from syncd.remote.target import Target
 from syncd.sandbox.repository.agent_repository import AgentRepository
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
 from tests.clock import ScriptedClock
 
 TARGET = Target("https://api.example.org", "box", "us")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from syncd.model.entry import Entry, Kind, Stamp
+from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.scan.entry import Entry, Kind, Stamp
-from syncd.scan.manifest import Manifest
 from syncd.sync.status_document import SandboxName, State, Status
 
 TARGET = Target("https://api.example.com", "box", "us")

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
 from tests.clock import NOON_S, ScriptedClock
@@ -29,18 +29,18 @@ def contents(number: int) -> dict[str, bytes]:
     }
 
 
-def entries(number: int, copies: Path) -> dict[str, RemoteEntry]:
+def entries(number: int, copies: Path) -> dict[str, SeenEntry]:
     """Write the copies of that version, and return its entries."""
     found = {
-        "empty folder": RemoteEntry(RemoteKind.DIRECTORY, 0o750, mtime_s=5),
-        "link": RemoteEntry(RemoteKind.SYMLINK, target=f"{number}"),
+        "empty folder": SeenEntry(Kind.DIRECTORY, 0o750, mtime_s=5),
+        "link": SeenEntry(Kind.SYMLINK, target=f"{number}"),
     }
     copies.mkdir(exist_ok=True)
     for position, (path, content) in enumerate(contents(number).items()):
         copy = copies / f"{number}-{position}"
         copy.write_bytes(content)
-        found[path] = RemoteEntry(
-            RemoteKind.FILE, 0o640, len(content), 1_700_000_000, digest=hashlib.sha256(content).digest(), copy=str(copy)
+        found[path] = SeenEntry(
+            Kind.FILE, 0o640, 1_700_000_000, len(content), digest=hashlib.sha256(content).digest(), copy=str(copy)
         )
     return found
 

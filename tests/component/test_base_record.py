@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from syncd.core.change_log import ChangeLog
 from syncd.core.durable_file import sealed
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
 from syncd.sync import base_record
 from syncd.sync.base_record import Base, BaseRecord
 

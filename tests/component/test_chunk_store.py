@@ -19,7 +19,7 @@ from syncd.archive.packer import Packed, Packer
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt
-from syncd.scan.manifest import Manifest, carry_over_digests
+from syncd.model.manifest import Manifest, carry_over_digests
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from tests.instants import FEW_OR_ALL, Choice

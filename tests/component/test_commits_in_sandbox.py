@@ -18,9 +18,9 @@ from msgspec import Struct
 from syncd.merge import commit_pack
 from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack
 from syncd.merge.git import find_git
+from syncd.model.entry import ABSENT, Kind
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import Purpose, new_job
-from syncd.sandbox.look_request import ABSENT, RemoteKind
 from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox
 from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits, sandbox_commits
 from tests.agent_commits import RepositoryThere
@@ -225,7 +225,7 @@ def test_submodules_are_no_content(there: There) -> None:
     repository = there.repository
     repository.git("update-index", "--add", "--cacheinfo", f"160000,{repository.home},lib")
     repository.git("commit", "-q", "-m", "module")
-    assert there.run().commits[0].changes["lib"].kind is RemoteKind.OTHER
+    assert there.run().commits[0].changes["lib"].kind is Kind.OTHER
 
 
 def test_limits(there: There) -> None:
@@ -286,7 +286,7 @@ def test_hostile_names(there: There) -> None:
     repository.raw_commit(tree, b"evil")
     ran = there.run()
     commit = ran.commits[0]
-    assert {path for path, entry in commit.changes.items() if entry.kind is RemoteKind.FILE} == {"fine", ".git/config"}
+    assert {path for path, entry in commit.changes.items() if entry.kind is Kind.FILE} == {"fine", ".git/config"}
     assert set(commit.refused) == {".", "..", "/etc/passwd", "../out", "x//y"}
     repository.raw_commit(repository.raw_tree((b"100644", b"", evil)), b"no name")
     assert "empty filename" in there.run().found.failure

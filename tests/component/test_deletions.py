@@ -8,14 +8,14 @@ from typing import cast
 import pytest
 
 from syncd.core.choices import Deletions
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
+from syncd.model.manifest import Manifest
 from syncd.remote.api import Api
 from syncd.remote.target import Target
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.look import Looker
-from syncd.sandbox.look_request import ABSENT, LookResult, RemoteEntry, RemoteKind
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
+from syncd.sandbox.look_request import LookResult
 
 FILE = Entry(Kind.FILE, 0, 0, 5, digest=b"d")
 FOLDER = Entry(Kind.DIRECTORY, 0, 0)
@@ -43,7 +43,7 @@ def test_a_process_that_dies_between_the_records(tmp_path: Path) -> None:
 def test_a_changed_path_in_the_way_is_checked_again(tmp_path: Path) -> None:
     """A changed path that blocks a wanted one is tried again, or it would block it for ever."""
     process = deletion_sync(tmp_path)
-    changed = LookResult({"a": RemoteEntry(RemoteKind.FILE)})
+    changed = LookResult({"a": SeenEntry(Kind.FILE)})
     process.removed([changed], process.paths_to_delete([{"a": FILE}], Manifest(), ()), Manifest())
     with process.recording([{"a": FILE}], Manifest(), ()):
         pass
@@ -55,7 +55,7 @@ def test_the_later_of_two_looks_counts(tmp_path: Path) -> None:
     """What the first one only found there, the second one may have removed; what is missing there is removed."""
     process, held = deletion_sync(tmp_path), {"a": FILE, "b": FILE, "c": FILE}
     looks = [
-        LookResult(dict.fromkeys("ab", RemoteEntry(RemoteKind.FILE)) | {"c": ABSENT}),
+        LookResult(dict.fromkeys("ab", SeenEntry(Kind.FILE)) | {"c": ABSENT}),
         LookResult({}, removed=["a"]),
     ]
     process.removed(looks, process.paths_to_delete([held], Manifest(), ()), Manifest())

@@ -15,11 +15,11 @@ import pytest
 from msgspec import Struct
 
 from syncd.core.clock import utc
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Difference, Manifest
 from syncd.report import history, history_recorder
 from syncd.report.history import START, SyncEnding, SyncRecord
 from syncd.report.history_recorder import NAMED_BYTES, HistoryRecorder, HistoryStore
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Difference, Manifest
 from syncd.sync.outcome import Outcome
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import LastSync

@@ -15,11 +15,11 @@ from typing import cast
 import pytest
 
 from syncd.archive.tar_reader import BadArchive
+from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.remote.bucket import Dump
 from syncd.sandbox import look_by_dump
 from syncd.sandbox.look_by_dump import DumpLooker
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteKind
-from syncd.scan.entry import Entry, Kind
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
@@ -271,5 +271,5 @@ def test_a_hard_link_to_what_was_not_asked_for(archive: Archive, tmp_path: Path)
     asked = {name: item(FETCH, a_file()) for name in ("a", "b")}
     result = DumpLooker(dump).look(LookRequest(asked), str(tmp_path))  # type: ignore[arg-type]
     assert copies(result, tmp_path) == {"a": b"theirs"}
-    assert result.differing["b"].kind is RemoteKind.UNREADABLE
+    assert result.differing["b"].kind is Kind.UNREAD
     assert result.new == {}

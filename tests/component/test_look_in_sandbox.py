@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import Purpose, RemoteJob, new_job
 from syncd.sandbox import look_in_sandbox
 from syncd.sandbox.look_encoding import FoundEntry, LookReport, encoded, report_of
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest
-from syncd.scan.entry import Entry, Kind
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)

@@ -9,8 +9,8 @@ import pytest
 
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scan

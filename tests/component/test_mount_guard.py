@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.scan.mount_guard import MountGuard
 from syncd.scan.scanner import Scan
 

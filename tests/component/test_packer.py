@@ -20,8 +20,8 @@ from syncd.archive.archive import Archive
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packed, Packer
 from syncd.core.clock import Clock
+from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.manifest import Manifest
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from tests.clock import ScriptedClock

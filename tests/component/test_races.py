@@ -23,9 +23,9 @@ from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packed, Packer
 from syncd.core.clock import SystemClock
 from syncd.core.errors import WorkspaceError
-from syncd.scan.entry import Kind
+from syncd.model.entry import Kind
+from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.manifest import Manifest
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 

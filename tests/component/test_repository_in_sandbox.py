@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from syncd.model.manifest import Manifest
 from syncd.sandbox.repository.home_commit import recorded_home
-from syncd.scan.manifest import Manifest
 from tests.component.repository_rig import HOOKS, TARGET, RepositoryRig, Sent, git, link, sent
 
 ODD = {

@@ -16,10 +16,9 @@ import pytest
 
 from syncd.core.clock import utc
 from syncd.core.errors import Stop
-from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
+from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SavedPath, Why
-from syncd.scan.entry import Kind
 from tests.clock import ScriptedClock
 
 DAY_S = timedelta(days=1).total_seconds()
@@ -43,12 +42,12 @@ class SavedVersionsRig:
         """Return the store of another process."""
         return SavedVersions(str(self.state), self.clock)
 
-    def file(self, content: bytes, mode: int = 0o644, mtime_s: int = 1_700_000_000) -> RemoteEntry:
+    def file(self, content: bytes, mode: int = 0o644, mtime_s: int = 1_700_000_000) -> SeenEntry:
         """Return the entry of a file that was fetched."""
         copy = self.copies / str(len(list(self.copies.iterdir())))
         copy.write_bytes(content)
-        return RemoteEntry(
-            RemoteKind.FILE, mode, len(content), mtime_s, digest=hashlib.sha256(content).digest(), copy=str(copy)
+        return SeenEntry(
+            Kind.FILE, mode, mtime_s, len(content), digest=hashlib.sha256(content).digest(), copy=str(copy)
         )
 
     def save(self, **contents: bytes) -> str:
@@ -79,11 +78,11 @@ def digest_of(content: bytes) -> bytes:
 def test_what_is_saved_is_restored(rig: SavedVersionsRig) -> None:
     """Files, links and folders with any name, their modes and times; the copies are no longer needed."""
     entries = {
-        "d": RemoteEntry(RemoteKind.DIRECTORY, 0o750, mtime_s=1_600_000_000),
+        "d": SeenEntry(Kind.DIRECTORY, 0o750, mtime_s=1_600_000_000),
         "d/program": rig.file(b"#!/bin/sh\n", 0o755),
         "d/to/deep": rig.file(b"", 0o600, mtime_s=5),
-        "empty folder": RemoteEntry(RemoteKind.DIRECTORY, 0o500),
-        "ln": RemoteEntry(RemoteKind.SYMLINK, target=os.fsdecode(b"d/\xff")),
+        "empty folder": SeenEntry(Kind.DIRECTORY, 0o500),
+        "ln": SeenEntry(Kind.SYMLINK, target=os.fsdecode(b"d/\xff")),
         **{name: rig.file(os.fsencode(name)) for name in ODD_NAMES},
     }
     version = rig.store.save(Why.CONFLICT, "box-1", entries)
@@ -156,7 +155,7 @@ def test_without_hard_links(rig: SavedVersionsRig, monkeypatch: pytest.MonkeyPat
 def test_holder(rig: SavedVersionsRig) -> None:
     """It has that content at that path, undamaged, since less than a day."""
     version = rig.save(a=b"1", b=b"2")
-    rig.store.save(Why.REMOVED, "box", {"d": RemoteEntry(RemoteKind.DIRECTORY)})
+    rig.store.save(Why.REMOVED, "box", {"d": SeenEntry(Kind.DIRECTORY)})
     assert rig.store.holder_of("a", digest_of(b"1")) == version
     assert not rig.store.holder_of("a", digest_of(b"2"))
     assert not rig.store.holder_of("c", digest_of(b"1"))
@@ -171,7 +170,7 @@ def test_holder(rig: SavedVersionsRig) -> None:
 
 def test_only_what_has_a_content_is_saved(rig: SavedVersionsRig) -> None:
     """Files without a copy, sockets and missing paths are not in the version; with nothing else there is none."""
-    nothing = {"gone": ABSENT, "big": RemoteEntry(RemoteKind.FILE, size_bytes=9), "s": RemoteEntry(RemoteKind.OTHER)}
+    nothing = {"gone": ABSENT, "big": SeenEntry(Kind.FILE, size_bytes=9), "s": SeenEntry(Kind.OTHER)}
     version = rig.store.save(Why.REMOVED, "box", {"a": rig.file(b"1"), **nothing})
     assert list(version.paths) == ["a"]
     with pytest.raises(ValueError, match="no entry"):
@@ -185,7 +184,7 @@ def test_a_wrong_copy_is_no_version(rig: SavedVersionsRig) -> None:
     link = rig.copies / "link"
     link.symlink_to(good.copy)
     for copy in (other.copy, str(rig.copies / "none"), str(link), str(rig.copies)):
-        wrong = RemoteEntry(RemoteKind.FILE, 0o644, 1, 0, digest=digest_of(b"3"), copy=copy)
+        wrong = SeenEntry(Kind.FILE, 0o644, 0, 1, digest=digest_of(b"3"), copy=copy)
         with pytest.raises(OSError, match=r".") as failure:
             rig.store.save(Why.REMOVED, "box", {"a": good, "b": other, "c": wrong, "d": good})
         assert failure.value.filename == copy
@@ -200,9 +199,9 @@ def test_hostile_values_are_saved(rig: SavedVersionsRig) -> None:
         "early": rig.file(b"2", mtime_s=-(1 << 80)),
         "../out": rig.file(b"3"),
         "/abs": rig.file(b"4"),
-        "ln": RemoteEntry(RemoteKind.SYMLINK, target="/etc"),
+        "ln": SeenEntry(Kind.SYMLINK, target="/etc"),
         "ln/passwd": rig.file(b"5"),
-        "up": RemoteEntry(RemoteKind.SYMLINK, target="../x"),
+        "up": SeenEntry(Kind.SYMLINK, target="../x"),
     }
     version = rig.store.save(Why.REMOVED, "box", entries)
     extracted = rig.store.restore(version.id, str(rig.folder / "top/dest"))

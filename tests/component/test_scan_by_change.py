@@ -19,7 +19,7 @@ from watchdog.observers.inotify_c import InotifyConstants as In
 
 from syncd.core import file_identity
 from syncd.daemon.wakeup import Wakeup
-from syncd.scan.entry import Entry, Kind
+from syncd.model.entry import Entry, Kind
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch.changes import Changes, RescanReason

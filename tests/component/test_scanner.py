@@ -14,9 +14,9 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.core.errors import Stop, WorkspaceError
-from syncd.scan.entry import Kind
+from syncd.model.entry import Kind
+from syncd.model.manifest import Manifest
 from syncd.scan.limits import LONGEST_PATH_BYTES
-from syncd.scan.manifest import Manifest
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Scope, Selection, SelectionSettings
 from syncd.watch.scan_listener import NoScanListener

@@ -11,17 +11,17 @@ import msgspec
 import pytest
 
 from syncd.core.durable_file import sealed
+from syncd.model.entry import Entry, Kind, Stamp
+from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrlStore
-from syncd.scan.entry import Entry, Kind, Stamp
-from syncd.scan.manifest import Manifest
 from syncd.sync.sync_state import SyncState
 from tests.clock import ScriptedClock
 from tests.component.sample_records import MANIFEST, TARGET
 
 _ON_A_FULL_DISK = """
 import os, sys
-from syncd.scan.manifest import Manifest
+from syncd.model.manifest import Manifest
 from syncd.sync.sync_state import SyncState, Uploaded
 from syncd.remote.target import Target
 from syncd.archive.codec import Codec

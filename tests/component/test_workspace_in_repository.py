@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.core.errors import WorkspaceError
-from syncd.scan.entry import Kind
+from syncd.model.entry import Kind
 from syncd.scan.explain import explain
 from syncd.scan.scanner import Scanner
 from syncd.selection.git_repository import Repository, branch_of, repository_around

@@ -26,8 +26,7 @@ from msgspec.structs import replace
 
 from syncd.core.errors import Locked, TryLater
 from syncd.merge.path_changes import PathChanges, Place, Step
-from syncd.merge.writes import LocalEntry
-from syncd.scan.entry import Kind
+from syncd.model.entry import Entry, Kind
 from tests.component.test_mounts import NAMESPACE
 from tests.component.writer_machine import (
     OLD_NS,
@@ -316,7 +315,7 @@ def test_changed_right_before_the_rename(on: WriterMachine, change: str) -> None
     path, kept = on.file("a"), on.file("b")
     seen = on.writer.look(["a", "b", "new"])
     fill = lambda target: hashlib.sha256(b"agent"[: os.write(target, b"agent")]).digest()  # noqa: E731
-    new = LocalEntry(Kind.FILE, 0o600)
+    new = Entry(Kind.FILE, 0o600)
     steps = [Step(0, "a", seen["a"], new, fill), Step(1, "b", seen["b"], new, fill), Step(2, "new", None, new, fill)]
     changes = PathChanges(str(on.workspace), "token", steps, Place())
     changes.prepare()

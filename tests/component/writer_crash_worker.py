@@ -15,7 +15,7 @@ from typing import Any
 from syncd.core.errors import SyncdError
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.merge.writes import NewEntry, Write
-from syncd.scan.entry import Kind
+from syncd.model.entry import Kind
 from tests.component.crash_worker import StepKiller, arm
 
 _MORE_STEPS = ("symlink", "link", "fchmod", "chmod", "utime", "copy_file_range")

@@ -44,7 +44,7 @@ from syncd.remote.failure import (
 from syncd.remote.keepalive import ConnectionTime, is_over
 from syncd.remote.pacing import RequestKind, RequestPacing
 from syncd.remote.remote_job import FIRST_POLL_S, poll_wait_s
-from syncd.remote.target import AcquiredSandbox, acquire_wait_s, replace_in_s, should_be_replaced
+from syncd.remote.target import AcquiredSandbox, acquire_wait_s, margin_s, replace_in_s, should_be_replaced
 from syncd.remote.upload_url import UploadUrl, is_usable
 from syncd.report.sync_failure import sync_failure
 from syncd.sandbox import remote_changes
@@ -52,6 +52,7 @@ from syncd.sandbox.partial_archives import next_proof_s, proof_is_due
 from syncd.sandbox.repository import agent_repository
 from syncd.sync.outcome import Outcome
 from syncd.sync.sync_reason import SyncReason
+from syncd.sync.work_saver import LAST_S
 from syncd.watch.debounce import Burst, due_s, extend
 from tests.fleet.api_model import BUCKET_OPS, Reply, Sent
 from tests.fleet.events import Process, Timeline, Wait
@@ -197,6 +198,7 @@ class Laptop:
         self._acquired_wall_s: list[float] = []
         self._acquire_failures = 0
         self._work_saved_for: str | None = None
+        self._work_ends_at_s = self._save_again_at_s = inf  # of the sandbox whose work was saved last
         # The delivery's
         self._upload_url: UploadUrl | None = None
         self._uploaded = ""
@@ -357,6 +359,7 @@ class Laptop:
             in_s = replace_in_s(self._acquired, self._timeline.now_s)
             moves_at_s = inf if in_s is None else self._now_s() + in_s
             save_at_s = inf if self._work_saved_for == self._acquired.sandbox_id else moves_at_s
+        save_at_s = min(save_at_s, self._save_again_at_s)
         return SchedulerInput(
             save_at_s=save_at_s,
             burst=self._burst,
@@ -639,10 +642,15 @@ class Laptop:
         self._acquired = AcquiredSandbox(f"{self.number}-{now_s}", now_s, ends_s, {})
 
     def _save_before_end(self) -> Steps:
-        if self._acquired is None or self._work_saved_for == self._acquired.sandbox_id:
+        acquired, now_s = self._acquired, self._now_s()
+        if acquired is not None and self._work_saved_for != acquired.sandbox_id:
+            self._work_saved_for = acquired.sandbox_id
+            self._work_ends_at_s, self._save_again_at_s = now_s + margin_s(acquired), now_s
+        if now_s < self._save_again_at_s:
             return
-        self._work_saved_for = self._acquired.sandbox_id
-        if (self._acquired.ends_wall_s or inf) <= self._timeline.now_s:
+        left_s = self._work_ends_at_s - now_s
+        self._save_again_at_s = now_s + left_s / 2 if left_s > 2 * LAST_S else inf
+        if left_s <= 0:
             return
         try:
             began_s = yield from self._start_program(ApiStep.INITIALIZE)

@@ -10,9 +10,9 @@ import tarfile
 import zlib
 from typing import BinaryIO
 
+from syncd.model.entry import Kind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SavedPath
-from syncd.scan.entry import Kind
 from tests.fuzz.model import FOLDER, Entry, SandboxModel
 
 

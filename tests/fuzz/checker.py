@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 
 from syncd.core.settings import Config, check_config
 from syncd.emulator.extract import ArchiveRefused
+from syncd.model.entry import Kind
+from syncd.model.manifest import Manifest, is_within
 from syncd.remote.target import MOST_ACQUIRED, SPAN_S
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.scan.entry import Kind
 from syncd.scan.exclusions import OUTSIDE
-from syncd.scan.manifest import Manifest, is_within
 from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings

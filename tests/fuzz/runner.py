@@ -30,9 +30,9 @@ import pytest
 from syncd.archive import chunking, packer
 from syncd.core import waiter
 from syncd.daemon import build
+from syncd.model.entry import Stamp
 from syncd.remote import network
 from syncd.scan import file_reader
-from syncd.scan.entry import Stamp
 from syncd.sync import sandbox_factory
 from syncd.watch import inotify_watch
 from tests.emulator import Emulator

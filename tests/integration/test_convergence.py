@@ -18,22 +18,23 @@ import pytest
 from msgspec import structs
 from msgspec.structs import replace
 
-import syncd.scan.entry
+import syncd.model.entry
 from syncd.archive.snapshotter import Snapshotter
 from syncd.core.choices import Deletions
+from syncd.model.entry import Kind, as_read
+from syncd.model.manifest import Manifest
+from syncd.model.reconcile import PathOutcome, Plan
 from syncd.remote.remote_job import RemoteJob
 from syncd.remote.target import Target
 from syncd.sandbox import look, provider
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.look import Looker
-from syncd.sandbox.partial_archives import PartialArchives, _Proof
+from syncd.sandbox.partial_archives import Kept, PartialArchives, _Proof
 from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.scan.entry import Kind, as_read
-from syncd.scan.manifest import Manifest
 from syncd.scan.tree_cache import TreeCache
-from syncd.sync import preparation, sync_cycle
+from syncd.sync import preparation
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
@@ -282,7 +283,7 @@ def test_a_file_ignored_before_it_is_written_is_not_uploaded(tmp_path: Path, bef
 
 
 def _trust_young_stamps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(syncd.scan.entry, "YOUNG_NS", -(10**20))
+    patch.setattr(syncd.model.entry, "YOUNG_NS", -(10**20))
     # A close event would have the file read again, whatever its stamp says.
     patch.setattr(Snapshotter, "forget_stamps", lambda self, baseline, paths: baseline)
 
@@ -338,11 +339,11 @@ def _send_a_partial_archive_after_a_reset(patch: pytest.MonkeyPatch) -> None:
 
 
 def _skip_the_proof_for_partial_archives(patch: pytest.MonkeyPatch) -> None:
-    def proved(self: PartialArchives, *_: object) -> bool:
+    def prove(self: PartialArchives, *_: object) -> Kept:
         self._proof = _Proof(self._target, [])
-        return True
+        return Kept.YES
 
-    patch.setattr(PartialArchives, "proved", proved)
+    patch.setattr(PartialArchives, "prove", prove)
 
 
 def _confuse_sandboxes(patch: pytest.MonkeyPatch) -> None:
@@ -354,8 +355,7 @@ def _acquire_without_limit(patch: pytest.MonkeyPatch) -> None:
 
 
 def _ignore_expiry(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(provider, "should_be_replaced", lambda *_: False)
-    patch.setattr(sync_cycle, "replace_in_s", lambda *_: None)
+    patch.setattr(provider, "replace_in_s", lambda *_: None)
 
 
 def _reset_for_a_new_rule(patch: pytest.MonkeyPatch) -> None:
@@ -402,8 +402,12 @@ def _save_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _hold_nothing(patch: pytest.MonkeyPatch) -> None:
-    real = preparation.decide
-    patch.setattr(preparation, "decide", lambda *args: replace(real(*args), held={}))
+    real = preparation.plan_sync
+
+    def plan_sync(*args: Any) -> Plan:
+        return Plan(tuple(each for each in real(*args).paths if each.outcome is not PathOutcome.HOLD))
+
+    patch.setattr(preparation, "plan_sync", plan_sync)
 
 
 def _forget_kept_paths_at_a_restart(patch: pytest.MonkeyPatch) -> None:

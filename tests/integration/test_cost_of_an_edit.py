@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.scan.directory import Entries
-from syncd.scan.entry import Entry
+from syncd.model.directory import Entries
+from syncd.model.entry import Entry
 from tests.integration.sync_rig import RecordingObserver, rigged
 
 _DIRECTORIES = 400

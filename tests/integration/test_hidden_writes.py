@@ -16,7 +16,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import Stop
-from syncd.scan.entry import Entry
+from syncd.model.entry import Entry
 from tests.integration.sync_rig import Rig, rigged
 
 # Old enough to be trusted by the process that read it; and by any process.

@@ -11,6 +11,8 @@ import pytest
 from syncd.core.errors import Stop, TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
+from syncd.model.entry import Entry as Uploaded
+from syncd.model.entry import Kind
 from syncd.remote.api import Api
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import JobRunner
@@ -18,8 +20,6 @@ from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.pending_removals import PendingRemovals
-from syncd.scan.entry import Entry as Uploaded
-from syncd.scan.entry import Kind
 from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
 
 

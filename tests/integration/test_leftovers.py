@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.cli.progress.display import ProgressDisplay
+from syncd.cli.progress import ProgressDisplay
 from syncd.cli.standalone_sync import sync_alone
 from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of, status_publisher_of

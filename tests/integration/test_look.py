@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from syncd.core.errors import TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
@@ -26,9 +27,8 @@ from syncd.remote.remote_job import JOB_TIMEOUT_S, JobRunner
 from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 from syncd.sandbox.pending_removals import PendingRemovals
-from syncd.scan.entry import Entry, Kind
 from tests.emulator.request_log import RequestRecord
 from tests.integration.sync_rig import KEY, Rig, rigged
 
@@ -117,7 +117,7 @@ def test_what_differs_is_fetched(rig: Rig) -> None:
     assert fetched(result) == {"d/changed": "ours", ODD: "ours"}
     assert set(result.differing) == {"d/changed", ODD, "only compared", "gone", "ln"}
     assert result.differing["gone"] == ABSENT
-    assert (result.differing["ln"].kind, result.differing["ln"].target) == (RemoteKind.SYMLINK, "same")
+    assert (result.differing["ln"].kind, result.differing["ln"].target) == (Kind.SYMLINK, "same")
     assert result.differing[ODD].digest == hashlib.sha256(b"ours").digest()
     names = {os.path.basename(entry.copy) for entry in result.differing.values() if entry.copy}
     assert set(os.listdir(copies(rig))) == names
@@ -490,14 +490,14 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
         == dict.fromkeys(("changed", "program", "d/new", ODD, "another name"), "ours")
     )
 
-    def plain(entries: Mapping[str, RemoteEntry]) -> dict[str, RemoteEntry]:
+    def plain(entries: Mapping[str, SeenEntry]) -> dict[str, SeenEntry]:
         """Without the fields that an archive has otherwise: the paths of copies, unread digests, lengths of no file."""
         return {
             path: replace(
                 entry,
                 copy="",
                 digest=entry.digest if entry.copy else b"",
-                size_bytes=entry.size_bytes if entry.kind is RemoteKind.FILE else 0,
+                size_bytes=entry.size_bytes if entry.kind is Kind.FILE else 0,
             )
             for path, entry in entries.items()
         }

@@ -15,9 +15,9 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.core.settings import check_config
+from syncd.model.entry import Stamp
 from syncd.report.history_recorder import HistoryRecorder
 from syncd.report.status_publisher import StatusPublisher
-from syncd.scan.entry import Stamp
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_reason import SyncReason

@@ -17,12 +17,12 @@ from msgspec.structs import replace
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.directories import directories_for
 from syncd.core.errors import KeyRefused, TryLater
+from syncd.model.entry import Kind, SeenEntry
 from syncd.remote.failure import FailureAction
 from syncd.sandbox import look
-from syncd.sandbox.look_request import LookResult, RemoteEntry
+from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.scan.entry import Kind
 from tests.agent import Agent
 from tests.integration.sync_rig import SANDBOX, RecordingObserver, Rig, rigged
 
@@ -334,7 +334,7 @@ def test_a_part_that_cannot_be_saved(made: AgentRig, monkeypatch: pytest.MonkeyP
     """The other versions are saved and overwritten."""
     copy = SavedVersions._copy
 
-    def too_large(store: SavedVersions, id_: str, entry: RemoteEntry) -> tuple[int, bytes]:
+    def too_large(store: SavedVersions, id_: str, entry: SeenEntry) -> tuple[int, bytes]:
         if entry.size_bytes > 6:
             raise OSError(27, "File too large")
         return copy(store, id_, entry)

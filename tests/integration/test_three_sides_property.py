@@ -35,8 +35,8 @@ from syncd.cli.apply import undoing
 from syncd.cli.apply.command import command as apply_command
 from syncd.core.directories import directories_for
 from syncd.merge.workspace_writer import WorkspaceWriter
+from syncd.model.entry import Kind
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.scan.entry import Kind
 from tests.agent import Agent
 from tests.integration.sync_rig import KEY, Rig, rigged
 

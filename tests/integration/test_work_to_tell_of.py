@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ def _agent(rig: Rig) -> Agent:
     return Agent(rig.emulator.sandbox(target.sandbox_id).workspace)
 
 
+def _save_until_the_end(rig: Rig) -> int:
+    """Save whenever it is due, as the daemon's loop does; return how often that was."""
+    times = 0
+    while rig.cycle.save_in_s < inf:
+        rig.clock.go_on(max(0.0, rig.cycle.save_in_s))
+        rig.cycle.save_before_end()
+        times += 1
+    return times
+
+
 def test_what_both_changed_is_counted(rig: Rig) -> None:
     """Once each; what only the agent changed is neither saved nor counted."""
     agent = Agent(rig.sandbox.workspace)
@@ -87,8 +98,30 @@ def test_what_a_person_asked_for_is_not(rig: Rig) -> None:
 
 def test_all_is_saved_before_the_end(acquired: Rig) -> None:
     """Then there is nothing to tell."""
-    acquired.clock.go_on(7150)
+    assert acquired.cycle.save_in_s == pytest.approx(7140, abs=5)
+    _save_until_the_end(acquired)
+    assert acquired.cycle.work_saver.take_unsaved() is None
+    assert acquired.cycle.warnings == []
+    assert acquired.cycle.agent_status.saved == 1
+
+
+def test_what_the_agent_does_in_the_last_minute_is_saved(acquired: Rig) -> None:
+    """It is looked at again until the end, also once the next sandbox is in use, and if the clock is set back."""
+    acquired.clock.go_on(7100)
+    acquired.clock.wall -= 3000
+    acquired.clock.go_on(max(0.0, acquired.cycle.save_in_s))
     acquired.cycle.save_before_end()
+    agent = _agent(acquired)
+    acquired.sync()
+    agent.write("late", "the last thing")
+    assert _save_until_the_end(acquired) == 3 + 4  # of the old one, then of the next
+    assert acquired.cycle.agent_status.saved == 2
+
+
+def test_one_failure_is_not_the_end(acquired: Rig) -> None:
+    """It is tried again, and then there is nothing to tell."""
+    acquired.emulator.faults.script("execute: 501 x1", "dump: 501 x1")
+    _save_until_the_end(acquired)
     assert acquired.cycle.work_saver.take_unsaved() is None
     assert acquired.cycle.warnings == []
     assert acquired.cycle.agent_status.saved == 1
@@ -97,7 +130,7 @@ def test_all_is_saved_before_the_end(acquired: Rig) -> None:
 def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
     """It is told once, and stays a warning."""
     acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
-    acquired.cycle.save_before_end()
+    _save_until_the_end(acquired)
     told = acquired.cycle.work_saver.take_unsaved()
     assert told is not None
     assert "could not be saved before it ended" in told
@@ -112,7 +145,7 @@ def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch
         agent.write(f"large{number}\n", "x" * 1000)
     for module in (agent_work, remote_changes):
         monkeypatch.setattr(module, "LookRequest", partial(LookRequest, most_copied_bytes=100))
-    acquired.cycle.save_before_end()
+    _save_until_the_end(acquired)
     told = acquired.cycle.work_saver.take_unsaved()
     assert told is not None
     assert told.startswith("6 paths in the sandbox ")
@@ -160,7 +193,7 @@ def test_a_sandbox_that_is_gone_already(acquired: Rig, *, is_known: bool) -> Non
         acquired.restart()
         acquired.sync()
     acquired.emulator.faults.script("any: 404 always")
-    acquired.cycle.save_before_end()
+    _save_until_the_end(acquired)
     assert (acquired.cycle.work_saver.take_unsaved() is not None) == is_known
     assert "unsaved" in [warning.key for warning in acquired.cycle.warnings]
 
@@ -180,7 +213,7 @@ def test_it_is_shown_on_the_desktop(acquired: Rig) -> None:
     )
     publisher.notifier.unsaved = shown.append  # type: ignore[method-assign]
     acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
-    acquired.cycle.save_before_end()
+    _save_until_the_end(acquired)
     for _ in range(2):
         publisher.learn(acquired.cycle, {})
     assert len(shown) == 1

@@ -12,6 +12,7 @@ from tests.repo.sources import REPO, sources
 # In the order of a change's way: a package imports itself and those before it.
 PACKAGES = (
     "core",
+    "model",
     "selection",
     "watch",
     "scan",
@@ -32,20 +33,19 @@ MOST_MODULES = 29
 # The modules that decide, by package: each gives the same result for the same values, whenever it is called.
 PURE = {
     "archive": "chunking codec member_path",
-    "cli/check": "finding largest_paths thresholds",
+    "cli/check": "finding",
     "cli/init": "config_template",
-    "cli/progress": "line",
     "core": "checksum choices config_match errors formatting text warning",
     "daemon": "backoff scheduler",
     "emulator": "signing",
-    "merge": "automatic_files git_objects merge_plan writes",
+    "merge": "automatic_files git_objects modes writes",
+    "model": "directory entry manifest reconcile symlinks",
     "remote": "failure target",
     "report": "history metrics speed",
     "sandbox": (
-        "agent_info blocked_paths_rules leftovers look_encoding look_request"
-        " removal_plan saved_versions_rules three_way"
+        "agent_info blocked_paths_rules leftovers look_encoding look_request removal_plan saved_versions_rules"
     ),
-    "scan": "entry directory exclusions symlinks manifest mass_deletion_rule limits",
+    "scan": "exclusions mass_deletion_rule limits",
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
     ),

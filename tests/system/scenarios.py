@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 
 from syncd.core.text import shown_path
 from syncd.emulator.extract import ArchiveRefused
+from syncd.model.manifest import is_within
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.scan.manifest import is_within
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from tests.emulator import Emulator, RequestRecord, Sandbox

@@ -69,7 +69,7 @@ def test_a_directory_until_interrupted(bare: Rig, number: signal.Signals) -> Non
     before = tree(bare.workspace)
     bare.until(lambda: "equal: the sandbox holds the workspace's 2 files" in demo.out, "the second sync")
     assert demo.stop(number) == 0, demo.err
-    assert re.search(r"^     \.env .*\n     key\.txt ", demo.out, re.MULTILINE)
+    assert re.search(r"^ +\.env +secrets.*\n +key\.txt ", demo.out, re.MULTILINE)
     assert tree(bare.workspace) == before
     assert "`syncd diff`" in demo.out
     assert demo.out.endswith("stopped; nothing is left behind\n")

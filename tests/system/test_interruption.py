@@ -17,7 +17,7 @@ ENDS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["
 @ENDS
 @pytest.mark.parametrize(
     ("command", "module", "code"),
-    [("push", "click", 75), ("flush", "syncd.cli.progress.display", 75), ("run", "click", 0), ("run", "httpx", 0)],
+    [("push", "click", 75), ("flush", "syncd.cli.progress", 75), ("run", "click", 0), ("run", "httpx", 0)],
 )
 def test_a_signal_while_modules_load(
     rig: Rig, tmp_path: Path, command: str, module: str, code: int, number: signal.Signals

@@ -19,8 +19,8 @@ from tests.system.rig import Rig
 
 _MIB = 1 << 20
 _DATA = random.Random(1).randbytes(2 * _MIB)
-_UPLOADING = re.compile(r"uploading  ━*─+ +\d+%  \d\.\d/2\.0 MiB +[\d.]+ [KM]iB/s  \d:\d\d left")
-_NARROW = re.compile(r"uploading  ━*─+ +\d+%  \d:\d\d left")
+_UPLOADING = re.compile(r"uploading  ━*─+ +\d+% +\d:\d\d left +[\d,]+ [Ki]*B of 2,04\d KiB +[\d,]+ KiB/s")
+_NARROW = re.compile(r"uploading  ━*─+ +\d+% +\d:\d\d left")
 
 
 @pytest.fixture
@@ -44,19 +44,17 @@ def _resize(terminal: Terminal, columns: int) -> None:
 
 
 def test_a_push_on_a_terminal(rig: Rig, terminal: Terminal) -> None:
-    """One line shows bytes, speed and time left, less on a small screen; a spinner during the initialize."""
+    """One line shows bytes, speed and time left, less on a small screen; the time during the initialize."""
     rig.faults("initialize: delay 1.2")
     _start(terminal, rig, "push")
     terminal.until(_UPLOADING.fullmatch, "all figures of an upload on one line")
     _resize(terminal, 40)
     terminal.until(_NARROW.fullmatch, "what fits 40 columns on one line")
     _resize(terminal, 80)
-    terminal.until(re.compile(r". initializing the sandbox  0:01").fullmatch, "how long the sandbox takes")
+    terminal.until(re.compile(r"initializing the sandbox  0:01").fullmatch, "how long the sandbox takes")
     assert terminal.finish() == 0, terminal.text
     reported, then = terminal.text.splitlines()
-    assert re.fullmatch(r"synced 1 file, 2,04\d KiB, in [23456]\.\d\d s, at (1\.\d MiB|9\d\d.\d KiB)/s", reported), (
-        reported
-    )
+    assert re.fullmatch(r"synced 1 file, 2,04\d KiB, in [23456]\.\d\d s", reported), reported
     assert then == "next: `syncd service install` keeps it in sync from now on"
 
 

@@ -10,7 +10,7 @@ import shutil
 
 import pytest
 
-from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
 from tests.clock import ScriptedClock
@@ -28,11 +28,11 @@ def saved(rig: Rig) -> Rig:
     clock = ScriptedClock()
     store = SavedVersions(str(rig.state_folder), clock)
     entries = {
-        "d": RemoteEntry(RemoteKind.DIRECTORY, 0o755),
+        "d": SeenEntry(Kind.DIRECTORY, 0o755),
         "d/\033[31mred": _file(rig, b"x" * 20_000, 0o755),
         LATIN: _file(rig, b"1234"),
-        "ln": RemoteEntry(RemoteKind.SYMLINK, 0o777, target="d"),
-        "out": RemoteEntry(RemoteKind.SYMLINK, 0o777, target="/etc"),
+        "ln": SeenEntry(Kind.SYMLINK, 0o777, target="d"),
+        "out": SeenEntry(Kind.SYMLINK, 0o777, target="/etc"),
     }
     store.save(Why.SANDBOX_ENDED, "box-1", entries)
     clock.go_on(1)
@@ -40,11 +40,11 @@ def saved(rig: Rig) -> Rig:
     return rig
 
 
-def _file(rig: Rig, content: bytes, mode: int = 0o644) -> RemoteEntry:
+def _file(rig: Rig, content: bytes, mode: int = 0o644) -> SeenEntry:
     digest = hashlib.sha256(content)
     copy = rig.home / f"copy-{digest.hexdigest()}"
     copy.write_bytes(content)
-    return RemoteEntry(RemoteKind.FILE, mode, len(content), 1_700_000_000, digest=digest.digest(), copy=str(copy))
+    return SeenEntry(Kind.FILE, mode, 1_700_000_000, len(content), digest=digest.digest(), copy=str(copy))
 
 
 def test_list(saved: Rig) -> None:

@@ -351,7 +351,7 @@ def test_folders_that_differ(rig: ServiceRig) -> None:
 
 
 def test_services_of_all_workspaces(rig: ServiceRig, machine: Machine, emulator: Emulator) -> None:
-    """`install` in a workspace takes its configuration; both lists tell the services that run from the others."""
+    """`install` in a workspace takes its configuration; the list tells the services that run from the others."""
     rig.installed()
     two, idle = ServiceRig(machine, emulator, "two"), ServiceRig(machine, emulator, "idle")
     two.set_up()
@@ -359,13 +359,8 @@ def test_services_of_all_workspaces(rig: ServiceRig, machine: Machine, emulator:
     done = machine.run("sh", "-c", f'cd {two.workspace} && exec "$@"', "sh", *rig.command("service", "install"))
     assert (done.code, "syncd@two.service: running" in done.out) == (0, True), done
     assert "look at it: syncd service status\n" in done.out  # in that directory the option is not needed
-    listed = rig.syncd("service", "status", "--all")
-    states = [line.split()[1:3] for line in listed.out.splitlines()]
-    assert states == [["syncd.service:", "running"], ["syncd@idle.service:", "not"], ["syncd@two.service:", "running"]]
-    assert listed.code == 0
     assert _services(rig) == {"config": "running", "idle": "none", "two": "running"}
     two.systemctl("stop", two.unit)
-    assert rig.syncd("service", "status", "--all").code == 75
     assert _services(rig) == {"config": "running", "idle": "none", "two": "stopped"}
 
 

@@ -124,11 +124,12 @@ def test_all_workspaces(rig: Rig, site: Path) -> None:
     daemon = rig.up()
     rig.config_file.with_name("broken.toml").write_text("[workspace]\npath = 1\n")
     text = rig.ok("status", "--all").out
-    head, config, broken, other = text.splitlines()
-    assert head.split() == ["NAME", "WORKSPACE", "STATE", "LAST", "SYNC", "WAITING", "SERVICE"]
+    head, config, broken, other, problem = text.splitlines()
+    assert head.split() == ["NAME", "STATE", "LAST", "SYNC", "WAITING", "SERVICE", "WORKSPACE"]
     assert "~/work" in config
     assert "watching" in config
-    assert "broken.toml: workspace.path = 1: must be" in broken
+    assert "broken" in broken
+    assert "broken.toml: workspace.path = 1: must be" in problem
     assert ("~/site" in other, "not running" in other, "never" in other) == (True, True, True)
     rows = _rows(rig)
     assert list(rows) == ["config", "broken", "site"]

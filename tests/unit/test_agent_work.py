@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
-from syncd.sandbox.look_request import ABSENT, LookRequest, LookResult, RemoteEntry, RemoteKind
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
+from syncd.model.manifest import Manifest
+from syncd.sandbox.look_request import LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
 from syncd.sync.agent_work import AgentWork, find_agent_work, save_work
 from syncd.sync.sync_plan import SandboxContent
 
-FILE = RemoteEntry(RemoteKind.FILE, 0o644, 3, digest=b"theirs")
-FOLDER = RemoteEntry(RemoteKind.DIRECTORY, 0o755)
+FILE = SeenEntry(Kind.FILE, 0o644, size_bytes=3, digest=b"theirs")
+FOLDER = SeenEntry(Kind.DIRECTORY, 0o755)
 SENT = Entry(Kind.FILE, 0o644, 1, 3, digest=b"ours")
 
 
@@ -27,12 +27,12 @@ class ScriptedLook:
         self.saved: list[str] = []
         self.noted: list[str] = []
 
-    def save(self, _why: Why, versions: Mapping[str, RemoteEntry], _base_of: Callable[[str], object]) -> frozenset[str]:
+    def save(self, _why: Why, versions: Mapping[str, SeenEntry], _base_of: Callable[[str], object]) -> frozenset[str]:
         """Note the paths."""
         self.saved = [path for path in versions if path != "full"]
         return frozenset(versions) & {"full"}
 
-    def why_unsaved(self, there: RemoteEntry) -> str:
+    def why_unsaved(self, there: SeenEntry) -> str:
         """Return its kind."""
         return there.kind.name
 
@@ -83,10 +83,10 @@ def test_what_could_not_be_saved() -> None:
     """A folder that cannot be listed counts, unless the rules leave it out; what has no content does not."""
     result = LookResult(
         new={
-            "full": RemoteEntry(RemoteKind.FILE, copy="copy"),
-            "ok": RemoteEntry(RemoteKind.FILE, copy="copy"),
-            "fifo": RemoteEntry(RemoteKind.OTHER),
-            "mine": RemoteEntry(RemoteKind.UNREADABLE),
+            "full": SeenEntry(Kind.FILE, copy="copy"),
+            "ok": SeenEntry(Kind.FILE, copy="copy"),
+            "fifo": SeenEntry(Kind.OTHER),
+            "mine": SeenEntry(Kind.UNREAD),
             "secret": FOLDER,
             "large": FILE,
         },
@@ -105,12 +105,12 @@ def test_what_could_not_be_saved() -> None:
         "secret": "its files cannot be listed there, or not in time",
         "full": "FILE",
         "large": "FILE",
-        "mine": "UNREADABLE",
+        "mine": "UNREAD",
     }
     assert unsaved.count == "11 paths"
     assert str(unsaved) == (
         "'secret' (its files cannot be listed there, or not in time), 'full' (FILE), 'large' (FILE), "
-        "'mine' (UNREADABLE), and 7 more"
+        "'mine' (UNREAD), and 7 more"
     )
     assert cast(ScriptedLook, look).saved == ["ok", "secret"]
     assert not save_work(look, AgentWork({}, {}, {}, ()), Why.RESET, _no_bytes)

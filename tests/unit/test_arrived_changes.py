@@ -6,8 +6,8 @@ from itertools import pairwise, product
 
 import pytest
 
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.sync.arrived_changes import ArrivedChanges, Change, CombinedChanges, SentContent, arrived_changes, combined
 
 A, C, R = Change.ADDED, Change.CHANGED, Change.REMOVED

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.sandbox.blocked_paths_rules import (
     blocked_by,
     entries_within,
     obstructing,
     without,
 )
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"d")
 OTHER_FILE = Entry(Kind.FILE, 0o644, 2, 6, digest=b"e")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from msgspec.structs import replace
 
 from syncd.archive.chunking import LARGEST_BYTES, TARGET_BYTES, Chunk, split
-from syncd.scan.entry import Entry, Kind
+from syncd.model.entry import Entry, Kind
 
 
 def a_file(size_bytes: int, digest: bytes = b"d" * 32) -> Entry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncd.cli.push import PushResult, summary
-from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.remote_changes import held_warning, why_unsaved
 
 
@@ -21,15 +21,15 @@ def test_the_remedy_works() -> None:
 @pytest.mark.parametrize(
     ("there", "why"),
     [
-        (RemoteEntry(RemoteKind.FILE, unstable=True), "it is still being written"),
-        (RemoteEntry(RemoteKind.FILE, size_bytes=3 << 30), "it is too large"),
-        (RemoteEntry(RemoteKind.FILE), "no room here"),
-        (RemoteEntry(RemoteKind.SYMLINK), "no room here"),
-        (RemoteEntry(RemoteKind.UNREADABLE), "it cannot be read there, or not in time"),
-        (RemoteEntry(RemoteKind.DIRECTORY), "a directory has its place"),
+        (SeenEntry(Kind.FILE, unstable=True), "it is still being written"),
+        (SeenEntry(Kind.FILE, size_bytes=3 << 30), "it is too large"),
+        (SeenEntry(Kind.FILE), "no room here"),
+        (SeenEntry(Kind.SYMLINK), "no room here"),
+        (SeenEntry(Kind.UNREAD), "it cannot be read there, or not in time"),
+        (SeenEntry(Kind.DIRECTORY), "a directory has its place"),
     ],
 )
-def test_the_reason(there: RemoteEntry, why: str) -> None:
+def test_the_reason(there: SeenEntry, why: str) -> None:
     """What lies in the version itself comes before what this machine lacks."""
     assert why_unsaved(there, "no room here") == why
 

@@ -9,6 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.core.clock import utc
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.report.history import (
     ArchiveRecord,
     ErrorRecord,
@@ -20,8 +22,6 @@ from syncd.report.history import (
     encoded,
     should_record,
 )
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.sync_reason import SyncReason
 from tests.clock import NOON_S

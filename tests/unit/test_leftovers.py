@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from syncd.model.entry import Entry, Kind
 from syncd.sandbox import leftovers
 from syncd.sandbox.leftovers import NO_LEFTOVERS, RemovalOutcomes, leftovers_after
-from syncd.scan.entry import Entry, Kind
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"1")
 OTHER = Entry(Kind.FILE, 0o644, 1, 5, digest=b"2")

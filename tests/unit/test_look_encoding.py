@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.sandbox import look_encoding
-from syncd.sandbox.look_encoding import InvalidReport, LookReport, is_version, report_of
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
-from syncd.scan.entry import Entry, Kind
+from syncd.sandbox.look_encoding import InvalidReport, LookReport, report_of
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 DIGEST = bytes(range(32))
@@ -142,24 +142,22 @@ def test_a_name_that_cannot_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "version", "same"),
+    ("entry", "version", "expected"),
     [
-        (RemoteEntry(RemoteKind.FILE, 0o600, 4, digest=DIGEST), FILE, True),
-        (RemoteEntry(RemoteKind.FILE, 0o700, 4, digest=DIGEST), FILE, False),
-        (RemoteEntry(RemoteKind.FILE, 0o644, 5, digest=DIGEST), FILE, False),
-        (RemoteEntry(RemoteKind.FILE, 0o644, 4, digest=DIGEST[::-1]), FILE, False),
-        (RemoteEntry(RemoteKind.FILE, 0o644, 4), Entry(Kind.FILE, 0o644, 1, 4), False),
-        (RemoteEntry(RemoteKind.FILE, 0o644, 4, digest=DIGEST), Entry(Kind.FILE, 0, 1, 4, sent_digest=DIGEST), True),
-        (RemoteEntry(RemoteKind.SYMLINK, target="t"), Entry(Kind.SYMLINK, 0o777, 1, target="t"), True),
-        (RemoteEntry(RemoteKind.SYMLINK, target="t"), Entry(Kind.SYMLINK, 0o777, 1, target="u"), False),
-        (RemoteEntry(RemoteKind.DIRECTORY, 0o700), Entry(Kind.DIRECTORY, 0o755, 1), True),
-        (RemoteEntry(RemoteKind.DIRECTORY), FILE, False),
-        (RemoteEntry(RemoteKind.OTHER), FILE, False),
+        (SeenEntry(Kind.FILE, 0o600, size_bytes=4, digest=DIGEST), FILE, True),
+        (SeenEntry(Kind.FILE, 0o700, size_bytes=4, digest=DIGEST), FILE, False),
+        (SeenEntry(Kind.FILE, 0o644, size_bytes=4, digest=DIGEST[::-1]), FILE, False),
+        (SeenEntry(Kind.FILE, 0o644, size_bytes=4), Entry(Kind.FILE, 0o644, 1, 4), False),
+        (SeenEntry(Kind.FILE, 0o644, size_bytes=4, digest=DIGEST), Entry(Kind.FILE, 0, 1, 4, sent_digest=DIGEST), True),
+        (SeenEntry(Kind.SYMLINK, target="t"), Entry(Kind.SYMLINK, 0o777, 1, target="t"), True),
+        (SeenEntry(Kind.SYMLINK, target="t"), Entry(Kind.SYMLINK, 0o777, 1, target="u"), False),
+        (SeenEntry(Kind.DIRECTORY, 0o700), Entry(Kind.DIRECTORY, 0o755, 1), True),
+        (SeenEntry(Kind.DIRECTORY), FILE, False),
+        (SeenEntry(Kind.OTHER), FILE, False),
         (ABSENT, FILE, False),
-        (RemoteEntry(RemoteKind.UNREADABLE), FILE, False),
+        (SeenEntry(Kind.UNREAD), FILE, False),
     ],
 )
-def test_as_a_version(entry: RemoteEntry, version: Entry, *, same: bool) -> None:
+def test_as_a_version(entry: SeenEntry, version: Entry, *, expected: bool) -> None:
     """Kind, content, target and the owner's executable bit count, other bits and times do not."""
-    assert is_version(entry, [version]) is same
-    assert not is_version(entry, [])
+    assert same(entry, version) is expected

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from syncd.scan.entry import (
+from syncd.model.entry import (
     WRITTEN_BACK_NS,
     YOUNG_NS,
     Entry,
@@ -16,8 +16,7 @@ from syncd.scan.entry import (
     as_sent,
     count_files,
 )
-from syncd.scan.limits import largest, mib, over_limit
-from syncd.scan.manifest import (
+from syncd.model.manifest import (
     Difference,
     Manifest,
     carry_over_digests,
@@ -26,6 +25,7 @@ from syncd.scan.manifest import (
     not_written_back,
     without_digest,
 )
+from syncd.scan.limits import largest, mib, over_limit
 from syncd.scan.mass_deletion_rule import lost_nearly_all
 
 OLD = Stamp(1_000, 2_000, 3, 4)

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-import syncd.scan.manifest
-from syncd.scan.directory import EMPTY
-from syncd.scan.entry import Entry, Kind, content_bytes, count_files
-from syncd.scan.manifest import (
+import syncd.model.manifest
+from syncd.model.directory import EMPTY
+from syncd.model.entry import Entry, Kind, content_bytes, count_files
+from syncd.model.manifest import (
     Manifest,
     changed_directories,
     difference,
@@ -68,7 +68,7 @@ def test_copies_are_apart(
     tree: dict[str, Entry], ours: list[tuple[str, Entry | None]], theirs: list[tuple[str, Entry | None]], decoded: int
 ) -> None:
     """Whatever is changed in a manifest and in its copy, in turns, each is as a dict with the same changes."""
-    with mock.patch.object(syncd.scan.manifest, "_MOST_EDITED", decoded):
+    with mock.patch.object(syncd.model.manifest, "_MOST_EDITED", decoded):
         manifest, one, other = Manifest(tree), dict(tree), dict(tree)
         apply(manifest, ours[:2])
         apply(one, ours[:2])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES, is_replaced, lost_nearly_all
 
 FILE = Entry(Kind.FILE, 0o644, 1_000, 5)

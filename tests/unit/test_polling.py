@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from syncd.daemon.polling import Polling
-from syncd.scan.manifest import Difference
+from syncd.model.manifest import Difference
 from syncd.watch.polling import poll_interval_s
 from syncd.watch.shared_mounts import WorkspaceMounts
 

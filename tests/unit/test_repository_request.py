@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from syncd.model.entry import Entry, Kind, as_sent
+from syncd.model.manifest import Manifest
 from syncd.sandbox.repository.repository_request import (
     RepositoryReport,
     RepositoryState,
@@ -16,8 +18,6 @@ from syncd.sandbox.repository.repository_request import (
     report_of,
     versions_of,
 )
-from syncd.scan.entry import Entry, Kind, as_sent
-from syncd.scan.manifest import Manifest
 
 HOME = "a" * 40
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)

@@ -7,18 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
-from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
-from syncd.sandbox.saved_versions_rules import (
-    SavedPath,
-    SavedVersion,
-    Why,
-    expired,
-    is_savable,
-    next_count,
-    saved_at,
-    version_id,
-)
-from syncd.scan.entry import Kind
+from syncd.model.entry import ABSENT, Kind, SeenEntry, is_savable
+from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion, Why, expired, next_count, saved_at, version_id
 
 NOW = datetime(2026, 11, 26, 4, 1, 12, tzinfo=UTC)
 
@@ -37,17 +27,17 @@ def days(number: float) -> timedelta:
 @pytest.mark.parametrize(
     ("entry", "savable"),
     [
-        (RemoteEntry(RemoteKind.FILE, copy="/copies/0"), True),
-        (RemoteEntry(RemoteKind.FILE), False),
-        (RemoteEntry(RemoteKind.FILE, unstable=True), False),
-        (RemoteEntry(RemoteKind.DIRECTORY), True),
-        (RemoteEntry(RemoteKind.SYMLINK, target="a"), True),
-        (RemoteEntry(RemoteKind.OTHER), False),
-        (RemoteEntry(RemoteKind.UNREADABLE), False),
+        (SeenEntry(Kind.FILE, copy="/copies/0"), True),
+        (SeenEntry(Kind.FILE), False),
+        (SeenEntry(Kind.FILE, unstable=True), False),
+        (SeenEntry(Kind.DIRECTORY), True),
+        (SeenEntry(Kind.SYMLINK, target="a"), True),
+        (SeenEntry(Kind.OTHER), False),
+        (SeenEntry(Kind.UNREAD), False),
         (ABSENT, False),
     ],
 )
-def test_savable(entry: RemoteEntry, *, savable: bool) -> None:
+def test_savable(entry: SeenEntry, *, savable: bool) -> None:
     """A file needs its content; a socket, and what is not there, cannot be saved."""
     assert is_savable(entry) is savable
 

@@ -395,7 +395,7 @@ DEFAULT_EXCLUDED = """
     src/__pycache__/a.pyc .mypy_cache/x .pytest_cache/x .ruff_cache/x .tox/py/x .nox/x .hypothesis/x .gradle/x
     .terraform/providers .parcel-cache/x .turbo/x .next/cache/x app/.next/cache/x .direnv/x .ipynb_checkpoints/x
     a.txt~ .#lock #auto# .a.txt.swp a.swo a.swx .DS_Store sub/.DS_Store Thumbs.db ._a .~lock.a.odt# ~$report.docx
-    .goutputstream-AB12 a.kate-swp .a.kate-swp .fuse_hidden0001 .nfs00000000000a1b2c00000001
+    .syncd-0123456789ab-7 .goutputstream-AB12 a.kate-swp .a.kate-swp .fuse_hidden0001 .nfs00000000000a1b2c00000001
 """
 
 DEFAULT_INCLUDED = """

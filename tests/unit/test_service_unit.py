@@ -11,7 +11,6 @@ from syncd.cli.service.systemd import environment_in
 from syncd.cli.service.unit import (
     SANDBOXING,
     Unit,
-    UnitContext,
     drop_in,
     fitted,
     is_unchanged,
@@ -89,13 +88,11 @@ def test_the_state_folder_of_an_older_systemd(version: int, state_home: str, fol
 def test_the_seal_shows_any_change() -> None:
     """A text as written or as shipped is recognised; one with another line or without its head is not."""
     text = fitted(shipped("syncd.service"), "/python", 257)
-    written = with_digest(text, "syncd")
-    assert is_unchanged(written)
-    assert not is_unchanged(written + "Nice=5\n")
-    assert not is_unchanged(written.replace("LimitCORE=0", "LimitCORE=1"))
-    assert not is_unchanged(text)
-    assert not is_unchanged("")
-    assert is_unchanged(shipped("syncd.service"), (shipped("syncd.service"),))
+    written, original = with_digest(text, "syncd"), shipped("syncd.service")
+    assert is_unchanged(written, original)
+    assert is_unchanged(original, original)
+    changed = (written + "Nice=5\n", written.replace("LimitCORE=0", "LimitCORE=1"), text, "")
+    assert not any(is_unchanged(each, original) for each in changed)
 
 
 def test_the_manager_s_environment() -> None:
@@ -107,12 +104,12 @@ def test_the_manager_s_environment() -> None:
 
 def test_nothing_special_needs_no_drop_in() -> None:
     """The usual key file and workspace on a machine with user namespaces need no drop-in."""
-    assert drop_in(context()) == ""
+    assert _drop_in() == ""
 
 
 def test_a_key_file_of_its_own() -> None:
     """It is loaded from its place and hidden there, instead of the usual one."""
-    lines = drop_in(context(key_file="/keys/100%.key")).splitlines()
+    lines = _drop_in(key_file="/keys/100%.key").splitlines()
     assert lines.index("LoadCredential=") < lines.index("LoadCredential=klavis-api-key:/keys/100%%.key")
     assert lines.index("InaccessiblePaths=") < lines.index('InaccessiblePaths="-/keys/100%%.key"')
 
@@ -120,7 +117,7 @@ def test_a_key_file_of_its_own() -> None:
 @pytest.mark.parametrize("key_file", ["/my keys/key", "/back\\slash", "/home/a b/.config/syncd/api-key"])
 def test_a_key_file_that_systemd_cannot_load(key_file: str) -> None:
     """The service reads it itself: the unit neither loads nor hides it."""
-    text = drop_in(context(key_file=key_file))
+    text = _drop_in(key_file=key_file)
     assert "LoadCredential=\n" in text
     assert "InaccessiblePaths=\n" in text
     assert key_file not in text
@@ -129,12 +126,12 @@ def test_a_key_file_that_systemd_cannot_load(key_file: str) -> None:
 @pytest.mark.parametrize(("path", "private"), [("/tmp/work", False), ("/var/tmp/a/b", False), ("/tmpfiles", True)])
 def test_a_workspace_among_temporary_files(path: str, private: bool) -> None:
     """The unit makes a workspace below /tmp visible."""
-    assert ("PrivateTmp=no" not in drop_in(context(visible=(path,)))) == private
+    assert ("PrivateTmp=no" not in _drop_in(visible=(path,))) == private
 
 
 def test_a_machine_without_namespaces() -> None:
     """All directives that need a namespace are switched off, and no others."""
-    text = drop_in(context(sandboxing=False))
+    text = _drop_in(sandboxing=False)
     for file in ("syncd.service", "syncd@.service"):
         names = {line.partition("=")[0] for line in shipped(file).splitlines() if not line.startswith("#")}
         sandboxing = {
@@ -144,10 +141,10 @@ def test_a_machine_without_namespaces() -> None:
         assert {line.partition("=")[0] for line in text.splitlines() if "=" in line and line[0] != "#"} == sandboxing
 
 
-def context(
+def _drop_in(
     key_file: str = f"{FOLDER}/api-key", visible: tuple[str, ...] = ("/home/dev/work",), sandboxing: bool = True
-) -> UnitContext:
-    return UnitContext(FOLDER, key_file, visible, sandboxing)
+) -> str:
+    return drop_in(key_file, usual_key_file=f"{FOLDER}/api-key", visible=visible, sandboxing=sandboxing)
 
 
 @pytest.mark.parametrize(

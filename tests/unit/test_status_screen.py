@@ -9,11 +9,13 @@ import click
 import pytest
 from msgspec.structs import replace
 
-from syncd.cli.status.screen import DaemonEnding, StatusContext, screen
-from syncd.cli.status.text import UNICODE, Tone, coloured, columns, fitted, plain, wrapped
+from syncd import __version__
+from syncd.cli.layout import UNICODE, Tone, coloured, columns, plain
+from syncd.cli.status.reader import ServiceState, WorkspaceRow
+from syncd.cli.status.screen import StatusContext, screen, table
 from syncd.core.choices import Managed
 from syncd.core.formatting import ago, countdown, counted, duration, seconds_of, size, split_remedy
-from syncd.sync.status_document import LastError, LastSync, Progress, SandboxName, State, Status
+from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxName, State, Status
 from tests.clock import NOON_S
 
 NOTHING = Status(
@@ -32,7 +34,7 @@ WATCHING = replace(
     last_sync=LastSync("2026-11-24T13:20:01Z", 812, 5_123_456, "ab", 0.84),
     state_since="2026-11-24T13:18:11Z",
     started_at="2026-11-24T12:00:00Z",
-    daemon_version="0.1.0",
+    daemon_version=__version__,
     responding=True,
     uploaded_bytes=61_000_000,
     left_out={"secrets": 2, "built-in": 1100, ".gitignore": 102},
@@ -42,7 +44,7 @@ WATCHING = replace(
 MISSING = LastError("2026-11-24T13:20:09Z", "watch", "the workspace '/a: b' is missing: bring it back")
 BUSY = LastError("2026-11-24T13:20:09Z", "upload", "the bucket answered 503")
 LIMIT = "31 directories cannot be watched: all 8,192 watches of this user are taken: sudo sysctl fs.inotify.max=9"
-BESIDE = StatusContext("0.1.0", DaemonEnding.CLEAN, NOON_S - 300, None)
+BESIDE = StatusContext(NOON_S - 300)
 BY_UNIT = replace(BESIDE, unit="syncd")
 
 # Bold, and four of the eight colours that are seen on light and on dark; 0 ends them.
@@ -110,20 +112,20 @@ def test_warnings() -> None:
         (
             replace(WATCHING, state=State.SNAPSHOTTING, progress=Progress(1000, 4000, 3, 1200, None, 3725)),
             [
-                "* packaging 25%, 1:02:05 left",
-                "  #######.......................  1,000 bytes of 4,000 bytes, 3 of 1,200 files",
+                "* packaging",
+                "  ####------------   25%  1:02:05 left  1,000 bytes of 4,000 bytes",
             ],
         ),
         (
             replace(
                 WATCHING, state=State.UPLOADING, progress=Progress(43_000_000, 100_000_000, None, None, 12.6e6, 8.2)
             ),
-            ["* uploading 43%, 12.0 MiB/s, 0:08 left", "  ############..................  41.0 MiB of 95.4 MiB"],
+            ["* uploading", "  ##########--------------   43%  0:08 left   41.0 MiB of 95.4 MiB   12.0 MiB/s"],
         ),
         (replace(WATCHING, state=State.UPLOADING, progress=Progress(0, 0)), ["* uploading"]),
         (
             replace(WATCHING, state=State.UPLOADING, progress=Progress(9, 6)),
-            ["* uploading 100%", f"  {'#' * 30}  9 bytes of 6 bytes"],
+            ["* uploading", f"  {'#' * 25}  100%               9 bytes of 6 bytes"],
         ),
         (replace(WATCHING, state=State.INITIALIZING), ["* initializing: the sandbox unpacks it, for 2 min"]),
         (
@@ -153,7 +155,7 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
     [
         (
             NOTHING,
-            replace(BESIDE, ending=DaemonEnding.NEVER_RAN, written_at_s=None),
+            replace(BESIDE, written_at_s=None),
             [
                 "* never started for this workspace",
                 "  check that it can work: `syncd check`; then start it: `syncd run`",
@@ -176,7 +178,7 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
         (replace(NOTHING, last_sync=WATCHING.last_sync), BESIDE, ["* not running", "  start it: `syncd run`"]),
         (
             NOTHING,
-            replace(BESIDE, ending=DaemonEnding.KILLED),
+            replace(BESIDE, was_killed=True),
             ["* stopped unexpectedly, last seen 5 min ago", "  start it: `syncd run`"],
         ),
         (
@@ -269,32 +271,11 @@ def test_it_fits(state: State, width: int) -> None:
         assert set(re.findall(r"\d+", "".join(re.findall(r"\x1b\[[\d;]+m", coloured(line))))) <= SHADES
 
 
-@pytest.mark.parametrize(
-    ("text", "width"), [("ab", 2), ("é…█", 3), ("e\u0301", 1), ("長い", 4), ("🙂", 2), ("\u200b", 0)]
-)
-def test_columns(text: str, width: int) -> None:
-    """Letters of East Asia and emoji take two, what is drawn on another letter none."""
-    assert columns(text) == width
-
-
 def test_control_characters_are_escaped() -> None:
     """Control characters in a path or response are shown and not sent to the terminal."""
     text = shown(replace(WATCHING, workspace="/a\x1b[2Jb", warnings=("\x07\n: \x1b]0;x",)))
     assert "\x1b" not in text
     assert "/a\\x1b[2Jb" in text
-
-
-def test_letters_that_the_output_lacks() -> None:
-    """Letters that the output's encoding lacks are escaped, and the program goes on."""
-    assert fitted("caf\xe9 … 猫", "ascii") == "caf\\xe9 ... \\u732b"
-    assert fitted("caf\xe9 …", "utf-8") == "caf\xe9 …"
-
-
-def test_a_command_stays_on_its_line() -> None:
-    """A command to copy is not wrapped, unless it is longer than a line."""
-    lines = wrapped("run `syncd status --json` now", 24, (), 0, Tone.PLAIN)
-    assert [plain(line) for line in lines] == ["run", "`syncd status --json`", "now"]
-    assert [plain(line) for line in wrapped("`aaa bbb ccc ddd`", 8, (), 0)] == ["`aaa bbb", "ccc ddd`"]
 
 
 @pytest.mark.parametrize(
@@ -345,3 +326,56 @@ def test_counts_and_stamps() -> None:
     ]
     assert seconds_of("2026-11-24T13:20:11Z") == NOON_S
     assert (seconds_of(None), seconds_of("never")) == (None, None)
+
+
+# -- `status --all`
+
+HELD = replace(WATCHING, state=State.HELD, pending=True, agent=AgentStatus(held=("a", "b"), held_count=2, changed=3))
+ROWS = (
+    WorkspaceRow("/c/config.toml", "config", ServiceState.RUNNING, WATCHING),
+    WorkspaceRow("/c/site.toml", "site", ServiceState.STOPPED, replace(NOTHING, workspace="/home/dev/web/site")),
+    WorkspaceRow("/c/held.toml", "held", ServiceState.NONE, replace(HELD, workspace="/srv/文字")),
+    WorkspaceRow("/c/bad.toml", "bad", ServiceState.NONE, None, "/c/bad.toml is not valid TOML: line 1"),
+)
+TABLE = """
+  NAME    STATE        LAST SYNC  WAITING                           SERVICE  WORKSPACE
+* config  watching     10 s ago   -                                 yes      ~/code
+* site    not running  never      -                                 stopped  ~/web/site
+* held    held         10 s ago   changes, 2 held, 3 changed there  no       /srv/文字
+* bad     broken                                                             /c/bad.toml
+! /c/bad.toml is not valid TOML: line 1"""
+
+
+def test_the_whole_table() -> None:
+    """Each column is as wide as its texts; what makes one unusable stands below."""
+    assert "\n" + "\n".join(plain(line) for line in table(ROWS, "/home/dev", NOON_S)) == TABLE
+
+
+@pytest.mark.parametrize("width", [40, 60, 79, 100])
+def test_no_line_of_the_table_is_too_wide(width: int) -> None:
+    """A line's end gives way; a problem is wrapped."""
+    lines = [plain(line) for line in table(ROWS, "/home/dev", NOON_S, width)]
+    assert max(map(columns, lines)) <= width
+    assert all(name in line for name, line in zip(("config", "site", "held", "bad"), lines[1:], strict=False))
+    assert " ".join(" ".join(lines[5:]).split()) == "! /c/bad.toml is not valid TOML: line 1"
+
+
+@pytest.mark.parametrize(
+    ("status", "service", "tone"),
+    [
+        (WATCHING, ServiceState.NONE, Tone.GOOD),
+        (replace(WATCHING, warnings=("x",)), ServiceState.NONE, Tone.ATTENTION),
+        (replace(WATCHING, pending=True), ServiceState.NONE, Tone.BUSY),
+        (replace(WATCHING, state=State.UPLOADING), ServiceState.NONE, Tone.BUSY),
+        (replace(WATCHING, state=State.PAUSED), ServiceState.NONE, Tone.ATTENTION),
+        (replace(WATCHING, responding=False), ServiceState.NONE, Tone.BAD),
+        (HELD, ServiceState.RUNNING, Tone.BAD),
+        (NOTHING, ServiceState.NONE, Tone.PLAIN),
+        (NOTHING, ServiceState.STOPPED, Tone.ATTENTION),
+        (None, ServiceState.NONE, Tone.BAD),
+    ],
+)
+def test_the_mark_shows_how_it_is(status: Status | None, service: ServiceState, tone: Tone) -> None:
+    """The colour is that of the state; a stopped service deserves a look."""
+    line = table([WorkspaceRow("/c/a.toml", "a", service, status)], "/home/dev", NOON_S)[1]
+    assert line[0][1] is tone

@@ -10,7 +10,7 @@ import zlib
 import pytest
 
 from syncd.archive import tar_format
-from syncd.scan.entry import Entry, Kind
+from syncd.model.entry import Entry, Kind
 from syncd.scan.inode import permissions
 
 

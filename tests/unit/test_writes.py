@@ -8,7 +8,6 @@ from syncd.merge.writes import (
     OTHER,
     JournalItem,
     JournalPhase,
-    LocalEntry,
     NewEntry,
     Restoration,
     Write,
@@ -17,28 +16,28 @@ from syncd.merge.writes import (
     may_be_as_planned,
     restoration,
 )
-from syncd.scan.entry import Kind, Stamp
+from syncd.model.entry import ABSENT, Entry, Kind, Stamp
 
 STAMP, LATER = Stamp(1, 2, 3, 4), Stamp(1, 3, 3, 4)
-FILE = LocalEntry(Kind.FILE, 0o644, 3, digest=b"old", stamp=STAMP)
-CHANGED = LocalEntry(Kind.FILE, 0o644, 3, digest=b"new", stamp=LATER)
-PERSON = LocalEntry(Kind.FILE, 0o644, 3, digest=b"mine", stamp=LATER)
-EXECUTABLE = LocalEntry(Kind.FILE, 0o755, 3, digest=b"old", stamp=LATER)
-LINK, OTHER_LINK = LocalEntry(Kind.SYMLINK, target="a"), LocalEntry(Kind.SYMLINK, target="b")
-DIRECTORY, CLOSED = LocalEntry(Kind.DIRECTORY, 0o755), LocalEntry(Kind.DIRECTORY, 0o555)
-PRIVATE, GROUP = LocalEntry(Kind.DIRECTORY, 0o700), LocalEntry(Kind.DIRECTORY, 0o770)
+FILE = Entry(Kind.FILE, 0o644, size_bytes=3, digest=b"old", stamp=STAMP)
+CHANGED = Entry(Kind.FILE, 0o644, size_bytes=3, digest=b"new", stamp=LATER)
+PERSON = Entry(Kind.FILE, 0o644, size_bytes=3, digest=b"mine", stamp=LATER)
+EXECUTABLE = Entry(Kind.FILE, 0o755, size_bytes=3, digest=b"old", stamp=LATER)
+LINK, OTHER_LINK = Entry(Kind.SYMLINK, target="a"), Entry(Kind.SYMLINK, target="b")
+DIRECTORY, CLOSED = Entry(Kind.DIRECTORY, 0o755), Entry(Kind.DIRECTORY, 0o555)
+PRIVATE, GROUP = Entry(Kind.DIRECTORY, 0o700), Entry(Kind.DIRECTORY, 0o770)
 
 
-def _file(digest: bytes = b"", stamp: Stamp | None = None, mode: int = 0o644, size_bytes: int = 3) -> LocalEntry:
-    return LocalEntry(Kind.FILE, mode, size_bytes, digest=digest, stamp=stamp)
+def _file(digest: bytes = b"", stamp: Stamp | None = None, mode: int = 0o644, size_bytes: int = 3) -> Entry:
+    return Entry(Kind.FILE, mode, size_bytes=size_bytes, digest=digest, stamp=stamp)
 
 
 @pytest.mark.parametrize(
     ("now", "before", "same"),
     [
-        (None, None, True),
+        (None, ABSENT, True),
         (None, FILE, False),
-        (FILE, None, False),
+        (FILE, ABSENT, False),
         (_file(stamp=STAMP), _file(stamp=STAMP), True),
         (_file(stamp=LATER), _file(stamp=STAMP), False),
         (_file(stamp=LATER), _file(b"old", STAMP), True),  # its content is compared later
@@ -53,10 +52,10 @@ def _file(digest: bytes = b"", stamp: Stamp | None = None, mode: int = 0o644, si
         (DIRECTORY, CLOSED, False),
         (DIRECTORY, LINK, False),
         (OTHER, OTHER, False),
-        (OTHER, None, False),
+        (OTHER, ABSENT, False),
     ],
 )
-def test_as_planned(now: LocalEntry | None, before: LocalEntry | None, same: bool) -> None:
+def test_as_planned(now: Entry | None, before: Entry, same: bool) -> None:
     """A path has to be what the plan saw: kind, permission bits, target, and size with stamp or digest."""
     assert may_be_as_planned(now, before) is same
 
@@ -109,9 +108,9 @@ NOT_NEEDED, RESTORE, LEAVE = Restoration.NOT_NEEDED, Restoration.RESTORE, Restor
     ],
 )
 def test_restoration(
-    before: LocalEntry | None,
-    after: LocalEntry | None,
-    now: LocalEntry | None,
+    before: Entry | None,
+    after: Entry | None,
+    now: Entry | None,
     ended: Restoration,
     killed: Restoration,
 ) -> None:
@@ -125,21 +124,21 @@ def test_restoration(
 def test_a_path_outside_is_refused(path: str) -> None:
     """A path that is not a plain one inside of the workspace is a caller's error."""
     with pytest.raises(ValueError, match="inside"):
-        check_plan([Write(path, None, NewEntry(Kind.SYMLINK, target="x"))])
+        check_plan([Write(path, ABSENT, NewEntry(Kind.SYMLINK, target="x"))])
 
 
 def test_a_plan_that_contradicts_itself_is_refused() -> None:
     """A path twice, a file below a file, below a deletion, and a file that nothing tells apart."""
     new = NewEntry(Kind.FILE, 0o644, content="/x")
     with pytest.raises(ValueError, match="twice"):
-        check_plan([Write("a", None, new), Write("a", None, new)])
+        check_plan([Write("a", ABSENT, new), Write("a", ABSENT, new)])
     with pytest.raises(ValueError, match="below"):
-        check_plan([Write("a", None, new), Write("a/b/c", None, new)])
+        check_plan([Write("a", ABSENT, new), Write("a/b/c", ABSENT, new)])
     with pytest.raises(ValueError, match="below"):
-        check_plan([Write("a", DIRECTORY, None), Write("a/b", None, new)])
+        check_plan([Write("a", DIRECTORY, None), Write("a/b", ABSENT, new)])
     with pytest.raises(ValueError, match="stamp"):
-        check_plan([Write("a", LocalEntry(Kind.FILE), None)])
-    check_plan([Write("a", FILE, NewEntry(Kind.DIRECTORY)), Write("a/b", None, new), Write("a/c", FILE, None)])
+        check_plan([Write("a", Entry(Kind.FILE), None)])
+    check_plan([Write("a", FILE, NewEntry(Kind.DIRECTORY)), Write("a/b", ABSENT, new), Write("a/c", FILE, None)])
 
 
 def test_ancestors() -> None:

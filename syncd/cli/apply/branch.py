@@ -26,12 +26,11 @@ from syncd.core.text import one_line, shown_path
 from syncd.merge.branch import make_branch
 from syncd.merge.git import need_git
 from syncd.merge.git_objects import GitChange, GitVersion, is_repository_name, is_submodules_name
-from syncd.merge.merge_plan import MergeOutcome
+from syncd.model.entry import Kind
+from syncd.model.reconcile import PathOutcome
 from syncd.remote.failure import StepFailed
-from syncd.sandbox.look_request import RemoteKind
 from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits
 from syncd.sandbox.repository.home_commit import recorded_home
-from syncd.scan.entry import Kind
 
 
 def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
@@ -42,7 +41,8 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
         there = _fetched(opened)
         side = look_at(opened, patterns_of(options.included))
         plan = make_plan(side, options)
-        left = {planned.path: planned.reason for planned in plan.of(MergeOutcome.NEVER)}
+        left = {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
+        unfetched = {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(side, p.path)}
         changes = [
             GitChange(path, None, remote_version(remote))
             for path, remote in side.work.changed.items()
@@ -68,10 +68,12 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
     tell_rest(there)
     if options.as_json:
         taken = sorted(change.path for change in changes if change.path not in skipped)
-        print_lists(taken=taken, never=sorted(skipped))
+        print_lists(taken=taken, never=sorted(skipped), stays=sorted(unfetched))
         return 0
     for path, reason in sorted(skipped.items()):
         click.echo(f"never     {shown_path(path)}: {reason}")
+    for path, reason in sorted(unfetched.items()):
+        click.echo(f"stays     {shown_path(path)}: {reason}")
     for commit_id, subject in zip(branch.commits, branch.subjects, strict=True):
         click.echo(f"commit    {commit_id[:10]} {subject}")
     commits = "1 new commit" if len(branch.commits) == 1 else f"{len(branch.commits)} new commits"
@@ -106,7 +108,7 @@ def _reason(path: str) -> str:
 def _is_whole(side: AgentSide, path: str) -> bool:
     """True if what is there was fetched, or if nothing is there."""
     remote = side.work.changed[path]
-    return remote.kind is RemoteKind.ABSENT or remote_version(remote) is not None
+    return remote.kind is Kind.ABSENT or remote_version(remote) is not None
 
 
 def _sent(side: AgentSide) -> dict[str, GitVersion]:

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from msgspec import Struct, field
 
 from syncd.cli.agent_side import AgentSide, is_named, remote_version
-from syncd.cli.apply.command import workspace_input
+from syncd.cli.apply.command import home_of
 from syncd.merge.commit_pack import SandboxCommit
 from syncd.merge.git_objects import GitChange
-from syncd.merge.merge_plan import PlanInput, never_taken
-from syncd.merge.writes import LocalEntry
-from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.model.entry import Kind, SeenEntry
+from syncd.model.reconcile import Home, Sides, never_taken
 
 
 class CommitsToMake(Struct):
@@ -31,10 +30,10 @@ def commits_to_make(side: AgentSide, commits: tuple[SandboxCommit, ...], named: 
     """Return the commits with what may come of them; of named paths, if any, alone. Raises `TryLater`."""
     made = CommitsToMake()
     paths = {path for commit in commits for path in commit.changes if is_named(path, named)}
-    local = side.writer.look(paths)
-    state: dict[str, RemoteEntry] = {}
-    given = workspace_input(side.config.workspace.path, {}, local, state)
-    never_links = _links_that_lead_out(given, commits, state)
+    here, home = side.writer.look(paths), home_of(side.config)
+    state: dict[str, SeenEntry] = {}
+    sides = Sides({}, here, state)
+    never_links = _links_that_lead_out(sides, home, commits, state)
     for commit in commits:
         wanted = {path: entry for path, entry in commit.changes.items() if path in paths}
         refused = [path for path in commit.refused if is_named(path, named)]
@@ -43,11 +42,11 @@ def commits_to_make(side: AgentSide, commits: tuple[SandboxCommit, ...], named: 
         made.never.update(dict.fromkeys(refused, "its name in a commit leads out of the workspace"))
         changes = []
         for path, entry in wanted.items():
-            reason = never_links.get(path, "") if entry.kind is RemoteKind.SYMLINK else ""
-            reason = reason or _reason(side, given, path, local[path], entry)
+            reason = never_links.get(path, "") if entry.kind is Kind.SYMLINK else ""
+            reason = reason or _reason(side, sides, home, path, entry)
             if reason:
                 made.never[path] = reason
-            elif entry.kind is not RemoteKind.ABSENT and remote_version(entry) is None:
+            elif entry.kind is not Kind.ABSENT and remote_version(entry) is None:
                 made.unread[path] = commit.id
             else:
                 changes.append(GitChange(path, None, remote_version(entry)))
@@ -55,10 +54,10 @@ def commits_to_make(side: AgentSide, commits: tuple[SandboxCommit, ...], named: 
     return made
 
 
-def _reason(side: AgentSide, given: PlanInput, path: str, local: LocalEntry | None, entry: RemoteEntry) -> str:
-    if entry.kind is RemoteKind.OTHER:
+def _reason(side: AgentSide, sides: Sides, home: Home, path: str, entry: SeenEntry) -> str:
+    if entry.kind is Kind.OTHER:
         return "it is a submodule, a repository of its own"
-    never = "" if entry.kind is RemoteKind.SYMLINK else never_taken(given, path, local, entry)
+    never = "" if entry.kind is Kind.SYMLINK else never_taken(sides, home, path, sides.here[path], entry)
     if never:
         return never
     if side.leave_out(path, False):
@@ -67,7 +66,7 @@ def _reason(side: AgentSide, given: PlanInput, path: str, local: LocalEntry | No
 
 
 def _links_that_lead_out(
-    given: PlanInput, commits: tuple[SandboxCommit, ...], state: dict[str, RemoteEntry]
+    sides: Sides, home: Home, commits: tuple[SandboxCommit, ...], state: dict[str, SeenEntry]
 ) -> Mapping[str, str]:
     """Return the links that may never come, with the reason.
 
@@ -78,9 +77,9 @@ def _links_that_lead_out(
     for commit in commits:
         state.update(commit.changes)
         for path, entry in commit.changes.items():
-            (links.add if entry.kind is RemoteKind.SYMLINK else links.discard)(path)
+            (links.add if entry.kind is Kind.SYMLINK else links.discard)(path)
         for path in links - found.keys():
-            reason = never_taken(given, path, given.local.get(path), state[path])
+            reason = never_taken(sides, home, path, sides.here[path], state[path])
             if reason:
                 found[path] = reason
     return found

@@ -6,13 +6,12 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import Struct
-from msgspec.structs import replace
 
 from syncd.cli.options import config_option, configured, in_workspace, json_option
 from syncd.core.errors import ExitCode, Stop, TryLater, WorkspaceError
@@ -21,10 +20,7 @@ from syncd.core.text import shown_path
 
 if TYPE_CHECKING:
     from syncd.cli.agent_side import AgentSide
-    from syncd.merge.merge_plan import MergePlan, PlanInput
-    from syncd.merge.writes import LocalEntry
-    from syncd.sandbox.look_request import RemoteEntry
-    from syncd.scan.entry import Entry
+    from syncd.model.reconcile import Home, Plan
 
 _TOLD_AFTER_S = 2.0
 
@@ -109,7 +105,7 @@ def _apply(config: Config, options: ApplyOptions) -> int:
         summary_line,
     )
     from syncd.merge.git import find_git  # noqa: PLC0415
-    from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
+    from syncd.model.reconcile import PathOutcome  # noqa: PLC0415
 
     if not options.dry_run:
         _take_back_killed(config)
@@ -131,7 +127,7 @@ def _apply(config: Config, options: ApplyOptions) -> int:
                 is_wanted = click.confirm(f"{question}: apply this?")
             if not is_wanted:
                 click.echo("nothing was changed", err=True)
-                return ExitCode.DIFFERENT if plan.of(MergeOutcome.CONFLICT) else ExitCode.DONE
+                return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
         with no_sync_begins(config, side.interrupt.check):
             done = carry_out(side, prepared)
         if not options.as_json:
@@ -149,47 +145,40 @@ def _take_back_killed(config: Config) -> None:
         click.echo(f"took back an apply that was killed: {len(taken_back.restored):,} paths", err=True)
 
 
-def make_plan(side: AgentSide, options: ApplyOptions) -> MergePlan:
+def make_plan(side: AgentSide, options: ApplyOptions) -> Plan:
     """Return the plan for the paths that were named."""
     from syncd.cli.agent_side import is_named  # noqa: PLC0415
-    from syncd.merge.merge_plan import merge_plan  # noqa: PLC0415
+    from syncd.model.reconcile import Sides, plan_home  # noqa: PLC0415
 
-    remote = {path: entry for path, entry in side.work.changed.items() if is_named(path, options.named)}
-    base = {path: entry for path in remote if (entry := side.work.base_of(path)) is not None}
-    given = workspace_input(side.config.workspace.path, base, side.local(), remote)
-    return merge_plan(replace(given, deletions=options.deletions))
+    there = {path: entry for path, entry in side.work.changed.items() if is_named(path, options.named)}
+    base = {path: entry for path in there if (entry := side.work.base_of(path)) is not None}
+    return plan_home(Sides(base, side.local(), there), home_of(side.config, deletions=options.deletions))
 
 
-def workspace_input(
-    workspace: str,
-    base: Mapping[str, Entry],
-    local: Mapping[str, LocalEntry | None],
-    remote: Mapping[str, RemoteEntry],
-) -> PlanInput:
-    """Return what a plan for this workspace rests on, without deletions."""
-    from syncd.merge.merge_plan import PlanInput  # noqa: PLC0415
+def home_of(config: Config, *, deletions: bool = False) -> Home:
+    """Return what a plan for this workspace needs to know of it."""
+    from syncd.model.reconcile import Home  # noqa: PLC0415
 
     def link_at(path: str) -> str | None:
         try:
-            return os.readlink(os.path.join(workspace, path))
+            return os.readlink(os.path.join(config.workspace.path, path))
         except OSError:
             return None
 
-    def children(path: str) -> Collection[str]:
-        found = []
-        for top, directories, files in os.walk(os.path.join(workspace, path)):
-            inside = os.path.relpath(top, workspace)
-            found += [os.path.normpath(os.path.join(inside, name)) for name in (*directories, *files)]
-        return found
+    def names_in(path: str) -> Collection[str]:
+        try:
+            return os.listdir(os.path.join(config.workspace.path, path))
+        except OSError:
+            return ()  # it is written to by its own rules
 
-    return PlanInput(base, local, remote, deletions=False, link_at=link_at, children=children)
+    return Home(deletions, link_at, names_in)
 
 
-def _end(plan: MergePlan, let_out: list[str], options: ApplyOptions, prefix: str) -> int:
+def _end(plan: Plan, let_out: list[str], options: ApplyOptions, prefix: str) -> int:
     from syncd.cli.apply.plan_text import summary_line  # noqa: PLC0415
-    from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
+    from syncd.model.reconcile import PathOutcome  # noqa: PLC0415
 
-    conflicts = plan.of(MergeOutcome.CONFLICT)
+    conflicts = plan.of(PathOutcome.CONFLICT)
     if options.as_json:
         print_plan(plan, let_out)
     else:
@@ -205,19 +194,19 @@ def print_lists(**lists: Iterable[str]) -> None:
     click.echo(json.dumps({name: list(lists.get(name, ())) for name in names}))
 
 
-def print_plan(plan: MergePlan, let_out: list[str]) -> None:
+def print_plan(plan: Plan, let_out: list[str]) -> None:
     """Print the paths of a plan as JSON, by what becomes of them."""
     from syncd.cli.apply.execution import paths_of  # noqa: PLC0415
     from syncd.cli.apply.plan_text import to_look_at  # noqa: PLC0415
-    from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
+    from syncd.model.reconcile import PathOutcome  # noqa: PLC0415
 
     print_lists(
-        taken=paths_of(plan, MergeOutcome.TAKE),
-        merged=paths_of(plan, MergeOutcome.MERGE),
-        deleted=paths_of(plan, MergeOutcome.DELETE),
-        conflicts=paths_of(plan, MergeOutcome.CONFLICT),
-        never=paths_of(plan, MergeOutcome.NEVER),
-        stays=paths_of(plan, MergeOutcome.STAYS, MergeOutcome.DELETED_THERE),
+        taken=paths_of(plan, PathOutcome.TAKE),
+        merged=paths_of(plan, PathOutcome.MERGE),
+        deleted=paths_of(plan, PathOutcome.DELETE),
+        conflicts=paths_of(plan, PathOutcome.CONFLICT),
+        never=paths_of(plan, PathOutcome.NEVER),
+        stays=paths_of(plan, PathOutcome.STAYS, PathOutcome.DELETED_THERE),
         look_at=to_look_at(plan),
         newly_sent=let_out,
     )

@@ -15,14 +15,20 @@ from syncd.cli.agent_side import AgentSide, path_rules
 from syncd.core.errors import Stop, TryLater
 from syncd.core.text import shown_path
 from syncd.merge.git import Git
-from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath, merged_mode, next_base, sent_mode, taken_mode
+from syncd.merge.modes import merged_mode, next_base, sent_mode, taken_mode
 from syncd.merge.text_merge import merge
 from syncd.merge.writes import NewEntry, Write
+from syncd.model.entry import (
+    ABSENT,
+    Entry,
+    Kind,
+    arrived_digest,
+    same,
+)
+from syncd.model.reconcile import PathOutcome, Plan, PlannedPath
 from syncd.remote.failure import StepFailed
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.sandbox.three_way import is_as
-from syncd.scan.entry import Entry, Kind, arrived_digest
 from syncd.scan.path_rules import PathRules
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenPath, TakenStore, encode_taken, with_taken
@@ -33,21 +39,21 @@ _GONE = "what was sent is not known any more"
 class Prepared(Struct, frozen=True):
     """A plan whose texts are merged: `contents` are the files with the new content of each path that changes."""
 
-    plan: MergePlan
+    plan: Plan
     contents: dict[str, str] = field(default_factory=dict)
 
 
-def prepare(side: AgentSide, plan: MergePlan, git: Git | None, folder: str) -> Prepared:
+def prepare(side: AgentSide, plan: Plan, git: Git | None, folder: str) -> Prepared:
     """Merge the texts into files in `folder`. What cannot be merged becomes a conflict."""
 
     def base_bytes(planned: PlannedPath) -> bytes | None:
-        return None if planned.base is None else side.base_bytes(planned.path, planned.base, planned.local)
+        return side.base_bytes(planned.path, planned.base, planned.here)
 
     return merged_content(plan, side.config.workspace.path, base_bytes, git, folder)
 
 
 def merged_content(
-    plan: MergePlan,
+    plan: Plan,
     workspace: str,
     base_bytes: Callable[[PlannedPath], bytes | None],
     git: Git | None,
@@ -57,51 +63,50 @@ def merged_content(
     contents: dict[str, str] = {}
     paths: list[PlannedPath] = []
     for planned in plan.paths:
-        if planned.outcome is MergeOutcome.MERGE:
+        if planned.outcome is PathOutcome.MERGE:
             merged = _merged(planned, os.path.join(workspace, planned.path), base_bytes, git, folder)
             if isinstance(merged, str):
-                planned = replace(planned, outcome=MergeOutcome.CONFLICT, reason=merged)  # noqa: PLW2901
+                planned = replace(planned, outcome=PathOutcome.CONFLICT, reason=merged)  # noqa: PLW2901
             elif _differs_here(planned, merged):
                 contents[planned.path] = os.path.join(folder, f"merged-{len(contents)}")
                 with open(contents[planned.path], "xb") as file:
                     file.write(merged)
-        elif planned.outcome is MergeOutcome.TAKE and planned.remote.copy:
-            contents[planned.path] = planned.remote.copy
+        elif planned.outcome is PathOutcome.TAKE and planned.there.copy:
+            contents[planned.path] = planned.there.copy
         paths.append(planned)
-    return Prepared(MergePlan(tuple(paths)), contents)
+    return Prepared(Plan(tuple(paths)), contents)
 
 
 def _merged(
     planned: PlannedPath,
-    here: str,
+    place: str,
     base_bytes: Callable[[PlannedPath], bytes | None],
     git: Git | None,
     folder: str,
 ) -> bytes | str:
     """Return the content that both sides' changes make, or the reason why there is none."""
-    base, local, remote = planned.base, planned.local, planned.remote
-    sent = arrived_digest(base) if base is not None else b""
-    if local is not None and local.digest == remote.digest:
-        return _content(here)
-    if local is not None and local.digest == sent != b"":
-        return _content(remote.copy)
-    if remote.digest == sent != b"":
-        return _content(here)
-    if remote.size_bytes > LARGEST_BYTES or (local is not None and local.size_bytes > LARGEST_BYTES):
+    sent, here, there = arrived_digest(planned.base), planned.here, planned.there
+    if here.digest == there.digest:
+        return _content(place)
+    if here.digest == sent != b"":
+        return _content(there.copy)
+    if there.digest == sent != b"":
+        return _content(place)
+    if max(here.size_bytes, there.size_bytes) > LARGEST_BYTES:
         return "too large to be merged"
     before = base_bytes(planned)
     if before is None:
         return _GONE
-    merged = merge(git, before, _content(here), _content(remote.copy), folder)
+    merged = merge(git, before, _content(place), _content(there.copy), folder)
     return merged if isinstance(merged, bytes) else merged.value
 
 
 def _differs_here(planned: PlannedPath, merged: bytes) -> bool:
     """True unless the merge is what is here: writing that would cost the file its time, and the last write its undo."""
-    local = planned.local
-    if local is None or local.digest != hashlib.sha256(merged).digest():
+    here = planned.here
+    if here.digest != hashlib.sha256(merged).digest():
         return True
-    return local.mode & 0o777 != merged_mode(planned.base, local, planned.remote)
+    return here.mode & 0o777 != merged_mode(planned.base, here, planned.there)
 
 
 def _content(path: str) -> bytes:
@@ -112,7 +117,7 @@ def _content(path: str) -> bytes:
         raise TryLater(f"{path} cannot be read ({failure.strerror})", "nothing was changed; try again") from None
 
 
-def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
+def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
     """Write, save conflicts, and record what counts as sent. Returns the plan as it turned out. Raises `TryLater`.
 
     No sync may begin meanwhile; one that was made since the look is known by its record.
@@ -126,17 +131,17 @@ def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
     plan = prepared.plan
     if base is not None and not is_as_planned:
         sent = [each.path for each in plan.paths if _was_sent(base, side.base, each)]
-        plan = plan.with_outcome(sent, MergeOutcome.SAME, "")
+        plan = plan.with_outcome(sent, PathOutcome.SAME, "")
     writes = [write for planned in plan.paths if (write := write_of(planned, prepared)) is not None]
     rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
     written = side.writer.write(writes, msgspec.msgpack.encode(encode_taken(list(rows.values()))))
     changed = set(written.conflicts)
-    plan = plan.with_outcome(changed, MergeOutcome.CONFLICT, "it changed here meanwhile")
-    conflicts = {planned.path: planned.remote for planned in plan.of(MergeOutcome.CONFLICT)}
+    plan = plan.with_outcome(changed, PathOutcome.CONFLICT, "it changed here meanwhile")
+    conflicts = {planned.path: planned.there for planned in plan.of(PathOutcome.CONFLICT)}
     unsaved = side.remote_changes.save(Why.CONFLICT, conflicts, side.sent)
-    for planned in plan.of(MergeOutcome.TAKE, MergeOutcome.MERGE):
-        if planned.remote.copy and planned.remote.size_bytes <= LARGEST_BYTES:
-            side.base_store.add(_content(planned.remote.copy))
+    for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE):
+        if planned.there.copy and planned.there.size_bytes <= LARGEST_BYTES:
+            side.base_store.add(_content(planned.there.copy))
     # By the rules as they are now: a rule file may have come along, and what it leaves out would be removed there.
     rules = path_rules(side.config)
     done = (_left_out_by(rules, row) for path, row in rows.items() if path not in changed)
@@ -164,8 +169,8 @@ def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
 
 def _was_sent(base: Mapping[str, Entry], base_before: Mapping[str, Entry], planned: PlannedPath) -> bool:
     """True if what is there by the plan was sent from here, by a sync that had not been recorded."""
-    now, before = base.get(planned.path), base_before.get(planned.path)
-    return is_as(now, planned.remote) and not is_as(before, planned.remote)
+    now, before = base.get(planned.path, ABSENT), base_before.get(planned.path, ABSENT)
+    return same(now, planned.there) and not same(before, planned.there)
 
 
 def _still_there(side: AgentSide, taken: list[TakenPath]) -> list[TakenPath]:
@@ -184,34 +189,33 @@ def _still_there(side: AgentSide, taken: list[TakenPath]) -> list[TakenPath]:
 
 def write_of(planned: PlannedPath, prepared: Prepared) -> Write | None:
     """Return the write that a path's outcome needs, None if it needs none."""
-    if planned.outcome is MergeOutcome.DELETE:
-        return Write(planned.path, planned.local, None)
+    if planned.outcome is PathOutcome.DELETE:
+        return Write(planned.path, planned.here, None)
     mode = _mode(planned)
-    if planned.outcome is MergeOutcome.MERGE:
+    if planned.outcome is PathOutcome.MERGE:
         if planned.path not in prepared.contents:
             return None
-        return Write(planned.path, planned.local, NewEntry(Kind.FILE, mode, content=prepared.contents[planned.path]))
-    if planned.outcome is not MergeOutcome.TAKE:
+        return Write(planned.path, planned.here, NewEntry(Kind.FILE, mode, content=prepared.contents[planned.path]))
+    if planned.outcome is not PathOutcome.TAKE:
         return None
-    kind = Kind(planned.remote.kind.value)
-    content = prepared.contents.get(planned.path, "")
-    return Write(planned.path, planned.local, NewEntry(kind, mode, planned.remote.target, content))
+    there, content = planned.there, prepared.contents.get(planned.path, "")
+    return Write(planned.path, planned.here, NewEntry(there.kind, mode, there.target, content))
 
 
 def _mode(planned: PlannedPath) -> int:
-    if planned.outcome is MergeOutcome.MERGE:
-        return merged_mode(planned.base, planned.local, planned.remote)
-    if planned.outcome is MergeOutcome.SAME and planned.local is not None:
-        return planned.local.mode & 0o777
-    return taken_mode(planned.base, planned.local, planned.remote)
+    if planned.outcome is PathOutcome.MERGE:
+        return merged_mode(planned.base, planned.here, planned.there)
+    if planned.outcome is PathOutcome.SAME:
+        return planned.here.mode & 0o777
+    return taken_mode(planned.base, planned.here, planned.there)
 
 
 def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
-    if planned.outcome not in (MergeOutcome.TAKE, MergeOutcome.MERGE, MergeOutcome.DELETE, MergeOutcome.SAME):
+    if planned.outcome not in (PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE, PathOutcome.SAME):
         return None
     mode = _mode(planned)
-    if planned.outcome is MergeOutcome.MERGE and planned.local is not None:
-        mode = sent_mode(planned.local, planned.remote)  # a change of the mode here alone is still to be sent
+    if planned.outcome is PathOutcome.MERGE:
+        mode = sent_mode(planned.here, planned.there)  # a change of the mode here alone is still to be sent
     return _left_out_by(side.rules, TakenPath(planned.path, side.base.get(planned.path), next_base(planned, mode)))
 
 
@@ -220,6 +224,6 @@ def _left_out_by(rules: PathRules, row: TakenPath) -> TakenPath:
     return replace(row, is_left_out=row.is_left_out or rules.leave_out(row.path, is_directory))
 
 
-def paths_of(plan: MergePlan, *outcomes: MergeOutcome) -> list[str]:
+def paths_of(plan: Plan, *outcomes: PathOutcome) -> list[str]:
     """Return the paths with one of these outcomes."""
     return [planned.path for planned in plan.of(*outcomes)]

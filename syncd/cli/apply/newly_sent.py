@@ -11,8 +11,8 @@ from syncd.core.formatting import counted, few
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.daemon.build import excludes_for, reader_of, selection_of
-from syncd.merge.merge_plan import MergeOutcome
-from syncd.scan.entry import Kind
+from syncd.model.entry import Kind
+from syncd.model.reconcile import PathOutcome
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.ignore_files import LARGEST_BYTES
@@ -59,7 +59,7 @@ def newly_sent_line(paths: Sequence[str]) -> str:
 def _planned_rules(prepared: Prepared) -> dict[str, dict[str, bytes | None]]:
     """Return the ignore files that the plan changes, by folder and name; None: none is there then."""
     found: dict[str, dict[str, bytes | None]] = {}
-    for planned in prepared.plan.of(MergeOutcome.TAKE, MergeOutcome.MERGE, MergeOutcome.DELETE):
+    for planned in prepared.plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE):
         folder, _, name = planned.path.rpartition("/")
         if name not in (GITIGNORE, SYNCDIGNORE):
             continue
@@ -67,7 +67,7 @@ def _planned_rules(prepared: Prepared) -> dict[str, dict[str, bytes | None]]:
         if planned.path in prepared.contents:
             with open(prepared.contents[planned.path], "rb") as file:
                 content = file.read(LARGEST_BYTES + 1)
-        elif planned.outcome is MergeOutcome.MERGE:
+        elif planned.outcome is PathOutcome.MERGE:
             continue  # it is here already
         if content is None or len(content) <= LARGEST_BYTES:  # beside a larger one, nothing is sent
             found.setdefault(folder, {})[name] = content

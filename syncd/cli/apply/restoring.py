@@ -9,7 +9,7 @@ import click
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.agent_side import path_rules, scratch_folder, secret_paths
-from syncd.cli.apply.command import no_sync_begins, print_plan, workspace_input
+from syncd.cli.apply.command import home_of, no_sync_begins, print_plan
 from syncd.cli.apply.execution import merged_content, write_of
 from syncd.cli.apply.newly_sent import newly_sent, newly_sent_line
 from syncd.cli.apply.plan_text import plan_lines, summary_line
@@ -18,12 +18,12 @@ from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.daemon.build import folders_of
 from syncd.merge.git import find_git
-from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath, merge_plan
 from syncd.merge.workspace_writer import WorkspaceWriter
-from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.model.entry import Kind, SeenEntry
+from syncd.model.manifest import directories_above
+from syncd.model.reconcile import PathOutcome, Plan, PlannedPath, Sides, plan_home
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion
-from syncd.scan.entry import Kind
 
 
 def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *, as_json: bool) -> int:
@@ -34,7 +34,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
     for path in damaged:
         click.echo(f"left out: {shown_path(path)}: its saved content was damaged on this disk", err=True)
     whole = {path: saved for path, saved in version.paths.items() if path not in damaged}
-    remote = {path: _remote(store, version, path, saved) for path, saved in whole.items()}
+    there = {path: _saved_entry(store, version, path, saved) for path, saved in whole.items()}
     base_store = BaseStore(folders.spool, ChunkStore(folders.spool))
 
     def base_bytes(planned: PlannedPath) -> bytes | None:
@@ -46,11 +46,11 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         no_sync_begins(config),
         scratch_folder(folders.spool) as folder,
     ):
-        local = writer.look(remote)
+        here = writer.look({*there, *directories_above(there)})
         # What is not here any more is what was asked for.
-        base = {path: saved.base for path, saved in whole.items() if saved.base and local[path] is not None}
-        plan = merge_plan(workspace_input(config.workspace.path, base, local, remote))
-        plan = plan.with_outcome(_left_out(config, plan), MergeOutcome.STAYS, "the workspace's rules leave it out")
+        base = {p: saved.base for p, saved in whole.items() if saved.base and here[p].kind is not Kind.ABSENT}
+        plan = plan_home(Sides(base, here, there), home_of(config))
+        plan = plan.with_outcome(_left_out(config, plan), PathOutcome.STAYS, "the workspace's rules leave it out")
         found = merged_content(
             plan,
             config.workspace.path,
@@ -61,20 +61,20 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         let_out = newly_sent(config, found)
         writes = [write for planned in found.plan.paths if (write := write_of(planned, found)) is not None]
         written = writer.write(writes, b"")
-    plan = found.plan.with_outcome(written.conflicts, MergeOutcome.CONFLICT, "it changed here meanwhile")
+    plan = found.plan.with_outcome(written.conflicts, PathOutcome.CONFLICT, "it changed here meanwhile")
     _report(plan, let_out, as_json=as_json)
-    return ExitCode.DIFFERENT if damaged or plan.of(MergeOutcome.CONFLICT) else ExitCode.DONE
+    return ExitCode.DIFFERENT if damaged or plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
 
 
-def _left_out(config: Config, plan: MergePlan) -> set[str]:
+def _left_out(config: Config, plan: Plan) -> set[str]:
     """Return the paths that would be written although the rules leave them out, or a secret in them does."""
     rules = path_rules(config)
-    written = {planned.path: planned.remote.kind for planned in plan.of(MergeOutcome.TAKE, MergeOutcome.MERGE)}
-    found = {path for path, kind in written.items() if rules.leave_out(path, kind is RemoteKind.DIRECTORY)}
+    written = {planned.path: planned.there.kind for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE)}
+    found = {path for path, kind in written.items() if rules.leave_out(path, kind is Kind.DIRECTORY)}
     return found.union(secret_paths(config, written))
 
 
-def _report(plan: MergePlan, let_out: list[str], *, as_json: bool) -> None:
+def _report(plan: Plan, let_out: list[str], *, as_json: bool) -> None:
     if as_json:
         print_plan(plan, let_out)
         return
@@ -83,13 +83,13 @@ def _report(plan: MergePlan, let_out: list[str], *, as_json: bool) -> None:
     click.echo(summary_line(plan))
 
 
-def _remote(store: SavedVersions, version: SavedVersion, path: str, saved: SavedPath) -> RemoteEntry:
+def _saved_entry(store: SavedVersions, version: SavedVersion, path: str, saved: SavedPath) -> SeenEntry:
     copy = store.content_path(version, path) if saved.kind is Kind.FILE else ""
-    return RemoteEntry(
-        RemoteKind(saved.kind.value),
+    return SeenEntry(
+        saved.kind,
         saved.mode,
-        saved.size_bytes,
         saved.mtime_s,
+        saved.size_bytes,
         target=saved.target,
         digest=saved.digest,
         copy=copy,

@@ -11,16 +11,18 @@ from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.agent_side import path_rules, scratch_folder
 from syncd.cli.options import CLOCK
+from syncd.core.directories import Directories
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.settings import Config
 from syncd.daemon.build import folders_of, target_of
 from syncd.merge.file_copy import digest_of
 from syncd.merge.workspace_writer import Undone, WorkspaceWriter
+from syncd.model.entry import Kind, SeenEntry, arrived_digest
+from syncd.model.manifest import Manifest
+from syncd.remote.target import Target
 from syncd.sandbox.changes_there import ChangesThere
-from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
-from syncd.scan.entry import Kind, arrived_digest
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenPath, TakenRows, TakenStore, decode_taken, is_as, with_taken
@@ -39,40 +41,46 @@ def undo(config: Config) -> Undone:
         taken = _taken(note)
         return {*_left_out(config, taken, paths), *_unsaved(config, SavedVersions(folders.state, CLOCK), taken)}
 
-    undone = writer.undo(leave_out)
-    restored = set(undone.restored)
-    taken = [each for each in _taken(undone.note or b"") if each.path in restored]
-    if not taken:
-        return undone
+    def before(note: bytes, paths: Collection[str]) -> None:
+        _record(config, folders, [each for each in _taken(note) if each.path in paths])
+
+    return writer.undo(leave_out, before)
+
+
+def _record(config: Config, folders: Directories, taken: list[TakenPath]) -> None:
+    """Record that these count as sent no more, and save what only the workspace has of them.
+
+    It is done before the workspace changes: a process that dies in between leaves what the agent changed for the next
+    sync to find, and one that died after it would leave that to be overwritten as ours.
+    """
+    try:
+        target: Target | None = target_of(config, os.environ)
+    except NeedsPerson:
+        target = None
+    store, sync_state = TakenStore(folders.state), SyncState(folders.state)
+    base = sync_state.initialized(target)[0] if target is not None else None
+    # Of another sandbox than the one it came from it is not known that it has it.
+    known = with_taken(base, store.load(target)) if base is not None and target is not None else Manifest()
+    unanswered = sync_state.possibly_applied(target) if target is not None else ()
+    only_here = [
+        each
+        for each in taken
+        if not each.is_left_out
+        and (not is_as(known, each.path, each.after) or any(each.path in sent for sent in unanswered))
+    ]
     # What was asked for against the rules is the agent's own, also if it was sent since.
     back = [TakenPath(each.path, each.after, None if each.is_left_out else each.before) for each in taken]
+    again = [each for each in back if is_as(known, each.path, each.before)]
     try:
-        target = target_of(config, os.environ)
-    except NeedsPerson:
-        return undone
-    store = TakenStore(folders.state)
-    base, _ = SyncState(folders.state).initialized(target)
-    if base is None:
-        return undone
-    base = with_taken(base, store.load(target))
-    overwritten = [
-        TakenPath(each.path, each.after, each.before)
-        for each in taken
-        if not each.is_left_out and not is_as(base, each.path, each.after)
-    ]
-    contents = BaseStore(folders.spool, ChunkStore(folders.spool))
-    saved_versions = SavedVersions(folders.state, CLOCK)
-    try:
-        _save(contents, saved_versions, target.sandbox_id, overwritten, folders.spool)
-        again = [each for each in back if is_as(base, each.path, each.before)]
-        store.save(target, again)
+        _save(config, folders, target.sandbox_id if target is not None else "", only_here)
+        if again and target is not None:
+            store.save(target, again)
+            ChangesThere(folders.state, target).note((each.path for each in again), lambda _: False)
     except OSError as failure:
         raise TryLater(
-            f"the workspace is as before, but that cannot be recorded ({failure.strerror})",
+            f"what counts as sent cannot be recorded ({failure.strerror}), so nothing is undone",
             "make the state folder writable",
         ) from None
-    ChangesThere(folders.state, target).note((each.path for each in again), lambda _: False)
-    return undone
 
 
 def _taken(note: bytes) -> list[TakenPath]:
@@ -102,7 +110,7 @@ def _unsaved(config: Config, saved: SavedVersions, taken: list[TakenPath]) -> li
         copy = os.path.join(config.workspace.path, each.path)
         try:
             digest = _digest_of_file(copy)  # a merge has both sides, and is the only copy of theirs by then
-            there = RemoteEntry(RemoteKind.FILE, entry.mode, entry.size_bytes, entry.mtime_s, digest=digest, copy=copy)
+            there = SeenEntry(Kind.FILE, entry.mode, entry.mtime_s, entry.size_bytes, digest=digest, copy=copy)
             if saved.holder_of(each.path, digest) is None:
                 saved.save(Why.CONFLICT, sandbox_id, {each.path: there})
         except OSError:  # it changed since, or there is no room: then it stays
@@ -118,25 +126,39 @@ def _digest_of_file(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _save(contents: BaseStore, saved: SavedVersions, sandbox_id: str, taken: list[TakenPath], scratch: str) -> None:
-    """Save the sandbox's versions that were merged here, and that a sync has overwritten there since."""
-    with scratch_folder(scratch) as folder:
-        versions: dict[str, RemoteEntry] = {}
+def _save(config: Config, folders: Directories, sandbox_id: str, taken: list[TakenPath]) -> None:
+    """Save the sandbox's versions that were taken or merged here, and that it may not have any more.
+
+    Their bytes are those that `apply` kept, or still here.
+    """
+    contents, saved = BaseStore(folders.spool, ChunkStore(folders.spool)), SavedVersions(folders.state, CLOCK)
+    with scratch_folder(folders.spool) as folder:
+        versions: dict[str, SeenEntry] = {}
         bases: dict[str, SentEntry] = {}
         for number, each in enumerate(taken):
-            entry = each.before
-            if entry is None or entry.kind is not Kind.FILE or saved.holder_of(each.path, entry.digest):
+            entry = each.after
+            if entry is None or entry.is_directory or (entry.digest and saved.holder_of(each.path, entry.digest)):
                 continue
-            content = contents.get(each.path, entry.digest)
-            if content is None:
+            copy = "" if entry.kind is Kind.SYMLINK else os.path.join(folder, str(number))
+            content = contents.get(each.path, entry.digest) if copy else None
+            if content is not None:
+                with open(copy, "xb") as file:
+                    file.write(content)
+            elif copy and _is_here(config, each.path, entry.digest):
+                copy = os.path.join(config.workspace.path, each.path)
+            elif copy:
                 continue
-            copy = os.path.join(folder, str(number))
-            with open(copy, "xb") as file:
-                file.write(content)
-            versions[each.path] = RemoteEntry(
-                RemoteKind.FILE, entry.mode, entry.size_bytes, entry.mtime_s, digest=entry.digest, copy=copy
+            versions[each.path] = SeenEntry(
+                entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, entry.target, digest=entry.digest, copy=copy
             )
-            if each.after is not None:
-                bases[each.path] = each.after, contents.get(each.path, arrived_digest(each.after))
+            if each.before is not None:
+                bases[each.path] = each.before, contents.get(each.path, arrived_digest(each.before))
         if versions:
             saved.save(Why.CONFLICT, sandbox_id, versions, bases)
+
+
+def _is_here(config: Config, path: str, digest: bytes) -> bool:
+    try:
+        return _digest_of_file(os.path.join(config.workspace.path, path)) == digest
+    except OSError:
+        return False

@@ -7,29 +7,26 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 
 import click
-from msgspec.structs import replace
 
 from syncd.cli.check.finding import Finding, Grade, exit_code, summary
 from syncd.cli.options import config_option, json_option
-from syncd.cli.status.text import Line, Tone, coloured, fitted, wrapped
 from syncd.core.text import redacted, shown_path
 
-_TONES = {
-    Grade.PASS: Tone.GOOD,
-    Grade.NOTE: Tone.BUSY,
-    Grade.WARN: Tone.ATTENTION,
-    Grade.FAIL_FOR_NOW: Tone.BAD,
-    Grade.FAIL: Tone.BAD,
+_COLOURS = {
+    Grade.PASS: "green",
+    Grade.NOTE: "cyan",
+    Grade.WARN: "yellow",
+    Grade.FAIL_FOR_NOW: "red",
+    Grade.FAIL: "red",
 }
-# Columns: the grade, the subject, the text.
-_GRADE = 6
-_SUBJECT = 15
-_TEXT = _GRADE + _SUBJECT
+_BLANK = " " * 21  # what stands before the text: the grade and the subject
 _MAX_COLUMNS = 120
-_ANY_WIDTH = 1 << 20  # for a pipe: one line for each finding, for grep
 _MAX_LENGTH = 1000
+_COMMAND = re.compile(r"`[^`]+`")
+_NO_BREAK = "\0"  # no text that is shown has it
 
 
 @click.command("check")
@@ -52,18 +49,18 @@ def command(config_file: str | None, as_json: bool, report_file: str | None) -> 
     A report holds no name, path, address, id, key, message or content of yours, only facts, numbers and times. Read it
     all before you pass it on; nothing sends it for you.
     """
-    from syncd.cli.check.checks import Checks  # noqa: PLC0415 - not needed for `check --help`
+    from syncd.cli.check.checkup import Checkup  # noqa: PLC0415 - not needed for `check --help`
 
-    checkup = Checks(config_file)
-    findings = []
+    checkup = Checkup(config_file)
+    findings, shown = [], []
     for finding in checkup.findings():
         findings.append(finding)
+        shown.append(_printable(finding, checkup.secret))
         if not as_json:
-            _show(finding, checkup.secret)
+            click.echo("\n".join(_lines(shown[-1])))
     code = exit_code(findings)
     if as_json:
-        rows = [_row(finding, checkup.secret) for finding in findings]
-        click.echo(json.dumps({"version": 1, "exit_code": code, "findings": rows}))
+        click.echo(json.dumps({"version": 1, "exit_code": code, "findings": [*map(_row, shown)]}))
     else:
         click.echo(summary(findings))
     if report_file is not None:
@@ -74,51 +71,41 @@ def command(config_file: str | None, as_json: bool, report_file: str | None) -> 
     return code
 
 
-def _row(finding: Finding, secret: str) -> dict[str, object]:
+def _printable(finding: Finding, secret: str) -> Finding:
+    """The finding with each text on one line and redacted; blanks that align columns are kept."""
+
+    def printable(text: str) -> str:
+        text = shown_path(redacted(" ".join(text.splitlines()), secret))
+        return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"
+
+    details = tuple(map(printable, finding.details))
+    return Finding(finding.subject, finding.grade, printable(finding.what), printable(finding.remedy), details)
+
+
+def _row(finding: Finding) -> dict[str, object]:
     return {
         "subject": finding.subject,
         "grade": finding.grade.word,
-        "what": _printable(finding.what, secret),
-        "remedy": _printable(finding.remedy, secret),
-        "details": [_printable(detail, secret) for detail in finding.details],
+        "what": finding.what,
+        "remedy": finding.remedy,
+        "details": finding.details,
     }
 
 
-def _show(finding: Finding, secret: str) -> None:
-    is_terminal = sys.stdout.isatty()
-    width = min(shutil.get_terminal_size().columns, _MAX_COLUMNS) if is_terminal else _ANY_WIDTH
-    if is_terminal:
-        finding = replace(finding, what=_short(finding.what), remedy=_short(finding.remedy, before=r"(?<!\S)"))
-    for line in lines_of(finding, secret, width):
-        click.echo(fitted(coloured(line), sys.stdout.encoding or "utf-8"))
-
-
-def lines_of(finding: Finding, secret: str, width: int) -> list[Line]:
-    """The lines of a finding, wrapped to `width` columns; `secret` is the API key, which is redacted."""
-    head: Line = (
-        (finding.grade.word, _TONES[finding.grade]),
-        (f"{'':{_GRADE - 4}}{finding.subject:{_SUBJECT}}", Tone.PLAIN),
-    )
-    lines = wrapped(_printable(finding.what, secret), width, head, _TEXT)
-    for detail in finding.details:
-        text = _printable(detail, secret)
-        words = text.lstrip(" ")
-        indent = _TEXT + 2 + len(text) - len(words)
-        lines += wrapped(words, width, ((" " * indent, Tone.PLAIN),), _TEXT + 4)
-    if finding.remedy:
-        label = f"{'to do:':>{_TEXT - 2}}  "
-        lines += wrapped(_printable(finding.remedy, secret), width, ((label, Tone.PLAIN),), _TEXT)
-    return lines
-
-
-def _short(text: str, before: str = r"(?<![\w/.-])") -> str:
-    """The text with `~` for the home directory, but not within quotes, where a shell would not expand it."""
-    home = os.path.expanduser("~")
-    return re.sub(rf"{before}{re.escape(home)}(?=/)", "~", text) if len(home) > 1 else text
-
-
-def _printable(text: str, secret: str) -> str:
-    """The text on one line, redacted; blanks that align columns are kept."""
-    text = redacted(" ".join(text.splitlines()), secret)
-    text = shown_path(text).encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"
+def _lines(finding: Finding) -> list[str]:
+    """The lines of a finding: wrapped to the width of a terminal, with `~`; one line each in a pipe, for grep."""
+    word = click.style(finding.grade.word, fg=_COLOURS[finding.grade], bold=True)
+    rows = [(f"{word}  {finding.subject:15}", finding.what)]
+    rows += [(_BLANK, f"  {detail}") for detail in finding.details]
+    rows += [(f"{'to do:':>19}  ", finding.remedy)] if finding.remedy else []
+    if not sys.stdout.isatty():
+        return [label + text for label, text in rows]
+    home = re.compile(rf"(?<!\S){re.escape(os.path.expanduser('~'))}(?=/)")
+    width = max(8, min(shutil.get_terminal_size().columns, _MAX_COLUMNS) - len(_BLANK))
+    lines = []
+    for label, text in rows:
+        # A command stays on one line, to be copied.
+        unbroken = _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), home.sub("~", text))
+        first, *others = textwrap.wrap(unbroken, width, break_on_hyphens=False) or [""]
+        lines += [label + first, *(_BLANK + other for other in others)]
+    return [line.replace(_NO_BREAK, " ") for line in lines]

@@ -7,7 +7,7 @@ from enum import Enum
 
 from msgspec import Struct
 
-from syncd.core.errors import ExitCode
+from syncd.core.errors import ExitCode, SyncdError
 from syncd.core.formatting import counted
 
 
@@ -50,3 +50,9 @@ def summary(findings: Iterable[Finding]) -> str:
     parts = [f"{failed} failed"] if failed else []
     parts += [counted(warnings, "warning")] if warnings else []
     return ", ".join([*parts, f"{passed} passed"]) if parts else f"all checks passed ({passed})"
+
+
+def failed(subject: str, failure: SyncdError) -> Finding:
+    """The finding about an error, which may end by itself or not."""
+    grade = Grade.FAIL if failure.exit_code == ExitCode.NEEDS_PERSON else Grade.FAIL_FOR_NOW
+    return Finding(subject, grade, failure.message, failure.hint)

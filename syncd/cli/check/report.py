@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from msgspec import Struct
 
 from syncd import __version__
-from syncd.cli.check.checks import Checks
+from syncd.cli.check.checkup import Checkup
 from syncd.cli.check.finding import Finding
 from syncd.cli.options import CLOCK
 from syncd.core.clock import stamp
@@ -39,7 +39,7 @@ Nothing of this was sent anywhere. Read it to the end before you pass it on.
 """
 
 
-def write_report(named: str, checkup: Checks, findings: Sequence[Finding]) -> tuple[str, int]:
+def write_report(named: str, checkup: Checkup, findings: Sequence[Finding]) -> tuple[str, int]:
     """Write the report to a new file: `named`, or one in the home directory. Its path and its number of lines.
 
     Raises `NeedsPerson` if the file exists, cannot be written, or would be synced.
@@ -60,9 +60,9 @@ def write_report(named: str, checkup: Checks, findings: Sequence[Finding]) -> tu
     return path, text.count("\n")
 
 
-def _text(checkup: Checks, findings: Sequence[Finding]) -> str:
+def _text(checkup: Checkup, findings: Sequence[Finding]) -> str:
     config = checkup.config
-    scan = checkup.checked.scan if checkup.checked else None
+    scan = checkup.scan
     rows = [*_machine(), *((finding.subject, finding.grade.word) for finding in findings)]
     if config is not None:
         rows += [("file system", filesystem_type(config.workspace.path) or "unknown"), *_facts("configuration", config)]

@@ -1,167 +1,184 @@
-"""Checks the workspace: scans it, and tries to watch it, as the daemon does; and the folders for state and spool."""
+"""Checks the workspace: scans it, and tries to watch it, as the daemon does."""
 
 from __future__ import annotations
 
-import os
-import stat
+import heapq
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
-from msgspec import Struct, field
-
-from syncd.archive.secret_files import exclude_secret_files
-from syncd.cli.check.finding import Finding, Grade
-from syncd.cli.check.largest_paths import heaviest
-from syncd.cli.check.thresholds import (
-    judge_heaviest,
-    judge_private,
-    judge_secrets,
-    judge_size,
-    judge_space,
-    judge_state_space,
-    judge_watches,
-)
-from syncd.core.errors import WorkspaceError
+from syncd.cli.check.finding import Finding, Grade, failed
+from syncd.cli.local_scan import LocalScan, scan_workspace
+from syncd.core.errors import SyncdError
+from syncd.core.formatting import counted, few, size
+from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.scan.entry import Kind, content_bytes, count_files
-from syncd.scan.file_reader import ContentReader
+from syncd.daemon.build import size_remedy_of
+from syncd.model.entry import Entry, Kind, count_files
 from syncd.scan.limits import over_limit
-from syncd.scan.scanner import LeftOut, Scan, Scanner
-from syncd.selection.selection import Decision, Selection
-from syncd.watch import inotify_limits, mounts
+from syncd.scan.scanner import Scan
+from syncd.watch.inotify_limits import instance_limit, watch_limit
 from syncd.watch.inotify_watch import InotifyWatch
-from syncd.watch.scan_listener import NoScanListener
+from syncd.watch.mounts import workspace_mounts_of
 from syncd.watch.shared_mounts import shared_warning
 
 _SHOWN_WARNINGS = 5
 _HEAVIEST = 10
+# A folder is named as a whole unless one entry holds this share of it: then the entry is named.
+_DOMINANT_SHARE = 0.5
+# Entries with a smaller share of all bytes are not named.
+_LEAST_SHARE = 0.01
+# A snapshot this large will soon be over its limit.
+_SIZE_SHARE = 0.8
+# Other programs of the same user, editors above all, need watches too.
+_WATCHES_SHARE = 0.75
+_MIB = 1 << 20
 
 
-class WorkspaceCheck(Struct):
-    """The findings, and the size of a snapshot; `scan` is None if the workspace cannot be read."""
+def check_workspace(config: Config, *, watches: bool) -> Generator[Finding, None, Scan | None]:
+    """Scan the workspace, and try to watch it if `watches`; the scan, None if the workspace cannot be read.
 
-    findings: list[Finding] = field(default_factory=list)
-    content_bytes: int = 0
-    scan: Scan | None = None
-
-
-def check_workspace(
-    workspace: str,
-    selection: Selection,
-    max_mib: int,
-    running_pid: int | None,
-    *,
-    reader: ContentReader | None = None,
-    personal_excludes: str = "",
-    too_large: str = "",
-) -> WorkspaceCheck:
-    """Scan the workspace, and try to watch it if no daemon does so.
-
-    `reader` searches for secrets; `too_large` is the remedy for a snapshot that is.
+    Where a daemon watches already, more watches would count against the same limit.
     """
-    found = WorkspaceCheck()
-    watch_warnings: tuple[SyncWarning, ...] = ()
-    by_name: list[str] = []
-
-    def add(path: str, is_dir: bool, decision: Decision) -> None:
-        if decision.rule is not None and decision.rule.source == "secrets":
-            name = f"{shown_path(path)}/" if is_dir else shown_path(path)
-            by_name.append(f"{name}: named like {decision.rule.pattern}")
-
-    try:
-        if running_pid is None:
-            scan, watch_warnings = _watched_scan(workspace, selection, personal_excludes, add)
-        else:  # more watches would count against the same limit; the status has what the daemon lacks
-            scan = Scanner(workspace, selection, NoScanListener(), add, personal_excludes=personal_excludes).scan()
-        secrets = exclude_secret_files(scan, reader) if reader else {}
-    except WorkspaceError as failure:
-        found.findings.append(Finding("directory", Grade.FAIL, failure.message, failure.hint))
-        return found
-    found.scan = scan
-    entries = scan.manifest.values()
-    directories = 1 + sum(entry.kind is Kind.DIRECTORY for entry in entries)
-    found.content_bytes = content_bytes(entries)
-    refusal = over_limit(scan.manifest, max_mib)
-    if refusal:
-        found.findings.append(Finding("directory", Grade.FAIL, refusal, too_large))
+    path = config.workspace.path
+    with ExitStack() as stack:
+        watch = InotifyWatch(path, lambda: None)
+        stack.callback(watch.close)
+        try:
+            if watches:
+                watch.open()
+            found = scan_workspace(config, watch if watches else None)
+            unwatched = watch.warnings()
+        except SyncdError as failure:
+            yield failed("directory", failure)
+            return None
+    scan = found.scan
+    yield _size_finding(config, scan)
+    if weights := heaviest(scan.manifest, _HEAVIEST):
+        yield _heaviest_finding(weights, scan.manifest.content_bytes)
+    yield from _warnings("directory", scan.warnings)
+    shared = workspace_mounts_of(path).shared.items()
+    included = [shared_warning(place, kind) for place, kind in shared if not place or place in scan.manifest]
+    yield from _warnings("directory", included)
+    if config.workspace.upload_secrets:
+        yield Finding("secrets", Grade.WARN, "sent like other files, as workspace.upload_secrets is true")
     else:
-        found.findings.append(judge_size(count_files(entries), directories, found.content_bytes, max_mib, too_large))
-    if found.content_bytes:
-        found.findings.append(judge_heaviest(heaviest(scan.manifest, _HEAVIEST)))
-    found.findings += _warnings("directory", scan.warnings)
-    found.findings += _shared_mounts(workspace, scan)
-    if reader:
-        by_content = [f"{shown_path(path)} holds {secret}" for path, secret in secrets.items()]
-        found.findings.append(judge_secrets(by_name, by_content))
-    if watch_warnings:
-        found.findings += _warnings("inotify", watch_warnings)
+        yield _secrets_finding(found)
+    if unwatched:
+        yield from _warnings("inotify", unwatched)
     else:
-        limits = (*inotify_limits.watch_limit(), inotify_limits.instance_limit())
-        found.findings.append(judge_watches(directories, *limits))
+        yield _watches_finding(_directories(scan))
+    return scan
+
+
+def _size_finding(config: Config, scan: Scan) -> Finding:
+    files, directories = count_files(scan.manifest.values()), _directories(scan)
+    total_bytes, max_mib = scan.manifest.content_bytes, config.sync.max_snapshot_mib
+    if refusal := over_limit(scan.manifest, max_mib):
+        return Finding("directory", Grade.FAIL, refusal, size_remedy_of(config))
+    folders = "1 directory" if directories == 1 else f"{directories:,} directories"
+    what = f"{counted(files, 'file')} in {folders}, {size(total_bytes)}"
+    if not files:
+        remedy = "run `syncd ls --ignored`, or correct workspace.path"
+        return Finding("directory", Grade.WARN, f"{what}: nothing to send", remedy)
+    if total_bytes > _SIZE_SHARE * max_mib * _MIB:
+        what += f": near the limit of {max_mib:,} MiB"
+        return Finding("directory", Grade.WARN, what, size_remedy_of(config))
+    return Finding("directory", Grade.PASS, f"{what}, of {max_mib:,} MiB allowed")
+
+
+def _directories(scan: Scan) -> int:
+    """The directories to watch, the workspace itself among them."""
+    return 1 + sum(entry.kind is Kind.DIRECTORY for entry in scan.manifest.values())
+
+
+def _heaviest_finding(weights: Sequence[tuple[str, int]], total_bytes: int) -> Finding:
+    """The largest files and folders, each as the line of an ignore file that leaves it out."""
+    details = tuple(
+        f"{size_bytes / total_bytes:4.0%} {size(size_bytes):>11}  {ignore_line(path)}" for path, size_bytes in weights
+    )
+    share = sum(size_bytes for _, size_bytes in weights) / total_bytes
+    what = f"{len(weights)} files or folders hold {share:.0%} of it"
+    if len(weights) == 1:
+        what = f"one {'folder' if weights[0][0].endswith('/') else 'file'} holds {share:.0%} of it"
+    return Finding("largest", Grade.NOTE, what, "to leave one out, put its line into .syncdignore", details)
+
+
+def heaviest(manifest: Mapping[str, Entry], count: int) -> list[tuple[str, int]]:
+    """The largest files and folders with their bytes, none within another, the largest first; at most `count`.
+
+    A folder, which ends with a slash, is replaced by its entries, at any depth, if one of them dominates it.
+    """
+    inside: dict[str, dict[str, int]] = {"": {}}
+    for path, entry in manifest.items():
+        below = path if entry.size_bytes else ""
+        while below:
+            above = below.rstrip("/").rpartition("/")
+            folder = "".join(above[:2])
+            siblings = inside.setdefault(folder, {})
+            siblings[below] = siblings.get(below, 0) + entry.size_bytes
+            below = folder
+    total_bytes = sum(inside[""].values())
+    heap = [(-size_bytes, path) for path, size_bytes in inside[""].items()]
+    heapq.heapify(heap)
+    found: list[tuple[str, int]] = []
+    while heap and len(found) < count:
+        negative, path = heapq.heappop(heap)
+        children = inside.get(path, {})
+        if -negative < _LEAST_SHARE * total_bytes:
+            break
+        if children and max(children.values()) >= _DOMINANT_SHARE * -negative:
+            for child, size_bytes in children.items():
+                heapq.heappush(heap, (-size_bytes, child))
+        else:
+            found.append((path, -negative))
     return found
 
 
-def _shared_mounts(workspace: str, scan: Scan) -> list[Finding]:
-    shared = mounts.workspace_mounts_of(workspace).shared
-    included = {path: kind for path, kind in shared.items() if not path or path in scan.manifest}
-    return _warnings("directory", [shared_warning(path, kind) for path, kind in included.items()])
+def ignore_line(path: str) -> str:
+    """The line of an ignore file at the top of the workspace that leaves out this path, and hardly any other.
+
+    Characters that a line of text cannot hold become one `?` for each byte.
+    """
+    line = "".join(
+        f"\\{c}" if c in "*?[\\" else c if c.isprintable() else "?" * len(c.encode("utf-8", "surrogateescape"))
+        for c in path
+    )
+    return f"/{line[:-1]}\\ " if line.endswith(" ") else f"/{line}"
 
 
-def _watched_scan(
-    workspace: str, selection: Selection, personal_excludes: str, on_left_out: LeftOut
-) -> tuple[Scan, tuple[SyncWarning, ...]]:
-    watch = InotifyWatch(workspace, lambda: None)
-    watch.open()
-    try:
-        scan = Scanner(workspace, selection, watch, on_left_out, personal_excludes=personal_excludes).scan()
-        return scan, tuple(watch.warnings())
-    finally:
-        watch.close()
+def _secrets_finding(found: LocalScan) -> Finding:
+    """The paths left out as secrets, each with its rule or line. Those found by content are a warning."""
+    by_name = [f"{shown_path(path)}: named like {pattern}" for path, pattern in found.named_like_secrets]
+    by_content = [f"{shown_path(path)} holds {secret}" for path, secret in found.secrets.items()]
+    number = len(by_name) + len(by_content)
+    if not number:
+        return Finding("secrets", Grade.PASS, "none found")
+    kinds = [f"{len(paths):,} {how}" for paths, how in ((by_content, "by content"), (by_name, "by name")) if paths]
+    what = f"{counted(number, 'path')} held back: {', '.join(kinds)}"
+    remedy = "remove the secret, or allow the path in workspace.allow_secrets" if by_content else ""
+    details = tuple(few((*by_content, *by_name), number, ": syncd ls --ignored"))
+    return Finding("secrets", Grade.WARN if by_content else Grade.NOTE, what, remedy, details)
 
 
-def folder_findings(state: str, spool: str, content: int) -> list[Finding]:
-    """Test if the daemon's folders exist, or can be created, and can be written. Creates none."""
-    findings = []
-    for subject, folder in (("state", state), ("spool", spool)):
-        existing = _nearest(folder)
-        remedy = f"make it writable, or set XDG_{'STATE' if subject == 'state' else 'CACHE'}_HOME to another folder"
-        if not os.path.isdir(existing):
-            findings.append(
-                Finding(subject, Grade.FAIL, f"{folder} cannot be created: {existing} is no folder", remedy)
-            )
-        elif not os.access(existing, os.W_OK | os.X_OK, effective_ids=True):
-            findings.append(
-                Finding(subject, Grade.FAIL, f"{folder} cannot be written: {existing} is not writable", remedy)
-            )
-        elif existing == folder and (open_to_others := _open_to_others(subject, folder)):
-            findings.append(open_to_others)
-        elif subject == "state":
-            what = f"{folder} {'exists' if existing == folder else 'can be created'}"
-            findings.append(judge_state_space(what, _free_bytes(existing)))
-        else:
-            findings.append(judge_space(folder, _free_bytes(existing), content))
-    return findings
+def _watches_finding(directories: int) -> Finding:
+    """Compare one watch for each directory and one instance with this user's limits."""
+    (watches, remedy), instances = watch_limit(), instance_limit()
+    what = f"{_of(directories, watches)} watches and {_of(1, instances)} instances needed"
+    if watches is not None and directories > watches:
+        return Finding("inotify", Grade.WARN, f"{what}: too many, the rest is polled", remedy)
+    if watches is not None and directories > _WATCHES_SHARE * watches:
+        return Finding("inotify", Grade.WARN, f"{what}; this user's other programs need some too", remedy)
+    return Finding("inotify", Grade.PASS, what)
 
 
-def _free_bytes(folder: str) -> int:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
+def _of(needed: int, allowed: int | None) -> str:
+    return f"{needed:,}" if allowed is None else f"{needed:,} of {allowed:,}"
 
 
-def _open_to_others(subject: str, folder: str) -> Finding | None:
-    mode = stat.S_IMODE(os.stat(folder).st_mode)
-    return judge_private(subject, folder, mode, forbidden=0o077, harm="other users can read it")
-
-
-def _nearest(folder: str) -> str:
-    """The folder itself, or the nearest existing one above it."""
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
-    return folder
-
-
-def _warnings(subject: str, warnings: list[SyncWarning] | tuple[SyncWarning, ...]) -> list[Finding]:
-    findings = [Finding(subject, Grade.WARN, warning.what, warning.remedy) for warning in warnings[:_SHOWN_WARNINGS]]
-    more = len(warnings) - len(findings)
+def _warnings(subject: str, warnings: Sequence[SyncWarning]) -> Iterator[Finding]:
+    for warning in warnings[:_SHOWN_WARNINGS]:
+        yield Finding(subject, Grade.WARN, warning.what, warning.remedy)
+    more = len(warnings) - _SHOWN_WARNINGS
     if more > 0:
-        findings.append(Finding(subject, Grade.WARN, f"{more:,} more such", "`syncd status` lists all once it runs"))
-    return findings
+        yield Finding(subject, Grade.WARN, f"{more:,} more such", "`syncd status` lists all once it runs")

@@ -2,35 +2,94 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import shlex
 import sys
 import tomllib
-from collections.abc import Sequence
-from contextlib import suppress
+import typing
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
+import msgspec
 
+import syncd
 from syncd.cli.init.config_template import filled
-from syncd.cli.init.files import example, refuse_existing, write_new
-from syncd.cli.init.flags import ALIASES, flag_per_key, typed
-from syncd.cli.init.next_steps import after_first_sync, next_steps
-from syncd.cli.init.other_workspaces import refuse_same, refuse_same_sandbox
-from syncd.cli.init.questions import absolute, asked_key, complete, may_store, tell_overlaps, tell_shared_mounts
+from syncd.cli.init.dialog import (
+    absolute,
+    asked_key,
+    complete,
+    may_store,
+    refuse_taken,
+    tell_overlaps,
+    tell_shared_mounts,
+)
 from syncd.cli.options import option_for
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.choices import MANAGED_FILE
 from syncd.core.config_file import read_managed
 from syncd.core.config_lookup import config_files, named_config, read_workspaces
-from syncd.core.config_match import ConfiguredWorkspace, holding
+from syncd.core.config_match import holding
 from syncd.core.directories import default_key_file
-from syncd.core.errors import ConfigError, KeyRefused, SyncdError, TryLater
+from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson, SyncdError, TryLater
 from syncd.core.managed import layered
-from syncd.core.settings import Config, SandboxKeys
+from syncd.core.settings import SECTIONS, AcquireKeys, Config, SandboxKeys, Text
 from syncd.core.text import one_line, shown_path
 
 _PATHS = ("workspace.path", "sandbox.api_key_file", "sandbox.mcp_file")
-_CONFIG_OPTION, _KEY_OPTION = "--config", "--sandbox-api-key-file"
+_TABLES: dict[str, type[msgspec.Struct]] = {**SECTIONS, "sandbox.acquire": AcquireKeys}
+_KEYS: dict[str, tuple[msgspec.structs.FieldInfo, Any]] = {
+    f"{table}.{field.name}": (field, typing.get_type_hints(keys, include_extras=True)[field.name])
+    for table, keys in _TABLES.items()
+    for field in msgspec.structs.fields(keys)
+    if f"{table}.{field.name}" not in _TABLES
+}
+# The two that are always needed have a short name, too.
+_ALIASES = {"workspace.path": "--path", "sandbox.id": "--id"}
+_EXAMPLE = "config.example.toml"
+
+
+def _flag_per_key(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add one option for each key of the configuration, in the file's order, named like the key."""
+    for name, (field, annotation) in reversed(_KEYS.items()):
+        command = _option(name, field, annotation)(command)
+    return command
+
+
+def _option(name: str, field: msgspec.structs.FieldInfo, annotation: Any) -> Callable[..., Any]:
+    flag = "--" + name.replace(".", "-").replace("_", "-")
+    variable = name.replace(".", "__")
+    if isinstance(field.default, bool):
+        switch = f"{flag}/--no-{flag[2:]}"
+        return click.option(switch, variable, default=None, help=f"{name}; default: {str(field.default).lower()}.")
+    names = [flag, *([_ALIASES[name]] if name in _ALIASES else []), variable]
+    if isinstance(field.default, tuple):
+        return click.option(*names, multiple=True, metavar="TEXT", help=f"{name}: one of the list. Repeatable.")
+    allowed = _description(annotation).replace('"', "")
+    text = f"{name}: {allowed}" if allowed and allowed != _description(Text) else name
+    default = "" if field.default in (msgspec.NODEFAULT, None, "") else f"; default: {field.default}"
+    return click.option(*names, metavar="VALUE", help=f"{text}{default}.")
+
+
+def _description(annotation: Any) -> str:
+    """The allowed values, from the key's description."""
+    metadata = getattr(annotation, "__metadata__", ())
+    return next((meta.description for meta in metadata if isinstance(meta, msgspec.Meta) and meta.description), "")
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A number if the key is a number and the text is one too; the check of the whole reports what is wrong."""
+    if name in _PATHS:
+        return absolute(value)
+    if typing.get_args(_KEYS[name][1])[0] not in (int, float):
+        return value
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            number = kind(value)
+            return number if math.isfinite(number) else value
+    return value
 
 
 @click.command("init")
@@ -48,7 +107,7 @@ _CONFIG_OPTION, _KEY_OPTION = "--config", "--sandbox-api-key-file"
     default=None,
     help=f"Whether the key of ${KEY_VARIABLE} is put into the key file, where a service finds it; default: it is.",
 )
-@flag_per_key
+@_flag_per_key
 def command(config_file: str | None, store_key: bool | None, **flags: Any) -> None:
     """Write a configuration file with a comment for every key.
 
@@ -56,75 +115,61 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
     there, a configuration or a key, is never overwritten.
     """
     given = {name.replace("__", "."): value for name, value in flags.items() if value not in (None, ())}
-    values = {name: typed(name, value) for name, value in given.items()}
-    for name in _PATHS:
-        if name in values:
-            values[name] = absolute(values[name])
+    values = {name: _typed(name, value) for name, value in given.items()}
     layer = read_managed()
     managed = layer.values()
     key_file = default_key_file(os.environ)
     if key_file != os.path.expanduser(SandboxKeys().api_key_file) and "sandbox.api_key_file" not in values | managed:
         values["sandbox.api_key_file"] = key_file  # a service reads the file, and may have another environment
-    missing = _missing(values, acquires=layer.acquires)
-    terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    acquires = layer.acquires or any(name.startswith("sandbox.acquire.") for name in values)
+    needed = ("workspace.path",) if acquires else ("workspace.path", "sandbox.id")
+    missing = [_ALIASES[name] for name in needed if name not in values]
+    is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
     path = named_config(config_file or "config", os.environ)
-    asks_name = not config_file and bool(missing) and terminal and os.path.lexists(path)
-    if not asks_name:
-        refuse_existing(path, _CONFIG_OPTION)
-    if missing and not terminal:
+    asks_name = not config_file and bool(missing) and is_terminal and os.path.lexists(path)
+    if os.path.lexists(path) and not asks_name:
+        raise _exists(path, "--config")
+    if missing and not is_terminal:
         raise click.UsageError(f"{' and '.join(missing)} must be given, as there is no terminal to ask on.")
     others, _ = read_workspaces(config_files(os.environ))
     if "workspace.path" in values:
         tell_overlaps(values["workspace.path"], others)
     elif not config_file:
-        _refuse_here(others)
+        with contextlib.suppress(OSError):  # the directory was removed
+            for other in holding(os.getcwd(), others):
+                what = f"{other.file} syncs {other.path} already, where this is"
+                raise ConfigError(what, "edit it, or name another with --path")
     try:
         if missing:
-            path = complete(values, None if asks_name else path, os.environ, others, layer)
-        text = _text(values, managed)
+            path = complete(values, None if asks_name else path, others, layer)
+        text = filled(_example(), values, managed)
+        if managed:
+            text = f"# A key that is commented out here and stands in {MANAGED_FILE} has its value from there.\n{text}"
         config = layered(tomllib.loads(text), path, layer)
-        refuse_same(config.workspace.path, others)
-        refuse_same_sandbox(config, os.environ)
+        refuse_taken(config, others)
         tell_shared_mounts(config.workspace.path)
-        key = _key_to_store(config, store_key, terminal, asks=bool(missing))
+        key = _key_to_store(config, store_key, is_terminal=is_terminal, asks=bool(missing))
     except (click.Abort, KeyboardInterrupt):
         raise TryLater("stopped; nothing was written", "the same command begins anew") from None
     if key is not None:
-        write_new(config.sandbox.api_key_file, key.reveal() + "\n", _KEY_OPTION)
-        click.echo(f"wrote {shown_path(config.sandbox.api_key_file)}")
-    write_new(path, text, _CONFIG_OPTION)
-    click.echo(f"wrote {shown_path(path)}")
+        _write_new(config.sandbox.api_key_file, key.reveal() + "\n", "--sandbox-api-key-file")
+    _write_new(path, text, "--config")
     option = option_for(path)
-    if missing and _sent(config, option):
-        click.echo(after_first_sync(option))
-        return
-    for line in next_steps(config, option, os.environ):
-        click.echo(line)
+    if not (missing and _sent(config, option)):
+        for line in _next_steps(config, option):
+            click.echo(line)
 
 
-def _refuse_here(others: Sequence[ConfiguredWorkspace]) -> None:
-    """Raise `ConfigError` if a configuration holds the current directory: that one is to be edited."""
-    with suppress(OSError):  # the directory was removed
-        for other in holding(os.getcwd(), others):
-            raise ConfigError(
-                f"{other.file} syncs {other.path} already, where this is", "edit it, or name another with --path"
-            )
+def _example() -> str:
+    """The text of the example configuration, of the installation or of a checkout."""
+    package = os.path.dirname(os.path.abspath(syncd.__file__))
+    for folder in (package, os.path.dirname(package)):
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, _EXAMPLE), encoding="utf-8") as file:
+            return file.read()
+    raise NeedsPerson(f"{_EXAMPLE} is missing from this installation", "install syncd again")
 
 
-def _text(values: dict[str, Any], managed: dict[str, Any]) -> str:
-    """The file's text. Raises `ConfigError` for a value that it cannot hold."""
-    given = f"# A key that is commented out here and stands in {MANAGED_FILE} has its value from there.\n"
-    return (given if managed else "") + filled(example(), values, managed)
-
-
-def _missing(values: dict[str, Any], *, acquires: bool) -> list[str]:
-    """The options without which no configuration is complete."""
-    acquires = any(name.startswith("sandbox.acquire.") for name in values) or acquires
-    needed = ("workspace.path",) if acquires else ("workspace.path", "sandbox.id")
-    return [ALIASES[name] for name in needed if name not in values]
-
-
-def _key_to_store(config: Config, store_key: bool | None, terminal: bool, *, asks: bool) -> ApiKey | None:
+def _key_to_store(config: Config, store_key: bool | None, *, is_terminal: bool, asks: bool) -> ApiKey | None:
     """The key for the key file; None if the file exists, if no key is known, or if it is not to be stored.
 
     A service does not see the person's environment: the key is stored by default, so that the next step works.
@@ -134,22 +179,49 @@ def _key_to_store(config: Config, store_key: bool | None, terminal: bool, *, ask
         return None
     value = os.environ.get(KEY_VARIABLE)
     if not value:
-        return asked_key(key_file) if terminal else None
+        return asked_key(key_file) if is_terminal else None
     key = parse_key(value, f"${KEY_VARIABLE}")
     if store_key is None and asks:
-        store_key = may_store(KEY_VARIABLE, key_file)
+        store_key = may_store(key_file)
     return None if store_key is False else key
+
+
+def _write_new(path: str, text: str, option: str) -> None:
+    """Write a new file of mode 0600, in a folder of mode 0700 if that is new; `option` names another.
+
+    Raises `ConfigError`, also if there is a file already.
+    """
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with open(path, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                os.unlink(path)  # half a file is worse than none
+                raise
+    except OSError as failure:
+        if isinstance(failure, FileExistsError) and os.path.lexists(path):
+            raise _exists(path, option) from None
+        raise ConfigError(
+            f"{path} cannot be written ({failure.strerror})", f"name another file with {option}"
+        ) from None
+    click.echo(f"wrote {shown_path(path)}")
+
+
+def _exists(path: str, option: str) -> ConfigError:
+    return ConfigError(f"{path} is there already and is left as it is", f"edit it, or name another with {option}")
 
 
 def _sent(config: Config, option: str) -> bool:
     """Show what would be sent, ask, and send it if the answer is yes. No request is made before the answer."""
-    from syncd.cli.init.preview import make_preview, show  # noqa: PLC0415 - `init --help` needs none of it
+    from syncd.cli.init.preview import show_preview  # noqa: PLC0415 - `init --help` needs none of it
+    from syncd.cli.push import next_step, push, summary  # noqa: PLC0415
 
     try:
-        preview = make_preview(config)
-        show(preview, option)
+        can_be_sent = show_preview(config, option)
         find_key(os.environ, config.sandbox.api_key_file)
-        if preview.refusal or not preview.manifest:
+        if not can_be_sent:
             return False
         click.echo()
         if not click.confirm("Send it now?", default=False, err=True):
@@ -162,7 +234,28 @@ def _sent(config: Config, option: str) -> bool:
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nNothing was sent.", err=True)
         return False
-    from syncd.cli.push import push, summary  # noqa: PLC0415
-
     click.echo(summary(push(config, force=False)))
+    click.echo(next_step(option))
     return True
+
+
+def _next_steps(config: Config, option: str) -> Iterator[str]:
+    """The steps after the configuration is written, the missing ones first; `option` is the ` --config FILE` there."""
+    key_file = config.sandbox.api_key_file
+    if not os.path.lexists(key_file):
+        yield ""
+        if os.environ.get(KEY_VARIABLE):
+            yield f"The API key comes from ${KEY_VARIABLE}. A service does not see that; for one,"
+            yield f"put it into {shown_path(key_file)}, mode 0600."
+        else:
+            yield "The API key is still missing. Make its file, and paste the key into it:"
+            yield f"  install -m 600 /dev/null {shown_path(shlex.quote(key_file))}"
+    if not os.path.isdir(config.workspace.path):
+        yield ""
+        yield f"The directory {shown_path(config.workspace.path)} does not exist yet."
+    yield ""
+    yield "Next:"
+    yield f"  syncd check{option}            tries all that a sync needs"
+    yield f"  syncd ls{option}               shows what would be sent"
+    yield f"  syncd push{option}             sends it once"
+    yield f"  syncd service install{option}  keeps it in sync from now on"

@@ -52,22 +52,20 @@ class SandboxAdmin(Struct, frozen=True):
         return self.config.sandbox.id is not None
 
     @property
+    def acquired(self) -> AcquiredSandbox | None:
+        """This workspace's sandbox, if syncd acquired it."""
+        return None if self.fixed else self.store.load()[0]
+
+    @property
     def ours(self) -> str | None:
         """The id of this workspace's sandbox; None if there is none yet."""
-        if self.config.sandbox.id is not None:
-            return self.config.sandbox.id
-        acquired_sandbox, _ = self.store.load()
-        return None if acquired_sandbox is None else acquired_sandbox.sandbox_id
+        acquired = self.acquired
+        return self.config.sandbox.id if acquired is None else acquired.sandbox_id
 
     @property
     def ends_at(self) -> str | None:
         """The end of this workspace's sandbox; None if not known."""
-        acquired_sandbox = None if self.fixed else self.store.load()[0]
-        return (
-            None
-            if acquired_sandbox is None or acquired_sandbox.ends_wall_s is None
-            else stamp(acquired_sandbox.ends_wall_s)
-        )
+        return ends_at(self.acquired)
 
     def resolve(self, sandbox_id: str | None) -> str:
         """Return the given id, by default this workspace's. Raises `NeedsPerson` if there is none yet."""
@@ -93,14 +91,14 @@ class SandboxAdmin(Struct, frozen=True):
 
     def current(self) -> AcquiredSandbox | None:
         """Return this workspace's acquired sandbox, if it still exists. Raises `SyncdError`."""
-        acquired_sandbox = None if self.fixed else self.store.load()[0]
-        if acquired_sandbox is None or should_be_replaced(acquired_sandbox, CLOCK.wall_s()):
+        acquired = self.acquired
+        if acquired is None or should_be_replaced(acquired, CLOCK.wall_s()):
             return None
         try:
-            self.request(self.api(acquired_sandbox.sandbox_id).sandbox)
+            self.request(self.api(acquired.sandbox_id).sandbox)
         except SandboxNotFound:
             return None
-        return acquired_sandbox
+        return acquired
 
     def acquire(self, servers: tuple[str, ...], ttl_seconds: int | None) -> AcquiredSandbox:
         """Acquire one more, counted with those that syncs acquire. Raises `SyncdError`, `Stop`."""
@@ -116,10 +114,10 @@ class SandboxAdmin(Struct, frozen=True):
                 retry_settings=retry_settings_of(self.config),
                 clock=CLOCK,
             )
-            acquired_sandbox = self.request(lambda: provider.acquire(self._report_retry, self.client.waiter.sleep))
+            acquired = self.request(lambda: provider.acquire(_report_retry, self.client.waiter.sleep))
             if self.fixed:
                 provider.abandon()  # it is for a person: a later [sandbox.acquire] must not sync to it
-            return acquired_sandbox
+            return acquired
 
     def after_release(self, sandbox_id: str) -> str:
         """Describe in a sentence how syncing goes on once that sandbox is released."""
@@ -156,9 +154,8 @@ class SandboxAdmin(Struct, frozen=True):
         try:
             lock.acquire()
         except Locked:
-            raise Locked(
-                "a running syncd syncs this workspace, and acquires sandboxes by itself", "`syncd flush` waits for it"
-            ) from None
+            what = "a running syncd syncs this workspace, and acquires sandboxes by itself"
+            raise Locked(what, "`syncd flush` waits for it") from None
         try:
             yield
         finally:
@@ -169,8 +166,14 @@ class SandboxAdmin(Struct, frozen=True):
         with self.interrupt.region():  # so that Ctrl-C ends the wait
             return click.confirm(question, default=False, err=True)
 
-    def _report_retry(self, failure: StepFailed, wait_s: float) -> None:
-        click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
+
+def _report_retry(failure: StepFailed, wait_s: float) -> None:
+    click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
+
+
+def ends_at(acquired: AcquiredSandbox | None) -> str | None:
+    """The end of an acquired sandbox; None if not known."""
+    return None if acquired is None or acquired.ends_wall_s is None else stamp(acquired.ends_wall_s)
 
 
 @contextmanager

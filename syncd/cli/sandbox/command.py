@@ -1,15 +1,45 @@
-"""`syncd sandbox`: lists, shows, acquires and releases the account's sandboxes."""
+"""`syncd sandbox`: lists, shows, acquires and releases the account's sandboxes.
+
+Text from a server is not trusted: none of it reaches a terminal unescaped.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import click
+from msgspec import Struct, to_builtins
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.core.choices import AgentChanges
 from syncd.core.errors import SandboxNotFound, TryLater
+from syncd.core.formatting import ago, duration, seconds_of
+from syncd.core.text import one_line
+
+if TYPE_CHECKING:
+    from syncd.cli.sandbox.admin import SandboxAdmin
+    from syncd.remote.api import SandboxInfo
+
+_LABEL = 9
+
+
+class _ListedSandbox(Struct, frozen=True):
+    """A sandbox of the account, as `list --json` shows it."""
+
+    id: str
+    state: str | None
+    created_at: str
+    servers: list[str]
+    in_use: bool
+    expires_at: str | None
+
+    def cells(self) -> tuple[str, str, str]:
+        """Its row of the table."""
+        about = _created(self.created_at), _ends(self.expires_at), ", ".join(self.servers) or "no servers"
+        name = f"{'*' if self.in_use else ' '} {one_line(self.id, 80)}"
+        return name, one_line(self.state or "there", 20), one_line(", ".join(filter(None, about)))
 
 
 @click.group("sandbox")
@@ -25,16 +55,29 @@ def list_(config_file: str | None, as_json: bool) -> None:
 
     --json: sandboxes, each with id, state, created_at, servers (names), in_use and expires_at (null where not known).
     """
-    from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415 - `sandbox --help` needs none of it
-    from syncd.cli.sandbox.screen import list_lines, row_of  # noqa: PLC0415
+    from syncd.cli.layout import aligned  # noqa: PLC0415 - `sandbox --help` needs none of it
+    from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415
 
     with sandbox_admin_of(configured(config_file)) as admin:
-        rows = [row_of(info, admin.ours, admin.ends_at) for info in admin.request(admin.account.sandboxes)]
+        ours, ends_at = admin.ours, admin.ends_at
+        rows = [
+            _ListedSandbox(
+                id=info.local_sandbox_id,
+                state=info.status,
+                created_at=info.created_at,
+                servers=[server.server_name or server.id for server in info.servers],
+                in_use=info.local_sandbox_id == ours,
+                expires_at=ends_at if info.local_sandbox_id == ours else None,
+            )
+            for info in admin.request(admin.account.sandboxes)
+        ]
     if as_json:
-        click.echo(json.dumps({"sandboxes": rows}))
-        return
-    for line in list_lines(rows, CLOCK.wall_s()):
-        click.echo(line)
+        click.echo(json.dumps({"sandboxes": to_builtins(rows)}))
+    elif not rows:
+        click.echo("the account has no sandbox")
+    else:
+        for line in aligned([row.cells() for row in rows]):
+            print(line)
 
 
 @command.command("show")
@@ -58,13 +101,40 @@ def show(sandbox_id: str | None, config_file: str | None, form: str) -> None:
     The URLs may hold tokens.
     """  # noqa: D301 - "\b" is click's own mark: what follows stays in its lines
     from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415
-    from syncd.cli.sandbox.screen import shown  # noqa: PLC0415
 
     with sandbox_admin_of(configured(config_file)) as admin:
         wanted = admin.resolve(sandbox_id)
         info = admin.request(lambda: admin.api(wanted).sandbox())
         ends_at = admin.ends_at if wanted == admin.ours else None
-    click.echo(shown(info, ends_at, form, CLOCK.wall_s()), nl=False)
+    click.echo(_shown(info, ends_at, form), nl=False)
+
+
+def _shown(info: SandboxInfo, ends_at: str | None, form: str) -> str:
+    """One sandbox in that form, with a final newline."""
+    from syncd.sandbox.agent_info import AgentInfo, callable_servers, mcp_json, shell_lines  # noqa: PLC0415
+
+    urls = {server.server_name or server.id: server.mcp_server_url or "" for server in info.servers}
+    usable = callable_servers(urls)
+    if form == "mcp":
+        return mcp_json(usable)
+    if form == "env":
+        return "".join(f"{line}\n" for line in shell_lines(AgentInfo(info.local_sandbox_id, ends_at or "", usable)))
+    if form == "json":
+        document = {
+            "id": info.local_sandbox_id,
+            "state": info.status,
+            "created_at": info.created_at,
+            "expires_at": ends_at,
+            "servers": usable,
+        }
+        return json.dumps(document) + "\n"
+    lines = [
+        ("id", one_line(info.local_sandbox_id)),
+        ("state", ", ".join(filter(None, (one_line(info.status or "there"), _created(info.created_at))))),
+        ("ends", f"{ends_at}, {_ends(ends_at)}" if ends_at else "the API does not tell"),
+        *(("", f"{one_line(name, 60)}: {usable.get(name, 'no URL')}") for name in urls),
+    ]
+    return "".join(f"{label:{_LABEL}}{text}\n" for label, text in lines)
 
 
 @command.command("acquire")
@@ -83,20 +153,25 @@ def acquire(
 
     --json: id, expires_at, servers (URLs by name), new.
     """
-    from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415
-    from syncd.cli.sandbox.screen import acquired_lines, acquired_row  # noqa: PLC0415
+    from syncd.cli.sandbox.admin import ends_at, sandbox_admin_of  # noqa: PLC0415
+    from syncd.sandbox.agent_info import callable_servers  # noqa: PLC0415
 
     with sandbox_admin_of(configured(config_file)) as admin:
-        acquired_sandbox = None if new else admin.current()
-        is_new = acquired_sandbox is None
-        acquired_sandbox = acquired_sandbox or admin.acquire(servers, ttl_seconds)
+        alive = None if new else admin.current()
+        acquired = alive or admin.acquire(servers, ttl_seconds)
         fixed = admin.fixed
-    row = acquired_row(acquired_sandbox, new=is_new)
+    name, end, urls = acquired.sandbox_id, ends_at(acquired), callable_servers(acquired.servers)
     if as_json:
-        click.echo(json.dumps(row))
+        click.echo(json.dumps({"id": name, "expires_at": end, "servers": urls, "new": alive is None}))
         return
-    for line in acquired_lines(row, CLOCK.wall_s(), fixed=fixed):
-        click.echo(line)
+    text = f"{'nothing to do: there is' if alive else 'acquired'} {one_line(name)}"
+    click.echo(", ".join(filter(None, (text, _ends(end)))))
+    for server, url in urls.items():
+        click.echo(f"  {one_line(server, 60)}: {url}")
+    if fixed:
+        click.echo(f'to use it here, set sandbox.id = "{one_line(name)}"')
+    elif not alive:
+        click.echo("the next sync fills it: `syncd push`")
 
 
 @command.command("release")
@@ -120,35 +195,28 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool, force: b
     with sandbox_admin_of(configured(config_file)) as admin:
         wanted = admin.resolve(sandbox_id)
         follows = admin.after_release(wanted)
-        lost = ""
-        if unsaved:
-            lost = "--unsaved saves nothing"
-        elif wanted != admin.ours:
-            lost = "it is not this workspace's sandbox"
-        elif admin.config.sandbox.agent_changes is AgentChanges.OVERWRITE:
-            lost = 'with sandbox.agent_changes = "overwrite" nobody looks for it'
+        lost = "--unsaved saves nothing" if unsaved else _why_lost(admin, wanted)
         asks = not (yes or force)
         if asks:
             if not sys.stdin.isatty():
                 raise click.UsageError("There is no terminal to ask on; use --yes.")
             becomes = f"lost, as {lost}" if lost else "saved here before"
             click.echo(f"What an agent changed in {wanted} is {becomes}. {follows}".rstrip(), err=True)
-            if not admin.confirmed("Release it?"):
-                click.echo("nothing was released", err=True)
-                return
         elif lost:
             click.echo(f"what an agent changed in {wanted} is not saved, as {lost}", err=True)
-        left = "" if lost else save_before_release(admin.config)
+        goes_on = not asks or admin.confirmed("Release it?")
+        left = save_before_release(admin.config) if goes_on and not lost else ""
         if left:
             if not asks and not force:
                 raise TryLater(f"{wanted} is not released: {left}", "try again, or give that up with --force")
             click.echo(left, err=True)
-            if asks and not admin.confirmed("Release it all the same?"):
-                click.echo("nothing was released", err=True)
-                return
+            goes_on = not asks or admin.confirmed("Release it all the same?")
+        if not goes_on:
+            click.echo("nothing was released", err=True)
+            return
+        done = f"released {wanted}"
         try:
             admin.request(lambda: admin.account.release(wanted))
-            done = f"released {wanted}"
         except SandboxNotFound:
             if wanted != admin.ours:
                 raise
@@ -158,3 +226,26 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool, force: b
         except (TryLater, TimeoutError):
             follows = "The daemon cannot be reached now: `syncd push --force` has it use the next one."
     click.echo(f"{done}. {follows}" if follows else done)
+
+
+def _why_lost(admin: SandboxAdmin, sandbox_id: str) -> str:
+    """The reason why nothing is saved before a release; empty if it is."""
+    if sandbox_id != admin.ours:
+        return "it is not this workspace's sandbox"
+    if admin.config.sandbox.agent_changes is AgentChanges.OVERWRITE:
+        return 'with sandbox.agent_changes = "overwrite" nobody looks for it'
+    return ""
+
+
+def _created(text: str) -> str:
+    """The time since then, empty for an invalid one; one without a zone is UTC, as elsewhere in the API."""
+    at_s = seconds_of(text if text.endswith("Z") or "+" in text else f"{text}Z")
+    return "" if at_s is None else f"created {ago(CLOCK.wall_s() - at_s)}"
+
+
+def _ends(ends_at: str | None) -> str:
+    ends_s = seconds_of(ends_at)
+    if ends_s is None:
+        return ""
+    left_s = ends_s - CLOCK.wall_s()
+    return f"ends in {duration(left_s)}" if left_s > 0 else f"ended {ago(-left_s)}"

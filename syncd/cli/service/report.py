@@ -26,25 +26,32 @@ PROPERTIES = (
     "ExecMainStatus",
     "ExecMainStartTimestamp",
     "ExecStartPre",
-    "DropInPaths",
+    "Environment",
 )
 _EXITED = "1"  # CLD_EXITED of waitid(2); 2 and 3 are signals
-_EXIT_REASONS = {
-    1: "Python could not run syncd",
-    ExitCode.WRONG_USAGE: "syncd does not know the command that the unit gives it",
-    ExitCode.TRY_LATER: "could not finish, but may later",
-    ExitCode.NEEDS_PERSON: "a person has to change something",
-    203: "its program cannot be run",
-    217: "this machine refuses user namespaces",
-    218: "this machine refuses user namespaces",
-    226: "its sandbox cannot be made",
-    243: "systemd cannot read the API key file",
+# Reason and remedy by exit status: the daemon's own, Python's and click's before its first line, and systemd's.
+_NO_NAMESPACES = "this machine refuses user namespaces"
+_INSTALL_CHECKS = "syncd service install{option}, which checks what this machine allows"
+_ENDS = {
+    1: ("Python could not run syncd", "install syncd again, then: syncd service install{option}"),
+    ExitCode.WRONG_USAGE: ("syncd does not know the command that the unit gives it", "syncd service install{option}"),
+    ExitCode.TRY_LATER: ("could not finish, but may later", "see `syncd service logs{option}`, then: {restart}"),
+    ExitCode.NEEDS_PERSON: (
+        "a person has to change something",
+        "correct what the log says (`syncd check{option}` tries everything), then: {restart}",
+    ),
+    203: ("its program cannot be run", "syncd service install{option}, from where syncd is now"),
+    217: (_NO_NAMESPACES, _INSTALL_CHECKS),
+    218: (_NO_NAMESPACES, _INSTALL_CHECKS),
+    226: ("its sandbox cannot be made", _INSTALL_CHECKS),
+    243: ("systemd cannot read the API key file", "let your own user read {key_file}; it tries again by itself"),
 }
-# Failures before the daemon's first line: those of Python and click, then systemd's own. systemd tries again, in vain.
-_PERMANENT = (1, ExitCode.WRONG_USAGE, 203, 217, 218, 226, 243)
+_ANY_END = ("see the log", "see `syncd service logs{option}`, then: {restart}")
+# Failures that systemd tries again in vain.
+_PERMANENT = _ENDS.keys() - {ExitCode.TRY_LATER, ExitCode.NEEDS_PERSON}
 _MKDIR_FAILED = 1
 _PREPARATION_EXIT = re.compile(r"code=exited ; status=(\d+)")
-_RUNNING, _TRY_LATER, _NEEDS_PERSON = ExitCode.DONE, ExitCode.TRY_LATER, ExitCode.NEEDS_PERSON
+_DONE, _TRY_LATER, _NEEDS_PERSON = ExitCode.DONE, ExitCode.TRY_LATER, ExitCode.NEEDS_PERSON
 
 
 class Report(Struct, frozen=True):
@@ -61,52 +68,50 @@ def report(unit: Unit, properties: Mapping[str, str], option: str, key_file: str
 
     `option` is the ` --config FILE` of the commands named; `key_changed_at` (since 1970) is 0 if there is no key.
     """
-    restart = f"systemctl --user restart {_stem(unit)}"
-    state, sub_state = properties.get("ActiveState", ""), properties.get("SubState", "")
+    install, restart = f"syncd service install{option}", f"systemctl --user restart {unit.stem}"
+    load, state = properties.get("LoadState"), properties.get("ActiveState", "")
     last = _last_end(properties)
-    if properties.get("LoadState") == "masked":
-        return Report(
-            "masked: a person switched it off", "", f"systemctl --user unmask {_stem(unit)}", ExitCode.NEEDS_PERSON
-        )
-    if properties.get("LoadState") in ("bad-setting", "error"):
+    if load == "masked":
+        return Report("masked: a person switched it off", "", f"systemctl --user unmask {unit.stem}", _NEEDS_PERSON)
+    if load in ("bad-setting", "error"):
         see = f"systemd-analyze --user verify {unit.name} tells where; correct it, then: systemctl --user daemon-reload"
         return Report("systemd does not understand its unit", last, see, _NEEDS_PERSON)
-    if properties.get("LoadState") != "loaded":
-        if state in ("active", "activating"):
-            return Report(
-                "running, but its unit is missing", last, f"syncd service install{option}", ExitCode.NEEDS_PERSON
-            )
-        return Report("not installed", "", f"syncd service install{option}", _NEEDS_PERSON)
+    if load != "loaded" and state in ("active", "activating"):
+        return Report("running, but its unit is missing", last, install, _NEEDS_PERSON)
+    if load != "loaded":
+        return Report("not installed", "", install, _NEEDS_PERSON)
     if state in ("active", "reloading"):
-        text = f"running as process {properties.get('MainPID', '?')}"
-        text += f": {status_text}" if (status_text := properties.get("StatusText", "")) else ""
-        remedy = "systemctl --user daemon-reload" if properties.get("NeedDaemonReload") == "yes" else ""
-        if properties.get("UnitFileState") == "disabled":
-            remedy = f"it will not start at the next login: systemctl --user enable {_stem(unit)}"
-        if properties.get("StatusText", "").startswith("held"):
-            remedy = f"see `syncd status{option}`"
-        if key_changed_at > started_at(properties) > 0:
-            remedy = f"the key file changed since it started: {restart}"
-        return Report(text, last, remedy, _RUNNING)
-    if state == "activating" and sub_state == "auto-restart":
+        return Report(*_running(unit, properties, option, key_changed_at, last), _DONE)
+    preparation = _preparation_status(properties)
+    remedy = _ENDS.get(_status(properties), _ANY_END)[1].format(option=option, restart=restart, key_file=key_file)
+    if preparation == _MKDIR_FAILED:
+        remedy = f"correct what the log says, then: {restart}"
+    if state == "activating" and properties.get("SubState") == "auto-restart":
         if _status(properties) in _PERMANENT:
-            return Report(
-                "fails at each start", last, _remedy(properties, restart, option, key_file), ExitCode.NEEDS_PERSON
-            )
-        return Report(
-            "restarts by itself, each time later", last, f"nothing; or at once: {restart}", ExitCode.TRY_LATER
-        )
+            return Report("fails at each start", last, remedy, _NEEDS_PERSON)
+        return Report("restarts by itself, each time later", last, f"nothing; or at once: {restart}", _TRY_LATER)
     if state == "failed":
-        return Report(
-            "failed, and stays so", last, _remedy(properties, restart, option, key_file), ExitCode.NEEDS_PERSON
-        )
+        return Report("failed, and stays so", last, remedy, _NEEDS_PERSON)
     if state in ("activating", "deactivating"):
         return Report("starting" if state == "activating" else "stopping", last, "", _TRY_LATER)
     return Report("stopped", last, restart, _TRY_LATER)
 
 
-def _stem(unit: Unit) -> str:
-    return unit.name.removesuffix(".service")
+def _running(
+    unit: Unit, properties: Mapping[str, str], option: str, key_changed_at: int, last: str
+) -> tuple[str, str, str]:
+    status_text = properties.get("StatusText", "")
+    state = f"running as process {properties.get('MainPID', '?')}" + (f": {status_text}" if status_text else "")
+    remedy = ""
+    if key_changed_at > started_at(properties) > 0:
+        remedy = f"the key file changed since it started: systemctl --user restart {unit.stem}"
+    elif status_text.startswith("held"):
+        remedy = f"see `syncd status{option}`"
+    elif properties.get("UnitFileState") == "disabled":
+        remedy = f"it will not start at the next login: systemctl --user enable {unit.stem}"
+    elif properties.get("NeedDaemonReload") == "yes":
+        remedy = "systemctl --user daemon-reload"
+    return state, last, remedy
 
 
 def started_at(properties: Mapping[str, str]) -> int:
@@ -121,16 +126,19 @@ def _last_end(properties: Mapping[str, str]) -> str:
         return "it hung, and the watchdog ended it"
     if properties.get("Result") == "timeout":
         return "it did not start or stop in time"
-    code, status = properties.get("ExecMainCode", "0"), _status(properties)
+    code, status, preparation = (
+        properties.get("ExecMainCode", "0"),
+        _status(properties),
+        _preparation_status(properties),
+    )
     restarts = properties.get("NRestarts", "0")
-    if _preparation_status(properties) == _MKDIR_FAILED:
+    end = ""
+    if preparation == _MKDIR_FAILED:
         end = "its state and cache folders cannot be made"
-    elif _preparation_status(properties) or (code == _EXITED and status != 0):
-        end = f"exit {status}: {_EXIT_REASONS.get(status, 'see the log')}"
+    elif preparation or (code == _EXITED and status != 0):
+        end = f"exit {status}: {_ENDS.get(status, _ANY_END)[0]}"
     elif code not in ("0", _EXITED):
         end = f"killed by {_signal_name(status)}"
-    else:
-        end = ""
     count = f"{restarts} restarts" if restarts not in ("0", "") else ""
     return "; ".join(filter(None, (end, count)))
 
@@ -150,23 +158,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _remedy(properties: Mapping[str, str], restart: str, option: str, key_file: str) -> str:
-    if _preparation_status(properties) == _MKDIR_FAILED:
-        return f"correct what the log says, then: {restart}"
-    match _status(properties):
-        case 1:
-            return f"install syncd again, then: syncd service install{option}"
-        case ExitCode.WRONG_USAGE:
-            return f"syncd service install{option}"
-        case ExitCode.NEEDS_PERSON:
-            return f"correct what the log says (`syncd check{option}` tries everything), then: {restart}"
-        case 243:
-            return f"let your own user read {key_file}; it tries again by itself"
-        case 203:
-            return f"syncd service install{option}, from where syncd is now"
-        case 217 | 218 | 226:
-            return f"syncd service install{option}, which checks what this machine allows"
-        case _:
-            return f"see `syncd service logs{option}`, then: {restart}"

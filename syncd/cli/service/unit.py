@@ -43,7 +43,7 @@ SANDBOXING = (
     "ProtectKernelTunables",
 )
 _NO_KEY_FILE = ("LoadCredential=", "InaccessiblePaths=")
-_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - what PrivateTmp= replaces
+_TEMPORARY = ("/tmp/", "/var/tmp/")  # noqa: S108 - what PrivateTmp= replaces
 
 
 class Unit(Struct, frozen=True):
@@ -52,14 +52,10 @@ class Unit(Struct, frozen=True):
     name: str
     file: str
 
-
-class UnitContext(Struct, frozen=True):
-    """The values that the drop-in of a configuration depends on; all paths are absolute."""
-
-    config_folder: str
-    key_file: str
-    visible: tuple[str, ...]  # paths that the service must see: workspace, interpreter
-    sandboxing: bool
+    @property
+    def stem(self) -> str:
+        """The name as systemctl takes it, too."""
+        return self.name.removesuffix(".service")
 
 
 def unit_of(config_file: str, config_folder: str) -> Unit:
@@ -109,21 +105,24 @@ def fitted(text: str, python: str, systemd_version: int, state_home: str = "") -
     return text
 
 
-def drop_in(context: UnitContext) -> str:
-    """The settings for this configuration and machine; empty if there are none."""
+def drop_in(key_file: str, *, usual_key_file: str, visible: Iterable[str], sandboxing: bool) -> str:
+    """The settings for this configuration and machine; empty if there are none. All paths are absolute.
+
+    `visible` are paths that the service must see: workspace, interpreter. `sandboxing`: a unit gets a user namespace.
+    """
     lines = []
-    if _UNSUPPORTED.search(context.key_file):
+    if _UNSUPPORTED.search(key_file):
         lines += ["# systemd cannot load from such a path: the service reads the file itself.", *_NO_KEY_FILE]
-    elif context.key_file != os.path.join(context.config_folder, "api-key"):
+    elif key_file != usual_key_file:
         lines += [
             "# sandbox.api_key_file",
             *_NO_KEY_FILE,
-            f"LoadCredential={CREDENTIAL}:{context.key_file.replace('%', '%%')}",
-            f"InaccessiblePaths={quoted('-' + context.key_file)}",
+            f"LoadCredential={CREDENTIAL}:{key_file.replace('%', '%%')}",
+            f"InaccessiblePaths={quoted('-' + key_file)}",
         ]
-    if context.sandboxing and any(_within(path, _TEMPORARY) for path in context.visible):
+    if sandboxing and any(f"{path}/".startswith(_TEMPORARY) for path in visible):
         lines += ["# The service needs a path in there.", "PrivateTmp=no"]
-    if not context.sandboxing:
+    if not sandboxing:
         lines += [
             "# This machine refuses user namespaces, without which it has no sandboxing.",
             *(f"{name}=no" for name in SANDBOXING),
@@ -135,14 +134,16 @@ def drop_in(context: UnitContext) -> str:
 
 
 def with_digest(text: str, name: str) -> str:
-    """The text after a head with its digest, by which a change shows."""
+    """The text after a head with its digest, by which a change shows; an empty one has no head."""
+    if not text:
+        return ""
     digest = hashlib.sha256(text.encode()).hexdigest()
     return _HEAD.format(version=syncd.__version__, name=name) + f"{_DIGEST_LINE}{digest}\n" + text
 
 
-def is_unchanged(found: str, originals: Iterable[str] = ()) -> bool:
-    """True if a file is as an installation wrote it, or a copy of a shipped one."""
-    if found in originals:
+def is_unchanged(found: str, original: str) -> bool:
+    """True if a file is as an installation wrote it, or a copy of the shipped one, `original`."""
+    if found == original:
         return True
     _, _, rest = found.partition("\n")
     digest = _DIGEST.match(rest)
@@ -153,7 +154,3 @@ def quoted(word: str) -> str:
     """One word of a unit file's line, as systemd.syntax(7) quotes it; "%" would begin a specifier."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("%", "%%")
     return f'"{escaped}"'
-
-
-def _within(path: str, folders: tuple[str, ...]) -> bool:
-    return any(path == folder or path.startswith(folder + "/") for folder in folders)

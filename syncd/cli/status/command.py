@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from syncd import __version__
 from syncd.cli.interruption import discard_stdout
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
-from syncd.cli.output import is_screen, may_colour, stdout_failure
-from syncd.cli.status.subject import Subject
+from syncd.cli.output import is_screen, stdout_failure
+from syncd.cli.status.reader import AllReader, StatusReader, WorkspaceRow
 from syncd.core.config_lookup import config_folder
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting
@@ -22,15 +22,12 @@ from syncd.core.text import printable_json
 from syncd.report.status_store import encoded
 from syncd.sync.status_document import Status
 
-if TYPE_CHECKING:
-    from syncd.cli.status.overview import WorkspaceRow
-    from syncd.cli.status.text import Glyphs, Line
-
 Shown = TypeVar("Shown")
 
 _REDRAW_S = 0.5
 _WIDTH = 79  # some terminals begin a new line after a full one of 80
-_NARROWEST = 40
+_NARROWEST, _WIDEST = 40, 10_000
+_OVERVIEW_VERSION = 1
 
 
 @click.command("status")
@@ -45,86 +42,37 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: boo
         raise click.UsageError("--metrics goes with neither --json nor --watch.")
     if all_ and (as_metrics or config_file):
         raise click.UsageError("--all goes with neither --metrics nor --config.")
+    if all_:
+        _show(AllReader().rows, _all_json if as_json else _all_text, watch=watch, as_json=as_json)
+        return
+    reader = StatusReader(config_path(config_file), configured(config_file))
     if as_metrics:
         from syncd.report.metrics import exposition  # noqa: PLC0415 - for this output alone
 
-        status = Subject(config_path(config_file), configured(config_file)).inquiry.status()
-        click.echo(exposition(status, CLOCK.wall_s(), __version__), nl=False)
-    elif all_:
-        from syncd.cli.status.overview import Overview, encoded_rows  # noqa: PLC0415 - for many alone
+        click.echo(exposition(reader.status(), CLOCK.wall_s(), __version__), nl=False)
+        return
 
-        _show(Overview(os.environ).read, encoded_rows if as_json else None, _table_lines, watch=watch)
-    else:
-        subject = Subject(config_path(config_file), configured(config_file))
-        as_document = (lambda status: printable_json(encoded(status).decode())) if as_json else None
-        _show(subject.read, as_document, lambda status: _screen_lines(subject, status), watch=watch)
+    def read() -> Status:
+        reader.refresh()
+        return reader.status()
+
+    _show(read, _json if as_json else lambda status: _text(reader, status), watch=watch, as_json=as_json)
 
 
-def _show(
-    read: Callable[[], Shown],
-    as_json: Callable[[Shown], str] | None,
-    lines: Callable[[Shown], list[str]],
-    *,
-    watch: bool,
-) -> None:
-    """Print what is read, as JSON or as lines; with `watch` until Ctrl-C, each time that it changes."""
-    text = as_json or (lambda document: "\n".join(lines(document)))
+def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: bool, as_json: bool) -> None:
+    """Print the text of what is read; with `watch` until Ctrl-C, each time that it changes."""
     if not watch:
-        click.echo(text(read()))
+        print(text(read()))
         return
     interrupt = Interrupt()
     try:
-        with interrupting(interrupt, (signal.SIGINT,)):
+        with interrupting(interrupt, (signal.SIGINT, signal.SIGTERM)):
             if as_json or not is_screen(sys.stdout):
                 _follow(read, text, interrupt)
             else:
-                _redraw(lambda: lines(read()), interrupt)
+                _redraw(lambda: text(read()), interrupt)
     except (Stop, KeyboardInterrupt):  # the usual end
         discard_stdout()
-
-
-def _screen_lines(subject: Subject, status: Status) -> list[str]:
-    from syncd.cli.status.screen import screen  # noqa: PLC0415 - for people alone
-
-    width = min(_WIDTH, _width() or _WIDTH)
-    lines = screen(status, subject.inquiry.context(status), CLOCK.wall_s(), width, _glyphs())
-    return _written(lines)
-
-
-def _table_lines(rows: tuple[WorkspaceRow, ...]) -> list[str]:
-    from syncd.cli.status.table import table  # noqa: PLC0415 - for people alone
-
-    if not rows:
-        return [f"no configuration in {config_folder(os.environ)} yet: `syncd init` writes one"]
-    return _written(table(rows, os.path.realpath(os.path.expanduser("~")), CLOCK.wall_s(), _width(), _glyphs()))
-
-
-def _written(lines: Sequence[Line]) -> list[str]:
-    from syncd.cli.status.text import coloured, fitted, plain  # noqa: PLC0415 - as above
-
-    write = coloured if is_screen(sys.stdout) and may_colour() else plain
-    return [fitted(write(line), _encoding()) for line in lines]
-
-
-def _glyphs() -> Glyphs:
-    from syncd.cli.status.text import ASCII, UNICODE  # noqa: PLC0415 - as above
-
-    return UNICODE if _encoding().lower().replace("-", "") == "utf8" else ASCII
-
-
-def _encoding() -> str:
-    return sys.stdout.encoding or "ascii"
-
-
-def _width() -> int | None:
-    """The columns that a line may take on this terminal; None on a pipe."""
-    return max(_NARROWEST, _size()[0] - 1) if is_screen(sys.stdout) else None
-
-
-def _size() -> tuple[int, int]:
-    """The terminal's columns and rows; 80 and 24 if unknown."""
-    columns, rows = os.get_terminal_size(sys.stdout.fileno())
-    return columns or 80, rows or 24
 
 
 def _follow(read: Callable[[], Shown], text: Callable[[Shown], str], interrupt: Interrupt) -> None:
@@ -134,18 +82,70 @@ def _follow(read: Callable[[], Shown], text: Callable[[Shown], str], interrupt: 
         with interrupt.region():  # all of it: a write to a full pipe waits, too
             document = read()
             if document != last:
-                click.echo(text(document))
+                print(text(document), flush=True)
                 last = document
             if stdout_failure() is not None:  # nobody can read on
                 return
             CLOCK.sleep(_REDRAW_S)
 
 
-def _redraw(lines: Callable[[], list[str]], interrupt: Interrupt) -> None:
-    from syncd.cli.status.live import Live  # noqa: PLC0415 - for a terminal alone
+def _redraw(text: Callable[[], str], interrupt: Interrupt) -> None:
+    """Draw on the whole terminal again and again, as watch(1) does. What was there scrolls up; the last screen stays.
 
-    with Live() as live:
-        while True:
-            with interrupt.region():
-                live.show(lines(), _size())
-                CLOCK.sleep(_REDRAW_S)
+    So it needs no settings of the terminal, and is right again after a resize, a Ctrl-Z and typed keys.
+    """
+    print("\n" * _size()[1], end="")
+    while True:
+        with interrupt.region():
+            lines = text().split("\n")[: _size()[1] - 1]
+            print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", end="", flush=True)
+            CLOCK.sleep(_REDRAW_S)
+
+
+def _size() -> os.terminal_size:
+    """The terminal's columns and rows; 80 and 24 if unknown."""
+    columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    return os.terminal_size((columns or 80, rows or 24))
+
+
+def _width(most: int) -> int:
+    """The columns that a line may take."""
+    return min(most, max(_NARROWEST, _size().columns - 1)) if is_screen(sys.stdout) else most
+
+
+def _text(reader: StatusReader, status: Status) -> str:
+    from syncd.cli.layout import glyphs_for, written  # noqa: PLC0415 - for people alone
+    from syncd.cli.status.screen import screen  # noqa: PLC0415
+
+    lines = screen(status, reader.context(status), CLOCK.wall_s(), _width(_WIDTH), glyphs_for(sys.stdout))
+    return "\n".join(written(line, sys.stdout) for line in lines)
+
+
+def _json(status: Status) -> str:
+    return printable_json(encoded(status).decode())
+
+
+def _all_text(rows: tuple[WorkspaceRow, ...]) -> str:
+    from syncd.cli.layout import glyphs_for, written  # noqa: PLC0415 - for people alone
+    from syncd.cli.status.screen import table  # noqa: PLC0415
+
+    if not rows:
+        return f"no configuration in {config_folder(os.environ)} yet: `syncd init` writes one"
+    home = os.path.realpath(os.path.expanduser("~"))
+    lines = table(rows, home, CLOCK.wall_s(), _width(_WIDEST), glyphs_for(sys.stdout))
+    return "\n".join(written(line, sys.stdout) for line in lines)
+
+
+def _all_json(rows: tuple[WorkspaceRow, ...]) -> str:
+    """Status documents with the configuration's file and name."""
+    import msgspec  # noqa: PLC0415 - for many alone
+
+    def document(row: WorkspaceRow) -> dict[str, Any]:
+        of_row = {"config": row.config, "name": row.name, "service": row.service}
+        if row.status is None:
+            return {**of_row, "error": row.problem}
+        status: dict[str, Any] = msgspec.to_builtins(row.status)
+        return {**of_row, **status, "warnings": [*status["warnings"], *filter(None, [row.problem])]}
+
+    overview = {"version": _OVERVIEW_VERSION, "workspaces": list(map(document, rows))}
+    return printable_json(msgspec.json.encode(overview).decode())

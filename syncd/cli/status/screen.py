@@ -1,53 +1,58 @@
-"""Renders the status document as a screen for people: the state first, then the details.
+"""Renders the status for people: one workspace as a screen, the state first, then the details; many as a table.
 
-A pure function of the document, its context, the time and the width. The words carry the meaning and the colours only
-help, so that it reads the same on a pipe. The text keeps the terminal's own colour: on a light background yellow words
-would be hard to read, a yellow mark before them is not.
+Pure functions of the document, its context, the time and the width. The text keeps the terminal's own colour: on a
+light background yellow words would be hard to read, a yellow mark before them is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from enum import Enum
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from syncd.cli.status.text import ASCII, Glyphs, Line, Span, Tone, wrapped
-from syncd.core.formatting import ago, countdown, counted, duration, seconds_of, size, split_remedy
-from syncd.sync.status_document import Progress, State, Status
+from syncd import __version__
+from syncd.cli.layout import ASCII, Glyphs, Line, Tone, aligned, bar, columns, cut, wrapped
+from syncd.cli.status.reader import ServiceState, WorkspaceRow
+from syncd.core.formatting import ago, counted, duration, seconds_of, size, split_remedy
+from syncd.sync.status_document import State, Status
 
 # Columns: a mark, then the label, then the text.
 _MARK = 2
 _LABEL = 12
 _TEXT = _MARK + _LABEL
 _MOST_WARNINGS = 3
-_BAR = 30
 # A sandbox that ends this soon is marked.
 _ENDS_SOON_S = 600.0
 # In the other states it is clear that more is to be sent.
 _IDLE = (State.PAUSED, State.HELD, State.STOPPED)
-
-
-class DaemonEnding(Enum):
-    """The end of the last daemon of this workspace, as far as its files show it."""
-
-    NEVER_RAN = "there is no state"
-    CLEAN = "it wrote that it stopped"
-    KILLED = "it was killed, or the power failed"
+_BUSY = (State.STARTING, State.DEBOUNCING, State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING)
+_DOING = {
+    State.DEBOUNCING: "changes seen: waiting until the workspace is quiet",
+    State.SNAPSHOTTING: "packaging",
+}
+_STEPS = {
+    "watch": "check of the workspace",
+    "snapshot": "packaging",
+    "upload-url": "asking for an upload URL",
+    "initialize": "unpacking in the sandbox",
+    "delete": "removing of deleted files",
+}
+_HEAD = ("NAME", "STATE", "LAST SYNC", "WAITING", "SERVICE", "WORKSPACE")
+_SERVICE = {ServiceState.RUNNING: "yes", ServiceState.STOPPED: "stopped", ServiceState.NONE: "no"}
 
 
 class StatusContext(Struct, frozen=True):
     """The facts that are not in the document.
 
-    `written_at_s` is when it was last written, in seconds since 1970; `busy_pid` a process that holds the workspace and
-    is not the document's (0: in another PID namespace), `unit` the daemon's systemd user unit, if installed. `option`
-    is the option that commands need for this configuration (` --config FILE`, or nothing).
+    `written_at_s` is when it was last written, in seconds since 1970, None if never; `was_killed`: the process that
+    wrote it did not write that it stopped; `busy_pid` a process that holds the workspace and is not the document's (0:
+    in another PID namespace), `unit` the daemon's systemd user unit, if installed. `option` is the option that commands
+    need for this configuration (` --config FILE`, or nothing).
     """
 
-    version: str
-    ending: DaemonEnding
     written_at_s: float | None
-    busy_pid: int | None
+    was_killed: bool = False
+    busy_pid: int | None = None
     unit: str | None = None
     option: str = ""
 
@@ -76,20 +81,30 @@ class _Headline(Struct, frozen=True):
     remedy: str = ""
 
 
+class _Row(Struct, frozen=True):
+    label: str
+    text: str
+    tone: Tone = Tone.PLAIN
+    remedy: str = ""
+
+
 def screen(status: Status, context: StatusContext, now_s: float, width: int, glyphs: Glyphs = ASCII) -> list[Line]:
     """The screen's lines, none wider than `width` columns; `now_s` is in seconds since 1970."""
     top = _headline(status, context, now_s)
-    mark: Span = (f"{glyphs.mark} ", top.tone)
-    lines = wrapped(top.text, width, (mark,), _MARK, Tone.STRONG)
-    if status.progress is not None and status.running and status.responding is not False:
-        lines += _bar(status.progress, width, glyphs)
-    if top.remedy:
-        lines += wrapped(top.remedy, width, ((" " * _MARK, Tone.PLAIN),), _MARK)
+    lines = wrapped(top.text, width, ((f"{glyphs.mark} ", top.tone),), _MARK, Tone.STRONG)
+    if status.progress and status.progress.total_bytes and status.running and status.responding is not False:
+        lines.append(((" " * _MARK, Tone.PLAIN), *bar(status.progress, width - _MARK, glyphs)))
+    lines += _indented(top.remedy, width, _MARK)
     lines.append(())
-    for label, text, tone in _rows(status, context, now_s):
-        lines += _row(label, text, width, tone)
-    lines += _error(status, now_s, width)
-    return lines + _warnings(status, context, width)
+    for row in _rows(status, context, now_s):
+        mark = "! " if row.tone is Tone.ATTENTION else "  "
+        lines += wrapped(row.text, width, ((mark, row.tone), (f"{row.label:{_LABEL}}", Tone.PLAIN)), _TEXT)
+        lines += _indented(row.remedy, width, _TEXT + 2)
+    return lines
+
+
+def _indented(text: str, width: int, indent: int) -> list[Line]:
+    return wrapped(text, width, ((" " * indent, Tone.PLAIN),), indent) if text else []
 
 
 # -- the first line
@@ -109,17 +124,10 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> _Headline
     lasting = "" if since_s is None or now_s - since_s < 2 else f" for {duration(now_s - since_s)}"
     match status.state:
         case State.WATCHING if not status.pending:
-            return _Headline(Tone.ATTENTION if status.warnings else Tone.GOOD, _in_sync(status))
+            warnings = f", with {counted(len(status.warnings), 'warning')}" if status.warnings else ""
+            return _Headline(Tone.ATTENTION if warnings else Tone.GOOD, f"in sync{warnings}")
         case State.WATCHING:
             return _Headline(Tone.BUSY, "watching: not all changes are in the sandbox yet")
-        case State.STARTING:
-            return _Headline(Tone.BUSY, "starting")
-        case State.DEBOUNCING:
-            return _Headline(Tone.BUSY, "changes seen: waiting until the workspace is quiet")
-        case State.SNAPSHOTTING:
-            return _Headline(Tone.BUSY, f"packaging{_progress(status.progress)}")
-        case State.UPLOADING:
-            return _Headline(Tone.BUSY, f"uploading{_progress(status.progress)}")
         case State.INITIALIZING:
             return _Headline(Tone.BUSY, f"initializing: the sandbox unpacks it{lasting and f',{lasting}'}")
         case State.RETRYING:
@@ -130,7 +138,7 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> _Headline
             what, remedy = split_remedy(status.last_error.message) if status.last_error else ("see the log", "")
             return _Headline(Tone.BAD, f"held{lasting}: {what}", remedy)
         case _:
-            return _Headline(Tone.BUSY, str(status.state))
+            return _Headline(Tone.BUSY, _DOING.get(status.state, str(status.state)))
 
 
 def _not_running(status: Status, context: StatusContext, now_s: float) -> _Headline:
@@ -140,37 +148,24 @@ def _not_running(status: Status, context: StatusContext, now_s: float) -> _Headl
             Tone.ATTENTION,
             f"another syncd is working here{process}, which shows no status",
             "a push or flush shows none, and a daemon that starts none for a moment; if it stays so, it is a "
-            f"daemon of another version than {context.version}: restart it: {context.restart}",
+            f"daemon of another version than {__version__}: restart it: {context.restart}",
         )
-    last = "" if context.written_at_s is None else ago(now_s - context.written_at_s)
-    match context.ending:
-        case DaemonEnding.NEVER_RAN:
-            remedy = f"check that it can work: `syncd check{context.option}`; then start it: `{context.start}`"
-            return _Headline(Tone.ATTENTION, "never started for this workspace", remedy)
-        case DaemonEnding.CLEAN:
-            return _Headline(Tone.BAD, _stopped(status, now_s), _start_it(context))
-        case DaemonEnding.KILLED:
-            return _Headline(Tone.BAD, f"stopped unexpectedly{last and f', last seen {last}'}", _start_it(context))
-
-
-def _start_it(context: StatusContext) -> str:
-    why = f"; why it ended: `syncd service status{context.option}`" if context.unit else ""
-    return f"start it: `{context.start}`{why}"
-
-
-def _stopped(status: Status, now_s: float) -> str:
+    if context.written_at_s is None:
+        remedy = f"check that it can work: `syncd check{context.option}`; then start it: `{context.start}`"
+        return _Headline(Tone.ATTENTION, "never started for this workspace", remedy)
     since_s, synced_s = seconds_of(status.state_since), _finished_s(status)
-    if since_s is None or (synced_s is not None and synced_s > since_s):  # a push without a daemon came after it
-        return "not running"
-    return f"stopped {ago(now_s - since_s)}"
+    if context.was_killed:
+        text = f"stopped unexpectedly, last seen {ago(now_s - context.written_at_s)}"
+    elif since_s is None or (synced_s is not None and synced_s > since_s):  # a push without a daemon came after it
+        text = "not running"
+    else:
+        text = f"stopped {ago(now_s - since_s)}"
+    why = f"; why it ended: `syncd service status{context.option}`" if context.unit else ""
+    return _Headline(Tone.BAD, text, f"start it: `{context.start}`{why}")
 
 
 def _finished_s(status: Status) -> float | None:
     return seconds_of(status.last_sync.finished_at) if status.last_sync else None
-
-
-def _in_sync(status: Status) -> str:
-    return f"in sync, with {counted(len(status.warnings), 'warning')}" if status.warnings else "in sync"
 
 
 def _next_try(status: Status, now_s: float) -> str:
@@ -181,84 +176,65 @@ def _next_try(status: Status, now_s: float) -> str:
     return f"trying again in {duration(at_s - now_s + 0.999)}{failed}"
 
 
-_STEPS = {
-    "watch": "check of the workspace",
-    "snapshot": "packaging",
-    "upload-url": "asking for an upload URL",
-    "initialize": "unpacking in the sandbox",
-    "delete": "removing of deleted files",
-}
-
-
-def _progress(progress: Progress | None) -> str:
-    if progress is None:
-        return ""
-    components = [f"{_share(progress):.0%}"] if progress.total_bytes else []
-    if progress.bytes_per_second:
-        components.append(f"{size(int(progress.bytes_per_second))}/s")
-    if progress.seconds_left is not None:
-        components.append(f"{countdown(progress.seconds_left)} left")
-    return f" {', '.join(components)}" if components else ""
-
-
-def _share(progress: Progress) -> float:
-    return min(1.0, progress.done_bytes / progress.total_bytes)
-
-
-def _bar(progress: Progress, width: int, glyphs: Glyphs) -> list[Line]:
-    if not progress.total_bytes:
-        return []
-    full = int(_share(progress) * _BAR)
-    of = f"{size(progress.done_bytes)} of {size(progress.total_bytes)}"
-    if progress.total_files is not None:
-        of += f", {progress.done_files or 0:,} of {counted(progress.total_files, 'file')}"
-    bar: Line = (
-        (" " * _MARK, Tone.PLAIN),
-        (glyphs.full * full, Tone.BUSY),
-        (glyphs.empty * (_BAR - full) + "  ", Tone.PLAIN),
-    )
-    return wrapped(of, width, bar, _MARK)
-
-
 # -- the rows
 
 
-def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[tuple[str, str, Tone]]:
-    yield "workspace", status.workspace, Tone.PLAIN
+def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row]:
+    yield _Row("workspace", status.workspace)
     yield _sandbox(status, now_s)
     for name, url in status.mcp_servers.items():
-        yield "", f"{name}: {url}", Tone.PLAIN
+        yield _Row("", f"{name}: {url}")
     if status.last_sync is not None:
-        last = status.last_sync
-        at_s = _finished_s(status)
+        last, at_s = status.last_sync, _finished_s(status)
         when = last.finished_at if at_s is None else ago(now_s - at_s)
         what = f"{counted(last.files, 'file')}, {size(last.archive_bytes)}, took {last.seconds:.2f} s"
-        yield "last sync", f"{when}: {what}", Tone.PLAIN
-    elif status.running or context.ending is not DaemonEnding.NEVER_RAN:
-        yield "last sync", "none yet", Tone.PLAIN
+        yield _Row("last sync", f"{when}: {what}")
+    elif status.running or context.written_at_s is not None:
+        yield _Row("last sync", "none yet")
     if status.pending and status.state in _IDLE:
-        yield "changes", "not all in the sandbox yet", Tone.ATTENTION
+        yield _Row("changes", "not all in the sandbox yet", Tone.ATTENTION)
     if status.left_out:
-        by = ", ".join(f"{who} {count:,}" for who, count in sorted(status.left_out.items(), key=_most_first))
+        most_first = sorted(status.left_out.items(), key=lambda item: (-item[1], item[0]))
+        by = ", ".join(f"{who} {count:,}" for who, count in most_first)
         paths = counted(sum(status.left_out.values()), "path")
-        yield "stays home", f"{paths}: {by}; `syncd ls --ignored{context.option}` names them", Tone.PLAIN
+        yield _Row("stays home", f"{paths}: {by}; `syncd ls --ignored{context.option}` names them")
     if status.lingering:
         files, are = ("file", "is") if status.lingering == 1 else ("files", "are")
         what = f"{status.lingering:,} {files} gone or left out here {are} there (sandbox.deletions)"
-        yield "still there", what, Tone.PLAIN
+        yield _Row("still there", what)
     if status.managed is not None:
-        yield "managed", status.managed.summary(), Tone.PLAIN
-    agent = _agent(status, now_s)
-    if agent:
-        yield "agent", agent, Tone.ATTENTION if status.agent.held_count else Tone.PLAIN
+        yield _Row("managed", status.managed.summary())
+    if agent := _agent(status, now_s):
+        yield _Row("agent", agent, Tone.ATTENTION if status.agent.held_count else Tone.PLAIN)
     if status.running or status.syncs or status.failures:
-        yield "this run" if status.running else "last run", _run(status, now_s), Tone.PLAIN
-    if status.running and status.daemon_version not in (None, context.version):
-        yield (
-            "version",
-            f"the daemon is syncd {status.daemon_version}, this is {context.version}; restart it: {context.restart}",
-            Tone.ATTENTION,
-        )
+        yield _Row("this run" if status.running else "last run", _run(status, now_s))
+    if status.running and status.daemon_version not in (None, __version__):
+        versions = f"the daemon is syncd {status.daemon_version}, this is {__version__}"
+        yield _Row("version", f"{versions}; restart it: {context.restart}", Tone.ATTENTION)
+    error = status.last_error
+    if error and not (status.running and status.state is State.HELD and status.responding is not False):
+        what, remedy = split_remedy(error.message)
+        at_s = seconds_of(error.at)
+        when = error.at if at_s is None else ago(now_s - at_s)
+        yield _Row("last error", f"{when}, {error.step}: {what}", Tone.ATTENTION, remedy)
+    for warning in status.warnings[:_MOST_WARNINGS]:
+        what, remedy = split_remedy(warning)
+        yield _Row("warning", what, Tone.ATTENTION, remedy)
+    more = len(status.warnings) - _MOST_WARNINGS
+    if more > 0:
+        yield _Row("", f"and {more:,} more: `syncd status --json{context.option}` has all")
+
+
+def _sandbox(status: Status, now_s: float) -> _Row:
+    sandbox = status.sandbox
+    text = f"{sandbox.id or 'none yet,'} at {sandbox.base_url}, region {sandbox.region}"
+    ends_s = seconds_of(status.sandbox_expires_at)
+    if ends_s is None:
+        return _Row("sandbox", text)
+    if ends_s <= now_s:
+        return _Row("sandbox", f"{text}; ended {ago(now_s - ends_s)}", Tone.ATTENTION)
+    is_soon = ends_s - now_s < _ENDS_SOON_S
+    return _Row("sandbox", f"{text}; ends in {duration(ends_s - now_s)}", Tone.ATTENTION if is_soon else Tone.PLAIN)
 
 
 def _agent(status: Status, now_s: float) -> str:
@@ -277,56 +253,72 @@ def _agent(status: Status, now_s: float) -> str:
     return "; ".join(parts)
 
 
-def _most_first(counts: tuple[str, int]) -> tuple[int, str]:
-    return -counts[1], counts[0]
-
-
-def _sandbox(status: Status, now_s: float) -> tuple[str, str, Tone]:
-    sandbox = status.sandbox
-    text = f"{sandbox.id or 'none yet,'} at {sandbox.base_url}, region {sandbox.region}"
-    ends_s = seconds_of(status.sandbox_expires_at)
-    if ends_s is None:
-        return "sandbox", text, Tone.PLAIN
-    if ends_s <= now_s:
-        return "sandbox", f"{text}; ended {ago(now_s - ends_s)}", Tone.ATTENTION
-    soon = ends_s - now_s < _ENDS_SOON_S
-    return "sandbox", f"{text}; ends in {duration(ends_s - now_s)}", Tone.ATTENTION if soon else Tone.PLAIN
-
-
 def _run(status: Status, now_s: float) -> str:
-    started_s = seconds_of(status.started_at)
-    process = f"process {status.pid}" if status.running else ""
-    process += f" for {duration(now_s - started_s)}" if started_s is not None and status.running else ""
-    process += ": " if process else ""
+    counts = f"{counted(status.syncs, 'sync')}, {counted(status.failures, 'failure')}"
     sent = f", {size(status.uploaded_bytes)} sent" if status.uploaded_bytes else ""
-    return f"{process}{counted(status.syncs, 'sync')}, {counted(status.failures, 'failure')}{sent}"
+    if not status.running:
+        return counts + sent
+    started_s = seconds_of(status.started_at)
+    lasting = "" if started_s is None else f" for {duration(now_s - started_s)}"
+    return f"process {status.pid}{lasting}: {counts}{sent}"
 
 
-def _error(status: Status, now_s: float, width: int) -> list[Line]:
-    error = status.last_error
-    if error is None or (status.running and status.state is State.HELD and status.responding is not False):
-        return []
-    what, remedy = split_remedy(error.message)
-    at_s = seconds_of(error.at)
-    when = error.at if at_s is None else ago(now_s - at_s)
-    return _row("last error", f"{when}, {error.step}: {what}", width, Tone.ATTENTION) + _indented(remedy, width)
+# -- many workspaces
 
 
-def _warnings(status: Status, context: StatusContext, width: int) -> list[Line]:
-    lines: list[Line] = []
-    for warning in status.warnings[:_MOST_WARNINGS]:
-        what, remedy = split_remedy(warning)
-        lines += _row("warning", what, width, Tone.ATTENTION) + _indented(remedy, width)
-    more = len(status.warnings) - _MOST_WARNINGS
-    if more > 0:
-        lines += _row("", f"and {more:,} more: `syncd status --json{context.option}` has all", width, Tone.PLAIN)
+def table(
+    rows: Sequence[WorkspaceRow], home: str, now_s: float, width: int = 10_000, glyphs: Glyphs = ASCII
+) -> list[Line]:
+    """The table's lines, a workspace each, and then the problems; none is wider than `width` columns."""
+    texts = aligned([_HEAD, *(_cells(row, home, now_s) for row in rows)])
+    marks = [("  ", Tone.PLAIN), *((f"{glyphs.mark} ", _tone(row)) for row in rows)]
+    lines: list[Line] = [
+        (mark, (text if columns(text) <= width - _MARK else f"{cut(text, width - _MARK - 1)}…", Tone.PLAIN))
+        for mark, text in zip(marks, texts, strict=True)
+    ]
+    for problem in dict.fromkeys(row.problem for row in rows if row.problem):
+        lines += wrapped(problem, width, (("! ", Tone.ATTENTION),), _MARK)
     return lines
 
 
-def _row(label: str, text: str, width: int, tone: Tone) -> list[Line]:
-    mark = "! " if tone is Tone.ATTENTION else "  "
-    return wrapped(text, width, ((mark, tone), (f"{label:{_LABEL}}", Tone.PLAIN)), _TEXT)
+def _cells(row: WorkspaceRow, home: str, now_s: float) -> tuple[str, ...]:
+    status = row.status
+    if status is None:
+        return row.name, "broken", "", "", "", row.config
+    finished_s = _finished_s(status)
+    last = "never" if finished_s is None else ago(now_s - finished_s)
+    in_home = status.workspace.startswith(f"{home}/")
+    workspace = f"~{status.workspace.removeprefix(home)}" if in_home else status.workspace
+    return row.name, _state(status), last, _waiting(status), _SERVICE[row.service], workspace
 
 
-def _indented(remedy: str, width: int) -> list[Line]:
-    return wrapped(remedy, width, ((" " * (_TEXT + 2), Tone.PLAIN),), _TEXT + 2) if remedy else []
+def _state(status: Status) -> str:
+    if not status.running:
+        return "not running"
+    if status.responding is False:
+        return "hung"
+    warnings = f", {counted(len(status.warnings), 'warning')}" if status.warnings else ""
+    return f"{status.state}{warnings}"
+
+
+def _waiting(status: Status) -> str:
+    """The work that is left: changes to be sent, and paths of the agent's that a person decides on."""
+    waiting = ["changes"] if status.pending else []
+    if status.agent.held_count:
+        waiting.append(f"{status.agent.held_count:,} held")
+    if status.agent.changed:
+        waiting.append(f"{status.agent.changed} changed there")
+    return ", ".join(waiting) or "-"
+
+
+def _tone(row: WorkspaceRow) -> Tone:
+    status = row.status
+    if status is None:
+        return Tone.BAD
+    if not status.running:
+        return Tone.PLAIN if row.service is ServiceState.NONE else Tone.ATTENTION
+    if status.responding is False or status.state is State.HELD:
+        return Tone.BAD
+    if status.state in _BUSY or (status.state is State.WATCHING and status.pending):
+        return Tone.BUSY
+    return Tone.ATTENTION if status.warnings or status.state is not State.WATCHING else Tone.GOOD

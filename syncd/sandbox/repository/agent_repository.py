@@ -18,6 +18,8 @@ from syncd.core.formatting import counted
 from syncd.core.text import one_line
 from syncd.core.waiter import Superseded, SupersededBy, Waiter
 from syncd.core.warning import SyncWarning
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.remote.failure import ApiStep, StepFailed, backoff_limit_s
 from syncd.remote.remote_job import JobRunner, Purpose, new_job
 from syncd.remote.target import Target
@@ -31,8 +33,6 @@ from syncd.sandbox.repository.repository_request import (
     report_of,
     versions_of,
 )
-from syncd.scan.entry import Entry, Kind
-from syncd.scan.manifest import Manifest
 from syncd.selection.builtin_rules import DEFAULTS, SECRETS
 from syncd.selection.git_repository import GIT
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from syncd.scan.entry import Entry, Kind, arrived_digest
-from syncd.scan.manifest import Manifest, removed_paths, replaced_entries
+from syncd.model.entry import Entry, Kind, arrived_digest
+from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 
 _DIGEST_BYTES = 16
 _EXECUTABLE = 0o100

@@ -27,8 +27,8 @@ from typing import Any, overload
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd.scan.directory import EMPTY, Directory, Entries, as_bytes, differing, differing_entries, read, rebuilt
-from syncd.scan.entry import Entry, Kind, is_not_written_back
+from syncd.model.directory import EMPTY, Directory, Entries, as_bytes, differing, differing_entries, read, rebuilt
+from syncd.model.entry import Entry, Kind, is_not_written_back
 
 # So many directories at most are decoded until the changes in them are made to the tree.
 _MOST_EDITED = 256
@@ -222,6 +222,15 @@ def is_within(path: str, paths: Collection[str]) -> bool:
             return True
         path = path.rpartition("/")[0]
     return False
+
+
+def directories_above(paths: Iterable[str]) -> set[str]:
+    """Return the directories that these paths are in, at any depth."""
+    above: set[str] = set()
+    for path in paths:
+        while (path := path.rpartition("/")[0]) and path not in above:
+            above.add(path)
+    return above
 
 
 def in_archive_order(paths: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""An entry of a manifest: what is known of one path.
+"""An entry: what is known of one path on one side, here, there or in the base.
 
 A file's content is known by its digest. Reading every file for its digest at every scan would cost minutes a day, so an
 entry also has the file's *stamp*: the values of `stat` when it was read. While the stamp is unchanged, so is the
@@ -24,11 +24,14 @@ WRITTEN_BACK_NS = 60_000_000_000
 
 
 class Kind(StrEnum):
-    """The kind of a path. Sockets, FIFOs and devices are in no manifest."""
+    """The kind of a path. A manifest holds the first three alone."""
 
     FILE = "f"
     DIRECTORY = "d"
     SYMLINK = "l"
+    OTHER = "o"  # a socket, a FIFO or a device; here also what is behind a link or a file
+    ABSENT = ""  # nothing; there also what is behind a link or a file that took a directory's place
+    UNREAD = "?"  # it cannot be read, or nobody looked
 
 
 class Stamp(Struct, frozen=True, array_like=True, gc=False):
@@ -41,17 +44,58 @@ class Stamp(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Entry(Struct, frozen=True, array_like=True, gc=False):
-    """One path of a snapshot. Fields that do not apply to its kind are empty."""
+    """One path of one side. Fields that do not apply to its kind, or are not known, are empty."""
 
     kind: Kind
-    mode: int
-    mtime_s: int
+    mode: int = 0
+    mtime_s: int = 0
     size_bytes: int = 0
     target: str = ""
     stamp: Stamp | None = None
     digest: bytes = b""  # sha256 of the content; empty: not known
     sent_digest: bytes = b""  # only if `digest` is not known: sha256 of the bytes that were sent instead
     written_back: bool = False  # True if the stamp was old enough at the read: any later write changes it
+
+    @property
+    def is_directory(self) -> bool:
+        """True for a directory."""
+        return self.kind is Kind.DIRECTORY
+
+
+class SeenEntry(Entry, frozen=True, array_like=True, gc=False):
+    """An entry as a look saw it in the sandbox, with its permission bits.
+
+    `copy` is the file on this machine that holds a file's content, empty if none was fetched. `unstable`: the file
+    changed while it was looked at, so that what was read of it may be half old and half new; it has no copy.
+    """
+
+    copy: str = ""
+    unstable: bool = False
+
+
+ABSENT = SeenEntry(Kind.ABSENT)
+
+ALL_BITS = 0o777
+EXECUTABLE = 0o100  # the only bit of a mode that every extractor keeps, and a person at home need not
+
+
+def same(one: Entry, other: Entry, bits: int = EXECUTABLE) -> bool:
+    """True if two entries are known to be the same, but for times and for the mode's other bits.
+
+    Of what is put there, all bits of the mode are known; of what someone there made of it, the executable one counts.
+    """
+    if one.kind is not other.kind or one.kind in (Kind.OTHER, Kind.UNREAD):
+        return False
+    if one.kind is Kind.SYMLINK:
+        return one.target == other.target
+    if one.kind is Kind.FILE:
+        return arrived_digest(one) == arrived_digest(other) != b"" and not (one.mode ^ other.mode) & bits
+    return bits == EXECUTABLE or not (one.mode ^ other.mode) & bits
+
+
+def is_savable(entry: SeenEntry) -> bool:
+    """True for a directory, a link, and a file whose content was fetched; nothing else can be saved."""
+    return entry.kind in (Kind.DIRECTORY, Kind.SYMLINK) or (entry.kind is Kind.FILE and entry.copy != "")
 
 
 def as_read(entry: Entry, digest: bytes, read_at_ns: int) -> Entry:

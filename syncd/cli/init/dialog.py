@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from syncd.cli.init.config_template import toml
-from syncd.cli.init.other_workspaces import checked_name, name_for, overlaps, refuse_same, refuse_same_sandbox
-from syncd.core.api_key import ApiKey, parse_key
+from syncd.core.api_key import KEY_VARIABLE, ApiKey, parse_key
 from syncd.core.choices import Region
 from syncd.core.config_lookup import config_files, config_name, named_config
-from syncd.core.config_match import ConfiguredWorkspace, holding
+from syncd.core.config_match import ConfiguredWorkspace, holding, is_within, overlapping
 from syncd.core.errors import ConfigError, SyncdError
 from syncd.core.managed import ManagedLayer
-from syncd.core.settings import AcquireKeys, check_config
+from syncd.core.settings import AcquireKeys, Config, check_config
 from syncd.core.text import one_line, shown_path
 
 _WIDTH = 79
@@ -28,14 +27,11 @@ _WIDTH = 79
 _EU_URL = "https://api.eu.klavis.ai"
 _REGIONS = {region.value: {"sandbox.region": region.value} for region in Region}
 _EU = {"eu": {"sandbox.region": Region.US.value, "sandbox.base_url": _EU_URL}}
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 def complete(
-    values: dict[str, Any],
-    path: str | None,
-    environ: Mapping[str, str],
-    others: Sequence[ConfiguredWorkspace],
-    layer: ManagedLayer,
+    values: dict[str, Any], path: str | None, others: Sequence[ConfiguredWorkspace], layer: ManagedLayer
 ) -> str:
     """Ask for what is required and not in `values`, and for the file's name if `path` is None; returns the file.
 
@@ -52,14 +48,13 @@ def complete(
         values["workspace.path"] = _answer(ask, lambda answer: _workspace(answer, others), offered)
         tell_overlaps(values["workspace.path"], others)
     if path is None:
-        taken = [config_name(file) for file in config_files(environ)]
-        offered = name_for(os.path.realpath(os.path.expanduser(values["workspace.path"])), taken)
-        name = _answer(f"Name of its configuration [{offered}]", lambda answer: checked_name(answer, taken), offered)
-        path = named_config(name, environ)
+        taken = [config_name(file) for file in config_files(os.environ)]
+        offered = _name_for(_real(values["workspace.path"]), taken)
+        name = _answer(f"Name of its configuration [{offered}]", lambda answer: _checked_name(answer, taken), offered)
+        path = named_config(name, os.environ)
     if "sandbox.id" not in values and not any(name.startswith("sandbox.acquire.") for name in values):
         base_url = (values | given).get("sandbox.base_url")
-        ask = "Sandbox id [Enter: acquire one when needed]"
-        named = _answer(ask, lambda answer: _sandbox(answer, base_url, environ), "")
+        named = _answer("Sandbox id [Enter: acquire one when needed]", lambda answer: _sandbox(answer, base_url), "")
         if named:
             values["sandbox.id"] = named
         elif not layer.acquires:
@@ -68,24 +63,14 @@ def complete(
     if "sandbox.region" not in values | given:
         is_open = "sandbox.base_url" not in values | given and layer.allows_base_url(_EU_URL)
         regions = _REGIONS | (_EU if is_open else {})
-        named = _answer(f"Region, {', '.join(regions)} [{Region.US}]", partial(_region, regions), Region.US)
-        values |= regions[named]
+
+        def checked(answer: str) -> str:
+            if answer not in regions:
+                raise ConfigError(f'"{answer}" is no region', f"name one of {', '.join(regions)}")
+            return answer
+
+        values |= regions[_answer(f"Region, {', '.join(regions)} [{Region.US}]", checked, Region.US)]
     return path
-
-
-def tell_overlaps(workspace: str, others: Sequence[ConfiguredWorkspace]) -> None:
-    """Say on stderr what it means that this workspace is inside another, or around one."""
-    for note in overlaps(os.path.realpath(os.path.expanduser(workspace)), others):
-        _say(note)
-
-
-def tell_shared_mounts(workspace: str) -> None:
-    """Say on stderr what to expect of a workspace on a shared file system, or with one in it."""
-    from syncd.watch.mounts import workspace_mounts_of  # noqa: PLC0415 - `init --help` needs none of it
-    from syncd.watch.shared_mounts import shared_warning  # noqa: PLC0415 - as above
-
-    for path, filesystem in workspace_mounts_of(workspace).shared.items():
-        _say(str(shared_warning(path, filesystem)))
 
 
 def asked_key(key_file: str) -> ApiKey | None:
@@ -102,15 +87,59 @@ def asked_key(key_file: str) -> ApiKey | None:
             _say(str(failure))
 
 
-def may_store(variable: str, key_file: str) -> bool:
+def may_store(key_file: str) -> bool:
     """True if the person wants the environment's key to be stored. Raises `click.Abort`."""
-    click.echo(f"A service does not see ${variable}; it reads {home_relative(key_file)}.", err=True)
+    click.echo(f"A service does not see ${KEY_VARIABLE}; it reads {home_relative(key_file)}.", err=True)
     return click.confirm("Store the key there, for only you to read?", default=True, err=True)
+
+
+def refuse_taken(config: Config, others: Sequence[ConfiguredWorkspace]) -> None:
+    """Raise `ConfigError` if another configuration has this workspace or sandbox, or another syncd syncs to it."""
+    from syncd.daemon.shared_sandbox import others_naming, refuse_named  # noqa: PLC0415 - `init --help` needs none of it
+
+    _refuse_same(config.workspace.path, others)
+    for other in others_naming(config, os.environ):
+        raise ConfigError(
+            f"{shown_path(other.file)} has the sandbox {config.sandbox.id} already", "edit it, or name another sandbox"
+        )
+    refuse_named(config, os.environ)
+
+
+def tell_overlaps(workspace: str, others: Sequence[ConfiguredWorkspace]) -> None:
+    """Say on stderr what it means that this workspace is inside another, or around one."""
+    workspace = _real(workspace)
+    for other in overlapping(workspace, others):
+        name, path = os.path.basename(other.file), shown_path(other.path)
+        if other.path != workspace and is_within(workspace, other.path):
+            pattern = shown_path(os.path.relpath(workspace, other.path))
+            _say(f'it is inside {path}, and {name} syncs it as well, unless workspace.ignore there has "/{pattern}/"')
+        elif other.path != workspace:
+            pattern = shown_path(os.path.relpath(other.path, workspace))
+            _say(f'{path} of {name} is inside it, and is synced twice, unless workspace.ignore here has "/{pattern}/"')
+
+
+def tell_shared_mounts(workspace: str) -> None:
+    """Say on stderr what to expect of a workspace on a shared file system, or with one in it."""
+    from syncd.watch.mounts import workspace_mounts_of  # noqa: PLC0415 - `init --help` needs none of it
+    from syncd.watch.shared_mounts import shared_warning  # noqa: PLC0415 - as above
+
+    for path, filesystem in workspace_mounts_of(workspace).shared.items():
+        _say(str(shared_warning(path, filesystem)))
 
 
 def absolute(path: Any) -> Any:
     """The path made absolute from the current directory, as the file would read it from its own folder."""
     return path if not isinstance(path, str) or path.startswith("~") or not path else os.path.abspath(path)
+
+
+def home_relative(path: str) -> str:
+    """The path as it is shown: with `~` below the home directory."""
+    home = os.path.expanduser("~")
+    return shown_path(f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path)
+
+
+def _real(path: str) -> str:
+    return os.path.realpath(os.path.expanduser(path))
 
 
 def _answer(question: str, check: Callable[[str], str], default: str | None) -> str:
@@ -139,22 +168,24 @@ def _workspace(answer: str, others: Sequence[ConfiguredWorkspace]) -> str:
     if not os.path.isdir(config.workspace.path):
         what = "is no directory" if os.path.lexists(config.workspace.path) else "does not exist"
         raise ConfigError(f"{home_relative(config.workspace.path)} {what}", "name one that is there")
-    refuse_same(config.workspace.path, others)
+    _refuse_same(config.workspace.path, others)
     return path
 
 
-def _sandbox(answer: str, base_url: str | None, environ: Mapping[str, str]) -> str:
+def _refuse_same(workspace: str, others: Sequence[ConfiguredWorkspace]) -> None:
+    for other in others:
+        if other.path == workspace:
+            raise ConfigError(
+                f"{shown_path(other.file)} syncs {shown_path(workspace)} already", "edit it, or name another directory"
+            )
+
+
+def _sandbox(answer: str, base_url: str | None) -> str:
     answer = answer.strip()
     toml(answer, "sandbox.id")
     if answer:
         sandbox = {"id": answer} if base_url is None else {"id": answer, "base_url": base_url}
-        refuse_same_sandbox(check_config({"workspace": {"path": "/any/where"}, "sandbox": sandbox}), environ)
-    return answer
-
-
-def _region(regions: Mapping[str, Any], answer: str) -> str:
-    if answer not in regions:
-        raise ConfigError(f'"{answer}" is no region', f"name one of {', '.join(regions)}")
+        refuse_taken(check_config({"workspace": {"path": "/any/where"}, "sandbox": sandbox}), ())
     return answer
 
 
@@ -166,7 +197,22 @@ def _offered_path(others: Sequence[ConfiguredWorkspace]) -> str | None:
     return None
 
 
-def home_relative(path: str) -> str:
-    """The path as it is shown: with `~` below the home directory."""
-    home = os.path.expanduser("~")
-    return shown_path(f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path)
+def _name_for(workspace: str, taken: Sequence[str]) -> str:
+    """A name for the configuration of this workspace that no other one has."""
+    stem = _NOT_IN_NAMES.sub("-", os.path.basename(workspace)).strip("-.") or "workspace"
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}-{number}", number + 1
+    return name
+
+
+def _checked_name(name: str, taken: Sequence[str]) -> str:
+    """The name of a new configuration. Raises `ConfigError`."""
+    name = name.strip().removesuffix(".toml")
+    if not name.strip(".") or _NOT_IN_NAMES.search(name):
+        raise ConfigError(
+            f"{name!r} cannot be its name", "use letters, digits, '.', '_' and '-', as it is the service's name too"
+        )
+    if name in taken:
+        raise ConfigError(f"there is a configuration {name} already", "choose another name")
+    return name

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import msgspec
 from msgspec.structs import replace
 
-from syncd.scan.entry import Entry, Kind, content_bytes, count_files
+from syncd.model.entry import Entry, Kind, content_bytes, count_files
 
 # Paths are read directory by directory; so many stay decoded.
 _DECODED = 64

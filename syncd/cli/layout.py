@@ -1,0 +1,193 @@
+"""Lays out text for a terminal: wrapped to a width, aligned in columns, a bar with its figures; and prints it.
+
+A line is made of pieces, each with the role that sets its colour. The words carry the meaning and the colours only
+help, so that a line reads the same on a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
+from typing import TextIO
+
+import click
+from msgspec import Struct
+
+from syncd.cli.output import may_colour
+from syncd.core.formatting import countdown, counted, size
+from syncd.core.text import shown_path
+from syncd.sync.status_document import Progress
+
+_COMMAND = re.compile(r"`[^`]+`")
+_NO_BREAK = "\0"  # no text that is shown has it
+_LEAST_COLUMNS = 8
+_LEAST_BAR, _LONGEST_BAR = 6, 30
+_GAP = "  "
+
+
+class Tone(Enum):
+    """The role of a piece of text, which sets its colour."""
+
+    PLAIN = "plain"
+    STRONG = "strong"
+    GOOD = "good"
+    BUSY = "busy"
+    ATTENTION = "attention"
+    BAD = "bad"
+
+
+Span = tuple[str, Tone]
+Line = tuple[Span, ...]
+
+# Of the eight colours that every terminal has; its text colour, white, black and dim are not used, as the background
+# is unknown.
+_COLOURS = {Tone.GOOD: "green", Tone.BUSY: "cyan", Tone.ATTENTION: "yellow", Tone.BAD: "red"}
+
+
+class Glyphs(Struct, frozen=True):
+    """Three characters, of one column each."""
+
+    mark: str
+    full: str
+    empty: str
+
+
+ASCII = Glyphs("*", "#", "-")
+UNICODE = Glyphs("●", "━", "─")
+
+
+def wrapped(text: str, width: int, first: Line, indent: int, tone: Tone = Tone.PLAIN) -> list[Line]:
+    """The text after `first`, wrapped to lines of at most `width` columns, the later ones indented.
+
+    A `command` in it stays on one line, to be copied.
+    """
+    used = sum(columns(piece) for piece, _ in first)
+    room = max(_LEAST_COLUMNS, width - indent)
+    text = _COMMAND.sub(lambda found: _unbroken(found[0], room), shown_path(text))
+    words = [word.replace(_NO_BREAK, " ") for word in text.split(" ")]
+    head, *rest = _rows(words, max(_LEAST_COLUMNS, width - used), room)
+    return [(*first, (head, tone)), *(((" " * indent, Tone.PLAIN), (row, tone)) for row in rest)]
+
+
+def _unbroken(command: str, room: int) -> str:
+    return command.replace(" ", _NO_BREAK) if columns(command) <= room else command
+
+
+def _rows(words: Iterable[str], first_columns: int, columns_each: int) -> Iterator[str]:
+    row, room = "", first_columns
+    for word in words:
+        longer = f"{row} {word}" if row else word
+        if columns(longer) <= room:
+            row = longer
+            continue
+        if row:
+            yield row
+            room = columns_each
+        row = word
+        while columns(row) > room:  # a path or URL continues on the next line
+            head = cut(row, room)
+            yield head
+            row, room = row[len(head) :], columns_each
+    yield row
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table's lines: each column is as wide as its widest cell, and the last one is free."""
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+    return [
+        _GAP.join(cell + " " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def bar(progress: Progress, width: int, glyphs: Glyphs) -> Line:
+    """A bar with its figures in at most `width` columns; the least important figure is left out first.
+
+    The total must be known. A figure that is not known yet keeps its place, so that nothing moves.
+    """
+    shown = ""
+    for figure in _figures(progress):
+        if len(shown) + len(_GAP) + len(figure) + _LEAST_BAR > width:
+            break
+        shown += _GAP + figure
+    room = max(0, min(_LONGEST_BAR, width - len(shown)))
+    full = min(room, room * progress.done_bytes // progress.total_bytes)
+    return (glyphs.full * full, Tone.GOOD), (glyphs.empty * (room - full), Tone.PLAIN), (shown, Tone.PLAIN)
+
+
+def figures(progress: Progress) -> str:
+    """The figures without a bar, for a log, and where the total is unknown."""
+    return ", ".join(" ".join(figure.split()) for figure in _figures(progress) if figure.strip())
+
+
+def _figures(progress: Progress) -> Iterator[str]:
+    rate, left_s = progress.bytes_per_second, progress.seconds_left
+    speed = "" if rate is None else f"{size(int(rate))}/s"
+    if not progress.total_bytes:
+        yield size(progress.done_bytes)
+        yield speed
+        return
+    yield f"{min(100, 100 * progress.done_bytes // progress.total_bytes):3}%"
+    yield f"{'' if left_s is None else f'{countdown(left_s)} left':>9}"
+    yield f"{size(progress.done_bytes):>9} of {size(progress.total_bytes)}"
+    yield f"{speed:>11}"
+    if progress.total_files is not None:
+        files = counted(progress.total_files, "file")
+        yield f"{progress.done_files or 0:>{files.index(' ')},} of {files}"
+
+
+def cut(text: str, room: int) -> str:
+    """As much of the text as fits in so many columns, but at least a letter."""
+    end = min(len(text), room)
+    while end > 1 and columns(text[:end]) > room:
+        end -= 1
+    return text[:end]
+
+
+def columns(text: str) -> int:
+    """The text's width in columns of a terminal: letters of East Asia take two."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(letter: str) -> int:
+    if unicodedata.category(letter) in ("Mn", "Me", "Cf"):  # it is drawn on the letter before it
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
+
+
+def plain(line: Line) -> str:
+    """The line without colour."""
+    return "".join(text for text, _ in line).rstrip()
+
+
+def coloured(line: Line) -> str:
+    """The line with its colours, for a terminal of 16 colours."""
+    pieces = [
+        text if tone is Tone.PLAIN or not text.strip() else click.style(text, fg=_COLOURS.get(tone), bold=True)
+        for text, tone in line
+    ]
+    return "".join(pieces).rstrip()
+
+
+# -- on a stream
+
+
+def written(line: Line, stream: TextIO) -> str:
+    """The line as it goes to this stream: with colours on a terminal that has some."""
+    return coloured(line) if stream.isatty() and may_colour() else plain(line)
+
+
+def print_lines(lines: Iterable[Line]) -> None:
+    """Print lines to stdout, which escapes the letters that its encoding lacks."""
+    for line in lines:
+        print(written(line, sys.stdout), flush=True)
+
+
+def glyphs_for(stream: TextIO) -> Glyphs:
+    """The characters that this stream can show: the kernel's own console has a font without bars."""
+    utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
+    return UNICODE if utf8 and os.environ.get("TERM") != "linux" else ASCII

@@ -1,0 +1,52 @@
+"""Scans the workspace as a sync would, for commands that show what would be sent and what stays home."""
+
+from __future__ import annotations
+
+import os
+
+from msgspec import Struct
+
+from syncd.archive.secret_files import exclude_secret_files
+from syncd.cli.options import CLOCK
+from syncd.core.settings import Config
+from syncd.daemon.build import excludes_for, reader_of, selection_of
+from syncd.scan.scanner import Scan, Scanner
+from syncd.selection.secret_scanner import Secret
+from syncd.selection.selection import Decision
+from syncd.watch.scan_listener import NoScanListener, ScanListener
+
+
+class LocalScan(Struct, frozen=True):
+    """A scan without the files that hold a secret, which are in `secrets`.
+
+    `left_out` are the paths that a rule left out, a folder with a slash at its end.
+    """
+
+    scan: Scan
+    left_out: list[tuple[str, Decision]]
+    secrets: dict[str, Secret]
+
+    @property
+    def left_out_count(self) -> int:
+        """The number of paths that stay home; a folder that is left out counts once."""
+        return sum(self.scan.left_out.values()) + len(self.secrets)
+
+    @property
+    def named_like_secrets(self) -> list[tuple[str, str]]:
+        """The paths that were left out as secrets for their names, each with its pattern."""
+        rules = ((path, decision.rule) for path, decision in self.left_out)
+        return [(path, rule.pattern) for path, rule in rules if rule is not None and rule.source == "secrets"]
+
+
+def scan_workspace(config: Config, listener: ScanListener | None = None) -> LocalScan:
+    """Scan the workspace and search it for secrets. Raises `SyncdError`."""
+    left_out: list[tuple[str, Decision]] = []
+
+    def note(path: str, is_dir: bool, decision: Decision) -> None:
+        left_out.append((f"{path}/" if is_dir else path, decision))
+
+    selection, excludes = selection_of(config, os.environ), excludes_for(config, os.environ)
+    scan = Scanner(
+        config.workspace.path, selection, listener or NoScanListener(), note, personal_excludes=excludes
+    ).scan()
+    return LocalScan(scan, left_out, exclude_secret_files(scan, reader_of(config, CLOCK, os.environ)))

@@ -1,0 +1,168 @@
+"""Shows on stderr how far a command is: one line that is drawn over on a terminal, a few plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from types import TracebackType
+from typing import Self
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from syncd.cli.interruption import stderr_is_writable
+from syncd.cli.layout import Line, Tone, bar, cut, figures, glyphs_for, written
+from syncd.cli.options import CLOCK
+from syncd.cli.output import is_screen
+from syncd.core.formatting import countdown
+from syncd.core.text import one_line
+from syncd.report.speed import Speed
+from syncd.sync.status_document import Progress, State
+
+_WORDS = {
+    State.SNAPSHOTTING: "packaging",
+    State.UPLOADING: "uploading",
+    State.INITIALIZING: "initializing the sandbox",
+    State.RETRYING: "waiting for the next attempt",
+}
+_DRAW_EVERY_S = 0.1
+# Where nothing can be drawn over, long work gets a line this often.
+_PLAIN_EVERY_S = 30.0
+_CHECK_PLAIN_EVERY_S = 1.0
+_ERASE = "\r\x1b[K"
+
+
+class _Work(Struct, frozen=True):
+    """The work that was begun last; a total of 0 is unknown."""
+
+    word: str
+    since_s: float
+    done: Progress = Progress(0, 0)
+    speed: Speed = Speed()
+
+    def progress(self, now_s: float) -> Progress:
+        left_s = self.speed.seconds_left(self.done.total_bytes, now_s) if self.done.total_bytes else None
+        return replace(self.done, bytes_per_second=self.speed.bytes_per_s(now_s), seconds_left=left_s)
+
+
+class ProgressDisplay:
+    """Shows stages, files and bytes from `with` to its end, but not in the first `silent_s`."""
+
+    def __init__(self, *, silent_s: float = 0.0) -> None:
+        now_s = CLOCK.monotonic_s()
+        self._silent_s, self._silent_until_s = silent_s, now_s + silent_s
+        self._is_terminal = is_screen(sys.stderr)
+        self._work = _Work("starting", now_s)  # replaced as a whole: the thread that draws reads it at any time
+        self._lock = threading.Lock()  # of stderr, and of `_printed`
+        self._printed = (self._work.word, now_s)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self._erase()
+
+    @property
+    def doing_now(self) -> str:
+        """The kind of work that was begun last."""
+        return self._work.word
+
+    def stage(self, state: State) -> None:
+        """Show a stage of a sync."""
+        self.doing(_WORDS.get(state, str(state)))
+
+    def doing(self, word: str) -> None:
+        """Show a kind of work, which begins now if it is another one than before."""
+        if word != self._work.word:
+            self._work = _Work(word, CLOCK.monotonic_s())
+            self._print_due()
+
+    def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
+        """Show how much of the workspace is in the archive."""
+        self._update(Progress(done_bytes, total_bytes, done_files, total_files))
+
+    def sent(self, sent_bytes: int, total_bytes: int) -> None:
+        """Show how much of the archive is sent."""
+        self._update(Progress(sent_bytes, total_bytes))
+
+    def received(self, received_bytes: int) -> None:
+        """Show how much is received; the total is unknown."""
+        self._update(Progress(received_bytes, 0))
+
+    def note(self, text: str) -> None:
+        """Print a line that stays, such as an attempt that failed."""
+        with self._lock:
+            self._erase()
+            _write(f"{one_line(text, 1000)}\n")
+
+    def _update(self, done: Progress) -> None:
+        speed = self._work.speed.observed(CLOCK.monotonic_s(), done.done_bytes)
+        self._work = replace(self._work, done=done, speed=speed)
+        self._print_due()
+
+    def _run(self) -> None:
+        wait_s = self._silent_s
+        while not self._over.wait(wait_s):
+            wait_s = _DRAW_EVERY_S if self._is_terminal else _CHECK_PLAIN_EVERY_S
+            if not stderr_is_writable():  # where the reader does not read, a write would delay the command's end
+                continue
+            if self._is_terminal:
+                # The last column stays free: some terminals begin a new line as soon as it is written.
+                line = _line(self._work, _columns() - 1)
+                with self._lock:
+                    _write(_ERASE + written(line, sys.stderr))
+            else:
+                self._print_due()
+
+    def _erase(self) -> None:
+        if self._is_terminal:
+            _write(_ERASE)
+
+    def _print_due(self) -> None:
+        """Print a plain line where other work began, or the same goes on for long."""
+        now_s = CLOCK.monotonic_s()
+        if self._is_terminal or now_s < self._silent_until_s:
+            return
+        with self._lock:
+            work, (word, printed_s) = self._work, self._printed
+            if work.word != word:
+                _write(f"{work.word} …\n")
+            elif now_s - printed_s >= _PLAIN_EVERY_S:
+                _write(f"{work.word}: {_figures(work)}\n")
+            else:
+                return
+            self._printed = (work.word, now_s)
+
+
+def _line(work: _Work, width: int) -> Line:
+    word = f"{work.word}  "
+    if work.done.total_bytes and width > len(word):
+        progress = work.progress(CLOCK.monotonic_s())
+        return (word, Tone.STRONG), *bar(progress, width - len(word), glyphs_for(sys.stderr))
+    return (cut(word, width), Tone.STRONG), (_figures(work)[: max(0, width - len(word))], Tone.PLAIN)
+
+
+def _figures(work: _Work) -> str:
+    now_s = CLOCK.monotonic_s()
+    return figures(work.progress(now_s)) if work.done.done_bytes else countdown(now_s - work.since_s)
+
+
+def _write(text: str) -> None:
+    with contextlib.suppress(OSError):  # a reader that has enough costs the display, not the work
+        print(text, end="", file=sys.stderr, flush=True)
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80

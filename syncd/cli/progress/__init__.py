@@ -1,1 +1,0 @@
-"""The progress that a waiting person sees. Begins at `display`."""

@@ -1,0 +1,204 @@
+"""Reads the status of one workspace or of all, any number of times: the document, and what it does not hold."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from syncd import __version__
+from syncd.cli.options import CLOCK, load_for_command, option_for
+from syncd.core.config_lookup import config_files, config_name
+from syncd.core.directories import default_config_path, directories_for
+from syncd.core.errors import ConfigError
+from syncd.core.settings import Config
+from syncd.core.text import one_line, shown_path
+from syncd.core.workspace_lock import holder
+from syncd.report.status_store import read_last, read_status
+from syncd.sync.status_document import SandboxName, State, Status
+
+if TYPE_CHECKING:
+    from syncd.cli.status.screen import StatusContext
+
+# It answers at once, whatever it waits for.
+_TIMEOUT_S = 1.0
+# While held it also scans the workspace now and then, which is no state of its own.
+_HELD_TIMEOUT_S = 5.0
+_RESTING = frozenset({State.WATCHING, State.DEBOUNCING, State.RETRYING, State.PAUSED, State.HELD})
+# In another state it may be kept from answering, as by a slow disk. It writes its progress more often than this (the
+# longest wait is 3 minutes, for the API's answer to an initialize).
+_SILENCE_S = 300.0
+# Each request wakes the daemon: one that answered is not asked again sooner.
+_ASK_EVERY_S = 10.0
+
+
+class StatusReader:
+    """Reads the status of a configuration's workspace. The file may be edited meanwhile."""
+
+    def __init__(self, path: str, config: Config) -> None:
+        self._path = path
+        self._set(config)
+
+    def _set(self, config: Config) -> None:
+        self.config = config
+        self._folder = directories_for(config.workspace.path, os.environ).state
+        self._nothing = _nothing(config)
+        self._answer: bool | None = None
+        self._unwritten: Status | None = None
+        self._asked_pid: int | None = None
+        self._ask_again_s = 0.0
+
+    def refresh(self) -> None:
+        """Read the configuration, which may have been edited; an invalid one changes nothing, as in the daemon."""
+        with suppress(ConfigError):
+            config = load_for_command(self._path)
+            if config != self.config:
+                self._set(config)
+
+    def status(self) -> Status:
+        """The document, the daemon's own where it cannot write it, with `responding` set."""
+        status = read_status(self._folder, self._nothing)
+        if not status.running:
+            return replace(status, responding=None)
+        if not self._answer or status.pid != self._asked_pid or CLOCK.monotonic_s() >= self._ask_again_s:
+            self._answer = self._responding(status)
+            self._asked_pid, self._ask_again_s = status.pid, CLOCK.monotonic_s() + _ASK_EVERY_S
+        return replace(self._unwritten or status, responding=self._answer)
+
+    def context(self, status: Status) -> StatusContext:
+        """The facts that the screen needs beside this document."""
+        from syncd.cli.status.screen import StatusContext  # noqa: PLC0415 - for people alone
+
+        needs_start = (
+            not status.running or status.responding is False or status.daemon_version not in (None, __version__)
+        )
+        return StatusContext(
+            written_at_s=self._written_at_s(),
+            was_killed=read_last(self._folder, self._nothing).running,
+            busy_pid=None if status.running else holder(self._folder),
+            unit=self.installed_unit() if needs_start else None,
+            option=option_for(self._path),
+        )
+
+    def installed_unit(self) -> str | None:
+        """The name of the unit that `syncd service install` wrote for this configuration."""
+        folder = os.path.dirname(default_config_path(os.environ))
+        units = os.path.join(os.path.dirname(folder), "systemd", "user")
+        if not os.path.isdir(units):
+            return None
+        from syncd.cli.service.unit import unit_of  # noqa: PLC0415 - where there are units
+
+        try:
+            unit = unit_of(self._path, folder)
+        except ConfigError:
+            return None
+        # Instances share a file; an installed one has a link among the units started at login.
+        place = "" if unit.file == unit.name else "default.target.wants"
+        return unit.name.removesuffix(".service") if os.path.lexists(os.path.join(units, place, unit.name)) else None
+
+    def _responding(self, status: Status) -> bool | None:
+        """True if it answers; None: it is busy and has not answered, or it is starting or ending."""
+        timeout_s = _HELD_TIMEOUT_S if status.state is State.HELD else _TIMEOUT_S
+        from syncd.daemon.control import ask  # noqa: PLC0415 - where nothing runs, sockets are not needed
+
+        self._unwritten = None
+        try:
+            for answer in ask(self._folder, {"do": "hello"}, CLOCK, timeout_s):
+                self._unwritten = msgspec.convert(answer.get("result", {}).get("status"), Status | None)
+        except TimeoutError:
+            written_at_s = self._written_at_s()
+            is_silent = written_at_s is not None and CLOCK.wall_s() - written_at_s >= _SILENCE_S
+            if status.state not in _RESTING and not is_silent:
+                return None
+            now = read_status(self._folder, self._nothing)
+            began_to_work = (now.pid, now.state, now.state_since) != (status.pid, status.state, status.state_since)
+            return None if began_to_work else False
+        except (OSError, ValueError, msgspec.MsgspecError):
+            return None
+        return True
+
+    def _written_at_s(self) -> float | None:
+        """The time of its last write: each file in the state folder is renamed into place there."""
+        try:
+            return os.stat(self._folder).st_mtime
+        except OSError:
+            return None
+
+
+def _nothing(config: Config) -> Status:
+    """The document of a workspace that has none."""
+    return Status(
+        running=False,
+        pid=None,
+        state=State.STOPPED,
+        workspace=shown_path(config.workspace.path),
+        sandbox=SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region),
+        managed=config.managed,
+    )
+
+
+# -- all workspaces
+
+
+class ServiceState(StrEnum):
+    """The state of a configuration's systemd user unit, and if it is what runs the daemon."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    NONE = "none"
+
+
+class WorkspaceRow(Struct, frozen=True):
+    """One configuration: its status, and a `problem`: without a status, the error that makes it unusable."""
+
+    config: str
+    name: str
+    service: ServiceState
+    status: Status | None
+    problem: str = ""
+
+
+class AllReader:
+    """Reads the status of all configurations; they may come, go and change meanwhile."""
+
+    def __init__(self) -> None:
+        self._readers: dict[str, StatusReader] = {}
+
+    def rows(self) -> tuple[WorkspaceRow, ...]:
+        """The rows, `config.toml` first, then by name."""
+        files = config_files(os.environ)
+        self._readers = {file: reader for file, reader in self._readers.items() if file in files}
+        return tuple(map(self._row, files))
+
+    def _row(self, file: str) -> WorkspaceRow:
+        name = config_name(file)
+        try:
+            if file not in self._readers:
+                self._readers[file] = StatusReader(file, load_for_command(file))
+        except ConfigError as failure:
+            return WorkspaceRow(file, name, ServiceState.NONE, None, one_line(str(failure), 1000))
+        from syncd.daemon.shared_sandbox import conflict, others_naming  # noqa: PLC0415 - for many alone
+
+        reader = self._readers[file]
+        reader.refresh()
+        others = others_naming(reader.config, os.environ)
+        shared = one_line(str(conflict(reader.config, others)), 600) if others else ""
+        status = reader.status()
+        return WorkspaceRow(file, name, _service(reader.installed_unit(), status.pid), status, shared)
+
+
+def _service(unit: str | None, pid: int | None) -> ServiceState:
+    """The state of the installed unit: systemd puts each service's processes into a control group of its name."""
+    if unit is None:
+        return ServiceState.NONE
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+            groups = file.read().replace("\n", "/").split("/")
+    except OSError:
+        groups = []
+    return ServiceState.RUNNING if f"{unit}.service" in groups else ServiceState.STOPPED

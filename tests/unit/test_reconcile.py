@@ -1,0 +1,314 @@
+"""The decision by three sides: each row of its table, and in all small worlds that no version is lost."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+import pytest
+from msgspec.structs import replace
+
+from syncd.core.choices import AgentChanges
+from syncd.merge.modes import merged_mode, next_base, sent_mode, taken_mode
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, is_savable, same
+from syncd.model.reconcile import Forced, Home, PathOutcome, Plan, PlannedPath, Sides, plan_home, plan_sync, withheld
+from syncd.sandbox.look_request import was_emptied
+
+SAME, WRITE, SAVE, KEEP, HOLD = (
+    PathOutcome.SAME,
+    PathOutcome.WRITE,
+    PathOutcome.SAVE,
+    PathOutcome.KEEP,
+    PathOutcome.HOLD,
+)
+TAKE, MERGE, CONFLICT, DELETE = PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.CONFLICT, PathOutcome.DELETE
+DELETED, STAYS, NEVER = PathOutcome.DELETED_THERE, PathOutcome.STAYS, PathOutcome.NEVER
+POLICIES = (AgentChanges.SAVE, AgentChanges.HOLD, Forced.FORCE, AgentChanges.OVERWRITE)
+
+
+def file(text: str, mode: int = 0o644, *, fetched: bool = True) -> SeenEntry:
+    digest = hashlib.sha256(text.encode()).digest()
+    return SeenEntry(Kind.FILE, mode, size_bytes=len(text), digest=digest, copy="/copies/0" if fetched else "")
+
+
+DIRECTORY, LINK, OTHER_LINK = (
+    SeenEntry(Kind.DIRECTORY, 0o755),
+    SeenEntry(Kind.SYMLINK, target="a"),
+    SeenEntry(Kind.SYMLINK, target="b"),
+)
+OUT, FIFO, UNREAD = SeenEntry(Kind.SYMLINK, target="../o"), SeenEntry(Kind.OTHER), SeenEntry(Kind.UNREAD)
+BASE, HERE, THERE = file("b"), file("h"), file("t")
+NOT_FETCHED, UNSTABLE = replace(THERE, copy="", digest=b""), replace(THERE, copy="", digest=b"", unstable=True)
+
+
+def tree(entry: SeenEntry) -> dict[str, SeenEntry]:
+    return {} if entry == ABSENT else {"p": entry}
+
+
+def home(here: Mapping[str, Entry], *, deletions: bool = False, links: Mapping[str, str] | None = None) -> Home:
+    def names_in(path: str) -> list[str]:
+        return [each.rpartition("/")[2] for each in here if each.rpartition("/")[0] == path]
+
+    return Home(deletions, dict(links or {}).get, names_in)
+
+
+def outcomes(plan: Plan) -> list[PathOutcome]:
+    return [planned.outcome for planned in plan.paths]
+
+
+SYNC_ROWS = {
+    (BASE, BASE, ABSENT): (WRITE, WRITE, WRITE, WRITE),
+    (BASE, BASE, THERE): (KEEP, KEEP, SAVE, WRITE),
+    (BASE, BASE, NOT_FETCHED): (KEEP, KEEP, KEEP, WRITE),
+    (BASE, BASE, UNSTABLE): (KEEP, KEEP, KEEP, WRITE),
+    (BASE, BASE, OTHER_LINK): (KEEP, KEEP, SAVE, WRITE),
+    (BASE, BASE, DIRECTORY): (KEEP, KEEP, KEEP, WRITE),
+    (BASE, HERE, ABSENT): (WRITE, WRITE, WRITE, WRITE),
+    (BASE, HERE, BASE): (WRITE, WRITE, WRITE, WRITE),
+    (BASE, HERE, HERE): (SAME, SAME, SAME, SAME),
+    (BASE, HERE, THERE): (SAVE, HOLD, SAVE, WRITE),
+    (ABSENT, HERE, THERE): (SAVE, HOLD, SAVE, WRITE),
+    (BASE, replace(BASE, mode=0o600), THERE): (SAVE, HOLD, SAVE, WRITE),
+    (BASE, HERE, NOT_FETCHED): (HOLD, HOLD, HOLD, WRITE),
+    (BASE, HERE, UNSTABLE): (HOLD, HOLD, HOLD, WRITE),
+    (BASE, HERE, OTHER_LINK): (SAVE, HOLD, SAVE, WRITE),
+    (BASE, HERE, DIRECTORY): (HOLD, HOLD, HOLD, WRITE),
+    (BASE, HERE, FIFO): (HOLD, HOLD, HOLD, WRITE),
+    (BASE, ABSENT, ABSENT): (SAME, SAME, SAME, SAME),
+    (BASE, ABSENT, THERE): (KEEP, KEEP, SAVE, WRITE),
+    (BASE, ABSENT, NOT_FETCHED): (KEEP, KEEP, KEEP, WRITE),
+    (BASE, ABSENT, DIRECTORY): (KEEP, KEEP, KEEP, WRITE),
+}
+
+
+def test_the_table_of_a_sync() -> None:
+    """Each state of the three sides has one outcome for each setting."""
+    for (base, here, there), row in SYNC_ROWS.items():
+        plans = [plan_sync(Sides(tree(base), tree(here), {"p": there}), policy) for policy in POLICIES]
+        assert [outcomes(plan) for plan in plans] == [[each] for each in row], (base, here, there)
+
+
+HOME_ROWS = [
+    (BASE, BASE, THERE, TAKE),
+    (ABSENT, ABSENT, THERE, TAKE),
+    (ABSENT, ABSENT, DIRECTORY, TAKE),
+    (ABSENT, ABSENT, LINK, TAKE),
+    (BASE, BASE, LINK, TAKE),
+    (BASE, BASE, DIRECTORY, TAKE),
+    (BASE, BASE, file("b", 0o755), TAKE),
+    (LINK, LINK, OTHER_LINK, TAKE),
+    (BASE, THERE, THERE, SAME),
+    (ABSENT, THERE, THERE, SAME),
+    (ABSENT, DIRECTORY, DIRECTORY, SAME),
+    (BASE, ABSENT, ABSENT, SAME),
+    (BASE, HERE, THERE, MERGE),
+    (BASE, file("b", 0o755), THERE, MERGE),
+    (ABSENT, file("t", 0o755), THERE, MERGE),
+    (ABSENT, HERE, THERE, CONFLICT),
+    (BASE, DIRECTORY, THERE, CONFLICT),
+    (BASE, HERE, LINK, CONFLICT),
+    (LINK, replace(LINK, target="c"), OTHER_LINK, CONFLICT),
+    (BASE, BASE, ABSENT, DELETED),
+    (DIRECTORY, DIRECTORY, ABSENT, DELETED),
+    (BASE, HERE, ABSENT, STAYS),
+    (BASE, ABSENT, THERE, STAYS),
+    (BASE, HERE, BASE, STAYS),
+    (DIRECTORY, DIRECTORY, THERE, STAYS),
+    (BASE, BASE, UNSTABLE, STAYS),
+    (BASE, BASE, NOT_FETCHED, STAYS),
+    (BASE, BASE, UNREAD, STAYS),
+    (BASE, BASE, FIFO, NEVER),
+    (ABSENT, ABSENT, OUT, NEVER),
+    (BASE, BASE, replace(OUT, target="/etc/passwd"), NEVER),
+    (ABSENT, FIFO, THERE, NEVER),
+]
+
+
+def test_the_table_of_apply() -> None:
+    """Each state of the three sides has one outcome."""
+    for base, here, there, outcome in HOME_ROWS:
+        plan = plan_home(Sides(tree(base), tree(here), {"p": there}), home(tree(here)))
+        assert outcomes(plan) == [outcome], (base, here, there)
+
+
+def test_deletions_are_asked_for() -> None:
+    """What was deleted there is deleted here with --deletions alone, and only as it was sent."""
+    here = {"p": BASE, "q": HERE}
+    plan = plan_home(Sides({"p": BASE, "q": BASE}, here, {"p": ABSENT, "q": ABSENT}), home(here, deletions=True))
+    assert outcomes(plan) == [DELETE, STAYS]
+
+
+def test_a_directory_goes_with_all_that_is_in_it() -> None:
+    """With something of the person's in it, it stays, and so does the directory above; each time."""
+    base = {"d": DIRECTORY, "d/e": DIRECTORY, "d/e/f": BASE}
+    gone = Sides(base, base, dict.fromkeys(base, ABSENT))
+    assert outcomes(plan_home(gone, home(base, deletions=True))) == [DELETE, DELETE, DELETE]
+    more = {**base, "d/e/.env": HERE}
+    assert outcomes(plan_home(gone, home(more, deletions=True))) == [STAYS, STAYS, DELETE]
+
+
+def test_no_repository_is_written_to() -> None:
+    """At any depth, in any letter case."""
+    paths = dict.fromkeys([".git/config", "sub/.git/hooks/x", "a/.GIT/x", ".git"], THERE)
+    assert set(outcomes(plan_home(Sides({}, {}, paths), home({})))) == {NEVER}
+
+
+def test_links_lead_out_through_one_another() -> None:
+    """Two links that each stay inside by their text may lead outside together; so may one with a link here."""
+    there = {"a": replace(LINK, target="d/x"), "d/x": replace(LINK, target="../../out")}
+    assert outcomes(plan_home(Sides({}, {}, there), home({})))[1] is NEVER
+    led = plan_home(Sides({}, {}, {"a": replace(LINK, target="here/../../x")}), home({}, links={"here": "deep/er"}))
+    assert outcomes(led) == [NEVER]
+
+
+def test_a_directory_in_a_files_place() -> None:
+    """It is taken with what is in it, though nothing of that can be seen here before; below a conflict is one."""
+    there = {"p": DIRECTORY, "p/new": THERE}
+    for here, outcome in ((BASE, TAKE), (HERE, CONFLICT)):
+        sides = Sides({"p": BASE}, {"p": here, "p/new": FIFO}, there)
+        assert outcomes(plan_home(sides, home(sides.here))) == [outcome, outcome]
+
+
+def test_a_file_in_a_directorys_place() -> None:
+    """It is taken if all that is here below was deleted there and is deleted here, too."""
+    base = {"d": DIRECTORY, "d/a": BASE}
+    sides = Sides(base, base, {"d": THERE, "d/a": ABSENT})
+    assert outcomes(plan_home(sides, home(base, deletions=True))) == [TAKE, DELETE]
+    assert outcomes(plan_home(sides, home({**base, "d/mine": HERE}, deletions=True))) == [CONFLICT, STAYS]
+    led_out = Sides(base, base, {"d": OUT, "d/a": ABSENT})
+    assert outcomes(plan_home(led_out, home(base, deletions=True))) == [NEVER, STAYS]
+
+
+def test_what_is_below_a_path_that_stays_is_not_written() -> None:
+    """A directory that the agent replaced by a file or a link takes all that is below it here with it."""
+    base = {"d": DIRECTORY, "d/a": BASE, "d/b": DIRECTORY, "d/b/c": BASE, "e": BASE}
+    plan = plan_sync(Sides(base, base, {"d": THERE, "d/a": ABSENT, "d/b/c": ABSENT, "e": ABSENT}), AgentChanges.SAVE)
+    assert plan.stays == {"d": THERE}
+    assert withheld(["a", *base, "dd"], plan) == base.keys() - {"e"}
+    assert withheld(["a"], Plan()) == frozenset()
+
+
+def test_a_directory_with_changes_in_it_is_changed_here() -> None:
+    """What the agent put in its place is no change of the agent's alone."""
+    sides = Sides({"d": DIRECTORY}, {"d": DIRECTORY}, {"d": THERE})
+    assert outcomes(plan_sync(sides, AgentChanges.SAVE)) == [KEEP]
+    assert outcomes(plan_sync(sides, AgentChanges.SAVE, {"d"})) == [SAVE]
+    assert outcomes(plan_sync(sides, AgentChanges.SAVE, {"d"}, unsaved={"d"})) == [HOLD]
+
+
+# -- all small worlds
+
+
+def worlds(top: list[SeenEntry], inner: list[SeenEntry]) -> Iterator[dict[str, SeenEntry]]:
+    """Yield all trees of `d` and `d/f`."""
+    for entry in top:
+        for below in inner if entry.is_directory else [ABSENT]:
+            found = {"d": entry, "d/f": below}
+            yield {path: each for path, each in found.items() if each != ABSENT}
+
+
+BASES = list(worlds([ABSENT, BASE, LINK, DIRECTORY], [ABSENT, BASE, DIRECTORY]))
+HERES = list(worlds([ABSENT, BASE, HERE, OTHER_LINK, DIRECTORY], [ABSENT, BASE, HERE, DIRECTORY]))
+THERES = list(
+    worlds([ABSENT, BASE, HERE, THERE, OUT, FIFO, DIRECTORY], [ABSENT, BASE, THERE, LINK, NOT_FETCHED, DIRECTORY])
+)
+
+
+def differing(base: Mapping[str, SeenEntry], there: Mapping[str, SeenEntry]) -> dict[str, SeenEntry]:
+    paths = sorted({*base, *there})
+    return {p: there.get(p, ABSENT) for p in paths if not same(base.get(p, ABSENT), there.get(p, ABSENT))}
+
+
+def by_path(plan: Plan) -> dict[str, PlannedPath]:
+    return {planned.path: planned for planned in plan.paths}
+
+
+def test_no_sync_overwrites_an_unsaved_version() -> None:
+    """Whatever the three sides are: what someone there made is as here, stays, or is saved whole."""
+    for base, here, there in product(BASES, HERES, THERES):
+        found = differing(base, there)
+        for policy in POLICIES[:3]:
+            plan = plan_sync(Sides(base, here, found), policy)
+            stays = withheld({*here, *found}, plan)
+            for path, planned in by_path(plan).items():
+                version = found[path]
+                is_safe = path in stays or version == ABSENT or same(version, here.get(path, ABSENT))
+                assert is_safe or (planned.outcome is SAVE and is_savable(version)), (base, here, there, policy)
+                if same(here.get(path, ABSENT), base.get(path, ABSENT), ALL_BITS) and policy is not Forced.FORCE:
+                    assert path in stays or version == ABSENT, (base, here, there, policy)
+
+
+@pytest.mark.parametrize("deletions", [False, True])
+def test_apply_replaces_nothing_of_the_persons(deletions: bool) -> None:
+    """What is here goes only as it was sent, a directory only with all in it; nothing is taken into a file."""
+    for base, here, there in product(BASES, HERES, THERES):
+        plan = by_path(plan_home(Sides(base, here, differing(base, there)), home(here, deletions=deletions)))
+        for path, planned in plan.items():
+            now = here.get(path, ABSENT)
+            if planned.outcome in (TAKE, DELETE):
+                assert now == ABSENT or same(now, base.get(path, ABSENT)), (base, here, there)
+                above = plan.get(path.rpartition("/")[0])
+                becomes = above.there if above is not None and above.outcome is TAKE else here.get("d", ABSENT)
+                assert path == "d" or planned.outcome is DELETE or becomes.kind in (Kind.ABSENT, Kind.DIRECTORY)
+            if (
+                path == "d"
+                and now.is_directory
+                and (planned.outcome is DELETE or (planned.outcome is TAKE and not planned.there.is_directory))
+            ):
+                assert "d/f" not in here or plan["d/f"].outcome is DELETE, (base, here, there)
+            if planned.outcome is SAME:
+                assert same(now, planned.there), (base, here, there)
+
+
+# -- modes, and what counts as sent
+
+
+@pytest.mark.parametrize(
+    ("before", "here", "there", "mode"),
+    [
+        (None, None, 0o640, 0o640),
+        (0o644, 0o600, 0o644, 0o600),
+        (0o644, 0o640, 0o755, 0o750),
+        (0o755, 0o755, 0o644, 0o644),
+        (0o755, 0o711, 0o600, 0o600),
+    ],
+)
+def test_the_mode_of_a_taken_file(before: int | None, here: int | None, there: int, mode: int) -> None:
+    """The bits here stay; a change of the executable bit there is taken."""
+    was = ABSENT if before is None else file("b", before)
+    now = ABSENT if here is None else file("b", here)
+    assert taken_mode(was, now, file("r", there)) == mode
+
+
+def test_the_mode_of_a_merged_file() -> None:
+    """The side that changed the executable bit decides."""
+    assert merged_mode(BASE, file("l", 0o755), THERE) == 0o755
+    assert merged_mode(BASE, HERE, file("r", 0o755)) == 0o755
+    assert merged_mode(file("b", 0o755), file("l", 0o755), THERE) == 0o644
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "mode"),
+    [(0o755, 0o644, 0o644), (0o640, 0o755, 0o750), (0o600, 0o644, 0o600), (0o755, 0o700, 0o755)],
+)
+def test_the_mode_that_counts_as_sent_after_a_merge(here: int, there: int, mode: int) -> None:
+    """It is as executable as the file there: a change of that bit here is still to be sent."""
+    assert sent_mode(Entry(Kind.FILE, here), Entry(Kind.FILE, there)) == mode
+
+
+def test_the_next_base() -> None:
+    """It is the sandbox's version; a link has the mode that a scan gives it, and what is gone has none."""
+    taken = PlannedPath("p", TAKE, BASE, BASE, THERE)
+    assert next_base(taken, 0o600) == Entry(Kind.FILE, 0o600, 0, 1, digest=THERE.digest)
+    assert next_base(replace(taken, there=LINK), 0) == Entry(Kind.SYMLINK, 0o777, 0, target="a")
+    assert next_base(replace(taken, there=ABSENT), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("missing", "looked_at", "emptied"),
+    [(0, 0, False), (0, 200, False), (1, 1, True), (1, 2, False), (180, 200, False), (181, 200, True), (2, 2, True)],
+)
+def test_an_emptied_sandbox(missing: int, looked_at: int, emptied: bool) -> None:
+    """A sandbox with less than a tenth left of what was put there was emptied; fewer losses are the agent's."""
+    assert was_emptied(missing, looked_at) is emptied
