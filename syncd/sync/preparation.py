@@ -20,8 +20,8 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan_sync, withheld
 from syncd.remote.failure import StepFailed
+from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
-from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.git_repository import GIT
 from syncd.sync.agent_work import LeaveOut, pruned_names
