@@ -12,7 +12,7 @@ from math import inf
 from msgspec import Struct
 
 from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, Unavailable, WorkspaceError
-from syncd.remote.retry import RetrySettings, delay_s
+from syncd.remote.failure import RetrySettings, delay_s
 from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
 from syncd.watch.debounce import Burst, due_s

@@ -13,8 +13,7 @@ from syncd.core.clock import Clock, stamp
 from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater, WorkspaceError
 from syncd.core.text import one_line, shown_path
 from syncd.remote.failure import ApiStep, StepFailed
-from syncd.remote.sandbox_lifetime import AcquiredSandbox
-from syncd.remote.target import Target
+from syncd.remote.target import AcquiredSandbox, Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
 from syncd.report.history import HistoryRecorder
 from syncd.report.logs import place_of

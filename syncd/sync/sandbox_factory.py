@@ -15,18 +15,15 @@ from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
 from syncd.remote.account import Account
 from syncd.remote.api import Api
-from syncd.remote.artifacts import Artifacts
-from syncd.remote.bucket import Bucket, Throttle
-from syncd.remote.dump import Dump
+from syncd.remote.bucket import Bucket, Dump, Throttle
+from syncd.remote.failure import RetrySettings
 from syncd.remote.http_client import HttpClient
 from syncd.remote.remote_job import JobRunner
-from syncd.remote.retry import RetrySettings
 from syncd.remote.target import Target
-from syncd.remote.uplink_store import UplinkStore
-from syncd.remote.upload_url_store import UploadUrlStore
+from syncd.remote.uplink import UplinkStore
+from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.blocked_paths import BlockedPaths
-from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.leftovers_store import LeftoversStore
+from syncd.sandbox.deletions import DeletionSync, LeftoversStore
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.partial_archives import PartialArchives
@@ -110,7 +107,7 @@ class SandboxFactory(Struct, frozen=True):
         delivery = Delivery(
             target=target,
             api=api,
-            bucket=Bucket(client, clock, self.workspace.throttle),
+            bucket=Bucket(client, self.workspace.throttle),
             sync_state=self.sync_state,
             upload_url_store=UploadUrlStore(state_folder, clock),
             uplink_file=UplinkStore(state_folder),
@@ -118,8 +115,7 @@ class SandboxFactory(Struct, frozen=True):
             clock=clock,
         )
         job_runner = JobRunner(api, client, waiter)
-        artifacts = Artifacts(api, client, clock)
-        looker = Looker(job_runner, artifacts, PendingRemovals(state_folder, target), waiter)
+        looker = Looker(job_runner, PendingRemovals(state_folder, target), waiter)
         remote_changes = RemoteChanges(
             agent_changes=config.sandbox.agent_changes,
             target=target,
@@ -156,7 +152,7 @@ class SandboxFactory(Struct, frozen=True):
             partial_archives=partial_archives,
             remote_changes=remote_changes,
             blocked_paths=blocked_paths,
-            agent_commits=AgentCommits(job_runner, artifacts, waiter),
+            agent_commits=AgentCommits(job_runner),
             agent_repository=AgentRepository(partial(_home_branch, config), job_runner, target, state_folder, waiter),
         )
 

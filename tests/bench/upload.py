@@ -14,7 +14,7 @@ from syncd.archive.chunking import TARGET_BYTES
 from syncd.archive.deflate import Sum
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.remote.bucket import Bucket
+from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.upload_url import UploadUrl
 from tests.bench import null_server
@@ -45,7 +45,7 @@ def put(url: str, spool: str, mib: int, whole: str) -> list[Elapsed]:
     archive = _archive(spool, mib)
     with open(whole, "wb") as file:
         file.writelines(archive.blocks(_MIB))
-    bucket = Bucket(HttpClient(Waiter(Interrupt(), CLOCK)), CLOCK)
+    bucket = Bucket(HttpClient(Waiter(Interrupt(), CLOCK)), Throttle())
     took = []
     for _ in range(TIMES):
         watch = Stopwatch()

@@ -18,10 +18,8 @@ from syncd.core.durable_file import StateFile
 from syncd.core.errors import ConfigError
 from syncd.core.workspace_lock import Lock
 from syncd.daemon.sync_requests import pause_marker
-from syncd.remote.uplink import Uplink
-from syncd.remote.uplink_store import UplinkStore
-from syncd.remote.upload_url import UploadUrl
-from syncd.remote.upload_url_store import UploadUrlStore
+from syncd.remote.uplink import Uplink, UplinkStore
+from syncd.remote.upload_url import UploadUrl, UploadUrlStore
 from syncd.report.status_store import StatusStore, read_last
 from syncd.sync.sync_state import SyncState, Uploaded
 from tests.clock import ScriptedClock

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from syncd.remote.exchange_monitor import byte_counts
+from syncd.remote.network import byte_counts
 from tests.contract.emulator_rig import GZIP, KEY, PATH, EmulatorRig, files, started_rig
 from tests.emulator import Action, BadFault, Fault, RequestRecord, When
 

@@ -16,7 +16,7 @@ from syncd.core.settings import Config, check_config
 from syncd.emulator.extract import ArchiveRefused
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, is_within
-from syncd.remote.sandbox_lifetime import MOST_ACQUIRED, SPAN_S
+from syncd.remote.target import MOST_ACQUIRED, SPAN_S
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.exclusions import OUTSIDE
 from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES

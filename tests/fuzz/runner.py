@@ -31,7 +31,7 @@ from syncd.archive import chunking, packer
 from syncd.core import waiter
 from syncd.daemon import build
 from syncd.model.entry import Stamp
-from syncd.remote import exchange_monitor, network
+from syncd.remote import network
 from syncd.scan import file_reader
 from syncd.sync import sandbox_factory
 from syncd.watch import inotify_watch
@@ -217,7 +217,7 @@ def _patched(simulation: Simulation) -> Iterator[None]:
         patch.setattr(inotify_watch, "Inotify", ManualInotify)
         patch.setattr(network._Stream, "close", _close_and_wait)
         # What the kernel has acknowledged when a connection ends is chance, so no request counts as unread.
-        patch.setattr(exchange_monitor.ExchangeMonitor, "_is_same_count", lambda self, count: False)
+        patch.setattr(network.ExchangeMonitor, "_is_same_count", lambda self, count: False)
         # Events are read, and progress is told, at steps of the work and not after so many seconds of the machine.
         patch.setattr(waiter, "POLL_EVERY_S", 0.0)
         patch.setattr(waiter.Waiter, "reporting", lambda self, report: contextlib.nullcontext())

@@ -30,7 +30,7 @@ from syncd.sandbox import look, provider
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.look import Looker
-from syncd.sandbox.partial_archives import PartialArchives, _Proof
+from syncd.sandbox.partial_archives import Kept, PartialArchives, _Proof
 from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.scan.tree_cache import TreeCache
@@ -339,11 +339,11 @@ def _send_a_partial_archive_after_a_reset(patch: pytest.MonkeyPatch) -> None:
 
 
 def _skip_the_proof_for_partial_archives(patch: pytest.MonkeyPatch) -> None:
-    def proved(self: PartialArchives, *_: object) -> bool:
+    def prove(self: PartialArchives, *_: object) -> Kept:
         self._proof = _Proof(self._target, [])
-        return True
+        return Kept.YES
 
-    patch.setattr(PartialArchives, "proved", proved)
+    patch.setattr(PartialArchives, "prove", prove)
 
 
 def _confuse_sandboxes(patch: pytest.MonkeyPatch) -> None:

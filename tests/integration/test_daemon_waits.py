@@ -20,7 +20,7 @@ from syncd.daemon.scheduler import LONG_OUTAGE_S, LONG_OUTAGE_WAITS
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import pause_marker
 from syncd.daemon.wakeup import Wakeup
-from syncd.remote.sandbox_lifetime import AcquiredSandbox
+from syncd.remote.target import AcquiredSandbox
 from syncd.report.status_publisher import RunTotals
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.sync.sync_cycle import SyncCycle

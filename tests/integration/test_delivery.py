@@ -224,11 +224,15 @@ def test_a_wait_can_be_interrupted(rig: Rig, end: BaseException) -> None:
     assert rig.asked().count("upload-url") == 1
 
 
-def test_a_pause_gets_the_failure_action(rig: Rig) -> None:
+def test_a_failure_says_if_a_server_answered(rig: Rig) -> None:
     """It says if any server answered: only if none did may a newer change end the wait."""
     rig.emulator.faults.script("upload: reset", "upload: 503", "initialize: error full")
     _, observer = rig.sync()
-    assert observer.actions == [FailureAction.OFFLINE, FailureAction.RETRY, FailureAction.RETRY]
+    assert [failure.action for failure in observer.failures] == [
+        FailureAction.OFFLINE,
+        FailureAction.RETRY,
+        FailureAction.RETRY,
+    ]
     assert [failure.step for failure in observer.failures] == [ApiStep.UPLOAD, ApiStep.UPLOAD, ApiStep.INITIALIZE]
 
 

@@ -38,9 +38,8 @@ class ScriptedClient(HttpClient):
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(Waiter(Interrupt(), ScriptedClock()))
-        self.answer = Response(
-            status, tuple((name.lower(), value) for name, value in (headers or {}).items()), body, None
-        )
+        lines = tuple((name.lower(), value) for name, value in (headers or {}).items())
+        self.answer = Response(status, lines, body, None, None)
         self.requests: list[SentRequest] = []
 
     def exchange(

@@ -23,7 +23,7 @@ from syncd.daemon.scheduler import (
     HoldEnds,
     ends_a_new_daemon,
 )
-from syncd.remote.retry import RetrySettings
+from syncd.remote.failure import RetrySettings
 
 NOW_S = 1000.0
 
