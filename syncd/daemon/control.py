@@ -13,7 +13,7 @@ import json
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from math import inf
 from typing import Any
 
@@ -187,10 +187,12 @@ def ask(
     clock: Clock,
     timeout_s: float | None = None,
     on_silence: Callable[[], None] = lambda: None,
-) -> Iterator[Message]:
+    *,
+    silence_s: float = _SILENCE_S,
+) -> Generator[Message]:
     """Send the daemon of this state folder a request, and yield its answers to the end.
 
-    `on_silence` is called each time that nothing has come for some seconds. Raises `ConnectionError` where none listens
+    `on_silence` is called each time that nothing has come for `silence_s`. Raises `ConnectionError` where none listens
     or it ends meanwhile, `TimeoutError` when the time is over.
     """
     ends_s = inf if timeout_s is None else clock.monotonic_s() + timeout_s
@@ -211,12 +213,12 @@ def ask(
                 yield message
                 if message.get("event") == "done":
                     return
-            elif select.select([connection], [], [], min(left_s, _SILENCE_S))[0]:
+            elif select.select([connection], [], [], min(left_s, silence_s))[0]:
                 block = connection.recv(_BLOCK)
                 if not block:  # half a line is the end of a killed daemon
                     raise ConnectionError("the daemon closed the connection")
                 received += block
-            elif left_s > _SILENCE_S:
+            elif left_s > silence_s:
                 on_silence()
             else:
                 break
@@ -230,33 +232,23 @@ def writing(folder: str, clock: Clock, waiting: Callable[[float], None]) -> Iter
     A sync that is under way is waited for, however long; meanwhile `waiting` is called again and again with the seconds
     that it took so far, and may raise. Raises `TryLater` if the daemon does not answer at all.
     """
-    began_s = clock.monotonic_s()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_ANSWERS_S)
-        try:
-            with _short_path(folder) as path:
-                connection.connect(path)
-            connection.sendall(json.dumps({"do": "write"}).encode() + b"\n")
-        except TimeoutError:
-            raise TryLater("the daemon does not answer", "see `syncd status`") from None
-        except OSError:
-            yield False
-            return
-        connection.settimeout(_WAITS_S)
-        received = b""
-        while b'"ready"' not in received:
-            with contextlib.suppress(TimeoutError):
-                piece = connection.recv(_LONGEST_REQUEST)
-                if not piece:  # it has ended
-                    yield False
-                    return
-                received += piece
-                continue
-            waited_s = clock.monotonic_s() - began_s
-            if not received and waited_s > _ANSWERS_S:
-                raise TryLater("the daemon does not answer", "see `syncd status`")
-            waiting(waited_s)
-        yield True
+    began_s, was_answered = clock.monotonic_s(), False
+
+    def on_silence() -> None:
+        waited_s = clock.monotonic_s() - began_s
+        if not was_answered and waited_s > _ANSWERS_S:
+            raise TryLater("the daemon does not answer", "see `syncd status`")
+        waiting(waited_s)
+
+    is_ready = False
+    with contextlib.closing(ask(folder, {"do": "write"}, clock, on_silence=on_silence, silence_s=_WAITS_S)) as messages:
+        with contextlib.suppress(ConnectionError):  # none runs, or it has ended
+            for message in messages:
+                was_answered = True
+                if message["event"] == "ready":
+                    is_ready = True
+                    break
+        yield is_ready  # until the connection is closed
 
 
 def listens(folder: str) -> bool:

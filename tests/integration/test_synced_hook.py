@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core import hook
 from syncd.core.clock import SystemClock
 from syncd.core.directories import directories_for
 from syncd.core.settings import check_config
@@ -267,7 +266,7 @@ def test_it_ends_in_time(runs: Runs, monkeypatch: pytest.MonkeyPatch, deaf: str)
     """A minute at most; its children too, whether or not it handles SIGTERM."""
     assert synced_hook.TIMEOUT_S == 60
     monkeypatch.setattr(synced_hook, "TIMEOUT_S", 0.3)
-    monkeypatch.setattr(hook, "GRACE_S", 0.2)
+    monkeypatch.setattr(synced_hook, "GRACE_S", 0.2)
     pid = runs.rig.folder / "pid"
     runs.does(f'{deaf}sleep 600 & echo $! >"{pid}"; while :; do wait; sleep 1; done')
     runs.sync()

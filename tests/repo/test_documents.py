@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from syncd.cli.commands import cli
-from syncd.core.managed import check_managed
+from syncd.core.config_file import check_managed
 from syncd.core.settings import SECTIONS, AcquireKeys, CeilingKeys, check_config
 from tests.repo.sources import REPO
 

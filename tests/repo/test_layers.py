@@ -112,7 +112,7 @@ ONLY_IN = {
         (
             "syncd/cli/*",
             "syncd/emulator/*",
-            "syncd/core/hook.py",
+            "syncd/sync/synced_hook.py",
             "syncd/merge/git.py",
             "syncd/sandbox/repository/git_in_sandbox.py",
             "syncd/sandbox/repository/import_in_sandbox.py",

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from syncd.core.config_file import NO_LAYER, ManagedLayer, check_managed, layered
 from syncd.core.errors import ConfigError
-from syncd.core.managed import NO_LAYER, ManagedLayer, check_managed, layered
 from syncd.core.settings import AcquireKeys, Config
 
 FILE = "/etc/syncd/managed.toml"

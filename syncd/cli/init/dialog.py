@@ -15,6 +15,7 @@ import click
 from syncd.cli.init.config_template import toml
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, parse_key
 from syncd.core.choices import Region
+from syncd.core.config_file import ManagedLayer
 from syncd.core.config_lookup import (
     ConfiguredWorkspace,
     config_files,
@@ -25,7 +26,6 @@ from syncd.core.config_lookup import (
     overlapping,
 )
 from syncd.core.errors import ConfigError, SyncdError
-from syncd.core.managed import ManagedLayer
 from syncd.core.settings import AcquireKeys, Config, check_config
 from syncd.core.text import one_line, shown_path
 
