@@ -44,9 +44,14 @@ def written_all_the_time(rig: Rig, name: str, writer_program: str = _WRITER) -> 
 
 @pytest.mark.parametrize("command", ["flush", "push --json"])
 def test_alone(rig: Rig, command: str) -> None:
-    """Without a daemon the exit code is 75 with the file's name; `status` shows it until it is whole."""
+    """Without a daemon the exit code is 75 with the file's name; `status` shows it until it is whole.
+
+    So it is for a push while syncing is paused.
+    """
     rig.write("build/out.bin", _LARGE)
     rig.write("a", "here")
+    if command != "flush":
+        rig.ok("pause")
     with written_all_the_time(rig, "build/out.bin"):
         ended = rig.run(*command.split())
     assert ended.code == 75
@@ -61,6 +66,7 @@ def test_alone(rig: Rig, command: str) -> None:
     assert [warning.partition(":")[0] for warning in status["warnings"]] == [
         "'build/out.bin' was written while it was read"
     ]
+    rig.ok("resume")
     rig.ok("flush")
     rig.converged()
     assert (rig.status()["pending"], rig.status()["warnings"]) == (False, [])
@@ -82,6 +88,7 @@ def test_with_a_daemon(rig: Rig, command: str) -> None:
         torn = rig.until(lambda: rig.shown()["warnings"], "the warning")
         assert torn[0].startswith("'build/out.bin' was written while it was read")
         assert rig.shown()["pending"] is True
+    rig.ok("resume")
     rig.ok("flush")
     rig.converged()
     rig.until(lambda: not rig.shown()["warnings"], "the warning to go")
@@ -104,6 +111,7 @@ def test_a_log(rig: Rig, *, daemon: bool) -> None:
         assert (rig.workspace / "log").read_bytes().startswith((rig.sandbox.workspace / "log").read_bytes())
         assert (rig.sandbox.workspace / "log").stat().st_size >= len(_LARGE)
         assert rig.count("upload", 200) == uploads + 1
+    rig.ok("resume")
     rig.ok("flush")
     rig.converged()
 
