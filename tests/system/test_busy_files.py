@@ -88,7 +88,6 @@ def test_with_a_daemon(rig: Rig, command: str) -> None:
         torn = rig.until(lambda: rig.shown()["warnings"], "the warning")
         assert torn[0].startswith("'build/out.bin' was written while it was read")
         assert rig.shown()["pending"] is True
-    rig.ok("resume")
     rig.ok("flush")
     rig.converged()
     rig.until(lambda: not rig.shown()["warnings"], "the warning to go")
@@ -111,7 +110,6 @@ def test_a_log(rig: Rig, *, daemon: bool) -> None:
         assert (rig.workspace / "log").read_bytes().startswith((rig.sandbox.workspace / "log").read_bytes())
         assert (rig.sandbox.workspace / "log").stat().st_size >= len(_LARGE)
         assert rig.count("upload", 200) == uploads + 1
-    rig.ok("resume")
     rig.ok("flush")
     rig.converged()
 
