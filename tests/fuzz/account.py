@@ -84,13 +84,20 @@ class Account:
                 yield f"a command replaced the person's {path!r} ({shown(before)}) by {shown(after)}"
         self._home = now
 
+    def brought(self, before: Tree) -> list[str]:
+        """Return the paths that are as the agent once made them, and were not so before."""
+        return [
+            path for path, entry in self._home.items() if before.get(path) != entry and (path, entry) in self._agents
+        ]
+
     def agents(self, before: Tree, after: Tree, sandbox: Tree) -> list[str]:
         """Return the paths that an undo changed here, and that were as the agent has made them in the sandbox."""
         changed = [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
         return [
             path
             for path in changed
-            if (entry := before.get(path)) == sandbox.get(path) and (entry is None or (path, entry) in self._agents)
+            if (entry := before.get(path)) == sandbox.get(path)
+            and (entry is None or entry == FOLDER or (path, entry) in self._agents)
         ]
 
     def excuse(self, path: str, entry: Entry) -> None:

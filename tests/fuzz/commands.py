@@ -162,6 +162,8 @@ class Commands:
         if checker.account is not None:
             home, there = checker.account.home, self._sandbox()
             checker.lost += checker.account.command_changed(there, self._sent())
+            if checker.live is not None:
+                checker.live.model.came_home(checker.account.brought(home))
             if checker.live is not None and step.name == "undo" and self._wrote == "apply":
                 checker.live.model.taken_back(checker.account.agents(home, checker.account.home, there), there)
             if home != checker.account.home:

@@ -117,6 +117,11 @@ class SandboxModel:
                 if self.agent.get(parent, FOLDER) is None:
                     del self.agent[parent]
 
+    def came_home(self, paths: Iterable[str]) -> None:
+        """Note that versions of the agent were brought home: what was sent before is nothing to compare with."""
+        for path in paths:
+            self._arrived.pop(path, None)
+
     def taken_back(self, paths: Iterable[str], remote: Tree) -> None:
         """Note that an undo took these back: what is there is the agent's again."""
         for path in paths:

@@ -53,6 +53,8 @@ class WayHomeGenerator(ConfiguredGenerator):
             self._both_edit,
             self._both_edit,
             self._both_edit,
+            self._take_back,
+            self._take_back,
             self._beside_a_sync,
             self._beside_a_sync,
             self._late_archive,
@@ -160,6 +162,25 @@ class WayHomeGenerator(ConfiguredGenerator):
             *self._follows(),
             *([Step("resume")] if pauses else []),
             *([self._edit_there(path), self._apply()] if random.random() < 0.3 else []),
+            *self._follows(),
+        ]
+
+    def _take_back(self) -> Scenario:
+        """Take an apply back, with trouble at the end of that, and have something follow that needs to know."""
+        random, path = self._random, self._path()
+        self._text += 1
+        trouble = (random.choice(("dies", "dies", "full")), 1, random.randrange(10, 90))
+        return [
+            Step("write", (path, 300, self._text)),
+            _IDLE,
+            self._edit_there(path),
+            *([self._edit_here(path)] if random.random() < 0.4 else []),
+            Step("apply", (("--deletions",) if random.random() < 0.3 else (), (), ())),
+            *([_IDLE] if random.random() < 0.5 else []),
+            Step("undo", (trouble if random.random() < 0.7 else (),)),
+            *([Step("undo", ((),))] if random.random() < 0.2 else []),
+            *([self._edit_there(path)] if random.random() < 0.2 else []),
+            _IDLE,
             *self._follows(),
         ]
 

@@ -35,7 +35,14 @@ def run_text(folder: Path, text: str) -> Simulation:
 
 
 # Seeds that lose something by a defect that is open, each with the defect: mended, it fails here, and the line goes.
-OPEN_SEEDS: dict[int, str] = {}
+OPEN_SEEDS = {
+    39: "a killed apply leaves temporary files, which the next sync sends",
+    53: "an undo that meets a full disk has restored already, and nothing records that",
+    62: "a killed apply leaves temporary files, which the next sync sends",
+    76: "an undo that dies has restored already, and nothing records that",
+    133: "an undo that dies has restored already, and nothing records that",
+    188: "an archive into a sandbox that removes what it lacks: what only that has was not looked at",
+}
 
 
 @pytest.mark.parametrize(
@@ -51,8 +58,9 @@ def test_random_stories_lose_nothing(tmp_path: Path, seeds: list[int]) -> None:
             simulation = run(tmp_path / str(seed), generate(seed), figures)
             if simulation.lost:
                 pytest.fail(report(tmp_path, seed, simulation), pytrace=False)
-    assert figures["commands"] > BATCH
-    assert figures["sandbox changes"] > BATCH / 2
+    # Scenarios in which little happens test little.
+    assert figures["commands"] >= BATCH / 2
+    assert figures["sandbox changes"] >= BATCH / 2
 
 
 @pytest.mark.long
@@ -83,6 +91,21 @@ OPEN = {
     + "hold_initialize()\n resume()\n wait_failing()\n undo(())\n late_initialize()\n wait_idle()",
     "an undo that dies after it has restored, and before it has saved, is not finished by anything": _SENT
     + "undo(('dies', 1, 'os.remove kept-'))\n wait_idle()",
+    "an undo that dies before it has recorded: the next sync takes what it restored for a person's change": _BEGIN
+    + "agent_writes('f', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.remove kept-'))\n wait_idle()",
+    "an undo that dies before it has recorded: the next sync removes a new file of the agent": _BEGIN
+    + "agent_writes('n', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.remove kept-'))\n wait_idle()",
+    "an undo that dies while it restores: the next apply ends it, and says 0 while the sides differ": _BEGIN
+    + "agent_writes('f', 3)\n agent_writes('g', 4)\n apply((), (), ())\n undo(('dies', 1, 'os.rename f'))",
+    "what was taken, and whose sandbox was released since, is lost by an undo": _ENDS.format(limit=0)
+    + "apply((), (), ())\n release(())\n undo(())\n wait_idle()",
+    "the first archive into a sandbox that removes what an archive lacks: what only that has was not looked at": """
+        wipe_sandboxes()
+        agent_writes('h', 3)
+        write('f', 8, 1)
+        wait_idle()
+        apply((), (), ())
+    """,
     "an undo that cannot save for lack of room has restored already, and nothing tries again": _SENT
     + "undo(('full', 1, 'os.remove kept-'))\n wait_idle()",
     "after a reset whose initialize is unanswered, all that was there counts as deleted by the agent": """
