@@ -117,6 +117,17 @@ class SandboxModel:
                 if self.agent.get(parent, FOLDER) is None:
                     del self.agent[parent]
 
+    def came_home(self, paths: Iterable[str]) -> None:
+        """Note that versions of the agent were brought home: what was sent before is nothing to compare with."""
+        for path in paths:
+            self._arrived.pop(path, None)
+
+    def taken_back(self, paths: Iterable[str], remote: Tree) -> None:
+        """Note that an undo took these back: what is there is the agent's again."""
+        for path in paths:
+            self.agent[path] = remote.get(path)
+            self._arrived.pop(path, None)
+
     def saw(self, paths: Collection[str] | None = None) -> None:
         """Note that a sync, or a look at these paths, begins: what the agent did there until now is seen."""
         self._unseen = set() if paths is None else self._unseen - set(paths)
