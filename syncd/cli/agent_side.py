@@ -72,7 +72,8 @@ class OpenSandbox(Struct, frozen=True):
 class AgentSide(Struct, frozen=True):
     """The three sides: what was sent, what is here, and, in `work`, what differs in the sandbox.
 
-    `leave_out` says which paths stay home by the rules, but for those that the person included.
+    `leave_out` says which paths stay home by the rules, but for those that the person included. `is_unanswered`: a sync
+    may have changed the sandbox in a way that is not recorded.
     """
 
     config: Config
@@ -87,6 +88,7 @@ class AgentSide(Struct, frozen=True):
     leave_out: LeaveOut
     interrupt: Interrupt
     base_identity: str
+    is_unanswered: bool
 
     def local(self) -> dict[str, Entry]:
         """Return what is here at each path that differs, and above it. Raises `TryLater`."""
@@ -254,6 +256,7 @@ def _look_at(
         leave_out,
         opened.interrupt,
         base_identity,
+        sync_state.uncertain,
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from syncd.merge.journal import Journal
-from syncd.scan.entry import Kind
+from syncd.model.entry import Kind
 from tests.fuzz.agent_side import SavedEntries, by_digest
 from tests.fuzz.model import FOLDER, Entry, shown
 from tests.fuzz.operations import Tree, tree
