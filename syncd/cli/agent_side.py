@@ -252,12 +252,23 @@ def _look_at(
         rules,
         services.remote_changes,
         BaseStore(folders.spool, ChunkStore(folders.spool)),
-        WorkspaceWriter(config.workspace.path, folders.state),
+        writer_of(config),
         leave_out,
         opened.interrupt,
         base_identity,
         sync_state.uncertain,
     )
+
+
+def writer_of(config: Config) -> WorkspaceWriter:
+    """Return the writer to the workspace, which records what counts as sent whenever it takes something back."""
+
+    def before_taking_back(note: bytes, paths: Collection[str]) -> None:
+        from syncd.cli.apply.undoing import record_back  # noqa: PLC0415 - it needs what is above
+
+        record_back(config, note, paths)
+
+    return WorkspaceWriter(config.workspace.path, folders_of(config, os.environ).state, before_taking_back)
 
 
 def path_rules(config: Config) -> PathRules:

@@ -76,6 +76,12 @@ LOST_ONCE = {
     + "agent_writes('n', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.remove kept-'))\n wait_idle()",
     "an undo that dies while it restores: the next apply ends it, and says 0 while the sides differ": _BEGIN
     + "agent_writes('f', 3)\n agent_writes('g', 4)\n apply((), (), ())\n undo(('dies', 1, 'os.rename f'))",
+    "an undo that was killed, and whose half was synced, is ended by the next one without a record": _BEGIN
+    + "agent_writes('f', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.rename f'))\n wait_idle()\n"
+    + "undo(())\n wait_idle()",
+    "an apply that was killed, and whose half was synced, is taken back by the next one without a record": _BEGIN
+    + "agent_writes('f', 3)\n agent_writes('g', 4)\n apply((), (), ('dies', 2, 70))\n write('h', 8, 5)\n wait_idle()\n"
+    + "undo(())\n wait_idle()",
     "what was taken, and whose sandbox was released since, is lost by an undo": _ENDS.format(limit=0)
     + "apply((), (), ())\n release(())\n undo(())\n wait_idle()",
     "the first archive into a sandbox that removes what an archive lacks: what only that has was not looked at": """

@@ -136,11 +136,10 @@ def _apply(config: Config, options: ApplyOptions) -> int:
 
 
 def _take_back_killed(config: Config) -> None:
-    from syncd.daemon.build import folders_of  # noqa: PLC0415
-    from syncd.merge.workspace_writer import WorkspaceWriter  # noqa: PLC0415
+    from syncd.cli.agent_side import writer_of  # noqa: PLC0415
 
     with no_sync_begins(config):  # and what is looked at is not half of a sync
-        taken_back = WorkspaceWriter(config.workspace.path, folders_of(config, os.environ).state).finish_interrupted()
+        taken_back = writer_of(config).finish_interrupted()
     if taken_back.restored:
         click.echo(f"took back an apply that was killed: {len(taken_back.restored):,} paths", err=True)
 
