@@ -204,9 +204,18 @@ class Preparation(Struct):
         """Save what only the sandbox has, until it is known that an initialize leaves it alone."""
         if result.new:
             leave_out = self.leave_out()
-            new = {path: there for path, there in result.new.items() if not leave_out(path, there.is_directory)}
+            new = {
+                path: there
+                for path, there in result.new.items()
+                if not leave_out(path, there.is_directory) and not self._is_ours(path, there)
+            }
             self.services.remote_changes.save(Why.CONFLICT, new)
             self.only_there = frozenset(new)
+
+    def _is_ours(self, path: str, there: SeenEntry) -> bool:
+        """True if the path was put there, and is gone here."""
+        versions = (*self.services.deletion_sync.leftovers.get(path, ()), *self.content.versions_of(path))
+        return any(same(there, version) for version in versions)
 
     def _save(self, plan: Plan) -> frozenset[str]:
         """Save what is about to be overwritten or removed, and return the paths that cannot be saved."""
