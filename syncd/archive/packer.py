@@ -29,7 +29,7 @@ from syncd.archive.codec import Codec
 from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.archive.deflate import form
 from syncd.core.clock import Clock
-from syncd.core.errors import SyncWarning
+from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind, as_read, as_sent, content_bytes, count_files
 from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import unreadable

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from msgspec.structs import replace
 
-from syncd.core.errors import SyncWarning
+from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import not_written_back
 from syncd.scan.file_reader import ContentReader

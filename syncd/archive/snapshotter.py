@@ -14,8 +14,9 @@ from syncd.archive.codec import Codec
 from syncd.archive.packer import Packed, Packer, PackProgress, ignore_progress
 from syncd.archive.secret_files import SecretFiles
 from syncd.core.clock import Clock
-from syncd.core.errors import SnapshotTooLarge, SyncWarning, TryLater
+from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.text import counted, shown_path
+from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind, Stamp, is_not_written_back, unknown
 from syncd.model.manifest import (
     Difference,

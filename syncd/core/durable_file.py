@@ -19,7 +19,7 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from syncd.core.errors import SyncWarning
+from syncd.core.warning import SyncWarning
 
 _log = logging.getLogger("syncd.state")
 _DRAFT = ".new"

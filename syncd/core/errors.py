@@ -1,4 +1,4 @@
-"""Every failure and warning that a user can see, each one line and a hint.
+"""Every failure that a user can see, each one line and a hint.
 
     SyncdError                  message: what happened, to what; hint: what to do next
     ├── TryLater                exit 75: the same command may work later
@@ -19,8 +19,6 @@
 from __future__ import annotations
 
 from enum import IntEnum
-
-from msgspec import Struct
 
 
 class ExitCode(IntEnum):
@@ -100,17 +98,3 @@ def failure_with(exit_code: int, message: str) -> SyncdError:
 
 class Stop(BaseException):
     """The process was asked to end. A `BaseException`, so that no handler of failures catches it."""
-
-
-class SyncWarning(Struct, frozen=True):
-    """A problem in one line (`what`) and what to do about it (`remedy`), which `status` shows until it is mended.
-
-    Unlike an error it stops nothing. Warnings with the same `key` are about one problem, even if their text differs.
-    """
-
-    key: str
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.remedy}" if self.remedy else self.what

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from math import inf
 
-from syncd.core.errors import SyncWarning
+from syncd.core.warning import SyncWarning
 from syncd.model.entry import YOUNG_NS
 from syncd.model.manifest import Difference
 from syncd.watch.inotify_watch import InotifyWatch

@@ -15,7 +15,7 @@ from itertools import islice
 from msgspec import Struct
 
 from syncd.core.durable_file import StateFile
-from syncd.core.errors import SyncWarning
+from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry
 from syncd.model.manifest import Manifest, in_archive_order, is_within
 from syncd.remote.failure import ApiStep, StepFailed

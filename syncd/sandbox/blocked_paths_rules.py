@@ -10,8 +10,8 @@ import posixpath
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 
-from syncd.core.errors import SyncWarning
 from syncd.core.text import MOST_NAMED, shown_path
+from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest, is_within, replaced_entries
 from syncd.sandbox.leftovers import Versions

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from syncd.core.choices import Deletions
 from syncd.core.durable_file import StateFile, Versioned
-from syncd.core.errors import SyncWarning
 from syncd.core.text import shown_path
+from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind
 from syncd.model.entry_row import StateRow, entry_of, row_of
 from syncd.model.manifest import Manifest, is_within

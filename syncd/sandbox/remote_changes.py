@@ -20,9 +20,10 @@ from msgspec.structs import replace
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import stamp, utc
 from syncd.core.durable_file import StateFile, Versioned
-from syncd.core.errors import KeyRefused, SandboxNotFound, SyncWarning
+from syncd.core.errors import KeyRefused, SandboxNotFound
 from syncd.core.text import MOST_NAMED, counted, shown_path, size
 from syncd.core.waiter import Waiter
+from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind, SeenEntry, is_savable
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import PathOutcome, Plan

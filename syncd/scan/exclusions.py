@@ -6,7 +6,7 @@ import errno
 from collections.abc import Mapping
 
 from syncd.core.choices import MANAGED_FILE
-from syncd.core.errors import SyncWarning
+from syncd.core.warning import SyncWarning
 from syncd.scan.limits import LONGEST_PATH_BYTES
 from syncd.selection.rules import Decision, Rule
 from syncd.selection.selection import OWN_FILES

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from pyperscan import BlockDatabase, Pattern, Scan
 
 from syncd.core.checksum import hardware_based
-from syncd.core.errors import SyncWarning
+from syncd.core.warning import SyncWarning
 from syncd.selection.path_patterns import PathPatterns
 from syncd.selection.rules import Rule
 

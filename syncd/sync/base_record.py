@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.durable_file import ChangeLog, StateFile, Versioned
-from syncd.core.errors import SyncWarning
+from syncd.core.warning import SyncWarning
 from syncd.model.directory import EMPTY, Entries, rebuilt
 from syncd.model.entry_row import StateRow, entry_of, lasting_stamp, row_of
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from syncd.core.errors import SyncWarning
+from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync

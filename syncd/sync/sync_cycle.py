@@ -19,8 +19,9 @@ from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, stamp
-from syncd.core.errors import SandboxNotFound, SyncWarning, TryLater
+from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.text import MOST_NAMED, counted, shown_path
+from syncd.core.warning import SyncWarning
 from syncd.model.entry import ALL_BITS, Entry, arrived_digest, same
 from syncd.model.manifest import Difference, Manifest, difference, directories_above, replaced_entries, without_digest
 from syncd.model.reconcile import Forced, Policy

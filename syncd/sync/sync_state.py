@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from syncd.core.durable_file import MarkerFile, StateFile, Versioned, flush_folder
-from syncd.core.errors import SyncWarning
+from syncd.core.warning import SyncWarning
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.sync.base_record import Base, BaseRecord, ManifestsRecord, manifests_of, manifests_record

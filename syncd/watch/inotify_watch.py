@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct, field
 from watchdog.observers.inotify_c import InotifyConstants as In
 
-from syncd.core.errors import SyncWarning
+from syncd.core.warning import SyncWarning
 from syncd.selection.selection import Scope
 from syncd.watch import inotify_limits
 from syncd.watch.changes import ChangeQueue, Changes, RescanReason, WakeCallback

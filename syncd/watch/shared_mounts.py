@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping
 
 from msgspec import Struct, field
 
-from syncd.core.errors import SyncWarning
 from syncd.core.text import shown_path
+from syncd.core.warning import SyncWarning
 from syncd.watch.mountinfo import Mount, holding
 
 LOCAL_FILESYSTEMS = frozenset(

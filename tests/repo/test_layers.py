@@ -35,7 +35,7 @@ PURE = {
     "archive": "chunking codec member_path",
     "cli/check": "finding",
     "cli/init": "config_template",
-    "core": "checksum choices errors text",
+    "core": "checksum choices errors text warning",
     "daemon": "scheduler",
     "emulator": "signing",
     "merge": "automatic_files git_objects modes writes",
@@ -185,10 +185,11 @@ def test_core_and_commands_load_fast() -> None:
     core = ("settings", "directories", "api_key", "checksum")
     assert _loaded_by("; ".join(f"import syncd.core.{module}" for module in core)) == ""
     assert _loaded_by("import syncd.cli.commands") == ""
+    assert _loaded_by("import syncd.core.errors", ("msgspec",)) == ""
 
 
-def _loaded_by(statement: str) -> str:
+def _loaded_by(statement: str, heavy: tuple[str, ...] = HEAVY) -> str:
     """Which of the heavy modules a fresh interpreter holds after a statement."""
-    code = f"import sys; {statement}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    code = f"import sys; {statement}; print(*[name for name in {heavy!r} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     return run.stdout.strip()

@@ -14,9 +14,9 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from syncd.core.clock import Clock
-from syncd.core.errors import SyncWarning
 from syncd.core.text import counted, one_line
 from syncd.core.waiter import Superseded, SupersededBy, Waiter
+from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import ApiStep, StepFailed, backoff_limit_s
