@@ -10,9 +10,9 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
-from syncd.archive.comparison import Comparison
-from syncd.archive.member_path import inner_path, is_within
-from syncd.archive.tar_reader import Member, MemberKind, members
+from msgspec import Struct
+
+from syncd.archive.tar_reader import Member, MemberKind, inner_path, is_within, members
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.selection import safe_open
@@ -20,6 +20,23 @@ from syncd.selection import safe_open
 _BLOCK = 1 << 18
 _MOST_NAMED_BYTES = 8 << 20  # of what is only there
 _KINDS = {MemberKind.FILE: Kind.FILE, MemberKind.DIRECTORY: Kind.DIRECTORY, MemberKind.SYMLINK: Kind.SYMLINK}
+
+
+class Comparison(Struct, frozen=True):
+    """Paths that differ, in order. Those in `only_there` are expected if `sandbox.deletions` is "keep".
+
+    `unnamed` counts others of these, which are too many to be kept.
+    """
+
+    missing: list[str]
+    different: list[str]
+    only_there: list[str]
+    unnamed: int
+
+    @property
+    def equal(self) -> bool:
+        """True if the archive holds all of the workspace unchanged."""
+        return not self.missing and not self.different
 
 
 def verify(
