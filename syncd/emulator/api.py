@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
 from syncd.core.clock import stamp
 from syncd.emulator.bucket import REGIONS, EmulatedBucket, Key
@@ -185,8 +185,8 @@ class EmulatedApi:
     def identify(self, request: Request) -> tuple[str, str | None]:
         """The operation of the method and path (`other` if the API has none) and the sandbox."""
         template, sandbox_id = _template(request)
-        route = ROUTES.get((request.method, template))
-        return route.op if route else "other", sandbox_id or None
+        operation, _ = ROUTES.get((request.method, template), (None, ()))
+        return operation.__name__.replace("_", "-") if operation else "other", sandbox_id or None
 
     def answer(self, _op: str, request: Request) -> Reply:
         """Check and handle a request in the service's order: length, path, key, parameters, sandbox."""
@@ -205,16 +205,16 @@ class EmulatedApi:
         if request.chunked or (request.method == "POST" and not request.announces_length):
             raise ApiError(411, "Length Required")
         template, sandbox_id = _template(request)
-        route = ROUTES.get((request.method, template))
-        if route is None:
+        operation, wanted = ROUTES.get((request.method, template), (None, ()))
+        if operation is None:
             raise ApiError(405, "Method Not Allowed") if _methods(request) else ApiError(404, "Not Found")
         self._check_key(request)
         if request.body.length > BODY_BYTES:
             raise ApiError(413, "Request body too large")
         parameters = Parameters(dict(request.query), b"".join(iter(request.body.read, b"")))
-        values = [read(parameters) for read in route.parameters]
+        values = [read(parameters) for read in wanted]
         parameters.finish()
-        return route.handler(self, *([self._sandbox(sandbox_id)] if sandbox_id else []), *values)
+        return operation(self, *([self._sandbox(sandbox_id)] if sandbox_id else []), *values)
 
     def _check_key(self, request: Request) -> None:
         scheme, _, given = (request.header("Authorization") or "").partition(" ")
@@ -347,36 +347,23 @@ class EmulatedApi:
         }
 
 
-class _Route(NamedTuple):
-    """An operation: `handler` gets the sandbox, if the path names one, and the parameters."""
-
-    op: str
-    handler: Callable[..., tuple[int, object]]
-    parameters: tuple[Callable[[Parameters], object], ...] = ()
-
-
 _REGION, _NAME, _NAME_ASKED = Parameters.region, Parameters.execution_name, Parameters.execution_name_in_query
-# By method and path below `/local-sandbox`.
-ROUTES = {
-    ("GET", ""): _Route("list", EmulatedApi.list),
-    ("POST", ""): _Route(
-        "acquire", EmulatedApi.acquire, (Parameters.server_names, Parameters.ttl_s, Parameters.benchmark)
-    ),
-    ("GET", "/ID"): _Route("get", EmulatedApi.get),
-    ("DELETE", "/ID"): _Route("release", EmulatedApi.release, (Parameters.is_ttl,)),
-    ("POST", "/ID/reset"): _Route("reset", EmulatedApi.reset),
-    ("POST", "/ID/upload-url"): _Route("upload-url", EmulatedApi.upload_url, (_REGION,)),
-    ("POST", "/ID/initialize"): _Route("initialize", EmulatedApi.initialize, (_REGION,)),
-    ("GET", "/ID/dump"): _Route("dump", EmulatedApi.dump, (_REGION,)),
-    ("POST", "/ID/execution-upload-url"): _Route(
-        "execution-upload-url", EmulatedApi.execution_upload_url, (_REGION, _NAME)
-    ),
-    ("POST", "/ID/execute"): _Route("execute", EmulatedApi.execute, (_REGION, _NAME)),
-    ("GET", "/ID/execution-status"): _Route("execution-status", EmulatedApi.execution_status, (_NAME_ASKED,)),
-    ("GET", "/ID/execution-logs"): _Route(
-        "execution-logs", EmulatedApi.execution_logs, (_NAME_ASKED, Parameters.cursor)
-    ),
-    ("POST", "/ID/export-artifacts"): _Route("export-artifacts", EmulatedApi.export_artifacts, (_REGION, _NAME)),
+# By method and path below `/local-sandbox`: the operation, which gets the sandbox if the path names one, and what else
+# it gets.
+ROUTES: dict[tuple[str, str], tuple[Callable[..., tuple[int, object]], tuple[Callable[[Parameters], object], ...]]] = {
+    ("GET", ""): (EmulatedApi.list, ()),
+    ("POST", ""): (EmulatedApi.acquire, (Parameters.server_names, Parameters.ttl_s, Parameters.benchmark)),
+    ("GET", "/ID"): (EmulatedApi.get, ()),
+    ("DELETE", "/ID"): (EmulatedApi.release, (Parameters.is_ttl,)),
+    ("POST", "/ID/reset"): (EmulatedApi.reset, ()),
+    ("POST", "/ID/upload-url"): (EmulatedApi.upload_url, (_REGION,)),
+    ("POST", "/ID/initialize"): (EmulatedApi.initialize, (_REGION,)),
+    ("GET", "/ID/dump"): (EmulatedApi.dump, (_REGION,)),
+    ("POST", "/ID/execution-upload-url"): (EmulatedApi.execution_upload_url, (_REGION, _NAME)),
+    ("POST", "/ID/execute"): (EmulatedApi.execute, (_REGION, _NAME)),
+    ("GET", "/ID/execution-status"): (EmulatedApi.execution_status, (_NAME_ASKED,)),
+    ("GET", "/ID/execution-logs"): (EmulatedApi.execution_logs, (_NAME_ASKED, Parameters.cursor)),
+    ("POST", "/ID/export-artifacts"): (EmulatedApi.export_artifacts, (_REGION, _NAME)),
 }
 
 
