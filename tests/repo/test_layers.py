@@ -42,9 +42,7 @@ PURE = {
     "model": "directory entry manifest reconcile symlinks",
     "remote": "failure target",
     "report": "history metrics speed",
-    "sandbox": (
-        "agent_info blocked_paths_rules leftovers look_encoding look_request removal_plan saved_versions_rules"
-    ),
+    "sandbox": ("agent_info blocked_paths_rules leftovers look_encoding look_request saved_versions_rules"),
     "scan": "exclusions mass_deletion_rule limits",
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"

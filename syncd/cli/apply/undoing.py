@@ -9,14 +9,14 @@ import msgspec
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
-from syncd.cli.agent_side import path_rules, scratch_folder
+from syncd.cli.agent_side import path_rules, scratch_folder, writer_of
 from syncd.cli.options import CLOCK
 from syncd.core.directories import Directories
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.settings import Config
 from syncd.daemon.build import folders_of, target_of
 from syncd.merge.file_copy import digest_of
-from syncd.merge.workspace_writer import Undone, WorkspaceWriter
+from syncd.merge.workspace_writer import Undone
 from syncd.model.entry import Kind, SeenEntry, arrived_digest
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
@@ -35,24 +35,24 @@ def undo(config: Config) -> Undone:
     out by now stays as it is, unless it was asked for.
     """
     folders = folders_of(config, os.environ)
-    writer = WorkspaceWriter(config.workspace.path, folders.state)
 
     def leave_out(note: bytes, paths: Collection[str]) -> Collection[str]:
         taken = _taken(note)
         return {*_left_out(config, taken, paths), *_unsaved(config, SavedVersions(folders.state, CLOCK), taken)}
 
-    def before(note: bytes, paths: Collection[str]) -> None:
-        _record(config, folders, [each for each in _taken(note) if each.path in paths])
-
-    return writer.undo(leave_out, before)
+    return writer_of(config).undo(leave_out)
 
 
-def _record(config: Config, folders: Directories, taken: list[TakenPath]) -> None:
-    """Record that these count as sent no more, and save what only the workspace has of them.
+def record_back(config: Config, note: bytes, paths: Collection[str]) -> None:
+    """Record that what an `apply` took of these paths counts as sent no more, and save what only the workspace has.
 
     It is done before the workspace changes: a process that dies in between leaves what the agent changed for the next
     sync to find, and one that died after it would leave that to be overwritten as ours.
     """
+    taken = [each for each in _taken(note) if each.path in paths]
+    if not taken:
+        return
+    folders = folders_of(config, os.environ)
     try:
         target: Target | None = target_of(config, os.environ)
     except NeedsPerson:
@@ -66,7 +66,7 @@ def _record(config: Config, folders: Directories, taken: list[TakenPath]) -> Non
         each
         for each in taken
         if not each.is_left_out
-        and (not is_as(known, each.path, each.after) or any(each.path in sent for sent in unanswered))
+        and (base is None or not _is_there(known, each) or any(each.path in sent for sent in unanswered))
     ]
     # What was asked for against the rules is the agent's own, also if it was sent since.
     back = [TakenPath(each.path, each.after, None if each.is_left_out else each.before) for each in taken]
@@ -81,6 +81,11 @@ def _record(config: Config, folders: Directories, taken: list[TakenPath]) -> Non
             f"what counts as sent cannot be recorded ({failure.strerror}), so nothing is undone",
             "make the state folder writable",
         ) from None
+
+
+def _is_there(known: Manifest, taken: TakenPath) -> bool:
+    """True if the sandbox has what was taken: it counts as arrived, or it was not sent and is the agent's still."""
+    return is_as(known, taken.path, taken.after) or is_as(known, taken.path, taken.before)
 
 
 def _taken(note: bytes) -> list[TakenPath]:
