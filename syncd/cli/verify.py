@@ -16,7 +16,7 @@ from syncd.core.settings import Config
 from syncd.core.text import shown_path
 
 if TYPE_CHECKING:
-    from syncd.archive.comparison import Comparison
+    from syncd.archive.verification import Comparison
 
 
 @click.command("verify")

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection
 
 from msgspec import Struct, field, structs
 
-from syncd.archive.archive import DamagedPiece
 from syncd.archive.base_store import BaseStore
+from syncd.archive.chunk_store import DamagedPiece
 from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
 from syncd.core.choices import AgentChanges

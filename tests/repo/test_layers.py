@@ -32,7 +32,7 @@ MOST_MODULES = 29
 
 # The modules that decide, by package: each gives the same result for the same values, whenever it is called.
 PURE = {
-    "archive": "chunking codec member_path",
+    "archive": "chunking",
     "cli/check": "finding",
     "cli/init": "config_template",
     "core": "checksum choices errors text warning",
