@@ -13,7 +13,7 @@ from syncd.daemon.build import excludes_for, reader_of, selection_of
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.secret_scanner import Secret
 from syncd.selection.selection import Decision
-from syncd.watch.scan_listener import NoScanListener, ScanListener
+from syncd.watch.scan_listener import ScanListener
 
 
 class LocalScan(Struct, frozen=True):
@@ -47,6 +47,6 @@ def scan_workspace(config: Config, listener: ScanListener | None = None) -> Loca
 
     selection, excludes = selection_of(config, os.environ), excludes_for(config, os.environ)
     scan = Scanner(
-        config.workspace.path, selection, listener or NoScanListener(), note, personal_excludes=excludes
+        config.workspace.path, selection, listener or ScanListener(), note, personal_excludes=excludes
     ).scan()
     return LocalScan(scan, left_out, exclude_secret_files(scan, reader_of(config, CLOCK, os.environ)))

@@ -41,7 +41,7 @@ from syncd.scan.tree_cache import DirRecord, TreeCache
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import RulesOutside, read_ignore_files, read_rules_outside
 from syncd.selection.selection import Decision, OuterRules, Scope, Selection
-from syncd.watch.scan_listener import NoScanListener, ScanListener
+from syncd.watch.scan_listener import ScanListener
 
 # Opening a path fails with these if it was removed or swapped since it was listed.
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -89,7 +89,7 @@ class Scanner:
     ) -> None:
         self._workspace = workspace
         self._selection = selection
-        self._scan_listener = scan_listener or NoScanListener()
+        self._scan_listener = scan_listener or ScanListener()
         self._on_left_out = on_left_out
         self._check = check
         self._personal = personal_excludes
@@ -432,9 +432,6 @@ class Scanner:
                         self._exclude(record, path, is_dir, decision)
                         continue
                 status = item.stat(follow_symlinks=False)
-                if status.st_nlink > 1 and not is_dir:
-                    self._scan_listener.add_file(path, name, parent)
-                    status = os.stat(name, dir_fd=parent, follow_symlinks=False)  # again, now that it is watched
             except OSError as failure:
                 if failure.errno == errno.EACCES:
                     raise  # the directory may be listed but not searched

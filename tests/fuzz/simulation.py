@@ -36,7 +36,7 @@ from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.damage import damage
 from tests.fuzz.inotify import ManualInotify
-from tests.fuzz.operations import AGENT_STEPS, OTHER_FOLDER, Operations, SandboxAgent, tree
+from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, tree
 from tests.fuzz.scenario import Scenario, Step
 
 if TYPE_CHECKING:
@@ -271,16 +271,11 @@ class Simulation:
             self.figures["forced pushes"] += 1
             daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
         elif is_idle and not daemon.polls:
-            needs_full_scan = self.checker.has_other_links() or OTHER_FOLDER in unreported
+            needs_full_scan = self.checker.has_other_links() or bool(unreported)
             if until_s is not None and not self._was_searched and needs_full_scan:
                 # Written by an excluded name, a file causes no event: the periodic scan finds it.
                 self._was_searched = True
                 self.clock.go_on(until_s - self.clock.monotonic_s())
-                return
-            if unreported and not self._was_searched:
-                # Written by a removed name, it causes no sync, but the next one finds it.
-                self._was_searched = True
-                self._cause_sync(daemon)
                 return
             self._deliver_late_executions()
             self._end()
@@ -301,19 +296,6 @@ class Simulation:
             and (self._clock_was_set or self.checker.sandbox_id in self._expired_early)
         )
         return daemon.warns_of_deletions or has_ended or bool(blocked)
-
-    def _cause_sync(self, daemon: SimulatedDaemon) -> None:
-        """Append to a file whose event is reported, in a folder without unreported ones if possible."""
-        files = [path for path, entry in sorted(self.checker.wanted().items()) if entry[0] == "file"]
-        unreported = self.operations.unreported
-        folders = {path.rpartition("/")[0] for path in unreported}
-        others = [path for path in files if path not in unreported]
-        others.sort(key=lambda path: path.rpartition("/")[0] in folders)
-        if others:
-            self._do(Step("append", (others[0], 8, 0)))
-            self._read_events()
-        else:
-            daemon.request(SyncRequest())
 
     def _pass_time(self, until_s: float | None) -> None:
         """Let time pass, unless there are events."""

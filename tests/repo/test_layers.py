@@ -50,7 +50,7 @@ PURE = {
         "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
     ),
     "sync": "arrived_changes follow_up outcome sent_archive status_document sync_plan sync_reason",
-    "watch": "debounce mountinfo polling scan_listener shared_mounts",
+    "watch": "changes scan_listener",
 }
 
 _IMPURE = {
