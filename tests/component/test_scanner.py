@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from syncd.core.errors import Stop, WorkspaceError
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest
-from syncd.scan.limits import LONGEST_PATH_BYTES
+from syncd.scan.exclusions import LONGEST_PATH_BYTES
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Scope, Selection, SelectionSettings
 from syncd.watch.scan_listener import ScanListener

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from syncd.core.errors import WorkspaceError
 from syncd.model.entry import Kind
-from syncd.scan.explain import explain
+from syncd.scan.path_rules import explain
 from syncd.scan.scanner import Scanner
 from syncd.selection.git_repository import Repository, branch_of, repository_around
 from syncd.selection.ignore_files import read_rules_outside

@@ -19,7 +19,7 @@ from syncd.model.manifest import Manifest, is_within
 from syncd.remote.sandbox_lifetime import MOST_ACQUIRED, SPAN_S
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.exclusions import OUTSIDE
-from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
+from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings
 from syncd.sync.sync_cycle import SyncCycle

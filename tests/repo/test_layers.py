@@ -45,7 +45,7 @@ PURE = {
     "sandbox": (
         "agent_info blocked_paths_rules leftovers look_encoding look_request removal_plan saved_versions_rules"
     ),
-    "scan": "exclusions mass_deletion_rule limits",
+    "scan": "exclusions",
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
     ),

@@ -16,7 +16,7 @@ from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.daemon.build import size_remedy_of
 from syncd.model.entry import Entry, Kind, count_files
-from syncd.scan.limits import over_limit
+from syncd.scan.exclusions import over_limit
 from syncd.scan.scanner import Scan
 from syncd.watch.inotify_limits import instance_limit, watch_limit
 from syncd.watch.inotify_watch import InotifyWatch
