@@ -46,9 +46,7 @@ PURE = {
         "agent_info blocked_paths_rules leftovers look_encoding look_request removal_plan saved_versions_rules"
     ),
     "scan": "exclusions",
-    "selection": (
-        "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
-    ),
+    "selection": ("builtin_rules gitignore rules secret_scanner selection"),
     "sync": "arrived_changes follow_up outcome sent_archive status_document sync_plan sync_reason",
     "watch": "changes scan_listener",
 }
