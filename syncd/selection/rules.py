@@ -97,12 +97,19 @@ class PatternList:
                     found = self._headed.setdefault(_last_name(head), [])
                     found.append((re.compile(regex(head), re.DOTALL), tail))
 
-    def local(self, location: str) -> Iterator[Tail]:
-        """Yield the patterns that apply in one directory, "" or "a/b/" from the list's own one, but not in all."""
-        yield from self._exact.get(location, ())
-        if self._headed:
-            for name in (location[location.rfind("/", 0, -1) + 1 : -1], None):
-                yield from (tail for head, tail in self._headed.get(name, ()) if head.fullmatch(location))
+    def local(self, location: str) -> list[Tail]:
+        """Return the patterns that apply in one directory, "" or "a/b/" from the list's own one, but not in all."""
+        found = self._exact.get(location, [])
+        name = location[location.rfind("/", 0, -1) + 1 : -1]
+        for head, tail in (*self._headed.get(name, ()), *self._headed.get(None, ())):
+            if head.fullmatch(location):
+                found = [*found, tail]
+        return found
+
+    @property
+    def has_local(self) -> bool:
+        """True if some patterns do not apply in all directories."""
+        return bool(self._exact or self._headed)
 
 
 def _last_name(head: tuple[str, ...]) -> str | None:
@@ -199,6 +206,7 @@ class Rules:
         """The indexes of what applies in all directories, for files and for directories."""
         for is_dir in (False, True):
             self.common[is_dir] = PatternIndex(_candidates(tails, is_dir), below.common[is_dir] if below else None)
+        self._local_layers = [(at, layer) for at, layer in enumerate(self.layers) if layer.patterns.has_local]
         self._local: dict[tuple[bool, tuple[_Candidate, ...]], PatternIndex] = {}
 
     def without(self, *precedences: Precedence) -> Rules:
@@ -212,12 +220,12 @@ class Rules:
 
     def index(self, location: str, is_dir: bool) -> PatternIndex:
         """Return the index for the files, or the directories, in one directory, "" or "a/b/"."""
-        tails = (
-            (number, layer, tail)
-            for number, layer in enumerate(self.layers)
+        tails = [
+            (at, layer, tail)
+            for at, layer in self._local_layers
             for tail in layer.patterns.local(location[len(layer.base) :])
-        )
-        local = tuple(_candidates(tails, is_dir))
+        ]
+        local = tuple(_candidates(tails, is_dir)) if tails else ()
         if not local:
             return self.common[is_dir]
         found = self._local.get((is_dir, local))
