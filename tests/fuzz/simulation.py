@@ -119,7 +119,7 @@ class Simulation:
         self._pending: list[Step] = []  # at injection points of the next sync
         self._at_request: list[tuple[Any, ...]] = []  # as the step `at_request` gives them
         self._expired_early: set[str] = set()
-        self._clock_was_set = self._was_forced = self._was_searched = False
+        self._clock_was_set = self._was_forced = self._was_searched = self._was_linked = False
         self._delayed_waits = 0  # so many waits long events are not read
         self._overflows = False
         self._waits = 0
@@ -271,7 +271,7 @@ class Simulation:
             self.figures["forced pushes"] += 1
             daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
         elif is_idle and not daemon.polls:
-            needs_full_scan = self.checker.has_other_links() or bool(unreported)
+            needs_full_scan = self._was_linked or self.checker.has_other_links() or bool(unreported)
             if until_s is not None and not self._was_searched and needs_full_scan:
                 # Written by an excluded name, a file causes no event: the periodic scan finds it.
                 self._was_searched = True
@@ -451,6 +451,8 @@ class Simulation:
             if step.name == "write_ignored":
                 self._delayed_waits = 0  # syncd cannot know a rule whose event is delayed for seconds
             getattr(self.operations, step.name)(*step.args)
+            if step.name == "hard_link":  # the excluded name may be gone by the end
+                self._was_linked = self._was_linked or self.checker.has_other_links()
             self.figures["operations"] += 1
         self.checker.note_operation()
 
