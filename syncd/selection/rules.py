@@ -167,12 +167,21 @@ class PatternIndex:
         by_extension = self._extensions.get(name[name.rfind(".") :])
         if by_extension is not None and by_extension > best:
             best = by_extension
-        for group in (self._beginning.get(name[0]), self._ending.get(name[-1]), self._anywhere):
-            if group is not None:
-                found = group[0].fullmatch(name)
-                if found is not None and found.lastindex is not None:
-                    best = max(best, group[1][found.lastindex - 1])
+        group = self._beginning.get(name[0])
+        if group is not None:
+            best = max(best, _match(group, name))
+        group = self._ending.get(name[-1])
+        if group is not None:
+            best = max(best, _match(group, name))
+        if self._anywhere is not None:
+            best = max(best, _match(self._anywhere, name))
         return best if self._below is None else max(best, self._below.strongest(name))
+
+
+def _match(group: _Group, name: str) -> Match:
+    expression, matches = group
+    found = expression.fullmatch(name)
+    return NO_MATCH if found is None or found.lastindex is None else matches[found.lastindex - 1]
 
 
 def _group(candidates: list[_Candidate]) -> _Group:
