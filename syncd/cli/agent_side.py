@@ -72,7 +72,8 @@ class OpenSandbox(Struct, frozen=True):
 class AgentSide(Struct, frozen=True):
     """The three sides: what was sent, what is here, and, in `work`, what differs in the sandbox.
 
-    `leave_out` says which paths stay home by the rules, but for those that the person included.
+    `leave_out` says which paths stay home by the rules, but for those that the person included. `is_unanswered`: a sync
+    may have changed the sandbox in a way that is not recorded.
     """
 
     config: Config
@@ -87,6 +88,7 @@ class AgentSide(Struct, frozen=True):
     leave_out: LeaveOut
     interrupt: Interrupt
     base_identity: str
+    is_unanswered: bool
 
     def local(self) -> dict[str, Entry]:
         """Return what is here at each path that differs, and above it. Raises `TryLater`."""
@@ -250,11 +252,23 @@ def _look_at(
         rules,
         services.remote_changes,
         BaseStore(folders.spool, ChunkStore(folders.spool)),
-        WorkspaceWriter(config.workspace.path, folders.state),
+        writer_of(config),
         leave_out,
         opened.interrupt,
         base_identity,
+        sync_state.uncertain,
     )
+
+
+def writer_of(config: Config) -> WorkspaceWriter:
+    """Return the writer to the workspace, which records what counts as sent whenever it takes something back."""
+
+    def before_taking_back(note: bytes, paths: Collection[str]) -> None:
+        from syncd.cli.apply.undoing import record_back  # noqa: PLC0415 - it needs what is above
+
+        record_back(config, note, paths)
+
+    return WorkspaceWriter(config.workspace.path, folders_of(config, os.environ).state, before_taking_back)
 
 
 def path_rules(config: Config) -> PathRules:

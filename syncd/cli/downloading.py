@@ -14,7 +14,7 @@ from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import key_of, places_of, target_of
 from syncd.remote.api import Api
-from syncd.remote.dump import Dump
+from syncd.remote.bucket import Dump
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sandbox.repository.home_commit import recorded_home

@@ -21,7 +21,7 @@ from syncd.core.warning import SyncWarning
 from syncd.core.workspace_lock import Lock
 from syncd.daemon.build import folders_of, key_of, mcp_servers_of, status_publisher_of, sync_cycle_of
 from syncd.daemon.shared_sandbox import refuse_taken
-from syncd.remote.failure import FailureAction, StepFailed
+from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.report.history import SyncEnding
 from syncd.report.status_publisher import RunTotals, StatusPublisher
@@ -67,7 +67,7 @@ class _Observer(Struct):
             self.status.publisher.recorder.retrying(failure.step, str(failure))
             self.view.note(f"{failure}; trying again in {wait_s:.1f} s")
 
-    def pause(self, wait_s: float, action: FailureAction) -> None:  # noqa: ARG002 - only a daemon has newer changes
+    def pause(self, wait_s: float) -> None:
         self.waiter.sleep(wait_s)
 
 
@@ -174,7 +174,7 @@ def _sync_until_settled(
     for _ in range(FOLLOW_UPS):
         if not left:
             break
-        observer.pause(quiet_s, FailureAction.RETRY)
+        observer.pause(quiet_s)
         again = _sync(cycle, SyncMode.CHANGED, observer, SyncReason.CHANGE)
         left = unsettled(left, again.follow_up, again.torn)
         outcome = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, Unavailable, WorkspaceError
 from syncd.daemon.scheduler import Hold, HoldEnds
-from syncd.remote.retry import RetrySettings, delay_s
+from syncd.remote.failure import RetrySettings, delay_s
 
 # A workspace that is missing or emptied is checked this often, as a mount gives no event …
 WORKSPACE_POLL_S = 2.0

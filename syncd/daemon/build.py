@@ -35,8 +35,7 @@ from syncd.merge.git import personal_excludes
 from syncd.remote.api import Api
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
-from syncd.remote.sandbox_lifetime import should_be_replaced
-from syncd.remote.target import Target
+from syncd.remote.target import Target, should_be_replaced
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history_recorder import NAMED_BYTES, HistoryRecorder, HistoryStore
 from syncd.report.logs import keep_out_of_logs

@@ -42,10 +42,9 @@ from syncd.daemon.scheduler import (
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest
 from syncd.daemon.wakeup import Wakeup
-from syncd.remote.failure import FailureAction, StepFailed
+from syncd.remote.failure import FailureAction, RetrySettings, StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.remote.retry import RetrySettings
-from syncd.remote.route import default_addresses
+from syncd.remote.keepalive import default_addresses
 from syncd.report.history import SyncEnding
 from syncd.report.status_publisher import StatusPublisher
 from syncd.report.sync_failure import SyncFailure, sync_failure
@@ -136,7 +135,7 @@ class Daemon:
         self._paused_in_sync = False  # a person paused since it began: that is what the status says, while it ends
         self._writers: list[Client] = []  # commands that write to the workspace: no sync begins meanwhile
         self._progress_sent_s = 0.0
-        self._retry_wait_s = 0.0  # what `retrying` announced last
+        self._retry_wait_s, self._is_offline = 0.0, False  # what `retrying` announced last
         self._slept_s = 0.0
         self._woke = False
         self._addresses: tuple[str, ...] | None = None
@@ -318,7 +317,7 @@ class Daemon:
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         """Publish what failed and when it is tried again."""
-        self._retry_wait_s = wait_s
+        self._retry_wait_s, self._is_offline = wait_s, failure.action is FailureAction.OFFLINE
         if wait_s == 0:
             _log.info("%s; asking for a fresh upload URL", failure)
             return
@@ -341,14 +340,14 @@ class Daemon:
         self._request_queue.send_progress(failed=f"{failure}; trying again in {wait_s:.1f} s")
         self._request_queue.send_progress(state=State.RETRYING)
 
-    def pause(self, wait_s: float, action: FailureAction) -> None:
+    def pause(self, wait_s: float) -> None:
         """Wait out a failure, asleep or awake. Raises `Superseded` for a newer change, and at once for a request and a
         command that writes to the workspace.
         """
         started_s = self._clock.monotonic_s()
         slept_before_s = self._slept_s
-        first_s, is_offline = self._components.retry_settings.first_s, action is FailureAction.OFFLINE
-        retry_pause = RetryPause(started_s, wait_s, self._retry_wait_s, first_s, is_offline)
+        first_s = self._components.retry_settings.first_s
+        retry_pause = RetryPause(started_s, wait_s, self._retry_wait_s, first_s, self._is_offline)
         while True:
             if self._is_superseded or any(client.waits for client in self._writers):
                 raise Superseded

@@ -10,11 +10,10 @@ from msgspec import Struct
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
 from syncd.core.errors import KeyRefused, SandboxNotFound
-from syncd.remote.api import SandboxInfo, Server
-from syncd.remote.api_client import ApiClient, ApiRequest, ErrorMeaning
+from syncd.remote.api import ApiClient, ApiRequest, ErrorMeaning, SandboxInfo, Server
 from syncd.remote.failure import ApiStep
 from syncd.remote.http_client import HttpClient
-from syncd.remote.sandbox_lifetime import AcquiredSandbox
+from syncd.remote.target import AcquiredSandbox
 
 # A fresh virtual machine takes its time to boot.
 _ACQUIRE_S = 120.0
@@ -69,7 +68,6 @@ class Account:
         self._clock = clock
         self._not_acquired = {
             **_NOT_ACQUIRED,
-            401: ErrorMeaning(f"the API refused the key from {key.source}", "put a valid key there", KeyRefused),
             403: ErrorMeaning(
                 f"the key from {key.source} may not acquire a sandbox",
                 "check its permissions, and the account's plan",

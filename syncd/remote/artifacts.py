@@ -1,4 +1,4 @@
-"""Fetches the files that a program left in the directory of its execution, as the API packs them.
+"""Reads the files that a program left in the directory of its execution from the archive that the API makes of it.
 
 The API's description calls that archive a zip, its documentation a tar.gz; its first bytes tell. Nothing in it is
 trusted: links, devices and unknown names are skipped, all sizes are limited, and each file must have its digest.
@@ -18,19 +18,9 @@ from typing import BinaryIO, cast
 
 from msgspec import Struct
 
-from syncd.archive.member_path import inner_path
-from syncd.archive.tar_reader import BadArchive, MemberKind, members
-from syncd.core.clock import Clock
+from syncd.archive.tar_reader import BadArchive, MemberKind, inner_path, members
 from syncd.core.errors import TryLater
-from syncd.remote.api import Api
-from syncd.remote.bucket import check_url
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.remote.http_client import HttpClient, NoResponse, Response
-from syncd.remote.remote_job import RemoteJob
-from syncd.remote.retry import retry_after_s
 
-# A download that brings nothing for so long has failed.
-_READ_S = 60.0
 _BLOCK = 1 << 18
 # Beside the files themselves: headers, and what the sandbox adds of its own.
 _OVERHEAD_BYTES = 64 << 20
@@ -75,81 +65,46 @@ class ExtractedCopies(Struct, frozen=True):
     not_kept: str = ""
 
 
-class Artifacts:
-    """The artifacts of one sandbox's executions."""
+def read_named(path: str, name: str, size_bytes: int, digest: bytes) -> bytes:
+    """Return the file of this name, from any folder of the archive at `path`.
 
-    def __init__(self, api: Api, client: HttpClient, clock: Clock) -> None:
-        self._api = api
-        self._client = client
-        self._clock = clock
-
-    def download(self, job: RemoteJob, path: str, most_bytes: int, check: Callable[[], None]) -> None:
-        """Download the archive of an execution's directory to a new file, if it is not much longer than `most_bytes`.
-
-        Raises `StepFailed`, `NotKeptHere`, `Stop`, and what `check` raises; then no file stays.
-        """
-        with job.purpose.explaining():
-            url = self._api.export_artifacts(job.name)
-            check_url(ApiStep.EXECUTION, url)
-            try:
-                result = self._client.download(
-                    url, read_s=_READ_S, consume=lambda packed: _keep(packed, path, most_bytes + _OVERHEAD_BYTES, check)
-                )
-            except NoResponse as failure:
-                message = f"the download of files from the sandbox was cut off ({failure})"
-                raise StepFailed(ApiStep.EXECUTION, FailureAction.OFFLINE, message) from None
-            except BadArchive as failure:
-                raise _unreadable(failure) from None
-            except OSError as failure:
-                raise _unwritable(failure) from None
-            if isinstance(result, Response):
-                asked_s = retry_after_s(result.header("Retry-After"), result.server_wall_s or self._clock.wall_s())
-                message = f"the bucket answered the download of files from the sandbox with {result.status}"
-                raise StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message, retry_after_s=asked_s)
-
-
-def read_named(job: RemoteJob, path: str, name: str, size_bytes: int, digest: bytes) -> bytes:
-    """Return the file of this name, from any folder of a downloaded archive.
-
-    Raises `StepFailed` if none is right, `NotKeptHere`.
+    Raises `BadArchive`, also if none is right, and `OSError`.
     """
-    with _translated(job):
-        for member, content in _files(path, size_bytes + _OVERHEAD_BYTES):
-            if member.rpartition("/")[2] == name:
-                data = bytearray()
-                for block in content:
-                    data += block
-                    if len(data) > size_bytes:
-                        break
-                if len(data) == size_bytes and hashlib.sha256(data).digest() == digest:
-                    return bytes(data)
-        raise BadArchive(f"it has no {name} as the program wrote it")
+    for member, content in _files(path, size_bytes + _OVERHEAD_BYTES):
+        if member.rpartition("/")[2] == name:
+            data = bytearray()
+            for block in content:
+                data += block
+                if len(data) > size_bytes:
+                    break
+            if len(data) == size_bytes and hashlib.sha256(data).digest() == digest:
+                return bytes(data)
+    raise BadArchive(f"it has no {name} as the program wrote it")
 
 
 def extract_copies(
-    job: RemoteJob, path: str, expected: Mapping[int, ExpectedCopy], most_bytes: int, check: Callable[[], None]
+    path: str, expected: Mapping[int, ExpectedCopy], most_bytes: int, check: Callable[[], None]
 ) -> ExtractedCopies:
-    """Extract the copies `copies/N` of a downloaded archive that are as expected; one that cannot be kept is left out.
+    """Extract the copies `copies/N` of the archive that are as expected; one that cannot be kept is left out.
 
-    Raises `StepFailed`, `NotKeptHere`, and what `check` raises; then none of them stays.
+    Raises `BadArchive`, `OSError`, and what `check` raises; then none of them stays.
     """
     extracted: set[int] = set()
     wrong: set[int] = set()
     not_kept = ""
     complete = False
     try:
-        with _translated(job):
-            for name, content in _files(path, most_bytes + _OVERHEAD_BYTES):
-                check()
-                match = _COPY.fullmatch(name)
-                number = int(match[1]) if match else -1
-                copy = expected.get(number)
-                if copy is None or number in extracted:
-                    continue
-                try:
-                    (extracted if _extracted(copy, content, check) else wrong).add(number)
-                except OSError as failure:
-                    not_kept = _unwritable(failure).message
+        for name, content in _files(path, most_bytes + _OVERHEAD_BYTES):
+            check()
+            match = _COPY.fullmatch(name)
+            number = int(match[1]) if match else -1
+            copy = expected.get(number)
+            if copy is None or number in extracted:
+                continue
+            try:
+                (extracted if _extracted(copy, content, check) else wrong).add(number)
+            except OSError as failure:
+                not_kept = unwritable(failure).message
         complete = True
     finally:
         if not complete:
@@ -157,6 +112,28 @@ def extract_copies(
                 with contextlib.suppress(OSError):
                     os.unlink(expected[number].path)
     return ExtractedCopies(frozenset(extracted), frozenset(wrong - extracted), not_kept)
+
+
+def keep_archive(packed: Iterable[bytes], path: str, most_bytes: int, check: Callable[[], None]) -> None:
+    """Write an archive to a new file, if it is not much longer than `most_bytes` of files.
+
+    Raises `OSError`, `BadArchive` if it is too long, and what `check` and `packed` raise; then no file stays.
+    """
+    most_bytes += _OVERHEAD_BYTES
+    complete, length = False, 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            for block in packed:
+                check()
+                length += len(block)
+                if length > most_bytes:
+                    raise BadArchive(f"it is larger than {most_bytes >> 20} MiB")
+                file.write(block)
+        complete = True
+    finally:
+        if not complete:
+            os.unlink(path)
 
 
 def _extracted(copy: ExpectedCopy, content: Iterable[bytes], check: Callable[[], None]) -> bool:
@@ -177,24 +154,6 @@ def _extracted(copy: ExpectedCopy, content: Iterable[bytes], check: Callable[[],
         if not right:
             os.unlink(copy.path)
     return right
-
-
-def _keep(packed: Iterator[bytes], path: str, most_bytes: int, check: Callable[[], None]) -> None:
-    """Write the downloaded bytes to a new file. Raises `OSError`, `BadArchive` if there are too many."""
-    complete, length = False, 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            for block in packed:
-                check()
-                length += len(block)
-                if length > most_bytes:
-                    raise BadArchive(f"it is larger than {most_bytes >> 20} MiB")
-                file.write(block)
-        complete = True
-    finally:
-        if not complete:
-            os.unlink(path)
 
 
 def _files(path: str, most_bytes: int) -> Iterator[tuple[str, Iterator[bytes]]]:
@@ -273,23 +232,8 @@ def _zip_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[by
         raise BadArchive(f"it is no valid zip ({type(failure).__name__})") from None
 
 
-@contextlib.contextmanager
-def _translated(job: RemoteJob) -> Iterator[None]:
-    with job.purpose.explaining():
-        try:
-            yield
-        except BadArchive as failure:
-            raise _unreadable(failure) from None
-        except OSError as failure:
-            raise _unwritable(failure) from None
-
-
-def _unreadable(failure: BadArchive) -> StepFailed:
-    message = f"the archive of files from the sandbox cannot be read ({failure})"
-    return StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message)
-
-
-def _unwritable(failure: OSError) -> NotKeptHere:
+def unwritable(failure: OSError) -> NotKeptHere:
+    """Return the error for a file that cannot be written."""
     return NotKeptHere(
         f"files from the sandbox cannot be kept on this machine ({failure.strerror or failure})",
         "see to room and rights in the cache folder",

@@ -1,7 +1,8 @@
-"""Uploads the archive with one `PUT` to a signed URL, and verifies that the bucket has what was sent.
+"""Uploads the archive with one `PUT` to a signed URL, and verifies that the bucket has what was sent; downloads others.
 
 The bucket gets no key. The headers are those that were signed and no other `x-goog-*` (facts of V4 signed URLs): the
-content type, and a length, since a chunked body is refused. A failed upload starts again at its first byte.
+content type, and a length, since a chunked body is refused. A failed upload starts again at its first byte, and so does
+a download that breaks off, with a fresh archive, since the sandbox may have changed meanwhile.
 """
 
 from __future__ import annotations
@@ -12,28 +13,40 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from syncd.archive.archive import Archive
+from syncd.archive.chunk_store import Archive
+from syncd.archive.tar_reader import BadArchive
 from syncd.core.checksum import crc32c
-from syncd.core.clock import Clock
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
 from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
-from syncd.remote.exchange_monitor import AckTracker, ObservedBody
-from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_bucket_status
+from syncd.remote.api import Api
+from syncd.remote.failure import (
+    SIGN_IN,
+    ApiStep,
+    FailureAction,
+    RetrySettings,
+    StepFailed,
+    classify_bucket_status,
+)
 from syncd.remote.http_client import HttpClient, NoResponse, Response
-from syncd.remote.kernel_pacing import set_kernel_pacing
-from syncd.remote.retry import retry_after_s
-from syncd.remote.token_bucket import BLOCK_BYTES, TokenBucket, block_bytes
+from syncd.remote.network import AckTracker
+from syncd.remote.pacing import BLOCK_BYTES, TokenBucket, block_bytes, set_kernel_pacing
+from syncd.remote.retry import with_retries
 from syncd.remote.upload_url import UploadUrl, is_expired
 
 _log = logging.getLogger("syncd.bucket")
 # The bucket stores a large object and computes its checksums before it answers.
 _READ_S = 90.0
+# A download that brings nothing for so long has failed.
+_DOWNLOAD_S = 60.0
 _CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
+
+Result = TypeVar("Result")
 
 
 class Throttle(Struct):
@@ -52,16 +65,11 @@ class UploadResult(Struct, frozen=True):
 class Bucket:
     """Uploads archives, within a limit of bytes a second."""
 
-    def __init__(
-        self,
-        client: HttpClient,
-        clock: Clock,
-        throttle: Throttle | None = None,
-    ) -> None:
+    def __init__(self, client: HttpClient, throttle: Throttle) -> None:
         self._client = client
         self._waiter = client.waiter
-        self._clock = clock
-        self._throttle = throttle or Throttle()
+        self._clock = client.waiter.clock
+        self._throttle = throttle
         self._warned = False
 
     @property
@@ -82,7 +90,7 @@ class Bucket:
         acknowledged, and may raise to end the upload. `before_sending` is called before the first byte leaves.
         """
         check_url(ApiStep.UPLOAD, upload_url.url)
-        body = _Body(archive, on_sent, before_sending, waiter=self._waiter, clock=self._clock, throttle=self._throttle)
+        body = _Body(archive, on_sent, before_sending, self._client, self._throttle)
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         try:
             with self._waiter.superseded_by(SupersededBy.FRESH_START), self._waiter.reporting(body.report):
@@ -120,24 +128,18 @@ class Bucket:
         found = _CODE.search(answer.body[:4096])
         code = found[1].decode() if found else ""
         action = classify_bucket_status(answer.status, code)
-        asked_s = retry_after_s(answer.header("Retry-After"), answer.server_wall_s or self._clock.wall_s())
         answered = f"{answer.status} {code}".strip()
         if 300 <= answer.status < 400:
             message = f"the bucket answers with a redirect ({answer.status}), which is not followed"
             return StepFailed(ApiStep.UPLOAD, FailureAction.RETRY, message, SIGN_IN)
         if action is FailureAction.REFUSED:
-            return StepFailed(
-                ApiStep.UPLOAD,
-                FailureAction.REFUSED,
-                f"the bucket takes no archive of this size ({answered})",
-                "leave large files out in .syncdignore",
-            )
-        return StepFailed(
-            ApiStep.UPLOAD, action, f"the bucket answered the upload with {answered}", retry_after_s=asked_s
-        )
+            message = f"the bucket takes no archive of this size ({answered})"
+            return StepFailed(ApiStep.UPLOAD, FailureAction.REFUSED, message, "leave large files out in .syncdignore")
+        message = f"the bucket answered the upload with {answered}"
+        return StepFailed(ApiStep.UPLOAD, action, message, retry_after_s=answer.retry_after_s)
 
 
-class _Body(ObservedBody):
+class _Body:
     """The archive's bytes as they are sent, with their checksums; each iteration starts at the first byte."""
 
     def __init__(
@@ -145,28 +147,20 @@ class _Body(ObservedBody):
         archive: Archive,
         on_sent: Callable[[int], None],
         before_sending: Callable[[], None],
-        *,
-        waiter: Waiter,
-        clock: Clock,
+        client: HttpClient,
         throttle: Throttle,
     ) -> None:
         self._archive = archive
         self._on_sent = on_sent
         self._before_sending = before_sending
-        self._waiter = waiter
-        self._clock = clock
+        self._client = client
+        self._clock = client.waiter.clock
         self._throttle = throttle
         self.checksums = _Checksums(self._clock.monotonic_s())
         self._token_bucket = TokenBucket(self.checksums.started_s)
-        self._connection: socket.socket | None = None
         self._acknowledged: AckTracker | None = None
         self._written_bytes = 0
         self._paced_limit = -1
-
-    def use_connection(self, connection: socket.socket) -> None:
-        """Limit this connection, and count what the other side acknowledges."""
-        self._connection, self._paced_limit = connection, -1
-        self._acknowledged, self._written_bytes = AckTracker(connection), 0
 
     def report(self) -> None:
         """Report how much the bucket has acknowledged."""
@@ -174,35 +168,37 @@ class _Body(ObservedBody):
             self._on_sent(self._acknowledged.acked_bytes(self._written_bytes))
 
     def __iter__(self) -> Iterator[bytes]:
-        checksums = self.checksums = _Checksums(
-            self._clock.monotonic_s()
-        )  # the connection is made, the headers are sent
+        # The connection is made, and the headers are sent.
+        self.checksums = _Checksums(self._clock.monotonic_s())
         self._before_sending()
-        self._token_bucket = TokenBucket(checksums.started_s)
+        self._token_bucket = TokenBucket(self.checksums.started_s)
+        connection = self._client.connection
+        self._acknowledged = None if connection is None else AckTracker(connection)
+        self._written_bytes, self._paced_limit = 0, -1
         for read in self._archive.blocks(BLOCK_BYTES):
             start = 0
             while start < len(read):
-                self._wait_for_limit()
+                self._wait_for_limit(connection)
                 block = read[start : start + block_bytes(self._throttle.limit_bytes_per_s)]
-                checksums.add(block)
+                self.checksums.add(block)
                 yield block
                 self._token_bucket = self._token_bucket.consumed(len(block))
                 start += len(block)
                 self._written_bytes += len(block)
                 self.report()
 
-    def _wait_for_limit(self) -> None:
+    def _wait_for_limit(self, connection: socket.socket | None) -> None:
         """Wait until the limit, which may change meanwhile, allows the next block."""
         while True:
             limit = self._throttle.limit_bytes_per_s
-            if limit != self._paced_limit and self._connection is not None:
-                set_kernel_pacing(self._connection, limit)
+            if limit != self._paced_limit and connection is not None:
+                set_kernel_pacing(connection, limit)
                 self._paced_limit = limit
             self._token_bucket = self._token_bucket.refilled(self._clock.monotonic_s(), limit)
             wait_s = self._token_bucket.wait_s(limit)
             if wait_s <= 0:
                 return
-            self._waiter.sleep(min(wait_s, POLL_EVERY_S))
+            self._client.waiter.sleep(min(wait_s, POLL_EVERY_S))
 
 
 class _Checksums:
@@ -218,6 +214,58 @@ class _Checksums:
         self.sha256.update(block)
         self.md5.update(block)
         self.crc32c = crc32c(block, self.crc32c)
+
+
+class Dump:
+    """Downloads of one sandbox's workspace, as the archive that the API makes of it; it is read as it comes."""
+
+    def __init__(self, api: Api, client: HttpClient, retry_settings: RetrySettings, waiter: Waiter) -> None:
+        self._api = api
+        self._client = client
+        self._retry_settings = retry_settings
+        self._waiter = waiter
+        self._clock = waiter.clock
+
+    def read(self, make: Callable[[Iterator[bytes]], Result], on_retry: Callable[[StepFailed, float], None]) -> Result:
+        """Return the result of `make`, which is called with the archive's bytes at each attempt.
+
+        It changes nothing, so a daemon gives it up for anything newer. Raises `StepFailed` when retries end,
+        `Superseded`, `Stop`, and what else `make` raises.
+        """
+        return with_retries(
+            lambda: self.read_once(make), self._retry_settings, self._clock, on_retry=on_retry, pause=self._pause
+        )
+
+    def read_once(
+        self, make: Callable[[Iterator[bytes]], Result], superseded_by: SupersededBy = SupersededBy.ANY_CHANGE
+    ) -> Result:
+        """Do as `read`, in one attempt. Raises `StepFailed`, `Superseded`, `Stop`."""
+        with self._waiter.superseded_by(superseded_by):
+            try:
+                return download(self._client, ApiStep.DUMP, self._api.dump(), make)
+            except BadArchive as failure:
+                message = f"the sandbox's archive cannot be read ({failure})"
+                raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, message) from None
+
+    def _pause(self, wait_s: float) -> None:
+        with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
+            self._waiter.sleep(wait_s)
+
+
+def download(client: HttpClient, step: ApiStep, url: str, consume: Callable[[Iterator[bytes]], Result]) -> Result:
+    """Return the result of `consume`, called with the bytes at a signed URL.
+
+    Raises `StepFailed`, `Superseded`, `Stop`, and what `consume` raises.
+    """
+    check_url(step, url)
+    try:
+        result = client.download(url, read_s=_DOWNLOAD_S, consume=consume)
+    except NoResponse as failure:
+        raise StepFailed(step, FailureAction.OFFLINE, f"the download was cut off ({failure})") from None
+    if isinstance(result, Response):
+        message = f"the bucket answered the download with {result.status}"
+        raise StepFailed(step, FailureAction.RETRY, message, retry_after_s=result.retry_after_s)
+    return result
 
 
 def check_url(step: ApiStep, url: str) -> None:

@@ -1,10 +1,16 @@
-"""Runs a program of syncd's in the sandbox, as the API documents it: uploads its archive, starts it, reads its log."""
+"""Runs a program of syncd's in the sandbox, as the API documents it: uploads its archive, starts it, reads its log.
+
+Its report is its output, or the file `report.json` beside its copies of files if it is too long for a log. Nothing in
+either is trusted: this only sees that they are whole; who asked checks what the rows say.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import os
+import re
 import secrets
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,11 +20,21 @@ from typing import Any
 
 from msgspec import Struct
 
+from syncd.archive.tar_reader import BadArchive
 from syncd.core.errors import SandboxNotFound
 from syncd.core.text import one_line
 from syncd.core.waiter import TimeIsUp, Waiter
 from syncd.remote.api import Api
-from syncd.remote.bucket import check_url
+from syncd.remote.artifacts import (
+    ExpectedCopy,
+    ExtractedCopies,
+    NotKeptHere,
+    extract_copies,
+    keep_archive,
+    read_named,
+    unwritable,
+)
+from syncd.remote.bucket import check_url, download
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed, classify_bucket_status
 from syncd.remote.http_client import HttpClient, NoResponse
 
@@ -32,6 +48,10 @@ _LARGEST_LOG = 64 << 20
 # A list of a million paths takes its time on a slow uplink.
 _SLOWEST_BYTES_PER_S = 128 << 10  # before compression
 _ENDED = ("completed", "failed")
+# Three seconds in all; a longer wait is the retry loop's, during which the daemon handles other events.
+SETTLING_POLLS = 6
+_LARGEST_REPORT = 256 << 20
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class JobStage(Enum):
@@ -237,6 +257,123 @@ class JobRunner:
             if logs.status not in _ENDED:  # also if it prints all the time, or the API would be polled all the time
                 self._waiter.sleep(min(left_s, poll_wait_s(polls)))
                 polls += 1
+
+    @contextlib.contextmanager
+    def report(
+        self, job: RemoteJob, output: str, folder: str, most_copied_bytes: int, check: Callable[[], None]
+    ) -> Iterator[JobReport]:
+        """Open the report of a job with this output. What is downloaded goes into the folder, and is gone at the end.
+
+        Raises `StepFailed` if the report is not whole, `NotKeptHere`, `Stop`, and what `check` raises.
+        """
+        archive = os.path.join(folder, f"{job.name}.archive")
+        most_bytes = most_copied_bytes + _LARGEST_REPORT
+
+        def fetch() -> None:
+            if not os.path.lexists(archive):
+                self._fetch(job, archive, most_bytes, check)
+
+        try:
+            rows = list(job.rows(output))
+            if rows and rows[-1][:1] == ["report"]:
+                fetch()
+                rows = _long_report(job, rows[-1], archive)
+            if not rows or rows[-1][:1] != ["done"]:
+                raise job.incomplete(output)
+            yield JobReport(job, rows, archive, most_bytes, fetch, check)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(archive)
+
+    def _fetch(self, job: RemoteJob, path: str, most_bytes: int, check: Callable[[], None]) -> None:
+        """Download what the program left. It may have printed its last line and not ended yet: then wait for it."""
+        wait_s = FIRST_POLL_S
+        for _ in range(SETTLING_POLLS):
+            try:
+                self._download(job, path, most_bytes, check)
+            except StepFailed as failure:
+                if failure.action is not FailureAction.RETRY:
+                    raise
+                if self.stage(job.name, job.purpose) is not JobStage.UNDER_WAY:
+                    if failure.possibly_applied:
+                        raise
+                    break  # it may have ended just after a request that was refused for it
+            else:
+                return
+            check()
+            self._waiter.sleep(wait_s)
+            wait_s *= 2
+        self._download(job, path, most_bytes, check)
+
+    def _download(self, job: RemoteJob, path: str, most_bytes: int, check: Callable[[], None]) -> None:
+        with _archive_of(job):
+            download(
+                self._client,
+                ApiStep.EXECUTION,
+                self._api.export_artifacts(job.name),
+                lambda packed: keep_archive(packed, path, most_bytes, check),
+            )
+
+
+@contextlib.contextmanager
+def _archive_of(job: RemoteJob) -> Iterator[None]:
+    """Explain failures with the archive of what the job left. Raises `StepFailed`, `NotKeptHere`."""
+    with job.purpose.explaining():
+        try:
+            yield
+        except BadArchive as failure:
+            message = f"the archive of files from the sandbox cannot be read ({failure})"
+            raise StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message) from None
+        except OSError as failure:
+            raise unwritable(failure) from None
+
+
+class JobReport(Struct, frozen=True):
+    """One report: its rows, of which the last is `done`, and the copies, which `fetch` puts into `archive`."""
+
+    job: RemoteJob
+    rows: list[list[Any]]
+    archive: str
+    most_bytes: int
+    fetch: Callable[[], None]
+    check: Callable[[], None]
+
+    def extract(self, expected: Mapping[int, ExpectedCopy]) -> ExtractedCopies:
+        """Fetch these copies. Raises `StepFailed`, and what `check` raises; then none of them stays."""
+        if not expected:
+            return ExtractedCopies()
+        try:
+            self.fetch()
+            with _archive_of(self.job):
+                return extract_copies(self.archive, expected, self.most_bytes, self.check)
+        except NotKeptHere as failure:
+            return ExtractedCopies(not_kept=failure.message)
+
+
+def place_of(job: RemoteJob, folder: str, number: int) -> str:
+    """Return the path of a copy in the folder."""
+    return os.path.join(folder, f"{job.name}-{number}")
+
+
+def is_complete(job: RemoteJob, output: str) -> bool:
+    """Return True if the last row of the report is there, whole."""
+    return job.has_row(output, "done") or job.has_row(output, "report")
+
+
+def invalid_report(job: RemoteJob, why: str) -> StepFailed:
+    """Return the failure for a report that no honest program makes."""
+    message = f"the report of {job.purpose.description} is invalid ({why})"
+    return StepFailed(job.purpose.step, FailureAction.RETRY, message)
+
+
+def _long_report(job: RemoteJob, row: list[Any], archive: str) -> list[list[Any]]:
+    """Return the rows of a report that is too long for a log. Raises `StepFailed`."""
+    match row:
+        case [_, int(size_bytes), str(digest)] if 0 <= size_bytes <= _LARGEST_REPORT and _SHA256.fullmatch(digest):
+            with _archive_of(job):
+                content = read_named(archive, "report.json", size_bytes, bytes.fromhex(digest))
+            return list(job.rows(content.decode("ascii", "replace")))
+    raise invalid_report(job, "a value has another type")
 
 
 def poll_wait_s(polls: int) -> float:

@@ -1,85 +1,95 @@
-"""Rules for retries: the wait before the next attempt, and its limits."""
+"""Retries one step until it succeeds, is refused, or took too long: tenacity, with this program's wait and stop policy.
+
+Tenacity's own policies know neither `Retry-After` nor failures in a row that outlive one call, and its stop reads the
+machine's clock, which a test cannot turn. `retry_if_exception` lets all but a `StepFailed` through, a stop too.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC
-from email.utils import parsedate_to_datetime
+import random
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
-from msgspec import Struct
+from tenacity import RetryCallState, Retrying, retry_if_exception
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
 
-from syncd.remote.failure import ApiStep, FailureAction
+from syncd.core.clock import Clock
+from syncd.remote.failure import FailureAction, RetrySettings, StepFailed, delay_s, gives_up
 
-# The longest `Retry-After` that is kept to: a mistake of a server must not stop the daemon for a week.
-LONGEST_RETRY_AFTER_S = 3600.0
-# A wait goes beyond a `Retry-After` by up to this share of it, and this time, at random: laptops that were told the
-# same do not all come back at once.
-ASKED_SPREAD, ASKED_SPREAD_S = 0.2, 60.0
-# Upload URLs that one sync asks for at once; then a refused one is followed by a wait, like any failure.
-FRESH_URLS = 2
+Result = TypeVar("Result")
 
 
-class RetrySettings(Struct, frozen=True):
-    """The values of `[retry]`, in seconds."""
+class RetryObserver(Protocol):
+    """Is notified of failed attempts, and waits for the next one."""
 
-    first_s: float
-    max_s: float
-    give_up_s: float
+    def retrying(self, failure: StepFailed, wait_s: float) -> None:
+        """An attempt failed and the next one comes after so many seconds."""
+
+    def pause(self, wait_s: float) -> None:
+        """Wait before the next attempt, after `retrying`. Raises `Stop` or `Superseded`."""
 
 
-def retry_after_s(value: str | None, server_wall_s: float) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3: seconds or an HTTP date), if valid.
+def with_retries(
+    step: Callable[[], Result],
+    retry_settings: RetrySettings,
+    clock: Clock,
+    *,
+    on_retry: Callable[[StepFailed, float], None],
+    pause: Callable[[float], None],
+    failures_in_row: Callable[[StepFailed], int] | None = None,
+) -> Result:
+    """Return the result of `step`, calling it again after each `StepFailed` that is not a refusal.
 
-    `server_wall_s` is the server's own time, since a date is by its clock.
+    `failures_in_row` counts the failures that the wait grows with, 0 for another attempt at once; it serves callers
+    whose count outlives one call, since changes that end a wait must not shorten the next. By default each attempt of
+    this call counts. An attempt at once is always made, so the caller bounds their number. Raises the last `StepFailed`
+    when no attempt may follow, and what else `step` and `pause` raise.
     """
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value), LONGEST_RETRY_AFTER_S)
-    try:
-        when = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return min(max(0.0, when.timestamp() - server_wall_s), LONGEST_RETRY_AFTER_S)
+    retrying = Retrying(
+        retry=retry_if_exception(_is_retryable),
+        wait=_Wait(retry_settings, failures_in_row),
+        stop=_StopByClock(retry_settings, clock),
+        before_sleep=lambda state: on_retry(_failure(state), state.upcoming_sleep),
+        sleep=pause,
+        reraise=True,
+    )
+    return retrying(step)
 
 
-def backoff_limit_s(failures: int, first_s: float, max_s: float) -> float:
-    """Return the upper end of the wait after this many failures in a row (1 is the first): doubling, up to `max_s`."""
-    doublings = min(max(failures, 1) - 1, 32)
-    return min(max_s, first_s * (1 << doublings))
+class _Wait(wait_base):
+    """The wait that the failures in a row and the server ask for."""
+
+    def __init__(self, retry_settings: RetrySettings, failures_in_row: Callable[[StepFailed], int] | None) -> None:
+        self._settings = retry_settings
+        self._failures_in_row = failures_in_row
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        failure = _failure(retry_state)
+        failures = self._failures_in_row(failure) if self._failures_in_row else retry_state.attempt_number
+        if failures == 0:
+            return 0.0
+        chance = random.random()  # noqa: S311 - jitter, not a secret
+        return delay_s(failures, self._settings.first_s, self._settings.max_s, chance, failure.retry_after_s)
 
 
-def delay_s(failures: int, first_s: float, max_s: float, chance: float, asked_s: float | None = None) -> float:
-    """Return the wait before the next attempt.
+class _StopByClock(stop_base):
+    """Stops before a wait that would last beyond the limit, from now on."""
 
-    `chance` is a random number from 0 to 1, which decides half of the wait, so that many laptops that lost one server
-    do not all come back in the same second. `asked_s` is the server's `Retry-After`, the shortest wait.
-    """
-    limit_s, least_s = backoff_limit_s(failures, first_s, max_s), asked_s or 0.0
-    return max(limit_s * (0.5 + 0.5 * chance), least_s + min(ASKED_SPREAD * least_s, ASKED_SPREAD_S) * chance)
+    def __init__(self, retry_settings: RetrySettings, clock: Clock) -> None:
+        self._give_up_s = retry_settings.give_up_s
+        self._clock = clock
+        self._started_s = clock.monotonic_s()
 
-
-def failures_in_row(action: FailureAction, fresh_urls: int, failures: int) -> int:
-    """Return the failures that the wait grows with; 0: at once, with a new URL.
-
-    `fresh_urls` are the new URLs that were due in this sync, `failures` those of this step since it last succeeded. A
-    new URL that the bucket refuses as well is waited out like any failure.
-    """
-    return 0 if action is FailureAction.RENEW_URL and fresh_urls <= FRESH_URLS else failures
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return gives_up(retry_state.upcoming_sleep, self._started_s, self._clock.monotonic_s(), self._give_up_s)
 
 
-def asks_first(step: ApiStep, action: FailureAction, initializes: int) -> bool:
-    """True if the next attempt begins with the request for an upload URL, as the API failed in a later step.
-
-    `initializes` are the failed ones in a row; the first one is only repeated. An attempt then costs an API that is
-    down one request; one of a look, an initialize and what follows costs several, and the look would be given up.
-    """
-    is_later = step not in (ApiStep.UPLOAD_URL, ApiStep.UPLOAD)
-    return action is FailureAction.RETRY and is_later and initializes != 1
+def _failure(state: RetryCallState) -> StepFailed:
+    failure = state.outcome and state.outcome.exception()
+    assert isinstance(failure, StepFailed)  # noqa: S101 - nothing else is retried
+    return failure
 
 
-def gives_up(wait_s: float, started_s: float, now_s: float, give_up_s: float) -> bool:
-    """True if the retries that began at `started_s` would last too long with this wait. An attempt at once is made."""
-    return wait_s > 0 and now_s + wait_s - started_s > give_up_s
+def _is_retryable(failure: BaseException) -> bool:
+    return isinstance(failure, StepFailed) and failure.action is not FailureAction.REFUSED

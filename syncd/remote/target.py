@@ -1,8 +1,18 @@
-"""The target of a workspace's syncs: a sandbox, its API, and the region of the bucket."""
+"""The target of a workspace's syncs: a sandbox that is configured, or one that syncd acquired and will replace."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
+
+# The next one is acquired this long before the end, so that no sync runs into it …
+MARGIN_S = 60.0
+# … but for a short lifetime at most this share of it.
+MARGIN_SHARE = 0.1
+# A mistake, ours or a server's, must not use up an account: at most so many in so long.
+MOST_ACQUIRED = 3
+SPAN_S = 600.0
 
 
 class Target(Struct, frozen=True):
@@ -15,3 +25,46 @@ class Target(Struct, frozen=True):
     def same_sandbox(self, other: Target) -> bool:
         """True if both name one sandbox; the region is only the way there."""
         return self.base_url == other.base_url and self.sandbox_id == other.sandbox_id
+
+
+class AcquiredSandbox(Struct, frozen=True):
+    """One acquired sandbox.
+
+    `ends_wall_s` is its end by the wall clock, which goes on between processes; None if it never ends. `servers` are
+    the MCP servers' URLs by name.
+    """
+
+    sandbox_id: str
+    acquired_wall_s: float
+    ends_wall_s: float | None
+    servers: dict[str, str]
+
+
+def replace_in_s(acquired_sandbox: AcquiredSandbox, wall_s: float) -> float | None:
+    """Return the seconds until the next one should be acquired, 0 if it should be now; None if it never ends.
+
+    Not known either if the clock was set back before the acquisition; then the API's 404 shows the end.
+    """
+    if acquired_sandbox.ends_wall_s is None or wall_s < acquired_sandbox.acquired_wall_s:
+        return None
+    return max(0.0, acquired_sandbox.ends_wall_s - margin_s(acquired_sandbox) - wall_s)
+
+
+def margin_s(acquired_sandbox: AcquiredSandbox) -> float:
+    """Return the seconds before its end at which the next one is acquired; 0 if it never ends."""
+    if acquired_sandbox.ends_wall_s is None:
+        return 0.0
+    return min(MARGIN_S, MARGIN_SHARE * (acquired_sandbox.ends_wall_s - acquired_sandbox.acquired_wall_s))
+
+
+def should_be_replaced(acquired_sandbox: AcquiredSandbox, wall_s: float) -> bool:
+    """True if the next one should be acquired now."""
+    return replace_in_s(acquired_sandbox, wall_s) == 0.0
+
+
+def acquire_wait_s(acquired_wall_s: Sequence[float], wall_s: float) -> float:
+    """Return the seconds until one more may be acquired, given when earlier ones were."""
+    recent = sorted(at_s for at_s in acquired_wall_s if 0 <= wall_s - at_s < SPAN_S)
+    if len(recent) < MOST_ACQUIRED:
+        return 0.0
+    return recent[-MOST_ACQUIRED] + SPAN_S - wall_s

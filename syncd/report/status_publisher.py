@@ -14,8 +14,7 @@ from syncd.core.clock import Clock, stamp
 from syncd.core.errors import NeedsPerson, SyncdError
 from syncd.core.text import one_line, shown_path
 from syncd.core.warning import SyncWarning
-from syncd.remote.sandbox_lifetime import AcquiredSandbox
-from syncd.remote.target import Target
+from syncd.remote.target import AcquiredSandbox, Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
 from syncd.report.history_recorder import HistoryRecorder
 from syncd.report.speed import Speed

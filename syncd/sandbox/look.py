@@ -21,10 +21,21 @@ from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.model.entry import Kind, SeenEntry
-from syncd.remote.artifacts import Artifacts, ExpectedCopy, ExtractedCopies
+from syncd.remote.artifacts import ExpectedCopy, ExtractedCopies
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.remote.job_report import SETTLING_POLLS, JobReports, invalid_report, is_complete, place_of
-from syncd.remote.remote_job import FIRST_POLL_S, JOB_TIMEOUT_S, JobRunner, JobStage, Purpose, RemoteJob, new_job
+from syncd.remote.remote_job import (
+    FIRST_POLL_S,
+    JOB_TIMEOUT_S,
+    SETTLING_POLLS,
+    JobRunner,
+    JobStage,
+    Purpose,
+    RemoteJob,
+    invalid_report,
+    is_complete,
+    new_job,
+    place_of,
+)
 from syncd.sandbox import look_in_sandbox
 from syncd.sandbox.look_encoding import FoundEntry, InvalidReport, LookReport, encoded, report_of
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
@@ -60,11 +71,8 @@ class Looker:
     removes is recorded before it is started, and `settle_pending` is called before anything is put there.
     """
 
-    def __init__(
-        self, job_runner: JobRunner, artifacts: Artifacts, pending_removals: PendingRemovals, waiter: Waiter
-    ) -> None:
+    def __init__(self, job_runner: JobRunner, pending_removals: PendingRemovals, waiter: Waiter) -> None:
         self._job_runner = job_runner
-        self._reports = JobReports(job_runner, artifacts, waiter)
         self._pending_removals = pending_removals
         self._waiter = waiter
         self._clock = waiter.clock
@@ -145,7 +153,7 @@ class Looker:
         left_s = _LONGEST_FETCH_S if request.find_new else ends_s - self._clock.monotonic_s()
         with (
             job.purpose.limited(self._waiter, left_s),
-            self._reports.open(job, output, copies_folder, request.most_copied_bytes, check) as opened,
+            self._job_runner.report(job, output, copies_folder, request.most_copied_bytes, check) as opened,
         ):
             report = _checked(job, request, opened.rows)
             if report.ended_s is not None:

@@ -14,16 +14,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from msgspec.structs import replace
 
-from syncd.archive.member_path import inner_path
-from syncd.archive.tar_reader import Member, MemberKind, members
+from syncd.archive.tar_reader import Member, MemberKind, inner_path, members
 from syncd.core.waiter import SupersededBy
-from syncd.model.entry import (
-    ABSENT,
-    Kind,
-    SeenEntry,
-    same,
-)
-from syncd.remote.dump import Dump
+from syncd.model.entry import ABSENT, Kind, SeenEntry, same
+from syncd.remote.bucket import Dump
 from syncd.sandbox.look_encoding import MOST_NEW, MOST_PATH_BYTES
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Missing
 

@@ -19,8 +19,7 @@ from syncd.core.settings import Config
 from syncd.core.warning import SyncWarning
 from syncd.remote.api import Api
 from syncd.remote.failure import StepFailed
-from syncd.remote.sandbox_lifetime import AcquiredSandbox
-from syncd.remote.target import Target
+from syncd.remote.target import AcquiredSandbox, Target
 from syncd.sandbox.agent_info import mcp_json
 
 _log = logging.getLogger("syncd.agent")

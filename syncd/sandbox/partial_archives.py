@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection
+from enum import Enum
 
 from msgspec import Struct
 
@@ -32,6 +33,14 @@ _TRY_AGAIN_S = 900.0
 class _Proof(Struct, frozen=True):
     target: Target
     missing: list[bytes]  # one of the paths that a partial archive removed, none if it removed none
+
+
+class Kept(Enum):
+    """The answer to the question if the sandbox kept what an archive did not hold."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "nobody could count"
 
 
 class PartialArchives:
@@ -83,8 +92,8 @@ class PartialArchives:
         what = f"this sandbox removes what an archive does not hold ({shown!r}), so whole archives are sent"
         return [SyncWarning("small-archives", what, "`syncd saved` lists what only the sandbox had before")]
 
-    def proved(self, left_out: Collection[str]) -> bool:
-        """True if these paths, which an archive did not hold, are still in the sandbox; False also if nobody can tell.
+    def prove(self, left_out: Collection[str]) -> Kept:
+        """Find out if these paths, which an archive did not hold, are still in the sandbox.
 
         Raises `Stop`, and what ends a wait early.
         """
@@ -93,19 +102,19 @@ class PartialArchives:
             missing = self._look(LookRequest(items)).missing
         except StepFailed as failure:
             _log.warning("cannot prove yet that this sandbox keeps what an archive lacks: %s", failure)
-            return False
+            return Kept.UNKNOWN
         finally:
             self._not_before_s = next_proof_s(self._clock.monotonic_s())
-        if missing == len(items) == 1:
-            return False  # someone there may have removed it: that proves nothing
-        # Someone there may remove a file meanwhile, but not nearly all.
+        # Someone there may remove a file meanwhile, but not nearly all: so a single one proves nothing.
         replaced = was_emptied(missing, len(items))
+        if replaced and len(items) == 1:
+            return Kept.NO
         self._proof = _Proof(self._target, [os.fsencode(path) for path in list(items)[:1]] if replaced else [])
         with contextlib.suppress(OSError):  # then the next process proves it again
             self._file.save(self._proof)
         if replaced:
             _log.warning("%d paths that were in no archive are missing in the sandbox", missing)
-        return not replaced
+        return Kept.NO if replaced else Kept.YES
 
     def _load(self) -> _Proof | None:
         proof = self._file.load()

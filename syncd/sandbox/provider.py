@@ -12,11 +12,9 @@ from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import TryLater
 from syncd.remote.account import Account
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.remote.retry import RetrySettings
-from syncd.remote.retry_loop import RetryObserver, with_retries
-from syncd.remote.sandbox_lifetime import SPAN_S, AcquiredSandbox, acquire_wait_s, replace_in_s
-from syncd.remote.target import Target
+from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
+from syncd.remote.retry import RetryObserver, with_retries
+from syncd.remote.target import SPAN_S, AcquiredSandbox, Target, acquire_wait_s, replace_in_s
 
 _log = logging.getLogger("syncd.sandbox")
 
@@ -142,9 +140,7 @@ class AcquiringProvider:
         acquired_sandbox = self.acquire(observer.retrying, observer.pause)
         return Target(self._base_url, acquired_sandbox.sandbox_id, self._region)
 
-    def acquire(
-        self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float, FailureAction], None]
-    ) -> AcquiredSandbox:
+    def acquire(self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float], None]) -> AcquiredSandbox:
         """Acquire a new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `pause` raises."""
         return with_retries(
             self._acquire,

@@ -29,9 +29,8 @@ from syncd.model.entry import Entry, Kind, SeenEntry, is_savable
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import PathOutcome, Plan
 from syncd.remote.artifacts import NotKeptHere
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
 from syncd.remote.remote_job import Purpose
-from syncd.remote.retry import backoff_limit_s
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths_rules import fingerprint
 from syncd.sandbox.changes_there import ChangesThere, all_paths

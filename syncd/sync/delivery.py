@@ -1,7 +1,7 @@
 """Delivers an archive to the sandbox: upload URL, upload, initialize, with an answer to each kind of failure.
 
-One retry loop (`remote.retry_loop`) drives all three stages, since a failure of a later one may send the work back to
-an earlier one. What a failure means is decided in `remote.failure`, how long to wait in `remote.retry`.
+One retry loop (`remote.retry`) drives all three stages, since a failure of a later one may send the work back to
+an earlier one. What a failure means is decided in `remote.failure`, how long to wait, too.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from syncd.archive.archive import Archive
+from syncd.archive.chunk_store import Archive
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SandboxRefused, TryLater
 from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.remote.retry import RetrySettings, asks_first, failures_in_row
-from syncd.remote.retry_loop import RetryObserver, with_retries
+from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed, asks_first, failures_in_row
+from syncd.remote.retry import RetryObserver, with_retries
 from syncd.remote.target import Target
-from syncd.remote.uplink_store import UplinkStore
-from syncd.remote.upload_url import UploadUrl, is_usable
-from syncd.remote.upload_url_store import UploadUrlStore
+from syncd.remote.uplink import UplinkStore
+from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import State
 from syncd.sync.sync_state import SyncState

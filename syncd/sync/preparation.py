@@ -20,14 +20,12 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan_sync, withheld
 from syncd.remote.failure import StepFailed
-from syncd.sandbox.blocked_paths import BlockedPaths
-from syncd.sandbox.deletions import DeletionSync
+from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
-from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.git_repository import GIT
 from syncd.sync.agent_work import LeaveOut, pruned_names
+from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.sync_plan import SAMPLE, SandboxContent, look_request
 
@@ -60,9 +58,7 @@ class Preparation(Struct):
     that are held.
     """
 
-    remote_changes: RemoteChanges
-    deletion_sync: DeletionSync
-    blocked_paths: BlockedPaths
+    services: SandboxServices
     content: SandboxContent
     manifest: Manifest
     written: Manifest
@@ -70,12 +66,8 @@ class Preparation(Struct):
     held_here: Mapping[str, Entry]
     is_whole: bool
     policy: Policy
-    replaces: bool  # the initialize removes what the archive does not hold
-    may_replace: bool  # it is not known whether it does
-    mark_uncertain: Callable[[], None]
     save_all: Callable[[Why], None]
     base_of: Callable[[str], SentEntry | None]
-    forget_repository: Callable[[], None]
     leave_out: Callable[[], LeaveOut]
     attempt: int
     only_there: frozenset[str] = frozenset()  # what was found that only the sandbox has, if it was looked for
@@ -83,9 +75,9 @@ class Preparation(Struct):
 
     def begin(self) -> None:
         """Start the look, if it may run beside the upload. Raises `Stop`."""
-        if self.policy is not AgentChanges.OVERWRITE and not self._resets and not self.replaces:
+        if self._looks:
             self._request = self._look_request()
-            self.remote_changes.begin(self._request)
+            self.services.remote_changes.begin(self._request)
 
     def sent_archive(self, identity: str) -> SentArchive:
         """Return what leaves with the archive of this identity."""
@@ -97,38 +89,39 @@ class Preparation(Struct):
 
         Raises `PathsWithheld`, `PathsBlocked`, `ContentLost`, `LookIsOld`, `StepFailed`, `TryLater`, `Stop`.
         """
-        wanted = self.blocked_paths.with_withheld(self.manifest)
+        blocked_paths, deletion_sync = self.services.blocked_paths, self.services.deletion_sync
+        remote_changes, partial_archives = self.services.remote_changes, self.services.partial_archives
+        wanted = blocked_paths.with_withheld(self.manifest)
         suspects: set[str] = set()
         self._check_repository()
         if self._resets:
             self._save_all(Why.RESET)
-            self.mark_uncertain()
-            self.deletion_sync.reset(self.paths_to_delete)
-            self.remote_changes.forget()
-            self.forget_repository()
-        elif self.replaces:
-            self.deletion_sync.settle_pending(wanted)
+            self.services.delivery.mark_uncertain()
+            deletion_sync.reset(self.paths_to_delete)
+            remote_changes.forget()
+            self.services.agent_repository.forget()
+        elif partial_archives.replaces:
+            deletion_sync.settle_pending(wanted)
             self._save_all(Why.OVERWRITTEN)
-            self.deletion_sync.removed([LookResult(removed=[*self.paths_to_delete])], self.paths_to_delete, wanted)
-            self.remote_changes.forget()
+            deletion_sync.removed([LookResult(removed=[*self.paths_to_delete])], self.paths_to_delete, wanted)
+            remote_changes.forget()
         else:
-            self.deletion_sync.settle_pending(wanted)
-            if self.policy is not AgentChanges.OVERWRITE or self.paths_to_delete:
+            deletion_sync.settle_pending(wanted)
+            if self._looks or self.paths_to_delete:
                 suspects = self._look(wanted)
             else:
-                self.remote_changes.changes_there.note((), self.written.__contains__)
-            if self.may_replace and self.policy is not AgentChanges.OVERWRITE:
+                remote_changes.changes_there.note((), self.written.__contains__)
+            if self._looks and partial_archives.may_replace:
                 self._save_what_stays()
-        self.blocked_paths.recheck(suspects, self.manifest, (GIT,) if GIT in self.blocked_paths.withheld else ())
-        looks = not self._resets and not self.replaces and self.policy is not AgentChanges.OVERWRITE
-        if looks and self.attempt < _LOOKS and self.remote_changes.look_age_s > _FRESH_S:
+        blocked_paths.recheck(suspects, self.manifest, (GIT,) if GIT in blocked_paths.withheld else ())
+        if self._looks and self.attempt < _LOOKS and remote_changes.look_age_s > _FRESH_S:
             raise LookIsOld
 
     def _check_repository(self) -> None:
         """See that the workspace's repository, when it is first sent, takes the place of no commits there."""
         looks = self.policy in (AgentChanges.SAVE, AgentChanges.HOLD) and not self._resets
         if looks and self.content.base is not None and GIT in self.manifest and not self.content.may_hold(GIT):
-            self.blocked_paths.recheck((), self.manifest, (GIT,))
+            self.services.blocked_paths.recheck((), self.manifest, (GIT,))
 
     def _save_all(self, why: Why) -> None:
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""
@@ -137,21 +130,21 @@ class Preparation(Struct):
         try:
             self.save_all(why)
         except StepFailed as failure:
-            self.remote_changes.could_not_look(failure)
+            self.services.remote_changes.could_not_look(failure)
 
     def _save_what_stays(self) -> None:
         """Save what stays as it is there, until it is known that an initialize leaves it alone."""
-        paths = [*self.remote_changes.held, *self.remote_changes.kept]
+        paths = [*self.services.remote_changes.held, *self.services.remote_changes.kept]
         items = {path: LookItem(tuple(self.content.versions_of(path)), LookAction.FETCH) for path in paths}
         if not items:
             return
         try:
-            there = self.remote_changes.look(LookRequest(items)).differing
+            there = self.services.remote_changes.look(LookRequest(items)).differing
         except StepFailed as failure:
-            self.remote_changes.could_not_look(failure)
+            self.services.remote_changes.could_not_look(failure)
         else:
-            self.remote_changes.save(Why.CONFLICT, there, self.base_of)
-            self.remote_changes.drop_copies()
+            self.services.remote_changes.save(Why.CONFLICT, there, self.base_of)
+            self.services.remote_changes.drop_copies()
 
     def _look(self, wanted: Manifest) -> set[str]:
         """Look, save and remove, and return the paths whose places may be taken."""
@@ -159,15 +152,15 @@ class Preparation(Struct):
         if not request.items:
             return set()
         if request.with_action(LookAction.REMOVE):
-            self.mark_uncertain()
+            self.services.delivery.mark_uncertain()
         try:
-            result = self.remote_changes.finish(request)
+            result = self.services.remote_changes.finish(request)
         except StepFailed:
             self._request = None  # the next attempt looks at what is there then
             raise
         self._request = None
         if result is None:
-            return self.deletion_sync.not_removed(self.paths_to_delete, wanted, "nobody could look there")
+            return self.services.deletion_sync.not_removed(self.paths_to_delete, wanted, "nobody could look there")
         counted = len(request.with_action(LookAction.EXISTS))
         if was_emptied(result.missing, counted):
             raise ContentLost
@@ -178,21 +171,21 @@ class Preparation(Struct):
         unsaved = self._save(plan)
         if unsaved:
             plan = self._plan(differing, here, unsaved)
-        self.remote_changes.drop_copies()
+        self.services.remote_changes.drop_copies()
         if not self.is_whole and any(each.here.is_directory for each in plan.of(PathOutcome.SAVE)):
             raise ContentLost  # with a directory went all that was in it
         suspects = self._remove(result, plan, request, wanted)
-        kept = self.remote_changes.kept
-        looked_at = {path for path in (*kept, *self.remote_changes.held) if _is_looked_at(request, path)}
-        self.remote_changes.note(plan, looked_at, self.written, here)
-        self.remote_changes.changes_there.note(
-            plan.stays, partial(_is_looked_at, request), self.remote_changes.looked_at
+        kept = self.services.remote_changes.kept
+        looked_at = {path for path in (*kept, *self.services.remote_changes.held) if _is_looked_at(request, path)}
+        self.services.remote_changes.note(plan, looked_at, self.written, here)
+        self.services.remote_changes.changes_there.note(
+            plan.stays, partial(_is_looked_at, request), self.services.remote_changes.looked_at
         )
         stays = withheld(self.written, plan)
         if stays:
             _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))
             raise PathsWithheld
-        released = [path for path in kept - self.remote_changes.kept if path not in self.written]
+        released = [path for path in kept - self.services.remote_changes.kept if path not in self.written]
         if self.is_whole and any(path in self.manifest for path in released):
             raise PathsWithheld
         return suspects
@@ -211,17 +204,26 @@ class Preparation(Struct):
         """Save what only the sandbox has, until it is known that an initialize leaves it alone."""
         if result.new:
             leave_out = self.leave_out()
-            new = {path: there for path, there in result.new.items() if not leave_out(path, there.is_directory)}
-            self.remote_changes.save(Why.CONFLICT, new)
+            new = {
+                path: there
+                for path, there in result.new.items()
+                if not leave_out(path, there.is_directory) and not self._is_ours(path, there)
+            }
+            self.services.remote_changes.save(Why.CONFLICT, new)
             self.only_there = frozenset(new)
+
+    def _is_ours(self, path: str, there: SeenEntry) -> bool:
+        """True if the path was put there, and is gone here."""
+        versions = (*self.services.deletion_sync.leftovers.get(path, ()), *self.content.versions_of(path))
+        return any(same(there, version) for version in versions)
 
     def _save(self, plan: Plan) -> frozenset[str]:
         """Save what is about to be overwritten or removed, and return the paths that cannot be saved."""
         versions = plan.there(PathOutcome.SAVE)
         removed = {path: there for path, there in versions.items() if path not in self.written}
         overwritten = {path: there for path, there in versions.items() if path in self.written}
-        unsaved = self.remote_changes.save(Why.OVERWRITTEN, overwritten, self.base_of)
-        return unsaved | self.remote_changes.save(Why.REMOVED, removed)
+        unsaved = self.services.remote_changes.save(Why.OVERWRITTEN, overwritten, self.base_of)
+        return unsaved | self.services.remote_changes.save(Why.REMOVED, removed)
 
     def _remove(self, result: LookResult, plan: Plan, request: LookRequest, wanted: Manifest) -> set[str]:
         """Remove what was not removed by the look itself, now that it is saved."""
@@ -239,10 +241,10 @@ class Preparation(Struct):
             again |= self._changed_there(result)
         removals = [result]
         if again:
-            self.mark_uncertain()
+            self.services.delivery.mark_uncertain()
             items = {path: LookItem(tuple(again[path]), LookAction.REMOVE) for path in sorted(again, reverse=True)}
-            removals.append(self.remote_changes.look(LookRequest(items)))
-        return self.deletion_sync.removed(removals, self.paths_to_delete, wanted)
+            removals.append(self.services.remote_changes.look(LookRequest(items)))
+        return self.services.deletion_sync.removed(removals, self.paths_to_delete, wanted)
 
     def _changed_there(self, result: LookResult) -> Versions:
         """Return what is there of the paths to delete that someone changed: a removal names it exactly."""
@@ -251,7 +253,7 @@ class Preparation(Struct):
             for path in self.paths_to_delete
             if result.differing.get(path, ABSENT) != ABSENT
         }
-        found = self.remote_changes.look(LookRequest(items)).differing if items else {}
+        found = self.services.remote_changes.look(LookRequest(items)).differing if items else {}
         return {path: [there] for path, there in found.items() if _is_known(there)}
 
     def _is_as_here(self, path: str, there: SeenEntry) -> bool:
@@ -266,21 +268,27 @@ class Preparation(Struct):
                 self.written,
                 self.paths_to_delete,
                 held_here=self.held_here,
-                leftovers=self.deletion_sync.leftovers,
-                kept=() if self.policy is Forced.FORCE else self.remote_changes.kept,
-                blocked=self.blocked_paths.paths,
+                leftovers=self.services.deletion_sync.leftovers,
+                kept=() if self.policy is Forced.FORCE else self.services.remote_changes.kept,
+                blocked=self.services.blocked_paths.paths,
                 # A whole archive fills an emptied sandbox anyway, and what it lacks may well be missing there.
                 most_counted=0 if self.is_whole else SAMPLE,
                 policy=self.policy,
             )
-            if self.may_replace and self.policy is not AgentChanges.OVERWRITE:
+            if self.services.partial_archives.may_replace and self.policy is not AgentChanges.OVERWRITE:
                 pruned = pruned_names(self.leave_out())
                 self._request = structs.replace(self._request, find_new=True, pruned_names=pruned)
         return self._request
 
     @property
+    def _looks(self) -> bool:
+        """True if what is there outlives the initialize, so that a look says what becomes of each path."""
+        goes = self._resets or self.services.partial_archives.replaces
+        return self.policy is not AgentChanges.OVERWRITE and not goes
+
+    @property
     def _resets(self) -> bool:
-        return self.deletion_sync.resets(self.paths_to_delete)
+        return self.services.deletion_sync.resets(self.paths_to_delete)
 
 
 def _is_looked_at(request: LookRequest, path: str) -> bool:

@@ -12,18 +12,15 @@ from syncd.core.directories import Directories
 from syncd.core.settings import Config
 from syncd.remote.account import Account
 from syncd.remote.api import Api
-from syncd.remote.artifacts import Artifacts
-from syncd.remote.bucket import Bucket, Throttle
-from syncd.remote.dump import Dump
+from syncd.remote.bucket import Bucket, Dump, Throttle
+from syncd.remote.failure import RetrySettings
 from syncd.remote.http_client import HttpClient
 from syncd.remote.remote_job import JobRunner
-from syncd.remote.retry import RetrySettings
 from syncd.remote.target import Target
-from syncd.remote.uplink_store import UplinkStore
-from syncd.remote.upload_url_store import UploadUrlStore
+from syncd.remote.uplink import UplinkStore
+from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.blocked_paths import BlockedPaths
-from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.leftovers_store import LeftoversStore
+from syncd.sandbox.deletions import DeletionSync, LeftoversStore
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.partial_archives import PartialArchives
@@ -83,7 +80,7 @@ class SandboxFactory(Struct, frozen=True):
         delivery = Delivery(
             target=target,
             api=api,
-            bucket=Bucket(self.client, clock, self.throttle),
+            bucket=Bucket(self.client, self.throttle),
             sync_state=self.sync_state,
             upload_url_store=UploadUrlStore(self.folders.state, clock),
             uplink_file=UplinkStore(self.folders.state),
@@ -91,8 +88,7 @@ class SandboxFactory(Struct, frozen=True):
             clock=clock,
         )
         job_runner = JobRunner(api, self.client, waiter)
-        artifacts = Artifacts(api, self.client, clock)
-        looker = Looker(job_runner, artifacts, PendingRemovals(self.folders.state, target), waiter)
+        looker = Looker(job_runner, PendingRemovals(self.folders.state, target), waiter)
         remote_changes = RemoteChanges(
             agent_changes=self.config.sandbox.agent_changes,
             target=target,
@@ -129,6 +125,6 @@ class SandboxFactory(Struct, frozen=True):
             partial_archives=partial_archives,
             remote_changes=remote_changes,
             blocked_paths=blocked_paths,
-            agent_commits=AgentCommits(job_runner, artifacts, waiter),
+            agent_commits=AgentCommits(job_runner),
             agent_repository=AgentRepository(self.home_branch, job_runner, target, self.folders.state, waiter),
         )

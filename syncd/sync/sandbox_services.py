@@ -27,6 +27,11 @@ class SandboxServices(Struct, frozen=True):
     agent_commits: AgentCommits
     agent_repository: AgentRepository
 
+    def forget(self) -> None:
+        """Forget what is known of the sandbox: it does not exist any more."""
+        for part in (self.deletion_sync, self.blocked_paths, self.remote_changes, self.agent_repository):
+            part.forget()
+
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warnings about the sandbox."""

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection
 
 from msgspec import Struct, field, structs
 
-from syncd.archive.archive import DamagedPiece
 from syncd.archive.base_store import BaseStore
+from syncd.archive.chunk_store import DamagedPiece
 from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
 from syncd.core.choices import AgentChanges
@@ -27,12 +27,12 @@ from syncd.model.entry import ALL_BITS, Entry, arrived_digest, same
 from syncd.model.manifest import Difference, Manifest, difference, directories_above, replaced_entries, without_digest
 from syncd.model.reconcile import Forced, Policy
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.sandbox_lifetime import margin_s
-from syncd.remote.target import Target
+from syncd.remote.target import Target, margin_s
 from syncd.sandbox.blocked_paths import PathsBlocked
 from syncd.sandbox.blocked_paths_rules import entries_within, without
+from syncd.sandbox.leftovers import Versions
+from syncd.sandbox.partial_archives import Kept
 from syncd.sandbox.provider import SandboxProvider
-from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.arrived_changes import SentContent, arrived_changes
@@ -41,7 +41,6 @@ from syncd.sync.follow_up import torn_copy
 from syncd.sync.outcome import Outcome
 from syncd.sync.preparation import ContentLost, LookIsOld, PathsWithheld, Preparation
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sent_archive import SentArchive
 from syncd.sync.stages import ArchivedSnapshot, DeliveredArchive, RequestedSync
 from syncd.sync.status_document import AgentStatus, LastSync, State
 from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
@@ -165,10 +164,7 @@ class SyncCycle(Struct):
         gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
         if not gone or self.services is None:
             return False
-        self.services.deletion_sync.forget()
-        self.services.blocked_paths.forget()
-        self.services.remote_changes.forget()
-        self.services.agent_repository.forget()
+        self.services.forget()
         if not self.provider.mark_lost(self.services.target):
             return False
         self.services = None
@@ -192,7 +188,7 @@ class SyncCycle(Struct):
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise
-            # No person is needed: the next sync acquires another sandbox, at a bounded rate.
+            # The next sync acquires another sandbox, at a bounded rate.
             message = f"the sandbox ended as soon as it was acquired ({failure.message})"
             raise StepFailed(failure.step, FailureAction.RETRY, message, "it goes on with another one") from None
 
@@ -326,7 +322,8 @@ class SyncCycle(Struct):
             sent = packed.manifest
             if archived.only is not None:
                 sent = Manifest({path: manifest[path] for path in archived.only if path in manifest})
-            preparation = self._preparation(run, archived, manifest, sent, packed.follow_up)
+            is_whole = archived.only is None
+            preparation = self._preparation(run, manifest, sent, packed.follow_up, is_whole=is_whole)
 
             def before_initialize(preparation: Preparation = preparation, sent: Manifest = sent) -> None:
                 preparation.complete()
@@ -373,31 +370,25 @@ class SyncCycle(Struct):
     def _preparation(
         self,
         run: RequestedSync,
-        archived: ArchivedSnapshot,
         manifest: Manifest,
         written: Manifest,
         follow_up: Collection[str],
+        *,
+        is_whole: bool,
     ) -> Preparation:
-        services = run.services
-        given = services.remote_changes.agent_changes
+        given = run.services.remote_changes.agent_changes
         policy: Policy = Forced.FORCE if run.mode is SyncMode.FORCED and given is not AgentChanges.OVERWRITE else given
         return Preparation(
-            services.remote_changes,
-            services.deletion_sync,
-            services.blocked_paths,
+            run.services,
             self._content,
             manifest,
             written,
-            self._paths_to_delete(services, manifest, follow_up),
+            self._paths_to_delete(run.services, manifest, follow_up),
             self._held_here,
-            archived.only is None,
+            is_whole,
             policy,
-            services.partial_archives.replaces,
-            services.partial_archives.may_replace,
-            services.delivery.mark_uncertain,
             self._save_agent_work,
             self._base_content,
-            services.agent_repository.forget,
             self.work_saver.leave_out,
             run.attempt,
         )
@@ -413,8 +404,7 @@ class SyncCycle(Struct):
         if not partial_archives.wants_proof:
             remote_changes = run.services.remote_changes
             left_out = [*remote_changes.held, *remote_changes.kept, *delivered.left_out]
-            left_out = left_out if partial_archives.may_replace else []
-            if not left_out or partial_archives.proved(left_out) or not partial_archives.replaces:
+            if not (partial_archives.may_replace and left_out and partial_archives.prove(left_out) is Kept.NO):
                 return True
             self._whole_next = True
             run.services.delivery.mark_uncertain()
@@ -428,16 +418,27 @@ class SyncCycle(Struct):
         packed = self.snapshotter.pack(sent, run.services.delivery.uplink.codec, only)
         if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
             return True  # it changed meanwhile: the sync that follows finds that
-        self._whole_next = True
-        archive, entries = packed.archive, Manifest({path: packed.manifest[path] for path in only})
-        proof = SentArchive(archive.identity, entries, self.baseline or Manifest(), (), is_whole=False)
-        run.services.delivery.deliver(archive, proof, run.observer)
+        entries = Manifest({path: packed.manifest[path] for path in only})
+        preparation = self._preparation(run, manifest, entries, (), is_whole=False)
+        proof, self._whole_next = preparation.sent_archive(packed.archive.identity), True
+        try:
+            run.services.delivery.deliver(
+                packed.archive,
+                proof,
+                run.observer,
+                before_upload=preparation.begin,
+                before_initialize=preparation.complete,
+            )
+        except (PathsWithheld, LookIsOld):
+            self._whole_next = False  # nothing was sent, as the agent is at work just there
+            return True
         written = {*only, *directories_above(only)}
-        keeps = partial_archives.proved([path for path in manifest.spread(_PROOF) if path not in written])
-        if keeps:
-            self._record(run.services, self.baseline or manifest, self.torn)
-            self._whole_next = False
-        return keeps
+        others = [path for path in manifest.spread(_PROOF) if path not in written]
+        if partial_archives.prove(others) is not Kept.YES:
+            return False
+        self._record(run.services, self.baseline or manifest, self.torn)
+        self._whole_next = False
+        return True
 
     def _keep_base_contents(self, found: Difference) -> None:
         """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
@@ -461,8 +462,7 @@ class SyncCycle(Struct):
         change = found if self.baseline is not None else None
         self._record(services, delivered.manifest, follow_up)
         if follow_up:
-            what = "%d files changed while being read (%s): another sync follows"
-            _log.info(what, len(follow_up), shown_path(follow_up[0]))
+            _log.info("%d files changed while read (%s): a sync follows", len(follow_up), shown_path(follow_up[0]))
         return Outcome(sync, tuple(follow_up), sync.files, change, self.torn)
 
     # -- the agent's side
@@ -529,8 +529,8 @@ class SyncCycle(Struct):
 
     def _wipes(self, services: SandboxServices, manifest: Manifest) -> bool:
         """True if nothing of what is in the sandbox outlives this sync: it is reset, or replaces all it has."""
-        if services.partial_archives.replaces:
-            return True
+        if services.partial_archives.replaces or not services.deletion_sync.may_reset:
+            return services.partial_archives.replaces
         return services.deletion_sync.resets(self._paths_to_delete(services, manifest, ()))
 
     def _paths_to_delete(self, services: SandboxServices, wanted: Manifest, follow_up: Collection[str]) -> Versions:

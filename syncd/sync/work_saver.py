@@ -64,7 +64,9 @@ class WorkSaver(Struct):
 
     def begin(self, services: SandboxServices, content: SandboxContent, ends_in_s: float) -> None:
         """Save the work in a sandbox that ends so soon from now on, with `save_due`."""
-        if services.remote_changes.looks and not self.is_begun(services.target):
+        if not services.remote_changes.looks:
+            self.note_done(services.target)
+        elif not self.is_begun(services.target):
             now_s = self.clock.monotonic_s()
             self._ending = [each for each in self._ending if each.ends_s > now_s]
             self._ending.append(_Ending(services, content, now_s + ends_in_s, now_s))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from syncd.archive.chunk_store import ChunkStore
-from syncd.archive.codec import Codec
+from syncd.archive.chunking import Codec
 from syncd.archive.packer import Packed, Packer
 from syncd.archive.snapshotter import Snapshotter, SyncMode
 from syncd.core.clock import SystemClock

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 
 from isal import isal_zlib
 
-from syncd.archive.archive import Archive
-from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.archive_format import Sum
+from syncd.archive.chunk_store import Archive, ChunkStore
 from syncd.archive.chunking import TARGET_BYTES
-from syncd.archive.deflate import Sum
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.remote.bucket import Bucket
+from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.upload_url import UploadUrl
 from tests.bench import null_server
@@ -45,7 +44,7 @@ def put(url: str, spool: str, mib: int, whole: str) -> list[Elapsed]:
     archive = _archive(spool, mib)
     with open(whole, "wb") as file:
         file.writelines(archive.blocks(_MIB))
-    bucket = Bucket(HttpClient(Waiter(Interrupt(), CLOCK)), CLOCK)
+    bucket = Bucket(HttpClient(Waiter(Interrupt(), CLOCK)), Throttle())
     took = []
     for _ in range(TIMES):
         watch = Stopwatch()

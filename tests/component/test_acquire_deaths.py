@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from syncd.remote.sandbox_lifetime import MOST_ACQUIRED
+from syncd.remote.target import MOST_ACQUIRED
 from tests.component.crash_machine import Machine, PowerCut
 from tests.instants import Choice, all_of, few
 

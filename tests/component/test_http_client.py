@@ -88,6 +88,13 @@ def test_proxies(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(asked) == 1
         assert client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5).status == 200
         assert len(asked) == 1
+        monkeypatch.setenv("NO_PROXY", "example.com,.invalid")
+        assert refused(client, "https://no-such-host.invalid/").startswith("its name")
+        assert len(asked) == 1
+        monkeypatch.setenv("HTTPS_PROXY", "gopher://me:5ECRET@127.0.0.1")
+        other_kind = refused(client, "https://api.example.org/")
+        assert "gopher" in other_kind
+        assert "5ECRET" not in other_kind
 
 
 def test_an_untrusted_certificate(client: HttpClient, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from syncd.archive.tar_reader import BadArchive
 from syncd.model.entry import ABSENT, Entry, Kind
-from syncd.remote.dump import Dump
+from syncd.remote.bucket import Dump
 from syncd.sandbox import look_by_dump
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult

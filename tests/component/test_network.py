@@ -1,4 +1,4 @@
-"""The sockets under httpx: TLS, proxies, names, and the listener that is called during waits."""
+"""The sockets under httpcore: TLS, proxies, names, early answers, and the listener that is called during waits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 
-import httpx
 import pytest
 
 from syncd.core.clock import SystemClock
@@ -19,8 +18,6 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Superseded, SupersededBy, Waiter
 from syncd.remote import http_client, network
 from syncd.remote.http_client import HttpClient, NoResponse
-from syncd.remote.network import Network
-from tests.clock import ScriptedClock
 from tests.component.test_http_client import answering
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -118,7 +115,7 @@ def test_tls_through_a_proxy(
     monkeypatch: pytest.MonkeyPatch,
     outer: bool,
 ) -> None:
-    """An upload of some MiB passes through a proxy's tunnel, also if the proxy speaks TLS."""
+    """An upload of some MiB passes through a proxy's tunnel, also if the proxy speaks TLS and wants a password."""
     context, certificate = server_tls
     got: list[int] = []
     asked: list[bytes] = []
@@ -130,7 +127,7 @@ def test_tls_through_a_proxy(
     with answering(serve) as port:
 
         def tunnel(connection: socket.socket) -> None:
-            asked.append(head_of(connection).split(b"\r\n")[0])
+            asked.extend(head_of(connection).split(b"\r\n"))
             connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             with socket.create_connection(("127.0.0.1", port)) as far:
                 back = threading.Thread(target=_copy, args=(far, connection))
@@ -147,13 +144,14 @@ def test_tls_through_a_proxy(
 
         with answering(proxy) as proxy_port:
             monkeypatch.setenv("SSL_CERT_FILE", certificate)
-            monkeypatch.setenv("HTTPS_PROXY", f"http{'s' if outer else ''}://localhost:{proxy_port}")
+            monkeypatch.setenv("HTTPS_PROXY", f"http{'s' if outer else ''}://me:p%40ss@localhost:{proxy_port}")
             body = [bytes(1 << 16)] * (SIZE_BYTES >> 16)
             headers = {"Content-Length": str(SIZE_BYTES)}
             answer = client.exchange("PUT", "https://api.test/x", headers=headers, read_s=10, content=body)
             assert (answer.status, answer.body) == (200, b"ok")
             client.drop()
-    assert asked == [b"CONNECT api.test:443 HTTP/1.1"]
+    assert asked[0] == b"CONNECT api.test:443 HTTP/1.1"
+    assert b"Proxy-Authorization: Basic bWU6cEBzcw==" in asked
     assert sum(got) == SIZE_BYTES
 
 
@@ -163,21 +161,6 @@ def _copy(source: socket.socket, to: socket.socket) -> None:
             to.sendall(piece)
     with suppress(OSError):
         to.shutdown(socket.SHUT_WR)
-
-
-@pytest.mark.parametrize("proxy", ["", "http://proxy.test:1", "https://proxy.test:1"])
-def test_all_of_httpx_goes_over_it(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
-    """Every pool that httpx makes, those for proxies too, uses these sockets."""
-    if proxy:
-        for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy)
-    ours = Network(Waiter(Interrupt(), ScriptedClock()), http_client._network_errors())
-    with http_client._make_client("https", "api.test", ours) as client:
-        transports = [each for each in (client._transport, *client._mounts.values()) if each is not None]
-        assert len(transports) == (4 if proxy else 1)
-        for transport in transports:
-            assert isinstance(transport, httpx.HTTPTransport)
-            assert transport._pool._network_backend is ours
 
 
 HANGS: dict[str, Callable[[socket.socket], object]] = {
@@ -287,3 +270,121 @@ def test_an_endless_response_times_out(client: HttpClient) -> None:
 
     with answering(interim) as port, pytest.raises(NoResponse, match="no answer in time"):
         client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=0.3)
+
+
+@pytest.mark.parametrize("status", [200, 401, 413])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("ends", ["closes", "resets", "stays"])
+def test_an_early_refusal_is_read(
+    client: HttpClient,
+    server_tls: tuple[ssl.SSLContext, str],
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    secure: bool,
+    ends: str,
+) -> None:
+    """A server that refuses an upload in its middle, and reads no further, is understood, whatever it does then.
+
+    One that accepts what it does not have is not believed.
+    """
+    context, certificate = server_tls
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    over = threading.Event()
+    refusal = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 %d No\r\nContent-Length: 3\r\n\r\nno!" % status
+
+    def refuse(connection: socket.socket) -> None:
+        # Or the kernel would hold the refusal back, and not send it at all if the connection is closed then.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with context.wrap_socket(connection, server_side=True) if secure else connection as peer:
+            head_of(peer)
+            peer.recv(1000)
+            peer.sendall(refusal)
+            if ends == "resets":
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            elif ends == "stays":
+                assert over.wait(20)
+
+    sent: list[int] = []
+
+    def body() -> Iterator[bytes]:
+        for _ in range(1 << 14):
+            sent.append(1 << 16)
+            yield bytes(1 << 16)
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            return body()
+
+    with answering(refuse) as port:
+        url = f"http{'s' if secure else ''}://127.0.0.1:{port}/"
+        answered = ""
+        try:
+            answer = client.exchange("PUT", url, headers={"Content-Length": str(1 << 30)}, read_s=10, content=Body())
+            answered = f"{answer.status} {answer.body.decode()}"
+        except NoResponse as failure:
+            answered = str(failure)
+        over.set()
+    assert answered == (f"{status} no!" if status != 200 else "the answer came before the whole request was sent")
+    assert sum(sent) < 1 << 28
+
+
+def test_interim_answers_do_not_end_an_upload(client: HttpClient) -> None:
+    """A server may say that it goes on, at any time."""
+    got: list[int] = []
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.")
+        connection.recv(1)
+        connection.sendall(b"1 100 Continue\r\n\r\n")
+        put_to(connection, got)
+
+    with answering(talk) as port:
+        content = [bytes(1 << 16)] * (SIZE_BYTES >> 16)
+        headers = {"Content-Length": str(SIZE_BYTES)}
+        answer = client.exchange("PUT", f"http://127.0.0.1:{port}/", headers=headers, read_s=10, content=content)
+        client.drop()
+    assert (answer.status, sum(got)) == (200, SIZE_BYTES)
+
+
+def test_a_dead_address_costs_no_time_out(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first addresses of a name do not answer, the next is tried beside them, long before the time-out."""
+    monkeypatch.setattr(http_client, "CONNECT_S", 600.0)
+    with dead_address() as dead, answering(lambda connection: (head_of(connection), connection.sendall(OK))) as port:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in (dead, dead, ("127.0.0.1", port))]
+        real = network._look_up
+        monkeypatch.setattr(network, "_look_up", lambda host, *more: real(host, *more) if host != "api.test" else found)
+        monkeypatch.setattr(http_client, "is_loopback", lambda host: False)
+        assert client.exchange("GET", "http://api.test/", headers={}, read_s=10).body == b"ok"
+        client.drop()
+
+
+def test_no_address_answers(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them together have the time of one."""
+    monkeypatch.setattr(http_client, "CONNECT_S", 0.4)
+    with dead_address() as dead:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", dead)] * 5
+        monkeypatch.setattr(network, "_look_up", lambda *_: found)
+        with pytest.raises(NoResponse, match="no connection within"):
+            client.exchange("GET", "http://api.test/", headers={}, read_s=10)
+
+
+def test_the_families_take_turns() -> None:
+    """The family that the system prefers comes first (RFC 8305, 4)."""
+    v4, v6 = socket.AF_INET, socket.AF_INET6
+    found = [(v6, 1), (v6, 2), (v6, 3), (v4, 4), (v4, 5)]
+    assert [number for _, number in network._interleaved(found)] == [1, 4, 2, 5, 3]
+    assert network._interleaved([]) == []
+
+
+@contextmanager
+def dead_address() -> Iterator[tuple[str, int]]:
+    """An address that drops what tries to connect, as its queue is full."""
+    with ExitStack() as opened:
+        listener = opened.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = opened.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()

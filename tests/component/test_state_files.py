@@ -12,16 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from syncd.archive.codec import Codec
+from syncd.archive.chunking import Codec
 from syncd.core.directories import Directories
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import ConfigError
 from syncd.core.workspace_lock import Lock
 from syncd.daemon.pause_file import PauseFile
-from syncd.remote.uplink import Uplink
-from syncd.remote.uplink_store import UplinkStore
-from syncd.remote.upload_url import UploadUrl
-from syncd.remote.upload_url_store import UploadUrlStore
+from syncd.remote.uplink import Uplink, UplinkStore
+from syncd.remote.upload_url import UploadUrl, UploadUrlStore
 from syncd.report.status_store import StatusStore, read_last
 from syncd.sync.sync_state import SyncState, Uploaded
 from tests.clock import ScriptedClock

@@ -14,7 +14,7 @@ from syncd.core.durable_file import sealed
 from syncd.model.entry import Entry, Kind, Stamp
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.remote.upload_url_store import UploadUrlStore
+from syncd.remote.upload_url import UploadUrlStore
 from syncd.sync.sync_state import SyncState
 from tests.clock import ScriptedClock
 from tests.component.sample_records import MANIFEST, TARGET
@@ -24,7 +24,7 @@ import os, sys
 from syncd.model.manifest import Manifest
 from syncd.sync.sync_state import SyncState, Uploaded
 from syncd.remote.target import Target
-from syncd.archive.codec import Codec
+from syncd.archive.chunking import Codec
 from syncd.remote.uplink import Uplink
 folder, target = sys.argv[1], Target("https://api.example.com", "box", "us")
 journal = SyncState(folder)

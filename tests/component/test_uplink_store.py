@@ -6,9 +6,8 @@ import json
 import stat
 from pathlib import Path
 
-from syncd.archive.codec import Codec
-from syncd.remote.uplink import Uplink
-from syncd.remote.uplink_store import UplinkStore
+from syncd.archive.chunking import Codec
+from syncd.remote.uplink import Uplink, UplinkStore
 
 KNOWN = Uplink((2.5e6, 2.6e6, 1e9), Codec.DENSE, 1_795_526_411.0)
 SOUND = {"version": 1, "rates": [1.0, 2.0, 3.0], "codec": "dense", "measured_at_s": 1.0}

@@ -28,12 +28,23 @@ from syncd.daemon.scheduler import (
     pause_ends_s,
 )
 from syncd.daemon.sync_requests import RequestQueue, SyncRequest
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed, classify_api_status, classify_bucket_status
-from syncd.remote.keepalive import ConnectionTime, ReuseDecision, reuse_decision
+from syncd.remote.failure import (
+    ApiStep,
+    FailureAction,
+    RetrySettings,
+    StepFailed,
+    asks_first,
+    backoff_limit_s,
+    classify_api_status,
+    classify_bucket_status,
+    delay_s,
+    failures_in_row,
+    gives_up,
+)
+from syncd.remote.keepalive import ConnectionTime, is_over
+from syncd.remote.pacing import RequestKind, RequestPacing
 from syncd.remote.remote_job import FIRST_POLL_S, poll_wait_s
-from syncd.remote.request_pacing import RequestKind, RequestPacing
-from syncd.remote.retry import RetrySettings, asks_first, backoff_limit_s, delay_s, failures_in_row, gives_up
-from syncd.remote.sandbox_lifetime import AcquiredSandbox, acquire_wait_s, margin_s, replace_in_s, should_be_replaced
+from syncd.remote.target import AcquiredSandbox, acquire_wait_s, margin_s, replace_in_s, should_be_replaced
 from syncd.remote.upload_url import UploadUrl, is_usable
 from syncd.report.sync_failure import sync_failure
 from syncd.sandbox import remote_changes
@@ -688,7 +699,7 @@ class Laptop:
         last = self._connections.get(is_bucket)
         if last is None or (not is_bucket and self._api.was_cut(last.boottime_s, self._timeline.now_s)):
             return False
-        return reuse_decision(last, ConnectionTime(self._now_s(), self._timeline.now_s)) is not ReuseDecision.CLOSE
+        return not is_over(last, ConnectionTime(self._now_s(), self._timeline.now_s))
 
 
 def _failed(step: ApiStep, op: str, reply: Reply) -> StepFailed:

@@ -9,7 +9,7 @@ from math import inf
 from random import Random
 from typing import Any
 
-from syncd.remote.sandbox_lifetime import AcquiredSandbox
+from syncd.remote.target import AcquiredSandbox
 from tests.fleet import figures
 from tests.fleet.api_model import ApiModel, Load, Outage
 from tests.fleet.events import Timeline

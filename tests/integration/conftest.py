@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.remote import api, api_client, bucket, http_client
+from syncd.remote import api, bucket, http_client
 from tests.integration.recorded_rig import RecordedRig
 from tests.integration.sync_rig import rigged
 
@@ -35,6 +35,6 @@ def _drop(_: logging.LogRecord) -> bool:
 @pytest.fixture
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the real timeouts of the HTTP client short."""
-    for module, name in ((api_client, "_READ_S"), (api, "INITIALIZE_S"), (bucket, "_READ_S")):
+    for module, name in ((api, "_READ_S"), (api, "INITIALIZE_S"), (bucket, "_READ_S")):
         monkeypatch.setattr(module, name, 0.6)
     monkeypatch.setattr(http_client, "WRITE_S", 2.0)

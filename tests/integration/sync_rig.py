@@ -14,7 +14,7 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import RuntimeContext, folders_of, sync_cycle_of
-from syncd.remote.failure import FailureAction, StepFailed
+from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sync.outcome import Outcome
 from syncd.sync.sent_archive import SentArchive
@@ -42,7 +42,6 @@ class RecordingObserver:
     sent_bytes: list[int] = field(default_factory=list)
     failures: list[StepFailed] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
-    actions: list[FailureAction] = field(default_factory=list)
     ends: BaseException | None = None
 
     def stage(self, state: State) -> None:
@@ -63,8 +62,7 @@ class RecordingObserver:
         self.failures.append(failure)
         self.waits.append(wait_s)
 
-    def pause(self, wait_s: float, action: FailureAction) -> None:
-        self.actions.append(action)
+    def pause(self, wait_s: float) -> None:
         if self.ends is not None:
             raise self.ends
         self.clock.go_on(wait_s)

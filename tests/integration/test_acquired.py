@@ -10,7 +10,7 @@ import pytest
 from syncd.core.errors import KeyRefused, SandboxRefused, TryLater
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.sandbox_lifetime import SPAN_S
+from syncd.remote.target import SPAN_S
 from syncd.sandbox.provider import AcquiredSandboxStore
 from tests.emulator import RequestRecord, When
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged

@@ -14,7 +14,6 @@ import pytest
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
-from syncd.remote.artifacts import Artifacts
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
@@ -53,7 +52,7 @@ def repository(rig: Rig) -> RepositoryThere:
 def fetch(rig: Rig, home: str, check: Callable[[], None] = lambda: None) -> tuple[SandboxCommits, str]:
     waiter = Waiter(Interrupt(), rig.clock)
     api = Api(Target(rig.emulator.base_url, rig.sandbox.id, "us"), rig.key, rig.client, rig.clock)
-    commits = AgentCommits(JobRunner(api, rig.client, waiter), Artifacts(api, rig.client, rig.clock), waiter)
+    commits = AgentCommits(JobRunner(api, rig.client, waiter))
     return commits.fetch(home, str(folder(rig)), Contents.SMALLEST, check)
 
 

@@ -20,7 +20,6 @@ import pytest
 
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
-from syncd.remote.failure import FailureAction
 from syncd.sync.status_document import State
 from tests.copies import copy_as_it_is
 from tests.integration.spool_rig import (
@@ -275,8 +274,8 @@ class DamagingObserver(RecordingObserver):
         if self.at == "upload" and self.stages.count(State.UPLOADING) == 1 and state is State.UPLOADING:
             self.damage()
 
-    def pause(self, wait_s: float, action: FailureAction) -> None:
-        super().pause(wait_s, action)
+    def pause(self, wait_s: float) -> None:
+        super().pause(wait_s)
         if self.at == "pause" and len(self.waits) == 1:
             self.damage()
 

@@ -97,7 +97,7 @@ def test_a_connection_from_before_a_suspend_is_not_used(rig: Rig) -> None:
 def test_a_connection_from_before_a_change_of_network_is_not_used(rig: Rig) -> None:
     """A connection is opened again if its route now starts at another address."""
     first = save(rig, "first")
-    for kept in rig.client._kept.values():
+    for kept in rig.client._transport.kept.values():
         assert kept.route is not None
         kept.route = replace(kept.route, local="192.0.2.1")
     rig.clock.go_on(60)

@@ -20,7 +20,7 @@ from syncd.daemon.loop import LoopEnd
 from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
-from syncd.remote.sandbox_lifetime import AcquiredSandbox
+from syncd.remote.target import AcquiredSandbox
 from syncd.report.status_publisher import RunTotals
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.sync.sync_cycle import SyncCycle

@@ -120,7 +120,7 @@ def test_urls_that_are_always_refused(rig: Rig) -> None:
         ("upload-url: html x2", "upload-url"),
         ("upload-url: huge x2", "upload-url"),
         ('upload-url: json {"upload_url": 7} x2', "upload-url"),
-        ("upload-url: redirect http://127.0.0.1:9/ x2", "upload-url"),
+        ("upload-url: 307 location=http://127.0.0.1:9/ x2", "upload-url"),
         ("upload: 503 x2", "upload"),
         ("upload: 429 x2", "upload"),
         ("upload: 408 x2", "upload"),
@@ -128,7 +128,7 @@ def test_urls_that_are_always_refused(rig: Rig) -> None:
         ("upload: reset mid-body x2", "upload"),
         ("upload: close x2", "upload"),
         ("upload: lost x2", "upload"),
-        ("upload: redirect http://127.0.0.1:9/ x2", "upload"),
+        ("upload: 307 location=http://127.0.0.1:9/ x2", "upload"),
         ("upload: wrong-hash x2", "upload"),
         ("upload: corrupt x2", "upload"),
         ("initialize: reset x2", "initialize"),
@@ -224,11 +224,15 @@ def test_a_wait_can_be_interrupted(rig: Rig, end: BaseException) -> None:
     assert rig.asked().count("upload-url") == 1
 
 
-def test_a_pause_gets_the_failure_action(rig: Rig) -> None:
+def test_a_failure_says_if_a_server_answered(rig: Rig) -> None:
     """It says if any server answered: only if none did may a newer change end the wait."""
     rig.emulator.faults.script("upload: reset", "upload: 503", "initialize: error full")
     _, observer = rig.sync()
-    assert observer.actions == [FailureAction.OFFLINE, FailureAction.RETRY, FailureAction.RETRY]
+    assert [failure.action for failure in observer.failures] == [
+        FailureAction.OFFLINE,
+        FailureAction.RETRY,
+        FailureAction.RETRY,
+    ]
     assert [failure.step for failure in observer.failures] == [ApiStep.UPLOAD, ApiStep.UPLOAD, ApiStep.INITIALIZE]
 
 

@@ -15,8 +15,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.emulator.bucket import Key
-from syncd.remote.failure import ApiStep, FailureAction
-from syncd.remote.retry import LONGEST_RETRY_AFTER_S
+from syncd.remote.failure import LONGEST_RETRY_AFTER_S, ApiStep, FailureAction
 from tests.clock import NOON_S
 from tests.emulator import RequestRecord
 from tests.integration.recorded_rig import AGAIN, FRESH, JSON, OFFLINE, OPS, REFUSED, RETRY, RecordedRig, raw

@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
-from syncd.remote import exchange_monitor, http_client
+from syncd.remote import http_client, network
 from tests.integration.recorded_rig import OPS, RecordedRig
 from tests.integration.sync_rig import RecordingObserver
 from tests.loopback import answering
@@ -38,15 +39,15 @@ def test_a_second_response_read_late_is_dropped(recorded: RecordedRig) -> None:
         answered.release()
         connection.recv(1 << 16)
 
-    def late(self: exchange_monitor.ExchangeMonitor) -> None:
+    def late(self: network.ExchangeMonitor) -> None:
         if asked == [1, 2]:
             assert answered.acquire(timeout=20)
-        note_sent(self)
+        note_answer(self)
 
     asked: list[int] = []
-    note_sent = exchange_monitor.ExchangeMonitor.note_sent
+    note_answer = network.ExchangeMonitor.note_answer
     with answering(talk) as port, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exchange_monitor.ExchangeMonitor, "note_sent", late)
+        patch.setattr(network.ExchangeMonitor, "note_answer", late)
         url = f"http://127.0.0.1:{port}/"
         asked.append(1)
         assert recorded.rig.client.exchange("GET", url, headers={}, read_s=20).body == b"first"
@@ -62,30 +63,34 @@ def test_a_kept_connection_that_closes_under_a_request(
 ) -> None:
     """A server closes an idle connection at the moment of the next request: the request is sent again."""
     answered: list[int] = []
+    size = sum(map(len, content)) if isinstance(content, list) else len(content or b"")
     close, closed = threading.Event(), threading.Event()
 
     def talk(connection: socket.socket) -> None:
-        answered.append(len(connection.recv(1 << 20)))
+        received = connection.recv(1 << 20)
+        while answered and b"x" * size not in received:
+            received += connection.recv(1 << 20)
+        answered.append(len(received))
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         if len(answered) == 1:
             assert close.wait(5)
             connection.close()
             closed.set()
 
-    note_head = exchange_monitor.ExchangeMonitor.note_head
+    note_head = network.ExchangeMonitor.note_head
 
-    def received(self: exchange_monitor.ExchangeMonitor) -> None:
-        note_head(self)
+    def received(self: network.ExchangeMonitor, *connection: Any) -> None:
+        note_head(self, *connection)
         if len(answered) == 1 and not close.is_set():
             close.set()  # after httpx has checked the connection, before anything is sent
             assert closed.wait(5)
 
-    monkeypatch.setattr(exchange_monitor.ExchangeMonitor, "note_head", received)
+    monkeypatch.setattr(network.ExchangeMonitor, "note_head", received)
     with answering(talk) as port:
         url = f"http://127.0.0.1:{port}/"
         assert recorded.rig.client.exchange("GET", url, headers={}, read_s=5).status == 200
         method = "GET" if content is None else "PUT"
-        headers = {"Content-Length": str(sum(map(len, content)))} if isinstance(content, list) else {}
+        headers = {"Content-Length": str(size)} if isinstance(content, list) else {}
         assert recorded.rig.client.exchange(method, url, headers=headers, read_s=5, content=content).status == 200
         recorded.rig.client.drop()
     assert close.is_set()

@@ -14,7 +14,6 @@ from syncd.core.waiter import Waiter
 from syncd.model.entry import Entry as Uploaded
 from syncd.model.entry import Kind
 from syncd.remote.api import Api
-from syncd.remote.artifacts import Artifacts
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
@@ -53,8 +52,7 @@ def started(rig: Rig) -> list[str]:
 def a_looker(rig: Rig, pending_removals: PendingRemovals, interrupt: Interrupt) -> Looker:
     waiter = Waiter(interrupt, rig.clock)
     api = Api(target(rig), rig.key, rig.client, rig.clock)
-    artifacts = Artifacts(api, rig.client, rig.clock)
-    return Looker(JobRunner(api, rig.client, waiter), artifacts, pending_removals, waiter)
+    return Looker(JobRunner(api, rig.client, waiter), pending_removals, waiter)
 
 
 def begin_late(rig: Rig, name: str) -> int:

@@ -21,11 +21,9 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.remote.api import Api
-from syncd.remote.artifacts import Artifacts
-from syncd.remote.dump import Dump
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.bucket import Dump
+from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.remote_job import JOB_TIMEOUT_S, JobRunner
-from syncd.remote.retry import RetrySettings
 from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
@@ -79,8 +77,7 @@ def looker(rig: Rig) -> Looker:
     (state := rig.folder / "state").mkdir(exist_ok=True)
     waiter = Waiter(Interrupt(), clock)
     api = Api(target(rig), rig.key, rig.client, clock)
-    artifacts = Artifacts(api, rig.client, clock)
-    return Looker(JobRunner(api, rig.client, waiter), artifacts, PendingRemovals(str(state), target(rig)), waiter)
+    return Looker(JobRunner(api, rig.client, waiter), PendingRemovals(str(state), target(rig)), waiter)
 
 
 def copies(rig: Rig) -> Path:
@@ -282,7 +279,7 @@ def test_an_export_that_is_cut_short_is_not_the_truth(rig: Rig, monkeypatch: pyt
 def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The download ends there."""
     monkeypatch.setattr("syncd.remote.artifacts._OVERHEAD_BYTES", 0)
-    monkeypatch.setattr("syncd.remote.job_report._LARGEST_REPORT", 0)
+    monkeypatch.setattr("syncd.remote.remote_job._LARGEST_REPORT", 0)
 
     def pack(folder: Path, file: BinaryIO) -> None:
         (folder / "noise").write_bytes(os.urandom(200_000))

@@ -16,14 +16,14 @@ from typing import NamedTuple
 
 import pytest
 
-from syncd.archive.archive import Archive
+from syncd.archive.chunk_store import Archive
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.remote import bucket, exchange_monitor
+from syncd.remote import bucket, network
 from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.http_client import HttpClient
-from syncd.remote.kernel_pacing import set_kernel_pacing
+from syncd.remote.pacing import set_kernel_pacing
 from syncd.remote.upload_url import UploadUrl
 from tests.clock import ScriptedClock
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
@@ -133,7 +133,7 @@ def upload(url: str, size_bytes: int, throttle: Throttle, on_sent: Callable[[int
     client = HttpClient(Waiter(Interrupt(), CLOCK))
     try:
         upload_url = UploadUrl(url, CLOCK.boottime_s() + 3600, 3600)
-        Bucket(client, CLOCK, throttle).put(upload_url, archive_of(size_bytes), on_sent)
+        Bucket(client, throttle).put(upload_url, archive_of(size_bytes), on_sent)
     finally:
         client.drop()
 
@@ -198,7 +198,7 @@ def test_a_slow_upload_does_not_time_out(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A changed limit does not count the bytes before it."""
     # So that progress counts the bytes handed over.
-    monkeypatch.setattr(exchange_monitor, "byte_counts", lambda _: None)
+    monkeypatch.setattr(network, "byte_counts", lambda _: None)
     throttle = Throttle(0)
     clock = ScriptedClock()
     limits = [(0, 0), (64 * KIB, 16 * KIB), (80 * KIB, 1 * KIB), (82 * KIB, 0)]
@@ -211,7 +211,7 @@ def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     client = HttpClient(Waiter(Interrupt(), clock))
     with receiver() as there:
         upload_url = UploadUrl(there.url, clock.boottime_s() + 3600, 3600)
-        Bucket(client, clock, throttle).put(upload_url, archive_of(192 * KIB), looked)
+        Bucket(client, throttle).put(upload_url, archive_of(192 * KIB), looked)
     client.drop()
     at_s = [*reached_s.values(), clock.monotonic]
     took_s = [then - now for now, then in pairwise(at_s)]

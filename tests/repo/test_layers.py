@@ -32,7 +32,7 @@ MOST_MODULES = 29
 
 # The modules that decide, by package: each gives the same result for the same values, whenever it is called.
 PURE = {
-    "archive": "chunking codec member_path",
+    "archive": "chunking",
     "cli/check": "finding",
     "cli/init": "config_template",
     "core": "checksum choices config_match errors formatting text warning",
@@ -40,11 +40,9 @@ PURE = {
     "emulator": "signing",
     "merge": "automatic_files git_objects modes writes",
     "model": "directory entry manifest reconcile symlinks",
-    "remote": "sandbox_lifetime failure keepalive request_pacing retry target token_bucket uplink upload_url",
+    "remote": "failure target",
     "report": "history metrics speed",
-    "sandbox": (
-        "agent_info blocked_paths_rules leftovers look_encoding look_request removal_plan saved_versions_rules"
-    ),
+    "sandbox": ("agent_info blocked_paths_rules leftovers look_encoding look_request saved_versions_rules"),
     "scan": "exclusions",
     "selection": ("builtin_rules gitignore rules secret_scanner selection"),
     "sync": "arrived_changes follow_up outcome sent_archive status_document sync_plan sync_reason",
@@ -91,7 +89,10 @@ ONLY_IN = {
         ("syncd/remote/http_client.py",),
         "one module would change with its successor, and translates its errors",
     ),
-    "httpcore": (("syncd/remote/http_client.py",), "it comes with httpx"),
+    "httpcore": (
+        ("syncd/remote/http_client.py", "syncd/remote/network.py"),
+        "it is below httpx, and above the connections that are ours",
+    ),
     "h11": (("syncd/remote/http_client.py",), "it comes with httpx"),
     "crc32c": (("syncd/core/checksum.py",), "of the library only the extension is loaded"),
     "watchdog": (("syncd/watch/*",), "its events stay inside the watch"),

@@ -17,7 +17,7 @@ from syncd.core.errors import (
 )
 from syncd.daemon.backoff import CROWD_OUTAGE_S, LONG_OUTAGE_S, LONG_OUTAGE_WAITS, FailureBackoff, ends_a_new_daemon
 from syncd.daemon.scheduler import HoldEnds
-from syncd.remote.retry import RetrySettings
+from syncd.remote.failure import RetrySettings
 
 NOW_S = 1000.0
 

@@ -9,38 +9,38 @@ from syncd.remote.keepalive import (
     LEAST_SUSPEND_S,
     ROUTE_TRUSTED_S,
     ConnectionTime,
-    ReuseDecision,
     idle_at_s,
-    reuse_decision,
+    is_over,
+    may_be_reused,
 )
 
 LAST = ConnectionTime(1_000.0, 5_000.0)
 
 
 @pytest.mark.parametrize(
-    ("idle_s", "slept_s", "expected"),
+    ("idle_s", "slept_s", "over", "reused_without_a_route"),
     [
-        (0.0, 0.0, ReuseDecision.USE),
-        (ROUTE_TRUSTED_S - 0.1, 0.0, ReuseDecision.USE),
-        (ROUTE_TRUSTED_S, 0.0, ReuseDecision.CHECK_ROUTE),
-        (60.0, 0.0, ReuseDecision.CHECK_ROUTE),
-        (KEEP_S - 0.1, 0.0, ReuseDecision.CHECK_ROUTE),
-        (KEEP_S, 0.0, ReuseDecision.CLOSE),
-        (86400.0, 0.0, ReuseDecision.CLOSE),
-        (0.0, LEAST_SUSPEND_S, ReuseDecision.CLOSE),
-        (0.0, 0.5 * LEAST_SUSPEND_S, ReuseDecision.USE),
-        (60.0, 28800.0, ReuseDecision.CLOSE),
-        (ROUTE_TRUSTED_S, 0.5 * LEAST_SUSPEND_S, ReuseDecision.CHECK_ROUTE),
+        (0.0, 0.0, False, True),
+        (ROUTE_TRUSTED_S - 0.1, 0.0, False, True),
+        (ROUTE_TRUSTED_S, 0.0, False, False),
+        (KEEP_S - 0.1, 0.0, False, False),
+        (KEEP_S, 0.0, True, False),
+        (86400.0, 0.0, True, False),
+        (0.0, LEAST_SUSPEND_S, True, False),
+        (0.0, 0.5 * LEAST_SUSPEND_S, False, True),
+        (60.0, 28800.0, True, False),
+        (ROUTE_TRUSTED_S, 0.5 * LEAST_SUSPEND_S, False, False),
     ],
 )
-def test_reuse(idle_s: float, slept_s: float, expected: ReuseDecision) -> None:
-    """It is used as it is at first, later after a check of the route, and not after a long idle time or a suspend."""
+def test_reuse(idle_s: float, slept_s: float, *, over: bool, reused_without_a_route: bool) -> None:
+    """It is used as it is at first, later if its route is there, and not after a long idle time or a suspend."""
     now = ConnectionTime(LAST.monotonic_s + idle_s, LAST.boottime_s + idle_s + slept_s)
-    assert reuse_decision(LAST, now) is expected
+    assert is_over(LAST, now) is over
+    assert may_be_reused(LAST, now, None) is reused_without_a_route
 
 
 def test_the_end_of_a_burst() -> None:
     """The timer closes exactly the connections that would not be used any more."""
     ends_s = idle_at_s(LAST)
     assert ends_s == LAST.monotonic_s + KEEP_S
-    assert reuse_decision(LAST, ConnectionTime(ends_s, LAST.boottime_s + KEEP_S)) is ReuseDecision.CLOSE
+    assert is_over(LAST, ConnectionTime(ends_s, LAST.boottime_s + KEEP_S))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.remote.failure import FailureAction
-from syncd.remote.retry import (
+from syncd.remote.failure import (
     FRESH_URLS,
     LONGEST_RETRY_AFTER_S,
+    FailureAction,
     backoff_limit_s,
     delay_s,
     failures_in_row,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.remote.sandbox_lifetime import SPAN_S, AcquiredSandbox, acquire_wait_s, should_be_replaced
+from syncd.remote.target import SPAN_S, AcquiredSandbox, acquire_wait_s, should_be_replaced
 
 
 @pytest.mark.parametrize(

@@ -136,11 +136,10 @@ def _apply(config: Config, options: ApplyOptions) -> int:
 
 
 def _take_back_killed(config: Config) -> None:
-    from syncd.daemon.build import folders_of  # noqa: PLC0415
-    from syncd.merge.workspace_writer import WorkspaceWriter  # noqa: PLC0415
+    from syncd.cli.agent_side import writer_of  # noqa: PLC0415
 
     with no_sync_begins(config):  # and what is looked at is not half of a sync
-        taken_back = WorkspaceWriter(config.workspace.path, folders_of(config, os.environ).state).finish_interrupted()
+        taken_back = writer_of(config).finish_interrupted()
     if taken_back.restored:
         click.echo(f"took back an apply that was killed: {len(taken_back.restored):,} paths", err=True)
 
@@ -148,11 +147,16 @@ def _take_back_killed(config: Config) -> None:
 def make_plan(side: AgentSide, options: ApplyOptions) -> Plan:
     """Return the plan for the paths that were named."""
     from syncd.cli.agent_side import is_named  # noqa: PLC0415
-    from syncd.model.reconcile import Sides, plan_home  # noqa: PLC0415
+    from syncd.model.reconcile import PathOutcome, Sides, plan_home  # noqa: PLC0415
 
     there = {path: entry for path, entry in side.work.changed.items() if is_named(path, options.named)}
     base = {path: entry for path in there if (entry := side.work.base_of(path)) is not None}
-    return plan_home(Sides(base, side.local(), there), home_of(side.config, deletions=options.deletions))
+    plan = plan_home(Sides(base, side.local(), there), home_of(side.config, deletions=options.deletions))
+    if not side.is_unanswered:
+        return plan
+    # A reset or a removal of ours may be why it is gone.
+    gone = [each.path for each in plan.of(PathOutcome.DELETE)]
+    return plan.with_outcome(gone, PathOutcome.STAYS, "the last sync was not answered: run `syncd push` first")
 
 
 def home_of(config: Config, *, deletions: bool = False) -> Home:

@@ -8,7 +8,7 @@ import click
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
-from syncd.cli.agent_side import path_rules, scratch_folder, secret_paths
+from syncd.cli.agent_side import path_rules, scratch_folder, secret_paths, writer_of
 from syncd.cli.apply.command import home_of, no_sync_begins, print_plan
 from syncd.cli.apply.execution import merged_content, write_of
 from syncd.cli.apply.newly_sent import newly_sent, newly_sent_line
@@ -18,7 +18,6 @@ from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.daemon.build import folders_of
 from syncd.merge.git import find_git
-from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model.entry import Kind, SeenEntry
 from syncd.model.manifest import directories_above
 from syncd.model.reconcile import PathOutcome, Plan, PlannedPath, Sides, plan_home
@@ -29,7 +28,7 @@ from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion
 def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *, as_json: bool) -> int:
     """Merge the version into the workspace, and say what became of each path. Raises `TryLater`, `Locked`."""
     folders = folders_of(config, os.environ)
-    writer = WorkspaceWriter(config.workspace.path, folders.state)
+    writer = writer_of(config)
     damaged = store.damaged(version)
     for path in damaged:
         click.echo(f"left out: {shown_path(path)}: its saved content was damaged on this disk", err=True)

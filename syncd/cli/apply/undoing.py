@@ -9,15 +9,17 @@ import msgspec
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
-from syncd.cli.agent_side import path_rules, scratch_folder
+from syncd.cli.agent_side import path_rules, scratch_folder, writer_of
 from syncd.cli.options import CLOCK
 from syncd.core.directories import Directories
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.settings import Config
 from syncd.daemon.build import folders_of, target_of
 from syncd.merge.file_copy import digest_of
-from syncd.merge.workspace_writer import Undone, WorkspaceWriter
+from syncd.merge.workspace_writer import Undone
 from syncd.model.entry import Kind, SeenEntry, arrived_digest
+from syncd.model.manifest import Manifest
+from syncd.remote.target import Target
 from syncd.sandbox.changes_there import ChangesThere
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
@@ -33,52 +35,57 @@ def undo(config: Config) -> Undone:
     out by now stays as it is, unless it was asked for.
     """
     folders = folders_of(config, os.environ)
-    writer = WorkspaceWriter(config.workspace.path, folders.state)
 
     def leave_out(note: bytes, paths: Collection[str]) -> Collection[str]:
         taken = _taken(note)
         return {*_left_out(config, taken, paths), *_unsaved(config, SavedVersions(folders.state, CLOCK), taken)}
 
-    def before(note: bytes, paths: Collection[str]) -> None:
-        _record(config, folders, [each for each in _taken(note) if each.path in paths])
-
-    return writer.undo(leave_out, before)
+    return writer_of(config).undo(leave_out)
 
 
-def _record(config: Config, folders: Directories, taken: list[TakenPath]) -> None:
-    """Record that these count as sent no more, and save what only the workspace has of them.
+def record_back(config: Config, note: bytes, paths: Collection[str]) -> None:
+    """Record that what an `apply` took of these paths counts as sent no more, and save what only the workspace has.
 
     It is done before the workspace changes: a process that dies in between leaves what the agent changed for the next
     sync to find, and one that died after it would leave that to be overwritten as ours.
     """
+    taken = [each for each in _taken(note) if each.path in paths]
+    if not taken:
+        return
+    folders = folders_of(config, os.environ)
     try:
-        target = target_of(config, os.environ)
+        target: Target | None = target_of(config, os.environ)
     except NeedsPerson:
-        return
+        target = None
     store, sync_state = TakenStore(folders.state), SyncState(folders.state)
-    base, _ = sync_state.initialized(target)
-    if base is None:
-        return
-    base, unanswered = with_taken(base, store.load(target)), sync_state.possibly_applied(target)
-    overwritten = [
-        TakenPath(each.path, each.after, each.before)
+    base = sync_state.initialized(target)[0] if target is not None else None
+    # Of another sandbox than the one it came from it is not known that it has it.
+    known = with_taken(base, store.load(target)) if base is not None and target is not None else Manifest()
+    unanswered = sync_state.possibly_applied(target) if target is not None else ()
+    only_here = [
+        each
         for each in taken
         if not each.is_left_out
-        and (not is_as(base, each.path, each.after) or any(each.path in sent for sent in unanswered))
+        and (base is None or not _is_there(known, each) or any(each.path in sent for sent in unanswered))
     ]
     # What was asked for against the rules is the agent's own, also if it was sent since.
     back = [TakenPath(each.path, each.after, None if each.is_left_out else each.before) for each in taken]
-    again = [each for each in back if is_as(base, each.path, each.before)]
+    again = [each for each in back if is_as(known, each.path, each.before)]
     try:
-        _save(config, folders, target.sandbox_id, overwritten)
-        if again:
+        _save(config, folders, target.sandbox_id if target is not None else "", only_here)
+        if again and target is not None:
             store.save(target, again)
+            ChangesThere(folders.state, target).note((each.path for each in again), lambda _: False)
     except OSError as failure:
         raise TryLater(
             f"what counts as sent cannot be recorded ({failure.strerror}), so nothing is undone",
             "make the state folder writable",
         ) from None
-    ChangesThere(folders.state, target).note((each.path for each in again), lambda _: False)
+
+
+def _is_there(known: Manifest, taken: TakenPath) -> bool:
+    """True if the sandbox has what was taken: it counts as arrived, or it was not sent and is the agent's still."""
+    return is_as(known, taken.path, taken.after) or is_as(known, taken.path, taken.before)
 
 
 def _taken(note: bytes) -> list[TakenPath]:
@@ -125,32 +132,32 @@ def _digest_of_file(path: str) -> bytes:
 
 
 def _save(config: Config, folders: Directories, sandbox_id: str, taken: list[TakenPath]) -> None:
-    """Save the sandbox's versions that were merged here, and that a sync has overwritten there since.
+    """Save the sandbox's versions that were taken or merged here, and that it may not have any more.
 
-    Their bytes are those that `apply` kept, or still here, as a merge may have changed the mode alone.
+    Their bytes are those that `apply` kept, or still here.
     """
     contents, saved = BaseStore(folders.spool, ChunkStore(folders.spool)), SavedVersions(folders.state, CLOCK)
     with scratch_folder(folders.spool) as folder:
         versions: dict[str, SeenEntry] = {}
         bases: dict[str, SentEntry] = {}
         for number, each in enumerate(taken):
-            entry = each.before
-            if entry is None or entry.kind is not Kind.FILE or saved.holder_of(each.path, entry.digest):
+            entry = each.after
+            if entry is None or entry.is_directory or (entry.digest and saved.holder_of(each.path, entry.digest)):
                 continue
-            copy = os.path.join(folder, str(number))
-            content = contents.get(each.path, entry.digest)
+            copy = "" if entry.kind is Kind.SYMLINK else os.path.join(folder, str(number))
+            content = contents.get(each.path, entry.digest) if copy else None
             if content is not None:
                 with open(copy, "xb") as file:
                     file.write(content)
-            elif _is_here(config, each.path, entry.digest):
+            elif copy and _is_here(config, each.path, entry.digest):
                 copy = os.path.join(config.workspace.path, each.path)
-            else:
+            elif copy:
                 continue
             versions[each.path] = SeenEntry(
-                Kind.FILE, entry.mode, entry.mtime_s, entry.size_bytes, digest=entry.digest, copy=copy
+                entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, entry.target, digest=entry.digest, copy=copy
             )
-            if each.after is not None:
-                bases[each.path] = each.after, contents.get(each.path, arrived_digest(each.after))
+            if each.before is not None:
+                bases[each.path] = each.before, contents.get(each.path, arrived_digest(each.before))
         if versions:
             saved.save(Why.CONFLICT, sandbox_id, versions, bases)
 

@@ -27,14 +27,11 @@ from syncd.core.waiter import Waiter
 from syncd.daemon.build import places_of
 from syncd.remote.account import Account
 from syncd.remote.api import Api, SandboxInfo
-from syncd.remote.artifacts import Artifacts
-from syncd.remote.dump import Dump
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.bucket import Dump
+from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.http_client import HttpClient, Response
 from syncd.remote.remote_job import JobRunner, Purpose
-from syncd.remote.retry import RetrySettings
-from syncd.remote.sandbox_lifetime import AcquiredSandbox
-from syncd.remote.target import Target
+from syncd.remote.target import AcquiredSandbox, Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookRequest
@@ -202,8 +199,7 @@ def check_look(target: Target, agent_changes: AgentChanges, key: ApiKey) -> Find
     api = Api(target, key, client, CLOCK)
     request = LookRequest({})
     with tempfile.TemporaryDirectory(prefix="syncd-check-") as folder:
-        jobs, artifacts = JobRunner(api, client, waiter), Artifacts(api, client, CLOCK)
-        looker = Looker(jobs, artifacts, PendingRemovals(folder, target), waiter)
+        looker = Looker(JobRunner(api, client, waiter), PendingRemovals(folder, target), waiter)
         dump_looker = DumpLooker(Dump(api, client, _NO_RETRIES, waiter))
         try:
             seconds, no_program = _timed(waiter, lambda: looker.look(request, folder, waiter.poll_events))

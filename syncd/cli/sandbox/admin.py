@@ -24,10 +24,9 @@ from syncd.core.workspace_lock import Lock, holder
 from syncd.daemon.build import folders_of, key_of
 from syncd.remote.account import Account
 from syncd.remote.api import Api
-from syncd.remote.failure import FailureAction, StepFailed
+from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.remote.sandbox_lifetime import AcquiredSandbox, should_be_replaced
-from syncd.remote.target import Target
+from syncd.remote.target import AcquiredSandbox, Target, should_be_replaced
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import remove_status
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider
@@ -115,7 +114,7 @@ class SandboxAdmin(Struct, frozen=True):
                 retry_settings=retry_settings_of(self.config),
                 clock=CLOCK,
             )
-            acquired = self.request(lambda: provider.acquire(_report_retry, self._pause))
+            acquired = self.request(lambda: provider.acquire(_report_retry, self.client.waiter.sleep))
             if self.fixed:
                 provider.abandon()  # it is for a person: a later [sandbox.acquire] must not sync to it
             return acquired
@@ -166,9 +165,6 @@ class SandboxAdmin(Struct, frozen=True):
         """True if a person answers yes. Raises `Stop`."""
         with self.interrupt.region():  # so that Ctrl-C ends the wait
             return click.confirm(question, default=False, err=True)
-
-    def _pause(self, wait_s: float, action: FailureAction) -> None:  # noqa: ARG002 - the same for each action
-        self.client.waiter.sleep(wait_s)
 
 
 def _report_retry(failure: StepFailed, wait_s: float) -> None:

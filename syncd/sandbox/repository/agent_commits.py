@@ -12,11 +12,18 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from syncd.core.waiter import Waiter
-from syncd.remote.artifacts import Artifacts, ExpectedCopy, NotKeptHere
+from syncd.remote.artifacts import ExpectedCopy, NotKeptHere
 from syncd.remote.failure import ApiStep
-from syncd.remote.job_report import JobReport, JobReports, invalid_report, place_of
-from syncd.remote.remote_job import FIRST_POLL_S, JOB_TIMEOUT_S, JobRunner, Purpose, new_job
+from syncd.remote.remote_job import (
+    FIRST_POLL_S,
+    JOB_TIMEOUT_S,
+    JobReport,
+    JobRunner,
+    Purpose,
+    invalid_report,
+    new_job,
+    place_of,
+)
 from syncd.sandbox.look import from_remote
 from syncd.sandbox.look_encoding import Count, InvalidReport, Text, converted, recoded
 from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox
@@ -65,9 +72,8 @@ class SandboxCommits(Struct, frozen=True, forbid_unknown_fields=True):
 class AgentCommits:
     """The commits in one sandbox."""
 
-    def __init__(self, job_runner: JobRunner, artifacts: Artifacts, waiter: Waiter) -> None:
+    def __init__(self, job_runner: JobRunner) -> None:
         self._job_runner = job_runner
-        self._reports = JobReports(job_runner, artifacts, waiter)
 
     def fetch(
         self, home: str, folder: str, contents: Contents, check: Callable[[], None]
@@ -89,7 +95,7 @@ class AgentCommits:
         self._job_runner.start(job)
         output = self._job_runner.output(job, check, JOB_TIMEOUT_S, first_wait_s=FIRST_POLL_S)
         most_bytes = MOST_BYTES + _OVERHEAD_BYTES
-        with self._reports.open(job, output, folder, most_bytes, check) as opened:
+        with self._job_runner.report(job, output, folder, most_bytes, check) as opened:
             try:
                 found = sandbox_commits(opened.rows)
             except InvalidReport as failure:

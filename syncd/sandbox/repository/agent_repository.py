@@ -20,9 +20,8 @@ from syncd.core.waiter import Superseded, SupersededBy, Waiter
 from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.remote.failure import ApiStep, StepFailed
+from syncd.remote.failure import ApiStep, StepFailed, backoff_limit_s
 from syncd.remote.remote_job import JobRunner, Purpose, new_job
-from syncd.remote.retry import backoff_limit_s
 from syncd.remote.target import Target
 from syncd.sandbox.repository import git_in_sandbox, import_in_sandbox, repository_in_sandbox
 from syncd.sandbox.repository.home_commit import HomeCommit, home_commit_file
