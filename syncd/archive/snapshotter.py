@@ -28,10 +28,9 @@ from syncd.model.manifest import (
     not_written_back,
     without_stamps,
 )
+from syncd.scan.exclusions import over_limit
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.limits import over_limit
-from syncd.scan.mass_deletion_guard import MassDeletionGuard
-from syncd.scan.mount_guard import MountGuard
+from syncd.scan.guards import MassDeletionGuard, MountGuard
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import Secret, secret_warning

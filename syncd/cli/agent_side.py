@@ -42,7 +42,7 @@ from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.scan.path_rules import PathRules
-from syncd.selection.path_patterns import PathPatterns
+from syncd.selection.rules import PathPatterns
 from syncd.sync.agent_work import AgentWork, LeaveOut, find_agent_work, save_work
 from syncd.sync.sandbox_factory import SandboxFactory
 from syncd.sync.sandbox_services import SandboxServices

@@ -14,7 +14,7 @@ from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.secret_scanner import LARGEST_BYTES, Secret
 from syncd.selection.selection import Decision
-from syncd.watch.scan_listener import NoScanListener, ScanListener
+from syncd.watch.scan_listener import ScanListener
 
 
 class LocalScan(Struct, frozen=True):
@@ -48,7 +48,7 @@ def scan_workspace(config: Config, listener: ScanListener | None = None) -> Loca
 
     selection, excludes = selection_of(config, os.environ), excludes_for(config, os.environ)
     scan = Scanner(
-        config.workspace.path, selection, listener or NoScanListener(), note, personal_excludes=excludes
+        config.workspace.path, selection, listener or ScanListener(), note, personal_excludes=excludes
     ).scan()
     return LocalScan(scan, left_out, _exclude_secret_files(scan, reader_of(config, CLOCK, os.environ)))
 

@@ -42,8 +42,7 @@ from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers, agent_state
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.mass_deletion_guard import MassDeletionGuard
-from syncd.scan.mount_guard import MountGuard
+from syncd.scan.guards import MassDeletionGuard, MountGuard
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.gitignore import bad_pattern
@@ -59,7 +58,7 @@ from syncd.sync.taken import TakenStore
 from syncd.sync.work_saver import WorkSaver
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import MountMonitor
-from syncd.watch.scan_listener import NoScanListener, ScanListener
+from syncd.watch.scan_listener import ScanListener
 from syncd.watch.suspend_detector import SuspendDetector
 
 _log = logging.getLogger("syncd")
@@ -219,7 +218,7 @@ def sync_cycle_of(
         Scanner(
             path,
             selection,
-            scan_listener or NoScanListener(),
+            scan_listener or ScanListener(),
             check=check,
             personal_excludes=excludes,
             link=config.workspace_link,
@@ -340,7 +339,7 @@ def daemon_of(
         publisher.pending = True
         publisher.enter(State.STARTING)
         stack.callback(publisher.ended)
-        watch = InotifyWatch(config.workspace.path, wakeup.wake)
+        watch = InotifyWatch(config.workspace.path, clock)
         suspend_detector = SuspendDetector(clock)
         mounts = MountMonitor(config.workspace.path)
         control = ControlServer(folders.state)

@@ -15,7 +15,7 @@ from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdE
 from syncd.remote.failure import RetrySettings, delay_s
 from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
-from syncd.watch.debounce import Burst, due_s
+from syncd.watch.changes import Burst, due_s
 
 # A workspace that is missing or emptied is checked this often, as a mount gives no event …
 WORKSPACE_POLL_S = 2.0

@@ -20,7 +20,7 @@ from syncd.model.manifest import Manifest, is_within
 from syncd.remote.target import MOST_ACQUIRED, SPAN_S
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.exclusions import OUTSIDE
-from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
+from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings

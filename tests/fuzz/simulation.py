@@ -37,7 +37,7 @@ from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.commands import Commands
 from tests.fuzz.damage import damage
 from tests.fuzz.inotify import ManualInotify
-from tests.fuzz.operations import AGENT_STEPS, OTHER_FOLDER, Operations, SandboxAgent, tree
+from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, tree
 from tests.fuzz.scenario import Scenario, Step
 from tests.fuzz.steps import DAEMON_STEPS, UNUSUAL, WAY_HOME_STEPS
 from tests.fuzz.way_home import WayHome
@@ -107,7 +107,7 @@ class Simulation:
         self._pending: list[Step] = []  # at injection points of the next sync
         self._at_request: list[tuple[Any, ...]] = []  # as the step `at_request` gives them
         self._expired_early: set[str] = set()
-        self._clock_was_set = self._was_forced = self._was_searched = False
+        self._clock_was_set = self._was_forced = self._was_searched = self._was_linked = False
         self._delayed_waits = 0  # so many waits long events are not read
         self._overflows = False
         self._waits = 0
@@ -300,16 +300,11 @@ class Simulation:
             self.figures["forced pushes"] += 1
             daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
         elif is_idle and not daemon.polls:
-            needs_full_scan = self.checker.has_other_links() or OTHER_FOLDER in unreported
+            needs_full_scan = self._was_linked or self.checker.has_other_links() or bool(unreported)
             if until_s is not None and not self._was_searched and needs_full_scan:
                 # Written by an excluded name, a file causes no event: the periodic scan finds it.
                 self._was_searched = True
                 self.clock.go_on(until_s - self.clock.monotonic_s())
-                return
-            if unreported and not self._was_searched:
-                # Written by a removed name, it causes no sync, but the next one finds it.
-                self._was_searched = True
-                self._cause_sync(daemon)
                 return
             self._deliver_late_executions()
             self._end()
@@ -330,19 +325,6 @@ class Simulation:
             and (self._clock_was_set or self.checker.sandbox_id in self._expired_early)
         )
         return daemon.warns_of_deletions or has_ended or bool(blocked)
-
-    def _cause_sync(self, daemon: SimulatedDaemon) -> None:
-        """Append to a file whose event is reported, in a folder without unreported ones if possible."""
-        files = [path for path, entry in sorted(self.checker.wanted().items()) if entry[0] == "file"]
-        unreported = self.operations.unreported
-        folders = {path.rpartition("/")[0] for path in unreported}
-        others = [path for path in files if path not in unreported]
-        others.sort(key=lambda path: path.rpartition("/")[0] in folders)
-        if others:
-            self._do(Step("append", (others[0], 8, 0)))
-            self._read_events()
-        else:
-            daemon.request(SyncRequest())
 
     def _pass_time(self, until_s: float | None) -> None:
         """Let time pass, unless there are events."""
@@ -513,6 +495,8 @@ class Simulation:
             if step.name == "write_ignored":
                 self._delayed_waits = 0  # syncd cannot know a rule whose event is delayed for seconds
             getattr(self.operations, step.name)(*step.args)
+            if step.name == "hard_link":  # the excluded name may be gone by the end
+                self._was_linked = self._was_linked or self.checker.has_other_links()
             self.figures["operations"] += 1
         self.checker.note_operation()
 

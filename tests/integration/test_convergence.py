@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from msgspec import structs
-from msgspec.structs import replace
 
 import syncd.model.entry
 from syncd.archive.snapshotter import Snapshotter
@@ -38,8 +37,7 @@ from syncd.sync import preparation
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
-from syncd.watch.changes import Changes
-from syncd.watch.dirty_directories import DirtyDirectories
+from syncd.watch.changes import Changes, DirtyDirectories
 from tests.fuzz.generators import generate
 from tests.fuzz.runner import digest, report, run, running_simulation
 from tests.fuzz.scenario import parse
@@ -364,11 +362,6 @@ def _reset_for_a_new_rule(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DeletionSync, "_without_exclusions", lambda self, found, wanted: found)
 
 
-def _ignore_unlinked_names(patch: pytest.MonkeyPatch) -> None:
-    add = DirtyDirectories.add
-    patch.setattr(DirtyDirectories, "add", lambda self, changes: add(self, replace(changes, unlinked=frozenset())))
-
-
 def _ignore_blocked_paths(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(BlockedPaths, "find", lambda *_: False)
 
@@ -458,8 +451,6 @@ PLANTED = {
     _delete_nothing: _MIRROR + "remove('a')\n wait_idle()",
     _reset_without_deletions: _RESET + "write('f', 8, 3)\n wait_idle()",
     _reset_for_a_new_rule: _RESET + "write_rules('.gitignore', 'f\\n')\n wait_idle()",
-    _ignore_unlinked_names: "write('f', 8, 1)\n write('a/f', 8, 2)\n wait_idle()\n"
-    "rotate('a/f', 'a/g')\n wait_idle()\n write_unlinked('a/f', 3)\n wait_idle()",
     _ignore_blocked_paths: _OVERWRITE + "agent_writes('b/f', 3)\n write('b', 8, 4)\n write('f', 8, 5)\n wait_idle()",
     _block_free_paths: _OVERWRITE
     + "agent_writes('b/f', 3)\n write('b', 8, 4)\n wait_idle()\n agent_removes('b')\n write('b', 8, 5)\n wait_idle()",

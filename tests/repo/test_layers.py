@@ -43,12 +43,10 @@ PURE = {
     "remote": "failure target",
     "report": "metrics speed",
     "sandbox": ("agent_info blocked_paths_rules leftovers look_encoding look_request saved_versions_rules"),
-    "scan": "exclusions mass_deletion_rule limits",
-    "selection": (
-        "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
-    ),
+    "scan": "exclusions",
+    "selection": ("builtin_rules gitignore rules secret_scanner selection"),
     "sync": "arrived_changes follow_up outcome sent_archive status_document sync_plan sync_reason",
-    "watch": "debounce mountinfo polling scan_listener shared_mounts",
+    "watch": "changes scan_listener",
 }
 
 _IMPURE = {

@@ -10,7 +10,7 @@ from syncd.cli.progress import ProgressDisplay
 from syncd.core.settings import Config
 from syncd.core.text import counted, few, shown_path, size
 from syncd.model.entry import count_files
-from syncd.scan.limits import largest, over_limit
+from syncd.scan.exclusions import largest, over_limit
 
 _LARGEST = 3
 
