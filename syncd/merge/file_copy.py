@@ -56,19 +56,11 @@ def copy_range(source: int, start: int, size_bytes: int, target: int) -> bytes:
 
 
 def digest_of(descriptor: int) -> bytes:
-    """Return the SHA-256 of a file. Raises `OSError`."""
-    digest = hashlib.sha256()
-    done, end = 0, os.fstat(descriptor).st_size
-    for data, hole in _data_ranges(descriptor, 0, end):
-        _hash_zeros(digest, data - done)
-        done = data
-        while done < hole:
-            block = os.pread(descriptor, min(_BLOCK_BYTES, hole - done), done)
-            if not block:
-                return digest.digest()
-            digest.update(block)
-            done += len(block)
-    _hash_zeros(digest, end - done)
+    """Return the SHA-256 of a file that was just opened, of no more bytes than it has now. Raises `OSError`."""
+    digest, left = hashlib.sha256(), os.fstat(descriptor).st_size
+    while left > 0 and (block := os.read(descriptor, min(_BLOCK_BYTES, left))):
+        digest.update(block)
+        left -= len(block)
     return digest.digest()
 
 

@@ -38,7 +38,7 @@ PURE = {
     "core": "checksum choices config_match errors formatting text warning",
     "daemon": "backoff scheduler",
     "emulator": "signing",
-    "merge": "automatic_files git_objects modes writes",
+    "merge": "automatic_files git_objects writes",
     "model": "directory entry manifest reconcile symlinks",
     "remote": "failure target",
     "report": "history metrics speed",

@@ -15,9 +15,8 @@ from syncd.cli.agent_side import AgentSide, path_rules
 from syncd.core.errors import Stop, TryLater
 from syncd.core.text import shown_path
 from syncd.merge.git import Git
-from syncd.merge.modes import merged_mode, next_base, sent_mode, taken_mode
 from syncd.merge.text_merge import merge
-from syncd.merge.writes import NewEntry, Write
+from syncd.merge.writes import Write, merged_mode, next_base, taken_mode
 from syncd.model.entry import (
     ABSENT,
     Entry,
@@ -190,16 +189,12 @@ def _still_there(side: AgentSide, taken: list[TakenPath]) -> list[TakenPath]:
 def write_of(planned: PlannedPath, prepared: Prepared) -> Write | None:
     """Return the write that a path's outcome needs, None if it needs none."""
     if planned.outcome is PathOutcome.DELETE:
-        return Write(planned.path, planned.here, None)
-    mode = _mode(planned)
-    if planned.outcome is PathOutcome.MERGE:
-        if planned.path not in prepared.contents:
-            return None
-        return Write(planned.path, planned.here, NewEntry(Kind.FILE, mode, content=prepared.contents[planned.path]))
-    if planned.outcome is not PathOutcome.TAKE:
-        return None
-    there, content = planned.there, prepared.contents.get(planned.path, "")
-    return Write(planned.path, planned.here, NewEntry(there.kind, mode, there.target, content))
+        return Write(planned.path, planned.here, ABSENT)
+    content = prepared.contents.get(planned.path, "")
+    if planned.outcome is PathOutcome.TAKE or (planned.outcome is PathOutcome.MERGE and content):
+        becomes = Entry(planned.there.kind, _mode(planned), target=planned.there.target)
+        return Write(planned.path, planned.here, becomes, content)
+    return None
 
 
 def _mode(planned: PlannedPath) -> int:
@@ -215,7 +210,8 @@ def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
         return None
     mode = _mode(planned)
     if planned.outcome is PathOutcome.MERGE:
-        mode = sent_mode(planned.here, planned.there)  # a change of the mode here alone is still to be sent
+        # As executable as there: a change of that bit here alone is still to be sent.
+        mode = taken_mode(planned.here, planned.here, planned.there)
     return _left_out_by(side.rules, TakenPath(planned.path, side.base.get(planned.path), next_base(planned, mode)))
 
 
