@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import click
 from msgspec import Struct
@@ -24,7 +24,9 @@ from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.core.waiter import Waiter
+from syncd.core.workspace_lock import Lock
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of
+from syncd.daemon.control import writing
 from syncd.merge.git import find_git, find_work_tree
 from syncd.merge.git_objects import GitFile, GitSymlink, GitVersion, file_of
 from syncd.merge.workspace_writer import WorkspaceWriter
@@ -54,11 +56,12 @@ from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenStore, with_taken
 
 _BLOCK = 1 << 18
-_COPIES, _COMMITS, _SCRATCH = "look-", "commits-", "merge-"
+_SCRATCH = "command-"
+_TOLD_AFTER_S = 2.0
 
 
 class OpenSandbox(Struct, frozen=True):
-    """The parts by which a command asks the sandbox. Copies of commits go into `commits_folder`."""
+    """The parts by which a command asks the sandbox, and its folder for what it fetches and writes meanwhile."""
 
     config: Config
     folders: Directories
@@ -66,7 +69,7 @@ class OpenSandbox(Struct, frozen=True):
     sync_state: SyncState
     services: SandboxServices
     interrupt: Interrupt
-    commits_folder: str
+    scratch: str
 
 
 class AgentSide(Struct, frozen=True):
@@ -86,6 +89,7 @@ class AgentSide(Struct, frozen=True):
     writer: WorkspaceWriter
     leave_out: LeaveOut
     interrupt: Interrupt
+    scratch: str
     base_identity: str
 
     def local(self) -> dict[str, Entry]:
@@ -165,10 +169,8 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     target, key = target_of(config, os.environ), key_of(config, os.environ)
     client = HttpClient(Waiter(interrupt, CLOCK))
     sync_state = SyncState(folders.state)
-    copies, commits = (os.path.join(folders.spool, f"{prefix}{os.getpid()}") for prefix in (_COPIES, _COMMITS))
-    _remove_old_copies(folders.spool)
     try:
-        with interrupting(interrupt):
+        with scratch_folder(folders.spool) as scratch, interrupting(interrupt):
             factory = SandboxFactory(
                 config,
                 folders,
@@ -180,13 +182,11 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
                 interrupt.check,
                 lambda _path, _is_dir: False,
                 lambda: None,
-                copies,
+                os.path.join(scratch, "look"),
             )
-            yield OpenSandbox(config, folders, target, sync_state, factory.build(target), interrupt, commits)
+            yield OpenSandbox(config, folders, target, sync_state, factory.build(target), interrupt, scratch)
     finally:
         client.drop()
-        shutil.rmtree(copies, ignore_errors=True)
-        shutil.rmtree(commits, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -253,6 +253,7 @@ def _look_at(
         WorkspaceWriter(config.workspace.path, folders.state),
         leave_out,
         opened.interrupt,
+        opened.scratch,
         base_identity,
     )
 
@@ -303,28 +304,44 @@ def tell_left_out(side: AgentSide, what_becomes: str) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(spool: str) -> Iterator[str]:
-    """Make a folder for this command; one that a killed process left is removed by the next command."""
+    """Make a folder for this command, and remove it at the end, with those of commands that were killed."""
     folder = os.path.join(spool, f"{_SCRATCH}{os.getpid()}")
+    with contextlib.suppress(OSError):
+        for name in os.listdir(spool):
+            prefix, _, pid = name.rpartition("-")
+            if f"{prefix}-" == _SCRATCH and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+                shutil.rmtree(os.path.join(spool, name), ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    os.mkdir(folder, 0o700)
+    with contextlib.suppress(OSError):  # whoever needs it says so
+        os.makedirs(folder, 0o700)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_old_copies(spool: str) -> None:
-    """Remove the copies of commands that were killed."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(spool):
-            prefix, _, pid = name.rpartition("-")
-            if f"{prefix}-" in (_COPIES, _COMMITS, _SCRATCH) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
-                shutil.rmtree(os.path.join(spool, name), ignore_errors=True)
+@contextlib.contextmanager
+def no_sync_begins(config: Config, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep the daemon from syncing meanwhile, or any other process, if none runs.
 
+    A sync of the daemon that is under way is waited for; `check` may end that. Raises `Locked`, `TryLater`.
+    """
+    folder = folders_of(config, os.environ).state
+    told = False
 
-def patterns_of(patterns: tuple[str, ...]) -> PathPatterns:
-    """Return the paths that these patterns match, in gitignore's syntax."""
-    return PathPatterns(patterns)
+    def waiting(waited_s: float) -> None:
+        nonlocal told
+        check()
+        if not told and waited_s > _TOLD_AFTER_S:
+            told = True
+            click.echo("a sync is under way: waiting for its end, as it may take minutes", err=True)
+
+    with contextlib.ExitStack() as stack:
+        if not stack.enter_context(writing(folder, CLOCK, waiting)):
+            lock = Lock(folder)
+            lock.acquire()
+            stack.callback(lock.release)
+        yield
 
 
 def is_named(path: str, named: tuple[str, ...]) -> bool:

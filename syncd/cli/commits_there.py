@@ -33,7 +33,7 @@ def commits_there(opened: OpenSandbox, contents: Contents) -> CommitsThere:
     home = recorded_home(opened.folders.state, opened.target)
     if not home:
         return CommitsThere(SandboxCommits(absence="syncd made no repository in this sandbox"))
-    git, folder = need_git(os.environ), opened.commits_folder
+    git, folder = need_git(os.environ), os.path.join(opened.scratch, "commits")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     with ProgressDisplay(silent_s=1.0) as progress:
         progress.doing("reading the commits in the sandbox")

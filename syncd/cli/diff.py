@@ -146,7 +146,7 @@ def _row(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
 
 
 def _is_binary(copy: str) -> bool:
-    from syncd.merge.text_merge import is_binary  # noqa: PLC0415
+    from syncd.merge.git import is_binary  # noqa: PLC0415
 
     with open(copy, "rb") as file:
         return is_binary(file.read(8000))
@@ -159,7 +159,7 @@ def _print_patch(side: AgentSide, changes: list[GitChange], form: DiffForm) -> N
     patch_form = PatchForm.STAT if form is DiffForm.STAT else PatchForm.PATCH
     git = need_git(os.environ)
     ids = object_format_around(git, side.config.workspace.path)
-    blocks = write_patch(git, changes, patch_form, scratch=side.folders.spool, object_format=ids)
+    blocks = write_patch(git, changes, patch_form, scratch=side.scratch, object_format=ids)
     pager = None
     if sys.stdout.isatty():
         pager, colours = _pager(), PatchColours.TERMINAL if may_colour() else PatchColours.NONE

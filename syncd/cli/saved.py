@@ -110,7 +110,7 @@ def restore(version_id: str, destination: str | None, here: bool, config_file: s
     store = _store(config_file)
     version = _found(store, version_id)
     if destination is None:
-        from syncd.cli.apply.restoring import restore_here  # noqa: PLC0415
+        from syncd.cli.apply.execution import restore_here  # noqa: PLC0415
 
         return restore_here(configured(config_file), store, version, as_json=as_json)
     folder_mode(destination)

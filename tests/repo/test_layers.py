@@ -33,12 +33,13 @@ MOST_MODULES = 29
 # The modules that decide, by package: each gives the same result for the same values, whenever it is called.
 PURE = {
     "archive": "chunking codec member_path",
+    "cli/apply": "plan_text",
     "cli/check": "finding",
     "cli/init": "config_template",
     "core": "checksum choices config_match errors formatting text warning",
     "daemon": "backoff scheduler",
     "emulator": "signing",
-    "merge": "automatic_files git_objects writes",
+    "merge": "git_objects writes",
     "model": "directory entry manifest reconcile symlinks",
     "remote": "failure target",
     "report": "history metrics speed",
