@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 
 import click
 from msgspec import Struct
@@ -22,12 +23,13 @@ from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
 from syncd.core.formatting import MOST_NAMED, counted
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
-from syncd.core.text import shown_path
+from syncd.core.text import one_line, shown_path
 from syncd.core.waiter import Waiter
 from syncd.core.workspace_lock import Lock
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of
 from syncd.daemon.control import writing
-from syncd.merge.git import find_git, find_work_tree
+from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack
+from syncd.merge.git import find_git, find_work_tree, need_git
 from syncd.merge.git_objects import GitFile, GitSymlink, GitVersion, file_of
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model.entry import (
@@ -45,6 +47,8 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits
+from syncd.sandbox.repository.home_commit import recorded_home
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.scan.path_rules import PathRules
 from syncd.selection.path_patterns import PathPatterns
@@ -136,6 +140,13 @@ class AgentSide(Struct, frozen=True):
         except SyncdError:
             return None
         return found.output if found.code == 0 and hashlib.sha256(found.output).digest() == digest else None
+
+
+class CommitsThere(Struct, frozen=True):
+    """The sandbox's report, and the commits, the oldest first; none where it has an absence or a failure."""
+
+    found: SandboxCommits
+    commits: tuple[SandboxCommit, ...] = ()
 
 
 def file_at(path: str, size_bytes: int, executable: bool) -> GitFile:
@@ -256,6 +267,44 @@ def _look_at(
         opened.scratch,
         base_identity,
     )
+
+
+def commits_there(opened: OpenSandbox, contents: Contents) -> CommitsThere:
+    """Return the commits; nobody is asked where syncd made no repository.
+
+    The copies of contents go when the sandbox is closed. Raises `SyncdError`, `StepFailed`, `Stop`.
+    """
+    home = recorded_home(opened.folders.state, opened.target)
+    if not home:
+        return CommitsThere(SandboxCommits(absence="syncd made no repository in this sandbox"))
+    git, folder = need_git(os.environ), os.path.join(opened.scratch, "commits")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with ProgressDisplay(silent_s=1.0) as progress:
+        progress.doing("reading the commits in the sandbox")
+        found, pack = opened.services.agent_commits.fetch(home, folder, contents, opened.interrupt.check)
+        if not pack:
+            return CommitsThere(found)
+        try:
+            return CommitsThere(found, read_pack(git, found, pack, folder, contents))
+        except UnreadablePack as reason:
+            return CommitsThere(replace(found, failure=str(reason), unlisted=0))
+
+
+def tell_rest(there: CommitsThere) -> None:
+    """Say on stderr what else the agent's repository has, which stays there."""
+    found, tell = there.found, partial(click.echo, err=True)
+    for what in found.under_way:
+        tell(f"a {one_line(what, 20)} is under way in the sandbox")
+    if not found.branch and (there.commits or found.under_way):
+        tell("no branch is checked out in the sandbox: these are the commits of its HEAD")
+    if found.unlisted:
+        tell(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read")
+    if found.stashes:
+        tell("1 stash stays there" if found.stashes == 1 else f"{found.stashes:,} stashes stay there")
+    for name, commits in found.branches:
+        tell(f"the branch {one_line(name, 80)!r} with {counted(commits, 'more commit')} stays there")
+    if found.more_branches:
+        tell("more branches in the sandbox were not looked at")
 
 
 def path_rules(config: Config) -> PathRules:

@@ -18,11 +18,11 @@ from syncd.cli.options import config_option, configured, in_workspace, json_opti
 from syncd.cli.output import may_colour, print_path, stdout_failure
 from syncd.core.errors import ExitCode, Stop, TryLater, WorkspaceError
 from syncd.core.text import shown_path
+from syncd.merge.git_objects import GitChange, GitSymlink
+from syncd.model.entry import ABSENT, Entry, Kind, same
 
 if TYPE_CHECKING:
     from syncd.cli.agent_side import AgentSide
-    from syncd.merge.git_objects import GitChange
-    from syncd.model.entry import Entry
 
 _PAGER = "less -FRX"
 
@@ -88,8 +88,6 @@ def _show(side: AgentSide, named: tuple[str, ...], form: DiffForm) -> int:
 
 def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, Entry]) -> Iterator[GitChange]:
     from syncd.cli.agent_side import file_at, remote_version  # noqa: PLC0415
-    from syncd.merge.git_objects import GitChange, GitSymlink  # noqa: PLC0415
-    from syncd.model.entry import Kind  # noqa: PLC0415
 
     for path in paths:
         remote, entry, here = side.work.changed[path], side.work.base_of(path), local[path]
@@ -112,15 +110,11 @@ def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, Entry]) -> 
 
 def _is_shown(side: AgentSide, path: str) -> bool:
     """A directory is shown by what is in it."""
-    from syncd.model.entry import ABSENT, Kind  # noqa: PLC0415
-
     kinds = {side.work.changed[path].kind, (side.work.base_of(path) or ABSENT).kind}
     return bool(kinds - {Kind.DIRECTORY, Kind.ABSENT})
 
 
 def _row(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
-    from syncd.model.entry import Kind, same  # noqa: PLC0415
-
     remote, entry = side.work.changed[path], side.work.base_of(path)
     if entry is None:
         change = "added"

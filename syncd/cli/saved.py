@@ -13,6 +13,7 @@ from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.formatting import counted, few, size
 from syncd.core.text import shown_path
+from syncd.model.entry import Kind
 
 if TYPE_CHECKING:
     from syncd.sandbox.saved_versions import SavedVersions
@@ -218,8 +219,6 @@ def _table(version: SavedVersion) -> Iterator[str]:
 
 def _named(path: str, saved: SavedPath) -> str:
     """The path for people: a folder with a slash, a link with its target."""
-    from syncd.model.entry import Kind  # noqa: PLC0415 - `saved --help` does not need it
-
     if saved.kind is Kind.DIRECTORY:
         return f"{shown_path(path)}/"
     return f"{shown_path(path)} -> {shown_path(saved.target)}" if saved.kind is Kind.SYMLINK else shown_path(path)

@@ -59,7 +59,6 @@ class GitWorkTree(Struct, frozen=True):
     writes them.
     """
 
-    workspace: str
     folder: str
     objects: str
     prefix: str
@@ -342,7 +341,6 @@ def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
     absolute = os.path.join(workspace, os.fsdecode(folder))
     objects = os.path.join(workspace, os.fsdecode(answer("--git-path", "objects")))
     return GitWorkTree(
-        workspace=workspace,
         folder=absolute,
         objects=objects,
         prefix=os.fsdecode(answer("--show-prefix")),

@@ -11,15 +11,12 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
 from msgspec.structs import replace
 
 from syncd.core.durable_file import StateFile, Versioned, flush_folder
 from syncd.core.errors import Locked
 from syncd.core.workspace_lock import Lock
-from syncd.merge.file_copy import SHARED_ALIGNMENT, SHARED_FROM_BYTES, copy_range
 from syncd.merge.writes import JournalPhase, PathChange
 from syncd.model.entry import Entry
 
@@ -93,18 +90,29 @@ class Journal:
         self._pending.remove()
         self._remove_kept_but(last)
 
-    def keeper(self, token: str) -> KeptBytes:
-        """Return the new file for the bytes that a write replaces. Raises `OSError`."""
+    @contextmanager
+    def keeper(self, token: str) -> Iterator[int]:
+        """Open the new file for the bytes that a write replaces, and flush it at the end. Raises `OSError`."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return KeptBytes(os.open(self._kept(token), flags, 0o600), self._folder)
+        descriptor = os.open(self._kept(token), flags, 0o600)
+        try:
+            yield descriptor
+            os.fsync(descriptor)
+            flush_folder(self._folder)
+        finally:
+            os.close(descriptor)
 
-    def kept(self, token: str) -> KeptBytes:
-        """Return the bytes that a write replaced. Raises `OSError`."""
+    @contextmanager
+    def kept(self, token: str) -> Iterator[int]:
+        """Open the bytes that a write replaced. Raises `OSError`."""
         try:
             descriptor = os.open(self._kept(token), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:  # someone removed it; without it no file can be restored
             descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        return KeptBytes(descriptor, self._folder)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _publish(self, entry: JournalEntry) -> None:
         """Make the pending record the last one, and remove the bytes of all others."""
@@ -120,38 +128,6 @@ class Journal:
 
     def _kept(self, token: str) -> str:
         return os.path.join(self._folder, _KEPT + token)
-
-
-class KeptBytes:
-    """The file with the bytes of replaced files."""
-
-    def __init__(self, descriptor: int, folder: str) -> None:
-        self._descriptor = descriptor
-        self._folder = folder
-
-    def keep(self, file: int, size_bytes: int) -> tuple[int, bytes]:
-        """Copy an open file, and return where it begins and its SHA-256. Raises `OSError`."""
-        at = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-        if size_bytes >= SHARED_FROM_BYTES:
-            at = os.lseek(self._descriptor, -(-at // SHARED_ALIGNMENT) * SHARED_ALIGNMENT, os.SEEK_SET)
-        return at, copy_range(file, 0, size_bytes, self._descriptor)
-
-    def copy(self, at: int, size_bytes: int, target: int) -> bytes:
-        """Write a kept file into an open one, and return its SHA-256. Raises `OSError`."""
-        return copy_range(self._descriptor, at, size_bytes, target)
-
-    def flush(self) -> None:
-        """Flush the file and its folder. Raises `OSError`."""
-        os.fsync(self._descriptor)
-        flush_folder(self._folder)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._descriptor)
 
 
 def _load(file: StateFile[JournalEntry]) -> JournalEntry | None:

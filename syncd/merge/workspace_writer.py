@@ -24,8 +24,8 @@ from msgspec.structs import replace
 
 from syncd.core.errors import TryLater
 from syncd.core.text import shown_path
-from syncd.merge.file_copy import copy_range
-from syncd.merge.journal import Journal, JournalEntry, KeptBytes
+from syncd.merge.file_copy import append, copy_range
+from syncd.merge.journal import Journal, JournalEntry
 from syncd.merge.path_changes import (
     PathChanges,
     Place,
@@ -228,7 +228,6 @@ class WorkspaceWriter:
                         before = replace(change.before, digest=found[1])
                         changes[path] = replace(change, before=before, kept_at=found[0])
             at.path = ""
-            kept.flush()
 
     # -- undo
 
@@ -307,7 +306,7 @@ class WorkspaceWriter:
         with self._journal.kept(token) as kept:
 
             def fill(change: PathChange, target: int) -> bytes:
-                return kept.copy(change.kept_at, change.after.size_bytes, target)
+                return copy_range(kept, change.kept_at, change.after.size_bytes, target)
 
             steps = PathChanges(self._workspace, token, changes, fill, at)
             steps.prepare()
@@ -365,7 +364,7 @@ def _copy_whole(path: str, target: int) -> bytes:
         os.close(descriptor)
 
 
-def _keep_file(cursor: safe_open.DirCursor, kept: KeptBytes, path: str, now: Entry) -> tuple[int, bytes] | None:
+def _keep_file(cursor: safe_open.DirCursor, kept: int, path: str, now: Entry) -> tuple[int, bytes] | None:
     """Copy a file, and return where it begins and its digest; None if it changed since it was seen."""
     parent, name = cursor.parent_of(path)
     try:
@@ -375,7 +374,7 @@ def _keep_file(cursor: safe_open.DirCursor, kept: KeptBytes, path: str, now: Ent
             raise
         return None
     try:
-        at, digest = kept.keep(descriptor, now.size_bytes)
+        at, digest = append(descriptor, now.size_bytes, kept)
     finally:
         os.close(descriptor)
     return (at, digest) if look(cursor, path) == now else None

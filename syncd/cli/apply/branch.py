@@ -12,10 +12,19 @@ from datetime import datetime
 import click
 from msgspec import Struct, field
 
-from syncd.cli.agent_side import AgentSide, OpenSandbox, is_named, look_at, open_sandbox, remote_version
+from syncd.cli.agent_side import (
+    AgentSide,
+    CommitsThere,
+    OpenSandbox,
+    commits_there,
+    is_named,
+    look_at,
+    open_sandbox,
+    remote_version,
+    tell_rest,
+)
 from syncd.cli.apply.command import ApplyOptions
 from syncd.cli.apply.execution import home_of, make_plan, print_lists
-from syncd.cli.commits_there import CommitsThere, commits_there, tell_rest
 from syncd.cli.options import CLOCK
 from syncd.core.errors import NeedsPerson
 from syncd.core.formatting import counted
