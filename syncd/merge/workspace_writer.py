@@ -154,8 +154,8 @@ class WorkspaceWriter:
         conflicts: set[str] = set()
 
         def add(path: str, before: Entry, after: Entry, *, implied: bool = False) -> None:
-            after = replace(after, mode=after.mode & ALL_BITS)
-            changes[path] = PathChange(len(changes), path, before, after, implied=implied)
+            becomes = Entry(after.kind, after.mode & ALL_BITS, target=after.target)
+            changes[path] = PathChange(len(changes), path, before, becomes, implied=implied)
 
         with _reported("cannot be read", "nothing was changed; let syncd read it") as at, self._cursor() as cursor:
             folders = _Folders(cursor)
