@@ -46,7 +46,6 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
-from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits
 from syncd.sandbox.repository.home_commit import recorded_home
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
@@ -82,19 +81,18 @@ class AgentSide(Struct, frozen=True):
     `leave_out` says which paths stay home by the rules, but for those that the person included.
     """
 
-    config: Config
-    folders: Directories
-    target: Target
+    opened: OpenSandbox
     base: Manifest
     work: AgentWork
     rules: PathRules
-    remote_changes: RemoteChanges
     base_store: BaseStore
     writer: WorkspaceWriter
     leave_out: LeaveOut
-    interrupt: Interrupt
-    scratch: str
     base_identity: str
+
+    def place(self, path: str) -> str:
+        """Return where the path is on this machine."""
+        return os.path.join(self.opened.config.workspace.path, path)
 
     def local(self) -> dict[str, Entry]:
         """Return what is here at each path that differs, and above it. Raises `TryLater`."""
@@ -109,7 +107,7 @@ class AgentSide(Struct, frozen=True):
             return GitSymlink(entry.target)
         executable = bool(entry.mode & 0o100)
         if same(here, entry):
-            return file_at(os.path.join(self.config.workspace.path, path), entry.size_bytes, executable)
+            return file_at(self.place(path), entry.size_bytes, executable)
         content = self.base_bytes(path, entry, here)
         return None if content is None else file_of(content, executable=executable)
 
@@ -121,7 +119,7 @@ class AgentSide(Struct, frozen=True):
         """Return the bytes that were sent as this path, None if they are gone."""
         digest = arrived_digest(entry)
         if here.digest == digest != b"":
-            with contextlib.suppress(OSError), open(os.path.join(self.config.workspace.path, path), "rb") as file:
+            with contextlib.suppress(OSError), open(self.place(path), "rb") as file:
                 return file.read()
         if not digest:
             return None
@@ -134,7 +132,7 @@ class AgentSide(Struct, frozen=True):
         if git is None:
             return None
         try:
-            work_tree = find_work_tree(git, self.config.workspace.path)
+            work_tree = find_work_tree(git, self.opened.config.workspace.path)
             name = f"{work_tree.head}:{work_tree.prefix}{path}"
             found = git.run(["cat-file", "blob", name], {"GIT_DIR": work_tree.folder}, range(256))
         except SyncdError:
@@ -253,18 +251,13 @@ def _look_at(
         work = find_agent_work(services.remote_changes, content, leftovers, leave_out)
     work = work.leaving_out([path for path in secret_paths(config, work.changed) if not is_included(path, False)])
     return AgentSide(
-        config,
-        folders,
-        target,
+        opened,
         base,
         work,
         rules,
-        services.remote_changes,
         BaseStore(folders.spool, ChunkStore(folders.spool)),
         WorkspaceWriter(config.workspace.path, folders.state),
         leave_out,
-        opened.interrupt,
-        opened.scratch,
         base_identity,
     )
 
@@ -338,7 +331,7 @@ def save_before_release(config: Config) -> str:
             here = side.local()
             differing = {path: there for path, there in work.changed.items() if not same(here[path], there)}
             work = replace(work, changed=differing)
-        unsaved = save_work(side.remote_changes, work, Why.RELEASED, side.base_store.get)
+        unsaved = save_work(opened.services.remote_changes, work, Why.RELEASED, side.base_store.get)
         return f"{unsaved.count} there could not be saved: {unsaved}" if unsaved else ""
 
 

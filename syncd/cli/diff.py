@@ -100,8 +100,7 @@ def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, Entry]) -> 
         if before is None and entry is not None and entry.kind is not Kind.DIRECTORY:
             click.echo(f"{shown_path(path)}: what was sent is gone; shown from what is here", err=True)
             if here.kind is Kind.FILE:
-                at = os.path.join(side.config.workspace.path, path)
-                before = file_at(at, here.size_bytes, bool(here.mode & 0o100))
+                before = file_at(side.place(path), here.size_bytes, bool(here.mode & 0o100))
             elif here.kind is Kind.SYMLINK:
                 before = GitSymlink(here.target)
         if before is not None or after is not None:
@@ -152,8 +151,8 @@ def _print_patch(side: AgentSide, changes: list[GitChange], form: DiffForm) -> N
 
     patch_form = PatchForm.STAT if form is DiffForm.STAT else PatchForm.PATCH
     git = need_git(os.environ)
-    ids = object_format_around(git, side.config.workspace.path)
-    blocks = write_patch(git, changes, patch_form, scratch=side.scratch, object_format=ids)
+    ids = object_format_around(git, side.opened.config.workspace.path)
+    blocks = write_patch(git, changes, patch_form, scratch=side.opened.scratch, object_format=ids)
     pager = None
     if sys.stdout.isatty():
         pager, colours = _pager(), PatchColours.TERMINAL if may_colour() else PatchColours.NONE

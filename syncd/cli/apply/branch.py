@@ -68,7 +68,7 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
             left_out=lambda path: side.rules.leave_out(path, False),
             now=datetime.fromtimestamp(CLOCK.wall_s()).astimezone(),
             commits=to_make.commits,
-            scratch=side.scratch,
+            scratch=side.opened.scratch,
         )
     skipped = {**to_make.never, **left, **{path: _why_skipped(path) for path in branch.skipped}}
     for path, commit in sorted(to_make.unread.items()):
@@ -152,7 +152,7 @@ def _commits_to_make(side: AgentSide, commits: tuple[SandboxCommit, ...], named:
     """Return the commits with what may come of them; of named paths, if any, alone. Raises `TryLater`."""
     made = _CommitsToMake()
     paths = {path for commit in commits for path in commit.changes if is_named(path, named)}
-    here, home = side.writer.look(paths), home_of(side.config)
+    here, home = side.writer.look(paths), home_of(side.opened.config)
     state: dict[str, SeenEntry] = {}
     sides = Sides({}, here, state)
     never_links = _links_that_lead_out(sides, home, commits, state)

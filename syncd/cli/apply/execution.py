@@ -69,7 +69,7 @@ def apply(config: Config, options: ApplyOptions) -> int:
         def base_bytes(planned: PlannedPath) -> bytes | None:
             return side.base_bytes(planned.path, planned.base, planned.here)
 
-        prepared = _prepare(config, make_plan(side, options), base_bytes, side.scratch)
+        prepared = _prepare(config, make_plan(side, options), base_bytes, side.opened.scratch)
         plan = prepared.plan
         if not options.as_json:
             _print(plan_lines(plan, prepared.newly_sent))
@@ -77,12 +77,12 @@ def apply(config: Config, options: ApplyOptions) -> int:
         if options.dry_run:
             return _end(plan, prepared, "would be: ", as_json=options.as_json)
         if options.asks and changes_something(plan):
-            with side.interrupt.region():  # nothing waits for the answer
+            with side.opened.interrupt.region():  # nothing waits for the answer
                 is_wanted = click.confirm(question(plan, prepared.newly_sent))
             if not is_wanted:
                 click.echo("nothing was changed", err=True)
                 return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
-        with no_sync_begins(config, side.interrupt.check):
+        with no_sync_begins(config, side.opened.interrupt.check):
             done = carry_out(side, prepared)
     if not options.as_json:
         _print(plan_lines(new_conflicts(plan, done)))
@@ -136,7 +136,7 @@ def make_plan(side: AgentSide, options: ApplyOptions) -> Plan:
     """Return the plan for the paths that were named."""
     there = {path: entry for path, entry in side.work.changed.items() if is_named(path, options.named)}
     base = {path: entry for path in there if (entry := side.work.base_of(path)) is not None}
-    return plan_home(Sides(base, side.local(), there), home_of(side.config, deletions=options.deletions))
+    return plan_home(Sides(base, side.local(), there), home_of(side.opened.config, deletions=options.deletions))
 
 
 def home_of(config: Config, *, deletions: bool = False) -> Home:
@@ -279,11 +279,12 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
 
     No sync may begin meanwhile; one that was made since the look is known by its record.
     """
-    sync_state = SyncState(side.folders.state)
-    taken_store = TakenStore(side.folders.state)
-    base, _ = sync_state.initialized(side.target)
+    target, remote_changes = side.opened.target, side.opened.services.remote_changes
+    sync_state = SyncState(side.opened.folders.state)
+    taken_store = TakenStore(side.opened.folders.state)
+    base, _ = sync_state.initialized(target)
     if base is not None:
-        base = with_taken(base, taken_store.load(side.target))
+        base = with_taken(base, taken_store.load(target))
     is_as_planned = base is not None and not sync_state.uncertain and sync_state.base_identity == side.base_identity
     plan = prepared.plan
     if base is not None and not is_as_planned:
@@ -292,30 +293,30 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
     rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
     plan = _write(side.writer, prepared, plan, msgspec.msgpack.encode(encode_taken(list(rows.values()))))
     conflicts = {planned.path: planned.there for planned in plan.of(PathOutcome.CONFLICT)}
-    unsaved = side.remote_changes.save(Why.CONFLICT, conflicts, side.sent)
+    unsaved = remote_changes.save(Why.CONFLICT, conflicts, side.sent)
     for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE):
         if planned.there.copy and planned.there.size_bytes <= LARGEST_BYTES:
             side.base_store.add(_content(planned.there.copy))
     # By the rules as they are now: a rule file may have come along, and what it leaves out would be removed there.
-    rules = path_rules(side.config)
+    rules = path_rules(side.opened.config)
     done = (_left_out_by(rules, row) for path, row in rows.items() if path not in conflicts)
     taken = [row for row in done if row.is_left_out or row.before != row.after]
     if not is_as_planned:
         taken = _still_there(side, taken)
     if taken:
         try:
-            taken_store.save(side.target, taken)
+            taken_store.save(target, taken)
         except OSError as failure:
             raise TryLater(
                 f"what was taken cannot be recorded ({failure.strerror}), so it is sent once more",
                 "make the state folder writable",
             ) from None
-    side.remote_changes.changes_there.note((), {row.path for row in taken}.__contains__)
+    remote_changes.changes_there.note((), {row.path for row in taken}.__contains__)
     if unsaved:
         first = min(unsaved)
         raise TryLater(
             f"the agent's version of {shown_path(first)!r} cannot be saved "
-            f"({side.remote_changes.why_unsaved(conflicts[first])}); it is in the sandbox alone",
+            f"({remote_changes.why_unsaved(conflicts[first])}); it is in the sandbox alone",
             "see to that, and run `syncd apply` again",
         )
     return plan
@@ -335,7 +336,7 @@ def _still_there(side: AgentSide, taken: list[TakenPath]) -> list[TakenPath]:
         if not each.is_left_out
     }
     try:
-        differing = side.remote_changes.look(LookRequest(items)).differing if items else {}
+        differing = side.opened.services.remote_changes.look(LookRequest(items)).differing if items else {}
     except (StepFailed, Stop):
         differing = dict.fromkeys(items, ABSENT)  # the next sync compares them once more
     return [each for each in taken if each.path not in differing]
