@@ -495,8 +495,9 @@ def test_hard_links_are_replaced_one_by_one(on: WriterMachine) -> None:
 
 
 def test_sparse_files_stay_sparse(on: WriterMachine) -> None:
-    """Holes are neither written to the workspace nor kept as zeros; large files are copied in blocks."""
+    """Holes are neither written nor kept as zeros; large files are copied in blocks, also after small ones."""
     size = 40 << 20
+    on.file("A")
     place, content = on.file("a", b""), Path(on.content(b"start"))
     for path, mark in ((place, b"old"), (content, b"new")):
         with path.open("r+b") as file:
@@ -505,7 +506,8 @@ def test_sparse_files_stay_sparse(on: WriterMachine) -> None:
             file.truncate(size)
     before = place.read_bytes()
     on.file("b", b"b" * 3_000_000)
-    on.writer.write(on.plan(("a", ["f", 0o644, "", str(content)]), ("b", on.new(b"n" * 5_000_001))), b"")
+    changes = ("A", on.new()), ("a", ["f", 0o644, "", str(content)]), ("b", on.new(b"n" * 5_000_001))
+    on.writer.write(on.plan(*changes), b"")
     assert place.read_bytes() == content.read_bytes()
     assert (on.workspace / "b").read_bytes() == b"n" * 5_000_001
     kept = next((on.state / "apply").glob("kept-*"))
