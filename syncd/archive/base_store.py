@@ -21,9 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 from isal import isal_zlib
 
-from syncd.archive.archive import Archive, DamagedPiece
-from syncd.archive.chunk_store import ChunkStore, Piece, opened
-from syncd.archive.codec import FAST_LEVEL
+from syncd.archive.archive_format import FAST_LEVEL
+from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece, Piece, opened
 from syncd.archive.tar_reader import BadArchive, MemberKind, members
 from syncd.core.durable_file import read_file, write_whole
 from syncd.model.entry import Kind, arrived_digest

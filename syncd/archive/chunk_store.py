@@ -1,5 +1,7 @@
 """Stores compressed chunks in the spool from one snapshot to the next, so that a snapshot costs what changed.
 
+An archive is one gzip member that is assembled from them while it is sent.
+
 A chunk is one file, named by its key (`archive.chunking`), which stands for exactly one content. Nothing is flushed to
 the disk: after a power cut a file may be short or wrong, so each ends with its key and checksums, which are verified
 when it is reused and again when it is sent. A damaged chunk is made again, never sent. Other programs may clear the
@@ -9,16 +11,19 @@ folder or put something there at any time: what is in the way is removed.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from io import FileIO
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.archive.deflate import Sum
+from syncd.archive import archive_format
+from syncd.archive.archive_format import Sum
+from syncd.archive.chunking import Codec
 from syncd.core.checksum import crc32c
 from syncd.selection import safe_open
 
@@ -30,6 +35,7 @@ _FOOTER = struct.Struct("<8s32sQIQI")
 _SEAL = struct.Struct("<I")
 _FOOTER_BYTES = _FOOTER.size + _SEAL.size
 _MAGIC = b"syncdch2"
+# The size of one read, whose bytes are then cut into the blocks that are sent.
 _READ_BYTES = 1 << 20
 
 
@@ -41,6 +47,57 @@ class Piece(Struct, frozen=True):
     size_bytes: int
     crc32c: int
     content: Sum
+
+
+class DamagedPiece(Exception):
+    """A piece in the spool is missing, or its bytes are not those that were written."""
+
+    def __init__(self, piece: Piece) -> None:
+        super().__init__(f"a stored part of the archive is damaged ({os.path.basename(piece.path)[:12]}…)")
+        self.piece = piece
+
+
+class Archive(Struct, frozen=True):
+    """The pieces in order, and the bytes that follow the last of them.
+
+    Its length is known beforehand, as a signed upload requires, and it can be sent any number of times.
+    """
+
+    pieces: tuple[Piece, ...] = ()
+    end: bytes = b""
+    size_bytes: int = 0
+
+    @classmethod
+    def of(cls, pieces: Iterable[Piece]) -> Archive:
+        """The archive of these pieces of a tar file."""
+        pieces = tuple(pieces)
+        content = Sum()
+        for piece in pieces:
+            content = content.then(piece.content)
+        last, last_sum = archive_format.deflated(archive_format.trailer(content.size_bytes), Codec.FAST)
+        end = last + archive_format.tail(content.then(last_sum))
+        return cls(pieces, end, len(archive_format.HEAD) + sum(piece.size_bytes for piece in pieces) + len(end))
+
+    @property
+    def identity(self) -> str:
+        """A digest by which a later process recognizes the archive; empty if any content is unknown."""
+        if not all(piece.key for piece in self.pieces):
+            return ""
+        return hashlib.sha256("".join(piece.key for piece in self.pieces).encode()).hexdigest()
+
+    def blocks(self, block_bytes: int) -> Iterator[bytes]:
+        """The archive's bytes in blocks of this size; the last may be shorter. Raises `DamagedPiece`."""
+        rest = archive_format.HEAD
+        for piece in self.pieces:
+            for read in _read(piece):
+                rest += read
+                whole = len(rest) - len(rest) % block_bytes
+                for start in range(0, whole, block_bytes):
+                    yield rest[start : start + block_bytes]
+                rest = rest[whole:]
+        rest += self.end
+        for start in range(0, len(rest), block_bytes):
+            yield rest[start : start + block_bytes]
 
 
 class PieceWriter:
@@ -146,7 +203,10 @@ class ChunkStore:
         """
         for piece in list(self._known.values()):
             check()
-            if not _whole(piece):
+            try:
+                for _ in _read(piece):
+                    pass
+            except DamagedPiece:
                 self.drop(piece)
 
     def keep_only(self, pieces: Iterable[Piece]) -> None:
@@ -201,18 +261,23 @@ def _footer(piece: Piece) -> bytes:
     return fields + _SEAL.pack(crc32c(fields))
 
 
-def _whole(piece: Piece) -> bool:
-    """True if the file still begins with the bytes that were written to it."""
+def _read(piece: Piece) -> Iterator[bytes]:
+    """The piece's bytes; the last ones come only after the checksum of all is verified."""
     checksum = 0
     try:
         with opened(piece.path) as file:
             left = piece.size_bytes
-            while left and (read := file.read(min(_READ_BYTES, left))):
-                checksum = crc32c(read, checksum)
+            while left:
+                read = file.read(min(_READ_BYTES, left))
+                if not read:
+                    raise DamagedPiece(piece)
                 left -= len(read)
+                checksum = crc32c(read, checksum)
+                if not left and checksum != piece.crc32c:
+                    raise DamagedPiece(piece)
+                yield read
     except OSError:
-        return False
-    return not left and checksum == piece.crc32c
+        raise DamagedPiece(piece) from None
 
 
 def _remove(path: str) -> None:

@@ -1,4 +1,4 @@
-"""Divides the archive into chunks, each of which is compressed and stored by itself.
+"""Divides the archive into chunks, each of which is compressed and stored by itself, in one of two ways.
 
 A hash of a path decides if a chunk ends after it; the more bytes the path adds, the likelier that is. So chunks have
 `TARGET_BYTES` on average, and adding or removing a file moves no boundary but its own; the chunks around it stay the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
+from enum import Enum
 
 from msgspec import Struct
 
@@ -22,18 +23,25 @@ _BLOCK = 512
 _HASHES = 1 << 32
 
 
+class Codec(Enum):
+    """A compression: fast, or smaller; `remote.uplink` chooses between them."""
+
+    FAST = "fast"
+    DENSE = "dense"
+
+
 class Chunk(Struct, frozen=True):
     """Consecutive paths with their entries."""
 
     paths: list[str]
     entries: list[Entry]
 
-    def key(self, form: str) -> str | None:
-        """A digest of all that goes into the chunk: the fields of its headers, and the digests of its contents.
+    def key(self, codec: Codec) -> str | None:
+        """A digest of all that goes into the chunk: its compression, the fields of its headers, its contents' digests.
 
-        `form` names the compression. None if any content is unknown: such a chunk must be read.
+        None if any content is unknown: such a chunk must be read.
         """
-        components = [form]
+        components = [f"deflate {codec.value}"]
         for path, entry in zip(self.paths, self.entries, strict=True):
             if entry.kind is Kind.FILE and not entry.digest:
                 return None

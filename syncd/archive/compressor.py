@@ -13,9 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
+from syncd.archive.archive_format import Sum, deflated
 from syncd.archive.chunk_store import ChunkStore, Piece
-from syncd.archive.codec import Codec
-from syncd.archive.deflate import Sum, deflated
+from syncd.archive.chunking import Codec
 
 # Most chunks fit one block, and so does each file that is read whole (`file_reader.PIECE_BYTES`), with its header.
 # Memory that was never written to costs nothing, but a large file fills all blocks.
@@ -25,22 +25,13 @@ _MOST_THREADS = 4
 _BLOCKS_PER_THREAD = 2
 
 
-class _End:
-    """The end of a chunk in the queue."""
-
-    def __init__(self, key: str | None) -> None:
-        self.key = key
-
-
-_Item = memoryview | _End
-
-
 class Compressor:
     """A queue of blocks, used by one thread. On exit all of it is written, or all discarded after an exception."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._queue: deque[tuple[ChunkWriter, _Item, Future[tuple[bytes, Sum]] | None]] = deque()
+        # Filled blocks, or None for the end of the chunk.
+        self._queue: deque[tuple[ChunkWriter, memoryview | None, Future[tuple[bytes, Sum]] | None]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._threads = min(_MOST_THREADS, os.cpu_count() or 1)
         self._free: list[memoryview] = []
@@ -59,32 +50,30 @@ class Compressor:
         """Append the filled beginning of a block to the chunk. The caller must not use the block afterwards."""
         if self._pool is None and self._queue:
             self._pool = ThreadPoolExecutor(self._threads, "syncd-compress")
-            self._queue = deque((earlier, item, self._started(item)) for earlier, item, _ in self._queue)
+            self._queue = deque((earlier, block, self._started(block)) for earlier, block, _ in self._queue)
         self._queue.append((chunk_writer, filled, self._started(filled)))
 
-    def _started(self, item: _Item) -> Future[tuple[bytes, Sum]] | None:
-        if self._pool is None or isinstance(item, _End):
-            return None
-        return self._pool.submit(deflated, item, self._codec)
+    def _started(self, filled: memoryview | None) -> Future[tuple[bytes, Sum]] | None:
+        return None if self._pool is None or filled is None else self._pool.submit(deflated, filled, self._codec)
 
     def release(self, block: memoryview) -> None:
         """Return a block, or its filled beginning, that is not used any more."""
         self._free.append(memoryview(block.obj))
 
-    def end(self, chunk_writer: ChunkWriter, key: str | None) -> None:
-        """Finish the chunk; without a key it is stored for one archive only."""
-        self._queue.append((chunk_writer, _End(key), None))
+    def end(self, chunk_writer: ChunkWriter) -> None:
+        """Finish the chunk, once its blocks are written."""
+        self._queue.append((chunk_writer, None, None))
 
     def _write_one(self) -> None:
-        chunk_writer, item, future = self._queue.popleft()
-        if isinstance(item, _End):
-            chunk_writer.piece = chunk_writer.writer.finish(item.key)
+        chunk_writer, filled, future = self._queue.popleft()
+        if filled is None:
+            chunk_writer.piece = chunk_writer.writer.finish(chunk_writer.key)
             return
         if not chunk_writer.discarded:
-            chunk_writer.writer.add(*(future.result() if future else deflated(item, self._codec)))
+            chunk_writer.writer.add(*(future.result() if future else deflated(filled, self._codec)))
         elif future is not None:
             future.exception()  # waits: the thread still reads the block
-        self.release(item)
+        self.release(filled)
 
     def __enter__(self) -> Self:
         return self
@@ -113,6 +102,7 @@ class ChunkWriter:
         self._block = compressor.block()
         self._filled_bytes = 0
         self.writer = store.writer()
+        self.key: str | None = None
         self.piece: Piece | None = None
         self.discarded = False
 
@@ -142,5 +132,6 @@ class ChunkWriter:
 
     def end(self, key: str | None) -> None:
         """Finish the chunk; without a key it is stored for one archive only."""
+        self.key = key
         self._compressor.add(self, self._block[: self._filled_bytes])
-        self._compressor.end(self, key)
+        self._compressor.end(self)

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable
 
 from msgspec import Struct, field
 
-from syncd.archive.member_path import inner_path, is_within
-from syncd.archive.tar_reader import Member, MemberKind, members
+from syncd.archive.tar_reader import Member, MemberKind, inner_path, is_within, members
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.text import shown_path
 from syncd.model.symlinks import leads_out, stays_inside

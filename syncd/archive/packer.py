@@ -20,14 +20,11 @@ from collections.abc import Callable
 
 from msgspec import Struct, field
 
-from syncd.archive import tar_format
-from syncd.archive.archive import Archive
+from syncd.archive import archive_format
 from syncd.archive.base_store import BaseStore
-from syncd.archive.chunk_store import ChunkStore, Piece
-from syncd.archive.chunking import Chunk, split
-from syncd.archive.codec import Codec
+from syncd.archive.chunk_store import Archive, ChunkStore, Piece
+from syncd.archive.chunking import Chunk, Codec, split
 from syncd.archive.compressor import ChunkWriter, Compressor
-from syncd.archive.deflate import form
 from syncd.core.clock import Clock
 from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind, as_read, as_sent, content_bytes, count_files
@@ -123,10 +120,10 @@ class Packer:
                 self._check()
                 done_files += count_files(chunk.entries)
                 done_bytes += content_bytes(chunk.entries)
-                key = chunk.key(form(codec))
+                key = chunk.key(codec)
                 piece = self._store.get(key) if key else None
                 if piece is None:
-                    made = self._make(packed, compressor, cursor, chunk, form(codec))
+                    made = self._make(packed, compressor, cursor, chunk, codec)
                     if made is not None:
                         pieces.append(made[0])
                         first_paths.append(made[1])
@@ -151,7 +148,7 @@ class Packer:
         """Delete the pieces of interrupted packings: they would accumulate, and a full disk would stay full."""
         if self._incomplete:
             chunks = split(manifest.items()) if self._store.has_any() else ()
-            reusable = (self._store.get(key) for chunk in chunks if (key := chunk.key(form(codec))))
+            reusable = (self._store.get(key) for chunk in chunks if (key := chunk.key(codec)))
             # What was sent last is kept for a merge, until the next whole archive has arrived.
             sent = self._base_store.pieces() if self._base_store is not None else []
             self._store.keep_only([*sent, *(piece for piece in reusable if piece is not None)])
@@ -170,7 +167,7 @@ class Packer:
         self._store.drop_damaged(self._check)
 
     def _make(
-        self, packed: Packed, compressor: Compressor, cursor: safe_open.DirCursor, chunk: Chunk, key_form: str
+        self, packed: Packed, compressor: Compressor, cursor: safe_open.DirCursor, chunk: Chunk, codec: Codec
     ) -> tuple[ChunkWriter, str] | None:
         """The chunk that is being written, and the first path that is in it; None if there is none."""
         followed_up = len(packed.follow_up)
@@ -195,7 +192,7 @@ class Packer:
                 chunk_writer.discard()
                 return None
             paths = list(entries)
-            chunk_writer.end(Chunk(paths, list(entries.values())).key(key_form))
+            chunk_writer.end(Chunk(paths, list(entries.values())).key(codec))
             return chunk_writer, paths[0]
 
     def _write(
@@ -212,7 +209,7 @@ class Packer:
             if path in left_out:
                 continue
             if entry.kind is not Kind.FILE:
-                chunk_writer.write(tar_format.headers(path, entry, 0))
+                chunk_writer.write(archive_format.headers(path, entry, 0))
                 written[path] = entry
                 continue
             self._check()
@@ -274,10 +271,10 @@ class Packer:
         None, and nothing is written, if it is not as expected.
         """
         size_bytes = expected.size_bytes
-        header = tar_format.headers(path, expected, size_bytes)
+        header = archive_format.headers(path, expected, size_bytes)
         start = len(header)
         end = start + size_bytes
-        padding_bytes = -end % tar_format.BLOCK
+        padding_bytes = -end % archive_format.BLOCK
         space = chunk_writer.space(end + padding_bytes)
         content = space[start:end]
         read_at_ns = wall_ns(self._clock)
@@ -308,7 +305,7 @@ class Packer:
         secret = self._search.in_file(path, piece) if size_bytes <= PIECE_BYTES else None
         if secret is not None:
             return _without_secret(packed, path, as_sent(before, len(piece), hashlib.sha256(piece).digest()), secret)
-        chunk_writer.write(tar_format.headers(path, before, size_bytes))
+        chunk_writer.write(archive_format.headers(path, before, size_bytes))
         digest = hashlib.sha256()
         whole = True
         for done in range(0, size_bytes, PIECE_BYTES):
@@ -326,7 +323,7 @@ class Packer:
                 piece, whole = piece + bytes(wanted_bytes - len(piece)), False
             digest.update(piece)
             chunk_writer.write(piece)
-        chunk_writer.write(tar_format.padding(size_bytes))
+        chunk_writer.write(archive_format.padding(size_bytes))
         content = digest.digest()
         if whole and (unchanged_since(status, descriptor) or self._begins_with(descriptor, size_bytes, content)):
             return as_read(before, content, read_at_ns)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import Enum
 from itertools import chain, takewhile, tee
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.archive.chunk_store import Piece
-from syncd.archive.codec import Codec
+from syncd.archive.chunking import Codec
 from syncd.archive.packer import Packed, Packer, PackProgress, ignore_progress
-from syncd.archive.secret_files import SecretFiles
 from syncd.core.clock import Clock
 from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.formatting import counted
@@ -26,14 +26,15 @@ from syncd.model.manifest import (
     changed_directories,
     difference,
     forget_stamps,
+    not_written_back,
     without_stamps,
 )
+from syncd.scan.exclusions import over_limit
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.limits import over_limit
-from syncd.scan.mass_deletion_guard import MassDeletionGuard
-from syncd.scan.mount_guard import MountGuard
+from syncd.scan.guards import MassDeletionGuard, MountGuard
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection import safe_open
+from syncd.selection.secret_scanner import Secret, secret_warning
 
 
 class SyncMode(Enum):
@@ -48,6 +49,48 @@ class ScanResult(Struct):
 
     manifest: Manifest
     difference: Difference
+
+
+class SecretFiles:
+    """The files of one workspace that hold a secret. While they are unchanged, no sync reads them again."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[Entry, Secret]] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def warnings(self, may_be_sent: Callable[[str], bool]) -> list[SyncWarning]:
+        """The warnings; `may_be_sent` is true for a path of which the sandbox may hold an earlier version."""
+        return [secret_warning(path, secret, sent=may_be_sent(path)) for path, (_, secret) in self._files.items()]
+
+    def not_written_back(self) -> list[str]:
+        """The files that may have changed although their stamps are the same: see `scan.manifest.not_written_back`."""
+        return not_written_back({path: entry for path, (entry, _) in self._files.items()})
+
+    def forget_stamps(self, paths: Collection[str]) -> None:
+        """Have the next sync read these files again."""
+        for path in self._files.keys() & paths:
+            entry, secret = self._files[path]
+            self._files[path] = replace(entry, stamp=None, written_back=False), secret
+
+    def exclude(self, scan: Scan) -> None:
+        """Remove the unchanged files from the scan, and forget the others: they are read again."""
+        unchanged = {}
+        for path, (entry, secret) in self._files.items():
+            now = scan.manifest.get(path)
+            if now is not None and now.stamp == entry.stamp and now.size_bytes == entry.size_bytes:
+                del scan.manifest[path]
+                scan.unread.add(path)  # that a secret is found, rightly or not, deletes nothing in the sandbox
+                unchanged[path] = entry, secret
+        self._files = unchanged
+
+    def add(self, found: Mapping[str, tuple[Entry, Secret]]) -> None:
+        """Remember files in which a secret was found while they were packed."""
+        self._files |= found
 
 
 class _UnreadableFile(Struct, frozen=True):

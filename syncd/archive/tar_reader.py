@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, cast
 
 from msgspec import Struct
 
-from syncd.archive.member_path import LONGEST_PATH
-
+# No system call takes a longer path (PATH_MAX in linux/limits.h).
+LONGEST_PATH = 4095
 _BLOCK = 1 << 18
 _EXTENSION_BYTES = 1 << 20  # of one extension header; a longer one is skipped
 _HEADER_BYTES = 4 << 20  # of all headers of one member
@@ -87,6 +87,24 @@ def members(packed: Iterable[bytes]) -> Iterator[tuple[Member, Iterator[bytes]]]
         stream.drain()
     except _INVALID as failure:
         raise BadArchive(f"the archive is not a valid tar file: {failure}") from None
+
+
+def inner_path(name: str) -> str | None:
+    """The path, "" for the folder itself; None if the name is absolute, leads outside, or is no valid name.
+
+    One that is too long is none: its folders, each with its path, would take the square of its length.
+
+    Some archives have a leading `./`, and a slash after the names of directories.
+    """
+    if len(name) > LONGEST_PATH or name.startswith("/") or "\0" in name:
+        return None
+    components = [part for part in name.split("/") if part not in ("", ".")]
+    return None if ".." in components else "/".join(components)
+
+
+def is_within(path: str | None, folder: str) -> bool:
+    """Return True if the path is the folder, or is below it; no path is within an empty one."""
+    return bool(folder) and path is not None and (path == folder or path.startswith(folder + "/"))
 
 
 class _LimitedTarInfo(tarfile.TarInfo):

@@ -10,9 +10,9 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
-from syncd.archive.comparison import Comparison
-from syncd.archive.member_path import inner_path, is_within
-from syncd.archive.tar_reader import Member, MemberKind, members
+from msgspec import Struct
+
+from syncd.archive.tar_reader import Member, MemberKind, inner_path, is_within, members
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.selection import safe_open
@@ -20,6 +20,23 @@ from syncd.selection import safe_open
 _BLOCK = 1 << 18
 _MOST_NAMED_BYTES = 8 << 20  # of what is only there
 _KINDS = {MemberKind.FILE: Kind.FILE, MemberKind.DIRECTORY: Kind.DIRECTORY, MemberKind.SYMLINK: Kind.SYMLINK}
+
+
+class Comparison(Struct, frozen=True):
+    """Paths that differ, in order. Those in `only_there` are expected if `sandbox.deletions` is "keep".
+
+    `unnamed` counts others of these, which are too many to be kept.
+    """
+
+    missing: list[str]
+    different: list[str]
+    only_there: list[str]
+    unnamed: int
+
+    @property
+    def equal(self) -> bool:
+        """True if the archive holds all of the workspace unchanged."""
+        return not self.missing and not self.different
 
 
 def verify(
@@ -31,15 +48,24 @@ def verify(
 
     A path that changes or vanishes in the workspace meanwhile counts as different.
     """
+    same: dict[str, bool] = {}  # of two members with the same name the later one counts, as when they are extracted
     only_there: set[str] = set()
     left_bytes, unnamed = _MOST_NAMED_BYTES, 0
     with safe_open.DirCursor(safe_open.open_workspace(workspace)) as local:
-        checked = _MemberCheck(local)
         for member, content in members(packed):
             check()
             path = inner_path(member.name)
             if path and path in manifest:
-                checked.add(path, manifest[path], member, content)
+                entry = manifest[path]
+                try:
+                    if member.kind is MemberKind.HARD_LINK:
+                        # Another name of an earlier member, which was compared already.
+                        target = inner_path(member.target) or ""
+                        same[path] = entry.kind is Kind.FILE and same.get(target, False) and _equal(local, path, target)
+                    else:
+                        same[path] = _is_same(local, path, entry, member, content)
+                except OSError:
+                    same[path] = False
             elif path != "" and not is_within(path, passed_over):
                 name = path or member.name.replace("\0", "…")
                 if name in only_there:
@@ -50,45 +76,26 @@ def verify(
                 else:
                     unnamed += 1
     return Comparison(
-        missing=[path for path in manifest if path not in checked.same],
-        different=[path for path in manifest if not checked.same.get(path, True)],
+        missing=[path for path in manifest if path not in same],
+        different=[path for path in manifest if not same.get(path, True)],
         only_there=sorted(only_there, key=os.fsencode),
         unnamed=unnamed,
     )
 
 
-class _MemberCheck:
-    """Compares members with the workspace: `same` tells for each path if its member is equal.
-
-    Of two members with the same name the later one counts, as it does when they are extracted.
-    """
-
-    def __init__(self, local: safe_open.DirCursor) -> None:
-        self._local = local
-        self.same: dict[str, bool] = {}
-
-    def add(self, path: str, entry: Entry, member: Member, content: Iterable[bytes]) -> None:
-        try:
-            self.same[path] = self._is_same(path, entry, member, content)
-        except OSError:
-            self.same[path] = False
-
-    def _is_same(self, path: str, entry: Entry, member: Member, content: Iterable[bytes]) -> bool:
-        if member.kind is MemberKind.HARD_LINK:
-            # Another name of an earlier member, which was compared already.
-            target = inner_path(member.target) or ""
-            return entry.kind is Kind.FILE and self.same.get(target, False) and _equal(self._local, path, target)
-        if _KINDS.get(member.kind) is not entry.kind:
-            return False
-        if entry.kind is Kind.SYMLINK:
-            return entry.target == member.target
-        if entry.kind is Kind.DIRECTORY:
-            return True
-        # The one permission bit that every extractor keeps, whatever its umask.
-        if (member.mode ^ entry.mode) & stat.S_IXUSR:
-            return False
-        with _opened(self._local, path) as file:
-            return _size(file) == member.size_bytes and all(file.read(len(block)) == block for block in content)
+def _is_same(local: safe_open.DirCursor, path: str, entry: Entry, member: Member, content: Iterable[bytes]) -> bool:
+    """True if the member is as the path in the workspace. Raises `OSError`."""
+    if _KINDS.get(member.kind) is not entry.kind:
+        return False
+    if entry.kind is Kind.SYMLINK:
+        return entry.target == member.target
+    if entry.kind is Kind.DIRECTORY:
+        return True
+    # The one permission bit that every extractor keeps, whatever its umask.
+    if (member.mode ^ entry.mode) & stat.S_IXUSR:
+        return False
+    with _opened(local, path) as file:
+        return _size(file) == member.size_bytes and all(file.read(len(block)) == block for block in content)
 
 
 def _equal(local: safe_open.DirCursor, path: str, other: str) -> bool:

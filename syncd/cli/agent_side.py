@@ -50,7 +50,7 @@ from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits
 from syncd.sandbox.repository.home_commit import recorded_home
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.scan.path_rules import PathRules
-from syncd.selection.path_patterns import PathPatterns
+from syncd.selection.rules import PathPatterns
 from syncd.sync.agent_work import AgentWork, LeaveOut, find_agent_work, save_work
 from syncd.sync.sandbox_factory import SandboxFactory
 from syncd.sync.sandbox_services import SandboxServices
@@ -78,7 +78,8 @@ class OpenSandbox(Struct, frozen=True):
 class AgentSide(Struct, frozen=True):
     """The three sides: what was sent, what is here, and, in `work`, what differs in the sandbox.
 
-    `leave_out` says which paths stay home by the rules, but for those that the person included.
+    `leave_out` says which paths stay home by the rules, but for those that the person included. `is_unanswered`: a sync
+    may have changed the sandbox in a way that is not recorded.
     """
 
     opened: OpenSandbox
@@ -89,6 +90,7 @@ class AgentSide(Struct, frozen=True):
     writer: WorkspaceWriter
     leave_out: LeaveOut
     base_identity: str
+    is_unanswered: bool
 
     def place(self, path: str) -> str:
         """Return where the path is on this machine."""
@@ -256,9 +258,10 @@ def _look_at(
         work,
         rules,
         BaseStore(folders.spool, ChunkStore(folders.spool)),
-        WorkspaceWriter(config.workspace.path, folders.state),
+        writer_of(config),
         leave_out,
         base_identity,
+        sync_state.uncertain,
     )
 
 
@@ -298,6 +301,17 @@ def tell_rest(there: CommitsThere) -> None:
         tell(f"the branch {one_line(name, 80)!r} with {counted(commits, 'more commit')} stays there")
     if found.more_branches:
         tell("more branches in the sandbox were not looked at")
+
+
+def writer_of(config: Config) -> WorkspaceWriter:
+    """Return the writer to the workspace, which records what counts as sent whenever it takes something back."""
+
+    def before_taking_back(note: bytes, paths: Collection[str]) -> None:
+        from syncd.cli.apply.undoing import record_back  # noqa: PLC0415 - it needs what is above
+
+        record_back(config, note, paths)
+
+    return WorkspaceWriter(config.workspace.path, folders_of(config, os.environ).state, before_taking_back)
 
 
 def path_rules(config: Config) -> PathRules:

@@ -5,11 +5,13 @@ An emulator stands in for the sandbox API, and a real daemon syncs to it; both k
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -23,9 +25,8 @@ from queue import Empty, SimpleQueue
 import click
 from msgspec import Struct
 
-from syncd.archive.comparison import compare
-from syncd.archive.secret_files import exclude_secret_files
 from syncd.cli.layout import aligned, cut
+from syncd.cli.local_scan import scan_workspace
 from syncd.cli.options import CLOCK
 from syncd.core.config_file import load_config
 from syncd.core.errors import Stop, TryLater, WorkspaceError, failure_with
@@ -33,12 +34,9 @@ from syncd.core.formatting import counted, size
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
-from syncd.daemon.build import excludes_for, reader_of, selection_of
 from syncd.emulator import Emulator, RequestRecord
 from syncd.merge.git import find_git
 from syncd.model.entry import count_files
-from syncd.model.manifest import Manifest
-from syncd.scan.scanner import Scanner
 
 _READING_S = 1.0
 _EQUAL_S = 100.0  # a busy machine takes its time
@@ -239,7 +237,7 @@ class _Demo(Struct):
         click.echo(f"     workspace  {shown_path(self.workspace)}")
         click.echo(f"     sandbox    {shown_path(self.there)}")
         left_out = self.syncd("ls", "--ignored")
-        files = counted(count_files(self._manifest().values()), "file")
+        files = counted(count_files(scan_workspace(self.config).scan.manifest.values()), "file")
         self.paragraph(f"The sandbox gets {files}. Left out by a rule: {len(left_out) or 'nothing'}")
         rows = [line.partition("\t")[::2] for line in left_out[:_MOST_LINES]]
         self.show("syncd ls --ignored", aligned(rows) if rows else [])
@@ -295,21 +293,30 @@ class _Demo(Struct):
         self.result(f"{name:10}  {entry.status or '---'}  {sent:>11}  {meaning}")
 
     def _compare(self) -> bool:
-        manifest = self._manifest()
-        found = compare(self.workspace, manifest, self.there)
-        if found.equal:
+        manifest = scan_workspace(self.config).scan.manifest
+        lacking = sum(not _same(f"{self.workspace}/{path}", f"{self.there}/{path}") for path in manifest)
+        if lacking:
+            self.result(f"not equal yet: the sandbox lacks {counted(lacking, 'path')}")
+        else:
             equal = click.style("equal", fg="green", bold=True)
             files = counted(count_files(manifest.values()), "file")
             self.result(f"{equal}: the sandbox holds the workspace's {files}, byte for byte")
-        else:
-            self.result(f"not equal yet: the sandbox lacks {counted(len(found.missing + found.different), 'path')}")
-        return found.equal
+        return not lacking
 
-    def _manifest(self) -> Manifest:
-        excludes, selection = excludes_for(self.config, os.environ), selection_of(self.config, os.environ)
-        scan = Scanner(self.workspace, selection, personal_excludes=excludes).scan()
-        exclude_secret_files(scan, reader_of(self.config, CLOCK, os.environ))
-        return scan.manifest
+
+def _same(here: str, there: str) -> bool:
+    """True if both are of the same kind, with the same content or target; a file, if it is executable in both."""
+    try:
+        mode, other = (os.lstat(path).st_mode for path in (here, there))
+        if stat.S_IFMT(mode) != stat.S_IFMT(other):
+            return False
+        if stat.S_ISLNK(mode):
+            return os.readlink(here) == os.readlink(there)
+        if not stat.S_ISREG(mode):
+            return True
+        return not (mode ^ other) & stat.S_IXUSR and filecmp.cmp(here, there, shallow=False)
+    except OSError:
+        return False
 
 
 def _show_directory(demo: _Demo) -> None:

@@ -17,7 +17,7 @@ def command(path: str, config_file: str | None) -> None:
     """Say whether PATH is in the snapshot, and which rule decides, with its file and line."""
     config = configured(config_file)
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
-    from syncd.scan.explain import Explanation, explain  # noqa: PLC0415
+    from syncd.scan.path_rules import Explanation, explain  # noqa: PLC0415
 
     relative = in_workspace(config, path)
     answer = explain(

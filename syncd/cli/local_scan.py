@@ -6,14 +6,15 @@ import os
 
 from msgspec import Struct
 
-from syncd.archive.secret_files import exclude_secret_files
 from syncd.cli.options import CLOCK
 from syncd.core.settings import Config
 from syncd.daemon.build import excludes_for, reader_of, selection_of
+from syncd.model.entry import Kind
+from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scan, Scanner
-from syncd.selection.secret_scanner import Secret
+from syncd.selection.secret_scanner import LARGEST_BYTES, Secret
 from syncd.selection.selection import Decision
-from syncd.watch.scan_listener import NoScanListener, ScanListener
+from syncd.watch.scan_listener import ScanListener
 
 
 class LocalScan(Struct, frozen=True):
@@ -47,6 +48,20 @@ def scan_workspace(config: Config, listener: ScanListener | None = None) -> Loca
 
     selection, excludes = selection_of(config, os.environ), excludes_for(config, os.environ)
     scan = Scanner(
-        config.workspace.path, selection, listener or NoScanListener(), note, personal_excludes=excludes
+        config.workspace.path, selection, listener or ScanListener(), note, personal_excludes=excludes
     ).scan()
-    return LocalScan(scan, left_out, exclude_secret_files(scan, reader_of(config, CLOCK, os.environ)))
+    return LocalScan(scan, left_out, _exclude_secret_files(scan, reader_of(config, CLOCK, os.environ)))
+
+
+def _exclude_secret_files(scan: Scan, reader: ContentReader) -> dict[str, Secret]:
+    """Remove the files that hold a secret from a scan that is not packed, and return their secrets.
+
+    Reads every small file, since the daemon's findings are not on disk. Raises `WorkspaceError`.
+    """
+    entries = scan.manifest.items()
+    secrets = reader.secrets(
+        path for path, entry in entries if entry.kind is Kind.FILE and entry.size_bytes <= LARGEST_BYTES
+    )
+    for path in secrets:
+        del scan.manifest[path]
+    return secrets

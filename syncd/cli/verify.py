@@ -16,7 +16,7 @@ from syncd.core.settings import Config
 from syncd.core.text import shown_path
 
 if TYPE_CHECKING:
-    from syncd.archive.comparison import Comparison
+    from syncd.archive.verification import Comparison
 
 
 @click.command("verify")
@@ -79,7 +79,7 @@ def _compared(config: Config) -> _Compared:
 def _leftovers(config: Config) -> set[str]:
     """The paths that were sent once and deleted here since, as far as known."""
     from syncd.daemon.build import places_of, target_of  # noqa: PLC0415
-    from syncd.sandbox.leftovers_store import LeftoversStore  # noqa: PLC0415 - where something is only there
+    from syncd.sandbox.deletions import LeftoversStore  # noqa: PLC0415 - where something is only there
 
     state_folder = places_of(config, os.environ).state
     return set(LeftoversStore(state_folder, target_of(config, os.environ)).load().entries)

@@ -45,8 +45,7 @@ from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers, agent_state
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.mass_deletion_guard import MassDeletionGuard
-from syncd.scan.mount_guard import MountGuard
+from syncd.scan.guards import MassDeletionGuard, MountGuard
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.git_repository import branch_of, repository_around
@@ -63,7 +62,7 @@ from syncd.sync.taken import TakenStore
 from syncd.sync.work_saver import WorkSaver
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import MountMonitor
-from syncd.watch.scan_listener import NoScanListener, ScanListener
+from syncd.watch.scan_listener import ScanListener
 from syncd.watch.suspend_detector import SuspendDetector
 
 _log = logging.getLogger("syncd")
@@ -233,7 +232,7 @@ def sync_cycle_of(
         Scanner(
             path,
             selection,
-            scan_listener or NoScanListener(),
+            scan_listener or ScanListener(),
             check=check,
             personal_excludes=excludes,
             link=config.workspace_link,
@@ -377,7 +376,7 @@ def daemon_of(
         waiter = Waiter(context.interrupt, context.clock)
         client = HttpClient(waiter)
         stack.callback(client.drop)
-        watch = _opened(InotifyWatch(config.workspace.path, wakeup.wake), stack)
+        watch = _opened(InotifyWatch(config.workspace.path, context.clock), stack)
         suspend_detector = _opened(SuspendDetector(context.clock), stack)
         mounts = _opened(MountMonitor(config.workspace.path), stack)
         control = _opened(ControlServer(folders.state), stack)

@@ -56,8 +56,7 @@ from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_reason import SyncReason
 from syncd.sync.synced_hook import SyncedHook
-from syncd.watch.debounce import Burst, due_s, extend
-from syncd.watch.dirty_directories import DirtyDirectories
+from syncd.watch.changes import Burst, DirtyDirectories, due_s, extend
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import MountMonitor
 from syncd.watch.suspend_detector import SuspendDetector
@@ -385,7 +384,7 @@ class Daemon:
     def wake_fds(self) -> list[tuple[int, int]]:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
         components = self._components
-        sources = (components.suspend_detector, components.control, components.synced_hook)
+        sources = (components.watch, components.suspend_detector, components.control, components.synced_hook)
         filenos = [components.wakeup.fileno(), *(fileno for source in sources for fileno in source.filenos())]
         mounts = [(fileno, select.POLLPRI) for fileno in components.mounts.filenos()]
         return [*((fileno, select.POLLIN) for fileno in filenos), *mounts]
@@ -395,6 +394,7 @@ class Daemon:
         components = self._components
         times = [
             components.systemd.next_ping_s(),
+            components.watch.paused_until_s,
             components.client.idle_at_s,
             self._publisher.notification_due_s,
             components.synced_hook.due_s,
@@ -437,7 +437,7 @@ class Daemon:
     def _receive(self) -> None:
         """Note the events that have come, and what is due."""
         components = self._components
-        components.wakeup.drain()  # before the changes are taken, or a wake-up between the two would be lost
+        components.wakeup.drain()  # before all else, or a wake-up that comes meanwhile would be lost
         changes = components.watch.take()
         self._dirty.add(changes)
         if changes:

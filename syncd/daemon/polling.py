@@ -13,9 +13,7 @@ from syncd.core.warning import SyncWarning
 from syncd.model.entry import YOUNG_NS
 from syncd.model.manifest import Difference
 from syncd.watch.inotify_watch import InotifyWatch
-from syncd.watch.mounts import MountMonitor
-from syncd.watch.polling import poll_interval_s
-from syncd.watch.shared_mounts import shared_warning
+from syncd.watch.mounts import MountMonitor, poll_interval_s, shared_warning
 
 
 class Polling:

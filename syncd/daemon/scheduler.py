@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
-from syncd.watch.debounce import Burst, due_s
+from syncd.watch.changes import Burst, due_s
 
 
 class HoldEnds(Enum):

@@ -1,4 +1,7 @@
-"""The sandbox API's `/local-sandbox` paths, as in its public description, with FastAPI's error messages."""
+"""The sandbox API's `/local-sandbox` paths, as in its public description.
+
+Requests are validated as FastAPI does, with its 422: clients read `detail`, whose form is the service's.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,163 @@ import hmac
 import json
 import re
 import threading
-from collections.abc import Callable, Sequence
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import BinaryIO, cast
 
 from syncd.core.clock import stamp
-from syncd.emulator.bucket import EmulatedBucket, Key
-from syncd.emulator.execution import Execution
+from syncd.emulator.bucket import REGIONS, EmulatedBucket, Key
 from syncd.emulator.extract import ArchiveRefused
-from syncd.emulator.sandbox import KEPT_RUNS, Busy, Sandbox, Sandboxes
+from syncd.emulator.sandbox import KEPT_RUNS, NAME, Busy, Execution, Sandbox, Sandboxes
 from syncd.emulator.server import Reply, Request
-from syncd.emulator.validation import ApiError, Parameters
 
 BODY_BYTES = 1024**2
 WORKSPACE = "workspace.tar.gz"
-Servers = list[dict[str, object]]
+_Location = tuple[str | int, ...]
 _PATH = re.compile("/local-sandbox(?:/([^/]+)(/[^/]+)?)?")
+SERVERS = (
+    "filesystem",
+    "git",
+    "terminal",
+    "desktop-commander",
+    "arxiv",
+    "excel",
+    "word",
+    "powerpoint",
+    "code-executor",
+    "code-runner",
+    "pdf-tools",
+    "google_cloud",
+    "poste_email_toolathlon",
+    "canvas",
+    "localmemory",
+    "playwright",
+)
+BENCHMARKS = ("MCP_Atlas", "Toolathlon", "MCP_Mark")
+DEFAULT_TTL_S = 7200
+MIN_TTL_S = 60
+MAX_TTL_S = 86_400
+_BOOLEANS = ("true", "false", "1", "0", "on", "off", "yes", "no", "t", "f", "y", "n")
+
+
+class ApiError(Exception):
+    """An answer `{"detail": …}` with that status."""
+
+    def __init__(self, status: int, detail: object) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+class Parameters:
+    """A request's parameters. Errors are collected, so that one 422 names all of them."""
+
+    def __init__(self, query: Mapping[str, str], body: bytes) -> None:
+        self._query = query
+        self._body = body
+        self._errors: list[dict[str, object]] = []
+
+    def finish(self) -> None:
+        """Raise ApiError if there was an error."""
+        if self._errors:
+            raise ApiError(422, self._errors)
+
+    def region(self) -> str:
+        return self._one_of(("query", "region"), self._query.get("region", "us"), REGIONS)
+
+    def execution_name(self) -> str:
+        """A plain file name, as it names a folder."""
+        return self._name("body", self._object())
+
+    def execution_name_in_query(self) -> str:
+        return self._name("query", self._query)
+
+    def _name(self, place: str, source: Mapping[str, object]) -> str:
+        location = (place, "execution_name")
+        name = source.get("execution_name")
+        if "execution_name" not in source:
+            self._add("missing", location, "Field required")
+        elif not isinstance(name, str):
+            self._add("string_type", location, "Input should be a valid string")
+        elif not NAME.fullmatch(name):
+            self._add("string_pattern_mismatch", location, "Input should be a plain file name")
+        else:
+            return name
+        return ""
+
+    def cursor(self) -> int:
+        location = ("query", "cursor")
+        try:
+            cursor = int(self._query.get("cursor", "0"))
+        except ValueError:
+            message = "Input should be a valid integer, unable to parse string as an integer"
+            self._add("int_parsing", location, message)
+            return 0
+        if cursor < 0:
+            self._add("greater_than_equal", location, "Input should be greater than or equal to 0")
+        return cursor
+
+    def is_ttl(self) -> None:
+        """Check the parameter, which has no effect: the service's own clean-up sends it."""
+        if self._query.get("is_ttl", "false").lower() not in _BOOLEANS:
+            self._add("bool_parsing", ("query", "is_ttl"), "Input should be a valid boolean, unable to interpret input")
+
+    def server_names(self) -> list[str]:
+        location = ("body", "server_names")
+        names = self._object().get("server_names")
+        if "server_names" not in self._object():
+            self._add("missing", location, "Field required")
+        elif names == "ALL":
+            return list(SERVERS)
+        elif not isinstance(names, list):
+            self._add("list_type", (*location, "list[enum]"), "Input should be a valid list")
+            self._add("literal_error", (*location, "literal['ALL']"), "Input should be 'ALL'")
+        else:
+            return [self._one_of((*location, index), name, SERVERS) for index, name in enumerate(names)]
+        return []
+
+    def benchmark(self) -> str | None:
+        value = self._object().get("benchmark")
+        return None if value is None else self._one_of(("body", "benchmark"), value, BENCHMARKS)
+
+    def ttl_s(self) -> int | None:
+        """The time to live in seconds, None: no end."""
+        location = ("body", "ttl_seconds")
+        value = self._object().get("ttl_seconds", DEFAULT_TTL_S)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool):
+            self._add("int_type", location, "Input should be a valid integer")
+            return None
+        if value < MIN_TTL_S:
+            self._add("greater_than_equal", location, f"Input should be greater than or equal to {MIN_TTL_S}")
+        if value > MAX_TTL_S:
+            self._add("less_than_equal", location, f"Input should be less than or equal to {MAX_TTL_S}")
+        return value
+
+    def _object(self) -> dict[str, object]:
+        """The body's JSON object. Raises ApiError if it has none."""
+        if not self._body:
+            self._add("missing", ("body",), "Field required")
+        try:
+            value = json.loads(self._body or "{}")
+        except ValueError as error:
+            value = {}
+            position = error.pos if isinstance(error, json.JSONDecodeError) else 0
+            self._add("json_invalid", ("body", position), "JSON decode error")
+        if not isinstance(value, dict):
+            self._add("model_attributes_type", ("body",), "Input should be a valid dictionary")
+        self.finish()
+        return cast("dict[str, object]", value)
+
+    def _one_of(self, location: _Location, value: object, allowed: tuple[str, ...]) -> str:
+        if isinstance(value, str) and value in allowed:
+            return value
+        *others, last = [f"'{word}'" for word in allowed]
+        self._add("enum", location, f"Input should be {', '.join(others)} or {last}")
+        return ""
+
+    def _add(self, kind: str, location: _Location, message: str) -> None:
+        self._errors.append({"type": kind, "loc": location, "msg": message})
 
 
 class EmulatedApi:
@@ -40,8 +185,8 @@ class EmulatedApi:
     def identify(self, request: Request) -> tuple[str, str | None]:
         """The operation of the method and path (`other` if the API has none) and the sandbox."""
         template, sandbox_id = _template(request)
-        route = ROUTES.get((request.method, template))
-        return route.op if route else "other", sandbox_id or None
+        operation, _ = ROUTES.get((request.method, template), (None, ()))
+        return operation.__name__.replace("_", "-") if operation else "other", sandbox_id or None
 
     def answer(self, _op: str, request: Request) -> Reply:
         """Check and handle a request in the service's order: length, path, key, parameters, sandbox."""
@@ -60,16 +205,16 @@ class EmulatedApi:
         if request.chunked or (request.method == "POST" and not request.announces_length):
             raise ApiError(411, "Length Required")
         template, sandbox_id = _template(request)
-        route = ROUTES.get((request.method, template))
-        if route is None:
+        operation, wanted = ROUTES.get((request.method, template), (None, ()))
+        if operation is None:
             raise ApiError(405, "Method Not Allowed") if _methods(request) else ApiError(404, "Not Found")
         self._check_key(request)
         if request.body.length > BODY_BYTES:
             raise ApiError(413, "Request body too large")
         parameters = Parameters(dict(request.query), b"".join(iter(request.body.read, b"")))
-        values = [read(parameters) for read in route.parameters]
+        values = [read(parameters) for read in wanted]
         parameters.finish()
-        return route.handler(self, *([self._sandbox(sandbox_id)] if sandbox_id else []), *values)
+        return operation(self, *([self._sandbox(sandbox_id)] if sandbox_id else []), *values)
 
     def _check_key(self, request: Request) -> None:
         scheme, _, given = (request.header("Authorization") or "").partition(" ")
@@ -179,7 +324,7 @@ class EmulatedApi:
 
     def _info(self, sandbox: Sandbox) -> dict[str, object]:
         record = sandbox.record
-        servers: Servers = [
+        servers: list[dict[str, object]] = [
             {
                 "server_name": name,
                 "id": f"{sandbox.id}-{name}",
@@ -202,36 +347,23 @@ class EmulatedApi:
         }
 
 
-class _Route(NamedTuple):
-    """An operation: `handler` gets the sandbox, if the path names one, and the parameters."""
-
-    op: str
-    handler: Callable[..., tuple[int, object]]
-    parameters: tuple[Callable[[Parameters], object], ...] = ()
-
-
 _REGION, _NAME, _NAME_ASKED = Parameters.region, Parameters.execution_name, Parameters.execution_name_in_query
-# By method and path below `/local-sandbox`.
-ROUTES = {
-    ("GET", ""): _Route("list", EmulatedApi.list),
-    ("POST", ""): _Route(
-        "acquire", EmulatedApi.acquire, (Parameters.server_names, Parameters.ttl_s, Parameters.benchmark)
-    ),
-    ("GET", "/ID"): _Route("get", EmulatedApi.get),
-    ("DELETE", "/ID"): _Route("release", EmulatedApi.release, (Parameters.is_ttl,)),
-    ("POST", "/ID/reset"): _Route("reset", EmulatedApi.reset),
-    ("POST", "/ID/upload-url"): _Route("upload-url", EmulatedApi.upload_url, (_REGION,)),
-    ("POST", "/ID/initialize"): _Route("initialize", EmulatedApi.initialize, (_REGION,)),
-    ("GET", "/ID/dump"): _Route("dump", EmulatedApi.dump, (_REGION,)),
-    ("POST", "/ID/execution-upload-url"): _Route(
-        "execution-upload-url", EmulatedApi.execution_upload_url, (_REGION, _NAME)
-    ),
-    ("POST", "/ID/execute"): _Route("execute", EmulatedApi.execute, (_REGION, _NAME)),
-    ("GET", "/ID/execution-status"): _Route("execution-status", EmulatedApi.execution_status, (_NAME_ASKED,)),
-    ("GET", "/ID/execution-logs"): _Route(
-        "execution-logs", EmulatedApi.execution_logs, (_NAME_ASKED, Parameters.cursor)
-    ),
-    ("POST", "/ID/export-artifacts"): _Route("export-artifacts", EmulatedApi.export_artifacts, (_REGION, _NAME)),
+# By method and path below `/local-sandbox`: the operation, which gets the sandbox if the path names one, and what else
+# it gets.
+ROUTES: dict[tuple[str, str], tuple[Callable[..., tuple[int, object]], tuple[Callable[[Parameters], object], ...]]] = {
+    ("GET", ""): (EmulatedApi.list, ()),
+    ("POST", ""): (EmulatedApi.acquire, (Parameters.server_names, Parameters.ttl_s, Parameters.benchmark)),
+    ("GET", "/ID"): (EmulatedApi.get, ()),
+    ("DELETE", "/ID"): (EmulatedApi.release, (Parameters.is_ttl,)),
+    ("POST", "/ID/reset"): (EmulatedApi.reset, ()),
+    ("POST", "/ID/upload-url"): (EmulatedApi.upload_url, (_REGION,)),
+    ("POST", "/ID/initialize"): (EmulatedApi.initialize, (_REGION,)),
+    ("GET", "/ID/dump"): (EmulatedApi.dump, (_REGION,)),
+    ("POST", "/ID/execution-upload-url"): (EmulatedApi.execution_upload_url, (_REGION, _NAME)),
+    ("POST", "/ID/execute"): (EmulatedApi.execute, (_REGION, _NAME)),
+    ("GET", "/ID/execution-status"): (EmulatedApi.execution_status, (_NAME_ASKED,)),
+    ("GET", "/ID/execution-logs"): (EmulatedApi.execution_logs, (_NAME_ASKED, Parameters.cursor)),
+    ("POST", "/ID/export-artifacts"): (EmulatedApi.export_artifacts, (_REGION, _NAME)),
 }
 
 

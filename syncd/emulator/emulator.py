@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -115,11 +114,8 @@ class Emulator:
 
     def close(self) -> None:
         """Close both ports, and end every connection, thread and execution; the folder stays."""
-        closers = [threading.Thread(target=server.close) for server in self._servers]
-        for closer in closers:
-            closer.start()
-        for closer in closers:
-            closer.join()
+        for server in self._servers:
+            server.close()
         self._servers = []
         self._sandboxes.close()
         if self._lock_descriptor >= 0:

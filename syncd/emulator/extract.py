@@ -9,64 +9,53 @@ directory. Such a member is skipped, the rest is extracted, and the extraction c
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import tarfile
 import zlib
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 READ_BYTES = 256 * 1024
-_EXTENSION_BYTES = 1024 * 1024
+_PACKED_BYTES = 16 * 1024  # what is not inflated yet is copied at each read
+_LARGEST_HEADER_BYTES = 1024 * 1024
 _UMASK = 0o022  # reading the process's own would change it for other threads
-_EXTENSIONS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
 
 
 class ArchiveRefused(Exception):
     """The archive is incomplete, corrupt or hostile; the message says which."""
 
 
-class _Gunzip(io.RawIOBase):
-    """The content of one gzip member, as a file that is read forward. It ends only if length and CRC are right."""
+class _Content:
+    """The content of one gzip member, read forward. It ends only if length and CRC are right."""
 
     def __init__(self, packed: BinaryIO) -> None:
         self._packed = packed
         self._inflate = zlib.decompressobj(wbits=31)
         self._at = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def tell(self) -> int:
         return self._at
 
-    def seek(self, position: int, _whence: int = os.SEEK_SET, /) -> int:
+    def seek(self, position: int) -> None:
         """Skip what is before this position. Raises `tarfile.StreamError` if it was passed."""
         if position < self._at:
             raise tarfile.StreamError("an archive is read forward only")
-        while self._at < position and self.readinto(memoryview(bytearray(min(position - self._at, READ_BYTES)))):
+        while self._at < position and self.read(min(position - self._at, READ_BYTES)):
             pass
-        return self._at
 
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        """Read some bytes, none at the end only. Raises `ArchiveRefused`."""
-        data = self._inflated(len(buffer))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+    def read(self, size_bytes: int) -> bytes:
+        """So many bytes, fewer at the end only. Raises `ArchiveRefused`, for what no header and no block needs too."""
+        if size_bytes > _LARGEST_HEADER_BYTES:
+            raise ArchiveRefused("the archive has an oversized header")
+        content = b""
+        while len(content) < size_bytes and (data := self._inflated(size_bytes - len(content))):
+            content += data
+        self._at += len(content)
+        return content
 
     def _inflated(self, at_most_bytes: int) -> bytes:
         while not self._inflate.eof:
-            packed = self._inflate.unconsumed_tail or self._packed.read(READ_BYTES)
+            packed = self._inflate.unconsumed_tail or self._packed.read(_PACKED_BYTES)
             if not packed:
                 raise ArchiveRefused("the archive is incomplete")
             try:
@@ -81,35 +70,26 @@ class _Gunzip(io.RawIOBase):
         return b""
 
 
-class _Member(tarfile.TarInfo):
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        # Every Python's tarfile calls this (newer ones do not call `frombuf`) before it reads an extension header into
-        # memory, whose length the archive decides.
-        if self.type in _EXTENSIONS and self.size > _EXTENSION_BYTES:
-            raise ArchiveRefused("the archive has an oversized header")
-        return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
-
-
 def extract(packed: BinaryIO, folder: str) -> int:
     """Extract a tar.gz into `folder`, which may hold files, as the `data` filter would. The number of its members.
 
     Adds and replaces, removes nothing else. ArchiveRefused or OSError: the members before the error stay. Members that
     cannot be extracted are skipped, and ArchiveRefused is raised at the end.
     """
-    stream = io.BufferedReader(_Gunzip(packed), READ_BYTES)
+    content = cast("BinaryIO", _Content(packed))
     destination = _Destination(folder)
     count = 0
     failed: list[str] = []
     try:
-        with tarfile.TarFile(fileobj=stream, tarinfo=_Member, errors="surrogateescape") as tar:
+        with tarfile.TarFile(fileobj=content, errors="surrogateescape") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # or tarfile keeps every member
                 count += 1
                 try:
-                    destination.extract(member, stream)
+                    destination.extract(member, content)
                 except _MemberFailed as failure:
                     failed.append(f"{member.name!r}: {failure}")
-            while stream.read(READ_BYTES):
+            while content.read(READ_BYTES):
                 pass
             destination.finish()
     # Odd names and times also raise other errors than tarfile's own.

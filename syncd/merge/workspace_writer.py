@@ -75,10 +75,20 @@ class Undone(Struct, frozen=True):
 
 
 class WorkspaceWriter:
-    """Writes to one workspace. It uses the folder `apply` in `state_folder`, one process at a time."""
+    """Writes to one workspace. It uses the folder `apply` in `state_folder`, one process at a time.
 
-    def __init__(self, workspace: str, state_folder: str) -> None:
+    Whenever something is taken back, also what was killed, `before_taking_back` gets the note of that write and the
+    paths that are about to be restored; if it raises, nothing is.
+    """
+
+    def __init__(
+        self,
+        workspace: str,
+        state_folder: str,
+        before_taking_back: Callable[[bytes, Collection[str]], None] = lambda _, __: None,
+    ) -> None:
         self._workspace = workspace
+        self._before_taking_back = before_taking_back
         self._journal = Journal(state_folder)
 
     def look(self, paths: Iterable[str]) -> dict[str, Entry]:
@@ -109,15 +119,9 @@ class WorkspaceWriter:
                 return Written(conflicts=tuple(sorted(conflicts)))
             return self._write(plan, changes, conflicts, note)
 
-    def undo(
-        self,
-        leave_out: Callable[[bytes, Collection[str]], Collection[str]] = lambda _, __: (),
-        before: Callable[[bytes, Collection[str]], None] = lambda _, __: None,
-    ) -> Undone:
+    def undo(self, leave_out: Callable[[bytes, Collection[str]], Collection[str]] = lambda _, __: ()) -> Undone:
         """Take back a write that was killed, else the last one, whose note and paths `leave_out` gets: what it returns
-        stays as it is. `before` gets the note and the paths that are about to be restored; if it raises, nothing is.
-
-        Raises `TryLater`; then it can be run again.
+        stays as it is. Raises `TryLater`; then it can be run again.
         """
         with self._locked():
             killed = self._journal.pending()
@@ -128,7 +132,7 @@ class WorkspaceWriter:
                 return Undone()
             left = leave_out(last.note, [each.path for each in last.changes if not each.implied])
             changes = tuple(each for each in last.changes if each.path not in left)
-            return self._take_back(replace(last, changes=changes, left=tuple(left)), before)
+            return self._take_back(replace(last, changes=changes, left=tuple(left)))
 
     def finish_interrupted(self) -> Undone:
         """Take back a write that was killed, and finish such an undo. Raises `TryLater`; then it can be run again."""
@@ -235,9 +239,7 @@ class WorkspaceWriter:
         killed = self._journal.pending()
         return Undone() if killed is None else self._take_back(killed)
 
-    def _take_back(
-        self, entry: JournalEntry, before: Callable[[bytes, Collection[str]], None] = lambda _, __: None
-    ) -> Undone:
+    def _take_back(self, entry: JournalEntry) -> Undone:
         """Restore what is as the write left it, and remove its journal."""
         left: set[str] = set(entry.left)
         restored: set[str] = set()
@@ -247,8 +249,9 @@ class WorkspaceWriter:
                 # Before the look: one may be a second name of a file that is in place, whose ctime changes with it.
                 remove_drafts(cursor, entry.token, [(each.number, each.path) for each in entry.changes])
                 changes = self._to_restore(cursor, entry, left, modes, at)
+                if changes:
+                    self._before_taking_back(entry.note, {each.path for each in changes})
                 if entry.phase is JournalPhase.DONE:
-                    before(entry.note, {each.path for each in changes})
                     # What is left now stays left, also if this is killed and run again.
                     rest = tuple(each for each in entry.changes if each.path not in left)
                     entry = replace(entry, phase=JournalPhase.CHANGING, changes=rest, left=tuple(sorted(left)))

@@ -18,8 +18,7 @@ from typing import BinaryIO, cast
 
 from msgspec import Struct
 
-from syncd.archive.member_path import inner_path
-from syncd.archive.tar_reader import BadArchive, MemberKind, members
+from syncd.archive.tar_reader import BadArchive, MemberKind, inner_path, members
 from syncd.core.errors import TryLater
 
 _BLOCK = 1 << 18

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from syncd.archive.archive import Archive
+from syncd.archive.chunk_store import Archive
 from syncd.archive.tar_reader import BadArchive
 from syncd.core.checksum import crc32c
 from syncd.core.settings import is_loopback

@@ -17,7 +17,7 @@ from statistics import median
 
 from msgspec import Struct
 
-from syncd.archive.codec import Codec
+from syncd.archive.chunking import Codec
 from syncd.core.durable_file import CacheFile, Versioned
 
 # Bytes a second: 50 and 100 Mbit/s.

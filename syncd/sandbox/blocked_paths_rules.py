@@ -15,7 +15,7 @@ from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest, is_within, replaced_entries
-from syncd.sandbox.removal_plan import Versions
+from syncd.sandbox.leftovers import Versions
 
 UNKNOWN = "?"
 """The kind of what blocks a path could not be determined."""

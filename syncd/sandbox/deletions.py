@@ -4,31 +4,90 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+from msgspec import field
 from msgspec.structs import replace
 
 from syncd.core.choices import Deletions
+from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind
+from syncd.model.entry_row import StateRow, entry_of, row_of
 from syncd.model.manifest import Manifest, is_within
 from syncd.remote.api import Api
+from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths_rules import blocked_by, kinds_changed, obstructing
 from syncd.sandbox.leftovers import (
     NO_LEFTOVERS,
     Leftovers,
     RemovalOutcomes,
+    Versions,
     leftovers_after,
     leftovers_without,
+    paths_to_delete,
     union,
 )
-from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookResult
-from syncd.sandbox.removal_plan import Versions, paths_to_delete
 
 _log = logging.getLogger("syncd.deletions")
+
+
+class _LeftoversRecord(Versioned, frozen=True, kw_only=True):
+    target: Target
+    rows: list[StateRow]
+    changed: list[bytes]
+    unnamed: int
+    files: int
+    secret: list[bytes] = field(default_factory=list)
+
+
+class LeftoversStore:
+    """Keeps the leftovers of one sandbox."""
+
+    def __init__(self, folder: str, target: Target) -> None:
+        self._file = StateFile(
+            folder, "lingering", _LeftoversRecord, "files that were deleted here may stay in the sandbox uncounted"
+        )
+        self._target = target
+        self._saved = NO_LEFTOVERS
+
+    def load(self) -> Leftovers:
+        """Return what is kept, nothing without a valid record of this sandbox."""
+        record = self._file.load()
+        if record is None or not record.target.same_sandbox(self._target):
+            return NO_LEFTOVERS
+        entries: Versions = {}
+        for row in record.rows:
+            entries.setdefault(os.fsdecode(row.path), []).append(entry_of(row))
+        changed = frozenset(map(os.fsdecode, record.changed))
+        secret = frozenset(map(os.fsdecode, record.secret))
+        self._saved = Leftovers(entries, changed, record.unnamed, record.files, secret)
+        return self._saved
+
+    def save(self, leftovers: Leftovers) -> None:
+        """Keep the leftovers durably, if they have changed. Raises `OSError`."""
+        if leftovers == self._saved:
+            return
+        if leftovers == NO_LEFTOVERS:
+            self._file.remove()
+        else:
+            rows = [row_of(path, entry) for path, versions in leftovers.entries.items() for entry in versions]
+            changed = sorted(map(os.fsencode, leftovers.changed))
+            secret = sorted(map(os.fsencode, leftovers.secret))
+            record = _LeftoversRecord(
+                target=self._target,
+                rows=rows,
+                changed=changed,
+                unnamed=leftovers.unnamed,
+                files=leftovers.files,
+                secret=secret,
+            )
+            self._file.save(record)
+        self._saved = leftovers
 
 
 class DeletionSync:

@@ -1,23 +1,29 @@
-"""Leftovers: uploaded paths that may be in a sandbox beyond its last manifest, mostly files deleted locally.
+"""Decides what to remove in the sandbox, and what is left over there: both are uploaded paths that are gone here.
 
-They stay there because `sandbox.deletions` says so, because someone changed them in the sandbox, or because they could
-not be removed. Some exist locally and could not be read: those are remembered, and not counted.
+Only uploaded paths that were deleted locally are removed. A path whose kind changed counts as deleted: an extractor
+cannot put a file in a directory's place. Leftovers stay there because `sandbox.deletions` says so, because someone
+changed them in the sandbox, or because they could not be removed. Some exist locally and could not be read: those are
+remembered, and not counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
+from types import MappingProxyType
 
 from msgspec import Struct, field
 
 from syncd.model.entry import Entry, Kind
-from syncd.model.manifest import is_within, removed_paths
-from syncd.sandbox.removal_plan import Versions
+from syncd.model.manifest import is_within, removed_paths, replaced_entries
 
 # Further ones are only counted. The count goes down with a reset or another sandbox alone, since it is not known which
 # of them exist again: it is an upper bound.
 MOST_NAMED = 100_000
+
+
+Versions = dict[str, list[Entry]]
+"""Paths, each with the uploaded entries that may be there."""
 
 
 class Leftovers(Struct, frozen=True):
@@ -108,3 +114,35 @@ def union(one: Leftovers, other: Leftovers) -> Leftovers:
 def _files(entries: Versions, wanted: Mapping[str, Entry], unread: Collection[str]) -> int:
     files = (path for path, versions in entries.items() if versions[-1].kind is not Kind.DIRECTORY)
     return sum(path not in wanted and not is_within(path, unread) for path in files)
+
+
+def paths_to_delete(
+    held: Iterable[Mapping[str, Entry]],
+    wanted: Mapping[str, Entry],
+    unread: Collection[str],
+    leftovers: Mapping[str, list[Entry]] = MappingProxyType({}),
+) -> Versions:
+    """Return the uploaded paths to delete in the sandbox, the content of a directory before it.
+
+    `held` are manifests of which each may be there, partly or whole. `unread` are local paths that could not be read:
+    nothing is known of them and all below. `leftovers` are those of earlier syncs. What was in a `.git` stays if that
+    alone is gone here: commits that someone made there are made of it.
+    """
+    found: Versions = {}
+    for path, entries in leftovers.items():
+        now = wanted.get(path)
+        deleted = [entry for entry in entries if now is None or now.kind is not entry.kind]
+        if deleted:
+            found[path] = deleted
+    for manifest in held:
+        for path in replaced_entries(wanted, manifest):
+            now, entry = wanted.get(path), manifest[path]
+            if now is None or now.kind is not entry.kind:
+                found.setdefault(path, []).append(entry)
+    paths = (path for path in found if not is_within(path, unread) and not _in_gone_repository(path, wanted))
+    return {path: found[path] for path in sorted(paths, reverse=True)}
+
+
+def _in_gone_repository(path: str, wanted: Mapping[str, Entry]) -> bool:
+    above, folder, _ = f"/{path}".partition("/.git/")
+    return bool(folder) and (not above or above[1:] in wanted) and f"{above}/.git"[1:] not in wanted

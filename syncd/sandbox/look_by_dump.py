@@ -14,8 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from msgspec.structs import replace
 
-from syncd.archive.member_path import inner_path
-from syncd.archive.tar_reader import Member, MemberKind, members
+from syncd.archive.tar_reader import Member, MemberKind, inner_path, members
 from syncd.core.waiter import SupersededBy
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
 from syncd.remote.bucket import Dump

@@ -1,15 +1,22 @@
-"""Paths that are left out of the snapshot: the reasons beside the rules, the counts by source, the warnings."""
+"""Paths that are left out of the snapshot, and why: the limits, the counts by source, the warnings."""
 
 from __future__ import annotations
 
 import errno
+import heapq
 from collections.abc import Mapping
 
 from syncd.core.choices import MANAGED_FILE
 from syncd.core.warning import SyncWarning
-from syncd.scan.limits import LONGEST_PATH_BYTES
+from syncd.model.entry import Entry
+from syncd.model.manifest import Manifest
 from syncd.selection.rules import Decision, Rule
 from syncd.selection.selection import OWN_FILES
+
+_MIB = 1 << 20
+# The kernel accepts no path of 4,096 bytes or more (PATH_MAX in linux/limits.h), and extractors use whole paths: one
+# file with a longer path made a sandbox refuse the whole archive. The rest is for the folder that it extracts into.
+LONGEST_PATH_BYTES = 4096 - 256
 
 # Kinds of paths that no archive can hold, whatever the rules are.
 OUTSIDE = Decision(False, Rule("built-in", None, "links that lead outside the workspace"))
@@ -81,3 +88,30 @@ def too_deep(folder: str) -> SyncWarning:
         "which are left out as few programs can open them",
         "give its folders shorter names, or ignore it",
     )
+
+
+def largest(manifest: Mapping[str, Entry], count: int) -> list[tuple[str, int]]:
+    """Return the paths of the largest files with their sizes in bytes, the largest first."""
+    sizes = ((entry.size_bytes, path) for path, entry in manifest.items() if entry.size_bytes)
+    return [(path, size) for size, path in heapq.nlargest(count, sizes)]
+
+
+def over_limit(manifest: Manifest, max_mib: int) -> str | None:
+    """Return the reason why the snapshot is refused, or None. The files' sizes count before compression."""
+    total = manifest.content_bytes
+    if total <= max_mib * _MIB:
+        return None
+    big = ", ".join(f"{path!r} ({mib(size)})" for path, size in largest(manifest, 3))
+    return f"the snapshot holds {mib(total)}, more than sync.max_snapshot_mib = {max_mib}; the largest: {big}"
+
+
+def too_long(path: str) -> bool:
+    """True if most programs could not create this path, relative to the workspace, in the sandbox."""
+    if len(path) * 4 <= LONGEST_PATH_BYTES:
+        return False
+    return len(path.encode("utf-8", "surrogateescape")) > LONGEST_PATH_BYTES
+
+
+def mib(size_bytes: int) -> str:
+    """Format a size in MiB."""
+    return f"{size_bytes / _MIB:,.1f} MiB"

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from msgspec import Struct, field
 
@@ -32,16 +32,15 @@ from syncd.scan.exclusions import (
     count_by_source,
     leads_outside,
     too_deep,
+    too_long,
     unreadable,
 )
 from syncd.scan.inode import directory_entry, file_entry, is_unchanged, mtime_s
-from syncd.scan.limits import too_long
-from syncd.scan.rules_check import rules_unchanged
 from syncd.scan.tree_cache import DirRecord, TreeCache
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import RulesOutside, read_ignore_files, read_rules_outside
 from syncd.selection.selection import Decision, OuterRules, Scope, Selection
-from syncd.watch.scan_listener import NoScanListener, ScanListener
+from syncd.watch.scan_listener import ScanListener
 
 # Opening a path fails with these if it was removed or swapped since it was listed.
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -89,7 +88,7 @@ class Scanner:
     ) -> None:
         self._workspace = workspace
         self._selection = selection
-        self._scan_listener = scan_listener or NoScanListener()
+        self._scan_listener = scan_listener or ScanListener()
         self._on_left_out = on_left_out
         self._check = check
         self._personal = personal_excludes
@@ -184,8 +183,30 @@ class Scanner:
         self._tree.manifest = without_stamps(self._tree.manifest, like)
 
     def rules_unchanged(self, folders: Iterable[str]) -> bool:
-        """True if the rules that apply in these folders are still those of the last scan."""
-        return self._outer_rules_unchanged() and rules_unchanged(self._workspace, self._tree, folders)
+        """True if the rules that apply in these folders, read once more, are those of the last scan.
+
+        If someone writes a rule and then a file that it excludes, a scan may read the ignore file before and the
+        directory after that, and so include the file. A folder that no longer exists has no rules; rules that cannot be
+        read count as changed.
+        """
+        if not self._outer_rules_unchanged():
+            return False
+        above = {above for folder in folders for above in _with_all_above(folder)}
+        try:
+            with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
+                return all(self._has_rules_as_scanned(cursor, folder) for folder in sorted(above))
+        except (WorkspaceError, OSError):
+            return False
+
+    def _has_rules_as_scanned(self, cursor: safe_open.DirCursor, folder: str) -> bool:
+        record = self._tree.get(folder)
+        if record is None:
+            return True
+        try:
+            descriptor, _ = cursor.parent_of(f"{folder}/." if folder else ".")
+        except OSError:
+            return True
+        return read_ignore_files(descriptor, record.outer.ignore_files) == record.rules
 
     def _result(self) -> Scan:
         top = self._tree.get("")
@@ -432,9 +453,6 @@ class Scanner:
                         self._exclude(record, path, is_dir, decision)
                         continue
                 status = item.stat(follow_symlinks=False)
-                if status.st_nlink > 1 and not is_dir:
-                    self._scan_listener.add_file(path, name, parent)
-                    status = os.stat(name, dir_fd=parent, follow_symlinks=False)  # again, now that it is watched
             except OSError as failure:
                 if failure.errno == errno.EACCES:
                     raise  # the directory may be listed but not searched
@@ -521,6 +539,14 @@ class _OpenDir(Struct):
         """Return the directory with everything below it, once all of it was walked."""
         gone = dict.fromkeys(self.before.below, EMPTY)
         return self.before.replaced(self.own or Entries(self.entries), {**gone, **self.made})
+
+
+def _with_all_above(folder: str) -> Iterator[str]:
+    """Yield the folder and those above it, the workspace itself too."""
+    while folder:
+        yield folder
+        folder = folder.rpartition("/")[0]
+    yield ""
 
 
 def _name(path: str) -> str:

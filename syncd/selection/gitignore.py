@@ -10,7 +10,9 @@ Git's documentation leaves much open, so git's own behaviour decides (2.47;
   (`as_latin1`).
 - Trailing spaces are dropped, not tabs; so is a carriage return before the newline; a NUL ends the line.
 - A pattern with an unclosed or unknown bracket, or with a single backslash at its end, matches nothing at all.
-- Brackets have their own rules: see `syncd/selection/char_class.py`.
+- Brackets are a set of bytes. A backslash escapes, also at the end of a range. A reversed range is empty. "]" is a
+  member if it comes first, and "-" at either end or after a range. `[:space:]` lacks vertical tab and form feed. "/" is
+  never matched.
 - `**` spans directories only between slashes; elsewhere it is one `*`. But git compares the part before the first
   wildcard as plain text and matches only the rest, so `x/a**/b` spans too, and matches `x/ab` (see `_joined`). So it
   was up to git 2.52; for 2.53 it is one `*`. The earlier rule excludes more, so no older git's user sends too much.
@@ -21,8 +23,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
-
-from syncd.selection.char_class import char_class
 
 # A pattern is a list of atoms. One character stands for itself, "/" between segments; the longer ones are regexes.
 STAR = "[^/]*"
@@ -220,7 +220,7 @@ def _atoms(text: str) -> list[str] | None:
                 atoms.append(STAR)
             position = end
         elif char == "[":
-            found = char_class(text, position + 1)
+            found = _char_class(text, position + 1)
             if found is None:
                 return None
             atom, position = found
@@ -234,3 +234,69 @@ def _atoms(text: str) -> list[str] | None:
             atoms.append(ONE if char == "?" else char)
             position += 1
     return atoms
+
+
+def _class(test: str) -> frozenset[int]:
+    return frozenset(code for code in range(1, 128) if re.fullmatch(test, chr(code)))
+
+
+_CLASSES = {
+    "alnum": _class("[0-9A-Za-z]"),
+    "alpha": _class("[A-Za-z]"),
+    "blank": _class("[ \t]"),
+    "cntrl": _class("[\x01-\x1f\x7f]"),
+    "digit": _class("[0-9]"),
+    "graph": _class("[!-~]"),
+    "lower": _class("[a-z]"),
+    "print": _class("[ -~]"),
+    "punct": _class("[!-/:-@\\[-`{-~]"),
+    "space": _class("[ \t\n\r]"),
+    "upper": _class("[A-Z]"),
+    "xdigit": _class("[0-9A-Fa-f]"),
+}
+_ALL = frozenset(range(1, 256))
+_SLASH = frozenset(b"/")
+
+
+def _char_class(text: str, start: int) -> tuple[str, int] | None:
+    """Parse the bracket whose content starts at `start`; return its regular expression and the position behind it.
+
+    A single byte is returned as that character, not as an expression. None if the bracket is not closed, names an
+    unknown class or holds no byte: then the whole pattern matches nothing.
+    """
+    negated = text.startswith(("!", "^"), start)
+    first = position = start + negated
+    members: set[int] = set()
+    lowest = 0  # the start of a range if "-" follows; 0: a range cannot start here
+    while position == first or not text.startswith("]", position):
+        name, end = _class_name(text, position)
+        if name is not None:
+            if name not in _CLASSES:
+                return None
+            members |= _CLASSES[name]
+            lowest, position = 0, end
+            continue
+        is_range = lowest and text.startswith("-", position) and not text.startswith("]", position + 1)
+        code, end = _code(text, position + 1 if is_range else position)
+        if code is None:
+            return None
+        members.update(range(lowest, code + 1) if is_range else (code,))
+        lowest, position = 0 if is_range else code, end
+    codes = sorted((_ALL - members if negated else members) - _SLASH)
+    if len(codes) < 2:
+        return (chr(codes[0]), position + 1) if codes else None
+    return "[" + "".join(f"\\x{code:02x}" for code in codes) + "]", position + 1
+
+
+def _class_name(text: str, position: int) -> tuple[str | None, int]:
+    """Return the name in `[:name:]` at `position` (None: there is no such class), and the position behind it."""
+    end = text.find("]", position + 2)
+    if not text.startswith("[:", position) or end < 0 or text[end - 1] != ":" or end == position + 2:
+        return None, position
+    return text[position + 2 : end - 1], end + 1
+
+
+def _code(text: str, position: int) -> tuple[int | None, int]:
+    """Return the byte at `position`, escaped or not (None: the text ends), and the position behind it."""
+    position += text.startswith("\\", position)
+    return (ord(text[position]), position + 1) if position < len(text) else (None, position)

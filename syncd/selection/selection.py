@@ -27,10 +27,18 @@ from msgspec import Struct
 
 from syncd.selection.builtin_rules import DEFAULTS, GIT, SECRETS
 from syncd.selection.gitignore import as_latin1, from_latin1, parse_line
-from syncd.selection.path_patterns import expand_folders
-from syncd.selection.pattern_index import NO_MATCH, PatternIndex
-from syncd.selection.pattern_list import PatternList, pattern_list
-from syncd.selection.rules import FIRST_OF_CEILING, Decision, Layer, Precedence, Rule, Rules
+from syncd.selection.rules import (
+    NO_MATCH,
+    Decision,
+    Layer,
+    PatternIndex,
+    PatternList,
+    Precedence,
+    Rule,
+    Rules,
+    expand_folders,
+    pattern_list,
+)
 
 __all__ = ["Decision", "OuterFile", "OuterRules", "Rule", "Scope", "Selection", "SelectionSettings"]
 
@@ -96,12 +104,12 @@ class Selection:
         if not settings.upload_secrets:
             lines = SECRETS + tuple(f"!{pattern}" for pattern in expand_folders(settings.allow_secrets))
             layers.append(_secrets_layer(lines))
-            self._folded_secrets = Rules.of([_secrets_layer(tuple(line.lower() for line in lines))])
+            self._folded_secrets = Rules([_secrets_layer(tuple(line.lower() for line in lines))])
         if not settings.include_git:
             layers.append(_pattern_layer(Precedence.HARD, "built-in", GIT))
         if settings.always_ignored:
             layers.append(_ceiling_layer(settings.always_ignored))
-        self._rules = Rules.of(layers)
+        self._rules = Rules(layers)
 
     @property
     def uses_gitignore(self) -> bool:
@@ -113,17 +121,17 @@ class Selection:
         rules = self._rules
         if outer.own_paths:
             own = tuple(Rule(OWN_FILES, None, _pattern_of(path)) for path in outer.own_paths)
-            rules = Rules.of([*rules.layers, _ceiling_layer(own)])
+            rules = Rules([*rules.layers, _ceiling_layer(own)])
         if not self.uses_gitignore:
             return Scope(rules, self._folded_secrets, "", (SYNCDIGNORE,))
         names = (GITIGNORE, SYNCDIGNORE)
         layers = [_file_layer(Precedence.GIT, each.source, _prefix(each.folder), each.data) for each in outer.files]
         if not outer.workspace:
-            return Scope(rules.plus(layers) if layers else rules, self._folded_secrets, "", names)
+            return Scope(Rules(layers, rules) if layers else rules, self._folded_secrets, "", names)
         layers = _without_exclusion_of(outer.workspace, layers)
         top = _prefix(outer.workspace)
         based = [layer._replace(base=top) for layer in rules.layers]
-        return Scope(Rules.of([*based, *layers]), self._folded_secrets, top, names, top)
+        return Scope(Rules([*based, *layers]), self._folded_secrets, top, names, top)
 
 
 class Scope:
@@ -185,45 +193,44 @@ class Scope:
                 layers.append(_file_layer(precedence, source, self._location, data))
         if not layers:
             return self
-        rules = self._rules.plus(layers) if self._location != self._top else Rules.of([*self._rules.layers, *layers])
+        rules = Rules(layers, self._rules) if self._location != self._top else Rules([*self._rules.layers, *layers])
         return Scope(rules, self._folded_secrets, self._location, self.ignore_files, self._top)
 
     def decide(self, name: str, is_dir: bool) -> Decision:
         """Decide about a child of this directory. A symlink is not a directory, whatever its target is."""
         text = name if name.isascii() else as_latin1(name)
-        pattern_index = self._directories if is_dir else self._files
-        if pattern_index is None:
+        index = self._directories if is_dir else self._files
+        if index is None:
+            index = self._rules.index(self._location, is_dir)
             if is_dir:
-                pattern_index = self._directories = self._rules.directories.pattern_index(self._location)
+                self._directories = index
             else:
-                pattern_index = self._files = self._rules.files.pattern_index(self._location)
-        index = pattern_index.strongest(text)
+                self._files = index
+        match = index.strongest(text)
         folded = text.lower()
-        if (folded != text or self._has_capitals) and index < FIRST_OF_CEILING:
+        if (folded != text or self._has_capitals) and match.precedence < Precedence.CEILING:
             secret = self._folded_secret(folded, is_dir)
             if secret is not None:
                 return secret
-        if index == NO_MATCH:
+        if match is NO_MATCH:
             return INCLUDED
-        decision = self._rules.decision(index)
-        if decision is None:  # an exception to a hard rule: the other rules decide
-            others = self._rules.without_hard_rules()
+        if match.decision is None:  # an exception to a hard rule: the other rules decide
+            others = self._rules.without_hard_rules
             return Scope(others, None, self._location, self.ignore_files, self._top).decide(name, is_dir)
-        return decision
+        return match.decision
 
     def _folded_secret(self, folded: str, is_dir: bool) -> Decision | None:
         """Return the decision of the rules about secrets on a name in lower case; None if it is none."""
         if self._folded_secrets is None:
             return None
-        pattern_index = self._folded_directories if is_dir else self._folded_files
-        if pattern_index is None:
-            folder = self._location[len(self._top) :].lower()
+        index = self._folded_directories if is_dir else self._folded_files
+        if index is None:
+            index = self._folded_secrets.index(self._location[len(self._top) :].lower(), is_dir)
             if is_dir:
-                pattern_index = self._folded_directories = self._folded_secrets.directories.pattern_index(folder)
+                self._folded_directories = index
             else:
-                pattern_index = self._folded_files = self._folded_secrets.files.pattern_index(folder)
-        index = pattern_index.strongest(folded)
-        return None if index == NO_MATCH else self._folded_secrets.decision(index)
+                self._folded_files = index
+        return index.strongest(folded).decision
 
 
 def _pattern_of(path: str) -> str:
@@ -244,7 +251,7 @@ def _without_exclusion_of(workspace: str, layers: Sequence[Layer]) -> list[Layer
     location = ""
     for name in workspace.split("/"):
         while True:
-            above = Rules.of(layer for layer in layers if location.startswith(layer.base))
+            above = Rules([layer for layer in layers if location.startswith(layer.base)])
             decision = Scope(above, None, location, ()).decide(name, is_dir=True)
             if decision.included:
                 break

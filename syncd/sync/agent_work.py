@@ -17,11 +17,11 @@ from syncd.model.entry import (
     arrived_digest,
     is_savable,
 )
+from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
-from syncd.scan.limits import too_long
+from syncd.scan.exclusions import too_long
 from syncd.selection.builtin_rules import DIRECTORY_NAMES
 from syncd.sync.sync_plan import SandboxContent
 

@@ -20,7 +20,7 @@ from syncd.core.change_log import ChangeLog
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.warning import SyncWarning
 from syncd.model.directory import EMPTY, Entries, rebuilt
-from syncd.model.entry import Entry, Kind, Stamp
+from syncd.model.entry_row import StateRow, entry_of, lasting_stamp, row_of
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.remote.target import Target
 
@@ -31,20 +31,6 @@ _MOST_CHANGE_BYTES = 4 << 20
 _ROW_BYTES = 100  # more or less
 
 _Stat = tuple[int, int, int, int] | None  # inode, bytes, times of the content and of the inode; None: no such file
-
-
-class StateRow(Struct, array_like=True):
-    """A manifest's entry. Paths are bytes, since MessagePack's strings are UTF-8 only."""
-
-    path: bytes
-    kind: Kind
-    mode: int
-    mtime_s: int
-    size_bytes: int
-    target: bytes
-    stamp: Stamp | None
-    digest: bytes
-    sent_digest: bytes
 
 
 class _DirectoryRow(Struct, array_like=True):
@@ -211,27 +197,8 @@ def _lasting(own: Entries) -> Entries:
     entries = own.decoded()
     if all(entry.stamp is None or entry.written_back for entry in entries.values()):
         return own
-    return Entries({name: replace(entry, stamp=_lasting_stamp(entry)) for name, entry in entries.items()})
+    return Entries({name: replace(entry, stamp=lasting_stamp(entry)) for name, entry in entries.items()})
 
 
 def _directory_row(path: str, own: Entries) -> _DirectoryRow:
     return _DirectoryRow(os.fsencode(path), own.texts, own.encoded)
-
-
-def row_of(path: str, entry: Entry) -> StateRow:
-    """Return the row of an entry."""
-    target = os.fsencode(entry.target)
-    known = _lasting_stamp(entry), entry.digest, entry.sent_digest
-    return StateRow(os.fsencode(path), entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, target, *known)
-
-
-def _lasting_stamp(entry: Entry) -> Stamp | None:
-    # A stamp that a later write may have left unchanged is of no use to a process that did not see that write.
-    return entry.stamp if entry.written_back else None
-
-
-def entry_of(row: StateRow) -> Entry:
-    """Return the entry of a row."""
-    size_bytes, target, stamp = row.size_bytes, os.fsdecode(row.target), row.stamp
-    known = stamp, row.digest, row.sent_digest, stamp is not None
-    return Entry(row.kind, row.mode, row.mtime_s, size_bytes, target, *known)

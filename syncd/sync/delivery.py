@@ -14,7 +14,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from syncd.archive.archive import Archive
+from syncd.archive.chunk_store import Archive
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SandboxRefused, TryLater
 from syncd.remote.api import Api

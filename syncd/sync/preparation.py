@@ -20,8 +20,8 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan_sync, withheld
 from syncd.remote.failure import StepFailed
+from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
-from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.git_repository import GIT
 from syncd.sync.agent_work import LeaveOut, pruned_names
@@ -204,9 +204,18 @@ class Preparation(Struct):
         """Save what only the sandbox has, until it is known that an initialize leaves it alone."""
         if result.new:
             leave_out = self.leave_out()
-            new = {path: there for path, there in result.new.items() if not leave_out(path, there.is_directory)}
+            new = {
+                path: there
+                for path, there in result.new.items()
+                if not leave_out(path, there.is_directory) and not self._is_ours(path, there)
+            }
             self.services.remote_changes.save(Why.CONFLICT, new)
             self.only_there = frozenset(new)
+
+    def _is_ours(self, path: str, there: SeenEntry) -> bool:
+        """True if the path was put there, and is gone here."""
+        versions = (*self.services.deletion_sync.leftovers.get(path, ()), *self.content.versions_of(path))
+        return any(same(there, version) for version in versions)
 
     def _save(self, plan: Plan) -> frozenset[str]:
         """Save what is about to be overwritten or removed, and return the paths that cannot be saved."""

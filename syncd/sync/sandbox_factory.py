@@ -20,8 +20,7 @@ from syncd.remote.target import Target
 from syncd.remote.uplink import UplinkStore
 from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.blocked_paths import BlockedPaths
-from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.leftovers_store import LeftoversStore
+from syncd.sandbox.deletions import DeletionSync, LeftoversStore
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.partial_archives import PartialArchives

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection
 
 from msgspec import Struct, field, structs
 
-from syncd.archive.archive import DamagedPiece
 from syncd.archive.base_store import BaseStore
+from syncd.archive.chunk_store import DamagedPiece
 from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
 from syncd.core.choices import AgentChanges
@@ -30,9 +30,9 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target, margin_s
 from syncd.sandbox.blocked_paths import PathsBlocked
 from syncd.sandbox.blocked_paths_rules import entries_within, without
+from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.partial_archives import Kept
 from syncd.sandbox.provider import SandboxProvider
-from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.arrived_changes import SentContent, arrived_changes

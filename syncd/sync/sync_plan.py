@@ -17,8 +17,8 @@ from syncd.model.entry import (
 )
 from syncd.model.manifest import Difference, Manifest, directories_above, is_within
 from syncd.model.reconcile import Forced, Policy
+from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, Missing
-from syncd.sandbox.removal_plan import Versions
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
 SAMPLE = 200

@@ -19,9 +19,9 @@ from syncd.model.entry import (
     Entry,
     same,
 )
+from syncd.model.entry_row import StateRow, entry_of, row_of
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.sync.base_record import StateRow, entry_of, row_of
 
 
 class TakenPath(Struct, frozen=True):

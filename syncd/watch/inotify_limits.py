@@ -14,7 +14,6 @@ from syncd.core.warning import SyncWarning
 
 _WATCHES = ("fs.inotify.max_user_watches", "user.max_inotify_watches")
 _INSTANCES = ("fs.inotify.max_user_instances", "user.max_inotify_instances")
-_DESCRIPTORS_EACH = 3  # inotify, and the pipe that wakes its reader
 _RECOMMENDED = {_WATCHES: 524_288, _INSTANCES: 512}
 
 
@@ -96,13 +95,8 @@ def _reason(code: int, paths: list[str], total: int) -> SyncWarning:
 
 def _descriptors_used_up() -> bool:
     """True if no more descriptors can be opened: EMFILE means either that, or that the user's instances are used up."""
-    opened: list[int] = []
     try:
-        while len(opened) < _DESCRIPTORS_EACH:
-            opened.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+        os.close(os.open("/", os.O_PATH | os.O_CLOEXEC))
     except OSError:
         return True
-    finally:
-        for fd in opened:
-            os.close(fd)
     return False

@@ -1,4 +1,10 @@
-"""Reads the kernel's list of mounts: which parts of the workspace are shared, and when the mounts around it change.
+"""The file systems of the workspace: which parts are shared, and when the mounts around it change.
+
+inotify does not report what others change on a shared file system. A file system is shared unless it is known to be
+local: what is not known is polled, which costs a little time, and a change that is not noticed would cost more. Known
+to be local is what keeps its files on a disk or in the memory of this machine, and changes only through this kernel.
+That of another machine (NFS, sshfs), of the host of a virtual one (9p, virtiofs) or of a program that shows files of
+another place (bindfs, mergerfs, gocryptfs) changes behind the kernel's back.
 
 No file system event reports a mount. It hides a directory without touching it, and when a bind mount is removed, its
 file system stays in use elsewhere: inotify sees nothing, and the watched directories are no longer those that the path
@@ -9,11 +15,145 @@ idle daemon does not need to poll it.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
-from syncd.watch.mountinfo import Mount, holding, parse_mountinfo
-from syncd.watch.shared_mounts import WorkspaceMounts, workspace_mounts
+from msgspec import Struct, field
+
+from syncd.core.text import shown_path
+from syncd.core.warning import SyncWarning
 
 _LIST = "/proc/self/mountinfo"
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+# A poll comes no more often than this, and takes a twentieth of the time at most.
+_LEAST_POLL_S = 2.0
+_POLL_SHARE = 20
+
+LOCAL_FILESYSTEMS = frozenset(
+    # On a disk of this machine; `fuseblk` is what ntfs-3g and others mount from one.
+    {"apfs", "bcachefs", "btrfs", "ecryptfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "hfs", "hfsplus"}
+    | {"jfs", "minix", "msdos", "nilfs2", "ntfs", "ntfs3", "reiserfs", "ubifs", "udf", "vfat", "xfs", "zfs"}
+    # In its memory.
+    | {"devtmpfs", "hugetlbfs", "ramfs", "rootfs", "tmpfs"}
+    # Layers of a container: changing a lower one beneath the mount is not allowed. The Linux system of WSL 1.
+    | {"aufs", "fuse.fuse-overlayfs", "overlay", "lxfs", "wslfs"}
+    # Nothing changes here.
+    | {"cramfs", "erofs", "fuse.snapfuse", "fuse.squashfuse", "iso9660", "romfs", "squashfs"}
+    # The kernel's own, and the place of a mount that is made when it is used, which is a line of its own then.
+    | {"autofs", "proc", "sysfs"}
+)
+DRVFS = "drvfs"
+_VIRTUAL_MACHINE = frozenset(
+    {"9p", "fakeowner", "fuse.grpcfuse", "fuse.osxfs", "fuse.vmhgfs-fuse", "grpcfuse", "osxfs", "prl_fs", "vboxsf"}
+    | {"virtiofs", "vmhgfs"}
+)
+
+
+class Mount(NamedTuple):
+    """One line of the list. `point` is where it is mounted, with a slash at its end; `parent` is the mount below it."""
+
+    number: bytes
+    parent: bytes
+    point: bytes
+    filesystem: str
+    line: bytes
+
+
+def parse_mountinfo(content: bytes) -> Iterator[Mount]:
+    """Yield the mounts in the kernel's order; lines of another form are skipped.
+
+    The fifth field is the mount point, in which space, tab, line feed and backslash are octal numbers. The file
+    system's type follows a "-", behind any number of optional fields.
+    """
+    for line in content.splitlines():
+        fields = line.split(b" ")
+        if b"-" in fields[6:-1]:
+            point = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), fields[4]).rstrip(b"/") + b"/"
+            filesystem = fields[fields.index(b"-", 6) + 1].decode("ascii", "replace")
+            yield Mount(fields[0], fields[1], point, filesystem, line)
+
+
+def holding(mounts: Collection[Mount], path: bytes) -> Mount | None:
+    """Return the mount that holds a path, which ends with a slash; None if no listed one does.
+
+    It is found as the kernel goes there: of the mounts on the current one, the first on the way is entered. So a mount
+    that another one covers, at the same point or above it, is not found.
+    """
+    on_the_way = [mount for mount in mounts if path.startswith(mount.point)]
+    listed = {mount.number for mount in mounts}
+    found = None
+    entered = [mount for mount in on_the_way if mount.parent not in listed or mount.parent == mount.number]
+    while entered:
+        found = min(entered, key=lambda mount: len(mount.point))
+        entered = [mount for mount in on_the_way if mount.parent == found.number and mount is not found]
+    return found
+
+
+class WorkspaceMounts(Struct, frozen=True):
+    """The file systems of a workspace, by the relative path at which they are mounted; "" is the workspace itself.
+
+    `shared` are the types of the shared ones; the others are `local`, also those that are mounted in a shared one.
+    """
+
+    shared: Mapping[str, str] = field(default_factory=dict)
+    local: frozenset[str] = frozenset()
+
+    @property
+    def share_workspace(self) -> bool:
+        """True if the workspace itself is on a shared file system."""
+        return "" in self.shared
+
+    def is_shared(self, path: str) -> bool:
+        """True if a path is on a shared file system."""
+        while path and path not in self.shared and path not in self.local:
+            path = path.rpartition("/")[0]
+        return path in self.shared
+
+    @property
+    def inside(self) -> frozenset[str]:
+        """The paths below the workspace itself at which something is mounted."""
+        return self.local.union(self.shared) - {""}
+
+
+def workspace_mounts(mounts: Collection[Mount], workspace: bytes) -> WorkspaceMounts:
+    """Return the mounts that hold the workspace, or a part of it, and are not hidden; its path ends with a slash."""
+    found: dict[str, str] = {}
+    around = holding(mounts, workspace)
+    if around is not None:
+        found[""] = _kind(around)
+    for mount in mounts:
+        if mount.point.startswith(workspace) and mount.point != workspace and holding(mounts, mount.point) is mount:
+            path = mount.point[len(workspace) : -1].decode("utf-8", "surrogateescape")
+            found[path] = _kind(mount)
+    shared = {path: kind for path, kind in sorted(found.items()) if kind not in LOCAL_FILESYSTEMS}
+    return WorkspaceMounts(shared, frozenset(found.keys() - shared.keys()))
+
+
+def _kind(mount: Mount) -> str:
+    """Return the type for people: WSL 2 mounts the drives of Windows as 9p or virtiofs, and says so behind the type."""
+    is_drvfs = mount.filesystem in ("9p", "virtiofs") and b"drvfs" in mount.line.partition(b" - ")[2]
+    return DRVFS if is_drvfs else mount.filesystem
+
+
+def shared_warning(path: str, filesystem: str) -> SyncWarning:
+    """Return the warning about a part of the workspace that is polled."""
+    where = f"{path!r}" if path else "the workspace"
+    shared = f"a shared file system ({shown_path(filesystem)}), which does not report what others change there"
+    return SyncWarning(f"shared:{path or '.'}", f"{where} is polled, as it is on {shared}", _remedy(filesystem))
+
+
+def _remedy(filesystem: str) -> str:
+    if filesystem == DRVFS:
+        return "move it into the Linux file system of WSL, such as below your home directory"
+    if filesystem in _VIRTUAL_MACHINE:
+        return "move it to a disk or volume of this virtual machine or container, or live with the delay"
+    return "move it to a local disk, or live with the delay"
+
+
+def poll_interval_s(scan_took_s: float) -> float:
+    """Return the seconds between two polls, after one that took so long."""
+    return max(_LEAST_POLL_S, _POLL_SHARE * scan_took_s)
 
 
 def filesystem_type(path: str) -> str:

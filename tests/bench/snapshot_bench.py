@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from syncd.archive.chunk_store import ChunkStore
-from syncd.archive.codec import Codec
+from syncd.archive.chunking import Codec
 from syncd.archive.packer import Packed, Packer
 from syncd.archive.snapshotter import Snapshotter, SyncMode
 from syncd.core.clock import SystemClock
 from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.mass_deletion_guard import MassDeletionGuard
-from syncd.scan.mount_guard import MountGuard
+from syncd.scan.guards import MassDeletionGuard, MountGuard
 from syncd.scan.scanner import Scanner
 from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings

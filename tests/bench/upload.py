@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 from isal import isal_zlib
 
-from syncd.archive.archive import Archive
-from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.archive_format import Sum
+from syncd.archive.chunk_store import Archive, ChunkStore
 from syncd.archive.chunking import TARGET_BYTES
-from syncd.archive.deflate import Sum
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.bucket import Bucket, Throttle

@@ -10,20 +10,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from syncd.core.clock import SystemClock
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.component.crash_machine import KEY, Machine, crash_worker
-from tests.component.watch_rig import (
-    WakeEvent,
-    walk,
-)
+from tests.component.watch_rig import walk
 from tests.emulator import Emulator
-
-
-@pytest.fixture
-def wake_event() -> Iterator[WakeEvent]:
-    wake_event = WakeEvent()
-    yield wake_event
-    wake_event.close()
 
 
 @pytest.fixture
@@ -38,8 +29,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def watch(root: Path, wake_event: WakeEvent) -> Iterator[InotifyWatch]:
-    watch = InotifyWatch(str(root), wake_event.wake)
+def watch(root: Path) -> Iterator[InotifyWatch]:
+    watch = InotifyWatch(str(root), SystemClock())
     watch.open()
     walk(watch, root)
     yield watch

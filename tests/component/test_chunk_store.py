@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.archive import Archive, DamagedPiece
-from syncd.archive.chunk_store import ChunkStore, Piece
-from syncd.archive.codec import Codec
-from syncd.archive.deflate import Sum, deflated
+from syncd.archive.archive_format import Sum, deflated
+from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece, Piece
+from syncd.archive.chunking import Codec
 from syncd.archive.packer import Packed, Packer
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop

@@ -12,8 +12,7 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.remote.api import Api
 from syncd.remote.target import Target
-from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.leftovers_store import LeftoversStore
+from syncd.sandbox.deletions import DeletionSync, LeftoversStore
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookResult
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from syncd.core.errors import WorkspaceError
-from syncd.scan.explain import explain
+from syncd.scan.path_rules import explain
 from syncd.scan.scanner import Scanner
 from syncd.selection.ignore_files import read_ignore_files
 from syncd.selection.selection import Selection, SelectionSettings

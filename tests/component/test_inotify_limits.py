@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from syncd.core.clock import SystemClock
 from syncd.watch.inotify_watch import InotifyWatch
-from tests.component.watch_rig import Rules, WakeEvent, opened, receive_until, walk
+from tests.component.watch_rig import Rules, opened, walk
 
 REPO = Path(__file__).parents[2]
 # Root reads everything unless this capability is dropped.
@@ -45,15 +46,14 @@ def watches_above(root: Path) -> int:
 
 
 def watches_used_up() -> None:
-    root, wake_event = tree(100), WakeEvent()
+    root = tree(100)
     most = 19 + watches_above(root)
     limit("max_inotify_watches", most)
-    watch = InotifyWatch(str(root), wake_event.wake)
+    watch = InotifyWatch(str(root), SystemClock())
     for _ in range(3):  # again with the same result, whatever the order of the directories is
         walk(watch, root)
-        assert watch.unwatched() == 101 - 19, watch.unwatched()
+        assert len(watch._failed) == 101 - 19, len(watch._failed)
         assert watch.needs_polling
-        assert watch.alive()
     (warning,) = watch.warnings()
     assert warning.key == "watch:limit"
     assert "82 of 101 directories" in warning.what, warning
@@ -64,28 +64,25 @@ def watches_used_up() -> None:
     missed = min(watch._failed)
     with opened(root / missed) as fd:
         watch.add_directory(missed, fd, Rules())  # as when a single directory is read
-    assert watch.unwatched() == 101 - 20, watch.unwatched()
+    assert len(watch._failed) == 101 - 20, len(watch._failed)
     walk(watch, root)
-    assert watch.unwatched() == 0, watch.unwatched()
     assert watch.warnings() == ()
     assert not watch.needs_polling
     for number in range(100):
         (root / f"d{number:03}" / "file").touch()
-    receive_until(watch, wake_event, "d099")
+    assert "d099" in watch.take().dirty
     watch.close()
     shutil.rmtree(root)
 
 
 def instances_used_up() -> None:
-    root, wake_event = tree(3), WakeEvent()
+    root = tree(3)
     limit("max_inotify_instances", 0)
     before = len(os.listdir("/proc/self/fd"))
-    watch = InotifyWatch(str(root), wake_event.wake)
+    watch = InotifyWatch(str(root), SystemClock())
     watch.open()
     walk(watch, root)
-    assert not watch.alive()
     assert watch.needs_polling
-    assert watch.unwatched() == 4
     (warning,) = watch.warnings()
     assert warning.key == "watch:instances", warning
     assert "user.max_inotify_instances is 0" in warning.what, warning
@@ -93,20 +90,19 @@ def instances_used_up() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
     limit("max_inotify_instances", 10)
     walk(watch, root)
-    assert watch.alive()
     assert watch.warnings() == ()
     (root / "d001/file").touch()
-    receive_until(watch, wake_event, "d001")
+    assert "d001" in watch.take().dirty
     watch.close()
     shutil.rmtree(root)
 
 
 def unreadable() -> None:
-    root, wake_event = tree(0), WakeEvent()
+    root = tree(0)
     for name in ("closed", "open"):
         (root / name).mkdir()
     (root / "closed").chmod(0o100)
-    watch = InotifyWatch(str(root), wake_event.wake)
+    watch = InotifyWatch(str(root), SystemClock())
     watch.begin()
     for path in ("", "closed", "open"):
         with opened(root / path, os.O_PATH) as fd:
@@ -115,7 +111,6 @@ def unreadable() -> None:
     (warning,) = watch.warnings()
     assert warning.key == "watch:EACCES", warning
     assert "closed" in str(warning), warning
-    assert watch.unwatched() == 1
     assert watch.needs_polling
     (root / "closed").chmod(0o700)
     walk(watch, root)
@@ -150,21 +145,21 @@ def test_an_unreadable_directory_is_named() -> None:
 
 
 def test_too_many_open_files_is_not_too_many_instances(tmp_path: Path) -> None:
-    """Both are EMFILE, with different remedies; a half-open instance is closed again."""
+    """Both are EMFILE, with different remedies."""
     script = (
         "import os, resource, sys\n"
+        "from syncd.core.clock import SystemClock\n"
         "from syncd.watch.inotify_watch import InotifyWatch\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))\n"
-        "watch, held = InotifyWatch(sys.argv[1], lambda: None), []\n"
-        "for spare in range(4):\n"
-        "    try:\n"
-        "        while True: held.append(os.dup(2))\n"
-        "    except OSError: pass\n"
-        "    for _ in range(spare): os.close(held.pop())\n"
-        "    watch.open()\n"
-        "    if spare < 3: assert [p.key for p in watch.warnings()] == ['watch:descriptors'], watch.warnings()\n"
-        "    for _ in range(spare) if spare < 3 else (): held.append(os.dup(2))\n"
-        "assert watch.alive()\n"
+        "watch, held = InotifyWatch(sys.argv[1], SystemClock()), []\n"
+        "try:\n"
+        "    while True: held.append(os.dup(2))\n"
+        "except OSError: pass\n"
+        "watch.open()\n"
+        "assert [p.key for p in watch.warnings()] == ['watch:descriptors'], watch.warnings()\n"
+        "os.close(held.pop())\n"
+        "watch.open()\n"
+        "assert watch.warnings() == ()\n"
         "watch.close()\n"
     )
     done = subprocess.run(

@@ -11,8 +11,7 @@ from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.scan.mass_deletion_guard import MassDeletionGuard
-from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
+from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES, MassDeletionGuard
 from syncd.scan.scanner import Scan
 
 OURS = FileIdentity(1, 2, b"ours")

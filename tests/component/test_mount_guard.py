@@ -9,7 +9,7 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.scan.mount_guard import MountGuard
+from syncd.scan.guards import MountGuard
 from syncd.scan.scanner import Scan
 
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.archive import Archive
-from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.chunk_store import Archive, ChunkStore
 from syncd.archive.packer import Packed, Packer
 from syncd.core.clock import Clock
 from syncd.model.manifest import Manifest

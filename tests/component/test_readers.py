@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from syncd.archive.archive import Archive
+from syncd.archive.chunk_store import Archive
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.interrupt import Interrupt

@@ -16,10 +16,10 @@ from msgspec.structs import replace
 from syncd.core.errors import Stop, WorkspaceError
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest
-from syncd.scan.limits import LONGEST_PATH_BYTES
+from syncd.scan.exclusions import LONGEST_PATH_BYTES
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Scope, Selection, SelectionSettings
-from syncd.watch.scan_listener import NoScanListener
+from syncd.watch.scan_listener import ScanListener
 
 DEPTH = 300
 
@@ -252,7 +252,7 @@ def test_directories_are_added_before_they_are_listed(work: Path) -> None:
     (work / "d").mkdir()
     calls: list[str] = []
 
-    class LateFiles:
+    class LateFiles(ScanListener):
         """A listener that creates a file in each directory at the last moment."""
 
         def begin(self) -> None:
@@ -264,9 +264,6 @@ def test_directories_are_added_before_they_are_listed(work: Path) -> None:
         def add_directory(self, path: str, fd: int, scope: Scope) -> None:
             calls.append(path)
             os.close(os.open("late", os.O_WRONLY | os.O_CREAT, dir_fd=fd))
-
-        def add_file(self, path: str, name: str, parent: int) -> None:
-            calls.append(path)
 
         def finish(self) -> None:
             calls.append("finish")
@@ -282,7 +279,7 @@ def test_directories_are_added_before_they_are_listed(work: Path) -> None:
     assert calls[4:] == ["begin", "abort"]
 
 
-class ActingListener(NoScanListener):
+class ActingListener(ScanListener):
     """A listener that acts before a directory is added for the n-th time, and keeps the rules of each call."""
 
     def __init__(self, actions: dict[int, Callable[[], object]]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from syncd.archive.codec import Codec
+from syncd.archive.chunking import Codec
 from syncd.core.directories import Directories
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import ConfigError

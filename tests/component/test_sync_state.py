@@ -24,7 +24,7 @@ import os, sys
 from syncd.model.manifest import Manifest
 from syncd.sync.sync_state import SyncState, Uploaded
 from syncd.remote.target import Target
-from syncd.archive.codec import Codec
+from syncd.archive.chunking import Codec
 from syncd.remote.uplink import Uplink
 folder, target = sys.argv[1], Target("https://api.example.com", "box", "us")
 journal = SyncState(folder)

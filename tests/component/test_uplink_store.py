@@ -6,7 +6,7 @@ import json
 import stat
 from pathlib import Path
 
-from syncd.archive.codec import Codec
+from syncd.archive.chunking import Codec
 from syncd.remote.uplink import Uplink, UplinkStore
 
 KNOWN = Uplink((2.5e6, 2.6e6, 1e9), Codec.DENSE, 1_795_526_411.0)

@@ -13,12 +13,11 @@ from msgspec.structs import replace
 
 from syncd.core.errors import WorkspaceError
 from syncd.model.entry import Kind
-from syncd.scan.explain import explain
+from syncd.scan.path_rules import explain
 from syncd.scan.scanner import Scanner
 from syncd.selection.git_repository import Repository, branch_of, repository_around
 from syncd.selection.ignore_files import read_rules_outside
 from syncd.selection.selection import Selection, SelectionSettings
-from syncd.watch.changes import RescanReason
 from tests.component.git_folder import make_repository
 from tests.component.test_scan_by_change import WatchedWorkspace
 from tests.component.test_selection_and_git import (
@@ -299,17 +298,17 @@ class WatchedInRepository(WatchedWorkspace):
         self.receive()
         assert set(self.scan().manifest) == {"f", "g"}
 
-    def reported(self) -> RescanReason | None:
-        """Return the rescan reason that events gave, and pass it to the next scan."""
+    def reported(self) -> bool:
+        """True if events gave a reason for a rescan, which the next scan is."""
         self.receive()
-        return RescanReason.UNKNOWN_DIRECTORY if self.dirty._all else None
+        return self.dirty._all
 
 
 @pytest.fixture
 def inside(tmp_path: Path) -> Iterable[WatchedInRepository]:
     it = WatchedInRepository(tmp_path)
     yield it
-    it.close()
+    it.watch.close()
 
 
 def edit(path: Path, text: str = "f\n") -> None:
@@ -392,7 +391,7 @@ def test_a_repository_created_around_the_workspace(tmp_path: Path) -> None:
         watched.receive()
         assert set(watched.scan().manifest) == {"f", "h"}
     finally:
-        watched.close()
+        watched.watch.close()
 
 
 @pytest.mark.parametrize(

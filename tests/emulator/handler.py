@@ -197,15 +197,13 @@ class FaultyHandler(Handler):
         if fault.action is Action.ERROR:
             answer = {"sandbox_id": self.record.sandbox or "", "status": "error", "message": fault.text}
             return Reply(200, (_JSON,), json.dumps(answer).encode())
-        if fault.action is Action.REDIRECT:
-            return Reply(307, (("Location", fault.text),))
         if fault.action is Action.BOMB:
             return Reply(200, (_JSON, ("Content-Encoding", "gzip, gzip")), bomb())
         if fault.action in UNFRAMED:
             return Reply(200, (_JSON,))
-        reply = self.server.error_reply(fault.status, fault.code)
-        extra = (("Retry-After", fault.retry_after), ("Location", fault.text))
-        headers = (*reply.headers, *(pair for pair in extra if pair[1]))
+        reply = self.server.error_reply(fault.status, fault.options.get("code", ""))
+        extra = (("Retry-After", "retry-after"), ("Location", "location"))
+        headers = (*reply.headers, *((name, fault.options[key]) for name, key in extra if key in fault.options))
         return structs.replace(reply, headers=headers, body=b"" if fault.status in _BODILESS else reply.body)
 
     # Its way to the client

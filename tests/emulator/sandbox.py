@@ -11,8 +11,7 @@ from typing import BinaryIO
 
 from syncd.core.clock import Clock
 from syncd.emulator import sandbox
-from syncd.emulator.execution import Execution, RunStatus
-from syncd.emulator.sandbox import SandboxRecord
+from syncd.emulator.sandbox import Execution, RunStatus, SandboxRecord
 from tests.emulator.faults import Action, Changes
 
 

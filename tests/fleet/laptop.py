@@ -53,7 +53,7 @@ from syncd.sandbox.repository import agent_repository
 from syncd.sync.outcome import Outcome
 from syncd.sync.sync_reason import SyncReason
 from syncd.sync.work_saver import LAST_S
-from syncd.watch.debounce import Burst, due_s, extend
+from syncd.watch.changes import Burst, due_s, extend
 from tests.fleet.api_model import BUCKET_OPS, Reply, Sent
 from tests.fleet.events import Process, Timeline, Wait
 from tests.fleet.working_day import Act

@@ -3,73 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from syncd.core.settings import Config, check_config
 from syncd.emulator.extract import ArchiveRefused
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, is_within
 from syncd.remote.target import MOST_ACQUIRED, SPAN_S
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.exclusions import OUTSIDE
-from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
+from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES
+from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings
 from syncd.sync.sync_cycle import SyncCycle
+from tests.clock import NOON_S
 from tests.emulator import Emulator, RequestRecord, Sandbox
+from tests.fuzz.account import Account, is_draft
 from tests.fuzz.agent_side import SavedEntries, by_digest, note_look
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.model import FOLDER, Entry, SandboxModel, Sent, extracted_of, not_deleted, sent_in, shown
 from tests.fuzz.operations import MARKS, Tree, is_symlink_loop, tree
+from tests.fuzz.settings import Settings
 
 # Parsed once, as every scenario has the same rules to begin with.
 SELECTION = Selection(SelectionSettings())
-# The values of the step `settings`: deletions, archive, a lifetime or 0 for the configured sandbox, the upload limit in
-# KiB a second, the quiet period, and agent_changes.
-DEFAULTS = ("mirror", "auto", 0, 0, 1.0, "save")
-
-
-class Settings:
-    """The settings of a simulation: the current ones, the last daemon's, and all since the last step `settings`."""
-
-    def __init__(self, base_url: str, workspace: Path, sandbox_id: str) -> None:
-        self._base_url = base_url
-        self._workspace = workspace
-        self._sandbox_id = sandbox_id
-        self.history: list[tuple[Any, ...]] = [DEFAULTS]
-        self.current = self.of_daemon = self._config(DEFAULTS)
-
-    def start_with(self, values: tuple[Any, ...]) -> None:
-        self.history = [values]
-        self.current = self._config(values)
-
-    def change_to(self, values: tuple[Any, ...]) -> None:
-        self.history.append(values)
-        self.current = self._config(values)
-
-    def _config(self, values: tuple[Any, ...]) -> Config:
-        deletions, archive, ttl_seconds, limit_kib, quiet_s, agent_changes = values
-        sandbox: dict[str, Any] = {"base_url": self._base_url, "deletions": deletions}
-        sandbox |= {"acquire": {"ttl_seconds": ttl_seconds}} if ttl_seconds else {"id": self._sandbox_id}
-        return check_config(
-            {
-                "workspace": {"path": str(self._workspace)},
-                "sandbox": {**sandbox, "agent_changes": agent_changes},
-                "sync": {
-                    "archive": archive,
-                    "upload_limit_kib_per_second": limit_kib,
-                    "debounce_seconds": quiet_s,
-                },
-                "retry": {"first_delay_seconds": 1, "max_delay_seconds": 8, "give_up_after_seconds": 60},
-            }
-        )
 
 
 @dataclass
@@ -80,6 +46,7 @@ class TrackedSandbox:
     model: SandboxModel = field(default_factory=SandboxModel)
     paths: set[str] = field(default_factory=set)
     is_full: bool = False
+    is_used: bool = False  # something was put there
     unrecorded: set[str] = field(default_factory=set)  # put there, and not recorded by syncd as there
     is_certain: bool = False  # syncd received the outcome of its last initialize
     requested: set[tuple[str, str]] = field(default_factory=set)  # all that initializes were to put there since a reset
@@ -102,12 +69,20 @@ class Checker:
         saved_versions: SavedVersions,
         sandbox_id: str,
         is_plain: bool,
+        accounts_in: str | None = None,
     ) -> None:
         self.emulator = emulator
         self.clock = clock
         self.workspace = workspace
         self.figures = figures
+        self.saved_versions = saved_versions
         self._saved = SavedEntries(saved_versions)
+        self.account = None if accounts_in is None else Account(workspace, self._saved, accounts_in)
+        self.is_commands_turn = False  # what it looks at is not known to the daemon
+        self.holds_initialize = False  # the next archive is unpacked late, after its request was answered with an error
+        self.ended_early: set[str] = set()
+        self._held_archives: list[tuple[TrackedSandbox, bytes]] = []
+        self._arrived_in = ""
         self.settings = Settings(emulator.base_url, workspace, sandbox_id)
         self.lost: list[str] = []
         self.sandbox_id = sandbox_id  # the one that the daemon syncs to
@@ -149,6 +124,11 @@ class Checker:
         initialize, reset, execute = sandbox.initialize, sandbox.reset, sandbox.execute
 
         def tracked_initialize(packed: BinaryIO) -> None:
+            self.deliver_held()
+            if self.holds_initialize:
+                self.holds_initialize = False
+                self._held_archives.append((tracked, packed.read()))
+                raise TimeoutError("the extraction goes on without an answer")
             start = packed.tell()
             tar = zlib.decompress(packed.read(), 31)
             packed.seek(start)
@@ -157,10 +137,13 @@ class Checker:
                     self.lose(f"{mark.decode()} was uploaded")
             self._account_for_removals(tracked)
             if self.wipes_sandboxes:
+                if self.account is not None:
+                    self._account_for_end(tracked, "was removed by an archive")
                 for item in os.scandir(sandbox.workspace):
                     remove(Path(item.path))
                 tracked.model.cleared()
-            sent = sent_in(tar)
+            sent, tracked.is_used = sent_in(tar), True
+            self.lost += [f"the temporary file {path!r} was uploaded" for path in sent if is_draft(path)]
             try:
                 initialize(packed)
             except ArchiveRefused as error:
@@ -192,7 +175,7 @@ class Checker:
             tracked.requested = set()
 
         def tracked_execute(name: str, packed: BinaryIO, *more: Any) -> None:
-            if not self.is_late:
+            if not self.is_late and not self.is_commands_turn:
                 note_look(tracked.model, packed)
             execute(name, packed, *more)
             if not sandbox.holds:
@@ -204,11 +187,14 @@ class Checker:
 
     def note_dump(self) -> None:
         """Note that a dump begins, which shows everything."""
-        for tracked in self.sandboxes.values():
+        for tracked in [] if self.is_commands_turn else self.sandboxes.values():
             tracked.model.saw()
 
     def note_arrived(self) -> None:
         """Note that a sync succeeded."""
+        if self.account is not None and self._arrived_in not in ("", self.sandbox_id):
+            self.note_left(self._arrived_in)
+        self._arrived_in = self.sandbox_id
         tracked, services = self.current, self.cycle.services if self.cycle is not None else None
         if tracked is None or services is None:
             return
@@ -223,7 +209,7 @@ class Checker:
         """Check that all that was changed in a sandbox was saved before another one took its place."""
         tracked = self.sandboxes.get(sandbox_id)
         unsaved = self.cycle is None or any(each.key == "unsaved" for each in self.cycle.warnings)
-        if tracked is not None and self._looks and not unsaved and not self.has_ended(tracked):
+        if tracked is not None and tracked.is_used and self._looks and not unsaved and not self.has_ended(tracked):
             self.figures["sandboxes left"] += 1
             self._account_for_end(tracked, "was left in a sandbox that is not used any more")
 
@@ -236,7 +222,8 @@ class Checker:
         gone = tracked.model.gone(tree(tracked.sandbox.workspace))
         for path, (entry, _) in gone.items():
             self.figures["versions removed"] += 1
-            if not self._looks:
+            if not self._looks or self._is_settled(path, entry):
+                self._excuse(path, entry)
                 continue
             if not self._is_saved(path, entry):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) was removed in the sandbox, and is not saved")
@@ -248,8 +235,12 @@ class Checker:
         """Check that an archive had a right to overwrite what it overwrote of the agent's."""
         model = tracked.model
         if not model.made or not self._looks:
+            if self.account is not None:
+                self.account.excuse_all(model.gone(remote))
             return
         for path, (entry, seen) in model.gone(remote).items():
+            if self._is_settled(path, entry):
+                continue
             self.figures["versions overwritten"] += 1
             what = f"the agent's {path!r} ({shown(entry)}) was overwritten"
             only_agents = model.is_only_agents(path, sent) and not self.is_forced
@@ -257,6 +248,7 @@ class Checker:
                 self.lose(f"{what}, and syncd knew that it stays")
             elif not seen or (self._nobody_looked and self._agent_changes == "save"):
                 self.figures["versions not looked at"] += 1
+                self._excuse(path, entry)
             elif only_agents:
                 self.lose(f"{what}, and nobody changed it here")
             elif self._agent_changes == "hold" and not self.is_forced:
@@ -268,12 +260,15 @@ class Checker:
         """Check that all that ends with a sandbox, or by a reset, is saved, but for what the rules leave out."""
         self._account_for_removals(tracked)
         if not self._looks or self.cycle is None:
+            if self.account is not None:
+                self.account.excuse_all(tracked.model.gone({}))
             return
-        leave_out = self.cycle.work_saver.leave_out()
+        leave_out = self.leave_out()
         for path, (entry, seen) in tracked.model.gone({}).items():
-            if not seen or self._nobody_looked:
+            if not seen or self._nobody_looked or self._is_settled(path, entry) or leave_out(path, False):
                 self.figures["versions not looked at"] += 1
-            elif not self._is_saved(path, entry) and not leave_out(path, False):
+                self._excuse(path, entry)
+            elif not self._is_saved(path, entry):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) {what}, and is not saved")
 
     @property
@@ -290,8 +285,62 @@ class Checker:
         return services is not None and any(each.key == "remote-changes" for each in services.remote_changes.warnings)
 
     def _is_saved(self, path: str, entry: Entry) -> bool:
-        """True if that version is among the saved ones; nothing is known of them once the state was damaged."""
-        return self.state_damaged or self._saved.holds(path, entry)
+        """True if that version is saved or at home; nothing is known of them once the state was damaged."""
+        is_home = self.account is not None and self.account.is_at_home(path, entry)
+        return self.state_damaged or is_home or self._saved.holds(path, entry)
+
+    def _is_settled(self, path: str, entry: Entry) -> bool:
+        return self.account is not None and self.account.is_settled(path, entry)
+
+    def _excuse(self, path: str, entry: Entry) -> None:
+        if self.account is not None:
+            self.account.excuse(path, entry)
+
+    def leave_out(self) -> Callable[[str, bool], bool]:
+        """Return the rules of the workspace as they are now: true for a path, folder or not, that they leave out."""
+        return PathRules(str(self.workspace), SELECTION, "").leave_out
+
+    # -- moves, late archives, and ends
+
+    def move_to(self, sandbox_id: str) -> None:
+        """Have the configuration name another sandbox, which is there."""
+        if self.emulator.sandbox(sandbox_id) is None and sandbox_id not in self.sandboxes:
+            self.track(self.emulator.create_sandbox(sandbox_id))
+        self.settings.move_to(sandbox_id)
+
+    def deliver_held(self) -> None:
+        """Unpack the archives whose requests were answered before they were."""
+        held, self._held_archives = self._held_archives, []
+        for tracked, packed in held:
+            if not self.has_ended(tracked):
+                with contextlib.suppress(ArchiveRefused, OSError):
+                    tracked.sandbox.initialize(io.BytesIO(packed))
+
+    def all_live(self) -> list[TrackedSandbox]:
+        """Return all sandboxes that have not ended."""
+        return [tracked for tracked in self.sandboxes.values() if not self.has_ended(tracked)]
+
+    def note_jump(self, seconds: float) -> None:
+        """Note that time passes at once, in which nothing can be saved before a sandbox's end."""
+        now_wall_s = NOON_S + self.clock.boottime_s()
+        for tracked in self.all_live():
+            ends_wall_s = tracked.sandbox.record.expires_at_s
+            if ends_wall_s is not None and ends_wall_s <= now_wall_s + seconds:
+                self.ended_early.add(tracked.sandbox.id)
+
+    def excuse_ended(self, late_s: float) -> None:
+        """Excuse what nobody could save: made too late before its sandbox's end, or there when that ended early."""
+        if self.account is None:
+            return
+        for tracked in self.sandboxes.values():
+            if not tracked.is_used and tracked is not self.current:
+                self.account.excuse_all(tracked.model.gone({}))
+            if not self.has_ended(tracked):
+                continue
+            ends_wall_s = tracked.sandbox.record.expires_at_s
+            ends_s = -inf if ends_wall_s is None or tracked.sandbox.id in self.ended_early else ends_wall_s - NOON_S
+            gone = tracked.model.gone({})
+            self.account.excuse_made_after({path: entry for path, (entry, _) in gone.items()}, ends_s - late_s)
 
     def note_acquire(self) -> None:
         """Track a sandbox that the request acquired."""
@@ -336,6 +385,8 @@ class Checker:
             tracked.reset_away = set()
 
     def note_operation(self) -> None:
+        if self.account is not None:
+            self.account.person_changed()
         for tracked in self.sandboxes.values():
             tracked.model.note_obstructed(self.workspace)
 

@@ -49,13 +49,6 @@ MORE_FAULTS = (
     "upload-url: 404",
     "initialize: 404",
 )
-# So many scenarios of four have the default configuration and no agent in the sandbox.
-DEFAULT, OF = 1, 4
-
-
-def generate(seed: int) -> Scenario:
-    """Generate a scenario of some 15 to 60 steps."""
-    return Generator(seed).scenario() if seed % OF < DEFAULT else ConfiguredGenerator(seed).scenario()
 
 
 class ConfiguredGenerator(Generator):

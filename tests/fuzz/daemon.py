@@ -159,6 +159,18 @@ class SimulatedDaemon(Daemon):
         super().__init__(components)
         self._simulation = simulation
         self._syncing = False
+        self.is_resting = False
+
+    def let_write_later(self, client: Any) -> None:
+        """Note a command that waits until no sync is under way."""
+        self._writers.append(client)
+
+    def _rest(self, until_s: float | None) -> None:
+        self.is_resting = True
+        try:
+            super()._rest(until_s)
+        finally:
+            self.is_resting = False
 
     def _wait(self, until_s: float | None) -> None:
         with self._simulation.injection(enabled=False):

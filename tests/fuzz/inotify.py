@@ -1,4 +1,4 @@
-"""An inotify reader without a thread: the simulation decides when events are read."""
+"""An inotify instance of a simulation, which decides when events are read."""
 
 from __future__ import annotations
 
@@ -7,37 +7,36 @@ import os
 import struct
 import termios
 import threading
-from collections.abc import Callable
 
 from watchdog.observers.inotify_c import InotifyConstants as In
 
-from syncd.watch.inotify import BUFFER_BYTES, Inotify
+from syncd.watch.inotify import BUFFER_BYTES, Event, Inotify
 
 _INT = struct.Struct("i")
 
 
 class ManualInotify(Inotify):
-    """The real reader without its thread: `read_events` delivers what the kernel has queued."""
+    """The real instance; the daemon gets only what `read_events` has taken from the kernel's queue."""
 
     newest: ManualInotify | None = None
 
-    def __init__(self, deliver: Callable[..., None], lost: Callable[[], None]) -> None:
-        super().__init__(deliver, lost)
+    def __init__(self) -> None:
+        super().__init__()
         self.watches_left: int | None = ManualInotify.newest.watches_left if ManualInotify.newest else None
         self._failed = self._shut = False
+        self._taken: list[Event] = []
         ManualInotify.newest = self
 
-    def start(self) -> None:
-        """Start no thread."""
+    def filenos(self) -> list[int]:
+        return []
 
-    def shut_down(self) -> None:
+    def close(self) -> None:
         """Close in the background: the kernel takes ten milliseconds to release watches."""
-        if not self._shut:
-            self._shut = True
-            threading.Thread(target=super().shut_down).start()
+        self._shut = True
+        threading.Thread(target=super().close).start()
 
     def is_listening(self) -> bool:
-        return not self._shut and not self._failed and not self._closed
+        return not self._shut and not self._failed
 
     def add(self, path: bytes, mask: int) -> int:
         if self.watches_left is not None:
@@ -46,21 +45,26 @@ class ManualInotify(Inotify):
                 raise OSError(28, "No space left on device", path)
         return super().add(path, mask)
 
+    def read(self) -> list[Event]:
+        if self._failed:
+            raise OSError(9, "Bad file descriptor")
+        taken, self._taken = self._taken, []
+        return taken
+
     def queued_bytes(self) -> int:
         """Return the size of the events that are not yet read."""
-        return int(_INT.unpack(fcntl.ioctl(self._inotify_fd, termios.FIONREAD, bytes(4)))[0])
+        return int(_INT.unpack(fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4)))[0])
 
     def read_events(self) -> None:
         while self.is_listening() and self.queued_bytes():
-            self._deliver(self._parse_event_buffer(os.read(self._inotify_fd, BUFFER_BYTES)))
+            self._taken += super().read()
 
     def overflow(self) -> None:
         """Drop the queued events and report an overflow, as the kernel does."""
         while self.is_listening() and self.queued_bytes():
-            os.read(self._inotify_fd, BUFFER_BYTES)
-        self._deliver([(-1, In.IN_Q_OVERFLOW, 0, b"")])
+            os.read(self._descriptor, BUFFER_BYTES)
+        self._taken.append((-1, In.IN_Q_OVERFLOW, b""))
 
     def fail(self) -> None:
-        """Report that the watch is lost."""
+        """Let the next read fail."""
         self._failed = True
-        self._on_death()

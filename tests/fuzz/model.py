@@ -38,6 +38,7 @@ class SandboxModel:
         self.agent: dict[str, Entry | None] = {}
         self.made: set[tuple[str, Entry]] = set()  # every version that the agent ever made
         self._unseen: set[str] = set()
+        self._taken_back: set[tuple[str, Entry]] = set()
         self._arrived: dict[str, Sent] = {}
         self._sent: dict[str, Sent] = {}
         self._stays: set[str] = set()
@@ -55,6 +56,8 @@ class SandboxModel:
         for path, what in sent.items():
             if remote.get(path) != what.entry:
                 continue  # it was extracted through a link of the agent's
+            if (path, what.entry) in self._taken_back:
+                continue  # by an archive from before the undo: it is what the agent had there
             if what.kind != "folder":
                 self._drop_below(path)
             for parent in _parents(path):
@@ -116,6 +119,20 @@ class SandboxModel:
                 self._agent_folders.add(parent)
                 if self.agent.get(parent, FOLDER) is None:
                     del self.agent[parent]
+
+    def came_home(self, paths: Collection[str]) -> None:
+        """Note that versions of the agent were brought home: what was sent before is nothing to compare with."""
+        for path in paths:
+            self._arrived.pop(path, None)
+        self._taken_back = {each for each in self._taken_back if each[0] not in paths}
+
+    def taken_back(self, paths: Iterable[str], remote: Tree) -> None:
+        """Note that an undo took these back: what is there is the agent's again."""
+        for path in paths:
+            self.agent[path] = entry = remote.get(path)
+            self._arrived.pop(path, None)
+            if entry is not None:
+                self._taken_back.add((path, entry))
 
     def saw(self, paths: Collection[str] | None = None) -> None:
         """Note that a sync, or a look at these paths, begins: what the agent did there until now is seen."""

@@ -15,6 +15,7 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
+from random import Random
 
 SECRET = b"SECRET-never-uploaded!"
 OUTSIDE = b"OUTSIDE-of-the-workspace"
@@ -52,6 +53,12 @@ class Operations:
         place = self._place(path)
         self._remember(path, place)
         _write(place, _content(size, text))
+
+    def write_noise(self, path: str, size: int, text: int) -> None:
+        """Write a file that no compression makes smaller."""
+        place = self._place(path)
+        self._remember(path, place)
+        _write(place, Random(text).randbytes(size))
 
     def revert(self, path: str) -> None:
         """Undo the last write."""
@@ -402,6 +409,14 @@ class SandboxAgent:
         place.chmod(0o644)
         if before is not None and int(before.st_mtime) == int(place.stat().st_mtime):
             os.utime(place, (before.st_atime, before.st_mtime + 1))
+
+    def agent_prepends(self, path: str, text: int) -> None:
+        """Write one line more before the file's first."""
+        file = self._file(path)
+        before = file.stat()
+        _write(file, b"agent %d\n" % text + file.read_bytes())
+        if int(before.st_mtime) == int(file.stat().st_mtime):
+            os.utime(file, (before.st_atime, before.st_mtime + 1))
 
     def agent_edits_alike(self, path: str, text: int) -> None:
         """Overwrite a file by other bytes of the same size, and set its mtime back."""

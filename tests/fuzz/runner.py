@@ -38,7 +38,7 @@ from syncd.watch import inotify_watch
 from tests.emulator import Emulator
 from tests.fuzz.checker import SELECTION
 from tests.fuzz.clock import MACHINE, ServerClock, SimulatedClock
-from tests.fuzz.configured_generator import generate
+from tests.fuzz.commands import patch_commands
 from tests.fuzz.daemon import (
     SimulatedCycle,
     SimulatedDaemon,
@@ -46,12 +46,12 @@ from tests.fuzz.daemon import (
     SimulatedJobRunner,
     SimulatedNotifier,
 )
+from tests.fuzz.generators import generate
 from tests.fuzz.inotify import ManualInotify
 from tests.fuzz.operations import tree
 from tests.fuzz.scenario import Scenario, Step, render, shrink
-from tests.fuzz.simulation import KEY, Simulation
+from tests.fuzz.simulation import EFFECTS, KEY, Simulation
 
-EFFECTS = frozenset({"open", "os.rename", "os.remove", "os.scandir", "os.listdir", "os.mkdir", "os.rmdir"})
 COARSE_NS = 2_000_000_000
 SHRINK_S = 30.0
 LIMIT_S = 60.0
@@ -104,18 +104,24 @@ def run(folder: Path, scenario: Sequence[Step], figures: Counter[str]) -> Simula
 def report(folder: Path, seed: int, simulation: Simulation) -> str:
     """Return the shortest scenario that still fails, with the daemon's log and what was lost."""
     ends_s = MACHINE.monotonic_s() + SHRINK_S
-    worst = simulation
+    worst, kind = simulation, _kind_of(simulation)
 
     def fails(candidate: Scenario) -> bool:
         nonlocal worst
         tried = run(folder / "shorter", candidate, Counter())
-        if tried.lost:
+        is_same = bool(tried.lost) and _kind_of(tried) == kind
+        if is_same:
             worst = tried
-        return bool(tried.lost)
+        return is_same
 
     shortest = shrink(generate(seed), fails, lambda: MACHINE.monotonic_s() < ends_s)
     lines = [f"seed {seed} (python -m tests.fuzz --seed {seed} --schedules 1):", render(shortest), ""]
     return "\n".join([*lines, *worst.log[-60:], "", *worst.lost[:5]])
+
+
+def _kind_of(simulation: Simulation) -> str:
+    """Return the first words on what was lost, without names: shrinking must not go over to another defect."""
+    return re.sub(r"'(\\.|[^'])*'|\d+", "", simulation.lost[0])[:40]
 
 
 def run_seed(asked: tuple[str, int]) -> tuple[Counter[str], list[str], str]:
@@ -156,12 +162,13 @@ def _course(simulation: Simulation) -> list[str]:
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
-    if _running and event in EFFECTS and threading.get_ident() == _MAIN_THREAD:
-        simulation = _running[-1]
-        # What is imported, or read of the machine, differs from process to process. Names are relative to a descriptor.
-        path = os.fsdecode(args[0]) if isinstance(args[0], str | bytes | os.PathLike) else ""
-        if not path.startswith("/") or path.startswith(str(simulation.folder)):
-            simulation.injection_point()
+    if not _running:
+        return
+    simulation = _running[-1]
+    if simulation.commands.effect(event, args) or event not in EFFECTS or threading.get_ident() != _MAIN_THREAD:
+        return
+    if simulation.is_own(args):
+        simulation.injection_point()
 
 
 def _seed(patch: pytest.MonkeyPatch, seed: str) -> None:
@@ -237,6 +244,8 @@ def _patched(simulation: Simulation) -> Iterator[None]:
             patch.setattr(build, name, partial(simulated, simulation))
         patch.setattr(build, "SyncCycle", partial(SimulatedCycle, simulation=simulation))
         patch.setattr(sandbox_factory, "JobRunner", partial(SimulatedJobRunner, simulation))
+        if simulation.comes_home:
+            patch_commands(patch, simulation, KEY)
         ManualInotify.newest = None
         _running.append(simulation)
         logger.setLevel(logging.INFO)

@@ -34,41 +34,23 @@ from tests.copies import copy_as_it_is
 from tests.emulator import Emulator
 from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
 from tests.fuzz.clock import SimulatedClock
+from tests.fuzz.commands import Commands
 from tests.fuzz.damage import damage
 from tests.fuzz.inotify import ManualInotify
-from tests.fuzz.operations import AGENT_STEPS, OTHER_FOLDER, Operations, SandboxAgent, tree
+from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, tree
 from tests.fuzz.scenario import Scenario, Step
+from tests.fuzz.steps import DAEMON_STEPS, UNUSUAL, WAY_HOME_STEPS
+from tests.fuzz.way_home import WayHome
 
 if TYPE_CHECKING:
     from tests.fuzz.daemon import SimulatedDaemon
 
 KEY = "sk-key-of+the/tests="
 SANDBOX = "box"
-# Steps that make a scenario differ from the plain ones: see `Checker.is_plain`.
-UNUSUAL = frozenset({"settings", "reconfigure"}) | AGENT_STEPS
+# What is done to files before it happens is told by an audit hook: these are injection points.
+EFFECTS = frozenset({"open", "os.rename", "os.remove", "os.scandir", "os.listdir", "os.mkdir", "os.rmdir"})
 # A daemon that has waited so often and is not idle never will be.
 MAX_WAITS = 400
-# Steps that need a running daemon.
-DAEMON_STEPS = frozenset(
-    {
-        "wait_idle",
-        "wait_failing",
-        "advance",
-        "suspend",
-        "request_sync",
-        "push_force",
-        "flush",
-        "pause",
-        "resume",
-        "limit_watches",
-        "kill",
-        "stop",
-        "reload",
-        "overflow",
-        "watch_fails",
-        "delay_events",
-    }
-)
 
 
 class Killed(BaseException):
@@ -94,9 +76,10 @@ class Simulation:
         self.workspace = folder / "workspace"
         self.workspace.mkdir()
         self.operations = Operations(self.workspace, folder)
+        self.comes_home = any(step.name in WAY_HOME_STEPS for step in self.scenario)
         is_plain = not any(step.name in UNUSUAL for step in self.scenario)
-        self._environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
-        self._folders = directories_for(str(self.workspace), self._environ)
+        self.environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
+        self._folders = directories_for(str(self.workspace), self.environ)
         self._folders.make()
         self.checker = Checker(
             emulator,
@@ -106,7 +89,12 @@ class Simulation:
             saved_versions=SavedVersions(self._folders.state, clock),
             sandbox_id=SANDBOX,
             is_plain=is_plain,
+            accounts_in=self._folders.state if self.comes_home else None,
         )
+        self.commands = Commands(self, EFFECTS)
+        self.way_home = WayHome(self)
+        self._daemon_now: SimulatedDaemon | None = None
+        self._rests_until_s: float | None = None
         self.settings = self.checker.settings
         self.log: list[str] = []
         self.course: list[str] = []  # all that happened, once it has run
@@ -119,7 +107,7 @@ class Simulation:
         self._pending: list[Step] = []  # at injection points of the next sync
         self._at_request: list[tuple[Any, ...]] = []  # as the step `at_request` gives them
         self._expired_early: set[str] = set()
-        self._clock_was_set = self._was_forced = self._was_searched = False
+        self._clock_was_set = self._was_forced = self._was_searched = self._was_linked = False
         self._delayed_waits = 0  # so many waits long events are not read
         self._overflows = False
         self._waits = 0
@@ -132,6 +120,26 @@ class Simulation:
     @property
     def lost(self) -> list[str]:
         return self.checker.lost
+
+    @property
+    def busy_daemon(self) -> SimulatedDaemon | None:
+        """The daemon, if one runs and does more than rest: a sync, or saving the agent's work."""
+        return self._daemon_now if self._daemon_now is not None and not self._daemon_now.is_resting else None
+
+    def forget_sandbox(self, sandbox_id: str) -> bool:
+        """Tell the daemon that a command has released that sandbox. False if none runs."""
+        if self._daemon_now is None:
+            return False
+        self._daemon_now._forget_sandbox(sandbox_id)
+        return True
+
+    def is_own(self, args: tuple[Any, ...]) -> bool:
+        """True if an effect is in the simulation's folder. Names are relative to a descriptor there.
+
+        What is imported, or read of the machine, differs from process to process.
+        """
+        path = os.fsdecode(args[0]) if args and isinstance(args[0], str | bytes | os.PathLike) else ""
+        return not path.startswith("/") or path.startswith(str(self.folder))
 
     # -- processes
 
@@ -150,6 +158,7 @@ class Simulation:
         if not self.lost and not self.checker.state_damaged and sent_again:
             self.checker.lose("a new daemon sent again what the last one had sent")
         self.checker.compare()
+        self.way_home.finish()
 
     def _run_offline_steps(self) -> None:
         """Run the steps up to the first that needs a daemon."""
@@ -163,18 +172,21 @@ class Simulation:
         self._waits = self._delayed_waits = 0
         with contextlib.suppress(Killed, NeedsPerson), self._daemon() as daemon:
             self.checker.cycle = daemon.cycle
+            self._daemon_now = daemon
             daemon.run()
+        self._daemon_now = None
         for copy in self._saved:  # undoes what the killed process wrote while it cleaned up
             remove(self.folder / copy.name)
             copy.rename(self.folder / copy.name)
         self._saved.clear()
         self.checker.note_process_end(Path(self._folders.state))
+        self.commands.go_on()  # without the daemon
 
     @contextlib.contextmanager
     def _daemon(self) -> Iterator[SimulatedDaemon]:
         wakeup = Wakeup()
         self.settings.of_daemon = self.settings.current
-        context = RuntimeContext(self.clock, self._environ, self._interrupt)
+        context = RuntimeContext(self.clock, self.environ, self._interrupt)
         self._signals = Signals(self._interrupt, wakeup)
         try:
             with build.daemon_of(
@@ -202,6 +214,7 @@ class Simulation:
         self._waits += 1
         if self._next_is("wait_idle"):
             self.release_executions()
+            self.checker.deliver_held()
         self.checker.sandbox_id = daemon.sandbox_id or self.checker.sandbox_id
         self._delayed_waits = max(0, self._delayed_waits - 1)
         if self._waits > MAX_WAITS:
@@ -213,9 +226,21 @@ class Simulation:
             self._next_is("wait_failing") and not (daemon.is_failing or self._is_idle(daemon))
         ):
             self._pass_time(until_s)
+        elif self._next_is("rest"):
+            self._rest(until_s, self.scenario[0].args[0])
         else:
             self._waits = 0
             self._run_step(daemon, self.scenario.pop(0))
+
+    def _rest(self, until_s: float | None, seconds: float) -> None:
+        """Let so much time pass, in which the daemon does all that is due."""
+        now_s = self.clock.monotonic_s()
+        self._rests_until_s = now_s + seconds if self._rests_until_s is None else self._rests_until_s
+        if now_s >= self._rests_until_s:
+            self._rests_until_s = None
+            self.scenario.pop(0)
+        else:
+            self._pass_time(self._rests_until_s if until_s is None else min(until_s, self._rests_until_s))
 
     def _next_is(self, name: str) -> bool:
         return bool(self.scenario) and self.scenario[0].name == name
@@ -230,8 +255,10 @@ class Simulation:
             case "wait_idle":
                 self._pending.clear()
             case "advance":
+                self.checker.note_jump(step.args[0])
                 self.clock.go_on(step.args[0])
             case "suspend":
+                self.checker.note_jump(step.args[0])
                 self.clock.suspend(step.args[0])
             case "request_sync":
                 daemon.request(SyncRequest())
@@ -255,6 +282,7 @@ class Simulation:
         self._pending.clear()
         self.emulator.faults.clear()
         self.release_executions()
+        self.checker.deliver_held()
         self._delayed_waits, self._watches_left = 0, None
         self.operations.unmap_all()
         if daemon.is_paused:
@@ -271,16 +299,11 @@ class Simulation:
             self.figures["forced pushes"] += 1
             daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
         elif is_idle and not daemon.polls:
-            needs_full_scan = self.checker.has_other_links() or OTHER_FOLDER in unreported
+            needs_full_scan = self._was_linked or self.checker.has_other_links() or bool(unreported)
             if until_s is not None and not self._was_searched and needs_full_scan:
                 # Written by an excluded name, a file causes no event: the periodic scan finds it.
                 self._was_searched = True
                 self.clock.go_on(until_s - self.clock.monotonic_s())
-                return
-            if unreported and not self._was_searched:
-                # Written by a removed name, it causes no sync, but the next one finds it.
-                self._was_searched = True
-                self._cause_sync(daemon)
                 return
             self._deliver_late_executions()
             self._end()
@@ -301,19 +324,6 @@ class Simulation:
             and (self._clock_was_set or self.checker.sandbox_id in self._expired_early)
         )
         return daemon.warns_of_deletions or has_ended or bool(blocked)
-
-    def _cause_sync(self, daemon: SimulatedDaemon) -> None:
-        """Append to a file whose event is reported, in a folder without unreported ones if possible."""
-        files = [path for path, entry in sorted(self.checker.wanted().items()) if entry[0] == "file"]
-        unreported = self.operations.unreported
-        folders = {path.rpartition("/")[0] for path in unreported}
-        others = [path for path in files if path not in unreported]
-        others.sort(key=lambda path: path.rpartition("/")[0] in folders)
-        if others:
-            self._do(Step("append", (others[0], 8, 0)))
-            self._read_events()
-        else:
-            daemon.request(SyncRequest())
 
     def _pass_time(self, until_s: float | None) -> None:
         """Let time pass, unless there are events."""
@@ -390,6 +400,21 @@ class Simulation:
 
     # -- steps that need no daemon
 
+    def do(self, step: Step) -> None:
+        """Run a step of a person, of the agent or of the cloud."""
+        with self.injection(enabled=False):
+            self._do(step)
+
+    def reload(self) -> None:
+        """Have a running daemon read its configuration again."""
+        if self._signals is not None:
+            self._signals.reload = True
+            self._signals.reloads += 1
+
+    def note(self, message: str) -> None:
+        """Add a line to the log."""
+        self._log(message)
+
     def _do(self, step: Step) -> None:
         """Run a step. Raises `Killed`."""
         match step.name:
@@ -406,11 +431,11 @@ class Simulation:
                 self.figures["configured"] += 1
                 change = self.settings.change_to if step.name == "reconfigure" else self.settings.start_with
                 change(step.args)
-                if self._signals is not None:
-                    self._signals.reload = True
-                    self._signals.reloads += 1
+                self.reload()
             case "wipe_sandboxes":
                 self.checker.wipes_sandboxes = True
+            case name if name in WAY_HOME_STEPS:
+                self.way_home.do(step)
             case "at_request":
                 self._at_request.append(step.args)
             case name if name in AGENT_STEPS or name == "sandbox_expires":
@@ -469,6 +494,8 @@ class Simulation:
             if step.name == "write_ignored":
                 self._delayed_waits = 0  # syncd cannot know a rule whose event is delayed for seconds
             getattr(self.operations, step.name)(*step.args)
+            if step.name == "hard_link":  # the excluded name may be gone by the end
+                self._was_linked = self._was_linked or self.checker.has_other_links()
             self.figures["operations"] += 1
         self.checker.note_operation()
 
@@ -480,6 +507,7 @@ class Simulation:
         if step.name == "sandbox_expires":
             if sandbox.id != SANDBOX:
                 sandbox.record.expires_at_s = 0.0
+                self.checker.ended_early.add(sandbox.id)
                 self._expired_early.add(sandbox.id)
                 self.figures["sandbox changes"] += 1
             return
@@ -487,7 +515,10 @@ class Simulation:
         with contextlib.suppress(OSError):
             getattr(SandboxAgent(sandbox.workspace), step.name)(*step.args)
             self.figures["sandbox changes"] += 1
-        tracked.model.agent_changed(before, tree(sandbox.workspace))
+        after = tree(sandbox.workspace)
+        tracked.model.agent_changed(before, after)
+        if self.checker.account is not None:
+            self.checker.account.agent_changed(before, after, self.clock.boottime_s())
 
     def release_executions(self) -> None:
         for tracked in self.checker.sandboxes.values():

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from syncd.archive.codec import Codec
+from syncd.archive.chunking import Codec
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
 from syncd.remote import bucket

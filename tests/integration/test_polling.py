@@ -21,6 +21,7 @@ from syncd.report.status_publisher import StatusPublisher
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_reason import SyncReason
+from syncd.watch.changes import Changes
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.clock import ScriptedClock
 from tests.integration.sync_rig import rigged
@@ -76,7 +77,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
     """A workspace with a local file and a folder that may be shared."""
     mounts = tmp_path / "mountinfo"
     monkeypatch.setattr("syncd.watch.mounts._LIST", str(mounts))
-    monkeypatch.setattr(InotifyWatch, "_deliver", lambda *_: None)
+    monkeypatch.setattr(InotifyWatch, "_changes", lambda *_: Changes())
     with rigged(tmp_path) as rig:
         (rig.workspace / "data/deep").mkdir(parents=True)
         for path in ("here", "data/there", "data/deep/one"):

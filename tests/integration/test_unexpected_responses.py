@@ -175,7 +175,7 @@ def silent_port() -> Iterator[SilentPort]:
 def test_redirects_are_not_followed(rig: Rig, op: str) -> None:
     """Neither the key nor the archive is sent to a redirect's target."""
     with silent_port() as trap:
-        rig.emulator.faults.script(f"{op}: redirect http://127.0.0.1:{trap.port}/ always")
+        rig.emulator.faults.script(f"{op}: 307 location=http://127.0.0.1:{trap.port}/ always")
         failure, _ = rig.fail()
     assert failure.action is FailureAction.RETRY
     assert trap.connections == []
@@ -222,7 +222,7 @@ def test_the_bucket_gets_no_key(rig: Rig) -> None:
         "upload: 503",
         "upload: reset mid-body",
         "upload: forbidden",
-        "upload: redirect http://127.0.0.1:9/",
+        "upload: 307 location=http://127.0.0.1:9/",
         "upload: wrong-hash",
         "initialize: 500",
         "upload-url: 401",

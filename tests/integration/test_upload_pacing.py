@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from syncd.archive.archive import Archive
+from syncd.archive.chunk_store import Archive
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter

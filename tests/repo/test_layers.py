@@ -32,7 +32,7 @@ MOST_MODULES = 29
 
 # The modules that decide, by package: each gives the same result for the same values, whenever it is called.
 PURE = {
-    "archive": "chunking codec member_path",
+    "archive": "chunking",
     "cli/apply": "plan_text",
     "cli/check": "finding",
     "cli/init": "config_template",
@@ -43,15 +43,11 @@ PURE = {
     "model": "directory entry manifest reconcile symlinks",
     "remote": "failure target",
     "report": "history metrics speed",
-    "sandbox": (
-        "agent_info blocked_paths_rules leftovers look_encoding look_request removal_plan saved_versions_rules"
-    ),
-    "scan": "exclusions mass_deletion_rule limits",
-    "selection": (
-        "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
-    ),
+    "sandbox": ("agent_info blocked_paths_rules leftovers look_encoding look_request saved_versions_rules"),
+    "scan": "exclusions",
+    "selection": ("builtin_rules gitignore rules secret_scanner selection"),
     "sync": "arrived_changes follow_up outcome sent_archive status_document sync_plan sync_reason",
-    "watch": "debounce mountinfo polling scan_listener shared_mounts",
+    "watch": "changes scan_listener",
 }
 
 _IMPURE = {

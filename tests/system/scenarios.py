@@ -25,12 +25,12 @@ from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from tests.emulator import Emulator, RequestRecord, Sandbox
 from tests.fuzz.agent_side import SavedEntries, note_look
-from tests.fuzz.checker import DEFAULTS
-from tests.fuzz.configured_generator import generate
 from tests.fuzz.damage import damage
+from tests.fuzz.generators import generate_syncs
 from tests.fuzz.model import SandboxModel, extracted_of, not_deleted, sent_in, shown
 from tests.fuzz.operations import AGENT_STEPS, MARKS, Operations, SandboxAgent, Tree, tree
 from tests.fuzz.scenario import Scenario, Step
+from tests.fuzz.settings import DEFAULTS
 from tests.system.command import CLOCK, Running
 from tests.system.rig import KEY, Rig, emptied
 
@@ -411,7 +411,7 @@ def run_seed_by_processes(asked: tuple[str, int]) -> tuple[Counter[str], list[st
             rig = Rig(Path(name), emulator)
             process_run = ProcessRun(rig, figures)
             try:
-                process_run.run(generate(seed))
+                process_run.run(generate_syncs(seed))
             finally:
                 rig.close()
             lost = [*process_run.lost, *rig.leaks()]

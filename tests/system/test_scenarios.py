@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from tests.fuzz.configured_generator import generate
+from tests.fuzz.generators import generate_syncs
 from tests.system.rig import Rig
 from tests.system.scenarios import ProcessRun, describe
 
@@ -18,6 +18,6 @@ from tests.system.scenarios import ProcessRun, describe
 def test_random_scenarios_lose_nothing(rig: Rig, seed: int) -> None:
     """A random scenario of changes, faults, kills, stops and damage."""
     process_run = ProcessRun(rig, Counter())
-    process_run.run(generate(seed))
+    process_run.run(generate_syncs(seed))
     if process_run.lost:
         pytest.fail(describe(process_run, rig), pytrace=False)

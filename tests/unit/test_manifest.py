@@ -25,8 +25,8 @@ from syncd.model.manifest import (
     not_written_back,
     without_digest,
 )
-from syncd.scan.limits import largest, mib, over_limit
-from syncd.scan.mass_deletion_rule import lost_nearly_all
+from syncd.scan.exclusions import largest, mib, over_limit
+from syncd.scan.guards import lost_nearly_all
 
 OLD = Stamp(1_000, 2_000, 3, 4)
 FILE = Entry(Kind.FILE, 0o644, 1, 5, stamp=OLD, digest=b"d1")

@@ -6,7 +6,7 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES, is_replaced, lost_nearly_all
+from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES, is_replaced, lost_nearly_all
 
 FILE = Entry(Kind.FILE, 0o644, 1_000, 5)
 LINK = Entry(Kind.SYMLINK, 0o777, 1_000, target="file0")

@@ -11,8 +11,7 @@ import pytest
 
 from syncd.daemon.polling import Polling
 from syncd.model.manifest import Difference
-from syncd.watch.polling import poll_interval_s
-from syncd.watch.shared_mounts import WorkspaceMounts
+from syncd.watch.mounts import WorkspaceMounts, poll_interval_s
 
 NOW_S = 1_000.0
 SHARED_PART = WorkspaceMounts({"data": "nfs4", "excluded": "nfs4"}, frozenset({"", "data/local"}))

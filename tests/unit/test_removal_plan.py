@@ -6,7 +6,7 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.sandbox.removal_plan import paths_to_delete
+from syncd.sandbox.leftovers import paths_to_delete
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"d" * 32)
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)

@@ -19,7 +19,7 @@ from syncd.daemon.scheduler import (
 )
 from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
-from syncd.watch.debounce import Burst, due_s, extend
+from syncd.watch.changes import Burst, due_s, extend
 
 QUIET_S, LONGEST_S = 1.0, 15.0
 NOW_S = 100.0

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncd.selection import secret_scanner
-from syncd.selection.path_patterns import PathPatterns
+from syncd.selection.rules import PathPatterns
 from syncd.selection.secret_scanner import _PATTERNS, LARGEST_BYTES, NoSearch, SecretSearch, secret_warning
 
 OWN = "klv-" + "9f8e7d6c5b4a39281706"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.watch.mountinfo import holding, parse_mountinfo
-from syncd.watch.shared_mounts import WorkspaceMounts, shared_warning, workspace_mounts
+from syncd.watch.mounts import WorkspaceMounts, holding, parse_mountinfo, shared_warning, workspace_mounts
 
 ROOT = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
 WSL = (

@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from syncd.archive.codec import Codec
+from syncd.archive.chunking import Codec
 from syncd.remote.uplink import DENSE_BELOW, FAST_ABOVE, LEAST_BYTES, LEAST_S, STALE_S, Uplink, codec_for
 
 NOW_S = 1_795_526_411.0

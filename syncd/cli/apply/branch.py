@@ -39,7 +39,7 @@ from syncd.model.reconcile import Home, PathOutcome, Sides, never_taken
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits
 from syncd.sandbox.repository.home_commit import recorded_home
-from syncd.selection.path_patterns import PathPatterns
+from syncd.selection.rules import PathPatterns
 
 
 def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:

@@ -23,6 +23,7 @@ from syncd.cli.agent_side import (
     scratch_folder,
     secret_paths,
     tell_left_out,
+    writer_of,
 )
 from syncd.cli.apply.command import ApplyOptions
 from syncd.cli.apply.plan_text import changes_something, new_conflicts, plan_lines, question, summary_line, to_look_at
@@ -43,7 +44,7 @@ from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion, Why
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection import ignore_files, secret_scanner
-from syncd.selection.path_patterns import PathPatterns
+from syncd.selection.rules import PathPatterns
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenPath, TakenStore, encode_taken, with_taken
@@ -95,7 +96,7 @@ def apply(config: Config, options: ApplyOptions) -> int:
 def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *, as_json: bool) -> int:
     """Merge the version into the workspace, and say what became of each path. Raises `TryLater`, `Locked`."""
     folders = folders_of(config, os.environ)
-    writer = WorkspaceWriter(config.workspace.path, folders.state)
+    writer = writer_of(config)
     damaged = store.damaged(version)
     for path in damaged:
         click.echo(f"left out: {shown_path(path)}: its saved content was damaged on this disk", err=True)
@@ -124,7 +125,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
 
 def _take_back_killed(config: Config) -> None:
     with no_sync_begins(config):  # and what is looked at is not half of a sync
-        taken_back = WorkspaceWriter(config.workspace.path, folders_of(config, os.environ).state).finish_interrupted()
+        taken_back = writer_of(config).finish_interrupted()
     if taken_back.restored:
         click.echo(f"took back an apply that was killed: {len(taken_back.restored):,} paths", err=True)
 
@@ -136,7 +137,12 @@ def make_plan(side: AgentSide, options: ApplyOptions) -> Plan:
     """Return the plan for the paths that were named."""
     there = {path: entry for path, entry in side.work.changed.items() if is_named(path, options.named)}
     base = {path: entry for path in there if (entry := side.work.base_of(path)) is not None}
-    return plan_home(Sides(base, side.local(), there), home_of(side.opened.config, deletions=options.deletions))
+    plan = plan_home(Sides(base, side.local(), there), home_of(side.opened.config, deletions=options.deletions))
+    if not side.is_unanswered:
+        return plan
+    # A reset or a removal of ours may be why it is gone.
+    gone = [each.path for each in plan.of(PathOutcome.DELETE)]
+    return plan.with_outcome(gone, PathOutcome.STAYS, "the last sync was not answered: run `syncd push` first")
 
 
 def home_of(config: Config, *, deletions: bool = False) -> Home:

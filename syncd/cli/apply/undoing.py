@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
-from syncd.cli.agent_side import no_sync_begins, path_rules, scratch_folder
+from syncd.cli.agent_side import no_sync_begins, path_rules, scratch_folder, writer_of
 from syncd.cli.apply.execution import print_lists
 from syncd.cli.options import CLOCK
 from syncd.core.directories import Directories
@@ -56,13 +56,21 @@ def undo(config: Config) -> Undone:
     A sandbox's version that has been overwritten since by what was merged with it is saved before. What the rules leave
     out by now stays as it is, unless it was asked for.
     """
+    return writer_of(config).undo(_last_apply(config).stays)
+
+
+def record_back(config: Config, note: bytes, paths: Collection[str]) -> None:
+    """Do what `_LastApply.before` does, for a write with this note that is taken back. Raises `TryLater`."""
+    _last_apply(config).before(note, paths)
+
+
+def _last_apply(config: Config) -> _LastApply:
     folders = folders_of(config, os.environ)
     target: Target | None = None
     with suppress(NeedsPerson):
         target = target_of(config, os.environ)
     writer = WorkspaceWriter(config.workspace.path, folders.state)
-    last = _LastApply(config, folders, target, writer, SavedVersions(folders.state, CLOCK))
-    return writer.undo(last.stays, last.before)
+    return _LastApply(config, folders, target, writer, SavedVersions(folders.state, CLOCK))
 
 
 class _LastApply(Struct, frozen=True):
@@ -86,6 +94,8 @@ class _LastApply(Struct, frozen=True):
         next sync to find, and one that died after it would leave that to be overwritten as ours.
         """
         taken, target = [each for each in _taken(note) if each.path in paths], self.target
+        if not taken:
+            return
         store, sync_state = TakenStore(self.folders.state), SyncState(self.folders.state)
         base = sync_state.initialized(target)[0] if target is not None else None
         # Of another sandbox than the one it came from it is not known that it has it.
@@ -95,7 +105,7 @@ class _LastApply(Struct, frozen=True):
             each
             for each in taken
             if not each.is_left_out
-            and (not is_as(known, each.path, each.after) or any(each.path in sent for sent in unanswered))
+            and (base is None or not _is_there(known, each) or any(each.path in sent for sent in unanswered))
         ]
         # What was asked for against the rules is the agent's own, also if it was sent since.
         back = [TakenPath(each.path, each.after, None if each.is_left_out else each.before) for each in taken]
@@ -179,6 +189,11 @@ class _LastApply(Struct, frozen=True):
 
     def _digest_here(self, path: str) -> bytes:
         return self.writer.look([path])[path].digest
+
+
+def _is_there(known: Manifest, taken: TakenPath) -> bool:
+    """True if the sandbox has what was taken: it counts as arrived, or it was not sent and is the agent's still."""
+    return is_as(known, taken.path, taken.after) or is_as(known, taken.path, taken.before)
 
 
 def _taken(note: bytes) -> list[TakenPath]:

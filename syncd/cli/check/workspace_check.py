@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from syncd.cli.check.finding import Finding, Grade, failed
 from syncd.cli.local_scan import LocalScan, scan_workspace
+from syncd.cli.options import CLOCK
 from syncd.core.errors import SyncdError
 from syncd.core.formatting import counted, few, size
 from syncd.core.settings import Config
@@ -15,12 +16,11 @@ from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.daemon.build import size_remedy_of
 from syncd.model.entry import Entry, Kind, count_files
-from syncd.scan.limits import over_limit
+from syncd.scan.exclusions import over_limit
 from syncd.scan.scanner import Scan
 from syncd.watch.inotify_limits import instance_limit, watch_limit
 from syncd.watch.inotify_watch import InotifyWatch
-from syncd.watch.mounts import workspace_mounts_of
-from syncd.watch.shared_mounts import shared_warning
+from syncd.watch.mounts import shared_warning, workspace_mounts_of
 
 _SHOWN_WARNINGS = 5
 _HEAVIEST = 10
@@ -42,7 +42,7 @@ def check_workspace(config: Config, *, watches: bool) -> Generator[Finding, None
     """
     path = config.workspace.path
     with ExitStack() as stack:
-        watch = InotifyWatch(path, lambda: None)
+        watch = InotifyWatch(path, CLOCK)
         stack.callback(watch.close)
         try:
             if watches:

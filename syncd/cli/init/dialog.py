@@ -120,8 +120,7 @@ def tell_overlaps(workspace: str, others: Sequence[ConfiguredWorkspace]) -> None
 
 def tell_shared_mounts(workspace: str) -> None:
     """Say on stderr what to expect of a workspace on a shared file system, or with one in it."""
-    from syncd.watch.mounts import workspace_mounts_of  # noqa: PLC0415 - `init --help` needs none of it
-    from syncd.watch.shared_mounts import shared_warning  # noqa: PLC0415 - as above
+    from syncd.watch.mounts import shared_warning, workspace_mounts_of  # noqa: PLC0415 - `init --help` needs none of it
 
     for path, filesystem in workspace_mounts_of(workspace).shared.items():
         _say(str(shared_warning(path, filesystem)))

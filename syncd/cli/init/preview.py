@@ -11,7 +11,7 @@ from syncd.core.formatting import counted, few, size
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.model.entry import count_files
-from syncd.scan.limits import largest, over_limit
+from syncd.scan.exclusions import largest, over_limit
 
 _LARGEST = 3
 

@@ -9,15 +9,15 @@ import zlib
 
 import pytest
 
-from syncd.archive import tar_format
+from syncd.archive import archive_format
 from syncd.model.entry import Entry, Kind
 from syncd.scan.inode import permissions
 
 
 def read_back(path: str, entry: Entry, size_bytes: int = 0) -> tarfile.TarInfo:
     """The entry that tarfile reads from these headers, without content."""
-    blocks = tar_format.headers(path, entry, size_bytes)
-    assert len(blocks) % tar_format.BLOCK == 0
+    blocks = archive_format.headers(path, entry, size_bytes)
+    assert len(blocks) % archive_format.BLOCK == 0
     with tarfile.open(fileobj=io.BytesIO(blocks + bytes(1024)), errors="surrogateescape") as tar:
         info = tar.next()
     assert info is not None
@@ -121,19 +121,19 @@ def test_nothing_of_this_machine() -> None:
 
 def test_a_short_entry_is_one_block() -> None:
     """An unnecessary extended header would cost a third of the speed."""
-    assert len(tar_format.headers(in_folders(200), entry_of(Kind.FILE), 8 * 2**30 - 1)) == tar_format.BLOCK
-    assert len(tar_format.headers("n\udcff", entry_of(Kind.FILE), 1)) == tar_format.BLOCK
+    assert len(archive_format.headers(in_folders(200), entry_of(Kind.FILE), 8 * 2**30 - 1)) == archive_format.BLOCK
+    assert len(archive_format.headers("n\udcff", entry_of(Kind.FILE), 1)) == archive_format.BLOCK
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, 511, 512, 513, 10_240, 99_999])
 def test_padding_and_trailer(size_bytes: int) -> None:
     """Content fills whole blocks, and an archive whole records with two empty blocks at its end."""
-    padded = size_bytes + len(tar_format.padding(size_bytes))
-    assert padded % tar_format.BLOCK == 0
-    assert padded - size_bytes < tar_format.BLOCK
-    end = tar_format.trailer(padded)
-    assert len(end) >= 2 * tar_format.BLOCK
-    assert (padded + len(end)) % tar_format.RECORD == 0
+    padded = size_bytes + len(archive_format.padding(size_bytes))
+    assert padded % archive_format.BLOCK == 0
+    assert padded - size_bytes < archive_format.BLOCK
+    end = archive_format.trailer(padded)
+    assert len(end) >= 2 * archive_format.BLOCK
+    assert (padded + len(end)) % archive_format.RECORD == 0
     assert not any(end)
 
 

@@ -1,19 +1,37 @@
-"""Builds the headers of a POSIX tar archive directly from a manifest's entries.
+"""The archive's bytes: the headers of a POSIX tar, made from a manifest's entries, in one gzip member.
 
 A header is one 512-byte ustar block (POSIX.1-1988). Values that do not fit its fields go into pax records
 (POSIX.1-2001) in a block of their own before it: a long name or link target, a size of 8 GiB and more, a time before
 1970 or after 2242. Names are written as bytes, without any conversion; for one in a pax record that is not UTF-8,
 `hdrcharset=BINARY` says so. User and group are 0 without names, so that the same tree gives the same bytes on every
 machine.
+
+Pieces of the member are compressed independently. Each is raw deflate data that ends at a sync flush, on a byte
+boundary and without a last block, so that any number of them can follow one another. An empty last block and the
+combined checksum end the member (RFC 1951, 3.2.4; RFC 1952, 2.3). There is one member only, since some readers stop
+after the first of several.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
+from isal import isal_zlib
+from msgspec import Struct
+
+from syncd.archive.chunking import Codec
 from syncd.model.entry import Entry, Kind
+
+# isal's level of 0 to 3, and zlib's of 1 to 9.
+FAST_LEVEL = 2
+_DENSE_LEVEL = 6
+_RAW = -15
+HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_LAST_BLOCK = b"\x03\x00"
 
 BLOCK = 512
 # Archives end with two blocks of zeros, filled up to a record of 20 blocks: the unit of tape drives (tar(5)).
@@ -126,3 +144,33 @@ def _record(key: bytes, value: bytes) -> bytes:
     length = rest + len(str(rest))
     length = rest + len(str(length))
     return b"%d %b=%b\n" % (length, key, value)
+
+
+class Sum(Struct, frozen=True):
+    """Length and CRC-32 of uncompressed bytes; the sums of consecutive pieces can be combined."""
+
+    size_bytes: int = 0
+    crc32: int = 0
+
+    def then(self, following: Sum) -> Sum:
+        """The sum of these bytes and the ones that follow them."""
+        crc32 = isal_zlib.crc32_combine(self.crc32, following.crc32, following.size_bytes)
+        return Sum(self.size_bytes + following.size_bytes, crc32)
+
+
+def deflated(block: bytes | memoryview, codec: Codec) -> tuple[bytes, Sum]:
+    """The compressed block, and the sum of its content. Releases the interpreter's lock while it works."""
+    compressor: Any
+    if codec is Codec.FAST:
+        compressor = isal_zlib.compressobj(FAST_LEVEL, isal_zlib.DEFLATED, _RAW)
+    else:
+        from zlib_ng import zlib_ng  # noqa: PLC0415 - only where the uplink is slow
+
+        compressor = zlib_ng.compressobj(_DENSE_LEVEL, zlib_ng.DEFLATED, _RAW)
+    piece: bytes = compressor.compress(block) + compressor.flush(isal_zlib.Z_SYNC_FLUSH)
+    return piece, Sum(len(block), isal_zlib.crc32(block))
+
+
+def tail(whole: Sum) -> bytes:
+    """The bytes that end the member."""
+    return _LAST_BLOCK + struct.pack("<II", whole.crc32, whole.size_bytes & 0xFFFFFFFF)

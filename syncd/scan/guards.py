@@ -1,0 +1,165 @@
+"""Guards against syncing a workspace that was lost, or a part of it, as if a person had deleted it.
+
+A directory that was emptied, by a program or because its disk is not mounted, holds next to nothing. Another directory
+in the workspace's place may hold many files, so the names of the earlier files are compared. In the same directory they
+are not, as a checkout of an unrelated branch is ordinary work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Collection, Mapping
+
+from syncd.core.durable_file import StateFile
+from syncd.core.errors import NearlyEmpty, TryLater
+from syncd.core.file_identity import FileIdentity
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest, is_within, removed_paths
+from syncd.scan.exclusions import unmounted
+from syncd.scan.scanner import Scan
+from syncd.watch.mounts import workspace_mounts_of
+
+# With fewer files, emptying the workspace is a change like any other.
+SMALL_FILES = 20
+# With fewer than one file in so many left, a larger workspace counts as lost.
+LEFT_ONE_IN = 10
+_INTENDED = "run `syncd push --force` if this is intended"
+
+
+def lost_nearly_all(files_before: int, files_now: int) -> bool:
+    """True if there were at least `SMALL_FILES` files, and fewer than a tenth are left."""
+    return files_before >= SMALL_FILES and files_now * LEFT_ONE_IN < files_before
+
+
+def is_replaced(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> bool:
+    """True if the workspace had at least `SMALL_FILES` files, and fewer than a tenth of their names are left.
+
+    A smaller workspace may be deleted and created again.
+    """
+    files = [path for path, entry in before.items() if entry.kind is not Kind.DIRECTORY]
+    if len(files) < SMALL_FILES:
+        return False
+    left = sum(path in now and now[path].kind is not Kind.DIRECTORY for path in files)
+    return left * LEFT_ONE_IN < len(files)
+
+
+class MassDeletionGuard:
+    """Checks each scan before a snapshot.
+
+    It records the identity of the workspace's directory in the state folder, to detect another directory in its place,
+    also after a restart. Another directory is refused only if its files differ too: a device number may change with a
+    reboot, and the known details of an inode with the file system's driver.
+    """
+
+    def __init__(self, state_folder: str) -> None:
+        self._file = StateFile(
+            state_folder,
+            "workspace",
+            FileIdentity,
+            "another directory put in the workspace's place goes unnoticed once",
+        )
+        self._known: FileIdentity | None = None
+
+    def load(self) -> None:
+        """Load the identity of the workspace that an earlier process recorded."""
+        self._known = self._file.load()
+
+    def check(
+        self,
+        baseline: Manifest,
+        scan: Scan,
+        existing_exclusions: Callable[[Collection[str]], Collection[str]] = lambda _: (),
+    ) -> None:
+        """Compare the scan with the sandbox's manifest. Raises `NearlyEmpty` if nearly all files were lost.
+
+        `existing_exclusions` returns those of some paths that are still there, excluded by a new rule: they do not
+        count. One that is gone counts whatever the rules say, as a program that empties a directory may leave a
+        `.gitignore` with `*` in it (`python -m venv --clear`).
+        """
+        failure = self._loss(baseline, scan)
+        if failure is not None:
+            counted = baseline.copy()
+            for path in existing_exclusions(removed_paths(baseline, scan.manifest)):
+                del counted[path]
+            failure = self._loss(counted, scan)
+        if failure is not None:
+            raise failure
+
+    def _loss(self, baseline: Manifest, scan: Scan) -> NearlyEmpty | None:
+        before, now = baseline.files, scan.manifest.files
+        if lost_nearly_all(before, now):
+            return NearlyEmpty(
+                f"the workspace holds {now} files where it held {before}, so nothing is synced",
+                f"bring it back, or {_INTENDED}",
+            )
+        is_same = self._known is None or self._known.matches(scan.identity)
+        if not is_same and is_replaced(baseline, scan.manifest):
+            return NearlyEmpty(
+                "another directory is in the workspace's place, with hardly any of its files, so nothing is synced",
+                f"bring the old one back, or {_INTENDED}",
+            )
+        return None
+
+    def check_vanished(self, manifest: Manifest, vanished: int) -> None:
+        """Raise `TryLater` if nearly all files of the scan had vanished when they were packed."""
+        found = manifest.files
+        if lost_nearly_all(found, found - vanished):
+            # The next scan shows the real state; this archive would make the rest look deleted.
+            raise TryLater(
+                f"{vanished} of the workspace's {found} files vanished while they were packed",
+                "they are looked for again",
+            )
+
+    def record_workspace(self, scan: Scan) -> None:
+        """Record the scanned directory as the workspace."""
+        if scan.identity != self._known:
+            self._known = scan.identity
+            with contextlib.suppress(OSError):  # then the next process cannot detect another directory
+                self._file.save(self._known)
+
+
+class MountGuard:
+    """Remembers what is mounted in the workspace: while it is missing, nothing of it counts as deleted.
+
+    A share whose connection broke may be unmounted by its own program, and leaves an empty directory.
+    """
+
+    def __init__(self, workspace: str, state_folder: str) -> None:
+        self._workspace = workspace
+        self._file = StateFile(
+            state_folder,
+            "mounts",
+            tuple[bytes, ...],
+            "what was unmounted in the workspace while no syncd ran counts as deleted",
+        )
+        self._known: frozenset[str] = frozenset()
+        self._mounted: frozenset[str] = frozenset()
+
+    def load(self) -> None:
+        """Load what an earlier process recorded."""
+        self._known = frozenset(map(os.fsdecode, self._file.load() or ()))
+
+    def begin(self) -> None:
+        """Read what is mounted, right before a scan."""
+        self._mounted = workspace_mounts_of(self._workspace).inside
+
+    def confirm(self) -> None:
+        """Forget what is missing: a person wants it to be removed."""
+        self._record(self._known & self._mounted)
+
+    def check(self, scan: Scan) -> None:
+        """Make what is missing of the mounts count as unread, each with a warning; record those that are there."""
+        # Both before and after the scan, or it may have come or gone meanwhile.
+        mounted = self._mounted & workspace_mounts_of(self._workspace).inside
+        known = {path for path in self._known | mounted if path in scan.manifest or is_within(path, scan.unread)}
+        missing = known - mounted
+        scan.unread |= missing
+        scan.warnings += map(unmounted, sorted(missing))
+        self._record(frozenset(known))
+
+    def _record(self, known: frozenset[str]) -> None:
+        if known != self._known:
+            self._known = known
+            with contextlib.suppress(OSError):  # then the next process does not know of them
+                self._file.save(tuple(sorted(map(os.fsencode, known))))

@@ -1,0 +1,203 @@
+"""The account of both sides: who wrote what, and whether each version that anyone wrote is still somewhere.
+
+A version is a path with a file's content and executable bit, or with a link's target. It is *settled* once a person or
+the agent has replaced or removed it by hand, on either side: its author, or who had it before them. Every other one
+must be on one of the sides, among the saved versions, in what the last `apply` keeps for its undo, or within a text
+that was merged from it. What syncd itself writes and removes settles nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from syncd.merge.journal import Journal
+from syncd.model.entry import Kind
+from tests.fuzz.agent_side import SavedEntries, by_digest
+from tests.fuzz.model import FOLDER, Entry, shown
+from tests.fuzz.operations import Tree, tree
+
+DRAFT = ".syncd-"
+Version = tuple[str, Entry]
+
+
+class Account:
+    """The account of one workspace. `sandbox` of its methods is what the current sandbox holds."""
+
+    def __init__(self, workspace: Path, saved: SavedEntries, state_folder: str) -> None:
+        self._workspace = workspace
+        self._saved = saved
+        self._journal = Journal(state_folder)
+        self._home: Tree = {}
+        self._persons: set[Version] = set()
+        self._agents: set[Version] = set()
+        self._replaced_here: set[Version] = set()
+        self._replaced_there: set[Version] = set()
+        self._excused: set[Version] = set()
+        self._made_at_s: dict[Version, float] = {}
+        self._absorbed: dict[Version, set[Version]] = {}
+
+    @property
+    def home(self) -> Tree:
+        """The workspace as it was after the last change that was noted."""
+        return self._home
+
+    # -- what happens
+
+    def person_changed(self) -> None:
+        """Note what a person did since the last change was noted."""
+        now = self._look()
+        for path, before, after in _changes(self._home, now):
+            if before is not None:
+                self._replaced_here.add((path, before))
+            if after is not None:
+                self._persons.add((path, after))
+                self._replaced_here.discard((path, after))
+        self._home = now
+
+    def agent_changed(self, before: Tree, after: Tree, now_s: float) -> None:
+        """Note what the agent did, by the sandbox's content before and after it."""
+        for path, old, new in _changes(before, after):
+            if old is not None:
+                self._replaced_there.add((path, old))
+            if new is not None:
+                self._agents.add((path, new))
+                self._made_at_s[path, new] = now_s
+                self._replaced_there.discard((path, new))
+
+    def command_changed(self, sandbox: Tree, sent: Tree) -> Iterator[str]:
+        """Note what a command did to the workspace, and yield what it had no right to do.
+
+        `sent` is what was put into the sandbox last as each path.
+        """
+        now = self._look()
+        for path, before, after in _changes(self._home, now):
+            if after is not None and not self._is_known(path, after):
+                for each in (before, sandbox.get(path)):
+                    if each is not None and each != after and _is_within(each, after, sent.get(path)):
+                        self._absorbed.setdefault((path, each), set()).add((path, after))
+            version = (path, before)
+            if before is None or version not in self._persons or version in self._replaced_there:
+                continue
+            if version not in self._replaced_here and version not in self._absorbed:
+                yield f"a command replaced the person's {path!r} ({shown(before)}) by {shown(after)}"
+        self._home = now
+
+    def brought(self, before: Tree) -> list[str]:
+        """Return the paths that are as the agent once made them, and were not so before."""
+        return [
+            path for path, entry in self._home.items() if before.get(path) != entry and (path, entry) in self._agents
+        ]
+
+    def agents(self, before: Tree, after: Tree, sandbox: Tree) -> list[str]:
+        """Return the paths that an undo changed here, and that were as the agent has made them in the sandbox."""
+        changed = [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
+        return [
+            path
+            for path in changed
+            if (entry := before.get(path)) == sandbox.get(path)
+            and (entry is None or entry == FOLDER or (path, entry) in self._agents)
+        ]
+
+    def excuse(self, path: str, entry: Entry) -> None:
+        """Note that a version of the agent may be lost: nobody could look, or the rules leave it out."""
+        self._excused.add((path, entry))
+
+    def excuse_all(self, gone: Mapping[str, tuple[Entry, bool]]) -> None:
+        """Note that these versions of the agent may be lost."""
+        self._excused.update((path, entry) for path, (entry, _) in gone.items())
+
+    def excuse_made_after(self, paths: Tree, since_s: float) -> None:
+        """Excuse the agent's versions among these that were made so late."""
+        for version in paths.items():
+            if self._made_at_s.get(version, since_s) >= since_s:
+                self._excused.add(version)
+
+    # -- what must hold
+
+    def is_settled(self, path: str, entry: Entry) -> bool:
+        """True if a person replaced it at home, where it had come, or has a text there that was merged from it."""
+        return (path, entry) in self._replaced_here or self._is_merged_here(path, entry)
+
+    def is_at_home(self, path: str, entry: Entry) -> bool:
+        """True if the workspace has it, or a text that was merged from it."""
+        return self._home.get(path) == entry or self._is_merged_here(path, entry)
+
+    def lost(self, sandbox: Tree) -> Iterator[tuple[str, str, str]]:
+        """Yield the author, the path and a word on each version that is nowhere."""
+        saved, kept = set(self._saved.all()), set(self._kept())
+
+        def is_somewhere(path: str, entry: Entry) -> bool:
+            if self._home.get(path) == entry or sandbox.get(path) == entry:
+                return True
+            return (path, by_digest(entry)) in saved or (path, by_digest(entry)) in kept
+
+        settled = self._replaced_here | self._replaced_there
+        for author, versions in (("person", self._persons), ("agent", self._agents)):
+            for path, entry in sorted(versions - settled - self._excused, key=repr):
+                merged = self._absorbed.get((path, entry), set())
+                if not is_somewhere(path, entry) and not any(v in settled or is_somewhere(*v) for v in merged):
+                    yield author, path, shown(entry)
+
+    def differing(
+        self, agents: Mapping[str, Entry | None], sandbox: Tree, named: set[str]
+    ) -> Iterator[tuple[str, str]]:
+        """Yield the agent's versions in the sandbox that an `apply` of all has not brought home, nor `named`."""
+        for path, entry in sorted(sandbox.items()):
+            is_agents = (path, entry) in self._agents and (path, entry) not in self._persons
+            is_new = is_agents and agents.get(path) == entry and not self.is_settled(path, entry)
+            if is_new and path not in named and not self.is_at_home(path, entry):
+                here = shown(self._home.get(path))
+                yield path, f"{path!r} is {here} at home and the agent's {shown(entry)} in the sandbox"
+
+    def _is_merged_here(self, path: str, entry: Entry) -> bool:
+        return any(self._home.get(path) == each for _, each in self._absorbed.get((path, entry), ()))
+
+    def _is_known(self, path: str, entry: Entry) -> bool:
+        return (path, entry) in self._persons or (path, entry) in self._agents
+
+    def _kept(self) -> Iterator[Version]:
+        """Yield what the last `apply` replaced, as long as it can be undone."""
+        for record in (self._journal.pending(), self._journal.last()):
+            for item in record.items if record is not None else ():
+                before = item.before
+                if before is not None and before.kind is Kind.FILE:
+                    yield item.path, ("file", bool(before.mode & 0o100), before.digest)
+                elif before is not None and before.kind is Kind.SYMLINK:
+                    yield item.path, ("link", before.target)
+
+    def _look(self) -> Tree:
+        found = tree(self._workspace) if self._workspace.is_dir() else self._home
+        return {path: entry for path, entry in found.items() if not os.path.basename(path).startswith(DRAFT)}
+
+
+def drafts_in(top: Path) -> list[str]:
+    """Return the temporary files of an `apply` that are there."""
+    return [path for path in tree(top) if is_draft(path)] if top.is_dir() else []
+
+
+def is_draft(path: str) -> bool:
+    """True if that is the name of a temporary file of an `apply`."""
+    return os.path.basename(path).startswith(DRAFT)
+
+
+def _changes(before: Tree, after: Tree) -> Iterator[tuple[str, Entry | None, Entry | None]]:
+    """Yield the paths of files and links that differ, each with what it was and is; a folder counts as nothing."""
+    for path in sorted(before.keys() | after.keys()):
+        old, new = before.get(path), after.get(path)
+        if old != new:
+            yield path, None if old == FOLDER else old, None if new == FOLDER else new
+
+
+def _is_within(entry: Entry, merged: Entry, sent: Entry | None) -> bool:
+    """True if a merged text has all lines that this one had and the one before it had not."""
+    if entry[0] != "file" or merged[0] != "file":
+        return False
+    before = _lines(sent) if sent is not None and sent[0] == "file" else set()
+    return _lines(entry) - before <= _lines(merged)
+
+
+def _lines(entry: Entry) -> set[bytes]:
+    content = entry[2]
+    return set(content.splitlines()) if isinstance(content, bytes) else set()

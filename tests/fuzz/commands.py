@@ -1,0 +1,364 @@
+"""Commands beside the daemon or without one: `apply` and its undo, `saved restore --here`, `sandbox release`, `diff`.
+
+A command runs in this process, by the functions that the real one calls, in a thread that takes turns with the
+daemon's: it begins wherever a step may happen, and goes on until it may write, which it may only while no sync is under
+way. Then the daemon goes on, and the command after its sync.
+
+A command that dies does nothing more, whatever its clean-up tries: each further effect of its thread is refused. The
+trouble of a command is `(KIND, PHASE, POINT)`: in the phase after it was so many times let write, from so many effects
+on, it `dies`, or meets a `full` disk until its end, or `full once`. A point that is a text, `os.rename journal`, is the
+first effect of that kind on a path with that in it: it dies right after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+import pytest
+
+from syncd.cli import agent_side, diff, options, saved
+from syncd.cli.apply import command as apply
+from syncd.cli.apply import execution, undoing
+from syncd.cli.sandbox import admin
+from syncd.cli.sandbox import command as sandbox
+from syncd.core.api_key import ApiKey
+from syncd.core.errors import ExitCode, SyncdError
+from syncd.daemon import build
+from syncd.remote.http_client import HttpClient, Response
+from syncd.report import logs
+from tests.fuzz.checker import SELECTION
+from tests.fuzz.operations import Tree, tree
+from tests.fuzz.scenario import Step
+
+if TYPE_CHECKING:
+    from tests.fuzz.simulation import Simulation
+
+# Beyond the largest that Linux gives: no process has one of these numbers.
+_FIRST_PID = 5_000_000
+_MODULES = (agent_side, diff, saved, apply, undoing, admin, sandbox, execution, options)
+_MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate"})
+_CREATES = frozenset({"os.mkdir", "os.link", "os.symlink"})
+
+Trouble = tuple[()] | tuple[str, int, int | str]
+
+
+class CommandKilled(BaseException):
+    """The command was killed."""
+
+
+class Commands:
+    """The command of a simulation that is under way, at most one."""
+
+    def __init__(self, simulation: Simulation, effects: frozenset[str]) -> None:
+        self._simulation = simulation
+        self._effects = effects | _MORE_EFFECTS
+        self._thread: threading.Thread | None = None
+        self._command_turn = threading.Semaphore(0)
+        self._daemon_turn = threading.Semaphore(0)
+        self._beside: list[tuple[Any, ...]] = []
+        self._step = Step("diff")
+        self._trouble: Trouble = ()
+        self._is_dead = self._is_full = False
+        self._phase = self._points = self.count = 0
+        self._printed: list[str] = []
+        self._changed_at = 0
+        self._wrote = ""  # the last command that changed the workspace, but for an undo
+        self.has_turn = False
+        self.was_killed = False  # one was, and none has taken it back since
+        self.last: tuple[int | None, dict[str, Any]] = (None, {})
+
+    @property
+    def is_waiting(self) -> bool:
+        """True if a command waits for the end of a sync."""
+        return self._thread is not None and not self.has_turn
+
+    # -- turns
+
+    def run(self, step: Step) -> None:
+        """Run the command until its end, or until it waits for the end of a sync. One beside another does nothing."""
+        if self._thread is not None:
+            return
+        self._step, self._trouble = step, step.args[-1] if step.args else ()
+        self._is_dead = self._is_full = False
+        self._phase = self._points = 0
+        self.count += 1
+        self._thread = threading.Thread(target=self._run, name="command", daemon=True)
+        self._thread.start()
+        self._hand_over()
+
+    def go_on(self) -> None:
+        """Let a command that waits for the end of a sync go on to its end."""
+        if self.is_waiting:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        thread = self._thread
+        self.has_turn = self._simulation.checker.is_commands_turn = True
+        self._command_turn.release()
+        self._daemon_turn.acquire()
+        self.has_turn = self._simulation.checker.is_commands_turn = False
+        if self._thread is None and thread is not None:
+            thread.join()
+
+    @contextlib.contextmanager
+    def no_sync_begins(self, *_: Any) -> Iterator[None]:
+        """Wait until no sync is under way."""
+        self._phase, self._points = self._phase + 1, 0
+        daemon = self._simulation.busy_daemon
+        if daemon is not None:
+            daemon.let_write_later(_Writer(self))
+            self._daemon_turn.release()
+            self._command_turn.acquire()
+        yield
+
+    # -- a command
+
+    def _run(self) -> None:
+        self._command_turn.acquire()
+        try:
+            self._run_and_check()
+        except Exception as failure:
+            self._simulation.checker.lose(f"internal error of the check of a command: {failure!r}")
+        finally:
+            self._thread = None
+            self._daemon_turn.release()
+
+    def _run_and_check(self) -> None:
+        simulation, checker, step = self._simulation, self._simulation.checker, self._step
+        self._printed.clear()
+        simulation.note(f"{step}")
+        disturbed = checker.operations, self._changed_at
+        code: int | None = None
+        try:
+            code = self._carry_out(step)
+        except CommandKilled:
+            simulation.figures["commands killed"] += 1
+            self.was_killed = True
+        except SyncdError as failure:
+            code = failure.exit_code
+            self._printed.append(f"{failure}")
+        except click.ClickException as failure:
+            code = failure.exit_code
+            self._printed.append(failure.format_message())
+        except OSError as failure:
+            code = ExitCode.TRY_LATER
+            self._printed.append(f"this machine refused something: {failure}")
+        except Exception:
+            checker.lose(f"internal error of a command: {traceback.format_exc()}")
+        self._is_dead = self._is_full = False
+        self._trouble = ()
+        told = self._told() if code in (0, 1) else {}
+        self.last = code, told
+        simulation.figures[f"{step.name} {code}"] += 1
+        simulation.note(f"{step.name} ends with {code}: {' | '.join(self._printed)[:600]}")
+        if checker.account is not None:
+            home, there = checker.account.home, self._sandbox()
+            checker.lost += checker.account.command_changed(there, self._sent())
+            if checker.live is not None:
+                checker.live.model.came_home(checker.account.brought(home))
+            if checker.live is not None and step.name == "undo" and self._wrote == "apply":
+                checker.live.model.taken_back(checker.account.agents(home, checker.account.home, there), there)
+            if home != checker.account.home:
+                self._wrote = step.name if step.name != "undo" else self._wrote
+        if code == ExitCode.DONE and step.name == "apply" and disturbed == (checker.operations, self._changed_at):
+            self._check_all_came(step, told)
+
+    def _check_all_came(self, step: Step, told: dict[str, Any]) -> None:
+        """Check that an `apply` of all that took everything left nothing of the agent's unnamed."""
+        checker = self._simulation.checker
+        if checker.account is None or checker.live is None or step.args[1]:
+            return
+        named = {path for name in ("never", "stays", "conflicts") for path in told.get(name, ())}
+        leave_out = checker.leave_out()
+        for path, line in checker.account.differing(checker.live.model.agent, self._sandbox(), named):
+            if not leave_out(path, False):
+                checker.lose(f"apply ended with 0, and {line}")
+
+    def _told(self) -> dict[str, Any]:
+        for line in reversed(self._printed):
+            with contextlib.suppress(ValueError):
+                told = json.loads(line)
+                if isinstance(told, dict):
+                    return told
+        return {}
+
+    def _carry_out(self, step: Step) -> int:
+        workspace = self._simulation.workspace
+        match step.name:
+            case "apply":
+                paths = [str(workspace / path) for path in step.args[1]]
+                return _exit(apply.command, [*step.args[0], "--yes", "--json", "--", *paths])
+            case "undo":
+                return _exit(apply.command, ["--undo", "--json"])
+            case "diff":
+                return _exit(diff.command, ["--json"])
+            case "restore":
+                versions = self._simulation.checker.saved_versions.all()
+                if not versions:
+                    return 0
+                version = versions[step.args[0] % len(versions)]
+                return _exit(saved.command, ["restore", version.id, "--here", "--json"])
+            case _:
+                if self._simulation.settings.current.sandbox.id is not None:
+                    return 0
+                return _exit(sandbox.command, ["release", "--yes"])
+
+    def _sandbox(self) -> Tree:
+        live = self._simulation.checker.live
+        return tree(live.sandbox.workspace) if live is not None else {}
+
+    def _sent(self) -> Tree:
+        live = self._simulation.checker.live
+        return dict(live.model.synced) if live is not None else {}
+
+    # -- what happens beside it, and to it
+
+    def beside(self, op: str, when: str, name: str, args: tuple[Any, ...]) -> None:
+        """Run a step before or after the next such request of a command."""
+        self._beside.append((op, when, name, args))
+
+    def at_request(self, op: str, when: str) -> None:
+        """Run the steps for this request, and count it as an effect."""
+        self._point("request", ())
+        for each in [each for each in self._beside if each[:2] == (op, when)]:
+            self._beside.remove(each)
+            self._changed_at += 1
+            self._simulation.do(Step(each[2], each[3]))
+
+    def effect(self, event: str, args: tuple[Any, ...]) -> bool:
+        """Count an effect of the command's thread, of which the audit hook tells; false: it is another's.
+
+        Raises `CommandKilled`, and `OSError` where the disk is full.
+        """
+        if not self.has_turn or self._thread is None or threading.get_ident() != self._thread.ident:
+            return False
+        if event in self._effects and self._simulation.is_own(args):
+            self._point(event, args)
+        return True
+
+    def _point(self, event: str, args: tuple[Any, ...]) -> None:
+        if self._is_dead:
+            raise CommandKilled
+        self._points += 1
+        if not self._trouble:
+            return
+        kind, phase, point = self._trouble
+        if isinstance(point, str) and self._phase == phase and _is_at(point, event, args):
+            self._trouble = (kind, phase, self._points + (kind == "dies"))
+        elif isinstance(point, str):
+            return
+        kind, phase, point = self._trouble
+        if self._is_full or (self._phase == phase and self._points >= int(point)):
+            if kind == "dies":
+                self._is_dead = True
+                raise CommandKilled
+            if event in _CREATES or (event == "open" and isinstance(args[2], int) and args[2] & os.O_CREAT):
+                self._is_full = kind == "full"
+                self._trouble = self._trouble if self._is_full else ()
+                self._simulation.figures["full disks"] += 1
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def say(self, message: object = "", **_: Any) -> None:
+        """Take what a command prints."""
+        self._printed.append(str(message))
+
+    def pid(self, real: Callable[[], int]) -> int:
+        """Return a number of its own for each command."""
+        return _FIRST_PID + self.count if self.has_turn else real()
+
+
+class _Writer:
+    """The connection of a command that waits until it may write, as the daemon sees it."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._count = commands.count
+
+    @property
+    def waits(self) -> bool:
+        """True until the command has ended."""
+        return self._commands.is_waiting and self._commands.count == self._count
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Let the command go on once it may."""
+        if message["event"] == "ready" and self.waits:
+            self._commands.go_on()
+
+
+class SimulatedCommandClient(HttpClient):
+    """The real client of a command, whose requests are effects at which it may die."""
+
+    def __init__(self, commands: Commands, *args: Any) -> None:
+        super().__init__(*args)
+        self._commands = commands
+
+    def exchange(self, method: str, url: str, *, content: Any = None, **more: Any) -> Response:
+        op = url.partition("?")[0].rpartition("/")[2]
+        self._commands.at_request(op, "before")
+        if isinstance(content, Iterable) and not isinstance(content, bytes):
+            content = [b"".join(content)]
+        response = super().exchange(method, url, content=content, **more)
+        self._commands.at_request(op, "after")
+        return response
+
+    def download(self, url: str, *, consume: Callable[[Iterator[bytes]], Any], **more: Any) -> Any:
+        self._commands.at_request("download", "before")
+        result = super().download(url, consume=lambda blocks: consume(iter([b"".join(blocks)])), **more)
+        self._commands.at_request("download", "after")
+        return result
+
+
+class _NoDisplay:
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def doing(self, *_: Any) -> None: ...
+
+
+def patch_commands(patch: pytest.MonkeyPatch, simulation: Simulation, key: str) -> None:
+    """Put the simulation's clock, folders, requests and locks in the place of a command's."""
+    commands = simulation.commands
+    for name, value in simulation.environ.items():
+        patch.setenv(name, value)
+    real_pid = os.getpid
+    patch.setattr(os, "getpid", lambda: commands.pid(real_pid))
+    patch.setattr(click, "echo", commands.say)
+    patch.setattr(logs, "set_up_logs", lambda *_: None)
+    replaced = {
+        "CLOCK": simulation.clock,
+        "configured": lambda _: simulation.settings.current,
+        "no_sync_begins": commands.no_sync_begins,
+        "set_up_logs": lambda *_: None,
+        "interrupting": lambda _: contextlib.nullcontext(),
+        "key_of": lambda *_: ApiKey(key, "the scenario"),
+        "selection_of": lambda *_: SELECTION,
+        "excludes_for": lambda *_: "",
+        "HttpClient": lambda *args: SimulatedCommandClient(commands, *args),
+        "ProgressDisplay": _NoDisplay,
+        "order_daemon": lambda _, message: simulation.forget_sandbox(message["sandbox"]),
+    }
+    for module in (*_MODULES, build):
+        for name, value in replaced.items():
+            if hasattr(module, name) and not (module is build and name == "HttpClient"):
+                patch.setattr(module, name, value)
+
+
+def _is_at(point: str, event: str, args: tuple[Any, ...]) -> bool:
+    kind, _, text = point.partition(" ")
+    return kind == event and any(isinstance(arg, str | bytes) and text in os.fsdecode(arg) for arg in args[:2])
+
+
+def _exit(command: click.Command, args: list[str]) -> int:
+    return int(command.main(args, "syncd", standalone_mode=False) or 0)

@@ -1,0 +1,23 @@
+"""Chooses the kind of scenario that a seed has."""
+
+from __future__ import annotations
+
+from tests.fuzz.configured_generator import ConfiguredGenerator
+from tests.fuzz.generator import Generator
+from tests.fuzz.scenario import Scenario
+from tests.fuzz.way_home_generator import WayHomeGenerator
+
+# Of so many seeds one after the other, the second half has commands of the agent's side.
+_OF = 8
+# Of so many others, one has the default configuration and no agent in the sandbox.
+_DEFAULT_OF = 4
+
+
+def generate(seed: int) -> Scenario:
+    """Generate a scenario of some 15 to 60 steps."""
+    return WayHomeGenerator(seed).scenario() if seed % _OF >= _OF // 2 else generate_syncs(seed)
+
+
+def generate_syncs(seed: int) -> Scenario:
+    """Generate a scenario without commands of the agent's side."""
+    return Generator(seed).scenario() if seed % _DEFAULT_OF == 0 else ConfiguredGenerator(seed).scenario()

@@ -1,0 +1,200 @@
+"""Random scenarios in which the agent's work comes home lose no version of either side.
+
+`apply`, its undo, `saved restore --here` and `sandbox release` run beside syncs, during slow or late initializes,
+before a sandbox's end; they die anywhere, or meet a full disk. A few run here; `python -m tests.fuzz` runs as many as
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import syncd.cli.agent_side
+from syncd.cli.apply import undoing
+from syncd.merge.workspace_writer import Undone, WorkspaceWriter
+from syncd.model import reconcile
+from syncd.sync.agent_work import Unsaved
+from syncd.sync.work_saver import WorkSaver
+from tests.fuzz.generators import generate
+from tests.fuzz.runner import report, run
+from tests.fuzz.scenario import parse
+from tests.fuzz.simulation import Simulation
+
+# The second half of each eight seeds has commands.
+SEEDS = [seed for seed in (*range(64), 76, 133, 188) if seed % 8 >= 4]
+BATCH = 4
+
+
+def run_text(folder: Path, text: str) -> Simulation:
+    return run(folder / "scenario", parse(text), Counter())
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [pytest.param(SEEDS[at : at + BATCH], marks=pytest.mark.long if at else ()) for at in range(0, len(SEEDS), BATCH)],
+    ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}",
+)
+def test_random_stories_lose_nothing(tmp_path: Path, seeds: list[int]) -> None:
+    """Scenarios of some 10 to 40 steps, under any configuration, with commands at any moment."""
+    figures: Counter[str] = Counter()
+    for seed in seeds:
+        simulation = run(tmp_path / str(seed), generate(seed), figures)
+        if simulation.lost:
+            pytest.fail(report(tmp_path, seed, simulation), pytrace=False)
+    # Scenarios in which little happens test little.
+    assert figures["commands"] >= BATCH / 2
+    assert figures["sandbox changes"] >= BATCH / 2
+
+
+_BEGIN = "settings('mirror', 'auto', 0, 0, 1.0, 'save')\n write('f', 300, 1)\n write('g', 8, 1)\n wait_idle()\n"
+# Both sides change another line of the same file, and nothing is synced meanwhile.
+_BOTH = _BEGIN + "pause()\n agent_prepends('f', 2)\n append('f', 8, 3)\n"
+_MERGED = _BOTH + "apply((), (), ())\n"
+_SENT = _MERGED + "resume()\n wait_idle()\n"
+_ENDS = (
+    "settings('mirror', 'auto', 90, {limit}, 1.0, 'save')\n write('f', 300, 1)\n wait_idle()\n agent_prepends('f', 2)\n"
+)
+
+# The shortest scenario of each defect that was found.
+LOST_ONCE = {
+    "a killed apply leaves temporary files, which the next sync sends": _BEGIN
+    + "agent_writes('f', 2)\n apply((), (), ('dies', 2, 'open .syncd-'))\n write('g', 8, 2)\n wait_idle()",
+    "an undo of a merge whose initialize is unanswered does not save what the merge has overwritten there": _MERGED
+    + "fault('initialize: lost')\n resume()\n wait_failing()\n undo(())\n wait_idle()",
+    "an undo of a merge that is unpacked late does not save what the merge overwrites there": _MERGED
+    + "hold_initialize()\n resume()\n wait_failing()\n undo(())\n late_initialize()\n wait_idle()",
+    "an undo that dies after it has restored, and before it has saved, is not finished by anything": _SENT
+    + "undo(('dies', 1, 'os.remove kept-'))\n wait_idle()",
+    "an undo that dies before it has recorded: the next sync takes what it restored for a person's change": _BEGIN
+    + "agent_writes('f', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.remove kept-'))\n wait_idle()",
+    "an undo that dies before it has recorded: the next sync removes a new file of the agent": _BEGIN
+    + "agent_writes('n', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.remove kept-'))\n wait_idle()",
+    "an undo that dies while it restores: the next apply ends it, and says 0 while the sides differ": _BEGIN
+    + "agent_writes('f', 3)\n agent_writes('g', 4)\n apply((), (), ())\n undo(('dies', 1, 'os.rename f'))",
+    "an undo that was killed, and whose half was synced, is ended by the next one without a record": _BEGIN
+    + "agent_writes('f', 3)\n apply((), (), ())\n undo(('dies', 1, 'os.rename f'))\n wait_idle()\n"
+    + "undo(())\n wait_idle()",
+    "an apply that was killed, and whose half was synced, is taken back by the next one without a record": _BEGIN
+    + "agent_writes('f', 3)\n agent_writes('g', 4)\n apply((), (), ('dies', 2, 70))\n write('h', 8, 5)\n wait_idle()\n"
+    + "undo(())\n wait_idle()",
+    "what was taken, and whose sandbox was released since, is lost by an undo": _ENDS.format(limit=0)
+    + "apply((), (), ())\n release(())\n undo(())\n wait_idle()",
+    "the first archive into a sandbox that removes what an archive lacks: what only that has was not looked at": """
+        wipe_sandboxes()
+        agent_writes('h', 3)
+        write('f', 8, 1)
+        wait_idle()
+        apply((), (), ())
+    """,
+    "an undo that cannot save for lack of room has restored already, and nothing tries again": _SENT
+    + "undo(('full', 1, 'os.remove kept-'))\n wait_idle()",
+    "after a reset whose initialize is unanswered, all that was there counts as deleted by the agent": """
+        settings('reset', 'auto', 0, 0, 1.0, 'save')
+        write('f', 8, 1)
+        write('g', 8, 1)
+        wait_idle()
+        hold_initialize()
+        remove('g')
+        wait_failing()
+        apply(('--deletions',), (), ())
+    """,
+    "the save before a sandbox's end is tried once, whatever failed": _ENDS.format(limit=0)
+    + "rest(8.0)\n fault('download: 503 x3')\n rest(100.0)\n wait_idle()",
+    "with the clock set back, nothing is saved before a sandbox's end": _ENDS.format(limit=0)
+    + "set_clock(-4000.0)\n rest(100.0)\n wait_idle()",
+    "nothing is saved before a sandbox's end while a long upload is under way": _ENDS.format(limit=1)
+    + "rest(8.0)\n write_noise('g', 60000, 5)\n rest(100.0)\n wait_idle()",
+}
+
+
+PASS = {
+    "a merge that was sent is undone": _SENT + "undo(())\n wait_idle()",
+    "an apply begins during an initialize of a minute": _BEGIN
+    + "at_request('initialize', 'before', 'takes', 60.0)\n at_request('initialize', 'before', 'apply', (), (), ())\n"
+    + "agent_prepends('f', 2)\n write('g', 8, 4)\n wait_idle()",
+    "an undo begins while the merge is uploaded": _MERGED
+    + "at_request('upload', 'before', 'undo', ())\n resume()\n wait_idle()",
+    "an apply meets a full disk": _BOTH + "apply((), (), ('full', 2, 20))\n resume()\n wait_idle()",
+    "a restore is merged after a release": """
+        settings('mirror', 'auto', 600, 0, 1.0, 'save')
+        write('f', 300, 1)
+        wait_idle()
+        pause()
+        agent_prepends('f', 2)
+        append('f', 8, 3)
+        release(())
+        resume()
+        wait_idle()
+        restore(0, ())
+        wait_idle()
+    """,
+    "a move waits until the bucket answers": _BEGIN
+    + "agent_prepends('f', 2)\n fault('download: 503 x3')\n move_sandbox(1)\n wait_idle()",
+    "the folder of an excluded file was deleted there": _BEGIN
+    + "write('a/f', 8, 1)\n write_secret('a', '.env')\n wait_idle()\n agent_removes('a')\n"
+    + "apply(('--deletions',), (), ())\n wait_idle()\n apply(('--deletions',), (), ())",
+    "the agent put a link in the place of a file that was changed here": _BEGIN
+    + "agent_links('f', 'g')\n write('f', 8, 2)\n wait_idle()",
+}
+
+
+@pytest.mark.parametrize("text", [*LOST_ONCE.values(), *PASS.values()], ids=[*LOST_ONCE, *PASS])
+def test_stories_that_lose_nothing(tmp_path: Path, text: str) -> None:
+    """The shortest scenarios of defects that are mended, and of what always came home whole."""
+    assert not run_text(tmp_path, text).lost
+
+
+def _take_over_changes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconcile, "who_changed", lambda *_: reconcile.Changed.THERE)
+
+
+def _undo_without_saving(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(undoing, "_save", lambda *_: None)
+
+
+def _leave_what_was_killed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(WorkspaceWriter, "_take_back", lambda *_: Undone())
+
+
+def _release_without_saving(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(syncd.cli.agent_side, "save_before_release", lambda _: "")
+
+
+def _take_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(WorkspaceWriter, "write", _write_nothing)
+
+
+def _write_nothing(self: WorkspaceWriter, writes: Any, note: bytes) -> Any:
+    return _REAL_WRITE(self, [], note)
+
+
+def _move_without_saving(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(WorkSaver, "save", lambda *_: Unsaved())
+
+
+_REAL_WRITE = WorkspaceWriter.write
+PLANTED = {
+    _take_over_changes: _BOTH + "apply((), (), ())\n resume()\n wait_idle()",
+    _undo_without_saving: _SENT + "undo(())\n wait_idle()",
+    _leave_what_was_killed: _BEGIN + "agent_writes('f', 2)\n apply((), (), ('dies', 2, 'open .syncd-'))\n undo(())",
+    _release_without_saving: _ENDS.format(limit=0) + "release(())\n wait_idle()",
+    _take_nothing: _BEGIN + "agent_writes('f', 2)\n apply((), (), ())",
+    _move_without_saving: _BEGIN + "agent_writes('f', 2)\n move_sandbox(1)\n wait_idle()",
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__.strip("_"))
+def test_the_account_notices_a_planted_fault(
+    tmp_path: Path, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scenario fails with the fault planted in syncd, and passes without it."""
+    assert not run_text(tmp_path, PLANTED[plant]).lost
+    plant(monkeypatch)
+    lost = run_text(tmp_path, PLANTED[plant]).lost
+    assert lost
+    assert not any("internal error" in line for line in lost), lost
