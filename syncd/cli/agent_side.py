@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 
 import click
 from msgspec import Struct
@@ -20,10 +21,13 @@ from syncd.core.directories import Directories
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
-from syncd.core.text import MOST_NAMED, counted, shown_path
+from syncd.core.text import MOST_NAMED, counted, one_line, shown_path
 from syncd.core.waiter import Waiter
+from syncd.core.workspace_lock import Lock
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of, workspace_of
-from syncd.merge.git import find_git, find_work_tree
+from syncd.daemon.control import writing
+from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack
+from syncd.merge.git import find_git, find_work_tree, need_git
 from syncd.merge.git_objects import GitFile, GitSymlink, GitVersion, file_of
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model.entry import (
@@ -39,7 +43,8 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
-from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits
+from syncd.sandbox.repository.home_commit import recorded_home
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.scan.path_rules import PathRules
 from syncd.selection.rules import PathPatterns
@@ -51,11 +56,12 @@ from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenStore, with_taken
 
 _BLOCK = 1 << 18
-_COPIES, _COMMITS, _SCRATCH = "look-", "commits-", "merge-"
+_SCRATCH = "command-"
+_TOLD_AFTER_S = 2.0
 
 
 class OpenSandbox(Struct, frozen=True):
-    """The parts by which a command asks the sandbox. Copies of commits go into `commits_folder`."""
+    """The parts by which a command asks the sandbox, and its folder for what it fetches and writes meanwhile."""
 
     config: Config
     folders: Directories
@@ -63,7 +69,7 @@ class OpenSandbox(Struct, frozen=True):
     sync_state: SyncState
     services: SandboxServices
     interrupt: Interrupt
-    commits_folder: str
+    scratch: str
 
 
 class AgentSide(Struct, frozen=True):
@@ -73,19 +79,19 @@ class AgentSide(Struct, frozen=True):
     may have changed the sandbox in a way that is not recorded.
     """
 
-    config: Config
-    folders: Directories
-    target: Target
+    opened: OpenSandbox
     base: Manifest
     work: AgentWork
     rules: PathRules
-    remote_changes: RemoteChanges
     base_store: BaseStore
     writer: WorkspaceWriter
     leave_out: LeaveOut
-    interrupt: Interrupt
     base_identity: str
     is_unanswered: bool
+
+    def place(self, path: str) -> str:
+        """Return where the path is on this machine."""
+        return os.path.join(self.opened.config.workspace.path, path)
 
     def local(self) -> dict[str, Entry]:
         """Return what is here at each path that differs, and above it. Raises `TryLater`."""
@@ -100,7 +106,7 @@ class AgentSide(Struct, frozen=True):
             return GitSymlink(entry.target)
         executable = bool(entry.mode & 0o100)
         if same(here, entry):
-            return file_at(os.path.join(self.config.workspace.path, path), entry.size_bytes, executable)
+            return file_at(self.place(path), entry.size_bytes, executable)
         content = self.base_bytes(path, entry, here)
         return None if content is None else file_of(content, executable=executable)
 
@@ -112,7 +118,7 @@ class AgentSide(Struct, frozen=True):
         """Return the bytes that were sent as this path, None if they are gone."""
         digest = arrived_digest(entry)
         if here.digest == digest != b"":
-            with contextlib.suppress(OSError), open(os.path.join(self.config.workspace.path, path), "rb") as file:
+            with contextlib.suppress(OSError), open(self.place(path), "rb") as file:
                 return file.read()
         if not digest:
             return None
@@ -125,12 +131,19 @@ class AgentSide(Struct, frozen=True):
         if git is None:
             return None
         try:
-            work_tree = find_work_tree(git, self.config.workspace.path)
+            work_tree = find_work_tree(git, self.opened.config.workspace.path)
             name = f"{work_tree.head}:{work_tree.prefix}{path}"
             found = git.run(["cat-file", "blob", name], {"GIT_DIR": work_tree.folder}, range(256))
         except SyncdError:
             return None
         return found.output if found.code == 0 and hashlib.sha256(found.output).digest() == digest else None
+
+
+class CommitsThere(Struct, frozen=True):
+    """The sandbox's report, and the commits, the oldest first; none where it has an absence or a failure."""
+
+    found: SandboxCommits
+    commits: tuple[SandboxCommit, ...] = ()
 
 
 def file_at(path: str, size_bytes: int, executable: bool) -> GitFile:
@@ -165,16 +178,13 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     client = HttpClient(Waiter(interrupt, CLOCK))
     workspace = workspace_of(config, os.environ, key, client)
     sync_state = SyncState(folders.state)
-    copies, commits = (os.path.join(folders.spool, f"{prefix}{os.getpid()}") for prefix in (_COPIES, _COMMITS))
-    _remove_old_copies(folders.spool)
     try:
-        with interrupting(interrupt):
-            factory = SandboxFactory(workspace, sync_state, interrupt.check, lambda _path, _is_dir: False, copies)
-            yield OpenSandbox(config, folders, target, sync_state, factory.build(target), interrupt, commits)
+        with scratch_folder(folders.spool) as scratch, interrupting(interrupt):
+            look = os.path.join(scratch, "look")
+            factory = SandboxFactory(workspace, sync_state, interrupt.check, lambda _path, _is_dir: False, look)
+            yield OpenSandbox(config, folders, target, sync_state, factory.build(target), interrupt, scratch)
     finally:
         client.drop()
-        shutil.rmtree(copies, ignore_errors=True)
-        shutil.rmtree(commits, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -230,20 +240,54 @@ def _look_at(
         work = find_agent_work(services.remote_changes, content, leftovers, leave_out)
     work = work.leaving_out([path for path in secret_paths(config, work.changed) if not is_included(path, False)])
     return AgentSide(
-        config,
-        folders,
-        target,
+        opened,
         base,
         work,
         rules,
-        services.remote_changes,
         BaseStore(folders.spool, ChunkStore(folders.spool)),
         writer_of(config),
         leave_out,
-        opened.interrupt,
         base_identity,
         sync_state.uncertain,
     )
+
+
+def commits_there(opened: OpenSandbox, contents: Contents) -> CommitsThere:
+    """Return the commits; nobody is asked where syncd made no repository.
+
+    The copies of contents go when the sandbox is closed. Raises `SyncdError`, `StepFailed`, `Stop`.
+    """
+    home = recorded_home(opened.folders.state, opened.target)
+    if not home:
+        return CommitsThere(SandboxCommits(absence="syncd made no repository in this sandbox"))
+    git, folder = need_git(os.environ), os.path.join(opened.scratch, "commits")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with ProgressDisplay(silent_s=1.0) as progress:
+        progress.doing("reading the commits in the sandbox")
+        found, pack = opened.services.agent_commits.fetch(home, folder, contents, opened.interrupt.check)
+        if not pack:
+            return CommitsThere(found)
+        try:
+            return CommitsThere(found, read_pack(git, found, pack, folder, contents))
+        except UnreadablePack as reason:
+            return CommitsThere(replace(found, failure=str(reason), unlisted=0))
+
+
+def tell_rest(there: CommitsThere) -> None:
+    """Say on stderr what else the agent's repository has, which stays there."""
+    found, tell = there.found, partial(click.echo, err=True)
+    for what in found.under_way:
+        tell(f"a {one_line(what, 20)} is under way in the sandbox")
+    if not found.branch and (there.commits or found.under_way):
+        tell("no branch is checked out in the sandbox: these are the commits of its HEAD")
+    if found.unlisted:
+        tell(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read")
+    if found.stashes:
+        tell("1 stash stays there" if found.stashes == 1 else f"{found.stashes:,} stashes stay there")
+    for name, commits in found.branches:
+        tell(f"the branch {one_line(name, 80)!r} with {counted(commits, 'more commit')} stays there")
+    if found.more_branches:
+        tell("more branches in the sandbox were not looked at")
 
 
 def writer_of(config: Config) -> WorkspaceWriter:
@@ -288,7 +332,7 @@ def save_before_release(config: Config) -> str:
             here = side.local()
             differing = {path: there for path, there in work.changed.items() if not same(here[path], there)}
             work = replace(work, changed=differing)
-        unsaved = save_work(side.remote_changes, work, Why.RELEASED, side.base_store.get)
+        unsaved = save_work(opened.services.remote_changes, work, Why.RELEASED, side.base_store.get)
         return f"{unsaved.count} there could not be saved: {unsaved}" if unsaved else ""
 
 
@@ -303,28 +347,44 @@ def tell_left_out(side: AgentSide, what_becomes: str) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(spool: str) -> Iterator[str]:
-    """Make a folder for this command; one that a killed process left is removed by the next command."""
+    """Make a folder for this command, and remove it at the end, with those of commands that were killed."""
     folder = os.path.join(spool, f"{_SCRATCH}{os.getpid()}")
+    with contextlib.suppress(OSError):
+        for name in os.listdir(spool):
+            prefix, _, pid = name.rpartition("-")
+            if f"{prefix}-" == _SCRATCH and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+                shutil.rmtree(os.path.join(spool, name), ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    os.mkdir(folder, 0o700)
+    with contextlib.suppress(OSError):  # whoever needs it says so
+        os.makedirs(folder, 0o700)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_old_copies(spool: str) -> None:
-    """Remove the copies of commands that were killed."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(spool):
-            prefix, _, pid = name.rpartition("-")
-            if f"{prefix}-" in (_COPIES, _COMMITS, _SCRATCH) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
-                shutil.rmtree(os.path.join(spool, name), ignore_errors=True)
+@contextlib.contextmanager
+def no_sync_begins(config: Config, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep the daemon from syncing meanwhile, or any other process, if none runs.
 
+    A sync of the daemon that is under way is waited for; `check` may end that. Raises `Locked`, `TryLater`.
+    """
+    folder = folders_of(config, os.environ).state
+    told = False
 
-def patterns_of(patterns: tuple[str, ...]) -> PathPatterns:
-    """Return the paths that these patterns match, in gitignore's syntax."""
-    return PathPatterns(patterns)
+    def waiting(waited_s: float) -> None:
+        nonlocal told
+        check()
+        if not told and waited_s > _TOLD_AFTER_S:
+            told = True
+            click.echo("a sync is under way: waiting for its end, as it may take minutes", err=True)
+
+    with contextlib.ExitStack() as stack:
+        if not stack.enter_context(writing(folder, CLOCK, waiting)):
+            lock = Lock(folder)
+            lock.acquire()
+            stack.callback(lock.release)
+        yield
 
 
 def is_named(path: str, named: tuple[str, ...]) -> bool:

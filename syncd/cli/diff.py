@@ -18,11 +18,11 @@ from syncd.cli.options import config_option, configured, in_workspace, json_opti
 from syncd.cli.output import may_colour, print_path, stdout_failure
 from syncd.core.errors import ExitCode, Stop, TryLater, WorkspaceError
 from syncd.core.text import shown_path
+from syncd.merge.git_objects import GitChange, GitSymlink
+from syncd.model.entry import ABSENT, Entry, Kind, same
 
 if TYPE_CHECKING:
     from syncd.cli.agent_side import AgentSide
-    from syncd.merge.git_objects import GitChange
-    from syncd.model.entry import Entry
 
 _PAGER = "less -FRX"
 
@@ -88,8 +88,6 @@ def _show(side: AgentSide, named: tuple[str, ...], form: DiffForm) -> int:
 
 def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, Entry]) -> Iterator[GitChange]:
     from syncd.cli.agent_side import file_at, remote_version  # noqa: PLC0415
-    from syncd.merge.git_objects import GitChange, GitSymlink  # noqa: PLC0415
-    from syncd.model.entry import Kind  # noqa: PLC0415
 
     for path in paths:
         remote, entry, here = side.work.changed[path], side.work.base_of(path), local[path]
@@ -102,8 +100,7 @@ def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, Entry]) -> 
         if before is None and entry is not None and entry.kind is not Kind.DIRECTORY:
             click.echo(f"{shown_path(path)}: what was sent is gone; shown from what is here", err=True)
             if here.kind is Kind.FILE:
-                at = os.path.join(side.config.workspace.path, path)
-                before = file_at(at, here.size_bytes, bool(here.mode & 0o100))
+                before = file_at(side.place(path), here.size_bytes, bool(here.mode & 0o100))
             elif here.kind is Kind.SYMLINK:
                 before = GitSymlink(here.target)
         if before is not None or after is not None:
@@ -112,15 +109,11 @@ def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, Entry]) -> 
 
 def _is_shown(side: AgentSide, path: str) -> bool:
     """A directory is shown by what is in it."""
-    from syncd.model.entry import ABSENT, Kind  # noqa: PLC0415
-
     kinds = {side.work.changed[path].kind, (side.work.base_of(path) or ABSENT).kind}
     return bool(kinds - {Kind.DIRECTORY, Kind.ABSENT})
 
 
 def _row(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
-    from syncd.model.entry import Kind, same  # noqa: PLC0415
-
     remote, entry = side.work.changed[path], side.work.base_of(path)
     if entry is None:
         change = "added"
@@ -146,7 +139,7 @@ def _row(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
 
 
 def _is_binary(copy: str) -> bool:
-    from syncd.merge.text_merge import is_binary  # noqa: PLC0415
+    from syncd.merge.git import is_binary  # noqa: PLC0415
 
     with open(copy, "rb") as file:
         return is_binary(file.read(8000))
@@ -158,8 +151,8 @@ def _print_patch(side: AgentSide, changes: list[GitChange], form: DiffForm) -> N
 
     patch_form = PatchForm.STAT if form is DiffForm.STAT else PatchForm.PATCH
     git = need_git(os.environ)
-    ids = object_format_around(git, side.config.workspace.path)
-    blocks = write_patch(git, changes, patch_form, scratch=side.folders.spool, object_format=ids)
+    ids = object_format_around(git, side.opened.config.workspace.path)
+    blocks = write_patch(git, changes, patch_form, scratch=side.opened.scratch, object_format=ids)
     pager = None
     if sys.stdout.isatty():
         pager, colours = _pager(), PatchColours.TERMINAL if may_colour() else PatchColours.NONE

@@ -28,8 +28,7 @@ def command(config_file: str | None, as_json: bool) -> int:
     the names of other branches with commits.
     """
     config = configured(config_file)
-    from syncd.cli.agent_side import open_sandbox  # noqa: PLC0415 - after the configuration is known
-    from syncd.cli.commits_there import commits_there, tell_rest  # noqa: PLC0415
+    from syncd.cli.agent_side import commits_there, open_sandbox, tell_rest  # noqa: PLC0415 - after the configuration is known
     from syncd.remote.failure import StepFailed  # noqa: PLC0415
     from syncd.sandbox.repository.agent_commits import Contents  # noqa: PLC0415
 

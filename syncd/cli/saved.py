@@ -12,6 +12,7 @@ import click
 from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.text import counted, few, shown_path, size
+from syncd.model.entry import Kind
 
 if TYPE_CHECKING:
     from syncd.sandbox.saved_versions import SavedVersions
@@ -109,7 +110,7 @@ def restore(version_id: str, destination: str | None, here: bool, config_file: s
     store = _store(config_file)
     version = _found(store, version_id)
     if destination is None:
-        from syncd.cli.apply.restoring import restore_here  # noqa: PLC0415
+        from syncd.cli.apply.execution import restore_here  # noqa: PLC0415
 
         return restore_here(configured(config_file), store, version, as_json=as_json)
     folder_mode(destination)
@@ -217,8 +218,6 @@ def _table(version: SavedVersion) -> Iterator[str]:
 
 def _named(path: str, saved: SavedPath) -> str:
     """The path for people: a folder with a slash, a link with its target."""
-    from syncd.model.entry import Kind  # noqa: PLC0415 - `saved --help` does not need it
-
     if saved.kind is Kind.DIRECTORY:
         return f"{shown_path(path)}/"
     return f"{shown_path(path)} -> {shown_path(saved.target)}" if saved.kind is Kind.SYMLINK else shown_path(path)

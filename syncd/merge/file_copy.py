@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterator
 
 _BLOCK_BYTES = 1 << 20
-SHARED_FROM_BYTES = 1 << 20
-SHARED_ALIGNMENT = 1 << 16  # larger than any block of a file system; blocks can be shared only at such offsets
+_SHARED_FROM_BYTES = 1 << 20
+_SHARED_ALIGNMENT = 1 << 16  # larger than any block of a file system; blocks can be shared only at such offsets
 _ZEROS = bytes(_BLOCK_BYTES)
 # Not between these two files, or not on this kernel.
 _NOT_SHARED = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EBADF})
@@ -27,7 +27,7 @@ def copy_range(source: int, start: int, size_bytes: int, target: int) -> bytes:
     """
     digest = hashlib.sha256()
     shift = os.lseek(target, 0, os.SEEK_CUR) - start
-    shares = size_bytes >= SHARED_FROM_BYTES
+    shares = size_bytes >= _SHARED_FROM_BYTES
     done = start
     end = max(start, min(start + size_bytes, os.fstat(source).st_size))
     for data, hole in _data_ranges(source, start, end):
@@ -55,20 +55,20 @@ def copy_range(source: int, start: int, size_bytes: int, target: int) -> bytes:
     return digest.digest()
 
 
+def append(source: int, size_bytes: int, target: int) -> tuple[int, bytes]:
+    """Copy an open file behind the position of `target`. Returns where it begins, and its SHA-256. Raises `OSError`."""
+    at = os.lseek(target, 0, os.SEEK_CUR)
+    if size_bytes >= _SHARED_FROM_BYTES:
+        at = os.lseek(target, -(-at // _SHARED_ALIGNMENT) * _SHARED_ALIGNMENT, os.SEEK_SET)
+    return at, copy_range(source, 0, size_bytes, target)
+
+
 def digest_of(descriptor: int) -> bytes:
-    """Return the SHA-256 of a file. Raises `OSError`."""
-    digest = hashlib.sha256()
-    done, end = 0, os.fstat(descriptor).st_size
-    for data, hole in _data_ranges(descriptor, 0, end):
-        _hash_zeros(digest, data - done)
-        done = data
-        while done < hole:
-            block = os.pread(descriptor, min(_BLOCK_BYTES, hole - done), done)
-            if not block:
-                return digest.digest()
-            digest.update(block)
-            done += len(block)
-    _hash_zeros(digest, end - done)
+    """Return the SHA-256 of a file that was just opened, of no more bytes than it has now. Raises `OSError`."""
+    digest, left = hashlib.sha256(), os.fstat(descriptor).st_size
+    while left > 0 and (block := os.read(descriptor, min(_BLOCK_BYTES, left))):
+        digest.update(block)
+        left -= len(block)
     return digest.digest()
 
 

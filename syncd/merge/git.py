@@ -35,6 +35,10 @@ _MOST_MEMORY = 1 << 30
 _OLDEST_GIT = "2.31"
 # The exit code of `git config --get` for a name that is not set.
 _NOT_SET = 1
+# Git takes a file with a NUL in so many of its first bytes for a binary one (xdiff-interface.c).
+_BINARY_PREFIX_BYTES = 8000
+# `git merge-file` ends with the number of conflicts, at most this one; with more if it failed.
+_MOST_CONFLICTS = 127
 # By these git finds the person's and the machine's configuration.
 _CONFIGURATION_VARIABLES = tuple(NO_CONFIGURATION)
 
@@ -55,7 +59,6 @@ class GitWorkTree(Struct, frozen=True):
     writes them.
     """
 
-    workspace: str
     folder: str
     objects: str
     prefix: str
@@ -274,6 +277,39 @@ def fast_import(git: Git, commands: Iterable[bytes], variables: Mapping[str, str
     git.feed(["fast-import", "--quiet", f"--big-file-threshold={LARGE_BYTES}"], commands, variables)
 
 
+def is_binary(content: bytes) -> bool:
+    """Return True if git takes the content for a binary one."""
+    return b"\0" in content[:_BINARY_PREFIX_BYTES]
+
+
+def merge(git: Git | None, base: bytes, ours: bytes, theirs: bytes, scratch: str) -> bytes | str:
+    """Return the text with the changes of both sides, or the reason for which there is none.
+
+    Git merges bytes: it converts no line end, adds no newline at the end, and reads no attribute. Where only one side
+    changed the line ends of a file, each of its lines changed, so that any change of the other side is a conflict.
+
+    `git` is None where none is installed. The texts are written into a private folder of `scratch` meanwhile.
+    """
+    if any(map(is_binary, (base, ours, theirs))):
+        return "it is no text"
+    if git is None:
+        return "git is not installed"
+    with tempfile.TemporaryDirectory(prefix="syncd-merge-", dir=scratch) as private:
+        paths = [os.path.join(private, name) for name in ("ours", "base", "theirs")]
+        for path, content in zip(paths, (ours, base, theirs), strict=True):
+            with open(path, "xb") as file:
+                file.write(content)
+        try:
+            # Without a repository, or it would read the configuration of one around the folder.
+            outside = {"GIT_DIR": os.path.join(private, "none")}
+            result = git.run(["merge-file", "-p", "--quiet", *paths], outside, range(-255, 256))
+        except SyncdError:
+            return "git failed"
+    if 0 < result.code <= _MOST_CONFLICTS:
+        return "both sides changed the same lines"
+    return "git failed" if result.code else result.output
+
+
 def object_format_around(git: Git, workspace: str) -> str:
     """Return the format of the objects in the repository that holds the workspace; git's old default without one."""
     found = git.ask(["rev-parse", "--show-object-format"], {}, workspace).output.strip()
@@ -305,7 +341,6 @@ def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
     absolute = os.path.join(workspace, os.fsdecode(folder))
     objects = os.path.join(workspace, os.fsdecode(answer("--git-path", "objects")))
     return GitWorkTree(
-        workspace=workspace,
         folder=absolute,
         objects=objects,
         prefix=os.fsdecode(answer("--show-prefix")),

@@ -114,13 +114,6 @@ def null_id(object_format: str) -> bytes:
     return b"0" * (2 * hashlib.new(object_format, usedforsecurity=False).digest_size)
 
 
-def blob_command(path: str, version: GitVersion, mark: bytes) -> Iterator[bytes]:
-    """Return the command that stores the version's content as a blob; the mark, `:NUMBER`, stands for its id."""
-    yield b"blob\nmark %s\ndata %d\n" % (mark, size_of(version))
-    yield from contents_of(path, version)
-    yield b"\n"
-
-
 def write_command(path: str, version: GitVersion, contents: Iterable[bytes]) -> Iterator[bytes]:
     """Return the command that puts the version, with these contents, at a path of a commit."""
     yield b"M %s inline %s\ndata %d\n" % (mode_of(version), quoted(path), size_of(version))
@@ -138,11 +131,6 @@ def commit_command(
     """
     head = b"commit %s\nauthor %s\ncommitter %s\n" % (reference, author or person, person)
     return b"%sdata %d\n%s\n%s" % (head, len(message), message, b"from %s\n" % parent if parent else b"")
-
-
-def write_line(path: str, mode: bytes, blob: bytes) -> bytes:
-    """Return the line that puts a blob at a path of a commit; the blob, by id or mark, is stored already."""
-    return b"M %s %s %s\n" % (mode, blob, quoted(path))
 
 
 def delete_line(path: str) -> bytes:

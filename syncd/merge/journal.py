@@ -9,64 +9,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.durable_file import StateFile, Versioned, flush_folder
 from syncd.core.errors import Locked
 from syncd.core.workspace_lock import Lock
-from syncd.merge.file_copy import SHARED_ALIGNMENT, SHARED_FROM_BYTES, copy_range
-from syncd.merge.writes import JournalItem, JournalPhase
-from syncd.model.entry import Entry, Kind, Stamp
+from syncd.merge.writes import JournalPhase, PathChange
+from syncd.model.entry import Entry
 
 _COST = "what it wrote to the workspace cannot be taken back by `syncd apply --undo`"
 _KEPT = "kept-"
 
 
-class _LocalRow(Struct, array_like=True):
-    """A `Entry` on disk."""
-
-    kind: Kind
-    mode: int
-    size_bytes: int
-    target: bytes
-    digest: bytes
-    stamp: Stamp | None
-
-
-class _ItemRow(Struct, array_like=True):
-    """A `JournalItem` on disk."""
-
-    number: int
-    path: bytes
-    before: _LocalRow | None
-    after: _LocalRow | None
-    kept_at: int
-    implied: bool
-
-
-class _JournalRecord(Versioned, frozen=True, kw_only=True):
-    """A `JournalEntry` on disk."""
-
-    token: str
-    phase: JournalPhase
-    note: bytes
-    items: list[_ItemRow]
-    left: list[bytes]
-
-
-class JournalEntry(Struct, frozen=True):
+class JournalEntry(Versioned, frozen=True, kw_only=True):
     """One write. `left` are paths that an undo, which was begun, does not restore."""
 
     token: str
     phase: JournalPhase
     note: bytes
-    items: tuple[JournalItem, ...] = ()
+    changes: tuple[PathChange, ...] = ()
     left: tuple[str, ...] = ()
 
 
@@ -75,8 +39,8 @@ class Journal:
 
     def __init__(self, state_folder: str) -> None:
         self._folder = os.path.join(state_folder, "apply")
-        self._done = StateFile(self._folder, "journal", _JournalRecord, _COST)
-        self._pending = StateFile(self._folder, "pending", _JournalRecord, _COST)
+        self._done = StateFile(self._folder, "journal", JournalEntry, _COST)
+        self._pending = StateFile(self._folder, "pending", JournalEntry, _COST)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -96,7 +60,7 @@ class Journal:
 
     def pending(self) -> JournalEntry | None:
         """Return the write or undo that has not ended, after completing one that was killed when all was done."""
-        entry = _entry(self._pending.load())
+        entry = _load(self._pending)
         if entry is not None and entry.phase is JournalPhase.DONE:
             self._publish(entry)
             return None
@@ -104,11 +68,11 @@ class Journal:
 
     def last(self) -> JournalEntry | None:
         """Return the last write that ended."""
-        return _entry(self._done.load())
+        return _load(self._done)
 
     def save(self, entry: JournalEntry) -> None:
         """Record a write or undo that has not ended. Raises `OSError`."""
-        self._pending.save(_record(entry))
+        self._pending.save(_with_texts(entry, _encoded))
 
     def complete(self, entry: JournalEntry) -> None:
         """Record that the write has ended; the one before it cannot be undone any more. Raises `OSError`."""
@@ -126,18 +90,29 @@ class Journal:
         self._pending.remove()
         self._remove_kept_but(last)
 
-    def keeper(self, token: str) -> KeptBytes:
-        """Return the new file for the bytes that a write replaces. Raises `OSError`."""
+    @contextmanager
+    def keeper(self, token: str) -> Iterator[int]:
+        """Open the new file for the bytes that a write replaces, and flush it at the end. Raises `OSError`."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return KeptBytes(os.open(self._kept(token), flags, 0o600), self._folder)
+        descriptor = os.open(self._kept(token), flags, 0o600)
+        try:
+            yield descriptor
+            os.fsync(descriptor)
+            flush_folder(self._folder)
+        finally:
+            os.close(descriptor)
 
-    def kept(self, token: str) -> KeptBytes:
-        """Return the bytes that a write replaced. Raises `OSError`."""
+    @contextmanager
+    def kept(self, token: str) -> Iterator[int]:
+        """Open the bytes that a write replaced. Raises `OSError`."""
         try:
             descriptor = os.open(self._kept(token), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:  # someone removed it; without it no file can be restored
             descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        return KeptBytes(descriptor, self._folder)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _publish(self, entry: JournalEntry) -> None:
         """Make the pending record the last one, and remove the bytes of all others."""
@@ -155,79 +130,27 @@ class Journal:
         return os.path.join(self._folder, _KEPT + token)
 
 
-class KeptBytes:
-    """The file with the bytes of replaced files."""
-
-    def __init__(self, descriptor: int, folder: str) -> None:
-        self._descriptor = descriptor
-        self._folder = folder
-
-    def keep(self, file: int, size_bytes: int) -> tuple[int, bytes]:
-        """Copy an open file, and return where it begins and its SHA-256. Raises `OSError`."""
-        at = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-        if size_bytes >= SHARED_FROM_BYTES:
-            at = os.lseek(self._descriptor, -(-at // SHARED_ALIGNMENT) * SHARED_ALIGNMENT, os.SEEK_SET)
-        return at, copy_range(file, 0, size_bytes, self._descriptor)
-
-    def copy(self, at: int, size_bytes: int, target: int) -> bytes:
-        """Write a kept file into an open one, and return its SHA-256. Raises `OSError`."""
-        return copy_range(self._descriptor, at, size_bytes, target)
-
-    def flush(self) -> None:
-        """Flush the file and its folder. Raises `OSError`."""
-        os.fsync(self._descriptor)
-        flush_folder(self._folder)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._descriptor)
+def _load(file: StateFile[JournalEntry]) -> JournalEntry | None:
+    record = file.load()
+    return None if record is None else _with_texts(record, _decoded)
 
 
-def _record(entry: JournalEntry) -> _JournalRecord:
-    return _JournalRecord(
-        token=entry.token,
-        phase=entry.phase,
-        note=entry.note,
-        items=[
-            _ItemRow(i.number, os.fsencode(i.path), _row(i.before), _row(i.after), i.kept_at, i.implied)
-            for i in entry.items
-        ],
-        left=_encoded(entry.left),
+def _encoded(text: str) -> str:
+    """Return a path or a link's target with a character for each byte, as MessagePack's strings are UTF-8 only."""
+    return os.fsencode(text).decode("latin-1")
+
+
+def _decoded(text: str) -> str:
+    return os.fsdecode(text.encode("latin-1"))
+
+
+def _with_texts(entry: JournalEntry, text: Callable[[str], str]) -> JournalEntry:
+    """Return the entry with all paths and targets as `text` makes them."""
+
+    def side(of: Entry) -> Entry:
+        return replace(of, target=text(of.target)) if of.target else of
+
+    changes = (
+        replace(each, path=text(each.path), before=side(each.before), after=side(each.after)) for each in entry.changes
     )
-
-
-def _encoded(paths: Sequence[str]) -> list[bytes]:
-    return [os.fsencode(path) for path in paths]
-
-
-def _row(entry: Entry | None) -> _LocalRow | None:
-    if entry is None:
-        return None
-    return _LocalRow(entry.kind, entry.mode, entry.size_bytes, os.fsencode(entry.target), entry.digest, entry.stamp)
-
-
-def _entry(record: _JournalRecord | None) -> JournalEntry | None:
-    if record is None:
-        return None
-    items = tuple(
-        JournalItem(r.number, os.fsdecode(r.path), _local(r.before), _local(r.after), r.kept_at, r.implied)
-        for r in record.items
-    )
-    return JournalEntry(record.token, record.phase, record.note, items, tuple(map(os.fsdecode, record.left)))
-
-
-def _local(row: _LocalRow | None) -> Entry | None:
-    if row is None:
-        return None
-    return Entry(
-        row.kind,
-        row.mode,
-        size_bytes=row.size_bytes,
-        target=os.fsdecode(row.target),
-        digest=row.digest,
-        stamp=row.stamp,
-    )
+    return replace(entry, changes=tuple(changes), left=tuple(map(text, entry.left)))

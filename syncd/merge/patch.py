@@ -21,7 +21,6 @@ from syncd.merge.git_objects import (
     GitChange,
     GitSymlink,
     GitVersion,
-    blob_command,
     blob_id,
     commit_command,
     contents_of,
@@ -30,7 +29,7 @@ from syncd.merge.git_objects import (
     null_id,
     shown_name,
     size_of,
-    write_line,
+    write_command,
 )
 from syncd.sandbox.repository.git_in_sandbox import LARGE_BYTES
 
@@ -148,14 +147,10 @@ def _both_sides(changes: Sequence[GitChange]) -> Iterator[bytes]:
 
 
 def _one_side(reference: str, versions: Sequence[tuple[str, GitVersion | None]]) -> Iterator[bytes]:
-    lines: list[bytes] = []
+    yield commit_command(reference.encode(), identity("syncd", "syncd@localhost", 0, "+0000"), b"")
     for path, version in versions:
         if version is not None:
-            mark = b":%d" % (len(lines) + 1)
-            yield from blob_command(path, version, mark)
-            lines.append(write_line(path, mode_of(version), mark))
-    yield commit_command(reference.encode(), identity("syncd", "syncd@localhost", 0, "+0000"), b"")
-    yield from lines
+            yield from write_command(path, version, contents_of(path, version))
 
 
 def _binary_patch(change: GitChange, object_format: str) -> Iterator[bytes]:

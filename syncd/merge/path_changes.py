@@ -16,7 +16,6 @@ kept. The gap between the last look and the rename is a few microseconds; where 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
@@ -26,8 +25,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.merge.file_copy import digest_of
-from syncd.merge.writes import OTHER, PERMISSIONS, by_depth, opened
-from syncd.model.entry import Entry, Kind, Stamp
+from syncd.merge.writes import OTHER, PathChange, by_depth, is_closed, opened
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, Stamp
 from syncd.selection import safe_open
 
 # The way to a path is gone, or leads through a link or a file.
@@ -39,7 +38,6 @@ _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_OPEN = 64
 _FLUSHED_TOGETHER = 8
-NO_CONTENT = hashlib.sha256().digest()
 
 
 class Place(Struct):
@@ -48,52 +46,12 @@ class Place(Struct):
     path: str = ""
 
 
-class Step(Struct, frozen=True):
-    """The change of one path from what was seen there. `fill` writes a file's content, and returns its digest.
-
-    `number` names the temporary file. An entry in `becomes` that has a stamp was there before: it gets its time back,
-    and all bits of its mode. A step that is `implied` creates a directory that is not needed without content.
-    """
-
-    number: int
-    path: str
-    was: Entry | None
-    becomes: Entry | None
-    fill: Callable[[int], bytes] = lambda _: NO_CONTENT
-    implied: bool = False
-
-    @property
-    def was_directory(self) -> bool:
-        """True if a directory was there."""
-        return self.was is not None and self.was.is_directory
-
-    @property
-    def becomes_directory(self) -> bool:
-        """True if a directory is to be there."""
-        return self.becomes is not None and self.becomes.is_directory
-
-    @property
-    def clears(self) -> bool:
-        """True if what is there has to be removed by itself, as no rename can replace it."""
-        return self.was is not None and (self.becomes is None or self.was_directory != self.becomes_directory)
-
-    @property
-    def creates_directory(self) -> bool:
-        """True if a directory is to be created."""
-        return self.becomes_directory and not self.was_directory
-
-    @property
-    def places(self) -> bool:
-        """True if a temporary file or link is renamed."""
-        return self.becomes is not None and not self.becomes_directory
-
-
 def draft_name(token: str, number: int) -> str:
     """Return the name of a temporary file, which is short, so that it fits wherever the file's own name does."""
     return f".syncd-{token}-{number}"
 
 
-def look(cursor: safe_open.DirCursor, path: str) -> Entry | None:
+def look(cursor: safe_open.DirCursor, path: str) -> Entry:
     """Return what is at a path, without a digest; OTHER also for what is behind a link or a file. Raises `OSError`."""
     try:
         parent, name = cursor.parent_of(path)
@@ -101,15 +59,15 @@ def look(cursor: safe_open.DirCursor, path: str) -> Entry | None:
         target = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(status.st_mode) else ""
     except OSError as failure:
         if failure.errno == errno.ENOENT:
-            return None
+            return ABSENT
         if failure.errno in _NO_WAY:
             return OTHER
         raise
     return _local_entry(status, target)
 
 
-def look_with_digest(cursor: safe_open.DirCursor, path: str) -> Entry | None:
-    """Return what is at a path, with a file's digest; None also for what is behind a link or a file.
+def look_with_digest(cursor: safe_open.DirCursor, path: str) -> Entry:
+    """Return what is at a path, with a file's digest; ABSENT also for what is behind a link or a file.
 
     A file that changes while it is read counts as something else. Raises `OSError`.
     """
@@ -117,10 +75,10 @@ def look_with_digest(cursor: safe_open.DirCursor, path: str) -> Entry | None:
         cursor.parent_of(path)
     except OSError as failure:
         if failure.errno in _NO_WAY:
-            return None
+            return ABSENT
         raise
     entry = look(cursor, path)
-    if entry is None or entry.kind is not Kind.FILE:
+    if entry.kind is not Kind.FILE:
         return entry
     parent, name = cursor.parent_of(path)
     descriptor, status = safe_open.open_file(name, parent)
@@ -166,15 +124,26 @@ def set_directory_mode(cursor: safe_open.DirCursor, path: str, mode: int) -> Non
 
 
 class PathChanges:
-    """The steps of one write or undo. `at` is told which path is being changed, for a message."""
+    """The changes of one write or undo. `fill` writes a file's content, and returns its digest.
 
-    def __init__(self, workspace: str, token: str, steps: Sequence[Step], at: Place) -> None:
+    `at` is told which path is being changed, for a message.
+    """
+
+    def __init__(
+        self,
+        workspace: str,
+        token: str,
+        changes: Sequence[PathChange],
+        fill: Callable[[PathChange, int], bytes],
+        at: Place,
+    ) -> None:
         self.left: set[str] = set()
-        self._at = at
         self.digests: dict[str, bytes] = {}
         self._workspace = workspace
         self._token = token
-        self._steps = sorted(steps, key=lambda step: by_depth(step.path))
+        self._changes = sorted(changes, key=lambda change: by_depth(change.path))
+        self._fill = fill
+        self._at = at
         self._drafts: dict[str, str] = {}
         self._touched: set[str] = set()
         self._relinked: set[tuple[int, int]] = set()
@@ -183,70 +152,70 @@ class PathChanges:
         """Write and flush the temporary files, whose digests are then known. Raises `OSError`."""
         usable = self._usable_folders()
         with self._cursor() as cursor, _Unflushed() as unflushed:
-            for step in self._steps:
-                if step.becomes is not None and step.places:
-                    self._at.path = step.path
-                    parent, name = self._draft(cursor, step, usable)
-                    self._write_draft(step, step.becomes, parent, name, unflushed)
+            for change in (each for each in self._changes if each.places):
+                self._at.path = change.path
+                parent, name = self._draft(cursor, change, usable)
+                self._write_draft(change, parent, name, unflushed)
             unflushed.flush()
 
     def make(self) -> None:
         """Change the workspace; `left` are then the paths that changed since they were seen. Raises `OSError`."""
         with self._cursor() as cursor, self._cursor() as drafts:
-            for step in self._steps:
-                if step.was is not None and step.was.is_directory and step.was.mode != opened(step.was.mode):
-                    self._attempt(step, lambda s: set_directory_mode(cursor, s.path, opened(_mode(s.was))))
-            for step in reversed(self._steps):
-                if step.clears and step.path not in self.left:
-                    self._attempt(step, lambda s: self._clear(cursor, s))
-            for step in self._steps:
-                if step.creates_directory and step.path not in self.left:
-                    self._attempt(step, lambda s: self._create_directory(cursor, s))
-            for step in self._steps:
-                if step.places and step.path not in self.left:
-                    self._attempt(step, lambda s: self._place(cursor, drafts, s))
+            top_first, deepest_first = self._changes, self._changes[::-1]
+            self._each(top_first, lambda c: is_closed(c.before), lambda c: self._open(cursor, c))
+            self._each(deepest_first, lambda c: c.clears, lambda c: self._clear(cursor, c))
+            self._each(top_first, lambda c: c.creates_directory, lambda c: self._create_directory(cursor, c))
+            self._each(top_first, lambda c: c.places, lambda c: self._place(cursor, drafts, c))
             for path in sorted(self._drafts):
                 self._at.path = path
                 _remove(drafts, self._drafts.pop(path))
-            for step in reversed(self._steps):
-                if step.implied and step.path not in self.left:
-                    self._attempt(step, lambda s: self._remove_if_empty(cursor, s))
+            self._each(deepest_first, lambda c: c.implied, lambda c: self._remove_if_empty(cursor, c))
             self._flush_folders(cursor)
-            for step in reversed(self._steps):
-                self._attempt(step, lambda s: self._set_mode(cursor, s))
+            for change in deepest_first:
+                self._attempt(change, lambda c: self._set_mode(cursor, c))
 
     def _cursor(self) -> safe_open.DirCursor:
         return safe_open.DirCursor(safe_open.open_workspace(self._workspace))
 
-    def _attempt(self, step: Step, action: Callable[[Step], bool | None]) -> None:
-        """Do a part of a step; if the path or the way to it has changed, it is left."""
-        self._at.path = step.path
+    def _each(
+        self,
+        changes: Iterable[PathChange],
+        wanted: Callable[[PathChange], bool],
+        action: Callable[[PathChange], bool | None],
+    ) -> None:
+        """Do a part of each wanted change; if the path or the way to it has changed, it is left."""
+        for change in changes:
+            if change.path not in self.left and wanted(change):
+                self._attempt(change, action)
+
+    def _attempt(self, change: PathChange, action: Callable[[PathChange], bool | None]) -> None:
+        self._at.path = change.path
         try:
-            if action(step) is False:
-                self.left.add(step.path)
+            if action(change) is False:
+                self.left.add(change.path)
         except OSError as failure:
             if failure.errno not in _TAKEN and failure.errno not in _NO_WAY:
                 raise
-            self.left.add(step.path)
+            self.left.add(change.path)
 
     # -- temporary files
 
     def _usable_folders(self) -> dict[str, bool]:
-        """For each directory that the steps change: True if temporary files can be in it now."""
+        """For each directory that is changed: True if temporary files can be in it now."""
         return {
-            step.path: step.was_directory and step.becomes_directory and opened(_mode(step.was)) == _mode(step.was)
-            for step in self._steps
-            if step.was_directory or step.becomes_directory
+            change.path: change.before.is_directory and change.after.is_directory and not is_closed(change.before)
+            for change in self._changes
+            if change.before.is_directory or change.after.is_directory
         }
 
-    def _draft(self, cursor: safe_open.DirCursor, step: Step, usable: dict[str, bool]) -> tuple[int, str]:
+    def _draft(self, cursor: safe_open.DirCursor, change: PathChange, usable: dict[str, bool]) -> tuple[int, str]:
         """Return directory and name of the temporary file.
 
         It is in the path's directory, or, if that is yet to be made, in the nearest that is there: it will be on the
         same file system, so that the rename crosses none.
         """
-        name = draft_name(self._token, step.number)
-        folder = step.path.rpartition("/")[0]
+        name = draft_name(self._token, change.number)
+        folder = change.path.rpartition("/")[0]
         while True:
             path = f"{folder}/{name}" if folder else name
             above = folder
@@ -259,11 +228,12 @@ class PathChanges:
                     if not folder or failure.errno not in _NO_WAY:
                         raise
                 else:
-                    self._drafts[step.path] = path
+                    self._drafts[change.path] = path
                     return parent, name
             folder = folder.rpartition("/")[0]
 
-    def _write_draft(self, step: Step, entry: Entry, parent: int, name: str, unflushed: _Unflushed) -> None:
+    def _write_draft(self, change: PathChange, parent: int, name: str, unflushed: _Unflushed) -> None:
+        entry = change.after
         restored = entry.stamp
         if entry.kind is Kind.SYMLINK:
             os.symlink(entry.target, name, dir_fd=parent)
@@ -272,11 +242,11 @@ class PathChanges:
             return
         descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
         unflushed.add(descriptor)
-        digest = step.fill(descriptor)
+        digest = self._fill(change, descriptor)
         if entry.digest not in (b"", digest):
-            self.left.add(step.path)  # the kept bytes are damaged: what is there now is better
+            self.left.add(change.path)  # the kept bytes are damaged: what is there now is better
             return
-        self.digests[step.path] = digest
+        self.digests[change.path] = digest
         if restored is not None:
             os.utime(descriptor, ns=(restored.mtime_ns,) * 2)
         os.fchmod(descriptor, entry.mode)  # after the last write, which drops set-id bits
@@ -284,40 +254,43 @@ class PathChanges:
 
     # -- visible changes
 
-    def _clear(self, cursor: safe_open.DirCursor, step: Step) -> bool:
-        parent, name = cursor.parent_of(step.path)
-        if not self._is_as_seen(step.was, parent, name):
+    def _open(self, cursor: safe_open.DirCursor, change: PathChange) -> None:
+        set_directory_mode(cursor, change.path, opened(change.before.mode))
+
+    def _clear(self, cursor: safe_open.DirCursor, change: PathChange) -> bool:
+        parent, name = cursor.parent_of(change.path)
+        if not self._is_as_seen(change.before, parent, name):
             return False
-        if step.was_directory:
+        if change.before.is_directory:
             os.rmdir(name, dir_fd=parent)
         else:
             os.unlink(name, dir_fd=parent)
-        self._touch(step.path)
+        self._touch(change.path)
         return True
 
-    def _create_directory(self, cursor: safe_open.DirCursor, step: Step) -> None:
-        parent, name = cursor.parent_of(step.path)
+    def _create_directory(self, cursor: safe_open.DirCursor, change: PathChange) -> None:
+        parent, name = cursor.parent_of(change.path)
         os.mkdir(name, stat.S_IRWXU, dir_fd=parent)
-        self._touch(step.path)
+        self._touch(change.path)
 
-    def _place(self, cursor: safe_open.DirCursor, drafts: safe_open.DirCursor, step: Step) -> bool:
-        parent, name = cursor.parent_of(step.path)
-        if step.was is not None and not step.clears and not self._is_as_seen(step.was, parent, name):
+    def _place(self, cursor: safe_open.DirCursor, drafts: safe_open.DirCursor, change: PathChange) -> bool:
+        parent, name = cursor.parent_of(change.path)
+        replaces = change.before.kind is not Kind.ABSENT and not change.clears
+        if replaces and not self._is_as_seen(change.before, parent, name):
             return False
-        draft_folder, draft = drafts.parent_of(self._drafts[step.path])
-        self._touch(step.path)
-        self._touch(self._drafts[step.path])
-        if step.was is None or step.clears:
-            if not _rename_to_new(draft_folder, draft, parent, name):
-                return False
-        else:
+        draft_folder, draft = drafts.parent_of(self._drafts[change.path])
+        self._touch(change.path)
+        self._touch(self._drafts[change.path])
+        if replaces:
             os.replace(draft, name, src_dir_fd=draft_folder, dst_dir_fd=parent)
-        del self._drafts[step.path]
+        elif not _rename_to_new(draft_folder, draft, parent, name):
+            return False
+        del self._drafts[change.path]
         return True
 
-    def _remove_if_empty(self, cursor: safe_open.DirCursor, step: Step) -> bool:
+    def _remove_if_empty(self, cursor: safe_open.DirCursor, change: PathChange) -> bool:
         """Remove a directory that was made for files which were left; True if it is not empty."""
-        parent, name = cursor.parent_of(step.path)
+        parent, name = cursor.parent_of(change.path)
         try:
             os.rmdir(name, dir_fd=parent)
         except OSError as failure:
@@ -326,25 +299,25 @@ class PathChanges:
             return True
         return False
 
-    def _set_mode(self, cursor: safe_open.DirCursor, step: Step) -> None:
-        if step.was_directory and (step.path in self.left or not step.becomes):
-            if step.path in self.left and step.was and step.was.mode != opened(step.was.mode):
-                set_directory_mode(cursor, step.path, step.was.mode)
-        elif step.becomes is not None and step.becomes.is_directory and step.path not in self.left:
-            mode = step.becomes.mode
-            now = look(cursor, step.path)
-            if step.becomes.stamp is None and now is not None:
-                mode = (now.mode & ~PERMISSIONS) | (mode & PERMISSIONS)  # a new one inherits the set-group-id bit
-            if now is None or not now.is_directory:
-                self.left.add(step.path)
+    def _set_mode(self, cursor: safe_open.DirCursor, change: PathChange) -> None:
+        if change.path in self.left:
+            if is_closed(change.before):
+                set_directory_mode(cursor, change.path, change.before.mode)
+        elif change.after.is_directory:
+            mode = change.after.mode
+            now = look(cursor, change.path)
+            if change.after.stamp is None:
+                mode = (now.mode & ~ALL_BITS) | (mode & ALL_BITS)  # a new one inherits the set-group-id bit
+            if not now.is_directory:
+                self.left.add(change.path)
             elif now.mode != mode:
-                set_directory_mode(cursor, step.path, mode)
+                set_directory_mode(cursor, change.path, mode)
 
-    def _is_as_seen(self, seen: Entry | None, parent: int, name: str) -> bool:
+    def _is_as_seen(self, seen: Entry, parent: int, name: str) -> bool:
         """True if something is still as it was seen; the last look before it is replaced."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if seen is None or seen.is_directory:
-            return seen is not None and stat.S_ISDIR(status.st_mode)
+        if seen.is_directory:
+            return stat.S_ISDIR(status.st_mode)
         target = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(status.st_mode) else ""
         now = _local_entry(status, target, seen.digest)
         inode = (status.st_dev, status.st_ino)
@@ -411,7 +384,7 @@ class _Unflushed:
 
 
 def remove_drafts(cursor: safe_open.DirCursor, token: str, paths: Iterable[tuple[int, str]]) -> None:
-    """Remove the temporary files of a write that was killed, by the numbers and paths of its steps.
+    """Remove the temporary files of a write that was killed, by the numbers and paths of its changes.
 
     One is in the path's directory or above it. Raises `OSError`.
     """
@@ -454,7 +427,3 @@ def _rename_to_new(draft_folder: int, draft: str, parent: int, name: str) -> boo
         os.rename(draft, name, src_dir_fd=draft_folder, dst_dir_fd=parent)
         return True
     return False
-
-
-def _mode(entry: Entry | None) -> int:
-    return 0 if entry is None else entry.mode

@@ -1,6 +1,6 @@
-"""The plan of a change of the workspace: what was seen at each path, and what it is to become.
+"""The rules of what comes home: the plan of a change of the workspace, its modes, and what an undo does.
 
-The rules here compare such values. They decide whether a path is still as the plan saw it, and what an undo does to it.
+They compare what was seen at a path with what it is to become, and decide whether it is still as the plan saw it.
 """
 
 from __future__ import annotations
@@ -10,40 +10,30 @@ from collections.abc import Iterator, Sequence
 from enum import Enum, StrEnum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from syncd.model.entry import (
-    Entry,
-    Kind,
-)
-
-PERMISSIONS = 0o777  # the bits that a plan decides; set-id and sticky bits stay as they are here
-
+from syncd.model.entry import ALL_BITS, EXECUTABLE, Entry, Kind
+from syncd.model.reconcile import PlannedPath
 
 OTHER = Entry(Kind.OTHER)  # nothing is written there
-
-
-class NewEntry(Struct, frozen=True):
-    """The entry that a path is to become. Only the permission bits of `mode` count, and none for a link.
-
-    `content` is the path of the file, on any file system, that holds a file's bytes. It must not change meanwhile.
-    """
-
-    kind: Kind
-    mode: int = 0
-    target: str = ""
-    content: str = ""
+_READABLE = 0o444
+_LINK_MODE = 0o777  # as a scan has it
 
 
 class Write(Struct, frozen=True):
-    """One path of a plan. `before` is what was seen there; `after` None: it is deleted.
+    """One path of a plan. `before` is what was seen there, `after` what it is to become; ABSENT: nothing.
 
     A file in `before` has a stamp or a digest. With both, a file with another stamp and the same content has not
     changed. A directory is deleted only by a Write of its own, and only if it is empty by then.
+
+    Of `after` only kind, target and permission bits count; set-id and sticky bits stay as they are here. `content` is
+    the path of the file, on any file system, that holds a file's bytes. It must not change meanwhile.
     """
 
     path: str
     before: Entry
-    after: NewEntry | None
+    after: Entry
+    content: str = ""
 
 
 class JournalPhase(StrEnum):
@@ -54,18 +44,37 @@ class JournalPhase(StrEnum):
     DONE = "done"
 
 
-class JournalItem(Struct, frozen=True):
-    """One path that a write changes. `number` names its temporary file; a file's old bytes begin at `kept_at`.
+class PathChange(Struct, frozen=True, array_like=True):
+    """One path that a write or an undo changes. `number` names its temporary file.
 
-    `implied`: a directory that is created because something in it is, without a Write of its own.
+    An entry in `after` that has a stamp was there before: it gets its time back, and all bits of its mode. The bytes
+    that an undo needs of a file begin at `kept_at`. `implied`: a directory that is created because something in it is,
+    without a Write of its own.
     """
 
     number: int
     path: str
-    before: Entry | None
-    after: Entry | None
+    before: Entry
+    after: Entry
     kept_at: int = 0
     implied: bool = False
+
+    @property
+    def clears(self) -> bool:
+        """True if what is there has to be removed by itself, as no rename can replace it."""
+        if Kind.ABSENT in (self.before.kind, self.after.kind):
+            return self.before.kind is not Kind.ABSENT
+        return self.before.is_directory != self.after.is_directory
+
+    @property
+    def creates_directory(self) -> bool:
+        """True if a directory is to be created."""
+        return self.after.is_directory and not self.before.is_directory
+
+    @property
+    def places(self) -> bool:
+        """True if a temporary file or link is renamed."""
+        return self.after.kind in (Kind.FILE, Kind.SYMLINK)
 
 
 class Restoration(Enum):
@@ -76,8 +85,8 @@ class Restoration(Enum):
     LEAVE = "it was changed since"
 
 
-def check_plan(writes: Sequence[Write]) -> None:
-    """Raise `ValueError` for a plan that cannot be meant: a caller's error, not a user's."""
+def check_plan(writes: Sequence[Write]) -> dict[str, Write]:
+    """Return the plan by path. Raises `ValueError` if it cannot be meant: a caller's error, not a user's."""
     plan = {write.path: write for write in writes}
     if len(plan) != len(writes):
         raise ValueError("a path is in the plan twice")
@@ -87,12 +96,12 @@ def check_plan(writes: Sequence[Write]) -> None:
         before = write.before
         if before.kind is Kind.FILE and before.stamp is None and not before.digest:
             raise ValueError(f"{write.path!r} has neither stamp nor digest")
-        if write.after is None:
+        if write.after.kind is Kind.ABSENT:
             continue
         for folder in ancestors(write.path):
-            above = plan.get(folder)
-            if above is not None and (above.after is None or above.after.kind is not Kind.DIRECTORY):
+            if folder in plan and not plan[folder].after.is_directory:
                 raise ValueError(f"{write.path!r} is to be written below {folder!r}, which is to be no directory")
+    return plan
 
 
 def ancestors(path: str) -> Iterator[str]:
@@ -113,51 +122,85 @@ def opened(mode: int) -> int:
     return mode | stat.S_IRWXU
 
 
-def may_be_as_planned(now: Entry | None, before: Entry) -> bool:
-    """True if a path may be as the plan saw it. A file without `is_same_read` is so only if its digest is too."""
-    if now is None:
-        return before.kind is Kind.ABSENT
+def is_closed(entry: Entry) -> bool:
+    """True for a directory whose owner may not see or change what is in it."""
+    return entry.is_directory and entry.mode != opened(entry.mode)
+
+
+def may_be_as_planned(now: Entry, before: Entry) -> bool:
+    """True if a path may be as the plan saw it. A file with another stamp is so only if its digest is the same."""
     if now.kind is Kind.OTHER or now.kind is not before.kind:
         return False
     if now.kind is Kind.SYMLINK:
         return now.target == before.target
-    if (now.mode ^ before.mode) & PERMISSIONS:
+    if (now.mode ^ before.mode) & ALL_BITS:
         return False
-    return now.is_directory or (
+    return now.kind is not Kind.FILE or (
         now.size_bytes == before.size_bytes and (now.stamp == before.stamp or before.digest != b"")
     )
 
 
-def restoration(item: JournalItem, now: Entry | None, phase: JournalPhase) -> Restoration:
+def restoration(change: PathChange, now: Entry, phase: JournalPhase) -> Restoration:
     """Return what an undo does to a path. `now` has the digest of a file.
 
     A phase of CHANGING means that the process was killed in a write or an undo, so that the path may be half-way.
     """
-    before, after = item.before, item.after
-    if _is_as(now, before) and (now is None or not now.is_directory or _permissions(now) == _permissions(before)):
+    before, after = change.before, change.after
+    if _is_as(now, before) and not (now.is_directory and (now.mode ^ before.mode) & ALL_BITS):
         return Restoration.NOT_NEEDED
     if _is_as(now, after):
         return Restoration.RESTORE
-    if now is not None:
+    if now.kind is not Kind.ABSENT:
         # A directory that stays one, or that was put back, and whose mode was not set yet.
         return Restoration.RESTORE if now.is_directory and _is_as(now, before) else Restoration.LEAVE
     # A directory gives way to something else, or the other way round: for a moment nothing is there.
-    crosses = before is not None and after is not None and before.is_directory != after.is_directory
+    crosses = before.is_directory != after.is_directory and Kind.ABSENT not in (before.kind, after.kind)
     return Restoration.RESTORE if crosses and phase is JournalPhase.CHANGING else Restoration.LEAVE
 
 
-def _is_as(now: Entry | None, entry: Entry | None) -> bool:
-    if now is None or entry is None:
-        return now is entry
-    if now.kind is not entry.kind:
-        return False
+def _is_as(now: Entry, entry: Entry) -> bool:
+    if now.kind is not entry.kind or now.kind is Kind.ABSENT:
+        return now.kind is entry.kind
     if now.kind is Kind.SYMLINK:
         return now.target == entry.target
+    mode, bits = now.mode & ALL_BITS, entry.mode & ALL_BITS
     if now.is_directory:
         # It is made with the first, filled with the second.
-        return _permissions(now) in (stat.S_IRWXU, opened(_permissions(entry)), _permissions(entry))
-    return now.digest == entry.digest and _permissions(now) == _permissions(entry)
+        return mode in (stat.S_IRWXU, opened(bits), bits)
+    return now.digest == entry.digest and mode == bits
 
 
-def _permissions(entry: Entry | None) -> int:
-    return 0 if entry is None else entry.mode & PERMISSIONS
+# -- modes, and what counts as sent
+
+
+def taken_mode(base: Entry, here: Entry, there: Entry) -> int:
+    """Return the permission bits that a path gets here.
+
+    A new path gets the sandbox's. Otherwise the bits here stay, but for a change of the owner's executable bit there:
+    then whoever may read may execute, or nobody may.
+    """
+    if here.kind is not there.kind:
+        return there.mode & ALL_BITS
+    before = here.mode if base.kind is Kind.ABSENT else base.mode
+    if here.is_directory or not (before ^ there.mode) & EXECUTABLE:
+        return here.mode & ALL_BITS
+    if there.mode & EXECUTABLE:
+        return (here.mode | ((here.mode & _READABLE) >> 2)) & ALL_BITS
+    return here.mode & 0o666
+
+
+def merged_mode(base: Entry, here: Entry, there: Entry) -> int:
+    """Return the permission bits of a merged file: the side that changed the executable bit decides about it."""
+    if base.kind is Kind.ABSENT or (here.mode ^ base.mode) & EXECUTABLE:
+        return here.mode & ALL_BITS
+    return taken_mode(base, here, there)
+
+
+def next_base(planned: PlannedPath, mode: int) -> Entry | None:
+    """Return what counts as sent once the path was taken: the sandbox's version, with the mode that it has here."""
+    there = planned.there
+    if there.kind is Kind.ABSENT:
+        return None
+    mode = _LINK_MODE if there.kind is Kind.SYMLINK else mode
+    taken = Entry(there.kind, mode, max(0, there.mtime_s), target=there.target)
+    return replace(taken, size_bytes=there.size_bytes, digest=there.digest) if there.kind is Kind.FILE else taken

@@ -12,8 +12,7 @@ import pytest
 from syncd.core import hardening
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge import git as git_module
-from syncd.merge.git import Git, GitFailed, GitMissing, find_git, find_work_tree, need_git
-from syncd.merge.text_merge import NoMerge, is_binary, merge
+from syncd.merge.git import Git, GitFailed, GitMissing, find_git, find_work_tree, is_binary, merge, need_git
 
 FOUND = find_git(os.environ)
 needs_git = pytest.mark.skipif(FOUND is None, reason="git is not installed")
@@ -78,34 +77,33 @@ def test_what_merges(git: Git, tmp_path: Path, base: bytes, ours: bytes, theirs:
     ],
     ids=["same-line", "line-ends-of-one-side", "emptied", "both-new", "all", "more-than-an-exit-code-counts"],
 )  # fmt: skip
-def test_what_does_not_merge(git: Git, base: bytes, ours: bytes, theirs: bytes) -> None:
+def test_what_does_not_merge(git: Git, base: bytes, ours: bytes, theirs: bytes, tmp_path: Path) -> None:
     """Both sides changed the same lines, whatever the number of such places."""
-    assert merge(git, base, ours, theirs) is NoMerge.CONFLICT
+    assert merge(git, base, ours, theirs, str(tmp_path)) == "both sides changed the same lines"
 
 
 @needs_git
-def test_binary_files_do_not_merge(git: Git) -> None:
+def test_binary_files_do_not_merge(git: Git, tmp_path: Path) -> None:
     """A NUL in the first 8000 bytes of any version, as for git itself; one further on makes no difference."""
     for versions in ((BASE + b"\0", BASE, BASE), (BASE, BASE + b"\0", BASE), (BASE, BASE, BASE + b"\0")):
-        assert merge(git, *versions) is NoMerge.BINARY
+        assert merge(git, *versions, str(tmp_path)) == "it is no text"
     late = b"x" * 7999 + b"\n" + BASE + b"\0"
-    assert merge(git, late, edited(late, 2, b"ours"), edited(late, 9, b"theirs")) == edited(
-        edited(late, 2, b"ours"), 9, b"theirs"
-    )
+    ours, theirs = edited(late, 2, b"ours"), edited(late, 9, b"theirs")
+    assert merge(git, late, ours, theirs, str(tmp_path)) == edited(ours, 9, b"theirs")
     assert is_binary(b"x" * 7999 + b"\0")
     assert not is_binary(b"x" * 8000 + b"\0")
 
 
 def test_without_git_there_is_no_merge() -> None:
     """The caller can tell that git is missing from a conflict."""
-    assert merge(None, BASE, edited(BASE, 2, b"ours"), BASE) is NoMerge.NO_GIT
-    assert merge(None, b"\0", b"\0", b"") is NoMerge.BINARY
+    assert merge(None, BASE, edited(BASE, 2, b"ours"), BASE, "") == "git is not installed"
+    assert merge(None, b"\0", b"\0", b"", "") == "it is no text"
 
 
 def test_a_git_that_fails_is_no_conflict(tmp_path: Path) -> None:
     """A program that fails, is killed or cannot be started gives no merge and no conflict."""
     for script in ("#!/bin/sh\nexit 255\n", "#!/bin/sh\nexit 128\n", "#!/bin/sh\nkill -9 $$\n", "#!/no/such/program\n"):
-        assert merge(scripted(tmp_path, script), BASE, BASE, BASE) is NoMerge.GIT_FAILED
+        assert merge(scripted(tmp_path, script), BASE, BASE, BASE, str(tmp_path)) == "git failed"
 
 
 @needs_git

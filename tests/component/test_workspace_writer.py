@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from syncd.core.errors import Locked, TryLater
-from syncd.merge.path_changes import PathChanges, Place, Step
+from syncd.merge.path_changes import PathChanges, Place
+from syncd.merge.writes import PathChange
 from syncd.model.entry import Entry, Kind
 from tests.component.test_mounts import NAMESPACE
 from tests.component.writer_machine import (
@@ -314,10 +315,10 @@ def test_changed_right_before_the_rename(on: WriterMachine, change: str) -> None
     """The last look finds a change that came after the bytes were kept and the temporary files written."""
     path, kept = on.file("a"), on.file("b")
     seen = on.writer.look(["a", "b", "new"])
-    fill = lambda target: hashlib.sha256(b"agent"[: os.write(target, b"agent")]).digest()  # noqa: E731
+    fill = lambda _, target: hashlib.sha256(b"agent"[: os.write(target, b"agent")]).digest()  # noqa: E731
     new = Entry(Kind.FILE, 0o600)
-    steps = [Step(0, "a", seen["a"], new, fill), Step(1, "b", seen["b"], new, fill), Step(2, "new", None, new, fill)]
-    changes = PathChanges(str(on.workspace), "token", steps, Place())
+    planned = [PathChange(number, path, seen[path], new) for number, path in enumerate(seen)]
+    changes = PathChanges(str(on.workspace), "token", planned, fill, Place())
     changes.prepare()
     assert len(list(on.workspace.glob(".syncd-token-*"))) == 3
     CHANGES[change](path)
@@ -339,7 +340,6 @@ def test_a_touch_is_no_change(on: WriterMachine) -> None:
     assert on.writer.write(plan, b"").conflicts == ()
     on.writer.undo()
     (write,) = on.plan(("a", on.new()))
-    assert write.before is not None
     os.utime(path)
     unread = replace(write, before=replace(write.before, digest=b""))
     assert on.writer.write([unread], b"").conflicts == ("a",)
@@ -495,8 +495,9 @@ def test_hard_links_are_replaced_one_by_one(on: WriterMachine) -> None:
 
 
 def test_sparse_files_stay_sparse(on: WriterMachine) -> None:
-    """Holes are neither written to the workspace nor kept as zeros; large files are copied in blocks."""
+    """Holes are neither written nor kept as zeros; large files are copied in blocks, also after small ones."""
     size = 40 << 20
+    on.file("A")
     place, content = on.file("a", b""), Path(on.content(b"start"))
     for path, mark in ((place, b"old"), (content, b"new")):
         with path.open("r+b") as file:
@@ -505,7 +506,8 @@ def test_sparse_files_stay_sparse(on: WriterMachine) -> None:
             file.truncate(size)
     before = place.read_bytes()
     on.file("b", b"b" * 3_000_000)
-    on.writer.write(on.plan(("a", ["f", 0o644, "", str(content)]), ("b", on.new(b"n" * 5_000_001))), b"")
+    changes = ("A", on.new()), ("a", ["f", 0o644, "", str(content)]), ("b", on.new(b"n" * 5_000_001))
+    on.writer.write(on.plan(*changes), b"")
     assert place.read_bytes() == content.read_bytes()
     assert (on.workspace / "b").read_bytes() == b"n" * 5_000_001
     kept = next((on.state / "apply").glob("kept-*"))

@@ -14,8 +14,8 @@ from typing import Any
 
 from syncd.core.errors import SyncdError
 from syncd.merge.workspace_writer import WorkspaceWriter
-from syncd.merge.writes import NewEntry, Write
-from syncd.model.entry import Kind
+from syncd.merge.writes import Write
+from syncd.model.entry import ABSENT, Entry, Kind
 from tests.component.crash_worker import StepKiller, arm
 
 _MORE_STEPS = ("symlink", "link", "fchmod", "chmod", "utime", "copy_file_range")
@@ -58,7 +58,9 @@ def plan_of(writer: WorkspaceWriter, changes: list[tuple[str, list[Any] | None]]
     """Return a plan from (path, None or kind, mode, target, content) by what is there now."""
     seen = writer.look([path for path, _ in changes])
     return [
-        Write(path, seen[path], None if new is None else NewEntry(Kind(new[0]), new[1], new[2], new[3]))
+        Write(path, seen[path], ABSENT)
+        if new is None
+        else Write(path, seen[path], Entry(Kind(new[0]), new[1], target=new[2]), new[3])
         for path, new in changes
     ]
 

@@ -160,12 +160,12 @@ class Account:
     def _kept(self) -> Iterator[Version]:
         """Yield what the last `apply` replaced, as long as it can be undone."""
         for record in (self._journal.pending(), self._journal.last()):
-            for item in record.items if record is not None else ():
-                before = item.before
-                if before is not None and before.kind is Kind.FILE:
-                    yield item.path, ("file", bool(before.mode & 0o100), before.digest)
-                elif before is not None and before.kind is Kind.SYMLINK:
-                    yield item.path, ("link", before.target)
+            for change in record.changes if record is not None else ():
+                before = change.before
+                if before.kind is Kind.FILE:
+                    yield change.path, ("file", bool(before.mode & 0o100), before.digest)
+                elif before.kind is Kind.SYMLINK:
+                    yield change.path, ("link", before.target)
 
     def _look(self) -> Tree:
         found = tree(self._workspace) if self._workspace.is_dir() else self._home

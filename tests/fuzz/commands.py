@@ -26,7 +26,7 @@ import pytest
 
 from syncd.cli import agent_side, diff, options, saved
 from syncd.cli.apply import command as apply
-from syncd.cli.apply import execution, newly_sent, restoring, undoing
+from syncd.cli.apply import execution, undoing
 from syncd.cli.sandbox import admin
 from syncd.cli.sandbox import command as sandbox
 from syncd.core.api_key import ApiKey
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 # Beyond the largest that Linux gives: no process has one of these numbers.
 _FIRST_PID = 5_000_000
-_MODULES = (agent_side, diff, saved, apply, newly_sent, restoring, undoing, admin, sandbox, execution, options)
+_MODULES = (agent_side, diff, saved, apply, undoing, admin, sandbox, execution, options)
 _MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate"})
 _CREATES = frozenset({"os.mkdir", "os.link", "os.symlink"})
 

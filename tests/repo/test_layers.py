@@ -33,12 +33,13 @@ MOST_MODULES = 29
 # The modules that decide, by package: each gives the same result for the same values, whenever it is called.
 PURE = {
     "archive": "chunking",
+    "cli/apply": "plan_text",
     "cli/check": "finding",
     "cli/init": "config_template",
     "core": "checksum choices errors text warning",
     "daemon": "scheduler",
     "emulator": "signing",
-    "merge": "automatic_files git_objects modes writes",
+    "merge": "git_objects writes",
     "model": "directory entry manifest reconcile symlinks",
     "remote": "failure target",
     "report": "metrics speed",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.merge.automatic_files import decides_what_is_sent, runs_automatically
+from syncd.cli.apply.plan_text import decides_what_is_sent, runs_automatically
 
 
 @pytest.mark.parametrize(

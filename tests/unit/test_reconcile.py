@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
-from syncd.merge.modes import merged_mode, next_base, sent_mode, taken_mode
+from syncd.merge.writes import merged_mode, next_base, taken_mode
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, is_savable, same
 from syncd.model.reconcile import Forced, Home, PathOutcome, Plan, PlannedPath, Sides, plan_home, plan_sync, withheld
 from syncd.sandbox.look_request import was_emptied
@@ -294,7 +294,7 @@ def test_the_mode_of_a_merged_file() -> None:
 )
 def test_the_mode_that_counts_as_sent_after_a_merge(here: int, there: int, mode: int) -> None:
     """It is as executable as the file there: a change of that bit here is still to be sent."""
-    assert sent_mode(Entry(Kind.FILE, here), Entry(Kind.FILE, there)) == mode
+    assert taken_mode(Entry(Kind.FILE, here), Entry(Kind.FILE, here), Entry(Kind.FILE, there)) == mode
 
 
 def test_the_next_base() -> None:

@@ -6,9 +6,8 @@ import pytest
 
 from syncd.merge.writes import (
     OTHER,
-    JournalItem,
     JournalPhase,
-    NewEntry,
+    PathChange,
     Restoration,
     Write,
     ancestors,
@@ -35,8 +34,8 @@ def _file(digest: bytes = b"", stamp: Stamp | None = None, mode: int = 0o644, si
 @pytest.mark.parametrize(
     ("now", "before", "same"),
     [
-        (None, ABSENT, True),
-        (None, FILE, False),
+        (ABSENT, ABSENT, True),
+        (ABSENT, FILE, False),
         (FILE, ABSENT, False),
         (_file(stamp=STAMP), _file(stamp=STAMP), True),
         (_file(stamp=LATER), _file(stamp=STAMP), False),
@@ -55,7 +54,7 @@ def _file(digest: bytes = b"", stamp: Stamp | None = None, mode: int = 0o644, si
         (OTHER, ABSENT, False),
     ],
 )
-def test_as_planned(now: Entry | None, before: Entry, same: bool) -> None:
+def test_as_planned(now: Entry, before: Entry, same: bool) -> None:
     """A path has to be what the plan saw: kind, permission bits, target, and size with stamp or digest."""
     assert may_be_as_planned(now, before) is same
 
@@ -70,7 +69,7 @@ NOT_NEEDED, RESTORE, LEAVE = Restoration.NOT_NEEDED, Restoration.RESTORE, Restor
         (FILE, CHANGED, CHANGED, RESTORE, RESTORE),
         (FILE, CHANGED, FILE, NOT_NEEDED, NOT_NEEDED),
         (FILE, CHANGED, PERSON, LEAVE, LEAVE),
-        (FILE, CHANGED, None, LEAVE, LEAVE),
+        (FILE, CHANGED, ABSENT, LEAVE, LEAVE),
         (FILE, CHANGED, OTHER, LEAVE, LEAVE),
         (FILE, CHANGED, DIRECTORY, LEAVE, LEAVE),
         (FILE, EXECUTABLE, EXECUTABLE, RESTORE, RESTORE),
@@ -79,66 +78,60 @@ NOT_NEEDED, RESTORE, LEAVE = Restoration.NOT_NEEDED, Restoration.RESTORE, Restor
         (LINK, OTHER_LINK, LINK, NOT_NEEDED, NOT_NEEDED),
         (FILE, LINK, OTHER_LINK, LEAVE, LEAVE),
         # created
-        (None, CHANGED, CHANGED, RESTORE, RESTORE),
-        (None, CHANGED, PERSON, LEAVE, LEAVE),
-        (None, CHANGED, None, NOT_NEEDED, NOT_NEEDED),
-        (None, DIRECTORY, DIRECTORY, RESTORE, RESTORE),
-        (None, DIRECTORY, PRIVATE, RESTORE, RESTORE),  # it was just made
-        (None, DIRECTORY, GROUP, LEAVE, LEAVE),
+        (ABSENT, CHANGED, CHANGED, RESTORE, RESTORE),
+        (ABSENT, CHANGED, PERSON, LEAVE, LEAVE),
+        (ABSENT, CHANGED, ABSENT, NOT_NEEDED, NOT_NEEDED),
+        (ABSENT, DIRECTORY, DIRECTORY, RESTORE, RESTORE),
+        (ABSENT, DIRECTORY, PRIVATE, RESTORE, RESTORE),  # it was just made
+        (ABSENT, DIRECTORY, GROUP, LEAVE, LEAVE),
         # deleted
-        (FILE, None, None, RESTORE, RESTORE),
-        (FILE, None, FILE, NOT_NEEDED, NOT_NEEDED),
-        (FILE, None, PERSON, LEAVE, LEAVE),
-        (CLOSED, None, None, RESTORE, RESTORE),
-        (CLOSED, None, DIRECTORY, RESTORE, RESTORE),  # it was opened, to be emptied or filled
-        (CLOSED, None, PRIVATE, RESTORE, RESTORE),
-        (CLOSED, None, GROUP, LEAVE, LEAVE),
-        (CLOSED, None, CLOSED, NOT_NEEDED, NOT_NEEDED),
+        (FILE, ABSENT, ABSENT, RESTORE, RESTORE),
+        (FILE, ABSENT, FILE, NOT_NEEDED, NOT_NEEDED),
+        (FILE, ABSENT, PERSON, LEAVE, LEAVE),
+        (CLOSED, ABSENT, ABSENT, RESTORE, RESTORE),
+        (CLOSED, ABSENT, DIRECTORY, RESTORE, RESTORE),  # it was opened, to be emptied or filled
+        (CLOSED, ABSENT, PRIVATE, RESTORE, RESTORE),
+        (CLOSED, ABSENT, GROUP, LEAVE, LEAVE),
+        (CLOSED, ABSENT, CLOSED, NOT_NEEDED, NOT_NEEDED),
         # another mode
         (DIRECTORY, PRIVATE, PRIVATE, RESTORE, RESTORE),
         (CLOSED, PRIVATE, DIRECTORY, RESTORE, RESTORE),
         (DIRECTORY, PRIVATE, GROUP, LEAVE, LEAVE),
         # another kind: for a moment nothing is there
-        (FILE, DIRECTORY, None, LEAVE, RESTORE),
-        (DIRECTORY, FILE, None, LEAVE, RESTORE),
-        (DIRECTORY, LINK, None, LEAVE, RESTORE),
+        (FILE, DIRECTORY, ABSENT, LEAVE, RESTORE),
+        (DIRECTORY, FILE, ABSENT, LEAVE, RESTORE),
+        (DIRECTORY, LINK, ABSENT, LEAVE, RESTORE),
         (FILE, DIRECTORY, DIRECTORY, RESTORE, RESTORE),
         (DIRECTORY, FILE, FILE, RESTORE, RESTORE),
         (DIRECTORY, FILE, PERSON, LEAVE, LEAVE),
     ],
 )
-def test_restoration(
-    before: Entry | None,
-    after: Entry | None,
-    now: Entry | None,
-    ended: Restoration,
-    killed: Restoration,
-) -> None:
+def test_restoration(before: Entry, after: Entry, now: Entry, ended: Restoration, killed: Restoration) -> None:
     """An undo restores what is as the write left it, or on the way there if it was killed; the rest is left."""
-    item = JournalItem(0, "a", before, after)
-    assert restoration(item, now, JournalPhase.DONE) is ended
-    assert restoration(item, now, JournalPhase.CHANGING) is killed
+    change = PathChange(0, "a", before, after)
+    assert restoration(change, now, JournalPhase.DONE) is ended
+    assert restoration(change, now, JournalPhase.CHANGING) is killed
 
 
 @pytest.mark.parametrize("path", ["", "/a", "a/", "a//b", "../a", "a/../b", ".", "a/.", "a\0b"])
 def test_a_path_outside_is_refused(path: str) -> None:
     """A path that is not a plain one inside of the workspace is a caller's error."""
     with pytest.raises(ValueError, match="inside"):
-        check_plan([Write(path, ABSENT, NewEntry(Kind.SYMLINK, target="x"))])
+        check_plan([Write(path, ABSENT, LINK)])
 
 
 def test_a_plan_that_contradicts_itself_is_refused() -> None:
     """A path twice, a file below a file, below a deletion, and a file that nothing tells apart."""
-    new = NewEntry(Kind.FILE, 0o644, content="/x")
+    new = _file()
     with pytest.raises(ValueError, match="twice"):
         check_plan([Write("a", ABSENT, new), Write("a", ABSENT, new)])
     with pytest.raises(ValueError, match="below"):
         check_plan([Write("a", ABSENT, new), Write("a/b/c", ABSENT, new)])
     with pytest.raises(ValueError, match="below"):
-        check_plan([Write("a", DIRECTORY, None), Write("a/b", ABSENT, new)])
+        check_plan([Write("a", DIRECTORY, ABSENT), Write("a/b", ABSENT, new)])
     with pytest.raises(ValueError, match="stamp"):
-        check_plan([Write("a", Entry(Kind.FILE), None)])
-    check_plan([Write("a", FILE, NewEntry(Kind.DIRECTORY)), Write("a/b", ABSENT, new), Write("a/c", FILE, None)])
+        check_plan([Write("a", Entry(Kind.FILE), ABSENT)])
+    check_plan([Write("a", FILE, DIRECTORY), Write("a/b", ABSENT, new), Write("a/c", FILE, ABSENT)])
 
 
 def test_ancestors() -> None:

@@ -1,36 +1,44 @@
-"""`syncd apply --branch`: the sandbox's changes as commits on a new branch; the workspace stays as it is."""
+"""`syncd apply --branch`: the sandbox's changes as commits on a new branch; the workspace stays as it is.
+
+The same paths come in a commit as may come from the sandbox at all.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import datetime
 
 import click
+from msgspec import Struct, field
 
 from syncd.cli.agent_side import (
     AgentSide,
+    CommitsThere,
     OpenSandbox,
+    commits_there,
     is_named,
     look_at,
     open_sandbox,
-    patterns_of,
     remote_version,
+    tell_rest,
 )
-from syncd.cli.apply.branch_commits import commits_to_make
-from syncd.cli.apply.command import ApplyOptions, make_plan, print_lists
-from syncd.cli.commits_there import CommitsThere, commits_there, tell_rest
+from syncd.cli.apply.command import ApplyOptions
+from syncd.cli.apply.execution import home_of, make_plan, print_lists
 from syncd.cli.options import CLOCK
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
-from syncd.core.text import one_line, shown_path
+from syncd.core.text import counted, one_line, shown_path
 from syncd.merge.branch import make_branch
+from syncd.merge.commit_pack import SandboxCommit
 from syncd.merge.git import need_git
 from syncd.merge.git_objects import GitChange, GitVersion, is_repository_name, is_submodules_name
-from syncd.model.entry import Kind
-from syncd.model.reconcile import PathOutcome
+from syncd.model.entry import Kind, SeenEntry
+from syncd.model.reconcile import Home, PathOutcome, Sides, never_taken
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits
 from syncd.sandbox.repository.home_commit import recorded_home
+from syncd.selection.rules import PathPatterns
 
 
 def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
@@ -39,7 +47,7 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
     with open_sandbox(config) as opened:
         # Before the look: what is committed in between counts as not committed, and nothing is taken back.
         there = _fetched(opened)
-        side = look_at(opened, patterns_of(options.included))
+        side = look_at(opened, PathPatterns(options.included))
         plan = make_plan(side, options)
         left = {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
         unfetched = {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(side, p.path)}
@@ -48,7 +56,7 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
             for path, remote in side.work.changed.items()
             if path not in left and is_named(path, options.named) and _is_whole(side, path)
         ]
-        to_make = commits_to_make(side, there.commits, options.named)
+        to_make = _commits_to_make(side, there.commits, options.named)
         sent = _sent(side)
         branch = make_branch(
             git,
@@ -59,9 +67,9 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
             left_out=lambda path: side.rules.leave_out(path, False),
             now=datetime.fromtimestamp(CLOCK.wall_s()).astimezone(),
             commits=to_make.commits,
-            scratch=side.folders.spool,
+            scratch=side.opened.scratch,
         )
-    skipped = {**to_make.never, **left, **{path: _reason(path) for path in branch.skipped}}
+    skipped = {**to_make.never, **left, **{path: _why_skipped(path) for path in branch.skipped}}
     for path, commit in sorted(to_make.unread.items()):
         shown = shown_path(path)
         click.echo(f"{shown}: its content in the agent's commit {commit[:10]} could not be fetched", err=True)
@@ -76,9 +84,8 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
         click.echo(f"stays     {shown_path(path)}: {reason}")
     for commit_id, subject in zip(branch.commits, branch.subjects, strict=True):
         click.echo(f"commit    {commit_id[:10]} {subject}")
-    commits = "1 new commit" if len(branch.commits) == 1 else f"{len(branch.commits)} new commits"
     shown = shown_path(branch.name)
-    click.echo(f"branch {shown}: {commits}; see `git log -p {shown}`")
+    click.echo(f"branch {shown}: {counted(len(branch.commits), 'new commit')}; see `git log -p {shown}`")
     return 0
 
 
@@ -97,7 +104,7 @@ def _fetched(opened: OpenSandbox) -> CommitsThere:
     return there
 
 
-def _reason(path: str) -> str:
+def _why_skipped(path: str) -> str:
     """Return the reason for which a path is not on the branch."""
     names = path.split("/")
     if any(is_repository_name(name) for name in names):
@@ -126,3 +133,74 @@ def _sent(side: AgentSide) -> dict[str, GitVersion]:
             )
         sent[path] = version
     return sent
+
+
+class _CommitsToMake(Struct):
+    """The commits for the branch, with those of their changes that may come.
+
+    `never` are paths that are left out of all of them, with the reason. `unread` are paths whose content in one of them
+    was not fetched: they come with what is not committed.
+    """
+
+    commits: list[tuple[SandboxCommit, list[GitChange]]] = field(default_factory=list)
+    never: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+
+
+def _commits_to_make(side: AgentSide, commits: tuple[SandboxCommit, ...], named: tuple[str, ...]) -> _CommitsToMake:
+    """Return the commits with what may come of them; of named paths, if any, alone. Raises `TryLater`."""
+    made = _CommitsToMake()
+    paths = {path for commit in commits for path in commit.changes if is_named(path, named)}
+    here, home = side.writer.look(paths), home_of(side.opened.config)
+    state: dict[str, SeenEntry] = {}
+    sides = Sides({}, here, state)
+    never_links = _links_that_lead_out(sides, home, commits, state)
+    for commit in commits:
+        wanted = {path: entry for path, entry in commit.changes.items() if path in paths}
+        refused = [path for path in commit.refused if is_named(path, named)]
+        if named and not wanted and not refused:
+            continue
+        made.never.update(dict.fromkeys(refused, "its name in a commit leads out of the workspace"))
+        changes = []
+        for path, entry in wanted.items():
+            reason = never_links.get(path, "") if entry.kind is Kind.SYMLINK else ""
+            reason = reason or _why_never(side, sides, home, path, entry)
+            if reason:
+                made.never[path] = reason
+            elif entry.kind is not Kind.ABSENT and remote_version(entry) is None:
+                made.unread[path] = commit.id
+            else:
+                changes.append(GitChange(path, None, remote_version(entry)))
+        made.commits.append((commit, changes))
+    return made
+
+
+def _why_never(side: AgentSide, sides: Sides, home: Home, path: str, entry: SeenEntry) -> str:
+    if entry.kind is Kind.OTHER:
+        return "it is a submodule, a repository of its own"
+    never = "" if entry.kind is Kind.SYMLINK else never_taken(sides, home, path, sides.here[path], entry)
+    if never:
+        return never
+    if side.leave_out(path, False):
+        return "the workspace's rules leave it out; --include takes it"
+    return ""
+
+
+def _links_that_lead_out(
+    sides: Sides, home: Home, commits: tuple[SandboxCommit, ...], state: dict[str, SeenEntry]
+) -> Mapping[str, str]:
+    """Return the links that may never come, with the reason.
+
+    A link can lead out by another one that a later commit changes, so all are followed after each commit.
+    """
+    found: dict[str, str] = {}
+    links: set[str] = set()
+    for commit in commits:
+        state.update(commit.changes)
+        for path, entry in commit.changes.items():
+            (links.add if entry.kind is Kind.SYMLINK else links.discard)(path)
+        for path in links - found.keys():
+            reason = never_taken(sides, home, path, sides.here[path], state[path])
+            if reason:
+                found[path] = reason
+    return found

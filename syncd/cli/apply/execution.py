@@ -1,70 +1,190 @@
-"""Carries out the plan of an `apply`: merges texts, writes all or nothing, and records what counts as sent now."""
+"""Brings a plan home, an `apply`'s or a saved version's: merges texts, writes all or nothing, records what it took."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
+import click
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.archive.base_store import LARGEST_BYTES
-from syncd.cli.agent_side import AgentSide, path_rules
-from syncd.core.errors import Stop, TryLater
-from syncd.core.text import shown_path
-from syncd.merge.git import Git
-from syncd.merge.modes import merged_mode, next_base, sent_mode, taken_mode
-from syncd.merge.text_merge import merge
-from syncd.merge.writes import NewEntry, Write
-from syncd.model.entry import (
-    ABSENT,
-    Entry,
-    Kind,
-    arrived_digest,
-    same,
+from syncd.archive.base_store import LARGEST_BYTES, BaseStore
+from syncd.archive.chunk_store import ChunkStore
+from syncd.cli.agent_side import (
+    AgentSide,
+    agent_side,
+    is_named,
+    no_sync_begins,
+    path_rules,
+    scratch_folder,
+    secret_paths,
+    tell_left_out,
+    writer_of,
 )
-from syncd.model.reconcile import PathOutcome, Plan, PlannedPath
+from syncd.cli.apply.command import ApplyOptions
+from syncd.cli.apply.plan_text import changes_something, new_conflicts, plan_lines, question, summary_line, to_look_at
+from syncd.core.errors import ExitCode, Stop, TryLater
+from syncd.core.settings import Config
+from syncd.core.text import shown_path
+from syncd.daemon.build import excludes_for, folders_of, selection_of
+from syncd.merge.git import find_git, merge
+from syncd.merge.workspace_writer import WorkspaceWriter
+from syncd.merge.writes import Write, merged_mode, next_base, taken_mode
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same
+from syncd.model.manifest import directories_above
+from syncd.model.reconcile import Home, PathOutcome, Plan, PlannedPath, Sides, plan_home
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
-from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion, Why
 from syncd.scan.path_rules import PathRules
+from syncd.scan.scanner import Scanner
+from syncd.selection import ignore_files, secret_scanner
+from syncd.selection.rules import PathPatterns
+from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenPath, TakenStore, encode_taken, with_taken
 
-_GONE = "what was sent is not known any more"
-
 
 class Prepared(Struct, frozen=True):
-    """A plan whose texts are merged: `contents` are the files with the new content of each path that changes."""
+    """A plan whose texts are merged: `contents` are the files with the new content of each path that changes.
+
+    `newly_sent` are files and links that stay home now, and that a sync would send by the ignore files of the plan.
+    """
 
     plan: Plan
-    contents: dict[str, str] = field(default_factory=dict)
+    contents: dict[str, str]
+    newly_sent: list[str]
 
 
-def prepare(side: AgentSide, plan: Plan, git: Git | None, folder: str) -> Prepared:
-    """Merge the texts into files in `folder`. What cannot be merged becomes a conflict."""
+def apply(config: Config, options: ApplyOptions) -> int:
+    """Bring home what was changed in the sandbox, and say what became of each path. Raises `SyncdError`, `Stop`."""
+    if not options.dry_run:
+        _take_back_killed(config)
+    with agent_side(config, PathPatterns(options.included)) as side:
+
+        def base_bytes(planned: PlannedPath) -> bytes | None:
+            return side.base_bytes(planned.path, planned.base, planned.here)
+
+        prepared = _prepare(config, make_plan(side, options), base_bytes, side.opened.scratch)
+        plan = prepared.plan
+        if not options.as_json:
+            _print(plan_lines(plan, prepared.newly_sent))
+        tell_left_out(side, "not taken but with --include")
+        if options.dry_run:
+            return _end(plan, prepared, "would be: ", as_json=options.as_json)
+        if options.asks and changes_something(plan):
+            with side.opened.interrupt.region():  # nothing waits for the answer
+                is_wanted = click.confirm(question(plan, prepared.newly_sent))
+            if not is_wanted:
+                click.echo("nothing was changed", err=True)
+                return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
+        with no_sync_begins(config, side.opened.interrupt.check):
+            done = carry_out(side, prepared)
+    if not options.as_json:
+        _print(plan_lines(new_conflicts(plan, done)))
+    code = _end(done, prepared, as_json=options.as_json)
+    if code is ExitCode.DIFFERENT and not options.as_json:
+        click.echo("the sandbox's versions of the conflicts are saved: see `syncd saved`", err=True)
+    return code
+
+
+def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *, as_json: bool) -> int:
+    """Merge the version into the workspace, and say what became of each path. Raises `TryLater`, `Locked`."""
+    folders = folders_of(config, os.environ)
+    writer = writer_of(config)
+    damaged = store.damaged(version)
+    for path in damaged:
+        click.echo(f"left out: {shown_path(path)}: its saved content was damaged on this disk", err=True)
+    whole = {path: saved for path, saved in version.paths.items() if path not in damaged}
+    there = {path: _saved_entry(store, version, path, saved) for path, saved in whole.items()}
+    base_store = BaseStore(folders.spool, ChunkStore(folders.spool))
 
     def base_bytes(planned: PlannedPath) -> bytes | None:
-        return side.base_bytes(planned.path, planned.base, planned.here)
+        digest = version.paths[planned.path].base_digest
+        content = store.content(version, digest)
+        return content if content is not None else base_store.get(planned.path, digest)
 
-    return merged_content(plan, side.config.workspace.path, base_bytes, git, folder)
+    with no_sync_begins(config), scratch_folder(folders.spool) as folder:
+        here = writer.look({*there, *directories_above(there)})
+        # What is not here any more is what was asked for.
+        base = {p: saved.base for p, saved in whole.items() if saved.base and here[p].kind is not Kind.ABSENT}
+        plan = plan_home(Sides(base, here, there), home_of(config))
+        plan = plan.with_outcome(_left_out(config, plan), PathOutcome.STAYS, "the workspace's rules leave it out")
+        prepared = _prepare(config, plan, base_bytes, folder)
+        plan = _write(writer, prepared, prepared.plan, b"")
+    if not as_json:
+        _print(plan_lines(plan, prepared.newly_sent))
+    code = _end(plan, prepared, as_json=as_json)
+    return ExitCode.DIFFERENT if damaged else code
 
 
-def merged_content(
-    plan: Plan,
-    workspace: str,
-    base_bytes: Callable[[PlannedPath], bytes | None],
-    git: Git | None,
-    folder: str,
-) -> Prepared:
-    """Merge texts of the workspace into files in `folder`. What cannot be merged becomes a conflict."""
+def _take_back_killed(config: Config) -> None:
+    with no_sync_begins(config):  # and what is looked at is not half of a sync
+        taken_back = writer_of(config).finish_interrupted()
+    if taken_back.restored:
+        click.echo(f"took back an apply that was killed: {len(taken_back.restored):,} paths", err=True)
+
+
+# -- the plan
+
+
+def make_plan(side: AgentSide, options: ApplyOptions) -> Plan:
+    """Return the plan for the paths that were named."""
+    there = {path: entry for path, entry in side.work.changed.items() if is_named(path, options.named)}
+    base = {path: entry for path in there if (entry := side.work.base_of(path)) is not None}
+    plan = plan_home(Sides(base, side.local(), there), home_of(side.opened.config, deletions=options.deletions))
+    if not side.is_unanswered:
+        return plan
+    # A reset or a removal of ours may be why it is gone.
+    gone = [each.path for each in plan.of(PathOutcome.DELETE)]
+    return plan.with_outcome(gone, PathOutcome.STAYS, "the last sync was not answered: run `syncd push` first")
+
+
+def home_of(config: Config, *, deletions: bool = False) -> Home:
+    """Return what a plan for this workspace needs to know of it."""
+
+    def link_at(path: str) -> str | None:
+        try:
+            return os.readlink(os.path.join(config.workspace.path, path))
+        except OSError:
+            return None
+
+    def names_in(path: str) -> Collection[str]:
+        try:
+            return os.listdir(os.path.join(config.workspace.path, path))
+        except OSError:
+            return ()  # it is written to by its own rules
+
+    return Home(deletions, link_at, names_in)
+
+
+def _left_out(config: Config, plan: Plan) -> set[str]:
+    """Return the paths that would be written although the rules leave them out, or a secret in them does."""
+    rules = path_rules(config)
+    written = {planned.path: planned.there.kind for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE)}
+    found = {path for path, kind in written.items() if rules.leave_out(path, kind is Kind.DIRECTORY)}
+    return found.union(secret_paths(config, written))
+
+
+def _saved_entry(store: SavedVersions, version: SavedVersion, path: str, saved: SavedPath) -> SeenEntry:
+    copy = store.content_path(version, path) if saved.kind is Kind.FILE else ""
+    return SeenEntry(
+        saved.kind, saved.mode, saved.mtime_s, saved.size_bytes, saved.target, digest=saved.digest, copy=copy
+    )
+
+
+def _prepare(config: Config, plan: Plan, base_bytes: Callable[[PlannedPath], bytes | None], folder: str) -> Prepared:
+    """Merge the texts into files in `folder`. What cannot be merged becomes a conflict. Raises `SyncdError`."""
     contents: dict[str, str] = {}
     paths: list[PlannedPath] = []
     for planned in plan.paths:
         if planned.outcome is PathOutcome.MERGE:
-            merged = _merged(planned, os.path.join(workspace, planned.path), base_bytes, git, folder)
+            merged = _merged(planned, os.path.join(config.workspace.path, planned.path), base_bytes, folder)
             if isinstance(merged, str):
                 planned = replace(planned, outcome=PathOutcome.CONFLICT, reason=merged)  # noqa: PLW2901
             elif _differs_here(planned, merged):
@@ -74,14 +194,14 @@ def merged_content(
         elif planned.outcome is PathOutcome.TAKE and planned.there.copy:
             contents[planned.path] = planned.there.copy
         paths.append(planned)
-    return Prepared(Plan(tuple(paths)), contents)
+    merged_plan = Plan(tuple(paths))
+    return Prepared(merged_plan, contents, _newly_sent(config, merged_plan, contents))
 
 
 def _merged(
     planned: PlannedPath,
     place: str,
     base_bytes: Callable[[PlannedPath], bytes | None],
-    git: Git | None,
     folder: str,
 ) -> bytes | str:
     """Return the content that both sides' changes make, or the reason why there is none."""
@@ -96,9 +216,8 @@ def _merged(
         return "too large to be merged"
     before = base_bytes(planned)
     if before is None:
-        return _GONE
-    merged = merge(git, before, _content(place), _content(there.copy), folder)
-    return merged if isinstance(merged, bytes) else merged.value
+        return "what was sent is not known any more"
+    return merge(find_git(os.environ), before, _content(place), _content(there.copy), folder)
 
 
 def _differs_here(planned: PlannedPath, merged: bytes) -> bool:
@@ -106,7 +225,7 @@ def _differs_here(planned: PlannedPath, merged: bytes) -> bool:
     here = planned.here
     if here.digest != hashlib.sha256(merged).digest():
         return True
-    return here.mode & 0o777 != merged_mode(planned.base, here, planned.there)
+    return here.mode & ALL_BITS != merged_mode(planned.base, here, planned.there)
 
 
 def _content(path: str) -> bytes:
@@ -117,51 +236,93 @@ def _content(path: str) -> bytes:
         raise TryLater(f"{path} cannot be read ({failure.strerror})", "nothing was changed; try again") from None
 
 
+def _newly_sent(config: Config, plan: Plan, contents: Mapping[str, str]) -> list[str]:
+    """Return the files and links that stay home now, and that a sync would send by the rules as the plan leaves them.
+
+    The workspace is scanned for it, if the plan changes an ignore file at all. Raises `SyncdError`.
+    """
+    planned_rules = _planned_rules(plan, contents)
+    if not planned_rules:
+        return []
+    workspace, selection = config.workspace.path, selection_of(config, os.environ)
+    excludes = excludes_for(config, os.environ)
+    scan = Scanner(workspace, selection, personal_excludes=excludes, planned_rules=planned_rules).scan()
+    rules = PathRules(workspace, selection, excludes)
+    found = {
+        path: entry
+        for path, entry in scan.manifest.items()
+        if entry.kind is not Kind.DIRECTORY and rules.leave_out(path, is_dir=False)
+    }
+    largest = secret_scanner.LARGEST_BYTES
+    searched = (path for path, entry in found.items() if entry.kind is Kind.FILE and entry.size_bytes <= largest)
+    secrets = secret_paths(config, searched)
+    return [path for path in found if path not in secrets]
+
+
+def _planned_rules(plan: Plan, contents: Mapping[str, str]) -> dict[str, dict[str, bytes | None]]:
+    """Return the ignore files that the plan changes, by folder and name; None: none is there then."""
+    found: dict[str, dict[str, bytes | None]] = {}
+    for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE):
+        folder, _, name = planned.path.rpartition("/")
+        if name not in (GITIGNORE, SYNCDIGNORE):
+            continue
+        content = None  # a link or a directory in its place has no rules
+        if planned.path in contents:
+            with open(contents[planned.path], "rb") as file:
+                content = file.read(ignore_files.LARGEST_BYTES + 1)
+        elif planned.outcome is PathOutcome.MERGE:
+            continue  # it is here already
+        if content is None or len(content) <= ignore_files.LARGEST_BYTES:  # beside a larger one, nothing is sent
+            found.setdefault(folder, {})[name] = content
+    return found
+
+
+# -- the write, and what counts as sent
+
+
 def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
     """Write, save conflicts, and record what counts as sent. Returns the plan as it turned out. Raises `TryLater`.
 
     No sync may begin meanwhile; one that was made since the look is known by its record.
     """
-    sync_state = SyncState(side.folders.state)
-    taken_store = TakenStore(side.folders.state)
-    base, _ = sync_state.initialized(side.target)
+    target, remote_changes = side.opened.target, side.opened.services.remote_changes
+    sync_state = SyncState(side.opened.folders.state)
+    taken_store = TakenStore(side.opened.folders.state)
+    base, _ = sync_state.initialized(target)
     if base is not None:
-        base = with_taken(base, taken_store.load(side.target))
+        base = with_taken(base, taken_store.load(target))
     is_as_planned = base is not None and not sync_state.uncertain and sync_state.base_identity == side.base_identity
     plan = prepared.plan
     if base is not None and not is_as_planned:
         sent = [each.path for each in plan.paths if _was_sent(base, side.base, each)]
         plan = plan.with_outcome(sent, PathOutcome.SAME, "")
-    writes = [write for planned in plan.paths if (write := write_of(planned, prepared)) is not None]
     rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
-    written = side.writer.write(writes, msgspec.msgpack.encode(encode_taken(list(rows.values()))))
-    changed = set(written.conflicts)
-    plan = plan.with_outcome(changed, PathOutcome.CONFLICT, "it changed here meanwhile")
+    plan = _write(side.writer, prepared, plan, msgspec.msgpack.encode(encode_taken(list(rows.values()))))
     conflicts = {planned.path: planned.there for planned in plan.of(PathOutcome.CONFLICT)}
-    unsaved = side.remote_changes.save(Why.CONFLICT, conflicts, side.sent)
+    unsaved = remote_changes.save(Why.CONFLICT, conflicts, side.sent)
     for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE):
         if planned.there.copy and planned.there.size_bytes <= LARGEST_BYTES:
             side.base_store.add(_content(planned.there.copy))
     # By the rules as they are now: a rule file may have come along, and what it leaves out would be removed there.
-    rules = path_rules(side.config)
-    done = (_left_out_by(rules, row) for path, row in rows.items() if path not in changed)
+    rules = path_rules(side.opened.config)
+    done = (_left_out_by(rules, row) for path, row in rows.items() if path not in conflicts)
     taken = [row for row in done if row.is_left_out or row.before != row.after]
     if not is_as_planned:
         taken = _still_there(side, taken)
     if taken:
         try:
-            taken_store.save(side.target, taken)
+            taken_store.save(target, taken)
         except OSError as failure:
             raise TryLater(
                 f"what was taken cannot be recorded ({failure.strerror}), so it is sent once more",
                 "make the state folder writable",
             ) from None
-    side.remote_changes.changes_there.note((), {row.path for row in taken}.__contains__)
+    remote_changes.changes_there.note((), {row.path for row in taken}.__contains__)
     if unsaved:
         first = min(unsaved)
         raise TryLater(
             f"the agent's version of {shown_path(first)!r} cannot be saved "
-            f"({side.remote_changes.why_unsaved(conflicts[first])}); it is in the sandbox alone",
+            f"({remote_changes.why_unsaved(conflicts[first])}); it is in the sandbox alone",
             "see to that, and run `syncd apply` again",
         )
     return plan
@@ -181,32 +342,34 @@ def _still_there(side: AgentSide, taken: list[TakenPath]) -> list[TakenPath]:
         if not each.is_left_out
     }
     try:
-        differing = side.remote_changes.look(LookRequest(items)).differing if items else {}
+        differing = side.opened.services.remote_changes.look(LookRequest(items)).differing if items else {}
     except (StepFailed, Stop):
         differing = dict.fromkeys(items, ABSENT)  # the next sync compares them once more
     return [each for each in taken if each.path not in differing]
 
 
-def write_of(planned: PlannedPath, prepared: Prepared) -> Write | None:
-    """Return the write that a path's outcome needs, None if it needs none."""
+def _write(writer: WorkspaceWriter, prepared: Prepared, plan: Plan, note: bytes) -> Plan:
+    """Write what the plan's outcomes need. Returns it with what changed here meanwhile as conflicts."""
+    writes = [write for planned in plan.paths if (write := _write_of(planned, prepared)) is not None]
+    written = writer.write(writes, note)
+    return plan.with_outcome(written.conflicts, PathOutcome.CONFLICT, "it changed here meanwhile")
+
+
+def _write_of(planned: PlannedPath, prepared: Prepared) -> Write | None:
     if planned.outcome is PathOutcome.DELETE:
-        return Write(planned.path, planned.here, None)
-    mode = _mode(planned)
-    if planned.outcome is PathOutcome.MERGE:
-        if planned.path not in prepared.contents:
-            return None
-        return Write(planned.path, planned.here, NewEntry(Kind.FILE, mode, content=prepared.contents[planned.path]))
-    if planned.outcome is not PathOutcome.TAKE:
-        return None
-    there, content = planned.there, prepared.contents.get(planned.path, "")
-    return Write(planned.path, planned.here, NewEntry(there.kind, mode, there.target, content))
+        return Write(planned.path, planned.here, ABSENT)
+    content = prepared.contents.get(planned.path, "")
+    if planned.outcome is PathOutcome.TAKE or (planned.outcome is PathOutcome.MERGE and content):
+        becomes = Entry(planned.there.kind, _mode(planned), target=planned.there.target)
+        return Write(planned.path, planned.here, becomes, content)
+    return None
 
 
 def _mode(planned: PlannedPath) -> int:
     if planned.outcome is PathOutcome.MERGE:
         return merged_mode(planned.base, planned.here, planned.there)
     if planned.outcome is PathOutcome.SAME:
-        return planned.here.mode & 0o777
+        return planned.here.mode & ALL_BITS
     return taken_mode(planned.base, planned.here, planned.there)
 
 
@@ -215,7 +378,8 @@ def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
         return None
     mode = _mode(planned)
     if planned.outcome is PathOutcome.MERGE:
-        mode = sent_mode(planned.here, planned.there)  # a change of the mode here alone is still to be sent
+        # As executable as there: a change of that bit here alone is still to be sent.
+        mode = taken_mode(planned.here, planned.here, planned.there)
     return _left_out_by(side.rules, TakenPath(planned.path, side.base.get(planned.path), next_base(planned, mode)))
 
 
@@ -224,6 +388,39 @@ def _left_out_by(rules: PathRules, row: TakenPath) -> TakenPath:
     return replace(row, is_left_out=row.is_left_out or rules.leave_out(row.path, is_directory))
 
 
-def paths_of(plan: Plan, *outcomes: PathOutcome) -> list[str]:
-    """Return the paths with one of these outcomes."""
-    return [planned.path for planned in plan.of(*outcomes)]
+# -- what is said
+
+
+def _end(plan: Plan, prepared: Prepared, prefix: str = "", *, as_json: bool) -> ExitCode:
+    if as_json:
+        _print_json(plan, prepared.newly_sent)
+    else:
+        click.echo(f"{prefix}{summary_line(plan)}")
+    return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+def print_lists(**lists: Iterable[str]) -> None:
+    """Print the lists of paths that `--json` has; those that are not given are empty."""
+    names = ("taken", "merged", "deleted", "conflicts", "never", "stays", "undone", "look_at", "newly_sent")
+    click.echo(json.dumps({name: list(lists.get(name, ())) for name in names}))
+
+
+def _print_json(plan: Plan, newly_sent: list[str]) -> None:
+    def paths(*outcomes: PathOutcome) -> list[str]:
+        return [planned.path for planned in plan.of(*outcomes)]
+
+    print_lists(
+        taken=paths(PathOutcome.TAKE),
+        merged=paths(PathOutcome.MERGE),
+        deleted=paths(PathOutcome.DELETE),
+        conflicts=paths(PathOutcome.CONFLICT),
+        never=paths(PathOutcome.NEVER),
+        stays=paths(PathOutcome.STAYS, PathOutcome.DELETED_THERE),
+        look_at=to_look_at(plan),
+        newly_sent=newly_sent,
+    )

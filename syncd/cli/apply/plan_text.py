@@ -1,15 +1,16 @@
-"""The plan of an `apply` as text: a line a path, the outcomes that change something first."""
+"""The plan of an `apply` as text: a line a path, the outcomes that change something first.
+
+It names what a person should look at before: files that run by themselves at home, and those that decide what is sent;
+in any letter case, since a workspace may lie on a file system that does not tell them apart.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 
-from syncd.core.text import shown_path
-from syncd.merge.automatic_files import decides_what_is_sent, runs_automatically
-from syncd.model.entry import (
-    EXECUTABLE,
-    Kind,
-)
+from syncd.core.text import counted, few, shown_path
+from syncd.model.entry import EXECUTABLE, Kind
 from syncd.model.reconcile import PathOutcome, Plan, PlannedPath
 
 _WORDS = {
@@ -22,16 +23,63 @@ _WORDS = {
     PathOutcome.NEVER: "never",
 }
 _CHANGES = (PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE)
+# By editors, shells, build tools and services that act on a checkout without being asked for that file.
+_AUTOMATIC = (
+    ".github/workflows/*",
+    ".github/actions/*",
+    ".gitlab-ci.yml",
+    ".circleci/*",
+    ".travis.yml",
+    "azure-pipelines.yml",
+    "jenkinsfile",
+    ".husky/*",
+    ".pre-commit-config.yaml",
+    "lefthook.yml",
+    ".gitattributes",
+    ".gitmodules",
+    ".envrc",
+    ".vscode/*",
+    "*.code-workspace",
+    ".idea/*",
+    ".devcontainer/*",
+    ".devcontainer.json",
+    "makefile",
+    "gnumakefile",
+    "*.mk",
+    "justfile",
+    "taskfile.yml",
+    "rakefile",
+    "package.json",
+    ".npmrc",
+    ".yarnrc.yml",
+    "conftest.py",
+    "setup.py",
+    "sitecustomize.py",
+    "build.rs",
+    ".cargo/config.toml",
+    "build.gradle",
+    "build.gradle.kts",
+    "gradlew",
+    "mvnw",
+    "cmakelists.txt",
+    "configure",
+)
 
 
-def plan_lines(plan: Plan) -> Iterator[str]:
-    """Return the lines; nothing for what is the same on both sides, and for directories that come with a file."""
+def plan_lines(plan: Plan, newly_sent: Sequence[str] = ()) -> Iterator[str]:
+    """Return the lines; nothing for what is the same on both sides, and for directories that come with a file.
+
+    `newly_sent` are paths that stay home now, and that the ignore files of the plan would have sent.
+    """
     for outcome, word in _WORDS.items():
         for planned in plan.of(outcome):
             if not _goes_without_saying(planned, plan):
                 yield f"{word:8}  {shown_path(planned.path)}{_note(planned)}"
     for path, why in to_look_at(plan).items():
         yield f"look at   {shown_path(path)}: {why}"
+    if newly_sent:
+        names = few([*map(shown_path, newly_sent)], len(newly_sent))
+        yield f"look at   {_newly_sent_text(newly_sent)}: {', '.join(names)}"
 
 
 def new_conflicts(planned: Plan, done: Plan) -> Plan:
@@ -47,7 +95,7 @@ def to_look_at(plan: Plan) -> dict[str, str]:
 
 
 def summary_line(plan: Plan) -> str:
-    """Return the numbers of paths by outcome, for a question or an end."""
+    """Return the numbers of paths by outcome."""
     counts = (
         (plan.of(PathOutcome.TAKE), "taken"),
         (plan.of(PathOutcome.MERGE), "merged"),
@@ -58,9 +106,31 @@ def summary_line(plan: Plan) -> str:
     return ", ".join(words) or "nothing to take"
 
 
+def question(plan: Plan, newly_sent: Sequence[str]) -> str:
+    """Return what a person is asked."""
+    parts = [summary_line(plan), *([_newly_sent_text(newly_sent)] if newly_sent else [])]
+    return f"{'; '.join(parts)}: apply this?"
+
+
 def changes_something(plan: Plan) -> bool:
     """True if the workspace is to be changed."""
     return bool(plan.of(*_CHANGES))
+
+
+def runs_automatically(path: str) -> bool:
+    """True if a program runs this file, or what it says, without being asked for it; at any depth."""
+    names = path.lower().split("/")
+    tails = ("/".join(names[at:]) for at in range(len(names)))
+    return any(fnmatchcase(tail, pattern) for tail in tails for pattern in _AUTOMATIC)
+
+
+def decides_what_is_sent(path: str) -> bool:
+    """True for an ignore file; at any depth."""
+    return path.rpartition("/")[2].lower() in (".gitignore", ".syncdignore")
+
+
+def _newly_sent_text(paths: Sequence[str]) -> str:
+    return f"{counted(len(paths), 'file')} that {'stays' if len(paths) == 1 else 'stay'} home now would be sent"
 
 
 def _note(planned: PlannedPath) -> str:
@@ -74,12 +144,8 @@ def _note(planned: PlannedPath) -> str:
 def _goes_without_saying(planned: PlannedPath, plan: Plan) -> bool:
     if planned.there.kind is not Kind.DIRECTORY or planned.outcome is not PathOutcome.TAKE:
         return False
-    return any(other.path.startswith(f"{planned.path}/") for other in _first_below(planned, plan.paths))
-
-
-def _first_below(planned: PlannedPath, paths: Sequence[PlannedPath]) -> Sequence[PlannedPath]:
-    at = paths.index(planned)
-    return paths[at + 1 : at + 2]
+    after = plan.paths.index(planned) + 1
+    return any(other.path.startswith(f"{planned.path}/") for other in plan.paths[after : after + 1])
 
 
 def _reason_to_look(planned: PlannedPath) -> str:
