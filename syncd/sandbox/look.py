@@ -46,7 +46,6 @@ _log = logging.getLogger("syncd.look")
 _REAL = SystemClock()
 _FIRST_SETTLING_S = 0.1
 _GLANCE_POLLS = 2
-_LONGEST_FETCH_S = 1800.0
 # For the requests that prevent what a look that was given up could still remove.
 _PREVENT_S = 5.0
 # More removals that may still run are not left behind unasked.
@@ -129,8 +128,11 @@ class Looker:
         copies_folder: str,
         check: Callable[[], None] = lambda: None,
         timeout_s: float = JOB_TIMEOUT_S,
+        fetch_s: float = 0.0,
     ) -> LookResult:
         """Wait for a look at most so long from now on, and fetch what it copied into that folder, which is private.
+
+        The fetch may take `fetch_s` if that is longer than what is left.
 
         Raises `StepFailed` if nobody could look, or if the report is not to be trusted (removals may have been done),
         `NotKeptHere` if there is no room for the report; also `Stop`, and what `check` raises. If only the copies could
@@ -150,7 +152,7 @@ class Looker:
             raise
         self._forget(job.name)
         # All that is there may be GiBs.
-        left_s = _LONGEST_FETCH_S if request.find_new else ends_s - self._clock.monotonic_s()
+        left_s = max(fetch_s, ends_s - self._clock.monotonic_s())
         with (
             job.purpose.limited(self._waiter, left_s),
             self._job_runner.report(job, output, copies_folder, request.most_copied_bytes, check) as opened,

@@ -324,7 +324,7 @@ class RemoteChanges:
     def look(self, request: LookRequest) -> LookResult:
         """Look now, whatever failed before. Raises `StepFailed` if nobody can, `NotKeptHere`."""
         try:
-            result = self._finish(self._begin(request))
+            result = self._finish(self._begin(request, is_whole=request.find_new), is_whole=request.find_new)
             if result.unfetched is not None:
                 raise result.unfetched
         except StepFailed as failure:
@@ -346,19 +346,21 @@ class RemoteChanges:
     def _is_stale(self, running: _Running) -> bool:
         return self._clock.monotonic_s() - running.look.started_s > _STALE_S
 
-    def _begin(self, request: LookRequest, *, fetches: bool = True) -> _Running:
+    def _begin(self, request: LookRequest, *, fetches: bool = True, is_whole: bool = False) -> _Running:
+        """Start a look. One that `is_whole` is a command's, or the last one, and has more time than a sync's."""
         began_s = self._clock.monotonic_s()
-        program_s = _WHOLE_PROGRAM_S if request.find_new else _PROGRAM_S
+        program_s = _WHOLE_PROGRAM_S if is_whole else _PROGRAM_S
         limited = self._within_room(request)
         if not fetches:
             limited, self._not_kept = replace(limited, most_copied_bytes=0), self._failure.message
         look = self._looker.start(limited, _START_S, self._check, program_s)
         return _Running(request, look, began_s)
 
-    def _finish(self, running: _Running) -> LookResult:
+    def _finish(self, running: _Running, *, is_whole: bool = False) -> LookResult:
         passed_s = self._clock.monotonic_s() - running.began_s
-        timeout_s = max(_AFTER_UPLOAD_S, (_WHOLE_LOOK_S if running.request.find_new else LOOK_S) - passed_s)
-        return self._looker.finish(running.look, self._fresh_folder(), self._check, timeout_s)
+        timeout_s = max(_AFTER_UPLOAD_S, (_WHOLE_LOOK_S if is_whole else LOOK_S) - passed_s)
+        fetch_s = _LONGEST_DOWNLOAD_S if is_whole else 0.0
+        return self._looker.finish(running.look, self._fresh_folder(), self._check, timeout_s, fetch_s)
 
     def _dumped(self, request: LookRequest, timeout_s: float) -> LookResult:
         with _DUMP.limited(self._waiter, timeout_s):
