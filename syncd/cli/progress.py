@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.interruption import stderr_is_writable
-from syncd.cli.layout import Line, Tone, bar, cut, figures, glyphs_for, written
+from syncd.cli.layout import Line, Tone, bar, cut, figures, glyphs_for, plain, wrapped, written
 from syncd.cli.options import CLOCK
 from syncd.cli.output import is_screen
 from syncd.core.text import countdown, one_line
@@ -99,9 +99,11 @@ class ProgressDisplay:
 
     def note(self, text: str) -> None:
         """Print a line that stays, such as an attempt that failed."""
+        text = one_line(text, 1000)
+        lines = map(plain, wrapped(text, _columns(), (), 0)) if self._is_terminal else [text]
         with self._lock:
             self._erase()
-            _write(f"{one_line(text, 1000)}\n")
+            _write("".join(f"{line}\n" for line in lines))
 
     def _update(self, done: Progress) -> None:
         speed = self._work.speed.observed(CLOCK.monotonic_s(), done.done_bytes)
