@@ -31,7 +31,7 @@ from syncd.sync.sync_plan import SAMPLE, SandboxContent, look_request
 
 _log = logging.getLogger("syncd.preparation")
 # A look is no older than this when the initialize is requested …
-_FRESH_S = 2.0
+FRESH_S = 2.0
 # … but where a look itself takes so long, only so many are made.
 _LOOKS = 3
 # An agent that writes all the time must not keep all else from arriving: from this attempt on, what it writes is saved
@@ -114,7 +114,7 @@ class Preparation(Struct):
             if self._looks and partial_archives.may_replace:
                 self._save_what_stays()
         blocked_paths.recheck(suspects, self.manifest, (GIT,) if GIT in blocked_paths.withheld else ())
-        if self._looks and self.attempt < _LOOKS and remote_changes.look_age_s > _FRESH_S:
+        if self._looks and self.attempt < _LOOKS and remote_changes.look_age_s > FRESH_S:
             raise LookIsOld
 
     def _check_repository(self) -> None:

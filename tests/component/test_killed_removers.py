@@ -111,7 +111,7 @@ def _deaths(scenario: RemovalScenario, deletions: str, choice: Choice, then: lis
 
 
 @pytest.mark.parametrize(
-    ("deletions", "torn", "most"), [("mirror", False, 8), ("mirror", True, 4), ("reset", False, 4)]
+    ("deletions", "torn", "most"), [("mirror", False, 6), ("mirror", True, 4), ("reset", False, 4)]
 )
 def test_killed(scenario: RemovalScenario, deletions: str, most: int, *, torn: bool) -> None:
     """It is killed at some of the steps; which ones depends on the steps of a sync."""

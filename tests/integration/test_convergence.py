@@ -44,7 +44,7 @@ from tests.fuzz.scenario import parse
 from tests.fuzz.simulation import Simulation
 from tests.instants import FEW_OR_ALL, Choice
 
-BATCH = 8
+BATCH = 6
 # The first half of each eight seeds has no commands: see `test_way_home_stories`.
 SEEDS = [seed for seed in range(128) if seed % 8 < 4]
 RETRYING, COMMANDS = 17, 13  # a seed with kills, and waits of random length; one with commands
@@ -54,7 +54,7 @@ def run_text(folder: Path, text: str) -> Simulation:
     return run(folder / "scenario", parse(text), Counter())
 
 
-@pytest.mark.parametrize("first", [0, *(pytest.param(BATCH * batch, marks=pytest.mark.long) for batch in range(1, 8))])
+@pytest.mark.parametrize("first", [0, *(pytest.param(BATCH * batch, marks=pytest.mark.long) for batch in range(1, 11))])
 def test_random_scenarios_lose_nothing(tmp_path: Path, first: int) -> None:
     """Scenarios of some 40 steps, under any configuration: changes, faults and kills at any moment of a sync."""
     figures: Counter[str] = Counter()

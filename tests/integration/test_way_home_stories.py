@@ -27,7 +27,7 @@ from tests.fuzz.simulation import Simulation
 
 # The second half of each eight seeds has commands.
 SEEDS = [seed for seed in (*range(64), 76, 133, 188) if seed % 8 >= 4]
-BATCH = 4
+BATCH = 3
 
 
 def run_text(folder: Path, text: str) -> Simulation:
