@@ -302,8 +302,7 @@ def test_a_key_file_is_never_overwritten(bare: Rig, begin: Begin) -> None:
     dialog = begin("--sandbox-base-url", bare.emulator.base_url)
     dialog.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", ""), ("Send it", None))
     dialog.interrupt()
-    assert dialog.end() == 0, dialog.text
-    assert "Nothing was sent." in dialog.text
+    assert dialog.end() == 0, dialog.text  # the key after the signal may be read first: that is a no
     assert "syncd push " in dialog.text
     assert bare.key_file.read_text() == "the-key-from-before\n"
     assert not bare.emulator.request_log.entries()
