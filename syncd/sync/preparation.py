@@ -34,8 +34,8 @@ _log = logging.getLogger("syncd.preparation")
 FRESH_S = 2.0
 # … but where a look itself takes so long, only so many are made.
 _LOOKS = 3
-# An agent that writes all the time must not keep all else from arriving: from this attempt on, what it writes is saved
-# and overwritten, if it was as it should be when the sync began.
+# An agent that writes all the time must not keep all else from arriving: once the archive was made again so often
+# without what it had written, what it writes now is saved and overwritten.
 _GIVES_WAY_FROM = 3
 
 
@@ -70,6 +70,7 @@ class Preparation(Struct):
     base_of: Callable[[str], SentEntry | None]
     leave_out: Callable[[], LeaveOut]
     attempt: int
+    withheld: int
     only_there: frozenset[str] = frozenset()  # what was found that only the sandbox has, if it was looked for
     _request: LookRequest | None = None
 
@@ -190,15 +191,26 @@ class Preparation(Struct):
             raise PathsWithheld
         return suspects
 
+    @property
+    def _policy_of_written(self) -> Policy:
+        """The policy for the paths in the archive; for all others, `policy` itself holds."""
+        gives_way = self.policy is AgentChanges.SAVE and self.withheld >= _GIVES_WAY_FROM
+        return Forced.FORCE if gives_way else self.policy
+
     def _plan(
         self, differing: Mapping[str, SeenEntry], here: Mapping[str, Entry], unsaved: Collection[str] = ()
     ) -> Plan:
         if not differing:
             return Plan()
         changed_below = self.content.changed_in(chain(self.written.items(), self.held_here.items()))
-        sides = Sides(self.content.base or {}, here, differing)
-        gives_way = self.policy is AgentChanges.SAVE and self.attempt >= _GIVES_WAY_FROM
-        return plan_sync(sides, Forced.FORCE if gives_way else self.policy, changed_below, unsaved)
+        base: Mapping[str, Entry] = self.content.base or {}
+        if self._policy_of_written is self.policy:
+            return plan_sync(Sides(base, here, differing), self.policy, changed_below, unsaved)
+        in_the_way = {path: there for path, there in differing.items() if path in self.written}
+        others = {path: there for path, there in differing.items() if path not in self.written}
+        given_way = plan_sync(Sides(base, here, in_the_way), self._policy_of_written, changed_below, unsaved)
+        kept = plan_sync(Sides(base, here, others), self.policy, changed_below, unsaved)
+        return Plan(kept.paths + given_way.paths)
 
     def _save_only_there(self, result: LookResult) -> None:
         """Save what only the sandbox has, until it is known that an initialize leaves it alone."""
@@ -273,7 +285,7 @@ class Preparation(Struct):
                 blocked=self.services.blocked_paths.paths,
                 # A whole archive fills an emptied sandbox anyway, and what it lacks may well be missing there.
                 most_counted=0 if self.is_whole else SAMPLE,
-                policy=self.policy,
+                policy=self._policy_of_written,
             )
             if self.services.partial_archives.may_replace and self.policy is not AgentChanges.OVERWRITE:
                 pruned = pruned_names(self.leave_out())

@@ -17,7 +17,7 @@ class RequestedSync(Struct, frozen=True):
     """One sync that was asked for: `changed` are the only directories to scan, None for all.
 
     `unsaved` are paths that `push --force` leaves as they are in the sandbox, as they could not be saved. `attempt`
-    counts how often it was begun again before, as something was found there.
+    counts how often it was begun again before, as something was found there, `withheld` how often as that stays there.
     """
 
     services: SandboxServices
@@ -26,6 +26,7 @@ class RequestedSync(Struct, frozen=True):
     changed: Collection[str] | None
     unsaved: frozenset[str] = frozenset()
     attempt: int = 0
+    withheld: int = 0
 
 
 class ArchivedSnapshot(Struct, frozen=True):

@@ -208,6 +208,7 @@ class SyncCycle(Struct):
                 continue
             except PathsWithheld:
                 self._whole_next = whole_next  # nothing was put there
+                run = structs.replace(run, withheld=run.withheld + 1)
                 if run.mode is SyncMode.FORCED:
                     remote_changes = services.remote_changes
                     run = structs.replace(run, unsaved=remote_changes.kept.union(remote_changes.held))
@@ -390,6 +391,7 @@ class SyncCycle(Struct):
             self._base_content,
             self.work_saver.leave_out,
             run.attempt,
+            run.withheld,
         )
 
     def _base_content(self, path: str) -> SentEntry | None:

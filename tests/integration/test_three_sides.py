@@ -424,6 +424,23 @@ def test_force_saves_first(made: AgentRig, archive: str, policy: str) -> None:
     assert made.quiet()
 
 
+def test_an_agent_that_writes_all_the_time_keeps_nothing_from_arriving(made: AgentRig) -> None:
+    """Each look finds one more file that it changed: at last what is in the way is saved, and the sync is made."""
+    made.set("sync", archive="full")
+    names = [f"f{number}" for number in range(12)]
+    made.edit(**{name: f"ours: {name}" for name in names})
+    made.rig.sync()
+    left = iter(names)
+    made.rig.emulator.faults.on("execute", "before", lambda _: made.agent.write(next(left, "more"), "theirs"))
+    made.edit(b="newer")
+    made.rig.sync()
+    assert made.there("b") == "newer"
+    changed = names[: names.index(next(left))]
+    assert len(changed) >= 4
+    for name in changed:
+        assert made.there(name) == "theirs" or made.saved[name] == ["theirs"]
+
+
 def test_overwrite_looks_at_nothing(made: AgentRig) -> None:
     """With `keep`, there is no further request; the proof for small archives aside."""
     made.set(agent_changes="overwrite", deletions="keep")
