@@ -164,7 +164,9 @@ class Commands:
             checker.lost += checker.account.command_changed(there, self._sent())
             if checker.live is not None:
                 checker.live.model.came_home(checker.account.brought(home))
-            if checker.live is not None and step.name == "undo" and self._wrote == "apply":
+            # Any command that writes here takes back one that was killed, first.
+            takes_back = step.name == "undo" or any(line.startswith("took back") for line in self._printed)
+            if checker.live is not None and takes_back and self._wrote == "apply":
                 checker.live.model.taken_back(checker.account.agents(home, checker.account.home, there), there)
             if home != checker.account.home:
                 self._wrote = step.name if step.name != "undo" else self._wrote
