@@ -117,8 +117,9 @@ class Account:
     # -- what must hold
 
     def is_settled(self, path: str, entry: Entry) -> bool:
-        """True if a person replaced it at home, where it had come, or has a text there that was merged from it."""
-        return (path, entry) in self._replaced_here or self._is_merged_here(path, entry)
+        """True if a person replaced it at home, where it or a text merged from it had come, or has that text there."""
+        came = {(path, entry), *self._absorbed.get((path, entry), ())}
+        return bool(came & self._replaced_here) or self._is_merged_here(path, entry)
 
     def is_at_home(self, path: str, entry: Entry) -> bool:
         """True if the workspace has it, or a text that was merged from it."""

@@ -81,7 +81,7 @@ class Checker:
         self.is_commands_turn = False  # what it looks at is not known to the daemon
         self.holds_initialize = False  # the next archive is unpacked late, after its request was answered with an error
         self.ended_early: set[str] = set()
-        self._held_archives: list[tuple[TrackedSandbox, bytes]] = []
+        self._held_archives: list[tuple[TrackedSandbox, bytes, bool]] = []
         self._arrived_in = ""
         self.settings = Settings(emulator.base_url, workspace, sandbox_id)
         self.lost: list[str] = []
@@ -127,7 +127,7 @@ class Checker:
             self.deliver_held()
             if self.holds_initialize:
                 self.holds_initialize = False
-                self._held_archives.append((tracked, packed.read()))
+                self._held_archives.append((tracked, packed.read(), self.is_forced))
                 raise TimeoutError("the extraction goes on without an answer")
             start = packed.tell()
             tar = zlib.decompress(packed.read(), 31)
@@ -311,10 +311,13 @@ class Checker:
     def deliver_held(self) -> None:
         """Unpack the archives whose requests were answered before they were."""
         held, self._held_archives = self._held_archives, []
-        for tracked, packed in held:
+        is_forced = self.is_forced
+        for tracked, packed, was_forced in held:
             if not self.has_ended(tracked):
+                self.is_forced = was_forced
                 with contextlib.suppress(ArchiveRefused, OSError):
                     tracked.sandbox.initialize(io.BytesIO(packed))
+        self.is_forced = is_forced
 
     def all_live(self) -> list[TrackedSandbox]:
         """Return all sandboxes that have not ended."""
