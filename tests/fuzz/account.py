@@ -77,6 +77,9 @@ class Account:
                 for each in (before, sandbox.get(path)):
                     if each is not None and each != after and _is_within(each, after, sent.get(path)):
                         self._absorbed.setdefault((path, each), set()).add((path, after))
+                        for merged in self._absorbed.values():
+                            if (path, each) in merged:
+                                merged.add((path, after))
             version = (path, before)
             if before is None or version not in self._persons or version in self._replaced_there:
                 continue
