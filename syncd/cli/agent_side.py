@@ -53,7 +53,6 @@ from syncd.sync.sandbox_factory import SandboxFactory
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_plan import SandboxContent
 from syncd.sync.sync_state import SyncState
-from syncd.sync.taken import TakenStore, with_taken
 
 _BLOCK = 1 << 18
 _SCRATCH = "command-"
@@ -177,13 +176,14 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     target, key = target_of(config, os.environ), key_of(config, os.environ)
     client = HttpClient(Waiter(interrupt, CLOCK))
     workspace = workspace_of(config, os.environ, key, client)
-    sync_state = SyncState(folders.state)
+    sync_state = SyncState(workspace.db)
     try:
         with scratch_folder(folders.spool) as scratch, interrupting(interrupt):
             look = os.path.join(scratch, "look")
             factory = SandboxFactory(workspace, sync_state, interrupt.check, lambda _path, _is_dir: False, look)
             yield OpenSandbox(config, folders, target, sync_state, factory.build(target), interrupt, scratch)
     finally:
+        workspace.db.close()
         client.drop()
 
 
@@ -198,12 +198,11 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
 
 def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
     """Look at an open sandbox as `agent_side` does. Raises `SyncdError`, `Stop`."""
-    base_identity = opened.sync_state.base_identity  # before the base: a sync may come in between
     base, _ = opened.sync_state.initialized(opened.target)
     if base is None:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
     try:
-        side = _look_at(opened, base, base_identity, included)
+        side = _look_at(opened, base, included)
     except StepFailed as failure:
         raise failure.as_error() from None
     for path in side.work.unsearched[:MOST_NAMED]:
@@ -217,14 +216,11 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
     return side
 
 
-def _look_at(
-    opened: OpenSandbox, base: Manifest, base_identity: str, included: PathPatterns | None = None
-) -> AgentSide:
+def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None = None) -> AgentSide:
     """Look, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
     config, folders, services = opened.config, opened.folders, opened.services
     sync_state, target = opened.sync_state, opened.target
-    base = with_taken(base, TakenStore(folders.state).load(target))
-    content = SandboxContent(base, sync_state.possibly_applied(target), sync_state.uncertain)
+    content = SandboxContent(base, sync_state.unanswered(target), sync_state.uncertain)
     rules = path_rules(config)
     leftovers = services.deletion_sync.leftovers
 
@@ -247,7 +243,7 @@ def _look_at(
         BaseStore(folders.spool, ChunkStore(folders.spool)),
         writer_of(config),
         leave_out,
-        base_identity,
+        sync_state.base_identity,
         sync_state.uncertain,
     )
 
@@ -319,7 +315,7 @@ def save_before_release(config: Config) -> str:
     with open_sandbox(config) as opened:
         base, _ = opened.sync_state.initialized(opened.target)
         try:
-            side = _look_at(opened, base or Manifest(), "")
+            side = _look_at(opened, base or Manifest())
         except (StepFailed, NotKeptHere) as failure:
             if isinstance(failure, StepFailed):
                 if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -80,9 +81,11 @@ def _leftovers(config: Config) -> set[str]:
     """The paths that were sent once and deleted here since, as far as known."""
     from syncd.daemon.build import places_of, target_of  # noqa: PLC0415
     from syncd.sandbox.deletions import LeftoversStore  # noqa: PLC0415 - where something is only there
+    from syncd.store.state_db import StateDb  # noqa: PLC0415
 
-    state_folder = places_of(config, os.environ).state
-    return set(LeftoversStore(state_folder, target_of(config, os.environ)).load().entries)
+    db = StateDb(places_of(config, os.environ).state)
+    with closing(db):
+        return set(LeftoversStore(db, target_of(config, os.environ)).load().entries)
 
 
 def _deleted(count: int, deletions: Deletions) -> str:

@@ -12,8 +12,6 @@ import hashlib
 import logging
 import os
 import stat
-import struct
-import zlib
 from typing import Generic, Literal, TypeVar
 
 import msgspec
@@ -24,10 +22,6 @@ from syncd.core.warning import SyncWarning
 _log = logging.getLogger("syncd.state")
 _DRAFT = ".new"
 _MAGIC = b"syncd-state 1 "
-_CHANGES_MAGIC = b"syncd-changes 2 "
-# The length of a change, and the CRC-32 of length and change.
-_FRAME = struct.Struct("<II")
-_LENGTH = struct.Struct("<I")
 _FULL_UPLOAD = "everything is uploaded anew once"
 # Renaming fails with these where the new name is taken by something of another kind, or by a folder that is not empty.
 _NAME_TAKEN = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST})
@@ -52,16 +46,7 @@ class StateFile(Generic[Record]):
 
     def save(self, record: Record) -> None:
         """Replace the record; after a crash either the old one or the new one exists. Raises `OSError`."""
-        self.replace(record)
-        flush_folder(os.path.dirname(self.path))
-
-    def replace(self, record: Record) -> None:
-        """Replace the record; a power cut may bring the old one back until the folder is flushed. Raises `OSError`."""
         _replace(self.path, sealed(msgspec.msgpack.encode(record)), durable=True)
-
-    def save_encoded(self, payload: bytes | bytearray) -> None:
-        """Replace the record by a large one that is encoded already, of which no copy is made. Raises `OSError`."""
-        _replace(self.path, _seal(payload) + b"\n", payload, durable=True)
         flush_folder(os.path.dirname(self.path))
 
     def load(self) -> Record | None:
@@ -77,7 +62,6 @@ class StateFile(Generic[Record]):
         except OSError as failure:
             return None, self.set_aside(f"cannot be read ({failure.strerror})")
         head, _, payload = content.partition(b"\n")
-        del content  # a large record is in memory once, not twice
         try:
             if head == _seal(payload):
                 return msgspec.msgpack.decode(payload, type=self._shape), None
@@ -85,24 +69,10 @@ class StateFile(Generic[Record]):
             pass
         return None, self.set_aside("was damaged or of another version")
 
-    def identity(self) -> str:
-        """The digest of the record on disk, as its first line says it; empty if there is none."""
-        try:
-            return read_file(self.path, len(_MAGIC) + 64)[len(_MAGIC) :].decode("ascii", "replace")
-        except OSError:
-            return ""
-
-    def size_bytes(self) -> int:
-        """The size of the record on disk, 0 if there is none."""
-        try:
-            return os.stat(self.path).st_size
-        except OSError:
-            return 0
-
     def set_aside(self, why: str) -> SyncWarning:
         """Rename an unusable record, so that a person can look at it, and return the warning about it."""
         try:
-            aside = _move_aside(self.path)
+            aside = move_aside(self.path)
         except OSError as failure:
             remedy = f"remove {self.path} ({failure.strerror}); until then {self._cost.removesuffix(' once')}"
         else:
@@ -113,20 +83,15 @@ class StateFile(Generic[Record]):
 
     def remove(self) -> None:
         """Delete the record. Raises `OSError` if a later process could still read it."""
-        if self.unlink():
-            flush_folder(os.path.dirname(self.path))
-
-    def unlink(self) -> bool:
-        """Delete the record. True if a power cut may bring it back until the folder is flushed. Raises `OSError`."""
         try:
             os.unlink(self.path)
         except FileNotFoundError:
-            return False
-        except OSError:
+            pass
+        except OSError:  # a read-only file system refuses even where there is no file
             if not os.path.isdir(self.path) and os.path.lexists(self.path):
                 _truncate(self.path)
-            return False  # a read-only file system refuses even where there is no file
-        return True
+        else:
+            flush_folder(os.path.dirname(self.path))
 
 
 def sealed(payload: bytes) -> bytes:
@@ -134,7 +99,7 @@ def sealed(payload: bytes) -> bytes:
     return _seal(payload) + b"\n" + payload
 
 
-def _seal(payload: bytes | bytearray) -> bytes:
+def _seal(payload: bytes) -> bytes:
     return _MAGIC + hashlib.sha256(payload).hexdigest().encode()
 
 
@@ -184,72 +149,6 @@ class MarkerFile:
         return True
 
 
-class ChangeLog:
-    """A file of changes to a record, appended one after another, so that a small change costs a small write.
-
-    It belongs to one state of the record, which its first line names; with another one it is of no use, and is begun
-    anew. Each change has its length and a checksum. What a killed process left of one is cut off before the next is
-    appended. `size_bytes` is the length on disk, as far as this process has read or written it.
-    """
-
-    def __init__(self, folder: str, name: str) -> None:
-        self.path = os.path.join(folder, name)
-        self.size_bytes = 0
-        self._of = ""  # the state that the file's changes follow, once it is known
-
-    def read(self, of: str) -> list[bytes]:
-        """Return the changes that follow this state, in order; none if the file is of another one, or damaged."""
-        self._of, self.size_bytes = of, 0
-        try:
-            content = read_file(self.path)
-        except OSError:
-            return []
-        head = _head(of)
-        if not content.startswith(head):
-            return []
-        changes = []
-        at = len(head)
-        while (change := _change_at(content, at)) is not None:
-            changes.append(change)
-            at += _FRAME.size + len(change)
-        self.size_bytes = at
-        return changes
-
-    def append(self, of: str, change: bytes) -> None:
-        """Append a change that follows this state and the changes so far; it is durable when this returns.
-
-        Raises `OSError`; then it is as if nothing was appended.
-        """
-        if self._of != of:
-            self.read(of)
-        length = _LENGTH.pack(len(change))
-        frame = length + _LENGTH.pack(zlib.crc32(length + change)) + change
-        is_new = self.size_bytes == 0
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self.path, flags, 0o600)
-        try:
-            os.ftruncate(descriptor, self.size_bytes)
-            os.lseek(descriptor, self.size_bytes, os.SEEK_SET)
-            data = _head(of) + frame if is_new else frame
-            _write_all(descriptor, data)
-            os.fsync(descriptor)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, self.size_bytes)
-            raise
-        finally:
-            os.close(descriptor)
-        if is_new:
-            flush_folder(os.path.dirname(self.path))
-        self.size_bytes += len(data)
-
-    def remove(self) -> None:
-        """Delete the file. Raises `OSError`."""
-        self._of, self.size_bytes = "", 0
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
-
-
 def read_file(path: str, at_most_bytes: int = -1) -> bytes:
     """Return the content of a regular file. Raises `OSError`, also for any other kind of entry."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -285,17 +184,17 @@ def remove_drafts(folder: str) -> None:
                     os.unlink(os.path.join(folder, name))
 
 
-def _replace(path: str, *content: bytes | bytearray, durable: bool) -> None:
+def _replace(path: str, content: bytes, *, durable: bool) -> None:
     draft = path + _DRAFT
     with os.fdopen(_create(draft), "wb") as file:
-        file.writelines(content)
+        file.write(content)
         if durable:
             file.flush()
             os.fsync(file.fileno())
     try:
         os.replace(draft, path)
     except IsADirectoryError:
-        _move_aside(path)
+        move_aside(path)
         os.replace(draft, path)
 
 
@@ -309,7 +208,7 @@ def _create(path: str) -> int:
         return os.open(path, flags, 0o600)
 
 
-def _move_aside(path: str) -> str:
+def move_aside(path: str) -> str:
     """Rename the file and return its new path; it replaces one that was set aside earlier."""
     aside = f"{path}.damaged"
     try:
@@ -339,25 +238,3 @@ def _truncate(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _head(of: str) -> bytes:
-    return _CHANGES_MAGIC + of.encode() + b"\n"
-
-
-def _change_at(content: bytes, at: int) -> bytes | None:
-    """Return the change that begins there, None if there is no whole one."""
-    start = at + _FRAME.size
-    if start > len(content):
-        return None
-    size_bytes, checksum = _FRAME.unpack_from(content, at)
-    change = content[start : start + size_bytes]
-    if len(change) != size_bytes or zlib.crc32(content[at : at + _LENGTH.size] + change) != checksum:
-        return None
-    return change
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -49,12 +49,12 @@ from syncd.selection.gitignore import bad_pattern
 from syncd.selection.rules import Rule
 from syncd.selection.secret_scanner import NoSearch, Search, SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
+from syncd.store.state_db import StateDb
 from syncd.sync.sandbox_factory import SandboxFactory, Workspace
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
 from syncd.sync.synced_hook import SyncedHook
-from syncd.sync.taken import TakenStore
 from syncd.sync.work_saver import WorkSaver
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import MountMonitor
@@ -187,7 +187,9 @@ def workspace_of(
     config: Config, environ: Mapping[str, str], key: ApiKey, client: HttpClient, excludes: str | None = None
 ) -> Workspace:
     """The workspace of a configuration, its folders made where missing. Raises `ConfigError`."""
-    return Workspace(config, environ, folders_of(config, environ), key, client, Throttle(limit_of(config)), excludes)
+    folders = folders_of(config, environ)
+    db, throttle = StateDb(folders.state), Throttle(limit_of(config))
+    return Workspace(config, environ, folders, key, client, db, throttle, excludes)
 
 
 def sync_cycle_of(
@@ -197,7 +199,7 @@ def sync_cycle_of(
     config, folders, clock = workspace.config, workspace.folders, workspace.clock
     remove_drafts(folders.state)
     search = secret_search_of(config, workspace.key.reveal())
-    sync_state = SyncState(folders.state, search.identity)
+    sync_state = SyncState(workspace.db, search.identity)
 
     def check() -> None:
         workspace.waiter.interrupt.check()
@@ -242,7 +244,6 @@ def sync_cycle_of(
         sync_state,
         base_store,
         WorkSaver(lambda: PathRules(path, selection, excludes).leave_out, clock, base_store),
-        TakenStore(folders.state),
         clock,
     )
 
@@ -330,6 +331,7 @@ def daemon_of(
         client = HttpClient(waiter)
         stack.callback(client.drop)
         workspace = workspace_of(config, environ, key, client, excludes)
+        stack.callback(workspace.db.close)
         clock = waiter.clock
         systemd = SystemdNotifier(environ if role is Role.DAEMON else {}, clock, os.getpid())
         publisher = status_publisher_of(workspace, totals, systemd, role)

@@ -22,6 +22,11 @@ class Target(Struct, frozen=True):
     sandbox_id: str
     region: str
 
+    @property
+    def owner(self) -> str:
+        """The name under which the state has what is known of this sandbox, in any region."""
+        return f"{self.base_url} {self.sandbox_id}"
+
     def same_sandbox(self, other: Target) -> bool:
         """True if both name one sandbox; the region is only the way there."""
         return self.base_url == other.base_url and self.sandbox_id == other.sandbox_id

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from msgspec import field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.choices import Deletions
-from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind
@@ -28,66 +27,50 @@ from syncd.sandbox.leftovers import (
     leftovers_after,
     leftovers_without,
     paths_to_delete,
-    union,
 )
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookResult
+from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.deletions")
 
 
-class _LeftoversRecord(Versioned, frozen=True, kw_only=True):
-    target: Target
+class _LeftoversRecord(Struct, frozen=True):
     rows: list[StateRow]
     changed: list[bytes]
     unnamed: int
     files: int
-    secret: list[bytes] = field(default_factory=list)
+    secret: list[bytes]
 
 
 class LeftoversStore:
     """Keeps the leftovers of one sandbox."""
 
-    def __init__(self, folder: str, target: Target) -> None:
-        self._file = StateFile(
-            folder, "lingering", _LeftoversRecord, "files that were deleted here may stay in the sandbox uncounted"
-        )
-        self._target = target
-        self._saved = NO_LEFTOVERS
+    def __init__(self, db: StateDb, target: Target) -> None:
+        cost = "files that were deleted here may stay in the sandbox uncounted"
+        self._record = Record(db, "leftovers", _LeftoversRecord, cost, target.owner)
 
     def load(self) -> Leftovers:
         """Return what is kept, nothing without a valid record of this sandbox."""
-        record = self._file.load()
-        if record is None or not record.target.same_sandbox(self._target):
+        record = self._record.load()
+        if record is None:
             return NO_LEFTOVERS
         entries: Versions = {}
         for row in record.rows:
             entries.setdefault(os.fsdecode(row.path), []).append(entry_of(row))
         changed = frozenset(map(os.fsdecode, record.changed))
         secret = frozenset(map(os.fsdecode, record.secret))
-        self._saved = Leftovers(entries, changed, record.unnamed, record.files, secret)
-        return self._saved
+        return Leftovers(entries, changed, record.unnamed, record.files, secret)
 
     def save(self, leftovers: Leftovers) -> None:
-        """Keep the leftovers durably, if they have changed. Raises `OSError`."""
-        if leftovers == self._saved:
-            return
+        """Keep the leftovers. Raises `OSError`."""
         if leftovers == NO_LEFTOVERS:
-            self._file.remove()
-        else:
-            rows = [row_of(path, entry) for path, versions in leftovers.entries.items() for entry in versions]
-            changed = sorted(map(os.fsencode, leftovers.changed))
-            secret = sorted(map(os.fsencode, leftovers.secret))
-            record = _LeftoversRecord(
-                target=self._target,
-                rows=rows,
-                changed=changed,
-                unnamed=leftovers.unnamed,
-                files=leftovers.files,
-                secret=secret,
-            )
-            self._file.save(record)
-        self._saved = leftovers
+            self._record.remove()
+            return
+        rows = [row_of(path, entry) for path, versions in leftovers.entries.items() for entry in versions]
+        changed = sorted(map(os.fsencode, leftovers.changed))
+        secret = sorted(map(os.fsencode, leftovers.secret))
+        self._record.save(_LeftoversRecord(rows, changed, leftovers.unnamed, leftovers.files, secret))
 
 
 class DeletionSync:
@@ -119,6 +102,10 @@ class DeletionSync:
         self._blocked = set(blocked)
         self._was_reset = False
         self._leftovers = file.load()
+
+    def recall(self) -> None:
+        """Read the leftovers that are recorded, as another process may have changed them."""
+        self._leftovers = self._file.load()
 
     @property
     def warnings(self) -> list[SyncWarning]:
@@ -270,30 +257,22 @@ class DeletionSync:
         _log.info("%d paths removed in the sandbox, %d changed there and kept, %d failed", *counts)
         return self._blocked
 
-    @contextlib.contextmanager
-    def recording(
+    def record(
         self,
         held: Iterable[Mapping[str, Entry]],
         wanted: Manifest,
         unread: Collection[str],
         secret_files: Collection[str] = (),
-    ) -> Iterator[None]:
-        """Record the leftovers around the caller's own record that the sandbox holds `wanted`.
+    ) -> None:
+        """Record the leftovers, with the caller's own record that the sandbox holds `wanted`. Raises `OSError`.
 
-        A process that dies in between leaves the leftovers of before and after: some of them may exist locally again or
-        be removed, which the next sync finds out. If the state folder cannot be written, only this process knows them.
+        If the state cannot be written, only this process knows them.
         """
-        before = NO_LEFTOVERS if self._was_reset else self._leftovers
-        now = NO_LEFTOVERS
+        before, now, outcomes = self._leftovers, NO_LEFTOVERS, self._outcomes
         if not self._was_reset:
-            now = leftovers_after(before, held, wanted, self._outcomes, unread=unread, secret_files=secret_files)
-        self._save(union(self._leftovers, now))
-        try:
-            yield
-        finally:
-            self._leftovers, self._was_reset = now, False
-            self._outcomes = RemovalOutcomes(failed=self._outcomes.failed)
-        self._save(now)
+            now = leftovers_after(before, held, wanted, outcomes, unread=unread, secret_files=secret_files)
+        self._leftovers, self._was_reset, self._outcomes = now, False, RemovalOutcomes(failed=outcomes.failed)
+        self._file.save(now)
 
     def taken(self, paths: Collection[str]) -> None:
         """Note that these paths are the agent's own: nothing that is there of them is a leftover."""

@@ -100,17 +100,6 @@ def leftovers_without(before: Leftovers, paths: Collection[str]) -> Leftovers:
     )
 
 
-def union(one: Leftovers, other: Leftovers) -> Leftovers:
-    """Return the leftovers to assume while either of the two may be true."""
-    return Leftovers(
-        {**one.entries, **other.entries},
-        one.changed | other.changed,
-        max(one.unnamed, other.unnamed),
-        max(one.files, other.files),
-        one.secret | other.secret,
-    )
-
-
 def _files(entries: Versions, wanted: Mapping[str, Entry], unread: Collection[str]) -> int:
     files = (path for path, versions in entries.items() if versions[-1].kind is not Kind.DIRECTORY)
     return sum(path not in wanted and not is_within(path, unread) for path in files)

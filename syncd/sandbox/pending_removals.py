@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable
 
 from msgspec import Struct
 
-from syncd.core.durable_file import StateFile, Versioned
 from syncd.remote.target import Target
+from syncd.store.state_db import Record, StateDb
 
 # Of sandboxes that a workspace went to before this one.
 _MOST_OTHERS = 8
@@ -37,18 +37,13 @@ class PendingRemoval(Struct, frozen=True, omit_defaults=True):
         return any(path in removed for path in _with_parents(wanted))
 
 
-class _PendingRecord(Versioned, frozen=True, kw_only=True):
-    notes: list[PendingRemoval]
-
-
 class PendingRemovals:
     """The pending removals of one sandbox; those of others are kept beside them, in case they are used again."""
 
-    def __init__(self, folder: str, target: Target) -> None:
-        self._file = StateFile(folder, "started", _PendingRecord, "a removal that was started before may still run")
+    def __init__(self, db: StateDb, target: Target) -> None:
+        self._record = Record(db, "removals", list[PendingRemoval], "a removal that was started before may still run")
         self._target = target
-        record = self._file.load()
-        notes = record.notes if record is not None else []
+        notes = self._record.load() or []
         self._others = [note for note in notes if not note.target.same_sandbox(target)][-_MOST_OTHERS:]
         self.notes = [note for note in notes if note.target.same_sandbox(target)]
 
@@ -74,10 +69,10 @@ class PendingRemovals:
         if notes or self._others:
             self._write(notes)
         else:
-            self._file.remove()
+            self._record.remove()
 
     def _write(self, notes: list[PendingRemoval]) -> None:
-        self._file.save(_PendingRecord(notes=[*self._others, *notes]))
+        self._record.save([*self._others, *notes])
 
 
 def _with_parents(paths: Iterable[str]) -> Iterable[str]:

@@ -14,12 +14,11 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from math import inf
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import stamp, utc
-from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import KeyRefused, SandboxNotFound
 from syncd.core.text import MOST_NAMED, counted, shown_path, size
 from syncd.core.waiter import Waiter
@@ -38,6 +37,7 @@ from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
+from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.remote_changes")
 # A look, all its requests together, never delays a sync by more than this beside its upload …
@@ -62,10 +62,9 @@ _DUMP = Purpose(ApiStep.DUMP, "the download of the sandbox's archive")
 _INQUIRY = Purpose(ApiStep.SANDBOX, "the request for the sandbox")
 
 
-class _HeldRecord(Versioned, frozen=True, kw_only=True):
-    target: Target
-    held: list[tuple[bytes, bytes]]
-    kept: list[bytes]
+class _HeldRecord(Struct, frozen=True):
+    held: list[tuple[bytes, bytes]] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
 
 
 class _Running(Struct, frozen=True):
@@ -89,6 +88,7 @@ class RemoteChanges:
         looker: Looker,
         dump_looker: DumpLooker,
         saved_versions: SavedVersions,
+        db: StateDb,
         state_folder: str,
         copies_folder: str,
         waiter: Waiter,
@@ -127,18 +127,19 @@ class RemoteChanges:
         self._not_kept = ""  # the last reason why a version could not be fetched or saved
         self._again_at_s = inf  # what could not be saved is tried again
         self._tries = 0
-        self._file = StateFile(state_folder, "held", _HeldRecord, "held paths are looked at once more")
-        record = self._file.load()
-        if record is None or not record.target.same_sandbox(target):
-            record = _HeldRecord(target=target, held=[], kept=[])
-        self._saved_record = record
-        # Without looks nobody would find out that they may be written.
-        self._held = {os.fsdecode(path): mark for path, mark in record.held} if self.looks else {}
-        self._kept = {os.fsdecode(path) for path in record.kept} if self.looks else set()
+        self._stored = Record(db, "held", _HeldRecord, "held paths are looked at once more", target.owner)
+        self.recall()
         if self._held and agent_changes is AgentChanges.SAVE:
             self._again_at_s = self._clock.monotonic_s() + _FIRST_WAIT_S
 
     # -- what stays as it is there
+
+    def recall(self) -> None:
+        """Read what was recorded, as another process may have changed it."""
+        record = self._stored.load() or _HeldRecord()
+        # Without looks nobody would find out that they may be written.
+        self._held = {os.fsdecode(path): mark for path, mark in record.held} if self.looks else {}
+        self._kept = {os.fsdecode(path) for path in record.kept} if self.looks else set()
 
     @property
     def looks(self) -> bool:
@@ -236,15 +237,12 @@ class RemoteChanges:
 
     def _record(self) -> None:
         held = sorted((os.fsencode(path), mark) for path, mark in self._held.items())
-        record = _HeldRecord(target=self._target, held=held, kept=sorted(map(os.fsencode, self._kept)))
-        if record == self._saved_record:
-            return
-        self._saved_record = record
+        record = _HeldRecord(held, sorted(map(os.fsencode, self._kept)))
         with contextlib.suppress(OSError):  # the next process looks once more
             if record.held or record.kept:
-                self._file.save(record)
+                self._stored.save(record)
             else:
-                self._file.remove()
+                self._stored.remove()
 
     # -- looking
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from msgspec import Struct
 from syncd.archive.chunk_store import Archive
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SandboxRefused, TryLater
+from syncd.model.manifest import Manifest
 from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed, asks_first, failures_in_row
@@ -26,7 +27,7 @@ from syncd.remote.uplink import UplinkStore
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import State
-from syncd.sync.sync_state import SyncState
+from syncd.sync.sync_state import SyncState, Uploaded
 
 _log = logging.getLogger("syncd.delivery")
 
@@ -135,7 +136,7 @@ class Delivery:
             if failure.action is not FailureAction.OFFLINE:
                 # The server answered: another initialize of the uploaded archive is not expected to help.
                 with contextlib.suppress(OSError):
-                    self._sync_state.forget_upload()
+                    self._sync_state.forget_upload(self._target)
             if failure.action is FailureAction.REFUSED and failure.step is not ApiStep.UPLOAD:
                 self._note_refusal(failure)
             raise
@@ -171,15 +172,15 @@ class Delivery:
             elif failure.action is FailureAction.UPLOAD_AGAIN:
                 upload.uploaded = False
                 with contextlib.suppress(OSError):  # the record is removed before the next upload, or there is none
-                    self._sync_state.forget_upload()
+                    self._sync_state.forget_upload(self._target)
             if self._archive_may_be_at_fault(failure) and not upload.reason_searched:
                 upload.reason_searched = upload.find_reason()
             raise
 
-    def mark_uncertain(self) -> None:
+    def mark_uncertain(self, unanswered: Sequence[Manifest] | None = None) -> None:
         """Record that from now on the sandbox may hold something else than the base. Raises `TryLater`."""
         with _required_record():
-            self._sync_state.mark_uncertain()
+            self._sync_state.mark_uncertain(self._target, unanswered)
 
     def _archive_may_be_at_fault(self, failure: StepFailed) -> bool:
         """True if the archive may be the cause. Two consecutive failures are mostly the server's own."""
@@ -193,7 +194,7 @@ class Delivery:
         """Mark the content as uncertain: a sandbox that the API no longer knows may be created again, empty."""
         if issubclass(failure.refusal, SandboxRefused):
             with contextlib.suppress(OSError):
-                self._sync_state.mark_uncertain()
+                self._sync_state.mark_uncertain(self._target)
 
     def _usable_upload_url(self, archive: Archive, observer: SyncObserver) -> UploadUrl:
         observer.stage(State.UPLOADING)
@@ -213,7 +214,7 @@ class Delivery:
     def _upload(self, upload_url: UploadUrl, upload: _UploadAttempt, observer: SyncObserver) -> None:
         archive = upload.archive
         with _required_record():
-            self._sync_state.forget_upload()  # from the first byte on, the earlier archive may be lost
+            self._sync_state.forget_upload(self._target)  # from the first byte on, the earlier archive may be lost
         observer.sent(0, archive.size_bytes)
         uploaded = self._bucket.put(
             upload_url,
@@ -227,7 +228,9 @@ class Delivery:
         upload.uploaded = True
         if upload.sent.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
-                self._sync_state.record_uploaded(self._target, upload.sent.identity, archive.size_bytes, upload.sha256)
+                self._sync_state.record_uploaded(
+                    Uploaded(self._target, upload.sent.identity, archive.size_bytes, upload.sha256)
+                )
 
     def _measure_uplink(self, upload: _UploadAttempt) -> None:
         """Measure the uplink by the upload, if there was one.

@@ -34,6 +34,7 @@ from syncd.sandbox.repository.agent_commits import AgentCommits
 from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.selection.git_repository import branch_of, repository_around
+from syncd.store.state_db import StateDb
 from syncd.sync.delivery import Delivery
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_state import SyncState
@@ -56,6 +57,7 @@ class Workspace(Struct, frozen=True):
     folders: Directories
     key: ApiKey
     client: HttpClient
+    db: StateDb
     throttle: Throttle
     excludes: str | None = None
 
@@ -102,6 +104,7 @@ class SandboxFactory(Struct, frozen=True):
     def build(self, target: Target) -> SandboxServices:
         """The services for this sandbox."""
         config, state_folder, client = self.workspace.config, self.workspace.folders.state, self.workspace.client
+        db = self.workspace.db
         clock, waiter, api = self.workspace.clock, self.workspace.waiter, self.workspace.api(target)
         retry_settings = retry_settings_of(config)
         delivery = Delivery(
@@ -115,13 +118,14 @@ class SandboxFactory(Struct, frozen=True):
             clock=clock,
         )
         job_runner = JobRunner(api, client, waiter)
-        looker = Looker(job_runner, PendingRemovals(state_folder, target), waiter)
+        looker = Looker(job_runner, PendingRemovals(db, target), waiter)
         remote_changes = RemoteChanges(
             agent_changes=config.sandbox.agent_changes,
             target=target,
             looker=looker,
             dump_looker=DumpLooker(Dump(api, client, retry_settings, waiter)),
             saved_versions=SavedVersions(state_folder, clock),
+            db=db,
             state_folder=state_folder,
             copies_folder=self.copies_folder,
             waiter=waiter,
@@ -133,7 +137,7 @@ class SandboxFactory(Struct, frozen=True):
             config.sandbox.deletions,
             api,
             looker,
-            LeftoversStore(state_folder, target),
+            LeftoversStore(db, target),
             self.check,
             is_excluded=self.is_excluded,
             blocked=blocked_paths.paths,

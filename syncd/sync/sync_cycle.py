@@ -6,7 +6,6 @@ scan → equal to what the sandbox holds? unchanged
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection
@@ -23,7 +22,15 @@ from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.text import MOST_NAMED, counted, shown_path
 from syncd.core.warning import SyncWarning
 from syncd.model.entry import ALL_BITS, Entry, arrived_digest, same
-from syncd.model.manifest import Difference, Manifest, difference, directories_above, replaced_entries, without_digest
+from syncd.model.manifest import (
+    Difference,
+    Manifest,
+    difference,
+    directories_above,
+    removed_paths,
+    replaced_entries,
+    without_digest,
+)
 from syncd.model.reconcile import Forced, Policy
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target, margin_s
@@ -44,7 +51,6 @@ from syncd.sync.stages import ArchivedSnapshot, DeliveredArchive, RequestedSync
 from syncd.sync.status_document import AgentStatus, LastSync, State
 from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
 from syncd.sync.sync_state import SyncState
-from syncd.sync.taken import TakenStore, with_taken
 from syncd.sync.work_saver import WorkSaver
 
 _log = logging.getLogger("syncd.cycle")
@@ -65,7 +71,6 @@ class SyncCycle(Struct):
     sync_state: SyncState
     base_store: BaseStore
     work_saver: WorkSaver
-    taken_store: TakenStore
     clock: Clock
     services: SandboxServices | None = None
     baseline: Manifest | None = None
@@ -153,9 +158,8 @@ class SyncCycle(Struct):
         self.torn = tuple(without_digest(self.baseline or Manifest()))
         if self.baseline is not None:
             self.services.agent_repository.recall(self.baseline, self.sync_state.base_identity)
-        self._possibly_applied, self._whole_next = self.sync_state.possibly_applied(target), False
+        self._possibly_applied, self._whole_next = self.sync_state.unanswered(target), False
         self._told = SentContent(self.baseline, self.services.deletion_sync.leftovers)
-        self.take_over()
         return self.services
 
     def _leave_sandbox(self, failure: StepFailed) -> bool:
@@ -176,7 +180,7 @@ class SyncCycle(Struct):
 
         Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is recorded by half.
         """
-        self.take_over()
+        self._read_again()
         try:
             return self._sync_unblocked(RequestedSync(self._current_services(observer), sync_mode, observer, changed))
         except StepFailed as failure:
@@ -475,24 +479,22 @@ class SyncCycle(Struct):
         if not services.partial_archives.replaces:  # such a sandbox would lose the repository with each archive
             services.agent_repository.follow(self.baseline, self.sync_state.base_identity)
 
-    def take_over(self) -> None:
-        """Count as sent what `apply` brought home meanwhile."""
-        services = self.services
-        if services is None or self.baseline is None:
+    def _read_again(self) -> None:
+        """Read what counts as sent by now, where a command brought something home meanwhile."""
+        services, before = self.services, self.baseline
+        if services is None or before is None or not self.sync_state.was_changed(services.target):
             return
-        taken = self.taken_store.load(services.target)
-        if not taken:
+        marked = self.sync_state.uncertain
+        now, _ = self.sync_state.initialized(services.target)
+        self.sync_state.uncertain = self.sync_state.uncertain or marked
+        if now is None:
             return
-        self.baseline = with_taken(self.baseline, taken)
+        self.baseline = now
         if self._told.base is not None:
-            self._told = structs.replace(self._told, base=with_taken(self._told.base, taken))
-        services.remote_changes.taken(each.path for each in taken)
-        services.deletion_sync.taken([each.path for each in taken if each.is_left_out])
-        try:
-            self.sync_state.record_base(services.target, self.baseline)
-            self.taken_store.forget()
-        except OSError as failure:
-            _log.warning("what was taken from the sandbox cannot be recorded: %s", failure.strerror)
+            told = self._told.base | {path: now[path] for path in replaced_entries(before, now)}
+            self._told = structs.replace(self._told, base=without(told, removed_paths(before, now)))
+        services.remote_changes.recall()
+        services.deletion_sync.recall()
 
     def _save_agent_work(self, why: Why) -> None:
         if self.services is not None:
@@ -548,8 +550,7 @@ class SyncCycle(Struct):
             return
         self._possibly_applied = (*self._possibly_applied, new)[-MOST_UNANSWERED:]
         if new:
-            with contextlib.suppress(OSError):  # a later process then takes it for someone else's
-                self.sync_state.record_possibly_applied(services.target, self._possibly_applied)
+            services.delivery.mark_uncertain(self._possibly_applied)
 
     def _record_new_times(self, services: SandboxServices, manifest: Manifest) -> None:
         """Record the same contents under new times, so that later scans need not read them again."""
@@ -565,7 +566,8 @@ class SyncCycle(Struct):
         self._possibly_applied = ()
         try:
             secret_files = set(self.snapshotter.secret_files)
-            with services.deletion_sync.recording(versions, manifest, unread, secret_files):
+            with self.sync_state.db.transaction():
+                services.deletion_sync.record(versions, manifest, unread, secret_files)
                 self.sync_state.record_initialized(services.target, manifest)
             self.state_warnings = []
         except OSError as failure:

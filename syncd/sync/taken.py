@@ -1,18 +1,12 @@
-"""Takes over what `apply` brought home: those paths count as sent, since both sides hold the same.
-
-A command writes what it took into a record, and the process that holds the workspace's lock takes it over: the daemon,
-or the command itself. A row counts only while the base still holds what the command saw; a sync that came in between
-knows better.
-"""
+"""The paths that `apply` brought home: they count as sent, since both sides hold the same."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from syncd.core.durable_file import StateFile, Versioned
 from syncd.model.entry import (
     ABSENT,
     ALL_BITS,
@@ -21,7 +15,6 @@ from syncd.model.entry import (
 )
 from syncd.model.entry_row import StateRow, entry_of, row_of
 from syncd.model.manifest import Manifest
-from syncd.remote.target import Target
 
 
 class TakenPath(Struct, frozen=True):
@@ -43,34 +36,6 @@ class _TakenRow(Struct, array_like=True):
     is_left_out: bool = False
 
 
-class _TakenRecord(Versioned, frozen=True, kw_only=True):
-    target: Target
-    rows: list[_TakenRow]
-
-
-class TakenStore:
-    """The record of what was taken and is not taken over yet."""
-
-    def __init__(self, state_folder: str) -> None:
-        self._file = StateFile(state_folder, "taken", _TakenRecord, "what `apply` took is compared once more")
-
-    def save(self, target: Target, taken: list[TakenPath]) -> None:
-        """Add to the record. Raises `OSError`."""
-        self._file.save(_TakenRecord(target=target, rows=[*self._rows(target), *map(_row, taken)]))
-
-    def load(self, target: Target) -> list[TakenPath]:
-        """Return what is recorded for this sandbox, in order."""
-        return [_taken(row) for row in self._rows(target)]
-
-    def forget(self) -> None:
-        """Remove the record. Raises `OSError`."""
-        self._file.remove()
-
-    def _rows(self, target: Target) -> list[_TakenRow]:
-        record = self._file.load()
-        return record.rows if record is not None and record.target.same_sandbox(target) else []
-
-
 def encode_taken(taken: list[TakenPath]) -> list[_TakenRow]:
     """Return the rows that a journal keeps."""
     return [_row(each) for each in taken]
@@ -84,8 +49,8 @@ def decode_taken(rows: list[_TakenRow]) -> list[TakenPath]:
 TakenRows = list[_TakenRow]
 
 
-def with_taken(base: Manifest, taken: list[TakenPath]) -> Manifest:
-    """Return the base after these paths were taken."""
+def with_taken(base: Manifest, taken: Sequence[TakenPath]) -> Manifest:
+    """Return the base after these paths were taken; a row counts only while the base has what it says was before."""
     found = base.copy()
     for each in taken:
         if not is_as(found, each.path, each.before):

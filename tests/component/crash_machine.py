@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 from syncd.core.directories import Directories, directories_for
+from syncd.store.state_db import NAME
 from tests.component.crash_worker import Event
 from tests.emulator import Emulator
 
@@ -192,11 +193,11 @@ class Machine:
         return ProcessResult(*(ended or ("killed", "")), steps)
 
     def cut_power(self, cut: PowerCut, chance: Random) -> None:
-        """Drop what was not flushed; the workspace is on another disk."""
+        """Drop what was not flushed; the workspace is on another disk, and what the state committed survives."""
         found = self.disk.after(cut, chance)
         for folder in (self.folders.state, self.folders.spool):
             for path in Path(folder).rglob("*"):
-                if not path.is_dir() and not path.is_socket():
+                if not path.is_dir() and not path.is_socket() and not path.name.startswith(NAME):
                     path.unlink()
         for path, content in found.items():
             Path(path).write_bytes(content)
@@ -210,11 +211,11 @@ class Machine:
         self.disk = Disk()
 
     def written(self) -> dict[str, bytes]:
-        """Return what both folders hold, which must equal `disk`."""
+        """Return what both folders hold but for the state's database, which must equal `disk`."""
         found = {}
         for folder in (self.folders.state, self.folders.spool):
             for path in Path(folder).rglob("*"):
-                if path.is_file():
+                if path.is_file() and not path.name.startswith(NAME):
                     found[str(path)] = path.read_bytes()
         return found
 

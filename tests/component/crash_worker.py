@@ -1,8 +1,11 @@
 """Processes that sync once and are killed at any step, run as a program by `crash_machine.Machine`.
 
-A step is a call that changes what other processes see: a file created, written, flushed, renamed or removed, bytes
-sent, a response received. All modules are loaded once and each sync runs in a fork, so a hundred deaths take seconds.
-Changes of the two folders are also recorded, for a power cut that may follow.
+A step is a call that changes what other processes see: a file created, written, flushed, renamed or removed, a
+transaction of the state committed, bytes sent, a response received. All modules are loaded once and each sync runs in a
+fork, so a hundred deaths take seconds.
+
+Changes of the two folders are also recorded, for a power cut that may follow, but for those of the state's database,
+whose commits survive one.
 """
 
 from __future__ import annotations
@@ -16,11 +19,14 @@ import os
 import pickle
 import signal
 import socket
+import sqlite3
 import stat
 import sys
 import threading
 from importlib import import_module
 from typing import Any
+
+from syncd.store.state_db import NAME, Record, StateDb
 
 # What a sync loads when it needs it.
 LOADED_LATE = ("_strptime", "encodings.idna", "gzip", "syncd.remote.network")
@@ -82,7 +88,7 @@ class StepKiller:
 
     def note(self, word: str, path: str, *more: Any) -> None:
         """Record an event if it is in one of the folders."""
-        if path.startswith(self._folders):
+        if path.startswith(self._folders) and f"/{NAME}" not in path:
             self.events.append((word, path, *more))
 
     def note_file(self, word: str, descriptor: int, *more: Any) -> None:
@@ -94,7 +100,7 @@ class StepKiller:
     def opened(self, path: str, descriptor: int, *, made: bool, emptied: bool) -> None:
         """Note that a file of the folders is open for writing."""
         self._files.pop(descriptor, None)
-        if path.startswith(self._folders):
+        if path.startswith(self._folders) and f"/{NAME}" not in path:
             self._count += 1
             self._files[descriptor] = self._count
             self.events.append(("open", path, self._count, made, emptied))
@@ -122,6 +128,29 @@ class _SteppedFile(io.RawIOBase):
         if not self.closed:
             super().close()
             os.close(self._descriptor)
+
+
+def arm_commits(trip: StepKiller) -> None:
+    """Make each commit a step that names the records in it."""
+    named: set[str] = set()
+    commit, save, remove = StateDb._commit, Record.save, Record.remove
+
+    def committed(self: StateDb, connection: sqlite3.Connection) -> None:
+        trip.step(" ".join(("commit", *sorted(named))))
+        named.clear()
+        commit(self, connection)
+
+    def saved(self: Record[Any], value: Any) -> None:
+        named.add(self._name)
+        save(self, value)
+
+    def removed(self: Record[Any]) -> None:
+        if self._rows():
+            named.add(self._name)
+        remove(self)
+
+    StateDb._commit = committed  # type: ignore[method-assign]
+    Record.save, Record.remove = saved, removed  # type: ignore[method-assign]
 
 
 def _place(path: Any, dir_fd: int | None) -> str:
@@ -267,6 +296,7 @@ def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
         report=order["report"],
     )
     arm(trip)
+    arm_commits(trip)
     try:
         outcome = sync_alone(config, SyncMode.CHANGED, ProgressDisplay(silent_s=float("inf")))
         ended = outcome["outcome"], ""

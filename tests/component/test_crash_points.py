@@ -21,26 +21,23 @@ import pytest
 
 from tests.component.crash_machine import Machine, PowerCut
 from tests.instants import Choice, all_of, few
+from tests.recorded import records
 
-RECORDS = {
-    "initialized",
-    "initialized-changes",
-    "uploaded",
-    "unsure",
-    "perhaps-there",
-    "started",
+FILES = {
+    "state.db",
     "lease",
     "uplink",
     "workspace",
     "lock",
     "status.json",
     "history.jsonl",
-    "lingering",
     "changes-there",
     "small-archives",
 }
 # Records that exist only from before a request to the sandbox until its outcome is known.
-PASSING = {"uploaded", "unsure", "perhaps-there", "started"}
+PASSING = {"uploaded", "uncertain", "unanswered", "removals"}
+# A transaction with the mark; what follows it can happen in the sandbox.
+MARKED = "commit uncertain"
 
 
 class CrashScenario:
@@ -99,11 +96,11 @@ class CrashScenario:
         names = {path.name for path in state.iterdir()}
         damaged = {name for name in names if name.endswith(".damaged")}
         drafts = {name for name in names if name.endswith(".new")}
-        assert names - damaged - drafts <= RECORDS
+        assert names - damaged - drafts <= FILES
         assert not damaged or powerless, "a mere kill damages nothing"
         if sent:  # or else what had been done was not undone: an archive in the bucket, a draft for the next to replace
             assert not drafts or powerless
-            assert not PASSING & names
+            assert not PASSING & records(state)
         files = [path for path in spool.rglob("*") if path.is_file()]
         chunks = [path for path in files if path.suffix == ".chunk"]
         # The bytes of what was sent, and where they are in the chunks; drafts of these are replaced by the next one.
@@ -222,21 +219,13 @@ def _deaths(
 def test_the_steps_are_all_there(scenario: CrashScenario) -> None:
     """Every step that matters is counted; a new way to write that is not counted fails here."""
     steps = scenario.machine.sync().steps
-    for name in ("lease", "uploaded", "perhaps-there", "initialized"):
-        at = steps.index(f"move {name}")
-        writes = ["write", "write"] if name == "initialized" else ["write"]  # of what may be large, no copy is made
-        assert steps[at - len(writes) - 2 : at] == [f"open {name}.new", *writes, "flush"]
-    for name in ("lease", "initialized"):
-        assert steps[steps.index(f"move {name}") + 1] == "flush folder"
-    uncertain, initialized = steps.index("open unsure"), steps.index("move initialized")
-    assert steps[uncertain - 1 : uncertain + 2] == ["move perhaps-there", "open unsure", "flush folder"]
-    assert {"send", "recv"} <= set(steps[uncertain:initialized])
-    assert [step for step in steps[uncertain + 2 : initialized] if step not in ("connect", "send", "recv")] == [
-        "open initialized.new",
-        "write",
-        "write",
-        "flush",
-    ]
+    at = steps.index("move lease")
+    assert steps[at - 3 : at + 2] == ["open lease.new", "write", "flush", "move lease", "flush folder"]
+    commits = [step for step in steps if step.startswith("commit")]
+    assert commits == ["commit uploaded", MARKED, "commit base last uncertain uploaded"]
+    requested = steps[steps.index(MARKED) + 1 : steps.index(commits[-1])]
+    assert set(requested) <= {"connect", "send", "recv"}
+    assert {"send", "recv"} <= set(requested)
     assert {"connect", "send", "recv", "open 1.loose", "make folder chunks", "move status.json"} <= set(steps)
     scenario.check_folders(sent=True, powerless=False)
 
@@ -252,7 +241,7 @@ def test_a_power_cut_after_a_sync(scenario: CrashScenario, agent_changes: str) -
         assert on.sync().word == "initialized"
         asked = len(on.emulator.request_log.ops())
         on.cut_power(cut, Random(seed))
-        assert not PASSING & {path.name for path in Path(on.folders.state).iterdir()}
+        assert not PASSING & records(Path(on.folders.state))
         assert on.sync().word == "unchanged"
         assert len(on.emulator.request_log.ops()) == asked
 
@@ -278,11 +267,11 @@ def test_without_power(scenario: CrashScenario, *, torn: bool) -> None:
     ("cut", "before_it", "choice"),
     [
         (None, (), few),
-        (PowerCut.NAMES, ("remove uploaded",), few),
+        (PowerCut.NAMES, ("commit uploaded",), few),
         *(
             pytest.param(cut, before_it, all_of, marks=pytest.mark.long)
             for cut in (None, PowerCut.NAMES, PowerCut.ANY)
-            for before_it in ((), ("remove uploaded",))
+            for before_it in ((), ("commit uploaded",))
         ),
     ],
 )
@@ -296,11 +285,11 @@ def test_a_reverted_upload_in_the_bucket(
     """
     scenario.machine.sync()
     scenario.change()
-    count = scenario.machine.sync().steps.index("open unsure") + 2
+    count = scenario.machine.sync().steps.index(MARKED) + 2
     assert count > 15
     for step in choice(count):
         scenario.change()
-        assert scenario.machine.sync(1, after="open unsure").word == "killed"
+        assert scenario.machine.sync(1, after=MARKED).word == "killed"
         scenario.keep()
         scenario.change()
         for name in before_it:
@@ -394,14 +383,14 @@ def test_killed_before_a_partial_archive_is_proved(
     replaced, on = PartialArchiveScenario(scenario.machine), scenario.machine
     then, chance = cycle(AFTERWARDS), Random(7)
     whole = on.sync()
-    assert {"open small-archives.new", "open initialized.new"} <= set(whole.steps)
-    count = _steps(whole.steps, torn=torn, after="open unsure")
+    assert "open small-archives.new" in whole.steps
+    count = _steps(whole.steps, torn=torn, after=MARKED)
     assert count > (8 if torn else 40)
     for step in choice(count):
         on.forget_all()
         replaced.keep()
         replaced.change()
-        if on.sync(step, after="open unsure", torn=torn).word != "killed":
+        if on.sync(step, after=MARKED, torn=torn).word != "killed":
             break
         if cut is not None:
             on.cut_power(cut, chance)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.component.crash_machine import Machine
 from tests.instants import Choice, all_of, few
+from tests.recorded import records
 
 AFTERWARDS = ["stay", "take back", "change"]
 
@@ -69,9 +70,8 @@ class RemovalScenario:
         assert ended.word in ("initialized", "unchanged"), ended.said
         self.machine.sandbox.wait()
         assert tree(self.machine.sandbox.workspace) == tree(self.machine.workspace)
-        names = {path.name for path in Path(self.machine.folders.state).iterdir()}
-        assert not names & {"lingering", "unsure"}  # a removal of what nobody wants may still be in `started`
-        assert ended.word == "unchanged" or "perhaps-there" not in names
+        left = records(Path(self.machine.folders.state))  # a removal of what nobody wants may still be in `removals`
+        assert not left & {"leftovers", "uncertain", "unanswered"}
 
 
 def tree(top: Path) -> dict[str, str | bool]:
@@ -89,7 +89,7 @@ def scenario(machine: Machine) -> RemovalScenario:
     return RemovalScenario(machine)
 
 
-AFTER = "open perhaps-there.new"  # the last step before the sandbox is touched
+AFTER = "commit uncertain"  # the last step before the sandbox is touched
 
 
 def _deaths(scenario: RemovalScenario, deletions: str, choice: Choice, then: list[str], *, torn: bool) -> None:

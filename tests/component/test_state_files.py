@@ -21,9 +21,8 @@ from syncd.daemon.sync_requests import pause_marker
 from syncd.remote.uplink import Uplink, UplinkStore
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore
 from syncd.report.status_store import StatusStore, read_last
-from syncd.sync.sync_state import SyncState, Uploaded
 from tests.clock import ScriptedClock
-from tests.component.sample_records import MANIFEST, NOTHING, TARGET
+from tests.component.sample_records import NOTHING, TARGET
 
 SOMETHING = msgspec.structs.replace(NOTHING, syncs=3)
 KNOWN = Uplink((1e6, 2e6, 3e6), Codec.DENSE, 4.0)
@@ -134,16 +133,13 @@ def _link_to_a_file(path: Path) -> None:
 
 
 KINDS = [_folder, _full_folder, _fifo, _socket, _link_nowhere, _link_to_itself, _link_to_a_file]
-RECORDS = ["initialized", "uploaded", "lease", "uplink", "status.json"]
+RECORDS = ["lease", "uplink", "status.json"]
 
 
 def _read_all(folder: str) -> list[object]:
-    """The values of the five records."""
-    sync_state = SyncState(folder)
+    """The values of the three records."""
     upload_url = UploadUrlStore(folder, ScriptedClock()).load(TARGET)
     return [
-        sync_state.initialized(TARGET)[0],
-        sync_state.uploaded(TARGET),
         upload_url and upload_url.url,
         UplinkStore(folder).load(),
         read_last(folder, NOTHING),
@@ -152,9 +148,6 @@ def _read_all(folder: str) -> list[object]:
 
 def _write_all(folder: str) -> None:
     clock = ScriptedClock()
-    sync_state = SyncState(folder)
-    sync_state.record_initialized(TARGET, MANIFEST)
-    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
     UploadUrlStore(folder, clock).save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
     UplinkStore(folder).save(KNOWN)
     StatusStore(folder).write(SOMETHING)
@@ -167,11 +160,9 @@ def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable
     for _ in range(3):
         for name in RECORDS:
             kind(tmp_path / name)
-        assert _read_all(str(tmp_path)) == [None, None, None, Uplink(), NOTHING]
+        assert _read_all(str(tmp_path)) == [None, Uplink(), NOTHING]
         _write_all(str(tmp_path))
         assert _read_all(str(tmp_path)) == [
-            MANIFEST,
-            Uploaded(target=TARGET, identity="identity", size_bytes=7, sha256="ab"),
             "https://h/o",
             KNOWN,
             SOMETHING,
@@ -186,12 +177,12 @@ def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_warning_says_where_the_entry_is_kept(tmp_path: Path, kind: Callable[[Path], None]) -> None:
     """One warning names the record and the new path of the entry."""
-    kind(tmp_path / "initialized")
-    _, (warning,) = SyncState(str(tmp_path)).initialized(TARGET)
-    assert "'initialized'" in warning.what
-    assert "initialized.damaged" in str(warning)
-    assert os.path.lexists(tmp_path / "initialized.damaged")
-    assert SyncState(str(tmp_path)).initialized(TARGET) == (None, [])
+    kind(tmp_path / "thing")
+    _, warning = StateFile(str(tmp_path), "thing", bytes).load_or_warn()
+    assert "'thing'" in str(warning)
+    assert "thing.damaged" in str(warning)
+    assert os.path.lexists(tmp_path / "thing.damaged")
+    assert StateFile(str(tmp_path), "thing", bytes).load_or_warn() == (None, None)
 
 
 @pytest.mark.timeout(20)
@@ -209,20 +200,13 @@ def test_another_kind_of_entry_in_a_drafts_place(tmp_path: Path, kind: Callable[
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_marker_may_be_of_any_kind(tmp_path: Path, kind: Callable[[Path], None]) -> None:
     """It is set while any entry has its name, and is removed with it."""
-    pause, sync_state = pause_marker(str(tmp_path)), SyncState(str(tmp_path))
+    pause = pause_marker(str(tmp_path))
     for _ in range(2):
         kind(tmp_path / "paused")
-        kind(tmp_path / "unsure") if kind is not _link_to_a_file else (tmp_path / "unsure").symlink_to("victim")
         assert pause.exists
         pause.create()
-        sync_state.initialized(TARGET)
-        assert sync_state.uncertain
-        sync_state.mark_uncertain()
         pause.remove()
-        sync_state.record_initialized(TARGET, MANIFEST)
         assert not pause.exists
-        assert not sync_state.uncertain
-        assert not os.path.lexists(tmp_path / "unsure")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"version": 1}', b"null", b'{"workspace": "\xff"}'])

@@ -33,6 +33,7 @@ from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.model import FOLDER, Entry, SandboxModel, Sent, extracted_of, not_deleted, sent_in, shown
 from tests.fuzz.operations import MARKS, Tree, is_symlink_loop, tree
 from tests.fuzz.settings import Settings
+from tests.recorded import records
 
 # Parsed once, as every scenario has the same rules to begin with.
 SELECTION = Selection(SelectionSettings())
@@ -401,7 +402,7 @@ class Checker:
         """Forget what the next process cannot know: an initialize without an answer, where nothing is deleted."""
         sandbox = self.settings.of_daemon.sandbox
         for tracked in self.sandboxes.values():
-            if (state / "unsure").exists():
+            if "uncertain" in records(state):
                 if sandbox.deletions == "keep" and sandbox.agent_changes == "overwrite":
                     tracked.model.forget(tracked.unrecorded)
             else:

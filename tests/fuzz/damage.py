@@ -9,9 +9,7 @@ from pathlib import Path
 
 def damage(top: Path, where: str, how: str, number: int) -> None:
     """Damage one file below `top`, which is the "spool" or the "state". Raises `OSError`."""
-    # A dropped marker file has no content that could show its loss.
-    spared = {"lock", "unsure"} if how == "drop" else {"lock"}
-    files = sorted(path for path in top.rglob("*") if path.is_file() and path.name not in spared)
+    files = sorted(path for path in top.rglob("*") if path.is_file() and path.name != "lock")
     if not files:
         return
     file = files[number % len(files)]

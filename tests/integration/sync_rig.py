@@ -126,6 +126,8 @@ class Rig:
     def restart(self) -> None:
         """End the process; the next one knows only what is on disk."""
         self.client.drop()
+        if self._cycle is not None:
+            self._cycle.sync_state.db.close()
         self._cycle = None
 
     def write(self, path: str = "a.txt", content: str = "hello") -> None:
@@ -168,4 +170,4 @@ def rigged(folder: Path, **options: Any) -> Iterator[Rig]:
         try:
             yield rig
         finally:
-            rig.client.drop()
+            rig.restart()

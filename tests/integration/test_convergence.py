@@ -294,7 +294,7 @@ def _ignore_overflows(patch: pytest.MonkeyPatch) -> None:
 
 
 def _ignore_missing_answers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SyncState, "mark_uncertain", lambda self: None)
+    patch.setattr(SyncState, "mark_uncertain", lambda self, target, unanswered=None: None)
 
 
 def _ignore_hard_links(patch: pytest.MonkeyPatch) -> None:
@@ -323,7 +323,7 @@ def _forget_late_executions(patch: pytest.MonkeyPatch) -> None:
 
 
 def _record_only_the_last_manifest(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SyncState, "possibly_applied", lambda self, target: ())
+    patch.setattr(SyncState, "unanswered", lambda self, target: ())
 
 
 def _delete_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -348,6 +348,7 @@ def _skip_the_proof_for_partial_archives(patch: pytest.MonkeyPatch) -> None:
 
 def _confuse_sandboxes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Target, "same_sandbox", lambda self, other: True)
+    patch.setattr(Target, "owner", "any")
 
 
 def _acquire_without_limit(patch: pytest.MonkeyPatch) -> None:

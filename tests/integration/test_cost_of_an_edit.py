@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.model.directory import Entries
 from syncd.model.entry import Entry
+from syncd.store.state_db import StateDb
 from tests.integration.sync_rig import RecordingObserver, rigged
 
 _DIRECTORIES = 400
@@ -45,14 +47,14 @@ def test_an_edit_reads_few_directories(tmp_path: Path, agent_changes: str, monke
 
 
 @pytest.mark.parametrize("agent_changes", ["save", "overwrite"])
-def test_an_edit_is_flushed_five_times(tmp_path: Path, agent_changes: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three times before initialize is requested and twice after it, as docs/performance.md says."""
-    flushed: list[str] = []
-    flush = os.fsync
+def test_an_edit_is_three_transactions(tmp_path: Path, agent_changes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two before initialize is requested and one after it, as docs/performance.md says; nothing else is flushed."""
+    done: list[str] = []
+    commit = StateDb._commit
 
-    def named(descriptor: int) -> None:
-        flushed.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
-        flush(descriptor)
+    def committed(self: StateDb, connection: sqlite3.Connection) -> None:
+        commit(self, connection)
+        done.append("commit")
 
     with rigged(tmp_path) as rig:
         rig.use_defaults()
@@ -62,23 +64,12 @@ def test_an_edit_is_flushed_five_times(tmp_path: Path, agent_changes: str, monke
             rig.write("d/f", text)
             rig.sync()
         rig.write("d/f", "4")
-        monkeypatch.setattr(os, "fsync", named)
-        rig.emulator.faults.on("initialize", "before", lambda request: flushed.append("initialize"))
+        monkeypatch.setattr(StateDb, "_commit", committed)
+        monkeypatch.setattr(os, "fsync", lambda _: done.append("fsync"))
+        rig.emulator.faults.on("initialize", "before", lambda request: done.append("initialize"))
         rig.sync()
-    (folder,) = (path.name for path in tmp_path.glob("state/syncd/*"))
-    before = ["uploaded.new", "perhaps-there.new", folder]
-    assert flushed == [*before, "initialize", "initialized-changes", folder]
-
-
-def test_a_touched_file_is_flushed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its new time is recorded; where nothing was requested, no folder is flushed for what is removed."""
-    with rigged(tmp_path) as rig:
-        rig.use_defaults()
-        for text in ("1", "2"):
-            rig.write("d/f", text)
-            rig.sync()
+        assert done == ["commit", "commit", "initialize", "commit"]
+        done.clear()
         os.utime(rig.workspace / "d/f", (1, 1))
-        flushed: list[int] = []
-        monkeypatch.setattr(os, "fsync", flushed.append)
         assert rig.sync()[0].word == "unchanged"
-    assert len(flushed) == 1
+    assert done == ["commit"]  # its new time

@@ -20,7 +20,9 @@ from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.pending_removals import PendingRemovals
+from syncd.store.state_db import StateDb
 from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
+from tests.recorded import damage
 
 
 class Killed(BaseException):
@@ -46,7 +48,7 @@ def target(rig: Rig) -> Target:
 def started(rig: Rig) -> list[str]:
     """Return the removals recorded as possibly running."""
     (folder,) = rig.folder.glob("state/syncd/*")
-    return [note.name for note in PendingRemovals(str(folder), target(rig)).notes]
+    return [note.name for note in PendingRemovals(StateDb(str(folder)), target(rig)).notes]
 
 
 def a_looker(rig: Rig, pending_removals: PendingRemovals, interrupt: Interrupt) -> Looker:
@@ -212,7 +214,7 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
     deleted_and_cut(rig, "execute: lost")
     (folder,) = rig.folder.glob("state/syncd/*")
     interrupt = Interrupt()
-    looker = a_looker(rig, PendingRemovals(str(folder), target(rig)), interrupt)
+    looker = a_looker(rig, PendingRemovals(StateDb(str(folder)), target(rig)), interrupt)
     rig.emulator.faults.on("execution-status", "after", lambda _: interrupt.request())
     slept = len(rig.clock.slept)
     with pytest.raises(Stop):
@@ -306,7 +308,7 @@ def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
     """A removal that cannot be recorded is not begun."""
     folder = tmp_path / "gone"
     folder.mkdir()
-    file = PendingRemovals(str(folder), target(rig))
+    file = PendingRemovals(StateDb(str(folder)), target(rig))
     folder.rmdir()
     removed = LookItem((Uploaded(Kind.DIRECTORY, 0o755, 1),), LookAction.REMOVE)
     with pytest.raises(TryLater, match="nothing is removed: make it writable"):
@@ -316,6 +318,7 @@ def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
 
 def test_a_damaged_record_is_reported(tmp_path: Path, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """It costs nothing else."""
-    (tmp_path / "started").write_bytes(b"garbage")
-    assert PendingRemovals(str(tmp_path), target(rig)).notes == []
+    PendingRemovals(StateDb(str(tmp_path)), target(rig)).note("syncd-old")
+    damage(tmp_path, "removals")
+    assert PendingRemovals(StateDb(str(tmp_path)), target(rig)).notes == []
     assert "a removal that was started before may still run" in caplog.text

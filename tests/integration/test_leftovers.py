@@ -19,6 +19,7 @@ from syncd.report.status_store import read_last
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import SandboxName, State, Status
 from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
+from tests.recorded import damage, records
 
 LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be trusted
 
@@ -62,9 +63,9 @@ def keys(rig: Rig) -> list[str]:
     return [warning.key for warning in rig.cycle.warnings]
 
 
-def record(rig: Rig) -> Path:
+def state_folder(rig: Rig) -> Path:
     (folder,) = rig.folder.glob("state/syncd/*")
-    return folder / "lingering"
+    return folder
 
 
 def test_kept_and_counted(rig: Rig) -> None:
@@ -82,20 +83,7 @@ def test_kept_and_counted(rig: Rig) -> None:
     rig.write("d/b")
     rig.sync()
     assert leftover_files(rig) == 0
-    assert not record(rig).exists()
-
-
-def test_no_deletion_no_write(rig: Rig) -> None:
-    """A sync without deletions does not write the record, whether it exists or not."""
-    rig.write("new")
-    rig.sync()
-    assert not record(rig).exists()
-    delete(rig, "a")
-    rig.sync()
-    before = record(rig).stat()
-    rig.write("newer")
-    rig.sync()
-    assert (record(rig).stat().st_ino, record(rig).stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert "leftovers" not in records(state_folder(rig))
 
 
 def test_removed_after_keep(rig: Rig) -> None:
@@ -138,7 +126,7 @@ def test_by_a_reset(rig: Rig) -> None:
     assert rig.asked()[-2:] == ["reset", "initialize"]
     assert rig.arrived() == {"d/b": "hello", "stay": "hello"}
     assert leftover_files(rig) == 0
-    assert not record(rig).exists()
+    assert "leftovers" not in records(state_folder(rig))
 
 
 def test_the_warning_outlives_the_process(rig: Rig) -> None:
@@ -287,7 +275,7 @@ def test_a_damaged_record_costs_the_count(rig: Rig, caplog: pytest.LogCaptureFix
     """It is reported, and nothing else is lost."""
     delete(rig, "a")
     rig.sync()
-    record(rig).write_bytes(b"garbage")
+    damage(state_folder(rig), "leftovers")
     rig.restart()
     assert leftover_files(rig) == 0
     assert "may stay in the sandbox uncounted" in caplog.text
@@ -315,4 +303,4 @@ def test_the_status_reports_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     sync_alone(check_config(rig.keys), SyncMode.CHANGED, ProgressDisplay(silent_s=float("inf")))
     nowhere = SandboxName("", "", "")
     nothing = Status(running=False, pid=None, state=State.STOPPED, workspace="", sandbox=nowhere)
-    assert read_last(str(record(rig).parent), nothing).lingering == 2
+    assert read_last(str(state_folder(rig)), nothing).lingering == 2

@@ -29,6 +29,7 @@ from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 from syncd.sandbox.pending_removals import PendingRemovals
+from syncd.store.state_db import StateDb
 from tests.emulator.request_log import RequestRecord
 from tests.integration.sync_rig import KEY, Rig, rigged
 
@@ -77,7 +78,7 @@ def looker(rig: Rig) -> Looker:
     (state := rig.folder / "state").mkdir(exist_ok=True)
     waiter = Waiter(Interrupt(), clock)
     api = Api(target(rig), rig.key, rig.client, clock)
-    return Looker(JobRunner(api, rig.client, waiter), PendingRemovals(str(state), target(rig)), waiter)
+    return Looker(JobRunner(api, rig.client, waiter), PendingRemovals(StateDb(str(state)), target(rig)), waiter)
 
 
 def copies(rig: Rig) -> Path:
@@ -126,7 +127,7 @@ def test_what_differs_is_fetched(rig: Rig) -> None:
 
 def pending(rig: Rig) -> list[str]:
     """Return the removals that are recorded as possibly running."""
-    return [note.name for note in PendingRemovals(str(rig.folder / "state"), target(rig)).notes]
+    return [note.name for note in PendingRemovals(StateDb(str(rig.folder / "state")), target(rig)).notes]
 
 
 def begin_late(rig: Rig, name: str) -> int:
@@ -381,7 +382,7 @@ def test_only_what_is_wanted_waits(rig: Rig, wanted: list[str], *, waits: bool) 
 def test_a_record_without_paths_may_remove_anything(rig: Rig) -> None:
     """As the first version wrote it."""
     (rig.folder / "state").mkdir()
-    PendingRemovals(str(rig.folder / "state"), target(rig)).note("syncd-old")
+    PendingRemovals(StateDb(str(rig.folder / "state")), target(rig)).note("syncd-old")
     rig.emulator.faults.script('execution-status: json {"status": "running"} always')
     looker(rig).settle_pending([])
     with pytest.raises(StepFailed):

@@ -339,14 +339,14 @@ def test_a_proof_that_cannot_be_recorded(rig: Rig, fault: str) -> None:
     rig.emulator.faults.script(fault)
 
     def close(_: object) -> None:
-        (record,) = (rig.folder / "state").rglob("initialized")
+        (record,) = (rig.folder / "state").rglob("state.db")
         record.parent.rename(record.parent.with_name("elsewhere"))
 
     rig.emulator.faults.on("execution-logs", "after", close)
     rig.sync()
     assert equal(rig)
     assert "state:write" in [warning.key for warning in rig.cycle.warnings]
-    (record,) = (rig.folder / "state").rglob("initialized")
+    (record,) = (rig.folder / "state").rglob("state.db")
     for made in record.parent.parent.iterdir():
         if made != record.parent:
             shutil.rmtree(made)
@@ -431,8 +431,8 @@ def test_the_spool_holds_one_whole_and_one_partial_archive(rig: Rig) -> None:
 def test_a_draft_of_a_killed_process_is_removed(rig: Rig) -> None:
     """A partial record of any name is of no use to the next process."""
     rig.sync()
-    (record,) = (rig.folder / "state").rglob("initialized")
-    draft = record.parent / "lingering.new"
+    (record,) = (rig.folder / "state").rglob("state.db")
+    draft = record.parent / "lease.new"
     draft.write_text("half")
     rig.restart()
     rig.sync()

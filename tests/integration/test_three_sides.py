@@ -568,7 +568,7 @@ def test_where_the_base_is_not_known(made: AgentRig, policy: str, how: str) -> N
     made.set(agent_changes=policy)
     if how == "the state was lost":
         made.agent.write("a", "theirs")
-        os.unlink(os.path.join(made.state, "initialized"))
+        os.unlink(os.path.join(made.state, "state.db"))
         made.rig.restart()
     else:
         made.rig.emulator.create_sandbox("filled")

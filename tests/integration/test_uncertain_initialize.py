@@ -18,8 +18,8 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, Stop, TryLater
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import StepFailed
-from syncd.sync.sync_state import SyncState
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.recorded import records
 
 # By this clock every file is old enough for its stamp to be trusted.
 LATER_S = 4_000_000_000.0
@@ -50,8 +50,9 @@ def uploads(rig: Rig) -> int:
     return rig.emulator.request_log.count("upload", 200)
 
 
-def in_state(rig: Rig, name: str) -> list[Path]:
-    return list(rig.folder.glob(f"state/syncd/*/{name}"))
+def state_folder(rig: Rig) -> Path:
+    (folder,) = rig.folder.glob("state/syncd/*")
+    return folder
 
 
 @REVERTED
@@ -60,14 +61,14 @@ def in_state(rig: Rig, name: str) -> list[Path]:
 def test_a_reverted_change(rig: Rig, fault: str, end: BaseException | None, *, restarted: bool) -> None:
     """However the initialize failed, and in whichever process: the first text is sent once more."""
     interrupted(rig, f"initialize: {fault}", end)
-    assert in_state(rig, "unsure")
+    assert {"uncertain", "unanswered"} <= records(state_folder(rig))
     rig.write("a.txt", FIRST["a.txt"])
     if restarted:
         rig.restart()
     outcome, _ = rig.sync()
     assert rig.arrived() == FIRST
     assert outcome.word == "initialized"
-    assert not in_state(rig, "unsure")
+    assert records(state_folder(rig)).isdisjoint({"uncertain", "unanswered"})
     assert rig.sync()[0].word == "unchanged"
     rig.restart()
     assert rig.sync()[0].word == "unchanged"
@@ -115,7 +116,7 @@ def test_before_the_initialize_nothing_is_uncertain(rig: Rig, fault: str, *, res
     """A reverted change that never reached the sandbox costs nothing."""
     if fault.startswith("upload-url"):
         rig.restart()
-        in_state(rig, "lease")[0].unlink()
+        (state_folder(rig) / "lease").unlink()
     interrupted(rig, fault, Stop())
     rig.write("a.txt", FIRST["a.txt"])
     if restarted:
@@ -166,7 +167,7 @@ def test_a_sandbox_that_is_created_again(rig: Rig, step: str, status: int, *, re
     """Once the API knew no such sandbox, its recorded content does not count: the next one is empty."""
     if step == "upload-url":
         rig.restart()
-        in_state(rig, "lease")[0].unlink()
+        (state_folder(rig) / "lease").unlink()
     interrupted(rig, f"{step}: {status}", None)
     (rig.sandbox.workspace / "a.txt").unlink()
     rig.write("a.txt", FIRST["a.txt"])
@@ -187,30 +188,6 @@ def test_another_sandbox_in_between(rig: Rig) -> None:
     rig.restart()
     rig.sync()
     assert rig.arrived() == FIRST
-
-
-def test_a_record_of_what_was_never_sent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that dies between this record and the mark requested nothing: such a version there is the agent's."""
-    rig.use_defaults()
-    for text in ("1", "2"):
-        rig.write("a.txt", text)
-        rig.sync()
-
-    def die(sync_state: SyncState) -> None:
-        raise Stop
-
-    rig.write("a.txt", "never sent")
-    monkeypatch.setattr(SyncState, "mark_uncertain", die)
-    with pytest.raises(Stop):
-        rig.sync()
-    monkeypatch.undo()
-    assert in_state(rig, "perhaps-there")
-    assert not in_state(rig, "unsure")
-    rig.restart()
-    (rig.sandbox.workspace / "a.txt").write_text("never sent")
-    rig.write("a.txt", "newer")
-    assert rig.sync()[0].overwritten == 1
-    assert rig.arrived()["a.txt"] == "newer"
 
 
 # Where the state folder takes no note.
@@ -234,7 +211,7 @@ def _immutable(*paths: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _unwritable(rig: Rig) -> Iterator[None]:
     """Make the state folder and its files unwritable."""
-    (folder,) = rig.folder.glob("state/syncd/*")
+    folder = state_folder(rig)
     with _immutable(folder, *folder.iterdir()):
         yield
 
@@ -271,7 +248,7 @@ def test_without_a_record_no_upload(rig: Rig) -> None:
 @pytest.mark.parametrize("recorded", ["initialized", "uploaded"])
 def test_a_read_only_folder(rig: Rig, recorded: str) -> None:
     """If files can be written but not deleted, a false record is truncated, which costs a full sync."""
-    (folder,) = rig.folder.glob("state/syncd/*")
+    folder = state_folder(rig)
     if recorded == "uploaded":
         interrupted(rig, "initialize: reset", Stop())
     rig.write("a.txt", "third")

@@ -165,9 +165,9 @@ def test_a_change_during_a_delivery_is_in_the_next(rig: Rig) -> None:
 def test_a_lost_state_costs_one_upload(rig: Rig) -> None:
     """Without its records the daemon uploads once more, warns, and goes on."""
     rig.restart()
-    (record,) = rig.folder.glob("state/syncd/*/initialized")
-    record.write_bytes(record.read_bytes()[:-1])
-    assert [warning.key for warning in rig.cycle.warnings] == [f"state:{record}"]
+    (file,) = rig.folder.glob("state/syncd/*/state.db")
+    file.write_bytes(b"something else")
+    assert [warning.key for warning in rig.cycle.warnings] == ["state"]
     rig.sync()
     assert uploads(rig) == 2
     assert rig.cycle.warnings == []
@@ -206,17 +206,15 @@ def test_a_snapshot_that_is_too_large(rig: Rig) -> None:
 
 def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
     """It gives a warning, and costs an upload after a restart; the sync itself is done."""
-    (record,) = rig.folder.glob("state/syncd/*/initialized")
-    obstructing = [record.with_name("initialized-changes"), record.with_name("initialized.new")]
-    for path in obstructing:
-        path.unlink(missing_ok=True)
-        path.mkdir()
+    (folder,) = rig.folder.glob("state/syncd/*")
+    elsewhere = folder.with_name("elsewhere")
     rig.write("a.txt", "new")
+    moves = [elsewhere]
+    rig.emulator.faults.on("initialize", "after", lambda _: folder.rename(moves.pop()) if moves else None)
     assert rig.sync()[0].word == "initialized"
     assert [warning.key for warning in rig.cycle.warnings] == ["state:write"]
     assert rig.sync()[0].word == "unchanged"
-    for path in obstructing:
-        path.rmdir()
+    elsewhere.rename(folder)
     rig.write("a.txt", "newer")
     rig.sync()
     assert rig.cycle.warnings == []

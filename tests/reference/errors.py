@@ -37,7 +37,7 @@ _SUBJECTS = {
     "The sandbox": ("sandbox/account", "sandbox/provider", "cli/sandbox"),
     "The workspace and its rules": ("selection", "scan", "archive/snapshotter", "cli/explain"),
     "The watch": ("watch",),
-    "A sync": ("sync", "daemon", "report", "core", "cli/push", "cli/flush", "cli/run", "cli/daemon_client"),
+    "A sync": ("sync", "store", "daemon", "report", "core", "cli/push", "cli/flush", "cli/run", "cli/daemon_client"),
     "What the agent changed": ("sandbox", "merge", "cli/apply", "cli/diff", "cli/log", "cli/saved", "cli/agent_side"),
     "The service": ("cli/service",),
     "Other commands": ("cli", "archive", "emulator"),

@@ -13,6 +13,7 @@ from tests.repo.sources import REPO, sources
 PACKAGES = (
     "core",
     "model",
+    "store",
     "selection",
     "watch",
     "scan",

@@ -16,6 +16,7 @@ from syncd.archive.base_store import LARGEST_BYTES, BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.agent_side import (
     AgentSide,
+    OpenSandbox,
     agent_side,
     is_named,
     no_sync_begins,
@@ -46,8 +47,7 @@ from syncd.scan.scanner import Scanner
 from syncd.selection import ignore_files, secret_scanner
 from syncd.selection.rules import PathPatterns
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
-from syncd.sync.sync_state import SyncState
-from syncd.sync.taken import TakenPath, TakenStore, encode_taken, with_taken
+from syncd.sync.taken import TakenPath, encode_taken
 
 
 class Prepared(Struct, frozen=True):
@@ -286,11 +286,8 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
     No sync may begin meanwhile; one that was made since the look is known by its record.
     """
     target, remote_changes = side.opened.target, side.opened.services.remote_changes
-    sync_state = SyncState(side.opened.folders.state)
-    taken_store = TakenStore(side.opened.folders.state)
+    sync_state = side.opened.sync_state
     base, _ = sync_state.initialized(target)
-    if base is not None:
-        base = with_taken(base, taken_store.load(target))
     is_as_planned = base is not None and not sync_state.uncertain and sync_state.base_identity == side.base_identity
     plan = prepared.plan
     if base is not None and not is_as_planned:
@@ -311,7 +308,7 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
         taken = _still_there(side, taken)
     if taken:
         try:
-            taken_store.save(target, taken)
+            _record(side.opened, taken)
         except OSError as failure:
             raise TryLater(
                 f"what was taken cannot be recorded ({failure.strerror}), so it is sent once more",
@@ -326,6 +323,17 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
             "see to that, and run `syncd apply` again",
         )
     return plan
+
+
+def _record(opened: OpenSandbox, taken: list[TakenPath]) -> None:
+    """Have the paths count as sent, and stay in the sandbox for no other reason. Raises `OSError`."""
+    services = opened.services
+    with opened.sync_state.db.transaction():
+        opened.sync_state.record_taken(opened.target, taken)
+        services.remote_changes.recall()
+        services.remote_changes.taken(each.path for each in taken)
+        services.deletion_sync.recall()
+        services.deletion_sync.taken([each.path for each in taken if each.is_left_out])
 
 
 def _was_sent(base: Mapping[str, Entry], base_before: Mapping[str, Entry], planned: PlannedPath) -> bool:

@@ -29,8 +29,9 @@ from syncd.sandbox.changes_there import ChangesThere
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
+from syncd.store.state_db import StateDb
 from syncd.sync.sync_state import SyncState
-from syncd.sync.taken import TakenPath, TakenRows, TakenStore, decode_taken, is_as, with_taken
+from syncd.sync.taken import TakenPath, TakenRows, decode_taken, is_as
 
 
 def undo_and_tell(config: Config, *, as_json: bool) -> int:
@@ -95,11 +96,11 @@ class _LastApply(Struct, frozen=True):
         taken, target = [each for each in _taken(note) if each.path in paths], self.target
         if not taken:
             return
-        store, sync_state = TakenStore(self.folders.state), SyncState(self.folders.state)
+        sync_state = SyncState(StateDb(self.folders.state))
         base = sync_state.initialized(target)[0] if target is not None else None
         # Of another sandbox than the one it came from it is not known that it has it.
-        known = with_taken(base, store.load(target)) if base is not None and target is not None else Manifest()
-        unanswered = sync_state.possibly_applied(target) if target is not None else ()
+        known = Manifest() if base is None else base
+        unanswered = sync_state.unanswered(target) if target is not None else ()
         only_here = [
             each
             for each in taken
@@ -112,7 +113,7 @@ class _LastApply(Struct, frozen=True):
         try:
             self._save(only_here)
             if again and target is not None:
-                store.save(target, again)
+                sync_state.record_taken(target, again)
                 ChangesThere(self.folders.state, target).note((each.path for each in again), lambda _: False)
         except OSError as failure:
             raise TryLater(

@@ -1,0 +1,312 @@
+"""The database `state.db` in the state folder of one workspace: records, manifests, and the transactions around them.
+
+A step of a sync or of a command changes all that belongs together in one transaction: whatever dies, the next process
+begins at what was last committed. A commit is one flush of SQLite's write-ahead log. A damaged row costs what it held;
+a damaged file is set aside, and everything is compared and sent anew once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+from zlib import crc32
+
+import msgspec
+
+from syncd.core.durable_file import flush_folder, move_aside
+from syncd.core.warning import SyncWarning
+
+_log = logging.getLogger("syncd.state")
+NAME = "state.db"
+_VERSION = 1
+# SQLite writes its log into the file after so many pages of 4 KiB (its own default).
+_CHECKPOINT_PAGES = 1000
+_CACHE_KIB = 512
+# Another process, a command, holds the file for as long as a transaction takes.
+_BUSY_S = 5.0
+_SCHEMA = """
+CREATE TABLE owners (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE records (owner INTEGER NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, checksum INTEGER NOT NULL,
+    PRIMARY KEY (owner, name)) WITHOUT ROWID;
+CREATE TABLE directories (owner INTEGER NOT NULL, version INTEGER NOT NULL, path BLOB NOT NULL, texts BLOB NOT NULL,
+    encoded BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (owner, version, path));
+"""
+_ERRORS = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_BUSY: errno.EAGAIN,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+    sqlite3.SQLITE_NOMEM: errno.ENOMEM,
+}
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+Shape = TypeVar("Shape")
+
+
+class _Damaged(Exception):
+    """The file holds no database of this version."""
+
+
+class StateDb:
+    """The database of one workspace. `warning` is about a file that was set aside, None if none was.
+
+    It is opened when it is first used, and made when something is first written. The process that has the workspace's
+    lock writes; a command beside a daemon does so while no sync is under way.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.path = os.path.join(folder, NAME)
+        self.warning: SyncWarning | None = None
+        self._folder = folder
+        self._shared = f"{self.path}-shm"
+        self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None  # device and inode of the open file
+        self._depth = 0
+
+    # -- reading
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a query; none where there is no usable file. Raises `OSError`."""
+        try:
+            connection = self._open()
+            if connection is None:
+                return []
+            return connection.execute(query, values).fetchall()
+        except _Damaged as failure:
+            self._set_aside(str(failure))
+        except (sqlite3.Error, UnicodeDecodeError) as failure:  # a damaged schema may be no UTF-8
+            self._raise_unless_damaged(failure)
+        return []
+
+    def number_of(self, owner: str) -> int:
+        """Return the number of an owner of rows, 0 (nobody's) for one that has none yet; "" is the workspace itself."""
+        found = self.rows("SELECT number FROM owners WHERE name = ?", owner)
+        return int(found[0][0]) if found else 0
+
+    # -- writing
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Change all that is changed within, or nothing; it is durable at the end. One within another is part of it.
+
+        Raises `OSError` if it cannot be written; then nothing was.
+        """
+        if self._depth:
+            yield
+            return
+        connection = self._writable()
+        self._depth = 1
+        try:
+            yield
+            self._commit(connection)
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+        finally:
+            self._depth = 0
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        if not connection.in_transaction:  # a statement failed within, and took the others back
+            raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
+        with _translated():
+            connection.execute("COMMIT")
+
+    def change(self, statement: str, *values: object) -> None:
+        """Carry out a statement in the transaction that is open. Raises `OSError`."""
+        if self._connection is None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
+        with _translated():
+            self._connection.execute(statement, values)
+
+    def owner(self, name: str) -> int:
+        """Return the number of an owner of rows; a new one gets one, in the transaction that is open."""
+        number = self.number_of(name)
+        if not number:
+            self.change("INSERT INTO owners (name) VALUES (?)", name)
+            number = self.number_of(name)
+        return number
+
+    def close(self) -> None:
+        """Close the file; what was committed stays."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = self._opened = None
+
+    # -- the file
+
+    def _writable(self) -> sqlite3.Connection:
+        """Return a connection that has begun to write. Raises `OSError`."""
+        for _ in range(2):
+            try:
+                connection = self._open() or self._make()
+                connection.execute("BEGIN IMMEDIATE")
+            except _Damaged as failure:
+                self._set_aside(str(failure))
+            except (sqlite3.Error, UnicodeDecodeError) as failure:
+                self._raise_unless_damaged(failure)
+            else:
+                return connection
+        raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
+
+    def _make(self) -> sqlite3.Connection:
+        """Return the connection to a file that has nothing in it yet. Raises `OSError`."""
+        with contextlib.suppress(FileExistsError):  # of a process that died before it was written
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            flush_folder(self._folder)
+        return self._connected(os.stat(self.path, follow_symlinks=False))
+
+    def _open(self) -> sqlite3.Connection | None:
+        """Return the connection to the file that is there now; None if there is none, or nothing in it."""
+        try:
+            status = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            self.close()
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise _Damaged("it is no regular file")
+        # SQLite maps its index of the log, `-shm`, into memory, and a write to a mapping that the system refuses would
+        # end the process with a SIGBUS.
+        if not os.access(self.path, os.W_OK) or (not os.access(self._shared, os.W_OK) and os.path.exists(self._shared)):
+            is_read_only = os.statvfs(self._folder).f_flag & os.ST_RDONLY
+            number = errno.EROFS if is_read_only else errno.EACCES
+            raise OSError(number, os.strerror(number), self.path)
+        if self._connection is not None and self._opened == (status.st_dev, status.st_ino):
+            return self._connection
+        self.close()  # someone removed the file, or put another in its place
+        return self._connected(status) if status.st_size else None
+
+    def _connected(self, status: os.stat_result) -> sqlite3.Connection:
+        uri = f"file:{quote(self.path)}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_S)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._opened = connection, (status.st_dev, status.st_ino)
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA mmap_size = 0")  # a damaged disk is an error, not a SIGBUS
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode = TRUNCATE")  # a file system without shared memory
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute("PRAGMA journal_size_limit = 0")  # what a large commit left is given back
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:  # else another process was faster
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+            connection.execute("COMMIT")
+        elif version != _VERSION:
+            raise _Damaged("it is of another version")
+
+    def _raise_unless_damaged(self, failure: Exception) -> None:
+        """Set the file aside if it is damaged. Raises `OSError` otherwise."""
+        if isinstance(failure, sqlite3.Error) and _code(failure) not in _DAMAGE:
+            raise _as_os_error(failure, self.path) from None
+        self._set_aside("it is damaged")
+
+    def _set_aside(self, why: str) -> None:
+        self.close()
+        what = f"the state file {NAME!r} cannot be used ({why})"
+        try:
+            aside = move_aside(self.path)
+            for end in ("-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    move_aside(self.path + end)
+        except OSError as failure:
+            remedy = f"remove {self.path} ({failure.strerror}); a sync follows by itself"
+        else:
+            remedy = f"nothing to do; it is kept as {aside}, and everything is compared and sent anew once"
+        self.warning = SyncWarning("state", what, remedy)
+        _log.warning("%s", self.warning)  # when the status shows it, all may be in order again
+
+
+class Record(Generic[Shape]):
+    """One value in the database, of one `owner`. `cost` tells in the log what the loss of a damaged one costs."""
+
+    def __init__(self, db: StateDb, name: str, shape: type[Shape], cost: str, owner: str = "") -> None:
+        self._db = db
+        self._name = name
+        self._shape = shape
+        self._cost = cost
+        self._owner = owner
+
+    def load(self) -> Shape | None:
+        """Return the value, None if there is no usable one."""
+        try:
+            rows = self._rows()
+        except OSError as failure:
+            _log.warning("the state cannot be read (%s): %s", failure.strerror, self._cost)
+            return None
+        if not rows:
+            return None
+        value, checksum = rows[0]
+        try:
+            if isinstance(value, bytes) and crc32(value) == checksum:
+                return msgspec.msgpack.decode(value, type=self._shape)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            pass
+        _log.warning("%r in the state was damaged: %s", self._name, self._cost)
+        return None
+
+    def save(self, value: Shape) -> None:
+        """Replace the value, if it is another one. Raises `OSError`."""
+        encoded = msgspec.msgpack.encode(value)
+        if self._rows() == [(encoded, crc32(encoded))]:
+            return
+        with self._db.transaction():
+            self._db.change(
+                "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)",
+                self._db.owner(self._owner),
+                self._name,
+                encoded,
+                crc32(encoded),
+            )
+
+    def remove(self) -> None:
+        """Remove the value. Raises `OSError`."""
+        if self._rows():
+            with self._db.transaction():
+                number = self._db.number_of(self._owner)
+                self._db.change("DELETE FROM records WHERE owner = ? AND name = ?", number, self._name)
+
+    def _rows(self) -> list[tuple[Any, ...]]:
+        query = (
+            "SELECT value, checksum FROM records WHERE name = ? AND owner = (SELECT number FROM owners WHERE name = ?)"
+        )
+        return self._db.rows(query, self._name, self._owner)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn SQLite's failures into those of the system. Raises `OSError`."""
+    try:
+        yield
+    except sqlite3.Error as failure:
+        raise _as_os_error(failure) from None
+
+
+def _code(failure: sqlite3.Error) -> int:
+    return getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def _as_os_error(failure: sqlite3.Error, path: str = NAME) -> OSError:
+    number = _ERRORS.get(_code(failure), errno.EIO)
+    return OSError(number, os.strerror(number), path)

@@ -1,0 +1,331 @@
+"""The state's database: what was committed survives, what is damaged costs no more than itself, whatever ends whom."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
+from syncd.remote.target import Target
+from syncd.store.manifests import ManifestRows
+from syncd.store.state_db import NAME, Record, StateDb
+from syncd.sync.sync_state import SyncState
+from tests.recorded import damage
+
+TARGET = Target("https://api.example.com", "box", "us")
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[StateDb]:
+    with closing(StateDb(str(tmp_path))) as db:
+        yield db
+
+
+def record(db: StateDb, owner: str = "") -> Record[str]:
+    return Record(db, "thing", str, "nothing is lost", owner)
+
+
+def again(folder: Path) -> str | None:
+    """Return the record as another process reads it."""
+    with closing(StateDb(str(folder))) as db:
+        return record(db).load()
+
+
+def tree(number: int, files: int = 5, directories: int = 40) -> Manifest:
+    entry = Entry(Kind.FILE, 0o644, number, number, digest=bytes([number % 256]) * 32)
+    return Manifest({f"d{each}/f{name}": entry for each in range(directories) for name in range(files)})
+
+
+def test_a_record(tmp_path: Path, db: StateDb) -> None:
+    """It is read by the next process, by each owner apart, and gone once removed; reading makes no file."""
+    assert record(db).load() is None
+    record(db).remove()
+    assert not (tmp_path / NAME).exists()
+    record(db).save("a")
+    record(db, "somebody").save("b")
+    assert (again(tmp_path), record(db, "somebody").load()) == ("a", "b")
+    record(db).remove()
+    assert again(tmp_path) is None
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+
+
+def _change_and_fail(db: StateDb) -> None:
+    with db.transaction():
+        record(db).save("after")
+        ManifestRows(db, "box").save(0, tree(1), None)
+        raise ZeroDivisionError
+
+
+def test_a_transaction_is_all_or_nothing(tmp_path: Path, db: StateDb) -> None:
+    """One that fails half-way leaves all as it was, in this process too; one within another is part of it."""
+    record(db).save("before")
+    with pytest.raises(ZeroDivisionError):
+        _change_and_fail(db)
+    assert (record(db).load(), again(tmp_path)) == ("before", "before")
+    with db.transaction():
+        record(db).save("after")
+        assert again(tmp_path) == "before"
+    assert again(tmp_path) == "after"
+
+
+@pytest.mark.parametrize("directories", [1, 40])
+def test_a_manifest(db: StateDb, directories: int) -> None:
+    """What is read is what was last written, whether the rows that were there are known or not."""
+    rows, chance = ManifestRows(db, "box"), Random(directories)
+    before = None
+    for number in range(20):
+        now = tree(chance.randrange(3), chance.randrange(6), chance.randrange(1, directories + 1))
+        rows.save(0, now, before)
+        rows.save(1, tree(number), None)
+        assert rows.load(0) == (now, [])
+        before = now.copy() if chance.random() < 0.7 else None
+    rows.forget(1)
+    assert rows.load(1) == (Manifest(), [])
+    assert rows.load(0)[0] == now
+
+
+def test_an_edit_writes_its_directory(db: StateDb) -> None:
+    """In a tree of two thousand directories it writes one row."""
+    rows, before = ManifestRows(db, "box"), tree(1, 3, 2000)
+    rows.save(0, before, None)
+    edited = before | {"d7/f0": before["d8/f1"], "d7/f9": before["d8/f1"]}
+    edited["d7/f9"] = tree(2)["d1/f1"]
+    changed: list[str] = []
+    with db.transaction():
+        db._connection.set_trace_callback(changed.append)  # type: ignore[union-attr]
+        rows.save(0, edited, before)
+        db._connection.set_trace_callback(None)  # type: ignore[union-attr]
+    assert len([each for each in changed if each.startswith(("INSERT", "DELETE"))]) == 1
+    assert rows.load(0)[0] == edited
+
+
+_KILLED = """
+import sys
+from syncd.store.state_db import Record, StateDb
+db = StateDb(sys.argv[1])
+first, second = (Record(db, name, int, "") for name in ("first", "second"))
+for number in range(1000):
+    with db.transaction():
+        first.save(number)
+        second.save(number)
+    print(number, flush=True)
+"""
+
+
+def test_kills_between_a_thousand_commits(tmp_path: Path) -> None:
+    """After `kill -9` anywhere, all that was acknowledged is there, and both records of one transaction agree."""
+    chance = Random(3)
+    for _ in range(8):
+        with subprocess.Popen([sys.executable, "-c", _KILLED, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            said = [process.stdout.readline() for _ in range(chance.randrange(1, 60))]
+            process.send_signal(signal.SIGKILL)
+            said += process.stdout.readlines()
+        with closing(StateDb(str(tmp_path))) as db:
+            first, second = (Record(db, name, int, "").load() for name in ("first", "second"))
+        assert first == second
+        assert first is not None
+        assert first >= int([line for line in said if line.endswith("\n")][-1])
+
+
+def test_a_second_process(tmp_path: Path, db: StateDb) -> None:
+    """Others read while one writes, and write once it has ended; what they wrote is seen."""
+    record(db).save("1")
+    with closing(StateDb(str(tmp_path))) as other:
+        with db.transaction():
+            record(db).save("2")
+            assert record(other).load() == "1"
+        record(other).save("3")
+    assert record(db).load() == "3"
+
+
+def test_a_file_that_is_taken_away(tmp_path: Path, db: StateDb) -> None:
+    """What is written after that is in the new file, not in the one that nobody finds."""
+    record(db).save("1")
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert record(db).load() is None
+    record(db).save("2")
+    assert again(tmp_path) == "2"
+
+
+# -- damage
+
+
+def _garbage(path: Path) -> None:
+    path.write_bytes(b"something else\n" * 2000)
+
+
+def _newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 2")
+
+
+def _without_tables(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE records")
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def _link_to_a_file(path: Path) -> None:
+    path.unlink()
+    (path.parent / "victim").write_text("not ours")
+    path.symlink_to("victim")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "ruin",
+    [_garbage, _newer, _without_tables, _folder, _fifo, _link_to_itself, _link_to_a_file],
+    ids=lambda f: f.__name__,
+)
+def test_a_file_that_is_no_database(tmp_path: Path, ruin: Callable[[Path], None]) -> None:
+    """It is set aside with one warning, without a wait, and the next one works; nothing is written to its target."""
+    with closing(StateDb(str(tmp_path))) as db:
+        record(db).save("1")
+    ruin(tmp_path / NAME)
+    with closing(StateDb(str(tmp_path))) as db:
+        assert record(db).load() is None
+        assert db.warning is not None
+        assert "state.db.damaged" in str(db.warning)
+        record(db).save("2")
+        assert record(db).load() == "2"
+    assert os.path.lexists(tmp_path / "state.db.damaged")
+    if (tmp_path / "victim").exists():
+        assert (tmp_path / "victim").read_text() == "not ours"
+
+
+def test_a_damaged_record(tmp_path: Path, db: StateDb, caplog: pytest.LogCaptureFixture) -> None:
+    """It reads as none, the log says what that costs, and no other is lost."""
+    record(db).save("1")
+    record(db, "somebody").save("2")
+    with closing(sqlite3.connect(tmp_path / NAME)) as connection, connection:
+        connection.execute("UPDATE records SET value = x'a132' WHERE owner = 1")
+    assert record(db).load() is None
+    assert "'thing' in the state was damaged: nothing is lost" in caplog.text
+    assert record(db, "somebody").load() == "2"
+    damage(tmp_path, "thing")
+
+
+def test_flipped_bits(tmp_path: Path) -> None:
+    """Whatever bit of the file flips: each directory that is read is as it was written, or is not read at all."""
+    with closing(StateDb(str(tmp_path))) as db:
+        SyncState(db).record_initialized(TARGET, tree(7))
+    content, chance = (tmp_path / NAME).read_bytes(), Random(11)
+    whole = lost = 0
+    for _ in range(150):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        flipped = bytearray(content)
+        flipped[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        (tmp_path / NAME).write_bytes(flipped)
+        with closing(StateDb(str(tmp_path))) as db:
+            base, _ = SyncState(db).initialized(TARGET)
+        whole += base == tree(7)
+        lost += base is None
+        assert base is None or base.items() <= tree(7).items()
+    assert 0 < lost < 75
+    assert whole > 20
+
+
+def test_a_damaged_directory(tmp_path: Path) -> None:
+    """It costs its entries alone, with a warning; the next record writes all of them."""
+    with closing(StateDb(str(tmp_path))) as db:
+        SyncState(db).record_initialized(TARGET, tree(7))
+        db.close()
+        with closing(sqlite3.connect(tmp_path / NAME)) as connection, connection:
+            connection.execute("UPDATE directories SET encoded = zeroblob(9) WHERE path = x'6433'")
+        sync_state = SyncState(db)
+        base, (warning,) = sync_state.initialized(TARGET)
+        assert base is not None
+        assert set(tree(7)) - set(base) == {f"d3/f{number}" for number in range(5)}
+        assert "was damaged" in str(warning)
+        sync_state.record_initialized(TARGET, base)
+        assert SyncState(db).initialized(TARGET) == (base, [])
+
+
+# -- a disk that refuses
+
+_ON_A_SMALL_DISK = """
+import os, sys
+from syncd.store.state_db import Record, StateDb
+db = StateDb(sys.argv[1])
+record = Record(db, "thing", str, "")
+record.save("1")
+filler = sys.argv[1] + "/filler"
+with open(filler, "wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+try:
+    record.save("x" * 300_000)
+except OSError as failure:
+    print(failure.strerror, record.load())
+os.unlink(filler)
+record.save("2")
+print(record.load())
+db.close()
+os.system("mount -o remount,ro " + sys.argv[1])
+try:
+    record.save("3")
+except OSError as failure:
+    print(failure.strerror, record.load())
+os.system("mount -o remount,rw " + sys.argv[1])
+print(record.load())
+"""
+
+
+def test_a_full_and_a_read_only_disk(tmp_path: Path) -> None:
+    """Each is an error of the system, nothing is half written, and it goes on when there is room."""
+    script = 'mount -t tmpfs -o size=1m none "$0" || exit 9; exec "$1" -c "$2" "$0"'
+    command = ["unshare", "-m", "sh", "-c", script, str(tmp_path), sys.executable, _ON_A_SMALL_DISK]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare")
+    if done.returncode == 9 or done.stderr.startswith("unshare"):
+        pytest.skip("no mount namespace")
+    assert done.stderr.splitlines() == ["the state cannot be read (Read-only file system): "]
+    assert done.stdout.splitlines() == ["No space left on device 1", "2", "Read-only file system None", "2"]
+
+
+def test_a_lock_that_another_process_keeps(tmp_path: Path, db: StateDb, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write fails after a while with an error of the system, and goes on when the lock is gone."""
+    record(db).save("1")
+    monkeypatch.setattr("syncd.store.state_db._BUSY_S", 0.05)
+    db.close()
+    with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OSError, match="temporarily unavailable") as caught:
+            record(db).save("2")
+        assert caught.value.errno == errno.EAGAIN
+        other.execute("ROLLBACK")
+    record(db).save("2")
+    assert again(tmp_path) == "2"

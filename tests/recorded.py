@@ -1,0 +1,26 @@
+"""What a workspace's state database holds, for tests that look at it, or damage it, from the outside."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from syncd.store.state_db import NAME
+
+
+def records(state_folder: Path) -> set[str]:
+    """Return the names of the records, of all sandboxes; `unanswered` if versions are that may have arrived."""
+    if not (state_folder / NAME).exists():
+        return set()
+    with closing(sqlite3.connect(state_folder / NAME)) as connection:
+        names = {name for (name,) in connection.execute("SELECT name FROM records")}
+        (versions,) = connection.execute("SELECT count(*) FROM directories WHERE version > 0").fetchone()
+    return names | ({"unanswered"} if versions else set())
+
+
+def damage(state_folder: Path, name: str) -> None:
+    """Replace a record by something else, without a process that has the file open."""
+    with closing(sqlite3.connect(state_folder / NAME)) as connection, connection:
+        changed = connection.execute("UPDATE records SET value = x'00' WHERE name = ?", (name,)).rowcount
+    assert changed, f"there is no record {name!r}"
