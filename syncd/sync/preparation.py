@@ -27,13 +27,9 @@ from syncd.selection.git_repository import GIT
 from syncd.sync.agent_work import LeaveOut, pruned_names
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sent_archive import SentArchive
-from syncd.sync.sync_plan import SAMPLE, SandboxContent, look_request
+from syncd.sync.sync_plan import SAMPLE, SandboxContent, is_outdated, look_request
 
 _log = logging.getLogger("syncd.preparation")
-# A look is no older than this when the initialize is requested …
-FRESH_S = 2.0
-# … but where a look itself takes so long, only so many are made.
-_LOOKS = 3
 # An agent that writes all the time must not keep all else from arriving: once the archive was made again so often
 # without what it had written, what it writes now is saved and overwritten.
 _GIVES_WAY_FROM = 3
@@ -115,8 +111,21 @@ class Preparation(Struct):
             if self._looks and partial_archives.may_replace:
                 self._save_what_stays()
         blocked_paths.recheck(suspects, self.manifest, (GIT,) if GIT in blocked_paths.withheld else ())
-        if self._looks and self.attempt < _LOOKS and remote_changes.look_age_s > FRESH_S:
+        if self._looks and is_outdated(remote_changes.look_age_s, self.attempt):
             raise LookIsOld
+
+    def renew(self) -> None:
+        """Complete it once more if its look is outdated by now, and again if that took too long itself.
+
+        Raises what `complete` raises, but for `LookIsOld`.
+        """
+        while is_outdated(self.services.remote_changes.look_age_s):
+            try:
+                self.complete()
+            except LookIsOld:
+                self.attempt += 1
+            else:
+                break
 
     def _check_repository(self) -> None:
         """See that the workspace's repository, when it is first sent, takes the place of no commits there."""
@@ -274,6 +283,8 @@ class Preparation(Struct):
 
     def _look_request(self) -> LookRequest:
         if self._request is None:
+            # Until it is known that an initialize leaves the rest alone, the rest is looked at, too.
+            all_may_go = self.services.partial_archives.may_replace and self.policy is not AgentChanges.OVERWRITE
             self._request = look_request(
                 self.content,
                 self.manifest,
@@ -284,10 +295,11 @@ class Preparation(Struct):
                 kept=() if self.policy is Forced.FORCE else self.services.remote_changes.kept,
                 blocked=self.services.blocked_paths.paths,
                 # A whole archive fills an emptied sandbox anyway, and what it lacks may well be missing there.
-                most_counted=0 if self.is_whole else SAMPLE,
+                most_counted=0 if self.is_whole or all_may_go else SAMPLE,
                 policy=self._policy_of_written,
+                compared=self.manifest if all_may_go and not self.is_whole else None,
             )
-            if self.services.partial_archives.may_replace and self.policy is not AgentChanges.OVERWRITE:
+            if all_may_go:
                 pruned = pruned_names(self.leave_out())
                 self._request = structs.replace(self._request, find_new=True, pruned_names=pruned)
         return self._request

@@ -45,7 +45,7 @@ from syncd.sync.arrived_changes import SentContent, arrived_changes
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.follow_up import torn_copy
 from syncd.sync.outcome import Outcome
-from syncd.sync.preparation import FRESH_S, ContentLost, LookIsOld, PathsWithheld, Preparation
+from syncd.sync.preparation import ContentLost, LookIsOld, PathsWithheld, Preparation
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.stages import ArchivedSnapshot, DeliveredArchive, RequestedSync
 from syncd.sync.status_document import AgentStatus, LastSync, State
@@ -425,15 +425,10 @@ class SyncCycle(Struct):
             return True  # it changed meanwhile: the sync that follows finds that
         entries = Manifest({path: packed.manifest[path] for path in only})
         preparation = self._preparation(run, manifest, entries, (), is_whole=False)
-
-        def look_again() -> None:
-            if run.services.remote_changes.look_age_s > FRESH_S:
-                preparation.complete()
-
         proof, self._whole_next = preparation.sent_archive(packed.archive.identity), True
         try:
-            run.services.delivery.deliver(packed.archive, proof, run.observer, before_initialize=look_again)
-        except (PathsWithheld, LookIsOld):
+            run.services.delivery.deliver(packed.archive, proof, run.observer, before_initialize=preparation.renew)
+        except PathsWithheld:
             self._whole_next = False  # nothing was sent, as the agent is at work just there
             return True
         written = {*only, *directories_above(only)}

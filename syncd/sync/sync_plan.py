@@ -22,6 +22,10 @@ from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequ
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
 SAMPLE = 200
+# A look is no older than this when the initialize is requested …
+_FRESH_S = 2.0
+# … but where a look itself takes so long, it is repeated only so often.
+_REPEATED = 3
 # Versions that were sent and not answered; an older one that is found there counts as the agent's.
 MOST_UNANSWERED = 8
 
@@ -119,13 +123,14 @@ def look_request(
     blocked: Collection[str] = (),
     most_counted: int = SAMPLE,
     policy: Policy,
+    compared: Manifest | None = None,
 ) -> LookRequest:
     """Return what to look at before `written` entries of `manifest` are put there, and other paths deleted.
 
     `leftovers` are versions of ours that may be there although their paths were deleted here.
     `held_here` are entries here of paths that are not written, to find out if they may be, and so are those of `kept`
     that are in the manifest. Of what syncd put there, a sample of `most_counted` paths is counted, but for what is
-    below a path that stays or is `blocked`.
+    below a path that stays or is `blocked`. `compared` are more entries of the manifest to compare, though not written.
     """
     force = policy is Forced.FORCE
     # What is not saved need not come here.
@@ -165,7 +170,15 @@ def look_request(
         sample = [path for path in base.spread(most_counted) if path not in items and path not in written]
         others = [path for path in sample if not is_within(path, stays)]
         items |= dict.fromkeys(others, LookItem((), LookAction.EXISTS))
-    return LookRequest(LookItems(items, written, item_of, last))
+    if compared is None:
+        return LookRequest(LookItems(items, written, item_of, last))
+    first = {path: item_of(path, entry) for path, entry in written.items() if path not in items}
+    return LookRequest(LookItems(items | first | last, compared, item_of))
+
+
+def is_outdated(look_age_s: float, repeated: int = 0) -> bool:
+    """True if a look that was repeated so often is to be made once more, as its agent may have gone on since then."""
+    return look_age_s > _FRESH_S and repeated < _REPEATED
 
 
 def _distinct(versions: tuple[Entry, ...]) -> tuple[Entry, ...]:

@@ -15,6 +15,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.directories import directories_for
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
+from syncd.sandbox.saved_versions import SavedVersions
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 
@@ -298,6 +299,63 @@ def test_a_proof_is_not_retried(rig: Rig, fault: str, dump: str) -> None:
     rig.sync()
     assert rig.asked()[asked:] == ["upload", "initialize"]
     assert equal(rig)
+
+
+class SlowSandbox:
+    """A sandbox in which an initialize takes three seconds, and so does each look after the first one's."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        rig.keys["sandbox"]["agent_changes"] = "save"
+        rig.emulator.faults.on("initialize", "after", lambda _: rig.clock.go_on(3.0))
+        rig.emulator.faults.on("execution-logs", "after", lambda _: self._look())
+
+    def _look(self) -> None:
+        if "initialize" in self.rig.asked():
+            self.rig.clock.go_on(3.0)
+
+
+def test_a_slow_look_does_not_put_the_proof_off(rig: Rig) -> None:
+    """It is repeated three times, as before any archive, and then the proof is made."""
+    SlowSandbox(rig)
+    rig.sync()
+    assert rig.asked().count("initialize") == 2
+    assert looks(rig) == 1 + 4 + 1  # before the archive, before the proof, and the count
+    rig.write("d1/f1", "changed")
+    rig.sync()
+    assert sent(rig) < 1_000
+    assert equal(rig)
+
+
+def test_the_proof_fetches_only_what_the_agent_wrote_meanwhile(rig: Rig) -> None:
+    """What is there as it was put there does not come home, however much it is."""
+    for number in range(300):
+        rig.write(f"many/f{number}")
+    SlowSandbox(rig)
+    rig.sync()
+    assert rig.asked().count("initialize") == 2
+    assert "export-artifacts" not in rig.asked()
+
+
+def test_what_the_agent_wrote_before_the_proof_is_saved(rig: Rig) -> None:
+    """The sandbox may remove it with what the archive of the proof lacks."""
+    rig.emulator.faults.script(REPLACES)
+    SlowSandbox(rig)
+    agents = {"d1/f1": "the agent's", "big": "smaller", "new": "the agent's, too"}
+
+    def write(_: object) -> None:
+        if rig.asked().count("initialize") == 1:
+            for path, content in agents.items():
+                (rig.sandbox.workspace / path).write_text(content)
+
+    rig.emulator.faults.on("initialize", "after", write)
+    outcome, _ = rig.sync()
+    assert rig.asked().count("initialize") == 3
+    assert equal(rig)
+    versions = SavedVersions(directories_for(str(rig.workspace), rig.environ).state, rig.clock).all()
+    saved = {path for version in versions for path in version.paths}
+    assert saved == set(agents)
+    assert outcome.saved == 3
 
 
 class NewerError(Exception):
