@@ -21,6 +21,21 @@ class LookAction(Enum):
     FETCH = "report it if it differs, and copy it"
     REMOVE = "remove it if it does not differ, else report it"
     EXISTS = "count it if it is missing"
+    PLACE = "report what keeps its version from being extracted there"
+    COMMITS = "as PLACE, and report it if it is a git repository with commits that syncd did not make"
+
+
+class Obstacle(Enum):
+    """Something that keeps a path from being extracted; the first six are reported by the program."""
+
+    DIRECTORY = "d"
+    FILE = "f"
+    SYMLINK = "l"
+    OTHER = "o"
+    READ_ONLY = "r"  # the directory that it would be in
+    COMMITS = "g"
+    LINK_ON_ITS_WAY = "t"  # its target's
+    UNKNOWN = "?"
 
 
 class Missing(Enum):
@@ -35,7 +50,8 @@ class LookItem(Struct, frozen=True):
 
     A file is as a version if kind, content and the owner's executable bit are equal; a link if its target is; a
     directory always. A path without versions differs if anything is there; if nothing is there, it does not. Nor does
-    a `missing` one where that is `AS_WANTED`: it is not reported.
+    a `missing` one where that is `AS_WANTED`: it is not reported. Of a version whose place is checked only the kind
+    counts; COMMITS may have none, and then nothing but a repository is reported.
     """
 
     versions: tuple[Entry, ...]
@@ -118,9 +134,10 @@ class LookResult(Struct, frozen=True):
     directories that were not entered, by their name or because they cannot be listed ("." is the workspace itself).
     Of paths to remove, `removed` are gone, `kept` are directories that hold something else, and `failed` those that
     could not be removed, with the reason; those that differ are in `differing`. `missing` counts the missing ones of
-    action EXISTS. `unlisted` counts new paths beyond the most that a look lists, `unseen` what was not looked
-    at in time: paths of the request, which are UNREADABLE, and directories, which are among the `pruned` ones, as are
-    those with a path that is too long for this machine. `not_kept` is the reason why copies of some are lacking that
+    action EXISTS. `blocked` are paths to extract, or directories above them, that cannot be, each with its obstacle.
+    `unlisted` counts new paths beyond the most that a look lists, `unseen` what was not looked at in time: paths of the
+    request, which are UNREADABLE, and directories, which are among the `pruned` ones, as are those with a path that is
+    too long for this machine. `not_kept` is the reason why copies of some are lacking that
     this machine could not fetch or keep, `unfetched` why there are none at all.
     """
 
@@ -131,6 +148,7 @@ class LookResult(Struct, frozen=True):
     kept: Collection[str] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     missing: int = 0
+    blocked: Mapping[str, Obstacle] = field(default_factory=dict)
     unlisted: int = 0
     not_kept: str = ""
     unseen: int = 0

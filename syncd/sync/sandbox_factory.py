@@ -128,7 +128,7 @@ class SandboxFactory(Struct, frozen=True):
             check=self.check,
             ask_for_sandbox=api.sandbox,
         )
-        blocked_paths = BlockedPaths(job_runner, state_folder, target, self.check)
+        blocked_paths = BlockedPaths(looker, state_folder, target, self.check, copies_folder=self.copies_folder)
         deletion_sync = DeletionSync(
             config.sandbox.deletions,
             api,
