@@ -17,18 +17,15 @@ from msgspec.structs import replace
 from syncd.core.durable_file import StateFile
 from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind
-from syncd.model.manifest import Manifest, in_archive_order, is_within
+from syncd.model.manifest import Manifest, directories_above, in_archive_order, is_within
 from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths_rules import entries_within, fingerprint, links_through, warnings
-from syncd.sandbox.look import Looker
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, Obstacle
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 from syncd.selection.git_repository import GIT
 
 _log = logging.getLogger("syncd.blocked_paths")
-# For the start of a look and again for its end: it may delay each sync.
-_TIMEOUT_S = 10.0
 # So that the list stays a small upload. Blocked paths beyond are not found.
 _MOST_CHECKED = 200_000
 _PLACE_OF = {kind: LookItem((Entry(kind),), LookAction.PLACE) for kind in Kind}
@@ -47,19 +44,9 @@ class _BlockedRecord(Struct):
 class BlockedPaths:
     """The blocked paths of one sandbox."""
 
-    def __init__(
-        self,
-        looker: Looker,
-        folder: str,
-        target: Target,
-        check: Callable[[], None] = lambda: None,
-        *,
-        copies_folder: str,
-    ) -> None:
-        self._looker = looker
+    def __init__(self, look: Callable[[LookRequest], LookResult], folder: str, target: Target) -> None:
+        self._look = look
         self._target = target
-        self._check = check
-        self._copies_folder = copies_folder
         self._file = StateFile(
             folder, "blocked", _BlockedRecord, "paths that are blocked in the sandbox are sent in vain once"
         )
@@ -128,7 +115,8 @@ class BlockedPaths:
         """
         checked: Mapping[str, Entry] = manifest
         if only is not None:
-            checked = {path: manifest[path] for path in in_archive_order(only) if path in manifest}
+            paths = in_archive_order({*only, *directories_above(only)})
+            checked = {path: manifest[path] for path in paths if path in manifest}
         found = self._blocked_of(checked)
         if found is not None:
             self._update(self._found | found, manifest)
@@ -174,13 +162,14 @@ class BlockedPaths:
             items[path] = replace(place, action=LookAction.COMMITS) if path in items else place
         request = LookRequest(items, most_copied_bytes=0)
         try:
-            looked = self._looker.look(request, self._copies_folder, self._check, _TIMEOUT_S)
+            looked = self._look(request)
         except (StepFailed, NotKeptHere) as failure:
             _log.warning("cannot find out what blocks %d paths in the sandbox: %s", len(items), failure)
             return None
         if looked.unseen:
             _log.warning("what blocks %d paths in the sandbox could not be found out in time", looked.unseen)
             return None
-        found = dict(looked.blocked)
+        known = self._found.items() if looked.kinds_only else ()
+        found = {path: obstacle for path, obstacle in known if obstacle is Obstacle.READ_ONLY} | dict(looked.blocked)
         links = [path for path, obstacle in found.items() if obstacle is Obstacle.SYMLINK]
         return found | dict.fromkeys(links_through(entries, links), Obstacle.LINK_ON_ITS_WAY)

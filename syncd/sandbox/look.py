@@ -83,10 +83,9 @@ class Looker:
         request: LookRequest,
         copies_folder: str,
         check: Callable[[], None] = lambda: None,
-        timeout_s: float = JOB_TIMEOUT_S,
     ) -> LookResult:
-        """Start a look, and wait for it, at most so long each; errors are those of `start` and `finish`."""
-        return self.finish(self.start(request, timeout_s, check, timeout_s), copies_folder, check, timeout_s)
+        """Start a look, and wait for it; errors are those of `start` and `finish`."""
+        return self.finish(self.start(request, check=check), copies_folder, check)
 
     def start(
         self,

@@ -130,15 +130,16 @@ class LookRequest(Struct, frozen=True):
 class LookResult(Struct, frozen=True):
     """The outcome of a look.
 
-    `differing` are paths of the request (a missing one with versions is ABSENT), `new` those beyond it. `pruned` are
-    directories that were not entered, by their name or because they cannot be listed ("." is the workspace itself).
-    Of paths to remove, `removed` are gone, `kept` are directories that hold something else, and `failed` those that
-    could not be removed, with the reason; those that differ are in `differing`. `missing` counts the missing ones of
-    action EXISTS. `blocked` are paths to extract, or directories above them, that cannot be, each with its obstacle.
-    `unlisted` counts new paths beyond the most that a look lists, `unseen` what was not looked at in time: paths of the
-    request, which are UNREADABLE, and directories, which are among the `pruned` ones, as are those with a path that is
-    too long for this machine. `not_kept` is the reason why copies of some are lacking that
-    this machine could not fetch or keep, `unfetched` why there are none at all.
+    `differing` are paths of the request (a missing one with versions is ABSENT), `new` those beyond it. `pruned`
+    are directories that were not entered, by their name or because they cannot be listed ("." is the workspace
+    itself). Of paths to remove, `removed` are gone, `kept` are directories that hold something else, and `failed`
+    those that could not be removed, with the reason; those that differ are in `differing`. `missing` counts the
+    missing ones of action EXISTS. `blocked` are paths to extract, or directories above them, that cannot be, each
+    with its obstacle; with `kinds_only`, nobody could see which directories cannot be written. `unlisted` counts
+    new paths beyond the most that a look lists, `unseen` what was not looked at in time: paths of the request,
+    which are UNREADABLE, and directories, which are among the `pruned` ones, as are those with a path that is too
+    long for this machine. `not_kept` is the reason why copies of some are lacking that this machine could not fetch
+    or keep, `unfetched` why there are none at all.
     """
 
     differing: Mapping[str, SeenEntry] = field(default_factory=dict)
@@ -149,6 +150,7 @@ class LookResult(Struct, frozen=True):
     failed: Mapping[str, str] = field(default_factory=dict)
     missing: int = 0
     blocked: Mapping[str, Obstacle] = field(default_factory=dict)
+    kinds_only: bool = False
     unlisted: int = 0
     not_kept: str = ""
     unseen: int = 0

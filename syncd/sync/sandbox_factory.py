@@ -128,7 +128,7 @@ class SandboxFactory(Struct, frozen=True):
             check=self.check,
             ask_for_sandbox=api.sandbox,
         )
-        blocked_paths = BlockedPaths(looker, state_folder, target, self.check, copies_folder=self.copies_folder)
+        blocked_paths = BlockedPaths(remote_changes.look_aside, state_folder, target)
         deletion_sync = DeletionSync(
             config.sandbox.deletions,
             api,

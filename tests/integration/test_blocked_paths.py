@@ -347,6 +347,7 @@ def test_a_check_that_fails(rig: Rig, fault: str) -> None:
     settled(rig)
     shutil.rmtree(rig.sandbox.workspace / "new")
     rig.emulator.faults.script(fault)
+    rig.emulator.faults.script("dump: 500 always")
     rig.write("stay", "changed")
     assert settled(rig).blocked == ("new",)
     assert rig.arrived()["stay"] == "changed"
@@ -355,3 +356,21 @@ def test_a_check_that_fails(rig: Rig, fault: str) -> None:
     rig.write("stay", "changed again")
     assert settled(rig).blocked == ()
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+
+
+def test_an_agents_folder_where_no_program_runs(rig: Rig) -> None:
+    """The sandbox's archive tells what has a path's place, and when it is free."""
+    rig.emulator.faults.script("execution-upload-url: 404 always")
+    agent(rig, "new/theirs")
+    rig.write("new", "a file here")
+    rig.write("stay", "changed")
+    assert settled(rig).blocked == ("new",)
+    assert keys(rig) == ["blocked:new"]
+    assert "a directory has its place" in warnings(rig)
+    assert rig.arrived()["stay"] == "changed"
+    check_quiet(rig)
+    shutil.rmtree(rig.sandbox.workspace / "new")
+    rig.write("stay", "changed again")
+    assert settled(rig).blocked == ()
+    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    check_quiet(rig)
