@@ -164,10 +164,10 @@ class BlockedPaths:
         try:
             looked = self._look(request)
         except (StepFailed, NotKeptHere) as failure:
-            _log.warning("cannot find out what blocks %d paths in the sandbox: %s", len(items), failure)
+            _log.debug("cannot find out what blocks %d paths in the sandbox: %s", len(items), failure)
             return None
         if looked.unseen:
-            _log.warning("what blocks %d paths in the sandbox could not be found out in time", looked.unseen)
+            _log.debug("what blocks %d paths in the sandbox could not be found out in time", looked.unseen)
             return None
         known = self._found.items() if looked.kinds_only else ()
         found = {path: obstacle for path, obstacle in known if obstacle is Obstacle.READ_ONLY} | dict(looked.blocked)

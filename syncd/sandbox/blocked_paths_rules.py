@@ -81,12 +81,9 @@ def links_through(manifest: Mapping[str, Entry], links: Collection[str]) -> list
 
     An extractor that follows them may refuse the archive, as they can lead out of the workspace.
     """
-
-    def target(path: str, entry: Entry) -> str:
-        return posixpath.normpath(posixpath.join(posixpath.dirname(path), entry.target))
-
     symlinks = {path: entry for path, entry in manifest.items() if entry.kind is Kind.SYMLINK} if links else {}
-    return [path for path, entry in symlinks.items() if path not in links and is_within(target(path, entry), links)]
+    targets = {path: posixpath.join(posixpath.dirname(path), entry.target) for path, entry in symlinks.items()}
+    return [path for path in targets if path not in links and is_within(posixpath.normpath(targets[path]), links)]
 
 
 def without(manifest: Manifest, withheld: Iterable[str]) -> Manifest:

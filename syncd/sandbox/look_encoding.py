@@ -26,14 +26,7 @@ _DIGEST_BYTES = 16
 _EXECUTABLE = 0o100
 _MOST_VERSIONS = 70  # a count is one character from "0" on
 _LONGEST_PATH = 1 << 16
-_LETTERS = {
-    LookAction.COMPARE: "c",
-    LookAction.FETCH: "f",
-    LookAction.REMOVE: "r",
-    LookAction.EXISTS: "e",
-    LookAction.PLACE: "p",
-    LookAction.COMMITS: "g",
-}
+_LETTERS = dict(zip(LookAction, "cfrepg", strict=True))
 _MAY_BE_UNSEEN = (LookAction.COMPARE, LookAction.FETCH, LookAction.PLACE, LookAction.COMMITS)
 # More new paths are counted, not listed: an agent may have built something large.
 MOST_NEW = 100_000
