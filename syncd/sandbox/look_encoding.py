@@ -26,7 +26,6 @@ _DIGEST_BYTES = 16
 _EXECUTABLE = 0o100
 _MOST_VERSIONS = 70  # a count is one character from "0" on
 _LONGEST_PATH = 1 << 16
-_LETTERS = dict(zip(LookAction, "cfrepg", strict=True))
 _MAY_BE_UNSEEN = (LookAction.COMPARE, LookAction.FETCH, LookAction.PLACE, LookAction.COMMITS)
 # More new paths are counted, not listed: an agent may have built something large.
 MOST_NEW = 100_000
@@ -106,7 +105,7 @@ def encoded(request: LookRequest, within_s: float, to_remote: Recoded, not_after
     targets: list[str] = []
     for path, item in request.each():
         paths += to_remote(path).encode("utf-8", "surrogatepass") + b"\0"
-        letter = _LETTERS[item.action]
+        letter = item.action.value
         actions.append(letter.upper() if item.missing is Missing.AS_WANTED else letter)
         versions = item.versions[:_MOST_VERSIONS] if item.action is not LookAction.EXISTS else ()
         counts.append(chr(ord("0") + len(versions)))

@@ -15,18 +15,18 @@ from syncd.remote.failure import StepFailed
 
 
 class LookAction(Enum):
-    """The action of the program at one path."""
+    """The action of the program at one path, by its letter in the list."""
 
-    COMPARE = "report it if it differs"
-    FETCH = "report it if it differs, and copy it"
-    REMOVE = "remove it if it does not differ, else report it"
-    EXISTS = "count it if it is missing"
-    PLACE = "report what keeps its version from being extracted there"
-    COMMITS = "as PLACE, and report it if it is a git repository with commits that syncd did not make"
+    COMPARE = "c"  # report it if it differs
+    FETCH = "f"  # report it if it differs, and copy it
+    REMOVE = "r"  # remove it if it does not differ, else report it
+    EXISTS = "e"  # count it if it is missing
+    PLACE = "p"  # report what keeps its version from being extracted there
+    COMMITS = "g"  # as PLACE, and report it if it is a git repository with commits that syncd did not make
 
 
 class Obstacle(Enum):
-    """Something that keeps a path from being extracted; the first six are reported by the program."""
+    """Something that keeps a path from being extracted, by its letter in the report (never one of the last two)."""
 
     DIRECTORY = "d"
     FILE = "f"
