@@ -15,24 +15,21 @@ from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest, is_within, replaced_entries
 from syncd.sandbox.leftovers import Versions
-
-UNKNOWN = "?"
-"""The kind of what blocks a path could not be determined."""
-REPOSITORY = "g"
+from syncd.sandbox.look_request import Obstacle
 
 _REASONS = {
-    "d": "a directory has its place",
-    "f": "a file has its place",
-    "g": "a git repository with commits of the agent's may have its place",
-    "l": "a link has its place",
-    "o": "something that is neither file nor directory has its place",
-    "r": "its directory is read-only",
-    "t": "a link has the place of a path that it leads through",
-    UNKNOWN: "something of another kind may have its place",
+    Obstacle.DIRECTORY: "a directory has its place",
+    Obstacle.FILE: "a file has its place",
+    Obstacle.COMMITS: "a git repository with commits of the agent's may have its place",
+    Obstacle.SYMLINK: "a link has its place",
+    Obstacle.OTHER: "something that is neither file nor directory has its place",
+    Obstacle.READ_ONLY: "its directory is read-only",
+    Obstacle.LINK_ON_ITS_WAY: "a link has the place of a path that it leads through",
+    Obstacle.UNKNOWN: "something of another kind may have its place",
 }
 _REMEDIES = {
-    "g": "bring them home (`syncd log`, `syncd apply --branch NAME`)",
-    "r": "make it writable there",
+    Obstacle.COMMITS: "bring them home (`syncd log`, `syncd apply --branch NAME`)",
+    Obstacle.READ_ONLY: "make it writable there",
 }
 
 
@@ -84,12 +81,9 @@ def links_through(manifest: Mapping[str, Entry], links: Collection[str]) -> list
 
     An extractor that follows them may refuse the archive, as they can lead out of the workspace.
     """
-
-    def target(path: str, entry: Entry) -> str:
-        return posixpath.normpath(posixpath.join(posixpath.dirname(path), entry.target))
-
     symlinks = {path: entry for path, entry in manifest.items() if entry.kind is Kind.SYMLINK} if links else {}
-    return [path for path, entry in symlinks.items() if path not in links and is_within(target(path, entry), links)]
+    targets = {path: posixpath.join(posixpath.dirname(path), entry.target) for path, entry in symlinks.items()}
+    return [path for path in targets if path not in links and is_within(posixpath.normpath(targets[path]), links)]
 
 
 def without(manifest: Manifest, withheld: Iterable[str]) -> Manifest:
@@ -106,10 +100,9 @@ def fingerprint(entries: Mapping[str, Entry]) -> bytes:
     return sha256(repr(rows).encode()).digest()
 
 
-def warnings(blocked: Mapping[str, str]) -> list[SyncWarning]:
-    """Return the warnings about blocked paths, by path with the kind of what blocks each."""
-    paths: Iterable[str] = sorted(blocked)
-    found = [_warning(path, blocked[path]) for path in list(paths)[:MOST_NAMED]]
+def warnings(blocked: Mapping[str, Obstacle]) -> list[SyncWarning]:
+    """Return the warnings about blocked paths."""
+    found = [_warning(path, blocked[path]) for path in sorted(blocked)[:MOST_NAMED]]
     more = len(blocked) - MOST_NAMED
     if more > 0:
         what = f"{more:,} more paths are not sent, as their places in the sandbox are taken"
@@ -119,7 +112,8 @@ def warnings(blocked: Mapping[str, str]) -> list[SyncWarning]:
     return found
 
 
-def _warning(path: str, kind: str) -> SyncWarning:
-    what = f"{shown_path(path)!r} is not sent: in the sandbox {_REASONS.get(kind, _REASONS[UNKNOWN])}"
-    remedy = _REMEDIES.get(kind, "move that away there, or rename it here")
+def _warning(path: str, obstacle: Obstacle) -> SyncWarning:
+    reason = _REASONS[obstacle]
+    what = f"{shown_path(path)!r} is not sent: in the sandbox {reason}"
+    remedy = _REMEDIES.get(obstacle, "move that away there, or rename it here")
     return SyncWarning(f"blocked:{path}", what, f"{remedy}; then run `syncd push --force`")

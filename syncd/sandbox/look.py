@@ -36,7 +36,7 @@ from syncd.remote.remote_job import (
     new_job,
     place_of,
 )
-from syncd.sandbox import look_in_sandbox
+from syncd.sandbox import look_in_sandbox, places_in_sandbox
 from syncd.sandbox.look_encoding import FoundEntry, InvalidReport, LookReport, encoded, report_of
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
@@ -106,7 +106,8 @@ class Looker:
         to_remove = request.with_action(LookAction.REMOVE)
         purpose = _REMOVAL if to_remove else _LOOK
         ends_s = 0.0 if self._ahead_s is None else _REAL.boottime_s() + self._ahead_s + timeout_s + program_s
-        job = new_job(purpose, look_in_sandbox, "look.json", encoded(request, program_s, _to_remote, ends_s))
+        listed = encoded(request, program_s, _to_remote, ends_s)
+        job = new_job(purpose, look_in_sandbox, "look.json", listed, (places_in_sandbox,))
         try:
             with purpose.limited(self._waiter, timeout_s + job.upload_s):
                 if to_remove:
@@ -158,8 +159,7 @@ class Looker:
             self._job_runner.report(job, output, copies_folder, request.most_copied_bytes, check) as opened,
         ):
             report = _checked(job, request, opened.rows)
-            if report.ended_s is not None:
-                self._ahead_s = report.ended_s - _REAL.boottime_s()
+            self._ahead_s = report.ended_s - _REAL.boottime_s()
             expected = _expected(job, report, copies_folder)
             try:
                 with job.purpose.limited(self._waiter, left_s):
@@ -291,6 +291,7 @@ def _result(report: LookReport, expected: dict[int, ExpectedCopy], copies: Extra
         kept=tuple(report.kept),
         failed={path: one_line(reason, 120) for path, reason in report.failed.items()},
         missing=report.missing,
+        blocked=report.blocked,
         unlisted=report.unlisted,
         not_kept=copies.not_kept,
         unseen=report.unseen_count,

@@ -19,7 +19,7 @@ from syncd.core.waiter import SupersededBy
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
 from syncd.remote.bucket import Dump
 from syncd.sandbox.look_encoding import MOST_NEW, MOST_PATH_BYTES
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Missing
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Missing, Obstacle
 
 # A smaller file is compared before anything of it is written.
 _MOST_IN_MEMORY = 1 << 20
@@ -43,8 +43,8 @@ class DumpLooker:
         """Look once, and copy what differs into that folder, which is private.
 
         Raises `StepFailed`, also for an archive that is cut short, `Superseded`, `Stop`, and what `check` raises; then
-        no copy stays. The paths to remove that are as a version are `failed`. A file in the middle of a write is not
-        told from others.
+        no copy stays. The paths to remove that are as a version are `failed`. Of places only the kinds are told. A file
+        in the middle of a write is not told from others.
         """
         # What is about to be lost is saved whatever changes here meanwhile.
         superseded_by = SupersededBy.NOTHING if request.find_new else SupersededBy.ANY_CHANGE
@@ -201,11 +201,17 @@ class _ArchiveLook:
         differing: dict[str, SeenEntry] = {}
         removed: list[str] = []
         failed: dict[str, str] = {}
+        blocked: dict[str, Obstacle] = {}
         missing = 0
         for path, item in self._request.each():
             entry = self._found.pop(path, ABSENT)
             if item.action is LookAction.EXISTS:
                 missing += entry is ABSENT
+            elif item.action is LookAction.COMMITS:
+                blocked[path] = Obstacle.UNKNOWN
+            elif item.action is LookAction.PLACE:
+                if entry is not ABSENT and entry.is_directory is not item.versions[0].is_directory:
+                    blocked[path] = Obstacle(entry.kind)
             elif item.action is LookAction.REMOVE and entry is ABSENT:
                 removed.append(path)
             elif entry is ABSENT and item.missing is Missing.AS_WANTED:
@@ -224,6 +230,8 @@ class _ArchiveLook:
             tuple(removed),
             failed=failed,
             missing=missing,
+            blocked=blocked,
+            kinds_only=True,
             unlisted=self._unlisted,
             not_kept=self._not_kept,
         )

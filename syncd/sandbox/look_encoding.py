@@ -20,16 +20,17 @@ from syncd.model.entry import (
     SeenEntry,
     arrived_digest,
 )
-from syncd.sandbox.look_request import LookAction, LookRequest, Missing
+from syncd.sandbox.look_request import LookAction, LookRequest, Missing, Obstacle
 
 _DIGEST_BYTES = 16
 _EXECUTABLE = 0o100
 _MOST_VERSIONS = 70  # a count is one character from "0" on
 _LONGEST_PATH = 1 << 16
-_LETTERS = {LookAction.COMPARE: "c", LookAction.FETCH: "f", LookAction.REMOVE: "r", LookAction.EXISTS: "e"}
+_MAY_BE_UNSEEN = (LookAction.COMPARE, LookAction.FETCH, LookAction.PLACE, LookAction.COMMITS)
 # More new paths are counted, not listed: an agent may have built something large.
 MOST_NEW = 100_000
 MOST_PATH_BYTES = 32 << 20  # of all new paths
+MOST_BLOCKED = 5_000  # so that the report fits into a log; the next look finds the others
 
 Count = Annotated[int, Meta(ge=0, le=1 << 40)]
 Size = Annotated[int, Meta(ge=0, le=1 << 62)]
@@ -76,11 +77,12 @@ class LookReport(Struct):
     removed: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    blocked: dict[str, Obstacle] = field(default_factory=dict)
     unseen: list[str] = field(default_factory=list)  # of the request
     missing: int = 0
     unlisted: int = 0
     unseen_count: int = 0  # of new ones too
-    ended_s: int | None = None  # by the sandbox's clock, in seconds since 1970
+    ended_s: int = 0  # by the sandbox's clock, in seconds since 1970
 
     @property
     def copies(self) -> dict[int, FoundEntry]:
@@ -103,7 +105,7 @@ def encoded(request: LookRequest, within_s: float, to_remote: Recoded, not_after
     targets: list[str] = []
     for path, item in request.each():
         paths += to_remote(path).encode("utf-8", "surrogatepass") + b"\0"
-        letter = _LETTERS[item.action]
+        letter = item.action.value
         actions.append(letter.upper() if item.missing is Missing.AS_WANTED else letter)
         versions = item.versions[:_MOST_VERSIONS] if item.action is not LookAction.EXISTS else ()
         counts.append(chr(ord("0") + len(versions)))
@@ -126,6 +128,7 @@ def encoded(request: LookRequest, within_s: float, to_remote: Recoded, not_after
         "find_new": request.find_new,
         "pruned": [to_remote(name) for name in request.pruned_names],
         "most_new": MOST_NEW,
+        "most_blocked": MOST_BLOCKED,
         "most_copied_bytes": request.most_copied_bytes,
         "within_s": within_s,
         "not_after_s": not_after_s,
@@ -193,8 +196,11 @@ class _ReportReader:
                 for index, reason in converted(items, list[tuple[Count, Text]]):
                     (path,) = self._to_remove([[index, index]])
                     self.report.failed[path] = reason
+            case "blocked":
+                for index, levels, obstacle in converted(items, list[tuple[Count, Count, Obstacle]]):
+                    self._add_blocked(index, levels, obstacle)
             case "unseen":
-                self.report.unseen += self._in_ranges(items, (LookAction.COMPARE, LookAction.FETCH))
+                self.report.unseen += self._in_ranges(items, _MAY_BE_UNSEEN)
             case _:
                 raise InvalidReport("a row has another form")
 
@@ -202,11 +208,9 @@ class _ReportReader:
         """Compare with the counts at the report's end. Raises `InvalidReport` if something is missing."""
         report = self.report
         lists = (report.differing, report.new, report.pruned, report.removed, report.kept, report.failed)
-        if len(counts) not in (8, 9, 10) or counts[:6] != list(map(len, lists)):
+        if len(counts) != 11 or counts[:7] != [*map(len, lists), len(report.blocked)]:
             raise InvalidReport("rows are missing")
-        report.missing, report.unlisted = counts[6:8]
-        report.ended_s = counts[8] if len(counts) > 8 else None
-        report.unseen_count = counts[9] if len(counts) > 9 else 0
+        report.missing, report.unlisted, report.ended_s, report.unseen_count = counts[7:]
         if report.unseen_count < len(report.unseen):
             raise InvalidReport("rows are missing")
         if report.missing > len(self._request.with_action(LookAction.EXISTS)):
@@ -215,7 +219,7 @@ class _ReportReader:
             raise InvalidReport("a removal has no outcome")
         if not self._request.find_new and (report.new or report.pruned or report.unlisted):
             raise InvalidReport("it lists what was not asked for")
-        if len(report.new) > MOST_NEW:
+        if len(report.new) > MOST_NEW or len(report.blocked) > MOST_BLOCKED:
             raise InvalidReport("it lists too much")
         if self._copies != set(range(len(self._copies))):
             raise InvalidReport("the numbers of its copies are invalid")
@@ -226,7 +230,8 @@ class _ReportReader:
         found = self._found(row)
         path = self._named_path(row.key)
         item = self._request.items[path]
-        if item.action is LookAction.EXISTS or (found.copy is not None and item.action is not LookAction.FETCH):
+        compared = item.action in (LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE)
+        if not compared or (found.copy is not None and item.action is not LookAction.FETCH):
             raise InvalidReport("it answers what was not asked for")
         self.report.differing[path] = found
 
@@ -238,6 +243,16 @@ class _ReportReader:
         if path == "." or path in self._request.items or path in self.report.new or found.entry.kind is Kind.ABSENT:
             raise InvalidReport("a new path is none")
         self.report.new[path] = found
+
+    def _add_blocked(self, index: int, levels: int, obstacle: Obstacle) -> None:
+        """Add what blocks a path of the request, so many levels above it."""
+        path = self._named_path(index)
+        action = self._request.items[path].action
+        allowed = (LookAction.COMMITS,) if obstacle is Obstacle.COMMITS else (LookAction.PLACE, LookAction.COMMITS)
+        place = path.rsplit("/", levels)[0] if levels <= path.count("/") else ""
+        if action not in allowed or not place or place in self.report.blocked:
+            raise InvalidReport("a path is not blocked in such a way")
+        self.report.blocked[place] = obstacle
 
     def _found(self, row: _ReportRow) -> FoundEntry:
         digest = digest_of(row.digest)

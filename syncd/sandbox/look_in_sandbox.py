@@ -1,8 +1,9 @@
 """The program that looks at the workspace in the sandbox. It runs there, alone, with any Python from 3.6 on.
 
 It compares the paths on its list with their versions, copies what differs beside itself, and removes what is to be
-removed and still is as a version. It opens paths through directory descriptors and follows no link below the workspace.
-Everything is looked at and copied before anything is removed.
+removed and still is as a version; then it finds what keeps others from being extracted. It opens paths through
+directory descriptors and follows no link below the workspace. Everything is looked at and copied before anything is
+removed.
 
 Each of its parts has a share of its time, and is ended in its middle when that is over: what was not looked at by then
 is reported as such. What changed at home comes first, a large file after all smaller ones.
@@ -16,12 +17,15 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import stat
 import sys
 import time
 from collections import OrderedDict, deque
 from typing import Any
+
+from syncd.sandbox.places_in_sandbox import holds_commits, kind_of, obstacle
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # search permission is enough
 # A FIFO in a file's place must not block, nor a terminal become this process's own.
@@ -213,9 +217,10 @@ class _Look:
         self._kept = []  # type: list[int]
         self._failed = []  # type: list[tuple[int, str]]
         self._missing = 0
+        self._blocked = {}  # type: dict[bytes, list[Any]]
         self._paths = [_bytes(path) for path in request["paths"].split("\0")] if request["actions"] else []
         # The items that were not looked at.
-        self._unseen = bytearray(action in "cCfF" for action in request["actions"])
+        self._unseen = bytearray(action in "cCfFpg" for action in request["actions"])
         self._unseen_folders = 0
 
     def run(self) -> "list[str]":
@@ -227,6 +232,7 @@ class _Look:
         _Alarm.until(self._at_s(_COPIES), self._copy_all)
         for index, _, path, versions in removals:
             self._remove(index, path, versions)
+        _Alarm.until(self._at_s(1.0), self._check_places)
         self._folders.close()
         return self._lines()
 
@@ -287,14 +293,9 @@ class _Look:
         try:
             parent = self._folders.descriptor(folder)
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                return _SeenEntry("d", status), status
-            if stat.S_ISLNK(status.st_mode):
-                return _SeenEntry("l", status, os.readlink(name, dir_fd=parent)), status
-            if not stat.S_ISREG(status.st_mode):
-                return _SeenEntry("o", status), status
-            found = _SeenEntry("f", status)
-            if status.st_size <= most and any(version.size == status.st_size for version in versions):
+            kind = kind_of(status.st_mode)
+            found = _SeenEntry(kind, status, os.readlink(name, dir_fd=parent) if kind == "l" else b"")
+            if kind == "f" and status.st_size <= most and any(each.size == status.st_size for each in versions):
                 status = self._read(found, parent, name)
         except OSError as failure:
             if failure.errno in _NOTHING:
@@ -504,43 +505,58 @@ class _Look:
             else:
                 self._failed.append((index, os.strerror(failure.errno or 0)))
 
+    def _check_places(self) -> None:
+        """Note what keeps a path from being extracted, once for all that it keeps."""
+        for index, action, path, versions in self._items():
+            if action not in "pg":
+                continue
+            self._unseen[index] = 0
+            if len(self._blocked) == self._request["most_blocked"]:
+                continue
+            found = obstacle(path, versions[0].kind, self._kind_at, self._is_writable) if versions else None
+            if action == "g" and holds_commits(os.path.join(os.fsencode(os.environ["AGENT_WORKSPACE"]), path)):
+                found = path, "g"
+            if found is not None:
+                place, kind = found
+                self._blocked.setdefault(place, [index, path.count(b"/") - place.count(b"/"), kind])
+
+    def _kind_at(self, path: "bytes") -> "str":
+        status = self._status(path)
+        return kind_of(status.st_mode) if isinstance(status, os.stat_result) else ""
+
+    def _is_writable(self, folder: "bytes") -> "bool":
+        return os.access(folder or b".", os.W_OK | os.X_OK, dir_fd=self._folders.descriptor(b""))
+
     def _lines(self) -> "list[str]":
-        differing = [found.row(index) for index, found in sorted(self._differing.items())]
-        new = [found.row(_text(path)) for path, found in self._new.items()]
-        pruned = [_text(path) for path in self._pruned]
-        failed = [list(pair) for pair in self._failed]
         unseen = [index for index, is_unseen in enumerate(self._unseen) if is_unseen]
         lines = []
         for label, rows in (
-            ("differing", differing),
-            ("new", new),
-            ("pruned", pruned),
+            ("differing", [found.row(index) for index, found in sorted(self._differing.items())]),
+            ("new", [found.row(_text(path)) for path, found in self._new.items()]),
+            ("pruned", [_text(path) for path in self._pruned]),
             ("removed", _ranges(self._removed)),
             ("kept", _ranges(self._kept)),
-            ("failed", failed),
+            ("failed", self._failed),
+            ("blocked", list(self._blocked.values())),
             ("unseen", _ranges(unseen)),
         ):
             lines += self._cut(label, rows)
-        counts = [len(differing), len(new), len(pruned), len(self._removed), len(self._kept), len(failed)]
-        ends_s = int(time.time())  # noqa: TID251
-        counts += [self._missing, self._unlisted, ends_s, len(unseen) + self._unseen_folders]
+        counts = [len(self._differing), len(self._new), len(self._pruned), len(self._removed), len(self._kept)]
+        counts += [len(self._failed), len(self._blocked), self._missing, self._unlisted]
+        counts += [int(time.time()), len(unseen) + self._unseen_folders]  # noqa: TID251
         lines.append(_json([self._request["word"], "done", counts]))
         return lines
 
     def _cut(self, label: "str", rows: "list[Any]") -> "list[str]":
         """Return the rows in lines that are not too long."""
-        lines, length = [], 0
-        line = []  # type: list[str]
+        head = _json([self._request["word"], label])[:-1] + ",["
+        lines = []  # type: list[str]
         for row in map(_json, rows):
-            if line and length + len(row) > _LONGEST_LINE:
-                lines.append(line)
-                line, length = [], 0
-            line.append(row)
-            length += len(row) + 1
-        if line:
-            lines.append(line)
-        head = _json([self._request["word"], label])[:-1]
-        return ["{},[{}]]".format(head, ",".join(line)) for line in lines]
+            if lines and len(lines[-1]) + len(row) < _LONGEST_LINE:
+                lines[-1] += "," + row
+            else:
+                lines.append(head + row)
+        return [line + "]]" for line in lines]
 
 
 def _ranges(indexes: "list[int]") -> "list[Any]":
@@ -563,6 +579,7 @@ def main() -> None:
     own = os.path.dirname(os.path.abspath(__file__))
     with open(os.path.join(own, "look.json"), encoding="ascii") as file:
         request = json.load(file)
+    shutil.rmtree(os.path.join(own, "syncd"), ignore_errors=True)  # what is imported is in memory
     for name in ("look.json", os.path.basename(__file__)):
         with contextlib.suppress(OSError):  # then the export holds it too, which does no harm
             os.unlink(os.path.join(own, name))

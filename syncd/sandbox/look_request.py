@@ -15,12 +15,27 @@ from syncd.remote.failure import StepFailed
 
 
 class LookAction(Enum):
-    """The action of the program at one path."""
+    """The action of the program at one path, by its letter in the list."""
 
-    COMPARE = "report it if it differs"
-    FETCH = "report it if it differs, and copy it"
-    REMOVE = "remove it if it does not differ, else report it"
-    EXISTS = "count it if it is missing"
+    COMPARE = "c"  # report it if it differs
+    FETCH = "f"  # report it if it differs, and copy it
+    REMOVE = "r"  # remove it if it does not differ, else report it
+    EXISTS = "e"  # count it if it is missing
+    PLACE = "p"  # report what keeps its version from being extracted there
+    COMMITS = "g"  # as PLACE, and report it if it is a git repository with commits that syncd did not make
+
+
+class Obstacle(Enum):
+    """Something that keeps a path from being extracted, by its letter in the report (never one of the last two)."""
+
+    DIRECTORY = "d"
+    FILE = "f"
+    SYMLINK = "l"
+    OTHER = "o"
+    READ_ONLY = "r"  # the directory that it would be in
+    COMMITS = "g"
+    LINK_ON_ITS_WAY = "t"  # its target's
+    UNKNOWN = "?"
 
 
 class Missing(Enum):
@@ -35,7 +50,8 @@ class LookItem(Struct, frozen=True):
 
     A file is as a version if kind, content and the owner's executable bit are equal; a link if its target is; a
     directory always. A path without versions differs if anything is there; if nothing is there, it does not. Nor does
-    a `missing` one where that is `AS_WANTED`: it is not reported.
+    a `missing` one where that is `AS_WANTED`: it is not reported. Of a version whose place is checked only the kind
+    counts; COMMITS may have none, and then nothing but a repository is reported.
     """
 
     versions: tuple[Entry, ...]
@@ -114,14 +130,16 @@ class LookRequest(Struct, frozen=True):
 class LookResult(Struct, frozen=True):
     """The outcome of a look.
 
-    `differing` are paths of the request (a missing one with versions is ABSENT), `new` those beyond it. `pruned` are
-    directories that were not entered, by their name or because they cannot be listed ("." is the workspace itself).
-    Of paths to remove, `removed` are gone, `kept` are directories that hold something else, and `failed` those that
-    could not be removed, with the reason; those that differ are in `differing`. `missing` counts the missing ones of
-    action EXISTS. `unlisted` counts new paths beyond the most that a look lists, `unseen` what was not looked
-    at in time: paths of the request, which are UNREADABLE, and directories, which are among the `pruned` ones, as are
-    those with a path that is too long for this machine. `not_kept` is the reason why copies of some are lacking that
-    this machine could not fetch or keep, `unfetched` why there are none at all.
+    `differing` are paths of the request (a missing one with versions is ABSENT), `new` those beyond it. `pruned`
+    are directories that were not entered, by their name or because they cannot be listed ("." is the workspace
+    itself). Of paths to remove, `removed` are gone, `kept` are directories that hold something else, and `failed`
+    those that could not be removed, with the reason; those that differ are in `differing`. `missing` counts the
+    missing ones of action EXISTS. `blocked` are paths to extract, or directories above them, that cannot be, each
+    with its obstacle; with `kinds_only`, nobody could see which directories cannot be written. `unlisted` counts
+    new paths beyond the most that a look lists, `unseen` what was not looked at in time: paths of the request,
+    which are UNREADABLE, and directories, which are among the `pruned` ones, as are those with a path that is too
+    long for this machine. `not_kept` is the reason why copies of some are lacking that this machine could not fetch
+    or keep, `unfetched` why there are none at all.
     """
 
     differing: Mapping[str, SeenEntry] = field(default_factory=dict)
@@ -131,6 +149,8 @@ class LookResult(Struct, frozen=True):
     kept: Collection[str] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     missing: int = 0
+    blocked: Mapping[str, Obstacle] = field(default_factory=dict)
+    kinds_only: bool = False
     unlisted: int = 0
     not_kept: str = ""
     unseen: int = 0

@@ -321,6 +321,10 @@ class RemoteChanges:
 
     def look(self, request: LookRequest) -> LookResult:
         """Look now, whatever failed before. Raises `StepFailed` if nobody can, `NotKeptHere`."""
+        return self._ended(self.look_aside(request))
+
+    def look_aside(self, request: LookRequest) -> LookResult:
+        """Look as `look` does for something else than changes: what is known of these stays as it is."""
         try:
             result = self._finish(self._begin(request, is_whole=request.find_new), is_whole=request.find_new)
             if result.unfetched is not None:
@@ -330,12 +334,12 @@ class RemoteChanges:
                 raise
             _log.debug("no program can look: %s", failure)
             try:
-                return self._ended(self._dumped(request, _LONGEST_DOWNLOAD_S if request.find_new else _DUMP_S))
+                return self._dumped(request, _LONGEST_DOWNLOAD_S if request.find_new else _DUMP_S)
             except StepFailed:
                 if failure.action is not FailureAction.REFUSED:
                     raise failure from None  # a program may well run the next time
                 raise
-        return self._ended(result)
+        return result
 
     def _was_quick(self, began_s: float) -> bool:
         """True if what failed by now failed at once: what hangs does so again, and another try may soon succeed."""
@@ -370,6 +374,8 @@ class RemoteChanges:
         For a moment it is in the cache folder packed and unpacked, then there and in the state folder.
         """
         room_bytes = request.most_copied_bytes
+        if not room_bytes:
+            return request
         for folder, parts in ((os.path.dirname(self._copies_folder), 3), (self._state_folder, 2)):
             with contextlib.suppress(OSError):  # whoever writes there finds out
                 disk = os.statvfs(folder)

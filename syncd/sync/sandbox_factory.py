@@ -132,7 +132,7 @@ class SandboxFactory(Struct, frozen=True):
             check=self.check,
             ask_for_sandbox=api.sandbox,
         )
-        blocked_paths = BlockedPaths(job_runner, state_folder, target, self.check)
+        blocked_paths = BlockedPaths(remote_changes.look_aside, state_folder, target)
         deletion_sync = DeletionSync(
             config.sandbox.deletions,
             api,

@@ -22,6 +22,7 @@ from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
+PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
 ODD = os.fsdecode(b"caf\xe9 \n")
 LARGE = bytes(range(256)) * 8192  # two MiB
@@ -76,6 +77,27 @@ def copies(result: LookResult, folder: Path) -> dict[str, bytes]:
     found = {path: entry.copy for path, entry in {**result.differing, **result.new}.items() if entry.copy}
     assert sorted(found.values()) == sorted(str(path) for path in folder.iterdir())
     return {path: Path(copy).read_bytes() for path, copy in found.items()}
+
+
+def test_places(archive: Archive, tmp_path: Path) -> None:
+    """A directory blocks all else, and all else a directory; a repository's commits are not known."""
+    archive.add("d/a", b"theirs")
+    archive.add("f", b"theirs")
+    archive.add("ln", kind=tarfile.SYMTYPE, to="d")
+    archive.add("fifo", kind=tarfile.FIFOTYPE)
+    free = {"d": FOLDER, "f": a_file(), "ln": a_file(), "fifo": a_file(), "new": FOLDER, "new/a": a_file()}
+    taken = {"d": a_file(), "f": FOLDER, "f/a": a_file(), "ln": FOLDER, "fifo": FOLDER}
+    result = look(archive, tmp_path, {path: item(PLACE, entry) for path, entry in free.items()})
+    assert result == LookResult(kinds_only=True)
+    asked = {path: item(PLACE, entry) for path, entry in taken.items()} | {".git": item(COMMITS)}
+    found = look(archive, tmp_path, asked).blocked
+    assert {path: obstacle.value for path, obstacle in found.items()} == {
+        "d": "d",
+        "f": "f",
+        "ln": "l",
+        "fifo": "o",
+        ".git": "?",
+    }
 
 
 def test_what_differs(archive: Archive, tmp_path: Path) -> None:

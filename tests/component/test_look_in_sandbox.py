@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,11 +24,12 @@ from msgspec.structs import replace
 from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import Purpose, RemoteJob, new_job
-from syncd.sandbox import look_in_sandbox
+from syncd.sandbox import look_in_sandbox, places_in_sandbox
 from syncd.sandbox.look_encoding import FoundEntry, LookReport, encoded, report_of
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, Obstacle
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
+PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
 ODD = os.fsdecode(b"caf\xe9 \n'-rf\x01")
 
@@ -87,13 +89,15 @@ class Sandbox:
 
     def job(self, request: LookRequest, within_s: float = 60.0, **changed: Any) -> RemoteJob:
         listed = {**encoded(request, within_s, _recoded), **changed}
-        return new_job(Purpose(ApiStep.INITIALIZE, "the look"), look_in_sandbox, "look.json", listed)
+        purpose = Purpose(ApiStep.INITIALIZE, "the look")
+        return new_job(purpose, look_in_sandbox, "look.json", listed, (places_in_sandbox,))
 
     def prepared(self, job: RemoteJob, folder: Path | None = None) -> Path:
         self.runs += 1
         folder = folder or self.folder / f"run{self.runs}"
         folder.mkdir(parents=True)
         for name, content in job.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         return folder
 
@@ -102,7 +106,7 @@ class Sandbox:
         folder = self.prepared(job, folder)
         environment = {"AGENT_WORKSPACE": str(self.workspace), "LC_ALL": "C", "PATH": os.defpath}
         ran = subprocess.run(
-            [*prefix, sys.executable, "-I", "-S", folder / "main.py"],
+            [*prefix, sys.executable, "-E", "-S", folder / "main.py"],
             env=environment,
             cwd="/",
             stdout=subprocess.PIPE,
@@ -122,7 +126,7 @@ class Sandbox:
 
 
 def _report(rows: Any, request: LookRequest) -> LookReport:
-    return replace(report_of(rows, request, _decoded), ended_s=None)
+    return replace(report_of(rows, request, _decoded), ended_s=0)
 
 
 def _recoded(name: str) -> str:
@@ -702,9 +706,121 @@ def test_a_fifo_that_takes_a_files_place_does_not_block(sandbox: Sandbox) -> Non
         os.close(top)
 
 
-def test_it_is_written_for_older_pythons() -> None:
+def blocked(sandbox: Sandbox, asked: Iterable[tuple[str, str]], **more: Any) -> dict[str, str]:
+    """Return what keeps these paths from being extracted as these kinds, by its place."""
+    items = {path: item(PLACE, Entry(Kind(kind))) for path, kind in asked}
+    ran = sandbox.look(items, **more)
+    assert replace(ran.report, blocked={}) == LookReport()
+    return {path: obstacle.value for path, obstacle in ran.report.blocked.items()}
+
+
+def test_what_keeps_paths_from_being_extracted(sandbox: Sandbox) -> None:
+    """Kinds count, links are not followed: the topmost path in the way stands for all below it, asked or not."""
+    top = sandbox.workspace
+    (top / "folder/full").mkdir(parents=True)
+    (top / "file").write_text("")
+    (top / "link").symlink_to("folder")
+    os.mkfifo(top / "fifo")
+    free = [("new", "f"), ("new2", "d"), ("new3/deep/x", "f"), ("folder", "d"), ("file", "f"), ("link", "f")]
+    free += [("fifo", "f"), ("folder/full/x", "l"), (ODD, "l"), ("n" * 300, "f")]
+    assert blocked(sandbox, free) == {}
+    assert blocked(sandbox, [("link", "l"), ("file", "l")]) == {}
+    taken = [("folder", "f"), ("folder/full", "l"), ("file", "d"), ("file/x/y", "f"), ("link/x", "f"), ("fifo/x", "f")]
+    assert blocked(sandbox, taken) == {"folder": "d", "folder/full": "d", "file": "f", "link": "l", "fifo": "o"}
+    assert sandbox.left() == ["fifo", "file", "folder", "folder/full", "link"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_paths_in_read_only_folders(sandbox: Sandbox) -> None:
+    """Those to create or replace in one are blocked, those below another folder in it are not."""
+    closed = sandbox.workspace / "closed"
+    (closed / "open").mkdir(parents=True)
+    (closed / "file").write_text("")
+    closed.chmod(0o555)
+    asked = [("closed", "d"), ("closed/file", "f"), ("closed/new", "d"), ("closed/new/x", "f"), ("closed/newer/x", "f")]
+    asked += [("closed/open", "d"), ("closed/open/x", "f")]
+    assert blocked(sandbox, asked) == {"closed/file": "r", "closed/new": "r", "closed/newer": "r"}
+    closed.chmod(0o000)
+    assert blocked(sandbox, [("closed/open/x", "f")]) == {"closed/open": "r"}
+
+
+def test_places_after_a_removal(sandbox: Sandbox) -> None:
+    """What is removed by the same look is in the way of nothing."""
+    sandbox.place("d/ours")
+    sandbox.place("e/ours")
+    sandbox.place("e/theirs", b"theirs")
+    removals = {path: item(REMOVE, a_file()) for path in ("d/ours", "e/ours")}
+    folders = {path: item(REMOVE, FOLDER) for path in ("d", "e")}
+    places = {
+        "d/ours/in/it": item(PLACE, a_file()),
+        "e/ours/in/it": item(PLACE, a_file()),
+        "e/theirs/x": item(PLACE, FOLDER),
+    }
+    ran = sandbox.look({**removals, **folders, **places})
+    assert (ran.report.removed, ran.report.kept) == (["d/ours", "e/ours", "d"], ["e"])
+    assert ran.report.blocked == {"e/theirs": Obstacle.FILE}
+
+
+def test_too_many_places(sandbox: Sandbox) -> None:
+    """Only so many obstacles are reported, one for all that it blocks."""
+    for number in range(5):
+        sandbox.place(str(number))
+    asked = {f"{number}/{name}": item(PLACE, a_file()) for number in range(5) for name in "xy"}
+    ran = sandbox.run(LookRequest(asked), most_blocked=3)
+    assert ran.report == LookReport(blocked=dict.fromkeys("012", Obstacle.FILE))
+
+
+def test_no_time_for_places(sandbox: Sandbox) -> None:
+    """What was not checked in time is named as such."""
+    sandbox.place("a")
+    ran = sandbox.run(LookRequest({"a/x": item(PLACE, a_file()), ".git": item(COMMITS)}), within_s=0)
+    assert ran.report == LookReport(unseen=["a/x", ".git"], unseen_count=2)
+
+
+OURS, OLDER, THEIRS = (letter * 40 for letter in "abc")
+MADE = {
+    "HEAD": "ref: refs/heads/topic\n",
+    "refs/syncd/home": OURS,
+    "refs/heads/home": OURS,
+    "refs/heads/topic": OLDER,
+    "syncd/state": json.dumps({"branch": "topic", "left": OLDER, "moving": OLDER}),
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "has_commits"),
+    [
+        ({}, False),
+        ({"refs/heads/main": THEIRS}, False),  # without a HEAD it is no repository
+        ({"HEAD": "ref: refs/heads/main\n", "config": ""}, False),
+        ({"HEAD": "ref: refs/heads/main\n", "refs/heads/main": THEIRS + "\n"}, True),
+        ({"HEAD": "ref: refs/heads/.invalid\n", "reftable/tables.list": ""}, True),
+        (MADE, False),
+        ({**MADE, "packed-refs": f"# pack-refs with: peeled\n{OURS} refs/heads/x\n"}, False),
+        ({**MADE, "HEAD": OURS}, False),
+        ({**MADE, "refs/heads/topic": THEIRS}, True),
+        ({**MADE, "refs/heads/deep/er": THEIRS}, True),
+        ({**MADE, "refs/stash": THEIRS}, True),
+        ({**MADE, "refs/tags/v1": THEIRS}, True),
+        ({**MADE, "HEAD": THEIRS}, True),
+        ({**MADE, "worktrees/w/HEAD": THEIRS}, True),
+        ({**MADE, "packed-refs": f"# pack-refs with: peeled\n{THEIRS} refs/heads/x\n"}, True),
+    ],
+)
+def test_commits_there(sandbox: Sandbox, files: dict[str, str], has_commits: bool) -> None:
+    """A repository with a reference to anything but syncd's own commits is in the way of another one."""
+    for name, content in files.items():
+        sandbox.place(f".git/{name}", content.encode())
+    found = {".git": Obstacle.COMMITS} if has_commits else {}
+    assert sandbox.look({".git": item(COMMITS)}).report == LookReport(blocked=found)
+    assert sandbox.look({".git": item(COMMITS, FOLDER)}).report == LookReport(blocked=found)
+    assert sandbox.look({".git": item(PLACE, FOLDER)}).report == LookReport()
+
+
+@pytest.mark.parametrize("module", [look_in_sandbox, places_in_sandbox])
+def test_it_is_written_for_older_pythons(module: ModuleType) -> None:
     """Its syntax is that of Python 3.6, and no annotation is evaluated but plain names and texts."""
-    text = Path(look_in_sandbox.__file__).read_text("utf-8")
+    text = Path(module.__file__ or "").read_text("utf-8")
     tree = ast.parse(text, feature_version=(3, 6))
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.sandbox import blocked_paths_in_sandbox
 from syncd.sync.outcome import Outcome
 from tests.integration.sync_rig import Rig, rigged
 
@@ -351,6 +347,7 @@ def test_a_check_that_fails(rig: Rig, fault: str) -> None:
     settled(rig)
     shutil.rmtree(rig.sandbox.workspace / "new")
     rig.emulator.faults.script(fault)
+    rig.emulator.faults.script("dump: 500 always")
     rig.write("stay", "changed")
     assert settled(rig).blocked == ("new",)
     assert rig.arrived()["stay"] == "changed"
@@ -361,97 +358,19 @@ def test_a_check_that_fails(rig: Rig, fault: str) -> None:
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
 
 
-def looked(top: Path, asked: list[tuple[str, str]], folder: Path, repositories: Sequence[str] = ()) -> dict[str, str]:
-    """Return what the program reports of these paths and kinds in `top`, run as in the sandbox."""
-    folder.mkdir()
-    content = {
-        "word": "w",
-        "paths": [path for path, _ in asked],
-        "kinds": "".join(kind for _, kind in asked),
-        "repositories": list(repositories),
-    }
-    (folder / "paths.json").write_text(json.dumps(content))
-    (folder / "main.py").write_bytes(Path(blocked_paths_in_sandbox.__file__).read_bytes())
-    ran = subprocess.run(
-        [sys.executable, "-I", "-S", folder / "main.py"],
-        env={"AGENT_WORKSPACE": str(top)},
-        cwd="/",
-        capture_output=True,
-        check=True,
-    )
-    *lines, last = [json.loads(line) for line in ran.stdout.splitlines()]
-    found = {path: there for _, _, items in lines for path, there in items}
-    assert last == ["w", "done", len(found)]
-    return found
-
-
-def test_the_programs_report(tmp_path: Path) -> None:
-    """Kinds count, links are not followed: the topmost path in the way stands for all below it."""
-    top = tmp_path / "top"
-    (top / "folder/full").mkdir(parents=True)
-    (top / "file").write_text("")
-    (top / "link").symlink_to("folder")
-    os.mkfifo(top / "fifo")
-    free = [("new", "f"), ("new2", "d"), ("new3/deep/x", "f"), ("folder", "d"), ("file", "f"), ("link", "f")]
-    free += [("link", "l"), ("fifo", "f"), ("folder/full/x", "l"), ("file", "l")]
-    assert looked(top, free, tmp_path / "free") == {}
-    taken = [("folder", "f"), ("folder/full", "l"), ("file", "d"), ("file/x/y", "f"), ("link/x", "f"), ("fifo/x", "f")]
-    assert looked(top, taken, tmp_path / "taken") == {
-        "folder": "d",
-        "folder/full": "d",
-        "file": "f",
-        "link": "l",
-        "fifo": "o",
-    }
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_folders(tmp_path: Path) -> None:
-    """Paths to create or replace in one are blocked, paths below another folder in it are not."""
-    top = tmp_path / "top"
-    (top / "closed/open").mkdir(parents=True)
-    (top / "closed/file").write_text("")
-    (top / "closed").chmod(0o555)
-    asked = [("closed", "d"), ("closed/file", "f"), ("closed/new", "d"), ("closed/new/x", "f"), ("closed/open", "d")]
-    asked += [("closed/open/x", "f")]
-    assert looked(top, asked, tmp_path / "asked") == {"closed/file": "r", "closed/new": "r"}
-
-
-OURS, OLDER, THEIRS = (letter * 40 for letter in "abc")
-MADE = {
-    "HEAD": "ref: refs/heads/topic\n",
-    "refs/syncd/home": OURS,
-    "refs/heads/home": OURS,
-    "refs/heads/topic": OLDER,
-    "syncd/state": json.dumps({"branch": "topic", "left": OLDER, "moving": OLDER}),
-}
-
-
-@pytest.mark.parametrize(
-    ("files", "has_commits"),
-    [
-        ({}, False),
-        ({"refs/heads/main": THEIRS}, False),  # without a HEAD it is no repository
-        ({"HEAD": "ref: refs/heads/main\n", "config": ""}, False),
-        ({"HEAD": "ref: refs/heads/main\n", "refs/heads/main": THEIRS + "\n"}, True),
-        ({"HEAD": "ref: refs/heads/.invalid\n", "reftable/tables.list": ""}, True),
-        (MADE, False),
-        ({**MADE, "packed-refs": f"# pack-refs with: peeled\n{OURS} refs/heads/x\n"}, False),
-        ({**MADE, "HEAD": OURS}, False),
-        ({**MADE, "refs/heads/topic": THEIRS}, True),
-        ({**MADE, "refs/heads/deep/er": THEIRS}, True),
-        ({**MADE, "refs/stash": THEIRS}, True),
-        ({**MADE, "refs/tags/v1": THEIRS}, True),
-        ({**MADE, "HEAD": THEIRS}, True),
-        ({**MADE, "worktrees/w/HEAD": THEIRS}, True),
-        ({**MADE, "packed-refs": f"# pack-refs with: peeled\n{THEIRS} refs/heads/x\n"}, True),
-    ],
-)
-def test_commits_there(tmp_path: Path, files: dict[str, str], has_commits: bool) -> None:
-    """A repository with a reference to anything but syncd's own commits is in the way of another one."""
-    for name, content in files.items():
-        path = tmp_path / "top/.git" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    (tmp_path / "top").mkdir(exist_ok=True)
-    assert looked(tmp_path / "top", [], tmp_path / "asked", [".git"]) == ({".git": "g"} if has_commits else {})
+def test_an_agents_folder_where_no_program_runs(rig: Rig) -> None:
+    """The sandbox's archive tells what has a path's place, and when it is free."""
+    rig.emulator.faults.script("execution-upload-url: 404 always")
+    agent(rig, "new/theirs")
+    rig.write("new", "a file here")
+    rig.write("stay", "changed")
+    assert settled(rig).blocked == ("new",)
+    assert keys(rig) == ["blocked:new"]
+    assert "a directory has its place" in warnings(rig)
+    assert rig.arrived()["stay"] == "changed"
+    check_quiet(rig)
+    shutil.rmtree(rig.sandbox.workspace / "new")
+    rig.write("stay", "changed again")
+    assert settled(rig).blocked == ()
+    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    check_quiet(rig)

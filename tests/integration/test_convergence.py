@@ -29,6 +29,7 @@ from syncd.sandbox import look, provider
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.look import Looker
+from syncd.sandbox.look_request import Obstacle
 from syncd.sandbox.partial_archives import Kept, PartialArchives, _Proof
 from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
@@ -368,7 +369,7 @@ def _ignore_blocked_paths(patch: pytest.MonkeyPatch) -> None:
 
 
 def _block_free_paths(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(BlockedPaths, "_blocked_of", lambda self, *_: {"b": "d"})
+    patch.setattr(BlockedPaths, "_blocked_of", lambda self, *_: {"b": Obstacle.DIRECTORY})
 
 
 def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:

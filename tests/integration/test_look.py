@@ -203,10 +203,10 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
     answer = {"status": "completed", "cursor": 0}
     for rows, words in (
         (
-            [["differing", [[1, "", 0, 0, 0, "", -1, 0]]], ["done", [1, 0, 0, 0, 0, 0, 0, 0]]],
+            [["differing", [[1, "", 0, 0, 0, "", -1, 0]]], ["done", [1, *[0] * 10]]],
             "an index is out of range",
         ),
-        ([["differing", [large]], ["done", [1, *[0] * 7]]], "more was copied than was asked for"),
+        ([["differing", [large]], ["done", [1, *[0] * 10]]], "more was copied than was asked for"),
         ([["report", -1, "00"]], "a value has another type"),
         ([["report", 5, "zz" * 32]], "a value has another type"),
     ):

@@ -11,10 +11,11 @@ import pytest
 
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.sandbox import look_encoding
-from syncd.sandbox.look_encoding import InvalidReport, LookReport, report_of
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
+from syncd.sandbox.look_encoding import MOST_BLOCKED, InvalidReport, LookReport, report_of
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, Obstacle
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
+PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
 DIGEST = bytes(range(32))
 TEXT = base64.b64encode(DIGEST).decode()
 FILE = Entry(Kind.FILE, 0o644, 1, 4, digest=DIGEST)
@@ -24,13 +25,19 @@ ITEMS = {
     "a": LookItem((FILE,), REMOVE),
     "b": LookItem((FILE,), REMOVE),
     "there": LookItem((), EXISTS),
+    "d/placed": LookItem((FILE,), PLACE),
+    ".git": LookItem((), COMMITS),
 }
 REQUEST = LookRequest(ITEMS, find_new=True)
 REMOVED = ["removed", [[2, 3]]]
 
 
 def done(*counts: int) -> list[Any]:
-    return ["done", [*counts, *[0] * (8 - len(counts))]]
+    return ["done", [*counts, *[0] * (11 - len(counts))]]
+
+
+def blocked(*rows: list[Any], count: int = 1) -> list[list[Any]]:
+    return [REMOVED, ["blocked", list(rows)], done(0, 0, 0, 2, 0, 0, count)]
 
 
 def row(
@@ -50,7 +57,7 @@ HOSTILE: dict[str, list[list[Any]]] = {
     "two ends": [REMOVED, done(0, 0, 0, 2), done(0, 0, 0, 2)],
     "counts": [REMOVED, done(0, 0, 0, 1)],
     "few counts": [REMOVED, ["done", [0, 0, 0, 2]]],
-    "counts of another type": [REMOVED, ["done", ["0"] * 8]],
+    "counts of another type": [REMOVED, ["done", ["0"] * 11]],
     "removal without outcome": [["removed", [[2, 2]]], done(0, 0, 0, 1)],
     "removed twice": [["removed", [[2, 3], [3, 3]]], done(0, 0, 0, 3)],
     "removed and differs": [REMOVED, ["differing", [row(2)]], done(1, 0, 0, 2)],
@@ -62,8 +69,8 @@ HOSTILE: dict[str, list[list[Any]]] = {
     "range of three": [["removed", [[2, 3, 4]]], done(0, 0, 0, 2)],
     "failed without reason": [["removed", [[2, 2]]], ["failed", [[3]]], done(0, 0, 0, 1, 0, 1)],
     "failed with a number": [["removed", [[2, 2]]], ["failed", [[3, 3]]], done(0, 0, 0, 1, 0, 1)],
-    "index out of range": [REMOVED, ["differing", [row(5)]], done(1, 0, 0, 2)],
-    "negative index": [REMOVED, ["differing", [row(-5)]], done(1, 0, 0, 2)],
+    "index out of range": [REMOVED, ["differing", [row(7)]], done(1, 0, 0, 2)],
+    "negative index": [REMOVED, ["differing", [row(-7)]], done(1, 0, 0, 2)],
     "index as a bool": [REMOVED, ["differing", [row(True)]], done(1, 0, 0, 2)],
     "index as a text": [REMOVED, ["differing", [row("0")]], done(1, 0, 0, 2)],
     "twice": [REMOVED, ["differing", [row(0), row(0)]], done(2, 0, 0, 2)],
@@ -89,7 +96,7 @@ HOSTILE: dict[str, list[list[Any]]] = {
     "no row": [REMOVED, ["differing", [5]], done(1, 0, 0, 2)],
     "no list": [REMOVED, ["differing", 5], done(1, 0, 0, 2)],
     "unknown label": [REMOVED, ["other", []], done(0, 0, 0, 2)],
-    "missing more than asked": [REMOVED, ["done", [0, 0, 0, 2, 0, 0, 2, 0]]],
+    "missing more than asked": [REMOVED, done(0, 0, 0, 2, 0, 0, 0, 2)],
     "new and known": [REMOVED, ["new", [row("compared")]], done(0, 1, 0, 2)],
     "new twice": [REMOVED, ["new", [row("n"), row("n")]], done(0, 2, 0, 2)],
     "new and absent": [REMOVED, ["new", [row("n", "", "")]], done(0, 1, 0, 2)],
@@ -101,6 +108,17 @@ HOSTILE: dict[str, list[list[Any]]] = {
             *(".git/hooks/x", "d/.GIT", "n" * 70000),
         )
     },
+    "blocked and only compared": blocked([1, 0, "f"]),
+    "blocked and to remove": [["removed", [[2, 2]]], ["blocked", [[3, 0, "f"]]], done(0, 0, 0, 1, 0, 0, 1)],
+    "blocked above the workspace": blocked([5, 2, "f"]),
+    "blocked below its place": blocked([5, -1, "f"]),
+    "blocked out of range": blocked([7, 0, "f"]),
+    "blocked twice": blocked([5, 0, "f"], [5, 1, "f"], count=2),
+    "blocked uncounted": blocked([5, 0, "f"], count=0),
+    "blocked by the unknown": blocked([5, 0, "x"]),
+    "blocked by commits where none were asked for": blocked([5, 0, "g"]),
+    "blocked by a path": blocked(["d", 0, "f"]),
+    "differs where only the place counts": [REMOVED, ["differing", [row(5)]], done(1, 0, 0, 2)],
     "pruned outside": [REMOVED, ["pruned", ["../node_modules"]], done(0, 0, 1, 2)],
     "pruned number": [REMOVED, ["pruned", [5]], done(0, 0, 1, 2)],
 }
@@ -117,9 +135,19 @@ def test_a_report_of_what_was_not_asked() -> None:
     """New paths, pruned ones and more of them count only where they were asked for."""
     request = LookRequest({})
     assert read([done()], request) == LookReport()
-    for rows in ([["new", [row("n")]], done(0, 1)], [["pruned", ["n"]], done(0, 0, 1)], [done(0, 0, 0, 0, 0, 0, 0, 1)]):
+    for rows in ([["new", [row("n")]], done(0, 1)], [["pruned", ["n"]], done(0, 0, 1)], [done(*[0] * 8, 1)]):
         with pytest.raises(InvalidReport, match="not asked for"):
             read(rows, request)
+
+
+def test_what_is_blocked() -> None:
+    """A path that was asked for, or a directory above it, and a repository only where one was asked for."""
+    assert read(blocked([5, 1, "l"], [6, 0, "g"], count=2)).blocked == {"d": Obstacle.SYMLINK, ".git": Obstacle.COMMITS}
+    many = [[index, 0, "f"] for index in range(MOST_BLOCKED + 1)]
+    request = LookRequest({str(index): LookItem((FILE,), PLACE) for index in range(len(many))})
+    counted = ["done", [0, 0, 0, 0, 0, 0, len(many), 0, 0, 0, 0]]
+    with pytest.raises(InvalidReport, match="too much"):
+        read([["blocked", many], counted], request)
 
 
 def test_too_many_new_paths(monkeypatch: pytest.MonkeyPatch) -> None:
