@@ -51,8 +51,6 @@ from syncd.selection.rules import PathPatterns
 from syncd.sync.agent_work import AgentWork, LeaveOut, find_agent_work, save_work
 from syncd.sync.sandbox_factory import SandboxFactory
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sync_plan import SandboxContent
-from syncd.sync.sync_state import SyncState
 
 _BLOCK = 1 << 18
 _SCRATCH = "command-"
@@ -65,7 +63,6 @@ class OpenSandbox(Struct, frozen=True):
     config: Config
     folders: Directories
     target: Target
-    sync_state: SyncState
     services: SandboxServices
     interrupt: Interrupt
     scratch: str
@@ -176,12 +173,11 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     target, key = target_of(config, os.environ), key_of(config, os.environ)
     client = HttpClient(Waiter(interrupt, CLOCK))
     workspace = workspace_of(config, os.environ, key, client)
-    sync_state = SyncState(workspace.db)
     try:
         with scratch_folder(folders.spool) as scratch, interrupting(interrupt):
             look = os.path.join(scratch, "look")
-            factory = SandboxFactory(workspace, sync_state, interrupt.check, lambda _path, _is_dir: False, look)
-            yield OpenSandbox(config, folders, target, sync_state, factory.build(target), interrupt, scratch)
+            factory = SandboxFactory(workspace, "", interrupt.check, lambda _path, _is_dir: False, look)
+            yield OpenSandbox(config, folders, target, factory.build(target), interrupt, scratch)
     finally:
         workspace.db.close()
         client.drop()
@@ -198,7 +194,7 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
 
 def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
     """Look at an open sandbox as `agent_side` does. Raises `SyncdError`, `Stop`."""
-    base, _ = opened.sync_state.initialized(opened.target)
+    base = opened.services.state.base
     if base is None:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
     try:
@@ -219,8 +215,8 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
 def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None = None) -> AgentSide:
     """Look, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
     config, folders, services = opened.config, opened.folders, opened.services
-    sync_state, target = opened.sync_state, opened.target
-    content = SandboxContent(base, sync_state.unanswered(target), sync_state.uncertain)
+    state = services.state
+    content = replace(state.content, base=base)
     rules = path_rules(config)
     leftovers = services.deletion_sync.leftovers
 
@@ -243,8 +239,8 @@ def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None 
         BaseStore(folders.spool, ChunkStore(folders.spool)),
         writer_of(config),
         leave_out,
-        sync_state.base_identity,
-        sync_state.uncertain,
+        state.identity,
+        state.uncertain,
     )
 
 
@@ -313,7 +309,7 @@ def save_before_release(config: Config) -> str:
     Where it is not known what was sent there, all that differs from the workspace is. Raises `SyncdError`, `Stop`.
     """
     with open_sandbox(config) as opened:
-        base, _ = opened.sync_state.initialized(opened.target)
+        base = opened.services.state.base
         try:
             side = _look_at(opened, base or Manifest())
         except (StepFailed, NotKeptHere) as failure:
