@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from syncd.remote.target import Target
-from syncd.sandbox.repository.home_commit import HomeCommit, home_commit_file
+from syncd.sandbox.repository.agent_repository import HomeCommit, home_commit_file
 
 NamedPath = str | bytes
 _CLEAN = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C.UTF-8"}

@@ -17,7 +17,7 @@ from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.sandbox.repository.home_commit import recorded_home
+from syncd.sandbox.repository.agent_repository import recorded_home
 from syncd.selection.git_repository import GIT
 from syncd.sync.sandbox_factory import retry_settings_of
 
