@@ -69,6 +69,16 @@ def test_it_is_made(there: RepositoryRig) -> None:
     assert there.git("config", "user.name") == "agent\n"
 
 
+def test_an_identity_that_is_there_already_stays(tmp_path: Path) -> None:
+    """Who commits there may have told git a name and an address; one of both is not enough."""
+    for settings, name in (("name = Bo\n\temail = bo@x", ""), ("name = Bo", "agent")):
+        rig = RepositoryRig(tmp_path / (name or "theirs"))
+        (home := rig.folder / "runs/1").mkdir(parents=True)
+        (home / ".gitconfig").write_text(f"[user]\n\t{settings}\n")
+        rig.put(a="1")
+        assert rig.git("config", "user.name", codes=(0, 1)).strip() == name
+
+
 def test_an_idle_sandbox_follows_everything(tmp_path: Path) -> None:
     """Any edits: contents, modes, links, kinds, deletions, odd names, line ends by `.gitattributes`."""
     rig, chance = RepositoryRig(tmp_path), random.Random(11)

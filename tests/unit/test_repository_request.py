@@ -85,7 +85,6 @@ def test_a_report(state: RepositoryState) -> None:
         ["done", {"state": "done", "home": "a" * 41}],
         ["done", {"state": "done", "home": "--all"}],
         ["done", {"state": "done", "home": HOME, "more": 1}],
-        ["done", {"state": "done", "home": HOME, "moved": 1}],
         ["done", {"state": "failed", "why": "x" * 65537}],
         ["done", {"state": "failed", "why": {"a": "b"}}],
         ["done", {"state": "done", "home": HOME}, 1],

@@ -120,13 +120,9 @@ Report = TypeVar("Report", bound=_Report)
 
 
 class FollowReport(_Report, frozen=True, forbid_unknown_fields=True):
-    """The report of a repository that follows.
-
-    `home` is the commit of what was sent. `moved`: the agent's branch is there too, as no one works on it.
-    """
+    """The report of a repository that follows: `home` is the commit of what was sent."""
 
     home: Annotated[str, Meta(pattern=r"\A(?:[0-9a-f]{40})?\Z")] = ""
-    moved: bool = False
 
 
 class SandboxCommits(_Report, frozen=True, forbid_unknown_fields=True):
@@ -170,7 +166,6 @@ class AgentRepository:
         self._job_runner = job_runner
         self._target = target
         self._waiter = waiter
-        self._clock = waiter.clock
         self._file = home_commit_file(state_folder)
         record = self._file.load()
         self._record = record if record is not None and record.target.same_sandbox(target) else None
@@ -195,7 +190,9 @@ class AgentRepository:
         """Have the repository hold the base. What fails is a warning, and is tried again later. Raises `Stop`."""
         if GIT in base and self._record is not None:
             self.forget()  # the workspace's own has its place
-        if self._clock.monotonic_s() < self._not_before_s or (self._record is not None and not self._record.commit):
+        if self._waiter.clock.monotonic_s() < self._not_before_s or (
+            self._record is not None and not self._record.commit
+        ):
             return
         if self._record is not None and self._followed is not None and not self._versions(base):
             self._followed, self.warnings = base, []
@@ -234,7 +231,7 @@ class AgentRepository:
 
     def _run(self, branch: str, base: Manifest, commit: str) -> FollowReport:
         """Run the program for what the commit may lack; none: for all. Raises `StepFailed`, `Superseded`, `Stop`."""
-        now = datetime.fromtimestamp(self._clock.wall_s()).astimezone()
+        now = datetime.fromtimestamp(self._waiter.clock.wall_s()).astimezone()
         timeout_s = _FOLLOW_S if commit else _MAKE_S
         versions = self._versions(base)
         columns = ((path, () if entry is None else (entry,)) for path, entry in versions.items())
@@ -262,8 +259,7 @@ class AgentRepository:
             case RepositoryState.DONE:
                 self._failures, self.warnings, self._followed, self._unanswered = 0, [], base, set()
                 self._save(HomeCommit(target=self._target, commit=report.home, base=identity))
-                note = "" if report.moved else "; the agent's branch stays, as someone works there"
-                _log.info("the repository in the sandbox is at %s%s", report.home[:10], note)
+                _log.info("the repository in the sandbox is at %s", report.home[:10])
             case RepositoryState.FOREIGN:
                 self.warnings = []
                 self._save(HomeCommit(target=self._target, commit="", base=""))
@@ -277,7 +273,7 @@ class AgentRepository:
     def _failed(self, what: str) -> None:
         self._failures += 1
         wait_s = backoff_limit_s(self._failures, _FIRST_WAIT_S, _LONGEST_WAIT_S)
-        self._not_before_s = self._clock.monotonic_s() + wait_s
+        self._not_before_s = self._waiter.clock.monotonic_s() + wait_s
         self._warn(what)
 
     def _warn(self, what: str) -> None:

@@ -34,7 +34,6 @@ _REFUSED_LINK = re.compile(rb"(^|/)(\.gitmodules|gitmod~[1-4])[ .]*([:\\][^/]*)?
 _MODES = {"f": b"100644", "x": b"100755", "l": b"120000"}
 _MOST_LISTED = 100000  # commits that are counted
 _MOST_BRANCHES = 100
-_MOST_OF_LOG = 1 << 20
 
 # The version of one path that was sent. `kind` is f, x (an executable file), l, - for one that is gone, or u for a file
 # whose content is not known, which stays as it was.
@@ -192,24 +191,17 @@ class CommitPacker:
         self._git = git
         self._request = request
         self._own = own
-        self._home = request["home"]
-        self._report = {"stashes": 0, "branches": [], "more_branches": 0}  # type: dict[str, Any]
+        self._report = {"stashes": 0, "branches": []}  # type: dict[str, Any]
 
     def pack(self) -> "dict[str, Any]":
         """Pack all that is asked for into `copies/0`, and return the report. Raises `Refused`, `OSError`."""
-        try:
-            status = os.lstat(self._git.agent)
-        except OSError:
-            raise Refused("lost", "there is no .git in the sandbox's workspace") from None
-        if not stat.S_ISDIR(status.st_mode):
-            raise Refused("foreign", "the .git in the sandbox's workspace is a file or a link")
-        if ID.fullmatch(self._home) is None:
-            raise Refused("lost", "no repository of syncd's was made in the sandbox")
-        if self._git.result("cat-file", "-t", self._home)[0].strip() != b"commit":
-            raise Refused("foreign", "the repository in the sandbox's workspace is not the one that syncd made")
+        if self._git.result("cat-file", "-t", self._request["home"])[0].strip() != b"commit":
+            is_another = os.path.lexists(self._git.agent)
+            why = "the repository in {} is not the one that syncd made" if is_another else "there is no .git in {}"
+            raise Refused("lost", why.format("the sandbox's workspace"))
         head = self._find_head()
         words = ("rev-list", "--first-parent", "--parents", f"--max-count={_MOST_LISTED}")
-        listed = self._git.run(*words, head, "^" + self._home, "--").decode("ascii").splitlines()
+        listed = self._git.run(*words, head, "^" + self._request["home"], "--").decode("ascii").splitlines()
         # Each commit with its first parent, the oldest first.
         pairs = [" ".join(line.split(" ")[:2]) for line in reversed(listed)]
         commits, objects = self._find_objects(pairs[: self._request["most_commits"]])
@@ -302,23 +294,22 @@ class CommitPacker:
     def _find_others(self, head: "str") -> None:
         """Count the stashes, and the commits of other branches that neither HEAD nor `home` reaches."""
         words = ("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/stash")
-        output, code, _ = self._git.result(*words, GIT_DIR=self._git.agent)
-        for line in output.decode("utf-8", "surrogateescape").split("\n") if code == 0 else ():
-            name, _, reference = line.partition(" ")
-            if reference == "refs/stash":
-                self._report["stashes"] = self._count_stashes()
-            elif ID.fullmatch(name) and reference not in (self._report["branch"], "refs/heads/home"):
-                if len(self._report["branches"]) >= _MOST_BRANCHES:
-                    self._report["more_branches"] += 1
-                    continue
-                count, code, _ = self._git.result("rev-list", "--count", name, "^" + head, "^" + self._home, "--")
-                if code == 0 and int(count):  # of a branch that cannot be read there is nothing to tell
-                    self._report["branches"].append([reference[len("refs/heads/") :], int(count)])
+        listed = self._git.result(*words, GIT_DIR=self._git.agent)[0].decode("utf-8", "surrogateescape")
+        references = {reference: name for name, _, reference in (line.partition(" ") for line in listed.split("\n"))}
+        if references.pop("refs/stash", ""):
+            self._report["stashes"] = self._count_stashes()
+        for mine in (self._report["branch"], "refs/heads/home", ""):
+            references.pop(mine, "")
+        self._report["more_branches"] = max(0, len(references) - _MOST_BRANCHES)
+        words = ("rev-list", "--count", "^" + head, "^" + self._request["home"])
+        for reference, name in list(references.items())[:_MOST_BRANCHES]:
+            count, code, _ = self._git.result(*words, name, "--")
+            if code == 0 and int(count):  # of a branch that cannot be read there is nothing to tell
+                self._report["branches"].append([reference[len("refs/heads/") :], int(count)])
 
     def _count_stashes(self) -> "int":
         """Return the number of lines in the log of stashes; with references in tables there is none: one at least."""
-        try:
-            with open(os.open(os.path.join(self._git.agent, "logs", "refs", "stash"), FILE), "rb") as file:
-                return max(1, (file.read(_MOST_OF_LOG) or b"").count(b"\n"))
-        except OSError:
-            return 1
+        path = os.path.join(self._git.agent, "logs", "refs", "stash")
+        with contextlib.suppress(OSError), open(os.open(path, FILE), "rb") as file:
+            return max(1, (file.read(BLOCK) or b"").count(b"\n"))
+        return 1

@@ -93,15 +93,15 @@ class PrivateGit:
             os.makedirs(os.path.join(private, folder))
         write_text(os.path.join(private, "HEAD"), "ref: refs/heads/home\n")
         write_text(os.path.join(private, "config"), _PRIVATE)
-        self._environment = {
-            "PATH": path,
-            "GIT_DIR": private,
-            "GIT_WORK_TREE": workspace,
-            "GIT_OBJECT_DIRECTORY": os.path.join(self.agent, "objects"),
-        }
-        self._environment.update(ENVIRONMENT)
-        # An index that was refreshed is kept.
-        self._environment.update(NO_CONFIGURATION, GIT_OPTIONAL_LOCKS="1")
+        self._environment = dict(
+            ENVIRONMENT,
+            PATH=path,
+            GIT_DIR=private,
+            GIT_WORK_TREE=workspace,
+            GIT_OBJECT_DIRECTORY=os.path.join(self.agent, "objects"),
+            GIT_OPTIONAL_LOCKS="1",  # an index that was refreshed is kept
+            **NO_CONFIGURATION,
+        )
 
     def run(self, *arguments: "str", **options: "Any") -> "bytes":
         """Run a command, and return its output. Raises `Refused` if it fails."""
@@ -126,7 +126,7 @@ class PrivateGit:
         """Start a command with this input; None: a pipe. Returns the process, whose output is a pipe, and a function.
 
         The function waits for its end, and returns its exit code and its complaint. The process is ended with the
-        context. Raises `Refused` if it cannot be started.
+        context. Raises `Refused` if there is no git, `OSError` if it cannot be started.
         """
         if not self._program:
             raise Refused("no-git", "no git is installed in the sandbox")
@@ -136,18 +136,15 @@ class PrivateGit:
         with tempfile.TemporaryFile(dir=self.private) as given, tempfile.TemporaryFile(dir=self.private) as complaints:
             given.write(text or b"")
             given.seek(0)
-            try:
-                process = subprocess.Popen(
-                    # Names are UTF-8, whatever the locale there is.
-                    [as_bytes(part) for part in [self._program, "--no-pager", *options, *arguments]],
-                    stdin=subprocess.PIPE if text is None else given,
-                    stdout=subprocess.PIPE,
-                    stderr=complaints,
-                    cwd=self.workspace,
-                    env=environment,
-                )
-            except OSError as failure:
-                raise Refused("failed", f"git cannot be run: {os.strerror(failure.errno or 0)}") from None
+            process = subprocess.Popen(
+                # Names are UTF-8, whatever the locale there is.
+                [as_bytes(part) for part in [self._program, "--no-pager", *options, *arguments]],
+                stdin=subprocess.PIPE if text is None else given,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                cwd=self.workspace,
+                env=environment,
+            )
 
             def ended() -> "tuple[int, str]":
                 code = process.wait()

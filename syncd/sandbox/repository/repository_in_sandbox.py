@@ -58,12 +58,10 @@ class _Repository:
             self._lock()
             names = self._names()  # another run may have completed it
         if names is not None and "HEAD" in names:
-            home, moved = self._go_on()
-        elif self._request["whole"]:
-            home, moved = self._make(), True
-        else:
+            return {"home": self._go_on()}
+        if not self._request["whole"]:
             raise Refused("lost", "there is no repository any more")
-        return {"home": home, "moved": moved}
+        return {"home": self._make()}
 
     def _names(self) -> "set[str] | None":
         """Return the names in the repository's folder; None if there is none. Raises `Refused` if it is no folder."""
@@ -97,14 +95,17 @@ class _Repository:
         if sum(map(int, self._request["sizes"].split())) + SPARE_BYTES > disk.f_bavail * disk.f_frsize:
             raise Refused("failed", "the disk there has no room for a repository")
         # The references go first: see `_are_remains`.
-        for folder in (self._path("refs"), self._top):
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(folder)
+        shutil.rmtree(self._path("refs"), ignore_errors=True)
+        shutil.rmtree(self._top, ignore_errors=True)
         os.mkdir(self._top)
         self._lock()
         for folder in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
             os.makedirs(self._path(folder))
-        write_text(self._path("config"), _NEW + ("" if self._has_identity() else _AGENT))
+        # Whoever commits there may have told git a name and an address; only the settings are read for that.
+        persons = {name: os.environ.get(name) for name in NO_CONFIGURATION}  # type: dict[str, Any]
+        words = ("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
+        _, is_unknown, _ = self._git.result(*words, **persons)
+        write_text(self._path("config"), _NEW + (_AGENT if is_unknown else ""))
         self._write_excludes()
         home, branch = CommitImporter(self._git, self._request).commit(""), self._request["branch"]
         for name in {_HOME, "refs/heads/home", "refs/heads/" + branch}:
@@ -123,8 +124,8 @@ class _Repository:
         os.unlink(head)
         return home
 
-    def _go_on(self) -> "tuple[str, bool]":
-        """Have the repository follow, and return its commit, and True if the agent's branch is there too."""
+    def _go_on(self) -> "str":
+        """Have the repository follow, and return its commit."""
         self._git.run("rev-parse", "--git-dir", GIT_DIR=self._git.agent)  # or else each reference seems to be missing
         before = self._git.reference(_HOME)
         if not before:
@@ -139,13 +140,9 @@ class _Repository:
         if home != before and not self._git.move(_HOME, home, before):
             raise Refused("failed", "someone else moves the references")
         self._move_home(home)
-        return home, self._move_agent(home)
-
-    def _has_identity(self) -> "bool":
-        """Return True if whoever runs this has a name and an address for commits; only the settings are read."""
-        persons = {name: os.environ.get(name) for name in NO_CONFIGURATION}  # type: dict[str, Any]
-        output, _, _ = self._git.result("config", "--get-regexp", r"^user\.(name|email)$", **persons)
-        return {line.split(b" ")[0] for line in output.splitlines()} >= {b"user.name", b"user.email"}
+        with contextlib.suppress(OSError):  # someone changes the index or the branch
+            self._move_agent(home)
+        return home
 
     def _write_excludes(self) -> None:
         for name in ("info/exclude", "syncd/exclude"):
@@ -169,8 +166,8 @@ class _Repository:
         if at != home and "refs/heads/home" not in heads and (not at or self._git.is_ancestor(at, home)):
             self._git.move("refs/heads/home", home, at)
 
-    def _move_agent(self, home: "str") -> "bool":
-        """Move the agent's branch and index to the commit, if no one works there, and return True.
+    def _move_agent(self, home: "str") -> None:
+        """Move the agent's branch and index to the commit, if no one works there. Raises `OSError`.
 
         Then the branch that this program made is checked out and has no commit of anyone's, the index is that of such a
         commit, and the work tree is clean.
@@ -178,44 +175,31 @@ class _Repository:
         name, _, left = (self._read("syncd/state") or "").partition("\n")
         branch, index = "refs/heads/" + name, self._path("syncd/index")
         at = self._git.reference(branch)
-        is_someones = self._head() != branch or not at or not self._git.is_ancestor(at, home)
-        if is_someones or any(os.path.lexists(self._path(part)) for part in (*UNDER_WAY, "sequencer")):
-            return False
+        if self._head() != branch or not at or not self._git.is_ancestor(at, home):
+            return
+        if any(os.path.lexists(self._path(part)) for part in (*UNDER_WAY, "sequencer")):
+            return
         with contextlib.suppress(OSError):
             shutil.copyfile(self._path("info/exclude"), os.path.join(self._git.private, "info", "exclude"))
-        try:
-            before = self._copy_index(index)
-        except OSError:
-            return False
+        before = self._copy_index(index)
         words = ("diff-index", "--cached", "--quiet")
         commits = {at, home, left if ID.fullmatch(left) else at}
         if all(self._git.result(*words, commit, GIT_INDEX_FILE=index)[1] for commit in commits):
-            return False
+            return
         _, code, _ = self._git.result("read-tree", "-i", "-m", home, GIT_INDEX_FILE=index)
-        options = ("--porcelain", "-z", "--ignore-submodules=all")
-        status, code_of_status, _ = self._git.result("status", *options, GIT_INDEX_FILE=index)
-        if code or code_of_status or status:
-            return False
-        self._note(name, at)
-        return self._install(index, before, branch, at, home)
+        words = ("status", "--porcelain", "--ignore-submodules=all")
+        if not code and self._git.result(*words, GIT_INDEX_FILE=index)[:2] == (b"", 0):
+            self._note(name, at)
+            self._install(index, before, branch, at, home)
 
-    def _install(self, index: "str", before: "tuple[int, ...]", branch: "str", at: "str", home: "str") -> "bool":
-        """Put the index in its place and move the branch, unless someone is about to change either."""
-        place, lock = self._path("index"), self._path("index.lock")
+    def _install(self, index: "str", before: "tuple[int, ...]", branch: "str", at: "str", home: "str") -> None:
+        """Put the index in its place and move the branch, unless someone changes either. Raises `OSError`."""
+        lock = self._path("index.lock")
+        os.link(index, lock)  # as git's own lock; by its inode a later run knows that it is no one else's
         try:
-            os.link(index, lock)  # as git's own lock; by its inode a later run knows that it is no one else's
-        except OSError:
-            return False
-        try:
-            if stamp(os.lstat(place)) != before or self._head() != branch:
-                return False
-            if at != home and not self._git.move(branch, home, at):
-                return False
-            os.rename(lock, place)
-        except OSError:
-            return False
-        else:
-            return True
+            is_as_before = stamp(os.lstat(self._path("index"))) == before and self._head() == branch
+            if is_as_before and (at == home or self._git.move(branch, home, at)):
+                os.rename(lock, self._path("index"))
         finally:
             for path in (lock, index):
                 with contextlib.suppress(OSError):
@@ -244,11 +228,9 @@ class _Repository:
 
     def _read(self, name: "str") -> "str | None":
         """Return the content of a small file of the repository; None if it cannot be read."""
-        try:
-            with open(self._path(name), encoding="utf-8", errors="surrogateescape") as file:
-                return file.read()
-        except OSError:
-            return None
+        with contextlib.suppress(OSError), open(self._path(name), encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+        return None
 
 
 def _give_up(_number: "int", _frame: "Any") -> None:
