@@ -244,6 +244,7 @@ def test_a_lost_answer_and_a_revert(there: RepositoryRig) -> None:
     assert there.client.warnings != []
     there.clock.go_on(3600)
     there.send({"a.txt": "one\n", "n": None})
+    assert whole_states(there) == [True, False, False]
     there.check()
     assert there.is_following
 
@@ -303,6 +304,11 @@ def staged_and_taken_back(rig: RepositoryRig) -> None:
 def committed(rig: RepositoryRig) -> None:
     dirty(rig)
     rig.git("commit", "-qam", "the agent's")
+
+
+def committed_and_taken_back(rig: RepositoryRig) -> None:
+    committed(rig)
+    rig.git("revert", "--no-edit", "HEAD")
 
 
 def own_branch(rig: RepositoryRig) -> None:
@@ -373,6 +379,7 @@ WORK = [
         staged,
         staged_and_taken_back,
         committed,
+        committed_and_taken_back,
         own_branch,
         own_branch_with_commit,
         detached,
@@ -484,6 +491,23 @@ def test_locks_of_a_killed_run(there: RepositoryRig) -> None:
     assert there.is_following
 
 
+def test_a_run_that_was_killed_between_branch_and_index(there: RepositoryRig) -> None:
+    """The branch has moved, and the index is still of the commit where it was left: that is no work of the agent's."""
+    place, lagging = there.workspace / ".git/index", there.at("HEAD")
+    before = place.read_bytes()
+    dirty(there)
+    there.send({"d/b.txt": "2\n"})
+    there.git("checkout", "-q", "a.txt", "d/b.txt")
+    assert there.at("HEAD") == lagging
+    there.send({"d/b.txt": "3\n"})
+    assert there.is_following
+    place.write_bytes(before)
+    assert there.status != ""
+    there.send({"d/b.txt": "4\n"})
+    there.check()
+    assert there.is_following
+
+
 def test_a_run_waits_for_the_one_before(there: RepositoryRig) -> None:
     """One that was given up may still be under way."""
     with open(there.workspace / ".git/syncd/lock", "w", encoding="ascii") as lock:
@@ -494,6 +518,18 @@ def test_a_run_waits_for_the_one_before(there: RepositoryRig) -> None:
         release.join()
     there.check()
     assert there.is_following
+
+
+def test_a_file_that_the_agent_changed_meanwhile(there: RepositoryRig) -> None:
+    """Another content is not what was sent, whatever its size: the repository holds the version before."""
+    before = there.tree("home")["d/b.txt"]
+    there.arrive({"d/b.txt": "from here\n", "large": Sent(bytes(17 << 20))})
+    (there.workspace / "d/b.txt").write_text("changed!!\n")
+    (there.workspace / "large").write_bytes(b"x" * (17 << 20))
+    there.follow()
+    assert there.tree("home")["d/b.txt"] == before
+    assert "large" not in there.tree("home")
+    assert there.status == " M d/b.txt\0?? large\0"
 
 
 def test_a_content_that_is_not_known(there: RepositoryRig) -> None:
