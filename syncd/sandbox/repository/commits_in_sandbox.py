@@ -13,17 +13,7 @@ import stat
 from collections import namedtuple
 from typing import Any
 
-from syncd.sandbox.repository.git_in_sandbox import (
-    BLOCK,
-    FILE,
-    ID,
-    LARGE_BYTES,
-    UNDER_WAY,
-    PrivateGit,
-    Refused,
-    as_bytes,
-    check,
-)
+from syncd.sandbox.repository.git_in_sandbox import BLOCK, FILE, ID, LARGE_BYTES, PrivateGit, Refused, as_bytes, check
 
 SPARE_BYTES = 64 << 20  # stay free on the disk
 _DIGEST_BYTES = 16
@@ -221,8 +211,8 @@ class CommitPacker:
         check("rev-parse", code, complaint)
         if len(lines) < 2 or ID.fullmatch(lines[0]) is None:
             raise Refused("failed", "HEAD names no commit of such a repository")
-        found = {what for name, what in UNDER_WAY.items() if os.path.lexists(os.path.join(self._git.agent, name))}
-        self._report.update(branch="" if lines[1] == "HEAD" else lines[1], under_way=sorted(found))
+        branch = "" if lines[1] == "HEAD" else lines[1]
+        self._report.update(branch=branch, under_way=sorted(self._git.under_way()))
         return lines[0]
 
     def _find_objects(self, pairs: "list[str]") -> "tuple[list[str], list[str]]":

@@ -54,7 +54,7 @@ NO_CONFIGURATION = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
 }
 # What someone has begun in a repository, by the file or folder that git keeps meanwhile.
-UNDER_WAY = {
+_UNDER_WAY = {
     "rebase-merge": "rebase",
     "rebase-apply": "rebase",
     "MERGE_HEAD": "merge",
@@ -67,9 +67,7 @@ BLOCK = 1 << 18
 # A FIFO in a file's place must not block, nor a terminal become this process's own.
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MOST_OUTPUT = 64 << 20  # of a command whose output is kept; folders within folders can be endless
-_PRIVATE = (
-    "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tcompression = 1\n[fastimport]\n\tunpackLimit = 200\n"
-)
+_PRIVATE = "[core]\n\trepositoryformatversion = 0\n\tcompression = 1\n[fastimport]\n\tunpackLimit = 200\n"
 
 
 class Refused(Exception):
@@ -156,6 +154,10 @@ class PrivateGit:
                     yield process, ended
                 finally:
                     process.kill()  # if it has not ended
+
+    def under_way(self) -> "set[str]":
+        """Return what someone has begun in the agent's repository."""
+        return {what for name, what in _UNDER_WAY.items() if os.path.lexists(os.path.join(self.agent, name))}
 
     def reference(self, name: "str") -> "str":
         """Return the commit of a reference in the agent's repository; empty if there is none."""

@@ -23,7 +23,6 @@ from syncd.sandbox.repository.git_in_sandbox import (
     FILE,
     ID,
     NO_CONFIGURATION,
-    UNDER_WAY,
     PrivateGit,
     Refused,
     TooLate,
@@ -177,7 +176,7 @@ class _Repository:
         at = self._git.reference(branch)
         if self._head() != branch or not at or not self._git.is_ancestor(at, home):
             return
-        if any(os.path.lexists(self._path(part)) for part in (*UNDER_WAY, "sequencer")):
+        if self._git.under_way() or os.path.lexists(self._path("sequencer")):
             return
         with contextlib.suppress(OSError):
             shutil.copyfile(self._path("info/exclude"), os.path.join(self._git.private, "info", "exclude"))
