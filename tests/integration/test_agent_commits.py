@@ -127,7 +127,7 @@ ID, OTHER, DIGEST = "1" * 40, "2" * 40, "a" * 64
         [["done", {"state": "done", "commits": [ID] * 1001}]],
         *(
             [["done", {"state": "done", "pack": each}]]
-            for each in (["1", ""], [-1, ""], [1], [1, "A" * 64], [1, "a" * 64 + "\n"])
+            for each in (["1", ""], [-1, ""], [3 << 30, ""], [1], [1, "A" * 64], [1, "a" * 64 + "\n"])
         ),
         [["done", {"state": "done", "branches": [["x"]]}]],
         [["done", {"state": "done", "branches": [["\udcff\0", 1]]}]],
