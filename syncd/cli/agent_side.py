@@ -43,8 +43,7 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
-from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits
-from syncd.sandbox.repository.home_commit import recorded_home
+from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.scan.path_rules import PathRules
 from syncd.selection.rules import PathPatterns
@@ -136,7 +135,7 @@ class AgentSide(Struct, frozen=True):
 
 
 class CommitsThere(Struct, frozen=True):
-    """The sandbox's report, and the commits, the oldest first; none where it has an absence or a failure."""
+    """The sandbox's report, and the commits, the oldest first; none without a repository, or where it failed."""
 
     found: SandboxCommits
     commits: tuple[SandboxCommit, ...] = ()
@@ -249,20 +248,20 @@ def commits_there(opened: OpenSandbox, contents: Contents) -> CommitsThere:
 
     The copies of contents go when the sandbox is closed. Raises `SyncdError`, `StepFailed`, `Stop`.
     """
-    home = recorded_home(opened.folders.state, opened.target)
+    home = recorded_home(opened.services.state.db, opened.target)
     if not home:
-        return CommitsThere(SandboxCommits(absence="syncd made no repository in this sandbox"))
+        return CommitsThere(SandboxCommits(RepositoryState.LOST, "syncd made no repository in this sandbox"))
     git, folder = need_git(os.environ), os.path.join(opened.scratch, "commits")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     with ProgressDisplay(silent_s=1.0) as progress:
         progress.doing("reading the commits in the sandbox")
-        found, pack = opened.services.agent_commits.fetch(home, folder, contents, opened.interrupt.check)
+        found, pack = opened.services.agent_repository.fetch_commits(home, folder, contents, opened.interrupt.check)
         if not pack:
             return CommitsThere(found)
         try:
             return CommitsThere(found, read_pack(git, found, pack, folder, contents))
         except UnreadablePack as reason:
-            return CommitsThere(replace(found, failure=str(reason), unlisted=0))
+            return CommitsThere(replace(found, state=RepositoryState.FAILED, why=str(reason), unlisted=0))
 
 
 def tell_rest(there: CommitsThere) -> None:

@@ -30,7 +30,6 @@ from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.repository.agent_commits import AgentCommits
 from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.selection.git_repository import branch_of, repository_around
@@ -155,8 +154,7 @@ class SandboxFactory(Struct, frozen=True):
             partial_archives=partial_archives,
             remote_changes=remote_changes,
             blocked_paths=blocked_paths,
-            agent_commits=AgentCommits(job_runner),
-            agent_repository=AgentRepository(partial(_home_branch, config), job_runner, target, state_folder, waiter),
+            agent_repository=AgentRepository(partial(_home_branch, config), job_runner, target, db, waiter),
         )
 
 

@@ -10,7 +10,6 @@ from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.repository.agent_commits import AgentCommits
 from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sync.delivery import Delivery
 from syncd.sync.sandbox_state import SandboxState
@@ -25,7 +24,6 @@ class SandboxServices(Struct, frozen=True):
     partial_archives: PartialArchives
     remote_changes: RemoteChanges
     blocked_paths: BlockedPaths
-    agent_commits: AgentCommits
     agent_repository: AgentRepository
 
     @property

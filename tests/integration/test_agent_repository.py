@@ -422,7 +422,7 @@ def test_what_was_brought_home_counts(rig: Rig) -> None:
 
 def test_too_many_files(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """None is made, with a warning."""
-    monkeypatch.setattr(agent_repository, "MOST_PATHS", 2)
+    monkeypatch.setattr(agent_repository, "MOST_FILES", 2)
     rig.sync()
     before = programs(rig)
     rig.cycle.follow_in_repository()
