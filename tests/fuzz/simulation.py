@@ -158,6 +158,7 @@ class Simulation:
         if not self.lost and not self.checker.state_damaged and sent_again:
             self.checker.lose("a new daemon sent again what the last one had sent")
         self.checker.compare()
+        self.checker.check_left()
         self.way_home.finish()
 
     def _run_offline_steps(self) -> None:

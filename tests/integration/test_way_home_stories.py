@@ -135,6 +135,18 @@ PASS = {
     """,
     "a move waits until the bucket answers": _BEGIN
     + "agent_prepends('f', 2)\n fault('download: 503 x3')\n move_sandbox(1)\n wait_idle()",
+    "the daemon stops before it has saved an ending sandbox for the last time": "settings('mirror','auto',600,0,1.0,'save')"
+    + """
+    fill_folder('many', 25)
+    wait_idle()
+    replace_workspace(0)
+    wait_idle()
+    set_clock(4000.0)
+    wait_idle()
+    agent_makes_folder('build', 41)
+    write('a', 8, 42)
+    wait_idle()
+    """,
     "the folder of an excluded file was deleted there": _BEGIN
     + "write('a/f', 8, 1)\n write_secret('a', '.env')\n wait_idle()\n agent_removes('a')\n"
     + "apply(('--deletions',), (), ())\n wait_idle()\n apply(('--deletions',), (), ())",
