@@ -124,6 +124,10 @@ class Account:
         came = {(path, entry), *self._absorbed.get((path, entry), ())}
         return bool(came & self._replaced_here) or self._is_merged_here(path, entry)
 
+    def is_agents_own(self, path: str, entry: Entry) -> bool:
+        """True if the agent made that version, and no person did."""
+        return (path, entry) in self._agents and (path, entry) not in self._persons
+
     def is_at_home(self, path: str, entry: Entry) -> bool:
         """True if the workspace has it, or a text that was merged from it."""
         return self._home.get(path) == entry or self._is_merged_here(path, entry)
@@ -149,8 +153,7 @@ class Account:
     ) -> Iterator[tuple[str, str]]:
         """Yield the agent's versions in the sandbox that an `apply` of all has not brought home, nor `named`."""
         for path, entry in sorted(sandbox.items()):
-            is_agents = (path, entry) in self._agents and (path, entry) not in self._persons
-            is_new = is_agents and agents.get(path) == entry and not self.is_settled(path, entry)
+            is_new = self.is_agents_own(path, entry) and agents.get(path) == entry and not self.is_settled(path, entry)
             if is_new and path not in named and not self.is_at_home(path, entry):
                 here = shown(self._home.get(path))
                 yield path, f"{path!r} is {here} at home and the agent's {shown(entry)} in the sandbox"

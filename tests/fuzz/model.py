@@ -37,6 +37,7 @@ class SandboxModel:
         self.synced: Tree = {}
         self.agent: dict[str, Entry | None] = {}
         self.made: set[tuple[str, Entry]] = set()  # every version that the agent ever made
+        self.tips: frozenset[str] = frozenset()  # the commits that the agent left references to
         self._unseen: set[str] = set()
         self._taken_back: set[tuple[str, Entry]] = set()
         self._arrived: dict[str, Sent] = {}

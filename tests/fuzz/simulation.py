@@ -36,6 +36,7 @@ from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.commands import Commands
 from tests.fuzz.damage import damage
+from tests.fuzz.git import tips
 from tests.fuzz.inotify import ManualInotify
 from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, tree
 from tests.fuzz.scenario import Scenario, Step
@@ -89,6 +90,7 @@ class Simulation:
             saved_versions=SavedVersions(self._folders.state, clock),
             sandbox_id=SANDBOX,
             is_plain=is_plain,
+            git="baseline" if any(step.name == "repository" for step in self.scenario) else "none",
             accounts_in=self._folders.state if self.comes_home else None,
         )
         self.commands = Commands(self, EFFECTS)
@@ -518,6 +520,8 @@ class Simulation:
             self.figures["sandbox changes"] += 1
         after = tree(sandbox.workspace)
         tracked.model.agent_changed(before, after)
+        if step.name == "agent_commits":
+            tracked.model.tips = tips(sandbox.workspace)
         if self.checker.account is not None:
             self.checker.account.agent_changed(before, after, self.clock.boottime_s())
 
