@@ -118,6 +118,8 @@ LOST_ONCE = {
     + "rest(8.0)\n fault('download: 503 x3')\n rest(100.0)\n wait_idle()",
     "with the clock set back, nothing is saved before a sandbox's end": _ENDS.format(limit=0)
     + "set_clock(-4000.0)\n rest(100.0)\n wait_idle()",
+    "a branch of named paths, where the agent committed a link elsewhere, ends with an internal error": _COMMITS
+    + "agent_links('l', 'f')\n agent_commits('all', 7)\n branch('agent/1', ('g',), ())",
     "nothing is saved before a sandbox's end while a long upload is under way": _ENDS.format(limit=1)
     + "rest(8.0)\n write_noise('g', 60000, 5)\n rest(100.0)\n wait_idle()",
 }
