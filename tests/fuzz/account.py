@@ -81,7 +81,8 @@ class Account:
                             if (path, each) in merged:
                                 merged.add((path, after))
             version = (path, before)
-            if before is None or version not in self._persons or version in self._replaced_there:
+            # What the agent's git brought back there, as an older commit has it, is the agent's too.
+            if before is None or version not in self._persons or version in self._agents | self._replaced_there:
                 continue
             if version not in self._replaced_here and version not in self._absorbed:
                 yield f"a command replaced the person's {path!r} ({shown(before)}) by {shown(after)}"
@@ -102,6 +103,10 @@ class Account:
             if (entry := before.get(path)) == sandbox.get(path)
             and (entry is None or entry == FOLDER or (path, entry) in self._agents)
         ]
+
+    def undone(self, before: Tree) -> set[Version]:
+        """Return the agent's versions that were here before, and are no more."""
+        return (before.items() - self._home.items()) & self._agents
 
     def excuse(self, path: str, entry: Entry) -> None:
         """Note that a version of the agent may be lost: nobody could look, or the rules leave it out."""

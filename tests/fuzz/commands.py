@@ -169,7 +169,8 @@ class Commands:
             # Any command that writes here takes back one that was killed, first.
             takes_back = step.name == "undo" or any(line.startswith("took back") for line in self._printed)
             if checker.live is not None and takes_back and self._wrote == "apply":
-                checker.live.model.taken_back(checker.account.agents(home, checker.account.home, there), there)
+                agents = checker.account.agents(home, checker.account.home, there)
+                checker.live.model.taken_back(agents, there, checker.account.undone(home))
             if home != checker.account.home and step.name in READING:
                 checker.lose(f"{step.name} changed the workspace")
             if home != checker.account.home:
