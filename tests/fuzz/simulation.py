@@ -80,18 +80,18 @@ class Simulation:
         self.comes_home = any(step.name in WAY_HOME_STEPS for step in self.scenario)
         is_plain = not any(step.name in UNUSUAL for step in self.scenario)
         self.environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
-        self._folders = directories_for(str(self.workspace), self.environ)
-        self._folders.make()
+        self.folders = directories_for(str(self.workspace), self.environ)
+        self.folders.make()
         self.checker = Checker(
             emulator,
             clock,
             self.workspace,
             figures,
-            saved_versions=SavedVersions(self._folders.state, clock),
+            saved_versions=SavedVersions(self.folders.state, clock),
             sandbox_id=SANDBOX,
             is_plain=is_plain,
             git="baseline" if any(step.name == "repository" for step in self.scenario) else "none",
-            accounts_in=self._folders.state if self.comes_home else None,
+            accounts_in=self.folders.state if self.comes_home else None,
         )
         self.commands = Commands(self, EFFECTS)
         self.way_home = WayHome(self)
@@ -181,7 +181,7 @@ class Simulation:
             remove(self.folder / copy.name)
             copy.rename(self.folder / copy.name)
         self._saved.clear()
-        self.checker.note_process_end(Path(self._folders.state))
+        self.checker.note_process_end(Path(self.folders.state))
         self.commands.go_on()  # without the daemon
 
     @contextlib.contextmanager

@@ -22,7 +22,7 @@ class WayHome:
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self.repository = HomeRepository(simulation.workspace, simulation.checker)
+        self.repository = HomeRepository(simulation.workspace, simulation.checker, simulation.folders.state)
 
     def do(self, step: Step) -> None:
         """Run a step that needs no daemon."""
