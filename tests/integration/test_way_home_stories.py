@@ -118,6 +118,19 @@ LOST_ONCE = {
     + "rest(8.0)\n fault('download: 503 x3')\n rest(100.0)\n wait_idle()",
     "with the clock set back, nothing is saved before a sandbox's end": _ENDS.format(limit=0)
     + "set_clock(-4000.0)\n rest(100.0)\n wait_idle()",
+    "a folder of the agent's in the place of a file keeps the repository there from following, for ever": """
+        repository('in')
+        write('f', 300, 1)
+        wait_idle()
+        at_request('initialize', 'after', 'fault', 'execution-logs: lost x3')
+        write('g', 8, 2)
+        wait_idle()
+        agent_makes_folder('f', 3)
+        rest(20.0)
+        write('h', 8, 4)
+        stop()
+        wait_idle()
+    """,
     "a branch of named paths, where the agent committed a link elsewhere, ends with an internal error": _COMMITS
     + "agent_links('l', 'f')\n agent_commits('all', 7)\n branch('agent/1', ('g',), ())",
     "nothing is saved before a sandbox's end while a long upload is under way": _ENDS.format(limit=1)

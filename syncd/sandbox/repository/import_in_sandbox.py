@@ -131,9 +131,12 @@ class CommitImporter:
             descriptor = os.open(name, FILE, dir_fd=self._descriptor(folder))
         except OSError:
             return False
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):  # of a folder, `open` makes no file
+            os.close(descriptor)
+            return False
         with open(descriptor, "rb", buffering=0) as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size != sent.size:
+            if status.st_size != sent.size:
                 return False
             if sent.size > _CONVERTED_BYTES:
                 return self._copy(into, sent, file)
