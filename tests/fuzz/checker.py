@@ -70,6 +70,7 @@ class Checker:
         saved_versions: SavedVersions,
         sandbox_id: str,
         is_plain: bool,
+        git: str = "none",
         accounts_in: str | None = None,
     ) -> None:
         self.emulator = emulator
@@ -84,7 +85,7 @@ class Checker:
         self.ended_early: set[str] = set()
         self._held_archives: list[tuple[TrackedSandbox, bytes, bool]] = []
         self._arrived_in = ""
-        self.settings = Settings(emulator.base_url, workspace, sandbox_id)
+        self.settings = Settings(emulator.base_url, workspace, sandbox_id, git)
         self.lost: list[str] = []
         self.sandbox_id = sandbox_id  # the one that the daemon syncs to
         self.sandboxes: dict[str, TrackedSandbox] = {}

@@ -263,6 +263,16 @@ LOST_ONCE = {
         fault('initialize: cut')
         wait_idle()
     """,
+    "what a new process held counted here as it was sent, once something else was changed": """
+        write('b', 300, 13)
+        write('a/f', 300, 17)
+        wait_idle()
+        agent_makes_folder('a/f', 20)
+        append('a/f', 8, 21)
+        stop()
+        wait_idle()
+        write('b', 8, 28)
+    """,
 }
 
 

@@ -188,7 +188,7 @@ def _why_never(side: AgentSide, sides: Sides, home: Home, path: str, entry: Seen
 def _links_that_lead_out(
     sides: Sides, home: Home, commits: tuple[SandboxCommit, ...], state: dict[str, SeenEntry]
 ) -> Mapping[str, str]:
-    """Return the links that may never come, with the reason.
+    """Return the links that may never come, with the reason, of the paths of which `sides` knows what is here.
 
     A link can lead out by another one that a later commit changes, so all are followed after each commit.
     """
@@ -198,7 +198,7 @@ def _links_that_lead_out(
         state.update(commit.changes)
         for path, entry in commit.changes.items():
             (links.add if entry.kind is Kind.SYMLINK else links.discard)(path)
-        for path in links - found.keys():
+        for path in (links & sides.here.keys()) - found.keys():
             reason = never_taken(sides, home, path, sides.here[path], state[path])
             if reason:
                 found[path] = reason
