@@ -252,7 +252,7 @@ class Looker:
 
     def _forget(self, name: str) -> None:
         with contextlib.suppress(OSError):
-            self._pending_removals.forget_one(name)
+            self._pending_removals.forget(name)
 
 
 def _checked(job: RemoteJob, request: LookRequest, rows: list[list[Any]]) -> LookReport:

@@ -137,7 +137,7 @@ class LookResult(Struct, frozen=True):
     missing ones of action EXISTS. `blocked` are paths to extract, or directories above them, that cannot be, each
     with its obstacle; with `kinds_only`, nobody could see which directories cannot be written. `unlisted` counts
     new paths beyond the most that a look lists, `unseen` what was not looked at in time: paths of the request,
-    which are UNREADABLE, and directories, which are among the `pruned` ones, as are those with a path that is too
+    which are UNREAD, and directories, which are among the `pruned` ones, as are those with a path that is too
     long for this machine. `not_kept` is the reason why copies of some are lacking that this machine could not fetch
     or keep, `unfetched` why there are none at all.
     """

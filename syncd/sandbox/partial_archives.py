@@ -2,8 +2,8 @@
 
 `initialize` probably leaves alone what is not in an archive, but this is not documented. So the first archive is whole,
 and one with a single path follows it at once. Then a look counts what is missing: if nearly everything is, only whole
-archives are sent from then on. If nobody can count, a whole archive follows, and the proof is tried again later. Until
-it is on disk the sync state stays uncertain, so a process that dies in between leaves nothing unproved.
+archives are sent from then on. If nobody can count, a whole archive follows, and the proof is tried again later. While
+it is made the state is uncertain, so that a process that dies in between is followed by a whole archive too.
 """
 
 from __future__ import annotations

@@ -13,24 +13,16 @@ from msgspec import Struct
 from syncd.remote.target import Target
 from syncd.store.state_db import Record, StateDb
 
-# Of sandboxes that a workspace went to before this one.
-_MOST_OTHERS = 8
 
-
-class PendingRemoval(Struct, frozen=True, omit_defaults=True):
-    """One execution, and the target that it was started with.
-
-    `paths` are those that it may remove, None if they are not known: the first version did not record them.
-    """
+class PendingRemoval(Struct, frozen=True):
+    """One execution, the target that it was started with, and the paths that it may remove."""
 
     target: Target
     name: str
-    paths: tuple[bytes, ...] | None = None
+    paths: tuple[bytes, ...]
 
     def may_remove(self, wanted: Collection[str]) -> bool:
         """Return True if it could remove one of the wanted paths, or a directory above one."""
-        if self.paths is None:
-            return bool(wanted)
         if not self.paths or not wanted:
             return False
         removed = set(map(os.fsdecode, self.paths))
@@ -38,41 +30,29 @@ class PendingRemoval(Struct, frozen=True, omit_defaults=True):
 
 
 class PendingRemovals:
-    """The pending removals of one sandbox; those of others are kept beside them, in case they are used again."""
+    """The pending removals of one sandbox."""
 
     def __init__(self, db: StateDb, target: Target) -> None:
-        self._record = Record(db, "removals", list[PendingRemoval], "a removal that was started before may still run")
+        cost = "a removal that was started before may still run"
+        self._record = Record(db, "removals", list[PendingRemoval], cost, target.owner)
         self._target = target
-        notes = self._record.load() or []
-        self._others = [note for note in notes if not note.target.same_sandbox(target)][-_MOST_OTHERS:]
-        self.notes = [note for note in notes if note.target.same_sandbox(target)]
+        self.notes = self._record.load() or []
 
-    def note(self, name: str, paths: Iterable[str] | None = None) -> None:
+    def note(self, name: str, paths: Iterable[str]) -> None:
         """Record a removal that is about to be started. Raises `OSError`; then it must not be."""
-        names = None if paths is None else tuple(map(os.fsencode, paths))
-        notes = [*self.notes, PendingRemoval(self._target, name, names)]
-        self._write(notes)
+        notes = [*self.notes, PendingRemoval(self._target, name, tuple(map(os.fsencode, paths)))]
+        self._record.save(notes)
         self.notes = notes
 
-    def forget(self) -> None:
-        """Forget all of them, which have ended. Raises `OSError`, which costs the next process a request."""
-        self._keep([])
-
-    def forget_one(self, name: str) -> None:
+    def forget(self, name: str) -> None:
         """Forget the one of this name, which has ended. Raises `OSError`, which costs the next process a request."""
-        self._keep([note for note in self.notes if note.name != name])
-
-    def _keep(self, notes: list[PendingRemoval]) -> None:
-        if len(notes) == len(self.notes):
-            return
-        self.notes = notes
-        if notes or self._others:
-            self._write(notes)
-        else:
-            self._record.remove()
-
-    def _write(self, notes: list[PendingRemoval]) -> None:
-        self._record.save([*self._others, *notes])
+        notes = [note for note in self.notes if note.name != name]
+        if len(notes) < len(self.notes):
+            self.notes = notes
+            if notes:
+                self._record.save(notes)
+            else:
+                self._record.remove()
 
 
 def _with_parents(paths: Iterable[str]) -> Iterable[str]:

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.core.text import counted
 from syncd.core.warning import SyncWarning
 from syncd.model.manifest import Manifest, replaced_entries, without_digest
 from syncd.remote.target import Target
@@ -82,8 +83,8 @@ class SandboxState:
         self._mark = Record(db, "uncertain", bool, _SENT_ANEW, target.owner)
         self._uploaded = Record(db, "uploaded", Uploaded, "at most one archive is uploaded once more", target.owner)
         self._is_marked = False
-        # The base whose manifest is in the rows, as far as this process knows.
-        self._recorded: tuple[str, Manifest] | None = None
+        self.identity = ""  # of the base that this process read or recorded last, empty if it knows none
+        self._in_rows: Manifest | None = None  # the base as it is recorded, as far as this process knows
         self.read()
 
     @property
@@ -92,14 +93,9 @@ class SandboxState:
         return SandboxContent(self.base, self.unanswered, self.uncertain)
 
     @property
-    def identity(self) -> str:
-        """The identity of the base that this process knows, empty if it knows none."""
-        return self._recorded[0] if self._recorded else ""
-
-    @property
     def was_changed(self) -> bool:
         """True if another process changed the base since this one read or recorded it."""
-        recorded = self._base.load() if self._recorded is not None else None
+        recorded = self._base.load() if self.identity else None
         return recorded is not None and recorded.identity != self.identity
 
     def read(self) -> None:
@@ -110,7 +106,8 @@ class SandboxState:
         could_not_mark = self.uncertain and not self._is_marked
         self._is_marked = self._mark.load() is not None
         self.uncertain = self._is_marked or could_not_mark
-        recorded, self._recorded = self._base.load(), None
+        recorded, self._in_rows = self._base.load(), None
+        self.identity = "" if recorded is None else recorded.identity
         self.warnings = [self.db.warning] if self.db.warning and recorded is None else []
         self.unanswered = self._read_unanswered()
         self.base = None if recorded is None else self._read_base(recorded)
@@ -126,9 +123,9 @@ class SandboxState:
             self.warnings = [_damage(f"cannot be read ({failure.strerror})")]
             return None
         if damaged:
-            self.warnings = [_damage(f"was damaged in {len(damaged)} places")]
+            self.warnings = [_damage(f"was damaged ({counted(len(damaged), 'folder')})")]
         else:
-            self._recorded = recorded.identity, manifest.copy()
+            self._in_rows = manifest.copy()
         if self._searched not in ("", recorded.searched):
             manifest = Manifest({path: replace(entry, stamp=None) for path, entry in manifest.items()})
         return manifest
@@ -210,12 +207,12 @@ class SandboxState:
     @contextlib.contextmanager
     def _recording(self, manifest: Manifest, searched: str) -> Iterator[None]:
         """Record the base, and in one transaction what is changed within. Raises `OSError`."""
-        known, self._recorded = self._recorded, None
+        in_rows, self._in_rows = self._in_rows, None
         base = _Base(self.target, searched, secrets.token_hex(8))
         with self.db.transaction():
             recorded = self._base.load()
-            is_known = known is not None and recorded is not None and recorded.identity == known[0]
-            self._rows.save(_BASE, manifest, known[1] if known and is_known else None)
+            is_ours = recorded is not None and recorded.identity == self.identity
+            self._rows.save(_BASE, manifest, in_rows if is_ours else None)
             self._base.save(base)
             last = last_target(self.db) or self.target
             _last(self.db).save(self.target)
@@ -223,7 +220,7 @@ class SandboxState:
                 ending = [target for target, _ in ending_targets(self.db).load() or ()]
                 self.db.forget_owners_but({each.owner for each in (self.target, last, *ending)})
             yield
-        self._recorded = base.identity, manifest.copy()
+        self.identity, self._in_rows = base.identity, manifest.copy()
 
 
 def _last(db: StateDb) -> Record[Target]:
@@ -231,4 +228,5 @@ def _last(db: StateDb) -> Record[Target]:
 
 
 def _damage(what: str) -> SyncWarning:
-    return SyncWarning("state", f"the record of what was sent {what}", f"nothing to do, as {_SENT_ANEW}")
+    remedy = "nothing to do, as what is not known is compared and sent anew; deletions in it stay in the sandbox"
+    return SyncWarning("state", f"the record of what was sent {what}", remedy)

@@ -1,9 +1,9 @@
-"""One sync of one sandbox: scan, archive, upload and a look beside it, verdict, initialize, record.
+"""One sync of one sandbox: scan, archive, upload and a look beside it, save, remove, verdict, initialize, record.
 
 scan → equal to what the sandbox holds? unchanged
-     → archive → upload URL → upload, and a look beside it → verdict → save, remove → initialize → record: initialized
-          ↑                                                     │
-          └─── something there is to stay, or was lost ─────────┘
+     → archive → upload URL → upload, and a look beside it → save, remove → verdict → initialize → record: initialized
+          ↑                                                                    │
+          └────────── something there is to stay, or was lost ─────────────────┘
 """
 
 from __future__ import annotations

@@ -33,19 +33,19 @@ MOST_UNANSWERED = 8
 class SandboxContent(Struct, frozen=True):
     """The known content of a sandbox.
 
-    `base` is the last manifest that the sandbox was known to hold, None if there is none. `possibly_applied` are the
+    `base` is the last manifest that the sandbox was known to hold, None if there is none. `unanswered` are the
     entries of each archive that was sent after it and whose initialize was not answered. `uncertain`: the sandbox may
     hold something else than `base`.
     """
 
     base: Manifest | None = None
-    possibly_applied: tuple[Mapping[str, Entry], ...] = ()
+    unanswered: tuple[Mapping[str, Entry], ...] = ()
     uncertain: bool = False
 
     @property
     def versions(self) -> tuple[Mapping[str, Entry], ...]:
         """The manifests of which each entry may be in the sandbox, the certain one first."""
-        return self.base or {}, *self.possibly_applied
+        return self.base or {}, *self.unanswered
 
     def versions_of(self, path: str) -> list[Entry]:
         """The entries that may be in the sandbox as this path."""

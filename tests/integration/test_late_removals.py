@@ -318,7 +318,7 @@ def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
 
 def test_a_damaged_record_is_reported(tmp_path: Path, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """It costs nothing else."""
-    PendingRemovals(StateDb(str(tmp_path)), target(rig)).note("syncd-old")
+    PendingRemovals(StateDb(str(tmp_path)), target(rig)).note("syncd-old", ["a"])
     damage(tmp_path, "removals")
     assert PendingRemovals(StateDb(str(tmp_path)), target(rig)).notes == []
     assert "a removal that was started before may still run" in caplog.text

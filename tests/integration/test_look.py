@@ -379,16 +379,6 @@ def test_only_what_is_wanted_waits(rig: Rig, wanted: list[str], *, waits: bool) 
     assert len(pending(rig)) == (0 if waits else 1)
 
 
-def test_a_record_without_paths_may_remove_anything(rig: Rig) -> None:
-    """As the first version wrote it."""
-    (rig.folder / "state").mkdir()
-    PendingRemovals(StateDb(str(rig.folder / "state")), target(rig)).note("syncd-old")
-    rig.emulator.faults.script('execution-status: json {"status": "running"} always')
-    looker(rig).settle_pending([])
-    with pytest.raises(StepFailed):
-        looker(rig).settle_pending(["any"])
-
-
 def test_removals_do_not_pile_up(rig: Rig) -> None:
     """After four that may still run, the next one waits for them."""
     rig.sandbox.hold()

@@ -246,7 +246,9 @@ def _log_less(patch: pytest.MonkeyPatch) -> None:
 
 def _move_the_agents_branch(patch: pytest.MonkeyPatch) -> None:
     real = remote_job._source
-    patch.setattr(remote_job, "_source", lambda module: real(module).replace(b" or not self._git.is_ancestor(at, home)", b""))
+    patch.setattr(
+        remote_job, "_source", lambda module: real(module).replace(b" or not self._git.is_ancestor(at, home)", b"")
+    )
 
 
 def _move_without_saving(patch: pytest.MonkeyPatch) -> None:
