@@ -17,8 +17,9 @@ from pathlib import Path
 
 from tests.fuzz.clock import MACHINE
 from tests.fuzz.operations import reuses_inode_numbers
-from tests.fuzz.runner import digest, run, run_seed
+from tests.fuzz.runner import digest, run, run_seed, run_world
 from tests.fuzz.scenario import parse
+from tests.fuzz.small_worlds import COUNT
 from tests.system.scenarios import run_seed_by_processes
 
 REPO = Path(__file__).resolve().parents[2]
@@ -29,6 +30,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--schedules", type=int, default=1000, metavar="N", help="how many scenarios (1000)")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the first scenario (0)")
+    parser.add_argument(
+        "--worlds", type=int, metavar="N", help=f"run each N-th of the {COUNT:,} small worlds instead, --seed the first"
+    )
     parser.add_argument("--processes", action="store_true", help="run the real command, in real time")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time (one a core)")
     parser.add_argument(
@@ -76,8 +80,10 @@ def main() -> int:
         multiprocessing.get_context("spawn").Pool(asked.jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool,
         contextlib.suppress(KeyboardInterrupt),
     ):
-        run_one = run_seed_by_processes if asked.processes else run_seed
+        run_one = run_seed_by_processes if asked.processes else run_world if asked.worlds else run_seed
         seeds = range(asked.seed, asked.seed + asked.schedules)
+        if asked.worlds:
+            seeds = range(asked.seed, COUNT, asked.worlds)
         for figures, reports, course in pool.imap(run_one, ((place, seed) for seed in seeds)):
             total += figures
             courses.append(course)
@@ -87,7 +93,7 @@ def main() -> int:
                     print(f"{each}\n", flush=True)
     seconds = MACHINE.monotonic_s() - started_s
     course = "" if asked.processes else f"; course {digest(courses)}"
-    print(f"{len(courses)} of {asked.schedules} scenarios from seed {asked.seed} on{course}")
+    print(f"{len(courses)} of {len(seeds)} scenarios from seed {asked.seed} on{course}")
     print(f"{seconds:.1f} s, {total['scenarios'] / seconds:.1f} scenarios a second, {total['losses']} lost")
     print(", ".join(f"{count:,} {name}" for name, count in total.most_common() if name != "losses"))
     return 1 if total["losses"] else 0

@@ -14,13 +14,15 @@ import re
 import secrets
 import shutil
 import socket
+import sqlite3
 import sys
 import tempfile
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial, partialmethod
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,6 +35,7 @@ from syncd.daemon import build
 from syncd.model.entry import Stamp
 from syncd.remote import network
 from syncd.scan import file_reader
+from syncd.store.state_db import StateDb
 from syncd.sync import sandbox_factory
 from syncd.watch import inotify_watch
 from tests.emulator import Emulator
@@ -49,8 +52,9 @@ from tests.fuzz.daemon import (
 from tests.fuzz.generators import generate
 from tests.fuzz.inotify import ManualInotify
 from tests.fuzz.operations import tree
-from tests.fuzz.scenario import Scenario, Step, render, shrink
+from tests.fuzz.scenario import Scenario, Step, parse, render, shrink
 from tests.fuzz.simulation import EFFECTS, KEY, Simulation
+from tests.fuzz.small_worlds import worlds
 
 COARSE_NS = 2_000_000_000
 SHRINK_S = 30.0
@@ -124,6 +128,18 @@ def _kind_of(simulation: Simulation) -> str:
     return re.sub(r"'(\\.|[^'])*'|\d+", "", simulation.lost[0])[:40]
 
 
+def run_world(asked: tuple[str, int]) -> tuple[Counter[str], list[str], str]:
+    """Run the small world of this number below that folder; return as `run_seed` does."""
+    place, number = asked
+    ((words, text),) = islice(worlds(first=number), 1)
+    figures: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        simulation = run(Path(name) / "simulation", parse(text), figures)
+    figures["losses"] += bool(simulation.lost)
+    lost = "\n".join([f"small world {number}: {words}", "", text, *simulation.lost[:5]])
+    return figures, [lost] if simulation.lost else [], digest(simulation.course)
+
+
 def run_seed(asked: tuple[str, int]) -> tuple[Counter[str], list[str], str]:
     """Run this seed's scenario below that folder; return figures, a report of what was lost, the course's digest."""
     place, seed = asked
@@ -190,6 +206,17 @@ def _close_and_wait(stream: Any) -> None:
     connection.close()
 
 
+def _committed(
+    db: StateDb,
+    simulation: Simulation,
+    commit: Callable[[StateDb, sqlite3.Connection], None],
+    connection: sqlite3.Connection,
+) -> None:
+    simulation.at_commit("before")
+    commit(db, connection)
+    simulation.at_commit("after")
+
+
 @contextlib.contextmanager
 def _patched(simulation: Simulation) -> Iterator[None]:
     """Put the simulation's time, reader and injection points in the place of the machine's."""
@@ -242,6 +269,7 @@ def _patched(simulation: Simulation) -> Iterator[None]:
             ("SystemdNotifier", SimulatedNotifier),
         ):
             patch.setattr(build, name, partial(simulated, simulation))
+        patch.setattr(StateDb, "_commit", partialmethod(_committed, simulation, StateDb._commit))
         patch.setattr(build, "SyncCycle", partial(SimulatedCycle, simulation=simulation))
         patch.setattr(sandbox_factory, "JobRunner", partial(SimulatedJobRunner, simulation))
         if simulation.comes_home:
