@@ -47,6 +47,7 @@ from syncd.sandbox.repository.agent_repository import Contents, RepositoryState,
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.scan.path_rules import PathRules
 from syncd.selection.rules import PathPatterns
+from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import AgentWork, LeaveOut, find_agent_work, save_work
 from syncd.sync.sandbox_factory import SandboxFactory
 from syncd.sync.sandbox_services import SandboxServices
@@ -236,7 +237,7 @@ def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None 
         work,
         rules,
         BaseStore(folders.spool, ChunkStore(folders.spool)),
-        writer_of(config),
+        writer_of(config, state.db),
         leave_out,
         state.identity,
         state.uncertain,
@@ -281,15 +282,11 @@ def tell_rest(there: CommitsThere) -> None:
         tell("more branches in the sandbox were not looked at")
 
 
-def writer_of(config: Config) -> WorkspaceWriter:
+def writer_of(config: Config, db: StateDb) -> WorkspaceWriter:
     """Return the writer to the workspace, which records what counts as sent whenever it takes something back."""
+    from syncd.cli.apply.undoing import record_back  # noqa: PLC0415 - it needs what is above
 
-    def before_taking_back(note: bytes, paths: Collection[str]) -> None:
-        from syncd.cli.apply.undoing import record_back  # noqa: PLC0415 - it needs what is above
-
-        record_back(config, note, paths)
-
-    return WorkspaceWriter(config.workspace.path, folders_of(config, os.environ).state, before_taking_back)
+    return WorkspaceWriter(config.workspace.path, db, lambda taken: record_back(config, db, taken))
 
 
 def path_rules(config: Config) -> PathRules:

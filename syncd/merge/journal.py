@@ -1,35 +1,40 @@
 """The journal of a write to the workspace: what is changed, and the old bytes, so that it can be taken back.
 
-In the folder `apply` of the state folder, `pending` is the record of a write or an undo that has not ended, `journal`
-that of the last write that did. The bytes of the files that it replaced are one after another in `kept-TOKEN`: one file
-needs one flush. The token of a write is also in the names of its temporary files.
+In the state's database, `pending` is the record of a write or an undo that has not ended, `journal` that of the last
+write that did. The bytes of the files that it replaced are one after another in `apply/kept-TOKEN` in the state folder:
+one file needs one flush. The token of a write is also in the names of its temporary files.
 """
 
 from __future__ import annotations
 
-import contextlib
+import json
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.durable_file import StateFile, Versioned, flush_folder
+from syncd.core.durable_file import flush_folder
 from syncd.core.errors import Locked
 from syncd.core.workspace_lock import Lock
 from syncd.merge.writes import JournalPhase, PathChange
-from syncd.model.entry import Entry
+from syncd.store.state_db import Record, StateDb
+from syncd.sync.taken import TakenPath
 
+_log = logging.getLogger("syncd.state")
 _COST = "what it wrote to the workspace cannot be taken back by `syncd apply --undo`"
 _KEPT = "kept-"
 
 
-class JournalEntry(Versioned, frozen=True, kw_only=True):
-    """One write. `left` are paths that an undo, which was begun, does not restore."""
+class JournalEntry(Struct, frozen=True, kw_only=True):
+    """One write. `taken` is what counts as sent by it; `left` are paths that an undo, which was begun, leaves."""
 
     token: str
     phase: JournalPhase
-    note: bytes
+    taken: tuple[TakenPath, ...]
     changes: tuple[PathChange, ...] = ()
     left: tuple[str, ...] = ()
 
@@ -37,14 +42,18 @@ class JournalEntry(Versioned, frozen=True, kw_only=True):
 class Journal:
     """The records and kept bytes of the last write, and of one that has not ended."""
 
-    def __init__(self, state_folder: str) -> None:
-        self._folder = os.path.join(state_folder, "apply")
-        self._done = StateFile(self._folder, "journal", JournalEntry, _COST)
-        self._pending = StateFile(self._folder, "pending", JournalEntry, _COST)
+    def __init__(self, db: StateDb) -> None:
+        self._folder = os.path.join(db.folder, "apply")
+        # In JSON of Python's own, which has an escape for what is no UTF-8 in a path.
+        self._done = Record(db, "journal", str, _COST)
+        self._pending = Record(db, "pending", str, _COST)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing to this workspace. Raises `Locked` and `OSError`."""
+        """Keep other processes from writing to this workspace. Raises `Locked` and `OSError`.
+
+        A daemon lets several commands write, and when it ends, the next command does so beside those.
+        """
         os.makedirs(self._folder, 0o700, exist_ok=True)
         lock = Lock(self._folder)
         try:
@@ -59,98 +68,68 @@ class Journal:
             lock.release()
 
     def pending(self) -> JournalEntry | None:
-        """Return the write or undo that has not ended, after completing one that was killed when all was done."""
-        entry = _load(self._pending)
-        if entry is not None and entry.phase is JournalPhase.DONE:
-            self._publish(entry)
-            return None
-        return entry
+        """Return the write or undo that has not ended."""
+        return _load(self._pending)
 
     def last(self) -> JournalEntry | None:
         """Return the last write that ended."""
         return _load(self._done)
 
     def save(self, entry: JournalEntry) -> None:
-        """Record a write or undo that has not ended. Raises `OSError`."""
-        self._pending.save(_with_texts(entry, _encoded))
+        """Record a write that has not ended. Raises `OSError`."""
+        _save(self._pending, entry)
 
     def complete(self, entry: JournalEntry) -> None:
-        """Record that the write has ended; the one before it cannot be undone any more. Raises `OSError`."""
-        entry = replace(entry, phase=JournalPhase.DONE)
-        self.save(entry)
-        with contextlib.suppress(OSError):  # the next one does it
-            self._publish(entry)
+        """Record, in the transaction that is open, that the write has ended: the one before cannot be undone any more.
 
-    def forget(self, entry: JournalEntry) -> None:
-        """Remove a write that was taken back, or never began. Raises `OSError`."""
-        last = self.last()
-        if last is not None and last.token == entry.token:
-            self._done.remove()
-            last = None
+        One that changed nothing leaves it. Raises `OSError`.
+        """
+        if entry.changes:
+            _save(self._done, replace(entry, phase=JournalPhase.DONE))
         self._pending.remove()
-        self._remove_kept_but(last)
+
+    def reopen(self, entry: JournalEntry) -> None:
+        """Record, in the transaction that is open, that the last write is being undone. Raises `OSError`."""
+        self.save(entry)
+        self._done.remove()
+
+    def forget(self) -> None:
+        """Forget a write that was taken back, or never began. Raises `OSError`."""
+        self.remove_kept()  # first, as on a full disk the record cannot be removed before
+        self._pending.remove()
+
+    def remove_kept(self) -> None:
+        """Remove the kept bytes of all but the last write that ended, those of killed processes too."""
+        last = self.last()
+        for name in os.listdir(self._folder):
+            if name.startswith(_KEPT) and (last is None or name != _KEPT + last.token):
+                os.unlink(os.path.join(self._folder, name))
 
     @contextmanager
-    def keeper(self, token: str) -> Iterator[int]:
-        """Open the new file for the bytes that a write replaces, and flush it at the end. Raises `OSError`."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self._kept(token), flags, 0o600)
+    def kept(self, token: str) -> Iterator[int]:
+        """Open the bytes that a write replaces, flushed at the end; none if they are new, or if someone removed them.
+
+        Raises `OSError`.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(os.path.join(self._folder, _KEPT + token), flags, 0o600)
         try:
             yield descriptor
             os.fsync(descriptor)
             flush_folder(self._folder)
+            flush_folder(os.path.dirname(self._folder))  # the first write made the folder
         finally:
             os.close(descriptor)
 
-    @contextmanager
-    def kept(self, token: str) -> Iterator[int]:
-        """Open the bytes that a write replaced. Raises `OSError`."""
-        try:
-            descriptor = os.open(self._kept(token), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:  # someone removed it; without it no file can be restored
-            descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
 
-    def _publish(self, entry: JournalEntry) -> None:
-        """Make the pending record the last one, and remove the bytes of all others."""
-        os.replace(self._pending.path, self._done.path)
-        flush_folder(self._folder)
-        self._remove_kept_but(entry)
-
-    def _remove_kept_but(self, entry: JournalEntry | None) -> None:
-        """Remove the kept bytes of all other writes, those of killed processes too."""
-        for name in os.listdir(self._folder):
-            if name.startswith(_KEPT) and (entry is None or name != _KEPT + entry.token):
-                os.unlink(os.path.join(self._folder, name))
-
-    def _kept(self, token: str) -> str:
-        return os.path.join(self._folder, _KEPT + token)
+def _load(record: Record[str]) -> JournalEntry | None:
+    text = record.load()
+    try:
+        return None if text is None else msgspec.convert(json.loads(text), JournalEntry)
+    except (ValueError, msgspec.ValidationError):
+        _log.warning("the journal is of another version: %s", _COST)
+        return None
 
 
-def _load(file: StateFile[JournalEntry]) -> JournalEntry | None:
-    record = file.load()
-    return None if record is None else _with_texts(record, _decoded)
-
-
-def _encoded(text: str) -> str:
-    """Return a path or a link's target with a character for each byte, as MessagePack's strings are UTF-8 only."""
-    return os.fsencode(text).decode("latin-1")
-
-
-def _decoded(text: str) -> str:
-    return os.fsdecode(text.encode("latin-1"))
-
-
-def _with_texts(entry: JournalEntry, text: Callable[[str], str]) -> JournalEntry:
-    """Return the entry with all paths and targets as `text` makes them."""
-
-    def side(of: Entry) -> Entry:
-        return replace(of, target=text(of.target)) if of.target else of
-
-    changes = (
-        replace(each, path=text(each.path), before=side(each.before), after=side(each.after)) for each in entry.changes
-    )
-    return replace(entry, changes=tuple(changes), left=tuple(map(text, entry.left)))
+def _save(record: Record[str], entry: JournalEntry) -> None:
+    record.save(json.dumps(msgspec.to_builtins(entry)))

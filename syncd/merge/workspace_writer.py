@@ -2,22 +2,24 @@
 
 The order of a write, each line flushed before the next one begins:
 
-1. the journal says that a write is prepared, with the names of its temporary files;
+1. the journal (a record in the state's database) says that a write is prepared, with the names of its temporary files;
 2. the bytes that will be replaced are kept in the state folder, the new ones are written to temporary files;
 3. the journal says that the workspace is being changed, from what to what;
 4. the workspace is changed (`path_changes`);
-5. the journal says that the write is done, and replaces that of the write before.
+5. the journal says that the write is done, and replaces that of the write before; the caller records in the same
+   transaction what it means.
 
 After a death in 1 or 2 there are only temporary files to remove; after one in 3 or 4, each path that is as the write
-left it is restored. An undo begins like a write that was killed in 4, and goes the same way. So both may be killed and
-run again. Of files, the journal knows digests: a path that someone changed since is recognized, and left as it is.
+left it is restored. An undo begins like a write that was killed in 4, in one transaction with what the caller records
+of it, and goes the same way. So both may be killed and run again. Of files, the journal knows digests: a path that
+someone changed since is recognized, and left as it is.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -49,6 +51,8 @@ from syncd.merge.writes import (
 )
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind
 from syncd.selection import safe_open
+from syncd.store.state_db import StateDb
+from syncd.sync.taken import TakenPath
 
 _AGAIN = "run `syncd apply --undo` to put back the rest"
 
@@ -64,32 +68,30 @@ class Written(Struct, frozen=True):
 
 
 class Undone(Struct, frozen=True):
-    """The result of an undo. `left` paths were changed since the write, or the rules leave them out by now.
-
-    `note` is the write's; None: there was none.
-    """
+    """The result of an undo. `left` paths were changed since the write, or the rules leave them out by now."""
 
     restored: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
-    note: bytes | None = None
 
 
 class WorkspaceWriter:
-    """Writes to one workspace. It uses the folder `apply` in `state_folder`, one process at a time.
+    """Writes to one workspace, one process at a time.
 
-    Whenever something is taken back, also what was killed, `before_taking_back` gets the note of that write and the
-    paths that are about to be restored; if it raises, nothing is.
+    Whenever something is taken back, also what was killed, `before_taking_back` gets those `taken` by that write whose
+    paths are about to be restored; if it raises, nothing is. What it records of an undo is in one transaction with the
+    begin of that.
     """
 
     def __init__(
         self,
         workspace: str,
-        state_folder: str,
-        before_taking_back: Callable[[bytes, Collection[str]], None] = lambda _, __: None,
+        db: StateDb,
+        before_taking_back: Callable[[Sequence[TakenPath]], None] = lambda _: None,
     ) -> None:
         self._workspace = workspace
+        self._db = db
         self._before_taking_back = before_taking_back
-        self._journal = Journal(state_folder)
+        self._journal = Journal(db)
 
     def look(self, paths: Iterable[str]) -> dict[str, Entry]:
         """Return what is at each path now, with digests, as `Write.before` takes it. Raises `TryLater`.
@@ -103,8 +105,16 @@ class WorkspaceWriter:
                 found[path] = look_with_digest(cursor, path)
         return found
 
-    def write(self, writes: Sequence[Write], note: bytes) -> Written:
-        """Change the workspace as planned; `note` is given back by `undo`.
+    def write(
+        self,
+        writes: Sequence[Write],
+        taken: Iterable[TakenPath] = (),
+        record: Callable[[Written], None] = lambda _: None,
+    ) -> Written:
+        """Change the workspace as planned. `taken` is what may count as sent then.
+
+        `record` gets the result once all is in place, and what it changes in the database is in one transaction with
+        the end of the write; if it raises, all is taken back.
 
         A write that was killed is taken back first. One that changes nothing leaves the one before undoable.
 
@@ -115,13 +125,17 @@ class WorkspaceWriter:
         with self._locked():
             self._take_back_killed()
             changes, conflicts = self._compare(plan)
-            if not changes:
-                return Written(conflicts=tuple(sorted(conflicts)))
-            return self._write(plan, changes, conflicts, note)
+            if changes:
+                return self._write(plan, changes, conflicts, tuple(taken), record)
+            written = Written(conflicts=tuple(sorted(conflicts)))
+            record(written)
+            return written
 
-    def undo(self, leave_out: Callable[[bytes, Collection[str]], Collection[str]] = lambda _, __: ()) -> Undone:
-        """Take back a write that was killed, else the last one, whose note and paths `leave_out` gets: what it returns
-        stays as it is. Raises `TryLater`; then it can be run again.
+    def undo(
+        self, leave_out: Callable[[Sequence[TakenPath], Collection[str]], Collection[str]] = lambda _, __: ()
+    ) -> Undone:
+        """Take back a write that was killed, else the last one: of its `taken` and its paths, which `leave_out` gets,
+        what that returns stays as it is. Raises `TryLater`; then it can be run again.
         """
         with self._locked():
             killed = self._journal.pending()
@@ -130,7 +144,7 @@ class WorkspaceWriter:
             last = self._journal.last()
             if last is None:
                 return Undone()
-            left = leave_out(last.note, [each.path for each in last.changes if not each.implied])
+            left = leave_out(last.taken, [each.path for each in last.changes if not each.implied])
             changes = tuple(each for each in last.changes if each.path not in left)
             return self._take_back(replace(last, changes=changes, left=tuple(left)))
 
@@ -180,10 +194,15 @@ class WorkspaceWriter:
         return changes, conflicts
 
     def _write(
-        self, plan: Mapping[str, Write], changes: dict[str, PathChange], conflicts: set[str], note: bytes
+        self,
+        plan: Mapping[str, Write],
+        changes: dict[str, PathChange],
+        conflicts: set[str],
+        taken: tuple[TakenPath, ...],
+        record: Callable[[Written], None],
     ) -> Written:
         entry = JournalEntry(
-            token=os.urandom(6).hex(), phase=JournalPhase.PREPARING, note=note, changes=tuple(changes.values())
+            token=os.urandom(6).hex(), phase=JournalPhase.PREPARING, taken=taken, changes=tuple(changes.values())
         )
         try:
             self._journal.save(entry)
@@ -203,22 +222,24 @@ class WorkspaceWriter:
                 self._journal.save(entry)
                 steps.make()
             done = tuple(each for each in entry.changes if each.path not in steps.left)
-            if done:
+            conflicts |= {path for path in steps.left if not changes[path].implied}
+            written = Written(tuple(sorted(each.path for each in done if not each.implied)), tuple(sorted(conflicts)))
+            with self._db.transaction():
+                record(written)
                 self._journal.complete(replace(entry, changes=done))
-            else:
-                self._journal.forget(entry)
         except BaseException:
             # A failure in this, which is rare, takes the place of the first one: it is the one to act on.
             self._take_back(entry)
             raise
-        conflicts |= {path for path in steps.left if not changes[path].implied}
-        return Written(tuple(sorted(each.path for each in done if not each.implied)), tuple(sorted(conflicts)))
+        with suppress(OSError):  # the next one does it
+            self._journal.remove_kept()
+        return written
 
     def _keep(self, token: str, plan: Mapping[str, Write], changes: dict[str, PathChange], conflicts: set[str]) -> None:
         """Copy the bytes that will be replaced; a file that has changed goes from the changes to the conflicts."""
         with (
             _reported("cannot be kept for an undo", "nothing was changed; see that it can be read and kept") as at,
-            self._journal.keeper(token) as kept,
+            self._journal.kept(token) as kept,
             self._cursor() as cursor,
         ):
             for path, change in list(changes.items()):
@@ -249,20 +270,25 @@ class WorkspaceWriter:
                 # Before the look: one may be a second name of a file that is in place, whose ctime changes with it.
                 remove_drafts(cursor, entry.token, [(each.number, each.path) for each in entry.changes])
                 changes = self._to_restore(cursor, entry, left, modes, at)
-                if changes:
-                    self._before_taking_back(entry.note, {each.path for each in changes})
-                if entry.phase is JournalPhase.DONE:
-                    # What is left now stays left, also if this is killed and run again.
-                    rest = tuple(each for each in entry.changes if each.path not in left)
-                    entry = replace(entry, phase=JournalPhase.CHANGING, changes=rest, left=tuple(sorted(left)))
-                    self._journal.save(entry)
+            at.path = ""
+            paths = {each.path for each in changes}
+            taken = [each for each in entry.taken if each.path in paths]
+            if entry.phase is JournalPhase.DONE:
+                # What is left now stays left, also if this is killed and run again.
+                rest = tuple(each for each in entry.changes if each.path not in left)
+                entry = replace(entry, phase=JournalPhase.CHANGING, changes=rest, left=tuple(sorted(left)))
+                with self._db.transaction():
+                    self._before_taking_back(taken)
+                    self._journal.reopen(entry)
+            else:
+                self._before_taking_back(taken)
             if changes:
                 left |= self._restore(entry.token, changes, at)
-                restored = {each.path for each in changes} - left
+                restored = paths - left
             at.path = ""
-            self._journal.forget(entry)
+            self._journal.forget()
         implied = {each.path for each in (*entry.changes, *changes) if each.implied}
-        return Undone(tuple(sorted(restored - implied)), tuple(sorted(left - implied)), entry.note)
+        return Undone(tuple(sorted(restored - implied)), tuple(sorted(left - implied)))
 
     def _open_directories(self, cursor: safe_open.DirCursor, entry: JournalEntry, at: Place) -> dict[str, int]:
         """Let the owner see and change what is in directories to restore, and return the modes that these had."""

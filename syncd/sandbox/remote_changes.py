@@ -362,11 +362,11 @@ class RemoteChanges:
         passed_s = self._clock.monotonic_s() - running.began_s
         timeout_s = max(_AFTER_UPLOAD_S, (_WHOLE_LOOK_S if is_whole else LOOK_S) - passed_s)
         fetch_s = _LONGEST_DOWNLOAD_S if is_whole else 0.0
-        return self._looker.finish(running.look, self._fresh_folder(), self._check, timeout_s, fetch_s)
+        return self._looker.finish(running.look, self._folder_for(running.request), self._check, timeout_s, fetch_s)
 
     def _dumped(self, request: LookRequest, timeout_s: float) -> LookResult:
         with _DUMP.limited(self._waiter, timeout_s):
-            return self._dump_looker.look(self._within_room(request), self._fresh_folder(), self._check)
+            return self._dump_looker.look(self._within_room(request), self._folder_for(request), self._check)
 
     def _within_room(self, request: LookRequest) -> LookRequest:
         """Limit what is fetched by the free space, of which a part is left to others.
@@ -471,9 +471,10 @@ class RemoteChanges:
         """Delete the files that the last look fetched."""
         shutil.rmtree(self._copies_folder, ignore_errors=True)
 
-    def _fresh_folder(self) -> str:
-        """An empty folder for copies; those of the last look are gone."""
-        self.drop_copies()
+    def _folder_for(self, request: LookRequest) -> str:
+        """The folder for the copies of a look; those of the last one are gone, unless this one makes none."""
+        if request.most_copied_bytes:
+            self.drop_copies()
         with contextlib.suppress(OSError):
             os.makedirs(self._copies_folder, mode=0o700, exist_ok=True)
         return self._copies_folder

@@ -63,9 +63,9 @@ class StateDb:
     """
 
     def __init__(self, folder: str) -> None:
+        self.folder = folder
         self.path = os.path.join(folder, NAME)
         self.warning: SyncWarning | None = None
-        self._folder = folder
         self._guarded = self.path
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None  # device and inode of the open file
@@ -170,7 +170,7 @@ class StateDb:
         """Return the connection to a file that has nothing in it yet. Raises `OSError`."""
         with contextlib.suppress(FileExistsError):  # of a process that died before it was written
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            flush_folder(self._folder)
+            flush_folder(self.folder)
         return self._connected(os.stat(self.path, follow_symlinks=False))
 
     def _open(self) -> sqlite3.Connection | None:
@@ -185,7 +185,7 @@ class StateDb:
             raise _Damaged("it is no regular file")
         is_open = self._connection is not None and self._opened == (status.st_dev, status.st_ino)
         if not os.access(self._guarded if is_open else self.path, os.W_OK):
-            is_read_only = os.statvfs(self._folder).f_flag & os.ST_RDONLY
+            is_read_only = os.statvfs(self.folder).f_flag & os.ST_RDONLY
             number = errno.EROFS if is_read_only else errno.EACCES
             raise OSError(number, os.strerror(number), self.path)
         if is_open:

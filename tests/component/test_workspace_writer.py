@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import cycle
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ from msgspec.structs import replace
 
 from syncd.core.errors import Locked, TryLater
 from syncd.merge.path_changes import PathChanges, Place
+from syncd.merge.workspace_writer import Undone
 from syncd.merge.writes import PathChange
 from syncd.model.entry import Entry, Kind
 from tests.component.test_mounts import NAMESPACE
@@ -39,6 +41,7 @@ from tests.component.writer_machine import (
     writer_worker,
 )
 from tests.instants import FEW_OR_ALL, Choice, all_of, few
+from tests.recorded import damage, records
 from tests.repo.sources import REPO
 
 NOBODY = 65534
@@ -53,9 +56,10 @@ def process() -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def on(memory_folder: Path, process: subprocess.Popen[str]) -> WriterMachine:
+def on(memory_folder: Path, process: subprocess.Popen[str]) -> Iterator[WriterMachine]:
     """Return a machine."""
-    return WriterMachine(memory_folder, process)
+    with closing(WriterMachine(memory_folder, process)) as on:
+        yield on
 
 
 def _expected(on: WriterMachine) -> dict[str, object]:
@@ -80,17 +84,17 @@ def test_every_kind_of_change(on: WriterMachine) -> None:
     on.fill()
     before, expected = snapshot(on.workspace), _expected(on)
     changes = on.changes()
-    written = on.writer.write(on.plan(*changes), b"my note")
+    written = on.writer.write(on.plan(*changes))
     assert written.conflicts == ()
     assert written.written == tuple(sorted(path for path, _ in changes))
     assert timeless(snapshot(on.workspace)) == expected
     assert on.state_files() == {"journal", "kept", "lock"}
     undone = on.writer.undo()
     assert snapshot(on.workspace) == before
-    assert (undone.restored, undone.left, undone.note) == (written.written, (), b"my note")
+    assert (undone.restored, undone.left) == (written.written, ())
     assert on.state_files() == {"lock"}
     again = on.writer.undo()
-    assert (again.restored, again.left, again.note) == ((), (), None)
+    assert (again.restored, again.left) == ((), ())
     assert snapshot(on.workspace) == before
 
 
@@ -122,7 +126,7 @@ def test_killed_at_a_step_of_a_write(on: WriterMachine, choice: Choice, torn: bo
         undone = on.writer.undo()
         assert snapshot(on.workspace) == before, ended.steps[-3:]
         assert undone.left == (), ended.steps[-3:]
-        assert on.state_files() <= {"lock", "pending.new"}
+        assert on.state_files() <= {"lock", "sent"}
 
 
 @pytest.mark.timeout(600)
@@ -134,11 +138,35 @@ def test_killed_at_a_step_of_an_undo(on: WriterMachine, choice: Choice, torn: bo
         on.fresh()
         on.fill()
         before = snapshot(on.workspace)
-        on.writer.write(on.plan(*on.changes()), b"")
+        on.writer.write(on.plan(*on.changes()))
         ended = on.run([], step, undo=True, torn=torn)
         undone = on.writer.undo()
         assert snapshot(on.workspace) == before, ended.steps[-3:]
         assert undone.left == (), ended.steps[-3:]
+
+
+@pytest.mark.parametrize("undo", [False, True], ids=["write", "undo"])
+def test_killed_around_a_commit(on: WriterMachine, undo: bool) -> None:
+    """What counts as sent changes with the journal, in one commit, whenever the process dies before or after one."""
+
+    def run(at: int = 0) -> list[str]:
+        on.fresh()
+        on.fill()
+        if undo:
+            on.run(on.changes())
+        return on.run([] if undo else on.changes(), at, undo=undo).steps
+
+    commits = [number for number, step in enumerate(run(), 1) if step.startswith("commit")]
+    assert len(commits) > 1
+    found = []
+    for at in (each for commit in commits for each in (commit, commit + 1)):
+        run(at)
+        state = on.state_files() & {"journal", "pending", "sent"}
+        assert state in ({"journal", "sent"}, {"pending"}, set())
+        found.append(state)
+        on.writer.undo()
+        assert on.state_files() <= {"lock", "sent"}
+    assert {"pending"} in found
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -151,8 +179,8 @@ def test_killed_again_and_again(on: WriterMachine, seed: int) -> None:
         for _ in range(chance.randint(1, 4)):
             written = timeless(snapshot(on.workspace)) == expected  # only the last write can be undone
             on.run(on.changes(), chance.randint(1, 300), undo=written or chance.random() < 0.5)
-        while on.writer.undo().note is not None:
-            pass
+        while records(on.state) & {"journal", "pending"}:
+            on.writer.undo()
         assert snapshot(on.workspace) == before
 
 
@@ -301,7 +329,7 @@ def test_changed_since_the_plan(on: WriterMachine, change: str, new: list[Any] |
     plan = on.plan(("dir/a", full), ("other", on.new()))
     CHANGES[change](path)
     before = snapshot(on.workspace)
-    written = on.writer.write(plan, b"")
+    written = on.writer.write(plan)
     assert (written.conflicts, written.written) == (("dir/a",), ("other",))
     after = snapshot(on.workspace)
     assert after.pop("other")[:3] == ("file", b"new", 0o644)
@@ -337,12 +365,12 @@ def test_a_touch_is_no_change(on: WriterMachine) -> None:
     path = on.file("a")
     plan = on.plan(("a", on.new()))
     os.utime(path)
-    assert on.writer.write(plan, b"").conflicts == ()
+    assert on.writer.write(plan).conflicts == ()
     on.writer.undo()
     (write,) = on.plan(("a", on.new()))
     os.utime(path)
     unread = replace(write, before=replace(write.before, digest=b""))
-    assert on.writer.write([unread], b"").conflicts == ("a",)
+    assert on.writer.write([unread]).conflicts == ("a",)
 
 
 @pytest.mark.parametrize("way", ["link", "file", "link inside"])
@@ -357,7 +385,7 @@ def test_no_link_is_followed(on: WriterMachine, way: str) -> None:
         on.file("d")
     else:
         on.link("d", "../outside" if way == "link" else "inside")
-    written = on.writer.write(plan, b"")
+    written = on.writer.write(plan)
     assert (written.conflicts, written.written) == (("d/b", "d/c/d"), ("else",))
     assert timeless(snapshot(outside)) == {"b": ("file", b"old", 0o644, 0)}
     assert (on.workspace / "inside/b").read_bytes() == b"old"
@@ -367,7 +395,7 @@ def test_a_directory_that_became_a_link_is_not_followed_by_an_undo(on: WriterMac
     """An undo leaves what is behind a link that someone put there since."""
     on.file("d/a")
     on.file("d/gone")
-    on.writer.write(on.plan(("d/a", on.new()), ("d/gone", None)), b"")
+    on.writer.write(on.plan(("d/a", on.new()), ("d/gone", None)))
     os.rename(on.workspace / "d", on.folder / "outside")
     on.link("d", "../outside")
     before = snapshot(on.folder / "outside")
@@ -382,20 +410,20 @@ def test_undo_leaves_what_changed_since(on: WriterMachine, change: str) -> None:
     on.file("a")
     on.file("b")
     before = snapshot(on.workspace)
-    on.writer.write(on.plan(("a", on.new()), ("b", on.new())), b"")
+    on.writer.write(on.plan(("a", on.new()), ("b", on.new())))
     CHANGES[change](on.workspace / "a")
     changed = snapshot(on.workspace)["a"] if change != "deleted" else None
     undone = on.writer.undo()
     assert (undone.restored, undone.left) == (("b",), ("a",))
     after = snapshot(on.workspace)
     assert (after.get("a"), after["b"]) == (changed, before["b"])
-    assert on.writer.undo().note is None
+    assert on.writer.undo() == Undone()
 
 
 def test_undo_leaves_a_directory_that_someone_uses(on: WriterMachine) -> None:
     """A directory that the write made stays, with its mode, if someone put something into it."""
     plan = on.plan(("d", ["d", 0o555, "", ""]), ("d/new", on.new()), ("e/f", on.new()))
-    on.writer.write(plan, b"")
+    on.writer.write(plan)
     on.file("d/mine")
     on.file("e/mine")
     undone = on.writer.undo()
@@ -407,7 +435,7 @@ def test_undo_leaves_a_directory_that_someone_uses(on: WriterMachine) -> None:
 def test_undo_brings_a_file_back_into_a_directory_that_is_gone(on: WriterMachine) -> None:
     """Someone removed the directory that the write had emptied; the file comes back all the same."""
     on.file("d/in/a")
-    on.writer.write(on.plan(("d/in/a", None)), b"")
+    on.writer.write(on.plan(("d/in/a", None)))
     assert (on.workspace / "d/in").is_dir()
     shutil.rmtree(on.workspace / "d")
     undone = on.writer.undo()
@@ -421,7 +449,7 @@ def test_a_directory_with_something_else_in_it_stays(on: WriterMachine) -> None:
     on.file("d/mine")
     (on.workspace / "d").chmod(0o555)
     before = snapshot(on.workspace)
-    written = on.writer.write(on.plan(("d/a", None), ("d", None)), b"")
+    written = on.writer.write(on.plan(("d/a", None), ("d", None)))
     assert (written.conflicts, written.written) == (("d",), ("d/a",))
     del before["d/a"]
     assert snapshot(on.workspace) == before
@@ -430,19 +458,19 @@ def test_a_directory_with_something_else_in_it_stays(on: WriterMachine) -> None:
 def test_only_the_last_write_can_be_undone(on: WriterMachine) -> None:
     """A successful write replaces the journal; one that fails, or finds only conflicts, does not."""
     on.file("a", b"1")
-    on.writer.write(on.plan(("a", on.new(b"2"))), b"first")
-    on.writer.write(on.plan(("a", on.new(b"3"))), b"second")
+    on.writer.write(on.plan(("a", on.new(b"2"))))
+    on.writer.write(on.plan(("a", on.new(b"3"))))
     stale = on.plan(("a", on.new(b"4")))
     on.file("a", b"3")
     (on.workspace / "a").chmod(0o600)
-    assert on.writer.write(stale, b"third").conflicts == ("a",)
+    assert on.writer.write(stale).conflicts == ("a",)
     with pytest.raises(TryLater, match="'new' cannot be written"):
-        on.writer.write(on.plan(("new", ["f", 0o644, "", str(on.folder / "missing")])), b"fourth")
+        on.writer.write(on.plan(("new", ["f", 0o644, "", str(on.folder / "missing")])))
     assert len(list((on.state / "apply").glob("kept-*"))) == 1
     (on.workspace / "a").chmod(0o644)
-    assert on.writer.undo().note == b"second"
+    assert on.writer.undo().restored == ("a",)
     assert (on.workspace / "a").read_bytes() == b"2"
-    assert on.writer.undo().note is None
+    assert on.writer.undo() == Undone()
 
 
 def test_an_interrupted_write_is_taken_back(on: WriterMachine) -> None:
@@ -451,13 +479,13 @@ def test_an_interrupted_write_is_taken_back(on: WriterMachine) -> None:
     before = snapshot(on.workspace)
     assert on.run(on.changes(), 150).word == "killed"
     assert snapshot(on.workspace) != before
-    assert on.writer.finish_interrupted().note == b"note"
+    assert on.writer.finish_interrupted().restored
     assert snapshot(on.workspace) == before
     on.run(on.changes())
     after = snapshot(on.workspace)
-    assert on.writer.finish_interrupted().note is None
+    assert on.writer.finish_interrupted() == Undone()
     assert snapshot(on.workspace) == after
-    assert on.writer.undo().note == b"note"
+    assert on.writer.undo().restored
     assert snapshot(on.workspace) == before
 
 
@@ -469,7 +497,7 @@ def test_a_killed_undo_leaves_what_was_changed_before_it(on: WriterMachine, choi
         on.fresh()
         on.file("kind/a")
         on.file("b")
-        on.writer.write(on.plan(("kind/a", None), ("kind", on.new()), ("b", on.new())), b"")
+        on.writer.write(on.plan(("kind/a", None), ("kind", on.new()), ("b", on.new())))
         (on.workspace / "kind").unlink()  # as it may look in the middle of an undo
 
     written()
@@ -479,7 +507,7 @@ def test_a_killed_undo_leaves_what_was_changed_before_it(on: WriterMachine, choi
         written()
         ended = on.run([], step, undo=True)
         again = on.writer.undo()
-        assert again.left == ("kind", "kind/a") or (again.note is None and set(ended.steps) & {"remove pending"})
+        assert again.left == ("kind", "kind/a") or (again == Undone() and "commit pending" in ended.steps)
         assert set(snapshot(on.workspace)) == {"b"}
         assert (on.workspace / "b").read_bytes() == b"old"
 
@@ -488,7 +516,7 @@ def test_hard_links_are_replaced_one_by_one(on: WriterMachine) -> None:
     """The other name of a file keeps its content."""
     on.file("a")
     os.link(on.workspace / "a", on.workspace / "outside")
-    assert on.writer.write(on.plan(("a", on.new())), b"").conflicts == ()
+    assert on.writer.write(on.plan(("a", on.new()))).conflicts == ()
     assert (on.workspace / "outside").read_bytes() == b"old"
     on.writer.undo()
     assert (on.workspace / "a").read_bytes() == b"old"
@@ -507,7 +535,7 @@ def test_sparse_files_stay_sparse(on: WriterMachine) -> None:
     before = place.read_bytes()
     on.file("b", b"b" * 3_000_000)
     changes = ("A", on.new()), ("a", ["f", 0o644, "", str(content)]), ("b", on.new(b"n" * 5_000_001))
-    on.writer.write(on.plan(*changes), b"")
+    on.writer.write(on.plan(*changes))
     assert place.read_bytes() == content.read_bytes()
     assert (on.workspace / "b").read_bytes() == b"n" * 5_000_001
     kept = next((on.state / "apply").glob("kept-*"))
@@ -522,7 +550,7 @@ def test_content_from_another_file_system(on: WriterMachine, tmp_path: Path) -> 
     """The new bytes may be anywhere."""
     data = bytes(range(256)) * 20_000
     (tmp_path / "content").write_bytes(data)
-    on.writer.write(on.plan(("a", ["f", 0o640, "", str(tmp_path / "content")])), b"")
+    on.writer.write(on.plan(("a", ["f", 0o640, "", str(tmp_path / "content")])))
     assert snapshot(on.workspace)["a"][:3] == ("file", data, 0o640)
 
 
@@ -531,8 +559,9 @@ def test_the_order_of_flushes(on: WriterMachine) -> None:
     on.file("a")
     steps = on.run([("a", on.new()), ("b", on.new()), ("d/c", on.new())]).steps
     steps = [re.sub(r"[0-9a-f]{12}", "TOKEN", step) for step in steps]
-    prepared, changing, done = (at for at, step in enumerate(steps) if step == "move pending")
-    assert steps[prepared + 1] == steps[changing + 1] == steps[done + 1] == "flush folder apply"
+    prepared, changing, done = (at for at, step in enumerate(steps) if step.startswith("commit"))
+    assert (steps[prepared], steps[changing]) == ("commit pending", "commit pending")
+    assert steps[done] == "commit journal pending sent"
     files = ["kept-TOKEN", *(f".syncd-TOKEN-{number}" for number in (0, 1, 3))]
     assert all(prepared < steps.index(f"open {name}") < steps.index(f"flush {name}") < changing for name in files)
     assert "flush folder apply" in steps[steps.index("flush kept-TOKEN") : changing]
@@ -540,7 +569,6 @@ def test_the_order_of_flushes(on: WriterMachine) -> None:
     assert len(visible) == 4
     assert changing < min(visible)
     assert {"flush folder workspace", "flush folder d"} <= set(steps[max(visible) : done])
-    assert steps[-1] == "flush folder apply"
 
 
 def test_one_write_at_a_time(on: WriterMachine) -> None:
@@ -556,20 +584,19 @@ def test_one_write_at_a_time(on: WriterMachine) -> None:
         assert other.stdout is not None
         other.stdout.readline()
         with pytest.raises(Locked, match="another syncd is writing"):
-            on.writer.write([], b"")
+            on.writer.write([])
         other.communicate()
-    on.writer.write([], b"")
+    on.writer.write([])
 
 
 def test_a_damaged_journal_is_set_aside(on: WriterMachine) -> None:
     """Without its journal a write cannot be undone, and stays; the next one can."""
     on.file("a")
-    on.writer.write(on.plan(("a", on.new())), b"")
-    journal = on.state / "apply/journal"
-    journal.write_bytes(journal.read_bytes()[:-1])
-    assert on.writer.undo().note is None
+    on.writer.write(on.plan(("a", on.new())))
+    damage(on.state, "journal")
+    assert on.writer.undo() == Undone()
     assert (on.workspace / "a").read_bytes() == b"new"
-    on.writer.write(on.plan(("a", on.new(b"newer"))), b"")
+    on.writer.write(on.plan(("a", on.new(b"newer"))))
     on.writer.undo()
     assert (on.workspace / "a").read_bytes() == b"new"
 
@@ -579,7 +606,7 @@ def test_damaged_kept_bytes_are_not_restored(on: WriterMachine, damage: str) -> 
     """What cannot be restored as it was is left; the rest is restored."""
     on.file("a")
     on.file("b/c")
-    on.writer.write(on.plan(("a", on.new()), ("b/c", None), ("b", None), ("d", on.new())), b"")
+    on.writer.write(on.plan(("a", on.new()), ("b/c", None), ("b", None), ("d", on.new())))
     kept = next((on.state / "apply").glob("kept-*"))
     if damage == "gone":
         kept.unlink()
@@ -607,7 +634,7 @@ def test_new_directories_are_as_open_as_the_one_above(on: WriterMachine) -> None
     (on.workspace / "shared").mkdir()
     (on.workspace / "shared").chmod(0o2775)
     plan = on.plan(("private/a/b", on.new()), ("shared/a/b", on.new()), ("shared/c", ["d", 0o755, "", ""]))
-    on.writer.write(plan, b"")
+    on.writer.write(plan)
     modes = {path: entry[2] for path, entry in snapshot(on.workspace).items() if entry[0] == "directory"}
     assert modes["private/a"] == 0o700
     assert modes["shared/a"] == 0o2775
@@ -624,7 +651,7 @@ def test_set_id_bits_of_what_is_there_come_back(on: WriterMachine) -> None:
     (on.workspace / "sticky").chmod(0o1777)
     before = snapshot(on.workspace)
     plan = on.plan(("shared/a/b", None), ("shared/a", None), ("sticky", ["d", 0o700, "", ""]))
-    on.writer.write(plan, b"")
+    on.writer.write(plan)
     assert (on.workspace / "sticky").stat().st_mode & 0o7777 == 0o1700
     on.writer.undo()
     assert snapshot(on.workspace) == before
@@ -642,7 +669,11 @@ def test_a_mount_inside_of_the_workspace(tmp_path: Path) -> None:
 
 def mount_scenario(folder: str) -> None:
     """Write into a mount, and try to remove its mount point; run in a mount namespace."""
-    on = WriterMachine(Path(folder), None)
+    with closing(WriterMachine(Path(folder), None)) as on:
+        _write_into_a_mount(on)
+
+
+def _write_into_a_mount(on: WriterMachine) -> None:
     on.file("below/b")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", on.workspace / "below"], check=True)
     on.file("below/b")
@@ -653,10 +684,10 @@ def mount_scenario(folder: str) -> None:
         ("below/d/e", on.new()),
         ("below/d", ["d", 0o700, "", ""]),
     )
-    assert on.writer.write(plan, b"").conflicts == ()
+    assert on.writer.write(plan).conflicts == ()
     on.writer.undo()
     assert snapshot(on.workspace) == before
-    written = on.writer.write(on.plan(("below/b", None), ("below", on.new())), b"")
+    written = on.writer.write(on.plan(("below/b", None), ("below", on.new())))
     assert (written.conflicts, written.written) == (("below",), ("below/b",))
     on.writer.undo()
     assert snapshot(on.workspace) == before
@@ -699,8 +730,7 @@ def _listed(found: dict[str, Any]) -> Snapshot:
 def test_any_tree_becomes_any_other_and_back(old: Any, new: Any, mine: Any, undone: Any) -> None:
     """A plan from tree to tree gives the second, once or twice; undo gives the first, whatever is written meanwhile."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with TemporaryDirectory(dir=memory) as folder:
-        on = WriterMachine(Path(folder), None)
+    with TemporaryDirectory(dir=memory) as folder, closing(WriterMachine(Path(folder), None)) as on:
         was, will = _flat(old), _flat(new)
         _make(on, was)
         before = snapshot(on.workspace)
@@ -717,10 +747,10 @@ def test_any_tree_becomes_any_other_and_back(old: Any, new: Any, mine: Any, undo
                     content, target = (on.content(entry[2]), "") if entry[0] == "f" else ("", entry[2])
                     changes.append((path, [entry[0], entry[1], target, content]))
         plan = on.plan(*changes)
-        written = on.writer.write(plan, b"")
+        written = on.writer.write(plan)
         assert written.conflicts == ()
         assert timeless(snapshot(on.workspace)) == _listed(will)
-        again = on.writer.write(plan, b"")
+        again = on.writer.write(plan)
         assert again.written == ()
         assert timeless(snapshot(on.workspace)) == _listed(will)
         assert on.writer.undo().left == ()
@@ -728,14 +758,14 @@ def test_any_tree_becomes_any_other_and_back(old: Any, new: Any, mine: Any, undo
 
         _replace(on, _flat(mine))  # someone works here between plan and write, and before the undo
         found = snapshot(on.workspace)
-        written = on.writer.write(plan, b"")
+        written = on.writer.write(plan)
         after = snapshot(on.workspace)
         for path in written.conflicts:
             assert after.get(path) == found.get(path) or after[path][0] == found[path][0] == "directory"
         assert on.writer.undo().left == ()
         assert snapshot(on.workspace) == found
 
-        written = on.writer.write(plan, b"")
+        written = on.writer.write(plan)
         _replace(on, _flat(undone))
         found = snapshot(on.workspace)
         left = on.writer.undo().left

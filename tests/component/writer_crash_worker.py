@@ -1,6 +1,7 @@
 """Processes that write to a workspace or undo it, and are killed, or meet an error, at any step.
 
-Run as a program by `writer_machine.WriterMachine`. A step is a call that changes a file, as in `crash_worker`.
+Run as a program by `writer_machine.WriterMachine`. A step is a call that changes a file, or a commit, as in
+`crash_worker`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from syncd.core.errors import SyncdError
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.merge.writes import Write
 from syncd.model.entry import ABSENT, Entry, Kind
-from tests.component.crash_worker import StepKiller, arm
+from syncd.store.state_db import Record, StateDb
+from tests.component.crash_worker import StepKiller, arm, arm_commits
 
 _MORE_STEPS = ("symlink", "link", "fchmod", "chmod", "utime", "copy_file_range")
 
@@ -34,6 +36,7 @@ class StepBreaker(StepKiller):
 
 def _arm(trip: StepKiller) -> None:
     arm(trip)
+    arm_commits(trip)
     for name in _MORE_STEPS:
         setattr(os, name, _stepped(trip, name, getattr(os, name)))
     flush = os.fsync
@@ -71,7 +74,9 @@ def _run(order: dict[str, Any]) -> None:
         os.setgid(order["uid"])
         os.setuid(order["uid"])
     os.umask(order["umask"])
-    writer = WorkspaceWriter(order["workspace"], order["state"])
+    db = StateDb(order["state"])
+    sent = Record(db, "sent", int, "")  # what counts as sent; it is to change with the journal, or not at all
+    writer = WorkspaceWriter(order["workspace"], db, lambda _: sent.remove())
     plan = plan_of(writer, order["changes"])
     trip = (
         StepBreaker(order["at"], order["errno"])
@@ -80,7 +85,9 @@ def _run(order: dict[str, Any]) -> None:
     )
     _arm(trip)
     try:
-        answer: Any = writer.undo() if order["undo"] else writer.write(plan, b"note")
+        answer: Any = (
+            writer.undo() if order["undo"] else writer.write(plan, (), lambda written: sent.save(len(written.written)))
+        )
         ended = ("done", repr(answer))
     except SyncdError as failure:
         ended = (type(failure).__name__, str(failure))

@@ -18,8 +18,10 @@ from typing import Any
 
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.merge.writes import Write
+from syncd.store.state_db import StateDb
 from tests.component.crash_machine import ProcessResult
 from tests.component.writer_crash_worker import plan_of
+from tests.recorded import records
 from tests.repo.sources import REPO
 
 _WORKER = "tests.component.writer_crash_worker"
@@ -68,15 +70,21 @@ class WriterMachine:
         self.umask = 0o022
         self.uid = 0
         self._process = process
+        self._db = StateDb(str(self.state))
         self.fresh()
+
+    def close(self) -> None:
+        """Close the state's database, which a writer in this process has open."""
+        self._db.close()
 
     @property
     def writer(self) -> WorkspaceWriter:
         """A writer in this process."""
-        return WorkspaceWriter(str(self.workspace), str(self.state))
+        return WorkspaceWriter(str(self.workspace), self._db)
 
     def fresh(self) -> None:
         """Make workspace and state folder anew, empty."""
+        self.close()
         for folder in (self.workspace, self.state):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -214,8 +222,8 @@ class WriterMachine:
         return ProcessResult(*(ended or ("killed", "")), steps)
 
     def state_files(self) -> set[str]:
-        """Return the names in the state folder, with the token of kept bytes cut off."""
-        return {name.partition("-")[0] for name in os.listdir(self.state / "apply")}
+        """Return the names of the journal's files and records, with the token of kept bytes cut off."""
+        return {name.partition("-")[0] for name in os.listdir(self.state / "apply")} | records(self.state)
 
 
 @contextmanager

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from syncd.merge.journal import Journal
 from syncd.model.entry import Kind
+from syncd.store.state_db import StateDb
 from tests.fuzz.agent_side import SavedEntries, by_digest
 from tests.fuzz.model import FOLDER, Entry, shown
 from tests.fuzz.operations import Tree, tree
@@ -28,7 +30,7 @@ class Account:
     def __init__(self, workspace: Path, saved: SavedEntries, state_folder: str) -> None:
         self._workspace = workspace
         self._saved = saved
-        self._journal = Journal(state_folder)
+        self._state_folder = state_folder
         self._home: Tree = {}
         self._persons: set[Version] = set()
         self._agents: set[Version] = set()
@@ -171,7 +173,10 @@ class Account:
 
     def _kept(self) -> Iterator[Version]:
         """Yield what the last `apply` replaced, as long as it can be undone."""
-        for record in (self._journal.pending(), self._journal.last()):
+        with closing(StateDb(self._state_folder)) as db:
+            journal = Journal(db)
+            found = journal.pending(), journal.last()
+        for record in found:
             for change in record.changes if record is not None else ():
                 before = change.before
                 if before.kind is Kind.FILE:

@@ -6,7 +6,7 @@ way. Then the daemon goes on, and the command after its sync.
 
 A command that dies does nothing more, whatever its clean-up tries: each further effect of its thread is refused. The
 trouble of a command is `(KIND, PHASE, POINT)`: in the phase after it was so many times let write, from so many effects
-on, it `dies`, or meets a `full` disk until its end, or `full once`. A point that is a text, `os.rename journal`, is the
+on, it `dies`, or meets a `full` disk until its end, or `full once`. A point that is a text, `open .syncd-`, is the
 first effect of that kind on a path with that in it: it dies right after it.
 """
 
@@ -16,6 +16,7 @@ import contextlib
 import errno
 import json
 import os
+import sqlite3
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,7 @@ from syncd.core.errors import ExitCode, SyncdError
 from syncd.daemon import build
 from syncd.remote.http_client import HttpClient, Response
 from syncd.report import logs
+from syncd.store.state_db import StateDb
 from tests.fuzz.checker import SELECTION
 from tests.fuzz.operations import Tree, tree
 from tests.fuzz.scenario import Step
@@ -45,9 +47,9 @@ if TYPE_CHECKING:
 # Beyond the largest that Linux gives: no process has one of these numbers.
 _FIRST_PID = 5_000_000
 _MODULES = (agent_side, diff, log, saved, apply, branch, undoing, admin, sandbox, execution, options)
-_MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate"})
+_MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate", "commit"})
 _GIT_STARTS = "subprocess.Popen"
-_CREATES = frozenset({"os.mkdir", "os.link", "os.symlink", _GIT_STARTS})
+_CREATES = frozenset({"os.mkdir", "os.link", "os.symlink", "commit", _GIT_STARTS})
 
 Trouble = tuple[()] | tuple[str, int, int | str]
 
@@ -354,6 +356,13 @@ def patch_commands(patch: pytest.MonkeyPatch, simulation: Simulation, key: str) 
         patch.setenv(name, value)
     real_pid = os.getpid
     patch.setattr(os, "getpid", lambda: commands.pid(real_pid))
+    commit = StateDb._commit
+
+    def committed(db: StateDb, connection: sqlite3.Connection) -> None:
+        commands.effect("commit", ())
+        commit(db, connection)
+
+    patch.setattr(StateDb, "_commit", committed)
     patch.setattr(click, "echo", commands.say)
     patch.setattr(logs, "set_up_logs", lambda *_: None)
     replaced = {

@@ -201,8 +201,8 @@ def _take_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WorkspaceWriter, "write", _write_nothing)
 
 
-def _write_nothing(self: WorkspaceWriter, writes: Any, note: bytes) -> Any:
-    return _REAL_WRITE(self, [], note)
+def _write_nothing(self: WorkspaceWriter, _writes: Any, *args: Any) -> Any:
+    return _REAL_WRITE(self, [], *args)
 
 
 def _make_objects_at_home(patch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ import pytest
 
 from tests.agent import Agent
 from tests.component.test_agent_branch import poisoned
+from tests.recorded import records
 from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, Rig
@@ -689,6 +691,41 @@ def test_killed_at_any_instant(rig: Rig) -> None:
     assert _applied(rig, "--deletions")[0] == 0
     assert tree(rig.workspace) == there
     print(f"{halfway} of {KILLS} were killed half-way")
+
+
+# `syncd apply` that dies right before one of its commits.
+_DIES = """
+import os, sys
+from syncd.cli import main
+from syncd.store.state_db import StateDb
+commit, left = StateDb._commit, [int(sys.argv.pop(1))]
+def dies(db, connection):
+    left[0] -= 1
+    if not left[0]:
+        os._exit(9)
+    commit(db, connection)
+StateDb._commit = dies
+main()
+"""
+
+
+def test_killed_between_two_commits(rig: Rig, agent: Agent) -> None:
+    """What was merged here counts as merged, so that the next sync does not hold it, or it is taken back."""
+    rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
+    for number in range(3, 9):  # after those that prepare it
+        agent.write("both", TEXT.replace("line 2\n", f"theirs {number}\n"))
+        rig.write("both", ours := TEXT.replace("line 25\n", f"ours {number}\n"))
+        command = [sys.executable, "-c", _DIES, str(number), "apply"]
+        code = subprocess.run(command, env=rig.environment(), cwd=rig.workspace, check=False).returncode
+        if _read(rig, "both") != ours and "pending" not in records(rig.state_folder):
+            rig.ok("push")
+            assert tree(rig.workspace) == rig.there()
+        rig.ok("apply", "--undo")
+        assert _read(rig, "both") == ours
+        if code == 0:
+            break
+        assert code == 9
+    assert number > 3
 
 
 def _kill_after(pid: int, seconds: float) -> None:

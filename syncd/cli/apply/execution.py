@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import closing
 
 import click
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -16,7 +16,6 @@ from syncd.archive.base_store import LARGEST_BYTES, BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.agent_side import (
     AgentSide,
-    OpenSandbox,
     agent_side,
     is_named,
     no_sync_begins,
@@ -28,12 +27,12 @@ from syncd.cli.agent_side import (
 )
 from syncd.cli.apply.command import ApplyOptions
 from syncd.cli.apply.plan_text import changes_something, new_conflicts, plan_lines, question, summary_line, to_look_at
-from syncd.core.errors import ExitCode, Stop, TryLater
+from syncd.core.errors import ExitCode, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.daemon.build import excludes_for, folders_of, selection_of
 from syncd.merge.git import find_git, merge
-from syncd.merge.workspace_writer import WorkspaceWriter
+from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.merge.writes import Write, merged_mode, next_base, taken_mode
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same
 from syncd.model.manifest import directories_above
@@ -47,7 +46,8 @@ from syncd.scan.scanner import Scanner
 from syncd.selection import ignore_files, secret_scanner
 from syncd.selection.rules import PathPatterns
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
-from syncd.sync.taken import TakenPath, encode_taken
+from syncd.store.state_db import StateDb
+from syncd.sync.taken import TakenPath
 
 
 class Prepared(Struct, frozen=True):
@@ -96,7 +96,6 @@ def apply(config: Config, options: ApplyOptions) -> int:
 def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *, as_json: bool) -> int:
     """Merge the version into the workspace, and say what became of each path. Raises `TryLater`, `Locked`."""
     folders = folders_of(config, os.environ)
-    writer = writer_of(config)
     damaged = store.damaged(version)
     for path in damaged:
         click.echo(f"left out: {shown_path(path)}: its saved content was damaged on this disk", err=True)
@@ -109,14 +108,16 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         content = store.content(version, digest)
         return content if content is not None else base_store.get(planned.path, digest)
 
-    with no_sync_begins(config), scratch_folder(folders.spool) as folder:
+    db = StateDb(folders.state)
+    with no_sync_begins(config), scratch_folder(folders.spool) as folder, closing(db):
+        writer = writer_of(config, db)
         here = writer.look({*there, *directories_above(there)})
         # What is not here any more is what was asked for.
         base = {p: saved.base for p, saved in whole.items() if saved.base and here[p].kind is not Kind.ABSENT}
         plan = plan_home(Sides(base, here, there), home_of(config))
         plan = plan.with_outcome(_left_out(config, plan), PathOutcome.STAYS, "the workspace's rules leave it out")
         prepared = _prepare(config, plan, base_bytes, folder)
-        plan = _write(writer, prepared, prepared.plan, b"")
+        plan = _write(writer, prepared, prepared.plan, (), lambda _: None)
     if not as_json:
         _print(plan_lines(plan, prepared.newly_sent))
     code = _end(plan, prepared, as_json=as_json)
@@ -124,8 +125,9 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
 
 
 def _take_back_killed(config: Config) -> None:
-    with no_sync_begins(config):  # and what is looked at is not half of a sync
-        taken_back = writer_of(config).finish_interrupted()
+    # What is looked at is not half of a sync either.
+    with no_sync_begins(config), closing(StateDb(folders_of(config, os.environ).state)) as db:
+        taken_back = writer_of(config, db).finish_interrupted()
     if taken_back.restored:
         click.echo(f"took back an apply that was killed: {len(taken_back.restored):,} paths", err=True)
 
@@ -281,7 +283,9 @@ def _planned_rules(plan: Plan, contents: Mapping[str, str]) -> dict[str, dict[st
 
 
 def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
-    """Write, save conflicts, and record what counts as sent. Returns the plan as it turned out. Raises `TryLater`.
+    """Write, record what counts as sent with that, and save conflicts. Returns the plan as it turned out.
+
+    Raises `TryLater`, and `Stop` before anything was changed.
 
     No sync may begin meanwhile; one that was made since the look is known by its record.
     """
@@ -294,27 +298,24 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
         sent = [each.path for each in plan.paths if _was_sent(base, side.base, each)]
         plan = plan.with_outcome(sent, PathOutcome.SAME, "")
     rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
-    plan = _write(side.writer, prepared, plan, msgspec.msgpack.encode(encode_taken(list(rows.values()))))
-    conflicts = {planned.path: planned.there for planned in plan.of(PathOutcome.CONFLICT)}
-    unsaved = remote_changes.save(Why.CONFLICT, conflicts, side.sent)
+    differing = () if is_as_planned else _differing_there(side, rows.values())
     for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE):
         if planned.there.copy and planned.there.size_bytes <= LARGEST_BYTES:
             side.base_store.add(_content(planned.there.copy))
-    # By the rules as they are now: a rule file may have come along, and what it leaves out would be removed there.
-    rules = path_rules(side.opened.config)
-    done = (_left_out_by(rules, row) for path, row in rows.items() if path not in conflicts)
-    taken = [row for row in done if row.is_left_out or row.before != row.after]
-    if not is_as_planned:
-        taken = _still_there(side, taken)
-    if taken:
-        try:
-            _record(side.opened, taken)
-        except OSError as failure:
-            raise TryLater(
-                f"what was taken cannot be recorded ({failure.strerror}), so it is sent once more",
-                "make the state folder writable",
-            ) from None
+    taken: list[TakenPath] = []
+
+    def record(written: Written) -> None:
+        # By the rules as they are now: a rule file may have come along, and what it leaves out would be removed there.
+        rules = path_rules(side.opened.config)
+        done = [_left_out_by(rules, row) for path, row in rows.items() if path not in written.conflicts]
+        taken.extend(row for row in done if row.is_left_out or (row.before != row.after and row.path not in differing))
+        if taken:
+            _record(side, taken)
+
+    plan = _write(side.writer, prepared, plan, rows.values(), record)
     remote_changes.changes_there.note((), {row.path for row in taken}.__contains__)
+    conflicts = {planned.path: planned.there for planned in plan.of(PathOutcome.CONFLICT)}
+    unsaved = remote_changes.save(Why.CONFLICT, conflicts, side.sent)
     if unsaved:
         first = min(unsaved)
         raise TryLater(
@@ -325,9 +326,9 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
     return plan
 
 
-def _record(opened: OpenSandbox, taken: list[TakenPath]) -> None:
+def _record(side: AgentSide, taken: list[TakenPath]) -> None:
     """Have the paths count as sent, and stay in the sandbox for no other reason. Raises `OSError`."""
-    services = opened.services
+    services = side.opened.services
     with services.state.db.transaction():
         services.state.record_taken(taken)
         services.remote_changes.recall()
@@ -342,24 +343,30 @@ def _was_sent(base: Mapping[str, Entry], base_before: Mapping[str, Entry], plann
     return same(now, planned.there) and not same(before, planned.there)
 
 
-def _still_there(side: AgentSide, taken: list[TakenPath]) -> list[TakenPath]:
-    """Return those that the sandbox holds as they were taken: a sync may have written others."""
+def _differing_there(side: AgentSide, rows: Iterable[TakenPath]) -> Collection[str]:
+    """Return the paths that the sandbox does not hold as they are taken: a sync may have written others."""
     items = {
-        each.path: LookItem(() if each.after is None else (each.after,), LookAction.COMPARE)
-        for each in taken
-        if not each.is_left_out
+        row.path: LookItem(() if row.after is None else (row.after,), LookAction.COMPARE)
+        for row in rows
+        if not row.is_left_out and row.before != row.after
     }
+    request = LookRequest(items, most_copied_bytes=0)  # what was fetched is still to be written
     try:
-        differing = side.opened.services.remote_changes.look(LookRequest(items)).differing if items else {}
-    except (StepFailed, Stop):
-        differing = dict.fromkeys(items, ABSENT)  # the next sync compares them once more
-    return [each for each in taken if each.path not in differing]
+        return side.opened.services.remote_changes.look(request).differing if items else ()
+    except StepFailed:
+        return items  # the next sync compares them once more
 
 
-def _write(writer: WorkspaceWriter, prepared: Prepared, plan: Plan, note: bytes) -> Plan:
+def _write(
+    writer: WorkspaceWriter,
+    prepared: Prepared,
+    plan: Plan,
+    taken: Iterable[TakenPath],
+    record: Callable[[Written], None],
+) -> Plan:
     """Write what the plan's outcomes need. Returns it with what changed here meanwhile as conflicts."""
     writes = [write for planned in plan.paths if (write := _write_of(planned, prepared)) is not None]
-    written = writer.write(writes, note)
+    written = writer.write(writes, taken, record)
     return plan.with_outcome(written.conflicts, PathOutcome.CONFLICT, "it changed here meanwhile")
 
 

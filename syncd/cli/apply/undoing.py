@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Sequence
+from contextlib import closing, suppress
 
 import click
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -31,7 +30,7 @@ from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
 from syncd.store.state_db import StateDb
 from syncd.sync.sandbox_state import SandboxState
-from syncd.sync.taken import TakenPath, TakenRows, decode_taken, is_as
+from syncd.sync.taken import TakenPath, is_as
 
 
 def undo_and_tell(config: Config, *, as_json: bool) -> int:
@@ -56,47 +55,48 @@ def undo(config: Config) -> Undone:
     A sandbox's version that has been overwritten since by what was merged with it is saved before. What the rules leave
     out by now stays as it is, unless it was asked for.
     """
-    return writer_of(config).undo(_last_apply(config).stays)
+    with closing(StateDb(folders_of(config, os.environ).state)) as db:
+        return writer_of(config, db).undo(_last_apply(config, db).stays)
 
 
-def record_back(config: Config, note: bytes, paths: Collection[str]) -> None:
-    """Do what `_LastApply.before` does, for a write with this note that is taken back. Raises `TryLater`."""
-    _last_apply(config).before(note, paths)
+def record_back(config: Config, db: StateDb, taken: Sequence[TakenPath]) -> None:
+    """Do what `_LastApply.before` does. Raises `TryLater`."""
+    if taken:
+        _last_apply(config, db).before(taken)
 
 
-def _last_apply(config: Config) -> _LastApply:
+def _last_apply(config: Config, db: StateDb) -> _LastApply:
     folders = folders_of(config, os.environ)
     target: Target | None = None
     with suppress(NeedsPerson):
         target = target_of(config, os.environ)
-    writer = WorkspaceWriter(config.workspace.path, folders.state)
-    return _LastApply(config, folders, target, writer, SavedVersions(folders.state, CLOCK))
+    writer = WorkspaceWriter(config.workspace.path, db)
+    return _LastApply(config, folders, db, target, writer, SavedVersions(folders.state, CLOCK))
 
 
 class _LastApply(Struct, frozen=True):
-    """The last `apply`, by the note that it left with the writer. `target` is None where no sandbox is known now."""
+    """The last `apply`, by what it left in the journal. `target` is None where no sandbox is known now."""
 
     config: Config
     folders: Directories
+    db: StateDb
     target: Target | None
     writer: WorkspaceWriter
     saved: SavedVersions
 
-    def stays(self, note: bytes, paths: Collection[str]) -> Collection[str]:
+    def stays(self, taken: Sequence[TakenPath], paths: Collection[str]) -> Collection[str]:
         """Return the paths that stay as they are: excluded by now, or not to be saved."""
-        taken = _taken(note)
         return {*self._left_out(taken, paths), *self._unsaved(taken)}
 
-    def before(self, note: bytes, paths: Collection[str]) -> None:
+    def before(self, taken: Sequence[TakenPath]) -> None:
         """Record that these paths count as sent no more, and save what only the workspace has of them.
 
-        It is done before the workspace changes: a process that dies in between leaves what the agent changed for the
-        next sync to find, and one that died after it would leave that to be overwritten as ours.
+        It is done before the workspace changes, in one transaction with the begin of an undo: a process that dies in
+        between leaves what the agent changed for the next sync to find, and one that died after it would leave that to
+        be overwritten as ours. Of a write that was killed a sync may have recorded that both sides have the same.
         """
-        taken, target = [each for each in _taken(note) if each.path in paths], self.target
-        if not taken:
-            return
-        state = SandboxState(StateDb(self.folders.state), target) if target is not None else None
+        target = self.target
+        state = SandboxState(self.db, target) if target is not None else None
         base = state.base if state is not None else None
         # Of another sandbox than the one it came from it is not known that it has it.
         known = Manifest() if base is None else base
@@ -121,7 +121,7 @@ class _LastApply(Struct, frozen=True):
                 "make the state folder writable",
             ) from None
 
-    def _left_out(self, taken: list[TakenPath], paths: Collection[str]) -> Collection[str]:
+    def _left_out(self, taken: Sequence[TakenPath], paths: Collection[str]) -> Collection[str]:
         """Return the paths that the rules leave out by now; rules that the `apply` itself brought do not count."""
         if any(os.path.basename(path) in (GITIGNORE, SYNCDIGNORE) for path in paths):
             return ()
@@ -129,7 +129,7 @@ class _LastApply(Struct, frozen=True):
         asked_for = {each.path for each in taken if each.is_left_out}
         return [path for path in paths if path not in asked_for and rules.leave_out(path, False)]
 
-    def _unsaved(self, taken: list[TakenPath]) -> list[str]:
+    def _unsaved(self, taken: Sequence[TakenPath]) -> list[str]:
         """Save what was asked for against the rules, as a sync may have removed it there since.
 
         Returns the paths that cannot be saved.
@@ -194,10 +194,6 @@ class _LastApply(Struct, frozen=True):
 def _is_there(known: Manifest, taken: TakenPath) -> bool:
     """True if the sandbox has what was taken: it counts as arrived, or it was not sent and is the agent's still."""
     return is_as(known, taken.path, taken.after) or is_as(known, taken.path, taken.before)
-
-
-def _taken(note: bytes) -> list[TakenPath]:
-    return decode_taken(msgspec.msgpack.decode(note, type=TakenRows)) if note else []
 
 
 def _seen(entry: Entry, copy: str) -> SeenEntry:
