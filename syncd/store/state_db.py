@@ -37,6 +37,8 @@ CREATE TABLE records (owner INTEGER NOT NULL, name TEXT NOT NULL, value BLOB NOT
     PRIMARY KEY (owner, name)) WITHOUT ROWID;
 CREATE TABLE directories (owner INTEGER NOT NULL, version INTEGER NOT NULL, path BLOB NOT NULL, texts BLOB NOT NULL,
     encoded BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (owner, version, path));
+CREATE TABLE saved (id BLOB PRIMARY KEY, checksum INTEGER NOT NULL, value BLOB NOT NULL);
+CREATE TABLE blobs (digest BLOB NOT NULL, holder BLOB NOT NULL, PRIMARY KEY (digest, holder)) WITHOUT ROWID;
 """
 _ERRORS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
@@ -63,9 +65,9 @@ class StateDb:
     """
 
     def __init__(self, folder: str) -> None:
+        self.folder = folder
         self.path = os.path.join(folder, NAME)
         self.warning: SyncWarning | None = None
-        self._folder = folder
         self._shared = f"{self.path}-shm"
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None  # device and inode of the open file
@@ -162,7 +164,7 @@ class StateDb:
         """Return the connection to a file that has nothing in it yet. Raises `OSError`."""
         with contextlib.suppress(FileExistsError):  # of a process that died before it was written
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            flush_folder(self._folder)
+            flush_folder(self.folder)
         return self._connected(os.stat(self.path, follow_symlinks=False))
 
     def _open(self) -> sqlite3.Connection | None:
@@ -178,7 +180,7 @@ class StateDb:
         # SQLite maps its index of the log, `-shm`, into memory, and a write to a mapping that the system refuses would
         # end the process with a SIGBUS.
         if not os.access(self.path, os.W_OK) or (not os.access(self._shared, os.W_OK) and os.path.exists(self._shared)):
-            is_read_only = os.statvfs(self._folder).f_flag & os.ST_RDONLY
+            is_read_only = os.statvfs(self.folder).f_flag & os.ST_RDONLY
             number = errno.EROFS if is_read_only else errno.EACCES
             raise OSError(number, os.strerror(number), self.path)
         if self._connection is not None and self._opened == (status.st_dev, status.st_ino):
@@ -304,7 +306,7 @@ def _translated() -> Iterator[None]:
 
 
 def _code(failure: sqlite3.Error) -> int:
-    return getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF  # without one, it is no damage
 
 
 def _as_os_error(failure: sqlite3.Error, path: str = NAME) -> OSError:

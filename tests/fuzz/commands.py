@@ -203,7 +203,7 @@ class Commands:
             case "diff":
                 return _exit(diff.command, ["--json"])
             case "restore":
-                versions = self._simulation.checker.saved_versions.all()
+                versions = self._simulation.checker.saved.versions()
                 if not versions:
                     return 0
                 version = versions[step.args[0] % len(versions)]

@@ -70,7 +70,7 @@ def _last_apply(config: Config) -> _LastApply:
     with suppress(NeedsPerson):
         target = target_of(config, os.environ)
     writer = WorkspaceWriter(config.workspace.path, folders.state)
-    return _LastApply(config, folders, target, writer, SavedVersions(folders.state, CLOCK))
+    return _LastApply(config, folders, target, writer, SavedVersions(StateDb(folders.state), CLOCK))
 
 
 class _LastApply(Struct, frozen=True):
