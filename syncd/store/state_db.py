@@ -37,7 +37,7 @@ CREATE TABLE records (owner INTEGER NOT NULL, name TEXT NOT NULL, value BLOB NOT
     PRIMARY KEY (owner, name)) WITHOUT ROWID;
 CREATE TABLE directories (owner INTEGER NOT NULL, version INTEGER NOT NULL, path BLOB NOT NULL, texts BLOB NOT NULL,
     encoded BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (owner, version, path));
-CREATE TABLE saved (id BLOB PRIMARY KEY, checksum INTEGER NOT NULL, value BLOB NOT NULL);
+CREATE TABLE saved (id BLOB PRIMARY KEY, checksum INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE blobs (digest BLOB NOT NULL, holder BLOB NOT NULL, PRIMARY KEY (digest, holder)) WITHOUT ROWID;
 """
 _ERRORS = {
