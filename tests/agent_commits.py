@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from syncd.remote.target import Target
-from syncd.sandbox.repository.home_commit import HomeCommit, home_commit_file
+from syncd.sandbox.repository.agent_repository import HomeCommit, home_record
+from syncd.store.state_db import StateDb
 
 NamedPath = str | bytes
 _CLEAN = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C.UTF-8"}
@@ -84,5 +86,5 @@ class RepositoryThere:
 
 def note_home(state_folder: Path | str, target: Target, commit: str) -> None:
     """Record the commit as the last one that syncd made in the sandbox."""
-    record = HomeCommit(target=target, commit=commit, base="")
-    home_commit_file(str(state_folder)).save(record)
+    with closing(StateDb(str(state_folder))) as db:
+        home_record(db, target).save(HomeCommit(commit, ""))

@@ -235,7 +235,11 @@ class Snapshotter:
             return scanned
         manifest = scanned.manifest.copy()
         manifest.put(self._reader.digests(scanned.difference.uncertain))
-        self._learn(manifest)
+        known = manifest
+        if scanned.manifest is not self._known:  # held paths count in it as the sandbox got them, not as they are here
+            known = self._known.copy()
+            known.put((path, manifest[path]) for path in scanned.difference.uncertain)
+        self._learn(known)
         return ScanResult(manifest, difference(baseline, manifest))
 
     def _learn(self, manifest: Manifest) -> None:

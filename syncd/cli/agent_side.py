@@ -43,16 +43,13 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
-from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits
-from syncd.sandbox.repository.home_commit import recorded_home
+from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.scan.path_rules import PathRules
 from syncd.selection.rules import PathPatterns
 from syncd.sync.agent_work import AgentWork, LeaveOut, find_agent_work, save_work
 from syncd.sync.sandbox_factory import SandboxFactory
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sync_plan import SandboxContent
-from syncd.sync.sync_state import SyncState
 
 _BLOCK = 1 << 18
 _SCRATCH = "command-"
@@ -65,7 +62,6 @@ class OpenSandbox(Struct, frozen=True):
     config: Config
     folders: Directories
     target: Target
-    sync_state: SyncState
     services: SandboxServices
     interrupt: Interrupt
     scratch: str
@@ -139,7 +135,7 @@ class AgentSide(Struct, frozen=True):
 
 
 class CommitsThere(Struct, frozen=True):
-    """The sandbox's report, and the commits, the oldest first; none where it has an absence or a failure."""
+    """The sandbox's report, and the commits, the oldest first; none without a repository, or where it failed."""
 
     found: SandboxCommits
     commits: tuple[SandboxCommit, ...] = ()
@@ -176,12 +172,11 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     target, key = target_of(config, os.environ), key_of(config, os.environ)
     client = HttpClient(Waiter(interrupt, CLOCK))
     workspace = workspace_of(config, os.environ, key, client)
-    sync_state = SyncState(workspace.db)
     try:
         with scratch_folder(folders.spool) as scratch, interrupting(interrupt):
             look = os.path.join(scratch, "look")
-            factory = SandboxFactory(workspace, sync_state, interrupt.check, lambda _path, _is_dir: False, look)
-            yield OpenSandbox(config, folders, target, sync_state, factory.build(target), interrupt, scratch)
+            factory = SandboxFactory(workspace, "", interrupt.check, lambda _path, _is_dir: False, look)
+            yield OpenSandbox(config, folders, target, factory.build(target), interrupt, scratch)
     finally:
         workspace.db.close()
         client.drop()
@@ -198,7 +193,7 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
 
 def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
     """Look at an open sandbox as `agent_side` does. Raises `SyncdError`, `Stop`."""
-    base, _ = opened.sync_state.initialized(opened.target)
+    base = opened.services.state.base
     if base is None:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
     try:
@@ -219,8 +214,8 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
 def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None = None) -> AgentSide:
     """Look, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
     config, folders, services = opened.config, opened.folders, opened.services
-    sync_state, target = opened.sync_state, opened.target
-    content = SandboxContent(base, sync_state.unanswered(target), sync_state.uncertain)
+    state = services.state
+    content = replace(state.content, base=base)
     rules = path_rules(config)
     leftovers = services.deletion_sync.leftovers
 
@@ -243,8 +238,8 @@ def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None 
         BaseStore(folders.spool, ChunkStore(folders.spool)),
         writer_of(config),
         leave_out,
-        sync_state.base_identity,
-        sync_state.uncertain,
+        state.identity,
+        state.uncertain,
     )
 
 
@@ -253,20 +248,20 @@ def commits_there(opened: OpenSandbox, contents: Contents) -> CommitsThere:
 
     The copies of contents go when the sandbox is closed. Raises `SyncdError`, `StepFailed`, `Stop`.
     """
-    home = recorded_home(opened.folders.state, opened.target)
+    home = recorded_home(opened.services.state.db, opened.target)
     if not home:
-        return CommitsThere(SandboxCommits(absence="syncd made no repository in this sandbox"))
+        return CommitsThere(SandboxCommits(RepositoryState.LOST, "syncd made no repository in this sandbox"))
     git, folder = need_git(os.environ), os.path.join(opened.scratch, "commits")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     with ProgressDisplay(silent_s=1.0) as progress:
         progress.doing("reading the commits in the sandbox")
-        found, pack = opened.services.agent_commits.fetch(home, folder, contents, opened.interrupt.check)
+        found, pack = opened.services.agent_repository.fetch_commits(home, folder, contents, opened.interrupt.check)
         if not pack:
             return CommitsThere(found)
         try:
             return CommitsThere(found, read_pack(git, found, pack, folder, contents))
         except UnreadablePack as reason:
-            return CommitsThere(replace(found, failure=str(reason), unlisted=0))
+            return CommitsThere(replace(found, state=RepositoryState.FAILED, why=str(reason), unlisted=0))
 
 
 def tell_rest(there: CommitsThere) -> None:
@@ -313,7 +308,7 @@ def save_before_release(config: Config) -> str:
     Where it is not known what was sent there, all that differs from the workspace is. Raises `SyncdError`, `Stop`.
     """
     with open_sandbox(config) as opened:
-        base, _ = opened.sync_state.initialized(opened.target)
+        base = opened.services.state.base
         try:
             side = _look_at(opened, base or Manifest())
         except (StepFailed, NotKeptHere) as failure:

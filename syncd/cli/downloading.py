@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import TypeVar
 
 from syncd.cli.options import CLOCK
@@ -17,8 +18,9 @@ from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.sandbox.repository.home_commit import recorded_home
+from syncd.sandbox.repository.agent_repository import recorded_home
 from syncd.selection.git_repository import GIT
+from syncd.store.state_db import StateDb
 from syncd.sync.sandbox_factory import retry_settings_of
 
 Made = TypeVar("Made")
@@ -28,7 +30,8 @@ def repository_there(config: Config) -> str:
     """Return the path of the repository that syncd keeps in the sandbox, which is no part of the work; empty: none."""
     if config.workspace.git is not GitThere.BASELINE:
         return ""
-    return GIT if recorded_home(places_of(config, os.environ).state, target_of(config, os.environ)) else ""
+    with closing(StateDb(places_of(config, os.environ).state)) as db:
+        return GIT if recorded_home(db, target_of(config, os.environ)) else ""
 
 
 def read_dump(

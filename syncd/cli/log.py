@@ -30,7 +30,7 @@ def command(config_file: str | None, as_json: bool) -> int:
     config = configured(config_file)
     from syncd.cli.agent_side import commits_there, open_sandbox, tell_rest  # noqa: PLC0415 - after the configuration is known
     from syncd.remote.failure import StepFailed  # noqa: PLC0415
-    from syncd.sandbox.repository.agent_commits import Contents  # noqa: PLC0415
+    from syncd.sandbox.repository.agent_repository import Contents, RepositoryState  # noqa: PLC0415
 
     try:
         with open_sandbox(config) as opened:
@@ -40,8 +40,8 @@ def command(config_file: str | None, as_json: bool) -> int:
     except (Stop, KeyboardInterrupt):
         raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
     found = there.found
-    if found.failure:
-        reason = one_line(found.failure, 160)
+    if found.state is RepositoryState.FAILED:
+        reason = one_line(found.why, 160)
         raise TryLater(f"the commits in the sandbox cannot be read ({reason})", "`syncd diff` shows what was changed")
     rows = [_row(commit) for commit in reversed(there.commits)]
     if as_json:
@@ -53,7 +53,7 @@ def command(config_file: str | None, as_json: bool) -> int:
             author, paths = one_line(row["author"], 30), counted(row["paths"], "path")
             click.echo(f"{row['id'][:10]}  {_local(row['at'])}  {author:{width}}  {row['subject']} ({paths})")
     if not rows and not found.unlisted:
-        click.echo(f"no commits: {one_line(found.absence or 'the agent made none', 160)}", err=True)
+        click.echo(f"no commits: {one_line(found.why or 'the agent made none', 160)}", err=True)
     tell_rest(there)
     return 0
 

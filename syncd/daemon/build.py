@@ -53,7 +53,6 @@ from syncd.store.state_db import StateDb
 from syncd.sync.sandbox_factory import SandboxFactory, Workspace
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
-from syncd.sync.sync_state import SyncState
 from syncd.sync.synced_hook import SyncedHook
 from syncd.sync.work_saver import WorkSaver
 from syncd.watch.inotify_watch import InotifyWatch
@@ -199,7 +198,6 @@ def sync_cycle_of(
     config, folders, clock = workspace.config, workspace.folders, workspace.clock
     remove_drafts(folders.state)
     search = secret_search_of(config, workspace.key.reveal())
-    sync_state = SyncState(workspace.db, search.identity)
 
     def check() -> None:
         workspace.waiter.interrupt.check()
@@ -236,14 +234,14 @@ def sync_cycle_of(
         size_remedy=size_remedy_of(config),
     )
     copies_folder = os.path.join(folders.spool, "copies")
-    sandbox_factory = SandboxFactory(workspace, sync_state, check, snapshotter.is_excluded, copies_folder)
+    sandbox_factory = SandboxFactory(workspace, search.identity, check, snapshotter.is_excluded, copies_folder)
     return SyncCycle(
         sandbox_factory.provider(),
         sandbox_factory.build,
         snapshotter,
-        sync_state,
+        workspace.db,
         base_store,
-        WorkSaver(lambda: PathRules(path, selection, excludes).leave_out, clock, base_store),
+        WorkSaver(lambda: PathRules(path, selection, excludes).leave_out, clock, base_store, workspace.db),
         clock,
     )
 

@@ -170,7 +170,7 @@ class Daemon:
     @contextmanager
     def _started(self) -> Iterator[None]:
         cycle, publisher = self._cycle, self._publisher
-        publisher.pending = cycle.baseline is None or cycle.sync_state.uncertain or bool(cycle.torn)
+        publisher.pending = not cycle.is_settled
         self._learn()
         publisher.enter(State.STARTING)
         # What changed while nothing ran.

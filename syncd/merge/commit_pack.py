@@ -22,7 +22,7 @@ from syncd.model.entry import (
     SeenEntry,
 )
 from syncd.sandbox.look_encoding import leads_outside
-from syncd.sandbox.repository.agent_commits import MOST_BYTES, MOST_PATHS, Contents, SandboxCommits
+from syncd.sandbox.repository.agent_repository import MOST_BYTES, MOST_PATHS, Contents, SandboxCommits
 
 _BLOCK = 1 << 18
 _MOST_BYTES = 128 << 20  # of messages and names
@@ -89,9 +89,8 @@ def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str, contents:
 
     The pack is removed. `folder` is private; the contents stay there, in files. Raises `UnreadablePack`.
     """
-    object_format = "sha256" if len(found.commits[0].partition(" ")[0]) == 64 else "sha1"
     try:
-        with private_repository(git, folder, object_format) as private:
+        with private_repository(git, folder, "sha1") as private:
             variables = {"GIT_DIR": private}
             with open(pack, "rb") as file:
                 git.feed(["index-pack", "--stdin", "--threads=1"], iter(lambda: file.read(_BLOCK), b""), variables)

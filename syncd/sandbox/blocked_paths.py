@@ -11,10 +11,9 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from itertools import islice
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd.core.durable_file import StateFile
 from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest, directories_above, in_archive_order, is_within
@@ -24,6 +23,7 @@ from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths_rules import entries_within, fingerprint, links_through, warnings
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 from syncd.selection.git_repository import GIT
+from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.blocked_paths")
 # So that the list stays a small upload. Blocked paths beyond are not found.
@@ -31,29 +31,19 @@ _MOST_CHECKED = 200_000
 _PLACE_OF = {kind: LookItem((Entry(kind),), LookAction.PLACE) for kind in Kind}
 
 
-class PathsBlocked(Exception):
-    """The archive holds blocked paths; without them, it can be extracted."""
-
-
-class _BlockedRecord(Struct):
-    target: Target
-    found: list[tuple[bytes, Obstacle]]
-    mark: bytes  # of what was withheld at the last look
+class _BlockedRecord(Struct, frozen=True):
+    found: list[tuple[bytes, Obstacle]] = field(default_factory=list)
+    mark: bytes = b""  # of what was withheld at the last look
 
 
 class BlockedPaths:
     """The blocked paths of one sandbox."""
 
-    def __init__(self, look: Callable[[LookRequest], LookResult], folder: str, target: Target) -> None:
+    def __init__(self, look: Callable[[LookRequest], LookResult], db: StateDb, target: Target) -> None:
         self._look = look
-        self._target = target
-        self._file = StateFile(
-            folder, "blocked", _BlockedRecord, "paths that are blocked in the sandbox are sent in vain once"
-        )
-        record = self._file.load()
-        if record is None or not record.target.same_sandbox(target):
-            record = _BlockedRecord(target, [], b"")
-        self._saved = record
+        cost = "paths that are blocked in the sandbox are sent in vain once"
+        self._record = Record(db, "blocked", _BlockedRecord, cost, target.owner)
+        record = self._record.load() or _BlockedRecord()
         self._found = {os.fsdecode(path): obstacle for path, obstacle in record.found}
         self._mark = record.mark
         self.withheld: dict[str, Entry] = {}  # their entries in the workspace
@@ -95,39 +85,37 @@ class BlockedPaths:
         if self._found.get(GIT) in (Obstacle.COMMITS, Obstacle.UNKNOWN):
             del self._found[GIT]
 
-    def recheck(self, suspects: Collection[str], manifest: Manifest, repositories: Collection[str] = ()) -> None:
+    def recheck(self, suspects: Collection[str], manifest: Manifest, repositories: Collection[str] = ()) -> bool:
         """Find out which of `suspects`, and of the withheld paths, are blocked.
 
         `manifest` is what the archive holds. `repositories` are folders that are blocked by a repository with commits.
-        Raises `PathsBlocked` if it holds a blocked path, `Stop`.
+        Returns True if it holds a blocked path. Raises `Stop`.
         """
         if not suspects and not self._found and not repositories:
-            return
+            return False
         found = self._blocked_of(entries_within(manifest, suspects) | self.withheld, repositories)
         if found is None:
             found = dict.fromkeys([*suspects, *repositories], Obstacle.UNKNOWN) | self._found
-        self._update(found, manifest)
+        return self._update(found, manifest)
 
-    def find(self, manifest: Manifest, only: Collection[str] | None) -> bool:
-        """Find blocked paths after a failed initialize of `manifest`, or of `only` these paths of it.
+    def find(self, manifest: Manifest, only: Collection[str] | None) -> bool | None:
+        """Return if there are blocked paths after a failed initialize of `manifest`, or of `only` these paths of it.
 
-        Returns False if nobody could look. Raises `PathsBlocked`, `Stop`.
+        None if nobody could look. Raises `Stop`.
         """
         checked: Mapping[str, Entry] = manifest
         if only is not None:
             paths = in_archive_order({*only, *directories_above(only)})
             checked = {path: manifest[path] for path in paths if path in manifest}
         found = self._blocked_of(checked)
-        if found is not None:
-            self._update(self._found | found, manifest)
-        return found is not None
+        return None if found is None else self._update(self._found | found, manifest)
 
     def forget(self) -> None:
         """Forget all blocked paths: the sandbox does not exist any more."""
         self._found, self.withheld = {}, {}
         self._save()
 
-    def _update(self, found: dict[str, Obstacle], manifest: Manifest) -> None:
+    def _update(self, found: dict[str, Obstacle], manifest: Manifest) -> bool:
         for path in found.keys() - self._found.keys():
             _log.warning("%s", warnings({path: found[path]})[0])
         self._found = found
@@ -135,21 +123,16 @@ class BlockedPaths:
         # What the next scan withholds is no reason for another look.
         self._mark = fingerprint(self.withheld | blocked)
         self._save()
-        if blocked:
-            raise PathsBlocked
+        return bool(blocked)
 
     def _save(self) -> None:
         """Keep them for the next process, which then withholds them from its first archive."""
         found = [(os.fsencode(path), obstacle) for path, obstacle in self._found.items()]
-        record = _BlockedRecord(self._target, found, self._mark if found else b"")
-        if (record.found, record.mark) == (self._saved.found, self._saved.mark):
-            return
-        self._saved = record
         with suppress(OSError):
             if found:
-                self._file.save(record)
+                self._record.save(_BlockedRecord(found, self._mark))
             else:
-                self._file.remove()
+                self._record.remove()
 
     def _blocked_of(
         self, entries: Mapping[str, Entry], repositories: Collection[str] = ()

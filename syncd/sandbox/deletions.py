@@ -257,22 +257,22 @@ class DeletionSync:
         _log.info("%d paths removed in the sandbox, %d changed there and kept, %d failed", *counts)
         return self._blocked
 
-    def record(
+    def note_arrived(
         self,
         held: Iterable[Mapping[str, Entry]],
         wanted: Manifest,
         unread: Collection[str],
         secret_files: Collection[str] = (),
     ) -> None:
-        """Record the leftovers, with the caller's own record that the sandbox holds `wanted`. Raises `OSError`.
-
-        If the state cannot be written, only this process knows them.
-        """
+        """Note what is left over now that the sandbox holds `wanted`; each of `held` may have been there before."""
         before, now, outcomes = self._leftovers, NO_LEFTOVERS, self._outcomes
         if not self._was_reset:
             now = leftovers_after(before, held, wanted, outcomes, unread=unread, secret_files=secret_files)
         self._leftovers, self._was_reset, self._outcomes = now, False, RemovalOutcomes(failed=outcomes.failed)
-        self._file.save(now)
+
+    def record(self) -> None:
+        """Record the leftovers. Raises `OSError`; then only this process knows them."""
+        self._file.save(self._leftovers)
 
     def taken(self, paths: Collection[str]) -> None:
         """Note that these paths are the agent's own: nothing that is there of them is a leftover."""

@@ -106,7 +106,7 @@ class Looker:
         to_remove = request.with_action(LookAction.REMOVE)
         purpose = _REMOVAL if to_remove else _LOOK
         ends_s = 0.0 if self._ahead_s is None else _REAL.boottime_s() + self._ahead_s + timeout_s + program_s
-        listed = encoded(request, program_s, _to_remote, ends_s)
+        listed = encoded(request, program_s, to_remote, ends_s)
         job = new_job(purpose, look_in_sandbox, "look.json", listed, (places_in_sandbox,))
         try:
             with purpose.limited(self._waiter, timeout_s + job.upload_s):
@@ -298,8 +298,8 @@ def _result(report: LookReport, expected: dict[int, ExpectedCopy], copies: Extra
     )
 
 
-def _to_remote(name: str) -> str:
-    # As UTF-8, since the sandbox does not know this machine's encoding of names.
+def to_remote(name: str) -> str:
+    """Return a name as UTF-8, since the sandbox does not know this machine's encoding of names."""
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 

@@ -7,7 +7,7 @@ archive of an execution, 50,000 some 0.95 MB, most of that the digests.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
@@ -97,19 +97,38 @@ def encoded(request: LookRequest, within_s: float, to_remote: Recoded, not_after
     What the program does ends that long after it began, and nothing is removed after that second of the sandbox's
     clock; 0: not known.
     """
+    actions: list[str] = []
+
+    def versions() -> Iterator[tuple[str, Sequence[Entry]]]:
+        for path, item in request.each():
+            letter = item.action.value
+            actions.append(letter.upper() if item.missing is Missing.AS_WANTED else letter)
+            yield path, item.versions[:_MOST_VERSIONS] if item.action is not LookAction.EXISTS else ()
+
+    return {
+        **encoded_versions(versions(), to_remote),
+        "actions": "".join(actions),
+        "find_new": request.find_new,
+        "pruned": [to_remote(name) for name in request.pruned_names],
+        "most_new": MOST_NEW,
+        "most_blocked": MOST_BLOCKED,
+        "most_copied_bytes": request.most_copied_bytes,
+        "within_s": within_s,
+        "not_after_s": not_after_s,
+    }
+
+
+def encoded_versions(versions: Iterable[tuple[str, Sequence[Entry]]], to_remote: Recoded) -> dict[str, Any]:
+    """Return paths, each with its versions, as JSON values: a column of each fact."""
     # Of a million files, a list of texts would take much more memory than one text.
     paths, sizes, digests = bytearray(), bytearray(), bytearray()
-    actions: list[str] = []
     counts: list[str] = []
     kinds: list[str] = []
     targets: list[str] = []
-    for path, item in request.each():
+    for path, entries in versions:
         paths += to_remote(path).encode("utf-8", "surrogatepass") + b"\0"
-        letter = item.action.value
-        actions.append(letter.upper() if item.missing is Missing.AS_WANTED else letter)
-        versions = item.versions[:_MOST_VERSIONS] if item.action is not LookAction.EXISTS else ()
-        counts.append(chr(ord("0") + len(versions)))
-        for entry in versions:
+        counts.append(chr(ord("0") + len(entries)))
+        for entry in entries:
             kind = _letter(entry)
             kinds.append(kind)
             if entry.kind is Kind.SYMLINK:
@@ -119,19 +138,11 @@ def encoded(request: LookRequest, within_s: float, to_remote: Recoded, not_after
                 digests += arrived_digest(entry)[:_DIGEST_BYTES]
     return {
         "paths": paths[:-1].decode("utf-8", "surrogatepass"),
-        "actions": "".join(actions),
         "counts": "".join(counts),
         "kinds": "".join(kinds),
         "sizes": sizes.decode(),
         "digests": base64.b64encode(digests).decode(),
         "targets": targets,
-        "find_new": request.find_new,
-        "pruned": [to_remote(name) for name in request.pruned_names],
-        "most_new": MOST_NEW,
-        "most_blocked": MOST_BLOCKED,
-        "most_copied_bytes": request.most_copied_bytes,
-        "within_s": within_s,
-        "not_after_s": not_after_s,
     }
 
 

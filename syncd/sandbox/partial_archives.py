@@ -18,12 +18,12 @@ from msgspec import Struct
 
 from syncd.core.choices import ArchiveContent
 from syncd.core.clock import Clock
-from syncd.core.durable_file import StateFile
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
+from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.partial_archives")
 # After a failed proof. Each one costs a whole archive as well.
@@ -31,7 +31,6 @@ _TRY_AGAIN_S = 900.0
 
 
 class _Proof(Struct, frozen=True):
-    target: Target
     missing: list[bytes]  # one of the paths that a partial archive removed, none if it removed none
 
 
@@ -52,16 +51,15 @@ class PartialArchives:
         target: Target,
         look: Callable[[LookRequest], LookResult],
         *,
-        state_folder: str,
+        db: StateDb,
         clock: Clock,
     ) -> None:
         self._archives = archives
-        self._target = target
         self._look = look
         self._clock = clock
         self._not_before_s = 0.0
-        self._file = StateFile(state_folder, "small-archives", _Proof, "small archives are tried once more")
-        self._proof = self._load()
+        self._record = Record(db, "proof", _Proof, "small archives are tried once more", target.owner)
+        self._proof = self._record.load()
 
     @property
     def usable(self) -> bool:
@@ -109,16 +107,12 @@ class PartialArchives:
         replaced = was_emptied(missing, len(items))
         if replaced and len(items) == 1:
             return Kept.NO
-        self._proof = _Proof(self._target, [os.fsencode(path) for path in list(items)[:1]] if replaced else [])
+        self._proof = _Proof([os.fsencode(path) for path in list(items)[:1]] if replaced else [])
         with contextlib.suppress(OSError):  # then the next process proves it again
-            self._file.save(self._proof)
+            self._record.save(self._proof)
         if replaced:
             _log.warning("%d paths that were in no archive are missing in the sandbox", missing)
         return Kept.NO if replaced else Kept.YES
-
-    def _load(self) -> _Proof | None:
-        proof = self._file.load()
-        return proof if proof is not None and proof.target.same_sandbox(self._target) else None
 
 
 def proof_is_due(archives: ArchiveContent, not_before_s: float, now_s: float) -> bool:

@@ -13,7 +13,7 @@ import logging
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 from zlib import crc32
@@ -136,6 +136,14 @@ class StateDb:
             self.change("INSERT INTO owners (name) VALUES (?)", name)
             number = self.number_of(name)
         return number
+
+    def forget_owners_but(self, kept: Collection[str]) -> None:
+        """Remove what is of other owners, but not of the workspace itself, in the transaction that is open."""
+        for number, name in self.rows("SELECT number, name FROM owners"):
+            if name and name not in kept:
+                self.change("DELETE FROM records WHERE owner = ?", number)
+                self.change("DELETE FROM directories WHERE owner = ?", number)
+                self.change("DELETE FROM owners WHERE number = ?", number)
 
     def close(self) -> None:
         """Close the file; what was committed stays."""

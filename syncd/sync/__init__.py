@@ -1,4 +1,4 @@
 """One sync, from the scan to initialized, and its records.
 
-Begins at `sync_cycle`.
+Begins at `sync_once`.
 """

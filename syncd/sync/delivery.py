@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Protocol
 
 from msgspec import Struct
@@ -22,14 +23,23 @@ from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed, asks_first, failures_in_row
 from syncd.remote.retry import RetryObserver, with_retries
-from syncd.remote.target import Target
 from syncd.remote.uplink import UplinkStore
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
+from syncd.sync.sandbox_state import SandboxState
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.status_document import State
-from syncd.sync.sync_state import SyncState, Uploaded
 
 _log = logging.getLogger("syncd.delivery")
+
+
+class Verdict(Enum):
+    """The verdict on an archive, right before its initialize is requested."""
+
+    INITIALIZE = "nothing speaks against it"
+    LOOK_AGAIN = "so much time has passed since the look that the agent may have gone on"
+    LEAVE_OUT = "it holds paths that must stay as they are in the sandbox, or lacks some that need not any more"
+    BLOCKED = "it holds paths whose places in the sandbox are taken"
+    SEND_ALL = "the sandbox lost nearly all that was put there, or a whole directory"
 
 
 class SyncObserver(RetryObserver, Protocol):
@@ -56,8 +66,8 @@ class _UploadAttempt(Struct):
     uploaded: bool
     sha256: str
     before_upload: Callable[[], None]
-    before_initialize: Callable[[], None]
-    find_reason: Callable[[], bool]
+    before_initialize: Callable[[], Verdict]
+    find_reason: Callable[[], Verdict | None]
     reason_searched: bool = False
     upload_s: float = 0.0
     fresh_urls: int = 0
@@ -69,24 +79,23 @@ class Delivery:
     def __init__(
         self,
         *,
-        target: Target,
+        state: SandboxState,
         api: Api,
         bucket: Bucket,
-        sync_state: SyncState,
         upload_url_store: UploadUrlStore,
         uplink_file: UplinkStore,
         retry_settings: RetrySettings,
         clock: Clock,
     ) -> None:
-        self._target = target
+        self._target = state.target
+        self._state = state
         self._api = api
         self._bucket = bucket
-        self._sync_state = sync_state
         self._upload_url_store = upload_url_store
         self._uplink_file = uplink_file
         self._retry_settings = retry_settings
         self._clock = clock
-        self._upload_url = upload_url_store.load(target)
+        self._upload_url = upload_url_store.load(state.target)
         self.uplink = uplink_file.load()
         self._failures: Counter[ApiStep] = Counter()
         self._asks_first = False
@@ -105,24 +114,24 @@ class Delivery:
         observer: SyncObserver,
         *,
         before_upload: Callable[[], None] = lambda: None,
-        before_initialize: Callable[[], None] = lambda: None,
-        find_reason: Callable[[], bool] = lambda: True,
-    ) -> str:
-        """Upload the archive, which is `sent`, have it initialized, and return its SHA-256.
+        before_initialize: Callable[[], Verdict] = lambda: Verdict.INITIALIZE,
+        find_reason: Callable[[], Verdict | None] = lambda: Verdict.INITIALIZE,
+    ) -> str | Verdict:
+        """Upload the archive, which is `sent`, have it initialized, and return its SHA-256, or why it was not.
 
         `before_upload` begins what may run beside the upload; it raises no `StepFailed`. `before_initialize` prepares
-        the sandbox, between upload and initialize; it may raise `StepFailed`.
-        `find_reason` searches for the reason after initializes that the sandbox answered with a failure, until it
-        returns true; any other exception of it, or of `before_initialize`, ends the delivery.
+        the sandbox, between upload and initialize; it may raise `StepFailed`. Any verdict of it but INITIALIZE ends the
+        delivery, and so does one of `find_reason`, which searches for the reason after initializes that the sandbox
+        answered with a failure, until it returns one at all.
         Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` if the state folder
         cannot record what is about to happen to the sandbox.
         """
-        kept = self._sync_state.uploaded(self._target)
+        kept = self._state.uploaded
         is_uploaded = kept is not None and sent.identity != "" and kept.identity == sent.identity
         sha256 = kept.sha256 if kept is not None and is_uploaded else ""
         upload = _UploadAttempt(archive, sent, is_uploaded, sha256, before_upload, before_initialize, find_reason)
         try:
-            with_retries(
+            verdict = with_retries(
                 lambda: self._advance(upload, observer),
                 self._retry_settings,
                 self._clock,
@@ -136,13 +145,13 @@ class Delivery:
             if failure.action is not FailureAction.OFFLINE:
                 # The server answered: another initialize of the uploaded archive is not expected to help.
                 with contextlib.suppress(OSError):
-                    self._sync_state.forget_upload(self._target)
+                    self._state.forget_upload()
             if failure.action is FailureAction.REFUSED and failure.step is not ApiStep.UPLOAD:
                 self._note_refusal(failure)
             raise
-        return upload.sha256
+        return upload.sha256 if verdict is Verdict.INITIALIZE else verdict
 
-    def _advance(self, upload: _UploadAttempt, observer: SyncObserver) -> None:
+    def _advance(self, upload: _UploadAttempt, observer: SyncObserver) -> Verdict:
         """Go on with the steps that are left. Raises `StepFailed`, with the attempt set for the next try."""
         initializes = 0
         try:
@@ -155,7 +164,9 @@ class Delivery:
                 self._upload(upload_url, upload, observer)
             observer.stage(State.INITIALIZING)
             observer.sending(upload.sent)  # it may be in the bucket since an earlier process
-            upload.before_initialize()
+            verdict = upload.before_initialize()
+            if verdict is not Verdict.INITIALIZE:
+                return verdict
             self._failures[ApiStep.DELETE] = 0
             self.mark_uncertain()
             initializes = self._failures[ApiStep.INITIALIZE] + 1
@@ -172,15 +183,22 @@ class Delivery:
             elif failure.action is FailureAction.UPLOAD_AGAIN:
                 upload.uploaded = False
                 with contextlib.suppress(OSError):  # the record is removed before the next upload, or there is none
-                    self._sync_state.forget_upload(self._target)
+                    self._state.forget_upload()
             if self._archive_may_be_at_fault(failure) and not upload.reason_searched:
-                upload.reason_searched = upload.find_reason()
+                reason = upload.find_reason()
+                upload.reason_searched = reason is not None
+                if reason not in (None, Verdict.INITIALIZE):
+                    return reason
             raise
+        return Verdict.INITIALIZE
 
-    def mark_uncertain(self, unanswered: Sequence[Manifest] | None = None) -> None:
-        """Record that from now on the sandbox may hold something else than the base. Raises `TryLater`."""
+    def mark_uncertain(self, sent: Manifest | None = None) -> None:
+        """Record that from now on the sandbox may hold something else than the base, such as `sent`.
+
+        Raises `TryLater`.
+        """
         with _required_record():
-            self._sync_state.mark_uncertain(self._target, unanswered)
+            self._state.mark_uncertain(sent)
 
     def _archive_may_be_at_fault(self, failure: StepFailed) -> bool:
         """True if the archive may be the cause. Two consecutive failures are mostly the server's own."""
@@ -194,7 +212,7 @@ class Delivery:
         """Mark the content as uncertain: a sandbox that the API no longer knows may be created again, empty."""
         if issubclass(failure.refusal, SandboxRefused):
             with contextlib.suppress(OSError):
-                self._sync_state.mark_uncertain(self._target)
+                self._state.mark_uncertain()
 
     def _usable_upload_url(self, archive: Archive, observer: SyncObserver) -> UploadUrl:
         observer.stage(State.UPLOADING)
@@ -214,7 +232,7 @@ class Delivery:
     def _upload(self, upload_url: UploadUrl, upload: _UploadAttempt, observer: SyncObserver) -> None:
         archive = upload.archive
         with _required_record():
-            self._sync_state.forget_upload(self._target)  # from the first byte on, the earlier archive may be lost
+            self._state.forget_upload()  # from the first byte on, the earlier archive may be lost
         observer.sent(0, archive.size_bytes)
         uploaded = self._bucket.put(
             upload_url,
@@ -228,9 +246,7 @@ class Delivery:
         upload.uploaded = True
         if upload.sent.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
-                self._sync_state.record_uploaded(
-                    Uploaded(self._target, upload.sent.identity, archive.size_bytes, upload.sha256)
-                )
+                self._state.record_uploaded(upload.sent.identity, archive.size_bytes, upload.sha256)
 
     def _measure_uplink(self, upload: _UploadAttempt) -> None:
         """Measure the uplink by the upload, if there was one.

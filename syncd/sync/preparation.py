@@ -24,10 +24,12 @@ from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.git_repository import GIT
-from syncd.sync.agent_work import LeaveOut, pruned_names
+from syncd.sync.agent_work import pruned_names
+from syncd.sync.delivery import Verdict
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sent_archive import SentArchive
 from syncd.sync.sync_plan import SAMPLE, SandboxContent, is_outdated, look_request
+from syncd.sync.work_saver import WorkSaver
 
 _log = logging.getLogger("syncd.preparation")
 # An agent that writes all the time must not keep all else from arriving: once the archive was made again so often
@@ -35,23 +37,11 @@ _log = logging.getLogger("syncd.preparation")
 _GIVES_WAY_FROM = 3
 
 
-class PathsWithheld(Exception):
-    """The archive holds paths that must stay as they are in the sandbox, or lacks some that need not any more."""
-
-
-class LookIsOld(Exception):
-    """So much time has passed since the look that the agent may have gone on; the next attempt looks again."""
-
-
-class ContentLost(Exception):
-    """The sandbox lost nearly all that was put there, or a whole directory: everything is to be sent again."""
-
-
 class Preparation(Struct):
     """The preparation for one archive.
 
     `manifest` is what the sandbox is to hold, `written` are its entries in the archive, `held_here` those here of paths
-    that are held.
+    that are held. `repeated` counts the rounds of this sync before, `withheld` those in which something stayed there.
     """
 
     services: SandboxServices
@@ -62,10 +52,9 @@ class Preparation(Struct):
     held_here: Mapping[str, Entry]
     is_whole: bool
     policy: Policy
-    save_all: Callable[[Why], None]
+    work_saver: WorkSaver
     base_of: Callable[[str], SentEntry | None]
-    leave_out: Callable[[], LeaveOut]
-    attempt: int
+    repeated: int
     withheld: int
     only_there: frozenset[str] = frozenset()  # what was found that only the sandbox has, if it was looked for
     _request: LookRequest | None = None
@@ -81,16 +70,14 @@ class Preparation(Struct):
         base = self.content.base or Manifest()
         return SentArchive(identity, self.written, base, [*self.paths_to_delete], self.is_whole)
 
-    def complete(self) -> None:
-        """Do what must be done before initialize.
-
-        Raises `PathsWithheld`, `PathsBlocked`, `ContentLost`, `LookIsOld`, `StepFailed`, `TryLater`, `Stop`.
-        """
+    def complete(self) -> Verdict:
+        """Do what must be done before initialize. Raises `StepFailed`, `TryLater`, `Stop`."""
         blocked_paths, deletion_sync = self.services.blocked_paths, self.services.deletion_sync
         remote_changes, partial_archives = self.services.remote_changes, self.services.partial_archives
         wanted = blocked_paths.with_withheld(self.manifest)
         suspects: set[str] = set()
-        self._check_repository()
+        if self._commits_are_in_the_way():
+            return Verdict.BLOCKED
         if self._resets:
             self._save_all(Why.RESET)
             self.services.delivery.mark_uncertain()
@@ -105,40 +92,50 @@ class Preparation(Struct):
         else:
             deletion_sync.settle_pending(wanted)
             if self._looks or self.paths_to_delete:
-                suspects = self._look(wanted)
+                found = self._look(wanted)
+                if isinstance(found, Verdict):
+                    return found
+                suspects = found
             else:
                 remote_changes.changes_there.note((), self.written.__contains__)
             if self._looks and partial_archives.may_replace:
                 self._save_what_stays()
-        blocked_paths.recheck(suspects, self.manifest, (GIT,) if GIT in blocked_paths.withheld else ())
-        if self._looks and is_outdated(remote_changes.look_age_s, self.attempt):
-            raise LookIsOld
+        if blocked_paths.recheck(suspects, self.manifest, (GIT,) if GIT in blocked_paths.withheld else ()):
+            return Verdict.BLOCKED
+        if self._looks and is_outdated(remote_changes.look_age_s, self.repeated):
+            return Verdict.LOOK_AGAIN
+        return Verdict.INITIALIZE
 
-    def renew(self) -> None:
+    def renew(self) -> Verdict:
         """Complete it once more if its look is outdated by now, and again if that took too long itself.
 
-        Raises what `complete` raises, but for `LookIsOld`.
+        Raises as `complete` does.
         """
         while is_outdated(self.services.remote_changes.look_age_s):
-            try:
-                self.complete()
-            except LookIsOld:
-                self.attempt += 1
-            else:
-                break
+            verdict = self.complete()
+            if verdict is not Verdict.LOOK_AGAIN:
+                return verdict
+            self.repeated += 1
+        return Verdict.INITIALIZE
 
-    def _check_repository(self) -> None:
-        """See that the workspace's repository, when it is first sent, takes the place of no commits there."""
+    def find_reason(self) -> Verdict | None:
+        """Find out if paths that are blocked there made the initialize fail; None if nobody could look."""
+        blocked = self.services.blocked_paths.find(self.manifest, None if self.is_whole else self.written)
+        return blocked if blocked is None else Verdict.BLOCKED if blocked else Verdict.INITIALIZE
+
+    def _commits_are_in_the_way(self) -> bool:
+        """True if the workspace's repository, when it is first sent, would take the place of commits there."""
         looks = self.policy in (AgentChanges.SAVE, AgentChanges.HOLD) and not self._resets
         if looks and self.content.base is not None and GIT in self.manifest and not self.content.may_hold(GIT):
-            self.services.blocked_paths.recheck((), self.manifest, (GIT,))
+            return self.services.blocked_paths.recheck((), self.manifest, (GIT,))
+        return False
 
     def _save_all(self, why: Why) -> None:
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""
         if self.policy is AgentChanges.OVERWRITE:
             return
         try:
-            self.save_all(why)
+            self.work_saver.before_reset(self.services, why)
         except StepFailed as failure:
             self.services.remote_changes.could_not_look(failure)
 
@@ -156,8 +153,8 @@ class Preparation(Struct):
             self.services.remote_changes.save(Why.CONFLICT, there, self.base_of)
             self.services.remote_changes.drop_copies()
 
-    def _look(self, wanted: Manifest) -> set[str]:
-        """Look, save and remove, and return the paths whose places may be taken."""
+    def _look(self, wanted: Manifest) -> set[str] | Verdict:
+        """Look, save and remove, and return the paths whose places may be taken, or why the archive cannot go."""
         request = self._look_request()
         if not request.items:
             return set()
@@ -173,7 +170,7 @@ class Preparation(Struct):
             return self.services.deletion_sync.not_removed(self.paths_to_delete, wanted, "nobody could look there")
         counted = len(request.with_action(LookAction.EXISTS))
         if was_emptied(result.missing, counted):
-            raise ContentLost
+            return Verdict.SEND_ALL
         differing = {path: remote for path, remote in result.differing.items() if not self._is_as_here(path, remote)}
         here = ChainMap(dict(self.held_here), self.manifest)
         self._save_only_there(result)
@@ -183,7 +180,7 @@ class Preparation(Struct):
             plan = self._plan(differing, here, unsaved)
         self.services.remote_changes.drop_copies()
         if not self.is_whole and any(each.here.is_directory for each in plan.of(PathOutcome.SAVE)):
-            raise ContentLost  # with a directory went all that was in it
+            return Verdict.SEND_ALL  # with a directory went all that was in it
         suspects = self._remove(result, plan, request, wanted)
         kept = self.services.remote_changes.kept
         looked_at = {path for path in (*kept, *self.services.remote_changes.held) if _is_looked_at(request, path)}
@@ -194,10 +191,10 @@ class Preparation(Struct):
         stays = withheld(self.written, plan)
         if stays:
             _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))
-            raise PathsWithheld
+            return Verdict.LEAVE_OUT
         released = [path for path in kept - self.services.remote_changes.kept if path not in self.written]
         if self.is_whole and any(path in self.manifest for path in released):
-            raise PathsWithheld
+            return Verdict.LEAVE_OUT
         return suspects
 
     @property
@@ -224,7 +221,7 @@ class Preparation(Struct):
     def _save_only_there(self, result: LookResult) -> None:
         """Save what only the sandbox has, until it is known that an initialize leaves it alone."""
         if result.new:
-            leave_out = self.leave_out()
+            leave_out = self.work_saver.leave_out()
             new = {
                 path: there
                 for path, there in result.new.items()
@@ -300,7 +297,7 @@ class Preparation(Struct):
                 compared=self.manifest if all_may_go and not self.is_whole else None,
             )
             if all_may_go:
-                pruned = pruned_names(self.leave_out())
+                pruned = pruned_names(self.work_saver.leave_out())
                 self._request = structs.replace(self._request, find_new=True, pruned_names=pruned)
         return self._request
 

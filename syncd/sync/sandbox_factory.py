@@ -30,14 +30,13 @@ from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.repository.agent_commits import AgentCommits
 from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.selection.git_repository import branch_of, repository_around
 from syncd.store.state_db import StateDb
 from syncd.sync.delivery import Delivery
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sync_state import SyncState
+from syncd.sync.sandbox_state import SandboxState
 
 
 def retry_settings_of(config: Config) -> RetrySettings:
@@ -77,10 +76,10 @@ class Workspace(Struct, frozen=True):
 
 
 class SandboxFactory(Struct, frozen=True):
-    """Builds the services of one workspace's sandboxes."""
+    """Builds the services of one workspace's sandboxes. `searched` is the identity of the search for secrets."""
 
     workspace: Workspace
-    sync_state: SyncState
+    searched: str
     check: Callable[[], None]
     is_excluded: Callable[[str, bool], bool]
     copies_folder: str
@@ -104,14 +103,13 @@ class SandboxFactory(Struct, frozen=True):
     def build(self, target: Target) -> SandboxServices:
         """The services for this sandbox."""
         config, state_folder, client = self.workspace.config, self.workspace.folders.state, self.workspace.client
-        db = self.workspace.db
+        db, state = self.workspace.db, SandboxState(self.workspace.db, target, self.searched)
         clock, waiter, api = self.workspace.clock, self.workspace.waiter, self.workspace.api(target)
         retry_settings = retry_settings_of(config)
         delivery = Delivery(
-            target=target,
+            state=state,
             api=api,
             bucket=Bucket(client, self.workspace.throttle),
-            sync_state=self.sync_state,
             upload_url_store=UploadUrlStore(state_folder, clock),
             uplink_file=UplinkStore(state_folder),
             retry_settings=retry_settings,
@@ -132,7 +130,7 @@ class SandboxFactory(Struct, frozen=True):
             check=self.check,
             ask_for_sandbox=api.sandbox,
         )
-        blocked_paths = BlockedPaths(remote_changes.look_aside, state_folder, target)
+        blocked_paths = BlockedPaths(remote_changes.look_aside, db, target)
         deletion_sync = DeletionSync(
             config.sandbox.deletions,
             api,
@@ -146,18 +144,17 @@ class SandboxFactory(Struct, frozen=True):
             config.sync.archive,
             target,
             remote_changes.look,
-            state_folder=state_folder,
+            db=db,
             clock=clock,
         )
         return SandboxServices(
-            target=target,
+            state=state,
             delivery=delivery,
             deletion_sync=deletion_sync,
             partial_archives=partial_archives,
             remote_changes=remote_changes,
             blocked_paths=blocked_paths,
-            agent_commits=AgentCommits(job_runner),
-            agent_repository=AgentRepository(partial(_home_branch, config), job_runner, target, state_folder, waiter),
+            agent_repository=AgentRepository(partial(_home_branch, config), job_runner, target, db, waiter),
         )
 
 

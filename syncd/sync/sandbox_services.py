@@ -10,22 +10,26 @@ from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.repository.agent_commits import AgentCommits
 from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sync.delivery import Delivery
+from syncd.sync.sandbox_state import SandboxState
 
 
 class SandboxServices(Struct, frozen=True):
     """The parts of a sync that work with one sandbox."""
 
-    target: Target
+    state: SandboxState
     delivery: Delivery
     deletion_sync: DeletionSync
     partial_archives: PartialArchives
     remote_changes: RemoteChanges
     blocked_paths: BlockedPaths
-    agent_commits: AgentCommits
     agent_repository: AgentRepository
+
+    @property
+    def target(self) -> Target:
+        """The sandbox's names."""
+        return self.state.target
 
     def forget(self) -> None:
         """Forget what is known of the sandbox: it does not exist any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 
 from msgspec import Struct, field
@@ -17,24 +18,26 @@ from syncd.core.warning import SyncWarning
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.saved_versions_rules import Why
+from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import LeaveOut, Unsaved, find_agent_work, save_work
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sync_plan import SandboxContent
+from syncd.sync.sandbox_state import ending_targets
 
 _log = logging.getLogger("syncd.work_saver")
 _TRIES = 3
 # Its work is saved again after half of the time that a sandbox has left, as its agent goes on, and sooner after a
 # failure; in its last seconds not any more.
 AFTER_FAILURE_S, LAST_S = 5.0, 4.0
+# A sandbox is left a minute before its end at most: a record of a later end is of another clock.
+_LONGEST_S = 120.0
 # Nothing can mend it, so the warning does not stay for ever.
 _WARNED_FOR_S = 86_400.0
 
 
 class _Ending(Struct):
-    """A sandbox that ends, with what it held of ours when its end came near; times are monotonic seconds."""
+    """A sandbox that ends; times are monotonic seconds."""
 
     services: SandboxServices
-    content: SandboxContent
     ends_s: float
     next_s: float
 
@@ -45,6 +48,7 @@ class WorkSaver(Struct):
     leave_out: Callable[[], LeaveOut]
     clock: Clock
     base_store: BaseStore
+    db: StateDb
     _ending: list[_Ending] = field(default_factory=list)
     _done: Target | None = None
     _warning: SyncWarning | None = None
@@ -61,14 +65,25 @@ class WorkSaver(Struct):
         """The monotonic second at which something is to be saved again; infinity if nothing is."""
         return min((each.next_s for each in self._ending), default=inf)
 
-    def begin(self, services: SandboxServices, content: SandboxContent, ends_in_s: float) -> None:
+    def recall(self, build_services: Callable[[Target], SandboxServices]) -> None:
+        """Go on with the sandboxes that an earlier process left and that have not ended yet."""
+        now_s, wall_s = self.clock.monotonic_s(), self.clock.wall_s()
+        for target, ends_wall_s in ending_targets(self.db).load() or ():
+            if 0 < ends_wall_s - wall_s < _LONGEST_S and not self.is_begun(target):
+                self._ending.append(_Ending(build_services(target), now_s + ends_wall_s - wall_s, now_s))
+
+    def begin(self, services: SandboxServices, ends_in_s: float) -> None:
         """Save the work in a sandbox that ends so soon from now on, with `save_due`."""
         if not services.remote_changes.looks:
             self.note_done(services.target)
         elif not self.is_begun(services.target):
             now_s = self.clock.monotonic_s()
             self._ending = [each for each in self._ending if each.ends_s > now_s]
-            self._ending.append(_Ending(services, content, now_s + ends_in_s, now_s))
+            self._ending.append(_Ending(services, now_s + ends_in_s, now_s))
+            wall_s = self.clock.wall_s()
+            ending = [(each.services.target, wall_s + each.ends_s - now_s) for each in self._ending]
+            with suppress(OSError):  # then the next process does not go on with them
+                ending_targets(self.db).save(ending)
 
     def save_due(self) -> None:
         """Save what is due. What is not saved is a warning, and is tried again until the end. Raises `Stop`."""
@@ -80,7 +95,7 @@ class WorkSaver(Struct):
         services, left_s = ending.services, ending.ends_s - self.clock.monotonic_s()
         ending.next_s = ending.ends_s - left_s / 2 if left_s > 2 * LAST_S else inf
         try:
-            unsaved = self._save_whatever_changes(services, ending.content)
+            unsaved = self._save_whatever_changes(services)
         except (StepFailed, SyncdError) as failure:
             is_gone, again_s = _is_gone(failure), self.clock.monotonic_s() + AFTER_FAILURE_S
             if is_gone or again_s > ending.ends_s:
@@ -105,7 +120,7 @@ class WorkSaver(Struct):
         is_news = is_last and (is_known or not _is_gone(failure))
         self._warn(what, remedy, what if is_news else None)
 
-    def before_move(self, services: SandboxServices, content: SandboxContent) -> None:
+    def before_move(self, services: SandboxServices) -> None:
         """Save the work in a sandbox that is left for another one, while it answers.
 
         Raises `StepFailed` or `SyncdError` if the move has to wait, `Superseded`, `Stop`.
@@ -115,7 +130,7 @@ class WorkSaver(Struct):
         if self.is_begun(services.target) or not services.remote_changes.looks:
             return
         try:
-            unsaved = self.save(services, content, Why.SANDBOX_ENDED)
+            unsaved = self.save(services, Why.SANDBOX_ENDED)
         except StepFailed as failure:
             if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
                 what = f"what was changed in the sandbox {sandbox_id} cannot be saved before it is left"
@@ -132,9 +147,9 @@ class WorkSaver(Struct):
                 )
         self.note_done(services.target)
 
-    def before_reset(self, services: SandboxServices, content: SandboxContent, why: Why) -> None:
+    def before_reset(self, services: SandboxServices, why: Why) -> None:
         """Save the work in a sandbox of which nothing will be left. Raises as `before_move` does."""
-        unsaved = self.save(services, content, why)
+        unsaved = self.save(services, why)
         if unsaved:
             raise TryLater(
                 f"nothing is sent, as the sandbox would lose {unsaved.count} that could not be saved: {unsaved}",
@@ -157,14 +172,14 @@ class WorkSaver(Struct):
         unsaved, self._unsaved = self._unsaved, None
         return unsaved
 
-    def save(self, services: SandboxServices, content: SandboxContent, why: Why) -> Unsaved:
+    def save(self, services: SandboxServices, why: Why) -> Unsaved:
         """Save all that differs in the sandbox from what was put there, and return what was not saved.
 
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`.
         """
         remote_changes, leftovers = services.remote_changes, services.deletion_sync.leftovers
         try:
-            work = find_agent_work(remote_changes, content, leftovers, self.leave_out())
+            work = find_agent_work(remote_changes, services.state.content, leftovers, self.leave_out())
             unsaved = save_work(remote_changes, work, why, self.base_store.get)
         finally:
             remote_changes.drop_copies()
@@ -172,11 +187,11 @@ class WorkSaver(Struct):
             _log.warning("%r in the sandbox was not saved: %s", shown_path(path), reason)
         return unsaved
 
-    def _save_whatever_changes(self, services: SandboxServices, content: SandboxContent) -> Unsaved:
+    def _save_whatever_changes(self, services: SandboxServices) -> Unsaved:
         """Save the work; a change here is no reason to lose the work there."""
         for _ in range(_TRIES):
             try:
-                return self.save(services, content, Why.SANDBOX_ENDED)
+                return self.save(services, Why.SANDBOX_ENDED)
             except Superseded:
                 continue
         raise TryLater("the workspace changed all the time", "")

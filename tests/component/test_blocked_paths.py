@@ -10,8 +10,9 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.target import Target
-from syncd.sandbox.blocked_paths import BlockedPaths, PathsBlocked
+from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
+from syncd.store.state_db import StateDb
 
 FILE, FOLDER = Entry(Kind.FILE, 0o644, 1, 5, digest=b"d"), Entry(Kind.DIRECTORY, 0o755, 1)
 MANIFEST = Manifest(
@@ -54,12 +55,10 @@ def reasons(paths: BlockedPaths) -> dict[str, str]:
 def test_a_look_without_an_answer(tmp_path: Path, failed: LookResult | StepFailed) -> None:
     """What is suspected counts as blocked, what is blocked stays so, and nothing is found."""
     looks = Looks(LookResult(blocked={"a": Obstacle.DIRECTORY}), failed, failed)
-    paths = BlockedPaths(looks, str(tmp_path), Target("https://api.example", "box", ""))
-    with pytest.raises(PathsBlocked):
-        paths.find(MANIFEST, ["a"])
+    paths = BlockedPaths(looks, StateDb(str(tmp_path)), Target("https://api.example", "box", ""))
+    assert paths.find(MANIFEST, ["a"])
     manifest = Manifest({path: entry for path, entry in MANIFEST.items() if path not in paths.withhold(MANIFEST)})
-    with pytest.raises(PathsBlocked):
-        paths.recheck(["free"], manifest)
+    assert paths.recheck(["free"], manifest)
     assert reasons(paths) == {
         "a": "a directory has its place",
         "free": "something of another kind may have its place",
@@ -71,9 +70,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     """It stays one until a program looks: the sandbox's archive does not tell."""
     found = LookResult(blocked={"closed/new": Obstacle.READ_ONLY, "a": Obstacle.DIRECTORY})
     looks = Looks(found, LookResult(kinds_only=True), LookResult())
-    paths = BlockedPaths(looks, str(tmp_path), Target("https://api.example", "box", ""))
-    with pytest.raises(PathsBlocked):
-        paths.find(MANIFEST, None)
+    paths = BlockedPaths(looks, StateDb(str(tmp_path)), Target("https://api.example", "box", ""))
+    assert paths.find(MANIFEST, None)
     rest = Manifest({path: entry for path, entry in MANIFEST.items() if path not in paths.withhold(MANIFEST)})
     paths.recheck((), rest)
     assert reasons(paths) == {"closed/new": "its directory is read-only"}
@@ -85,11 +83,9 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_link_that_leads_through_one_there(tmp_path: Path) -> None:
     """It is blocked with what it leads through."""
-    paths = BlockedPaths(
-        Looks(LookResult(blocked={"lnk": Obstacle.SYMLINK})), str(tmp_path), Target("https://api.example", "box", "")
-    )
-    with pytest.raises(PathsBlocked):
-        paths.find(MANIFEST, None)
+    looks = Looks(LookResult(blocked={"lnk": Obstacle.SYMLINK}))
+    paths = BlockedPaths(looks, StateDb(str(tmp_path)), Target("https://api.example", "box", ""))
+    assert paths.find(MANIFEST, None)
     assert reasons(paths) == {
         "ln": "a link has the place of a path that it leads through",
         "lnk": "a link has its place",
@@ -99,8 +95,8 @@ def test_a_link_that_leads_through_one_there(tmp_path: Path) -> None:
 def test_what_is_asked(tmp_path: Path) -> None:
     """The kinds of the paths and of the directories above them, and a repository's commits first of all."""
     looks = Looks(LookResult(), LookResult())
-    paths = BlockedPaths(looks, str(tmp_path), Target("https://api.example", "box", ""))
-    assert paths.find(MANIFEST, ["closed/new"])
+    paths = BlockedPaths(looks, StateDb(str(tmp_path)), Target("https://api.example", "box", ""))
+    assert paths.find(MANIFEST, ["closed/new"]) is False
     paths.recheck(["a"], MANIFEST, [".git"])
     folder, file = Entry(Kind.DIRECTORY), Entry(Kind.FILE)
     assert [list(request.each()) for request in looks.requests] == [

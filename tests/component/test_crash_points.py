@@ -32,7 +32,6 @@ FILES = {
     "status.json",
     "history.jsonl",
     "changes-there",
-    "small-archives",
 }
 # Records that exist only from before a request to the sandbox until its outcome is known.
 PASSING = {"uploaded", "uncertain", "unanswered", "removals"}
@@ -383,7 +382,7 @@ def test_killed_before_a_partial_archive_is_proved(
     replaced, on = PartialArchiveScenario(scenario.machine), scenario.machine
     then, chance = cycle(AFTERWARDS), Random(7)
     whole = on.sync()
-    assert "open small-archives.new" in whole.steps
+    assert "commit proof" in whole.steps
     count = _steps(whole.steps, torn=torn, after=MARKED)
     assert count > (8 if torn else 40)
     for step in choice(count):

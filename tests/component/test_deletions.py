@@ -30,7 +30,7 @@ def test_a_changed_path_in_the_way_is_checked_again(tmp_path: Path) -> None:
     process = deletion_sync(tmp_path)
     changed = LookResult({"a": SeenEntry(Kind.FILE)})
     process.removed([changed], process.paths_to_delete([{"a": FILE}], Manifest(), ()), Manifest())
-    process.record([{"a": FILE}], Manifest(), ())
+    process.note_arrived([{"a": FILE}], Manifest(), ())
     assert process.paths_to_delete((), Manifest(), ()) == {}
     assert process.paths_to_delete((), Manifest({"a": FOLDER}), ()) == {"a": [FILE]}
 
@@ -43,5 +43,5 @@ def test_the_later_of_two_looks_counts(tmp_path: Path) -> None:
         LookResult({}, removed=["a"]),
     ]
     process.removed(looks, process.paths_to_delete([held], Manifest(), ()), Manifest())
-    process.record([held], Manifest(), ())
+    process.note_arrived([held], Manifest(), ())
     assert [path for path in held if process.has_leftover(path)] == ["b"]

@@ -15,7 +15,8 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.model.manifest import Manifest
-from syncd.sandbox.repository.home_commit import recorded_home
+from syncd.sandbox.repository.agent_repository import recorded_home
+from syncd.store.state_db import StateDb
 from tests.component.repository_rig import HOOKS, TARGET, RepositoryRig, Sent, git, link, sent
 
 ODD = {
@@ -65,8 +66,18 @@ def test_it_is_made(there: RepositoryRig) -> None:
         "syncd syncd@localhost workspace as of 2026-11-24"
     )
     assert there.git("rev-list", "--all", "--count") == "1\n"
-    assert recorded_home(str(there.folder / "state"), TARGET) == there.at("home")
+    assert recorded_home(StateDb(str(there.folder / "state")), TARGET) == there.at("home")
     assert there.git("config", "user.name") == "agent\n"
+
+
+def test_an_identity_that_is_there_already_stays(tmp_path: Path) -> None:
+    """Who commits there may have told git a name and an address; one of both is not enough."""
+    for settings, name in (("name = Bo\n\temail = bo@x", ""), ("name = Bo", "agent")):
+        rig = RepositoryRig(tmp_path / (name or "theirs"))
+        (home := rig.folder / "runs/1").mkdir(parents=True)
+        (home / ".gitconfig").write_text(f"[user]\n\t{settings}\n")
+        rig.put(a="1")
+        assert rig.git("config", "user.name", codes=(0, 1)).strip() == name
 
 
 def test_an_idle_sandbox_follows_everything(tmp_path: Path) -> None:
@@ -105,9 +116,6 @@ def test_what_git_takes_for_its_own_folder_is_left_out(there: RepositoryRig) -> 
     there.files = {**before, "a.txt": sent("new\n")}
     there.check()
     assert there.is_following
-    there.send({os.fsdecode(b".g\xe2\x80\x8cit"): "q", "a.txt": "newer\n"})
-    there.files = {**before, "a.txt": sent("newer\n")}
-    there.check()
 
 
 def test_a_link_that_git_refuses_is_left_out(there: RepositoryRig) -> None:
@@ -237,6 +245,7 @@ def test_a_lost_answer_and_a_revert(there: RepositoryRig) -> None:
     assert there.client.warnings != []
     there.clock.go_on(3600)
     there.send({"a.txt": "one\n", "n": None})
+    assert whole_states(there) == [True, False, False]
     there.check()
     assert there.is_following
 
@@ -296,6 +305,11 @@ def staged_and_taken_back(rig: RepositoryRig) -> None:
 def committed(rig: RepositoryRig) -> None:
     dirty(rig)
     rig.git("commit", "-qam", "the agent's")
+
+
+def committed_and_taken_back(rig: RepositoryRig) -> None:
+    committed(rig)
+    rig.git("revert", "--no-edit", "HEAD")
 
 
 def own_branch(rig: RepositoryRig) -> None:
@@ -366,6 +380,7 @@ WORK = [
         staged,
         staged_and_taken_back,
         committed,
+        committed_and_taken_back,
         own_branch,
         own_branch_with_commit,
         detached,
@@ -477,6 +492,23 @@ def test_locks_of_a_killed_run(there: RepositoryRig) -> None:
     assert there.is_following
 
 
+def test_a_run_that_was_killed_between_branch_and_index(there: RepositoryRig) -> None:
+    """The branch has moved, and the index is still of the commit where it was left: that is no work of the agent's."""
+    place, lagging = there.workspace / ".git/index", there.at("HEAD")
+    before = place.read_bytes()
+    dirty(there)
+    there.send({"d/b.txt": "2\n"})
+    there.git("checkout", "-q", "a.txt", "d/b.txt")
+    assert there.at("HEAD") == lagging
+    there.send({"d/b.txt": "3\n"})
+    assert there.is_following
+    place.write_bytes(before)
+    assert there.status != ""
+    there.send({"d/b.txt": "4\n"})
+    there.check()
+    assert there.is_following
+
+
 def test_a_run_waits_for_the_one_before(there: RepositoryRig) -> None:
     """One that was given up may still be under way."""
     with open(there.workspace / ".git/syncd/lock", "w", encoding="ascii") as lock:
@@ -487,6 +519,18 @@ def test_a_run_waits_for_the_one_before(there: RepositoryRig) -> None:
         release.join()
     there.check()
     assert there.is_following
+
+
+def test_a_file_that_the_agent_changed_meanwhile(there: RepositoryRig) -> None:
+    """Another content is not what was sent, whatever its size: the repository holds the version before."""
+    before = there.tree("home")["d/b.txt"]
+    there.arrive({"d/b.txt": "from here\n", "large": Sent(bytes(17 << 20))})
+    (there.workspace / "d/b.txt").write_text("changed!!\n")
+    (there.workspace / "large").write_bytes(b"x" * (17 << 20))
+    there.follow()
+    assert there.tree("home")["d/b.txt"] == before
+    assert "large" not in there.tree("home")
+    assert there.status == " M d/b.txt\0?? large\0"
 
 
 def test_a_content_that_is_not_known(there: RepositoryRig) -> None:

@@ -20,7 +20,7 @@ from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.store.manifests import ManifestRows
 from syncd.store.state_db import NAME, Record, StateDb
-from syncd.sync.sync_state import SyncState
+from syncd.sync.sandbox_state import SandboxState
 from tests.recorded import damage
 
 TARGET = Target("https://api.example.com", "box", "us")
@@ -40,6 +40,12 @@ def again(folder: Path) -> str | None:
     """Return the record as another process reads it."""
     with closing(StateDb(str(folder))) as db:
         return record(db).load()
+
+
+def arrived(db: StateDb, manifest: Manifest) -> None:
+    state = SandboxState(db, TARGET)
+    state.note_arrived(manifest)
+    state.record()
 
 
 def tree(number: int, files: int = 5, directories: int = 40) -> Manifest:
@@ -235,7 +241,7 @@ def test_a_damaged_record(tmp_path: Path, db: StateDb, caplog: pytest.LogCapture
 def test_flipped_bits(tmp_path: Path) -> None:
     """Whatever bit of the file flips: each directory that is read is as it was written, or is not read at all."""
     with closing(StateDb(str(tmp_path))) as db:
-        SyncState(db).record_initialized(TARGET, tree(7))
+        arrived(db, tree(7))
     content, chance = (tmp_path / NAME).read_bytes(), Random(11)
     whole = lost = 0
     for _ in range(150):
@@ -245,7 +251,7 @@ def test_flipped_bits(tmp_path: Path) -> None:
         flipped[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
         (tmp_path / NAME).write_bytes(flipped)
         with closing(StateDb(str(tmp_path))) as db:
-            base, _ = SyncState(db).initialized(TARGET)
+            base = SandboxState(db, TARGET).base
         whole += base == tree(7)
         lost += base is None
         assert base is None or base.items() <= tree(7).items()
@@ -256,17 +262,18 @@ def test_flipped_bits(tmp_path: Path) -> None:
 def test_a_damaged_directory(tmp_path: Path) -> None:
     """It costs its entries alone, with a warning; the next record writes all of them."""
     with closing(StateDb(str(tmp_path))) as db:
-        SyncState(db).record_initialized(TARGET, tree(7))
+        arrived(db, tree(7))
         db.close()
         with closing(sqlite3.connect(tmp_path / NAME)) as connection, connection:
             connection.execute("UPDATE directories SET encoded = zeroblob(9) WHERE path = x'6433'")
-        sync_state = SyncState(db)
-        base, (warning,) = sync_state.initialized(TARGET)
+        state = SandboxState(db, TARGET)
+        base, (warning,) = state.base, state.warnings
         assert base is not None
         assert set(tree(7)) - set(base) == {f"d3/f{number}" for number in range(5)}
         assert "was damaged" in str(warning)
-        sync_state.record_initialized(TARGET, base)
-        assert SyncState(db).initialized(TARGET) == (base, [])
+        arrived(db, base)
+        again = SandboxState(db, TARGET)
+        assert (again.base, again.warnings) == (base, [])
 
 
 # -- a disk that refuses

@@ -81,7 +81,8 @@ class Account:
                             if (path, each) in merged:
                                 merged.add((path, after))
             version = (path, before)
-            if before is None or version not in self._persons or version in self._replaced_there:
+            # What the agent's git brought back there, as an older commit has it, is the agent's too.
+            if before is None or version not in self._persons or version in self._agents | self._replaced_there:
                 continue
             if version not in self._replaced_here and version not in self._absorbed:
                 yield f"a command replaced the person's {path!r} ({shown(before)}) by {shown(after)}"
@@ -103,6 +104,10 @@ class Account:
             and (entry is None or entry == FOLDER or (path, entry) in self._agents)
         ]
 
+    def undone(self, before: Tree) -> set[Version]:
+        """Return the agent's versions that were here before, and are no more."""
+        return (before.items() - self._home.items()) & self._agents
+
     def excuse(self, path: str, entry: Entry) -> None:
         """Note that a version of the agent may be lost: nobody could look, or the rules leave it out."""
         self._excused.add((path, entry))
@@ -123,6 +128,10 @@ class Account:
         """True if a person replaced it at home, where it or a text merged from it had come, or has that text there."""
         came = {(path, entry), *self._absorbed.get((path, entry), ())}
         return bool(came & self._replaced_here) or self._is_merged_here(path, entry)
+
+    def is_agents_own(self, path: str, entry: Entry) -> bool:
+        """True if the agent made that version, and no person did."""
+        return (path, entry) in self._agents and (path, entry) not in self._persons
 
     def is_at_home(self, path: str, entry: Entry) -> bool:
         """True if the workspace has it, or a text that was merged from it."""
@@ -149,8 +158,7 @@ class Account:
     ) -> Iterator[tuple[str, str]]:
         """Yield the agent's versions in the sandbox that an `apply` of all has not brought home, nor `named`."""
         for path, entry in sorted(sandbox.items()):
-            is_agents = (path, entry) in self._agents and (path, entry) not in self._persons
-            is_new = is_agents and agents.get(path) == entry and not self.is_settled(path, entry)
+            is_new = self.is_agents_own(path, entry) and agents.get(path) == entry and not self.is_settled(path, entry)
             if is_new and path not in named and not self.is_at_home(path, entry):
                 here = shown(self._home.get(path))
                 yield path, f"{path!r} is {here} at home and the agent's {shown(entry)} in the sandbox"

@@ -69,6 +69,7 @@ class Checker:
         saved: SavedEntries,
         sandbox_id: str,
         is_plain: bool,
+        git: str = "none",
         accounts_in: str | None = None,
     ) -> None:
         self.emulator = emulator
@@ -82,7 +83,7 @@ class Checker:
         self.ended_early: set[str] = set()
         self._held_archives: list[tuple[TrackedSandbox, bytes, bool]] = []
         self._arrived_in = ""
-        self.settings = Settings(emulator.base_url, workspace, sandbox_id)
+        self.settings = Settings(emulator.base_url, workspace, sandbox_id, git)
         self.lost: list[str] = []
         self.sandbox_id = sandbox_id  # the one that the daemon syncs to
         self.sandboxes: dict[str, TrackedSandbox] = {}
@@ -92,6 +93,7 @@ class Checker:
         self.is_late = False  # an execution that syncd knows nothing of is under way
         self.wipes_sandboxes = False  # before each initialize, so that each archive must hold everything
         self.state_damaged = False
+        self._left_to_end: set[str] = set()
         self.operations = self._operations_at_sync = 0
         self._acquired_wall_s: list[float] = []
         self.track(emulator.create_sandbox(sandbox_id))
@@ -205,12 +207,27 @@ class Checker:
         tracked.model.arrived(wanted, services.remote_changes.kept, looked=self._looks and not self._nobody_looked)
 
     def note_left(self, sandbox_id: str) -> None:
-        """Check that all that was changed in a sandbox was saved before another one took its place."""
+        """Check that all that was changed in a sandbox was saved before another one took its place.
+
+        One that ends by itself is saved until then: it is checked at the end of the story.
+        """
+        ending = self.cycle.work_saver._ending if self.cycle is not None else []
+        if any(each.services.target.sandbox_id == sandbox_id and each.next_s < inf for each in ending):
+            self._left_to_end.add(sandbox_id)
+            return
         tracked = self.sandboxes.get(sandbox_id)
         unsaved = self.cycle is None or any(each.key == "unsaved" for each in self.cycle.warnings)
         if tracked is not None and tracked.is_used and self._looks and not unsaved and not self.has_ended(tracked):
             self.figures["sandboxes left"] += 1
             self._account_for_end(tracked, "was left in a sandbox that is not used any more")
+
+    def check_left(self) -> None:
+        """Check the sandboxes that were left to their end, once another daemon had its time for them."""
+        left, self._left_to_end = self._left_to_end, set()
+        for sandbox_id in left:
+            if self.cycle is not None and not self.state_damaged:
+                self.cycle.work_saver._ending = []
+                self.note_left(sandbox_id)
 
     # -- what becomes of the agent's versions
 

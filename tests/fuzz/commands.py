@@ -1,4 +1,4 @@
-"""Commands beside the daemon or without one: `apply` and its undo, `saved restore --here`, `sandbox release`, `diff`.
+"""Commands beside the daemon or without one: `apply`, its undo and `--branch`, `saved restore --here`, and so on.
 
 A command runs in this process, by the functions that the real one calls, in a thread that takes turns with the
 daemon's: it begins wherever a step may happen, and goes on until it may write, which it may only while no sync is under
@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 import pytest
 
-from syncd.cli import agent_side, diff, options, saved
+from syncd.cli import agent_side, diff, log, options, saved
+from syncd.cli.apply import branch, execution, undoing
 from syncd.cli.apply import command as apply
-from syncd.cli.apply import execution, undoing
 from syncd.cli.sandbox import admin
 from syncd.cli.sandbox import command as sandbox
 from syncd.core.api_key import ApiKey
@@ -37,15 +37,17 @@ from syncd.report import logs
 from tests.fuzz.checker import SELECTION
 from tests.fuzz.operations import Tree, tree
 from tests.fuzz.scenario import Step
+from tests.fuzz.steps import READING
 
 if TYPE_CHECKING:
     from tests.fuzz.simulation import Simulation
 
 # Beyond the largest that Linux gives: no process has one of these numbers.
 _FIRST_PID = 5_000_000
-_MODULES = (agent_side, diff, saved, apply, undoing, admin, sandbox, execution, options)
+_MODULES = (agent_side, diff, log, saved, apply, branch, undoing, admin, sandbox, execution, options)
 _MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate"})
-_CREATES = frozenset({"os.mkdir", "os.link", "os.symlink"})
+_GIT_STARTS = "subprocess.Popen"
+_CREATES = frozenset({"os.mkdir", "os.link", "os.symlink", _GIT_STARTS})
 
 Trouble = tuple[()] | tuple[str, int, int | str]
 
@@ -167,11 +169,16 @@ class Commands:
             # Any command that writes here takes back one that was killed, first.
             takes_back = step.name == "undo" or any(line.startswith("took back") for line in self._printed)
             if checker.live is not None and takes_back and self._wrote == "apply":
-                checker.live.model.taken_back(checker.account.agents(home, checker.account.home, there), there)
+                agents = checker.account.agents(home, checker.account.home, there)
+                checker.live.model.taken_back(agents, there, checker.account.undone(home))
+            if home != checker.account.home and step.name in READING:
+                checker.lose(f"{step.name} changed the workspace")
             if home != checker.account.home:
                 self._wrote = step.name if step.name != "undo" else self._wrote
-        if code == ExitCode.DONE and step.name == "apply" and disturbed == (checker.operations, self._changed_at):
+        alone = disturbed == (checker.operations, self._changed_at)
+        if code == ExitCode.DONE and step.name == "apply" and alone:
             self._check_all_came(step, told)
+        simulation.way_home.repository.check(step, self.last, self._printed, alone=alone)
 
     def _check_all_came(self, step: Step, told: dict[str, Any]) -> None:
         """Check that an `apply` of all that took everything left nothing of the agent's unnamed."""
@@ -202,6 +209,11 @@ class Commands:
                 return _exit(apply.command, ["--undo", "--json"])
             case "diff":
                 return _exit(diff.command, ["--json"])
+            case "log":
+                return _exit(log.command, ["--json"])
+            case "branch":
+                paths = [str(workspace / path) for path in step.args[1]]
+                return _exit(apply.command, ["--branch", step.args[0], "--json", "--", *paths])
             case "restore":
                 versions = self._simulation.checker.saved.versions()
                 if not versions:
@@ -222,6 +234,10 @@ class Commands:
         return dict(live.model.synced) if live is not None else {}
 
     # -- what happens beside it, and to it
+
+    def end_beside(self) -> None:
+        """Forget what was to happen beside a command."""
+        self._beside.clear()
 
     def beside(self, op: str, when: str, name: str, args: tuple[Any, ...]) -> None:
         """Run a step before or after the next such request of a command."""
@@ -244,6 +260,8 @@ class Commands:
             return False
         if event in self._effects and self._simulation.is_own(args):
             self._point(event, args)
+        elif event == _GIT_STARTS and self._step.name in ("branch", "log"):
+            self._point(event, (" ".join(map(os.fsdecode, args[1])),))
         return True
 
     def _point(self, event: str, args: tuple[Any, ...]) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from tests.fuzz.configured_generator import ConfiguredGenerator
 from tests.fuzz.generator import Generator
+from tests.fuzz.repository_generator import RepositoryGenerator
 from tests.fuzz.scenario import Scenario
 from tests.fuzz.way_home_generator import WayHomeGenerator
 
 # Of so many seeds one after the other, the second half has commands of the agent's side.
 _OF = 8
+# Of these again, so many of the last ones have a repository.
+_WITH_REPOSITORY = 2
 # Of so many others, one has the default configuration and no agent in the sandbox.
 _DEFAULT_OF = 4
 
 
 def generate(seed: int) -> Scenario:
     """Generate a scenario of some 15 to 60 steps."""
+    if seed % _OF >= _OF - _WITH_REPOSITORY:
+        return RepositoryGenerator(seed).scenario()
     return WayHomeGenerator(seed).scenario() if seed % _OF >= _OF // 2 else generate_syncs(seed)
 
 

@@ -37,6 +37,7 @@ class SandboxModel:
         self.synced: Tree = {}
         self.agent: dict[str, Entry | None] = {}
         self.made: set[tuple[str, Entry]] = set()  # every version that the agent ever made
+        self.tips: frozenset[str] = frozenset()  # the commits that the agent left references to
         self._unseen: set[str] = set()
         self._taken_back: set[tuple[str, Entry]] = set()
         self._arrived: dict[str, Sent] = {}
@@ -57,6 +58,7 @@ class SandboxModel:
             if remote.get(path) != what.entry:
                 continue  # it was extracted through a link of the agent's
             if (path, what.entry) in self._taken_back:
+                self.agent[path] = what.entry
                 continue  # by an archive from before the undo: it is what the agent had there
             if what.kind != "folder":
                 self._drop_below(path)
@@ -126,8 +128,9 @@ class SandboxModel:
             self._arrived.pop(path, None)
         self._taken_back = {each for each in self._taken_back if each[0] not in paths}
 
-    def taken_back(self, paths: Iterable[str], remote: Tree) -> None:
-        """Note that an undo took these back: what is there is the agent's again."""
+    def taken_back(self, paths: Iterable[str], remote: Tree, versions: Iterable[tuple[str, Entry]]) -> None:
+        """Note that an undo took these back: what is there is the agent's again, and its versions where they arrive."""
+        self._taken_back.update(versions)
         for path in paths:
             self.agent[path] = entry = remote.get(path)
             self._arrived.pop(path, None)

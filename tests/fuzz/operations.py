@@ -8,6 +8,7 @@ workspace, `IGNORED` only in files that an ignore file named before they were wr
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -17,11 +18,14 @@ import tempfile
 from pathlib import Path
 from random import Random
 
+from tests.fuzz.git import commit
+
 SECRET = b"SECRET-never-uploaded!"
 OUTSIDE = b"OUTSIDE-of-the-workspace"
 IGNORED = b"IGNORED-by-a-rule-when-written"
 MARKS = (SECRET, OUTSIDE, IGNORED)
 IGNORE_RULE = "ignored*\n"
+REPOSITORY = ".git"
 OTHER_FOLDER = "\0"
 """In `Operations.unreported`: only a full scan finds the file."""
 LONG_AGO_S = 1_000_000_000
@@ -283,8 +287,13 @@ class Operations:
 
     def replace_workspace(self, count: int) -> None:
         """Recreate the workspace itself, with so many other files in it."""
+        repository, aside = self.workspace / REPOSITORY, self._new_place()
+        with contextlib.suppress(FileNotFoundError):
+            repository.rename(aside)
         shutil.rmtree(self.workspace)
         self.workspace.mkdir()
+        with contextlib.suppress(FileNotFoundError):
+            aside.rename(repository)
         for number in range(count):
             _write(self.workspace / f"other{number}", b"of another workspace")
 
@@ -452,9 +461,21 @@ class SandboxAgent:
         _remove(place)
 
     def agent_empties(self) -> None:
-        """Remove everything."""
+        """Remove everything, as `rm -rf *` does: the repository stays."""
         for place in self._workspace.iterdir():
-            _remove(place)
+            if place.name != REPOSITORY:
+                _remove(place)
+
+    def agent_commits(self, how: str, text: int) -> None:
+        """Commit, amend, switch the branch and so on: see `git.commit`. It may change files."""
+        before = {path: path.lstat() for path in self._workspace.rglob("*") if REPOSITORY not in path.parts}
+        try:
+            commit(self._workspace, how, text)
+        finally:
+            for path, was in before.items():
+                now = path.lstat() if path.is_file() and not path.is_symlink() else was
+                if now.st_mtime_ns != was.st_mtime_ns and int(now.st_mtime) == int(was.st_mtime):
+                    os.utime(path, (now.st_atime, now.st_mtime + 1))
 
     def _file(self, path: str) -> Path:
         place = _inside(self._workspace, path)
@@ -515,7 +536,7 @@ Tree = dict[str, tuple[object, ...]]
 
 
 def tree(top: Path) -> Tree:
-    """Return each path with what a sandbox keeps of it; special files are skipped."""
+    """Return each path with what a sandbox keeps of it; special files and git's are skipped."""
     found: Tree = {}
     folders = [""]
     while folders:
@@ -523,6 +544,8 @@ def tree(top: Path) -> Tree:
         with os.scandir(top / folder) as listing:
             for item in listing:
                 path = f"{folder}/{item.name}" if folder else item.name
+                if item.name == REPOSITORY:
+                    continue
                 if item.is_symlink():
                     found[path] = ("link", os.readlink(item.path))
                 elif item.is_dir():

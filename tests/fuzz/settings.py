@@ -15,10 +15,11 @@ DEFAULTS = ("mirror", "auto", 0, 0, 1.0, "save")
 class Settings:
     """The settings of a simulation: the current ones, the last daemon's, and all since the last step `settings`."""
 
-    def __init__(self, base_url: str, workspace: Path, sandbox_id: str) -> None:
+    def __init__(self, base_url: str, workspace: Path, sandbox_id: str, git: str) -> None:
         self._base_url = base_url
         self._workspace = workspace
         self._sandbox_id = sandbox_id
+        self._git = git
         self.history: list[tuple[Any, ...]] = [DEFAULTS]
         self.current = self.of_daemon = self._config(DEFAULTS)
 
@@ -40,7 +41,7 @@ class Settings:
         sandbox |= {"acquire": {"ttl_seconds": ttl_seconds}} if ttl_seconds else {"id": self._sandbox_id}
         return check_config(
             {
-                "workspace": {"path": str(self._workspace)},
+                "workspace": {"path": str(self._workspace), "git": self._git},
                 "sandbox": {**sandbox, "agent_changes": agent_changes},
                 "sync": {
                     "archive": archive,

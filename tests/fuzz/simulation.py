@@ -36,6 +36,7 @@ from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.commands import Commands
 from tests.fuzz.damage import damage
+from tests.fuzz.git import tips
 from tests.fuzz.inotify import ManualInotify
 from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, tree
 from tests.fuzz.scenario import Scenario, Step
@@ -79,17 +80,18 @@ class Simulation:
         self.comes_home = any(step.name in WAY_HOME_STEPS for step in self.scenario)
         is_plain = not any(step.name in UNUSUAL for step in self.scenario)
         self.environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
-        self._folders = directories_for(str(self.workspace), self.environ)
-        self._folders.make()
+        self.folders = directories_for(str(self.workspace), self.environ)
+        self.folders.make()
         self.checker = Checker(
             emulator,
             clock,
             self.workspace,
             figures,
-            saved=SavedEntries(self._folders.state, clock),
+            saved=SavedEntries(self.folders.state, clock),
             sandbox_id=SANDBOX,
             is_plain=is_plain,
-            accounts_in=self._folders.state if self.comes_home else None,
+            git="baseline" if any(step.name == "repository" for step in self.scenario) else "none",
+            accounts_in=self.folders.state if self.comes_home else None,
         )
         self.commands = Commands(self, EFFECTS)
         self.way_home = WayHome(self)
@@ -158,6 +160,7 @@ class Simulation:
         if not self.lost and not self.checker.state_damaged and sent_again:
             self.checker.lose("a new daemon sent again what the last one had sent")
         self.checker.compare()
+        self.checker.check_left()
         self.way_home.finish()
 
     def _run_offline_steps(self) -> None:
@@ -179,7 +182,7 @@ class Simulation:
             remove(self.folder / copy.name)
             copy.rename(self.folder / copy.name)
         self._saved.clear()
-        self.checker.note_process_end(Path(self._folders.state))
+        self.checker.note_process_end(Path(self.folders.state))
         self.commands.go_on()  # without the daemon
 
     @contextlib.contextmanager
@@ -518,6 +521,8 @@ class Simulation:
             self.figures["sandbox changes"] += 1
         after = tree(sandbox.workspace)
         tracked.model.agent_changed(before, after)
+        if step.name == "agent_commits":
+            tracked.model.tips = tips(sandbox.workspace)
         if self.checker.account is not None:
             self.checker.account.agent_changed(before, after, self.clock.boottime_s())
 

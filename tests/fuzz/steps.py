@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from tests.fuzz.operations import AGENT_STEPS
 
-COMMANDS = frozenset({"apply", "undo", "restore", "release", "diff"})
+COMMANDS = frozenset({"apply", "undo", "restore", "release", "diff", "branch", "log"})
 """The commands of the agent's side, each with its trouble last, () for none."""
-WAY_HOME_STEPS = COMMANDS | {"beside_command", "move_sandbox", "hold_initialize", "late_initialize", "takes", "rest"}
+GIT_STEPS = frozenset({"repository", "home_commits"})
+"""What a person does with git; the first one makes a scenario one with repositories."""
+READING = frozenset({"diff", "log", "branch"})
+"""The commands that leave the workspace as it is."""
+WAY_HOME_STEPS = (
+    COMMANDS | GIT_STEPS | {"beside_command", "move_sandbox", "hold_initialize", "late_initialize", "takes", "rest"}
+)
 """The steps that make a scenario one with an account of both sides."""
 # Steps that make a scenario differ from the plain ones: see `Checker.is_plain`.
 UNUSUAL = frozenset({"settings", "reconfigure"}) | AGENT_STEPS | WAY_HOME_STEPS

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tests.fuzz.account import drafts_in
 from tests.fuzz.operations import tree
+from tests.fuzz.repositories import HomeRepository
 from tests.fuzz.scenario import Step
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class WayHome:
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
+        self.repository = HomeRepository(simulation.workspace, simulation.checker, simulation.folders.state)
 
     def do(self, step: Step) -> None:
         """Run a step that needs no daemon."""
@@ -33,6 +35,11 @@ class WayHome:
                 simulation.note(str(step))
                 checker.move_to(f"box{step.args[0]}")
                 simulation.reload()
+            case "repository":
+                self.repository.make(*step.args)
+            case "home_commits":
+                self.repository.check_unchanged()
+                self.repository.commit(*step.args)
             case "hold_initialize":
                 checker.holds_initialize = True
             case "late_initialize":
@@ -50,7 +57,15 @@ class WayHome:
         checker, commands = simulation.checker, simulation.commands
         if checker.account is None or checker.lost:
             return
+        commands.end_beside()
         self._check_nothing_lost()
+        self.repository.check_unchanged()
+        self.repository.check_commits()
+        if self.repository.is_made:
+            commands.run(Step("log", ((),)))
+            commands.run(Step("branch", ("last", (), ())))
+            if commands.last[0] != 0 and checker.cycle is not None and checker.cycle.baseline is not None:
+                checker.lose(f"with nothing else under way, apply --branch ends with {commands.last[0]}")
         for path in self._drafts():
             if not commands.was_killed:
                 checker.lose(f"the temporary file {path!r} is left")

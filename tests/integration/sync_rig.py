@@ -127,7 +127,7 @@ class Rig:
         """End the process; the next one knows only what is on disk."""
         self.client.drop()
         if self._cycle is not None:
-            self._cycle.sync_state.db.close()
+            self._cycle.db.close()
         self._cycle = None
 
     def write(self, path: str = "a.txt", content: str = "hello") -> None:

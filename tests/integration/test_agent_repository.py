@@ -16,7 +16,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.waiter import SupersededBy
 from syncd.sandbox.repository import agent_repository
 from syncd.store.state_db import StateDb
-from syncd.sync.sync_state import SyncState
+from syncd.sync.sandbox_state import SandboxState
 from syncd.sync.taken import TakenPath
 from tests.component.repository_rig import git as plain_git
 from tests.integration.sync_rig import Rig, rigged
@@ -412,8 +412,8 @@ def test_what_was_brought_home_counts(rig: Rig) -> None:
     assert base is not None
     assert services is not None
     after = replace(base["a.txt"], size_bytes=12, digest=hashlib.sha256(b"the agent's\n").digest(), stamp=None)
-    apart = SyncState(StateDb(rig.cycle.sync_state.db.path.rpartition("/")[0]))  # as a command's
-    apart.record_taken(services.target, [TakenPath("a.txt", base["a.txt"], after)])
+    apart = SandboxState(StateDb(rig.cycle.db.path.rpartition("/")[0]), services.target)  # as a command's
+    apart.record_taken([TakenPath("a.txt", base["a.txt"], after)])
     uploads = rig.asked().count("upload")
     sync(rig)
     assert rig.asked().count("upload") == uploads
@@ -422,7 +422,7 @@ def test_what_was_brought_home_counts(rig: Rig) -> None:
 
 def test_too_many_files(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """None is made, with a warning."""
-    monkeypatch.setattr(agent_repository, "MOST_PATHS", 2)
+    monkeypatch.setattr(agent_repository, "MOST_FILES", 2)
     rig.sync()
     before = programs(rig)
     rig.cycle.follow_in_repository()

@@ -35,9 +35,8 @@ from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.scan.tree_cache import TreeCache
 from syncd.sync import preparation
-from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sync_cycle import SyncCycle
-from syncd.sync.sync_state import SyncState
+from syncd.sync.sandbox_state import SandboxState
+from syncd.sync.sync_once import SandboxSync
 from syncd.watch.changes import Changes, DirtyDirectories
 from tests.fuzz.generators import generate
 from tests.fuzz.runner import digest, report, run, running_simulation
@@ -264,6 +263,16 @@ LOST_ONCE = {
         fault('initialize: cut')
         wait_idle()
     """,
+    "what a new process held counted here as it was sent, once something else was changed": """
+        write('b', 300, 13)
+        write('a/f', 300, 17)
+        wait_idle()
+        agent_makes_folder('a/f', 20)
+        append('a/f', 8, 21)
+        stop()
+        wait_idle()
+        write('b', 8, 28)
+    """,
 }
 
 
@@ -295,7 +304,7 @@ def _ignore_overflows(patch: pytest.MonkeyPatch) -> None:
 
 
 def _ignore_missing_answers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SyncState, "mark_uncertain", lambda self, target, unanswered=None: None)
+    patch.setattr(SandboxState, "mark_uncertain", lambda self, sent=None: None)
 
 
 def _ignore_hard_links(patch: pytest.MonkeyPatch) -> None:
@@ -324,7 +333,7 @@ def _forget_late_executions(patch: pytest.MonkeyPatch) -> None:
 
 
 def _record_only_the_last_manifest(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SyncState, "unanswered", lambda self, target: ())
+    patch.setattr(SandboxState, "_read_unanswered", lambda self: ())
 
 
 def _delete_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -336,12 +345,12 @@ def _reset_without_deletions(patch: pytest.MonkeyPatch) -> None:
 
 
 def _send_a_partial_archive_after_a_reset(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SyncCycle, "_partial_is_enough", lambda self, _, manifest: bool(manifest and self.baseline))
+    patch.setattr(SandboxSync, "_partial_is_enough", lambda self, _, manifest: bool(manifest and self.state.base))
 
 
 def _skip_the_proof_for_partial_archives(patch: pytest.MonkeyPatch) -> None:
     def prove(self: PartialArchives, *_: object) -> Kept:
-        self._proof = _Proof(self._target, [])
+        self._proof = _Proof([])
         return Kept.YES
 
     patch.setattr(PartialArchives, "prove", prove)
@@ -373,9 +382,9 @@ def _block_free_paths(patch: pytest.MonkeyPatch) -> None:
 
 
 def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:
-    real = SyncCycle._record
+    real = SandboxSync._record
 
-    def record(self: SyncCycle, services: SandboxServices, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
+    def record(self: SandboxSync, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
         on_disk = {}
         for path, entry in manifest.items():
             place = running_simulation().workspace / path
@@ -384,13 +393,13 @@ def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:
                 content = place.read_bytes()
                 right_size = structs.replace(entry, size_bytes=len(content))
                 on_disk[path] = as_read(right_size, hashlib.sha256(content).digest(), 0)
-        real(self, services, Manifest(on_disk), follow_up)
+        real(self, Manifest(on_disk), follow_up)
 
-    patch.setattr(SyncCycle, "_record", record)
+    patch.setattr(SandboxSync, "_record", record)
 
 
 def _overwrite_by_whole_archives(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SyncCycle, "_stays", lambda self, *_: frozenset())
+    patch.setattr(SandboxSync, "_stays", lambda self, *_: frozenset())
     patch.setattr(preparation, "withheld", lambda *_: frozenset())
 
 

@@ -19,7 +19,7 @@ from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of
 from syncd.store.state_db import StateDb
 from syncd.sync import synced_hook
-from syncd.sync.sync_state import SyncState
+from syncd.sync.sandbox_state import SandboxState
 from syncd.sync.synced_hook import SyncedHook
 from syncd.sync.taken import TakenPath
 from tests.integration.sync_rig import SANDBOX, Rig, rigged
@@ -217,7 +217,7 @@ def test_what_apply_took_is_not_told(runs: Runs) -> None:
     scanned = runs.rig.cycle.snapshotter.scan(base, SyncMode.CHANGED, None).manifest
     entries = runs.rig.cycle.snapshotter.with_digests({"stays/1": scanned["stays/1"]})
     taken = [TakenPath("stays/1", base["stays/1"], entries["stays/1"]), TakenPath("stays/2", base["stays/2"], None)]
-    SyncState(StateDb(str(runs.state))).record_taken(target, taken)
+    SandboxState(StateDb(str(runs.state)), target).record_taken(taken)
     runs.rig.write("a", "2")
     assert runs.sync() == [{"changed": ["a"]}]
 

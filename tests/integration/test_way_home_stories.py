@@ -1,27 +1,30 @@
 """Random scenarios in which the agent's work comes home lose no version of either side.
 
-`apply`, its undo, `saved restore --here` and `sandbox release` run beside syncs, during slow or late initializes,
-before a sandbox's end; they die anywhere, or meet a full disk. A few run here; `python -m tests.fuzz` runs as many as
-asked for.
+`apply`, its undo and `--branch`, `saved restore --here`, `log` and `sandbox release` run beside syncs, during slow or
+late initializes, before a sandbox's end; they die anywhere, or meet a full disk. A few run here; `python -m tests.fuzz`
+runs as many as asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import syncd.cli.agent_side
-from syncd.cli.apply import undoing
+from syncd.cli.apply import branch, undoing
+from syncd.merge import branch as made_branch
 from syncd.merge.workspace_writer import Undone, WorkspaceWriter
 from syncd.model import reconcile
+from syncd.remote import remote_job
 from syncd.sync.agent_work import Unsaved
 from syncd.sync.work_saver import WorkSaver
 from tests.fuzz.generators import generate
-from tests.fuzz.runner import report, run
+from tests.fuzz.runner import report, run, running_simulation
 from tests.fuzz.scenario import parse
 from tests.fuzz.simulation import Simulation
 
@@ -59,6 +62,14 @@ _SENT = _MERGED + "resume()\n wait_idle()\n"
 _ENDS = (
     "settings('mirror', 'auto', 90, {limit}, 1.0, 'save')\n write('f', 300, 1)\n wait_idle()\n agent_prepends('f', 2)\n"
 )
+
+# The agent commits twice, and leaves something that it does not commit.
+_COMMITS = (
+    "write('f', 300, 1)\n repository('above')\n write('g', 8, 1)\n wait_idle()\n"
+    "agent_writes('f', 2)\n agent_commits('all', 3)\n agent_writes('n', 4)\n agent_commits('all', 5)\n"
+    "agent_writes('g', 6)\n"
+)
+_BRANCH = _COMMITS + "branch('agent/1', (), ())"
 
 # The shortest scenario of each defect that was found.
 LOST_ONCE = {
@@ -107,6 +118,21 @@ LOST_ONCE = {
     + "rest(8.0)\n fault('download: 503 x3')\n rest(100.0)\n wait_idle()",
     "with the clock set back, nothing is saved before a sandbox's end": _ENDS.format(limit=0)
     + "set_clock(-4000.0)\n rest(100.0)\n wait_idle()",
+    "a folder of the agent's in the place of a file keeps the repository there from following, for ever": """
+        repository('in')
+        write('f', 300, 1)
+        wait_idle()
+        at_request('initialize', 'after', 'fault', 'execution-logs: lost x3')
+        write('g', 8, 2)
+        wait_idle()
+        agent_makes_folder('f', 3)
+        rest(20.0)
+        write('h', 8, 4)
+        stop()
+        wait_idle()
+    """,
+    "a branch of named paths, where the agent committed a link elsewhere, ends with an internal error": _COMMITS
+    + "agent_links('l', 'f')\n agent_commits('all', 7)\n branch('agent/1', ('g',), ())",
     "nothing is saved before a sandbox's end while a long upload is under way": _ENDS.format(limit=1)
     + "rest(8.0)\n write_noise('g', 60000, 5)\n rest(100.0)\n wait_idle()",
 }
@@ -135,18 +161,24 @@ PASS = {
     """,
     "a move waits until the bucket answers": _BEGIN
     + "agent_prepends('f', 2)\n fault('download: 503 x3')\n move_sandbox(1)\n wait_idle()",
+    "the daemon stops before it has saved an ending sandbox for the last time": """
+    settings('mirror', 'auto', 600, 0, 1.0, 'save')
+    fill_folder('many', 25)
+    wait_idle()
+    replace_workspace(0)
+    wait_idle()
+    set_clock(4000.0)
+    wait_idle()
+    agent_makes_folder('build', 41)
+    write('a', 8, 42)
+    wait_idle()
+    """,
     "the folder of an excluded file was deleted there": _BEGIN
     + "write('a/f', 8, 1)\n write_secret('a', '.env')\n wait_idle()\n agent_removes('a')\n"
     + "apply(('--deletions',), (), ())\n wait_idle()\n apply(('--deletions',), (), ())",
     "the agent put a link in the place of a file that was changed here": _BEGIN
     + "agent_links('f', 'g')\n write('f', 8, 2)\n wait_idle()",
 }
-
-
-@pytest.mark.parametrize("text", [*LOST_ONCE.values(), *PASS.values()], ids=[*LOST_ONCE, *PASS])
-def test_stories_that_lose_nothing(tmp_path: Path, text: str) -> None:
-    """The shortest scenarios of defects that are mended, and of what always came home whole."""
-    assert not run_text(tmp_path, text).lost
 
 
 def _take_over_changes(patch: pytest.MonkeyPatch) -> None:
@@ -173,6 +205,50 @@ def _write_nothing(self: WorkspaceWriter, writes: Any, note: bytes) -> Any:
     return _REAL_WRITE(self, [], note)
 
 
+def _make_objects_at_home(patch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def theirs(*_: Any) -> Iterator[str]:
+        yield str(running_simulation().folder / ".git")
+
+    patch.setattr(made_branch, "private_repository", theirs)
+
+
+def _write_while_a_branch_is_made(patch: pytest.MonkeyPatch) -> None:
+    def make(*args: Any, **more: Any) -> made_branch.NewBranch:
+        (running_simulation().workspace / "f").write_bytes(b"checked out")
+        return made_branch.make_branch(*args, **more)
+
+    patch.setattr(branch, "make_branch", make)
+
+
+def _leave_a_path_off_the_branch(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(branch, "is_named", lambda path, _: path != "g")
+
+
+def _leave_the_commits_off_the_branch(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(branch, "_commits_to_make", lambda *_: branch._CommitsToMake())
+
+
+def _name_nothing_unfetched(patch: pytest.MonkeyPatch) -> None:
+    real = branch.print_lists
+    patch.setattr(branch, "print_lists", lambda **lists: real(**{**lists, "stays": []}))
+
+
+def _log_less(patch: pytest.MonkeyPatch) -> None:
+    real = syncd.cli.agent_side.commits_there
+
+    def less(*args: Any) -> syncd.cli.agent_side.CommitsThere:
+        there = real(*args)
+        return syncd.cli.agent_side.CommitsThere(there.found, there.commits[1:])
+
+    patch.setattr(syncd.cli.agent_side, "commits_there", less)
+
+
+def _move_the_agents_branch(patch: pytest.MonkeyPatch) -> None:
+    real = remote_job._source
+    patch.setattr(remote_job, "_source", lambda module: real(module).replace(b" or not self._git.is_ancestor(at, home)", b""))
+
+
 def _move_without_saving(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WorkSaver, "save", lambda *_: Unsaved())
 
@@ -184,16 +260,42 @@ PLANTED = {
     _leave_what_was_killed: _BEGIN + "agent_writes('f', 2)\n apply((), (), ('dies', 2, 'open .syncd-'))\n undo(())",
     _release_without_saving: _ENDS.format(limit=0) + "release(())\n wait_idle()",
     _take_nothing: _BEGIN + "agent_writes('f', 2)\n apply((), (), ())",
+    _make_objects_at_home: _BRANCH,
+    _write_while_a_branch_is_made: _BRANCH,
+    _leave_a_path_off_the_branch: _BRANCH,
+    _leave_the_commits_off_the_branch: _BRANCH,
+    _name_nothing_unfetched: _COMMITS + "branch('agent/1', (), ('full once', 0, 'open look/'))",
+    _log_less: _COMMITS + "log(())",
+    # Its work tree is at the end as it was.
+    _move_the_agents_branch: """
+        write('f', 8, 1)
+        repository('in')
+        wait_idle()
+        agent_writes('n', 2)
+        agent_commits('all', 3)
+        agent_removes('n')
+        agent_commits('all', 4)
+        write('g', 8, 5)
+        flush()
+        wait_idle()
+    """,
     _move_without_saving: _BEGIN + "agent_writes('f', 2)\n move_sandbox(1)\n wait_idle()",
 }
+_STORIES = {text: plant.__name__.strip("_") for plant, text in PLANTED.items()}
+_STORIES |= {text: name for name, text in (LOST_ONCE | PASS).items()}
+
+
+@pytest.mark.parametrize("text", _STORIES, ids=_STORIES.values())
+def test_stories_that_lose_nothing(tmp_path: Path, text: str) -> None:
+    """The shortest scenarios of defects that are mended, and of what always came home whole."""
+    assert not run_text(tmp_path, text).lost
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__.strip("_"))
 def test_the_account_notices_a_planted_fault(
     tmp_path: Path, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scenario fails with the fault planted in syncd, and passes without it."""
-    assert not run_text(tmp_path, PLANTED[plant]).lost
+    """The scenario fails with the fault planted in syncd; it passes without, see above."""
     plant(monkeypatch)
     lost = run_text(tmp_path, PLANTED[plant]).lost
     assert lost

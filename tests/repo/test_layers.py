@@ -83,7 +83,6 @@ ONLY_IN = {
         (
             "syncd/core/clock.py",
             "syncd/sandbox/look_in_sandbox.py",
-            "syncd/sandbox/repository/repository_in_sandbox.py",
         ),
         "one module reads clocks, so that tests turn them by hand; a program in the sandbox has its own",
     ),
@@ -115,7 +114,6 @@ ONLY_IN = {
             "syncd/sync/synced_hook.py",
             "syncd/merge/git.py",
             "syncd/sandbox/repository/git_in_sandbox.py",
-            "syncd/sandbox/repository/import_in_sandbox.py",
         ),
         "the daemon starts git, once, and the person's hooks; the others start programs for a person, or there",
     ),

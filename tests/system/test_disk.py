@@ -161,7 +161,7 @@ def test_little_room_for_the_agents_versions(rig: Rig) -> None:
 @needs_mounts
 def test_a_state_folder_on_a_full_disk(rig: Rig) -> None:
     """A record that cannot be written stops the sync or is reported; with space again all is well."""
-    disk = Disk(rig.home / ".local/state/syncd", "200k")
+    disk = Disk(rig.home / ".local/state/syncd", "500k")
     rig.fill(20)
     disk.daemon = rig.start(prefix=disk.prefix)
     rig.until(lambda: _at_rest(disk, rig), "the first sync")

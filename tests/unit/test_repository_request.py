@@ -11,8 +11,9 @@ import pytest
 
 from syncd.model.entry import Entry, Kind, as_sent
 from syncd.model.manifest import Manifest
-from syncd.sandbox.repository.repository_request import (
-    RepositoryReport,
+from syncd.sandbox.look_encoding import InvalidReport
+from syncd.sandbox.repository.agent_repository import (
+    FollowReport,
     RepositoryState,
     branch_there,
     report_of,
@@ -63,10 +64,9 @@ def test_what_git_sees_as_other(
 
 @pytest.mark.parametrize("state", RepositoryState)
 def test_a_report(state: RepositoryState) -> None:
-    """It has a commit exactly where the repository follows."""
-    home = HOME if state in (RepositoryState.MADE, RepositoryState.FOLLOWED) else ""
-    assert report_of([["other"], ["done", {"state": state.value, "home": home}]]) == RepositoryReport(state, home)
-    assert report_of([["done", {"state": state.value, "home": "" if home else HOME}]]) is None
+    """It has a state, and a commit where the repository follows."""
+    home = HOME if state is RepositoryState.DONE else ""
+    assert report_of([["done", {"state": state.value, "home": home}]], FollowReport) == FollowReport(state, home=home)
 
 
 @pytest.mark.parametrize(
@@ -77,25 +77,23 @@ def test_a_report(state: RepositoryState) -> None:
         ["done", None],
         ["done", []],
         ["done", {}],
-        ["done", {"state": "made"}],
+        ["done", {"home": HOME}],
         ["done", {"state": "best", "home": HOME}],
-        ["done", {"state": ["made"], "home": HOME}],
-        ["done", {"state": "made", "home": "A" * 40}],
-        ["done", {"state": "made", "home": HOME + "\n"}],
-        ["done", {"state": "made", "home": "a" * 41}],
-        ["done", {"state": "made", "home": "--all"}],
-        ["done", {"state": "made", "home": HOME, "left_out": -1}],
-        ["done", {"state": "made", "home": HOME, "left_out": 1e300}],
-        ["done", {"state": "made", "home": HOME, "left_out": True}],
-        ["done", {"state": "made", "home": HOME, "moved": 1}],
-        ["done", {"state": "failed", "why": "x" * 1001}],
+        ["done", {"state": ["done"], "home": HOME}],
+        ["done", {"state": "done", "home": "A" * 40}],
+        ["done", {"state": "done", "home": HOME + "\n"}],
+        ["done", {"state": "done", "home": "a" * 41}],
+        ["done", {"state": "done", "home": "--all"}],
+        ["done", {"state": "done", "home": HOME, "more": 1}],
+        ["done", {"state": "failed", "why": "x" * 65537}],
         ["done", {"state": "failed", "why": {"a": "b"}}],
-        ["done", {"state": "made", "home": HOME}, 1],
+        ["done", {"state": "done", "home": HOME}, 1],
     ],
 )
 def test_an_impossible_report(row: list[Any]) -> None:
     """Nothing of it is believed."""
-    assert report_of([row]) is None
+    with pytest.raises(InvalidReport):
+        report_of([row], FollowReport)
 
 
 BRANCHES = [

@@ -36,8 +36,7 @@ from syncd.merge.git_objects import GitChange, GitVersion, is_repository_name, i
 from syncd.model.entry import Kind, SeenEntry
 from syncd.model.reconcile import Home, PathOutcome, Sides, never_taken
 from syncd.remote.failure import StepFailed
-from syncd.sandbox.repository.agent_commits import Contents, SandboxCommits
-from syncd.sandbox.repository.home_commit import recorded_home
+from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
 from syncd.selection.rules import PathPatterns
 
 
@@ -94,13 +93,13 @@ def _fetched(opened: OpenSandbox) -> CommitsThere:
     try:
         there = commits_there(opened, Contents.SMALLEST)
     except StepFailed as failure:
-        there = CommitsThere(SandboxCommits(failure=failure.message))
+        there = CommitsThere(SandboxCommits(RepositoryState.FAILED, failure.message))
     found = there.found
-    if found.failure:
-        reason = one_line(found.failure, 160)
+    if found.state is RepositoryState.FAILED:
+        reason = one_line(found.why, 160)
         click.echo(f"the agent's commits cannot be read ({reason}): their changes are one commit", err=True)
-    elif found.absence and recorded_home(opened.folders.state, opened.target):
-        click.echo(f"{one_line(found.absence, 160)}: the agent's changes are one commit", err=True)
+    elif found.why and recorded_home(opened.services.state.db, opened.target):
+        click.echo(f"{one_line(found.why, 160)}: the agent's changes are one commit", err=True)
     return there
 
 
@@ -189,7 +188,7 @@ def _why_never(side: AgentSide, sides: Sides, home: Home, path: str, entry: Seen
 def _links_that_lead_out(
     sides: Sides, home: Home, commits: tuple[SandboxCommit, ...], state: dict[str, SeenEntry]
 ) -> Mapping[str, str]:
-    """Return the links that may never come, with the reason.
+    """Return the links that may never come, with the reason, of the paths of which `sides` knows what is here.
 
     A link can lead out by another one that a later commit changes, so all are followed after each commit.
     """
@@ -199,7 +198,7 @@ def _links_that_lead_out(
         state.update(commit.changes)
         for path, entry in commit.changes.items():
             (links.add if entry.kind is Kind.SYMLINK else links.discard)(path)
-        for path in links - found.keys():
+        for path in (links & sides.here.keys()) - found.keys():
             reason = never_taken(sides, home, path, sides.here[path], state[path])
             if reason:
                 found[path] = reason

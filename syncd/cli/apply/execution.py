@@ -285,10 +285,10 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
 
     No sync may begin meanwhile; one that was made since the look is known by its record.
     """
-    target, remote_changes = side.opened.target, side.opened.services.remote_changes
-    sync_state = side.opened.sync_state
-    base, _ = sync_state.initialized(target)
-    is_as_planned = base is not None and not sync_state.uncertain and sync_state.base_identity == side.base_identity
+    state, remote_changes = side.opened.services.state, side.opened.services.remote_changes
+    state.read()
+    base = state.base
+    is_as_planned = base is not None and not state.uncertain and state.identity == side.base_identity
     plan = prepared.plan
     if base is not None and not is_as_planned:
         sent = [each.path for each in plan.paths if _was_sent(base, side.base, each)]
@@ -328,8 +328,8 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
 def _record(opened: OpenSandbox, taken: list[TakenPath]) -> None:
     """Have the paths count as sent, and stay in the sandbox for no other reason. Raises `OSError`."""
     services = opened.services
-    with opened.sync_state.db.transaction():
-        opened.sync_state.record_taken(opened.target, taken)
+    with services.state.db.transaction():
+        services.state.record_taken(taken)
         services.remote_changes.recall()
         services.remote_changes.taken(each.path for each in taken)
         services.deletion_sync.recall()

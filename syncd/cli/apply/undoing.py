@@ -30,7 +30,7 @@ from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
 from syncd.store.state_db import StateDb
-from syncd.sync.sync_state import SyncState
+from syncd.sync.sandbox_state import SandboxState
 from syncd.sync.taken import TakenPath, TakenRows, decode_taken, is_as
 
 
@@ -96,11 +96,11 @@ class _LastApply(Struct, frozen=True):
         taken, target = [each for each in _taken(note) if each.path in paths], self.target
         if not taken:
             return
-        sync_state = SyncState(StateDb(self.folders.state))
-        base = sync_state.initialized(target)[0] if target is not None else None
+        state = SandboxState(StateDb(self.folders.state), target) if target is not None else None
+        base = state.base if state is not None else None
         # Of another sandbox than the one it came from it is not known that it has it.
         known = Manifest() if base is None else base
-        unanswered = sync_state.unanswered(target) if target is not None else ()
+        unanswered = state.unanswered if state is not None else ()
         only_here = [
             each
             for each in taken
@@ -112,8 +112,8 @@ class _LastApply(Struct, frozen=True):
         again = [each for each in back if is_as(known, each.path, each.before)]
         try:
             self._save(only_here)
-            if again and target is not None:
-                sync_state.record_taken(target, again)
+            if again and target is not None and state is not None:
+                state.record_taken(again)
                 ChangesThere(self.folders.state, target).note((each.path for each in again), lambda _: False)
         except OSError as failure:
             raise TryLater(

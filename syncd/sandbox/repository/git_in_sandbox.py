@@ -4,15 +4,15 @@ Git runs programs for hooks, filters, the file system monitor, text conversion, 
 pagers, aliases, credentials and missing objects (githooks(5), gitattributes(5), git-config(1)). Only plumbing commands
 are run, which need none of them; the settings and the environment switch off what they could still reach.
 
-It runs in the sandbox too, with any Python from 3.6 on, and is sent along with the programs there.
+It runs in the sandbox too, with any Python from 3.6 on, and is sent along with the program there.
 """
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
-import threading
 from typing import Any
 
 # A larger file is compared as a binary one, has no deltas, and goes through memory in blocks only.
@@ -53,24 +53,36 @@ NO_CONFIGURATION = {
     "GIT_CONFIG_SYSTEM": "/dev/null",
     "GIT_CONFIG_GLOBAL": "/dev/null",
 }
+# What someone has begun in a repository, by the file or folder that git keeps meanwhile.
+_UNDER_WAY = {
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase",
+    "MERGE_HEAD": "merge",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
+    "BISECT_LOG": "bisect",
+}
+ID = re.compile("[0-9a-f]{40}")  # of an object
 BLOCK = 1 << 18
+# A FIFO in a file's place must not block, nor a terminal become this process's own.
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MOST_OUTPUT = 64 << 20  # of a command whose output is kept; folders within folders can be endless
-_PRIVATE = (
-    "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tcompression = 1\n[fastimport]\n\tunpackLimit = 200\n"
-)
-_PRIVATE_SHA256 = _PRIVATE.replace("= 0", "= 1") + "[extensions]\n\tobjectFormat = sha256\n"
+_PRIVATE = "[core]\n\trepositoryformatversion = 0\n\tcompression = 1\n[fastimport]\n\tunpackLimit = 200\n"
 
 
 class Refused(Exception):
     """The request cannot be carried out; the arguments are the state that is reported, and the reason."""
 
 
+class TooLate(Refused):
+    """The time is over."""
+
+
 class PrivateGit:
     """git, with a private folder as its repository, which only shares the objects of the agent's."""
 
-    def __init__(self, private: "str", workspace: "str", within_s: "float", id_length: "int" = 40) -> None:
+    def __init__(self, private: "str", workspace: "str") -> None:
         self.workspace = workspace
-        self.within_s = within_s  # for each command
         self.private = private
         self.agent = os.path.join(workspace, ".git")
         path = ":".join(part for part in os.environ.get("PATH", os.defpath).split(":") if part.startswith("/"))
@@ -78,109 +90,94 @@ class PrivateGit:
         for folder in ("refs/heads", "objects", "info"):
             os.makedirs(os.path.join(private, folder))
         write_text(os.path.join(private, "HEAD"), "ref: refs/heads/home\n")
-        write_text(os.path.join(private, "config"), _PRIVATE if id_length == 40 else _PRIVATE_SHA256)
-        self._environment = {
-            "PATH": path,
-            "GIT_DIR": private,
-            "GIT_WORK_TREE": workspace,
-            "GIT_OBJECT_DIRECTORY": os.path.join(self.agent, "objects"),
-        }
-        self._environment.update(ENVIRONMENT)
-        # An index that was refreshed is kept.
-        self._environment.update(NO_CONFIGURATION, GIT_OPTIONAL_LOCKS="1")
+        write_text(os.path.join(private, "config"), _PRIVATE)
+        self._environment = dict(
+            ENVIRONMENT,
+            PATH=path,
+            GIT_DIR=private,
+            GIT_WORK_TREE=workspace,
+            GIT_OBJECT_DIRECTORY=os.path.join(self.agent, "objects"),
+            GIT_OPTIONAL_LOCKS="1",  # an index that was refreshed is kept
+            **NO_CONFIGURATION,
+        )
 
     def run(self, *arguments: "str", **options: "Any") -> "bytes":
         """Run a command, and return its output. Raises `Refused` if it fails."""
         output, code, complaint = self.result(*arguments, **options)
-        if code:
-            raise failed(arguments[0], code, complaint)
+        check(arguments[0], code, complaint)
         return output
 
     def result(self, *arguments: "str", text: "bytes" = b"", **variables: "Any") -> "tuple[bytes, int, str]":
         """Run a command with this input, and return its output, exit code and complaint.
 
-        `variables` are of its environment; None: it is not set. Raises `Refused` if there is no git, or if it takes too
-        long or prints too much.
+        `variables` are of its environment; None: it is not set. Raises `Refused` if there is no git, or if it prints
+        too much.
         """
-        late = threading.Event()
-        with tempfile.TemporaryFile(dir=self.private) as given:
-            given.write(text)
-            given.seek(0)
-            with self.started(arguments, given, **variables) as (process, complaint_of):
-
-                def end() -> None:
-                    late.set()
-                    process.kill()
-
-                timer = threading.Timer(self.within_s, end)
-                timer.daemon = True
-                timer.start()
-                try:
-                    output = process.stdout.read(_MOST_OUTPUT + 1)
-                    if len(output) > _MOST_OUTPUT:
-                        raise Refused("failed", f"git {arguments[0]} prints too much")
-                    process.wait()
-                finally:
-                    timer.cancel()
-                if late.is_set():
-                    raise Refused("failed", f"git {arguments[0]} takes too long")
-                return output, process.returncode, complaint_of()
+        with self.started(arguments, text, **variables) as (process, ended):
+            output = process.stdout.read(_MOST_OUTPUT + 1)
+            if len(output) > _MOST_OUTPUT:
+                raise Refused("failed", f"git {arguments[0]} prints too much")
+            return (output, *ended())
 
     @contextlib.contextmanager
-    def started(self, arguments: "Any", given: "Any", **variables: "Any") -> "Any":
-        """Start a command with this input. Returns the process, whose output is a pipe, and what reads its complaint.
+    def started(self, arguments: "Any", text: "bytes | None", **variables: "Any") -> "Any":
+        """Start a command with this input; None: a pipe. Returns the process, whose output is a pipe, and a function.
 
-        It is ended with the context. Raises `Refused` if it cannot be started.
+        The function waits for its end, and returns its exit code and its complaint. The process is ended with the
+        context. Raises `Refused` if there is no git, `OSError` if it cannot be started.
         """
         if not self._program:
             raise Refused("no-git", "no git is installed in the sandbox")
         changed = dict(self._environment, **variables)
         environment = {name: value for name, value in changed.items() if value is not None}
         options = [part for setting in SETTINGS for part in ("-c", setting)]
-        with tempfile.TemporaryFile(dir=self.private) as complaints:
-            try:
-                process = subprocess.Popen(
-                    # Names are UTF-8, whatever the locale there is.
-                    [as_bytes(part) for part in [self._program, "--no-pager", *options, *arguments]],
-                    stdin=given,
-                    stdout=subprocess.PIPE,
-                    stderr=complaints,
-                    cwd=self.workspace,
-                    env=environment,
-                )
-            except OSError as failure:
-                raise Refused("failed", f"git cannot be run: {os.strerror(failure.errno or 0)}") from None
+        with tempfile.TemporaryFile(dir=self.private) as given, tempfile.TemporaryFile(dir=self.private) as complaints:
+            given.write(text or b"")
+            given.seek(0)
+            process = subprocess.Popen(
+                # Names are UTF-8, whatever the locale there is.
+                [as_bytes(part) for part in [self._program, "--no-pager", *options, *arguments]],
+                stdin=subprocess.PIPE if text is None else given,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                cwd=self.workspace,
+                env=environment,
+            )
 
-            def complaint_of() -> "str":
+            def ended() -> "tuple[int, str]":
+                code = process.wait()
                 complaints.seek(0)
-                return complaints.read(BLOCK).decode("utf-8", "replace")
+                return code, complaints.read(BLOCK).decode("utf-8", "replace")
 
-            try:
-                yield process, complaint_of
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                for pipe in (process.stdin, process.stdout):
-                    if pipe is not None:
-                        with contextlib.suppress(OSError):  # what it still held cannot be written
-                            pipe.close()
-                process.wait()
+            with process:
+                try:
+                    yield process, ended
+                finally:
+                    process.kill()  # if it has not ended
+
+    def under_way(self) -> "set[str]":
+        """Return what someone has begun in the agent's repository."""
+        return {what for name, what in _UNDER_WAY.items() if os.path.lexists(os.path.join(self.agent, name))}
 
     def reference(self, name: "str") -> "str":
         """Return the commit of a reference in the agent's repository; empty if there is none."""
         output, code, _ = self.result("rev-parse", "--verify", "--quiet", name + "^{commit}", GIT_DIR=self.agent)
         return "" if code else output.decode("ascii").strip()
 
+    def is_ancestor(self, commit: "str", of: "str") -> "bool":
+        return self.result("merge-base", "--is-ancestor", commit, of)[1] == 0
+
     def move(self, name: "str", to: "str", before: "str") -> "bool":
         """Move a reference of the agent's repository if it still is as before; empty: it must not exist."""
         return self.result("update-ref", name, to, before or "0" * 40, GIT_DIR=self.agent)[1] == 0
 
 
-def failed(command: "str", code: "int", complaint: "str") -> "Refused":
-    """Return the failure of a command, with the line that says why."""
-    lines = complaint.strip().splitlines() or [""]
-    reasons = [line for line in lines if line.startswith(("error: ", "fatal: "))] or lines[-1:]
-    return Refused("failed", f"git {command} ended with {code}: {reasons[0][:200]}")
+def check(command: "str", code: "int", complaint: "str") -> None:
+    """Raise `Refused` if the command failed, with the line that says why."""
+    if code:
+        lines = complaint.strip().splitlines() or [""]
+        reasons = [line for line in lines if line.startswith(("error: ", "fatal: "))] or lines[-1:]
+        raise Refused("failed", f"git {command} ended with {code}: {reasons[0][:200]}")
 
 
 def as_bytes(name: "str") -> "bytes":

@@ -1,33 +1,37 @@
-"""The program that keeps a git repository of what was sent. It runs in the sandbox, with Python 3.6 or later.
+"""The program of the repository. It runs in the sandbox, with Python 3.6 or later, and follows one of two requests.
 
-The repository's branch `home` has a commit for each sync that it is told of. The agent's branch, its index and HEAD
-follow only while they are as this program left them and the work tree is clean: what someone does there is not undone.
-The modules that it imports are sent with it.
+`follow`: the repository holds what was sent. Its branch `home` has a commit for each sync that it is told of. The
+agent's branch, its index and HEAD follow only while the branch has no commit of the agent's and the work tree is clean:
+what someone does there is not undone. `pack`: the agent's commits become a file beside this program.
 """
 
 import contextlib
 import fcntl
+import glob
+import hashlib
 import json
 import os
 import shutil
+import signal
 import stat
 import sys
-import time
 from typing import Any
 
-from syncd.sandbox.repository.git_in_sandbox import BLOCK, NO_CONFIGURATION, PrivateGit, Refused, as_bytes, write_text
-from syncd.sandbox.repository.import_in_sandbox import FILE, CommitImporter, SentPaths, stamp
-
-_SPARE_BYTES = 64 << 20  # stay free on the disk
-_UNDER_WAY = (
-    "MERGE_HEAD",
-    "CHERRY_PICK_HEAD",
-    "REVERT_HEAD",
-    "sequencer",
-    "BISECT_LOG",
-    "rebase-merge",
-    "rebase-apply",
+from syncd.sandbox.repository.commits_in_sandbox import SPARE_BYTES, CommitImporter, CommitPacker, stamp
+from syncd.sandbox.repository.git_in_sandbox import (
+    BLOCK,
+    FILE,
+    ID,
+    NO_CONFIGURATION,
+    PrivateGit,
+    Refused,
+    TooLate,
+    as_bytes,
+    write_text,
 )
+
+_LOCK_S = 7  # a run that was given up ends within that
+_LONGEST_LINE = 4000  # some logs cut longer lines
 _HOME = "refs/syncd/home"  # the last commit; the branch `home` is there for people, who may move it
 _PARTS = {"syncd", "objects", "refs", "info", "config", "index"}  # of a repository, before it has its HEAD
 _REFUSED_PATTERNS = ".[gG][iI][tT]\n.[gG][iI][tT][ .:\\\\]*\n[gG][iI][tT]~1*\n"
@@ -36,23 +40,91 @@ _AGENT = "[user]\n\tname = agent\n\temail = agent@localhost\n"
 
 
 class _Repository:
-    """The repository in the sandbox, and where this program left it."""
+    """The repository in the sandbox."""
 
-    def __init__(self, request: "dict[str, Any]", workspace: "str", own: "str") -> None:
+    def __init__(self, git: "PrivateGit", request: "dict[str, Any]") -> None:
+        self._git = git
         self._request = request
-        self._workspace = workspace
-        self.folder = os.path.join(workspace, ".git")
-        self._notes = os.path.join(self.folder, "syncd")  # this program's own files
-        self._git = PrivateGit(os.path.join(own, "git"), workspace, request["within_s"])
-        self.left_out = 0
+        self._top = git.agent
+        self._exclude = str(request["exclude"]) + _REFUSED_PATTERNS
 
     def follow(self) -> "dict[str, Any]":
-        """Make the repository, or have it follow; return what is reported."""
-        if not self._is_there():
-            if not self._request["whole"]:
-                raise Refused("lost", "there is no repository any more")
-            home = self._make()
-            return {"state": "made", "home": home, "left_out": self.left_out, "moved": True}
+        """Make the repository, or have it follow; return the report. Raises `Refused`, `OSError`."""
+        names = self._names()
+        if names:
+            if not (names >= {"syncd", "HEAD"} or self._are_remains(names)):
+                raise Refused("foreign", "someone else made a repository there")
+            self._lock()
+            names = self._names()  # another run may have completed it
+        if names is not None and "HEAD" in names:
+            return {"home": self._go_on()}
+        if not self._request["whole"]:
+            raise Refused("lost", "there is no repository any more")
+        return {"home": self._make()}
+
+    def _names(self) -> "set[str] | None":
+        """Return the names in the repository's folder; None if there is none. Raises `Refused` if it is no folder."""
+        try:
+            if stat.S_ISDIR(os.lstat(self._top).st_mode):
+                return set(os.listdir(self._top))
+        except FileNotFoundError:
+            return None
+        raise Refused("foreign", "someone else made a repository there")
+
+    def _are_remains(self, names: "set[str]") -> "bool":
+        """Return True if it is one that this program did not complete, or wrote to while it was deleted."""
+        has_references = any(files for _, _, files in os.walk(self._path("refs")))
+        return names <= _PARTS and ("syncd" in names or not has_references)
+
+    def _lock(self) -> None:
+        """Wait until no other run of this program is under way: one may have been given up. Raises `Refused`."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._path("syncd"))  # for this program's own files
+        self._locked = open(self._path("syncd/lock"), "ab")  # noqa: SIM115 - to the end
+        signal.alarm(_LOCK_S)
+        try:
+            fcntl.flock(self._locked, fcntl.LOCK_EX)
+        except TooLate:
+            raise Refused("failed", "another run is under way") from None
+        signal.alarm(self._request["within_s"])
+
+    def _make(self) -> "str":
+        """Make the repository, in place of what is left of one, and return its commit."""
+        disk = os.statvfs(self._git.workspace)
+        if sum(map(int, self._request["sizes"].split())) + SPARE_BYTES > disk.f_bavail * disk.f_frsize:
+            raise Refused("failed", "the disk there has no room for a repository")
+        # The references go first: see `_are_remains`.
+        shutil.rmtree(self._path("refs"), ignore_errors=True)
+        shutil.rmtree(self._top, ignore_errors=True)
+        os.mkdir(self._top)
+        self._lock()
+        for folder in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
+            os.makedirs(self._path(folder))
+        # Whoever commits there may have told git a name and an address; only the settings are read for that.
+        persons = {name: os.environ.get(name) for name in NO_CONFIGURATION}  # type: dict[str, Any]
+        words = ("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
+        _, is_unknown, _ = self._git.result(*words, **persons)
+        write_text(self._path("config"), _NEW + (_AGENT if is_unknown else ""))
+        self._write_excludes()
+        home, branch = CommitImporter(self._git, self._request).commit(""), self._request["branch"]
+        for name in {_HOME, "refs/heads/home", "refs/heads/" + branch}:
+            path = os.path.join(os.fsencode(self._top), as_bytes(name))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            write_text(path, home + "\n")
+        index = self._path("syncd/index")
+        self._git.run("read-tree", home, GIT_INDEX_FILE=index)
+        self._git.result("update-index", "-q", "--refresh", GIT_INDEX_FILE=index)
+        os.rename(index, self._path("index"))
+        self._note(branch, home)
+        # It is a repository from now on, and complete.
+        head = self._path("syncd/HEAD")
+        write_text(head, "ref: refs/heads/" + branch + "\n")
+        os.link(head, self._path("HEAD"))
+        os.unlink(head)
+        return home
+
+    def _go_on(self) -> "str":
+        """Have the repository follow, and return its commit."""
         self._git.run("rev-parse", "--git-dir", GIT_DIR=self._git.agent)  # or else each reference seems to be missing
         before = self._git.reference(_HOME)
         if not before:
@@ -61,251 +133,144 @@ class _Repository:
         if self._request["home"] not in (before, self._git.reference(_HOME + "^")) and not self._request["whole"]:
             raise Refused("lost", "another commit is there")
         self._remove_leftovers()
-        if self._read("info/exclude") in (self._read("syncd/exclude"), self._exclude_text()):
+        if self._read("info/exclude") in (self._read("syncd/exclude"), self._exclude):
             self._write_excludes()
-        home = self._import(before)
+        home = CommitImporter(self._git, self._request).commit(before)
         if home != before and not self._git.move(_HOME, home, before):
             raise Refused("failed", "someone else moves the references")
-        self._move_home(before, home)
-        return {"state": "followed", "home": home, "left_out": self.left_out, "moved": self._move_agent(before, home)}
-
-    def _move_home(self, before: "str", home: "str") -> None:
-        """Move the branch `home`, unless someone works on it."""
-        at = self._git.reference("refs/heads/home")
-        is_ours = not at or self._git.result("merge-base", "--is-ancestor", at, before)[1] == 0
-        heads = {self._head(), *map(self._head, self._linked())}
-        if is_ours and at != home and "refs/heads/home" not in heads:
-            self._git.move("refs/heads/home", home, at)
-
-    def _linked(self) -> "list[str]":
-        """Return the names of the folders in `.git` that belong to the work trees which someone has beside this one."""
-        try:
-            return ["worktrees/" + name for name in os.listdir(os.path.join(self.folder, "worktrees"))]
-        except OSError:
-            return []
-
-    def _lock(self) -> None:
-        """Wait until no other run of this program is under way: one may have been given up. Raises `Refused`."""
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self._notes)
-        self._locked = os.open(
-            os.path.join(self._notes, "lock"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )  # to the end
-        ends_s = time.monotonic() + self._request["within_s"] / 2  # noqa: TID251 - no clock of syncd's is here
-        while True:
-            try:
-                return fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if time.monotonic() > ends_s:  # noqa: TID251
-                    raise Refused("failed", "another run is under way") from None
-            time.sleep(0.05)  # noqa: TID251
-
-    def _is_there(self) -> "bool":
-        """Return True if there is a repository of ours. Raises `Refused` if there is one of someone else's."""
-        names = self._names()
-        if not names:
-            return names is not None and self._removed_remains()
-        if not (names >= {"syncd", "HEAD"} or self._are_remains(names)):
-            raise Refused("foreign", "someone else made a repository there")
-        self._lock()
-        return "HEAD" in (self._names() or ()) or self._removed_remains()  # the other run may have completed it
-
-    def _names(self) -> "set[str] | None":
-        """Return the names in the repository's folder; None if there is none. Raises `Refused` if it is no folder."""
-        try:
-            if stat.S_ISDIR(os.lstat(self.folder).st_mode):
-                return set(os.listdir(self.folder))
-        except FileNotFoundError:
-            return None
-        raise Refused("foreign", "someone else made a repository there")
-
-    def _are_remains(self, names: "set[str]") -> "bool":
-        """Return True if it is one that this program did not complete, or wrote to while it was deleted."""
-        has_references = any(files for _, _, files in os.walk(os.path.join(self.folder, "refs")))
-        return names <= _PARTS and ("syncd" in names or not has_references)
-
-    def _removed_remains(self) -> "bool":
-        """Remove them, and return False: no repository is there. The references go first: see `_are_remains`."""
-        shutil.rmtree(os.path.join(self.folder, "refs"), ignore_errors=True)
-        shutil.rmtree(self.folder)
-        return False
-
-    def _make(self) -> "str":
-        self._check_room()
-        try:
-            os.mkdir(self.folder)
-        except FileExistsError:
-            raise Refused("failed", "someone else makes a repository at this moment") from None
-        self._lock()
-        for folder in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
-            os.makedirs(os.path.join(self.folder, folder))
-        write_text(os.path.join(self.folder, "config"), _NEW + ("" if self._has_identity() else _AGENT))
-        self._write_excludes()
-        home = self._import("")
-        branch = self._request["branch"]
-        for name in {_HOME, "refs/heads/home", "refs/heads/" + branch}:
-            path = os.path.join(os.fsencode(self.folder), as_bytes(name))
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            write_text(path, home + "\n")
-        index = os.path.join(self._notes, "index")
-        self._git.run("read-tree", home, GIT_INDEX_FILE=index)
-        self._git.result("update-index", "-q", "--refresh", GIT_INDEX_FILE=index)
-        os.rename(index, os.path.join(self.folder, "index"))
-        self._note(branch, home, home)
-        # It is a repository from now on, and complete.
-        head = os.path.join(self._notes, "HEAD")
-        write_text(head, "ref: refs/heads/" + branch + "\n")
-        try:
-            os.link(head, os.path.join(self.folder, "HEAD"))
-        except FileExistsError:
-            raise Refused("foreign", "someone else made a repository there") from None
-        os.unlink(head)
+        self._move_home(home)
+        with contextlib.suppress(OSError):  # someone changes the index or the branch
+            self._move_agent(home)
         return home
-
-    def _import(self, parent: "str") -> "str":
-        person = "syncd <syncd@localhost> {} {}".format(self._request["at_s"], self._request["zone"])
-        importer = CommitImporter(self._git, person.encode("ascii"), as_bytes(self._request["message"]))
-        home = importer.commit(SentPaths(self._request), parent, self._request["whole"])
-        self.left_out = importer.left_out
-        return home
-
-    def _check_room(self) -> None:
-        """Raise `Refused` if the objects may not fit beside the workspace."""
-        disk = os.statvfs(self._workspace)
-        if sum(self._request["sizes"]) + _SPARE_BYTES > disk.f_bavail * disk.f_frsize:
-            raise Refused("failed", "the disk there has no room for a repository")
-
-    def _has_identity(self) -> "bool":
-        """Return True if whoever runs this has a name and an address for commits; only the settings are read."""
-        persons = {name: os.environ.get(name) for name in NO_CONFIGURATION}  # type: dict[str, Any]
-        output, _, _ = self._git.result("config", "--get-regexp", r"^user\.(name|email)$", **persons)
-        return {line.split(b" ")[0] for line in output.splitlines()} >= {b"user.name", b"user.email"}
 
     def _write_excludes(self) -> None:
-        for folder, name in (
-            (self._git.private, "info/exclude"),
-            (self.folder, "info/exclude"),
-            (self._notes, "exclude"),
-        ):
-            write_text(os.path.join(folder, name), self._exclude_text())
-
-    def _exclude_text(self) -> "str":
-        return str(self._request["exclude"]) + _REFUSED_PATTERNS
-
-    def _read(self, name: "str") -> "str | None":
-        """Return the content of a small file of the repository; None if it cannot be read."""
-        try:
-            with open(os.path.join(self.folder, name), encoding="utf-8", errors="surrogateescape") as file:
-                return file.read()
-        except OSError:
-            return None
-
-    def _note(self, branch: "str", left: "str", moving: "str") -> None:
-        """Note where the agent's branch is left: at `left`, or, if this is cut short, at `moving`."""
-        path = os.path.join(self._notes, "state")
-        write_text(path + ".new", json.dumps({"branch": branch, "left": left, "moving": moving}))
-        os.rename(path + ".new", path)
-
-    def _head(self, linked: "str" = "") -> "str":
-        """Return the reference that HEAD names, here or in a linked work tree; empty if it is detached."""
-        head = self._read(os.path.join(linked, "HEAD")) or ""
-        return head[5:].strip() if head.startswith("ref: ") else ""
+        for name in ("info/exclude", "syncd/exclude"):
+            write_text(self._path(name), self._exclude)
 
     def _remove_leftovers(self) -> None:
         """Remove what a run left that was killed: the lock of the index, if it is this program's, and its own files."""
-        lock, index = os.path.join(self.folder, "index.lock"), os.path.join(self._notes, "index")
+        lock = self._path("index.lock")
         with contextlib.suppress(OSError):
-            if os.path.samefile(lock, index):
+            if os.path.samefile(lock, self._path("syncd/index")):
                 os.unlink(lock)
         for name in ("syncd/index", "syncd/index.lock", "syncd/HEAD", _HOME + ".lock"):
             with contextlib.suppress(OSError):
-                os.unlink(os.path.join(self.folder, name))
+                os.unlink(self._path(name))
 
-    def _move_agent(self, before: "str", home: "str") -> "bool":
-        """Move the agent's branch and index to the commit, if they are as they were left and the work tree is clean.
+    def _move_home(self, home: "str") -> None:
+        """Move the branch `home`, unless someone works on it."""
+        at = self._git.reference("refs/heads/home")
+        linked = glob.glob(os.path.join(glob.escape(self._top), "worktrees", "*", "HEAD"))
+        heads = map(self._head, ["HEAD", *linked])
+        if at != home and "refs/heads/home" not in heads and (not at or self._git.is_ancestor(at, home)):
+            self._git.move("refs/heads/home", home, at)
 
-        So they are too if the agent brought its branch to the last commit itself.
+    def _move_agent(self, home: "str") -> None:
+        """Move the agent's branch and index to the commit, if no one works there. Raises `OSError`.
+
+        Then the branch that this program made is checked out and has no commit of anyone's, the index is that of such a
+        commit, and the work tree is clean.
         """
-        try:
-            note = json.loads(self._read("syncd/state") or "")
-            branch, left = "refs/heads/" + str(note["branch"]), [str(note["left"]), str(note["moving"]), before]
-        except (ValueError, TypeError, KeyError):
-            return False
+        name, _, left = (self._read("syncd/state") or "").partition("\n")
+        branch, index = "refs/heads/" + name, self._path("syncd/index")
         at = self._git.reference(branch)
-        if self._head() != branch or at not in left or any(map(self._exists, _UNDER_WAY)):
-            return False
-        self._copy_excludes()
-        index = os.path.join(self._notes, "index")
-        stamp_before = self._copy_index(index)
-        if stamp_before is None or not any(self._index_is(index, commit) for commit in {*left, home} if commit):
-            return False
+        if self._head() != branch or not at or not self._git.is_ancestor(at, home):
+            return
+        if self._git.under_way() or os.path.lexists(self._path("sequencer")):
+            return
+        with contextlib.suppress(OSError):
+            shutil.copyfile(self._path("info/exclude"), os.path.join(self._git.private, "info", "exclude"))
+        before = self._copy_index(index)
+        words = ("diff-index", "--cached", "--quiet")
+        commits = {at, home, left if ID.fullmatch(left) else at}
+        if all(self._git.result(*words, commit, GIT_INDEX_FILE=index)[1] for commit in commits):
+            return
         _, code, _ = self._git.result("read-tree", "-i", "-m", home, GIT_INDEX_FILE=index)
-        words = ("status", "--porcelain", "-z", "--ignore-submodules=all")
-        status, code_of_status, _ = self._git.result(*words, GIT_INDEX_FILE=index)
-        if code or code_of_status or status:
-            return False
-        self._note(str(note["branch"]), at, home)
-        return self._install(index, stamp_before, branch, at, home)
+        words = ("status", "--porcelain", "--ignore-submodules=all")
+        if not code and self._git.result(*words, GIT_INDEX_FILE=index)[:2] == (b"", 0):
+            self._note(name, at)
+            self._install(index, before, branch, at, home)
 
-    def _install(self, index: "str", before: "tuple[int, ...]", branch: "str", at: "str", home: "str") -> "bool":
-        """Put the index in its place and move the branch, unless someone is about to change either."""
-        place, lock = os.path.join(self.folder, "index"), os.path.join(self.folder, "index.lock")
+    def _install(self, index: "str", before: "tuple[int, ...]", branch: "str", at: "str", home: "str") -> None:
+        """Put the index in its place and move the branch, unless someone changes either. Raises `OSError`."""
+        lock = self._path("index.lock")
+        os.link(index, lock)  # as git's own lock; by its inode a later run knows that it is no one else's
         try:
-            os.link(index, lock)  # as git's own lock; by its inode a later run knows that it is no one else's
-        except OSError:
-            return False
-        try:
-            if stamp(os.lstat(place)) != before or self._head() != branch:
-                return False
-            if at != home and not self._git.move(branch, home, at):
-                return False
-            os.rename(lock, place)
-        except OSError:
-            return False
+            is_as_before = stamp(os.lstat(self._path("index"))) == before and self._head() == branch
+            if is_as_before and (at == home or self._git.move(branch, home, at)):
+                os.rename(lock, self._path("index"))
         finally:
             for path in (lock, index):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
-        self._note(branch[len("refs/heads/") :], home, home)
-        return True
 
-    def _exists(self, name: "str") -> "bool":
-        return os.path.lexists(os.path.join(self.folder, name))
-
-    def _copy_excludes(self) -> None:
-        with contextlib.suppress(OSError):
-            shutil.copyfile(
-                os.path.join(self.folder, "info", "exclude"), os.path.join(self._git.private, "info", "exclude")
-            )
-
-    def _copy_index(self, to: "str") -> "tuple[int, ...] | None":
-        """Copy the agent's index, and return the stamp of what was copied; None if that cannot be done."""
-        try:
-            with open(os.open(os.path.join(self.folder, "index"), FILE), "rb") as source, open(to, "xb") as copy:
-                before = stamp(os.fstat(source.fileno()))
-                shutil.copyfileobj(source, copy, BLOCK)
-        except OSError:
-            return None
+    def _copy_index(self, to: "str") -> "tuple[int, ...]":
+        """Copy the agent's index, and return the stamp of what was copied. Raises `OSError`."""
+        with open(os.open(self._path("index"), FILE), "rb") as source, open(to, "xb") as copy:
+            before = stamp(os.fstat(source.fileno()))
+            shutil.copyfileobj(source, copy, BLOCK)
         return before
 
-    def _index_is(self, index: "str", commit: "str") -> "bool":
-        return self._git.result("diff-index", "--cached", "--quiet", commit, GIT_INDEX_FILE=index)[1] == 0
+    def _head(self, name: "str" = "HEAD") -> "str":
+        """Return the reference that a HEAD names, this one or a linked work tree's; empty if it is detached."""
+        head = self._read(name) or ""
+        return head[5:].strip() if head.startswith("ref: ") else ""
+
+    def _note(self, branch: "str", left: "str") -> None:
+        """Note the agent's branch and the commit that its index holds, should the next move of both be cut short."""
+        path = self._path("syncd/state")
+        write_text(path + ".new", branch + "\n" + left)
+        os.rename(path + ".new", path)
+
+    def _path(self, name: "str") -> "str":
+        return os.path.join(self._top, name)
+
+    def _read(self, name: "str") -> "str | None":
+        """Return the content of a small file of the repository; None if it cannot be read."""
+        with contextlib.suppress(OSError), open(self._path(name), encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+        return None
+
+
+def _give_up(_number: "int", _frame: "Any") -> None:
+    raise TooLate("failed", "it takes too long")
+
+
+def _report(request: "dict[str, Any]", own: "str") -> "dict[str, Any]":
+    """Follow the request, and return the report."""
+    try:
+        signal.signal(signal.SIGALRM, _give_up)
+        signal.alarm(request["within_s"])
+        git = PrivateGit(os.path.join(own, "git"), os.environ["AGENT_WORKSPACE"])
+        is_pack = request["verb"] == "pack"
+        found = CommitPacker(git, request, own).pack() if is_pack else _Repository(git, request).follow()
+        return dict(found, state="done")
+    except Refused as refused:
+        return {"state": refused.args[0], "why": refused.args[1]}
+    except OSError as failure:
+        return {"state": "failed", "why": os.strerror(failure.errno or 0)}
+    finally:
+        signal.alarm(0)
+        shutil.rmtree(os.path.join(own, "git"), ignore_errors=True)
 
 
 def main() -> None:
-    """Read the request beside this file, follow it, and print the report."""
+    """Read the request beside this file, follow it, and print the report, or keep a long one beside the pack."""
     own = os.path.dirname(os.path.abspath(__file__))
     with open(os.path.join(own, "repository.json"), encoding="ascii") as file:
         request = json.load(file)
-    try:
-        report = _Repository(request, os.environ["AGENT_WORKSPACE"], own).follow()
-    except Refused as refused:
-        report = {"state": refused.args[0], "why": refused.args[1]}
-    except OSError as failure:
-        report = {"state": "failed", "why": os.strerror(failure.errno or 0)}
-    finally:
-        shutil.rmtree(os.path.join(own, "git"), ignore_errors=True)
-    sys.stdout.write(json.dumps([request["word"], "done", report], separators=(",", ":")) + "\n")
+    line = _line(request, "done", _report(request, own))
+    if len(line) > _LONGEST_LINE:
+        content = line.encode("ascii")
+        with contextlib.suppress(OSError):  # else the log may take it
+            with open(os.path.join(own, "report.json"), "xb") as file:
+                file.write(content)
+            line = _line(request, "report", len(content), hashlib.sha256(content).hexdigest())
+    sys.stdout.write(line)
+
+
+def _line(request: "dict[str, Any]", *values: "Any") -> "str":
+    return json.dumps([request["word"], *values], separators=(",", ":")) + "\n"
 
 
 if __name__ == "__main__":

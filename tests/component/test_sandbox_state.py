@@ -15,13 +15,14 @@ from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrlStore
 from syncd.store.state_db import StateDb
-from syncd.sync.sync_state import SyncState, Uploaded
+from syncd.sync.sandbox_state import SandboxState, Uploaded, ending_targets, last_target
 from syncd.sync.taken import TakenPath
 from tests.clock import ScriptedClock
 from tests.component.sample_records import MANIFEST, TARGET
 from tests.recorded import damage
 
 OTHER = Target(TARGET.base_url, "other", "us")
+ASIA = Target(TARGET.base_url, "box", "asia")
 
 
 @pytest.fixture
@@ -30,48 +31,73 @@ def db(tmp_path: Path) -> Iterator[StateDb]:
         yield db
 
 
+def arrived(db: StateDb, manifest: Manifest, target: Target = TARGET, searched: str = "") -> SandboxState:
+    """Return the state after a process recorded that the sandbox holds the manifest."""
+    state = SandboxState(db, target, searched)
+    state.note_arrived(manifest)
+    state.record()
+    return state
+
+
 def test_any_manifest_is_restored(db: StateDb) -> None:
-    """Names of any bytes, unusual times and the largest inodes survive."""
-    SyncState(db).record_initialized(TARGET, MANIFEST)
-    again, warnings = SyncState(db).initialized(TARGET)
-    assert again == MANIFEST
-    assert list(again or {}) == list(MANIFEST)
-    assert warnings == []
-    assert SyncState(db).recorded_target() == TARGET
-    assert SyncState(db).initialized(OTHER) == (None, [])
+    """Names of any bytes, unusual times and the largest inodes survive; another sandbox has a state of its own."""
+    arrived(db, MANIFEST)
+    again = SandboxState(db, TARGET)
+    assert again.base == MANIFEST
+    assert list(again.base or {}) == list(MANIFEST)
+    assert again.warnings == []
+    assert last_target(db) == TARGET
+    assert SandboxState(db, OTHER).base is None
 
 
 def test_an_empty_manifest_is_a_base(db: StateDb) -> None:
     """A sandbox that is known to hold nothing is not one of which nothing is known."""
-    SyncState(db).record_initialized(TARGET, Manifest())
-    assert SyncState(db).initialized(TARGET) == (Manifest(), [])
+    arrived(db, Manifest())
+    assert SandboxState(db, TARGET).base == Manifest()
+
+
+def test_the_next_sandbox_takes_the_place_of_the_last_one(db: StateDb) -> None:
+    """What is known of the one before last goes, but not while its agent's work is still being saved."""
+    third = Target(TARGET.base_url, "third", "us")
+    arrived(db, MANIFEST)
+    assert not SandboxState(db, TARGET).uncertain
+    arrived(db, MANIFEST, OTHER)
+    left = SandboxState(db, TARGET)
+    assert (left.base, left.uncertain) == (MANIFEST, True)
+    ending_targets(db).save([(TARGET, 1.0)])
+    arrived(db, MANIFEST, third)
+    assert SandboxState(db, TARGET).base == MANIFEST
+    ending_targets(db).save([])
+    arrived(db, MANIFEST, OTHER)
+    assert last_target(db) == OTHER
+    assert SandboxState(db, TARGET).base is None
 
 
 def test_what_may_be_in_the_sandbox(db: StateDb) -> None:
     """It is known from the mark on until an answer is recorded, in any region of the sandbox, to the next process."""
-    sync_state = SyncState(db)
-    assert sync_state.unanswered(TARGET) == ()
-    sync_state.mark_uncertain(TARGET, [MANIFEST])
-    asia = Target(TARGET.base_url, "box", "asia")
-    again = SyncState(db)
-    again.initialized(asia)
+    state = SandboxState(db, TARGET)
+    assert state.unanswered == ()
+    state.mark_uncertain(MANIFEST)
+    again = SandboxState(db, ASIA)
     assert again.uncertain
-    assert again.unanswered(asia) == (dict(MANIFEST),)
-    assert again.unanswered(OTHER) == ()
-    sync_state.record_initialized(TARGET, Manifest())
-    again.initialized(TARGET)
+    assert again.unanswered == (dict(MANIFEST),)
+    assert SandboxState(db, OTHER).unanswered == ()
+    state.note_arrived(Manifest())
+    state.record()
+    again.read()
     assert not again.uncertain
-    assert again.unanswered(TARGET) == ()
+    assert again.unanswered == ()
 
 
 def test_several_versions_of_one_path(db: StateDb) -> None:
     """Each unanswered archive sent one: none of them is the agent's, to the next process neither."""
     versions = [Entry(Kind.FILE, 0o644, 1, number, digest=bytes([number])) for number in range(3)]
     parts = ({"a": versions[0], "b": versions[0]}, {"a": versions[1]}, {"a": versions[2], "c": versions[2]})
-    sync_state, sent = SyncState(db), [Manifest(part) for part in parts]
-    for count in range(1, 4):
-        sync_state.mark_uncertain(TARGET, sent[:count])
-    found = SyncState(db).unanswered(TARGET)
+    state = SandboxState(db, TARGET)
+    for part in (*parts, parts[0]):
+        state.mark_uncertain(Manifest(part))
+    found = SandboxState(db, TARGET).unanswered
+    assert found == state.unanswered
     assert [[manifest[path] for manifest in found if path in manifest] for path in "abc"] == [
         versions,
         [versions[0]],
@@ -79,13 +105,21 @@ def test_several_versions_of_one_path(db: StateDb) -> None:
     ]
 
 
+def test_only_what_differs_from_the_base_may_be_there(db: StateDb) -> None:
+    """What the archive has as the base has it is there in any case."""
+    state = arrived(db, MANIFEST)
+    new = Entry(Kind.FILE, 0o644, 1, 1, digest=b"n")
+    state.mark_uncertain(MANIFEST | {"new": new})
+    assert SandboxState(db, TARGET).unanswered == ({"new": new},)
+
+
 def test_a_damaged_record_of_an_upload(db: StateDb, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The log says what its loss costs."""
-    SyncState(db).record_uploaded(Uploaded(TARGET, "identity", 7, "ab"))
-    assert SyncState(db).uploaded(TARGET) == Uploaded(TARGET, "identity", 7, "ab")
-    assert SyncState(db).uploaded(Target(TARGET.base_url, "box", "asia")) is None
+    SandboxState(db, TARGET).record_uploaded("identity", 7, "ab")
+    assert SandboxState(db, TARGET).uploaded == Uploaded(TARGET, "identity", 7, "ab")
+    assert SandboxState(db, ASIA).uploaded is None
     damage(tmp_path, "uploaded")
-    assert SyncState(db).uploaded(TARGET) is None
+    assert SandboxState(db, TARGET).uploaded is None
     assert "at most one archive is uploaded once more" in caplog.text
 
 
@@ -96,35 +130,38 @@ def test_contents_that_other_rules_searched_are_read_again(
     db: StateDb, recorded: str, now: str, *, believed: bool
 ) -> None:
     """A process that searches for other secrets ignores their stamps, and uses their digests."""
-    SyncState(db, recorded).record_initialized(TARGET, MANIFEST)
-    manifest, _ = SyncState(db, now).initialized(TARGET)
+    arrived(db, MANIFEST, searched=recorded)
     without = {path: msgspec.structs.replace(entry, stamp=None) for path, entry in MANIFEST.items()}
-    assert manifest == (MANIFEST if believed else without)
-    assert SyncState(db).initialized(TARGET)[0] == MANIFEST  # one that searches for nothing trusts them
+    assert SandboxState(db, TARGET, now).base == (MANIFEST if believed else without)
+    assert SandboxState(db, TARGET).base == MANIFEST  # one that searches for nothing trusts them
 
 
 def test_what_was_brought_home(db: StateDb) -> None:
     """It counts as sent while the base is as it was then; whose contents were searched is not forgotten."""
-    daemon, command = SyncState(db, "search"), SyncState(db)
-    daemon.record_initialized(TARGET, MANIFEST)
+    daemon = arrived(db, MANIFEST, searched="search")
     theirs = Entry(Kind.FILE, 0o644, 5, 5, digest=b"t" * 32)
-    link = MANIFEST["l"]
-    taken = [TakenPath("new", None, theirs), TakenPath("d", theirs, None), TakenPath("l", link, theirs, True)]
-    command.record_taken(TARGET, taken)
-    assert daemon.was_changed(TARGET)
+    taken = [
+        TakenPath("new", None, theirs),
+        TakenPath("d", theirs, None),
+        TakenPath("l", MANIFEST["l"], theirs, is_left_out=True),
+    ]
+    SandboxState(db, TARGET).record_taken(taken)
+    assert daemon.was_changed
     expected = MANIFEST | {"new": theirs}
     del expected["l"]
-    assert daemon.initialized(TARGET)[0] == expected
-    assert not daemon.was_changed(TARGET)
+    daemon.read()
+    assert daemon.base == expected
+    assert not daemon.was_changed
 
 
 def test_the_recorded_fields_of_a_content(db: StateDb) -> None:
     """The digest of what was sent of a changed file is kept; a stamp that a write may have left unchanged is not."""
     torn = Entry(Kind.FILE, 0o644, 1, 5, sent_digest=b"sent")
     young = Entry(Kind.FILE, 0o644, 1, 5, stamp=Stamp(1, 2, 3, 4), digest=b"d")
-    SyncState(db).record_initialized(TARGET, Manifest({"torn": torn, "young": young}))
-    found, _ = SyncState(db).initialized(TARGET)
-    assert found == {"torn": torn, "young": msgspec.structs.replace(young, stamp=None)}
+    arrived(db, Manifest({"torn": torn, "young": young}))
+    again = SandboxState(db, TARGET)
+    assert again.base == {"torn": torn, "young": msgspec.structs.replace(young, stamp=None)}
+    assert again.torn == ("torn",)
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xc1", msgspec.msgpack.encode({"version": 1}), msgspec.msgpack.encode([1])])

@@ -1,0 +1,234 @@
+"""The state of one sandbox: what it is known to hold of ours, and how far an archive has come, in memory and recorded.
+
+The *base* is what the sandbox has confirmed to hold. An archive that is *uploaded* is recorded between upload and
+initialize: if the process dies there, the next one need not upload the same bytes again.
+
+The state is *uncertain* from before an initialize is requested until its answer is recorded. A request whose answer is
+lost may have been carried out: the sandbox may hold the new manifest, or half of it, so that even a manifest equal to
+the base must be sent again. What may be there is recorded with the mark, in one transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Collection, Iterator, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from syncd.core.warning import SyncWarning
+from syncd.model.manifest import Manifest, replaced_entries, without_digest
+from syncd.remote.target import Target
+from syncd.store.manifests import ManifestRows
+from syncd.store.state_db import Record, StateDb
+from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent
+from syncd.sync.taken import TakenPath, with_taken
+
+_BASE, _FIRST_UNANSWERED = 0, 1
+_SENT_ANEW = "everything is compared and sent anew once"
+
+
+class Uploaded(Struct, frozen=True):
+    """An archive in the bucket that was not initialized yet. `identity` is the archive's own."""
+
+    target: Target
+    identity: str
+    size_bytes: int
+    sha256: str
+
+
+class _Base(Struct, frozen=True):
+    """The facts recorded beside the base's manifest. `identity` is another one for each manifest.
+
+    `searched` is the identity of the search for secrets that its contents passed.
+    """
+
+    target: Target
+    searched: str
+    identity: str
+
+
+def last_target(db: StateDb) -> Target | None:
+    """Return the sandbox of the last base that was recorded."""
+    return _last(db).load()
+
+
+def ending_targets(db: StateDb) -> Record[list[tuple[Target, float]]]:
+    """Return the record of the sandboxes that end, each with its end by the wall clock."""
+    return Record(db, "ending", list[tuple[Target, float]], "what an agent writes at its sandbox's end is not saved")
+
+
+class SandboxState:
+    """The state of one sandbox.
+
+    `base` is None if nothing is known to be there. `unanswered` are the entries of each archive that was sent after it
+    and whose initialize was not answered. `uncertain`: the sandbox may hold something else than the base. `torn` are
+    files of the base that changed while they were read: their copy there may be half old and half new.
+    """
+
+    def __init__(self, db: StateDb, target: Target, searched: str = "") -> None:
+        """`searched` is the identity of the search for secrets that contents pass, empty if none is made."""
+        self.db = db
+        self.target = target
+        self.base: Manifest | None = None
+        self.unanswered: tuple[Manifest, ...] = ()
+        self.uncertain = False
+        self.torn: tuple[str, ...] = ()
+        self.warnings: list[SyncWarning] = []  # about what could not be read
+        self._searched = searched
+        self._rows = ManifestRows(db, target.owner)
+        self._base = Record(db, "base", _Base, _SENT_ANEW, target.owner)
+        self._mark = Record(db, "uncertain", bool, _SENT_ANEW, target.owner)
+        self._uploaded = Record(db, "uploaded", Uploaded, "at most one archive is uploaded once more", target.owner)
+        self._is_marked = False
+        # The base whose manifest is in the rows, as far as this process knows.
+        self._recorded: tuple[str, Manifest] | None = None
+        self.read()
+
+    @property
+    def content(self) -> SandboxContent:
+        """All that may be in the sandbox."""
+        return SandboxContent(self.base, self.unanswered, self.uncertain)
+
+    @property
+    def identity(self) -> str:
+        """The identity of the base that this process knows, empty if it knows none."""
+        return self._recorded[0] if self._recorded else ""
+
+    @property
+    def was_changed(self) -> bool:
+        """True if another process changed the base since this one read or recorded it."""
+        recorded = self._base.load() if self._recorded is not None else None
+        return recorded is not None and recorded.identity != self.identity
+
+    def read(self) -> None:
+        """Read what is recorded.
+
+        Entries whose contents were not searched by today's rules come without their stamps: they are read again.
+        """
+        could_not_mark = self.uncertain and not self._is_marked
+        self._is_marked = self._mark.load() is not None
+        self.uncertain = self._is_marked or could_not_mark
+        recorded, self._recorded = self._base.load(), None
+        self.warnings = [self.db.warning] if self.db.warning and recorded is None else []
+        self.unanswered = self._read_unanswered()
+        self.base = None if recorded is None else self._read_base(recorded)
+        self.torn = tuple(without_digest(self.base or Manifest()))
+        last = last_target(self.db)
+        if last is not None and not last.same_sandbox(self.target):
+            self.uncertain = True  # another one was in use: nobody knows what became of this one meanwhile
+
+    def _read_base(self, recorded: _Base) -> Manifest | None:
+        try:
+            manifest, damaged = self._rows.load(_BASE)
+        except OSError as failure:
+            self.warnings = [_damage(f"cannot be read ({failure.strerror})")]
+            return None
+        if damaged:
+            self.warnings = [_damage(f"was damaged in {len(damaged)} places")]
+        else:
+            self._recorded = recorded.identity, manifest.copy()
+        if self._searched not in ("", recorded.searched):
+            manifest = Manifest({path: replace(entry, stamp=None) for path, entry in manifest.items()})
+        return manifest
+
+    def _read_unanswered(self) -> tuple[Manifest, ...]:
+        found: list[Manifest] = []
+        with contextlib.suppress(OSError):
+            while manifest := self._rows.load(_FIRST_UNANSWERED + len(found))[0]:
+                found.append(manifest)
+        return tuple(found)
+
+    # -- an archive on its way
+
+    @property
+    def uploaded(self) -> Uploaded | None:
+        """The archive that only lacks its initialize, if it is in the bucket of this sandbox and region."""
+        record = self._uploaded.load()
+        return record if record is not None and record.target == self.target else None
+
+    def record_uploaded(self, identity: str, size_bytes: int, sha256: str) -> None:
+        """Record that the archive is in the bucket. Raises `OSError`."""
+        self._uploaded.save(Uploaded(self.target, identity, size_bytes, sha256))
+
+    def forget_upload(self) -> None:
+        """Record that the archive in the bucket, if any, is no longer the uploaded one. Raises `OSError`."""
+        self._uploaded.remove()
+
+    def mark_uncertain(self, sent: Manifest | None = None) -> None:
+        """Record that from now on the sandbox may hold something else than the base, such as what is `sent` now.
+
+        It is durable when this returns, and counts as ours in later processes too. Raises `OSError`; then nothing must
+        be requested.
+        """
+        self.uncertain = True
+        unanswered = self.unanswered if sent is None else self._with(sent)
+        if self._is_marked and unanswered is self.unanswered:
+            return
+        with self.db.transaction():
+            self._mark.save(True)
+            if unanswered is not self.unanswered:
+                self._rows.forget(_FIRST_UNANSWERED)
+                for number, manifest in enumerate(unanswered):
+                    self._rows.save(_FIRST_UNANSWERED + number, manifest, Manifest())
+        self._is_marked, self.unanswered = True, unanswered
+
+    def _with(self, sent: Manifest) -> tuple[Manifest, ...]:
+        new = Manifest({path: sent[path] for path in replaced_entries(self.base, sent)}) if self.base else sent.copy()
+        if not new or new in self.unanswered:
+            return self.unanswered
+        return (*self.unanswered, new)[-MOST_UNANSWERED:]
+
+    # -- the base
+
+    def note_arrived(self, manifest: Manifest, torn: Collection[str] = ()) -> None:
+        """Note that the sandbox holds the manifest, and that no request is unanswered."""
+        self.base, self.unanswered, self.uncertain, self._is_marked = manifest, (), False, False
+        self.torn = tuple(path for path in torn if path in manifest)
+
+    def record(self) -> None:
+        """Record what arrived last. Raises `OSError`; this process is certain of it all the same."""
+        with self._recording(self.base or Manifest(), self._searched):
+            self._mark.remove()
+            self._uploaded.remove()
+            self._rows.forget(_FIRST_UNANSWERED)
+
+    def record_taken(self, taken: Sequence[TakenPath]) -> None:
+        """Have what was brought home count as sent, or what was taken back not any more. Raises `OSError`.
+
+        A path counts only while the base is as `taken` says; a sync that came in between knows better. What is
+        uncertain stays uncertain.
+        """
+        self.read()
+        recorded = self._base.load()
+        if self.base is not None and recorded is not None:
+            self.base = with_taken(self.base, taken)
+            with self._recording(self.base, recorded.searched):
+                pass
+
+    @contextlib.contextmanager
+    def _recording(self, manifest: Manifest, searched: str) -> Iterator[None]:
+        """Record the base, and in one transaction what is changed within. Raises `OSError`."""
+        known, self._recorded = self._recorded, None
+        base = _Base(self.target, searched, secrets.token_hex(8))
+        with self.db.transaction():
+            recorded = self._base.load()
+            is_known = known is not None and recorded is not None and recorded.identity == known[0]
+            self._rows.save(_BASE, manifest, known[1] if known and is_known else None)
+            self._base.save(base)
+            last = last_target(self.db) or self.target
+            _last(self.db).save(self.target)
+            if not last.same_sandbox(self.target):
+                ending = [target for target, _ in ending_targets(self.db).load() or ()]
+                self.db.forget_owners_but({each.owner for each in (self.target, last, *ending)})
+            yield
+        self._recorded = base.identity, manifest.copy()
+
+
+def _last(db: StateDb) -> Record[Target]:
+    return Record(db, "last", Target, "the sandbox of the last sync is not known")
+
+
+def _damage(what: str) -> SyncWarning:
+    return SyncWarning("state", f"the record of what was sent {what}", f"nothing to do, as {_SENT_ANEW}")

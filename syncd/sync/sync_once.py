@@ -1,0 +1,473 @@
+"""One sync of one sandbox: scan, archive, upload and a look beside it, verdict, initialize, record.
+
+scan → equal to what the sandbox holds? unchanged
+     → archive → upload URL → upload, and a look beside it → verdict → save, remove → initialize → record: initialized
+          ↑                                                     │
+          └─── something there is to stay, or was lost ─────────┘
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from functools import partial
+
+from msgspec import Struct, field, structs
+
+from syncd.archive.base_store import BaseStore
+from syncd.archive.chunk_store import DamagedPiece
+from syncd.archive.packer import Packed
+from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
+from syncd.core.choices import AgentChanges
+from syncd.core.clock import Clock, stamp
+from syncd.core.errors import TryLater
+from syncd.core.text import counted, shown_path
+from syncd.core.warning import SyncWarning
+from syncd.model.entry import ALL_BITS, Entry, arrived_digest, same
+from syncd.model.manifest import Difference, Manifest, difference, directories_above, removed_paths, replaced_entries
+from syncd.model.reconcile import Forced, Policy
+from syncd.sandbox.blocked_paths_rules import entries_within, without
+from syncd.sandbox.leftovers import Versions
+from syncd.sandbox.partial_archives import Kept
+from syncd.sandbox.saved_versions_rules import SentEntry, Why
+from syncd.selection.secret_scanner import sent_secret_warning
+from syncd.sync.arrived_changes import SentContent, arrived_changes
+from syncd.sync.delivery import SyncObserver, Verdict
+from syncd.sync.follow_up import torn_copy
+from syncd.sync.outcome import Outcome
+from syncd.sync.preparation import Preparation
+from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.sandbox_state import SandboxState
+from syncd.sync.status_document import LastSync, State
+from syncd.sync.sync_plan import least_of, partial_paths, without_held
+from syncd.sync.work_saver import WorkSaver
+
+_log = logging.getLogger("syncd.sync")
+# A disk that damages the same archive more often than this is beyond repair.
+_REPAIRS = 3
+# So many of the paths that the archive of the proof lacks are counted afterwards.
+_PROOF = 2000
+# The agent would have to change other paths before each of these.
+_ROUNDS = 5
+
+
+class _Round(Struct, frozen=True):
+    """One round of a sync: `changed` are the only directories to scan, None for all.
+
+    `number` counts the rounds before it, `withheld` those that ended as paths stay as they are in the sandbox, and
+    `unsaved` are paths that `push --force` leaves as they are there, as they could not be saved.
+    """
+
+    mode: SyncMode
+    observer: SyncObserver
+    changed: Collection[str] | None
+    number: int = 0
+    withheld: int = 0
+    unsaved: frozenset[str] = frozenset()
+
+
+class _Archived(Struct, frozen=True):
+    """An archive to deliver: `only` are the paths that a partial one holds, None for a whole one.
+
+    `stays` are paths that it leaves out since they stay as they are in the sandbox.
+    """
+
+    scanned: ScanResult
+    packed: Packed
+    only: Collection[str] | None
+    stays: frozenset[str]
+
+
+class _Delivered(Struct, frozen=True):
+    """An archive that was initialized, and the manifest that the sandbox holds since.
+
+    `only_there` are paths that were there before it and that it did not hold.
+    """
+
+    packed: Packed
+    manifest: Manifest
+    sha256: str
+    is_partial: bool
+    only_there: Collection[str]
+
+
+class SandboxSync(Struct):
+    """The syncs of one sandbox, one after the other."""
+
+    services: SandboxServices
+    snapshotter: Snapshotter
+    base_store: BaseStore
+    work_saver: WorkSaver
+    clock: Clock
+    _held_here: dict[str, Entry] = field(default_factory=dict)  # the entries here of held paths, at the last scan
+    _told: SentContent = field(default_factory=SentContent)  # what the sandbox held at the last outcome
+    _whole_next: bool = False  # set from an initialize on until its sync has succeeded
+
+    def __post_init__(self) -> None:
+        self._told = self._sent_content
+
+    @property
+    def state(self) -> SandboxState:
+        """The state of the sandbox."""
+        return self.services.state
+
+    @property
+    def _sent_content(self) -> SentContent:
+        return SentContent(self.state.base, self.services.deletion_sync.leftovers)
+
+    def read_again(self) -> None:
+        """Read what counts as sent by now, if a command brought something home meanwhile."""
+        before = self.state.base
+        if before is None or not self.state.was_changed:
+            return
+        self.state.read()
+        now = self.state.base or Manifest()
+        if self._told.base is not None:
+            told = self._told.base | {path: now[path] for path in replaced_entries(before, now)}
+            self._told = structs.replace(self._told, base=without(told, removed_paths(before, now)))
+        self.services.remote_changes.recall()
+        self.services.deletion_sync.recall()
+
+    def forget_stamps(self, paths: Collection[str] | None) -> None:
+        """Have the next sync read these files whatever their stamps say; None: see `Snapshotter.forget_stamps`."""
+        base = self.snapshotter.forget_stamps(self.state.base or Manifest(), paths)
+        if self.state.base is not None:
+            self.state.base = base
+
+    # -- the rounds
+
+    def run(self, mode: SyncMode, observer: SyncObserver, changed: Collection[str] | None) -> Outcome:
+        """Sync once; `changed` are the only directories to scan. A path that must not be written never stops others.
+
+        Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`; nothing is recorded by half.
+        """
+        this = _Round(mode, observer, changed)
+        for number in range(_ROUNDS):
+            whole_next, this = self._whole_next, structs.replace(this, number=number)
+            ended = self._sync(this)
+            if isinstance(ended, Outcome):
+                return self._completed(ended, mode)
+            if ended is Verdict.LEAVE_OUT:
+                self._whole_next = whole_next  # nothing was put there
+                remote_changes = self.services.remote_changes
+                unsaved = remote_changes.kept.union(remote_changes.held) if mode is SyncMode.FORCED else frozenset()
+                this = structs.replace(this, withheld=this.withheld + 1, unsaved=this.unsaved | unsaved)
+            elif ended is Verdict.SEND_ALL:
+                _log.warning("the sandbox lost what was put there: everything is sent again")
+                self._whole_next, self._told = True, SentContent()
+                self.services.delivery.mark_uncertain()
+                this = structs.replace(this, changed=None)
+        raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
+
+    def _completed(self, outcome: Outcome, mode: SyncMode) -> Outcome:
+        """Add what became of the paths that stay, and what is other there since the last outcome."""
+        blocked_paths, remote_changes = self.services.blocked_paths, self.services.remote_changes
+        told, self._told = self._told, self._sent_content
+        counts = remote_changes.take_saved()
+        overwritten = counts.get(Why.OVERWRITTEN, 0) + counts.get(Why.REMOVED, 0)
+        return structs.replace(
+            outcome,
+            follow_up=(*outcome.follow_up, *blocked_paths.unblocked, *remote_changes.released),
+            blocked=blocked_paths.paths,
+            held=remote_changes.held,
+            saved=sum(counts.values()),
+            overwritten=0 if mode is SyncMode.FORCED else overwritten,
+            arrived=arrived_changes(told, self._told) if outcome.sync else None,
+        )
+
+    def _sync(self, this: _Round) -> Outcome | Verdict:
+        started_s = self.clock.monotonic_s()
+        scanned = self._scan(this)
+        if this.mode is SyncMode.CHANGED and self._is_unchanged(scanned.manifest, scanned.difference):
+            if self.state.base != scanned.manifest:
+                self._record(scanned.manifest)  # new times, so that later scans need not read the contents again
+            return Outcome(None, files=scanned.manifest.files)
+        archived = self._archive(this, scanned)
+        if this.mode is SyncMode.CHANGED and self._was_reverted(archived):
+            return Outcome(None, files=scanned.manifest.files)
+        change = archived.scanned.difference if self.state.base is not None else None
+        delivered = self._deliver(this, archived)
+        if isinstance(delivered, Verdict):
+            return delivered
+        outcome = self._recorded(delivered, change, started_s)
+        proved = delivered.is_partial or self._prove(this, delivered)
+        if isinstance(proved, Verdict):
+            return proved
+        if not proved:
+            # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
+            _log.info("after a partial archive, a whole one follows")
+            return self._sync(structs.replace(this, changed=None))
+        return outcome
+
+    # -- scan and archive
+
+    def _scan(self, this: _Round) -> ScanResult:
+        """Scan the workspace, and leave out the paths that are known to be blocked or held."""
+        services, state = self.services, self.state
+        if this.mode is SyncMode.FORCED:
+            services.deletion_sync.retry_all()
+            services.remote_changes.retry()
+            services.blocked_paths.forget_repositories()
+            base = self.snapshotter.forget_all_stamps(state.base or Manifest())
+            state.base = None if state.base is None else base
+        this.observer.stage(State.SNAPSHOTTING)
+        scanned = self.snapshotter.scan(state.base, this.mode, this.changed)
+        blocked = services.blocked_paths.withhold(scanned.manifest)
+        services.remote_changes.forget_deleted(scanned.manifest)
+        self._held_here = services.remote_changes.held_here(scanned.manifest)
+        if self._wipes(scanned.manifest):
+            self._held_here = {}  # nothing stays as it is there
+        if this.mode is SyncMode.FORCED:
+            self._held_here = entries_within(scanned.manifest, this.unsaved)
+        self._held_here = self.snapshotter.with_digests(self._held_here)  # they may be as there by now
+        if not blocked and not self._held_here:
+            return scanned
+        base = state.base or Manifest()
+        manifest = without_held(without(scanned.manifest, blocked), self._held_here, state.base)
+        scanned = ScanResult(manifest, difference(base, manifest))
+        return scanned if scanned.difference.certain else self.snapshotter.resolved(scanned, base)
+
+    def _is_unchanged(self, manifest: Manifest, found: Difference) -> bool:
+        """True if the sandbox holds the manifest already, and nothing is left to be done there."""
+        services = self.services
+        if self.state.base is None or self.state.content.may_differ(found) or services.blocked_paths.changed:
+            return False
+        if services.remote_changes.wants_look(self._held_here):
+            return False
+        unread = {*self.snapshotter.unread, *services.blocked_paths.paths}
+        return not services.deletion_sync.has_pending(services.blocked_paths.with_withheld(manifest), unread)
+
+    def _was_reverted(self, archived: _Archived) -> bool:
+        """True if a change was taken back before it was packed, so that the sandbox holds what was packed."""
+        if archived.packed.follow_up or self.state.base is None:
+            return False
+        manifest = self._sandbox_manifest(archived, archived.packed)
+        return self._is_unchanged(manifest, difference(self.state.base, manifest))
+
+    def _archive(self, this: _Round, scanned: ScanResult) -> _Archived:
+        """Pack what the sandbox lacks, or all, into an archive in the spool."""
+        base = self.state.base or Manifest()
+        unsure = "; an earlier sync may have reached the sandbox unanswered" if self.state.uncertain else ""
+        _log.info("packaging %s: %s%s", counted(scanned.manifest.files, "file"), described(scanned.difference), unsure)
+        is_partial = self._partial_is_enough(this, scanned.manifest)
+        # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there.
+        kept = self.services.remote_changes.kept.intersection(scanned.difference.uncertain)
+        if is_partial or this.mode is SyncMode.FORCED or kept:
+            scanned = self.snapshotter.resolved(scanned, base)
+        stays = self._stays(this, scanned)
+        only = partial_paths(scanned.manifest, scanned.difference, stays) if is_partial else None
+        if only is None:
+            # The bytes of what was sent and differs here now, before the chunks that hold them are replaced.
+            found = scanned.difference
+            replaced = [*found.changed, *found.uncertain, *found.removed, *self._held_here]
+            self.base_store.keep_replaced(base, replaced, base.content_bytes)
+        # What stays there differs here from what the sandbox got, or is as it got it: in neither case it is sent.
+        manifest = without(scanned.manifest, stays) if stays else scanned.manifest
+        packed = self.snapshotter.pack(manifest, self.services.delivery.uplink.codec, only, this.observer.packed)
+        return _Archived(scanned, packed, only, stays)
+
+    def _partial_is_enough(self, this: _Round, manifest: Manifest) -> bool:
+        """True if an archive of what changed may be sent; after any uncertainty the whole is sent."""
+        certain = self.state.base is not None and not self.state.uncertain and not self._whole_next
+        usable = self.services.partial_archives.usable
+        return certain and this.mode is SyncMode.CHANGED and usable and bool(manifest) and not self._wipes(manifest)
+
+    def _stays(self, this: _Round, scanned: ScanResult) -> frozenset[str]:
+        """The paths that stay as they are in the sandbox, with all below them."""
+        if this.mode is SyncMode.FORCED:
+            return frozenset(self._held_here)
+        if self._wipes(scanned.manifest):
+            return frozenset()
+        stays, kept = set(self._held_here), self.services.remote_changes.kept
+        if kept:
+            found = scanned.difference
+            changed = {*found.added, *found.changed, *found.uncertain}
+            stays |= kept - changed - directories_above(changed)
+        return frozenset(scanned.manifest.paths_within(stays))
+
+    def _wipes(self, manifest: Manifest) -> bool:
+        """True if nothing of what is in the sandbox outlives this sync: it is reset, or replaces all it has."""
+        partial_archives, deletion_sync = self.services.partial_archives, self.services.deletion_sync
+        if partial_archives.replaces or not deletion_sync.may_reset:
+            return partial_archives.replaces
+        return deletion_sync.resets(self._paths_to_delete(manifest, ()))
+
+    def _paths_to_delete(self, wanted: Manifest, follow_up: Collection[str]) -> Versions:
+        wanted = self.services.blocked_paths.with_withheld(wanted)  # a blocked path is no deleted one
+        unread = {*self.snapshotter.unread, *follow_up}
+        return self.services.deletion_sync.paths_to_delete(self.state.content.versions, wanted, unread)
+
+    # -- upload, look, initialize
+
+    def _deliver(self, this: _Round, archived: _Archived) -> _Delivered | Verdict:
+        """Upload the archive and have it initialized. An archive that proves damaged is made again."""
+        delivery = self.services.delivery
+        for _ in range(_REPAIRS):
+            packed, only = archived.packed, archived.only
+            manifest = self._sandbox_manifest(archived, packed)
+            sent = packed.manifest
+            if only is not None:
+                sent = Manifest({path: manifest[path] for path in only if path in manifest})
+            preparation = self._preparation(this, manifest, sent, packed.follow_up, is_whole=only is None)
+            archive = packed.archive
+            try:
+                ended = delivery.deliver(
+                    archive,
+                    preparation.sent_archive(archive.identity),
+                    this.observer,
+                    before_upload=preparation.begin,
+                    before_initialize=partial(self._prepare, preparation),
+                    find_reason=preparation.find_reason,
+                )
+            except DamagedPiece as damage:
+                _log.warning("%s: it is made again", damage)
+                whole = without(archived.scanned.manifest, archived.stays)
+                packed = self.snapshotter.repack(whole, damage.piece, delivery.uplink.codec)
+                archived = structs.replace(archived, packed=packed, only=None)
+                continue
+            if isinstance(ended, Verdict):
+                return ended
+            if only is not None:
+                self.base_store.keep_sent(archive, manifest.content_bytes)
+            return _Delivered(packed, manifest, ended, only is not None, preparation.only_there)
+        raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
+
+    def _prepare(self, preparation: Preparation) -> Verdict:
+        """Do all that must be done before initialize is requested."""
+        verdict = preparation.complete()
+        if verdict is Verdict.INITIALIZE:
+            self._whole_next = True  # until this sync has succeeded
+            self.services.delivery.mark_uncertain(preparation.written)
+        return verdict
+
+    def _sandbox_manifest(self, archived: _Archived, packed: Packed) -> Manifest:
+        """The manifest of the sandbox after the initialize: what stays there counts as it was put there."""
+        if not archived.stays:
+            return packed.manifest
+        stays = without_held(archived.scanned.manifest, archived.stays, self.state.base)
+        found = packed.manifest.copy()
+        for path in archived.stays:
+            if path in stays:
+                found[path] = stays[path]
+            else:
+                found.pop(path, None)
+        return found
+
+    def _preparation(
+        self, this: _Round, manifest: Manifest, written: Manifest, follow_up: Collection[str], *, is_whole: bool
+    ) -> Preparation:
+        given = self.services.remote_changes.agent_changes
+        policy: Policy = Forced.FORCE if this.mode is SyncMode.FORCED and given is not AgentChanges.OVERWRITE else given
+        return Preparation(
+            services=self.services,
+            content=self.state.content,
+            manifest=manifest,
+            written=written,
+            paths_to_delete=self._paths_to_delete(manifest, follow_up),
+            held_here=self._held_here,
+            is_whole=is_whole,
+            policy=policy,
+            work_saver=self.work_saver,
+            base_of=self._sent_entry,
+            repeated=this.number,
+            withheld=this.withheld,
+        )
+
+    def _sent_entry(self, path: str) -> SentEntry | None:
+        """Return what was sent as this path, with its bytes if they are known."""
+        entry = (self.state.base or Manifest()).get(path)
+        return None if entry is None else (entry, self.base_store.get(path, arrived_digest(entry)))
+
+    def _prove(self, this: _Round, delivered: _Delivered) -> bool | Verdict:
+        """Find out if the sandbox keeps what an archive does not hold. False if it must be sent everything again."""
+        manifest, delivery = delivered.manifest, self.services.delivery
+        partial_archives, remote_changes = self.services.partial_archives, self.services.remote_changes
+        if not partial_archives.wants_proof:
+            left_out = [*remote_changes.held, *remote_changes.kept, *delivered.only_there]
+            if not (partial_archives.may_replace and left_out and partial_archives.prove(left_out) is Kept.NO):
+                return True
+            self._whole_next = True
+            delivery.mark_uncertain()
+            return False
+        left_alone = {*self._held_here, *remote_changes.kept}
+        stays = frozenset((self.state.base or Manifest()).paths_within(left_alone))
+        only = least_of(manifest, stays)
+        if partial_paths(manifest, Difference(added=[*only])) is None or not only:
+            return True
+        packed = self.snapshotter.pack(without(manifest, stays), delivery.uplink.codec, only)
+        if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
+            return True  # it changed meanwhile: the sync that follows finds that
+        entries = Manifest({path: packed.manifest[path] for path in only})
+        preparation = self._preparation(this, manifest, entries, (), is_whole=False)
+        proof, self._whole_next = preparation.sent_archive(packed.archive.identity), True
+        ended = delivery.deliver(packed.archive, proof, this.observer, before_initialize=preparation.renew)
+        if ended is Verdict.LEAVE_OUT:
+            self._whole_next = False  # nothing was sent, as the agent is at work just there
+            return True
+        if isinstance(ended, Verdict):
+            return ended
+        written = {*only, *directories_above(only)}
+        others = [path for path in manifest.spread(_PROOF) if path not in written]
+        if partial_archives.prove(others) is not Kept.YES:
+            return False
+        self._record(self.state.base or manifest, self.state.torn)
+        self._whole_next = False
+        return True
+
+    # -- the record
+
+    def _recorded(self, delivered: _Delivered, change: Difference | None, started_s: float) -> Outcome:
+        """Record what the sandbox holds now."""
+        self._whole_next = False
+        packed, follow_up = delivered.packed, delivered.packed.follow_up
+        sync = LastSync(
+            finished_at=stamp(self.clock.wall_s()),
+            files=delivered.manifest.files,
+            archive_bytes=packed.archive.size_bytes,
+            sha256=delivered.sha256,
+            seconds=round(self.clock.monotonic_s() - started_s, 3),
+        )
+        self._record(delivered.manifest, follow_up)
+        if follow_up:
+            _log.info("%d files changed while read (%s): a sync follows", len(follow_up), shown_path(follow_up[0]))
+        return Outcome(sync, tuple(follow_up), sync.files, change, self.state.torn)
+
+    def _record(self, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
+        """Record that the sandbox holds the manifest. A state folder that cannot be written becomes a warning."""
+        services, state = self.services, self.state
+        versions, secret_files = state.content.versions, set(self.snapshotter.secret_files)
+        unread = {*self.snapshotter.unread, *follow_up, *services.blocked_paths.withheld, *self._held_here}
+        services.deletion_sync.note_arrived(versions, manifest, unread, secret_files)
+        state.note_arrived(manifest, follow_up)
+        try:
+            with state.db.transaction():
+                services.deletion_sync.record()
+                state.record()
+            state.warnings = []
+        except OSError as failure:
+            what = f"what was synced cannot be recorded ({failure.strerror})"
+            remedy = "make the state folder writable; until then a restart uploads everything again"
+            state.warnings = [SyncWarning("state:write", what, remedy)]
+
+    # -- what is told
+
+    @property
+    def warnings(self) -> list[SyncWarning]:
+        """The warnings about this sandbox and its state."""
+        return [
+            *self._secret_warnings(),
+            *map(torn_copy, self.state.torn),
+            *self.services.warnings,
+            *self.state.warnings,
+        ]
+
+    def _secret_warnings(self) -> list[SyncWarning]:
+        """The warnings about files that are excluded for a secret, and about copies of such files in the sandbox."""
+        secret_files, content = self.snapshotter.secret_files, self.state.content
+        deletion_sync = self.services.deletion_sync
+
+        def may_be_sent(path: str) -> bool:
+            return content.may_hold(path) or deletion_sync.has_leftover(path)
+
+        left = deletion_sync.secret_leftovers - set(secret_files)
+        return [*secret_files.warnings(may_be_sent), *map(sent_secret_warning, sorted(left))]
