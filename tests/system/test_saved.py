@@ -29,7 +29,6 @@ def saved(rig: Rig) -> Rig:
     rig.environ["TZ"] = "UTC"
     rig.state_folder.mkdir(parents=True)
     clock = ScriptedClock()
-    store = SavedVersions(StateDb(str(rig.state_folder)), clock)
     entries = {
         "d": SeenEntry(Kind.DIRECTORY, 0o755),
         "d/\033[31mred": _file(rig, b"x" * 20_000, 0o755),
@@ -37,9 +36,11 @@ def saved(rig: Rig) -> Rig:
         "ln": SeenEntry(Kind.SYMLINK, 0o777, target="d"),
         "out": SeenEntry(Kind.SYMLINK, 0o777, target="/etc"),
     }
-    store.save(Why.SANDBOX_ENDED, "box-1", entries)
-    clock.go_on(1)
-    store.save(Why.OVERWRITTEN, "box-2", {f"file{number}": _file(rig, b"%d" % number) for number in range(8)})
+    with closing(StateDb(str(rig.state_folder))) as db:
+        store = SavedVersions(db, clock)
+        store.save(Why.SANDBOX_ENDED, "box-1", entries)
+        clock.go_on(1)
+        store.save(Why.OVERWRITTEN, "box-2", {f"file{number}": _file(rig, b"%d" % number) for number in range(8)})
     return rig
 
 
