@@ -18,7 +18,6 @@ from syncd.core.text import shown_path
 from syncd.core.workspace_lock import holder
 from syncd.remote.target import Target
 from syncd.sandbox.changes_there import ChangesThere
-from syncd.sandbox.saved_versions import count_saved
 from syncd.store.state_db import StateDb
 from syncd.sync.status_document import VERSION, State, Status
 
@@ -62,7 +61,7 @@ def read_status(folder: str, otherwise: Status) -> Status:
     known = ChangesThere(folder, target).load()
     saved = status.agent.saved
     with contextlib.suppress(OSError), contextlib.closing(StateDb(folder)) as db:
-        saved = count_saved(db)
+        saved = db.count_saved()
     agent = replace(status.agent, saved=saved, changed=len(known.paths), looked_at=known.looked_at)
     status = replace(status, agent=agent)
     owner = holder(folder)

@@ -42,11 +42,7 @@ from syncd.store.state_db import StateDb
 _log = logging.getLogger("syncd.saved")
 # A row has room for 64 bits; the time of a hostile answer may be any number.
 _LATEST_S = 1 << 62
-_MEMBER_KINDS = {
-    Kind.FILE: MemberKind.FILE,
-    Kind.DIRECTORY: MemberKind.DIRECTORY,
-    Kind.SYMLINK: MemberKind.SYMLINK,
-}
+_MEMBER_KINDS = {Kind.FILE: MemberKind.FILE, Kind.DIRECTORY: MemberKind.DIRECTORY, Kind.SYMLINK: MemberKind.SYMLINK}
 
 
 class _SavedRecord(Struct, array_like=True):
@@ -72,7 +68,7 @@ class SavedVersions:
     def count(self) -> int:
         """The number of versions, without reading them; the last one known if it cannot be found out now."""
         with contextlib.suppress(OSError):
-            self._count = count_saved(self._db)
+            self._count = self._db.count_saved()
         return self._count
 
     def save(
@@ -254,12 +250,6 @@ class SavedVersions:
     def _blocks(self, saved: Entry) -> Iterator[bytes]:
         if saved.kind is Kind.FILE:
             yield from self._blobs.blocks(saved.digest)
-
-
-def count_saved(db: StateDb) -> int:
-    """Return the number of versions in a database. Raises `OSError`."""
-    rows = db.rows("SELECT count(*) FROM saved")
-    return int(rows[0][0]) if rows else 0
 
 
 def unknown_version(id_: str) -> NeedsPerson:

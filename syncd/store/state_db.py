@@ -88,6 +88,11 @@ class StateDb:
             self._raise_unless_damaged(failure)
         return []
 
+    def count_saved(self) -> int:
+        """Return the number of saved versions, without reading them. Raises `OSError`."""
+        found = self.rows("SELECT count(*) FROM saved")
+        return int(found[0][0]) if found else 0
+
     def number_of(self, owner: str) -> int:
         """Return the number of an owner of rows, 0 (nobody's) for one that has none yet; "" is the workspace itself."""
         found = self.rows("SELECT number FROM owners WHERE name = ?", owner)
