@@ -72,8 +72,9 @@ class BlockedPaths:
         """Return the entries of the manifest that are known to be blocked, and withhold them from now on."""
         self.withheld = entries_within(manifest, self._found)
         # A path that was deleted here is not blocked any more.
-        self._found = {path: obstacle for path, obstacle in self._found.items() if path in self.withheld}
-        self._save()
+        if not self._found.keys() <= self.withheld.keys():
+            self._found = {path: obstacle for path, obstacle in self._found.items() if path in self.withheld}
+            self._save()
         return self.withheld
 
     def with_withheld(self, manifest: Manifest) -> Manifest:

@@ -218,9 +218,9 @@ class RemoteChanges:
     def forget_deleted(self, manifest: Mapping[str, Entry]) -> None:
         """Forget held and kept paths that do not exist here any more, and what the last sync released."""
         self.released = []
-        self._held = {path: mark for path, mark in self._held.items() if path in manifest}
-        self._kept = {path for path in self._kept if path in manifest}
-        self._record()
+        deleted = [path for path in (*self._held, *self._kept) if path not in manifest]
+        if deleted:
+            self.taken(deleted)
 
     def taken(self, paths: Iterable[str]) -> None:
         """Note that these paths were brought home: they stay no more."""

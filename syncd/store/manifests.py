@@ -14,6 +14,10 @@ from syncd.model.entry_row import lasting_stamp
 from syncd.model.manifest import Manifest
 from syncd.store.state_db import StateDb
 
+# In place: a row that is replaced instead would move to another page, and an edit write more of them.
+_WRITE = """INSERT INTO directories VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET texts = excluded.texts,
+    encoded = excluded.encoded, checksum = excluded.checksum"""
+
 
 class ManifestRows:
     """The manifests of one owner, each under the number of its `version`."""
@@ -48,9 +52,7 @@ class ManifestRows:
                 if directory.own.count:
                     own = _lasting(directory.own)
                     row = owner, version, place, own.texts, own.encoded
-                    self._db.change(
-                        "INSERT OR REPLACE INTO directories VALUES (?, ?, ?, ?, ?, ?)", *row, _checksum(*row[2:])
-                    )
+                    self._db.change(_WRITE, *row, _checksum(*row[2:]))
                 else:
                     what = "DELETE FROM directories WHERE owner = ? AND version = ? AND path = ?"
                     self._db.change(what, owner, version, place)

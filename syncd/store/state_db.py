@@ -68,7 +68,7 @@ class StateDb:
         self.folder = folder
         self.path = os.path.join(folder, NAME)
         self.warning: SyncWarning | None = None
-        self._shared = f"{self.path}-shm"
+        self._guarded = self.path
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None  # device and inode of the open file
         self._depth = 0
@@ -190,13 +190,12 @@ class StateDb:
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise _Damaged("it is no regular file")
-        # SQLite maps its index of the log, `-shm`, into memory, and a write to a mapping that the system refuses would
-        # end the process with a SIGBUS.
-        if not os.access(self.path, os.W_OK) or (not os.access(self._shared, os.W_OK) and os.path.exists(self._shared)):
+        is_open = self._connection is not None and self._opened == (status.st_dev, status.st_ino)
+        if not os.access(self._guarded if is_open else self.path, os.W_OK):
             is_read_only = os.statvfs(self.folder).f_flag & os.ST_RDONLY
             number = errno.EROFS if is_read_only else errno.EACCES
             raise OSError(number, os.strerror(number), self.path)
-        if self._connection is not None and self._opened == (status.st_dev, status.st_ino):
+        if is_open:
             return self._connection
         self.close()  # someone removed the file, or put another in its place
         return self._connected(status) if status.st_size else None
@@ -210,6 +209,10 @@ class StateDb:
             connection.close()
             raise
         self._connection, self._opened = connection, (status.st_dev, status.st_ino)
+        # SQLite maps its index of the log into memory, and a write to a mapping that the system refuses would end the
+        # process with a SIGBUS.
+        shared = f"{self.path}-shm"
+        self._guarded = shared if os.path.exists(shared) else self.path
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
