@@ -12,11 +12,11 @@ import click
 from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.text import counted, few, shown_path, size
-from syncd.model.entry import Kind
+from syncd.model.entry import Entry, Kind
 
 if TYPE_CHECKING:
     from syncd.sandbox.saved_versions import SavedVersions
-    from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion
+    from syncd.sandbox.saved_versions_rules import SavedVersion
 
 
 _HELP = f"""List the agent's saved versions, the newest first; or show, restore or drop one.
@@ -165,9 +165,10 @@ def _store(config_file: str | None) -> SavedVersions:
     from syncd.core.directories import directories_for  # noqa: PLC0415 - `saved --help` needs none of it
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
     from syncd.sandbox.saved_versions import SavedVersions  # noqa: PLC0415
+    from syncd.store.state_db import StateDb  # noqa: PLC0415
 
-    set_up_logs("warning", LogFormat.TEXT, {})  # a damaged record is named there
-    return SavedVersions(directories_for(configured(config_file).workspace.path, os.environ).state, CLOCK)
+    set_up_logs("warning", LogFormat.TEXT, {})  # a damaged version is named there
+    return SavedVersions(StateDb(directories_for(configured(config_file).workspace.path, os.environ).state), CLOCK)
 
 
 def _found(store: SavedVersions, version_id: str) -> SavedVersion:
@@ -190,7 +191,7 @@ def _row(version: SavedVersion) -> dict[str, Any]:
     }
 
 
-def _entry(path: str, saved: SavedPath) -> dict[str, Any]:
+def _entry(path: str, saved: Entry) -> dict[str, Any]:
     row: dict[str, Any] = {
         "path": path,
         "kind": saved.kind.name.lower(),
@@ -216,7 +217,7 @@ def _table(version: SavedVersion) -> Iterator[str]:
         yield f"{kind:{kind_width}}  {mode}  {amount:>{size_width}}  {_named(path, saved)}"
 
 
-def _named(path: str, saved: SavedPath) -> str:
+def _named(path: str, saved: Entry) -> str:
     """The path for people: a folder with a slash, a link with its target."""
     if saved.kind is Kind.DIRECTORY:
         return f"{shown_path(path)}/"

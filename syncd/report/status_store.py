@@ -18,6 +18,7 @@ from syncd.core.text import shown_path
 from syncd.core.workspace_lock import holder
 from syncd.remote.target import Target
 from syncd.sandbox.changes_there import ChangesThere
+from syncd.store.state_db import StateDb
 from syncd.sync.status_document import VERSION, State, Status
 
 _NAME = "status.json"
@@ -58,7 +59,10 @@ def read_status(folder: str, otherwise: Status) -> Status:
     # Commands drop and add saved versions too, and look.
     target = Target(status.sandbox.base_url, status.sandbox.id, status.sandbox.region)
     known = ChangesThere(folder, target).load()
-    agent = replace(status.agent, saved=_saved_versions(folder), changed=len(known.paths), looked_at=known.looked_at)
+    saved = status.agent.saved
+    with contextlib.suppress(OSError), contextlib.closing(StateDb(folder)) as db:
+        saved = db.count_saved()
+    agent = replace(status.agent, saved=saved, changed=len(known.paths), looked_at=known.looked_at)
     status = replace(status, agent=agent)
     owner = holder(folder)
     if owner is not None and status.running and (owner in (0, status.pid)):
@@ -97,15 +101,6 @@ def running_workspace(link: str, folder: str) -> str | None:
             if status.workspace_link == shown_path(link) and status.running and holder(state_folder) in (0, status.pid):
                 return status.workspace
     return None
-
-
-def _saved_versions(folder: str) -> int:
-    """Return the number of saved versions, each of which is a folder with a record (`sandbox/saved_versions.py`)."""
-    try:
-        with os.scandir(f"{folder}/saved") as versions:
-            return sum(os.path.exists(f"{version.path}/record") for version in versions)
-    except OSError:
-        return 0
 
 
 def read_last(folder: str, otherwise: Status) -> Status:

@@ -10,10 +10,7 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
-from syncd.model.entry import (
-    Entry,
-    Kind,
-)
+from syncd.model.entry import Entry, Kind
 
 _DAY = timedelta(days=1)
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{2,8}")
@@ -30,28 +27,6 @@ class Why(StrEnum):
     CONFLICT = "conflict"
 
 
-class SavedPath(Struct, frozen=True):
-    """One path of a saved version. Fields that do not apply to its kind are empty."""
-
-    kind: Kind
-    mode: int  # permission bits
-    mtime_s: int
-    size_bytes: int = 0
-    digest: bytes = b""  # SHA-256 of a file's content
-    target: str = ""  # of a link
-    base_kind: Kind | None = None  # of what syncd had sent as this path; None: nothing, or it is not known
-    base_mode: int = 0
-    base_digest: bytes = b""
-    base_target: str = ""
-
-    @property
-    def base(self) -> Entry | None:
-        """The entry that syncd had sent as this path, as far as a comparison needs it."""
-        if self.base_kind is None:
-            return None
-        return Entry(self.base_kind, self.base_mode, 0, target=self.base_target, digest=self.base_digest)
-
-
 SentEntry = tuple[Entry, bytes | None]
 """An entry that syncd had sent as a path, with a file's bytes where they are known and small."""
 
@@ -59,6 +34,7 @@ SentEntry = tuple[Entry, bytes | None]
 class SavedVersion(Struct, frozen=True):
     """The agent's version of some paths, by path in the order of names, saved at `at` (aware UTC).
 
+    `bases` are what syncd had sent as these paths, as far as it is known and a comparison needs it.
     `days` were counted since, the last of them at `counted_at`; a clock that jumps makes one day at most.
     """
 
@@ -67,7 +43,8 @@ class SavedVersion(Struct, frozen=True):
     why: Why
     sandbox_id: str
     counted_at: datetime
-    paths: Mapping[str, SavedPath] = field(default_factory=dict)
+    paths: Mapping[str, Entry] = field(default_factory=dict)
+    bases: Mapping[str, Entry] = field(default_factory=dict)
     days: int = 0
 
     @property
@@ -114,18 +91,18 @@ def expired(versions: Iterable[SavedVersion]) -> list[SavedVersion]:
     Those of `SAVED_DAYS` go, then the oldest until the others have at most `SAVED_BYTES`. The newest never goes
     for its size. A content that several versions have is on disk once, so it counts once.
     """
-    newest_first = sorted(versions, key=lambda version: version.id, reverse=True)
-    kept: dict[bytes, int] = {}
-    full = False
+    kept: set[bytes] = set()
+    size_bytes, full = 0, False
     dropped = []
-    for position, version in enumerate(newest_first):
+    for position, version in enumerate(sorted(versions, key=lambda version: version.id, reverse=True)):
         if version.days >= SAVED_DAYS:
             dropped.append(version)
             continue
-        contents = kept | version.contents()
-        full = full or (position > 0 and sum(contents.values()) > SAVED_BYTES)
+        more = {digest: size for digest, size in version.contents().items() if digest not in kept}
+        size_bytes += sum(more.values())
+        full = full or (position > 0 and size_bytes > SAVED_BYTES)
         if full:
             dropped.append(version)
         else:
-            kept = contents
+            kept.update(more)
     return dropped[::-1]

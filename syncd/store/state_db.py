@@ -37,6 +37,8 @@ CREATE TABLE records (owner INTEGER NOT NULL, name TEXT NOT NULL, value BLOB NOT
     PRIMARY KEY (owner, name)) WITHOUT ROWID;
 CREATE TABLE directories (owner INTEGER NOT NULL, version INTEGER NOT NULL, path BLOB NOT NULL, texts BLOB NOT NULL,
     encoded BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (owner, version, path));
+CREATE TABLE saved (id BLOB PRIMARY KEY, checksum INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE blobs (digest BLOB NOT NULL, holder BLOB NOT NULL, PRIMARY KEY (digest, holder)) WITHOUT ROWID;
 """
 _ERRORS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
@@ -85,6 +87,11 @@ class StateDb:
         except (sqlite3.Error, UnicodeDecodeError) as failure:  # a damaged schema may be no UTF-8
             self._raise_unless_damaged(failure)
         return []
+
+    def count_saved(self) -> int:
+        """Return the number of saved versions, without reading them. Raises `OSError`."""
+        found = self.rows("SELECT count(*) FROM saved")
+        return int(found[0][0]) if found else 0
 
     def number_of(self, owner: str) -> int:
         """Return the number of an owner of rows, 0 (nobody's) for one that has none yet; "" is the workspace itself."""
@@ -315,7 +322,7 @@ def _translated() -> Iterator[None]:
 
 
 def _code(failure: sqlite3.Error) -> int:
-    return getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF  # without one, it is no damage
 
 
 def _as_os_error(failure: sqlite3.Error, path: str = NAME) -> OSError:

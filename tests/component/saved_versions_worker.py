@@ -15,8 +15,9 @@ from typing import Any
 from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
+from syncd.store.state_db import StateDb
 from tests.clock import NOON_S, ScriptedClock
-from tests.component.crash_worker import StepKiller, arm
+from tests.component.crash_worker import StepKiller, arm, arm_commits
 
 
 def contents(number: int) -> dict[str, bytes]:
@@ -45,9 +46,9 @@ def entries(number: int, copies: Path) -> dict[str, SeenEntry]:
     return found
 
 
-def store(folder: str, number: int) -> SavedVersions:
+def store(folder: str, number: float) -> SavedVersions:
     """Return the store, at the time of that version."""
-    return SavedVersions(folder, ScriptedClock(wall=NOON_S + number))
+    return SavedVersions(StateDb(folder), ScriptedClock(wall=NOON_S + number))
 
 
 def _one_process(order: dict[str, Any]) -> None:
@@ -55,6 +56,7 @@ def _one_process(order: dict[str, Any]) -> None:
     wanted = entries(number, Path(order["copies"]))
     trip = StepKiller(order["at"], after="", torn=order["torn"], folders=[folder], report=order["report"])
     arm(trip)
+    arm_commits(trip)
     if order["do"] == "save":
         store(folder, number).save(Why.OVERWRITTEN, "box", wanted)
     else:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import logging
 import os
 import shutil
+import sqlite3
 import stat
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from contextlib import closing, contextmanager
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
 
 from syncd.core.clock import utc
 from syncd.core.errors import Stop
-from syncd.model.entry import ABSENT, Kind, SeenEntry
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import SavedPath, Why
+from syncd.sandbox.saved_versions_rules import Why
+from syncd.store.blobs import Blobs
+from syncd.store.state_db import NAME, StateDb
 from tests.clock import ScriptedClock
 
 DAY_S = timedelta(days=1).total_seconds()
-ODD_NAMES = [os.fsdecode(b"caf\xe9"), "new\nline", "\033[31mred", "-rf", "record", "content.new", "a" * 255, "文書"]
+ODD_NAMES = [os.fsdecode(b"caf\xe9"), "new\nline", "\033[31mred", "-rf", "a" * 255, "文書"]
 
 
 class SavedVersionsRig:
@@ -32,7 +35,7 @@ class SavedVersionsRig:
         self.clock = ScriptedClock()
         self.folder = folder
         self.state = folder / "state"
-        self.saved = self.state / "saved"
+        self.blobs = self.state / "blobs"
         self.copies = folder / "copies"
         self.state.mkdir()
         self.copies.mkdir()
@@ -40,7 +43,7 @@ class SavedVersionsRig:
 
     def another(self) -> SavedVersions:
         """Return the store of another process."""
-        return SavedVersions(str(self.state), self.clock)
+        return SavedVersions(StateDb(str(self.state)), self.clock)
 
     def file(self, content: bytes, mode: int = 0o644, mtime_s: int = 1_700_000_000) -> SeenEntry:
         """Return the entry of a file that was fetched."""
@@ -56,13 +59,18 @@ class SavedVersionsRig:
         entries = {path: self.file(content) for path, content in contents.items()}
         return self.store.save(Why.OVERWRITTEN, "box", entries).id
 
-    def content(self, version_id: str, content: bytes) -> Path:
-        """Return the file with that content in a version."""
-        return self.saved / version_id / hashlib.sha256(content).hexdigest()
+    def content(self, content: bytes) -> Path:
+        """Return the file that has that content."""
+        return self.blobs / digest_of(content).hex()
 
-    def names(self) -> set[str]:
-        """Return the names in the store's folder."""
-        return set(os.listdir(self.saved))
+    def contents(self) -> set[bytes]:
+        """Return the contents on disk."""
+        return {path.read_bytes() for path in self.blobs.iterdir()}
+
+    def sql(self, statement: str, *values: object) -> None:
+        """Change the database from the outside."""
+        with closing(sqlite3.connect(self.state / NAME)) as connection, connection:
+            assert connection.execute(statement, values).rowcount
 
 
 @pytest.fixture
@@ -90,7 +98,7 @@ def test_what_is_saved_is_restored(rig: SavedVersionsRig) -> None:
     assert rig.another().all() == [version]
     assert (version.why, version.sandbox_id, version.at) == (Why.CONFLICT, "box-1", utc(rig.clock.wall))
     assert version.at.tzinfo is UTC
-    assert version.paths["d/program"] == SavedPath(Kind.FILE, 0o755, 1_700_000_000, 10, digest_of(b"#!/bin/sh\n"))
+    assert version.paths["d/program"] == Entry(Kind.FILE, 0o755, 1_700_000_000, 10, digest=digest_of(b"#!/bin/sh\n"))
     assert version.size_bytes == sum(entry.size_bytes for entry in entries.values())
     top = rig.folder / "new/dest"
     extracted = rig.another().restore(version.id, str(top))
@@ -111,45 +119,47 @@ def test_nobody_else_can_read_it(rig: SavedVersionsRig) -> None:
         version = rig.store.save(Why.REMOVED, "box", {"a": rig.file(b"x", 0o6777)})
     finally:
         os.umask(before)
-    paths = [rig.saved, *rig.saved.rglob("*")]
-    assert {stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_dir()} == {0o700}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in paths if not path.is_dir()} == {0o600}
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in rig.state.rglob("*")}
+    assert modes.pop("blobs") == 0o700
+    assert set(modes.values()) == {0o600}
     assert version.paths["a"].mode == 0o777
+
+
+def test_bases_are_kept_beside_it(rig: SavedVersionsRig) -> None:
+    """What had been sent as its paths, with its bytes where they are known; not what is not known at all."""
+    sent = Entry(Kind.FILE, 0o755, digest=digest_of(b"sent")), b"sent"
+    bases = {"a": sent, "b": (Entry(Kind.FILE), None), "c": (Entry(Kind.DIRECTORY, 0o700), None), "gone": sent}
+    version = rig.store.save(Why.CONFLICT, "box", {path: rig.file(b"1") for path in "abc"}, bases)
+    assert rig.another().all() == [version]
+    assert version.bases == {"a": sent[0], "c": bases["c"][0]}
+    assert rig.another().content(digest_of(b"sent")) == b"sent"
+    assert rig.store.drop(version.id)
+    assert rig.contents() == set()
 
 
 def test_a_content_is_on_disk_once(rig: SavedVersionsRig) -> None:
     """Within a version and across versions; it stays as long as one version has it."""
     first = rig.save(a=b"same", b=b"same", c=b"other")
     second = rig.save(d=b"same")
-    assert len(os.listdir(rig.saved / first)) == 3
-    assert rig.content(first, b"same").stat().st_ino == rig.content(second, b"same").stat().st_ino
+    assert len(os.listdir(rig.blobs)) == 2
     assert rig.store.drop(first)
+    assert rig.contents() == {b"same"}
     rig.store.restore(second, str(rig.folder / "dest"))
     assert (rig.folder / "dest/d").read_bytes() == b"same"
+    assert rig.store.drop(second)
+    assert not rig.store.drop(second)
+    assert rig.contents() == set()
 
 
-def test_a_damaged_content_is_not_shared(rig: SavedVersionsRig) -> None:
-    """A later version gets a copy of its own; the damage is said at restore, and the rest is restored."""
+def test_a_damaged_content(rig: SavedVersionsRig) -> None:
+    """It is left out and named at restore, and the rest is restored; whoever saves it again repairs it for all."""
     first = rig.save(a=b"same", b=b"whole")
-    rig.content(first, b"same").write_bytes(b"SAME")
-    second = rig.save(a=b"same")
-    assert rig.content(second, b"same").read_bytes() == b"same"
+    rig.content(b"same").write_bytes(b"SAME")
     extracted = rig.store.restore(first, str(rig.folder / "dest"))
     assert extracted.left_out == ["a: its saved content was damaged on this disk"]
     assert os.listdir(rig.folder / "dest") == ["b"]
-
-
-def test_without_hard_links(rig: SavedVersionsRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the file system has none, a content is copied."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    first = rig.save(a=b"same")
-    monkeypatch.setattr(os, "link", refuse)
-    second = rig.save(a=b"same")
-    assert rig.content(first, b"same").stat().st_ino != rig.content(second, b"same").stat().st_ino
-    assert rig.content(second, b"same").read_bytes() == b"same"
+    rig.save(a=b"same")
+    assert [rig.store.damaged(version) for version in rig.store.all()] == [[], []]
 
 
 def test_holder(rig: SavedVersionsRig) -> None:
@@ -160,7 +170,7 @@ def test_holder(rig: SavedVersionsRig) -> None:
     assert not rig.store.holder_of("a", digest_of(b"2"))
     assert not rig.store.holder_of("c", digest_of(b"1"))
     assert not rig.store.holder_of("d", b"")
-    rig.content(version, b"1").write_bytes(b"!")
+    rig.content(b"1").write_bytes(b"!")
     assert not rig.store.holder_of("a", digest_of(b"1"))
     assert rig.store.damaged(rig.store.all()[1]) == ["a"]
     rig.clock.go_on(DAY_S)
@@ -175,7 +185,7 @@ def test_only_what_has_a_content_is_saved(rig: SavedVersionsRig) -> None:
     assert list(version.paths) == ["a"]
     with pytest.raises(ValueError, match="no entry"):
         rig.store.save(Why.REMOVED, "box", nothing)
-    assert rig.names() == {version.id}
+    assert rig.store.all() == [version]
 
 
 def test_a_wrong_copy_is_no_version(rig: SavedVersionsRig) -> None:
@@ -188,7 +198,7 @@ def test_a_wrong_copy_is_no_version(rig: SavedVersionsRig) -> None:
         with pytest.raises(OSError, match=r".") as failure:
             rig.store.save(Why.REMOVED, "box", {"a": good, "b": other, "c": wrong, "d": good})
         assert failure.value.filename == copy
-        assert rig.names() == set()
+        assert rig.contents() == set()
     assert rig.store.all() == []
 
 
@@ -229,44 +239,58 @@ def test_a_restore_that_is_stopped_leaves_nothing(rig: SavedVersionsRig) -> None
 def test_a_link_in_place_of_a_content_is_not_followed(rig: SavedVersionsRig) -> None:
     """It is left out."""
     version = rig.save(a=b"1")
-    rig.content(version, b"1").unlink()
-    rig.content(version, b"1").symlink_to("/etc/passwd")
+    rig.content(b"1").unlink()
+    rig.content(b"1").symlink_to("/etc/passwd")
     assert [line[:3] for line in rig.store.restore(version, str(rig.folder / "dest")).left_out] == ["a: "]
     assert os.listdir(rig.folder / "dest") == []
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"syncd-state 1 " + b"0" * 64 + b"\n\x80"])
-def test_a_damaged_record(rig: SavedVersionsRig, caplog: pytest.LogCaptureFixture, content: bytes) -> None:
-    """It is set aside and named once; the others are listed, its contents stay until they expire or are dropped."""
+@pytest.mark.parametrize("step", ["flush", "hold"])
+def test_a_full_disk(rig: SavedVersionsRig, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Whenever it is full: one error, no version and none of its contents; the others are whole."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    version = rig.save(a=b"1", b=b"2")
+    monkeypatch.setattr(Blobs, step, full)
+    with pytest.raises(OSError, match="No space left"):
+        rig.save(a=b"3", b=b"2")
+    assert [found.id for found in rig.another().all()] == [version]
+    assert rig.contents() == {b"1", b"2"}
+
+
+@pytest.mark.parametrize("column", ["value = x'80'", "checksum = 7", "value = 'text'", "value = x''"])
+def test_a_damaged_row(rig: SavedVersionsRig, caplog: pytest.LogCaptureFixture, column: str) -> None:
+    """It is named once; the others are listed, its contents stay until it expires or is dropped."""
     damaged, whole = rig.save(a=b"1"), rig.save(a=b"2")
-    (rig.saved / damaged / "record").write_bytes(content)
-    with caplog.at_level(logging.WARNING):
-        store = rig.another()
+    rig.sql(f"UPDATE saved SET {column} WHERE id = ?", damaged.encode())
+    store = rig.another()
+    for _ in range(2):
         assert [version.id for version in store.all()] == [whole]
         assert store.find(damaged) is None
-        assert store.count == 1
+        assert store.expire(utc(rig.clock.wall)) == []
     assert len(caplog.records) == 1
-    assert "'record' was damaged" in caplog.text
+    assert f"the saved version {damaged} was damaged" in caplog.text
     rig.save(a=b"3")
-    assert rig.content(damaged, b"1").read_bytes() == b"1"
-    assert store.expire(utc(rig.clock.wall)) == []
-    assert damaged in rig.names()
+    assert rig.contents() == {b"1", b"2", b"3"}
     assert store.drop(damaged)
-    assert damaged not in rig.names()
+    assert rig.contents() == {b"2", b"3"}
 
 
 def test_old_versions_expire(rig: SavedVersionsRig) -> None:
     """After thirty days, with damaged ones that are older; their place on the disk is free. Spared ones stay."""
     damaged, old, spared = rig.save(a=b"0"), rig.save(a=b"1"), rig.save(a=b"2")
-    (rig.saved / damaged / "record").write_bytes(b"")
+    rig.sql("UPDATE saved SET checksum = 7 WHERE id = ?", damaged.encode())
     for day in range(30):
         assert rig.another().expire(utc(rig.clock.wall)) == []
         assert [version.days for version in rig.another().all()] == [day, day]
         rig.clock.go_on(DAY_S)
     newest = rig.save(a=b"3")
     assert [version.id for version in rig.store.expire(utc(rig.clock.wall), [spared])] == [old]
-    assert rig.names() == {spared, newest}
+    assert rig.contents() == {b"2", b"3"}
     assert [version.id for version in rig.store.expire(utc(rig.clock.wall))] == [spared]
+    assert [version.id for version in rig.another().all()] == [newest]
 
 
 def test_a_clock_that_jumps_drops_nothing(rig: SavedVersionsRig) -> None:
@@ -285,50 +309,92 @@ def test_many_at_once(rig: SavedVersionsRig) -> None:
     """Processes that save, list and drop at the same time neither lose nor break each other's versions."""
     entries = {"a": rig.file(b"same"), "b": rig.file(b"other")}
 
-    def save_and_drop(_: int) -> str:
+    def save_and_drop(number: int) -> str:
         store = rig.another()
-        kept, dropped = (store.save(Why.CONFLICT, "box", entries).id for _ in range(2))
+        own = entries | {"own": rig.file(b"%d" % (number % 3))}
+        kept, dropped = (store.save(Why.CONFLICT, "box", each).id for each in (entries, own))
         assert {kept, dropped} <= {version.id for version in store.all()}
         assert store.drop(dropped)
         return kept
 
     with ThreadPoolExecutor(4) as pool:
         kept = list(pool.map(save_and_drop, range(16)))
-    assert rig.names() == set(kept)
-    assert len(kept) == len(set(kept)) == rig.store.count
-    for version_id in kept:
-        assert sorted(os.listdir(rig.saved / version_id)) == sorted(
-            ["record", digest_of(b"same").hex(), digest_of(b"other").hex()]
-        )
+    assert len(set(kept)) == rig.store.count == 16
+    assert {version.id for version in rig.store.all()} == set(kept)
+    assert [rig.store.damaged(version) for version in rig.store.all()] == [[]] * 16
+    assert rig.contents() == {b"same", b"other"}
 
 
-def test_what_was_made_by_half_is_removed_by_the_next_save(rig: SavedVersionsRig) -> None:
-    """But not what another process makes at this moment, nor what is not the store's."""
-    dead, living, foreign = (rig.saved / name for name in ("20261124-000000-00", "20261124-000000-01", "notes"))
-    for folder in (dead, living, foreign):
-        folder.mkdir(parents=True)
-        (folder / "content.new").write_text("half")
-    assert (rig.store.all(), rig.store.count) == ([], 0)
-    descriptor = os.open(living, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        saved = rig.save(a=b"1")
-        assert rig.names() == {saved, living.name, foreign.name}
-    finally:
-        os.close(descriptor)
-    again = rig.save(a=b"2")
-    assert rig.names() == {saved, again, foreign.name}
+class LateDb(StateDb):
+    """A database whose next transaction begins after another process did something."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do that, and begin."""
+        do, self.meanwhile = self.meanwhile, None
+        if do is not None:
+            do()
+        with super().transaction():
+            yield
 
 
-def test_a_folder_that_was_removed_meanwhile(rig: SavedVersionsRig) -> None:
-    """Someone clears the store between two saves, or puts something else in its place."""
+def test_a_content_that_another_process_drops_meanwhile(rig: SavedVersionsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written again: what `save` returned is whole."""
+    dropped = rig.save(a=b"same", b=b"same", c=b"other")
+    db = LateDb(str(rig.state))
+    flush = Blobs.flush
+
+    def flushed(blobs: Blobs, digests: Collection[bytes]) -> None:
+        flush(blobs, digests)
+        if rig.store.count == 1:
+            db.meanwhile = lambda: rig.store.drop(dropped)
+
+    monkeypatch.setattr(Blobs, "flush", flushed)
+    rig.clock.go_on(1)
+    entries = {path: rig.file(content) for path, content in (("a", b"same"), ("b", b"same"), ("d", b"new"))}
+    version = SavedVersions(db, rig.clock).save(Why.REMOVED, "box", entries)
+    assert rig.another().all() == [version]
+    assert rig.contents() == {b"same", b"new"}
+
+
+def test_what_nobody_names_goes_by_its_age(rig: SavedVersionsRig) -> None:
+    """A draft a day after a process died, a content after thirty: the database may have been lost; no foreign file."""
+    rig.save(a=b"named")
+    draft, unnamed, foreign = rig.blobs / f"{'0' * 64}.{'1' * 16}.new", rig.content(b"unnamed"), rig.blobs / "notes"
+    for path in (draft, unnamed, foreign):
+        path.write_bytes(path.name.encode())
+        os.utime(path, (rig.clock.wall, rig.clock.wall))
+    expected = {draft, unnamed, foreign, rig.content(b"named")}
+    for days, gone in ((0.9, None), (0.2, draft), (28, None), (1, unnamed)):
+        rig.clock.go_on(days * DAY_S)
+        rig.store.drop(rig.save(a=b"more"))
+        expected -= {gone}
+        assert set(rig.blobs.iterdir()) == expected
+
+
+def test_a_database_that_was_lost(rig: SavedVersionsRig) -> None:
+    """The contents stay, to be searched by hand, and what is saved after that is whole."""
     rig.save(a=b"1")
-    shutil.rmtree(rig.saved)
-    assert rig.store.all() == []
-    version = rig.save(a=b"1")
+    for path in rig.state.glob(f"{NAME}*"):
+        path.unlink()
+    assert (rig.store.all(), rig.store.count) == ([], 0)
+    assert rig.store.expire(utc(rig.clock.wall)) == []
+    version = rig.save(a=b"2")
     assert [found.id for found in rig.store.all()] == [version]
-    assert rig.store.expire(datetime(2026, 1, 1, tzinfo=UTC)) == []
-    shutil.rmtree(rig.saved)
-    rig.saved.write_text("a file")
+    assert rig.contents() == {b"1", b"2"}
+
+
+def test_a_folder_that_was_removed(rig: SavedVersionsRig) -> None:
+    """Someone clears the contents between two saves, or puts something else in their place."""
+    version = rig.save(a=b"1", b=b"2")
+    shutil.rmtree(rig.blobs)
+    assert rig.store.damaged(rig.store.all()[0]) == ["a", "b"]
+    rig.save(a=b"1")
+    assert rig.store.damaged(rig.store.all()[1]) == ["b"]
+    assert rig.store.drop(version)
+    shutil.rmtree(rig.blobs)
+    rig.blobs.write_text("a file")
     with pytest.raises(NotADirectoryError):
         rig.save(a=b"1")

@@ -10,9 +10,12 @@ import tarfile
 import zlib
 from typing import BinaryIO
 
+from syncd.core.clock import Clock
+from syncd.model import entry as model_entry
 from syncd.model.entry import Kind
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import SavedPath
+from syncd.sandbox.saved_versions_rules import SavedVersion
+from syncd.store.state_db import StateDb
 from tests.fuzz.model import FOLDER, Entry, SandboxModel
 
 
@@ -36,8 +39,14 @@ def note_look(model: SandboxModel, packed: BinaryIO) -> None:
 class SavedEntries:
     """The saved versions, as entries of a `Tree`."""
 
-    def __init__(self, saved_versions: SavedVersions) -> None:
-        self._saved_versions = saved_versions
+    def __init__(self, state_folder: str, clock: Clock) -> None:
+        self._state_folder = state_folder
+        self._clock = clock
+
+    def versions(self) -> list[SavedVersion]:
+        """Return the versions as another process reads them, the newest first."""
+        with contextlib.closing(StateDb(self._state_folder)) as db:
+            return SavedVersions(db, self._clock).all()
 
     def holds(self, path: str, entry: Entry) -> bool:
         """True if that version of the path was saved."""
@@ -45,8 +54,7 @@ class SavedEntries:
 
     def all(self) -> list[tuple[str, Entry]]:
         """Return all saved files, with the digests of their contents in the contents' place, links and folders."""
-        versions = self._saved_versions.all()
-        return [(path, _saved_entry(saved)) for version in versions for path, saved in version.paths.items()]
+        return [(path, _saved_entry(saved)) for version in self.versions() for path, saved in version.paths.items()]
 
 
 def by_digest(entry: Entry) -> Entry:
@@ -57,7 +65,7 @@ def by_digest(entry: Entry) -> Entry:
     return entry
 
 
-def _saved_entry(saved: SavedPath) -> Entry:
+def _saved_entry(saved: model_entry.Entry) -> Entry:
     match saved.kind:
         case Kind.FILE:
             return ("file", bool(saved.mode & 0o100), saved.digest)

@@ -18,7 +18,6 @@ from syncd.emulator.extract import ArchiveRefused
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, is_within
 from syncd.remote.target import MOST_ACQUIRED, SPAN_S
-from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.exclusions import OUTSIDE
 from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.path_rules import PathRules
@@ -67,7 +66,7 @@ class Checker:
         workspace: Path,
         figures: Counter[str],
         *,
-        saved_versions: SavedVersions,
+        saved: SavedEntries,
         sandbox_id: str,
         is_plain: bool,
         git: str = "none",
@@ -77,9 +76,8 @@ class Checker:
         self.clock = clock
         self.workspace = workspace
         self.figures = figures
-        self.saved_versions = saved_versions
-        self._saved = SavedEntries(saved_versions)
-        self.account = None if accounts_in is None else Account(workspace, self._saved, accounts_in)
+        self.saved = saved
+        self.account = None if accounts_in is None else Account(workspace, saved, accounts_in)
         self.is_commands_turn = False  # what it looks at is not known to the daemon
         self.holds_initialize = False  # the next archive is unpacked late, after its request was answered with an error
         self.ended_early: set[str] = set()
@@ -305,7 +303,7 @@ class Checker:
     def _is_saved(self, path: str, entry: Entry) -> bool:
         """True if that version is saved or at home; nothing is known of them once the state was damaged."""
         is_home = self.account is not None and self.account.is_at_home(path, entry)
-        return self.state_damaged or is_home or self._saved.holds(path, entry)
+        return self.state_damaged or is_home or self.saved.holds(path, entry)
 
     def _is_settled(self, path: str, entry: Entry) -> bool:
         return self.account is not None and self.account.is_settled(path, entry)
@@ -525,7 +523,7 @@ class Checker:
         if self.state_damaged or was_gone or len(self.sandboxes) > 1 or "overwrite" in treatments:
             return
         made = {(path, by_digest(entry)) for path, entry in self.sandboxes[self.sandbox_id].model.made}
-        for path, entry in self._saved.all():
+        for path, entry in self.saved.all():
             if entry != FOLDER and (path, entry) not in made:
                 self.lose(f"{path!r} was saved as the agent's, who did not make it")
 

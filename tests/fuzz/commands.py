@@ -217,7 +217,7 @@ class Commands:
                 paths = [str(workspace / path) for path in step.args[1]]
                 return _exit(apply.command, ["--branch", step.args[0], "--json", "--", *paths])
             case "restore":
-                versions = self._simulation.checker.saved_versions.all()
+                versions = self._simulation.checker.saved.versions()
                 if not versions:
                     return 0
                 version = versions[step.args[0] % len(versions)]

@@ -28,10 +28,10 @@ from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.daemon.wakeup import Wakeup
 from syncd.report.status_publisher import RunTotals
-from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sync.synced_hook import SyncedHook
 from tests.copies import copy_as_it_is
 from tests.emulator import Emulator
+from tests.fuzz.agent_side import SavedEntries
 from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.commands import Commands
@@ -87,7 +87,7 @@ class Simulation:
             clock,
             self.workspace,
             figures,
-            saved_versions=SavedVersions(self.folders.state, clock),
+            saved=SavedEntries(self.folders.state, clock),
             sandbox_id=SANDBOX,
             is_plain=is_plain,
             git="baseline" if any(step.name == "repository" for step in self.scenario) else "none",

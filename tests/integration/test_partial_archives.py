@@ -352,7 +352,7 @@ def test_what_the_agent_wrote_before_the_proof_is_saved(rig: Rig) -> None:
     outcome, _ = rig.sync()
     assert rig.asked().count("initialize") == 3
     assert equal(rig)
-    versions = SavedVersions(directories_for(str(rig.workspace), rig.environ).state, rig.clock).all()
+    versions = SavedVersions(rig.cycle.db, rig.clock).all()
     saved = {path for version in versions for path in version.paths}
     assert saved == set(agents)
     assert outcome.saved == 3

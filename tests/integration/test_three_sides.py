@@ -17,12 +17,14 @@ from msgspec.structs import replace
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.directories import directories_for
 from syncd.core.errors import KeyRefused, TryLater
-from syncd.model.entry import Kind, SeenEntry
+from syncd.model.entry import Kind
 from syncd.remote.failure import FailureAction
 from syncd.sandbox import look
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
+from syncd.store.blobs import Blobs
+from syncd.store.state_db import StateDb
 from tests.agent import Agent
 from tests.integration.sync_rig import SANDBOX, RecordingObserver, Rig, rigged
 
@@ -47,11 +49,11 @@ class AgentRig:
     @property
     def saved(self) -> dict[str, list[str]]:
         """The saved contents of each path, the oldest first; a link's is its target."""
-        versions = SavedVersions(self.state, self.rig.clock)
+        versions = SavedVersions(StateDb(self.state), self.rig.clock)
         found: dict[str, list[str]] = {}
         for version in reversed(versions.all()):
             for path, saved in version.paths.items():
-                content = Path(self.state) / "saved" / version.id / saved.digest.hex()
+                content = Path(versions.content_path(saved.digest))
                 text = content.read_text() if saved.kind is Kind.FILE else saved.target
                 found.setdefault(path, []).append(text)
         return found
@@ -59,7 +61,7 @@ class AgentRig:
     @property
     def reasons(self) -> list[Why]:
         """Why each version was saved, the oldest first."""
-        return [version.why for version in reversed(SavedVersions(self.state, self.rig.clock).all())]
+        return [version.why for version in reversed(SavedVersions(StateDb(self.state), self.rig.clock).all())]
 
     def set(self, table: str = "sandbox", **values: str) -> None:
         """Set keys for the next process, which begins now."""
@@ -332,14 +334,14 @@ def test_a_full_disk_here(made: AgentRig, monkeypatch: pytest.MonkeyPatch, fault
 
 def test_a_part_that_cannot_be_saved(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other versions are saved and overwritten."""
-    copy = SavedVersions._copy
+    add = Blobs.add
 
-    def too_large(store: SavedVersions, id_: str, entry: SeenEntry) -> tuple[int, bytes]:
-        if entry.size_bytes > 6:
+    def too_large(blobs: Blobs, source: str, digest: bytes) -> tuple[bytes, int]:
+        if os.path.getsize(source) > 6:
             raise OSError(27, "File too large")
-        return copy(store, id_, entry)
+        return add(blobs, source, digest)
 
-    monkeypatch.setattr(SavedVersions, "_copy", too_large)
+    monkeypatch.setattr(Blobs, "add", too_large)
     for path, content in (("a", "theirs"), ("b", "theirs too"), ("more", "theirs")):
         made.agent.write(path, content)
     made.edit(a="newer", b="newer", more="newer")
@@ -370,7 +372,7 @@ def test_saved_versions_expire_later(made: AgentRig) -> None:
     made.agent.write("a", "theirs")
     made.edit(a="newer")
     made.rig.sync()
-    (version,) = SavedVersions(made.state, made.rig.clock).all()
+    (version,) = SavedVersions(StateDb(made.state), made.rig.clock).all()
     assert (version.sandbox_id, version.why) == (SANDBOX, Why.OVERWRITTEN)
     assert version.at == datetime.fromtimestamp(int(made.rig.clock.wall_s()), UTC)
 
@@ -390,9 +392,8 @@ def test_saved_anew_after_a_day(made: AgentRig) -> None:
     assert overwrite("40 days later") == ["theirs"]
     made.rig.restart()
     assert overwrite("after a day was counted") == ["theirs", "theirs"]
-    for content in Path(made.state, "saved").glob("*-*/*"):
+    for content in Path(made.state, "blobs").iterdir():
         if content.read_bytes() == b"theirs":
-            content.chmod(0o600)
             content.write_text("damage")
     assert overwrite("though it is damaged here")[-1] == "theirs"
 

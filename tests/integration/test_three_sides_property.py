@@ -37,6 +37,7 @@ from syncd.core.directories import directories_for
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model.entry import Kind
 from syncd.sandbox.saved_versions import SavedVersions
+from syncd.store.state_db import StateDb
 from tests.agent import Agent
 from tests.integration.sync_rig import KEY, Rig, rigged
 
@@ -364,10 +365,11 @@ class Story(RuleBasedStateMachine):
 
     def _saved(self) -> set[bytes]:
         found: set[bytes] = set()
-        for version in SavedVersions(self.state, self.rig.clock).all():
+        versions = SavedVersions(StateDb(self.state), self.rig.clock)
+        for version in versions.all():
             for saved in version.paths.values():
                 if saved.kind is Kind.FILE:
-                    content = (Path(self.state) / "saved" / version.id / saved.digest.hex()).read_bytes()
+                    content = Path(versions.content_path(saved.digest)).read_bytes()
                 else:
                     content = os.fsencode(saved.target)
                 found |= set(_WORD.findall(content))

@@ -135,7 +135,12 @@ def _state_names(source: Source) -> Iterator[str]:
             continue
         called, (folder, name) = ast.unparse(node.func), node.args[:2]
         # Only below a folder that is one: `os.path.join(os.path.dirname(…), …)` is no file of the state.
-        joined = called == "os.path.join" and ast.unparse(folder) in {"folder", "self._folder", "state_folder"}
+        joined = called == "os.path.join" and ast.unparse(folder) in {
+            "folder",
+            "self._folder",
+            "db.folder",
+            "state_folder",
+        }
         if called in _RECORDS or joined:
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
                 yield name.value

@@ -13,8 +13,8 @@ from tests.repo.sources import REPO, sources
 PACKAGES = (
     "core",
     "model",
-    "store",
     "selection",
+    "store",
     "watch",
     "scan",
     "archive",

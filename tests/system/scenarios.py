@@ -20,7 +20,6 @@ from typing import Any, BinaryIO
 from syncd.core.text import shown_path
 from syncd.emulator.extract import ArchiveRefused
 from syncd.model.manifest import is_within
-from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from tests.emulator import Emulator, RequestRecord, Sandbox
@@ -71,7 +70,7 @@ class ProcessRun:
         self._is_plain = True
         self._wipes_sandboxes = False
         self._looks_fail = False
-        self._saved = SavedEntries(SavedVersions(str(rig.state_folder), CLOCK))
+        self._saved = SavedEntries(str(rig.state_folder), CLOCK)
         self._expired = 0
         self._settings: tuple[Any, ...] = DEFAULTS
         self._sandboxes: dict[str, TrackedSandbox] = {}

@@ -7,12 +7,15 @@ import json
 import os
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 
 from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
+from syncd.store.state_db import NAME, StateDb
 from tests.clock import ScriptedClock
 from tests.system.rig import Rig
 
@@ -26,7 +29,6 @@ def saved(rig: Rig) -> Rig:
     rig.environ["TZ"] = "UTC"
     rig.state_folder.mkdir(parents=True)
     clock = ScriptedClock()
-    store = SavedVersions(str(rig.state_folder), clock)
     entries = {
         "d": SeenEntry(Kind.DIRECTORY, 0o755),
         "d/\033[31mred": _file(rig, b"x" * 20_000, 0o755),
@@ -34,9 +36,11 @@ def saved(rig: Rig) -> Rig:
         "ln": SeenEntry(Kind.SYMLINK, 0o777, target="d"),
         "out": SeenEntry(Kind.SYMLINK, 0o777, target="/etc"),
     }
-    store.save(Why.SANDBOX_ENDED, "box-1", entries)
-    clock.go_on(1)
-    store.save(Why.OVERWRITTEN, "box-2", {f"file{number}": _file(rig, b"%d" % number) for number in range(8)})
+    with closing(StateDb(str(rig.state_folder))) as db:
+        store = SavedVersions(db, clock)
+        store.save(Why.SANDBOX_ENDED, "box-1", entries)
+        clock.go_on(1)
+        store.save(Why.OVERWRITTEN, "box-2", {f"file{number}": _file(rig, b"%d" % number) for number in range(8)})
     return rig
 
 
@@ -143,7 +147,7 @@ def test_restore(saved: Rig) -> None:
 
 def test_a_damaged_content(saved: Rig) -> None:
     """It is named and left out, wherever it would be shown or restored."""
-    content = saved.state_folder / "saved" / SECOND / hashlib.sha256(b"3").hexdigest()
+    content = saved.state_folder / "blobs" / hashlib.sha256(b"3").hexdigest()
     content.write_bytes(b"!")
     shown = saved.run("saved", "show", SECOND)
     assert (shown.code, shown.err) == (0, "damaged on this disk, and cannot be restored: file3\n")
@@ -165,7 +169,7 @@ def test_drop(saved: Rig) -> None:
     assert json.loads(saved.ok("saved", "--json").out) == {"saved": []}
     empty = saved.ok("saved")
     assert (empty.out, empty.err) == ("", "no version of the agent's is saved\n")
-    assert os.listdir(saved.state_folder / "saved") == []
+    assert os.listdir(saved.state_folder / "blobs") == []
 
 
 def test_nothing_was_ever_saved(rig: Rig) -> None:
@@ -190,12 +194,14 @@ def test_wrong_usage(saved: Rig) -> None:
     assert len(json.loads(saved.ok("saved", "--json").out)["saved"]) == 2
 
 
-def test_a_damaged_record_is_named(saved: Rig) -> None:
-    """On stderr, once; the other versions are listed."""
-    (saved.state_folder / "saved" / FIRST / "record").write_bytes(b"x")
+def test_a_damaged_version_is_named(saved: Rig) -> None:
+    """On stderr, until it is dropped; the other versions are listed."""
+    with closing(sqlite3.connect(saved.state_folder / NAME)) as connection, connection:
+        connection.execute("UPDATE saved SET value = x'00' WHERE id = ?", (FIRST.encode(),))
     said = saved.ok("saved", "--json")
     assert [row["id"] for row in json.loads(said.out)["saved"]] == [SECOND]
-    assert "the state file 'record' was damaged or of another version" in said.err
+    assert f"the saved version {FIRST} was damaged" in said.err
+    saved.ok("saved", "drop", FIRST)
     assert saved.ok("saved", "--json").err == ""
 
 

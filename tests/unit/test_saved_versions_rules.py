@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
-from syncd.model.entry import ABSENT, Kind, SeenEntry, is_savable
-from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion, Why, expired, next_count, saved_at, version_id
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, is_savable
+from syncd.sandbox.saved_versions_rules import SavedVersion, Why, expired, next_count, saved_at, version_id
 
 NOW = datetime(2026, 11, 26, 4, 1, 12, tzinfo=UTC)
 
@@ -16,8 +16,10 @@ NOW = datetime(2026, 11, 26, 4, 1, 12, tzinfo=UTC)
 def version(age: timedelta, **contents: int) -> SavedVersion:
     """Return a version with files of these sizes; the name is the content."""
     at = NOW - age
-    paths = {name: SavedPath(Kind.FILE, 0o644, 0, size_bytes, name.encode()) for name, size_bytes in contents.items()}
-    return SavedVersion(version_id(at, 0), at, Why.OVERWRITTEN, "box", at, paths, age.days)
+    paths = {
+        name: Entry(Kind.FILE, size_bytes=size_bytes, digest=name.encode()) for name, size_bytes in contents.items()
+    }
+    return SavedVersion(version_id(at, 0), at, Why.OVERWRITTEN, "box", at, paths, days=age.days)
 
 
 def days(number: float) -> timedelta:

@@ -40,7 +40,7 @@ from syncd.model.reconcile import Home, PathOutcome, Plan, PlannedPath, Sides, p
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion, Why
+from syncd.sandbox.saved_versions_rules import SavedVersion, Why
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection import ignore_files, secret_scanner
@@ -100,12 +100,12 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
     for path in damaged:
         click.echo(f"left out: {shown_path(path)}: its saved content was damaged on this disk", err=True)
     whole = {path: saved for path, saved in version.paths.items() if path not in damaged}
-    there = {path: _saved_entry(store, version, path, saved) for path, saved in whole.items()}
+    there = {path: _saved_entry(store, saved) for path, saved in whole.items()}
     base_store = BaseStore(folders.spool, ChunkStore(folders.spool))
 
     def base_bytes(planned: PlannedPath) -> bytes | None:
-        digest = version.paths[planned.path].base_digest
-        content = store.content(version, digest)
+        digest = version.bases[planned.path].digest
+        content = store.content(digest)
         return content if content is not None else base_store.get(planned.path, digest)
 
     db = StateDb(folders.state)
@@ -113,7 +113,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         writer = writer_of(config, db)
         here = writer.look({*there, *directories_above(there)})
         # What is not here any more is what was asked for.
-        base = {p: saved.base for p, saved in whole.items() if saved.base and here[p].kind is not Kind.ABSENT}
+        base = {p: entry for p, entry in version.bases.items() if p in whole and here[p].kind is not Kind.ABSENT}
         plan = plan_home(Sides(base, here, there), home_of(config))
         plan = plan.with_outcome(_left_out(config, plan), PathOutcome.STAYS, "the workspace's rules leave it out")
         prepared = _prepare(config, plan, base_bytes, folder)
@@ -173,8 +173,8 @@ def _left_out(config: Config, plan: Plan) -> set[str]:
     return found.union(secret_paths(config, written))
 
 
-def _saved_entry(store: SavedVersions, version: SavedVersion, path: str, saved: SavedPath) -> SeenEntry:
-    copy = store.content_path(version, path) if saved.kind is Kind.FILE else ""
+def _saved_entry(store: SavedVersions, saved: Entry) -> SeenEntry:
+    copy = store.content_path(saved.digest) if saved.kind is Kind.FILE else ""
     return SeenEntry(
         saved.kind, saved.mode, saved.mtime_s, saved.size_bytes, saved.target, digest=saved.digest, copy=copy
     )

@@ -71,7 +71,7 @@ def _last_apply(config: Config, db: StateDb) -> _LastApply:
     with suppress(NeedsPerson):
         target = target_of(config, os.environ)
     writer = WorkspaceWriter(config.workspace.path, db)
-    return _LastApply(config, folders, db, target, writer, SavedVersions(folders.state, CLOCK))
+    return _LastApply(config, folders, db, target, writer, SavedVersions(db, CLOCK))
 
 
 class _LastApply(Struct, frozen=True):
