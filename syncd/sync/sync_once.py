@@ -24,7 +24,15 @@ from syncd.core.errors import TryLater
 from syncd.core.text import counted, shown_path
 from syncd.core.warning import SyncWarning
 from syncd.model.entry import ALL_BITS, Entry, arrived_digest, same
-from syncd.model.manifest import Difference, Manifest, difference, directories_above, removed_paths, replaced_entries
+from syncd.model.manifest import (
+    Difference,
+    Manifest,
+    difference,
+    directories_above,
+    is_within,
+    removed_paths,
+    replaced_entries,
+)
 from syncd.model.reconcile import Forced, Policy
 from syncd.sandbox.blocked_paths_rules import entries_within, without
 from syncd.sandbox.leftovers import Versions
@@ -250,9 +258,11 @@ class SandboxSync(Struct):
         unsure = "; an earlier sync may have reached the sandbox unanswered" if self.state.uncertain else ""
         _log.info("packaging %s: %s%s", counted(scanned.manifest.files, "file"), described(scanned.difference), unsure)
         is_partial = self._partial_is_enough(this, scanned.manifest)
-        # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there.
-        kept = self.services.remote_changes.kept.intersection(scanned.difference.uncertain)
-        if is_partial or this.mode is SyncMode.FORCED or kept:
+        # Contents that turn out unchanged are not compressed again; and only what is unchanged here, with all that is in
+        # it, stays as is there.
+        kept = self.services.remote_changes.kept
+        may_stay = any(is_within(path, kept) for path in scanned.difference.uncertain) if kept else False
+        if is_partial or this.mode is SyncMode.FORCED or may_stay:
             scanned = self.snapshotter.resolved(scanned, base)
         stays = self._stays(this, scanned)
         only = partial_paths(scanned.manifest, scanned.difference, stays) if is_partial else None

@@ -117,6 +117,22 @@ POLICIES = pytest.mark.parametrize("policy", ["save", "hold"])
 # -- changed there alone
 
 
+@POLICIES
+def test_a_directory_that_the_agent_replaced_stays_though_its_files_were_touched(made: AgentRig, policy: str) -> None:
+    """What is in it here may have changed, by its times; it is read, and the whole archive arrives without it."""
+    made.set(agent_changes=policy)
+    made.set("sync", archive="full")
+    made.agent.delete("d")
+    made.agent.write("d", "theirs")
+    made.edit(a="newer")
+    made.settle()
+    os.utime(made.rig.workspace / "d/c", (1, 1))
+    made.edit(a="newest")
+    made.settle()
+    assert (made.there("a"), made.there("d")) == ("newest", "theirs")
+    assert made.quiet()
+
+
 @ARCHIVES
 @POLICIES
 def test_what_only_the_agent_changed_stays(made: AgentRig, archive: str, policy: str) -> None:
