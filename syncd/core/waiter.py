@@ -41,6 +41,7 @@ class SupersededBy(Enum):
 
     NOTHING = "work that must be completed: an initialize, a removal"
     FRESH_START = "a suspend of the machine, or another configuration: these end an upload"
+    LAST_SAVE = "the save of the agent's work before its sandbox ends: it ends a look of a sync"
     ANY_CHANGE = "a change that is due, a request, a pause or a reload: these end work that only reads"
 
 

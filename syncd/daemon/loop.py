@@ -430,13 +430,15 @@ class Daemon:
 
     def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
         """The monotonic second at which the sync under way gives way to another one."""
-        # The agent's work in a sandbox that ends is saved beside no upload, and later would be too late.
+        # The agent's work in a sandbox that ends is saved beside no upload and no look, and later would be too late.
         save_at_s = self._clock.monotonic_s() + self._cycle.save_in_s
         if superseded_by is SupersededBy.FRESH_START:
             # After a sleep its connection is dead, and the workspace may be another one.
             woke, self._woke = self._woke, False
             ends = woke or self._components.live_reload.ends_upload()
             at_s = self._clock.monotonic_s() if ends else save_at_s
+        elif superseded_by is SupersededBy.LAST_SAVE:
+            at_s = save_at_s
         elif self._is_superseded:
             at_s = self._clock.monotonic_s()
         else:

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import nullcontext
 from math import inf
 
 from msgspec import Struct, field
@@ -21,7 +22,7 @@ from syncd.core.choices import AgentChanges
 from syncd.core.clock import stamp, utc
 from syncd.core.errors import KeyRefused, SandboxNotFound
 from syncd.core.text import MOST_NAMED, counted, shown_path, size
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import SupersededBy, Waiter
 from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind, SeenEntry, is_savable
 from syncd.model.manifest import Manifest
@@ -58,6 +59,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 # These may be saved the next time; what is a directory or a device there is so until someone moves it.
 _MAY_BE_SAVED_LATER = (Kind.FILE, Kind.UNREAD, Kind.SYMLINK)
 _LOOKS_AGAIN = 'the next sync looks again; with sandbox.agent_changes = "overwrite" none does'
+_PROGRAM = Purpose(ApiStep.EXECUTION, "the look at the files there")
 _DUMP = Purpose(ApiStep.DUMP, "the download of the sandbox's archive")
 _INQUIRY = Purpose(ApiStep.SANDBOX, "the request for the sandbox")
 
@@ -262,13 +264,19 @@ class RemoteChanges:
             return
         began_s = self._clock.monotonic_s()
         try:
-            self._running = self._begin(request, fetches=self._fetches)
+            with self._waiter.superseded_by(SupersededBy.LAST_SAVE):
+                self._running = self._begin(request, fetches=self._fetches)
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)
             if not self._was_quick(began_s):
                 self._unstarted = failure  # else `finish` tries again
 
     def finish(self, request: LookRequest) -> LookResult | None:
+        """Return what the look found, as `_finished` does; the last save in a sandbox that ends comes first."""
+        with self._waiter.superseded_by(SupersededBy.LAST_SAVE):
+            return self._finished(request)
+
+    def _finished(self, request: LookRequest) -> LookResult | None:
         """Return what the look found; None if nobody could look, and the sync goes on without it.
 
         Raises `StepFailed` if the API cannot be reached, refuses the key, knows no such sandbox, fails for the first
@@ -319,14 +327,19 @@ class RemoteChanges:
         self._failed = [SyncWarning("remote-changes", f"{what}, so its archive was read", _LOOKS_AGAIN)]
         return found
 
-    def look(self, request: LookRequest) -> LookResult:
-        """Look now, whatever failed before. Raises `StepFailed` if nobody can, `NotKeptHere`."""
-        return self._ended(self.look_aside(request))
+    def look(self, request: LookRequest, left_s: float = inf) -> LookResult:
+        """Look now, whatever failed before, with the sandbox's archive once a program took half of `left_s`.
 
-    def look_aside(self, request: LookRequest) -> LookResult:
+        Raises `StepFailed` if nobody can, `NotKeptHere`.
+        """
+        return self._ended(self.look_aside(request, left_s))
+
+    def look_aside(self, request: LookRequest, left_s: float = inf) -> LookResult:
         """Look as `look` does for something else than changes: what is known of these stays as it is."""
+        is_whole, program_s = request.find_new, left_s / 2
         try:
-            result = self._finish(self._begin(request, is_whole=request.find_new), is_whole=request.find_new)
+            with _PROGRAM.limited(self._waiter, program_s) if program_s < _WHOLE_LOOK_S else nullcontext():
+                result = self._finish(self._begin(request, is_whole=is_whole), is_whole=is_whole)
             if result.unfetched is not None:
                 raise result.unfetched
         except StepFailed as failure:

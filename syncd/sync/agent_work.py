@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from math import inf
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -113,9 +114,13 @@ def pruned_names(leave_out: LeaveOut) -> list[str]:
 
 
 def find_agent_work(
-    remote_changes: RemoteChanges, content: SandboxContent, leftovers: Versions, leave_out: LeaveOut
+    remote_changes: RemoteChanges,
+    content: SandboxContent,
+    leftovers: Versions,
+    leave_out: LeaveOut,
+    left_s: float = inf,
 ) -> AgentWork:
-    """Look at everything that was put there, and at what is there beside it.
+    """Look at everything that was put there, and at what is there beside it, in a sandbox that ends in `left_s`.
 
     `leftovers` are versions of paths that were deleted here and stayed there. Raises `StepFailed`, `Stop`.
     """
@@ -125,7 +130,7 @@ def find_agent_work(
             base[path] = [entry, *base.get(path, ())]
     items = {path: LookItem(tuple(entries), LookAction.FETCH) for path, entries in base.items()}
     pruned = pruned_names(leave_out)
-    result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned))
+    result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned), left_s)
     changed = dict(result.differing)
     left_out: dict[str, SeenEntry] = {}
     for path, remote in result.new.items():

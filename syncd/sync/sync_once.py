@@ -258,8 +258,8 @@ class SandboxSync(Struct):
         unsure = "; an earlier sync may have reached the sandbox unanswered" if self.state.uncertain else ""
         _log.info("packaging %s: %s%s", counted(scanned.manifest.files, "file"), described(scanned.difference), unsure)
         is_partial = self._partial_is_enough(this, scanned.manifest)
-        # Contents that turn out unchanged are not compressed again; and only what is unchanged here, with all that is in
-        # it, stays as is there.
+        # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there,
+        # with all that is in it.
         kept = self.services.remote_changes.kept
         may_stay = any(is_within(path, kept) for path in scanned.difference.uncertain) if kept else False
         if is_partial or this.mode is SyncMode.FORCED or may_stay:

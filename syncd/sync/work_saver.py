@@ -95,7 +95,7 @@ class WorkSaver(Struct):
         services, left_s = ending.services, ending.ends_s - self.clock.monotonic_s()
         ending.next_s = ending.ends_s - left_s / 2 if left_s > 2 * LAST_S else inf
         try:
-            unsaved = self._save_whatever_changes(services)
+            unsaved = self._save_whatever_changes(services, left_s)
         except (StepFailed, SyncdError) as failure:
             is_gone, again_s = _is_gone(failure), self.clock.monotonic_s() + AFTER_FAILURE_S
             if is_gone or again_s > ending.ends_s:
@@ -172,14 +172,14 @@ class WorkSaver(Struct):
         unsaved, self._unsaved = self._unsaved, None
         return unsaved
 
-    def save(self, services: SandboxServices, why: Why) -> Unsaved:
+    def save(self, services: SandboxServices, why: Why, left_s: float = inf) -> Unsaved:
         """Save all that differs in the sandbox from what was put there, and return what was not saved.
 
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`.
         """
         remote_changes, leftovers = services.remote_changes, services.deletion_sync.leftovers
         try:
-            work = find_agent_work(remote_changes, services.state.content, leftovers, self.leave_out())
+            work = find_agent_work(remote_changes, services.state.content, leftovers, self.leave_out(), left_s)
             unsaved = save_work(remote_changes, work, why, self.base_store.get)
         finally:
             remote_changes.drop_copies()
@@ -187,11 +187,11 @@ class WorkSaver(Struct):
             _log.warning("%r in the sandbox was not saved: %s", shown_path(path), reason)
         return unsaved
 
-    def _save_whatever_changes(self, services: SandboxServices) -> Unsaved:
+    def _save_whatever_changes(self, services: SandboxServices, left_s: float) -> Unsaved:
         """Save the work; a change here is no reason to lose the work there."""
         for _ in range(_TRIES):
             try:
-                return self.save(services, Why.SANDBOX_ENDED)
+                return self.save(services, Why.SANDBOX_ENDED, left_s)
             except Superseded:
                 continue
         raise TryLater("the workspace changed all the time", "")

@@ -161,6 +161,17 @@ PASS = {
     """,
     "a move waits until the bucket answers": _BEGIN
     + "agent_prepends('f', 2)\n fault('download: 503 x3')\n move_sandbox(1)\n wait_idle()",
+    "a look that no program answers lasts until after the sandbox's end": """
+    reconfigure('mirror', 'auto', 90, 1, 4.0, 'hold')
+    write('a', 300, 4)
+    wait_idle()
+    agent_makes_folder('a', 7)
+    rest(20.0)
+    rest(50.0)
+    hold_executions()
+    write('b', 8, 9)
+    flush()
+    """,
     "the daemon stops before it has saved an ending sandbox for the last time": """
     settings('mirror', 'auto', 600, 0, 1.0, 'save')
     fill_folder('many', 25)

@@ -36,7 +36,7 @@ class ScriptedLook:
         """Return its kind."""
         return there.kind.name
 
-    def look(self, request: LookRequest) -> LookResult:
+    def look(self, request: LookRequest, _left_s: float) -> LookResult:
         """Return the result."""
         self.request = request
         return self.result
