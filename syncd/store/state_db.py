@@ -77,15 +77,14 @@ class StateDb:
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query; none where there is no usable file. Raises `OSError`."""
-        try:
-            connection = self._open()
-            if connection is None:
-                return []
-            return connection.execute(query, values).fetchall()
-        except _Damaged as failure:
-            self._set_aside(str(failure))
-        except (sqlite3.Error, UnicodeDecodeError) as failure:  # a damaged schema may be no UTF-8
-            self._raise_unless_damaged(failure)
+        for _ in range(2):  # the second time of the file in the place of one that was set aside
+            try:
+                connection = self._open()
+                return connection.execute(query, values).fetchall() if connection is not None else []
+            except _Damaged as failure:
+                self._set_aside(str(failure))
+            except (sqlite3.Error, UnicodeDecodeError) as failure:  # a damaged schema may be no UTF-8
+                self._raise_unless_damaged(failure)
         return []
 
     def count_saved(self) -> int:
@@ -247,13 +246,39 @@ class StateDb:
             aside = move_aside(self.path)
             for end in ("-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
-                    move_aside(self.path + end)
+                    os.replace(self.path + end, aside + end)
         except OSError as failure:
             remedy = f"remove {self.path} ({failure.strerror}); a sync follows by itself"
         else:
             remedy = f"nothing to do; it is kept as {aside}, and everything is compared and sent anew once"
+            with contextlib.suppress(OSError):
+                _carry_over(aside, self.folder)
         self.warning = SyncWarning("state", what, remedy)
         _log.warning("%s", self.warning)  # when the status shows it, all may be in order again
+
+
+def _carry_over(aside: str, folder: str) -> None:
+    """Take over what no sync can make again from a file that was set aside: the saved versions that can be read.
+
+    Raises `OSError` if they cannot be written.
+    """
+    if not stat.S_ISREG(os.lstat(aside).st_mode):
+        return
+    found: dict[str, dict[Any, tuple[Any, ...]]] = {"saved": {}, "blobs": {}}
+    for table, rows in found.items():
+        for order in ("ASC", "DESC"):  # from both ends up to what is damaged
+            with (
+                contextlib.suppress(sqlite3.Error, UnicodeDecodeError),
+                contextlib.closing(sqlite3.connect(f"file:{quote(aside)}?mode=ro", uri=True)) as connection,
+            ):
+                for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1 {order}"):  # noqa: S608
+                    rows[row[:2]] = row
+    if found["saved"]:
+        with contextlib.closing(StateDb(folder)) as db, db.transaction():
+            for row in found["saved"].values():
+                db.change("INSERT OR IGNORE INTO saved VALUES (?, ?, ?)", *row)
+            for row in found["blobs"].values():
+                db.change("INSERT OR IGNORE INTO blobs VALUES (?, ?)", *row)
 
 
 class Record(Generic[Shape]):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import NAME, StateDb
+from syncd.sync.sandbox_state import SandboxState
 from tests.clock import ScriptedClock
+from tests.component.test_state_db import TARGET, arrived, tree
 
 DAY_S = timedelta(days=1).total_seconds()
 ODD_NAMES = [os.fsdecode(b"caf\xe9"), "new\nline", "\033[31mred", "-rf", "a" * 255, "文書"]
@@ -39,6 +42,7 @@ class SavedVersionsRig:
         self.copies = folder / "copies"
         self.state.mkdir()
         self.copies.mkdir()
+        self._numbers = count()
         self.store = self.another()
 
     def another(self) -> SavedVersions:
@@ -47,7 +51,7 @@ class SavedVersionsRig:
 
     def file(self, content: bytes, mode: int = 0o644, mtime_s: int = 1_700_000_000) -> SeenEntry:
         """Return the entry of a file that was fetched."""
-        copy = self.copies / str(len(list(self.copies.iterdir())))
+        copy = self.copies / str(next(self._numbers))
         copy.write_bytes(content)
         return SeenEntry(
             Kind.FILE, mode, mtime_s, len(content), digest=hashlib.sha256(content).digest(), copy=str(copy)
@@ -384,6 +388,27 @@ def test_a_database_that_was_lost(rig: SavedVersionsRig) -> None:
     version = rig.save(a=b"2")
     assert [found.id for found in rig.store.all()] == [version]
     assert rig.contents() == {b"1", b"2"}
+
+
+def test_a_damaged_database_is_set_aside_without_its_versions(rig: SavedVersionsRig) -> None:
+    """What can be read of the list is taken over, whatever page is overwritten but the first ones."""
+    ids = {rig.save(**{f"file{number}": b"%d" % number}) for number in range(60)}
+    arrived(rig.store._db, tree(7))
+    rig.store._db.close()
+    file = rig.state / NAME
+    whole, kept = file.read_bytes(), []
+    for page in range(len(whole) // 4096):
+        file.write_bytes(whole[: page * 4096] + b"\xff" * 4096 + whole[(page + 1) * 4096 :])
+        process = rig.another()
+        base = SandboxState(process._db, TARGET).base
+        found = {version.id for version in process.all()}
+        assert found <= ids
+        assert base is None or base.items() <= tree(7).items()
+        kept.append(len(found))
+        process._db.close()
+    assert kept.count(60) > len(kept) / 2
+    assert len([count for count in kept if count]) >= len(kept) - 2
+    assert any(0 < count < 60 for count in kept)
 
 
 def test_a_folder_that_was_removed(rig: SavedVersionsRig) -> None:
