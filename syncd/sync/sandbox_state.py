@@ -64,8 +64,7 @@ class SandboxState:
     """The state of one sandbox.
 
     `base` is None if nothing is known to be there. `unanswered` are the entries of each archive that was sent after it
-    and whose initialize was not answered. `uncertain`: the sandbox may hold something else than the base. `torn` are
-    files of the base that changed while they were read: their copy there may be half old and half new.
+    and whose initialize was not answered. `uncertain`: the sandbox may hold something else than the base.
     """
 
     def __init__(self, db: StateDb, target: Target, searched: str = "") -> None:
@@ -75,7 +74,6 @@ class SandboxState:
         self.base: Manifest | None = None
         self.unanswered: tuple[Manifest, ...] = ()
         self.uncertain = False
-        self.torn: tuple[str, ...] = ()
         self.warnings: list[SyncWarning] = []  # about what could not be read
         self._searched = searched
         self._rows = ManifestRows(db, target.owner)
@@ -85,12 +83,20 @@ class SandboxState:
         self._is_marked = False
         self.identity = ""  # of the base that this process read or recorded last, empty if it knows none
         self._in_rows: Manifest | None = None  # the base as it is recorded, as far as this process knows
+        self._torn: tuple[str, ...] | None = None
         self.read()
 
     @property
     def content(self) -> SandboxContent:
         """All that may be in the sandbox."""
         return SandboxContent(self.base, self.unanswered, self.uncertain)
+
+    @property
+    def torn(self) -> tuple[str, ...]:
+        """Files of the base that changed while they were read: their copy may be half old and half new."""
+        if self._torn is None:
+            self._torn = tuple(without_digest(self.base or Manifest()))
+        return self._torn
 
     @property
     def was_changed(self) -> bool:
@@ -111,7 +117,7 @@ class SandboxState:
         self.warnings = [self.db.warning] if self.db.warning and recorded is None else []
         self.unanswered = self._read_unanswered()
         self.base = None if recorded is None else self._read_base(recorded)
-        self.torn = tuple(without_digest(self.base or Manifest()))
+        self._torn = None
         last = last_target(self.db)
         if last is not None and not last.same_sandbox(self.target):
             self.uncertain = True  # another one was in use: nobody knows what became of this one meanwhile
@@ -182,7 +188,7 @@ class SandboxState:
     def note_arrived(self, manifest: Manifest, torn: Collection[str] = ()) -> None:
         """Note that the sandbox holds the manifest, and that no request is unanswered."""
         self.base, self.unanswered, self.uncertain, self._is_marked = manifest, (), False, False
-        self.torn = tuple(path for path in torn if path in manifest)
+        self._torn = tuple(path for path in torn if path in manifest)
 
     def record(self) -> None:
         """Record what arrived last. Raises `OSError`; this process is certain of it all the same."""
