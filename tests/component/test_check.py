@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -127,6 +128,7 @@ def test_the_workspace_is_watched_for_a_moment(workspace: Path, monkeypatch: pyt
     (workspace / "src/deep").mkdir(parents=True)
     (workspace / "src/file").write_text("x")
     (workspace / "node_modules/much").mkdir(parents=True)
+    gc.collect()  # what an earlier test left is not closed meanwhile
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     watched: list[str] = []
     add = InotifyWatch.add_directory
