@@ -15,6 +15,18 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 
+def boot_id() -> str:
+    """Return the name of the machine's present boot, within which boottimes of several processes can be compared.
+
+    Empty if it has none: proc(5), `random/boot_id`.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
 class Clock(Protocol):
     """A source of time; tests pass one with scripted time."""
 

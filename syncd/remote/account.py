@@ -8,7 +8,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from syncd.core.api_key import ApiKey
-from syncd.core.clock import Clock
+from syncd.core.clock import Clock, boot_id
 from syncd.core.errors import KeyRefused, SandboxNotFound
 from syncd.remote.api import ApiClient, ApiRequest, ErrorMeaning, SandboxInfo, Server
 from syncd.remote.failure import ApiStep
@@ -77,7 +77,7 @@ class Account:
 
     def acquire(self, servers: Sequence[str], ttl_seconds: int) -> AcquiredSandbox:
         """Acquire a sandbox with these MCP servers for so long. Raises `StepFailed`."""
-        asked_wall_s = self._clock.wall_s()
+        asked_wall_s, in_boot = self._clock.wall_s(), (boot_id(), self._clock.boottime_s())
         request = ApiRequest(
             ApiStep.UPLOAD_URL,  # the step that a sandbox is acquired for, since a status knows no other
             "POST",
@@ -93,7 +93,7 @@ class Account:
         if got.local_sandbox_id in ("", ".", "..") or not got.local_sandbox_id.isprintable():
             raise self._api_client.unusable(request, answer)
         urls = {server.server_name or server.id: server.mcp_server_url or "" for server in got.servers}
-        return AcquiredSandbox(got.local_sandbox_id, asked_wall_s, asked_wall_s + ttl_seconds, urls)
+        return AcquiredSandbox(got.local_sandbox_id, asked_wall_s, asked_wall_s + ttl_seconds, urls, in_boot)
 
     def sandboxes(self) -> list[SandboxInfo]:
         """Return all that the account has now. Raises `StepFailed`."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
-from syncd.core.clock import Clock
+from syncd.core.clock import Clock, boot_id
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import TryLater
 from syncd.remote.account import Account
@@ -109,6 +109,7 @@ class AcquiringProvider:
         self._clock = clock
         self._acquired_sandbox, self._acquired_wall_s = file.load()
         self._failures = 0
+        self._boot_id = boot_id()
         self._replace_at_s = inf
 
     @property
@@ -120,10 +121,8 @@ class AcquiringProvider:
         acquired_sandbox, now_s = self._acquired_sandbox, self._clock.monotonic_s()
         if acquired_sandbox is None:
             return None
-        in_s = replace_in_s(acquired_sandbox, self._clock.wall_s())
-        if (
-            in_s is not None
-        ):  # the wall clock goes on while the machine sleeps; a clock that is set back puts nothing off
+        in_s = replace_in_s(acquired_sandbox, self._clock.wall_s(), (self._boot_id, self._clock.boottime_s()))
+        if in_s is not None:  # a clock that is set back puts nothing off
             self._replace_at_s = min(self._replace_at_s, now_s + in_s)
         return None if self._replace_at_s == inf else max(0.0, self._replace_at_s - now_s)
 

@@ -161,6 +161,14 @@ PASS = {
     """,
     "a move waits until the bucket answers": _BEGIN
     + "agent_prepends('f', 2)\n fault('download: 503 x3')\n move_sandbox(1)\n wait_idle()",
+    "the clock is set back, and another process does not know the sandbox's age": """
+    reconfigure('keep', 'auto', 600, 4000, 1.0, 'hold')
+    rest(80.0)
+    set_clock(-4000.0)
+    reconfigure('keep', 'auto', 600, 1, 1.0, 'hold')
+    agent_writes('b/g', 26)
+    rest(530.0)
+    """,
     "a look that no program answers lasts until after the sandbox's end": """
     reconfigure('mirror', 'auto', 90, 1, 4.0, 'hold')
     write('a', 300, 4)
