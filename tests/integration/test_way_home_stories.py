@@ -161,6 +161,18 @@ PASS = {
     """,
     "a move waits until the bucket answers": _BEGIN
     + "agent_prepends('f', 2)\n fault('download: 503 x3')\n move_sandbox(1)\n wait_idle()",
+    "log lists a commit of ours, as the answer of the program that made it was lost": """
+    repository('in')
+    write('-', 300, 5)
+    wait_idle()
+    agent_prepends('a/beside', 6)
+    at_request('execute', 'after', 'kill')
+    hold_executions()
+    append('-', 8, 7)
+    flush()
+    wait_idle()
+    log(())
+    """,
     "the clock is set back, and another process does not know the sandbox's age": """
     reconfigure('keep', 'auto', 600, 4000, 1.0, 'hold')
     rest(80.0)

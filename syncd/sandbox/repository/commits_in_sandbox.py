@@ -191,7 +191,7 @@ class CommitPacker:
             raise Refused("lost", why.format("the sandbox's workspace"))
         head = self._find_head()
         words = ("rev-list", "--first-parent", "--parents", f"--max-count={_MOST_LISTED}")
-        listed = self._git.run(*words, head, "^" + self._request["home"], "--").decode("ascii").splitlines()
+        listed = self._git.run(*words, head, *self._ours(), "--").decode("ascii").splitlines()
         # Each commit with its first parent, the oldest first.
         pairs = [" ".join(line.split(" ")[:2]) for line in reversed(listed)]
         commits, objects = self._find_objects(pairs[: self._request["most_commits"]])
@@ -200,6 +200,11 @@ class CommitPacker:
             self._write_pack(self._within_limit(objects))
         self._find_others(head)
         return self._report
+
+    def _ours(self) -> "list[str]":
+        """Return what leaves our own commits out: those that `home` reaches, and a later one that was not answered."""
+        latest = self._git.reference("refs/syncd/home")
+        return ["^" + commit for commit in (self._request["home"], latest) if commit]
 
     def _find_head(self) -> "str":
         """Return the id of HEAD's commit; note its branch, and what is going on."""
@@ -291,7 +296,7 @@ class CommitPacker:
         for mine in (self._report["branch"], "refs/heads/home", ""):
             references.pop(mine, "")
         self._report["more_branches"] = max(0, len(references) - _MOST_BRANCHES)
-        words = ("rev-list", "--count", "^" + head, "^" + self._request["home"])
+        words = ("rev-list", "--count", "^" + head, *self._ours())
         for reference, name in list(references.items())[:_MOST_BRANCHES]:
             count, code, _ = self._git.result(*words, name, "--")
             if code == 0 and int(count):  # of a branch that cannot be read there is nothing to tell
