@@ -121,9 +121,9 @@ class StateDb:
             self._depth = 0
 
     def _commit(self, connection: sqlite3.Connection) -> None:
-        if not connection.in_transaction:  # a statement failed within, and took the others back
-            raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
         with _translated():
+            if not connection.in_transaction:  # a statement failed within, and took the others back
+                raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
             connection.execute("COMMIT")
 
     def change(self, statement: str, *values: object) -> None:
@@ -240,7 +240,10 @@ class StateDb:
         self._set_aside("it is damaged")
 
     def _set_aside(self, why: str) -> None:
+        opened = self._opened
         self.close()
+        if opened not in (None, self._there()):
+            return  # another process did so
         what = f"the state file {NAME!r} cannot be used ({why})"
         try:
             aside = move_aside(self.path)
@@ -255,6 +258,14 @@ class StateDb:
                 _carry_over(aside, self.folder)
         self.warning = SyncWarning("state", what, remedy)
         _log.warning("%s", self.warning)  # when the status shows it, all may be in order again
+
+    def _there(self) -> tuple[int, int] | None:
+        """Return device and inode of the file that is there now."""
+        try:
+            status = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
 
 def _carry_over(aside: str, folder: str) -> None:
@@ -290,6 +301,14 @@ class Record(Generic[Shape]):
         self._shape = shape
         self._cost = cost
         self._owner = owner
+
+    @property
+    def exists(self) -> bool:
+        """True if there is a value, be it a damaged one. A state that cannot be read has none."""
+        try:
+            return bool(self._rows())
+        except OSError:
+            return False
 
     def load(self) -> Shape | None:
         """Return the value, None if there is no usable one."""

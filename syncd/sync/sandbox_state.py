@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -110,7 +110,7 @@ class SandboxState:
         Entries whose contents were not searched by today's rules come without their stamps: they are read again.
         """
         could_not_mark = self.uncertain and not self._is_marked
-        self._is_marked = self._mark.load() is not None
+        self._is_marked = self._mark.exists
         self.uncertain = self._is_marked or could_not_mark
         recorded, self._in_rows = self._base.load(), None
         self.identity = "" if recorded is None else recorded.identity
@@ -190,12 +190,18 @@ class SandboxState:
         self.base, self.unanswered, self.uncertain, self._is_marked = manifest, (), False, False
         self._torn = tuple(path for path in torn if path in manifest)
 
-    def record(self) -> None:
-        """Record what arrived last. Raises `OSError`; this process is certain of it all the same."""
+    def record(self, *others: Callable[[], None]) -> None:
+        """Record what arrived last, and what `others` record, in one transaction.
+
+        Raises `OSError`; this process is certain of it all the same.
+        """
         with self._recording(self.base or Manifest(), self._searched):
             self._mark.remove()
             self._uploaded.remove()
             self._rows.forget(_FIRST_UNANSWERED)
+            self._record_last()
+            for record in others:
+                record()
 
     def record_taken(self, taken: Sequence[TakenPath]) -> None:
         """Have what was brought home count as sent, or what was taken back not any more. Raises `OSError`.
@@ -220,13 +226,15 @@ class SandboxState:
             is_ours = recorded is not None and recorded.identity == self.identity
             self._rows.save(_BASE, manifest, in_rows if is_ours else None)
             self._base.save(base)
-            last = last_target(self.db) or self.target
-            _last(self.db).save(self.target)
-            if not last.same_sandbox(self.target):
-                ending = [target for target, _ in ending_targets(self.db).load() or ()]
-                self.db.forget_owners_but({each.owner for each in (self.target, last, *ending)})
             yield
         self.identity, self._in_rows = base.identity, manifest.copy()
+
+    def _record_last(self) -> None:
+        last = last_target(self.db) or self.target
+        _last(self.db).save(self.target)
+        if not last.same_sandbox(self.target):
+            ending = [target for target, _ in ending_targets(self.db).load() or ()]
+            self.db.forget_owners_but({each.owner for each in (self.target, last, *ending)})
 
 
 def _last(db: StateDb) -> Record[Target]:

@@ -450,9 +450,7 @@ class SandboxSync(Struct):
         services.deletion_sync.note_arrived(versions, manifest, unread, secret_files)
         state.note_arrived(manifest, follow_up)
         try:
-            with state.db.transaction():
-                services.deletion_sync.record()
-                state.record()
+            state.record(services.deletion_sync.record)
             state.warnings = []
         except OSError as failure:
             what = f"what was synced cannot be recorded ({failure.strerror})"

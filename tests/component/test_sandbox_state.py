@@ -89,6 +89,39 @@ def test_what_may_be_in_the_sandbox(db: StateDb) -> None:
     assert again.unanswered == ()
 
 
+def test_a_damaged_mark(db: StateDb, tmp_path: Path) -> None:
+    """Whatever it says, a request was under way."""
+    arrived(db, MANIFEST).mark_uncertain()
+    damage(tmp_path, "uncertain")
+    assert SandboxState(db, TARGET).uncertain
+
+
+def test_what_was_brought_home_from_the_sandbox_before(db: StateDb) -> None:
+    """Nobody knows what became of it meanwhile: it stays uncertain."""
+    arrived(db, MANIFEST)
+    arrived(db, MANIFEST, OTHER)
+    SandboxState(db, TARGET).record_taken([TakenPath("l", MANIFEST["l"], None)])
+    assert SandboxState(db, TARGET).uncertain
+    assert last_target(db) == OTHER
+
+
+def test_what_arrived_but_cannot_be_recorded(db: StateDb) -> None:
+    """This process is certain of it all the same, and no other one changed it."""
+
+    def fail() -> None:
+        raise OSError
+
+    state = arrived(db, MANIFEST)
+    state.note_arrived(Manifest())
+    with pytest.raises(OSError):
+        state.record(fail)
+    assert not state.was_changed
+    assert state.base == Manifest()
+    assert SandboxState(db, TARGET).base == MANIFEST
+    state.record()
+    assert SandboxState(db, TARGET).base == Manifest()
+
+
 def test_several_versions_of_one_path(db: StateDb) -> None:
     """Each unanswered archive sent one: none of them is the agent's, to the next process neither."""
     versions = [Entry(Kind.FILE, 0o644, 1, number, digest=bytes([number])) for number in range(3)]

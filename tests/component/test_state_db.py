@@ -169,6 +169,34 @@ def test_a_file_that_is_taken_away(tmp_path: Path, db: StateDb) -> None:
 # -- damage
 
 
+def test_a_file_that_is_taken_away_within_a_transaction(tmp_path: Path, db: StateDb) -> None:
+    """Nothing was recorded, and that is told."""
+    record(db).save("a")
+
+    def remove_it_and_change() -> None:
+        with db.transaction():
+            for path in tmp_path.iterdir():
+                path.unlink()
+            record(db).load()
+
+    with pytest.raises(OSError):
+        remove_it_and_change()
+    record(db).save("b")
+    assert again(tmp_path) == "b"
+
+
+def test_two_processes_that_find_it_damaged(tmp_path: Path, db: StateDb) -> None:
+    """The second one does not set aside what the first one put in its place."""
+    record(db).save("a")
+    with closing(StateDb(str(tmp_path))) as other:
+        assert record(other).load() == "a"
+        db._set_aside("it is damaged")
+        record(db).save("b")
+        other._set_aside("it is damaged")
+        assert record(other).load() == "b"
+        assert other.warning is None
+
+
 def _garbage(path: Path) -> None:
     path.write_bytes(b"something else\n" * 2000)
 

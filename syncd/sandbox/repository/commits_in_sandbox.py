@@ -296,9 +296,9 @@ class CommitPacker:
         for mine in (self._report["branch"], "refs/heads/home", ""):
             references.pop(mine, "")
         self._report["more_branches"] = max(0, len(references) - _MOST_BRANCHES)
-        words = ("rev-list", "--count", "^" + head, *self._ours())
+        count_but_ours = ("rev-list", "--count", "^" + head, *self._ours())
         for reference, name in list(references.items())[:_MOST_BRANCHES]:
-            count, code, _ = self._git.result(*words, name, "--")
+            count, code, _ = self._git.result(*count_but_ours, name, "--")
             if code == 0 and int(count):  # of a branch that cannot be read there is nothing to tell
                 self._report["branches"].append([reference[len("refs/heads/") :], int(count)])
 
