@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from syncd.remote.target import Target
 from syncd.selection.selection import Scope, Selection, SelectionSettings
 from syncd.sync.status_document import SandboxName, State, Status
 from syncd.watch.inotify_watch import InotifyWatch
+from tests import descriptors
 from tests.emulator import Emulator
 
 PASS, NOTE, WARN, LATER, FAIL = Grade.PASS, Grade.NOTE, Grade.WARN, Grade.FAIL_FOR_NOW, Grade.FAIL
@@ -128,8 +128,7 @@ def test_the_workspace_is_watched_for_a_moment(workspace: Path, monkeypatch: pyt
     (workspace / "src/deep").mkdir(parents=True)
     (workspace / "src/file").write_text("x")
     (workspace / "node_modules/much").mkdir(parents=True)
-    gc.collect()  # what an earlier test left is not closed meanwhile
-    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    threads, before = threading.active_count(), descriptors.count()
     watched: list[str] = []
     add = InotifyWatch.add_directory
 
@@ -142,7 +141,7 @@ def test_the_workspace_is_watched_for_a_moment(workspace: Path, monkeypatch: pyt
     assert found == {"directory": PASS, "largest": NOTE, "secrets": PASS, "inotify": PASS}
     assert watched == ["", "src", "src/deep"]
     assert _of(workspace)["inotify"][0].what.startswith("3 of ")
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, descriptors)
+    assert (threading.active_count(), descriptors.count()) == (threads, before)
 
 
 def test_many_warnings_are_counted(workspace: Path) -> None:

@@ -21,6 +21,7 @@ from syncd.core.interrupt import Interrupt
 from syncd.model.manifest import Manifest, carry_over_digests
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
+from tests import descriptors
 from tests.instants import FEW_OR_ALL, Choice
 
 
@@ -207,23 +208,23 @@ def test_an_empty_workspace_is_a_valid_archive(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing_unfinished(rig: SpoolRig, room_bytes: int) -> None:
     """Else each further attempt would take more space and another descriptor."""
     (rig.workspace / "00-large").write_bytes(os.urandom(300_000))
-    descriptors = len(os.listdir("/proc/self/fd"))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, before[1]))
+    before = descriptors.count()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
             rig.snapshot()
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [file.name for file in rig.chunk_files() if file.suffix != ".chunk"] == []
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert descriptors.count() == before
 
 
 @pytest.mark.parametrize("checks", [1, 2, 3, 6, 30])
 def test_a_stop_leaves_nothing_unfinished(rig: SpoolRig, checks: int) -> None:
     """At any point of a snapshot, no unfinished piece and no descriptor stays."""
     (rig.workspace / "00-large").write_bytes(os.urandom(8 << 20))
-    descriptors = len(os.listdir("/proc/self/fd"))
+    before = descriptors.count()
     interrupt = Interrupt()
     left = iter(range(checks - 1, -1, -1))
 
@@ -236,4 +237,4 @@ def test_a_stop_leaves_nothing_unfinished(rig: SpoolRig, checks: int) -> None:
     with pytest.raises(Stop):
         rig.snapshot()
     assert [file.name for file in rig.chunk_files() if file.suffix != ".chunk"] == []
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert descriptors.count() == before

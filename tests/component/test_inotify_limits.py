@@ -17,6 +17,7 @@ import pytest
 
 from syncd.core.clock import SystemClock
 from syncd.watch.inotify_watch import InotifyWatch
+from tests import descriptors
 from tests.component.watch_rig import Rules, opened, walk
 
 REPO = Path(__file__).parents[2]
@@ -78,7 +79,7 @@ def watches_used_up() -> None:
 def instances_used_up() -> None:
     root = tree(3)
     limit("max_inotify_instances", 0)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors.count()
     watch = InotifyWatch(str(root), SystemClock())
     watch.open()
     walk(watch, root)
@@ -87,7 +88,7 @@ def instances_used_up() -> None:
     assert warning.key == "watch:instances", warning
     assert "user.max_inotify_instances is 0" in warning.what, warning
     assert "sudo sysctl user.max_inotify_instances=512" in warning.remedy, warning
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors.count() == before
     limit("max_inotify_instances", 10)
     walk(watch, root)
     assert watch.warnings() == ()

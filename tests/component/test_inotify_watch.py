@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch.changes import Changes
 from syncd.watch.inotify_watch import InotifyWatch
+from tests import descriptors
 from tests.clock import ScriptedClock
 from tests.component.watch_rig import (
     FakeDecision,
@@ -272,8 +272,7 @@ def test_events_are_collected_for_a_moment(root: Path) -> None:
 
 def test_closing_leaves_no_descriptor(root: Path) -> None:
     """In every state: never opened, open, scanned, closed before."""
-    gc.collect()  # what an earlier test left is not closed meanwhile
-    descriptors = len(os.listdir("/proc/self/fd"))
+    before = descriptors.count()
     watch = InotifyWatch(str(root), SystemClock())
     watch.close()
     for _ in range(3):
@@ -284,7 +283,7 @@ def test_closing_leaves_no_descriptor(root: Path) -> None:
         watch.close()
         watch.close()
     assert watch.take() == Changes()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert descriptors.count() == before
 
 
 def test_a_directory_deeper_than_a_path_may_be_long_is_watched(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from syncd.scan.exclusions import LONGEST_PATH_BYTES
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Scope, Selection, SelectionSettings
 from syncd.watch.scan_listener import ScanListener
+from tests import descriptors
 
 DEPTH = 300
 
@@ -333,7 +334,7 @@ def test_rules_that_change_all_the_time_end_a_listing(work: Path) -> None:
 def test_every_descriptor_is_closed(work: Path) -> None:
     """After a scan, and after one that was stopped, no descriptor is left open."""
     (work / "a/b/c").mkdir(parents=True)
-    before = os.listdir("/proc/self/fd")
+    before = descriptors.count()
     scanned(work)
     steps = iter(range(2))
 
@@ -343,7 +344,7 @@ def test_every_descriptor_is_closed(work: Path) -> None:
 
     with pytest.raises(Stop):
         scanned(work, check=check)
-    assert os.listdir("/proc/self/fd") == before
+    assert descriptors.count() == before
 
 
 @pytest.mark.parametrize("what", ["missing", "file", "link"])
