@@ -83,8 +83,7 @@ def _leftovers(config: Config) -> set[str]:
     from syncd.sandbox.deletions import LeftoversStore  # noqa: PLC0415 - where something is only there
     from syncd.store.state_db import StateDb  # noqa: PLC0415
 
-    db = StateDb(places_of(config, os.environ).state)
-    with closing(db):
+    with closing(StateDb(places_of(config, os.environ).state)) as db:
         return set(LeftoversStore(db, target_of(config, os.environ)).load().entries)
 
 
