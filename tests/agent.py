@@ -31,6 +31,13 @@ class Agent:
         with open(self.path(path), "rb") as file:
             return file.read()
 
+    def holds(self, path: NamedPath, content: bytes) -> bool:
+        """True if a file has this content; false while an extractor replaces it."""
+        try:
+            return self.read(path) == content
+        except FileNotFoundError:
+            return False
+
     def exists(self, path: NamedPath) -> bool:
         """True if there is anything, a link that leads nowhere too."""
         return os.path.lexists(self.path(path))

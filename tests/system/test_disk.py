@@ -151,7 +151,7 @@ def test_little_room_for_the_agents_versions(rig: Rig) -> None:
     disk.remount("size=64m")
     rig.write("other", "mine again")
     rig.ok("flush")
-    rig.until(lambda: agent.read("large") == b"mine", "the sync after the one that saved it")
+    rig.until(lambda: agent.holds("large", b"mine"), "the sync after the one that saved it")
     paths = [path for each in json.loads(rig.ok("saved", "--json").out)["saved"] for path in each["paths"]]
     assert sorted(paths) == ["large", "small"]
     rig.in_state("watching")
@@ -195,7 +195,7 @@ def test_a_status_that_cannot_be_written(rig: Rig) -> None:
     assert agent.read("file") == b"the agent's version"
     filler.unlink()
     rig.write("other", "mine")
-    rig.until(lambda: agent.read("file") == b"mine", "the sync after the one that saved it")
+    rig.until(lambda: agent.holds("file", b"mine"), "the sync after the one that saved it")
     rig.until(lambda: not warnings(), "a status without it")
 
 
