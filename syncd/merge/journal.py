@@ -21,8 +21,8 @@ from syncd.core.durable_file import flush_folder
 from syncd.core.errors import Locked
 from syncd.core.workspace_lock import Lock
 from syncd.merge.writes import JournalPhase, PathChange
+from syncd.sandbox.sandbox_content import TakenPath
 from syncd.store.state_db import Record, StateDb
-from syncd.sync.taken import TakenPath
 
 _log = logging.getLogger("syncd.state")
 _COST = "what it wrote to the workspace cannot be taken back by `syncd apply --undo`"

@@ -50,9 +50,9 @@ from syncd.merge.writes import (
     restoration,
 )
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind
+from syncd.sandbox.sandbox_content import TakenPath
 from syncd.selection import safe_open
 from syncd.store.state_db import StateDb
-from syncd.sync.taken import TakenPath
 
 _AGAIN = "run `syncd apply --undo` to put back the rest"
 

@@ -253,7 +253,7 @@ class StateDb:
         except OSError as failure:
             remedy = f"remove {self.path} ({failure.strerror}); a sync follows by itself"
         else:
-            remedy = f"nothing to do; it is kept as {aside}, and everything is compared and sent anew once"
+            remedy = f"nothing to do; it is kept as {aside}, saved versions are read from it, and all is sent anew once"
             with contextlib.suppress(OSError):
                 _carry_over(aside, self.folder)
         self.warning = SyncWarning("state", what, remedy)

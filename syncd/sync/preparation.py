@@ -22,13 +22,14 @@ from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
+from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.git_repository import GIT
 from syncd.sync.agent_work import pruned_names
 from syncd.sync.delivery import Verdict
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sent_archive import SentArchive
-from syncd.sync.sync_plan import SAMPLE, SandboxContent, is_outdated, look_request
+from syncd.sync.sync_plan import SAMPLE, is_outdated, look_request
 from syncd.sync.work_saver import WorkSaver
 
 _log = logging.getLogger("syncd.preparation")

@@ -31,12 +31,12 @@ from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.repository.agent_repository import AgentRepository
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.selection.git_repository import branch_of, repository_around
 from syncd.store.state_db import StateDb
 from syncd.sync.delivery import Delivery
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sandbox_state import SandboxState
 
 
 def retry_settings_of(config: Config) -> RetrySettings:

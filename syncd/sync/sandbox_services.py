@@ -11,8 +11,8 @@ from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.repository.agent_repository import AgentRepository
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sync.delivery import Delivery
-from syncd.sync.sandbox_state import SandboxState
 
 
 class SandboxServices(Struct, frozen=True):

@@ -17,11 +17,11 @@ from syncd.model.manifest import Manifest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target, margin_s
 from syncd.sandbox.provider import SandboxProvider
+from syncd.sandbox.sandbox_state import last_target
 from syncd.store.state_db import StateDb
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.outcome import Outcome
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sandbox_state import last_target
 from syncd.sync.status_document import AgentStatus
 from syncd.sync.sync_once import SandboxSync
 from syncd.sync.work_saver import WorkSaver

@@ -37,6 +37,7 @@ from syncd.model.reconcile import Forced, Policy
 from syncd.sandbox.blocked_paths_rules import entries_within, without
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.partial_archives import Kept
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.arrived_changes import SentContent, arrived_changes
@@ -45,7 +46,6 @@ from syncd.sync.follow_up import torn_copy
 from syncd.sync.outcome import Outcome
 from syncd.sync.preparation import Preparation
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sandbox_state import SandboxState
 from syncd.sync.status_document import LastSync, State
 from syncd.sync.sync_plan import least_of, partial_paths, without_held
 from syncd.sync.work_saver import WorkSaver

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import chain
 from types import MappingProxyType
-
-from msgspec import Struct
 
 from syncd.core.choices import AgentChanges
 from syncd.model.entry import (
@@ -19,6 +17,7 @@ from syncd.model.manifest import Difference, Manifest, directories_above, is_wit
 from syncd.model.reconcile import Forced, Policy
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, Missing
+from syncd.sandbox.sandbox_content import SandboxContent
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
 SAMPLE = 200
@@ -26,49 +25,6 @@ SAMPLE = 200
 _FRESH_S = 2.0
 # … but where a look itself takes so long, it is repeated only so often.
 _REPEATED = 3
-# Versions that were sent and not answered; an older one that is found there counts as the agent's.
-MOST_UNANSWERED = 8
-
-
-class SandboxContent(Struct, frozen=True):
-    """The known content of a sandbox.
-
-    `base` is the last manifest that the sandbox was known to hold, None if there is none. `unanswered` are the
-    entries of each archive that was sent after it and whose initialize was not answered. `uncertain`: the sandbox may
-    hold something else than `base`.
-    """
-
-    base: Manifest | None = None
-    unanswered: tuple[Mapping[str, Entry], ...] = ()
-    uncertain: bool = False
-
-    @property
-    def versions(self) -> tuple[Mapping[str, Entry], ...]:
-        """The manifests of which each entry may be in the sandbox, the certain one first."""
-        return self.base or {}, *self.unanswered
-
-    def versions_of(self, path: str) -> list[Entry]:
-        """The entries that may be in the sandbox as this path."""
-        return [manifest[path] for manifest in self.versions if path in manifest]
-
-    def may_hold(self, path: str) -> bool:
-        """True if some version of the path may have reached the sandbox."""
-        return any(path in manifest for manifest in self.versions)
-
-    def is_as_base(self, path: str, entry: Entry) -> bool:
-        """True if the entry is what was put there, so that a difference there is not of our making."""
-        old = None if self.base is None else self.base.get(path)
-        return old is not None and same(old, entry, ALL_BITS)
-
-    def changed_in(self, entries: Iterable[tuple[str, Entry]]) -> set[str]:
-        """The directories in which something is not as it was put there; none where nothing is known to be."""
-        if not self.base:
-            return set()
-        return directories_above(path for path, entry in entries if not self.is_as_base(path, entry))
-
-    def may_differ(self, found: Difference) -> bool:
-        """True unless the sandbox is known to hold the manifest that differs from `base` by `found`."""
-        return self.uncertain or found.certain or bool(found.uncertain)
 
 
 def partial_paths(

@@ -17,11 +17,11 @@ from syncd.core.waiter import Superseded
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
+from syncd.sandbox.sandbox_state import ending_targets
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import LeaveOut, Unsaved, find_agent_work, save_work
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sandbox_state import ending_targets
 
 _log = logging.getLogger("syncd.work_saver")
 _TRIES = 3

@@ -14,9 +14,9 @@ from syncd.model.entry import Entry, Kind, Stamp
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrlStore
+from syncd.sandbox.sandbox_content import TakenPath
+from syncd.sandbox.sandbox_state import SandboxState, Uploaded, ending_targets, last_target
 from syncd.store.state_db import StateDb
-from syncd.sync.sandbox_state import SandboxState, Uploaded, ending_targets, last_target
-from syncd.sync.taken import TakenPath
 from tests.clock import ScriptedClock
 from tests.component.sample_records import MANIFEST, TARGET
 from tests.recorded import damage

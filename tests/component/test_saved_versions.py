@@ -19,11 +19,11 @@ import pytest
 from syncd.core.clock import utc
 from syncd.core.errors import Stop
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import NAME, StateDb
-from syncd.sync.sandbox_state import SandboxState
 from tests.clock import ScriptedClock
 from tests.component.test_state_db import TARGET, arrived, tree
 

@@ -18,9 +18,9 @@ import pytest
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.manifests import ManifestRows
 from syncd.store.state_db import NAME, Record, StateDb
-from syncd.sync.sandbox_state import SandboxState
 from tests.recorded import damage
 
 TARGET = Target("https://api.example.com", "box", "us")

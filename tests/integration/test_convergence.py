@@ -33,9 +33,9 @@ from syncd.sandbox.look_request import Obstacle
 from syncd.sandbox.partial_archives import Kept, PartialArchives, _Proof
 from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.scan.tree_cache import TreeCache
 from syncd.sync import preparation
-from syncd.sync.sandbox_state import SandboxState
 from syncd.sync.sync_once import SandboxSync
 from syncd.watch.changes import Changes, DirtyDirectories
 from tests.fuzz.generators import generate

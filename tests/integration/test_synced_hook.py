@@ -17,11 +17,11 @@ from syncd.core.clock import SystemClock
 from syncd.core.directories import directories_for
 from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of
+from syncd.sandbox.sandbox_content import TakenPath
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.state_db import StateDb
 from syncd.sync import synced_hook
-from syncd.sync.sandbox_state import SandboxState
 from syncd.sync.synced_hook import SyncedHook
-from syncd.sync.taken import TakenPath
 from tests.integration.sync_rig import SANDBOX, Rig, rigged
 
 Lists = dict[str, list[str]]

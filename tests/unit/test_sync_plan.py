@@ -9,7 +9,8 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Difference, Manifest
 from syncd.model.reconcile import Forced, Policy
 from syncd.sandbox.look_request import LookAction, Missing
-from syncd.sync.sync_plan import SandboxContent, is_outdated, least_of, look_request, partial_paths
+from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sync.sync_plan import is_outdated, least_of, look_request, partial_paths
 
 
 def _file(size_bytes: int = 8) -> Entry:

@@ -39,6 +39,7 @@ from syncd.model.manifest import directories_above
 from syncd.model.reconcile import Home, PathOutcome, Plan, PlannedPath, Sides, plan_home
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
+from syncd.sandbox.sandbox_content import TakenPath
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SavedVersion, Why
 from syncd.scan.path_rules import PathRules
@@ -47,7 +48,6 @@ from syncd.selection import ignore_files, secret_scanner
 from syncd.selection.rules import PathPatterns
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
 from syncd.store.state_db import StateDb
-from syncd.sync.taken import TakenPath
 
 
 class Prepared(Struct, frozen=True):

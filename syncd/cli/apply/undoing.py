@@ -25,12 +25,12 @@ from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.sandbox.changes_there import ChangesThere
+from syncd.sandbox.sandbox_content import TakenPath, is_as
+from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
 from syncd.store.state_db import StateDb
-from syncd.sync.sandbox_state import SandboxState
-from syncd.sync.taken import TakenPath, is_as
 
 
 def undo_and_tell(config: Config, *, as_json: bool) -> int:

@@ -21,11 +21,12 @@ from syncd.core.text import counted
 from syncd.core.warning import SyncWarning
 from syncd.model.manifest import Manifest, replaced_entries, without_digest
 from syncd.remote.target import Target
+from syncd.sandbox.sandbox_content import SandboxContent, TakenPath, with_taken
 from syncd.store.manifests import ManifestRows
 from syncd.store.state_db import Record, StateDb
-from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent
-from syncd.sync.taken import TakenPath, with_taken
 
+# Versions that were sent and not answered; an older one that is found there counts as the agent's.
+_MOST_UNANSWERED = 8
 _BASE, _FIRST_UNANSWERED = 0, 1
 _SENT_ANEW = "everything is compared and sent anew once"
 
@@ -181,7 +182,7 @@ class SandboxState:
         new = Manifest({path: sent[path] for path in replaced_entries(self.base, sent)}) if self.base else sent.copy()
         if not new or new in self.unanswered:
             return self.unanswered
-        return (*self.unanswered, new)[-MOST_UNANSWERED:]
+        return (*self.unanswered, new)[-_MOST_UNANSWERED:]
 
     # -- the base
 
