@@ -218,7 +218,6 @@ def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None 
     state = services.state
     content = replace(state.content, base=base)
     rules = path_rules(config)
-    leftovers = services.deletion_sync.leftovers
 
     def is_included(path: str, is_dir: bool) -> bool:
         # A pattern such as `build/*` matches what is in a folder, which must be entered then.
@@ -229,7 +228,7 @@ def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None 
 
     with ProgressDisplay(silent_s=1.0) as progress:
         progress.doing("looking at the sandbox")
-        work = find_agent_work(services.remote_changes, content, leftovers, leave_out)
+        work = find_agent_work(services.remote_changes, content, leave_out)
     work = work.leaving_out([path for path in secret_paths(config, work.changed) if not is_included(path, False)])
     return AgentSide(
         opened,

@@ -83,7 +83,7 @@ def sync_alone(
         if synced_hook.is_running:
             view.note("stopped before sync.on_synced was done")
     answer = asker.answer or {}
-    named = ("torn:", "blocked:") if answer["exit"] != ExitCode.DONE else ()  # the error names these paths
+    named = ("torn:", "obstacle:") if answer["exit"] != ExitCode.DONE else ()  # the error names these paths
     _show_warnings(view, [warning for warning in warnings if not warning.key.startswith(named)])
     return result_of(answer)
 

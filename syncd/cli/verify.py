@@ -80,11 +80,11 @@ def _compared(config: Config) -> _Compared:
 def _leftovers(config: Config) -> set[str]:
     """The paths that were sent once and deleted here since, as far as known."""
     from syncd.daemon.build import places_of, target_of  # noqa: PLC0415
-    from syncd.sandbox.deletions import LeftoversStore  # noqa: PLC0415 - where something is only there
+    from syncd.sandbox.sandbox_state import recorded_leftovers  # noqa: PLC0415 - where something is only there
     from syncd.store.state_db import StateDb  # noqa: PLC0415
 
     with closing(StateDb(places_of(config, os.environ).state)) as db:
-        return set(LeftoversStore(db, target_of(config, os.environ)).load().entries)
+        return set(recorded_leftovers(db, target_of(config, os.environ)).entries)
 
 
 def _deleted(count: int, deletions: Deletions) -> str:

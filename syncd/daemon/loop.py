@@ -237,7 +237,7 @@ class Daemon:
         if self._follow_at_s > -inf:
             self._rescan_at_s = min(self._rescan_at_s, self._follow_at_s)  # a look at everything costs the API nothing
         services = self._cycle.services
-        look_again_at_s = services.remote_changes.look_again_at_s if services else inf
+        look_again_at_s = services.state.seen.look_again_at_s if services else inf
         if look_again_at_s > now_s:  # else nobody could look just now
             self._rescan_at_s = min(self._rescan_at_s, look_again_at_s)
         self._learn()

@@ -151,8 +151,8 @@ def _answered(request: SyncRequest, outcome: Outcome) -> SyncRequest | None:
         return replace(request, sync_mode=SyncMode.CHANGED, served=served, unsettled=left)
     if left:
         request.fail(still_changing(left))
-    elif outcome.blocked:
-        request.fail(left_out(outcome.blocked))
+    elif outcome.obstructed:
+        request.fail(left_out(outcome.obstructed))
     else:
         sent = [one for one in served if one.sync is not None]
         request.client.done(ExitCode.DONE, result=described(sent[-1] if sent else outcome))

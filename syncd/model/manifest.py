@@ -166,6 +166,17 @@ class Manifest(MutableMapping[str, Entry]):
             found.update(dict.fromkeys(f"{path}/{below}" for below, _ in self.top.find(path).walk()))
         return list(found)
 
+    def within(self, paths: Collection[str]) -> dict[str, Entry]:
+        """Return the entries of these paths, and of all that is below any of them."""
+        return {path: self[path] for path in self.paths_within(paths)}
+
+    def without(self, paths: Iterable[str]) -> Manifest:
+        """Return the manifest without these paths."""
+        left = self.copy()
+        for path in paths:
+            left.pop(path, None)
+        return left
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Manifest):
             return super().__eq__(other)

@@ -17,7 +17,7 @@ from syncd.core.durable_file import read_file, write_whole
 from syncd.core.text import shown_path
 from syncd.core.workspace_lock import holder
 from syncd.remote.target import Target
-from syncd.sandbox.changes_there import ChangesThere
+from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.state_db import StateDb
 from syncd.sync.status_document import VERSION, State, Status
 
@@ -58,12 +58,10 @@ def read_status(folder: str, otherwise: Status) -> Status:
     status = read_last(folder, otherwise)
     # Commands drop and add saved versions too, and look.
     target = Target(status.sandbox.base_url, status.sandbox.id, status.sandbox.region)
-    known = ChangesThere(folder, target).load()
-    saved = status.agent.saved
     with contextlib.suppress(OSError), contextlib.closing(StateDb(folder)) as db:
-        saved = db.count_saved()
-    agent = replace(status.agent, saved=saved, changed=len(known.paths), looked_at=known.looked_at)
-    status = replace(status, agent=agent)
+        saved, seen = db.count_saved(), SeenPaths(db, target.owner)
+        agent = replace(status.agent, saved=saved, changed=len(seen.changed), looked_at=seen.looked_at)
+        status = replace(status, agent=agent)
     owner = holder(folder)
     if owner is not None and status.running and (owner in (0, status.pid)):
         return status

@@ -9,18 +9,11 @@ remembered, and not counted.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from itertools import islice
-from types import MappingProxyType
 
 from msgspec import Struct, field
 
 from syncd.model.entry import Entry, Kind
-from syncd.model.manifest import is_within, removed_paths, replaced_entries
-
-# Further ones are only counted. The count goes down with a reset or another sandbox alone, since it is not known which
-# of them exist again: it is an upper bound.
-MOST_NAMED = 100_000
-
+from syncd.model.manifest import entry_changes, is_within, removed_paths
 
 Versions = dict[str, list[Entry]]
 """Paths, each with the uploaded entries that may be there."""
@@ -29,87 +22,61 @@ Versions = dict[str, list[Entry]]
 class Leftovers(Struct, frozen=True):
     """The leftovers of one sandbox.
 
-    `changed` are those `entries` that someone changed there; `unnamed` counts files beyond `MOST_NAMED`. `files` counts
-    the files and links there that were deleted, or are excluded by now. `secret` are those `entries` in which a secret
-    was found later: a person is warned of them until they are removed there.
+    `files` counts the files and links there that were deleted, or are excluded by now. `secret` are those `entries` in
+    which a secret was found later: a person is warned of them until they are removed there.
     """
 
     entries: Versions = field(default_factory=dict)
-    changed: frozenset[str] = frozenset()
-    unnamed: int = 0
     files: int = 0
     secret: frozenset[str] = frozenset()
 
+    def without(self, paths: Collection[str]) -> Leftovers:
+        """Return the leftovers without these paths, which no manifest holds."""
+        entries = {path: versions for path, versions in self.entries.items() if path not in paths}
+        gone = sum(self.entries[path][-1].kind is not Kind.DIRECTORY for path in self.entries.keys() - entries.keys())
+        return Leftovers(entries, max(0, self.files - gone), self.secret.difference(paths))
+
 
 NO_LEFTOVERS = Leftovers()
-
-
-class RemovalOutcomes(Struct, frozen=True):
-    """The outcomes of a removal, by path."""
-
-    removed: Collection[str] = frozenset()
-    changed: Collection[str] = frozenset()
-    failed: Collection[str] = frozenset()
 
 
 def leftovers_after(
     before: Leftovers,
     held: Iterable[Mapping[str, Entry]],
     wanted: Mapping[str, Entry],
-    outcomes: RemovalOutcomes,
     *,
+    gone: Collection[str],
+    failed: Collection[str],
     unread: Collection[str],
     secret_files: Collection[str] = (),
 ) -> Leftovers:
     """Return the leftovers once the sandbox holds `wanted`. Each of `held` may have been there before, partly or whole.
 
-    `secret_files` are paths that are not sent because of a secret in them.
+    `gone` were removed there, and `failed` could not be. `secret_files` are not sent because of a secret in them.
     """
 
     def stays(path: str) -> bool:
         # A path that exists locally is left over only if another kind of it could not be removed.
-        return path not in outcomes.removed and (path not in wanted or path in outcomes.failed)
+        return path not in gone and (path not in wanted or path in failed)
 
     found: Versions = {path: versions for path, versions in before.entries.items() if stays(path)}
     for manifest in held:
-        for path in (*removed_paths(manifest, wanted), *outcomes.failed):
+        for path in (*removed_paths(manifest, wanted), *failed):
             entry = manifest.get(path)
             if entry is not None and stays(path) and entry not in found.get(path, ()):
                 found[path] = [*found.get(path, ()), entry]
-    if not found and not before.unnamed:
+    if not found:
         return NO_LEFTOVERS
-    unnamed = before.unnamed
-    if len(found) > MOST_NAMED:
-        unnamed += _files({path: found[path] for path in islice(found, MOST_NAMED, None)}, wanted, unread)
-        found = {path: found[path] for path in islice(found, MOST_NAMED)}
-    changed = frozenset(path for path in {*before.changed, *outcomes.changed} if path in found)
-    secret = frozenset(path for path in {*before.secret, *secret_files} if path in found)
-    return Leftovers(found, changed, unnamed, _files(found, wanted, unread) + unnamed, secret)
-
-
-def leftovers_without(before: Leftovers, paths: Collection[str]) -> Leftovers:
-    """Return the leftovers without these paths, which no manifest holds."""
-    entries = {path: versions for path, versions in before.entries.items() if path not in paths}
-    gone = sum(before.entries[path][-1].kind is not Kind.DIRECTORY for path in before.entries.keys() - entries.keys())
-    return Leftovers(
-        entries,
-        before.changed.difference(paths),
-        before.unnamed,
-        max(before.unnamed, before.files - gone),
-        before.secret.difference(paths),
-    )
-
-
-def _files(entries: Versions, wanted: Mapping[str, Entry], unread: Collection[str]) -> int:
-    files = (path for path, versions in entries.items() if versions[-1].kind is not Kind.DIRECTORY)
-    return sum(path not in wanted and not is_within(path, unread) for path in files)
+    files = (path for path, versions in found.items() if versions[-1].kind is not Kind.DIRECTORY)
+    count = sum(path not in wanted and not is_within(path, unread) for path in files)
+    return Leftovers(found, count, frozenset(path for path in {*before.secret, *secret_files} if path in found))
 
 
 def paths_to_delete(
     held: Iterable[Mapping[str, Entry]],
     wanted: Mapping[str, Entry],
     unread: Collection[str],
-    leftovers: Mapping[str, list[Entry]] = MappingProxyType({}),
+    leftovers: Versions,
 ) -> Versions:
     """Return the uploaded paths to delete in the sandbox, the content of a directory before it.
 
@@ -124,8 +91,7 @@ def paths_to_delete(
         if deleted:
             found[path] = deleted
     for manifest in held:
-        for path in replaced_entries(wanted, manifest):
-            now, entry = wanted.get(path), manifest[path]
+        for path, now, entry in entry_changes(wanted, manifest):
             if now is None or now.kind is not entry.kind:
                 found.setdefault(path, []).append(entry)
     paths = (path for path in found if not is_within(path, unread) and not _in_gone_repository(path, wanted))
@@ -135,3 +101,43 @@ def paths_to_delete(
 def _in_gone_repository(path: str, wanted: Mapping[str, Entry]) -> bool:
     above, folder, _ = f"/{path}".partition("/.git/")
     return bool(folder) and (not above or above[1:] in wanted) and f"{above}/.git"[1:] not in wanted
+
+
+# -- what is in the way
+
+
+def kinds_changed(held: Iterable[Mapping[str, Entry]], wanted: Mapping[str, Entry], leftovers: Versions) -> bool:
+    """True if any wanted path may be there with another kind; a cheap test, as it is nearly always False."""
+    for before in held:
+        for _, old, entry in entry_changes(before, wanted) if before else ():
+            if old is not None and old.kind is not entry.kind:
+                return True
+    return any(old.kind is not wanted[path].kind for path in leftovers if path in wanted for old in leftovers[path])
+
+
+def obstructing(found: Versions, wanted: Mapping[str, Entry]) -> Versions:
+    """Return the versions that have a wanted path's place, or are below a wanted path that is no directory."""
+    return {path: entries for path, entries in found.items() if path in wanted or _below_non_directory(path, wanted)}
+
+
+def _below_non_directory(path: str, wanted: Mapping[str, Entry]) -> bool:
+    while path := path.rpartition("/")[0]:
+        now = wanted.get(path)
+        if now is not None:
+            return now.kind is not Kind.DIRECTORY
+    return False
+
+
+def obstructed_by(unmoved: Mapping[str, Collection[Kind]], wanted: Mapping[str, Entry]) -> dict[str, Kind]:
+    """Return the wanted paths whose place is not free while one of these kinds is there, each with that kind.
+
+    Files and links replace one another; a directory replaces nothing, and nothing replaces a directory.
+    """
+    found: dict[str, Kind] = {}
+    for path, kinds in unmoved.items():
+        now = wanted.get(path)
+        if now is not None:
+            for kind in kinds:
+                if kind is not now.kind and Kind.DIRECTORY in (kind, now.kind):
+                    found[path] = kind
+    return found

@@ -1,4 +1,4 @@
-"""The agent's changes in one sandbox: looks for them, saves them, and remembers which paths stay as they are there.
+"""The agent's changes in one sandbox: looks for them, and saves them.
 
 Where no program can look, the sandbox's own archive (`/dump`) is read. Where that fails too, and the API answers,
 `save` goes on with a warning, and looks again later; `hold` fails. What was found and cannot be fetched, or kept at
@@ -11,34 +11,30 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from math import inf
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import stamp, utc
 from syncd.core.errors import KeyRefused, SandboxNotFound
-from syncd.core.text import MOST_NAMED, counted, shown_path, size
+from syncd.core.text import counted, shown_path, size
 from syncd.core.waiter import SupersededBy, Waiter
 from syncd.core.warning import SyncWarning
-from syncd.model.entry import Entry, Kind, SeenEntry, is_savable
-from syncd.model.manifest import Manifest
-from syncd.model.reconcile import PathOutcome, Plan
+from syncd.model.entry import Kind, SeenEntry, is_savable
 from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
 from syncd.remote.remote_job import Purpose
 from syncd.remote.target import Target
-from syncd.sandbox.blocked_paths_rules import fingerprint
-from syncd.sandbox.changes_there import ChangesThere, all_paths
 from syncd.sandbox.look import Looker, RunningLook
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
-from syncd.store.state_db import Record, StateDb
+from syncd.sandbox.seen_paths import FIRST_WAIT_S, LONGEST_WAIT_S, SeenPaths
 
 _log = logging.getLogger("syncd.remote_changes")
 # A look, all its requests together, never delays a sync by more than this beside its upload …
@@ -54,19 +50,10 @@ _DUMP_S = 15.0
 _STALE_S = 2.0
 # The archive of all that is there may be GiBs.
 _LONGEST_DOWNLOAD_S = 1800.0
-# The wait for the next look after one that failed, or after which something could not be saved.
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
-# These may be saved the next time; what is a directory or a device there is so until someone moves it.
-_MAY_BE_SAVED_LATER = (Kind.FILE, Kind.UNREAD, Kind.SYMLINK)
 _LOOKS_AGAIN = 'the next sync looks again; with sandbox.agent_changes = "overwrite" none does'
 _PROGRAM = Purpose(ApiStep.EXECUTION, "the look at the files there")
 _DUMP = Purpose(ApiStep.DUMP, "the download of the sandbox's archive")
 _INQUIRY = Purpose(ApiStep.SANDBOX, "the request for the sandbox")
-
-
-class _HeldRecord(Struct, frozen=True):
-    held: list[tuple[bytes, bytes]] = field(default_factory=list)
-    kept: list[bytes] = field(default_factory=list)
 
 
 class _Running(Struct, frozen=True):
@@ -76,10 +63,9 @@ class _Running(Struct, frozen=True):
 
 
 class RemoteChanges:
-    """The looks at one sandbox, and what they found.
+    """The looks at one sandbox, and the versions there that they save.
 
-    `held` are paths that both sides changed, each with a fingerprint of what was here; `kept` those that only someone
-    there changed. A sync writes neither, nor anything below them.
+    `unseen` counts the paths that the last look did not come to, and `warnings` are about looks that failed.
     """
 
     def __init__(
@@ -90,7 +76,7 @@ class RemoteChanges:
         looker: Looker,
         dump_looker: DumpLooker,
         saved_versions: SavedVersions,
-        db: StateDb,
+        seen: SeenPaths,
         state_folder: str,
         copies_folder: str,
         waiter: Waiter,
@@ -100,9 +86,9 @@ class RemoteChanges:
         """`ask_for_sandbox` raises `StepFailed` if the API does not know the sandbox."""
         self.agent_changes = agent_changes
         self.saved_versions = saved_versions
-        self.changes_there = ChangesThere(state_folder, target)
-        self.looked_at: str | None = None
-        self.released: list[str] = []  # held until this sync, whose look found that they may be written
+        self.seen = seen
+        self.unseen = 0
+        self.warnings: list[SyncWarning] = []
         self._target = target
         self._looker = looker
         self._dump_looker = dump_looker
@@ -120,131 +106,15 @@ class RemoteChanges:
         self._not_before_s = 0.0
         self._by_dump = False  # for the rest of a sync, as a look by a program hung
         self._fetches = True  # not for the rest of a sync in which that hung
-        self._failed: list[SyncWarning] = []
-        self._unseen = 0  # paths that the last look did not come to
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
         self._saved_paths: dict[Why, int] = {}
         self._relied_on: set[str] = set()  # the saved versions without which this sync would lose something
-        self._unsaved: dict[str, SeenEntry] = {}
         self._not_kept = ""  # the last reason why a version could not be fetched or saved
-        self._again_at_s = inf  # what could not be saved is tried again
-        self._tries = 0
-        self._stored = Record(db, "held", _HeldRecord, "held paths are looked at once more", target.owner)
-        self.recall()
-        if self._held and agent_changes is AgentChanges.SAVE:
-            self._again_at_s = self._clock.monotonic_s() + _FIRST_WAIT_S
-
-    # -- what stays as it is there
-
-    def recall(self) -> None:
-        """Read what was recorded, as another process may have changed it."""
-        record = self._stored.load() or _HeldRecord()
-        # Without looks nobody would find out that they may be written.
-        self._held = {os.fsdecode(path): mark for path, mark in record.held} if self.looks else {}
-        self._kept = {os.fsdecode(path) for path in record.kept} if self.looks else set()
 
     @property
     def looks(self) -> bool:
         """True if a sync looks before it writes."""
         return self.agent_changes is not AgentChanges.OVERWRITE
-
-    @property
-    def held(self) -> tuple[str, ...]:
-        """The paths that both sides changed and that are not written, in order."""
-        return tuple(sorted(self._held))
-
-    @property
-    def kept(self) -> frozenset[str]:
-        """The paths that only someone in the sandbox changed, as far as it is known."""
-        return frozenset(self._kept)
-
-    def held_here(self, manifest: Manifest) -> dict[str, Entry]:
-        """Return the entries here of the held paths, and of all that is below them."""
-        return {path: manifest[path] for path in manifest.paths_within(self._held)}
-
-    @property
-    def look_again_at_s(self) -> float:
-        """The monotonic second from which on what could not be saved is tried again."""
-        return self._again_at_s if self._held else inf
-
-    def wants_look(self, manifest: Mapping[str, Entry]) -> bool:
-        """True if the last look did not come to its end, or a held path was changed here since then, or is due again.
-
-        What could not be saved is tried again.
-        """
-        if self._unseen or self._clock.monotonic_s() >= self.look_again_at_s:
-            return True
-        return any(fingerprint({path: manifest[path]}) != mark for path, mark in self._held.items() if path in manifest)
-
-    def note(
-        self,
-        plan: Plan,
-        looked_at: Collection[str],
-        written: Collection[str],
-        manifest: Mapping[str, Entry],
-    ) -> None:
-        """Remember which of the paths that were looked at stay as they are there.
-
-        `written` are those that the archive holds, `manifest` is what is here.
-        """
-        before = {path for path in self._held if path in looked_at}
-        for path in looked_at:
-            self._held.pop(path, None)
-            self._kept.discard(path)
-        self._kept |= plan.there(PathOutcome.KEEP).keys()
-        held = plan.there(PathOutcome.HOLD)
-        for path in held:
-            self._held[path] = fingerprint({path: manifest[path]}) if path in manifest else b""
-            if path not in before:
-                _log.warning("%r was changed here and in the sandbox: it is held", shown_path(path))
-        # An earlier attempt of the same sync may have released some.
-        self.released = sorted({*self.released, *before} - self._held.keys() - self._kept)
-        self.released = [path for path in self.released if path not in written]
-        saves = self.agent_changes is AgentChanges.SAVE
-        self._unsaved = held if saves else {}
-        self._plan_next_look()
-        self._record()
-
-    def _plan_next_look(self) -> None:
-        now_s = self._clock.monotonic_s()
-        if not any(remote.kind in _MAY_BE_SAVED_LATER for remote in self._unsaved.values()):
-            self._tries, self._again_at_s = 0, inf
-        elif not now_s < self._again_at_s < inf:
-            self._tries += 1
-            self._again_at_s = now_s + backoff_limit_s(self._tries, _FIRST_WAIT_S, _LONGEST_WAIT_S)
-
-    def note_all(self, changed: Iterable[str]) -> None:
-        """Remember, for `status`, all that a look at everything found."""
-        self.changes_there.note(changed, all_paths, self.looked_at)
-
-    def forget_deleted(self, manifest: Mapping[str, Entry]) -> None:
-        """Forget held and kept paths that do not exist here any more, and what the last sync released."""
-        self.released = []
-        deleted = [path for path in (*self._held, *self._kept) if path not in manifest]
-        if deleted:
-            self.taken(deleted)
-
-    def taken(self, paths: Iterable[str]) -> None:
-        """Note that these paths were brought home: they stay no more."""
-        for path in paths:
-            self._held.pop(path, None)
-            self._kept.discard(path)
-        self._record()
-
-    def forget(self) -> None:
-        """Forget all: the sandbox does not exist any more, or was reset."""
-        self._held, self._kept, self._running = {}, set(), None
-        self.changes_there.note((), all_paths)
-        self._record()
-
-    def _record(self) -> None:
-        held = sorted((os.fsencode(path), mark) for path, mark in self._held.items())
-        record = _HeldRecord(held, sorted(map(os.fsencode, self._kept)))
-        with contextlib.suppress(OSError):  # the next process looks once more
-            if record.held or record.kept:
-                self._stored.save(record)
-            else:
-                self._stored.remove()
 
     # -- looking
 
@@ -324,7 +194,7 @@ class RemoteChanges:
 
     def _read_archive(self, found: LookResult, failure: StepFailed) -> LookResult:
         what = f"no program could look for changes in the sandbox ({failure.message})"
-        self._failed = [SyncWarning("remote-changes", f"{what}, so its archive was read", _LOOKS_AGAIN)]
+        self.warnings = [SyncWarning("remote-changes", f"{what}, so its archive was read", _LOOKS_AGAIN)]
         return found
 
     def look(self, request: LookRequest, left_s: float = inf) -> LookResult:
@@ -419,7 +289,7 @@ class RemoteChanges:
         self._is_repeated = self._by_dump = False
         self._failures += 1
         self._failure = failure
-        wait_s = backoff_limit_s(self._failures, _FIRST_WAIT_S, _LONGEST_WAIT_S)
+        wait_s = backoff_limit_s(self._failures, FIRST_WAIT_S, LONGEST_WAIT_S)
         self._not_before_s = self._clock.monotonic_s() + wait_s
         self._could_not(failure)
         return None
@@ -445,7 +315,7 @@ class RemoteChanges:
                 'where no program runs, set sandbox.agent_changes = "save" or "overwrite"',
             )
         if self.looks:  # else it was to remove something, which is warned of
-            self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", _LOOKS_AGAIN)]
+            self.warnings = [SyncWarning("remote-changes", f"{what}, and the sync went on", _LOOKS_AGAIN)]
 
     def _raise_if_offline(self, failure: StepFailed) -> None:
         """Raise the failure if the API does not answer at all: a network that is away is no sandbox without looks."""
@@ -467,13 +337,13 @@ class RemoteChanges:
         return False
 
     def _ended(self, result: LookResult) -> LookResult:
-        self._failures, self._failed, self._is_repeated = 0, [], False
+        self._failures, self.warnings, self._is_repeated = 0, [], False
         self._not_kept = result.not_kept or self._not_kept
-        self._unseen = result.unseen
-        if self._unseen:
-            what = f"{counted(self._unseen, 'path')} in the sandbox could not be looked at in time, and stay there"
-            self._failed = [SyncWarning("remote-changes", what, _LOOKS_AGAIN)]
-        self.looked_at = stamp(self._clock.wall_s())
+        self.unseen = result.unseen
+        if self.unseen:
+            what = f"{counted(self.unseen, 'path')} in the sandbox could not be looked at in time, and stay there"
+            self.warnings = [SyncWarning("remote-changes", what, _LOOKS_AGAIN)]
+        self.seen.looked_at = stamp(self._clock.wall_s())
         return result
 
     @property
@@ -542,24 +412,6 @@ class RemoteChanges:
             self._relied_on.add(holder)
         return holder is not None
 
-    @property
-    def warnings(self) -> list[SyncWarning]:
-        """The warnings about looks that failed, and about paths that are held."""
-        held = self.held
-        found = [*self._failed, *map(self._held_warning, held[:MOST_NAMED])]
-        more = len(held) - MOST_NAMED
-        if more > 0:
-            what = f"{counted(more, 'more path')} changed here and in the sandbox, held as those that are named"
-            found.append(SyncWarning("held", what, "`syncd diff` shows them, `syncd apply` merges"))
-        return found
-
-    def _held_warning(self, path: str) -> SyncWarning:
-        there = self._unsaved.get(path)
-        if there is not None and there.kind is Kind.UNREAD:
-            what = f"{shown_path(path)!r} could not be read in the sandbox, or not in time, and stays there as it is"
-            return SyncWarning(f"held:{path}", what, "a later sync looks again; `syncd diff` has more time for it")
-        return held_warning(path, None if there is None else self.why_unsaved(there))
-
     def why_unsaved(self, there: SeenEntry) -> str:
         """Return the reason why a version of the last look was not saved, for people."""
         return why_unsaved(there, self._not_kept)
@@ -582,13 +434,3 @@ def why_unsaved(there: SeenEntry, not_kept: str) -> str:
     if there.kind is Kind.UNREAD:
         return "it cannot be read there, or not in time"
     return not_kept or "it is no file"
-
-
-def held_warning(path: str, unsaved: str | None) -> SyncWarning:
-    """Return the warning about a held path; `unsaved` is why its version there could not be saved, if it had to be."""
-    what = f"{shown_path(path)!r} was changed here and in the sandbox, where it stays as it is"
-    remedy = "`syncd diff` shows it, `syncd apply` merges, `syncd push --force` overwrites"
-    if unsaved is not None:
-        what = f"{what}, as its version there could not be saved ({unsaved})"
-        remedy = "mend that, or move it away there; it is tried again by itself"
-    return SyncWarning(f"held:{path}", what, remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -15,12 +16,13 @@ class SandboxContent(Struct, frozen=True):
 
     `base` is the last manifest that the sandbox was known to hold, None if there is none. `unanswered` are the
     entries of each archive that was sent after it and whose initialize was not answered. `uncertain`: the sandbox may
-    hold something else than `base`.
+    hold something else than `base`. `leftovers` are versions of ours of paths that are gone here.
     """
 
     base: Manifest | None = None
     unanswered: tuple[Mapping[str, Entry], ...] = ()
     uncertain: bool = False
+    leftovers: Mapping[str, Sequence[Entry]] = MappingProxyType({})
 
     @property
     def versions(self) -> tuple[Mapping[str, Entry], ...]:
@@ -28,11 +30,11 @@ class SandboxContent(Struct, frozen=True):
         return self.base or {}, *self.unanswered
 
     def versions_of(self, path: str) -> list[Entry]:
-        """The entries that may be in the sandbox as this path."""
-        return [manifest[path] for manifest in self.versions if path in manifest]
+        """The entries of ours that may be in the sandbox as this path."""
+        return [*(manifest[path] for manifest in self.versions if path in manifest), *self.leftovers.get(path, ())]
 
     def may_hold(self, path: str) -> bool:
-        """True if some version of the path may have reached the sandbox."""
+        """True if some version of the path may have reached the sandbox, leftovers aside."""
         return any(path in manifest for manifest in self.versions)
 
     def is_as_base(self, path: str, entry: Entry) -> bool:

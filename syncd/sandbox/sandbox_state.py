@@ -11,17 +11,21 @@ the base must be sent again. What may be there is recorded with the mark, in one
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.text import counted
 from syncd.core.warning import SyncWarning
+from syncd.model.entry_row import StateRow, entry_of, row_of
 from syncd.model.manifest import Manifest, replaced_entries, without_digest
 from syncd.remote.target import Target
+from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers, Versions
 from syncd.sandbox.sandbox_content import SandboxContent, TakenPath, with_taken
+from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.manifests import ManifestRows
 from syncd.store.state_db import Record, StateDb
 
@@ -51,6 +55,12 @@ class _Base(Struct, frozen=True):
     identity: str
 
 
+class _LeftoversRecord(Struct, frozen=True):
+    rows: list[StateRow]
+    files: int
+    secret: list[bytes]
+
+
 def last_target(db: StateDb) -> Target | None:
     """Return the sandbox of the last base that was recorded."""
     return _last(db).load()
@@ -61,11 +71,23 @@ def ending_targets(db: StateDb) -> Record[list[tuple[Target, float]]]:
     return Record(db, "ending", list[tuple[Target, float]], "what an agent writes at its sandbox's end is not saved")
 
 
+def recorded_leftovers(db: StateDb, target: Target) -> Leftovers:
+    """Return the leftovers that are recorded for a sandbox, none without a usable record."""
+    record = _leftovers(db, target).load()
+    if record is None:
+        return NO_LEFTOVERS
+    entries: Versions = {}
+    for row in record.rows:
+        entries.setdefault(os.fsdecode(row.path), []).append(entry_of(row))
+    return Leftovers(entries, record.files, frozenset(map(os.fsdecode, record.secret)))
+
+
 class SandboxState:
     """The state of one sandbox.
 
     `base` is None if nothing is known to be there. `unanswered` are the entries of each archive that was sent after it
-    and whose initialize was not answered. `uncertain`: the sandbox may hold something else than the base.
+    and whose initialize was not answered. `uncertain`: the sandbox may hold something else than the base. `leftovers`
+    are versions of ours that may be there beyond these, and `seen` has what stays as it is there.
     """
 
     def __init__(self, db: StateDb, target: Target, searched: str = "") -> None:
@@ -75,6 +97,8 @@ class SandboxState:
         self.base: Manifest | None = None
         self.unanswered: tuple[Manifest, ...] = ()
         self.uncertain = False
+        self.leftovers = NO_LEFTOVERS
+        self.seen = SeenPaths(db, target.owner)
         self.warnings: list[SyncWarning] = []  # about what could not be read
         self._searched = searched
         self._rows = ManifestRows(db, target.owner)
@@ -90,7 +114,7 @@ class SandboxState:
     @property
     def content(self) -> SandboxContent:
         """All that may be in the sandbox."""
-        return SandboxContent(self.base, self.unanswered, self.uncertain)
+        return SandboxContent(self.base, self.unanswered, self.uncertain, self.leftovers.entries)
 
     @property
     def torn(self) -> tuple[str, ...]:
@@ -117,6 +141,8 @@ class SandboxState:
         self.identity = "" if recorded is None else recorded.identity
         self.warnings = [self.db.warning] if self.db.warning and recorded is None else []
         self.unanswered = self._read_unanswered()
+        self.leftovers = recorded_leftovers(self.db, self.target)
+        self.seen.read()
         self.base = None if recorded is None else self._read_base(recorded)
         self._torn = None
         last = last_target(self.db)
@@ -191,8 +217,8 @@ class SandboxState:
         self.base, self.unanswered, self.uncertain, self._is_marked = manifest, (), False, False
         self._torn = tuple(path for path in torn if path in manifest)
 
-    def record(self, *others: Callable[[], None]) -> None:
-        """Record what arrived last, and what `others` record, in one transaction.
+    def record(self) -> None:
+        """Record what arrived last, what is left over, and what stays there, in one transaction.
 
         Raises `OSError`; this process is certain of it all the same.
         """
@@ -201,21 +227,44 @@ class SandboxState:
             self._uploaded.remove()
             self._rows.forget(_FIRST_UNANSWERED)
             self._record_last()
-            for record in others:
-                record()
+            self._record_rest()
 
-    def record_taken(self, taken: Sequence[TakenPath]) -> None:
+    def record_taken(self, taken: Sequence[TakenPath], differing: Collection[str] = ()) -> None:
         """Have what was brought home count as sent, or what was taken back not any more. Raises `OSError`.
 
         A path counts only while the base is as `taken` says; a sync that came in between knows better. What is
-        uncertain stays uncertain.
+        uncertain stays uncertain. None of the paths stays there any more, but for `differing` ones, which the next look
+        finds to be changed. What is there against the rules is the agent's own, and no leftover.
         """
-        self.read()
-        recorded = self._base.load()
-        if self.base is not None and recorded is not None:
-            self.base = with_taken(self.base, taken)
-            with self._recording(self.base, recorded.searched):
-                pass
+        with self.db.transaction():
+            self.read()
+            recorded = self._base.load()
+            self.seen.taken({each.path for each in taken})
+            self.seen.changed.update(differing)
+            self.leftovers = self.leftovers.without({each.path for each in taken if each.is_left_out})
+            if self.base is not None and recorded is not None:
+                self.base = with_taken(self.base, taken)
+                with self._recording(self.base, recorded.searched):
+                    self._record_rest()
+            else:
+                self._record_rest()
+
+    def _record_rest(self) -> None:
+        """Record what is left over, and what stays there, in the transaction that is open. Raises `OSError`."""
+        record, left = _leftovers(self.db, self.target), self.leftovers
+        if left == NO_LEFTOVERS:
+            record.remove()
+        else:
+            rows = [row_of(path, entry) for path, versions in left.entries.items() for entry in versions]
+            record.save(_LeftoversRecord(rows, left.files, sorted(map(os.fsencode, left.secret))))
+        self.seen.save()
+
+    def forget(self) -> None:
+        """Forget what is there beyond the base: the sandbox does not exist any more."""
+        self.leftovers = NO_LEFTOVERS
+        self.seen.forget()
+        with contextlib.suppress(OSError):
+            _leftovers(self.db, self.target).remove()
 
     @contextlib.contextmanager
     def _recording(self, manifest: Manifest, searched: str) -> Iterator[None]:
@@ -240,6 +289,11 @@ class SandboxState:
 
 def _last(db: StateDb) -> Record[Target]:
     return Record(db, "last", Target, "the sandbox of the last sync is not known")
+
+
+def _leftovers(db: StateDb, target: Target) -> Record[_LeftoversRecord]:
+    cost = "files that were deleted here may stay in the sandbox uncounted"
+    return Record(db, "leftovers", _LeftoversRecord, cost, target.owner)
 
 
 def _damage(what: str) -> SyncWarning:

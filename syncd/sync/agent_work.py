@@ -116,15 +116,14 @@ def pruned_names(leave_out: LeaveOut) -> list[str]:
 def find_agent_work(
     remote_changes: RemoteChanges,
     content: SandboxContent,
-    leftovers: Versions,
     leave_out: LeaveOut,
     left_s: float = inf,
 ) -> AgentWork:
     """Look at everything that was put there, and at what is there beside it, in a sandbox that ends in `left_s`.
 
-    `leftovers` are versions of paths that were deleted here and stayed there. Raises `StepFailed`, `Stop`.
+    Raises `StepFailed`, `Stop`.
     """
-    base: Versions = {path: list(entries) for path, entries in leftovers.items()}
+    base: Versions = {path: list(entries) for path, entries in content.leftovers.items()}
     for manifest in reversed(content.versions):
         for path, entry in manifest.items():
             base[path] = [entry, *base.get(path, ())]
@@ -136,7 +135,7 @@ def find_agent_work(
     for path, remote in result.new.items():
         is_dir = remote.kind is Kind.DIRECTORY
         (left_out if leave_out(path, is_dir) else changed)[path] = remote
-    for path in leftovers:
+    for path in content.leftovers:
         if path not in content.versions[0] and changed.get(path, ABSENT) == ABSENT:
             changed.pop(path, None)  # deleted on both sides
     git = [path for path in result.pruned if path.rpartition("/")[2].lower() == ".git"]
@@ -147,7 +146,7 @@ def find_agent_work(
     unsearched = tuple(path for path in others if path not in by_rule)
     work = AgentWork(base, changed, left_out, by_rule, result.unlisted, result.not_kept, unsearched)
     work = work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
-    remote_changes.note_all(path for path, there in work.changed.items() if there.kind is not Kind.UNREAD)
+    remote_changes.seen.note_all(path for path, there in work.changed.items() if there.kind is not Kind.UNREAD)
     return work
 
 

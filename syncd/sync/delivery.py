@@ -38,7 +38,6 @@ class Verdict(Enum):
     INITIALIZE = "nothing speaks against it"
     LOOK_AGAIN = "so much time has passed since the look that the agent may have gone on"
     LEAVE_OUT = "it holds paths that must stay as they are in the sandbox, or lacks some that need not any more"
-    BLOCKED = "it holds paths whose places in the sandbox are taken"
     SEND_ALL = "the sandbox lost nearly all that was put there, or a whole directory"
 
 

@@ -32,11 +32,11 @@ def still_changing(paths: Collection[str]) -> TryLater:
     )
 
 
-def left_out(blocked: Collection[str]) -> TryLater:
-    """The error of a command whose paths are blocked by paths of another kind in the sandbox."""
-    are = "is" if len(blocked) == 1 else "are"
+def left_out(obstructed: Collection[str]) -> TryLater:
+    """The error of a command whose paths have no place in the sandbox, as an obstacle is there."""
+    are = "is" if len(obstructed) == 1 else "are"
     return TryLater(
-        f"{_names(blocked)} {are} not in the sandbox, where something else has that place; all else is there",
+        f"{_names(obstructed)} {are} not in the sandbox, where something else has that place; all else is there",
         "`syncd status` names what it is, and what to do before you run `syncd push --force`",
     )
 

@@ -17,13 +17,15 @@ from msgspec import Struct, structs
 from syncd.core.choices import AgentChanges
 from syncd.core.text import shown_path
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
-from syncd.model.manifest import Manifest
+from syncd.model.manifest import Manifest, directories_above, in_archive_order, is_within
 from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan_sync, withheld
+from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.leftovers import Versions
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle, was_emptied
 from syncd.sandbox.sandbox_content import SandboxContent
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
+from syncd.sandbox.seen_paths import place_items
 from syncd.selection.git_repository import GIT
 from syncd.sync.agent_work import pruned_names
 from syncd.sync.delivery import Verdict
@@ -36,13 +38,17 @@ _log = logging.getLogger("syncd.preparation")
 # An agent that writes all the time must not keep all else from arriving: once the archive was made again so often
 # without what it had written, what it writes now is saved and overwritten.
 _GIVES_WAY_FROM = 3
+# So that the list stays a small upload. Obstacles beyond are not found.
+_MOST_CHECKED = 200_000
+_PLACES = (LookAction.PLACE, LookAction.COMMITS)
 
 
 class Preparation(Struct):
     """The preparation for one archive.
 
-    `manifest` is what the sandbox is to hold, `written` are its entries in the archive, `held_here` those here of paths
-    that are held. `repeated` counts the rounds of this sync before, `withheld` those in which something stayed there.
+    `manifest` is what the sandbox is to hold, `written` are its entries in the archive. `held_here` are the entries
+    here of paths that both sides changed, `obstructed_here` those of paths that an obstacle holds. `repeated` counts
+    the rounds of this sync before, `withheld` those in which something stayed there.
     """
 
     services: SandboxServices
@@ -51,6 +57,7 @@ class Preparation(Struct):
     written: Manifest
     paths_to_delete: Versions
     held_here: Mapping[str, Entry]
+    obstructed_here: Mapping[str, Entry]
     is_whole: bool
     policy: Policy
     work_saver: WorkSaver
@@ -73,36 +80,29 @@ class Preparation(Struct):
 
     def complete(self) -> Verdict:
         """Do what must be done before initialize. Raises `StepFailed`, `TryLater`, `Stop`."""
-        blocked_paths, deletion_sync = self.services.blocked_paths, self.services.deletion_sync
-        remote_changes, partial_archives = self.services.remote_changes, self.services.partial_archives
-        wanted = blocked_paths.with_withheld(self.manifest)
-        suspects: set[str] = set()
-        if self._commits_are_in_the_way():
-            return Verdict.BLOCKED
+        deletion_sync, remote_changes = self.services.deletion_sync, self.services.remote_changes
+        state, partial_archives = self.services.state, self.services.partial_archives
         if self._resets:
             self._save_all(Why.RESET)
             self.services.delivery.mark_uncertain()
             deletion_sync.reset(self.paths_to_delete)
-            remote_changes.forget()
+            state.seen.forget()
             self.services.agent_repository.forget()
-        elif partial_archives.replaces:
-            deletion_sync.settle_pending(wanted)
+            return Verdict.INITIALIZE
+        deletion_sync.settle_pending(self._wanted)
+        if partial_archives.replaces:
             self._save_all(Why.OVERWRITTEN)
-            deletion_sync.removed([LookResult(removed=[*self.paths_to_delete])], self.paths_to_delete, wanted)
-            remote_changes.forget()
-        else:
-            deletion_sync.settle_pending(wanted)
-            if self._looks or self.paths_to_delete:
-                found = self._look(wanted)
-                if isinstance(found, Verdict):
-                    return found
-                suspects = found
-            else:
-                remote_changes.changes_there.note((), self.written.__contains__)
-            if self._looks and partial_archives.may_replace:
-                self._save_what_stays()
-        if blocked_paths.recheck(suspects, self.manifest, (GIT,) if GIT in blocked_paths.withheld else ()):
-            return Verdict.BLOCKED
+            deletion_sync.removed([LookResult(removed=[*self.paths_to_delete])], self.paths_to_delete, self._wanted)
+            state.seen.forget()
+            return Verdict.INITIALIZE
+        if self._looks or self.paths_to_delete or self.obstructed_here:
+            verdict = self._look()
+            if verdict is not Verdict.INITIALIZE:
+                return verdict
+        if not self._looks:
+            state.seen.note_written(self.written)
+        if self._looks and partial_archives.may_replace:
+            self._save_what_stays()
         if self._looks and is_outdated(remote_changes.look_age_s, self.repeated):
             return Verdict.LOOK_AGAIN
         return Verdict.INITIALIZE
@@ -120,16 +120,48 @@ class Preparation(Struct):
         return Verdict.INITIALIZE
 
     def find_reason(self) -> Verdict | None:
-        """Find out if paths that are blocked there made the initialize fail; None if nobody could look."""
-        blocked = self.services.blocked_paths.find(self.manifest, None if self.is_whole else self.written)
-        return blocked if blocked is None else Verdict.BLOCKED if blocked else Verdict.INITIALIZE
+        """Find out if an obstacle there made the initialize fail; None if nobody could look. Raises `Stop`."""
+        if self.services.partial_archives.replaces:
+            return Verdict.INITIALIZE  # what is there makes room for anything
+        paths = in_archive_order({*self.written, *directories_above(self.written)})
+        checked = {path: self.manifest[path] for path in paths[:_MOST_CHECKED] if path in self.manifest}
+        try:
+            result = self.services.remote_changes.look_aside(LookRequest(place_items(checked), most_copied_bytes=0))
+        except (StepFailed, NotKeptHere) as failure:
+            _log.debug("cannot find out what keeps %d paths from being extracted there: %s", len(checked), failure)
+            return None
+        if result.unseen:
+            return None
+        return self._judged(self.services.state.seen.obstacles | dict(result.blocked))
 
-    def _commits_are_in_the_way(self) -> bool:
-        """True if the workspace's repository, when it is first sent, would take the place of commits there."""
-        looks = self.policy in (AgentChanges.SAVE, AgentChanges.HOLD) and not self._resets
-        if looks and self.content.base is not None and GIT in self.manifest and not self.content.may_hold(GIT):
-            return self.services.blocked_paths.recheck((), self.manifest, (GIT,))
-        return False
+    @property
+    def _wanted(self) -> Manifest:
+        """All that the workspace has: an obstructed path is no deleted one."""
+        return self.manifest | self.obstructed_here
+
+    @property
+    def _here(self) -> Manifest:
+        """All that is here."""
+        return self.manifest | self.obstructed_here | self.held_here
+
+    def _judged(self, obstacles: Mapping[str, Obstacle]) -> Verdict:
+        """Remember these obstacles, and return the verdict on an archive that may hold what they are in the way of."""
+        seen = self.services.state.seen
+        seen.note_obstacles(obstacles, self._here, self.written)
+        obstructed = any(is_within(path, seen.obstacles) for path in self.written) if obstacles else False
+        return Verdict.LEAVE_OUT if obstructed else Verdict.INITIALIZE
+
+    @property
+    def _places(self) -> dict[str, LookItem]:
+        """The places to look at: of what an obstacle held before, and of a repository that is sent for the first time.
+
+        The workspace's repository must not take the place of commits there.
+        """
+        content, entries = self.content, dict(self.obstructed_here)
+        looks = self.policy in (AgentChanges.SAVE, AgentChanges.HOLD)
+        if looks and content.base is not None and GIT in self.written and not content.may_hold(GIT):
+            entries[GIT] = self.written[GIT]
+        return place_items(entries, (GIT,))
 
     def _save_all(self, why: Why) -> None:
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""
@@ -142,7 +174,8 @@ class Preparation(Struct):
 
     def _save_what_stays(self) -> None:
         """Save what stays as it is there, until it is known that an initialize leaves it alone."""
-        paths = [*self.services.remote_changes.held, *self.services.remote_changes.kept]
+        seen = self.services.state.seen
+        paths = [*seen.both_changed, *seen.kept]
         items = {path: LookItem(tuple(self.content.versions_of(path)), LookAction.FETCH) for path in paths}
         if not items:
             return
@@ -154,49 +187,72 @@ class Preparation(Struct):
             self.services.remote_changes.save(Why.CONFLICT, there, self.base_of)
             self.services.remote_changes.drop_copies()
 
-    def _look(self, wanted: Manifest) -> set[str] | Verdict:
-        """Look, save and remove, and return the paths whose places may be taken, or why the archive cannot go."""
+    def _look(self) -> Verdict:
+        """Look, save and remove, and return the verdict on the archive."""
+        remote_changes, seen = self.services.remote_changes, self.services.state.seen
         request = self._look_request()
         if not request.items:
-            return set()
+            return Verdict.INITIALIZE
         if request.with_action(LookAction.REMOVE):
             self.services.delivery.mark_uncertain()
+        if self.obstructed_here:
+            remote_changes.retry()  # nothing else finds out that a place is free
         try:
-            result = self.services.remote_changes.finish(request)
+            result = remote_changes.finish(request)
         except StepFailed:
             self._request = None  # the next attempt looks at what is there then
             raise
         self._request = None
         if result is None:
-            return self.services.deletion_sync.not_removed(self.paths_to_delete, wanted, "nobody could look there")
+            why = "nobody could look there"
+            taken = self.services.deletion_sync.not_removed(self.paths_to_delete, self._wanted, why)
+            return self._judged(taken | self._obstacles_seen(None))
         counted = len(request.with_action(LookAction.EXISTS))
         if was_emptied(result.missing, counted):
             return Verdict.SEND_ALL
-        differing = {path: remote for path, remote in result.differing.items() if not self._is_as_here(path, remote)}
-        here = ChainMap(dict(self.held_here), self.manifest)
+        differing = {
+            path: there
+            for path, there in result.differing.items()
+            if request.items[path].action not in _PLACES and not self._is_as_here(path, there)
+        }
         self._save_only_there(result)
-        plan = self._plan(differing, here)
+        plan = self._plan(differing)
         unsaved = self._save(plan)
         if unsaved:
-            plan = self._plan(differing, here, unsaved)
-        self.services.remote_changes.drop_copies()
+            plan = self._plan(differing, unsaved)
+        remote_changes.drop_copies()
         if not self.is_whole and any(each.here.is_directory for each in plan.of(PathOutcome.SAVE)):
             return Verdict.SEND_ALL  # with a directory went all that was in it
-        suspects = self._remove(result, plan, request, wanted)
-        kept = self.services.remote_changes.kept
-        looked_at = {path for path in (*kept, *self.services.remote_changes.held) if _is_looked_at(request, path)}
-        self.services.remote_changes.note(plan, looked_at, self.written, here)
-        self.services.remote_changes.changes_there.note(
-            plan.stays, partial(_is_looked_at, request), self.services.remote_changes.looked_at
+        taken = self._remove(result, plan, request)
+        kept = set(seen.kept)
+        saves = remote_changes.agent_changes is AgentChanges.SAVE
+        seen.note(
+            plan,
+            partial(_is_looked_at, request),
+            here=self._here,
+            written=self.written,
+            now_s=self.work_saver.clock.monotonic_s(),
+            why_unsaved=remote_changes.why_unsaved if saves else None,
         )
         stays = withheld(self.written, plan)
         if stays:
             _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))
             return Verdict.LEAVE_OUT
-        released = [path for path in kept - self.services.remote_changes.kept if path not in self.written]
+        released = [path for path in kept - seen.kept if path not in self.written]
         if self.is_whole and any(path in self.manifest for path in released):
             return Verdict.LEAVE_OUT
-        return suspects
+        return self._judged(taken | self._obstacles_seen(result))
+
+    def _obstacles_seen(self, result: LookResult | None) -> dict[str, Obstacle]:
+        """Return what keeps paths from being extracted, as far as a look, if there was one, came to it."""
+        known = self.services.state.seen.obstacles
+        if result is None or result.unseen:
+            repositories = [path for path, item in self._places.items() if item.action is LookAction.COMMITS]
+            return dict.fromkeys(repositories, Obstacle.UNKNOWN) | known
+        if result.kinds_only:  # an archive does not tell that a directory is read-only
+            known = {path: obstacle for path, obstacle in known.items() if obstacle is Obstacle.READ_ONLY}
+            return known | dict(result.blocked)
+        return dict(result.blocked)
 
     @property
     def _policy_of_written(self) -> Policy:
@@ -204,11 +260,10 @@ class Preparation(Struct):
         gives_way = self.policy is AgentChanges.SAVE and self.withheld >= _GIVES_WAY_FROM
         return Forced.FORCE if gives_way else self.policy
 
-    def _plan(
-        self, differing: Mapping[str, SeenEntry], here: Mapping[str, Entry], unsaved: Collection[str] = ()
-    ) -> Plan:
+    def _plan(self, differing: Mapping[str, SeenEntry], unsaved: Collection[str] = ()) -> Plan:
         if not differing:
             return Plan()
+        here = ChainMap(dict(self.held_here), self.manifest)
         changed_below = self.content.changed_in(chain(self.written.items(), self.held_here.items()))
         base: Mapping[str, Entry] = self.content.base or {}
         if self._policy_of_written is self.policy:
@@ -233,8 +288,7 @@ class Preparation(Struct):
 
     def _is_ours(self, path: str, there: SeenEntry) -> bool:
         """True if the path was put there, and is gone here."""
-        versions = (*self.services.deletion_sync.leftovers.get(path, ()), *self.content.versions_of(path))
-        return any(same(there, version) for version in versions)
+        return any(same(there, version) for version in self.content.versions_of(path))
 
     def _save(self, plan: Plan) -> frozenset[str]:
         """Save what is about to be overwritten or removed, and return the paths that cannot be saved."""
@@ -244,8 +298,8 @@ class Preparation(Struct):
         unsaved = self.services.remote_changes.save(Why.OVERWRITTEN, overwritten, self.base_of)
         return unsaved | self.services.remote_changes.save(Why.REMOVED, removed)
 
-    def _remove(self, result: LookResult, plan: Plan, request: LookRequest, wanted: Manifest) -> set[str]:
-        """Remove what was not removed by the look itself, now that it is saved."""
+    def _remove(self, result: LookResult, plan: Plan, request: LookRequest) -> dict[str, Obstacle]:
+        """Remove what the look itself did not, now that it is saved; return what still has a wanted path's place."""
         stays = plan.stays
         seen = {path: there for path, there in result.differing.items() if _is_known(there)}
         again: Versions = {}
@@ -263,7 +317,8 @@ class Preparation(Struct):
             self.services.delivery.mark_uncertain()
             items = {path: LookItem(tuple(again[path]), LookAction.REMOVE) for path in sorted(again, reverse=True)}
             removals.append(self.services.remote_changes.look(LookRequest(items)))
-        return self.services.deletion_sync.removed(removals, self.paths_to_delete, wanted)
+        taken = self.services.deletion_sync.removed(removals, self.paths_to_delete, self._wanted)
+        return {path: obstacle for path, obstacle in taken.items() if path not in stays}
 
     def _changed_there(self, result: LookResult) -> Versions:
         """Return what is there of the paths to delete that someone changed: a removal names it exactly."""
@@ -286,12 +341,11 @@ class Preparation(Struct):
             self._request = look_request(
                 self.content,
                 self.manifest,
-                self.written,
+                Manifest() if self.policy is AgentChanges.OVERWRITE else self.written,
                 self.paths_to_delete,
                 held_here=self.held_here,
-                leftovers=self.services.deletion_sync.leftovers,
-                kept=() if self.policy is Forced.FORCE else self.services.remote_changes.kept,
-                blocked=self.services.blocked_paths.paths,
+                kept=() if self.policy is Forced.FORCE else self.services.state.seen.kept,
+                places=self._places,
                 # A whole archive fills an emptied sandbox anyway, and what it lacks may well be missing there.
                 most_counted=0 if self.is_whole or all_may_go else SAMPLE,
                 policy=self._policy_of_written,

@@ -22,8 +22,7 @@ from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
 from syncd.remote.uplink import UplinkStore
 from syncd.remote.upload_url import UploadUrlStore
-from syncd.sandbox.blocked_paths import BlockedPaths
-from syncd.sandbox.deletions import DeletionSync, LeftoversStore
+from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.partial_archives import PartialArchives
@@ -123,22 +122,20 @@ class SandboxFactory(Struct, frozen=True):
             looker=looker,
             dump_looker=DumpLooker(Dump(api, client, retry_settings, waiter)),
             saved_versions=SavedVersions(db, clock),
-            db=db,
+            seen=state.seen,
             state_folder=state_folder,
             copies_folder=self.copies_folder,
             waiter=waiter,
             check=self.check,
             ask_for_sandbox=api.sandbox,
         )
-        blocked_paths = BlockedPaths(remote_changes.look_aside, db, target)
         deletion_sync = DeletionSync(
             config.sandbox.deletions,
+            state,
             api,
             looker,
-            LeftoversStore(db, target),
             self.check,
-            is_excluded=self.is_excluded,
-            blocked=blocked_paths.paths,
+            self.is_excluded,
         )
         partial_archives = PartialArchives(
             config.sync.archive,
@@ -153,7 +150,6 @@ class SandboxFactory(Struct, frozen=True):
             deletion_sync=deletion_sync,
             partial_archives=partial_archives,
             remote_changes=remote_changes,
-            blocked_paths=blocked_paths,
             agent_repository=AgentRepository(partial(_home_branch, config), job_runner, target, db, waiter),
         )
 

@@ -6,7 +6,6 @@ from msgspec import Struct
 
 from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
-from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.remote_changes import RemoteChanges
@@ -23,7 +22,6 @@ class SandboxServices(Struct, frozen=True):
     deletion_sync: DeletionSync
     partial_archives: PartialArchives
     remote_changes: RemoteChanges
-    blocked_paths: BlockedPaths
     agent_repository: AgentRepository
 
     @property
@@ -33,11 +31,11 @@ class SandboxServices(Struct, frozen=True):
 
     def forget(self) -> None:
         """Forget what is known of the sandbox: it does not exist any more."""
-        for part in (self.deletion_sync, self.blocked_paths, self.remote_changes, self.agent_repository):
-            part.forget()
+        self.state.forget()
+        self.agent_repository.forget()
 
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warnings about the sandbox."""
-        parts = (self.deletion_sync, self.blocked_paths, self.partial_archives, self.remote_changes)
+        parts = (self.deletion_sync, self.partial_archives, self.remote_changes, self.state.seen)
         return [*(each for part in parts for each in part.warnings), *self.agent_repository.warnings]

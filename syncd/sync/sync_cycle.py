@@ -70,17 +70,17 @@ class SyncCycle(Struct):
     @property
     def leftover_files(self) -> int:
         """The number of files that were deleted in the workspace and are still in the sandbox."""
-        return self.services.deletion_sync.leftover_files if self.services else 0
+        return self.services.state.leftovers.files if self.services else 0
 
     @property
     def agent_status(self) -> AgentStatus:
         """The agent's side, as far as it is known."""
         if self.services is None:
             return AgentStatus()
-        remote_changes = self.services.remote_changes
-        held, known = remote_changes.held, remote_changes.changes_there.load()
+        seen, saved = self.services.state.seen, self.services.remote_changes.saved_versions.count
+        held = seen.both_changed
         named = tuple(os.fsencode(path).decode("utf-8", "backslashreplace") for path in held[:MOST_NAMED])
-        return AgentStatus(remote_changes.saved_versions.count, named, len(held), known.looked_at, len(known.paths))
+        return AgentStatus(saved, named, len(held), seen.looked_at, len(seen.changed))
 
     @property
     def warnings(self) -> list[SyncWarning]:

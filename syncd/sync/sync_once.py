@@ -34,7 +34,6 @@ from syncd.model.manifest import (
     replaced_entries,
 )
 from syncd.model.reconcile import Forced, Policy
-from syncd.sandbox.blocked_paths_rules import entries_within, without
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.partial_archives import Kept
 from syncd.sandbox.sandbox_state import SandboxState
@@ -107,12 +106,16 @@ class SandboxSync(Struct):
     base_store: BaseStore
     work_saver: WorkSaver
     clock: Clock
-    _held_here: dict[str, Entry] = field(default_factory=dict)  # the entries here of held paths, at the last scan
+    _here: Manifest = field(default_factory=Manifest)  # all that was here at the last scan
+    _held_here: dict[str, Entry] = field(default_factory=dict)  # of it, what both sides changed
+    _obstructed_here: dict[str, Entry] = field(default_factory=dict)  # and what an obstacle there holds
     _told: SentContent = field(default_factory=SentContent)  # what the sandbox held at the last outcome
     _whole_next: bool = False  # set from an initialize on until its sync has succeeded
 
     def __post_init__(self) -> None:
         self._told = self._sent_content
+        if self.services.remote_changes.agent_changes is AgentChanges.SAVE:
+            self.state.seen.try_again_after_start(self.clock.monotonic_s())
 
     @property
     def state(self) -> SandboxState:
@@ -121,7 +124,7 @@ class SandboxSync(Struct):
 
     @property
     def _sent_content(self) -> SentContent:
-        return SentContent(self.state.base, self.services.deletion_sync.leftovers)
+        return SentContent(self.state.base, self.state.leftovers.entries)
 
     def read_again(self) -> None:
         """Read what counts as sent by now, if a command brought something home meanwhile."""
@@ -132,9 +135,7 @@ class SandboxSync(Struct):
         now = self.state.base or Manifest()
         if self._told.base is not None:
             told = self._told.base | {path: now[path] for path in replaced_entries(before, now)}
-            self._told = structs.replace(self._told, base=without(told, removed_paths(before, now)))
-        self.services.remote_changes.recall()
-        self.services.deletion_sync.recall()
+            self._told = structs.replace(self._told, base=told.without(removed_paths(before, now)))
 
     def forget_stamps(self, paths: Collection[str] | None) -> None:
         """Have the next sync read these files whatever their stamps say; None: see `Snapshotter.forget_stamps`."""
@@ -157,8 +158,8 @@ class SandboxSync(Struct):
                 return self._completed(ended, mode)
             if ended is Verdict.LEAVE_OUT:
                 self._whole_next = whole_next  # nothing was put there
-                remote_changes = self.services.remote_changes
-                unsaved = remote_changes.kept.union(remote_changes.held) if mode is SyncMode.FORCED else frozenset()
+                seen = self.state.seen
+                unsaved = seen.kept.union(seen.both_changed) if mode is SyncMode.FORCED else set()
                 this = structs.replace(this, withheld=this.withheld + 1, unsaved=this.unsaved | unsaved)
             elif ended is Verdict.SEND_ALL:
                 _log.warning("the sandbox lost what was put there: everything is sent again")
@@ -169,15 +170,15 @@ class SandboxSync(Struct):
 
     def _completed(self, outcome: Outcome, mode: SyncMode) -> Outcome:
         """Add what became of the paths that stay, and what is other there since the last outcome."""
-        blocked_paths, remote_changes = self.services.blocked_paths, self.services.remote_changes
+        seen = self.state.seen
         told, self._told = self._told, self._sent_content
-        counts = remote_changes.take_saved()
+        counts = self.services.remote_changes.take_saved()
         overwritten = counts.get(Why.OVERWRITTEN, 0) + counts.get(Why.REMOVED, 0)
         return structs.replace(
             outcome,
-            follow_up=(*outcome.follow_up, *blocked_paths.unblocked, *remote_changes.released),
-            blocked=blocked_paths.paths,
-            held=remote_changes.held,
+            follow_up=(*outcome.follow_up, *seen.released),
+            obstructed=tuple(seen.obstacles),
+            held=seen.both_changed,
             saved=sum(counts.values()),
             overwritten=0 if mode is SyncMode.FORCED else overwritten,
             arrived=arrived_changes(told, self._told) if outcome.sync else None,
@@ -210,40 +211,43 @@ class SandboxSync(Struct):
     # -- scan and archive
 
     def _scan(self, this: _Round) -> ScanResult:
-        """Scan the workspace, and leave out the paths that are known to be blocked or held."""
-        services, state = self.services, self.state
+        """Scan the workspace, and leave out the paths that are known to be held."""
+        services, state, seen = self.services, self.state, self.state.seen
         if this.mode is SyncMode.FORCED:
             services.deletion_sync.retry_all()
             services.remote_changes.retry()
-            services.blocked_paths.forget_repositories()
+            seen.retry(state.leftovers.entries)
             base = self.snapshotter.forget_all_stamps(state.base or Manifest())
             state.base = None if state.base is None else base
+        if not services.remote_changes.looks:
+            seen.release_changed()
         this.observer.stage(State.SNAPSHOTTING)
         scanned = self.snapshotter.scan(state.base, this.mode, this.changed)
-        blocked = services.blocked_paths.withhold(scanned.manifest)
-        services.remote_changes.forget_deleted(scanned.manifest)
-        self._held_here = services.remote_changes.held_here(scanned.manifest)
+        self._here = scanned.manifest
+        seen.forget_deleted(self._here, state.leftovers.entries)
+        self._obstructed_here = self._here.within(seen.obstacles)
+        held = seen.both_changed
         if self._wipes(scanned.manifest):
-            self._held_here = {}  # nothing stays as it is there
+            held = ()  # nothing stays as it is there
         if this.mode is SyncMode.FORCED:
-            self._held_here = entries_within(scanned.manifest, this.unsaved)
-        self._held_here = self.snapshotter.with_digests(self._held_here)  # they may be as there by now
-        if not blocked and not self._held_here:
+            held = tuple(this.unsaved)
+        self._held_here = self.snapshotter.with_digests(self._here.within(held))  # they may be as there by now
+        if not self._obstructed_here and not self._held_here:
             return scanned
         base = state.base or Manifest()
-        manifest = without_held(without(scanned.manifest, blocked), self._held_here, state.base)
+        manifest = without_held(self._here.without(self._obstructed_here), self._held_here, state.base)
         scanned = ScanResult(manifest, difference(base, manifest))
         return scanned if scanned.difference.certain else self.snapshotter.resolved(scanned, base)
 
     def _is_unchanged(self, manifest: Manifest, found: Difference) -> bool:
         """True if the sandbox holds the manifest already, and nothing is left to be done there."""
-        services = self.services
-        if self.state.base is None or self.state.content.may_differ(found) or services.blocked_paths.changed:
+        state = self.state
+        if state.base is None or state.content.may_differ(found) or self.services.remote_changes.unseen:
             return False
-        if services.remote_changes.wants_look(self._held_here):
+        if state.seen.wants_look(self._here, self.clock.monotonic_s()):
             return False
-        unread = {*self.snapshotter.unread, *services.blocked_paths.paths}
-        return not services.deletion_sync.has_pending(services.blocked_paths.with_withheld(manifest), unread)
+        unread = {*self.snapshotter.unread, *state.seen.obstacles}
+        return not self.services.deletion_sync.has_pending(manifest | self._obstructed_here, unread)
 
     def _was_reverted(self, archived: _Archived) -> bool:
         """True if a change was taken back before it was packed, so that the sandbox holds what was packed."""
@@ -260,7 +264,7 @@ class SandboxSync(Struct):
         is_partial = self._partial_is_enough(this, scanned.manifest)
         # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there,
         # with all that is in it.
-        kept = self.services.remote_changes.kept
+        kept = self.state.seen.kept
         may_stay = any(is_within(path, kept) for path in scanned.difference.uncertain) if kept else False
         if is_partial or this.mode is SyncMode.FORCED or may_stay:
             scanned = self.snapshotter.resolved(scanned, base)
@@ -272,7 +276,7 @@ class SandboxSync(Struct):
             replaced = [*found.changed, *found.uncertain, *found.removed, *self._held_here]
             self.base_store.keep_replaced(base, replaced, base.content_bytes)
         # What stays there differs here from what the sandbox got, or is as it got it: in neither case it is sent.
-        manifest = without(scanned.manifest, stays) if stays else scanned.manifest
+        manifest = scanned.manifest.without(stays)
         packed = self.snapshotter.pack(manifest, self.services.delivery.uplink.codec, only, this.observer.packed)
         return _Archived(scanned, packed, only, stays)
 
@@ -288,7 +292,7 @@ class SandboxSync(Struct):
             return frozenset(self._held_here)
         if self._wipes(scanned.manifest):
             return frozenset()
-        stays, kept = set(self._held_here), self.services.remote_changes.kept
+        stays, kept = set(self._held_here), self.state.seen.kept
         if kept:
             found = scanned.difference
             changed = {*found.added, *found.changed, *found.uncertain}
@@ -303,9 +307,8 @@ class SandboxSync(Struct):
         return deletion_sync.resets(self._paths_to_delete(manifest, ()))
 
     def _paths_to_delete(self, wanted: Manifest, follow_up: Collection[str]) -> Versions:
-        wanted = self.services.blocked_paths.with_withheld(wanted)  # a blocked path is no deleted one
-        unread = {*self.snapshotter.unread, *follow_up}
-        return self.services.deletion_sync.paths_to_delete(self.state.content.versions, wanted, unread)
+        wanted |= self._obstructed_here  # what is held is no deleted path
+        return self.services.deletion_sync.paths_to_delete(wanted, {*self.snapshotter.unread, *follow_up})
 
     # -- upload, look, initialize
 
@@ -331,7 +334,7 @@ class SandboxSync(Struct):
                 )
             except DamagedPiece as damage:
                 _log.warning("%s: it is made again", damage)
-                whole = without(archived.scanned.manifest, archived.stays)
+                whole = archived.scanned.manifest.without(archived.stays)
                 packed = self.snapshotter.repack(whole, damage.piece, delivery.uplink.codec)
                 archived = structs.replace(archived, packed=packed, only=None)
                 continue
@@ -375,6 +378,7 @@ class SandboxSync(Struct):
             written=written,
             paths_to_delete=self._paths_to_delete(manifest, follow_up),
             held_here=self._held_here,
+            obstructed_here=self._obstructed_here,
             is_whole=is_whole,
             policy=policy,
             work_saver=self.work_saver,
@@ -391,20 +395,20 @@ class SandboxSync(Struct):
     def _prove(self, this: _Round, delivered: _Delivered) -> bool | Verdict:
         """Find out if the sandbox keeps what an archive does not hold. False if it must be sent everything again."""
         manifest, delivery = delivered.manifest, self.services.delivery
-        partial_archives, remote_changes = self.services.partial_archives, self.services.remote_changes
+        partial_archives, seen = self.services.partial_archives, self.state.seen
         if not partial_archives.wants_proof:
-            left_out = [*remote_changes.held, *remote_changes.kept, *delivered.only_there]
+            left_out = [*seen.both_changed, *seen.kept, *delivered.only_there]
             if not (partial_archives.may_replace and left_out and partial_archives.prove(left_out) is Kept.NO):
                 return True
             self._whole_next = True
             delivery.mark_uncertain()
             return False
-        left_alone = {*self._held_here, *remote_changes.kept}
+        left_alone = {*self._held_here, *seen.kept}
         stays = frozenset((self.state.base or Manifest()).paths_within(left_alone))
         only = least_of(manifest, stays)
         if partial_paths(manifest, Difference(added=[*only])) is None or not only:
             return True
-        packed = self.snapshotter.pack(without(manifest, stays), delivery.uplink.codec, only)
+        packed = self.snapshotter.pack(manifest.without(stays), delivery.uplink.codec, only)
         if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
             return True  # it changed meanwhile: the sync that follows finds that
         entries = Manifest({path: packed.manifest[path] for path in only})
@@ -444,13 +448,11 @@ class SandboxSync(Struct):
 
     def _record(self, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
         """Record that the sandbox holds the manifest. A state folder that cannot be written becomes a warning."""
-        services, state = self.services, self.state
-        versions, secret_files = state.content.versions, set(self.snapshotter.secret_files)
-        unread = {*self.snapshotter.unread, *follow_up, *services.blocked_paths.withheld, *self._held_here}
-        services.deletion_sync.note_arrived(versions, manifest, unread, secret_files)
+        state, unread = self.state, {*self.snapshotter.unread, *follow_up, *self._obstructed_here, *self._held_here}
+        self.services.deletion_sync.note_arrived(manifest, unread, set(self.snapshotter.secret_files))
         state.note_arrived(manifest, follow_up)
         try:
-            state.record(services.deletion_sync.record)
+            state.record()
             state.warnings = []
         except OSError as failure:
             what = f"what was synced cannot be recorded ({failure.strerror})"
@@ -471,11 +473,10 @@ class SandboxSync(Struct):
 
     def _secret_warnings(self) -> list[SyncWarning]:
         """The warnings about files that are excluded for a secret, and about copies of such files in the sandbox."""
-        secret_files, content = self.snapshotter.secret_files, self.state.content
-        deletion_sync = self.services.deletion_sync
+        secret_files, content, leftovers = self.snapshotter.secret_files, self.state.content, self.state.leftovers
 
         def may_be_sent(path: str) -> bool:
-            return content.may_hold(path) or deletion_sync.has_leftover(path)
+            return content.may_hold(path) or path in leftovers.entries
 
-        left = deletion_sync.secret_leftovers - set(secret_files)
+        left = leftovers.secret - set(secret_files)
         return [*secret_files.warnings(may_be_sent), *map(sent_secret_warning, sorted(left))]

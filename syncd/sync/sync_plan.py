@@ -74,19 +74,18 @@ def look_request(
     paths_to_delete: Versions,
     *,
     held_here: Mapping[str, Entry],
-    leftovers: Mapping[str, Collection[Entry]] = MappingProxyType({}),
     kept: Collection[str] = (),
-    blocked: Collection[str] = (),
+    places: Mapping[str, LookItem] = MappingProxyType({}),
     most_counted: int = SAMPLE,
     policy: Policy,
     compared: Manifest | None = None,
 ) -> LookRequest:
     """Return what to look at before `written` entries of `manifest` are put there, and other paths deleted.
 
-    `leftovers` are versions of ours that may be there although their paths were deleted here.
     `held_here` are entries here of paths that are not written, to find out if they may be, and so are those of `kept`
-    that are in the manifest. Of what syncd put there, a sample of `most_counted` paths is counted, but for what is
-    below a path that stays or is `blocked`. `compared` are more entries of the manifest to compare, though not written.
+    that are in the manifest. `places` are those to check for obstacles. Of what syncd put there, a sample of
+    `most_counted` paths is counted, but for what is below a path that stays. `compared` are more entries of the
+    manifest to compare, though not written.
     """
     force = policy is Forced.FORCE
     # What is not saved need not come here.
@@ -100,7 +99,7 @@ def look_request(
     changed_in = content.changed_in(chain(written.items(), held_here.items()))
 
     def item_of(path: str, entry: Entry) -> LookItem:
-        versions_there = (*content.versions_of(path), *leftovers.get(path, ()), entry)
+        versions_there = (*content.versions_of(path), entry)
         is_as_base = content.is_as_base(path, entry) and path not in changed_in
         action = LookAction.COMPARE if is_as_base and not force else fetch
         return LookItem(_distinct(versions_there), action, Missing.AS_WANTED)
@@ -112,8 +111,9 @@ def look_request(
     # A directory in which something is written may be a link or a file by now, which is not written through or over.
     above = [path for path, _ in written.top.directories() if path not in written and path in manifest]
     items.update((path, item_of(path, manifest[path])) for path in sorted(above))
+    items |= {path: item for path, item in places.items() if path in written}
     # Last, so that what is written is looked at in any case, and they are once that is done.
-    last: dict[str, LookItem] = {}
+    last = {path: item for path, item in places.items() if path not in items and path not in written}
     for path, entry in held_here.items():
         if path not in items and path not in written:
             last[path] = LookItem(_distinct((*content.versions_of(path), entry)), fetch)
@@ -122,7 +122,7 @@ def look_request(
             last[path] = LookItem(_distinct((*content.versions_of(path), manifest[path])), LookAction.COMPARE)
     base = content.base
     if most_counted and base is not None:
-        stays = {*held_here, *kept, *blocked}
+        stays = {*held_here, *kept, *places}
         sample = [path for path in base.spread(most_counted) if path not in items and path not in written]
         others = [path for path in sample if not is_within(path, stays)]
         items |= dict.fromkeys(others, LookItem((), LookAction.EXISTS))

@@ -116,7 +116,7 @@ class WorkSaver(Struct):
             what = f"what was changed in the sandbox, which ends soon, could not be saved yet ({failure})"
             remedy = "it is tried again until then; `syncd pull` brings all of it home"
         # One that ended while the machine slept is no news, unless something is known to have been changed there.
-        is_known = bool(services.remote_changes.held or services.remote_changes.kept)
+        is_known = bool(services.state.seen.both_changed or services.state.seen.kept)
         is_news = is_last and (is_known or not _is_gone(failure))
         self._warn(what, remedy, what if is_news else None)
 
@@ -177,9 +177,9 @@ class WorkSaver(Struct):
 
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`.
         """
-        remote_changes, leftovers = services.remote_changes, services.deletion_sync.leftovers
+        remote_changes = services.remote_changes
         try:
-            work = find_agent_work(remote_changes, services.state.content, leftovers, self.leave_out(), left_s)
+            work = find_agent_work(remote_changes, services.state.content, self.leave_out(), left_s)
             unsaved = save_work(remote_changes, work, why, self.base_store.get)
         finally:
             remote_changes.drop_copies()

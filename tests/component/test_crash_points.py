@@ -31,7 +31,6 @@ FILES = {
     "lock",
     "status.json",
     "history.jsonl",
-    "changes-there",
 }
 # Records that exist only from before a request to the sandbox until its outcome is known.
 PASSING = {"uploaded", "uncertain", "unanswered", "removals"}
@@ -221,7 +220,7 @@ def test_the_steps_are_all_there(scenario: CrashScenario) -> None:
     at = steps.index("move lease")
     assert steps[at - 3 : at + 2] == ["open lease.new", "write", "flush", "move lease", "flush folder"]
     commits = [step for step in steps if step.startswith("commit")]
-    assert commits == ["commit uploaded", MARKED, "commit base last uncertain uploaded"]
+    assert commits == ["commit uploaded", MARKED, "commit base last seen uncertain uploaded"]
     requested = steps[steps.index(MARKED) + 1 : steps.index(commits[-1])]
     assert set(requested) <= {"connect", "send", "recv"}
     assert {"send", "recv"} <= set(requested)

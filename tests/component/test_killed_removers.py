@@ -100,7 +100,7 @@ def _deaths(scenario: RemovalScenario, deletions: str, choice: Choice, then: lis
     steps = scenario.machine.sync().steps
     steps = steps[steps.index(AFTER) :]
     count = sum(step in ("write", "send") for step in steps) if torn else len(steps)
-    assert count > (3 if torn else 15)
+    assert count > (3 if torn else 12)
     for number, step in enumerate(choice(count)):
         scenario.keep()
         scenario.change()

@@ -16,6 +16,7 @@ from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.sandbox_content import TakenPath
 from syncd.sandbox.sandbox_state import SandboxState, Uploaded, ending_targets, last_target
+from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.state_db import StateDb
 from tests.clock import ScriptedClock
 from tests.component.sample_records import MANIFEST, TARGET
@@ -105,16 +106,18 @@ def test_what_was_brought_home_from_the_sandbox_before(db: StateDb) -> None:
     assert last_target(db) == OTHER
 
 
-def test_what_arrived_but_cannot_be_recorded(db: StateDb) -> None:
+def test_what_arrived_but_cannot_be_recorded(db: StateDb, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process is certain of it all the same, and no other one changed it."""
 
-    def fail() -> None:
+    def fail(_: SeenPaths) -> None:
         raise OSError
 
     state = arrived(db, MANIFEST)
     state.note_arrived(Manifest())
-    with pytest.raises(OSError):
-        state.record(fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(SeenPaths, "save", fail)
+        with pytest.raises(OSError):
+            state.record()
     assert not state.was_changed
     assert state.base == Manifest()
     assert SandboxState(db, TARGET).base == MANIFEST

@@ -204,7 +204,7 @@ class Checker:
         wanted = self.wanted() if is_agents and self.is_unchanged_since_sync else tracked.model.synced
         if not self.is_unchanged_since_sync:
             wanted = {path: entry for path, entry in wanted.items() if path not in tracked.model.agent}
-        tracked.model.arrived(wanted, services.remote_changes.kept, looked=self._looks and not self._nobody_looked)
+        tracked.model.arrived(wanted, services.state.seen.kept, looked=self._looks and not self._nobody_looked)
 
     def note_left(self, sandbox_id: str) -> None:
         """Check that all that was changed in a sandbox was saved before another one took its place.
@@ -549,12 +549,12 @@ class Checker:
     def blocked(self) -> tuple[str, ...]:
         """Return the paths that the last daemon reported as blocked: these and all below stay as they are."""
         warnings = self.cycle.warnings if self.cycle is not None else []
-        return tuple(each.key.removeprefix("blocked:") for each in warnings if each.key.startswith("blocked:"))
+        return tuple(each.key.removeprefix("obstacle:") for each in warnings if each.key.startswith("obstacle:"))
 
     def held(self) -> tuple[str, ...]:
         """Return the paths that the last daemon holds, as both sides changed them."""
         services = self.cycle.services if self.cycle is not None else None
-        return services.remote_changes.held if services is not None else ()
+        return services.state.seen.both_changed if services is not None else ()
 
     def has_other_links(self) -> bool:
         """True if an included file has hard links that are excluded."""

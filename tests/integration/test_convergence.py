@@ -19,14 +19,12 @@ from msgspec import structs
 
 import syncd.model.entry
 from syncd.archive.snapshotter import Snapshotter
-from syncd.core.choices import Deletions
 from syncd.model.entry import Kind, as_read
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import PathOutcome, Plan
 from syncd.remote.remote_job import RemoteJob
 from syncd.remote.target import Target
 from syncd.sandbox import look, provider
-from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import Obstacle
@@ -34,8 +32,11 @@ from syncd.sandbox.partial_archives import Kept, PartialArchives, _Proof
 from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxState
+from syncd.sandbox.seen_paths import SeenPaths
 from syncd.scan.tree_cache import TreeCache
 from syncd.sync import preparation
+from syncd.sync.delivery import Verdict
+from syncd.sync.preparation import Preparation
 from syncd.sync.sync_once import SandboxSync
 from syncd.watch.changes import Changes, DirtyDirectories
 from tests.fuzz.generators import generate
@@ -341,7 +342,7 @@ def _delete_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _reset_without_deletions(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(DeletionSync, "resets", lambda self, _: self._deletions is Deletions.RESET)
+    patch.setattr(DeletionSync, "resets", lambda self, _: self.may_reset)
 
 
 def _send_a_partial_archive_after_a_reset(patch: pytest.MonkeyPatch) -> None:
@@ -373,12 +374,12 @@ def _reset_for_a_new_rule(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DeletionSync, "_without_exclusions", lambda self, found, wanted: found)
 
 
-def _ignore_blocked_paths(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(BlockedPaths, "find", lambda *_: False)
+def _ignore_obstacles(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Preparation, "find_reason", lambda *_: Verdict.INITIALIZE)
 
 
 def _block_free_paths(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(BlockedPaths, "_blocked_of", lambda self, *_: {"b": Obstacle.DIRECTORY})
+    patch.setattr(Preparation, "_obstacles_seen", lambda self, *_: {"b": Obstacle.DIRECTORY})
 
 
 def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:
@@ -417,13 +418,13 @@ def _hold_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _forget_kept_paths_at_a_restart(patch: pytest.MonkeyPatch) -> None:
-    real = RemoteChanges.__init__
+    real = SeenPaths.read
 
-    def forgetful(self: RemoteChanges, **parts: Any) -> None:
-        real(self, **parts)
-        self._held, self._kept = {}, set()
+    def forgetful(self: SeenPaths) -> None:
+        real(self)
+        self.held, self.kept = {}, set()
 
-    patch.setattr(RemoteChanges, "__init__", forgetful)
+    patch.setattr(SeenPaths, "read", forgetful)
 
 
 def _mistake_an_emptied_sandbox(patch: pytest.MonkeyPatch) -> None:
@@ -462,7 +463,7 @@ PLANTED = {
     _delete_nothing: _MIRROR + "remove('a')\n wait_idle()",
     _reset_without_deletions: _RESET + "write('f', 8, 3)\n wait_idle()",
     _reset_for_a_new_rule: _RESET + "write_rules('.gitignore', 'f\\n')\n wait_idle()",
-    _ignore_blocked_paths: _OVERWRITE + "agent_writes('b/f', 3)\n write('b', 8, 4)\n write('f', 8, 5)\n wait_idle()",
+    _ignore_obstacles: _OVERWRITE + "agent_writes('b/f', 3)\n write('b', 8, 4)\n write('f', 8, 5)\n wait_idle()",
     _block_free_paths: _OVERWRITE
     + "agent_writes('b/f', 3)\n write('b', 8, 4)\n wait_idle()\n agent_removes('b')\n write('b', 8, 5)\n wait_idle()",
     _send_a_partial_archive_after_a_reset: _RESET + "write('f', 8, 3)\n wait_idle()\n remove('f')\n wait_idle()",

@@ -224,7 +224,7 @@ class Story(RuleBasedStateMachine):
         named = [*document["conflicts"], *document["never"], *document["stays"], *self.rig.cycle.agent_status.held]
         services = self.rig.cycle.services
         if services is not None:  # what could not be removed there, or put there, is in the warnings
-            named += [*services.deletion_sync.leftovers, *services.blocked_paths.paths]
+            named += [*services.state.leftovers.entries, *services.state.seen.obstacles]
         differing = {path for path in here.keys() | there.keys() if here.get(path) != there.get(path)}
         assert {path for path in differing if not any(is_near(path, each) for each in named)} == set()
 

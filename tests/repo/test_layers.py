@@ -44,9 +44,7 @@ PURE = {
     "model": "directory entry manifest reconcile symlinks",
     "remote": "failure target",
     "report": "metrics speed",
-    "sandbox": (
-        "agent_info blocked_paths_rules leftovers look_encoding look_request sandbox_content saved_versions_rules"
-    ),
+    "sandbox": ("agent_info leftovers look_encoding look_request sandbox_content saved_versions_rules"),
     "scan": "exclusions",
     "selection": ("builtin_rules gitignore rules secret_scanner selection"),
     "sync": "arrived_changes follow_up outcome sent_archive status_document sync_plan sync_reason",

@@ -26,6 +26,7 @@ class ScriptedLook:
         self.request = LookRequest({})
         self.saved: list[str] = []
         self.noted: list[str] = []
+        self.seen = self
 
     def save(self, _why: Why, versions: Mapping[str, SeenEntry], _base_of: Callable[[str], object]) -> frozenset[str]:
         """Note the paths."""
@@ -58,12 +59,10 @@ def test_what_is_found() -> None:
         unlisted=7,
     )
     look = ScriptedLook(result)
-    content = SandboxContent(Manifest({"a": SENT, "gone.log": SENT}), ({"a": SENT, "late": SENT},))
     leftovers = {"gone-too": [SENT], "old.log": [SENT]}
+    content = SandboxContent(Manifest({"a": SENT, "gone.log": SENT}), ({"a": SENT, "late": SENT},), True, leftovers)
 
-    work = find_agent_work(
-        cast(RemoteChanges, look), content, leftovers, lambda path, _: path.endswith((".log", "modules"))
-    )
+    work = find_agent_work(cast(RemoteChanges, look), content, lambda path, _: path.endswith((".log", "modules")))
 
     assert work.changed == {"a": FILE, "new": FILE}
     assert look.noted == ["a", "new"]
@@ -99,7 +98,7 @@ def test_what_could_not_be_saved() -> None:
     def leave_out(path: str, _is_dir: bool) -> bool:
         return path.endswith((".log", "node_modules"))
 
-    unsaved = save_work(look, find_agent_work(look, content, {}, leave_out), Why.RESET, _no_bytes)
+    unsaved = save_work(look, find_agent_work(look, content, leave_out), Why.RESET, _no_bytes)
 
     assert unsaved.paths == {
         "secret": "its files cannot be listed there, or not in time",

@@ -6,7 +6,8 @@ import pytest
 
 from syncd.cli.push import PushResult, summary
 from syncd.model.entry import Kind, SeenEntry
-from syncd.sandbox.remote_changes import held_warning, why_unsaved
+from syncd.sandbox.remote_changes import why_unsaved
+from syncd.sandbox.seen_paths import held_warning
 
 
 def test_the_remedy_works() -> None:

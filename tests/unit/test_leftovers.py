@@ -1,52 +1,62 @@
-"""Leftovers in a sandbox: the rule, its bound, and its line on the screen."""
+"""Leftovers in a sandbox, and what of them has a wanted path's place: the rules."""
 
 from __future__ import annotations
 
 import pytest
 
 from syncd.model.entry import Entry, Kind
-from syncd.sandbox import leftovers
-from syncd.sandbox.leftovers import NO_LEFTOVERS, RemovalOutcomes, leftovers_after
+from syncd.sandbox.leftovers import NO_LEFTOVERS, leftovers_after, obstructed_by, obstructing
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"1")
-OTHER = Entry(Kind.FILE, 0o644, 1, 5, digest=b"2")
 LINK = Entry(Kind.SYMLINK, 0o777, 1, target="a")
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "unread", "entries", "files"),
+    ("gone", "failed", "unread", "entries", "files"),
     [
-        (RemovalOutcomes(), set(), ["a", "d", "d/l"], 2),
-        (RemovalOutcomes(removed={"a", "d", "d/l"}), set(), [], 0),
-        (RemovalOutcomes(removed={"d/l"}, changed={"a"}, failed={"d"}), set(), ["a", "d"], 1),
-        (RemovalOutcomes(), {"a"}, ["a", "d", "d/l"], 1),
-        (RemovalOutcomes(), {"d"}, ["a", "d", "d/l"], 1),
-        (RemovalOutcomes(failed={"stay"}), set(), ["a", "d", "d/l", "stay"], 2),
-        (
-            RemovalOutcomes(changed={"stay"}),
-            set(),
-            ["a", "d", "d/l"],
-            2,
-        ),  # by the wanted one itself: it had arrived before
+        ((), (), set(), ["a", "d", "d/l"], 2),
+        ({"a", "d", "d/l"}, (), set(), [], 0),
+        ({"d/l"}, {"d"}, set(), ["a", "d"], 1),
+        ((), (), {"a"}, ["a", "d", "d/l"], 1),
+        ((), (), {"d"}, ["a", "d", "d/l"], 1),
+        ((), {"stay"}, set(), ["a", "d", "d/l", "stay"], 2),
     ],
 )
-def test_what_stays(outcomes: RemovalOutcomes, unread: set[str], entries: list[str], files: int) -> None:
+def test_what_stays(gone: set[str], failed: set[str], unread: set[str], entries: list[str], files: int) -> None:
     """Paths that were not removed are left over; those that could not be read are not counted."""
     held = {"stay": FILE, "a": FILE, "d": FOLDER, "d/l": LINK}
-    found = leftovers_after(NO_LEFTOVERS, [held], {"stay": FILE}, outcomes, unread=unread)
+    found = leftovers_after(NO_LEFTOVERS, [held], {"stay": FILE}, gone=gone, failed=failed, unread=unread)
     assert list(found.entries) == entries
     assert found.files == files
-    assert found.changed == set(outcomes.changed) & set(entries)
+    assert found.without(entries) == NO_LEFTOVERS
 
 
-def test_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the bound, paths are counted instead of named, and the count does not go down by itself."""
-    monkeypatch.setattr(leftovers, "MOST_NAMED", 5)
-    held = {f"f{number}": FILE for number in range(8)} | {"d": FOLDER}
-    found = leftovers_after(NO_LEFTOVERS, [held], {}, RemovalOutcomes(), unread=())
-    assert (len(found.entries), found.unnamed, found.files) == (5, 3, 8)
-    found = leftovers_after(found, [{}], {"f0": FILE}, RemovalOutcomes(), unread=())
-    assert (len(found.entries), found.unnamed, found.files) == (4, 3, 7)
-    found = leftovers_after(found, [{}], held, RemovalOutcomes(), unread=())
-    assert (found.entries, found.unnamed, found.files) == ({}, 3, 3)
+@pytest.mark.parametrize(
+    ("there", "now", "expected"),
+    [
+        (FOLDER, FILE, True),
+        (FOLDER, LINK, True),
+        (FILE, FOLDER, True),
+        (LINK, FOLDER, True),
+        (FILE, LINK, False),
+        (LINK, FILE, False),
+        (FILE, FILE, False),
+        (FOLDER, FOLDER, False),
+        (FILE, None, False),
+    ],
+)
+def test_what_has_a_place(there: Entry, now: Entry | None, *, expected: bool) -> None:
+    """A directory replaces nothing and nothing replaces it; files and links replace one another."""
+    wanted = {} if now is None else {"p": now}
+    assert obstructed_by({"p": [there.kind]}, wanted) == ({"p": there.kind} if expected else {})
+    kinds = [(now or there).kind, there.kind]
+    assert obstructed_by({"p": kinds}, wanted) == ({"p": there.kind} if expected else {})
+
+
+def test_in_the_way() -> None:
+    """The versions of the path itself and of all below it are in its way; other deleted paths are not."""
+    wanted = {"d": FILE, "f": FOLDER, "f/new": FILE, "sub": FOLDER, "sub/d": LINK}
+    gone = ["d", "d/a", "d/sub", "d/sub/b", "f", "f/old", "sub/d", "sub/d/x", "sub/old", "old", "old/x", "dd/x"]
+    found = obstructing({path: [FILE] for path in gone}, wanted)
+    assert list(found) == ["d", "d/a", "d/sub", "d/sub/b", "f", "sub/d", "sub/d/x"]

@@ -36,7 +36,7 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="x")
 )
 def test_paths_to_remove(held: Manifest, wanted: Manifest, unread: set[str], gone: list[str]) -> None:
     """Deleted paths and those of another kind are removed, contents first; never those that could not be read."""
-    found = paths_to_delete([held], wanted, unread)
+    found = paths_to_delete([held], wanted, unread, {})
     assert list(found) == gone
     assert all(found[path] == [held[path]] for path in gone)
 
@@ -59,5 +59,5 @@ def test_leftovers_of_another_kind(wanted: Manifest, gone: list[Entry]) -> None:
 def test_each_version_that_may_be_there() -> None:
     """Of a path that was sent twice, the second time without an answer, either content may be there."""
     other = Entry(Kind.FILE, 0o644, 2, 7, digest=b"e" * 32)
-    found = paths_to_delete([{"a": FILE, "b": FILE}, {"a": other, "b": FOLDER, "c": FILE}], {"b": FILE}, ())
+    found = paths_to_delete([{"a": FILE, "b": FILE}, {"a": other, "b": FOLDER, "c": FILE}], {"b": FILE}, (), {})
     assert found == {"a": [FILE, other], "b": [FOLDER], "c": [FILE]}

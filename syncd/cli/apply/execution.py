@@ -310,10 +310,9 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
         done = [_left_out_by(rules, row) for path, row in rows.items() if path not in written.conflicts]
         taken.extend(row for row in done if row.is_left_out or (row.before != row.after and row.path not in differing))
         if taken:
-            _record(side, taken)
+            state.record_taken(taken)
 
     plan = _write(side.writer, prepared, plan, rows.values(), record)
-    remote_changes.changes_there.note((), {row.path for row in taken}.__contains__)
     conflicts = {planned.path: planned.there for planned in plan.of(PathOutcome.CONFLICT)}
     unsaved = remote_changes.save(Why.CONFLICT, conflicts, side.sent)
     if unsaved:
@@ -324,17 +323,6 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
             "see to that, and run `syncd apply` again",
         )
     return plan
-
-
-def _record(side: AgentSide, taken: list[TakenPath]) -> None:
-    """Have the paths count as sent, and stay in the sandbox for no other reason. Raises `OSError`."""
-    services = side.opened.services
-    with services.state.db.transaction():
-        services.state.record_taken(taken)
-        services.remote_changes.recall()
-        services.remote_changes.taken(each.path for each in taken)
-        services.deletion_sync.recall()
-        services.deletion_sync.taken([each.path for each in taken if each.is_left_out])
 
 
 def _was_sent(base: Mapping[str, Entry], base_before: Mapping[str, Entry], planned: PlannedPath) -> bool:

@@ -24,7 +24,6 @@ from syncd.merge.workspace_writer import Undone, WorkspaceWriter
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.sandbox.changes_there import ChangesThere
 from syncd.sandbox.sandbox_content import TakenPath, is_as
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SavedVersions
@@ -113,8 +112,7 @@ class _LastApply(Struct, frozen=True):
         try:
             self._save(only_here)
             if again and target is not None and state is not None:
-                state.record_taken(again)
-                ChangesThere(self.folders.state, target).note((each.path for each in again), lambda _: False)
+                state.record_taken(again, differing=[each.path for each in again])
         except OSError as failure:
             raise TryLater(
                 f"what counts as sent cannot be recorded ({failure.strerror}), so nothing is undone",

@@ -1,4 +1,4 @@
-"""A path that is blocked in the sandbox never stops the others: it is made way for, or left out and named."""
+"""A path whose place in the sandbox is taken never stops the others: it is made way for, or left out and named."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_deleted_long_ago(rig: Rig) -> None:
     assert rig.cycle.leftover_files == 2
     rig.restart()
     rig.write("d", "a file now")
-    assert settled(rig).blocked == ()
+    assert settled(rig).obstructed == ()
     assert rig.arrived()["d"] == "a file now"
     assert rig.cycle.leftover_files == 0
     check_quiet(rig)
@@ -133,23 +133,23 @@ def test_an_agents_file_in_the_folder(rig: Rig, deletions: str) -> None:
     folder_becomes_file(rig)
     rig.write("stay", "changed")
     outcome = settled(rig)
-    assert outcome.blocked == ("d",)
+    assert outcome.obstructed == ("d",)
     assert rig.arrived() == {"stay": "changed", "file": "hello", "d/sub/theirs": "the agent's"}
-    assert keys(rig) == ["blocked:d"]
+    assert keys(rig) == ["obstacle:d"]
     assert "'d' is not sent: in the sandbox a directory has its place" in warnings(rig)
     check_quiet(rig)
     rig.restart()
     check_quiet(rig)
-    assert keys(rig) == ["blocked:d"]
+    assert keys(rig) == ["obstacle:d"]
     rig.write("stay", "changed again")
-    assert settled(rig).blocked == ("d",)
+    assert settled(rig).obstructed == ("d",)
     assert rig.arrived()["stay"] == "changed again"
-    assert keys(rig) == ["blocked:d"]
+    assert keys(rig) == ["obstacle:d"]
     check_quiet(rig)
     (rig.sandbox.workspace / "d/sub/theirs").unlink()
     rig.write("stay", "and again")
     assert rig.sync()[0].follow_up == ("d",)
-    assert settled(rig).blocked == ()
+    assert settled(rig).obstructed == ()
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
     assert keys(rig) == []
     check_quiet(rig)
@@ -162,17 +162,17 @@ def test_retried_by_a_forced_push(rig: Rig, deletions: str) -> None:
     agent(rig, "new/theirs")
     rig.write("new", "a file here")
     rig.write("stay", "changed")
-    assert settled(rig).blocked == ("new",)
+    assert settled(rig).obstructed == ("new",)
     assert rig.arrived()["stay"] == "changed"
     assert rig.arrived()["new/theirs"] == "the agent's"
     check_quiet(rig)
     rig.restart()
     check_quiet(rig)
-    assert keys(rig) == ["blocked:new"]
-    assert rig.sync(SyncMode.FORCED)[0].blocked == ("new",)
+    assert keys(rig) == ["obstacle:new"]
+    assert rig.sync(SyncMode.FORCED)[0].obstructed == ("new",)
     shutil.rmtree(rig.sandbox.workspace / "new")
     assert rig.sync(SyncMode.FORCED)[0].follow_up == ("new",)
-    assert settled(rig).blocked == ()
+    assert settled(rig).obstructed == ()
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
     check_quiet(rig)
     assert "reset" not in rig.asked()
@@ -185,7 +185,7 @@ def test_an_edit_of_a_blocked_path_is_checked_once(rig: Rig) -> None:
     settled(rig)
     check_quiet(rig)
     rig.write("new", "edited here")
-    assert settled(rig).blocked == ("new",)
+    assert settled(rig).obstructed == ("new",)
     check_quiet(rig)
     shutil.rmtree(rig.sandbox.workspace / "new")
     rig.write("new", "edited once more")
@@ -194,12 +194,12 @@ def test_an_edit_of_a_blocked_path_is_checked_once(rig: Rig) -> None:
 
 
 def test_a_deleted_blocked_path(rig: Rig) -> None:
-    """A blocked path that was renamed locally needs no place and has no warning."""
+    """A obstructed path that was renamed locally needs no place and has no warning."""
     agent(rig, "new/theirs")
     rig.write("new", "a file here")
     settled(rig)
     (rig.workspace / "new").rename(rig.workspace / "newer")
-    assert settled(rig).blocked == ()
+    assert settled(rig).obstructed == ()
     assert rig.arrived()["newer"] == "a file here"
     assert keys(rig) == []
     check_quiet(rig)
@@ -224,16 +224,16 @@ def test_a_parent_of_another_kind(rig: Rig, deletions: str, there: str) -> None:
     outcome = settled(rig)
     assert rig.arrived()["stay"] == "changed"
     if rig.keys["sync"]["archive"] == "full":
-        assert outcome.blocked == ()  # GNU tar puts a folder in its place
+        assert outcome.obstructed == ()  # GNU tar puts a folder in its place
         assert rig.arrived()["d/a"] == "changed"
         return
-    assert outcome.blocked == ("d",)
+    assert outcome.obstructed == ("d",)
     assert not place.is_dir() or place.is_symlink()
     assert rig.cycle.leftover_files == 0
     check_quiet(rig)
     place.unlink()
     rig.write("stay", "changed again")
-    assert settled(rig).blocked == ()
+    assert settled(rig).obstructed == ()
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
     assert keys(rig) == []
     check_quiet(rig)
@@ -250,9 +250,9 @@ def test_a_sandbox_without_executions(rig: Rig, deletions: str, changed: object)
     changed(rig)
     rig.write("stay", "changed")
     path = "d" if changed is folder_becomes_file else "file"
-    assert settled(rig).blocked == (path,)
+    assert settled(rig).obstructed == (path,)
     assert rig.arrived()["stay"] == "changed"
-    assert f"blocked:{path}" in keys(rig)
+    assert f"obstacle:{path}" in keys(rig)
     check_quiet(rig)
     rig.restart()
     check_quiet(rig)
@@ -268,7 +268,7 @@ def test_an_agents_change_in_a_folders_place(rig: Rig) -> None:
     file_becomes_folder(rig)
     rig.write("stay", "changed")
     outcome = settled(rig)
-    assert (outcome.blocked, outcome.held) == ((), ("file",))
+    assert (outcome.obstructed, outcome.held) == ((), ("file",))
     assert rig.arrived() == {"d/a": "hello", "d/sub/b": "hello", "stay": "changed", "file": "changed there"}
     for _ in range(2):
         assert keys(rig) == ["held:file"]
@@ -287,7 +287,7 @@ def test_a_blocked_path_is_not_reported_as_overwritten(rig: Rig) -> None:
     agent(rig, "new/theirs")
     rig.write("new", "a file here")
     settled(rig)
-    assert keys(rig) == ["blocked:new"]
+    assert keys(rig) == ["obstacle:new"]
 
 
 def test_a_server_that_fails_is_not_asked_much(rig: Rig) -> None:
@@ -310,9 +310,9 @@ def test_odd_names(rig: Rig) -> None:
     agent(rig, f"{name}/theirs")
     rig.write(name, "a file here")
     rig.write("stay", "changed")
-    assert settled(rig).blocked == (name,)
+    assert settled(rig).obstructed == (name,)
     assert rig.arrived()["stay"] == "changed"
-    assert keys(rig) == [f"blocked:{name}"]
+    assert keys(rig) == [f"obstacle:{name}"]
     assert "\n" not in warnings(rig)
     check_quiet(rig)
 
@@ -323,7 +323,7 @@ def test_many(rig: Rig) -> None:
         agent(rig, f"many/{number}/theirs")
         rig.write(f"many/{number}", "a file here")
     rig.write("stay", "changed")
-    assert len(settled(rig).blocked) == 120
+    assert len(settled(rig).obstructed) == 120
     assert rig.arrived()["stay"] == "changed"
     assert len(keys(rig)) == 51
     assert "70 more paths are not sent" in warnings(rig)
@@ -349,12 +349,12 @@ def test_a_check_that_fails(rig: Rig, fault: str) -> None:
     rig.emulator.faults.script(fault)
     rig.emulator.faults.script("dump: 500 always")
     rig.write("stay", "changed")
-    assert settled(rig).blocked == ("new",)
+    assert settled(rig).obstructed == ("new",)
     assert rig.arrived()["stay"] == "changed"
     check_quiet(rig)
     rig.emulator.faults.clear()
     rig.write("stay", "changed again")
-    assert settled(rig).blocked == ()
+    assert settled(rig).obstructed == ()
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
 
 
@@ -364,13 +364,13 @@ def test_an_agents_folder_where_no_program_runs(rig: Rig) -> None:
     agent(rig, "new/theirs")
     rig.write("new", "a file here")
     rig.write("stay", "changed")
-    assert settled(rig).blocked == ("new",)
-    assert keys(rig) == ["blocked:new"]
+    assert settled(rig).obstructed == ("new",)
+    assert keys(rig) == ["obstacle:new"]
     assert "a directory has its place" in warnings(rig)
     assert rig.arrived()["stay"] == "changed"
     check_quiet(rig)
     shutil.rmtree(rig.sandbox.workspace / "new")
     rig.write("stay", "changed again")
-    assert settled(rig).blocked == ()
+    assert settled(rig).obstructed == ()
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
     check_quiet(rig)

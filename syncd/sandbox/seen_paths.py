@@ -1,0 +1,300 @@
+"""The paths that a sync leaves as they are in one sandbox, as the looks there saw them, and why.
+
+A path is *kept* while only someone there changed it, and *held* until a person decides: both sides changed it, or an
+obstacle keeps it from being extracted. GNU tar puts no file in the place of a directory that is not empty, and nothing
+below a path that is no directory; it then fails, whatever else the archive holds. A sync writes neither, nor anything
+below them, and looks at them again each time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import posixpath
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from hashlib import sha256
+from itertools import islice
+from math import inf
+
+from msgspec import Struct, field
+
+from syncd.core.text import MOST_NAMED, counted, shown_path
+from syncd.core.warning import SyncWarning
+from syncd.model.entry import Entry, Kind, SeenEntry
+from syncd.model.manifest import Manifest, is_within
+from syncd.model.reconcile import PathOutcome, Plan
+from syncd.remote.failure import backoff_limit_s
+from syncd.sandbox.look_request import LookAction, LookItem, Obstacle
+from syncd.selection.git_repository import GIT
+from syncd.store.state_db import Record, StateDb
+
+_log = logging.getLogger("syncd.seen_paths")
+# The wait for the next look after one after which something could not be saved.
+FIRST_WAIT_S, LONGEST_WAIT_S = 15.0, 900.0
+# These may be saved the next time; what is a directory or a device there is so until someone moves it.
+_MAY_BE_SAVED_LATER = (Kind.FILE, Kind.UNREAD, Kind.SYMLINK)
+_PLACE_OF = {kind: LookItem((Entry(kind),), LookAction.PLACE) for kind in Kind}
+_REASONS = {
+    Obstacle.DIRECTORY: "a directory has its place",
+    Obstacle.FILE: "a file has its place",
+    Obstacle.COMMITS: "a git repository with commits of the agent's may have its place",
+    Obstacle.SYMLINK: "a link has its place",
+    Obstacle.OTHER: "something that is neither file nor directory has its place",
+    Obstacle.READ_ONLY: "its directory is read-only",
+    Obstacle.LINK_ON_ITS_WAY: "a link has the place of a path that it leads through",
+    Obstacle.UNKNOWN: "something of another kind may have its place",
+}
+_REMEDIES = {
+    Obstacle.COMMITS: "bring them home (`syncd log`, `syncd apply --branch NAME`)",
+    Obstacle.READ_ONLY: "make it writable there",
+}
+
+
+class HeldPath(Struct, frozen=True, array_like=True):
+    """A held path: by an obstacle, None if both sides changed it. `here` is the fingerprint of what was here then."""
+
+    obstacle: Obstacle | None
+    here: bytes
+
+
+class _SeenRecord(Struct, frozen=True):
+    held: list[tuple[bytes, HeldPath]] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
+    changed: list[bytes] = field(default_factory=list)
+    looked_at: str | None = None
+
+
+class SeenPaths:
+    """The paths of one sandbox that stay as they are there, in memory and recorded.
+
+    `changed` are all paths that were changed there, as of the last look of any process at each, and `looked_at` is the
+    time of the last look. `released` were held until this sync, whose look found that they may be written.
+    """
+
+    def __init__(self, db: StateDb, owner: str) -> None:
+        self._db = db
+        self._record = Record(db, "seen", _SeenRecord, "what stays in the sandbox is looked at once more", owner)
+        self.released: list[str] = []
+        self._unsaved: dict[str, tuple[SeenEntry, str]] = {}  # versions of held paths that could not be saved, and why
+        self._again_at_s = inf
+        self._tries = 0
+        self.read()
+
+    def read(self) -> None:
+        """Read what is recorded, as another process may have changed it."""
+        record = self._record.load() or _SeenRecord()
+        self.held = {os.fsdecode(path): held for path, held in record.held}
+        self.kept = set(map(os.fsdecode, record.kept))
+        self.changed = set(map(os.fsdecode, record.changed))
+        self.looked_at = record.looked_at
+        self._recorded = dict(self.held), set(self.kept)
+
+    def save(self) -> None:
+        """Record all. Raises `OSError`."""
+        held = sorted((os.fsencode(path), held) for path, held in self.held.items())
+        record = _SeenRecord(
+            held, sorted(map(os.fsencode, self.kept)), sorted(map(os.fsencode, self.changed)), self.looked_at
+        )
+        self._record.save(record)
+        self._recorded = dict(self.held), set(self.kept)
+
+    def _save_what_stays(self) -> None:
+        if self._recorded != (self.held, self.kept):
+            with suppress(OSError):  # the next process looks once more
+                self.save()
+
+    # -- what stays
+
+    @property
+    def both_changed(self) -> tuple[str, ...]:
+        """The held paths that both sides changed, in order."""
+        return tuple(sorted(path for path, held in self.held.items() if held.obstacle is None))
+
+    @property
+    def obstacles(self) -> dict[str, Obstacle]:
+        """The held paths that an obstacle keeps from being extracted, in order; all below them is held as well."""
+        return {path: held.obstacle for path, held in sorted(self.held.items()) if held.obstacle is not None}
+
+    def wants_look(self, here: Manifest, now_s: float) -> bool:
+        """True if a held path was changed here since the last look at it, or what could not be saved is due again."""
+        if now_s >= self.look_again_at_s:
+            return True
+        return any(_fingerprint(here, path) != held.here for path, held in self.held.items())
+
+    @property
+    def look_again_at_s(self) -> float:
+        """The monotonic second from which on what could not be saved is tried again."""
+        return self._again_at_s if self.held else inf
+
+    def forget_deleted(self, here: Manifest, leftovers: Collection[str]) -> None:
+        """Forget what does not exist here any more, but for kept `leftovers`, and what the last sync released."""
+        self.released = []
+        self.held = {path: held for path, held in self.held.items() if path in here}
+        self.kept = {path for path in self.kept if path in here or path in leftovers}
+        self._save_what_stays()
+
+    def retry(self, leftovers: Collection[str]) -> None:
+        """Have the next sync remove leftovers that were changed there, and put repositories in the place of others."""
+        self.kept.difference_update(leftovers)
+        held = self.held.get(GIT)
+        if held is not None and held.obstacle in (Obstacle.COMMITS, Obstacle.UNKNOWN):
+            del self.held[GIT]
+
+    def release_changed(self) -> None:
+        """Have all be written that was changed there: nobody looks before a sync any more."""
+        self.held = {path: held for path, held in self.held.items() if held.obstacle is not None}
+        self.kept = set()
+        self._save_what_stays()
+
+    def taken(self, paths: Collection[str]) -> None:
+        """Note that these paths were brought home: they differ and stay no more."""
+        self.held = {path: held for path, held in self.held.items() if path not in paths}
+        self.kept.difference_update(paths)
+        self.changed.difference_update(paths)
+
+    def forget(self) -> None:
+        """Forget all: the sandbox does not exist any more, or nothing of what is there stays."""
+        self.released = [*self.obstacles]
+        self.held, self.kept, self.changed = {}, set(), set()
+        self._save_what_stays()
+
+    # -- what a look saw
+
+    def note(
+        self,
+        plan: Plan,
+        among: Callable[[str], bool],
+        *,
+        here: Manifest,
+        written: Collection[str],
+        now_s: float,
+        why_unsaved: Callable[[SeenEntry], str] | None = None,
+    ) -> None:
+        """Remember which of the paths `among` others that were looked at stay as they are there.
+
+        `written` are those that the archive holds. `why_unsaved` returns the reason for which the version of a held
+        path could not be saved; None: none had to be.
+        """
+        before = {path for path in self.both_changed if among(path)}
+        self.held = {path: held for path, held in self.held.items() if path not in before}
+        self.kept = {path for path in self.kept if not among(path)} | plan.there(PathOutcome.KEEP).keys()
+        held = plan.there(PathOutcome.HOLD)
+        for path in held:
+            self.held[path] = HeldPath(None, _fingerprint(here, path))
+            if path not in before:
+                _log.warning("%r was changed here and in the sandbox: it is held", shown_path(path))
+        self._release(before, written)
+        self._unsaved = {} if why_unsaved is None else {path: (seen, why_unsaved(seen)) for path, seen in held.items()}
+        if not any(there.kind in _MAY_BE_SAVED_LATER for there, _ in self._unsaved.values()):
+            self._tries, self._again_at_s = 0, inf
+        elif not now_s < self._again_at_s < inf:
+            self._tries += 1
+            self._again_at_s = now_s + backoff_limit_s(self._tries, FIRST_WAIT_S, LONGEST_WAIT_S)
+        self.changed = {path for path in self.changed if not among(path)} | plan.stays.keys()
+        self._save_what_stays()
+
+    def try_again_after_start(self, now_s: float) -> None:
+        """Plan the first look of a process at what an earlier one held."""
+        if self.both_changed:
+            self._again_at_s = now_s + FIRST_WAIT_S
+
+    def note_written(self, written: Collection[str]) -> None:
+        """Note that these paths are made as they are here, without a look."""
+        self.changed = {path for path in self.changed if path not in written}
+
+    def note_obstacles(self, found: Mapping[str, Obstacle], here: Manifest, written: Collection[str] = ()) -> None:
+        """Remember these obstacles, and no others: all places that were taken before were looked at.
+
+        A link that leads through a link of someone there is held too, as an extractor may refuse it.
+        """
+        before = self.obstacles
+        self.held = {path: held for path, held in self.held.items() if path not in before}
+        links = [path for path, obstacle in found.items() if obstacle is Obstacle.SYMLINK]
+        obstacles = {**found, **dict.fromkeys(_links_through(here, links), Obstacle.LINK_ON_ITS_WAY)}
+        for path, obstacle in obstacles.items():
+            self.held[path] = HeldPath(obstacle, _fingerprint(here, path))
+            if path not in before:
+                _log.warning("%s", _obstacle_warning(path, obstacle))
+        self._release(before, written)
+        self._save_what_stays()
+
+    def _release(self, before: Collection[str], written: Collection[str]) -> None:
+        # An earlier attempt of the same sync may have released some.
+        released = {*self.released, *before} - self.held.keys() - self.kept
+        self.released = sorted(path for path in released if path not in written)
+
+    def note_all(self, changed: Iterable[str]) -> None:
+        """Remember, for `status`, all that the last look, one at everything, found beside what other processes note."""
+        changed, looked_at = set(changed), self.looked_at
+        with suppress(OSError), self._db.transaction():  # it costs the status, not the look
+            self.read()
+            self.changed, self.looked_at = changed, looked_at
+            self.save()
+
+    # -- what is told
+
+    @property
+    def warnings(self) -> list[SyncWarning]:
+        """The warnings about held paths."""
+        obstacles = self.obstacles
+        found = [_obstacle_warning(path, obstacle) for path, obstacle in islice(obstacles.items(), MOST_NAMED)]
+        if len(obstacles) > MOST_NAMED:
+            what = f"{len(obstacles) - MOST_NAMED:,} more paths are not sent, as their places in the sandbox are taken"
+            remedy = "free the places of those that are named, then run `syncd push --force`"
+            found.append(SyncWarning("obstacle", what, remedy))
+        both = self.both_changed
+        found += map(self._held_warning, both[:MOST_NAMED])
+        if len(both) > MOST_NAMED:
+            more = counted(len(both) - MOST_NAMED, "more path")
+            what = f"{more} changed here and in the sandbox, held as those that are named"
+            found.append(SyncWarning("held", what, "`syncd diff` shows them, `syncd apply` merges"))
+        return found
+
+    def _held_warning(self, path: str) -> SyncWarning:
+        there, why = self._unsaved.get(path, (None, None))
+        if there is not None and there.kind is Kind.UNREAD:
+            what = f"{shown_path(path)!r} could not be read in the sandbox, or not in time, and stays there as it is"
+            return SyncWarning(f"held:{path}", what, "a later sync looks again; `syncd diff` has more time for it")
+        return held_warning(path, why)
+
+
+def held_warning(path: str, unsaved: str | None) -> SyncWarning:
+    """Return the warning about a held path; `unsaved` is why its version there could not be saved, if it had to be."""
+    what = f"{shown_path(path)!r} was changed here and in the sandbox, where it stays as it is"
+    remedy = "`syncd diff` shows it, `syncd apply` merges, `syncd push --force` overwrites"
+    if unsaved is not None:
+        what = f"{what}, as its version there could not be saved ({unsaved})"
+        remedy = "mend that, or move it away there; it is tried again by itself"
+    return SyncWarning(f"held:{path}", what, remedy)
+
+
+def _obstacle_warning(path: str, obstacle: Obstacle) -> SyncWarning:
+    what = f"{shown_path(path)!r} is not sent: in the sandbox {_REASONS[obstacle]}"
+    remedy = _REMEDIES.get(obstacle, "move that away there, or rename it here")
+    return SyncWarning(f"obstacle:{path}", what, f"{remedy}; then run `syncd push --force`")
+
+
+def _fingerprint(here: Manifest, path: str) -> bytes:
+    """Return a digest that differs once the path, or anything below it, is changed here."""
+    rows = sorted((p, e.kind.value, e.mode, e.size_bytes, e.mtime_s, e.target) for p, e in here.within([path]).items())
+    return sha256(repr(rows).encode("utf-8", "surrogateescape")).digest()
+
+
+# -- places
+
+
+def place_items(entries: Mapping[str, Entry], repositories: Collection[str] = ()) -> dict[str, LookItem]:
+    """Return the items of a look that finds what keeps these entries from being extracted.
+
+    Those of `repositories` come first, since only so many obstacles are reported: they must take no commits' place.
+    """
+    items = {path: LookItem((entries[path],), LookAction.COMMITS) for path in repositories if path in entries}
+    return items | {path: _PLACE_OF[entry.kind] for path, entry in entries.items() if path not in items}
+
+
+def _links_through(entries: Mapping[str, Entry], links: Collection[str]) -> list[str]:
+    """Return the symlinks that lead through one of these paths, so that they may lead out of the workspace there."""
+    symlinks = {path: entry for path, entry in entries.items() if entry.kind is Kind.SYMLINK} if links else {}
+    targets = {path: posixpath.join(posixpath.dirname(path), entry.target) for path, entry in symlinks.items()}
+    return [path for path in targets if path not in links and is_within(posixpath.normpath(targets[path]), links)]
