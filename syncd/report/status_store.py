@@ -11,18 +11,25 @@ import contextlib
 import os
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.durable_file import read_file, write_whole
 from syncd.core.text import shown_path
 from syncd.core.workspace_lock import holder
 from syncd.remote.target import Target
-from syncd.sandbox.seen_paths import SeenPaths
-from syncd.store.state_db import StateDb
+from syncd.store.state_db import Record, StateDb
 from syncd.sync.status_document import VERSION, State, Status
 
 _NAME = "status.json"
 _encode = msgspec.json.Encoder().encode
+
+
+class _Seen(Struct, frozen=True):
+    """The part of the record of what was seen in a sandbox that a status shows."""
+
+    changed: list[bytes]
+    looked_at: str | None
 
 
 class StatusStore:
@@ -59,8 +66,10 @@ def read_status(folder: str, otherwise: Status) -> Status:
     # Commands drop and add saved versions too, and look.
     target = Target(status.sandbox.base_url, status.sandbox.id, status.sandbox.region)
     with contextlib.suppress(OSError), contextlib.closing(StateDb(folder)) as db:
-        saved, seen = db.count_saved(), SeenPaths(db, target.owner)
-        agent = replace(status.agent, saved=saved, changed=len(seen.changed), looked_at=seen.looked_at)
+        agent = replace(status.agent, saved=db.count_saved())
+        seen = Record(db, "seen", _Seen, "status shows what the daemon knew", target.owner).load()
+        if seen is not None:
+            agent = replace(agent, changed=len(seen.changed), looked_at=seen.looked_at)
         status = replace(status, agent=agent)
     owner = holder(folder)
     if owner is not None and status.running and (owner in (0, status.pid)):

@@ -148,8 +148,9 @@ class Preparation(Struct):
         """Remember these obstacles, and return the verdict on an archive that may hold what they are in the way of."""
         seen = self.services.state.seen
         seen.note_obstacles(obstacles, self._here, self.written)
-        obstructed = any(is_within(path, seen.obstacles) for path in self.written) if obstacles else False
-        return Verdict.LEAVE_OUT if obstructed else Verdict.INITIALIZE
+        obstructed = seen.obstacles
+        is_obstructed = bool(obstructed) and any(is_within(path, obstructed) for path in self.written)
+        return Verdict.LEAVE_OUT if is_obstructed else Verdict.INITIALIZE
 
     @property
     def _places(self) -> dict[str, LookItem]:
@@ -369,7 +370,7 @@ class Preparation(Struct):
 
 def _is_looked_at(request: LookRequest, path: str) -> bool:
     item = request.items.get(path)
-    return item is not None and item.action is not LookAction.EXISTS
+    return item is not None and item.action not in (LookAction.EXISTS, *_PLACES)
 
 
 def _is_known(there: SeenEntry) -> bool:

@@ -349,8 +349,8 @@ class SandboxSync(Struct):
         """Do all that must be done before initialize is requested."""
         verdict = preparation.complete()
         if verdict is Verdict.INITIALIZE:
-            self._whole_next = True  # until this sync has succeeded
             self.services.delivery.mark_uncertain(preparation.written)
+            self._whole_next = True  # until this sync has succeeded
         return verdict
 
     def _sandbox_manifest(self, archived: _Archived, packed: Packed) -> Manifest:
