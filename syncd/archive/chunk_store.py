@@ -54,7 +54,6 @@ class DamagedPiece(Exception):
 
     def __init__(self, piece: Piece) -> None:
         super().__init__(f"a stored part of the archive is damaged ({os.path.basename(piece.path)[:12]}…)")
-        self.piece = piece
 
 
 class Archive(Struct, frozen=True):
@@ -100,49 +99,13 @@ class Archive(Struct, frozen=True):
             yield rest[start : start + block_bytes]
 
 
-class PieceWriter:
-    """Writes one piece, block by block."""
-
-    def __init__(self, path: str, store: ChunkStore) -> None:
-        self._path = path
-        self._store = store
-        self._file = os.fdopen(_create(path), "wb", buffering=0)  # closed by finish or discard
-        self._size_bytes = 0
-        self._crc32c = 0
-        self._content = Sum()
-
-    def add(self, deflated: bytes, content: Sum) -> None:
-        """Append a block. Raises `OSError` (a full disk)."""
-        _write_all(self._file.fileno(), deflated)
-        self._size_bytes += len(deflated)
-        self._crc32c = crc32c(deflated, self._crc32c)
-        self._content = self._content.then(content)
-
-    def finish(self, key: str | None) -> Piece:
-        """Store the piece under its key, or without one for one archive only. Raises `OSError`."""
-        piece = Piece(self._path, key or "", self._size_bytes, self._crc32c, self._content)
-        try:
-            _write_all(self._file.fileno(), _footer(piece))
-        except OSError:
-            self.discard()
-            raise
-        self._file.close()
-        return self._store.add(piece)
-
-    def discard(self) -> None:
-        """Delete the unfinished piece."""
-        self._file.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)
-
-
 class ChunkStore:
     """The chunks of one workspace's last snapshot. The caller must hold the workspace's lock."""
 
     def __init__(self, folder: str) -> None:
         self._folder = os.path.join(folder, "chunks")
         self._known: dict[str, Piece] = {}
-        self._writers = 0
+        self._created = 0
 
     def open(self) -> None:
         """Create the folder and remove what a killed process left. If this fails, so does the first write."""
@@ -170,16 +133,19 @@ class ChunkStore:
                 self._known[key] = piece
         return piece
 
-    def writer(self) -> PieceWriter:
-        """A writer for a piece, whose key is known only when it is finished. Raises `OSError`."""
-        self._writers += 1
-        path = os.path.join(self._folder, f"{self._writers}{_UNFINISHED}")
+    def create(self) -> tuple[str, FileIO]:
+        """Create a file for a piece, whose key is known only when it is finished. Raises `OSError`."""
+        self._created += 1
+        path = os.path.join(self._folder, f"{self._created}{_UNFINISHED}")
         if not os.path.isdir(self._folder):
             self.open()  # removed while this process runs
-        return PieceWriter(path, self)
+        _remove(path)
+        return path, FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
 
-    def add(self, written: Piece) -> Piece:
-        """Rename a written piece to its key, if it has one. Raises `OSError`."""
+    def add(self, file: FileIO, written: Piece) -> Piece:
+        """Write the footer and close the file, which gets the name of its key if it has one. Raises `OSError`."""
+        write_all(file, _footer(written))
+        file.close()
         if not written.key:
             return written
         piece = replace(written, path=self._path(written.key))
@@ -190,11 +156,6 @@ class ChunkStore:
             os.replace(written.path, piece.path)
         self._known[piece.key] = piece
         return piece
-
-    def drop(self, piece: Piece) -> None:
-        """Delete a damaged piece."""
-        self._known.pop(piece.key, None)
-        _remove(piece.path)
 
     def drop_damaged(self, check: Callable[[], None]) -> None:
         """Read all known pieces, and delete the damaged ones.
@@ -207,7 +168,8 @@ class ChunkStore:
                 for _ in _read(piece):
                     pass
             except DamagedPiece:
-                self.drop(piece)
+                del self._known[piece.key]
+                _remove(piece.path)
 
     def keep_only(self, pieces: Iterable[Piece]) -> None:
         """Delete all other pieces."""
@@ -245,16 +207,6 @@ def opened(path: str) -> FileIO:
     return FileIO(safe_open.open_file(path, None)[0], "rb")
 
 
-def _create(path: str) -> int:
-    """Create a file in place of whatever has its name; a link's target is not overwritten. Raises `OSError`."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        return os.open(path, flags, 0o600)
-    except FileExistsError:
-        _remove(path)
-        return os.open(path, flags, 0o600)
-
-
 def _footer(piece: Piece) -> bytes:
     key = bytes.fromhex(piece.key)
     fields = _FOOTER.pack(_MAGIC, key, piece.size_bytes, piece.crc32c, piece.content.size_bytes, piece.content.crc32)
@@ -289,7 +241,8 @@ def _remove(path: str) -> None:
             os.unlink(path)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write these bytes. Raises `OSError` (a full disk)."""
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view) :]
+        view = view[os.write(file.fileno(), view) :]

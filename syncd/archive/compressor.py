@@ -7,6 +7,7 @@ blocks, which are reused: nothing is copied, and no fresh memory, which the kern
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,8 +15,9 @@ from types import TracebackType
 from typing import Self
 
 from syncd.archive.archive_format import Sum, deflated
-from syncd.archive.chunk_store import ChunkStore, Piece
+from syncd.archive.chunk_store import ChunkStore, Piece, write_all
 from syncd.archive.chunking import Codec
+from syncd.core.checksum import crc32c
 
 # Most chunks fit one block, and so does each file that is read whole (`file_reader.PIECE_BYTES`), with its header.
 # Memory that was never written to costs nothing, but a large file fills all blocks.
@@ -28,7 +30,9 @@ _BLOCKS_PER_THREAD = 2
 class Compressor:
     """A queue of blocks, used by one thread. On exit all of it is written, or all discarded after an exception."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, store: ChunkStore) -> None:
+        self.store = store
+        self.unfinished: set[ChunkWriter] = set()
         self._codec = codec
         # Filled blocks, or None for the end of the chunk.
         self._queue: deque[tuple[ChunkWriter, memoryview | None, Future[tuple[bytes, Sum]] | None]] = deque()
@@ -46,9 +50,9 @@ class Compressor:
         self._unallocated -= 1
         return memoryview(bytearray(BLOCK_BYTES))
 
-    def add(self, chunk_writer: ChunkWriter, filled: memoryview) -> None:
-        """Append the filled beginning of a block to the chunk. The caller must not use the block afterwards."""
-        if self._pool is None and self._queue:
+    def add(self, chunk_writer: ChunkWriter, filled: memoryview | None) -> None:
+        """Append the filled beginning of a block, which is not the caller's any more; None ends the chunk."""
+        if self._pool is None and self._queue and filled is not None:
             self._pool = ThreadPoolExecutor(self._threads, "syncd-compress")
             self._queue = deque((earlier, block, self._started(block)) for earlier, block, _ in self._queue)
         self._queue.append((chunk_writer, filled, self._started(filled)))
@@ -60,19 +64,14 @@ class Compressor:
         """Return a block, or its filled beginning, that is not used any more."""
         self._free.append(memoryview(block.obj))
 
-    def end(self, chunk_writer: ChunkWriter) -> None:
-        """Finish the chunk, once its blocks are written."""
-        self._queue.append((chunk_writer, None, None))
-
     def _write_one(self) -> None:
         chunk_writer, filled, future = self._queue.popleft()
         if filled is None:
-            chunk_writer.piece = chunk_writer.writer.finish(chunk_writer.key)
+            chunk_writer.finish()
             return
-        if not chunk_writer.discarded:
-            chunk_writer.writer.add(*(future.result() if future else deflated(filled, self._codec)))
-        elif future is not None:
-            future.exception()  # waits: the thread still reads the block
+        compressed, content = future.result() if future else deflated(filled, self._codec)
+        if chunk_writer in self.unfinished:
+            chunk_writer.append(compressed, content)
         self.release(filled)
 
     def __enter__(self) -> Self:
@@ -85,8 +84,8 @@ class Compressor:
             while kind is None and self._queue:
                 self._write_one()
         finally:
-            for chunk_writer, _, _ in self._queue:
-                chunk_writer.writer.discard()
+            for chunk_writer in [*self.unfinished]:
+                chunk_writer.discard()
             if self._pool is not None:
                 self._pool.shutdown(cancel_futures=True)
 
@@ -97,14 +96,16 @@ class ChunkWriter:
     Each method raises `OSError` if the disk has no room for it, or for the chunks before it.
     """
 
-    def __init__(self, compressor: Compressor, store: ChunkStore) -> None:
+    def __init__(self, compressor: Compressor) -> None:
         self._compressor = compressor
         self._block = compressor.block()
         self._filled_bytes = 0
-        self.writer = store.writer()
-        self.key: str | None = None
+        self._path, self._file = compressor.store.create()  # closed by finish or discard
+        compressor.unfinished.add(self)
+        self._key = ""
+        self._size_bytes = self._crc32c = 0
+        self._content = Sum()
         self.piece: Piece | None = None
-        self.discarded = False
 
     def space(self, size_bytes: int) -> memoryview:
         """Space for the next bytes, up to `BLOCK_BYTES`: fill it and call `advance`, or leave it unused."""
@@ -124,14 +125,29 @@ class ChunkWriter:
         self.space(len(content))[:] = content
         self._filled_bytes += len(content)
 
+    def end(self, key: str | None) -> None:
+        """Finish the chunk, once its blocks are written; without a key it is stored for one archive only."""
+        self._key = key or ""
+        self._compressor.add(self, self._block[: self._filled_bytes])
+        self._compressor.add(self, None)
+
+    def append(self, compressed: bytes, content: Sum) -> None:
+        """Write a compressed block to the disk."""
+        write_all(self._file, compressed)
+        self._size_bytes += len(compressed)
+        self._crc32c = crc32c(compressed, self._crc32c)
+        self._content = self._content.then(content)
+
+    def finish(self) -> None:
+        """Store the piece, all of whose blocks are on the disk."""
+        written = Piece(self._path, self._key, self._size_bytes, self._crc32c, self._content)
+        self.piece = self._compressor.store.add(self._file, written)
+        self._compressor.unfinished.remove(self)
+
     def discard(self) -> None:
         """Delete what was written; nothing more may be written."""
-        self.discarded = True
-        self.writer.discard()
+        self._compressor.unfinished.remove(self)
         self._compressor.release(self._block)
-
-    def end(self, key: str | None) -> None:
-        """Finish the chunk; without a key it is stored for one archive only."""
-        self.key = key
-        self._compressor.add(self, self._block[: self._filled_bytes])
-        self._compressor.end(self)
+        self._file.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)

@@ -1,9 +1,9 @@
 """Packs a manifest into an archive: unchanged chunks are reused, the others are read and compressed.
 
 A file is read in one of two ways. A small one is read whole into its place in the chunk, and again if it changed
-meanwhile. A large one, or one that changes under each read, is read piece by piece as it is; if it changed meanwhile,
-it is read once more, and if that gives other bytes, it is named for a follow-up. In both cases as many bytes follow a
-header as it states.
+meanwhile. A large one, which is a chunk of its own, or one that changes under each read, is read piece by piece as it
+is; if it changed meanwhile, it is read once more, and if that gives other bytes, it is named for a follow-up. In both
+cases as many bytes follow a header as it states.
 
 The bytes that are searched for secrets are the very bytes that are packed. A reused chunk was made of contents with a
 digest, and no content gets a digest in this module or in `scan.file_reader` before it was searched.
@@ -17,6 +17,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from itertools import chain
 
 from msgspec import Struct, field
 
@@ -30,8 +31,7 @@ from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind, as_read, as_sent, content_bytes, count_files
 from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import unreadable
-from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, unchanged_since, wall_ns
-from syncd.scan.inode import file_entry, matches_status
+from syncd.scan.file_reader import PIECE_BYTES, ReadError, file_entry, matches_status, pieces, wall_ns
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import NoSearch, Search, Secret
 
@@ -39,14 +39,6 @@ from syncd.selection.secret_scanner import NoSearch, Search, Secret
 _READS = 4
 # Opening fails with these if the path is no longer the regular file that the scan saw.
 _REPLACED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
-
-
-class _FileFailed(Exception):
-    """A file could not be read after its header was written; the chunk must be made again without it."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.path = path
 
 
 class Packed(Struct):
@@ -91,6 +83,7 @@ class Packer:
         self._check = check
         self._search: Search = search or NoSearch()
         self._base_store = base_store
+        self._packed = Packed()  # of the present packing
         self._room_bytes = 0
         self._incomplete = True  # an earlier process may have left pieces
 
@@ -109,13 +102,16 @@ class Packer:
         """
         total_files, total_bytes = manifest.files, manifest.content_bytes
         self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
-        self._remove_unused(manifest, codec)
+        self.clean_up(manifest, codec)
         self._incomplete = True
-        packed = Packed(manifest=manifest.copy())
-        pieces: list[Piece | ChunkWriter] = []
+        self._packed = packed = Packed(manifest=manifest.copy())
+        chunks: list[Piece | ChunkWriter] = []
         first_paths: list[str] = []
         done_files = done_bytes = 0
-        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor, Compressor(codec) as compressor:
+        with (
+            safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor,
+            Compressor(codec, self._store) as compressor,
+        ):
             for chunk in split(manifest.items()):
                 self._check()
                 done_files += count_files(chunk.entries)
@@ -123,16 +119,20 @@ class Packer:
                 key = chunk.key(codec)
                 piece = self._store.get(key) if key else None
                 if piece is None:
-                    made = self._make(packed, compressor, cursor, chunk, codec)
-                    if made is not None:
-                        pieces.append(made[0])
-                        first_paths.append(made[1])
+                    chunk_writer = ChunkWriter(compressor)
+                    entries = self._write(chunk_writer, cursor, chunk)
+                    if entries:
+                        chunk_writer.end(Chunk([*entries], [*entries.values()]).key(codec))
+                        chunks.append(chunk_writer)
+                        first_paths.append(next(iter(entries)))
+                    else:
+                        chunk_writer.discard()
                     on_progress(done_files, total_files, done_bytes, total_bytes)
                 else:
                     first_paths.append(chunk.paths[0])
-                    pieces.append(piece)
-        written = [piece.piece if isinstance(piece, ChunkWriter) else piece for piece in pieces]
-        packed.archive = Archive.of([piece for piece in written if piece is not None])
+                    chunks.append(piece)
+        stored = (each.piece if isinstance(each, ChunkWriter) else each for each in chunks)
+        packed.archive = Archive.of(piece for piece in stored if piece is not None)
         if self._base_store is not None and len(packed.archive.pieces) == len(first_paths):
             self._base_store.record_chunks(first_paths, packed.archive.pieces)
         self._store.keep_only(packed.archive.pieces)
@@ -140,18 +140,15 @@ class Packer:
         return packed
 
     def clean_up(self, manifest: Manifest, codec: Codec) -> None:
-        """Delete the pieces of interrupted packings, if no packing of the whole manifest follows, which would do it."""
-        self._remove_unused(manifest, codec)
-        self._incomplete = False
-
-    def _remove_unused(self, manifest: Manifest, codec: Codec) -> None:
         """Delete the pieces of interrupted packings: they would accumulate, and a full disk would stay full."""
-        if self._incomplete:
-            chunks = split(manifest.items()) if self._store.has_any() else ()
-            reusable = (self._store.get(key) for chunk in chunks if (key := chunk.key(codec)))
-            # What was sent last is kept for a merge, until the next whole archive has arrived.
-            sent = self._base_store.pieces() if self._base_store is not None else []
-            self._store.keep_only([*sent, *(piece for piece in reusable if piece is not None)])
+        if not self._incomplete:
+            return
+        chunks = split(manifest.items()) if self._store.has_any() else ()
+        reusable = (self._store.get(key) for chunk in chunks if (key := chunk.key(codec)))
+        # What was sent last is kept for a merge, until the next whole archive has arrived.
+        sent = self._base_store.pieces() if self._base_store is not None else []
+        self._store.keep_only([*sent, *(piece for piece in reusable if piece is not None)])
+        self._incomplete = False
 
     def make_room(self) -> bool:
         """Give up what was kept for a merge, as the disk is full. False if there was nothing."""
@@ -161,89 +158,47 @@ class Packer:
         """Delete all stored pieces."""
         self._store.keep_only([])
 
-    def forget(self, damaged: Piece) -> None:
-        """Delete the damaged piece, and other pieces that are damaged too."""
-        self._store.drop(damaged)
+    def drop_damaged(self) -> None:
+        """Delete all pieces that are damaged."""
         self._store.drop_damaged(self._check)
 
-    def _make(
-        self, packed: Packed, compressor: Compressor, cursor: safe_open.DirCursor, chunk: Chunk, codec: Codec
-    ) -> tuple[ChunkWriter, str] | None:
-        """The chunk that is being written, and the first path that is in it; None if there is none."""
-        followed_up = len(packed.follow_up)
-        left_out: set[str] = set()
-        while True:
-            chunk_writer = ChunkWriter(compressor, self._store)
-            try:
-                entries = self._write(packed, chunk_writer, cursor, chunk, left_out)
-            except _FileFailed as failure:
-                # A part of a chunk cannot be taken back: it is made again, without that file.
-                chunk_writer.discard()
-                left_out.add(failure.path)
-                packed.follow_up[followed_up:] = [path for path in packed.follow_up[followed_up:] if path in left_out]
-                continue
-            except BaseException:
-                chunk_writer.writer.discard()
-                raise
-            for path in left_out:
-                del packed.manifest[path]
-            packed.manifest.put(entries.items())
-            if not entries:
-                chunk_writer.discard()
-                return None
-            paths = list(entries)
-            chunk_writer.end(Chunk(paths, list(entries.values())).key(codec))
-            return chunk_writer, paths[0]
-
-    def _write(
-        self,
-        packed: Packed,
-        chunk_writer: ChunkWriter,
-        cursor: safe_open.DirCursor,
-        chunk: Chunk,
-        left_out: set[str],
-    ) -> dict[str, Entry]:
-        """Write the chunk without the paths that are `left_out`, and add to them; return the entries as written."""
+    def _write(self, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, chunk: Chunk) -> dict[str, Entry]:
+        """Write the chunk, and return the entries as written; what is left out is in the manifest no more."""
         written = {}
         for path, entry in zip(chunk.paths, chunk.entries, strict=True):
-            if path in left_out:
-                continue
             if entry.kind is not Kind.FILE:
                 chunk_writer.write(archive_format.headers(path, entry, 0))
                 written[path] = entry
                 continue
             self._check()
-            read = self._file(packed, chunk_writer, cursor, path, entry)
+            read = self._file(chunk_writer, cursor, path, entry)
             if read is None:
-                left_out.add(path)
+                del self._packed.manifest[path]
             else:
                 written[path] = read
+        self._packed.manifest.put(written.items())
         return written
 
-    def _file(
-        self, packed: Packed, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, path: str, entry: Entry
-    ) -> Entry | None:
-        """Write a file; return its entry as written, or None if it is left out. Raises `_FileFailed`."""
+    def _file(self, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, path: str, entry: Entry) -> Entry | None:
+        """Write a file; return its entry as written, or None if it is left out."""
         try:
             parent, name = cursor.parent_of(path)
             descriptor = os.open(name, safe_open.FILE, dir_fd=parent)
         except OSError as failure:
             if failure.errno in _REPLACED:
-                packed.follow_up.append(path)  # it is not what the scan saw
+                self._packed.follow_up.append(path)  # it is not what the scan saw
             else:
-                _leave_out(packed, path, entry, failure)
+                self._leave_out(path, entry, failure)
             return None
         try:
-            return self._opened_file(packed, chunk_writer, path, entry, descriptor)
+            return self._opened_file(chunk_writer, path, entry, descriptor)
         except ReadError as failure:
-            _leave_out(packed, path, entry, failure.cause)
+            self._leave_out(path, entry, failure.cause)
             return None
         finally:
             os.close(descriptor)
 
-    def _opened_file(
-        self, packed: Packed, chunk_writer: ChunkWriter, path: str, entry: Entry, descriptor: int
-    ) -> Entry | None:
+    def _opened_file(self, chunk_writer: ChunkWriter, path: str, entry: Entry, descriptor: int) -> Entry | None:
         """Read a small file whole, and again while it changes; read any other piece by piece."""
         expected = entry
         for _ in range(_READS):
@@ -252,16 +207,18 @@ class Packer:
                 if read is not None:
                     if expected is not entry:
                         self._room_bytes -= max(0, expected.size_bytes - entry.size_bytes)
-                    return _without_secret(packed, path, *read)
+                    return self._without_secret(path, *read)
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size - entry.size_bytes > self._room_bytes:
-                packed.follow_up.append(path)
+            has_grown_large = entry.size_bytes <= PIECE_BYTES < status.st_size  # it needs a chunk of its own
+            no_room = status.st_size - entry.size_bytes > self._room_bytes
+            if has_grown_large or no_room or not stat.S_ISREG(status.st_mode):
+                self._packed.follow_up.append(path)
                 return None
             if status.st_size > PIECE_BYTES:
                 break
             expected = file_entry(status)
         self._room_bytes -= max(0, status.st_size - entry.size_bytes)
-        return self._read_pieces(packed, chunk_writer, path, descriptor, status)
+        return self._read_pieces(chunk_writer, path, descriptor, status)
 
     def _read_whole(
         self, chunk_writer: ChunkWriter, path: str, expected: Entry, descriptor: int
@@ -295,39 +252,35 @@ class Packer:
         return entry, secret
 
     def _read_pieces(
-        self, packed: Packed, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result
+        self, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result
     ) -> Entry | None:
         """Read as many bytes of a file as its status says, whatever happens to it meanwhile."""
         read_at_ns = wall_ns(self._clock)
         before = file_entry(status)
         size_bytes = before.size_bytes
-        piece = read_at(descriptor, 0, min(PIECE_BYTES, size_bytes))  # a failure shows before the header is written
-        secret = self._search.in_file(path, piece) if size_bytes <= PIECE_BYTES else None
+        read = pieces(descriptor, size_bytes, self._check)
+        first = next(read, b"")  # before the header, as a small file may share its chunk: after a failure it has none
+        secret = self._search.in_file(path, first) if size_bytes <= PIECE_BYTES else None
         if secret is not None:
-            return _without_secret(packed, path, as_sent(before, len(piece), hashlib.sha256(piece).digest()), secret)
+            return self._without_secret(path, as_sent(before, len(first), hashlib.sha256(first).digest()), secret)
         chunk_writer.write(archive_format.headers(path, before, size_bytes))
         digest = hashlib.sha256()
-        whole = True
-        for done in range(0, size_bytes, PIECE_BYTES):
-            self._check()
-            wanted_bytes = min(PIECE_BYTES, size_bytes - done)
-            if done:
-                try:
-                    piece = read_at(descriptor, done, wanted_bytes) if whole else b""
-                except ReadError as failure:
-                    # No other sync would repair it, and the sandbox may hold an older version that is whole.
-                    _leave_out(packed, path, before, failure.cause)
-                    raise _FileFailed(path) from None
-            if len(piece) < wanted_bytes:
+        left_bytes, whole = size_bytes, True
+        for piece in chain([first], read):
+            missing_bytes = min(PIECE_BYTES, left_bytes) - len(piece)
+            if missing_bytes:
                 # Cut shorter meanwhile: zeros fill the length that the header states, and another sync follows.
-                piece, whole = piece + bytes(wanted_bytes - len(piece)), False
+                piece, whole = piece + bytes(missing_bytes), False  # noqa: PLW2901
+            left_bytes -= len(piece)
             digest.update(piece)
             chunk_writer.write(piece)
         chunk_writer.write(archive_format.padding(size_bytes))
         content = digest.digest()
-        if whole and (unchanged_since(status, descriptor) or self._begins_with(descriptor, size_bytes, content)):
+        if whole and (
+            matches_status(before, os.fstat(descriptor)) or self._begins_with(descriptor, size_bytes, content)
+        ):
             return as_read(before, content, read_at_ns)
-        packed.follow_up.append(path)
+        self._packed.follow_up.append(path)
         return as_sent(before, size_bytes, content)
 
     def _begins_with(self, descriptor: int, size_bytes: int, digest: bytes) -> bool:
@@ -336,26 +289,23 @@ class Packer:
         That is the instant between the two reads. A file to which something is only appended has such copies.
         """
         again = hashlib.sha256()
-        for done in range(0, size_bytes, PIECE_BYTES):
-            self._check()
-            try:
-                again.update(read_at(descriptor, done, min(PIECE_BYTES, size_bytes - done)))
-            except ReadError:
-                return False
+        try:
+            for piece in pieces(descriptor, size_bytes, self._check):
+                again.update(piece)
+        except ReadError:
+            return False
         return again.digest() == digest
 
+    def _leave_out(self, path: str, entry: Entry, failure: OSError) -> None:
+        """Add the warning about a file that cannot be read. Raises `TryLater` if a resource is used up."""
+        safe_open.raise_if_exhausted(failure)
+        warning = unreadable(path, failure)
+        self._packed.warnings.append(warning)
+        self._packed.unread[path] = entry, warning
 
-def _leave_out(packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
-    """Add the warning about a file that cannot be read. Raises `TryLater` if a resource is used up."""
-    safe_open.raise_if_exhausted(failure)
-    warning = unreadable(path, failure)
-    packed.warnings.append(warning)
-    packed.unread[path] = entry, warning
-
-
-def _without_secret(packed: Packed, path: str, entry: Entry, secret: Secret | None) -> Entry | None:
-    """The entry of a file without a secret; one with a secret is recorded, and gives None."""
-    if secret is None:
-        return entry
-    packed.secret_files[path] = entry, secret
-    return None
+    def _without_secret(self, path: str, entry: Entry, secret: Secret | None) -> Entry | None:
+        """The entry of a file without a secret; one with a secret is recorded, and gives None."""
+        if secret is None:
+            return entry
+        self._packed.secret_files[path] = entry, secret
+        return None

@@ -10,7 +10,6 @@ from itertools import chain, takewhile, tee
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.archive.chunk_store import Piece
 from syncd.archive.chunking import Codec
 from syncd.archive.packer import Packed, Packer, PackProgress, ignore_progress
 from syncd.core.clock import Clock
@@ -326,9 +325,9 @@ class Snapshotter:
         packed.manifest = whole
         return packed
 
-    def repack(self, manifest: Manifest, damaged: Piece, codec: Codec) -> Packed:
+    def repack(self, manifest: Manifest, codec: Codec) -> Packed:
         """Pack the whole manifest again, after a piece of its archive proved damaged."""
-        self._packer.forget(damaged)
+        self._packer.drop_damaged()
         return self.pack(manifest, codec)
 
     def _exclude_unreadable(self, scan: Scan, sync_mode: SyncMode) -> None:

@@ -1,22 +1,24 @@
-"""Reads the content of the workspace's files, and detects changes during the read.
+"""Reads the status and the content of the workspace's files, and detects changes during the read.
 
 A file is opened from its directory's descriptor, and its status is compared before and after the read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 
 from syncd.core.clock import Clock
-from syncd.model.entry import Entry, as_read
-from syncd.scan.inode import file_entry
+from syncd.model.entry import Entry, Kind, Stamp, as_read
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import LARGEST_BYTES, NoSearch, Search, Secret
 
 # A file up to this size is packed in one piece and, if it changed meanwhile, again; larger ones in such pieces.
 PIECE_BYTES = 1 << 20
+_SECOND_NS = 1_000_000_000
+_PERMISSIONS = 0o1777
 
 
 class ReadError(Exception):
@@ -25,6 +27,47 @@ class ReadError(Exception):
     def __init__(self, cause: OSError) -> None:
         super().__init__(str(cause))
         self.cause = cause
+
+
+def file_entry(status: os.stat_result) -> Entry:
+    """Return the entry of a regular file, without a digest."""
+    return Entry(Kind.FILE, permissions(status.st_mode), mtime_s(status), status.st_size, stamp=stamp_of(status))
+
+
+def directory_entry(status: os.stat_result) -> Entry:
+    """Return the entry of a directory."""
+    return Entry(Kind.DIRECTORY, permissions(status.st_mode), mtime_s(status))
+
+
+def is_unchanged(entry: Entry, status: os.stat_result) -> bool:
+    """True if an entry is still valid. That of a file without digest, or without stamp, is not."""
+    if entry.digest:
+        return entry.stamp == stamp_of(status) and entry.size_bytes == status.st_size
+    return entry.kind is Kind.DIRECTORY and entry == directory_entry(status)
+
+
+def matches_status(entry: Entry, status: os.stat_result) -> bool:
+    """True if a file's entry matches its status after a read: then the content is that of the entry."""
+    return (
+        entry.size_bytes == status.st_size
+        and entry.mode == permissions(status.st_mode)
+        and entry.stamp == stamp_of(status)
+    )
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Return the stamp of a file: as long as it is the same, so is the content."""
+    return Stamp(status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+
+
+def mtime_s(status: os.stat_result) -> int:
+    """Return the modification time in whole seconds, rounded down."""
+    return status.st_mtime_ns // _SECOND_NS
+
+
+def permissions(mode: int) -> int:
+    """Return the mode for an archive: permission and sticky bits, without the set-id bits."""
+    return mode & _PERMISSIONS
 
 
 def read_at(descriptor: int, offset: int, size_bytes: int) -> bytes:
@@ -41,18 +84,19 @@ def read_at(descriptor: int, offset: int, size_bytes: int) -> bytes:
     return content
 
 
-def unchanged_since(before: os.stat_result, descriptor: int) -> bool:
-    """True if size, times and mode of the open file are as before."""
-    return _file_state(before) == _file_state(os.fstat(descriptor))
+def pieces(descriptor: int, size_bytes: int, check: Callable[[], None]) -> Iterator[bytes]:
+    """Yield so many bytes of a file in pieces, which are short beyond the file's end. Raises `ReadError`.
+
+    A file that is written faster than it is read has no end.
+    """
+    for offset in range(0, size_bytes, PIECE_BYTES):
+        check()
+        yield read_at(descriptor, offset, min(PIECE_BYTES, size_bytes - offset))
 
 
 def wall_ns(clock: Clock) -> int:
     """Return the wall clock in nanoseconds."""
     return int(clock.wall_s() * 1e9)
-
-
-def _file_state(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode
 
 
 class ContentReader:
@@ -69,30 +113,13 @@ class ContentReader:
     def secrets(self, paths: Iterable[str]) -> dict[str, Secret]:
         """Return the files that hold a secret; one that cannot be read is skipped. Raises `WorkspaceError`."""
         found: dict[str, Secret] = {}
-        if not self._search.identity:
-            return found
-        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
-            for path in paths:
-                self._check()
-                secret = self._secret(cursor, path)
-                if secret is not None:
-                    found[path] = secret
+        for path, descriptor, status in self._opened(paths) if self._search.identity else ():
+            if status.st_size <= LARGEST_BYTES:
+                with contextlib.suppress(ReadError):
+                    secret = self._search.in_file(path, read_at(descriptor, 0, status.st_size))
+                    if secret is not None:
+                        found[path] = secret
         return found
-
-    def _secret(self, cursor: safe_open.DirCursor, path: str) -> Secret | None:
-        try:
-            parent, name = cursor.parent_of(path)
-            descriptor, status = safe_open.open_file(name, parent)
-        except OSError:
-            return None
-        try:
-            if status.st_size > LARGEST_BYTES:
-                return None
-            return self._search.in_file(path, read_at(descriptor, 0, status.st_size))
-        except ReadError:
-            return None
-        finally:
-            os.close(descriptor)
 
     def digests(self, paths: Iterable[str]) -> Iterator[tuple[str, Entry]]:
         """Yield these paths with their entries, which have digests, as each is read.
@@ -100,34 +127,35 @@ class ContentReader:
         Files that cannot be read, that changed meanwhile, or that hold a secret are omitted; the packer finds the
         secret. Raises `WorkspaceError`.
         """
+        for path, descriptor, status in self._opened(paths):
+            try:
+                entry = self._digest(path, descriptor, status)
+            except ReadError:
+                continue
+            if entry is not None:
+                yield path, entry
+
+    def _opened(self, paths: Iterable[str]) -> Iterator[tuple[str, int, os.stat_result]]:
+        """Open these files one after the other; what cannot be opened is skipped."""
         with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
             for path in paths:
                 self._check()
-                entry = self._digest(cursor, path)
-                if entry is not None:
-                    yield path, entry
+                try:
+                    parent, name = cursor.parent_of(path)
+                    descriptor, status = safe_open.open_file(name, parent)
+                except OSError:
+                    continue
+                try:
+                    yield path, descriptor, status
+                finally:
+                    os.close(descriptor)
 
-    def _digest(self, cursor: safe_open.DirCursor, path: str) -> Entry | None:
-        try:
-            parent, name = cursor.parent_of(path)
-            descriptor, status = safe_open.open_file(name, parent)
-        except OSError:
-            return None
-        try:
-            read_at_ns = wall_ns(self._clock)
-            digest = hashlib.sha256()
-            offset = 0
-            # Up to the size of its status: a file that is written faster than it is read has no end.
-            while piece := read_at(descriptor, offset, min(PIECE_BYTES, status.st_size - offset)):
-                self._check()
-                if len(piece) == status.st_size and self._search.in_file(path, piece) is not None:
-                    return None
-                digest.update(piece)
-                offset += len(piece)
-            if not unchanged_since(status, descriptor):
+    def _digest(self, path: str, descriptor: int, status: os.stat_result) -> Entry | None:
+        entry, read_at_ns = file_entry(status), wall_ns(self._clock)
+        digest = hashlib.sha256()
+        for piece in pieces(descriptor, entry.size_bytes, self._check):
+            if len(piece) == entry.size_bytes and self._search.in_file(path, piece) is not None:
                 return None
-            return as_read(file_entry(status), digest.digest(), read_at_ns)
-        except ReadError:
-            return None
-        finally:
-            os.close(descriptor)
+            digest.update(piece)
+        unchanged = matches_status(entry, os.fstat(descriptor))
+        return as_read(entry, digest.digest(), read_at_ns) if unchanged else None

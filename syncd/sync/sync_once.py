@@ -335,7 +335,7 @@ class SandboxSync(Struct):
             except DamagedPiece as damage:
                 _log.warning("%s: it is made again", damage)
                 whole = archived.scanned.manifest.without(archived.stays)
-                packed = self.snapshotter.repack(whole, damage.piece, delivery.uplink.codec)
+                packed = self.snapshotter.repack(whole, delivery.uplink.codec)
                 archived = structs.replace(archived, packed=packed, only=None)
                 continue
             if isinstance(ended, Verdict):

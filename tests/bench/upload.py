@@ -6,11 +6,9 @@ import logging
 import random
 from collections.abc import Iterator
 
-from isal import isal_zlib
-
-from syncd.archive.archive_format import Sum
 from syncd.archive.chunk_store import Archive, ChunkStore
-from syncd.archive.chunking import TARGET_BYTES
+from syncd.archive.chunking import TARGET_BYTES, Codec
+from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.bucket import Bucket, Throttle
@@ -29,13 +27,13 @@ def _archive(spool: str, mib: int) -> Archive:
     store = ChunkStore(spool)
     store.open()
     content = random.Random(0)
-    pieces = []
-    for number in range(mib * _MIB // TARGET_BYTES):
-        block = content.randbytes(TARGET_BYTES)
-        writer = store.writer()
-        writer.add(block, Sum(len(block), isal_zlib.crc32(block)))
-        pieces.append(writer.finish(f"{number:064x}"))
-    return Archive.of(pieces)
+    written = []
+    with Compressor(Codec.FAST, store) as compressor:
+        for number in range(mib * _MIB // TARGET_BYTES):
+            written.append(ChunkWriter(compressor))
+            written[-1].write(content.randbytes(TARGET_BYTES))
+            written[-1].end(f"{number:064x}")
+    return Archive.of(chunk.piece for chunk in written if chunk.piece is not None)
 
 
 def put(url: str, spool: str, mib: int, whole: str) -> list[Elapsed]:

@@ -230,10 +230,6 @@ def _patched(simulation: Simulation) -> Iterator[None]:
             mtime_ns, ctime_ns = mtime_ns // COARSE_NS * COARSE_NS, ctime_ns // COARSE_NS * COARSE_NS
         return Stamp(mtime_ns, ctime_ns, status.st_ino, status.st_dev)
 
-    def mark(status: os.stat_result) -> tuple[int, int, int, int]:
-        stamp = stamp_of(status)
-        return status.st_size, stamp.mtime_ns, stamp.ctime_ns, status.st_mode
-
     def mtime_s(status: os.stat_result) -> int:
         return simulation.clock.wall_at_ns(status.st_mtime_ns) // 1_000_000_000
 
@@ -246,7 +242,6 @@ def _patched(simulation: Simulation) -> Iterator[None]:
                 patch.setattr(module, "stamp_of", stamp_of)
             if hasattr(module, "mtime_s"):
                 patch.setattr(module, "mtime_s", mtime_s)
-        patch.setattr(file_reader, "_file_state", mark)
         _seed(patch, render(simulation.scenario))
         patch.setattr(inotify_watch, "Inotify", ManualInotify)
         patch.setattr(network._Stream, "close", _close_and_wait)

@@ -8,12 +8,13 @@ import shutil
 import stat
 import zlib
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from syncd.archive.chunk_store import ChunkStore, Piece, PieceWriter
+from syncd.archive.chunk_store import ChunkStore, Piece
 from syncd.core.directories import directories_for
 from syncd.daemon import build
 from syncd.sync.outcome import Outcome
@@ -31,9 +32,9 @@ class CountingStore(ChunkStore):
 
     made = 0
 
-    def writer(self) -> PieceWriter:
+    def create(self) -> tuple[str, FileIO]:
         self.made += 1
-        return super().writer()
+        return super().create()
 
 
 class EmptyStore(CountingStore):

@@ -181,7 +181,7 @@ def test_inode_numbers_that_change_with_each_look(shared: Shared, monkeypatch: p
     def stamp(status: os.stat_result) -> Stamp:
         return Stamp(status.st_mtime_ns, 0, next(numbers), next(numbers))
 
-    monkeypatch.setattr("syncd.scan.inode.stamp_of", stamp)
+    monkeypatch.setattr("syncd.scan.file_reader.stamp_of", stamp)
     workspace = shared.loop.rig.workspace
     shared.mount(workspace)
     shared.at(5, lambda: (workspace / "data/there").write_text("new"))
@@ -195,4 +195,4 @@ def _coarse_times(monkeypatch: pytest.MonkeyPatch) -> None:
     def stamp(status: os.stat_result) -> Stamp:
         return Stamp(0, 0, status.st_ino, status.st_dev)
 
-    monkeypatch.setattr("syncd.scan.inode.stamp_of", stamp)
+    monkeypatch.setattr("syncd.scan.file_reader.stamp_of", stamp)

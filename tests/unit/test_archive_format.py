@@ -11,7 +11,7 @@ import pytest
 
 from syncd.archive import archive_format
 from syncd.model.entry import Entry, Kind
-from syncd.scan.inode import permissions
+from syncd.scan.file_reader import permissions
 
 
 def read_back(path: str, entry: Entry, size_bytes: int = 0) -> tarfile.TarInfo:
