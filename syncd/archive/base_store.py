@@ -11,10 +11,8 @@ from __future__ import annotations
 import bisect
 import contextlib
 import hashlib
-import io
 import os
 import shutil
-import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -22,7 +20,7 @@ import msgspec
 from isal import isal_zlib
 
 from syncd.archive.archive_format import FAST_LEVEL
-from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece, Piece, opened
+from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece, Piece
 from syncd.archive.tar_reader import BadArchive, MemberKind, members
 from syncd.core.durable_file import read_file, write_whole
 from syncd.model.entry import Kind, arrived_digest
@@ -50,9 +48,9 @@ class BaseStore:
         if not digest:
             return None
         content = self._own(digest)
-        return (
-            content if content is not None else next(self._of_chunk(_key_of(self._rows(), path), {path: digest}), None)
-        )
+        if content is None:
+            content = next(self._of_chunk(_key_of(self._rows(), path), {path: digest}), None)
+        return content
 
     def record_chunks(self, first_paths: Sequence[str], pieces: Iterable[Piece]) -> None:
         """Record which chunk of the store begins at which path, after a whole archive was packed."""
@@ -71,7 +69,7 @@ class BaseStore:
     def keep_sent(self, archive: Archive, snapshot_bytes: int) -> None:
         """Copy the files of a partial archive: its chunks go with the next one."""
         with contextlib.suppress(DamagedPiece, BadArchive):
-            self._keep(_small_files(archive), snapshot_bytes)
+            self._keep((content for _, content in _small_files(archive)), snapshot_bytes)
 
     def make_room(self) -> bool:
         """Forget everything: a sync needs the room. False if there was nothing."""
@@ -141,16 +139,13 @@ class BaseStore:
         piece = self._chunks.get(key) if key else None
         if piece is None or piece.content.size_bytes > _MOST_INFLATED_BYTES:
             return
-        with contextlib.suppress(OSError, zlib.error, tarfile.TarError):
-            with opened(piece.path) as file:
-                tar = zlib.decompressobj(-15).decompress(file.read(piece.size_bytes), _MOST_INFLATED_BYTES)
-            with tarfile.open(fileobj=io.BytesIO(tar + bytes(1024)), mode="r:", errors="surrogateescape") as members_:
-                for member in members_:
-                    if member.isreg() and member.name in digests:
-                        opened_member = members_.extractfile(member)
-                        content = b"" if opened_member is None else opened_member.read()
-                        if hashlib.sha256(content).digest() == digests[member.name]:
-                            yield content
+        left = dict(digests)
+        with contextlib.suppress(DamagedPiece, BadArchive):
+            for path, content in _small_files(Archive.of([piece])):
+                if path in left and hashlib.sha256(content).digest() == left.pop(path):
+                    yield content
+                if not left:
+                    return
 
     def _rows(self) -> list[tuple[bytes, str]]:
         try:
@@ -170,7 +165,8 @@ def _in_order(path: bytes) -> list[bytes]:
     return path.split(b"/")
 
 
-def _small_files(archive: Archive) -> Iterator[bytes]:
+def _small_files(archive: Archive) -> Iterator[tuple[str, bytes]]:
+    """Yield the files that are small enough for a merge. Raises `DamagedPiece`, `BadArchive`."""
     for member, content in members(archive.blocks(_BLOCK)):
         if member.kind is MemberKind.FILE and member.size_bytes <= LARGEST_BYTES:
-            yield b"".join(content)
+            yield member.name, b"".join(content)
