@@ -1,10 +1,9 @@
 """The archive's bytes: the headers of a POSIX tar, made from a manifest's entries, in one gzip member.
 
-A header is one 512-byte ustar block (POSIX.1-1988). Values that do not fit its fields go into pax records
-(POSIX.1-2001) in a block of their own before it: a long name or link target, a size of 8 GiB and more, a time before
-1970 or after 2242. Names are written as bytes, without any conversion; for one in a pax record that is not UTF-8,
-`hdrcharset=BINARY` says so. User and group are 0 without names, so that the same tree gives the same bytes on every
-machine.
+A header is one 512-byte ustar block (POSIX.1-1988), whose names are bytes without any conversion. Where a value does
+not fit its field, `tarfile` adds pax records (POSIX.1-2001): a long name or link target, a size of 8 GiB and more, a
+time before 1970 or after 2242. It takes ten times as long. User and group are 0 without names, so that the same tree
+gives the same bytes on every machine.
 
 Pieces of the member are compressed independently. Each is raw deflate data that ends at a sync flush, on a byte
 boundary and without a last block, so that any number of them can follow one another. An empty last block and the
@@ -16,8 +15,8 @@ from __future__ import annotations
 
 import os
 import struct
+import tarfile
 import zlib
-from collections.abc import Iterable
 from typing import Any
 
 from isal import isal_zlib
@@ -51,26 +50,17 @@ def headers(path: str, entry: Entry, size_bytes: int) -> bytes:
     kind = _TYPES[entry.kind]
     if kind == _DIRECTORY:
         name += b"/"
-    mtime_s = entry.mtime_s
-    if len(name) <= _NAME and size_bytes <= _LARGEST_SIZE and 0 <= mtime_s <= _LATEST_TIME and not entry.target:
-        return _block(name, entry.mode, size_bytes, mtime_s, kind)
-    target = os.fsencode(entry.target)
-    records: list[tuple[bytes, bytes]] = []
+    target = os.fsencode(entry.target) if entry.target else b""
     fields = _split(name)
-    if fields is None:
-        records.append((b"path", name))
-        fields = b"", name[:_NAME]
+    fits = size_bytes <= _LARGEST_SIZE and 0 <= entry.mtime_s <= _LATEST_TIME and len(target) <= _NAME
+    if fields is None or not fits:
+        info = tarfile.TarInfo(path)
+        info.type, info.mode, info.mtime = kind, entry.mode, entry.mtime_s
+        info.size, info.linkname = size_bytes, entry.target
+        return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
     prefix, last = fields
-    if len(target) > _NAME:
-        records.append((b"linkpath", target))
-    if size_bytes > _LARGEST_SIZE:
-        records.append((b"size", b"%d" % size_bytes))
-        size_bytes = 0
-    if not 0 <= mtime_s <= _LATEST_TIME:
-        records.append((b"mtime", b"%d" % mtime_s))
-        mtime_s = min(max(mtime_s, 0), _LATEST_TIME)
-    block = _block(last, entry.mode, size_bytes, mtime_s, kind, back=_back(target[:_NAME], prefix))
-    return _extended(name, records) + block if records else block
+    back = _back(target, prefix) if target or prefix else _PLAIN_BACK
+    return _block(last, entry.mode, size_bytes, entry.mtime_s, kind, back=back)
 
 
 def padding(size_bytes: int) -> bytes:
@@ -114,36 +104,13 @@ _PLAIN_SUM = sum(_PLAIN_BACK)
 _FIELD_SUM = 8 * 0x20
 
 
-def _block(name: bytes, mode: int, size_bytes: int, mtime_s: int, kind: bytes, *, back: bytes = _PLAIN_BACK) -> bytes:
+def _block(name: bytes, mode: int, size_bytes: int, mtime_s: int, kind: bytes, *, back: bytes) -> bytes:
     numbers = b"%07o\x000000000\x000000000\x00%011o\x00%011o\x00" % (mode, size_bytes, mtime_s)
     front = name.ljust(_NAME, b"\0") + numbers
     # The low half of an Adler-32 is 1 and the sum of at most 256 bytes (RFC 1950), in a tenth of the time of `sum`.
     front_sum = (zlib.adler32(front) & 0xFFFF) - 1
     back_sum = _PLAIN_SUM if back is _PLAIN_BACK else sum(back)
     return b"%b%06o\0 %b%b" % (front, front_sum + _FIELD_SUM + kind[0] + back_sum, kind, back)
-
-
-def _extended(name: bytes, records: Iterable[tuple[bytes, bytes]]) -> bytes:
-    body = b""
-    records = list(records)
-    try:
-        for _, value in records:
-            value.decode("utf-8")
-    except UnicodeDecodeError:
-        records.insert(0, (b"hdrcharset", b"BINARY"))
-    for key, value in records:
-        body += _record(key, value)
-    base = name.rstrip(b"/").rsplit(b"/", 1)[-1]
-    block = _block(b"PaxHeaders/" + base[: _NAME - 11], 0o644, len(body), 0, b"x")
-    return block + body + padding(len(body))
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    """A line `LENGTH KEY=VALUE`, whose length includes its own digits."""
-    rest = len(key) + len(value) + 3
-    length = rest + len(str(rest))
-    length = rest + len(str(length))
-    return b"%d %b=%b\n" % (length, key, value)
 
 
 class Sum(Struct, frozen=True):
