@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection
 from enum import Enum
-from itertools import chain, takewhile, tee
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,7 +15,7 @@ from syncd.core.clock import Clock
 from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.text import counted, shown_path
 from syncd.core.warning import SyncWarning
-from syncd.model.entry import Entry, Kind, Stamp, is_not_written_back, unknown
+from syncd.model.entry import Entry, Kind, is_not_written_back, unknown
 from syncd.model.manifest import (
     Difference,
     Manifest,
@@ -32,7 +31,7 @@ from syncd.scan.file_reader import ContentReader
 from syncd.scan.guards import MassDeletionGuard, MountGuard
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection import safe_open
-from syncd.selection.secret_scanner import Secret, secret_warning
+from syncd.selection.secret_scanner import Secret
 
 
 class SyncMode(Enum):
@@ -49,52 +48,10 @@ class ScanResult(Struct):
     difference: Difference
 
 
-class SecretFiles:
-    """The files of one workspace that hold a secret. While they are unchanged, no sync reads them again."""
-
-    def __init__(self) -> None:
-        self._files: dict[str, tuple[Entry, Secret]] = {}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def warnings(self, may_be_sent: Callable[[str], bool]) -> list[SyncWarning]:
-        """The warnings; `may_be_sent` is true for a path of which the sandbox may hold an earlier version."""
-        return [secret_warning(path, secret, sent=may_be_sent(path)) for path, (_, secret) in self._files.items()]
-
-    def not_written_back(self) -> list[str]:
-        """The files that may have changed although their stamps are the same: see `scan.manifest.not_written_back`."""
-        return not_written_back({path: entry for path, (entry, _) in self._files.items()})
-
-    def forget_stamps(self, paths: Collection[str]) -> None:
-        """Have the next sync read these files again."""
-        for path in self._files.keys() & paths:
-            entry, secret = self._files[path]
-            self._files[path] = replace(entry, stamp=None, written_back=False), secret
-
-    def exclude(self, scan: Scan) -> None:
-        """Remove the unchanged files from the scan, and forget the others: they are read again."""
-        unchanged = {}
-        for path, (entry, secret) in self._files.items():
-            now = scan.manifest.get(path)
-            if now is not None and now.stamp == entry.stamp and now.size_bytes == entry.size_bytes:
-                del scan.manifest[path]
-                scan.unread.add(path)  # that a secret is found, rightly or not, deletes nothing in the sandbox
-                unchanged[path] = entry, secret
-        self._files = unchanged
-
-    def add(self, found: Mapping[str, tuple[Entry, Secret]]) -> None:
-        """Remember files in which a secret was found while they were packed."""
-        self._files |= found
-
-
 class _UnreadableFile(Struct, frozen=True):
     """A file that could not be read: full scan number `retry_at` reads it again. Each failure doubles `wait_scans`."""
 
-    stamp: Stamp | None
+    entry: Entry
     warning: SyncWarning
     wait_scans: int
     retry_at: int
@@ -129,7 +86,9 @@ class Snapshotter:
         self._size_remedy = size_remedy
         self._known = Manifest()
         self._unreadable_files: dict[str, _UnreadableFile] = {}
-        self.secret_files = SecretFiles()  # its warnings are not in `warnings`: they depend on the sandbox
+        # Files that hold a secret: while they are as before, no sync reads them again. Their warnings are not in
+        # `warnings`, as they depend on the sandbox.
+        self.secret_files: dict[str, tuple[Entry, Secret]] = {}
         self._sent = Manifest()
         self._full_scans = 0
         self._rereads = False  # the next scan reads what may have changed without a new stamp
@@ -162,8 +121,7 @@ class Snapshotter:
         self._mount_guard.check(scan)
         self.warnings, self._by_rules = scan.warnings, scan.left_out
         self._full_scans += changed is None
-        self._exclude_unreadable(scan, sync_mode)
-        self.secret_files.exclude(scan)
+        self._exclude_known(scan, sync_mode)
         self.unread = scan.unread
         if sync_mode is SyncMode.CHANGED:
             self._guard.check(baseline or Manifest(), scan, self._existing_exclusions)
@@ -189,8 +147,7 @@ class Snapshotter:
         return self._scanner.is_excluded(path, is_dir)
 
     def _existing_exclusions(self, paths: Collection[str]) -> set[str]:
-        secret_files = set(self.secret_files)
-        return self._scanner.existing_exclusions(paths) | {path for path in paths if path in secret_files}
+        return self._scanner.existing_exclusions(paths) | (self.secret_files.keys() & paths)
 
     def forget_stamps(self, baseline: Manifest, paths: Collection[str] | None) -> Manifest:
         """Have the next scan read these files again, whatever their stamps say; return the `baseline` without them.
@@ -199,7 +156,8 @@ class Snapshotter:
         """
         if paths is None:
             self._rereads = True
-            self.secret_files.forget_stamps(self.secret_files.not_written_back())
+            entries = {path: entry for path, (entry, _) in self.secret_files.items()}
+            self._read_secret_files_again(not_written_back(entries))
         if not paths:
             return baseline
         reread = self._scanner.all_names(paths)
@@ -207,12 +165,17 @@ class Snapshotter:
         for manifest in (baseline, self._known):
             forget_stamps(manifest, reread)
         self._scanner.forget_stamps(reread)
-        self.secret_files.forget_stamps(reread)
+        self._read_secret_files_again(reread)
         return baseline
+
+    def _read_secret_files_again(self, paths: Collection[str]) -> None:
+        for path in self.secret_files.keys() & paths:
+            entry, secret = self.secret_files[path]
+            self.secret_files[path] = replace(entry, stamp=None, written_back=False), secret
 
     def forget_all_stamps(self, baseline: Manifest) -> Manifest:
         """Have the next scan read every file again; return the `baseline` without stamps."""
-        self.secret_files.forget_stamps([*self.secret_files])
+        self._read_secret_files_again(self.secret_files)
         baseline = without_stamps(baseline)
         self._known = without_stamps(self._known, baseline)
         self._scanner.forget_all_stamps(self._known)
@@ -248,18 +211,9 @@ class Snapshotter:
 
     def _read_again(self, manifest: Manifest) -> Manifest:
         """Return the manifest with what is in those files now that may have changed without a new stamp."""
-        doubtful = (path for path, entry in manifest.items() if is_not_written_back(entry))
-        first = next(doubtful, None)
-        if first is None:
-            return manifest
-        paths, unread = tee(chain([first], doubtful))
         read = manifest.copy()
-        for path, entry in self._reader.digests(paths):
-            for skipped in takewhile(path.__ne__, unread):
-                read[skipped] = unknown(manifest[skipped])
-            read[path] = entry
-        for skipped in unread:
-            read[skipped] = unknown(manifest[skipped])
+        read.put((path, unknown(entry)) for path, entry in manifest.items() if is_not_written_back(entry))
+        read.put(self._reader.digests(path for path, entry in manifest.items() if is_not_written_back(entry)))
         return read
 
     def with_digests(self, entries: dict[str, Entry]) -> dict[str, Entry]:
@@ -284,11 +238,11 @@ class Snapshotter:
         """
         try:
             try:
-                packed = self._pack_all_or_part(manifest, codec, only, on_progress)
+                packed = self._pack(manifest, codec, only, on_progress)
             except OSError as failure:
                 if failure.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._packer.make_room():
                     raise
-                packed = self._pack_all_or_part(manifest, codec, only, on_progress)
+                packed = self._pack(manifest, codec, only, on_progress)
         except OSError as failure:
             safe_open.raise_if_exhausted(failure)
             raise TryLater(
@@ -303,19 +257,16 @@ class Snapshotter:
         self._add_unreadable(packed)
         self.unread |= packed.unread.keys() | packed.secret_files.keys()
         self.warnings = self.warnings + packed.warnings
-        self.secret_files.add(packed.secret_files)
+        self.secret_files |= packed.secret_files
         self._learn(packed.manifest)  # contents that were read need not be read again by the next scan
         return packed
 
-    def _pack_all_or_part(
+    def _pack(
         self, manifest: Manifest, codec: Codec, only: Collection[str] | None, on_progress: PackProgress
     ) -> Packed:
-        if only is not None:
-            return self._pack_part(manifest, codec, only, on_progress)
-        self._part_packer.clear()  # the spool has room for two whole archives, and for nothing else
-        return self._packer.pack(manifest, codec, self._max_mib << 20, on_progress)
-
-    def _pack_part(self, manifest: Manifest, codec: Codec, only: Collection[str], on_progress: PackProgress) -> Packed:
+        if only is None:
+            self._part_packer.clear()  # the spool has room for two whole archives, and for nothing else
+            return self._packer.pack(manifest, codec, self._max_mib << 20, on_progress)
         self._packer.clean_up(manifest, codec)
         part = Manifest({path: manifest[path] for path in only if path in manifest})
         packed = self._part_packer.pack(part, codec, self._max_mib << 20, on_progress)
@@ -330,30 +281,38 @@ class Snapshotter:
         self._packer.drop_damaged()
         return self.pack(manifest, codec)
 
-    def _exclude_unreadable(self, scan: Scan, sync_mode: SyncMode) -> None:
-        """Remove unreadable files from the scan until their inode changes, or a retry is due.
+    def _exclude_known(self, scan: Scan, sync_mode: SyncMode) -> None:
+        """Remove files that hold a secret or cannot be read from the scan while they are as before.
 
-        A disk that is repaired changes no inode.
+        A disk that is repaired changes no inode, so what cannot be read is also tried again when a retry is due.
         """
-        unchanged = {}
-        for path, unreadable in self._unreadable_files.items():
-            now = scan.manifest.get(path)
-            if now is not None and now.stamp == unreadable.stamp:
-                unchanged[path] = unreadable
-                if self._full_scans < unreadable.retry_at and sync_mode is SyncMode.CHANGED:
-                    del scan.manifest[path]
-                    scan.unread.add(path)
-                    self.warnings.append(unreadable.warning)
-        self._unreadable_files = unchanged
+        found = scan.manifest
+        self.secret_files = {
+            path: known for path, known in self.secret_files.items() if _is_as_before(found.get(path), known[0])
+        }
+        self._unreadable_files = {
+            path: known for path, known in self._unreadable_files.items() if _is_as_before(found.get(path), known.entry)
+        }
+        waiting = {
+            path: known.warning
+            for path, known in self._unreadable_files.items()
+            if self._full_scans < known.retry_at and sync_mode is SyncMode.CHANGED
+        }
+        self.warnings += waiting.values()
+        for path in self.secret_files.keys() | waiting:
+            del found[path]
+            scan.unread.add(path)  # that a secret is found, rightly or not, deletes nothing in the sandbox
 
     def _add_unreadable(self, packed: Packed) -> None:
         before = self._unreadable_files
         self._unreadable_files = {path: known for path, known in before.items() if path not in packed.manifest}
         for path, (entry, warning) in packed.unread.items():
             wait_scans = before[path].wait_scans * 2 if path in before else 1
-            self._unreadable_files[path] = _UnreadableFile(
-                entry.stamp, warning, wait_scans, self._full_scans + wait_scans
-            )
+            self._unreadable_files[path] = _UnreadableFile(entry, warning, wait_scans, self._full_scans + wait_scans)
+
+
+def _is_as_before(now: Entry | None, before: Entry) -> bool:
+    return now is not None and now.stamp == before.stamp and now.size_bytes == before.size_bytes
 
 
 def described(found: Difference) -> str:

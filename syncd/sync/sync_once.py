@@ -38,7 +38,7 @@ from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.partial_archives import Kept
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions_rules import SentEntry, Why
-from syncd.selection.secret_scanner import sent_secret_warning
+from syncd.selection.secret_scanner import secret_warning, sent_secret_warning
 from syncd.sync.arrived_changes import SentContent, arrived_changes
 from syncd.sync.delivery import SyncObserver, Verdict
 from syncd.sync.follow_up import torn_copy
@@ -479,4 +479,5 @@ class SandboxSync(Struct):
             return content.may_hold(path) or path in leftovers.entries
 
         left = leftovers.secret - set(secret_files)
-        return [*secret_files.warnings(may_be_sent), *map(sent_secret_warning, sorted(left))]
+        found = [secret_warning(path, each, sent=may_be_sent(path)) for path, (_, each) in secret_files.items()]
+        return [*found, *map(sent_secret_warning, sorted(left))]
