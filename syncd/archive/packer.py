@@ -24,7 +24,7 @@ from msgspec import Struct, field
 from syncd.archive import archive_format
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import Archive, ChunkStore, Piece
-from syncd.archive.chunking import Chunk, Codec, split
+from syncd.archive.chunking import Codec, key_of, split
 from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.core.clock import Clock
 from syncd.core.warning import SyncWarning
@@ -59,10 +59,6 @@ class Packed(Struct):
 PackProgress = Callable[[int, int, int, int], None]
 
 
-def ignore_progress(done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
-    """Ignore the progress."""
-
-
 class Packer:
     """Packs one workspace's manifests into chunks of one store."""
 
@@ -92,7 +88,7 @@ class Packer:
         manifest: Manifest,
         codec: Codec = Codec.FAST,
         most_bytes: int | None = None,
-        on_progress: PackProgress = ignore_progress,
+        on_progress: PackProgress = lambda *_: None,
     ) -> Packed:
         """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`, `TryLater`.
 
@@ -114,22 +110,22 @@ class Packer:
         ):
             for chunk in split(manifest.items()):
                 self._check()
-                done_files += count_files(chunk.entries)
-                done_bytes += content_bytes(chunk.entries)
-                key = chunk.key(codec)
+                done_files += count_files(chunk.values())
+                done_bytes += content_bytes(chunk.values())
+                key = key_of(chunk, codec)
                 piece = self._store.get(key) if key else None
                 if piece is None:
                     chunk_writer = ChunkWriter(compressor)
                     entries = self._write(chunk_writer, cursor, chunk)
                     if entries:
-                        chunk_writer.end(Chunk([*entries], [*entries.values()]).key(codec))
+                        chunk_writer.end(key_of(entries, codec))
                         chunks.append(chunk_writer)
                         first_paths.append(next(iter(entries)))
                     else:
                         chunk_writer.discard()
                     on_progress(done_files, total_files, done_bytes, total_bytes)
                 else:
-                    first_paths.append(chunk.paths[0])
+                    first_paths.append(next(iter(chunk)))
                     chunks.append(piece)
         stored = (each.piece if isinstance(each, ChunkWriter) else each for each in chunks)
         packed.archive = Archive.of(piece for piece in stored if piece is not None)
@@ -144,7 +140,7 @@ class Packer:
         if not self._incomplete:
             return
         chunks = split(manifest.items()) if self._store.has_any() else ()
-        reusable = (self._store.get(key) for chunk in chunks if (key := chunk.key(codec)))
+        reusable = (self._store.get(key) for chunk in chunks if (key := key_of(chunk, codec)))
         # What was sent last is kept for a merge, until the next whole archive has arrived.
         sent = self._base_store.pieces() if self._base_store is not None else []
         self._store.keep_only([*sent, *(piece for piece in reusable if piece is not None)])
@@ -162,10 +158,12 @@ class Packer:
         """Delete all pieces that are damaged."""
         self._store.drop_damaged(self._check)
 
-    def _write(self, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, chunk: Chunk) -> dict[str, Entry]:
+    def _write(
+        self, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, chunk: dict[str, Entry]
+    ) -> dict[str, Entry]:
         """Write the chunk, and return the entries as written; what is left out is in the manifest no more."""
         written = {}
-        for path, entry in zip(chunk.paths, chunk.entries, strict=True):
+        for path, entry in chunk.items():
             if entry.kind is not Kind.FILE:
                 chunk_writer.write(archive_format.headers(path, entry, 0))
                 written[path] = entry

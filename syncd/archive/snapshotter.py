@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive.chunking import Codec
-from syncd.archive.packer import Packed, Packer, PackProgress, ignore_progress
+from syncd.archive.packer import Packed, Packer, PackProgress
 from syncd.core.clock import Clock
 from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.text import counted, shown_path
@@ -230,7 +230,7 @@ class Snapshotter:
         manifest: Manifest,
         codec: Codec = Codec.FAST,
         only: Collection[str] | None = None,
-        on_progress: PackProgress = ignore_progress,
+        on_progress: PackProgress = lambda *_: None,
     ) -> Packed:
         """Pack the manifest, or `only` these paths of it, into the spool; `Packed.manifest` is the whole one.
 
