@@ -140,7 +140,7 @@ class Snapshotter:
 
     def directories_within(self, paths: Collection[str], without: Collection[str] = ()) -> frozenset[str]:
         """Return the directories of the last scan at and below these paths, but none within `without`."""
-        return self._scanner.directories_within(paths, without)
+        return self._scanner.tree.directories_within(paths, without)
 
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path that is no longer in the snapshot is excluded, rather than deleted."""
@@ -160,11 +160,10 @@ class Snapshotter:
             self._read_secret_files_again(not_written_back(entries))
         if not paths:
             return baseline
-        reread = self._scanner.all_names(paths)
+        reread = self._scanner.tree.all_names(paths)
         baseline = baseline.copy()
-        for manifest in (baseline, self._known):
+        for manifest in (baseline, self._known, self._scanner.tree.manifest):
             forget_stamps(manifest, reread)
-        self._scanner.forget_stamps(reread)
         self._read_secret_files_again(reread)
         return baseline
 
@@ -178,7 +177,8 @@ class Snapshotter:
         self._read_secret_files_again(self.secret_files)
         baseline = without_stamps(baseline)
         self._known = without_stamps(self._known, baseline)
-        self._scanner.forget_all_stamps(self._known)
+        tree = self._scanner.tree
+        tree.manifest = without_stamps(tree.manifest, self._known)
         return baseline
 
     @property
@@ -207,7 +207,7 @@ class Snapshotter:
     def _learn(self, manifest: Manifest) -> None:
         """Keep what is known of the workspace's contents, which is shared with the scanner."""
         self._known = manifest
-        self._scanner.adopt(manifest)
+        self._scanner.tree.adopt(manifest)
 
     def _read_again(self, manifest: Manifest) -> Manifest:
         """Return the manifest with what is in those files now that may have changed without a new stamp."""
@@ -222,7 +222,7 @@ class Snapshotter:
         if not unread:
             return entries
         read = dict(self._reader.digests(unread))
-        self._scanner.remember(read)
+        self._scanner.tree.set_entries(read)
         return entries | read
 
     def pack(

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from msgspec import Struct, field
 
@@ -21,7 +21,7 @@ from syncd.core.file_identity import FileIdentity, identity_at, identity_of, per
 from syncd.core.warning import SyncWarning
 from syncd.model.directory import EMPTY, Directory, Entries, in_order
 from syncd.model.entry import Entry, Kind
-from syncd.model.manifest import Manifest, without_stamps
+from syncd.model.manifest import Manifest
 from syncd.model.symlinks import has_inner_dotdot, leads_out, stays_inside
 from syncd.scan.exclusions import (
     OUTSIDE,
@@ -68,10 +68,6 @@ class Scan(Struct):
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def ignore_excluded(path: str, is_dir: bool, decision: Decision) -> None:
-    """Do nothing: the default callback for excluded paths."""
-
-
 class Scanner:
     """Scans one workspace with one selection. `planned_rules` count in the place of the ignore files that are there."""
 
@@ -80,7 +76,7 @@ class Scanner:
         workspace: str,
         selection: Selection,
         scan_listener: ScanListener | None = None,
-        on_left_out: LeftOut = ignore_excluded,
+        on_left_out: LeftOut = lambda *_: None,
         check: Callable[[], None] = lambda: None,
         *,
         personal_excludes: str = "",
@@ -95,8 +91,8 @@ class Scanner:
         self._personal = personal_excludes
         self._planned_rules = planned_rules or {}
         self._link = link  # the path by which the workspace is configured, if it leads through a link
-        self._tree = TreeCache()
-        self._before = self._tree  # the results of the previous scan, during a full scan
+        self.tree = TreeCache()  # the results of the last scan
+        self._before = self.tree  # the results of the previous scan, during a full scan
         self._top: tuple[OuterRules, Scope] | None = None
         self._own_inodes: frozenset[tuple[int, int]] = frozenset()
 
@@ -113,7 +109,7 @@ class Scanner:
             if changed is None or not self._scan_directories(changed):
                 self._scan_all()
         except BaseException:
-            self._tree = TreeCache()  # the old one is half updated
+            self.tree = TreeCache()  # the old one is half updated
             raise
         return self._result()
 
@@ -126,22 +122,10 @@ class Scanner:
                 "point the link back, or restart the daemon, which then syncs the other directory",
             )
 
-    def remember(self, manifest: Mapping[str, Entry]) -> None:
-        """Store the digests of these paths until the files change."""
-        self._tree.set_entries(manifest)
-
-    def adopt(self, known: Manifest) -> None:
-        """Store what is known of these paths until the files change."""
-        self._tree.adopt(known)
-
     def expect(self, manifest: Manifest) -> None:
         """Have the first scan keep the entries of this manifest for files that did not change since."""
-        if self._tree.get("") is None:
-            self._tree.manifest = manifest.copy()
-
-    def directories_within(self, paths: Collection[str], without: Collection[str] = ()) -> frozenset[str]:
-        """Return the directories of the last scan at and below these paths, but none within `without`."""
-        return frozenset(self._tree.directories_within(paths, without))
+        if self.tree.get("") is None:
+            self.tree.manifest = manifest.copy()
 
     def is_excluded(self, path: str, is_dir: bool) -> bool:
         """True if a path is not in the last scan although it exists, or if the rules exclude it."""
@@ -163,7 +147,7 @@ class Scanner:
         """True if the rules of the last scan exclude the path, or a folder above it."""
         folder, names = "", path.split("/")
         for name in names:
-            record = self._tree.get(folder)
+            record = self.tree.get(folder)
             if record is None:
                 break
             folder = f"{folder}/{name}" if folder else name
@@ -171,20 +155,8 @@ class Scanner:
                 return True
         return False
 
-    def all_names(self, paths: Collection[str]) -> set[str]:
-        """Return these paths, and the other paths of the same files."""
-        return self._tree.all_names(paths)
-
-    def forget_stamps(self, paths: Collection[str]) -> None:
-        """Remove the stamps of these paths, so that their contents are read again."""
-        self._tree.forget_stamps(paths)
-
-    def forget_all_stamps(self, like: Manifest) -> None:
-        """Remove all stamps; directories that are then as in `like` are those of `like`."""
-        self._tree.manifest = without_stamps(self._tree.manifest, like)
-
     def rules_unchanged(self, folders: Iterable[str]) -> bool:
-        """True if the rules that apply in these folders, read once more, are those of the last scan.
+        """True if the rules of these folders, with all above them, are those of the last scan when read once more.
 
         If someone writes a rule and then a file that it excludes, a scan may read the ignore file before and the
         directory after that, and so include the file. A folder that no longer exists has no rules; rules that cannot be
@@ -192,15 +164,14 @@ class Scanner:
         """
         if not self._outer_rules_unchanged():
             return False
-        above = {above for folder in folders for above in _with_all_above(folder)}
         try:
             with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
-                return all(self._has_rules_as_scanned(cursor, folder) for folder in sorted(above))
+                return all(self._has_rules_as_scanned(cursor, folder) for folder in sorted(folders))
         except (WorkspaceError, OSError):
             return False
 
     def _has_rules_as_scanned(self, cursor: safe_open.DirCursor, folder: str) -> bool:
-        record = self._tree.get(folder)
+        record = self.tree.get(folder)
         if record is None:
             return True
         try:
@@ -210,14 +181,14 @@ class Scanner:
         return read_ignore_files(descriptor, record.outer.ignore_files) == record.rules
 
     def _result(self) -> Scan:
-        top = self._tree.get("")
+        top = self.tree.get("")
         found = Scan(
             top.identity if top else FileIdentity(),
-            self._tree.manifest.copy(),
-            left_out=count_by_source(self._tree.left_out),
+            self.tree.manifest.copy(),
+            left_out=count_by_source(self.tree.left_out),
         )
         to_check: list[str] = []
-        for issues in self._tree.issues():
+        for issues in self.tree.issues():
             found.warnings += issues.warnings
             found.unread |= issues.unread
             to_check += issues.links_to_check
@@ -241,7 +212,7 @@ class Scanner:
                 found.left_out[word] = found.left_out.get(word, 0) + number
 
     def _scan_all(self) -> None:
-        self._before, self._tree = self._tree, TreeCache()
+        self._before, self.tree = self.tree, TreeCache()
         self._scan_listener.begin()
         try:
             top = safe_open.open_workspace(self._workspace)
@@ -254,13 +225,13 @@ class Scanner:
                 raise WorkspaceError(
                     f"the workspace {self._workspace!r} cannot be read ({failure.strerror})", "let your user read it"
                 ) from None
-            self._tree.put("", current.record)
-            self._tree.manifest = Manifest.of(self._descend(current))
+            self.tree.put("", current.record)
+            self.tree.manifest = Manifest.of(self._descend(current))
         except BaseException:
             self._scan_listener.abort()
             raise
         finally:
-            self._before = self._tree
+            self._before = self.tree
         self._scan_listener.finish()
 
     def _top_scope(self, top: int) -> Scope:
@@ -297,7 +268,7 @@ class Scanner:
 
     def _scan_directories(self, changed: Collection[str]) -> bool:
         """List these directories again; return False if a full scan is needed."""
-        whole = self._tree.get("")
+        whole = self.tree.get("")
         if whole is None:
             return False
         with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
@@ -306,18 +277,18 @@ class Scanner:
                 return False
             if not self._outer_rules_unchanged():
                 return False
-            shared, shared_files = self._tree.with_shared_files(), self._tree.shared_files()
+            shared, shared_files = self.tree.with_shared_files(), self.tree.shared_files()
             if len(shared) > _MAX_SHARED_DIRECTORIES:
                 return False
             todo = sorted({*changed, *shared}, reverse=True)
             while todo:
                 path = todo.pop()
-                old = self._tree.get(path)
+                old = self.tree.get(path)
                 if old is None:
                     continue  # it was removed or excluded; if that matters, its parent is in the list too
                 try:
                     parent, _ = cursor.parent_of(f"{path}/." if path else ".")
-                    new = self._list(os.dup(parent), path, old.outer, old, self._tree.manifest.top.find(path))
+                    new = self._list(os.dup(parent), path, old.outer, old, self.tree.manifest.top.find(path))
                 except OSError as failure:
                     if failure.errno in _VANISHED:
                         continue
@@ -327,27 +298,27 @@ class Scanner:
                     return False
                 self._replace(path, old, new)
         # A new second name means that the first one is in a directory that may not be in the list.
-        return self._tree.shared_files() <= shared_files
+        return self.tree.shared_files() <= shared_files
 
     def _replace(self, path: str, old: DirRecord, new: _OpenDir) -> None:
-        manifest = self._tree.manifest
+        manifest = self.tree.manifest
         kept, directories = {}, set(new.record.directories)
         for below in old.directories:
             if below in directories and self._is_as_listed(below, new):
                 kept[_name(below)] = manifest.top.find(below)
             else:
-                self._tree.drop(below)
-        self._tree.put(path, new.record)
-        new.below = [below for below in new.below if self._tree.get(below) is None]
+                self.tree.drop(below)
+        self.tree.put(path, new.record)
+        new.below = [below for below in new.below if self.tree.get(below) is None]
         new.made = kept
         time = directory_entry(os.fstat(new.descriptor))
-        self._tree.manifest = manifest.with_directory(path, self._descend(new))
+        self.tree.manifest = manifest.with_directory(path, self._descend(new))
         if path:
-            self._tree.set_entry(path, time)
+            self.tree.set_entries({path: time})
 
     def _is_as_listed(self, path: str, folder: _OpenDir) -> bool:
         """True if the directory is the one that was listed, and not a new one with its name."""
-        record = self._tree.get(path)
+        record = self.tree.get(path)
         try:
             return record is not None and identity_at(_name(path), folder.descriptor) == record.identity
         except OSError:
@@ -377,9 +348,9 @@ class Scanner:
                 except OSError as failure:
                     current.leave_out(path)
                     _record_failure(current.record, path, failure)
-                    self._tree.put(current.path, current.record)
+                    self.tree.put(current.path, current.record)
                     continue
-                self._tree.put(path, below.record)
+                self.tree.put(path, below.record)
                 stack.append(below)
         finally:
             for left_open in stack:
@@ -540,14 +511,6 @@ class _OpenDir(Struct):
         """Return the directory with everything below it, once all of it was walked."""
         gone = dict.fromkeys(self.before.below, EMPTY)
         return self.before.replaced(self.own or Entries(self.entries), {**gone, **self.made})
-
-
-def _with_all_above(folder: str) -> Iterator[str]:
-    """Yield the folder and those above it, the workspace itself too."""
-    while folder:
-        yield folder
-        folder = folder.rpartition("/")[0]
-    yield ""
 
 
 def _name(path: str) -> str:

@@ -6,7 +6,7 @@ record drops those below it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct, field
 
@@ -14,7 +14,7 @@ from syncd.core.file_identity import FileIdentity
 from syncd.core.warning import SyncWarning
 from syncd.model.directory import Entries, differing, read, rebuilt
 from syncd.model.entry import Entry
-from syncd.model.manifest import Manifest, forget_stamps
+from syncd.model.manifest import Manifest
 from syncd.selection.selection import Rule, Scope
 
 
@@ -23,7 +23,7 @@ class DirIssues(Struct):
 
     warnings: list[SyncWarning] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
-    links_to_check: list[str] = field(default_factory=list)  # they may lead outside through other links (scan/links.py)
+    links_to_check: list[str] = field(default_factory=list)  # they may lead outside through other links
     # Files with several names, and their device and inode: a write through another name causes no event here. If
     # another file gets the inode number between two scans, it is new and causes its own event.
     shared: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -78,15 +78,16 @@ class TreeCache:
         else:
             self._issues.pop(path, None)
 
-    def directories_within(self, paths: Collection[str], without: Collection[str] = ()) -> Iterator[str]:
-        """Yield those of these paths that have a record, and the directories below them, but none within `without`."""
-        todo = [*paths]
+    def directories_within(self, paths: Collection[str], without: Collection[str] = ()) -> frozenset[str]:
+        """Return those of these paths that have a record, and the directories below them, but none within `without`."""
+        found, todo = set(), [*paths]
         while todo:
             path = todo.pop()
             record = self._records.get(path)
             if record is not None:
-                yield path
+                found.add(path)
                 todo += [below for below in record.directories if below not in without]
+        return frozenset(found)
 
     def drop(self, path: str) -> None:
         """Remove the records of a directory and of all below it."""
@@ -104,10 +105,6 @@ class TreeCache:
             for rule, number in record.left_out.items():
                 self.left_out[rule] = self.left_out.get(rule, 0) + times * number
 
-    def set_entry(self, path: str, entry: Entry) -> None:
-        """Replace the entry of a path, if the path is still in the cache."""
-        self.set_entries({path: entry})
-
     def set_entries(self, entries: Mapping[str, Entry]) -> None:
         """Replace the entries of the paths that are still in the cache."""
         self.manifest.put((path, entry) for path, entry in entries.items() if path in self.manifest)
@@ -124,10 +121,6 @@ class TreeCache:
             else:
                 own[path] = mine.own
         self.manifest = Manifest.of(rebuilt(self.manifest.top, own, like=known.top))
-
-    def forget_stamps(self, paths: Collection[str]) -> None:
-        """Remove the stamps of these paths, if they are in the cache."""
-        forget_stamps(self.manifest, paths)
 
     def issues(self) -> Iterable[DirIssues]:
         """Return the details of all directories that have any."""

@@ -79,7 +79,7 @@ def check(watched: WatchedWorkspace) -> None:
     assert list(without_times(seen).items()) == list(without_times(wanted).items())
     assert seen.unread == wanted.unread
     assert {p.key for p in seen.warnings} == {p.key for p in wanted.warnings}
-    tree = watched.scanner._tree
+    tree = watched.scanner.tree
     counts = Counter()
     for record in tree._records.values():
         counts.update(record.left_out or {})
@@ -306,7 +306,7 @@ def test_digests_are_kept_while_the_stamp_is_the_same(watched: WatchedWorkspace)
         (watched.folder / name / "f").write_text(name)
     scan = watched.scan()
     learned = {path: replace(entry, digest=b"x") for path, entry in scan.manifest.items() if path.endswith("f")}
-    watched.scanner.remember({**learned, "gone/f": learned["listed/f"]})
+    watched.scanner.tree.set_entries({**learned, "gone/f": learned["listed/f"]})
     (watched.folder / "changed" / "f").write_text("chaNged")
     for changed in ({"changed", "listed"}, None):
         again = watched.scanner.scan(changed).manifest
@@ -320,10 +320,10 @@ def test_entries_without_a_stamp_are_read_again(watched: WatchedWorkspace) -> No
     """An entry without a stamp is not reused by the next scan of its directory, whatever its digest is."""
     (watched.folder / "f").write_text("x")
     entry = watched.scan().manifest["f"]
-    watched.scanner.remember({"f": replace(entry, digest=b"x", stamp=None)})
+    watched.scanner.tree.set_entries({"f": replace(entry, digest=b"x", stamp=None)})
     assert watched.scanner.scan(set()).manifest["f"].digest == b"x"
     assert watched.scanner.scan({""}).manifest["f"] == entry
-    watched.scanner.remember({"f": replace(entry, digest=b"x", stamp=None)})
+    watched.scanner.tree.set_entries({"f": replace(entry, digest=b"x", stamp=None)})
     assert watched.scanner.scan().manifest["f"] == entry
 
 
@@ -333,7 +333,9 @@ def test_changed_rules_are_applied(watched: WatchedWorkspace) -> None:
     for name in ("f.log", "d/f.log", "d/g"):
         (watched.folder / name).write_text("x")
     found = watched.scan().manifest
-    watched.scanner.remember({path: replace(entry, digest=b"x") for path, entry in found.items() if entry.stamp})
+    watched.scanner.tree.set_entries(
+        {path: replace(entry, digest=b"x") for path, entry in found.items() if entry.stamp}
+    )
     (watched.folder / ".gitignore").write_text("*.log")
     assert list(watched.scanner.scan().manifest) == [".gitignore", "d", "d/g"]
     (watched.folder / ".gitignore").unlink()
@@ -349,7 +351,7 @@ def test_changed_exclude_files_are_applied(watched: WatchedWorkspace) -> None:
     """Git's own exclude file has no events: a full scan reads it."""
     make_repository(watched.folder)
     (watched.folder / "f").write_text("x")
-    watched.scanner.remember({"f": replace(watched.scan().manifest["f"], digest=b"x")})
+    watched.scanner.tree.set_entries({"f": replace(watched.scan().manifest["f"], digest=b"x")})
     (watched.folder / ".git" / "info" / "exclude").write_text("f\n")
     assert list(watched.scanner.scan().manifest) == []
 

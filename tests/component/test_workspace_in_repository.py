@@ -399,7 +399,7 @@ def test_a_repository_created_around_the_workspace(tmp_path: Path) -> None:
 )
 def test_rules_above_that_change_while_the_snapshot_is_taken(inside: WatchedInRepository, name: str) -> None:
     """The check of the rules fails, so nothing is uploaded by them."""
-    inside.scanner.remember({"f": replace(inside.scan().manifest["f"], digest=b"x")})
+    inside.scanner.tree.set_entries({"f": replace(inside.scan().manifest["f"], digest=b"x")})
     assert inside.scanner.rules_unchanged([""])
     if name.startswith("packages/.git/"):
         make_repository(inside.top / "packages", "f\n")
