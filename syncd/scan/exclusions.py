@@ -26,28 +26,22 @@ OWN_FILE = Decision(False, Rule(OWN_FILES, None, "a second name of a key or a co
 
 _KINDS = {OUTSIDE.rule: "links", SPECIAL.rule: "special files", TOO_LONG.rule: "long paths"}
 _SOURCES = {name: name for name in ("built-in", "secrets", "workspace.ignore", OWN_FILES)} | {MANAGED_FILE: "managed"}
-_FILES = (".gitignore", ".syncdignore")
+_FILES = {name: name for name in (".gitignore", ".syncdignore")}
 _SHOWN = 60
 # What is mounted does not answer any more, as the program behind a FUSE file system died, or its server is gone.
 _UNREACHABLE = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.ESTALE, errno.EHOSTDOWN, errno.EHOSTUNREACH})
 
 
-def source_name(rule: Rule) -> str:
-    """Return the name under which `status` counts a rule: one for all .gitignore files, one for git's exclude files."""
-    if rule in _KINDS:
-        return _KINDS[rule]
-    if rule.source in _SOURCES:
-        return _SOURCES[rule.source]
-    name = rule.source.rpartition("/")[2]
-    return name if name in _FILES else "git excludes"
-
-
 def count_by_source(rules: Mapping[Rule, int]) -> dict[str, int]:
-    """Sum up how many paths each source leaves out; an excluded directory counts as one."""
+    """Sum up how many paths each source leaves out; an excluded directory counts as one.
+
+    All .gitignore files are one source, and so are git's exclude files.
+    """
     counts: dict[str, int] = {}
     for rule, number in rules.items():
+        own_name = _KINDS.get(rule) or _SOURCES.get(rule.source)
+        name = own_name or _FILES.get(rule.source.rpartition("/")[2], "git excludes")
         if number > 0:
-            name = source_name(rule)
             counts[name] = counts.get(name, 0) + number
     return counts
 

@@ -188,7 +188,7 @@ class Scanner:
             left_out=count_by_source(self.tree.left_out),
         )
         to_check: list[str] = []
-        for issues in self.tree.issues():
+        for issues in self.tree.issues.values():
             found.warnings += issues.warnings
             found.unread |= issues.unread
             to_check += issues.links_to_check

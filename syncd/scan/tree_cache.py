@@ -6,7 +6,7 @@ record drops those below it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct, field
 
@@ -58,7 +58,7 @@ class TreeCache:
 
     def __init__(self) -> None:
         self._records: dict[str, DirRecord] = {}
-        self._issues: dict[str, DirIssues] = {}
+        self.issues: dict[str, DirIssues] = {}  # of the directories that have any
         self.manifest = Manifest()
         self.left_out: dict[Rule, int] = {}  # of all directories; numbers may be 0
 
@@ -74,9 +74,9 @@ class TreeCache:
             self._count(old, -1)
             self._count(record, 1)
         if record.issues is not None:
-            self._issues[path] = record.issues
+            self.issues[path] = record.issues
         else:
-            self._issues.pop(path, None)
+            self.issues.pop(path, None)
 
     def directories_within(self, paths: Collection[str], without: Collection[str] = ()) -> frozenset[str]:
         """Return those of these paths that have a record, and the directories below them, but none within `without`."""
@@ -95,7 +95,7 @@ class TreeCache:
         while dropped:
             path = dropped.pop()
             record = self._records.pop(path, None)
-            self._issues.pop(path, None)
+            self.issues.pop(path, None)
             self._count(record, -1)
             if record is not None:
                 dropped += record.directories
@@ -122,20 +122,16 @@ class TreeCache:
                 own[path] = mine.own
         self.manifest = Manifest.of(rebuilt(self.manifest.top, own, like=known.top))
 
-    def issues(self) -> Iterable[DirIssues]:
-        """Return the details of all directories that have any."""
-        return self._issues.values()
-
     def with_shared_files(self) -> list[str]:
         """Return the directories that hold files with several names (hard links)."""
-        return [path for path, issues in self._issues.items() if issues.shared]
+        return [path for path, issues in self.issues.items() if issues.shared]
 
     def shared_files(self) -> set[tuple[int, int]]:
         """Return the inodes of these files."""
-        return {file for issues in self._issues.values() for file in issues.shared.values()}
+        return {file for issues in self.issues.values() for file in issues.shared.values()}
 
     def all_names(self, paths: Collection[str]) -> set[str]:
         """Return these paths, and the other paths of the same files."""
-        shared = [(path, file) for issues in self._issues.values() for path, file in issues.shared.items()]
+        shared = [(path, file) for issues in self.issues.values() for path, file in issues.shared.items()]
         files = {file for path, file in shared if path in paths}
         return {*paths, *(path for path, file in shared if file in files)}
