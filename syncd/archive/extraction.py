@@ -76,7 +76,12 @@ def extract_members(
             "choose a folder that you may write to",
         ) from None
     try:
-        extracted = _fill(found, draft, check)
+        with safe_open.DirCursor(safe_open.open_workspace(draft), _enter_or_create) as cursor:
+            extraction = _Extraction(draft, cursor, check)
+            for member, content in found:
+                check()
+                extraction.add(member, content)
+            extraction.finish()
         os.chmod(draft, mode)
         os.rename(draft, destination)
     except OSError as failure:
@@ -86,7 +91,7 @@ def extract_members(
         ) from None
     finally:
         _remove(draft)
-    return extracted
+    return extraction.extracted
 
 
 def _remove(folder: str) -> None:
@@ -116,16 +121,6 @@ def folder_mode(destination: str) -> int:
         f"{shown_path(destination)!r} exists and is not an empty folder",
         "name a new or an empty one, as nothing is overwritten",
     )
-
-
-def _fill(found: Iterable[tuple[Member, Iterable[bytes]]], top: str, check: Callable[[], None]) -> Extracted:
-    with safe_open.DirCursor(safe_open.open_workspace(top), _enter_or_create) as cursor:
-        extraction = _Extraction(top, cursor, check)
-        for member, content in found:
-            check()
-            extraction.add(member, content)
-        extraction.finish()
-    return extraction.extracted
 
 
 def _enter_or_create(name: str, parent: int) -> int:
