@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from isal import isal_zlib
@@ -52,9 +52,9 @@ class BaseStore:
             content = next(self._of_chunk(_key_of(self._rows(), path), {path: digest}), None)
         return content
 
-    def record_chunks(self, first_paths: Sequence[str], pieces: Iterable[Piece]) -> None:
+    def record_chunks(self, pieces: Mapping[str, Piece]) -> None:
         """Record which chunk of the store begins at which path, after a whole archive was packed."""
-        rows = [(os.fsencode(path), piece.key) for path, piece in zip(first_paths, pieces, strict=True)]
+        rows = [(os.fsencode(path), piece.key) for path, piece in pieces.items()]
         with contextlib.suppress(OSError):
             write_whole(self._index, msgspec.msgpack.encode(rows))
 

@@ -91,7 +91,7 @@ class Compressor:
 
 
 class ChunkWriter:
-    """Writes one chunk into the spool, in order. `piece` is the result, once the chunk is written.
+    """Writes one chunk into the spool, in order; `piece` is the result.
 
     Each method raises `OSError` if the disk has no room for it, or for the chunks before it.
     """
@@ -105,7 +105,7 @@ class ChunkWriter:
         self._key = ""
         self._size_bytes = self._crc32c = 0
         self._content = Sum()
-        self.piece: Piece | None = None
+        self.piece: Piece  # once the chunk is written
 
     def space(self, size_bytes: int) -> memoryview:
         """Space for the next bytes, up to `BLOCK_BYTES`: fill it and call `advance`, or leave it unused."""

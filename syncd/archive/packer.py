@@ -101,8 +101,7 @@ class Packer:
         self.clean_up(manifest, codec)
         self._incomplete = True
         self._packed = packed = Packed(manifest=manifest.copy())
-        chunks: list[Piece | ChunkWriter] = []
-        first_paths: list[str] = []
+        chunks: dict[str, Piece | ChunkWriter] = {}  # by the first path in each
         done_files = done_bytes = 0
         with (
             safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor,
@@ -114,23 +113,21 @@ class Packer:
                 done_bytes += content_bytes(chunk.values())
                 key = key_of(chunk, codec)
                 piece = self._store.get(key) if key else None
-                if piece is None:
-                    chunk_writer = ChunkWriter(compressor)
-                    entries = self._write(chunk_writer, cursor, chunk)
-                    if entries:
-                        chunk_writer.end(key_of(entries, codec))
-                        chunks.append(chunk_writer)
-                        first_paths.append(next(iter(entries)))
-                    else:
-                        chunk_writer.discard()
-                    on_progress(done_files, total_files, done_bytes, total_bytes)
+                if piece is not None:
+                    chunks[next(iter(chunk))] = piece
+                    continue
+                chunk_writer = ChunkWriter(compressor)
+                entries = self._write(chunk_writer, cursor, chunk)
+                if entries:
+                    chunk_writer.end(key_of(entries, codec))
+                    chunks[next(iter(entries))] = chunk_writer
                 else:
-                    first_paths.append(next(iter(chunk)))
-                    chunks.append(piece)
-        stored = (each.piece if isinstance(each, ChunkWriter) else each for each in chunks)
-        packed.archive = Archive.of(piece for piece in stored if piece is not None)
-        if self._base_store is not None and len(packed.archive.pieces) == len(first_paths):
-            self._base_store.record_chunks(first_paths, packed.archive.pieces)
+                    chunk_writer.discard()
+                on_progress(done_files, total_files, done_bytes, total_bytes)
+        stored = {path: each.piece if isinstance(each, ChunkWriter) else each for path, each in chunks.items()}
+        packed.archive = Archive.of(stored.values())
+        if self._base_store is not None:
+            self._base_store.record_chunks(stored)
         self._store.keep_only(packed.archive.pieces)
         self._incomplete = False
         return packed

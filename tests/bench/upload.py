@@ -33,7 +33,7 @@ def _archive(spool: str, mib: int) -> Archive:
             written.append(ChunkWriter(compressor))
             written[-1].write(content.randbytes(TARGET_BYTES))
             written[-1].end(f"{number:064x}")
-    return Archive.of(chunk.piece for chunk in written if chunk.piece is not None)
+    return Archive.of(chunk.piece for chunk in written)
 
 
 def put(url: str, spool: str, mib: int, whole: str) -> list[Elapsed]:
