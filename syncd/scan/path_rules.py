@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from itertools import accumulate
 
 from msgspec import Struct
 
@@ -17,6 +18,9 @@ from syncd.scan.exclusions import OUTSIDE, OWN_FILE, SPECIAL, TOO_LONG, too_long
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import read_ignore_files, read_rules_outside
 from syncd.selection.selection import Rule, Scope, Selection
+
+# There is nothing of that path.
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 class Explanation(Struct, frozen=True):
@@ -33,29 +37,30 @@ def explain(workspace: str, selection: Selection, path: str, personal_excludes: 
     if not path:
         return Explanation(included=True, at=path)
     with safe_open.DirCursor(safe_open.open_workspace(workspace)) as cursor:
-        names = path.split("/")
         try:
             outer = read_rules_outside(workspace, selection, personal_excludes).rules
         except OSError as failure:
             return Explanation(included=False, at=path, note=f"because {failure.strerror}")
         scope, rule = selection.root(outer), None
-        for depth, name in enumerate(names):
-            at = "/".join(names[: depth + 1])
+        for at in accumulate(path.split("/"), "{}/{}".format):
             try:
-                parent, _ = cursor.parent_of(at)
-                files = read_ignore_files(parent, scope.ignore_files)
-                scope = scope.with_files(files)
+                parent, name = cursor.parent_of(at)
+                scope = scope.with_files(read_ignore_files(parent, scope.ignore_files))
                 status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             except OSError as failure:
-                return _absent(scope.decide(name, depth < len(names) - 1).included, at, path, failure)
+                if failure.errno not in _ABSENT:
+                    note = f"because it cannot be read ({failure.strerror})"
+                    return Explanation(included=False, at=at, note=note)
+                included = scope.decide(at.rpartition("/")[2], at != path).included
+                return Explanation(included=included, at=path, note="it does not exist, and no rule matches it")
             is_dir = stat.S_ISDIR(status.st_mode)
             decision = scope.decide(name, is_dir)
             if decision.included and (status.st_dev, status.st_ino) in outer.own_inodes:
                 decision = OWN_FILE
+            if decision.included and too_long(at):
+                decision = TOO_LONG
             if not decision.included:
                 return Explanation(included=False, at=at, rule=decision.rule)
-            if too_long(at):
-                return Explanation(included=False, at=at, rule=TOO_LONG.rule)
             rule = decision.rule
             if is_dir:
                 scope = scope.enter(name)
@@ -83,12 +88,6 @@ def _link_at(workspace: str, path: str) -> str | None:
     return target if stays_inside(path, target) else None
 
 
-def _absent(included: bool, at: str, path: str, failure: OSError) -> Explanation:
-    if failure.errno in (errno.ENOENT, errno.ENOTDIR):
-        return Explanation(included=included, at=path, note="it does not exist, and no rule matches it")
-    return Explanation(included=False, at=at, note=f"because it cannot be read ({failure.strerror})")
-
-
 class PathRules:
     """The rules of one workspace, read as they are now; a folder's rules are read once."""
 
@@ -112,9 +111,8 @@ class PathRules:
     def _scope(self, folder: str) -> Scope | None:
         """The rules in that folder; None if it is left out itself."""
         if folder not in self._scopes:
-            if not folder:
-                scope: Scope | None = self._outer
-            else:
+            scope: Scope | None = self._outer
+            if folder:
                 parent, _, name = folder.rpartition("/")
                 scope = self._scope(parent)
                 if scope is not None:
