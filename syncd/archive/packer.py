@@ -1,9 +1,9 @@
 """Packs a manifest into an archive: unchanged chunks are reused, the others are read and compressed.
 
-A file is read in one of two ways. A small one is read whole into its place in the chunk, and again if it changed
-meanwhile. A large one, which is a chunk of its own, or one that changes under each read, is read piece by piece as it
-is; if it changed meanwhile, it is read once more, and if that gives other bytes, it is named for a follow-up. In both
-cases as many bytes follow a header as it states.
+A file is read in one of two ways. A small one is read whole into its place in the chunk. A large one, which is a chunk
+of its own, or one that changed since the scan, is read piece by piece as it is; if it changed meanwhile, it is read
+once more, and if that gives other bytes, it is named for a follow-up. In both cases as many bytes follow a header as it
+states.
 
 The bytes that are searched for secrets are the very bytes that are packed. A reused chunk was made of contents with a
 digest, and no content gets a digest in this module or in `scan.file_reader` before it was searched.
@@ -35,8 +35,6 @@ from syncd.scan.file_reader import PIECE_BYTES, ReadError, file_entry, matches_s
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import NoSearch, Search, Secret
 
-# A file that changes under every one of so many reads is being written all the time. The first is of what the scan saw.
-_READS = 4
 # Opening fails with these if the path is no longer the regular file that the scan saw.
 _REPLACED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
 
@@ -194,25 +192,18 @@ class Packer:
             os.close(descriptor)
 
     def _opened_file(self, chunk_writer: ChunkWriter, path: str, entry: Entry, descriptor: int) -> Entry | None:
-        """Read a small file whole, and again while it changes; read any other piece by piece."""
-        expected = entry
-        for _ in range(_READS):
-            if expected.size_bytes <= PIECE_BYTES:
-                read = self._read_whole(chunk_writer, path, expected, descriptor)
-                if read is not None:
-                    if expected is not entry:
-                        self._room_bytes -= max(0, expected.size_bytes - entry.size_bytes)
-                    return self._without_secret(path, *read)
-            status = os.fstat(descriptor)
-            has_grown_large = entry.size_bytes <= PIECE_BYTES < status.st_size  # it needs a chunk of its own
-            no_room = status.st_size - entry.size_bytes > self._room_bytes
-            if has_grown_large or no_room or not stat.S_ISREG(status.st_mode):
-                self._packed.follow_up.append(path)
-                return None
-            if status.st_size > PIECE_BYTES:
-                break
-            expected = file_entry(status)
-        self._room_bytes -= max(0, status.st_size - entry.size_bytes)
+        """Read a small file whole; read any other, and one that is not what the scan saw, piece by piece."""
+        if entry.size_bytes <= PIECE_BYTES:
+            read = self._read_whole(chunk_writer, path, entry, descriptor)
+            if read is not None:
+                return self._without_secret(path, *read)
+        status = os.fstat(descriptor)
+        grown_bytes = max(0, status.st_size - entry.size_bytes)
+        has_grown_large = entry.size_bytes <= PIECE_BYTES < status.st_size  # it needs a chunk of its own
+        if has_grown_large or grown_bytes > self._room_bytes or not stat.S_ISREG(status.st_mode):
+            self._packed.follow_up.append(path)
+            return None
+        self._room_bytes -= grown_bytes
         return self._read_pieces(chunk_writer, path, descriptor, status)
 
     def _read_whole(

@@ -252,7 +252,7 @@ def test_a_small_file_that_becomes_huge_while_it_is_read(rig: ScanRig) -> None:
 
         def wall_s(self) -> float:
             self.asked += 1
-            if self.asked == 2:  # not as it was scanned, so it is opened again, and then read
+            if self.asked == 1:  # right before it is read
                 os.truncate(path, 1 << 43)
             return super().wall_s()
 
