@@ -15,7 +15,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from msgspec import structs
@@ -182,17 +182,12 @@ def _write_changes(path: str, sandbox: Mapping[str, object], changes: CombinedCh
         file.write(json.dumps(sandbox)[:-1])
         for change in Change:
             file.write(f', "{change}": [')
-            file.writelines(_listed(changes.paths(change)))
+            separator, paths = "", changes.paths(change)
+            while batch := list(islice(paths, _BATCH)):
+                file.write(separator + json.dumps(batch)[1:-1])
+                separator = ", "
             file.write("]")
         file.write("}\n")
-
-
-def _listed(paths: Iterator[str]) -> Iterator[str]:
-    """Yield the items of a JSON array."""
-    separator = ""
-    while batch := list(islice(paths, _BATCH)):
-        yield separator + json.dumps(batch)[1:-1]
-        separator = ", "
 
 
 class _Run:
