@@ -13,10 +13,12 @@ import select
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import IO
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd.core.errors import ConfigError, NeedsPerson, SyncdError, TryLater
 from syncd.core.hardening import original_umask
@@ -24,11 +26,12 @@ from syncd.core.text import one_line, shown_path
 from syncd.sandbox.repository.git_in_sandbox import ENVIRONMENT, LARGE_BYTES, NO_CONFIGURATION, SETTINGS
 
 _BLOCK_BYTES = 1 << 16
+_WRITTEN_TOGETHER = 16  # blocks of an input, many of which are short lines
 # A command that neither takes nor gives a byte for this long does not answer.
 _ANSWER_S = 60.0
 # A daemon does nothing else while it waits for this one, at its start and at a reload.
 _EXCLUDES_S = 4.0
-# After its last input, fast-import writes its index, or each object into a file of its own.
+# Of a command that is fed: after its last input, fast-import writes its index, or each object into a file of its own.
 _END_S = 600.0
 # Of one process: what an agent wrote may be made to need any amount.
 _MOST_MEMORY = 1 << 30
@@ -41,14 +44,6 @@ _BINARY_PREFIX_BYTES = 8000
 _MOST_CONFLICTS = 127
 # By these git finds the person's and the machine's configuration.
 _CONFIGURATION_VARIABLES = tuple(NO_CONFIGURATION)
-
-
-class GitMissing(NeedsPerson):
-    """No git is installed."""
-
-
-class GitFailed(NeedsPerson):
-    """A git command failed; the message has git's reason."""
 
 
 class GitWorkTree(Struct, frozen=True):
@@ -71,8 +66,8 @@ class GitResult(Struct, frozen=True):
     """The end of one git command."""
 
     code: int
-    output: bytes
-    complaint: str
+    output: bytes = b""
+    complaint: str = ""
 
 
 class Git(Struct, frozen=True):
@@ -89,115 +84,128 @@ class Git(Struct, frozen=True):
         allowed: Iterable[int] = (0,),
         given: bytes = b"",
     ) -> GitResult:
-        """Run one command. Raises `GitFailed` unless its exit code is allowed, `TryLater` if it does not answer.
+        """Run one command. Raises `NeedsPerson` unless its exit code is allowed, `TryLater` if it does not answer.
 
         `variables` are added to the environment, which holds nothing of this process's but the search path. `given` is
         the command's input.
         """
-        result = self._run(arguments, {**self._environment(NO_CONFIGURATION), **variables}, "/", given, _ANSWER_S)
+        result = _collected(self._start(arguments, {**NO_CONFIGURATION, **variables}, (given,), _ANSWER_S))
         if result.code not in allowed:
             raise _failed(arguments, result)
         return result
 
     def ask(
-        self, arguments: Sequence[str], variables: Mapping[str, str], folder: str = "/", within_s: float = _ANSWER_S
+        self, arguments: Sequence[str], variables: Mapping[str, str], folder: str = "/", within_s: float | None = None
     ) -> GitResult:
         """Run a command that only reads, in a folder, with the person's configuration; any exit code is an answer.
 
-        Raises `TryLater` if it takes longer.
+        Raises `TryLater` if it does not answer.
         """
-        return self._run(arguments, {**self._environment(self.person), **variables}, folder, b"", within_s)
-
-    def _run(
-        self,
-        arguments: Sequence[str],
-        environment: Mapping[str, str],
-        folder: str,
-        given: bytes,
-        within_s: float,
-    ) -> GitResult:
-        try:
-            done = subprocess.run(
-                self._command(arguments),
-                input=given,
-                capture_output=True,
-                timeout=within_s,
-                check=False,
-                cwd=folder,
-                env=environment,
-                umask=original_umask(),
-            )
-        except subprocess.TimeoutExpired:
-            raise _no_answer(arguments) from None
-        except OSError as failure:
-            raise _cannot_start(failure) from None
-        return GitResult(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
+        environment = {**self.person, **variables}
+        return _collected(self._start(arguments, environment, (), within_s or _ANSWER_S, folder))
 
     def feed(self, arguments: Sequence[str], blocks: Iterable[bytes], variables: Mapping[str, str]) -> None:
         """Run one command with these blocks as its input; its output is dropped. Raises as `run` does."""
-        with self._started(arguments, variables, subprocess.PIPE, subprocess.DEVNULL) as (process, complaints):
-            assert process.stdin is not None  # noqa: S101 - a pipe, as requested above
-            # Where it has ended before its input did, its exit code says more.
-            with process.stdin, contextlib.suppress(BrokenPipeError):
-                for block in _gathered(blocks):
-                    _write(process.stdin.fileno(), block, arguments)
-            self._end(process, complaints, arguments, _END_S)
+        for _ in self._blocks(arguments, variables, blocks, _END_S):
+            pass
 
     def read(self, arguments: Sequence[str], variables: Mapping[str, str], given: bytes = b"") -> Iterator[bytes]:
         """Run one command with this input and return its output in blocks. Raises as `run` does, at the end."""
-        with tempfile.TemporaryFile() as file:
-            file.write(given)
-            file.seek(0)
-            with self._started(arguments, variables, file, subprocess.PIPE) as (process, complaints):
-                assert process.stdout is not None  # noqa: S101 - a pipe, as requested above
-                with process.stdout:
-                    while block := _read(process.stdout.fileno(), arguments):
-                        yield block
-                self._end(process, complaints, arguments, _ANSWER_S)
+        return self._blocks(arguments, variables, (given,), _ANSWER_S)
 
-    @contextlib.contextmanager
-    def _started(
-        self, arguments: Sequence[str], variables: Mapping[str, str], stdin: int | IO[bytes], stdout: int
-    ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-        with tempfile.TemporaryFile() as complaints:
-            try:
-                process = subprocess.Popen(
-                    self._command(arguments),
-                    stdin=stdin,
-                    stdout=stdout,
-                    stderr=complaints,
-                    cwd="/",
-                    env={**self._environment(NO_CONFIGURATION), **variables},
-                    umask=original_umask(),
-                )
-            except OSError as failure:
-                raise _cannot_start(failure) from None
-            try:
+    def _blocks(
+        self, arguments: Sequence[str], variables: Mapping[str, str], given: Iterable[bytes], within_s: float
+    ) -> Iterator[bytes]:
+        result = yield from self._start(arguments, {**NO_CONFIGURATION, **variables}, given, within_s)
+        if result.code:
+            raise _failed(arguments, result)
+
+    def _start(
+        self,
+        arguments: Sequence[str],
+        variables: Mapping[str, str],
+        given: Iterable[bytes],
+        within_s: float,
+        folder: str = "/",
+    ) -> Generator[bytes, None, GitResult]:
+        """Yield a command's output in blocks, and return its end. One whose reader stops is killed."""
+        try:
+            process = subprocess.Popen(
+                [self.program, *(part for setting in SETTINGS for part in ("-c", setting)), *arguments],
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=folder,
+                env={"PATH": self.path, **ENVIRONMENT, **variables},
+                umask=original_umask(),
+            )
+        except OSError as failure:
+            raise NeedsPerson(f"git cannot be started ({failure.strerror})", "see that `git --version` works") from None
+        assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 - pipes, as requested above
+        try:
+            with process.stdin, process.stdout, process.stderr:
                 with contextlib.suppress(ProcessLookupError):
                     resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
-                yield process, complaints
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
+                complaint = yield from _exchange(process.stdin, process.stdout, process.stderr, given, within_s)
+            code = process.wait(within_s)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            raise TryLater(f"git {arguments[0]} does not answer", "try again when the machine has less to do") from None
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        return GitResult(code, complaint=complaint.decode("utf-8", "replace"))
 
-    @staticmethod
-    def _end(
-        process: subprocess.Popen[bytes], complaints: IO[bytes], arguments: Sequence[str], most_seconds: float
-    ) -> None:
+
+def _exchange(
+    stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes], given: Iterable[bytes], within_s: float
+) -> Generator[bytes, None, bytes]:
+    """Write the input while the output is read and yielded; return what was complained of.
+
+    Raises `TimeoutError` if no byte goes in or comes out for so long.
+    """
+    os.set_blocking(stdin.fileno(), False)
+    poll = select.poll()
+    for pipe, event in ((stdin, select.POLLOUT), (stdout, select.POLLIN), (stderr, select.POLLIN)):
+        poll.register(pipe, event)
+    blocks, left, complaint, reads = iter(given), memoryview(b""), b"", {stdout.fileno(), stderr.fileno()}
+    while reads:
+        if not stdin.closed and not left and not (left := memoryview(b"".join(islice(blocks, _WRITTEN_TOGETHER)))):
+            poll.unregister(stdin)
+            stdin.close()
+        ready = dict(poll.poll(within_s * 1000))
+        if not ready:
+            raise TimeoutError
+        if not stdin.closed and stdin.fileno() in ready:
+            try:
+                left = left[os.write(stdin.fileno(), left) :]
+            except BlockingIOError:
+                pass
+            except BrokenPipeError:  # where it has ended before its input did, its exit code says more
+                poll.unregister(stdin)
+                stdin.close()
+        for descriptor in reads & ready.keys():
+            block = os.read(descriptor, _BLOCK_BYTES)
+            if not block:
+                poll.unregister(descriptor)
+                reads = reads - {descriptor}
+            elif descriptor == stderr.fileno():
+                complaint = (complaint + block)[:_BLOCK_BYTES]
+            else:
+                yield block
+    return complaint
+
+
+def _collected(command: Generator[bytes, None, GitResult]) -> GitResult:
+    """Return a command's end, with its whole output."""
+    blocks: list[bytes] = []
+    while True:
         try:
-            code = process.wait(most_seconds)
-        except subprocess.TimeoutExpired:
-            raise _no_answer(arguments) from None
-        if code:
-            complaints.seek(0)
-            raise _failed(arguments, GitResult(code, b"", complaints.read(_BLOCK_BYTES).decode("utf-8", "replace")))
-
-    def _command(self, arguments: Sequence[str]) -> list[str]:
-        return [self.program, *(part for setting in SETTINGS for part in ("-c", setting)), *arguments]
-
-    def _environment(self, configuration: Mapping[str, str]) -> dict[str, str]:
-        return {"PATH": self.path, **ENVIRONMENT, **configuration}
+            blocks.append(next(command))
+        except StopIteration as end:
+            result: GitResult = end.value
+            return replace(result, output=b"".join(blocks))
 
 
 def find_git(environ: Mapping[str, str]) -> Git | None:
@@ -213,10 +221,10 @@ def find_git(environ: Mapping[str, str]) -> Git | None:
 
 
 def need_git(environ: Mapping[str, str]) -> Git:
-    """Return the git that `$PATH` leads to. Raises `GitMissing` if there is none."""
+    """Return the git that `$PATH` leads to. Raises `NeedsPerson` if there is none."""
     git = find_git(environ)
     if git is None:
-        raise GitMissing("git is not installed, or not in a folder of $PATH", "install git")
+        raise NeedsPerson("git is not installed, or not in a folder of $PATH", "install git")
     return git
 
 
@@ -319,7 +327,7 @@ def object_format_around(git: Git, workspace: str) -> str:
 def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
     """Return the repository that the workspace lies in.
 
-    Raises `GitFailed` if there is none, if it belongs to another user, or if git cannot read it. The person's
+    Raises `NeedsPerson` if there is none, if it belongs to another user, or if git cannot read it. The person's
     configuration is read for this: it may trust another user's repository (`safe.directory`).
     """
 
@@ -332,9 +340,9 @@ def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
     # A path may hold a newline, so that only the last of the answers can be one.
     object_format, inside, folder = answer("--show-object-format", "--is-inside-work-tree", "--git-dir").split(b"\n", 2)
     if object_format not in (b"sha1", b"sha256"):
-        raise GitFailed("git is too old", f"install git {_OLDEST_GIT} or a newer one")
+        raise NeedsPerson("git is too old", f"install git {_OLDEST_GIT} or a newer one")
     if inside != b"true":
-        raise GitFailed(
+        raise NeedsPerson(
             f"the workspace {shown_path(workspace)!r} is in no work tree of its repository",
             "use `syncd apply` without --branch",
         )
@@ -361,7 +369,7 @@ def _head(git: Git, folder: str, workspace: str) -> str:
     listed = git.run(["for-each-ref", "--format=%(refname)", "--", os.fsdecode(reference)], variables, range(256))
     if found.complaint or current.code or listed.output or listed.complaint:
         why = one_line(found.complaint or listed.complaint or current.complaint or "its commit cannot be read", 120)
-        raise GitFailed(
+        raise NeedsPerson(
             f"git cannot read HEAD of the repository of {shown_path(workspace)!r} ({why})", "see `git fsck`"
         )
     return ""
@@ -377,61 +385,20 @@ def _settings(git: Git, folder: str) -> Mapping[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def _no_work_tree(workspace: str, result: GitResult) -> GitFailed:
+def _no_work_tree(workspace: str, result: GitResult) -> NeedsPerson:
     shown = shown_path(workspace)
     if "dubious ownership" in result.complaint or "unsafe repository" in result.complaint:
-        return GitFailed(
+        return NeedsPerson(
             f"the repository of {shown!r} belongs to another user",
             f"run this as its owner, or trust it with `git config --global --add safe.directory {shown}`",
         )
     if "not a git repository" in result.complaint:
-        return GitFailed(f"the workspace {shown!r} is in no git repository", "make one with git init")
-    return GitFailed(
+        return NeedsPerson(f"the workspace {shown!r} is in no git repository", "make one with git init")
+    return NeedsPerson(
         f"git cannot read the repository of {shown!r} ({one_line(result.complaint, 160)})", "see `git fsck`"
     )
 
 
-def _failed(arguments: Sequence[str], result: GitResult) -> GitFailed:
+def _failed(arguments: Sequence[str], result: GitResult) -> NeedsPerson:
     reason = one_line(result.complaint, 200) or f"exit code {result.code}"
-    return GitFailed(f"git {arguments[0]} failed ({reason})", "look at the reason that git gives")
-
-
-def _no_answer(arguments: Sequence[str]) -> TryLater:
-    return TryLater(f"git {arguments[0]} does not answer", "try again when the machine has less to do")
-
-
-def _cannot_start(failure: OSError) -> GitFailed:
-    return GitFailed(f"git cannot be started ({failure.strerror})", "see that `git --version` works")
-
-
-def _gathered(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Return the same bytes in fewer blocks: a command may be many short lines."""
-    pending: list[bytes] = []
-    size = 0
-    for block in blocks:
-        pending.append(block)
-        size += len(block)
-        if size >= _BLOCK_BYTES:
-            yield b"".join(pending)
-            pending, size = [], 0
-    yield b"".join(pending)
-
-
-def _write(descriptor: int, block: bytes, arguments: Sequence[str]) -> None:
-    os.set_blocking(descriptor, False)
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    left = memoryview(block)
-    while left:
-        if not poll.poll(_ANSWER_S * 1000):
-            raise _no_answer(arguments)
-        with contextlib.suppress(BlockingIOError):
-            left = left[os.write(descriptor, left) :]
-
-
-def _read(descriptor: int, arguments: Sequence[str]) -> bytes:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    if not poll.poll(_ANSWER_S * 1000):
-        raise _no_answer(arguments)
-    return os.read(descriptor, _BLOCK_BYTES)
+    return NeedsPerson(f"git {arguments[0]} failed ({reason})", "look at the reason that git gives")

@@ -83,7 +83,7 @@ def write_patch(
     `scratch` is the folder in which the private repository is made, with a copy of both sides (None: the
     system's folder for temporary files). `object_format` is that of the repository in which the patch will be applied:
     git checks the ids of binary files. A change with a file over `large_bytes` is written as a binary one, at the
-    patch's end. Raises `GitFailed`, or `TryLater` if a file changes while it is read.
+    patch's end. Raises `NeedsPerson`, or `TryLater` if a file changes while it is read.
     """
     small: list[GitChange] = []
     large: list[GitChange] = []

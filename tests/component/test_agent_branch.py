@@ -15,7 +15,7 @@ import pytest
 
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge.branch import CHANGES_MESSAGE, SENT_MESSAGE, NewBranch, make_branch
-from syncd.merge.git import Git, GitFailed, find_git
+from syncd.merge.git import Git, find_git
 from syncd.merge.git_objects import GitChange, GitFile, GitSymlink, GitVersion, file_of
 
 FOUND = find_git({**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"})
@@ -499,7 +499,7 @@ def test_objects_that_are_missing(git: Git, top: Path) -> None:
     tree = plain_git(top, "rev-parse", "HEAD:dir").decode().strip()
     (top / ".git/objects" / tree[:2] / tree[2:]).unlink()
     before = still(top)
-    with pytest.raises(GitFailed, match=tree) as failure:
+    with pytest.raises(NeedsPerson, match=tree) as failure:
         made(git, top, changed({"new": b"agent\n"}))
     assert "\n" not in str(failure.value)
     assert added_to(before, top) == []
@@ -530,7 +530,7 @@ def test_missing_objects_are_not_fetched(git: Git, top: Path, tmp_path: Path) ->
     plain_git(tmp_path / "part", "config", "core.sshCommand", f"touch {mark}; false")
     for url in (f"file://{top}", str(top), "ssh://host/x", f"ext::touch {mark}"):
         plain_git(tmp_path / "part", "config", "remote.origin.url", url)
-        with pytest.raises(GitFailed):
+        with pytest.raises(NeedsPerson):
             made(git, tmp_path / "part", changed({"new": b"agent\n"}), sent={})
     assert not mark.exists()
 

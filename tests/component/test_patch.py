@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.errors import TryLater
-from syncd.merge.git import Git, GitFailed, find_git
+from syncd.core.errors import NeedsPerson, TryLater
+from syncd.merge.git import Git, find_git
 from syncd.merge.git_objects import GitChange, GitFile, GitSymlink, GitVersion, file_of
 from syncd.merge.patch import PatchColours, PatchForm, for_terminal, write_patch
 
@@ -433,7 +433,7 @@ def test_a_content_that_cannot_be_read(git: Git, tmp_path: Path) -> None:
 
 def test_git_that_fails_is_named(git: Git) -> None:
     """What git refuses comes with its reason, in one line."""
-    with pytest.raises(GitFailed, match=r"^git fast-import failed \([^\n]+\)") as failed:
+    with pytest.raises(NeedsPerson, match=r"^git fast-import failed \([^\n]+\)") as failed:
         patch_of(git, {}, {"a//b": file_of(b"")})
     assert "\n" not in str(failed.value)
 

@@ -26,8 +26,6 @@ _ERRORS = {
 # follows it. What ends a command after a failed step depends on its action.
 _KINDS = {
     **{name: (code, 0) for name, code in _ERRORS.items()},
-    "GitMissing": (str(NeedsPerson.exit_code), 0),
-    "GitFailed": (str(NeedsPerson.exit_code), 0),
     "UsageError": (str(click.UsageError.exit_code), 0),
     "BadParameter": (str(click.UsageError.exit_code), 0),
     "SyncWarning": (WARNING, 1),
