@@ -28,7 +28,6 @@ from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, sele
 from syncd.daemon.control import writing
 from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack
 from syncd.merge.git import find_git, find_work_tree, need_git
-from syncd.merge.git_objects import GitFile, GitSymlink, GitVersion, file_of
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model.entry import (
     Entry,
@@ -93,18 +92,20 @@ class AgentSide(Struct, frozen=True):
         """Return what is here at each path that differs, and above it. Raises `TryLater`."""
         return self.writer.look({*self.work.changed, *directories_above(self.work.changed)})
 
-    def base_version(self, path: str, here: Entry) -> GitVersion | None:
+    def base_version(self, path: str, here: Entry) -> SeenEntry | None:
         """Return what was sent as this path; None for a directory, and where its bytes are gone."""
         entry = self.work.base_of(path)
         if entry is None or entry.kind is Kind.DIRECTORY:
             return None
-        if entry.kind is Kind.SYMLINK:
-            return GitSymlink(entry.target)
-        executable = bool(entry.mode & 0o100)
-        if same(here, entry):
-            return file_at(self.place(path), entry.size_bytes, executable)
+        if entry.kind is Kind.SYMLINK or same(here, entry):
+            return with_copy(entry, self.place(path))
         content = self.base_bytes(path, entry, here)
-        return None if content is None else file_of(content, executable=executable)
+        if content is None:
+            return None
+        copy = os.path.join(self.opened.scratch, f"sent-{hashlib.sha256(content).hexdigest()}")
+        with open(copy, "wb") as file:
+            file.write(content)
+        return with_copy(entry, copy)
 
     def sent(self, path: str) -> SentEntry | None:
         """Return what was sent as this path, with its bytes if they are known."""
@@ -142,23 +143,11 @@ class CommitsThere(Struct, frozen=True):
     commits: tuple[SandboxCommit, ...] = ()
 
 
-def file_at(path: str, size_bytes: int, executable: bool) -> GitFile:
-    """Return the version of a file that is on disk."""
-
-    def blocks() -> Iterator[bytes]:
-        with open(path, "rb") as file:
-            yield from iter(lambda: file.read(_BLOCK), b"")
-
-    return GitFile(executable, size_bytes, blocks)
-
-
-def remote_version(remote: SeenEntry) -> GitVersion | None:
-    """Return what is in the sandbox; None if nothing is there that a patch can hold, or if it was not fetched."""
-    if remote.kind is Kind.SYMLINK:
-        return GitSymlink(remote.target)
-    if remote.kind is Kind.FILE and remote.copy:
-        return file_at(remote.copy, remote.size_bytes, bool(remote.mode & 0o100))
-    return None
+def with_copy(entry: Entry, copy: str) -> SeenEntry:
+    """Return an entry of home as one of the sandbox, with the file that holds its content."""
+    return SeenEntry(
+        entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, entry.target, digest=entry.digest, copy=copy
+    )
 
 
 @contextlib.contextmanager

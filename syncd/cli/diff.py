@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,7 @@ from syncd.cli.options import config_option, configured, in_workspace, json_opti
 from syncd.cli.output import may_colour, print_path, stdout_failure
 from syncd.core.errors import ExitCode, Stop, TryLater, WorkspaceError
 from syncd.core.text import shown_path
-from syncd.merge.git_objects import GitChange, GitSymlink
-from syncd.model.entry import ABSENT, Entry, Kind, same
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 
 if TYPE_CHECKING:
     from syncd.cli.agent_side import AgentSide
@@ -75,36 +74,41 @@ def _show(side: AgentSide, named: tuple[str, ...], form: DiffForm) -> int:
         rows = [_row(side, path, local[path]) for path in paths]
         click.echo(json.dumps({"changes": rows, "left_out": len(side.work.left_out) + len(side.work.pruned)}))
         return ExitCode.DIFFERENT if rows else ExitCode.DONE
-    changes = list(_changes(side, paths, local))
+    before, after = _both_sides(side, paths, local)
     if form is DiffForm.NAMES:
         for path in paths:
             if _is_shown(side, path):
                 print_path(path)
-    elif changes:
-        _print_patch(side, changes, form)
+    elif before or after:
+        _print_patch(side, before, after, form)
     tell_left_out(side, "not shown")
     return ExitCode.DIFFERENT if paths else ExitCode.DONE
 
 
-def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, Entry]) -> Iterator[GitChange]:
-    from syncd.cli.agent_side import file_at, remote_version  # noqa: PLC0415
+def _both_sides(
+    side: AgentSide, paths: Iterable[str], local: dict[str, Entry]
+) -> tuple[dict[str, SeenEntry], dict[str, SeenEntry]]:
+    """Return what was sent and what is there, of the paths that a patch can show."""
+    from syncd.cli.agent_side import with_copy  # noqa: PLC0415
+    from syncd.merge.git_objects import is_version  # noqa: PLC0415
 
+    sent: dict[str, SeenEntry] = {}
+    there: dict[str, SeenEntry] = {}
     for path in paths:
         remote, entry, here = side.work.changed[path], side.work.base_of(path), local[path]
-        after = remote_version(remote)
-        if after is None and remote.kind in (Kind.FILE, Kind.OTHER, Kind.UNREAD):
+        if is_version(remote):
+            there[path] = remote
+        elif remote.kind in (Kind.FILE, Kind.OTHER, Kind.UNREAD):
             why = "still being written" if remote.unstable else "not a file or link that can be read"
             click.echo(f"not shown: {shown_path(path)} is {why}", err=True)
             continue
         before = side.base_version(path, here)
         if before is None and entry is not None and entry.kind is not Kind.DIRECTORY:
             click.echo(f"{shown_path(path)}: what was sent is gone; shown from what is here", err=True)
-            if here.kind is Kind.FILE:
-                before = file_at(side.place(path), here.size_bytes, bool(here.mode & 0o100))
-            elif here.kind is Kind.SYMLINK:
-                before = GitSymlink(here.target)
-        if before is not None or after is not None:
-            yield GitChange(path, before, after)
+            before = with_copy(here, side.place(path))
+        if before is not None and is_version(before):
+            sent[path] = before
+    return sent, there
 
 
 def _is_shown(side: AgentSide, path: str) -> bool:
@@ -145,17 +149,19 @@ def _is_binary(copy: str) -> bool:
         return is_binary(file.read(8000))
 
 
-def _print_patch(side: AgentSide, changes: list[GitChange], form: DiffForm) -> None:
+def _print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, SeenEntry], form: DiffForm) -> None:
     from syncd.merge.git import need_git, object_format_around  # noqa: PLC0415
-    from syncd.merge.patch import PatchColours, PatchForm, for_terminal, write_patch  # noqa: PLC0415
+    from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table  # noqa: PLC0415
 
-    patch_form = PatchForm.STAT if form is DiffForm.STAT else PatchForm.PATCH
-    git = need_git(os.environ)
-    ids = object_format_around(git, side.opened.config.workspace.path)
-    blocks = write_patch(git, changes, patch_form, scratch=side.opened.scratch, object_format=ids)
+    git, scratch = need_git(os.environ), side.opened.scratch
+    if form is DiffForm.STAT:
+        blocks = write_table(git, before, after, scratch)
+    else:
+        ids = object_format_around(git, side.opened.config.workspace.path)
+        blocks = write_patch(git, before, after, scratch=scratch, object_format=ids)
     pager = None
     if sys.stdout.isatty():
-        pager, colours = _pager(), PatchColours.TERMINAL if may_colour() else PatchColours.NONE
+        pager, colours = _pager(), COLOURED if may_colour() else PLAIN
         encoding = sys.stdout.encoding
         blocks = (f"{line}\n".encode(encoding, "backslashreplace") for line in for_terminal(blocks, colours))
     if pager is None:

@@ -10,7 +10,7 @@ Contents go in as they are, without filters or other line ends.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from msgspec import Struct, field
@@ -21,15 +21,11 @@ from syncd.merge.commit_pack import SandboxCommit
 from syncd.merge.git import Git, GitWorkTree, fast_import, find_work_tree, private_repository, with_settings
 from syncd.merge.git_objects import (
     SUBMODULE_MODE,
-    GitChange,
-    GitSymlink,
-    GitVersion,
     blob_id,
     commit_command,
     contents_of,
     delete_line,
     foreign_identity,
-    identity,
     identity_text,
     is_repository_name,
     is_submodules_name,
@@ -39,6 +35,7 @@ from syncd.merge.git_objects import (
     todays_mode,
     write_command,
 )
+from syncd.model.entry import ABSENT, Kind, SeenEntry
 
 SENT_MESSAGE = "As sent to the sandbox\n"
 CHANGES_MESSAGE = "Changes from the sandbox\n"
@@ -61,40 +58,37 @@ class NewBranch(Struct, frozen=True):
 
 
 class _NewCommit(Struct):
-    """The paths that one commit writes and deletes, relative to the workspace.
+    """The versions that one commit writes, by their paths in the workspace; ABSENT: the path is deleted.
 
     `author` is empty for the person's own commits. `blobs` are the ids that the written contents must have, by path.
     """
 
     message: bytes
-    writes: list[tuple[str, GitVersion]] = field(default_factory=list)
-    deletes: list[str] = field(default_factory=list)
+    paths: dict[str, SeenEntry] = field(default_factory=dict)
     author: bytes = b""
     blobs: dict[str, bytes] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.writes or self.deletes)
 
 
 def make_branch(
     git: Git,
     workspace: str,
     name: str,
-    sent: Mapping[str, GitVersion],
-    changes: Iterable[GitChange],
+    sent: Mapping[str, SeenEntry],
+    changes: Mapping[str, SeenEntry],
     *,
     left_out: Callable[[str], bool],
     now: datetime,
-    commits: Sequence[tuple[SandboxCommit, Sequence[GitChange]]] = (),
+    commits: Sequence[tuple[SandboxCommit, Mapping[str, SeenEntry]]] = (),
     scratch: str | None = None,
 ) -> NewBranch:
     """Make the branch `name`, and return what is in it.
 
-    `sent` are all files and links that the sandbox was sent, `changes` what is otherwise there; paths are relative to
-    the workspace. `commits` are the agent's, the oldest first, each with those of its changes that may come; each is
-    made, also without any. A path of HEAD that was not sent is removed by the first commit, unless `left_out` says that
-    the workspace's rules leave it out, or a sparse checkout does not hold it. What was sent is read once, and a second
-    time if HEAD does not have it. `now` is the time at which the commits are made, with its zone.
+    `sent` are all files and links that the sandbox was sent, `changes` what is otherwise there (ABSENT: nothing); paths
+    are relative to the workspace. `commits` are the agent's, the oldest first, each with those of its changes that may
+    come; each is made, also without any. A path of HEAD that was not sent is removed by the first commit, unless
+    `left_out` says that the workspace's rules leave it out, or a sparse checkout does not hold it. What was sent is
+    read once, and a second time if HEAD does not have it. `now` is the time at which the commits are made, with its
+    zone.
 
     Raises `NeedsPerson` if the name is taken or git refuses it, if there is no repository, or if there is nothing to
     commit in one without a commit; `TryLater` if a file changes while it is read.
@@ -113,14 +107,14 @@ def make_branch(
         made.author = foreign_identity(commit.author, commit.email, commit.seconds, commit.zone)
         agents.append(made)
         skipped += left
-    writer = _Writer(git, work_tree, now, scratch)
-    written = writer.write(as_sent, changed, agents)
+    person = _person(work_tree, now)
+    written = _write_commits(git, work_tree, person, as_sent=as_sent, changed=changed, agents=agents, scratch=scratch)
     tip = written[-1][0] if written else work_tree.head
     if not tip:
         raise NeedsPerson(
             "there is nothing to commit, as nothing was changed in the sandbox", "make the repository's first commit"
         )
-    writer.create_reference(reference, tip)
+    _create_reference(git, work_tree, person, reference, tip)
     ids, subjects = [each for each, _ in written], [subject_of(commit.message) for _, commit in written]
     return NewBranch(name, tuple(ids), tuple(dict.fromkeys(skipped)), tuple(subjects))
 
@@ -143,13 +137,13 @@ def _free_reference(git: Git, work_tree: GitWorkTree, name: str) -> str:
     return reference
 
 
-def _tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[_Tree, _Tree]:
+def _tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[_Tree, Collection[str]]:
     """Return mode and blob of each path that HEAD has in the workspace, and the submodules around and in it.
 
     Paths are relative to the workspace; a submodule that holds the workspace is the path "".
     """
     tree: dict[str, tuple[bytes, bytes]] = {}
-    submodules: dict[str, tuple[bytes, bytes]] = {}
+    submodules: set[str] = set()
     if not work_tree.head:
         return tree, submodules
     prefix = work_tree.prefix
@@ -159,13 +153,13 @@ def _tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[_Tree, _Tree]:
     if folders:
         above = git.run([*command, work_tree.head, "--", *folders], variables).output
         if any(mode == SUBMODULE_MODE for _, mode, _ in _entries(above)):
-            return tree, {"": (SUBMODULE_MODE, b"")}
+            return tree, {""}
     inside = [prefix] if prefix else []
     for path, mode, blob in _entries(git.run([*command, "-r", work_tree.head, "--", *inside], variables).output):
         if not path.startswith(prefix):
             continue  # the workspace's folder is a file or a link in HEAD
         if mode == SUBMODULE_MODE:
-            submodules[path[len(prefix) :]] = (mode, blob)
+            submodules.add(path[len(prefix) :])
         else:
             tree[path[len(prefix) :]] = (todays_mode(mode), blob)
     return tree, submodules
@@ -194,33 +188,30 @@ def _entries(listing: bytes) -> Iterator[tuple[str, bytes, bytes]]:
 
 
 def _as_sent(
-    tree: _Tree, submodules: _Tree, sent: Mapping[str, GitVersion], gone: list[str], object_format: str
+    tree: _Tree, submodules: Collection[str], sent: Mapping[str, SeenEntry], gone: list[str], object_format: str
 ) -> _NewCommit:
-    commit = _NewCommit(SENT_MESSAGE.encode(), deletes=gone)
+    commit = _NewCommit(SENT_MESSAGE.encode(), dict.fromkeys(gone, ABSENT))
     for path, version in sent.items():
         if not _is_kept(path, submodules):
             blob = blob_id(path, version, object_format)
             if tree.get(path) != (mode_of(version), blob):
-                commit.writes.append((path, version))
-                commit.blobs[path] = blob
+                commit.paths[path], commit.blobs[path] = version, blob
     return commit
 
 
-def _as_changed(submodules: _Tree, changes: Iterable[GitChange]) -> tuple[_NewCommit, list[str]]:
+def _as_changed(submodules: Collection[str], changes: Mapping[str, SeenEntry]) -> tuple[_NewCommit, list[str]]:
     """Return the commit of these changes, and the paths that are left out of it."""
     commit, skipped = _NewCommit(CHANGES_MESSAGE.encode()), []
-    for change in changes:
-        links_submodules = isinstance(change.after, GitSymlink) and is_submodules_name(change.path.rpartition("/")[2])
-        if _is_kept(change.path, submodules) or links_submodules:
-            skipped.append(change.path)
-        elif change.after is not None:
-            commit.writes.append((change.path, change.after))
+    for path, after in changes.items():
+        links_submodules = after.kind is Kind.SYMLINK and is_submodules_name(path.rpartition("/")[2])
+        if _is_kept(path, submodules) or links_submodules:
+            skipped.append(path)
         else:
-            commit.deletes.append(change.path)
+            commit.paths[path] = after
     return commit, skipped
 
 
-def _is_kept(path: str, submodules: _Tree) -> bool:
+def _is_kept(path: str, submodules: Collection[str]) -> bool:
     """Return True if a path stays as HEAD has it: a submodule or a path in one, and anything in a `.git`."""
     names = path.split("/")
     if any(is_repository_name(name) for name in names):
@@ -228,91 +219,91 @@ def _is_kept(path: str, submodules: _Tree) -> bool:
     return bool(submodules) and any("/".join(names[:count]) in submodules for count in range(len(names) + 1))
 
 
-class _Writer(Struct, frozen=True):
-    """Writes commits and the reference into the person's repository, in the person's name, `now`."""
-
-    git: Git
-    work_tree: GitWorkTree
-    now: datetime
-    scratch: str | None
-
-    def write(
-        self, as_sent: _NewCommit, changed: _NewCommit, agents: Sequence[_NewCommit]
-    ) -> list[tuple[str, _NewCommit]]:
-        """Write blobs, trees and commits into the repository's objects; return the commits with their ids.
-
-        The commit of all changes is made in any case: its tree is the one in which the agent's commits have to end.
-        """
-        if not (as_sent or changed or agents):
-            return []
-        work_tree = self.work_tree
-        planned = [*([as_sent] if as_sent else []), changed, *agents]
-        # Of the private repository, which is removed at the end.
-        names = [f"refs/heads/{number}" for number in range(len(planned))]
-        place = planned.index(changed)
-        start = names[0] if place else work_tree.head
-        parents = [*([work_tree.head] if place else []), start, start, *names[place + 1 :]]
-        with private_repository(self.git, self.scratch, work_tree.object_format) as folder:
-            shared = work_tree.settings.get("core.sharedrepository", "")
-            settings = with_settings({"core.sharedRepository": shared} if shared else {})
-            variables = {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": work_tree.objects, **settings}
-            fast_import(self.git, self._commands(zip(names, parents, planned, strict=False)), variables)
-
-            def answer(*arguments: str, **more: str) -> str:
-                return self.git.run(arguments, {**variables, **more}).output.decode().strip()
-
-            def tree(commit: str) -> str:
-                return answer("rev-parse", "--verify", f"{commit}^{{tree}}") if commit else answer(*_NO_TREE)
-
-            ids = answer("show-ref", "--verify", "--hash", *names).split()
-            made = list(zip(ids, planned, strict=True))
-            last = made.pop(place)
-            goal = tree(last[0])
-            if not agents:
-                return [*made, last] if goal != tree(start) else made
-            if goal != tree(ids[-1]):
-                rest = _NewCommit(UNCOMMITTED_MESSAGE.encode())
-                words = ("commit-tree", goal, "-p", ids[-1], "-m", UNCOMMITTED_MESSAGE)
-                made.append((answer(*words, **self._as_person()), rest))
-            return made
-
-    def _commands(self, commits: Iterable[tuple[str, str, _NewCommit]]) -> Iterator[bytes]:
-        """Return the commands that make commits, each given with its reference and its parent."""
-        prefix, object_format = self.work_tree.prefix, self.work_tree.object_format
-        person = identity(*self._name_and_email(), int(self.now.timestamp()), f"{self.now:%z}")
-        for name, parent, commit in commits:
-            yield commit_command(name.encode(), person, commit.message, parent.encode(), author=commit.author)
-            # A file may take the place of a directory, and the other way round: what is gone makes room first.
-            yield from (delete_line(prefix + path) for path in commit.deletes)
-            for path, version in commit.writes:
-                contents = contents_of(path, version, object_format, commit.blobs.get(path, b""))
-                yield from write_command(prefix + path, version, contents)
-
-    def create_reference(self, reference: str, tip: str) -> None:
-        """Create the reference, if there is still none of this name. Raises `NeedsPerson`."""
-        hooks = _without_hooks(self.work_tree.settings)
-        variables = {"GIT_DIR": self.work_tree.folder, **self._as_person(), **hooks}
-        nothing = null_id(self.work_tree.object_format).decode()
-        message = "branch: Created by syncd apply --branch"
-        command = ["update-ref", "--no-deref", "-m", message, reference, tip, nothing]
-        made = self.git.run(command, variables, range(256))
-        if made.code:
-            shown, reason = shown_path(reference.removeprefix("refs/heads/")), one_line(made.complaint, 160)
-            raise NeedsPerson(f"git cannot make the branch {shown!r} ({reason})", "choose another name")
-
-    def _as_person(self) -> dict[str, str]:
-        """Return the variables by which git takes the person for author and committer."""
-        name, email = self._name_and_email()
-        facts = {"NAME": name, "EMAIL": email, "DATE": f"{int(self.now.timestamp())} {self.now:%z}"}
-        return {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in facts.items()}
-
-    def _name_and_email(self) -> tuple[str, str]:
-        settings = self.work_tree.settings
-        name, email = settings.get("user.name", ""), settings.get("user.email", "")
-        return identity_text(name) or "syncd", identity_text(email) or "syncd@localhost"
+# -- what is written into the person's repository, in the person's name
 
 
-def _without_hooks(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that disable the hooks which are settings (`hook.NAME.command`, since git 2.54)."""
-    hooks = sorted({key.rpartition(".")[0] for key in settings if key.startswith("hook.") and key.count(".") > 1})
-    return with_settings({f"{hook}.enabled": "false" for hook in hooks})
+def _write_commits(
+    git: Git,
+    work_tree: GitWorkTree,
+    person: Mapping[str, str],
+    *,
+    as_sent: _NewCommit,
+    changed: _NewCommit,
+    agents: Sequence[_NewCommit],
+    scratch: str | None,
+) -> list[tuple[str, _NewCommit]]:
+    """Write blobs, trees and commits into the repository's objects; return the commits with their ids.
+
+    The commit of all changes is made in any case: its tree is the one in which the agent's commits have to end.
+    """
+    if not (as_sent.paths or changed.paths or agents):
+        return []
+    planned = [*([as_sent] if as_sent.paths else []), changed, *agents]
+    # Of the private repository, which is removed at the end.
+    names = [f"refs/heads/{number}" for number in range(len(planned))]
+    place = planned.index(changed)
+    start = names[0] if place else work_tree.head
+    parents = [*([work_tree.head] if place else []), start, start, *names[place + 1 :]]
+    with private_repository(git, scratch, work_tree.object_format) as folder:
+        shared = work_tree.settings.get("core.sharedrepository", "")
+        settings = with_settings({"core.sharedRepository": shared} if shared else {})
+        variables = {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": work_tree.objects, **settings}
+        fast_import(git, _commands(work_tree, person, zip(names, parents, planned, strict=False)), variables)
+
+        def answer(*arguments: str) -> str:
+            return git.run(arguments, {**variables, **person}).output.decode().strip()
+
+        def tree(commit: str) -> str:
+            return answer("rev-parse", "--verify", f"{commit}^{{tree}}") if commit else answer(*_NO_TREE)
+
+        ids = answer("show-ref", "--verify", "--hash", *names).split()
+        made = list(zip(ids, planned, strict=True))
+        last = made.pop(place)
+        goal = tree(last[0])
+        if not agents:
+            return [*made, last] if goal != tree(start) else made
+        if goal != tree(ids[-1]):
+            rest = answer("commit-tree", goal, "-p", ids[-1], "-m", UNCOMMITTED_MESSAGE)
+            made.append((rest, _NewCommit(UNCOMMITTED_MESSAGE.encode())))
+        return made
+
+
+def _commands(
+    work_tree: GitWorkTree, person: Mapping[str, str], commits: Iterable[tuple[str, str, _NewCommit]]
+) -> Iterator[bytes]:
+    """Return the commands that make commits, each given with its reference and its parent."""
+    by = os.fsencode("{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}> {GIT_COMMITTER_DATE}".format_map(person))
+    for name, parent, commit in commits:
+        yield commit_command(name.encode(), by, commit.message, parent.encode(), author=commit.author)
+        # A file may take the place of a directory, and the other way round: what is gone makes room first.
+        for path, version in sorted(commit.paths.items(), key=lambda item: item[1].kind is not Kind.ABSENT):
+            if version.kind is Kind.ABSENT:
+                yield delete_line(work_tree.prefix + path)
+            else:
+                contents = contents_of(path, version, work_tree.object_format, commit.blobs.get(path, b""))
+                yield from write_command(work_tree.prefix + path, version, contents)
+
+
+def _create_reference(git: Git, work_tree: GitWorkTree, person: Mapping[str, str], reference: str, tip: str) -> None:
+    """Create the reference, if there is still none of this name. Raises `NeedsPerson`."""
+    # Hooks can be settings too (`hook.NAME.command`, since git 2.54).
+    hooks = sorted(
+        {key.rpartition(".")[0] for key in work_tree.settings if key.startswith("hook.") and key.count(".") > 1}
+    )
+    without_hooks = with_settings({f"{hook}.enabled": "false" for hook in hooks})
+    nothing = null_id(work_tree.object_format).decode()
+    message = "branch: Created by syncd apply --branch"
+    command = ["update-ref", "--no-deref", "-m", message, reference, tip, nothing]
+    made = git.run(command, {"GIT_DIR": work_tree.folder, **person, **without_hooks}, range(256))
+    if made.code:
+        shown, reason = shown_path(reference.removeprefix("refs/heads/")), one_line(made.complaint, 160)
+        raise NeedsPerson(f"git cannot make the branch {shown!r} ({reason})", "choose another name")
+
+
+def _person(work_tree: GitWorkTree, now: datetime) -> dict[str, str]:
+    """Return the variables by which git takes the person for author and committer, `now`."""
+    settings = work_tree.settings
+    name = identity_text(settings.get("user.name", "")) or "syncd"
+    email = identity_text(settings.get("user.email", "")) or "syncd@localhost"
+    facts = {"NAME": name, "EMAIL": email, "DATE": f"{int(now.timestamp())} {now:%z}"}
+    return {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in facts.items()}

@@ -1,18 +1,21 @@
-"""The objects of a git repository as values: file versions, their ids, and the commands of git-fast-import(1).
+"""The objects of a git repository: the ids of versions of files, and the commands of git-fast-import(1).
 
-Contents are written as they are: no filter, no attribute and no conversion of line ends comes between.
+A version is an entry, a link or a file with a copy, as a look returns it; ABSENT is none. Contents are written as they
+are: no filter, no attribute and no conversion of line ends comes between.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
-
-from msgspec import Struct
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 from syncd.core.errors import TryLater
 from syncd.core.text import one_line, shown_path
+from syncd.model.entry import EXECUTABLE, Kind, SeenEntry
+
+_BLOCK_BYTES = 1 << 18
 
 # The modes that git gives to the entries of a tree (fsck.c, git-fast-import(1)).
 FILE_MODE = b"100644"
@@ -30,41 +33,16 @@ _IGNORED_BY_HFS = dict.fromkeys((*range(0x200C, 0x2010), *range(0x202A, 0x202F),
 _QUOTED = {0x22: b'\\"', 0x5C: b"\\\\"}
 
 
-class GitFile(Struct, frozen=True):
-    """A file's version: `size_bytes` long; each call of `blocks` gives the whole content once more, in blocks."""
-
-    executable: bool
-    size_bytes: int
-    blocks: Callable[[], Iterable[bytes]]
+def is_version(entry: SeenEntry) -> bool:
+    """True for a link, and for a file whose content is on this machine: a patch or a commit can hold it."""
+    return entry.kind is Kind.SYMLINK or (entry.kind is Kind.FILE and entry.copy != "")
 
 
-class GitSymlink(Struct, frozen=True):
-    """A symbolic link's version: the text that it holds."""
-
-    target: str
-
-
-GitVersion = GitFile | GitSymlink
-
-
-class GitChange(Struct, frozen=True):
-    """One path, relative to the workspace, before and after; None: nothing is there."""
-
-    path: str
-    before: GitVersion | None
-    after: GitVersion | None
-
-
-def file_of(content: bytes, *, executable: bool = False) -> GitFile:
-    """Return the version of a file whose content is in memory."""
-    return GitFile(executable, len(content), lambda: (content,))
-
-
-def mode_of(version: GitVersion) -> bytes:
+def mode_of(version: SeenEntry) -> bytes:
     """Return the mode that the version has in a tree, in octal digits."""
-    if isinstance(version, GitSymlink):
+    if version.kind is Kind.SYMLINK:
         return SYMLINK_MODE
-    return EXECUTABLE_MODE if version.executable else FILE_MODE
+    return EXECUTABLE_MODE if version.mode & EXECUTABLE else FILE_MODE
 
 
 def todays_mode(mode: bytes) -> bytes:
@@ -72,21 +50,19 @@ def todays_mode(mode: bytes) -> bytes:
     return FILE_MODE if mode == _GROUP_WRITABLE_MODE else mode
 
 
-def size_of(version: GitVersion | None) -> int:
+def size_of(version: SeenEntry) -> int:
     """Return the number of bytes of a version's content; 0 if nothing is there."""
-    if version is None:
-        return 0
-    return len(_bytes(version.target)) if isinstance(version, GitSymlink) else version.size_bytes
+    return len(_bytes(version.target)) if version.kind is Kind.SYMLINK else version.size_bytes
 
 
-def contents_of(path: str, version: GitVersion, object_format: str = "sha1", blob: bytes = b"") -> Iterator[bytes]:
+def contents_of(path: str, version: SeenEntry, object_format: str = "sha1", blob: bytes = b"") -> Iterator[bytes]:
     """Return the version's content in blocks, exactly as many bytes as announced.
 
     Raises `TryLater` if the file has another size now, or if `blob` is given and is not the id of its blob.
     """
     digest = _blob_digest(version, object_format)
     left = size_of(version)
-    for block in (_bytes(version.target),) if isinstance(version, GitSymlink) else version.blocks():
+    for block in _blocks(version):
         left -= len(block)
         if left < 0:
             break
@@ -97,11 +73,19 @@ def contents_of(path: str, version: GitVersion, object_format: str = "sha1", blo
         raise TryLater(f"{shown_path(path)!r} changed while it was read", "try again")
 
 
-def _blob_digest(version: GitVersion, object_format: str) -> hashlib._Hash:
+def _blocks(version: SeenEntry) -> Iterator[bytes]:
+    if version.kind is Kind.SYMLINK:
+        yield _bytes(version.target)
+    elif version.kind is Kind.FILE:
+        with open(version.copy, "rb") as file:
+            yield from iter(partial(file.read, _BLOCK_BYTES), b"")
+
+
+def _blob_digest(version: SeenEntry, object_format: str) -> hashlib._Hash:
     return hashlib.new(object_format, b"blob %d\0" % size_of(version), usedforsecurity=False)
 
 
-def blob_id(path: str, version: GitVersion, object_format: str) -> bytes:
+def blob_id(path: str, version: SeenEntry, object_format: str) -> bytes:
     """Return the hexadecimal id of the version's blob; `object_format` is "sha1" or "sha256", as git calls it."""
     digest = _blob_digest(version, object_format)
     for block in contents_of(path, version):
@@ -114,7 +98,7 @@ def null_id(object_format: str) -> bytes:
     return b"0" * (2 * hashlib.new(object_format, usedforsecurity=False).digest_size)
 
 
-def write_command(path: str, version: GitVersion, contents: Iterable[bytes]) -> Iterator[bytes]:
+def write_command(path: str, version: SeenEntry, contents: Iterable[bytes]) -> Iterator[bytes]:
     """Return the command that puts the version, with these contents, at a path of a commit."""
     yield b"M %s inline %s\ndata %d\n" % (mode_of(version), quoted(path), size_of(version))
     yield from contents

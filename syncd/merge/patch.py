@@ -8,19 +8,15 @@ git's own could not be told from those in a file.
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from enum import Enum
-
-from msgspec.structs import replace
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 from syncd.core.text import shown_path
 from syncd.merge.git import Git, fast_import, private_repository, with_settings
 from syncd.merge.git_objects import (
-    GitChange,
-    GitSymlink,
-    GitVersion,
     blob_id,
     commit_command,
     contents_of,
@@ -31,6 +27,7 @@ from syncd.merge.git_objects import (
     size_of,
     write_command,
 )
+from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.sandbox.repository.git_in_sandbox import LARGE_BYTES
 
 _BEFORE, _AFTER = "refs/heads/before", "refs/heads/after"
@@ -49,60 +46,70 @@ _HEAD = re.compile(r"(?:diff --git|index|---|\+\+\+|(?:new|deleted) file mode|(?
 _STAT = re.compile(r"(.* \| +\d+ )(\+*)(-*)")
 
 
-class PatchForm(Enum):
-    """The form in which changes are shown."""
-
-    PATCH = ("-p", "--binary")
-    STAT = ("--stat",)
-
-
-class PatchColours(Enum):
-    """The colours of a patch on a terminal; `paint` returns a text in one of them, named by its number."""
-
-    NONE = "{text}"
-    TERMINAL = "\033[{colour}m{text}\033[m"
-
-    def paint(self, text: str, colour: int) -> str:
-        return self.value.format(text=text, colour=colour) if text else ""
-
-
+# The form of a coloured text on a terminal; the number is one of the colours below.
+PLAIN, COLOURED = "{text}", "\033[{colour}m{text}\033[m"
 _BOLD, _RED, _GREEN, _CYAN = 1, 31, 32, 36
 
 
 def write_patch(
     git: Git,
-    changes: Iterable[GitChange],
-    form: PatchForm,
+    before: Mapping[str, SeenEntry],
+    after: Mapping[str, SeenEntry],
     *,
     scratch: str | None = None,
     object_format: str = "sha1",
     large_bytes: int = LARGE_BYTES,
 ) -> Iterator[bytes]:
-    """Return the patch, or the table, in blocks; nothing if there is no change.
+    """Return the patch from one side to the other in blocks; nothing if there is no change.
 
     `scratch` is the folder in which the private repository is made, with a copy of both sides (None: the
     system's folder for temporary files). `object_format` is that of the repository in which the patch will be applied:
     git checks the ids of binary files. A change with a file over `large_bytes` is written as a binary one, at the
     patch's end. Raises `NeedsPerson`, or `TryLater` if a file changes while it is read.
     """
-    small: list[GitChange] = []
-    large: list[GitChange] = []
-    for change in changes:
-        most = max(size_of(change.before), size_of(change.after))
-        (large if form is PatchForm.PATCH and most > large_bytes else small).append(change)
-    if small:
-        with private_repository(git, scratch, object_format) as folder:
-            # A table is for people: of its names only what a terminal may not get is quoted.
-            variables = {"GIT_DIR": folder, **(with_settings(_UNQUOTED) if form is PatchForm.STAT else {})}
-            fast_import(git, _both_sides(small), {**variables, **with_settings(_UNCOMPRESSED)})
-            yield from git.read([*_COMPARE, *form.value, _BEFORE, _AFTER], variables)
-    for change in large:
-        for part in _parts(change):
-            yield from _binary_patch(part, object_format)
+    large = {path for side in (before, after) for path, version in side.items() if size_of(version) > large_bytes}
+    old, new = ({path: side[path] for path in side if path not in large} for side in (before, after))
+    if old or new:
+        with _repository(git, old, new, scratch, object_format) as variables:
+            yield from git.read([*_COMPARE, "-p", "--binary", _BEFORE, _AFTER], variables)
+    for path in sorted(large):
+        yield from _binary_patch(path, before.get(path, ABSENT), after.get(path, ABSENT), object_format)
 
 
-def for_terminal(blocks: Iterable[bytes], colours: PatchColours) -> Iterator[str]:
-    """Return a patch or a table in lines. Nothing in them but these colours is anything that a terminal obeys."""
+def write_table(
+    git: Git, before: Mapping[str, SeenEntry], after: Mapping[str, SeenEntry], scratch: str | None = None
+) -> Iterator[bytes]:
+    """Return the table of what each change adds and removes. Raises as `write_patch` does."""
+    with _repository(git, before, after, scratch) as variables:
+        # It is for people: of its names only what a terminal may not get is quoted.
+        yield from git.read([*_COMPARE, "--stat", _BEFORE, _AFTER], {**variables, **with_settings(_UNQUOTED)})
+
+
+@contextlib.contextmanager
+def _repository(
+    git: Git,
+    before: Mapping[str, SeenEntry],
+    after: Mapping[str, SeenEntry],
+    scratch: str | None,
+    object_format: str = "sha1",
+) -> Iterator[dict[str, str]]:
+    """Make a private repository with a commit of each side, and return the variables by which git finds it."""
+    with private_repository(git, scratch, object_format) as folder:
+        variables = {"GIT_DIR": folder}
+        commits = chain(_commit(_BEFORE, before), _commit(_AFTER, after))
+        fast_import(git, commits, {**variables, **with_settings(_UNCOMPRESSED)})
+        yield variables
+
+
+def for_terminal(blocks: Iterable[bytes], form: str) -> Iterator[str]:
+    """Return a patch or a table in lines. Nothing in them but the colours of `form` is anything that a terminal obeys.
+
+    `form` is PLAIN or COLOURED.
+    """
+
+    def paint(text: str, colour: int) -> str:
+        return form.format(text=text, colour=colour) if text else ""
+
     removed = added = 0  # lines that are still to come of a hunk: what they hold is no head, whatever it looks like
     for line in _lines_of(blocks):
         text = "\t".join(map(shown_path, line.decode("utf-8", "surrogateescape").split("\t")))
@@ -110,14 +117,14 @@ def for_terminal(blocks: Iterable[bytes], colours: PatchColours) -> Iterator[str
             sign = text[:1]
             removed -= sign in (" ", "-")
             added -= sign in (" ", "+")
-            yield colours.paint(text, _GREEN if sign == "+" else _RED) if sign in ("+", "-") else text
+            yield paint(text, _GREEN if sign == "+" else _RED) if sign in ("+", "-") else text
         elif hunk := _HUNK.fullmatch(text):
             removed, added = (1 if count is None else int(count) for count in (hunk[2], hunk[3]))
-            yield colours.paint(hunk[1], _CYAN) + hunk[4]
+            yield paint(hunk[1], _CYAN) + hunk[4]
         elif row := _STAT.fullmatch(text):
-            yield row[1] + colours.paint(row[2], _GREEN) + colours.paint(row[3], _RED)
+            yield row[1] + paint(row[2], _GREEN) + paint(row[3], _RED)
         else:
-            yield colours.paint(text, _BOLD) if _HEAD.match(text) else text
+            yield paint(text, _BOLD) if _HEAD.match(text) else text
 
 
 def _lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -132,40 +139,28 @@ def _lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(pending)
 
 
-def _parts(change: GitChange) -> tuple[GitChange, ...]:
-    """Return the change; as deletion and addition if a link replaces a file or a file a link, as git shows them."""
-    before, after = change.before, change.after
-    if before is None or after is None or isinstance(before, GitSymlink) is isinstance(after, GitSymlink):
-        return (change,)
-    return replace(change, after=None), replace(change, before=None)
-
-
-def _both_sides(changes: Sequence[GitChange]) -> Iterator[bytes]:
-    """Return the commands that make one commit of each side."""
-    yield from _one_side(_BEFORE, [(change.path, change.before) for change in changes])
-    yield from _one_side(_AFTER, [(change.path, change.after) for change in changes])
-
-
-def _one_side(reference: str, versions: Sequence[tuple[str, GitVersion | None]]) -> Iterator[bytes]:
+def _commit(reference: str, side: Mapping[str, SeenEntry]) -> Iterator[bytes]:
     yield commit_command(reference.encode(), identity("syncd", "syncd@localhost", 0, "+0000"), b"")
-    for path, version in versions:
-        if version is not None:
-            yield from write_command(path, version, contents_of(path, version))
+    for path, version in side.items():
+        yield from write_command(path, version, contents_of(path, version))
 
 
-def _binary_patch(change: GitChange, object_format: str) -> Iterator[bytes]:
+def _binary_patch(path: str, before: SeenEntry, after: SeenEntry, object_format: str) -> Iterator[bytes]:
     """Return a change as git's binary patch: the whole content of both sides, so that it can be reversed too."""
-    path, before, after = change.path, change.before, change.after
-    nothing = null_id(object_format)
-    old = nothing if before is None else blob_id(path, before, object_format)
-    new = nothing if after is None else blob_id(path, after, object_format)
+    if {before.kind, after.kind} == {Kind.FILE, Kind.SYMLINK}:  # a deletion and an addition, as git shows it
+        yield from _binary_patch(path, before, ABSENT, object_format)
+        yield from _binary_patch(path, ABSENT, after, object_format)
+        return
+    is_new, is_gone = before.kind is Kind.ABSENT, after.kind is Kind.ABSENT
+    old = null_id(object_format) if is_new else blob_id(path, before, object_format)
+    new = null_id(object_format) if is_gone else blob_id(path, after, object_format)
     head = [b"diff --git %s %s" % (shown_name(path, b"a/"), shown_name(path, b"b/"))]
     index = b"index %s..%s" % (old, new)
-    if before is None and after is not None:
+    if is_new:
         head += [b"new file mode " + mode_of(after), index]
-    elif after is None and before is not None:
+    elif is_gone:
         head += [b"deleted file mode " + mode_of(before), index]
-    elif before is not None and after is not None:
+    else:
         same_mode = mode_of(before) == mode_of(after)
         if not same_mode:
             head += [b"old mode " + mode_of(before), b"new mode " + mode_of(after)]
@@ -178,7 +173,7 @@ def _binary_patch(change: GitChange, object_format: str) -> Iterator[bytes]:
         yield b"GIT binary patch\n"
         for version in (after, before):
             yield b"literal %d\n" % size_of(version)
-            yield from _compressed_lines(() if version is None else contents_of(path, version))
+            yield from _compressed_lines(contents_of(path, version))
             yield b"\n"
 
 

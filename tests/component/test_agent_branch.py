@@ -10,13 +10,17 @@ import subprocess
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from syncd.core.errors import NeedsPerson, TryLater
+from syncd.merge import branch as branch_module
+from syncd.merge import git as git_module
 from syncd.merge.branch import CHANGES_MESSAGE, SENT_MESSAGE, NewBranch, make_branch
 from syncd.merge.git import Git, find_git
-from syncd.merge.git_objects import GitChange, GitFile, GitSymlink, GitVersion, file_of
+from syncd.model.entry import ABSENT, SeenEntry
+from tests.component.git_folder import file_of, link_to
 
 FOUND = find_git({**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"})
 pytestmark = pytest.mark.skipif(FOUND is None, reason="git is not installed")
@@ -75,32 +79,32 @@ def commit(folder: Path) -> None:
     plain_git(folder, "commit", "-q", "-m", "by the person")
 
 
-def sent_from(folder: Path) -> dict[str, GitVersion]:
+def sent_from(folder: Path) -> dict[str, SeenEntry]:
     """Everything in the folder, as a sync sends it."""
-    found: dict[str, GitVersion] = {}
+    found: dict[str, SeenEntry] = {}
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name != ".git"]
         for name in (*names, *folders):
             path = Path(place, name)
             relative = str(path.relative_to(folder))
             if path.is_symlink():
-                found[relative] = GitSymlink(os.readlink(path))
+                found[relative] = link_to(os.readlink(path))
             elif path.is_file() and name != ".git":
                 executable = bool(path.stat().st_mode & 0o100)
                 found[relative] = file_of(path.read_bytes(), executable=executable)
     return found
 
 
-def changed(files: Mapping[str, bytes | None]) -> list[GitChange]:
-    return [GitChange(path, None, None if new is None else file_of(new)) for path, new in files.items()]
+def changed(files: Mapping[str, bytes | None]) -> dict[str, SeenEntry]:
+    return {path: ABSENT if new is None else file_of(new) for path, new in files.items()}
 
 
 def made(
     git: Git,
     workspace: Path,
-    changes: list[GitChange],
+    changes: Mapping[str, SeenEntry],
     name: str = "agent/work",
-    sent: Mapping[str, GitVersion] | None = None,
+    sent: Mapping[str, SeenEntry] | None = None,
     left_out: Callable[[str], bool] = lambda path: False,
 ) -> NewBranch:
     sent = sent_from(workspace) if sent is None else sent
@@ -164,8 +168,7 @@ def test_two_commits_on_top_of_head(git: Git, top: Path) -> None:
     (top / "dir/b.txt").unlink()
     before = still(top)
     changes = changed({"a.txt": b"the agent's\r\nmixed\n", "new/c.bin": b"\0" * 9, "run.sh": None, ODD[0]: b"agent"})
-    changes.append(GitChange("link", None, GitSymlink(ODD[1])))
-    changes.append(GitChange("tool", None, file_of(b"#!/bin/sh\n", executable=True)))
+    changes |= {"link": link_to(ODD[1]), "tool": file_of(b"#!/bin/sh\n", executable=True)}
     branch = made(git, top, changes)
     assert added_to(before, top) == [".git/logs/refs/heads/agent/work", ".git/refs/heads/agent/work"]
     head = commits_of(top, "HEAD")
@@ -345,16 +348,21 @@ def test_a_branch_that_exists_is_not_moved(git: Git, top: Path) -> None:
     assert added_to(before, top) == []
 
 
-def test_a_branch_made_meanwhile_is_not_moved(git: Git, top: Path) -> None:
+def before_the_import(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Do something right before the contents are read for the commits."""
+
+    def fast_import(*arguments: Any) -> None:
+        action()
+        git_module.fast_import(*arguments)
+
+    monkeypatch.setattr(branch_module, "fast_import", fast_import)
+
+
+def test_a_branch_made_meanwhile_is_not_moved(git: Git, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that appears while the contents are read stays where it is."""
-
-    def blocks() -> list[bytes]:
-        if not (top / ".git/refs/heads/agent").exists():
-            plain_git(top, "branch", "agent/work")
-        return [b"new\n"]
-
+    before_the_import(monkeypatch, lambda: plain_git(top, "branch", "agent/work"))
     with pytest.raises(NeedsPerson, match="git cannot make the branch 'agent/work'"):
-        made(git, top, [GitChange("new", None, GitFile(False, 4, blocks))])
+        made(git, top, changed({"new": b"new\n"}))
     assert commits_of(top, "agent/work") == commits_of(top, "HEAD")
 
 
@@ -409,7 +417,7 @@ def test_a_repository_without_a_commit(git: Git, tmp_path: Path) -> None:
     """The first commit has no parent, and HEAD still has no commit; the current branch itself is refused."""
     top = repository(tmp_path / "work", {})
     with pytest.raises(NeedsPerson, match="nothing to commit"):
-        made(git, top, [])
+        made(git, top, {})
     write(top, {"a": b"a\n"})
     with pytest.raises(NeedsPerson, match="'main' is the current one"):
         made(git, top, changed({"a": b"b\n"}), name="main")
@@ -485,12 +493,12 @@ def test_many_files(git: Git, top: Path) -> None:
 
 
 @pytest.mark.parametrize("second", [b"123456", b"12345678", b"7654321"])
-def test_a_file_that_changes_meanwhile(git: Git, top: Path, second: bytes) -> None:
+def test_a_file_that_changes_meanwhile(git: Git, top: Path, second: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A content that is another one at its second reading makes no branch."""
-    contents = iter([b"1234567", second])
-    before = still(top)
+    new, before = file_of(b"1234567"), still(top)
+    before_the_import(monkeypatch, lambda: Path(new.copy).write_bytes(second))
     with pytest.raises(TryLater, match="'new' changed while it was read"):
-        made(git, top, [], sent={**sent_from(top), "new": GitFile(False, 7, lambda: (next(contents),))})
+        made(git, top, {}, sent={**sent_from(top), "new": new})
     assert added_to(before, top) == []
 
 
@@ -553,8 +561,9 @@ def test_random_trees(git: Git, tmp_path: Path) -> None:
             tmp_path / str(number), {"outside": b"o\n", **{f"in/{path}": new for path, new in head.items()}}
         )
         (top / "in").mkdir(exist_ok=True)
-        changes = changed({path: now.get(path) for path in {*sent, *now} if sent.get(path) != now.get(path)})
-        chance.shuffle(changes)
+        differing = [path for path in sorted({*sent, *now}) if sent.get(path) != now.get(path)]
+        chance.shuffle(differing)
+        changes = changed({path: now.get(path) for path in differing})
         branch = made(git, top / "in", changes, sent={path: file_of(content) for path, content in sent.items()})
         parts = [content for old, content in ((head, sent), (sent, now)) if old != content]
         assert len(branch.commits) == len(parts)

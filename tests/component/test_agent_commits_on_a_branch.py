@@ -12,7 +12,8 @@ import pytest
 from syncd.merge.branch import SENT_MESSAGE, UNCOMMITTED_MESSAGE, NewBranch, make_branch
 from syncd.merge.commit_pack import SandboxCommit
 from syncd.merge.git import Git
-from syncd.merge.git_objects import GitChange, GitSymlink, GitVersion, file_of
+from syncd.model.entry import SeenEntry
+from tests.component.git_folder import file_of, link_to
 from tests.component.test_agent_branch import (
     FOUND,
     NOW,
@@ -42,7 +43,7 @@ def top(tmp_path: Path) -> Path:
     return repository(tmp_path / "work", {"a.txt": b"one\n", "dir/b.txt": b"two\n", "run.sh": b"#!/bin/sh\n"})
 
 
-Agents = tuple[SandboxCommit, list[GitChange]]
+Agents = tuple[SandboxCommit, Mapping[str, SeenEntry]]
 
 
 def agents(files: Mapping[str, bytes | None], message: bytes = b"m\n", **more: object) -> Agents:
@@ -54,8 +55,8 @@ def branch_of(
     git: Git,
     workspace: Path,
     commits: Sequence[Agents],
-    changes: list[GitChange],
-    sent: Mapping[str, GitVersion] | None = None,
+    changes: Mapping[str, SeenEntry],
+    sent: Mapping[str, SeenEntry] | None = None,
     name: str = "agent/work",
 ) -> NewBranch:
     sent = sent_from(workspace) if sent is None else sent
@@ -107,7 +108,7 @@ def test_all_that_was_committed_needs_no_more(git: Git, top: Path) -> None:
 def test_commits_that_change_nothing_are_made(git: Git, top: Path) -> None:
     """What equals the tree before, and what is left out whole, is an empty commit."""
     commits = [agents({}, b"nothing"), agents({"a.txt": b"one\n", "never": None}, b"same"), agents({".git/x": b"x"})]
-    branch = branch_of(git, top, commits, [])
+    branch = branch_of(git, top, commits, {})
     assert branch.subjects == ("nothing", "same", "m")
     assert {facts(top, each, "%T") for each in (*branch.commits, "HEAD")} == {facts(top, "HEAD", "%T")}
     assert branch.skipped == (".git/x",)
@@ -127,7 +128,7 @@ def test_what_is_committed_and_taken_back(git: Git, top: Path) -> None:
         agents({"a.txt": None, "a.txt/deep": b"x", "dir/b.txt": None, "dir": b"a file"}),
         agents({"new/x": b"x", "run.sh": b"agent"}),
     ]
-    branch = branch_of(git, top, commits, [])
+    branch = branch_of(git, top, commits, {})
     assert branch.subjects == ("As sent to the sandbox", "m", "m", "agent, not committed")
     assert tree_of(top, branch.commits[1]).keys() == {"a.txt/deep", "dir", "run.sh"}
     assert facts(top, branch.commits[3], "%T") == facts(top, branch.commits[0], "%T")
@@ -189,9 +190,10 @@ GIT_NAMES = [
 def test_names_that_git_refuses(git: Git, top: Path) -> None:
     """They are left out of the trees and told; one such name does not break the branch."""
     evil = dict.fromkeys(GIT_NAMES, b"evil")
-    link = GitChange(".gitmodules", None, GitSymlink("a.txt"))
     commit_, changes = agents({"fine": b"f\n", **evil})
-    branch = branch_of(git, top, [(commit_, [*changes, link])], changed({"fine": b"f\n", **evil}))
+    branch = branch_of(
+        git, top, [(commit_, {**changes, ".gitmodules": link_to("a.txt")})], changed({"fine": b"f\n", **evil})
+    )
     assert set(branch.skipped) == {*GIT_NAMES, ".gitmodules"}
     assert tree_of(top, branch.commits[0]).keys() == {"a.txt", "dir/b.txt", "run.sh", "fine"}
     plain_git(top, "fsck", "--strict", "--no-dangling")
@@ -202,7 +204,7 @@ def test_submodules_stay(git: Git, top: Path, tmp_path: Path) -> None:
     inner = repository(tmp_path / "inner", {"x": b"x\n"})
     plain_git(top, "submodule", "add", "-q", str(inner), "lib/sub")
     commit(top)
-    branch = branch_of(git, top, [agents({"lib/sub/x": b"no", "lib": b"a file"})], [])
+    branch = branch_of(git, top, [agents({"lib/sub/x": b"no", "lib": b"a file"})], {})
     assert branch.skipped == ("lib/sub/x",)
     assert tree_of(top, branch.commits[-1]) == tree_of(top, "HEAD")
 

@@ -13,14 +13,15 @@ import pytest
 
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge.git import Git, find_git
-from syncd.merge.git_objects import GitChange, GitFile, GitSymlink, GitVersion, file_of
-from syncd.merge.patch import PatchColours, PatchForm, for_terminal, write_patch
+from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table
+from syncd.model.entry import Kind, SeenEntry
+from tests.component.git_folder import file_of, link_to
 
 FOUND = find_git(os.environ)
 pytestmark = pytest.mark.skipif(FOUND is None, reason="git is not installed")
 needs_patch = pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")
 
-Tree = Mapping[str, GitVersion]
+Tree = Mapping[str, SeenEntry]
 NAMES = [
     b"plain.txt",
     b"sp ace.txt",
@@ -60,13 +61,8 @@ def text(label: str, count: int = 30) -> bytes:
     return "".join(f"{label} {number}\n" for number in range(count)).encode()
 
 
-def changes_between(before: Tree, after: Tree) -> list[GitChange]:
-    return [GitChange(path, before.get(path), after.get(path)) for path in sorted({*before, *after})]
-
-
 def patch_of(git: Git, before: Tree, after: Tree, **options: object) -> bytes:
-    changes = changes_between(before, after)
-    return b"".join(write_patch(git, changes, PatchForm.PATCH, **options))  # type: ignore[arg-type]
+    return b"".join(write_patch(git, before, after, **options))  # type: ignore[arg-type]
 
 
 def written(folder: Path, tree: Tree) -> Path:
@@ -74,11 +70,11 @@ def written(folder: Path, tree: Tree) -> Path:
     for path, version in tree.items():
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(version, GitSymlink):
+        if version.kind is Kind.SYMLINK:
             place.symlink_to(version.target)
         else:
-            place.write_bytes(b"".join(version.blocks()))
-            place.chmod(0o755 if version.executable else 0o644)
+            shutil.copyfile(version.copy, place)
+            place.chmod(version.mode)
     return folder
 
 
@@ -100,10 +96,10 @@ def files_in(folder: Path) -> dict[str, tuple[str, bytes]]:
 def expected(tree: Tree) -> dict[str, tuple[str, bytes]]:
     found = {}
     for path, version in tree.items():
-        if isinstance(version, GitSymlink):
+        if version.kind is Kind.SYMLINK:
             found[path] = ("link", os.fsencode(version.target))
         else:
-            found[path] = ("executable" if version.executable else "file", b"".join(version.blocks()))
+            found[path] = ("executable" if version.mode & 0o100 else "file", Path(version.copy).read_bytes())
     return found
 
 
@@ -126,9 +122,9 @@ def applied_by_patch(folder: Path, patch: bytes) -> dict[str, tuple[str, bytes]]
     return files_in(folder)
 
 
-def several() -> tuple[dict[str, GitVersion], dict[str, GitVersion]]:
+def several() -> tuple[dict[str, SeenEntry], dict[str, SeenEntry]]:
     """Text changes of each kind."""
-    before: dict[str, GitVersion] = {
+    before: dict[str, SeenEntry] = {
         "kept.txt": file_of(text("kept")),
         "edited.txt": file_of(text("line")),
         "deleted.txt": file_of(text("gone")),
@@ -145,7 +141,7 @@ def several() -> tuple[dict[str, GitVersion], dict[str, GitVersion]]:
         "becomes-folder": file_of(b"a file\n"),
         "becomes-file/inner.txt": file_of(b"inner\n"),
     }
-    after: dict[str, GitVersion] = {
+    after: dict[str, SeenEntry] = {
         "kept.txt": file_of(text("kept")),
         "edited.txt": file_of(text("line").replace(b"line 7\n", b"line seven\n").replace(b"line 29\n", b"end")),
         "moved/renamed.txt": file_of(text("moved")),
@@ -184,23 +180,23 @@ def test_patch_applies_each_kind_of_text_change(git: Git, tmp_path: Path) -> Non
 def test_binary_files_and_links(git: Git, chance: random.Random, tmp_path: Path) -> None:
     """Binary contents, links, and one kind in the place of another."""
     noise = chance.randbytes(5000)
-    before: dict[str, GitVersion] = {
+    before: dict[str, SeenEntry] = {
         "edited.bin": file_of(noise),
         "gone.bin": file_of(b"\0" * 300),
         "mode.bin": file_of(noise),
-        "link": GitSymlink("one"),
-        "gone-link": GitSymlink("../out"),
+        "link": link_to("one"),
+        "gone-link": link_to("../out"),
         "file-to-link": file_of(b"text\n"),
-        "link-to-file": GitSymlink("target"),
-        "link-to-folder": GitSymlink("target"),
+        "link-to-file": link_to("target"),
+        "link-to-folder": link_to("target"),
     }
-    after: dict[str, GitVersion] = {
+    after: dict[str, SeenEntry] = {
         "edited.bin": file_of(noise[:2500] + b"\0\1" + noise[2500:]),
         "new.bin": file_of(b"\0\1\2"),
         "mode.bin": file_of(noise, executable=True),
-        "link": GitSymlink("two words"),
-        "new-link": GitSymlink("/absolute"),
-        "file-to-link": GitSymlink(os.fsdecode(b"caf\xe9")),
+        "link": link_to("two words"),
+        "new-link": link_to("/absolute"),
+        "file-to-link": link_to(os.fsdecode(b"caf\xe9")),
         "link-to-file": file_of(b"target", executable=True),
         "link-to-folder/inner": file_of(b"inner\n"),
     }
@@ -212,7 +208,7 @@ def test_binary_files_and_links(git: Git, chance: random.Random, tmp_path: Path)
 def test_git_applies_names_with_any_bytes(git: Git, tmp_path: Path) -> None:
     """Names with quotes, newlines, other encodings, or those that look like options or patterns."""
     before = {name: file_of(text("was")) for name in ODD}
-    after: dict[str, GitVersion] = {name: file_of(text("was", 31)) for name in ODD[::2]}
+    after: dict[str, SeenEntry] = {name: file_of(text("was", 31)) for name in ODD[::2]}
     after.update({f"{name}.new": file_of(b"new\0" if number % 2 else b"new\n") for number, name in enumerate(ODD)})
     assert applied_by_git(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
 
@@ -222,7 +218,7 @@ def test_patch_applies_names_with_any_bytes(git: Git, tmp_path: Path) -> None:
     """`patch` reads the same names, but for newlines, which it refuses, and spaces at both ends."""
     names = [name for name in ODD if "\n" not in name and name == name.strip()]
     before = {name: file_of(text("was")) for name in names}
-    after: dict[str, GitVersion] = {name: file_of(text("was", 31)) for name in names[::2]}
+    after: dict[str, SeenEntry] = {name: file_of(text("was", 31)) for name in names[::2]}
     after.update({f"{name}.new": file_of(b"new\n") for name in names})
     assert applied_by_patch(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
 
@@ -230,23 +226,23 @@ def test_patch_applies_names_with_any_bytes(git: Git, tmp_path: Path) -> None:
 def test_large_files_go_through_in_blocks(git: Git, chance: random.Random, tmp_path: Path) -> None:
     """A large file, new, changed, deleted, with another mode or kind, is applied."""
     noise = chance.randbytes(200_000)
-    before: dict[str, GitVersion] = {
+    before: dict[str, SeenEntry] = {
         "small.txt": file_of(b"one\n"),
         "edited\n\xe9": file_of(noise),
         "edited.sh": file_of(noise),
         "gone.bin": file_of(noise * 2),
         "mode.sh": file_of(noise),
         "to-link": file_of(noise),
-        "from-link": GitSymlink("small.txt"),
+        "from-link": link_to("small.txt"),
         "shrinks": file_of(b"x" * 150_001),
     }
-    after: dict[str, GitVersion] = {
+    after: dict[str, SeenEntry] = {
         "small.txt": file_of(b"two\n"),
         "edited\n\xe9": file_of(noise[::-1]),
         "edited.sh": file_of(noise[1:], executable=True),
         "new file.bin": file_of(noise + b"1"),
         "mode.sh": file_of(noise, executable=True),
-        "to-link": GitSymlink("small.txt"),
+        "to-link": link_to("small.txt"),
         "from-link": file_of(b"\n" * 100_001),
         "shrinks": file_of(b""),
     }
@@ -273,8 +269,7 @@ def test_a_large_file_is_never_held_in_memory(git: Git, chance: random.Random) -
     """Between two blocks of a file that are read, what was made of the first is passed on."""
     block = chance.randbytes(1 << 18)
     longest = 0
-    version = GitFile(executable=False, size_bytes=len(block) * 40, blocks=lambda: (block for _ in range(40)))
-    for piece in write_patch(git, [GitChange("big", None, version)], PatchForm.PATCH, large_bytes=1 << 20):
+    for piece in write_patch(git, {}, {"big": file_of(block * 40)}, large_bytes=1 << 20):
         longest = max(longest, len(piece))
     assert 0 < longest < 3 * len(block)
 
@@ -282,8 +277,8 @@ def test_a_large_file_is_never_held_in_memory(git: Git, chance: random.Random) -
 def test_a_patch_for_a_repository_with_longer_ids(git: Git, chance: random.Random, tmp_path: Path) -> None:
     """In a repository with SHA-256, git takes the patch that has its ids."""
     noise = chance.randbytes(3000)
-    before: dict[str, GitVersion] = {"small.bin": file_of(noise), "large.bin": file_of(noise * 9)}
-    after: dict[str, GitVersion] = {"small.bin": file_of(noise[1:]), "large.bin": file_of(noise * 8)}
+    before: dict[str, SeenEntry] = {"small.bin": file_of(noise), "large.bin": file_of(noise * 9)}
+    after: dict[str, SeenEntry] = {"small.bin": file_of(noise[1:]), "large.bin": file_of(noise * 8)}
     tree = written(tmp_path / "tree", before)
     run(tree, "git", "init", "-q", "--object-format=sha256")
     run(tree, "git", "apply", given=patch_of(git, before, after, object_format="sha256", large_bytes=10_000))
@@ -293,8 +288,8 @@ def test_a_patch_for_a_repository_with_longer_ids(git: Git, chance: random.Rando
 
 def test_attributes_and_settings_change_nothing(git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the person's configuration, nor the environment, nor attributes among the changes reach the patch."""
-    before: dict[str, GitVersion] = {"a.txt": file_of(text("was"))}
-    after: dict[str, GitVersion] = {"a.txt": file_of(text("is")), ".gitattributes": file_of(b"* -diff binary\n")}
+    before: dict[str, SeenEntry] = {"a.txt": file_of(text("was"))}
+    after: dict[str, SeenEntry] = {"a.txt": file_of(text("is")), ".gitattributes": file_of(b"* -diff binary\n")}
     plain = patch_of(git, before, after)
     mark, program = tmp_path / "mark", tmp_path / "program"
     program.write_text(f"#!/bin/sh\necho run >> {mark}\n")
@@ -327,14 +322,13 @@ def test_renames_are_deletions_and_additions(git: Git) -> None:
 
 def test_the_table_counts_lines_and_bytes(git: Git) -> None:
     """The table names each path, with the lines or bytes of its change, and the sum; large files too."""
-    before: dict[str, GitVersion] = {"a.txt": file_of(b"one\ntwo\n"), "b.bin": file_of(b"\0" * 10)}
-    after: dict[str, GitVersion] = {
+    before: dict[str, SeenEntry] = {"a.txt": file_of(b"one\ntwo\n"), "b.bin": file_of(b"\0" * 10)}
+    after: dict[str, SeenEntry] = {
         "a.txt": file_of(b"one\n2\n3\n"),
         "b.bin": file_of(b"\0" * 25),
         "large": file_of(b"x" * ((16 << 20) + 1)),
     }
-    changes = changes_between(before, after)
-    table = b"".join(write_patch(git, changes, PatchForm.STAT)).decode()
+    table = b"".join(write_table(git, before, after)).decode()
     assert [line.split() for line in table.splitlines()] == [
         ["a.txt", "|", "3", "++-"],
         ["b.bin", "|", "Bin", "10", "->", "25", "bytes"],
@@ -345,11 +339,12 @@ def test_the_table_counts_lines_and_bytes(git: Git) -> None:
 
 def test_colours(git: Git) -> None:
     """In a terminal's colours, the patch is the same but for them: git's part and that of large files."""
-    before: dict[str, GitVersion] = {"a.txt": file_of(text("was")), "b.bin": file_of(b"\0" * 3000)}
-    after: dict[str, GitVersion] = {"a.txt": file_of(text("is")), "b.bin": file_of(b"\0" * 4000, executable=True)}
+    before: dict[str, SeenEntry] = {"a.txt": file_of(text("was")), "b.bin": file_of(b"\0" * 3000)}
+    after: dict[str, SeenEntry] = {"a.txt": file_of(text("is")), "b.bin": file_of(b"\0" * 4000, executable=True)}
     patch = patch_of(git, before, after, large_bytes=2000)
     plain, coloured = (
-        "".join(f"{line}\n" for line in for_terminal([patch[:100], patch[100:]], colours)) for colours in PatchColours
+        "".join(f"{line}\n" for line in for_terminal([patch[:100], patch[100:]], colours))
+        for colours in (PLAIN, COLOURED)
     )
     assert plain.encode() == patch
     assert "\033[32m+is 0\033[m\n" in coloured
@@ -362,10 +357,10 @@ def test_colours(git: Git) -> None:
 def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
     """What a file holds is shown escaped, and coloured as what it is, also where it looks like a part of a patch."""
     evil = b"\x1b[32mgreen\x1b[2J\t\x9b\xc2\x9b\xe2\x80\xae\x7f\r\n"
-    before: dict[str, GitVersion] = {"a\x1b[2J": file_of(b"-- x\n@@ -1 +1 @@\n" + evil), "z": file_of(b"z\n")}
-    after: dict[str, GitVersion] = {"a\x1b[2J": file_of(b"-- x\n++ y\n" + evil + b"no end"), "\xe9": file_of(b"z\n")}
+    before: dict[str, SeenEntry] = {"a\x1b[2J": file_of(b"-- x\n@@ -1 +1 @@\n" + evil), "z": file_of(b"z\n")}
+    after: dict[str, SeenEntry] = {"a\x1b[2J": file_of(b"-- x\n++ y\n" + evil + b"no end"), "\xe9": file_of(b"z\n")}
     patch = patch_of(git, before, after)
-    shown = list(for_terminal([patch], PatchColours.TERMINAL))
+    shown = list(for_terminal([patch], COLOURED))
     escaped = "\\x1b[32mgreen\\x1b[2J\t\\x9b\\x9b\\u202e\\x7f\\r"
     assert [line for line in shown if "\\x1b" in line or "--" in line or "++" in line][:8] == [
         '\033[1mdiff --git "a/a\\033[2J" "b/a\\033[2J"\033[m',
@@ -378,8 +373,8 @@ def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
         "\033[1m--- a/z\033[m",
     ]
     assert "\033[31m-@@ -1 +1 @@\033[m" in shown
-    table = b"".join(write_patch(git, changes_between(before, after), PatchForm.STAT))
-    assert [" ".join(line.split()) for line in for_terminal([table], PatchColours.TERMINAL)][:3] == [
+    table = b"".join(write_table(git, before, after))
+    assert [" ".join(line.split()) for line in for_terminal([table], COLOURED)][:3] == [
         '"a\\033[2J" | 3 \033[32m++\033[m\033[31m-\033[m',
         "z | 1 \033[31m-\033[m",
         "\xe9 | 1 \033[32m+\033[m",
@@ -388,7 +383,7 @@ def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
 
 def test_no_change_is_no_patch(git: Git, tmp_path: Path) -> None:
     """Without a change, and for a path that is the same on both sides, nothing is written."""
-    same: dict[str, GitVersion] = {"small": file_of(b"same"), "large": file_of(b"x" * 2000)}
+    same: dict[str, SeenEntry] = {"small": file_of(b"same"), "large": file_of(b"x" * 2000)}
     assert patch_of(git, {}, {}) == b""
     assert patch_of(git, same, same, large_bytes=1000, scratch=str(tmp_path)) == b""
     assert os.listdir(tmp_path) == []
@@ -396,10 +391,9 @@ def test_no_change_is_no_patch(git: Git, tmp_path: Path) -> None:
 
 def test_nothing_is_left_behind(git: Git, tmp_path: Path) -> None:
     """The private folder is gone after the last block, and after a reader that stops in the middle."""
-    before: dict[str, GitVersion] = {}
-    after: dict[str, GitVersion] = {f"{number}.txt": file_of(text("new", 3000)) for number in range(20)}
-    changes = changes_between(before, after)
-    blocks = write_patch(git, changes, PatchForm.PATCH, scratch=str(tmp_path))
+    before: dict[str, SeenEntry] = {}
+    after: dict[str, SeenEntry] = {f"{number}.txt": file_of(text("new", 3000)) for number in range(20)}
+    blocks = write_patch(git, before, after, scratch=str(tmp_path))
     assert isinstance(blocks, Iterator)
     assert next(blocks).startswith(b"diff --git a/0.txt b/0.txt\n")
     assert len(os.listdir(tmp_path)) == 1
@@ -413,7 +407,7 @@ def test_nothing_is_left_behind(git: Git, tmp_path: Path) -> None:
 @pytest.mark.parametrize("has", [b"short", b"longer than was announced"])
 def test_a_file_that_changes_meanwhile_is_no_patch(git: Git, tmp_path: Path, has: bytes, large_bytes: int) -> None:
     """A content of another length than announced is a failure that names the file, not a wrong patch."""
-    version = GitFile(executable=False, size_bytes=12, blocks=lambda: (has,))
+    version = file_of(has, size_bytes=12)
     with pytest.raises(TryLater, match=r"^'file\\\\n' changed while it was read"):
         patch_of(git, {}, {"file\n": version}, large_bytes=large_bytes, scratch=str(tmp_path))
     assert os.listdir(tmp_path) == []
@@ -421,13 +415,10 @@ def test_a_file_that_changes_meanwhile_is_no_patch(git: Git, tmp_path: Path, has
 
 def test_a_content_that_cannot_be_read(git: Git, tmp_path: Path) -> None:
     """The failure of a source is the caller's to see."""
-
-    def blocks() -> Iterator[bytes]:
-        yield b"a" * 100_000
-        raise PermissionError("no")
-
-    with pytest.raises(PermissionError):
-        patch_of(git, {}, {"file": GitFile(executable=False, size_bytes=200_000, blocks=blocks)}, scratch=str(tmp_path))
+    version = file_of(b"a")
+    os.unlink(version.copy)
+    with pytest.raises(FileNotFoundError):
+        patch_of(git, {}, {"file": version}, scratch=str(tmp_path))
     assert os.listdir(tmp_path) == []
 
 
@@ -443,14 +434,14 @@ def test_random_changes(git: Git, chance: random.Random, tmp_path: Path) -> None
     contents = [b"", b"\n", b"a", text("x"), text("x", 29), b"\0", b"a\r\nb\r\n", chance.randbytes(400)]
     paths = ["a", "a/b", "a/b/c", "b", "b/x", "c c", "é/ü", "z\tz", os.fsdecode(b"\xff/\xfe")]
 
-    def tree() -> dict[str, GitVersion]:
-        chosen: dict[str, GitVersion] = {}
+    def tree() -> dict[str, SeenEntry]:
+        chosen: dict[str, SeenEntry] = {}
         for path in chance.sample(paths, chance.randrange(len(paths))):
             if any(other.startswith(f"{path}/") or path.startswith(f"{other}/") for other in chosen):
                 continue
             content = chance.choice(contents)
             link = chance.random() < 0.2
-            chosen[path] = GitSymlink("x") if link else file_of(content, executable=chance.random() < 0.3)
+            chosen[path] = link_to("x") if link else file_of(content, executable=chance.random() < 0.3)
         return chosen
 
     for number in range(25):

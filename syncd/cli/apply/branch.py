@@ -20,7 +20,6 @@ from syncd.cli.agent_side import (
     is_named,
     look_at,
     open_sandbox,
-    remote_version,
     tell_rest,
 )
 from syncd.cli.apply.command import ApplyOptions
@@ -32,7 +31,7 @@ from syncd.core.text import counted, one_line, shown_path
 from syncd.merge.branch import make_branch
 from syncd.merge.commit_pack import SandboxCommit
 from syncd.merge.git import need_git
-from syncd.merge.git_objects import GitChange, GitVersion, is_repository_name, is_submodules_name
+from syncd.merge.git_objects import is_repository_name, is_submodules_name, is_version
 from syncd.model.entry import Kind, SeenEntry
 from syncd.model.reconcile import Home, PathOutcome, Sides, never_taken
 from syncd.remote.failure import StepFailed
@@ -49,12 +48,12 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
         side = look_at(opened, PathPatterns(options.included))
         plan = make_plan(side, options)
         left = {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
-        unfetched = {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(side, p.path)}
-        changes = [
-            GitChange(path, None, remote_version(remote))
+        unfetched = {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(p.there)}
+        changes = {
+            path: remote
             for path, remote in side.work.changed.items()
-            if path not in left and is_named(path, options.named) and _is_whole(side, path)
-        ]
+            if path not in left and is_named(path, options.named) and _is_whole(remote)
+        }
         to_make = _commits_to_make(side, there.commits, options.named)
         sent = _sent(side)
         branch = make_branch(
@@ -62,7 +61,7 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
             config.workspace.path,
             name,
             sent,
-            [change for change in changes if change.after is not None or change.path in sent],
+            {path: after for path, after in changes.items() if after.kind is not Kind.ABSENT or path in sent},
             left_out=lambda path: side.rules.leave_out(path, False),
             now=datetime.fromtimestamp(CLOCK.wall_s()).astimezone(),
             commits=to_make.commits,
@@ -74,7 +73,7 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
         click.echo(f"{shown}: its content in the agent's commit {commit[:10]} could not be fetched", err=True)
     tell_rest(there)
     if options.as_json:
-        taken = sorted(change.path for change in changes if change.path not in skipped)
+        taken = sorted(changes.keys() - skipped.keys())
         print_lists(taken=taken, never=sorted(skipped), stays=sorted(unfetched))
         return 0
     for path, reason in sorted(skipped.items()):
@@ -111,16 +110,15 @@ def _why_skipped(path: str) -> str:
     return "git allows no link of this name" if is_submodules_name(names[-1]) else "it is in a submodule"
 
 
-def _is_whole(side: AgentSide, path: str) -> bool:
+def _is_whole(remote: SeenEntry) -> bool:
     """True if what is there was fetched, or if nothing is there."""
-    remote = side.work.changed[path]
-    return remote.kind is Kind.ABSENT or remote_version(remote) is not None
+    return remote.kind is Kind.ABSENT or is_version(remote)
 
 
-def _sent(side: AgentSide) -> dict[str, GitVersion]:
+def _sent(side: AgentSide) -> dict[str, SeenEntry]:
     """All files and links that were sent. Raises `NeedsPerson` if the bytes of one are gone."""
     local = side.writer.look(side.base)
-    sent: dict[str, GitVersion] = {}
+    sent: dict[str, SeenEntry] = {}
     for path, entry in side.base.items():
         if entry.kind is Kind.DIRECTORY:
             continue
@@ -141,7 +139,7 @@ class _CommitsToMake(Struct):
     was not fetched: they come with what is not committed.
     """
 
-    commits: list[tuple[SandboxCommit, list[GitChange]]] = field(default_factory=list)
+    commits: list[tuple[SandboxCommit, dict[str, SeenEntry]]] = field(default_factory=list)
     never: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
 
@@ -160,16 +158,16 @@ def _commits_to_make(side: AgentSide, commits: tuple[SandboxCommit, ...], named:
         if named and not wanted and not refused:
             continue
         made.never.update(dict.fromkeys(refused, "its name in a commit leads out of the workspace"))
-        changes = []
+        changes = {}
         for path, entry in wanted.items():
             reason = never_links.get(path, "") if entry.kind is Kind.SYMLINK else ""
             reason = reason or _why_never(side, sides, home, path, entry)
             if reason:
                 made.never[path] = reason
-            elif entry.kind is not Kind.ABSENT and remote_version(entry) is None:
-                made.unread[path] = commit.id
+            elif _is_whole(entry):
+                changes[path] = entry
             else:
-                changes.append(GitChange(path, None, remote_version(entry)))
+                made.unread[path] = commit.id
         made.commits.append((commit, changes))
     return made
 
