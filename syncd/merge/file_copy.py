@@ -1,7 +1,6 @@
-"""Copies a range of a file in blocks, with its digest. Holes stay holes, and large data is shared where possible.
+"""Copies a range of a file in blocks, with its digest. Zeros become holes, and large data is shared where possible.
 
-copy_file_range(2) shares the blocks of the disk on btrfs and XFS. SEEK_DATA and SEEK_HOLE are of lseek(2); a file
-system that does not know them reports one range of data.
+copy_file_range(2) shares the blocks of the disk on btrfs and XFS.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
 
 _BLOCK_BYTES = 1 << 20
 _SHARED_FROM_BYTES = 1 << 20
@@ -28,30 +26,20 @@ def copy_range(source: int, start: int, size_bytes: int, target: int) -> bytes:
     digest = hashlib.sha256()
     shift = os.lseek(target, 0, os.SEEK_CUR) - start
     shares = size_bytes >= _SHARED_FROM_BYTES
-    done = start
-    end = max(start, min(start + size_bytes, os.fstat(source).st_size))
-    for data, hole in _data_ranges(source, start, end):
-        _hash_zeros(digest, data - done)
-        os.lseek(target, data + shift, os.SEEK_SET)
-        done = data
-        while done < hole:
-            count = min(_BLOCK_BYTES, hole - done)
-            shared = _share(source, done, target, count) if shares else 0
-            if shared:
-                block = os.pread(target, shared, done + shift)
+    done, end = start, start + size_bytes
+    while done < end and (block := os.pread(source, min(_BLOCK_BYTES, end - done), done)):
+        if not _ZEROS.startswith(block):
+            os.lseek(target, done + shift, os.SEEK_SET)
+            shared = _share(source, done, target, len(block)) if shares else 0
+            shares = shared > 0
+            if shares:
+                block = os.pread(target, shared, done + shift)  # it may have been changed since it was read
             else:
-                shares = False
-                block = os.pread(source, count, done)
                 _write_all(target, block)
-            if not block:
-                end = done  # it was cut meanwhile
-                break
-            digest.update(block)
-            done += len(block)
-    _hash_zeros(digest, end - done)
-    if end > done:
-        os.ftruncate(target, end + shift)
-    os.lseek(target, end + shift, os.SEEK_SET)
+        digest.update(block)
+        done += len(block)
+    os.ftruncate(target, done + shift)
+    os.lseek(target, done + shift, os.SEEK_SET)
     return digest.digest()
 
 
@@ -72,28 +60,6 @@ def digest_of(descriptor: int) -> bytes:
     return digest.digest()
 
 
-def _data_ranges(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of a file that are no holes."""
-    if end - start <= _BLOCK_BYTES:
-        if start < end:
-            yield start, end
-        return
-    while start < end:
-        try:
-            data = os.lseek(descriptor, start, os.SEEK_DATA)
-            hole = os.lseek(descriptor, data, os.SEEK_HOLE)
-        except OSError as failure:
-            if failure.errno == errno.ENXIO:
-                return  # a hole up to the end
-            if failure.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP):
-                raise
-            data, hole = start, end
-        if data >= end:
-            return
-        yield data, min(hole, end)
-        start = hole
-
-
 def _share(source: int, start: int, target: int, count: int) -> int:
     """Copy inside of the kernel, from `start` to the position of `target`; 0 if that is not possible."""
     try:
@@ -108,10 +74,3 @@ def _write_all(descriptor: int, block: bytes) -> None:
     view = memoryview(block)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _hash_zeros(digest: hashlib._Hash, count: int) -> None:
-    view = memoryview(_ZEROS)
-    while count > 0:
-        digest.update(view[: min(count, _BLOCK_BYTES)])
-        count -= _BLOCK_BYTES

@@ -40,7 +40,7 @@ PURE = {
     "core": "checksum choices errors text warning",
     "daemon": "scheduler",
     "emulator": "signing",
-    "merge": "git_objects writes",
+    "merge": "writes",
     "model": "directory entry manifest reconcile symlinks",
     "remote": "failure target",
     "report": "metrics speed",
