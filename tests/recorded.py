@@ -14,6 +14,8 @@ def records(state_folder: Path) -> set[str]:
     if not (state_folder / NAME).exists():
         return set()
     with closing(sqlite3.connect(state_folder / NAME)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone():
+            return set()  # the process died before it had made the tables
         names = {name for (name,) in connection.execute("SELECT name FROM records")}
         (versions,) = connection.execute("SELECT count(*) FROM directories WHERE version > 0").fetchone()
     return names | ({"unanswered"} if versions else set())

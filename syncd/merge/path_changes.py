@@ -16,16 +16,16 @@ kept. The gap between the last look and the rename is a few microseconds; where 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
-from typing import Self
+from collections.abc import Callable, Container, Iterable, Iterator
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.merge.file_copy import digest_of
-from syncd.merge.writes import OTHER, PathChange, by_depth, is_closed, opened
+from syncd.merge.writes import OTHER, Decision, PathChange, ancestors, by_depth, is_closed, opened
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, Stamp
 from syncd.selection import safe_open
 
@@ -46,9 +46,9 @@ class Place(Struct):
     path: str = ""
 
 
-def draft_name(token: str, number: int) -> str:
-    """Return the name of a temporary file, which is short, so that it fits wherever the file's own name does."""
-    return f".syncd-{token}-{number}"
+def draft_name(token: str, path: str) -> str:
+    """Return the name of a path's temporary file: a short one, so that it fits wherever the file's own name does."""
+    return f".syncd-{token}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
 
 
 def look(cursor: safe_open.DirCursor, path: str) -> Entry:
@@ -123,6 +123,83 @@ def set_directory_mode(cursor: safe_open.DirCursor, path: str, mode: int) -> Non
         os.close(descriptor)
 
 
+def needed_changes(
+    cursor: safe_open.DirCursor,
+    plan: Iterable[PathChange],
+    look_at: Callable[[str], Entry],
+    decide: Callable[[PathChange, Entry], Decision],
+    *,
+    left: set[str],
+    at: Place,
+) -> list[PathChange]:
+    """Return the rows of a plan that change something by what is there now, with the directories that they need.
+
+    What stays as it is since it changed goes to `left`. Raises `OSError`.
+    """
+    found: list[PathChange] = []
+    folders = _Folders(cursor)
+    for change in sorted(plan, key=lambda change: by_depth(change.path)):
+        path = at.path = change.path
+        now = look_at(path)
+        if folders.creates_above(path):
+            now = ABSENT
+        decision = decide(change, now)
+        if decision is Decision.LEAVE or folders.leads_through(path, left):
+            left.add(path)
+        elif decision is Decision.CHANGE:
+            if change.after.kind is not Kind.ABSENT:
+                for folder, mode in folders.missing_above(path):
+                    found.append(PathChange(folder, ABSENT, Entry(Kind.DIRECTORY, mode), implied=True))
+                if change.after.is_directory and not now.is_directory:
+                    folders.create(path, change.after.mode)
+            if now.kind is Kind.FILE:
+                now = replace(now, digest=change.before.digest)
+            found.append(replace(change, before=now))
+    return found
+
+
+class _Folders:
+    """The directories above paths that are visited in order: those that are there, and those that will be created."""
+
+    def __init__(self, cursor: safe_open.DirCursor) -> None:
+        self._cursor = cursor
+        self._modes: dict[str, int] = {"": os.fstat(cursor.parent_of(".")[0]).st_mode & ALL_BITS}
+        self._created: set[str] = set()
+
+    def create(self, folder: str, mode: int) -> None:
+        """Note a directory that will be created."""
+        self._created.add(folder)
+        self._modes[folder] = mode & ALL_BITS
+
+    def creates_above(self, path: str) -> bool:
+        """True if a directory above the path will be created, so that nothing is there yet."""
+        return any(folder in self._created for folder in ancestors(path))
+
+    def leads_through(self, path: str, left: Container[str]) -> bool:
+        """True if the path is below one that stays as it is, and that is no directory."""
+        for folder in ancestors(path):
+            if folder in left:
+                return not look(self._cursor, folder).is_directory
+        return False
+
+    def missing_above(self, path: str) -> Iterator[tuple[str, int]]:
+        """Yield the directories that have to be created for a path, with their modes, and note them.
+
+        Without a plan for it a directory gets the mode of the one above, so that nobody sees more than there.
+        """
+        above = ""
+        for folder in ancestors(path):
+            if folder not in self._modes:
+                now = look(self._cursor, folder)
+                is_missing = now.kind is Kind.ABSENT
+                mode = opened(self._modes[above]) if is_missing else now.mode & ALL_BITS
+                if is_missing:
+                    self.create(folder, mode)
+                    yield folder, mode
+                self._modes[folder] = mode
+            above = folder
+
+
 class PathChanges:
     """The changes of one write or undo. `fill` writes a file's content, and returns its digest.
 
@@ -133,12 +210,11 @@ class PathChanges:
         self,
         workspace: str,
         token: str,
-        changes: Sequence[PathChange],
+        changes: Iterable[PathChange],
         fill: Callable[[PathChange, int], bytes],
         at: Place,
     ) -> None:
         self.left: set[str] = set()
-        self.digests: dict[str, bytes] = {}
         self._workspace = workspace
         self._token = token
         self._changes = sorted(changes, key=lambda change: by_depth(change.path))
@@ -148,15 +224,28 @@ class PathChanges:
         self._touched: set[str] = set()
         self._relinked: set[tuple[int, int]] = set()
 
-    def prepare(self) -> None:
-        """Write and flush the temporary files, whose digests are then known. Raises `OSError`."""
-        usable = self._usable_folders()
-        with self._cursor() as cursor, _Unflushed() as unflushed:
-            for change in (each for each in self._changes if each.places):
-                self._at.path = change.path
-                parent, name = self._draft(cursor, change, usable)
-                self._write_draft(change, parent, name, unflushed)
-            unflushed.flush()
+    def prepare(self) -> tuple[PathChange, ...]:
+        """Write and flush the temporary files; return the changes with their digests. Raises `OSError`."""
+        unflushed: list[int] = []
+        # In a directory that is yet to be made, is removed, or may not be written to, no temporary file can be.
+        closed = {
+            each.path
+            for each in self._changes
+            if each.before.is_directory != each.after.is_directory or is_closed(each.before)
+        }
+        try:
+            with self._cursor() as cursor:
+                for number, change in enumerate(self._changes):
+                    if change.places:
+                        self._at.path = change.path
+                        self._changes[number] = self._write_draft(cursor, change, closed, unflushed)
+                        if len(unflushed) >= _MOST_OPEN:
+                            _flush(unflushed)
+            _flush(unflushed)
+        finally:
+            for descriptor in unflushed:
+                os.close(descriptor)
+        return tuple(self._changes)
 
     def make(self) -> None:
         """Change the workspace; `left` are then the paths that changed since they were seen. Raises `OSError`."""
@@ -198,59 +287,44 @@ class PathChanges:
                 raise
             self.left.add(change.path)
 
-    # -- temporary files
+    def _write_draft(
+        self, cursor: safe_open.DirCursor, change: PathChange, closed: Container[str], unflushed: list[int]
+    ) -> PathChange:
+        """Write the temporary file, and return the change with its digest.
 
-    def _usable_folders(self) -> dict[str, bool]:
-        """For each directory that is changed: True if temporary files can be in it now."""
-        return {
-            change.path: change.before.is_directory and change.after.is_directory and not is_closed(change.before)
-            for change in self._changes
-            if change.before.is_directory or change.after.is_directory
-        }
-
-    def _draft(self, cursor: safe_open.DirCursor, change: PathChange, usable: dict[str, bool]) -> tuple[int, str]:
-        """Return directory and name of the temporary file.
-
-        It is in the path's directory, or, if that is yet to be made, in the nearest that is there: it will be on the
-        same file system, so that the rename crosses none.
+        It is in the path's directory, or in the nearest above that can hold it: it will be on the same file system, so
+        that the rename crosses none.
         """
-        name = draft_name(self._token, change.number)
-        folder = change.path.rpartition("/")[0]
-        while True:
-            path = f"{folder}/{name}" if folder else name
-            above = folder
-            while above and usable.get(above, True):
-                above = above.rpartition("/")[0]
-            if not above:  # neither the folder nor one above it is made or removed
-                try:
-                    parent, _ = cursor.parent_of(path)
-                except OSError as failure:
-                    if not folder or failure.errno not in _NO_WAY:
-                        raise
-                else:
-                    self._drafts[change.path] = path
-                    return parent, name
-            folder = folder.rpartition("/")[0]
-
-    def _write_draft(self, change: PathChange, parent: int, name: str, unflushed: _Unflushed) -> None:
-        entry = change.after
-        restored = entry.stamp
+        name, entry = draft_name(self._token, change.path), change.after
+        place = name
+        for folder in ancestors(change.path):
+            if folder in closed:
+                break
+            place = f"{folder}/{name}"
+        try:
+            parent, _ = cursor.parent_of(place)
+        except OSError as failure:
+            if failure.errno not in _NO_WAY:
+                raise
+            self.left.add(change.path)
+            return change
+        self._drafts[change.path] = place
+        times = None if entry.stamp is None else (entry.stamp.mtime_ns,) * 2
         if entry.kind is Kind.SYMLINK:
             os.symlink(entry.target, name, dir_fd=parent)
-            if restored is not None:
-                os.utime(name, ns=(restored.mtime_ns,) * 2, dir_fd=parent, follow_symlinks=False)
-            return
+            if times is not None:
+                os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+            return change
         descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
-        unflushed.add(descriptor)
+        unflushed.append(descriptor)
         digest = self._fill(change, descriptor)
         if entry.digest not in (b"", digest):
             self.left.add(change.path)  # the kept bytes are damaged: what is there now is better
-            return
-        self.digests[change.path] = digest
-        if restored is not None:
-            os.utime(descriptor, ns=(restored.mtime_ns,) * 2)
+            return change
+        if times is not None:
+            os.utime(descriptor, ns=times)
         os.fchmod(descriptor, entry.mode)  # after the last write, which drops set-id bits
-        unflushed.flush_some()
+        return replace(change, after=replace(entry, digest=digest))
 
     # -- visible changes
 
@@ -345,58 +419,23 @@ class PathChanges:
             os.fsync(descriptor)
 
 
-class _Unflushed:
-    """New files, flushed in batches."""
+def _flush(descriptors: list[int]) -> None:
+    """Flush new files and close them."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only a write needs it
 
-    def __init__(self) -> None:
-        self._descriptors: list[int] = []
-
-    def add(self, descriptor: int) -> None:
-        self._descriptors.append(descriptor)
-
-    def flush_some(self) -> None:
-        """Flush the files once there are many."""
-        if len(self._descriptors) >= _MOST_OPEN:
-            self.flush()
-
-    def flush(self) -> None:
-        """Flush the files. Raises `OSError`."""
-        if len(self._descriptors) < _FLUSHED_TOGETHER:
-            for descriptor in self._descriptors:
-                os.fsync(descriptor)
-        else:
-            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only many files need it
-
-            # The file system commits for all that wait at once: a fifth of the time of one after another.
-            with ThreadPoolExecutor(_FLUSHED_TOGETHER) as pool:
-                list(pool.map(os.fsync, self._descriptors))
-        self._close()
-
-    def _close(self) -> None:
-        while self._descriptors:
-            os.close(self._descriptors.pop())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
+    # The file system commits for all that wait at once: a fifth of the time of one after another.
+    with ThreadPoolExecutor(_FLUSHED_TOGETHER) as pool:
+        list(pool.map(os.fsync, descriptors))
+    while descriptors:
+        os.close(descriptors.pop())
 
 
-def remove_drafts(cursor: safe_open.DirCursor, token: str, paths: Iterable[tuple[int, str]]) -> None:
-    """Remove the temporary files of a write that was killed, by the numbers and paths of its changes.
-
-    One is in the path's directory or above it. Raises `OSError`.
-    """
-    places = set()
-    for number, path in paths:
-        folder = path
-        while folder:
-            folder = folder.rpartition("/")[0]
-            name = draft_name(token, number)
-            places.add(f"{folder}/{name}" if folder else name)
-    for place in sorted(places, key=by_depth):
-        _remove(cursor, place)
+def remove_draft(cursor: safe_open.DirCursor, token: str, path: str) -> None:
+    """Remove the temporary file of a path, in its directory or above it, if it is there. Raises `OSError`."""
+    name = draft_name(token, path)
+    for folder in ancestors(path):
+        _remove(cursor, f"{folder}/{name}")
+    _remove(cursor, name)
 
 
 def _remove(cursor: safe_open.DirCursor, path: str) -> None:

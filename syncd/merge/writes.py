@@ -20,22 +20,6 @@ _READABLE = 0o444
 _LINK_MODE = 0o777  # as a scan has it
 
 
-class Write(Struct, frozen=True):
-    """One path of a plan. `before` is what was seen there, `after` what it is to become; ABSENT: nothing.
-
-    A file in `before` has a stamp or a digest. With both, a file with another stamp and the same content has not
-    changed. A directory is deleted only by a Write of its own, and only if it is empty by then.
-
-    Of `after` only kind, target and permission bits count; set-id and sticky bits stay as they are here. `content` is
-    the path of the file, on any file system, that holds a file's bytes. It must not change meanwhile.
-    """
-
-    path: str
-    before: Entry
-    after: Entry
-    content: str = ""
-
-
 class JournalPhase(StrEnum):
     """The progress of a write: only in the second phase may the workspace be partly changed."""
 
@@ -45,17 +29,21 @@ class JournalPhase(StrEnum):
 
 
 class PathChange(Struct, frozen=True, array_like=True):
-    """One path that a write or an undo changes. `number` names its temporary file.
+    """One path that a write or an undo changes: what was seen there, and what it becomes; ABSENT: nothing.
 
-    An entry in `after` that has a stamp was there before: it gets its time back, and all bits of its mode. The bytes
-    that an undo needs of a file begin at `kept_at`. `implied`: a directory that is created because something in it is,
-    without a Write of its own.
+    A file in `before` has a stamp or a digest. With both, a file with another stamp and the same content has not
+    changed. A directory is deleted only by a row of its own, and only if it is empty by then.
+
+    `after` has a kind, and a target or permission bits: set-id and sticky bits stay as they are here. But what has a
+    stamp was there before: it gets its time back, and all bits of its mode. `content` is the path of the file, on
+    any file system, that holds a new file's bytes. It must not change meanwhile. The bytes that an undo needs of a file
+    begin at `kept_at`. `implied`: a directory that is created because something in it is, without a row in the plan.
     """
 
-    number: int
     path: str
     before: Entry
     after: Entry
+    content: str = ""
     kept_at: int = 0
     implied: bool = False
 
@@ -77,31 +65,28 @@ class PathChange(Struct, frozen=True, array_like=True):
         return self.after.kind in (Kind.FILE, Kind.SYMLINK)
 
 
-class Restoration(Enum):
-    """The decision of an undo about one path."""
+class Decision(Enum):
+    """What is done with a path of a write or an undo."""
 
-    NOT_NEEDED = "it is as it was before"
-    RESTORE = "it is as the write left it"
+    NOTHING = "it is already as it is to become"
+    CHANGE = "it is as it was seen"
     LEAVE = "it was changed since"
 
 
-def check_plan(writes: Sequence[Write]) -> dict[str, Write]:
-    """Return the plan by path. Raises `ValueError` if it cannot be meant: a caller's error, not a user's."""
-    plan = {write.path: write for write in writes}
-    if len(plan) != len(writes):
+def check_plan(plan: Sequence[PathChange]) -> None:
+    """Raise `ValueError` if the plan cannot be meant: a caller's error, not a user's."""
+    by_path = {change.path: change for change in plan}
+    if len(by_path) != len(plan):
         raise ValueError("a path is in the plan twice")
-    for write in writes:
-        if "\0" in write.path or any(part in ("", ".", "..") for part in write.path.split("/")):
-            raise ValueError(f"{write.path!r} is no path inside of the workspace")
-        before = write.before
-        if before.kind is Kind.FILE and before.stamp is None and not before.digest:
-            raise ValueError(f"{write.path!r} has neither stamp nor digest")
-        if write.after.kind is Kind.ABSENT:
-            continue
-        for folder in ancestors(write.path):
-            if folder in plan and not plan[folder].after.is_directory:
-                raise ValueError(f"{write.path!r} is to be written below {folder!r}, which is to be no directory")
-    return plan
+    for path, change in by_path.items():
+        if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+            raise ValueError(f"{path!r} is no path inside of the workspace")
+        if change.before.kind is Kind.FILE and change.before.stamp is None and not change.before.digest:
+            raise ValueError(f"{path!r} has neither stamp nor digest")
+        if change.after.kind is not Kind.ABSENT:
+            for folder in ancestors(path):
+                if folder in by_path and not by_path[folder].after.is_directory:
+                    raise ValueError(f"{path!r} is to be written below {folder!r}, which is to be no directory")
 
 
 def ancestors(path: str) -> Iterator[str]:
@@ -127,35 +112,44 @@ def is_closed(entry: Entry) -> bool:
     return entry.is_directory and entry.mode != opened(entry.mode)
 
 
-def may_be_as_planned(now: Entry, before: Entry) -> bool:
-    """True if a path may be as the plan saw it. A file with another stamp is so only if its digest is the same."""
+def decide_write(change: PathChange, now: Entry) -> Decision:
+    """Return what a write does to a path. A file with another stamp may be as planned if the plan has its digest."""
+    before, after = change.before, change.after
     if now.kind is Kind.OTHER or now.kind is not before.kind:
-        return False
-    if now.kind is Kind.SYMLINK:
-        return now.target == before.target
-    if (now.mode ^ before.mode) & ALL_BITS:
-        return False
-    return now.kind is not Kind.FILE or (
-        now.size_bytes == before.size_bytes and (now.stamp == before.stamp or before.digest != b"")
-    )
+        return Decision.LEAVE
+    if now.kind is Kind.SYMLINK and now.target != before.target:
+        return Decision.LEAVE
+    if now.kind in (Kind.FILE, Kind.DIRECTORY) and (now.mode ^ before.mode) & ALL_BITS:
+        return Decision.LEAVE
+    if now.kind is Kind.FILE and (
+        now.size_bytes != before.size_bytes or (now.stamp != before.stamp and not before.digest)
+    ):
+        return Decision.LEAVE
+    if now.kind is after.kind and (
+        now.kind is Kind.ABSENT or (now.is_directory and not (now.mode ^ after.mode) & ALL_BITS)
+    ):
+        return Decision.NOTHING
+    return Decision.CHANGE
 
 
-def restoration(change: PathChange, now: Entry, phase: JournalPhase) -> Restoration:
-    """Return what an undo does to a path. `now` has the digest of a file.
+def decide_undo(change: PathChange, now: Entry, phase: JournalPhase) -> Decision:
+    """Return what an undo does to a path, whose row is turned round. `now` has the digest of a file.
 
     A phase of CHANGING means that the process was killed in a write or an undo, so that the path may be half-way.
     """
-    before, after = change.before, change.after
-    if _is_as(now, before) and not (now.is_directory and (now.mode ^ before.mode) & ALL_BITS):
-        return Restoration.NOT_NEEDED
-    if _is_as(now, after):
-        return Restoration.RESTORE
+    written, was = change.before, change.after
+    if phase is JournalPhase.PREPARING:
+        return Decision.NOTHING
+    if _is_as(now, was) and not (now.is_directory and (now.mode ^ was.mode) & ALL_BITS):
+        return Decision.NOTHING
+    if _is_as(now, written):
+        return Decision.CHANGE
     if now.kind is not Kind.ABSENT:
         # A directory that stays one, or that was put back, and whose mode was not set yet.
-        return Restoration.RESTORE if now.is_directory and _is_as(now, before) else Restoration.LEAVE
+        return Decision.CHANGE if now.is_directory and _is_as(now, was) else Decision.LEAVE
     # A directory gives way to something else, or the other way round: for a moment nothing is there.
-    crosses = before.is_directory != after.is_directory and Kind.ABSENT not in (before.kind, after.kind)
-    return Restoration.RESTORE if crosses and phase is JournalPhase.CHANGING else Restoration.LEAVE
+    crosses = was.is_directory != written.is_directory and Kind.ABSENT not in (was.kind, written.kind)
+    return Decision.CHANGE if crosses and phase is JournalPhase.CHANGING else Decision.LEAVE
 
 
 def _is_as(now: Entry, entry: Entry) -> bool:

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from syncd.core.errors import Locked, TryLater
-from syncd.merge.path_changes import PathChanges, Place
-from syncd.merge.workspace_writer import Undone
+from syncd.merge.path_changes import PathChanges, Place, draft_name
+from syncd.merge.workspace_writer import Written
 from syncd.merge.writes import PathChange
 from syncd.model.entry import Entry, Kind
 from tests.component.test_mounts import NAMESPACE
@@ -85,16 +85,16 @@ def test_every_kind_of_change(on: WriterMachine) -> None:
     before, expected = snapshot(on.workspace), _expected(on)
     changes = on.changes()
     written = on.writer.write(on.plan(*changes))
-    assert written.conflicts == ()
-    assert written.written == tuple(sorted(path for path, _ in changes))
+    assert written.left == ()
+    assert written.done == tuple(sorted(path for path, _ in changes))
     assert timeless(snapshot(on.workspace)) == expected
     assert on.state_files() == {"journal", "kept", "lock"}
     undone = on.writer.undo()
     assert snapshot(on.workspace) == before
-    assert (undone.restored, undone.left) == (written.written, ())
+    assert (undone.done, undone.left) == (written.done, ())
     assert on.state_files() == {"lock"}
     again = on.writer.undo()
-    assert (again.restored, again.left) == ((), ())
+    assert (again.done, again.left) == ((), ())
     assert snapshot(on.workspace) == before
 
 
@@ -202,7 +202,7 @@ def test_a_step_fails_once(on: WriterMachine, numbers: list[int], choice: Choice
         before = snapshot(on.workspace)
         ended = on.run(on.changes(), step, errno=number)
         if ended.word == "done":
-            assert "conflicts=()" in ended.said
+            assert "left=()" in ended.said
         else:
             failed += 1
             assert ended.word == "TryLater"
@@ -272,7 +272,7 @@ def test_directories_that_cannot_be_read(on: WriterMachine) -> None:
     before = snapshot(on.workspace)
     for mode in (0o000, 0o311, 0o444):
         ended = on.run([("d", ["d", mode, "", ""]), ("d/in", ["d", mode, "", ""]), ("d/in/f", on.new())])
-        assert "conflicts=()" in ended.said
+        assert "left=()" in ended.said
         assert (on.workspace / "d").stat().st_mode & 0o777 == mode
         assert (on.workspace / "d/in").stat().st_mode & 0o777 == mode
         assert on.run([], undo=True).word == "done"
@@ -285,7 +285,7 @@ def test_the_umask_plays_no_part(on: WriterMachine, umask: int) -> None:
     on.umask = umask
     on.fill()
     before, expected = snapshot(on.workspace), _expected(on)
-    assert "conflicts=()" in on.run(on.changes()).said
+    assert "left=()" in on.run(on.changes()).said
     assert timeless(snapshot(on.workspace)) == expected
     on.run([], undo=True)
     assert snapshot(on.workspace) == before
@@ -330,11 +330,11 @@ def test_changed_since_the_plan(on: WriterMachine, change: str, new: list[Any] |
     CHANGES[change](path)
     before = snapshot(on.workspace)
     written = on.writer.write(plan)
-    assert (written.conflicts, written.written) == (("dir/a",), ("other",))
+    assert (written.left, written.done) == (("dir/a",), ("other",))
     after = snapshot(on.workspace)
     assert after.pop("other")[:3] == ("file", b"new", 0o644)
     assert after == {path: entry for path, entry in before.items() if path != "other"}
-    assert on.writer.undo().restored == ("other",)
+    assert on.writer.undo().done == ("other",)
     assert snapshot(on.workspace) == before
 
 
@@ -345,7 +345,7 @@ def test_changed_right_before_the_rename(on: WriterMachine, change: str) -> None
     seen = on.writer.look(["a", "b", "new"])
     fill = lambda _, target: hashlib.sha256(b"agent"[: os.write(target, b"agent")]).digest()  # noqa: E731
     new = Entry(Kind.FILE, 0o600)
-    planned = [PathChange(number, path, seen[path], new) for number, path in enumerate(seen)]
+    planned = [PathChange(path, seen[path], new) for path in seen]
     changes = PathChanges(str(on.workspace), "token", planned, fill, Place())
     changes.prepare()
     assert len(list(on.workspace.glob(".syncd-token-*"))) == 3
@@ -365,12 +365,12 @@ def test_a_touch_is_no_change(on: WriterMachine) -> None:
     path = on.file("a")
     plan = on.plan(("a", on.new()))
     os.utime(path)
-    assert on.writer.write(plan).conflicts == ()
+    assert on.writer.write(plan).left == ()
     on.writer.undo()
     (write,) = on.plan(("a", on.new()))
     os.utime(path)
     unread = replace(write, before=replace(write.before, digest=b""))
-    assert on.writer.write([unread]).conflicts == ("a",)
+    assert on.writer.write([unread]).left == ("a",)
 
 
 @pytest.mark.parametrize("way", ["link", "file", "link inside"])
@@ -386,7 +386,7 @@ def test_no_link_is_followed(on: WriterMachine, way: str) -> None:
     else:
         on.link("d", "../outside" if way == "link" else "inside")
     written = on.writer.write(plan)
-    assert (written.conflicts, written.written) == (("d/b", "d/c/d"), ("else",))
+    assert (written.left, written.done) == (("d/b", "d/c/d"), ("else",))
     assert timeless(snapshot(outside)) == {"b": ("file", b"old", 0o644, 0)}
     assert (on.workspace / "inside/b").read_bytes() == b"old"
 
@@ -400,7 +400,7 @@ def test_a_directory_that_became_a_link_is_not_followed_by_an_undo(on: WriterMac
     on.link("d", "../outside")
     before = snapshot(on.folder / "outside")
     undone = on.writer.undo()
-    assert (undone.restored, undone.left) == ((), ("d/a", "d/gone"))
+    assert (undone.done, undone.left) == ((), ("d/a", "d/gone"))
     assert snapshot(on.folder / "outside") == before
 
 
@@ -414,10 +414,10 @@ def test_undo_leaves_what_changed_since(on: WriterMachine, change: str) -> None:
     CHANGES[change](on.workspace / "a")
     changed = snapshot(on.workspace)["a"] if change != "deleted" else None
     undone = on.writer.undo()
-    assert (undone.restored, undone.left) == (("b",), ("a",))
+    assert (undone.done, undone.left) == (("b",), ("a",))
     after = snapshot(on.workspace)
     assert (after.get("a"), after["b"]) == (changed, before["b"])
-    assert on.writer.undo() == Undone()
+    assert on.writer.undo() == Written()
 
 
 def test_undo_leaves_a_directory_that_someone_uses(on: WriterMachine) -> None:
@@ -427,7 +427,7 @@ def test_undo_leaves_a_directory_that_someone_uses(on: WriterMachine) -> None:
     on.file("d/mine")
     on.file("e/mine")
     undone = on.writer.undo()
-    assert (undone.restored, undone.left) == (("d/new", "e/f"), ("d",))
+    assert (undone.done, undone.left) == (("d/new", "e/f"), ("d",))
     assert set(snapshot(on.workspace)) == {"d", "d/mine", "e", "e/mine"}
     assert (on.workspace / "d").stat().st_mode & 0o777 == 0o555
 
@@ -439,7 +439,7 @@ def test_undo_brings_a_file_back_into_a_directory_that_is_gone(on: WriterMachine
     assert (on.workspace / "d/in").is_dir()
     shutil.rmtree(on.workspace / "d")
     undone = on.writer.undo()
-    assert (undone.restored, undone.left) == (("d/in/a",), ())
+    assert (undone.done, undone.left) == (("d/in/a",), ())
     assert (on.workspace / "d/in/a").read_bytes() == b"old"
 
 
@@ -450,7 +450,7 @@ def test_a_directory_with_something_else_in_it_stays(on: WriterMachine) -> None:
     (on.workspace / "d").chmod(0o555)
     before = snapshot(on.workspace)
     written = on.writer.write(on.plan(("d/a", None), ("d", None)))
-    assert (written.conflicts, written.written) == (("d",), ("d/a",))
+    assert (written.left, written.done) == (("d",), ("d/a",))
     del before["d/a"]
     assert snapshot(on.workspace) == before
 
@@ -463,14 +463,14 @@ def test_only_the_last_write_can_be_undone(on: WriterMachine) -> None:
     stale = on.plan(("a", on.new(b"4")))
     on.file("a", b"3")
     (on.workspace / "a").chmod(0o600)
-    assert on.writer.write(stale).conflicts == ("a",)
+    assert on.writer.write(stale).left == ("a",)
     with pytest.raises(TryLater, match="'new' cannot be written"):
         on.writer.write(on.plan(("new", ["f", 0o644, "", str(on.folder / "missing")])))
     assert len(list((on.state / "apply").glob("kept-*"))) == 1
     (on.workspace / "a").chmod(0o644)
-    assert on.writer.undo().restored == ("a",)
+    assert on.writer.undo().done == ("a",)
     assert (on.workspace / "a").read_bytes() == b"2"
-    assert on.writer.undo() == Undone()
+    assert on.writer.undo() == Written()
 
 
 def test_an_interrupted_write_is_taken_back(on: WriterMachine) -> None:
@@ -479,13 +479,13 @@ def test_an_interrupted_write_is_taken_back(on: WriterMachine) -> None:
     before = snapshot(on.workspace)
     assert on.run(on.changes(), 150).word == "killed"
     assert snapshot(on.workspace) != before
-    assert on.writer.finish_interrupted().restored
+    assert on.writer.finish_interrupted().done
     assert snapshot(on.workspace) == before
     on.run(on.changes())
     after = snapshot(on.workspace)
-    assert on.writer.finish_interrupted() == Undone()
+    assert on.writer.finish_interrupted() == Written()
     assert snapshot(on.workspace) == after
-    assert on.writer.undo().restored
+    assert on.writer.undo().done
     assert snapshot(on.workspace) == before
 
 
@@ -507,7 +507,7 @@ def test_a_killed_undo_leaves_what_was_changed_before_it(on: WriterMachine, choi
         written()
         ended = on.run([], step, undo=True)
         again = on.writer.undo()
-        assert again.left == ("kind", "kind/a") or (again == Undone() and "commit pending" in ended.steps)
+        assert again.left == ("kind", "kind/a") or (again == Written() and "commit pending" in ended.steps)
         assert set(snapshot(on.workspace)) == {"b"}
         assert (on.workspace / "b").read_bytes() == b"old"
 
@@ -516,7 +516,7 @@ def test_hard_links_are_replaced_one_by_one(on: WriterMachine) -> None:
     """The other name of a file keeps its content."""
     on.file("a")
     os.link(on.workspace / "a", on.workspace / "outside")
-    assert on.writer.write(on.plan(("a", on.new()))).conflicts == ()
+    assert on.writer.write(on.plan(("a", on.new()))).left == ()
     assert (on.workspace / "outside").read_bytes() == b"old"
     on.writer.undo()
     assert (on.workspace / "a").read_bytes() == b"old"
@@ -558,11 +558,11 @@ def test_the_order_of_flushes(on: WriterMachine) -> None:
     """Nothing visible happens before old and new bytes and the journal are flushed; folders are, before it ends."""
     on.file("a")
     steps = on.run([("a", on.new()), ("b", on.new()), ("d/c", on.new())]).steps
-    steps = [re.sub(r"[0-9a-f]{12}", "TOKEN", step) for step in steps]
+    steps = [re.sub(r"-[0-9a-f]{12}\b", "-TOKEN", step) for step in steps]
     prepared, changing, done = (at for at, step in enumerate(steps) if step.startswith("commit"))
     assert (steps[prepared], steps[changing]) == ("commit pending", "commit pending")
     assert steps[done] == "commit journal pending sent"
-    files = ["kept-TOKEN", *(f".syncd-TOKEN-{number}" for number in (0, 1, 3))]
+    files = ["kept-TOKEN", *(draft_name("TOKEN", path) for path in ("a", "b", "d/c"))]
     assert all(prepared < steps.index(f"open {name}") < steps.index(f"flush {name}") < changing for name in files)
     assert "flush folder apply" in steps[steps.index("flush kept-TOKEN") : changing]
     visible = [at for at, step in enumerate(steps) if step in ("move a", "link", "make folder d")]
@@ -594,7 +594,7 @@ def test_a_damaged_journal_is_set_aside(on: WriterMachine) -> None:
     on.file("a")
     on.writer.write(on.plan(("a", on.new())))
     damage(on.state, "journal")
-    assert on.writer.undo() == Undone()
+    assert on.writer.undo() == Written()
     assert (on.workspace / "a").read_bytes() == b"new"
     on.writer.write(on.plan(("a", on.new(b"newer"))))
     on.writer.undo()
@@ -613,7 +613,7 @@ def test_damaged_kept_bytes_are_not_restored(on: WriterMachine, damage: str) -> 
     else:
         kept.write_bytes(b"ol" if damage == "short" else b"OLDOLD")
     undone = on.writer.undo()
-    assert (undone.restored, undone.left) == (("b", "d"), ("a", "b/c"))
+    assert (undone.done, undone.left) == (("b", "d"), ("a", "b/c"))
     assert (on.workspace / "a").read_bytes() == b"new"
     assert on.state_files() == {"lock"}
 
@@ -684,11 +684,11 @@ def _write_into_a_mount(on: WriterMachine) -> None:
         ("below/d/e", on.new()),
         ("below/d", ["d", 0o700, "", ""]),
     )
-    assert on.writer.write(plan).conflicts == ()
+    assert on.writer.write(plan).left == ()
     on.writer.undo()
     assert snapshot(on.workspace) == before
     written = on.writer.write(on.plan(("below/b", None), ("below", on.new())))
-    assert (written.conflicts, written.written) == (("below",), ("below/b",))
+    assert (written.left, written.done) == (("below",), ("below/b",))
     on.writer.undo()
     assert snapshot(on.workspace) == before
 
@@ -748,10 +748,10 @@ def test_any_tree_becomes_any_other_and_back(old: Any, new: Any, mine: Any, undo
                     changes.append((path, [entry[0], entry[1], target, content]))
         plan = on.plan(*changes)
         written = on.writer.write(plan)
-        assert written.conflicts == ()
+        assert written.left == ()
         assert timeless(snapshot(on.workspace)) == _listed(will)
         again = on.writer.write(plan)
-        assert again.written == ()
+        assert again.done == ()
         assert timeless(snapshot(on.workspace)) == _listed(will)
         assert on.writer.undo().left == ()
         assert snapshot(on.workspace) == before
@@ -760,7 +760,7 @@ def test_any_tree_becomes_any_other_and_back(old: Any, new: Any, mine: Any, undo
         found = snapshot(on.workspace)
         written = on.writer.write(plan)
         after = snapshot(on.workspace)
-        for path in written.conflicts:
+        for path in written.left:
             assert after.get(path) == found.get(path) or after[path][0] == found[path][0] == "directory"
         assert on.writer.undo().left == ()
         assert snapshot(on.workspace) == found

@@ -15,7 +15,7 @@ from typing import Any
 
 from syncd.core.errors import SyncdError
 from syncd.merge.workspace_writer import WorkspaceWriter
-from syncd.merge.writes import Write
+from syncd.merge.writes import PathChange
 from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.store.state_db import Record, StateDb
 from tests.component.crash_worker import StepKiller, arm, arm_commits
@@ -57,13 +57,13 @@ def _stepped(trip: StepKiller, name: str, real: Any) -> Any:
     return call
 
 
-def plan_of(writer: WorkspaceWriter, changes: list[tuple[str, list[Any] | None]]) -> list[Write]:
+def plan_of(writer: WorkspaceWriter, changes: list[tuple[str, list[Any] | None]]) -> list[PathChange]:
     """Return a plan from (path, None or kind, mode, target, content) by what is there now."""
     seen = writer.look([path for path, _ in changes])
     return [
-        Write(path, seen[path], ABSENT)
+        PathChange(path, seen[path], ABSENT)
         if new is None
-        else Write(path, seen[path], Entry(Kind(new[0]), new[1], target=new[2]), new[3])
+        else PathChange(path, seen[path], Entry(Kind(new[0]), new[1], target=new[2]), new[3])
         for path, new in changes
     ]
 
@@ -86,7 +86,7 @@ def _run(order: dict[str, Any]) -> None:
     _arm(trip)
     try:
         answer: Any = (
-            writer.undo() if order["undo"] else writer.write(plan, (), lambda written: sent.save(len(written.written)))
+            writer.undo() if order["undo"] else writer.write(plan, (), lambda written: sent.save(len(written.done)))
         )
         ended = ("done", repr(answer))
     except SyncdError as failure:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from syncd.merge.workspace_writer import WorkspaceWriter
-from syncd.merge.writes import Write
+from syncd.merge.writes import PathChange
 from syncd.store.state_db import StateDb
 from tests.component.crash_machine import ProcessResult
 from tests.component.writer_crash_worker import plan_of
@@ -115,7 +115,7 @@ class WriterMachine:
         """Return a file for a plan."""
         return ["f", mode, "", self.content(data)]
 
-    def plan(self, *changes: Change) -> list[Write]:
+    def plan(self, *changes: Change) -> list[PathChange]:
         """Return a plan for the workspace as it is."""
         return plan_of(self.writer, list(changes))
 

@@ -18,7 +18,7 @@ import pytest
 import syncd.cli.agent_side
 from syncd.cli.apply import branch, undoing
 from syncd.merge import branch as made_branch
-from syncd.merge.workspace_writer import Undone, WorkspaceWriter
+from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.model import reconcile
 from syncd.remote import remote_job
 from syncd.sync.agent_work import Unsaved
@@ -221,7 +221,7 @@ def _undo_without_saving(patch: pytest.MonkeyPatch) -> None:
 
 
 def _leave_what_was_killed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(WorkspaceWriter, "_take_back", lambda *_: Undone())
+    patch.setattr(WorkspaceWriter, "_take_back", lambda *_: Written())
 
 
 def _release_without_saving(patch: pytest.MonkeyPatch) -> None:

@@ -6,17 +6,17 @@ import pytest
 
 from syncd.merge.writes import (
     OTHER,
+    Decision,
     JournalPhase,
     PathChange,
-    Restoration,
-    Write,
     ancestors,
     check_plan,
-    may_be_as_planned,
-    restoration,
+    decide_undo,
+    decide_write,
 )
 from syncd.model.entry import ABSENT, Entry, Kind, Stamp
 
+NOTHING, CHANGE, LEAVE = Decision.NOTHING, Decision.CHANGE, Decision.LEAVE
 STAMP, LATER = Stamp(1, 2, 3, 4), Stamp(1, 3, 3, 4)
 FILE = Entry(Kind.FILE, 0o644, size_bytes=3, digest=b"old", stamp=STAMP)
 CHANGED = Entry(Kind.FILE, 0o644, size_bytes=3, digest=b"new", stamp=LATER)
@@ -56,82 +56,89 @@ def _file(digest: bytes = b"", stamp: Stamp | None = None, mode: int = 0o644, si
 )
 def test_as_planned(now: Entry, before: Entry, same: bool) -> None:
     """A path has to be what the plan saw: kind, permission bits, target, and size with stamp or digest."""
-    assert may_be_as_planned(now, before) is same
-
-
-NOT_NEEDED, RESTORE, LEAVE = Restoration.NOT_NEEDED, Restoration.RESTORE, Restoration.LEAVE
+    assert decide_write(PathChange("a", before, OTHER_LINK), now) is (CHANGE if same else LEAVE)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "now", "ended", "killed"),
     [
         # a file replaced
-        (FILE, CHANGED, CHANGED, RESTORE, RESTORE),
-        (FILE, CHANGED, FILE, NOT_NEEDED, NOT_NEEDED),
+        (FILE, CHANGED, CHANGED, CHANGE, CHANGE),
+        (FILE, CHANGED, FILE, NOTHING, NOTHING),
         (FILE, CHANGED, PERSON, LEAVE, LEAVE),
         (FILE, CHANGED, ABSENT, LEAVE, LEAVE),
         (FILE, CHANGED, OTHER, LEAVE, LEAVE),
         (FILE, CHANGED, DIRECTORY, LEAVE, LEAVE),
-        (FILE, EXECUTABLE, EXECUTABLE, RESTORE, RESTORE),
-        (FILE, EXECUTABLE, FILE, NOT_NEEDED, NOT_NEEDED),
-        (LINK, OTHER_LINK, OTHER_LINK, RESTORE, RESTORE),
-        (LINK, OTHER_LINK, LINK, NOT_NEEDED, NOT_NEEDED),
+        (FILE, EXECUTABLE, EXECUTABLE, CHANGE, CHANGE),
+        (FILE, EXECUTABLE, FILE, NOTHING, NOTHING),
+        (LINK, OTHER_LINK, OTHER_LINK, CHANGE, CHANGE),
+        (LINK, OTHER_LINK, LINK, NOTHING, NOTHING),
         (FILE, LINK, OTHER_LINK, LEAVE, LEAVE),
         # created
-        (ABSENT, CHANGED, CHANGED, RESTORE, RESTORE),
+        (ABSENT, CHANGED, CHANGED, CHANGE, CHANGE),
         (ABSENT, CHANGED, PERSON, LEAVE, LEAVE),
-        (ABSENT, CHANGED, ABSENT, NOT_NEEDED, NOT_NEEDED),
-        (ABSENT, DIRECTORY, DIRECTORY, RESTORE, RESTORE),
-        (ABSENT, DIRECTORY, PRIVATE, RESTORE, RESTORE),  # it was just made
+        (ABSENT, CHANGED, ABSENT, NOTHING, NOTHING),
+        (ABSENT, DIRECTORY, DIRECTORY, CHANGE, CHANGE),
+        (ABSENT, DIRECTORY, PRIVATE, CHANGE, CHANGE),  # it was just made
         (ABSENT, DIRECTORY, GROUP, LEAVE, LEAVE),
         # deleted
-        (FILE, ABSENT, ABSENT, RESTORE, RESTORE),
-        (FILE, ABSENT, FILE, NOT_NEEDED, NOT_NEEDED),
+        (FILE, ABSENT, ABSENT, CHANGE, CHANGE),
+        (FILE, ABSENT, FILE, NOTHING, NOTHING),
         (FILE, ABSENT, PERSON, LEAVE, LEAVE),
-        (CLOSED, ABSENT, ABSENT, RESTORE, RESTORE),
-        (CLOSED, ABSENT, DIRECTORY, RESTORE, RESTORE),  # it was opened, to be emptied or filled
-        (CLOSED, ABSENT, PRIVATE, RESTORE, RESTORE),
+        (CLOSED, ABSENT, ABSENT, CHANGE, CHANGE),
+        (CLOSED, ABSENT, DIRECTORY, CHANGE, CHANGE),  # it was opened, to be emptied or filled
+        (CLOSED, ABSENT, PRIVATE, CHANGE, CHANGE),
         (CLOSED, ABSENT, GROUP, LEAVE, LEAVE),
-        (CLOSED, ABSENT, CLOSED, NOT_NEEDED, NOT_NEEDED),
+        (CLOSED, ABSENT, CLOSED, NOTHING, NOTHING),
         # another mode
-        (DIRECTORY, PRIVATE, PRIVATE, RESTORE, RESTORE),
-        (CLOSED, PRIVATE, DIRECTORY, RESTORE, RESTORE),
+        (DIRECTORY, PRIVATE, PRIVATE, CHANGE, CHANGE),
+        (CLOSED, PRIVATE, DIRECTORY, CHANGE, CHANGE),
         (DIRECTORY, PRIVATE, GROUP, LEAVE, LEAVE),
         # another kind: for a moment nothing is there
-        (FILE, DIRECTORY, ABSENT, LEAVE, RESTORE),
-        (DIRECTORY, FILE, ABSENT, LEAVE, RESTORE),
-        (DIRECTORY, LINK, ABSENT, LEAVE, RESTORE),
-        (FILE, DIRECTORY, DIRECTORY, RESTORE, RESTORE),
-        (DIRECTORY, FILE, FILE, RESTORE, RESTORE),
+        (FILE, DIRECTORY, ABSENT, LEAVE, CHANGE),
+        (DIRECTORY, FILE, ABSENT, LEAVE, CHANGE),
+        (DIRECTORY, LINK, ABSENT, LEAVE, CHANGE),
+        (FILE, DIRECTORY, DIRECTORY, CHANGE, CHANGE),
+        (DIRECTORY, FILE, FILE, CHANGE, CHANGE),
         (DIRECTORY, FILE, PERSON, LEAVE, LEAVE),
     ],
 )
-def test_restoration(before: Entry, after: Entry, now: Entry, ended: Restoration, killed: Restoration) -> None:
+def test_undo(before: Entry, after: Entry, now: Entry, ended: Decision, killed: Decision) -> None:
     """An undo restores what is as the write left it, or on the way there if it was killed; the rest is left."""
-    change = PathChange(0, "a", before, after)
-    assert restoration(change, now, JournalPhase.DONE) is ended
-    assert restoration(change, now, JournalPhase.CHANGING) is killed
+    change = PathChange("a", after, before)
+    assert decide_undo(change, now, JournalPhase.DONE) is ended
+    assert decide_undo(change, now, JournalPhase.CHANGING) is killed
+    assert decide_undo(change, now, JournalPhase.PREPARING) is NOTHING
+
+
+@pytest.mark.parametrize(
+    ("now", "after", "decision"),
+    [(ABSENT, ABSENT, NOTHING), (DIRECTORY, DIRECTORY, NOTHING), (DIRECTORY, CLOSED, CHANGE), (FILE, ABSENT, CHANGE)],
+)
+def test_nothing_to_write(now: Entry, after: Entry, decision: Decision) -> None:
+    """What is deleted already, and a directory with the same mode, are not written."""
+    assert decide_write(PathChange("a", now, after), now) is decision
 
 
 @pytest.mark.parametrize("path", ["", "/a", "a/", "a//b", "../a", "a/../b", ".", "a/.", "a\0b"])
 def test_a_path_outside_is_refused(path: str) -> None:
     """A path that is not a plain one inside of the workspace is a caller's error."""
     with pytest.raises(ValueError, match="inside"):
-        check_plan([Write(path, ABSENT, LINK)])
+        check_plan([PathChange(path, ABSENT, LINK)])
 
 
 def test_a_plan_that_contradicts_itself_is_refused() -> None:
     """A path twice, a file below a file, below a deletion, and a file that nothing tells apart."""
     new = _file()
     with pytest.raises(ValueError, match="twice"):
-        check_plan([Write("a", ABSENT, new), Write("a", ABSENT, new)])
+        check_plan([PathChange("a", ABSENT, new), PathChange("a", ABSENT, new)])
     with pytest.raises(ValueError, match="below"):
-        check_plan([Write("a", ABSENT, new), Write("a/b/c", ABSENT, new)])
+        check_plan([PathChange("a", ABSENT, new), PathChange("a/b/c", ABSENT, new)])
     with pytest.raises(ValueError, match="below"):
-        check_plan([Write("a", DIRECTORY, ABSENT), Write("a/b", ABSENT, new)])
+        check_plan([PathChange("a", DIRECTORY, ABSENT), PathChange("a/b", ABSENT, new)])
     with pytest.raises(ValueError, match="stamp"):
-        check_plan([Write("a", Entry(Kind.FILE), ABSENT)])
-    check_plan([Write("a", FILE, DIRECTORY), Write("a/b", ABSENT, new), Write("a/c", FILE, ABSENT)])
+        check_plan([PathChange("a", Entry(Kind.FILE), ABSENT)])
+    check_plan([PathChange("a", FILE, DIRECTORY), PathChange("a/b", ABSENT, new), PathChange("a/c", FILE, ABSENT)])
 
 
 def test_ancestors() -> None:

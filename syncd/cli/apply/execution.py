@@ -33,7 +33,7 @@ from syncd.core.text import shown_path
 from syncd.daemon.build import excludes_for, folders_of, selection_of
 from syncd.merge.git import find_git, merge
 from syncd.merge.workspace_writer import WorkspaceWriter, Written
-from syncd.merge.writes import Write, merged_mode, next_base, taken_mode
+from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same
 from syncd.model.manifest import directories_above
 from syncd.model.reconcile import Home, PathOutcome, Plan, PlannedPath, Sides, plan_home
@@ -128,8 +128,8 @@ def _take_back_killed(config: Config) -> None:
     # What is looked at is not half of a sync either.
     with no_sync_begins(config), closing(StateDb(folders_of(config, os.environ).state)) as db:
         taken_back = writer_of(config, db).finish_interrupted()
-    if taken_back.restored:
-        click.echo(f"took back an apply that was killed: {len(taken_back.restored):,} paths", err=True)
+    if taken_back.done:
+        click.echo(f"took back an apply that was killed: {len(taken_back.done):,} paths", err=True)
 
 
 # -- the plan
@@ -307,7 +307,7 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
     def record(written: Written) -> None:
         # By the rules as they are now: a rule file may have come along, and what it leaves out would be removed there.
         rules = path_rules(side.opened.config)
-        done = [_left_out_by(rules, row) for path, row in rows.items() if path not in written.conflicts]
+        done = [_left_out_by(rules, row) for path, row in rows.items() if path not in written.left]
         taken.extend(row for row in done if row.is_left_out or (row.before != row.after and row.path not in differing))
         if taken:
             state.record_taken(taken)
@@ -355,16 +355,16 @@ def _write(
     """Write what the plan's outcomes need. Returns it with what changed here meanwhile as conflicts."""
     writes = [write for planned in plan.paths if (write := _write_of(planned, prepared)) is not None]
     written = writer.write(writes, taken, record)
-    return plan.with_outcome(written.conflicts, PathOutcome.CONFLICT, "it changed here meanwhile")
+    return plan.with_outcome(written.left, PathOutcome.CONFLICT, "it changed here meanwhile")
 
 
-def _write_of(planned: PlannedPath, prepared: Prepared) -> Write | None:
+def _write_of(planned: PlannedPath, prepared: Prepared) -> PathChange | None:
     if planned.outcome is PathOutcome.DELETE:
-        return Write(planned.path, planned.here, ABSENT)
+        return PathChange(planned.path, planned.here, ABSENT)
     content = prepared.contents.get(planned.path, "")
     if planned.outcome is PathOutcome.TAKE or (planned.outcome is PathOutcome.MERGE and content):
         becomes = Entry(planned.there.kind, _mode(planned), target=planned.there.target)
-        return Write(planned.path, planned.here, becomes, content)
+        return PathChange(planned.path, planned.here, becomes, content)
     return None
 
 

@@ -20,7 +20,7 @@ from syncd.core.errors import ExitCode, NeedsPerson, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import counted, shown_path
 from syncd.daemon.build import folders_of, target_of
-from syncd.merge.workspace_writer import Undone, WorkspaceWriter
+from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
@@ -37,18 +37,18 @@ def undo_and_tell(config: Config, *, as_json: bool) -> int:
     with no_sync_begins(config):
         undone = undo(config)
     if as_json:
-        print_lists(stays=undone.left, undone=undone.restored)
+        print_lists(stays=undone.left, undone=undone.done)
         return ExitCode.DONE
-    for path in undone.restored:
+    for path in undone.done:
         click.echo(f"undone    {shown_path(path)}")
     for path in undone.left:
         click.echo(f"stays     {shown_path(path)}: changed since the apply, or left out by a rule")
-    count = counted(len(undone.restored), "path")
-    click.echo(f"{count} as before the apply" if undone.restored else "nothing to undo")
+    count = counted(len(undone.done), "path")
+    click.echo(f"{count} as before the apply" if undone.done else "nothing to undo")
     return ExitCode.DONE
 
 
-def undo(config: Config) -> Undone:
+def undo(config: Config) -> Written:
     """Take it back. Raises `TryLater`, `Locked`.
 
     A sandbox's version that has been overwritten since by what was merged with it is saved before. What the rules leave
