@@ -19,13 +19,13 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.merge.file_copy import digest_of
-from syncd.merge.writes import OTHER, Decision, PathChange, ancestors, by_depth, is_closed, opened
+from syncd.merge.writes import OTHER, PathChange, WriteDecision, ancestors, by_depth, is_closed, opened
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, Stamp
 from syncd.selection import safe_open
 
@@ -127,7 +127,7 @@ def needed_changes(
     cursor: safe_open.DirCursor,
     plan: Iterable[PathChange],
     look_at: Callable[[str], Entry],
-    decide: Callable[[PathChange, Entry], Decision],
+    decide: Callable[[PathChange, Entry], WriteDecision],
     *,
     left: set[str],
     at: Place,
@@ -137,67 +137,36 @@ def needed_changes(
     What stays as it is since it changed goes to `left`. Raises `OSError`.
     """
     found: list[PathChange] = []
-    folders = _Folders(cursor)
+    created: set[str] = set()
+    modes = {"": os.fstat(cursor.parent_of(".")[0]).st_mode & ALL_BITS}  # of the directories above the paths
     for change in sorted(plan, key=lambda change: by_depth(change.path)):
         path = at.path = change.path
+        above = list(ancestors(path))
         now = look_at(path)
-        if folders.creates_above(path):
-            now = ABSENT
+        if not created.isdisjoint(above):
+            now = ABSENT  # nothing is in a directory that is yet to be created
         decision = decide(change, now)
-        if decision is Decision.LEAVE or folders.leads_through(path, left):
+        stays = next((folder for folder in above if folder in left), "")
+        if decision is WriteDecision.LEAVE or (stays and not look(cursor, stays).is_directory):
             left.add(path)
-        elif decision is Decision.CHANGE:
+        elif decision is WriteDecision.CHANGE:
             if change.after.kind is not Kind.ABSENT:
-                for folder, mode in folders.missing_above(path):
-                    found.append(PathChange(folder, ABSENT, Entry(Kind.DIRECTORY, mode), implied=True))
+                for folder in above:
+                    if folder not in modes:
+                        seen = look(cursor, folder)
+                        modes[folder] = seen.mode & ALL_BITS
+                        if seen.kind is Kind.ABSENT:
+                            # As no row describes it, it gets the mode of the one above: nobody sees more than there.
+                            modes[folder] = opened(modes[folder.rpartition("/")[0]])
+                            created.add(folder)
+                            found.append(PathChange(folder, ABSENT, Entry(Kind.DIRECTORY, modes[folder]), implied=True))
                 if change.after.is_directory and not now.is_directory:
-                    folders.create(path, change.after.mode)
+                    created.add(path)
+                    modes[path] = change.after.mode & ALL_BITS
             if now.kind is Kind.FILE:
                 now = replace(now, digest=change.before.digest)
             found.append(replace(change, before=now))
     return found
-
-
-class _Folders:
-    """The directories above paths that are visited in order: those that are there, and those that will be created."""
-
-    def __init__(self, cursor: safe_open.DirCursor) -> None:
-        self._cursor = cursor
-        self._modes: dict[str, int] = {"": os.fstat(cursor.parent_of(".")[0]).st_mode & ALL_BITS}
-        self._created: set[str] = set()
-
-    def create(self, folder: str, mode: int) -> None:
-        """Note a directory that will be created."""
-        self._created.add(folder)
-        self._modes[folder] = mode & ALL_BITS
-
-    def creates_above(self, path: str) -> bool:
-        """True if a directory above the path will be created, so that nothing is there yet."""
-        return any(folder in self._created for folder in ancestors(path))
-
-    def leads_through(self, path: str, left: Container[str]) -> bool:
-        """True if the path is below one that stays as it is, and that is no directory."""
-        for folder in ancestors(path):
-            if folder in left:
-                return not look(self._cursor, folder).is_directory
-        return False
-
-    def missing_above(self, path: str) -> Iterator[tuple[str, int]]:
-        """Yield the directories that have to be created for a path, with their modes, and note them.
-
-        Without a plan for it a directory gets the mode of the one above, so that nobody sees more than there.
-        """
-        above = ""
-        for folder in ancestors(path):
-            if folder not in self._modes:
-                now = look(self._cursor, folder)
-                is_missing = now.kind is Kind.ABSENT
-                mode = opened(self._modes[above]) if is_missing else now.mode & ALL_BITS
-                if is_missing:
-                    self.create(folder, mode)
-                    yield folder, mode
-                self._modes[folder] = mode
-            above = folder
 
 
 class PathChanges:

@@ -39,9 +39,9 @@ from syncd.merge.path_changes import (
     set_directory_mode,
 )
 from syncd.merge.writes import (
-    Decision,
     JournalPhase,
     PathChange,
+    WriteDecision,
     by_depth,
     check_plan,
     decide_undo,
@@ -261,9 +261,9 @@ class WorkspaceWriter:
             remove_draft(cursor, entry.token, path)
             return sees(cursor, path)
 
-        def decide(change: PathChange, now: Entry) -> Decision:
+        def decide(change: PathChange, now: Entry) -> WriteDecision:
             decision = decide_undo(change, now, entry.phase)
-            if decision is Decision.CHANGE and is_closed(now):
+            if decision is WriteDecision.CHANGE and is_closed(now):
                 set_directory_mode(cursor, change.path, opened(now.mode))
             return decision
 

@@ -65,8 +65,8 @@ class PathChange(Struct, frozen=True, array_like=True):
         return self.after.kind in (Kind.FILE, Kind.SYMLINK)
 
 
-class Decision(Enum):
-    """What is done with a path of a write or an undo."""
+class WriteDecision(Enum):
+    """The decision about one path of a write or an undo."""
 
     NOTHING = "it is already as it is to become"
     CHANGE = "it is as it was seen"
@@ -112,44 +112,44 @@ def is_closed(entry: Entry) -> bool:
     return entry.is_directory and entry.mode != opened(entry.mode)
 
 
-def decide_write(change: PathChange, now: Entry) -> Decision:
+def decide_write(change: PathChange, now: Entry) -> WriteDecision:
     """Return what a write does to a path. A file with another stamp may be as planned if the plan has its digest."""
     before, after = change.before, change.after
     if now.kind is Kind.OTHER or now.kind is not before.kind:
-        return Decision.LEAVE
+        return WriteDecision.LEAVE
     if now.kind is Kind.SYMLINK and now.target != before.target:
-        return Decision.LEAVE
+        return WriteDecision.LEAVE
     if now.kind in (Kind.FILE, Kind.DIRECTORY) and (now.mode ^ before.mode) & ALL_BITS:
-        return Decision.LEAVE
+        return WriteDecision.LEAVE
     if now.kind is Kind.FILE and (
         now.size_bytes != before.size_bytes or (now.stamp != before.stamp and not before.digest)
     ):
-        return Decision.LEAVE
+        return WriteDecision.LEAVE
     if now.kind is after.kind and (
         now.kind is Kind.ABSENT or (now.is_directory and not (now.mode ^ after.mode) & ALL_BITS)
     ):
-        return Decision.NOTHING
-    return Decision.CHANGE
+        return WriteDecision.NOTHING
+    return WriteDecision.CHANGE
 
 
-def decide_undo(change: PathChange, now: Entry, phase: JournalPhase) -> Decision:
+def decide_undo(change: PathChange, now: Entry, phase: JournalPhase) -> WriteDecision:
     """Return what an undo does to a path, whose row is turned round. `now` has the digest of a file.
 
     A phase of CHANGING means that the process was killed in a write or an undo, so that the path may be half-way.
     """
     written, was = change.before, change.after
     if phase is JournalPhase.PREPARING:
-        return Decision.NOTHING
+        return WriteDecision.NOTHING
     if _is_as(now, was) and not (now.is_directory and (now.mode ^ was.mode) & ALL_BITS):
-        return Decision.NOTHING
+        return WriteDecision.NOTHING
     if _is_as(now, written):
-        return Decision.CHANGE
+        return WriteDecision.CHANGE
     if now.kind is not Kind.ABSENT:
         # A directory that stays one, or that was put back, and whose mode was not set yet.
-        return Decision.CHANGE if now.is_directory and _is_as(now, was) else Decision.LEAVE
+        return WriteDecision.CHANGE if now.is_directory and _is_as(now, was) else WriteDecision.LEAVE
     # A directory gives way to something else, or the other way round: for a moment nothing is there.
     crosses = was.is_directory != written.is_directory and Kind.ABSENT not in (was.kind, written.kind)
-    return Decision.CHANGE if crosses and phase is JournalPhase.CHANGING else Decision.LEAVE
+    return WriteDecision.CHANGE if crosses and phase is JournalPhase.CHANGING else WriteDecision.LEAVE
 
 
 def _is_as(now: Entry, entry: Entry) -> bool:

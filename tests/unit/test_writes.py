@@ -6,9 +6,9 @@ import pytest
 
 from syncd.merge.writes import (
     OTHER,
-    Decision,
     JournalPhase,
     PathChange,
+    WriteDecision,
     ancestors,
     check_plan,
     decide_undo,
@@ -16,7 +16,7 @@ from syncd.merge.writes import (
 )
 from syncd.model.entry import ABSENT, Entry, Kind, Stamp
 
-NOTHING, CHANGE, LEAVE = Decision.NOTHING, Decision.CHANGE, Decision.LEAVE
+NOTHING, CHANGE, LEAVE = WriteDecision.NOTHING, WriteDecision.CHANGE, WriteDecision.LEAVE
 STAMP, LATER = Stamp(1, 2, 3, 4), Stamp(1, 3, 3, 4)
 FILE = Entry(Kind.FILE, 0o644, size_bytes=3, digest=b"old", stamp=STAMP)
 CHANGED = Entry(Kind.FILE, 0o644, size_bytes=3, digest=b"new", stamp=LATER)
@@ -103,7 +103,7 @@ def test_as_planned(now: Entry, before: Entry, same: bool) -> None:
         (DIRECTORY, FILE, PERSON, LEAVE, LEAVE),
     ],
 )
-def test_undo(before: Entry, after: Entry, now: Entry, ended: Decision, killed: Decision) -> None:
+def test_undo(before: Entry, after: Entry, now: Entry, ended: WriteDecision, killed: WriteDecision) -> None:
     """An undo restores what is as the write left it, or on the way there if it was killed; the rest is left."""
     change = PathChange("a", after, before)
     assert decide_undo(change, now, JournalPhase.DONE) is ended
@@ -115,7 +115,7 @@ def test_undo(before: Entry, after: Entry, now: Entry, ended: Decision, killed: 
     ("now", "after", "decision"),
     [(ABSENT, ABSENT, NOTHING), (DIRECTORY, DIRECTORY, NOTHING), (DIRECTORY, CLOSED, CHANGE), (FILE, ABSENT, CHANGE)],
 )
-def test_nothing_to_write(now: Entry, after: Entry, decision: Decision) -> None:
+def test_nothing_to_write(now: Entry, after: Entry, decision: WriteDecision) -> None:
     """What is deleted already, and a directory with the same mode, are not written."""
     assert decide_write(PathChange("a", now, after), now) is decision
 
