@@ -27,7 +27,7 @@ from syncd.core.workspace_lock import Lock
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of, workspace_of
 from syncd.daemon.control import writing
 from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack
-from syncd.merge.git import find_git, find_work_tree, need_git
+from syncd.merge.git import ANY_CODE, find_git, find_work_tree, need_git
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model.entry import (
     Entry,
@@ -130,7 +130,7 @@ class AgentSide(Struct, frozen=True):
         try:
             work_tree = find_work_tree(git, self.opened.config.workspace.path)
             name = f"{work_tree.head}:{work_tree.prefix}{path}"
-            found = git.run(["cat-file", "blob", name], {"GIT_DIR": work_tree.folder}, range(256))
+            found = git.run(["cat-file", "blob", name], {"GIT_DIR": work_tree.folder}, ANY_CODE)
         except SyncdError:
             return None
         return found.output if found.code == 0 and hashlib.sha256(found.output).digest() == digest else None

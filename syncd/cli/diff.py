@@ -90,7 +90,7 @@ def _both_sides(
 ) -> tuple[dict[str, SeenEntry], dict[str, SeenEntry]]:
     """Return what was sent and what is there, of the paths that a patch can show."""
     from syncd.cli.agent_side import with_copy  # noqa: PLC0415
-    from syncd.merge.git_objects import is_version  # noqa: PLC0415
+    from syncd.merge.git import is_version  # noqa: PLC0415
 
     sent: dict[str, SeenEntry] = {}
     there: dict[str, SeenEntry] = {}

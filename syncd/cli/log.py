@@ -61,7 +61,7 @@ def command(config_file: str | None, as_json: bool) -> int:
 def _row(commit: SandboxCommit) -> dict[str, Any]:
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from syncd.merge.git_objects import identity_text, possible_seconds, subject_of  # noqa: PLC0415
+    from syncd.merge.git import identity_text, possible_seconds, subject_of  # noqa: PLC0415
 
     return {
         "id": commit.id,

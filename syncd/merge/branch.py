@@ -10,30 +10,34 @@ Contents go in as they are, without filters or other line ends.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 
 from msgspec import Struct, field
 
 from syncd.core.errors import NeedsPerson
 from syncd.core.text import one_line, shown_path
 from syncd.merge.commit_pack import SandboxCommit
-from syncd.merge.git import Git, GitWorkTree, fast_import, find_work_tree, private_repository, with_settings
-from syncd.merge.git_objects import (
+from syncd.merge.git import (
+    ANY_CODE,
     SUBMODULE_MODE,
+    Git,
+    GitWorkTree,
     blob_id,
-    commit_command,
-    contents_of,
-    delete_line,
+    commit_commands,
+    fast_import,
+    find_work_tree,
     foreign_identity,
     identity_text,
     is_repository_name,
     is_submodules_name,
     mode_of,
     null_id,
+    private_repository,
     subject_of,
     todays_mode,
-    write_command,
+    with_settings,
 )
 from syncd.model.entry import ABSENT, Kind, SeenEntry
 
@@ -125,10 +129,10 @@ def _free_reference(git: Git, work_tree: GitWorkTree, name: str) -> str:
     variables = {"GIT_DIR": work_tree.folder}
     # As in `git branch`: what looks like an option, and the two names of the current commit.
     refused = name.startswith("-") or name in ("HEAD", "@") or "\0" in name
-    if refused or git.run(["check-ref-format", reference], variables, range(256)).code:
+    if refused or git.run(["check-ref-format", reference], variables, ANY_CODE).code:
         raise NeedsPerson(f"git does not allow a branch named {shown!r}", "choose another name")
     taken = [["show-ref", "--verify", "--quiet", reference], ["symbolic-ref", "--quiet", reference]]
-    if any(git.run(command, variables, range(256)).code == 0 for command in taken):
+    if any(git.run(command, variables, ANY_CODE).code == 0 for command in taken):
         raise NeedsPerson(f"the branch {shown!r} exists already; it was not moved", "choose another name")
     # A branch without a commit can be the current one of a work tree.
     checked_out = git.run(["worktree", "list", "--porcelain"], variables).output.split(b"\n")
@@ -248,7 +252,22 @@ def _write_commits(
         shared = work_tree.settings.get("core.sharedrepository", "")
         settings = with_settings({"core.sharedRepository": shared} if shared else {})
         variables = {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": work_tree.objects, **settings}
-        fast_import(git, _commands(work_tree, person, zip(names, parents, planned, strict=False)), variables)
+        by = os.fsencode("{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}> {GIT_COMMITTER_DATE}".format_map(person))
+        commands = (
+            commit_commands(
+                name,
+                by,
+                commit.message,
+                commit.paths,
+                parent=parent,
+                author=commit.author,
+                prefix=work_tree.prefix,
+                blobs=commit.blobs,
+                object_format=work_tree.object_format,
+            )
+            for name, parent, commit in zip(names, parents, planned, strict=False)
+        )
+        fast_import(git, chain.from_iterable(commands), variables)
 
         def answer(*arguments: str) -> str:
             return git.run(arguments, {**variables, **person}).output.decode().strip()
@@ -268,22 +287,6 @@ def _write_commits(
         return made
 
 
-def _commands(
-    work_tree: GitWorkTree, person: Mapping[str, str], commits: Iterable[tuple[str, str, _NewCommit]]
-) -> Iterator[bytes]:
-    """Return the commands that make commits, each given with its reference and its parent."""
-    by = os.fsencode("{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}> {GIT_COMMITTER_DATE}".format_map(person))
-    for name, parent, commit in commits:
-        yield commit_command(name.encode(), by, commit.message, parent.encode(), author=commit.author)
-        # A file may take the place of a directory, and the other way round: what is gone makes room first.
-        for path, version in sorted(commit.paths.items(), key=lambda item: item[1].kind is not Kind.ABSENT):
-            if version.kind is Kind.ABSENT:
-                yield delete_line(work_tree.prefix + path)
-            else:
-                contents = contents_of(path, version, work_tree.object_format, commit.blobs.get(path, b""))
-                yield from write_command(work_tree.prefix + path, version, contents)
-
-
 def _create_reference(git: Git, work_tree: GitWorkTree, person: Mapping[str, str], reference: str, tip: str) -> None:
     """Create the reference, if there is still none of this name. Raises `NeedsPerson`."""
     # Hooks can be settings too (`hook.NAME.command`, since git 2.54).
@@ -294,7 +297,7 @@ def _create_reference(git: Git, work_tree: GitWorkTree, person: Mapping[str, str
     nothing = null_id(work_tree.object_format).decode()
     message = "branch: Created by syncd apply --branch"
     command = ["update-ref", "--no-deref", "-m", message, reference, tip, nothing]
-    made = git.run(command, {"GIT_DIR": work_tree.folder, **person, **without_hooks}, range(256))
+    made = git.run(command, {"GIT_DIR": work_tree.folder, **person, **without_hooks}, ANY_CODE)
     if made.code:
         shown, reason = shown_path(reference.removeprefix("refs/heads/")), one_line(made.complaint, 160)
         raise NeedsPerson(f"git cannot make the branch {shown!r} ({reason})", "choose another name")

@@ -2,18 +2,24 @@
 
 What switches that off is in `git_in_sandbox`, the same here and there. Objects are written with a private folder in the
 place of the repository's own, whose configuration is then not even read.
+
+A version of a file is an entry as a look returns it: a link, or a file with a copy; ABSENT is none. Contents are
+written as they are: no filter, no attribute and no conversion of line ends comes between.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import resource
 import select
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import IO
 
@@ -23,9 +29,11 @@ from msgspec.structs import replace
 from syncd.core.errors import ConfigError, NeedsPerson, SyncdError, TryLater
 from syncd.core.hardening import original_umask
 from syncd.core.text import one_line, shown_path
+from syncd.model.entry import EXECUTABLE, Kind, SeenEntry
 from syncd.sandbox.repository.git_in_sandbox import ENVIRONMENT, LARGE_BYTES, NO_CONFIGURATION, SETTINGS
 
 _BLOCK_BYTES = 1 << 16
+_COPIED_BYTES = 1 << 18
 _WRITTEN_TOGETHER = 16  # blocks of an input, many of which are short lines
 # A command that neither takes nor gives a byte for this long does not answer.
 _ANSWER_S = 60.0
@@ -35,6 +43,7 @@ _EXCLUDES_S = 4.0
 _END_S = 600.0
 # Of one process: what an agent wrote may be made to need any amount.
 _MOST_MEMORY = 1 << 30
+ANY_CODE = range(-255, 256)  # exit codes, and signals
 _OLDEST_GIT = "2.31"
 # The exit code of `git config --get` for a name that is not set.
 _NOT_SET = 1
@@ -42,6 +51,20 @@ _NOT_SET = 1
 _BINARY_PREFIX_BYTES = 8000
 # `git merge-file` ends with the number of conflicts, at most this one; with more if it failed.
 _MOST_CONFLICTS = 127
+# The modes that git gives to the entries of a tree (fsck.c, git-fast-import(1)).
+FILE_MODE = b"100644"
+EXECUTABLE_MODE = b"100755"
+SYMLINK_MODE = b"120000"
+SUBMODULE_MODE = b"160000"
+# Early versions of git wrote it; today's read it as FILE_MODE.
+_GROUP_WRITABLE_MODE = b"100664"
+# Of the year 9999: later ones, git and others cannot show.
+_LAST_SECOND = 253_402_300_799
+_ZONE = re.compile("[+-](?:0[0-9]|1[0-4])[0-5][0-9]")
+_SHORT_SUBMODULES = re.compile("gitmod~[1-4]|gi7eba~[0-9]+|gi7d29~[0-9]+")
+_IGNORED_BY_HFS = dict.fromkeys((*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF), None)
+# These two need a backslash of their own in a quoted path; of the others, git reads any byte in octal digits.
+_QUOTED = {0x22: b'\\"', 0x5C: b"\\\\"}
 # By these git finds the person's and the machine's configuration.
 _CONFIGURATION_VARIABLES = tuple(NO_CONFIGURATION)
 
@@ -81,7 +104,7 @@ class Git(Struct, frozen=True):
         self,
         arguments: Sequence[str],
         variables: Mapping[str, str],
-        allowed: Iterable[int] = (0,),
+        allowed: Container[int] = (0,),
         given: bytes = b"",
     ) -> GitResult:
         """Run one command. Raises `NeedsPerson` unless its exit code is allowed, `TryLater` if it does not answer.
@@ -89,46 +112,42 @@ class Git(Struct, frozen=True):
         `variables` are added to the environment, which holds nothing of this process's but the search path. `given` is
         the command's input.
         """
-        result = _collected(self._start(arguments, {**NO_CONFIGURATION, **variables}, (given,), _ANSWER_S))
-        if result.code not in allowed:
-            raise _failed(arguments, result)
-        return result
+        return _collected(self._start(arguments, {**NO_CONFIGURATION, **variables}, (given,), allowed=allowed))
 
     def ask(
-        self, arguments: Sequence[str], variables: Mapping[str, str], folder: str = "/", within_s: float | None = None
+        self,
+        arguments: Sequence[str],
+        variables: Mapping[str, str],
+        folder: str = "/",
+        *,
+        allowed: Container[int] = ANY_CODE,
+        within_s: float | None = None,
     ) -> GitResult:
-        """Run a command that only reads, in a folder, with the person's configuration; any exit code is an answer.
-
-        Raises `TryLater` if it does not answer.
-        """
+        """Run a command that only reads, in a folder, with the person's configuration. Raises as `run` does."""
         environment = {**self.person, **variables}
-        return _collected(self._start(arguments, environment, (), within_s or _ANSWER_S, folder))
+        return _collected(self._start(arguments, environment, (), within_s=within_s, folder=folder, allowed=allowed))
 
     def feed(self, arguments: Sequence[str], blocks: Iterable[bytes], variables: Mapping[str, str]) -> None:
         """Run one command with these blocks as its input; its output is dropped. Raises as `run` does."""
-        for _ in self._blocks(arguments, variables, blocks, _END_S):
+        for _ in self._start(arguments, {**NO_CONFIGURATION, **variables}, blocks, within_s=_END_S):
             pass
 
     def read(self, arguments: Sequence[str], variables: Mapping[str, str], given: bytes = b"") -> Iterator[bytes]:
         """Run one command with this input and return its output in blocks. Raises as `run` does, at the end."""
-        return self._blocks(arguments, variables, (given,), _ANSWER_S)
-
-    def _blocks(
-        self, arguments: Sequence[str], variables: Mapping[str, str], given: Iterable[bytes], within_s: float
-    ) -> Iterator[bytes]:
-        result = yield from self._start(arguments, {**NO_CONFIGURATION, **variables}, given, within_s)
-        if result.code:
-            raise _failed(arguments, result)
+        return self._start(arguments, {**NO_CONFIGURATION, **variables}, (given,))
 
     def _start(
         self,
         arguments: Sequence[str],
         variables: Mapping[str, str],
         given: Iterable[bytes],
-        within_s: float,
+        *,
+        allowed: Container[int] = (0,),
         folder: str = "/",
+        within_s: float | None = None,
     ) -> Generator[bytes, None, GitResult]:
         """Yield a command's output in blocks, and return its end. One whose reader stops is killed."""
+        within_s = within_s or _ANSWER_S
         try:
             process = subprocess.Popen(
                 [self.program, *(part for setting in SETTINGS for part in ("-c", setting)), *arguments],
@@ -155,12 +174,15 @@ class Git(Struct, frozen=True):
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        return GitResult(code, complaint=complaint.decode("utf-8", "replace"))
+        if code not in allowed:
+            reason = one_line(complaint, 200) or f"exit code {code}"
+            raise NeedsPerson(f"git {arguments[0]} failed ({reason})", "look at the reason that git gives")
+        return GitResult(code, complaint=complaint)
 
 
 def _exchange(
     stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes], given: Iterable[bytes], within_s: float
-) -> Generator[bytes, None, bytes]:
+) -> Generator[bytes, None, str]:
     """Write the input while the output is read and yielded; return what was complained of.
 
     Raises `TimeoutError` if no byte goes in or comes out for so long.
@@ -194,7 +216,7 @@ def _exchange(
                 complaint = (complaint + block)[:_BLOCK_BYTES]
             else:
                 yield block
-    return complaint
+    return complaint.decode("utf-8", "replace")
 
 
 def _collected(command: Generator[bytes, None, GitResult]) -> GitResult:
@@ -310,7 +332,7 @@ def merge(git: Git | None, base: bytes, ours: bytes, theirs: bytes, scratch: str
         try:
             # Without a repository, or it would read the configuration of one around the folder.
             outside = {"GIT_DIR": os.path.join(private, "none")}
-            result = git.run(["merge-file", "-p", "--quiet", *paths], outside, range(-255, 256))
+            result = git.run(["merge-file", "-p", "--quiet", *paths], outside, ANY_CODE)
         except SyncdError:
             return "git failed"
     if 0 < result.code <= _MOST_CONFLICTS:
@@ -361,12 +383,12 @@ def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
 def _head(git: Git, folder: str, workspace: str) -> str:
     """Return the id of the checked out commit; empty if the current branch has none yet."""
     variables = {"GIT_DIR": folder}
-    found = git.run(["rev-parse", "--verify", "--quiet", "HEAD"], variables, range(256))
+    found = git.run(["rev-parse", "--verify", "--quiet", "HEAD"], variables, ANY_CODE)
     if found.code == 0:
         return found.output.decode().strip()
-    current = git.run(["symbolic-ref", "--quiet", "HEAD"], variables, range(256))
+    current = git.run(["symbolic-ref", "--quiet", "HEAD"], variables, ANY_CODE)
     reference = current.output.removesuffix(b"\n")
-    listed = git.run(["for-each-ref", "--format=%(refname)", "--", os.fsdecode(reference)], variables, range(256))
+    listed = git.run(["for-each-ref", "--format=%(refname)", "--", os.fsdecode(reference)], variables, ANY_CODE)
     if found.complaint or current.code or listed.output or listed.complaint:
         why = one_line(found.complaint or listed.complaint or current.complaint or "its commit cannot be read", 120)
         raise NeedsPerson(
@@ -377,10 +399,7 @@ def _head(git: Git, folder: str, workspace: str) -> str:
 
 def _settings(git: Git, folder: str) -> Mapping[str, str]:
     """Return the configuration: the last value of each key, as git takes it."""
-    arguments = ["config", "--null", "--list", "--includes"]
-    result = git.ask(arguments, {"GIT_DIR": folder})
-    if result.code:
-        raise _failed(arguments, result)
+    result = git.ask(["config", "--null", "--list", "--includes"], {"GIT_DIR": folder}, allowed=(0,))
     pairs = (os.fsdecode(item).partition("\n") for item in result.output.split(b"\0") if item)
     return {key: value for key, _, value in pairs}
 
@@ -399,6 +418,167 @@ def _no_work_tree(workspace: str, result: GitResult) -> NeedsPerson:
     )
 
 
-def _failed(arguments: Sequence[str], result: GitResult) -> NeedsPerson:
-    reason = one_line(result.complaint, 200) or f"exit code {result.code}"
-    return NeedsPerson(f"git {arguments[0]} failed ({reason})", "look at the reason that git gives")
+# -- objects, and the commands of git-fast-import(1)
+
+
+def is_version(entry: SeenEntry) -> bool:
+    """True for a link, and for a file whose content is on this machine: a patch or a commit can hold it."""
+    return entry.kind is Kind.SYMLINK or (entry.kind is Kind.FILE and entry.copy != "")
+
+
+def mode_of(version: SeenEntry) -> bytes:
+    """Return the mode that the version has in a tree, in octal digits."""
+    if version.kind is Kind.SYMLINK:
+        return SYMLINK_MODE
+    return EXECUTABLE_MODE if version.mode & EXECUTABLE else FILE_MODE
+
+
+def todays_mode(mode: bytes) -> bytes:
+    """Return the mode that git writes today for one that it reads."""
+    return FILE_MODE if mode == _GROUP_WRITABLE_MODE else mode
+
+
+def size_of(version: SeenEntry) -> int:
+    """Return the number of bytes of a version's content; 0 if nothing is there."""
+    return len(_bytes(version.target)) if version.kind is Kind.SYMLINK else version.size_bytes
+
+
+def contents_of(path: str, version: SeenEntry, object_format: str = "sha1", blob: bytes = b"") -> Iterator[bytes]:
+    """Return the version's content in blocks, exactly as many bytes as announced.
+
+    Raises `TryLater` if the file has another size now, or if `blob` is given and is not the id of its blob.
+    """
+    digest = _blob_digest(version, object_format)
+    left = size_of(version)
+    for block in _blocks(version):
+        left -= len(block)
+        if left < 0:
+            break
+        if blob:
+            digest.update(block)
+        yield block
+    if left or (blob and digest.hexdigest().encode() != blob):
+        raise TryLater(f"{shown_path(path)!r} changed while it was read", "try again")
+
+
+def _blocks(version: SeenEntry) -> Iterator[bytes]:
+    if version.kind is Kind.SYMLINK:
+        yield _bytes(version.target)
+    elif version.kind is Kind.FILE:
+        with open(version.copy, "rb") as file:
+            yield from iter(partial(file.read, _COPIED_BYTES), b"")
+
+
+def _blob_digest(version: SeenEntry, object_format: str) -> hashlib._Hash:
+    return hashlib.new(object_format, b"blob %d\0" % size_of(version), usedforsecurity=False)
+
+
+def blob_id(path: str, version: SeenEntry, object_format: str) -> bytes:
+    """Return the hexadecimal id of the version's blob; `object_format` is "sha1" or "sha256", as git calls it."""
+    digest = _blob_digest(version, object_format)
+    for block in contents_of(path, version):
+        digest.update(block)
+    return digest.hexdigest().encode()
+
+
+def null_id(object_format: str) -> bytes:
+    """Return the id that stands for no object."""
+    return b"0" * (2 * hashlib.new(object_format, usedforsecurity=False).digest_size)
+
+
+def commit_commands(
+    reference: str,
+    person: bytes,
+    message: bytes,
+    paths: Mapping[str, SeenEntry],
+    *,
+    parent: str = "",
+    author: bytes = b"",
+    prefix: str = "",
+    blobs: Mapping[str, bytes] = {},
+    object_format: str = "sha1",
+) -> Iterator[bytes]:
+    """Return the commands that make a commit which has these versions at their paths below `prefix`; ABSENT: none.
+
+    `person` is committer, and author if no other one is: `NAME <EMAIL> SECONDS ZONE`. Without `parent`, the commit has
+    none. `blobs` are the ids that the contents must have, by path.
+    """
+    head = (reference.encode(), author or person, person, len(message), message)
+    yield b"commit %s\nauthor %s\ncommitter %s\ndata %d\n%s\n" % head
+    if parent:
+        yield b"from %s\n" % parent.encode()
+    # A file may take the place of a directory, and the other way round: what is gone makes room first.
+    for path, version in sorted(paths.items(), key=lambda item: item[1].kind is not Kind.ABSENT):
+        name = quoted(prefix + path)
+        if version.kind is Kind.ABSENT:
+            yield b"D %s\n" % name
+        else:
+            yield b"M %s inline %s\ndata %d\n" % (mode_of(version), name, size_of(version))
+            yield from contents_of(path, version, object_format, blobs.get(path, b""))
+            yield b"\n"
+
+
+def quoted(path: str, side: bytes = b"") -> bytes:
+    """Return the path in double quotes, each byte that is not plain ASCII in octal digits (git's quote.c)."""
+    escaped = (_QUOTED.get(byte) or (b"%c" if 0x20 <= byte < 0x7F else b"\\%03o") % byte for byte in _bytes(path))
+    return b'"%s%s"' % (side, b"".join(escaped))
+
+
+def shown_name(path: str, side: bytes) -> bytes:
+    """Return the path as the head of a patch has it, with `a/` or `b/` before it: quoted only if it has to be."""
+    inside = quoted(path, side)[1:-1]
+    return inside if inside == side + _bytes(path) else b'"%s"' % inside
+
+
+def identity(name: str, email: str, seconds: int, zone: str) -> bytes:
+    """Return author or committer as a commit holds it; `seconds` count from 1970 in UTC, `zone` is as `+0130`."""
+    return b"%s <%s> %d %s" % (_bytes(name), _bytes(email), seconds, zone.encode())
+
+
+def foreign_identity(name: str, email: str, seconds: int, zone: str) -> bytes:
+    """Return an author that somebody else wrote, as `identity` does: without what git refuses.
+
+    An impossible date becomes the epoch, an impossible zone that of UTC.
+    """
+    possible_s = possible_seconds(seconds)
+    if possible_s != seconds or not _ZONE.fullmatch(zone):
+        zone = "+0000"
+    return identity(identity_text(name) or "unknown", identity_text(email), possible_s, zone)
+
+
+def possible_seconds(seconds: int) -> int:
+    """Return the seconds of a date that git can show, and the epoch for others."""
+    return seconds if 0 <= seconds <= _LAST_SECOND else 0
+
+
+def subject_of(message: bytes) -> str:
+    """Return the first line of a commit's message, for people."""
+    lines = message.decode("utf-8", "replace").strip().splitlines()
+    return one_line(lines[0], 72) if lines else "(no message)"
+
+
+def is_repository_name(name: str) -> bool:
+    """Return True for `.git`, in any letter case and in each spelling that NTFS or HFS+ take for it.
+
+    git refuses such names too (`verify_path` in its read-cache.c).
+    """
+    return any(part in (".git", "git~1") for part in _spellings(name))
+
+
+def is_submodules_name(name: str) -> bool:
+    """Return True for `.gitmodules`, spelled in any way: as a link, git refuses it."""
+    return any(part == ".gitmodules" or _SHORT_SUBMODULES.fullmatch(part) for part in _spellings(name))
+
+
+def _spellings(name: str) -> Iterator[str]:
+    for part in name.translate(_IGNORED_BY_HFS).lower().split("\\"):
+        yield part.partition(":")[0].rstrip(" .")
+
+
+def identity_text(text: str) -> str:
+    """Return a name or address without the characters that a commit cannot hold in it (git's ident.c)."""
+    return "".join(character for character in text if character not in "<>\n\0").strip(" \t\r.,:;\"\\'")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -15,17 +15,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from syncd.core.text import shown_path
-from syncd.merge.git import Git, fast_import, private_repository, with_settings
-from syncd.merge.git_objects import (
+from syncd.merge.git import (
+    Git,
     blob_id,
-    commit_command,
+    commit_commands,
     contents_of,
+    fast_import,
     identity,
     mode_of,
     null_id,
+    private_repository,
     shown_name,
     size_of,
-    write_command,
+    with_settings,
 )
 from syncd.model.entry import ABSENT, Kind, SeenEntry
 from syncd.sandbox.repository.git_in_sandbox import LARGE_BYTES
@@ -96,8 +98,9 @@ def _repository(
     """Make a private repository with a commit of each side, and return the variables by which git finds it."""
     with private_repository(git, scratch, object_format) as folder:
         variables = {"GIT_DIR": folder}
-        commits = chain(_commit(_BEFORE, before), _commit(_AFTER, after))
-        fast_import(git, commits, {**variables, **with_settings(_UNCOMPRESSED)})
+        by = identity("syncd", "syncd@localhost", 0, "+0000")
+        sides = (commit_commands(_BEFORE, by, b"", before), commit_commands(_AFTER, by, b"", after))
+        fast_import(git, chain.from_iterable(sides), {**variables, **with_settings(_UNCOMPRESSED)})
         yield variables
 
 
@@ -137,12 +140,6 @@ def _lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
             pending = [other]
     if any(pending):
         yield b"".join(pending)
-
-
-def _commit(reference: str, side: Mapping[str, SeenEntry]) -> Iterator[bytes]:
-    yield commit_command(reference.encode(), identity("syncd", "syncd@localhost", 0, "+0000"), b"")
-    for path, version in side.items():
-        yield from write_command(path, version, contents_of(path, version))
 
 
 def _binary_patch(path: str, before: SeenEntry, after: SeenEntry, object_format: str) -> Iterator[bytes]:

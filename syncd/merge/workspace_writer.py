@@ -13,25 +13,34 @@ After a death in 1 or 2 there are only temporary files to remove; after one in 3
 left it is restored. An undo begins like a write that was killed in 4, in one transaction with what the caller records
 of it, and goes the same way. So both may be killed and run again. Of files, the journal knows digests: a path that
 someone changed since is recognized, and left as it is.
+
+In the state's database, `pending` is the record of a write or an undo that has not ended, `journal` that of the last
+write that did. The bytes of the files that it replaced are one after another in `apply/kept-TOKEN` in the state folder:
+one file needs one flush. The token of a write is also in the names of its temporary files.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.errors import TryLater
+from syncd.core.durable_file import flush_folder
+from syncd.core.errors import Locked, TryLater
 from syncd.core.text import shown_path
-from syncd.merge.file_copy import append, copy_range
-from syncd.merge.journal import Journal, JournalEntry
+from syncd.core.workspace_lock import Lock
 from syncd.merge.path_changes import (
     PathChanges,
     Place,
+    append,
+    copy_range,
     look,
     look_with_digest,
     needed_changes,
@@ -52,8 +61,11 @@ from syncd.merge.writes import (
 from syncd.model.entry import Entry, Kind
 from syncd.sandbox.sandbox_content import TakenPath
 from syncd.selection import safe_open
-from syncd.store.state_db import StateDb
+from syncd.store.state_db import Record, StateDb
 
+_log = logging.getLogger("syncd.state")
+_COST = "what it wrote to the workspace cannot be taken back by `syncd apply --undo`"
+_KEPT = "kept-"
 _AGAIN = "run `syncd apply --undo` to put back the rest"
 
 
@@ -66,6 +78,36 @@ class Written(Struct, frozen=True):
 
     done: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+
+
+class JournalEntry(Struct, frozen=True, kw_only=True):
+    """One write. `taken` is what counts as sent by it; `left` are paths that an undo, which was begun, leaves."""
+
+    token: str
+    phase: JournalPhase
+    taken: tuple[TakenPath, ...]
+    changes: tuple[PathChange, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+def journal_records(db: StateDb) -> tuple[Record[str], Record[str]]:
+    """Return the records of the last write that ended, and of a write or undo that has not ended."""
+    # In JSON of Python's own, which has an escape for what is no UTF-8 in a path.
+    return Record(db, "journal", str, _COST), Record(db, "pending", str, _COST)
+
+
+def load_journal(record: Record[str]) -> JournalEntry | None:
+    """Return what one of the records holds."""
+    text = record.load()
+    try:
+        return None if text is None else msgspec.convert(json.loads(text), JournalEntry)
+    except (ValueError, msgspec.ValidationError):
+        _log.warning("the journal is of another version: %s", _COST)
+        return None
+
+
+def _save(record: Record[str], entry: JournalEntry) -> None:
+    record.save(json.dumps(msgspec.to_builtins(entry)))
 
 
 class WorkspaceWriter:
@@ -85,7 +127,8 @@ class WorkspaceWriter:
         self._workspace = workspace
         self._db = db
         self._before_taking_back = before_taking_back
-        self._journal = Journal(db)
+        self._done, self._pending = journal_records(db)
+        self._folder = os.path.join(db.folder, "apply")
 
     def look(self, paths: Iterable[str]) -> dict[str, Entry]:
         """Return what is at each path now, with digests, as `PathChange.before` takes it. Raises `TryLater`.
@@ -134,10 +177,10 @@ class WorkspaceWriter:
         what that returns stays as it is. Raises `TryLater`; then it can be run again.
         """
         with self._locked():
-            killed = self._journal.pending()
+            killed = load_journal(self._pending)
             if killed is not None:
                 return self._take_back(killed)
-            last = self._journal.last()
+            last = load_journal(self._done)
             if last is None:
                 return Written()
             left = leave_out(last.taken, [each.path for each in last.changes if not each.implied])
@@ -154,11 +197,46 @@ class WorkspaceWriter:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with (
-            _reported("cannot be changed", "see that syncd's state folder can be written to, and has room"),
-            self._journal.locked(),
-        ):
-            yield
+        """Keep other processes from writing to this workspace. Raises `Locked` and `TryLater`.
+
+        A daemon lets several commands write, and when it ends, the next command does so beside those.
+        """
+        with _reported("cannot be changed", "see that syncd's state folder can be written to, and has room"):
+            os.makedirs(self._folder, 0o700, exist_ok=True)
+            lock = Lock(self._folder)
+            try:
+                lock.acquire()
+            except Locked:
+                raise Locked(
+                    "another syncd is writing to this workspace now", "run the command again when it has ended"
+                ) from None
+            try:
+                yield
+            finally:
+                lock.release()
+
+    def _remove_kept(self) -> None:
+        """Remove the kept bytes of all but the last write that ended, those of killed processes too."""
+        last = load_journal(self._done)
+        for name in os.listdir(self._folder):
+            if name.startswith(_KEPT) and (last is None or name != _KEPT + last.token):
+                os.unlink(os.path.join(self._folder, name))
+
+    @contextmanager
+    def _kept_bytes(self, token: str) -> Iterator[int]:
+        """Open the bytes that a write replaces, flushed at the end; none if they are new, or if someone removed them.
+
+        Raises `OSError`.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(os.path.join(self._folder, _KEPT + token), flags, 0o600)
+        try:
+            yield descriptor
+            os.fsync(descriptor)
+            flush_folder(self._folder)
+            flush_folder(os.path.dirname(self._folder))  # the first write made the folder
+        finally:
+            os.close(descriptor)
 
     # -- write
 
@@ -172,25 +250,27 @@ class WorkspaceWriter:
         token = os.urandom(6).hex()
         entry = JournalEntry(token=token, phase=JournalPhase.PREPARING, taken=taken, changes=tuple(changes))
         try:
-            self._journal.save(entry)
+            _save(self._pending, entry)
             kept = self._keep(token, changes, left)
             with _reported("cannot be written", "nothing was changed; free the way, then run it again") as at:
                 steps = PathChanges(self._workspace, token, kept, _copy_content, at)
                 entry = replace(entry, phase=JournalPhase.CHANGING, changes=steps.prepare())
-                self._journal.save(entry)
+                _save(self._pending, entry)
                 steps.make()
             done = tuple(each for each in entry.changes if each.path not in steps.left)
             left |= steps.left
             written = _written(done, left, entry.changes)
             with self._db.transaction():
                 record(written)
-                self._journal.complete(replace(entry, changes=done))
+                if done:  # the write before cannot be undone any more
+                    _save(self._done, replace(entry, phase=JournalPhase.DONE, changes=done))
+                self._pending.remove()
         except BaseException:
             # A failure in this, which is rare, takes the place of the first one: it is the one to act on.
             self._take_back(entry)
             raise
         with suppress(OSError):  # the next one does it
-            self._journal.remove_kept()
+            self._remove_kept()
         return written
 
     def _keep(self, token: str, changes: Sequence[PathChange], left: set[str]) -> list[PathChange]:
@@ -198,7 +278,7 @@ class WorkspaceWriter:
         found: list[PathChange] = []
         with (
             _reported("cannot be kept for an undo", "nothing was changed; see that it can be read and kept") as at,
-            self._journal.kept(token) as kept,
+            self._kept_bytes(token) as kept,
             self._cursor() as cursor,
         ):
             for change in changes:
@@ -214,7 +294,7 @@ class WorkspaceWriter:
     # -- undo
 
     def _take_back_killed(self) -> Written:
-        killed = self._journal.pending()
+        killed = load_journal(self._pending)
         return Written() if killed is None else self._take_back(killed)
 
     def _take_back(self, entry: JournalEntry) -> Written:
@@ -231,9 +311,10 @@ class WorkspaceWriter:
                     # What is left now stays left, also if this is killed and run again.
                     rest = tuple(each for each in entry.changes if each.path not in left)
                     entry = replace(entry, phase=JournalPhase.CHANGING, changes=rest, left=tuple(sorted(left)))
-                    self._journal.reopen(entry)
+                    _save(self._pending, entry)
+                    self._done.remove()
             if changes:
-                with self._journal.kept(entry.token) as kept:
+                with self._kept_bytes(entry.token) as kept:
 
                     def fill(change: PathChange, target: int) -> bytes:
                         return copy_range(kept, change.kept_at, change.after.size_bytes, target)
@@ -243,7 +324,8 @@ class WorkspaceWriter:
                     steps.make()
                 left |= steps.left
             at.path = ""
-            self._journal.forget()
+            self._remove_kept()  # first, as on a full disk the record cannot be removed before
+            self._pending.remove()
         return _written([each for each in changes if each.path not in left], left, (*entry.changes, *changes))
 
     def _to_restore(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from syncd.merge.journal import Journal
+from syncd.merge.workspace_writer import journal_records, load_journal
 from syncd.model.entry import Kind
 from syncd.store.state_db import StateDb
 from tests.fuzz.agent_side import SavedEntries, by_digest
@@ -174,8 +174,7 @@ class Account:
     def _kept(self) -> Iterator[Version]:
         """Yield what the last `apply` replaced, as long as it can be undone."""
         with closing(StateDb(self._state_folder)) as db:
-            journal = Journal(db)
-            found = journal.pending(), journal.last()
+            found = [load_journal(record) for record in journal_records(db)]
         for record in found:
             for change in record.changes if record is not None else ():
                 before = change.before

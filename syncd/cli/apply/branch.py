@@ -30,8 +30,7 @@ from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
 from syncd.merge.branch import make_branch
 from syncd.merge.commit_pack import SandboxCommit
-from syncd.merge.git import need_git
-from syncd.merge.git_objects import is_repository_name, is_submodules_name, is_version
+from syncd.merge.git import is_repository_name, is_submodules_name, is_version, need_git
 from syncd.model.entry import Kind, SeenEntry
 from syncd.model.reconcile import Home, PathOutcome, Sides, never_taken
 from syncd.remote.failure import StepFailed
