@@ -217,7 +217,7 @@ def _take_over_changes(patch: pytest.MonkeyPatch) -> None:
 
 
 def _undo_without_saving(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(undoing._LastApply, "_save", lambda *_: None)
+    patch.setattr(undoing, "_save", lambda *_: None)
 
 
 def _leave_what_was_killed(patch: pytest.MonkeyPatch) -> None:

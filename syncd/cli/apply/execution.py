@@ -23,6 +23,7 @@ from syncd.cli.agent_side import (
     scratch_folder,
     secret_paths,
     tell_left_out,
+    with_copy,
     writer_of,
 )
 from syncd.cli.apply.command import ApplyOptions
@@ -34,7 +35,7 @@ from syncd.daemon.build import excludes_for, folders_of, selection_of
 from syncd.merge.git import find_git, merge
 from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, arrived_digest, same
 from syncd.model.manifest import directories_above
 from syncd.model.reconcile import Home, PathOutcome, Plan, PlannedPath, Sides, plan_home
 from syncd.remote.failure import StepFailed
@@ -51,13 +52,13 @@ from syncd.store.state_db import StateDb
 
 
 class Prepared(Struct, frozen=True):
-    """A plan whose texts are merged: `contents` are the files with the new content of each path that changes.
+    """A plan whose texts are merged, and the changes of the workspace that it needs, by path.
 
     `newly_sent` are files and links that stay home now, and that a sync would send by the ignore files of the plan.
     """
 
     plan: Plan
-    contents: dict[str, str]
+    changes: dict[str, PathChange]
     newly_sent: list[str]
 
 
@@ -100,7 +101,10 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
     for path in damaged:
         click.echo(f"left out: {shown_path(path)}: its saved content was damaged on this disk", err=True)
     whole = {path: saved for path, saved in version.paths.items() if path not in damaged}
-    there = {path: _saved_entry(store, saved) for path, saved in whole.items()}
+    there = {
+        path: with_copy(saved, store.content_path(saved.digest) if saved.kind is Kind.FILE else "")
+        for path, saved in whole.items()
+    }
     base_store = BaseStore(folders.spool, ChunkStore(folders.spool))
 
     def base_bytes(planned: PlannedPath) -> bytes | None:
@@ -173,31 +177,27 @@ def _left_out(config: Config, plan: Plan) -> set[str]:
     return found.union(secret_paths(config, written))
 
 
-def _saved_entry(store: SavedVersions, saved: Entry) -> SeenEntry:
-    copy = store.content_path(saved.digest) if saved.kind is Kind.FILE else ""
-    return SeenEntry(
-        saved.kind, saved.mode, saved.mtime_s, saved.size_bytes, saved.target, digest=saved.digest, copy=copy
-    )
-
-
 def _prepare(config: Config, plan: Plan, base_bytes: Callable[[PlannedPath], bytes | None], folder: str) -> Prepared:
     """Merge the texts into files in `folder`. What cannot be merged becomes a conflict. Raises `SyncdError`."""
-    contents: dict[str, str] = {}
+    changes: dict[str, PathChange] = {}
     paths: list[PlannedPath] = []
     for planned in plan.paths:
+        path, here, there, content = planned.path, planned.here, planned.there, planned.there.copy
+        is_changed = planned.outcome in (PathOutcome.TAKE, PathOutcome.DELETE)
         if planned.outcome is PathOutcome.MERGE:
-            merged = _merged(planned, os.path.join(config.workspace.path, planned.path), base_bytes, folder)
+            merged = _merged(planned, os.path.join(config.workspace.path, path), base_bytes, folder)
             if isinstance(merged, str):
                 planned = replace(planned, outcome=PathOutcome.CONFLICT, reason=merged)  # noqa: PLW2901
-            elif _differs_here(planned, merged):
-                contents[planned.path] = os.path.join(folder, f"merged-{len(contents)}")
-                with open(contents[planned.path], "xb") as file:
+            # To write what is here would cost the file its time, and the last write its undo.
+            elif here.digest != hashlib.sha256(merged).digest() or here.mode & ALL_BITS != _mode(planned):
+                is_changed, content = True, os.path.join(folder, f"merged-{len(changes)}")
+                with open(content, "xb") as file:
                     file.write(merged)
-        elif planned.outcome is PathOutcome.TAKE and planned.there.copy:
-            contents[planned.path] = planned.there.copy
+        if is_changed:
+            becomes = Entry(there.kind, _mode(planned), target=there.target)
+            changes[path] = PathChange(path, here, ABSENT if there.kind is Kind.ABSENT else becomes, content)
         paths.append(planned)
-    merged_plan = Plan(tuple(paths))
-    return Prepared(merged_plan, contents, _newly_sent(config, merged_plan, contents))
+    return Prepared(Plan(tuple(paths)), changes, _newly_sent(config, changes.values()))
 
 
 def _merged(
@@ -222,14 +222,6 @@ def _merged(
     return merge(find_git(os.environ), before, _content(place), _content(there.copy), folder)
 
 
-def _differs_here(planned: PlannedPath, merged: bytes) -> bool:
-    """True unless the merge is what is here: writing that would cost the file its time, and the last write its undo."""
-    here = planned.here
-    if here.digest != hashlib.sha256(merged).digest():
-        return True
-    return here.mode & ALL_BITS != merged_mode(planned.base, here, planned.there)
-
-
 def _content(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
@@ -238,12 +230,12 @@ def _content(path: str) -> bytes:
         raise TryLater(f"{path} cannot be read ({failure.strerror})", "nothing was changed; try again") from None
 
 
-def _newly_sent(config: Config, plan: Plan, contents: Mapping[str, str]) -> list[str]:
+def _newly_sent(config: Config, changes: Iterable[PathChange]) -> list[str]:
     """Return the files and links that stay home now, and that a sync would send by the rules as the plan leaves them.
 
     The workspace is scanned for it, if the plan changes an ignore file at all. Raises `SyncdError`.
     """
-    planned_rules = _planned_rules(plan, contents)
+    planned_rules = _planned_rules(changes)
     if not planned_rules:
         return []
     workspace, selection = config.workspace.path, selection_of(config, os.environ)
@@ -261,19 +253,17 @@ def _newly_sent(config: Config, plan: Plan, contents: Mapping[str, str]) -> list
     return [path for path in found if path not in secrets]
 
 
-def _planned_rules(plan: Plan, contents: Mapping[str, str]) -> dict[str, dict[str, bytes | None]]:
+def _planned_rules(changes: Iterable[PathChange]) -> dict[str, dict[str, bytes | None]]:
     """Return the ignore files that the plan changes, by folder and name; None: none is there then."""
     found: dict[str, dict[str, bytes | None]] = {}
-    for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE):
-        folder, _, name = planned.path.rpartition("/")
+    for change in changes:
+        folder, _, name = change.path.rpartition("/")
         if name not in (GITIGNORE, SYNCDIGNORE):
             continue
         content = None  # a link or a directory in its place has no rules
-        if planned.path in contents:
-            with open(contents[planned.path], "rb") as file:
+        if change.content:
+            with open(change.content, "rb") as file:
                 content = file.read(ignore_files.LARGEST_BYTES + 1)
-        elif planned.outcome is PathOutcome.MERGE:
-            continue  # it is here already
         if content is None or len(content) <= ignore_files.LARGEST_BYTES:  # beside a larger one, nothing is sent
             found.setdefault(folder, {})[name] = content
     return found
@@ -353,19 +343,9 @@ def _write(
     record: Callable[[Written], None],
 ) -> Plan:
     """Write what the plan's outcomes need. Returns it with what changed here meanwhile as conflicts."""
-    writes = [write for planned in plan.paths if (write := _write_of(planned, prepared)) is not None]
-    written = writer.write(writes, taken, record)
+    paths = [each.path for each in plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE)]
+    written = writer.write([prepared.changes[path] for path in paths if path in prepared.changes], taken, record)
     return plan.with_outcome(written.left, PathOutcome.CONFLICT, "it changed here meanwhile")
-
-
-def _write_of(planned: PlannedPath, prepared: Prepared) -> PathChange | None:
-    if planned.outcome is PathOutcome.DELETE:
-        return PathChange(planned.path, planned.here, ABSENT)
-    content = prepared.contents.get(planned.path, "")
-    if planned.outcome is PathOutcome.TAKE or (planned.outcome is PathOutcome.MERGE and content):
-        becomes = Entry(planned.there.kind, _mode(planned), target=planned.there.target)
-        return PathChange(planned.path, planned.here, becomes, content)
-    return None
 
 
 def _mode(planned: PlannedPath) -> int:
