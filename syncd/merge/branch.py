@@ -55,10 +55,9 @@ class NewBranch(Struct, frozen=True):
     commits it keeps, and below a `.git`.
     """
 
-    name: str
     commits: tuple[str, ...]
+    subjects: tuple[str, ...]
     skipped: tuple[str, ...]
-    subjects: tuple[str, ...] = ()
 
 
 class _NewCommit(Struct):
@@ -82,17 +81,16 @@ def make_branch(
     *,
     left_out: Callable[[str], bool],
     now: datetime,
-    commits: Sequence[tuple[SandboxCommit, Mapping[str, SeenEntry]]] = (),
+    commits: Sequence[SandboxCommit] = (),
     scratch: str | None = None,
 ) -> NewBranch:
     """Make the branch `name`, and return what is in it.
 
     `sent` are all files and links that the sandbox was sent, `changes` what is otherwise there (ABSENT: nothing); paths
-    are relative to the workspace. `commits` are the agent's, the oldest first, each with those of its changes that may
-    come; each is made, also without any. A path of HEAD that was not sent is removed by the first commit, unless
-    `left_out` says that the workspace's rules leave it out, or a sparse checkout does not hold it. What was sent is
-    read once, and a second time if HEAD does not have it. `now` is the time at which the commits are made, with its
-    zone.
+    are relative to the workspace. `commits` are the agent's, the oldest first, with what may come of their changes;
+    each is made, also without any. A path of HEAD that was not sent is removed by the first commit, unless `left_out`
+    says that the workspace's rules leave it out, or a sparse checkout does not hold it. What was sent is read once, and
+    a second time if HEAD does not have it. `now` is the time at which the commits are made, with its zone.
 
     Raises `NeedsPerson` if the name is taken or git refuses it, if there is no repository, or if there is nothing to
     commit in one without a commit; `TryLater` if a file changes while it is read.
@@ -105,8 +103,8 @@ def make_branch(
     as_sent = _as_sent(tree, submodules, sent, gone, work_tree.object_format)
     changed, skipped = _as_changed(submodules, changes)
     agents = []
-    for commit, may_come in commits:
-        made, left = _as_changed(submodules, may_come)
+    for commit in commits:
+        made, left = _as_changed(submodules, commit.changes)
         made.message = commit.message.replace(b"\0", b"")
         made.author = foreign_identity(commit.author, commit.email, commit.seconds, commit.zone)
         agents.append(made)
@@ -120,7 +118,7 @@ def make_branch(
         )
     _create_reference(git, work_tree, person, reference, tip)
     ids, subjects = [each for each, _ in written], [subject_of(commit.message) for _, commit in written]
-    return NewBranch(name, tuple(ids), tuple(dict.fromkeys(skipped)), tuple(subjects))
+    return NewBranch(tuple(ids), tuple(subjects), tuple(dict.fromkeys(skipped)))
 
 
 def _free_reference(git: Git, work_tree: GitWorkTree, name: str) -> str:

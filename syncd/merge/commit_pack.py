@@ -16,11 +16,7 @@ from msgspec import Struct
 
 from syncd.core.errors import SyncdError
 from syncd.merge.git import Git, private_repository
-from syncd.model.entry import (
-    ABSENT,
-    Kind,
-    SeenEntry,
-)
+from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
 from syncd.sandbox.look_encoding import leads_outside
 from syncd.sandbox.repository.agent_repository import MOST_BYTES, MOST_PATHS, Contents, SandboxCommits
 
@@ -33,7 +29,6 @@ _COMPARE = (
     "diff-tree", "--stdin", "--root", "--always", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff",
     "--no-textconv", "--date=raw", "--encoding=UTF-8", "--format=%x00%H%x00%an%x00%ae%x00%ad%x00%B",
 )  # fmt: skip
-_UNREADABLE = SeenEntry(Kind.UNREAD)
 _Header = tuple[bytes, ...]
 _Rows = list[tuple[str, bytes, str]]
 _DATE = re.compile(rb"(-?[0-9]{1,18}) ([+-][0-9]{4})")
@@ -60,30 +55,6 @@ class SandboxCommit(Struct, frozen=True):
     refused: tuple[str, ...] = ()
 
 
-class _Blobs(Struct, frozen=True):
-    """The contents that the pack has, by the ids of their blobs: sizes in bytes, and the files on this machine."""
-
-    sizes: Mapping[str, int] = {}
-    files: Mapping[str, str] = {}
-
-    def entry(self, mode: bytes, blob: str) -> SeenEntry:
-        """Return what a commit has at a path with this mode and blob."""
-        if mode == b"000000":
-            return ABSENT
-        if mode.startswith(b"10"):
-            permissions = 0o755 if int(mode, 8) & 0o100 else 0o644
-            size_bytes, copy = self.sizes.get(blob, 0), self.files.get(blob, "")
-            return SeenEntry(Kind.FILE, permissions, size_bytes=size_bytes, copy=copy)
-        if not mode.startswith(b"12"):
-            return SeenEntry(Kind.OTHER)
-        if blob not in self.files or self.sizes[blob] > _LONGEST_TARGET:
-            return _UNREADABLE
-        with open(self.files[blob], "rb") as file:
-            target = file.read()
-        readable = target and b"\0" not in target
-        return SeenEntry(Kind.SYMLINK, target=os.fsdecode(target)) if readable else _UNREADABLE
-
-
 def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str, contents: Contents) -> tuple[SandboxCommit, ...]:
     """Return the commits that the sandbox reported, from the file with their pack.
 
@@ -96,11 +67,9 @@ def read_pack(git: Git, found: SandboxCommits, pack: str, folder: str, contents:
                 git.feed(["index-pack", "--stdin", "--threads=1"], iter(lambda: file.read(_BLOCK), b""), variables)
             os.unlink(pack)  # git has its own one
             commits = _compared(git, found, variables)
-            blobs = _Blobs()
-            if contents is Contents.SMALLEST:
-                wanted = {blob for _, rows in commits for _, mode, blob in rows if mode[:2] in (b"10", b"12")}
-                blobs = _blobs(git, wanted, folder, variables)
-            return tuple(_commit(header, rows, blobs) for header, rows in commits)
+            wanted = {blob for _, rows in commits for _, mode, blob in rows if mode[:2] in (b"10", b"12")}
+            sizes = _write_blobs(git, wanted, folder, variables) if contents is Contents.SMALLEST else {}
+            return tuple(_commit(header, rows, sizes, folder) for header, rows in commits)
     except SyncdError as failure:
         raise UnreadablePack(failure.message) from None
 
@@ -131,8 +100,8 @@ def _compared(git: Git, found: SandboxCommits, variables: Mapping[str, str]) -> 
     return commits
 
 
-def _blobs(git: Git, wanted: Collection[str], folder: str, variables: Mapping[str, str]) -> _Blobs:
-    """Write the contents into files of the folder, those of them that the pack has."""
+def _write_blobs(git: Git, wanted: Collection[str], folder: str, variables: Mapping[str, str]) -> Mapping[str, int]:
+    """Write the contents that the pack has into files of the folder, named by their ids; return the sizes in bytes."""
     listed = git.run(["cat-file", "--batch-check"], variables, given="".join(f"{blob}\n" for blob in wanted).encode())
     rows = [line.split(" ") for line in listed.output.decode().splitlines()]
     sizes = {row[0]: int(row[2]) for row in rows if row[1] == "blob"}
@@ -146,10 +115,10 @@ def _blobs(git: Git, wanted: Collection[str], folder: str, variables: Mapping[st
         {**variables, **index},
     )
     git.feed(["checkout-index", "--all"], (), {**variables, **index})
-    return _Blobs(sizes, {blob: os.path.join(folder, blob) for blob in sizes})
+    return sizes
 
 
-def _commit(header: _Header, rows: _Rows, blobs: _Blobs) -> SandboxCommit:
+def _commit(header: _Header, rows: _Rows, sizes: Mapping[str, int], folder: str) -> SandboxCommit:
     commit_id, author, email, date, message = header
     seconds, zone = match.groups() if (match := _DATE.fullmatch(date)) else (b"0", b"+0000")
     return SandboxCommit(
@@ -159,6 +128,23 @@ def _commit(header: _Header, rows: _Rows, blobs: _Blobs) -> SandboxCommit:
         seconds=int(seconds),
         zone=zone.decode(),
         message=message[:_MOST_OF_MESSAGE],
-        changes={path: blobs.entry(mode, blob) for path, mode, blob in rows if not leads_outside(path)},
+        changes={path: _entry(mode, blob, sizes, folder) for path, mode, blob in rows if not leads_outside(path)},
         refused=tuple(path for path, _, _ in rows if leads_outside(path)),
     )
+
+
+def _entry(mode: bytes, blob: str, sizes: Mapping[str, int], folder: str) -> SeenEntry:
+    """Return what a commit has at a path with this mode and blob."""
+    if mode == b"000000":
+        return ABSENT
+    copy = os.path.join(folder, blob) if blob in sizes else ""
+    if mode.startswith(b"10"):
+        permissions = 0o755 if int(mode, 8) & EXECUTABLE else 0o644
+        return SeenEntry(Kind.FILE, permissions, size_bytes=sizes.get(blob, 0), copy=copy)
+    if not mode.startswith(b"12"):
+        return SeenEntry(Kind.OTHER)
+    if not 0 < sizes.get(blob, 0) <= _LONGEST_TARGET:
+        return SeenEntry(Kind.UNREAD)
+    with open(copy, "rb") as file:
+        target = file.read()
+    return SeenEntry(Kind.UNREAD) if b"\0" in target else SeenEntry(Kind.SYMLINK, target=os.fsdecode(target))

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from syncd.merge.branch import SENT_MESSAGE, UNCOMMITTED_MESSAGE, NewBranch, make_branch
 from syncd.merge.commit_pack import SandboxCommit
@@ -43,18 +44,15 @@ def top(tmp_path: Path) -> Path:
     return repository(tmp_path / "work", {"a.txt": b"one\n", "dir/b.txt": b"two\n", "run.sh": b"#!/bin/sh\n"})
 
 
-Agents = tuple[SandboxCommit, Mapping[str, SeenEntry]]
-
-
-def agents(files: Mapping[str, bytes | None], message: bytes = b"m\n", **more: object) -> Agents:
+def agents(files: Mapping[str, bytes | None], message: bytes = b"m\n", **more: object) -> SandboxCommit:
     fields = {"author": "Ada", "email": "ada@x", "seconds": 1795539000, "zone": "+0130", **more}
-    return SandboxCommit(id="", message=message, changes={}, **fields), changed(files)  # type: ignore[arg-type]
+    return SandboxCommit(id="", message=message, changes=changed(files), **fields)  # type: ignore[arg-type]
 
 
 def branch_of(
     git: Git,
     workspace: Path,
-    commits: Sequence[Agents],
+    commits: Sequence[SandboxCommit],
     changes: Mapping[str, SeenEntry],
     sent: Mapping[str, SeenEntry] | None = None,
     name: str = "agent/work",
@@ -190,9 +188,12 @@ GIT_NAMES = [
 def test_names_that_git_refuses(git: Git, top: Path) -> None:
     """They are left out of the trees and told; one such name does not break the branch."""
     evil = dict.fromkeys(GIT_NAMES, b"evil")
-    commit_, changes = agents({"fine": b"f\n", **evil})
+    evil_commit = agents({"fine": b"f\n", **evil})
     branch = branch_of(
-        git, top, [(commit_, {**changes, ".gitmodules": link_to("a.txt")})], changed({"fine": b"f\n", **evil})
+        git,
+        top,
+        [replace(evil_commit, changes={**evil_commit.changes, ".gitmodules": link_to("a.txt")})],
+        changed({"fine": b"f\n", **evil}),
     )
     assert set(branch.skipped) == {*GIT_NAMES, ".gitmodules"}
     assert tree_of(top, branch.commits[0]).keys() == {"a.txt", "dir/b.txt", "run.sh", "fine"}
@@ -233,8 +234,8 @@ def test_random_commits(git: Git, tmp_path: Path) -> None:
         given = {path: file_of(content) for path, content in sent.items()}
         changes = changed(difference(sent, now))
         branch = branch_of(git, top / "in", commits, changes, given)
-        plain = made(git, top / "in", changes, "plain", given)
-        assert facts(top, branch.name, "%T") == facts(top, plain.name, "%T")
+        made(git, top / "in", changes, "plain", given)
+        assert facts(top, "agent/work", "%T") == facts(top, "plain", "%T")
         first = 1 if branch.subjects[0] == SENT_MESSAGE.strip() else 0
         for commit_id, content in zip(branch.commits[first:], line[1:], strict=False):
             is_there = {path: found for path, (_, found) in tree_of(top, commit_id).items()}

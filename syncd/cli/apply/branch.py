@@ -11,6 +11,7 @@ from datetime import datetime
 
 import click
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd.cli.agent_side import (
     AgentSide,
@@ -81,7 +82,7 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
         click.echo(f"stays     {shown_path(path)}: {reason}")
     for commit_id, subject in zip(branch.commits, branch.subjects, strict=True):
         click.echo(f"commit    {commit_id[:10]} {subject}")
-    shown = shown_path(branch.name)
+    shown = shown_path(name)
     click.echo(f"branch {shown}: {counted(len(branch.commits), 'new commit')}; see `git log -p {shown}`")
     return 0
 
@@ -138,7 +139,7 @@ class _CommitsToMake(Struct):
     was not fetched: they come with what is not committed.
     """
 
-    commits: list[tuple[SandboxCommit, dict[str, SeenEntry]]] = field(default_factory=list)
+    commits: list[SandboxCommit] = field(default_factory=list)
     never: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
 
@@ -167,7 +168,7 @@ def _commits_to_make(side: AgentSide, commits: tuple[SandboxCommit, ...], named:
                 changes[path] = entry
             else:
                 made.unread[path] = commit.id
-        made.commits.append((commit, changes))
+        made.commits.append(replace(commit, changes=changes))
     return made
 
 
