@@ -9,14 +9,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.options import config_option, configured, in_workspace, json_option
+from syncd.cli.options import config_option, configured, json_option, named_paths, stoppable
 from syncd.cli.output import may_colour, print_path, stdout_failure
-from syncd.core.errors import ExitCode, Stop, TryLater, WorkspaceError
+from syncd.core.errors import ExitCode
 from syncd.core.text import shown_path
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 
@@ -24,15 +23,6 @@ if TYPE_CHECKING:
     from syncd.cli.agent_side import AgentSide
 
 _PAGER = "less -FRX"
-
-
-class DiffForm(Enum):
-    """The form of the output."""
-
-    PATCH = "patch"
-    STAT = "stat"
-    NAMES = "names"
-    JSON = "json"
 
 
 @click.command("diff")
@@ -50,32 +40,25 @@ def command(paths: tuple[str, ...], form: str | None, as_json: bool, config_file
     --json: changes, each with path, change (added, modified, deleted, mode, type), bytes, binary, here (same, changed,
     missing, left-out); left_out, the number of paths that the rules leave out.
     """
-    wanted = DiffForm.JSON if as_json else DiffForm(form or "patch")
     config = configured(config_file)
     from syncd.cli.agent_side import agent_side  # noqa: PLC0415 - after the configuration is known
 
-    try:
-        named = tuple(in_workspace(config, path) for path in paths)
-    except WorkspaceError as failure:
-        raise click.UsageError(str(failure)) from None
-    try:
-        with agent_side(config) as side:
-            return _show(side, named, wanted)
-    except (Stop, KeyboardInterrupt):
-        raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
+    named = named_paths(config, paths)
+    with stoppable(), agent_side(config) as side:
+        return _show(side, named, "json" if as_json else form)
 
 
-def _show(side: AgentSide, named: tuple[str, ...], form: DiffForm) -> int:
+def _show(side: AgentSide, named: tuple[str, ...], form: str | None) -> int:
     from syncd.cli.agent_side import is_named, tell_left_out  # noqa: PLC0415
 
     local = side.local()
     paths = [path for path in sorted(side.work.changed, key=os.fsencode) if is_named(path, named)]
-    if form is DiffForm.JSON:
+    if form == "json":
         rows = [_row(side, path, local[path]) for path in paths]
         click.echo(json.dumps({"changes": rows, "left_out": len(side.work.left_out) + len(side.work.pruned)}))
         return ExitCode.DIFFERENT if rows else ExitCode.DONE
     before, after = _both_sides(side, paths, local)
-    if form is DiffForm.NAMES:
+    if form == "names":
         for path in paths:
             if _is_shown(side, path):
                 print_path(path)
@@ -149,12 +132,12 @@ def _is_binary(copy: str) -> bool:
         return is_binary(file.read(8000))
 
 
-def _print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, SeenEntry], form: DiffForm) -> None:
+def _print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, SeenEntry], form: str | None) -> None:
     from syncd.merge.git import need_git, object_format_around  # noqa: PLC0415
     from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table  # noqa: PLC0415
 
     git, scratch = need_git(os.environ), side.opened.scratch
-    if form is DiffForm.STAT:
+    if form == "stat":
         blocks = write_table(git, before, after, scratch)
     else:
         ids = object_format_around(git, side.opened.config.workspace.path)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.options import config_option, configured, json_option
-from syncd.core.errors import Stop, TryLater
+from syncd.cli.options import config_option, configured, json_option, stoppable
+from syncd.core.errors import TryLater
 from syncd.core.text import counted, one_line
 
 if TYPE_CHECKING:
@@ -33,12 +33,10 @@ def command(config_file: str | None, as_json: bool) -> int:
     from syncd.sandbox.repository.agent_repository import Contents, RepositoryState  # noqa: PLC0415
 
     try:
-        with open_sandbox(config) as opened:
+        with stoppable(), open_sandbox(config) as opened:
             there = commits_there(opened, Contents.NONE)
     except StepFailed as failure:
         raise failure.as_error() from None
-    except (Stop, KeyboardInterrupt):
-        raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
     found = there.found
     if found.state is RepositoryState.FAILED:
         reason = one_line(found.why, 160)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +17,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.config_file import load_config
 from syncd.core.config_lookup import FoundConfig, config_files, config_name, find_config, named_config
 from syncd.core.directories import default_config_path, directories_for
-from syncd.core.errors import ConfigError, WorkspaceError
+from syncd.core.errors import ConfigError, NeedsPerson, Stop, TryLater, WorkspaceError
 from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
 
@@ -126,6 +126,32 @@ def in_workspace(config: Config, path: str) -> str:
         if candidate.startswith(workspace + os.sep):
             return candidate[len(workspace) + 1 :]
     raise WorkspaceError(f"{shown_path(path)} is not in the workspace {workspace}", "name a path below it")
+
+
+def named_paths(config: Config, paths: Iterable[str]) -> tuple[str, ...]:
+    """The PATHs of a command line, relative to the workspace. Raises `click.UsageError` for one outside."""
+    try:
+        return tuple(in_workspace(config, path) for path in paths)
+    except WorkspaceError as failure:
+        raise click.UsageError(str(failure)) from None
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn a stop by a person or a signal into one line."""
+    try:
+        yield
+    except (Stop, KeyboardInterrupt, click.Abort):
+        raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
+
+
+def refuse_workspace(config: Config, destination: str) -> None:
+    """Raise `NeedsPerson` for a folder in the workspace: what is put there would be sent."""
+    if f"{os.path.realpath(destination)}/".startswith(f"{config.workspace.path}/"):
+        raise NeedsPerson(
+            f"{shown_path(destination)!r} is in the workspace, so what is put there would be sent",
+            "name a folder outside of it",
+        )
 
 
 def option_for(path: str) -> str:

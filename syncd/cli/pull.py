@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from syncd.cli.destination import refuse_workspace
-from syncd.cli.options import config_option, configured
+from syncd.cli.options import config_option, configured, refuse_workspace
 from syncd.core.errors import Stop, TryLater
 from syncd.core.text import shown_path
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.cli.options import CLOCK, config_option, configured, json_option, refuse_workspace
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.text import counted, few, shown_path, size
 from syncd.model.entry import Entry, Kind
@@ -103,7 +103,6 @@ def restore(version_id: str, destination: str | None, here: bool, config_file: s
     if here == (destination is not None):
         raise click.UsageError("Name a folder, or --here.")
     from syncd.archive.extraction import folder_mode  # noqa: PLC0415 - `saved --help` needs none of it
-    from syncd.cli.destination import refuse_workspace  # noqa: PLC0415
     from syncd.core.errors import Stop, TryLater  # noqa: PLC0415
     from syncd.core.interrupt import Interrupt, interrupting  # noqa: PLC0415
 

@@ -8,8 +8,7 @@ from typing import Any
 import click
 from msgspec import Struct
 
-from syncd.cli.options import config_option, configured, in_workspace, json_option
-from syncd.core.errors import Stop, TryLater, WorkspaceError
+from syncd.cli.options import config_option, configured, json_option, named_paths, stoppable
 
 
 class ApplyOptions(Struct, frozen=True):
@@ -61,16 +60,12 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
     if branch is not None and (dry_run or deletions):
         raise click.UsageError("--branch goes with neither --dry-run nor --deletions.")
     config = configured(config_file)
-
-    try:
-        named = tuple(in_workspace(config, path) for path in paths)
-    except WorkspaceError as failure:
-        raise click.UsageError(str(failure)) from None
+    named = named_paths(config, paths)
     as_json = flags["as_json"]
     asks = not (flags["yes"] or as_json or dry_run) and sys.stdin.isatty() and sys.stdout.isatty()
     options = ApplyOptions(named, patterns, deletions, dry_run, as_json, asks)
     # Each of these loads what asks the sandbox, which `--help` and a TAB need not wait for.
-    try:
+    with stoppable():
         if undo:
             from syncd.cli.apply.undoing import undo_and_tell  # noqa: PLC0415
 
@@ -82,5 +77,3 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
         from syncd.cli.apply.execution import apply  # noqa: PLC0415
 
         return apply(config, options)
-    except (Stop, KeyboardInterrupt, click.Abort):
-        raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
