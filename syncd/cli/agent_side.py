@@ -145,9 +145,8 @@ class CommitsThere(Struct, frozen=True):
 
 def with_copy(entry: Entry, copy: str) -> SeenEntry:
     """Return an entry of home as one of the sandbox, with the file that holds its content."""
-    return SeenEntry(
-        entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, entry.target, digest=entry.digest, copy=copy
-    )
+    digest = arrived_digest(entry)
+    return SeenEntry(entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, entry.target, digest=digest, copy=copy)
 
 
 @contextlib.contextmanager

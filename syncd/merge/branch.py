@@ -63,13 +63,12 @@ class NewBranch(Struct, frozen=True):
 class _NewCommit(Struct):
     """The versions that one commit writes, by their paths in the workspace; ABSENT: the path is deleted.
 
-    `author` is empty for the person's own commits. `blobs` are the ids that the written contents must have, by path.
+    `author` is empty for the person's own commits.
     """
 
     message: bytes
     paths: dict[str, SeenEntry] = field(default_factory=dict)
     author: bytes = b""
-    blobs: dict[str, bytes] = field(default_factory=dict)
 
 
 def make_branch(
@@ -194,10 +193,11 @@ def _as_sent(
 ) -> _NewCommit:
     commit = _NewCommit(SENT_MESSAGE.encode(), dict.fromkeys(gone, ABSENT))
     for path, version in sent.items():
-        if not _is_kept(path, submodules):
-            blob = blob_id(path, version, object_format)
-            if tree.get(path) != (mode_of(version), blob):
-                commit.paths[path], commit.blobs[path] = version, blob
+        if not _is_kept(path, submodules) and tree.get(path) != (
+            mode_of(version),
+            blob_id(path, version, object_format),
+        ):
+            commit.paths[path] = version
     return commit
 
 
@@ -252,18 +252,8 @@ def _write_commits(
         variables = {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": work_tree.objects, **settings}
         by = os.fsencode("{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}> {GIT_COMMITTER_DATE}".format_map(person))
         commands = (
-            commit_commands(
-                name,
-                by,
-                commit.message,
-                commit.paths,
-                parent=parent,
-                author=commit.author,
-                prefix=work_tree.prefix,
-                blobs=commit.blobs,
-                object_format=work_tree.object_format,
-            )
-            for name, parent, commit in zip(names, parents, planned, strict=False)
+            commit_commands(name, by, new.message, new.paths, parent=parent, author=new.author, prefix=work_tree.prefix)
+            for name, parent, new in zip(names, parents, planned, strict=False)
         )
         fast_import(git, chain.from_iterable(commands), variables)
 

@@ -443,21 +443,20 @@ def size_of(version: SeenEntry) -> int:
     return len(_bytes(version.target)) if version.kind is Kind.SYMLINK else version.size_bytes
 
 
-def contents_of(path: str, version: SeenEntry, object_format: str = "sha1", blob: bytes = b"") -> Iterator[bytes]:
+def contents_of(path: str, version: SeenEntry) -> Iterator[bytes]:
     """Return the version's content in blocks, exactly as many bytes as announced.
 
-    Raises `TryLater` if the file has another size now, or if `blob` is given and is not the id of its blob.
+    Raises `TryLater` if the file has another size now, or another digest than the version, if that has one.
     """
-    digest = _blob_digest(version, object_format)
+    digest = hashlib.sha256()
     left = size_of(version)
     for block in _blocks(version):
         left -= len(block)
         if left < 0:
             break
-        if blob:
-            digest.update(block)
+        digest.update(block)
         yield block
-    if left or (blob and digest.hexdigest().encode() != blob):
+    if left or version.digest not in (b"", digest.digest()):
         raise TryLater(f"{shown_path(path)!r} changed while it was read", "try again")
 
 
@@ -469,13 +468,9 @@ def _blocks(version: SeenEntry) -> Iterator[bytes]:
             yield from iter(partial(file.read, _COPIED_BYTES), b"")
 
 
-def _blob_digest(version: SeenEntry, object_format: str) -> hashlib._Hash:
-    return hashlib.new(object_format, b"blob %d\0" % size_of(version), usedforsecurity=False)
-
-
 def blob_id(path: str, version: SeenEntry, object_format: str) -> bytes:
     """Return the hexadecimal id of the version's blob; `object_format` is "sha1" or "sha256", as git calls it."""
-    digest = _blob_digest(version, object_format)
+    digest = hashlib.new(object_format, b"blob %d\0" % size_of(version), usedforsecurity=False)
     for block in contents_of(path, version):
         digest.update(block)
     return digest.hexdigest().encode()
@@ -495,13 +490,11 @@ def commit_commands(
     parent: str = "",
     author: bytes = b"",
     prefix: str = "",
-    blobs: Mapping[str, bytes] = {},
-    object_format: str = "sha1",
 ) -> Iterator[bytes]:
     """Return the commands that make a commit which has these versions at their paths below `prefix`; ABSENT: none.
 
     `person` is committer, and author if no other one is: `NAME <EMAIL> SECONDS ZONE`. Without `parent`, the commit has
-    none. `blobs` are the ids that the contents must have, by path.
+    none.
     """
     head = (reference.encode(), author or person, person, len(message), message)
     yield b"commit %s\nauthor %s\ncommitter %s\ndata %d\n%s\n" % head
@@ -514,7 +507,7 @@ def commit_commands(
             yield b"D %s\n" % name
         else:
             yield b"M %s inline %s\ndata %d\n" % (mode_of(version), name, size_of(version))
-            yield from contents_of(path, version, object_format, blobs.get(path, b""))
+            yield from contents_of(path, version)
             yield b"\n"
 
 

@@ -40,8 +40,6 @@ _UNQUOTED = {"core.quotePath": "false"}
 # A line of a binary patch holds at most so many bytes, and begins with a letter for their number (git's diff.c).
 _LINE_BYTES = 52
 _LINE_LENGTHS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_LINE_CHARACTERS = _LINE_BYTES // 4 * 5
-_LINES_AT_ONCE = 1024
 _COMPRESSION = 1  # what is large is mostly compressed already
 _HUNK = re.compile(r"(@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@)(.*)")
 _HEAD = re.compile(r"(?:diff --git|index|---|\+\+\+|(?:new|deleted) file mode|(?:old|new) mode) ")
@@ -175,23 +173,17 @@ def _binary_patch(path: str, before: SeenEntry, after: SeenEntry, object_format:
 
 
 def _compressed_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Return the content, compressed, in lines of base 85, in which git's alphabet is that of Python."""
     compressor = zlib.compressobj(_COMPRESSION)
     pending = b""
-    for block in blocks:
-        pending += compressor.compress(block)
-        if len(pending) >= _LINE_BYTES * _LINES_AT_ONCE:
-            whole = len(pending) // _LINE_BYTES * _LINE_BYTES
-            yield _lines(pending[:whole])
-            pending = pending[whole:]
-    yield _lines(pending + compressor.flush())
+    for block in chain(map(compressor.compress, blocks), map(compressor.flush, [zlib.Z_FINISH])):
+        pending += block
+        whole = len(pending) // _LINE_BYTES * _LINE_BYTES
+        yield b"".join(_line(pending[at : at + _LINE_BYTES]) for at in range(0, whole, _LINE_BYTES))
+        pending = pending[whole:]
+    if pending:
+        yield _line(pending)
 
 
-def _lines(content: bytes) -> bytes:
-    """Return the content in lines of base 85, in which git's alphabet is that of Python."""
-    rest = len(content) % _LINE_BYTES
-    whole, last = content[: len(content) - rest], content[len(content) - rest :]
-    encoded = base64.b85encode(whole)
-    lines = [b"z%s\n" % encoded[at : at + _LINE_CHARACTERS] for at in range(0, len(encoded), _LINE_CHARACTERS)]
-    if last:
-        lines.append(b"%c%s\n" % (_LINE_LENGTHS[rest - 1], base64.b85encode(last, pad=True)))
-    return b"".join(lines)
+def _line(content: bytes) -> bytes:
+    return b"%c%s\n" % (_LINE_LENGTHS[len(content) - 1], base64.b85encode(content, pad=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
@@ -19,8 +20,8 @@ def file_of(content: bytes, *, executable: bool = False, size_bytes: int | None 
     """Return the version of a file with this content; `size_bytes` is what it was when it was looked at."""
     copy = _COPIES / str(next(_NUMBERS))
     copy.write_bytes(content)
-    mode = 0o755 if executable else 0o644
-    return SeenEntry(Kind.FILE, mode, size_bytes=len(content) if size_bytes is None else size_bytes, copy=str(copy))
+    mode, size_bytes = 0o755 if executable else 0o644, len(content) if size_bytes is None else size_bytes
+    return SeenEntry(Kind.FILE, mode, size_bytes=size_bytes, digest=sha256(content).digest(), copy=str(copy))
 
 
 def link_to(target: str) -> SeenEntry:
