@@ -253,29 +253,28 @@ def need_git(environ: Mapping[str, str]) -> Git:
 def personal_excludes(environ: Mapping[str, str]) -> str:
     """Return the path of the user's own exclude file: from git's configuration, else `$XDG_CONFIG_HOME/git/ignore`.
 
-    Only the user's and the machine's configuration count, never the workspace's. Raises `ConfigError` if git cannot
-    read its configuration, `TryLater` if git does not answer: without that file, paths that it excludes would be
-    uploaded.
+    Only the user's and the machine's configuration count, with what they include, never the workspace's. Raises
+    `ConfigError` if git cannot read its configuration, `TryLater` if git does not answer: without that file, paths that
+    it excludes would be uploaded.
     """
     git = find_git(environ)
-    if git is not None and (environ.get("HOME") or environ.get("GIT_CONFIG_GLOBAL")):  # else git has no user's file
-        for scope in ("--global", "--system"):
-            try:
-                asked = ["config", scope, "--type=path", "--get", "core.excludesFile"]
-                result = git.ask(asked, {}, within_s=_EXCLUDES_S)
-            except SyncdError as failure:
-                raise TryLater(
-                    f"git was asked for your exclude file ({failure.message})",
-                    "try again, or set workspace.use_gitignore = false",
-                ) from None
-            if result.code not in (0, _NOT_SET):
-                raise ConfigError(
-                    f"git cannot read its configuration, which may name your exclude file "
-                    f"({one_line(result.complaint, 120)})",
-                    f"correct it until `git config {scope} --list` works",
-                )
-            if path := os.fsdecode(result.output.rstrip(b"\n")):
-                return path
+    if git is not None:
+        asked = ["config", "--type=path", "--get", "core.excludesFile"]
+        try:
+            result = git.ask(asked, {"GIT_DIR": "/dev/null/none"}, within_s=_EXCLUDES_S)
+        except SyncdError as failure:
+            raise TryLater(
+                f"git was asked for your exclude file ({failure.message})",
+                "try again, or set workspace.use_gitignore = false",
+            ) from None
+        if result.code not in (0, _NOT_SET):
+            raise ConfigError(
+                f"git cannot read its configuration, which may name your exclude file "
+                f"({one_line(result.complaint, 120)})",
+                "correct it until `git config --list` works",
+            )
+        if path := os.fsdecode(result.output.rstrip(b"\n")):
+            return path
     home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return os.path.join(home, "git", "ignore")
 

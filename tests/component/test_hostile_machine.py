@@ -341,6 +341,9 @@ def test_gits_configuration_that_cannot_be_read(tmp_path: Path) -> None:
         personal_excludes(environ)
     (tmp_path / "config").write_text("[core]\nexcludesFile = /some/where\n")
     assert personal_excludes(environ) == "/some/where"
+    (tmp_path / "config").rename(tmp_path / "included")
+    (tmp_path / "config").write_text("[include]\npath = included\n")
+    assert personal_excludes(environ) == "/some/where"
 
 
 def test_git_that_does_not_answer(tmp_path: Path) -> None:

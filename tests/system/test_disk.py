@@ -336,4 +336,4 @@ def test_gits_configuration_breaks_before_a_reload(rig: Rig) -> None:
     assert "private" not in rig.there()
     refused = rig.run("ls")
     assert refused.code == 78
-    assert "git config --global --list" in refused.err
+    assert "git config --list" in refused.err
