@@ -22,6 +22,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Container, Iterable
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -176,6 +177,9 @@ def needed_changes(
     return found
 
 
+_Action = Callable[[safe_open.DirCursor, PathChange], bool | None]
+
+
 class PathChanges:
     """The changes of one write or undo. `fill` writes a file's content, and returns its digest.
 
@@ -227,36 +231,32 @@ class PathChanges:
         """Change the workspace; `left` are then the paths that changed since they were seen. Raises `OSError`."""
         with self._cursor() as cursor, self._cursor() as drafts:
             top_first, deepest_first = self._changes, self._changes[::-1]
-            self._each(top_first, lambda c: is_closed(c.before), lambda c: self._open(cursor, c))
-            self._each(deepest_first, lambda c: c.clears, lambda c: self._clear(cursor, c))
-            self._each(top_first, lambda c: c.creates_directory, lambda c: self._create_directory(cursor, c))
-            self._each(top_first, lambda c: c.places, lambda c: self._place(cursor, drafts, c))
+            self._each(cursor, (c for c in top_first if is_closed(c.before)), self._open)
+            self._each(cursor, (c for c in deepest_first if c.clears), self._clear)
+            created = (c for c in top_first if c.after.is_directory and not c.before.is_directory)
+            self._each(cursor, created, self._create_directory)
+            self._each(cursor, (c for c in top_first if c.places), partial(self._place, drafts))
             for path in sorted(self._drafts):
                 self._at.path = path
                 _remove(drafts, self._drafts.pop(path))
-            self._each(deepest_first, lambda c: c.implied, lambda c: self._remove_if_empty(cursor, c))
+            self._each(cursor, (c for c in deepest_first if c.implied), self._remove_if_empty)
             self._flush_folders(cursor)
             for change in deepest_first:
-                self._attempt(change, lambda c: self._set_mode(cursor, c))
+                self._attempt(cursor, change, self._set_mode)
 
     def _cursor(self) -> safe_open.DirCursor:
         return safe_open.DirCursor(safe_open.open_workspace(self._workspace))
 
-    def _each(
-        self,
-        changes: Iterable[PathChange],
-        wanted: Callable[[PathChange], bool],
-        action: Callable[[PathChange], bool | None],
-    ) -> None:
-        """Do a part of each wanted change; if the path or the way to it has changed, it is left."""
+    def _each(self, cursor: safe_open.DirCursor, changes: Iterable[PathChange], action: _Action) -> None:
         for change in changes:
-            if change.path not in self.left and wanted(change):
-                self._attempt(change, action)
+            if change.path not in self.left:
+                self._attempt(cursor, change, action)
 
-    def _attempt(self, change: PathChange, action: Callable[[PathChange], bool | None]) -> None:
+    def _attempt(self, cursor: safe_open.DirCursor, change: PathChange, action: _Action) -> None:
+        """Do a part of a change; if the path or the way to it has changed, it is left."""
         self._at.path = change.path
         try:
-            if action(change) is False:
+            if action(cursor, change) is False:
                 self.left.add(change.path)
         except OSError as failure:
             if failure.errno not in _TAKEN and failure.errno not in _NO_WAY:
@@ -323,7 +323,7 @@ class PathChanges:
         os.mkdir(name, stat.S_IRWXU, dir_fd=parent)
         self._touch(change.path)
 
-    def _place(self, cursor: safe_open.DirCursor, drafts: safe_open.DirCursor, change: PathChange) -> bool:
+    def _place(self, drafts: safe_open.DirCursor, cursor: safe_open.DirCursor, change: PathChange) -> bool:
         parent, name = cursor.parent_of(change.path)
         replaces = change.before.kind is not Kind.ABSENT and not change.clears
         if replaces and not self._is_as_seen(change.before, parent, name):

@@ -55,11 +55,6 @@ class PathChange(Struct, frozen=True, array_like=True):
         return self.before.is_directory != self.after.is_directory
 
     @property
-    def creates_directory(self) -> bool:
-        """True if a directory is to be created."""
-        return self.after.is_directory and not self.before.is_directory
-
-    @property
     def places(self) -> bool:
         """True if a temporary file or link is renamed."""
         return self.after.kind in (Kind.FILE, Kind.SYMLINK)

@@ -9,7 +9,6 @@ from syncd.merge.writes import (
     JournalPhase,
     PathChange,
     WriteDecision,
-    ancestors,
     check_plan,
     decide_undo,
     decide_write,
@@ -111,15 +110,6 @@ def test_undo(before: Entry, after: Entry, now: Entry, ended: WriteDecision, kil
     assert decide_undo(change, now, JournalPhase.PREPARING) is NOTHING
 
 
-@pytest.mark.parametrize(
-    ("now", "after", "decision"),
-    [(ABSENT, ABSENT, NOTHING), (DIRECTORY, DIRECTORY, NOTHING), (DIRECTORY, CLOSED, CHANGE), (FILE, ABSENT, CHANGE)],
-)
-def test_nothing_to_write(now: Entry, after: Entry, decision: WriteDecision) -> None:
-    """What is deleted already, and a directory with the same mode, are not written."""
-    assert decide_write(PathChange("a", now, after), now) is decision
-
-
 @pytest.mark.parametrize("path", ["", "/a", "a/", "a//b", "../a", "a/../b", ".", "a/.", "a\0b"])
 def test_a_path_outside_is_refused(path: str) -> None:
     """A path that is not a plain one inside of the workspace is a caller's error."""
@@ -139,9 +129,3 @@ def test_a_plan_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(ValueError, match="stamp"):
         check_plan([PathChange("a", Entry(Kind.FILE), ABSENT)])
     check_plan([PathChange("a", FILE, DIRECTORY), PathChange("a/b", ABSENT, new), PathChange("a/c", FILE, ABSENT)])
-
-
-def test_ancestors() -> None:
-    """The directories above a path, the top one first."""
-    assert list(ancestors("a/b/c")) == ["a", "a/b"]
-    assert list(ancestors("a")) == []
