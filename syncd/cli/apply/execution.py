@@ -27,7 +27,7 @@ from syncd.cli.agent_side import (
     writer_of,
 )
 from syncd.cli.apply.command import ApplyOptions
-from syncd.cli.apply.plan_text import changes_something, new_conflicts, plan_lines, question, summary_line, to_look_at
+from syncd.cli.apply.plan_text import CHANGES, new_conflicts, plan_lines, question, summary_line, to_look_at
 from syncd.core.errors import ExitCode, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
@@ -78,7 +78,7 @@ def apply(config: Config, options: ApplyOptions) -> int:
         tell_left_out(side, "not taken but with --include")
         if options.dry_run:
             return _end(plan, prepared, "would be: ", as_json=options.as_json)
-        if options.asks and changes_something(plan):
+        if options.asks and plan.of(*CHANGES):
             with side.opened.interrupt.region():  # nothing waits for the answer
                 is_wanted = click.confirm(question(plan, prepared.newly_sent))
             if not is_wanted:
@@ -343,7 +343,7 @@ def _write(
     record: Callable[[Written], None],
 ) -> Plan:
     """Write what the plan's outcomes need. Returns it with what changed here meanwhile as conflicts."""
-    paths = [each.path for each in plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE)]
+    paths = [each.path for each in plan.of(*CHANGES)]
     written = writer.write([prepared.changes[path] for path in paths if path in prepared.changes], taken, record)
     return plan.with_outcome(written.left, PathOutcome.CONFLICT, "it changed here meanwhile")
 
@@ -357,7 +357,7 @@ def _mode(planned: PlannedPath) -> int:
 
 
 def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
-    if planned.outcome not in (PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE, PathOutcome.SAME):
+    if planned.outcome not in (*CHANGES, PathOutcome.SAME):
         return None
     mode = _mode(planned)
     if planned.outcome is PathOutcome.MERGE:

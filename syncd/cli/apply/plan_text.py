@@ -22,7 +22,7 @@ _WORDS = {
     PathOutcome.DELETED_THERE: "stays",
     PathOutcome.NEVER: "never",
 }
-_CHANGES = (PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE)
+CHANGES = (PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE)
 # By editors, shells, build tools and services that act on a checkout without being asked for that file.
 _AUTOMATIC = (
     ".github/workflows/*",
@@ -90,7 +90,7 @@ def new_conflicts(planned: Plan, done: Plan) -> Plan:
 
 def to_look_at(plan: Plan) -> dict[str, str]:
     """Return the paths that a person should look at before they are used, each with the reason."""
-    reasons = {planned.path: _reason_to_look(planned) for planned in plan.of(*_CHANGES)}
+    reasons = {planned.path: _reason_to_look(planned) for planned in plan.of(*CHANGES)}
     return {path: reason for path, reason in reasons.items() if reason}
 
 
@@ -110,11 +110,6 @@ def question(plan: Plan, newly_sent: Sequence[str]) -> str:
     """Return what a person is asked."""
     parts = [summary_line(plan), *([_newly_sent_text(newly_sent)] if newly_sent else [])]
     return f"{'; '.join(parts)}: apply this?"
-
-
-def changes_something(plan: Plan) -> bool:
-    """True if the workspace is to be changed."""
-    return bool(plan.of(*_CHANGES))
 
 
 def runs_automatically(path: str) -> bool:
