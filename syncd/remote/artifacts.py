@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import BinaryIO, cast
 
 from msgspec import Struct
 
 from syncd.archive.tar_reader import BadArchive, MemberKind, inner_path, members
 from syncd.core.errors import TryLater
+from syncd.model.entry import Entry
 
 _BLOCK = 1 << 18
 # Beside the files themselves: headers, and what the sandbox adds of its own.
@@ -39,79 +40,65 @@ _INVALID_ZIP = (
     NotImplementedError,
     RuntimeError,
 )
-_COPY = re.compile(r"(?:.*/)?copies/(0|[1-9][0-9]{0,11})", re.DOTALL)
 
 
 class NotKeptHere(TryLater):
     """Files from the sandbox cannot be kept on this machine."""
 
 
-class ExpectedCopy(Struct, frozen=True):
-    """A file that must be in the archive: its content's length and SHA-256, and its path here."""
-
-    size_bytes: int
-    digest: bytes
-    path: str
-
-
-class ExtractedCopies(Struct, frozen=True):
-    """The numbers of the copies that are on this machine, and of those whose content is another one.
+class ExtractedFiles(Struct, frozen=True):
+    """Files of an archive that are on this machine now, by their names there, and names of those with another content.
 
     `not_kept` is the reason why others cannot be kept here.
     """
 
-    right: frozenset[int] = frozenset()
-    wrong: frozenset[int] = frozenset()
+    paths: Mapping[str, str] = MappingProxyType({})
+    wrong: Collection[str] = ()
     not_kept: str = ""
 
-
-def read_named(path: str, name: str, size_bytes: int, digest: bytes) -> bytes:
-    """Return the file of this name, from any folder of the archive at `path`.
-
-    Raises `BadArchive`, also if none is right, and `OSError`.
-    """
-    for member, content in _files(path, size_bytes + _OVERHEAD_BYTES):
-        if member.rpartition("/")[2] == name:
-            data = bytearray()
-            for block in content:
-                data += block
-                if len(data) > size_bytes:
-                    break
-            if len(data) == size_bytes and hashlib.sha256(data).digest() == digest:
-                return bytes(data)
-    raise BadArchive(f"it has no {name} as the program wrote it")
+    def path(self, name: str) -> str:
+        """Return the path of a file, empty if it is not there as expected. Raises `NotKeptHere`."""
+        if self.not_kept:
+            raise NotKeptHere(self.not_kept, "see to room and rights in the cache folder")
+        return self.paths.get(name, "")
 
 
-def extract_copies(
-    path: str, expected: Mapping[int, ExpectedCopy], most_bytes: int, check: Callable[[], None]
-) -> ExtractedCopies:
-    """Extract the copies `copies/N` of the archive that are as expected; one that cannot be kept is left out.
+def extract_files(
+    archive: str, expected: Mapping[str, Entry], prefix: str, most_bytes: int, check: Callable[[], None]
+) -> ExtractedFiles:
+    """Extract files of these names, from any folder of the archive, whose size and digest are as expected.
+
+    Their paths here are the prefix and the last part of their names. One that cannot be kept is left out.
 
     Raises `BadArchive`, `OSError`, and what `check` raises; then none of them stays.
     """
-    extracted: set[int] = set()
-    wrong: set[int] = set()
+    paths: dict[str, str] = {}
+    wrong: set[str] = set()
     not_kept = ""
     complete = False
     try:
-        for name, content in _files(path, most_bytes + _OVERHEAD_BYTES):
+        for inner, content in _files(archive, most_bytes + _OVERHEAD_BYTES):
             check()
-            match = _COPY.fullmatch(name)
-            number = int(match[1]) if match else -1
-            copy = expected.get(number)
-            if copy is None or number in extracted:
+            folder, _, last = inner.rpartition("/")
+            name = f"{folder.rpartition('/')[2]}/{last}" if folder else last
+            name = name if name in expected else last
+            if name not in expected or name in paths:
                 continue
+            path = f"{prefix}{last}"
             try:
-                (extracted if _extracted(copy, content, check) else wrong).add(number)
+                if _extracted(expected[name], content, path, check):
+                    paths[name] = path
+                else:
+                    wrong.add(name)
             except OSError as failure:
                 not_kept = unwritable(failure).message
         complete = True
     finally:
         if not complete:
-            for number in extracted:
+            for path in paths.values():
                 with contextlib.suppress(OSError):
-                    os.unlink(expected[number].path)
-    return ExtractedCopies(frozenset(extracted), frozenset(wrong - extracted), not_kept)
+                    os.unlink(path)
+    return ExtractedFiles(paths, wrong - paths.keys(), not_kept)
 
 
 def keep_archive(packed: Iterable[bytes], path: str, most_bytes: int, check: Callable[[], None]) -> None:
@@ -136,10 +123,10 @@ def keep_archive(packed: Iterable[bytes], path: str, most_bytes: int, check: Cal
             os.unlink(path)
 
 
-def _extracted(copy: ExpectedCopy, content: Iterable[bytes], check: Callable[[], None]) -> bool:
+def _extracted(expected: Entry, content: Iterable[bytes], path: str, check: Callable[[], None]) -> bool:
     """Write a file, and return True if it is as expected; else nothing stays. Raises `OSError`."""
-    sha256, left, right = hashlib.sha256(), copy.size_bytes, False
-    descriptor = os.open(copy.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    sha256, left, right = hashlib.sha256(), expected.size_bytes, False
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as file:
             for block in content:
@@ -149,10 +136,10 @@ def _extracted(copy: ExpectedCopy, content: Iterable[bytes], check: Callable[[],
                 check()
                 sha256.update(block)
                 file.write(block)
-        right = left == 0 and sha256.digest() == copy.digest
+        right = left == 0 and sha256.digest() == expected.digest
     finally:
         if not right:
-            os.unlink(copy.path)
+            os.unlink(path)
     return right
 
 

@@ -1,12 +1,13 @@
 """Runs a program of syncd's in the sandbox, as the API documents it: uploads its archive, starts it, reads its log.
 
-Its report is its output, or the file `report.json` beside its copies of files if it is too long for a log. Nothing in
-either is trusted: this only sees that they are whole; who asked checks what the rows say.
+Its report is in its output, or the file `report.json` beside its copies of files if it is too long for a log. Nothing
+in either is trusted: this only sees that they are whole; who asked checks what the report says.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -16,7 +17,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -24,14 +25,13 @@ from syncd.archive.tar_reader import BadArchive
 from syncd.core.errors import SandboxNotFound
 from syncd.core.text import one_line
 from syncd.core.waiter import TimeIsUp, Waiter
+from syncd.model.entry import Entry, Kind
 from syncd.remote.api import Api
 from syncd.remote.artifacts import (
-    ExpectedCopy,
-    ExtractedCopies,
+    ExtractedFiles,
     NotKeptHere,
-    extract_copies,
+    extract_files,
     keep_archive,
-    read_named,
     unwritable,
 )
 from syncd.remote.bucket import check_url, download
@@ -51,7 +51,10 @@ _ENDED = ("completed", "failed")
 # Three seconds in all; a longer wait is the retry loop's, during which the daemon handles other events.
 SETTLING_POLLS = 6
 _LARGEST_REPORT = 256 << 20
-_SHA256 = re.compile("[0-9a-f]{64}")
+_FILE = "report.json"
+_END = re.compile(r"=(log|file) ([0-9]{1,9}) ([0-9a-f]{64})\r?\n")
+Report = TypeVar("Report")
+Extract = Callable[[Mapping[str, Entry]], ExtractedFiles]
 
 
 class JobStage(Enum):
@@ -111,37 +114,60 @@ class RemoteJob(Struct, frozen=True):
         """The longest time that its upload takes where anything moves."""
         return sum(map(len, self.files.values())) / _SLOWEST_BYTES_PER_S
 
-    def rows(self, output: str) -> Iterator[list[Any]]:
-        """Yield the JSON arrays that the program printed, without the marker that tells them from other output."""
-        for line in output.splitlines():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, list) and row[:1] == [self.name]:
-                yield row[1:]
+    def report_end(self, output: str) -> re.Match[str] | None:
+        """Return the last line of the report, with its place, length and SHA-256, once it is there, whole."""
+        return _END.match(output, max(0, output.rfind(f"{self.name}=")) + len(self.name))
 
-    def has_row(self, output: str, label: str) -> bool:
-        """Return True if the program printed a row that begins with this label, whole."""
-        start = output.rfind(f'["{self.name}","{label}"')
-        return start >= 0 and output.find("\n", start) >= 0
+    def report(self, output: str, read: Callable[[Any], Report], extract: Extract | None = None) -> Report:
+        """Return what `read` makes of the report, as long as the output says and with its digest.
 
-    def incomplete(self, output: str) -> StepFailed:
-        """Return the failure of a job whose output lacks its end."""
+        It is in parts in the output, or in a file if it is too long for a log. Raises `StepFailed` if it is not whole,
+        or if `read` raises `ValueError`; `NotKeptHere`, and what `extract` raises.
+        """
+        end = self.report_end(output)
+        if end is None:
+            raise self._incomplete(output)
+        size_bytes, digest = int(end[2]), bytes.fromhex(end[3])
+        if end[1] == "log":
+            content = "".join(re.findall(rf"(?m)^{self.name}<(.*)>\r?$", output)).encode("ascii", "replace")
+            if len(content) != size_bytes or hashlib.sha256(content).digest() != digest:
+                raise self._incomplete(output)
+        elif extract is None or size_bytes > _LARGEST_REPORT:
+            raise self.invalid("it is too long")
+        else:
+            path = extract({_FILE: Entry(Kind.FILE, size_bytes=size_bytes, digest=digest)}).path(_FILE)
+            if not path:
+                raise self.invalid(f"no {_FILE} is as the program wrote it")
+            with open(path, "rb") as file:
+                os.unlink(path)
+                content = file.read()
+        try:
+            return read(json.loads(content))
+        except (ValueError, RecursionError) as failure:
+            raise self.invalid(one_line(str(failure), 120)) from None
+
+    def invalid(self, why: str) -> StepFailed:
+        """Return the failure for a report that no honest program makes."""
+        message = f"the report of {self.purpose.description} is invalid ({why})"
+        return StepFailed(self.purpose.step, FailureAction.RETRY, message)
+
+    def _incomplete(self, output: str) -> StepFailed:
+        """Return the failure of a job whose output lacks its end, or a part."""
         last = output.strip().splitlines()[-1:] or ["nothing was printed"]
         message = f"{self.purpose.description} did not come to its end ({one_line(last[0], 120)})"
         return StepFailed(self.purpose.step, FailureAction.RETRY, message)
 
 
 def new_job(
-    purpose: Purpose, program: ModuleType, list_name: str, request: dict[str, Any], imported: Iterable[ModuleType] = ()
+    purpose: Purpose, program: ModuleType, request: dict[str, Any], imported: Iterable[ModuleType] = ()
 ) -> RemoteJob:
     """Return a job that runs the program with a request for it, under a name that no other execution has.
 
-    `imported` are the modules of ours that the program imports; there, they are the only ones of their packages.
+    `imported` are the modules of ours that the program imports beside `program_in_sandbox`; there, they are the only
+    ones of their packages.
 
-    The program finds the request in the file `list_name` beside it, and the marker of its output in `word`. The request
-    is used up: a long list is in memory once, not in each of its forms.
+    The program finds the request in the file `request.json` beside it, and the marker of its output in `word`. The
+    request is used up: a long list is in memory once, not in each of its forms.
     """
     name = f"syncd-{secrets.token_hex(8)}"
     parts = [_json({"word": name})[:-1]]
@@ -149,7 +175,7 @@ def new_job(
         parts += b",", _json(dict([request.popitem()]))[1:-1]
     content = b"".join((*parts, b"}"))
     del parts
-    files = {"main.py": _source(program), list_name: content}
+    files = {"main.py": _source(program), "request.json": content}
     for module in imported:
         path = f"{module.__name__.replace('.', '/')}.py"
         folder = path
@@ -172,17 +198,6 @@ class JobRunner:
         self._client = client
         self._waiter = waiter
         self._clock = waiter.clock
-
-    def run(self, job: RemoteJob, check: Callable[[], None] = lambda: None, timeout_s: float = JOB_TIMEOUT_S) -> str:
-        """Run the job, and return its output once it has ended, successfully or not. `check` is called at each poll.
-
-        All its requests together take no longer than `timeout_s` beside the upload. Raises `StepFailed`, `Stop`; then
-        it may be running, or start later.
-        """
-        with job.purpose.limited(self._waiter, timeout_s + job.upload_s):
-            self.upload(job)
-            self.start(job)
-            return self.output(job, check, timeout_s)
 
     def upload(self, job: RemoteJob, region: str = "") -> None:
         """Upload the job's archive in place of any earlier one of that name; in `region`, if one is named.
@@ -230,11 +245,9 @@ class JobRunner:
         job: RemoteJob,
         check: Callable[[], None] = lambda: None,
         timeout_s: float = JOB_TIMEOUT_S,
-        *,
         first_wait_s: float = 0.0,
-        is_complete: Callable[[str], bool] = lambda _: False,
     ) -> str:
-        """Return the job's output once it has ended, successfully or not, or once it is complete.
+        """Return the job's output once its report is there, or once it has ended, successfully or not.
 
         The first poll is after `first_wait_s`. Raises `StepFailed`, also after `timeout_s`, and `Stop`.
         """
@@ -246,7 +259,7 @@ class JobRunner:
             with job.purpose.explaining():
                 logs = self._api.execution_logs(job.name, cursor)
             output += logs.logs
-            if is_complete(output) or (logs.status in _ENDED and logs.cursor <= cursor):
+            if job.report_end(output) or (logs.status in _ENDED and logs.cursor <= cursor):
                 return output
             cursor = max(cursor, logs.cursor)
             left_s = ends_s - self._clock.monotonic_s()
@@ -259,28 +272,28 @@ class JobRunner:
                 polls += 1
 
     @contextlib.contextmanager
-    def report(
-        self, job: RemoteJob, output: str, folder: str, most_copied_bytes: int, check: Callable[[], None]
-    ) -> Iterator[JobReport]:
-        """Open the report of a job with this output. What is downloaded goes into the folder, and is gone at the end.
+    def files(
+        self, job: RemoteJob, folder: str, most_copied_bytes: int, check: Callable[[], None]
+    ) -> Iterator[Extract]:
+        """Return a function that fetches files that the job left, by their names.
 
-        Raises `StepFailed` if the report is not whole, `NotKeptHere`, `Stop`, and what `check` raises.
+        What is downloaded goes into the folder, and is gone at the end but for these files. The function raises
+        `StepFailed`, `Stop`, and what `check` raises; then none of its files stays.
         """
         archive = os.path.join(folder, f"{job.name}.archive")
         most_bytes = most_copied_bytes + _LARGEST_REPORT
 
-        def fetch() -> None:
-            if not os.path.lexists(archive):
-                self._fetch(job, archive, most_bytes, check)
+        def extract(expected: Mapping[str, Entry]) -> ExtractedFiles:
+            try:
+                if not os.path.lexists(archive):
+                    self._fetch(job, archive, most_bytes, check)
+                with _archive_of(job):
+                    return extract_files(archive, expected, os.path.join(folder, f"{job.name}-"), most_bytes, check)
+            except NotKeptHere as failure:
+                return ExtractedFiles(not_kept=failure.message)
 
         try:
-            rows = list(job.rows(output))
-            if rows and rows[-1][:1] == ["report"]:
-                fetch()
-                rows = _long_report(job, rows[-1], archive)
-            if not rows or rows[-1][:1] != ["done"]:
-                raise job.incomplete(output)
-            yield JobReport(job, rows, archive, most_bytes, fetch, check)
+            yield extract
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(archive)
@@ -326,54 +339,6 @@ def _archive_of(job: RemoteJob) -> Iterator[None]:
             raise StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, message) from None
         except OSError as failure:
             raise unwritable(failure) from None
-
-
-class JobReport(Struct, frozen=True):
-    """One report: its rows, of which the last is `done`, and the copies, which `fetch` puts into `archive`."""
-
-    job: RemoteJob
-    rows: list[list[Any]]
-    archive: str
-    most_bytes: int
-    fetch: Callable[[], None]
-    check: Callable[[], None]
-
-    def extract(self, expected: Mapping[int, ExpectedCopy]) -> ExtractedCopies:
-        """Fetch these copies. Raises `StepFailed`, and what `check` raises; then none of them stays."""
-        if not expected:
-            return ExtractedCopies()
-        try:
-            self.fetch()
-            with _archive_of(self.job):
-                return extract_copies(self.archive, expected, self.most_bytes, self.check)
-        except NotKeptHere as failure:
-            return ExtractedCopies(not_kept=failure.message)
-
-
-def place_of(job: RemoteJob, folder: str, number: int) -> str:
-    """Return the path of a copy in the folder."""
-    return os.path.join(folder, f"{job.name}-{number}")
-
-
-def is_complete(job: RemoteJob, output: str) -> bool:
-    """Return True if the last row of the report is there, whole."""
-    return job.has_row(output, "done") or job.has_row(output, "report")
-
-
-def invalid_report(job: RemoteJob, why: str) -> StepFailed:
-    """Return the failure for a report that no honest program makes."""
-    message = f"the report of {job.purpose.description} is invalid ({why})"
-    return StepFailed(job.purpose.step, FailureAction.RETRY, message)
-
-
-def _long_report(job: RemoteJob, row: list[Any], archive: str) -> list[list[Any]]:
-    """Return the rows of a report that is too long for a log. Raises `StepFailed`."""
-    match row:
-        case [_, int(size_bytes), str(digest)] if 0 <= size_bytes <= _LARGEST_REPORT and _SHA256.fullmatch(digest):
-            with _archive_of(job):
-                content = read_named(archive, "report.json", size_bytes, bytes.fromhex(digest))
-            return list(job.rows(content.decode("ascii", "replace")))
-    raise invalid_report(job, "a value has another type")
 
 
 def poll_wait_s(polls: int) -> float:

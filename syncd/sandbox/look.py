@@ -9,19 +9,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.clock import SystemClock
 from syncd.core.errors import KeyRefused, TryLater
-from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
-from syncd.model.entry import Kind, SeenEntry
-from syncd.remote.artifacts import ExpectedCopy, ExtractedCopies
+from syncd.model.entry import SeenEntry
+from syncd.remote.artifacts import ExtractedFiles
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import (
     FIRST_POLL_S,
@@ -31,15 +28,13 @@ from syncd.remote.remote_job import (
     JobStage,
     Purpose,
     RemoteJob,
-    invalid_report,
-    is_complete,
     new_job,
-    place_of,
 )
-from syncd.sandbox import look_in_sandbox, places_in_sandbox
-from syncd.sandbox.look_encoding import FoundEntry, InvalidReport, LookReport, encoded, report_of
+from syncd.remote.target import Target
+from syncd.sandbox import look_in_sandbox, program_in_sandbox
+from syncd.sandbox.look_encoding import encoded, report_of
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
-from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
+from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.look")
 # The sandbox's clock is another machine's, which a test's clock cannot turn.
@@ -63,20 +58,37 @@ class RunningLook(Struct, frozen=True):
     started_s: float
 
 
+class PendingRemoval(Struct, frozen=True):
+    """One execution, the target that it was started with, and the paths that it may remove."""
+
+    target: Target
+    name: str
+    paths: tuple[bytes, ...]
+
+    def may_remove(self, wanted: Collection[str]) -> bool:
+        """Return True if it could remove one of the wanted paths, or a directory above one."""
+        removed = set(map(os.fsdecode, self.paths if wanted else ()))
+        return bool(removed) and any(path in removed for path in _with_parents(wanted))
+
+
 class Looker:
     """Looks at one sandbox's workspace, by one execution each time.
 
     An execution without an answer may run late, and remove files that are there again and wanted. So each one that
-    removes is recorded before it is started, and `settle_pending` is called before anything is put there.
+    removes is recorded durably before it is started, and `settle_pending` is called before anything is put there.
+    `pending` are those that are not known to have ended: they may be running, or start later.
     """
 
-    def __init__(self, job_runner: JobRunner, pending_removals: PendingRemovals, waiter: Waiter) -> None:
+    def __init__(self, job_runner: JobRunner, db: StateDb, target: Target, waiter: Waiter) -> None:
         self._job_runner = job_runner
-        self._pending_removals = pending_removals
+        cost = "a removal that was started before may still run"
+        self._record = Record(db, "removals", list[PendingRemoval], cost, target.owner)
+        self._target = target
         self._waiter = waiter
         self._clock = waiter.clock
         # The sandbox's clock, less this machine's seconds since boot; too little by as much as an answer took.
         self._ahead_s: float | None = None
+        self.pending = self._record.load() or []
 
     def look(
         self,
@@ -106,8 +118,7 @@ class Looker:
         to_remove = request.with_action(LookAction.REMOVE)
         purpose = _REMOVAL if to_remove else _LOOK
         ends_s = 0.0 if self._ahead_s is None else _REAL.boottime_s() + self._ahead_s + timeout_s + program_s
-        listed = encoded(request, program_s, to_remote, ends_s)
-        job = new_job(purpose, look_in_sandbox, "look.json", listed, (places_in_sandbox,))
+        job = new_job(purpose, look_in_sandbox, encoded(request, program_s, ends_s), (program_in_sandbox,))
         try:
             with purpose.limited(self._waiter, timeout_s + job.upload_s):
                 if to_remove:
@@ -144,9 +155,7 @@ class Looker:
         ends_s, first_wait_s = now_s + timeout_s, running.started_s + FIRST_POLL_S - now_s
         try:
             with job.purpose.limited(self._waiter, timeout_s):
-                output = self._job_runner.output(
-                    job, check, timeout_s, first_wait_s=first_wait_s, is_complete=lambda text: is_complete(job, text)
-                )
+                output = self._job_runner.output(job, check, timeout_s, first_wait_s)
         except StepFailed as failure:
             if failure.action is FailureAction.RETRY:
                 self._stop_if_unstarted(job)
@@ -156,16 +165,18 @@ class Looker:
         left_s = max(fetch_s, ends_s - self._clock.monotonic_s())
         with (
             job.purpose.limited(self._waiter, left_s),
-            self._job_runner.report(job, output, copies_folder, request.most_copied_bytes, check) as opened,
+            self._job_runner.files(job, copies_folder, request.most_copied_bytes, check) as extract,
         ):
-            report = _checked(job, request, opened.rows)
-            self._ahead_s = report.ended_s - _REAL.boottime_s()
-            expected = _expected(job, report, copies_folder)
+            result, ended_s = job.report(output, lambda values: report_of(values, request), extract)
+            self._ahead_s = ended_s - _REAL.boottime_s()
+            copied = {entry.copy: entry for entry in (*result.differing.values(), *result.new.values()) if entry.copy}
+            if not copied:
+                return result
             try:
                 with job.purpose.limited(self._waiter, left_s):
-                    return _result(report, expected, opened.extract(expected))
+                    return _with_copies(result, extract(copied))
             except StepFailed as failure:
-                return replace(_result(report, expected, ExtractedCopies(not_kept=failure.message)), unfetched=failure)
+                return replace(_with_copies(result, ExtractedFiles(not_kept=failure.message)), unfetched=failure)
 
     def settle_pending(self, wanted: Collection[str], check: Callable[[], None] = lambda: None) -> None:
         """Make sure that no look that was started before still removes one of these paths.
@@ -173,30 +184,44 @@ class Looker:
         Raises `StepFailed` if one that could is still running after a few polls, `Stop`.
         """
         with _REMOVAL.limited(self._waiter, JOB_TIMEOUT_S):
-            self._settle([note for note in self._pending_removals.notes if note.may_remove(wanted)], check)
+            self._settle([each for each in self.pending if each.may_remove(wanted)], check)
 
     def neutralise(self) -> None:
         """Have looks that have not begun do nothing; after a reset, which ends all that run.
 
         Raises `StepFailed`, `Stop`.
         """
-        for pending in self._pending_removals.notes:
+        for pending in list(self.pending):
             self._replace(pending)
             self._forget(pending.name)
 
     def _note(self, job: RemoteJob, paths: list[str]) -> None:
+        """Record a removal that is about to be started. Raises `TryLater`; then it must not be."""
+        pending = [*self.pending, PendingRemoval(self._target, job.name, tuple(map(os.fsencode, paths)))]
         try:
-            self._pending_removals.note(job.name, paths)
+            self._record.save(pending)
         except OSError as failure:
             raise TryLater(
                 f"the state folder cannot be written ({failure.strerror or failure}), so nothing is removed",
                 "make it writable; a sync follows by itself",
             ) from None
+        self.pending = pending
+
+    def _forget(self, name: str) -> None:
+        """Forget a removal that has ended."""
+        pending = [each for each in self.pending if each.name != name]
+        if len(pending) < len(self.pending):
+            self.pending = pending
+            with contextlib.suppress(OSError):  # this costs the next process a request
+                if pending:
+                    self._record.save(pending)
+                else:
+                    self._record.remove()
 
     def _settle(
-        self, notes: Collection[PendingRemoval], check: Callable[[], None], polls: int = SETTLING_POLLS
+        self, removals: Collection[PendingRemoval], check: Callable[[], None], polls: int = SETTLING_POLLS
     ) -> None:
-        for pending in notes:
+        for pending in removals:
             try:
                 self._wait_for(pending, check, polls)
             except StepFailed as failure:
@@ -208,11 +233,11 @@ class Looker:
 
     def _forget_ended(self, check: Callable[[], None]) -> None:
         """Forget the looks that have ended, mostly those of a process that died. Raises `StepFailed`, `Stop`."""
-        for pending in list(self._pending_removals.notes):
+        for pending in list(self.pending):
             try:
                 self._settle([pending], check, _GLANCE_POLLS)
             except StepFailed:
-                if len(self._pending_removals.notes) >= _MOST_PENDING:
+                if len(self.pending) >= _MOST_PENDING:
                     raise
 
     def _wait_for(self, pending: PendingRemoval, check: Callable[[], None], polls: int) -> None:
@@ -241,68 +266,37 @@ class Looker:
         )
 
     def _replace(self, pending: PendingRemoval) -> None:
+        """Have an execution that has not begun do nothing. Raises `StepFailed`, `Stop`."""
         # The API fetches it from the region that it was started with, whatever the configuration is now.
         self._job_runner.upload(RemoteJob(pending.name, _REMOVAL, {"main.py": b""}), pending.target.region)
 
     def _stop_if_unstarted(self, job: RemoteJob) -> None:
         """Replace the program of a look that was given up: if it has not begun, it does nothing when it does."""
-        if job.purpose is _REMOVAL:
+        for pending in [each for each in self.pending if each.name == job.name]:
             with contextlib.suppress(StepFailed), _REMOVAL.limited(self._waiter, _PREVENT_S):
-                self._job_runner.upload(RemoteJob(job.name, _REMOVAL, {"main.py": b""}))
-
-    def _forget(self, name: str) -> None:
-        with contextlib.suppress(OSError):
-            self._pending_removals.forget(name)
+                self._replace(pending)
 
 
-def _checked(job: RemoteJob, request: LookRequest, rows: list[list[Any]]) -> LookReport:
-    """Return the report, if it is one that the program can have made. Raises `StepFailed`."""
-    try:
-        report = report_of(rows, request, from_remote)
-    except InvalidReport as failure:
-        raise invalid_report(job, str(failure)) from None
-    if sum(found.entry.size_bytes for found in report.copies.values()) > request.most_copied_bytes:
-        raise invalid_report(job, "more was copied than was asked for")
-    return report
+def _with_parents(paths: Iterable[str]) -> Iterator[str]:
+    """Yield each path, and each directory above one, once."""
+    seen: set[str] = set()
+    for path in paths:
+        above = path
+        while above and above not in seen:
+            seen.add(above)
+            yield above
+            above = above.rpartition("/")[0]
 
 
-def _expected(job: RemoteJob, report: LookReport, folder: str) -> dict[int, ExpectedCopy]:
-    """Return the copies that the report names, by their number, each with its place in the folder."""
-    return {
-        number: ExpectedCopy(found.entry.size_bytes, found.entry.digest, place_of(job, folder, number))
-        for number, found in report.copies.items()
-    }
+def _with_copies(result: LookResult, files: ExtractedFiles) -> LookResult:
+    """Return the result with the copies on this machine; a copy of another content is of a file that changes."""
 
+    def complete(entries: Mapping[str, SeenEntry]) -> dict[str, SeenEntry]:
+        return {
+            path: replace(entry, copy=files.paths.get(entry.copy, ""), unstable=entry.copy in files.wrong)
+            if entry.copy
+            else entry
+            for path, entry in entries.items()
+        }
 
-def _result(report: LookReport, expected: dict[int, ExpectedCopy], copies: ExtractedCopies) -> LookResult:
-    """Return the result, with the copies on this machine; a copy of another content is of a file that changes."""
-
-    def complete(found: FoundEntry) -> SeenEntry:
-        if found.copy in copies.right:
-            return msgspec.structs.replace(found.entry, copy=expected[found.copy].path)
-        return msgspec.structs.replace(found.entry, unstable=True) if found.copy in copies.wrong else found.entry
-
-    differing = {path: complete(found) for path, found in report.differing.items()}
-    return LookResult(
-        differing=differing | dict.fromkeys(report.unseen, SeenEntry(Kind.UNREAD)),
-        new={path: complete(found) for path, found in report.new.items()},
-        pruned=tuple(report.pruned),
-        removed=tuple(report.removed),
-        kept=tuple(report.kept),
-        failed={path: one_line(reason, 120) for path, reason in report.failed.items()},
-        missing=report.missing,
-        blocked=report.blocked,
-        unlisted=report.unlisted,
-        not_kept=copies.not_kept,
-        unseen=report.unseen_count,
-    )
-
-
-def to_remote(name: str) -> str:
-    """Return a name as UTF-8, since the sandbox does not know this machine's encoding of names."""
-    return os.fsencode(name).decode("utf-8", "surrogateescape")
-
-
-def from_remote(name: str) -> str:
-    """Return a name of the sandbox's in this machine's encoding of names. Raises `ValueError` for no name."""
-    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+    return replace(result, differing=complete(result.differing), new=complete(result.new), not_kept=files.not_kept)

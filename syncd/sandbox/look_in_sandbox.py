@@ -1,87 +1,54 @@
-"""The program that looks at the workspace in the sandbox. It runs there, alone, with any Python from 3.6 on.
+"""The program that looks at the workspace in the sandbox.
 
-It compares the paths on its list with their versions, copies what differs beside itself, and removes what is to be
+It compares the paths of the request with their versions, copies what differs beside itself, and removes what is to be
 removed and still is as a version; then it finds what keeps others from being extracted. It opens paths through
 directory descriptors and follows no link below the workspace. Everything is looked at and copied before anything is
 removed.
 
 Each of its parts has a share of its time, and is ended in its middle when that is over: what was not looked at by then
 is reported as such. What changed at home comes first, a large file after all smaller ones.
-
-It deletes its list and itself first, so that the export of its folder holds the copies alone.
 """
 
 import base64
-import contextlib
 import errno
 import hashlib
-import json
 import os
-import shutil
-import signal
+import re
 import stat
 import sys
 import time
 from collections import OrderedDict, deque
+from itertools import groupby
 from typing import Any
 
-from syncd.sandbox.places_in_sandbox import holds_commits, kind_of, obstacle
+from syncd.sandbox.program_in_sandbox import (
+    BLOCK,
+    DIGEST_BYTES,
+    FILE,
+    SPARE_BYTES,
+    Alarm,
+    bytes_of,
+    paths_of,
+    run,
+    stamp,
+    text_of,
+    versions_of,
+)
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # search permission is enough
-# A FIFO in a file's place must not block, nor a terminal become this process's own.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _COPY = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_BLOCK = 1 << 18
 _MOST_OPEN = 64  # directories
-_SPARE_BYTES = 64 << 20  # stay free on the disk
-_LONGEST_LOG = 200 << 10  # a longer report becomes a file, since an answer of the API is limited
-_LONGEST_LINE = 4000  # some logs cut longer lines
 # With these nothing is at the path, or something behind a link or a file that took a directory's place.
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-_DIGEST_BYTES = 16  # of each SHA-256 on the list
 _LARGE_BYTES = 1 << 20  # such a file is compared last
 _LONGEST_PATH = 3840  # home takes no longer one, so a folder of such a path is not entered
 _MOST_PATH_BYTES = 32 << 20  # of all new paths
+_LARGEST_REFERENCES = 64 << 20
 # The shares of its time: until when it compares, searches and copies. The rest is for removals and the report.
 _COMPARES, _SEARCHES, _COPIES = 0.5, 0.75, 0.9
-
-
-class _TimeIsUp(BaseException):
-    """The time of the present part is over."""
-
-
-class _Alarm:
-    """Ends a part of the look in its middle, also while it waits for a file system."""
-
-    is_set = False
-    is_usable = False
-
-    @classmethod
-    def ring(cls, *_: "Any") -> None:
-        if cls.is_set:
-            cls.is_set = False
-            raise _TimeIsUp
-
-    @classmethod
-    def until(cls, ends_s: "float", act: "Any") -> "Any":
-        """Return what `act` returns; None if that second of the monotonic clock ended it, or came before."""
-        left_s = ends_s - time.monotonic()  # noqa: TID251 - no clock of syncd's is here
-        if cls.is_usable and left_s <= 0:
-            return None
-        try:
-            try:
-                cls.is_set = cls.is_usable
-                if cls.is_usable:
-                    signal.setitimer(signal.ITIMER_REAL, left_s)
-                return act()
-            finally:
-                cls.is_set = False
-        except _TimeIsUp:
-            return None
-        finally:
-            if cls.is_usable:  # else it would end the process while that ends
-                signal.setitimer(signal.ITIMER_REAL, 0)
+# The outcomes of the request's paths, by their letters in the report.
+_SAME, _DIFFERS, _REMOVED, _KEPT, _FAILED, _MISSING, _BLOCKED, _UNSEEN = b"=drkfmbu"
 
 
 class _SeenEntry:
@@ -91,61 +58,38 @@ class _SeenEntry:
 
     def __init__(self, kind: "str", status: "os.stat_result | None" = None, target: "bytes" = b"") -> None:
         self.kind = kind
-        self.mode = 0 if status is None else status.st_mode & 0o777
-        self.size = 0 if status is None else status.st_size
-        self.mtime = 0 if status is None else status.st_mtime_ns // 10**9
+        self.mode = self.size = self.mtime = 0
+        self.target = target
         self.digest = b""
         self.copy = -1
         self.unstable = False
-        self.target = target
+        if status is not None:
+            self.take(status)
 
-    def row(self, key: "int | str") -> "list[Any]":
+    def take(self, status: "os.stat_result") -> None:
+        self.mode, self.size, self.mtime = status.st_mode & 0o777, status.st_size, status.st_mtime_ns // 10**9
+
+    def changes(self) -> None:
+        """Note that the file changes while it is looked at."""
+        self.unstable, self.digest = True, b""
+
+    def same_as_any(self, versions: "list[Any]") -> "bool":
+        """Return True if the entry is as one of the versions; a file's digest must be known."""
+        kind = "x" if self.kind == "f" and self.mode & stat.S_IXUSR else self.kind
+        for version in versions:
+            if kind == version.kind and (
+                kind == "d"
+                or (kind == "l" and self.target == version.target)
+                or (self.digest and self.size == version.size and self.digest[:DIGEST_BYTES] == version.digest)
+            ):
+                return True
+        return False
+
+    def row(self) -> "list[Any]":
         """Return the row of the report; only a link's has a target."""
         digest = base64.b64encode(self.digest).decode("ascii")
-        row = [key, self.kind, self.mode, self.size, self.mtime, digest, self.copy, int(self.unstable)]
-        return [*row, _text(self.target)] if self.kind == "l" else row
-
-
-class _ListedVersion:
-    """A version on the list: `kind` is d, l, f, x (an executable file), or u (of unknown content)."""
-
-    __slots__ = ("digest", "kind", "size", "target")
-
-    def __init__(self, kind: "str", size: "int" = -1, digest: "bytes" = b"", target: "bytes" = b"") -> None:
-        self.kind = kind
-        self.size = size
-        self.digest = digest
-        self.target = target
-
-
-def _text(name: "bytes") -> "str":
-    return name.decode("utf-8", "surrogateescape")
-
-
-def _bytes(name: "str") -> "bytes":
-    return name.encode("utf-8", "surrogateescape")
-
-
-def _stamp(status: "os.stat_result") -> "tuple[int, int, int, int, int]":
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _same_as_any(found: "_SeenEntry", versions: "list[_ListedVersion]") -> "bool":
-    """Return True if the entry is as one of the versions; a file's digest must be known."""
-    for version in versions:
-        if found.kind == "d" and version.kind == "d":
-            return True
-        if found.kind == "l" and version.kind == "l" and found.target == version.target:
-            return True
-        if (
-            found.kind == "f"
-            and found.digest
-            and version.kind == ("x" if found.mode & stat.S_IXUSR else "f")
-            and version.size == found.size
-            and version.digest == found.digest[:_DIGEST_BYTES]
-        ):
-            return True
-    return False
+        row = [self.kind, self.mode, self.size, self.mtime, digest, self.copy, self.unstable]
+        return [*row, text_of(self.target)] if self.kind == "l" else row
 
 
 def _hash(descriptor: "int", size: "int", write: "Any" = None) -> "tuple[bytes, int]":
@@ -153,7 +97,7 @@ def _hash(descriptor: "int", size: "int", write: "Any" = None) -> "tuple[bytes, 
     sha256 = hashlib.sha256()
     left = size + 1
     while left > 0:
-        block = os.read(descriptor, min(_BLOCK, left))
+        block = os.read(descriptor, min(BLOCK, left))
         if not block:
             break
         sha256.update(block)
@@ -205,43 +149,51 @@ class _Look:
         self._request = request
         self._own = own
         self._folders = _OpenDirectories(top)
-        self._copied = 0
-        self._began_s = time.monotonic()  # noqa: TID251
-        self._to_copy = []  # type: list[tuple[int, int, bytes, _SeenEntry, list[_ListedVersion]]]
+        self._began_s = time.monotonic()  # noqa: TID251 - no clock of syncd's is here
+        self._paths = paths_of(request)
+        self._outcomes = bytearray(_SAME if action == "e" else _UNSEEN for action in request["actions"])
         self._differing = {}  # type: dict[int, _SeenEntry]
+        self._failed = {}  # type: dict[int, str]
+        self._blocked = {}  # type: dict[bytes, list[Any]]
         self._new = {}  # type: dict[bytes, _SeenEntry]
         self._new_bytes = 0
-        self._unlisted = 0
         self._pruned = []  # type: list[bytes]
-        self._removed = []  # type: list[int]
-        self._kept = []  # type: list[int]
-        self._failed = []  # type: list[tuple[int, str]]
-        self._missing = 0
-        self._blocked = {}  # type: dict[bytes, list[Any]]
-        self._paths = [_bytes(path) for path in request["paths"].split("\0")] if request["actions"] else []
-        # The items that were not looked at.
-        self._unseen = bytearray(action in "cCfFpg" for action in request["actions"])
-        self._unseen_folders = 0
+        self._unlisted = self._unsearched = 0
+        # Each with its size, a number that keeps the order, its index if it is none of the new ones, and its versions.
+        self._to_copy = []  # type: list[tuple[int, int, int, bytes, _SeenEntry, list[Any]]]
+        self._copied = 0
 
-    def run(self) -> "list[str]":
-        """Do all that is asked, and return the lines of the report."""
+    def run(self) -> "dict[str, Any]":
+        """Do all that is asked, and return the report."""
         removals = [item for item in self._items() if item[1] == "r"]
-        _Alarm.until(self._at_s(_COMPARES if self._request["find_new"] else _SEARCHES), self._compare_all)
+        Alarm.within(self._left_s(_COMPARES if self._request["find_new"] else _SEARCHES), self._compare_all)
         if self._request["find_new"]:
             self._find_new()
-        _Alarm.until(self._at_s(_COPIES), self._copy_all)
+        Alarm.within(self._left_s(_COPIES), self._copy_all)
         for index, _, path, versions in removals:
-            self._remove(index, path, versions)
-        _Alarm.until(self._at_s(1.0), self._check_places)
+            self._folders.close()  # a directory that was moved away meanwhile is not the workspace's any more
+            self._outcomes[index] = self._remove(index, path, versions)
+        Alarm.within(self._left_s(1.0), self._check_places)
         self._folders.close()
-        return self._lines()
+        return {
+            "outcomes": [[chr(letter), sum(1 for _ in same)] for letter, same in groupby(self._outcomes)],
+            "differing": [found.row() for _, found in sorted(self._differing.items())],
+            "failed": [reason for _, reason in sorted(self._failed.items())],
+            "blocked": list(self._blocked.values()),
+            "new": {text_of(path): found.row() for path, found in self._new.items()},
+            "pruned": [text_of(path) for path in self._pruned],
+            "unlisted": self._unlisted,
+            "unsearched": self._unsearched,
+            "ended_s": int(time.time()),  # noqa: TID251
+        }
 
-    def _at_s(self, share: "float") -> "float":
-        return float(self._began_s + share * self._request["within_s"])
+    def _left_s(self, share: "float") -> "float":
+        """Return the seconds until so much of the time is over."""
+        return float(self._began_s + share * self._request["within_s"] - time.monotonic())  # noqa: TID251
 
     def _items(self) -> "Any":
         """Yield each item's index, action, path and versions."""
-        items = zip(self._request["actions"], self._paths, self._versions())  # noqa: B905
+        items = zip(self._request["actions"], self._paths, versions_of(self._request))  # noqa: B905
         return ((index, action, path, versions) for index, (action, path, versions) in enumerate(items))
 
     def _compare_all(self) -> None:
@@ -249,30 +201,11 @@ class _Look:
             large = []
             for index, action, path, versions in self._items():
                 if action == "e" and action in letters:
-                    self._missing += self._status(path) is None
+                    self._outcomes[index] = _MISSING if self._status(path) is None else _SAME
                 elif action in letters and not self._compare(index, path, versions, action, _LARGE_BYTES):
                     large.append((max(version.size for version in versions), index, action, path, versions))
             for _, index, action, path, versions in sorted(large, key=lambda item: item[:2]):
                 self._compare(index, path, versions, action, sys.maxsize)
-
-    def _versions(self) -> "Any":
-        """Yield the versions of each item, from their columns."""
-        columns = self._request
-        kinds, sizes, targets = iter(columns["kinds"]), map(int, columns["sizes"].split()), iter(columns["targets"])
-        digests = base64.b64decode(columns["digests"])
-        place = 0
-        for count in columns["counts"]:
-            versions = []
-            for _ in range(ord(count) - 48):
-                kind = next(kinds)
-                if kind in "fx":
-                    versions.append(_ListedVersion(kind, next(sizes), digests[place : place + _DIGEST_BYTES]))
-                    place += _DIGEST_BYTES
-                elif kind == "l":
-                    versions.append(_ListedVersion(kind, target=_bytes(next(targets))))
-                else:
-                    versions.append(_ListedVersion(kind))
-            yield versions
 
     def _status(self, path: "bytes") -> "os.stat_result | bool | None":
         """Return the status of what is at a path: None if nothing is, True if that cannot be told."""
@@ -283,7 +216,7 @@ class _Look:
             return None if failure.errno in _NOTHING else True
 
     def _seen(
-        self, path: "bytes", versions: "list[_ListedVersion]", most: "int" = sys.maxsize
+        self, path: "bytes", versions: "list[Any]", most: "int" = sys.maxsize
     ) -> "tuple[_SeenEntry, os.stat_result | None]":
         """Return the entry at a path, with its digest if the size is one of the versions' and no more than `most`.
 
@@ -293,7 +226,7 @@ class _Look:
         try:
             parent = self._folders.descriptor(folder)
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            kind = kind_of(status.st_mode)
+            kind = _kind_of(status.st_mode)
             found = _SeenEntry(kind, status, os.readlink(name, dir_fd=parent) if kind == "l" else b"")
             if kind == "f" and status.st_size <= most and any(each.size == status.st_size for each in versions):
                 status = self._read(found, parent, name)
@@ -305,22 +238,20 @@ class _Look:
 
     def _read(self, found: "_SeenEntry", parent: "int", name: "bytes") -> "os.stat_result":
         """Fill in the digest, or that the file changes."""
-        descriptor = os.open(name, _FILE, dir_fd=parent)
+        descriptor = os.open(name, FILE, dir_fd=parent)
         try:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-            digest, length = _hash(descriptor, before.st_size)
-            found.unstable = length != before.st_size or _stamp(os.fstat(descriptor)) != _stamp(before)
+            found.digest, length = _hash(descriptor, before.st_size)
+            if length != before.st_size or stamp(os.fstat(descriptor)) != stamp(before):
+                found.changes()
         finally:
             os.close(descriptor)
-        found.mode, found.size, found.mtime = before.st_mode & 0o777, before.st_size, before.st_mtime_ns // 10**9
-        found.digest = b"" if found.unstable else digest
+        found.take(before)
         return before
 
-    def _compare(
-        self, index: "int", path: "bytes", versions: "list[_ListedVersion]", action: "str", most: "int"
-    ) -> "bool":
+    def _compare(self, index: "int", path: "bytes", versions: "list[Any]", action: "str", most: "int") -> "bool":
         """Compare one item, and return True, unless a file with more than so many bytes is to be read for that."""
         # With a capital letter, it is no difference if nothing is there.
         try:
@@ -329,38 +260,35 @@ class _Look:
             found = _SeenEntry("?")
         if found.kind == "f" and found.size > most and any(version.size == found.size for version in versions):
             return False
-        if not _same_as_any(found, versions) and (found.kind or (versions and not action.isupper())):
+        differs = not found.same_as_any(versions) and (found.kind or (versions and not action.isupper()))
+        if differs:
             self._differing[index] = found
             if action in "fF" and found.kind == "f":
-                self._to_copy.append((found.size, len(self._to_copy), path, found, versions))
-        self._unseen[index] = 0
+                self._to_copy.append((found.size, len(self._to_copy), index, path, found, versions))
+        self._outcomes[index] = _DIFFERS if differs else _SAME
         return True
 
     def _find_new(self) -> None:
         """List what is beyond the items, a directory before what is in it."""
         folders = deque([b""])
-        _Alarm.until(self._at_s(_SEARCHES), lambda: self._search(folders))
+        Alarm.within(self._left_s(_SEARCHES), lambda: self._search(folders))
         for folder in folders:
-            self._note_unsearched(folder)
-
-    def _note_unsearched(self, folder: "bytes") -> None:
-        self._unseen_folders += 1
-        self._prune(folder or b".")
+            self._unsearched += 1
+            self._prune(folder)
 
     def _search(self, folders: "deque[bytes]") -> None:
         """Search these folders and those in them; a folder leaves the queue once it was searched."""
         items = set(self._paths)
-        pruned = {_bytes(name) for name in self._request["pruned"]}
+        pruned = {bytes_of(name) for name in self._request["pruned"]}
         own = os.stat(self._own)
         while folders:
             folder = folders[0]
             try:
                 names = self._names(folder)
             except OSError as failure:
+                names = []
                 if failure.errno not in _NOTHING:
-                    self._prune(folder or b".")
-                folders.popleft()
-                continue
+                    self._prune(folder)
             for name in names:
                 path = folder + b"/" + name if folder else name
                 if name.lower() == b".git":
@@ -381,12 +309,13 @@ class _Look:
                 if found.kind == "d" and len(path) <= _LONGEST_PATH:
                     folders.append(path)
                 elif found.kind == "d":
-                    self._note_unsearched(path)
+                    self._unsearched += 1
+                    self._prune(path)
             folders.popleft()
 
     def _prune(self, path: "bytes") -> None:
         if len(self._pruned) < self._request["most_new"]:
-            self._pruned.append(path)
+            self._pruned.append(path or b".")
         else:
             self._unlisted += 1
 
@@ -404,7 +333,7 @@ class _Look:
             return
         self._new[path] = found
         if found.kind == "f":
-            self._to_copy.append((found.size, len(self._to_copy), path, found, []))
+            self._to_copy.append((found.size, len(self._to_copy), -1, path, found, []))
 
     def _copy_all(self) -> None:
         """Copy the smallest files first, within the limit and the room on the disk."""
@@ -416,50 +345,50 @@ class _Look:
             os.mkdir(copies, 0o700)
         except OSError:
             return
-        for _, _, path, found, versions in sorted(self._to_copy, key=lambda item: item[:2]):
+        for _, _, index, path, found, versions in sorted(self._to_copy, key=lambda item: item[:2]):
             try:
                 left -= self._copy(path, found, os.path.join(copies, str(self._copied)), left)
             except OSError as failure:
                 if failure.errno in _FULL:
                     left = -1
                 elif failure.errno in _NOTHING:
-                    found.unstable, found.digest = True, b""
+                    found.changes()
                 else:
                     found.kind, found.digest, found.unstable = "?", b"", False
-            if versions and not found.unstable and _same_as_any(found, versions):
-                # Someone put it back meanwhile.
-                self._differing = {index: other for index, other in self._differing.items() if other is not found}
+            if found.same_as_any(versions):  # someone put it back meanwhile
+                del self._differing[index]
+                self._outcomes[index] = _SAME
 
     def _copy(self, path: "bytes", found: "_SeenEntry", to: "str", left: "int") -> "int":
         """Copy a file that does not change meanwhile, and return the length of the copy. Raises `OSError`."""
         folder, _, name = path.rpartition(b"/")
-        source = os.open(name, _FILE, dir_fd=self._folders.descriptor(folder))
+        source = os.open(name, FILE, dir_fd=self._folders.descriptor(folder))
         try:
             before = os.fstat(source)
             if not stat.S_ISREG(before.st_mode):
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
             disk = os.statvfs(self._own)
-            if before.st_size > min(left, disk.f_bavail * disk.f_frsize - _SPARE_BYTES):
+            if before.st_size > min(left, disk.f_bavail * disk.f_frsize - SPARE_BYTES):
                 return 0
             copied, unstable = b"", True
             try:
-                with open(os.open(to, _COPY, 0o600), "wb", buffering=_BLOCK) as file:
+                with open(os.open(to, _COPY, 0o600), "wb", buffering=BLOCK) as file:
                     copied, length = _hash(source, before.st_size, file.write)
                 os.lseek(source, 0, os.SEEK_SET)
                 again, length_again = _hash(source, before.st_size)
                 # By name too: an editor that replaces the file leaves the old one as it was.
                 after = os.stat(name, dir_fd=self._folders.descriptor(folder), follow_symlinks=False)
-                stamps = {_stamp(before), _stamp(os.fstat(source)), _stamp(after)}
+                stamps = {stamp(before), stamp(os.fstat(source)), stamp(after)}
                 unstable = copied != again or {length, length_again} != {before.st_size} or len(stamps) > 1
             finally:
                 if unstable:
                     os.unlink(to)
             if unstable:
-                found.unstable, found.digest = True, b""
+                found.changes()
                 return 0
         finally:
             os.close(source)
-        found.mode, found.size, found.mtime = before.st_mode & 0o777, before.st_size, before.st_mtime_ns // 10**9
+        found.take(before)
         found.digest, found.unstable = copied, False
         found.copy, self._copied = self._copied, self._copied + 1
         return length
@@ -469,132 +398,118 @@ class _Look:
         not_after_s = self._request["not_after_s"]  # by this machine's clock, 0 if it is not known
         if not_after_s and time.time() > not_after_s:  # noqa: TID251
             return True
-        return time.monotonic() > self._at_s(1.0)  # noqa: TID251
+        return self._left_s(1.0) < 0
 
-    def _remove(self, index: "int", path: "bytes", versions: "list[_ListedVersion]") -> None:
+    def _remove(self, index: "int", path: "bytes", versions: "list[Any]") -> "int":
+        """Remove what is at a path if it is as a version, and return the outcome."""
         folder, _, name = path.rpartition(b"/")
-        self._folders.close()  # a directory that was moved away meanwhile is not the workspace's any more
         try:
             if self._is_too_late() and self._status(path) is None:
-                self._removed.append(index)
-                return
-            seen = _Alarm.until(self._at_s(1.0), lambda: self._seen(path, versions))
+                return _REMOVED
+            seen = Alarm.within(self._left_s(1.0), lambda: self._seen(path, versions))
             found, status = seen or (_SeenEntry("?"), None)
-            if seen is None or (status is not None and _same_as_any(found, versions) and self._is_too_late()):
-                self._failed.append((index, "it would have come too late"))
-            elif status is None:
-                self._removed.append(index)
-            elif not _same_as_any(found, versions):
-                self._differing[index] = found
-            elif found.kind == "d":
-                os.rmdir(name, dir_fd=self._folders.descriptor(folder))
-                self._removed.append(index)
-            else:
+            if seen is None or (status is not None and found.same_as_any(versions) and self._is_too_late()):
+                self._failed[index] = "it would have come too late"
+                return _FAILED
+            if status is None:
+                return _REMOVED
+            if found.same_as_any(versions):
                 parent = self._folders.descriptor(folder)
-                if _stamp(os.stat(name, dir_fd=parent, follow_symlinks=False)) != _stamp(status):
-                    found.unstable, found.digest = True, b""
-                    self._differing[index] = found
-                    return
-                os.unlink(name, dir_fd=parent)
-                self._removed.append(index)
+                if found.kind == "d":
+                    os.rmdir(name, dir_fd=parent)
+                    return _REMOVED
+                if stamp(os.stat(name, dir_fd=parent, follow_symlinks=False)) == stamp(status):
+                    os.unlink(name, dir_fd=parent)
+                    return _REMOVED
+                found.changes()
+            self._differing[index] = found
         except OSError as failure:
             if failure.errno in _NOTHING:
-                self._removed.append(index)
-            elif failure.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                self._kept.append(index)  # it holds something else
-            else:
-                self._failed.append((index, os.strerror(failure.errno or 0)))
+                return _REMOVED
+            if failure.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                return _KEPT  # it holds something else
+            self._failed[index] = os.strerror(failure.errno or 0)
+            return _FAILED
+        return _DIFFERS
 
     def _check_places(self) -> None:
         """Note what keeps a path from being extracted, once for all that it keeps."""
         for index, action, path, versions in self._items():
             if action not in "pg":
                 continue
-            self._unseen[index] = 0
+            self._outcomes[index] = _SAME
             if len(self._blocked) == self._request["most_blocked"]:
                 continue
-            found = obstacle(path, versions[0].kind, self._kind_at, self._is_writable) if versions else None
-            if action == "g" and holds_commits(os.path.join(os.fsencode(os.environ["AGENT_WORKSPACE"]), path)):
+            found = self._obstacle(path, versions[0].kind) if versions else None
+            if action == "g" and _holds_commits(os.path.join(os.fsencode(os.environ["AGENT_WORKSPACE"]), path)):
                 found = path, "g"
-            if found is not None:
+            if found is not None and found[0] not in self._blocked:
                 place, kind = found
-                self._blocked.setdefault(place, [index, path.count(b"/") - place.count(b"/"), kind])
+                self._blocked[place] = [path.count(b"/") - place.count(b"/"), kind]
+                self._outcomes[index] = _BLOCKED
+
+    def _obstacle(self, path: "bytes", kind: "str") -> "tuple[bytes, str] | None":
+        """Return the place and kind of what keeps a path from being extracted as a directory, "d", or another kind.
+
+        The kind is "r" if a directory cannot be written; the place is then the highest path that cannot be made in it.
+        """
+        made = there = path
+        kind_there = self._kind_at(path)
+        while not kind_there:
+            made, there = there, there.rpartition(b"/")[0]
+            kind_there = self._kind_at(there) if there else "d"
+        if there == path and kind_there == "d":
+            return None if kind == "d" else (path, "d")
+        if kind_there != "d" and (there != path or kind == "d"):
+            return there, kind_there
+        folder, top = made.rpartition(b"/")[0] or b".", self._folders.descriptor(b"")
+        return None if os.access(folder, os.W_OK | os.X_OK, dir_fd=top) else (made, "r")
 
     def _kind_at(self, path: "bytes") -> "str":
+        """Return the kind of what is at a path, "" if nothing is or something above it is no directory."""
         status = self._status(path)
-        return kind_of(status.st_mode) if isinstance(status, os.stat_result) else ""
-
-    def _is_writable(self, folder: "bytes") -> "bool":
-        return os.access(folder or b".", os.W_OK | os.X_OK, dir_fd=self._folders.descriptor(b""))
-
-    def _lines(self) -> "list[str]":
-        unseen = [index for index, is_unseen in enumerate(self._unseen) if is_unseen]
-        lines = []
-        for label, rows in (
-            ("differing", [found.row(index) for index, found in sorted(self._differing.items())]),
-            ("new", [found.row(_text(path)) for path, found in self._new.items()]),
-            ("pruned", [_text(path) for path in self._pruned]),
-            ("removed", _ranges(self._removed)),
-            ("kept", _ranges(self._kept)),
-            ("failed", self._failed),
-            ("blocked", list(self._blocked.values())),
-            ("unseen", _ranges(unseen)),
-        ):
-            lines += self._cut(label, rows)
-        counts = [len(self._differing), len(self._new), len(self._pruned), len(self._removed), len(self._kept)]
-        counts += [len(self._failed), len(self._blocked), self._missing, self._unlisted]
-        counts += [int(time.time()), len(unseen) + self._unseen_folders]  # noqa: TID251
-        lines.append(_json([self._request["word"], "done", counts]))
-        return lines
-
-    def _cut(self, label: "str", rows: "list[Any]") -> "list[str]":
-        """Return the rows in lines that are not too long."""
-        head = _json([self._request["word"], label])[:-1] + ",["
-        lines = []  # type: list[str]
-        for row in map(_json, rows):
-            if lines and len(lines[-1]) + len(row) < _LONGEST_LINE:
-                lines[-1] += "," + row
-            else:
-                lines.append(head + row)
-        return [line + "]]" for line in lines]
+        return _kind_of(status.st_mode) if isinstance(status, os.stat_result) else ""
 
 
-def _ranges(indexes: "list[int]") -> "list[Any]":
-    """Return ascending indexes as pairs of a first and a last one."""
-    pairs = []  # type: list[Any]
-    for index in indexes:
-        if pairs and pairs[-1][1] == index - 1:
-            pairs[-1][1] = index
-        else:
-            pairs.append([index, index])
-    return pairs
+def _kind_of(mode: "int") -> "str":
+    """Return the kind of what has this mode: "d", "f", "l", or "o" for all others."""
+    return {stat.S_IFDIR: "d", stat.S_IFREG: "f", stat.S_IFLNK: "l"}.get(stat.S_IFMT(mode), "o")
 
 
-def _json(value: "Any") -> "str":
-    return json.dumps(value, separators=(",", ":"))
+def _holds_commits(folder: "bytes") -> "bool":
+    """Return True if a reference of the repository may lead to a commit that syncd did not make.
+
+    An archive that holds another repository would take the place of all of them.
+    """
+    if not os.path.lexists(os.path.join(folder, b"HEAD")):
+        return False
+    ours = {_content(folder, b"refs/syncd/home").strip()}
+    ours.update(re.findall(rb"[0-9a-f]{40}", _content(folder, b"syncd/state")))
+    found = re.findall(rb"(?m)^\^?([0-9a-f]{40,64})\b", _content(folder, b"packed-refs"))
+    for part in (b"refs", b"worktrees"):
+        for base, _, names in os.walk(os.path.join(folder, part)):
+            found += [_content(base, name).strip() for name in names if part == b"refs" or name == b"HEAD"]
+    tips = {tip for tip in [*found, _content(folder, b"HEAD").strip()] if not tip.startswith(b"ref: ")}
+    return not tips <= ours or os.path.lexists(os.path.join(folder, b"reftable"))
 
 
-def main() -> None:
-    """Read the list beside this file, look, and print the report, or keep a long one beside the copies."""
-    own = os.path.dirname(os.path.abspath(__file__))
-    with open(os.path.join(own, "look.json"), encoding="ascii") as file:
-        request = json.load(file)
-    shutil.rmtree(os.path.join(own, "syncd"), ignore_errors=True)  # what is imported is in memory
-    for name in ("look.json", os.path.basename(__file__)):
-        with contextlib.suppress(OSError):  # then the export holds it too, which does no harm
-            os.unlink(os.path.join(own, name))
-    signal.signal(signal.SIGALRM, _Alarm.ring)
-    _Alarm.is_usable = True
+def _content(folder: "bytes", name: "bytes") -> "bytes":
+    """Return the content of a small file; empty if there is none."""
+    try:
+        descriptor = os.open(os.path.join(folder, name), FILE)
+    except FileNotFoundError:
+        return b""
+    except OSError:
+        return b"unreadable"
+    with open(descriptor, "rb") as file:
+        return file.read(_LARGEST_REFERENCES)
+
+
+def look(request: "dict[str, Any]", own: "str") -> "dict[str, Any]":
+    """Look by the request, and return the report. Raises `OSError` if there is no workspace."""
     top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    report = "".join(line + "\n" for line in _Look(request, top, own).run())
-    if len(report) > _LONGEST_LOG:
-        content = report.encode("ascii")
-        with contextlib.suppress(OSError):  # else the log may take it
-            with open(os.path.join(own, "report.json"), "xb") as file:
-                file.write(content)
-            report = _json([request["word"], "report", len(content), hashlib.sha256(content).hexdigest()]) + "\n"
-    sys.stdout.write(report)
+    return _Look(request, top, own).run()
 
 
 if __name__ == "__main__":
-    main()
+    run(__file__, look)

@@ -26,7 +26,6 @@ from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.partial_archives import PartialArchives
-from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.repository.agent_repository import AgentRepository
@@ -115,7 +114,7 @@ class SandboxFactory(Struct, frozen=True):
             clock=clock,
         )
         job_runner = JobRunner(api, client, waiter)
-        looker = Looker(job_runner, PendingRemovals(db, target), waiter)
+        looker = Looker(job_runner, db, target, waiter)
         remote_changes = RemoteChanges(
             agent_changes=config.sandbox.agent_changes,
             target=target,

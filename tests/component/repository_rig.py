@@ -95,7 +95,7 @@ class LocalRunner(JobRunner):
         self.after: Callable[[], None] = lambda: None
 
     def upload(self, job: RemoteJob, region: str = "") -> None:
-        self.requests.append(job.files["repository.json"])
+        self.requests.append(job.files["request.json"])
 
     def start(self, job: RemoteJob) -> None:
         """Begin nothing: `output` runs it."""
@@ -105,9 +105,7 @@ class LocalRunner(JobRunner):
         job: RemoteJob,
         check: Callable[[], None] = lambda: None,
         timeout_s: float = JOB_TIMEOUT_S,
-        *,
         first_wait_s: float = 0.0,
-        is_complete: Callable[[str], bool] = lambda _: False,
     ) -> str:
         self.before()
         folder = self._runs / str(len(self.requests))

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.tar_reader import BadArchive
+from syncd.model.entry import Entry, Kind
 from syncd.remote import artifacts
-from syncd.remote.artifacts import ExpectedCopy, extract_copies, read_named
+from syncd.remote.artifacts import extract_files
 
 MEMBERS = {"copies/0": b"zero", "copies/1": b"", "copies/2": b"x" * 70_000, "report.json": b"[]", "other": b"?"}
 Packer = Callable[[dict[str, bytes]], bytes]
@@ -51,21 +52,19 @@ class Home:
         self.archive = folder / "archive"
         self.not_kept = ""
 
-    def expected(self, files: dict[str, bytes]) -> dict[int, ExpectedCopy]:
-        return {
-            int(name[7:]): ExpectedCopy(len(content), hashlib.sha256(content).digest(), str(self.folder / name[7:]))
-            for name, content in files.items()
-            if name.startswith("copies/")
-        }
-
     def extract(
         self, packed: bytes, expected: dict[str, bytes] | None = None, most_bytes: int = 1 << 20
     ) -> tuple[set[int], set[int]]:
         self.archive.write_bytes(packed)
-        wanted = self.expected(MEMBERS if expected is None else expected)
-        copies = extract_copies(str(self.archive), wanted, most_bytes, lambda: None)
-        self.not_kept = copies.not_kept
-        return set(copies.right), set(copies.wrong)
+        wanted = {
+            name: Entry(Kind.FILE, size_bytes=len(content), digest=hashlib.sha256(content).digest())
+            for name, content in (MEMBERS if expected is None else expected).items()
+            if name.startswith("copies/")
+        }
+        files = extract_files(str(self.archive), wanted, f"{self.folder}/", most_bytes, lambda: None)
+        self.not_kept = files.not_kept
+        assert all(path == str(self.folder / name[7:]) for name, path in files.paths.items())
+        return {int(name[7:]) for name in files.paths}, {int(name[7:]) for name in files.wrong}
 
     def left(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in self.folder.iterdir() if path != self.archive}
@@ -197,7 +196,8 @@ def test_a_report(home: Home, pack: Packer) -> None:
     content = b"[1,2,3]"
     digest = hashlib.sha256(content).digest()
     home.archive.write_bytes(pack({"a/report.json": b"[]", "report.json": content, "b/report.json": content * 9}))
-    assert read_named(str(home.archive), "report.json", len(content), digest) == content
-    for size, other in ((len(content), digest[::-1]), (6, digest), (8, digest)):
-        with pytest.raises(BadArchive, match=r"it has no report\.json as the program wrote it"):
-            read_named(str(home.archive), "report.json", size, other)
+    for size, other in ((len(content), digest[::-1]), (6, digest), (8, digest), (len(content), digest)):
+        wanted = {"report.json": Entry(Kind.FILE, size_bytes=size, digest=other)}
+        files = extract_files(str(home.archive), wanted, f"{home.folder}/", size, lambda: None)
+        assert bool(files.path("report.json")) is ((size, other) == (len(content), digest))
+    assert home.left() == {"report.json": content}

@@ -21,8 +21,9 @@ from syncd.merge.git import find_git
 from syncd.model.entry import ABSENT, Kind
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import Purpose, new_job
+from syncd.sandbox import program_in_sandbox
 from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox, repository_in_sandbox
-from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, report_of
+from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, commits_of
 from tests.agent_commits import RepositoryThere
 from tests.component.test_agent_branch import HOOKS
 
@@ -63,7 +64,6 @@ class There:
 
     def run(self, home: str | None = None, path: str | None = None, **changed: Any) -> Ran:
         request = {
-            "verb": "pack",
             "home": self.repository.home if home is None else home,
             "most_commits": 1000,
             "most_paths": 1000,
@@ -74,8 +74,7 @@ class There:
         }
         contents = Contents.SMALLEST if request["with_contents"] else Contents.NONE
         purpose = Purpose(ApiStep.EXECUTION, "the commits")
-        imported = (git_in_sandbox, commits_in_sandbox)
-        job = new_job(purpose, repository_in_sandbox, "repository.json", request, imported)
+        job = new_job(purpose, commits_in_sandbox, request, (program_in_sandbox, git_in_sandbox))
         self.runs += 1
         folder = self.folder / f"run{self.runs}"
         for name, content in job.files.items():
@@ -95,11 +94,8 @@ class There:
             check=True,
             timeout=60,
         )
-        rows = list(job.rows(ran.stdout.decode("ascii")))
-        if rows[-1][0] == "report":
-            rows = list(job.rows((folder / "report.json").read_text("ascii")))
         assert not (folder / "git").exists()
-        found = report_of(rows, SandboxCommits)
+        found = job.report(ran.stdout.decode("ascii"), commits_of)
         commits: tuple[SandboxCommit, ...] = ()
         if found.commits:
             git = find_git(os.environ)
@@ -250,13 +246,12 @@ def test_limits(there: There) -> None:
     assert "too large" in failure(there, most_bytes=100)
 
 
-def test_a_long_report_is_a_file(there: There) -> None:
+def test_many_commits(there: There) -> None:
     """Many commits, and long messages."""
     tree = there.repository.id_of("HEAD^{tree}")
     for number in range(50):
         there.repository.raw_commit(tree, b"m" * 1400 * number)
     ran = there.run(with_contents=False)
-    assert (ran.folder / "report.json").exists()
     lengths = [len(commit.message) for commit in ran.commits]
     assert lengths == [min(1400 * number, 65536) for number in range(50)]
 

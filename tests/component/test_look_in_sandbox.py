@@ -21,12 +21,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from syncd.model.entry import ABSENT, Entry, Kind
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
+from syncd.remote.artifacts import ExtractedFiles
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import Purpose, RemoteJob, new_job
-from syncd.sandbox import look_in_sandbox, places_in_sandbox
-from syncd.sandbox.look_encoding import FoundEntry, LookReport, encoded, report_of
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, Obstacle
+from syncd.sandbox import look_in_sandbox, program_in_sandbox
+from syncd.sandbox.look_encoding import encoded, report_of
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
@@ -50,22 +51,18 @@ def item(action: LookAction, *versions: Entry) -> LookItem:
 class Ran:
     """The outcome of one run of the program: its report, its log, and its folder."""
 
-    report: LookReport  # without the time
+    report: LookResult  # with copies by their names in the folder
     log: str
     folder: Path
 
-    def copy_of(self, found: FoundEntry) -> bytes | None:
-        return None if found.copy is None else (self.folder / "copies" / str(found.copy)).read_bytes()
-
-    def copies(self) -> dict[str, bytes | None]:
+    def copies(self) -> dict[str, bytes]:
         """Return the content of each copy, by path."""
         found = {**self.report.differing, **self.report.new}
-        return {path: self.copy_of(entry) for path, entry in found.items() if entry.copy is not None}
+        return {path: (self.folder / entry.copy).read_bytes() for path, entry in found.items() if entry.copy}
 
     def kinds(self) -> dict[str, str]:
         """Return the kind of each path that is reported."""
-        found = {**self.report.differing, **self.report.new}
-        return {path: entry.entry.kind.value for path, entry in found.items()}
+        return {path: entry.kind.value for path, entry in {**self.report.differing, **self.report.new}.items()}
 
 
 class Sandbox:
@@ -88,9 +85,9 @@ class Sandbox:
         return sorted(str(path.relative_to(self.workspace)) for path in self.workspace.rglob("*"))
 
     def job(self, request: LookRequest, within_s: float = 60.0, **changed: Any) -> RemoteJob:
-        listed = {**encoded(request, within_s, _recoded), **changed}
+        listed = {**encoded(request, within_s), **changed}
         purpose = Purpose(ApiStep.INITIALIZE, "the look")
-        return new_job(purpose, look_in_sandbox, "look.json", listed, (places_in_sandbox,))
+        return new_job(purpose, look_in_sandbox, listed, (program_in_sandbox,))
 
     def prepared(self, job: RemoteJob, folder: Path | None = None) -> Path:
         self.runs += 1
@@ -114,27 +111,22 @@ class Sandbox:
             timeout=60,
         )
         log = ran.stdout.decode("ascii")
-        rows = list(job.rows(log))
-        if rows[-1][0] == "report":
-            content = (folder / "report.json").read_bytes()
-            assert rows == [["report", len(content), hashlib.sha256(content).hexdigest()]]
-            rows = list(job.rows(content.decode("ascii")))
-        return Ran(_report(rows, request), log, folder)
+        return Ran(_report(job, log, request, folder), log, folder)
 
     def look(self, items: Mapping[str, LookItem], **more: Any) -> Ran:
         return self.run(LookRequest(items, **more))
 
 
-def _report(rows: Any, request: LookRequest) -> LookReport:
-    return replace(report_of(rows, request, _decoded), ended_s=0)
+def _report(job: RemoteJob, log: str, request: LookRequest, folder: Path) -> LookResult:
+    def extract(expected: Mapping[str, Entry]) -> ExtractedFiles:
+        """Return a copy of the long report."""
+        (entry,) = expected.values()
+        content = (folder / "report.json").read_bytes()
+        assert (len(content), hashlib.sha256(content).digest()) == (entry.size_bytes, entry.digest)
+        (folder.parent / "long").write_bytes(content)
+        return ExtractedFiles({"report.json": str(folder.parent / "long")})
 
-
-def _recoded(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "surrogateescape")
-
-
-def _decoded(name: str) -> str:
-    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+    return job.report(log, lambda values: report_of(values, request)[0], extract)
 
 
 @pytest.fixture
@@ -163,7 +155,7 @@ def test_what_is_as_a_version_is_not_mentioned(sandbox: Sandbox) -> None:
             "nothing": item(FETCH),
         }
     )
-    assert ran.report == LookReport()
+    assert ran.report == LookResult()
     assert not (ran.folder / "copies").exists()
 
 
@@ -202,17 +194,17 @@ def test_what_differs_is_reported(sandbox: Sandbox, name: str, kind: str, action
     }.get(name, a_file())
     ran = sandbox.look({name: item(action, *([] if name == "unasked" else [version]))})
     if name == "gone" and action is REMOVE:
-        assert ran.report == LookReport(removed=["gone"])
+        assert ran.report == LookResult(removed=("gone",))
         return
     assert ran.kinds() == {name: kind}
     found = ran.report.differing[name]
-    assert found.entry == ABSENT if name == "gone" else found.entry.mode == stat.S_IMODE((top / name).lstat().st_mode)
+    assert found == ABSENT if name == "gone" else found.mode == stat.S_IMODE((top / name).lstat().st_mode)
     content = (top / name).read_bytes() if kind == "f" else None
-    assert ran.copy_of(found) == (content if action is FETCH else None)
+    assert ran.copies().get(name) == (content if action is FETCH else None)
     if kind == "f" and (action is FETCH or name in ("content", "bit", "no bit")):
-        assert found.entry.digest == hashlib.sha256(content or b"").digest()
+        assert found.digest == hashlib.sha256(content or b"").digest()
     if kind == "l":
-        assert found.entry.target == os.readlink(top / name)
+        assert found.target == os.readlink(top / name)
     assert (name in sandbox.left()) is (name != "gone")
 
 
@@ -258,10 +250,10 @@ def test_removals(sandbox: Sandbox) -> None:
         }
     )
     assert sandbox.left() == ["bit", "changed", "full", "full/theirs", "stay"]
-    assert ran.report.kept == ["full"]
+    assert list(ran.report.kept) == ["full"]
     assert set(ran.report.differing) == {"changed", "bit"}
     gone = ["a", "d/e/f", "d/e", "d", "full/ours", "second", "ln", ODD, "gone", "a/below/a/file"]
-    assert ran.report.removed == gone
+    assert list(ran.report.removed) == gone
 
 
 def test_everything_is_copied_before_anything_is_removed(sandbox: Sandbox) -> None:
@@ -270,7 +262,7 @@ def test_everything_is_copied_before_anything_is_removed(sandbox: Sandbox) -> No
     sandbox.place("d/b", b"theirs")
     ran = sandbox.look({"d/a": item(REMOVE, a_file()), "d/b": item(FETCH, a_file())}, find_new=True)
     assert ran.copies() == {"d/b": b"theirs"}
-    assert ran.report.removed == ["d/a"]
+    assert list(ran.report.removed) == ["d/a"]
     assert set(ran.report.new) == {"d"}
 
 
@@ -278,7 +270,7 @@ def test_a_late_program_removes_nothing(sandbox: Sandbox) -> None:
     """Once its time is over it only looks."""
     sandbox.place("a")
     ran = sandbox.run(LookRequest({"a": item(REMOVE, a_file()), "b": item(REMOVE, a_file())}), within_s=-1.0)
-    assert ran.report == LookReport(failed={"a": "it would have come too late"}, removed=["b"])
+    assert ran.report == LookResult(failed={"a": "it would have come too late"}, removed=("b",))
     assert sandbox.left() == ["a"]
 
 
@@ -296,7 +288,7 @@ def test_missing_ones_are_counted(sandbox: Sandbox) -> None:
     (sandbox.workspace / "ln").symlink_to("nowhere")
     paths = ("a", "ln", "b", "c/d", "a/b", "ln/x")
     ran = sandbox.look({path: item(EXISTS, a_file()) for path in paths})
-    assert ran.report == LookReport(missing=4)
+    assert ran.report == LookResult(missing=4)
 
 
 @pytest.mark.parametrize("action", [COMPARE, FETCH, REMOVE, EXISTS])
@@ -313,10 +305,8 @@ def test_no_link_is_followed(sandbox: Sandbox, action: LookAction) -> None:
     ran = sandbox.look({path: item(action, a_file(b"theirs"), a_file()) for path in paths})
     assert (outside / "e/f").exists()
     assert (ran.report.missing == 3) is (action is EXISTS)
-    assert {path: found.entry for path, found in ran.report.differing.items()} == (
-        dict.fromkeys(paths, ABSENT) if action in (COMPARE, FETCH) else {}
-    )
-    assert ran.report.removed == (list(paths) if action is REMOVE else [])
+    assert ran.report.differing == (dict.fromkeys(paths, ABSENT) if action in (COMPARE, FETCH) else {})
+    assert list(ran.report.removed) == (list(paths) if action is REMOVE else [])
 
 
 def test_what_is_new(sandbox: Sandbox) -> None:
@@ -355,7 +345,7 @@ def test_what_is_new(sandbox: Sandbox) -> None:
         "sub/.git",
     ]
     assert set(ran.copies()) == {"d/new", "d/e/deeper", ODD, "also/node_modules"}
-    assert ran.report.new["ln"].entry.target == "../../outside"
+    assert ran.report.new["ln"].target == "../../outside"
 
 
 def test_new_paths_are_found_in_folders_that_replaced_files(sandbox: Sandbox) -> None:
@@ -364,13 +354,13 @@ def test_new_paths_are_found_in_folders_that_replaced_files(sandbox: Sandbox) ->
     sandbox.place("d/other")
     ran = sandbox.look({"a": item(FETCH, a_file()), "d": item(REMOVE, FOLDER)}, find_new=True)
     assert ran.kinds() == {"a": "d", "a/below": "f", "d/other": "f"}
-    assert ran.report.kept == ["d"]
+    assert list(ran.report.kept) == ["d"]
 
 
 def test_nothing_new_unless_asked(sandbox: Sandbox) -> None:
     """Only the paths on the list are looked at."""
     sandbox.place("new")
-    assert sandbox.look({}).report == LookReport()
+    assert sandbox.look({}).report == LookResult()
 
 
 def test_the_smallest_are_copied_first(sandbox: Sandbox) -> None:
@@ -381,7 +371,7 @@ def test_the_smallest_are_copied_first(sandbox: Sandbox) -> None:
     ran = sandbox.look(asked, find_new=True, most_copied_bytes=100)
     assert set(ran.copies()) == {"small", "new small"}
     assert set(ran.kinds()) == {"big", "mid", "small", "new big", "new small"}
-    assert not ran.report.differing["big"].entry.unstable
+    assert not ran.report.differing["big"].unstable
 
 
 def test_more_new_paths_are_counted(sandbox: Sandbox) -> None:
@@ -451,11 +441,11 @@ def test_a_deep_tree(sandbox: Sandbox) -> None:
         asked = {f"{deep}/ours": item(FETCH, a_file(b"OURS")), f"{deep}/gone": item(REMOVE, a_file(b"gone"))}
         few_files = ["sh", "-c", 'ulimit -n 100 && exec "$@"', "sh"]
         ran = sandbox.run(LookRequest(asked, find_new=True), prefix=few_files)
-        assert ran.report.removed == [f"{deep}/gone"]
+        assert list(ran.report.removed) == [f"{deep}/gone"]
         assert ran.copies() == {f"{deep}/ours": b"ours"}
         longest = max(ran.report.new, key=len)
         assert len(longest) <= 4096
-        assert (ran.report.pruned, ran.report.unseen_count) == ([longest], 1)
+        assert (ran.report.pruned, ran.report.unseen) == ((longest,), 1)
     finally:
         subprocess.run(["rm", "-rf", sandbox.workspace / "deep"], check=True)
 
@@ -493,9 +483,9 @@ def test_a_look_that_is_too_long_reports_what_it_has(sandbox: Sandbox, find_new:
     new = {"in/changed": b"theirs"} if find_new else {}
     assert ran.copies() == {"changed": b"theirs", **new}
     assert set(ran.report.new) == ({"in", "in/changed"} if find_new else set())
-    assert ran.report.unseen == ["as sent", "large"]
-    assert ran.report.unseen_count == 2
-    assert ran.report.removed == ["gone"]
+    assert {path for path, kind in ran.kinds().items() if kind == "?"} == {"as sent", "large"}
+    assert ran.report.unseen == 2
+    assert list(ran.report.removed) == ["gone"]
     assert ran.report.failed == {"large again": "it would have come too late"}
 
 
@@ -569,11 +559,11 @@ class Hooked:
         folder = self.sandbox.prepared(job)
         top = os.open(self.sandbox.workspace, os.O_RDONLY)
         try:
-            looking = look_in_sandbox._Look(json.loads(job.files["look.json"]), top, str(folder))
-            log = "\n".join(looking.run())
+            looking = look_in_sandbox._Look(json.loads(job.files["request.json"]), top, str(folder))
+            log = program_in_sandbox.printed(job.name, looking.run(), str(folder))
         finally:
             os.close(top)
-        return Ran(_report(job.rows(log), request), log, folder)
+        return Ran(_report(job, log, request, folder), log, folder)
 
 
 @pytest.fixture
@@ -602,13 +592,13 @@ def test_a_file_that_changes_while_it_is_copied(sandbox: Sandbox, hooked: Hooked
         else:
             file.write_bytes(b"THEIRS")
             if change == "unseen":
-                hooked.monkeypatch.setattr(look_in_sandbox, "_stamp", lambda status: status.st_ino)
+                hooked.monkeypatch.setattr(look_in_sandbox, "stamp", lambda status: status.st_ino)
             else:
                 os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     ran = hooked.look({"a": item(FETCH, a_file())}, write)
     found = ran.report.differing["a"]
-    assert (found.entry.unstable, found.entry.digest, found.copy) == (True, b"", None)
+    assert (found.unstable, found.digest, found.copy) == (True, b"", "")
     assert list((ran.folder / "copies").iterdir()) == []
 
 
@@ -630,7 +620,7 @@ def test_a_file_that_changes_while_it_is_compared(sandbox: Sandbox, hooked: Hook
     """Without a copy it is reported as unstable."""
     file = sandbox.place("a", b"OURS")
     ran = hooked.look({"a": item(COMPARE, a_file())}, lambda *_: file.write_bytes(b"OURS+"))
-    assert ran.report.differing["a"].entry.unstable
+    assert ran.report.differing["a"].unstable
 
 
 def test_a_file_that_is_written_right_before_its_removal_stays(
@@ -638,17 +628,17 @@ def test_a_file_that_is_written_right_before_its_removal_stays(
 ) -> None:
     """Its stamp is looked at once more after its content was compared."""
     file = sandbox.place("a")
-    compared = look_in_sandbox._same_as_any
+    compared = look_in_sandbox._SeenEntry.same_as_any
 
     def write(*of: Any) -> bool:
         same = compared(*of)
         file.write_bytes(b"just written")
         return same
 
-    monkeypatch.setattr(look_in_sandbox, "_same_as_any", write)
+    monkeypatch.setattr(look_in_sandbox._SeenEntry, "same_as_any", write)
     ran = hooked.look({"a": item(REMOVE, a_file())}, lambda *_: None)
     assert file.read_bytes() == b"just written"
-    assert ran.report.differing["a"].entry.unstable
+    assert ran.report.differing["a"].unstable
 
 
 def test_a_folder_that_was_moved_out_of_the_workspace(sandbox: Sandbox, hooked: Hooked) -> None:
@@ -662,7 +652,7 @@ def test_a_folder_that_was_moved_out_of_the_workspace(sandbox: Sandbox, hooked: 
             os.rename(sandbox.workspace / "d", moved)
 
     ran = hooked.look({"d/a": item(REMOVE, a_file(b"CHANGED")), "d/b": item(REMOVE, a_file())}, move)
-    assert ran.report.removed == ["d/b"]
+    assert list(ran.report.removed) == ["d/b"]
     assert (moved / "b").exists()
 
 
@@ -690,7 +680,7 @@ def test_a_full_disk(sandbox: Sandbox, hooked: Hooked) -> None:
         capture_output=True,
         check=True,
     )
-    assert b'"done",[1,0,0,0,0,0,0,0,' in ran.stdout
+    assert b'"outcomes":[["d",1]]' in ran.stdout
     assert list((limited / "copies").iterdir()) == []
 
 
@@ -699,7 +689,7 @@ def test_a_fifo_that_takes_a_files_place_does_not_block(sandbox: Sandbox) -> Non
     os.mkfifo(sandbox.workspace / "a")
     top = os.open(sandbox.workspace, os.O_RDONLY)
     try:
-        look = look_in_sandbox._Look({"actions": "", "word": "w"}, top, str(sandbox.folder))
+        look = look_in_sandbox._Look({"actions": "", "counts": ""}, top, str(sandbox.folder))
         with pytest.raises(OSError, match=r"Stale"):
             look._read(look_in_sandbox._SeenEntry("f"), top, b"a")
     finally:
@@ -710,7 +700,7 @@ def blocked(sandbox: Sandbox, asked: Iterable[tuple[str, str]], **more: Any) -> 
     """Return what keeps these paths from being extracted as these kinds, by its place."""
     items = {path: item(PLACE, Entry(Kind(kind))) for path, kind in asked}
     ran = sandbox.look(items, **more)
-    assert replace(ran.report, blocked={}) == LookReport()
+    assert replace(ran.report, blocked={}) == LookResult()
     return {path: obstacle.value for path, obstacle in ran.report.blocked.items()}
 
 
@@ -757,7 +747,7 @@ def test_places_after_a_removal(sandbox: Sandbox) -> None:
         "e/theirs/x": item(PLACE, FOLDER),
     }
     ran = sandbox.look({**removals, **folders, **places})
-    assert (ran.report.removed, ran.report.kept) == (["d/ours", "e/ours", "d"], ["e"])
+    assert (ran.report.removed, ran.report.kept) == (("d/ours", "e/ours", "d"), ("e",))
     assert ran.report.blocked == {"e/theirs": Obstacle.FILE}
 
 
@@ -767,14 +757,14 @@ def test_too_many_places(sandbox: Sandbox) -> None:
         sandbox.place(str(number))
     asked = {f"{number}/{name}": item(PLACE, a_file()) for number in range(5) for name in "xy"}
     ran = sandbox.run(LookRequest(asked), most_blocked=3)
-    assert ran.report == LookReport(blocked=dict.fromkeys("012", Obstacle.FILE))
+    assert ran.report == LookResult(blocked=dict.fromkeys("012", Obstacle.FILE))
 
 
 def test_no_time_for_places(sandbox: Sandbox) -> None:
     """What was not checked in time is named as such."""
     sandbox.place("a")
     ran = sandbox.run(LookRequest({"a/x": item(PLACE, a_file()), ".git": item(COMMITS)}), within_s=0)
-    assert ran.report == LookReport(unseen=["a/x", ".git"], unseen_count=2)
+    assert ran.report == LookResult(dict.fromkeys(("a/x", ".git"), SeenEntry(Kind.UNREAD)), unseen=2)
 
 
 OURS, OLDER, THEIRS = (letter * 40 for letter in "abc")
@@ -812,12 +802,12 @@ def test_commits_there(sandbox: Sandbox, files: dict[str, str], has_commits: boo
     for name, content in files.items():
         sandbox.place(f".git/{name}", content.encode())
     found = {".git": Obstacle.COMMITS} if has_commits else {}
-    assert sandbox.look({".git": item(COMMITS)}).report == LookReport(blocked=found)
-    assert sandbox.look({".git": item(COMMITS, FOLDER)}).report == LookReport(blocked=found)
-    assert sandbox.look({".git": item(PLACE, FOLDER)}).report == LookReport()
+    assert sandbox.look({".git": item(COMMITS)}).report == LookResult(blocked=found)
+    assert sandbox.look({".git": item(COMMITS, FOLDER)}).report == LookResult(blocked=found)
+    assert sandbox.look({".git": item(PLACE, FOLDER)}).report == LookResult()
 
 
-@pytest.mark.parametrize("module", [look_in_sandbox, places_in_sandbox])
+@pytest.mark.parametrize("module", [look_in_sandbox, program_in_sandbox])
 def test_it_is_written_for_older_pythons(module: ModuleType) -> None:
     """Its syntax is that of Python 3.6, and no annotation is evaluated but plain names and texts."""
     text = Path(module.__file__ or "").read_text("utf-8")
@@ -840,7 +830,7 @@ def test_a_killed_program_has_removed_only_what_it_should(sandbox: Sandbox) -> N
         env={"AGENT_WORKSPACE": str(sandbox.workspace)},
         stdout=subprocess.DEVNULL,
     )
-    while (folder / "look.json").exists() and process.poll() is None:
+    while (folder / "request.json").exists() and process.poll() is None:
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()

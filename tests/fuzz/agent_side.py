@@ -25,7 +25,7 @@ def note_look(model: SandboxModel, packed: BinaryIO) -> None:
     # One that a fault has damaged is refused, and looks at nothing.
     damaged = (KeyError, EOFError, OSError, tarfile.TarError, zlib.error)
     with contextlib.suppress(*damaged), tarfile.open(fileobj=packed, mode="r:gz") as members:
-        member = members.extractfile("look.json")
+        member = members.extractfile("request.json")
         request = json.loads(member.read()) if member is not None else {}
         if request.get("find_new"):
             model.saw()

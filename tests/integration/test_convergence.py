@@ -26,10 +26,9 @@ from syncd.remote.remote_job import RemoteJob
 from syncd.remote.target import Target
 from syncd.sandbox import look, provider
 from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.look import Looker
+from syncd.sandbox.look import Looker, PendingRemoval
 from syncd.sandbox.look_request import Obstacle
 from syncd.sandbox.partial_archives import Kept, PartialArchives, _Proof
-from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.seen_paths import SeenPaths
@@ -317,18 +316,18 @@ def _remove_changed_agent_files(patch: pytest.MonkeyPatch) -> None:
 
     def job(*args: Any) -> RemoteJob:
         made = real(*args)
-        compared = b"elif not _same_as_any(found, versions):"
+        compared = b"            if found.same_as_any(versions):\n                parent"
         assert compared in made.files["main.py"]
-        program = made.files["main.py"].replace(compared, b"elif False:")
+        program = made.files["main.py"].replace(compared, b"            if True:\n                parent")
         return RemoteJob(made.name, made.purpose, {**made.files, "main.py": program})
 
     patch.setattr(look, "new_job", job)
 
 
 def _forget_late_executions(patch: pytest.MonkeyPatch) -> None:
-    def settle(self: Looker, notes: Collection[PendingRemoval], check: object) -> None:
-        for note in list(notes):
-            self._forget(note.name)
+    def settle(self: Looker, removals: Collection[PendingRemoval], check: object) -> None:
+        for removal in list(removals):
+            self._forget(removal.name)
 
     patch.setattr(Looker, "_settle", settle)
 

@@ -19,7 +19,6 @@ from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
-from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.store.state_db import StateDb
 from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
 from tests.recorded import damage
@@ -48,13 +47,13 @@ def target(rig: Rig) -> Target:
 def started(rig: Rig) -> list[str]:
     """Return the removals recorded as possibly running."""
     (folder,) = rig.folder.glob("state/syncd/*")
-    return [note.name for note in PendingRemovals(StateDb(str(folder)), target(rig)).notes]
+    return [removal.name for removal in a_looker(rig, StateDb(str(folder)), Interrupt()).pending]
 
 
-def a_looker(rig: Rig, pending_removals: PendingRemovals, interrupt: Interrupt) -> Looker:
+def a_looker(rig: Rig, db: StateDb, interrupt: Interrupt) -> Looker:
     waiter = Waiter(interrupt, rig.clock)
     api = Api(target(rig), rig.key, rig.client, rig.clock)
-    return Looker(JobRunner(api, rig.client, waiter), pending_removals, waiter)
+    return Looker(JobRunner(api, rig.client, waiter), db, target(rig), waiter)
 
 
 def begin_late(rig: Rig, name: str) -> int:
@@ -214,7 +213,7 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
     deleted_and_cut(rig, "execute: lost")
     (folder,) = rig.folder.glob("state/syncd/*")
     interrupt = Interrupt()
-    looker = a_looker(rig, PendingRemovals(StateDb(str(folder)), target(rig)), interrupt)
+    looker = a_looker(rig, StateDb(str(folder)), interrupt)
     rig.emulator.faults.on("execution-status", "after", lambda _: interrupt.request())
     slept = len(rig.clock.slept)
     with pytest.raises(Stop):
@@ -308,17 +307,18 @@ def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
     """A removal that cannot be recorded is not begun."""
     folder = tmp_path / "gone"
     folder.mkdir()
-    file = PendingRemovals(StateDb(str(folder)), target(rig))
+    looker = a_looker(rig, StateDb(str(folder)), Interrupt())
     folder.rmdir()
     removed = LookItem((Uploaded(Kind.DIRECTORY, 0o755, 1),), LookAction.REMOVE)
     with pytest.raises(TryLater, match="nothing is removed: make it writable"):
-        a_looker(rig, file, Interrupt()).look(LookRequest({"a": removed}), str(tmp_path))
+        looker.look(LookRequest({"a": removed}), str(tmp_path))
     assert "execute" not in rig.asked()
 
 
 def test_a_damaged_record_is_reported(tmp_path: Path, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """It costs nothing else."""
-    PendingRemovals(StateDb(str(tmp_path)), target(rig)).note("syncd-old", ["a"])
-    damage(tmp_path, "removals")
-    assert PendingRemovals(StateDb(str(tmp_path)), target(rig)).notes == []
+    deleted_and_cut(rig, "execute: lost")
+    (folder,) = rig.folder.glob("state/syncd/*")
+    damage(folder, "removals")
+    assert started(rig) == []
     assert "a removal that was started before may still run" in caplog.text

@@ -28,7 +28,7 @@ from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
-from syncd.sandbox.pending_removals import PendingRemovals
+from syncd.sandbox.program_in_sandbox import printed
 from syncd.store.state_db import StateDb
 from tests.emulator.request_log import RequestRecord
 from tests.integration.sync_rig import KEY, Rig, rigged
@@ -78,7 +78,7 @@ def looker(rig: Rig) -> Looker:
     (state := rig.folder / "state").mkdir(exist_ok=True)
     waiter = Waiter(Interrupt(), clock)
     api = Api(target(rig), rig.key, rig.client, clock)
-    return Looker(JobRunner(api, rig.client, waiter), PendingRemovals(StateDb(str(state)), target(rig)), waiter)
+    return Looker(JobRunner(api, rig.client, waiter), StateDb(str(state)), target(rig), waiter)
 
 
 def copies(rig: Rig) -> Path:
@@ -127,7 +127,7 @@ def test_what_differs_is_fetched(rig: Rig) -> None:
 
 def pending(rig: Rig) -> list[str]:
     """Return the removals that are recorded as possibly running."""
-    return [note.name for note in PendingRemovals(StateDb(str(rig.folder / "state")), target(rig)).notes]
+    return [removal.name for removal in looker(rig).pending]
 
 
 def begin_late(rig: Rig, name: str) -> int:
@@ -199,20 +199,19 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
     looking = looker(rig)
     running = looking.start(LookRequest({"a": item(FETCH, a_file("ours"))}))
     rig.sandbox.wait()
-    large = [0, "f", 0o644, 1 << 40, 1, "A" * 43 + "=", 0, 0]
-    answer = {"status": "completed", "cursor": 0}
-    for rows, words in (
-        (
-            [["differing", [[1, "", 0, 0, 0, "", -1, 0]]], ["done", [1, *[0] * 10]]],
-            "an index is out of range",
-        ),
-        ([["differing", [large]], ["done", [1, *[0] * 10]]], "more was copied than was asked for"),
-        ([["report", -1, "00"]], "a value has another type"),
-        ([["report", 5, "zz" * 32]], "a value has another type"),
+    large = ["f", 0o644, 1 << 40, 1, "A" * 43 + "=", 0, False]
+    lists: dict[str, object] = {"differing": [], "failed": [], "blocked": [], "new": {}, "pruned": []}
+    honest = {"outcomes": [["=", 1]], **lists, "unlisted": 0, "unsearched": 0, "ended_s": 1}
+    name, answer = running.job.name, {"status": "completed", "cursor": 0}
+    for logs, words in (
+        (printed(name, {**honest, "outcomes": [["=", 2]]}, ""), "it has another number of outcomes"),
+        (printed(name, {**honest, "outcomes": [["d", 1]], "differing": [large]}, ""), "more was copied than was asked"),
+        (printed(name, {**honest, "more": 1}, ""), "Object contains unknown field"),
+        (f"{name}=file 999999999 {'0' * 64}\n", "it is too long"),
+        (f"{name}=file 5 {'0' * 64}\n", "no report.json is as the program wrote it"),
     ):
-        logs = "".join(json.dumps([running.job.name, *row], separators=(",", ":")) + "\n" for row in rows)
         rig.emulator.faults.script(f"execution-logs: json {json.dumps({**answer, 'logs': logs})} always")
-        with pytest.raises(StepFailed, match=f"the report of the look at the files there is invalid .{words}"):
+        with pytest.raises(StepFailed, match=rf"the report of the look at the files there is invalid \({words}"):
             looking.finish(running, str(copies(rig)))
         rig.emulator.faults.clear()
     assert os.listdir(copies(rig)) == []

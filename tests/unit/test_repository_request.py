@@ -7,16 +7,15 @@ import os
 import subprocess
 from typing import Any
 
+import msgspec
 import pytest
 
 from syncd.model.entry import Entry, Kind, as_sent
 from syncd.model.manifest import Manifest
-from syncd.sandbox.look_encoding import InvalidReport
 from syncd.sandbox.repository.agent_repository import (
     FollowReport,
     RepositoryState,
     branch_there,
-    report_of,
     versions_of,
 )
 
@@ -66,34 +65,31 @@ def test_what_git_sees_as_other(
 def test_a_report(state: RepositoryState) -> None:
     """It has a state, and a commit where the repository follows."""
     home = HOME if state is RepositoryState.DONE else ""
-    assert report_of([["done", {"state": state.value, "home": home}]], FollowReport) == FollowReport(state, home=home)
+    assert msgspec.convert({"state": state.value, "home": home}, FollowReport) == FollowReport(state, home=home)
 
 
 @pytest.mark.parametrize(
-    "row",
+    "values",
     [
+        None,
         [],
-        ["done"],
-        ["done", None],
-        ["done", []],
-        ["done", {}],
-        ["done", {"home": HOME}],
-        ["done", {"state": "best", "home": HOME}],
-        ["done", {"state": ["done"], "home": HOME}],
-        ["done", {"state": "done", "home": "A" * 40}],
-        ["done", {"state": "done", "home": HOME + "\n"}],
-        ["done", {"state": "done", "home": "a" * 41}],
-        ["done", {"state": "done", "home": "--all"}],
-        ["done", {"state": "done", "home": HOME, "more": 1}],
-        ["done", {"state": "failed", "why": "x" * 65537}],
-        ["done", {"state": "failed", "why": {"a": "b"}}],
-        ["done", {"state": "done", "home": HOME}, 1],
+        {},
+        {"home": HOME},
+        {"state": "best", "home": HOME},
+        {"state": ["done"], "home": HOME},
+        {"state": "done", "home": "A" * 40},
+        {"state": "done", "home": HOME + "\n"},
+        {"state": "done", "home": "a" * 41},
+        {"state": "done", "home": "--all"},
+        {"state": "done", "home": HOME, "more": 1},
+        {"state": "failed", "why": "x" * 65537},
+        {"state": "failed", "why": {"a": "b"}},
     ],
 )
-def test_an_impossible_report(row: list[Any]) -> None:
+def test_an_impossible_report(values: Any) -> None:
     """Nothing of it is believed."""
-    with pytest.raises(InvalidReport):
-        report_of([row], FollowReport)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(values, FollowReport)
 
 
 BRANCHES = [

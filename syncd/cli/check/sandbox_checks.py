@@ -34,7 +34,6 @@ from syncd.remote.target import AcquiredSandbox, Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookRequest
-from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.sandbox.remote_changes import LOOK_S
 from syncd.store.state_db import StateDb
@@ -199,7 +198,7 @@ def check_look(target: Target, agent_changes: AgentChanges, key: ApiKey) -> Find
     api = Api(target, key, client, CLOCK)
     request = LookRequest({})
     with tempfile.TemporaryDirectory(prefix="syncd-check-") as folder:
-        looker = Looker(JobRunner(api, client, waiter), PendingRemovals(StateDb(folder), target), waiter)
+        looker = Looker(JobRunner(api, client, waiter), StateDb(folder), target, waiter)
         dump_looker = DumpLooker(Dump(api, client, _NO_RETRIES, waiter))
         try:
             seconds, no_program = _timed(waiter, lambda: looker.look(request, folder, waiter.poll_events))

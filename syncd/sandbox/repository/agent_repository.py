@@ -1,9 +1,9 @@
 """Keeps a git repository in the sandbox that holds what was sent, and fetches the commits that the agent makes there.
 
-The program is `repository_in_sandbox`: one execution makes the repository, one follows each sync that arrived, and one
-packs the agent's commits. Nothing of it is part of a comparison or a removal. Its report is checked as any foreign
-text; what is in the pack, git says. Where the repository cannot follow, that is one warning, and no sync waits for it:
-newer changes end the wait.
+One execution of `repository_in_sandbox` makes the repository, one follows each sync that arrived, and one of
+`commits_in_sandbox` packs the agent's commits. Nothing of it is part of a comparison or a removal. A report is checked
+as any foreign text; what is in the pack, git says. Where the repository cannot follow, that is one warning, and no sync
+waits for it: newer changes end the wait.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from enum import Enum, StrEnum
-from typing import Annotated, Any, TypeVar
+from types import ModuleType
+from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
@@ -24,21 +26,17 @@ from syncd.core.waiter import Superseded, SupersededBy, Waiter
 from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind, arrived_digest
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
-from syncd.remote.artifacts import ExpectedCopy, NotKeptHere
 from syncd.remote.failure import ApiStep, StepFailed, backoff_limit_s
 from syncd.remote.remote_job import (
     JOB_TIMEOUT_S,
     JobRunner,
     Purpose,
     RemoteJob,
-    invalid_report,
-    is_complete,
     new_job,
-    place_of,
 )
 from syncd.remote.target import Target
-from syncd.sandbox.look import from_remote, to_remote
-from syncd.sandbox.look_encoding import Count, InvalidReport, Text, converted, encoded_versions, recoded
+from syncd.sandbox import program_in_sandbox
+from syncd.sandbox.look_encoding import Count, Text, encoded_versions, from_remote, to_remote
 from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox, repository_in_sandbox
 from syncd.selection.builtin_rules import DEFAULTS, SECRETS
 from syncd.selection.git_repository import GIT
@@ -107,24 +105,16 @@ class RepositoryState(StrEnum):
     FAILED = "failed"
 
 
-class _Report(Struct, frozen=True, forbid_unknown_fields=True):
-    """The report of any request. `why` is empty if it was followed."""
+class FollowReport(Struct, frozen=True, forbid_unknown_fields=True):
+    """The report of a repository that follows: `home` is the commit of what was sent; else `why` has the reason."""
 
     state: RepositoryState
     why: Text = ""
-
-
-Report = TypeVar("Report", bound=_Report)
-
-
-class FollowReport(_Report, frozen=True, forbid_unknown_fields=True):
-    """The report of a repository that follows: `home` is the commit of what was sent."""
-
     home: Annotated[str, Meta(pattern=r"\A(?:[0-9a-f]{40})?\Z")] = ""
 
 
-class SandboxCommits(_Report, frozen=True, forbid_unknown_fields=True):
-    """The agent's commits as the sandbox reports them.
+class SandboxCommits(Struct, frozen=True, forbid_unknown_fields=True):
+    """The agent's commits as the sandbox reports them; `why` is empty if it does.
 
     `commits` are the ids, the oldest first, each with that of its first parent after a space, if it has one. `unlisted`
     counts the newer ones, which are too many to be read. `pack` are length and SHA-256 of the pack there. `branch` is
@@ -132,6 +122,8 @@ class SandboxCommits(_Report, frozen=True, forbid_unknown_fields=True):
     other branches with the number of their commits, which stay there.
     """
 
+    state: RepositoryState
+    why: Text = ""
     commits: Annotated[tuple[_Pair, ...], Meta(max_length=_MOST_COMMITS)] = ()
     unlisted: Count = 0
     pack: _Pack = (0, "")
@@ -232,8 +224,7 @@ class AgentRepository:
         versions = self._versions(base)
         columns = ((path, () if entry is None else (entry,)) for path, entry in versions.items())
         request = {
-            **encoded_versions(columns, to_remote),
-            "verb": "follow",
+            **encoded_versions(columns),
             "whole": not commit,
             "home": commit,
             "branch": branch_there(branch),
@@ -244,11 +235,8 @@ class AgentRepository:
         }
         if commit:
             self._unanswered.update(versions)
-        job, output = self._output(_FOLLOW, request, timeout_s)
-        rows = list(job.rows(output))
-        if not rows:
-            raise job.incomplete(output)
-        return _checked(job, rows, FollowReport)
+        job, output = self._output(_FOLLOW, repository_in_sandbox, request, timeout_s)
+        return job.report(output, lambda values: msgspec.convert(values, FollowReport))
 
     def _note(self, report: FollowReport, base: Manifest, identity: str) -> None:
         match report.state:
@@ -291,7 +279,6 @@ class AgentRepository:
         report is not to be trusted, `NotKeptHere`, `Stop`, and what `check` raises.
         """
         request = {
-            "verb": "pack",
             "home": home,
             "most_commits": _MOST_COMMITS,
             "most_paths": MOST_PATHS,
@@ -299,51 +286,37 @@ class AgentRepository:
             "with_contents": contents is Contents.SMALLEST,
             "within_s": _PACK_S,
         }
-        job, output = self._output(_PACK, request, JOB_TIMEOUT_S, check)
-        with self._job_runner.report(job, output, folder, _MOST_PACK_BYTES, check) as opened:
-            found = _checked(job, opened.rows, SandboxCommits)
+        job, output = self._output(_PACK, commits_in_sandbox, request, JOB_TIMEOUT_S, check)
+        with self._job_runner.files(job, folder, _MOST_PACK_BYTES, check) as extract:
+            found = job.report(output, commits_of, extract)
             if not found.commits:
                 return found, ""
-            path = place_of(job, folder, 0)
-            copies = opened.extract({0: ExpectedCopy(found.pack[0], bytes.fromhex(found.pack[1]), path)})
-            if copies.not_kept:
-                raise NotKeptHere(copies.not_kept, "see to room and rights in the cache folder")
-            if not copies.right:
-                raise invalid_report(job, "the pack is another one")
+            size_bytes, digest = found.pack
+            pack = Entry(Kind.FILE, size_bytes=size_bytes, digest=bytes.fromhex(digest))
+            path = extract({"copies/0": pack}).path("copies/0")
+            if not path:
+                raise job.invalid("the pack is another one")
             return found, path
 
     def _output(
-        self, purpose: Purpose, request: dict[str, Any], timeout_s: float, check: Callable[[], None] = lambda: None
+        self,
+        purpose: Purpose,
+        program: ModuleType,
+        request: dict[str, Any],
+        timeout_s: float,
+        check: Callable[[], None] = lambda: None,
     ) -> tuple[RemoteJob, str]:
         """Run the program, and return its job and its output. Raises `StepFailed`, `Stop`, and what `check` raises."""
-        imported = (git_in_sandbox, commits_in_sandbox)
-        job = new_job(purpose, repository_in_sandbox, "repository.json", request, imported)
+        job = new_job(purpose, program, request, (program_in_sandbox, git_in_sandbox))
         self._job_runner.upload(job)
         self._job_runner.start(job)
-        output = self._job_runner.output(
-            job, check, timeout_s, first_wait_s=_FIRST_POLL_S, is_complete=lambda text: is_complete(job, text)
-        )
-        return job, output
+        return job, self._job_runner.output(job, check, timeout_s, _FIRST_POLL_S)
 
 
-def _checked(job: RemoteJob, rows: list[list[Any]], shape: type[Report]) -> Report:
-    """Return the report, if it is one that the program can have made. Raises `StepFailed`."""
-    try:
-        return report_of(rows, shape)
-    except InvalidReport as failure:
-        raise invalid_report(job, str(failure)) from None
-
-
-def report_of(rows: list[list[Any]], shape: type[Report]) -> Report:
-    """Return the report with this row. Raises `InvalidReport`."""
-    match rows:
-        case [["done", dict(fields)]]:
-            found = converted(fields, shape)
-        case _:
-            raise InvalidReport("a row has another form")
-    if isinstance(found, SandboxCommits):
-        return replace(found, branches=tuple((recoded(name, from_remote), count) for name, count in found.branches))
-    return found
+def commits_of(values: Any) -> SandboxCommits:
+    """Return the report, with names as this machine has them. Raises `ValueError`."""
+    found = msgspec.convert(values, SandboxCommits)
+    return replace(found, branches=tuple((from_remote(name), count) for name, count in found.branches))
 
 
 def branch_there(name: str) -> str:

@@ -4,7 +4,7 @@ Git runs programs for hooks, filters, the file system monitor, text conversion, 
 pagers, aliases, credentials and missing objects (githooks(5), gitattributes(5), git-config(1)). Only plumbing commands
 are run, which need none of them; the settings and the environment switch off what they could still reach.
 
-It runs in the sandbox too, with any Python from 3.6 on, and is sent along with the program there.
+It runs in the sandbox too, and is sent along with the programs there.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import tempfile
 from typing import Any
+
+from syncd.sandbox.program_in_sandbox import BLOCK, Alarm, bytes_of
 
 # A larger file is compared as a binary one, has no deltas, and goes through memory in blocks only.
 LARGE_BYTES = 16 << 20
@@ -63,19 +65,12 @@ _UNDER_WAY = {
     "BISECT_LOG": "bisect",
 }
 ID = re.compile("[0-9a-f]{40}")  # of an object
-BLOCK = 1 << 18
-# A FIFO in a file's place must not block, nor a terminal become this process's own.
-FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MOST_OUTPUT = 64 << 20  # of a command whose output is kept; folders within folders can be endless
 _PRIVATE = "[core]\n\trepositoryformatversion = 0\n\tcompression = 1\n[fastimport]\n\tunpackLimit = 200\n"
 
 
 class Refused(Exception):
     """The request cannot be carried out; the arguments are the state that is reported, and the reason."""
-
-
-class TooLate(Refused):
-    """The time is over."""
 
 
 class PrivateGit:
@@ -136,7 +131,7 @@ class PrivateGit:
             given.seek(0)
             process = subprocess.Popen(
                 # Names are UTF-8, whatever the locale there is.
-                [as_bytes(part) for part in [self._program, "--no-pager", *options, *arguments]],
+                [bytes_of(part) for part in [self._program, "--no-pager", *options, *arguments]],
                 stdin=subprocess.PIPE if text is None else given,
                 stdout=subprocess.PIPE,
                 stderr=complaints,
@@ -180,10 +175,20 @@ def check(command: "str", code: "int", complaint: "str") -> None:
         raise Refused("failed", f"git {command} ended with {code}: {reasons[0][:200]}")
 
 
-def as_bytes(name: "str") -> "bytes":
-    return name.encode("utf-8", "surrogateescape")
-
-
 def write_text(path: "str | bytes", text: "str") -> None:
     with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
+
+
+def answer(request: "dict[str, Any]", own: "str", act: "Any") -> "dict[str, Any]":
+    """Return the report of what `act` does with git, and what it returns; it is ended when its time is over."""
+    try:
+        git = PrivateGit(os.path.join(own, "git"), os.environ["AGENT_WORKSPACE"])
+        found = Alarm.within(request["within_s"], lambda: act(git))
+        return {"state": "failed", "why": "it takes too long"} if found is None else dict(found, state="done")
+    except Refused as refused:
+        return {"state": refused.args[0], "why": refused.args[1]}
+    except OSError as failure:
+        return {"state": "failed", "why": os.strerror(failure.errno or 0)}
+    finally:
+        shutil.rmtree(os.path.join(own, "git"), ignore_errors=True)

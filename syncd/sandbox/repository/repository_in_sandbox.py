@@ -1,42 +1,179 @@
-"""The program of the repository. It runs in the sandbox, with Python 3.6 or later, and follows one of two requests.
+"""The program of the repository in the sandbox, which holds what was sent.
 
-`follow`: the repository holds what was sent. Its branch `home` has a commit for each sync that it is told of. The
-agent's branch, its index and HEAD follow only while the branch has no commit of the agent's and the work tree is clean:
-what someone does there is not undone. `pack`: the agent's commits become a file beside this program.
+Its branch `home` has a commit for each sync that it is told of. The agent's branch, its index and HEAD follow only
+while the branch has no commit of the agent's and the work tree is clean: what someone does there is not undone.
+
+By git as no one has configured it (see `git_in_sandbox`): nothing that the agent, the machine or a file in the
+workspace configures starts a program or changes a content.
 """
 
 import contextlib
 import fcntl
 import glob
 import hashlib
-import json
 import os
+import re
 import shutil
-import signal
 import stat
-import sys
 from typing import Any
 
-from syncd.sandbox.repository.commits_in_sandbox import SPARE_BYTES, CommitImporter, CommitPacker, stamp
-from syncd.sandbox.repository.git_in_sandbox import (
+from syncd.sandbox.program_in_sandbox import (
     BLOCK,
+    DIGEST_BYTES,
     FILE,
+    SPARE_BYTES,
+    Alarm,
+    Version,
+    bytes_of,
+    paths_of,
+    run,
+    stamp,
+    versions_of,
+)
+from syncd.sandbox.repository.git_in_sandbox import (
     ID,
+    LARGE_BYTES,
     NO_CONFIGURATION,
     PrivateGit,
     Refused,
-    TooLate,
-    as_bytes,
+    answer,
+    check,
     write_text,
 )
 
 _LOCK_S = 7  # a run that was given up ends within that
-_LONGEST_LINE = 4000  # some logs cut longer lines
 _HOME = "refs/syncd/home"  # the last commit; the branch `home` is there for people, who may move it
 _PARTS = {"syncd", "objects", "refs", "info", "config", "index"}  # of a repository, before it has its HEAD
 _REFUSED_PATTERNS = ".[gG][iI][tT]\n.[gG][iI][tT][ .:\\\\]*\n[gG][iI][tT]~1*\n"
 _NEW = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n"
 _AGENT = "[user]\n\tname = agent\n\temail = agent@localhost\n"
+_MARKS = (b"\r", b"\0", b"$Id")  # of a file that git may convert: line ends, an encoding, keywords
+# What git takes for its own folder, or for the list of its submodules, on some system, and refuses (path.c, fsck.c).
+_REFUSED = re.compile(rb"(^|/)(\.git|git~1)[ .]*([:\\][^/]*)?(/|\Z)", re.IGNORECASE)
+_REFUSED_LINK = re.compile(rb"(^|/)(\.gitmodules|gitmod~[1-4])[ .]*([:\\][^/]*)?\Z", re.IGNORECASE)
+_MODES = {"f": b"100644", "x": b"100755", "l": b"120000"}
+
+
+class _Importer:
+    """Makes a commit of what was sent, from the files there that are as they were sent.
+
+    What is not, or what git refuses, stays as it is in the parent. Paths may lead through a link: what is read there is
+    what was sent, or not used.
+    """
+
+    def __init__(self, git: "PrivateGit", request: "dict[str, Any]") -> None:
+        self._git = git
+        self._request = request
+        self._paths = paths_of(request)
+        self._top = os.fsencode(git.workspace)
+        self._attributes = {}  # type: dict[bytes, bytes]
+        self._lines = []  # type: list[bytes]
+        self._converted = []  # type: list[tuple[bytes, Version, os.stat_result, bytes]]
+        self._blobs = 0
+
+    def commit(self, parent: "str") -> "str":
+        """Return the id of the commit, which is the parent if nothing is otherwise than there."""
+        with self._git.started(["fast-import", "--quiet", "--done", "--depth=0"], None) as (process, ended):
+            with contextlib.suppress(BrokenPipeError), process.stdin as into:
+                self._write(into, parent)
+            check("fast-import", *ended())
+        made = self._git.run("rev-parse", "refs/heads/home").decode("ascii").strip()
+        return parent if parent and self._git.result("diff-tree", "--quiet", parent, made)[1] == 0 else made
+
+    def _write(self, into: "Any", parent: "str") -> None:
+        gone = []
+        for path, versions in zip(self._paths, versions_of(self._request)):  # noqa: B905 - Python 3.6 may run this
+            if not versions:
+                gone.append(path)
+            elif not (_REFUSED.search(path) or (versions[0].kind == "l" and _REFUSED_LINK.search(path))):
+                with contextlib.suppress(OSError):
+                    self._add(into, path, versions[0])
+        self._convert()
+        if self._request["whole"] and parent:
+            listed = self._git.run("ls-tree", "-r", "-z", "--name-only", "--full-tree", parent)
+            gone += set(listed.split(b"\0")[:-1]).difference(self._paths)
+        person, message = bytes_of(self._request["person"]), bytes_of(self._request["message"])
+        into.write(b"commit refs/heads/home\ncommitter %s\ndata %d\n%s\n" % (person, len(message), message))
+        if parent:
+            into.write(b"from %s\n" % parent.encode("ascii"))
+        # A file may take the place of a directory, and the other way round: what is gone makes room first.
+        for path in gone:
+            into.write(b"D %s\n" % _quoted(path))
+        into.write(b"".join(self._lines))
+        into.write(b"done\n")
+
+    def _add(self, into: "Any", path: "bytes", sent: "Version") -> None:
+        """Add a file or a link if it is as it was sent. Raises `OSError`."""
+        place = os.path.join(self._top, path)
+        if sent.kind == "l" and os.readlink(place) == sent.target:
+            self._name(path, sent, self._begin_blob(into, len(sent.target)))
+            into.write(sent.target + b"\n")
+        elif sent.kind in "fx":
+            with open(os.open(place, FILE), "rb") as file:
+                self._add_file(into, path, sent, file)
+
+    def _add_file(self, into: "Any", path: "bytes", sent: "Version", file: "Any") -> None:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size != sent.size:
+            return
+        sha256, left, has_mark = hashlib.sha256(), sent.size, False
+        blob = self._begin_blob(into, left)
+        while left:
+            block = file.read(min(left, BLOCK)) or b"\0" * min(left, BLOCK)  # it was cut short
+            sha256.update(block)
+            into.write(block)
+            left -= len(block)
+            has_mark = has_mark or any(mark in block for mark in _MARKS)
+        into.write(b"\n")
+        if sha256.digest()[:DIGEST_BYTES] != sent.digest:
+            return  # no one uses the object
+        # Git would have to hold a larger one in memory.
+        if sent.size <= LARGE_BYTES and self._may_be_converted(path, has_mark):
+            self._converted.append((path, sent, status, blob))
+        else:
+            self._name(path, sent, blob)
+
+    def _begin_blob(self, into: "Any", size: "int") -> "bytes":
+        self._blobs += 1
+        into.write(b"blob\nmark :%d\ndata %d\n" % (self._blobs, size))
+        return b":%d" % self._blobs
+
+    def _name(self, path: "bytes", sent: "Version", blob: "bytes") -> None:
+        self._lines.append(b"M %s %s %s\n" % (_MODES[sent.kind], blob, _quoted(path)))
+
+    def _may_be_converted(self, path: "bytes", has_mark: "bool") -> "bool":
+        """Return True if git may put another content into its objects."""
+        folder = path
+        while folder:
+            folder = folder.rpartition(b"/")[0]
+            if folder not in self._attributes:
+                self._attributes[folder] = b""
+                path = os.path.join(self._top, folder, b".gitattributes")
+                with contextlib.suppress(OSError), open(os.open(path, FILE), "rb") as file:
+                    self._attributes[folder] = file.read(LARGE_BYTES) or b""
+            attributes = self._attributes[folder]
+            if attributes and (has_mark or b"working-tree-encoding" in attributes):
+                return True
+        return False
+
+    def _convert(self) -> None:
+        """Have git make the objects of files that it may convert, as its own `add` would."""
+        if not self._converted:
+            return
+        listed = b"".join(_quoted(path) + b"\n" for path, _, _, _ in self._converted)
+        output, code, _ = self._git.result("hash-object", "-w", "--stdin-paths", text=listed)
+        # If one cannot be converted, `add` would refuse it, too.
+        blobs = [blob for _, _, _, blob in self._converted] if code else output.split()
+        for (path, sent, before, _), blob in zip(self._converted, blobs):  # noqa: B905
+            with contextlib.suppress(OSError):
+                if stamp(os.lstat(os.path.join(self._top, path))) == stamp(before):
+                    self._name(path, sent, blob)
+
+
+def _quoted(path: "bytes") -> "bytes":
+    """Return the path in double quotes, as git reads it: each byte that is not plain ASCII in octal digits."""
+    plain = b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte not in b'"\\' else b"\\%03o" % byte for byte in path)
+    return b'"%s"' % plain
 
 
 class _Repository:
@@ -81,12 +218,13 @@ class _Repository:
         with contextlib.suppress(FileExistsError):
             os.mkdir(self._path("syncd"))  # for this program's own files
         self._locked = open(self._path("syncd/lock"), "ab")  # noqa: SIM115 - to the end
-        signal.alarm(_LOCK_S)
-        try:
+
+        def lock() -> "bool":
             fcntl.flock(self._locked, fcntl.LOCK_EX)
-        except TooLate:
-            raise Refused("failed", "another run is under way") from None
-        signal.alarm(self._request["within_s"])
+            return True
+
+        if not Alarm.within(_LOCK_S, lock):
+            raise Refused("failed", "another run is under way")
 
     def _make(self) -> "str":
         """Make the repository, in place of what is left of one, and return its commit."""
@@ -106,9 +244,9 @@ class _Repository:
         _, is_unknown, _ = self._git.result(*words, **persons)
         write_text(self._path("config"), _NEW + (_AGENT if is_unknown else ""))
         self._write_excludes()
-        home, branch = CommitImporter(self._git, self._request).commit(""), self._request["branch"]
+        home, branch = _Importer(self._git, self._request).commit(""), self._request["branch"]
         for name in {_HOME, "refs/heads/home", "refs/heads/" + branch}:
-            path = os.path.join(os.fsencode(self._top), as_bytes(name))
+            path = os.path.join(os.fsencode(self._top), bytes_of(name))
             os.makedirs(os.path.dirname(path), exist_ok=True)
             write_text(path, home + "\n")
         index = self._path("syncd/index")
@@ -135,7 +273,7 @@ class _Repository:
         self._remove_leftovers()
         if self._read("info/exclude") in (self._read("syncd/exclude"), self._exclude):
             self._write_excludes()
-        home = CommitImporter(self._git, self._request).commit(before)
+        home = _Importer(self._git, self._request).commit(before)
         if home != before and not self._git.move(_HOME, home, before):
             raise Refused("failed", "someone else moves the references")
         self._move_home(home)
@@ -232,46 +370,10 @@ class _Repository:
         return None
 
 
-def _give_up(_number: "int", _frame: "Any") -> None:
-    raise TooLate("failed", "it takes too long")
-
-
-def _report(request: "dict[str, Any]", own: "str") -> "dict[str, Any]":
-    """Follow the request, and return the report."""
-    try:
-        signal.signal(signal.SIGALRM, _give_up)
-        signal.alarm(request["within_s"])
-        git = PrivateGit(os.path.join(own, "git"), os.environ["AGENT_WORKSPACE"])
-        is_pack = request["verb"] == "pack"
-        found = CommitPacker(git, request, own).pack() if is_pack else _Repository(git, request).follow()
-        return dict(found, state="done")
-    except Refused as refused:
-        return {"state": refused.args[0], "why": refused.args[1]}
-    except OSError as failure:
-        return {"state": "failed", "why": os.strerror(failure.errno or 0)}
-    finally:
-        signal.alarm(0)
-        shutil.rmtree(os.path.join(own, "git"), ignore_errors=True)
-
-
-def main() -> None:
-    """Read the request beside this file, follow it, and print the report, or keep a long one beside the pack."""
-    own = os.path.dirname(os.path.abspath(__file__))
-    with open(os.path.join(own, "repository.json"), encoding="ascii") as file:
-        request = json.load(file)
-    line = _line(request, "done", _report(request, own))
-    if len(line) > _LONGEST_LINE:
-        content = line.encode("ascii")
-        with contextlib.suppress(OSError):  # else the log may take it
-            with open(os.path.join(own, "report.json"), "xb") as file:
-                file.write(content)
-            line = _line(request, "report", len(content), hashlib.sha256(content).hexdigest())
-    sys.stdout.write(line)
-
-
-def _line(request: "dict[str, Any]", *values: "Any") -> "str":
-    return json.dumps([request["word"], *values], separators=(",", ":")) + "\n"
+def follow(request: "dict[str, Any]", own: "str") -> "dict[str, Any]":
+    """Have the repository follow, and return the report."""
+    return answer(request, own, lambda git: _Repository(git, request).follow())
 
 
 if __name__ == "__main__":
-    main()
+    run(__file__, follow)
