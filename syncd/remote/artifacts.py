@@ -6,13 +6,13 @@ trusted: links, devices and unknown names are skipped, all sizes are limited, an
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 from typing import BinaryIO, cast
 
@@ -75,8 +75,7 @@ def extract_files(
     paths: dict[str, str] = {}
     wrong: set[str] = set()
     not_kept = ""
-    complete = False
-    try:
+    with ExitStack() as failed:
         for inner, content in _files(archive, most_bytes + _OVERHEAD_BYTES):
             check()
             folder, _, last = inner.rpartition("/")
@@ -88,16 +87,12 @@ def extract_files(
             try:
                 if _extracted(expected[name], content, path, check):
                     paths[name] = path
+                    failed.callback(os.unlink, path)
                 else:
                     wrong.add(name)
             except OSError as failure:
                 not_kept = unwritable(failure).message
-        complete = True
-    finally:
-        if not complete:
-            for path in paths.values():
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+        failed.pop_all()
     return ExtractedFiles(paths, wrong - paths.keys(), not_kept)
 
 
@@ -107,40 +102,42 @@ def keep_archive(packed: Iterable[bytes], path: str, most_bytes: int, check: Cal
     Raises `OSError`, `BadArchive` if it is too long, and what `check` and `packed` raise; then no file stays.
     """
     most_bytes += _OVERHEAD_BYTES
-    complete, length = False, 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            for block in packed:
-                check()
-                length += len(block)
-                if length > most_bytes:
-                    raise BadArchive(f"it is larger than {most_bytes >> 20} MiB")
-                file.write(block)
-        complete = True
-    finally:
-        if not complete:
-            os.unlink(path)
+    length = 0
+    with new_file(path) as file:
+        for block in packed:
+            check()
+            length += len(block)
+            if length > most_bytes:
+                raise BadArchive(f"it is larger than {most_bytes >> 20} MiB")
+            file.write(block)
 
 
 def _extracted(expected: Entry, content: Iterable[bytes], path: str, check: Callable[[], None]) -> bool:
     """Write a file, and return True if it is as expected; else nothing stays. Raises `OSError`."""
-    sha256, left, right = hashlib.sha256(), expected.size_bytes, False
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            for block in content:
-                left -= len(block)
-                if left < 0:
-                    break
-                check()
-                sha256.update(block)
-                file.write(block)
-        right = left == 0 and sha256.digest() == expected.digest
-    finally:
-        if not right:
-            os.unlink(path)
+    sha256, left = hashlib.sha256(), expected.size_bytes
+    with new_file(path) as file:
+        for block in content:
+            left -= len(block)
+            if left < 0:
+                break
+            check()
+            sha256.update(block)
+            file.write(block)
+    right = left == 0 and sha256.digest() == expected.digest
+    if not right:
+        os.unlink(path)
     return right
+
+
+@contextmanager
+def new_file(path: str) -> Iterator[BinaryIO]:
+    """Open a new, private file, which is gone if an exception ends the context. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with ExitStack() as failed:
+        failed.callback(os.unlink, path)
+        with open(descriptor, "wb") as file:
+            yield file
+        failed.pop_all()
 
 
 def _files(path: str, most_bytes: int) -> Iterator[tuple[str, Iterator[bytes]]]:

@@ -184,7 +184,8 @@ class Looker:
         Raises `StepFailed` if one that could is still running after a few polls, `Stop`.
         """
         with _REMOVAL.limited(self._waiter, JOB_TIMEOUT_S):
-            self._settle([each for each in self.pending if each.may_remove(wanted)], check)
+            for pending in [each for each in self.pending if each.may_remove(wanted)]:
+                self._settle(pending, check, SETTLING_POLLS)
 
     def neutralise(self) -> None:
         """Have looks that have not begun do nothing; after a reset, which ends all that run.
@@ -218,46 +219,42 @@ class Looker:
                 else:
                     self._record.remove()
 
-    def _settle(
-        self, removals: Collection[PendingRemoval], check: Callable[[], None], polls: int = SETTLING_POLLS
-    ) -> None:
-        for pending in removals:
-            try:
-                self._wait_for(pending, check, polls)
-            except StepFailed as failure:
-                if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
-                    raise
-                # The sandbox does not exist, or has no executions any more: the wait must not last for ever.
-                _log.warning("cannot check if the removal %s has ended: %s", pending.name, failure)
-            self._forget(pending.name)
-
     def _forget_ended(self, check: Callable[[], None]) -> None:
         """Forget the looks that have ended, mostly those of a process that died. Raises `StepFailed`, `Stop`."""
         for pending in list(self.pending):
             try:
-                self._settle([pending], check, _GLANCE_POLLS)
+                self._settle(pending, check, _GLANCE_POLLS)
             except StepFailed:
                 if len(self.pending) >= _MOST_PENDING:
                     raise
 
-    def _wait_for(self, pending: PendingRemoval, check: Callable[[], None], polls: int) -> None:
-        """Wait until a look that removes has ended. Raises `StepFailed`, `Stop`.
+    def _settle(self, pending: PendingRemoval, check: Callable[[], None], polls: int) -> None:
+        """Wait until a look that removes has ended, and forget it. Raises `StepFailed`, `Stop`.
 
         A request to start one that the API does not know may still reach it. The API starts the archive of that name,
         so an empty program replaces it: then it may start at any time.
         """
         wait_s, replaced = _FIRST_SETTLING_S, False
-        for _ in range(polls):
-            stage = self._job_runner.stage(pending.name, _REMOVAL)
-            if stage is JobStage.ENDED or (stage is JobStage.UNKNOWN and replaced):
-                return
-            check()
-            if stage is JobStage.UNKNOWN:
-                self._replace(pending)
-                replaced = True
-                continue
-            self._waiter.sleep(wait_s)
-            wait_s *= 2
+        try:
+            for _ in range(polls):
+                stage = self._job_runner.stage(pending.name, _REMOVAL)
+                if stage is JobStage.ENDED or (stage is JobStage.UNKNOWN and replaced):
+                    self._forget(pending.name)
+                    return
+                check()
+                if stage is JobStage.UNKNOWN:
+                    self._replace(pending)
+                    replaced = True
+                    continue
+                self._waiter.sleep(wait_s)
+                wait_s *= 2
+        except StepFailed as failure:
+            if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
+                raise
+            # The sandbox does not exist, or has no executions any more: the wait must not last for ever.
+            _log.warning("cannot check if the removal %s has ended: %s", pending.name, failure)
+            self._forget(pending.name)
+            return
         raise StepFailed(
             ApiStep.DELETE,
             FailureAction.RETRY,

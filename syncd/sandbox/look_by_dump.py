@@ -5,18 +5,20 @@ The archive is read as it comes, in one pass: only the paths and what differs ar
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import heapq
 import os
 import secrets
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, suppress
 
 from msgspec.structs import replace
 
 from syncd.archive.tar_reader import Member, MemberKind, inner_path, members
 from syncd.core.waiter import SupersededBy
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
+from syncd.remote.artifacts import new_file, unwritable
 from syncd.remote.bucket import Dump
 from syncd.sandbox.look_encoding import MOST_NEW, MOST_PATH_BYTES
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Missing, Obstacle
@@ -46,40 +48,29 @@ class DumpLooker:
         no copy stays. The paths to remove that are as a version are `failed`. Of places only the kinds are told. A file
         in the middle of a write is not told from others.
         """
-        # What is about to be lost is saved whatever changes here meanwhile.
-        superseded_by = SupersededBy.NOTHING if request.find_new else SupersededBy.ANY_CHANGE
-
-        def look(sources: Collection[str]) -> _ArchiveLook:
-            return self._dump.read_once(
-                lambda packed: _look_in(packed, request, copies_folder, check, sources), superseded_by
-            )
-
-        looked = look(())
-        if looked.lacking:
+        looking = self._looked(request, copies_folder, check, frozenset())
+        if looking.lacking:
             # Hard links to files whose content was not kept when it came by.
-            looked.copies.remove_all()
-            looked = look(looked.lacking)
-        return looked.result()
+            looking.copies.remove_others(())
+            looking = self._looked(request, copies_folder, check, frozenset(looking.lacking))
+        return looking.result()
 
+    def _looked(
+        self, request: LookRequest, copies_folder: str, check: Callable[[], None], sources: frozenset[str]
+    ) -> _ArchiveLook:
+        looking = _ArchiveLook(request, _CopyFolder(copies_folder, request.most_copied_bytes), check, sources)
 
-def _look_in(
-    packed: Iterable[bytes],
-    request: LookRequest,
-    copies_folder: str,
-    check: Callable[[], None],
-    sources: Collection[str],
-) -> _ArchiveLook:
-    looking = _ArchiveLook(request, _CopyFolder(copies_folder, request.most_copied_bytes), check, frozenset(sources))
-    complete = False
-    try:
-        for member, content in members(packed):
-            check()
-            looking.add(member, content)
-        complete = True
-    finally:
-        if not complete:
-            looking.copies.remove_all()
-    return looking
+        def read(packed: Iterable[bytes]) -> None:
+            for member, content in members(packed):
+                check()
+                looking.add(member, content)
+
+        with ExitStack() as failed:
+            failed.callback(looking.copies.remove_others, ())
+            # What is about to be lost is saved whatever changes here meanwhile.
+            self._dump.read_once(read, SupersededBy.NOTHING if request.find_new else SupersededBy.ANY_CHANGE)
+            failed.pop_all()
+        return looking
 
 
 class _CopyFolder:
@@ -92,24 +83,17 @@ class _CopyFolder:
         self._sizes: dict[str, int] = {}
         self._count = 0
 
-    def append(self, path: str, blocks: Iterable[bytes]) -> str:
-        """Append to a file, a new one for an empty path, and return its path. Raises `OSError`; then it is gone."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        if not path:
-            path = f"{self._prefix}{self._count}"
-            self._count += 1
-            flags |= os.O_CREAT | os.O_EXCL
-        try:
-            with open(os.open(path, flags, 0o600), "wb", buffering=0) as file:
-                self._sizes[path] = 0
-                for block in blocks:
-                    view = memoryview(block)
-                    while view:
-                        view = view[file.write(view) :]
-        except OSError:
-            self.remove(path)
-            raise
+    def write(self, blocks: Iterable[bytes]) -> str:
+        """Write a new file, and return its path. Raises `OSError`; then it is gone."""
+        path = self._next_path()
+        with new_file(path) as file:
+            file.writelines(blocks)
+        self._sizes[path] = 0
         return path
+
+    def _next_path(self) -> str:
+        self._count += 1
+        return f"{self._prefix}{self._count}"
 
     def keep(self, path: str, size_bytes: int) -> None:
         """Keep a file that is complete; the largest go if there are too many bytes."""
@@ -128,13 +112,12 @@ class _CopyFolder:
         size_bytes = self._sizes.pop(path, None)
         if size_bytes is not None:
             self._left_bytes += size_bytes
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.unlink(path)
 
     def link(self, path: str, size_bytes: int) -> str:
         """Return the path of another name for a file that is kept. Raises `OSError`."""
-        other = f"{self._prefix}{self._count}"
-        self._count += 1
+        other = self._next_path()
         os.link(path, other)
         self.keep(other, size_bytes)
         return other
@@ -142,11 +125,6 @@ class _CopyFolder:
     def remove_others(self, wanted: Collection[str]) -> None:
         """Remove every file but these."""
         for path in self._sizes.keys() - set(wanted):
-            self.remove(path)
-
-    def remove_all(self) -> None:
-        """Remove every file."""
-        for path in list(self._sizes):
             self.remove(path)
 
 
@@ -274,40 +252,38 @@ class _ArchiveLook:
     def _read(self, path: str, entry: SeenEntry, item: LookItem | None, content: Iterable[bytes]) -> SeenEntry:
         """Return a file's entry with its digest, and its copy if one is wanted and can be kept."""
         sha256 = hashlib.sha256()
+
+        def hashed() -> Iterator[bytes]:
+            for block in content:
+                self._check()
+                sha256.update(block)
+                yield block
+
+        blocks, small, copy = hashed(), [], ""
         may_be_wanted = item is None or item.action is LookAction.FETCH or path in self._sources
         may_be_kept = may_be_wanted and entry.size_bytes <= self._request.most_copied_bytes
-        blocks: list[bytes] = []
-        copy, unwritten = "", 0
-        for block in content:
-            self._check()
-            sha256.update(block)
-            if may_be_kept:
-                blocks.append(block)
-                unwritten += len(block)
-            if unwritten > _MOST_IN_MEMORY:
-                copy = self._appended(copy, blocks)
-                blocks, unwritten, may_be_kept = [], 0, bool(copy)
+        if may_be_kept and entry.size_bytes <= _MOST_IN_MEMORY:
+            small = list(blocks)
+        elif may_be_kept:
+            copy = self._written(blocks)
+        deque(blocks, maxlen=0)
         entry = replace(entry, digest=sha256.digest())
-        if not may_be_kept:
-            return entry
-        if path not in self._sources and not self._is_fetched(entry, item):
+        if not may_be_kept or not (path in self._sources or self._is_fetched(entry, item)):
             self.copies.remove(copy)
             return entry
-        copy = self._appended(copy, blocks)
+        if entry.size_bytes <= _MOST_IN_MEMORY:
+            copy = self._written(small)
         if copy:
             self.copies.keep(copy, entry.size_bytes)
         return replace(entry, copy=copy)
 
-    def _appended(self, copy: str, blocks: Iterable[bytes]) -> str:
-        """Append to a copy and return its path, an empty one if it cannot be kept."""
+    def _written(self, blocks: Iterable[bytes]) -> str:
+        """Return the path of a new copy, an empty one if it cannot be kept."""
         try:
-            return self.copies.append(copy, blocks)
+            return self.copies.write(blocks)
         except OSError as failure:
-            self._note(failure)
+            self._not_kept = unwritable(failure).message
             return ""
-
-    def _note(self, failure: OSError) -> None:
-        self._not_kept = f"files from the sandbox cannot be kept on this machine ({failure.strerror or failure})"
 
     def _linked(self, entry: SeenEntry, item: LookItem | None, target: str) -> SeenEntry:
         """Return the entry of another name for a file that came before."""
@@ -325,7 +301,7 @@ class _ArchiveLook:
             try:
                 return replace(entry, copy=self.copies.link(source.copy, source.size_bytes))
             except OSError as failure:
-                self._note(failure)
+                self._not_kept = unwritable(failure).message
         return entry
 
     @staticmethod

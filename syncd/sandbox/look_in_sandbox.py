@@ -17,7 +17,7 @@ import re
 import stat
 import sys
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from itertools import groupby
 from typing import Any
 
@@ -37,7 +37,6 @@ from syncd.sandbox.program_in_sandbox import (
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # search permission is enough
 _COPY = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_MOST_OPEN = 64  # directories
 # With these nothing is at the path, or something behind a link or a file that took a directory's place.
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -108,38 +107,30 @@ def _hash(descriptor: "int", size: "int", write: "Any" = None) -> "tuple[bytes, 
 
 
 class _OpenDirectories:
-    """The workspace's directories, of which the last used ones stay open."""
+    """The workspace's directories, of which the last used one stays open: paths come folder by folder."""
 
     def __init__(self, top: "int") -> None:
-        self._top = top
-        self._open = OrderedDict()  # type: OrderedDict[bytes, int]
+        self._top = self._descriptor = top
+        self._path = b""
 
     def descriptor(self, path: "bytes") -> "int":
         """Return a descriptor that stays open until the next call. Raises `OSError`, also for a link."""
-        if not path:
-            return self._top
-        if path in self._open:
-            self._open.move_to_end(path)
-            return self._open[path]
-        names = []
-        above = path
-        while above and above not in self._open:
-            above, _, name = above.rpartition(b"/")
-            names.append(name)
-        descriptor = self._open[above] if above else self._top
-        while names:
-            name = names.pop()
-            descriptor = os.open(name, _FOLDER, dir_fd=descriptor)
-            above = above + b"/" + name if above else name
-            self._open[above] = descriptor
-            if len(self._open) > _MOST_OPEN:
-                os.close(self._open.popitem(last=False)[1])
-        return descriptor
+        if path != self._path:
+            if not (self._path and path.startswith(self._path + b"/")):
+                self.close()
+            for name in path[len(self._path) :].split(b"/"):
+                if name:
+                    descriptor = os.open(name, _FOLDER, dir_fd=self._descriptor)
+                    above = self._path + b"/" + name if self._path else name
+                    self.close()
+                    self._path, self._descriptor = above, descriptor
+        return self._descriptor
 
     def close(self) -> None:
         """Close all but the top: the next call opens each directory anew."""
-        while self._open:
-            os.close(self._open.popitem()[1])
+        descriptor, self._descriptor, self._path = self._descriptor, self._top, b""
+        if descriptor != self._top:
+            os.close(descriptor)
 
 
 class _Look:

@@ -35,7 +35,6 @@ class Alarm:
     """Ends a part of a program in its middle, also while it waits for a file system."""
 
     is_set = False
-    is_usable = False
 
     @classmethod
     def ring(cls, *_: "Any") -> None:
@@ -46,23 +45,21 @@ class Alarm:
     @classmethod
     def within(cls, seconds: "float", act: "Any") -> "Any":
         """Return what `act` returns; None if it was ended after so many seconds, or if there are none."""
-        if cls.is_usable and seconds <= 0:
+        if seconds <= 0:
             return None
         was_set, left_s = cls.is_set, 0.0
         try:
             try:
-                cls.is_set = cls.is_usable
-                if cls.is_usable:
-                    left_s = signal.setitimer(signal.ITIMER_REAL, seconds)[0]
+                cls.is_set = True
+                left_s = signal.setitimer(signal.ITIMER_REAL, seconds)[0]
                 return act()
             finally:
                 cls.is_set = False
         except _TimeIsUp:
             return None
         finally:
-            if cls.is_usable:  # else it would end the process while that ends
-                cls.is_set = was_set
-                signal.setitimer(signal.ITIMER_REAL, left_s)
+            cls.is_set = was_set
+            signal.setitimer(signal.ITIMER_REAL, left_s)
 
 
 def text_of(name: "bytes") -> "str":
@@ -111,7 +108,6 @@ def run(main: "str", act: "Any") -> None:
         with contextlib.suppress(OSError):  # then the export holds it too, which does no harm
             os.unlink(os.path.join(own, name))
     signal.signal(signal.SIGALRM, Alarm.ring)
-    Alarm.is_usable = True
     sys.stdout.write(printed(request["word"], act(request, own), own))
 
 

@@ -325,9 +325,8 @@ def _remove_changed_agent_files(patch: pytest.MonkeyPatch) -> None:
 
 
 def _forget_late_executions(patch: pytest.MonkeyPatch) -> None:
-    def settle(self: Looker, removals: Collection[PendingRemoval], check: object) -> None:
-        for removal in list(removals):
-            self._forget(removal.name)
+    def settle(self: Looker, removal: PendingRemoval, *_: object) -> None:
+        self._forget(removal.name)
 
     patch.setattr(Looker, "_settle", settle)
 
