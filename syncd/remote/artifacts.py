@@ -7,6 +7,7 @@ trusted: links, devices and unknown names are skipped, all sizes are limited, an
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 import zipfile
@@ -14,11 +15,11 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from msgspec import Struct
 
-from syncd.archive.tar_reader import BadArchive, MemberKind, inner_path, members
+from syncd.archive.tar_reader import BadArchive, Member, MemberKind, inner_path, members
 from syncd.core.errors import TryLater
 from syncd.model.entry import Entry
 
@@ -145,65 +146,43 @@ def _files(path: str, most_bytes: int) -> Iterator[tuple[str, Iterator[bytes]]]:
 
     The whole archive is read: one that is cut short is of no use, even if it holds what is wanted.
     """
+    left = most_bytes
     with open(path, "rb") as file:
         head = file.read(2)
         file.seek(0)
-        if head == _GZIP:
-            yield from _tar_files(file, most_bytes)
-        elif head == _ZIP:
-            yield from _zip_files(file, most_bytes)
-        else:
+        if head not in (_GZIP, _ZIP):
             raise BadArchive("it is neither a tar.gz nor a zip")
+        found = _in_zip(path) if head == _ZIP else members(iter(lambda: file.read(_BLOCK), b""))
+        for member, content in found:
+            left -= 512 + max(0, member.size_bytes)
+            if left < 0:
+                raise BadArchive(f"it holds more than {most_bytes >> 20} MiB")
+            name = inner_path(member.name)
+            if member.kind is MemberKind.FILE and name:
+                yield name, content
 
 
-def _tar_files(file: BinaryIO, most_bytes: int) -> Iterator[tuple[str, Iterator[bytes]]]:
-    left = most_bytes
-    for member, content in members(iter(lambda: file.read(_BLOCK), b"")):
-        left -= 512 + max(0, member.size_bytes)
-        if left < 0:
-            raise BadArchive(f"it holds more than {most_bytes >> 20} MiB")
-        name = inner_path(member.name)
-        if member.kind is MemberKind.FILE and name:
-            yield name, content
-
-
-class _LimitedFile:
+class _LimitedFile(io.FileIO):
     """A file of which no single read is large: zipfile reads as much as a header says."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._length = os.fstat(file.fileno()).st_size
-
-    def read(self, size: int = -1) -> bytes:
-        wanted = self._length - self._file.tell() if size < 0 else size
-        if wanted > _LARGEST_READ:
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(_LARGEST_READ + 1 if size is None or size < 0 else min(size, _LARGEST_READ + 1))
+        if len(content) > _LARGEST_READ:
             raise BadArchive("its list of members is too long")
-        return self._file.read(size)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seekable(self) -> bool:
-        return True
+        return content
 
 
-def _zip_files(file: BinaryIO, most_bytes: int) -> Iterator[tuple[str, Iterator[bytes]]]:
-    left = most_bytes
+def _in_zip(path: str) -> Iterator[tuple[Member, Iterator[bytes]]]:
+    """Yield each member with its content. Raises `BadArchive`, `OSError`."""
     try:
-        with zipfile.ZipFile(cast("BinaryIO", _LimitedFile(file))) as archive:
+        with _LimitedFile(path) as file, zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
-                left -= 512 + max(0, info.file_size)
-                if left < 0:
-                    raise BadArchive(f"it holds more than {most_bytes >> 20} MiB")
-                name, mode = inner_path(info.filename), info.external_attr >> 16
-                if not name or info.is_dir() or (stat.S_IFMT(mode) and not stat.S_ISREG(mode)):
-                    continue
-                if info.compress_type not in _ZIP_METHODS or info.flag_bits & 1:
+                mode = info.external_attr >> 16
+                is_file = not info.is_dir() and (not stat.S_IFMT(mode) or stat.S_ISREG(mode))
+                kind = MemberKind.FILE if is_file else MemberKind.OTHER
+                if is_file and (info.compress_type not in _ZIP_METHODS or info.flag_bits & 1):
                     raise BadArchive("it is compressed by another method, or encrypted")
-                yield name, _zip_content(archive, info)
+                yield Member(info.filename, kind, mode, 0.0, info.file_size, ""), _zip_content(archive, info)
     except _INVALID_ZIP as failure:
         raise BadArchive(f"it is no valid zip ({type(failure).__name__})") from None
 

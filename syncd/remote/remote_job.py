@@ -163,8 +163,7 @@ def new_job(
 ) -> RemoteJob:
     """Return a job that runs the program with a request for it, under a name that no other execution has.
 
-    `imported` are the modules of ours that the program imports beside `program_in_sandbox`; there, they are the only
-    ones of their packages.
+    `imported` are the modules of ours that the program imports; there, they are the only ones of their packages.
 
     The program finds the request in the file `request.json` beside it, and the marker of its output in `word`. The
     request is used up: a long list is in memory once, not in each of its forms.
