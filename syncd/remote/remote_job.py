@@ -15,7 +15,6 @@ import re
 import secrets
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from enum import Enum
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -55,14 +54,6 @@ _FILE = "report.json"
 _END = re.compile(r"=(log|file) ([0-9]{1,9}) ([0-9a-f]{64})\r?\n")
 Report = TypeVar("Report")
 Extract = Callable[[Mapping[str, Entry]], ExtractedFiles]
-
-
-class JobStage(Enum):
-    """The stage of an execution."""
-
-    UNKNOWN = "the API knows none: it was never started, or its sandbox is gone"
-    UNDER_WAY = "running, or waiting to start"
-    ENDED = "ended, successfully or not"
 
 
 class Purpose(Struct, frozen=True):
@@ -213,16 +204,18 @@ class JobRunner:
         with job.purpose.explaining():
             self._api.execute(job.name)
 
-    def stage(self, name: str, purpose: Purpose) -> JobStage:
-        """Return the stage of the execution of that name. Raises `StepFailed`, `Stop`."""
+    def has_ended(self, name: str, purpose: Purpose) -> bool | None:
+        """Return True if the execution of that name has ended, successfully or not. Raises `StepFailed`, `Stop`.
+
+        None: the API knows none; it was never started, or its sandbox is gone.
+        """
         try:
             with purpose.explaining():
-                status = self._api.execution_status(name)
+                return self._api.execution_status(name) in _ENDED
         except StepFailed as failure:
             if failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound):
-                return JobStage.UNKNOWN
+                return None
             raise
-        return JobStage.ENDED if status in _ENDED else JobStage.UNDER_WAY
 
     def _put(self, url: str, archive: bytes) -> None:
         headers = {"Content-Type": "application/gzip", "Content-Length": str(len(archive))}
@@ -306,7 +299,7 @@ class JobRunner:
             except StepFailed as failure:
                 if failure.action is not FailureAction.RETRY:
                     raise
-                if self.stage(job.name, job.purpose) is not JobStage.UNDER_WAY:
+                if self.has_ended(job.name, job.purpose) is not False:
                     if failure.possibly_applied:
                         raise
                     break  # it may have ended just after a request that was refused for it

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,6 +18,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.waiter import Waiter
 from syncd.model.entry import SeenEntry
+from syncd.model.manifest import directories_above
 from syncd.remote.artifacts import ExtractedFiles
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import (
@@ -25,7 +26,6 @@ from syncd.remote.remote_job import (
     JOB_TIMEOUT_S,
     SETTLING_POLLS,
     JobRunner,
-    JobStage,
     Purpose,
     RemoteJob,
     new_job,
@@ -67,8 +67,8 @@ class PendingRemoval(Struct, frozen=True):
 
     def may_remove(self, wanted: Collection[str]) -> bool:
         """Return True if it could remove one of the wanted paths, or a directory above one."""
-        removed = set(map(os.fsdecode, self.paths if wanted else ()))
-        return bool(removed) and any(path in removed for path in _with_parents(wanted))
+        removed = set(map(os.fsdecode, self.paths))
+        return bool(removed) and not (removed.isdisjoint(wanted) and removed.isdisjoint(directories_above(wanted)))
 
 
 class Looker:
@@ -237,12 +237,12 @@ class Looker:
         wait_s, replaced = _FIRST_SETTLING_S, False
         try:
             for _ in range(polls):
-                stage = self._job_runner.stage(pending.name, _REMOVAL)
-                if stage is JobStage.ENDED or (stage is JobStage.UNKNOWN and replaced):
+                has_ended = self._job_runner.has_ended(pending.name, _REMOVAL)
+                if has_ended or (has_ended is None and replaced):
                     self._forget(pending.name)
                     return
                 check()
-                if stage is JobStage.UNKNOWN:
+                if has_ended is None:
                     self._replace(pending)
                     replaced = True
                     continue
@@ -272,17 +272,6 @@ class Looker:
         for pending in [each for each in self.pending if each.name == job.name]:
             with contextlib.suppress(StepFailed), _REMOVAL.limited(self._waiter, _PREVENT_S):
                 self._replace(pending)
-
-
-def _with_parents(paths: Iterable[str]) -> Iterator[str]:
-    """Yield each path, and each directory above one, once."""
-    seen: set[str] = set()
-    for path in paths:
-        above = path
-        while above and above not in seen:
-            seen.add(above)
-            yield above
-            above = above.rpartition("/")[0]
 
 
 def _with_copies(result: LookResult, files: ExtractedFiles) -> LookResult:

@@ -18,11 +18,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from syncd.core.text import one_line
-from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest
+from syncd.model.entry import EXECUTABLE, Entry, Kind, SeenEntry, arrived_digest
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Missing, Obstacle
 
 _DIGEST_BYTES = 16
-_EXECUTABLE = 0o100
 _OF_NAMES = sys.getfilesystemencoding()  # of this machine; it stays the same while a process runs
 _MOST_VERSIONS = 70  # a count is one character from "0" on
 _LONGEST_PATH = 1 << 16
@@ -156,7 +155,7 @@ def _letter(entry: Entry) -> str:
         return entry.kind
     if len(arrived_digest(entry)) < _DIGEST_BYTES:
         return "u"  # no content equals an unknown one
-    return "x" if entry.mode & _EXECUTABLE else "f"
+    return "x" if entry.mode & EXECUTABLE else "f"
 
 
 def report_of(values: Any, request: LookRequest) -> tuple[LookResult, int]:

@@ -192,19 +192,19 @@ class _Look:
             large = []
             for index, action, path, versions in self._items():
                 if action == "e" and action in letters:
-                    self._outcomes[index] = _MISSING if self._status(path) is None else _SAME
+                    self._outcomes[index] = _SAME if self._kind_at(path) else _MISSING
                 elif action in letters and not self._compare(index, path, versions, action, _LARGE_BYTES):
                     large.append((max(version.size for version in versions), index, action, path, versions))
             for _, index, action, path, versions in sorted(large, key=lambda item: item[:2]):
                 self._compare(index, path, versions, action, sys.maxsize)
 
-    def _status(self, path: "bytes") -> "os.stat_result | bool | None":
-        """Return the status of what is at a path: None if nothing is, True if that cannot be told."""
+    def _kind_at(self, path: "bytes") -> "str":
+        """Return the kind of what is at a path: "" if nothing is, "?" if that cannot be told."""
         folder, _, name = path.rpartition(b"/")
         try:
-            return os.stat(name, dir_fd=self._folders.descriptor(folder), follow_symlinks=False)
+            return _kind_of(os.stat(name, dir_fd=self._folders.descriptor(folder), follow_symlinks=False).st_mode)
         except OSError as failure:
-            return None if failure.errno in _NOTHING else True
+            return "" if failure.errno in _NOTHING else "?"
 
     def _seen(
         self, path: "bytes", versions: "list[Any]", most: "int" = sys.maxsize
@@ -395,7 +395,7 @@ class _Look:
         """Remove what is at a path if it is as a version, and return the outcome."""
         folder, _, name = path.rpartition(b"/")
         try:
-            if self._is_too_late() and self._status(path) is None:
+            if self._is_too_late() and not self._kind_at(path):
                 return _REMOVED
             seen = Alarm.within(self._left_s(1.0), lambda: self._seen(path, versions))
             found, status = seen or (_SeenEntry("?"), None)
@@ -446,7 +446,7 @@ class _Look:
         """
         made = there = path
         kind_there = self._kind_at(path)
-        while not kind_there:
+        while kind_there in ("", "?"):
             made, there = there, there.rpartition(b"/")[0]
             kind_there = self._kind_at(there) if there else "d"
         if there == path and kind_there == "d":
@@ -455,11 +455,6 @@ class _Look:
             return there, kind_there
         folder, top = made.rpartition(b"/")[0] or b".", self._folders.descriptor(b"")
         return None if os.access(folder, os.W_OK | os.X_OK, dir_fd=top) else (made, "r")
-
-    def _kind_at(self, path: "bytes") -> "str":
-        """Return the kind of what is at a path, "" if nothing is or something above it is no directory."""
-        status = self._status(path)
-        return _kind_of(status.st_mode) if isinstance(status, os.stat_result) else ""
 
 
 def _kind_of(mode: "int") -> "str":

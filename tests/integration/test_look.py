@@ -23,7 +23,7 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
-from syncd.remote.remote_job import JOB_TIMEOUT_S, JobRunner
+from syncd.remote.remote_job import JOB_TIMEOUT_S, JobRunner, Purpose, RemoteJob
 from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
@@ -215,6 +215,21 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
             looking.finish(running, str(copies(rig)))
         rig.emulator.faults.clear()
     assert os.listdir(copies(rig)) == []
+
+
+def test_a_report_among_other_lines() -> None:
+    """Its parts may come with other output between them, in lines that end in another way; none may be lacking."""
+    job = RemoteJob("word", Purpose(ApiStep.EXECUTION, "the program"), {})
+    lines = printed("word", {"a": ["text "] * 2000}, "").splitlines()
+    assert len(lines) > 3
+    assert job.report("warning: \udcff\r\n".join(f"{line}\r\n" for line in lines), len) == 1
+    for left in (lines[1:], lines[:1] + lines[2:], lines[:-1], ["word<{}>", lines[-1]]):
+        with pytest.raises(StepFailed, match="the program did not come to its end"):
+            job.report("".join(f"{line}\n" for line in left), len)
+    for text in ("[" * 100_000, "{", '{"a": NaN'):
+        content, digest = f"word<{text}>\n", hashlib.sha256(text.encode()).hexdigest()
+        with pytest.raises(StepFailed, match="the report of the program is invalid"):
+            job.report(f"{content}word=log {len(text)} {digest}\n", len)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from syncd.core.text import one_line
 from syncd.core.waiter import Superseded, SupersededBy, Waiter
 from syncd.core.warning import SyncWarning
-from syncd.model.entry import Entry, Kind, arrived_digest
+from syncd.model.entry import EXECUTABLE, Entry, Kind, arrived_digest
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.remote.failure import ApiStep, StepFailed, backoff_limit_s
 from syncd.remote.remote_job import (
@@ -66,7 +66,6 @@ _MOST_PACK_BYTES = MOST_BYTES + (64 << 20)
 # `.gitignore` files are there anyway; the text of other rules stays at home.
 _EXCLUDES = "".join(f"{pattern}\n" for pattern in (*DEFAULTS, *SECRETS))
 _REMEDY = 'see that git works there, or set workspace.git = "none"'
-_EXECUTABLE = 0o100
 # A reference's name that git refuses (git-check-ref-format(1)), or that cannot be there beside the branch `home`.
 _NO_BRANCH = re.compile(r"[\0-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|$)|(^|/)\.|[./]$|^[-/]|^home/|^(HEAD|@)?$")
 _Pair = Annotated[str, Meta(pattern=r"\A[0-9a-f]{40}(?: [0-9a-f]{40})?\Z")]
@@ -338,4 +337,4 @@ def _in_git(entry: Entry | None) -> Entry | None:
 def _content(entry: Entry | None) -> tuple[object, ...]:
     if entry is None:
         return ()
-    return entry.kind, entry.mode & _EXECUTABLE, entry.size_bytes, entry.target, arrived_digest(entry)
+    return entry.kind, entry.mode & EXECUTABLE, entry.size_bytes, entry.target, arrived_digest(entry)
