@@ -19,7 +19,7 @@ from syncd.core.directories import directories_for
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.model.entry import Kind
 from syncd.remote.failure import FailureAction
-from syncd.sandbox import look
+from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
@@ -290,14 +290,14 @@ def test_a_held_path_that_is_taken_back_or_deleted_here(made: AgentRig) -> None:
 
 def without_copies(monkeypatch: pytest.MonkeyPatch, **lacking: Any) -> None:
     """Let each look report changed files without a copy, and with these values."""
-    result_of = look._result
+    finish = Looker.finish
 
-    def result(*args: Any) -> LookResult:
-        found = result_of(*args)
+    def finished(*args: Any) -> LookResult:
+        found = finish(*args)
         differing = {path: replace(entry, copy="", **lacking) for path, entry in found.differing.items()}
         return replace(found, differing=differing)
 
-    monkeypatch.setattr(look, "_result", result)
+    monkeypatch.setattr(Looker, "finish", finished)
 
 
 @pytest.mark.parametrize("there", ["a directory", "a FIFO", "too large", "still being written"])
