@@ -106,40 +106,14 @@ def _hash(descriptor: "int", size: "int", write: "Any" = None) -> "tuple[bytes, 
     return sha256.digest(), size + 1 - left
 
 
-class _OpenDirectories:
-    """The workspace's directories, of which the last used one stays open: paths come folder by folder."""
-
-    def __init__(self, top: "int") -> None:
-        self._top = self._descriptor = top
-        self._path = b""
-
-    def descriptor(self, path: "bytes") -> "int":
-        """Return a descriptor that stays open until the next call. Raises `OSError`, also for a link."""
-        if path != self._path:
-            if not (self._path and path.startswith(self._path + b"/")):
-                self.close()
-            for name in path[len(self._path) :].split(b"/"):
-                if name:
-                    descriptor = os.open(name, _FOLDER, dir_fd=self._descriptor)
-                    above = self._path + b"/" + name if self._path else name
-                    self.close()
-                    self._path, self._descriptor = above, descriptor
-        return self._descriptor
-
-    def close(self) -> None:
-        """Close all but the top: the next call opens each directory anew."""
-        descriptor, self._descriptor, self._path = self._descriptor, self._top, b""
-        if descriptor != self._top:
-            os.close(descriptor)
-
-
 class _Look:
     """One look, by the request."""
 
     def __init__(self, request: "dict[str, Any]", top: "int", own: "str") -> None:
         self._request = request
         self._own = own
-        self._folders = _OpenDirectories(top)
+        self._top = self._open = top
+        self._open_path = b""  # of the folder that was used last, and stays open: paths come folder by folder
         self._began_s = time.monotonic()  # noqa: TID251 - no clock of syncd's is here
         self._paths = paths_of(request)
         self._outcomes = bytearray(_SAME if action == "e" else _UNSEEN for action in request["actions"])
@@ -162,10 +136,10 @@ class _Look:
             self._find_new()
         Alarm.within(self._left_s(_COPIES), self._copy_all)
         for index, _, path, versions in removals:
-            self._folders.close()  # a directory that was moved away meanwhile is not the workspace's any more
+            self._close_folder()  # a directory that was moved away meanwhile is not the workspace's any more
             self._outcomes[index] = self._remove(index, path, versions)
         Alarm.within(self._left_s(1.0), self._check_places)
-        self._folders.close()
+        self._close_folder()
         return {
             "outcomes": [[chr(letter), sum(1 for _ in same)] for letter, same in groupby(self._outcomes)],
             "differing": [found.row() for _, found in sorted(self._differing.items())],
@@ -198,11 +172,30 @@ class _Look:
             for _, index, action, path, versions in sorted(large, key=lambda item: item[:2]):
                 self._compare(index, path, versions, action, sys.maxsize)
 
+    def _folder(self, path: "bytes") -> "int":
+        """Return a descriptor that stays open until the next call. Raises `OSError`, also for a link."""
+        if path != self._open_path:
+            if not (self._open_path and path.startswith(self._open_path + b"/")):
+                self._close_folder()
+            for name in path[len(self._open_path) :].split(b"/"):
+                if name:
+                    descriptor = os.open(name, _FOLDER, dir_fd=self._open)
+                    above = self._open_path + b"/" + name if self._open_path else name
+                    self._close_folder()
+                    self._open_path, self._open = above, descriptor
+        return self._open
+
+    def _close_folder(self) -> None:
+        """Close the open folder: the next call opens each one on the way anew."""
+        descriptor, self._open, self._open_path = self._open, self._top, b""
+        if descriptor != self._top:
+            os.close(descriptor)
+
     def _kind_at(self, path: "bytes") -> "str":
         """Return the kind of what is at a path: "" if nothing is, "?" if that cannot be told."""
         folder, _, name = path.rpartition(b"/")
         try:
-            return _kind_of(os.stat(name, dir_fd=self._folders.descriptor(folder), follow_symlinks=False).st_mode)
+            return _kind_of(os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False).st_mode)
         except OSError as failure:
             return "" if failure.errno in _NOTHING else "?"
 
@@ -215,7 +208,7 @@ class _Look:
         """
         folder, _, name = path.rpartition(b"/")
         try:
-            parent = self._folders.descriptor(folder)
+            parent = self._folder(folder)
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             kind = _kind_of(status.st_mode)
             found = _SeenEntry(kind, status, os.readlink(name, dir_fd=parent) if kind == "l" else b"")
@@ -311,7 +304,7 @@ class _Look:
             self._unlisted += 1
 
     def _names(self, folder: "bytes") -> "list[bytes]":
-        listed = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folders.descriptor(folder))
+        listed = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder(folder))
         try:
             return sorted(os.fsencode(name) for name in os.listdir(listed))
         finally:
@@ -353,7 +346,7 @@ class _Look:
     def _copy(self, path: "bytes", found: "_SeenEntry", to: "str", left: "int") -> "int":
         """Copy a file that does not change meanwhile, and return the length of the copy. Raises `OSError`."""
         folder, _, name = path.rpartition(b"/")
-        source = os.open(name, FILE, dir_fd=self._folders.descriptor(folder))
+        source = os.open(name, FILE, dir_fd=self._folder(folder))
         try:
             before = os.fstat(source)
             if not stat.S_ISREG(before.st_mode):
@@ -368,7 +361,7 @@ class _Look:
                 os.lseek(source, 0, os.SEEK_SET)
                 again, length_again = _hash(source, before.st_size)
                 # By name too: an editor that replaces the file leaves the old one as it was.
-                after = os.stat(name, dir_fd=self._folders.descriptor(folder), follow_symlinks=False)
+                after = os.stat(name, dir_fd=self._folder(folder), follow_symlinks=False)
                 stamps = {stamp(before), stamp(os.fstat(source)), stamp(after)}
                 unstable = copied != again or {length, length_again} != {before.st_size} or len(stamps) > 1
             finally:
@@ -405,7 +398,7 @@ class _Look:
             if status is None:
                 return _REMOVED
             if found.same_as_any(versions):
-                parent = self._folders.descriptor(folder)
+                parent = self._folder(folder)
                 if found.kind == "d":
                     os.rmdir(name, dir_fd=parent)
                     return _REMOVED
@@ -453,8 +446,8 @@ class _Look:
             return None if kind == "d" else (path, "d")
         if kind_there != "d" and (there != path or kind == "d"):
             return there, kind_there
-        folder, top = made.rpartition(b"/")[0] or b".", self._folders.descriptor(b"")
-        return None if os.access(folder, os.W_OK | os.X_OK, dir_fd=top) else (made, "r")
+        folder = made.rpartition(b"/")[0] or b"."
+        return None if os.access(folder, os.W_OK | os.X_OK, dir_fd=self._top) else (made, "r")
 
 
 def _kind_of(mode: "int") -> "str":
