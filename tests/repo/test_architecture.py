@@ -122,7 +122,7 @@ def _is_writing(call: ast.Call) -> bool:
 
 
 def _state_names(source: Source) -> Iterator[str]:
-    """The names of files below the folder that a module is given."""
+    """The names of files below the folder that a module is given, but for a record that is only read."""
     constants = {
         target.id: node.value.value
         for node in source.tree.body
@@ -130,8 +130,10 @@ def _state_names(source: Source) -> Iterator[str]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    for node in ast.walk(source.tree):
-        if not isinstance(node, ast.Call) or len(node.args) < 2:
+    nodes = list(ast.walk(source.tree))
+    read = [node.value for node in nodes if isinstance(node, ast.Attribute) and node.attr == "load"]
+    for node in nodes:
+        if not isinstance(node, ast.Call) or len(node.args) < 2 or node in read:
             continue
         called, (folder, name) = ast.unparse(node.func), node.args[:2]
         # Only below a folder that is one: `os.path.join(os.path.dirname(…), …)` is no file of the state.
