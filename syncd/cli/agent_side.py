@@ -48,8 +48,7 @@ from syncd.scan.path_rules import PathRules
 from syncd.selection.rules import PathPatterns
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import AgentWork, LeaveOut, find_agent_work, save_work
-from syncd.sync.sandbox_factory import SandboxFactory
-from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.sandbox_services import SandboxFactory, SandboxServices
 
 _BLOCK = 1 << 18
 _SCRATCH = "command-"

@@ -21,7 +21,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.sandbox.repository.agent_repository import recorded_home
 from syncd.selection.git_repository import GIT
 from syncd.store.state_db import StateDb
-from syncd.sync.sandbox_factory import retry_settings_of
+from syncd.sync.sandbox_services import retry_settings_of
 
 Made = TypeVar("Made")
 

@@ -50,7 +50,7 @@ from syncd.selection.rules import Rule
 from syncd.selection.secret_scanner import NoSearch, Search, SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.store.state_db import StateDb
-from syncd.sync.sandbox_factory import SandboxFactory, Workspace
+from syncd.sync.sandbox_services import SandboxFactory, Workspace
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook

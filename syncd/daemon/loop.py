@@ -49,12 +49,10 @@ from syncd.report.history import SyncEnding
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers
-from syncd.sync.outcome import Outcome
-from syncd.sync.sandbox_factory import Workspace, retry_settings_of
-from syncd.sync.sent_archive import SentArchive
+from syncd.sync.outcome import Outcome, SentArchive, SyncReason
+from syncd.sync.sandbox_services import Workspace, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
-from syncd.sync.sync_reason import SyncReason
 from syncd.sync.synced_hook import SyncedHook
 from syncd.watch.changes import Burst, DirtyDirectories, due_s, extend
 from syncd.watch.inotify_watch import InotifyWatch

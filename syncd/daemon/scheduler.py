@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, Unavailable, WorkspaceError
 from syncd.remote.failure import RetrySettings, delay_s
+from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
-from syncd.sync.sync_reason import SyncReason
 from syncd.watch.changes import Burst, due_s
 
 # A workspace that is missing or emptied is checked this often, as a mount gives no event …

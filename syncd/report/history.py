@@ -35,9 +35,7 @@ from syncd.model.entry import (
     same,
 )
 from syncd.sync.arrived_changes import Change
-from syncd.sync.outcome import Outcome
-from syncd.sync.sent_archive import SentArchive
-from syncd.sync.sync_reason import SyncReason
+from syncd.sync.outcome import Outcome, SentArchive, SyncReason
 
 # The reason of a daemon's first sync; the others are those of `SyncReason`.
 START = "start"

@@ -26,7 +26,7 @@ from syncd.remote.retry import RetryObserver, with_retries
 from syncd.remote.uplink import UplinkStore
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
 from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sync.sent_archive import SentArchive
+from syncd.sync.outcome import SentArchive
 from syncd.sync.status_document import State
 
 _log = logging.getLogger("syncd.delivery")

@@ -29,8 +29,8 @@ from syncd.sandbox.seen_paths import place_items
 from syncd.selection.git_repository import GIT
 from syncd.sync.agent_work import pruned_names
 from syncd.sync.delivery import Verdict
+from syncd.sync.outcome import SentArchive
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sent_archive import SentArchive
 from syncd.sync.sync_plan import SAMPLE, is_outdated, look_request
 from syncd.sync.work_saver import WorkSaver
 

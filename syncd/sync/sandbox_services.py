@@ -1,16 +1,39 @@
-"""The parts of a sync that work with one sandbox."""
+"""The parts of a sync that work with one sandbox, and how they are built for each sandbox of a workspace."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 from msgspec import Struct
 
+from syncd.core.api_key import ApiKey
+from syncd.core.choices import GitThere
+from syncd.core.clock import Clock
+from syncd.core.directories import Directories
+from syncd.core.settings import Config
+from syncd.core.waiter import Waiter
 from syncd.core.warning import SyncWarning
+from syncd.remote.account import Account
+from syncd.remote.api import Api
+from syncd.remote.bucket import Bucket, Dump, Throttle
+from syncd.remote.failure import RetrySettings
+from syncd.remote.http_client import HttpClient
+from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
+from syncd.remote.uplink import UplinkStore
+from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.deletions import DeletionSync
+from syncd.sandbox.look import Looker
+from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.partial_archives import PartialArchives
+from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sandbox.sandbox_state import SandboxState
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.selection.git_repository import branch_of, repository_around
+from syncd.store.state_db import StateDb
 from syncd.sync.delivery import Delivery
 
 
@@ -39,3 +62,129 @@ class SandboxServices(Struct, frozen=True):
         """The warnings about the sandbox."""
         parts = (self.deletion_sync, self.partial_archives, self.remote_changes, self.state.seen)
         return [*(each for part in parts for each in part.warnings), *self.agent_repository.warnings]
+
+
+def retry_settings_of(config: Config) -> RetrySettings:
+    """The settings of `[retry]`."""
+    keys = config.retry
+    return RetrySettings(keys.first_delay_seconds, keys.max_delay_seconds, keys.give_up_after_seconds)
+
+
+class Workspace(Struct, frozen=True):
+    """One workspace in this process: what all parts that work for it are made of.
+
+    `excludes` is the path of the person's own exclude file, None where git is still to be asked.
+    """
+
+    config: Config
+    environ: Mapping[str, str]
+    folders: Directories
+    key: ApiKey
+    client: HttpClient
+    db: StateDb
+    throttle: Throttle
+    excludes: str | None = None
+
+    @property
+    def waiter(self) -> Waiter:
+        """The one that waits, for connections too."""
+        return self.client.waiter
+
+    @property
+    def clock(self) -> Clock:
+        """The process's clock."""
+        return self.waiter.clock
+
+    def api(self, target: Target) -> Api:
+        """The API for a sandbox."""
+        return Api(target, self.key, self.client, self.clock)
+
+
+class SandboxFactory(Struct, frozen=True):
+    """Builds the services of one workspace's sandboxes. `searched` is the identity of the search for secrets."""
+
+    workspace: Workspace
+    searched: str
+    check: Callable[[], None]
+    is_excluded: Callable[[str, bool], bool]
+    copies_folder: str
+
+    def provider(self) -> SandboxProvider:
+        """The provider that names the sandbox: the configured one, or acquired ones."""
+        workspace, sandbox = self.workspace, self.workspace.config.sandbox
+        if sandbox.acquire is None:
+            return ConfiguredSandbox(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
+        return AcquiringProvider(
+            Account(sandbox.base_url, workspace.key, workspace.client, workspace.clock),
+            AcquiredSandboxStore(workspace.folders.state, sandbox.base_url),
+            base_url=sandbox.base_url,
+            region=sandbox.region,
+            servers=sandbox.acquire.servers,
+            ttl_seconds=sandbox.acquire.ttl_seconds,
+            retry_settings=retry_settings_of(workspace.config),
+            clock=workspace.clock,
+        )
+
+    def build(self, target: Target) -> SandboxServices:
+        """The services for this sandbox."""
+        config, state_folder, client = self.workspace.config, self.workspace.folders.state, self.workspace.client
+        db, state = self.workspace.db, SandboxState(self.workspace.db, target, self.searched)
+        clock, waiter, api = self.workspace.clock, self.workspace.waiter, self.workspace.api(target)
+        retry_settings = retry_settings_of(config)
+        delivery = Delivery(
+            state=state,
+            api=api,
+            bucket=Bucket(client, self.workspace.throttle),
+            upload_url_store=UploadUrlStore(state_folder, clock),
+            uplink_file=UplinkStore(state_folder),
+            retry_settings=retry_settings,
+            clock=clock,
+        )
+        job_runner = JobRunner(api, client, waiter)
+        looker = Looker(job_runner, db, target, waiter)
+        remote_changes = RemoteChanges(
+            agent_changes=config.sandbox.agent_changes,
+            target=target,
+            looker=looker,
+            dump_looker=DumpLooker(Dump(api, client, retry_settings, waiter)),
+            saved_versions=SavedVersions(db, clock),
+            seen=state.seen,
+            state_folder=state_folder,
+            copies_folder=self.copies_folder,
+            waiter=waiter,
+            check=self.check,
+            ask_for_sandbox=api.sandbox,
+        )
+        deletion_sync = DeletionSync(
+            config.sandbox.deletions,
+            state,
+            api,
+            looker,
+            self.check,
+            self.is_excluded,
+        )
+        partial_archives = PartialArchives(
+            config.sync.archive,
+            target,
+            remote_changes.look,
+            db=db,
+            clock=clock,
+        )
+        return SandboxServices(
+            state=state,
+            delivery=delivery,
+            deletion_sync=deletion_sync,
+            partial_archives=partial_archives,
+            remote_changes=remote_changes,
+            agent_repository=AgentRepository(partial(_home_branch, config), job_runner, target, db, waiter),
+        )
+
+
+def _home_branch(config: Config) -> str | None:
+    """The branch that the sandbox's repository is to have; None: it is to have no repository."""
+    path = config.workspace.path
+    try:
+        repository = repository_around(path) if config.workspace.git is GitThere.BASELINE else None
+    except OSError:
+        return None
+    return branch_of(path) if repository is not None and repository.folder else None

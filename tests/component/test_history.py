@@ -19,10 +19,8 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Difference, Manifest
 from syncd.report import history
 from syncd.report.history import NAMED_BYTES, START, HistoryRecorder, HistoryStore, SyncEnding, SyncRecord
-from syncd.sync.outcome import Outcome
-from syncd.sync.sent_archive import SentArchive
+from syncd.sync.outcome import Outcome, SentArchive, SyncReason
 from syncd.sync.status_document import LastSync
-from syncd.sync.sync_reason import SyncReason
 from tests.clock import ScriptedClock
 
 SYNC = LastSync("2026-11-24T13:20:11Z", 3, 1_000, "0" * 64, 1.0)

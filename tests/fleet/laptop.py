@@ -50,8 +50,7 @@ from syncd.report.status_publisher import sync_failure
 from syncd.sandbox import remote_changes
 from syncd.sandbox.partial_archives import next_proof_s, proof_is_due
 from syncd.sandbox.repository import agent_repository
-from syncd.sync.outcome import Outcome
-from syncd.sync.sync_reason import SyncReason
+from syncd.sync.outcome import Outcome, SyncReason
 from syncd.sync.work_saver import LAST_S
 from syncd.watch.changes import Burst, due_s, extend
 from tests.fleet.api_model import BUCKET_OPS, Reply, Sent

@@ -36,7 +36,7 @@ from syncd.model.entry import Stamp
 from syncd.remote import network
 from syncd.scan import file_reader
 from syncd.store.state_db import StateDb
-from syncd.sync import sandbox_factory
+from syncd.sync import sandbox_services
 from syncd.watch import inotify_watch
 from tests.emulator import Emulator
 from tests.fuzz.checker import SELECTION
@@ -266,7 +266,7 @@ def _patched(simulation: Simulation) -> Iterator[None]:
             patch.setattr(build, name, partial(simulated, simulation))
         patch.setattr(StateDb, "_commit", partialmethod(_committed, simulation, StateDb._commit))
         patch.setattr(build, "SyncCycle", partial(SimulatedCycle, simulation=simulation))
-        patch.setattr(sandbox_factory, "JobRunner", partial(SimulatedJobRunner, simulation))
+        patch.setattr(sandbox_services, "JobRunner", partial(SimulatedJobRunner, simulation))
         if simulation.comes_home:
             patch_commands(patch, simulation, KEY)
         ManualInotify.newest = None

@@ -16,8 +16,7 @@ from syncd.core.waiter import Waiter
 from syncd.daemon.build import sync_cycle_of, workspace_of
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
-from syncd.sync.outcome import Outcome
-from syncd.sync.sent_archive import SentArchive
+from syncd.sync.outcome import Outcome, SentArchive
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from tests.clock import ScriptedClock

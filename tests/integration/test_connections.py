@@ -14,7 +14,7 @@ from syncd.daemon.loop import Daemon
 from syncd.remote import keepalive
 from syncd.remote.keepalive import KEEP_S
 from syncd.report.status_publisher import RunTotals
-from syncd.sync.sync_reason import SyncReason
+from syncd.sync.outcome import SyncReason
 from syncd.sync.synced_hook import SyncedHook
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 from tests.integration.test_daemon_waits import DaemonRig

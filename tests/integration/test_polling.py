@@ -17,9 +17,9 @@ from syncd.core.settings import check_config
 from syncd.model.entry import Stamp
 from syncd.report.history import HistoryRecorder
 from syncd.report.status_publisher import StatusPublisher
+from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
-from syncd.sync.sync_reason import SyncReason
 from syncd.watch.changes import Changes
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.clock import ScriptedClock

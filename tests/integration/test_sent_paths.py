@@ -18,7 +18,7 @@ from syncd.core.directories import directories_for
 from syncd.core.settings import check_config
 from syncd.remote.failure import StepFailed
 from syncd.report.history import NAMED_BYTES, ArchiveRecord, HistoryRecorder, HistoryStore, SyncRecord
-from syncd.sync.sent_archive import SentArchive
+from syncd.sync.outcome import SentArchive
 from tests.agent import Agent
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 

@@ -47,7 +47,7 @@ PURE = {
     "sandbox": ("agent_info leftovers look_encoding look_request sandbox_content saved_versions_rules"),
     "scan": "exclusions",
     "selection": ("builtin_rules gitignore rules secret_scanner selection"),
-    "sync": "arrived_changes follow_up outcome sent_archive status_document sync_plan sync_reason",
+    "sync": "arrived_changes follow_up outcome status_document sync_plan",
     "watch": "changes scan_listener",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 
 from tests.repo.sources import REPO, sources
@@ -55,3 +56,9 @@ def _tests(tree: ast.Module) -> Iterator[ast.FunctionDef]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
             yield node
+
+
+def test_what_is_mutated_is_there() -> None:
+    """The list of modules that mutation testing changes names modules."""
+    listed = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["tool"]["mutmut"]["only_mutate"]
+    assert [name for name in listed if not (REPO / name).is_file()] == []

@@ -22,8 +22,7 @@ from syncd.report.history import (
     encoded,
     should_record,
 )
-from syncd.sync.sent_archive import SentArchive
-from syncd.sync.sync_reason import SyncReason
+from syncd.sync.outcome import SentArchive, SyncReason
 from tests.clock import NOON_S
 
 NOON = utc(NOON_S)

@@ -17,8 +17,8 @@ from syncd.daemon.scheduler import (
     next_action,
     pause_ends_s,
 )
+from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
-from syncd.sync.sync_reason import SyncReason
 from syncd.watch.changes import Burst, due_s, extend
 
 QUIET_S, LONGEST_S = 1.0, 15.0

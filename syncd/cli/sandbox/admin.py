@@ -30,7 +30,7 @@ from syncd.remote.target import AcquiredSandbox, Target, should_be_replaced
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import remove_status
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider
-from syncd.sync.sandbox_factory import retry_settings_of
+from syncd.sync.sandbox_services import retry_settings_of
 
 Answer = TypeVar("Answer")
 
