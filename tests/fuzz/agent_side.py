@@ -23,7 +23,7 @@ def note_look(model: SandboxModel, packed: BinaryIO) -> None:
     """Note in the model what an execution looks at, by its archive; nothing if it only counts."""
     start = packed.tell()
     # One that a fault has damaged is refused, and looks at nothing.
-    damaged = (KeyError, EOFError, OSError, tarfile.TarError, zlib.error)
+    damaged = (KeyError, ValueError, EOFError, OSError, tarfile.TarError, zlib.error)
     with contextlib.suppress(*damaged), tarfile.open(fileobj=packed, mode="r:gz") as members:
         member = members.extractfile("request.json")
         request = json.loads(member.read()) if member is not None else {}
