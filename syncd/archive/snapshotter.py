@@ -28,7 +28,7 @@ from syncd.model.manifest import (
 )
 from syncd.scan.exclusions import over_limit
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.guards import MassDeletionGuard, MountGuard
+from syncd.scan.guards import LossGuard
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import Secret
@@ -63,12 +63,11 @@ class Snapshotter:
     def __init__(
         self,
         scanner: Scanner,
-        guard: MassDeletionGuard,
+        guard: LossGuard,
         reader: ContentReader,
         packer: Packer,
         part_packer: Packer,
         *,
-        mount_guard: MountGuard,
         clock: Clock,
         spool_folder: str,
         max_mib: int,
@@ -76,7 +75,6 @@ class Snapshotter:
     ) -> None:
         self._scanner = scanner
         self._guard = guard
-        self._mount_guard = mount_guard
         self._reader = reader
         self._packer = packer
         self._part_packer = part_packer  # with a spool of its own: it deletes all chunks but its own
@@ -114,11 +112,11 @@ class Snapshotter:
     def _scan(self, baseline: Manifest | None, sync_mode: SyncMode, changed: Collection[str] | None) -> ScanResult:
         if baseline is not None:
             self._scanner.expect(baseline)
-        self._mount_guard.begin()
+        self._guard.begin()
         scan = self._scanner.scan(changed)
         if sync_mode is SyncMode.FORCED:
-            self._mount_guard.confirm()
-        self._mount_guard.check(scan)
+            self._guard.confirm()
+        self._guard.check_mounts(scan)
         self.warnings, self._by_rules = scan.warnings, scan.left_out
         self._full_scans += changed is None
         self._exclude_known(scan, sync_mode)

@@ -42,7 +42,7 @@ from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers, agent_state
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.guards import MassDeletionGuard, MountGuard
+from syncd.scan.guards import LossGuard
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.gitignore import bad_pattern
@@ -209,11 +209,9 @@ def sync_cycle_of(
     base_store = BaseStore(folders.spool, store)
     part_store = ChunkStore(os.path.join(folders.spool, "changes"))
     part_store.keep_only([])  # what an earlier process sent in part is of no use to this one
-    guard = MassDeletionGuard(folders.state)
     excludes = excludes_for(config, workspace.environ) if workspace.excludes is None else workspace.excludes
+    guard = LossGuard(path, folders.state)
     guard.load()
-    mount_guard = MountGuard(path, folders.state)
-    mount_guard.load()
     snapshotter = Snapshotter(
         Scanner(
             path,
@@ -227,7 +225,6 @@ def sync_cycle_of(
         ContentReader(path, clock, check, search),
         Packer(path, store, clock, check, search, base_store=base_store),
         Packer(path, part_store, clock, check, search),
-        mount_guard=mount_guard,
         clock=clock,
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,

@@ -44,26 +44,63 @@ def is_replaced(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> bool:
     return left * LEFT_ONE_IN < len(files)
 
 
-class MassDeletionGuard:
-    """Checks each scan before a snapshot.
+class LossGuard:
+    """Checks each scan of one workspace before a snapshot, so that what was lost does not count as deleted.
 
     It records the identity of the workspace's directory in the state folder, to detect another directory in its place,
     also after a restart. Another directory is refused only if its files differ too: a device number may change with a
     reboot, and the known details of an inode with the file system's driver.
+
+    It also records what is mounted in the workspace: while that is missing, nothing of it counts as deleted. A share
+    whose connection broke may be unmounted by its own program, and leaves an empty directory.
     """
 
-    def __init__(self, state_folder: str) -> None:
-        self._file = StateFile(
+    def __init__(self, workspace: str, state_folder: str) -> None:
+        self._workspace = workspace
+        self._identity_file = StateFile(
             state_folder,
             "workspace",
             FileIdentity,
             "another directory put in the workspace's place goes unnoticed once",
         )
-        self._known: FileIdentity | None = None
+        self._mounts_file = StateFile(
+            state_folder,
+            "mounts",
+            tuple[bytes, ...],
+            "what was unmounted in the workspace while no syncd ran counts as deleted",
+        )
+        self._identity: FileIdentity | None = None
+        self._mounts: frozenset[str] = frozenset()
+        self._mounted: frozenset[str] = frozenset()  # right before the scan
 
     def load(self) -> None:
-        """Load the identity of the workspace that an earlier process recorded."""
-        self._known = self._file.load()
+        """Load what an earlier process recorded."""
+        self._identity = self._identity_file.load()
+        self._mounts = frozenset(map(os.fsdecode, self._mounts_file.load() or ()))
+
+    def begin(self) -> None:
+        """Read what is mounted, right before a scan."""
+        self._mounted = workspace_mounts_of(self._workspace).inside
+
+    def confirm(self) -> None:
+        """Forget what is missing: a person wants it to be removed."""
+        self._record_mounts(self._mounts & self._mounted)
+
+    def check_mounts(self, scan: Scan) -> None:
+        """Make what is missing of the mounts count as unread, each with a warning; record those that are there."""
+        # Both before and after the scan, or it may have come or gone meanwhile.
+        mounted = self._mounted & workspace_mounts_of(self._workspace).inside
+        known = {path for path in self._mounts | mounted if path in scan.manifest or is_within(path, scan.unread)}
+        missing = known - mounted
+        scan.unread |= missing
+        scan.warnings += map(unmounted, sorted(missing))
+        self._record_mounts(frozenset(known))
+
+    def _record_mounts(self, known: frozenset[str]) -> None:
+        if known != self._mounts:
+            self._mounts = known
+            with contextlib.suppress(OSError):  # then the next process does not know of them
+                self._mounts_file.save(tuple(sorted(map(os.fsencode, known))))
 
     def check(
         self,
@@ -93,7 +130,7 @@ class MassDeletionGuard:
                 f"the workspace holds {now} files where it held {before}, so nothing is synced",
                 f"bring it back, or {_INTENDED}",
             )
-        is_same = self._known is None or self._known.matches(scan.identity)
+        is_same = self._identity is None or self._identity.matches(scan.identity)
         if not is_same and is_replaced(baseline, scan.manifest):
             return NearlyEmpty(
                 "another directory is in the workspace's place, with hardly any of its files, so nothing is synced",
@@ -113,53 +150,7 @@ class MassDeletionGuard:
 
     def record_workspace(self, scan: Scan) -> None:
         """Record the scanned directory as the workspace."""
-        if scan.identity != self._known:
-            self._known = scan.identity
+        if scan.identity != self._identity:
+            self._identity = scan.identity
             with contextlib.suppress(OSError):  # then the next process cannot detect another directory
-                self._file.save(self._known)
-
-
-class MountGuard:
-    """Remembers what is mounted in the workspace: while it is missing, nothing of it counts as deleted.
-
-    A share whose connection broke may be unmounted by its own program, and leaves an empty directory.
-    """
-
-    def __init__(self, workspace: str, state_folder: str) -> None:
-        self._workspace = workspace
-        self._file = StateFile(
-            state_folder,
-            "mounts",
-            tuple[bytes, ...],
-            "what was unmounted in the workspace while no syncd ran counts as deleted",
-        )
-        self._known: frozenset[str] = frozenset()
-        self._mounted: frozenset[str] = frozenset()
-
-    def load(self) -> None:
-        """Load what an earlier process recorded."""
-        self._known = frozenset(map(os.fsdecode, self._file.load() or ()))
-
-    def begin(self) -> None:
-        """Read what is mounted, right before a scan."""
-        self._mounted = workspace_mounts_of(self._workspace).inside
-
-    def confirm(self) -> None:
-        """Forget what is missing: a person wants it to be removed."""
-        self._record(self._known & self._mounted)
-
-    def check(self, scan: Scan) -> None:
-        """Make what is missing of the mounts count as unread, each with a warning; record those that are there."""
-        # Both before and after the scan, or it may have come or gone meanwhile.
-        mounted = self._mounted & workspace_mounts_of(self._workspace).inside
-        known = {path for path in self._known | mounted if path in scan.manifest or is_within(path, scan.unread)}
-        missing = known - mounted
-        scan.unread |= missing
-        scan.warnings += map(unmounted, sorted(missing))
-        self._record(frozenset(known))
-
-    def _record(self, known: frozenset[str]) -> None:
-        if known != self._known:
-            self._known = known
-            with contextlib.suppress(OSError):  # then the next process does not know of them
-                self._file.save(tuple(sorted(map(os.fsencode, known))))
+                self._identity_file.save(self._identity)

@@ -17,7 +17,7 @@ from syncd.archive.snapshotter import Snapshotter, SyncMode
 from syncd.core.clock import SystemClock
 from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
-from syncd.scan.guards import MassDeletionGuard, MountGuard
+from syncd.scan.guards import LossGuard
 from syncd.scan.scanner import Scanner
 from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
@@ -47,11 +47,10 @@ class SnapshotTimer:
         store.open()
         self._snapshotter = Snapshotter(
             Scanner(workspace, Selection(SelectionSettings())),
-            MassDeletionGuard(spool),
+            LossGuard(workspace, spool),
             ContentReader(workspace, clock, search=search),
             Packer(workspace, store, clock, search=search),
             Packer(workspace, ChunkStore(f"{spool}/part"), clock, search=search),
-            mount_guard=MountGuard(workspace, spool),
             clock=clock,
             spool_folder=spool,
             max_mib=1 << 20,

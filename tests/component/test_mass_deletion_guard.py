@@ -11,7 +11,7 @@ from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES, MassDeletionGuard
+from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES, LossGuard
 from syncd.scan.scanner import Scan
 
 OURS = FileIdentity(1, 2, b"ours")
@@ -25,9 +25,9 @@ def files(prefix: str, count: int) -> Manifest:
 BEFORE = files("before", 100)
 
 
-def recorded(folder: Path, identity: FileIdentity = OURS) -> MassDeletionGuard:
+def recorded(folder: Path, identity: FileIdentity = OURS) -> LossGuard:
     """Return a guard that has recorded the workspace."""
-    guard = MassDeletionGuard(str(folder))
+    guard = LossGuard("/work", str(folder))
     guard.record_workspace(Scan(identity, dict(BEFORE)))
     return guard
 
@@ -50,7 +50,7 @@ def test_another_directory(
     """It is refused if its files differ too."""
     guard = recorded(tmp_path)
     if restarted:
-        guard = MassDeletionGuard(str(tmp_path))
+        guard = LossGuard("/work", str(tmp_path))
         guard.load()
     if not refused:
         guard.check(BEFORE, Scan(identity, now))
@@ -96,7 +96,7 @@ def test_what_a_new_rule_excludes(
 
 def test_files_that_vanished_while_they_were_packed(tmp_path: Path) -> None:
     """The workspace is scanned again first."""
-    guard = MassDeletionGuard(str(tmp_path))
+    guard = LossGuard("/work", str(tmp_path))
     guard.check_vanished(files("f", 100), 90)
     guard.check_vanished(files("f", SMALL_FILES - 1), SMALL_FILES - 1)
     with pytest.raises(TryLater) as failure:
@@ -111,7 +111,7 @@ def test_a_damaged_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     recorded(tmp_path)
     (record,) = tmp_path.iterdir()
     record.write_bytes(b"garbage")
-    guard = MassDeletionGuard(str(tmp_path))
+    guard = LossGuard("/work", str(tmp_path))
     guard.load()
     guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
     ((name, level, text),) = caplog.record_tuples

@@ -9,7 +9,7 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.scan.guards import MountGuard
+from syncd.scan.guards import LossGuard
 from syncd.scan.scanner import Scan
 
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
@@ -31,15 +31,15 @@ def mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     return listed
 
 
-def _checked(guard: MountGuard, *paths: str, unread: tuple[str, ...] = ()) -> Scan:
+def _checked(guard: LossGuard, *paths: str, unread: tuple[str, ...] = ()) -> Scan:
     scan = Scan(manifest=Manifest(dict.fromkeys(paths, FOLDER)), unread=set(unread))
     guard.begin()
-    guard.check(scan)
+    guard.check_mounts(scan)
     return scan
 
 
-def _guard(folder: Path) -> MountGuard:
-    guard = MountGuard("/work", str(folder))
+def _guard(folder: Path) -> LossGuard:
+    guard = LossGuard("/work", str(folder))
     guard.load()
     return guard
 
@@ -97,5 +97,5 @@ def test_a_mount_that_comes_or_goes_during_the_scan(tmp_path: Path, mount: Calla
         mount(*before)
         guard.begin()
         mount(*after)
-        guard.check(scan)
+        guard.check_mounts(scan)
         assert scan.unread == {"data"}
