@@ -17,6 +17,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from io import FileIO
+from itertools import chain
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -87,16 +88,14 @@ class Archive(Struct, frozen=True):
     def blocks(self, block_bytes: int) -> Iterator[bytes]:
         """The archive's bytes in blocks of this size; the last may be shorter. Raises `DamagedPiece`."""
         rest = archive_format.HEAD
-        for piece in self.pieces:
-            for read in _read(piece):
-                rest += read
-                whole = len(rest) - len(rest) % block_bytes
-                for start in range(0, whole, block_bytes):
-                    yield rest[start : start + block_bytes]
-                rest = rest[whole:]
-        rest += self.end
-        for start in range(0, len(rest), block_bytes):
-            yield rest[start : start + block_bytes]
+        for read in chain(chain.from_iterable(map(_read, self.pieces)), [self.end]):
+            rest += read
+            whole = len(rest) - len(rest) % block_bytes
+            for start in range(0, whole, block_bytes):
+                yield rest[start : start + block_bytes]
+            rest = rest[whole:]
+        if rest:
+            yield rest
 
 
 class ChunkStore:
@@ -186,7 +185,7 @@ class ChunkStore:
     def _load(self, key: str) -> Piece | None:
         path = self._path(key)
         try:
-            with opened(path) as file:
+            with _opened(path) as file:
                 size_bytes = os.fstat(file.fileno()).st_size - _FOOTER_BYTES
                 footer = os.pread(file.fileno(), _FOOTER_BYTES, size_bytes) if size_bytes >= 0 else b""
         except FileNotFoundError:
@@ -202,7 +201,7 @@ class ChunkStore:
         return None
 
 
-def opened(path: str) -> FileIO:
+def _opened(path: str) -> FileIO:
     """Open a file of the spool for reading. Follows no link and waits for no FIFO. Raises `OSError`."""
     return FileIO(safe_open.open_file(path, None)[0], "rb")
 
@@ -217,7 +216,7 @@ def _read(piece: Piece) -> Iterator[bytes]:
     """The piece's bytes; the last ones come only after the checksum of all is verified."""
     checksum = 0
     try:
-        with opened(piece.path) as file:
+        with _opened(piece.path) as file:
             left = piece.size_bytes
             while left:
                 read = file.read(min(_READ_BYTES, left))
