@@ -413,15 +413,6 @@ def test_a_file_that_changes_meanwhile_is_no_patch(git: Git, tmp_path: Path, has
     assert os.listdir(tmp_path) == []
 
 
-def test_a_content_that_cannot_be_read(git: Git, tmp_path: Path) -> None:
-    """The failure of a source is the caller's to see."""
-    version = file_of(b"a")
-    os.unlink(version.copy)
-    with pytest.raises(FileNotFoundError):
-        patch_of(git, {}, {"file": version}, scratch=str(tmp_path))
-    assert os.listdir(tmp_path) == []
-
-
 def test_git_that_fails_is_named(git: Git) -> None:
     """What git refuses comes with its reason, in one line."""
     with pytest.raises(NeedsPerson, match=r"^git fast-import failed \([^\n]+\)") as failed:
