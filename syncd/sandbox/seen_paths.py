@@ -90,6 +90,12 @@ class SeenPaths:
         self.looked_at = record.looked_at
         self._recorded = dict(self.held), set(self.kept)
 
+    def recall(self) -> None:
+        """Read what other processes saw there since; what stays is this process's to say."""
+        record = self._record.load()
+        if record is not None:
+            self.changed, self.looked_at = set(map(os.fsdecode, record.changed)), record.looked_at
+
     def save(self) -> None:
         """Record all. Raises `OSError`."""
         held = sorted((os.fsencode(path), held) for path, held in self.held.items())

@@ -127,7 +127,8 @@ class SandboxSync(Struct):
         return SentContent(self.state.base, self.state.leftovers.entries)
 
     def read_again(self) -> None:
-        """Read what counts as sent by now, if a command brought something home meanwhile."""
+        """Read what commands saw there, and what counts as sent by now if one brought something home meanwhile."""
+        self.state.seen.recall()
         before = self.state.base
         if before is None or not self.state.was_changed:
             return

@@ -33,7 +33,7 @@ def test_the_hook_in_the_hardened_unit(rig: ServiceRig) -> None:
     )
     rig.installed({"sync.on_synced": ["~/bin/tell"], "sandbox.mcp_file": f"{STATE}/mcp.json"})
     reported = rig.at(f"{STATE}/told")
-    rig.until(lambda: reported.exists() and reported.read_text(), "the hook")
+    rig.until(lambda: reported.exists() and "sandbox_changed" in reported.read_text(), "the hook")
     assert f'"sandbox_id": "{rig.sandbox.id}", "sandbox_changed": true' in reported.read_text()
     assert not {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"} & {
         line.partition("=")[0] for line in reported.read_text().split("\n")
