@@ -108,7 +108,7 @@ class DeletionSync(Struct):
         # A path that someone changed is tried along with others, as it may be as uploaded again, but is no reason for a
         # removal by itself, unless it has a wanted path's place.
         kinds = {path: [entry.kind for entry in entries] for path, entries in found.items()}
-        is_changed = found.keys() <= self.state.seen.kept | self._changed
+        is_changed = found.keys() <= (self.state.seen.kept & leftovers.keys()) | self._changed
         return {} if is_changed and not obstructed_by(kinds, wanted) else found
 
     def _without_exclusions(self, found: Versions, wanted: Manifest) -> Versions:

@@ -133,11 +133,11 @@ class SeenPaths:
         """The monotonic second from which on what could not be saved is tried again."""
         return self._again_at_s if self.held else inf
 
-    def forget_deleted(self, here: Manifest, leftovers: Collection[str]) -> None:
-        """Forget what does not exist here any more, but for kept `leftovers`, and what the last sync released."""
+    def forget_deleted(self, here: Manifest, is_ours: Callable[[str], object]) -> None:
+        """Forget what does not exist here any more, but for kept paths that we put there, and what was released."""
         self.released = []
         self.held = {path: held for path, held in self.held.items() if path in here}
-        self.kept = {path for path in self.kept if path in here or path in leftovers}
+        self.kept = {path for path in self.kept if path in here or is_ours(path)}
         self._save_what_stays()
 
     def retry(self, leftovers: Collection[str]) -> None:

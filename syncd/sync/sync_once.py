@@ -225,7 +225,7 @@ class SandboxSync(Struct):
         this.observer.stage(State.SNAPSHOTTING)
         scanned = self.snapshotter.scan(state.base, this.mode, this.changed)
         self._here = scanned.manifest
-        seen.forget_deleted(self._here, state.leftovers.entries)
+        seen.forget_deleted(self._here, state.content.versions_of)
         self._obstructed_here = self._here.within(seen.obstacles)
         held = seen.both_changed
         if self._wipes(scanned.manifest):

@@ -171,6 +171,12 @@ class Account:
     def _is_known(self, path: str, entry: Entry) -> bool:
         return (path, entry) in self._persons or (path, entry) in self._agents
 
+    @property
+    def has_unended_write(self) -> bool:
+        """True if an `apply` or an undo was killed, or failed, and is still to be taken back or ended."""
+        with closing(StateDb(self._state_folder)) as db:
+            return journal_records(db)[1].exists
+
     def _kept(self) -> Iterator[Version]:
         """Yield what the last `apply` replaced, as long as it can be undone."""
         with closing(StateDb(self._state_folder)) as db:

@@ -79,6 +79,7 @@ class Checker:
         self.saved = saved
         self.account = None if accounts_in is None else Account(workspace, saved, accounts_in)
         self.is_commands_turn = False  # what it looks at is not known to the daemon
+        self._unpacks_late = False  # what a merge took over may have been undone since: then it is saved
         self.holds_initialize = False  # the next archive is unpacked late, after its request was answered with an error
         self.ended_early: set[str] = set()
         self._held_archives: list[tuple[TrackedSandbox, bytes, bool]] = []
@@ -267,7 +268,7 @@ class Checker:
                 self._excuse(path, entry)
             elif only_agents:
                 self.lose(f"{what}, and nobody changed it here")
-            elif self._agent_changes == "hold" and not self.is_forced:
+            elif self._agent_changes == "hold" and not self.is_forced and not self._unpacks_late:
                 self.lose(f"{what}, and it is to be held")
             elif not self._is_saved(path, entry):
                 self.lose(f"{what}, and is not saved")
@@ -327,13 +328,13 @@ class Checker:
     def deliver_held(self) -> None:
         """Unpack the archives whose requests were answered before they were."""
         held, self._held_archives = self._held_archives, []
-        is_forced = self.is_forced
+        is_forced, self._unpacks_late = self.is_forced, True
         for tracked, packed, was_forced in held:
             if not self.has_ended(tracked):
                 self.is_forced = was_forced
                 with contextlib.suppress(ArchiveRefused, OSError):
                     tracked.sandbox.initialize(io.BytesIO(packed))
-        self.is_forced = is_forced
+        self.is_forced, self._unpacks_late = is_forced, False
 
     def all_live(self) -> list[TrackedSandbox]:
         """Return all sandboxes that have not ended."""
