@@ -80,6 +80,7 @@ class Checker:
         self.account = None if accounts_in is None else Account(workspace, saved, accounts_in)
         self.is_commands_turn = False  # what it looks at is not known to the daemon
         self._unpacks_late = False  # what a merge took over may have been undone since: then it is saved
+        self._written_late: set[str] = set()  # perhaps over a version that the last look found
         self.holds_initialize = False  # the next archive is unpacked late, after its request was answered with an error
         self.ended_early: set[str] = set()
         self._held_archives: list[tuple[TrackedSandbox, bytes, bool]] = []
@@ -159,6 +160,8 @@ class Checker:
             remote = tree(sandbox.workspace)
             self._account_for_archive(tracked, sent, remote)
             tracked.model.extracted(sent, remote)
+            if self._unpacks_late:
+                self._written_late |= sent.keys()
             tracked.unrecorded |= sent.keys()
             tracked.paths, tracked.is_full = set(sent), self.settings.of_daemon.sync.archive == "full"
             for other in self.sandboxes.values():
@@ -328,6 +331,8 @@ class Checker:
     def deliver_held(self) -> None:
         """Unpack the archives whose requests were answered before they were."""
         held, self._held_archives = self._held_archives, []
+        if not held:
+            return
         is_forced, self._unpacks_late = self.is_forced, True
         for tracked, packed, was_forced in held:
             if not self.has_ended(tracked):
@@ -502,7 +507,8 @@ class Checker:
             self.lost += [f"{path!r} was in no archive" for path in unsent]
         held = set(self.held())
         for path in held:
-            if not self.state_damaged and not tracked.model.is_someone_elses(path):
+            is_known = self.state_damaged or path in self._written_late
+            if not is_known and not tracked.model.is_someone_elses(path):
                 self.lose(f"{path!r} is held, and nobody changed it in the sandbox")
         if self._agent_changes == "save":
             unwritten = [path for path in tracked.model.unwritten(wanted, remote) if not is_within(path, held)]

@@ -273,6 +273,15 @@ LOST_ONCE = {
         wait_idle()
         write('b', 8, 28)
     """,
+    "what was deleted here and changed there is tried again by each new process": """
+        write('d/f', 16, 0)
+        write('f', 300, 4)
+        wait_idle()
+        agent_edits_alike('f', 7)
+        fault('initialize: 500 after')
+        remove('f')
+        wait_idle()
+    """,
 }
 
 
