@@ -13,11 +13,12 @@ def records(state_folder: Path) -> set[str]:
     """Return the names of the records, of all sandboxes; `unanswered` if versions are that may have arrived."""
     if not (state_folder / NAME).exists():
         return set()
-    with closing(sqlite3.connect(state_folder / NAME)) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone():
-            return set()  # the process died before it had made the tables
-        names = {name for (name,) in connection.execute("SELECT name FROM records")}
-        (versions,) = connection.execute("SELECT count(*) FROM directories WHERE version > 0").fetchone()
+    try:
+        with closing(sqlite3.connect(state_folder / NAME)) as connection:
+            names = {name for (name,) in connection.execute("SELECT name FROM records")}
+            (versions,) = connection.execute("SELECT count(*) FROM directories WHERE version > 0").fetchone()
+    except sqlite3.DatabaseError:
+        return set()  # the process died before it had made the tables, or someone damaged the file
     return names | ({"unanswered"} if versions else set())
 
 

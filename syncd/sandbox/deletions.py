@@ -89,7 +89,7 @@ class DeletionSync(Struct):
         left = self.state.leftovers.entries
         if not self.removes or not left:
             return False
-        tried = self.state.seen.kept | self._changed | self._failed.keys()
+        tried = self._given_up | self._failed.keys()
         untried = {path: left[path] for path in left if path not in tried}
         return bool(self._without_exclusions(paths_to_delete((), wanted, unread, untried), wanted))
 
@@ -108,8 +108,15 @@ class DeletionSync(Struct):
         # A path that someone changed is tried along with others, as it may be as uploaded again, but is no reason for a
         # removal by itself, unless it has a wanted path's place.
         kinds = {path: [entry.kind for entry in entries] for path, entries in found.items()}
-        is_changed = found.keys() <= (self.state.seen.kept & leftovers.keys()) | self._changed
-        return {} if is_changed and not obstructed_by(kinds, wanted) else found
+        return {} if found.keys() <= self._given_up and not obstructed_by(kinds, wanted) else found
+
+    @property
+    def _given_up(self) -> frozenset[str]:
+        """The leftovers that someone changed, as far as a look saw it, and what the last removal left for that."""
+        seen = self.state.seen
+        return self._changed.union(
+            path for path in self.state.leftovers.entries if path in seen.kept | seen.held.keys()
+        )
 
     def _without_exclusions(self, found: Versions, wanted: Manifest) -> Versions:
         """Return `found`, or nothing if all of it is only excluded: a new rule must not cause a reset."""

@@ -353,6 +353,10 @@ class Checker:
             if ends_wall_s is not None and ends_wall_s <= now_wall_s + seconds:
                 self.ended_early.add(tracked.sandbox.id)
 
+    def note_command(self, living: Iterable[TrackedSandbox]) -> None:
+        """Note a command, which the daemon waited for, as both are in one thread here: it could save nothing."""
+        self.ended_early.update(tracked.sandbox.id for tracked in living if self.has_ended(tracked))
+
     def excuse_ended(self, late_s: float) -> None:
         """Excuse what nobody could save: made too late before its sandbox's end, or there when that ended early."""
         if self.account is None:

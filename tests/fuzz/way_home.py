@@ -49,7 +49,9 @@ class WayHome:
                 simulation.clock.go_on(step.args[0])
             case _ if simulation.workspace.is_dir():
                 simulation.figures["commands"] += 1
+                living = checker.all_live()
                 simulation.commands.run(step)
+                checker.note_command(living)
 
     def finish(self) -> None:
         """Ask the last questions, with no daemon: what is lost, what is left, and whether `apply` and `diff` agree."""

@@ -273,6 +273,17 @@ LOST_ONCE = {
         wait_idle()
         write('b', 8, 28)
     """,
+    "a held path that was left over is removed in vain by each new process": """
+        settings('mirror', 'full', 90, 4000, 0.05, 'hold')
+        write('a/x.log', 300, 2)
+        wait_idle()
+        agent_chmod('a/x.log')
+        write_rules('.gitignore', '*.log\\n')
+        request_sync()
+        wait_idle()
+        write_rules('.gitignore', '')
+        wait_idle()
+    """,
     "what was deleted here and changed there is tried again by each new process": """
         write('d/f', 16, 0)
         write('f', 300, 4)
