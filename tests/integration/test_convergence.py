@@ -289,6 +289,7 @@ LOST_ONCE = {
         write('f', 300, 4)
         wait_idle()
         agent_edits_alike('f', 7)
+        at_request('initialize', 'before', 'takes', 60.0)
         fault('initialize: 500 after')
         remove('f')
         wait_idle()
