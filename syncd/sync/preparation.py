@@ -101,7 +101,7 @@ class Preparation(Struct):
                 return verdict
         if not self._looks:
             state.seen.note_written(self.written)
-        if self._looks and partial_archives.may_replace:
+        if self._looks and (partial_archives.may_replace or self.content.unanswered):
             self._save_what_stays()
         if self._looks and is_outdated(remote_changes.look_age_s, self.repeated):
             return Verdict.LOOK_AGAIN
@@ -174,7 +174,7 @@ class Preparation(Struct):
             self.services.remote_changes.could_not_look(failure)
 
     def _save_what_stays(self) -> None:
-        """Save what stays as it is there, until it is known that an initialize leaves it alone."""
+        """Save what stays as it is there, while an initialize may not leave it alone, this one or a late one."""
         seen = self.services.state.seen
         paths = [*seen.both_changed, *seen.kept]
         items = {path: LookItem(tuple(self.content.versions_of(path)), LookAction.FETCH) for path in paths}

@@ -73,6 +73,11 @@ _BRANCH = _COMMITS + "branch('agent/1', (), ())"
 
 # The shortest scenario of each defect that was found.
 LOST_ONCE = {
+    "an initialize that is unpacked late overwrites what an agent wrote since, and what is held is not saved": (
+        "settings('reset', 'auto', 0, 4000, 1.0, 'hold')\n write('deep/h', 300, 7)\n wait_idle()\n hold_initialize()\n"
+        "write('deep/h', 300, 8)\n wait_failing()\n agent_prepends('deep/h', 9)\n apply((), (), ('dies', 2, 4))\n"
+        "branch('agent/4', (), ())"
+    ),
     "a killed apply leaves temporary files, which the next sync sends": _BEGIN
     + "agent_writes('f', 2)\n apply((), (), ('dies', 2, 'open .syncd-'))\n write('g', 8, 2)\n wait_idle()",
     "an undo of a merge whose initialize is unanswered does not save what the merge has overwritten there": _MERGED
