@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.fuzz.clock import MACHINE
@@ -77,14 +78,17 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix="scenarios-", ignore_cleanup_errors=True) as place,
-        multiprocessing.get_context("spawn").Pool(asked.jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool,
+        # Unlike a pool of `multiprocessing`, it notices a process that dies, and does not wait for what that ran.
+        ProcessPoolExecutor(
+            asked.jobs, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+        ) as pool,
         contextlib.suppress(KeyboardInterrupt),
     ):
         run_one = run_seed_by_processes if asked.processes else run_world if asked.worlds else run_seed
         seeds = range(asked.seed, asked.seed + asked.schedules)
         if asked.worlds:
             seeds = range(asked.seed, COUNT, asked.worlds)
-        for figures, reports, course in pool.imap(run_one, ((place, seed) for seed in seeds)):
+        for figures, reports, course in pool.map(run_one, ((place, seed) for seed in seeds)):
             total += figures
             courses.append(course)
             for each in reports:
