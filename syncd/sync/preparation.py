@@ -177,6 +177,8 @@ class Preparation(Struct):
         """Save what stays as it is there, while an initialize may not leave it alone, this one or a late one."""
         seen = self.services.state.seen
         paths = [*seen.both_changed, *seen.kept]
+        if not self.services.partial_archives.may_replace:
+            paths = [path for path in paths if any(path in sent for sent in self.content.unanswered)]
         items = {path: LookItem(tuple(self.content.versions_of(path)), LookAction.FETCH) for path in paths}
         if not items:
             return

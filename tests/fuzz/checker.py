@@ -355,7 +355,11 @@ class Checker:
 
     def note_command(self, living: Iterable[TrackedSandbox]) -> None:
         """Note a command, which the daemon waited for, as both are in one thread here: it could save nothing."""
-        self.ended_early.update(tracked.sandbox.id for tracked in living if self.has_ended(tracked))
+        now_wall_s = NOON_S + self.clock.boottime_s()
+        for tracked in living:
+            ends_wall_s = tracked.sandbox.record.expires_at_s
+            if ends_wall_s is not None and ends_wall_s <= now_wall_s:
+                self.ended_early.add(tracked.sandbox.id)
 
     def excuse_ended(self, late_s: float) -> None:
         """Excuse what nobody could save: made too late before its sandbox's end, or there when that ended early."""
