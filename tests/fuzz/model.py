@@ -182,7 +182,9 @@ class SandboxModel:
         for path, entry in self.synced.items():
             folders = [*_parents(path), *([path] if entry == FOLDER else [])]
             blocked = any(os.path.lexists(workspace / each) and not _is_folder(workspace / each) for each in folders)
-            if blocked or (entry != FOLDER and _is_folder(workspace / path)):
+            is_link = (workspace / path).is_symlink()
+            is_other = os.path.lexists(workspace / path) and is_link != (entry[0] == "link")
+            if blocked or (entry != FOLDER and (is_other or _is_folder(workspace / path))):
                 self._obstructed.add(path)
 
     # -- what must hold
