@@ -31,7 +31,7 @@ from syncd.sync.agent_work import pruned_names
 from syncd.sync.delivery import Verdict
 from syncd.sync.outcome import SentArchive
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.sync_plan import SAMPLE, is_outdated, look_request
+from syncd.sync.sync_plan import SAMPLE, is_outdated, look_request, obstacles_seen
 from syncd.sync.work_saver import WorkSaver
 
 _log = logging.getLogger("syncd.preparation")
@@ -248,14 +248,8 @@ class Preparation(Struct):
 
     def _obstacles_seen(self, result: LookResult | None) -> dict[str, Obstacle]:
         """Return what keeps paths from being extracted, as far as a look, if there was one, came to it."""
-        known = self.services.state.seen.obstacles
-        if result is None or result.unseen:
-            repositories = [path for path, item in self._places.items() if item.action is LookAction.COMMITS]
-            return dict.fromkeys(repositories, Obstacle.UNKNOWN) | known
-        if result.kinds_only:  # an archive does not tell that a directory is read-only
-            known = {path: obstacle for path, obstacle in known.items() if obstacle is Obstacle.READ_ONLY}
-            return known | dict(result.blocked)
-        return dict(result.blocked)
+        repositories = [path for path, item in self._places.items() if item.action is LookAction.COMMITS]
+        return obstacles_seen(result, self.services.state.seen.obstacles, repositories)
 
     @property
     def _policy_of_written(self) -> Policy:

@@ -16,7 +16,15 @@ from syncd.model.entry import (
 from syncd.model.manifest import Difference, Manifest, directories_above, is_within
 from syncd.model.reconcile import Forced, Policy
 from syncd.sandbox.leftovers import Versions
-from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, Missing
+from syncd.sandbox.look_request import (
+    LookAction,
+    LookItem,
+    LookItems,
+    LookRequest,
+    LookResult,
+    Missing,
+    Obstacle,
+)
 from syncd.sandbox.sandbox_content import SandboxContent
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
@@ -130,6 +138,22 @@ def look_request(
         return LookRequest(LookItems(items, written, item_of, last))
     first = {path: item_of(path, entry) for path, entry in written.items() if path not in items}
     return LookRequest(LookItems(items | first | last, compared, item_of))
+
+
+def obstacles_seen(
+    result: LookResult | None, known: Mapping[str, Obstacle], repositories: Collection[str]
+) -> dict[str, Obstacle]:
+    """Return what keeps paths from being extracted, by a look; None: nobody could look.
+
+    What it did not come to is as it was `known` before; and the workspace's `repositories`, whose places were to be
+    looked at, may then take the place of commits.
+    """
+    if result is None or result.unseen:
+        return dict.fromkeys(repositories, Obstacle.UNKNOWN) | dict(known)
+    if result.kinds_only:  # an archive does not tell that a directory is read-only
+        read_only = [path for path, obstacle in known.items() if obstacle is Obstacle.READ_ONLY]
+        return dict.fromkeys(read_only, Obstacle.READ_ONLY) | dict(result.blocked)
+    return dict(result.blocked)
 
 
 def is_outdated(look_age_s: float, repeated: int = 0) -> bool:

@@ -14,6 +14,7 @@ from syncd.model.entry import Entry, Kind, Stamp
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrlStore
+from syncd.sandbox.leftovers import Leftovers
 from syncd.sandbox.sandbox_content import TakenPath
 from syncd.sandbox.sandbox_state import SandboxState, Uploaded, ending_targets, last_target
 from syncd.sandbox.seen_paths import SeenPaths
@@ -95,6 +96,20 @@ def test_a_damaged_mark(db: StateDb, tmp_path: Path) -> None:
     arrived(db, MANIFEST).mark_uncertain()
     damage(tmp_path, "uncertain")
     assert SandboxState(db, TARGET).uncertain
+
+
+def test_what_was_brought_home_stays_no_more(db: StateDb) -> None:
+    """It is kept or held for no reason, and what is there against the rules is the agent's: no leftover of ours."""
+    state = arrived(db, MANIFEST)
+    state.seen.kept, state.seen.changed = {"l", "f"}, {"l", "f"}
+    state.leftovers = Leftovers({"l": [MANIFEST["l"]], "f": [MANIFEST["l"]]}, files=2)
+    state.record()
+    command = SandboxState(db, TARGET)
+    command.record_taken([TakenPath("l", MANIFEST["l"], None, is_left_out=True)], differing=["again"])
+    state.read()
+    assert (state.seen.kept, state.seen.changed) == ({"f"}, {"f", "again"})
+    assert (list(state.leftovers.entries), state.leftovers.files) == (["f"], 1)
+    assert "l" not in (state.base or {})
 
 
 def test_what_was_brought_home_from_the_sandbox_before(db: StateDb) -> None:

@@ -8,9 +8,9 @@ from syncd.core.choices import AgentChanges
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Difference, Manifest
 from syncd.model.reconcile import Forced, Policy
-from syncd.sandbox.look_request import LookAction, Missing
+from syncd.sandbox.look_request import LookAction, LookResult, Missing, Obstacle
 from syncd.sandbox.sandbox_content import SandboxContent
-from syncd.sync.sync_plan import is_outdated, least_of, look_request, partial_paths
+from syncd.sync.sync_plan import is_outdated, least_of, look_request, obstacles_seen, partial_paths
 
 
 def _file(size_bytes: int = 8) -> Entry:
@@ -171,3 +171,22 @@ def test_a_look_at_little_counts_a_sample() -> None:
     assert {path for path, item in request.items.items() if item.action is LookAction.EXISTS} == {"a", "b"}
     nothing = look_request(SandboxContent(), Manifest(), Manifest(), {}, held_here={}, policy=AgentChanges.SAVE)
     assert not nothing.items
+
+
+@pytest.mark.parametrize(
+    ("result", "obstacles"),
+    [
+        (LookResult(blocked={"a": Obstacle.FILE}), {"a": Obstacle.FILE}),
+        (LookResult(), {}),
+        (LookResult(kinds_only=True), {"shut": Obstacle.READ_ONLY}),
+        (LookResult(unseen=1), {".git": Obstacle.UNKNOWN, "d": Obstacle.DIRECTORY, "shut": Obstacle.READ_ONLY}),
+        (None, {".git": Obstacle.UNKNOWN, "d": Obstacle.DIRECTORY, "shut": Obstacle.READ_ONLY}),
+    ],
+)
+def test_what_is_in_the_way(result: LookResult | None, obstacles: dict[str, Obstacle]) -> None:
+    """A look that came to all tells; where none did, what was known stays, and a repository may take commits' place.
+
+    An archive of the sandbox does not tell that a directory is read-only.
+    """
+    known = {"d": Obstacle.DIRECTORY, "shut": Obstacle.READ_ONLY}
+    assert obstacles_seen(result, known, [".git"]) == obstacles
