@@ -32,7 +32,8 @@ _log = logging.getLogger("syncd.deletions")
 class DeletionSync(Struct):
     """The deletions in one sandbox before each initialize, and the leftovers after it.
 
-    `is_excluded` is True for a path, and whether it is a directory, that the rules exclude: it was not deleted.
+    `is_excluded` is True for a path, and whether it is a directory, that the rules exclude: it was not deleted. `gone`
+    are the paths that this sync removed there.
     """
 
     deletions: Deletions
@@ -41,7 +42,7 @@ class DeletionSync(Struct):
     looker: Looker
     check: Callable[[], None] = lambda: None
     is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False
-    _gone: frozenset[str] = frozenset()  # what this sync removed
+    gone: frozenset[str] = frozenset()
     _failed: dict[str, str] = field(default_factory=dict)  # what the last one could not remove, with the reason
     _changed: frozenset[str] = frozenset()  # what it left, as someone had changed it
     _unlooked: SyncWarning | None = None
@@ -137,7 +138,7 @@ class DeletionSync(Struct):
         self._begin()
 
     def _begin(self) -> None:
-        self._gone, self._failed, self._changed, self._unlooked = frozenset(), {}, frozenset(), None
+        self.gone, self._failed, self._changed, self._unlooked = frozenset(), {}, frozenset(), None
 
     def reset(self, to_delete: Versions) -> None:
         """Reset the sandbox. Raises `StepFailed`, `Stop`."""
@@ -178,10 +179,10 @@ class DeletionSync(Struct):
         taken = obstructed_by(kinds, wanted)
         # A directory that holds something else is the agent's by now.
         given_up = {path for path in kinds.keys() & holding_more if not is_within(path, taken)}
-        self._gone = frozenset(to_delete.keys() - kinds.keys() | given_up)
+        self.gone = frozenset(to_delete.keys() - kinds.keys() | given_up)
         self._failed = {path: failed[path] for path in kinds if there.get(path) is Kind.UNREAD and path in failed}
         self._changed = frozenset(kinds.keys() - given_up - self._failed.keys())
-        counts = len(self._gone), len(self._changed), len(self._failed)
+        counts = len(self.gone), len(self._changed), len(self._failed)
         if to_delete:
             _log.info("%d paths removed in the sandbox, %d changed there and kept, %d failed", *counts)
         return {path: Obstacle(kind) for path, kind in taken.items()}
@@ -194,9 +195,9 @@ class DeletionSync(Struct):
                 state.leftovers,
                 state.content.versions,
                 wanted,
-                gone=self._gone,
+                gone=self.gone,
                 failed=self._failed,
                 unread=unread,
                 secret_files=secret_files,
             )
-        state.leftovers, self._was_reset, self._gone = left, False, frozenset()
+        state.leftovers, self._was_reset, self.gone = left, False, frozenset()

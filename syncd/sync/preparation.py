@@ -193,6 +193,7 @@ class Preparation(Struct):
     def _look(self) -> Verdict:
         """Look, save and remove, and return the verdict on the archive."""
         remote_changes, seen = self.services.remote_changes, self.services.state.seen
+        deletion_sync = self.services.deletion_sync
         request = self._look_request()
         if not request.items:
             return Verdict.INITIALIZE
@@ -208,16 +209,12 @@ class Preparation(Struct):
         self._request = None
         if result is None:
             why = "nobody could look there"
-            taken = self.services.deletion_sync.not_removed(self.paths_to_delete, self._wanted, why)
+            taken = deletion_sync.not_removed(self.paths_to_delete, self._wanted, why)
             return self._judged(taken | self._obstacles_seen(None))
         counted = len(request.with_action(LookAction.EXISTS))
         if was_emptied(result.missing, counted):
             return Verdict.SEND_ALL
-        differing = {
-            path: there
-            for path, there in result.differing.items()
-            if request.items[path].action not in _PLACES and not self._is_as_here(path, there)
-        }
+        differing = {path: there for path, there in result.differing.items() if not self._is_as_here(path, there)}
         self._save_only_there(result)
         plan = self._plan(differing)
         unsaved = self._save(plan)
@@ -244,7 +241,9 @@ class Preparation(Struct):
         released = [path for path in kept - seen.kept if path not in self.written]
         if self.is_whole and any(path in self.manifest for path in released):
             return Verdict.LEAVE_OUT
-        return self._judged(taken | self._obstacles_seen(result))
+        gone = deletion_sync.gone  # some by a removal after the look
+        in_the_way = {path: each for path, each in self._obstacles_seen(result).items() if path not in gone}
+        return self._judged(taken | in_the_way)
 
     def _obstacles_seen(self, result: LookResult | None) -> dict[str, Obstacle]:
         """Return what keeps paths from being extracted, as far as a look, if there was one, came to it."""

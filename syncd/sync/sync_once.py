@@ -397,18 +397,16 @@ class SandboxSync(Struct):
         """Find out if the sandbox keeps what an archive does not hold. False if it must be sent everything again."""
         manifest, delivery = delivered.manifest, self.services.delivery
         partial_archives, seen = self.services.partial_archives, self.state.seen
-        if not partial_archives.wants_proof:
+        left_alone = {*self._held_here, *seen.kept}
+        stays = frozenset((self.state.base or Manifest()).paths_within(left_alone))
+        only = least_of(manifest, stays) if partial_archives.wants_proof else set()
+        if not only or partial_paths(manifest, Difference(added=[*only])) is None:
             left_out = [*seen.both_changed, *seen.kept, *delivered.only_there]
             if not (partial_archives.may_replace and left_out and partial_archives.prove(left_out) is Kept.NO):
                 return True
             self._whole_next = True
             delivery.mark_uncertain()
             return False
-        left_alone = {*self._held_here, *seen.kept}
-        stays = frozenset((self.state.base or Manifest()).paths_within(left_alone))
-        only = least_of(manifest, stays)
-        if partial_paths(manifest, Difference(added=[*only])) is None or not only:
-            return True
         packed = self.snapshotter.pack(manifest.without(stays), delivery.uplink.codec, only)
         if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
             return True  # it changed meanwhile: the sync that follows finds that

@@ -101,3 +101,16 @@ def test_what_another_process_saw(db: StateDb) -> None:
     seen.note_written(["a"])
     seen.save()
     assert SeenPaths(db, "box").changed == {"new"}
+
+
+def test_where_nobody_looks_any_more(db: StateDb) -> None:
+    """What was changed there is written from now on, and what is written is changed no more; an obstacle stays one."""
+    seen = SeenPaths(db, "box")
+    note(seen, {"a": PathOutcome.KEEP, "other": PathOutcome.HOLD})
+    seen.note_obstacles({"lnk": Obstacle.DIRECTORY}, HERE)
+    seen.release_changed()
+    for each in (seen, SeenPaths(db, "box")):
+        assert (each.kept, each.both_changed, [*each.obstacles]) == (set(), (), ["lnk"])
+    assert seen.changed == {"a", "other"}
+    seen.note_written(["a"])
+    assert seen.changed == {"other"}

@@ -58,6 +58,10 @@ def test_a_deleted_path_is_removed(rig: Rig) -> None:
     rig.write("stay", "changed")
     rig.sync()
     assert "execute" not in rig.asked()[asked:]
+    (rig.sandbox.workspace / "g/theirs").unlink()
+    (rig.workspace / "stay").unlink()
+    rig.sync()
+    assert there(rig) == ["g", "more"]  # the folder was the agent's by then
 
 
 @pytest.mark.parametrize("deletions", ["mirror", "reset"])

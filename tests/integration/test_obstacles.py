@@ -155,6 +155,24 @@ def test_an_agents_file_in_the_folder(rig: Rig, deletions: str) -> None:
     check_quiet(rig)
 
 
+@IN_WHOLE_ARCHIVES_TOO
+@pytest.mark.parametrize("deletions", ["keep", "mirror"])
+def test_a_forced_push_frees_what_was_suspected(rig: Rig, deletions: str) -> None:
+    """What is in the way of a path, and was put there by a sync, holds it no longer than nobody can look."""
+    rig.use_defaults()
+    configured(rig, deletions)
+    rig.emulator.faults.script("execute: 404 always")
+    rig.emulator.faults.script("dump: 404 always")
+    file_becomes_folder(rig)
+    assert settled(rig).obstructed == ("file",)
+    rig.emulator.faults.clear()
+    rig.wait_for_programs()
+    assert rig.sync(SyncMode.FORCED)[0].obstructed == ()
+    assert settled(rig).obstructed == ()
+    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    check_quiet(rig)
+
+
 @pytest.mark.parametrize("deletions", DELETIONS)
 def test_retried_by_a_forced_push(rig: Rig, deletions: str) -> None:
     """`push --force` tries again, a start does not; an agent's folder in a new file's place blocks it."""

@@ -234,6 +234,23 @@ def test_a_sandbox_that_replaces_gets_whole_archives(rig: Rig) -> None:
     assert looks(rig) == 1
 
 
+def test_what_is_held_where_nothing_else_is(tmp_path: Path) -> None:
+    """With no second path there is no proof; the archive without it removed it there, so it is sent after all."""
+    with rigged(tmp_path) as rig:
+        rig.use_defaults()
+        rig.keys["sandbox"]["agent_changes"] = "hold"
+        rig.restart()
+        rig.emulator.faults.script(REPLACES)
+        rig.write("a", "here")
+        (rig.sandbox.workspace / "a").write_text("theirs")
+        assert rig.sync()[0].follow_up == ("a",)
+        rig.sync()
+        assert rig.arrived() == {"a": "here"}
+        assert rig.cycle.agent_status.held == ()
+        versions = SavedVersions(rig.cycle.db, rig.clock)
+        assert [[*version.paths] for version in versions.all()] == [["a"]]
+
+
 def test_by_a_dump_where_no_program_runs(rig: Rig) -> None:
     """It proves as much, either way."""
     rig.emulator.faults.script("execute: 501 always")

@@ -20,7 +20,8 @@ from syncd.core.errors import KeyRefused, TryLater
 from syncd.model.entry import Kind
 from syncd.remote.failure import FailureAction
 from syncd.sandbox.look import Looker
-from syncd.sandbox.look_request import LookResult
+from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
+from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.store.blobs import Blobs
@@ -469,6 +470,28 @@ def test_overwrite_looks_at_nothing(made: AgentRig) -> None:
     made.rig.sync()
     assert made.rig.asked()[asked:] == ["upload", "initialize"]
     assert (made.there("a"), made.there("b"), made.saved) == ("newer", "ours: b", {})
+
+
+def test_overwrite_looks_only_at_what_it_removes(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it writes is not even fetched, and is changed there no more."""
+    made.set(agent_changes="overwrite")
+    finish, looked_at = RemoteChanges.finish, []
+
+    def finished(self: RemoteChanges, request: LookRequest) -> LookResult | None:
+        looked_at.append([path for path, item in request.items.items() if item.action is not LookAction.EXISTS])
+        return finish(self, request)
+
+    monkeypatch.setattr(RemoteChanges, "finish", finished)
+    made.agent.write("a", "theirs")
+    made.edit(a="newer")
+    (made.rig.workspace / "b").unlink()
+    made.rig.cycle.recall()
+    assert made.rig.cycle.services is not None
+    made.rig.cycle.services.state.seen.note_all(["a", "more"])
+    made.rig.sync()
+    assert looked_at == [["b"]]
+    assert (made.there("a"), made.there("b"), made.saved) == ("newer", None, {})
+    assert made.rig.cycle.agent_status.changed == 1
 
 
 # -- missing there
