@@ -110,7 +110,8 @@ class Simulation:
         self._pending: list[Step] = []  # at injection points of the next sync
         self._at_request: list[tuple[Any, ...]] = []  # as the step `at_request` gives them
         self._expired_early: set[str] = set()
-        self._clock_was_set = self._was_forced = self._was_searched = self._was_linked = False
+        self._clock_was_set = self._was_forced = self._was_linked = False
+        self._full_scans: int | None = None  # before the one that the end waits for
         self._delayed_waits = 0  # so many waits long events are not read
         self._overflows = False
         self._waits = 0
@@ -308,9 +309,10 @@ class Simulation:
             daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
         elif is_idle and not daemon.polls:
             needs_full_scan = self._was_linked or self.checker.has_other_links() or bool(unreported)
-            if until_s is not None and not self._was_searched and needs_full_scan:
+            if self._full_scans is None:
+                self._full_scans = self.figures["full scans"]
+            if until_s is not None and needs_full_scan and self.figures["full scans"] == self._full_scans:
                 # Written by an excluded name, a file causes no event: the periodic scan finds it.
-                self._was_searched = True
                 self.clock.go_on(until_s - self.clock.monotonic_s())
                 return
             self._deliver_late_executions()
