@@ -121,8 +121,6 @@ class Preparation(Struct):
 
     def find_reason(self) -> Verdict | None:
         """Find out if an obstacle there made the initialize fail; None if nobody could look. Raises `Stop`."""
-        if self.services.partial_archives.replaces:
-            return Verdict.INITIALIZE  # what is there makes room for anything
         paths = in_archive_order({*self.written, *directories_above(self.written)})
         checked = {path: self.manifest[path] for path in paths[:_MOST_CHECKED] if path in self.manifest}
         try:

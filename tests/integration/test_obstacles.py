@@ -376,6 +376,39 @@ def test_a_check_that_fails(rig: Rig, fault: str) -> None:
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
 
 
+def test_a_reset_frees_every_place(rig: Rig) -> None:
+    """What was left out is sent by the sync that follows it."""
+    configured(rig, "reset")
+    agent(rig, "new/theirs")
+    rig.write("new", "a file here")
+    assert settled(rig).obstructed == ("new",)
+    (rig.workspace / "file").unlink()
+    assert settled(rig).obstructed == ()
+    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    check_quiet(rig)
+
+
+def test_nothing_is_in_the_way_of_an_archive_that_replaces_all(rig: Rig) -> None:
+    """A path that is suspected, as initializes fail, is sent by the next sync."""
+    rig.use_defaults()
+    rig.restart()
+    rig.emulator.faults.script("initialize: replace always")
+    rig.keys["sandbox"]["id"] = "another"
+    rig.emulator.create_sandbox("another")
+    settled(rig)
+    assert keys(rig) == ["small-archives"]
+    place = rig.emulator.sandbox("another").workspace / "new/theirs"
+    place.parent.mkdir()
+    place.write_text("the agent's")
+    rig.write("new", "a file here")
+    rig.emulator.faults.clear()
+    rig.wait_for_programs()
+    for fault in (*["initialize: 500"] * 3, "initialize: replace always"):
+        rig.emulator.faults.script(fault)
+    assert settled(rig).obstructed == ()
+    assert tree(rig.emulator.sandbox("another").workspace) == tree(rig.workspace)
+
+
 def test_an_agents_folder_where_no_program_runs(rig: Rig) -> None:
     """The sandbox's archive tells what has a path's place, and when it is free."""
     rig.emulator.faults.script("execution-upload-url: 404 always")
