@@ -102,12 +102,17 @@ class BaseStore:
         kept_bytes = 0
         with contextlib.suppress(OSError):
             for content in contents:
+                place = self._path(hashlib.sha256(content).digest())
+                if os.path.exists(place):
+                    os.utime(place)  # it counts as new
+                    continue
                 packed = isal_zlib.compress(content, FAST_LEVEL)
                 if kept_bytes + len(packed) > room_bytes:
                     break
+                if not kept_bytes:
+                    os.makedirs(self._folder, mode=0o700, exist_ok=True)
                 kept_bytes += len(packed)
-                os.makedirs(self._folder, mode=0o700, exist_ok=True)
-                write_whole(self._path(hashlib.sha256(content).digest()), packed)
+                write_whole(place, packed)
             if kept_bytes:
                 self._make_room(room_bytes)
 

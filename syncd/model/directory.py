@@ -15,8 +15,9 @@ from msgspec.structs import replace
 
 from syncd.model.entry import Entry, Kind, content_bytes, count_files
 
-# Paths are read directory by directory; so many stay decoded.
-_DECODED = 64
+# Paths are read directory by directory; so many stay decoded, of large ones fewer: 10,000 entries take 6 MB.
+_DECODED, _DECODED_LARGE = 64, 4
+_LARGE = 500
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Entry]).decode
 
@@ -54,13 +55,9 @@ class Entries:
         entries.count, entries.files, entries.content_bytes = len(values), count_files(values), content_bytes(values)
         return entries
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Entries):
-            return NotImplemented
+    def equals(self, other: Entries) -> bool:
+        """True if both hold the same. No `==`: the cache of `read` would compare a directory of 10,000 at each call."""
         return self is other or (self.encoded == other.encoded and self.texts == other.texts)
-
-    def __hash__(self) -> int:
-        return hash(self.encoded)
 
     def first_names(self, most: int) -> list[str]:
         """Return the names, in order, at most so many of them."""
@@ -81,9 +78,18 @@ class Entries:
         return dict(zip(texts, entries, strict=False))
 
 
-@lru_cache(maxsize=_DECODED)
 def read(entries: Entries) -> Mapping[str, Entry]:
     """Return the entries by name, from memory if they were read lately."""
+    return (_read_large if entries.count > _LARGE else _read)(entries)
+
+
+@lru_cache(maxsize=_DECODED)
+def _read(entries: Entries) -> Mapping[str, Entry]:
+    return MappingProxyType(entries.decoded())
+
+
+@lru_cache(maxsize=_DECODED_LARGE)
+def _read_large(entries: Entries) -> Mapping[str, Entry]:
     return MappingProxyType(entries.decoded())
 
 
@@ -109,7 +115,7 @@ class Directory:
 
         It is the same object if nothing is other than before.
         """
-        own = self.own if own is None or own == self.own else own
+        own = self.own if own is None or own.equals(self.own) else own
         if not below and not self.below:  # most directories hold no others
             return self if own is self.own else Directory(own) if own.count else EMPTY
         others = {name: each for name, each in below.items() if self.below.get(name, EMPTY) is not each}
@@ -212,7 +218,7 @@ def differing_entries(before: Directory, now: Directory) -> Iterator[tuple[str, 
 
 def _steps(before: Directory, now: Directory) -> Iterator[tuple[str, Entry | None, Entry | None]]:
     """Yield the names in a directory that may differ, each with its entries before and now."""
-    if before.own == now.own:
+    if before.own.equals(now.own):
         yield from [(name, None, None) for name, each in now.below.items() if before.below.get(name) is not each]
         return
     entries_before, entries = read(before.own), read(now.own)
@@ -254,7 +260,7 @@ def rebuilt(
 
 def _same(made: Directory, other: Directory) -> Directory:
     """Return the other directory if it is equal, whose directories are the same objects then."""
-    if made is other or made.own != other.own or len(made.below) != len(other.below):
+    if made is other or not made.own.equals(other.own) or len(made.below) != len(other.below):
         return made
     return other if all(other.below.get(name) is each for name, each in made.below.items()) else made
 

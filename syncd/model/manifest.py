@@ -180,7 +180,9 @@ class Manifest(MutableMapping[str, Entry]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Manifest):
             return super().__eq__(other)
-        return len(self) == len(other) and all(old.own == new.own for _, old, new in differing(self.top, other.top))
+        return len(self) == len(other) and all(
+            old.own.equals(new.own) for _, old, new in differing(self.top, other.top)
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -320,7 +322,7 @@ def carry_over_digests(known: Manifest, scanned: Manifest) -> Manifest:
         return scanned.copy()
     own = {}
     for path, old, new in differing(known.top, scanned.top):
-        own[path] = old.own if old.own == new.own else Entries(_with_digests(read(old.own), new.own.decoded()))
+        own[path] = old.own if old.own.equals(new.own) else Entries(_with_digests(read(old.own), new.own.decoded()))
     return Manifest.of(rebuilt(scanned.top, own, like=known.top))
 
 

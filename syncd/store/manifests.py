@@ -69,7 +69,7 @@ class ManifestRows:
 def _changed(before: Manifest, now: Manifest) -> Iterator[tuple[str, Directory]]:
     """Yield the directories whose own entries differ, an empty one for each that is gone."""
     for path, old, new in differing(before.top, now.top):
-        if old.own != new.own:
+        if not old.own.equals(new.own):
             yield path, new
     for path, new, old in differing(now.top, before.top):
         if new is EMPTY and old.own.count:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import syncd.model.manifest
-from syncd.model.directory import EMPTY
+from syncd.model.directory import EMPTY, Entries, read
 from syncd.model.entry import Entry, Kind, content_bytes, count_files
 from syncd.model.manifest import (
     Manifest,
@@ -162,3 +162,11 @@ def test_a_sample_is_spread() -> None:
     assert len(few) == 10
     assert max(few) > "30"
     assert Manifest().spread(10) == []
+
+
+def test_equal_directories_are_read_each_by_itself() -> None:
+    """A look-up compares none: with 10,000 entries, 10,000 look-ups would compare 9 GB."""
+    one, other = (Entries({"a": FOLDER}) for _ in range(2))
+    assert one.equals(other)
+    assert one != other
+    assert read(one) is read(one) is not read(other)
