@@ -77,9 +77,10 @@ def _unbroken(command: str, room: int) -> str:
 
 
 def _rows(words: Iterable[str], first_columns: int, columns_each: int) -> Iterator[str]:
-    row, room = "", first_columns
+    row, room, is_begun = "", first_columns, False
     for word in words:
-        longer = f"{row} {word}" if row else word
+        longer = f"{row} {word}" if is_begun else word
+        is_begun = True
         if columns(longer) <= room:
             row = longer
             continue

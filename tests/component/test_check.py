@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from syncd.cli.check import sandbox_checks
-from syncd.cli.check.checkup import check_daemon, check_folders, check_key
-from syncd.cli.check.finding import Finding, Grade, exit_code, summary
+from syncd.cli.check.checkup import check_daemon, check_folders, check_key, check_workspace, heaviest, ignore_line
+from syncd.cli.check.command import Finding, Grade, exit_code, summary
 from syncd.cli.check.sandbox_checks import check_look, check_route, clock_finding, failure_finding
-from syncd.cli.check.workspace_check import check_workspace, heaviest, ignore_line
 from syncd.cli.init.dialog import tell_shared_mounts
 from syncd.core.api_key import ApiKey
 from syncd.core.choices import AgentChanges
@@ -180,7 +179,7 @@ def test_watches(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, watches: int | None, grade: Grade, words: str
 ) -> None:
     """Use of over three quarters of the user's watches is a warning with the way to raise the limit."""
-    monkeypatch.setattr("syncd.cli.check.workspace_check.watch_limit", lambda: (watches, "raise it"))
+    monkeypatch.setattr("syncd.cli.check.checkup.watch_limit", lambda: (watches, "raise it"))
     (workspace / "a/b").mkdir(parents=True)
     (finding,) = _of(workspace)["inotify"]
     assert (finding.grade, finding.remedy) == (grade, "raise it" if grade is WARN else "")

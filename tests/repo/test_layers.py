@@ -35,7 +35,6 @@ MOST_MODULES = 29
 PURE = {
     "archive": "chunking",
     "cli/apply": "plan_text",
-    "cli/check": "finding",
     "cli/init": "config_template",
     "core": "checksum choices errors text warning",
     "daemon": "scheduler",

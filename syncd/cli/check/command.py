@@ -7,26 +7,56 @@ import os
 import re
 import shutil
 import sys
-import textwrap
+from collections.abc import Iterable
+from enum import Enum
 
 import click
+from msgspec import Struct
+from msgspec.structs import replace
 
-from syncd.cli.check.finding import Finding, Grade, exit_code, summary
+from syncd.cli.layout import Line, Tone, print_lines, wrapped
 from syncd.cli.options import config_option, json_option
-from syncd.core.text import redacted, shown_path
+from syncd.core.errors import ExitCode, SyncdError
+from syncd.core.text import counted, redacted, shown_path
 
-_COLOURS = {
-    Grade.PASS: "green",
-    Grade.NOTE: "cyan",
-    Grade.WARN: "yellow",
-    Grade.FAIL_FOR_NOW: "red",
-    Grade.FAIL: "red",
-}
-_BLANK = " " * 21  # what stands before the text: the grade and the subject
+_INDENT = 21  # columns of the grade and the subject
 _MAX_COLUMNS = 120
 _MAX_LENGTH = 1000
-_COMMAND = re.compile(r"`[^`]+`")
-_NO_BREAK = "\0"  # no text that is shown has it
+_UNWRAPPED = 1_000_000  # a line each in a pipe, for grep
+
+
+class Grade(Enum):
+    """The word that a finding is shown with, the exit code that it causes, and the role of its word."""
+
+    PASS = ("pass", ExitCode.DONE, Tone.GOOD)
+    NOTE = ("note", ExitCode.DONE, Tone.BUSY)  # neither good nor bad
+    WARN = ("warn", ExitCode.DONE, Tone.ATTENTION)  # syncing works, but not as well as it could
+    FAIL_FOR_NOW = ("fail", ExitCode.TRY_LATER, Tone.BAD)
+    FAIL = ("fail", ExitCode.NEEDS_PERSON, Tone.BAD)
+
+    def __init__(self, word: str, exit_code: ExitCode, tone: Tone) -> None:
+        self.word = word
+        self.exit_code = exit_code
+        self.tone = tone
+
+
+class Finding(Struct, frozen=True):
+    """One line about `subject`: `what` was found, and `remedy`, what to do about it (may be empty).
+
+    `details` are the first few of the things that `what` counts, a line each.
+    """
+
+    subject: str
+    grade: Grade
+    what: str
+    remedy: str = ""
+    details: tuple[str, ...] = ()
+
+
+def failed(subject: str, failure: SyncdError) -> Finding:
+    """The finding about an error, which may end by itself or not."""
+    grade = Grade.FAIL if failure.exit_code == ExitCode.NEEDS_PERSON else Grade.FAIL_FOR_NOW
+    return Finding(subject, grade, failure.message, failure.hint)
 
 
 @click.command("check")
@@ -57,10 +87,12 @@ def command(config_file: str | None, as_json: bool, report_file: str | None) -> 
         findings.append(finding)
         shown.append(_printable(finding, checkup.secret))
         if not as_json:
-            click.echo("\n".join(_lines(shown[-1])))
+            print_lines(_lines(shown[-1]))
     code = exit_code(findings)
     if as_json:
-        click.echo(json.dumps({"version": 1, "exit_code": code, "findings": [*map(_row, shown)]}))
+        rows = [{name: getattr(each, name) for name in each.__struct_fields__} for each in shown]
+        rows = [{**row, "grade": row["grade"].word} for row in rows]
+        click.echo(json.dumps({"version": 1, "exit_code": code, "findings": rows}))
     else:
         click.echo(summary(findings))
     if report_file is not None:
@@ -71,6 +103,20 @@ def command(config_file: str | None, as_json: bool, report_file: str | None) -> 
     return code
 
 
+def exit_code(findings: Iterable[Finding]) -> ExitCode:
+    """0 if nothing failed, 75 if every failure may end by itself, else 78."""
+    return max((finding.grade.exit_code for finding in findings), default=ExitCode.DONE)
+
+
+def summary(findings: Iterable[Finding]) -> str:
+    """The number of findings of each grade, in one line."""
+    words = [finding.grade.word for finding in findings]
+    failures, warnings, passed = words.count("fail"), words.count("warn"), words.count("pass")
+    parts = [f"{failures} failed"] if failures else []
+    parts += [counted(warnings, "warning")] if warnings else []
+    return ", ".join([*parts, f"{passed} passed"]) if parts else f"all checks passed ({passed})"
+
+
 def _printable(finding: Finding, secret: str) -> Finding:
     """The finding with each text on one line and redacted; blanks that align columns are kept."""
 
@@ -79,33 +125,17 @@ def _printable(finding: Finding, secret: str) -> Finding:
         return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"
 
     details = tuple(map(printable, finding.details))
-    return Finding(finding.subject, finding.grade, printable(finding.what), printable(finding.remedy), details)
+    return replace(finding, what=printable(finding.what), remedy=printable(finding.remedy), details=details)
 
 
-def _row(finding: Finding) -> dict[str, object]:
-    return {
-        "subject": finding.subject,
-        "grade": finding.grade.word,
-        "what": finding.what,
-        "remedy": finding.remedy,
-        "details": finding.details,
-    }
-
-
-def _lines(finding: Finding) -> list[str]:
-    """The lines of a finding: wrapped to the width of a terminal, with `~`; one line each in a pipe, for grep."""
-    word = click.style(finding.grade.word, fg=_COLOURS[finding.grade], bold=True)
-    rows = [(f"{word}  {finding.subject:15}", finding.what)]
-    rows += [(_BLANK, f"  {detail}") for detail in finding.details]
-    rows += [(f"{'to do:':>19}  ", finding.remedy)] if finding.remedy else []
-    if not sys.stdout.isatty():
-        return [label + text for label, text in rows]
-    home = re.compile(rf"(?<!\S){re.escape(os.path.expanduser('~'))}(?=/)")
-    width = max(8, min(shutil.get_terminal_size().columns, _MAX_COLUMNS) - len(_BLANK))
-    lines = []
-    for label, text in rows:
-        # A command stays on one line, to be copied.
-        unbroken = _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), home.sub("~", text))
-        first, *others = textwrap.wrap(unbroken, width, break_on_hyphens=False) or [""]
-        lines += [label + first, *(_BLANK + other for other in others)]
-    return [line.replace(_NO_BREAK, " ") for line in lines]
+def _lines(finding: Finding) -> list[Line]:
+    """The lines of a finding: wrapped to the width of a terminal, with `~`; one line each in a pipe."""
+    home, width = "(?!)", _UNWRAPPED
+    if sys.stdout.isatty():
+        home = rf"(?<!\S){re.escape(os.path.expanduser('~'))}(?=/)"
+        width = min(shutil.get_terminal_size().columns, _MAX_COLUMNS)
+    first: Line = (finding.grade.word, finding.grade.tone), (f"  {finding.subject:15}", Tone.PLAIN)
+    rows = [(first, finding.what)]
+    rows += [(((" " * (_INDENT + 2), Tone.PLAIN),), detail) for detail in finding.details]
+    rows += [(((f"{'to do:':>19}  ", Tone.PLAIN),), finding.remedy)] if finding.remedy else []
+    return [line for label, text in rows for line in wrapped(re.sub(home, "~", text), width, label, _INDENT)]

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from syncd import __version__
 from syncd.cli.check.checkup import Checkup
-from syncd.cli.check.finding import Finding
+from syncd.cli.check.command import Finding
 from syncd.cli.options import CLOCK
 from syncd.core.clock import stamp
 from syncd.core.errors import NeedsPerson

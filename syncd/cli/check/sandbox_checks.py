@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from syncd.cli.check.finding import Finding, Grade
+from syncd.cli.check.command import Finding, Grade
 from syncd.cli.options import CLOCK
 from syncd.core.api_key import ApiKey
 from syncd.core.choices import AgentChanges
