@@ -13,6 +13,7 @@ import click
 from msgspec import structs
 from msgspec.structs import replace
 
+import syncd
 from syncd.core.clock import SystemClock
 from syncd.core.config_file import load_config
 from syncd.core.config_lookup import FoundConfig, config_files, config_name, find_config, named_config
@@ -160,6 +161,16 @@ def option_for(path: str) -> str:
         if _found_here().file == path:
             return ""
     return f" --config {shown_path(shlex.quote(path))}"
+
+
+def shipped(file: str) -> str:
+    """The text of a file that comes with syncd, in the installation or in a checkout. Raises `NeedsPerson`."""
+    package = os.path.dirname(os.path.abspath(syncd.__file__))
+    checkout = os.path.dirname(package)
+    for folder in (package, os.path.join(package, "units"), checkout, os.path.join(checkout, "systemd")):
+        with suppress(FileNotFoundError), open(os.path.join(folder, file), encoding="utf-8") as found:
+            return found.read()
+    raise NeedsPerson(f"{file} is missing from this installation", "install syncd again")
 
 
 def _found_here() -> FoundConfig:

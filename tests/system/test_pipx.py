@@ -14,7 +14,8 @@ import syncd
 
 _UNIT = """\
 import sys
-from syncd.cli.service.unit import fitted, shipped
+from syncd.cli.options import shipped
+from syncd.cli.service.unit import fitted
 print(*(fitted(shipped(unit), sys.executable, 257) for unit in ("syncd.service", "syncd@.service")))
 """
 

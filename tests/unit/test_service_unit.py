@@ -6,22 +6,20 @@ import re
 
 import pytest
 
-from syncd.cli.service.report import report
-from syncd.cli.service.systemd import environment_in
+from syncd.cli.options import shipped
+from syncd.cli.service.systemd import environment_in, report
 from syncd.cli.service.unit import (
-    SANDBOXING,
     Unit,
-    drop_in,
     fitted,
     is_unchanged,
-    shipped,
+    settings_for,
     unit_of,
     with_digest,
 )
 from syncd.core.errors import ConfigError
 
 FOLDER = "/home/dev/.config/syncd"
-PLAIN = Unit("syncd.service", "syncd.service")
+PLAIN = Unit("syncd.service", "syncd.service", "/home/dev/.config/systemd/user")
 
 
 @pytest.mark.parametrize(
@@ -137,14 +135,13 @@ def test_a_machine_without_namespaces() -> None:
         sandboxing = {
             name for name in names if re.match(r"(Private|Protect)[A-Z]|\w+Paths$|CapabilityBoundingSet", name)
         }
-        assert set(SANDBOXING) <= sandboxing
         assert {line.partition("=")[0] for line in text.splitlines() if "=" in line and line[0] != "#"} == sandboxing
 
 
 def _drop_in(
     key_file: str = f"{FOLDER}/api-key", visible: tuple[str, ...] = ("/home/dev/work",), sandboxing: bool = True
 ) -> str:
-    return drop_in(key_file, usual_key_file=f"{FOLDER}/api-key", visible=visible, sandboxing=sandboxing)
+    return settings_for(key_file, usual_key_file=f"{FOLDER}/api-key", visible=visible, sandboxing=sandboxing)
 
 
 @pytest.mark.parametrize(

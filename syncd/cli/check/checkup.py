@@ -15,7 +15,7 @@ from syncd.cli.check.command import Finding, Grade, failed
 from syncd.cli.check.sandbox_checks import check_api, check_look, check_route
 from syncd.cli.local_scan import LocalScan, scan_workspace
 from syncd.cli.options import CLOCK, config_path, configured
-from syncd.cli.service.command import login_advice, route_advice, service_of
+from syncd.cli.service.command import login_advice, report_of, route_advice, service_of
 from syncd.cli.status.reader import StatusReader
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
 from syncd.core.errors import ExitCode, SyncdError
@@ -333,7 +333,7 @@ def check_service(config_file: str | None, config: Config) -> Iterator[Finding]:
     except SyncdError as failure:
         yield Finding("service", Grade.NOTE, failure.message)
         return
-    now = service.report(properties, config.sandbox.api_key_file)
+    now = report_of(service, properties, config.sandbox.api_key_file)
     name = service.unit.name
     if now.state == "not installed":
         yield Finding("service", Grade.NOTE, f"{name} is not installed", f"to start it at every login: {now.remedy}")
@@ -341,7 +341,7 @@ def check_service(config_file: str | None, config: Config) -> Iterator[Finding]:
     is_well = now.exit_code is ExitCode.DONE and not now.remedy
     what = "; ".join(filter(None, (f"{name}: {now.state}", now.last)))
     yield Finding("service", Grade.PASS if is_well else Grade.WARN, what, now.remedy)
-    yield from (Finding("service", Grade.NOTE, *advice) for advice in login_advice(service.manager))
+    yield from (Finding("service", Grade.NOTE, *advice) for advice in login_advice(service))
     yield from (Finding("service", Grade.WARN, *advice) for advice in route_advice(service, config, properties))
 
 

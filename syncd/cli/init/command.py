@@ -15,7 +15,6 @@ from typing import Any
 import click
 import msgspec
 
-import syncd
 from syncd.cli.init.config_template import filled
 from syncd.cli.init.dialog import (
     absolute,
@@ -26,13 +25,13 @@ from syncd.cli.init.dialog import (
     tell_overlaps,
     tell_shared_mounts,
 )
-from syncd.cli.options import option_for
+from syncd.cli.options import option_for, shipped
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.choices import MANAGED_FILE
 from syncd.core.config_file import layered, read_managed
 from syncd.core.config_lookup import config_files, holding, named_config, read_workspaces
 from syncd.core.directories import default_key_file
-from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson, SyncdError, TryLater
+from syncd.core.errors import ConfigError, KeyRefused, SyncdError, TryLater
 from syncd.core.settings import SECTIONS, AcquireKeys, Config, SandboxKeys, Text
 from syncd.core.text import one_line, shown_path
 
@@ -46,7 +45,6 @@ _KEYS: dict[str, tuple[msgspec.structs.FieldInfo, Any]] = {
 }
 # The two that are always needed have a short name, too.
 _ALIASES = {"workspace.path": "--path", "sandbox.id": "--id"}
-_EXAMPLE = "config.example.toml"
 
 
 def _flag_per_key(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,7 +138,7 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
     try:
         if missing:
             path = complete(values, None if asks_name else path, others, layer)
-        text = filled(_example(), values, managed)
+        text = filled(shipped("config.example.toml"), values, managed)
         if managed:
             text = f"# A key that is commented out here and stands in {MANAGED_FILE} has its value from there.\n{text}"
         config = layered(tomllib.loads(text), path, layer)
@@ -156,15 +154,6 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
     if not (missing and _sent(config, option)):
         for line in _next_steps(config, option):
             click.echo(line)
-
-
-def _example() -> str:
-    """The text of the example configuration, of the installation or of a checkout."""
-    package = os.path.dirname(os.path.abspath(syncd.__file__))
-    for folder in (package, os.path.dirname(package)):
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, _EXAMPLE), encoding="utf-8") as file:
-            return file.read()
-    raise NeedsPerson(f"{_EXAMPLE} is missing from this installation", "install syncd again")
 
 
 def _key_to_store(config: Config, store_key: bool | None, *, is_terminal: bool, asks: bool) -> ApiKey | None:

@@ -9,13 +9,11 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 import click
-from msgspec import Struct
 
 import syncd
-from syncd.cli.options import config_option, config_path, configured, option_for
-from syncd.cli.service.report import PROPERTIES, Report, report, started_at
-from syncd.cli.service.systemd import UserManager, environment_in, user_name
-from syncd.cli.service.unit import DROP_IN, Unit, drop_in, fitted, is_unchanged, shipped, unit_of, with_digest
+from syncd.cli.options import config_option, config_path, configured, option_for, shipped
+from syncd.cli.service.systemd import Report, UserService, environment_in, report, started_at, user_name
+from syncd.cli.service.unit import Unit, fitted, is_unchanged, settings_for, unit_of, with_digest
 from syncd.core.api_key import find_key
 from syncd.core.directories import default_config_path, default_key_file
 from syncd.core.errors import ConfigError, ExitCode, KeyRefused, SyncdError
@@ -31,60 +29,29 @@ _ROUTE_VARIABLES = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SS
 _COLOURS = {ExitCode.DONE: "green", ExitCode.TRY_LATER: "yellow", ExitCode.NEEDS_PERSON: "red"}
 
 
-class InstalledService(Struct, frozen=True):
-    """The unit of a configuration, and the manager that runs it."""
-
-    manager: UserManager
-    unit: Unit
-    option: str  # ` --config FILE`, for commands that are named to a person
-
-    @property
-    def units_folder(self) -> str:
-        """The folder of a user's own units (systemd.unit(5))."""
-        return os.path.join(os.path.dirname(os.path.dirname(default_config_path(os.environ))), "systemd", "user")
-
-    @property
-    def unit_file(self) -> str:
-        """The unit file; that of the template, for an instance."""
-        return os.path.join(self.units_folder, self.unit.file)
-
-    @property
-    def link(self) -> str:
-        """The link among the units that are started at each login."""
-        return os.path.join(self.units_folder, "default.target.wants", self.unit.name)
-
-    @property
-    def drop_in_file(self) -> str:
-        """The file with the settings for this configuration and machine."""
-        return os.path.join(self.units_folder, f"{self.unit.name}.d", DROP_IN)
-
-    def properties(self) -> dict[str, str]:
-        """The unit's properties in systemd."""
-        return self.manager.show(self.unit.name, PROPERTIES)
-
-    def report(self, properties: Mapping[str, str], key_file: str) -> Report:
-        """Describe it by its properties."""
-        return report(self.unit, properties, self.option, key_file, _changed_at(key_file))
-
-
-def service_of(config_file: str | None) -> InstalledService:
+def service_of(config_file: str | None) -> UserService:
     """The unit of this configuration. Raises `SyncdError` if there is no systemd, or no unit for such a path."""
     path = config_path(config_file)
     unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
-    return InstalledService(UserManager(os.environ), unit, option_for(path))
+    return UserService(unit, option_for(path), os.environ)
 
 
-def login_advice(manager: UserManager) -> Iterator[tuple[str, str]]:
+def report_of(service: UserService, properties: Mapping[str, str], key_file: str) -> Report:
+    """Describe the service by its properties."""
+    return report(service.unit, properties, service.option, key_file, _changed_at(key_file))
+
+
+def login_advice(service: UserService) -> Iterator[tuple[str, str]]:
     """A note with its remedy if the service ends with the last session."""
-    if manager.lingers() is False:
+    if service.lingers() is False:
         yield "it ends when you log out", f"to keep it: sudo loginctl enable-linger {user_name()}"
 
 
-def route_advice(service: InstalledService, config: Config, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def route_advice(service: UserService, config: Config, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """A note with its remedy for each variable of the route to the API that this shell has and the service lacks."""
     if is_loopback(urlsplit(config.sandbox.base_url).hostname or ""):
         return
-    environ = service.manager.environ | environment_in(properties.get("Environment", "").replace(" ", "\n"))
+    environ = service.environ | environment_in(properties.get("Environment", "").replace(" ", "\n"))
     for name in _ROUTE_VARIABLES:
         here, there = (each.get(name) or each.get(name.lower()) for each in (os.environ, environ))
         if here and not there:
@@ -109,47 +76,51 @@ def install(config_file: str | None) -> int:
     """
     service = service_of(config_file)
     config = configured(config_file)
-    manager, name, key_file = service.manager, service.unit.name, config.sandbox.api_key_file
+    unit, key_file = service.unit, config.sandbox.api_key_file
     if not os.path.isdir(config.workspace.path):
         # The daemon would report it too, but only after it is ready, when this command has ended.
         raise ConfigError(
             f"the workspace {config.workspace.path!r} does not exist", "make it, or correct workspace.path"
         )
-    _check_same_folders(manager)
-    _check_key_file(key_file, manager)
-    sandboxing = manager.supports_sandboxing()
+    _check_same_folders(service)
+    _check_key_file(key_file, service)
+    sandboxing = service.supports_sandboxing()
     texts = {
-        service.unit_file: fitted(
-            shipped(service.unit.file),
+        unit.path: fitted(
+            shipped(unit.file),
             os.path.abspath(sys.executable),  # not resolved: that of a venv is a link to one that does not have syncd
-            manager.version(),
-            manager.environ.get("XDG_STATE_HOME", ""),
+            service.version(),
+            service.environ.get("XDG_STATE_HOME", ""),
         ),
-        service.drop_in_file: drop_in(
+        unit.drop_in: settings_for(
             key_file, usual_key_file=default_key_file(os.environ), visible=_visible(config), sandboxing=sandboxing
         ),
     }
     for path in texts:
-        _refuse_edited(path, service.unit)
-    written = [path for path, text in texts.items() if _write(path, with_digest(text, service.unit.stem))]
-    manager.do("enable", "--quiet", "--no-reload", "--", name)
-    manager.do("daemon-reload")
+        if _is_edited(path, unit):
+            raise ConfigError(
+                f"{path} is not as syncd wrote it and is left alone",
+                f"put your changes into `systemctl --user edit {unit.stem}`, remove the file and install again",
+            )
+    written = [path for path, text in texts.items() if _write(path, with_digest(text, unit.stem))]
+    service.do("enable", "--quiet", "--no-reload", "--", unit.name)
+    service.do("daemon-reload")
     before = service.properties()
     started = bool(written) or before.get("ActiveState") != "active" or _changed_at(key_file) > started_at(before)
     if started:
-        manager.try_to("reset-failed", "--", name)
-        manager.try_to("restart", "--", name)
+        service.try_to("reset-failed", "--", unit.name)
+        service.try_to("restart", "--", unit.name)
     for path in written:
         click.echo(f"{'wrote' if os.path.lexists(path) else 'removed'} {shown_path(path)}")
     if not started:
-        click.echo(f"{name} is up to date and runs")
+        click.echo(f"{unit.name} is up to date and runs")
     properties = service.properties()
-    now = service.report(properties, key_file)
+    now = report_of(service, properties, key_file)
     _show(service, now, _LOG_LINES if now.exit_code else 0)
     if not sandboxing:
         _print("note", "this machine refuses user namespaces, so the service runs without its sandbox")
         _print("to do", "once they are allowed, install again")
-    for what, remedy in (*login_advice(manager), *route_advice(service, config, properties)):
+    for what, remedy in (*login_advice(service), *route_advice(service, config, properties)):
         _print("note", what)
         _print("to do", remedy)
     click.echo(f"look at it: syncd service status{service.option}")
@@ -162,26 +133,26 @@ def install(config_file: str | None) -> int:
 def uninstall(config_file: str | None) -> None:
     """Stop the service, switch it off and remove what `install` wrote. Configuration, key and state stay."""
     service = service_of(config_file)
-    manager, name = service.manager, service.unit.name
+    unit = service.unit
     is_active = service.properties().get("ActiveState") not in ("inactive", "failed")
-    is_installed = is_active or os.path.lexists(service.unit_file) or os.path.lexists(service.link)
+    is_installed = is_active or os.path.lexists(unit.path) or os.path.lexists(unit.link)
     if is_installed:
-        manager.try_to("disable", "--quiet", "--now", "--", name)
-        manager.try_to("stop", "--", name)
-    removed = _remove(service.drop_in_file, service.unit)
+        service.try_to("disable", "--quiet", "--now", "--", unit.name)
+        service.try_to("stop", "--", unit.name)
+    removed = _remove(unit.drop_in, unit)
     if others := _other_instances(service):
-        click.echo(f"{shown_path(service.unit_file)} stays: {', '.join(others)} needs it")
+        click.echo(f"{shown_path(unit.path)} stays: {', '.join(others)} needs it")
     else:
-        removed += _remove(service.unit_file, service.unit)
-    for folder in (os.path.dirname(service.drop_in_file), service.units_folder, os.path.dirname(service.units_folder)):
+        removed += _remove(unit.path, unit)
+    for folder in (os.path.dirname(unit.drop_in), unit.folder, os.path.dirname(unit.folder)):
         with suppress(OSError):  # it is not empty, or missing
             os.rmdir(folder)
     if is_installed or removed:
-        manager.do("daemon-reload")
-        manager.try_to("reset-failed", "--", name)
+        service.do("daemon-reload")
+        service.try_to("reset-failed", "--", unit.name)
     for path in removed:
         click.echo(f"removed {shown_path(path)}")
-    click.echo(f"{name} is {'stopped and switched off' if is_installed else 'not installed'}")
+    click.echo(f"{unit.name} is {'stopped and switched off' if is_installed else 'not installed'}")
 
 
 @command.command("status")
@@ -195,7 +166,7 @@ def status(config_file: str | None) -> int:
     key_file = default_key_file(os.environ)
     with suppress(SyncdError):
         key_file = configured(config_file).sandbox.api_key_file
-    now = service.report(service.properties(), key_file)
+    now = report_of(service, service.properties(), key_file)
     _show(service, now, _LOG_LINES)
     return now.exit_code
 
@@ -206,18 +177,17 @@ def status(config_file: str | None) -> int:
 @click.option("-n", "lines", type=click.IntRange(0), default=100, show_default=True, help="The number of lines.")
 def logs(config_file: str | None, follow: bool, lines: int) -> int:
     """Show the service's log, from the journal."""
-    service = service_of(config_file)
-    code = service.manager.show_journal(service.unit.name, lines, follow=follow)
+    code = service_of(config_file).show_journal(str(lines), *(["--follow"] if follow else []))
     return ExitCode.TRY_LATER if code else ExitCode.DONE
 
 
-def _show(service: InstalledService, now: Report, log_lines: int) -> None:
+def _show(service: UserService, now: Report, log_lines: int) -> None:
     """Print the state in the colour of its exit code, the last end, so many lines of the log, and what to do."""
     state = click.style(_printable(now.state), fg=_COLOURS[now.exit_code], bold=True)
     _print("service", f"{service.unit.name}: {state}")
     if now.last:
         _print("last end", now.last)
-    for line in service.manager.journal(service.unit.name, log_lines) if log_lines else ():
+    for line in service.journal(log_lines) if log_lines else ():
         _print("log", _printable(line))
     if now.remedy:
         _print("to do", _printable(now.remedy))
@@ -231,11 +201,11 @@ def _printable(text: str) -> str:
     return one_line(redacted(text), 1000)
 
 
-def _check_same_folders(manager: UserManager) -> None:
+def _check_same_folders(service: UserService) -> None:
     """Raise `ConfigError` where the daemon would have other folders than commands from this shell."""
     for name, fallback in _SHARED.items():
         default = os.path.join(os.path.expanduser("~"), fallback)
-        ours, theirs = os.environ.get(name) or default, manager.environ.get(name) or default
+        ours, theirs = os.environ.get(name) or default, service.environ.get(name) or default
         if os.path.normpath(ours) != os.path.normpath(theirs):
             raise ConfigError(
                 f"{name} is {ours} here and {theirs} in the service manager",
@@ -243,10 +213,10 @@ def _check_same_folders(manager: UserManager) -> None:
             )
 
 
-def _check_key_file(key_file: str, manager: UserManager) -> None:
+def _check_key_file(key_file: str, service: UserService) -> None:
     """Raise `KeyRefused` if there is no key for the service: in this file, or in the manager's environment."""
     is_there = os.path.lexists(key_file)
-    if not is_there and manager.environ.get("KLAVIS_API_KEY"):
+    if not is_there and service.environ.get("KLAVIS_API_KEY"):
         return
     if not is_there and os.environ.get("KLAVIS_API_KEY"):
         raise KeyRefused("a service does not see $KLAVIS_API_KEY", f"put the key into {key_file}, mode 0600")
@@ -264,13 +234,9 @@ def _visible(config: Config) -> Iterator[str]:
             yield repository.folder  # a linked work tree has it outside of itself
 
 
-def _refuse_edited(path: str, unit: Unit) -> None:
+def _is_edited(path: str, unit: Unit) -> bool:
     found = _content(path)
-    if found is not None and not is_unchanged(found, shipped(unit.file)):
-        raise ConfigError(
-            f"{path} is not as syncd wrote it and is left alone",
-            f"put your changes into `systemctl --user edit {unit.stem}`, remove the file and install again",
-        )
+    return found is not None and not is_unchanged(found, shipped(unit.file))
 
 
 def _content(path: str) -> str | None:
@@ -304,23 +270,24 @@ def _write(path: str, text: str) -> bool:
 
 def _remove(path: str, unit: Unit) -> list[str]:
     """Remove the file if it is unchanged. Returns the removed paths."""
-    found = _content(path)
-    if found is None:
-        return []
-    if not is_unchanged(found, shipped(unit.file)):
+    if _is_edited(path, unit):
         click.echo(f"{shown_path(path)} is not as syncd wrote it and stays")
         return []
-    os.unlink(path)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return []
     return [path]
 
 
-def _other_instances(service: InstalledService) -> list[str]:
+def _other_instances(service: UserService) -> list[str]:
     """The other units that need the template: those that are enabled or loaded."""
-    if service.unit.file == service.unit.name:
+    unit = service.unit
+    if unit.file == unit.name:
         return []
-    wants = os.path.dirname(service.link)
+    wants = os.path.dirname(unit.link)
     enabled = os.listdir(wants) if os.path.isdir(wants) else []
-    names = {*enabled, *service.manager.loaded("syncd@*.service")} - {service.unit.name}
+    names = {*enabled, *service.loaded("syncd@*.service")} - {unit.name}
     return sorted(name for name in names if name.startswith("syncd@"))
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 import syncd
+from syncd.cli.options import shipped
 from syncd.core.api_key import CREDENTIAL
-from syncd.core.errors import ConfigError, NeedsPerson
+from syncd.core.errors import ConfigError
 
-DROP_IN = "10-syncd.conf"
 # The path where pipx and similar tools put the command, in the shipped units.
 _COMMAND = "ExecStart=%h/.local/bin/syncd "
 _HEAD = "# Written by `syncd service install`, syncd {version}. Changes of your own: systemctl --user edit {name}\n"
@@ -29,37 +29,47 @@ _STATE = "%h/.local/state"
 _UNSUPPORTED = re.compile(r"[\s\\]")
 # Without a user namespace systemd ignores some of them and fails at others (they drop capabilities: 218), and where one
 # can be made but not used (as AppArmor restricts it) all fail: so all are switched off.
-SANDBOXING = (
-    "PrivateUsers",
-    "ProtectSystem",
-    "ProtectHome",
-    "PrivateTmp",
-    "PrivateDevices",
-    "ProtectClock",
-    "ProtectControlGroups",
-    "ProtectHostname",
-    "ProtectKernelLogs",
-    "ProtectKernelModules",
-    "ProtectKernelTunables",
-)
+_SANDBOXING = re.compile(r"^((?:Private|Protect)\w+)=", re.MULTILINE)
 _NO_KEY_FILE = ("LoadCredential=", "InaccessiblePaths=")
 _TEMPORARY = ("/tmp/", "/var/tmp/")  # noqa: S108 - what PrivateTmp= replaces
 
 
 class Unit(Struct, frozen=True):
-    """A unit's `name`, and its `file`: that of the template, for an instance."""
+    """A unit's `name`, its `file`, that of the template for an instance, and the `folder` of a user's own units."""
 
     name: str
     file: str
+    folder: str  # systemd.unit(5)
 
     @property
     def stem(self) -> str:
         """The name as systemctl takes it, too."""
         return self.name.removesuffix(".service")
 
+    @property
+    def path(self) -> str:
+        """The path of the file."""
+        return os.path.join(self.folder, self.file)
+
+    @property
+    def link(self) -> str:
+        """The link among the units that are started at each login."""
+        return os.path.join(self.folder, "default.target.wants", self.name)
+
+    @property
+    def drop_in(self) -> str:
+        """The file with the settings for this configuration and machine."""
+        return os.path.join(self.folder, f"{self.name}.d", "10-syncd.conf")
+
+    @property
+    def is_installed(self) -> bool:
+        """True if it was installed: instances share a file, and each has its link."""
+        return os.path.lexists(self.path if self.file == self.name else self.link)
+
 
 def unit_of(config_file: str, config_folder: str) -> Unit:
     """The unit for this configuration. Raises `ConfigError` for a file that no unit can name."""
+    units = os.path.join(os.path.dirname(config_folder), "systemd", "user")
     folder, file = os.path.split(config_file)
     stem, extension = os.path.splitext(file)
     if os.path.realpath(folder) != os.path.realpath(config_folder) or extension != ".toml":
@@ -67,25 +77,13 @@ def unit_of(config_file: str, config_folder: str) -> Unit:
             f"{config_file} cannot be a service's configuration", f"move it to {config_folder}/NAME.toml and name that"
         )
     if stem == "config":
-        return Unit("syncd.service", "syncd.service")
+        return Unit("syncd.service", "syncd.service", units)
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", stem):
         raise ConfigError(
             f"{config_file} cannot be a service's configuration: systemd knows it by its name",
             "use letters, digits, '.', '_' and '-' in it",
         )
-    return Unit(f"syncd@{stem}.service", "syncd@.service")
-
-
-def shipped(file: str) -> str:
-    """The text of a unit, of the installation or of a checkout. Raises `NeedsPerson`."""
-    package = os.path.dirname(os.path.abspath(syncd.__file__))
-    for folder in (os.path.join(package, "units"), os.path.join(os.path.dirname(package), "systemd")):
-        try:
-            with open(os.path.join(folder, file), encoding="utf-8") as unit:
-                return unit.read()
-        except FileNotFoundError:
-            continue
-    raise NeedsPerson(f"{file} is missing from this installation", "install syncd again")
+    return Unit(f"syncd@{stem}.service", "syncd@.service", units)
 
 
 def fitted(text: str, python: str, systemd_version: int, state_home: str = "") -> str:
@@ -105,7 +103,7 @@ def fitted(text: str, python: str, systemd_version: int, state_home: str = "") -
     return text
 
 
-def drop_in(key_file: str, *, usual_key_file: str, visible: Iterable[str], sandboxing: bool) -> str:
+def settings_for(key_file: str, *, usual_key_file: str, visible: Iterable[str], sandboxing: bool) -> str:
     """The settings for this configuration and machine; empty if there are none. All paths are absolute.
 
     `visible` are paths that the service must see: workspace, interpreter. `sandboxing`: a unit gets a user namespace.
@@ -125,7 +123,7 @@ def drop_in(key_file: str, *, usual_key_file: str, visible: Iterable[str], sandb
     if not sandboxing:
         lines += [
             "# This machine refuses user namespaces, without which it has no sandboxing.",
-            *(f"{name}=no" for name in SANDBOXING),
+            *(f"{name}=no" for name in _SANDBOXING.findall(shipped("syncd.service"))),
             "CapabilityBoundingSet=~",
             "ReadWritePaths=",
             "InaccessiblePaths=",

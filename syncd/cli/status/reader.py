@@ -88,18 +88,14 @@ class StatusReader:
     def installed_unit(self) -> str | None:
         """The name of the unit that `syncd service install` wrote for this configuration."""
         folder = os.path.dirname(default_config_path(os.environ))
-        units = os.path.join(os.path.dirname(folder), "systemd", "user")
-        if not os.path.isdir(units):
+        if not os.path.isdir(os.path.join(os.path.dirname(folder), "systemd", "user")):
             return None
         from syncd.cli.service.unit import unit_of  # noqa: PLC0415 - where there are units
 
-        try:
+        with suppress(ConfigError):
             unit = unit_of(self._path, folder)
-        except ConfigError:
-            return None
-        # Instances share a file; an installed one has a link among the units started at login.
-        place = "" if unit.file == unit.name else "default.target.wants"
-        return unit.name.removesuffix(".service") if os.path.lexists(os.path.join(units, place, unit.name)) else None
+            return unit.stem if unit.is_installed else None
+        return None
 
     def _responding(self, status: Status) -> bool | None:
         """True if it answers; None: it is busy and has not answered, or it is starting or ending."""
