@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from syncd.remote.bucket import Dump
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sandbox.repository.agent_repository import recorded_home
+from syncd.sandbox.sandbox_state import recorded_leftovers
 from syncd.selection.git_repository import GIT
 from syncd.store.state_db import StateDb
 from syncd.sync.sandbox_services import retry_settings_of
@@ -32,6 +33,12 @@ def repository_there(config: Config) -> str:
         return ""
     with closing(StateDb(places_of(config, os.environ).state)) as db:
         return GIT if recorded_home(db, target_of(config, os.environ)) else ""
+
+
+def leftovers_there(config: Config) -> Collection[str]:
+    """Return the paths that were sent once and deleted here since, as far as known."""
+    with closing(StateDb(places_of(config, os.environ).state)) as db:
+        return recorded_leftovers(db, target_of(config, os.environ)).entries.keys()
 
 
 def read_dump(

@@ -8,6 +8,7 @@ import click
 
 from syncd.cli.options import CLOCK, config_option, configured, in_workspace
 from syncd.core.text import shown_path
+from syncd.scan.path_rules import Explanation, explain
 
 
 @click.command("explain")
@@ -16,8 +17,7 @@ from syncd.core.text import shown_path
 def command(path: str, config_file: str | None) -> None:
     """Say whether PATH is in the snapshot, and which rule decides, with its file and line."""
     config = configured(config_file)
-    from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
-    from syncd.scan.path_rules import Explanation, explain  # noqa: PLC0415
+    from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415 - `explain --help` needs none
 
     relative = in_workspace(config, path)
     answer = explain(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,10 @@ from typing import Any
 
 import click
 
+from syncd.cli.daemon_client import ask_daemon, ask_or_do
 from syncd.cli.options import CLOCK, config_option, configured
+from syncd.cli.progress import ProgressDisplay
+from syncd.cli.push import tell_held
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
 
@@ -37,18 +39,12 @@ def command(config_file: str | None, timeout_s: float | None) -> None:
     75.
     """
     config = configured(config_file)
-    from syncd.cli.daemon_client import ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
-    from syncd.cli.push import tell_held  # noqa: PLC0415
-
     result = ask_or_do(lambda: _by_daemon(config, timeout_s), lambda: _standalone(config, timeout_s))
     tell_held(result)
 
 
 def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None:
     """The daemon's answer once it is done; None if no daemon runs. Raises `SyncdError`."""
-    from syncd.cli.daemon_client import ask_daemon  # noqa: PLC0415 - as above
-    from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415
-
     with ProgressDisplay(silent_s=_SILENT_S) as progress:
         try:
             return ask_daemon(config, {"do": "flush"}, timeout_s, progress)
@@ -62,20 +58,13 @@ def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None
 
 
 def _standalone(config: Config, timeout_s: float | None) -> dict[str, Any]:
-    from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
-    from syncd.cli.own_loop import sync_alone  # noqa: PLC0415 - where no daemon runs
-    from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415
-    from syncd.daemon.build import places_of  # noqa: PLC0415
-    from syncd.daemon.sync_requests import PAUSED, pause_marker  # noqa: PLC0415
-    from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
+    from syncd.cli.own_loop import refuse_paused, sync_alone  # noqa: PLC0415 - where no daemon runs
 
-    if pause_marker(places_of(config, os.environ).state).exists:
-        raise PAUSED
-    set_up_logs("critical", LogFormat.TEXT, {})  # the command tells what failed
+    refuse_paused(config)
     ends_s = float("inf") if timeout_s is None else CLOCK.monotonic_s() + timeout_s
     with ProgressDisplay(silent_s=_SILENT_S) as progress, _alarm(timeout_s):
         try:
-            return sync_alone(config, SyncMode.CHANGED, progress, give_up_s=timeout_s)
+            return sync_alone(config, progress, give_up_s=timeout_s)
         except (Stop, KeyboardInterrupt):
             if CLOCK.monotonic_s() < ends_s:
                 raise

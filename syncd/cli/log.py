@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +11,8 @@ import click
 from syncd.cli.options import config_option, configured, json_option, stoppable
 from syncd.core.errors import TryLater
 from syncd.core.text import counted, one_line
+from syncd.merge.git import identity_text, possible_seconds, subject_of
+from syncd.remote.failure import StepFailed
 
 if TYPE_CHECKING:
     from syncd.merge.commit_pack import SandboxCommit
@@ -29,7 +32,6 @@ def command(config_file: str | None, as_json: bool) -> int:
     """
     config = configured(config_file)
     from syncd.cli.agent_side import commits_there, open_sandbox, tell_rest  # noqa: PLC0415 - after the configuration is known
-    from syncd.remote.failure import StepFailed  # noqa: PLC0415
     from syncd.sandbox.repository.agent_repository import Contents, RepositoryState  # noqa: PLC0415
 
     try:
@@ -57,10 +59,6 @@ def command(config_file: str | None, as_json: bool) -> int:
 
 
 def _row(commit: SandboxCommit) -> dict[str, Any]:
-    from datetime import UTC, datetime  # noqa: PLC0415
-
-    from syncd.merge.git import identity_text, possible_seconds, subject_of  # noqa: PLC0415
-
     return {
         "id": commit.id,
         "author": identity_text(commit.author),
@@ -73,8 +71,6 @@ def _row(commit: SandboxCommit) -> dict[str, Any]:
 
 def _local(stamp: str) -> str:
     """Return a time in the zone of this machine."""
-    from datetime import datetime  # noqa: PLC0415
-
     try:
         return f"{datetime.fromisoformat(stamp).astimezone():%Y-%m-%d %H:%M}"
     except (ValueError, OverflowError):

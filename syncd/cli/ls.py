@@ -9,6 +9,7 @@ import click
 from syncd.cli.options import config_option, configured, json_option
 from syncd.cli.output import print_path
 from syncd.core.text import shown_path
+from syncd.model.entry import Kind
 
 
 @click.command("ls")
@@ -19,7 +20,6 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     """List the paths that a snapshot would hold, one a line; folders end with a slash."""
     config = configured(config_file)
     from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - `ls --help` needs none of it
-    from syncd.model.entry import Kind  # noqa: PLC0415
 
     found = scan_workspace(config)
     scan = found.scan

@@ -138,12 +138,12 @@ def named_paths(config: Config, paths: Iterable[str]) -> tuple[str, ...]:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Turn a stop by a person or a signal into one line."""
+def stoppable(what: str = "changed") -> Iterator[None]:
+    """Turn a stop by a person or a signal into one line, which says that nothing was changed, pulled or the like."""
     try:
         yield
     except (Stop, KeyboardInterrupt, click.Abort):
-        raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
+        raise TryLater(f"stopped; nothing was {what}", "the same command begins anew") from None
 
 
 def refuse_workspace(config: Config, destination: str) -> None:

@@ -19,12 +19,13 @@ from syncd.core.settings import Config
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.core.warning import SyncWarning
-from syncd.daemon.build import Role, daemon_of, key_of
+from syncd.daemon.build import Role, daemon_of, key_of, places_of
 from syncd.daemon.control import Message
 from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.daemon.signals import Signals
-from syncd.daemon.sync_requests import SyncRequest
+from syncd.daemon.sync_requests import PAUSED, SyncRequest, pause_marker
 from syncd.daemon.wakeup import Wakeup
+from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.status_document import State
 from syncd.sync.synced_hook import SyncedHook
@@ -51,13 +52,20 @@ class _Asker:
         self.answer = {"exit": exit_code, "message": message, **more}
 
 
+def refuse_paused(config: Config) -> None:
+    """Raise `TryLater` while syncing is paused."""
+    if pause_marker(places_of(config, os.environ).state).exists:
+        raise PAUSED
+
+
 def sync_alone(
-    config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_up_s: float | None = None
+    config: Config, view: ProgressDisplay, sync_mode: SyncMode = SyncMode.CHANGED, give_up_s: float | None = None
 ) -> dict[str, Any]:
     """Sync once, and again while files change as they are read; return what a daemon would answer.
 
     Raises `Locked` where one runs, `SyncdError`, `Stop`.
     """
+    set_up_logs("critical", LogFormat.TEXT, {})  # the command tells what failed
     if give_up_s is not None:
         give_up_s = min(give_up_s, config.retry.give_up_after_seconds)
         config = replace(config, retry=structs.replace(config.retry, give_up_after_seconds=give_up_s))

@@ -8,19 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from msgspec import Struct
 
+from syncd.cli.daemon_client import ask_daemon, ask_or_do
 from syncd.cli.options import config_option, config_path, configured, json_option, option_for
+from syncd.cli.progress import ProgressDisplay
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
-from syncd.core.text import shown_path
-
-
-class PushResult(Struct, frozen=True):
-    """The result of a push, which `--json` prints. `is_first`: no earlier sync was known, and no daemon runs."""
-
-    result: dict[str, Any]
-    is_first: bool = False
+from syncd.core.text import counted, shown_path, size
 
 
 @click.command("push")
@@ -34,14 +28,11 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
 
     Up to two more syncs follow while files change as they are read; if one still does, it is named, with exit code 75.
     """
-    pushed = push(configured(config_file), force)
-    if as_json:
-        click.echo(json.dumps(pushed.result))
-    else:
-        click.echo(summary(pushed))
+    result, is_first = push(configured(config_file), force)
+    click.echo(json.dumps(result) if as_json else summary(result))
     sys.stdout.flush()
-    tell_held(pushed.result)
-    if pushed.is_first and not as_json:
+    tell_held(result)
+    if is_first and not as_json:
         click.echo(next_step(option_for(config_path(config_file))), err=True)
 
 
@@ -52,8 +43,6 @@ def next_step(option: str) -> str:
 
 def tell_held(result: Mapping[str, Any]) -> None:
     """Name on stderr the paths that stay as they are in the sandbox."""
-    from syncd.core.text import counted  # noqa: PLC0415 - `push --help` needs none of it
-
     named = result.get("held", ())
     for path in named:
         click.echo(f"held: {shown_path(path)} was changed here and in the sandbox: `syncd apply` merges it", err=True)
@@ -62,32 +51,28 @@ def tell_held(result: Mapping[str, Any]) -> None:
         click.echo(f"held: {counted(more, 'more path')}: `syncd apply` merges them", err=True)
 
 
-def push(config: Config, force: bool) -> PushResult:
-    """Sync once and show the progress. Raises `SyncdError`; that of an interrupt says what state it leaves."""
-    from syncd.cli.daemon_client import ask_daemon, ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
-    from syncd.cli.progress import ProgressDisplay  # noqa: PLC0415
+def push(config: Config, force: bool) -> tuple[dict[str, Any], bool]:
+    """Sync once and show the progress. The result, and if no earlier sync was known, and no daemon runs.
 
+    Raises `SyncdError`; that of an interrupt says what state it leaves.
+    """
     with ProgressDisplay() as progress:
+
+        def alone() -> tuple[dict[str, Any], bool]:
+            from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
+            from syncd.cli.own_loop import sync_alone  # noqa: PLC0415 - where no daemon runs
+
+            result = sync_alone(config, progress, SyncMode.FORCED if force else SyncMode.CHANGED)
+            return result, result["sync"] is not None and result["change"] is None
+
         request = {"do": "push", "force": force}
         try:
-            done = ask_or_do(
-                lambda: ask_daemon(config, request, display=progress), lambda: _push_standalone(config, force, progress)
-            )
+            done = ask_or_do(lambda: ask_daemon(config, request, display=progress), alone)
         except KeyboardInterrupt:
             raise TryLater("stopped waiting; the daemon goes on", "see `syncd status`") from None
         except Stop:
             raise _stopped(progress.doing_now) from None
-        return done if isinstance(done, PushResult) else PushResult(done)
-
-
-def _push_standalone(config: Config, force: bool, progress: Any) -> PushResult:
-    from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
-    from syncd.cli.own_loop import sync_alone  # noqa: PLC0415
-    from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
-
-    set_up_logs("critical", LogFormat.TEXT, {})  # the command tells what failed
-    result = sync_alone(config, SyncMode.FORCED if force else SyncMode.CHANGED, progress)
-    return PushResult(result, is_first=result["sync"] is not None and result["change"] is None)
+        return done if isinstance(done, tuple) else (done, False)
 
 
 def _stopped(doing: str) -> TryLater:
@@ -97,28 +82,24 @@ def _stopped(doing: str) -> TryLater:
     return TryLater(f"stopped while {doing}; the sandbox is unchanged", "`syncd push` sends it")
 
 
-def summary(pushed: PushResult) -> str:
+def summary(result: Mapping[str, Any]) -> str:
     """The result in one line, for people."""
-    from syncd.core.text import size  # noqa: PLC0415 - `push --help` needs none of it
-
-    sync = pushed.result["sync"]
-    if sync is None and pushed.result.get("held"):
+    sync = result["sync"]
+    if sync is None and result.get("held"):
         return "nothing was sent: the sandbox holds all but what is held"
     if sync is None:
-        return f"nothing to do: the sandbox holds {_all_files(pushed.result['files'])}"
-    files = "1 file" if sync["files"] == 1 else f"{sync['files']:,} files"
-    changes = _changes(pushed.result.get("change"))
-    return f"synced {files}{changes}, {size(sync['archive_bytes'])}, in {sync['seconds']:.2f} s"
-
-
-def _all_files(number: int) -> str:
-    return "the one file" if number == 1 else f"all {number:,} files"
+        files = "the one file" if result["files"] == 1 else f"all {result['files']:,} files"
+        return f"nothing to do: the sandbox holds {files}"
+    changes = _changes(result.get("change"))
+    return (
+        f"synced {counted(sync['files'], 'file')}{changes}, {size(sync['archive_bytes'])}, in {sync['seconds']:.2f} s"
+    )
 
 
 def _changes(change: dict[str, int] | None) -> str:
     """The changes since the last sync; "" for a first sync, and for a daemon of a version that does not send them."""
     if change is None:
         return ""
-    counted = (("new", "added"), ("changed", "changed"), ("removed", "removed"))
-    words = ", ".join(f"{change[name]:,} {word}" for word, name in counted if change[name])
+    names = {"added": "new", "changed": "changed", "removed": "removed"}
+    words = ", ".join(f"{change[name]:,} {word}" for name, word in names.items() if change[name])
     return f" ({words})" if words else ""

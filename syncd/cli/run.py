@@ -8,22 +8,24 @@ import random
 from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
 
 import click
 
 from syncd.cli.options import CLOCK, config_option, config_path, load_for_command, logging_options
 from syncd.core.api_key import ApiKey, is_outdated
 from syncd.core.clock import stamp
+from syncd.core.config_file import load_config
 from syncd.core.errors import ExitCode, Locked, Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
-
-if TYPE_CHECKING:
-    from syncd.daemon.signals import Signals
-    from syncd.daemon.wakeup import Wakeup
-    from syncd.sync.synced_hook import SyncedHook
+from syncd.core.workspace_lock import Lock
+from syncd.daemon.control import listens
+from syncd.daemon.shared_sandbox import refuse_named, refuse_taken
+from syncd.daemon.signals import Signals
+from syncd.daemon.wakeup import Wakeup
+from syncd.report.logs import LogFormat, set_up_logs
+from syncd.sync.synced_hook import SyncedHook
 
 _log = logging.getLogger("syncd")
 # A command that is syncing by itself, such as `flush` in a script that started both, ends in this time.
@@ -41,11 +43,6 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
     SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
     """
-    from syncd.daemon.signals import Signals  # noqa: PLC0415
-    from syncd.daemon.wakeup import Wakeup  # noqa: PLC0415
-    from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
-    from syncd.sync.synced_hook import SyncedHook  # noqa: PLC0415 - `run --help` needs none of it
-
     set_up_logs(log_level, LogFormat(log_format), os.environ)
     interrupt, wakeup = Interrupt(), Wakeup()
     signals = Signals(interrupt, wakeup)
@@ -62,9 +59,8 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
 
 def _run(path: str, interrupt: Interrupt, signals: Signals, wakeup: Wakeup, synced_hook: SyncedHook) -> None:
-    from syncd.daemon.build import Role, daemon_of, folders_of  # noqa: PLC0415
+    from syncd.daemon.build import Role, daemon_of, folders_of  # noqa: PLC0415 - `run --help` needs none of it
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
-    from syncd.daemon.shared_sandbox import refuse_taken  # noqa: PLC0415
     from syncd.report.status_publisher import RunTotals  # noqa: PLC0415
 
     config, key, excludes = _usable(load_for_command(path), interrupt, _LOCKED_S)
@@ -121,9 +117,6 @@ def _start_wait_s(environ: Mapping[str, str]) -> float:
 
 def _reread(path: str, running: Config) -> Config:
     """The file's configuration now. Raises `ConfigError`, also for another sandbox that another workspace has."""
-    from syncd.core.config_file import load_config  # noqa: PLC0415
-    from syncd.daemon.shared_sandbox import refuse_named  # noqa: PLC0415
-
     config = load_config(path)
     places = [(each.workspace.path, each.sandbox.base_url, each.sandbox.id) for each in (config, running)]
     if places[0] != places[1]:
@@ -151,9 +144,6 @@ def _usable(config: Config, interrupt: Interrupt, timeout_s: float = 0.0) -> tup
 
 def _wait_for_lock(folder: str, interrupt: Interrupt, timeout_s: float) -> None:
     """Wait until the lock is free. Raises `Locked` if a daemon holds it, or a command for longer; `Stop`."""
-    from syncd.core.workspace_lock import Lock  # noqa: PLC0415
-    from syncd.daemon.control import listens  # noqa: PLC0415
-
     ends_s = CLOCK.monotonic_s() + timeout_s
     while True:
         lock = Lock(folder)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from syncd.archive.extraction import folder_mode
 from syncd.cli.options import CLOCK, config_option, configured, json_option, refuse_workspace
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
+from syncd.core.directories import directories_for
+from syncd.core.errors import Stop, TryLater
+from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.text import counted, few, shown_path, size
 from syncd.model.entry import Entry, Kind
-
-if TYPE_CHECKING:
-    from syncd.sandbox.saved_versions import SavedVersions
-    from syncd.sandbox.saved_versions_rules import SavedVersion
-
+from syncd.report.logs import LogFormat, set_up_logs
+from syncd.sandbox.saved_versions import SavedVersions, unknown_version
+from syncd.sandbox.saved_versions_rules import SavedVersion
+from syncd.store.state_db import StateDb
 
 _HELP = f"""List the agent's saved versions, the newest first; or show, restore or drop one.
 
@@ -102,14 +105,10 @@ def restore(version_id: str, destination: str | None, here: bool, config_file: s
     """
     if here == (destination is not None):
         raise click.UsageError("Name a folder, or --here.")
-    from syncd.archive.extraction import folder_mode  # noqa: PLC0415 - `saved --help` needs none of it
-    from syncd.core.errors import Stop, TryLater  # noqa: PLC0415
-    from syncd.core.interrupt import Interrupt, interrupting  # noqa: PLC0415
-
     store = _store(config_file)
     version = _found(store, version_id)
     if destination is None:
-        from syncd.cli.apply.execution import restore_here  # noqa: PLC0415
+        from syncd.cli.apply.execution import restore_here  # noqa: PLC0415 - for this way alone
 
         return restore_here(configured(config_file), store, version, as_json=as_json)
     folder_mode(destination)
@@ -147,8 +146,6 @@ def drop(version_id: str, config_file: str | None, as_json: bool) -> None:
 
     --json: dropped (the id).
     """
-    from syncd.sandbox.saved_versions import unknown_version  # noqa: PLC0415
-
     if not _store(config_file).drop(version_id):
         raise unknown_version(version_id)
     if as_json:
@@ -161,18 +158,11 @@ _SUBCOMMANDS = tuple(command.commands)
 
 
 def _store(config_file: str | None) -> SavedVersions:
-    from syncd.core.directories import directories_for  # noqa: PLC0415 - `saved --help` needs none of it
-    from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
-    from syncd.sandbox.saved_versions import SavedVersions  # noqa: PLC0415
-    from syncd.store.state_db import StateDb  # noqa: PLC0415
-
     set_up_logs("warning", LogFormat.TEXT, {})  # a damaged version is named there
     return SavedVersions(StateDb(directories_for(configured(config_file).workspace.path, os.environ).state), CLOCK)
 
 
 def _found(store: SavedVersions, version_id: str) -> SavedVersion:
-    from syncd.sandbox.saved_versions import unknown_version  # noqa: PLC0415
-
     version = store.find(version_id)
     if version is None:
         raise unknown_version(version_id)

@@ -298,7 +298,7 @@ def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
     arm(trip)
     arm_commits(trip)
     try:
-        outcome = sync_alone(config, SyncMode.CHANGED, ProgressDisplay(silent_s=float("inf")))
+        outcome = sync_alone(config, ProgressDisplay(silent_s=float("inf")))
         ended = outcome["outcome"], ""
     except SyncdError as failure:
         ended = "failed", str(failure)
@@ -340,7 +340,6 @@ def main() -> None:
 if __name__ == "__main__":
     import httpx
 
-    from syncd.archive.snapshotter import SyncMode
     from syncd.cli.own_loop import sync_alone
     from syncd.cli.progress import ProgressDisplay
     from syncd.core.errors import SyncdError

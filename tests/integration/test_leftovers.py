@@ -300,7 +300,7 @@ def test_the_status_reports_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     for name, value in {**rig.environ, "KLAVIS_API_KEY": KEY}.items():
         monkeypatch.setenv(name, value)
     delete(rig, "a", "d/b")
-    sync_alone(check_config(rig.keys), SyncMode.CHANGED, ProgressDisplay(silent_s=float("inf")))
+    sync_alone(check_config(rig.keys), ProgressDisplay(silent_s=float("inf")))
     nowhere = SandboxName("", "", "")
     nothing = Status(running=False, pid=None, state=State.STOPPED, workspace="", sandbox=nowhere)
     assert read_last(str(state_folder(rig)), nothing).lingering == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.cli.push import PushResult, summary
+from syncd.cli.push import summary
 from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.remote_changes import why_unsaved
 from syncd.sandbox.seen_paths import held_warning
@@ -38,6 +38,6 @@ def test_the_reason(there: SeenEntry, why: str) -> None:
 def test_a_push_that_sent_nothing() -> None:
     """It does not say that the sandbox holds everything while a path is held."""
     unchanged = {"outcome": "unchanged", "files": 3, "sync": None, "change": None}
-    assert summary(PushResult({**unchanged, "held": []})) == "nothing to do: the sandbox holds all 3 files"
-    held = summary(PushResult({**unchanged, "held": ["a"]}))
+    assert summary({**unchanged, "held": []}) == "nothing to do: the sandbox holds all 3 files"
+    held = summary({**unchanged, "held": ["a"]})
     assert held == "nothing was sent: the sandbox holds all but what is held"

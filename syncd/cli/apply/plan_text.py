@@ -24,46 +24,13 @@ _WORDS = {
 }
 CHANGES = (PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE)
 # By editors, shells, build tools and services that act on a checkout without being asked for that file.
-_AUTOMATIC = (
-    ".github/workflows/*",
-    ".github/actions/*",
-    ".gitlab-ci.yml",
-    ".circleci/*",
-    ".travis.yml",
-    "azure-pipelines.yml",
-    "jenkinsfile",
-    ".husky/*",
-    ".pre-commit-config.yaml",
-    "lefthook.yml",
-    ".gitattributes",
-    ".gitmodules",
-    ".envrc",
-    ".vscode/*",
-    "*.code-workspace",
-    ".idea/*",
-    ".devcontainer/*",
-    ".devcontainer.json",
-    "makefile",
-    "gnumakefile",
-    "*.mk",
-    "justfile",
-    "taskfile.yml",
-    "rakefile",
-    "package.json",
-    ".npmrc",
-    ".yarnrc.yml",
-    "conftest.py",
-    "setup.py",
-    "sitecustomize.py",
-    "build.rs",
-    ".cargo/config.toml",
-    "build.gradle",
-    "build.gradle.kts",
-    "gradlew",
-    "mvnw",
-    "cmakelists.txt",
-    "configure",
-)
+_AUTOMATIC = """
+    .github/workflows/* .github/actions/* .gitlab-ci.yml .circleci/* .travis.yml azure-pipelines.yml
+    jenkinsfile .husky/* .pre-commit-config.yaml lefthook.yml .gitattributes .gitmodules .envrc .vscode/*
+    *.code-workspace .idea/* .devcontainer/* .devcontainer.json makefile gnumakefile *.mk justfile
+    taskfile.yml rakefile package.json .npmrc .yarnrc.yml conftest.py setup.py sitecustomize.py build.rs
+    .cargo/config.toml build.gradle build.gradle.kts gradlew mvnw cmakelists.txt configure
+"""
 
 
 def plan_lines(plan: Plan, newly_sent: Sequence[str] = ()) -> Iterator[str]:
@@ -116,7 +83,7 @@ def runs_automatically(path: str) -> bool:
     """True if a program runs this file, or what it says, without being asked for it; at any depth."""
     names = path.lower().split("/")
     tails = ("/".join(names[at:]) for at in range(len(names)))
-    return any(fnmatchcase(tail, pattern) for tail in tails for pattern in _AUTOMATIC)
+    return any(fnmatchcase(tail, pattern) for tail in tails for pattern in _AUTOMATIC.split())
 
 
 def decides_what_is_sent(path: str) -> bool:

@@ -26,6 +26,7 @@ from syncd.cli.init.dialog import (
     tell_shared_mounts,
 )
 from syncd.cli.options import option_for, shipped
+from syncd.cli.push import next_step, push, summary
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.choices import MANAGED_FILE
 from syncd.core.config_file import layered, read_managed
@@ -203,7 +204,6 @@ def _exists(path: str, option: str) -> ConfigError:
 def _sent(config: Config, option: str) -> bool:
     """Show what would be sent, ask, and send it if the answer is yes. No request is made before the answer."""
     from syncd.cli.init.preview import show_preview  # noqa: PLC0415 - `init --help` needs none of it
-    from syncd.cli.push import next_step, push, summary  # noqa: PLC0415
 
     try:
         can_be_sent = show_preview(config, option)
@@ -221,7 +221,8 @@ def _sent(config: Config, option: str) -> bool:
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nNothing was sent.", err=True)
         return False
-    click.echo(summary(push(config, force=False)))
+    result, _ = push(config, force=False)
+    click.echo(summary(result))
     click.echo(next_step(option))
     return True
 

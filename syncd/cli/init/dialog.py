@@ -28,6 +28,8 @@ from syncd.core.config_lookup import (
 from syncd.core.errors import ConfigError, SyncdError
 from syncd.core.settings import AcquireKeys, Config, check_config
 from syncd.core.text import one_line, shown_path
+from syncd.daemon.shared_sandbox import others_naming, refuse_named
+from syncd.watch.mounts import shared_warning, workspace_mounts_of
 
 _WIDTH = 79
 # Accounts of the EU have an address of their own.
@@ -102,8 +104,6 @@ def may_store(key_file: str) -> bool:
 
 def refuse_taken(config: Config, others: Sequence[ConfiguredWorkspace]) -> None:
     """Raise `ConfigError` if another configuration has this workspace or sandbox, or another syncd syncs to it."""
-    from syncd.daemon.shared_sandbox import others_naming, refuse_named  # noqa: PLC0415 - `init --help` needs none of it
-
     _refuse_same(config.workspace.path, others)
     for other in others_naming(config, os.environ):
         raise ConfigError(
@@ -127,8 +127,6 @@ def tell_overlaps(workspace: str, others: Sequence[ConfiguredWorkspace]) -> None
 
 def tell_shared_mounts(workspace: str) -> None:
     """Say on stderr what to expect of a workspace on a shared file system, or with one in it."""
-    from syncd.watch.mounts import shared_warning, workspace_mounts_of  # noqa: PLC0415 - `init --help` needs none of it
-
     for path, filesystem in workspace_mounts_of(workspace).shared.items():
         _say(str(shared_warning(path, filesystem)))
 

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 from msgspec import Struct, to_builtins
 
+from syncd.cli.layout import aligned
 from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import seconds_of
 from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.text import ago, duration, one_line
+from syncd.sandbox.agent_info import AgentInfo, callable_servers, mcp_json, shell_lines
 
 if TYPE_CHECKING:
     from syncd.cli.sandbox.admin import SandboxAdmin
@@ -47,6 +51,15 @@ def command() -> None:
     """Look after the account's sandboxes."""
 
 
+@contextmanager
+def _admin(config_file: str | None) -> Iterator[SandboxAdmin]:
+    """Open the administration of the account. Raises `SyncdError`."""
+    from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415 - `sandbox --help` needs none of it
+
+    with sandbox_admin_of(configured(config_file)) as admin:
+        yield admin
+
+
 @command.command("list")
 @config_option
 @json_option
@@ -55,10 +68,7 @@ def list_(config_file: str | None, as_json: bool) -> None:
 
     --json: sandboxes, each with id, state, created_at, servers (names), in_use and expires_at (null where not known).
     """
-    from syncd.cli.layout import aligned  # noqa: PLC0415 - `sandbox --help` needs none of it
-    from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415
-
-    with sandbox_admin_of(configured(config_file)) as admin:
+    with _admin(config_file) as admin:
         ours, ends_at = admin.ours, admin.ends_at
         rows = [
             _ListedSandbox(
@@ -100,9 +110,7 @@ def show(sandbox_id: str | None, config_file: str | None, form: str) -> None:
 
     The URLs may hold tokens.
     """  # noqa: D301 - "\b" is click's own mark: what follows stays in its lines
-    from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415
-
-    with sandbox_admin_of(configured(config_file)) as admin:
+    with _admin(config_file) as admin:
         wanted = admin.resolve(sandbox_id)
         info = admin.request(lambda: admin.api(wanted).sandbox())
         ends_at = admin.ends_at if wanted == admin.ours else None
@@ -111,8 +119,6 @@ def show(sandbox_id: str | None, config_file: str | None, form: str) -> None:
 
 def _shown(info: SandboxInfo, ends_at: str | None, form: str) -> str:
     """One sandbox in that form, with a final newline."""
-    from syncd.sandbox.agent_info import AgentInfo, callable_servers, mcp_json, shell_lines  # noqa: PLC0415
-
     urls = {server.server_name or server.id: server.mcp_server_url or "" for server in info.servers}
     usable = callable_servers(urls)
     if form == "mcp":
@@ -153,10 +159,9 @@ def acquire(
 
     --json: id, expires_at, servers (URLs by name), new.
     """
-    from syncd.cli.sandbox.admin import ends_at, sandbox_admin_of  # noqa: PLC0415
-    from syncd.sandbox.agent_info import callable_servers  # noqa: PLC0415
+    from syncd.cli.sandbox.admin import ends_at  # noqa: PLC0415
 
-    with sandbox_admin_of(configured(config_file)) as admin:
+    with _admin(config_file) as admin:
         alive = None if new else admin.current()
         acquired = alive or admin.acquire(servers, ttl_seconds)
         fixed = admin.fixed
@@ -190,9 +195,8 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool, force: b
     Asks on a terminal; elsewhere --yes has to be given.
     """
     from syncd.cli.agent_side import save_before_release  # noqa: PLC0415
-    from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415
 
-    with sandbox_admin_of(configured(config_file)) as admin:
+    with _admin(config_file) as admin:
         wanted = admin.resolve(sandbox_id)
         follows = admin.after_release(wanted)
         lost = "--unsaved saves nothing" if unsaved else _why_lost(admin, wanted)

@@ -24,20 +24,8 @@ _NO_SANDBOXING = (217, 218, 226)
 _BOOTED = "/run/systemd/system"
 _ELSEWHERE = "run `syncd run` under what this machine has instead"
 _PROPERTIES = (
-    "LoadState",
-    "ActiveState",
-    "SubState",
-    "Result",
-    "StatusText",
-    "MainPID",
-    "NRestarts",
-    "UnitFileState",
-    "NeedDaemonReload",
-    "ExecMainCode",
-    "ExecMainStatus",
-    "ExecMainStartTimestamp",
-    "ExecStartPre",
-    "Environment",
+    "LoadState,ActiveState,SubState,Result,StatusText,MainPID,NRestarts,UnitFileState,NeedDaemonReload,"
+    "ExecMainCode,ExecMainStatus,ExecMainStartTimestamp,ExecStartPre,Environment"
 )
 _EXITED = "1"  # CLD_EXITED of waitid(2); 2 and 3 are signals
 # Reason and remedy by exit status: the daemon's own, Python's and click's before its first line, and systemd's.
@@ -109,8 +97,8 @@ class UserService:
 
     def properties(self) -> dict[str, str]:
         """The unit's properties; a time is "@" and seconds since 1970."""
-        names = ",".join(_PROPERTIES)
-        result = self._run("systemctl", "--user", "show", "--timestamp=unix", "-p", names, "--", self.unit.name)
+        query = ("--timestamp=unix", "-p", _PROPERTIES, "--", self.unit.name)
+        result = self._run("systemctl", "--user", "show", *query)
         return dict(line.partition("=")[::2] for line in result.stdout.splitlines())
 
     def loaded(self, pattern: str) -> list[str]:
