@@ -87,6 +87,10 @@ class AgentSide(Struct, frozen=True):
         """Return where the path is on this machine."""
         return os.path.join(self.opened.config.workspace.path, path)
 
+    def here(self, path: str, entry: Entry) -> SeenEntry:
+        """Return an entry of home, whose content is here, as one of the sandbox."""
+        return with_copy(entry, self.place(path))
+
     def local(self) -> dict[str, Entry]:
         """Return what is here at each path that differs, and above it. Raises `TryLater`."""
         return self.writer.look({*self.work.changed, *directories_above(self.work.changed)})
@@ -97,7 +101,7 @@ class AgentSide(Struct, frozen=True):
         if entry is None or entry.kind is Kind.DIRECTORY:
             return None
         if entry.kind is Kind.SYMLINK or same(here, entry):
-            return with_copy(entry, self.place(path))
+            return self.here(path, entry)
         content = self.base_bytes(path, entry, here)
         if content is None:
             return None
@@ -120,6 +124,12 @@ class AgentSide(Struct, frozen=True):
             return None
         content = self.base_store.get(path, digest)
         return content if content is not None else self._committed(path, digest)
+
+    def tell_left_out(self, what_becomes: str) -> None:
+        """Say on stderr how many paths the rules leave out, and what becomes of them."""
+        if count := len(self.work.left_out) + len(self.work.pruned):
+            paths = counted(count, "path")
+            click.echo(f"{paths} in the sandbox that the workspace's rules leave out: {what_becomes}", err=True)
 
     def _committed(self, path: str, digest: bytes) -> bytes | None:
         """Return the bytes that the repository's current commit has of the path, if they are those that were sent."""
@@ -173,21 +183,18 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
 @contextlib.contextmanager
 def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator[AgentSide]:
     """Look at the sandbox; `included` paths count although the rules leave them out.
-    The copies of what differs are kept until the end. Raises `SyncdError`, `Stop`.
+    The copies of what differs are kept until the end. Raises `SyncdError`, `StepFailed`, `Stop`.
     """
     with open_sandbox(config) as opened:
         yield look_at(opened, included)
 
 
 def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
-    """Look at an open sandbox as `agent_side` does. Raises `SyncdError`, `Stop`."""
+    """Look at an open sandbox as `agent_side` does. Raises `SyncdError`, `StepFailed`, `Stop`."""
     base = opened.services.state.base
     if base is None:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
-    try:
-        side = _look_at(opened, base, included)
-    except StepFailed as failure:
-        raise failure.as_error() from None
+    side = _look_at(opened, base, included)
     for path in side.work.unsearched[:MOST_NAMED]:
         click.echo(f"not searched: {shown_path(path)} in the sandbox cannot be read, or not in time", err=True)
     if len(side.work.unsearched) > MOST_NAMED:
@@ -288,7 +295,7 @@ def secret_paths(config: Config, paths: Iterable[str]) -> Collection[str]:
 def save_before_release(config: Config) -> str:
     """Save all that differs in the sandbox, and return what a person must know before it goes; "" if all is saved.
 
-    Where it is not known what was sent there, all that differs from the workspace is. Raises `SyncdError`, `Stop`.
+    Where it is not known what was sent there, all that differs from the workspace is. Raises as `look_at` does.
     """
     with open_sandbox(config) as opened:
         base = opened.services.state.base
@@ -297,7 +304,7 @@ def save_before_release(config: Config) -> str:
         except (StepFailed, NotKeptHere) as failure:
             if isinstance(failure, StepFailed):
                 if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
-                    raise failure.as_error() from None
+                    raise
                 if opened.services.remote_changes.is_gone(failure):
                     return ""
             return f"nobody could look for what an agent changed there ({failure.message})"
@@ -308,15 +315,6 @@ def save_before_release(config: Config) -> str:
             work = replace(work, changed=differing)
         unsaved = save_work(opened.services.remote_changes, work, Why.RELEASED, side.base_store.get)
         return f"{unsaved.count} there could not be saved: {unsaved}" if unsaved else ""
-
-
-def tell_left_out(side: AgentSide, what_becomes: str) -> None:
-    """Say on stderr how many paths the rules leave out, and what becomes of them."""
-    count = len(side.work.left_out) + len(side.work.pruned)
-    if count:
-        click.echo(
-            f"{counted(count, 'path')} in the sandbox that the workspace's rules leave out: {what_becomes}", err=True
-        )
 
 
 @contextlib.contextmanager
@@ -359,8 +357,3 @@ def no_sync_begins(config: Config, check: Callable[[], None] = lambda: None) -> 
             lock.acquire()
             stack.callback(lock.release)
         yield
-
-
-def is_named(path: str, named: tuple[str, ...]) -> bool:
-    """True if the path is one that was named, or below one; all are if none was."""
-    return not named or any(not name or path == name or path.startswith(f"{name}/") for name in named)

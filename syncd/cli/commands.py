@@ -75,6 +75,17 @@ class _Commands(click.Group):
             interrupt_at_signals()
         return resolved
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a request that failed for good ends it as its error."""
+        try:
+            return super().invoke(ctx)
+        except Exception as failure:
+            from syncd.remote.failure import StepFailed  # noqa: PLC0415 - only when something went wrong
+
+            if isinstance(failure, StepFailed):
+                raise failure.as_error() from None
+            raise
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands by their names alone: click would import their modules, and a TAB would take twice as long."""
         from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB

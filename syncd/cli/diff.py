@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.options import config_option, configured, json_option, named_paths, stoppable
+from syncd.cli.options import config_option, configured, is_named, json_option, named_paths, stoppable
 from syncd.cli.output import may_colour, print_path, stdout_failure
 from syncd.core.errors import ExitCode
 from syncd.core.text import shown_path
+from syncd.merge.git import is_binary, is_version, need_git, object_format_around
+from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 
 if TYPE_CHECKING:
@@ -49,8 +51,6 @@ def command(paths: tuple[str, ...], form: str | None, as_json: bool, config_file
 
 
 def _show(side: AgentSide, named: tuple[str, ...], form: str | None) -> int:
-    from syncd.cli.agent_side import is_named, tell_left_out  # noqa: PLC0415
-
     local = side.local()
     paths = [path for path in sorted(side.work.changed, key=os.fsencode) if is_named(path, named)]
     if form == "json":
@@ -64,7 +64,7 @@ def _show(side: AgentSide, named: tuple[str, ...], form: str | None) -> int:
                 print_path(path)
     elif before or after:
         _print_patch(side, before, after, form)
-    tell_left_out(side, "not shown")
+    side.tell_left_out("not shown")
     return ExitCode.DIFFERENT if paths else ExitCode.DONE
 
 
@@ -72,9 +72,6 @@ def _both_sides(
     side: AgentSide, paths: Iterable[str], local: dict[str, Entry]
 ) -> tuple[dict[str, SeenEntry], dict[str, SeenEntry]]:
     """Return what was sent and what is there, of the paths that a patch can show."""
-    from syncd.cli.agent_side import with_copy  # noqa: PLC0415
-    from syncd.merge.git import is_version  # noqa: PLC0415
-
     sent: dict[str, SeenEntry] = {}
     there: dict[str, SeenEntry] = {}
     for path in paths:
@@ -88,7 +85,7 @@ def _both_sides(
         before = side.base_version(path, here)
         if before is None and entry is not None and entry.kind is not Kind.DIRECTORY:
             click.echo(f"{shown_path(path)}: what was sent is gone; shown from what is here", err=True)
-            before = with_copy(here, side.place(path))
+            before = side.here(path, here)
         if before is not None and is_version(before):
             sent[path] = before
     return sent, there
@@ -126,16 +123,11 @@ def _row(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
 
 
 def _is_binary(copy: str) -> bool:
-    from syncd.merge.git import is_binary  # noqa: PLC0415
-
     with open(copy, "rb") as file:
         return is_binary(file.read(8000))
 
 
 def _print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, SeenEntry], form: str | None) -> None:
-    from syncd.merge.git import need_git, object_format_around  # noqa: PLC0415
-    from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table  # noqa: PLC0415
-
     git, scratch = need_git(os.environ), side.opened.scratch
     if form == "stat":
         blocks = write_table(git, before, after, scratch)

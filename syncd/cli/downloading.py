@@ -16,7 +16,6 @@ from syncd.core.waiter import Waiter
 from syncd.daemon.build import key_of, places_of, target_of
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
-from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sandbox.repository.agent_repository import recorded_home
 from syncd.sandbox.sandbox_state import recorded_leftovers
@@ -46,7 +45,7 @@ def read_dump(
 ) -> Made:
     """The result of `make` for the archive's bytes; it must call its second argument often, which ends it at a signal.
 
-    Raises `SyncdError`, `Stop`.
+    Raises `SyncdError`, `StepFailed`, `Stop`.
     """
     interrupt = Interrupt()
     waiter = Waiter(interrupt, CLOCK)
@@ -69,7 +68,5 @@ def read_dump(
                 lambda packed: make(counted(packed), interrupt.check),
                 lambda failure, wait_s: progress.note(f"{failure}; trying again in {wait_s:.1f} s"),
             )
-        except StepFailed as failure:
-            raise failure.as_error() from None
         finally:
             client.drop()

@@ -12,7 +12,6 @@ from syncd.cli.options import config_option, configured, json_option, stoppable
 from syncd.core.errors import TryLater
 from syncd.core.text import counted, one_line
 from syncd.merge.git import identity_text, possible_seconds, subject_of
-from syncd.remote.failure import StepFailed
 
 if TYPE_CHECKING:
     from syncd.merge.commit_pack import SandboxCommit
@@ -34,11 +33,8 @@ def command(config_file: str | None, as_json: bool) -> int:
     from syncd.cli.agent_side import commits_there, open_sandbox, tell_rest  # noqa: PLC0415 - after the configuration is known
     from syncd.sandbox.repository.agent_repository import Contents, RepositoryState  # noqa: PLC0415
 
-    try:
-        with stoppable(), open_sandbox(config) as opened:
-            there = commits_there(opened, Contents.NONE)
-    except StepFailed as failure:
-        raise failure.as_error() from None
+    with stoppable(), open_sandbox(config) as opened:
+        there = commits_there(opened, Contents.NONE)
     found = there.found
     if found.state is RepositoryState.FAILED:
         reason = one_line(found.why, 160)

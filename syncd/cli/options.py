@@ -137,6 +137,11 @@ def named_paths(config: Config, paths: Iterable[str]) -> tuple[str, ...]:
         raise click.UsageError(str(failure)) from None
 
 
+def is_named(path: str, named: tuple[str, ...]) -> bool:
+    """True if the path is one that was named, or below one; all are if none was."""
+    return not named or any(not name or path == name or path.startswith(f"{name}/") for name in named)
+
+
 @contextmanager
 def stoppable(what: str = "changed") -> Iterator[None]:
     """Turn a stop by a person or a signal into one line, which says that nothing was changed, pulled or the like."""

@@ -30,6 +30,5 @@ def command(config_file: str | None, destination: str) -> None:
         click.echo(f"left out: {line}", err=True)
     if extracted.unnamed:
         click.echo(f"left out: {extracted.unnamed:,} more", err=True)
-    click.echo(
-        f"pulled {counted(extracted.files, 'file')}, {extracted.content_bytes:,} bytes, into {shown_path(destination)}"
-    )
+    amount = f"{counted(extracted.files, 'file')}, {extracted.content_bytes:,} bytes"
+    click.echo(f"pulled {amount}, into {shown_path(destination)}")

@@ -90,10 +90,8 @@ def summary(result: Mapping[str, Any]) -> str:
     if sync is None:
         files = "the one file" if result["files"] == 1 else f"all {result['files']:,} files"
         return f"nothing to do: the sandbox holds {files}"
-    changes = _changes(result.get("change"))
-    return (
-        f"synced {counted(sync['files'], 'file')}{changes}, {size(sync['archive_bytes'])}, in {sync['seconds']:.2f} s"
-    )
+    what = counted(sync["files"], "file") + _changes(result.get("change"))
+    return f"synced {what}, {size(sync['archive_bytes'])}, in {sync['seconds']:.2f} s"
 
 
 def _changes(change: dict[str, int] | None) -> str:

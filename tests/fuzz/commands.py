@@ -33,6 +33,7 @@ from syncd.cli.sandbox import command as sandbox
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, SyncdError
 from syncd.daemon import build
+from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient, Response
 from syncd.report import logs
 from syncd.store.state_db import StateDb
@@ -146,9 +147,10 @@ class Commands:
         except CommandKilled:
             simulation.figures["commands killed"] += 1
             self.was_killed = True
-        except SyncdError as failure:
-            code = failure.exit_code
-            self._printed.append(f"{failure}")
+        except (SyncdError, StepFailed) as failure:
+            error = failure.as_error() if isinstance(failure, StepFailed) else failure
+            code = error.exit_code
+            self._printed.append(f"{error}")
         except click.ClickException as failure:
             code = failure.exit_code
             self._printed.append(failure.format_message())

@@ -18,14 +18,13 @@ from syncd.cli.agent_side import (
     CommitsThere,
     OpenSandbox,
     commits_there,
-    is_named,
     look_at,
     open_sandbox,
     tell_rest,
 )
 from syncd.cli.apply.command import ApplyOptions
 from syncd.cli.apply.execution import home_of, make_plan, print_lists
-from syncd.cli.options import CLOCK
+from syncd.cli.options import CLOCK, is_named
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path

@@ -17,17 +17,16 @@ from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.agent_side import (
     AgentSide,
     agent_side,
-    is_named,
     no_sync_begins,
     path_rules,
     scratch_folder,
     secret_paths,
-    tell_left_out,
     with_copy,
     writer_of,
 )
 from syncd.cli.apply.command import ApplyOptions
 from syncd.cli.apply.plan_text import CHANGES, new_conflicts, plan_lines, question, summary_line, to_look_at
+from syncd.cli.options import is_named
 from syncd.core.errors import ExitCode, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
@@ -75,7 +74,7 @@ def apply(config: Config, options: ApplyOptions) -> int:
         plan = prepared.plan
         if not options.as_json:
             _print(plan_lines(plan, prepared.newly_sent))
-        tell_left_out(side, "not taken but with --include")
+        side.tell_left_out("not taken but with --include")
         if options.dry_run:
             return _end(plan, prepared, "would be: ", as_json=options.as_json)
         if options.asks and plan.of(*CHANGES):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import click
 from msgspec import Struct
@@ -31,8 +30,6 @@ from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import remove_status
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider
 from syncd.sync.sandbox_services import retry_settings_of
-
-Answer = TypeVar("Answer")
 
 
 class SandboxAdmin(Struct, frozen=True):
@@ -82,26 +79,21 @@ class SandboxAdmin(Struct, frozen=True):
         sandbox = self.config.sandbox
         return Api(Target(sandbox.base_url, sandbox_id, sandbox.region), self.key, self.client, CLOCK)
 
-    def request(self, send: Callable[[], Answer]) -> Answer:
-        """Return the API's answer. Raises `SyncdError`."""
-        try:
-            return send()
-        except StepFailed as failure:
-            raise failure.as_error() from None
-
     def current(self) -> AcquiredSandbox | None:
-        """Return this workspace's acquired sandbox, if it still exists. Raises `SyncdError`."""
+        """Return this workspace's acquired sandbox, if it still exists. Raises `StepFailed`."""
         acquired = self.acquired
         if acquired is None or should_be_replaced(acquired, CLOCK.wall_s()):
             return None
         try:
-            self.request(self.api(acquired.sandbox_id).sandbox)
-        except SandboxNotFound:
+            self.api(acquired.sandbox_id).sandbox()
+        except StepFailed as failure:
+            if failure.refusal is not SandboxNotFound:
+                raise
             return None
         return acquired
 
     def acquire(self, servers: tuple[str, ...], ttl_seconds: int | None) -> AcquiredSandbox:
-        """Acquire one more, counted with those that syncs acquire. Raises `SyncdError`, `Stop`."""
+        """Acquire one more, counted with those that syncs acquire. Raises `SyncdError`, `StepFailed`, `Stop`."""
         keys = self.config.sandbox.acquire or AcquireKeys()
         with self._locked():
             provider = AcquiringProvider(
@@ -114,7 +106,7 @@ class SandboxAdmin(Struct, frozen=True):
                 retry_settings=retry_settings_of(self.config),
                 clock=CLOCK,
             )
-            acquired = self.request(lambda: provider.acquire(_report_retry, self.client.waiter.sleep))
+            acquired = provider.acquire(_report_retry, self.client.waiter.sleep)
             if self.fixed:
                 provider.abandon()  # it is for a person: a later [sandbox.acquire] must not sync to it
             return acquired

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec import Struct, to_builtins
 
 from syncd.cli.layout import aligned
 from syncd.cli.options import CLOCK, config_option, configured, json_option
@@ -20,6 +19,7 @@ from syncd.core.choices import AgentChanges
 from syncd.core.clock import seconds_of
 from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.text import ago, duration, one_line
+from syncd.remote.failure import StepFailed
 from syncd.sandbox.agent_info import AgentInfo, callable_servers, mcp_json, shell_lines
 
 if TYPE_CHECKING:
@@ -27,23 +27,6 @@ if TYPE_CHECKING:
     from syncd.remote.api import SandboxInfo
 
 _LABEL = 9
-
-
-class _ListedSandbox(Struct, frozen=True):
-    """A sandbox of the account, as `list --json` shows it."""
-
-    id: str
-    state: str | None
-    created_at: str
-    servers: list[str]
-    in_use: bool
-    expires_at: str | None
-
-    def cells(self) -> tuple[str, str, str]:
-        """Its row of the table."""
-        about = _created(self.created_at), _ends(self.expires_at), ", ".join(self.servers) or "no servers"
-        name = f"{'*' if self.in_use else ' '} {one_line(self.id, 80)}"
-        return name, one_line(self.state or "there", 20), one_line(", ".join(filter(None, about)))
 
 
 @click.group("sandbox")
@@ -69,25 +52,30 @@ def list_(config_file: str | None, as_json: bool) -> None:
     --json: sandboxes, each with id, state, created_at, servers (names), in_use and expires_at (null where not known).
     """
     with _admin(config_file) as admin:
-        ours, ends_at = admin.ours, admin.ends_at
         rows = [
-            _ListedSandbox(
-                id=info.local_sandbox_id,
-                state=info.status,
-                created_at=info.created_at,
-                servers=[server.server_name or server.id for server in info.servers],
-                in_use=info.local_sandbox_id == ours,
-                expires_at=ends_at if info.local_sandbox_id == ours else None,
-            )
-            for info in admin.request(admin.account.sandboxes)
+            {
+                "id": info.local_sandbox_id,
+                "state": info.status,
+                "created_at": info.created_at,
+                "servers": [server.server_name or server.id for server in info.servers],
+                "in_use": info.local_sandbox_id == admin.ours,
+                "expires_at": admin.ends_at if info.local_sandbox_id == admin.ours else None,
+            }
+            for info in admin.account.sandboxes()
         ]
     if as_json:
-        click.echo(json.dumps({"sandboxes": to_builtins(rows)}))
+        click.echo(json.dumps({"sandboxes": rows}))
     elif not rows:
         click.echo("the account has no sandbox")
     else:
-        for line in aligned([row.cells() for row in rows]):
+        for line in aligned([*map(_cells, rows)]):
             print(line)
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    about = _created(row["created_at"]), _ends(row["expires_at"]), ", ".join(row["servers"]) or "no servers"
+    name = f"{'*' if row['in_use'] else ' '} {one_line(row['id'], 80)}"
+    return name, one_line(row["state"] or "there", 20), one_line(", ".join(filter(None, about)))
 
 
 @command.command("show")
@@ -112,7 +100,7 @@ def show(sandbox_id: str | None, config_file: str | None, form: str) -> None:
     """  # noqa: D301 - "\b" is click's own mark: what follows stays in its lines
     with _admin(config_file) as admin:
         wanted = admin.resolve(sandbox_id)
-        info = admin.request(lambda: admin.api(wanted).sandbox())
+        info = admin.api(wanted).sandbox()
         ends_at = admin.ends_at if wanted == admin.ours else None
     click.echo(_shown(info, ends_at, form), nl=False)
 
@@ -220,9 +208,9 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool, force: b
             return
         done = f"released {wanted}"
         try:
-            admin.request(lambda: admin.account.release(wanted))
-        except SandboxNotFound:
-            if wanted != admin.ours:
+            admin.account.release(wanted)
+        except StepFailed as failure:
+            if failure.refusal is not SandboxNotFound or wanted != admin.ours:
                 raise
             done = f"{wanted} had ended already"
         try:
