@@ -20,21 +20,25 @@ from syncd.cli.init.dialog import (
     absolute,
     asked_key,
     complete,
+    home_relative,
     may_store,
     refuse_taken,
     tell_overlaps,
     tell_shared_mounts,
 )
-from syncd.cli.options import option_for, shipped
+from syncd.cli.options import option_for, shipped, stoppable
+from syncd.cli.progress import ProgressDisplay
 from syncd.cli.push import next_step, push, summary
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.choices import MANAGED_FILE
 from syncd.core.config_file import layered, read_managed
 from syncd.core.config_lookup import config_files, holding, named_config, read_workspaces
 from syncd.core.directories import default_key_file
-from syncd.core.errors import ConfigError, KeyRefused, SyncdError, TryLater
+from syncd.core.errors import ConfigError, KeyRefused, SyncdError
 from syncd.core.settings import SECTIONS, AcquireKeys, Config, SandboxKeys, Text
-from syncd.core.text import one_line, shown_path
+from syncd.core.text import counted, few, one_line, shown_path, size
+from syncd.model.entry import count_files
+from syncd.scan.exclusions import largest, over_limit
 
 _PATHS = ("workspace.path", "sandbox.api_key_file", "sandbox.mcp_file")
 _TABLES: dict[str, type[msgspec.Struct]] = {**SECTIONS, "sandbox.acquire": AcquireKeys}
@@ -46,6 +50,7 @@ _KEYS: dict[str, tuple[msgspec.structs.FieldInfo, Any]] = {
 }
 # The two that are always needed have a short name, too.
 _ALIASES = {"workspace.path": "--path", "sandbox.id": "--id"}
+_LARGEST = 3
 
 
 def _flag_per_key(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,7 +141,7 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
             for other in holding(os.getcwd(), others):
                 what = f"{other.file} syncs {other.path} already, where this is"
                 raise ConfigError(what, "edit it, or name another with --path")
-    try:
+    with stoppable("written"):
         if missing:
             path = complete(values, None if asks_name else path, others, layer)
         text = filled(shipped("config.example.toml"), values, managed)
@@ -146,8 +151,6 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
         refuse_taken(config, others)
         tell_shared_mounts(config.workspace.path)
         key = _key_to_store(config, store_key, is_terminal=is_terminal, asks=bool(missing))
-    except (click.Abort, KeyboardInterrupt):
-        raise TryLater("stopped; nothing was written", "the same command begins anew") from None
     if key is not None:
         _write_new(config.sandbox.api_key_file, key.reveal() + "\n", "--sandbox-api-key-file")
     _write_new(path, text, "--config")
@@ -203,10 +206,8 @@ def _exists(path: str, option: str) -> ConfigError:
 
 def _sent(config: Config, option: str) -> bool:
     """Show what would be sent, ask, and send it if the answer is yes. No request is made before the answer."""
-    from syncd.cli.init.preview import show_preview  # noqa: PLC0415 - `init --help` needs none of it
-
     try:
-        can_be_sent = show_preview(config, option)
+        can_be_sent = _show_preview(config, option)
         find_key(os.environ, config.sandbox.api_key_file)
         if not can_be_sent:
             return False
@@ -227,22 +228,52 @@ def _sent(config: Config, option: str) -> bool:
     return True
 
 
+def _show_preview(config: Config, option: str) -> bool:
+    """Scan the workspace as a sync would, and print what it finds. True if there is something that can be sent.
+
+    `option` is the option that `syncd ls` needs. Raises `SyncdError`.
+    """
+    from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - `init --help` needs none of it
+
+    with ProgressDisplay() as progress:
+        progress.doing("scanning the workspace")
+        found = scan_workspace(config)
+    manifest, left_out = found.scan.manifest, found.left_out_count + len(found.scan.unread)
+    secrets = [f"{shown_path(path)}: by its name" for path, _ in found.named_like_secrets]
+    secrets += [f"{shown_path(path)}: {secret}" for path, secret in found.secrets.items()]
+    files, whole = counted(count_files(manifest.values()), "file"), size(manifest.content_bytes)
+    is_too_large = over_limit(manifest, config.sync.max_snapshot_mib) is not None
+    click.echo()
+    click.secho(f"What a sync would send of {home_relative(config.workspace.path)}", bold=True)
+    click.echo(
+        f"  {files}, {whole} before compression" if manifest else "  nothing: no file is there, or all stay home"
+    )
+    if is_too_large:
+        click.echo(f"  {click.style('too large', fg='red')}: raise sync.max_snapshot_mib, or leave something out")
+        for path, size_bytes in largest(manifest, _LARGEST):
+            click.echo(f"    {size(size_bytes)}  {shown_path(path)}")
+    if left_out:
+        click.echo(f"  {counted(left_out, 'more path')} stay home (a folder counts once, with all that is in it)")
+    if secrets:
+        click.echo(f"  {click.style('looks like a secret', fg='yellow')}, and stays home:")
+        for line in few(secrets, len(secrets)):
+            click.echo(f"    {line}")
+    click.echo(f"  all of it: `syncd ls{option}`, `syncd ls --ignored{option}`")
+    return bool(manifest) and not is_too_large
+
+
 def _next_steps(config: Config, option: str) -> Iterator[str]:
     """The steps after the configuration is written, the missing ones first; `option` is the ` --config FILE` there."""
-    key_file = config.sandbox.api_key_file
-    if not os.path.lexists(key_file):
-        yield ""
-        if os.environ.get(KEY_VARIABLE):
-            yield f"The API key comes from ${KEY_VARIABLE}. A service does not see that; for one,"
-            yield f"put it into {shown_path(key_file)}, mode 0600."
-        else:
-            yield "The API key is still missing. Make its file, and paste the key into it:"
-            yield f"  install -m 600 /dev/null {shown_path(shlex.quote(key_file))}"
-    if not os.path.isdir(config.workspace.path):
-        yield ""
-        yield f"The directory {shown_path(config.workspace.path)} does not exist yet."
-    yield ""
-    yield "Next:"
+    key_file, workspace = config.sandbox.api_key_file, config.workspace.path
+    if not os.path.lexists(key_file) and os.environ.get(KEY_VARIABLE):
+        yield f"\nThe API key comes from ${KEY_VARIABLE}. A service does not see that; for one,"
+        yield f"put it into {shown_path(key_file)}, mode 0600."
+    elif not os.path.lexists(key_file):
+        yield "\nThe API key is still missing. Make its file, and paste the key into it:"
+        yield f"  install -m 600 /dev/null {shown_path(shlex.quote(key_file))}"
+    if not os.path.isdir(workspace):
+        yield f"\nThe directory {shown_path(workspace)} does not exist yet."
+    yield "\nNext:"
     yield f"  syncd check{option}            tries all that a sync needs"
     yield f"  syncd ls{option}               shows what would be sent"
     yield f"  syncd push{option}             sends it once"
