@@ -12,7 +12,7 @@ from itertools import chain
 import click
 import msgspec
 
-from syncd.cli.layout import Line, Span, Tone, print_lines, wrapped
+from syncd.cli.layout import Tone, styled, wrapped, written
 from syncd.cli.options import config_option, configured
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
@@ -73,7 +73,8 @@ def command(config_file: str | None, most: int | None, only_failed: bool, which:
         objects = ({k: v for k, v in msgspec.to_builtins(record).items() if k not in hidden} for record in chosen)
         sys.stdout.writelines(f"{json.dumps(each)}\n" for each in objects)
         return
-    print_lines(lines)
+    for line in lines:
+        print(written(line, sys.stdout), flush=True)  # click would not escape what the encoding lacks
 
 
 def _read(store: HistoryStore) -> list[SyncRecord]:
@@ -109,21 +110,20 @@ def _with_paths(which: str, records: list[SyncRecord]) -> list[SyncRecord]:
     return sending[-number:][:1] if number else sending
 
 
-def table(records: Iterable[SyncRecord], width: int) -> Iterator[Line]:
+def table(records: Iterable[SyncRecord], width: int) -> Iterator[str]:
     """The lines for these syncs, at most `width` columns each; times are local."""
     day = ""
     for record in records:
         local = record.at.astimezone()
         if (today := f"{local:%a %Y-%m-%d}") != day:
             day = today
-            yield ((day, Tone.STRONG),)
+            yield styled(day, Tone.STRONG)
         mark, tone = ("!", Tone.BAD) if record.is_failure else (" ", Tone.PLAIN)
-        when: Span = (f" {local:%H:%M:%S}  {one_line(record.id, 6):6}  ", Tone.PLAIN)
-        first = (mark, tone), when, (f"{one_line(record.outcome, 11):11}  ", tone)
+        outcome = styled(f"{one_line(record.outcome, 11):11}  ", tone)
+        first = f"{styled(mark, tone)} {local:%H:%M:%S}  {one_line(record.id, 6):6}  {outcome}"
         yield from wrapped(", ".join(filter(None, _notes(record))), width, first, _INDENT)
         if record.is_failure and record.error:
-            indent = ((" " * _INDENT, Tone.PLAIN),)
-            yield from wrapped(f"{record.error.step}: {record.error.message}", width, indent, _INDENT)
+            yield from wrapped(f"{record.error.step}: {record.error.message}", width, " " * _INDENT, _INDENT)
 
 
 def _notes(record: SyncRecord) -> Iterator[str]:
@@ -142,15 +142,14 @@ def _notes(record: SyncRecord) -> Iterator[str]:
         yield f"all {counted(record.files or 0, 'file')}"
 
 
-def _path_lines(record: SyncRecord, width: int) -> Iterator[Line]:
+def _path_lines(record: SyncRecord, width: int) -> Iterator[str]:
     """The lines for the paths that left in this sync. Only those with a path may be longer than `width`."""
     for archive in record.sent:
         held = [row for row in archive.rows if row.change != Change.REMOVED]
         paths, amount = counted(sum(row.paths for row in held), "path"), size(sum(row.bytes or 0 for row in held))
-        when: Line = ((f"  {archive.at.astimezone():%H:%M:%S}  ", Tone.PLAIN),)
+        when = f"  {archive.at.astimezone():%H:%M:%S}  "
         yield from wrapped(f"{archive.archive} archive of {paths}, {amount}, to {record.sandbox}", width, when, _INDENT)
         for row in archive.rows:
             name = f"({counted(row.paths, 'path')} without a name here)" if row.path is None else shown_path(row.path)
             amount = "" if row.bytes is None else size(row.bytes)
-            text = f"{_SIGNS.get(row.change, ' ')}  {amount:>11}  {(row.sha256 or '')[:12]:12}  {name}"
-            yield ((text, Tone.PLAIN),)
+            yield f"{_SIGNS.get(row.change, ' ')}  {amount:>11}  {(row.sha256 or '')[:12]:12}  {name}".rstrip()

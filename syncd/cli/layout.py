@@ -1,14 +1,13 @@
-"""Lays out text for a terminal: wrapped to a width, aligned in columns, a bar with its figures; and prints it.
+"""Lays out text for a terminal: wrapped to a width, aligned in columns, a bar with its figures.
 
-A line is made of pieces, each with the role that sets its colour. The words carry the meaning and the colours only
-help, so that a line reads the same on a pipe.
+A line has colours, which `click.echo` takes out for a pipe. The words carry the meaning and the colours only help, so
+that it reads the same there.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
@@ -39,9 +38,6 @@ class Tone(Enum):
     BAD = "bad"
 
 
-Span = tuple[str, Tone]
-Line = tuple[Span, ...]
-
 # Of the eight colours that every terminal has; its text colour, white, black and dim are not used, as the background
 # is unknown.
 _COLOURS = {Tone.GOOD: "green", Tone.BUSY: "cyan", Tone.ATTENTION: "yellow", Tone.BAD: "red"}
@@ -59,17 +55,21 @@ ASCII = Glyphs("*", "#", "-")
 UNICODE = Glyphs("●", "━", "─")
 
 
-def wrapped(text: str, width: int, first: Line, indent: int, tone: Tone = Tone.PLAIN) -> list[Line]:
+def styled(text: str, tone: Tone) -> str:
+    """The text with the colour of its role, for a terminal of 16 colours."""
+    return text if tone is Tone.PLAIN else click.style(text, fg=_COLOURS.get(tone), bold=True)
+
+
+def wrapped(text: str, width: int, first: str, indent: int, tone: Tone = Tone.PLAIN) -> list[str]:
     """The text after `first`, wrapped to lines of at most `width` columns, the later ones indented.
 
     A `command` in it stays on one line, to be copied.
     """
-    used = sum(columns(piece) for piece, _ in first)
-    room = max(_LEAST_COLUMNS, width - indent)
+    used, room = columns(click.unstyle(first)), max(_LEAST_COLUMNS, width - indent)
     text = _COMMAND.sub(lambda found: _unbroken(found[0], room), shown_path(text))
     words = [word.replace(_NO_BREAK, " ") for word in text.split(" ")]
     head, *rest = _rows(words, max(_LEAST_COLUMNS, width - used), room)
-    return [(*first, (head, tone)), *(((" " * indent, Tone.PLAIN), (row, tone)) for row in rest)]
+    return [f"{first}{styled(head, tone)}".rstrip(), *(" " * indent + styled(row, tone).rstrip() for row in rest)]
 
 
 def _unbroken(command: str, room: int) -> str:
@@ -104,7 +104,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def bar(progress: Progress, width: int, glyphs: Glyphs) -> Line:
+def bar(progress: Progress, width: int, glyphs: Glyphs) -> str:
     """A bar with its figures in at most `width` columns; the least important figure is left out first.
 
     The total must be known. A figure that is not known yet keeps its place, so that nothing moves.
@@ -116,7 +116,7 @@ def bar(progress: Progress, width: int, glyphs: Glyphs) -> Line:
         shown += _GAP + figure
     room = max(0, min(_LONGEST_BAR, width - len(shown)))
     full = min(room, room * progress.done_bytes // progress.total_bytes)
-    return (glyphs.full * full, Tone.GOOD), (glyphs.empty * (room - full), Tone.PLAIN), (shown, Tone.PLAIN)
+    return f"{styled(glyphs.full * full, Tone.GOOD)}{glyphs.empty * (room - full)}{shown}".rstrip()
 
 
 def figures(progress: Progress) -> str:
@@ -159,32 +159,9 @@ def _columns(letter: str) -> int:
     return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
 
 
-def plain(line: Line) -> str:
-    """The line without colour."""
-    return "".join(text for text, _ in line).rstrip()
-
-
-def coloured(line: Line) -> str:
-    """The line with its colours, for a terminal of 16 colours."""
-    pieces = [
-        text if tone is Tone.PLAIN or not text.strip() else click.style(text, fg=_COLOURS.get(tone), bold=True)
-        for text, tone in line
-    ]
-    return "".join(pieces).rstrip()
-
-
-# -- on a stream
-
-
-def written(line: Line, stream: TextIO) -> str:
-    """The line as it goes to this stream: with colours on a terminal that has some."""
-    return coloured(line) if stream.isatty() and may_colour() else plain(line)
-
-
-def print_lines(lines: Iterable[Line]) -> None:
-    """Print lines to stdout, which escapes the letters that its encoding lacks."""
-    for line in lines:
-        print(written(line, sys.stdout), flush=True)
+def written(line: str, stream: TextIO) -> str:
+    """The line as it goes to this stream: with its colours on a terminal that has some."""
+    return line if stream.isatty() and may_colour() else click.unstyle(line)
 
 
 def glyphs_for(stream: TextIO) -> Glyphs:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.interruption import stderr_is_writable
-from syncd.cli.layout import Line, Tone, bar, cut, figures, glyphs_for, plain, wrapped, written
+from syncd.cli.layout import Tone, bar, cut, figures, glyphs_for, styled, wrapped, written
 from syncd.cli.options import CLOCK
 from syncd.cli.output import is_screen
 from syncd.core.text import countdown, one_line
@@ -100,7 +100,7 @@ class ProgressDisplay:
     def note(self, text: str) -> None:
         """Print a line that stays, such as an attempt that failed."""
         text = one_line(text, 1000)
-        lines = map(plain, wrapped(text, _columns(), (), 0)) if self._is_terminal else [text]
+        lines = wrapped(text, _columns(), "", 0) if self._is_terminal else [text]
         with self._lock:
             self._erase()
             _write("".join(f"{line}\n" for line in lines))
@@ -144,12 +144,12 @@ class ProgressDisplay:
             self._printed = (work.word, now_s)
 
 
-def _line(work: _Work, width: int) -> Line:
+def _line(work: _Work, width: int) -> str:
     word = f"{work.word}  "
     if work.done.total_bytes and width > len(word):
         progress = work.progress(CLOCK.monotonic_s())
-        return (word, Tone.STRONG), *bar(progress, width - len(word), glyphs_for(sys.stderr))
-    return (cut(word, width), Tone.STRONG), (_figures(work)[: max(0, width - len(word))], Tone.PLAIN)
+        return styled(word, Tone.STRONG) + bar(progress, width - len(word), glyphs_for(sys.stderr))
+    return styled(cut(word, width), Tone.STRONG) + _figures(work)[: max(0, width - len(word))]
 
 
 def _figures(work: _Work) -> str:

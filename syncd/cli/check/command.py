@@ -14,7 +14,7 @@ import click
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.cli.layout import Line, Tone, print_lines, wrapped
+from syncd.cli.layout import Tone, styled, wrapped
 from syncd.cli.options import config_option, json_option
 from syncd.core.errors import ExitCode, SyncdError
 from syncd.core.text import counted, redacted, shown_path
@@ -87,7 +87,7 @@ def command(config_file: str | None, as_json: bool, report_file: str | None) -> 
         findings.append(finding)
         shown.append(_printable(finding, checkup.secret))
         if not as_json:
-            print_lines(_lines(shown[-1]))
+            click.echo("\n".join(_lines(shown[-1])))
     code = exit_code(findings)
     if as_json:
         rows = [{name: getattr(each, name) for name in each.__struct_fields__} for each in shown]
@@ -128,14 +128,13 @@ def _printable(finding: Finding, secret: str) -> Finding:
     return replace(finding, what=printable(finding.what), remedy=printable(finding.remedy), details=details)
 
 
-def _lines(finding: Finding) -> list[Line]:
+def _lines(finding: Finding) -> list[str]:
     """The lines of a finding: wrapped to the width of a terminal, with `~`; one line each in a pipe."""
     home, width = "(?!)", _UNWRAPPED
     if sys.stdout.isatty():
         home = rf"(?<!\S){re.escape(os.path.expanduser('~'))}(?=/)"
         width = min(shutil.get_terminal_size().columns, _MAX_COLUMNS)
-    first: Line = (finding.grade.word, finding.grade.tone), (f"  {finding.subject:15}", Tone.PLAIN)
-    rows = [(first, finding.what)]
-    rows += [(((" " * (_INDENT + 2), Tone.PLAIN),), detail) for detail in finding.details]
-    rows += [(((f"{'to do:':>19}  ", Tone.PLAIN),), finding.remedy)] if finding.remedy else []
+    rows = [(f"{styled(finding.grade.word, finding.grade.tone)}  {finding.subject:15}", finding.what)]
+    rows += [(" " * (_INDENT + 2), detail) for detail in finding.details]
+    rows += [(f"{'to do:':>19}  ", finding.remedy)] if finding.remedy else []
     return [line for label, text in rows for line in wrapped(re.sub(home, "~", text), width, label, _INDENT)]

@@ -6,13 +6,13 @@ import contextlib
 import os
 import re
 import shutil
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from syncd.cli.init.config_template import toml
+from syncd.cli.layout import wrapped
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, parse_key
 from syncd.core.choices import Region
 from syncd.core.config_file import ManagedLayer
@@ -158,7 +158,7 @@ def _answer(question: str, check: Callable[[str], str], default: str | None) -> 
 
 def _say(why: str) -> None:
     width = min(shutil.get_terminal_size().columns - 1, _WIDTH)
-    click.echo(textwrap.fill(one_line(why, 1000), width, initial_indent="  ", subsequent_indent="  "), err=True)
+    click.echo("\n".join(wrapped(one_line(why, 1000), width, "  ", 2)), err=True)
 
 
 def _workspace(answer: str, others: Sequence[ConfiguredWorkspace]) -> str:

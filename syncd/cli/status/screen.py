@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from syncd import __version__
-from syncd.cli.layout import ASCII, Glyphs, Line, Tone, aligned, bar, columns, cut, wrapped
+from syncd.cli.layout import ASCII, Glyphs, Tone, aligned, bar, columns, cut, styled, wrapped
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
 from syncd.core.clock import seconds_of
 from syncd.core.text import ago, counted, duration, size, split_remedy
@@ -76,12 +76,6 @@ class StatusContext(Struct, frozen=True):
         return f"`kill {pid}`, if it is still there after 5 s `kill -9 {pid}`, then `{self.start}`"
 
 
-class _Headline(Struct, frozen=True):
-    tone: Tone
-    text: str
-    remedy: str = ""
-
-
 class _Row(Struct, frozen=True):
     label: str
     text: str
@@ -89,34 +83,35 @@ class _Row(Struct, frozen=True):
     remedy: str = ""
 
 
-def screen(status: Status, context: StatusContext, now_s: float, width: int, glyphs: Glyphs = ASCII) -> list[Line]:
+def screen(status: Status, context: StatusContext, now_s: float, width: int, glyphs: Glyphs = ASCII) -> list[str]:
     """The screen's lines, none wider than `width` columns; `now_s` is in seconds since 1970."""
-    top = _headline(status, context, now_s)
-    lines = wrapped(top.text, width, ((f"{glyphs.mark} ", top.tone),), _MARK, Tone.STRONG)
+    tone, text, remedy = _headline(status, context, now_s)
+    lines = wrapped(text, width, styled(f"{glyphs.mark} ", tone), _MARK, Tone.STRONG)
     if status.progress and status.progress.total_bytes and status.running and status.responding is not False:
-        lines.append(((" " * _MARK, Tone.PLAIN), *bar(status.progress, width - _MARK, glyphs)))
-    lines += _indented(top.remedy, width, _MARK)
-    lines.append(())
+        lines.append(" " * _MARK + bar(status.progress, width - _MARK, glyphs))
+    lines += _indented(remedy, width, _MARK)
+    lines.append("")
     for row in _rows(status, context, now_s):
-        mark = "! " if row.tone is Tone.ATTENTION else "  "
-        lines += wrapped(row.text, width, ((mark, row.tone), (f"{row.label:{_LABEL}}", Tone.PLAIN)), _TEXT)
+        mark = styled("! ", row.tone) if row.tone is Tone.ATTENTION else "  "
+        lines += wrapped(row.text, width, f"{mark}{row.label:{_LABEL}}", _TEXT)
         lines += _indented(row.remedy, width, _TEXT + 2)
     return lines
 
 
-def _indented(text: str, width: int, indent: int) -> list[Line]:
-    return wrapped(text, width, ((" " * indent, Tone.PLAIN),), indent) if text else []
+def _indented(text: str, width: int, indent: int) -> list[str]:
+    return wrapped(text, width, " " * indent, indent) if text else []
 
 
 # -- the first line
 
 
-def _headline(status: Status, context: StatusContext, now_s: float) -> _Headline:
+def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Tone, str, str]:
+    """The mark's role, the line, and what to do."""
     if not status.running:
         return _not_running(status, context, now_s)
     if status.responding is False:
         last = "" if context.written_at_s is None else f", last seen {ago(now_s - context.written_at_s)}"
-        return _Headline(
+        return (
             Tone.BAD,
             f"hung: process {status.pid} does not answer{last}",
             f"restart it: {context.replace_hung(status.pid)}",
@@ -126,34 +121,33 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> _Headline
     match status.state:
         case State.WATCHING if not status.pending:
             warnings = f", with {counted(len(status.warnings), 'warning')}" if status.warnings else ""
-            return _Headline(Tone.ATTENTION if warnings else Tone.GOOD, f"in sync{warnings}")
+            return Tone.ATTENTION if warnings else Tone.GOOD, f"in sync{warnings}", ""
         case State.WATCHING:
-            return _Headline(Tone.BUSY, "watching: not all changes are in the sandbox yet")
+            return Tone.BUSY, "watching: not all changes are in the sandbox yet", ""
         case State.INITIALIZING:
-            return _Headline(Tone.BUSY, f"initializing: the sandbox unpacks it{lasting and f',{lasting}'}")
+            return Tone.BUSY, f"initializing: the sandbox unpacks it{lasting and f',{lasting}'}", ""
         case State.RETRYING:
-            return _Headline(Tone.ATTENTION, _next_try(status, now_s), "nothing to do: it goes on by itself")
+            return Tone.ATTENTION, _next_try(status, now_s), "nothing to do: it goes on by itself"
         case State.PAUSED:
-            return _Headline(Tone.ATTENTION, f"paused{lasting}", f"go on: `syncd resume{context.option}`")
+            return Tone.ATTENTION, f"paused{lasting}", f"go on: `syncd resume{context.option}`"
         case State.HELD:
             what, remedy = split_remedy(status.last_error.message) if status.last_error else ("see the log", "")
-            return _Headline(Tone.BAD, f"held{lasting}: {what}", remedy)
+            return Tone.BAD, f"held{lasting}: {what}", remedy
         case _:
-            return _Headline(Tone.BUSY, _DOING.get(status.state, str(status.state)))
+            return Tone.BUSY, _DOING.get(status.state, str(status.state)), ""
 
 
-def _not_running(status: Status, context: StatusContext, now_s: float) -> _Headline:
+def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[Tone, str, str]:
     if context.busy_pid is not None:
         process = f" (process {context.busy_pid})" if context.busy_pid else ""
-        return _Headline(
-            Tone.ATTENTION,
-            f"another syncd is working here{process}, which shows no status",
+        remedy = (
             "a push or flush shows none, and a daemon that starts none for a moment; if it stays so, it is a "
-            f"daemon of another version than {__version__}: restart it: {context.restart}",
+            f"daemon of another version than {__version__}: restart it: {context.restart}"
         )
+        return Tone.ATTENTION, f"another syncd is working here{process}, which shows no status", remedy
     if context.written_at_s is None:
         remedy = f"check that it can work: `syncd check{context.option}`; then start it: `{context.start}`"
-        return _Headline(Tone.ATTENTION, "never started for this workspace", remedy)
+        return Tone.ATTENTION, "never started for this workspace", remedy
     since_s, synced_s = seconds_of(status.state_since), _finished_s(status)
     if context.was_killed:
         text = f"stopped unexpectedly, last seen {ago(now_s - context.written_at_s)}"
@@ -162,7 +156,7 @@ def _not_running(status: Status, context: StatusContext, now_s: float) -> _Headl
     else:
         text = f"stopped {ago(now_s - since_s)}"
     why = f"; why it ended: `syncd service status{context.option}`" if context.unit else ""
-    return _Headline(Tone.BAD, text, f"start it: `{context.start}`{why}")
+    return Tone.BAD, text, f"start it: `{context.start}`{why}"
 
 
 def _finished_s(status: Status) -> float | None:
@@ -269,16 +263,16 @@ def _run(status: Status, now_s: float) -> str:
 
 def table(
     rows: Sequence[WorkspaceRow], home: str, now_s: float, width: int = 10_000, glyphs: Glyphs = ASCII
-) -> list[Line]:
+) -> list[str]:
     """The table's lines, a workspace each, and then the problems; none is wider than `width` columns."""
     texts = aligned([_HEAD, *(_cells(row, home, now_s) for row in rows)])
-    marks = [("  ", Tone.PLAIN), *((f"{glyphs.mark} ", _tone(row)) for row in rows)]
-    lines: list[Line] = [
-        (mark, (text if columns(text) <= width - _MARK else f"{cut(text, width - _MARK - 1)}…", Tone.PLAIN))
+    marks = ["  ", *(styled(f"{glyphs.mark} ", _tone(row)) for row in rows)]
+    lines = [
+        mark + (text if columns(text) <= width - _MARK else f"{cut(text, width - _MARK - 1)}…")
         for mark, text in zip(marks, texts, strict=True)
     ]
     for problem in dict.fromkeys(row.problem for row in rows if row.problem):
-        lines += wrapped(problem, width, (("! ", Tone.ATTENTION),), _MARK)
+        lines += wrapped(problem, width, styled("! ", Tone.ATTENTION), _MARK)
     return lines
 
 
