@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from msgspec import Struct
 
 from syncd.cli.options import CLOCK
 from syncd.core.settings import Config
 from syncd.daemon.build import excludes_for, reader_of, selection_of
-from syncd.model.entry import Kind
-from syncd.scan.file_reader import ContentReader
+from syncd.model.entry import Entry, Kind
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.secret_scanner import LARGEST_BYTES, Secret
 from syncd.selection.selection import Decision
@@ -50,18 +50,16 @@ def scan_workspace(config: Config, listener: ScanListener | None = None) -> Loca
     scan = Scanner(
         config.workspace.path, selection, listener or ScanListener(), note, personal_excludes=excludes
     ).scan()
-    return LocalScan(scan, left_out, _exclude_secret_files(scan, reader_of(config, CLOCK, os.environ)))
-
-
-def _exclude_secret_files(scan: Scan, reader: ContentReader) -> dict[str, Secret]:
-    """Remove the files that hold a secret from a scan that is not packed, and return their secrets.
-
-    Reads every small file, since the daemon's findings are not on disk. Raises `WorkspaceError`.
-    """
-    entries = scan.manifest.items()
-    secrets = reader.secrets(
-        path for path, entry in entries if entry.kind is Kind.FILE and entry.size_bytes <= LARGEST_BYTES
-    )
+    # Every small file is read, since the daemon's findings are not on disk.
+    secrets = secrets_in(config, scan.manifest.items())
     for path in secrets:
         del scan.manifest[path]
-    return secrets
+    return LocalScan(scan, left_out, secrets)
+
+
+def secrets_in(config: Config, entries: Iterable[tuple[str, Entry]]) -> dict[str, Secret]:
+    """Return the secrets in these files of the workspace, as far as they are searched. Raises `WorkspaceError`."""
+    reader = reader_of(config, CLOCK, os.environ)
+    return reader.secrets(
+        path for path, entry in entries if entry.kind is Kind.FILE and entry.size_bytes <= LARGEST_BYTES
+    )

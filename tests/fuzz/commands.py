@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 import pytest
 
-from syncd.cli import agent_side, diff, log, options, saved
+from syncd.cli import agent_side, diff, local_scan, log, options, saved
 from syncd.cli.apply import branch, execution, undoing
 from syncd.cli.apply import command as apply
 from syncd.cli.sandbox import admin
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 # Beyond the largest that Linux gives: no process has one of these numbers.
 _FIRST_PID = 5_000_000
-_MODULES = (agent_side, diff, log, saved, apply, branch, undoing, admin, sandbox, execution, options)
+_MODULES = (agent_side, diff, local_scan, log, saved, apply, branch, undoing, admin, sandbox, execution, options)
 _MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate", "commit"})
 _GIT_STARTS = "subprocess.Popen"
 _CREATES = frozenset({"os.mkdir", "os.link", "os.symlink", "commit", _GIT_STARTS})

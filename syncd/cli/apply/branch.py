@@ -22,7 +22,6 @@ from syncd.cli.agent_side import (
     open_sandbox,
     tell_rest,
 )
-from syncd.cli.apply.command import ApplyOptions
 from syncd.cli.apply.execution import home_of, make_plan, print_lists
 from syncd.cli.options import CLOCK, is_named
 from syncd.core.errors import NeedsPerson
@@ -38,22 +37,24 @@ from syncd.sandbox.repository.agent_repository import Contents, RepositoryState,
 from syncd.selection.rules import PathPatterns
 
 
-def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
+def apply_to_branch(
+    config: Config, name: str, named: tuple[str, ...], included: tuple[str, ...], *, as_json: bool
+) -> int:
     """Make the branch, and say what is on it. Raises `SyncdError`."""
     git = need_git(os.environ)
     with open_sandbox(config) as opened:
         # Before the look: what is committed in between counts as not committed, and nothing is taken back.
         there = _fetched(opened)
-        side = look_at(opened, PathPatterns(options.included))
-        plan = make_plan(side, options)
+        side = look_at(opened, PathPatterns(included))
+        plan = make_plan(side, named)
         left = {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
         unfetched = {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(p.there)}
         changes = {
             path: remote
             for path, remote in side.work.changed.items()
-            if path not in left and is_named(path, options.named) and _is_whole(remote)
+            if path not in left and is_named(path, named) and _is_whole(remote)
         }
-        to_make = _commits_to_make(side, there.commits, options.named)
+        to_make = _commits_to_make(side, there.commits, named)
         sent = _sent(side)
         branch = make_branch(
             git,
@@ -71,7 +72,7 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
         shown = shown_path(path)
         click.echo(f"{shown}: its content in the agent's commit {commit[:10]} could not be fetched", err=True)
     tell_rest(there)
-    if options.as_json:
+    if as_json:
         taken = sorted(changes.keys() - skipped.keys())
         print_lists(taken=taken, never=sorted(skipped), stays=sorted(unfetched))
         return 0

@@ -6,20 +6,8 @@ import sys
 from typing import Any
 
 import click
-from msgspec import Struct
 
 from syncd.cli.options import config_option, configured, json_option, named_paths, stoppable
-
-
-class ApplyOptions(Struct, frozen=True):
-    """The wishes of the person. `named` are paths of the workspace, all if there are none."""
-
-    named: tuple[str, ...]
-    included: tuple[str, ...]
-    deletions: bool
-    dry_run: bool
-    as_json: bool
-    asks: bool
 
 
 @click.command("apply")
@@ -62,8 +50,6 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
     config = configured(config_file)
     named = named_paths(config, paths)
     as_json = flags["as_json"]
-    asks = not (flags["yes"] or as_json or dry_run) and sys.stdin.isatty() and sys.stdout.isatty()
-    options = ApplyOptions(named, patterns, deletions, dry_run, as_json, asks)
     # Each of these loads what asks the sandbox, which `--help` and a TAB need not wait for.
     with stoppable():
         if undo:
@@ -73,7 +59,8 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
         if branch is not None:
             from syncd.cli.apply.branch import apply_to_branch  # noqa: PLC0415
 
-            return apply_to_branch(config, options, branch)
+            return apply_to_branch(config, branch, named, patterns, as_json=as_json)
         from syncd.cli.apply.execution import apply  # noqa: PLC0415
 
-        return apply(config, options)
+        asks = not (flags["yes"] or as_json or dry_run) and sys.stdin.isatty() and sys.stdout.isatty()
+        return apply(config, named, patterns, deletions=deletions, dry_run=dry_run, as_json=as_json, asks=asks)

@@ -24,8 +24,8 @@ from syncd.cli.agent_side import (
     with_copy,
     writer_of,
 )
-from syncd.cli.apply.command import ApplyOptions
 from syncd.cli.apply.plan_text import CHANGES, new_conflicts, plan_lines, question, summary_line, to_look_at
+from syncd.cli.local_scan import secrets_in
 from syncd.cli.options import is_named
 from syncd.core.errors import ExitCode, TryLater
 from syncd.core.settings import Config
@@ -44,10 +44,20 @@ from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import SavedVersion, Why
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
-from syncd.selection import ignore_files, secret_scanner
+from syncd.selection import ignore_files
 from syncd.selection.rules import PathPatterns
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
 from syncd.store.state_db import StateDb
+
+# The lists of `--json` by the outcomes that they hold.
+_LISTS = {
+    "taken": (PathOutcome.TAKE,),
+    "merged": (PathOutcome.MERGE,),
+    "deleted": (PathOutcome.DELETE,),
+    "conflicts": (PathOutcome.CONFLICT,),
+    "never": (PathOutcome.NEVER,),
+    "stays": (PathOutcome.STAYS, PathOutcome.DELETED_THERE),
+}
 
 
 class Prepared(Struct, frozen=True):
@@ -61,23 +71,35 @@ class Prepared(Struct, frozen=True):
     newly_sent: list[str]
 
 
-def apply(config: Config, options: ApplyOptions) -> int:
-    """Bring home what was changed in the sandbox, and say what became of each path. Raises `SyncdError`, `Stop`."""
-    if not options.dry_run:
+def apply(
+    config: Config,
+    named: tuple[str, ...],
+    included: tuple[str, ...],
+    *,
+    deletions: bool,
+    dry_run: bool,
+    as_json: bool,
+    asks: bool,
+) -> int:
+    """Bring home what was changed in the sandbox, and say what became of each path. Raises `SyncdError`, `Stop`.
+
+    Of `named` paths of the workspace, all if there are none; what matches `included` comes against the rules, too.
+    """
+    if not dry_run:
         _take_back_killed(config)
-    with agent_side(config, PathPatterns(options.included)) as side:
+    with agent_side(config, PathPatterns(included)) as side:
 
         def base_bytes(planned: PlannedPath) -> bytes | None:
             return side.base_bytes(planned.path, planned.base, planned.here)
 
-        prepared = _prepare(config, make_plan(side, options), base_bytes, side.opened.scratch)
+        prepared = _prepare(config, make_plan(side, named, deletions=deletions), base_bytes, side.opened.scratch)
         plan = prepared.plan
-        if not options.as_json:
+        if not as_json:
             _print(plan_lines(plan, prepared.newly_sent))
         side.tell_left_out("not taken but with --include")
-        if options.dry_run:
-            return _end(plan, prepared, "would be: ", as_json=options.as_json)
-        if options.asks and plan.of(*CHANGES):
+        if dry_run:
+            return _end(plan, prepared, "would be: ", as_json=as_json)
+        if asks and plan.of(*CHANGES):
             with side.opened.interrupt.region():  # nothing waits for the answer
                 is_wanted = click.confirm(question(plan, prepared.newly_sent))
             if not is_wanted:
@@ -85,10 +107,10 @@ def apply(config: Config, options: ApplyOptions) -> int:
                 return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
         with no_sync_begins(config, side.opened.interrupt.check):
             done = carry_out(side, prepared)
-    if not options.as_json:
+    if not as_json:
         _print(plan_lines(new_conflicts(plan, done)))
-    code = _end(done, prepared, as_json=options.as_json)
-    if code is ExitCode.DIFFERENT and not options.as_json:
+    code = _end(done, prepared, as_json=as_json)
+    if code is ExitCode.DIFFERENT and not as_json:
         click.echo("the sandbox's versions of the conflicts are saved: see `syncd saved`", err=True)
     return code
 
@@ -138,11 +160,11 @@ def _take_back_killed(config: Config) -> None:
 # -- the plan
 
 
-def make_plan(side: AgentSide, options: ApplyOptions) -> Plan:
+def make_plan(side: AgentSide, named: tuple[str, ...], *, deletions: bool = False) -> Plan:
     """Return the plan for the paths that were named."""
-    there = {path: entry for path, entry in side.work.changed.items() if is_named(path, options.named)}
+    there = {path: entry for path, entry in side.work.changed.items() if is_named(path, named)}
     base = {path: entry for path in there if (entry := side.work.base_of(path)) is not None}
-    plan = plan_home(Sides(base, side.local(), there), home_of(side.opened.config, deletions=options.deletions))
+    plan = plan_home(Sides(base, side.local(), there), home_of(side.opened.config, deletions=deletions))
     if not side.is_unanswered:
         return plan
     # A reset or a removal of ours may be why it is gone.
@@ -246,9 +268,7 @@ def _newly_sent(config: Config, changes: Iterable[PathChange]) -> list[str]:
         for path, entry in scan.manifest.items()
         if entry.kind is not Kind.DIRECTORY and rules.leave_out(path, is_dir=False)
     }
-    largest = secret_scanner.LARGEST_BYTES
-    searched = (path for path, entry in found.items() if entry.kind is Kind.FILE and entry.size_bytes <= largest)
-    secrets = secret_paths(config, searched)
+    secrets = secrets_in(config, found.items())
     return [path for path in found if path not in secrets]
 
 
@@ -375,7 +395,8 @@ def _left_out_by(rules: PathRules, row: TakenPath) -> TakenPath:
 
 def _end(plan: Plan, prepared: Prepared, prefix: str = "", *, as_json: bool) -> ExitCode:
     if as_json:
-        _print_json(plan, prepared.newly_sent)
+        paths = {name: [each.path for each in plan.of(*outcomes)] for name, outcomes in _LISTS.items()}
+        print_lists(**paths, look_at=to_look_at(plan), newly_sent=prepared.newly_sent)
     else:
         click.echo(f"{prefix}{summary_line(plan)}")
     return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
@@ -388,21 +409,4 @@ def _print(lines: Iterable[str]) -> None:
 
 def print_lists(**lists: Iterable[str]) -> None:
     """Print the lists of paths that `--json` has; those that are not given are empty."""
-    names = ("taken", "merged", "deleted", "conflicts", "never", "stays", "undone", "look_at", "newly_sent")
-    click.echo(json.dumps({name: list(lists.get(name, ())) for name in names}))
-
-
-def _print_json(plan: Plan, newly_sent: list[str]) -> None:
-    def paths(*outcomes: PathOutcome) -> list[str]:
-        return [planned.path for planned in plan.of(*outcomes)]
-
-    print_lists(
-        taken=paths(PathOutcome.TAKE),
-        merged=paths(PathOutcome.MERGE),
-        deleted=paths(PathOutcome.DELETE),
-        conflicts=paths(PathOutcome.CONFLICT),
-        never=paths(PathOutcome.NEVER),
-        stays=paths(PathOutcome.STAYS, PathOutcome.DELETED_THERE),
-        look_at=to_look_at(plan),
-        newly_sent=newly_sent,
-    )
+    click.echo(json.dumps({name: [*lists.get(name, ())] for name in (*_LISTS, "undone", "look_at", "newly_sent")}))
