@@ -66,14 +66,12 @@ def wrapped(text: str, width: int, first: str, indent: int, tone: Tone = Tone.PL
     A `command` in it stays on one line, to be copied.
     """
     used, room = columns(click.unstyle(first)), max(_LEAST_COLUMNS, width - indent)
-    text = _COMMAND.sub(lambda found: _unbroken(found[0], room), shown_path(text))
+    text = _COMMAND.sub(
+        lambda found: found[0].replace(" ", _NO_BREAK) if columns(found[0]) <= room else found[0], shown_path(text)
+    )
     words = [word.replace(_NO_BREAK, " ") for word in text.split(" ")]
     head, *rest = _rows(words, max(_LEAST_COLUMNS, width - used), room)
     return [f"{first}{styled(head, tone)}".rstrip(), *(" " * indent + styled(row, tone).rstrip() for row in rest)]
-
-
-def _unbroken(command: str, room: int) -> str:
-    return command.replace(" ", _NO_BREAK) if columns(command) <= room else command
 
 
 def _rows(words: Iterable[str], first_columns: int, columns_each: int) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 
@@ -66,7 +65,8 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, wakeup: Wakeup, sync
     config, key, excludes = _usable(load_for_command(path), interrupt, _LOCKED_S)
     is_checked = False
     totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
-    start_wait_s = _start_wait_s(os.environ)
+    # A service waits at random; a daemon that a person started does not.
+    start_wait_s = random.random() * _START_WITHIN_S if os.environ.get("NOTIFY_SOCKET") else 0.0  # noqa: S311 - jitter
     while True:
         interrupt.check()
         try:
@@ -107,12 +107,6 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, wakeup: Wakeup, sync
                 "the API key file changed since this service was handed the key",
                 "ending, for the service manager to start it with the new one",
             )
-
-
-def _start_wait_s(environ: Mapping[str, str]) -> float:
-    """The wait of a service before its first sync, a random one; none for a daemon that a person started."""
-    is_service = bool(environ.get("NOTIFY_SOCKET"))
-    return random.random() * _START_WITHIN_S if is_service else 0.0  # noqa: S311 - jitter, not a secret
 
 
 def _reread(path: str, running: Config) -> Config:

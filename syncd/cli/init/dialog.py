@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -37,6 +37,8 @@ _EU_URL = "https://api.eu.klavis.ai"
 _REGIONS = {region.value: {"sandbox.region": region.value} for region in Region}
 _EU = {"eu": {"sandbox.region": Region.US.value, "sandbox.base_url": _EU_URL}}
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
+
+Checked = TypeVar("Checked")
 
 
 def complete(
@@ -85,15 +87,8 @@ def complete(
 def asked_key(key_file: str) -> ApiKey | None:
     """The key that a person typed; None if there was none. Raises `click.Abort`."""
     click.echo(f"The API key goes into {home_relative(key_file)}, for only you to read.", err=True)
-    while True:
-        ask = "API key (not shown; Enter to do it later)"
-        typed = click.prompt(ask, hide_input=True, default="", show_default=False, err=True)
-        if not typed:
-            return None
-        try:
-            return parse_key(typed, "the prompt")
-        except SyncdError as failure:
-            _say(str(failure))
+    ask = "API key (not shown; Enter to do it later)"
+    return _answer(ask, lambda typed: parse_key(typed, "the prompt") if typed else None, "", hide_input=True)
 
 
 def may_store(key_file: str) -> bool:
@@ -146,10 +141,10 @@ def _real(path: str) -> str:
     return os.path.realpath(os.path.expanduser(path))
 
 
-def _answer(question: str, check: Callable[[str], str], default: str | None) -> str:
+def _answer(question: str, check: Callable[[str], Checked], default: str | None, **options: Any) -> Checked:
     while True:
         try:
-            return check(click.prompt(question, default=default, show_default=False, err=True))
+            return check(click.prompt(question, default=default, show_default=False, err=True, **options))
         except SyncdError as failure:
             _say(str(failure))
         except UnicodeDecodeError:

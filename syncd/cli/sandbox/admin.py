@@ -106,7 +106,10 @@ class SandboxAdmin(Struct, frozen=True):
                 retry_settings=retry_settings_of(self.config),
                 clock=CLOCK,
             )
-            acquired = provider.acquire(_report_retry, self.client.waiter.sleep)
+            acquired = provider.acquire(
+                lambda failure, wait_s: click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True),
+                self.client.waiter.sleep,
+            )
             if self.fixed:
                 provider.abandon()  # it is for a person: a later [sandbox.acquire] must not sync to it
             return acquired
@@ -157,10 +160,6 @@ class SandboxAdmin(Struct, frozen=True):
         """True if a person answers yes. Raises `Stop`."""
         with self.interrupt.region():  # so that Ctrl-C ends the wait
             return click.confirm(question, default=False, err=True)
-
-
-def _report_retry(failure: StepFailed, wait_s: float) -> None:
-    click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
 
 
 def ends_at(acquired: AcquiredSandbox | None) -> str | None:

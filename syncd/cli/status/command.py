@@ -14,7 +14,7 @@ from syncd import __version__
 from syncd.cli.interruption import discard_stdout
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
 from syncd.cli.output import is_screen, stdout_failure
-from syncd.cli.status.reader import AllReader, StatusReader, WorkspaceRow
+from syncd.cli.status.reader import StatusReader, WorkspaceRow, read_all
 from syncd.core.config_lookup import config_folder
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting
@@ -43,7 +43,8 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: boo
     if all_ and (as_metrics or config_file):
         raise click.UsageError("--all goes with neither --metrics nor --config.")
     if all_:
-        _show(AllReader().rows, _all_json if as_json else _all_text, watch=watch, as_json=as_json)
+        readers: dict[str, StatusReader] = {}
+        _show(lambda: read_all(readers), _all_json if as_json else _all_text, watch=watch, as_json=as_json)
         return
     reader = StatusReader(config_path(config_file), configured(config_file))
     if as_metrics:
@@ -56,7 +57,10 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: boo
         reader.refresh()
         return reader.status()
 
-    _show(read, _json if as_json else lambda status: _text(reader, status), watch=watch, as_json=as_json)
+    def text(status: Status) -> str:
+        return printable_json(encoded(status).decode()) if as_json else _text(reader, status)
+
+    _show(read, text, watch=watch, as_json=as_json)
 
 
 def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: bool, as_json: bool) -> None:
@@ -119,10 +123,6 @@ def _text(reader: StatusReader, status: Status) -> str:
 
     lines = screen(status, reader.context(status), CLOCK.wall_s(), _width(_WIDTH), glyphs_for(sys.stdout))
     return "\n".join(written(line, sys.stdout) for line in lines)
-
-
-def _json(status: Status) -> str:
-    return printable_json(encoded(status).decode())
 
 
 def _all_text(rows: tuple[WorkspaceRow, ...]) -> str:

@@ -159,33 +159,30 @@ class WorkspaceRow(Struct, frozen=True):
     problem: str = ""
 
 
-class AllReader:
-    """Reads the status of all configurations; they may come, go and change meanwhile."""
+def read_all(readers: dict[str, StatusReader]) -> tuple[WorkspaceRow, ...]:
+    """The rows of all configurations, `config.toml` first, then by name; `readers` are kept from one call to the next.
 
-    def __init__(self) -> None:
-        self._readers: dict[str, StatusReader] = {}
+    Configurations may come, go and change meanwhile.
+    """
+    files = config_files(os.environ)
+    for file in readers.keys() - set(files):
+        del readers[file]
+    return tuple(_row(file, readers) for file in files)
 
-    def rows(self) -> tuple[WorkspaceRow, ...]:
-        """The rows, `config.toml` first, then by name."""
-        files = config_files(os.environ)
-        self._readers = {file: reader for file, reader in self._readers.items() if file in files}
-        return tuple(map(self._row, files))
 
-    def _row(self, file: str) -> WorkspaceRow:
-        name = config_name(file)
-        try:
-            if file not in self._readers:
-                self._readers[file] = StatusReader(file, load_for_command(file))
-        except ConfigError as failure:
-            return WorkspaceRow(file, name, ServiceState.NONE, None, one_line(str(failure), 1000))
-        from syncd.daemon.shared_sandbox import conflict, others_naming  # noqa: PLC0415 - for many alone
+def _row(file: str, readers: dict[str, StatusReader]) -> WorkspaceRow:
+    name = config_name(file)
+    try:
+        reader = readers[file] = readers.get(file) or StatusReader(file, load_for_command(file))
+    except ConfigError as failure:
+        return WorkspaceRow(file, name, ServiceState.NONE, None, one_line(str(failure), 1000))
+    from syncd.daemon.shared_sandbox import conflict, others_naming  # noqa: PLC0415 - for many alone
 
-        reader = self._readers[file]
-        reader.refresh()
-        others = others_naming(reader.config, os.environ)
-        shared = one_line(str(conflict(reader.config, others)), 600) if others else ""
-        status = reader.status()
-        return WorkspaceRow(file, name, _service(reader.installed_unit(), status.pid), status, shared)
+    reader.refresh()
+    others = others_naming(reader.config, os.environ)
+    shared = one_line(str(conflict(reader.config, others)), 600) if others else ""
+    status = reader.status()
+    return WorkspaceRow(file, name, _service(reader.installed_unit(), status.pid), status, shared)
 
 
 def _service(unit: str | None, pid: int | None) -> ServiceState:
