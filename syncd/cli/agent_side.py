@@ -145,13 +145,6 @@ class AgentSide(Struct, frozen=True):
         return found.output if found.code == 0 and hashlib.sha256(found.output).digest() == digest else None
 
 
-class CommitsThere(Struct, frozen=True):
-    """The sandbox's report, and the commits, the oldest first; none without a repository, or where it failed."""
-
-    found: SandboxCommits
-    commits: tuple[SandboxCommit, ...] = ()
-
-
 def with_copy(entry: Entry, copy: str) -> SeenEntry:
     """Return an entry of home as one of the sandbox, with the file that holds its content."""
     digest = arrived_digest(entry)
@@ -237,40 +230,40 @@ def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None 
     )
 
 
-def commits_there(opened: OpenSandbox, contents: Contents) -> CommitsThere:
-    """Return the commits; nobody is asked where syncd made no repository.
+def commits_there(opened: OpenSandbox, contents: Contents) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:
+    """Return the sandbox's report, and the commits, the oldest first; none without a repository, or where it failed.
 
     The copies of contents go when the sandbox is closed. Raises `SyncdError`, `StepFailed`, `Stop`.
     """
     home = recorded_home(opened.services.state.db, opened.target)
     if not home:
-        return CommitsThere(SandboxCommits(RepositoryState.LOST, "syncd made no repository in this sandbox"))
+        return SandboxCommits(RepositoryState.LOST, "syncd made no repository in this sandbox"), ()
     git, folder = need_git(os.environ), os.path.join(opened.scratch, "commits")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     with ProgressDisplay(silent_s=1.0) as progress:
         progress.doing("reading the commits in the sandbox")
         found, pack = opened.services.agent_repository.fetch_commits(home, folder, contents, opened.interrupt.check)
         if not pack:
-            return CommitsThere(found)
+            return found, ()
         try:
-            return CommitsThere(found, read_pack(git, found, pack, folder, contents))
+            return found, read_pack(git, found, pack, folder, contents)
         except UnreadablePack as reason:
-            return CommitsThere(replace(found, state=RepositoryState.FAILED, why=str(reason), unlisted=0))
+            return replace(found, state=RepositoryState.FAILED, why=str(reason), unlisted=0), ()
 
 
-def tell_rest(there: CommitsThere) -> None:
+def tell_rest(found: SandboxCommits, commits: Collection[SandboxCommit]) -> None:
     """Say on stderr what else the agent's repository has, which stays there."""
-    found, tell = there.found, partial(click.echo, err=True)
+    tell = partial(click.echo, err=True)
     for what in found.under_way:
         tell(f"a {one_line(what, 20)} is under way in the sandbox")
-    if not found.branch and (there.commits or found.under_way):
+    if not found.branch and (commits or found.under_way):
         tell("no branch is checked out in the sandbox: these are the commits of its HEAD")
     if found.unlisted:
         tell(f"{counted(found.unlisted, 'newer commit')} in the sandbox are too many to be read")
     if found.stashes:
         tell("1 stash stays there" if found.stashes == 1 else f"{found.stashes:,} stashes stay there")
-    for name, commits in found.branches:
-        tell(f"the branch {one_line(name, 80)!r} with {counted(commits, 'more commit')} stays there")
+    for name, number in found.branches:
+        tell(f"the branch {one_line(name, 80)!r} with {counted(number, 'more commit')} stays there")
     if found.more_branches:
         tell("more branches in the sandbox were not looked at")
 

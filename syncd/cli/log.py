@@ -34,12 +34,11 @@ def command(config_file: str | None, as_json: bool) -> int:
     from syncd.sandbox.repository.agent_repository import Contents, RepositoryState  # noqa: PLC0415
 
     with stoppable(), open_sandbox(config) as opened:
-        there = commits_there(opened, Contents.NONE)
-    found = there.found
+        found, commits = commits_there(opened, Contents.NONE)
     if found.state is RepositoryState.FAILED:
         reason = one_line(found.why, 160)
         raise TryLater(f"the commits in the sandbox cannot be read ({reason})", "`syncd diff` shows what was changed")
-    rows = [_row(commit) for commit in reversed(there.commits)]
+    rows = [_row(commit) for commit in reversed(commits)]
     if as_json:
         branches = [name for name, _ in found.branches]
         click.echo(json.dumps({"commits": rows, "stashes": found.stashes, "branches": branches}))
@@ -50,7 +49,7 @@ def command(config_file: str | None, as_json: bool) -> int:
             click.echo(f"{row['id'][:10]}  {_local(row['at'])}  {author:{width}}  {row['subject']} ({paths})")
     if not rows and not found.unlisted:
         click.echo(f"no commits: {one_line(found.why or 'the agent made none', 160)}", err=True)
-    tell_rest(there)
+    tell_rest(found, commits)
     return 0
 
 

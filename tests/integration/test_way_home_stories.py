@@ -262,7 +262,7 @@ def _leave_a_path_off_the_branch(patch: pytest.MonkeyPatch) -> None:
 
 
 def _leave_the_commits_off_the_branch(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(branch, "_commits_to_make", lambda *_: branch._CommitsToMake())
+    patch.setattr(branch, "_commits_to_make", lambda *_: ([], {}, {}))
 
 
 def _name_nothing_unfetched(patch: pytest.MonkeyPatch) -> None:
@@ -273,9 +273,9 @@ def _name_nothing_unfetched(patch: pytest.MonkeyPatch) -> None:
 def _log_less(patch: pytest.MonkeyPatch) -> None:
     real = syncd.cli.agent_side.commits_there
 
-    def less(*args: Any) -> syncd.cli.agent_side.CommitsThere:
-        there = real(*args)
-        return syncd.cli.agent_side.CommitsThere(there.found, there.commits[1:])
+    def less(*args: Any) -> Any:
+        found, commits = real(*args)
+        return found, commits[1:]
 
     patch.setattr(syncd.cli.agent_side, "commits_there", less)
 

@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from datetime import datetime
 
 import click
-from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.cli.agent_side import (
     AgentSide,
-    CommitsThere,
     OpenSandbox,
     commits_there,
     look_at,
@@ -44,7 +42,7 @@ def apply_to_branch(
     git = need_git(os.environ)
     with open_sandbox(config) as opened:
         # Before the look: what is committed in between counts as not committed, and nothing is taken back.
-        there = _fetched(opened)
+        found, commits = _fetched(opened)
         side = look_at(opened, PathPatterns(included))
         plan = make_plan(side, named)
         left = {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
@@ -54,7 +52,7 @@ def apply_to_branch(
             for path, remote in side.work.changed.items()
             if path not in left and is_named(path, named) and _is_whole(remote)
         }
-        to_make = _commits_to_make(side, there.commits, named)
+        to_make, never, unread = _commits_to_make(side, commits, named)
         sent = _sent(side)
         branch = make_branch(
             git,
@@ -64,14 +62,14 @@ def apply_to_branch(
             {path: after for path, after in changes.items() if after.kind is not Kind.ABSENT or path in sent},
             left_out=lambda path: side.rules.leave_out(path, False),
             now=datetime.fromtimestamp(CLOCK.wall_s()).astimezone(),
-            commits=to_make.commits,
+            commits=to_make,
             scratch=side.opened.scratch,
         )
-    skipped = {**to_make.never, **left, **{path: _why_skipped(path) for path in branch.skipped}}
-    for path, commit in sorted(to_make.unread.items()):
+    skipped = {**never, **left, **{path: _why_skipped(path) for path in branch.skipped}}
+    for path, commit in sorted(unread.items()):
         shown = shown_path(path)
         click.echo(f"{shown}: its content in the agent's commit {commit[:10]} could not be fetched", err=True)
-    tell_rest(there)
+    tell_rest(found, commits)
     if as_json:
         taken = sorted(changes.keys() - skipped.keys())
         print_lists(taken=taken, never=sorted(skipped), stays=sorted(unfetched))
@@ -87,19 +85,18 @@ def apply_to_branch(
     return 0
 
 
-def _fetched(opened: OpenSandbox) -> CommitsThere:
+def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:
     """Return the agent's commits. Where they cannot be read, their changes still come, as one commit."""
     try:
-        there = commits_there(opened, Contents.SMALLEST)
+        found, commits = commits_there(opened, Contents.SMALLEST)
     except StepFailed as failure:
-        there = CommitsThere(SandboxCommits(RepositoryState.FAILED, failure.message))
-    found = there.found
+        found, commits = SandboxCommits(RepositoryState.FAILED, failure.message), ()
     if found.state is RepositoryState.FAILED:
         reason = one_line(found.why, 160)
         click.echo(f"the agent's commits cannot be read ({reason}): their changes are one commit", err=True)
     elif found.why and recorded_home(opened.services.state.db, opened.target):
         click.echo(f"{one_line(found.why, 160)}: the agent's changes are one commit", err=True)
-    return there
+    return found, commits
 
 
 def _why_skipped(path: str) -> str:
@@ -132,21 +129,17 @@ def _sent(side: AgentSide) -> dict[str, SeenEntry]:
     return sent
 
 
-class _CommitsToMake(Struct):
-    """The commits for the branch, with those of their changes that may come.
+def _commits_to_make(
+    side: AgentSide, commits: tuple[SandboxCommit, ...], named: tuple[str, ...]
+) -> tuple[list[SandboxCommit], dict[str, str], dict[str, str]]:
+    """Return the commits for the branch, with what may come of them; of named paths, if any, alone.
 
-    `never` are paths that are left out of all of them, with the reason. `unread` are paths whose content in one of them
-    was not fetched: they come with what is not committed.
+    The second are paths that are left out of all of them, with the reason. The last are paths whose content in one of
+    them was not fetched: they come with what is not committed. Raises `TryLater`.
     """
-
-    commits: list[SandboxCommit] = field(default_factory=list)
-    never: dict[str, str] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)
-
-
-def _commits_to_make(side: AgentSide, commits: tuple[SandboxCommit, ...], named: tuple[str, ...]) -> _CommitsToMake:
-    """Return the commits with what may come of them; of named paths, if any, alone. Raises `TryLater`."""
-    made = _CommitsToMake()
+    made: list[SandboxCommit] = []
+    never: dict[str, str] = {}
+    unread: dict[str, str] = {}
     paths = {path for commit in commits for path in commit.changes if is_named(path, named)}
     here, home = side.writer.look(paths), home_of(side.opened.config)
     state: dict[str, SeenEntry] = {}
@@ -157,19 +150,19 @@ def _commits_to_make(side: AgentSide, commits: tuple[SandboxCommit, ...], named:
         refused = [path for path in commit.refused if is_named(path, named)]
         if named and not wanted and not refused:
             continue
-        made.never.update(dict.fromkeys(refused, "its name in a commit leads out of the workspace"))
+        never.update(dict.fromkeys(refused, "its name in a commit leads out of the workspace"))
         changes = {}
         for path, entry in wanted.items():
             reason = never_links.get(path, "") if entry.kind is Kind.SYMLINK else ""
             reason = reason or _why_never(side, sides, home, path, entry)
             if reason:
-                made.never[path] = reason
+                never[path] = reason
             elif _is_whole(entry):
                 changes[path] = entry
             else:
-                made.unread[path] = commit.id
-        made.commits.append(replace(commit, changes=changes))
-    return made
+                unread[path] = commit.id
+        made.append(replace(commit, changes=changes))
+    return made, never, unread
 
 
 def _why_never(side: AgentSide, sides: Sides, home: Home, path: str, entry: SeenEntry) -> str:
