@@ -173,17 +173,11 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
         client.drop()
 
 
-@contextlib.contextmanager
-def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator[AgentSide]:
-    """Look at the sandbox; `included` paths count although the rules leave them out.
-    The copies of what differs are kept until the end. Raises `SyncdError`, `StepFailed`, `Stop`.
-    """
-    with open_sandbox(config) as opened:
-        yield look_at(opened, included)
-
-
 def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
-    """Look at an open sandbox as `agent_side` does. Raises `SyncdError`, `StepFailed`, `Stop`."""
+    """Look at an open sandbox; `included` paths count although the rules leave them out.
+
+    Raises `SyncdError`, `StepFailed`, `Stop`.
+    """
     base = opened.services.state.base
     if base is None:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")

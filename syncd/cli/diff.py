@@ -43,11 +43,11 @@ def command(paths: tuple[str, ...], form: str | None, as_json: bool, config_file
     missing, left-out); left_out, the number of paths that the rules leave out.
     """
     config = configured(config_file)
-    from syncd.cli.agent_side import agent_side  # noqa: PLC0415 - after the configuration is known
+    from syncd.cli.agent_side import look_at, open_sandbox  # noqa: PLC0415 - after the configuration is known
 
     named = named_paths(config, paths)
-    with stoppable(), agent_side(config) as side:
-        return _show(side, named, "json" if as_json else form)
+    with stoppable(), open_sandbox(config) as opened:
+        return _show(look_at(opened), named, "json" if as_json else form)
 
 
 def _show(side: AgentSide, named: tuple[str, ...], form: str | None) -> int:

@@ -16,8 +16,9 @@ from syncd.archive.base_store import LARGEST_BYTES, BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.agent_side import (
     AgentSide,
-    agent_side,
+    look_at,
     no_sync_begins,
+    open_sandbox,
     path_rules,
     scratch_folder,
     secret_paths,
@@ -87,12 +88,13 @@ def apply(
     """
     if not dry_run:
         _take_back_killed(config)
-    with agent_side(config, PathPatterns(included)) as side:
+    with open_sandbox(config) as opened:
+        side = look_at(opened, PathPatterns(included))
 
         def base_bytes(planned: PlannedPath) -> bytes | None:
             return side.base_bytes(planned.path, planned.base, planned.here)
 
-        prepared = _prepare(config, make_plan(side, named, deletions=deletions), base_bytes, side.opened.scratch)
+        prepared = _prepare(config, make_plan(side, named, deletions=deletions), base_bytes, opened.scratch)
         plan = prepared.plan
         if not as_json:
             _print(plan_lines(plan, prepared.newly_sent))
