@@ -75,17 +75,6 @@ class _Commands(click.Group):
             interrupt_at_signals()
         return resolved
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a request that failed for good ends it as its error."""
-        try:
-            return super().invoke(ctx)
-        except Exception as failure:
-            from syncd.remote.failure import StepFailed  # noqa: PLC0415 - only when something went wrong
-
-            if isinstance(failure, StepFailed):
-                raise failure.as_error() from None
-            raise
-
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands by their names alone: click would import their modules, and a TAB would take twice as long."""
         from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
@@ -136,6 +125,12 @@ def run_command() -> int:
         print_error(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")
         return ExitCode.TRY_LATER
     except Exception as failure:  # noqa: BLE001 - the last resort: a traceback does not help a person
+        from syncd.remote.failure import StepFailed  # noqa: PLC0415 - only when something went wrong
+
+        if isinstance(failure, StepFailed):
+            error = failure.as_error()
+            print_error(str(error))
+            return error.exit_code
         print_internal_error(failure)
         return ExitCode.TRY_LATER
     return result if isinstance(result, int) else ExitCode.DONE

@@ -15,6 +15,7 @@ from syncd.cli.progress import ProgressDisplay
 from syncd.cli.push import tell_held
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
+from syncd.report.logs import LogFormat, set_up_logs
 
 # A flush that is over sooner shows nothing.
 _SILENT_S = 1.0
@@ -61,6 +62,7 @@ def _standalone(config: Config, timeout_s: float | None) -> dict[str, Any]:
     from syncd.cli.own_loop import refuse_paused, sync_alone  # noqa: PLC0415 - where no daemon runs
 
     refuse_paused(config)
+    set_up_logs("critical", LogFormat.TEXT, {})  # the command tells what failed
     ends_s = float("inf") if timeout_s is None else CLOCK.monotonic_s() + timeout_s
     with ProgressDisplay(silent_s=_SILENT_S) as progress, _alarm(timeout_s):
         try:

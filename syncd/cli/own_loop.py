@@ -25,7 +25,6 @@ from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, SyncRequest, pause_marker
 from syncd.daemon.wakeup import Wakeup
-from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.status_document import State
 from syncd.sync.synced_hook import SyncedHook
@@ -65,7 +64,6 @@ def sync_alone(
 
     Raises `Locked` where one runs, `SyncdError`, `Stop`.
     """
-    set_up_logs("critical", LogFormat.TEXT, {})  # the command tells what failed
     if give_up_s is not None:
         give_up_s = min(give_up_s, config.retry.give_up_after_seconds)
         config = replace(config, retry=structs.replace(config.retry, give_up_after_seconds=give_up_s))

@@ -15,6 +15,7 @@ from syncd.cli.progress import ProgressDisplay
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import counted, shown_path, size
+from syncd.report.logs import LogFormat, set_up_logs
 
 
 @click.command("push")
@@ -62,6 +63,7 @@ def push(config: Config, force: bool) -> tuple[dict[str, Any], bool]:
             from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
             from syncd.cli.own_loop import sync_alone  # noqa: PLC0415 - where no daemon runs
 
+            set_up_logs("critical", LogFormat.TEXT, {})  # the command tells what failed
             result = sync_alone(config, progress, SyncMode.FORCED if force else SyncMode.CHANGED)
             return result, result["sync"] is not None and result["change"] is None
 
