@@ -71,22 +71,14 @@ def test_figures_do_not_move() -> None:
     for whole in (UPLOADING, PACKING):
         known = [replace(whole, done_bytes=whole.total_bytes * percent // 100) for percent in range(1, 101)]
         both = [*known, *(replace(each, bytes_per_second=None, seconds_left=None) for each in known)]
-        assert len({_bar_columns(bar(each, 79, UNICODE)) for each in both}) == 1
+        assert len({sum(map(bar(each, 79, UNICODE).count, "━─")) for each in both}) == 1
 
 
 def test_the_bar_is_full_at_the_end_and_not_before() -> None:
     """The bar is full only when all is done, and more than all does not overfill it."""
-    shown = bar(replace(UPLOADING, done_bytes=206 * MIB - 1), 79, UNICODE)
-    assert "─" in shown
-    assert "99%" in shown
-    for done in (206 * MIB, 300 * MIB):
+    for done, share, is_full in ((206 * MIB - 1, "99%", False), (206 * MIB, "100%", True), (300 * MIB, "100%", True)):
         shown = bar(replace(UPLOADING, done_bytes=done), 79, UNICODE)
-        assert "─" not in shown
-        assert "100%" in shown
-
-
-def _bar_columns(shown: str) -> int:
-    return shown.count("━") + shown.count("─")
+        assert ("─" not in shown, share in shown) == (is_full, True)
 
 
 def test_figures_of_a_log() -> None:
