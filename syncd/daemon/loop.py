@@ -44,7 +44,7 @@ from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest, pause_marker
 from syncd.daemon.wakeup import Wakeup
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.keepalive import default_addresses
+from syncd.remote.network import default_addresses
 from syncd.report.history import SyncEnding
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
 from syncd.report.systemd_notify import SystemdNotifier

@@ -42,7 +42,6 @@ from msgspec import Struct
 
 from syncd.core.clock import SystemClock
 from syncd.core.waiter import Waiter
-from syncd.remote.keepalive import NetworkRoute, enable_keepalive, route_of
 
 # Where httpcore gives no time-out, as in the handshake with a SOCKS proxy.
 _DEFAULT_TIMEOUT_S = 10.0
@@ -56,6 +55,14 @@ _INTERIM_ANSWER = re.compile(rb"HTTP/1\.[01] 1[0-9]{2}\b.*?\r\n\r\n", re.DOTALL)
 _INTERIM_BEGINNING = re.compile(rb"HTTP/1\.[01] 1")
 # The part of an answer that tells an interim one from a final one.
 _STATUS_BYTES = len("HTTP/1.1 1")
+# TCP keepalive shows a dead connection before it is used (tcp(7)), and has the routers between keep its state. Half a
+# minute is within the shortest time after which they drop it.
+_KEEPALIVE_IDLE_S = 30
+_KEEPALIVE_INTERVAL_S = 5
+_KEEPALIVE_PROBES = 3
+# Addresses for documentation (RFC 5737, RFC 3849): only the default routes lead there.
+_ANYWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+_DISCARD_PORT = 9
 # These waits are for the kernel, which no test's clock can hurry.
 _CLOCK = SystemClock()
 
@@ -64,6 +71,53 @@ Result = TypeVar("Result")
 
 class StaleResponse(Exception):
     """An answer that was received before its request was sent."""
+
+
+class NetworkRoute(Struct, frozen=True):
+    """A connection's local address and its peer, as the system writes them."""
+
+    local: str
+    peer: tuple[Any, ...]
+
+    def is_unchanged(self) -> bool:
+        """True if this machine would still use that local address. No packet is sent."""
+        family = socket.AF_INET6 if ":" in self.peer[0] else socket.AF_INET
+        return _local_address(family, self.peer) == self.local
+
+
+def route_of(connection: socket.socket) -> NetworkRoute | None:
+    """Return the connection's route; None if it has none any more."""
+    try:
+        return NetworkRoute(connection.getsockname()[0], connection.getpeername())
+    except OSError:
+        return None
+
+
+def default_addresses() -> tuple[str, ...]:
+    """Return the local addresses of the default routes; none without a network. No packet is sent.
+
+    A socket of netlink(7) would report a change, but a service may not open one (`RestrictAddressFamilies=`).
+    """
+    addresses = [_local_address(family, (host, _DISCARD_PORT)) for family, host in _ANYWHERE]
+    return tuple(address for address in addresses if address is not None)
+
+
+def _local_address(family: socket.AddressFamily, peer: tuple[Any, ...]) -> str | None:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(peer)  # for datagrams this only chooses the route (udp(7))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
+
+
+def enable_keepalive(connection: socket.socket) -> None:
+    """Have the kernel check that the peer is alive, which wakes up no process."""
+    with contextlib.suppress(OSError):  # it has just ended
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
 
 
 class ByteCounts(Struct, frozen=True):

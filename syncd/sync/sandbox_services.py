@@ -14,8 +14,7 @@ from syncd.core.directories import Directories
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
 from syncd.core.warning import SyncWarning
-from syncd.remote.account import Account
-from syncd.remote.api import Api
+from syncd.remote.api import Account, Api
 from syncd.remote.bucket import Bucket, Dump, Throttle
 from syncd.remote.failure import RetrySettings
 from syncd.remote.http_client import HttpClient

@@ -41,8 +41,7 @@ from syncd.remote.failure import (
     failures_in_row,
     gives_up,
 )
-from syncd.remote.keepalive import ConnectionTime, is_over
-from syncd.remote.pacing import RequestKind, RequestPacing
+from syncd.remote.http_client import ConnectionTime, RequestKind, RequestPacing, is_over
 from syncd.remote.remote_job import FIRST_POLL_S, poll_wait_s
 from syncd.remote.target import AcquiredSandbox, acquire_wait_s, margin_s, replace_in_s, should_be_replaced
 from syncd.remote.upload_url import UploadUrl, is_usable

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from syncd.daemon.build import Role, daemon_of
 from syncd.daemon.loop import Daemon
-from syncd.remote import keepalive
-from syncd.remote.keepalive import KEEP_S
+from syncd.remote import http_client
+from syncd.remote.http_client import KEEP_S
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.outcome import SyncReason
 from syncd.sync.synced_hook import SyncedHook
@@ -157,7 +157,7 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, DaemonRig]]:
 
 def test_a_daemon_wakes_up_once_to_close_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """It wakes at the burst's end, closes all, and has no further deadline."""
-    monkeypatch.setattr(keepalive, "KEEP_S", 0.2)
+    monkeypatch.setattr(http_client, "KEEP_S", 0.2)
     with running(rig, scripted=False) as (daemon, _):
         client = daemon._components.workspace.client
         while client.idle_at_s is not None:

@@ -22,8 +22,7 @@ from syncd.core.settings import AcquireKeys, Config
 from syncd.core.waiter import Waiter
 from syncd.core.workspace_lock import Lock, holder
 from syncd.daemon.build import folders_of, key_of
-from syncd.remote.account import Account
-from syncd.remote.api import Api
+from syncd.remote.api import Account, Api
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import AcquiredSandbox, Target, should_be_replaced
