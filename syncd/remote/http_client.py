@@ -12,7 +12,6 @@ import os
 import re
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from enum import Enum
@@ -21,15 +20,10 @@ from math import inf
 from typing import TypeVar
 from urllib.request import getproxies, proxy_bypass
 
-from msgspec import Struct
-
-# httpx imports its command line if the libraries for it are installed (click, rich, pygments). No public switch keeps
-# it from that, and it would cost each daemon 4.5 MiB and each start 40 ms, a third of the import (measured).
-sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
-
 import h11
 import httpcore
 import httpx
+from msgspec import Struct
 
 from syncd import __version__
 from syncd.core.clock import Clock
