@@ -12,20 +12,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from syncd.archive.chunking import Codec
 from syncd.core.directories import Directories
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import ConfigError
 from syncd.core.workspace_lock import Lock
 from syncd.daemon.sync_requests import pause_marker
-from syncd.remote.uplink import Uplink, UplinkStore
-from syncd.remote.upload_url import UploadUrl, UploadUrlStore
+from syncd.remote.target import Target
 from syncd.report.status_store import StatusStore, read_last
-from tests.clock import ScriptedClock
-from tests.component.sample_records import NOTHING, TARGET
+from syncd.sandbox.mcp_servers import AgentRecord, agent_state
+from tests.component.sample_records import NOTHING
 
 SOMETHING = msgspec.structs.replace(NOTHING, syncs=3)
-KNOWN = Uplink((1e6, 2e6, 3e6), Codec.DENSE, 4.0)
+KNOWN = AgentRecord(told="one")
 
 
 def mode_of(path: Path) -> int:
@@ -56,28 +54,34 @@ DAMAGE = pytest.mark.parametrize("damage", [_cut, _empty, _garbage, _flipped, _n
 
 
 @DAMAGE
-def test_a_damaged_record_is_set_aside(tmp_path: Path, damage: object) -> None:
+def test_a_damaged_record_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: object) -> None:
     """A record that is cut, garbage or newer reads as none, is reported once, and is kept for a person to look at."""
     assert callable(damage)
-    record = StateFile(str(tmp_path), "thing", bytes)
+    record = StateFile(str(tmp_path), "thing", bytes, "")
     record.save(b"payload\nwith lines")
     path = tmp_path / "thing"
     path.write_bytes(damage(path.read_bytes()))
-    payload, warning = record.load_or_warn()
-    assert payload is None
-    assert warning is not None
-    assert "'thing'" in warning.what
+    assert record.load() is None
+    assert record.load() is None
+    assert caplog.text.count("the state file 'thing' was damaged") == 1
     assert (tmp_path / "thing.damaged").exists()
-    assert record.load_or_warn() == (None, None)
     record.save(b"new")
-    assert record.load_or_warn() == (b"new", None)
+    assert record.load() == b"new"
+
+
+@pytest.mark.parametrize("value", [None, {"version": 1}, [1], "text"])
+def test_a_valid_file_with_an_invalid_record(tmp_path: Path, value: object) -> None:
+    """It is set aside although its checksum is right."""
+    StateFile(str(tmp_path), "thing", object, "").save(value)
+    assert StateFile(str(tmp_path), "thing", Target, "").load() is None
+    assert (tmp_path / "thing.damaged").exists()
 
 
 def test_a_record_is_private_and_complete(tmp_path: Path) -> None:
     """Records are 0600 whatever the umask, and no draft stays beside them."""
     before = os.umask(0)
     try:
-        StateFile(str(tmp_path), "thing", bytes).save(b"payload")
+        StateFile(str(tmp_path), "thing", bytes, "").save(b"payload")
         pause_marker(str(tmp_path)).create()
         Lock(str(tmp_path)).acquire()
     finally:
@@ -89,13 +93,13 @@ def test_a_record_is_private_and_complete(tmp_path: Path) -> None:
 def test_a_draft_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
     """A partial file beside the record is no obstacle; a link in its place is not followed."""
     (tmp_path / "thing.new").write_bytes(b"half")
-    record = StateFile(str(tmp_path), "thing", bytes)
+    record = StateFile(str(tmp_path), "thing", bytes, "")
     record.save(b"payload")
-    assert record.load_or_warn() == (b"payload", None)
+    assert record.load() == b"payload"
     victim = tmp_path / "victim"
     (tmp_path / "thing.new").symlink_to(victim)
     record.save(b"other")
-    assert record.load_or_warn() == (b"other", None)
+    assert record.load() == b"other"
     assert not victim.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"thing"}
 
@@ -133,23 +137,16 @@ def _link_to_a_file(path: Path) -> None:
 
 
 KINDS = [_folder, _full_folder, _fifo, _socket, _link_nowhere, _link_to_itself, _link_to_a_file]
-RECORDS = ["lease", "uplink", "status.json"]
+RECORDS = ["agent", "status.json"]
 
 
 def _read_all(folder: str) -> list[object]:
-    """The values of the three records."""
-    upload_url = UploadUrlStore(folder, ScriptedClock()).load(TARGET)
-    return [
-        upload_url and upload_url.url,
-        UplinkStore(folder).load(),
-        read_last(folder, NOTHING),
-    ]
+    """The values of both records."""
+    return [agent_state(folder).load(), read_last(folder, NOTHING)]
 
 
 def _write_all(folder: str) -> None:
-    clock = ScriptedClock()
-    UploadUrlStore(folder, clock).save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
-    UplinkStore(folder).save(KNOWN)
+    agent_state(folder).save(KNOWN)
     StatusStore(folder).write(SOMETHING)
 
 
@@ -160,13 +157,9 @@ def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable
     for _ in range(3):
         for name in RECORDS:
             kind(tmp_path / name)
-        assert _read_all(str(tmp_path)) == [None, Uplink(), NOTHING]
+        assert _read_all(str(tmp_path)) == [None, NOTHING]
         _write_all(str(tmp_path))
-        assert _read_all(str(tmp_path)) == [
-            "https://h/o",
-            KNOWN,
-            SOMETHING,
-        ]
+        assert _read_all(str(tmp_path)) == [KNOWN, SOMETHING]
         for name in RECORDS:
             (tmp_path / name).unlink()
     if (tmp_path / "victim").exists():
@@ -175,14 +168,18 @@ def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_warning_says_where_the_entry_is_kept(tmp_path: Path, kind: Callable[[Path], None]) -> None:
-    """One warning names the record and the new path of the entry."""
+def test_the_log_says_where_the_entry_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: Callable[[Path], None]
+) -> None:
+    """One line names the record and the new path of the entry."""
     kind(tmp_path / "thing")
-    _, warning = StateFile(str(tmp_path), "thing", bytes).load_or_warn()
-    assert "'thing'" in str(warning)
-    assert "thing.damaged" in str(warning)
+    assert StateFile(str(tmp_path), "thing", bytes, "").load() is None
+    assert "'thing'" in caplog.text
+    assert "thing.damaged" in caplog.text
     assert os.path.lexists(tmp_path / "thing.damaged")
-    assert StateFile(str(tmp_path), "thing", bytes).load_or_warn() == (None, None)
+    caplog.clear()
+    assert StateFile(str(tmp_path), "thing", bytes, "").load() is None
+    assert caplog.text == ""
 
 
 @pytest.mark.timeout(20)

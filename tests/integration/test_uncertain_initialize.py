@@ -19,7 +19,7 @@ from syncd.core.errors import NearlyEmpty, Stop, TryLater
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import StepFailed
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
-from tests.recorded import records
+from tests.recorded import records, remove
 
 # By this clock every file is old enough for its stamp to be trusted.
 LATER_S = 4_000_000_000.0
@@ -116,7 +116,7 @@ def test_before_the_initialize_nothing_is_uncertain(rig: Rig, fault: str, *, res
     """A reverted change that never reached the sandbox costs nothing."""
     if fault.startswith("upload-url"):
         rig.restart()
-        (state_folder(rig) / "lease").unlink()
+        remove(state_folder(rig), "upload_url")
     interrupted(rig, fault, Stop())
     rig.write("a.txt", FIRST["a.txt"])
     if restarted:
@@ -167,7 +167,7 @@ def test_a_sandbox_that_is_created_again(rig: Rig, step: str, status: int, *, re
     """Once the API knew no such sandbox, its recorded content does not count: the next one is empty."""
     if step == "upload-url":
         rig.restart()
-        (state_folder(rig) / "lease").unlink()
+        remove(state_folder(rig), "upload_url")
     interrupted(rig, f"{step}: {status}", None)
     (rig.sandbox.workspace / "a.txt").unlink()
     rig.write("a.txt", FIRST["a.txt"])

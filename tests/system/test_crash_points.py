@@ -50,7 +50,7 @@ def test_other_files_in_the_place_of_records(rig: Rig, first: int) -> None:
     rig.fill(5)
     rig.up().stop()
     kinds = (_fifo, _folder, _link, _empty)
-    for number, name in enumerate(("state.db", "lease", "uplink", "workspace", "status.json"), first):
+    for number, name in enumerate(("state.db", "mounts", "workspace", "status.json"), first):
         path = rig.state_folder / name
         path.unlink(missing_ok=True)
         kinds[number % len(kinds)](path)
