@@ -55,9 +55,9 @@ from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook
 from syncd.sync.work_saver import WorkSaver
+from syncd.watch.changes import ScanListener
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import MountMonitor
-from syncd.watch.scan_listener import ScanListener
 from syncd.watch.suspend_detector import SuspendDetector
 
 _log = logging.getLogger("syncd")

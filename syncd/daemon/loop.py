@@ -27,7 +27,6 @@ from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
 from syncd.core.warning import SyncWarning
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.live_reload import LiveReload
-from syncd.daemon.polling import Polling
 from syncd.daemon.scheduler import (
     FailureBackoff,
     Passed,
@@ -55,7 +54,7 @@ from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook
 from syncd.watch.changes import Burst, DirtyDirectories, due_s, extend
-from syncd.watch.inotify_watch import InotifyWatch
+from syncd.watch.inotify_watch import InotifyWatch, Polling
 from syncd.watch.mounts import MountMonitor
 from syncd.watch.suspend_detector import SuspendDetector
 

@@ -39,7 +39,7 @@ from syncd.scan.tree_cache import DirRecord, TreeCache
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import RulesOutside, read_ignore_files, read_rules_outside
 from syncd.selection.selection import Decision, OuterRules, Scope, Selection
-from syncd.watch.scan_listener import ScanListener
+from syncd.watch.changes import ScanListener
 
 # Opening a path fails with these if it was removed or swapped since it was listed.
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch import inotify_limits
+from syncd.watch.changes import ScanListener
 from syncd.watch.inotify_watch import InotifyWatch
-from syncd.watch.scan_listener import ScanListener
 from tests.bench import inotifywait, storm, trees
 from tests.bench.fixtures import Fixtures, lacks
 from tests.bench.stopwatch import CLOCK, REPO, Stopwatch, fresh, process_cpu_s, status_kib

@@ -19,7 +19,7 @@ from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import LONGEST_PATH_BYTES
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Scope, Selection, SelectionSettings
-from syncd.watch.scan_listener import ScanListener
+from syncd.watch.changes import ScanListener
 from tests import descriptors
 
 DEPTH = 300

@@ -48,7 +48,7 @@ PURE = {
     "scan": "exclusions",
     "selection": ("builtin_rules gitignore rules secret_scanner selection"),
     "sync": "arrived_changes follow_up outcome status_document sync_plan",
-    "watch": "changes scan_listener",
+    "watch": "changes",
 }
 
 _IMPURE = {
