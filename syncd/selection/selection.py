@@ -141,12 +141,10 @@ class Scope:
     """
 
     __slots__ = (
-        "_directories",
-        "_files",
-        "_folded_directories",
-        "_folded_files",
+        "_folded_indexes",
         "_folded_secrets",
         "_has_capitals",
+        "_indexes",
         "_location",
         "_rules",
         "_top",
@@ -162,11 +160,9 @@ class Scope:
         self._top = top  # the workspace's own location
         self.ignore_files = ignore_files
         self._has_capitals = location != location.lower()
-        # All are built when they are first needed; if two threads build them, the results are equal.
-        self._files: PatternIndex | None = None
-        self._directories: PatternIndex | None = None
-        self._folded_files: PatternIndex | None = None
-        self._folded_directories: PatternIndex | None = None
+        # Built when they are first needed; if two threads build one, the results are equal.
+        self._indexes: dict[bool, PatternIndex] = {}
+        self._folded_indexes: dict[bool, PatternIndex] = {}
 
     @property
     def path(self) -> str:
@@ -199,13 +195,9 @@ class Scope:
     def decide(self, name: str, is_dir: bool) -> Decision:
         """Decide about a child of this directory. A symlink is not a directory, whatever its target is."""
         text = name if name.isascii() else as_latin1(name)
-        index = self._directories if is_dir else self._files
+        index = self._indexes.get(is_dir)
         if index is None:
-            index = self._rules.index(self._location, is_dir)
-            if is_dir:
-                self._directories = index
-            else:
-                self._files = index
+            index = self._indexes[is_dir] = self._rules.index(self._location, is_dir)
         match = index.strongest(text)
         folded = text.lower()
         if (folded != text or self._has_capitals) and match.precedence < Precedence.CEILING:
@@ -223,13 +215,10 @@ class Scope:
         """Return the decision of the rules about secrets on a name in lower case; None if it is none."""
         if self._folded_secrets is None:
             return None
-        index = self._folded_directories if is_dir else self._folded_files
+        index = self._folded_indexes.get(is_dir)
         if index is None:
-            index = self._folded_secrets.index(self._location[len(self._top) :].lower(), is_dir)
-            if is_dir:
-                self._folded_directories = index
-            else:
-                self._folded_files = index
+            location = self._location[len(self._top) :].lower()
+            index = self._folded_indexes[is_dir] = self._folded_secrets.index(location, is_dir)
         return index.strongest(folded).decision
 
 
