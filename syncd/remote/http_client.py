@@ -429,12 +429,13 @@ def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
     if not address or is_loopback(url.host) or proxy_bypass(url.host) or proxy_bypass(url.netloc.decode()):
         return None
     proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+    if proxy.url.scheme == "https":  # TLS through TLS, which no socket of Python's does
+        raise ValueError("the proxy of the environment is reached by https, which syncd does not do: name it by http")
     return httpcore.Proxy(
         httpcore.URL(
             scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=proxy.url.raw_path
         ),
         auth=proxy.raw_auth,
-        ssl_context=_tls_context() if proxy.url.scheme == "https" else None,
     )
 
 
