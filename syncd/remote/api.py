@@ -212,7 +212,10 @@ class DownloadUrl(Struct):
 
 
 class ExecutionLogs(Struct):
-    """`GET …/execution-logs`: the output from the cursor on, which is in bytes."""
+    """`GET …/execution-logs`, and `…/execution-status` with the status alone: pending, running, completed or failed.
+
+    The output is that from the cursor on, which is in bytes.
+    """
 
     status: str
     logs: str = ""
@@ -223,12 +226,6 @@ class Executed(Struct):
     """`POST …/execute`."""
 
     execution_name: str
-
-
-class ExecutionStatus(Struct):
-    """`GET …/execution-status`: pending, running, completed or failed."""
-
-    status: str
 
 
 class Server(Struct):
@@ -304,7 +301,7 @@ class Api:
     def execution_status(self, name: str) -> str:
         """Return an execution's status. Raises `StepFailed`; `SandboxNotFound`: none of that name was started."""
         path = f"/execution-status?execution_name={quote(name, safe='')}"
-        return self._api_client.ask(self._poll_request(path), ExecutionStatus).status
+        return self._api_client.ask(self._poll_request(path), ExecutionLogs).status
 
     def execution_logs(self, name: str, cursor: int) -> ExecutionLogs:
         """Return an execution's status, and its output from byte `cursor` on. Raises `StepFailed`."""

@@ -15,7 +15,6 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from enum import Enum
-from functools import lru_cache
 from math import inf
 from typing import TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -340,9 +339,7 @@ class HttpClient:
         with ExitStack() as opened:
             try:
                 self.waiter.interrupt.check()
-                request = self._client.stream(
-                    method, _parsed(url), headers=dict(headers), content=body, timeout=timeout
-                )
+                request = self._client.stream(method, url, headers=dict(headers), content=body, timeout=timeout)
                 response = opened.enter_context(request)
                 monitor.note_answer()
             except _FAILURES as failure:
@@ -390,10 +387,6 @@ class HttpClient:
             if kept.last is not None:
                 kept.pool.close()
         self._transport.kept.clear()
-
-
-# An edit requests the same few URLs as the one before, and httpx looks at each character.
-_parsed = lru_cache(maxsize=8)(httpx.URL)
 
 
 class _RequestBody:
