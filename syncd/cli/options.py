@@ -14,8 +14,7 @@ from msgspec import structs
 from msgspec.structs import replace
 
 from syncd.core.clock import SystemClock
-from syncd.core.config_file import load_config
-from syncd.core.config_lookup import FoundConfig, config_files, config_name, find_config, named_config
+from syncd.core.config_file import FoundConfig, config_files, config_name, find_config, load_config, named_config
 from syncd.core.directories import default_config_path, directories_for
 from syncd.core.errors import ConfigError, NeedsPerson, Stop, TryLater, WorkspaceError
 from syncd.core.settings import Config

@@ -16,7 +16,7 @@ from syncd.archive.snapshotter import Snapshotter
 from syncd.core.api_key import ApiKey, find_key
 from syncd.core.choices import MANAGED_FILE, GitThere
 from syncd.core.clock import Clock
-from syncd.core.config_lookup import own_files, own_folders
+from syncd.core.config_file import own_files, own_folders
 from syncd.core.directories import Directories, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson

@@ -15,7 +15,7 @@ from syncd.cli.interruption import discard_stdout
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
 from syncd.cli.output import is_screen, stdout_failure
 from syncd.cli.status.reader import AllReader, StatusReader, WorkspaceRow
-from syncd.core.config_lookup import config_folder
+from syncd.core.config_file import config_folder
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.text import printable_json

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from syncd import __version__
 from syncd.cli.options import CLOCK, load_for_command, option_for
-from syncd.core.config_lookup import config_files, config_name
+from syncd.core.config_file import config_files, config_name
 from syncd.core.directories import default_config_path, directories_for
 from syncd.core.errors import ConfigError
 from syncd.core.settings import Config
