@@ -27,7 +27,7 @@ from syncd.archive.chunk_store import Archive, ChunkStore, Piece
 from syncd.archive.chunking import Codec, key_of, split
 from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.core.clock import Clock
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning
 from syncd.model.entry import Entry, Kind, as_read, as_sent, content_bytes, count_files
 from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import unreadable

@@ -12,9 +12,8 @@ from msgspec.structs import replace
 from syncd.archive.chunking import Codec
 from syncd.archive.packer import Packed, Packer, PackProgress
 from syncd.core.clock import Clock
-from syncd.core.errors import SnapshotTooLarge, TryLater
+from syncd.core.errors import SnapshotTooLarge, SyncWarning, TryLater
 from syncd.core.text import counted, shown_path
-from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind, is_not_written_back, unknown
 from syncd.model.manifest import (
     Difference,

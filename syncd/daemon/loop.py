@@ -22,9 +22,8 @@ from msgspec import Struct
 
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.errors import ExitCode, NeedsPerson, Stop
+from syncd.core.errors import ExitCode, NeedsPerson, Stop, SyncWarning
 from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
-from syncd.core.warning import SyncWarning
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.scheduler import (

@@ -10,9 +10,8 @@ from msgspec import Struct, field
 from syncd import __version__
 from syncd.core.choices import Managed
 from syncd.core.clock import Clock, stamp
-from syncd.core.errors import NeedsPerson, SyncdError, TryLater, WorkspaceError
+from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater, WorkspaceError
 from syncd.core.text import one_line, shown_path
-from syncd.core.warning import SyncWarning
 from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.target import AcquiredSandbox, Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice

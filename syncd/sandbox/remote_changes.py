@@ -20,10 +20,9 @@ from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import stamp, utc
-from syncd.core.errors import KeyRefused, SandboxNotFound
+from syncd.core.errors import KeyRefused, SandboxNotFound, SyncWarning
 from syncd.core.text import counted, shown_path, size
 from syncd.core.waiter import SupersededBy, Waiter
-from syncd.core.warning import SyncWarning
 from syncd.model.entry import Kind, SeenEntry, is_savable
 from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s

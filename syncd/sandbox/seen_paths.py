@@ -19,8 +19,8 @@ from math import inf
 
 from msgspec import Struct, field
 
+from syncd.core.errors import SyncWarning
 from syncd.core.text import MOST_NAMED, counted, shown_path
-from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest, is_within
 from syncd.model.reconcile import PathOutcome, Plan

@@ -16,9 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from msgspec import Struct, field
 
-from syncd.core.errors import WorkspaceError
+from syncd.core.errors import SyncWarning, WorkspaceError
 from syncd.core.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
-from syncd.core.warning import SyncWarning
 from syncd.model.directory import EMPTY, Directory, Entries, in_order
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from pyperscan import BlockDatabase, Pattern, Scan
 
 from syncd.core.checksum import hardware_based
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning
 from syncd.selection.rules import PathPatterns, Rule
 
 # Keys and credential files are small. Larger files are packed in parts, and most of them are data.

@@ -11,9 +11,9 @@ from syncd.core.api_key import ApiKey
 from syncd.core.choices import GitThere
 from syncd.core.clock import Clock
 from syncd.core.directories import Directories
+from syncd.core.errors import SyncWarning
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
-from syncd.core.warning import SyncWarning
 from syncd.remote.api import Account, Api
 from syncd.remote.bucket import Bucket, Dump, Throttle
 from syncd.remote.failure import RetrySettings

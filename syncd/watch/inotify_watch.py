@@ -28,7 +28,7 @@ from watchdog.observers import inotify_c
 from watchdog.observers.inotify_c import InotifyConstants as In
 
 from syncd.core.clock import Clock
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning
 from syncd.model.entry import YOUNG_NS
 from syncd.model.manifest import Difference
 from syncd.selection.selection import Scope

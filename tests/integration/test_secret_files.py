@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning
 from syncd.selection.secret_scanner import LARGEST_BYTES, SecretSearch
 from syncd.sync.status_document import State
 from tests.integration.sync_rig import KEY, RecordingObserver, Rig, rigged

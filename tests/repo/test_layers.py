@@ -37,7 +37,7 @@ PURE = {
     "cli/apply": "plan_text",
     "cli/check": "finding",
     "cli/init": "config_template",
-    "core": "checksum choices errors text warning",
+    "core": "checksum choices errors text",
     "daemon": "scheduler",
     "emulator": "signing",
     "merge": "writes",

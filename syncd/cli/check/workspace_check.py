@@ -9,10 +9,9 @@ from contextlib import ExitStack
 from syncd.cli.check.finding import Finding, Grade, failed
 from syncd.cli.local_scan import LocalScan, scan_workspace
 from syncd.cli.options import CLOCK
-from syncd.core.errors import SyncdError
+from syncd.core.errors import SyncdError, SyncWarning
 from syncd.core.settings import Config
 from syncd.core.text import counted, few, shown_path, size
-from syncd.core.warning import SyncWarning
 from syncd.daemon.build import size_remedy_of
 from syncd.model.entry import Entry, Kind, count_files
 from syncd.scan.exclusions import over_limit
