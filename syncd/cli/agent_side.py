@@ -17,13 +17,12 @@ from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.options import CLOCK
 from syncd.cli.progress import ProgressDisplay
-from syncd.core.directories import Directories
+from syncd.core.directories import Directories, Lock
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import MOST_NAMED, counted, one_line, shown_path
 from syncd.core.waiter import Waiter
-from syncd.core.workspace_lock import Lock
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of, workspace_of
 from syncd.daemon.control import writing
 from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack

@@ -9,11 +9,10 @@ from typing import Any, TypeVar
 from syncd.cli.options import CLOCK
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.status.reader import StatusReader
-from syncd.core.directories import directories_for
+from syncd.core.directories import directories_for, holder
 from syncd.core.errors import ExitCode, Locked, Stop, TryLater, failure_with
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
-from syncd.core.workspace_lock import holder
 from syncd.daemon.control import Message, ask
 from syncd.sync.status_document import State
 

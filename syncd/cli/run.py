@@ -151,7 +151,7 @@ def _usable(config: Config, interrupt: Interrupt, timeout_s: float = 0.0) -> tup
 
 def _wait_for_lock(folder: str, interrupt: Interrupt, timeout_s: float) -> None:
     """Wait until the lock is free. Raises `Locked` if a daemon holds it, or a command for longer; `Stop`."""
-    from syncd.core.workspace_lock import Lock  # noqa: PLC0415
+    from syncd.core.directories import Lock  # noqa: PLC0415
     from syncd.daemon.control import listens  # noqa: PLC0415
 
     ends_s = CLOCK.monotonic_s() + timeout_s

@@ -17,13 +17,12 @@ from syncd.core.api_key import ApiKey, find_key
 from syncd.core.choices import MANAGED_FILE, GitThere
 from syncd.core.clock import Clock
 from syncd.core.config_file import own_files, own_folders
-from syncd.core.directories import Directories, directories_for
+from syncd.core.directories import Directories, Lock, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.core.hardening import make_undumpable
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
-from syncd.core.workspace_lock import Lock
 from syncd.daemon.control import ControlServer
 from syncd.daemon.live_reload import LiveReload, limit_of
 from syncd.daemon.loop import Components, Daemon

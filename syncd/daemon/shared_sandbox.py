@@ -17,11 +17,10 @@ from syncd.core.config_file import (
     read_sandbox,
     sandbox_key,
 )
-from syncd.core.directories import directories_for
+from syncd.core.directories import directories_for, holder
 from syncd.core.errors import ConfigError
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
-from syncd.core.workspace_lock import holder
 from syncd.report.status_store import read_document
 from syncd.sync.status_document import Status
 

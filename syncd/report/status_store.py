@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.core.directories import holder
 from syncd.core.durable_file import read_file, write_whole
 from syncd.core.text import shown_path
-from syncd.core.workspace_lock import holder
 from syncd.remote.target import Target
 from syncd.store.state_db import Record, StateDb
 from syncd.sync.status_document import VERSION, State, Status

@@ -12,10 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from syncd.core.directories import Directories
+from syncd.core.directories import Directories, Lock
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import ConfigError
-from syncd.core.workspace_lock import Lock
 from syncd.daemon.sync_requests import pause_marker
 from syncd.remote.target import Target
 from syncd.report.status_store import StatusStore, read_last

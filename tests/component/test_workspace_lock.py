@@ -11,15 +11,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from syncd.core.directories import Lock, holder
 from syncd.core.errors import Locked
-from syncd.core.workspace_lock import Lock, holder
 from syncd.report.status_store import StatusStore, read_status
 from syncd.sync.status_document import State
 from tests.component.sample_records import NOTHING
 
 _HOLD = """
 import sys
-from syncd.core.workspace_lock import Lock
+from syncd.core.directories import Lock
 from syncd.report.status_store import StatusStore
 from syncd.sync.status_document import SandboxName, State, Status
 import os

@@ -576,7 +576,7 @@ def test_one_write_at_a_time(on: WriterMachine) -> None:
     on.writer.undo()
     folder = str(on.state / "apply")
     code = (
-        "import sys; from syncd.core.workspace_lock import Lock; "
+        "import sys; from syncd.core.directories import Lock; "
         f"lock = Lock({folder!r}); lock.acquire(); print(flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code]

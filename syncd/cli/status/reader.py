@@ -14,11 +14,10 @@ from msgspec.structs import replace
 from syncd import __version__
 from syncd.cli.options import CLOCK, load_for_command, option_for
 from syncd.core.config_file import config_files, config_name
-from syncd.core.directories import default_config_path, directories_for
+from syncd.core.directories import default_config_path, directories_for, holder
 from syncd.core.errors import ConfigError
 from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
-from syncd.core.workspace_lock import holder
 from syncd.report.status_store import read_last, read_status
 from syncd.sync.status_document import SandboxName, State, Status
 
