@@ -46,7 +46,7 @@ from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.gitignore import bad_pattern
 from syncd.selection.rules import Rule
-from syncd.selection.secret_scanner import NoSearch, Search, SecretSearch
+from syncd.selection.secret_scanner import Search, SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.store.state_db import StateDb
 from syncd.sync.sandbox_services import SandboxFactory, Workspace
@@ -124,7 +124,7 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
 def secret_search_of(config: Config, own_key: str = "") -> Search:
     """The search of contents for secrets."""
     keys = config.workspace
-    return NoSearch() if keys.upload_secrets else SecretSearch(keys.allow_secrets, own_key)
+    return Search() if keys.upload_secrets else SecretSearch(keys.allow_secrets, own_key)
 
 
 def size_remedy_of(config: Config) -> str:
