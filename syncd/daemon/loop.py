@@ -28,7 +28,6 @@ from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.scheduler import (
     FailureBackoff,
-    Passed,
     RetryPause,
     SaveAgentWork,
     SchedulerInput,
@@ -36,7 +35,6 @@ from syncd.daemon.scheduler import (
     ends_a_new_daemon,
     idle_state,
     next_action,
-    pause_ends_s,
 )
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest, pause_marker
@@ -365,9 +363,8 @@ class Daemon:
             if self._is_superseded or any(client.waits for client in self._writers):
                 raise Superseded
             now_s, slept_s = self._clock.monotonic_s(), self._slept_s - slept_before_s
-            until_s = pause_ends_s(
-                retry_pause, self._burst, Passed(now_s, slept_s, self._network_back_s), *self._times()
-            )
+            changes_due_s = due_s(self._burst, *self._times()) if self._burst is not None else None
+            until_s = retry_pause.ends_s(now_s, slept_s, self._network_back_s, changes_due_s)
             if now_s >= until_s:
                 break
             self._retry_in(until_s - now_s)

@@ -19,13 +19,11 @@ from syncd.core.errors import SandboxNotFound, SandboxRefused
 from syncd.core.waiter import Superseded
 from syncd.daemon.scheduler import (
     FailureBackoff,
-    Passed,
     RetryPause,
     SaveAgentWork,
     SchedulerInput,
     Sync,
     next_action,
-    pause_ends_s,
 )
 from syncd.daemon.sync_requests import RequestQueue, SyncRequest
 from syncd.remote.failure import (
@@ -329,9 +327,10 @@ class Laptop:
         while True:
             if self._requests.fresh:
                 raise Superseded
-            passed = Passed(self._now_s(), self._slept_s - slept_before_s, self._network_back_s)
-            until_s = pause_ends_s(pause, self._burst, passed, *self._times)
-            if passed.now_s >= until_s:
+            now_s, slept_s = self._now_s(), self._slept_s - slept_before_s
+            due = due_s(self._burst, *self._times) if self._burst is not None else None
+            until_s = pause.ends_s(now_s, slept_s, self._network_back_s, due)
+            if now_s >= until_s:
                 break
             yield from self._wait(until_s)
         if self._burst is not None:
