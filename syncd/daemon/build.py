@@ -47,7 +47,7 @@ from syncd.scan.scanner import Scanner
 from syncd.selection.gitignore import bad_pattern
 from syncd.selection.rules import Rule
 from syncd.selection.secret_scanner import Search, SecretSearch
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from syncd.store.state_db import StateDb
 from syncd.sync.sandbox_services import SandboxFactory, Workspace
 from syncd.sync.status_document import State
@@ -108,16 +108,14 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
         if pattern.startswith("!"):
             raise ConfigError(f"workspace.allow_secrets = [{pattern!r}]: allows nothing", "name what is allowed only")
     return Selection(
-        SelectionSettings(
-            ignore=keys.ignore,
-            use_gitignore=keys.use_gitignore,
-            include_git=keys.git is GitThere.RAW,
-            upload_secrets=keys.upload_secrets,
-            allow_secrets=keys.allow_secrets,
-            always_ignored=tuple(Rule(MANAGED_FILE, None, pattern) for pattern in config.always_ignored),
-            own_folders=own_folders(environ),
-            own_files=partial(own_files, config, environ),
-        )
+        ignore=keys.ignore,
+        use_gitignore=keys.use_gitignore,
+        include_git=keys.git is GitThere.RAW,
+        upload_secrets=keys.upload_secrets,
+        allow_secrets=keys.allow_secrets,
+        always_ignored=tuple(Rule(MANAGED_FILE, None, pattern) for pattern in config.always_ignored),
+        own_folders=own_folders(environ),
+        own_files=partial(own_files, config, environ),
     )
 
 

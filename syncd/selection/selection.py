@@ -40,7 +40,7 @@ from syncd.selection.rules import (
     pattern_list,
 )
 
-__all__ = ["Decision", "OuterFile", "OuterRules", "Rule", "Scope", "Selection", "SelectionSettings"]
+__all__ = ["Decision", "OuterFile", "OuterRules", "Rule", "Scope", "Selection"]
 
 _GIT = ".git"
 GITIGNORE = ".gitignore"
@@ -48,23 +48,6 @@ SYNCDIGNORE = ".syncdignore"
 OWN_FILES = "syncd's own files"  # as the source of a rule
 
 INCLUDED = Decision(included=True, rule=None)
-
-
-class SelectionSettings(Struct, frozen=True):
-    """The keys of [workspace] that select paths; their patterns are gitignore's, relative to the workspace.
-
-    `always_ignored` are patterns of the same kind that nothing lifts, each with its place. `own_folders` are the
-    absolute paths of what is syncd's own, and `own_files` returns those at this moment; nothing lifts them either.
-    """
-
-    ignore: tuple[str, ...] = ()
-    use_gitignore: bool = True
-    include_git: bool = False
-    upload_secrets: bool = False
-    allow_secrets: tuple[str, ...] = ()
-    always_ignored: tuple[Rule, ...] = ()
-    own_folders: tuple[str, ...] = ()
-    own_files: Callable[[], tuple[str, ...]] = tuple
 
 
 class OuterFile(Struct, frozen=True):
@@ -92,29 +75,42 @@ NO_OUTER_RULES = OuterRules()
 
 
 class Selection:
-    """The rules that apply in the whole workspace."""
+    """The rules that apply in the whole workspace, by the keys of [workspace] that select paths.
 
-    def __init__(self, settings: SelectionSettings) -> None:
-        self.settings = settings
+    Their patterns are gitignore's, relative to the workspace. `always_ignored` are patterns of the same kind that
+    nothing lifts, each with its place. `own_folders` are the absolute paths of what is syncd's own, and `own_files`
+    returns those at this moment; nothing lifts them either.
+    """
+
+    def __init__(
+        self,
+        *,
+        ignore: tuple[str, ...] = (),
+        use_gitignore: bool = True,
+        include_git: bool = False,
+        upload_secrets: bool = False,
+        allow_secrets: tuple[str, ...] = (),
+        always_ignored: tuple[Rule, ...] = (),
+        own_folders: tuple[str, ...] = (),
+        own_files: Callable[[], tuple[str, ...]] = tuple,
+    ) -> None:
+        self.uses_gitignore = use_gitignore
+        self.own_folders = own_folders
+        self.own_files = own_files
         layers = [
             _pattern_layer(Precedence.DEFAULTS, "built-in", DEFAULTS),
-            _pattern_layer(Precedence.CONFIG, "workspace.ignore", settings.ignore),
+            _pattern_layer(Precedence.CONFIG, "workspace.ignore", ignore),
         ]
         self._folded_secrets: Rules | None = None
-        if not settings.upload_secrets:
-            lines = SECRETS + tuple(f"!{pattern}" for pattern in expand_folders(settings.allow_secrets))
+        if not upload_secrets:
+            lines = SECRETS + tuple(f"!{pattern}" for pattern in expand_folders(allow_secrets))
             layers.append(_secrets_layer(lines))
             self._folded_secrets = Rules([_secrets_layer(tuple(line.lower() for line in lines))])
-        if not settings.include_git:
+        if not include_git:
             layers.append(_pattern_layer(Precedence.HARD, "built-in", GIT))
-        if settings.always_ignored:
-            layers.append(_ceiling_layer(settings.always_ignored))
+        if always_ignored:
+            layers.append(_ceiling_layer(always_ignored))
         self._rules = Rules(layers)
-
-    @property
-    def uses_gitignore(self) -> bool:
-        """True if git's rules apply."""
-        return self.settings.use_gitignore
 
     def root(self, outer: OuterRules = NO_OUTER_RULES) -> Scope:
         """Return the scope of the workspace's directory. Without `use_gitignore`, git's outer rules are ignored too."""

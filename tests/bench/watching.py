@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from syncd.watch import inotify_limits
 from syncd.watch.changes import ScanListener
 from syncd.watch.inotify_watch import InotifyWatch
@@ -52,7 +52,7 @@ def watched(tree: str) -> WatchCost:
     watch = InotifyWatch(tree, CLOCK)
     watch.open()
     try:
-        scanner = Scanner(tree, Selection(SelectionSettings()), watch)
+        scanner = Scanner(tree, Selection(), watch)
         scanner.scan()
         took = clock.took()
         return WatchCost(took.wall_s, (status_kib("VmRSS") - before) * _KIB, len(watch.warnings()))
@@ -64,7 +64,7 @@ def unwatched(tree: str) -> WatchCost:
     """Measure the same scan without watches."""
     before = status_kib("VmRSS")
     clock = Stopwatch()
-    scanner = Scanner(tree, Selection(SelectionSettings()), ScanListener())
+    scanner = Scanner(tree, Selection(), ScanListener())
     scanner.scan()
     took = clock.took()
     return WatchCost(took.wall_s, (status_kib("VmRSS") - before) * _KIB, 0)
@@ -75,7 +75,7 @@ def received(tree: str, events: int) -> BurstCost:
     watch = InotifyWatch(tree, CLOCK)
     watch.open()
     try:
-        Scanner(tree, Selection(SelectionSettings()), watch).scan()
+        Scanner(tree, Selection(), watch).scan()
         watch.take()
         resident = status_kib("VmRSS")
         clock = Stopwatch()

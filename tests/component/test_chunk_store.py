@@ -20,7 +20,7 @@ from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt
 from syncd.model.manifest import Manifest, carry_over_digests
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from tests import descriptors
 from tests.instants import FEW_OR_ALL, Choice
 
@@ -54,7 +54,7 @@ class SpoolRig:
         self.packer = Packer(str(self.workspace), self.store, LaterClock())
 
     def snapshot(self, codec: Codec = Codec.FAST) -> Packed:
-        scan = Scanner(str(self.workspace), Selection(SelectionSettings())).scan()
+        scan = Scanner(str(self.workspace), Selection()).scan()
         packed = self.packer.pack(carry_over_digests(self.known, scan.manifest), codec)
         self.known = packed.manifest
         return packed

@@ -13,10 +13,10 @@ from syncd.core.errors import WorkspaceError
 from syncd.scan.path_rules import explain
 from syncd.scan.scanner import Scanner
 from syncd.selection.ignore_files import read_ignore_files
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from tests.component.git_folder import make_repository
 
-SELECTION = Selection(SelectionSettings(ignore=("*.tmp",)))
+SELECTION = Selection(ignore=("*.tmp",))
 
 
 @pytest.fixture
@@ -145,9 +145,7 @@ def test_own_files_are_found_anew(tmp_path: Path) -> None:
         (work / name).write_text(name)
     (work / "linked").symlink_to("in")
     files = (str(outside / "key"), str(work / "linked/later"), str(work / "in"), "/dev/null/x", f"/{'x' * 300}")
-    selection = Selection(
-        SelectionSettings(own_files=lambda: files, own_folders=(str(work / "none"), str(work / "in/below")))
-    )
+    selection = Selection(own_files=lambda: files, own_folders=(str(work / "none"), str(work / "in/below")))
     scanner = Scanner(str(work), selection)
     (work / "in/below").mkdir()
     assert set(scanner.scan().manifest) == {"in", "in/x", "linked", "y"}

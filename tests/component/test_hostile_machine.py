@@ -17,7 +17,7 @@ from syncd.core.errors import ConfigError, TryLater, WorkspaceError
 from syncd.merge.git import personal_excludes
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scan, Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from tests.clock import ScriptedClock
 from tests.component.git_folder import make_repository
 
@@ -34,11 +34,11 @@ class ScanRig:
         self.spool = folder / "spool"
         self.store = ChunkStore(str(self.spool))
         self.store.open()
-        self.scanner = Scanner(str(self.work), Selection(SelectionSettings()))
+        self.scanner = Scanner(str(self.work), Selection())
         self.packer = Packer(str(self.work), self.store, ScriptedClock(wall=LATER_S))
 
     def scan(self, personal: str = "") -> Scan:
-        return Scanner(str(self.work), Selection(SelectionSettings()), personal_excludes=personal).scan()
+        return Scanner(str(self.work), Selection(), personal_excludes=personal).scan()
 
     def pack(self, most_bytes: int | None = None) -> Packed:
         return self.packer.pack(self.scan().manifest, most_bytes=most_bytes)
@@ -57,9 +57,9 @@ from syncd.core.errors import SyncdError
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 work, spool, personal = sys.argv[1:]
-selection = Selection(SelectionSettings())
+selection = Selection()
 store = ChunkStore(spool)
 store.open()
 scanner = Scanner(work, selection, personal_excludes=personal)
@@ -307,7 +307,7 @@ from syncd.core.clock import SystemClock
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 # Not ru_maxrss, which counts what the process was before its exec, too: a copy of who started it.
 def peak(): return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
 work, spool = sys.argv[1:]
@@ -316,7 +316,7 @@ store = ChunkStore(spool)
 store.open()
 empty = peak()
 began = clock.monotonic_s()
-scanner = Scanner(work, Selection(SelectionSettings()))
+scanner = Scanner(work, Selection())
 manifest = scanner.scan().manifest
 scan_s, scan_kib = clock.monotonic_s() - began, peak()
 packed = Packer(work, store, clock).pack(manifest)

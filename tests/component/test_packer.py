@@ -22,7 +22,7 @@ from syncd.core.clock import Clock
 from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from tests.clock import ScriptedClock
 
 MIB = 1 << 20
@@ -49,7 +49,7 @@ class PackRig:
         return file
 
     def scan(self) -> Manifest:
-        return Scanner(str(self.work), Selection(SelectionSettings())).scan().manifest
+        return Scanner(str(self.work), Selection()).scan().manifest
 
     def pack(
         self,
@@ -315,9 +315,9 @@ from syncd.core.clock import SystemClock
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 work, spool = sys.argv[1:]
-manifest = Scanner(work, Selection(SelectionSettings())).scan().manifest
+manifest = Scanner(work, Selection()).scan().manifest
 os.chmod(os.path.join(work, "shut"), 0)
 store = ChunkStore(spool)
 store.open()

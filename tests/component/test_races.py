@@ -27,7 +27,7 @@ from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 
 SECRET = b"5ecret"
 CLOCK = SystemClock()
@@ -74,7 +74,7 @@ class RaceRig:
             path.mkdir()
         (self.outside / "f").write_bytes(SECRET)
         (self.outside / "5ecret-name").write_bytes(SECRET)
-        self.scanner = Scanner(str(self.work), Selection(SelectionSettings()))
+        self.scanner = Scanner(str(self.work), Selection())
         self.reader = ContentReader(str(self.work), CLOCK)
         self._store = ChunkStore(str(folder / "spool"))
         self._store.open()

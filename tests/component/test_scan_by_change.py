@@ -17,7 +17,7 @@ from syncd.core import file_identity
 from syncd.core.clock import SystemClock
 from syncd.model.entry import Entry, Kind
 from syncd.scan.scanner import Scan, Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from syncd.watch.changes import Changes, DirtyDirectories
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.component.git_folder import make_repository
@@ -33,7 +33,7 @@ class WatchedWorkspace:
         self.folder = folder
         self.watch = InotifyWatch(str(folder), SystemClock())
         self.watch.open()
-        self.scanner = Scanner(str(folder), Selection(SelectionSettings()), self.watch)
+        self.scanner = Scanner(str(folder), Selection(), self.watch)
         self.dirty = DirtyDirectories()
         self.partial = 0
 
@@ -57,7 +57,7 @@ def watched(tmp_path: Path) -> Iterator[WatchedWorkspace]:
 
 def full_scan(folder: Path) -> Scan:
     """Scan without any earlier results."""
-    return Scanner(str(folder), Selection(SelectionSettings())).scan()
+    return Scanner(str(folder), Selection()).scan()
 
 
 def without_times(scan: Scan) -> dict[str, Entry]:

@@ -22,7 +22,7 @@ from syncd.scan.exclusions import OUTSIDE
 from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Decision, Selection, SelectionSettings
+from syncd.selection.selection import Decision, Selection
 from syncd.sync.sync_cycle import SyncCycle
 from tests.clock import NOON_S
 from tests.emulator import Emulator, RequestRecord, Sandbox
@@ -35,7 +35,7 @@ from tests.fuzz.settings import Settings
 from tests.recorded import records
 
 # Parsed once, as every scenario has the same rules to begin with.
-SELECTION = Selection(SelectionSettings())
+SELECTION = Selection()
 
 
 @dataclass
