@@ -36,7 +36,6 @@ from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import NAMED_BYTES, HistoryRecorder, HistoryStore
 from syncd.report.logs import keep_out_of_logs
 from syncd.report.status_publisher import RunTotals, StatusPublisher
-from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers, agent_state
 from syncd.sandbox.provider import AcquiredSandboxStore
@@ -275,7 +274,7 @@ def status_publisher_of(
         workspace=config.workspace.path,
         workspace_link=config.workspace_link,
         target=_known_target(workspace) or Target(config.sandbox.base_url, "", config.sandbox.region),
-        file=StatusStore(workspace.folders.state),
+        folder=workspace.folders.state,
         systemd=systemd,
         recorder=_history_recorder_of(config, workspace.folders, clock, lambda: publisher.target.sandbox_id),
         notifier=notifier,

@@ -17,7 +17,7 @@ from syncd.core.durable_file import StateFile
 from syncd.core.errors import ConfigError
 from syncd.daemon.sync_requests import pause_marker
 from syncd.remote.target import Target
-from syncd.report.status_store import StatusStore, read_last
+from syncd.report.status_store import encoded, read_last, write_status
 from syncd.sandbox.mcp_servers import AgentRecord, agent_state
 from tests.component.sample_records import NOTHING
 
@@ -146,7 +146,7 @@ def _read_all(folder: str) -> list[object]:
 
 def _write_all(folder: str) -> None:
     agent_state(folder).save(KNOWN)
-    StatusStore(folder).write(SOMETHING)
+    write_status(folder, encoded(SOMETHING))
 
 
 @pytest.mark.timeout(20)
@@ -213,18 +213,6 @@ def test_an_invalid_status(tmp_path: Path, content: bytes) -> None:
     newer = msgspec.json.encode(msgspec.structs.replace(NOTHING, version=2, syncs=9))
     (tmp_path / "status.json").write_bytes(newer)
     assert read_last(str(tmp_path), NOTHING) == NOTHING
-
-
-def test_an_unchanged_status_is_not_written(tmp_path: Path) -> None:
-    """So an idle daemon causes no disk activity."""
-    file = StatusStore(str(tmp_path))
-    file.write(NOTHING)
-    before = (tmp_path / "status.json").stat().st_ino
-    file.write(NOTHING)
-    assert (tmp_path / "status.json").stat().st_ino == before
-    file.write(msgspec.structs.replace(NOTHING, syncs=1))
-    assert read_last(str(tmp_path), NOTHING).syncs == 1
-    assert mode_of(tmp_path / "status.json") == 0o600
 
 
 def test_a_pause_is_a_file(tmp_path: Path) -> None:
