@@ -15,8 +15,8 @@ from syncd.core.errors import KeyRefused, NeedsPerson, Stop, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.text import shown_path
 from syncd.emulator import Emulator, RequestRecord, Sandbox
+from syncd.emulator.bucket import MAX_LIFETIME_S
 from syncd.emulator.emulator import KEY_FILE
-from syncd.emulator.signing import MAX_LIFETIME_S
 
 _FOREVER_S = 1e9  # until a signal
 

@@ -20,10 +20,9 @@ from syncd.core.clock import Clock
 from syncd.core.durable_file import write_whole
 from syncd.core.errors import Locked, WorkspaceError
 from syncd.emulator.api import EmulatedApi
-from syncd.emulator.bucket import EmulatedBucket
+from syncd.emulator.bucket import EmulatedBucket, Signer
 from syncd.emulator.sandbox import Sandbox, Sandboxes, SandboxRecord, read_record
 from syncd.emulator.server import LoopbackServer, RequestRecord, Service
-from syncd.emulator.signing import Signer
 
 KEY_FILE = "api-key"
 _STATE_FILE = "emulator.json"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from syncd.emulator.api import json_reply
-from syncd.emulator.bucket import error_reply
+from syncd.emulator.bucket import Refusal, error_reply
 from syncd.emulator.server import (
     CHUNK_BYTES,
     Disconnected,
@@ -28,7 +28,6 @@ from syncd.emulator.server import (
     RequestBody,
     Service,
 )
-from syncd.emulator.signing import Refusal
 from tests.emulator.faults import ENDS_CONNECTION, REPLACES_ANSWER, UNFRAMED, Action, Fault, When
 from tests.emulator.hostile_bodies import bomb, flood, unescaped
 from tests.emulator.request_log import RequestRecord

@@ -39,7 +39,6 @@ PURE = {
     "cli/init": "config_template",
     "core": "checksum choices errors text",
     "daemon": "scheduler",
-    "emulator": "signing",
     "merge": "writes",
     "model": "directory entry manifest reconcile symlinks",
     "remote": "failure target",
