@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from msgspec import Struct, field
 
 from syncd.core.errors import SyncWarning, WorkspaceError
-from syncd.core.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
 from syncd.model.directory import EMPTY, Directory, Entries, in_order
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
@@ -33,6 +32,7 @@ from syncd.scan.exclusions import (
     too_long,
     unreadable,
 )
+from syncd.scan.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
 from syncd.scan.file_reader import directory_entry, file_entry, is_unchanged, mtime_s
 from syncd.scan.tree_cache import DirRecord, TreeCache
 from syncd.selection import safe_open

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from syncd.core import file_identity
 from syncd.core.clock import SystemClock
 from syncd.model.entry import Entry, Kind
+from syncd.scan import file_identity
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection
 from syncd.watch.changes import Changes, DirtyDirectories
