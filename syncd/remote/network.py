@@ -74,7 +74,11 @@ class StaleResponse(Exception):
 
 
 class NetworkRoute(Struct, frozen=True):
-    """A connection's local address and its peer, as the system writes them."""
+    """A connection's local address and its peer, as the system writes them.
+
+    Nothing reports by itself that this machine's routes have changed. A connection is dead then: what is sent from an
+    address that this machine no longer has is lost, and TCP repeats it for minutes.
+    """
 
     local: str
     peer: tuple[Any, ...]
