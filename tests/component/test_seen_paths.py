@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from syncd.core.text import MOST_NAMED
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import PathOutcome, Plan, PlannedPath
@@ -114,3 +115,15 @@ def test_where_nobody_looks_any_more(db: StateDb) -> None:
     assert seen.changed == {"a", "other"}
     seen.note_written(["a"])
     assert seen.changed == {"other"}
+
+
+def test_of_many_paths_the_log_has_the_first(db: StateDb, caplog: pytest.LogCaptureFixture) -> None:
+    """Thousands that could not be looked at in time are no thousands of lines."""
+    seen = SeenPaths(db, "box")
+    here = Manifest({f"f{number:03}": FILE for number in range(200)})
+    note(seen, dict.fromkeys(here, PathOutcome.HOLD), here)
+    seen.note_obstacles(dict.fromkeys(here, Obstacle.DIRECTORY), here)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[:2] == [f"'f00{number}' was changed here and in the sandbox: it is held" for number in (0, 1)]
+    assert len(lines) == 2 * (MOST_NAMED + 1)
+    assert lines[-1] == f"and {200 - MOST_NAMED} more paths"
