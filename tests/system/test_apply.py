@@ -292,17 +292,18 @@ def test_a_terminal_is_asked_once(rig: Rig, agent: Agent, terminal: Terminal) ->
         assert terminal.finish() == 0
         return terminal.text
 
-    said = asked("n")
+    said = asked("what\rn")
+    assert "Error: invalid input" in said
     assert "take      a" in said
     assert "look at   Makefile: it may run by itself here" in said
     assert said.endswith("nothing was changed")
     assert tree(rig.workspace) == before
-    assert asked("y").count("[y/N]") == 2
+    assert asked("y").count("[y/N]") == 3
     assert _read(rig, "a") == "theirs\n"
     agent.write("d/b", "theirs\n")
     terminal.start([*SYNCD, "apply", "--yes"], rig.environment(), rig.home)
     assert terminal.finish() == 0
-    assert terminal.text.count("[y/N]") == 2
+    assert terminal.text.count("[y/N]") == 3
     assert _read(rig, "d/b") == "theirs\n"
 
 
