@@ -413,7 +413,7 @@ class RemoteChanges:
         return saved
 
     def _is_saved(self, path: str, remote: SeenEntry) -> bool:
-        holder = self.saved_versions.holder_of(path, remote.digest) if remote.digest else None
+        holder = self.saved_versions.holder_of(path, remote)
         if holder is not None:
             self._relied_on.add(holder)
         return holder is not None

@@ -825,7 +825,7 @@ def test_a_program_that_never_begins(made: AgentRig) -> None:
     made.edit(a="newer")
     started_s = made.rig.clock.monotonic_s()
     made.rig.sync()
-    assert 5 <= made.rig.clock.monotonic_s() - started_s <= 20
+    assert 5 <= made.rig.clock.monotonic_s() - started_s < 20.1
     assert list(made.warnings) == ["remote-changes"]
     before = made.rig.arrived()
     made.rig.sandbox.start_held()
