@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +11,8 @@ import pytest
 
 from syncd.core.clock import SystemClock
 from syncd.watch.inotify_watch import InotifyWatch
-from tests.component.crash_machine import KEY, Machine, crash_worker
+from tests.component.crash_machine import KEY, Machine
+from tests.component.forks import Forks, forks_of
 from tests.component.watch_rig import walk
 from tests.emulator import Emulator
 
@@ -46,14 +46,14 @@ def memory_folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def worker() -> Iterator[subprocess.Popen[str]]:
+def worker() -> Iterator[Forks]:
     """The process of which each killed one is a fork."""
-    with crash_worker() as process:
-        yield process
+    with forks_of("tests.component.crash_worker") as forks:
+        yield forks
 
 
 @pytest.fixture
-def machine(memory_folder: Path, worker: subprocess.Popen[str]) -> Iterator[Machine]:
+def machine(memory_folder: Path, worker: Forks) -> Iterator[Machine]:
     """A machine with an empty workspace."""
     with Emulator(memory_folder / "emulator", api_key=KEY) as emulator:
         yield Machine(memory_folder, emulator, worker)
