@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from syncd.core.errors import Stop, TryLater
@@ -16,11 +15,11 @@ from syncd.model.entry import Kind
 from syncd.remote.api import Api
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import JobRunner
-from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.store.state_db import StateDb
-from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import SANDBOX, RecordingObserver, Rig, rigged
+from tests.integration.test_look import begin_late, target
 from tests.recorded import damage
 
 
@@ -40,10 +39,6 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield it
 
 
-def target(rig: Rig) -> Target:
-    return Target(rig.emulator.base_url, SANDBOX, "us")
-
-
 def started(rig: Rig) -> list[str]:
     """Return the removals recorded as possibly running."""
     (folder,) = rig.folder.glob("state/syncd/*")
@@ -54,13 +49,6 @@ def a_looker(rig: Rig, db: StateDb, interrupt: Interrupt) -> Looker:
     waiter = Waiter(interrupt, rig.clock)
     api = Api(target(rig), rig.key, rig.client, rig.clock)
     return Looker(JobRunner(api, rig.client, waiter), db, target(rig), waiter)
-
-
-def begin_late(rig: Rig, name: str) -> int:
-    """Deliver the interrupted request to execute after all, and return the response's status."""
-    url = f"{rig.emulator.base_url}/local-sandbox/{SANDBOX}/execute?region=us"
-    answer = httpx.post(url, headers={"Authorization": f"Bearer {KEY}"}, json={"execution_name": name})
-    return answer.status_code
 
 
 def deleted_and_cut(rig: Rig, fault: str) -> None:
