@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from syncd.core.clock import SystemClock
+from syncd.merge.git import Git, find_git
+from syncd.store.state_db import StateDb
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.component.crash_machine import KEY, Machine
 from tests.component.forks import Forks, forks_of
@@ -35,6 +38,21 @@ def watch(root: Path) -> Iterator[InotifyWatch]:
     walk(watch, root)
     yield watch
     watch.close()
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[StateDb]:
+    with closing(StateDb(str(tmp_path))) as db:
+        yield db
+
+
+@pytest.fixture
+def git() -> Git:
+    """Git with no one's settings but the repository's."""
+    found = find_git({**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"})
+    if found is None:
+        pytest.skip("git is not installed")
+    return found
 
 
 @pytest.fixture

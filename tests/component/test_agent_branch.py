@@ -18,12 +18,9 @@ from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge import branch as branch_module
 from syncd.merge import git as git_module
 from syncd.merge.branch import CHANGES_MESSAGE, SENT_MESSAGE, NewBranch, make_branch
-from syncd.merge.git import Git, find_git
+from syncd.merge.git import Git
 from syncd.model.entry import ABSENT, SeenEntry
 from tests.component.git_folder import file_of, link_to
-
-FOUND = find_git({**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"})
-pytestmark = pytest.mark.skipif(FOUND is None, reason="git is not installed")
 
 NOW = datetime(2026, 11, 24, 13, 20, 11, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
 HOOKS = (
@@ -33,12 +30,6 @@ HOOKS = (
     "sendemail-validate update"
 )
 ODD = [os.fsdecode(n) for n in (b"new\nline", b"caf\xe9", b"-rf", b'quo"te', b"back\\slash", b"tab\there", b" sp ")]
-
-
-@pytest.fixture
-def git() -> Git:
-    assert FOUND is not None
-    return FOUND
 
 
 @pytest.fixture

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-
 import pytest
 
 from syncd.core.text import MOST_NAMED
@@ -27,12 +23,6 @@ HERE = Manifest(
     }
 )
 UNREAD = SeenEntry(Kind.UNREAD)
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[StateDb]:
-    with closing(StateDb(str(tmp_path))) as db:
-        yield db
 
 
 def note(seen: SeenPaths, outcomes: dict[str, PathOutcome], here: Manifest = HERE, now_s: float = 0.0) -> None:

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -24,12 +24,6 @@ from syncd.store.state_db import NAME, Record, StateDb
 from tests.recorded import damage
 
 TARGET = Target("https://api.example.com", "box", "us")
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[StateDb]:
-    with closing(StateDb(str(tmp_path))) as db:
-        yield db
 
 
 def record(db: StateDb, owner: str = "") -> Record[str]:

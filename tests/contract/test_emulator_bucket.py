@@ -6,7 +6,6 @@ import base64
 import hashlib
 import http.client
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,13 +14,6 @@ import pytest
 from crc32c import CRC32CHash
 
 from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, files, started_rig
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A started emulator."""
-    with started_rig(tmp_path / "data") as rig:
-        yield rig
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:

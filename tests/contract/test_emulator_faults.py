@@ -7,7 +7,6 @@ import hashlib
 import http.client
 import socket
 import threading
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -20,13 +19,6 @@ from tests.contract.emulator_rig import GZIP, KEY, PATH, EmulatorRig, files, sta
 from tests.emulator import BadFault, RequestRecord
 
 CONTENT = files(a=b"1" * 1000)
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A started emulator."""
-    with started_rig(tmp_path / "data") as rig:
-        yield rig
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class Action(StrEnum):
     TWO_HASHES = "two-hashes"  # right ones and wrong ones
     # All the time:
     SLOW = "slow"  # the request's body is read, and the answer's sent, at so many bytes per second
-    CORRUPT = "corrupt"  # one byte of the upload is stored changed
+    CORRUPT = "corrupt"  # one byte of the upload is stored, or of the download is sent, changed
     # The work is done otherwise:
     REPLACE = "replace"  # initialize: the workspace is emptied first, so the archive replaces it
     NEW_MTIMES = "new-mtimes"  # initialize: files get the time of extraction, not the archive's mtimes

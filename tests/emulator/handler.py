@@ -249,6 +249,9 @@ class FaultyHandler(Handler):
                     step = min(step, max(1, int(slow.amount * _TICK_S)))
                     self.wait(step / slow.amount)
                 piece, rest = rest[:step], rest[step:]
+                if self.fault_of(Action.CORRUPT) and not self.request_bytes and sent <= half < sent + len(piece):
+                    position = half - sent
+                    piece = piece[:position] + bytes([piece[position] ^ 0x55]) + piece[position + 1 :]
                 sent += len(piece)
                 yield piece
                 if not self.request_bytes and sent - len(piece) < half <= sent:

@@ -34,10 +34,6 @@ def agent(rig: Rig, path: str, content: str = "the agent's") -> None:
     file.write_text(content)
 
 
-def keys(rig: Rig) -> list[str]:
-    return [warning.key for warning in rig.cycle.warnings]
-
-
 def test_a_deleted_path_is_removed(rig: Rig) -> None:
     """It is removed before the initialize; the agent's files and their folder stay."""
     for path in ("a", "d/e/f", "g/ours", "stay"):
@@ -53,7 +49,7 @@ def test_a_deleted_path_is_removed(rig: Rig) -> None:
     assert there(rig) == ["g", "g/theirs", "more", "stay"]
     assert rig.asked()[-1] == "initialize"
     assert "execute" in rig.asked()
-    assert keys(rig) == []
+    assert rig.warning_keys == []
     asked = len(rig.asked())
     rig.write("stay", "changed")
     rig.sync()
@@ -94,20 +90,20 @@ def test_a_path_that_the_agent_changed_stays(rig: Rig) -> None:
     (rig.workspace / "a").unlink()
     rig.sync()
     assert rig.arrived()["a"] == "THEIRS"
-    assert keys(rig) == ["kept:a"]
+    assert rig.warning_keys == ["kept:a"]
     outcome, _ = rig.sync()
     assert outcome.sync is None
     rig.write("a", "new")
     rig.sync()
     assert rig.arrived()["a"] == "new"
-    assert keys(rig) == []
+    assert rig.warning_keys == []
     rig.keys["sandbox"]["agent_changes"] = "overwrite"
     rig.restart()
     agent(rig, "a", "THEIRS")
     (rig.workspace / "a").unlink()
     rig.sync()
     assert "a" not in rig.arrived()
-    assert keys(rig) == []
+    assert rig.warning_keys == []
 
 
 def test_an_unreadable_path_is_not_deleted(rig: Rig) -> None:
@@ -190,10 +186,10 @@ def test_a_sandbox_without_executions(rig: Rig, fault: str, *, dump: bool) -> No
     rig.sync()
     assert rig.arrived()["stay"] == "new"
     if fault == "execution-logs: 500":  # the program did run
-        assert keys(rig) == ([] if dump else ["delete"])
+        assert rig.warning_keys == ([] if dump else ["delete"])
     else:
         assert "a" in there(rig)
-        assert keys(rig) == ["delete:a" if dump else "delete"]
+        assert rig.warning_keys == ["delete:a" if dump else "delete"]
         assert rig.cycle.leftover_files == 1
     assert rig.sync()[0].word == "unchanged"
     rig.restart()
@@ -201,7 +197,7 @@ def test_a_sandbox_without_executions(rig: Rig, fault: str, *, dump: bool) -> No
     rig.wait_for_programs()
     rig.sync()
     assert there(rig) == ["stay"]
-    assert keys(rig) == []
+    assert rig.warning_keys == []
 
 
 def test_a_refused_key_is_of_the_step_delete(rig: Rig) -> None:
@@ -258,7 +254,7 @@ def test_paths_of_an_unanswered_initialize_are_removed(rig: Rig, *, restarted: b
     (rig.workspace / "changed").unlink()
     rig.sync()
     assert there(rig) == ["stay"]
-    assert keys(rig) == []
+    assert rig.warning_keys == []
 
 
 RULES = (".gitignore", ".syncdignore", "workspace.ignore")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
@@ -13,17 +10,9 @@ from syncd.core.errors import KeyRefused, SandboxNotFound, Stop
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sync.status_document import State
-from tests.integration.sync_rig import KEY, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import KEY, RecordingObserver, Rig
 
 WHOLE = ["upload-url", "upload", "initialize"]
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace with one file, and its sandbox."""
-    with rigged(tmp_path) as rig:
-        rig.write()
-        yield rig
 
 
 def test_a_file_is_synced(rig: Rig) -> None:

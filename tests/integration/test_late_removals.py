@@ -18,13 +18,9 @@ from syncd.remote.remote_job import JobRunner
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.store.state_db import StateDb
-from tests.integration.sync_rig import SANDBOX, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import SANDBOX, Killed, RecordingObserver, Rig, rigged
 from tests.integration.test_look import begin_late, target
 from tests.recorded import damage
-
-
-class Killed(BaseException):
-    """The process was killed."""
 
 
 @pytest.fixture
@@ -41,8 +37,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def started(rig: Rig) -> list[str]:
     """Return the removals recorded as possibly running."""
-    (folder,) = rig.folder.glob("state/syncd/*")
-    return [removal.name for removal in a_looker(rig, StateDb(str(folder)), Interrupt()).pending]
+    return [removal.name for removal in a_looker(rig, StateDb(str(rig.state_folder)), Interrupt()).pending]
 
 
 def a_looker(rig: Rig, db: StateDb, interrupt: Interrupt) -> Looker:
@@ -199,9 +194,8 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
     """It ends at once, between two checks, and the record stays."""
     rig.sandbox.hold()
     deleted_and_cut(rig, "execute: lost")
-    (folder,) = rig.folder.glob("state/syncd/*")
     interrupt = Interrupt()
-    looker = a_looker(rig, StateDb(str(folder)), interrupt)
+    looker = a_looker(rig, StateDb(str(rig.state_folder)), interrupt)
     rig.emulator.faults.on("execution-status", "after", lambda _: interrupt.request())
     slept = len(rig.clock.slept)
     with pytest.raises(Stop):
@@ -303,10 +297,9 @@ def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
     assert "execute" not in rig.asked()
 
 
-def test_a_damaged_record_is_reported(tmp_path: Path, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_record_is_reported(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """It costs nothing else."""
     deleted_and_cut(rig, "execute: lost")
-    (folder,) = rig.folder.glob("state/syncd/*")
-    damage(folder, "removals")
+    damage(rig.state_folder, "removals")
     assert started(rig) == []
     assert "a removal that was started before may still run" in caplog.text

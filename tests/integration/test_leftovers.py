@@ -18,14 +18,10 @@ from syncd.report.status_publisher import RunTotals
 from syncd.report.status_store import read_last
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import SandboxName, State, Status
-from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import KEY, SANDBOX, Killed, RecordingObserver, Rig, rigged
 from tests.recorded import damage, records
 
 LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be trusted
-
-
-class Killed(BaseException):
-    """The process was killed."""
 
 
 @pytest.fixture
@@ -59,22 +55,13 @@ def leftover_files(rig: Rig) -> int:
     return rig.cycle.leftover_files
 
 
-def keys(rig: Rig) -> list[str]:
-    return [warning.key for warning in rig.cycle.warnings]
-
-
-def state_folder(rig: Rig) -> Path:
-    (folder,) = rig.folder.glob("state/syncd/*")
-    return folder
-
-
 def test_kept_and_counted(rig: Rig) -> None:
     """Files count until they exist locally again, without a warning, also in the next process; folders do not."""
     delete(rig, "a", "d/b")
     (rig.workspace / "d").rmdir()
     rig.sync()
     assert leftover_files(rig) == 2
-    assert keys(rig) == []
+    assert rig.warning_keys == []
     rig.restart()
     assert leftover_files(rig) == 2
     rig.write("a", "another")
@@ -83,7 +70,7 @@ def test_kept_and_counted(rig: Rig) -> None:
     rig.write("d/b")
     rig.sync()
     assert leftover_files(rig) == 0
-    assert "leftovers" not in records(state_folder(rig))
+    assert "leftovers" not in records(rig.state_folder)
 
 
 def test_removed_after_keep(rig: Rig) -> None:
@@ -97,7 +84,7 @@ def test_removed_after_keep(rig: Rig) -> None:
     assert outcome.word == "initialized"
     assert rig.arrived() == {"a": "the agent's", "stay": "hello"}
     assert not (rig.sandbox.workspace / "d").exists()
-    assert keys(rig) == ["kept:a"]
+    assert rig.warning_keys == ["kept:a"]
     assert leftover_files(rig) == 1
     assert rig.sync()[0].word == "unchanged"
 
@@ -126,7 +113,7 @@ def test_by_a_reset(rig: Rig) -> None:
     assert rig.asked()[-2:] == ["reset", "initialize"]
     assert rig.arrived() == {"d/b": "hello", "stay": "hello"}
     assert leftover_files(rig) == 0
-    assert "leftovers" not in records(state_folder(rig))
+    assert "leftovers" not in records(rig.state_folder)
 
 
 def test_the_warning_outlives_the_process(rig: Rig) -> None:
@@ -136,14 +123,14 @@ def test_the_warning_outlives_the_process(rig: Rig) -> None:
     delete(rig, "a")
     rig.sync()
     rig.restart()
-    assert keys(rig) == ["kept:a"]
+    assert rig.warning_keys == ["kept:a"]
     assert rig.sync()[0].word == "unchanged"
-    assert keys(rig) == ["kept:a"]
+    assert rig.warning_keys == ["kept:a"]
     rig.write("a")
     rig.sync()
-    assert keys(rig) == []
+    assert rig.warning_keys == []
     rig.restart()
-    assert keys(rig) == []
+    assert rig.warning_keys == []
 
 
 @pytest.mark.parametrize("by", ["force", "another removal"])
@@ -154,18 +141,18 @@ def test_a_changed_path_is_checked_again(rig: Rig, by: str) -> None:
     agent(rig, "d/b", "the agent's")
     delete(rig, "a", "d/b")
     rig.sync()
-    assert keys(rig) == ["kept:a", "kept:d/b"]
+    assert rig.warning_keys == ["kept:a", "kept:d/b"]
     (rig.sandbox.workspace / "a").unlink()
     agent(rig, "d/b", "hello")
     rig.write("new")
     rig.sync()
-    assert keys(rig) == ["kept:a", "kept:d/b"]
+    assert rig.warning_keys == ["kept:a", "kept:d/b"]
     if by == "force":
         rig.sync(SyncMode.FORCED)
     else:
         delete(rig, "new")
         rig.sync()
-    assert keys(rig) == []
+    assert rig.warning_keys == []
     assert leftover_files(rig) == 0
     assert set(rig.arrived()) == {"stay"} | ({"new"} if by == "force" else set())
 
@@ -275,7 +262,7 @@ def test_a_damaged_record_costs_the_count(rig: Rig, caplog: pytest.LogCaptureFix
     """It is reported, and nothing else is lost."""
     delete(rig, "a")
     rig.sync()
-    damage(state_folder(rig), "leftovers")
+    damage(rig.state_folder, "leftovers")
     rig.restart()
     assert leftover_files(rig) == 0
     assert "may stay in the sandbox uncounted" in caplog.text
@@ -303,4 +290,4 @@ def test_the_status_reports_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     sync_alone(check_config(rig.keys), SyncMode.CHANGED, ProgressDisplay(silent_s=float("inf")))
     nowhere = SandboxName("", "", "")
     nothing = Status(running=False, pid=None, state=State.STOPPED, workspace="", sandbox=nowhere)
-    assert read_last(str(state_folder(rig)), nothing).lingering == 2
+    assert read_last(str(rig.state_folder), nothing).lingering == 2

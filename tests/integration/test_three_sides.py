@@ -27,13 +27,9 @@ from syncd.sandbox.saved_versions_rules import Why
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
 from tests.agent import Agent
-from tests.integration.sync_rig import SANDBOX, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import SANDBOX, Killed, RecordingObserver, Rig, rigged
 
 EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
-
-
-class Killed(BaseException):
-    """The process was killed."""
 
 
 class AgentRig:

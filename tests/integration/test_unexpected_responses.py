@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +17,7 @@ from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.target import Target
 from tests.clock import ScriptedClock
-from tests.integration.sync_rig import KEY, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import KEY, RecordingObserver, Rig
 from tests.loopback import answering
 
 
@@ -126,14 +125,6 @@ def test_an_odd_sandbox_id_is_one_segment(sandbox: str, quoted: str) -> None:
     with pytest.raises(StepFailed):
         api_on(client, sandbox).upload_url()
     assert client.requests[0].url == f"https://api.example.com/v1/local-sandbox/{quoted}/upload-url?region=us"
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace with one file, and its sandbox."""
-    with rigged(tmp_path) as rig:
-        rig.write()
-        yield rig
 
 
 @pytest.mark.parametrize("op", ["upload-url", "upload", "initialize"])
