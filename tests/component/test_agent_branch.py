@@ -21,14 +21,9 @@ from syncd.merge.branch import CHANGES_MESSAGE, SENT_MESSAGE, NewBranch, make_br
 from syncd.merge.git import Git
 from syncd.model.entry import ABSENT, SeenEntry
 from tests.component.git_folder import file_of, link_to
+from tests.component.repository_rig import HOOKS
 
 NOW = datetime(2026, 11, 24, 13, 20, 11, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
-HOOKS = (
-    "applypatch-msg commit-msg fsmonitor-watchman post-applypatch post-checkout post-commit post-index-change "
-    "post-merge post-receive post-rewrite post-update pre-applypatch pre-auto-gc pre-commit pre-merge-commit pre-push "
-    "pre-rebase pre-receive prepare-commit-msg proc-receive push-to-checkout reference-transaction "
-    "sendemail-validate update"
-)
 ODD = [os.fsdecode(n) for n in (b"new\nline", b"caf\xe9", b"-rf", b'quo"te', b"back\\slash", b"tab\there", b" sp ")]
 
 
@@ -231,7 +226,7 @@ def poisoned(top: Path, tmp_path: Path) -> Path:
     program.chmod(0o755)
     for folder in (top / ".git/hooks", tmp_path / "hooks"):
         folder.mkdir(exist_ok=True)
-        for hook in HOOKS.split():
+        for hook in HOOKS:
             shutil.copy(program, folder / hook)
     names = "core.fsmonitor core.editor sequence.editor core.pager pager.log core.sshCommand core.askPass core.gitProxy"
     names += " filter.evil.clean filter.evil.smudge filter.evil.process diff.external diff.evil.command"

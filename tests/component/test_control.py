@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import select
 import socket
 import stat
@@ -219,13 +218,3 @@ def _progress_for_ever(listener: socket.socket) -> None:
         connection.recv(100)
         while connection.recv(100):
             pass
-
-
-def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
-    """The next daemon replaces the socket file of a killed one."""
-    first = ControlServer(str(tmp_path))
-    first.open()
-    inode = os.stat(tmp_path / "control.sock").st_ino
-    with served(tmp_path):
-        assert os.stat(tmp_path / "control.sock").st_ino != inode
-    first.close()

@@ -12,8 +12,7 @@ import pytest
 
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packed, Packer
-from syncd.core.config_file import load_config
-from syncd.core.errors import ConfigError, TryLater, WorkspaceError
+from syncd.core.errors import TryLater, WorkspaceError
 from syncd.merge.git import personal_excludes
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scan, Scanner
@@ -164,13 +163,6 @@ def test_a_fifo_in_place_of_an_ignore_file(rig: ScanRig, name: str) -> None:
     assert list(rig.scan().manifest) == ["f"]
 
 
-def test_a_fifo_in_place_of_the_configuration(tmp_path: Path) -> None:
-    """It is refused, as a reload would wait for its writer."""
-    os.mkfifo(tmp_path / "config.toml")
-    with pytest.raises(ConfigError, match="no regular file"):
-        load_config(str(tmp_path / "config.toml"))
-
-
 @pytest.mark.parametrize("fifo", ["chunk", "loose", "folder"])
 def test_a_fifo_in_the_spool(rig: ScanRig, fifo: str) -> None:
     """Other files in the spool's place are removed, and not waited for."""
@@ -287,20 +279,6 @@ def test_many_files_in_one_directory(rig: ScanRig, files: int, most_mib: int) ->
     print(reported)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(1200)
-def test_a_million_entries(rig: ScanRig) -> None:
-    """By hand: `python -m pytest -m long -s tests/component/test_hostile_machine.py` prints what it measured."""
-    for folder in range(1_000):
-        (rig.work / f"{folder:03}").mkdir()
-        for number in range(999):
-            (rig.work / f"{folder:03}/{number:03}").write_text(f"{number}")
-    reported = _measured(rig)
-    print(reported)
-    assert reported["entries"] == 1_000_000
-    assert reported["peak_kib"] < 3 << 20
-
-
 _MEASURED = """
 import json, re, sys, time
 from syncd.core.clock import SystemClock
@@ -331,19 +309,6 @@ def _measured(rig: ScanRig) -> dict[str, float]:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     reported: dict[str, float] = json.loads(done.stdout)
     return reported
-
-
-def test_gits_configuration_that_cannot_be_read(tmp_path: Path) -> None:
-    """The user's exclude file is unknown then, so nothing is sent."""
-    (tmp_path / "config").write_text("[core\n")
-    environ = {**os.environ, "GIT_CONFIG_GLOBAL": str(tmp_path / "config")}
-    with pytest.raises(ConfigError, match="git"):
-        personal_excludes(environ)
-    (tmp_path / "config").write_text("[core]\nexcludesFile = /some/where\n")
-    assert personal_excludes(environ) == "/some/where"
-    (tmp_path / "config").rename(tmp_path / "included")
-    (tmp_path / "config").write_text("[include]\npath = included\n")
-    assert personal_excludes(environ) == "/some/where"
 
 
 def test_git_that_does_not_answer(tmp_path: Path) -> None:

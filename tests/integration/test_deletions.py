@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty
-from syncd.remote.failure import ApiStep
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 
@@ -120,16 +118,6 @@ def test_an_unreadable_path_is_not_deleted(rig: Rig) -> None:
     assert "execute" not in rig.asked()
 
 
-def test_a_newly_ignored_path_is_removed(rig: Rig) -> None:
-    """It is excluded now, and syncd had put it there."""
-    rig.write("x.log")
-    rig.write("stay")
-    rig.sync()
-    rig.write(".gitignore", "*.log")
-    rig.sync()
-    assert there(rig) == [".gitignore", "stay"]
-
-
 def test_the_guard_comes_first(rig: Rig) -> None:
     """A workspace that lost nearly everything deletes nothing until a user confirms it."""
     for number in range(30):
@@ -198,41 +186,6 @@ def test_a_sandbox_without_executions(rig: Rig, fault: str, *, dump: bool) -> No
     rig.sync()
     assert there(rig) == ["stay"]
     assert rig.warning_keys == []
-
-
-def test_a_refused_key_is_of_the_step_delete(rig: Rig) -> None:
-    """It ends the sync: a person must act."""
-    rig.write("a")
-    rig.write("stay")
-    rig.sync()
-    rig.emulator.faults.script("execution-upload-url: 403 always")
-    (rig.workspace / "a").unlink()
-    failure, _ = rig.fail()
-    assert failure.step is ApiStep.DELETE
-    rig.emulator.faults.clear()
-    rig.wait_for_programs()
-    rig.restart()
-    rig.sync()
-    assert there(rig) == ["stay"]
-
-
-@pytest.mark.parametrize("op", ["execution-upload-url", "execute", "initialize"])
-def test_restored_after_a_crash(rig: Rig, op: str) -> None:
-    """The file is removed in the sandbox, the process dies, and the file is restored before the next one starts."""
-    rig.write("a")
-    rig.write("stay")
-    rig.sync()
-    (rig.workspace / "a").unlink()
-    observer = RecordingObserver(rig.clock, ends=KeyboardInterrupt())
-    rig.emulator.faults.script(f"{op}: lost")
-    with pytest.raises(KeyboardInterrupt):
-        rig.sync(observer=observer)
-    rig.sandbox.wait()  # the program that was started without an answer has come to its end
-    rig.restart()
-    rig.write("a")
-    os.utime(rig.workspace / "a", (1_700_000_000, 1_700_000_000))
-    rig.sync()
-    assert there(rig) == ["a", "stay"]
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -351,15 +304,3 @@ def test_reset_only_when_something_was_deleted(rig: Rig) -> None:
     rig.sync()
     assert rig.asked()[-2:] == ["reset", "initialize"]
     assert rig.arrived() == {"stay": "changed"}
-
-
-def test_keep_keeps(rig: Rig) -> None:
-    """Nothing is removed or executed in the sandbox."""
-    rig.keys["sandbox"]["deletions"] = "keep"
-    rig.write("a")
-    rig.write("stay")
-    rig.sync()
-    (rig.workspace / "a").unlink()
-    rig.sync()
-    assert there(rig) == ["a", "stay"]
-    assert not {"execute", "reset"} & set(rig.asked())

@@ -296,14 +296,6 @@ def test_an_agents_change_in_a_folders_place(rig: Rig) -> None:
     check_quiet(rig)
 
 
-def test_a_blocked_path_is_not_reported_as_overwritten(rig: Rig) -> None:
-    """No warning says that it was overwritten."""
-    agent(rig, "new/theirs")
-    rig.write("new", "a file here")
-    settled(rig)
-    assert rig.warning_keys == ["obstacle:new"]
-
-
 def test_a_server_that_fails_is_not_asked_much(rig: Rig) -> None:
     """A failed initialize is retried as before; one that fails repeatedly causes one check."""
     rig.write("stay", "changed")

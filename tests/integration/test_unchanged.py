@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.errors import NearlyEmpty, SnapshotTooLarge, TryLater, WorkspaceError
+from syncd.core.errors import NearlyEmpty, TryLater, WorkspaceError
 from syncd.sync.status_document import State
 from tests.integration.sync_rig import DamagingObserver, RecordingObserver, Rig, rigged
 
@@ -187,17 +187,6 @@ def test_a_workspace_that_loses_nearly_everything(rig: Rig) -> None:
     rig.workspace.rename(rig.folder / "away")
     with pytest.raises(WorkspaceError, match="does not exist"):
         rig.sync(SyncMode.FORCED)
-
-
-def test_a_snapshot_that_is_too_large(rig: Rig) -> None:
-    """It is refused before any request, with the key and the largest paths."""
-    rig.restart()
-    rig.keys["sync"]["max_snapshot_mib"] = 1
-    rig.write("large", "x" * (1 << 20))
-    asked = len(rig.asked())
-    with pytest.raises(SnapshotTooLarge, match=r"sync\.max_snapshot_mib = 1; the largest: 'large' \(1\.0 MiB\)"):
-        rig.sync(SyncMode.FORCED)
-    assert len(rig.asked()) == asked
 
 
 def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
