@@ -177,7 +177,7 @@ _JUDGED = (WORKING, OUTAGE, LONG_OUTAGE, RULES_CHANGE, IDLE)
 def test_a_hundred_laptops_return_gently_from_an_outage() -> None:
     """The goals of docs/fleet.md hold: after minutes without the API, and after hours."""
     found = {scenario.name: each for scenario, each in report.run_fleet(100, 1, _JUDGED)}
-    summary = report.summary(100, found)
+    summary = report.summary(found)
     assert summary["recovery_peak_over_working_peak"] <= 2
     assert summary["wait_beyond_outage_max_s"] <= 180
     assert summary["idle_requests"] == 0
