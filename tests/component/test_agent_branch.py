@@ -21,7 +21,7 @@ from syncd.merge.branch import CHANGES_MESSAGE, SENT_MESSAGE, NewBranch, make_br
 from syncd.merge.git import Git
 from syncd.model.entry import ABSENT, SeenEntry
 from tests.component.git_folder import file_of, link_to
-from tests.component.repository_rig import HOOKS
+from tests.component.repository_rig import HOOKS, tree_of
 
 NOW = datetime(2026, 11, 24, 13, 20, 11, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
 ODD = [os.fsdecode(n) for n in (b"new\nline", b"caf\xe9", b"-rf", b'quo"te', b"back\\slash", b"tab\there", b" sp ")]
@@ -119,23 +119,6 @@ def added_to(before: dict[str, object], folder: Path) -> list[str]:
     now = still(folder)
     assert {path: now.get(path) for path in before} == before
     return sorted(now.keys() - before.keys())
-
-
-def tree_of(folder: Path, commit_id: str) -> dict[str, tuple[str, bytes]]:
-    """Mode and content of each path."""
-    listed = [line.partition(b"\t") for line in plain_git(folder, "ls-tree", "-rz", commit_id).split(b"\0") if line]
-    entries = {os.fsdecode(path): facts.decode().split() for facts, _, path in listed}
-    blobs = [entry for _, kind, entry in entries.values() if kind == "blob"]
-    left = plain_git(folder, "cat-file", "--batch", given="\n".join(blobs).encode())
-    found = {}
-    for path, (mode, kind, entry) in entries.items():
-        if kind == "blob":
-            head, _, left = left.partition(b"\n")
-            size = int(head.split()[2])
-            found[path], left = (mode, left[:size]), left[size + 1 :]
-        else:
-            found[path] = (mode, entry.encode())
-    return found
 
 
 def commits_of(folder: Path, reference: str) -> list[str]:

@@ -19,6 +19,7 @@ from syncd.sandbox.sandbox_content import TakenPath
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.state_db import StateDb
 from tests.component.repository_rig import git as plain_git
+from tests.component.repository_rig import tree_of
 from tests.integration.sync_rig import Rig, rigged
 
 PERSON = {f"GIT_{who}_{what}": f"{what}@x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -66,23 +67,13 @@ def files(top: Path) -> dict[str, tuple[str, bytes]]:
     return found
 
 
-def committed(rig: Rig, commit: str) -> dict[str, tuple[str, bytes]]:
-    """Return the mode and content of each path of a commit there."""
-    found = {}
-    for row in there(rig, "ls-tree", "-r", "-z", "--full-tree", commit).split("\0")[:-1]:
-        facts, _, path = row.partition("\t")
-        mode, _, blob = facts.split(" ")
-        found[path] = mode, os.fsencode(there(rig, "cat-file", "blob", blob))
-    return found
-
-
 def check(rig: Rig) -> None:
     """Have the agent's branch hold exactly what is here, and git find nothing wrong or changed."""
     assert warnings(rig) == []
     assert there(rig, "status", "--porcelain") == ""
     assert there(rig, "fsck", "--no-dangling") == ""
     assert there(rig, "rev-parse", "HEAD") == there(rig, "rev-parse", "home")
-    assert committed(rig, "home") == files(rig.workspace) == files(rig.sandbox.workspace)
+    assert tree_of(rig.sandbox.workspace, "home") == files(rig.workspace) == files(rig.sandbox.workspace)
 
 
 @pytest.fixture
