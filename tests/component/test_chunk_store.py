@@ -110,6 +110,16 @@ def test_the_dense_codec_compresses_like_gzip() -> None:
     assert dense < 1.02 * len(zlib.compress(text, 6))
 
 
+def test_chunks_survive_a_restart(rig: SpoolRig) -> None:
+    """A new store finds them, and removes unfinished ones."""
+    before = rig.snapshot().archive
+    (rig.spool / "chunks" / "7.loose").write_bytes(b"half")
+    rig.open_store()
+    after = rig.snapshot().archive
+    assert after.pieces == before.pieces
+    assert [file.suffix for file in rig.chunk_files()] == [".chunk"] * len(before.pieces)
+
+
 def test_an_archive_is_recognized_by_its_content(rig: SpoolRig) -> None:
     """The same tree has the same identity, other content has another, and unknown content has none."""
     first = rig.snapshot().archive.identity

@@ -83,26 +83,6 @@ def test_a_forced_push_excludes_it_too(rig: Rig) -> None:
     assert rig.arrived() == {"a.txt": "hello"}
 
 
-def test_without_the_secret_it_is_synced(rig: Rig) -> None:
-    """Once the secret is removed, the file is synced, and the warning ends."""
-    rig.write("only.txt", SECRET)
-    rig.sync()
-    rig.write("only.txt", SECRET.replace(VALUE, "$TOKEN"))
-    rig.sync()
-    assert rig.arrived()["only.txt"].endswith("$TOKEN\n")
-    assert warnings(rig) == {}
-
-
-def test_a_file_that_gets_a_secret_later(rig: Rig) -> None:
-    """The new version is excluded; the warning says that an earlier one was uploaded."""
-    rig.write("a.txt", "hello\n" + SECRET)
-    rig.sync()
-    assert rig.arrived() == {"a.txt": "hello"}
-    assert "what was sent of it before may still be in the sandbox" in warnings(rig)["a.txt"]
-    rig.sync()
-    assert "may still be in the sandbox" in warnings(rig)["a.txt"]
-
-
 MAY_BE_THERE = "may still be in the sandbox"
 
 
