@@ -473,6 +473,22 @@ def test_only_the_last_write_can_be_undone(on: WriterMachine) -> None:
     assert on.writer.undo() == Written()
 
 
+def test_an_interrupted_write_is_taken_back(on: WriterMachine) -> None:
+    """`finish_interrupted` takes back a killed write, and leaves one that ended, and its journal, alone."""
+    on.fill()
+    before = snapshot(on.workspace)
+    assert on.run(on.changes(), 150).word == "killed"
+    assert snapshot(on.workspace) != before
+    assert on.writer.finish_interrupted().done
+    assert snapshot(on.workspace) == before
+    on.run(on.changes())
+    after = snapshot(on.workspace)
+    assert on.writer.finish_interrupted() == Written()
+    assert snapshot(on.workspace) == after
+    assert on.writer.undo().done
+    assert snapshot(on.workspace) == before
+
+
 @FEW_OR_ALL
 def test_a_killed_undo_leaves_what_was_changed_before_it(on: WriterMachine, choice: Choice) -> None:
     """A path that someone changed between a write and its undo is left, also if the undo is killed and run again."""

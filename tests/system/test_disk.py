@@ -307,7 +307,8 @@ def test_a_fifo_in_place_of_the_configuration(rig: Rig) -> None:
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git(1)")
 def test_gits_configuration_breaks_before_a_reload(rig: Rig) -> None:
     """The reload is refused, as the excluded files are unknown, and the daemon goes on."""
-    (rig.home / ".gitconfig").write_text("[core]\n\texcludesFile = ~/ignored\n")
+    (rig.home / ".gitconfig").write_text("[include]\npath = included\n")
+    (rig.home / "included").write_text("[core]\n\texcludesFile = ~/ignored\n")
     (rig.home / "ignored").write_text("private\n")
     rig.write("private", "stays home")
     rig.write("a")
