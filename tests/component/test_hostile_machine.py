@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -153,14 +154,16 @@ def test_an_exclude_file_that_is_none(rig: ScanRig, tmp_path: Path, kind: str) -
     assert list(rig.scan(str(personal)).manifest) == ["f"]
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 @pytest.mark.parametrize("name", [".gitignore", ".syncdignore", ".git/info/exclude"])
-def test_a_fifo_in_place_of_an_ignore_file(rig: ScanRig, name: str) -> None:
-    """It is not waited for."""
+def test_what_is_no_ignore_file(rig: ScanRig, name: str, make: Callable[[Path], None]) -> None:
+    """It has no rules, as in git, and a FIFO is not waited for."""
     (rig.work / "f").touch()
-    if name.startswith(".git/"):
+    in_repository = name.startswith(".git/")
+    if in_repository:
         make_repository(rig.work).unlink()
-    os.mkfifo(rig.work / name)
-    assert list(rig.scan().manifest) == ["f"]
+    make(rig.work / name)
+    assert set(rig.scan().manifest) == ({"f", name} if make is os.mkdir and not in_repository else {"f"})
 
 
 @pytest.mark.parametrize("fifo", ["chunk", "loose", "folder"])
