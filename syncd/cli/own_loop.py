@@ -23,7 +23,6 @@ from syncd.daemon.control import Message
 from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
-from syncd.daemon.wakeup import Wakeup
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.status_document import State
 from syncd.sync.synced_hook import SyncedHook
@@ -62,7 +61,6 @@ def sync_alone(
         config = replace(config, retry=structs.replace(config.retry, give_up_after_seconds=give_up_s))
     interrupt, asker, synced_hook = Interrupt(), _Asker(view), SyncedHook(os.environ, CLOCK)
     with (
-        closing(Wakeup()) as wakeup,
         interrupting(interrupt),
         daemon_of(
             config,
@@ -70,8 +68,7 @@ def sync_alone(
             key=key_of(config, os.environ),
             environ=os.environ,
             waiter=Waiter(interrupt, CLOCK),
-            signals=Signals(interrupt, wakeup),
-            wakeup=wakeup,
+            signals=Signals(interrupt),
             totals=RunTotals(),
             synced_hook=synced_hook,
         ) as daemon,

@@ -22,7 +22,6 @@ from syncd.core.waiter import Waiter
 
 if TYPE_CHECKING:
     from syncd.daemon.signals import Signals
-    from syncd.daemon.wakeup import Wakeup
     from syncd.sync.synced_hook import SyncedHook
 
 _log = logging.getLogger("syncd")
@@ -42,17 +41,16 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
     """
     from syncd.daemon.signals import Signals  # noqa: PLC0415
-    from syncd.daemon.wakeup import Wakeup  # noqa: PLC0415
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
     from syncd.sync.synced_hook import SyncedHook  # noqa: PLC0415 - `run --help` needs none of it
 
     set_up_logs(log_level, LogFormat(log_format), os.environ)
-    interrupt, wakeup = Interrupt(), Wakeup()
-    signals = Signals(interrupt, wakeup)
+    interrupt = Interrupt()
+    signals = Signals(interrupt)
     try:
         with signals.installed(), closing(SyncedHook(os.environ, CLOCK)) as synced_hook:
             path = config_path(config_file, lambda text: _log.warning("%s", text))
-            _run(path, interrupt, signals, wakeup, synced_hook)
+            _run(path, interrupt, signals, synced_hook)
     except Stop:  # before its loop
         return ExitCode.DONE
     except SyncdError as failure:
@@ -61,7 +59,7 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     return ExitCode.DONE
 
 
-def _run(path: str, interrupt: Interrupt, signals: Signals, wakeup: Wakeup, synced_hook: SyncedHook) -> None:
+def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedHook) -> None:
     from syncd.daemon.build import Role, daemon_of, folders_of  # noqa: PLC0415
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
     from syncd.daemon.shared_sandbox import refuse_taken  # noqa: PLC0415
@@ -81,7 +79,6 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, wakeup: Wakeup, sync
                 environ=os.environ,
                 waiter=Waiter(interrupt, CLOCK),
                 signals=signals,
-                wakeup=wakeup,
                 totals=totals,
                 synced_hook=synced_hook,
                 excludes=excludes,  # kept: git might fail where the old configuration is to stay
@@ -162,7 +159,8 @@ def _wait_for_lock(folder: str, interrupt: Interrupt, timeout_s: float) -> None:
         except Locked:
             if CLOCK.monotonic_s() >= ends_s or listens(folder):
                 raise
-            Waiter(interrupt, CLOCK).sleep(_RETRY_S)
+            CLOCK.sleep(_RETRY_S)  # by no waiter: its loop is yet to see a SIGUSR1
+            interrupt.check()
         else:
             lock.release()
             return

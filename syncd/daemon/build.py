@@ -27,7 +27,6 @@ from syncd.daemon.control import ControlServer
 from syncd.daemon.live_reload import LiveReload, limit_of
 from syncd.daemon.loop import Components, Daemon
 from syncd.daemon.signals import Signals
-from syncd.daemon.wakeup import Wakeup
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
@@ -300,7 +299,6 @@ def daemon_of(
     environ: Mapping[str, str],
     waiter: Waiter,
     signals: Signals,
-    wakeup: Wakeup,
     totals: RunTotals,
     synced_hook: SyncedHook,
     excludes: str | None = None,
@@ -355,7 +353,6 @@ def daemon_of(
                 systemd=systemd,
                 signals=signals,
                 live_reload=LiveReload(config, reread or (lambda: config), workspace.throttle, signals),
-                wakeup=wakeup,
                 suspend_detector=suspend_detector,
                 mounts=mounts,
                 start_wait_s=start_wait_s,

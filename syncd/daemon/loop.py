@@ -38,7 +38,6 @@ from syncd.daemon.scheduler import (
 )
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest, pause_marker
-from syncd.daemon.wakeup import Wakeup
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.network import default_addresses
 from syncd.report.history import SyncEnding
@@ -89,7 +88,6 @@ class Components(Struct, frozen=True):
     systemd: SystemdNotifier
     signals: Signals
     live_reload: LiveReload
-    wakeup: Wakeup
     suspend_detector: SuspendDetector
     mounts: MountMonitor
     start_wait_s: float
@@ -395,9 +393,8 @@ class Daemon:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
         components = self._components
         sources = (components.watch, components.suspend_detector, components.control, components.synced_hook)
-        filenos = [components.wakeup.fileno(), *(fileno for source in sources for fileno in source.filenos())]
-        mounts = [(fileno, select.POLLPRI) for fileno in components.mounts.filenos()]
-        return [*((fileno, select.POLLIN) for fileno in filenos), *mounts]
+        filenos = [(fileno, select.POLLIN) for source in sources for fileno in source.filenos()]
+        return [*filenos, *((fileno, select.POLLPRI) for fileno in components.mounts.filenos())]
 
     def deadline_s(self) -> float | None:
         """The monotonic second at which something is due, even if nothing comes."""
@@ -449,7 +446,6 @@ class Daemon:
     def _receive(self) -> None:
         """Note the events that have come, and what is due."""
         components = self._components
-        components.wakeup.drain()  # before all else, or a wake-up that comes meanwhile would be lost
         changes = components.watch.take()
         self._dirty.add(changes)
         if changes:

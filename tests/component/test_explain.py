@@ -12,7 +12,6 @@ import pytest
 from syncd.core.errors import WorkspaceError
 from syncd.scan.path_rules import explain
 from syncd.scan.scanner import Scanner
-from syncd.selection.ignore_files import read_ignore_files
 from syncd.selection.selection import Selection
 from tests.component.git_folder import make_repository
 
@@ -89,23 +88,6 @@ def test_missing_paths(work: Path) -> None:
     assert explain(str(work), SELECTION, "").included
     with pytest.raises(WorkspaceError):
         explain(str(work / "gone"), SELECTION, "a.txt")
-
-
-@pytest.mark.parametrize("what", ["link", "folder", "fifo", "none"])
-def test_an_ignore_file_that_is_not_a_regular_file(tmp_path: Path, what: str) -> None:
-    """A link, a folder or a FIFO of that name has no rules, as in git; reading it does not block."""
-    (tmp_path / "rules").write_text("*\n")
-    if what == "link":
-        (tmp_path / ".gitignore").symlink_to("rules")
-    elif what == "folder":
-        (tmp_path / ".gitignore").mkdir()
-    elif what == "fifo":
-        os.mkfifo(tmp_path / ".gitignore")
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    try:
-        assert read_ignore_files(descriptor, (".gitignore",)) == {}
-    finally:
-        os.close(descriptor)
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git, whose work tree it is, is not installed")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -22,12 +20,6 @@ from tests.recorded import damage
 
 OTHER = Target(TARGET.base_url, "other", "us")
 ASIA = Target(TARGET.base_url, "box", "asia")
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[StateDb]:
-    with closing(StateDb(str(tmp_path))) as db:
-        yield db
 
 
 def arrived(db: StateDb, manifest: Manifest, target: Target = TARGET, searched: str = "") -> SandboxState:

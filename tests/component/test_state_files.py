@@ -103,39 +103,39 @@ def test_a_draft_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"thing"}
 
 
-def _folder(path: Path) -> None:
+def folder(path: Path) -> None:
     path.mkdir()
 
 
-def _full_folder(path: Path) -> None:
+def full_folder(path: Path) -> None:
     (path / "deep").mkdir(parents=True)
     (path / "deep/file").write_text("x")
 
 
-def _fifo(path: Path) -> None:
+def fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-def _socket(path: Path) -> None:
+def bound_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):  # its path must be short
         server.bind(path.name)
 
 
-def _link_nowhere(path: Path) -> None:
+def link_nowhere(path: Path) -> None:
     path.symlink_to("nowhere")
 
 
-def _link_to_itself(path: Path) -> None:
+def link_to_itself(path: Path) -> None:
     path.symlink_to(path)
 
 
-def _link_to_a_file(path: Path) -> None:
+def link_to_a_file(path: Path) -> None:
     victim = path.with_name("victim")
     victim.write_text("not ours")
     path.symlink_to(victim)
 
 
-KINDS = [_folder, _full_folder, _fifo, _socket, _link_nowhere, _link_to_itself, _link_to_a_file]
+KINDS = [folder, full_folder, fifo, bound_socket, link_nowhere, link_to_itself, link_to_a_file]
 RECORDS = ["agent", "status.json"]
 
 
@@ -182,7 +182,7 @@ def test_the_log_says_where_the_entry_is_kept(
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("kind", [_fifo, _socket, _link_nowhere, _link_to_itself, _link_to_a_file])
+@pytest.mark.parametrize("kind", [fifo, bound_socket, link_nowhere, link_to_itself, link_to_a_file])
 def test_another_kind_of_entry_in_a_drafts_place(tmp_path: Path, kind: Callable[[Path], None]) -> None:
     """A write neither waits for it nor writes into it."""
     for name in RECORDS:

@@ -97,7 +97,7 @@ class Arrivals:
     """What the laptops' people waited for.
 
     Of each change: when it was saved, when it arrived, and since when its laptop had a network then.
-    `unlooked` counts initializes without a look before them, `unreached` requests that no network carried.
+    `unlooked` counts initializes without a look before them.
     """
 
     saved_s: list[float] = field(default_factory=list)
@@ -107,8 +107,6 @@ class Arrivals:
     syncs: Counter[int] = field(default_factory=Counter)
     whole: int = 0
     unlooked: int = 0
-    unreached: int = 0
-    handshakes: int = 0
 
 
 @dataclass
@@ -673,10 +671,8 @@ class Laptop:
             if wait_s > 0:
                 yield Wait(timeline.now_s + wait_s, is_open=False)
         if timeline.now_s < self._network_from_s:
-            self._arrivals.unreached += 1
             raise StepFailed(step, FailureAction.OFFLINE, "no network", possibly_applied=False)
         sent = Sent(self.number, bytes_out, is_whole, self._is_connected(is_bucket))
-        self._arrivals.handshakes += not sent.is_connected
         reply = self._api.request(op, timeline.now_s, sent)
         yield Wait(reply.at_s, is_open=False)
         while self._closed_at_s is not None:

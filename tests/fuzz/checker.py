@@ -193,7 +193,7 @@ class Checker:
     def note_dump(self) -> None:
         """Note that a dump begins, which shows everything."""
         for tracked in [] if self.is_commands_turn else self.sandboxes.values():
-            tracked.model.saw()
+            tracked.model.looked()
 
     def note_arrived(self) -> None:
         """Note that a sync succeeded."""
@@ -258,7 +258,7 @@ class Checker:
             if self.account is not None:
                 self.account.excuse_all(model.gone(remote))
             return
-        for path, (entry, seen) in model.gone(remote).items():
+        for path, (entry, seen) in model.gone(remote, late=self._unpacks_late).items():
             if self._is_settled(path, entry):
                 continue
             self.figures["versions overwritten"] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,7 +136,7 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, DaemonRig]]:
     loop = DaemonRig(rig)
     if scripted:
         loop.waiter.clock = rig.clock
-    try:
+    with loop.signals.installed():
         with daemon_of(
             loop.config,
             Role.DAEMON,
@@ -143,7 +144,6 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, DaemonRig]]:
             environ=loop.environ,
             waiter=loop.waiter,
             signals=loop.signals,
-            wakeup=loop.wakeup,
             totals=RunTotals(),
             synced_hook=SyncedHook(loop.environ, loop.waiter.clock),
         ) as daemon:
@@ -151,8 +151,6 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, DaemonRig]]:
             assert len(connections(rig)) == 2
             yield daemon, loop
         assert connections(rig) == set()
-    finally:
-        loop.wakeup.close()
 
 
 def test_a_daemon_wakes_up_once_to_close_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +167,6 @@ def test_a_daemon_closes_them_after_a_suspend(rig: Rig) -> None:
     """They look open and are dead."""
     with running(rig, scripted=True) as (daemon, loop):
         rig.clock.suspend(3600)
-        loop.wakeup.wake()
+        loop.send(signal.SIGUSR1)
         daemon._wait(None)
         assert connections(rig) == set()

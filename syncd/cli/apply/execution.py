@@ -28,6 +28,7 @@ from syncd.cli.agent_side import (
 )
 from syncd.cli.apply.command import ApplyOptions
 from syncd.cli.apply.plan_text import CHANGES, new_conflicts, plan_lines, question, summary_line, to_look_at
+from syncd.cli.options import confirmed
 from syncd.core.errors import ExitCode, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
@@ -78,13 +79,11 @@ def apply(config: Config, options: ApplyOptions) -> int:
         tell_left_out(side, "not taken but with --include")
         if options.dry_run:
             return _end(plan, prepared, "would be: ", as_json=options.as_json)
-        if options.asks and plan.of(*CHANGES):
-            with side.opened.interrupt.region():  # nothing waits for the answer
-                is_wanted = click.confirm(question(plan, prepared.newly_sent))
-            if not is_wanted:
-                click.echo("nothing was changed", err=True)
-                return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
-        with no_sync_begins(config, side.opened.interrupt.check):
+        asks = options.asks and plan.of(*CHANGES)  # nothing else waits for the answer
+        if asks and not confirmed(question(plan, prepared.newly_sent), side.opened.waiter):
+            click.echo("nothing was changed", err=True)
+            return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
+        with no_sync_begins(config, side.opened.waiter):
             done = carry_out(side, prepared)
     if not options.as_json:
         _print(plan_lines(new_conflicts(plan, done)))

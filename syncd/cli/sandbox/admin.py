@@ -40,7 +40,6 @@ class SandboxAdmin(Struct, frozen=True):
     folders: Directories
     key: ApiKey
     client: HttpClient
-    interrupt: Interrupt
     account: Account
     store: AcquiredSandboxStore
 
@@ -159,11 +158,6 @@ class SandboxAdmin(Struct, frozen=True):
         finally:
             lock.release()
 
-    def confirmed(self, question: str) -> bool:
-        """True if a person answers yes. Raises `Stop`."""
-        with self.interrupt.region():  # so that Ctrl-C ends the wait
-            return click.confirm(question, default=False, err=True)
-
 
 def _report_retry(failure: StepFailed, wait_s: float) -> None:
     click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
@@ -187,7 +181,7 @@ def sandbox_admin_of(config: Config) -> Iterator[SandboxAdmin]:
     store = AcquiredSandboxStore(folders.state, sandbox.base_url)
     with interrupting(interrupt):
         try:
-            yield SandboxAdmin(config, folders, key, client, interrupt, account, store)
+            yield SandboxAdmin(config, folders, key, client, account, store)
         except Stop:
             raise TryLater("stopped", "`syncd sandbox list` shows what was done before") from None
         finally:
