@@ -22,6 +22,13 @@ def records(state_folder: Path) -> set[str]:
     return names | ({"unanswered"} if versions else set())
 
 
+def remove(state_folder: Path, name: str) -> None:
+    """Remove a record, without a process that would keep it in memory."""
+    with closing(sqlite3.connect(state_folder / NAME)) as connection, connection:
+        removed = connection.execute("DELETE FROM records WHERE name = ?", (name,)).rowcount
+    assert removed, f"there is no record {name!r}"
+
+
 def damage(state_folder: Path, name: str) -> None:
     """Replace a record by something else, without a process that has the file open."""
     with closing(sqlite3.connect(state_folder / NAME)) as connection, connection:

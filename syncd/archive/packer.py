@@ -27,13 +27,13 @@ from syncd.archive.chunk_store import Archive, ChunkStore, Piece
 from syncd.archive.chunking import Codec, key_of, split
 from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.core.clock import Clock
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning
 from syncd.model.entry import Entry, Kind, as_read, as_sent, content_bytes, count_files
 from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import unreadable
 from syncd.scan.file_reader import PIECE_BYTES, ReadError, file_entry, matches_status, pieces, wall_ns
 from syncd.selection import safe_open
-from syncd.selection.secret_scanner import NoSearch, Search, Secret
+from syncd.selection.secret_scanner import Search, Secret
 
 # Opening fails with these if the path is no longer the regular file that the scan saw.
 _REPLACED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
@@ -75,7 +75,7 @@ class Packer:
         self._store = store
         self._clock = clock
         self._check = check
-        self._search: Search = search or NoSearch()
+        self._search = search or Search()
         self._base_store = base_store
         self._packed = Packed()  # of the present packing
         self._room_bytes = 0

@@ -12,9 +12,8 @@ from msgspec.structs import replace
 from syncd.archive.chunking import Codec
 from syncd.archive.packer import Packed, Packer, PackProgress
 from syncd.core.clock import Clock
-from syncd.core.errors import SnapshotTooLarge, TryLater
+from syncd.core.errors import SnapshotTooLarge, SyncWarning, TryLater
 from syncd.core.text import counted, shown_path
-from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind, is_not_written_back, unknown
 from syncd.model.manifest import (
     Difference,
@@ -209,9 +208,10 @@ class Snapshotter:
 
     def _read_again(self, manifest: Manifest) -> Manifest:
         """Return the manifest with what is in those files now that may have changed without a new stamp."""
+        unsure = [(path, entry) for path, entry in manifest.items() if is_not_written_back(entry)]
         read = manifest.copy()
-        read.put((path, unknown(entry)) for path, entry in manifest.items() if is_not_written_back(entry))
-        read.put(self._reader.digests(path for path, entry in manifest.items() if is_not_written_back(entry)))
+        read.put((path, unknown(entry)) for path, entry in unsure)
+        read.put(self._reader.digests(path for path, _ in unsure))
         return read
 
     def with_digests(self, entries: dict[str, Entry]) -> dict[str, Entry]:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 
 import click
@@ -17,13 +17,12 @@ from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.options import CLOCK
 from syncd.cli.progress import ProgressDisplay
-from syncd.core.directories import Directories
+from syncd.core.directories import Directories, Lock
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import MOST_NAMED, counted, one_line, shown_path
 from syncd.core.waiter import Waiter
-from syncd.core.workspace_lock import Lock
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of, workspace_of
 from syncd.daemon.control import writing
 from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack
@@ -62,7 +61,7 @@ class OpenSandbox(Struct, frozen=True):
     folders: Directories
     target: Target
     services: SandboxServices
-    interrupt: Interrupt
+    waiter: Waiter
     scratch: str
 
 
@@ -158,16 +157,16 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     Raises `SyncdError`, `Stop`.
     """
     set_up_logs("error", LogFormat.TEXT, {})
-    interrupt = Interrupt()
+    waiter = Waiter(Interrupt(), CLOCK)
     folders = folders_of(config, os.environ)
     target, key = target_of(config, os.environ), key_of(config, os.environ)
-    client = HttpClient(Waiter(interrupt, CLOCK))
+    client = HttpClient(waiter)
     workspace = workspace_of(config, os.environ, key, client)
     try:
-        with scratch_folder(folders.spool) as scratch, interrupting(interrupt):
+        with scratch_folder(folders.spool) as scratch, interrupting(waiter.interrupt):
             look = os.path.join(scratch, "look")
-            factory = SandboxFactory(workspace, "", interrupt.check, lambda _path, _is_dir: False, look)
-            yield OpenSandbox(config, folders, target, factory.build(target), interrupt, scratch)
+            factory = SandboxFactory(workspace, "", waiter.interrupt.check, lambda _path, _is_dir: False, look)
+            yield OpenSandbox(config, folders, target, factory.build(target), waiter, scratch)
     finally:
         workspace.db.close()
         client.drop()
@@ -236,7 +235,8 @@ def commits_there(opened: OpenSandbox, contents: Contents) -> tuple[SandboxCommi
     os.makedirs(folder, mode=0o700, exist_ok=True)
     with ProgressDisplay(silent_s=1.0) as progress:
         progress.doing("reading the commits in the sandbox")
-        found, pack = opened.services.agent_repository.fetch_commits(home, folder, contents, opened.interrupt.check)
+        check = opened.waiter.interrupt.check
+        found, pack = opened.services.agent_repository.fetch_commits(home, folder, contents, check)
         if not pack:
             return found, ()
         try:
@@ -323,23 +323,22 @@ def scratch_folder(spool: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def no_sync_begins(config: Config, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+def no_sync_begins(config: Config, waiter: Waiter | None = None) -> Iterator[None]:
     """Keep the daemon from syncing meanwhile, or any other process, if none runs.
 
-    A sync of the daemon that is under way is waited for; `check` may end that. Raises `Locked`, `TryLater`.
+    A sync of the daemon that is under way is waited for. Raises `Locked`, `TryLater`, `Stop`.
     """
     folder = folders_of(config, os.environ).state
     told = False
 
     def waiting(waited_s: float) -> None:
         nonlocal told
-        check()
         if not told and waited_s > _TOLD_AFTER_S:
             told = True
             click.echo("a sync is under way: waiting for its end, as it may take minutes", err=True)
 
     with contextlib.ExitStack() as stack:
-        if not stack.enter_context(writing(folder, CLOCK, waiting)):
+        if not stack.enter_context(writing(folder, waiter or Waiter(Interrupt(), CLOCK), waiting)):
             lock = Lock(folder)
             lock.acquire()
             stack.callback(lock.release)

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from syncd.cli.options import CLOCK
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.status.reader import StatusReader
-from syncd.core.directories import directories_for
+from syncd.core.directories import directories_for, holder
 from syncd.core.errors import ExitCode, Locked, Stop, TryLater, failure_with
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
-from syncd.core.workspace_lock import holder
+from syncd.core.waiter import Waiter
 from syncd.daemon.control import Message, ask
 from syncd.sync.status_document import State
 
@@ -58,8 +58,8 @@ def ask_daemon(
     """
     interrupt = Interrupt()
     try:
-        with interrupting(interrupt), interrupt.region():
-            return _ask_daemon(config, request, timeout_s, display)
+        with interrupting(interrupt):
+            return _ask_daemon(config, request, Waiter(interrupt, CLOCK), timeout_s, display)
     except Stop:
         raise KeyboardInterrupt from None
 
@@ -73,12 +73,12 @@ def order_daemon(config: Config, request: Message) -> bool:
 
 
 def _ask_daemon(
-    config: Config, request: Message, timeout_s: float | None, display: ProgressDisplay | None
+    config: Config, request: Message, waiter: Waiter, timeout_s: float | None, display: ProgressDisplay | None
 ) -> dict[str, Any] | None:
     folder = directories_for(config.workspace.path, os.environ).state
     ends_s = CLOCK.monotonic_s() + min(_STARTS_S, timeout_s or _STARTS_S)
     was_answered = False
-    reader, silences = StatusReader(config.file, config), 0
+    reader, silences = StatusReader(config.file, config, waiter), 0
 
     def on_silence() -> None:
         nonlocal silences
@@ -89,7 +89,7 @@ def _ask_daemon(
 
     while True:
         try:
-            for message in ask(folder, request, CLOCK, timeout_s, on_silence):
+            for message in ask(folder, request, waiter, timeout_s, on_silence):
                 was_answered = True
                 if message["event"] == "progress" and display is not None:
                     show(message, display)
@@ -102,7 +102,7 @@ def _ask_daemon(
             raise TryLater("the daemon ended or reloaded before it was done", "try again")
         if CLOCK.monotonic_s() >= ends_s:
             raise TryLater("another syncd has this workspace and cannot be asked", "try again when it has ended")
-        CLOCK.sleep(_RETRY_S)
+        waiter.sleep(_RETRY_S)
 
 
 def show(message: Message, display: ProgressDisplay) -> None:

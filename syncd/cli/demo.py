@@ -18,7 +18,7 @@ import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from glob import iglob
 from queue import Empty, SimpleQueue
 
@@ -192,15 +192,20 @@ class _Demo(Struct):
 
     def _output(self, line: list[str], folder: str, more: dict[str, str], codes: Collection[int]) -> list[str]:
         environ = {**self.environ, **more}
-        with self.interrupt.region():
-            done = subprocess.run(
-                line, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False
-            )
-        if done.returncode not in codes:
-            said = os.fsdecode(done.stderr).strip()
+        null, pipe = subprocess.DEVNULL, subprocess.PIPE
+        with subprocess.Popen(line, cwd=folder, env=environ, stdin=null, stdout=pipe, stderr=pipe) as program:
+            try:
+                while program.returncode is None:
+                    with suppress(subprocess.TimeoutExpired):
+                        output, complaint = program.communicate(timeout=_LOOK_S)
+                    self.interrupt.check()
+            finally:
+                program.kill()
+        if program.returncode not in codes:
+            said = os.fsdecode(complaint).strip()
             command_line = shlex.join(line)
-            raise TryLater(f"{command_line} ended with {done.returncode} ({said})", "please report it")
-        return done.stdout.decode("utf-8", "replace").splitlines()
+            raise TryLater(f"{command_line} ended with {program.returncode} ({said})", "please report it")
+        return output.decode("utf-8", "replace").splitlines()
 
     # -- what is printed, at most 80 columns wide, and as the terminal
 
@@ -269,8 +274,8 @@ class _Demo(Struct):
         while True:
             left_s = deadline_s - CLOCK.monotonic_s()
             try:
-                with self.interrupt.region():
-                    request = self.coming.get(timeout=max(0.0, min(left_s, _LOOK_S)))
+                self.interrupt.check()
+                request = self.coming.get(timeout=max(0.0, min(left_s, _LOOK_S)))
             except Empty:
                 if left_s <= 0:
                     return

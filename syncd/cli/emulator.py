@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 import click
@@ -14,11 +15,10 @@ from syncd.core.api_key import parse_key
 from syncd.core.errors import KeyRefused, NeedsPerson, Stop, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.text import shown_path
+from syncd.core.waiter import Waiter
 from syncd.emulator import Emulator, RequestRecord, Sandbox
+from syncd.emulator.bucket import MAX_LIFETIME_S
 from syncd.emulator.emulator import KEY_FILE
-from syncd.emulator.signing import MAX_LIFETIME_S
-
-_FOREVER_S = 1e9  # until a signal
 
 
 @click.command("emulator")
@@ -60,8 +60,7 @@ def command(*, data_dir: Path, port: int, api_key: str, url_lifetime_s: int, san
             raise NeedsPerson(f"{error.filename} cannot be used ({reason})", "name another with --data") from error
         try:
             click.echo(_introduction(emulator, _sandbox(emulator, sandbox_id)))
-            with interrupt.region():
-                CLOCK.sleep(_FOREVER_S)
+            Waiter(interrupt, CLOCK).sleep(inf)
         finally:
             emulator.close()
 

@@ -14,7 +14,7 @@ from syncd.model.entry import Entry, Kind
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.secret_scanner import LARGEST_BYTES, Secret
 from syncd.selection.selection import Decision
-from syncd.watch.scan_listener import ScanListener
+from syncd.watch.changes import ScanListener
 
 
 class LocalScan(Struct, frozen=True):

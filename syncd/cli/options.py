@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,8 +17,7 @@ from msgspec.structs import replace
 
 import syncd
 from syncd.core.clock import SystemClock
-from syncd.core.config_file import load_config
-from syncd.core.config_lookup import FoundConfig, config_files, config_name, find_config, named_config
+from syncd.core.config_file import FoundConfig, config_files, config_name, find_config, load_config, named_config
 from syncd.core.directories import default_config_path, directories_for
 from syncd.core.errors import ConfigError, NeedsPerson, Stop, TryLater, WorkspaceError
 from syncd.core.settings import Config
@@ -24,6 +25,8 @@ from syncd.core.text import one_line, shown_path
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+    from syncd.core.waiter import Waiter
 
 CLOCK = SystemClock()
 _FOUND, _TOLD = f"{__name__}.found", f"{__name__}.told"  # in the context of click
@@ -149,6 +152,19 @@ def stoppable(what: str = "changed") -> Iterator[None]:
         yield
     except (Stop, KeyboardInterrupt, click.Abort):
         raise TryLater(f"stopped; nothing was {what}", "the same command begins anew") from None
+
+
+def confirmed(question: str, waiter: Waiter, *, err: bool = False) -> bool:
+    """True if a person answers yes, at a terminal. Raises `Stop`, `click.Abort` at the end of the input."""
+    while True:
+        click.echo(f"{question} [y/N]: ", nl=False, err=err)
+        waiter.wait_ready(sys.stdin.fileno(), select.POLLIN, inf)  # a line is complete
+        answer = sys.stdin.readline()
+        if not answer:
+            raise click.Abort
+        if (word := answer.strip().lower()) in ("y", "yes", "n", "no", ""):
+            return word in ("y", "yes")
+        click.echo("Error: invalid input", err=err)
 
 
 def refuse_workspace(config: Config, destination: str) -> None:

@@ -102,8 +102,7 @@ def print_error(text: str) -> None:
 
 def print_internal_error(failure: BaseException | None) -> None:
     """Print where this program failed, without texts and values, which may hold a signed URL."""
-    from syncd.core.errors import Stop  # noqa: PLC0415 - as above
     from syncd.report.logs import place_of  # noqa: PLC0415
 
-    if failure is not None and not isinstance(failure, SystemExit | Stop):  # the next wait raises `Stop` again
+    if failure is not None and not isinstance(failure, SystemExit):
         print_error(f"internal error ({place_of(failure)}): please report it")

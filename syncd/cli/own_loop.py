@@ -13,18 +13,16 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.cli.daemon_client import result_of, show
 from syncd.cli.options import CLOCK
 from syncd.cli.progress import ProgressDisplay
-from syncd.core.errors import ExitCode
+from syncd.core.errors import ExitCode, SyncWarning
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
-from syncd.core.warning import SyncWarning
 from syncd.daemon.build import Role, daemon_of, key_of, places_of
 from syncd.daemon.control import Message
 from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, SyncRequest, pause_marker
-from syncd.daemon.wakeup import Wakeup
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.status_document import State
 from syncd.sync.synced_hook import SyncedHook
@@ -69,7 +67,6 @@ def sync_alone(
         config = replace(config, retry=structs.replace(config.retry, give_up_after_seconds=give_up_s))
     interrupt, asker, synced_hook = Interrupt(), _Asker(view), SyncedHook(os.environ, CLOCK)
     with (
-        closing(Wakeup()) as wakeup,
         interrupting(interrupt),
         daemon_of(
             config,
@@ -77,8 +74,7 @@ def sync_alone(
             key=key_of(config, os.environ),
             environ=os.environ,
             waiter=Waiter(interrupt, CLOCK),
-            signals=Signals(interrupt, wakeup),
-            wakeup=wakeup,
+            signals=Signals(interrupt),
             totals=RunTotals(),
             synced_hook=synced_hook,
         ) as daemon,

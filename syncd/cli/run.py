@@ -14,15 +14,14 @@ from syncd.cli.options import CLOCK, config_option, config_path, load_for_comman
 from syncd.core.api_key import ApiKey, is_outdated
 from syncd.core.clock import stamp
 from syncd.core.config_file import load_config
+from syncd.core.directories import Lock
 from syncd.core.errors import ExitCode, Locked, Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
-from syncd.core.workspace_lock import Lock
 from syncd.daemon.control import listens
 from syncd.daemon.shared_sandbox import refuse_named, refuse_taken
 from syncd.daemon.signals import Signals
-from syncd.daemon.wakeup import Wakeup
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sync.synced_hook import SyncedHook
 
@@ -43,12 +42,12 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
     """
     set_up_logs(log_level, LogFormat(log_format), os.environ)
-    interrupt, wakeup = Interrupt(), Wakeup()
-    signals = Signals(interrupt, wakeup)
+    interrupt = Interrupt()
+    signals = Signals(interrupt)
     try:
         with signals.installed(), closing(SyncedHook(os.environ, CLOCK)) as synced_hook:
             path = config_path(config_file, lambda text: _log.warning("%s", text))
-            _run(path, interrupt, signals, wakeup, synced_hook)
+            _run(path, interrupt, signals, synced_hook)
     except Stop:  # before its loop
         return ExitCode.DONE
     except SyncdError as failure:
@@ -57,7 +56,7 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     return ExitCode.DONE
 
 
-def _run(path: str, interrupt: Interrupt, signals: Signals, wakeup: Wakeup, synced_hook: SyncedHook) -> None:
+def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedHook) -> None:
     from syncd.daemon.build import Role, daemon_of, folders_of  # noqa: PLC0415 - `run --help` needs none of it
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
     from syncd.report.status_publisher import RunTotals  # noqa: PLC0415
@@ -77,7 +76,6 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, wakeup: Wakeup, sync
                 environ=os.environ,
                 waiter=Waiter(interrupt, CLOCK),
                 signals=signals,
-                wakeup=wakeup,
                 totals=totals,
                 synced_hook=synced_hook,
                 excludes=excludes,  # kept: git might fail where the old configuration is to stay
@@ -146,7 +144,8 @@ def _wait_for_lock(folder: str, interrupt: Interrupt, timeout_s: float) -> None:
         except Locked:
             if CLOCK.monotonic_s() >= ends_s or listens(folder):
                 raise
-            Waiter(interrupt, CLOCK).sleep(_RETRY_S)
+            CLOCK.sleep(_RETRY_S)  # by no waiter: its loop is yet to see a SIGUSR1
+            interrupt.check()
         else:
             lock.release()
             return

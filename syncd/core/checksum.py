@@ -6,16 +6,10 @@ needs. So only its extension is loaded. `crc32c<3` is pinned, and importing this
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
-from typing import Protocol
-
-
-class _Checksum(Protocol):
-    """Returns the CRC-32C of the data, or of all data if `value` is that of what came before."""
-
-    def __call__(self, data: bytes | memoryview, value: int = 0, /) -> int: ...
 
 
 def _extension() -> ModuleType:
@@ -29,6 +23,7 @@ def _extension() -> ModuleType:
 
 
 _module = _extension()
-crc32c: _Checksum = _module.crc32c
+# It takes the data and, where it goes on, the checksum of what came before.
+crc32c: Callable[..., int] = _module.crc32c
 # True if the processor computes it, which an x86-64 does with SSE4.2.
 hardware_based: bool = _module.hardware_based

@@ -14,6 +14,8 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+_LONGEST_POLL_S = 1e6  # poll(2) takes no more
+
 
 def boot_id() -> str:
     """Return the name of the machine's present boot, within which boottimes of several processes can be compared.
@@ -47,7 +49,10 @@ class Clock(Protocol):
         ...
 
     def poll(self, poll: select.poll, seconds: float | None) -> list[tuple[int, int]]:
-        """Wait until a descriptor is ready, at most so many seconds (None: no limit); return those that are ready."""
+        """Wait until a descriptor is ready, at most so many seconds (None: no limit); return those that are ready.
+
+        After some days it may return with none.
+        """
         ...
 
 
@@ -67,7 +72,7 @@ class SystemClock:
         time.sleep(seconds)
 
     def poll(self, poll: select.poll, seconds: float | None) -> list[tuple[int, int]]:
-        return poll.poll(None if seconds is None else seconds * 1e3)
+        return poll.poll(None if seconds is None else min(seconds, _LONGEST_POLL_S) * 1e3)
 
 
 def utc(wall_s: float) -> datetime:

@@ -1,7 +1,7 @@
 """Files that survive a crash: written to a draft beside the target, flushed, renamed, and checked when read.
 
-A file that is truncated, damaged, of a newer version or not a regular file is renamed, and a warning says so. Its
-content is then unknown, which costs a full sync; it never causes a crash, or a wait for a FIFO without a writer.
+A file that is truncated, damaged, of a newer version or not a regular file is renamed, and the log says so. It
+never causes a crash, or a wait for a FIFO without a writer.
 """
 
 from __future__ import annotations
@@ -17,12 +17,9 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from syncd.core.warning import SyncWarning
-
 _log = logging.getLogger("syncd.state")
 _DRAFT = ".new"
 _MAGIC = b"syncd-state 1 "
-_FULL_UPLOAD = "everything is uploaded anew once"
 # Renaming fails with these where the new name is taken by something of another kind, or by a folder that is not empty.
 _NAME_TAKEN = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST})
 
@@ -37,90 +34,46 @@ class Versioned(Struct, frozen=True, kw_only=True):
 
 
 class StateFile(Generic[Record]):
-    """One record of the state folder. `cost` tells the user in a warning what the loss of the record costs."""
+    """One record of the state folder. `cost` tells in the log what the loss of the record costs."""
 
-    def __init__(self, folder: str, name: str, shape: type[Record], cost: str = _FULL_UPLOAD) -> None:
+    def __init__(self, folder: str, name: str, shape: type[Record], cost: str) -> None:
         self.path = os.path.join(folder, name)
         self._shape = shape
         self._cost = cost
 
     def save(self, record: Record) -> None:
         """Replace the record; after a crash either the old one or the new one exists. Raises `OSError`."""
-        _replace(self.path, sealed(msgspec.msgpack.encode(record)), durable=True)
+        payload = msgspec.msgpack.encode(record)
+        _replace(self.path, _seal(payload) + b"\n" + payload, durable=True)
         flush_folder(os.path.dirname(self.path))
 
     def load(self) -> Record | None:
-        """Return the record, or None if there is no usable one."""
-        return self.load_or_warn()[0]
-
-    def load_or_warn(self) -> tuple[Record | None, SyncWarning | None]:
-        """Return the record, or None if there is none, and the warning, which is logged too, if one was set aside."""
+        """Return the record, or None if there is no usable one: one that is not is set aside, and the log says so."""
+        why = "was damaged or of another version"
         try:
-            content = read_file(self.path)
-        except FileNotFoundError:
-            return None, None
-        except OSError as failure:
-            return None, self.set_aside(f"cannot be read ({failure.strerror})")
-        head, _, payload = content.partition(b"\n")
-        try:
+            head, _, payload = read_file(self.path).partition(b"\n")
             if head == _seal(payload):
-                return msgspec.msgpack.decode(payload, type=self._shape), None
+                return msgspec.msgpack.decode(payload, type=self._shape)
+        except FileNotFoundError:
+            return None
+        except OSError as failure:
+            why = f"cannot be read ({failure.strerror})"
         except (msgspec.MsgspecError, UnicodeDecodeError):
             pass
-        return None, self.set_aside("was damaged or of another version")
+        self._set_aside(why)
+        return None
 
-    def set_aside(self, why: str) -> SyncWarning:
-        """Rename an unusable record, so that a person can look at it, and return the warning about it."""
+    def _set_aside(self, why: str) -> None:
+        """Rename an unusable record, so that a person can look at it."""
         try:
-            aside = move_aside(self.path)
+            remedy = f"nothing to do; it is kept as {move_aside(self.path)}, and {self._cost}"
         except OSError as failure:
-            remedy = f"remove {self.path} ({failure.strerror}); until then {self._cost.removesuffix(' once')}"
-        else:
-            remedy = f"nothing to do; it is kept as {aside}, and {self._cost}"
-        warning = SyncWarning(f"state:{self.path}", f"the state file {os.path.basename(self.path)!r} {why}", remedy)
-        _log.warning("%s", warning)  # when the status shows it, the record may be in order again
-        return warning
-
-    def remove(self) -> None:
-        """Delete the record. Raises `OSError` if a later process could still read it."""
-        try:
-            os.unlink(self.path)
-        except FileNotFoundError:
-            pass
-        except OSError:  # a read-only file system refuses even where there is no file
-            if not os.path.isdir(self.path) and os.path.lexists(self.path):
-                _truncate(self.path)
-        else:
-            flush_folder(os.path.dirname(self.path))
-
-
-def sealed(payload: bytes) -> bytes:
-    """Return the bytes of a state file with this payload."""
-    return _seal(payload) + b"\n" + payload
+            remedy = f"remove {self.path} ({failure.strerror}); until then {self._cost}"
+        _log.warning("the state file %r %s: %s", os.path.basename(self.path), why, remedy)
 
 
 def _seal(payload: bytes) -> bytes:
     return _MAGIC + hashlib.sha256(payload).hexdigest().encode()
-
-
-class CacheFile(Generic[Record]):
-    """One record in JSON whose loss costs next to nothing: not flushed, and a damaged one reads as none."""
-
-    def __init__(self, folder: str, name: str, shape: type[Record], at_most_bytes: int) -> None:
-        self._path = os.path.join(folder, name)
-        self._shape = shape
-        self._at_most_bytes = at_most_bytes
-
-    def save(self, record: Record) -> None:
-        """Replace the record. Raises `OSError`."""
-        write_whole(self._path, msgspec.json.encode(record))
-
-    def load(self) -> Record | None:
-        """Return the record, or None if there is no usable one."""
-        try:
-            return msgspec.json.decode(read_file(self._path, self._at_most_bytes), type=self._shape)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return None
 
 
 class MarkerFile:
@@ -228,13 +181,3 @@ def _delete(path: str) -> None:
         import shutil  # noqa: PLC0415 - 2 ms of the start of every command, for a rare case
 
         shutil.rmtree(path)
-
-
-def _truncate(path: str) -> None:
-    """Empty a file whose folder does not allow to delete it: an empty record is not accepted by any reader."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        os.ftruncate(descriptor, 0)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,12 +13,13 @@
         │   └── SandboxNotFound the API knows no such sandbox
         └── SnapshotTooLarge    over `sync.max_snapshot_mib`
 
-`Stop` is not a failure: the process was asked to end.
+`Stop` is not a failure: the process was asked to end. Nor is a `SyncWarning`, which stops nothing.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class ExitCode(IntEnum):
@@ -98,3 +99,17 @@ def failure_with(exit_code: int, message: str) -> SyncdError:
 
 class Stop(BaseException):
     """The process was asked to end. A `BaseException`, so that no handler of failures catches it."""
+
+
+class SyncWarning(NamedTuple):
+    """A problem in one line (`what`) and what to do about it (`remedy`), which `status` shows until it is mended.
+
+    Unlike an error it stops nothing. Warnings with the same `key` are about one problem, even if their text differs.
+    """
+
+    key: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.remedy}" if self.remedy else self.what

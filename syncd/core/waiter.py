@@ -3,13 +3,12 @@
 If a wait ended only for its own reason, a daemon could not react: a command, a change and the service manager's
 watchdog would have to wait for a server that hangs. So each wait here also polls the descriptors of a `Listener`, which
 handles events at once. Handling only records events and answers requests. Work that events may end says so beforehand,
-with `superseded_by`.
-
-A signal interrupts only the wait itself (see `syncd.core.interrupt`), so it leaves no state half written.
+with `superseded_by`. Each wait polls for signals, too (see `syncd.core.interrupt`).
 """
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from syncd.core.interrupt import Interrupt
 POLL_EVERY_S = 0.2
 # Shorter waits are rounding errors of floating point.
 _ROUNDING_S = 1e-6
+_PIPE_BYTES = 1 << 16
 # A connection depends on another machine, which a test's clock cannot speed up.
 _REAL = SystemClock()
 
@@ -165,10 +165,15 @@ class Waiter:
                 ends.append(deadline_s - self.clock.monotonic_s())
         if self._report is not None:
             ends.append(self._polled_at_s + POLL_EVERY_S - _REAL.monotonic_s())
-        with self.interrupt.region():
-            ready = clock.poll(poll, max(0.0, min(ends)) if ends else None)
+        signals = self.interrupt.descriptor
+        if signals is not None:
+            poll.register(signals, select.POLLIN)
         self.interrupt.check()
-        return {descriptor for descriptor, _ in ready}
+        ready = {descriptor for descriptor, _ in clock.poll(poll, max(0.0, min(ends)) if ends else None)}
+        if signals in ready:
+            os.read(signals, _PIPE_BYTES)
+        self.interrupt.check()
+        return ready
 
     def _handle(self, ready: Collection[int]) -> None:
         self._polled_at_s = _REAL.monotonic_s()

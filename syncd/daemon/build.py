@@ -16,19 +16,17 @@ from syncd.archive.snapshotter import Snapshotter
 from syncd.core.api_key import ApiKey, find_key
 from syncd.core.choices import MANAGED_FILE, GitThere
 from syncd.core.clock import Clock
-from syncd.core.config_lookup import own_files, own_folders
-from syncd.core.directories import Directories, directories_for
+from syncd.core.config_file import own_files, own_folders
+from syncd.core.directories import Directories, Lock, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.core.hardening import make_undumpable
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
-from syncd.core.workspace_lock import Lock
 from syncd.daemon.control import ControlServer
 from syncd.daemon.live_reload import LiveReload, limit_of
 from syncd.daemon.loop import Components, Daemon
 from syncd.daemon.signals import Signals
-from syncd.daemon.wakeup import Wakeup
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
@@ -37,7 +35,6 @@ from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import NAMED_BYTES, HistoryRecorder, HistoryStore
 from syncd.report.logs import keep_out_of_logs
 from syncd.report.status_publisher import RunTotals, StatusPublisher
-from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers, agent_state
 from syncd.sandbox.provider import AcquiredSandboxStore
@@ -47,17 +44,17 @@ from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.gitignore import bad_pattern
 from syncd.selection.rules import Rule
-from syncd.selection.secret_scanner import NoSearch, Search, SecretSearch
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.secret_scanner import Search, SecretSearch
+from syncd.selection.selection import Selection
 from syncd.store.state_db import StateDb
 from syncd.sync.sandbox_services import SandboxFactory, Workspace
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook
 from syncd.sync.work_saver import WorkSaver
+from syncd.watch.changes import ScanListener
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import MountMonitor
-from syncd.watch.scan_listener import ScanListener
 from syncd.watch.suspend_detector import SuspendDetector
 
 _log = logging.getLogger("syncd")
@@ -109,23 +106,21 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
         if pattern.startswith("!"):
             raise ConfigError(f"workspace.allow_secrets = [{pattern!r}]: allows nothing", "name what is allowed only")
     return Selection(
-        SelectionSettings(
-            ignore=keys.ignore,
-            use_gitignore=keys.use_gitignore,
-            include_git=keys.git is GitThere.RAW,
-            upload_secrets=keys.upload_secrets,
-            allow_secrets=keys.allow_secrets,
-            always_ignored=tuple(Rule(MANAGED_FILE, None, pattern) for pattern in config.always_ignored),
-            own_folders=own_folders(environ),
-            own_files=partial(own_files, config, environ),
-        )
+        ignore=keys.ignore,
+        use_gitignore=keys.use_gitignore,
+        include_git=keys.git is GitThere.RAW,
+        upload_secrets=keys.upload_secrets,
+        allow_secrets=keys.allow_secrets,
+        always_ignored=tuple(Rule(MANAGED_FILE, None, pattern) for pattern in config.always_ignored),
+        own_folders=own_folders(environ),
+        own_files=partial(own_files, config, environ),
     )
 
 
 def secret_search_of(config: Config, own_key: str = "") -> Search:
     """The search of contents for secrets."""
     keys = config.workspace
-    return NoSearch() if keys.upload_secrets else SecretSearch(keys.allow_secrets, own_key)
+    return Search() if keys.upload_secrets else SecretSearch(keys.allow_secrets, own_key)
 
 
 def size_remedy_of(config: Config) -> str:
@@ -278,7 +273,7 @@ def status_publisher_of(
         workspace=config.workspace.path,
         workspace_link=config.workspace_link,
         target=_known_target(workspace) or Target(config.sandbox.base_url, "", config.sandbox.region),
-        file=StatusStore(workspace.folders.state),
+        folder=workspace.folders.state,
         systemd=systemd,
         recorder=_history_recorder_of(config, workspace.folders, clock, lambda: publisher.target.sandbox_id),
         notifier=notifier,
@@ -304,7 +299,6 @@ def daemon_of(
     environ: Mapping[str, str],
     waiter: Waiter,
     signals: Signals,
-    wakeup: Wakeup,
     totals: RunTotals,
     synced_hook: SyncedHook,
     excludes: str | None = None,
@@ -359,7 +353,6 @@ def daemon_of(
                 systemd=systemd,
                 signals=signals,
                 live_reload=LiveReload(config, reread or (lambda: config), workspace.throttle, signals),
-                wakeup=wakeup,
                 suspend_detector=suspend_detector,
                 mounts=mounts,
                 start_wait_s=start_wait_s,

@@ -17,9 +17,11 @@ from collections.abc import Callable, Generator, Iterator
 from math import inf
 from typing import Any
 
-from syncd.core.clock import Clock
+from syncd.core.clock import SystemClock
 from syncd.core.errors import ExitCode, TryLater
+from syncd.core.waiter import Waiter
 
+_CLOCK = SystemClock()
 _NAME = "control.sock"
 # A request is short; a longer line is not from a client of ours.
 _LONGEST_REQUEST = 4096
@@ -184,7 +186,7 @@ class ControlServer:
 def ask(
     folder: str,
     request: Message,
-    clock: Clock,
+    waiter: Waiter,
     timeout_s: float | None = None,
     on_silence: Callable[[], None] = lambda: None,
     *,
@@ -193,9 +195,9 @@ def ask(
     """Send the daemon of this state folder a request, and yield its answers to the end.
 
     `on_silence` is called each time that nothing has come for `silence_s`. Raises `ConnectionError` where none listens
-    or it ends meanwhile, `TimeoutError` when the time is over.
+    or it ends meanwhile, `TimeoutError` when the time is over, `Stop`.
     """
-    ends_s = inf if timeout_s is None else clock.monotonic_s() + timeout_s
+    ends_s = inf if timeout_s is None else _CLOCK.monotonic_s() + timeout_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.setblocking(False)  # a stopped daemon accepts nothing
         try:
@@ -205,7 +207,7 @@ def ask(
             raise ConnectionError(str(failure)) from None
         connection.sendall(json.dumps(request).encode() + b"\n")
         received = b""
-        while (left_s := ends_s - clock.monotonic_s()) > 0:
+        while (left_s := ends_s - (now_s := _CLOCK.monotonic_s())) > 0:
             line, end, rest = received.partition(b"\n")
             if end:
                 received = rest
@@ -213,7 +215,7 @@ def ask(
                 yield message
                 if message.get("event") == "done":
                     return
-            elif select.select([connection], [], [], min(left_s, silence_s))[0]:
+            elif waiter.wait_ready(connection.fileno(), select.POLLIN, now_s + min(left_s, silence_s)):
                 block = connection.recv(_BLOCK)
                 if not block:  # half a line is the end of a killed daemon
                     raise ConnectionError("the daemon closed the connection")
@@ -226,22 +228,23 @@ def ask(
 
 
 @contextlib.contextmanager
-def writing(folder: str, clock: Clock, waiting: Callable[[float], None]) -> Iterator[bool]:
+def writing(folder: str, waiter: Waiter, waiting: Callable[[float], None]) -> Iterator[bool]:
     """Keep the daemon of this state folder, if one runs, from beginning a sync; false if none does.
 
     A sync that is under way is waited for, however long; meanwhile `waiting` is called again and again with the seconds
-    that it took so far, and may raise. Raises `TryLater` if the daemon does not answer at all.
+    that it took so far. Raises `TryLater` if the daemon does not answer at all, `Stop`.
     """
-    began_s, was_answered = clock.monotonic_s(), False
+    began_s, was_answered = _CLOCK.monotonic_s(), False
 
     def on_silence() -> None:
-        waited_s = clock.monotonic_s() - began_s
+        waited_s = _CLOCK.monotonic_s() - began_s
         if not was_answered and waited_s > _ANSWERS_S:
             raise TryLater("the daemon does not answer", "see `syncd status`")
         waiting(waited_s)
 
     is_ready = False
-    with contextlib.closing(ask(folder, {"do": "write"}, clock, on_silence=on_silence, silence_s=_WAITS_S)) as messages:
+    answers = ask(folder, {"do": "write"}, waiter, on_silence=on_silence, silence_s=_WAITS_S)
+    with contextlib.closing(answers) as messages:
         with contextlib.suppress(ConnectionError):  # none runs, or it has ended
             for message in messages:
                 was_answered = True

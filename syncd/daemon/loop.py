@@ -22,15 +22,12 @@ from msgspec import Struct
 
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.errors import ExitCode, NeedsPerson, Stop
+from syncd.core.errors import ExitCode, NeedsPerson, Stop, SyncWarning
 from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
-from syncd.core.warning import SyncWarning
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.live_reload import LiveReload
-from syncd.daemon.polling import Polling
 from syncd.daemon.scheduler import (
     FailureBackoff,
-    Passed,
     RetryPause,
     SaveAgentWork,
     SchedulerInput,
@@ -38,13 +35,11 @@ from syncd.daemon.scheduler import (
     ends_a_new_daemon,
     idle_state,
     next_action,
-    pause_ends_s,
 )
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest, pause_marker
-from syncd.daemon.wakeup import Wakeup
 from syncd.remote.failure import FailureAction, StepFailed
-from syncd.remote.keepalive import default_addresses
+from syncd.remote.network import default_addresses
 from syncd.report.history import SyncEnding
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
@@ -55,7 +50,7 @@ from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook
 from syncd.watch.changes import Burst, DirtyDirectories, due_s, extend
-from syncd.watch.inotify_watch import InotifyWatch
+from syncd.watch.inotify_watch import InotifyWatch, Polling
 from syncd.watch.mounts import MountMonitor
 from syncd.watch.suspend_detector import SuspendDetector
 
@@ -93,7 +88,6 @@ class Components(Struct, frozen=True):
     systemd: SystemdNotifier
     signals: Signals
     live_reload: LiveReload
-    wakeup: Wakeup
     suspend_detector: SuspendDetector
     mounts: MountMonitor
     start_wait_s: float
@@ -367,9 +361,8 @@ class Daemon:
             if self._is_superseded or any(client.waits for client in self._writers):
                 raise Superseded
             now_s, slept_s = self._clock.monotonic_s(), self._slept_s - slept_before_s
-            until_s = pause_ends_s(
-                retry_pause, self._burst, Passed(now_s, slept_s, self._network_back_s), *self._times()
-            )
+            changes_due_s = due_s(self._burst, *self._times()) if self._burst is not None else None
+            until_s = retry_pause.ends_s(now_s, slept_s, self._network_back_s, changes_due_s)
             if now_s >= until_s:
                 break
             self._retry_in(until_s - now_s)
@@ -400,9 +393,8 @@ class Daemon:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
         components = self._components
         sources = (components.watch, components.suspend_detector, components.control, components.synced_hook)
-        filenos = [components.wakeup.fileno(), *(fileno for source in sources for fileno in source.filenos())]
-        mounts = [(fileno, select.POLLPRI) for fileno in components.mounts.filenos()]
-        return [*((fileno, select.POLLIN) for fileno in filenos), *mounts]
+        filenos = [(fileno, select.POLLIN) for source in sources for fileno in source.filenos()]
+        return [*filenos, *((fileno, select.POLLPRI) for fileno in components.mounts.filenos())]
 
     def deadline_s(self) -> float | None:
         """The monotonic second at which something is due, even if nothing comes."""
@@ -454,7 +446,6 @@ class Daemon:
     def _receive(self) -> None:
         """Note the events that have come, and what is due."""
         components = self._components
-        components.wakeup.drain()  # before all else, or a wake-up that comes meanwhile would be lost
         changes = components.watch.take()
         self._dirty.add(changes)
         if changes:

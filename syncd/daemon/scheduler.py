@@ -135,29 +135,19 @@ class RetryPause(Struct, frozen=True):
     first_s: float
     is_offline: bool
 
+    def ends_s(self, now_s: float, slept_s: float, network_back_s: float, changes_due_s: float | None) -> float:
+        """Return the time at which it ends, where the machine slept for so long, and the network returned last then.
 
-class Passed(Struct, frozen=True):
-    """The course of a pause: it is `now_s`, the machine slept for so long, the network returned last then."""
-
-    now_s: float
-    slept_s: float = 0.0
-    network_back_s: float = -inf
-
-
-def pause_ends_s(pause: RetryPause, burst: Burst | None, passed: Passed, quiet_s: float, max_wait_s: float) -> float:
-    """Return the time at which the pause ends.
-
-    A burst must be over, and a least wait too: typing all day while offline must not cause a storm of attempts.
-    """
-    network_is_back = passed.network_back_s >= pause.started_s
-    wait_s = pause.wait_s if passed.slept_s or network_is_back else pause.longest_s
-    ends_s = pause.started_s + wait_s - passed.slept_s
-    if pause.is_offline and network_is_back:
-        ends_s = min(ends_s, passed.network_back_s + pause.first_s)
-    if burst is not None:
-        least_s = pause.started_s + (min(pause.wait_s, pause.first_s) if pause.is_offline else pause.wait_s)
-        ends_s = min(ends_s, max(least_s, due_s(burst, quiet_s, max_wait_s), passed.now_s))
-    return ends_s
+        Changes must be due, and a least wait be over: typing all day while offline must not cause a storm of attempts.
+        """
+        network_is_back = network_back_s >= self.started_s
+        ends_s = self.started_s + (self.wait_s if slept_s or network_is_back else self.longest_s) - slept_s
+        if self.is_offline and network_is_back:
+            ends_s = min(ends_s, network_back_s + self.first_s)
+        if changes_due_s is not None:
+            least_s = self.started_s + (min(self.wait_s, self.first_s) if self.is_offline else self.wait_s)
+            ends_s = min(ends_s, max(least_s, changes_due_s, now_s))
+        return ends_s
 
 
 def idle_state(scheduler_input: SchedulerInput) -> State:

@@ -9,13 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from syncd.core.config_file import load_config, read_managed, read_sandbox, sandbox_key
-from syncd.core.config_lookup import ConfiguredWorkspace, config_files
-from syncd.core.directories import directories_for
+from syncd.core.config_file import (
+    ConfiguredWorkspace,
+    config_files,
+    load_config,
+    read_managed,
+    read_sandbox,
+    sandbox_key,
+)
+from syncd.core.directories import directories_for, holder
 from syncd.core.errors import ConfigError
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
-from syncd.core.workspace_lock import holder
 from syncd.report.status_store import read_document
 from syncd.sync.status_document import Status
 

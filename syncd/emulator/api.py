@@ -10,7 +10,10 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import BinaryIO, cast
+from typing import Annotated, Any, BinaryIO, Literal
+
+import msgspec
+from msgspec import Meta, Struct
 
 from syncd.core.clock import stamp
 from syncd.emulator.bucket import REGIONS, EmulatedBucket, Key
@@ -20,7 +23,8 @@ from syncd.emulator.server import Reply, Request
 
 BODY_BYTES = 1024**2
 WORKSPACE = "workspace.tar.gz"
-_Location = tuple[str | int, ...]
+_REQUIRED: Any = object()
+_INDEX = re.compile(r"\[(\d+)\]")
 _PATH = re.compile("/local-sandbox(?:/([^/]+)(/[^/]+)?)?")
 SERVERS = (
     "filesystem",
@@ -42,9 +46,6 @@ SERVERS = (
 )
 BENCHMARKS = ("MCP_Atlas", "Toolathlon", "MCP_Mark")
 DEFAULT_TTL_S = 7200
-MIN_TTL_S = 60
-MAX_TTL_S = 86_400
-_BOOLEANS = ("true", "false", "1", "0", "on", "off", "yes", "no", "t", "f", "y", "n")
 
 
 class ApiError(Exception):
@@ -56,116 +57,63 @@ class ApiError(Exception):
         self.detail = detail
 
 
-class Parameters:
-    """A request's parameters. Errors are collected, so that one 422 names all of them."""
+class Parameter(Struct, frozen=True):
+    """A parameter of an operation: where it stands, its name, its type, and the value of one that is not given."""
 
-    def __init__(self, query: Mapping[str, str], body: bytes) -> None:
-        self._query = query
-        self._body = body
-        self._errors: list[dict[str, object]] = []
+    place: str
+    name: str
+    type: Any
+    default: Any = _REQUIRED
 
-    def finish(self) -> None:
-        """Raise ApiError if there was an error."""
-        if self._errors:
-            raise ApiError(422, self._errors)
 
-    def region(self) -> str:
-        return self._one_of(("query", "region"), self._query.get("region", "us"), REGIONS)
+_NAME = Annotated[str, Meta(pattern=rf"^{NAME.pattern}\Z")]  # a plain file name, as it names a folder
+_REGION = Parameter("query", "region", Literal[REGIONS], "us")
+_EXECUTION, _EXECUTION_ASKED = (Parameter(place, "execution_name", _NAME) for place in ("body", "query"))
+_CURSOR = Parameter("query", "cursor", Annotated[int, Meta(ge=0)], 0)
+_IS_TTL = Parameter("query", "is_ttl", bool, False)  # without effect: the service's own clean-up sends it
+_SERVER_NAMES = Parameter("body", "server_names", list[Literal[SERVERS]] | Literal["ALL"])  # type: ignore[valid-type]
+_BENCHMARK = Parameter("body", "benchmark", Literal[BENCHMARKS] | None, None)
+_TTL_S = Parameter("body", "ttl_seconds", Annotated[int, Meta(ge=60, le=86_400)] | None, DEFAULT_TTL_S)
 
-    def execution_name(self) -> str:
-        """A plain file name, as it names a folder."""
-        return self._name("body", self._object())
 
-    def execution_name_in_query(self) -> str:
-        return self._name("query", self._query)
+def _values(wanted: Sequence[Parameter], query: Mapping[str, str], body: bytes) -> list[Any]:
+    """Return the values of these parameters. Raises ApiError, whose 422 names all that are wrong."""
+    sources: dict[str, Mapping[str, Any]] = {"query": query}
+    if any(parameter.place == "body" for parameter in wanted):
+        sources["body"] = _object(body)
+    values, errors = [], []
+    for parameter in wanted:
+        value = sources[parameter.place].get(parameter.name, parameter.default)
+        location = (parameter.place, parameter.name)
+        if value is _REQUIRED:
+            errors.append(_error("missing", location, "Field required"))
+            continue
+        try:  # all of a query is text
+            values.append(msgspec.convert(value, parameter.type, strict=parameter.place == "body"))
+        except msgspec.ValidationError as failure:
+            message, _, place = str(failure).partition(" - at ")
+            errors.append(_error("value_error", (*location, *map(int, _INDEX.findall(place))), message))
+    if errors:
+        raise ApiError(422, errors)
+    return values
 
-    def _name(self, place: str, source: Mapping[str, object]) -> str:
-        location = (place, "execution_name")
-        name = source.get("execution_name")
-        if "execution_name" not in source:
-            self._add("missing", location, "Field required")
-        elif not isinstance(name, str):
-            self._add("string_type", location, "Input should be a valid string")
-        elif not NAME.fullmatch(name):
-            self._add("string_pattern_mismatch", location, "Input should be a plain file name")
-        else:
-            return name
-        return ""
 
-    def cursor(self) -> int:
-        location = ("query", "cursor")
-        try:
-            cursor = int(self._query.get("cursor", "0"))
-        except ValueError:
-            message = "Input should be a valid integer, unable to parse string as an integer"
-            self._add("int_parsing", location, message)
-            return 0
-        if cursor < 0:
-            self._add("greater_than_equal", location, "Input should be greater than or equal to 0")
-        return cursor
+def _object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body. Raises ApiError if it has none."""
+    if not body:
+        raise ApiError(422, [_error("missing", ("body",), "Field required")])
+    try:
+        value = json.loads(body)
+    except ValueError as failure:
+        position = failure.pos if isinstance(failure, json.JSONDecodeError) else 0
+        raise ApiError(422, [_error("json_invalid", ("body", position), "JSON decode error")]) from None
+    if not isinstance(value, dict):
+        raise ApiError(422, [_error("model_attributes_type", ("body",), "Input should be a valid dictionary")])
+    return value
 
-    def is_ttl(self) -> None:
-        """Check the parameter, which has no effect: the service's own clean-up sends it."""
-        if self._query.get("is_ttl", "false").lower() not in _BOOLEANS:
-            self._add("bool_parsing", ("query", "is_ttl"), "Input should be a valid boolean, unable to interpret input")
 
-    def server_names(self) -> list[str]:
-        location = ("body", "server_names")
-        names = self._object().get("server_names")
-        if "server_names" not in self._object():
-            self._add("missing", location, "Field required")
-        elif names == "ALL":
-            return list(SERVERS)
-        elif not isinstance(names, list):
-            self._add("list_type", (*location, "list[enum]"), "Input should be a valid list")
-            self._add("literal_error", (*location, "literal['ALL']"), "Input should be 'ALL'")
-        else:
-            return [self._one_of((*location, index), name, SERVERS) for index, name in enumerate(names)]
-        return []
-
-    def benchmark(self) -> str | None:
-        value = self._object().get("benchmark")
-        return None if value is None else self._one_of(("body", "benchmark"), value, BENCHMARKS)
-
-    def ttl_s(self) -> int | None:
-        """The time to live in seconds, None: no end."""
-        location = ("body", "ttl_seconds")
-        value = self._object().get("ttl_seconds", DEFAULT_TTL_S)
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool):
-            self._add("int_type", location, "Input should be a valid integer")
-            return None
-        if value < MIN_TTL_S:
-            self._add("greater_than_equal", location, f"Input should be greater than or equal to {MIN_TTL_S}")
-        if value > MAX_TTL_S:
-            self._add("less_than_equal", location, f"Input should be less than or equal to {MAX_TTL_S}")
-        return value
-
-    def _object(self) -> dict[str, object]:
-        """The body's JSON object. Raises ApiError if it has none."""
-        if not self._body:
-            self._add("missing", ("body",), "Field required")
-        try:
-            value = json.loads(self._body or "{}")
-        except ValueError as error:
-            value = {}
-            position = error.pos if isinstance(error, json.JSONDecodeError) else 0
-            self._add("json_invalid", ("body", position), "JSON decode error")
-        if not isinstance(value, dict):
-            self._add("model_attributes_type", ("body",), "Input should be a valid dictionary")
-        self.finish()
-        return cast("dict[str, object]", value)
-
-    def _one_of(self, location: _Location, value: object, allowed: tuple[str, ...]) -> str:
-        if isinstance(value, str) and value in allowed:
-            return value
-        *others, last = [f"'{word}'" for word in allowed]
-        self._add("enum", location, f"Input should be {', '.join(others)} or {last}")
-        return ""
-
-    def _add(self, kind: str, location: _Location, message: str) -> None:
-        self._errors.append({"type": kind, "loc": location, "msg": message})
+def _error(kind: str, location: tuple[str | int, ...], message: str) -> dict[str, object]:
+    return {"type": kind, "loc": location, "msg": message}
 
 
 class EmulatedApi:
@@ -211,9 +159,7 @@ class EmulatedApi:
         self._check_key(request)
         if request.body.length > BODY_BYTES:
             raise ApiError(413, "Request body too large")
-        parameters = Parameters(dict(request.query), b"".join(iter(request.body.read, b"")))
-        values = [read(parameters) for read in wanted]
-        parameters.finish()
+        values = _values(wanted, dict(request.query), b"".join(iter(request.body.read, b"")))
         return operation(self, *([self._sandbox(sandbox_id)] if sandbox_id else []), *values)
 
     def _check_key(self, request: Request) -> None:
@@ -229,7 +175,8 @@ class EmulatedApi:
         sandboxes = [self._info(sandbox) for sandbox in self._sandboxes.all()]
         return 200, {"local_sandboxes": sandboxes, "total_count": len(sandboxes)}
 
-    def acquire(self, names: Sequence[str], ttl_s: int | None, benchmark: str | None) -> tuple[int, object]:
+    def acquire(self, asked: Sequence[str], ttl_s: int | None, benchmark: str | None) -> tuple[int, object]:
+        names = SERVERS if asked == "ALL" else asked
         info = self._info(self._sandboxes.create(servers=names, ttl_s=ttl_s, benchmark=benchmark))
         del info["created_at"]
         return 201, info | {"message": "Local sandbox acquired"}
@@ -347,23 +294,22 @@ class EmulatedApi:
         }
 
 
-_REGION, _NAME, _NAME_ASKED = Parameters.region, Parameters.execution_name, Parameters.execution_name_in_query
 # By method and path below `/local-sandbox`: the operation, which gets the sandbox if the path names one, and what else
 # it gets.
-ROUTES: dict[tuple[str, str], tuple[Callable[..., tuple[int, object]], tuple[Callable[[Parameters], object], ...]]] = {
+ROUTES: dict[tuple[str, str], tuple[Callable[..., tuple[int, object]], tuple[Parameter, ...]]] = {
     ("GET", ""): (EmulatedApi.list, ()),
-    ("POST", ""): (EmulatedApi.acquire, (Parameters.server_names, Parameters.ttl_s, Parameters.benchmark)),
+    ("POST", ""): (EmulatedApi.acquire, (_SERVER_NAMES, _TTL_S, _BENCHMARK)),
     ("GET", "/ID"): (EmulatedApi.get, ()),
-    ("DELETE", "/ID"): (EmulatedApi.release, (Parameters.is_ttl,)),
+    ("DELETE", "/ID"): (EmulatedApi.release, (_IS_TTL,)),
     ("POST", "/ID/reset"): (EmulatedApi.reset, ()),
     ("POST", "/ID/upload-url"): (EmulatedApi.upload_url, (_REGION,)),
     ("POST", "/ID/initialize"): (EmulatedApi.initialize, (_REGION,)),
     ("GET", "/ID/dump"): (EmulatedApi.dump, (_REGION,)),
-    ("POST", "/ID/execution-upload-url"): (EmulatedApi.execution_upload_url, (_REGION, _NAME)),
-    ("POST", "/ID/execute"): (EmulatedApi.execute, (_REGION, _NAME)),
-    ("GET", "/ID/execution-status"): (EmulatedApi.execution_status, (_NAME_ASKED,)),
-    ("GET", "/ID/execution-logs"): (EmulatedApi.execution_logs, (_NAME_ASKED, Parameters.cursor)),
-    ("POST", "/ID/export-artifacts"): (EmulatedApi.export_artifacts, (_REGION, _NAME)),
+    ("POST", "/ID/execution-upload-url"): (EmulatedApi.execution_upload_url, (_REGION, _EXECUTION)),
+    ("POST", "/ID/execute"): (EmulatedApi.execute, (_REGION, _EXECUTION)),
+    ("GET", "/ID/execution-status"): (EmulatedApi.execution_status, (_EXECUTION_ASKED,)),
+    ("GET", "/ID/execution-logs"): (EmulatedApi.execution_logs, (_EXECUTION_ASKED, _CURSOR)),
+    ("POST", "/ID/export-artifacts"): (EmulatedApi.export_artifacts, (_REGION, _EXECUTION)),
 }
 
 

@@ -13,20 +13,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
+import msgspec
 from msgspec import Struct
 
 from syncd.core.clock import Clock
-from syncd.core.durable_file import CacheFile, write_whole
+from syncd.core.durable_file import write_whole
 from syncd.core.errors import Locked, WorkspaceError
 from syncd.emulator.api import EmulatedApi
-from syncd.emulator.bucket import EmulatedBucket
-from syncd.emulator.sandbox import Sandbox, Sandboxes, SandboxRecord
+from syncd.emulator.bucket import EmulatedBucket, Signer
+from syncd.emulator.sandbox import Sandbox, Sandboxes, SandboxRecord, read_record
 from syncd.emulator.server import LoopbackServer, RequestRecord, Service
-from syncd.emulator.signing import Signer
 
 KEY_FILE = "api-key"
 _STATE_FILE = "emulator.json"
-_STATE_BYTES = 4096
 
 
 class _Kept(Struct, frozen=True):
@@ -92,8 +91,7 @@ class Emulator:
         """Open the folder and both ports."""
         try:
             self._open_folder()
-            state_file = CacheFile(str(self.data_dir), _STATE_FILE, _Kept, _STATE_BYTES)
-            state = state_file.load() or _Kept(0, secrets.token_hex(32))
+            state = read_record(self.data_dir / _STATE_FILE, _Kept) or _Kept(0, secrets.token_hex(32))
             self.api_key = self.api_key or self._saved_key() or secrets.token_urlsafe(24)
             write_whole(str(self.data_dir / KEY_FILE), f"{self.api_key}\n".encode())
             self._sandboxes.load()
@@ -105,7 +103,8 @@ class Emulator:
                 bucket = self._open(self.bucket, 0)
             self.port, self.api.base_url, self.api.key = api.port, f"http://{api.host}", self.api_key
             self.bucket.signer = Signer(bytes.fromhex(state.secret), bucket.host)
-            state_file.save(_Kept(bucket.port, state.secret))
+            kept = msgspec.json.encode(_Kept(bucket.port, state.secret))
+            write_whole(str(self.data_dir / _STATE_FILE), kept)
         except BaseException:
             self.close()
             raise

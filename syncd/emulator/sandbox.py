@@ -23,12 +23,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
+import msgspec
 from msgspec import Struct, field
 
 from syncd.core.clock import Clock
-from syncd.core.durable_file import CacheFile
+from syncd.core.durable_file import read_file, write_whole
 from syncd.emulator.extract import ArchiveRefused, extract
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -36,7 +37,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 KEPT_RUNS = 20
 MAX_LOG_BYTES = 8 * 1024**2
 _RECORD = "sandbox.json"
-_RECORD_BYTES = 64 * 1024
+
+Shape = TypeVar("Shape")
 
 
 class Busy(Exception):
@@ -184,7 +186,7 @@ class Sandbox:
     def save(self) -> None:
         """Write the record, so that a restart finds the sandbox."""
         self.workspace.mkdir(parents=True, exist_ok=True)
-        _record_file(self.folder).save(self.record)
+        write_whole(str(self.folder / _RECORD), msgspec.json.encode(self.record))
 
     def initialize(self, packed: BinaryIO) -> None:
         """Extract a tar.gz into the workspace. ArchiveRefused, OSError: status `error`."""
@@ -299,8 +301,12 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _record_file(folder: Path) -> CacheFile[SandboxRecord]:
-    return CacheFile(str(folder), _RECORD, SandboxRecord, _RECORD_BYTES)
+def read_record(path: Path, shape: type[Shape]) -> Shape | None:
+    """Return the record of an earlier run; None if there is none that is whole."""
+    try:
+        return msgspec.json.decode(read_file(str(path)), type=shape)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _pack(folder: str, file: BinaryIO) -> None:
@@ -333,7 +339,7 @@ class Sandboxes:
         """Load the sandboxes of an earlier run."""
         self._folder.mkdir(exist_ok=True)
         for folder in sorted(self._folder.iterdir()):
-            record = _record_file(folder).load()
+            record = read_record(folder / _RECORD, SandboxRecord)
             # A record that cannot be read is of a sandbox that was not completely created.
             if record is not None:
                 self._add(record).remove_runs()

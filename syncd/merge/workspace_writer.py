@@ -32,10 +32,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.core.directories import Lock
 from syncd.core.durable_file import flush_folder
 from syncd.core.errors import Locked, TryLater
 from syncd.core.text import shown_path
-from syncd.core.workspace_lock import Lock
 from syncd.merge.path_changes import (
     PathChanges,
     Place,

@@ -8,10 +8,13 @@ a download that breaks off, with a fresh archive, since the sandbox may have cha
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import logging
 import re
 import socket
+import struct
+import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -35,7 +38,6 @@ from syncd.remote.failure import (
 )
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.network import AckTracker
-from syncd.remote.pacing import BLOCK_BYTES, TokenBucket, block_bytes, set_kernel_pacing
 from syncd.remote.retry import with_retries
 from syncd.remote.upload_url import UploadUrl, is_expired
 
@@ -44,9 +46,88 @@ _log = logging.getLogger("syncd.bucket")
 _READ_S = 90.0
 # A download that brings nothing for so long has failed.
 _DOWNLOAD_S = 60.0
+# A block is one send: it has the write time-out, and a stop or a pause is noticed after it.
+BLOCK_BYTES = 64 << 10
+# With a limit, blocks are this share of a second's bytes. A block and the bytes caught up are together less than a
+# twentieth of two seconds' bytes, since a limit is hardly ever measured over less than two seconds.
+SHARE = 40
+CATCH_UP_S = 0.05
+# A smaller block would be mostly headers: 40 bytes of TCP and IP, 22 of TLS.
+_LEAST_BYTES = 1 << 10
+# socket(7), asm-generic/socket.h: bytes a second, all bits set for no limit. Python has no name for it.
+_SO_MAX_PACING_RATE = 47
+_NO_LIMIT = 0xFFFF_FFFF
+# A little above the limit, since TLS adds to what is sent, and syncd itself paces the blocks.
+_ROOM = 32
+# The kernel delays each packet by the rate that holds when it is queued, even if the limit is lifted then: a minute for
+# 64 KiB at 1 KiB a second. Below this rate the unsent bytes that it may hold are few enough by themselves.
+_LEAST_RATE = 64 << 10
+# What the kernel may hold unsent (tcp(7)): enough to be busy until more is written.
+_UNSENT_S = 0.1
+_LEAST_UNSENT_BYTES = 4 << 10
 _CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
 
 Result = TypeVar("Result")
+
+
+def block_bytes(limit_bytes_per_s: int) -> int:
+    """Return the size of the blocks to send; a limit of 0 is none."""
+    if not limit_bytes_per_s:
+        return BLOCK_BYTES
+    return min(BLOCK_BYTES, max(_LEAST_BYTES, limit_bytes_per_s // SHARE))
+
+
+class TokenBucket(Struct, frozen=True):
+    """The number of bytes by which an upload is ahead of its limit, at a second of a clock that stops in suspend.
+
+    Bytes go evenly, and without catching up after a stall: those that were not sent in their time may follow faster
+    only as far as a late timer, or a busy processor, delays a block. The connection is limited in the kernel, too:
+    during a stall of the network it holds what was written meanwhile, and once that goes on, all of it would leave at
+    once.
+    """
+
+    at_s: float
+    ahead_bytes: float = 0.0
+
+    def refilled(self, now_s: float, limit_bytes_per_s: int) -> TokenBucket:
+        """Return the state after time has passed under this limit; 0 is none. A clock that went back changes nothing.
+
+        In any period an upload sends at most what the limit allows for it, CATCH_UP_S seconds' bytes and a block.
+        """
+        if not limit_bytes_per_s:
+            return TokenBucket(now_s)
+        # Bytes sent under a higher limit delay this one by no more than a block of its own.
+        ahead_bytes = min(self.ahead_bytes, block_bytes(limit_bytes_per_s))
+        ahead_bytes -= limit_bytes_per_s * max(0.0, now_s - self.at_s)
+        return TokenBucket(now_s, max(ahead_bytes, -CATCH_UP_S * limit_bytes_per_s))
+
+    def consumed(self, size_bytes: int) -> TokenBucket:
+        """Return the state after so many more bytes were sent."""
+        return TokenBucket(self.at_s, self.ahead_bytes + size_bytes)
+
+    def wait_s(self, limit_bytes_per_s: int) -> float:
+        """Return the seconds from `at_s` until the next block may be sent; 0 for a part of a byte."""
+        return self.ahead_bytes / limit_bytes_per_s if limit_bytes_per_s and self.ahead_bytes >= 1 else 0.0
+
+
+def set_kernel_pacing(connection: socket.socket, limit_bytes_per_s: int) -> None:
+    """Have the kernel send at most so many bytes a second, and hold few unsent; 0 is no limit.
+
+    A connection that never had a limit is left as it is.
+    """
+    rate, unsent_bytes = _NO_LIMIT, 0  # 0 is the system's own
+    if limit_bytes_per_s:
+        rate = min(_NO_LIMIT - 1, max(_LEAST_RATE, limit_bytes_per_s + limit_bytes_per_s // _ROOM))
+        unsent_bytes = max(_LEAST_UNSENT_BYTES, int(limit_bytes_per_s * _UNSENT_S))
+    with contextlib.suppress(OSError, AttributeError):  # it has just ended, or this system cannot
+        if not limit_bytes_per_s and _rate(connection) == _NO_LIMIT:
+            return
+        connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("I", rate))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent_bytes)
+
+
+def _rate(connection: socket.socket) -> int:
+    return int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, 4), sys.byteorder)
 
 
 class Throttle(Struct):

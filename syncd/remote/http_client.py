@@ -12,22 +12,17 @@ import os
 import re
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from enum import Enum
+from math import inf
 from typing import TypeVar
 from urllib.request import getproxies, proxy_bypass
-
-from msgspec import Struct
-
-# httpx imports its command line if the libraries for it are installed (click, rich, pygments). No public switch keeps
-# it from that, and it would cost each daemon 4.5 MiB and each start 40 ms, a third of the import (measured).
-sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 import h11
 import httpcore
 import httpx
+from msgspec import Struct
 
 from syncd import __version__
 from syncd.core.clock import Clock
@@ -35,15 +30,26 @@ from syncd.core.settings import is_loopback
 from syncd.core.text import one_line, redacted
 from syncd.core.waiter import Waiter
 from syncd.remote.failure import http_date_s, retry_after_s
-from syncd.remote.keepalive import ConnectionTime, NetworkRoute, idle_at_s, may_be_reused
-from syncd.remote.network import ExchangeMonitor, Network, StaleResponse
-from syncd.remote.pacing import RequestPacing
+from syncd.remote.network import ExchangeMonitor, Network, NetworkRoute, StaleResponse
 
 CONNECT_S = 10.0
 # The write time-out is for each send of a block, which takes a slow uplink its time.
 WRITE_S = 60.0
 # The longest wait for an uplink to send what the kernel holds: some MiB.
 DRAIN_S = 1800.0
+# A connection is kept for so long after its last exchange: a developer's burst of work finds it open, and needs no
+# handshake. Front ends close what is idle after one to ten minutes (AWS documents 60 s for its load balancers, Google
+# 610 s), which is noticed before it is used; so keeping it longer than they do costs nothing, and gains little.
+KEEP_S = 300.0
+# After so short a time the network has hardly changed: the route is not checked.
+ROUTE_TRUSTED_S = 20.0
+# Two clocks are read one after the other: a smaller difference is no suspend.
+LEAST_SUSPEND_S = 1.0
+REQUESTS_PER_WINDOW = 2
+WINDOW_S = 1.0
+# A limit may be one of the account, so its end is not announced: a request that is refused again begins a new hour.
+PACED_S = 3600.0
+_TOO_MANY_REQUESTS = 429
 _LARGEST_ANSWER = 1 << 20
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 _TIMED_OUT = "no answer in time"
@@ -66,6 +72,71 @@ _REASONS = {
 }
 # Added by Python before and after an error's words.
 _AFFIXES = re.compile(r"^(\[[^]]*\] *)+| *\(_ssl\.c:[0-9]+\)")
+
+
+class ConnectionTime(Struct, frozen=True):
+    """One instant by both clocks; boottime gains on monotonic during suspend."""
+
+    monotonic_s: float
+    boottime_s: float
+
+
+def idle_at_s(last: ConnectionTime) -> float:
+    """Return the monotonic second at which connections last used then are closed."""
+    return last.monotonic_s + KEEP_S
+
+
+def is_over(last: ConnectionTime, now: ConnectionTime) -> bool:
+    """True if a connection that was last used at `last` was idle for too long, or is from before a suspend."""
+    slept_s = now.boottime_s - last.boottime_s - (now.monotonic_s - last.monotonic_s)
+    return now.monotonic_s >= idle_at_s(last) or slept_s >= LEAST_SUSPEND_S
+
+
+def may_be_reused(last: ConnectionTime, now: ConnectionTime, route: NetworkRoute | None) -> bool:
+    """True if a connection that was last used at `last`, over that route, is alive, as far as known."""
+    is_recent = now.monotonic_s - last.monotonic_s < ROUTE_TRUSTED_S
+    return not is_over(last, now) and (is_recent or (route is not None and route.is_unchanged()))
+
+
+class RequestKind(Enum):
+    """The way in which a request repeats."""
+
+    SINGLE = "a step of its own"
+    POLL = "asks again how an execution goes on: half of the requests are left to others"
+
+
+class RequestPacing(Struct, frozen=True):
+    """The API's limit of requests a second, as far as it is known. Times are monotonic seconds.
+
+    Requests wait only after an answer of 429, since an account may have a limit of two a second, or none. From then on
+    it is kept to for an hour, so that the next ones are not refused as well: a refused one costs a wait, and often a
+    step that is begun again. The state is not stored: a new process learns it by one refused request. The API counts a
+    request at some moment between its sending and its answer. So one is sent a second after the answer before the last:
+    however slow the network, no three are counted within a second.
+
+    `answered_s` are the times of the last answers, `polled_s` is the one of the last poll's.
+    """
+
+    paced_until_s: float = -inf
+    answered_s: tuple[float, ...] = ()
+    polled_s: float = -inf
+
+    def wait_s(self, kind: RequestKind, now_s: float) -> float:
+        """Return the seconds until a request may be sent."""
+        if now_s >= self.paced_until_s:
+            return 0.0
+        before_s = [self.answered_s[0]] if len(self.answered_s) == REQUESTS_PER_WINDOW else []
+        if kind is RequestKind.POLL:
+            before_s.append(self.polled_s)
+        return max(0.0, max(before_s, default=-inf) + WINDOW_S - now_s)
+
+    def answered(self, kind: RequestKind, status: int | None, now_s: float) -> RequestPacing:
+        """Return the state after an answer, or after a request that got none (None)."""
+        return RequestPacing(
+            now_s + PACED_S if status == _TOO_MANY_REQUESTS else self.paced_until_s,
+            (*self.answered_s, now_s)[-REQUESTS_PER_WINDOW:],
+            now_s if kind is RequestKind.POLL else self.polled_s,
+        )
 
 
 class NoResponse(Exception):
@@ -201,7 +272,7 @@ class _AnswerBody(httpx.SyncByteStream):
 
 
 class HttpClient:
-    """Sends requests and keeps their connections for a while, by the rules of `remote.keepalive`.
+    """Sends requests and keeps their connections for a while, as long as they are likely alive.
 
     `api_pacing` is the API's limit of requests; `ApiClient` keeps to it, the bucket's requests do not count.
     """
@@ -268,9 +339,7 @@ class HttpClient:
         with ExitStack() as opened:
             try:
                 self.waiter.interrupt.check()
-                request = self._client.stream(
-                    method, _parsed(url), headers=dict(headers), content=body, timeout=timeout
-                )
+                request = self._client.stream(method, url, headers=dict(headers), content=body, timeout=timeout)
                 response = opened.enter_context(request)
                 monitor.note_answer()
             except _FAILURES as failure:
@@ -320,10 +389,6 @@ class HttpClient:
         self._transport.kept.clear()
 
 
-# An edit requests the same few URLs as the one before, and httpx looks at each character.
-_parsed = lru_cache(maxsize=8)(httpx.URL)
-
-
 class _RequestBody:
     """A request's body. An exception from iterating it is no failure of the network, whatever its type."""
 
@@ -357,12 +422,13 @@ def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
     if not address or is_loopback(url.host) or proxy_bypass(url.host) or proxy_bypass(url.netloc.decode()):
         return None
     proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+    if proxy.url.scheme == "https":  # TLS through TLS, which no socket of Python's does
+        raise ValueError("the proxy of the environment is reached by https, which syncd does not do: name it by http")
     return httpcore.Proxy(
         httpcore.URL(
             scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=proxy.url.raw_path
         ),
         auth=proxy.raw_auth,
-        ssl_context=_tls_context() if proxy.url.scheme == "https" else None,
     )
 
 

@@ -35,14 +35,13 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import zip_longest
 from math import inf
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import httpcore
 from msgspec import Struct
 
 from syncd.core.clock import SystemClock
 from syncd.core.waiter import Waiter
-from syncd.remote.keepalive import NetworkRoute, enable_keepalive, route_of
 
 # Where httpcore gives no time-out, as in the handshake with a SOCKS proxy.
 _DEFAULT_TIMEOUT_S = 10.0
@@ -56,6 +55,14 @@ _INTERIM_ANSWER = re.compile(rb"HTTP/1\.[01] 1[0-9]{2}\b.*?\r\n\r\n", re.DOTALL)
 _INTERIM_BEGINNING = re.compile(rb"HTTP/1\.[01] 1")
 # The part of an answer that tells an interim one from a final one.
 _STATUS_BYTES = len("HTTP/1.1 1")
+# TCP keepalive shows a dead connection before it is used (tcp(7)), and has the routers between keep its state. Half a
+# minute is within the shortest time after which they drop it.
+_KEEPALIVE_IDLE_S = 30
+_KEEPALIVE_INTERVAL_S = 5
+_KEEPALIVE_PROBES = 3
+# Addresses for documentation (RFC 5737, RFC 3849): only the default routes lead there.
+_ANYWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+_DISCARD_PORT = 9
 # These waits are for the kernel, which no test's clock can hurry.
 _CLOCK = SystemClock()
 
@@ -64,6 +71,57 @@ Result = TypeVar("Result")
 
 class StaleResponse(Exception):
     """An answer that was received before its request was sent."""
+
+
+class NetworkRoute(Struct, frozen=True):
+    """A connection's local address and its peer, as the system writes them.
+
+    Nothing reports by itself that this machine's routes have changed. A connection is dead then: what is sent from an
+    address that this machine no longer has is lost, and TCP repeats it for minutes.
+    """
+
+    local: str
+    peer: tuple[Any, ...]
+
+    def is_unchanged(self) -> bool:
+        """True if this machine would still use that local address. No packet is sent."""
+        family = socket.AF_INET6 if ":" in self.peer[0] else socket.AF_INET
+        return _local_address(family, self.peer) == self.local
+
+
+def route_of(connection: socket.socket) -> NetworkRoute | None:
+    """Return the connection's route; None if it has none any more."""
+    try:
+        return NetworkRoute(connection.getsockname()[0], connection.getpeername())
+    except OSError:
+        return None
+
+
+def default_addresses() -> tuple[str, ...]:
+    """Return the local addresses of the default routes; none without a network. No packet is sent.
+
+    A socket of netlink(7) would report a change, but a service may not open one (`RestrictAddressFamilies=`).
+    """
+    addresses = [_local_address(family, (host, _DISCARD_PORT)) for family, host in _ANYWHERE]
+    return tuple(address for address in addresses if address is not None)
+
+
+def _local_address(family: socket.AddressFamily, peer: tuple[Any, ...]) -> str | None:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(peer)  # for datagrams this only chooses the route (udp(7))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
+
+
+def enable_keepalive(connection: socket.socket) -> None:
+    """Have the kernel check that the peer is alive, which wakes up no process."""
+    with contextlib.suppress(OSError):  # it has just ended
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
 
 
 class ByteCounts(Struct, frozen=True):
@@ -226,7 +284,7 @@ class Network(httpcore.NetworkBackend):
             connection = self._connect(_interleaved(self._addresses(host, port, ends_s)), ends_s)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             enable_keepalive(connection)
-        return _Stream(connection, connection, self)
+        return _Stream(connection, self)
 
     def wait(self, connection: socket.socket, events: int, ends_s: float) -> None:
         """Wait for these events. Raises `TimeoutError` at that second of the monotonic clock."""
@@ -305,25 +363,11 @@ class Network(httpcore.NetworkBackend):
         return found
 
 
-class _Channel(Protocol):
-    """Methods of a socket that does not block, and of TLS over one.
-
-    Both raise `BlockingIOError` or an `ssl.SSLWant…Error` if they have to be waited for, and `OSError` if they fail.
-    """
-
-    def recv(self, size: int, /) -> bytes:
-        """Return at most so many bytes; none at the other side's end."""
-
-    def send(self, part: memoryview, /) -> int:
-        """Send a part, and return how many bytes were taken."""
-
-
 class _Stream(httpcore.NetworkStream):
-    """An open connection; `channel` is its socket, or TLS over it."""
+    """An open connection: a socket that does not block, or TLS over one."""
 
-    def __init__(self, connection: socket.socket, channel: _Channel, network: Network) -> None:
+    def __init__(self, connection: socket.socket, network: Network) -> None:
         self._connection = connection
-        self._channel = channel
         self._network = network
         self._route = route_of(connection)
         self._monitor: ExchangeMonitor | None = None
@@ -342,7 +386,7 @@ class _Stream(httpcore.NetworkStream):
 
         with _translated(httpcore.ReadTimeout, httpcore.ReadError):
             self._network.raise_if_overdue()
-            read = _retry_until_ready(lambda: self._channel.recv(max_bytes), wait, select.POLLIN)
+            read = _retry_until_ready(lambda: self._connection.recv(max_bytes), wait, select.POLLIN)
         self._network.monitor.note_read()
         self._network.waiter.poll_events()
         return read
@@ -366,14 +410,14 @@ class _Stream(httpcore.NetworkStream):
                 if is_body:
                     self._stop_if_answered()
                 ends_s = _ends_s(timeout)  # each piece has its own time-out
-                left = left[_retry_until_ready(partial(self._channel.send, left), wait, select.POLLOUT) :]
+                left = left[_retry_until_ready(partial(self._connection.send, left), wait, select.POLLOUT) :]
                 self._network.waiter.poll_events()
         monitor.is_cut = False
 
     def _stop_if_answered(self) -> None:
         """End the body if the server has answered before it had all. Raises `OSError`, upon which httpcore reads."""
         try:
-            read = self._channel.recv(_READ_BYTES)
+            read = self._connection.recv(_READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         self._network.monitor.note_read()
@@ -398,17 +442,19 @@ class _Stream(httpcore.NetworkStream):
 
         try:
             with _translated(httpcore.ConnectTimeout, httpcore.ConnectError):
-                tls = _Tls(self._channel, ssl_context, server_hostname)
+                self._connection = tls = ssl_context.wrap_socket(
+                    self._connection, do_handshake_on_connect=False, server_hostname=server_hostname
+                )
                 _retry_until_ready(tls.do_handshake, wait, select.POLLIN)
         except BaseException:
             self.close()
             raise
-        return _Stream(self._connection, tls, self._network)
+        return _Stream(tls, self._network)
 
     def get_extra_info(self, info: str) -> Any:
         match info:
             case "ssl_object":
-                return self._channel.ssl_object if isinstance(self._channel, _Tls) else None
+                return self._connection if isinstance(self._connection, ssl.SSLSocket) else None
             case "is_readable":
                 return self._is_readable()
         return None
@@ -420,63 +466,6 @@ class _Stream(httpcore.NetworkStream):
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
         return bool(poll.poll(0))
-
-
-class _Tls:
-    """TLS over a socket, or over the TLS of a proxy that is itself reached by https."""
-
-    def __init__(self, below: _Channel, context: ssl.SSLContext, host: str | None) -> None:
-        self._below = below
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.ssl_object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        self._unsent = memoryview(b"")
-        self._taken = 0
-
-    def do_handshake(self) -> None:
-        while True:
-            try:
-                self.ssl_object.do_handshake()
-            except ssl.SSLWantReadError:
-                self._flush()
-                self._fill()
-            except ssl.SSLError:
-                with contextlib.suppress(OSError):
-                    self._flush()  # the alert
-                raise
-            else:
-                return self._flush()
-
-    def recv(self, size: int) -> bytes:
-        while True:
-            try:
-                return self.ssl_object.read(size)
-            except ssl.SSLWantReadError:
-                self._fill()
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return b""
-
-    def send(self, part: memoryview) -> int:
-        if not self._taken:  # else it is the same part again, after a wait
-            self._taken = self.ssl_object.write(part)
-        self._flush()
-        taken, self._taken = self._taken, 0
-        return taken
-
-    def _fill(self) -> None:
-        received = self._below.recv(_READ_BYTES)
-        if received:
-            self._incoming.write(received)
-        else:
-            self._incoming.write_eof()
-
-    def _flush(self) -> None:
-        while self._unsent or self._outgoing.pending:
-            if not self._unsent:
-                self._unsent = memoryview(self._outgoing.read())
-            try:
-                self._unsent = self._unsent[self._below.send(self._unsent) :]
-            except BlockingIOError:
-                raise ssl.SSLWantWriteError from None
 
 
 def _retry_until_ready(act: Callable[[], Result], wait: Callable[[int], None], events: int) -> Result:

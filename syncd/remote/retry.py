@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
-from tenacity.stop import stop_base
-from tenacity.wait import wait_base
 
 from syncd.core.clock import Clock
 from syncd.remote.failure import FailureAction, RetrySettings, StepFailed, delay_s, gives_up
@@ -46,43 +44,23 @@ def with_retries(
     this call counts. An attempt at once is always made, so the caller bounds their number. Raises the last `StepFailed`
     when no attempt may follow, and what else `step` and `pause` raise.
     """
-    retrying = Retrying(
+    started_s = clock.monotonic_s()
+
+    def wait_s(state: RetryCallState) -> float:
+        failure = _failure(state)
+        failures = failures_in_row(failure) if failures_in_row else state.attempt_number
+        chance = random.random()  # noqa: S311 - jitter, not a secret
+        first_s, max_s = retry_settings.first_s, retry_settings.max_s
+        return delay_s(failures, first_s, max_s, chance, failure.retry_after_s) if failures else 0.0
+
+    return Retrying(
         retry=retry_if_exception(_is_retryable),
-        wait=_Wait(retry_settings, failures_in_row),
-        stop=_StopByClock(retry_settings, clock),
+        wait=wait_s,
+        stop=lambda state: gives_up(state.upcoming_sleep, started_s, clock.monotonic_s(), retry_settings.give_up_s),
         before_sleep=lambda state: on_retry(_failure(state), state.upcoming_sleep),
         sleep=pause,
         reraise=True,
-    )
-    return retrying(step)
-
-
-class _Wait(wait_base):
-    """The wait that the failures in a row and the server ask for."""
-
-    def __init__(self, retry_settings: RetrySettings, failures_in_row: Callable[[StepFailed], int] | None) -> None:
-        self._settings = retry_settings
-        self._failures_in_row = failures_in_row
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        failure = _failure(retry_state)
-        failures = self._failures_in_row(failure) if self._failures_in_row else retry_state.attempt_number
-        if failures == 0:
-            return 0.0
-        chance = random.random()  # noqa: S311 - jitter, not a secret
-        return delay_s(failures, self._settings.first_s, self._settings.max_s, chance, failure.retry_after_s)
-
-
-class _StopByClock(stop_base):
-    """Stops before a wait that would last beyond the limit, from now on."""
-
-    def __init__(self, retry_settings: RetrySettings, clock: Clock) -> None:
-        self._give_up_s = retry_settings.give_up_s
-        self._clock = clock
-        self._started_s = clock.monotonic_s()
-
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        return gives_up(retry_state.upcoming_sleep, self._started_s, self._clock.monotonic_s(), self._give_up_s)
+    )(step)
 
 
 def _failure(state: RetryCallState) -> StepFailed:

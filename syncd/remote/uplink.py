@@ -6,19 +6,17 @@ codec packs the whole archive anew, once; a densely packed chunk then saves its 
 further cost. So dense begins where its first upload clearly pays, and ends only where none pays.
 
 The estimate outlives a process, since each `syncd push` is one of its own. There is one for each workspace, whose
-archives have similar sizes and go to one region. It only saves time, so an invalid record is ignored, and a crash may
-lose it.
+archives have similar sizes and go to one region.
 """
 
 from __future__ import annotations
 
-from math import isfinite
 from statistics import median
 
 from msgspec import Struct
 
 from syncd.archive.chunking import Codec
-from syncd.core.durable_file import CacheFile, Versioned
+from syncd.store.state_db import Record, StateDb
 
 # Bytes a second: 50 and 100 Mbit/s.
 DENSE_BELOW = 50e6 / 8
@@ -34,7 +32,6 @@ SAMPLES = 3
 # After so long the next upload replaces the estimate, since laptops move. Until then the old one is the best guess:
 # most laptops are back where they were, and a wrong guess costs one archive, but forgetting each night would cost two.
 STALE_S = 12 * 3600.0
-_LARGEST_RECORD = 1 << 12
 
 
 class Uplink(Struct, frozen=True):
@@ -74,28 +71,6 @@ def _is_measurement(sent_bytes: int, seconds: float) -> bool:
     return sent_bytes >= LEAST_BYTES and (seconds >= LEAST_S or sent_bytes / seconds > FAST_ABOVE)
 
 
-class _UplinkRecord(Versioned, frozen=True, kw_only=True):
-    rates: list[float]
-    codec: Codec
-    measured_at_s: float
-
-
-class UplinkStore:
-    """Keeps one estimate."""
-
-    def __init__(self, folder: str) -> None:
-        self._file = CacheFile(folder, "uplink", _UplinkRecord, _LARGEST_RECORD)
-
-    def load(self) -> Uplink:
-        """Return the estimate, an empty one without a valid record."""
-        record = self._file.load()
-        if record is None:
-            return Uplink()
-        valid = len(record.rates) == SAMPLES and all(isfinite(rate) and rate > 0 for rate in record.rates)
-        if not valid or not isfinite(record.measured_at_s):
-            return Uplink()
-        return Uplink(tuple(record.rates), record.codec, record.measured_at_s)
-
-    def save(self, uplink: Uplink) -> None:
-        """Keep the estimate. Raises `OSError`."""
-        self._file.save(_UplinkRecord(rates=list(uplink.rates), codec=uplink.codec, measured_at_s=uplink.measured_at_s))
+def uplink_record(db: StateDb) -> Record[Uplink]:
+    """Return the record of the estimate."""
+    return Record(db, "uplink", Uplink, "the next large upload measures the uplink")

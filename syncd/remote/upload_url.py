@@ -4,7 +4,7 @@ It expires exactly at `X-Goog-Date` + `X-Goog-Expires` (Google Cloud Storage, "S
 in any case), in the server's time. The answer with the URL carries the server's time, so the expiry is kept as a second
 of this machine's boottime clock, which goes on in suspend and cannot be set.
 
-Its file is the one place where a signed URL is written. It is 0600 in a 0700 folder, and useless once the URL expires.
+The database is the one place where a signed URL is written. It is 0600 in a 0700 folder, and the URL expires.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, urlsplit
 from msgspec import Struct
 
 from syncd.core.clock import Clock
-from syncd.core.durable_file import StateFile
 from syncd.remote.target import Target
+from syncd.store.state_db import Record, StateDb
 
 # No upload begins with a URL this close to its expiry: requests take time to arrive, and clocks differ by seconds.
 MARGIN_S = 30.0
@@ -83,35 +83,36 @@ def _signed_times(url: str) -> tuple[float, float] | None:
 
 
 class _UploadUrlRecord(Struct):
-    target: Target
+    region: str
     url: str
     ends_wall_s: float
     life_s: float
 
 
 class UploadUrlStore:
-    """Keeps one upload URL, with its expiry by the wall clock, which alone goes on between processes."""
+    """Keeps the upload URL of one sandbox, with its expiry by the wall clock, which alone goes on between processes."""
 
-    def __init__(self, folder: str, clock: Clock) -> None:
-        self._file = StateFile(folder, "lease", _UploadUrlRecord, "a new upload URL is asked for")
+    def __init__(self, db: StateDb, target: Target, clock: Clock) -> None:
+        self._record = Record(db, "upload_url", _UploadUrlRecord, "a new upload URL is asked for", target.owner)
+        self._region = target.region
         self._clock = clock
 
-    def load(self, target: Target) -> UploadUrl | None:
-        """Return the URL for this target, if a valid one is kept."""
-        record = self._file.load()
+    def load(self) -> UploadUrl | None:
+        """Return the URL, if a valid one for this region is kept."""
+        record = self._record.load()
         if record is None:
             return None
         left_s = record.ends_wall_s - self._clock.wall_s()
-        if record.target != target or not 0 < left_s <= record.life_s:
+        if record.region != self._region or not 0 < left_s <= record.life_s:
             return None
         return UploadUrl(record.url, self._clock.boottime_s() + left_s, record.life_s)
 
-    def save(self, target: Target, upload_url: UploadUrl) -> None:
+    def save(self, upload_url: UploadUrl) -> None:
         """Keep the URL. Raises `OSError`."""
         ends_wall_s = self._clock.wall_s() + upload_url.ends_s - self._clock.boottime_s()
-        self._file.save(_UploadUrlRecord(target, upload_url.url, ends_wall_s, upload_url.life_s))
+        self._record.save(_UploadUrlRecord(self._region, upload_url.url, ends_wall_s, upload_url.life_s))
 
     def forget(self) -> None:
-        """Remove a refused URL. If the file stays, the next process finds that out with one request."""
+        """Remove a refused URL. If the record stays, the next process finds that out with one request."""
         with contextlib.suppress(OSError):
-            self._file.remove()
+            self._record.remove()

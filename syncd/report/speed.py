@@ -13,7 +13,7 @@ _STEP_S = 0.25
 
 
 class Speed(Struct, frozen=True):
-    """Samples of (seconds, bytes done), oldest first; the first may be older than the window, as its other end.
+    """Samples of (seconds, bytes done), oldest first; the first may be older than the window, which it begins.
 
     Seconds are of any clock that does not go back.
     """
@@ -36,10 +36,10 @@ class Speed(Struct, frozen=True):
         """The average over the window that ends now, which falls while nothing moves; None: too little is known."""
         if not self.samples:
             return None
-        since_s = max(self.samples[0][0], now_s - WINDOW_S)
-        if now_s - since_s < LEAST_S:
-            return None
-        return (self.samples[-1][1] - self._done_at(since_s)) / (now_s - since_s)
+        began_s, before = next(
+            (each for each in reversed(self.samples) if each[0] <= now_s - WINDOW_S), self.samples[0]
+        )
+        return (self.samples[-1][1] - before) / (now_s - began_s) if now_s - began_s >= LEAST_S else None
 
     def seconds_left(self, total_bytes: int, now_s: float) -> float | None:
         """The time until `total_bytes` are done at this speed; None: nothing moves, or too little is known."""
@@ -48,14 +48,3 @@ class Speed(Struct, frozen=True):
             return 0.0
         rate = self.bytes_per_s(now_s)
         return rest / rate if rate else None
-
-    def _done_at(self, at_s: float) -> float:
-        """The bytes done by then, interpolated between two samples."""
-        before_s, before = self.samples[0]
-        if at_s <= before_s:
-            return before
-        for after_s, after in self.samples[1:]:
-            if after_s >= at_s > before_s:
-                return before + (after - before) * (at_s - before_s) / (after_s - before_s)
-            before_s, before = after_s, after
-        return before

@@ -10,16 +10,15 @@ from msgspec import Struct, field
 from syncd import __version__
 from syncd.core.choices import Managed
 from syncd.core.clock import Clock, stamp
-from syncd.core.errors import NeedsPerson, SyncdError, TryLater, WorkspaceError
+from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater, WorkspaceError
 from syncd.core.text import one_line, shown_path
-from syncd.core.warning import SyncWarning
 from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.target import AcquiredSandbox, Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
 from syncd.report.history import HistoryRecorder
 from syncd.report.logs import place_of
 from syncd.report.speed import Speed
-from syncd.report.status_store import StatusStore
+from syncd.report.status_store import encoded, read_last, write_status
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import (
@@ -77,12 +76,13 @@ class RunTotals(Struct):
 class StatusPublisher(Struct):
     """The values of the status document. Each change is written at once.
 
-    `pid` is the daemon's process; None for a command that syncs by itself, whose document is always that of no daemon.
+    `folder` is that of the state. `pid` is the daemon's process; None for a command that syncs by itself, whose
+    document is always that of no daemon.
     """
 
     workspace: str
     target: Target
-    file: StatusStore
+    folder: str
     systemd: SystemdNotifier
     recorder: HistoryRecorder
     notifier: DesktopNotifier
@@ -107,6 +107,7 @@ class StatusPublisher(Struct):
     _sent_bytes: int = 0
     _shown_s: float = 0.0
     _logged: set[str] = field(default_factory=set)
+    _written: bytes = b""
     _is_written: bool = True
 
     def recall(self) -> None:
@@ -116,7 +117,7 @@ class StatusPublisher(Struct):
         """
         if self.target.sandbox_id:
             self.totals.goes_to(self.target)
-        before = self.file.last(self.document())
+        before = read_last(self.folder, self.document())
         if before.sandbox != self.document().sandbox:
             return
         if self.pid is None:
@@ -125,10 +126,12 @@ class StatusPublisher(Struct):
             self.totals.last_sync = before.last_sync
 
     def write(self) -> None:
-        """Write the document. Where the state folder cannot be written, the daemon has to be asked for it."""
+        """Write the document if it changed. Where the state folder cannot be written, the daemon has to be asked."""
+        content = encoded(self.document())
         try:
-            self.file.write(self.document())
-            self._is_written = True
+            if content != self._written:
+                write_status(self.folder, content)
+            self._written, self._is_written = content, True
         except OSError:
             self._is_written = False
         self.systemd.status(self._line())

@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.core.directories import holder
 from syncd.core.durable_file import read_file, write_whole
 from syncd.core.text import shown_path
-from syncd.core.workspace_lock import holder
 from syncd.remote.target import Target
 from syncd.store.state_db import Record, StateDb
 from syncd.sync.status_document import VERSION, State, Status
@@ -32,28 +32,13 @@ class _Seen(Struct, frozen=True):
     looked_at: str | None
 
 
-class StatusStore:
-    """The status file of one workspace, for writing."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._path = os.path.join(folder, _NAME)
-        self._written = b""
-
-    def write(self, status: Status) -> None:
-        """Write the document if it changed. Raises `OSError`."""
-        content = _encode(status)
-        if content != self._written:
-            write_whole(self._path, content)
-            self._written = content
-
-    def last(self, otherwise: Status) -> Status:
-        """The document in the file, of this process or an earlier one; `otherwise` if there is no valid one."""
-        return read_last(self._folder, otherwise)
+def write_status(folder: str, content: bytes) -> None:
+    """Write the `encoded` document into this state folder. Raises `OSError`."""
+    write_whole(os.path.join(folder, _NAME), content)
 
 
 def encoded(status: Status) -> bytes:
-    """The document as `status --json` prints it."""
+    """The document as it is written, and as `status --json` prints it."""
     return _encode(status)
 
 

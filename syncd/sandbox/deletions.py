@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable
 from msgspec import Struct, field
 
 from syncd.core.choices import Deletions
+from syncd.core.errors import SyncWarning
 from syncd.core.text import shown_path
-from syncd.core.warning import SyncWarning
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, is_within
 from syncd.remote.api import Api

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from msgspec import field
 
 from syncd.core.durable_file import StateFile, Versioned, read_file
+from syncd.core.errors import SyncWarning
 from syncd.core.settings import Config
-from syncd.core.warning import SyncWarning
 from syncd.remote.api import Api
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import AcquiredSandbox, Target

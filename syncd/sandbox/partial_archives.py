@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from syncd.core.choices import ArchiveContent
 from syncd.core.clock import Clock
+from syncd.core.errors import SyncWarning
 from syncd.core.text import shown_path
-from syncd.core.warning import SyncWarning
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied

@@ -11,7 +11,7 @@ from typing import Protocol
 from syncd.core.clock import Clock, boot_id
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import TryLater
-from syncd.remote.account import Account
+from syncd.remote.api import Account
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.retry import RetryObserver, with_retries
 from syncd.remote.target import SPAN_S, AcquiredSandbox, Target, acquire_wait_s, replace_in_s

@@ -20,10 +20,9 @@ from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import stamp, utc
-from syncd.core.errors import KeyRefused, SandboxNotFound
+from syncd.core.errors import KeyRefused, SandboxNotFound, SyncWarning
 from syncd.core.text import counted, shown_path, size
 from syncd.core.waiter import SupersededBy, Waiter
-from syncd.core.warning import SyncWarning
 from syncd.model.entry import Kind, SeenEntry, is_savable
 from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
@@ -43,6 +42,8 @@ LOOK_S = 20.0
 _AFTER_UPLOAD_S = 5.0
 # Of that time: until its program is started, and for the program, which then reports what it has.
 _START_S, _PROGRAM_S = 8.0, 9.0
+# Program and look have so much more for each path: to read a small file and compare it takes half of that.
+_PATH_S = 1e-4
 # A look at all that is there is a command's, or the last one before its end.
 _WHOLE_LOOK_S, _WHOLE_PROGRAM_S = 40.0, 25.0
 _DUMP_S = 15.0
@@ -65,7 +66,8 @@ class _Running(Struct, frozen=True):
 class RemoteChanges:
     """The looks at one sandbox, and the versions there that they save.
 
-    `unseen` counts the paths that the last look did not come to, and `warnings` are about looks that failed.
+    `unseen` counts the paths that the last look did not come to, `look_took_s` are the seconds that it took, and
+    `warnings` are about looks that failed.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class RemoteChanges:
         self._check = check
         self._ask_for_sandbox = ask_for_sandbox
         self._looked_s = inf  # by the monotonic clock, the last look that found something out
+        self.look_took_s = 0.0
         self._running: _Running | None = None
         self._unstarted: StepFailed | None = None  # why the look that was to run beside the upload was given up
         self._failures = 0
@@ -170,6 +173,7 @@ class RemoteChanges:
                 running = self._begin(request, fetches=self._fetches)
             result = self._finish(running)
             self._looked_s = running.look.started_s
+            self.look_took_s = self._clock.monotonic_s() - self._looked_s
             if result.unfetched is not None:
                 raise result.unfetched
         except NotKeptHere as failure:
@@ -234,7 +238,7 @@ class RemoteChanges:
     def _begin(self, request: LookRequest, *, fetches: bool = True, is_whole: bool = False) -> _Running:
         """Start a look. One that `is_whole` is a command's, or the last one, and has more time than a sync's."""
         began_s = self._clock.monotonic_s()
-        program_s = _WHOLE_PROGRAM_S if is_whole else _PROGRAM_S
+        program_s = (_WHOLE_PROGRAM_S if is_whole else _PROGRAM_S) + _PATH_S * len(request.items)
         limited = self._within_room(request)
         if not fetches:
             limited, self._not_kept = replace(limited, most_copied_bytes=0), self._failure.message
@@ -243,7 +247,8 @@ class RemoteChanges:
 
     def _finish(self, running: _Running, *, is_whole: bool = False) -> LookResult:
         passed_s = self._clock.monotonic_s() - running.began_s
-        timeout_s = max(_AFTER_UPLOAD_S, (_WHOLE_LOOK_S if is_whole else LOOK_S) - passed_s)
+        look_s = (_WHOLE_LOOK_S if is_whole else LOOK_S) + _PATH_S * len(running.request.items)
+        timeout_s = max(_AFTER_UPLOAD_S, look_s - passed_s)
         fetch_s = _LONGEST_DOWNLOAD_S if is_whole else 0.0
         return self._looker.finish(running.look, self._folder_for(running.request), self._check, timeout_s, fetch_s)
 
@@ -284,7 +289,7 @@ class RemoteChanges:
             if other.action is not FailureAction.REFUSED:
                 self._raise_if_offline(failure)
         else:
-            self._looked_s = self._clock.monotonic_s()  # when the sandbox packed it is not known
+            self._looked_s, self.look_took_s = self._clock.monotonic_s(), 0.0  # when it was packed is not known
             return self._ended(found)
         self._is_repeated = self._by_dump = False
         self._failures += 1
@@ -407,7 +412,7 @@ class RemoteChanges:
         return saved
 
     def _is_saved(self, path: str, remote: SeenEntry) -> bool:
-        holder = self.saved_versions.holder_of(path, remote.digest) if remote.digest else None
+        holder = self.saved_versions.holder_of(path, remote)
         if holder is not None:
             self._relied_on.add(holder)
         return holder is not None

@@ -18,8 +18,8 @@ from collections.abc import Collection, Iterator, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.core.errors import SyncWarning
 from syncd.core.text import counted
-from syncd.core.warning import SyncWarning
 from syncd.model.entry_row import StateRow, entry_of, row_of
 from syncd.model.manifest import Manifest, replaced_entries, without_digest
 from syncd.remote.target import Target

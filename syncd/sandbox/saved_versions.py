@@ -25,7 +25,7 @@ from syncd.core.choices import SAVED_DAYS
 from syncd.core.clock import Clock, utc
 from syncd.core.errors import NeedsPerson
 from syncd.core.text import shown_path
-from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, is_savable
+from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, is_savable, same
 from syncd.model.entry_row import StateRow, entry_of, row_of
 from syncd.sandbox.saved_versions_rules import (
     SavedVersion,
@@ -119,16 +119,16 @@ class SavedVersions:
         """Return the version of that id, None if there is none. Raises `OSError`."""
         return next((version for version in self.all() if version.id == wanted), None)
 
-    def holder_of(self, path: str, digest: bytes) -> str | None:
-        """Return the id of a version that has a file of that content at that path, undamaged, and not a day old yet.
+    def holder_of(self, path: str, there: Entry) -> str | None:
+        """Return the id of a version that has this file at that path, undamaged, and not a day old yet.
 
         One that is older may expire soon. None also if it cannot be found out.
         """
         with contextlib.suppress(OSError):
             for version in self.all():
                 saved = version.paths.get(path)
-                is_wanted = saved is not None and saved.kind is Kind.FILE and saved.digest == digest
-                if is_wanted and not version.days and self._blobs.is_whole(digest):
+                is_wanted = saved is not None and saved.kind is Kind.FILE and same(saved, there)
+                if is_wanted and not version.days and self._blobs.is_whole(arrived_digest(there)):
                     return version.id
         return None
 

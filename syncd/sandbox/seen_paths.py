@@ -19,8 +19,8 @@ from math import inf
 
 from msgspec import Struct, field
 
+from syncd.core.errors import SyncWarning
 from syncd.core.text import MOST_NAMED, counted, shown_path
-from syncd.core.warning import SyncWarning
 from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest, is_within
 from syncd.model.reconcile import PathOutcome, Plan
@@ -45,6 +45,7 @@ _REASONS = {
     Obstacle.LINK_ON_ITS_WAY: "a link has the place of a path that it leads through",
     Obstacle.UNKNOWN: "something of another kind may have its place",
 }
+_BOTH_CHANGED = "%r was changed here and in the sandbox: it is held"
 _REMEDIES = {
     Obstacle.COMMITS: "bring them home (`syncd log`, `syncd apply --branch NAME`)",
     Obstacle.READ_ONLY: "make it writable there",
@@ -188,8 +189,7 @@ class SeenPaths:
         held = plan.there(PathOutcome.HOLD)
         for path in held:
             self.held[path] = HeldPath(None, _fingerprint(here, path))
-            if path not in before:
-                _log.warning("%r was changed here and in the sandbox: it is held", shown_path(path))
+        _log_first(held.keys() - before, lambda path: _BOTH_CHANGED % shown_path(path))
         self._release(before, written)
         self._unsaved = {} if why_unsaved is None else {path: (seen, why_unsaved(seen)) for path, seen in held.items()}
         if not any(there.kind in _MAY_BE_SAVED_LATER for there, _ in self._unsaved.values()):
@@ -220,8 +220,7 @@ class SeenPaths:
         obstacles = {**found, **dict.fromkeys(_links_through(here, links), Obstacle.LINK_ON_ITS_WAY)}
         for path, obstacle in obstacles.items():
             self.held[path] = HeldPath(obstacle, _fingerprint(here, path))
-            if path not in before:
-                _log.warning("%s", _obstacle_warning(path, obstacle))
+        _log_first(obstacles.keys() - before, lambda path: str(_obstacle_warning(path, obstacles[path])))
         self._release(before, written)
         self._save_what_stays()
 
@@ -263,6 +262,14 @@ class SeenPaths:
             what = f"{shown_path(path)!r} could not be read in the sandbox, or not in time, and stays there as it is"
             return SyncWarning(f"held:{path}", what, "a later sync looks again; `syncd diff` has more time for it")
         return held_warning(path, why)
+
+
+def _log_first(paths: Collection[str], line: Callable[[str], str]) -> None:
+    """Log a line of each of the first paths, and how many there are beyond."""
+    for path in sorted(paths)[:MOST_NAMED]:
+        _log.warning("%s", line(path))
+    if len(paths) > MOST_NAMED:
+        _log.warning("and %d more paths", len(paths) - MOST_NAMED)
 
 
 def held_warning(path: str, unsaved: str | None) -> SyncWarning:

@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Mapping
 
 from syncd.core.choices import MANAGED_FILE
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning
 from syncd.model.entry import Entry
 from syncd.model.manifest import Manifest
 from syncd.selection.rules import Decision, Rule

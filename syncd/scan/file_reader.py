@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from syncd.core.clock import Clock
 from syncd.model.entry import Entry, Kind, Stamp, as_read
 from syncd.selection import safe_open
-from syncd.selection.secret_scanner import LARGEST_BYTES, NoSearch, Search, Secret
+from syncd.selection.secret_scanner import LARGEST_BYTES, Search, Secret
 
 # A file up to this size is packed in one piece and, if it changed meanwhile, again; larger ones in such pieces.
 PIECE_BYTES = 1 << 20
@@ -108,7 +108,7 @@ class ContentReader:
         self._workspace = workspace
         self._clock = clock
         self._check = check
-        self._search: Search = search or NoSearch()
+        self._search = search or Search()
 
     def secrets(self, paths: Iterable[str]) -> dict[str, Secret]:
         """Return the files that hold a secret; one that cannot be read is skipped. Raises `WorkspaceError`."""

@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection, Mapping
 
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import NearlyEmpty, TryLater
-from syncd.core.file_identity import FileIdentity
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest, is_within, removed_paths
 from syncd.scan.exclusions import unmounted
+from syncd.scan.file_identity import FileIdentity
 from syncd.scan.scanner import Scan
 from syncd.watch.mounts import workspace_mounts_of
 

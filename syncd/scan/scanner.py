@@ -16,9 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from msgspec import Struct, field
 
-from syncd.core.errors import WorkspaceError
-from syncd.core.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning, WorkspaceError
 from syncd.model.directory import EMPTY, Directory, Entries, in_order
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
@@ -34,12 +32,13 @@ from syncd.scan.exclusions import (
     too_long,
     unreadable,
 )
+from syncd.scan.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
 from syncd.scan.file_reader import directory_entry, file_entry, is_unchanged, mtime_s
 from syncd.scan.tree_cache import DirRecord, TreeCache
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import RulesOutside, read_ignore_files, read_rules_outside
 from syncd.selection.selection import Decision, OuterRules, Scope, Selection
-from syncd.watch.scan_listener import ScanListener
+from syncd.watch.changes import ScanListener
 
 # Opening a path fails with these if it was removed or swapped since it was listed.
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})

@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping
 
 from msgspec import Struct, field
 
-from syncd.core.file_identity import FileIdentity
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning
 from syncd.model.directory import Entries, differing, read, rebuilt
 from syncd.model.entry import Entry
 from syncd.model.manifest import Manifest
+from syncd.scan.file_identity import FileIdentity
 from syncd.selection.selection import Rule, Scope
 
 

@@ -55,9 +55,9 @@ def read_ignore_files(descriptor: int, names: Iterable[str]) -> Mapping[str, byt
 def read_rules_outside(workspace: str, selection: Selection, personal: str) -> RulesOutside:
     """Read git's rules, if they apply, and find syncd's own files as they are now. Raises `OSError` as for git's."""
     found = _read_git_rules(workspace, personal) if selection.uses_gitignore else RulesOutside()
-    places = {place for path in selection.settings.own_folders for place in _places(path)}
+    places = {place for path in selection.own_folders for place in _places(path)}
     inodes = set()
-    for place in {place for path in selection.settings.own_files() for place in _places(path)}:
+    for place in {place for path in selection.own_files() for place in _places(path)}:
         try:
             status = os.lstat(place)
         except OSError:

@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 from syncd.selection.gitignore import SPAN, STAR, Pattern, as_latin1, literal, parse_file, parse_line, regex
 
-_CACHE_SIZE = 256  # indexes for patterns that apply in some directories, such as `docs/**`
-
 
 class Rule(NamedTuple):
     """A pattern and its source: "workspace.ignore", "built-in", "secrets", or a file, such as the managed one.
@@ -77,15 +75,14 @@ class Tail(NamedTuple):
 class PatternList:
     """The patterns of one source, independent of its directory; later ones win.
 
-    Those that apply in some directories only are found by the directory's path or its last name, so the cost of a
-    directory does not depend on how many there are.
+    Those that apply in one directory only, as most others, are found by its path.
     """
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         self.patterns = tuple(patterns)
         self.everywhere: list[Tail] = []
         self._exact: dict[str, list[Tail]] = {}
-        self._headed: dict[str | None, list[tuple[re.Pattern[str], Tail]]] = {}
+        self._headed: list[tuple[re.Pattern[str], Tail]] = []
         for number, pattern in enumerate(self.patterns):
             for head, atoms in pattern.path_patterns:
                 tail, path = Tail(number, pattern.dirs_only, atoms), literal(head)
@@ -94,32 +91,16 @@ class PatternList:
                 elif path is not None:
                     self._exact.setdefault(path, []).append(tail)
                 else:
-                    found = self._headed.setdefault(_last_name(head), [])
-                    found.append((re.compile(regex(head), re.DOTALL), tail))
+                    self._headed.append((re.compile(regex(head), re.DOTALL), tail))
 
     def local(self, location: str) -> list[Tail]:
         """Return the patterns that apply in one directory, "" or "a/b/" from the list's own one, but not in all."""
-        found = self._exact.get(location, [])
-        name = location[location.rfind("/", 0, -1) + 1 : -1]
-        for head, tail in (*self._headed.get(name, ()), *self._headed.get(None, ())):
-            if head.fullmatch(location):
-                found = [*found, tail]
-        return found
+        return [*self._exact.get(location, ()), *(tail for head, tail in self._headed if head.fullmatch(location))]
 
     @property
     def has_local(self) -> bool:
         """True if some patterns do not apply in all directories."""
         return bool(self._exact or self._headed)
-
-
-def _last_name(head: tuple[str, ...]) -> str | None:
-    """Return the name of the directories that a head matches; None if it matches several."""
-    name: list[str] = []
-    for atom in reversed(head[:-1]):
-        if atom in ("/", SPAN):
-            break
-        name.insert(0, atom)
-    return literal(name) if head[-1] == "/" else None
 
 
 @lru_cache(maxsize=256)
@@ -129,66 +110,48 @@ def pattern_list(data: bytes) -> PatternList:
 
 
 _Candidate = tuple[Match, tuple[str, ...]]
-_Group = tuple[re.Pattern[str], tuple[Match, ...]]
 
 
 class PatternIndex:
     """Finds the strongest of many patterns that match a name.
 
-    Most patterns are a whole name or an extension, and are looked up. The others are regular expressions, of which only
-    those are tried that begin or end with the name's character. The patterns of `below` are searched too, so a
-    directory with its own rules needs a small index, not a copy.
+    Most patterns are a whole name or an extension, and are looked up; the others are one regular expression. The
+    patterns of `below` are searched too, so a directory with its own rules needs a small index, not a copy.
     """
 
     def __init__(self, candidates: Iterable[_Candidate], below: PatternIndex | None = None) -> None:
         self._below = below
         self._names: dict[str, Match] = {}
         self._extensions: dict[str, Match] = {}
-        beginning: dict[str, list[_Candidate]] = {}
-        ending: dict[str, list[_Candidate]] = {}
-        for candidate in sorted(candidates):  # a stronger one replaces its equal
-            match, atoms = candidate
+        others: list[_Candidate] = []
+        for match, atoms in sorted(candidates):  # a stronger one replaces its equal
             name, behind_star = literal(atoms), literal(atoms[1:]) or ""
             if name is not None:
                 self._names[name] = match
             elif atoms[0] == STAR and behind_star.rfind(".") == 0:
                 self._extensions[behind_star] = match
-            elif len(atoms[0]) == 1:
-                beginning.setdefault(atoms[0], []).append(candidate)
             else:
-                ending.setdefault(atoms[-1] if len(atoms[-1]) == 1 else "", []).append(candidate)
-        self._beginning = {character: _group(group) for character, group in beginning.items()}
-        self._ending = {character: _group(group) for character, group in ending.items()}
-        self._anywhere = self._ending.pop("", None)
+                others.append((match, atoms))
+        others.reverse()  # of an alternation the first that matches counts
+        self._others = [match for match, _ in others]
+        self._expression = re.compile("|".join(f"{regex(atoms)}()" for _, atoms in others)) if others else None
 
     def strongest(self, name: str) -> Match:
         """Return the strongest pattern that matches, or `NO_MATCH`."""
         best = self._names.get(name, NO_MATCH)
         by_extension = self._extensions.get(name[name.rfind(".") :])
-        if by_extension is not None and by_extension > best:
-            best = by_extension
-        group = self._beginning.get(name[0])
-        if group is not None:
-            best = max(best, _match(group, name))
-        group = self._ending.get(name[-1])
-        if group is not None:
-            best = max(best, _match(group, name))
-        if self._anywhere is not None:
-            best = max(best, _match(self._anywhere, name))
+        if by_extension is not None:
+            best = max(best, by_extension)
+        found = self._expression.fullmatch(name) if self._expression is not None else None
+        if found is not None and found.lastindex is not None:
+            best = max(best, self._others[found.lastindex - 1])
         return best if self._below is None else max(best, self._below.strongest(name))
 
 
-def _match(group: _Group, name: str) -> Match:
-    expression, matches = group
-    found = expression.fullmatch(name)
-    return NO_MATCH if found is None or found.lastindex is None else matches[found.lastindex - 1]
-
-
-def _group(candidates: list[_Candidate]) -> _Group:
-    """Return several patterns as one regular expression, the strongest first, and the match of each."""
-    strongest_first = candidates[::-1]
-    expression = re.compile("|".join(f"({regex(atoms)})" for _, atoms in strongest_first))
-    return expression, tuple(match for match, _ in strongest_first)
+@lru_cache(maxsize=256)
+def _local_index(candidates: tuple[_Candidate, ...], below: PatternIndex) -> PatternIndex:
+    """Return an index with patterns that apply in some directories only, such as `docs/**`; these share it."""
+    return PatternIndex(candidates, below)
 
 
 class Layer(NamedTuple):
@@ -216,7 +179,6 @@ class Rules:
         for is_dir in (False, True):
             self.common[is_dir] = PatternIndex(_candidates(tails, is_dir), below.common[is_dir] if below else None)
         self._local_layers = [(at, layer) for at, layer in enumerate(self.layers) if layer.patterns.has_local]
-        self._local: dict[tuple[bool, tuple[_Candidate, ...]], PatternIndex] = {}
 
     def without(self, *precedences: Precedence) -> Rules:
         """Return the rules without the layers of these precedences."""
@@ -234,15 +196,8 @@ class Rules:
             for at, layer in self._local_layers
             for tail in layer.patterns.local(location[len(layer.base) :])
         ]
-        local = tuple(_candidates(tails, is_dir)) if tails else ()
-        if not local:
-            return self.common[is_dir]
-        found = self._local.get((is_dir, local))
-        if found is None:
-            if len(self._local) >= _CACHE_SIZE:
-                self._local.clear()
-            found = self._local[is_dir, local] = PatternIndex(local, self.common[is_dir])
-        return found
+        local = tuple(_candidates(tails, is_dir))
+        return _local_index(local, self.common[is_dir]) if local else self.common[is_dir]
 
 
 def _candidates(tails: Iterable[tuple[int, Layer, Tail]], is_dir: bool) -> Iterator[_Candidate]:

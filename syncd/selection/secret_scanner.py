@@ -15,12 +15,12 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pyperscan import BlockDatabase, Pattern, Scan
 
 from syncd.core.checksum import hardware_based
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning
 from syncd.selection.rules import PathPatterns, Rule
 
 # Keys and credential files are small. Larger files are packed in parts, and most of them are data.
@@ -49,22 +49,16 @@ class Secret(NamedTuple):
         return Rule("secrets", None, str(self))
 
 
-class Search(Protocol):
-    """A search for secrets in files. Searches with the same `identity` find the same; with an empty one, nothing."""
+class Search:
+    """A search for secrets in files. Searches with the same `identity` find the same.
 
-    identity: str
-
-    def in_file(self, path: str, content: bytes | memoryview) -> Secret | None:
-        """Return the first secret in the file; None also if the path is allowed to hold one."""
-
-
-class NoSearch:
-    """A search that finds nothing, for a configuration that uploads secrets."""
+    This one finds nothing, for a configuration that uploads secrets.
+    """
 
     identity = ""
 
-    def in_file(self, path: str, content: bytes | memoryview) -> Secret | None:  # noqa: ARG002 - as `Search`
-        """Return None."""
+    def in_file(self, path: str, content: bytes | memoryview) -> Secret | None:  # noqa: ARG002 - for others
+        """Return the first secret in the file; None also if the path is allowed to hold one."""
         return None
 
 
@@ -295,7 +289,7 @@ def _slow_search(words: list[bytes]) -> _WordSearch:
     return search
 
 
-class SecretSearch:
+class SecretSearch(Search):
     """The search in all files that no `allowed` pattern matches. It finds `own_key` by its value, also in data."""
 
     def __init__(self, allowed: Iterable[str] = (), own_key: str = "") -> None:

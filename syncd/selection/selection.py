@@ -40,7 +40,7 @@ from syncd.selection.rules import (
     pattern_list,
 )
 
-__all__ = ["Decision", "OuterFile", "OuterRules", "Rule", "Scope", "Selection", "SelectionSettings"]
+__all__ = ["Decision", "OuterFile", "OuterRules", "Rule", "Scope", "Selection"]
 
 _GIT = ".git"
 GITIGNORE = ".gitignore"
@@ -48,23 +48,6 @@ SYNCDIGNORE = ".syncdignore"
 OWN_FILES = "syncd's own files"  # as the source of a rule
 
 INCLUDED = Decision(included=True, rule=None)
-
-
-class SelectionSettings(Struct, frozen=True):
-    """The keys of [workspace] that select paths; their patterns are gitignore's, relative to the workspace.
-
-    `always_ignored` are patterns of the same kind that nothing lifts, each with its place. `own_folders` are the
-    absolute paths of what is syncd's own, and `own_files` returns those at this moment; nothing lifts them either.
-    """
-
-    ignore: tuple[str, ...] = ()
-    use_gitignore: bool = True
-    include_git: bool = False
-    upload_secrets: bool = False
-    allow_secrets: tuple[str, ...] = ()
-    always_ignored: tuple[Rule, ...] = ()
-    own_folders: tuple[str, ...] = ()
-    own_files: Callable[[], tuple[str, ...]] = tuple
 
 
 class OuterFile(Struct, frozen=True):
@@ -92,29 +75,42 @@ NO_OUTER_RULES = OuterRules()
 
 
 class Selection:
-    """The rules that apply in the whole workspace."""
+    """The rules that apply in the whole workspace, by the keys of [workspace] that select paths.
 
-    def __init__(self, settings: SelectionSettings) -> None:
-        self.settings = settings
+    Their patterns are gitignore's, relative to the workspace. `always_ignored` are patterns of the same kind that
+    nothing lifts, each with its place. `own_folders` are the absolute paths of what is syncd's own, and `own_files`
+    returns those at this moment; nothing lifts them either.
+    """
+
+    def __init__(
+        self,
+        *,
+        ignore: tuple[str, ...] = (),
+        use_gitignore: bool = True,
+        include_git: bool = False,
+        upload_secrets: bool = False,
+        allow_secrets: tuple[str, ...] = (),
+        always_ignored: tuple[Rule, ...] = (),
+        own_folders: tuple[str, ...] = (),
+        own_files: Callable[[], tuple[str, ...]] = tuple,
+    ) -> None:
+        self.uses_gitignore = use_gitignore
+        self.own_folders = own_folders
+        self.own_files = own_files
         layers = [
             _pattern_layer(Precedence.DEFAULTS, "built-in", DEFAULTS),
-            _pattern_layer(Precedence.CONFIG, "workspace.ignore", settings.ignore),
+            _pattern_layer(Precedence.CONFIG, "workspace.ignore", ignore),
         ]
         self._folded_secrets: Rules | None = None
-        if not settings.upload_secrets:
-            lines = SECRETS + tuple(f"!{pattern}" for pattern in expand_folders(settings.allow_secrets))
+        if not upload_secrets:
+            lines = SECRETS + tuple(f"!{pattern}" for pattern in expand_folders(allow_secrets))
             layers.append(_secrets_layer(lines))
             self._folded_secrets = Rules([_secrets_layer(tuple(line.lower() for line in lines))])
-        if not settings.include_git:
+        if not include_git:
             layers.append(_pattern_layer(Precedence.HARD, "built-in", GIT))
-        if settings.always_ignored:
-            layers.append(_ceiling_layer(settings.always_ignored))
+        if always_ignored:
+            layers.append(_ceiling_layer(always_ignored))
         self._rules = Rules(layers)
-
-    @property
-    def uses_gitignore(self) -> bool:
-        """True if git's rules apply."""
-        return self.settings.use_gitignore
 
     def root(self, outer: OuterRules = NO_OUTER_RULES) -> Scope:
         """Return the scope of the workspace's directory. Without `use_gitignore`, git's outer rules are ignored too."""
@@ -141,12 +137,10 @@ class Scope:
     """
 
     __slots__ = (
-        "_directories",
-        "_files",
-        "_folded_directories",
-        "_folded_files",
+        "_folded_indexes",
         "_folded_secrets",
         "_has_capitals",
+        "_indexes",
         "_location",
         "_rules",
         "_top",
@@ -162,11 +156,9 @@ class Scope:
         self._top = top  # the workspace's own location
         self.ignore_files = ignore_files
         self._has_capitals = location != location.lower()
-        # All are built when they are first needed; if two threads build them, the results are equal.
-        self._files: PatternIndex | None = None
-        self._directories: PatternIndex | None = None
-        self._folded_files: PatternIndex | None = None
-        self._folded_directories: PatternIndex | None = None
+        # Built when they are first needed; if two threads build one, the results are equal.
+        self._indexes: dict[bool, PatternIndex] = {}
+        self._folded_indexes: dict[bool, PatternIndex] = {}
 
     @property
     def path(self) -> str:
@@ -199,13 +191,9 @@ class Scope:
     def decide(self, name: str, is_dir: bool) -> Decision:
         """Decide about a child of this directory. A symlink is not a directory, whatever its target is."""
         text = name if name.isascii() else as_latin1(name)
-        index = self._directories if is_dir else self._files
+        index = self._indexes.get(is_dir)
         if index is None:
-            index = self._rules.index(self._location, is_dir)
-            if is_dir:
-                self._directories = index
-            else:
-                self._files = index
+            index = self._indexes[is_dir] = self._rules.index(self._location, is_dir)
         match = index.strongest(text)
         folded = text.lower()
         if (folded != text or self._has_capitals) and match.precedence < Precedence.CEILING:
@@ -223,13 +211,10 @@ class Scope:
         """Return the decision of the rules about secrets on a name in lower case; None if it is none."""
         if self._folded_secrets is None:
             return None
-        index = self._folded_directories if is_dir else self._folded_files
+        index = self._folded_indexes.get(is_dir)
         if index is None:
-            index = self._folded_secrets.index(self._location[len(self._top) :].lower(), is_dir)
-            if is_dir:
-                self._folded_directories = index
-            else:
-                self._folded_files = index
+            location = self._location[len(self._top) :].lower()
+            index = self._folded_indexes[is_dir] = self._folded_secrets.index(location, is_dir)
         return index.strongest(folded).decision
 
 

@@ -21,7 +21,7 @@ from zlib import crc32
 import msgspec
 
 from syncd.core.durable_file import flush_folder, move_aside
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning
 
 _log = logging.getLogger("syncd.state")
 NAME = "state.db"

@@ -23,9 +23,10 @@ from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed, asks_first, failures_in_row
 from syncd.remote.retry import RetryObserver, with_retries
-from syncd.remote.uplink import UplinkStore
+from syncd.remote.uplink import Uplink
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
 from syncd.sandbox.sandbox_state import SandboxState
+from syncd.store.state_db import Record
 from syncd.sync.outcome import SentArchive
 from syncd.sync.status_document import State
 
@@ -82,7 +83,7 @@ class Delivery:
         api: Api,
         bucket: Bucket,
         upload_url_store: UploadUrlStore,
-        uplink_file: UplinkStore,
+        uplink_record: Record[Uplink],
         retry_settings: RetrySettings,
         clock: Clock,
     ) -> None:
@@ -91,11 +92,11 @@ class Delivery:
         self._api = api
         self._bucket = bucket
         self._upload_url_store = upload_url_store
-        self._uplink_file = uplink_file
+        self._uplink_record = uplink_record
         self._retry_settings = retry_settings
         self._clock = clock
-        self._upload_url = upload_url_store.load(state.target)
-        self.uplink = uplink_file.load()
+        self._upload_url = upload_url_store.load()
+        self.uplink = uplink_record.load() or Uplink()
         self._failures: Counter[ApiStep] = Counter()
         self._asks_first = False
 
@@ -225,7 +226,7 @@ class Delivery:
         upload_url = self._upload_url = self._api.upload_url()
         self._failures[ApiStep.UPLOAD_URL] = 0
         with contextlib.suppress(OSError):  # stored only to save the next process a request
-            self._upload_url_store.save(self._target, upload_url)
+            self._upload_url_store.save(upload_url)
         return upload_url
 
     def _upload(self, upload_url: UploadUrl, upload: _UploadAttempt, observer: SyncObserver) -> None:
@@ -261,7 +262,7 @@ class Delivery:
             _log.info("the uplink makes %.0f Mbit/s: the %s codec from now on", mbit_per_s, uplink.codec.value)
         self.uplink = uplink
         with contextlib.suppress(OSError):  # stored only to save the next process a guess
-            self._uplink_file.save(uplink)
+            self._uplink_record.save(uplink)
 
 
 @contextlib.contextmanager

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from syncd.core.errors import TryLater
+from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.text import few, shown_path
-from syncd.core.warning import SyncWarning
 
 # The number of syncs that follow the first one before a waiting command fails with the files that keep changing. A file
 # that was written once while it was read is whole after one; a log that is written all the time never is.

@@ -11,17 +11,16 @@ from syncd.core.api_key import ApiKey
 from syncd.core.choices import GitThere
 from syncd.core.clock import Clock
 from syncd.core.directories import Directories
+from syncd.core.errors import SyncWarning
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
-from syncd.core.warning import SyncWarning
-from syncd.remote.account import Account
-from syncd.remote.api import Api
+from syncd.remote.api import Account, Api
 from syncd.remote.bucket import Bucket, Dump, Throttle
 from syncd.remote.failure import RetrySettings
 from syncd.remote.http_client import HttpClient
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
-from syncd.remote.uplink import UplinkStore
+from syncd.remote.uplink import uplink_record
 from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.look import Looker
@@ -135,8 +134,8 @@ class SandboxFactory(Struct, frozen=True):
             state=state,
             api=api,
             bucket=Bucket(client, self.workspace.throttle),
-            upload_url_store=UploadUrlStore(state_folder, clock),
-            uplink_file=UplinkStore(state_folder),
+            upload_url_store=UploadUrlStore(db, target, clock),
+            uplink_record=uplink_record(db),
             retry_settings=retry_settings,
             clock=clock,
         )

@@ -10,9 +10,8 @@ from msgspec import Struct
 from syncd.archive.base_store import BaseStore
 from syncd.archive.snapshotter import Snapshotter, SyncMode
 from syncd.core.clock import Clock
-from syncd.core.errors import SandboxNotFound
+from syncd.core.errors import SandboxNotFound, SyncWarning
 from syncd.core.text import MOST_NAMED
-from syncd.core.warning import SyncWarning
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target, margin_s

@@ -20,9 +20,8 @@ from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, stamp
-from syncd.core.errors import TryLater
+from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.text import counted, shown_path
-from syncd.core.warning import SyncWarning
 from syncd.model.entry import ALL_BITS, Entry, arrived_digest, same
 from syncd.model.manifest import (
     Difference,

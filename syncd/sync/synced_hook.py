@@ -22,10 +22,10 @@ from msgspec import structs
 
 from syncd.core.api_key import KEY_VARIABLE
 from syncd.core.clock import Clock
+from syncd.core.errors import SyncWarning
 from syncd.core.hardening import original_umask
 from syncd.core.settings import Config
 from syncd.core.text import one_line
-from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
 from syncd.sandbox.agent_info import callable_servers
 from syncd.sandbox.mcp_servers import AgentRecord, agent_state

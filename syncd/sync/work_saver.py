@@ -11,10 +11,9 @@ from msgspec import Struct, field
 
 from syncd.archive.base_store import BaseStore
 from syncd.core.clock import Clock
-from syncd.core.errors import KeyRefused, SandboxNotFound, SyncdError, TryLater
+from syncd.core.errors import KeyRefused, SandboxNotFound, SyncdError, SyncWarning, TryLater
 from syncd.core.text import MOST_NAMED, shown_path
 from syncd.core.waiter import Superseded
-from syncd.core.warning import SyncWarning
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.sandbox_state import ending_targets

@@ -1,4 +1,4 @@
-"""The changes that were reported since the last scan, and when a burst of them is synced.
+"""The changes that were reported since the last scan, when a burst of them is synced, and what a scan tells the watch.
 
 Changes are only hints; the scan is the truth. Their names are sufficient only while every change causes an event. After
 a start, an overflow, a suspend, a failure, or if a part cannot be watched, the next scan is a full one. So is one every
@@ -7,7 +7,11 @@ a start, an overflow, a suspend, a failure, or if a part cannot be watched, the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
+
+from syncd.selection.selection import Scope
 
 MAX_DIRTY = 4096
 """The most directories in the list; with more, scanning the whole tree costs less than keeping the list."""
@@ -84,3 +88,25 @@ def extend(burst: Burst | None, now_s: float) -> Burst:
 def due_s(burst: Burst, quiet_s: float, max_wait_s: float) -> float:
     """Return the monotonic second at which the burst is synced if no further change comes."""
     return min(burst.last_s + quiet_s, burst.first_s + max_wait_s)
+
+
+class ScanListener:
+    """Receives the directories that a scan walks; the watch watches exactly these.
+
+    This one does nothing with them: commands that scan once need no more.
+    """
+
+    def begin(self) -> None:
+        """Begin a full scan."""
+
+    def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
+        """Add directories outside of the scan that hold or may later hold rules, each with the files' names."""
+
+    def add_directory(self, path: str, fd: int, scope: Scope) -> None:
+        """Add a directory; the scan lists it afterwards."""
+
+    def finish(self) -> None:
+        """End a full scan that succeeded: what it did not add no longer exists."""
+
+    def abort(self) -> None:
+        """End a full scan that failed."""

@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Mapping
 
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning
 
 _WATCHES = ("fs.inotify.max_user_watches", "user.max_inotify_watches")
 _INSTANCES = ("fs.inotify.max_user_instances", "user.max_inotify_instances")

@@ -6,26 +6,35 @@ directories are not walked, so they are not watched. A directory that a full sca
 loses its watch.
 
 The loop waits for `filenos()`, and `take()` reads the events that the kernel has queued: no thread reads meanwhile. If
-the queue overflows while the loop is busy, the next scan is a full one.
+the queue overflows while the loop is busy, the next scan is a full one. What cannot be watched is polled.
+
+watchdog's observer watches whole trees and cannot exclude a part, and its `InotifyFD` has a thread. So only its calls
+of the C library and its constants are used here. The watch itself maps watch descriptors to paths, which saves two
+thirds of the memory and most of the time for each event.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Callable, Collection, Iterable, Mapping
+from math import inf
 
 from msgspec import Struct
+from watchdog.observers import inotify_c
 from watchdog.observers.inotify_c import InotifyConstants as In
 
 from syncd.core.clock import Clock
-from syncd.core.warning import SyncWarning
+from syncd.core.errors import SyncWarning
+from syncd.model.entry import YOUNG_NS
+from syncd.model.manifest import Difference
 from syncd.selection.selection import Scope
 from syncd.watch import inotify_limits
-from syncd.watch.changes import Changes
-from syncd.watch.inotify import CHANGES, ENTRIES, REMOVED, RULES, SELF, Event, Inotify
-from syncd.watch.scan_listener import ScanListener
+from syncd.watch.changes import Changes, ScanListener
+from syncd.watch.mounts import MountMonitor, poll_interval_s, shared_warning
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +43,87 @@ ALWAYS_RELEVANT = frozenset({_GIT, b".gitignore", b".syncdignore"})
 """Names that are relevant even if they are ignored: they decide which other paths are."""
 # After a read, the descriptor is not polled for so long. That collects events, so that a burst costs a third.
 _PAUSE_S = 0.01
+
+Event = tuple[int, int, bytes]
+"""Watch descriptor (-1: the queue itself), mask, name ("" for the directory itself)."""
+
+CHANGES = (
+    In.IN_CREATE
+    | In.IN_DELETE
+    | In.IN_MODIFY
+    | In.IN_ATTRIB
+    | In.IN_MOVED_FROM
+    | In.IN_MOVED_TO
+    # A write through mmap causes no IN_MODIFY, but IN_CLOSE_WRITE when the last writable descriptor or mapping ends.
+    | In.IN_CLOSE_WRITE
+    # Not through a name that was removed: programs that write to such files would cause scans without end. Where the
+    # file has another name, the rescan finds the change.
+    | In.IN_EXCL_UNLINK
+)
+"""Without IN_OPEN, IN_ACCESS and IN_CLOSE_NOWRITE: the daemon's own reading must not start a sync."""
+SELF = In.IN_DELETE_SELF | In.IN_MOVE_SELF
+"""Only for the workspace: for every other directory the parent's watch reports this."""
+ENTRIES = In.IN_CREATE | In.IN_DELETE | In.IN_MOVED_FROM | In.IN_MOVED_TO
+"""For the directory that holds the workspace."""
+RULES = ENTRIES | In.IN_CLOSE_WRITE | In.IN_ATTRIB | In.IN_MASK_ADD
+"""For a directory with rules outside of the workspace; added to the events that it is already watched for."""
+REMOVED = SELF | In.IN_UNMOUNT | In.IN_IGNORED
+
+# Holds the kernel's queue of 16,384 events, if their names are of ordinary length.
+BUFFER_BYTES = 1 << 20
+_HEADER = struct.Struct("iIII")  # watch descriptor, mask, cookie, length of the name
+
+
+class Inotify:
+    """An inotify instance (inotify(7)), whose descriptor becomes readable when there are events.
+
+    Raises `OSError` (EMFILE: the user's instances, or the process's descriptors, are used up).
+    """
+
+    def __init__(self) -> None:
+        self._descriptor = _checked(inotify_c.inotify_init())
+        os.set_inheritable(self._descriptor, False)
+        os.set_blocking(self._descriptor, False)
+
+    def filenos(self) -> list[int]:
+        """Return the descriptors to poll."""
+        return [self._descriptor]
+
+    def add(self, path: bytes, mask: int) -> int:
+        """Watch the directory at `path` (again) for `mask`; the watch descriptor is the same for the same inode.
+
+        Raises `OSError`: ENOSPC (limit of watches), EACCES (unreadable), ENOENT, ENOTDIR, ENAMETOOLONG.
+        """
+        return _checked(inotify_c.inotify_add_watch(self._descriptor, path, inotify_c.Mask(mask | In.IN_ONLYDIR)))
+
+    def remove(self, wd: int) -> None:
+        """Remove a watch; the kernel may have removed it already."""
+        inotify_c.inotify_rm_watch(self._descriptor, inotify_c.WatchDescriptor(wd))
+
+    def read(self) -> list[Event]:
+        """Return the events that the kernel has queued, as many as the buffer holds. Raises `OSError`."""
+        try:
+            buffer = os.read(self._descriptor, BUFFER_BYTES)
+        except BlockingIOError:
+            return []
+        events: list[Event] = []
+        at = 0
+        while at < len(buffer):
+            wd, mask, _, length = _HEADER.unpack_from(buffer, at)
+            at += _HEADER.size + length
+            events.append((wd, mask, buffer[at - length : at].rstrip(b"\0")))
+        return events
+
+    def close(self) -> None:
+        """Close the descriptor, and with it all watches."""
+        os.close(self._descriptor)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
 
 
 class _WatchTarget(Struct):
@@ -279,3 +369,79 @@ def _parents(path: bytes) -> list[bytes]:
 
 def _is_relevant(scope: Scope, name: bytes, mask: int) -> bool:
     return name in ALWAYS_RELEVANT or scope.decide(os.fsdecode(name), bool(mask & In.IN_ISDIR)).included
+
+
+class Polling:
+    """Plans the polls: scans of those parts of the workspace from which not every change is reported.
+
+    A poll scans the directories on shared file systems in the workspace. It scans everything if the workspace itself is
+    on one, or if a part of it has no watch. The rest of the workspace is followed by its events meanwhile.
+
+    `directories_within` returns those of the last scan, as `Scanner` does.
+    """
+
+    def __init__(
+        self,
+        watch: InotifyWatch,
+        mounts: MountMonitor,
+        directories_within: Callable[[Collection[str], Collection[str]], frozenset[str]],
+    ) -> None:
+        self._watch = watch
+        self._mounts = mounts
+        self._directories_within = directories_within
+        self._is_due = False  # at the sync under way
+        self._took_s = 0.0
+        self._sent: list[tuple[float, frozenset[str]]] = []
+        self.due_s = inf
+        self.warnings: tuple[SyncWarning, ...] = ()
+
+    def add_due(
+        self, directories: frozenset[str] | None, files: frozenset[str] | None, now_s: float
+    ) -> tuple[frozenset[str] | None, frozenset[str] | None]:
+        """Return the directories and files to scan, None for all, with those of a poll if one is due."""
+        self._is_due = now_s >= self.due_s
+        if not self._is_due:
+            return directories, files
+        polled = self._polled()
+        directories = None if directories is None or polled is None else directories | polled
+        return directories, None if files is None else files | self._take_sent(now_s)
+
+    def scanned(self, directories: frozenset[str] | None, now_s: float, took_s: float) -> None:
+        """Plan the next poll, after a scan of these directories (None: of everything) that took so long."""
+        if directories is not None and not self._is_due:
+            return
+        polled = self._polled()
+        if self._is_due or polled is None:  # the time of a full scan says nothing of a part
+            self._took_s = took_s
+        self._is_due = False
+        self.due_s = inf if polled is not None and not polled else now_s + poll_interval_s(self._took_s)
+        found = self._on_shared_mounts()
+        shared = self._mounts.mounts.shared
+        self.warnings = tuple(shared_warning(path, kind) for path, kind in shared.items() if path in found)
+
+    def sent(self, change: Difference | None, now_s: float) -> None:
+        """Note what was sent, which a later poll reads once more.
+
+        The clock of a shared file system may be slow and its times coarse: so a file that was written again right after
+        it was read may have the stamp of that read, which looked old enough to be trusted.
+        """
+        mounts = self._mounts.mounts
+        if change is None or not mounts.shared or self._watch.needs_polling:
+            return
+        shared = frozenset(path for path in (*change.added, *change.changed) if mounts.is_shared(path))
+        if shared:
+            self._sent.append((now_s, shared))
+
+    def _take_sent(self, now_s: float) -> frozenset[str]:
+        """Return what was sent so long ago that a later write has another stamp by now."""
+        settled = [paths for sent_s, paths in self._sent if now_s - sent_s >= YOUNG_NS / 1e9]
+        self._sent = self._sent[len(settled) :]
+        return frozenset().union(*settled)
+
+    def _polled(self) -> frozenset[str] | None:
+        if self._watch.needs_polling or self._mounts.mounts.share_workspace:
+            return None
+        return self._on_shared_mounts()
+
+    def _on_shared_mounts(self) -> frozenset[str]:
+        return self._directories_within(self._mounts.mounts.shared, self._mounts.mounts.local)

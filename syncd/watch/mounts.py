@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from msgspec import Struct, field
 
+from syncd.core.errors import SyncWarning
 from syncd.core.text import shown_path
-from syncd.core.warning import SyncWarning
 
 _LIST = "/proc/self/mountinfo"
 _OCTAL = re.compile(rb"\\([0-7]{3})")

@@ -20,7 +20,7 @@ from syncd.scan.file_reader import ContentReader
 from syncd.scan.guards import LossGuard
 from syncd.scan.scanner import Scanner
 from syncd.selection.secret_scanner import SecretSearch
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from tests.bench.stopwatch import Elapsed, Stopwatch, status_kib
 
 
@@ -46,7 +46,7 @@ class SnapshotTimer:
         store = ChunkStore(spool)
         store.open()
         self._snapshotter = Snapshotter(
-            Scanner(workspace, Selection(SelectionSettings())),
+            Scanner(workspace, Selection()),
             LossGuard(workspace, spool),
             ContentReader(workspace, clock, search=search),
             Packer(workspace, store, clock, search=search),

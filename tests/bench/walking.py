@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from tests.bench.fixtures import TREES, Fixtures, lacks
 from tests.bench.stopwatch import Elapsed, Stopwatch, command, fresh, shell
 from tests.bench.table import Row, Skipped, compared
@@ -34,7 +34,7 @@ def scanned(tree: str, times: int) -> list[Elapsed]:
     took = []
     for _ in range(times):
         watch = Stopwatch()
-        Scanner(tree, Selection(SelectionSettings())).scan()
+        Scanner(tree, Selection()).scan()
         took.append(watch.took())
     return took
 

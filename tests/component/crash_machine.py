@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -20,11 +15,11 @@ from typing import Any
 from syncd.core.directories import Directories, directories_for
 from syncd.store.state_db import NAME
 from tests.component.crash_worker import Event
+from tests.component.forks import Forks
 from tests.emulator import Emulator
 
 KEY = "sk-key-of+the/test="
 SANDBOX = "box"
-_WORKER = Path(__file__).with_name("crash_worker.py")
 
 
 class PowerCut(Enum):
@@ -113,8 +108,15 @@ class Disk:
             return chance.choice((written, safe, b"", bytes(len(written)), written[: len(written) // 2]))
         return safe
 
-    def settle(self, found: dict[str, bytes]) -> None:
-        """Return the disk after a power cut, with all of it flushed."""
+    def cut_power(self, folders: Iterable[str], cut: PowerCut, chance: Random) -> None:
+        """Drop what was not flushed in the folders; what the state committed survives. All is flushed then."""
+        found = self.after(cut, chance)
+        for path in (path for folder in folders for path in Path(folder).rglob("*")):
+            if not path.is_dir() and not path.is_socket() and not path.name.startswith(NAME):
+                path.unlink()
+        for place, content in found.items():
+            Path(place).write_bytes(content)
+            Path(place).chmod(0o600)
         self.names = {path: number for number, path in enumerate(found, self._last + 1)}
         self._last += len(found)
         self.safe_names = dict(self.names)
@@ -129,7 +131,7 @@ def _lies_in(path: str, folder: str) -> bool:
 class Machine:
     """A workspace, its folders and its sandbox, and processes that sync and die."""
 
-    def __init__(self, folder: Path, emulator: Emulator, process: subprocess.Popen[str]) -> None:
+    def __init__(self, folder: Path, emulator: Emulator, forks: Forks) -> None:
         self.emulator = emulator
         self.sandbox = emulator.create_sandbox(SANDBOX)
         self.workspace = folder / "workspace"
@@ -144,7 +146,7 @@ class Machine:
         self.folders: Directories = directories_for(str(self.workspace), self.environ)
         self.disk = Disk()
         self._report = folder / "report"
-        self._process = process
+        self._forks = forks
         self._keys: dict[str, dict[str, Any]] = {
             "workspace": {"path": str(self.workspace)},
             # Without looks and proofs each step of a sync is one of its own; a test of these sets the keys.
@@ -181,28 +183,15 @@ class Machine:
             "folders": [self.folders.state, self.folders.spool],
             "report": str(self._report),
         }
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        code = int(self._process.stdout.readline())
-        assert code in (0, -signal.SIGKILL), "the process itself broke; see its stderr"
+        died = self._forks.died(order)
         ended, steps, events = pickle.loads(self._report.read_bytes())
         self.disk.play(events)
-        assert (ended is None) is (code != 0)
+        assert (ended is None) is died
         return ProcessResult(*(ended or ("killed", "")), steps)
 
     def cut_power(self, cut: PowerCut, chance: Random) -> None:
         """Drop what was not flushed; the workspace is on another disk, and what the state committed survives."""
-        found = self.disk.after(cut, chance)
-        for folder in (self.folders.state, self.folders.spool):
-            for path in Path(folder).rglob("*"):
-                if not path.is_dir() and not path.is_socket() and not path.name.startswith(NAME):
-                    path.unlink()
-        for path, content in found.items():
-            Path(path).write_bytes(content)
-            Path(path).chmod(0o600)
-        self.disk.settle(found)
+        self.disk.cut_power((self.folders.state, self.folders.spool), cut, chance)
 
     def forget_all(self) -> None:
         """Remove state and spool."""
@@ -218,16 +207,3 @@ class Machine:
                 if path.is_file() and not path.name.startswith(NAME):
                     found[str(path)] = path.read_bytes()
         return found
-
-
-@contextmanager
-def crash_worker() -> Iterator[subprocess.Popen[str]]:
-    """Return the process that `Machine` orders syncs from. It keeps nothing of a machine, and may serve many."""
-    command = [sys.executable, str(_WORKER)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait()

@@ -1,8 +1,7 @@
 """Processes that sync once and are killed at any step, run as a program by `crash_machine.Machine`.
 
 A step is a call that changes what other processes see: a file created, written, flushed, renamed or removed, a
-transaction of the state committed, bytes sent, a response received. All modules are loaded once and each sync runs in a
-fork, so a hundred deaths take seconds.
+transaction of the state committed, bytes sent, a response received.
 
 Changes of the two folders are also recorded, for a power cut that may follow, but for those of the state's database,
 whose commits survive one.
@@ -14,19 +13,18 @@ import builtins
 import functools
 import gc
 import io
-import json
 import os
 import pickle
 import signal
 import socket
 import sqlite3
 import stat
-import sys
 import threading
 from importlib import import_module
 from typing import Any
 
 from syncd.store.state_db import NAME, Record, StateDb
+from tests.component.forks import Order, serve
 
 # What a sync loads when it needs it.
 LOADED_LATE = ("_strptime", "encodings.idna", "gzip", "syncd.remote.network")
@@ -283,8 +281,7 @@ def _crossed(trip: StepKiller, way: str, real: Any) -> Any:
     return cross
 
 
-def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
-    """Return the outcome's word and the message."""
+def _one_sync(order: Order) -> None:
     os.environ.clear()
     os.environ.update(order["environ"])
     config = check_config(order["keys"])
@@ -303,10 +300,9 @@ def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
     except SyncdError as failure:
         ended = "failed", str(failure)
     trip.tell(ended)
-    return ended
 
 
-def _warm_up(order: dict[str, Any]) -> None:
+def _warm_up(order: Order) -> None:
     """Do once what each fork would do again: load what is loaded late, and fill the caches of types and patterns."""
     for name in LOADED_LATE:
         import_module(name)
@@ -314,27 +310,6 @@ def _warm_up(order: dict[str, Any]) -> None:
     selection_of(check_config(order["keys"]), os.environ)
     gc.collect()
     gc.freeze()  # or each fork copies the pages of all objects as soon as it counts them
-
-
-def main() -> None:
-    """Run one sync for each input line, and answer with its exit status."""
-    is_warm = False
-    for line in sys.stdin:
-        order = json.loads(line)
-        if not is_warm:
-            _warm_up(order)
-            is_warm = True
-        pid = os.fork()
-        if pid == 0:
-            code = 70
-            try:
-                _one_sync(order)
-                code = 0
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 if __name__ == "__main__":
@@ -346,4 +321,4 @@ if __name__ == "__main__":
     from syncd.core.settings import check_config
     from syncd.daemon.build import selection_of
 
-    main()
+    serve(_one_sync, _warm_up)

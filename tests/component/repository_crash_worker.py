@@ -1,14 +1,12 @@
 """Runs the program of the repository in the sandbox in processes that end at any of their steps.
 
-A step is a call that changes a file, or the start or end of another program. A process that was forked needs no time to
-begin, so that a hundred deaths take seconds.
+A step is a call that changes a file, or the start or end of another program.
 """
 
 from __future__ import annotations
 
 import builtins
 import functools
-import json
 import os
 import runpy
 import shutil
@@ -16,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from tests.component.forks import Order, serve
 
 DEAD = 9
 _CREATES = os.O_CREAT | os.O_TRUNC
@@ -69,7 +69,7 @@ def _arm(steps: _Steps) -> None:
     subprocess.Popen.wait = steps.around(real_wait)  # type: ignore[method-assign]
 
 
-def _one_process(order: dict[str, Any]) -> None:
+def _one_process(order: Order) -> None:
     output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(output, 1)
     os.chdir(order["folder"])
@@ -82,23 +82,5 @@ def _one_process(order: dict[str, Any]) -> None:
     os.write(os.open(order["count"], os.O_WRONLY), b"%d" % steps.count)
 
 
-def main() -> None:
-    """Run a process for each input line."""
-    answers = os.fdopen(os.dup(1), "w")
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            code = 70
-            try:
-                _one_process(json.loads(line))
-                code = 0
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(pid, 0)
-        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
-        answers.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(_one_process)

@@ -41,6 +41,24 @@ def git(folder: Path, *arguments: str, codes: Iterable[int] = (0,), **environmen
     return os.fsdecode(done.stdout)
 
 
+def tree_of(folder: Path, commit: str) -> dict[str, tuple[str, bytes]]:
+    """Return the mode and content of each path of a commit; of a submodule its commit."""
+    rows = [row.partition("\t") for row in git(folder, "ls-tree", "-r", "-z", "--full-tree", commit).split("\0")[:-1]]
+    entries = {path: facts.split(" ") for facts, _, path in rows}
+    blobs = "".join(f"{entry}\n" for _, kind, entry in entries.values() if kind == "blob")
+    batch = ["git", "cat-file", "--batch"]
+    left = subprocess.run(batch, cwd=folder, env=AGENT, input=blobs.encode(), stdout=subprocess.PIPE, check=True).stdout
+    found = {}
+    for path, (mode, kind, entry) in entries.items():
+        content = entry.encode()
+        if kind == "blob":
+            head, _, left = left.partition(b"\n")
+            size = int(head.split()[2])
+            content, left = left[:size], left[size + 1 :]
+        found[path] = mode, content
+    return found
+
+
 @dataclass(frozen=True)
 class Sent:
     """What was sent of one path: a file, or a link with that content as its target."""
@@ -223,21 +241,4 @@ class RepositoryRig:
         }
 
     def tree(self, commit: str) -> dict[str, tuple[str, bytes]]:
-        """Return the mode and content of each path of a commit."""
-        rows = self.git("ls-tree", "-r", "-z", "--full-tree", commit).split("\0")[:-1]
-        blobs = "".join(f"{row.partition(chr(9))[0].split(' ')[2]}\n" for row in rows)
-        batch = subprocess.run(
-            ["git", "cat-file", "--batch"],
-            cwd=self.workspace,
-            env=AGENT,
-            input=blobs.encode(),
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-        found, at = {}, 0
-        for row in rows:
-            end = batch.stdout.index(b"\n", at)
-            size = int(batch.stdout[at:end].split()[2])
-            found[row.partition("\t")[2]] = row[:6], batch.stdout[end + 1 : end + 1 + size]
-            at = end + size + 2
-        return found
+        return tree_of(self.workspace, commit)

@@ -1,16 +1,10 @@
-"""Processes that save or drop a version of the agent's and are killed at any step.
-
-Run as a program: a line of JSON on stdin is one process, its exit status a line on stdout.
-"""
+"""Processes that save or drop a version of the agent's and are killed at any step."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import sys
 from pathlib import Path
-from typing import Any
 
 from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.saved_versions import SavedVersions
@@ -18,6 +12,7 @@ from syncd.sandbox.saved_versions_rules import Why
 from syncd.store.state_db import StateDb
 from tests.clock import NOON_S, ScriptedClock
 from tests.component.crash_worker import StepKiller, arm, arm_commits
+from tests.component.forks import Order, serve
 
 
 def contents(number: int) -> dict[str, bytes]:
@@ -51,7 +46,7 @@ def store(folder: str, number: float) -> SavedVersions:
     return SavedVersions(StateDb(folder), ScriptedClock(wall=NOON_S + number))
 
 
-def _one_process(order: dict[str, Any]) -> None:
+def _one_process(order: Order) -> None:
     folder, number = order["folder"], order["number"]
     wanted = entries(number, Path(order["copies"]))
     trip = StepKiller(order["at"], after="", torn=order["torn"], folders=[folder], report=order["report"])
@@ -64,21 +59,5 @@ def _one_process(order: dict[str, Any]) -> None:
     trip.tell(("done", ""))
 
 
-def main() -> None:
-    """Run a process for each input line."""
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            code = 70
-            try:
-                _one_process(json.loads(line))
-                code = 0
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(_one_process)

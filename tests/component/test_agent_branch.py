@@ -18,27 +18,13 @@ from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge import branch as branch_module
 from syncd.merge import git as git_module
 from syncd.merge.branch import CHANGES_MESSAGE, SENT_MESSAGE, NewBranch, make_branch
-from syncd.merge.git import Git, find_git
+from syncd.merge.git import Git
 from syncd.model.entry import ABSENT, SeenEntry
 from tests.component.git_folder import file_of, link_to
-
-FOUND = find_git({**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"})
-pytestmark = pytest.mark.skipif(FOUND is None, reason="git is not installed")
+from tests.component.repository_rig import HOOKS, tree_of
 
 NOW = datetime(2026, 11, 24, 13, 20, 11, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
-HOOKS = (
-    "applypatch-msg commit-msg fsmonitor-watchman post-applypatch post-checkout post-commit post-index-change "
-    "post-merge post-receive post-rewrite post-update pre-applypatch pre-auto-gc pre-commit pre-merge-commit pre-push "
-    "pre-rebase pre-receive prepare-commit-msg proc-receive push-to-checkout reference-transaction "
-    "sendemail-validate update"
-)
 ODD = [os.fsdecode(n) for n in (b"new\nline", b"caf\xe9", b"-rf", b'quo"te', b"back\\slash", b"tab\there", b" sp ")]
-
-
-@pytest.fixture
-def git() -> Git:
-    assert FOUND is not None
-    return FOUND
 
 
 @pytest.fixture
@@ -135,23 +121,6 @@ def added_to(before: dict[str, object], folder: Path) -> list[str]:
     return sorted(now.keys() - before.keys())
 
 
-def tree_of(folder: Path, commit_id: str) -> dict[str, tuple[str, bytes]]:
-    """Mode and content of each path."""
-    listed = [line.partition(b"\t") for line in plain_git(folder, "ls-tree", "-rz", commit_id).split(b"\0") if line]
-    entries = {os.fsdecode(path): facts.decode().split() for facts, _, path in listed}
-    blobs = [entry for _, kind, entry in entries.values() if kind == "blob"]
-    left = plain_git(folder, "cat-file", "--batch", given="\n".join(blobs).encode())
-    found = {}
-    for path, (mode, kind, entry) in entries.items():
-        if kind == "blob":
-            head, _, left = left.partition(b"\n")
-            size = int(head.split()[2])
-            found[path], left = (mode, left[:size]), left[size + 1 :]
-        else:
-            found[path] = (mode, entry.encode())
-    return found
-
-
 def commits_of(folder: Path, reference: str) -> list[str]:
     return plain_git(folder, "rev-list", "--first-parent", reference).decode().split()
 
@@ -240,7 +209,7 @@ def poisoned(top: Path, tmp_path: Path) -> Path:
     program.chmod(0o755)
     for folder in (top / ".git/hooks", tmp_path / "hooks"):
         folder.mkdir(exist_ok=True)
-        for hook in HOOKS.split():
+        for hook in HOOKS:
             shutil.copy(program, folder / hook)
     names = "core.fsmonitor core.editor sequence.editor core.pager pager.log core.sshCommand core.askPass core.gitProxy"
     names += " filter.evil.clean filter.evil.smudge filter.evil.process diff.external diff.evil.command"

@@ -16,7 +16,6 @@ from syncd.merge.git import Git
 from syncd.model.entry import SeenEntry
 from tests.component.git_folder import file_of, link_to
 from tests.component.test_agent_branch import (
-    FOUND,
     NOW,
     ODD,
     changed,
@@ -29,14 +28,6 @@ from tests.component.test_agent_branch import (
     tree_of,
     write,
 )
-
-pytestmark = pytest.mark.skipif(FOUND is None, reason="git is not installed")
-
-
-@pytest.fixture
-def git() -> Git:
-    assert FOUND is not None
-    return FOUND
 
 
 @pytest.fixture

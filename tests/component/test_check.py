@@ -22,7 +22,7 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.target import Target
-from syncd.selection.selection import Scope, Selection, SelectionSettings
+from syncd.selection.selection import Scope, Selection
 from syncd.sync.status_document import SandboxName, State, Status
 from syncd.watch.inotify_watch import InotifyWatch
 from tests import descriptors
@@ -257,7 +257,7 @@ def test_the_pattern_excludes_the_path(path: str, is_dir: bool) -> None:
     """The line leaves out that path alone, also if its name has characters with a meaning in ignore files."""
     line = ignore_line(f"{path}/" if is_dir else path)
     assert line.isprintable()
-    scope = Selection(SelectionSettings()).root().with_files({".syncdignore": line.encode() + b"\n"})
+    scope = Selection().root().with_files({".syncdignore": line.encode() + b"\n"})
     *above, name = path.split("/")
     for folder in above:
         scope = scope.enter(folder)

@@ -20,7 +20,7 @@ from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt
 from syncd.model.manifest import Manifest, carry_over_digests
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from tests import descriptors
 from tests.instants import FEW_OR_ALL, Choice
 
@@ -54,7 +54,7 @@ class SpoolRig:
         self.packer = Packer(str(self.workspace), self.store, LaterClock())
 
     def snapshot(self, codec: Codec = Codec.FAST) -> Packed:
-        scan = Scanner(str(self.workspace), Selection(SelectionSettings())).scan()
+        scan = Scanner(str(self.workspace), Selection()).scan()
         packed = self.packer.pack(carry_over_digests(self.known, scan.manifest), codec)
         self.known = packed.manifest
         return packed
@@ -87,15 +87,6 @@ def contents(archive: Archive) -> dict[str, bytes]:
 
 def wanted(rig: SpoolRig) -> dict[str, bytes]:
     return {str(p.relative_to(rig.workspace)): p.read_bytes() for p in rig.workspace.rglob("*") if p.is_file()}
-
-
-def test_only_the_changed_chunk_is_made_again(rig: SpoolRig) -> None:
-    """All other pieces are the same files as in the last snapshot."""
-    before = rig.snapshot().archive
-    (rig.workspace / "d3" / "f3").write_bytes(b"changed")
-    after = rig.snapshot().archive
-    assert contents(after) == wanted(rig)
-    assert len(set(after.pieces) - set(before.pieces)) == 1
 
 
 def test_another_codec_makes_all_chunks_again(rig: SpoolRig) -> None:
@@ -140,35 +131,6 @@ def test_an_archive_is_recognized_by_its_content(rig: SpoolRig) -> None:
     assert Archive.of([loose]).identity == ""
 
 
-@pytest.mark.parametrize("harm", ["cut", "emptied", "grown", "deleted", "foot", "another's", "folder", "link"])
-def test_an_invalid_chunk_is_made_again(rig: SpoolRig, harm: str) -> None:
-    """It is found when it is reused, before anything is sent."""
-    rig.snapshot()
-    victim = rig.chunk_files()[0]
-    content = victim.read_bytes()
-    match harm:
-        case "cut":
-            victim.write_bytes(content[:-10])
-        case "emptied":
-            victim.write_bytes(b"")
-        case "grown":
-            victim.write_bytes(content + b"x")
-        case "deleted":
-            victim.unlink()
-        case "foot":
-            victim.write_bytes(content[:-30] + bytes(30))
-        case "another's":
-            victim.write_bytes(rig.chunk_files()[1].read_bytes())
-        case "folder":
-            victim.unlink()
-            (victim / "inner").mkdir(parents=True)
-        case "link":
-            victim.unlink()
-            victim.symlink_to(victim)
-    rig.open_store()
-    assert contents(rig.snapshot().archive) == wanted(rig)
-
-
 @FEW_OR_ALL
 def test_each_byte_of_the_footer_is_checked(rig: SpoolRig, choice: Choice) -> None:
     """A wrong length or checksum in it never reaches an archive."""
@@ -185,17 +147,6 @@ def test_each_byte_of_the_footer_is_checked(rig: SpoolRig, choice: Choice) -> No
         except DamagedPiece:
             rig.packer.drop_damaged()
             assert bytes_of(rig.snapshot().archive) == kept
-
-
-def test_a_recent_file_is_read_again(rig: SpoolRig) -> None:
-    """Its stamp is not trusted, so its chunk is made of its content now."""
-    rig.packer = Packer(str(rig.workspace), rig.store, SystemClock())
-    rig.snapshot()
-    victim = rig.workspace / "d2" / "f2"
-    status = victim.stat()
-    victim.write_bytes(b"X" * status.st_size)
-    os.utime(victim, ns=(status.st_mtime_ns, status.st_mtime_ns))
-    assert contents(rig.snapshot().archive) == wanted(rig)
 
 
 def test_an_empty_workspace_is_a_valid_archive(tmp_path: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,10 +20,10 @@ from syncd.model.entry import ABSENT, Kind
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import Purpose, new_job
 from syncd.sandbox import program_in_sandbox
-from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox, repository_in_sandbox
+from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox
 from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, commits_of
 from tests.agent_commits import RepositoryThere
-from tests.component.test_agent_branch import HOOKS
+from tests.component.repository_rig import HOOKS
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -146,21 +144,6 @@ def test_without_contents(there: There) -> None:
     ran = there.run(with_contents=False)
     assert [list(commit.changes) for commit in ran.commits] == [["a"]]
     assert ran.found.pack[0] < 2000
-
-
-def test_a_merge_is_what_it_brought(there: There) -> None:
-    """Of a merge, the first parent counts: the merged line's commits are in it, and not listed."""
-    repository = there.repository
-    repository.git("checkout", "-q", "-b", "side")
-    repository.commit("on the side", {"side": b"1"})
-    repository.commit("on the side too", {"side": b"2"})
-    repository.git("checkout", "-q", "work")
-    repository.commit("on the line", {"a": b"line"})
-    repository.git("merge", "-q", "--no-ff", "-m", "merged", "side")
-    ran = there.run()
-    assert [commit.message for commit in ran.commits] == [b"on the line\n", b"merged\n"]
-    assert ran.contents(1) == {b"side": b"2"}
-    assert ran.found.branches == ()
 
 
 def test_a_home_that_moved_on(there: There) -> None:
@@ -372,7 +355,7 @@ def test_nothing_of_the_agents_is_run(there: There) -> None:
     mark, program = there.folder / "mark", there.folder / "program"
     program.write_text(f'#!/bin/sh\necho "$0 $*" >> {mark}\ncat\n')
     program.chmod(0o755)
-    for hook in HOOKS.split():
+    for hook in HOOKS:
         shutil.copy(program, there.workspace / ".git/hooks" / hook)
     home = there.folder / "agents-home"
     home.mkdir()
@@ -426,14 +409,3 @@ def test_other_formats(tmp_path: Path) -> None:
             continue
         ran = there.run()
         assert (ran.contents(0), ran.found.stashes) == ({b"a": b"one"}, 1)
-
-
-@pytest.mark.parametrize("module", [repository_in_sandbox, commits_in_sandbox, git_in_sandbox])
-def test_it_is_written_for_older_pythons(module: ModuleType) -> None:
-    """Its syntax is that of Python 3.6, and no annotation is evaluated but plain names and texts."""
-    tree = ast.parse(Path(module.__file__ or "").read_text("utf-8"), feature_version=(3, 6))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            assert node.module != "__future__"
-        notes = [getattr(node, name, None) for name in ("annotation", "returns")]
-        assert all(note is None or isinstance(note, ast.Constant) for note in notes)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.config_lookup import config_files, find_config, named_config
+from syncd.core.config_file import config_files, find_config, named_config
 from syncd.core.errors import ConfigError
 
 

@@ -24,11 +24,11 @@ from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop, Unavailable
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import SyncKeys, WorkspaceKeys, check_config
+from syncd.core.waiter import Waiter
 from syncd.daemon.control import Client
 from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import RequestQueue, SyncRequest
-from syncd.daemon.wakeup import Wakeup
 from syncd.remote.bucket import Throttle
 from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs
 from syncd.report.systemd_notify import SystemdNotifier
@@ -43,18 +43,12 @@ def readable(descriptor: int) -> bool:
 
 
 @contextmanager
-def signalled() -> Iterator[tuple[Signals, Interrupt, Wakeup]]:
+def signalled() -> Iterator[tuple[Signals, Waiter]]:
     """Install the signal handlers in this process."""
-    interrupt, wakeup = Interrupt(), Wakeup()
-    signals = Signals(interrupt, wakeup)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with signals.installed():
-            yield signals, interrupt, wakeup
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        wakeup.close()
+    waiter = Waiter(Interrupt(), SystemClock())
+    signals = Signals(waiter.interrupt)
+    with signals.installed():
+        yield signals, waiter
 
 
 def to_another_thread(number: signal.Signals) -> None:
@@ -67,39 +61,20 @@ def to_another_thread(number: signal.Signals) -> None:
 def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: signal.Signals) -> None:
     """The main thread is woken from a system call."""
     near, far = socket.socketpair()
-    with near, far, signalled() as (_, interrupt, _wakeup):
-        near.settimeout(60)
+    with near, far, signalled() as (_, waiter):
         to_another_thread(number)
         started_s = SystemClock().monotonic_s()
-        with pytest.raises(Stop), interrupt.region():
-            near.recv(1)
+        with pytest.raises(Stop):
+            waiter.wait_ready(near.fileno(), select.POLLIN, started_s + 60)
         assert SystemClock().monotonic_s() - started_s < 60, "it was the time-out that ended the wait"
-
-
-def test_a_signal_after_the_end_is_ignored() -> None:
-    """A second SIGTERM while the process exits does not kill it; without a first one the old handler is back."""
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    interrupt, wakeup = Interrupt(), Wakeup()
-    signals = Signals(interrupt, wakeup)
-    try:
-        with signals.installed():
-            pass
-        assert signal.getsignal(signal.SIGTERM) == before[0]
-        with signals.installed():
-            interrupt.request()
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGINT, before[1])
-        wakeup.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals) -> None:
     """The loop notes its request when it wakes."""
-    with signalled() as (signals, _, wakeup):
+    with signalled() as (signals, waiter):
         to_another_thread(number)
-        assert select.select([wakeup.fileno()], [], [], 60)[0]
+        waiter.wait(SystemClock().monotonic_s() + 60)
         assert (signals.reload, signals.sync_now) == (number is signal.SIGHUP, number is signal.SIGUSR1)
 
 
@@ -116,7 +91,7 @@ def test_a_reload_during_an_upload(change: dict[str, object], *, ends: bool) -> 
     """What is sent ends it, by the person's rules or by the ceiling's; a limit holds at once."""
     config = check_config({"workspace": {"path": "/srv"}, "sandbox": {"id": "box"}})
     throttle = Throttle(0)
-    with signalled() as (signals, _, _wakeup):
+    with signalled() as (signals, _):
         live_reload = LiveReload(config, lambda: replace(config, **change), throttle, signals)
         signals.reloads += 1
         assert live_reload.ends_upload() is ends

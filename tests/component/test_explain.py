@@ -12,11 +12,10 @@ import pytest
 from syncd.core.errors import WorkspaceError
 from syncd.scan.path_rules import explain
 from syncd.scan.scanner import Scanner
-from syncd.selection.ignore_files import read_ignore_files
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from tests.component.git_folder import make_repository
 
-SELECTION = Selection(SelectionSettings(ignore=("*.tmp",)))
+SELECTION = Selection(ignore=("*.tmp",))
 
 
 @pytest.fixture
@@ -91,23 +90,6 @@ def test_missing_paths(work: Path) -> None:
         explain(str(work / "gone"), SELECTION, "a.txt")
 
 
-@pytest.mark.parametrize("what", ["link", "folder", "fifo", "none"])
-def test_an_ignore_file_that_is_not_a_regular_file(tmp_path: Path, what: str) -> None:
-    """A link, a folder or a FIFO of that name has no rules, as in git; reading it does not block."""
-    (tmp_path / "rules").write_text("*\n")
-    if what == "link":
-        (tmp_path / ".gitignore").symlink_to("rules")
-    elif what == "folder":
-        (tmp_path / ".gitignore").mkdir()
-    elif what == "fifo":
-        os.mkfifo(tmp_path / ".gitignore")
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    try:
-        assert read_ignore_files(descriptor, (".gitignore",)) == {}
-    finally:
-        os.close(descriptor)
-
-
 @pytest.mark.skipif(shutil.which("git") is None, reason="git, whose work tree it is, is not installed")
 def test_a_linked_work_tree_has_its_repositorys_excludes(tmp_path: Path) -> None:
     """Its `.git` is a file that names a folder, which names the common folder with `info/exclude`."""
@@ -145,9 +127,7 @@ def test_own_files_are_found_anew(tmp_path: Path) -> None:
         (work / name).write_text(name)
     (work / "linked").symlink_to("in")
     files = (str(outside / "key"), str(work / "linked/later"), str(work / "in"), "/dev/null/x", f"/{'x' * 300}")
-    selection = Selection(
-        SelectionSettings(own_files=lambda: files, own_folders=(str(work / "none"), str(work / "in/below")))
-    )
+    selection = Selection(own_files=lambda: files, own_folders=(str(work / "none"), str(work / "in/below")))
     scanner = Scanner(str(work), selection)
     (work / "in/below").mkdir()
     assert set(scanner.scan().manifest) == {"in", "in/x", "linked", "y"}

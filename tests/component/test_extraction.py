@@ -18,7 +18,7 @@ from syncd.archive.tar_reader import BadArchive, MemberKind, inner_path, members
 from syncd.archive.verification import verify
 from syncd.core.errors import NeedsPerson, Stop, TryLater
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 
 Make = Callable[[tarfile.TarFile], None]
 
@@ -367,7 +367,7 @@ def test_verify(
 ) -> None:
     """Each kind of difference between two trees is reported with its path."""
     makes = [a_folder("."), *(make for make in {**SAME, **changed}.values() if make)]
-    manifest = Scanner(str(work), Selection(SelectionSettings())).scan().manifest
+    manifest = Scanner(str(work), Selection()).scan().manifest
     found = verify(str(work), manifest, blocks(archive(*makes)), lambda: None)
     assert (found.missing, found.different, found.only_there) == (missing, different, only_there)
 
@@ -375,7 +375,7 @@ def test_verify(
 def test_verify_knows_hard_links(work: Path) -> None:
     """Two names of one file in the sandbox equal two files of the same content in the workspace."""
     (work / "z").write_text("content")
-    manifest = Scanner(str(work), Selection(SelectionSettings())).scan().manifest
+    manifest = Scanner(str(work), Selection()).scan().manifest
     packed = archive(*SAME.values(), a_thing("z", tarfile.LNKTYPE, "./d/f"))
     assert verify(str(work), manifest, blocks(packed), lambda: None).equal
     (work / "z").write_text("CONTENT")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core import file_identity
-from syncd.core.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
+from syncd.scan import file_identity
+from syncd.scan.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
 from tests.inodes import inode_reusing_folder, recreate
 
 KNOWN = FileIdentity(1, 2, b"handle", 3)

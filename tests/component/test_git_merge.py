@@ -18,12 +18,6 @@ FOUND = find_git(os.environ)
 needs_git = pytest.mark.skipif(FOUND is None, reason="git is not installed")
 
 
-@pytest.fixture
-def git() -> Git:
-    assert FOUND is not None
-    return FOUND
-
-
 def lines(count: int = 20, end: bytes = b"\n") -> bytes:
     return b"".join(b"line %d%s" % (number, end) for number in range(count))
 

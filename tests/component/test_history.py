@@ -97,22 +97,6 @@ def test_a_line_that_is_cut_short(store: HistoryStore) -> None:
     assert (numbers(store), store.read()[1]) == ([1, 3], 1)
 
 
-def test_the_names_are_forgotten(store: HistoryStore, recorder: HistoryRecorder) -> None:
-    """They go, and lines that cannot be read; with nothing to forget, the file stays as it is."""
-    store.forget_names()
-    recorder.begin("changes")
-    recorder.sending(archive("secret-name"))
-    recorder.succeeded(Outcome(SYNC))
-    with open(store.path, "a") as damaged:
-        damaged.write('{"torn secret-name\n')
-    store.forget_names()
-    assert ([found.outcome for found in store.read()[0]], store.read()[1]) == (["initialized"], 0)
-    assert "secret-name" not in Path(store.path).read_text()
-    before = os.stat(store.path)
-    store.forget_names()
-    assert os.stat(store.path) == before
-
-
 # -- the recorder
 
 
@@ -132,23 +116,6 @@ def test_what_a_sync_took(clock: ScriptedClock, store: HistoryStore, recorder: H
     assert (found.sent_bytes, found.attempts, found.seconds) == (1_700, 2, 5)
     assert (found.change and found.change.added, found.error and found.error.step) == (2, "upload")
     assert "X-Goog" not in Path(store.path).read_text()
-
-
-def test_a_long_outage_is_one_line(store: HistoryStore, recorder: HistoryRecorder) -> None:
-    """The same failure is counted, with whatever numbers; an idle daemon writes nothing."""
-    for number in range(20):
-        recorder.begin("another try after a failure")
-        recorder.end(SyncEnding.SUPERSEDED)  # before anything failed
-        recorder.begin("another try after a failure")
-        recorder.failed("watch", f"the workspace holds {number} of 900 files")
-    for outcome in (Outcome(None), Outcome(None), Outcome(SYNC, change=Difference())):
-        recorder.begin("changes")
-        recorder.succeeded(outcome)
-    assert [(found.outcome, found.failures_before) for found in store.read()[0]] == [
-        ("failed", 0),
-        ("unchanged", 20),
-        ("initialized", 0),
-    ]
 
 
 def test_an_archive_that_is_sent_all_night(store: HistoryStore, recorder: HistoryRecorder) -> None:

@@ -6,18 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packed, Packer
-from syncd.core.config_file import load_config
-from syncd.core.errors import ConfigError, TryLater, WorkspaceError
+from syncd.core.errors import TryLater, WorkspaceError
 from syncd.merge.git import personal_excludes
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scan, Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from tests.clock import ScriptedClock
 from tests.component.git_folder import make_repository
 
@@ -34,11 +34,11 @@ class ScanRig:
         self.spool = folder / "spool"
         self.store = ChunkStore(str(self.spool))
         self.store.open()
-        self.scanner = Scanner(str(self.work), Selection(SelectionSettings()))
+        self.scanner = Scanner(str(self.work), Selection())
         self.packer = Packer(str(self.work), self.store, ScriptedClock(wall=LATER_S))
 
     def scan(self, personal: str = "") -> Scan:
-        return Scanner(str(self.work), Selection(SelectionSettings()), personal_excludes=personal).scan()
+        return Scanner(str(self.work), Selection(), personal_excludes=personal).scan()
 
     def pack(self, most_bytes: int | None = None) -> Packed:
         return self.packer.pack(self.scan().manifest, most_bytes=most_bytes)
@@ -57,9 +57,9 @@ from syncd.core.errors import SyncdError
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 work, spool, personal = sys.argv[1:]
-selection = Selection(SelectionSettings())
+selection = Selection()
 store = ChunkStore(spool)
 store.open()
 scanner = Scanner(work, selection, personal_excludes=personal)
@@ -154,21 +154,16 @@ def test_an_exclude_file_that_is_none(rig: ScanRig, tmp_path: Path, kind: str) -
     assert list(rig.scan(str(personal)).manifest) == ["f"]
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 @pytest.mark.parametrize("name", [".gitignore", ".syncdignore", ".git/info/exclude"])
-def test_a_fifo_in_place_of_an_ignore_file(rig: ScanRig, name: str) -> None:
-    """It is not waited for."""
+def test_what_is_no_ignore_file(rig: ScanRig, name: str, make: Callable[[Path], None]) -> None:
+    """It has no rules, as in git, and a FIFO is not waited for."""
     (rig.work / "f").touch()
-    if name.startswith(".git/"):
+    in_repository = name.startswith(".git/")
+    if in_repository:
         make_repository(rig.work).unlink()
-    os.mkfifo(rig.work / name)
-    assert list(rig.scan().manifest) == ["f"]
-
-
-def test_a_fifo_in_place_of_the_configuration(tmp_path: Path) -> None:
-    """It is refused, as a reload would wait for its writer."""
-    os.mkfifo(tmp_path / "config.toml")
-    with pytest.raises(ConfigError, match="no regular file"):
-        load_config(str(tmp_path / "config.toml"))
+    make(rig.work / name)
+    assert set(rig.scan().manifest) == ({"f", name} if make is os.mkdir and not in_repository else {"f"})
 
 
 @pytest.mark.parametrize("fifo", ["chunk", "loose", "folder"])
@@ -287,27 +282,13 @@ def test_many_files_in_one_directory(rig: ScanRig, files: int, most_mib: int) ->
     print(reported)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(1200)
-def test_a_million_entries(rig: ScanRig) -> None:
-    """By hand: `python -m pytest -m long -s tests/component/test_hostile_machine.py` prints what it measured."""
-    for folder in range(1_000):
-        (rig.work / f"{folder:03}").mkdir()
-        for number in range(999):
-            (rig.work / f"{folder:03}/{number:03}").write_text(f"{number}")
-    reported = _measured(rig)
-    print(reported)
-    assert reported["entries"] == 1_000_000
-    assert reported["peak_kib"] < 3 << 20
-
-
 _MEASURED = """
 import json, re, sys, time
 from syncd.core.clock import SystemClock
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 # Not ru_maxrss, which counts what the process was before its exec, too: a copy of who started it.
 def peak(): return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
 work, spool = sys.argv[1:]
@@ -316,7 +297,7 @@ store = ChunkStore(spool)
 store.open()
 empty = peak()
 began = clock.monotonic_s()
-scanner = Scanner(work, Selection(SelectionSettings()))
+scanner = Scanner(work, Selection())
 manifest = scanner.scan().manifest
 scan_s, scan_kib = clock.monotonic_s() - began, peak()
 packed = Packer(work, store, clock).pack(manifest)
@@ -331,19 +312,6 @@ def _measured(rig: ScanRig) -> dict[str, float]:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     reported: dict[str, float] = json.loads(done.stdout)
     return reported
-
-
-def test_gits_configuration_that_cannot_be_read(tmp_path: Path) -> None:
-    """The user's exclude file is unknown then, so nothing is sent."""
-    (tmp_path / "config").write_text("[core\n")
-    environ = {**os.environ, "GIT_CONFIG_GLOBAL": str(tmp_path / "config")}
-    with pytest.raises(ConfigError, match="git"):
-        personal_excludes(environ)
-    (tmp_path / "config").write_text("[core]\nexcludesFile = /some/where\n")
-    assert personal_excludes(environ) == "/some/where"
-    (tmp_path / "config").rename(tmp_path / "included")
-    (tmp_path / "config").write_text("[include]\npath = included\n")
-    assert personal_excludes(environ) == "/some/where"
 
 
 def test_git_that_does_not_answer(tmp_path: Path) -> None:

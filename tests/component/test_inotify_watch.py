@@ -12,7 +12,7 @@ import pytest
 
 from syncd.core.clock import SystemClock
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from syncd.watch.changes import Changes
 from syncd.watch.inotify_watch import InotifyWatch
 from tests import descriptors
@@ -310,7 +310,7 @@ def test_a_real_scan_adds_its_directories(watch: InotifyWatch, root: Path) -> No
     """With the real scanner and its rules: excluded names do not wake the loop, others do."""
     (root / ".gitignore").write_text("*.log\n")
     (root / "src/.gitignore").write_text("!kept.log\n/deep/\n")
-    scanner = Scanner(str(root), Selection(SelectionSettings()), watch)
+    scanner = Scanner(str(root), Selection(), watch)
     scanner.scan()
     watch.take()
     assert watches(watch) == len(["", "src", "src/empty", "zz"])

@@ -28,6 +28,7 @@ from syncd.remote.remote_job import Purpose, RemoteJob, new_job
 from syncd.sandbox import look_in_sandbox, program_in_sandbox
 from syncd.sandbox.look_encoding import encoded, report_of
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
+from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox, repository_in_sandbox
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
@@ -808,7 +809,9 @@ def test_commits_there(sandbox: Sandbox, files: dict[str, str], has_commits: boo
     assert sandbox.look({".git": item(PLACE, FOLDER)}).report == LookResult()
 
 
-@pytest.mark.parametrize("module", [look_in_sandbox, program_in_sandbox])
+@pytest.mark.parametrize(
+    "module", [look_in_sandbox, program_in_sandbox, repository_in_sandbox, commits_in_sandbox, git_in_sandbox]
+)
 def test_it_is_written_for_older_pythons(module: ModuleType) -> None:
     """Its syntax is that of Python 3.6, and no annotation is evaluated but plain names and texts."""
     text = Path(module.__file__ or "").read_text("utf-8")

@@ -22,7 +22,7 @@ from syncd.core.clock import Clock
 from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from tests.clock import ScriptedClock
 
 MIB = 1 << 20
@@ -49,7 +49,7 @@ class PackRig:
         return file
 
     def scan(self) -> Manifest:
-        return Scanner(str(self.work), Selection(SelectionSettings())).scan().manifest
+        return Scanner(str(self.work), Selection()).scan().manifest
 
     def pack(
         self,
@@ -245,32 +245,6 @@ def test_a_large_file_that_is_rewritten_while_it_is_read(rig: PackRig) -> None:
     assert packed.manifest["big"].digest == b""
 
 
-def test_a_disk_that_fails(rig: PackRig) -> None:
-    """A file that fails midway is left out and reported, with nothing of it in the archive; the others are in it."""
-    big = rig.write("b-big", b"A" * 3 * MIB)
-    rig.write("a", b"before it")
-    rig.write("c", b"behind it")
-    manifest = rig.scan()
-    folder = os.open(rig.work, os.O_RDONLY)
-    reads = iter(range(1_000))
-
-    def check() -> None:
-        for name in os.listdir("/proc/self/fd"):
-            if os.path.realpath(f"/proc/self/fd/{name}") == str(big) and next(reads) == 1:
-                os.dup2(folder, int(name))  # reading a directory fails, as a bad sector does
-
-    try:
-        packed = rig.pack(manifest, check)
-    finally:
-        os.close(folder)
-    assert members(packed.archive) == {"a": b"before it", "c": b"behind it"}
-    assert list(packed.manifest) == ["a", "c"]
-    assert packed.follow_up == []
-    assert list(packed.unread) == ["b-big"]
-    assert [warning.key for warning in packed.warnings] == ["unreadable:b-big"]
-    assert all(entry.name.endswith(".chunk") for entry in (rig.folder / "spool-1/chunks").iterdir())
-
-
 def _to_link(path: Path, outside: Path) -> None:
     path.symlink_to(outside)
 
@@ -315,9 +289,9 @@ from syncd.core.clock import SystemClock
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 work, spool = sys.argv[1:]
-manifest = Scanner(work, Selection(SelectionSettings())).scan().manifest
+manifest = Scanner(work, Selection()).scan().manifest
 os.chmod(os.path.join(work, "shut"), 0)
 store = ChunkStore(spool)
 store.open()

@@ -17,8 +17,6 @@ from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_
 from syncd.model.entry import Kind, SeenEntry
 from tests.component.git_folder import file_of, link_to
 
-FOUND = find_git(os.environ)
-pytestmark = pytest.mark.skipif(FOUND is None, reason="git is not installed")
 needs_patch = pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")
 
 Tree = Mapping[str, SeenEntry]
@@ -44,12 +42,6 @@ NAMES = [
     b".gitignore",
 ]
 ODD = [os.fsdecode(name) for name in NAMES]
-
-
-@pytest.fixture
-def git() -> Git:
-    assert FOUND is not None
-    return FOUND
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 
 SECRET = b"5ecret"
 CLOCK = SystemClock()
@@ -74,7 +74,7 @@ class RaceRig:
             path.mkdir()
         (self.outside / "f").write_bytes(SECRET)
         (self.outside / "5ecret-name").write_bytes(SECRET)
-        self.scanner = Scanner(str(self.work), Selection(SelectionSettings()))
+        self.scanner = Scanner(str(self.work), Selection())
         self.reader = ContentReader(str(self.work), CLOCK)
         self._store = ChunkStore(str(folder / "spool"))
         self._store.open()
@@ -135,26 +135,14 @@ def test_a_directory_and_a_link_to_outside(rig: RaceRig) -> None:
         rig.until_hit({"found a link while packing", "listed, then no longer there"}, once)
 
 
-def test_a_file_and_a_link_to_a_secret(rig: RaceRig) -> None:
-    """Whatever the scan found, the link is never followed."""
+@pytest.mark.parametrize("other", ["a link to a secret", "a FIFO"])
+def test_a_file_and_what_is_none(rig: RaceRig, other: str) -> None:
+    """Whatever the scan found, a link is never followed, and a FIFO without a writer does not block."""
     (rig.work / "f").write_bytes(b"harmle")  # of the secret's size
-    (rig.beside / "l").symlink_to(rig.outside / "f")
-    whole = rig.look()
-
-    def once() -> str:
-        dict(rig.reader.digests(["f"]))
-        packed = rig.pack(whole)
-        rig.look()
-        return "a link while packing" if packed.follow_up else "a file while packing"
-
-    with swapping(rig.work / "f", rig.beside / "l"):
-        rig.until_hit({"a link while packing", "a file while packing"}, once)
-
-
-def test_a_file_and_a_fifo(rig: RaceRig) -> None:
-    """A FIFO without a writer does not block, and is not sent."""
-    (rig.work / "f").write_bytes(b"harmle")
-    os.mkfifo(rig.beside / "fifo")
+    if other == "a FIFO":
+        os.mkfifo(rig.beside / "other")
+    else:
+        (rig.beside / "other").symlink_to(rig.outside / "f")
     whole = rig.look()
 
     def once() -> str:
@@ -162,10 +150,10 @@ def test_a_file_and_a_fifo(rig: RaceRig) -> None:
         packed = rig.pack(whole)
         assert packed.warnings == []
         rig.look()
-        return "a FIFO" if packed.follow_up else "a file"
+        return other if packed.follow_up else "a file"
 
-    with swapping(rig.work / "f", rig.beside / "fifo"):
-        rig.until_hit({"a FIFO", "a file"}, once)
+    with swapping(rig.work / "f", rig.beside / "other"):
+        rig.until_hit({other, "a file"}, once)
 
 
 def test_the_workspace_and_a_link_to_outside(rig: RaceRig) -> None:

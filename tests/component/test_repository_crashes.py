@@ -5,27 +5,24 @@ A run tries a few of them, `python -m pytest -m long` all.
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.component.forks import Forks, forks_of
 from tests.component.repository_crash_worker import DEAD
 from tests.component.repository_rig import LocalRunner, RepositoryRig, sent
 from tests.instants import FEW_OR_ALL, Choice
-from tests.repo.sources import REPO
 
 
 class DyingRunner(LocalRunner):
     """Runs the program in a process that ends at the `at`-th step; 0: never."""
 
-    def __init__(self, workspace: Path, runs: Path, process: subprocess.Popen[str]) -> None:
+    def __init__(self, workspace: Path, runs: Path, forks: Forks) -> None:
         super().__init__(workspace, runs)
-        self._process = process
+        self._forks = forks
         self.at = 0
         self.died = False
         self.count = 0  # of the steps of the last run that did not die
@@ -37,13 +34,7 @@ class DyingRunner(LocalRunner):
         count.touch()
         order = {"folder": str(folder), "output": str(output), "environment": environment, "at": self.at}
         order["count"] = str(count)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        code = int(self._process.stdout.readline())
-        assert code in (0, DEAD), "the process itself broke; see its stderr"
-        self.died = code == DEAD
+        self.died = self._forks.died(order, by=DEAD)
         self.count = int(count.read_text() or self.count)
         count.unlink()
         said = output.read_text()
@@ -54,17 +45,11 @@ class DyingRunner(LocalRunner):
 @pytest.fixture
 def rig(memory_folder: Path) -> Iterator[RepositoryRig]:
     """A sandbox."""
-    command = [sys.executable, "-m", "tests.component.repository_crash_worker"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPO) as process:
-        try:
-            rig = RepositoryRig(memory_folder)
-            rig.runner = DyingRunner(rig.workspace, memory_folder / "runs", process)
-            rig.restart()
-            yield rig
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait()
+    with forks_of("tests.component.repository_crash_worker") as forks:
+        rig = RepositoryRig(memory_folder)
+        rig.runner = DyingRunner(rig.workspace, memory_folder / "runs", forks)
+        rig.restart()
+        yield rig
 
 
 def _die(rig: RepositoryRig, step: int) -> None:

@@ -108,29 +108,19 @@ def test_an_idle_sandbox_follows_everything(tmp_path: Path) -> None:
     assert rig.git("diff", "--stat", "HEAD") == ""
 
 
-def test_what_git_takes_for_its_own_folder_is_left_out(there: RepositoryRig) -> None:
-    """Names that git refuses are in no commit, and in no status, so that the branch goes on."""
-    odd = [".GIT/x", "git~1", ".git /y", "s/.Git.", ".git::$INDEX", ".git\\x"]
-    before = dict(there.files)
-    there.send({**dict.fromkeys(odd, "q"), "a.txt": "new\n"})
-    there.files = {**before, "a.txt": sent("new\n")}
+def test_only_what_git_refuses_is_left_out(there: RepositoryRig) -> None:
+    """Names of git's own folder, and a link named `.gitmodules`, are in no commit and no status; the branch goes on."""
+    before = {**there.files, "a.txt": sent("new\n")}
+    refused: dict[str, Sent | str | None] = dict.fromkeys(
+        [".GIT/x", "git~1", ".git /y", "s/.Git.", ".git::$INDEX", ".git\\x"], "q"
+    )
+    there.send({**refused, "a.txt": "new\n"})
+    there.files = dict(before)
     there.check()
     assert there.is_following
-
-
-def test_a_link_that_git_refuses_is_left_out(there: RepositoryRig) -> None:
-    """Git takes no link named `.gitmodules` into an index."""
-    before = dict(there.files)
-    there.send({".gitmodules": link("a.txt"), "a.txt": "new\n"})
-    there.files = {**before, "a.txt": sent("new\n")}
+    there.send({".gitmodules": link("a.txt"), **dict.fromkeys([".gité", ".gitx", "git~2", ".git-1", "x.git"], "q")})
+    del there.files[".gitmodules"]
     there.check()
-
-
-def test_names_that_only_look_like_it_are_in_it(there: RepositoryRig) -> None:
-    """No more than git refuses is left out."""
-    there.send(dict.fromkeys([".gité", ".gitx", "git~2", ".git-1", "x.git"], "q"))
-    there.check()
-    assert there.is_following
 
 
 @pytest.mark.parametrize("content", ["h\xe9llo\n".encode("latin-1"), "h\xe9llo\n".encode("utf-16"), b"no BOM\n"])
@@ -260,24 +250,6 @@ def test_two_lost_answers(there: RepositoryRig) -> None:
     there.send({"a.txt": "one\n"})
     there.check()
     assert there.is_following
-
-
-def test_without_git_there(there: RepositoryRig, tmp_path: Path) -> None:
-    """One warning, until a git is there."""
-    rig = RepositoryRig(tmp_path / "other")
-    rig.runner.path = "/nonexistent"
-    rig.send({"a": "1"})
-    rig.clock.go_on(3600)
-    rig.send({"a": "2"})
-    assert [warning.what for warning in rig.client.warnings] == [
-        "the sandbox has no git, so no repository is made there"
-    ]
-    assert not (rig.workspace / ".git/HEAD").exists()
-    rig.runner.path = os.environ["PATH"]
-    rig.clock.go_on(3600)
-    rig.follow()
-    rig.check()
-    assert rig.is_following
 
 
 # -- an agent that works

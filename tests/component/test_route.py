@@ -13,7 +13,7 @@ import pytest
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.http_client import HttpClient
-from syncd.remote.keepalive import NetworkRoute, default_addresses, enable_keepalive, route_of
+from syncd.remote.network import NetworkRoute, default_addresses, enable_keepalive, route_of
 from tests.clock import ScriptedClock
 
 REPO = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def test_a_changed_address() -> None:
 
 _DEFAULT_ROUTES = """
 import subprocess
-from syncd.remote.keepalive import default_addresses
+from syncd.remote.network import default_addresses
 come = ("link set lo up", "address add 10.9.0.1/24 dev lo", "route add default dev lo src 10.9.0.1")
 for commands in ((), come, ("route del default",)):
     for command in commands:

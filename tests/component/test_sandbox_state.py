@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from syncd.core.durable_file import sealed
 from syncd.model.entry import Entry, Kind, Stamp
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.leftovers import Leftovers
 from syncd.sandbox.sandbox_content import TakenPath
 from syncd.sandbox.sandbox_state import SandboxState, Uploaded, ending_targets, last_target
 from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.state_db import StateDb
-from tests.clock import ScriptedClock
 from tests.component.sample_records import MANIFEST, TARGET
 from tests.recorded import damage
 
 OTHER = Target(TARGET.base_url, "other", "us")
 ASIA = Target(TARGET.base_url, "box", "asia")
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[StateDb]:
-    with closing(StateDb(str(tmp_path))) as db:
-        yield db
 
 
 def arrived(db: StateDb, manifest: Manifest, target: Target = TARGET, searched: str = "") -> SandboxState:
@@ -213,11 +202,3 @@ def test_the_recorded_fields_of_a_content(db: StateDb) -> None:
     again = SandboxState(db, TARGET)
     assert again.base == {"torn": torn, "young": msgspec.structs.replace(young, stamp=None)}
     assert again.torn == ("torn",)
-
-
-@pytest.mark.parametrize("payload", [b"", b"\xc1", msgspec.msgpack.encode({"version": 1}), msgspec.msgpack.encode([1])])
-def test_a_valid_file_with_an_invalid_record(tmp_path: Path, payload: bytes) -> None:
-    """It is set aside although its checksum is right."""
-    (tmp_path / "lease").write_bytes(sealed(payload))
-    assert UploadUrlStore(str(tmp_path), ScriptedClock()).load(TARGET) is None
-    assert (tmp_path / "lease.damaged").exists()

@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from syncd.core.clock import utc
 from syncd.core.errors import Stop
@@ -167,19 +168,21 @@ def test_a_damaged_content(rig: SavedVersionsRig) -> None:
 
 
 def test_holder(rig: SavedVersionsRig) -> None:
-    """It has that content at that path, undamaged, since less than a day."""
+    """It has that content at that path, as executable or not, undamaged, since less than a day."""
+    one, two = (Entry(Kind.FILE, 0o644, digest=digest_of(text)) for text in (b"1", b"2"))
     version = rig.save(a=b"1", b=b"2")
     rig.store.save(Why.REMOVED, "box", {"d": SeenEntry(Kind.DIRECTORY)})
-    assert rig.store.holder_of("a", digest_of(b"1")) == version
-    assert not rig.store.holder_of("a", digest_of(b"2"))
-    assert not rig.store.holder_of("c", digest_of(b"1"))
-    assert not rig.store.holder_of("d", b"")
+    assert rig.store.holder_of("a", one) == version
+    assert not rig.store.holder_of("a", replace(one, mode=0o755))
+    assert not rig.store.holder_of("a", two)
+    assert not rig.store.holder_of("c", one)
+    assert not rig.store.holder_of("d", Entry(Kind.DIRECTORY))
     rig.content(b"1").write_bytes(b"!")
-    assert not rig.store.holder_of("a", digest_of(b"1"))
+    assert not rig.store.holder_of("a", one)
     assert rig.store.damaged(rig.store.all()[1]) == ["a"]
     rig.clock.go_on(DAY_S)
     rig.store.expire(utc(rig.clock.wall))
-    assert not rig.store.holder_of("b", digest_of(b"2"))
+    assert not rig.store.holder_of("b", two)
 
 
 def test_only_what_has_a_content_is_saved(rig: SavedVersionsRig) -> None:

@@ -6,13 +6,9 @@ made or dropped by half. All combinations: `python -m pytest -m long tests/compo
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -22,12 +18,11 @@ from typing import Any
 import pytest
 
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.store.state_db import NAME
 from tests.clock import NOON_S
 from tests.component.crash_machine import Disk, PowerCut
+from tests.component.forks import Forks, forks_of
 from tests.component.saved_versions_worker import contents, entries, store
 from tests.instants import Choice, all_of, few
-from tests.repo.sources import REPO
 
 CUTS = [None, *PowerCut]
 DEATHS = pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
@@ -36,9 +31,9 @@ DEATHS = pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way
 class SavedVersionsMachine:
     """A state folder with a version in it, and processes that save or drop one and die."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
+    def __init__(self, folder: Path, forks: Forks) -> None:
         self._folder = folder
-        self._process = process
+        self._forks = forks
         self._chance = Random(5)
         self.state = folder / "state"
 
@@ -55,27 +50,14 @@ class SavedVersionsMachine:
         report = self._folder / "report"
         order = {"do": do, "number": number, "at": at, "torn": False, "folder": str(self.state), **more}
         order |= {"report": str(report), "copies": str(self._folder / "copies")}
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        code = int(self._process.stdout.readline())
-        assert code in (0, -signal.SIGKILL), "the process itself broke; see its stderr"
+        self._forks.died(order)
         ended, steps, events = pickle.loads(report.read_bytes())
         self._disk.play(events)
         return None if ended is None else list(steps)
 
     def cut_power(self, cut: PowerCut) -> None:
         """Drop what was not flushed; what the database committed survives."""
-        found = self._disk.after(cut, self._chance)
-        for path in self.state.rglob("*"):
-            if not path.is_dir() and not path.name.startswith(NAME):
-                path.unlink()
-        for name, content in found.items():
-            Path(name).parent.mkdir(parents=True, exist_ok=True)
-            Path(name).write_bytes(content)
-            Path(name).chmod(0o600)
-        self._disk.settle(found)
+        self._disk.cut_power([str(self.state)], cut, self._chance)
 
     def ids(self) -> dict[int, str]:
         """Return the ids of the listed versions, each by its number, after a check that they are whole."""
@@ -110,14 +92,8 @@ class SavedVersionsMachine:
 @pytest.fixture
 def saver(memory_folder: Path) -> Iterator[SavedVersionsMachine]:
     """Return a machine."""
-    command = [sys.executable, "-m", "tests.component.saved_versions_worker"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPO) as process:
-        try:
-            yield SavedVersionsMachine(memory_folder, process)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait()
+    with forks_of("tests.component.saved_versions_worker") as forks:
+        yield SavedVersionsMachine(memory_folder, forks)
 
 
 def _steps(steps: list[str] | None, *, torn: bool) -> int:

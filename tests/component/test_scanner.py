@@ -18,8 +18,8 @@ from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import LONGEST_PATH_BYTES
 from syncd.scan.scanner import Scan, Scanner
-from syncd.selection.selection import Decision, Scope, Selection, SelectionSettings
-from syncd.watch.scan_listener import ScanListener
+from syncd.selection.selection import Decision, Scope, Selection
+from syncd.watch.changes import ScanListener
 from tests import descriptors
 
 DEPTH = 300
@@ -27,7 +27,7 @@ DEPTH = 300
 
 def scanned(workspace: Path, *ignore: str, check: Callable[[], None] = lambda: None) -> Scan:
     """Scan under the default rules and these patterns."""
-    return Scanner(str(workspace), Selection(SelectionSettings(ignore=ignore)), check=check).scan()
+    return Scanner(str(workspace), Selection(ignore=ignore), check=check).scan()
 
 
 def kinds(scan: Scan) -> dict[str, str]:
@@ -68,7 +68,7 @@ def test_the_first_scan_keeps_what_is_known(work: Path) -> None:
     (work / "gone").unlink()
     (work / "other kind").unlink()
     (work / "other kind").mkdir()
-    scanner = Scanner(str(work), Selection(SelectionSettings(ignore=("ignored",))))
+    scanner = Scanner(str(work), Selection(ignore=("ignored",)))
     scanner.expect(known)
     found = scanner.scan().manifest
     assert {path: entry.digest for path, entry in found.items()} == {"changed": b"", "other kind": b"", "same": b"d"}
@@ -197,7 +197,7 @@ def test_special_files(work: Path) -> None:
     def note(path: str, is_dir: bool, decision: Decision) -> None:
         calls.append((path, decision.included))
 
-    scan = Scanner(str(work), Selection(SelectionSettings()), on_left_out=note).scan()
+    scan = Scanner(str(work), Selection(), on_left_out=note).scan()
     assert scan.manifest == {}
     assert calls == [("fifo", False), ("socket", False)]
     assert scan.warnings == []
@@ -226,10 +226,10 @@ def test_deeper_than_any_path(work: Path) -> None:
 _OPENED = """
 import sys
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 opened = []
 sys.addaudithook(lambda event, about: opened.append(str(about[0])) if event in ("open", "os.scandir") else None)
-scan = Scanner(sys.argv[1], Selection(SelectionSettings(ignore=("/data/",)))).scan()
+scan = Scanner(sys.argv[1], Selection(ignore=("/data/",))).scan()
 print(*scan.manifest)
 print(*opened)
 """
@@ -272,7 +272,7 @@ def test_directories_are_added_before_they_are_listed(work: Path) -> None:
         def abort(self) -> None:
             calls.append("abort")
 
-    selection = Selection(SelectionSettings())
+    selection = Selection()
     assert list(Scanner(str(work), selection, LateFiles()).scan().manifest) == ["d", "d/late", "late"]
     assert calls == ["begin", "", "d", "finish"]
     with pytest.raises(WorkspaceError):
@@ -302,7 +302,7 @@ def test_a_file_made_before_new_rules_are_watched(work: Path, rules: str, change
     """Under the old rules the watch ignored its event: the directory is listed again once the new rules are watched."""
     (work / ".gitignore").write_text("*.log\n")
     actions: dict[int, Callable[[], object]] = {}
-    scanner = Scanner(str(work), Selection(SelectionSettings()), ActingListener(actions))
+    scanner = Scanner(str(work), Selection(), ActingListener(actions))
     scanner.scan()
     (work / ".gitignore").write_text(rules)
     actions[2] = (work / "made.log").touch
@@ -314,7 +314,7 @@ def test_a_file_made_before_first_rules_are_watched(work: Path) -> None:
     """A new directory is watched with its parents' rules until its own are known."""
     (work / ".gitignore").write_text("!*.log\n")
     listener = ActingListener({2: (work / "made.log").touch})
-    scanner = Scanner(str(work), Selection(SelectionSettings(ignore=())), listener)
+    scanner = Scanner(str(work), Selection(ignore=()), listener)
     assert list(scanner.scan().manifest) == [".gitignore", "made.log"]
     assert len(listener.scopes) == 2
 
@@ -326,7 +326,7 @@ def test_rules_that_change_all_the_time_end_a_listing(work: Path) -> None:
     listener = ActingListener(actions)
     for name in ("2", "3", "4"):
         (work / name).touch()
-    found = Scanner(str(work), Selection(SelectionSettings()), listener).scan()
+    found = Scanner(str(work), Selection(), listener).scan()
     assert list(found.manifest) == [".gitignore", "2", "4"]
     assert [listener.scopes[-1].decide(name, is_dir=False).included for name in ("2", "3", "4")] == [True, False, True]
 
@@ -360,8 +360,8 @@ def test_a_workspace_that_cannot_be_opened(work: Path, what: str) -> None:
 _UNREADABLE = """
 import sys
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
-scan = Scanner(sys.argv[1], Selection(SelectionSettings())).scan()
+from syncd.selection.selection import Selection
+scan = Scanner(sys.argv[1], Selection()).scan()
 print(*scan.manifest)
 print(*sorted(scan.unread))
 print(*sorted(problem.key for problem in scan.warnings))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-
 import pytest
 
+from syncd.core.text import MOST_NAMED
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import PathOutcome, Plan, PlannedPath
@@ -26,12 +23,6 @@ HERE = Manifest(
     }
 )
 UNREAD = SeenEntry(Kind.UNREAD)
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[StateDb]:
-    with closing(StateDb(str(tmp_path))) as db:
-        yield db
 
 
 def note(seen: SeenPaths, outcomes: dict[str, PathOutcome], here: Manifest = HERE, now_s: float = 0.0) -> None:
@@ -114,3 +105,15 @@ def test_where_nobody_looks_any_more(db: StateDb) -> None:
     assert seen.changed == {"a", "other"}
     seen.note_written(["a"])
     assert seen.changed == {"other"}
+
+
+def test_of_many_paths_the_log_has_the_first(db: StateDb, caplog: pytest.LogCaptureFixture) -> None:
+    """Thousands that could not be looked at in time are no thousands of lines."""
+    seen = SeenPaths(db, "box")
+    here = Manifest({f"f{number:03}": FILE for number in range(200)})
+    note(seen, dict.fromkeys(here, PathOutcome.HOLD), here)
+    seen.note_obstacles(dict.fromkeys(here, Obstacle.DIRECTORY), here)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[:2] == [f"'f00{number}' was changed here and in the sandbox: it is held" for number in (0, 1)]
+    assert len(lines) == 2 * (MOST_NAMED + 1)
+    assert lines[-1] == f"and {200 - MOST_NAMED} more paths"

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from syncd.selection.selection import OuterFile, OuterRules, Scope, Selection, SelectionSettings
+from syncd.selection.selection import OuterFile, OuterRules, Scope, Selection
 
 pytestmark = pytest.mark.skipif(
     shutil.which("git") is None, reason="git, which these tests compare with, is not installed"
 )
 
 # Names that syncd's own defaults exclude cannot be compared, and are not used here.
-PLAIN = SelectionSettings(upload_secrets=True)
+PLAIN = Selection(upload_secrets=True)
 Verdict = tuple[str, str, str]  # file, line and pattern that decide; three times "" if none does
 
 
@@ -217,7 +217,7 @@ def test_single_files_agree_with_git(tmp_path: Path) -> None:
         write(tmp_path, {directory + b".gitignore": data})
         write(tmp_path, {directory + os.fsencode(name): b"" for name in names.split(" ")})
     git(tmp_path, "init", "-q")
-    assert disagreements(tmp_path, Selection(PLAIN).root()) == []
+    assert disagreements(tmp_path, PLAIN.root()) == []
 
 
 def test_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
     write(tmp_path, dict.fromkeys(names, b""))
     write(tmp_path, {b".gitignore": b"foo\\ \nbar\\ \\ \nnew?line\n**/d?/x\n**/e?/x\n x\n\t\n"})
     git(tmp_path, "init", "-q")
-    assert disagreements(tmp_path, Selection(PLAIN).root()) == []
+    assert disagreements(tmp_path, PLAIN.root()) == []
 
 
 @pytest.mark.parametrize("pattern", ["[[:{0}:]]", "[![:{0}:]]"])
@@ -250,7 +250,7 @@ def test_character_classes_hold_the_same_bytes_as_in_git(tmp_path: Path, pattern
         write(tmp_path, {f"{name}/.gitignore".encode(): pattern.format(name).encode() + b"x\n"})
         write(tmp_path, {name.encode() + b"/" + bytes([code]) + b"x": b"" for code in range(1, 256) if code != 0x2F})
     git(tmp_path, "init", "-q")
-    assert disagreements(tmp_path, Selection(PLAIN).root()) == []
+    assert disagreements(tmp_path, PLAIN.root()) == []
 
 
 def test_nested_files_and_exclude_files_agree_with_git(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_nested_files_and_exclude_files_agree_with_git(tmp_path: Path) -> None:
         sub/deeper/m.py sub/deeper/m.c sub/deeper/d/n.py sub/deeper/yes.txt negdir/inside.txt negdir/other
         by-exclude/x a.excluded back.excluded sub/back.excluded"""
     write(tmp_path, dict.fromkeys(paths.encode().split(), b""))
-    root = Selection(PLAIN).root(OuterRules("", (OuterFile(".git/info/exclude", "", exclude),)))
+    root = PLAIN.root(OuterRules("", (OuterFile(".git/info/exclude", "", exclude),)))
     assert disagreements(tmp_path, root) == []
 
 
@@ -319,7 +319,7 @@ def write_random_case(random_source: random.Random, workspace: Path, directory: 
     """Write a directory with ignore files of random patterns, and names that are likely to match them."""
     patterns = [random_pattern(random_source) for _ in range(random_source.randint(1, 6))]
     names = [name_like(random_source, random_source.choice(patterns)) for _ in range(14)]
-    bare = Selection(PLAIN).root()
+    bare = PLAIN.root()
     names = [
         name for name in names if name and all(bare.decide(part, is_dir=True).included for part in name.split("/"))
     ]
@@ -339,7 +339,7 @@ def fuzz(workspace: Path, seed: int, cases: int) -> list[str]:
     for case in range(cases):
         write_random_case(random_source, workspace, f"case{case:05}")
     git(workspace, "init", "-q")
-    return disagreements(workspace, Selection(PLAIN).root())
+    return disagreements(workspace, PLAIN.root())
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 9))])

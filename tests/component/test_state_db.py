@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -21,15 +21,10 @@ from syncd.remote.target import Target
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.manifests import ManifestRows
 from syncd.store.state_db import NAME, Record, StateDb
+from tests.component.test_state_files import KINDS
 from tests.recorded import damage
 
 TARGET = Target("https://api.example.com", "box", "us")
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[StateDb]:
-    with closing(StateDb(str(tmp_path))) as db:
-        yield db
 
 
 def record(db: StateDb, owner: str = "") -> Record[str]:
@@ -211,37 +206,14 @@ def _without_tables(path: Path) -> None:
         connection.execute("DROP TABLE records")
 
 
-def _folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def _fifo(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def _link_to_itself(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path)
-
-
-def _link_to_a_file(path: Path) -> None:
-    path.unlink()
-    (path.parent / "victim").write_text("not ours")
-    path.symlink_to("victim")
-
-
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize(
-    "ruin",
-    [_garbage, _newer, _without_tables, _folder, _fifo, _link_to_itself, _link_to_a_file],
-    ids=lambda f: f.__name__,
-)
+@pytest.mark.parametrize("ruin", [_garbage, _newer, _without_tables, *KINDS], ids=lambda f: f.__name__)
 def test_a_file_that_is_no_database(tmp_path: Path, ruin: Callable[[Path], None]) -> None:
     """It is set aside with one warning, without a wait, and the next one works; nothing is written to its target."""
     with closing(StateDb(str(tmp_path))) as db:
         record(db).save("1")
+    if ruin in KINDS:
+        (tmp_path / NAME).unlink()
     ruin(tmp_path / NAME)
     with closing(StateDb(str(tmp_path))) as db:
         assert record(db).load() is None

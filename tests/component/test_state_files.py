@@ -12,20 +12,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from syncd.archive.chunking import Codec
-from syncd.core.directories import Directories
+from syncd.core.directories import Directories, Lock
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import ConfigError
-from syncd.core.workspace_lock import Lock
 from syncd.daemon.sync_requests import pause_marker
-from syncd.remote.uplink import Uplink, UplinkStore
-from syncd.remote.upload_url import UploadUrl, UploadUrlStore
-from syncd.report.status_store import StatusStore, read_last
-from tests.clock import ScriptedClock
-from tests.component.sample_records import NOTHING, TARGET
+from syncd.remote.target import Target
+from syncd.report.status_store import encoded, read_last, write_status
+from syncd.sandbox.mcp_servers import AgentRecord, agent_state
+from tests.component.sample_records import NOTHING
 
 SOMETHING = msgspec.structs.replace(NOTHING, syncs=3)
-KNOWN = Uplink((1e6, 2e6, 3e6), Codec.DENSE, 4.0)
+KNOWN = AgentRecord(told="one")
 
 
 def mode_of(path: Path) -> int:
@@ -56,28 +53,34 @@ DAMAGE = pytest.mark.parametrize("damage", [_cut, _empty, _garbage, _flipped, _n
 
 
 @DAMAGE
-def test_a_damaged_record_is_set_aside(tmp_path: Path, damage: object) -> None:
+def test_a_damaged_record_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: object) -> None:
     """A record that is cut, garbage or newer reads as none, is reported once, and is kept for a person to look at."""
     assert callable(damage)
-    record = StateFile(str(tmp_path), "thing", bytes)
+    record = StateFile(str(tmp_path), "thing", bytes, "")
     record.save(b"payload\nwith lines")
     path = tmp_path / "thing"
     path.write_bytes(damage(path.read_bytes()))
-    payload, warning = record.load_or_warn()
-    assert payload is None
-    assert warning is not None
-    assert "'thing'" in warning.what
+    assert record.load() is None
+    assert record.load() is None
+    assert caplog.text.count("the state file 'thing' was damaged") == 1
     assert (tmp_path / "thing.damaged").exists()
-    assert record.load_or_warn() == (None, None)
     record.save(b"new")
-    assert record.load_or_warn() == (b"new", None)
+    assert record.load() == b"new"
+
+
+@pytest.mark.parametrize("value", [None, {"version": 1}, [1], "text"])
+def test_a_valid_file_with_an_invalid_record(tmp_path: Path, value: object) -> None:
+    """It is set aside although its checksum is right."""
+    StateFile(str(tmp_path), "thing", object, "").save(value)
+    assert StateFile(str(tmp_path), "thing", Target, "").load() is None
+    assert (tmp_path / "thing.damaged").exists()
 
 
 def test_a_record_is_private_and_complete(tmp_path: Path) -> None:
     """Records are 0600 whatever the umask, and no draft stays beside them."""
     before = os.umask(0)
     try:
-        StateFile(str(tmp_path), "thing", bytes).save(b"payload")
+        StateFile(str(tmp_path), "thing", bytes, "").save(b"payload")
         pause_marker(str(tmp_path)).create()
         Lock(str(tmp_path)).acquire()
     finally:
@@ -89,68 +92,61 @@ def test_a_record_is_private_and_complete(tmp_path: Path) -> None:
 def test_a_draft_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
     """A partial file beside the record is no obstacle; a link in its place is not followed."""
     (tmp_path / "thing.new").write_bytes(b"half")
-    record = StateFile(str(tmp_path), "thing", bytes)
+    record = StateFile(str(tmp_path), "thing", bytes, "")
     record.save(b"payload")
-    assert record.load_or_warn() == (b"payload", None)
+    assert record.load() == b"payload"
     victim = tmp_path / "victim"
     (tmp_path / "thing.new").symlink_to(victim)
     record.save(b"other")
-    assert record.load_or_warn() == (b"other", None)
+    assert record.load() == b"other"
     assert not victim.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"thing"}
 
 
-def _folder(path: Path) -> None:
+def folder(path: Path) -> None:
     path.mkdir()
 
 
-def _full_folder(path: Path) -> None:
+def full_folder(path: Path) -> None:
     (path / "deep").mkdir(parents=True)
     (path / "deep/file").write_text("x")
 
 
-def _fifo(path: Path) -> None:
+def fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-def _socket(path: Path) -> None:
+def bound_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):  # its path must be short
         server.bind(path.name)
 
 
-def _link_nowhere(path: Path) -> None:
+def link_nowhere(path: Path) -> None:
     path.symlink_to("nowhere")
 
 
-def _link_to_itself(path: Path) -> None:
+def link_to_itself(path: Path) -> None:
     path.symlink_to(path)
 
 
-def _link_to_a_file(path: Path) -> None:
+def link_to_a_file(path: Path) -> None:
     victim = path.with_name("victim")
     victim.write_text("not ours")
     path.symlink_to(victim)
 
 
-KINDS = [_folder, _full_folder, _fifo, _socket, _link_nowhere, _link_to_itself, _link_to_a_file]
-RECORDS = ["lease", "uplink", "status.json"]
+KINDS = [folder, full_folder, fifo, bound_socket, link_nowhere, link_to_itself, link_to_a_file]
+RECORDS = ["agent", "status.json"]
 
 
 def _read_all(folder: str) -> list[object]:
-    """The values of the three records."""
-    upload_url = UploadUrlStore(folder, ScriptedClock()).load(TARGET)
-    return [
-        upload_url and upload_url.url,
-        UplinkStore(folder).load(),
-        read_last(folder, NOTHING),
-    ]
+    """The values of both records."""
+    return [agent_state(folder).load(), read_last(folder, NOTHING)]
 
 
 def _write_all(folder: str) -> None:
-    clock = ScriptedClock()
-    UploadUrlStore(folder, clock).save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
-    UplinkStore(folder).save(KNOWN)
-    StatusStore(folder).write(SOMETHING)
+    agent_state(folder).save(KNOWN)
+    write_status(folder, encoded(SOMETHING))
 
 
 @pytest.mark.timeout(20)
@@ -160,13 +156,9 @@ def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable
     for _ in range(3):
         for name in RECORDS:
             kind(tmp_path / name)
-        assert _read_all(str(tmp_path)) == [None, Uplink(), NOTHING]
+        assert _read_all(str(tmp_path)) == [None, NOTHING]
         _write_all(str(tmp_path))
-        assert _read_all(str(tmp_path)) == [
-            "https://h/o",
-            KNOWN,
-            SOMETHING,
-        ]
+        assert _read_all(str(tmp_path)) == [KNOWN, SOMETHING]
         for name in RECORDS:
             (tmp_path / name).unlink()
     if (tmp_path / "victim").exists():
@@ -175,18 +167,22 @@ def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_warning_says_where_the_entry_is_kept(tmp_path: Path, kind: Callable[[Path], None]) -> None:
-    """One warning names the record and the new path of the entry."""
+def test_the_log_says_where_the_entry_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: Callable[[Path], None]
+) -> None:
+    """One line names the record and the new path of the entry."""
     kind(tmp_path / "thing")
-    _, warning = StateFile(str(tmp_path), "thing", bytes).load_or_warn()
-    assert "'thing'" in str(warning)
-    assert "thing.damaged" in str(warning)
+    assert StateFile(str(tmp_path), "thing", bytes, "").load() is None
+    assert "'thing'" in caplog.text
+    assert "thing.damaged" in caplog.text
     assert os.path.lexists(tmp_path / "thing.damaged")
-    assert StateFile(str(tmp_path), "thing", bytes).load_or_warn() == (None, None)
+    caplog.clear()
+    assert StateFile(str(tmp_path), "thing", bytes, "").load() is None
+    assert caplog.text == ""
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("kind", [_fifo, _socket, _link_nowhere, _link_to_itself, _link_to_a_file])
+@pytest.mark.parametrize("kind", [fifo, bound_socket, link_nowhere, link_to_itself, link_to_a_file])
 def test_another_kind_of_entry_in_a_drafts_place(tmp_path: Path, kind: Callable[[Path], None]) -> None:
     """A write neither waits for it nor writes into it."""
     for name in RECORDS:
@@ -217,18 +213,6 @@ def test_an_invalid_status(tmp_path: Path, content: bytes) -> None:
     newer = msgspec.json.encode(msgspec.structs.replace(NOTHING, version=2, syncs=9))
     (tmp_path / "status.json").write_bytes(newer)
     assert read_last(str(tmp_path), NOTHING) == NOTHING
-
-
-def test_an_unchanged_status_is_not_written(tmp_path: Path) -> None:
-    """So an idle daemon causes no disk activity."""
-    file = StatusStore(str(tmp_path))
-    file.write(NOTHING)
-    before = (tmp_path / "status.json").stat().st_ino
-    file.write(NOTHING)
-    assert (tmp_path / "status.json").stat().st_ino == before
-    file.write(msgspec.structs.replace(NOTHING, syncs=1))
-    assert read_last(str(tmp_path), NOTHING).syncs == 1
-    assert mode_of(tmp_path / "status.json") == 0o600
 
 
 def test_a_pause_is_a_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
 from syncd.report.history import HistoryRecorder, HistoryStore
 from syncd.report.status_publisher import RunTotals, StatusPublisher
-from syncd.report.status_store import StatusStore
+from syncd.report.status_store import read_last
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import State, Status
 from tests.clock import ScriptedClock
@@ -31,7 +32,7 @@ def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
     return StatusPublisher(
         workspace="/work",
         target=Target("https://api.example", "box", "us"),
-        file=StatusStore(folder),
+        folder=folder,
         systemd=SystemdNotifier({}, clock, 1),
         recorder=HistoryRecorder(clock, HistoryStore(folder), lambda: "box", 0),
         notifier=notifier,
@@ -43,7 +44,7 @@ def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
 
 def shown(publisher: StatusPublisher) -> Status:
     """Return the status as a reader gets it."""
-    return publisher.file.last(publisher.document())
+    return read_last(publisher.folder, publisher.document())
 
 
 def test_progress_is_written_twice_a_second_at_most(publisher: StatusPublisher, clock: ScriptedClock) -> None:
@@ -51,6 +52,18 @@ def test_progress_is_written_twice_a_second_at_most(publisher: StatusPublisher, 
     publisher.enter(State.UPLOADING)
     reported = [publisher.sent(number, 1000) for number in range(100) if not clock.go_on(0.01)]
     assert sum(reported) == 2
+
+
+def test_an_unchanged_status_is_not_written(publisher: StatusPublisher) -> None:
+    """So an idle daemon causes no disk activity."""
+    publisher.enter(State.WATCHING)
+    file = Path(publisher.folder) / "status.json"
+    before = file.stat().st_ino
+    publisher.write()
+    assert file.stat().st_ino == before
+    publisher.enter(State.DEBOUNCING)
+    assert shown(publisher).state is State.DEBOUNCING
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_bytes_count_over_attempts(publisher: StatusPublisher, clock: ScriptedClock) -> None:

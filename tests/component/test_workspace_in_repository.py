@@ -17,7 +17,7 @@ from syncd.scan.path_rules import explain
 from syncd.scan.scanner import Scanner
 from syncd.selection.git_repository import Repository, branch_of, repository_around
 from syncd.selection.ignore_files import read_rules_outside
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from tests.component.git_folder import make_repository
 from tests.component.test_scan_by_change import WatchedWorkspace
 from tests.component.test_selection_and_git import (
@@ -32,7 +32,7 @@ from tests.component.test_selection_and_git import (
     write,
 )
 
-SELECTION = Selection(PLAIN)
+SELECTION = PLAIN
 needs_git = pytest.mark.skipif(
     shutil.which("git") is None, reason="git, which these tests compare with, is not installed"
 )
@@ -196,9 +196,9 @@ def test_order_and_names(tmp_path: Path) -> None:
         "anchored": f"{personal}:2: /packages/app/anchored",
     }
     assert explain(str(workspace), SELECTION, "not-anchored", str(personal)).included
-    stronger = Selection(SelectionSettings(ignore=("!/y.c",)))
+    stronger = Selection(ignore=("!/y.c",))
     assert "y.c" in sent(workspace, stronger)
-    without = Selection(SelectionSettings(use_gitignore=False))
+    without = Selection(use_gitignore=False)
     assert sent(workspace, without) == {"x.a", "y.a", "x.b", "y.b", "x.c", "y.c", "anchored", "not-anchored"}
 
 
@@ -208,7 +208,7 @@ def test_anchored_rules_of_the_configuration(tmp_path: Path) -> None:
     workspace = tmp_path / "packages/app"
     put(workspace, ["x", "d/x", "packages/app/x", "d/y"])
     (workspace / ".syncdignore").write_text("/d/y\n")
-    assert sent(workspace, Selection(SelectionSettings(ignore=("/x",)))) == {".syncdignore", "d/x", "packages/app/x"}
+    assert sent(workspace, Selection(ignore=("/x",))) == {".syncdignore", "d/x", "packages/app/x"}
 
 
 def test_rules_above_do_not_apply_inside_git(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_rules_above_do_not_apply_inside_git(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("HEAD\n")
     (tmp_path / "app/.git/logs").mkdir(parents=True)
     (tmp_path / "app/.git/logs/HEAD").write_text("")
-    assert ".git/logs/HEAD" in sent(tmp_path / "app", Selection(SelectionSettings(include_git=True)))
+    assert ".git/logs/HEAD" in sent(tmp_path / "app", Selection(include_git=True))
 
 
 def found(workspace: Path) -> Repository | None:

@@ -11,16 +11,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from syncd.core.directories import Lock, holder
 from syncd.core.errors import Locked
-from syncd.core.workspace_lock import Lock, holder
-from syncd.report.status_store import StatusStore, read_status
+from syncd.report.status_store import encoded, read_status, write_status
 from syncd.sync.status_document import State
 from tests.component.sample_records import NOTHING
 
 _HOLD = """
 import sys
-from syncd.core.workspace_lock import Lock
-from syncd.report.status_store import StatusStore
+from syncd.core.directories import Lock
+from syncd.report.status_store import encoded, write_status
 from syncd.sync.status_document import SandboxName, State, Status
 import os
 folder = sys.argv[1]
@@ -29,7 +29,7 @@ status = Status(
     running=True, pid=os.getpid(), state=State.UPLOADING, workspace="/w", sandbox=SandboxName("box", "u", "us"),
     syncs=3, retry_at="2026-11-24T13:20:11Z", pending=True,
 )
-StatusStore(folder).write(status)
+write_status(folder, encoded(status))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -96,5 +96,5 @@ def test_the_status_of_another_holder_is_not_used(tmp_path: Path) -> None:
     """The document of a dead daemon does not count for the process that holds the lock now."""
     with another_process(tmp_path):
         ours = msgspec.structs.replace(NOTHING, running=True, pid=1, state=State.WATCHING)
-        StatusStore(str(tmp_path)).write(ours)
+        write_status(str(tmp_path), encoded(ours))
         assert not read_status(str(tmp_path), NOTHING).running

@@ -30,6 +30,7 @@ from syncd.merge.path_changes import PathChanges, Place, draft_name
 from syncd.merge.workspace_writer import Written
 from syncd.merge.writes import PathChange
 from syncd.model.entry import Entry, Kind
+from tests.component.forks import Forks, forks_of
 from tests.component.test_mounts import NAMESPACE
 from tests.component.writer_machine import (
     OLD_NS,
@@ -38,7 +39,6 @@ from tests.component.writer_machine import (
     WriterMachine,
     snapshot,
     timeless,
-    writer_worker,
 )
 from tests.instants import FEW_OR_ALL, Choice, all_of, few
 from tests.recorded import damage, records
@@ -49,16 +49,16 @@ FAILURES = [errno.ENOSPC, errno.EIO, errno.EACCES]
 
 
 @pytest.fixture(scope="module")
-def process() -> Iterator[subprocess.Popen[str]]:
+def forks() -> Iterator[Forks]:
     """The process of which each killed one is a fork."""
-    with writer_worker() as process:
-        yield process
+    with forks_of("tests.component.writer_crash_worker") as forks:
+        yield forks
 
 
 @pytest.fixture
-def on(memory_folder: Path, process: subprocess.Popen[str]) -> Iterator[WriterMachine]:
+def on(memory_folder: Path, forks: Forks) -> Iterator[WriterMachine]:
     """Return a machine."""
-    with closing(WriterMachine(memory_folder, process)) as on:
+    with closing(WriterMachine(memory_folder, forks)) as on:
         yield on
 
 
@@ -576,7 +576,7 @@ def test_one_write_at_a_time(on: WriterMachine) -> None:
     on.writer.undo()
     folder = str(on.state / "apply")
     code = (
-        "import sys; from syncd.core.workspace_lock import Lock; "
+        "import sys; from syncd.core.directories import Lock; "
         f"lock = Lock({folder!r}); lock.acquire(); print(flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code]
@@ -669,7 +669,7 @@ def test_a_mount_inside_of_the_workspace(tmp_path: Path) -> None:
 
 def mount_scenario(folder: str) -> None:
     """Write into a mount, and try to remove its mount point; run in a mount namespace."""
-    with closing(WriterMachine(Path(folder), None)) as on:
+    with closing(WriterMachine(Path(folder))) as on:
         _write_into_a_mount(on)
 
 
@@ -730,7 +730,7 @@ def _listed(found: dict[str, Any]) -> Snapshot:
 def test_any_tree_becomes_any_other_and_back(old: Any, new: Any, mine: Any, undone: Any) -> None:
     """A plan from tree to tree gives the second, once or twice; undo gives the first, whatever is written meanwhile."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with TemporaryDirectory(dir=memory) as folder, closing(WriterMachine(Path(folder), None)) as on:
+    with TemporaryDirectory(dir=memory) as folder, closing(WriterMachine(Path(folder))) as on:
         was, will = _flat(old), _flat(new)
         _make(on, was)
         before = snapshot(on.workspace)

@@ -7,10 +7,8 @@ Run as a program by `writer_machine.WriterMachine`. A step is a call that change
 from __future__ import annotations
 
 import concurrent.futures.thread  # noqa: F401 - another user, as whom a test may run, cannot load it late
-import json
 import os
 import pickle
-import sys
 from typing import Any
 
 from syncd.core.errors import SyncdError
@@ -19,6 +17,7 @@ from syncd.merge.writes import PathChange
 from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.store.state_db import Record, StateDb
 from tests.component.crash_worker import StepKiller, arm, arm_commits
+from tests.component.forks import Order, serve
 
 _MORE_STEPS = ("symlink", "link", "fchmod", "chmod", "utime", "copy_file_range")
 
@@ -68,7 +67,7 @@ def plan_of(writer: WorkspaceWriter, changes: list[tuple[str, list[Any] | None]]
     ]
 
 
-def _run(order: dict[str, Any]) -> None:
+def _run(order: Order) -> None:
     if order["uid"]:
         os.setgroups([])
         os.setgid(order["uid"])
@@ -95,21 +94,5 @@ def _run(order: dict[str, Any]) -> None:
     trip.real["write"](descriptor, pickle.dumps((ended, trip.steps, trip.events)))
 
 
-def main() -> None:
-    """Run one order of each input line in a fork, and answer with its exit status."""
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            code = 70
-            try:
-                _run(json.loads(line))
-                code = 0
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(_run)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
-import signal
 import stat
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,11 +14,10 @@ from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.merge.writes import PathChange
 from syncd.store.state_db import StateDb
 from tests.component.crash_machine import ProcessResult
+from tests.component.forks import Forks
 from tests.component.writer_crash_worker import plan_of
 from tests.recorded import records
-from tests.repo.sources import REPO
 
-_WORKER = "tests.component.writer_crash_worker"
 OLD_NS = 1_600_000_000_123_456_789
 ODD = os.fsdecode(b"odd \xff\n name")
 LONG = "n" * 255
@@ -61,7 +54,7 @@ def timeless(found: Snapshot) -> Snapshot:
 class WriterMachine:
     """A workspace and its state folder, and processes that write to it."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[str] | None) -> None:
+    def __init__(self, folder: Path, forks: Forks | None = None) -> None:
         self.folder = folder
         self.workspace = folder / "workspace"
         self.state = folder / "state"
@@ -69,7 +62,7 @@ class WriterMachine:
         self.contents.mkdir()
         self.umask = 0o022
         self.uid = 0
-        self._process = process
+        self._forks = forks
         self._db = StateDb(str(self.state))
         self.fresh()
 
@@ -211,29 +204,11 @@ class WriterMachine:
             "uid": self.uid,
             "report": str(report),
         }
-        assert self._process is not None
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        code = int(self._process.stdout.readline())
-        assert code in (0, -signal.SIGKILL), "the process itself broke; see its stderr"
+        assert self._forks is not None
+        self._forks.died(order)
         ended, steps, _ = pickle.loads(report.read_bytes())
         return ProcessResult(*(ended or ("killed", "")), steps)
 
     def state_files(self) -> set[str]:
         """Return the names of the journal's files and records, with the token of kept bytes cut off."""
         return {name.partition("-")[0] for name in os.listdir(self.state / "apply")} | records(self.state)
-
-
-@contextmanager
-def writer_worker() -> Iterator[subprocess.Popen[str]]:
-    """Return the process that `WriterMachine` orders writes from. It keeps nothing of a machine, and may serve many."""
-    command = [sys.executable, "-m", _WORKER]
-    with subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait()

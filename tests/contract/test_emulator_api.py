@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import io
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,13 +12,6 @@ import pytest
 
 from tests.contract.emulator_rig import GZIP, KEY, PATH, SANDBOX, EmulatorRig, archive, files, member, started_rig
 from tests.emulator import Emulator
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A fresh emulator."""
-    with started_rig(tmp_path / "data") as rig:
-        yield rig
 
 
 def test_upload_initialize_dump(rig: EmulatorRig) -> None:

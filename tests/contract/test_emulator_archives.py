@@ -7,7 +7,6 @@ import io
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,16 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from syncd.emulator.extract import ArchiveRefused, extract
-from tests.contract.emulator_rig import PATH, EmulatorRig, archive, files, member, started_rig
+from tests.contract.emulator_rig import PATH, EmulatorRig, archive, files, member
 
 SOUND = archive([member("d", type=b"5"), member("d/a", b"1" * 5000), member("d/l", type=b"2", linkname="a")])
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A started emulator."""
-    with started_rig(tmp_path / "data") as rig:
-        yield rig
 
 
 def _unsized(name: str, claimed_bytes: int) -> bytes:

@@ -6,22 +6,13 @@ import base64
 import hashlib
 import http.client
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 from crc32c import CRC32CHash
 
-from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, files, started_rig
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A started emulator."""
-    with started_rig(tmp_path / "data") as rig:
-        yield rig
+from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, files
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:
@@ -165,14 +156,6 @@ def test_a_missing_object(rig: EmulatorRig) -> None:
     for version in (rig.emulator.data_dir / "bucket").rglob("dump.tar.gz"):
         version.unlink()
     assert code(rig.bucket.get(url)) == (404, "NoSuchKey")
-
-
-def test_writing_too_often(tmp_path: Path) -> None:
-    """With `write_interval_s`, the same object cannot be written twice within it; another one can."""
-    with started_rig(tmp_path, write_interval_s=3600) as rig:
-        assert rig.upload(b"1").status_code == 200
-        assert code(rig.upload(b"2")) == (429, "SlowDown")
-        assert rig.upload(b"2", "asia").status_code == 200
 
 
 def test_connections_are_kept(rig: EmulatorRig) -> None:

@@ -7,7 +7,6 @@ import os
 import select
 import tarfile
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,6 @@ from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, archive, member
 
 NAME = {"execution_name": "work"}
 DEADLINE_S = 20.0
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A started emulator."""
-    with started_rig(tmp_path / "data") as rig:
-        yield rig
 
 
 def run(rig: EmulatorRig, code: str, name: str = "work", **files: str) -> None:

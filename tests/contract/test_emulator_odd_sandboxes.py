@@ -51,14 +51,6 @@ def go_on(rig: EmulatorRig, seconds: float) -> None:
     rig.sandbox.wait()
 
 
-def test_no_programs(rig: EmulatorRig) -> None:
-    """A sandbox without an executor answers a status, and knows no execution afterwards."""
-    rig.emulator.faults.script("execute: 501 always")
-    assert [execute(rig), execute(rig)] == [501, 501]
-    assert rig.api.get(f"{PATH}/execution-logs", params=NAME).status_code == 404
-    assert rig.initialize(files(a=b"1")).status_code == 200
-
-
 def test_failed_programs(rig: EmulatorRig) -> None:
     """An execution that fails has failed when `execute` is answered, without output; the next one may run."""
     rig.emulator.faults.script("execute: failed x2")

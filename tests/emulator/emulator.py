@@ -18,9 +18,8 @@ from tests.emulator.sandbox import Sandbox
 class Emulator(emulator.Emulator):
     """The emulator, with `faults` and a `request_log`.
 
-    With `write_interval_s` above 0 the bucket refuses (429) to write an object more often; with `rate_limit` above 0
-    the API refuses (429) more requests with the key than that in a second. An unexpected error in a server's thread is
-    raised at the end of a `with`.
+    With `rate_limit` above 0 the API refuses (429) more requests with the key than that in a second. An unexpected
+    error in a server's thread is raised at the end of a `with`.
     """
 
     def __init__(
@@ -31,7 +30,6 @@ class Emulator(emulator.Emulator):
         url_lifetime_s: int = 1800,
         *,
         clock: Clock | None = None,
-        write_interval_s: float = 0.0,
         rate_limit: int = 0,
         execution_timeout_s: float = 300.0,
         observer: Callable[[RequestRecord], None] | None = None,
@@ -39,7 +37,6 @@ class Emulator(emulator.Emulator):
         self.faults = Faults()
         self.request_log = RequestLog()
         self.rate_limit = rate_limit
-        self.write_interval_s = write_interval_s
         self.failures: list[BaseException] = []
         self._execution_timeout_s = execution_timeout_s
         clock = clock or SystemClock()

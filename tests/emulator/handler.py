@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from syncd.emulator.api import json_reply
-from syncd.emulator.bucket import error_reply
+from syncd.emulator.bucket import Refusal, error_reply
 from syncd.emulator.server import (
     CHUNK_BYTES,
     Disconnected,
@@ -28,7 +28,6 @@ from syncd.emulator.server import (
     RequestBody,
     Service,
 )
-from syncd.emulator.signing import Refusal
 from tests.emulator.faults import ENDS_CONNECTION, REPLACES_ANSWER, UNFRAMED, Action, Fault, When
 from tests.emulator.hostile_bodies import bomb, flood, unescaped
 from tests.emulator.request_log import RequestRecord
@@ -290,7 +289,6 @@ class FaultyServer(LoopbackServer):
         self.emulator = emulator
         self._lock = threading.Lock()
         self._answered_s: deque[float] = deque()
-        self._written_s: dict[str, float] = {}
 
     def begin(self, request: Request) -> RequestRecord:
         record = RequestRecord(**structs.asdict(super().begin(request)))
@@ -328,8 +326,4 @@ class FaultyServer(LoopbackServer):
                     return None
             detail = f"Rate limit exceeded: {limit} per {_RATE_WINDOW_S} second"
             return json_reply(429, {"detail": detail}, (("Retry-After", str(_RATE_WINDOW_S)),))
-        if request.method == "PUT" and self.emulator.write_interval_s:
-            if now_s - self._written_s.get(request.path, float("-inf")) < self.emulator.write_interval_s:
-                return self.error_reply(429)
-            self._written_s[request.path] = now_s
         return None

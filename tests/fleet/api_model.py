@@ -48,14 +48,13 @@ class Load:
     """What an API can carry.
 
     Above `capacity_per_s` requests queue, and those that would wait too long are answered with `status`. `key_limit`
-    are the requests that each key has in a second; None: any number. `laptops_a_key` share one.
+    are the requests that each laptop's key has in a second; None: any number.
     """
 
     capacity_per_s: float = inf
     status: int = 503
     retry_after_s: float | None = None
     key_limit: int | None = None
-    laptops_a_key: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,7 @@ class Sent:
 class ApiModel:
     """One API for all. `requests` and `wasted` count the requests in each second from the first on.
 
-    All answers take `slowness` times as long as those of a usual one. At each of `deployments` all connections end,
-    with the requests on them.
+    At each of `deployments` all connections end, with the requests on them.
     """
 
     random: Random
@@ -91,12 +89,9 @@ class ApiModel:
     outages: Sequence[Outage] = ()
     deployments: Sequence[float] = ()
     length_s: float = 3600.0
-    slowness: float = 1.0
     requests: array[int] = field(init=False)
     wasted: array[int] = field(init=False)
     ops: Counter[str] = field(default_factory=Counter)
-    statuses: Counter[int | None] = field(default_factory=Counter)
-    bytes_out: int = 0
     served: Counter[int] = field(default_factory=Counter)  # by laptop
     refused: Counter[int] = field(default_factory=Counter)
     _free_s: float = 0.0
@@ -110,17 +105,15 @@ class ApiModel:
     def request(self, op: str, now_s: float, sent: Sent) -> Reply:
         """Return the answer to a request that is sent now."""
         takes_s = _ANSWER_S[op] * (0.7 + 0.3 * self.random.expovariate(1.0))
-        takes_s = self.slowness * (takes_s + (0.0 if sent.is_connected else _HANDSHAKE_S))
+        takes_s += 0.0 if sent.is_connected else _HANDSHAKE_S
         self.ops[op] += 1
         if op in BUCKET_OPS:
-            self.bytes_out += sent.bytes_out
             return Reply(now_s + takes_s + sent.bytes_out / UPLOAD_BYTES_PER_S, 200)
         if op == "initialize" and sent.is_whole:
             takes_s += _WHOLE_INITIALIZE_S
         reply = self._answered(now_s, takes_s, sent)
         second = min(int(now_s), len(self.requests) - 1)
         self.requests[second] += 1
-        self.statuses[reply.status] += 1
         if reply.status == 200:
             self.served[sent.laptop] += 1
         else:
@@ -133,7 +126,7 @@ class ApiModel:
             if outage.start_s <= now_s < outage.end_s:
                 return Reply(now_s + _REFUSAL_S, outage.status, outage.retry_after_s)
         load = self.load
-        if load.key_limit is not None and self._is_over_limit(load.key_limit, sent.laptop // load.laptops_a_key, now_s):
+        if load.key_limit is not None and self._is_over_limit(load.key_limit, sent.laptop, now_s):
             return Reply(now_s + _REFUSAL_S, 429, RATE_WINDOW_S)
         waits_s = max(self._free_s, now_s) - now_s
         if waits_s > _LONGEST_QUEUE_S:

@@ -9,12 +9,6 @@ from itertools import accumulate
 WINDOW_S = 10
 
 
-def rates(counts: Sequence[int], first_s: float, end_s: float) -> list[float]:
-    """Return the requests a second, by windows, from `first_s` until `end_s`."""
-    first, end = int(first_s), min(int(end_s), len(counts))
-    return [sum(counts[at : at + WINDOW_S]) / WINDOW_S for at in range(first, end - WINDOW_S + 1, WINDOW_S)]
-
-
 def peak(counts: Sequence[int], first_s: float, end_s: float) -> float:
     """Return the highest of the rates, wherever its window begins."""
     first, end = int(first_s), min(int(end_s), len(counts))

@@ -19,13 +19,11 @@ from syncd.core.errors import SandboxNotFound, SandboxRefused
 from syncd.core.waiter import Superseded
 from syncd.daemon.scheduler import (
     FailureBackoff,
-    Passed,
     RetryPause,
     SaveAgentWork,
     SchedulerInput,
     Sync,
     next_action,
-    pause_ends_s,
 )
 from syncd.daemon.sync_requests import RequestQueue, SyncRequest
 from syncd.remote.failure import (
@@ -41,8 +39,7 @@ from syncd.remote.failure import (
     failures_in_row,
     gives_up,
 )
-from syncd.remote.keepalive import ConnectionTime, is_over
-from syncd.remote.pacing import RequestKind, RequestPacing
+from syncd.remote.http_client import ConnectionTime, RequestKind, RequestPacing, is_over
 from syncd.remote.remote_job import FIRST_POLL_S, poll_wait_s
 from syncd.remote.target import AcquiredSandbox, acquire_wait_s, margin_s, replace_in_s, should_be_replaced
 from syncd.remote.upload_url import UploadUrl, is_usable
@@ -100,7 +97,7 @@ class Arrivals:
     """What the laptops' people waited for.
 
     Of each change: when it was saved, when it arrived, and since when its laptop had a network then.
-    `unlooked` counts initializes without a look before them, `unreached` requests that no network carried.
+    `unlooked` counts initializes without a look before them.
     """
 
     saved_s: list[float] = field(default_factory=list)
@@ -110,8 +107,6 @@ class Arrivals:
     syncs: Counter[int] = field(default_factory=Counter)
     whole: int = 0
     unlooked: int = 0
-    unreached: int = 0
-    handshakes: int = 0
 
 
 @dataclass
@@ -330,9 +325,10 @@ class Laptop:
         while True:
             if self._requests.fresh:
                 raise Superseded
-            passed = Passed(self._now_s(), self._slept_s - slept_before_s, self._network_back_s)
-            until_s = pause_ends_s(pause, self._burst, passed, *self._times)
-            if passed.now_s >= until_s:
+            now_s, slept_s = self._now_s(), self._slept_s - slept_before_s
+            due = due_s(self._burst, *self._times) if self._burst is not None else None
+            until_s = pause.ends_s(now_s, slept_s, self._network_back_s, due)
+            if now_s >= until_s:
                 break
             yield from self._wait(until_s)
         if self._burst is not None:
@@ -675,10 +671,8 @@ class Laptop:
             if wait_s > 0:
                 yield Wait(timeline.now_s + wait_s, is_open=False)
         if timeline.now_s < self._network_from_s:
-            self._arrivals.unreached += 1
             raise StepFailed(step, FailureAction.OFFLINE, "no network", possibly_applied=False)
         sent = Sent(self.number, bytes_out, is_whole, self._is_connected(is_bucket))
-        self._arrivals.handshakes += not sent.is_connected
         reply = self._api.request(op, timeline.now_s, sent)
         yield Wait(reply.at_s, is_open=False)
         while self._closed_at_s is not None:

@@ -1,4 +1,4 @@
-"""Runs the scenarios for fleets of some sizes, and shows their figures as a table or as JSON."""
+"""Runs the scenarios for fleets of some sizes, and shows their figures as a table."""
 
 from __future__ import annotations
 
@@ -59,20 +59,18 @@ def day(seed: int) -> dict[str, Any]:
     }
 
 
-def summary(laptops: int, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def summary(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return what a fleet of this size is judged by."""
     working, idle = found[WORKING.name], found[IDLE.name]
     outages = [found[scenario.name] for scenario in SCENARIOS if scenario.outages and scenario.name in found]
     kinds = working["by_kind"]
     return {
-        "laptops": laptops,
         "requests_a_sync": round(working["requests"] / working["syncs"], 2),
         "api_requests_a_sync": round(working["api_requests"] / working["syncs"], 2),
         "recovery_peak_over_working_peak": max(each["peak_over_working_peak"] for each in outages),
         "wait_beyond_outage_max_s": max(each["all_recovered_after_s"] for each in outages),
         "idle_requests": idle["requests"],
         "requests_by_kind": {op: round(count / working["syncs"], 2) for op, count in kinds.items()},
-        "scenarios": found,
     }
 
 

@@ -179,23 +179,15 @@ def figures_of(run: Run, working_peak: float) -> dict[str, Any]:
         "peak_over_working_peak": round(peak / working_peak, 2) if working_peak else 0.0,
         "all_recovered_after_s": round(max(beyond, default=0.0), 1),
         "wasted_share": round(sum(api.wasted) / sent, 3) if sent else 0.0,
-        "wasted_in_outage_per_s": round(_in_outages(api, scenario), 2),
         "wait_median_s": round(figures.quantile(waits, 0.5), 1),
         "wait_99_s": round(figures.quantile(waits, 0.99), 1),
         "flush_median_s": round(figures.quantile(arrivals.awaited_s, 0.5), 1),
         "worst_served_share": round(served[0] / served[len(served) // 2], 2) if served[len(served) // 2] else 1.0,
         "whole_archives": arrivals.whole,
         "syncs_without_look": arrivals.unlooked,
-        "gigabytes": round(api.bytes_out / 1e9, 2),
-        "handshakes": arrivals.handshakes,
     }
 
 
 def _share_served(api: ApiModel, number: int) -> float:
     sent = api.served[number] + api.refused[number]
     return api.served[number] / sent if sent else 1.0
-
-
-def _in_outages(api: ApiModel, scenario: Scenario) -> float:
-    rates = [figures.mean(api.wasted, outage.start_s, outage.end_s) for outage in scenario.outages]
-    return max(rates, default=0.0)

@@ -28,11 +28,11 @@ def note_look(model: SandboxModel, packed: BinaryIO) -> None:
         member = members.extractfile("request.json")
         request = json.loads(member.read()) if member is not None else {}
         if request.get("find_new"):
-            model.saw()
+            model.looked()
         elif request.get("actions"):
             paths = [os.fsdecode(path.encode("utf-8", "surrogateescape")) for path in request["paths"].split("\0")]
             actions = zip(paths, request["actions"], strict=True)
-            model.saw([path for path, action in actions if action != "e"])
+            model.looked([path for path, action in actions if action != "e"])
     packed.seek(start)
 
 

@@ -22,7 +22,7 @@ from syncd.scan.exclusions import OUTSIDE
 from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Decision, Selection, SelectionSettings
+from syncd.selection.selection import Decision, Selection
 from syncd.sync.sync_cycle import SyncCycle
 from tests.clock import NOON_S
 from tests.emulator import Emulator, RequestRecord, Sandbox
@@ -35,7 +35,7 @@ from tests.fuzz.settings import Settings
 from tests.recorded import records
 
 # Parsed once, as every scenario has the same rules to begin with.
-SELECTION = Selection(SelectionSettings())
+SELECTION = Selection()
 
 
 @dataclass
@@ -193,7 +193,7 @@ class Checker:
     def note_dump(self) -> None:
         """Note that a dump begins, which shows everything."""
         for tracked in [] if self.is_commands_turn else self.sandboxes.values():
-            tracked.model.saw()
+            tracked.model.looked()
 
     def note_arrived(self) -> None:
         """Note that a sync succeeded."""
@@ -258,7 +258,7 @@ class Checker:
             if self.account is not None:
                 self.account.excuse_all(model.gone(remote))
             return
-        for path, (entry, seen) in model.gone(remote).items():
+        for path, (entry, seen) in model.gone(remote, late=self._unpacks_late).items():
             if self._is_settled(path, entry):
                 continue
             self.figures["versions overwritten"] += 1

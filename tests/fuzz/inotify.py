@@ -10,7 +10,7 @@ import threading
 
 from watchdog.observers.inotify_c import InotifyConstants as In
 
-from syncd.watch.inotify import BUFFER_BYTES, Event, Inotify
+from syncd.watch.inotify_watch import BUFFER_BYTES, Event, Inotify
 
 _INT = struct.Struct("i")
 

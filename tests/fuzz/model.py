@@ -3,7 +3,8 @@
 It is kept from what syncd's archives put there and what an agent in the sandbox wrote and removed. It never asks syncd.
 
 A version of the agent is *seen* once a sync or a look began after it was made: from then on it may be overwritten or
-removed only if it is saved at home, and not at all where nothing but it differs from what was put there.
+removed only if it is saved at home, and not at all where nothing but it differs from what was put there. By an archive
+that is unpacked late, of an earlier sync, it may be overwritten until a look began.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class SandboxModel:
         self.made: set[tuple[str, Entry]] = set()  # every version that the agent ever made
         self.tips: frozenset[str] = frozenset()  # the commits that the agent left references to
         self._unseen: set[str] = set()
+        self._unlooked: set[str] = set()
         self._taken_back: set[tuple[str, Entry]] = set()
         self._arrived: dict[str, Sent] = {}
         self._sent: dict[str, Sent] = {}
@@ -68,7 +70,7 @@ class SandboxModel:
                 if self.agent.get(parent, FOLDER) != FOLDER:
                     del self.agent[parent]
             self.agent.pop(path, None)
-            for paths in (self._overwritten, self._forgotten, self._obstructed, self._unseen):
+            for paths in (self._overwritten, self._forgotten, self._obstructed, self._unseen, self._unlooked):
                 paths.discard(path)
             self.synced[path] = remote[path]
             self._sent[path] = what
@@ -116,6 +118,7 @@ class SandboxModel:
             else:
                 self.made.add((path, entry))
                 self._unseen.add(path)
+                self._unlooked.add(path)
                 self.agent[path] = entry
             for parent in _parents(path):
                 self._agent_folders.add(parent)
@@ -143,10 +146,16 @@ class SandboxModel:
         if paths is None and self._emptied is Emptied.UNSEEN:
             self._emptied = Emptied.SEEN
 
-    def gone(self, remote: Tree) -> dict[str, tuple[Entry, bool]]:
-        """Return the agent's versions that are no longer there, each with True if it was seen."""
+    def looked(self, paths: Collection[str] | None = None) -> None:
+        """Note that a look at these paths begins, or one at all."""
+        self._unlooked = set() if paths is None else self._unlooked - set(paths)
+        self.saw(paths)
+
+    def gone(self, remote: Tree, *, late: bool = False) -> dict[str, tuple[Entry, bool]]:
+        """Return the agent's versions that are no longer there, each with True if it was seen before a `late` end."""
+        unseen = self._unlooked if late else self._unseen
         return {
-            path: (entry, path not in self._unseen)
+            path: (entry, path not in unseen)
             for path, entry in self.agent.items()
             if entry is not None and entry != FOLDER and remote.get(path) != entry
         }
@@ -157,6 +166,7 @@ class SandboxModel:
             self.agent.pop(path, None)
             self.synced.pop(path, None)
             self._unseen.discard(path)
+            self._unlooked.discard(path)
 
     def is_only_agents(self, path: str, sent: Mapping[str, Sent]) -> bool:
         """True if that path is sent as it arrived before: the change there is the only one."""

@@ -1,4 +1,4 @@
-"""The fixtures of tests with a `RecordedRig`."""
+"""The rigs of most tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import pytest
 
 from syncd.remote import api, bucket, http_client
 from tests.integration.recorded_rig import RecordedRig
-from tests.integration.sync_rig import rigged
+from tests.integration.sync_rig import Rig, rigged
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A workspace with one file, and its sandbox."""
+    with rigged(tmp_path) as rig:
+        rig.write()
+        yield rig
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import stat
 import zlib
 from collections.abc import Iterator
 from io import FileIO
@@ -18,7 +16,9 @@ from syncd.archive.chunk_store import ChunkStore, Piece
 from syncd.core.directories import directories_for
 from syncd.daemon import build
 from syncd.sync.outcome import Outcome
+from tests.fuzz.operations import tree
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.system.rig import emptied
 
 # By this clock every file is old enough for its stamp to be trusted.
 LATER_S = 4_000_000_000.0
@@ -54,7 +54,7 @@ class SpoolRig:
         self.most_bytes = 0
         self.archive_bytes = 0
         # Remains of an older archive would hide what a newer one lacks.
-        rig.emulator.faults.on("initialize", "before", lambda _: empty_folder(rig.sandbox.workspace))
+        rig.emulator.faults.on("initialize", "before", lambda _: emptied(rig.sandbox.workspace))
         # Programs run in real time: wait for each before the emulator answers.
         rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
         rig.clock.wall = LATER_S
@@ -138,29 +138,6 @@ def inflated_chunk(chunk: Path) -> bytes:
         for start in range(0, len(content), 64):
             tar += inflate.decompress(content[start : start + 64])
     return bytes(tar)
-
-
-def empty_folder(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def tree(top: Path) -> dict[str, tuple[str, object]]:
-    """Paths with kind and what a sandbox keeps: content and the execute permission, or the target."""
-    found: dict[str, tuple[str, object]] = {}
-    for path in top.rglob("*"):
-        name = str(path.relative_to(top))
-        status = path.lstat()
-        if stat.S_ISLNK(status.st_mode):
-            found[name] = "link", os.readlink(path)
-        elif stat.S_ISDIR(status.st_mode):
-            found[name] = "folder", None
-        else:
-            found[name] = "file", (bool(status.st_mode & 0o100), path.read_bytes())
-    return found
 
 
 @contextlib.contextmanager

@@ -31,6 +31,10 @@ _PLAIN_SANDBOX = {"agent_changes": "overwrite", "deletions": "keep"}
 _PLAIN_SYNC = {"archive": "full"}
 
 
+class Killed(BaseException):
+    """The process was killed."""
+
+
 @dataclass
 class RecordingObserver:
     """A sync observer that records all calls and waits in scripted time; `ends` is raised instead of waiting."""
@@ -65,6 +69,22 @@ class RecordingObserver:
         if self.ends is not None:
             raise self.ends
         self.clock.go_on(wait_s)
+
+
+@dataclass
+class DamagingObserver(RecordingObserver):
+    """Damages the spool below `folder` when an upload begins, this many times."""
+
+    folder: Path = Path()
+    times: int = 1
+
+    def stage(self, state: State) -> None:
+        super().stage(state)
+        if state is State.UPLOADING and self.times:
+            self.times -= 1
+            for chunk in self.folder.glob("cache/syncd/*/chunks/*"):
+                with chunk.open("r+b") as file:
+                    file.write(b"\0\0\0\0")
 
 
 class Rig:
@@ -149,6 +169,20 @@ class Rig:
         except StepFailed as failure:
             return failure, observer
         raise AssertionError("it did not fail")
+
+    @property
+    def state_folder(self) -> Path:
+        (folder,) = self.folder.glob("state/syncd/*")
+        return folder
+
+    @property
+    def warning_keys(self) -> list[str]:
+        return [warning.key for warning in self.cycle.warnings]
+
+    @property
+    def uploads(self) -> int:
+        """How many archives arrived in the bucket."""
+        return self.emulator.request_log.count("upload", 200)
 
     def asked(self) -> list[str]:
         """Return the operations that the emulator was asked for."""

@@ -251,13 +251,6 @@ def test_what_passes_is_waited_out(rig: Rig, fault: str) -> None:
     assert arrived(rig) == {"a": "1"}
 
 
-def test_a_wait_can_be_ended(rig: Rig) -> None:
-    """The observer can end it."""
-    rig.emulator.faults.script("acquire: 503 always")
-    with pytest.raises(KeyboardInterrupt):
-        rig.sync(observer=RecordingObserver(rig.clock, ends=KeyboardInterrupt()))
-
-
 def test_newer_changes_shorten_no_wait(rig: Rig) -> None:
     """Changes while the API is down do not shorten the waits: failures in a row count over syncs."""
     rig.emulator.faults.script("acquire: 503 always")

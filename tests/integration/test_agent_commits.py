@@ -27,7 +27,6 @@ from syncd.sandbox.repository.agent_repository import (
 )
 from syncd.store.state_db import StateDb
 from tests.agent_commits import RepositoryThere, note_home
-from tests.emulator.request_log import RequestRecord
 from tests.integration.sync_rig import Rig, rigged
 from tests.integration.test_look import exported, tar_gz
 
@@ -37,14 +36,7 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     with rigged(tmp_path) as it:
-
-        def wait(entry: RequestRecord) -> None:
-            """Wait for the program, which runs in real time."""
-            sandbox = it.emulator.sandbox(entry.sandbox or "")
-            if sandbox is not None:
-                sandbox.wait()
-
-        it.emulator.faults.on("execution-logs", "before", wait)
+        it.wait_for_programs()
         yield it
 
 

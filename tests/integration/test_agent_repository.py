@@ -19,6 +19,7 @@ from syncd.sandbox.sandbox_content import TakenPath
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.state_db import StateDb
 from tests.component.repository_rig import git as plain_git
+from tests.component.repository_rig import tree_of
 from tests.integration.sync_rig import Rig, rigged
 
 PERSON = {f"GIT_{who}_{what}": f"{what}@x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -66,23 +67,13 @@ def files(top: Path) -> dict[str, tuple[str, bytes]]:
     return found
 
 
-def committed(rig: Rig, commit: str) -> dict[str, tuple[str, bytes]]:
-    """Return the mode and content of each path of a commit there."""
-    found = {}
-    for row in there(rig, "ls-tree", "-r", "-z", "--full-tree", commit).split("\0")[:-1]:
-        facts, _, path = row.partition("\t")
-        mode, _, blob = facts.split(" ")
-        found[path] = mode, os.fsencode(there(rig, "cat-file", "blob", blob))
-    return found
-
-
 def check(rig: Rig) -> None:
     """Have the agent's branch hold exactly what is here, and git find nothing wrong or changed."""
     assert warnings(rig) == []
     assert there(rig, "status", "--porcelain") == ""
     assert there(rig, "fsck", "--no-dangling") == ""
     assert there(rig, "rev-parse", "HEAD") == there(rig, "rev-parse", "home")
-    assert committed(rig, "home") == files(rig.workspace) == files(rig.sandbox.workspace)
+    assert tree_of(rig.sandbox.workspace, "home") == files(rig.workspace) == files(rig.sandbox.workspace)
 
 
 @pytest.fixture
@@ -139,44 +130,6 @@ def test_it_follows_what_a_person_does(rig: Rig) -> None:
     log = there(rig, "log", "--format=%an %s").splitlines()
     assert len(log) == 6
     assert all(line.startswith("syncd workspace as of 20") for line in log)
-
-
-def test_many_edits(rig: Rig) -> None:
-    """Each is a commit, and only what it changed is named."""
-    sync(rig)
-    for number in range(10):
-        rig.write(f"e/{number % 4}.txt", f"{number}\n")
-        sync(rig)
-    check(rig)
-    assert there(rig, "rev-list", "--count", "home") == "11\n"
-    assert there(rig, "diff", "--name-only", "home~1", "home") == "e/1.txt\n"
-
-
-def test_an_agent_that_works(rig: Rig) -> None:
-    """Nothing of what it does is lost, `home` goes on, and the branch follows again where it was left."""
-    sync(rig)
-    (rig.sandbox.workspace / "a.txt").write_text("the agent's\n")
-    rig.write("d/b.txt", "from here\n")
-    sync(rig)
-    assert there(rig, "status", "--porcelain") == " M a.txt\n M d/b.txt\n"
-    assert there(rig, "diff", "--name-only", "home") == "a.txt\n"
-    there(rig, "checkout", "-q", "home", "--", "d/b.txt")
-    there(rig, "commit", "-qam", "mine")
-    mine = there(rig, "rev-parse", "HEAD")
-    assert there(rig, "log", "-1", "--format=%an") == "agent\n"
-    rig.write("d/b.txt", "newer\n")
-    sync(rig)
-    assert there(rig, "rev-parse", "HEAD") == mine
-    assert there(rig, "show", "home:d/b.txt") == "newer\n"
-    there(rig, "branch", "-q", "keep")
-    there(rig, "checkout", "-q", "--", "d/b.txt")
-    there(rig, "reset", "-q", "--hard", "topic~1")
-    (rig.sandbox.workspace / "d/b.txt").write_text("two\n")
-    assert there(rig, "status", "--porcelain") == ""
-    rig.write("new.txt", "x")
-    sync(rig)
-    assert there(rig, "rev-parse", "keep") == mine
-    assert there(rig, "show", "home:new.txt") == "x"
 
 
 def test_a_restart_without_a_change_sends_nothing(rig: Rig) -> None:
@@ -279,42 +232,6 @@ def test_commits_in_what_raw_sent_stay_whole(rig: Rig) -> None:
     before = programs(rig)
     sync(rig)
     assert programs(rig) == before
-
-
-def test_another_repository_is_asked_about_once(rig: Rig) -> None:
-    """One that someone else made there stays as it is, after a restart too."""
-    there(rig, "init", "-q", "-b", "theirs")
-    sync(rig)
-    assert there(rig, "symbolic-ref", "HEAD") == "refs/heads/theirs\n"
-    rig.write("a.txt", "2\n")
-    before = programs(rig)
-    rig.sync()
-    synced = programs(rig)
-    assert synced > before
-    rig.cycle.follow_in_repository()
-    rig.restart()
-    rig.cycle.follow_in_repository()
-    assert programs(rig) == synced
-    assert warnings(rig) == []
-    assert there(rig, "rev-parse", "-q", "--verify", "HEAD", codes=(1,)) == ""
-
-
-def test_a_deleted_one_is_made_anew(rig: Rig) -> None:
-    """Between two syncs, and while the program runs."""
-    sync(rig)
-    shutil.rmtree(rig.sandbox.workspace / ".git")
-    rig.write("a.txt", "2\n")
-    sync(rig)
-    check(rig)
-    shutil.rmtree(rig.sandbox.workspace / ".git/objects")
-    rig.write("a.txt", "3\n")
-    sync(rig)
-    assert len(warnings(rig)) == 1
-    shutil.rmtree(rig.sandbox.workspace / ".git")
-    rig.clock.go_on(3600)
-    rig.write("a.txt", "4\n")
-    sync(rig)
-    check(rig)
 
 
 @pytest.mark.parametrize("theirs", [False, True], ids=["ours", "someone else's"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,8 @@ from msgspec.structs import replace
 
 from syncd.daemon.build import Role, daemon_of
 from syncd.daemon.loop import Daemon
-from syncd.remote import keepalive
-from syncd.remote.keepalive import KEEP_S
+from syncd.remote import http_client
+from syncd.remote.http_client import KEEP_S
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.outcome import SyncReason
 from syncd.sync.synced_hook import SyncedHook
@@ -135,7 +136,7 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, DaemonRig]]:
     loop = DaemonRig(rig)
     if scripted:
         loop.waiter.clock = rig.clock
-    try:
+    with loop.signals.installed():
         with daemon_of(
             loop.config,
             Role.DAEMON,
@@ -143,7 +144,6 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, DaemonRig]]:
             environ=loop.environ,
             waiter=loop.waiter,
             signals=loop.signals,
-            wakeup=loop.wakeup,
             totals=RunTotals(),
             synced_hook=SyncedHook(loop.environ, loop.waiter.clock),
         ) as daemon:
@@ -151,13 +151,11 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, DaemonRig]]:
             assert len(connections(rig)) == 2
             yield daemon, loop
         assert connections(rig) == set()
-    finally:
-        loop.wakeup.close()
 
 
 def test_a_daemon_wakes_up_once_to_close_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """It wakes at the burst's end, closes all, and has no further deadline."""
-    monkeypatch.setattr(keepalive, "KEEP_S", 0.2)
+    monkeypatch.setattr(http_client, "KEEP_S", 0.2)
     with running(rig, scripted=False) as (daemon, _):
         client = daemon._components.workspace.client
         while client.idle_at_s is not None:
@@ -169,6 +167,6 @@ def test_a_daemon_closes_them_after_a_suspend(rig: Rig) -> None:
     """They look open and are dead."""
     with running(rig, scripted=True) as (daemon, loop):
         rig.clock.suspend(3600)
-        loop.wakeup.wake()
+        loop.send(signal.SIGUSR1)
         daemon._wait(None)
         assert connections(rig) == set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +21,6 @@ from syncd.daemon.loop import LoopEnd
 from syncd.daemon.scheduler import LONG_OUTAGE_S, LONG_OUTAGE_WAITS
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import pause_marker
-from syncd.daemon.wakeup import Wakeup
 from syncd.remote.target import AcquiredSandbox
 from syncd.report.status_publisher import RunTotals
 from syncd.sandbox.provider import AcquiredSandboxStore
@@ -39,20 +40,22 @@ class DaemonRig:
         self.config = check_config(rig.keys)
         self.environ = {"XDG_STATE_HOME": str(rig.folder / "state"), "XDG_CACHE_HOME": str(rig.folder / "cache")}
         self.waiter = Waiter(Interrupt(), SystemClock())
-        self.wakeup = Wakeup()
-        self.signals = Signals(self.waiter.interrupt, self.wakeup)
+        self.signals = Signals(self.waiter.interrupt)
         self.folders = folders_of(self.config, self.environ)
 
     def end_after(self, requests: int, op: str) -> None:
-        """End the loop at that request, as a SIGHUP would."""
+        """End the loop at that request, by a SIGHUP."""
         left = iter(range(requests - 1, -1, -1))
 
         def hook(entry: RequestRecord) -> None:
             if next(left, 0) == 0:
-                self.signals.reload = True
-                self.wakeup.wake()
+                self.send(signal.SIGHUP)
 
         self.rig.emulator.faults.on(op, When.BEFORE, hook)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the daemon a signal, within `signals.installed`."""
+        os.kill(os.getpid(), number)
 
     def run(self, start_wait_s: float = 0.0) -> None:
         with daemon_of(
@@ -62,7 +65,6 @@ class DaemonRig:
             environ=self.environ,
             waiter=self.waiter,
             signals=self.signals,
-            wakeup=self.wakeup,
             totals=RunTotals(),
             synced_hook=SyncedHook(self.environ, self.waiter.clock),
             start_wait_s=start_wait_s,
@@ -76,10 +78,8 @@ def loop(tmp_path: Path) -> Iterator[DaemonRig]:
     with rigged(tmp_path) as rig:
         rig.write()
         loop = DaemonRig(rig)
-        try:
+        with loop.signals.installed():
             yield loop
-        finally:
-            loop.wakeup.close()
 
 
 def _snapshots(caplog: pytest.LogCaptureFixture) -> int:
@@ -90,8 +90,7 @@ def test_a_request_while_paused_keeps_its_backoff(loop: DaemonRig, caplog: pytes
     """A push during a pause with the server down waits like any other."""
     caplog.set_level(logging.INFO, "syncd")
     pause_marker(loop.folders.state).create()
-    loop.signals.sync_now = True
-    loop.wakeup.wake()
+    loop.send(signal.SIGUSR1)
     loop.rig.emulator.faults.script("upload-url: 503 always")
     loop.end_after(4, "upload-url")
     loop.run()
@@ -131,8 +130,7 @@ def test_a_start_waits_for_its_turn(loop: DaemonRig) -> None:
 def test_a_request_does_not_wait_for_a_start(loop: DaemonRig) -> None:
     """A person who asks for a sync right after a start gets it at once."""
     loop.waiter.clock = loop.rig.clock
-    loop.signals.sync_now = True
-    loop.wakeup.wake()
+    loop.send(signal.SIGUSR1)
     loop.end_after(1, "upload-url")
     loop.run(start_wait_s=1.5)
     assert loop.rig.clock.slept == []
@@ -154,8 +152,7 @@ def _outage(
         if at_request is not None:
             at_request(tried[-1])
         if tried[-1] > lasts_s:
-            loop.signals.reload = True
-            loop.wakeup.wake()
+            loop.send(signal.SIGHUP)
 
     rig.emulator.faults.on("upload-url", When.BEFORE, hook)
     loop.run()
@@ -188,8 +185,7 @@ def test_a_request_ends_a_long_wait(loop: DaemonRig, fault: str) -> None:
         sleep(seconds)
         if not asked_s and rig.clock.monotonic - began_s > LONG_OUTAGE_S + 400:
             asked_s.append(rig.clock.monotonic - began_s)
-            loop.signals.sync_now = True
-            loop.wakeup.wake()
+            loop.send(signal.SIGUSR1)
 
     began_s = rig.clock.monotonic
     rig.clock.sleep = ask  # type: ignore[method-assign]
@@ -229,8 +225,7 @@ def test_the_repository_follows_after_the_files(
 
     def follow(_: SyncCycle) -> None:
         followed.append(clock.monotonic)
-        loop.signals.reload = True
-        loop.wakeup.wake()
+        loop.send(signal.SIGHUP)
 
     def request(entry: RequestRecord) -> None:
         if clock.monotonic - began_s > 100:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,23 +150,20 @@ def test_a_simulated_laptop_waits_as_a_real_one(tmp_path: Path, status: int | No
     with rigged(tmp_path) as rig:
         rig.write()
         loop = DaemonRig(rig)
-        try:
-            rig.keys["retry"] = {}
-            loop.config = check_config(rig.keys)
-            loop.waiter.clock = rig.clock
-            rig.emulator.faults.script(f"upload-url: {status or 'reset'} always")
-            began_s = rig.clock.monotonic
+        rig.keys["retry"] = {}
+        loop.config = check_config(rig.keys)
+        loop.waiter.clock = rig.clock
+        rig.emulator.faults.script(f"upload-url: {status or 'reset'} always")
+        began_s = rig.clock.monotonic
 
-            def hook(_: RequestRecord) -> None:
-                tried.append(rig.clock.monotonic - began_s)
-                if tried[-1] > lasts_s:
-                    loop.signals.reload = True
-                    loop.wakeup.wake()
+        def hook(_: RequestRecord) -> None:
+            tried.append(rig.clock.monotonic - began_s)
+            if tried[-1] > lasts_s:
+                loop.send(signal.SIGHUP)
 
-            rig.emulator.faults.on("upload-url", When.BEFORE, hook)
+        rig.emulator.faults.on("upload-url", When.BEFORE, hook)
+        with loop.signals.installed():
             loop.run()
-        finally:
-            loop.wakeup.close()
     simulated = _Simulated(Settings())
     simulated.api.fault = lambda op, now_s: Reply(now_s, status)
     simulated.after(None, lasts_s)
@@ -179,7 +177,7 @@ _JUDGED = (WORKING, OUTAGE, LONG_OUTAGE, RULES_CHANGE, IDLE)
 def test_a_hundred_laptops_return_gently_from_an_outage() -> None:
     """The goals of docs/fleet.md hold: after minutes without the API, and after hours."""
     found = {scenario.name: each for scenario, each in report.run_fleet(100, 1, _JUDGED)}
-    summary = report.summary(100, found)
+    summary = report.summary(found)
     assert summary["recovery_peak_over_working_peak"] <= 2
     assert summary["wait_beyond_outage_max_s"] <= 180
     assert summary["idle_requests"] == 0

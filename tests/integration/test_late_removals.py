@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from syncd.core.errors import Stop, TryLater
@@ -16,16 +15,12 @@ from syncd.model.entry import Kind
 from syncd.remote.api import Api
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import JobRunner
-from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.store.state_db import StateDb
-from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import SANDBOX, Killed, RecordingObserver, Rig, rigged
+from tests.integration.test_look import begin_late, target
 from tests.recorded import damage
-
-
-class Killed(BaseException):
-    """The process was killed."""
 
 
 @pytest.fixture
@@ -40,27 +35,15 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield it
 
 
-def target(rig: Rig) -> Target:
-    return Target(rig.emulator.base_url, SANDBOX, "us")
-
-
 def started(rig: Rig) -> list[str]:
     """Return the removals recorded as possibly running."""
-    (folder,) = rig.folder.glob("state/syncd/*")
-    return [removal.name for removal in a_looker(rig, StateDb(str(folder)), Interrupt()).pending]
+    return [removal.name for removal in a_looker(rig, StateDb(str(rig.state_folder)), Interrupt()).pending]
 
 
 def a_looker(rig: Rig, db: StateDb, interrupt: Interrupt) -> Looker:
     waiter = Waiter(interrupt, rig.clock)
     api = Api(target(rig), rig.key, rig.client, rig.clock)
     return Looker(JobRunner(api, rig.client, waiter), db, target(rig), waiter)
-
-
-def begin_late(rig: Rig, name: str) -> int:
-    """Deliver the interrupted request to execute after all, and return the response's status."""
-    url = f"{rig.emulator.base_url}/local-sandbox/{SANDBOX}/execute?region=us"
-    answer = httpx.post(url, headers={"Authorization": f"Bearer {KEY}"}, json={"execution_name": name})
-    return answer.status_code
 
 
 def deleted_and_cut(rig: Rig, fault: str) -> None:
@@ -211,9 +194,8 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
     """It ends at once, between two checks, and the record stays."""
     rig.sandbox.hold()
     deleted_and_cut(rig, "execute: lost")
-    (folder,) = rig.folder.glob("state/syncd/*")
     interrupt = Interrupt()
-    looker = a_looker(rig, StateDb(str(folder)), interrupt)
+    looker = a_looker(rig, StateDb(str(rig.state_folder)), interrupt)
     rig.emulator.faults.on("execution-status", "after", lambda _: interrupt.request())
     slept = len(rig.clock.slept)
     with pytest.raises(Stop):
@@ -315,10 +297,9 @@ def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
     assert "execute" not in rig.asked()
 
 
-def test_a_damaged_record_is_reported(tmp_path: Path, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_record_is_reported(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """It costs nothing else."""
     deleted_and_cut(rig, "execute: lost")
-    (folder,) = rig.folder.glob("state/syncd/*")
-    damage(folder, "removals")
+    damage(rig.state_folder, "removals")
     assert started(rig) == []
     assert "a removal that was started before may still run" in caplog.text

@@ -18,14 +18,10 @@ from syncd.report.status_publisher import RunTotals
 from syncd.report.status_store import read_last
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import SandboxName, State, Status
-from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import KEY, SANDBOX, Rig, rigged
 from tests.recorded import damage, records
 
 LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be trusted
-
-
-class Killed(BaseException):
-    """The process was killed."""
 
 
 @pytest.fixture
@@ -55,35 +51,24 @@ def agent(rig: Rig, path: str, content: str) -> None:
     (rig.sandbox.workspace / path).write_text(content)
 
 
-def leftover_files(rig: Rig) -> int:
-    return rig.cycle.leftover_files
-
-
-def keys(rig: Rig) -> list[str]:
-    return [warning.key for warning in rig.cycle.warnings]
-
-
-def state_folder(rig: Rig) -> Path:
-    (folder,) = rig.folder.glob("state/syncd/*")
-    return folder
-
-
 def test_kept_and_counted(rig: Rig) -> None:
     """Files count until they exist locally again, without a warning, also in the next process; folders do not."""
     delete(rig, "a", "d/b")
     (rig.workspace / "d").rmdir()
     rig.sync()
-    assert leftover_files(rig) == 2
-    assert keys(rig) == []
+    assert set(rig.arrived()) == {"a", "d/b", "stay"}
+    assert not {"execute", "reset"} & set(rig.asked())
+    assert rig.cycle.leftover_files == 2
+    assert rig.warning_keys == []
     rig.restart()
-    assert leftover_files(rig) == 2
+    assert rig.cycle.leftover_files == 2
     rig.write("a", "another")
     rig.sync()
-    assert leftover_files(rig) == 1
+    assert rig.cycle.leftover_files == 1
     rig.write("d/b")
     rig.sync()
-    assert leftover_files(rig) == 0
-    assert "leftovers" not in records(state_folder(rig))
+    assert rig.cycle.leftover_files == 0
+    assert "leftovers" not in records(rig.state_folder)
 
 
 def test_removed_after_keep(rig: Rig) -> None:
@@ -97,23 +82,9 @@ def test_removed_after_keep(rig: Rig) -> None:
     assert outcome.word == "initialized"
     assert rig.arrived() == {"a": "the agent's", "stay": "hello"}
     assert not (rig.sandbox.workspace / "d").exists()
-    assert keys(rig) == ["kept:a"]
-    assert leftover_files(rig) == 1
+    assert rig.warning_keys == ["kept:a"]
+    assert rig.cycle.leftover_files == 1
     assert rig.sync()[0].word == "unchanged"
-
-
-def test_either_version_is_removed(rig: Rig) -> None:
-    """A file is changed by an unanswered initialize and then deleted: both versions are syncd's."""
-    rig.write("a", "second")
-    rig.emulator.faults.script("initialize: lost")
-    with pytest.raises(Killed):
-        rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
-    delete(rig, "a")
-    rig.sync()
-    assert leftover_files(rig) == 1
-    mirrored(rig)
-    rig.sync()
-    assert rig.arrived() == {"d/b": "hello", "stay": "hello"}
 
 
 def test_by_a_reset(rig: Rig) -> None:
@@ -125,8 +96,8 @@ def test_by_a_reset(rig: Rig) -> None:
     rig.sync()
     assert rig.asked()[-2:] == ["reset", "initialize"]
     assert rig.arrived() == {"d/b": "hello", "stay": "hello"}
-    assert leftover_files(rig) == 0
-    assert "leftovers" not in records(state_folder(rig))
+    assert rig.cycle.leftover_files == 0
+    assert "leftovers" not in records(rig.state_folder)
 
 
 def test_the_warning_outlives_the_process(rig: Rig) -> None:
@@ -136,14 +107,14 @@ def test_the_warning_outlives_the_process(rig: Rig) -> None:
     delete(rig, "a")
     rig.sync()
     rig.restart()
-    assert keys(rig) == ["kept:a"]
+    assert rig.warning_keys == ["kept:a"]
     assert rig.sync()[0].word == "unchanged"
-    assert keys(rig) == ["kept:a"]
+    assert rig.warning_keys == ["kept:a"]
     rig.write("a")
     rig.sync()
-    assert keys(rig) == []
+    assert rig.warning_keys == []
     rig.restart()
-    assert keys(rig) == []
+    assert rig.warning_keys == []
 
 
 @pytest.mark.parametrize("by", ["force", "another removal"])
@@ -154,35 +125,20 @@ def test_a_changed_path_is_checked_again(rig: Rig, by: str) -> None:
     agent(rig, "d/b", "the agent's")
     delete(rig, "a", "d/b")
     rig.sync()
-    assert keys(rig) == ["kept:a", "kept:d/b"]
+    assert rig.warning_keys == ["kept:a", "kept:d/b"]
     (rig.sandbox.workspace / "a").unlink()
     agent(rig, "d/b", "hello")
     rig.write("new")
     rig.sync()
-    assert keys(rig) == ["kept:a", "kept:d/b"]
+    assert rig.warning_keys == ["kept:a", "kept:d/b"]
     if by == "force":
         rig.sync(SyncMode.FORCED)
     else:
         delete(rig, "new")
         rig.sync()
-    assert keys(rig) == []
-    assert leftover_files(rig) == 0
+    assert rig.warning_keys == []
+    assert rig.cycle.leftover_files == 0
     assert set(rig.arrived()) == {"stay"} | ({"new"} if by == "force" else set())
-
-
-def test_what_could_not_be_removed(rig: Rig) -> None:
-    """It is counted, and the next process tries once more."""
-    mirrored(rig)
-    rig.emulator.faults.script("execution-upload-url: 404 always")
-    delete(rig, "a")
-    rig.sync()
-    assert leftover_files(rig) == 1
-    assert rig.sync()[0].word == "unchanged"
-    rig.emulator.faults.clear()
-    rig.restart()
-    assert rig.sync()[0].word == "initialized"
-    assert "a" not in rig.arrived()
-    assert leftover_files(rig) == 0
 
 
 @pytest.mark.parametrize("deletions", ["keep", "mirror"])
@@ -197,7 +153,7 @@ def test_a_path_that_was_never_uploaded_is_no_leftover(rig: Rig, deletions: str)
     delete(rig, "new")
     rig.write("stay", "changed")
     rig.sync()
-    assert leftover_files(rig) == 0
+    assert rig.cycle.leftover_files == 0
     assert "execute" not in rig.asked()
 
 
@@ -225,7 +181,7 @@ def test_missing_while_it_was_packed(rig: Rig) -> None:
         rig.meanwhile = lambda: None
         rig.sync()
         assert "a" not in rig.arrived(), step
-        assert leftover_files(rig) == 0
+        assert rig.cycle.leftover_files == 0
     assert missed
     assert step < 29
 
@@ -241,14 +197,14 @@ def test_excluded_as_a_secret_and_then_deleted(rig: Rig, *, young: bool) -> None
     rig.write("stay", "changed")
     rig.sync()
     assert rig.arrived()["a"] == "hello"
-    assert leftover_files(rig) == 0
+    assert rig.cycle.leftover_files == 0
     assert rig.sync()[0].word == "unchanged"
     rig.restart()
     assert rig.sync()[0].word == "unchanged"
     delete(rig, "a")
     rig.sync()
     assert "a" not in rig.arrived()
-    assert leftover_files(rig) == 0
+    assert rig.cycle.leftover_files == 0
 
 
 def test_of_one_sandbox(rig: Rig) -> None:
@@ -259,25 +215,25 @@ def test_of_one_sandbox(rig: Rig) -> None:
     rig.keys["sandbox"]["id"] = "other"
     rig.restart()
     rig.sync()
-    assert leftover_files(rig) == 0
+    assert rig.cycle.leftover_files == 0
     rig.keys["sandbox"]["id"] = SANDBOX
     rig.restart()
     rig.sync()
-    assert leftover_files(rig) == 1
+    assert rig.cycle.leftover_files == 1
     rig.write("stay", "changed")
     rig.emulator.faults.script("initialize: gone")
     failure, _ = rig.fail()
     assert "knows no sandbox" in str(failure)
-    assert leftover_files(rig) == 0
+    assert rig.cycle.leftover_files == 0
 
 
 def test_a_damaged_record_costs_the_count(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """It is reported, and nothing else is lost."""
     delete(rig, "a")
     rig.sync()
-    damage(state_folder(rig), "leftovers")
+    damage(rig.state_folder, "leftovers")
     rig.restart()
-    assert leftover_files(rig) == 0
+    assert rig.cycle.leftover_files == 0
     assert "may stay in the sandbox uncounted" in caplog.text
     assert rig.sync()[0].word == "unchanged"
 
@@ -303,4 +259,4 @@ def test_the_status_reports_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     sync_alone(check_config(rig.keys), ProgressDisplay(silent_s=float("inf")))
     nowhere = SandboxName("", "", "")
     nothing = Status(running=False, pid=None, state=State.STOPPED, workspace="", sandbox=nowhere)
-    assert read_last(str(state_folder(rig)), nothing).lingering == 2
+    assert read_last(str(rig.state_folder), nothing).lingering == 2

@@ -16,7 +16,6 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from syncd.core.errors import TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
@@ -30,7 +29,6 @@ from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 from syncd.sandbox.program_in_sandbox import printed
 from syncd.store.state_db import StateDb
-from tests.emulator.request_log import RequestRecord
 from tests.integration.sync_rig import KEY, Rig, rigged
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
@@ -40,15 +38,7 @@ ODD = os.fsdecode(b"caf\xe9 \n-rf")
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     with rigged(tmp_path) as it:
-
-        def wait(entry: RequestRecord) -> None:
-            """Wait for the program, which runs in real time, unless it is held."""
-            sandbox = it.emulator.sandbox(entry.sandbox or "")
-            if sandbox is not None and not sandbox.holds:
-                sandbox.wait()
-
-        for op in ("execution-logs", "execution-status"):
-            it.emulator.faults.on(op, "before", wait)
+        it.wait_for_programs()
         yield it
 
 
@@ -232,33 +222,61 @@ def test_a_report_among_other_lines() -> None:
             job.report(f"{content}word=log {len(text)} {digest}\n", len)
 
 
-@pytest.mark.parametrize(
-    ("fault", "action"),
-    [
-        ("execution-upload-url: 401", FailureAction.REFUSED),
-        ("execution-upload-url: html", FailureAction.RETRY),
-        ("execution-upload: 403", FailureAction.RETRY),
-        ("execute: 500", FailureAction.RETRY),
-        ("execute: lost", FailureAction.OFFLINE),
-        ("execution-logs: html", FailureAction.RETRY),
-        ("export-artifacts: 500", FailureAction.RETRY),
-        ("export-artifacts: html", FailureAction.RETRY),
-        ('export-artifacts: json {"download_url": "http://elsewhere.example/x", "expires_in_minutes": 1}', None),
-        ("download: 403", FailureAction.RETRY),
-        ("download: cut", FailureAction.RETRY),
-    ],
-)
-def test_failures(rig: Rig, fault: str, action: FailureAction | None) -> None:
-    """Nothing is left behind, and the same look can be asked for again."""
+FAULTS = [
+    ("execution-upload-url: 503", FailureAction.RETRY),
+    ("execution-upload-url: 404", FailureAction.REFUSED),
+    ("execution-upload-url: html", FailureAction.RETRY),
+    ("execution-upload: 403", FailureAction.RETRY),
+    ("execution-upload: reset", FailureAction.OFFLINE),
+    ("execution-upload: corrupt", FailureAction.RETRY),
+    ("execute: 500", FailureAction.RETRY),
+    ("execute: lost", FailureAction.OFFLINE),
+    ("execute: failed", FailureAction.RETRY),
+    ("execution-logs: html", FailureAction.RETRY),
+    ('execution-logs: json {"status": "completed", "logs": "hello"}', FailureAction.RETRY),
+    ('execution-logs: json {"status": "failed", "logs": "[\\"x\\", \\"removed\\", [[0, 0]]]"}', FailureAction.RETRY),
+]
+
+
+@pytest.mark.parametrize(("action", "step"), [(REMOVE, ApiStep.DELETE), (FETCH, ApiStep.INITIALIZE)])
+@pytest.mark.parametrize(("fault", "failure"), FAULTS)
+def test_its_step(rig: Rig, fault: str, failure: FailureAction, action: LookAction, step: ApiStep) -> None:
+    """A look that removes is of the step `delete`, another one of the step that follows. Either can be repeated."""
     place(rig, "a")
+    asked = {"a": item(action, a_file("ours" if action is REMOVE else "OURS"))}
     rig.emulator.faults.script(fault)
     with pytest.raises(StepFailed) as caught:
-        look(rig, {"a": item(FETCH)})
-    assert action in (caught.value.action, None)
-    assert caught.value.step is ApiStep.INITIALIZE
-    assert os.listdir(copies(rig)) == []
+        look(rig, asked)
+    assert (caught.value.step, caught.value.action) == (step, failure)
     rig.emulator.faults.clear()
-    assert fetched(look(rig, {"a": item(FETCH)})) == {"a": "ours"}
+    rig.sandbox.wait()
+    result = look(rig, asked)
+    assert (list(result.removed), list(result.differing)) == ((["a"], []) if action is REMOVE else ([], ["a"]))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "export-artifacts: 503 always",
+        "export-artifacts: reset",
+        "export-artifacts: html",
+        'export-artifacts: json {"download_url": "http://elsewhere.example/x", "expires_in_minutes": 1}',
+        "download: cut",
+        "download: 404",
+    ],
+)
+def test_copies_that_do_not_come(rig: Rig, fault: str) -> None:
+    """Nothing of them stays here; the removals of that look were made."""
+    place(rig, "changed")
+    place(rig, "a")
+    rig.emulator.faults.script(fault)
+    asked = {"changed": item(FETCH, a_file("OURS")), "a": item(REMOVE, a_file("ours"))}
+    with pytest.raises(StepFailed):
+        look(rig, asked)
+    assert list(copies(rig).iterdir()) == []
+    assert rig.arrived() == {"changed": "ours"}
+    rig.emulator.faults.clear()
+    assert fetched(look(rig, {"changed": item(FETCH)})) == {"changed": "ours"}
 
 
 def test_a_copy_that_was_exchanged_is_none(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,33 +325,10 @@ def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     assert os.listdir(copies(rig)) == []
 
 
-def test_removals(rig: Rig) -> None:
-    """They are recorded while they may run."""
-    for path in ("a", "d/b", "changed"):
-        place(rig, path)
-    looking = looker(rig)
-    items = {"a": item(REMOVE, a_file("ours")), "d/b": item(REMOVE, a_file("ours"))}
-    running = looking.start(LookRequest({**items, "changed": item(REMOVE, a_file("first"))}))
-    assert pending(rig) == [running.job.name]
-    result = looking.finish(running, str(copies(rig)))
-    assert (list(result.removed), list(result.differing)) == (["a", "d/b"], ["changed"])
-    assert pending(rig) == []
-    assert not (rig.sandbox.workspace / "a").exists()
-
-
 def test_a_look_that_removes_nothing_is_not_recorded(rig: Rig) -> None:
     """It may run whenever it wants."""
     looker(rig).start(LookRequest({"a": item(FETCH), "b": item(EXISTS)}))
     assert pending(rig) == []
-
-
-def test_no_record_no_removal(rig: Rig) -> None:
-    """A removal that cannot be recorded is not begun."""
-    looking = looker(rig)
-    (rig.folder / "state").rmdir()
-    with pytest.raises(TryLater, match="nothing is removed: make it writable"):
-        looking.start(LookRequest({"a": item(REMOVE)}))
-    assert "execute" not in rig.asked()
 
 
 def test_a_refused_removal_is_forgotten(rig: Rig) -> None:
@@ -391,34 +386,6 @@ def test_only_what_is_wanted_waits(rig: Rig, wanted: list[str], *, waits: bool) 
     rig.sandbox.wait()
     looker(rig).settle_pending(wanted)
     assert len(pending(rig)) == (0 if waits else 1)
-
-
-def test_removals_do_not_pile_up(rig: Rig) -> None:
-    """After four that may still run, the next one waits for them."""
-    rig.sandbox.hold()
-    for number in range(4):
-        looker(rig).start(LookRequest({str(number): item(REMOVE)}))
-    with pytest.raises(StepFailed, match="has not ended"):
-        looker(rig).start(LookRequest({"5": item(REMOVE)}))
-    assert rig.asked().count("execute") == 4
-    rig.sandbox.start_held()
-    rig.sandbox.wait()
-    looker(rig).start(LookRequest({"5": item(REMOVE)}))
-    assert len(pending(rig)) == 1
-
-
-def test_neutralised(rig: Rig) -> None:
-    """After a reset, which ends all that run, one that had not begun does nothing."""
-    rig.emulator.faults.script("execute: reset")
-    with pytest.raises(StepFailed):
-        looker(rig).start(LookRequest({"a": item(REMOVE, a_file("ours"))}))
-    (name,) = pending(rig)
-    looker(rig).neutralise()
-    assert pending(rig) == []
-    place(rig, "a")
-    assert begin_late(rig, name) == 200
-    rig.sandbox.wait()
-    assert (rig.sandbox.workspace / "a").exists()
 
 
 def test_settled_where_the_sandbox_is_gone(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

@@ -97,15 +97,6 @@ def test_an_uploaded_archive_is_not_rebuilt(rig: Rig) -> None:
     assert rig.asked().count("upload") == 1
 
 
-def test_a_state_folder_that_takes_nothing(rig: Rig, tmp_path: Path) -> None:
-    """An estimate that cannot be written counts for this process, and causes no failure."""
-    assert uplink_of(rig) == Uplink()  # which makes the folder
-    folder = next((tmp_path / "state/syncd").iterdir())
-    (folder / "uplink").mkdir()
-    assert rig.sync()[0].word == "initialized"
-    assert uplink_of(rig).codec is Codec.DENSE
-
-
 def test_loopback_is_fast(tmp_path: Path) -> None:
     """With the real clock the codec for loopback is the fast one."""
     with rigged(tmp_path) as rig:

@@ -501,15 +501,3 @@ def test_the_spool_holds_one_whole_and_one_partial_archive(rig: Rig) -> None:
     rig.sync(SyncMode.FORCED)
     assert sent(rig) > 300_000
     assert not any(small.iterdir())
-
-
-def test_a_draft_of_a_killed_process_is_removed(rig: Rig) -> None:
-    """A partial record of any name is of no use to the next process."""
-    rig.sync()
-    (record,) = (rig.folder / "state").rglob("state.db")
-    draft = record.parent / "lease.new"
-    draft.write_text("half")
-    rig.restart()
-    rig.sync()
-    assert not draft.exists()
-    assert record.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -64,8 +65,7 @@ class Shared:
         self.loop.run()
 
     def _end(self) -> None:
-        self.loop.signals.reload = True
-        self.loop.wakeup.wake()
+        self.loop.send(signal.SIGHUP)
 
     def sent(self, path: str) -> str:
         return (self.loop.rig.sandbox.workspace / path).read_text()
@@ -97,10 +97,8 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
 
         monkeypatch.setattr(SyncCycle, "run", recorded_scan)
         monkeypatch.setattr(StatusPublisher, "enter", recorded_state)
-        try:
+        with loop.signals.installed():
             yield shared
-        finally:
-            loop.wakeup.close()
 
 
 def test_a_shared_mount_in_a_local_workspace(shared: Shared) -> None:

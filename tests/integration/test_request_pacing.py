@@ -11,7 +11,7 @@ from syncd.core.errors import Stop
 from syncd.core.waiter import SupersededBy
 from syncd.remote.api import Api
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.remote.pacing import WINDOW_S
+from syncd.remote.http_client import WINDOW_S
 from syncd.remote.target import Target
 from tests.integration.sync_rig import SANDBOX, Rig, rigged
 

@@ -320,17 +320,6 @@ def test_changes_that_cannot_be_written(runs: Runs) -> None:
     assert runs.warnings() == ""
 
 
-def test_the_file_of_a_killed_process(runs: Runs) -> None:
-    """It is removed at the start, also where nothing is to be run any more."""
-    runs.sync()
-    left = runs.state / "synced-changes.json"
-    runs.restart()
-    left.write_text("{}")
-    del runs.rig.keys["sync"]["on_synced"]
-    assert not runs.hook.is_running
-    assert not left.exists()
-
-
 def test_another_sandbox(runs: Runs) -> None:
     """Changes of the sandbox that was left are told to nobody."""
     runs.waits()

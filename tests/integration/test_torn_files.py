@@ -10,7 +10,6 @@ import pytest
 
 from syncd.core.errors import Stop
 from syncd.sync.outcome import Outcome
-from tests.emulator.request_log import RequestRecord
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 MIB = 1 << 20
@@ -22,14 +21,7 @@ Write = Callable[[Path, int], None]
 def rig(tmp_path: Path) -> Iterator[Rig]:
     """The sandbox holds a file that does not change; deletions are mirrored."""
     with rigged(tmp_path) as it:
-
-        def wait(entry: RequestRecord) -> None:
-            """Wait for the program, which runs in real time, before its log is read."""
-            sandbox = it.emulator.sandbox(entry.sandbox or "")
-            if sandbox is not None:
-                sandbox.wait()
-
-        it.emulator.faults.on("execution-logs", "before", wait)
+        it.wait_for_programs()
         it.keys["sandbox"]["deletions"] = "mirror"
         it.write("stay")
         it.sync()

@@ -19,7 +19,7 @@ from syncd.core.errors import NearlyEmpty, Stop, TryLater
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import StepFailed
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
-from tests.recorded import records
+from tests.recorded import records, remove
 
 # By this clock every file is old enough for its stamp to be trusted.
 LATER_S = 4_000_000_000.0
@@ -46,29 +46,20 @@ def interrupted(rig: Rig, fault: str, end: BaseException | None) -> None:
     rig.emulator.faults.clear()
 
 
-def uploads(rig: Rig) -> int:
-    return rig.emulator.request_log.count("upload", 200)
-
-
-def state_folder(rig: Rig) -> Path:
-    (folder,) = rig.folder.glob("state/syncd/*")
-    return folder
-
-
 @REVERTED
 @pytest.mark.parametrize("end", [Stop(), Superseded(), None], ids=["stopped", "superseded", "given up"])
 @pytest.mark.parametrize("fault", ["lost", "cut", "503 after"])
 def test_a_reverted_change(rig: Rig, fault: str, end: BaseException | None, *, restarted: bool) -> None:
     """However the initialize failed, and in whichever process: the first text is sent once more."""
     interrupted(rig, f"initialize: {fault}", end)
-    assert {"uncertain", "unanswered"} <= records(state_folder(rig))
+    assert {"uncertain", "unanswered"} <= records(rig.state_folder)
     rig.write("a.txt", FIRST["a.txt"])
     if restarted:
         rig.restart()
     outcome, _ = rig.sync()
     assert rig.arrived() == FIRST
     assert outcome.word == "initialized"
-    assert records(state_folder(rig)).isdisjoint({"uncertain", "unanswered"})
+    assert records(rig.state_folder).isdisjoint({"uncertain", "unanswered"})
     assert rig.sync()[0].word == "unchanged"
     rig.restart()
     assert rig.sync()[0].word == "unchanged"
@@ -116,7 +107,7 @@ def test_before_the_initialize_nothing_is_uncertain(rig: Rig, fault: str, *, res
     """A reverted change that never reached the sandbox costs nothing."""
     if fault.startswith("upload-url"):
         rig.restart()
-        (state_folder(rig) / "lease").unlink()
+        remove(str(rig.state_folder), "upload_url")
     interrupted(rig, fault, Stop())
     rig.write("a.txt", FIRST["a.txt"])
     if restarted:
@@ -167,7 +158,7 @@ def test_a_sandbox_that_is_created_again(rig: Rig, step: str, status: int, *, re
     """Once the API knew no such sandbox, its recorded content does not count: the next one is empty."""
     if step == "upload-url":
         rig.restart()
-        (state_folder(rig) / "lease").unlink()
+        remove(str(rig.state_folder), "upload_url")
     interrupted(rig, f"{step}: {status}", None)
     (rig.sandbox.workspace / "a.txt").unlink()
     rig.write("a.txt", FIRST["a.txt"])
@@ -211,7 +202,7 @@ def _immutable(*paths: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _unwritable(rig: Rig) -> Iterator[None]:
     """Make the state folder and its files unwritable."""
-    folder = state_folder(rig)
+    folder = rig.state_folder
     with _immutable(folder, *folder.iterdir()):
         yield
 
@@ -235,10 +226,10 @@ def test_without_a_record_no_upload(rig: Rig) -> None:
     """If it cannot be recorded that the archive in the bucket is another one, none is uploaded."""
     interrupted(rig, "initialize: reset", Stop())
     rig.write("a.txt", "third")
-    before = uploads(rig)
+    before = rig.uploads
     with _unwritable(rig), pytest.raises(TryLater, match="nothing is sent"):
         rig.sync()
-    assert uploads(rig) == before
+    assert rig.uploads == before
     rig.restart()
     rig.write("a.txt", SECOND["a.txt"])
     rig.sync()
@@ -248,7 +239,7 @@ def test_without_a_record_no_upload(rig: Rig) -> None:
 @pytest.mark.parametrize("recorded", ["initialized", "uploaded"])
 def test_a_read_only_folder(rig: Rig, recorded: str) -> None:
     """If files can be written but not deleted, a false record is truncated, which costs a full sync."""
-    folder = state_folder(rig)
+    folder = rig.state_folder
     if recorded == "uploaded":
         interrupted(rig, "initialize: reset", Stop())
     rig.write("a.txt", "third")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.errors import NearlyEmpty, SnapshotTooLarge, TryLater, WorkspaceError
+from syncd.core.errors import NearlyEmpty, TryLater, WorkspaceError
 from syncd.sync.status_document import State
-from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import DamagingObserver, RecordingObserver, Rig, rigged
 
 # By this clock every file is old enough for its stamp to be trusted.
 LATER_S = 4_000_000_000.0
@@ -26,10 +26,6 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         rig.write("d/b.txt", "world")
         rig.sync()
         yield rig
-
-
-def uploads(rig: Rig) -> int:
-    return rig.emulator.request_log.count("upload", 200)
 
 
 def _touch(rig: Rig) -> None:
@@ -72,7 +68,7 @@ def test_no_change(rig: Rig, happens: Callable[[Rig], None]) -> None:
     happens(rig)
     rig.restart()
     assert rig.sync()[0].word == "unchanged"
-    assert uploads(rig) == 1
+    assert rig.uploads == 1
 
 
 def _edit(rig: Rig) -> None:
@@ -121,7 +117,7 @@ def test_a_change(rig: Rig, happens: Callable[[Rig], None], *, restarted: bool) 
         rig.restart()
     assert rig.sync()[0].word == "initialized"
     assert rig.sync()[0].word == "unchanged"
-    assert uploads(rig) == 2
+    assert rig.uploads == 2
     here = {str(p.relative_to(rig.workspace)): p.read_text() for p in rig.workspace.rglob("*") if p.is_file()}
     assert here.items() <= rig.arrived().items()
 
@@ -143,7 +139,7 @@ def test_a_file_written_while_it_is_read(rig: Rig, *, restarted: bool) -> None:
     baseline = rig.cycle.baseline
     assert baseline is not None
     assert baseline["a.txt"].stamp is not None
-    assert uploads(rig) == 2
+    assert rig.uploads == 2
 
 
 def test_a_change_during_a_delivery_is_in_the_next(rig: Rig) -> None:
@@ -169,7 +165,7 @@ def test_a_lost_state_costs_one_upload(rig: Rig) -> None:
     file.write_bytes(b"something else")
     assert [warning.key for warning in rig.cycle.warnings] == ["state"]
     rig.sync()
-    assert uploads(rig) == 2
+    assert rig.uploads == 2
     assert rig.cycle.warnings == []
 
 
@@ -185,7 +181,7 @@ def test_a_workspace_that_loses_nearly_everything(rig: Rig) -> None:
     rig.restart()
     with pytest.raises(NearlyEmpty):
         rig.sync()
-    assert uploads(rig) == 2
+    assert rig.uploads == 2
     assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
     assert rig.sync()[0].word == "unchanged"
     rig.workspace.rename(rig.folder / "away")
@@ -193,20 +189,9 @@ def test_a_workspace_that_loses_nearly_everything(rig: Rig) -> None:
         rig.sync(SyncMode.FORCED)
 
 
-def test_a_snapshot_that_is_too_large(rig: Rig) -> None:
-    """It is refused before any request, with the key and the largest paths."""
-    rig.restart()
-    rig.keys["sync"]["max_snapshot_mib"] = 1
-    rig.write("large", "x" * (1 << 20))
-    asked = len(rig.asked())
-    with pytest.raises(SnapshotTooLarge, match=r"sync\.max_snapshot_mib = 1; the largest: 'large' \(1\.0 MiB\)"):
-        rig.sync(SyncMode.FORCED)
-    assert len(rig.asked()) == asked
-
-
 def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
     """It gives a warning, and costs an upload after a restart; the sync itself is done."""
-    (folder,) = rig.folder.glob("state/syncd/*")
+    folder = rig.state_folder
     elsewhere = folder.with_name("elsewhere")
     rig.write("a.txt", "new")
     moves = [elsewhere]
@@ -220,26 +205,10 @@ def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
     assert rig.cycle.warnings == []
 
 
-class DamagingObserver(RecordingObserver):
-    """Damages the spool when an upload begins, this many times."""
-
-    folder: Path
-    times: int
-
-    def stage(self, state: State) -> None:
-        super().stage(state)
-        if state is State.UPLOADING and self.times:
-            self.times -= 1
-            for chunk in self.folder.glob("cache/syncd/*/chunks/*"):
-                with chunk.open("r+b") as file:
-                    file.write(b"\0\0\0\0")
-
-
 @pytest.mark.parametrize(("times", "whole"), [(1, True), (50, False)])
 def test_a_damaged_spool(rig: Rig, times: int, *, whole: bool) -> None:
     """A damaged piece is made again before it is sent completely; a disk that damages everything ends the sync."""
-    saboteur = DamagingObserver(rig.clock)
-    saboteur.folder, saboteur.times = rig.folder, times
+    saboteur = DamagingObserver(rig.clock, folder=rig.folder, times=times)
     rig.write("a.txt", "new")
     if whole:
         rig.sync(observer=saboteur)

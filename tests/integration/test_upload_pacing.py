@@ -21,9 +21,8 @@ from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote import bucket, network
-from syncd.remote.bucket import Bucket, Throttle
+from syncd.remote.bucket import Bucket, Throttle, set_kernel_pacing
 from syncd.remote.http_client import HttpClient
-from syncd.remote.pacing import set_kernel_pacing
 from syncd.remote.upload_url import UploadUrl
 from tests.clock import ScriptedClock
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged

@@ -214,6 +214,18 @@ PASS = {
     + "apply(('--deletions',), (), ())\n wait_idle()\n apply(('--deletions',), (), ())",
     "the agent put a link in the place of a file that was changed here": _BEGIN
     + "agent_links('f', 'g')\n write('f', 8, 2)\n wait_idle()",
+    "the agent's bytes have the size and the times of ours, and the file was changed here": _BEGIN
+    + "pause()\n agent_edits_alike('f', 2)\n append('f', 8, 3)\n resume()\n wait_idle()",
+    "a folder's place was given to a file there, and a file in that folder is written here": _BEGIN
+    + "write('d/e/f', 8, 2)\n wait_idle()\n agent_removes('d/e')\n agent_writes('d/e', 3)\n write('d/e/f', 8, 4)\n"
+    + "wait_idle()\n rest(60.0)\n wait_idle()",
+    "a text is taken into a file that is executable here by now": _BEGIN
+    + "pause()\n agent_prepends('f', 2)\n chmod('f', 493)\n apply((), (), ())\n resume()\n wait_idle()",
+    "an apply dies before it writes, and the sync comes first": _BEGIN
+    + "agent_prepends('f', 2)\n apply((), (), ('dies', 2, 1))\n wait_idle()\n apply((), (), ())\n wait_idle()",
+    "an apply dies after it has written, and another one is undone": _BEGIN
+    + "pause()\n agent_prepends('f', 2)\n apply((), (), ('dies', 2, 'os.rename f'))\n chmod('f', 493)\n"
+    + "apply((), (), ())\n undo(())\n resume()\n wait_idle()",
 }
 
 

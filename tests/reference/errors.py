@@ -27,7 +27,7 @@ until its cause is gone. What varies is in *italics* here; what may be missing i
 _SUBJECTS = {
     "Configuration and key": (
         "core/settings",
-        "core/config_lookup",
+        "core/config_file",
         "core/api_key",
         "cli/options",
         "cli/init",

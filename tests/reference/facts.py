@@ -29,7 +29,10 @@ ENVIRONMENT = (
     ("XDG_CACHE_HOME", "Where the last archive's chunks lie, in a folder `syncd`; default: `~/.cache`."),
     ("STATE_DIRECTORY", "Set by systemd; it comes before `XDG_STATE_HOME`."),
     ("CACHE_DIRECTORY", "Set by systemd; it comes before `XDG_CACHE_HOME`."),
-    ("HTTPS_PROXY", "The proxy for `https`. `ALL_PROXY` and `NO_PROXY` count too, and all of them in lower case."),
+    (
+        "HTTPS_PROXY",
+        "The proxy for `https`, an `http://` address. `ALL_PROXY` and `NO_PROXY` count too, all in lower case as well.",
+    ),
     ("SSL_CERT_FILE", "Certificates to trust in place of the system's: a company's own, for example."),
     ("SSL_CERT_DIR", "The same, as a folder."),
     ("NO_COLOR", "Not empty: no colours."),

@@ -15,7 +15,7 @@ PAGE = REPO / "docs/architecture.md"
 PACKAGE_FOLDERS = sorted(path.parent for path in REPO.glob("syncd/*/**/__init__.py"))
 # It makes the files; the others give them their names.
 _MAKERS = {"syncd/core/durable_file.py"}
-_RECORDS = {"StateFile", "MarkerFile", "CacheFile", "Record"}
+_RECORDS = {"StateFile", "MarkerFile", "Record"}
 _WRITING_CALLS = {"write_whole", "mkdtemp", "mkstemp", "NamedTemporaryFile"}
 _WRITING_METHODS = {"bind", "write_text", "write_bytes", "touch", "mkdtemp", "mkstemp", "NamedTemporaryFile"}
 _WRITING_MODES = re.compile(r"[wax+]")

@@ -36,9 +36,8 @@ PURE = {
     "archive": "chunking",
     "cli/apply": "plan_text",
     "cli/init": "config_template",
-    "core": "checksum choices errors text warning",
+    "core": "checksum choices errors text",
     "daemon": "scheduler",
-    "emulator": "signing",
     "merge": "writes",
     "model": "directory entry manifest reconcile symlinks",
     "remote": "failure target",
@@ -47,7 +46,7 @@ PURE = {
     "scan": "exclusions",
     "selection": ("builtin_rules gitignore rules secret_scanner selection"),
     "sync": "arrived_changes follow_up outcome status_document sync_plan",
-    "watch": "changes scan_listener",
+    "watch": "changes",
 }
 
 _IMPURE = {

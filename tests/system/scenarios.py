@@ -21,7 +21,7 @@ from syncd.core.text import shown_path
 from syncd.emulator.extract import ArchiveRefused
 from syncd.model.manifest import is_within
 from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection, SelectionSettings
+from syncd.selection.selection import Selection
 from tests.emulator import Emulator, RequestRecord, Sandbox
 from tests.fuzz.agent_side import SavedEntries, note_look
 from tests.fuzz.damage import damage
@@ -62,7 +62,7 @@ class ProcessRun:
         self._rig = rig
         self._figures = figures
         self._operations = Operations(rig.workspace, rig.home)
-        self._selection = Selection(SelectionSettings())
+        self._selection = Selection()
         self._pending: list[Step] = []
         self._state_damaged = False
         self.lost: list[str] = []

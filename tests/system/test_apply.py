@@ -8,7 +8,7 @@ What others fell into, and the test that holds it; those without a folder are in
 | the first look takes local files that were not sent for deletions | test_diff.test_nothing_was_changed |
 | renames, binaries, running from a subfolder | test_diff.test_git_applies_the_patch, test_names; here |
 | one collision fails the whole patch | test_the_table |
-| a second apply repeats the first | test_the_table; integration/test_three_sides_property |
+| a second apply repeats the first | test_the_table; integration/test_way_home_stories |
 | a rejected hunk drops all, or is written all the same | test_the_table |
 | same-size changes are missed | test_diff.test_git_applies_the_patch; integration/test_three_sides |
 | `./x` against `x` in tar names | component/test_artifacts, component/test_look_by_dump |
@@ -292,17 +292,18 @@ def test_a_terminal_is_asked_once(rig: Rig, agent: Agent, terminal: Terminal) ->
         assert terminal.finish() == 0
         return terminal.text
 
-    said = asked("n")
+    said = asked("what\rn")
+    assert "Error: invalid input" in said
     assert "take      a" in said
     assert "look at   Makefile: it may run by itself here" in said
     assert said.endswith("nothing was changed")
     assert tree(rig.workspace) == before
-    assert asked("y").count("[y/N]") == 2
+    assert asked("y").count("[y/N]") == 3
     assert _read(rig, "a") == "theirs\n"
     agent.write("d/b", "theirs\n")
     terminal.start([*SYNCD, "apply", "--yes"], rig.environment(), rig.home)
     assert terminal.finish() == 0
-    assert terminal.text.count("[y/N]") == 2
+    assert terminal.text.count("[y/N]") == 3
     assert _read(rig, "d/b") == "theirs\n"
 
 
@@ -549,6 +550,17 @@ def test_bytes_count(rig: Rig, agent: Agent) -> None:
     agent.write("large.bin", content)
     rig.write("large.bin", pointer + "ours\n")
     assert _applied(rig, str(rig.workspace / "large.bin")) == (1, {"conflicts": ["large.bin"]})
+
+
+def test_what_was_merged_by_hand(rig: Rig, agent: Agent) -> None:
+    """It is not written again: its time stays, and an undo leaves it."""
+    agent.write("a", "theirs\n")
+    agent.write("both", TEXT.replace("line 2\n", "theirs\n"))
+    rig.write("both", TEXT.replace("line 2\n", "theirs\n").replace("line 25\n", "ours\n"))
+    before = _exactly(rig.workspace)["both"]
+    assert _applied(rig) == (0, {"taken": ["a"], "merged": ["both"]})
+    assert _exactly(rig.workspace)["both"] == before
+    assert _applied(rig, "--undo") == (0, {"undone": ["a"]})
 
 
 def test_edits_survive_a_forced_push(rig: Rig, agent: Agent) -> None:

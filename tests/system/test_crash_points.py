@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.component.test_state_files import fifo, full_folder, link_nowhere
 from tests.system.rig import Rig
 
 
@@ -28,18 +28,6 @@ def test_an_uncertain_sandbox_is_pending(rig: Rig) -> None:
     assert rig.status()["pending"] is False
 
 
-def _fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def _folder(path: Path) -> None:
-    (path / "deep").mkdir(parents=True)
-
-
-def _link(path: Path) -> None:
-    path.symlink_to(path.with_name("nowhere"))
-
-
 def _empty(path: Path) -> None:
     path.touch()
 
@@ -49,8 +37,8 @@ def test_other_files_in_the_place_of_records(rig: Rig, first: int) -> None:
     """The daemon starts, reports them, sends everything once, and recovers."""
     rig.fill(5)
     rig.up().stop()
-    kinds = (_fifo, _folder, _link, _empty)
-    for number, name in enumerate(("state.db", "lease", "uplink", "workspace", "status.json"), first):
+    kinds = (fifo, full_folder, link_nowhere, _empty)
+    for number, name in enumerate(("state.db", "mounts", "workspace", "status.json"), first):
         path = rig.state_folder / name
         path.unlink(missing_ok=True)
         kinds[number % len(kinds)](path)

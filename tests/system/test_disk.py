@@ -225,22 +225,6 @@ def test_a_quota_that_is_used_up(rig: Rig) -> None:
     assert [path.name for path in chunks.iterdir() if path.suffix != ".chunk"] == []
 
 
-@needs_strace
-def test_a_file_on_a_bad_sector(rig: Rig) -> None:
-    """A file with EIO at each read is named, the others are sent, and it is sent once readable."""
-    rig.write("a", "fine")
-    rig.write("bad", NOISE[: 3 * MIB])
-    injected = ("-P", str(rig.workspace / "bad"), "-e", "trace=pread64", "-e", "inject=pread64:error=EIO:when=2..3")
-    rig.start(prefix=(*STRACE, *injected))
-    rig.until(lambda: "a" in rig.there(), "the other")
-    rig.until(lambda: any("'bad'" in w and "Input/output error" in w for w in rig.shown()["warnings"]), "the warning")
-    assert "bad" not in rig.there()
-    rig.ok("push", "--force")
-    rig.ok("push", "--force")
-    rig.converged()
-    rig.until(lambda: rig.shown()["warnings"] == [], "the end of the warning")
-
-
 def _open_files(daemon: Running, soft: int) -> None:
     _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (min(soft, hard), hard))
@@ -323,7 +307,8 @@ def test_a_fifo_in_place_of_the_configuration(rig: Rig) -> None:
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git(1)")
 def test_gits_configuration_breaks_before_a_reload(rig: Rig) -> None:
     """The reload is refused, as the excluded files are unknown, and the daemon goes on."""
-    (rig.home / ".gitconfig").write_text("[core]\n\texcludesFile = ~/ignored\n")
+    (rig.home / ".gitconfig").write_text("[include]\npath = included\n")
+    (rig.home / "included").write_text("[core]\n\texcludesFile = ~/ignored\n")
     (rig.home / "ignored").write_text("private\n")
     rig.write("private", "stays home")
     rig.write("a")

@@ -15,6 +15,8 @@ from contextlib import suppress
 import click
 import pytest
 
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.daemon.control import ask
 from tests.system.command import CLOCK, SYNCD
 from tests.system.rig import Rig
@@ -116,7 +118,7 @@ def test_a_killed_flush_is_dropped(rig: Rig, request_: dict[str, object], when: 
 
     def ask_and_die() -> None:
         with suppress(TimeoutError):
-            next(ask(folder, request_, CLOCK, 0.3))
+            next(ask(folder, request_, Waiter(Interrupt(), CLOCK), 0.3))
 
     if when == "in a sync":
         asked = rig.once("upload", "mid-body", ask_and_die)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.workspace_lock import Lock
+from syncd.core.directories import Lock
 from tests.system.command import Running
 from tests.system.rig import Rig
 

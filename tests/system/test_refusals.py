@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from tests.recorded import remove
 from tests.system.rig import KEY, Rig
 
 
@@ -101,8 +102,8 @@ def test_a_refused_sandbox_is_held(rig: Rig) -> None:
     rig.write("a")
     daemon = rig.up()
     rig.faults("upload-url: 404 x1")
-    (rig.state_folder / "lease").unlink()
     daemon.stop()
+    remove(rig.state_folder, "upload_url")
     rig.start()
     rig.in_state("watching")
     rig.ok("flush")

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from tests.recorded import remove
 from tests.system.rig import Rig
 
 # Each instant of a sync at which the cloud has the daemon's attention; every other one is a long test.
@@ -56,7 +57,7 @@ def test_a_kill_in_a_stage_needs_no_repair(rig: Rig, op: str, when: str) -> None
     rig.write("late", "the last save before the crash")
     if op == "upload-url":
         first.stop()
-        (rig.state_folder / "lease").unlink()  # the next process asks for a URL
+        remove(rig.state_folder, "upload_url")  # the next process asks for a URL
         killed = rig.once(op, when, rig.kill)
         rig.start()
     else:

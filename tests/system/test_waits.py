@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.daemon.control import ask
 from tests.emulator import When
 from tests.system.command import CLOCK
@@ -66,7 +68,7 @@ def hanging_in(rig: Rig, op: str) -> None:
 def answered(rig: Rig, word: str) -> tuple[dict[str, Any], float]:
     """Return the daemon's answer to a command, and how long it took."""
     began_s = CLOCK.monotonic_s()
-    *_, last = ask(str(rig.state_folder), {"do": word}, CLOCK, 30)
+    *_, last = ask(str(rig.state_folder), {"do": word}, Waiter(Interrupt(), CLOCK), 30)
     return last, CLOCK.monotonic_s() - began_s
 
 

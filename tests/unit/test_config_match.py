@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.core.config_lookup import ConfiguredWorkspace, holding, is_within, overlapping
+from syncd.core.config_file import ConfiguredWorkspace, holding, is_within, overlapping
 
 CODE, INNER, SITE = (ConfiguredWorkspace(f"/c/{name}.toml", path) for name, path in (
     ("code", "/home/code"), ("inner", "/home/code/pkg/inner"), ("site", "/home/site"),

@@ -1,4 +1,4 @@
-"""Signals interrupt waits and nothing else; the state and spool folders, and formatted times."""
+"""Signals end waits and interrupt nothing; the state and spool folders."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,6 +14,8 @@ from syncd.core.clock import SystemClock
 from syncd.core.directories import directories_for
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting
+from syncd.core.waiter import Waiter
+from tests.clock import ScriptedClock
 
 
 @pytest.fixture(autouse=True)
@@ -24,103 +26,66 @@ def sigint_enabled() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.fixture
-def ready() -> Iterator[threading.Event]:
-    """Set by the main thread before it begins to wait; then another thread receives the signal."""
-    ready = threading.Event()
+class SignalledClock(SystemClock):
+    """A clock by which a signal comes after a wait's last look at what was requested, and before the wait itself."""
 
-    def receive_signal() -> None:
-        assert ready.wait(10)
-        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    def __init__(self, signalled: Callable[[], None]) -> None:
+        self.signalled = signalled
 
-    other = threading.Thread(target=receive_signal)
-    other.start()
-    yield ready
-    ready.set()
-    other.join()
+    def poll(self, poll: select.poll, seconds: float | None) -> list[tuple[int, int]]:
+        self.signalled()
+        return super().poll(poll, seconds)
 
 
-def test_a_signal_that_did_not_end_the_wait_is_sent_again(ready: threading.Event) -> None:
-    """If another thread received the signal, or it came just before the wait, it is sent again."""
-    clock, interrupt = SystemClock(), Interrupt()
+def to_another_thread() -> None:
+    """Have another thread receive the signal, as the kernel may, once this one waits."""
+    threading.Timer(0.05, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)).start()
+
+
+@pytest.mark.parametrize("signalled", [lambda: signal.raise_signal(signal.SIGINT), to_another_thread])
+def test_a_signal_that_interrupts_no_call_ends_the_wait(signalled: Callable[[], None]) -> None:
+    """It comes in the instant before the wait, or in another thread."""
+    clock, interrupt = SignalledClock(signalled), Interrupt()
     started_s = clock.monotonic_s()
-    with pytest.raises(Stop), interrupting(interrupt), interrupt.region():  # noqa: PT012 - the wait has to come after
-        ready.set()
-        select.select([], [], [], 20)
+    with pytest.raises(Stop), interrupting(interrupt):
+        Waiter(interrupt, clock).sleep(20)
     assert clock.monotonic_s() - started_s < 10
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_stop_that_is_lost_is_raised_again() -> None:
-    """The interpreter ignores exceptions of a finalizer; the next wait raises `Stop` again."""
-
-    class Finalized:
-        def __del__(self) -> None:
-            signal.raise_signal(signal.SIGINT)
-
-    interrupt = Interrupt()
-    with interrupting(interrupt):
-        with interrupt.region():
-            Finalized()
-        assert interrupt.requested
-        with pytest.raises(Stop), interrupt.region():
-            raise AssertionError("not entered")
+def test_a_signal_ends_one_wait() -> None:
+    """One that requests no end wakes the next wait, and not those after it."""
+    clock, interrupt, came = ScriptedClock(), Interrupt(), list[int]()
+    with interrupt.handling({signal.SIGUSR1: lambda *_: came.append(1)}):
+        waiter = Waiter(interrupt, clock)
+        signal.raise_signal(signal.SIGUSR1)
+        waiter.wait(clock.monotonic + 5)
+        assert (came, clock.slept) == ([1], [])
+        waiter.wait(clock.monotonic + 5)
+        assert clock.slept == [5]
 
 
 def test_a_signal_that_is_ignored_stays_so() -> None:
     """A shell starts background jobs with SIGINT ignored: Ctrl-C is meant for others."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        interrupt = Interrupt()
-        with interrupting(interrupt), interrupt.region():
-            signal.raise_signal(signal.SIGINT)
-        assert not interrupt.requested
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_a_signal_outside_of_a_region_raises_at_the_next_check() -> None:
-    """A signal during a file's update raises nothing; the next check does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     interrupt = Interrupt()
-    interrupt.request()
-    with pytest.raises(Stop):
-        interrupt.check()
+    with interrupting(interrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert not interrupt.requested
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def test_a_signal_inside_a_region_raises_at_once() -> None:
-    """A signal ends the wait; a second one does not interrupt the clean-up."""
-    interrupt = Interrupt()
-    with pytest.raises(Stop), interrupt.region():  # noqa: PT012 - what comes after the first is the point
-        try:
-            interrupt.request()
-        finally:
-            interrupt.request()
-    interrupt.request()
-    assert interrupt.requested
-
-
-def test_a_region_after_the_request_is_not_entered() -> None:
-    """A signal just before a wait ends that wait."""
-    interrupt = Interrupt()
-    interrupt.request()
-    entered = []
-    with pytest.raises(Stop), interrupt.region():
-        entered.append(1)
-    assert not entered
-
-
-def test_regions_nest() -> None:
-    """The end of an inner region does not disarm the outer one; the end of the outer one does."""
-    interrupt = Interrupt()
-    with pytest.raises(Stop), interrupt.region():  # noqa: PT012 - the inner region is the point
-        with interrupt.region():
-            pass
-        interrupt.request()
-    calm = Interrupt()
-    with calm.region():
-        pass
-    calm.request()
+def test_a_signal_outside_of_a_wait_raises_at_the_next_one() -> None:
+    """Two signals during a file's update raise nothing; the next check does, and no wait begins."""
+    clock, interrupt = ScriptedClock(), Interrupt()
+    with interrupting(interrupt):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        for _ in range(2):  # the clean-up waits for nothing either
+            with pytest.raises(Stop):
+                Waiter(interrupt, clock).sleep(5)
+        with pytest.raises(Stop):
+            interrupt.check()
+    assert clock.slept == []
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.remote.keepalive import (
+from syncd.remote.http_client import (
     KEEP_S,
     LEAST_SUSPEND_S,
     ROUTE_TRUSTED_S,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from syncd.daemon.polling import Polling
 from syncd.model.manifest import Difference
+from syncd.watch.inotify_watch import Polling
 from syncd.watch.mounts import WorkspaceMounts, poll_interval_s
 
 NOW_S = 1_000.0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.remote.pacing import PACED_S, REQUESTS_PER_WINDOW, WINDOW_S, RequestKind, RequestPacing
+from syncd.remote.http_client import PACED_S, REQUESTS_PER_WINDOW, WINDOW_S, RequestKind, RequestPacing
 
 NOW_S = 1000.0
 SINGLE, POLL = RequestKind.SINGLE, RequestKind.POLL

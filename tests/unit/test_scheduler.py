@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from syncd.daemon.scheduler import (
     Hold,
     HoldEnds,
-    Passed,
     RetryPause,
     SaveAgentWork,
     SchedulerInput,
@@ -15,7 +16,6 @@ from syncd.daemon.scheduler import (
     Wait,
     idle_state,
     next_action,
-    pause_ends_s,
 )
 from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
@@ -131,7 +131,8 @@ def test_no_quiet_period() -> None:
 def test_a_newer_change_ends_a_wait(burst: Burst | None, started_s: float, is_offline: bool, expected: float) -> None:
     """Only a finished burst ends the wait to retry, and never before the shortest wait, or a short outage's."""
     pause = RetryPause(started_s, wait_s=30.0, longest_s=150.0, first_s=1.0, is_offline=is_offline)
-    assert pause_ends_s(pause, burst, Passed(NOW_S), QUIET_S, LONGEST_S) == expected
+    changes_due_s = due_s(burst, QUIET_S, LONGEST_S) if burst is not None else None
+    assert pause.ends_s(NOW_S, 0.0, -inf, changes_due_s) == expected
 
 
 @pytest.mark.parametrize(
@@ -152,5 +153,4 @@ def test_a_suspend_or_the_network_ends_a_long_wait(
 ) -> None:
     """What is left is a short outage's wait, less the sleep; where no server answered, the network's return ends it."""
     pause = RetryPause(NOW_S, wait_s=30.0, longest_s=150.0, first_s=1.0, is_offline=is_offline)
-    passed = Passed(NOW_S + 20, slept_s, NOW_S + back_s)
-    assert pause_ends_s(pause, None, passed, QUIET_S, LONGEST_S) == NOW_S + expected
+    assert pause.ends_s(NOW_S + 20, slept_s, NOW_S + back_s, None) == NOW_S + expected

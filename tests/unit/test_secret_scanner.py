@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from syncd.selection import secret_scanner
 from syncd.selection.rules import PathPatterns
-from syncd.selection.secret_scanner import _PATTERNS, LARGEST_BYTES, NoSearch, SecretSearch, secret_warning
+from syncd.selection.secret_scanner import _PATTERNS, LARGEST_BYTES, Search, SecretSearch, secret_warning
 
 OWN = "klv-" + "9f8e7d6c5b4a39281706"
 HEAD = "-----BEGIN {}PRIVATE KEY{}-----"
@@ -239,7 +239,7 @@ def test_patterns_that_do_not_match() -> None:
 def test_identity() -> None:
     """Searches that may find different secrets have different identities; the own key does not count."""
     assert SecretSearch((), OWN).identity == SecretSearch().identity
-    assert len({SecretSearch().identity, SecretSearch(["a"]).identity, NoSearch().identity}) == 3
+    assert len({SecretSearch().identity, SecretSearch(["a"]).identity, Search().identity}) == 3
     assert OWN not in SecretSearch((), OWN).identity
 
 

@@ -7,15 +7,15 @@ from itertools import pairwise
 import pytest
 
 from syncd.selection.gitignore import bad_pattern
-from syncd.selection.selection import Decision, OuterFile, OuterRules, Rule, Scope, Selection, SelectionSettings
+from syncd.selection.selection import Decision, OuterFile, OuterRules, Rule, Scope, Selection
 
-DEFAULT = SelectionSettings()
+DEFAULT = Selection()
 
 
-def scope_of(path: str, files: dict[str, bytes], settings: SelectionSettings = DEFAULT) -> tuple[Scope, str]:
+def scope_of(path: str, files: dict[str, bytes], selection: Selection = DEFAULT) -> tuple[Scope, str]:
     """Return the scope that decides about a path, with the ignore files above it, and the path's last name."""
     *above, name = path.split("/")
-    scope, here = Selection(settings).root(), ""
+    scope, here = selection.root(), ""
     for parent in ["", *above]:
         if parent:
             assert scope.decide(parent, is_dir=True).included, f"{here}{parent} is left out, so the walk ends there"
@@ -25,16 +25,16 @@ def scope_of(path: str, files: dict[str, bytes], settings: SelectionSettings = D
     return scope, name
 
 
-def decide(path: str, files: dict[str, bytes] | None = None, settings: SelectionSettings = DEFAULT) -> Decision:
+def decide(path: str, files: dict[str, bytes] | None = None, selection: Selection = DEFAULT) -> Decision:
     """Return the decision about a path; a path that ends in "/" is a directory."""
-    scope, name = scope_of(path.rstrip("/"), files or {}, settings)
+    scope, name = scope_of(path.rstrip("/"), files or {}, selection)
     return scope.decide(name, path.endswith("/"))
 
 
-def included(path: str, settings: SelectionSettings = DEFAULT) -> bool:
+def included(path: str, selection: Selection = DEFAULT) -> bool:
     """True if a file and each directory above it are included without any ignore file."""
     *above, name = path.split("/")
-    scope = Selection(settings).root()
+    scope = selection.root()
     for parent in above:
         if not scope.decide(parent, is_dir=True).included:
             return False
@@ -67,7 +67,7 @@ def test_a_decision_names_its_rule(path: str, files: dict[str, bytes], expected:
 
 def test_a_pattern_of_the_configuration_has_no_line() -> None:
     """Its rule is named by the key."""
-    decision = decide("a.tmp", settings=SelectionSettings(ignore=("*.log", "*.tmp")))
+    decision = decide("a.tmp", selection=Selection(ignore=("*.log", "*.tmp")))
     assert decision == Decision(included=False, rule=Rule("workspace.ignore", None, "*.tmp"))
     assert str(decision.rule) == "workspace.ignore: *.tmp"
 
@@ -104,7 +104,7 @@ def test_the_stronger_source_wins(weak: str, strong: str, strong_includes: bool)
     exclude = OuterRules(files=(OuterFile("exclude", "", line["exclude"].encode()),) if "exclude" in line else ())
     top = {file: line[file].encode() for file in IGNORE_FILES if file in line}
     deep = {file: line[f"sub/{file}"].encode() for file in IGNORE_FILES if f"sub/{file}" in line}
-    scope = Selection(SelectionSettings(ignore=config)).root(exclude).with_files(top).enter("sub").with_files(deep)
+    scope = Selection(ignore=config).root(exclude).with_files(top).enter("sub").with_files(deep)
     decision = scope.decide(name, is_dir=True)
     assert decision.included == strong_includes
     assert decision.rule is not None
@@ -118,7 +118,7 @@ def test_a_whitelist_does_not_include_dependencies() -> None:
     assert not decide("src/a.c", whitelist).included
     assert not decide("node_modules/", whitelist).included
     assert decide("node_modules/", whitelist | {".syncdignore": b"!node_modules/\n"}).included
-    assert decide("node_modules/", settings=SelectionSettings(ignore=("!node_modules/",))).included
+    assert decide("node_modules/", selection=Selection(ignore=("!node_modules/",))).included
 
 
 @pytest.mark.parametrize("path", [".git/", ".git", "sub/.git/", ".env", "sub/id_rsa", "server.key"])
@@ -127,8 +127,8 @@ def test_no_ignore_file_lifts_a_hard_rule(path: str) -> None:
     name = path.rstrip("/").rpartition("/")[2].encode()
     lift = b"!*\n!" + name + b"\n"
     files = {f"{where}{file}": lift for where in ("", "sub/") for file in (".gitignore", ".syncdignore")}
-    settings = SelectionSettings(ignore=("!*", f"!{name.decode()}"))
-    assert not decide(path, files, settings).included
+    selection = Selection(ignore=("!*", f"!{name.decode()}"))
+    assert not decide(path, files, selection).included
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_secrets_are_compared_without_case(path: str) -> None:
     lift = {".syncdignore": b"!*\n"}
     assert decide(path, lift).rule is not None
     assert decide(path, lift).rule.source == "secrets"  # type: ignore[union-attr] - just checked
-    assert decide(path, settings=SelectionSettings(upload_secrets=True)).included
-    ceiling = SelectionSettings(always_ignored=(Rule("/m", 1, path),))
+    assert decide(path, selection=Selection(upload_secrets=True)).included
+    ceiling = Selection(always_ignored=(Rule("/m", 1, path),))
     assert decide(path, lift, ceiling).rule == Rule("/m", 1, path)
 
 
@@ -172,10 +172,10 @@ def test_exceptions_are_compared_without_case(path: str) -> None:
 
 def test_allowed_secrets_have_their_own_case() -> None:
     """A secret is allowed by its name as it is written."""
-    asked = SelectionSettings(allow_secrets=("Certs/K.Pem",))
-    assert decide("Certs/K.Pem", settings=asked).included
-    assert not decide("Certs/L.Pem", settings=asked).included
-    assert not decide("certs/k.pem", settings=asked).included
+    asked = Selection(allow_secrets=("Certs/K.Pem",))
+    assert decide("Certs/K.Pem", selection=asked).included
+    assert not decide("Certs/L.Pem", selection=asked).included
+    assert not decide("certs/k.pem", selection=asked).included
 
 
 def test_an_exception_to_the_secrets_can_still_be_ignored() -> None:
@@ -187,7 +187,7 @@ def test_an_exception_to_the_secrets_can_still_be_ignored() -> None:
 
 def test_an_exception_to_the_secrets_is_judged_where_it_is_and_as_what_it_is() -> None:
     """The other rules decide as about any path: by its folder, and by whether it is one itself."""
-    asked = SelectionSettings(allow_secrets=("id_rsa",))
+    asked = Selection(allow_secrets=("id_rsa",))
     folders = {"sub/.gitignore": b"id_rsa/\n"}
     assert decide("sub/id_rsa", folders, asked).included
     assert not decide("sub/id_rsa/", folders, asked).included
@@ -196,12 +196,8 @@ def test_an_exception_to_the_secrets_is_judged_where_it_is_and_as_what_it_is() -
     assert decide("id_rsa", anchored, asked).included
 
 
-CEILING = SelectionSettings(
-    include_git=True,
-    upload_secrets=True,
-    ignore=("!*.dump",),
-    always_ignored=tuple(Rule("/m", line, text) for line, text in enumerate(("*.dump", ".git", ".env.*", "/a/b/"), 7)),
-)
+HELD = tuple(Rule("/m", line, text) for line, text in enumerate(("*.dump", ".git", ".env.*", "/a/b/"), 7))
+CEILING = Selection(include_git=True, upload_secrets=True, ignore=("!*.dump",), always_ignored=HELD)
 
 
 @pytest.mark.parametrize(
@@ -213,28 +209,28 @@ def test_nothing_lifts_the_ceiling(path: str, line: int) -> None:
     files = {".syncdignore": f"!{path}\n".encode(), ".gitignore": b"!*\n"}
     decision = decide(path, files, CEILING)
     assert not decision.included
-    assert decision.rule == Rule("/m", line, CEILING.always_ignored[line - 7].pattern)
-    assert decide(path, files, SelectionSettings(include_git=True, upload_secrets=True)).included
+    assert decision.rule == HELD[line - 7]
+    assert decide(path, files, Selection(include_git=True, upload_secrets=True)).included
 
 
 def test_the_ceiling_lifts_no_other_rule() -> None:
     """What the ceiling does not name is decided as without it, secrets and exceptions to them too."""
-    settings = SelectionSettings(always_ignored=(Rule("/m", 1, "*.dump"),))
-    assert not decide(".env", settings=settings).included
-    assert decide(".env.example", settings=settings).included
-    assert not decide("sub/a.dump", {".gitignore": b"*.dump\n"}, settings).included
+    selection = Selection(always_ignored=(Rule("/m", 1, "*.dump"),))
+    assert not decide(".env", selection=selection).included
+    assert decide(".env.example", selection=selection).included
+    assert not decide("sub/a.dump", {".gitignore": b"*.dump\n"}, selection).included
 
 
 def test_secrets_are_uploaded_only_if_configured() -> None:
     """`upload_secrets` removes the secrets' rules, and the ignore files decide."""
-    asked = SelectionSettings(upload_secrets=True)
-    assert decide(".env", settings=asked).included
+    asked = Selection(upload_secrets=True)
+    assert decide(".env", selection=asked).included
     assert not decide(".env", {".gitignore": b".env\n"}, asked).included
 
 
 def test_a_repository_is_complete_if_configured() -> None:
     """With `include_git` neither .gitignore nor the defaults exclude paths of the repository; .syncdignore may."""
-    asked = SelectionSettings(include_git=True)
+    asked = Selection(include_git=True)
     files = {".gitignore": b"logs/\nHEAD\n"}
     assert decide(".git/", files, asked).included
     assert decide(".git/logs/", files, asked).included
@@ -242,14 +238,12 @@ def test_a_repository_is_complete_if_configured() -> None:
     assert not decide("logs/", files, asked).included
     assert not decide(".git/logs/", {".syncdignore": b"/.git/logs/\n"}, asked).included
     assert not decide(".git/id_rsa", files, asked).included
-    assert Selection(asked).root().enter(".git").ignore_files == (".syncdignore",)
+    assert asked.root().enter(".git").ignore_files == (".syncdignore",)
 
 
 def test_gitignore_can_be_disabled() -> None:
     """Without `use_gitignore`, neither .gitignore nor git's exclude files apply; .syncdignore does."""
-    root = Selection(SelectionSettings(use_gitignore=False)).root(
-        OuterRules("", (OuterFile(".git/info/exclude", "", b"*.a\n"),))
-    )
+    root = Selection(use_gitignore=False).root(OuterRules("", (OuterFile(".git/info/exclude", "", b"*.a\n"),)))
     assert root.ignore_files == (".syncdignore",)
     scope = root.with_files({".gitignore": b"*.b\n", ".syncdignore": b"*.c\n"})
     assert [scope.decide(name, is_dir=False).included for name in ("x.a", "x.b", "x.c")] == [True, True, False]
@@ -257,7 +251,7 @@ def test_gitignore_can_be_disabled() -> None:
 
 def test_paths_are_of_the_workspace_when_gitignore_is_left_aside() -> None:
     """The top has the empty path, and a pattern that begins with "/" is about it."""
-    root = Selection(SelectionSettings(use_gitignore=False, ignore=("/x",))).root()
+    root = Selection(use_gitignore=False, ignore=("/x",)).root()
     assert root.path == ""
     assert root.enter("a").path == "a"
     assert not root.decide("x", is_dir=False).included
@@ -267,7 +261,7 @@ def test_paths_are_of_the_workspace_when_gitignore_is_left_aside() -> None:
 def test_a_file_above_the_workspace_speaks_of_its_own_folder() -> None:
     """In a repository above, a pattern with a "/" is relative to the folder that its file is in."""
     above = OuterRules("a/b", (OuterFile("/repo/a/.gitignore", "a", b"/b/x\n/y\nb/c/z\n"),))
-    root = Selection(DEFAULT).root(above)
+    root = DEFAULT.root(above)
     assert str(root.decide("x", is_dir=False).rule) == "/repo/a/.gitignore:1: /b/x"
     assert root.decide("y", is_dir=False).included
     assert str(root.enter("c").decide("z", is_dir=False).rule) == "/repo/a/.gitignore:3: b/c/z"
@@ -277,10 +271,10 @@ def test_a_file_above_the_workspace_speaks_of_its_own_folder() -> None:
 def test_a_file_at_the_repositorys_top_speaks_of_it() -> None:
     """Such as git's exclude file: a pattern with a "/" is relative to the top, be it the workspace or above it."""
     exclude = (OuterFile("exclude", "", b"/sub/x\n"),)
-    root = Selection(DEFAULT).root(OuterRules("", exclude))
+    root = DEFAULT.root(OuterRules("", exclude))
     assert not root.enter("sub").decide("x", is_dir=False).included
     assert root.decide("x", is_dir=False).included
-    workspace = Selection(DEFAULT).root(OuterRules("sub", exclude))
+    workspace = DEFAULT.root(OuterRules("sub", exclude))
     assert not workspace.decide("x", is_dir=False).included
     assert workspace.enter("sub").decide("x", is_dir=False).included
 
@@ -288,7 +282,7 @@ def test_a_file_at_the_repositorys_top_speaks_of_it() -> None:
 @pytest.mark.parametrize(("folder", "pattern"), [("", b"b\n"), ("a", b"b\n"), ("", b"b/\n"), ("a", b"b/\n")])
 def test_a_rule_that_leaves_out_the_workspace_is_none(folder: str, pattern: bytes) -> None:
     """A person has named the workspace, so a rule that matches its name is not meant, wherever it stands."""
-    root = Selection(DEFAULT).root(OuterRules("a/b", (OuterFile("above", folder, pattern + b"c\n"),)))
+    root = DEFAULT.root(OuterRules("a/b", (OuterFile("above", folder, pattern + b"c\n"),)))
     assert root.decide("b", is_dir=True).included
     assert str(root.decide("c", is_dir=True).rule) == "above:2: c"
 
@@ -296,12 +290,12 @@ def test_a_rule_that_leaves_out_the_workspace_is_none(folder: str, pattern: byte
 def test_a_rule_that_leaves_out_a_deep_workspace_is_none() -> None:
     """A file far down on the way to the workspace is asked about what is in its own folder."""
     deep = OuterFile("deep", "a/b/c", b"d\n")
-    assert Selection(DEFAULT).root(OuterRules("a/b/c/d", (deep,))).decide("d", is_dir=True).included
+    assert DEFAULT.root(OuterRules("a/b/c/d", (deep,))).decide("d", is_dir=True).included
 
 
 def test_paths_are_of_the_workspace_in_a_repository_above_it() -> None:
     """Where the workspace is in its repository is in no path and in no rule that people see."""
-    root = Selection(DEFAULT).root(OuterRules("a/b"))
+    root = DEFAULT.root(OuterRules("a/b"))
     assert root.path == ""
     assert root.with_files({".gitignore": b"*.x\n"}).path == ""
     inner = root.enter("c").with_files({".gitignore": b"*.x\n"})
@@ -313,14 +307,14 @@ def test_paths_are_of_the_workspace_in_a_repository_above_it() -> None:
 @pytest.mark.parametrize("above", [OuterRules(), OuterRules("a/b")], ids=["alone", "in a repository"])
 def test_git_folders_have_their_paths(above: OuterRules) -> None:
     """The path of a folder in `.git`, sent when asked for, is the workspace's own too."""
-    git = Selection(SelectionSettings(include_git=True)).root(above).enter("sub").enter(".git")
+    git = Selection(include_git=True).root(above).enter("sub").enter(".git")
     assert git.path == "sub/.git"
     assert git.enter("logs").path == "sub/.git/logs"
 
 
 def test_a_later_exclude_file_wins() -> None:
     """The repository's exclude file comes after the user's."""
-    root = Selection(DEFAULT).root(
+    root = DEFAULT.root(
         OuterRules("", (OuterFile("~/.config/git/ignore", "", b"*.a\n*.b\n"), OuterFile("exclude", "", b"!x.a\n")))
     )
     assert root.decide("x.a", is_dir=False).included
@@ -331,8 +325,8 @@ def test_a_later_exclude_file_wins() -> None:
 @pytest.mark.parametrize("name", ["key", "k*y", "!k?[a] #1", "tail  ", "back\\slash", "new\nline\r", "caf\u00e9\udce9"])
 def test_own_files(name: str, repository: str) -> None:
     """They are left out by their exact path, whatever includes them again, and nothing beside them is."""
-    settings = SelectionSettings(include_git=True, upload_secrets=True, use_gitignore=bool(repository))
-    root = Selection(settings).root(OuterRules(repository, (), (f"d/{name}", ".git/key")))
+    selection = Selection(include_git=True, upload_secrets=True, use_gitignore=bool(repository))
+    root = selection.root(OuterRules(repository, (), (f"d/{name}", ".git/key")))
     folder = root.with_files({".syncdignore": b"!*\n"}).enter("d").with_files({".syncdignore": b"!*\n"})
     left_out = folder.decide(name, is_dir=False)
     assert not left_out.included
@@ -345,7 +339,7 @@ def test_own_files(name: str, repository: str) -> None:
 
 def test_scopes_are_immutable() -> None:
     """Siblings and the parent directory are not affected by a directory's ignore files."""
-    root = Selection(DEFAULT).root()
+    root = DEFAULT.root()
     one, two = root.enter("one"), root.enter("two")
     assert not one.with_files({".gitignore": b"*.x\n"}).decide("a.x", is_dir=False).included
     for scope in (root, one, two):
@@ -357,14 +351,14 @@ def test_scopes_are_immutable() -> None:
 @pytest.mark.parametrize("first_is_dir", [True, False])
 def test_files_and_folders_of_one_name_are_told_apart(first_is_dir: bool) -> None:
     """`build/` is about folders alone, whichever of the two a scope was asked about before."""
-    scope = Selection(DEFAULT).root().with_files({".gitignore": b"build/\n"})
+    scope = DEFAULT.root().with_files({".gitignore": b"build/\n"})
     for is_dir in (first_is_dir, not first_is_dir, first_is_dir):
         assert scope.decide("build", is_dir).included is not is_dir
 
 
 def test_equal_files_in_two_directories_have_their_own_rules() -> None:
     """They share their compiled patterns, not the names of their rules."""
-    root = Selection(DEFAULT).root()
+    root = DEFAULT.root()
     for name in ("one", "two"):
         rule = root.enter(name).with_files({".gitignore": b"*.x\n/y\n"}).decide("y", is_dir=False).rule
         assert rule == Rule(f"{name}/.gitignore", 2, "/y")
@@ -409,7 +403,7 @@ DEFAULT_INCLUDED = """
 def test_secrets_by_name_are_excluded(path: str) -> None:
     """Keys, passwords and credential files are excluded by their names."""
     assert not included(path)
-    assert included(path, SelectionSettings(upload_secrets=True))
+    assert included(path, Selection(upload_secrets=True))
 
 
 @pytest.mark.parametrize("path", HARMLESS_NAMES.split())
@@ -421,7 +415,7 @@ def test_names_similar_to_secrets_are_included(path: str) -> None:
 @pytest.mark.parametrize("path", DEFAULT_EXCLUDED.split())
 def test_generated_files_are_excluded(path: str) -> None:
     """Other version control, dependencies, caches, and temporary files of editors and systems are excluded."""
-    assert not included(path, SelectionSettings(upload_secrets=True))
+    assert not included(path, Selection(upload_secrets=True))
 
 
 @pytest.mark.parametrize("path", DEFAULT_INCLUDED.split())
@@ -469,14 +463,14 @@ def test_the_reason_why_a_pattern_cannot_match(pattern: str, reason: str | None)
 
 def test_a_pattern_of_many_stars_is_quick() -> None:
     """Matching does not backtrack over all ways to divide a name among the stars."""
-    scope = Selection(DEFAULT).root().with_files({".gitignore": b"*a" * 60 + b"*b?\n"})
+    scope = DEFAULT.root().with_files({".gitignore": b"*a" * 60 + b"*b?\n"})
     assert scope.decide("a" * 250, is_dir=False).included
 
 
 def test_a_huge_ignore_file_is_quick() -> None:
     """Thousands of names, extensions and paths cost as little as a few, and each is found."""
     lines = [f"name{i}\n*.ext{i}\n/dir{i}/x\n**/deep{i}/y\nstart{i}*\n" for i in range(600)]
-    root = Selection(DEFAULT).root().with_files({".gitignore": "".join(lines).encode()})
+    root = DEFAULT.root().with_files({".gitignore": "".join(lines).encode()})
     for i in (0, 299, 599):
         for name in (f"name{i}", f"a.ext{i}", f"start{i}a"):
             assert not root.enter("any").decide(name, is_dir=False).included

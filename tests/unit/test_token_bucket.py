@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from syncd.remote.pacing import BLOCK_BYTES, CATCH_UP_S, TokenBucket, block_bytes
+from syncd.remote.bucket import BLOCK_BYTES, CATCH_UP_S, TokenBucket, block_bytes
 
 limits = st.integers(1 << 10, 100 << 20)
 # By how much a wait is longer than asked, or a send takes: a timer's lateness, a stall of the network, an hour.

@@ -27,7 +27,7 @@ from syncd.cli.agent_side import (
 )
 from syncd.cli.apply.plan_text import CHANGES, new_conflicts, plan_lines, question, summary_line, to_look_at
 from syncd.cli.local_scan import secrets_in
-from syncd.cli.options import is_named
+from syncd.cli.options import confirmed, is_named
 from syncd.core.errors import ExitCode, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
@@ -101,13 +101,11 @@ def apply(
         side.tell_left_out("not taken but with --include")
         if dry_run:
             return _end(plan, prepared, "would be: ", as_json=as_json)
-        if asks and plan.of(*CHANGES):
-            with side.opened.interrupt.region():  # nothing waits for the answer
-                is_wanted = click.confirm(question(plan, prepared.newly_sent))
-            if not is_wanted:
-                click.echo("nothing was changed", err=True)
-                return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
-        with no_sync_begins(config, side.opened.interrupt.check):
+        # Nothing else waits for the answer.
+        if asks and plan.of(*CHANGES) and not confirmed(question(plan, prepared.newly_sent), opened.waiter):
+            click.echo("nothing was changed", err=True)
+            return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
+        with no_sync_begins(config, opened.waiter):
             done = carry_out(side, prepared)
     if not as_json:
         _print(plan_lines(new_conflicts(plan, done)))

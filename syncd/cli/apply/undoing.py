@@ -118,8 +118,8 @@ def _unsaved(config: Config, db: StateDb, taken: Sequence[TakenPath]) -> list[st
             digest = _digest_here(config, db, path)  # a merge has both sides, and is the only copy of theirs by then
             if not digest:
                 unsaved.append(path)
-            elif saved.holder_of(path, digest) is None:
-                there = with_copy(replace(after, digest=digest), _place(config, path))
+            elif saved.holder_of(path, there := replace(after, digest=digest)) is None:
+                there = with_copy(there, _place(config, path))
                 saved.save(Why.CONFLICT, _sandbox_id(config), {path: there})
         except (OSError, TryLater):  # it changed since, or there is no room: then it stays
             unsaved.append(path)
@@ -137,7 +137,7 @@ def _save(config: Config, db: StateDb, taken: list[TakenPath]) -> None:
         versions: dict[str, SeenEntry] = {}
         bases: dict[str, SentEntry] = {}
         for number, (path, before, entry) in enumerate((each.path, each.before, each.after) for each in taken):
-            if entry is None or entry.is_directory or (entry.digest and saved.holder_of(path, entry.digest)):
+            if entry is None or entry.is_directory or saved.holder_of(path, entry):
                 continue
             copy = ""
             if entry.kind is not Kind.SYMLINK:

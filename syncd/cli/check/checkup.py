@@ -18,11 +18,10 @@ from syncd.cli.options import CLOCK, config_path, configured
 from syncd.cli.service.command import login_advice, report_of, route_advice, service_of
 from syncd.cli.status.reader import StatusReader
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
-from syncd.core.errors import ExitCode, SyncdError
+from syncd.core.errors import ExitCode, SyncdError, SyncWarning
 from syncd.core.hardening import make_undumpable
 from syncd.core.settings import Config
 from syncd.core.text import counted, few, shown_path, size
-from syncd.core.warning import SyncWarning
 from syncd.daemon.build import places_of, selection_of, size_remedy_of
 from syncd.daemon.shared_sandbox import refuse_named
 from syncd.model.entry import Entry, Kind, count_files

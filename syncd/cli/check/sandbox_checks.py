@@ -24,8 +24,7 @@ from syncd.core.settings import Config, is_loopback
 from syncd.core.text import duration, one_line
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import places_of
-from syncd.remote.account import Account
-from syncd.remote.api import Api, SandboxInfo
+from syncd.remote.api import Account, Api, SandboxInfo
 from syncd.remote.bucket import Dump
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.http_client import HttpClient, Response

@@ -31,8 +31,7 @@ from syncd.cli.progress import ProgressDisplay
 from syncd.cli.push import next_step, push, summary
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.choices import MANAGED_FILE
-from syncd.core.config_file import layered, read_managed
-from syncd.core.config_lookup import config_files, holding, named_config, read_workspaces
+from syncd.core.config_file import config_files, holding, layered, named_config, read_managed, read_workspaces
 from syncd.core.directories import default_key_file
 from syncd.core.errors import ConfigError, KeyRefused, SyncdError
 from syncd.core.settings import SECTIONS, AcquireKeys, Config, SandboxKeys, Text

@@ -15,9 +15,9 @@ from syncd.cli.init.config_template import toml
 from syncd.cli.layout import wrapped
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, parse_key
 from syncd.core.choices import Region
-from syncd.core.config_file import ManagedLayer
-from syncd.core.config_lookup import (
+from syncd.core.config_file import (
     ConfiguredWorkspace,
+    ManagedLayer,
     config_files,
     config_name,
     holding,

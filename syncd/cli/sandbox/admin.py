@@ -14,15 +14,13 @@ from syncd.cli.daemon_client import order_daemon
 from syncd.cli.options import CLOCK
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import stamp
-from syncd.core.directories import Directories
+from syncd.core.directories import Directories, Lock, holder
 from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, Stop, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import AcquireKeys, Config
 from syncd.core.waiter import Waiter
-from syncd.core.workspace_lock import Lock, holder
 from syncd.daemon.build import folders_of, key_of
-from syncd.remote.account import Account
-from syncd.remote.api import Api
+from syncd.remote.api import Account, Api
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import AcquiredSandbox, Target, should_be_replaced
@@ -39,7 +37,6 @@ class SandboxAdmin(Struct, frozen=True):
     folders: Directories
     key: ApiKey
     client: HttpClient
-    interrupt: Interrupt
     account: Account
     store: AcquiredSandboxStore
 
@@ -156,11 +153,6 @@ class SandboxAdmin(Struct, frozen=True):
         finally:
             lock.release()
 
-    def confirmed(self, question: str) -> bool:
-        """True if a person answers yes. Raises `Stop`."""
-        with self.interrupt.region():  # so that Ctrl-C ends the wait
-            return click.confirm(question, default=False, err=True)
-
 
 def ends_at(acquired: AcquiredSandbox | None) -> str | None:
     """The end of an acquired sandbox; None if not known."""
@@ -180,7 +172,7 @@ def sandbox_admin_of(config: Config) -> Iterator[SandboxAdmin]:
     store = AcquiredSandboxStore(folders.state, sandbox.base_url)
     with interrupting(interrupt):
         try:
-            yield SandboxAdmin(config, folders, key, client, interrupt, account, store)
+            yield SandboxAdmin(config, folders, key, client, account, store)
         except Stop:
             raise TryLater("stopped", "`syncd sandbox list` shows what was done before") from None
         finally:

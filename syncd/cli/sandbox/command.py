@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd.cli.layout import aligned
-from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.cli.options import CLOCK, config_option, configured, confirmed, json_option
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import seconds_of
 from syncd.core.errors import SandboxNotFound, TryLater
@@ -196,13 +196,13 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool, force: b
             click.echo(f"What an agent changed in {wanted} is {becomes}. {follows}".rstrip(), err=True)
         elif lost:
             click.echo(f"what an agent changed in {wanted} is not saved, as {lost}", err=True)
-        goes_on = not asks or admin.confirmed("Release it?")
+        goes_on = not asks or confirmed("Release it?", admin.client.waiter, err=True)
         left = save_before_release(admin.config) if goes_on and not lost else ""
         if left:
             if not asks and not force:
                 raise TryLater(f"{wanted} is not released: {left}", "try again, or give that up with --force")
             click.echo(left, err=True)
-            goes_on = not asks or admin.confirmed("Release it all the same?")
+            goes_on = not asks or confirmed("Release it all the same?", admin.client.waiter, err=True)
         if not goes_on:
             click.echo("nothing was released", err=True)
             return

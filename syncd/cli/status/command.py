@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,9 +14,7 @@ from syncd.cli.interruption import discard_stdout
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
 from syncd.cli.output import is_screen, stdout_failure
 from syncd.cli.status.reader import StatusReader, WorkspaceRow, read_all
-from syncd.core.config_lookup import config_folder
-from syncd.core.errors import Stop
-from syncd.core.interrupt import Interrupt, interrupting
+from syncd.core.config_file import config_folder
 from syncd.core.text import printable_json
 from syncd.report.status_store import encoded
 from syncd.sync.status_document import Status
@@ -68,42 +65,38 @@ def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: boo
     if not watch:
         print(text(read()))
         return
-    interrupt = Interrupt()
     try:
-        with interrupting(interrupt, (signal.SIGINT, signal.SIGTERM)):
-            if as_json or not is_screen(sys.stdout):
-                _follow(read, text, interrupt)
-            else:
-                _redraw(lambda: text(read()), interrupt)
-    except (Stop, KeyboardInterrupt):  # the usual end
+        if as_json or not is_screen(sys.stdout):
+            _follow(read, text)
+        else:
+            _redraw(lambda: text(read()))
+    except KeyboardInterrupt:  # the usual end, in a write to a full pipe too
         discard_stdout()
 
 
-def _follow(read: Callable[[], Shown], text: Callable[[Shown], str], interrupt: Interrupt) -> None:
+def _follow(read: Callable[[], Shown], text: Callable[[Shown], str]) -> None:
     """Print the document to a pipe each time that it changes."""
     last: Shown | None = None
     while True:
-        with interrupt.region():  # all of it: a write to a full pipe waits, too
-            document = read()
-            if document != last:
-                print(text(document), flush=True)
-                last = document
-            if stdout_failure() is not None:  # nobody can read on
-                return
-            CLOCK.sleep(_REDRAW_S)
+        document = read()
+        if document != last:
+            print(text(document), flush=True)
+            last = document
+        if stdout_failure() is not None:  # nobody can read on
+            return
+        CLOCK.sleep(_REDRAW_S)
 
 
-def _redraw(text: Callable[[], str], interrupt: Interrupt) -> None:
+def _redraw(text: Callable[[], str]) -> None:
     """Draw on the whole terminal again and again, as watch(1) does. What was there scrolls up; the last screen stays.
 
     So it needs no settings of the terminal, and is right again after a resize, a Ctrl-Z and typed keys.
     """
     print("\n" * _size()[1], end="")
     while True:
-        with interrupt.region():
-            lines = text().split("\n")[: _size()[1] - 1]
-            print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", end="", flush=True)
-            CLOCK.sleep(_REDRAW_S)
+        lines = text().split("\n")[: _size()[1] - 1]
+        print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", end="", flush=True)
+        CLOCK.sleep(_REDRAW_S)
 
 
 def _size() -> os.terminal_size:

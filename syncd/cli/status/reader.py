@@ -13,12 +13,13 @@ from msgspec.structs import replace
 
 from syncd import __version__
 from syncd.cli.options import CLOCK, load_for_command, option_for
-from syncd.core.config_lookup import config_files, config_name
-from syncd.core.directories import default_config_path, directories_for
+from syncd.core.config_file import config_files, config_name
+from syncd.core.directories import default_config_path, directories_for, holder
 from syncd.core.errors import ConfigError
+from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
-from syncd.core.workspace_lock import holder
+from syncd.core.waiter import Waiter
 from syncd.report.status_store import read_last, read_status
 from syncd.sync.status_document import SandboxName, State, Status
 
@@ -40,8 +41,9 @@ _ASK_EVERY_S = 10.0
 class StatusReader:
     """Reads the status of a configuration's workspace. The file may be edited meanwhile."""
 
-    def __init__(self, path: str, config: Config) -> None:
+    def __init__(self, path: str, config: Config, waiter: Waiter | None = None) -> None:
         self._path = path
+        self._waiter = waiter or Waiter(Interrupt(), CLOCK)
         self._set(config)
 
     def _set(self, config: Config) -> None:
@@ -104,7 +106,7 @@ class StatusReader:
 
         self._unwritten = None
         try:
-            for answer in ask(self._folder, {"do": "hello"}, CLOCK, timeout_s):
+            for answer in ask(self._folder, {"do": "hello"}, self._waiter, timeout_s):
                 self._unwritten = msgspec.convert(answer.get("result", {}).get("status"), Status | None)
         except TimeoutError:
             written_at_s = self._written_at_s()

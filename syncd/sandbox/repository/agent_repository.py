@@ -21,9 +21,9 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from syncd.core.errors import SyncWarning
 from syncd.core.text import one_line
 from syncd.core.waiter import Superseded, SupersededBy, Waiter
-from syncd.core.warning import SyncWarning
 from syncd.model.entry import EXECUTABLE, Entry, Kind, arrived_digest
 from syncd.model.manifest import Manifest, removed_paths, replaced_entries
 from syncd.remote.failure import ApiStep, StepFailed, backoff_limit_s
