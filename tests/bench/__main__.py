@@ -13,10 +13,15 @@ from pathlib import Path
 from tests.bench import (
     agent_side,
     editing,
+    idle,
+    latency,
     packing,
     series,
+    slow_line,
     startup,
+    upload,
     walking,
+    watching,
 )
 from tests.bench.fixtures import TREES, Fixtures, Sizes
 from tests.bench.peers import comparison
@@ -29,8 +34,13 @@ ROWS: dict[str, Rows] = {
     "uplink": packing.uplink_rows,
     "editing": editing.rows,
     "walking": walking.rows,
+    "watching": watching.rows,
+    "latency": latency.rows,
     "agent": agent_side.rows,
+    "idle": idle.rows,
     "startup": startup.rows,
+    "upload": upload.rows,
+    "line": slow_line.rows,
     "series": series.rows,
     "peers": comparison.rows,
 }
@@ -68,6 +78,10 @@ rows:
         help="S 200, M 5,000, L 50,000 files (all)",
     )
     parser.add_argument("--edits", type=int, default=5, help="edits of each kind a round (5)")
+    parser.add_argument("--directories", type=int, default=50_000, help="directories to watch, and to ignore (50000)")
+    parser.add_argument("--events", type=int, default=200_000, help="events of the burst (200000)")
+    parser.add_argument("--idle", type=float, default=60.0, metavar="SECONDS", help="how long to see it idle (60)")
+    parser.add_argument("--upload", type=int, default=256, metavar="MIB", help="size of the upload (256)")
     parser.add_argument("--uplink", type=float, default=20.0, metavar="MBIT", help="the slow uplink's speed (20)")
     parser.add_argument(
         "--series",
@@ -103,7 +117,11 @@ def main() -> None:
     sizes = Sizes(
         rounds=asked.rounds,
         trees=tuple(letter for letter in TREES if letter in asked.trees),
+        directories=asked.directories,
+        events=asked.events,
         edits=asked.edits,
+        idle_s=asked.idle,
+        upload_mib=asked.upload,
         series=tuple(asked.series),
         uplink_mbit=asked.uplink,
         peer_files=tuple(asked.peer_files),

@@ -16,6 +16,7 @@ from unittest import mock
 from tests.bench import trees
 from tests.bench.daemon import QUIET_S, SANDBOX, DaemonHome, TimedEmulator
 from tests.bench.fixtures import Fixtures, lacks
+from tests.bench.latency import edited
 from tests.bench.stopwatch import CLOCK
 from tests.bench.table import Row, Skipped, alone, compared, number
 from tests.emulator.faults import API_OPS
@@ -80,7 +81,7 @@ class _Life:
         self._home.run("flush")
         self._timed_emulator.forget()
         asked, received = len(self._log), self._received.count
-        written_s = trees.edited(self._tree, victim)
+        written_s = edited(self._tree, victim)
         done = self._timed_emulator.next()
         if costs is None:
             return
@@ -141,7 +142,7 @@ class _Repository:
 
     def pushed_bytes(self, victim: str) -> int:
         """Add a line to a file, commit it, and return the size of the pack that has what is new."""
-        trees.edited(self._tree, victim)
+        edited(self._tree, victim)
         self._git("add", "--", victim)
         self._commit()
         return len(self._git("pack-objects", "--revs", "--thin", "--stdout", "-q", given=b"HEAD\n^HEAD~1\n"))
@@ -172,7 +173,7 @@ def _rows(fixtures: Fixtures, letter: str) -> Iterator[Row | Skipped]:
                 life.edit(victim, cost)
             if not keys:
                 for victim in victims[-_CHANGED_THERE:]:
-                    trees.edited(life.workspace, victim)
+                    edited(life.workspace, victim)
                 for _ in range(fixtures.sizes.rounds):
                     life.diff(differed)
         for part in ("tree", "home", "cloud"):

@@ -119,3 +119,17 @@ class DaemonHome:
             finally:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def running(folder: Path, workspace: Path) -> Iterator[tuple[TimedEmulator, DaemonHome, int]]:
+    """Give a daemon that has synced and waits for changes: its emulator, home and pid."""
+    timed_emulator = TimedEmulator(folder / "cloud")
+    with timed_emulator.emulator as emulator:
+        emulator.create_sandbox(SANDBOX)
+        daemon_home = DaemonHome(folder / "home", workspace, emulator.base_url, emulator.api_key)
+        with daemon_home.daemon() as pid:
+            timed_emulator.next()
+            daemon_home.run("flush")
+            timed_emulator.forget()
+            yield timed_emulator, daemon_home, pid

@@ -21,7 +21,11 @@ class Sizes:
 
     rounds: int
     trees: tuple[str, ...]
+    directories: int
+    events: int
     edits: int
+    idle_s: float
+    upload_mib: int
     series: tuple[int, ...]
     uplink_mbit: float
     peer_files: tuple[int, ...]

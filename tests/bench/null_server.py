@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 
 from tests.bench.stopwatch import CLOCK
 
@@ -65,3 +67,23 @@ def listening() -> Iterator[tuple[str, queue.SimpleQueue[float]]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def _serve(reported: Connection) -> None:
+    with _Server() as server:
+        reported.send(server.url)
+        server.serve_forever()
+
+
+@contextmanager
+def apart() -> Iterator[str]:
+    """Give the URL of one in a process of its own, which does not share the interpreter's lock."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,))
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        process.terminate()
+        process.join()

@@ -67,3 +67,9 @@ def status_kib(label: str, pid: int | str = "self") -> int:
         if line.startswith(f"{label}:"):
             return int(line.split()[1])
     raise KeyError(label)
+
+
+def process_cpu_s(pid: int) -> float:
+    """Return a running process's CPU seconds, by its threads' scheduler statistics (nanoseconds)."""
+    tasks = Path(f"/proc/{pid}/task")
+    return sum(int((tasks / task / "schedstat").read_text().split()[0]) for task in os.listdir(tasks)) / 1e9

@@ -23,6 +23,10 @@ def microseconds(value: float) -> str:
     return f"{value * 1e6:.2f} us"
 
 
+def mebibytes(value: float) -> str:
+    return f"{value / (1 << 20):.1f} MiB"
+
+
 def number(value: float) -> str:
     return f"{value:,.0f}"
 

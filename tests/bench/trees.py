@@ -17,8 +17,6 @@ from itertools import count
 from pathlib import Path
 from statistics import mean
 
-from tests.bench.stopwatch import CLOCK
-
 MEAN_BYTES = 14_000
 
 
@@ -72,6 +70,21 @@ def notes(folder: Path, files: int) -> Path:
     return folder
 
 
+def directories(folder: Path, many: int) -> Path:
+    """Make so many directories of a file each, a hundred at each of two levels; `folder` is one of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = 1
+    for first in count():
+        for below in ("", *map(str, range(100))):
+            if made >= many:
+                return folder
+            place = folder / f"{first}" / below
+            place.mkdir()
+            (place / "file").touch()
+            made += 1
+    return folder
+
+
 def victims(folder: Path) -> list[str]:
     """Return the relative paths of files to edit, in order."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -81,10 +94,3 @@ def victims(folder: Path) -> list[str]:
 def content_bytes(folder: Path) -> int:
     """Return the size of all its files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def edited(folder: Path, victim: str) -> float:
-    """Add a line to the file, and return the monotonic time of the write."""
-    with open(folder / victim, "a") as file:
-        file.write("#\n")
-    return CLOCK.monotonic_s()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import trees
+from tests.bench.latency import edited
 from tests.bench.peers.peer import Deadline, Ground, Peer, Running
 from tests.bench.peers.rules import Figures
 from tests.bench.stopwatch import CLOCK
@@ -27,7 +27,7 @@ def measured(peer: Peer, ground: Ground, probe: str, victims: Sequence[str]) -> 
         cpu_s, wire_bytes = running.cpu_s(), running.wire_bytes()
         took_s: list[float] = []
         for victim in victims:
-            written_s = trees.edited(ground.source, victim)
+            written_s = edited(ground.source, victim)
             arrived_s = running.arrival(victim, ground.deadline.left_s())
             if arrived_s is None:
                 raise ground.deadline.missed(f"edit {len(took_s) + 1} of {len(victims)} arrives")
@@ -46,7 +46,7 @@ def _await_probe(running: Running, source: Path, probe: str, deadline: Deadline)
     """Edit the probe until an edit arrives: one that was made before the tool watches may be lost."""
     wait_s = _PROBE_AGAIN_S
     while deadline.left_s():
-        trees.edited(source, probe)
+        edited(source, probe)
         if running.arrival(probe, min(wait_s, deadline.left_s())) is not None:
             return
         wait_s *= 2

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from tests.bench import null_server
+from tests.bench import inotifywait, null_server
 from tests.bench.peers.peer import Ground, Peer, true_within
 from tests.bench.peers.processes import Processes, started
 from tests.bench.peers.wire import Meter, forwarded
@@ -49,7 +49,7 @@ def _running(ground: Ground) -> Iterator[_Loop]:
         started(ground.home, ground.environment(), ground.deadline) as processes,
     ):
         settings = {
-            "EVENTS": "create,delete,modify,attrib,move,close_write",
+            "EVENTS": inotifywait.EVENTS,
             "TREE": str(ground.source),
             "QUIET_S": f"{ground.quiet_s:g}",
             "URL": f"http://127.0.0.1:{counted}/archive.tar.gz",
