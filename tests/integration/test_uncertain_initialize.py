@@ -107,7 +107,7 @@ def test_before_the_initialize_nothing_is_uncertain(rig: Rig, fault: str, *, res
     """A reverted change that never reached the sandbox costs nothing."""
     if fault.startswith("upload-url"):
         rig.restart()
-        remove(str(rig.state_folder), "upload_url")
+        remove(rig.state_folder, "upload_url")
     interrupted(rig, fault, Stop())
     rig.write("a.txt", FIRST["a.txt"])
     if restarted:
@@ -158,7 +158,7 @@ def test_a_sandbox_that_is_created_again(rig: Rig, step: str, status: int, *, re
     """Once the API knew no such sandbox, its recorded content does not count: the next one is empty."""
     if step == "upload-url":
         rig.restart()
-        remove(str(rig.state_folder), "upload_url")
+        remove(rig.state_folder, "upload_url")
     interrupted(rig, f"{step}: {status}", None)
     (rig.sandbox.workspace / "a.txt").unlink()
     rig.write("a.txt", FIRST["a.txt"])
