@@ -75,7 +75,7 @@ class Account:
         """
         now = self._look()
         for path, before, after in _changes(self._home, now):
-            if after is not None:
+            if after is not None and (not self._is_known(path, after) or self.is_agents_own(path, after)):
                 # A merge may give just what the agent has, as that has all that the person changed.
                 for each in (before,) if self._is_known(path, after) else (before, sandbox.get(path)):
                     if each is not None and each != after and _is_within(each, after, sent.get(path)):

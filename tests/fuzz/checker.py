@@ -288,7 +288,7 @@ class Checker:
             if not seen or self._nobody_looked or self._is_settled(path, entry) or leave_out(path, False):
                 self.figures["versions not looked at"] += 1
                 self._excuse(path, entry)
-            elif not self._is_saved(path, entry):
+            elif not self._is_saved(path, entry) and not self._is_in_another(tracked, path, entry):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) {what}, and is not saved")
 
     @property
@@ -308,6 +308,11 @@ class Checker:
         """True if that version is saved or at home; nothing is known of them once the state was damaged."""
         is_home = self.account is not None and self.account.is_at_home(path, entry)
         return self.state_damaged or is_home or self.saved.holds(path, entry)
+
+    def _is_in_another(self, tracked: TrackedSandbox, path: str, entry: Entry) -> bool:
+        """True if the sandbox of now, which is another one, has it: it came there over the workspace."""
+        current = self.current
+        return current is not None and current is not tracked and tree(current.sandbox.workspace).get(path) == entry
 
     def _is_settled(self, path: str, entry: Entry) -> bool:
         return self.account is not None and self.account.is_settled(path, entry)
