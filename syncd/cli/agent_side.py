@@ -42,7 +42,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
-from syncd.sandbox.saved_versions_rules import SentEntry, Why
+from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.scan.path_rules import PathRules
 from syncd.selection.rules import PathPatterns
 from syncd.store.state_db import StateDb

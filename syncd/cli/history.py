@@ -18,7 +18,7 @@ from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.text import counted, duration, one_line, shown_path, size
 from syncd.report.history import UNCHANGED, HistoryStore, SyncEnding, SyncRecord
-from syncd.sync.arrived_changes import Change
+from syncd.sync.outcome import Change
 
 _LINES = 20
 _INDENT = 12  # columns of the mark and the time

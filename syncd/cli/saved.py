@@ -18,8 +18,7 @@ from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.text import counted, few, shown_path, size
 from syncd.model.entry import Entry, Kind
 from syncd.report.logs import LogFormat, set_up_logs
-from syncd.sandbox.saved_versions import SavedVersions, unknown_version
-from syncd.sandbox.saved_versions_rules import SavedVersion
+from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, unknown_version
 from syncd.store.state_db import StateDb
 
 _HELP = f"""List the agent's saved versions, the newest first; or show, restore or drop one.

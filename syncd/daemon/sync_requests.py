@@ -18,8 +18,7 @@ from syncd.core.durable_file import MarkerFile
 from syncd.core.errors import ExitCode, SyncdError, TryLater
 from syncd.core.text import MOST_NAMED
 from syncd.daemon.control import Message
-from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
-from syncd.sync.outcome import Outcome
+from syncd.sync.outcome import FOLLOW_UPS, Outcome, left_out, still_changing, unsettled
 
 PAUSED = TryLater("syncing is paused", "run `syncd resume`")
 

@@ -59,7 +59,7 @@ from syncd.merge.writes import (
     opened,
 )
 from syncd.model.entry import Entry, Kind
-from syncd.sandbox.sandbox_content import TakenPath
+from syncd.sandbox.sandbox_state import TakenPath
 from syncd.selection import safe_open
 from syncd.store.state_db import Record, StateDb
 

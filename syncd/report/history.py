@@ -34,8 +34,7 @@ from syncd.model.entry import (
     arrived_digest,
     same,
 )
-from syncd.sync.arrived_changes import Change
-from syncd.sync.outcome import Outcome, SentArchive, SyncReason
+from syncd.sync.outcome import Change, Outcome, SentArchive, SyncReason
 
 # The reason of a daemon's first sync; the others are those of `SyncReason`.
 START = "start"

@@ -31,8 +31,7 @@ from syncd.remote.target import Target
 from syncd.sandbox.look import Looker, RunningLook
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
-from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import SentEntry, Why
+from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.sandbox.seen_paths import FIRST_WAIT_S, LONGEST_WAIT_S, SeenPaths
 
 _log = logging.getLogger("syncd.remote_changes")

@@ -20,8 +20,8 @@ from syncd.model.entry import (
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.sandbox_content import SandboxContent
-from syncd.sandbox.saved_versions_rules import SentEntry, Why
+from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.scan.exclusions import too_long
 from syncd.selection.builtin_rules import DIRECTORY_NAMES
 

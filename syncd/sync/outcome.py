@@ -1,16 +1,101 @@
-"""The values that tell of one sync: the reason for it, what leaves this machine, and what became of it."""
+"""The values that tell of one sync: its reason, what leaves this machine, what became of it and of each path.
+
+A sync that read files while they were written is followed by others, but no command waits for a file without end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from enum import Enum
+from collections.abc import Collection, Iterator, Sequence
+from enum import Enum, StrEnum
 
 from msgspec import Struct
 
+from syncd.core.errors import SyncWarning, TryLater
+from syncd.core.text import few, shown_path
 from syncd.model.entry import Entry
-from syncd.model.manifest import Difference, Manifest, entry_changes
-from syncd.sync.arrived_changes import ArrivedChanges
+from syncd.model.manifest import Difference, Manifest, Paths, difference, entry_changes
 from syncd.sync.status_document import LastSync
+
+
+class Change(StrEnum):
+    """The kinds of change of a path in the sandbox."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    REMOVED = "removed"
+
+
+class SentContent(Struct, frozen=True):
+    """The base, None if it is not known, and the leftovers, which are in the sandbox beyond it."""
+
+    base: Manifest | None = None
+    leftovers: Collection[str] = ()
+
+
+class ArrivedChanges(Struct, frozen=True):
+    """The paths that differ in the sandbox since the last sync that arrived."""
+
+    added: Sequence[str] = ()
+    changed: Sequence[str] = ()
+    removed: Sequence[str] = ()
+
+
+def arrived_changes(before: SentContent, now: SentContent) -> ArrivedChanges:
+    """Return the changes between two syncs; all paths are added if it is not known what was there before.
+
+    What stays as it is in the sandbox counts in the base as it was sent last, so it is no change. What was deleted here
+    and stays there is a leftover: it is removed by the sync after which it is none any more.
+    """
+    if now.base is None:
+        return ArrivedChanges()
+    if before.base is None:
+        return ArrivedChanges(added=Paths(now.base.copy()))
+    found = difference(before.base, now.base)
+    if not before.leftovers and not now.leftovers:
+        return ArrivedChanges(found.added, [*found.changed, *found.uncertain], found.removed)
+    was_left = [path for path in found.added if path in before.leftovers]
+    new = [path for path in found.added if path not in before.leftovers]
+    gone = [path for path in before.leftovers if path not in now.leftovers]
+    late = [path for path in gone if path not in before.base and path not in now.base]
+    removed = [*(path for path in found.removed if path not in now.leftovers), *late]
+    return ArrivedChanges(new, [*found.changed, *found.uncertain, *was_left], removed)
+
+
+def combined(before: Change | None, now: Change) -> Change | None:
+    """Return what two changes of a path are together; None: nothing."""
+    if now is Change.REMOVED:
+        return None if before is Change.ADDED else Change.REMOVED
+    if before is None or before is Change.ADDED:
+        return before or now
+    return Change.CHANGED
+
+
+class CombinedChanges:
+    """The changes of several syncs as those of one. No list is made of a first sync's paths."""
+
+    def __init__(self) -> None:
+        self._all: Sequence[str] = ()  # the paths of a first sync
+        self._changes: dict[str, Change | None] = {}  # since then
+
+    def add(self, arrived: ArrivedChanges) -> None:
+        """Add the changes of the next sync."""
+        if isinstance(arrived.added, Paths):
+            self._all, self._changes = arrived.added, {}
+            return
+        for change in Change:
+            for path in getattr(arrived, change):
+                self._changes[path] = combined(self._change_of(path), change)
+
+    def paths(self, change: Change) -> Iterator[str]:
+        """Yield the paths with this change."""
+        if change is Change.ADDED:
+            yield from (path for path in self._all if path not in self._changes)
+        yield from (path for path, each in self._changes.items() if each is change)
+
+    def _change_of(self, path: str) -> Change | None:
+        if path in self._changes:
+            return self._changes[path]
+        return Change.ADDED if path in self._all else None
 
 
 class SyncReason(Enum):
@@ -75,3 +160,48 @@ class Outcome(Struct, frozen=True):
     def word(self) -> str:
         """The outcome's name in logs and in `push --json`."""
         return "initialized" if self.sync else "unchanged"
+
+
+# The number of syncs that follow the first one before a waiting command fails with the files that keep changing. A file
+# that was written once while it was read is whole after one; a log that is written all the time never is.
+FOLLOW_UPS = 2
+
+
+def unsettled(before: Collection[str] | None, follow_up: Collection[str], torn: Collection[str]) -> frozenset[str]:
+    """The paths for which a command must wait for another sync; `before`: those of the sync before, None at the first.
+
+    A `torn` path is always one: half of its version in the sandbox may be older than the request. Of the others in
+    `follow_up`, which vanished before they were read, only those that were named before are: the rest came later.
+    """
+    return frozenset(path for path in follow_up if before is None or path in before or path in torn)
+
+
+def still_changing(paths: Collection[str]) -> TryLater:
+    """The error of a command that waited for files that kept changing."""
+    theirs = "its copy" if len(paths) == 1 else "their copies"
+    return TryLater(
+        f"{_names(paths)} kept changing while being read: {theirs} in the sandbox may be half old and half new, "
+        "all else is there",
+        "try again when nothing writes there, or leave it out in .syncdignore",
+    )
+
+
+def left_out(obstructed: Collection[str]) -> TryLater:
+    """The error of a command whose paths have no place in the sandbox, as an obstacle is there."""
+    are = "is" if len(obstructed) == 1 else "are"
+    return TryLater(
+        f"{_names(obstructed)} {are} not in the sandbox, where something else has that place; all else is there",
+        "`syncd status` names what it is, and what to do before you run `syncd push --force`",
+    )
+
+
+def _names(paths: Collection[str]) -> str:
+    return ", ".join(few([repr(shown_path(path)) for path in sorted(paths)], len(paths)))
+
+
+def torn_copy(path: str) -> SyncWarning:
+    """The warning that stays until a later sync has read the file while it was unchanged."""
+    what = f"{shown_path(path)!r} was written while it was read: its copy in the sandbox may be half old and half new"
+    return SyncWarning(
+        f"torn:{path}", what, "the next sync sends it again; a file that never rests belongs in .syncdignore"
+    )

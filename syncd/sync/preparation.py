@@ -23,8 +23,8 @@ from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle, was_emptied
-from syncd.sandbox.sandbox_content import SandboxContent
-from syncd.sandbox.saved_versions_rules import SentEntry, Why
+from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.sandbox.seen_paths import place_items
 from syncd.selection.git_repository import GIT
 from syncd.sync.agent_work import pruned_names

@@ -36,12 +36,10 @@ from syncd.model.reconcile import Forced, Policy
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.partial_archives import Kept
 from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sandbox.saved_versions_rules import SentEntry, Why
+from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.selection.secret_scanner import secret_warning, sent_secret_warning
-from syncd.sync.arrived_changes import SentContent, arrived_changes
 from syncd.sync.delivery import SyncObserver, Verdict
-from syncd.sync.follow_up import torn_copy
-from syncd.sync.outcome import Outcome
+from syncd.sync.outcome import Outcome, SentContent, arrived_changes, torn_copy
 from syncd.sync.preparation import Preparation
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.status_document import LastSync, State

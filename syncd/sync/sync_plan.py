@@ -25,7 +25,7 @@ from syncd.sandbox.look_request import (
     Missing,
     Obstacle,
 )
-from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sandbox.sandbox_state import SandboxContent
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
 SAMPLE = 200

@@ -27,9 +27,8 @@ from syncd.core.hardening import original_umask
 from syncd.core.settings import Config
 from syncd.core.text import one_line
 from syncd.remote.target import Target
-from syncd.sandbox.agent_info import callable_servers
-from syncd.sandbox.mcp_servers import AgentRecord, agent_state
-from syncd.sync.arrived_changes import ArrivedChanges, Change, CombinedChanges
+from syncd.sandbox.mcp_servers import AgentRecord, agent_state, callable_servers
+from syncd.sync.outcome import ArrivedChanges, Change, CombinedChanges
 
 _log = logging.getLogger("syncd")
 _hook_log = logging.getLogger("syncd.hook")

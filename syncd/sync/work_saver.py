@@ -17,7 +17,7 @@ from syncd.core.waiter import Superseded
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.sandbox_state import ending_targets
-from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.saved_versions import Why
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import LeaveOut, Unsaved, find_agent_work, save_work
 from syncd.sync.sandbox_services import SandboxServices

@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 
 from syncd.model.entry import Kind, SeenEntry
-from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.saved_versions import SavedVersions, Why
 from syncd.store.state_db import StateDb
 from tests.clock import NOON_S, ScriptedClock
 from tests.component.crash_worker import StepKiller, arm, arm_commits

@@ -11,8 +11,7 @@ from syncd.model.entry import Entry, Kind, Stamp
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.sandbox.leftovers import Leftovers
-from syncd.sandbox.sandbox_content import TakenPath
-from syncd.sandbox.sandbox_state import SandboxState, Uploaded, ending_targets, last_target
+from syncd.sandbox.sandbox_state import SandboxState, TakenPath, Uploaded, ending_targets, last_target
 from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.state_db import StateDb
 from tests.component.sample_records import MANIFEST, TARGET

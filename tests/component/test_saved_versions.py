@@ -21,8 +21,7 @@ from syncd.core.clock import utc
 from syncd.core.errors import Stop
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.saved_versions import SavedVersions, Why
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import NAME, StateDb
 from tests.clock import ScriptedClock

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.saved_versions import Why
 from tests.clock import NOON_S
 from tests.component.crash_machine import Disk, PowerCut
 from tests.component.forks import Forks, forks_of

@@ -13,8 +13,7 @@ from typing import BinaryIO
 from syncd.core.clock import Clock
 from syncd.model import entry as model_entry
 from syncd.model.entry import Kind
-from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import SavedVersion
+from syncd.sandbox.saved_versions import SavedVersion, SavedVersions
 from syncd.store.state_db import StateDb
 from tests.fuzz.model import FOLDER, Entry, SandboxModel
 

@@ -15,8 +15,7 @@ from msgspec.structs import replace
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.waiter import SupersededBy
 from syncd.sandbox.repository import agent_repository
-from syncd.sandbox.sandbox_content import TakenPath
-from syncd.sandbox.sandbox_state import SandboxState
+from syncd.sandbox.sandbox_state import SandboxState, TakenPath
 from syncd.store.state_db import StateDb
 from tests.component.repository_rig import git as plain_git
 from tests.component.repository_rig import tree_of

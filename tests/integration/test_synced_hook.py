@@ -17,8 +17,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.directories import directories_for
 from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of
-from syncd.sandbox.sandbox_content import TakenPath
-from syncd.sandbox.sandbox_state import SandboxState
+from syncd.sandbox.sandbox_state import SandboxState, TakenPath
 from syncd.store.state_db import StateDb
 from syncd.sync import synced_hook
 from syncd.sync.synced_hook import SyncedHook

@@ -21,8 +21,7 @@ from syncd.remote.failure import FailureAction
 from syncd.sandbox.look import Looker, RunningLook
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.saved_versions import SavedVersions, Why
 from syncd.store.blobs import Blobs
 from syncd.store.state_db import StateDb
 from tests.agent import Agent

@@ -42,10 +42,10 @@ PURE = {
     "model": "directory entry manifest reconcile symlinks",
     "remote": "failure target",
     "report": "metrics speed",
-    "sandbox": ("agent_info leftovers look_encoding look_request sandbox_content saved_versions_rules"),
+    "sandbox": "leftovers look_encoding look_request",
     "scan": "exclusions",
     "selection": ("builtin_rules gitignore rules secret_scanner selection"),
-    "sync": "arrived_changes follow_up outcome status_document sync_plan",
+    "sync": "outcome status_document sync_plan",
     "watch": "changes",
 }
 

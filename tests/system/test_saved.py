@@ -13,8 +13,7 @@ from contextlib import closing
 import pytest
 
 from syncd.model.entry import Kind, SeenEntry
-from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.saved_versions import SavedVersions, Why
 from syncd.store.state_db import NAME, StateDb
 from tests.clock import ScriptedClock
 from tests.system.rig import Rig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 
-from syncd.sandbox.agent_info import AgentInfo, callable_servers, mcp_json, shell_lines
+from syncd.sandbox.mcp_servers import AgentInfo, callable_servers, mcp_json, shell_lines
 
 HOSTILE = {
     "git": "https://host/$(touch${IFS}x)?t='\"`id`",

@@ -9,8 +9,8 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.sandbox.look_request import LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.sandbox_content import SandboxContent
-from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.saved_versions import Why
 from syncd.sync.agent_work import AgentWork, find_agent_work, save_work
 
 FILE = SeenEntry(Kind.FILE, 0o644, size_bytes=3, digest=b"theirs")

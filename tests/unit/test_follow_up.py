@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.sync.follow_up import unsettled
+from syncd.sync.outcome import unsettled
 
 
 @pytest.mark.parametrize(

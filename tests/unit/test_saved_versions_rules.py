@@ -8,7 +8,7 @@ import pytest
 
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, is_savable
-from syncd.sandbox.saved_versions_rules import SavedVersion, Why, expired, next_count, saved_at, version_id
+from syncd.sandbox.saved_versions import SavedVersion, Why, expired, next_count, saved_at, version_id
 
 NOW = datetime(2026, 11, 26, 4, 1, 12, tzinfo=UTC)
 

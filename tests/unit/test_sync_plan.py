@@ -9,7 +9,7 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Difference, Manifest
 from syncd.model.reconcile import Forced, Policy
 from syncd.sandbox.look_request import LookAction, LookResult, Missing, Obstacle
-from syncd.sandbox.sandbox_content import SandboxContent
+from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sync.sync_plan import is_outdated, least_of, look_request, obstacles_seen, partial_paths
 
 

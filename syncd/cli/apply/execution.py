@@ -40,9 +40,8 @@ from syncd.model.manifest import directories_above
 from syncd.model.reconcile import Home, PathOutcome, Plan, PlannedPath, Sides, plan_home
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
-from syncd.sandbox.sandbox_content import TakenPath
-from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import SavedVersion, Why
+from syncd.sandbox.sandbox_state import TakenPath
+from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, Why
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection import ignore_files

@@ -22,10 +22,8 @@ from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.model.entry import Kind, SeenEntry, arrived_digest
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
-from syncd.sandbox.sandbox_content import TakenPath, is_as
-from syncd.sandbox.sandbox_state import SandboxState
-from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import SentEntry, Why
+from syncd.sandbox.sandbox_state import SandboxState, TakenPath, is_as
+from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
 from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
 from syncd.store.state_db import StateDb
 

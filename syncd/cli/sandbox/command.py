@@ -20,7 +20,7 @@ from syncd.core.clock import seconds_of
 from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.text import ago, duration, one_line
 from syncd.remote.failure import StepFailed
-from syncd.sandbox.agent_info import AgentInfo, callable_servers, mcp_json, shell_lines
+from syncd.sandbox.mcp_servers import AgentInfo, callable_servers, mcp_json, shell_lines
 
 if TYPE_CHECKING:
     from syncd.cli.sandbox.admin import SandboxAdmin

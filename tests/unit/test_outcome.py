@@ -8,7 +8,7 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.sync.arrived_changes import ArrivedChanges, Change, CombinedChanges, SentContent, arrived_changes, combined
+from syncd.sync.outcome import ArrivedChanges, Change, CombinedChanges, SentContent, arrived_changes, combined
 
 A, C, R = Change.ADDED, Change.CHANGED, Change.REMOVED
 
