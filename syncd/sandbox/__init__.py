@@ -1,4 +1,4 @@
 """The sandbox's life: acquire it, delete in it, find what its agent changed, and notify the agent.
 
-Begins at `provider`.
+Begins at `remote_changes`; `provider` acquires the sandbox.
 """

@@ -562,7 +562,7 @@ class Laptop:
             return
         self._look_is_repeated = False
         self._look_failures += 1
-        first_s, longest_s = remote_changes._FIRST_WAIT_S, remote_changes._LONGEST_WAIT_S
+        first_s, longest_s = remote_changes.FIRST_WAIT_S, remote_changes.LONGEST_WAIT_S
         self._look_not_before_s = self._now_s() + backoff_limit_s(self._look_failures, first_s, longest_s)
         self._arrivals.unlooked += 1
 

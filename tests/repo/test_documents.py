@@ -142,3 +142,12 @@ def _completed(raw: dict[str, Any]) -> dict[str, Any]:
         "workspace": {"path": "/nowhere/at-all", **raw.get("workspace", {})},
         "sandbox": sandbox if "acquire" in sandbox else {"id": "any", **sandbox},
     }
+
+
+@pytest.mark.parametrize("page", [REPO / "CONTRIBUTING.md", REPO / "docs/architecture.md"], ids=lambda page: page.name)
+def test_each_name_of_the_code_is_there(page: Path) -> None:
+    """A class, a constant or a method that a page sends a reader to is in the code, by that name."""
+    words = set(re.findall(r"\w+", "\n".join(path.read_text("utf-8") for path in REPO.glob("[st]*/**/*.py"))))
+    names = re.findall(r"`(_?[A-Z]\w*(?:\.\w+)*)`", page.read_text("utf-8"))
+    assert len(names) > 5
+    assert [name for name in names if not words.issuperset(name.split("."))] == []

@@ -1,4 +1,4 @@
 """`syncd apply`: brings home what was changed in the sandbox.
 
-Begins at `command`.
+Begins at `execution`; `command` only reads the options.
 """
