@@ -316,11 +316,16 @@ class Preparation(Struct):
         return {path: obstacle for path, obstacle in taken.items() if path not in stays}
 
     def _changed_there(self, result: LookResult) -> Versions:
-        """Return what is there of the paths to delete that someone changed: a removal names it exactly."""
+        """Return what is there of the paths to delete that someone changed: a removal names it exactly.
+
+        What is of the kind that is wanted there is in nobody's way.
+        """
+        wanted = self._wanted
+        changed = {path: result.differing.get(path, ABSENT) for path in self.paths_to_delete}
         items = {
             path: LookItem((), LookAction.FETCH)
-            for path in self.paths_to_delete
-            if result.differing.get(path, ABSENT) != ABSENT
+            for path, there in changed.items()
+            if there != ABSENT and (path not in wanted or there.kind is not wanted[path].kind)
         }
         found = self.services.remote_changes.look(LookRequest(items)).differing if items else {}
         return {path: [there] for path, there in found.items() if _is_known(there)}

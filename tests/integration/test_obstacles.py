@@ -364,6 +364,25 @@ def test_a_check_that_fails(rig: Rig, fault: str) -> None:
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
 
 
+def test_a_file_that_took_a_links_place(rig: Rig) -> None:
+    """Where nobody could look, the link is a leftover whose place is the file's by then: it is not removed as that."""
+    configured(rig, "mirror")
+    (rig.workspace / "link").symlink_to("stay")
+    settled(rig)
+    rig.emulator.faults.script("execute: 404 always")
+    rig.emulator.faults.script("dump: 404 always")
+    (rig.workspace / "link").unlink()
+    rig.write("link", "a file now")
+    settled(rig)
+    rig.emulator.faults.clear()
+    rig.wait_for_programs()
+    rig.restart()
+    rig.write("stay", "changed")
+    settled(rig)
+    assert rig.arrived()["link"] == "a file now"
+    check_quiet(rig)
+
+
 def test_a_reset_frees_every_place(rig: Rig) -> None:
     """What was left out is sent by the sync that follows it."""
     configured(rig, "reset")
