@@ -253,7 +253,9 @@ class Commands:
         for each in [each for each in self._beside if each[:2] == (op, when)]:
             self._beside.remove(each)
             self._changed_at += 1
+            trouble, self._trouble = self._trouble, ()  # it is not the command that does this
             self._simulation.do(Step(each[2], each[3]))
+            self._trouble = trouble
 
     def effect(self, event: str, args: tuple[Any, ...]) -> bool:
         """Count an effect of the command's thread, of which the audit hook tells; false: it is another's.
