@@ -65,8 +65,7 @@ class _Running(Struct, frozen=True):
 class RemoteChanges:
     """The looks at one sandbox, and the versions there that they save.
 
-    `unseen` counts the paths that the last look did not come to, `look_took_s` are the seconds that it took, and
-    `warnings` are about looks that failed.
+    `unseen` counts the paths that the last look did not come to, and `warnings` are about looks that failed.
     """
 
     def __init__(
@@ -100,7 +99,6 @@ class RemoteChanges:
         self._check = check
         self._ask_for_sandbox = ask_for_sandbox
         self._looked_s = inf  # by the monotonic clock, the last look that found something out
-        self.look_took_s = 0.0
         self._running: _Running | None = None
         self._unstarted: StepFailed | None = None  # why the look that was to run beside the upload was given up
         self._failures = 0
@@ -122,7 +120,7 @@ class RemoteChanges:
 
     @property
     def look_age_s(self) -> float:
-        """Seconds since the last look of this sync; less than none where nobody looked."""
+        """Seconds since the last look of this sync, less what its paths may take; less than none without one."""
         return self._clock.monotonic_s() - self._looked_s
 
     def retry(self) -> None:
@@ -171,8 +169,8 @@ class RemoteChanges:
             if running is None or running.request is not request or self._is_stale(running):
                 running = self._begin(request, fetches=self._fetches)
             result = self._finish(running)
-            self._looked_s = running.look.started_s
-            self.look_took_s = self._clock.monotonic_s() - self._looked_s
+            # Of a million paths a look takes a minute, and so would the next one.
+            self._looked_s = running.look.started_s + _PATH_S * len(request.items)
             if result.unfetched is not None:
                 raise result.unfetched
         except NotKeptHere as failure:
@@ -288,7 +286,7 @@ class RemoteChanges:
             if other.action is not FailureAction.REFUSED:
                 self._raise_if_offline(failure)
         else:
-            self._looked_s, self.look_took_s = self._clock.monotonic_s(), 0.0  # when it was packed is not known
+            self._looked_s = self._clock.monotonic_s()  # when the sandbox packed it is not known
             return self._ended(found)
         self._is_repeated = self._by_dump = False
         self._failures += 1

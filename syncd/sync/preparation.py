@@ -103,7 +103,7 @@ class Preparation(Struct):
             state.seen.note_written(self.written)
         if self._looks and (partial_archives.may_replace or self.content.unanswered):
             self._save_what_stays()
-        if self._looks and is_outdated(remote_changes.look_age_s, remote_changes.look_took_s, self.repeated):
+        if self._looks and is_outdated(remote_changes.look_age_s, self.repeated):
             return Verdict.LOOK_AGAIN
         return Verdict.INITIALIZE
 
@@ -112,8 +112,7 @@ class Preparation(Struct):
 
         Raises as `complete` does.
         """
-        remote_changes = self.services.remote_changes
-        while is_outdated(remote_changes.look_age_s, remote_changes.look_took_s):
+        while is_outdated(self.services.remote_changes.look_age_s):
             verdict = self.complete()
             if verdict is not Verdict.LOOK_AGAIN:
                 return verdict

@@ -29,10 +29,9 @@ from syncd.sandbox.sandbox_state import SandboxContent
 
 # A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
 SAMPLE = 200
-# A look is no older than this when the initialize is requested, or than so many times what it took itself: of a million
-# paths it takes half a minute, and so would the next one.
-_FRESH_S, _FRESH_LOOKS = 2.0, 1.5
-# It is repeated only so often.
+# A look is no older than this when the initialize is requested …
+_FRESH_S = 2.0
+# … but where a look itself takes so long, it is repeated only so often.
 _REPEATED = 3
 
 
@@ -157,9 +156,9 @@ def obstacles_seen(
     return dict(result.blocked)
 
 
-def is_outdated(look_age_s: float, look_took_s: float, repeated: int = 0) -> bool:
+def is_outdated(look_age_s: float, repeated: int = 0) -> bool:
     """True if a look that was repeated so often is to be made once more, as its agent may have gone on since then."""
-    return look_age_s > max(_FRESH_S, _FRESH_LOOKS * look_took_s) and repeated < _REPEATED
+    return look_age_s > _FRESH_S and repeated < _REPEATED
 
 
 def _distinct(versions: tuple[Entry, ...]) -> tuple[Entry, ...]:

@@ -855,3 +855,26 @@ def test_a_look_at_many_paths_has_more_time(made: AgentRig, monkeypatch: pytest.
     (few, few_s), (many, many_s) = min(times), max(times)
     assert many - few >= 290
     assert many_s - few_s == pytest.approx((many - few) * 1e-4)
+
+
+def test_a_look_at_many_paths_is_not_repeated_for_its_own_length(
+    made: AgentRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one would be no younger at its end. One at few paths that takes so long is."""
+    finish, looks = Looker.finish, []
+
+    def finished(self: Looker, running: RunningLook, *args: Any) -> LookResult:
+        looks.append(len(running.request.items))
+        made.rig.clock.go_on(2.02)
+        return finish(self, running, *args)
+
+    made.edit(a="newer")
+    made.rig.sync()
+    monkeypatch.setattr(Looker, "finish", finished)
+    made.edit(a="newest")
+    made.rig.sync()
+    assert len(looks) == 4
+    looks.clear()
+    made.edit(**{f"d{number}": "new" for number in range(300)})
+    made.rig.sync()
+    assert len(looks) == 1
