@@ -63,6 +63,12 @@ class StateFile(Generic[Record]):
         self._set_aside(why)
         return None
 
+    def remove(self) -> None:
+        """Remove the record, if there is one: it needs no space. Raises `OSError`."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        flush_folder(os.path.dirname(self.path))
+
     def _set_aside(self, why: str) -> None:
         """Rename an unusable record, so that a person can look at it."""
         try:

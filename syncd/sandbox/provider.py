@@ -77,11 +77,16 @@ class AcquiredSandboxStore:
         return record.acquired_sandbox, record.acquired_wall_s
 
     def save(self, acquired_sandbox: AcquiredSandbox | None, acquired_wall_s: list[float]) -> None:
-        """Keep it. Raises `OSError`."""
+        """Keep it. Raises `OSError`; a sandbox that was given up is forgotten also where the disk is full."""
         record = _ProviderRecord(
             base_url=self._base_url, acquired_sandbox=acquired_sandbox, acquired_wall_s=acquired_wall_s
         )
-        self._file.save(record)
+        try:
+            self._file.save(record)
+        except OSError:
+            if acquired_sandbox is None:
+                self._file.remove()
+            raise
 
 
 class AcquiringProvider:
@@ -195,5 +200,5 @@ class AcquiringProvider:
 
     def _save(self, acquired_sandbox: AcquiredSandbox | None) -> None:
         self._acquired_sandbox, self._replace_at_s = acquired_sandbox, inf
-        with contextlib.suppress(OSError):  # costs the next process one more sandbox
+        with contextlib.suppress(OSError):  # a sandbox that is not recorded costs the next process one more
             self._file.save(acquired_sandbox, self._acquired_wall_s)

@@ -73,6 +73,8 @@ class HomeRepository:
         checker, is_branch = self._checker, step.name == "branch"
         self.check_unchanged(step.args[0] if is_branch and code in (0, None) else "", may_write_objects=is_branch)
         live = checker.live
+        if live is not None and checker.settings.current.sandbox.id not in (None, live.sandbox.id):
+            return  # a command asks the one that the configuration names, before the daemon has moved to it
         if code != 0 or not alone or live is None or not (live.sandbox.workspace / ".git").is_dir():
             return
         text = "\n".join(printed)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from syncd.core import durable_file
 from syncd.core.errors import KeyRefused, SandboxRefused, TryLater
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import FailureAction, StepFailed
@@ -185,6 +186,21 @@ def test_what_cannot_be_counted_is_not_acquired(rig: Rig, monkeypatch: pytest.Mo
     with pytest.raises(TryLater, match="No space left on device"):
         rig.sync()
     assert rig.asked() == []
+
+
+def test_one_that_was_given_up_is_forgotten_also_with_a_full_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next process believes that it lives, until something changes here."""
+    rig.sync()
+    first = rig.cycle.target
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable_file, "_replace", full)
+        assert rig.cycle.provider.mark_lost(first)
+    rig.restart()
+    assert sandbox_id(rig) == ""
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a\\u0000b", "a\\nb"])
