@@ -36,7 +36,10 @@ from syncd.core.settings import (
     checked_table,
     checked_workspace,
     is_loopback,
+    sandbox_key,
+    sandbox_tables,
     shown_value,
+    table_of,
     with_git,
 )
 
@@ -130,26 +133,19 @@ def read_workspace_path(path: str) -> str:
         return checked_workspace(workspace, os.path.dirname(os.path.abspath(path)))
 
 
-def read_sandbox(path: str, layer: ManagedLayer) -> tuple[object, ...] | None:
-    """Return the key of the sandbox that the file names, as `sandbox_key`; None if it acquires one.
+def read_sandboxes(path: str, layer: ManagedLayer) -> set[tuple[object, ...]]:
+    """Return the keys of the sandboxes that the file names, as `sandbox_key`; one that is acquired has none.
 
     Nothing else is checked. Raises `ConfigError`.
     """
-    section = _read_toml(path).get("sandbox")
-    values = section if isinstance(section, dict) else {}
     default = layer.values().get("sandbox.base_url", SandboxKeys().base_url)
-    sandbox_id, base_url = values.get("id"), values.get("base_url", default)
-    return sandbox_key(base_url, sandbox_id) if isinstance(sandbox_id, str) and isinstance(base_url, str) else None
-
-
-def sandbox_key(base_url: str, sandbox_id: str) -> tuple[object, ...]:
-    """Return what tells one sandbox from another, however its API's address is written."""
-    try:
-        url = urlsplit(base_url)
-        port = url.port or {"https": 443, "http": 80}.get(url.scheme)
-    except ValueError:
-        return base_url, sandbox_id
-    return url.scheme, url.hostname, port, url.path.rstrip("/"), sandbox_id
+    found = set()
+    for _, _, table in sandbox_tables(_read_toml(path)):
+        values = table if isinstance(table, dict) else {}
+        sandbox_id, base_url = values.get("id"), values.get("base_url", default)
+        if isinstance(sandbox_id, str) and isinstance(base_url, str):
+            found.add(sandbox_key(base_url, sandbox_id))
+    return found
 
 
 def _read_toml(path: str) -> dict[str, Any]:
@@ -273,15 +269,18 @@ def _merged(own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, An
 
 def _refuse_beyond(config: Config, layer: ManagedLayer) -> None:
     """Raise `ConfigError` for a choice that the ceiling does not allow."""
-    sandbox, ceiling = config.sandbox, layer.ceiling
-    if not layer.allows_base_url(sandbox.base_url):
-        key, value, limit, allowed = "base_url", sandbox.base_url, "base_urls", ceiling.base_urls or ()
-    elif ceiling.agent_changes is not None and sandbox.agent_changes not in ceiling.agent_changes:
-        key, value, limit, allowed = "agent_changes", sandbox.agent_changes, "agent_changes", ceiling.agent_changes
-    else:
-        return
+    ceiling = layer.ceiling
+    for name, sandbox in config.sandboxes.items():
+        table = table_of(name)
+        if not layer.allows_base_url(sandbox.base_url):
+            _refuse(f"{table}.base_url", sandbox.base_url, "base_urls", ceiling.base_urls or ())
+        if ceiling.agent_changes is not None and sandbox.agent_changes not in ceiling.agent_changes:
+            _refuse(f"{table}.agent_changes", sandbox.agent_changes, "agent_changes", ceiling.agent_changes)
+
+
+def _refuse(key: str, value: str, limit: str, allowed: Iterable[str]) -> None:
     raise ConfigError(
-        f"sandbox.{key} = {shown_value(value)}: the ceiling of {MANAGED_FILE} does not allow it",
+        f"{key} = {shown_value(value)}: the ceiling of {MANAGED_FILE} does not allow it",
         f"ceiling.{limit} allows {', '.join(map(shown_value, allowed)) or 'none'}",
     )
 
@@ -410,7 +409,7 @@ def own_folders(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 def own_files(config: Config, environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the files that this configuration, and those in the configuration folder now, name, and themselves."""
-    files = [MANAGED_FILE, config.file, config.sandbox.api_key_file, config.sandbox.mcp_file]
+    files = [MANAGED_FILE, config.file, *_files_of(config)]
     for file in dict.fromkeys([*config_files(environ), *config_files({})]):
         with suppress(OSError):
             status = os.stat(file)
@@ -422,7 +421,7 @@ def own_files(config: Config, environ: Mapping[str, str]) -> tuple[str, ...]:
 def _named_by(file: str, *_: int) -> list[str]:
     """Return the files that a configuration names, read once as long as its status is the same: each scan asks."""
     try:
-        sandbox = load_config(file).sandbox
+        return _files_of(load_config(file))
     except ConfigError:
         try:
             with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), errors="surrogateescape") as text:
@@ -430,7 +429,10 @@ def _named_by(file: str, *_: int) -> list[str]:
         except OSError:
             return []
         return [os.path.join(os.path.dirname(file), os.path.expanduser(name)) for name in found]
-    return [sandbox.api_key_file, sandbox.mcp_file]
+
+
+def _files_of(config: Config) -> list[str]:
+    return [file for each in config.sandboxes.values() for file in (each.api_key_file, each.mcp_file)]
 
 
 def _usable(paths: Iterable[str]) -> tuple[str, ...]:

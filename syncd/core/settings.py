@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -127,18 +127,32 @@ class CeilingKeys(Struct, frozen=True, kw_only=True):
     max_snapshot_mib: Mebibytes | None = None
 
 
+MAIN = "main"
+"""The name of the sandbox that `[sandbox]` describes."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
+
+
 class Config(Struct, frozen=True):
-    """A checked configuration: `~` is expanded, the workspace's path is absolute and free of links."""
+    """A checked configuration: `~` is expanded, the workspace's path is absolute and free of links.
+
+    It is that of one sandbox, of which `sandbox` has the keys; `sandboxes` has those of each by its name, main first.
+    """
 
     file: str
     workspace: WorkspaceKeys
     sandbox: SandboxKeys
+    sandboxes: Mapping[str, SandboxKeys]
     sync: SyncKeys
     retry: RetryKeys
     notifications: NotificationKeys
+    sandbox_name: str = MAIN
     managed: Managed | None = None
     always_ignored: tuple[str, ...] = ()  # `ceiling.ignore`
     workspace_link: str = ""  # the absolute path that is written there, if it leads through a link
+
+    def for_sandbox(self, name: str) -> Config:
+        """Return the configuration of the sandbox of this name, one of `sandboxes`."""
+        return msgspec.structs.replace(self, sandbox=self.sandboxes[name], sandbox_name=name)
 
 
 SECTIONS: Mapping[str, type[Struct]] = {
@@ -153,41 +167,104 @@ SECTIONS: Mapping[str, type[Struct]] = {
 def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     """Check the content of a TOML file. Raises `ConfigError`."""
     for name in raw:
-        if name not in SECTIONS:
-            raise ConfigError(f"{_printable(name)}: unknown section", f"allowed are {_names(SECTIONS)}")
+        if name not in SECTIONS and name != "sandboxes":
+            raise ConfigError(f"{_printable(name)}: unknown section", f"allowed are {_names(SECTIONS)}, sandboxes")
     raw = with_git(raw)
     read = {name: checked_table(name, keys, raw.get(name, {})) for name, keys in SECTIONS.items()}
-    sandbox: SandboxKeys = read["sandbox"]
-    if sandbox.id is None and sandbox.acquire is None:
-        raise ConfigError("sandbox.id is missing", "name the sandbox's id, or add a [sandbox.acquire] table")
-    if sandbox.id is not None and sandbox.acquire is not None:
-        raise ConfigError(
-            f"sandbox.id = {shown_value(sandbox.id)}: not together with [sandbox.acquire]", "keep one of them"
-        )
-    if sandbox.id in (".", ".."):
-        raise ConfigError(
-            f"sandbox.id = {shown_value(sandbox.id)}", "must be the id of a sandbox"
-        )  # it is part of a URL's path
-    check_base_url("sandbox.base_url", sandbox.base_url)
     _check_program("sync.on_synced", read["sync"].on_synced)
     folder = os.path.dirname(os.path.abspath(path))
     workspace = checked_workspace(read["workspace"].path, folder)
-    is_named = "api_key_file" in raw["sandbox"]
-    key_file = os.path.expanduser(sandbox.api_key_file) if is_named else default_key_file(os.environ)
     written = os.path.abspath(os.path.join(folder, os.path.expanduser(read["workspace"].path)))
+    sandboxes = {
+        name: _checked_sandbox(table, raw_sandbox, folder, workspace)
+        for name, table, raw_sandbox in sandbox_tables(raw)
+    }
+    _refuse_shared_ids(sandboxes)
     return Config(
         file=path,
         workspace=msgspec.structs.replace(read["workspace"], path=workspace),
-        sandbox=msgspec.structs.replace(
-            sandbox,
-            api_key_file=os.path.join(folder, key_file),
-            mcp_file=_checked_mcp_file(sandbox.mcp_file, folder, workspace),
-        ),
+        sandbox=sandboxes[MAIN],
+        sandboxes=sandboxes,
         sync=read["sync"],
         retry=read["retry"],
         notifications=read["notifications"],
         workspace_link="" if written == workspace else written,
     )
+
+
+def sandbox_tables(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield the name of each sandbox, that of its table, and its keys: a further one has those of `[sandbox]` too.
+
+    Raises `ConfigError` for what is no table and for a name that is not allowed.
+    """
+    main = raw.get("sandbox", {})
+    yield MAIN, table_of(MAIN), main
+    others = raw.get("sandboxes", {})
+    if not isinstance(others, dict):
+        raise ConfigError(f"sandboxes = {shown_value(others)}: must be tables", "write [sandboxes.NAME]")
+    shared = {key: value for key, value in main.items() if key not in _OWN_KEYS} if isinstance(main, dict) else {}
+    for name, table in others.items():
+        check_name(name)
+        yield name, table_of(name), {**shared, **table} if isinstance(table, dict) else table
+
+
+def table_of(name: str) -> str:
+    """Return the name of the table that describes the sandbox of this name."""
+    return "sandbox" if name == MAIN else f"sandboxes.{name}"
+
+
+def check_name(name: str) -> None:
+    """Check the name of a further sandbox. Raises `ConfigError`."""
+    if name == MAIN or not _NAME.fullmatch(name):
+        allowed = f"must be letters, digits and -, at most 63, and not {MAIN!r}, which is [sandbox]"
+        raise ConfigError(f"sandboxes.{shown_value(name)}", allowed)
+
+
+# What tells one sandbox from another, and is no default for all.
+_OWN_KEYS = ("id", "acquire")
+
+
+def _checked_sandbox(table: str, raw: Any, folder: str, workspace: str) -> SandboxKeys:
+    """Check the keys of one sandbox; paths become absolute. Raises `ConfigError`."""
+    sandbox: SandboxKeys = checked_table(table, SandboxKeys, raw)
+    if sandbox.id is None and sandbox.acquire is None:
+        raise ConfigError(f"{table}.id is missing", f"name the sandbox's id, or add a [{table}.acquire] table")
+    if sandbox.id is not None and sandbox.acquire is not None:
+        raise ConfigError(
+            f"{table}.id = {shown_value(sandbox.id)}: not together with [{table}.acquire]", "keep one of them"
+        )
+    if sandbox.id in (".", ".."):  # it is part of a URL's path
+        raise ConfigError(f"{table}.id = {shown_value(sandbox.id)}", "must be the id of a sandbox")
+    check_base_url(f"{table}.base_url", sandbox.base_url)
+    is_named = "api_key_file" in raw
+    key_file = os.path.expanduser(sandbox.api_key_file) if is_named else default_key_file(os.environ)
+    return msgspec.structs.replace(
+        sandbox,
+        api_key_file=os.path.join(folder, key_file),
+        mcp_file=_checked_mcp_file(f"{table}.mcp_file", sandbox.mcp_file, folder, workspace),
+    )
+
+
+def _refuse_shared_ids(sandboxes: Mapping[str, SandboxKeys]) -> None:
+    """Raise `ConfigError` if two names have one sandbox: each would take the other's syncs for an agent's changes."""
+    names: dict[tuple[object, ...], str] = {}
+    for name, sandbox in sandboxes.items():
+        if sandbox.id is None:
+            continue
+        other = names.setdefault(sandbox_key(sandbox.base_url, sandbox.id), name)
+        if other != name:
+            what = f"sandboxes.{name}.id = {shown_value(sandbox.id)}: {other!r} has that sandbox"
+            raise ConfigError(what, "give each name a sandbox of its own")
+
+
+def sandbox_key(base_url: str, sandbox_id: str) -> tuple[object, ...]:
+    """Return what tells one sandbox from another, however its API's address is written."""
+    try:
+        url = urlsplit(base_url)
+        port = url.port or {"https": 443, "http": 80}.get(url.scheme)
+    except ValueError:
+        return base_url, sandbox_id
+    return url.scheme, url.hostname, port, url.path.rstrip("/"), sandbox_id
 
 
 def with_git(raw: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -222,7 +299,8 @@ def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
     types = typing.get_type_hints(keys, include_extras=True)
     values = {}
     for key, value in raw.items():
-        replaced = _REPLACED.get(f"{name}.{key}") or _REPLACED.get(f"{name}.{key} = {shown_value(value)}")
+        place = "sandbox" if keys is SandboxKeys else name
+        replaced = _REPLACED.get(f"{place}.{key}") or _REPLACED.get(f"{place}.{key} = {shown_value(value)}")
         if replaced is not None:
             raise ConfigError(f"{name}.{key} = {shown_value(value)}", replaced)
         if key not in types:
@@ -309,18 +387,16 @@ def _check_program(key: str, command: tuple[str, ...]) -> None:
         raise ConfigError(f"{key} = {shown}", "must begin with the program that is to be run")
 
 
-def _checked_mcp_file(path: str, folder: str, workspace: str) -> str:
+def _checked_mcp_file(key: str, path: str, folder: str, workspace: str) -> str:
     """Return the absolute path. In the workspace each write would be a change, and its URLs would be uploaded."""
     if not path:
         return ""
     absolute = os.path.join(folder, os.path.expanduser(path))
     parent, name = os.path.split(absolute)
     if "\0" in path or not name or name in (".", ".."):
-        raise ConfigError(f"sandbox.mcp_file = {shown_value(path)}", "must be the path of a file")
+        raise ConfigError(f"{key} = {shown_value(path)}", "must be the path of a file")
     if f"{os.path.realpath(parent)}/".startswith(f"{workspace}/"):
-        raise ConfigError(
-            f"sandbox.mcp_file = {shown_value(path)}: is in the workspace", "must be a file outside of it"
-        )
+        raise ConfigError(f"{key} = {shown_value(path)}: is in the workspace", "must be a file outside of it")
     return absolute
 
 

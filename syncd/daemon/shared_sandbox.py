@@ -14,12 +14,11 @@ from syncd.core.config_file import (
     config_files,
     load_config,
     read_managed,
-    read_sandbox,
-    sandbox_key,
+    read_sandboxes,
 )
 from syncd.core.directories import directories_for, holder
 from syncd.core.errors import ConfigError
-from syncd.core.settings import Config
+from syncd.core.settings import Config, sandbox_key
 from syncd.core.text import shown_path
 from syncd.report.status_store import read_document
 from syncd.sync.status_document import Status
@@ -27,10 +26,12 @@ from syncd.sync.status_document import Status
 
 def refuse_named(config: Config, environ: Mapping[str, str]) -> None:
     """Raise `ConfigError` if another workspace's configuration names this sandbox, or its daemon syncs to it."""
-    others = others_naming(config, environ)
-    if others:
-        raise conflict(config, others)
-    _refuse_running(config, others, environ)
+    for name in config.sandboxes:
+        each = config.for_sandbox(name)
+        others = others_naming(each, environ)
+        if others:
+            raise conflict(each, others)
+        _refuse_running(each, others, environ)
 
 
 def refuse_taken(config: Config, environ: Mapping[str, str]) -> None:
@@ -38,15 +39,17 @@ def refuse_taken(config: Config, environ: Mapping[str, str]) -> None:
 
     So of two the one that was there first goes on, and of two that both were, none starts.
     """
-    others = others_naming(config, environ)
-    synced = []
-    for other in others:
-        status = read_document(directories_for(other.path, environ).state)
-        if status is not None and status.last_sync is not None and _is_of(status, config):
-            synced.append(other)
-    if synced:
-        raise conflict(config, synced)
-    _refuse_running(config, others, environ)
+    for name in config.sandboxes:
+        each = config.for_sandbox(name)
+        others = others_naming(each, environ)
+        synced = []
+        for other in others:
+            status = read_document(directories_for(other.path, environ).state)
+            if status is not None and status.last_sync is not None and _is_of(status, each):
+                synced.append(other)
+        if synced:
+            raise conflict(each, synced)
+        _refuse_running(each, others, environ)
 
 
 def others_naming(config: Config, environ: Mapping[str, str]) -> list[ConfiguredWorkspace]:
@@ -59,7 +62,10 @@ def others_naming(config: Config, environ: Mapping[str, str]) -> list[Configured
     for file in config_files(environ):
         try:
             # Only of those that name it is the workspace looked up: its disk may not answer.
-            if read_sandbox(file, layer) == key and (path := load_config(file).workspace.path) != config.workspace.path:
+            if (
+                key in read_sandboxes(file, layer)
+                and (path := load_config(file).workspace.path) != config.workspace.path
+            ):
                 found.append(ConfiguredWorkspace(file, path))
         except ConfigError:
             continue

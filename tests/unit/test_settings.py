@@ -181,3 +181,39 @@ def test_no_file() -> None:
     """The error for a missing file says how to make one."""
     with pytest.raises(ConfigError, match=r"no configuration file at /nowhere/x\.toml: run `syncd init`"):
         load_config("/nowhere/x.toml")
+
+
+def test_a_further_sandbox_has_the_keys_of_the_first() -> None:
+    """What `[sandboxes.NAME]` does not set counts as in `[sandbox]`, but which sandbox it is."""
+    raw = {
+        "workspace": {"path": "/w"},
+        "sandbox": {"id": "a", "deletions": "keep", "api_key_file": "/k"},
+        "sandboxes": {"blue": {"id": "b", "deletions": "mirror"}, "red-2": {"acquire": {}}},
+    }
+    config = check_config(raw, "/c/config.toml")
+    assert list(config.sandboxes) == ["main", "blue", "red-2"]
+    assert config.sandboxes["main"] == config.sandbox
+    blue, red = config.for_sandbox("blue"), config.for_sandbox("red-2")
+    assert (blue.sandbox_name, blue.sandbox.id, blue.sandbox.deletions) == ("blue", "b", "mirror")
+    assert (red.sandbox.id, red.sandbox.deletions, red.sandbox.api_key_file) == (None, "keep", "/k")
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ([], "sandboxes = []: must be tables"),
+        ({"main": {"id": "b"}}, 'sandboxes."main"'),
+        ({"a b": {"id": "b"}}, 'sandboxes."a b"'),
+        ({"b": 1}, "sandboxes.b = 1: must be a table"),
+        ({"b": {}}, "sandboxes.b.id is missing"),
+        ({"b": {"id": "b", "acquire": {}}}, "not together with [sandboxes.b.acquire]"),
+        ({"b": {"id": "a"}}, "sandboxes.b.id = \"a\": 'main' has that sandbox"),
+        ({"b": {"id": "x", "base_url": "https://A.b"}, "c": {"id": "x", "base_url": "https://a.b:443/"}}, "'b' has"),
+        ({"b": {"id": "b", "colour": 1}}, "sandboxes.b.colour: unknown key"),
+    ],
+)
+def test_a_bad_further_sandbox(others: Any, words: str) -> None:
+    """The line names the table and what is allowed; two names never have one sandbox."""
+    with pytest.raises(ConfigError) as failure:
+        check_config({"workspace": {"path": "/w"}, "sandbox": {"id": "a"}, "sandboxes": others}, "/c/config.toml")
+    assert words in str(failure.value)
