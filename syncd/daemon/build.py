@@ -37,7 +37,7 @@ from syncd.report.logs import keep_out_of_logs
 from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers, agent_state
-from syncd.sandbox.provider import AcquiredSandboxStore
+from syncd.sandbox.provider import acquired_sandbox_store
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.guards import LossGuard
 from syncd.scan.path_rules import PathRules
@@ -72,7 +72,7 @@ def target_of(config: Config, environ: Mapping[str, str]) -> Target:
     sandbox = config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
-    acquired_sandbox, _ = AcquiredSandboxStore(places_of(config, environ).state, sandbox.base_url).load()
+    acquired_sandbox, _ = acquired_sandbox_store(config, places_of(config, environ).state).load()
     if acquired_sandbox is None:
         raise NeedsPerson("no sandbox has been acquired yet", "run `syncd sandbox acquire`, or `syncd push`")
     return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
@@ -83,7 +83,7 @@ def _known_target(workspace: Workspace) -> Target | None:
     sandbox = workspace.config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
-    acquired_sandbox, _ = AcquiredSandboxStore(workspace.folders.state, sandbox.base_url).load()
+    acquired_sandbox, _ = acquired_sandbox_store(workspace.config, workspace.folders.state).load()
     if acquired_sandbox is None or should_be_replaced(acquired_sandbox, workspace.clock.wall_s()):
         return None
     return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
@@ -233,7 +233,13 @@ def sync_cycle_of(
         snapshotter,
         workspace.db,
         base_store,
-        WorkSaver(lambda: PathRules(path, selection, excludes).leave_out, clock, base_store, workspace.db),
+        WorkSaver(
+            lambda: PathRules(path, selection, excludes).leave_out,
+            clock,
+            base_store,
+            workspace.db,
+            config.sandbox_name,
+        ),
         clock,
     )
 

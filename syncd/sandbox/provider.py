@@ -11,6 +11,7 @@ from typing import Protocol
 from syncd.core.clock import Clock, boot_id
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import TryLater
+from syncd.core.settings import MAIN, Config
 from syncd.remote.api import Account
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.retry import RetryObserver, with_retries
@@ -65,8 +66,10 @@ class _ProviderRecord(Versioned, frozen=True, kw_only=True):
 class AcquiredSandboxStore:
     """Keeps the acquired sandbox, and when sandboxes were acquired, for one API."""
 
-    def __init__(self, folder: str, base_url: str) -> None:
-        self._file = StateFile(folder, "sandbox", _ProviderRecord, "the sandbox acquired before is left to its end")
+    def __init__(self, folder: str, base_url: str, name: str = MAIN) -> None:
+        """`name` is that of the configuration."""
+        cost = "the sandbox acquired before is left to its end"
+        self._file = StateFile(folder, "sandbox" if name == MAIN else f"sandbox-{name}", _ProviderRecord, cost)
         self._base_url = base_url
 
     def load(self) -> tuple[AcquiredSandbox | None, list[float]]:
@@ -87,6 +90,11 @@ class AcquiredSandboxStore:
             if acquired_sandbox is None:
                 self._file.remove()
             raise
+
+
+def acquired_sandbox_store(config: Config, state_folder: str) -> AcquiredSandboxStore:
+    """Return the store of the sandbox that the configuration has acquired."""
+    return AcquiredSandboxStore(state_folder, config.sandbox.base_url, config.sandbox_name)
 
 
 class AcquiringProvider:

@@ -20,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.errors import SyncWarning
+from syncd.core.settings import MAIN
 from syncd.core.text import counted
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, same
 from syncd.model.entry_row import StateRow, entry_of, row_of
@@ -135,14 +136,27 @@ class _LeftoversRecord(Struct, frozen=True):
     secret: list[bytes]
 
 
-def last_target(db: StateDb) -> Target | None:
-    """Return the sandbox of the last base that was recorded."""
-    return _last(db).load()
+def last_target(db: StateDb, name: str = MAIN) -> Target | None:
+    """Return the sandbox of the last base that was recorded under that name of the configuration."""
+    return _last(db, _owner(name)).load()
 
 
-def ending_targets(db: StateDb) -> Record[list[tuple[Target, float]]]:
-    """Return the record of the sandboxes that end, each with its end by the wall clock."""
-    return Record(db, "ending", list[tuple[Target, float]], "what an agent writes at its sandbox's end is not saved")
+def ending_targets(db: StateDb, name: str = MAIN) -> Record[list[tuple[Target, float]]]:
+    """Return the record of the sandboxes of that name that end, each with its end by the wall clock."""
+    return _ending(db, _owner(name))
+
+
+def recorded_names(db: StateDb) -> set[str]:
+    """Return the names under which something was ever sent to a sandbox, and that were not forgotten."""
+    return {_name(owner) for owner in _owners(db)}
+
+
+def forget_name(db: StateDb, name: str) -> None:
+    """Forget the sandboxes of that name, but for what was saved of them. Raises `OSError`."""
+    with db.transaction():
+        _last(db, _owner(name)).remove()
+        _ending(db, _owner(name)).remove()
+        db.forget_owners_but(_kept(db))
 
 
 def recorded_leftovers(db: StateDb, target: Target) -> Leftovers:
@@ -164,9 +178,13 @@ class SandboxState:
     are versions of ours that may be there beyond these, and `seen` has what stays as it is there.
     """
 
-    def __init__(self, db: StateDb, target: Target, searched: str = "") -> None:
-        """`searched` is the identity of the search for secrets that contents pass, empty if none is made."""
+    def __init__(self, db: StateDb, target: Target, searched: str = "", name: str = MAIN) -> None:
+        """`searched` is the identity of the search for secrets that contents pass, empty if none is made.
+
+        `name` is that of the configuration.
+        """
         self.db = db
+        self._name = name
         self.target = target
         self.base: Manifest | None = None
         self.unanswered: tuple[Manifest, ...] = ()
@@ -219,7 +237,7 @@ class SandboxState:
         self.seen.read()
         self.base = None if recorded is None else self._read_base(recorded)
         self._torn = None
-        last = last_target(self.db)
+        last = last_target(self.db, self._name)
         if last is not None and not last.same_sandbox(self.target):
             self.uncertain = True  # another one was in use: nobody knows what became of this one meanwhile
 
@@ -354,15 +372,46 @@ class SandboxState:
         self.identity, self._in_rows = base.identity, manifest.copy()
 
     def _record_last(self) -> None:
-        last = last_target(self.db) or self.target
-        _last(self.db).save(self.target)
+        last = last_target(self.db, self._name) or self.target
+        _last(self.db, _owner(self._name)).save(self.target)
         if not last.same_sandbox(self.target):
-            ending = [target for target, _ in ending_targets(self.db).load() or ()]
-            self.db.forget_owners_but({each.owner for each in (self.target, last, *ending)})
+            self.db.forget_owners_but(_kept(self.db) | {last.owner})
 
 
-def _last(db: StateDb) -> Record[Target]:
-    return Record(db, "last", Target, "the sandbox of the last sync is not known")
+# The names of the configuration are owners of rows too; those of sandboxes begin with their API's address.
+_OF_NAME = "name "
+
+
+def _owner(name: str) -> str:
+    return "" if name == MAIN else f"{_OF_NAME}{name}"
+
+
+def _name(owner: str) -> str:
+    return owner.removeprefix(_OF_NAME) or MAIN
+
+
+def _owners(db: StateDb) -> list[str]:
+    """Return the owners under which a last sandbox is recorded."""
+    query = "SELECT o.name FROM owners o JOIN records r ON r.owner = o.number WHERE r.name = 'last'"
+    return [owner for (owner,) in db.rows(query)]
+
+
+def _kept(db: StateDb) -> set[str]:
+    """Return the owners of what is still in use, under any name."""
+    kept = set()
+    for owner in _owners(db):
+        last, ending = _last(db, owner).load(), _ending(db, owner).load() or ()
+        kept |= {owner, *(each.owner for each in (last, *(target for target, _ in ending)) if each is not None)}
+    return kept
+
+
+def _last(db: StateDb, owner: str) -> Record[Target]:
+    return Record(db, "last", Target, "the sandbox of the last sync is not known", owner)
+
+
+def _ending(db: StateDb, owner: str) -> Record[list[tuple[Target, float]]]:
+    cost = "what an agent writes at its sandbox's end is not saved"
+    return Record(db, "ending", list[tuple[Target, float]], cost, owner)
 
 
 def _leftovers(db: StateDb, target: Target) -> Record[_LeftoversRecord]:

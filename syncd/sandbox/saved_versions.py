@@ -26,6 +26,7 @@ from syncd.archive.tar_reader import Member, MemberKind
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.clock import Clock, utc
 from syncd.core.errors import NeedsPerson
+from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, is_savable, same
 from syncd.model.entry_row import StateRow, entry_of, row_of
@@ -54,6 +55,7 @@ SentEntry = tuple[Entry, bytes | None]
 class SavedVersion(Struct, frozen=True):
     """The agent's version of some paths, by path in the order of names, saved at `at` (aware UTC).
 
+    `sandbox_name` is the name that the sandbox had in the configuration.
     `bases` are what syncd had sent as these paths, as far as it is known and a comparison needs it.
     `days` were counted since, the last of them at `counted_at`; a clock that jumps makes one day at most.
     """
@@ -66,6 +68,7 @@ class SavedVersion(Struct, frozen=True):
     paths: Mapping[str, Entry] = field(default_factory=dict)
     bases: Mapping[str, Entry] = field(default_factory=dict)
     days: int = 0
+    sandbox_name: str = MAIN
 
     @property
     def size_bytes(self) -> int:
@@ -141,13 +144,18 @@ class _SavedRecord(Struct, array_like=True):
     counted_at_s: int
     paths: list[StateRow]
     bases: list[StateRow]
+    sandbox_name: str = MAIN
 
 
 class SavedVersions:
-    """The saved versions of one workspace, in its database, with their contents beside it."""
+    """The saved versions of one workspace, in its database, with their contents beside it.
 
-    def __init__(self, db: StateDb, clock: Clock) -> None:
+    `sandbox_name` is the name in the configuration of the sandbox whose versions are saved.
+    """
+
+    def __init__(self, db: StateDb, clock: Clock, sandbox_name: str = MAIN) -> None:
         self._db = db
+        self._name = sandbox_name
         self._blobs = Blobs(db)
         self._clock = clock
         self._count = 0
@@ -190,7 +198,7 @@ class SavedVersions:
                 for digest, path in gone.items():  # with a version that another process dropped meanwhile
                     self._blobs.add(wanted[path].copy, digest)
                 self._blobs.flush(gone)
-                version = SavedVersion(self._new_id(at), at, why, sandbox_id, at, paths, sent)
+                version = SavedVersion(self._new_id(at), at, why, sandbox_id, at, paths, sent, sandbox_name=self._name)
                 self._put(version)
                 digests = {entry.digest for entry in (*paths.values(), *sent.values())}
                 self._blobs.hold(version.id.encode(), digests - {b""})
@@ -366,13 +374,16 @@ def _record(version: SavedVersion) -> _SavedRecord:
         int(version.counted_at.timestamp()),
         [row_of(*each) for each in version.paths.items()],
         [row_of(*each) for each in version.bases.items()],
+        version.sandbox_name,
     )
 
 
 def _version(id_: str, at: datetime, record: _SavedRecord) -> SavedVersion:
     paths, bases = ({os.fsdecode(row.path): entry_of(row) for row in rows} for rows in (record.paths, record.bases))
     counted_at = utc(record.counted_at_s)
-    return SavedVersion(id_, at, record.why, record.sandbox_id, counted_at, paths, bases, record.days)
+    return SavedVersion(
+        id_, at, record.why, record.sandbox_id, counted_at, paths, bases, record.days, record.sandbox_name
+    )
 
 
 def _member(path: str, saved: Entry) -> Member:

@@ -26,7 +26,7 @@ from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.partial_archives import PartialArchives
-from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
+from syncd.sandbox.provider import AcquiringProvider, ConfiguredSandbox, SandboxProvider, acquired_sandbox_store
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sandbox.sandbox_state import SandboxState
@@ -115,7 +115,7 @@ class SandboxFactory(Struct, frozen=True):
             return ConfiguredSandbox(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
         return AcquiringProvider(
             Account(sandbox.base_url, workspace.key, workspace.client, workspace.clock),
-            AcquiredSandboxStore(workspace.folders.state, sandbox.base_url),
+            acquired_sandbox_store(workspace.config, workspace.folders.state),
             base_url=sandbox.base_url,
             region=sandbox.region,
             servers=sandbox.acquire.servers,
@@ -127,7 +127,7 @@ class SandboxFactory(Struct, frozen=True):
     def build(self, target: Target) -> SandboxServices:
         """The services for this sandbox."""
         config, state_folder, client = self.workspace.config, self.workspace.folders.state, self.workspace.client
-        db, state = self.workspace.db, SandboxState(self.workspace.db, target, self.searched)
+        db, state = self.workspace.db, SandboxState(self.workspace.db, target, self.searched, config.sandbox_name)
         clock, waiter, api = self.workspace.clock, self.workspace.waiter, self.workspace.api(target)
         retry_settings = retry_settings_of(config)
         delivery = Delivery(
@@ -146,7 +146,7 @@ class SandboxFactory(Struct, frozen=True):
             target=target,
             looker=looker,
             dump_looker=DumpLooker(Dump(api, client, retry_settings, waiter)),
-            saved_versions=SavedVersions(db, clock),
+            saved_versions=SavedVersions(db, clock, config.sandbox_name),
             seen=state.seen,
             state_folder=state_folder,
             copies_folder=self.copies_folder,

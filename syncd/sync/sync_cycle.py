@@ -95,7 +95,7 @@ class SyncCycle(Struct):
         target = self.provider.known
         if target is None:
             return
-        recorded = last_target(self.db)
+        recorded = last_target(self.db, self.work_saver.sandbox_name)
         if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
             self._switch_to(target)
 
@@ -117,7 +117,7 @@ class SyncCycle(Struct):
 
     def _leave_recorded_sandbox(self, target: Target) -> None:
         """Save the agent's work in the sandbox of the last record, if another one takes its place now."""
-        recorded = last_target(self.db)
+        recorded = last_target(self.db, self.work_saver.sandbox_name)
         if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
             return
         current = self.services

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from syncd.archive.base_store import BaseStore
 from syncd.core.clock import Clock
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncdError, SyncWarning, TryLater
+from syncd.core.settings import MAIN
 from syncd.core.text import MOST_NAMED, shown_path
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import FailureAction, StepFailed
@@ -42,12 +43,16 @@ class _Ending(Struct):
 
 
 class WorkSaver(Struct):
-    """Saves all that differs in a sandbox. `leave_out` reads the workspace's rules as they are at that moment."""
+    """Saves all that differs in a sandbox. `leave_out` reads the workspace's rules as they are at that moment.
+
+    `sandbox_name` is that of the configuration.
+    """
 
     leave_out: Callable[[], LeaveOut]
     clock: Clock
     base_store: BaseStore
     db: StateDb
+    sandbox_name: str = MAIN
     _ending: list[_Ending] = field(default_factory=list)
     _done: Target | None = None
     _warning: SyncWarning | None = None
@@ -67,7 +72,7 @@ class WorkSaver(Struct):
     def recall(self, build_services: Callable[[Target], SandboxServices]) -> None:
         """Go on with the sandboxes that an earlier process left and that have not ended yet."""
         now_s, wall_s = self.clock.monotonic_s(), self.clock.wall_s()
-        for target, ends_wall_s in ending_targets(self.db).load() or ():
+        for target, ends_wall_s in ending_targets(self.db, self.sandbox_name).load() or ():
             if 0 < ends_wall_s - wall_s < _LONGEST_S and not self.is_begun(target):
                 self._ending.append(_Ending(build_services(target), now_s + ends_wall_s - wall_s, now_s))
 
@@ -82,7 +87,7 @@ class WorkSaver(Struct):
             wall_s = self.clock.wall_s()
             ending = [(each.services.target, wall_s + each.ends_s - now_s) for each in self._ending]
             with suppress(OSError):  # then the next process does not go on with them
-                ending_targets(self.db).save(ending)
+                ending_targets(self.db, self.sandbox_name).save(ending)
 
     def save_due(self) -> None:
         """Save what is due. What is not saved is a warning, and is tried again until the end. Raises `Stop`."""

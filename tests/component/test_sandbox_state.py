@@ -11,7 +11,15 @@ from syncd.model.entry import Entry, Kind, Stamp
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.sandbox.leftovers import Leftovers
-from syncd.sandbox.sandbox_state import SandboxState, TakenPath, Uploaded, ending_targets, last_target
+from syncd.sandbox.sandbox_state import (
+    SandboxState,
+    TakenPath,
+    Uploaded,
+    ending_targets,
+    forget_name,
+    last_target,
+    recorded_names,
+)
 from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.state_db import StateDb
 from tests.component.sample_records import MANIFEST, TARGET
@@ -201,3 +209,25 @@ def test_the_recorded_fields_of_a_content(db: StateDb) -> None:
     again = SandboxState(db, TARGET)
     assert again.base == {"torn": torn, "young": msgspec.structs.replace(young, stamp=None)}
     assert again.torn == ("torn",)
+
+
+def test_each_name_has_a_last_sandbox(tmp_path: Path) -> None:
+    """What is known of one is not forgotten when the other moves; a name that is forgotten leaves nothing."""
+    db = StateDb(str(tmp_path))
+    third = Target(TARGET.base_url, "third", "us")
+    for target, name in ((TARGET, "main"), (OTHER, "blue")):
+        state = SandboxState(db, target, name=name)
+        state.note_arrived(MANIFEST)
+        state.record()
+        assert not SandboxState(db, target, name=name).uncertain
+    for target in (third, Target(TARGET.base_url, "fourth", "us")):
+        moved = SandboxState(db, target)
+        moved.note_arrived(MANIFEST)
+        moved.record()
+    assert SandboxState(db, TARGET).base is None
+    assert SandboxState(db, OTHER, name="blue").base == MANIFEST
+    assert recorded_names(db) == {"main", "blue"}
+    forget_name(db, "blue")
+    assert recorded_names(db) == {"main"}
+    assert SandboxState(db, OTHER, name="blue").base is None
+    assert last_target(db, "blue") is None

@@ -144,7 +144,10 @@ def _state_names(source: Source) -> Iterator[str]:
             "state_folder",
         }
         if called in _RECORDS or joined:
-            if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                yield name.value
-            elif isinstance(name, ast.Name) and name.id in constants:
-                yield constants[name.id]
+            for each in [name.body, name.orelse] if isinstance(name, ast.IfExp) else [name]:
+                if isinstance(each, ast.Constant) and isinstance(each.value, str):
+                    yield each.value
+                elif isinstance(each, ast.Name) and each.id in constants:
+                    yield constants[each.id]
+                elif isinstance(each, ast.JoinedStr):
+                    yield re.sub(r"{(\w+)}", lambda match: match[1].upper(), ast.unparse(each)[2:-1])

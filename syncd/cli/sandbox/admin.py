@@ -26,7 +26,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.target import AcquiredSandbox, Target, should_be_replaced
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import remove_status
-from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider
+from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, acquired_sandbox_store
 from syncd.sync.sandbox_services import retry_settings_of
 
 
@@ -169,7 +169,7 @@ def sandbox_admin_of(config: Config) -> Iterator[SandboxAdmin]:
     key = key_of(config, os.environ)
     folders = folders_of(config, os.environ)
     account = Account(sandbox.base_url, key, client, CLOCK)
-    store = AcquiredSandboxStore(folders.state, sandbox.base_url)
+    store = acquired_sandbox_store(config, folders.state)
     with interrupting(interrupt):
         try:
             yield SandboxAdmin(config, folders, key, client, account, store)
