@@ -149,5 +149,5 @@ def _state_names(source: Source) -> Iterator[str]:
                     yield each.value
                 elif isinstance(each, ast.Name) and each.id in constants:
                     yield constants[each.id]
-                elif isinstance(each, ast.JoinedStr):
+                elif isinstance(each, ast.JoinedStr) and isinstance(name, ast.IfExp):
                     yield re.sub(r"{(\w+)}", lambda match: match[1].upper(), ast.unparse(each)[2:-1])
