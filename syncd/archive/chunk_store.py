@@ -105,6 +105,7 @@ class ChunkStore:
         self._folder = os.path.join(folder, "chunks")
         self._known: dict[str, Piece] = {}
         self._created = 0
+        self._in_use: dict[str, frozenset[str]] = {}  # the names of files, by whoever still sends them
 
     def open(self) -> None:
         """Create the folder and remove what a killed process left. If this fails, so does the first write."""
@@ -170,9 +171,13 @@ class ChunkStore:
                 del self._known[piece.key]
                 _remove(piece.path)
 
+    def use(self, user: str, pieces: Iterable[Piece]) -> None:
+        """Keep these pieces whatever is deleted, and no more those that this user named before."""
+        self._in_use[user] = frozenset(os.path.basename(piece.path) for piece in pieces)
+
     def keep_only(self, pieces: Iterable[Piece]) -> None:
-        """Delete all other pieces."""
-        wanted = {os.path.basename(piece.path) for piece in pieces}
+        """Delete all other pieces, but for those in use."""
+        wanted = {os.path.basename(piece.path) for piece in pieces}.union(*self._in_use.values())
         with contextlib.suppress(OSError):
             for name in os.listdir(self._folder):
                 if name not in wanted:

@@ -145,8 +145,12 @@ class Packer:
         """Give up what was kept for a merge, as the disk is full. False if there was nothing."""
         return self._base_store is not None and self._base_store.make_room()
 
+    def use(self, user: str, archive: Archive) -> None:
+        """Keep the archive that this one sends, and no more the one before; others pack meanwhile."""
+        self._store.use(user, archive.pieces)
+
     def clear(self) -> None:
-        """Delete all stored pieces."""
+        """Delete all stored pieces that nobody sends."""
         self._store.keep_only([])
 
     def drop_damaged(self) -> None:

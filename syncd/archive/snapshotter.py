@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import Enum
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.archive.chunk_store import Archive
 from syncd.archive.chunking import Codec
 from syncd.archive.packer import Packed, Packer, PackProgress
 from syncd.core.clock import Clock
 from syncd.core.errors import SnapshotTooLarge, SyncWarning, TryLater
+from syncd.core.settings import MAIN
 from syncd.core.text import counted, shown_path
 from syncd.model.entry import Entry, Kind, is_not_written_back, unknown
 from syncd.model.manifest import (
@@ -40,6 +42,14 @@ class SyncMode(Enum):
     FORCED = "sync whatever is there"
 
 
+ToScan = Callable[[], Collection[str] | None]
+"""Returns, when a scan begins, the only directories in which something may have changed; None for all."""
+
+
+def everything() -> None:
+    """Have everything be scanned: a `ToScan`."""
+
+
 class ScanResult(Struct):
     """The manifest that a scan found, with the digests that are known, and its difference from the sandbox's."""
 
@@ -57,7 +67,10 @@ class _UnreadableFile(Struct, frozen=True):
 
 
 class Snapshotter:
-    """Takes the snapshots of one workspace, and remembers the contents it has read."""
+    """Takes the snapshots of one workspace for one sandbox, and remembers the contents it has read.
+
+    Those of several sandboxes share the scanner, the guard, the reader and the packers.
+    """
 
     def __init__(
         self,
@@ -71,7 +84,9 @@ class Snapshotter:
         spool_folder: str,
         max_mib: int,
         size_remedy: str,
+        name: str = MAIN,
     ) -> None:
+        """`name` is that of the sandbox."""
         self._scanner = scanner
         self._guard = guard
         self._reader = reader
@@ -81,43 +96,39 @@ class Snapshotter:
         self._spool_folder = spool_folder
         self._max_mib = max_mib
         self._size_remedy = size_remedy
+        self._name = name
         self._known = Manifest()
         self._unreadable_files: dict[str, _UnreadableFile] = {}
         # Files that hold a secret: while they are as before, no sync reads them again. Their warnings are not in
         # `warnings`, as they depend on the sandbox.
         self.secret_files: dict[str, tuple[Entry, Secret]] = {}
         self._sent = Manifest()
-        self._full_scans = 0
         self._rereads = False  # the next scan reads what may have changed without a new stamp
         self._by_rules: dict[str, int] = {}
         self.scan_took_s = 0.0  # the last one, with the contents that it read
         self.warnings: list[SyncWarning] = []
         self.unread: set[str] = set()  # exist, but are not in the last snapshot: they are not deleted
 
-    def scan(
-        self, baseline: Manifest | None, sync_mode: SyncMode, changed: Collection[str] | None = None
-    ) -> ScanResult:
+    def scan(self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan = everything) -> ScanResult:
         """Scan, and read only the files of which the scan cannot tell if they changed.
 
-        `changed` are the only directories in which something may have changed since the last scan. Raises
-        `WorkspaceError` (the workspace is missing, or lost nearly everything), `SnapshotTooLarge`, `Stop`.
+        Raises `WorkspaceError` (the workspace is missing, or lost nearly everything), `SnapshotTooLarge`, `Stop`.
         """
         began_s = self._clock.monotonic_s()
         try:
-            return self._scan(baseline, sync_mode, changed)
+            return self._scan(baseline, sync_mode, to_scan)
         finally:
             self.scan_took_s = self._clock.monotonic_s() - began_s
 
-    def _scan(self, baseline: Manifest | None, sync_mode: SyncMode, changed: Collection[str] | None) -> ScanResult:
+    def _scan(self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan) -> ScanResult:
         if baseline is not None:
             self._scanner.expect(baseline)
         self._guard.begin()
-        scan = self._scanner.scan(changed)
+        scan = self._scanner.scan(to_scan())
         if sync_mode is SyncMode.FORCED:
             self._guard.confirm()
         self._guard.check_mounts(scan)
         self.warnings, self._by_rules = scan.warnings, scan.left_out
-        self._full_scans += changed is None
         self._exclude_known(scan, sync_mode)
         self.unread = scan.unread
         if sync_mode is SyncMode.CHANGED:
@@ -264,15 +275,23 @@ class Snapshotter:
     ) -> Packed:
         if only is None:
             self._part_packer.clear()  # the spool has room for two whole archives, and for nothing else
-            return self._packer.pack(manifest, codec, self._max_mib << 20, on_progress)
+            packed = self._packer.pack(manifest, codec, self._max_mib << 20, on_progress)
+            self._packer.use(self._name, packed.archive)
+            return packed
         self._packer.clean_up(manifest, codec)
         part = Manifest({path: manifest[path] for path in only if path in manifest})
         packed = self._part_packer.pack(part, codec, self._max_mib << 20, on_progress)
+        self._part_packer.use(self._name, packed.archive)
         whole = manifest | packed.manifest
         for path in part.keys() - packed.manifest.keys():
             del whole[path]
         packed.manifest = whole
         return packed
+
+    def release(self) -> None:
+        """Let what was packed last go: it was sent, or never will be."""
+        for packer in (self._packer, self._part_packer):
+            packer.use(self._name, Archive())
 
     def repack(self, manifest: Manifest, codec: Codec) -> Packed:
         """Pack the whole manifest again, after a piece of its archive proved damaged."""
@@ -294,7 +313,7 @@ class Snapshotter:
         waiting = {
             path: known.warning
             for path, known in self._unreadable_files.items()
-            if self._full_scans < known.retry_at and sync_mode is SyncMode.CHANGED
+            if self._scanner.full_scans < known.retry_at and sync_mode is SyncMode.CHANGED
         }
         self.warnings += waiting.values()
         for path in self.secret_files.keys() | waiting:
@@ -306,7 +325,9 @@ class Snapshotter:
         self._unreadable_files = {path: known for path, known in before.items() if path not in packed.manifest}
         for path, (entry, warning) in packed.unread.items():
             wait_scans = before[path].wait_scans * 2 if path in before else 1
-            self._unreadable_files[path] = _UnreadableFile(entry, warning, wait_scans, self._full_scans + wait_scans)
+            self._unreadable_files[path] = _UnreadableFile(
+                entry, warning, wait_scans, self._scanner.full_scans + wait_scans
+            )
 
 
 def _is_as_before(now: Entry | None, before: Entry) -> bool:

@@ -18,14 +18,14 @@ from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import Role, daemon_of, key_of, places_of
+from syncd.daemon.build import Role, daemon_of, keys_of, places_of
 from syncd.daemon.control import Message
 from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.daemon.signals import Signals
-from syncd.daemon.sync_requests import PAUSED, SyncRequest, pause_marker
+from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of, pause_marker
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.status_document import State
-from syncd.sync.synced_hook import SyncedHook
+from syncd.sync.synced_hook import SyncedHooks
 
 _SHOWN_WARNINGS = 3
 
@@ -56,33 +56,40 @@ def refuse_paused(config: Config) -> None:
 
 
 def sync_alone(
-    config: Config, view: ProgressDisplay, sync_mode: SyncMode = SyncMode.CHANGED, give_up_s: float | None = None
+    config: Config,
+    view: ProgressDisplay,
+    sync_mode: SyncMode = SyncMode.CHANGED,
+    give_up_s: float | None = None,
+    sandbox: str | None = None,
 ) -> dict[str, Any]:
-    """Sync once, and again while files change as they are read; return what a daemon would answer.
+    """Sync once, to the sandbox of this name or to each, and again while files change as they are read.
+
+    Return what a daemon would answer.
 
     Raises `Locked` where one runs, `SyncdError`, `Stop`.
     """
     if give_up_s is not None:
         give_up_s = min(give_up_s, config.retry.give_up_after_seconds)
         config = replace(config, retry=structs.replace(config.retry, give_up_after_seconds=give_up_s))
-    interrupt, asker, synced_hook = Interrupt(), _Asker(view), SyncedHook(os.environ, CLOCK)
+    interrupt, asker, synced_hooks = Interrupt(), _Asker(view), SyncedHooks(os.environ, CLOCK)
     with (
         interrupting(interrupt),
         daemon_of(
             config,
             Role.COMMAND,
-            key=key_of(config, os.environ),
+            keys=keys_of(config, os.environ),
             environ=os.environ,
             waiter=Waiter(interrupt, CLOCK),
             signals=Signals(interrupt),
             totals=RunTotals(),
-            synced_hook=synced_hook,
+            synced_hooks=synced_hooks,
         ) as daemon,
-        closing(synced_hook),
+        closing(synced_hooks),
     ):
         refuse_taken(config, os.environ)
-        warnings = daemon.serve(SyncRequest(asker, sync_mode))
-        if synced_hook.is_running:
+        names = [name for name in config.sandboxes if sandbox in (None, name)]
+        warnings = daemon.serve(dict(zip(names, each_of(SyncRequest(asker, sync_mode), names), strict=True)))
+        if synced_hooks.is_running:
             view.note("stopped before sync.on_synced was done")
     answer = asker.answer or {}
     named = ("torn:", "obstacle:") if answer["exit"] != ExitCode.DONE else ()  # the error names these paths

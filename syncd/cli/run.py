@@ -15,15 +15,15 @@ from syncd.core.api_key import ApiKey, is_outdated
 from syncd.core.clock import stamp
 from syncd.core.config_file import load_config
 from syncd.core.directories import Lock
-from syncd.core.errors import ExitCode, Locked, Stop, SyncdError, TryLater
+from syncd.core.errors import ExitCode, KeyRefused, Locked, Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt
-from syncd.core.settings import Config
+from syncd.core.settings import MAIN, Config
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import listens
 from syncd.daemon.shared_sandbox import refuse_named, refuse_taken
 from syncd.daemon.signals import Signals
 from syncd.report.logs import LogFormat, set_up_logs
-from syncd.sync.synced_hook import SyncedHook
+from syncd.sync.synced_hook import SyncedHooks
 
 _log = logging.getLogger("syncd")
 # A command that is syncing by itself, such as `flush` in a script that started both, ends in this time.
@@ -45,9 +45,9 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     interrupt = Interrupt()
     signals = Signals(interrupt)
     try:
-        with signals.installed(), closing(SyncedHook(os.environ, CLOCK)) as synced_hook:
+        with signals.installed(), closing(SyncedHooks(os.environ, CLOCK)) as synced_hooks:
             path = config_path(config_file, lambda text: _log.warning("%s", text))
-            _run(path, interrupt, signals, synced_hook)
+            _run(path, interrupt, signals, synced_hooks)
     except Stop:  # before its loop
         return ExitCode.DONE
     except SyncdError as failure:
@@ -56,12 +56,12 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     return ExitCode.DONE
 
 
-def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedHook) -> None:
+def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: SyncedHooks) -> None:
     from syncd.daemon.build import Role, daemon_of, folders_of  # noqa: PLC0415 - `run --help` needs none of it
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
     from syncd.report.status_publisher import RunTotals  # noqa: PLC0415
 
-    config, key, excludes = _usable(load_for_command(path), interrupt, _LOCKED_S)
+    config, keys, excludes = _usable(load_for_command(path), interrupt, _LOCKED_S)
     is_checked = False
     totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
     # A service waits at random; a daemon that a person started does not.
@@ -72,12 +72,12 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
             with daemon_of(
                 config,
                 Role.DAEMON,
-                key=key,
+                keys=keys,
                 environ=os.environ,
                 waiter=Waiter(interrupt, CLOCK),
                 signals=signals,
                 totals=totals,
-                synced_hook=synced_hook,
+                synced_hooks=synced_hooks,
                 excludes=excludes,  # kept: git might fail where the old configuration is to stay
                 reread=partial(_reread, path, config),
                 start_wait_s=start_wait_s,
@@ -87,7 +87,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
                     is_checked = True
                 ended = daemon.run()
                 if ended is LoopEnd.STOPPED:
-                    synced_hook.close()  # before the lock is released: the next process runs its own
+                    synced_hooks.close()  # before the lock is released: the next process runs its own
         except Locked:  # a command took the lock since it was checked
             _wait_for_lock(folders_of(config, os.environ).state, interrupt, _LOCKED_S)
             continue
@@ -96,11 +96,12 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
         signals.reload = False
         start_wait_s = 0.0  # a person waits for what the new configuration does
         try:
-            config, key, excludes = _usable(_reread(path, config), interrupt)
+            config, keys, excludes = _usable(_reread(path, config), interrupt)
             _log.info("configuration read anew")
         except SyncdError as failure:
             _log.error("the new configuration is refused, the old one stays: %s", failure)
-        if is_outdated(key, os.environ, config.sandbox.api_key_file):
+        key = keys[MAIN]
+        if isinstance(key, ApiKey) and is_outdated(key, os.environ, config.sandbox.api_key_file):
             raise TryLater(
                 "the API key file changed since this service was handed the key",
                 "ending, for the service manager to start it with the new one",
@@ -110,28 +111,33 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hook: SyncedH
 def _reread(path: str, running: Config) -> Config:
     """The file's configuration now. Raises `ConfigError`, also for another sandbox that another workspace has."""
     config = load_config(path)
-    places = [(each.workspace.path, each.sandbox.base_url, each.sandbox.id) for each in (config, running)]
+    places = [
+        (each.workspace.path, [(sandbox.base_url, sandbox.id) for sandbox in each.sandboxes.values()])
+        for each in (config, running)
+    ]
     if places[0] != places[1]:
         refuse_named(config, os.environ)
     return config
 
 
-def _usable(config: Config, interrupt: Interrupt, timeout_s: float = 0.0) -> tuple[Config, ApiKey, str]:
-    """The configuration, its key and the person's exclude file, checked for all that keeps a daemon from starting.
+def _usable(
+    config: Config, interrupt: Interrupt, timeout_s: float = 0.0
+) -> tuple[Config, dict[str, ApiKey | KeyRefused], str]:
+    """The configuration, its keys and the person's exclude file, checked for all that keeps a daemon from starting.
 
     Raises `SyncdError`. This process must not hold the lock: a workspace that another daemon holds is refused, too, and
     one that a command holds for longer than `timeout_s`.
     """
-    from syncd.daemon.build import excludes_for, folders_of, key_of, selection_of  # noqa: PLC0415
+    from syncd.daemon.build import excludes_for, folders_of, keys_of, selection_of  # noqa: PLC0415
 
     selection_of(config, os.environ)
     try:
         excludes = excludes_for(config, os.environ)
     finally:
         interrupt.check()  # a signal that came while git did not answer counts for more than that
-    key = key_of(config, os.environ)
+    keys = keys_of(config, os.environ)
     _wait_for_lock(folders_of(config, os.environ).state, interrupt, timeout_s)
-    return config, key, excludes
+    return config, keys, excludes
 
 
 def _wait_for_lock(folder: str, interrupt: Interrupt, timeout_s: float) -> None:

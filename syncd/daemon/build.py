@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from functools import partial
 
+from msgspec import Struct
+
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
@@ -21,23 +23,27 @@ from syncd.core.directories import Directories, Lock, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.core.hardening import make_undumpable
-from syncd.core.settings import Config
+from syncd.core.settings import MAIN, Config
+from syncd.core.tasks import TaskLock
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import ControlServer
 from syncd.daemon.live_reload import LiveReload, limit_of
 from syncd.daemon.loop import Components, Daemon
+from syncd.daemon.sandbox_loop import LoopParts, SandboxLoop
+from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import Signals
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
-from syncd.remote.http_client import HttpClient
+from syncd.remote.http_client import ApiLimit, HttpClient
 from syncd.remote.target import Target, should_be_replaced
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import NAMED_BYTES, HistoryRecorder, HistoryStore
 from syncd.report.logs import keep_out_of_logs
-from syncd.report.status_publisher import RunTotals, StatusPublisher
+from syncd.report.status_publisher import RunTotals, SandboxTotals, StatusPublisher
 from syncd.report.systemd_notify import SystemdNotifier
+from syncd.report.workspace_status import WorkspaceStatus
 from syncd.sandbox.mcp_servers import McpServers, agent_state
-from syncd.sandbox.provider import acquired_sandbox_store
+from syncd.sandbox.provider import RefusedSandbox, acquired_sandbox_store
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.guards import LossGuard
 from syncd.scan.path_rules import PathRules
@@ -47,10 +53,11 @@ from syncd.selection.rules import Rule
 from syncd.selection.secret_scanner import Search, SecretSearch
 from syncd.selection.selection import Selection
 from syncd.store.state_db import StateDb
+from syncd.sync.agent_work import LeaveOut
 from syncd.sync.sandbox_services import SandboxFactory, Workspace
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
-from syncd.sync.synced_hook import SyncedHook
+from syncd.sync.synced_hook import SyncedHooks
 from syncd.sync.work_saver import WorkSaver
 from syncd.watch.changes import ScanListener
 from syncd.watch.inotify_watch import InotifyWatch
@@ -117,10 +124,10 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
     )
 
 
-def secret_search_of(config: Config, own_key: str = "") -> Search:
+def secret_search_of(config: Config, *own_keys: str) -> Search:
     """The search of contents for secrets."""
     keys = config.workspace
-    return Search() if keys.upload_secrets else SecretSearch(keys.allow_secrets, own_key)
+    return Search() if keys.upload_secrets else SecretSearch(keys.allow_secrets, *own_keys)
 
 
 def size_remedy_of(config: Config) -> str:
@@ -133,10 +140,11 @@ def size_remedy_of(config: Config) -> str:
 
 def reader_of(config: Config, clock: Clock, environ: Mapping[str, str]) -> ContentReader:
     """The reader of contents for commands that ask no server: the key is searched for in files only if there is one."""
-    own_key = ""
-    with suppress(KeyRefused):
-        own_key = key_of(config, environ).reveal()
-    return ContentReader(config.workspace.path, clock, search=secret_search_of(config, own_key))
+    keys = []
+    for name in config.sandboxes:
+        with suppress(KeyRefused):
+            keys.append(key_of(config.for_sandbox(name), environ).reveal())
+    return ContentReader(config.workspace.path, clock, search=secret_search_of(config, *keys))
 
 
 def excludes_for(config: Config, environ: Mapping[str, str]) -> str:
@@ -145,9 +153,13 @@ def excludes_for(config: Config, environ: Mapping[str, str]) -> str:
 
 
 def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
-    """The key, which is kept out of all logs and core dumps from now on. Raises `KeyRefused`."""
+    """The key, which is kept out of all logs and core dumps from now on. Raises `KeyRefused`.
+
+    One that the environment holds is for main, and for those that name no file of their own.
+    """
     make_undumpable()
-    key = find_key(environ, config.sandbox.api_key_file)
+    is_own = config.sandbox.api_key_file != config.sandboxes[MAIN].api_key_file
+    key = find_key({} if is_own else environ, config.sandbox.api_key_file)
     keep_out_of_logs(key.reveal())
     return key
 
@@ -186,17 +198,48 @@ def workspace_of(
     return Workspace(config, environ, folders, key, client, db, throttle, excludes)
 
 
-def sync_cycle_of(
-    workspace: Workspace, scan_listener: ScanListener | None = None, on_progress: Callable[[], None] = lambda: None
-) -> SyncCycle:
-    """The sync of one workspace to its sandbox; `on_progress` is called often while it runs. Raises `ConfigError`."""
+class SnapshotParts(Struct):
+    """The parts that take the snapshots of one workspace, for one of its sandboxes after the other.
+
+    `on_progress` is called often while a snapshot is taken: by the waiter of the sandbox whose turn it is.
+    """
+
+    scanner: Scanner
+    guard: LossGuard
+    reader: ContentReader
+    packer: Packer
+    part_packer: Packer
+    base_store: BaseStore
+    search: Search
+    leave_out: Callable[[], LeaveOut]
+    lock: TaskLock
+    on_progress: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def turn_of(self, waiter: Waiter, on_progress: Callable[[], None]) -> Iterator[None]:
+        """Take the snapshots of a sandbox within the context; it is waited for while others do. Raises `Stop`."""
+        with self.lock.held(lambda: waiter.wait(None)):
+            outer, self.on_progress = self.on_progress, on_progress
+            try:
+                yield
+            finally:
+                self.on_progress = outer
+
+
+def snapshot_parts_of(
+    workspace: Workspace,
+    scan_listener: ScanListener | None = None,
+    *own_keys: str,
+    lock: TaskLock | None = None,
+) -> SnapshotParts:
+    """The parts that take the workspace's snapshots; the keys are those of all its sandboxes. Raises `ConfigError`."""
     config, folders, clock = workspace.config, workspace.folders, workspace.clock
     remove_drafts(folders.state)
-    search = secret_search_of(config, workspace.key.reveal())
+    search = secret_search_of(config, *own_keys)
 
     def check() -> None:
         workspace.waiter.interrupt.check()
-        on_progress()
+        parts.on_progress()
 
     path, selection = config.workspace.path, selection_of(config, workspace.environ)
     store = ChunkStore(folders.spool)
@@ -207,7 +250,7 @@ def sync_cycle_of(
     excludes = excludes_for(config, workspace.environ) if workspace.excludes is None else workspace.excludes
     guard = LossGuard(path, folders.state)
     guard.load()
-    snapshotter = Snapshotter(
+    parts = SnapshotParts(
         Scanner(
             path,
             selection,
@@ -215,32 +258,55 @@ def sync_cycle_of(
             check=check,
             personal_excludes=excludes,
             link=config.workspace_link,
+            alone=workspace.waiter.tasks.alone,
         ),
         guard,
         ContentReader(path, clock, check, search),
         Packer(path, store, clock, check, search, base_store=base_store),
         Packer(path, part_store, clock, check, search),
+        base_store,
+        search,
+        lambda: PathRules(path, selection, excludes).leave_out,
+        lock or TaskLock(),
+    )
+    return parts
+
+
+def sync_cycle_of(
+    workspace: Workspace, parts: SnapshotParts, on_progress: Callable[[], None] | None = None
+) -> SyncCycle:
+    """The sync of one workspace to one sandbox; `on_progress` is called often while it runs, or else the waiter is."""
+    on_progress = on_progress or workspace.waiter.poll_events
+    config, folders, clock = workspace.config, workspace.folders, workspace.clock
+    name = config.sandbox_name
+    snapshotter = Snapshotter(
+        parts.scanner,
+        parts.guard,
+        parts.reader,
+        parts.packer,
+        parts.part_packer,
         clock=clock,
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,
         size_remedy=size_remedy_of(config),
+        name=name,
     )
-    copies_folder = os.path.join(folders.spool, "copies")
-    sandbox_factory = SandboxFactory(workspace, search.identity, check, snapshotter.is_excluded, copies_folder)
+
+    def check() -> None:
+        workspace.waiter.interrupt.check()
+        on_progress()
+
+    copies_folder = os.path.join(folders.spool, "copies" if name == MAIN else f"copies-{name}")
+    sandbox_factory = SandboxFactory(workspace, parts.search.identity, check, snapshotter.is_excluded, copies_folder)
     return SyncCycle(
         sandbox_factory.provider(),
         sandbox_factory.build,
         snapshotter,
         workspace.db,
-        base_store,
-        WorkSaver(
-            lambda: PathRules(path, selection, excludes).leave_out,
-            clock,
-            base_store,
-            workspace.db,
-            config.sandbox_name,
-        ),
+        parts.base_store,
+        WorkSaver(parts.leave_out, clock, parts.base_store, workspace.db, name),
         clock,
+        partial(parts.turn_of, workspace.waiter, on_progress),
     )
 
 
@@ -248,45 +314,42 @@ def _history_recorder_of(
     config: Config, folders: Directories, clock: Clock, sandbox_id: Callable[[], str]
 ) -> HistoryRecorder:
     """The recorder of the history. Where it is to keep no names of paths, it forgets those of before."""
-    store = HistoryStore(folders.state)
+    store, name = HistoryStore(folders.state), config.sandbox_name
     if config.sync.history_paths:
-        return HistoryRecorder(clock, store, sandbox_id, NAMED_BYTES)
+        return HistoryRecorder(clock, store, name, sandbox_id, NAMED_BYTES)
     try:
         store.forget_names()
     except OSError as failure:
         _log.warning("the paths in the history cannot be removed (%s): remove %s", failure.strerror, store.path)
-    return HistoryRecorder(clock, store, sandbox_id, 0)
+    return HistoryRecorder(clock, store, name, sandbox_id, 0)
 
 
 def status_publisher_of(
-    workspace: Workspace, totals: RunTotals, systemd: SystemdNotifier, role: Role
+    workspace: Workspace, totals: SandboxTotals, role: Role, publish: Callable[[], None]
 ) -> StatusPublisher:
-    """The status of this workspace; the sandbox has no id before one is acquired.
+    """The status of the syncs to one sandbox, which has no id before one is acquired.
 
     The caller must hold the workspace's lock.
     """
     config, clock = workspace.config, workspace.clock
-    is_daemon = role is Role.DAEMON
+    is_shown = role is Role.DAEMON and config.notifications.desktop
     totals.is_for(config.workspace.path, config.sandbox.base_url, config.sandbox.id)
     notifier = DesktopNotifier(
         config.workspace.path,
         config.notifications.after_minutes * 60,
-        workspace.environ if is_daemon and config.notifications.desktop else None,
+        workspace.environ if is_shown else None,
         totals.last_notice,
         clock,
+        sandbox=config.sandbox_name if len(config.sandboxes) > 1 else "",
     )
     publisher = StatusPublisher(
-        workspace=config.workspace.path,
-        workspace_link=config.workspace_link,
+        name=config.sandbox_name,
         target=_known_target(workspace) or Target(config.sandbox.base_url, "", config.sandbox.region),
-        folder=workspace.folders.state,
-        systemd=systemd,
+        publish=publish,
         recorder=_history_recorder_of(config, workspace.folders, clock, lambda: publisher.target.sandbox_id),
         notifier=notifier,
         clock=clock,
         totals=totals,
-        managed=config.managed,
-        pid=os.getpid() if is_daemon else None,
     )
     return publisher
 
@@ -296,17 +359,31 @@ def mcp_servers_of(workspace: Workspace) -> McpServers:
     return McpServers(workspace.config, agent_state(workspace.folders.state), workspace.api)
 
 
+def keys_of(config: Config, environ: Mapping[str, str]) -> dict[str, ApiKey | KeyRefused]:
+    """The key of each sandbox, by name, or why there is none. Raises `KeyRefused` if no sandbox has one."""
+    keys: dict[str, ApiKey | KeyRefused] = {}
+    for name in config.sandboxes:
+        try:
+            keys[name] = key_of(config.for_sandbox(name), environ)
+        except KeyRefused as failure:
+            keys[name] = failure
+    refused = [key for key in keys.values() if isinstance(key, KeyRefused)]
+    if len(refused) == len(keys):
+        raise refused[0]
+    return keys
+
+
 @contextmanager
 def daemon_of(
     config: Config,
     role: Role,
     *,
-    key: ApiKey,
+    keys: Mapping[str, ApiKey | KeyRefused],
     environ: Mapping[str, str],
     waiter: Waiter,
     signals: Signals,
     totals: RunTotals,
-    synced_hook: SyncedHook,
+    synced_hooks: SyncedHooks,
     excludes: str | None = None,
     reread: Callable[[], Config] | None = None,
     start_wait_s: float = 0.0,
@@ -323,44 +400,58 @@ def daemon_of(
         lock = Lock(folders.state)
         lock.acquire()
         stack.callback(lock.release)
-        client = HttpClient(waiter)
-        stack.callback(client.drop)
-        workspace = workspace_of(config, environ, key, client, excludes)
-        stack.callback(workspace.db.close)
-        clock = waiter.clock
-        systemd = SystemdNotifier(environ if role is Role.DAEMON else {}, clock, os.getpid())
-        publisher = status_publisher_of(workspace, totals, systemd, role)
-        publisher.recall()
+        clock, tasks, is_daemon = waiter.clock, waiter.tasks, role is Role.DAEMON
+        db, throttle, api_limit = StateDb(folders.state), Throttle(limit_of(config)), ApiLimit()
+        stack.callback(db.close)
+        systemd = SystemdNotifier(environ if is_daemon else {}, clock, os.getpid())
+        status = WorkspaceStatus(
+            config.workspace.path,
+            config.workspace_link,
+            folders.state,
+            systemd,
+            totals,
+            os.getpid() if is_daemon else None,
+            config.managed,
+        )
+        workspaces = []
+        for name, key in keys.items():
+            client = HttpClient(Waiter(waiter.interrupt, clock, tasks), api_limit)
+            stack.callback(client.drop)
+            usable = ApiKey("", "") if isinstance(key, KeyRefused) else key
+            workspace = Workspace(config.for_sandbox(name), environ, folders, usable, client, db, throttle, excludes)
+            workspaces.append(workspace)
+            status.publishers.append(status_publisher_of(workspace, totals.of(name), role, status.write))
+        status.recall()
         # Before all else, which may take a while (watches, git, large state): until then `syncd status` would show a
         # process without a status.
-        publisher.pending = True
-        publisher.enter(State.STARTING)
-        stack.callback(publisher.ended)
+        for publisher in status.publishers:
+            publisher.pending = True
+            publisher.enter(State.STARTING)
+        stack.callback(status.ended)
         watch = InotifyWatch(config.workspace.path, clock)
         suspend_detector = SuspendDetector(clock)
         mounts = MountMonitor(config.workspace.path)
         control = ControlServer(folders.state)
-        if role is Role.DAEMON:
+        if is_daemon:
             for resource in (watch, suspend_detector, mounts, control):
                 resource.open()
                 stack.callback(resource.close)
-        cycle = sync_cycle_of(workspace, watch if role is Role.DAEMON else None, waiter.poll_events)
-        cycle.recall()
-        synced_hook.configure(config, folders.state)
-        yield Daemon(
-            Components(
-                workspace=workspace,
-                cycle=cycle,
-                watch=watch,
-                control=control,
-                publisher=publisher,
-                mcp_servers=mcp_servers_of(workspace),
-                synced_hook=synced_hook,
-                systemd=systemd,
-                signals=signals,
-                live_reload=LiveReload(config, reread or (lambda: config), workspace.throttle, signals),
-                suspend_detector=suspend_detector,
-                mounts=mounts,
-                start_wait_s=start_wait_s,
-            )
+        shared = SharedState(
+            watch, mounts, signals, systemd, clock, TaskLock(tasks), clock.monotonic_s() + start_wait_s
         )
+        revealed = [key.reveal() for key in keys.values() if isinstance(key, ApiKey)]
+        parts = snapshot_parts_of(workspaces[0], watch if is_daemon else None, *revealed, lock=shared.turn)
+        loops = []
+        for workspace, publisher in zip(workspaces, status.publishers, strict=True):
+            cycle = sync_cycle_of(workspace, parts)
+            refusal = keys[publisher.name]
+            if isinstance(refusal, KeyRefused):
+                cycle.provider = RefusedSandbox(cycle.provider.known, refusal)
+            cycle.recall()
+            hook, own = synced_hooks.of(publisher.name), workspace.config
+            hook.configure(own, folders.state)
+            live_reload = LiveReload(own, reread or (lambda: config), throttle, signals)
+            loop_parts = LoopParts(workspace, cycle, publisher, mcp_servers_of(workspace), hook, live_reload)
+            loops.append(SandboxLoop(loop_parts, shared))
+        synced_hooks.keep_only(config.sandboxes)
+        yield Daemon(Components(tuple(loops), shared, tasks, control, status, synced_hooks, suspend_detector))

@@ -33,7 +33,10 @@ class LiveReload:
             return False
         self._reloads_seen = self._signals.reloads
         try:
-            new = self._read()
+            everything = self._read()
+            if self._current.sandbox_name not in everything.sandboxes:
+                return True
+            new = everything.for_sandbox(self._current.sandbox_name)
         except SyncdError as failure:
             _log.error("the new configuration is refused, the upload goes on: %s", failure)
             return False

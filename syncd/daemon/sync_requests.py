@@ -7,6 +7,7 @@ and changes are sent anyway. A sync that began for it goes on.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -66,6 +67,52 @@ class SyncRequest(Struct, frozen=True):
         """Answer it with a failure."""
         if self.client is not None:
             self.client.done(failure.exit_code, str(failure))
+
+
+def each_of(request: SyncRequest, names: Sequence[str]) -> list[SyncRequest]:
+    """Return the request for each of these sandboxes: its client is answered once, when all are done."""
+    if request.client is None or len(names) == 1:
+        return [request for _ in names]
+    together = _Together(request.client, [*names])
+    return [replace(request, client=_OneOf(name, together)) for name in names]
+
+
+class _Together(Struct):
+    """The client of a request for several sandboxes, with the answers so far."""
+
+    client: Asker
+    open_names: list[str]
+    answers: dict[str, Message] = {}
+
+    def done(self, name: str, answer: Message) -> None:
+        self.open_names.remove(name)
+        self.answers[name] = answer
+        if self.open_names:
+            return
+        failed = {name: each for name, each in self.answers.items() if each["exit"] != ExitCode.DONE}
+        if failed:
+            worst = max(each["exit"] for each in failed.values())
+            self.client.done(worst, "; ".join(f"{name}: {each['message']}" for name, each in failed.items()))
+            return
+        results = [{"name": name, **each["result"]} for name, each in self.answers.items() if "result" in each]
+        self.client.done(ExitCode.DONE, result={**results[0], "sandboxes": results} if results else None)
+
+
+class _OneOf(Struct, frozen=True):
+    """The same client, as that of the request for one sandbox."""
+
+    name: str
+    together: _Together
+
+    @property
+    def waits(self) -> bool:
+        return self.name in self.together.open_names and self.together.client.waits
+
+    def send(self, message: Message) -> None:
+        self.together.client.send({**message, "sandbox": self.name})
+
+    def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
+        self.together.done(self.name, {"exit": exit_code, "message": message, **more})
 
 
 class RequestQueue:

@@ -66,6 +66,10 @@ class ApiRequest(Struct, frozen=True):
         return self.name or self.step
 
 
+# Shorter waits are rounding errors of floating point.
+_ROUNDING_S = 1e-6
+
+
 class ApiClient:
     """One API, reached with one key."""
 
@@ -87,8 +91,7 @@ class ApiClient:
             headers["Content-Type"] = "application/json"
             content = msgspec.json.encode(request.body)
         url, read_s = f"{self._url}{request.path}", request.read_s or _READ_S
-        self._wait_for_turn(request)
-        status = None
+        sent_s, status = self._wait_for_turn(request), None
         try:
             answer = self._client.exchange(request.method, url, headers=headers, read_s=read_s, content=content)
             status = answer.status
@@ -100,8 +103,8 @@ class ApiClient:
                 request.step, FailureAction.OFFLINE, message, hint, possibly_applied=failure.reached
             ) from None
         finally:
-            now_s = self._clock.monotonic_s()
-            self._client.api_pacing = self._client.api_pacing.answered(request.kind, status, now_s)
+            limit = self._client.api_limit
+            limit.pacing = limit.pacing.answered(request.kind, status, sent_s, self._clock.monotonic_s())
         if answer.status in request.success:
             return answer
         raise self._failure(request, answer)
@@ -128,10 +131,14 @@ class ApiClient:
         """Return the API's own words on one line, without secrets."""
         return one_line(redacted(text, self._key.reveal()), _LONGEST_DETAIL)
 
-    def _wait_for_turn(self, request: ApiRequest) -> None:
-        wait_s = self._client.api_pacing.wait_s(request.kind, self._clock.monotonic_s())
-        if wait_s > 0:
+    def _wait_for_turn(self, request: ApiRequest) -> float:
+        """Wait until the request may be sent, and return the second at which it is."""
+        limit = self._client.api_limit
+        while (wait_s := limit.pacing.wait_s(request.kind, self._clock.monotonic_s())) > _ROUNDING_S:
             self._client.waiter.sleep(wait_s)
+        sent_s = self._clock.monotonic_s()
+        limit.pacing = limit.pacing.sent(request.kind, sent_s)
+        return sent_s
 
     def _failure(self, request: ApiRequest, answer: Response) -> StepFailed:
         status = answer.status

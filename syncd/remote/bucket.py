@@ -131,9 +131,15 @@ def _rate(connection: socket.socket) -> int:
 
 
 class Throttle(Struct):
-    """The upload limit in bytes a second; 0 is no limit. May be changed during an upload."""
+    """The limit of all uploads together in bytes a second; 0 is no limit. May be changed during an upload."""
 
     limit_bytes_per_s: int = 0
+    uploads: int = 0  # under way
+
+    @property
+    def share_bytes_per_s(self) -> int:
+        """The limit of one of the uploads under way."""
+        return -(-self.limit_bytes_per_s // max(1, self.uploads))
 
 
 class UploadResult(Struct, frozen=True):
@@ -173,6 +179,7 @@ class Bucket:
         check_url(ApiStep.UPLOAD, upload_url.url)
         body = _Body(archive, on_sent, before_sending, self._client, self._throttle)
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
+        self._throttle.uploads += 1
         try:
             with self._waiter.superseded_by(SupersededBy.FRESH_START), self._waiter.reporting(body.report):
                 answer = self._client.exchange("PUT", upload_url.url, headers=headers, read_s=_READ_S, content=body)
@@ -260,7 +267,7 @@ class _Body:
             start = 0
             while start < len(read):
                 self._wait_for_limit(connection)
-                block = read[start : start + block_bytes(self._throttle.limit_bytes_per_s)]
+                block = read[start : start + block_bytes(self._throttle.share_bytes_per_s)]
                 self.checksums.add(block)
                 yield block
                 self._token_bucket = self._token_bucket.consumed(len(block))
@@ -271,7 +278,7 @@ class _Body:
     def _wait_for_limit(self, connection: socket.socket | None) -> None:
         """Wait until the limit, which may change meanwhile, allows the next block."""
         while True:
-            limit = self._throttle.limit_bytes_per_s
+            limit = self._throttle.share_bytes_per_s
             if limit != self._paced_limit and connection is not None:
                 set_kernel_pacing(connection, limit)
                 self._paced_limit = limit

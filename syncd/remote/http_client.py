@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from enum import Enum
+from functools import lru_cache
 from math import inf
 from typing import TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -23,6 +24,7 @@ import h11
 import httpcore
 import httpx
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd import __version__
 from syncd.core.clock import Clock
@@ -112,31 +114,46 @@ class RequestPacing(Struct, frozen=True):
     it is kept to for an hour, so that the next ones are not refused as well: a refused one costs a wait, and often a
     step that is begun again. The state is not stored: a new process learns it by one refused request. The API counts a
     request at some moment between its sending and its answer. So one is sent a second after the answer before the last:
-    however slow the network, no three are counted within a second.
+    however slow the network, no three are counted within a second. Where several sandboxes are asked side by side, one
+    that is not answered yet counts from its sending: one that takes a minute delays no other.
 
-    `answered_s` are the times of the last answers, `polled_s` is the one of the last poll's.
+    `counted_s` are the times of the last requests, `polled_s` is that of the last poll.
     """
 
     paced_until_s: float = -inf
-    answered_s: tuple[float, ...] = ()
+    counted_s: tuple[float, ...] = ()
     polled_s: float = -inf
 
     def wait_s(self, kind: RequestKind, now_s: float) -> float:
         """Return the seconds until a request may be sent."""
         if now_s >= self.paced_until_s:
             return 0.0
-        before_s = [self.answered_s[0]] if len(self.answered_s) == REQUESTS_PER_WINDOW else []
+        before_s = [self.counted_s[0]] if len(self.counted_s) == REQUESTS_PER_WINDOW else []
         if kind is RequestKind.POLL:
             before_s.append(self.polled_s)
         return max(0.0, max(before_s, default=-inf) + WINDOW_S - now_s)
 
-    def answered(self, kind: RequestKind, status: int | None, now_s: float) -> RequestPacing:
-        """Return the state after an answer, or after a request that got none (None)."""
-        return RequestPacing(
-            now_s + PACED_S if status == _TOO_MANY_REQUESTS else self.paced_until_s,
-            (*self.answered_s, now_s)[-REQUESTS_PER_WINDOW:],
-            now_s if kind is RequestKind.POLL else self.polled_s,
-        )
+    def sent(self, kind: RequestKind, now_s: float) -> RequestPacing:
+        """Return the state after a request was sent."""
+        return self._counting(kind, self.counted_s, now_s)
+
+    def answered(self, kind: RequestKind, status: int | None, sent_s: float, now_s: float) -> RequestPacing:
+        """Return the state after the answer to the request that was sent then, or after it got none (None)."""
+        others_s = [*self.counted_s]
+        if sent_s in others_s:
+            others_s.remove(sent_s)
+        counting = self._counting(kind, others_s, now_s)
+        return replace(counting, paced_until_s=now_s + PACED_S) if status == _TOO_MANY_REQUESTS else counting
+
+    def _counting(self, kind: RequestKind, others_s: Iterable[float], now_s: float) -> RequestPacing:
+        counted_s = (*others_s, now_s)[-REQUESTS_PER_WINDOW:]
+        return RequestPacing(self.paced_until_s, counted_s, now_s if kind is RequestKind.POLL else self.polled_s)
+
+
+class ApiLimit(Struct):
+    """The pacing of all requests of this process to the API."""
+
+    pacing: RequestPacing = RequestPacing()
 
 
 class NoResponse(Exception):
@@ -274,12 +291,12 @@ class _AnswerBody(httpx.SyncByteStream):
 class HttpClient:
     """Sends requests and keeps their connections for a while, as long as they are likely alive.
 
-    `api_pacing` is the API's limit of requests; `ApiClient` keeps to it, the bucket's requests do not count.
+    `api_limit` is the API's limit of requests; `ApiClient` keeps to it, the bucket's requests do not count.
     """
 
-    def __init__(self, waiter: Waiter) -> None:
+    def __init__(self, waiter: Waiter, api_limit: ApiLimit | None = None) -> None:
         self.waiter = waiter
-        self.api_pacing = RequestPacing()
+        self.api_limit = api_limit or ApiLimit()
         self._network = Network(waiter)
         self._transport = _Transport(self._network, waiter.clock)
         self._client = httpx.Client(
@@ -434,9 +451,16 @@ def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
 
 def _tls_context() -> ssl.SSLContext:
     """Trust the system's certificates (and `SSL_CERT_FILE`), where companies add theirs; else the bundled ones."""
-    context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()
-    if paths.cafile is None and paths.capath is None:
+    stamps = [os.stat(path).st_mtime_ns for path in (paths.cafile, paths.capath) if path and os.path.exists(path)]
+    return _tls_context_of((paths.cafile, paths.capath), tuple(stamps))
+
+
+@lru_cache(maxsize=1)
+def _tls_context_of(paths: tuple[str | None, str | None], _stamps: tuple[int, ...]) -> ssl.SSLContext:
+    """Return the context for all connections: each of its own would hold a hundred certificates."""
+    context = ssl.create_default_context()
+    if paths == (None, None):
         bundle = next((path for path in _SYSTEM_BUNDLES if os.path.exists(path)), None)
         if bundle is None:
             import certifi  # noqa: PLC0415 - only where the system has none

@@ -72,9 +72,18 @@ class DesktopNotifier:
     """
 
     def __init__(
-        self, workspace: str, after_s: float, environ: Mapping[str, str] | None, last: LastNotice, clock: Clock
+        self,
+        workspace: str,
+        after_s: float,
+        environ: Mapping[str, str] | None,
+        last: LastNotice,
+        clock: Clock,
+        *,
+        sandbox: str = "",
     ) -> None:
-        self._name = one_line(shown_path(os.path.basename(workspace)), 40)
+        """`sandbox` is the name of the sandbox, where the workspace has several."""
+        name = one_line(shown_path(os.path.basename(workspace)), 40)
+        self._name = f"{name} ({sandbox})" if sandbox else name
         self._after_s = after_s
         self._environ = environ
         self._last = last

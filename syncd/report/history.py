@@ -27,6 +27,7 @@ from msgspec.structs import replace
 
 from syncd.core.clock import Clock, utc
 from syncd.core.durable_file import read_file, write_whole
+from syncd.core.settings import MAIN
 from syncd.core.text import one_line, redacted
 from syncd.model.entry import (
     ALL_BITS,
@@ -114,7 +115,8 @@ class SyncRecord(Struct, frozen=True, kw_only=True):
     sent_bytes: int = 0
     attempts: int = 1
     seconds: float = 0.0
-    sandbox: str = ""
+    sandbox: str = MAIN
+    sandbox_id: str = ""
     error: ErrorRecord | None = None
     failures_before: int = 0
     repeats: str | None = None
@@ -260,9 +262,12 @@ class HistoryRecorder:
     names of paths is kept of each archive.
     """
 
-    def __init__(self, clock: Clock, store: HistoryStore, sandbox_id: Callable[[], str], named_bytes: int) -> None:
+    def __init__(
+        self, clock: Clock, store: HistoryStore, sandbox: str, sandbox_id: Callable[[], str], named_bytes: int
+    ) -> None:
         self._clock = clock
         self._store = store
+        self._sandbox = sandbox
         self._sandbox_id = sandbox_id
         self._named_bytes = named_bytes
         self._is_first = True
@@ -300,7 +305,7 @@ class HistoryRecorder:
                 self._record = replace(self._record, repeats=self._last[0])
             return
         at = utc(self._clock.wall_s())
-        record = replace(self._record, at=at, sandbox=one_line(self._sandbox_id()))
+        record = replace(self._record, at=at, sandbox=self._sandbox, sandbox_id=one_line(self._sandbox_id()))
         with contextlib.suppress(OSError):
             self._store.append(replace(record, sent=(archive_record(at, archive, self._named_bytes),)))
             self._has_line, self._last = True, (record.id, archive)
@@ -341,7 +346,8 @@ class HistoryRecorder:
             outcome=ending,
             sent_bytes=self._sent_bytes,
             seconds=round(self._clock.monotonic_s() - self._began_s, 3),
-            sandbox=one_line(self._sandbox_id()),
+            sandbox=self._sandbox,
+            sandbox_id=one_line(self._sandbox_id()),
         )
         self._record = None
         if self._has_line or should_record(record, self._before):

@@ -1,14 +1,12 @@
-"""Keeps the daemon's status and publishes it: status file, systemd, log, history, desktop."""
+"""Keeps the status of one sandbox and publishes it: status document, log, history, desktop."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct, field
 
-from syncd import __version__
-from syncd.core.choices import Managed
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater, WorkspaceError
 from syncd.core.text import one_line, shown_path
@@ -18,35 +16,29 @@ from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
 from syncd.report.history import HistoryRecorder
 from syncd.report.logs import place_of
 from syncd.report.speed import Speed
-from syncd.report.status_store import encoded, read_last, write_status
-from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import (
     AgentStatus,
     LastError,
     LastSync,
     Progress,
-    SandboxName,
+    SandboxStatus,
     State,
-    Status,
 )
 from syncd.sync.sync_cycle import SyncCycle
 
 _log = logging.getLogger("syncd")
-# A tree may hold thousands of unreadable files.
-_MOST_WARNINGS = 100
 _PROGRESS_EVERY_S = 0.5
 
 
-class RunTotals(Struct):
-    """The totals of a run. They outlive a reload, as far as the configuration still names the same."""
+class SandboxTotals(Struct):
+    """The totals of a run for one sandbox. They outlive a reload, as far as the configuration still names the same."""
 
     syncs: int = 0
     failures: int = 0
     last_sync: LastSync | None = None
     last_error: LastError | None = None
     synced_once: bool = False
-    started_at: str | None = None
     uploaded_bytes: int = 0
     last_notice: LastNotice = field(default_factory=LastNotice)
     _configured: tuple[str, str, str | None] | None = None
@@ -66,30 +58,28 @@ class RunTotals(Struct):
             self.last_sync = self.last_error = None
         self._target = target
 
-    def continue_from(self, before: Status) -> None:
-        """Go on with the numbers of an earlier process."""
-        self.syncs, self.failures = before.syncs, before.failures
-        self.last_sync, self.last_error = before.last_sync, before.last_error
-        self.started_at, self.uploaded_bytes = before.started_at, before.uploaded_bytes
+
+class RunTotals(Struct):
+    """The totals of a run, by the names of its sandboxes."""
+
+    started_at: str | None = None
+    sandboxes: dict[str, SandboxTotals] = field(default_factory=dict)
+
+    def of(self, name: str) -> SandboxTotals:
+        """Return the totals of one sandbox."""
+        return self.sandboxes.setdefault(name, SandboxTotals())
 
 
 class StatusPublisher(Struct):
-    """The values of the status document. Each change is written at once.
+    """The values of the status of one sandbox, which has this `name`. Each change is published at once."""
 
-    `folder` is that of the state. `pid` is the daemon's process; None for a command that syncs by itself, whose
-    document is always that of no daemon.
-    """
-
-    workspace: str
+    name: str
     target: Target
-    folder: str
-    systemd: SystemdNotifier
+    publish: Callable[[], None]
     recorder: HistoryRecorder
     notifier: DesktopNotifier
     clock: Clock
-    totals: RunTotals
-    pid: int | None
-    workspace_link: str = ""
+    totals: SandboxTotals
     state: State = State.STARTING
     pending: bool = False
     retry_at: str | None = None
@@ -101,56 +91,27 @@ class StatusPublisher(Struct):
     servers: dict[str, str] = field(default_factory=dict)
     lingering: int = 0
     agent: AgentStatus = field(default_factory=AgentStatus)
-    managed: Managed | None = None
-    _state_since: str | None = None
+    state_since: str | None = None
     _speed: Speed = field(default_factory=Speed)
     _sent_bytes: int = 0
     _shown_s: float = 0.0
     _logged: set[str] = field(default_factory=set)
-    _written: bytes = b""
-    _is_written: bool = True
 
-    def recall(self) -> None:
-        """Take over the last sync of an earlier process, if it was to the same sandbox.
-
-        A command takes over all totals: its sync is not a run of its own.
-        """
-        if self.target.sandbox_id:
-            self.totals.goes_to(self.target)
-        before = read_last(self.folder, self.document())
-        if before.sandbox != self.document().sandbox:
-            return
-        if self.pid is None:
-            self.totals.continue_from(before)
-        elif self.totals.last_sync is None:
-            self.totals.last_sync = before.last_sync
-
-    def write(self) -> None:
-        """Write the document if it changed. Where the state folder cannot be written, the daemon has to be asked."""
-        content = encoded(self.document())
-        try:
-            if content != self._written:
-                write_status(self.folder, content)
-            self._written, self._is_written = content, True
-        except OSError:
-            self._is_written = False
-        self.systemd.status(self._line())
-
-    def unwritten(self) -> Status | None:
-        """Return the document, if the last one could not be written."""
-        return None if self._is_written else self.document()
+    def is_own(self, before: SandboxStatus | None) -> bool:
+        """True if an earlier process's status is of this sandbox."""
+        return before is not None and (before.id, before.base_url) == (self.target.sandbox_id, self.target.base_url)
 
     def enter(self, state: State) -> None:
         """Begin a state, or continue it."""
-        if state is not self.state or self._state_since is None:
-            self._state_since = stamp(self.clock.wall_s())
+        if state is not self.state or self.state_since is None:
+            self.state_since = stamp(self.clock.wall_s())
             self.progress, self._speed = None, Speed()
         self.state = state
         if state is State.PAUSED:
             self.notifier.paused()
         if state is not State.RETRYING:
             self.retry_at = None
-        self.write()
+        self.publish()
 
     def ended(self) -> None:
         """The process ends: no plan and no state outlives it."""
@@ -182,7 +143,7 @@ class StatusPublisher(Struct):
         rate, left_s = self._speed.bytes_per_s(now_s), self._speed.seconds_left(total_bytes, now_s)
         done_files, total_files = files or (None, None)
         self.progress = Progress(done_bytes, total_bytes, done_files, total_files, rate, left_s)
-        self.write()
+        self.publish()
         return True
 
     @property
@@ -251,56 +212,18 @@ class StatusPublisher(Struct):
         self._logged = set(unique)
         self.warnings = list(unique.values())
 
-    def document(self) -> Status:
-        """The document with the current values."""
-        warnings = [one_line(str(warning), 600) for warning in self.warnings[:_MOST_WARNINGS]]
-        if len(self.warnings) > _MOST_WARNINGS:
-            warnings.append(f"and {len(self.warnings) - _MOST_WARNINGS} more: see `syncd ls --ignored` and the log")
-        running = self.pid is not None and self.state is not State.STOPPED
-        return Status(
-            running=running,
-            pid=self.pid if running else None,
-            state=self.state if running else State.STOPPED,
-            workspace=shown_path(self.workspace),
-            sandbox=SandboxName(self.target.sandbox_id, self.target.base_url, self.target.region),
-            pending=self.pending,
-            syncs=self.totals.syncs,
-            failures=self.totals.failures,
+    def document(self, state: State) -> SandboxStatus:
+        """The part of the document that is this sandbox's, in that state."""
+        return SandboxStatus(
+            name=self.name,
+            id=self.target.sandbox_id,
+            base_url=self.target.base_url,
+            state=state,
             last_sync=self.totals.last_sync,
             last_error=self.totals.last_error,
-            retry_at=self.retry_at if running else None,
-            upload_url_expires_at=self.url_expires_at,
-            warnings=tuple(warnings),
-            progress=self.progress if running else None,
-            state_since=self._state_since,
-            started_at=self.totals.started_at,
-            daemon_version=__version__,
-            uploaded_bytes=self.totals.uploaded_bytes,
-            left_out=self.left_out,
-            sandbox_expires_at=ends_at(self.acquired_sandbox),
-            mcp_servers=self.servers,
-            lingering=self.lingering,
+            retry_at=None if state is State.STOPPED else self.retry_at,
             agent=self.agent,
-            managed=self.managed,
-            workspace_link=shown_path(self.workspace_link),
         )
-
-    def _line(self) -> str:
-        line = f"{self.state}, {self.totals.syncs} syncs"
-        if self.state in (State.HELD, State.RETRYING) and self.totals.last_error:
-            line += f"; {self.totals.last_error.message}"
-        if self.warnings:
-            line += f"; {len(self.warnings)} warnings"
-        return line
-
-
-def ends_at(acquired_sandbox: AcquiredSandbox | None) -> str | None:
-    """The end of an acquired sandbox, as a time of the document."""
-    return (
-        None
-        if acquired_sandbox is None or acquired_sandbox.ends_wall_s is None
-        else stamp(acquired_sandbox.ends_wall_s)
-    )
 
 
 class SyncFailure(Struct, frozen=True):

@@ -12,13 +12,14 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 from msgspec import Struct, field
 
 from syncd.core.durable_file import StateFile, Versioned, read_file
 from syncd.core.errors import SyncWarning
-from syncd.core.settings import Config
+from syncd.core.settings import MAIN, Config
 from syncd.core.text import one_line
 from syncd.remote.api import Api
 from syncd.remote.failure import StepFailed
@@ -42,8 +43,21 @@ def callable_servers(servers: Mapping[str, str]) -> dict[str, str]:
 
 def mcp_json(servers: Mapping[str, str]) -> str:
     """Return the JSON that MCP clients read (`.mcp.json`): `mcpServers`, each with `type` and `url`."""
-    entries = {name: {"type": "http", "url": url} for name, url in callable_servers(servers).items()}
+    return _mcp_json(_entries(servers))
+
+
+def _entries(servers: Mapping[str, str]) -> dict[str, Any]:
+    return {name: {"type": "http", "url": url} for name, url in callable_servers(servers).items()}
+
+
+def _mcp_json(entries: Mapping[str, Any]) -> str:
     return json.dumps({"mcpServers": entries}, indent=2) + "\n"
+
+
+def _owner(server: str, names: Collection[str]) -> str:
+    """Return the name of the sandbox that a server in the file is of: those of a further one begin with its name."""
+    found = [name for name in names if name != MAIN and server.startswith(f"{name}-")]
+    return max(found, key=len, default=MAIN)
 
 
 def shell_lines(agent_info: AgentInfo) -> Iterator[str]:
@@ -71,15 +85,17 @@ class AgentRecord(Versioned, frozen=True, kw_only=True):
     digests: list[str] = field(default_factory=list)
 
 
-def agent_state(state_folder: str) -> StateFile[AgentRecord]:
-    """Return the record's file."""
-    return StateFile(state_folder, "agent", AgentRecord, "the agent is told of its sandbox once more")
+def agent_state(state_folder: str, name: str = MAIN) -> StateFile[AgentRecord]:
+    """Return the file of the record of the sandbox that has this name in the configuration."""
+    cost = "the agent is told of its sandbox once more"
+    return StateFile(state_folder, "agent" if name == MAIN else f"agent-{name}", AgentRecord, cost)
 
 
 class McpServers:
-    """Those of one workspace's sandbox. `api_of` returns the API for it."""
+    """Those of one sandbox of a workspace. `api_of` returns the API for it; `state` is that of the workspace's file."""
 
     def __init__(self, config: Config, state: StateFile[AgentRecord], api_of: Callable[[Target], Api]) -> None:
+        self._name, self._names = config.sandbox_name, config.sandboxes.keys()
         self._file = config.sandbox.mcp_file
         self._is_wanted = bool(self._file or config.sync.on_synced)
         self._state = state
@@ -119,12 +135,23 @@ class McpServers:
             except StepFailed as failure:
                 _log.info("the sandbox's MCP servers are not known: %s", failure)
         if self._file and self._known is not None:
-            self._file_warning = self._write(mcp_json(self._known).encode())
+            self._file_warning = self._write(self._known)
 
-    def _write(self, content: bytes) -> SyncWarning | None:
+    def _next_content(self, servers: Mapping[str, str], current: bytes | None) -> bytes:
+        """Return what the file is to hold: these servers, and those of the other sandboxes as they are there."""
+        prefix = "" if self._name == MAIN else f"{self._name}-"
+        entries = _entries({f"{prefix}{name}": url for name, url in servers.items()})
+        with contextlib.suppress(ValueError, AttributeError, TypeError):
+            found = json.loads(current or b"")["mcpServers"].items()
+            entries |= {name: each for name, each in found if _owner(name, self._names) != self._name}
+        in_order = sorted(entries.items(), key=lambda entry: [*self._names].index(_owner(entry[0], self._names)))
+        return _mcp_json(dict(in_order)).encode()
+
+    def _write(self, servers: Mapping[str, str]) -> SyncWarning | None:
         record = self._state.load() or AgentRecord()
         try:
             current = _content(self._file)
+            content = self._next_content(servers, current if len(self._names) > 1 else None)
             if current == content:
                 return None
             if current is not None and _digest(current) not in record.digests:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from syncd.core.clock import Clock, boot_id
 from syncd.core.durable_file import StateFile, Versioned
-from syncd.core.errors import TryLater
+from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.settings import MAIN, Config
 from syncd.remote.api import Account
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
@@ -52,6 +52,22 @@ class ConfiguredSandbox:
 
     def target(self, observer: RetryObserver) -> Target:  # noqa: ARG002 - no request is needed
         return self.known
+
+    def mark_lost(self, target: Target) -> bool:  # noqa: ARG002
+        return False
+
+
+class RefusedSandbox:
+    """A sandbox that cannot be asked, as there is no key for it; `known` is what was known before."""
+
+    def __init__(self, known: Target | None, refusal: KeyRefused) -> None:
+        self.known = known
+        self.acquired_sandbox: AcquiredSandbox | None = None
+        self.replace_in_s: float | None = None
+        self._refusal = refusal
+
+    def target(self, observer: RetryObserver) -> Target:  # noqa: ARG002
+        raise self._refusal
 
     def mark_lost(self, target: Target) -> bool:  # noqa: ARG002
         return False

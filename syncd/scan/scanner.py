@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 
 from msgspec import Struct, field
 
@@ -81,7 +82,9 @@ class Scanner:
         personal_excludes: str = "",
         planned_rules: PlannedRules | None = None,
         link: str = "",
+        alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
+        """`alone` keeps other tasks from going on, and from asking meanwhile what a scan has found."""
         self._workspace = workspace
         self._selection = selection
         self._scan_listener = scan_listener or ScanListener()
@@ -89,11 +92,14 @@ class Scanner:
         self._check = check
         self._personal = personal_excludes
         self._planned_rules = planned_rules or {}
+        self._alone = alone
         self._link = link  # the path by which the workspace is configured, if it leads through a link
         self.tree = TreeCache()  # the results of the last scan
         self._before = self.tree  # the results of the previous scan, during a full scan
         self._top: tuple[OuterRules, Scope] | None = None
         self._own_inodes: frozenset[tuple[int, int]] = frozenset()
+        self._is_half_updated = False  # the tree, by a scan that failed
+        self.full_scans = 0
 
     def scan(self, changed: Collection[str] | None = None) -> Scan:
         """Scan the whole workspace (None), or only the directories with changes since the last scan.
@@ -104,13 +110,12 @@ class Scanner:
         read, `TryLater` if the machine is short of descriptors or memory, `Stop` if the process was asked to end.
         """
         self._check_link()
-        try:
-            if changed is None or not self._scan_directories(changed):
-                self._scan_all()
-        except BaseException:
-            self.tree = TreeCache()  # the old one is half updated
-            raise
-        return self._result()
+        with self._alone():
+            self._is_half_updated, was_half_updated = True, self._is_half_updated
+            if was_half_updated or changed is None or not self._scan_directories(changed):
+                self._scan_all(TreeCache() if was_half_updated else self.tree)
+            self._is_half_updated = False
+            return self._result()
 
     def _check_link(self) -> None:
         """Raise `WorkspaceError` if the link leads to another directory by now."""
@@ -210,8 +215,8 @@ class Scanner:
             for word, number in count_by_source({OUTSIDE.rule: len(outside)}).items():
                 found.left_out[word] = found.left_out.get(word, 0) + number
 
-    def _scan_all(self) -> None:
-        self._before, self.tree = self.tree, TreeCache()
+    def _scan_all(self, known_tree: TreeCache) -> None:
+        replaced, self._before, self.tree = self.tree, known_tree, TreeCache()
         self._scan_listener.begin()
         try:
             top = safe_open.open_workspace(self._workspace)
@@ -227,10 +232,12 @@ class Scanner:
             self.tree.put("", current.record)
             self.tree.manifest = Manifest.of(self._descend(current))
         except BaseException:
+            self.tree = replaced  # others still ask what the rules exclude
             self._scan_listener.abort()
             raise
         finally:
             self._before = self.tree
+        self.full_scans += 1
         self._scan_listener.finish()
 
     def _top_scope(self, top: int) -> Scope:

@@ -290,13 +290,13 @@ def _slow_search(words: list[bytes]) -> _WordSearch:
 
 
 class SecretSearch(Search):
-    """The search in all files that no `allowed` pattern matches. It finds `own_key` by its value, also in data."""
+    """The search in all files that no `allowed` pattern matches. It finds `own_keys` by their value, also in data."""
 
-    def __init__(self, allowed: Iterable[str] = (), own_key: str = "") -> None:
+    def __init__(self, allowed: Iterable[str] = (), *own_keys: str) -> None:
         allowed = tuple(allowed)
         self._allowed = PathPatterns(allowed)
-        own = [own_key.encode()] if len(own_key) >= _MIN_OWN_KEY else []
-        self._first_pattern = len(own)  # the own key has a lower number: of two hits at one position, the lower counts
+        own = [key.encode() for key in {*own_keys} if len(key) >= _MIN_OWN_KEY]
+        self._first_pattern = len(own)  # own keys have lower numbers: of two hits at one position, the lower counts
         self._find_words = _word_search([*own, *(anchor for anchor, _, _ in _ANCHORS)])
         rules = (
             _VERSION,

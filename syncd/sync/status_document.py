@@ -80,13 +80,27 @@ class AgentStatus(Struct, frozen=True):
     changed: int = 0
 
 
+class SandboxStatus(Struct, frozen=True):
+    """One sandbox of the workspace; `name` is that of the configuration."""
+
+    name: str
+    id: str
+    base_url: str
+    state: State
+    last_sync: LastSync | None = None
+    last_error: LastError | None = None
+    retry_at: str | None = None
+    agent: AgentStatus = AgentStatus()
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """The whole document. Times are UTC, `2026-11-24T13:20:11Z`.
 
     `responding` is set by the reader: false for a daemon that did not answer in time, null if none runs. The daemon
-    sets the other fields. `left_out` counts excluded paths by the source of the rule, `mcp_servers` has URLs, and
-    `lingering` counts deleted files that are still in the sandbox. `managed` is null where there is no managed file,
-    `workspace_link` empty where no link leads to the workspace.
+    sets the other fields. `sandbox`, and `last_sync` to `agent`, are those of the first of `sandboxes`; `state` is the
+    most urgent one, and `pending`, `syncs` and `failures` are of all. `left_out` counts excluded paths by the source of
+    the rule, `mcp_servers` has URLs, and `lingering` counts deleted files that are still in the sandbox. `managed` is
+    null where there is no managed file, `workspace_link` empty where no link leads to the workspace.
     """
 
     version: int = VERSION
@@ -95,6 +109,7 @@ class Status(Struct, frozen=True, kw_only=True):
     state: State
     workspace: str
     sandbox: SandboxName
+    sandboxes: tuple[SandboxStatus, ...] = ()
     pending: bool = False
     syncs: int = 0
     failures: int = 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 
 from msgspec import Struct
 
 from syncd.archive.base_store import BaseStore
-from syncd.archive.snapshotter import Snapshotter, SyncMode
+from syncd.archive.snapshotter import Snapshotter, SyncMode, ToScan, everything
 from syncd.core.clock import Clock
 from syncd.core.errors import SandboxNotFound, SyncWarning
 from syncd.core.text import MOST_NAMED
@@ -27,7 +28,7 @@ from syncd.sync.work_saver import WorkSaver
 
 
 class SyncCycle(Struct):
-    """The syncs of one workspace, one after the other."""
+    """The syncs of one workspace to one sandbox, one after the other. `turn` is held while a snapshot is taken."""
 
     provider: SandboxProvider
     build_services: Callable[[Target], SandboxServices]
@@ -36,6 +37,7 @@ class SyncCycle(Struct):
     base_store: BaseStore
     work_saver: WorkSaver
     clock: Clock
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext
     sandbox: SandboxSync | None = None
 
     # -- what is known of the sandbox
@@ -138,7 +140,7 @@ class SyncCycle(Struct):
         services = self.build_services(target)
         if services.state.base is not None:
             services.agent_repository.recall(services.state.base, services.state.identity)
-        self.sandbox = SandboxSync(services, self.snapshotter, self.base_store, self.work_saver, self.clock)
+        self.sandbox = SandboxSync(services, self.snapshotter, self.base_store, self.work_saver, self.clock, self.turn)
         return self.sandbox
 
     def _leave_sandbox(self, failure: StepFailed) -> bool:
@@ -154,20 +156,20 @@ class SyncCycle(Struct):
 
     # -- the syncs
 
-    def run(self, sync_mode: SyncMode, observer: SyncObserver, changed: Collection[str] | None = None) -> Outcome:
-        """Sync once; `changed` are the only directories to scan.
+    def run(self, sync_mode: SyncMode, observer: SyncObserver, to_scan: ToScan = everything) -> Outcome:
+        """Sync once.
 
         Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is recorded by half.
         """
         if self.sandbox is not None:
             self.sandbox.read_again()
         try:
-            return self._current(observer).run(sync_mode, observer, changed)
+            return self._current(observer).run(sync_mode, observer, to_scan)
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise
         try:
-            return self._current(observer).run(sync_mode, observer, None)
+            return self._current(observer).run(sync_mode, observer, everything)
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise

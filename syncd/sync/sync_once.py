@@ -9,7 +9,8 @@ scan → equal to what the sandbox holds? unchanged
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from msgspec import Struct, field, structs
@@ -17,7 +18,7 @@ from msgspec import Struct, field, structs
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import DamagedPiece
 from syncd.archive.packer import Packed
-from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
+from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, ToScan, described, everything
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SyncWarning, TryLater
@@ -56,7 +57,7 @@ _ROUNDS = 5
 
 
 class _Round(Struct, frozen=True):
-    """One round of a sync: `changed` are the only directories to scan, None for all.
+    """One round of a sync.
 
     `number` counts the rounds before it, `withheld` those that ended as paths stay as they are in the sandbox, and
     `unsaved` are paths that `push --force` leaves as they are there, as they could not be saved.
@@ -64,7 +65,7 @@ class _Round(Struct, frozen=True):
 
     mode: SyncMode
     observer: SyncObserver
-    changed: Collection[str] | None
+    to_scan: ToScan
     number: int = 0
     withheld: int = 0
     unsaved: frozenset[str] = frozenset()
@@ -96,13 +97,14 @@ class _Delivered(Struct, frozen=True):
 
 
 class SandboxSync(Struct):
-    """The syncs of one sandbox, one after the other."""
+    """The syncs of one sandbox, one after the other. `turn` is held while a snapshot is taken."""
 
     services: SandboxServices
     snapshotter: Snapshotter
     base_store: BaseStore
     work_saver: WorkSaver
     clock: Clock
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext
     _here: Manifest = field(default_factory=Manifest)  # all that was here at the last scan
     _held_here: dict[str, Entry] = field(default_factory=dict)  # of it, what both sides changed
     _obstructed_here: dict[str, Entry] = field(default_factory=dict)  # and what an obstacle there holds
@@ -143,12 +145,18 @@ class SandboxSync(Struct):
 
     # -- the rounds
 
-    def run(self, mode: SyncMode, observer: SyncObserver, changed: Collection[str] | None) -> Outcome:
-        """Sync once; `changed` are the only directories to scan. A path that must not be written never stops others.
+    def run(self, mode: SyncMode, observer: SyncObserver, to_scan: ToScan) -> Outcome:
+        """Sync once. A path that must not be written never stops others.
 
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`; nothing is recorded by half.
         """
-        this = _Round(mode, observer, changed)
+        try:
+            return self._run(_Round(mode, observer, to_scan))
+        finally:
+            self.snapshotter.release()
+
+    def _run(self, this: _Round) -> Outcome:
+        mode = this.mode
         for number in range(_ROUNDS):
             whole_next, this = self._whole_next, structs.replace(this, number=number)
             ended = self._sync(this)
@@ -163,7 +171,7 @@ class SandboxSync(Struct):
                 _log.warning("the sandbox lost what was put there: everything is sent again")
                 self._whole_next, self._told = True, SentContent()
                 self.services.delivery.mark_uncertain()
-                this = structs.replace(this, changed=None)
+                this = structs.replace(this, to_scan=everything)
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
     def _completed(self, outcome: Outcome, mode: SyncMode) -> Outcome:
@@ -184,14 +192,10 @@ class SandboxSync(Struct):
 
     def _sync(self, this: _Round) -> Outcome | Verdict:
         started_s = self.clock.monotonic_s()
-        scanned = self._scan(this)
-        if this.mode is SyncMode.CHANGED and self._is_unchanged(scanned.manifest, scanned.difference):
-            if self.state.base != scanned.manifest:
-                self._record(scanned.manifest)  # new times, so that later scans need not read the contents again
-            return Outcome(None, files=scanned.manifest.files)
-        archived = self._archive(this, scanned)
-        if this.mode is SyncMode.CHANGED and self._was_reverted(archived):
-            return Outcome(None, files=scanned.manifest.files)
+        with self.turn():
+            archived = self._take_snapshot(this)
+        if isinstance(archived, Outcome):
+            return archived
         change = archived.scanned.difference if self.state.base is not None else None
         delivered = self._deliver(this, archived)
         if isinstance(delivered, Verdict):
@@ -203,10 +207,22 @@ class SandboxSync(Struct):
         if not proved:
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
-            return self._sync(structs.replace(this, changed=None))
+            return self._sync(structs.replace(this, to_scan=everything))
         return outcome
 
     # -- scan and archive
+
+    def _take_snapshot(self, this: _Round) -> _Archived | Outcome:
+        """Scan, and pack what is to be sent; the outcome if there is nothing."""
+        scanned = self._scan(this)
+        if this.mode is SyncMode.CHANGED and self._is_unchanged(scanned.manifest, scanned.difference):
+            if self.state.base != scanned.manifest:
+                self._record(scanned.manifest)  # new times, so that later scans need not read the contents again
+            return Outcome(None, files=scanned.manifest.files)
+        archived = self._archive(this, scanned)
+        if this.mode is SyncMode.CHANGED and self._was_reverted(archived):
+            return Outcome(None, files=scanned.manifest.files)
+        return archived
 
     def _scan(self, this: _Round) -> ScanResult:
         """Scan the workspace, and leave out the paths that are known to be held."""
@@ -220,7 +236,7 @@ class SandboxSync(Struct):
         if not services.remote_changes.looks:
             seen.release_changed()
         this.observer.stage(State.SNAPSHOTTING)
-        scanned = self.snapshotter.scan(state.base, this.mode, this.changed)
+        scanned = self.snapshotter.scan(state.base, this.mode, this.to_scan)
         self._here = scanned.manifest
         seen.forget_deleted(self._here, state.content.versions_of)
         self._obstructed_here = self._here.within(seen.obstacles)
@@ -333,7 +349,8 @@ class SandboxSync(Struct):
             except DamagedPiece as damage:
                 _log.warning("%s: it is made again", damage)
                 whole = archived.scanned.manifest.without(archived.stays)
-                packed = self.snapshotter.repack(whole, delivery.uplink.codec)
+                with self.turn():
+                    packed = self.snapshotter.repack(whole, delivery.uplink.codec)
                 archived = structs.replace(archived, packed=packed, only=None)
                 continue
             if isinstance(ended, Verdict):
@@ -404,7 +421,8 @@ class SandboxSync(Struct):
             self._whole_next = True
             delivery.mark_uncertain()
             return False
-        packed = self.snapshotter.pack(manifest.without(stays), delivery.uplink.codec, only)
+        with self.turn():
+            packed = self.snapshotter.pack(manifest.without(stays), delivery.uplink.codec, only)
         if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
             return True  # it changed meanwhile: the sync that follows finds that
         entries = Manifest({path: packed.manifest[path] for path in only})

@@ -15,7 +15,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 
 from msgspec import structs
@@ -24,7 +24,7 @@ from syncd.core.api_key import KEY_VARIABLE
 from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning
 from syncd.core.hardening import original_umask
-from syncd.core.settings import Config
+from syncd.core.settings import MAIN, Config
 from syncd.core.text import one_line
 from syncd.remote.target import Target
 from syncd.sandbox.mcp_servers import AgentRecord, agent_state, callable_servers
@@ -39,8 +39,6 @@ GRACE_S = 2.0
 # The daemon itself has to end within five seconds.
 _END_S = 1.0
 _NAME = "synced-changes.json"
-# The name of the sandbox in the configuration; a workspace has one.
-_SANDBOX = "main"
 # So many paths are encoded at once: a first sync may have a million.
 _BATCH = 10_000
 _MOST_LINES = 100
@@ -54,14 +52,53 @@ _WITHHELD = frozenset(
 )
 
 
+class SyncedHooks:
+    """The hooks of a workspace's sandboxes, by name; one object a process."""
+
+    def __init__(self, environ: Mapping[str, str], clock: Clock) -> None:
+        self._environ = environ
+        self._clock = clock
+        self._hooks: dict[str, SyncedHook] = {}
+
+    def of(self, name: str) -> SyncedHook:
+        """Return the hook of the syncs to one sandbox."""
+        if name not in self._hooks:
+            self._hooks[name] = SyncedHook(self._environ, self._clock)
+        return self._hooks[name]
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """End those of other sandboxes."""
+        for name in self._hooks.keys() - set(names):
+            self._hooks.pop(name).close()
+
+    @property
+    def is_running(self) -> bool:
+        """True while a program runs."""
+        return any(hook.is_running for hook in self._hooks.values())
+
+    def filenos(self) -> list[int]:
+        """Return the descriptors that become readable when a hook has something to do."""
+        return [fileno for hook in self._hooks.values() for fileno in hook.filenos()]
+
+    @property
+    def due_s(self) -> float | None:
+        """The monotonic second at which the time of a program is over; None if none runs."""
+        return min((hook.due_s for hook in self._hooks.values() if hook.due_s is not None), default=None)
+
+    def close(self) -> None:
+        """End all running programs."""
+        self.keep_only(())
+
+
 class SyncedHook:
-    """Runs the hook of one workspace's syncs; one object a process."""
+    """Runs the hook of the syncs to one sandbox."""
 
     def __init__(self, environ: Mapping[str, str], clock: Clock) -> None:
         self._environ = {name: value for name, value in environ.items() if name not in _WITHHELD}
         self._clock = clock
         self._command: tuple[str, ...] = ()  # of the next run
         self._config_file = self._changes_file = ""
+        self._name = MAIN
         self._state = agent_state("")
         self._target: Target | None = None
         self._servers: Mapping[str, str] = {}
@@ -75,13 +112,14 @@ class SyncedHook:
 
         To be called with the workspace's lock held.
         """
-        changes_file = os.path.join(state_folder, _NAME)
+        self._name = config.sandbox_name
+        changes_file = os.path.join(state_folder, _NAME if self._name == MAIN else f"synced-changes-{self._name}.json")
         if changes_file != self._changes_file:
             self.close()
         if config.sync.on_synced != self._command:
             self._command, self._failure = config.sync.on_synced, ""
         self._config_file, self._changes_file = os.path.abspath(config.file), changes_file
-        self._state = agent_state(state_folder)
+        self._state = agent_state(state_folder, self._name)
         if self._run is None:
             self._remove_changes()  # of a process that was killed
 
@@ -140,7 +178,7 @@ class SyncedHook:
             return
         self._running_for = f"{self._target.base_url} {self._target.sandbox_id}"
         sandbox = {
-            "sandbox": _SANDBOX,
+            "sandbox": self._name,
             "sandbox_id": self._target.sandbox_id,
             "sandbox_changed": (self._state.load() or AgentRecord()).told != self._running_for,
             "mcp_servers": self._servers,

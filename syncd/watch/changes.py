@@ -8,6 +8,7 @@ a start, an overflow, a suspend, a failure, or if a part cannot be watched, the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 from msgspec import Struct
 
@@ -35,21 +36,16 @@ class Changes(Struct, frozen=True):
 
 
 class DirtyDirectories:
-    """The directories and files that the next scan has to examine."""
+    """The directories that the next scan has to examine, whichever sandbox it is for."""
 
     def __init__(self) -> None:
         self._directories: set[str] = set()
         self._all = True  # nothing was scanned yet
-        self._files: set[str] = set()
-        self._all_files = False  # an earlier process's stamps are used only where the times were old enough
+        self._scanned_all_s = -inf
 
     def add(self, changes: Changes) -> None:
         """Add what events reported."""
         self._directories |= changes.dirty
-        self._files |= changes.written
-        if changes.rescan or len(self._files) > MAX_WRITTEN:
-            self._all_files = True
-            self._files.clear()
         if changes.rescan or len(self._directories) > MAX_DIRTY:
             self.mark_all()
 
@@ -58,17 +54,38 @@ class DirtyDirectories:
         self._all = True
         self._directories.clear()
 
-    def take(self) -> frozenset[str] | None:
-        """Return the directories to scan, or None for all; later changes are for the scan after that."""
-        taken = None if self._all else frozenset(self._directories)
+    def take(self, all_since_s: float = -inf, now_s: float = 0.0) -> frozenset[str] | None:
+        """Return the directories that a scan has to list now; later changes are for the scan after that.
+
+        None for all: nobody knows which, or not everything was scanned since `all_since_s` (monotonic seconds).
+        """
+        is_full = self._all or self._scanned_all_s < all_since_s
+        taken = None if is_full else frozenset(self._directories)
+        if is_full:
+            self._scanned_all_s = now_s
         self._all = False
         self._directories.clear()
         return taken
 
-    def take_files(self) -> frozenset[str] | None:
-        """Return the files to read although their times are unchanged, or None for all whose times were recent."""
-        taken = None if self._all_files else frozenset(self._files)
-        self._all_files = False
+
+class WrittenFiles:
+    """The files that the next sync to a sandbox has to read although their times are unchanged."""
+
+    def __init__(self) -> None:
+        self._files: set[str] = set()
+        self._all = False  # an earlier process's stamps are used only where the times were old enough
+
+    def add(self, changes: Changes) -> None:
+        """Add what events reported."""
+        self._files |= changes.written
+        if changes.rescan or len(self._files) > MAX_WRITTEN:
+            self._all = True
+            self._files.clear()
+
+    def take(self) -> frozenset[str] | None:
+        """Return the files, or None for all whose times were recent."""
+        taken = None if self._all else frozenset(self._files)
+        self._all = False
         self._files.clear()
         return taken
 

@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> HistoryStore:
 
 @pytest.fixture
 def recorder(clock: ScriptedClock, store: HistoryStore) -> HistoryRecorder:
-    return HistoryRecorder(clock, store, lambda: "box", NAMED_BYTES)
+    return HistoryRecorder(clock, store, "main", lambda: "box", NAMED_BYTES)
 
 
 def record(number: int) -> SyncRecord:
@@ -112,7 +112,13 @@ def test_what_a_sync_took(clock: ScriptedClock, store: HistoryStore, recorder: H
         recorder.sent(sent)
     recorder.succeeded(Outcome(SYNC, files=3, change=Difference(["a", "b"], ["c"], [])))
     (found,), _ = store.read()
-    assert (found.why, found.outcome, found.files, found.sandbox) == (START, "initialized", 3, "box")
+    assert (found.why, found.outcome, found.files, found.sandbox, found.sandbox_id) == (
+        START,
+        "initialized",
+        3,
+        "main",
+        "box",
+    )
     assert (found.sent_bytes, found.attempts, found.seconds) == (1_700, 2, 5)
     assert (found.change and found.change.added, found.error and found.error.step) == (2, "upload")
     assert "X-Goog" not in Path(store.path).read_text()
@@ -153,7 +159,7 @@ def test_a_sync_that_does_not_end_by_itself(
 def test_where_it_cannot_be_written(clock: ScriptedClock, tmp_path: Path) -> None:
     """It costs the record, never the sync; calls outside of a sync are ignored."""
     (tmp_path / "history.jsonl").symlink_to(tmp_path / "elsewhere")
-    recorder = HistoryRecorder(clock, HistoryStore(str(tmp_path)), lambda: "box", NAMED_BYTES)
+    recorder = HistoryRecorder(clock, HistoryStore(str(tmp_path)), "main", lambda: "box", NAMED_BYTES)
     recorder.begin("asked for")
     recorder.sending(archive())
     recorder.succeeded(Outcome(SYNC))

@@ -38,9 +38,13 @@ class FakeListener:
     def deadline_s(self) -> float | None:
         return None
 
-    def handle(self, ready: Collection[int]) -> None:
+    def handle(self, ready: Collection[int]) -> bool:
         with suppress(BlockingIOError):
             self.received.append(self.alarm.recv(100))
+        return True
+
+    def note_time(self) -> None:
+        """Nothing is due."""
 
     def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
         return 0.0 if self.newer else None
@@ -61,7 +65,7 @@ def listener() -> Iterator[FakeListener]:
 def client(listener: FakeListener) -> Iterator[HttpClient]:
     """A client with a listener."""
     client = HttpClient(Waiter(Interrupt(), SystemClock()))
-    client.waiter.listener = listener
+    client.waiter.worker = client.waiter.tasks.listener = listener
     yield client
     client.drop()
 

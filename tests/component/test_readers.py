@@ -26,7 +26,7 @@ from syncd.core.api_key import ApiKey
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import sync_cycle_of, workspace_of
+from syncd.daemon.build import snapshot_parts_of, sync_cycle_of, workspace_of
 from syncd.remote.http_client import HttpClient
 from tests.clock import ScriptedClock
 
@@ -157,7 +157,8 @@ def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
     config = check_config({"workspace": {"path": str(work)}, "sandbox": {"id": "x", "base_url": "http://127.0.0.1:9"}})
     environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
     client = HttpClient(Waiter(Interrupt(), ScriptedClock(wall=LATER_S)))
-    cycle = sync_cycle_of(workspace_of(config, environ, ApiKey("k", "the test"), client))
+    workspace = workspace_of(config, environ, ApiKey("k", "the test"), client)
+    cycle = sync_cycle_of(workspace, snapshot_parts_of(workspace))
     archives = []
     for number in range(2):
         _write(os.fsencode(work), b"many/3/edited", b"edit %d" % number)

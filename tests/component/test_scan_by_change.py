@@ -17,7 +17,7 @@ from syncd.model.entry import Entry, Kind
 from syncd.scan import file_identity
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection
-from syncd.watch.changes import Changes, DirtyDirectories
+from syncd.watch.changes import Changes, DirtyDirectories, WrittenFiles
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.component.git_folder import make_repository
 from tests.fuzz.generators import generate_syncs
@@ -255,17 +255,16 @@ def test_rules_of_a_missing_workspace_count_as_changed(watched: WatchedWorkspace
 
 def test_files_that_are_read_although_their_times_are_the_same() -> None:
     """Files that events named; after missed events, all whose times were recent when they were read."""
-    dirty = DirtyDirectories()
-    assert dirty.take_files() == frozenset()
-    dirty.add(Changes(frozenset({"a"}), frozenset({"a/f"})))
-    dirty.mark_all()  # an own failure: events that were received still count
-    assert dirty.take_files() == {"a/f"}
-    assert dirty.take_files() == frozenset()
+    written = WrittenFiles()
+    assert written.take() == frozenset()
+    written.add(Changes(frozenset({"a"}), frozenset({"a/f"})))
+    assert written.take() == {"a/f"}
+    assert written.take() == frozenset()
     for missed in (Changes(rescan=True), Changes(written=frozenset(map(str, range(5000))))):
-        dirty.add(missed)
-        dirty.add(Changes(written=frozenset({"a/f"})))
-        assert dirty.take_files() is None
-    assert dirty.take_files() == frozenset()
+        written.add(missed)
+        written.add(Changes(written=frozenset({"a/f"})))
+        assert written.take() is None
+    assert written.take() == frozenset()
 
 
 def test_reasons_for_a_full_scan() -> None:
@@ -278,6 +277,15 @@ def test_reasons_for_a_full_scan() -> None:
     assert dirty.take() == {"a", "b"}
     dirty.add(Changes(frozenset(map(str, range(5000)))))
     assert dirty.take() is None
+
+
+def test_one_full_scan_serves_all_sandboxes() -> None:
+    """Whoever needs one that began at some moment or later gets it, and the next one does not repeat it."""
+    dirty = DirtyDirectories()
+    dirty.take(now_s=10)
+    assert dirty.take(all_since_s=10, now_s=11) == frozenset()
+    assert dirty.take(all_since_s=12, now_s=13) is None
+    assert dirty.take(all_since_s=12, now_s=14) == frozenset()
     dirty.mark_all()
     dirty.add(Changes(frozenset({"a"})))
     assert dirty.take() is None

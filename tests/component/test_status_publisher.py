@@ -11,8 +11,9 @@ from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
 from syncd.report.history import HistoryRecorder, HistoryStore
 from syncd.report.status_publisher import RunTotals, StatusPublisher
-from syncd.report.status_store import read_last
+from syncd.report.status_store import read_document
 from syncd.report.systemd_notify import SystemdNotifier
+from syncd.report.workspace_status import WorkspaceStatus
 from syncd.sync.status_document import State, Status
 from tests.clock import ScriptedClock
 
@@ -29,22 +30,26 @@ def clock() -> ScriptedClock:
 def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
     folder = str(tmp_path)
     notifier = DesktopNotifier("/work", AFTER_S, {"DBUS_SESSION_BUS_ADDRESS": "disabled:"}, LastNotice(), clock)
-    return StatusPublisher(
-        workspace="/work",
+    totals = RunTotals()
+    status = WorkspaceStatus("/work", "", folder, SystemdNotifier({}, clock, 1), totals, 1, None)
+    publisher = StatusPublisher(
+        name="main",
         target=Target("https://api.example", "box", "us"),
-        folder=folder,
-        systemd=SystemdNotifier({}, clock, 1),
-        recorder=HistoryRecorder(clock, HistoryStore(folder), lambda: "box", 0),
+        publish=status.write,
+        recorder=HistoryRecorder(clock, HistoryStore(folder), "main", lambda: "box", 0),
         notifier=notifier,
         clock=clock,
-        totals=RunTotals(),
-        pid=1,
+        totals=totals.of("main"),
     )
+    status.publishers.append(publisher)
+    return publisher
 
 
-def shown(publisher: StatusPublisher) -> Status:
+def shown(folder: Path) -> Status:
     """Return the status as a reader gets it."""
-    return read_last(publisher.folder, publisher.document())
+    status = read_document(str(folder))
+    assert status is not None
+    return status
 
 
 def test_progress_is_written_twice_a_second_at_most(publisher: StatusPublisher, clock: ScriptedClock) -> None:
@@ -54,25 +59,25 @@ def test_progress_is_written_twice_a_second_at_most(publisher: StatusPublisher, 
     assert sum(reported) == 2
 
 
-def test_an_unchanged_status_is_not_written(publisher: StatusPublisher) -> None:
+def test_an_unchanged_status_is_not_written(publisher: StatusPublisher, tmp_path: Path) -> None:
     """So an idle daemon causes no disk activity."""
     publisher.enter(State.WATCHING)
-    file = Path(publisher.folder) / "status.json"
+    file = tmp_path / "status.json"
     before = file.stat().st_ino
-    publisher.write()
+    publisher.publish()
     assert file.stat().st_ino == before
     publisher.enter(State.DEBOUNCING)
-    assert shown(publisher).state is State.DEBOUNCING
+    assert shown(tmp_path).state is State.DEBOUNCING
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_bytes_count_over_attempts(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+def test_bytes_count_over_attempts(publisher: StatusPublisher, clock: ScriptedClock, tmp_path: Path) -> None:
     """An upload that starts again counts its first bytes again."""
     publisher.enter(State.UPLOADING)
     for sent in (0, 700, 0, 300, 1000):
         clock.go_on(1)
         publisher.sent(sent, 1000)
-    assert shown(publisher).uploaded_bytes == 1700
+    assert shown(tmp_path).uploaded_bytes == 1700
 
 
 def test_a_running_upload_is_no_failure(publisher: StatusPublisher, clock: ScriptedClock) -> None:

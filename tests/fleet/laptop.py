@@ -680,7 +680,7 @@ class Laptop:
             reply = Reply(reply.at_s, None)
         now_s = self._now_s()
         if not is_bucket:
-            self._pacing = self._pacing.answered(kind, reply.status, now_s)
+            self._pacing = self._pacing.answered(kind, reply.status, now_s, now_s)
         if reply.status is None:
             self._connections.pop(is_bucket, None)
             raise StepFailed(step, FailureAction.OFFLINE, "no answer")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-from syncd.archive.snapshotter import SyncMode
+from syncd.archive.snapshotter import SyncMode, ToScan, everything
 from syncd.core.errors import NearlyEmpty, SyncdError
 from syncd.core.waiter import Superseded
 from syncd.daemon.loop import Components, Daemon
+from syncd.daemon.sandbox_loop import SandboxLoop
+from syncd.daemon.shared_state import Writer
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, Response
@@ -124,16 +126,21 @@ class SimulatedCycle(SyncCycle, kw_only=True):
 
     simulation: Simulation
 
-    def run(self, sync_mode: SyncMode, observer: SyncObserver, changed: Any = None) -> Outcome:
+    def run(self, sync_mode: SyncMode, observer: SyncObserver, to_scan: ToScan = everything) -> Outcome:
         simulation = self.simulation
         checker = simulation.checker
-        simulation.figures["full scans" if changed is None else "partial scans"] += 1
         baseline, sandbox_id = self.baseline, self.target.sandbox_id if self.target else ""
         checker.is_forced = sync_mode is SyncMode.FORCED
         if checker.is_forced:
             simulation.workspace_replaced = False  # a person said that it is the workspace, even if this sync dies
+
+        def counted() -> Collection[str] | None:
+            changed = to_scan()
+            simulation.figures["full scans" if changed is None else "partial scans"] += 1
+            return changed
+
         try:
-            outcome = super().run(sync_mode, observer, changed)
+            outcome = super().run(sync_mode, observer, counted)
         except (SyncdError, StepFailed, Superseded, OSError):
             simulation.figures["failed syncs"] += 1
             raise
@@ -153,17 +160,33 @@ class SimulatedCycle(SyncCycle, kw_only=True):
 
 
 class SimulatedDaemon(Daemon):
-    """The real daemon; while it would wait, the simulation goes on."""
+    """The real daemon of one sandbox."""
 
     def __init__(self, simulation: Simulation, components: Components) -> None:
         super().__init__(components)
+        (loop,) = components.loops
+        assert isinstance(loop, SimulatedLoop)
+        loop.daemon, self.loop = self, loop
+        self.shared = components.shared
+
+    def pause_or_resume(self, command: str) -> None:
+        self._pause_or_resume(_NullClient(), command)  # type: ignore[arg-type]
+
+
+class SimulatedLoop(SandboxLoop):
+    """The real loop; while it would wait, the simulation goes on."""
+
+    daemon: SimulatedDaemon
+
+    def __init__(self, simulation: Simulation, *args: Any) -> None:
+        super().__init__(*args)
         self._simulation = simulation
         self._syncing = False
         self.is_resting = False
 
     def let_write_later(self, client: Any) -> None:
         """Note a command that waits until no sync is under way."""
-        self._writers.append(client)
+        self._shared.writers.append(Writer("", lambda: client.waits, client.send))
 
     def _rest(self, until_s: float | None) -> None:
         self.is_resting = True
@@ -177,6 +200,10 @@ class SimulatedDaemon(Daemon):
             self._simulation.wait(self, until_s)
         self._waiter.interrupt.check()
         self._receive()
+
+    def _receive(self) -> None:
+        self.daemon.handle(set())
+        self.note_time()
 
     def _sync(self, reason: Any) -> None:
         self._syncing = True
@@ -224,37 +251,33 @@ class SimulatedDaemon(Daemon):
 
     @property
     def is_paused(self) -> bool:
-        return self._paused
+        return self._shared.paused
 
     @property
     def sandbox_id(self) -> str:
         """The sandbox that it syncs to, or synced to last."""
-        target = self._components.cycle.target
+        target = self.cycle.target
         return target.sandbox_id if target else ""
 
     @property
     def warns_of_deletions(self) -> bool:
         """True if it reports that something could not be removed."""
-        return any(warning.key.startswith("delete") for warning in self._components.cycle.warnings)
+        return any(warning.key.startswith("delete") for warning in self.cycle.warnings)
 
     @property
     def polls(self) -> bool:
         """True if it must poll, as the watch does not cover everything."""
-        return self._components.watch.needs_polling
+        return self._shared.watch.needs_polling
 
     @property
     def last_error(self) -> object:
-        return self._components.publisher.totals.last_error
-
-    @property
-    def cycle(self) -> SyncCycle:
-        return self._components.cycle
+        return self.publisher.totals.last_error
 
     def request(self, request: SyncRequest) -> None:
-        self._request_queue.add(request)
+        self.add(request)
 
     def pause_or_resume(self, command: str) -> None:
-        self._pause_or_resume(_NullClient(), command)  # type: ignore[arg-type]
+        self.daemon.pause_or_resume(command)
 
 
 class _NullClient:

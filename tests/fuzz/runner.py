@@ -47,6 +47,7 @@ from tests.fuzz.daemon import (
     SimulatedDaemon,
     SimulatedHttpClient,
     SimulatedJobRunner,
+    SimulatedLoop,
     SimulatedNotifier,
 )
 from tests.fuzz.generators import generate
@@ -260,6 +261,7 @@ def _patched(simulation: Simulation) -> Iterator[None]:
         patch.setattr(build, "personal_excludes", lambda environ: "")
         for name, simulated in (
             ("Daemon", SimulatedDaemon),
+            ("SandboxLoop", SimulatedLoop),
             ("HttpClient", SimulatedHttpClient),
             ("SystemdNotifier", SimulatedNotifier),
         ):

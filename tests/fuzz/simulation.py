@@ -26,8 +26,8 @@ from syncd.core.waiter import Waiter
 from syncd.daemon import build
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
-from syncd.report.status_publisher import RunTotals
-from syncd.sync.synced_hook import SyncedHook
+from syncd.report.status_publisher import RunTotals, SandboxTotals
+from syncd.sync.synced_hook import SyncedHooks
 from tests.copies import copy_as_it_is
 from tests.emulator import Emulator
 from tests.fuzz.agent_side import SavedEntries
@@ -43,7 +43,7 @@ from tests.fuzz.steps import DAEMON_STEPS, UNUSUAL, WAY_HOME_STEPS
 from tests.fuzz.way_home import WayHome
 
 if TYPE_CHECKING:
-    from tests.fuzz.daemon import SimulatedDaemon
+    from tests.fuzz.daemon import SimulatedDaemon, SimulatedLoop
 
 KEY = "sk-key-of+the/tests="
 SANDBOX = "box"
@@ -94,7 +94,7 @@ class Simulation:
         )
         self.commands = Commands(self, EFFECTS)
         self.way_home = WayHome(self)
-        self._daemon_now: SimulatedDaemon | None = None
+        self._daemon_now: SimulatedLoop | None = None
         self._rests_until_s: float | None = None
         self.settings = self.checker.settings
         self.log: list[str] = []
@@ -125,7 +125,7 @@ class Simulation:
         return self.checker.lost
 
     @property
-    def busy_daemon(self) -> SimulatedDaemon | None:
+    def busy_daemon(self) -> SimulatedLoop | None:
         """The daemon, if one runs and does more than rest: a sync, or saving the agent's work."""
         return self._daemon_now if self._daemon_now is not None and not self._daemon_now.is_resting else None
 
@@ -133,7 +133,7 @@ class Simulation:
         """Tell the daemon that a command has released that sandbox. False if none runs."""
         if self._daemon_now is None:
             return False
-        self._daemon_now._forget_sandbox(sandbox_id)
+        self._daemon_now.forget_sandbox(sandbox_id)
         return True
 
     def is_own(self, args: tuple[Any, ...]) -> bool:
@@ -180,8 +180,8 @@ class Simulation:
         self._interrupt = Interrupt()
         self._waits = self._delayed_waits = 0
         with contextlib.suppress(Killed, NeedsPerson), self._daemon() as daemon:
-            self.checker.cycle = daemon.cycle
-            self._daemon_now = daemon
+            self.checker.cycle = daemon.loop.cycle
+            self._daemon_now = daemon.loop
             daemon.run()
         self._daemon_now = None
         for copy in self._saved:  # undoes what the killed process wrote while it cleaned up
@@ -198,20 +198,20 @@ class Simulation:
         with build.daemon_of(
             self.settings.current,
             build.Role.DAEMON,
-            key=ApiKey(KEY, "the scenario"),
+            keys={"main": ApiKey(KEY, "the scenario")},
             environ=self.environ,
             waiter=Waiter(self._interrupt, self.clock),
             signals=self._signals,
             # A daemon that has synced once does not end with an error that only a person can fix, but waits.
-            totals=RunTotals(synced_once=True),
-            synced_hook=SyncedHook(self.environ, self.clock),
+            totals=RunTotals(sandboxes={"main": SandboxTotals(synced_once=True)}),
+            synced_hooks=SyncedHooks(self.environ, self.clock),
             reread=lambda: self.settings.current,
         ) as daemon:
             yield daemon  # type: ignore[misc]
 
     # -- waits
 
-    def wait(self, daemon: SimulatedDaemon, until_s: float | None) -> None:
+    def wait(self, daemon: SimulatedLoop, until_s: float | None) -> None:
         """Run the next step while the daemon waits, or else let time pass."""
         if until_s is not None and until_s <= self.clock.monotonic_s():
             self._read_events()
@@ -250,7 +250,7 @@ class Simulation:
     def _next_is(self, name: str) -> bool:
         return bool(self.scenario) and self.scenario[0].name == name
 
-    def _run_step(self, daemon: SimulatedDaemon, step: Step) -> None:
+    def _run_step(self, daemon: SimulatedLoop, step: Step) -> None:
         if step.at is not None:
             self._pending.append(step)
             return
@@ -273,7 +273,7 @@ class Simulation:
                     daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
             case "flush":
                 if self.workspace.is_dir() and not daemon.is_paused:
-                    daemon.request(SyncRequest(FlushCheck(self.checker), lasting=True))  # type: ignore[arg-type]
+                    daemon.request(SyncRequest(FlushCheck(self.checker), lasting=True))
             case "pause" | "resume" as command:
                 daemon.pause_or_resume(command)
             case "limit_watches":
@@ -282,7 +282,7 @@ class Simulation:
                 self._do(step)
         self._read_events()
 
-    def _finish(self, daemon: SimulatedDaemon, until_s: float | None) -> None:
+    def _finish(self, daemon: SimulatedLoop, until_s: float | None) -> None:
         """End all disturbances, and wait until the daemon is idle by itself."""
         self._pending.clear()
         self.emulator.faults.clear()
@@ -316,7 +316,7 @@ class Simulation:
         else:
             self._pass_time(until_s)
 
-    def _needs_force(self, daemon: SimulatedDaemon) -> bool:
+    def _needs_force(self, daemon: SimulatedLoop) -> bool:
         """True if it reports that it could not remove or put something, or cannot know that its sandbox has ended."""
         if self._was_forced:
             return False
@@ -336,7 +336,7 @@ class Simulation:
         if not self._read_events() and until_s is not None:
             self.clock.go_on(until_s - self.clock.monotonic_s())
 
-    def _is_idle(self, daemon: SimulatedDaemon) -> bool:
+    def _is_idle(self, daemon: SimulatedLoop) -> bool:
         if self._read_events() or self._delayed_waits:
             return False
         is_held = daemon.is_held and (self.nearly_empty or not self.workspace.is_dir())

@@ -13,7 +13,7 @@ from syncd.core.api_key import ApiKey
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import sync_cycle_of, workspace_of
+from syncd.daemon.build import snapshot_parts_of, sync_cycle_of, workspace_of
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sync.outcome import Outcome, SentArchive
@@ -115,7 +115,8 @@ class Rig:
         """The sync cycle of the present process."""
         if self._cycle is None:
             workspace = workspace_of(check_config(self.keys), self.environ, self.key, self.client)
-            self._cycle = sync_cycle_of(workspace, on_progress=self._progress)
+            parts = snapshot_parts_of(workspace, None, self.key.reveal())
+            self._cycle = sync_cycle_of(workspace, parts, self._progress)
             self._cycle.recall()
         return self._cycle
 

@@ -293,22 +293,19 @@ def test_newer_changes_end_the_wait(rig: Rig) -> None:
     class Newer:
         """A change is due from the beginning."""
 
-        def wake_fds(self) -> tuple[tuple[int, int], ...]:
-            return ()
-
         def deadline_s(self) -> None:
             return None
 
-        def handle(self, ready: object) -> None:
+        def note_time(self) -> None:
             """Do nothing."""
 
         def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
             started = rig.asked()[-1] == "execution-logs" and superseded_by is SupersededBy.ANY_CHANGE
             return rig.clock.monotonic_s() if started else None
 
-    rig.client.waiter.listener = Newer()
+    rig.client.waiter.worker = Newer()
     rig.cycle.follow_in_repository()
-    rig.client.waiter.listener = None
+    rig.client.waiter.worker = None
     assert rig.asked()[-1] == "execution-logs"
     rig.sandbox.wait()
     assert there(rig, "show", "home:a.txt") == "2\n"

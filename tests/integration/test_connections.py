@@ -11,12 +11,12 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.daemon.build import Role, daemon_of
-from syncd.daemon.loop import Daemon
+from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.remote import http_client
 from syncd.remote.http_client import KEEP_S
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.outcome import SyncReason
-from syncd.sync.synced_hook import SyncedHook
+from syncd.sync.synced_hook import SyncedHooks
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 from tests.integration.test_daemon_waits import DaemonRig
 
@@ -131,25 +131,26 @@ def test_a_long_upload_keeps_its_connection(rig: Rig) -> None:
 
 
 @contextmanager
-def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, DaemonRig]]:
+def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[SandboxLoop, DaemonRig]]:
     """Give a daemon after its first sync, in scripted or real time."""
     loop = DaemonRig(rig)
     if scripted:
-        loop.waiter.clock = rig.clock
+        loop.use(rig.clock)
     with loop.signals.installed():
         with daemon_of(
             loop.config,
             Role.DAEMON,
-            key=rig.key,
+            keys={"main": rig.key},
             environ=loop.environ,
             waiter=loop.waiter,
             signals=loop.signals,
             totals=RunTotals(),
-            synced_hook=SyncedHook(loop.environ, loop.waiter.clock),
+            synced_hooks=SyncedHooks(loop.environ, loop.waiter.clock),
         ) as daemon:
-            daemon._sync(SyncReason.RESCAN)
+            sandbox_loop = daemon._components.loops[0]
+            sandbox_loop._sync(SyncReason.RESCAN)
             assert len(connections(rig)) == 2
-            yield daemon, loop
+            yield sandbox_loop, loop
         assert connections(rig) == set()
 
 
@@ -157,7 +158,7 @@ def test_a_daemon_wakes_up_once_to_close_them(rig: Rig, monkeypatch: pytest.Monk
     """It wakes at the burst's end, closes all, and has no further deadline."""
     monkeypatch.setattr(http_client, "KEEP_S", 0.2)
     with running(rig, scripted=False) as (daemon, _):
-        client = daemon._components.workspace.client
+        client = daemon._parts.workspace.client
         while client.idle_at_s is not None:
             daemon._wait(None)
         assert connections(rig) == set()

@@ -39,7 +39,7 @@ def test_an_edit_reads_few_directories(tmp_path: Path, agent_changes: str, monke
             rig.write("d7/f", text)
             monkeypatch.setattr(Entries, "decoded", counted)
             read.clear()
-            outcome = rig.cycle.run(SyncMode.CHANGED, RecordingObserver(rig.clock), {"d7"})
+            outcome = rig.cycle.run(SyncMode.CHANGED, RecordingObserver(rig.clock), lambda: {"d7"})
             monkeypatch.undo()
             assert outcome.word == "initialized"
         assert rig.arrived()["d7/f"] == "y"

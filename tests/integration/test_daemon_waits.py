@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.clock import SystemClock
+from syncd.core.clock import Clock, SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
-from syncd.daemon import loop as daemon_loop
+from syncd.daemon import sandbox_loop
 from syncd.daemon.build import Role, daemon_of, folders_of
 from syncd.daemon.loop import LoopEnd
 from syncd.daemon.scheduler import LONG_OUTAGE_S, LONG_OUTAGE_WAITS
@@ -25,7 +25,7 @@ from syncd.remote.target import AcquiredSandbox
 from syncd.report.status_publisher import RunTotals
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.sync.sync_cycle import SyncCycle
-from syncd.sync.synced_hook import SyncedHook
+from syncd.sync.synced_hook import SyncedHooks
 from tests.emulator import RequestRecord, When
 from tests.integration.sync_rig import Rig, rigged
 
@@ -42,6 +42,10 @@ class DaemonRig:
         self.waiter = Waiter(Interrupt(), SystemClock())
         self.signals = Signals(self.waiter.interrupt)
         self.folders = folders_of(self.config, self.environ)
+
+    def use(self, clock: Clock) -> None:
+        """Have the loop's time be that of this clock."""
+        self.waiter = Waiter(self.waiter.interrupt, clock)
 
     def end_after(self, requests: int, op: str) -> None:
         """End the loop at that request, by a SIGHUP."""
@@ -61,12 +65,12 @@ class DaemonRig:
         with daemon_of(
             self.config,
             Role.DAEMON,
-            key=self.rig.key,
+            keys={"main": self.rig.key},
             environ=self.environ,
             waiter=self.waiter,
             signals=self.signals,
             totals=RunTotals(),
-            synced_hook=SyncedHook(self.environ, self.waiter.clock),
+            synced_hooks=SyncedHooks(self.environ, self.waiter.clock),
             start_wait_s=start_wait_s,
         ) as daemon:
             assert daemon.run() is LoopEnd.RELOAD
@@ -114,7 +118,7 @@ def test_an_idle_daemon_moves_when_its_sandbox_is_about_to_end(loop: DaemonRig) 
 def test_a_start_waits_for_its_turn(loop: DaemonRig) -> None:
     """The first request of a service comes after its random wait."""
     rig = loop.rig
-    loop.waiter.clock = rig.clock
+    loop.use(rig.clock)
     began_s, seen = rig.clock.monotonic, []
 
     def hook(_: RequestRecord) -> None:
@@ -129,7 +133,7 @@ def test_a_start_waits_for_its_turn(loop: DaemonRig) -> None:
 
 def test_a_request_does_not_wait_for_a_start(loop: DaemonRig) -> None:
     """A person who asks for a sync right after a start gets it at once."""
-    loop.waiter.clock = loop.rig.clock
+    loop.use(loop.rig.clock)
     loop.send(signal.SIGUSR1)
     loop.end_after(1, "upload-url")
     loop.run(start_wait_s=1.5)
@@ -143,7 +147,7 @@ def _outage(
     rig, tried = loop.rig, []
     rig.keys["retry"] = {"first_delay_seconds": 1, "max_delay_seconds": 60, "give_up_after_seconds": 300}
     loop.config = check_config(rig.keys)
-    loop.waiter.clock = rig.clock
+    loop.use(rig.clock)
     began_s = rig.clock.monotonic
     rig.emulator.faults.script(f"upload-url: {fault} always")
 
@@ -210,9 +214,9 @@ def test_the_return_of_the_network_ends_a_wait(
     def addresses() -> tuple[str, ...]:
         return ("192.0.2.7",) if clock.monotonic - began_s >= back_s else ()
 
-    monkeypatch.setattr(daemon_loop, "default_addresses", addresses)
+    monkeypatch.setattr(sandbox_loop, "default_addresses", addresses)
     tried = _outage(loop, fault, back_s)
-    soon_s = daemon_loop.NETWORK_POLL_S + (1.1 if fault == "reset" else 60.0)
+    soon_s = sandbox_loop.NETWORK_POLL_S + (1.1 if fault == "reset" else 60.0)
     assert back_s < tried[-1] <= back_s + soon_s
 
 
@@ -236,7 +240,7 @@ def test_the_repository_follows_after_the_files(
     monkeypatch.setattr(SyncCycle, "follow_in_repository", follow)
     loop.rig.keys["retry"] = {}
     loop.config = check_config(loop.rig.keys)
-    loop.waiter.clock = clock
+    loop.use(clock)
     began_s = clock.monotonic
     loop.signals.sync_now = asked
     loop.rig.emulator.faults.script("upload-url: 503 always")

@@ -14,9 +14,8 @@ from syncd.cli.own_loop import sync_alone
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.settings import check_config
 from syncd.daemon.build import Role, status_publisher_of, workspace_of
-from syncd.report.status_publisher import RunTotals
+from syncd.report.status_publisher import SandboxTotals
 from syncd.report.status_store import read_last
-from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import SandboxName, State, Status
 from tests.integration.sync_rig import KEY, SANDBOX, Rig, rigged
 from tests.recorded import damage, records
@@ -244,11 +243,10 @@ def test_a_daemon_reports_them(rig: Rig) -> None:
     rig.sync()
     rig.restart()
     config = check_config(rig.keys)
-    manager = SystemdNotifier(rig.environ, rig.clock, 1)
     workspace = workspace_of(config, rig.environ, rig.key, rig.client)
-    publisher = status_publisher_of(workspace, RunTotals(), manager, Role.COMMAND)
+    publisher = status_publisher_of(workspace, SandboxTotals(), Role.COMMAND, lambda: None)
     publisher.learn(rig.cycle, {})
-    assert publisher.document().lingering == 1
+    assert publisher.lingering == 1
 
 
 def test_the_status_reports_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from syncd.archive.snapshotter import everything
 from syncd.core.settings import check_config
 from syncd.model.entry import Stamp
 from syncd.report.history import HistoryRecorder
@@ -83,13 +84,17 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
             (rig.workspace / path).write_text("old")
         loop = DaemonRig(rig)
         clock = ActingClock()
-        loop.waiter.clock = clock
+        loop.use(clock)
         shared = Shared(loop, clock, mounts)
         scan, enter = SyncCycle.run, StatusPublisher.enter
 
-        def recorded_scan(cycle: SyncCycle, mode: Any, observer: Any, changed: Any = None) -> Any:
-            shared.scans.append((clock.monotonic - clock.began, changed))
-            return scan(cycle, mode, observer, changed)
+        def recorded_scan(cycle: SyncCycle, mode: Any, observer: Any, to_scan: Any = everything) -> Any:
+            def recorded() -> Any:
+                changed = to_scan()
+                shared.scans.append((clock.monotonic - clock.began, changed))
+                return changed
+
+            return scan(cycle, mode, observer, recorded)
 
         def recorded_state(publisher: StatusPublisher, state: State) -> None:
             shared.states.append(state)

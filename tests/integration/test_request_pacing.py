@@ -84,13 +84,10 @@ class _EndingListener:
     def __init__(self, rig: Rig) -> None:
         self._interrupt = rig.client.waiter.interrupt
 
-    def wake_fds(self) -> list[tuple[int, int]]:
-        return []
-
     def deadline_s(self) -> float | None:
         return None
 
-    def handle(self, _: object) -> None:
+    def note_time(self) -> None:
         self._interrupt.requested = True
 
     def superseded_at_s(self, _: SupersededBy) -> float | None:
@@ -104,7 +101,7 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
     api.sandbox()
     with pytest.raises(StepFailed):
         api.sandbox()
-    rig.client.waiter.listener = _EndingListener(rig)
+    rig.client.waiter.worker = _EndingListener(rig)
     asked = len(rig.asked())
     with pytest.raises(Stop):
         api.sandbox()

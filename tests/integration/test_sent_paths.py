@@ -44,7 +44,7 @@ class Audit:
         self.rig = rig
         self.store = HistoryStore(directories_for(check_config(rig.keys).workspace.path, rig.environ).state)
         self.uploaded: list[Members] = []
-        self.recorder = HistoryRecorder(rig.clock, self.store, lambda: "box", NAMED_BYTES)
+        self.recorder = HistoryRecorder(rig.clock, self.store, "main", lambda: "box", NAMED_BYTES)
         rig.emulator.faults.on("upload", "after", lambda _: self.uploaded.append(self._newest()))
 
     def _newest(self) -> Members:

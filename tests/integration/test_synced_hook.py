@@ -213,7 +213,7 @@ def test_what_apply_took_is_not_told(runs: Runs) -> None:
     (runs.rig.sandbox.workspace / "stays/1").write_text("agent")
     (runs.rig.sandbox.workspace / "stays/2").unlink()
     (runs.rig.workspace / "stays/2").unlink()
-    scanned = runs.rig.cycle.snapshotter.scan(base, SyncMode.CHANGED, None).manifest
+    scanned = runs.rig.cycle.snapshotter.scan(base, SyncMode.CHANGED).manifest
     entries = runs.rig.cycle.snapshotter.with_digests({"stays/1": scanned["stays/1"]})
     taken = [TakenPath("stays/1", base["stays/1"], entries["stays/1"]), TakenPath("stays/2", base["stays/2"], None)]
     SandboxState(StateDb(str(runs.state)), target).record_taken(taken)

@@ -15,7 +15,7 @@ SINGLE, POLL = RequestKind.SINGLE, RequestKind.POLL
 
 
 def paced() -> RequestPacing:
-    return RequestPacing().answered(SINGLE, 429, NOW_S)
+    return RequestPacing().answered(SINGLE, 429, 0, NOW_S)
 
 
 @pytest.mark.parametrize("status", [200, 404, 500, 503, None])
@@ -23,7 +23,7 @@ def test_no_wait_without_a_limit(status: int | None) -> None:
     """Any number of requests may follow each other while none is refused with 429."""
     pacing = RequestPacing()
     for _ in range(9):
-        pacing = pacing.answered(POLL, status, NOW_S)
+        pacing = pacing.answered(POLL, status, 0, NOW_S)
         assert pacing.wait_s(POLL, NOW_S) == 0
 
 
@@ -31,20 +31,20 @@ def test_two_in_a_second() -> None:
     """The refused request counts, and so does one before it; after a rest two may follow each other."""
     pacing = paced()
     assert pacing.wait_s(SINGLE, NOW_S) == 0
-    pacing = pacing.answered(SINGLE, 200, NOW_S + 0.25)
+    pacing = pacing.answered(SINGLE, 200, 0, NOW_S + 0.25)
     assert pacing.wait_s(SINGLE, NOW_S + 0.25) == 0.75
-    pacing = RequestPacing().answered(SINGLE, 200, NOW_S - 0.25).answered(SINGLE, 429, NOW_S)
+    pacing = RequestPacing().answered(SINGLE, 200, 0, NOW_S - 0.25).answered(SINGLE, 429, 0, NOW_S)
     assert pacing.wait_s(SINGLE, NOW_S) == 0.75
     assert pacing.wait_s(SINGLE, NOW_S + 60) == 0
-    assert pacing.answered(SINGLE, None, NOW_S + 60).wait_s(SINGLE, NOW_S + 60) == 0
+    assert pacing.answered(SINGLE, None, 0, NOW_S + 60).wait_s(SINGLE, NOW_S + 60) == 0
 
 
 def test_one_poll_in_a_second() -> None:
     """A poll leaves the other half of the requests to others, which may be sent right after it."""
-    pacing = paced().answered(POLL, 200, NOW_S + 5)
+    pacing = paced().answered(POLL, 200, 0, NOW_S + 5)
     assert pacing.wait_s(POLL, NOW_S + 5.25) == 0.75
     assert pacing.wait_s(SINGLE, NOW_S + 5.25) == 0
-    pacing = pacing.answered(SINGLE, 200, NOW_S + 5.5)
+    pacing = pacing.answered(SINGLE, 200, 0, NOW_S + 5.5)
     assert pacing.wait_s(SINGLE, NOW_S + 5.5) == 0.5
     assert pacing.wait_s(POLL, NOW_S + 5.5) == 0.5
 
@@ -53,10 +53,10 @@ def test_the_limit_is_kept_for_an_hour() -> None:
     """An hour after the last refused request no request waits any more."""
     pacing = paced()
     for _ in range(REQUESTS_PER_WINDOW):
-        pacing = pacing.answered(SINGLE, 200, NOW_S + PACED_S - 0.25)
+        pacing = pacing.answered(SINGLE, 200, 0, NOW_S + PACED_S - 0.25)
     assert pacing.wait_s(SINGLE, NOW_S + PACED_S - 0.25) > 0
     assert pacing.wait_s(SINGLE, NOW_S + PACED_S) == 0
-    again = pacing.answered(SINGLE, 429, NOW_S + PACED_S - 0.25)
+    again = pacing.answered(SINGLE, 429, 0, NOW_S + PACED_S - 0.25)
     assert again.wait_s(SINGLE, NOW_S + PACED_S) > 0
 
 
@@ -77,12 +77,25 @@ def test_no_request_is_one_too_many(requests: list[tuple[RequestKind, float, flo
     counted: list[tuple[RequestKind, float]] = [(SINGLE, NOW_S)]
     for kind, before_s, sent_s, answer_s in requests:
         now_s += before_s
-        now_s += pacing.wait_s(kind, now_s) + sent_s
+        now_s += pacing.wait_s(kind, now_s)
+        pacing, asked_s = pacing.sent(kind, now_s), now_s
+        now_s += sent_s
         counted.append((kind, now_s))
         now_s += answer_s
-        pacing = pacing.answered(kind, 200, now_s)
+        pacing = pacing.answered(kind, 200, asked_s, now_s)
     rounding_s = 1e-6
     times = [time_s for _, time_s in counted]
     assert all(b - a >= WINDOW_S - rounding_s for a, b in zip(times, times[REQUESTS_PER_WINDOW:], strict=False))
     polls = [time_s for kind, time_s in counted if kind is POLL]
     assert all(b - a >= WINDOW_S - rounding_s for a, b in pairwise(polls))
+
+
+def test_one_without_an_answer_delays_no_other() -> None:
+    """A request that takes a minute counts once, from its sending; those of other sandboxes go on at their pace."""
+    pacing = paced().sent(SINGLE, NOW_S + 5)
+    assert pacing.wait_s(SINGLE, NOW_S + 5) == 0
+    pacing = pacing.sent(SINGLE, NOW_S + 5)
+    assert pacing.wait_s(SINGLE, NOW_S + 5.25) == 0.75
+    for second in range(6, 60):
+        assert pacing.wait_s(SINGLE, NOW_S + second) == 0
+        pacing = pacing.sent(SINGLE, NOW_S + second).answered(SINGLE, 200, NOW_S + second, NOW_S + second + 0.1)

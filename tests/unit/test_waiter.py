@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Collection
 
 import pytest
 
@@ -14,21 +13,18 @@ from syncd.core.waiter import Superseded, SupersededBy, TimeIsUp, Waiter
 from tests.clock import ScriptedClock
 
 
-class RecordingListener:
-    """A listener without descriptors, which counts the calls of `handle`."""
+class RecordingWorker:
+    """A worker that counts how often it noted the time."""
 
     def __init__(self) -> None:
         self.deadline: float | None = None
         self.superseded_at: float | None = None
         self.handled = 0
 
-    def wake_fds(self) -> list[tuple[int, int]]:
-        return []
-
     def deadline_s(self) -> float | None:
         return self.deadline
 
-    def handle(self, ready: Collection[int]) -> None:
+    def note_time(self) -> None:
         self.handled += 1
         self.deadline = None
 
@@ -42,50 +38,50 @@ def clock() -> ScriptedClock:
 
 
 @pytest.fixture
-def listener() -> RecordingListener:
-    return RecordingListener()
+def worker() -> RecordingWorker:
+    return RecordingWorker()
 
 
 @pytest.fixture
-def waiter(clock: ScriptedClock, listener: RecordingListener) -> Waiter:
+def waiter(clock: ScriptedClock, worker: RecordingWorker) -> Waiter:
     waiter = Waiter(Interrupt(), clock)
-    waiter.listener = listener
+    waiter.worker = worker
     return waiter
 
 
-def test_a_sleep_lasts_its_full_time(waiter: Waiter, clock: ScriptedClock, listener: RecordingListener) -> None:
+def test_a_sleep_lasts_its_full_time(waiter: Waiter, clock: ScriptedClock, worker: RecordingWorker) -> None:
     """A deadline within the sleep is handled in time."""
     before = clock.monotonic
-    listener.deadline = before + 2
+    worker.deadline = before + 2
     waiter.sleep(5)
     assert clock.monotonic == before + 5
     assert clock.slept == [2, 3]
-    assert listener.handled == 2
+    assert worker.handled == 2
 
 
-def test_work_that_nothing_supersedes(waiter: Waiter, clock: ScriptedClock, listener: RecordingListener) -> None:
+def test_work_that_nothing_supersedes(waiter: Waiter, clock: ScriptedClock, worker: RecordingWorker) -> None:
     """Newer events do not end work that nothing supersedes."""
-    before, listener.superseded_at = clock.monotonic, clock.monotonic
+    before, worker.superseded_at = clock.monotonic, clock.monotonic
     waiter.sleep(5)
     assert clock.monotonic == before + 5
 
 
 @pytest.mark.parametrize("superseded_by", [SupersededBy.FRESH_START, SupersededBy.ANY_CHANGE])
 def test_work_is_superseded_when_the_change_is_due(
-    waiter: Waiter, clock: ScriptedClock, listener: RecordingListener, superseded_by: SupersededBy
+    waiter: Waiter, clock: ScriptedClock, worker: RecordingWorker, superseded_by: SupersededBy
 ) -> None:
     """The wait ends when the change is due; outside of the context nothing ends a wait."""
     before = clock.monotonic
-    listener.superseded_at = before + 3
+    worker.superseded_at = before + 3
     with pytest.raises(Superseded), waiter.superseded_by(superseded_by):
         waiter.sleep(5)
     assert clock.monotonic == before + 3
     waiter.sleep(5)
 
 
-def test_contexts_nest(waiter: Waiter, clock: ScriptedClock, listener: RecordingListener) -> None:
+def test_contexts_nest(waiter: Waiter, clock: ScriptedClock, worker: RecordingWorker) -> None:
     """After the inner context the outer one applies again."""
-    listener.superseded_at = clock.monotonic
+    worker.superseded_at = clock.monotonic
     with waiter.superseded_by(SupersededBy.ANY_CHANGE):
         with waiter.superseded_by(SupersededBy.NOTHING):
             waiter.sleep(1)
@@ -99,14 +95,18 @@ def test_an_event_that_comes_with_an_answer_is_handled(waiter: Waiter) -> None:
     theirs, event = os.pipe()
     received: list[set[int]] = []
 
-    class Reported(RecordingListener):
+    class Reported:
         def wake_fds(self) -> list[tuple[int, int]]:
             return [(theirs, select.POLLIN)]
 
-        def handle(self, ready: Collection[int]) -> None:
-            received.append(set(ready))
+        def deadline_s(self) -> None:
+            return None
 
-    waiter.listener = Reported()
+        def handle(self, ready: set[int]) -> bool:
+            received.append(ready - {ours})
+            return True
+
+    waiter.tasks.listener = Reported()
     try:
         waiter.poll_events()  # so that the next one of its own is not due yet
         os.write(answer, b"x")

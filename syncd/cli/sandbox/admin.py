@@ -130,7 +130,7 @@ class SandboxAdmin(Struct, frozen=True):
         """
         if self.fixed or sandbox_id != self.ours:
             return
-        if order_daemon(self.config, {"do": "left", "sandbox": sandbox_id}):
+        if order_daemon(self.config, {"do": "left", "id": sandbox_id}):
             return
         with contextlib.suppress(TryLater, OSError), self._locked():
             self.store.save(None, self.store.load()[1])

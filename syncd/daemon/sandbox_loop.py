@@ -1,0 +1,508 @@
+"""The loop of one sandbox: waits for the next event, and syncs when it is time.
+
+`daemon.scheduler` decides what to do next; the loop keeps the values that the decision rests on. The loop is also the
+`SyncObserver` of its own syncs, whose stages become the status, and the `Worker` of all waits in them. It is a task of
+its own (`core.tasks`), so a sandbox that is slow or dead delays no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import inf
+
+from msgspec import Struct
+
+from syncd.archive.snapshotter import ToScan
+from syncd.core.errors import NeedsPerson, Stop, Unavailable
+from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
+from syncd.daemon.live_reload import LiveReload
+from syncd.daemon.scheduler import (
+    FailureBackoff,
+    RetryPause,
+    SaveAgentWork,
+    SchedulerInput,
+    Sync,
+    ends_a_new_daemon,
+    idle_state,
+    next_action,
+)
+from syncd.daemon.shared_state import SharedState
+from syncd.daemon.sync_requests import RequestQueue, SyncRequest
+from syncd.remote.failure import FailureAction, StepFailed
+from syncd.remote.network import default_addresses
+from syncd.report.history import SyncEnding
+from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
+from syncd.sandbox.mcp_servers import McpServers
+from syncd.sync.outcome import Outcome, SentArchive, SyncReason
+from syncd.sync.sandbox_services import Workspace, retry_settings_of
+from syncd.sync.status_document import State
+from syncd.sync.sync_cycle import SyncCycle
+from syncd.sync.synced_hook import SyncedHook
+from syncd.watch.changes import Burst, Changes, WrittenFiles, due_s, extend
+from syncd.watch.inotify_watch import Polling
+
+_log = logging.getLogger("syncd")
+
+# While the key is refused, its file is checked this often.
+KEY_POLL_S = 2.0
+# During an outage the network's addresses are compared this often.
+NETWORK_POLL_S = 2.0
+# Nobody asked for these, and nothing is known to have changed.
+_UNPROMPTED = frozenset({SyncReason.RESCAN, SyncReason.POLL})
+
+
+class LoopParts(Struct, frozen=True):
+    """The parts that the loop of one sandbox works with; `daemon.build` makes them."""
+
+    workspace: Workspace
+    cycle: SyncCycle
+    publisher: StatusPublisher
+    mcp_servers: McpServers
+    synced_hook: SyncedHook
+    live_reload: LiveReload
+
+
+class SandboxLoop:
+    """The loop of one sandbox of a workspace."""
+
+    def __init__(self, parts: LoopParts, shared: SharedState) -> None:
+        self.name = parts.publisher.name
+        self.cycle = parts.cycle
+        self.publisher = parts.publisher
+        self.is_syncing = False
+        self._parts = parts
+        self._shared = shared
+        self._clock = parts.workspace.clock
+        self._waiter = parts.workspace.waiter
+        self._sync_keys = parts.workspace.config.sync
+        self._retry_settings = retry_settings_of(parts.workspace.config)
+        self._key_file = parts.workspace.config.sandbox.api_key_file
+        self._request_queue = RequestQueue()
+        self._burst: Burst | None = None
+        self._backoff = FailureBackoff(self._retry_settings)
+        self._started_s = 0.0
+        self._sync_at_s = shared.rescan_at_s  # though nothing changed; at first: what changed while nothing ran
+        self._asked_s = -inf  # when the last request came
+        self._scanned: frozenset[str] | None = None  # by the sync under way, or the last one
+        self._follow_at_s = -inf
+        self._starting = True
+        self._written = WrittenFiles()
+        self._polling = Polling(shared.watch, shared.mounts, parts.cycle.snapshotter.directories_within)
+        self._is_poll = False  # the sync under way
+        self._stage: State | None = None  # of the sync under way
+        self._paused_in_sync = False  # a person paused since it began: that is what the status says, while it ends
+        self._progress_sent_s = 0.0
+        self._retry_wait_s, self._is_offline = 0.0, False  # what `retrying` announced last
+        self._slept_s = 0.0
+        self._wakes = self._wakes_before = 0  # of the machine, and how many there were when the stage began
+        self._addresses: tuple[str, ...] | None = None
+        self._network_back_s = -inf
+        self._key_stamp = _file_stamp(self._key_file)
+        self._waiter.worker = self
+
+    def run(self) -> None:
+        """Run until the end of the process, a reload, or `leave`. Raises `Stop`, `NeedsPerson`."""
+        with self._started():
+            while not self._shared.signals.reload:
+                self._step()
+
+    def serve(self, request: SyncRequest) -> None:
+        """Run until this request is answered and `sync.on_synced` has ended.
+
+        Raises `Stop` before the answer; after it, `Stop` ends the wait for the program alone.
+        """
+        with self._started():
+            self.add(request)
+            while request.is_open:
+                self._step()
+            with suppress(Stop):
+                while self._parts.synced_hook.is_running:
+                    self._wait(None)
+
+    @contextmanager
+    def _started(self) -> Iterator[None]:
+        publisher = self.publisher
+        publisher.pending = not self.cycle.is_settled
+        self._learn()
+        publisher.enter(State.STARTING)
+        try:
+            yield
+        finally:
+            # However it ended: the status says that changes are pending, and no plan outlives the process.
+            publisher.pending = publisher.pending or self._burst is not None
+            publisher.recorder.end(SyncEnding.STOPPED)
+            publisher.enter(State.STOPPED)
+
+    def _step(self) -> None:
+        """Do what is due next, or wait for it."""
+        action = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
+        if isinstance(action, Sync):
+            self._sync(action.reason)
+        elif isinstance(action, SaveAgentWork):
+            self.cycle.save_before_end()
+            self._learn()
+            self._warn()
+        else:
+            self._rest(action.until_s)
+
+    # -- what comes from outside
+
+    def note_changes(self, changes: Changes) -> None:
+        """Note what changed in the workspace."""
+        self._written.add(changes)
+        self._burst = extend(self._burst, self._clock.monotonic_s())
+
+    def sync_soon(self) -> None:
+        """Sync as after a change."""
+        self._burst = extend(self._burst, self._clock.monotonic_s())
+
+    def look_soon(self) -> None:
+        """Sync if a scan for another sandbox found something."""
+        self._sync_at_s = min(self._sync_at_s, self._clock.monotonic_s())
+
+    def woke(self, slept_s: float) -> None:
+        """Begin anew after a sleep of the machine: connections are dead, and time has passed."""
+        self._wakes += 1
+        self._parts.workspace.client.drop()
+        self.sync_soon()
+        self._backoff.woke(slept_s)
+        self._slept_s += slept_s
+
+    def add(self, request: SyncRequest) -> None:
+        """Take a command's request. It may have to wait for the end of a sync: its client is sent the stage of that."""
+        self._request_queue.add(request)
+        self._asked_s = self._clock.monotonic_s()
+        if request.client is not None and self._stage is not None:
+            request.client.send({"event": "progress", "state": self.publisher.state})
+
+    def note_pause(self) -> None:
+        """Pause, as a person asked: what is under way goes on, or gives way."""
+        self._request_queue.pause()
+        self._paused_in_sync = True
+        self._enter(self._stage or State.PAUSED)
+
+    def note_resume(self) -> None:
+        """Go on after a pause."""
+        self._paused_in_sync = False
+        self.sync_soon()
+        if self._stage is not None:
+            self._enter(self._stage)
+
+    def forget_sandbox(self, sandbox_id: str) -> None:
+        """Forget a sandbox that was released: an idle daemon sends no request that would fail."""
+        target = self.cycle.target
+        if target is not None and target.sandbox_id == sandbox_id and self.cycle.provider.mark_lost(target):
+            self.cycle.work_saver.note_done(target)  # by the command
+            self.sync_soon()
+
+    def poll_hook(self) -> bool:
+        """Note the output of `sync.on_synced`; true at its end."""
+        has_ended = self._parts.synced_hook.poll()
+        if has_ended:
+            self._warn()
+            self.publisher.publish()
+        return has_ended
+
+    # -- one sync
+
+    def _sync(self, reason: SyncReason) -> None:
+        self._starting = self._paused_in_sync = False
+        burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
+        sync_mode = self._request_queue.begin()
+        if reason not in _UNPROMPTED and self._backoff.hold is None:
+            self.publisher.pending = True
+        self._is_poll = reason is SyncReason.POLL
+        self._started_s = self._clock.monotonic_s()
+        to_scan = self._plan_scan(reason)
+        self.publisher.recorder.begin(reason.value)
+        self.is_syncing = True
+        try:
+            outcome = self.cycle.run(sync_mode, self, to_scan)
+        except Superseded:
+            self.publisher.recorder.end(SyncEnding.SUPERSEDED)
+            self._request_queue.put_back()
+            self._burst = self._burst or burst or extend(None, self._started_s)
+        except Exception as failure:  # noqa: BLE001 - a daemon's last resort
+            # A defect must not end weeks of service: it is logged once, then tried again like any failure.
+            self._failed(sync_failure(failure))
+        else:
+            self._succeeded(outcome)
+        finally:
+            self.is_syncing = False
+        self._stage = None
+        now_s = self._clock.monotonic_s()
+        self._polling.scanned(self._scanned, now_s, self.cycle.snapshotter.scan_took_s)
+        self._sync_at_s = self._follow_at_s if self._follow_at_s > -inf else inf
+        services = self.cycle.services
+        look_again_at_s = services.state.seen.look_again_at_s if services else inf
+        if look_again_at_s > now_s:  # else nobody could look just now
+            self._sync_at_s = min(self._sync_at_s, look_again_at_s)
+        self._learn()
+        self._warn()
+        self._shared.systemd.ping()
+
+    def _plan_scan(self, reason: SyncReason) -> ToScan:
+        """Return what the scans of this sync have to list, which is known when they begin."""
+        written, dirty, now_s = self._written.take(), self._shared.dirty, self._started_s
+        polled: frozenset[str] | None = frozenset()
+        all_since_s = -inf
+        if self._request_queue.serving or reason is SyncReason.ORDER:
+            all_since_s = self._asked_s  # the event of what was saved right before a request may not have come yet
+        elif now_s >= self._shared.rescan_at_s or self._shared.watch.needs_polling:
+            all_since_s = now_s
+        if all_since_s == -inf:
+            # Whatever the reason: changes without an end must not put a poll off.
+            polled, written = self._polling.add_due(polled, written, now_s)
+        else:
+            written = None
+        self.cycle.forget_stamps(written)
+        is_rescan = written is None  # a poll of everything is none: it believes the stamps
+
+        def to_scan() -> frozenset[str] | None:
+            changed = dirty.take(all_since_s, self._clock.monotonic_s())
+            self._scanned = None if changed is None or polled is None else changed | polled
+            if self._scanned is None:
+                self._shared.scanned_all(self.name, self._sync_keys.rescan_minutes * 60 if is_rescan else None)
+            return self._scanned
+
+        return to_scan
+
+    def _learn(self) -> None:
+        self.publisher.learn(self.cycle, self._parts.mcp_servers.by_name)
+
+    def _warn(self) -> None:
+        watch = (*self._shared.watch.warnings(), *self._polling.warnings)
+        agent = (*self._parts.mcp_servers.warnings, *self._parts.synced_hook.warnings)
+        self.publisher.warn([*self.cycle.warnings, *watch, *agent])
+
+    def _succeeded(self, outcome: Outcome) -> None:
+        self.publisher.succeeded(outcome)
+        now_s = self._clock.monotonic_s()
+        self._follow_at_s = max(self._follow_at_s, self._backoff.follow_at_s(now_s, _chance()))
+        self._backoff.clear()
+        self._polling.sent(outcome.change, now_s)
+        if self._request_queue.awaited or now_s >= self._follow_at_s:
+            self._follow_at_s = -inf
+            self.cycle.follow_in_repository()  # before a command is answered: an agent may be started right after it
+        self._request_queue.succeeded(outcome)
+        if outcome.follow_up:
+            self.sync_soon()
+        self.publisher.pending = self._burst is not None
+        # Last, as it may take a moment.
+        servers = self._parts.mcp_servers
+        servers.arrived(self.cycle.target, self.cycle.provider.acquired_sandbox)
+        self._parts.synced_hook.arrived(self.cycle.target, outcome.arrived, servers.by_name)
+
+    def _failed(self, failed: SyncFailure) -> None:
+        publisher, failure = self.publisher, failed.error
+        last = publisher.totals.last_error
+        is_refused = ends_a_new_daemon(failure) and not publisher.totals.synced_once
+        ends = is_refused and self._shared.note_refusal(self.name)
+        if not ends and (last is None or last.message != str(failure)):  # `syncd run` logs what ends it
+            _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
+        publisher.failed(failed.step, failure)
+        self._request_queue.failed(failure, for_good=isinstance(failure, NeedsPerson))
+        awaited = self._request_queue.awaited
+        publisher.pending = True
+        now_s = self._clock.monotonic_s()
+        if ends:
+            raise failure
+        self._backoff.after(failure, now_s, now_s - self._started_s, _chance(), failed.retry_after_s, awaited=awaited)
+        if self._backoff.not_before_s is not None:
+            self._send_failure(failure, self._backoff.not_before_s - now_s)
+        if not isinstance(failure, Unavailable):
+            self._shared.dirty.mark_all()
+
+    # -- the observer of a sync
+
+    def stage(self, state: State) -> None:
+        """Publish it, but not the scans of a hold and of a poll."""
+        self._shared.systemd.ping()
+        self._wakes_before = self._wakes
+        if state is not State.SNAPSHOTTING:
+            self.publisher.pending = True
+            self._learn()
+        elif self._backoff.hold is not None or self._is_poll:
+            return
+        self._stage = state
+        self._enter(state)
+        self._request_queue.send_progress(state=state)
+
+    def _enter(self, state: State) -> None:
+        """Publish a state of the sync under way, unless a person has paused it."""
+        self.publisher.enter(State.PAUSED if self._paused_in_sync else state)
+
+    def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
+        """Publish it. A poll that packs has found something."""
+        if self._is_poll:
+            self._enter(State.SNAPSHOTTING)
+        if self.publisher.packed(done_files, total_files, done_bytes, total_bytes):
+            self._request_queue.send_progress(
+                done_files=done_files, total_files=total_files, done_bytes=done_bytes, total_bytes=total_bytes
+            )
+
+    def sending(self, archive: SentArchive) -> None:
+        """Record which paths leave."""
+        self.publisher.recorder.sending(archive)
+
+    def sent(self, sent_bytes: int, total_bytes: int) -> None:
+        """Publish it."""
+        self.publisher.sent(sent_bytes, total_bytes)
+        now_s = self._clock.monotonic_s()
+        if now_s - self._progress_sent_s >= POLL_EVERY_S or sent_bytes == total_bytes:
+            self._progress_sent_s = now_s
+            self._request_queue.send_progress(done_bytes=sent_bytes, total_bytes=total_bytes)
+
+    def retrying(self, failure: StepFailed, wait_s: float) -> None:
+        """Publish what failed and when it is tried again."""
+        self._retry_wait_s, self._is_offline = wait_s, failure.action is FailureAction.OFFLINE
+        if wait_s == 0:
+            _log.info("%s; asking for a fresh upload URL", failure)
+            return
+        now_s = self._clock.monotonic_s()
+        self._backoff.note_outage(now_s)
+        if not self._request_queue.awaited:
+            self._retry_wait_s = wait_s = self._backoff.outage_wait_s(wait_s, now_s, _chance())
+        _log.warning("%s; trying again in %.1f s", failure, wait_s)
+        self._send_failure(failure, wait_s)
+        self.publisher.retrying(failure.step, str(failure))
+        self._retry_in(wait_s)
+
+    def _retry_in(self, wait_s: float) -> None:
+        if self._paused_in_sync:
+            self._enter(State.RETRYING)
+        else:
+            self.publisher.retry_in(wait_s)
+
+    def _send_failure(self, failure: Exception, wait_s: float) -> None:
+        self._request_queue.send_progress(failed=f"{failure}; trying again in {wait_s:.1f} s")
+        self._request_queue.send_progress(state=State.RETRYING)
+
+    def pause(self, wait_s: float) -> None:
+        """Wait out a failure, asleep or awake. Raises `Superseded` for a newer change, and at once for a request and a
+        command that writes to the workspace.
+        """
+        started_s = self._clock.monotonic_s()
+        slept_before_s = self._slept_s
+        first_s = self._retry_settings.first_s
+        retry_pause = RetryPause(started_s, wait_s, self._retry_wait_s, first_s, self._is_offline)
+        while True:
+            if self._is_superseded or self._shared.is_awaited_by_writer(self.name):
+                raise Superseded
+            now_s, slept_s = self._clock.monotonic_s(), self._slept_s - slept_before_s
+            changes_due_s = due_s(self._burst, *self._times()) if self._burst is not None else None
+            until_s = retry_pause.ends_s(now_s, slept_s, self._network_back_s, changes_due_s)
+            if now_s >= until_s:
+                break
+            self._retry_in(until_s - now_s)
+            self._wait(until_s)
+        if self._burst is not None:
+            raise Superseded
+
+    # -- waiting
+
+    def _rest(self, until_s: float | None) -> None:
+        """Publish what the daemon waits for, and wait."""
+        publisher, scheduler_input = self.publisher, self._scheduler_input()
+        state = idle_state(scheduler_input)
+        publisher.pending = publisher.pending or self._burst is not None
+        if state is State.RETRYING and until_s is not None:
+            publisher.retry_in(until_s - self._clock.monotonic_s())
+        else:
+            publisher.enter(state)
+        self._wait(until_s)
+
+    def _wait(self, until_s: float | None) -> None:
+        """Wait until then, or for a change, a signal, a command or the end of a sleep."""
+        self._waiter.wait(until_s)
+
+    # -- the worker, in each wait: between two syncs, and in them
+
+    def deadline_s(self) -> float | None:
+        """The monotonic second at which something is due, even if nothing comes."""
+        times = [
+            self._parts.workspace.client.idle_at_s,
+            self.publisher.notification_due_s,
+            self._clock.monotonic_s() + KEY_POLL_S if self._backoff.waits_for_person else None,
+            self._clock.monotonic_s() + NETWORK_POLL_S if self._backoff.is_outage else None,
+        ]
+        return min((time_s for time_s in times if time_s is not None), default=None)
+
+    def note_time(self) -> None:
+        """Note what is due by now. In the middle of a sync no more than that is done."""
+        self._watch_network()
+        self._parts.workspace.client.close_idle()
+        if self._backoff.waits_for_person and _file_stamp(self._key_file) != self._key_stamp:
+            self._shared.signals.reload = True
+        self.publisher.notify()
+
+    def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
+        """The monotonic second at which the sync under way gives way to another one."""
+        # The agent's work in a sandbox that ends is saved beside no upload and no look, and later would be too late.
+        save_at_s = self._clock.monotonic_s() + self.cycle.save_in_s
+        if superseded_by is SupersededBy.FRESH_START:
+            # After a sleep its connection is dead, and the workspace may be another one.
+            ends = self._wakes > self._wakes_before or self._parts.live_reload.ends_upload()
+            at_s = self._clock.monotonic_s() if ends else save_at_s
+        elif superseded_by is SupersededBy.LAST_SAVE:
+            at_s = save_at_s
+        elif self._is_superseded:
+            at_s = self._clock.monotonic_s()
+        else:
+            at_s = save_at_s if self._burst is None else min(save_at_s, due_s(self._burst, *self._times()))
+        return None if at_s == inf else at_s
+
+    @property
+    def _is_superseded(self) -> bool:
+        """True if a request, a pause, a reload or work of the agent's that is to be saved ends the sync under way."""
+        # One that serves a request goes on: given up, it would be begun again at once, without end.
+        is_paused = self._shared.paused and not self._request_queue.serving
+        is_asked = bool(self._request_queue.fresh) or is_paused or self._shared.signals.reload
+        return is_asked or self.cycle.save_in_s <= 0
+
+    def _watch_network(self) -> None:
+        """Try again soon if the network returns during an outage, or is another one."""
+        before, self._addresses = self._addresses, default_addresses() if self._backoff.is_outage else None
+        if before is not None and self._addresses and self._addresses != before:
+            _log.info("the network has changed: trying again")
+            self._network_back_s = self._clock.monotonic_s()
+            self._backoff.network_returned(self._network_back_s)
+
+    def _scheduler_input(self) -> SchedulerInput:
+        replace_in_s = self.cycle.provider.replace_in_s
+        moves_at_s = inf if replace_in_s is None else self._clock.monotonic_s() + replace_in_s
+        return SchedulerInput(
+            save_at_s=self._clock.monotonic_s() + self.cycle.save_in_s,
+            burst=self._burst,
+            written_to=self._shared.keeps_from_syncing(self.name),
+            requested=bool(self._request_queue.fresh),
+            paused=self._shared.paused and not self._request_queue.lasting,
+            hold=self._backoff.hold,
+            not_before_s=self._backoff.not_before_s,
+            changes_not_before_s=self._backoff.changes_not_before_s,
+            rescan_at_s=min(self._shared.rescan_at_s, self._sync_at_s, moves_at_s),
+            poll_at_s=self._polling.due_s,
+            starting=self._starting,
+        )
+
+    def _times(self) -> tuple[float, float]:
+        return self._sync_keys.debounce_seconds, self._sync_keys.max_wait_seconds
+
+
+def _chance() -> float:
+    """A random number from 0 to 1."""
+    return random.random()  # noqa: S311 - jitter, not a secret
+
+
+def _file_stamp(path: str) -> tuple[int, ...] | None:
+    """A value that changes when the file is written or replaced; None: it is missing."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    # The time of change too: the next file may have the same number, and `cp -p` gives it any time of writing.
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

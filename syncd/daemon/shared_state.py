@@ -1,0 +1,68 @@
+"""The state that the loops of a workspace's sandboxes share: what changed here, who may write, what a person asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from msgspec import Struct, field
+
+from syncd.core.clock import Clock
+from syncd.core.tasks import TaskLock
+from syncd.daemon.control import Message
+from syncd.daemon.signals import Signals
+from syncd.report.systemd_notify import SystemdNotifier
+from syncd.watch.changes import DirtyDirectories
+from syncd.watch.inotify_watch import InotifyWatch
+from syncd.watch.mounts import MountMonitor
+
+
+class Writer(Struct):
+    """A command that writes to the workspace. `sandbox` is the name of the one whose state it changes, "" of any."""
+
+    sandbox: str
+    is_waiting: Callable[[], bool]
+    send: Callable[[Message], None]
+    is_ready: bool = False  # it was told that it may
+
+
+class SharedState(Struct):
+    """The state of one workspace. `turn` is held by the sandbox whose snapshot is taken."""
+
+    watch: InotifyWatch
+    mounts: MountMonitor
+    signals: Signals
+    systemd: SystemdNotifier
+    clock: Clock
+    turn: TaskLock
+    rescan_at_s: float = inf
+    paused: bool = False
+    dirty: DirtyDirectories = field(default_factory=DirtyDirectories)
+    writers: list[Writer] = field(default_factory=list)
+    on_scanned_all: Callable[[str], None] = lambda _: None
+    refused: set[str] = field(default_factory=set)  # the sandboxes that were, of a run in which none was synced to
+    names: frozenset[str] = frozenset()
+
+    def scanned_all(self, name: str, rescan_in_s: float | None) -> None:
+        """Note that everything is scanned now for this sandbox; None: as by a poll, which is no rescan."""
+        if rescan_in_s is not None:
+            self.rescan_at_s = self.clock.monotonic_s() + rescan_in_s
+        self.on_scanned_all(name)
+
+    def note_refusal(self, name: str) -> bool:
+        """Note that this sandbox is refused before anything was synced; true if all are by now."""
+        self.refused.add(name)
+        return self.refused == self.names
+
+    def open_writers(self) -> list[Writer]:
+        """Return the commands that write, or wait to."""
+        self.writers = [each for each in self.writers if each.is_waiting()]
+        return self.writers
+
+    def is_awaited_by_writer(self, name: str) -> bool:
+        """True if a command waits for the sync to this sandbox to end."""
+        return any(each.sandbox in ("", name) for each in self.open_writers())
+
+    def keeps_from_syncing(self, name: str) -> bool:
+        """True if no sync to this sandbox may begin, as a command writes to the workspace or waits for that."""
+        return any(each.is_ready or each.sandbox in ("", name) for each in self.open_writers())
