@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
 from tests.reference.messages import Message, messages
-from tests.reference.page import table
 
+_USAGE = "2"
 _HEAD = """\
 # Errors and warnings
 
@@ -14,14 +15,14 @@ _HEAD = """\
 
 An error is one line on stderr, `syncd: what happened: what to do`; `syncd status` shows the last one, and each warning
 until its cause is gone. What varies is in *italics* here; what may be missing is in brackets.
+Each list is by how a command ends:
 
-| ends with | means |
-| --- | --- |
-| 2 | wrong usage: type the command otherwise |
-| 75 | it may work later; the daemon tries again by itself, and where nothing else is said, so may you |
-| 78 | a person must change something before |
-| 75 or 78 | one of these, by what the server answered |
-| warning | syncing goes on |
+- 75: it may work later. The daemon tries again by itself, and where nothing else is said, so may you.
+- 78: a person must change something before.
+- 75 or 78: one of these, by what the server answered.
+- warning: syncing goes on.
+
+Errors of usage (2) say how to type the command, and are not listed.
 """
 # The first folder or module that a message is made in, or below, decides its subject.
 _SUBJECTS = {
@@ -46,12 +47,42 @@ _SUBJECTS = {
 
 def page() -> str:
     """Return the whole page as Markdown."""
-    lines = [_HEAD, *(f"- [{subject}](#{_anchor(subject)})" for subject in _SUBJECTS)]
+    subjects = [f"[{subject}](#{_anchor(subject)})" for subject in _SUBJECTS]
+    lines = [_HEAD, f"{', '.join(subjects)}."]
     for subject in _SUBJECTS:
-        ours = (each for each in messages() if subject_of(each) == subject)
-        rows = {(_shown(each.what), _shown(each.remedy), each.ends) for each in ours}
-        lines += ["", f"## {subject}", "", *table(("message", "do", "ends with"), sorted(rows, key=_sort_key))]
+        lines += ["", f"## {subject}"]
+        rows = [*_rows(each for each in messages() if subject_of(each) == subject)]
+        for end in sorted({row[2] for row in rows} - {_USAGE}):
+            listed = sorted((row for row in rows if row[2] == end), key=_sort_key)
+            lines += ["", f"**{end}**", "", *(f"- {what}{f': {remedy}' if remedy else ''}" for what, remedy, _ in listed)]
     return "\n".join((*lines, ""))
+
+
+def _rows(found: Iterable[Message]) -> Iterator[tuple[str, ...]]:
+    """Yield each message with its remedy and end, but for those that a general one covers."""
+    by_remedy: dict[tuple[str, str], set[str]] = {}
+    for each in found:
+        by_remedy.setdefault((_shown(each.remedy), each.ends), set()).add(_shown(each.what))
+    for (remedy, ends), whats in by_remedy.items():
+        yield from ((what, remedy, ends) for what in whats if not any(_is_covered(what, other) for other in whats))
+
+
+def _is_covered(what: str, general: str) -> bool:
+    """Return True if another message is the same but for a place where it has no words of its own."""
+    one, other = what.split(), general.split()
+    begins = _common(one, other)
+    ends = _common(one[begins:][::-1], other[begins:][::-1])
+    return one != other and _has_words(one[:begins]) and not _has_words(other[begins : len(other) - ends])
+
+
+def _has_words(words: list[str]) -> bool:
+    return re.search("[a-z]{2}", re.sub(r"\*[^*]+\*", "", " ".join(words))) is not None
+
+
+def _common(one: list[str], other: list[str]) -> int:
+    """Return how many words at the beginning are the same."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (first, second) in pairs if first != second), min(len(one), len(other)))
 
 
 def subject_of(message: Message) -> str:

@@ -1,31 +1,47 @@
-"""docs/reference.md: every command with its options, every key, every variable."""
+"""docs/reference.md: every command with its options, every key, exit code, signal, file and variable."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tests.reference.facts import ENVIRONMENT, Verb, ceiling_keys, keys, verbs
+from tests.reference.facts import (
+    ENVIRONMENT,
+    EXIT_CODES,
+    FILES,
+    SIGNALS,
+    Verb,
+    ceiling_keys,
+    common_options,
+    keys,
+    own_options,
+    verbs,
+)
 
 _HEAD = """\
 # Reference
 
 <!-- Made from the program by `python -m tests.reference`; a change by hand is lost. -->
 
-The same as a manual page: `man syncd`. Exit codes, signals and files are in the [README](../README.md).
+The same as a manual page: `man syncd`.
 
 - [Commands](#commands)
-- [Configuration](#configuration)
-- [Environment](#environment)
+- [Exit codes](#exit-codes), [signals](#signals)
+- [Configuration](#configuration), [the managed file](#the-managed-file)
+- [Environment](#environment), [files](#files)
 
 ## Commands
 
-Each command takes `--help`; `syncd --version` tells the version.
+Each command takes `--help`; `syncd --version` tells the version. Results go to stdout, logs and messages to stderr.
+`push`, `flush`, `pause` and `resume` work through the running daemon where there is one, and by themselves where there
+is none. Many commands have these options; they are only named below:
 """
 _KEYS = """\
 ## Configuration
 
 The file is the one in `~/.config/syncd` whose workspace holds the current directory, else `config.toml` there, or what
-`--config` names. A key in `a.b` is written as `b = …` below `[a]`.
+`--config` names. A key in `a.b` is written as `b = …` below `[a]`. An unknown key or a bad value is one line that names
+the key and what is allowed, with exit code 78. The API key is the first of `$CREDENTIALS_DIRECTORY/klavis-api-key`,
+`$KLAVIS_API_KEY` and `sandbox.api_key_file`.
 """
 _CEILING = """\
 ### The managed file
@@ -33,22 +49,33 @@ _CEILING = """\
 `/etc/syncd/managed.toml` takes the same keys as defaults for everyone on the machine, but `workspace.path` and
 `sandbox.id`, and a table `[ceiling]`, which limits nothing where a key is left out: see [fleet.md](fleet.md).
 """
+_STATE = """\
+They move with the variables above. Folders are 0700, files 0600. With the daemon stopped, the cache can be removed: the
+next archive is compressed anew, and less can be merged. The state can be removed too, but the saved versions and the
+undo go with it; the next start sends everything once. [state.md](state.md) has each file.
+"""
 
 
 def page() -> str:
     """Return the whole page as Markdown."""
+    names = ("key", "default", "allowed", "means")
+    every = ((f"`{key.name}`", _code(key.default) or "none", key.allowed, key.meaning) for key in keys())
     return "\n".join(
         (
             _HEAD,
+            *table(("option", "does"), ((f"`{option.names}`", option.text) for option in common_options())),
+            "",
             *(line for verb in verbs() for line in _verb(verb)),
+            "## Exit codes",
+            "",
+            *table(("code", "means"), ((str(int(code)), text) for code, text in EXIT_CODES.items())),
+            "",
+            "## Signals",
+            "",
+            *table(("signal to `syncd run`", "does"), SIGNALS),
+            "",
             _KEYS,
-            *table(
-                ("key", "default", "allowed", "means"),
-                (
-                    (f"`{key.name}`", f"`{key.default}`" if key.default else "none", key.allowed, key.meaning)
-                    for key in keys()
-                ),
-            ),
+            *table(names, every),
             "",
             _CEILING,
             *table(
@@ -59,16 +86,26 @@ def page() -> str:
             "",
             *table(("variable", "means"), ((f"`{name}`", text) for name, text in ENVIRONMENT)),
             "",
+            "## Files",
+            "",
+            *table(("path", "holds"), FILES),
+            "",
+            _STATE,
         )
     )
 
 
 def _verb(verb: Verb) -> Iterator[str]:
-    yield from (f"### {verb.path}", "", "```text", verb.usage, "```", "")
+    yield from (f"### {verb.path}", "")
+    if verb.usage != f"{verb.path} [OPTIONS]":
+        yield from ("```text", verb.usage, "```", "")
     for paragraph in verb.text:
         yield from (("```text", paragraph, "```", "") if "\n" in paragraph else (paragraph, ""))
-    if verb.options:
-        yield from table(("option", "does"), ((f"`{option.names}`", option.text) for option in verb.options))
+    own, common = own_options(verb), [option for option in verb.options if option in common_options()]
+    yield from (f"- `{option.names}`: {option.text}" for option in own)
+    if common:
+        yield f"- {', '.join(_code(option.names) for option in common)}"
+    if own or common:
         yield ""
 
 
@@ -76,3 +113,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[st
     """Yield the lines of a table."""
     for row in (head, ("---",) * len(head), *rows):
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+
+
+def _code(words: str) -> str:
+    return f"`{words}`" if words else ""
