@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from tests.reference.messages import Message, messages
 
@@ -14,8 +14,8 @@ _HEAD = """\
 <!-- Made from the program by `python -m tests.reference`; a change by hand is lost. -->
 
 An error is one line on stderr, `syncd: what happened: what to do`; `syncd status` shows the last one, and each warning
-until its cause is gone. What varies is in *italics* here; what may be missing is in brackets.
-Each list is by how a command ends:
+until its cause is gone. Here an arrow is before what to do. What varies is in *italics*, (…) is the system's or a server's
+reason, and what may be missing is in brackets. Each list is by how a command ends:
 
 - 75: it may work later. The daemon tries again by itself, and where nothing else is said, so may you.
 - 78: a person must change something before.
@@ -51,20 +51,26 @@ def page() -> str:
     lines = [_HEAD, f"{', '.join(subjects)}."]
     for subject in _SUBJECTS:
         lines += ["", f"## {subject}"]
-        rows = [*_rows(each for each in messages() if subject_of(each) == subject)]
-        for end in sorted({row[2] for row in rows} - {_USAGE}):
-            listed = sorted((row for row in rows if row[2] == end), key=_sort_key)
-            lines += ["", f"**{end}**", "", *(f"- {what}{f': {remedy}' if remedy else ''}" for what, remedy, _ in listed)]
+        rows = _rows(each for each in messages() if subject_of(each) == subject and each.ends != _USAGE)
+        for end in sorted({end for end, _ in rows}):
+            listed = sorted((row for kind, row in rows if kind == end), key=_sort_key)
+            lines += ["", f"**{end}**", "", *(f"- {row}" for row in listed)]
     return "\n".join((*lines, ""))
 
 
-def _rows(found: Iterable[Message]) -> Iterator[tuple[str, ...]]:
-    """Yield each message with its remedy and end, but for those that a general one covers."""
+def _rows(found: Iterable[Message]) -> list[tuple[str, str]]:
+    """Return how a command ends with the messages that ask for the same, but for those that a general one covers."""
     by_remedy: dict[tuple[str, str], set[str]] = {}
     for each in found:
-        by_remedy.setdefault((_shown(each.remedy), each.ends), set()).add(_shown(each.what))
-    for (remedy, ends), whats in by_remedy.items():
-        yield from ((what, remedy, ends) for what in whats if not any(_is_covered(what, other) for other in whats))
+        by_remedy.setdefault((each.ends, _shown(each.remedy)), set()).add(_shown(each.what))
+    rows = []
+    for (end, remedy), whats in by_remedy.items():
+        for what in sorted(whats):
+            if any(_is_covered(what, other) for other in whats):
+                whats.remove(what)
+        left = sorted(whats, key=_sort_key)
+        rows += [(end, f"{' · '.join(left)} → {remedy}")] if remedy else [(end, what) for what in left]
+    return rows
 
 
 def _is_covered(what: str, general: str) -> bool:
@@ -96,12 +102,12 @@ def _is_in(path: str, place: str) -> bool:
     return path == place or path.startswith(f"{place}/")
 
 
-def _sort_key(row: tuple[str, ...]) -> tuple[str, ...]:
-    return re.sub(r"[^a-z ]", "", row[0].lower()).strip(), *row
+def _sort_key(what: str) -> tuple[str, str]:
+    return re.sub(r"[^a-z ]", "", what.lower()).strip(), what
 
 
 def _shown(text: str) -> str:
-    parts = text.split("`")  # no italics within code
+    parts = re.sub(r"\(<(reason|message)>\)", "(…)", text).split("`")  # no italics within code
     return "`".join(part if at % 2 else re.sub(r"<([^<>]*)>", r"*\1*", part) for at, part in enumerate(parts))
 
 

@@ -9,6 +9,7 @@ from tests.reference.facts import (
     EXIT_CODES,
     FILES,
     SIGNALS,
+    Option,
     Verb,
     ceiling_keys,
     common_options,
@@ -22,7 +23,7 @@ _HEAD = """\
 
 <!-- Made from the program by `python -m tests.reference`; a change by hand is lost. -->
 
-The same as a manual page: `man syncd`.
+`syncd COMMAND --help` and the manual page, `man syncd`, say more of each command.
 
 - [Commands](#commands)
 - [Exit codes](#exit-codes), [signals](#signals)
@@ -31,10 +32,13 @@ The same as a manual page: `man syncd`.
 
 ## Commands
 
-Each command takes `--help`; `syncd --version` tells the version. Results go to stdout, logs and messages to stderr.
+`syncd --version` tells the version. Results go to stdout, logs and messages to stderr.
 `push`, `flush`, `pause` and `resume` work through the running daemon where there is one, and by themselves where there
-is none. Many commands have these options; they are only named below:
+is none. In JSON, fields may be added and none is renamed, times are UTC, and a byte of a path that is not UTF-8 is a lone
+surrogate, as in Python. Many commands have these options; they are only named below:
 """
+# How a command's help begins to say what the document holds.
+_JSON = "--json: "
 _KEYS = """\
 ## Configuration
 
@@ -99,9 +103,11 @@ def _verb(verb: Verb) -> Iterator[str]:
     yield from (f"### {verb.path}", "")
     if verb.usage != f"{verb.path} [OPTIONS]":
         yield from ("```text", verb.usage, "```", "")
-    for paragraph in verb.text:
-        yield from (("```text", paragraph, "```", "") if "\n" in paragraph else (paragraph, ""))
-    own, common = own_options(verb), [option for option in verb.options if option in common_options()]
+    first, *others = verb.text
+    yield from (first, "")
+    document = [text.partition(_JSON)[2] for text in others if _JSON in text]
+    own = [*own_options(verb), *(Option("--json", text) for text in document)]
+    common = [option for option in common_options() if option in verb.options and (option.names != "--json" or not document)]
     yield from (f"- `{option.names}`: {option.text}" for option in own)
     if common:
         yield f"- {', '.join(_code(option.names) for option in common)}"

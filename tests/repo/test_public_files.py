@@ -56,9 +56,12 @@ def test_the_documents_name_only_what_is_there(repo: Path) -> None:
 
 
 def test_each_promise_has_its_tests(repo: Path) -> None:
-    """The page of promises names tests, below each of them, and each is there."""
-    promises = (repo / "docs/reliability.md").read_text("utf-8").split("## The promises")[1].split("\n## ")[0]
-    for promise in re.split(r"^\d+\. ", promises, flags=re.MULTILINE)[1:]:
-        named = re.findall(r"`(\w+/test_\w+)`", promise.split("*Tests:*")[1])
-        assert named, promise
+    """The list of tests has each promise, by its number and name, and each test that it names is there."""
+    listed = (repo / "tests/README.md").read_text("utf-8")
+    promises = re.findall(r"^(\d+\. \*\*.+?)\.?\*\*", (repo / "docs/reliability.md").read_text("utf-8"), re.MULTILINE)
+    rows = re.split(r"^(?=\d+\. )", listed, flags=re.MULTILINE)[1:]
+    assert [row.split("**:")[0] for row in rows] == promises
+    for row in rows:
+        named = re.findall(r"`(\w+/test_\w+)`", row)
+        assert named, row
         assert [name for name in named if not (repo / f"tests/{name}.py").is_file()] == []
