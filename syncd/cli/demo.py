@@ -242,7 +242,7 @@ class _Demo(Struct):
         click.echo(f"     sandbox    {shown_path(self.there)}")
         left_out = self.syncd("ls", "--ignored")
         files = counted(count_files(scan_workspace(self.config).scan.manifest.values()), "file")
-        self.paragraph(f"The sandbox gets {files}. Left out by a rule: {len(left_out) or 'nothing'}")
+        self.paragraph(f"The sandbox gets {files}. Excluded by a rule: {len(left_out) or 'nothing'}")
         rows = [line.partition("\t")[::2] for line in left_out[:_MOST_LINES]]
         self.show("syncd ls --ignored", aligned(rows) if rows else [])
 
@@ -349,7 +349,7 @@ def _show_tour(demo: _Demo) -> None:
     demo.heading(f"Done: {done['upload']} uploads over {counted(done['upload-url'], 'signed URL')}")
     demo.paragraph("Workspace, sandbox and daemon are removed now.")
     if not has_git:
-        demo.paragraph("git is not on this machine: the steps were left out that merge, and bring commits home.")
+        demo.paragraph("git is not on this machine: the steps that merge and bring commits home are skipped.")
     demo.paragraph("With a directory of yours: syncd demo DIR. With a real sandbox: syncd init.")
 
 
@@ -445,7 +445,7 @@ def _show_the_agents_side(demo: _Demo) -> None:
 
     demo.step(
         "The agent commits",
-        "The workspace becomes a git repository. .git stays home; the sandbox gets a repository of its own, which "
+        "The workspace becomes a git repository. .git is not sent; the sandbox gets a repository of its own, which "
         "holds what was sent and follows each sync. The agent commits there, and its commit comes home, onto a new "
         "branch.",
     )

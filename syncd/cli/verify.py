@@ -54,7 +54,7 @@ def command(config_file: str | None, as_json: bool) -> int:
     if deleted_here:
         click.echo(f"of what is only there, {_deleted(len(deleted_here), config.sandbox.deletions)}")
     if local.left_out_count:
-        click.echo(f"not compared, as they stay home: {local.left_out_count:,} (see `syncd ls --ignored`)", err=True)
+        click.echo(f"not compared, as they are excluded: {local.left_out_count:,} (see `syncd ls --ignored`)", err=True)
     return ExitCode.DONE if equal else ExitCode.DIFFERENT
 
 

@@ -95,8 +95,8 @@ FILES = (
 CEILING = {
     "ceiling.base_urls": "The addresses that `sandbox.base_url` may have; this machine's own loopback is one always.",
     "ceiling.agent_changes": "The values that `sandbox.agent_changes` may have.",
-    "ceiling.upload_secrets": "`false`: secrets stay home, whatever the keys of `[workspace]` say.",
-    "ceiling.ignore": "Patterns, as in a `.gitignore` without `!`, for what always stays home.",
+    "ceiling.upload_secrets": "`false`: secrets are excluded, whatever the keys of `[workspace]` say.",
+    "ceiling.ignore": "Patterns, as in a `.gitignore` without `!`, for what is always excluded.",
     "ceiling.max_snapshot_mib": "The most that `sync.max_snapshot_mib` can be.",
 }
 

@@ -67,7 +67,7 @@ def _section(name: str, lines: Iterable[str]) -> Iterator[str]:
 
 def _description() -> Iterator[str]:
     yield text("The workspace is watched; when it has been quiet for a moment and differs from what the sandbox has,")
-    yield text("it is packed into one archive and put there. Secrets, ignored paths and what is outside stay home.")
+    yield text("it is packed into one archive and put there. Excluded paths, secrets and what is outside are never sent.")
     yield from (".PP", text("Each command takes `--help`. The commands in a line each:"))
     yield from _tagged((f"`{name}`", summary) for name, summary in summaries().items())
 

@@ -51,7 +51,7 @@ _CEILING = """\
 ### The managed file
 
 `/etc/syncd/managed.toml` takes the same keys as defaults for everyone on the machine, but `workspace.path` and
-`sandbox.id`, and a table `[ceiling]`, which limits nothing where a key is left out: see [fleet.md](fleet.md).
+`sandbox.id`, and a table `[ceiling]`, which limits nothing where a key is missing: see [fleet.md](fleet.md).
 """
 _STATE = """\
 They move with the variables above. Folders are 0700, files 0600. With the daemon stopped, the cache can be removed: the
