@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 
 import syncd
+from syncd.core.errors import ExitCode
+from tests.reference.facts import verbs
 
 
 def test_the_changelog_has_this_version(repo: Path) -> None:
@@ -24,7 +26,7 @@ def test_every_dependency_is_documented(repo: Path) -> None:
     """Each library that an installation brings is named with its use, and none that it does not bring."""
     project = tomllib.loads((repo / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
-    section = (repo / "docs/install.md").read_text("utf-8").split("## Dependencies")[1]
+    section = (repo / "CONTRIBUTING.md").read_text("utf-8").split("## Dependencies")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| ([\w-]+) \| \w{2,}", section, re.MULTILINE)) - {"library"} == wanted
 
 
@@ -65,3 +67,13 @@ def test_each_promise_has_its_tests(repo: Path) -> None:
         named = re.findall(r"`(\w+/test_\w+)`", row)
         assert named, row
         assert [name for name in named if not (repo / f"tests/{name}.py").is_file()] == []
+
+
+def test_the_skill_is_short_and_complete(repo: Path) -> None:
+    """An agent reads it whole: the file has a name and a description, 200 lines at most, and each exit code."""
+    text = (repo / "SKILL.md").read_text("utf-8")
+    assert re.match(r"---\nname: [a-z-]+\ndescription: \S.{20,1000}\n---\n", text)
+    assert len(text.splitlines()) <= 200
+    assert set(re.findall(r"^\| (\d+) \| ", text, re.MULTILINE)) == {str(int(code)) for code in ExitCode}
+    lists = next(paragraph for verb in verbs() if verb.path == "syncd apply" for paragraph in verb.text if "--json: " in paragraph)
+    assert set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)) == set(re.findall(r"[a-z_]+", lists.split(";")[0].partition(": ")[2]))
