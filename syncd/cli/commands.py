@@ -72,7 +72,9 @@ class _Commands(click.Group):
         """The command that is called, loaded: from now on a signal interrupts it. `run` handles signals itself."""
         resolved = super().resolve_command(ctx, args)
         if sys.platform != "linux" and "--help" not in args:
-            raise NeedsPerson("syncd needs Linux", "run it in a Linux virtual machine, with the workspace on its own disk")
+            raise NeedsPerson(
+                "syncd needs Linux", "run it in a Linux virtual machine, with the workspace on its own disk"
+            )
         if resolved[0] != "run":
             interrupt_at_signals()
         return resolved

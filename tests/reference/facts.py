@@ -58,38 +58,31 @@ EXIT_CODES = {
         " instance has the workspace."
     ),
     ExitCode.NEEDS_PERSON: (
-        "It will not work until a person changes something: configuration, key, sandbox, workspace. A refusal by the API"
-        " ends `run` so only before its first sync; after that the daemon is `held`, says why, and tries again after"
-        " minutes, at a SIGHUP and when the key file changes."
+        "It will not work until a person changes something: configuration, key, sandbox, workspace. A refusal by the"
+        " API ends `run` so only before its first sync; after that the daemon is `held`, says why, and tries again"
+        " after minutes, at a SIGHUP and when the key file changes."
     ),
 }
 
 SIGNALS = (
     ("SIGTERM, SIGINT", "It stops within 5 seconds; what was not sent is sent after the next start."),
-    (
-        "SIGHUP",
-        "It reads the configuration again; a bad one is refused, and the old one stays. A new upload limit applies at"
-        " once, also to an upload that is running. If `[workspace]` or `[sandbox]` changed, the upload is given up and"
-        " started again; all other keys apply after its end.",
-    ),
+    ("SIGHUP", "It reads the configuration again; a bad one is refused, and the old one stays."),
     ("SIGUSR1", "It syncs now."),
 )
 
-FILES = (
-    ("`~/.config/syncd/config.toml`", "The configuration; `NAME.toml` beside it is that of another workspace."),
-    ("`~/.config/syncd/api-key`", "The API key; another place is `sandbox.api_key_file`."),
-    ("`/etc/syncd/managed.toml`", "The administrator's defaults and ceiling, if there are any."),
-    (
-        "`~/.local/state/syncd/`",
-        "A folder for each workspace: what was sent last, the agent's saved versions, what the last `apply` replaced,"
-        " past syncs, the lock, the status, the daemon's socket.",
+FILES = {
+    "`~/.config/syncd/config.toml`": "The configuration; `NAME.toml` beside it is that of another workspace.",
+    "`~/.config/syncd/api-key`": "The API key; another place is `sandbox.api_key_file`.",
+    "`/etc/syncd/managed.toml`": "The administrator's defaults and ceiling, if there are any.",
+    "`~/.local/state/syncd/`": (
+        "A folder for each workspace: what was sent last, the agent's saved versions, what the last `apply` replaced, past"
+        " syncs, the lock, the status, the daemon's socket."
     ),
-    (
-        "`~/.cache/syncd/`",
-        "A folder for each workspace: the compressed chunks of the last archive, at most twice its size, and copies of"
-        " what was sent and differs here now.",
+    "`~/.cache/syncd/`": (
+        "A folder for each workspace: the compressed chunks of the last archive, at most twice its size, and copies of what"
+        " was sent and differs here now."
     ),
-)
+}
 
 # The keys of the managed file's ceiling.
 CEILING = {

@@ -36,7 +36,7 @@ def manual() -> str:
             *_section("DESCRIPTION", _description()),
             *_section("COMMANDS", (line for verb in verbs() for line in _verb(verb))),
             *_section("CONFIGURATION", _keys()),
-            *_section("FILES", _tagged(FILES)),
+            *_section("FILES", _tagged(FILES.items())),
             *_section("EXIT STATUS", _tagged((str(int(code)), means) for code, means in EXIT_CODES.items())),
             *_section("SIGNALS", [text("To `syncd run`:"), *_tagged(SIGNALS)]),
             *_section("ENVIRONMENT", _tagged((f"`{name}`", means) for name, means in ENVIRONMENT)),
@@ -67,7 +67,9 @@ def _section(name: str, lines: Iterable[str]) -> Iterator[str]:
 
 def _description() -> Iterator[str]:
     yield text("The workspace is watched; when it has been quiet for a moment and differs from what the sandbox has,")
-    yield text("it is packed into one archive and put there. Excluded paths, secrets and what is outside are never sent.")
+    yield text(
+        "it is packed into one archive and put there. Excluded paths, secrets and what is outside are never sent."
+    )
     yield from (".PP", text("Each command takes `--help`. The commands in a line each:"))
     yield from _tagged((f"`{name}`", summary) for name, summary in summaries().items())
 

@@ -34,8 +34,8 @@ _HEAD = """\
 
 `syncd --version` tells the version. Results go to stdout, logs and messages to stderr.
 `push`, `flush`, `pause` and `resume` work through the running daemon where there is one, and by themselves where there
-is none. In JSON, fields may be added and none is renamed, times are UTC, and a byte of a path that is not UTF-8 is a lone
-surrogate, as in Python. Many commands have these options; they are only named below:
+is none. In JSON, fields may be added and none is renamed, times are UTC, and a byte of a path that is not UTF-8 is a
+lone surrogate, as in Python. Many commands have these options; they are only named below:
 """
 # How a command's help begins to say what the document holds.
 _JSON = "--json: "
@@ -92,7 +92,7 @@ def page() -> str:
             "",
             "## Files",
             "",
-            *table(("path", "holds"), FILES),
+            *table(("path", "holds"), FILES.items()),
             "",
             _STATE,
         )
@@ -107,7 +107,9 @@ def _verb(verb: Verb) -> Iterator[str]:
     yield from (first, "")
     document = [text.partition(_JSON)[2] for text in others if _JSON in text]
     own = [*own_options(verb), *(Option("--json", text) for text in document)]
-    common = [option for option in common_options() if option in verb.options and (option.names != "--json" or not document)]
+    common = [
+        option for option in common_options() if option in verb.options and (option.names != "--json" or not document)
+    ]
     yield from (f"- `{option.names}`: {option.text}" for option in own)
     if common:
         yield f"- {', '.join(_code(option.names) for option in common)}"

@@ -15,7 +15,7 @@ LINUX_ONLY = {
     "os": (
         "EFD_CLOEXEC GRND_NONBLOCK MFD_CLOEXEC O_DIRECT O_LARGEFILE O_NOATIME O_PATH O_RSYNC O_TMPFILE XATTR_CREATE"
         " copy_file_range eventfd fdatasync getrandom getresuid getxattr listxattr memfd_create pidfd_open pipe2"
-        " posix_fadvise posix_fallocate removexattr sched_getaffinity sched_setaffinity setresuid setxattr splice unshare"
+        " posix_fadvise posix_fallocate removexattr sched_getaffinity sched_setaffinity setxattr splice unshare"
     ),
     "resource": "RLIMIT_MSGQUEUE RLIMIT_NICE RLIMIT_OFILE RLIMIT_RTPRIO RLIMIT_SIGPENDING prlimit",
     "select": "EPOLLERR EPOLLET EPOLLHUP EPOLLIN EPOLLOUT EPOLL_CLOEXEC POLLRDHUP epoll",
@@ -39,16 +39,22 @@ for name in {modules}:
 
 def test_each_module_is_imported_without_linux() -> None:
     """Nothing at the top of a module takes a name that only Linux has; what needs one asks for it when it is called."""
-    modules = [source.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for source in sources("syncd")]
+    modules = [
+        source.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for source in sources("syncd")
+    ]
     modules.remove("syncd.__main__")  # it runs
     code = _IMPORT.format(gone=LINUX_ONLY, modules=modules)
-    run = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False, timeout=60
+    )
     assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_a_command_elsewhere_says_what_to_use() -> None:
     """A command of another system ends with 78 and one line."""
     code = "import sys; sys.platform = 'darwin'; sys.argv = ['syncd', 'status']; from syncd.cli import main; main()"
-    run = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False, timeout=60
+    )
     said = "syncd: syncd needs Linux: run it in a Linux virtual machine, with the workspace on its own disk\n"
     assert (run.returncode, run.stdout, run.stderr) == (ExitCode.NEEDS_PERSON, "", said)

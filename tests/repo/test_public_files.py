@@ -49,7 +49,10 @@ def _readme(repo: Path) -> str:
 
 def test_the_documents_name_only_what_is_there(repo: Path) -> None:
     """A page that points at a test or a module points at one that exists."""
-    pages = [*sorted((repo / "docs").rglob("*.md")), *(repo / name for name in ("CONTRIBUTING.md", "SECURITY.md", "SKILL.md"))]
+    pages = [
+        *sorted((repo / "docs").rglob("*.md")),
+        *(repo / name for name in ("CONTRIBUTING.md", "SECURITY.md", "SKILL.md")),
+    ]
     for page in pages:
         for path in set(
             re.findall(r"`((?:tests|syncd|systemd|packaging|docs|\.ci)/[\w./@-]+)`", page.read_text("utf-8"))
@@ -75,5 +78,13 @@ def test_the_skill_is_short_and_complete(repo: Path) -> None:
     assert re.match(r"---\nname: [a-z-]+\ndescription: \S.{20,1000}\n---\n", text)
     assert len(text.splitlines()) <= 200
     assert set(re.findall(r"^\| (\d+) \| ", text, re.MULTILINE)) == {str(int(code)) for code in ExitCode}
-    lists = next(paragraph for verb in verbs() if verb.path == "syncd apply" for paragraph in verb.text if "--json: " in paragraph)
-    assert set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)) == set(re.findall(r"[a-z_]+", lists.split(";")[0].partition(": ")[2]))
+    lists = next(
+        paragraph
+        for verb in verbs()
+        if verb.path == "syncd apply"
+        for paragraph in verb.text
+        if "--json: " in paragraph
+    )
+    assert set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)) == set(
+        re.findall(r"[a-z_]+", lists.split(";")[0].partition(": ")[2])
+    )

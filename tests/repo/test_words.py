@@ -60,7 +60,12 @@ def _read_by_people() -> Iterator[tuple[str, str]]:
         for node in ast.walk(source.tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield f"{source.path}:{node.lineno}", node.value if id(node) not in _comments(source.tree) else ""
-    for page in (*PAGES, *REPO.glob("docs/screens/*.svg"), REPO / "config.example.toml", *REPO.glob("syncd/share/man/*/*")):
+    for page in (
+        *PAGES,
+        *REPO.glob("docs/screens/*.svg"),
+        REPO / "config.example.toml",
+        *REPO.glob("syncd/share/man/*/*"),
+    ):
         if page.name != "CHANGELOG.md":  # it says what there was
             yield from ((f"{page.name}:{at}", line) for at, line in enumerate(page.read_text("utf-8").splitlines(), 1))
 
