@@ -4,8 +4,8 @@ httpx shows URLs in its log lines, in the text of some errors and in `request.ur
 of httpx leaves this module: an exchange returns a `Response` or raises `NoResponse`, whose text is syncd's own. And
 only this module and `remote.network` know httpx, and httpcore and h11 below it. A successor has to bring: a stream with
 a transport, four time-outs and an iterable body; a pool that takes a TLS context, a proxy, and a network backend, so
-that a wait can be cut short; the head sent by one call before the body, and reads after a failed write, so that a request is
-not sent twice; a list of its errors (`_FAILURES`) and of its loggers (`report.logs`).
+that a wait can be cut short; the head sent by one call before the body, and reads after a failed write, so that a
+request is not sent twice; a list of its errors (`_FAILURES`) and of its loggers (`report.logs`).
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ _HEAD = """\
 <!-- Made from the program by `python -m tests.reference`; a change by hand is lost. -->
 
 An error is one line on stderr, `syncd: what happened: what to do`; `syncd status` shows the last one, and each warning
-until its cause is gone. Here an arrow is before what to do. What varies is in *italics*, (…) is the reason of the system
-or a server, and what may be missing is in brackets. Each list is by how a command ends:
+until its cause is gone. Here an arrow is before what to do. What varies is in *italics*, (…) is the reason of the
+system or a server, and what may be missing is in brackets. Each list is by how a command ends:
 
 - 75: it may work later. The daemon tries again by itself, and where nothing else is said, so may you.
 - 78: a person must change something before.

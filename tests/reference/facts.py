@@ -75,12 +75,12 @@ FILES = {
     "`~/.config/syncd/api-key`": "The API key; another place is `sandbox.api_key_file`.",
     "`/etc/syncd/managed.toml`": "The administrator's defaults and ceiling, if there are any.",
     "`~/.local/state/syncd/`": (
-        "A folder for each workspace: what was sent last, the agent's saved versions, what the last `apply` replaced, past"
-        " syncs, the lock, the status, the daemon's socket."
+        "A folder for each workspace: what was sent last, the agent's saved versions, what the last `apply` replaced,"
+        " past syncs, the lock, the status, the daemon's socket."
     ),
     "`~/.cache/syncd/`": (
-        "A folder for each workspace: the compressed chunks of the last archive, at most twice its size, and copies of what"
-        " was sent and differs here now."
+        "A folder for each workspace: the compressed chunks of the last archive, at most twice its size, and copies of"
+        " what was sent and differs here now."
     ),
 }
 
