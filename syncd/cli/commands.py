@@ -98,7 +98,7 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="syncd")
 def cli() -> None:
-    """Keep a remote sandbox's workspace equal to a directory on this machine."""
+    """Keep a remote sandbox's workspace in sync with a directory on this machine."""
 
 
 def run_command() -> int:

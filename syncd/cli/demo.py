@@ -324,7 +324,7 @@ def _same(here: str, there: str) -> bool:
 
 
 def _show_directory(demo: _Demo) -> None:
-    demo.heading("syncd keeps a sandbox's workspace equal to this directory, until you press Ctrl-C")
+    demo.heading("syncd keeps a sandbox's workspace in sync with this directory, until you press Ctrl-C")
     demo.places()
     demo.paragraph("Now change something in it, and compare the two.")
     demo.paragraph("Of an agent in a real sandbox, `syncd diff` shows the changes, and `syncd apply` takes them home.")
@@ -337,7 +337,7 @@ def _show_tour(demo: _Demo) -> None:
     for path, content in _SAMPLE.items():
         _write(demo.workspace, path, content)
     os.chmod(f"{demo.workspace}/run.sh", 0o755)  # noqa: S103 - this permission must arrive too
-    demo.heading("syncd keeps a sandbox's workspace equal to a directory of yours")
+    demo.heading("syncd keeps a sandbox's workspace in sync with a directory of yours")
     demo.paragraph("Here a real daemon does so with no account: an emulator on this machine stands in for the sandbox.")
     demo.places()
     demo.pause()

@@ -21,7 +21,8 @@ _NOT = (
     r"\b(left|leaves?|leaving)( it| them| that)? out\b",
     r"\bstays? (at )?home\b",
     r"\bh[eo]ld back\b|\bwithheld\b",
-    r"\bin step\b",
+    r"\bin step\b|\bkeeps? [^.]{0,60}\bequal to\b",
+    r"\bor ignore (it|them)\b",
     r"\bnever started\b",
 )
 

@@ -237,7 +237,7 @@ What a sync would send of ~/my work
 
 Send it now? [y/N]: y
 warning: the link 'out' leads outside the workspace and is excluded: let it
-point inside the workspace, or ignore it
+point inside the workspace, or exclude it
 warning: 'src/key.py' holds a private key in line 2 and is excluded: take it
 out, or allow the path in workspace.allow_secrets
 synced 3 files, … bytes, in … s
