@@ -6,6 +6,7 @@ import inspect
 import re
 import tomllib
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,9 +177,9 @@ def ceiling_keys() -> list[Key]:
 
 
 def common_options() -> list[Option]:
-    """Return the options that many commands have, in the same words."""
-    every = [option for verb in verbs() for option in verb.options]
-    return [option for option in dict.fromkeys(every) if every.count(option) >= _MANY]
+    """Return the options that many commands have, in the same words, the most frequent one first."""
+    every = Counter(option for verb in verbs() for option in verb.options)
+    return [option for option, count in every.most_common() if count >= _MANY]
 
 
 def own_options(verb: Verb) -> list[Option]:

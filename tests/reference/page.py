@@ -35,7 +35,7 @@ _HEAD = """\
 `syncd --version` tells the version. Results go to stdout, logs and messages to stderr.
 `push`, `flush`, `pause` and `resume` work through the running daemon where there is one, and by themselves where there
 is none. In JSON, fields may be added and none is renamed, times are UTC, and a byte of a path that is not UTF-8 is a
-lone surrogate, as in Python. Many commands have these options; they are only named below:
+lone surrogate, as in Python. Many commands have these options:
 """
 # How a command's help begins to say what the document holds.
 _JSON = "--json: "
@@ -69,6 +69,8 @@ def page() -> str:
             _HEAD,
             *table(("option", "does"), ((f"`{option.names}`", option.text) for option in common_options())),
             "",
+            f"All but {_without(common_options()[0])} have the first one, which is not named again.",
+            "",
             *(line for verb in verbs() for line in _verb(verb)),
             "## Exit codes",
             "",
@@ -99,6 +101,13 @@ def page() -> str:
     )
 
 
+def _without(option: Option) -> str:
+    """Return the commands that do not have an option, but for groups and those that have another one of its name."""
+    every = (verb for verb in verbs() if "COMMAND" not in verb.usage)
+    names = [verb.path for verb in every if option.names not in {each.names for each in verb.options}]
+    return ", ".join(map(_code, names))
+
+
 def _verb(verb: Verb) -> Iterator[str]:
     yield from (f"### {verb.path}", "")
     if verb.usage != f"{verb.path} [OPTIONS]":
@@ -107,14 +116,9 @@ def _verb(verb: Verb) -> Iterator[str]:
     yield from (first, "")
     document = [text.partition(_JSON)[2] for text in others if _JSON in text]
     own = [*own_options(verb), *(Option("--json", text) for text in document)]
-    common = [
-        option for option in common_options() if option in verb.options and (option.names != "--json" or not document)
-    ]
-    yield from (f"- `{option.names}`: {option.text}" for option in own)
-    if common:
-        yield f"- {', '.join(_code(option.names) for option in common)}"
-    if own or common:
-        yield ""
+    own += [Option(each.names, "") for each in common_options()[1:] if each in verb.options and not document]
+    yield from (f"- `{option.names}`{option.text and f': {option.text}'}" for option in own)
+    yield from [""] if own else []
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
