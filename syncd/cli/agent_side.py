@@ -128,7 +128,7 @@ class AgentSide(Struct, frozen=True):
         """Say on stderr how many paths the rules leave out, and what becomes of them."""
         if count := len(self.work.left_out) + len(self.work.pruned):
             paths = counted(count, "path")
-            click.echo(f"{paths} in the sandbox that the workspace's rules leave out: {what_becomes}", err=True)
+            click.echo(f"{paths} in the sandbox that the workspace's rules exclude: {what_becomes}", err=True)
 
     def _committed(self, path: str, digest: bytes) -> bytes | None:
         """Return the bytes that the repository's current commit has of the path, if they are those that were sent."""

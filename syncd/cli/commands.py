@@ -19,7 +19,7 @@ import click
 from syncd import __version__
 from syncd.cli.interruption import end_now, interrupt_at_signals
 from syncd.cli.output import may_colour, open_standard_streams, print_error, print_internal_error, stdout_failure
-from syncd.core.errors import ExitCode, Stop, SyncdError, TryLater
+from syncd.core.errors import ExitCode, NeedsPerson, Stop, SyncdError, TryLater
 from syncd.core.hardening import disable_core_dumps, set_private_umask
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ COMMANDS = {
     "verify": "Compare the sandbox's workspace with this one.",
     "pull": "Download the sandbox's workspace into a new folder.",
     "saved": "List, show, restore and drop the agent's versions that were saved.",
-    "ls": "List the paths that a snapshot would hold, or those that it leaves out.",
+    "ls": "List the paths that a snapshot would hold, or the excluded ones.",
     "explain": "Tell if a path is in the snapshot, and by which rule.",
     "check": "Check configuration, key, directory, limits, clock, API and sandbox.",
     "init": "Write a commented configuration file.",
@@ -71,6 +71,10 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that is called, loaded: from now on a signal interrupts it. `run` handles signals itself."""
         resolved = super().resolve_command(ctx, args)
+        if sys.platform != "linux" and "--help" not in args:
+            raise NeedsPerson(
+                "syncd needs Linux", "run it in a Linux virtual machine, with the workspace on its own disk"
+            )
         if resolved[0] != "run":
             interrupt_at_signals()
         return resolved
@@ -94,7 +98,7 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="syncd")
 def cli() -> None:
-    """Keep a remote sandbox's workspace equal to a directory on this machine."""
+    """Keep a remote sandbox's workspace in sync with a directory on this machine."""
 
 
 def run_command() -> int:

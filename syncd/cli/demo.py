@@ -242,7 +242,7 @@ class _Demo(Struct):
         click.echo(f"     sandbox    {shown_path(self.there)}")
         left_out = self.syncd("ls", "--ignored")
         files = counted(count_files(scan_workspace(self.config).scan.manifest.values()), "file")
-        self.paragraph(f"The sandbox gets {files}. Left out by a rule: {len(left_out) or 'nothing'}")
+        self.paragraph(f"The sandbox gets {files}. Excluded by a rule: {len(left_out) or 'nothing'}")
         rows = [line.partition("\t")[::2] for line in left_out[:_MOST_LINES]]
         self.show("syncd ls --ignored", aligned(rows) if rows else [])
 
@@ -324,7 +324,7 @@ def _same(here: str, there: str) -> bool:
 
 
 def _show_directory(demo: _Demo) -> None:
-    demo.heading("syncd keeps a sandbox's workspace equal to this directory, until you press Ctrl-C")
+    demo.heading("syncd keeps a sandbox's workspace in sync with this directory, until you press Ctrl-C")
     demo.places()
     demo.paragraph("Now change something in it, and compare the two.")
     demo.paragraph("Of an agent in a real sandbox, `syncd diff` shows the changes, and `syncd apply` takes them home.")
@@ -337,7 +337,7 @@ def _show_tour(demo: _Demo) -> None:
     for path, content in _SAMPLE.items():
         _write(demo.workspace, path, content)
     os.chmod(f"{demo.workspace}/run.sh", 0o755)  # noqa: S103 - this permission must arrive too
-    demo.heading("syncd keeps a sandbox's workspace equal to a directory of yours")
+    demo.heading("syncd keeps a sandbox's workspace in sync with a directory of yours")
     demo.paragraph("Here a real daemon does so with no account: an emulator on this machine stands in for the sandbox.")
     demo.places()
     demo.pause()
@@ -349,7 +349,7 @@ def _show_tour(demo: _Demo) -> None:
     demo.heading(f"Done: {done['upload']} uploads over {counted(done['upload-url'], 'signed URL')}")
     demo.paragraph("Workspace, sandbox and daemon are removed now.")
     if not has_git:
-        demo.paragraph("git is not on this machine: the steps were left out that merge, and bring commits home.")
+        demo.paragraph("git is not on this machine: the steps that merge and bring commits home are skipped.")
     demo.paragraph("With a directory of yours: syncd demo DIR. With a real sandbox: syncd init.")
 
 
@@ -445,7 +445,7 @@ def _show_the_agents_side(demo: _Demo) -> None:
 
     demo.step(
         "The agent commits",
-        "The workspace becomes a git repository. .git stays home; the sandbox gets a repository of its own, which "
+        "The workspace becomes a git repository. .git is not sent; the sandbox gets a repository of its own, which "
         "holds what was sent and follows each sync. The agent commits there, and its commit comes home, onto a new "
         "branch.",
     )

@@ -36,11 +36,11 @@ _PAGER = "less -FRX"
 def command(paths: tuple[str, ...], form: str | None, as_json: bool, config_file: str | None) -> int:
     """Show what was changed in the sandbox since syncd put it there, as a patch that `git apply` takes.
 
-    Of PATHs, if any, with what is below them. What the workspace's rules leave out is counted, not shown. Exits with 0
+    Of PATHs, if any, with what is below them. What the workspace's rules exclude is counted, not shown. Exits with 0
     if nothing was changed, with 1 if something was.
 
     --json: changes, each with path, change (added, modified, deleted, mode, type), bytes, binary, here (same, changed,
-    missing, left-out); left_out, the number of paths that the rules leave out.
+    missing, left-out); left_out, the number of paths that the rules exclude.
     """
     config = configured(config_file)
     from syncd.cli.agent_side import look_at, open_sandbox  # noqa: PLC0415 - after the configuration is known

@@ -34,6 +34,6 @@ def command(path: str, config_file: str | None) -> None:
         why = f"brought back by {rule}" if answer.rule else answer.note or "no rule matches it"
         click.echo(f"included: {name} ({why})")
     elif answer.at != relative:
-        click.echo(f"left out: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")
+        click.echo(f"excluded: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")
     else:
-        click.echo(f"left out: {name}, by {rule}" if answer.rule else f"left out: {name}, {answer.note}")
+        click.echo(f"excluded: {name}, by {rule}" if answer.rule else f"excluded: {name}, {answer.note}")

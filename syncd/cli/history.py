@@ -87,7 +87,7 @@ def _read(store: HistoryStore) -> list[SyncRecord]:
             "make it a file that you can read, or remove it",
         ) from None
     if damaged:
-        click.echo(f"syncd: {counted(damaged, 'damaged line')} of the history left out: nothing to do", err=True)
+        click.echo(f"syncd: {counted(damaged, 'damaged line')} of the history skipped: nothing to do", err=True)
     return records
 
 

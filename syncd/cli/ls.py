@@ -1,4 +1,4 @@
-"""`syncd ls`: the paths that a snapshot would hold, or those that it leaves out, each with its rule."""
+"""`syncd ls`: the paths that a snapshot would hold, or the excluded ones, each with its rule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from syncd.model.entry import Kind
 
 @click.command("ls")
 @config_option
-@click.option("--ignored", is_flag=True, help="The paths left out instead, each with the rule that left it out.")
+@click.option("--ignored", is_flag=True, help="The excluded paths instead, each with its rule.")
 @json_option
 def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     """List the paths that a snapshot would hold, one a line; folders end with a slash."""

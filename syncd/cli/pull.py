@@ -16,7 +16,7 @@ from syncd.core.text import counted, shown_path
 def command(config_file: str | None, destination: str) -> None:
     """Download the sandbox's workspace into DEST, a new or an empty folder. Nothing is overwritten.
 
-    The git repository that syncd keeps there is left out; one that someone else made is not.
+    The git repository that syncd keeps there does not come; one that someone else made is not.
     """
     config = configured(config_file)
     from syncd.cli.downloading import read_dump, repository_there  # noqa: PLC0415 - `pull --help` needs none of it
@@ -27,8 +27,8 @@ def command(config_file: str | None, destination: str) -> None:
         git = repository_there(config)
         extracted = read_dump(config, progress, lambda packed, check: extract(packed, destination, check, git))
     for line in extracted.left_out:
-        click.echo(f"left out: {line}", err=True)
+        click.echo(f"not pulled: {line}", err=True)
     if extracted.unnamed:
-        click.echo(f"left out: {extracted.unnamed:,} more", err=True)
+        click.echo(f"not pulled: {extracted.unnamed:,} more", err=True)
     amount = f"{counted(extracted.files, 'file')}, {extracted.content_bytes:,} bytes"
     click.echo(f"pulled {amount}, into {shown_path(destination)}")

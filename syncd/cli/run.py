@@ -37,7 +37,7 @@ _START_WITHIN_S = 2.0
 @config_option
 @logging_options
 def command(config_file: str | None, log_level: str, log_format: str) -> int:
-    """Watch the workspace and keep the sandbox equal to it, in the foreground.
+    """Watch the workspace and keep the sandbox in sync with it, in the foreground.
 
     SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
     """

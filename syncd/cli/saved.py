@@ -96,8 +96,8 @@ def show(version_id: str, config_file: str | None, as_json: bool) -> None:
 def restore(version_id: str, destination: str | None, here: bool, config_file: str | None, as_json: bool) -> int:
     """Put the paths of a version into DEST, a new or an empty folder. Nothing is overwritten.
 
-    The version stays saved. Links that lead out of DEST are left out, and named on stderr. With --here the version is
-    merged into the workspace; `syncd apply --undo` takes that back. Exits with 1 if conflicts are left, or
+    The version stays saved. Links that lead out of DEST are named on stderr, and not restored. With --here the version
+    is merged into the workspace; `syncd apply --undo` takes that back. Exits with 1 if conflicts are left, or
     contents that were damaged on this disk.
 
     --json: id, files, bytes, left_out; with --here the lists of `syncd apply --json`.
@@ -120,7 +120,7 @@ def restore(version_id: str, destination: str | None, here: bool, config_file: s
         raise TryLater("stopped; nothing was restored", "the same command begins anew") from None
     code = 1 if extracted.left_out and store.damaged(version) else 0
     for line in extracted.left_out:
-        click.echo(f"left out: {line}", err=True)
+        click.echo(f"not restored: {line}", err=True)
     if as_json:
         _print_json(
             {

@@ -21,7 +21,10 @@ def command(config_file: str | None, as_json: bool) -> int:
     """Compare the workspace with the sandbox's, byte for byte.
 
     Ends with 0 if they are equal, with 1 if a path is missing there, different, or only there. A path that a rule here
-    leaves out counts as only there if the sandbox has it. The git repository that syncd keeps there does not.
+    excludes counts as only there if the sandbox has it. The git repository that syncd keeps there does not.
+
+    --json: equal, files (the number of paths compared), missing, different, only_there, and deleted_here, those of
+    only_there that were sent once and deleted here.
     """
     config = configured(config_file)
     from syncd.cli.downloading import leftovers_there, read_dump, repository_there  # noqa: PLC0415
@@ -51,7 +54,7 @@ def command(config_file: str | None, as_json: bool) -> int:
     if deleted_here:
         click.echo(f"of what is only there, {_deleted(len(deleted_here), config.sandbox.deletions)}")
     if local.left_out_count:
-        click.echo(f"not compared, as they stay home: {local.left_out_count:,} (see `syncd ls --ignored`)", err=True)
+        click.echo(f"not compared, as they are excluded: {local.left_out_count:,} (see `syncd ls --ignored`)", err=True)
     return ExitCode.DONE if equal else ExitCode.DIFFERENT
 
 

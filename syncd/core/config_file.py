@@ -217,7 +217,7 @@ def check_managed(raw: Mapping[str, Any]) -> ManagedLayer:
         check_base_url("ceiling.base_urls", url)
     for pattern in ceiling.ignore:
         if pattern.startswith("!"):
-            raise ConfigError(f"ceiling.ignore = [{shown_value(pattern)}]", "name what stays home only, without a !")
+            raise ConfigError(f"ceiling.ignore = [{shown_value(pattern)}]", "name what is excluded only, without a !")
     tables = {name: _defaults(name, table) for name, table in raw.items() if name != "ceiling"}
     layer = ManagedLayer(with_git(tables), ceiling)
     layered({"workspace": {"path": "/any/where"}, "sandbox": {} if layer.acquires else {"id": "any"}}, "", layer)

@@ -2,8 +2,10 @@
 
 httpx shows URLs in its log lines, in the text of some errors and in `request.url`; a signed URL is a secret. So nothing
 of httpx leaves this module: an exchange returns a `Response` or raises `NoResponse`, whose text is syncd's own. And
-only this module and `remote.network` know httpx, and httpcore and h11 below it; docs/architecture.md lists what they
-take for granted.
+only this module and `remote.network` know httpx, and httpcore and h11 below it. A successor has to bring: a stream with
+a transport, four time-outs and an iterable body; a pool that takes a TLS context, a proxy, and a network backend, so
+that a wait can be cut short; the head sent by one call before the body, and reads after a failed write, so that a
+request is not sent twice; a list of its errors (`_FAILURES`) and of its loggers (`report.logs`).
 """
 
 from __future__ import annotations

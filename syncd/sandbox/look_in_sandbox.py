@@ -35,7 +35,8 @@ from syncd.sandbox.program_in_sandbox import (
     versions_of,
 )
 
-_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # search permission is enough
+# With Linux's O_PATH search permission is enough.
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 # With these nothing is at the path, or something behind a link or a file that took a directory's place.
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)

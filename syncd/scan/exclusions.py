@@ -49,8 +49,8 @@ def count_by_source(rules: Mapping[Rule, int]) -> dict[str, int]:
 def unreadable(path: str, failure: OSError) -> SyncWarning:
     """Return the warning about a file or directory that cannot be read."""
     repair = "mount it again" if failure.errno in _UNREACHABLE else "repair it"
-    remedy = f"{'let your user read it' if failure.errno == errno.EACCES else repair}, or ignore it"
-    return SyncWarning(f"unreadable:{path}", f"{path!r} cannot be read ({failure.strerror}) and is left out", remedy)
+    remedy = f"{'let your user read it' if failure.errno == errno.EACCES else repair}, or exclude it"
+    return SyncWarning(f"unreadable:{path}", f"{path!r} cannot be read ({failure.strerror}) and is not sent", remedy)
 
 
 def unmounted(path: str) -> SyncWarning:
@@ -66,8 +66,8 @@ def leads_outside(path: str) -> SyncWarning:
     """Return the warning about a link that leads outside of the workspace."""
     return SyncWarning(
         f"link:{path}",
-        f"the link {path!r} leads outside the workspace and is left out",
-        "let it point inside the workspace, or ignore it",
+        f"the link {path!r} leads outside the workspace and is excluded",
+        "let it point inside the workspace, or exclude it",
     )
 
 
@@ -79,8 +79,8 @@ def too_deep(folder: str) -> SyncWarning:
     return SyncWarning(
         f"long:{folder}",
         f"in {folder[:_SHOWN]!r} … {folder[-_SHOWN:]!r} are paths of more than {LONGEST_PATH_BYTES:,} bytes, "
-        "which are left out as few programs can open them",
-        "give its folders shorter names, or ignore it",
+        "which are excluded as few programs can open them",
+        "give its folders shorter names, or exclude it",
     )
 
 

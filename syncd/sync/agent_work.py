@@ -26,7 +26,7 @@ from syncd.scan.exclusions import too_long
 from syncd.selection.builtin_rules import DIRECTORY_NAMES
 
 LeaveOut = Callable[[str, bool], bool]
-"""True for a path, and whether it is a directory, that the workspace's rules leave out."""
+"""True for a path, and whether it is a directory, that the workspace's rules exclude."""
 
 
 # Of a socket, a FIFO or a device nothing can be kept.

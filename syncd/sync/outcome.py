@@ -182,7 +182,7 @@ def still_changing(paths: Collection[str]) -> TryLater:
     return TryLater(
         f"{_names(paths)} kept changing while being read: {theirs} in the sandbox may be half old and half new, "
         "all else is there",
-        "try again when nothing writes there, or leave it out in .syncdignore",
+        "try again when nothing writes there, or exclude it in .syncdignore",
     )
 
 

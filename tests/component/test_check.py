@@ -217,7 +217,7 @@ def test_large_paths_and_secrets(workspace: Path) -> None:
     found = _of(workspace)
     assert found["largest"][0].details == ("100%   2,048 KiB  /data/big",)
     (secrets,) = found["secrets"]
-    assert (secrets.grade, secrets.what) == (WARN, "2 paths held back: 1 by content, 1 by name")
+    assert (secrets.grade, secrets.what) == (WARN, "2 paths excluded: 1 by content, 1 by name")
     assert secrets.details == ("notes holds a Stripe key in line 1", "id.pem: named like *.pem")
 
 

@@ -56,7 +56,7 @@ def test_it_is_excluded_with_a_warning(rig: Rig) -> None:
     rig.write("conf/z.txt", "arrives")
     rig.sync()
     assert rig.arrived() == {"a.txt": "hello", "conf/z.txt": "arrives"}
-    said = "'conf/app.ini' holds a GitHub token in line 2 and is left out: take it out, or allow"
+    said = "'conf/app.ini' holds a GitHub token in line 2 and is excluded: take it out, or allow"
     assert warnings(rig)["conf/app.ini"].startswith(said)
     before = rig.uploads
     for _ in range(3):

@@ -6,6 +6,7 @@ import inspect
 import re
 import tomllib
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,13 @@ import msgspec
 
 from syncd.cli.commands import cli
 from syncd.cli.init.config_template import toml
+from syncd.core.errors import ExitCode
 from syncd.core.settings import SECTIONS, CeilingKeys
 
 REPO = Path(__file__).resolve().parent.parent.parent
 
+# So many commands have an option that is described once.
+_MANY = 8
 # What a person may set, and what a service manager does. A test compares this with what the source reads.
 ENVIRONMENT = (
     ("KLAVIS_API_KEY", "The API key; it comes before `sandbox.api_key_file`. A service does not see it."),
@@ -43,12 +47,50 @@ ENVIRONMENT = (
     ("JOURNAL_STREAM", "Set by systemd: log lines to the journal carry their priority."),
 )
 
+EXIT_CODES = {
+    ExitCode.DONE: "Done, or nothing to do; `run` was told to stop.",
+    ExitCode.DIFFERENT: (
+        "`verify` found the sandbox not equal to the workspace; `diff` found changes in the sandbox; `apply` or"
+        " `saved restore --here` left conflicts."
+    ),
+    ExitCode.WRONG_USAGE: "Wrong usage.",
+    ExitCode.TRY_LATER: (
+        "It could not finish, but the same command may work later: network, server, a file that keeps changing, another"
+        " instance has the workspace."
+    ),
+    ExitCode.NEEDS_PERSON: (
+        "It will not work until a person changes something: configuration, key, sandbox, workspace. A refusal by the"
+        " API ends `run` so only before its first sync; after that the daemon is `held`, says why, and tries again"
+        " after minutes, at a SIGHUP and when the key file changes."
+    ),
+}
+
+SIGNALS = (
+    ("SIGTERM, SIGINT", "It stops within 5 seconds; what was not sent is sent after the next start."),
+    ("SIGHUP", "It reads the configuration again; a bad one is refused, and the old one stays."),
+    ("SIGUSR1", "It syncs now."),
+)
+
+FILES = {
+    "`~/.config/syncd/config.toml`": "The configuration; `NAME.toml` beside it is that of another workspace.",
+    "`~/.config/syncd/api-key`": "The API key; another place is `sandbox.api_key_file`.",
+    "`/etc/syncd/managed.toml`": "The administrator's defaults and ceiling, if there are any.",
+    "`~/.local/state/syncd/`": (
+        "A folder for each workspace: what was sent last, the agent's saved versions, what the last `apply` replaced,"
+        " past syncs, the lock, the status, the daemon's socket."
+    ),
+    "`~/.cache/syncd/`": (
+        "A folder for each workspace: the compressed chunks of the last archive, at most twice its size, and copies of"
+        " what was sent and differs here now."
+    ),
+}
+
 # The keys of the managed file's ceiling.
 CEILING = {
     "ceiling.base_urls": "The addresses that `sandbox.base_url` may have; this machine's own loopback is one always.",
     "ceiling.agent_changes": "The values that `sandbox.agent_changes` may have.",
-    "ceiling.upload_secrets": "`false`: secrets stay home, whatever the keys of `[workspace]` say.",
-    "ceiling.ignore": "Patterns, as in a `.gitignore` without `!`, for what always stays home.",
+    "ceiling.upload_secrets": "`false`: secrets are excluded, whatever the keys of `[workspace]` say.",
+    "ceiling.ignore": "Patterns, as in a `.gitignore` without `!`, for what is always excluded.",
     "ceiling.max_snapshot_mib": "The most that `sync.max_snapshot_mib` can be.",
 }
 
@@ -73,6 +115,15 @@ class Option:
 
     names: str
     text: str
+
+
+# In the place of one option for each key, which `syncd init --help` lists.
+_KEY_OPTION = Option(
+    "--SECTION-KEY VALUE",
+    "The value of a key, such as `--sync-debounce-seconds 5`; of true and false `--workspace-use-gitignore` and"
+    " `--no-workspace-use-gitignore`; of a list one of its values, and once more for the next. `--path` and `--id` are"
+    " short for `--workspace-path` and `--sandbox-id`.",
+)
 
 
 @dataclass(frozen=True)
@@ -109,7 +160,10 @@ def summaries() -> dict[str, str]:
 
 def keys() -> list[Key]:
     """Return every key of the configuration, in the order of the file."""
-    meanings = {row[0].strip("`"): row[2] for row in table("key")}
+    meanings = _comments()
+    missing = [name for section, struct in SECTIONS.items() for name, *_ in _keys(section, struct)]
+    missing = [name for name in missing if name not in meanings]
+    assert not missing, f"write what it means above the line of each in config.example.toml: {missing}"
     return [
         Key(name, "" if default in (None, msgspec.NODEFAULT) else toml(default, name), allowed, meanings[name])
         for section, struct in SECTIONS.items()
@@ -122,17 +176,36 @@ def ceiling_keys() -> list[Key]:
     return [Key(name, "", allowed, CEILING[name]) for name, _, allowed in _keys("ceiling", CeilingKeys)]
 
 
-def table(first_head: str) -> list[tuple[str, ...]]:
-    """Return the rows of the README's table whose first column has this head."""
-    for block in re.findall(r"(?:^\|.*\n)+", (REPO / "README.md").read_text("utf-8"), re.MULTILINE):
-        head, _, *rows = [_cells(line) for line in block.splitlines()]
-        if head[0] == first_head:
-            return rows
-    raise AssertionError(f"the README has no table with the head {first_head!r}")
+def common_options() -> list[Option]:
+    """Return the options that many commands have, in the same words, the most frequent one first."""
+    every = Counter(option for verb in verbs() for option in verb.options)
+    return [option for option, count in every.most_common() if count >= _MANY]
 
 
-def _cells(line: str) -> tuple[str, ...]:
-    return tuple(cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1])
+def own_options(verb: Verb) -> list[Option]:
+    """Return the options that are only this command's; those of `init` for a key are one."""
+    flags = {f"--{name.replace('.', '-').replace('_', '-')}" for name in _comments()}
+    common = common_options()
+    own = [each for each in verb.options if each not in common and not flags.intersection(re.split("[ ,]", each.names))]
+    left = len([each for each in verb.options if each not in common]) - len(own)
+    return [*own, _KEY_OPTION] if left else own
+
+
+def _comments() -> dict[str, str]:
+    """Return what the example configuration says above each key."""
+    found: dict[str, str] = {}
+    table, lines = "", list[str]()
+    for line in (REPO / "config.example.toml").read_text("utf-8").splitlines():
+        heading, key = re.match(r"(?:# )?\[([\w.]+)\]$", line), re.match(r"(?:# )?(\w+) = ", line)
+        if heading:
+            table = heading[1]
+        elif key:
+            found[f"{table}.{key[1]}"] = " ".join(lines)
+        elif line:
+            lines.append(line.removeprefix("# "))
+            continue
+        lines = []
+    return found
 
 
 def _verbs(group: click.Group, context: click.Context) -> Iterator[Verb]:

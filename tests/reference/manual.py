@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator
 from tests.reference.facts import (
     ENVIRONMENT,
     EXAMPLES,
+    EXIT_CODES,
+    FILES,
+    SIGNALS,
     Verb,
     ceiling_keys,
     description,
     keys,
     summaries,
-    table,
     verbs,
     version,
 )
@@ -34,9 +36,9 @@ def manual() -> str:
             *_section("DESCRIPTION", _description()),
             *_section("COMMANDS", (line for verb in verbs() for line in _verb(verb))),
             *_section("CONFIGURATION", _keys()),
-            *_section("FILES", _tagged(table("path"))),
-            *_section("EXIT STATUS", _tagged(table("code"))),
-            *_section("SIGNALS", [text("To `syncd run`:"), *_tagged(table("signal to `syncd run`"))]),
+            *_section("FILES", _tagged(FILES.items())),
+            *_section("EXIT STATUS", _tagged((str(int(code)), means) for code, means in EXIT_CODES.items())),
+            *_section("SIGNALS", [text("To `syncd run`:"), *_tagged(SIGNALS)]),
             *_section("ENVIRONMENT", _tagged((f"`{name}`", means) for name, means in ENVIRONMENT)),
             *_section("EXAMPLES", _examples()),
             *_section("SEE ALSO", [r"\fBgitignore\fP(5), \fBinotify\fP(7), \fBsystemctl\fP(1), \fBjournalctl\fP(1)"]),
@@ -65,7 +67,9 @@ def _section(name: str, lines: Iterable[str]) -> Iterator[str]:
 
 def _description() -> Iterator[str]:
     yield text("The workspace is watched; when it has been quiet for a moment and differs from what the sandbox has,")
-    yield text("it is packed into one archive and put there. Secrets, ignored paths and what is outside stay home.")
+    yield text(
+        "it is packed into one archive and put there. Excluded paths, secrets and what is outside are never sent."
+    )
     yield from (".PP", text("Each command takes `--help`. The commands in a line each:"))
     yield from _tagged((f"`{name}`", summary) for name, summary in summaries().items())
 
@@ -90,7 +94,7 @@ def _keys() -> Iterator[str]:
     )
     for key in keys():
         given = f"default: `{key.default}`" if key.default else "no default"
-        yield from (".TP", text(f"`{key.name}`"), text(f"{key.meaning}. Allowed: {key.allowed}; {given}."))
+        yield from (".TP", text(f"`{key.name}`"), text(f"{key.meaning} Allowed: {key.allowed}; {given}."))
     yield from (
         ".PP",
         text(

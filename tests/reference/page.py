@@ -1,54 +1,87 @@
-"""docs/reference.md: every command with its options, every key, every variable."""
+"""docs/reference.md: every command with its options, every key, exit code, signal, file and variable."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tests.reference.facts import ENVIRONMENT, Verb, ceiling_keys, keys, verbs
+from tests.reference.facts import (
+    ENVIRONMENT,
+    EXIT_CODES,
+    FILES,
+    SIGNALS,
+    Option,
+    Verb,
+    ceiling_keys,
+    common_options,
+    keys,
+    own_options,
+    verbs,
+)
 
 _HEAD = """\
 # Reference
 
 <!-- Made from the program by `python -m tests.reference`; a change by hand is lost. -->
 
-The same as a manual page: `man syncd`. Exit codes, signals and files are in the [README](../README.md).
+`syncd COMMAND --help` and the manual page, `man syncd`, say more of each command.
 
 - [Commands](#commands)
-- [Configuration](#configuration)
-- [Environment](#environment)
+- [Exit codes](#exit-codes), [signals](#signals)
+- [Configuration](#configuration), [the managed file](#the-managed-file)
+- [Environment](#environment), [files](#files)
 
 ## Commands
 
-Each command takes `--help`; `syncd --version` tells the version.
+`syncd --version` tells the version. Results go to stdout, logs and messages to stderr.
+`push`, `flush`, `pause` and `resume` work through the running daemon where there is one, and by themselves where there
+is none. In JSON, fields may be added and none is renamed, times are UTC, and a byte of a path that is not UTF-8 is a
+lone surrogate, as in Python. Many commands have these options:
 """
+# How a command's help begins to say what the document holds.
+_JSON = "--json: "
 _KEYS = """\
 ## Configuration
 
 The file is the one in `~/.config/syncd` whose workspace holds the current directory, else `config.toml` there, or what
-`--config` names. A key in `a.b` is written as `b = …` below `[a]`.
+`--config` names. A key in `a.b` is written as `b = …` below `[a]`. An unknown key or a bad value is one line that names
+the key and what is allowed, with exit code 78. The API key is the first of `$CREDENTIALS_DIRECTORY/klavis-api-key`,
+`$KLAVIS_API_KEY` and `sandbox.api_key_file`.
 """
 _CEILING = """\
 ### The managed file
 
 `/etc/syncd/managed.toml` takes the same keys as defaults for everyone on the machine, but `workspace.path` and
-`sandbox.id`, and a table `[ceiling]`, which limits nothing where a key is left out: see [fleet.md](fleet.md).
+`sandbox.id`, and a table `[ceiling]`, which limits nothing where a key is missing: see [fleet.md](fleet.md).
+"""
+_STATE = """\
+They move with the variables above. Folders are 0700, files 0600. With the daemon stopped, the cache can be removed: the
+next archive is compressed anew, and less can be merged. The state can be removed too, but the saved versions and the
+undo go with it; the next start sends everything once. [state.md](state.md) has each file.
 """
 
 
 def page() -> str:
     """Return the whole page as Markdown."""
+    names = ("key", "default", "allowed", "means")
+    every = ((f"`{key.name}`", _code(key.default) or "none", key.allowed, key.meaning) for key in keys())
     return "\n".join(
         (
             _HEAD,
+            *table(("option", "does"), ((f"`{option.names}`", option.text) for option in common_options())),
+            "",
+            f"All but {_without(common_options()[0])} have the first one, which is not named again.",
+            "",
             *(line for verb in verbs() for line in _verb(verb)),
+            "## Exit codes",
+            "",
+            *table(("code", "means"), ((str(int(code)), text) for code, text in EXIT_CODES.items())),
+            "",
+            "## Signals",
+            "",
+            *table(("signal to `syncd run`", "does"), SIGNALS),
+            "",
             _KEYS,
-            *table(
-                ("key", "default", "allowed", "means"),
-                (
-                    (f"`{key.name}`", f"`{key.default}`" if key.default else "none", key.allowed, key.meaning)
-                    for key in keys()
-                ),
-            ),
+            *table(names, every),
             "",
             _CEILING,
             *table(
@@ -59,20 +92,40 @@ def page() -> str:
             "",
             *table(("variable", "means"), ((f"`{name}`", text) for name, text in ENVIRONMENT)),
             "",
+            "## Files",
+            "",
+            *table(("path", "holds"), FILES.items()),
+            "",
+            _STATE,
         )
     )
 
 
+def _without(option: Option) -> str:
+    """Return the commands that do not have an option, but for groups and those that have another one of its name."""
+    every = (verb for verb in verbs() if "COMMAND" not in verb.usage)
+    names = [verb.path for verb in every if option.names not in {each.names for each in verb.options}]
+    return ", ".join(map(_code, names))
+
+
 def _verb(verb: Verb) -> Iterator[str]:
-    yield from (f"### {verb.path}", "", "```text", verb.usage, "```", "")
-    for paragraph in verb.text:
-        yield from (("```text", paragraph, "```", "") if "\n" in paragraph else (paragraph, ""))
-    if verb.options:
-        yield from table(("option", "does"), ((f"`{option.names}`", option.text) for option in verb.options))
-        yield ""
+    yield from (f"### {verb.path}", "")
+    if verb.usage != f"{verb.path} [OPTIONS]":
+        yield from ("```text", verb.usage, "```", "")
+    first, *others = verb.text
+    yield from (first, "")
+    document = [text.partition(_JSON)[2] for text in others if _JSON in text]
+    own = [*own_options(verb), *(Option("--json", text) for text in document)]
+    own += [Option(each.names, "") for each in common_options()[1:] if each in verb.options and not document]
+    yield from (f"- `{option.names}`{option.text and f': {option.text}'}" for option in own)
+    yield from [""] if own else []
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """Yield the lines of a table."""
     for row in (head, ("---",) * len(head), *rows):
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+
+
+def _code(words: str) -> str:
+    return f"`{words}`" if words else ""

@@ -1,4 +1,4 @@
-"""docs/architecture.md names every package and every file that syncd writes, as the code has them."""
+"""docs/architecture.md names every package, docs/state.md every file that syncd writes, as the code has them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from tests.repo.sources import REPO, Source, sources
 from tests.repo.test_layers import PACKAGES
 
 PAGE = REPO / "docs/architecture.md"
+STATE = REPO / "docs/state.md"
 PACKAGE_FOLDERS = sorted(path.parent for path in REPO.glob("syncd/*/**/__init__.py"))
 # It makes the files; the others give them their names.
 _MAKERS = {"syncd/core/durable_file.py"}
+_ONLY_READ = {"syncd/core/config_file.py", "syncd/sandbox/saved_versions.py"}
 _RECORDS = {"StateFile", "MarkerFile", "Record"}
 _WRITING_CALLS = {"write_whole", "mkdtemp", "mkstemp", "NamedTemporaryFile"}
 _WRITING_METHODS = {"bind", "write_text", "write_bytes", "touch", "mkdtemp", "mkstemp", "NamedTemporaryFile"}
@@ -24,8 +26,14 @@ _BEGINS = re.compile(r"[Bb]egins? (?:in|at) `(\w+)`")
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    """The page's text."""
+    """The map's text."""
     return PAGE.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def state() -> str:
+    """The text of the page of files."""
+    return STATE.read_text("utf-8")
 
 
 def test_every_package_has_its_row(page: str) -> None:
@@ -52,10 +60,10 @@ def test_each_package_says_where_it_begins() -> None:
         assert (named and named[1] in own) or any(place.is_file() for place in places), package
 
 
-def test_every_state_file_has_its_row(page: str) -> None:
+def test_every_state_file_has_its_row(state: str) -> None:
     """The first table names exactly the files that the code gives names to, each beside the module that writes it."""
     listed: dict[str, set[str]] = {}
-    for names, module in _rows(page, "In the state folder"):
+    for names, module in _rows(state, "In the state folder"):
         listed.setdefault(module, set()).update(names)
     # What commands and the emulator write is not in that folder.
     daemon = [source for source in _writers() if source.package not in {"cli", "emulator"}]
@@ -65,16 +73,16 @@ def test_every_state_file_has_its_row(page: str) -> None:
     assert spool == {"chunks"}
 
 
-def test_every_module_that_writes_has_its_row(page: str) -> None:
-    """A module that makes a file of any kind is in one of the two tables, and each module named there makes one."""
-    listed = {module for _, module in _rows(page, "State files")}
+def test_every_module_that_writes_has_its_row(state: str) -> None:
+    """A module that makes a file of any kind is in the section, and each module named there makes or reads one."""
+    listed = set(re.findall(r"`(syncd/[\w/.]+)`", _section(state, "State"))) - _ONLY_READ
     written = {"syncd/emulator" if source.package == "emulator" else source.path for source in _writers()}
     assert listed == written
 
 
-def test_each_row_has_the_cost(page: str) -> None:
+def test_each_row_has_the_cost(state: str) -> None:
     """Each row says what the loss of its file costs."""
-    for line in _section(page, "State files").splitlines():
+    for line in _section(state, "State").split("## What is believed")[0].splitlines():
         if line.startswith("| ") and not line.startswith(("| file", "| ---")):
             assert re.fullmatch(r"[^|]{7,}", line.rstrip(" |").rpartition(" | ")[2]), line
 

@@ -12,8 +12,9 @@ import click
 import pytest
 
 from syncd.cli.commands import COMMANDS, cli
+from syncd.core.errors import ExitCode
 from tests.reference.__main__ import MADE
-from tests.reference.facts import ENVIRONMENT, EXAMPLES, ceiling_keys, keys, verbs
+from tests.reference.facts import ENVIRONMENT, EXAMPLES, SIGNALS, ceiling_keys, common_options, keys, own_options, verbs
 from tests.reference.manual import manual, text
 from tests.repo.sources import sources
 
@@ -50,9 +51,17 @@ def test_nothing_is_left_out(repo: Path) -> None:
     expected = [
         *(f"\n### {verb.path}\n" for verb in verbs()),
         *(f"`{key.name}`" for key in (*keys(), *ceiling_keys())),
-        *(f"\n| `{option.names.replace('|', chr(92) + '|')}` |" for verb in verbs() for option in verb.options),
+        *(f"\n- `{option.names}`: " for verb in verbs() for option in own_options(verb)),
+        *(f"\n| `{option.names}` | " for option in common_options()),
+        *(f"\n| {int(code)} | " for code in ExitCode),
     ]
     assert [words for words in expected if words not in page] == []
+
+
+def test_each_signal_has_its_row(repo: Path) -> None:
+    """The table has the signals that the daemon handles, and no others."""
+    handled = set(re.findall(r"signal\.(SIG\w+): ", (repo / "syncd/daemon/signals.py").read_text("utf-8")))
+    assert {name for names, _ in SIGNALS for name in names.split(", ")} == handled
 
 
 def test_every_variable_is_documented() -> None:

@@ -299,7 +299,7 @@ class Scene:
 
 
 SCENES = (
-    Scene("status", "syncd status: in sync, with the last sync and what stays home", _status),
+    Scene("status", "syncd status: in sync, with the last sync and what is excluded", _status),
     Scene("status-retrying", "syncd status while the server does not answer: what failed and the next try", _retrying),
     Scene("status-watch", "syncd status --watch in the middle of an upload, with speed and time left", _watch),
     Scene("push", "syncd push in the middle of an upload, with its progress bar", _push),

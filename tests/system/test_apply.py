@@ -320,7 +320,7 @@ def test_what_the_agents_ignore_files_let_out(rig: Rig, agent: Agent, terminal: 
     agent.write(".syncdignore", "!.env\n!*.pem\n!node_modules/\n")
     agent.delete("d/.gitignore")
     agent.write("a", "theirs\n")
-    sent = f"4 files that stay home now would be sent: {', '.join(home)}"
+    sent = f"4 files that are excluded now would be sent: {', '.join(home)}"
     planned = rig.run("apply", "--dry-run", "--deletions").out
     assert f"look at   {sent}\n" in planned
     for path in (".gitignore", ".syncdignore", "d/.gitignore"):
@@ -331,7 +331,7 @@ def test_what_the_agents_ignore_files_let_out(rig: Rig, agent: Agent, terminal: 
     assert _applied(rig, "--dry-run", str(rig.workspace / "a"))[1] == {"taken": ["a"]}
     terminal.start([*SYNCD, "apply"], rig.environment(), rig.workspace)
     terminal.until(lambda text: "[y/N]:" in text, "the question")
-    assert "3 files that stay home now would be sent: apply this?" in " ".join(terminal.text.split())
+    assert "3 files that are excluded now would be sent: apply this?" in " ".join(terminal.text.split())
     terminal.type("n\n")
     assert terminal.finish() == 0
     assert f"look at   {sent}\n" in rig.ok("apply", "--yes", "--deletions").out

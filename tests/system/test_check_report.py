@@ -96,7 +96,7 @@ def test_nothing_private_is_in_it(planted: Rig) -> None:
             "configuration.workspace.ignore": "2 entries",
             "configuration.sync.debounce_seconds": "0.2",
             "configuration.sandbox.agent_changes": "overwrite",
-            "workspace.left out by secrets": "1",
+            "workspace.excluded by secrets": "1",
             "status.state": "stopped",
             "status.last_sync.archive_bytes": "5123456",
             "status.last_error.at": "2026-11-24T13:21:00Z",

@@ -222,7 +222,7 @@ def test_what_may_never_come(rig: Rig, home: Path, repository: RepositoryThere) 
         line.removeprefix("never").strip().split(": ", 1) for line in done.out.splitlines() if line.startswith("never")
     )
     assert said.keys() == {".env", "x.log", "out", "absolute", "lib", "../evil", ".git"}
-    assert "rules leave it out" in said[".env"]
+    assert "rules exclude it" in said[".env"]
     assert "submodule" in said["lib"]
     assert "leads out" in said["out"]
     assert ".git" in said[".git"]

@@ -159,7 +159,7 @@ def test_what_is_left_out_is_counted(rig: Rig, agent: Agent) -> None:
     agent.write("sub/.git/config", "[core]\n")
     found = rig.run("diff")
     assert (found.code, found.out) == (0, "")
-    assert found.err == "2 paths in the sandbox that the workspace's rules leave out: not shown\n"
+    assert found.err == "2 paths in the sandbox that the workspace's rules exclude: not shown\n"
 
 
 def test_what_cannot_be_shown_is_named(rig: Rig, agent: Agent) -> None:

@@ -87,8 +87,8 @@ def test_the_readme(machine: Machine, tmp_path: Path) -> None:
 
 def _blocks() -> list[list[str]]:
     """Return the lines of the README's two blocks: before and after a new terminal is opened."""
-    section = (REPO / "README.md").read_text("utf-8").split("\n## Set it up for a real sandbox\n")[1].split("\n## ")[0]
-    return [block.split("\n") for block in re.findall(r"```sh\n(.*?)\n```", section, re.DOTALL)]
+    section = (REPO / "README.md").read_text("utf-8").split("\n## Install\n")[1]
+    return [block.split("\n") for block in re.findall(r"```sh\n(.*?)\n```", section, re.DOTALL)[:2]]
 
 
 def _in(machine: Machine, line: str) -> Finished:

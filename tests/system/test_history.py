@@ -117,7 +117,7 @@ def test_for_scripts(rig: Rig, written: list[dict[str, Any]]) -> None:
     with open(rig.state_folder / "history.jsonl", "a") as file:
         file.writelines(json.dumps({**written[0], "id": f"{number}"}) + "\n" for number in range(1_000))
         file.write('{"torn')
-    assert rig.ok("history").err == "syncd: 1 damaged line of the history left out: nothing to do\n"
+    assert rig.ok("history").err == "syncd: 1 damaged line of the history skipped: nothing to do\n"
     script = '"$@" | head -n 1; exit "${PIPESTATUS[0]}"'
     command = ["bash", "-c", script, "bash", *SYNCD, "history", "--json", "-n", "0"]
     ended = subprocess.run(command, env=rig.environment(), cwd=rig.home, capture_output=True, check=False)

@@ -229,16 +229,16 @@ wrote …
 
 What a sync would send of ~/my work
   3 files, 5,018 bytes before compression
-  5 more paths stay home (a folder counts once, with all that is in it)
-  looks like a secret, and stays home:
+  5 more paths excluded (a folder counts once, with all that is in it)
+  looks like a secret, and is excluded:
     .env: by its name
     src/key.py: a private key in line 2
   all of it: `syncd ls`, `syncd ls --ignored`
 
 Send it now? [y/N]: y
-warning: the link 'out' leads outside the workspace and is left out: let it
-point inside the workspace, or ignore it
-warning: 'src/key.py' holds a private key in line 2 and is left out: take it
+warning: the link 'out' leads outside the workspace and is excluded: let it
+point inside the workspace, or exclude it
+warning: 'src/key.py' holds a private key in line 2 and is excluded: take it
 out, or allow the path in workspace.allow_secrets
 synced 3 files, … bytes, in … s
 next: `syncd service install` keeps it in sync from now on"""

@@ -148,7 +148,7 @@ def test_the_rules_of_the_repository_around_it(rig: Rig) -> None:
     rig.write("src/a.py")
     rig.up()
     assert rig.archived() == ["src", "src/a.py"]
-    assert f"left out: debug.log, by {exclude}:1: *.log" in rig.run("explain", str(rig.workspace / "debug.log")).out
+    assert f"excluded: debug.log, by {exclude}:1: *.log" in rig.run("explain", str(rig.workspace / "debug.log")).out
     assert f"dist/\t{above}:2: /work/dist/" in rig.run("ls", "--ignored").out
     exclude.write_text("")
     rig.until(lambda: "debug.log" in rig.there(), "the log that is no longer ignored")

@@ -57,7 +57,7 @@ def test_a_managed_machine(rig: Rig, machine: tuple[str, ...]) -> None:
     assert rig.shown()["left_out"]["managed"] == 1
     assert "managed     /etc/syncd/managed.toml holds workspace.ignore" in rig.run("status", prefix=machine).out
     explained = rig.run("explain", "work/b.dump", prefix=machine)
-    assert explained.out == "left out: b.dump, by /etc/syncd/managed.toml: *.dump\n"
+    assert explained.out == "excluded: b.dump, by /etc/syncd/managed.toml: *.dump\n"
     checked = rig.run("check", prefix=machine)
     assert "note  managed        /etc/syncd/managed.toml holds workspace.ignore, sync.max_snapshot_mib; " in checked.out
     assert "overrides your sync.max_snapshot_mib" in checked.out

@@ -90,7 +90,7 @@ def test_verify_names_paths_deleted_here(rig: Rig) -> None:
         "0 missing, 0 different, 2 only there",
         'of what is only there, 1 path was deleted here and stays there, as sandbox.deletions = "keep"',
     ]
-    assert "not compared, as they stay home: 1 (see" in found.err
+    assert "not compared, as they are excluded: 1 (see" in found.err
     listed = json.loads(rig.run("verify", "--json").out)
     assert (listed["only_there"], listed["deleted_here"]) == (["agent", "gone"], ["gone"])
     assert list(listed) == ["equal", "files", "missing", "different", "only_there", "deleted_here"]

@@ -38,7 +38,7 @@ def test_recipes(rig: Rig, tmp_path: Path, repo: Path) -> None:
         assert sent() == {".gitignore"}
 
         shell.types(rules[0])
-        assert shell.printed == "left out: dist/app.js, as its folder dist/ is, by .gitignore:1: dist/\n"
+        assert shell.printed == "excluded: dist/app.js, as its folder dist/ is, by .gitignore:1: dist/\n"
         shell.types(rules[1] + "syncd flush --timeout 20")
         assert sent() == {".gitignore", ".syncdignore", "dist", "dist/app.js"}
 

@@ -122,7 +122,7 @@ def test_restore(saved: Rig) -> None:
     top = saved.home / "new/dest"
     said = saved.ok("saved", "restore", FIRST, str(top))
     assert said.out == f"restored 3 files, 20,004 bytes, into {top}\n"
-    assert said.err == "left out: out: the link leads outside\n"
+    assert said.err == "not restored: out: the link leads outside\n"
     assert (top / LATIN).read_bytes() == b"1234"
     assert (top / "d/\033[31mred").stat().st_mode & 0o777 == 0o755
     assert (top / "ln").readlink().name == "d"
@@ -153,10 +153,10 @@ def test_a_damaged_content(saved: Rig) -> None:
     entries = json.loads(saved.ok("saved", "show", SECOND, "--json").out)["entries"]
     assert [entry["path"] for entry in entries if "damaged" in entry] == ["file3"]
     restored = saved.run("saved", "restore", SECOND, str(saved.home / "dest"))
-    assert (restored.code, "left out: file3: its saved content was damaged" in restored.err) == (1, True)
+    assert (restored.code, "not restored: file3: its saved content was damaged" in restored.err) == (1, True)
     assert not (saved.home / "dest/file3").exists()
     here = saved.run("saved", "restore", SECOND, "--here")
-    assert (here.code, "left out: file3: its saved content was damaged" in here.err) == (1, True)
+    assert (here.code, "not restored: file3: its saved content was damaged" in here.err) == (1, True)
     assert sorted(path.name for path in saved.workspace.iterdir()) == [f"file{n}" for n in (0, 1, 2, 4, 5, 6, 7)]
 
 

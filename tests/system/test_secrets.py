@@ -40,7 +40,7 @@ def test_all_say_the_same(rig: Rig) -> None:
     assert rig.until(lambda: len(rig.shown()["warnings"]) == 2, "both warnings")
     status = rig.status()
     assert status["warnings"][0].startswith(
-        "'conf/settings.py' holds a Stripe key in line 2 and is left out: take it out"
+        "'conf/settings.py' holds a Stripe key in line 2 and is excluded: take it out"
     )
     assert "workspace.allow_secrets" in status["warnings"][0]
     assert "'notes.txt' holds syncd's own API key in line 1" in status["warnings"][1]
@@ -53,7 +53,7 @@ def test_all_say_the_same(rig: Rig) -> None:
     rows = {row["path"]: row["rule"] for row in json.loads(rig.ok("ls", "--ignored", "--json").out)}
     assert rows["notes.txt"] == "secrets: syncd's own API key in line 1"
     said = rig.ok("explain", str(rig.workspace / "conf/settings.py")).out
-    assert said == "left out: conf/settings.py, by secrets: a Stripe key in line 2\n"
+    assert said == "excluded: conf/settings.py, by secrets: a Stripe key in line 2\n"
     assert "included" in rig.ok("explain", str(rig.workspace / "folder0/file000.txt")).out
     assert "holds a Stripe key in line 2" in rig.ok("check").out
     assert "equal" in rig.ok("verify").out

@@ -154,7 +154,7 @@ def test_how_to_start_it(rig: Rig) -> None:
     rig.write("a")
     rig.up()
     rig.kill()
-    assert rig.ok("status").out.startswith("● stopped unexpectedly, last seen ")
+    assert rig.ok("status").out.startswith("● not running: it ended unexpectedly, last seen ")
     units = rig.home / ".config/systemd/user"
     (units / "default.target.wants").mkdir(parents=True)
     (units / "syncd.service").touch()
@@ -175,7 +175,7 @@ def test_an_ascii_locale(rig: Rig) -> None:
     work.mkdir()
     rig.configure({"workspace.path": str(work)})
     text = rig.ok("status").out
-    assert text.startswith("* never started")
+    assert text.startswith("* not running: no daemon")
     assert "caf\\xe9" in text
 
 

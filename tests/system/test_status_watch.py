@@ -53,7 +53,7 @@ def test_it_stays_in_its_place(rig: Rig, terminal: Terminal) -> None:
     terminal.until(lambda text: text.startswith("● in sync") and "2 syncs," in text, "one more sync")
     terminal.type("\n\nrm -rf\n")
     rig.kill()
-    terminal.until(lambda text: text.startswith("● stopped unexpectedly"), "the daemon's death")
+    terminal.until(lambda text: text.startswith("● not running: it ended unexpectedly"), "the daemon's death")
     rig.write("c")
     rig.up()
     terminal.until(lambda text: text.startswith("● in sync") and "1 sync," in text, "the next daemon")
@@ -76,7 +76,7 @@ def test_an_edited_configuration_and_a_resized_terminal(rig: Rig, terminal: Term
     assert sum("workspace" in line for line in terminal.text.split("\n")) == 1
     assert terminal.text.startswith("● in sync")
     rig.configure({"workspace.path": str(rig.home / "other")})
-    terminal.until(lambda text: "● never started" in text, "the other workspace")
+    terminal.until(lambda text: "● not running: no daemon" in text, "the other workspace")
     rig.config_file.write_text("nonsense")
     rig.configure()
     terminal.until(lambda text: "● in sync" in text, "the first workspace again")
@@ -87,7 +87,7 @@ def test_a_terminal_too_low(rig: Rig) -> None:
     low = Terminal(80, 4)
     watch(low, rig)
     try:
-        low.until(lambda text: "never started" in text, "the screen")
+        low.until(lambda text: "not running: no daemon" in text, "the screen")
         rig.write("a")
         rig.up()
         low.until(lambda text: text.startswith("● in sync"), "the screen anew")
@@ -99,9 +99,9 @@ def test_a_terminal_too_low(rig: Rig) -> None:
 def test_after_the_shells_lines_and_at_a_signal(rig: Rig, terminal: Terminal) -> None:
     """It is in its place again after what the shell wrote at a Ctrl-Z; SIGTERM ends it as Ctrl-C does."""
     watch(terminal, rig)
-    terminal.until(lambda text: text.startswith("● never started"), "the screen")
+    terminal.until(lambda text: text.startswith("● not running: no daemon"), "the screen")
     terminal.show("$ fg\n")
-    terminal.until(lambda text: text.startswith("● never started") and "$ fg" not in text, "the screen anew")
+    terminal.until(lambda text: text.startswith("● not running: no daemon") and "$ fg" not in text, "the screen anew")
     terminal.send(signal.SIGTERM)
     assert terminal.finish() == 0
 
@@ -137,7 +137,7 @@ def test_on_a_pipe_only_changes_are_printed(rig: Rig) -> None:
     reported = rig.background("status", "--watch")
     rig.until(lambda: '"watching"' in watching.out and "● in sync" in reported.out, "the first documents")
     rig.daemons[0].stop()
-    rig.until(lambda: '"stopped"' in watching.out and "● stopped" in reported.out, "the end of the daemon")
+    rig.until(lambda: '"stopped"' in watching.out and "● not running" in reported.out, "the end of the daemon")
     assert watching.stop(signal.SIGINT) == 0
     assert reported.stop(signal.SIGINT) == 0
     lines = watching.out.splitlines()

@@ -50,6 +50,19 @@ def test_the_tutorial(rig: Rig, shell: Shell, repo: Path) -> None:
     assert not (rig.sandbox.workspace / ".env").exists()
 
 
+def test_the_readme_practises_without_an_account(rig: Rig, shell: Shell, repo: Path) -> None:
+    """From an empty home, the README's two blocks end with a workspace that is in sync with the emulator."""
+    section = (repo / "README.md").read_text("utf-8").split("To practise without an account")[1]
+    free = str(_free_port())
+    emulator, sync = (text.replace(_PORT, free) for _, text in _BLOCK.findall(section)[:2])
+    shell.types("mkdir code && echo tea > code/leaf.txt && cd code")
+    shell.types(emulator)
+    rig.until((rig.home / "syncd-cloud/api-key").exists, "the emulator")
+    shell.types(sync)
+    assert "● in sync" in shell.printed
+    assert (rig.home / "syncd-cloud/sandboxes/box/workspace/leaf.txt").read_text() == "tea\n"
+
+
 def _expect(shell: Shell, typed: str, shown: str) -> None:
     """Wait for this output, as background programs print at any time."""
     pattern = _pattern(shown)

@@ -163,7 +163,7 @@ def test_the_values_for_a_new_file() -> None:
         ('[ceiling]\nbase_urls = ["api.klavis.ai"]\n', 'ceiling.base_urls = "api.klavis.ai"'),
         ('[ceiling]\nbase_urls = ["http://example.com"]\n', "plain http"),
         ('[ceiling]\nagent_changes = ["never"]\n', 'a list of "save", "hold" and "overwrite"'),
-        ('[ceiling]\nignore = ["!a"]\n', "name what stays home only"),
+        ('[ceiling]\nignore = ["!a"]\n', "name what is excluded only"),
         ("[ceiling]\nmax_snapshot_mib = 0\n", "a whole number of MiB from 1"),
         ('[ceiling]\nbase_urls = ["https://api.eu.klavis.ai"]\n', 'sandbox.base_url = "https://api.klavis.ai"'),
         ('[ceiling]\nbase_urls = []\n[sandbox]\nbase_url = "https://a.example"\n', "ceiling.base_urls allows none"),

@@ -249,7 +249,7 @@ def test_the_warning() -> None:
     assert secret is not None
     assert str(secret.rule) == "secrets: a private key in line 1"
     first, later = (str(secret_warning("a b", secret, sent=sent)) for sent in (False, True))
-    assert "'a b' holds a private key in line 1 and is left out: " in first
+    assert "'a b' holds a private key in line 1 and is excluded: " in first
     assert "workspace.allow_secrets" in first
     assert "what was sent of it before may still be in the sandbox" in later
 

@@ -56,7 +56,7 @@ REST = """
   sandbox     box at https://api.klavis.ai, region us; ends in 2 h
               git: https://mcp.klavis.ai/git/abc
   last sync   10 s ago: 812 files, 5,003 KiB, took 0.84 s
-  stays home  1,204 paths: built-in 1,100, .gitignore 102, secrets 2;
+  excluded    1,204 paths: built-in 1,100, .gitignore 102, secrets 2;
               `syncd ls --ignored` names them
   this run    process 4242 for 1 h 20 min: 12 syncs, 0 failures, 58.2 MiB sent"""
 
@@ -90,7 +90,7 @@ def test_a_managed_machine() -> None:
 def test_warnings() -> None:
     """Each has its remedy below it, a path is wrapped at the line's end, and many are counted."""
     long = f"'{'deep/' * 20}' is too deep: make it shorter"
-    screen_text = shown(replace(WATCHING, warnings=(LIMIT, long, "'a: b' stays home", "four", "five")))
+    screen_text = shown(replace(WATCHING, warnings=(LIMIT, long, "'a: b' is not sent", "four", "five")))
     assert screen_text.startswith("* in sync, with 5 warnings\n")
     assert screen_text.split("58.2 MiB sent\n")[1] == dedent("""\
         ! warning     31 directories cannot be watched: all 8,192 watches of this user
@@ -99,7 +99,7 @@ def test_warnings() -> None:
         ! warning     'deep/deep/deep/deep/deep/deep/deep/deep/deep/deep/deep/deep/deep
                       /deep/deep/deep/deep/deep/deep/deep/' is too deep
                         make it shorter
-        ! warning     'a: b' stays home
+        ! warning     'a: b' is not sent
                       and 2 more: `syncd status --json` has all""")
 
 
@@ -158,20 +158,20 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
             NOTHING,
             replace(BESIDE, written_at_s=None),
             [
-                "* never started for this workspace",
+                "* not running: no daemon has worked on this workspace yet",
                 "  check that it can work: `syncd check`; then start it: `syncd run`",
             ],
         ),
         (
             replace(NOTHING, state_since="2026-11-24T13:15:11Z"),
             replace(BESIDE, option=" --config x.toml"),
-            ["* stopped 5 min ago", "  start it: `syncd run --config x.toml`"],
+            ["* not running: it ended 5 min ago", "  start it: `syncd run --config x.toml`"],
         ),
         (
             replace(NOTHING, state_since="2026-11-24T13:15:11Z"),
             BY_UNIT,
             [
-                "* stopped 5 min ago",
+                "* not running: it ended 5 min ago",
                 "  start it: `systemctl --user start syncd`; why it ended:",
                 "  `syncd service status`",
             ],
@@ -180,7 +180,7 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
         (
             NOTHING,
             replace(BESIDE, was_killed=True),
-            ["* stopped unexpectedly, last seen 5 min ago", "  start it: `syncd run`"],
+            ["* not running: it ended unexpectedly, last seen 5 min ago", "  start it: `syncd run`"],
         ),
         (
             replace(WATCHING, responding=False),

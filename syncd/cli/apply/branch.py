@@ -172,7 +172,7 @@ def _why_never(side: AgentSide, sides: Sides, home: Home, path: str, entry: Seen
     if never:
         return never
     if side.leave_out(path, False):
-        return "the workspace's rules leave it out; --include takes it"
+        return "the workspace's rules exclude it; --include takes it"
     return ""
 
 

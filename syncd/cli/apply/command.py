@@ -20,7 +20,7 @@ from syncd.cli.options import config_option, configured, json_option, named_path
     "patterns",
     metavar="PATTERN",
     multiple=True,
-    help="Take paths too that the workspace's rules leave out.",
+    help="Take paths too that the workspace's rules exclude.",
 )
 @click.option("--branch", metavar="NAME", help="Put the changes on a new branch of git, and leave the workspace alone.")
 @click.option("--undo", is_flag=True, help="Take back the last `apply`.")
@@ -39,7 +39,7 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
     Exits with 0 if all was taken, or if there was nothing to take; with 1 if conflicts are left.
 
     --json: taken, merged, deleted, conflicts, never, stays, undone, look_at, newly_sent; each a list of paths. A person
-    should look at those of look_at before they are used; those of newly_sent stay home now, and would be sent by the
+    should look at those of look_at before they are used; those of newly_sent are excluded now, and would be sent by the
     ignore files that are taken.
     """
     undo, dry_run, deletions, patterns = flags["undo"], flags["dry_run"], flags["deletions"], flags["patterns"]

@@ -119,7 +119,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
     folders = folders_of(config, os.environ)
     damaged = store.damaged(version)
     for path in damaged:
-        click.echo(f"left out: {shown_path(path)}: its saved content was damaged on this disk", err=True)
+        click.echo(f"not restored: {shown_path(path)}: its saved content was damaged on this disk", err=True)
     whole = {path: saved for path, saved in version.paths.items() if path not in damaged}
     there = {
         path: with_copy(saved, store.content_path(saved.digest) if saved.kind is Kind.FILE else "")
@@ -139,7 +139,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         # What is not here any more is what was asked for.
         base = {p: entry for p, entry in version.bases.items() if p in whole and here[p].kind is not Kind.ABSENT}
         plan = plan_home(Sides(base, here, there), home_of(config))
-        plan = plan.with_outcome(_left_out(config, plan), PathOutcome.STAYS, "the workspace's rules leave it out")
+        plan = plan.with_outcome(_left_out(config, plan), PathOutcome.STAYS, "the workspace's rules exclude it")
         prepared = _prepare(config, plan, base_bytes, folder)
         plan = _write(writer, prepared, prepared.plan, (), lambda _: None)
     if not as_json:

@@ -92,7 +92,7 @@ def decides_what_is_sent(path: str) -> bool:
 
 
 def _newly_sent_text(paths: Sequence[str]) -> str:
-    return f"{counted(len(paths), 'file')} that {'stays' if len(paths) == 1 else 'stay'} home now would be sent"
+    return f"{counted(len(paths), 'file')} that {'is' if len(paths) == 1 else 'are'} excluded now would be sent"
 
 
 def _note(planned: PlannedPath) -> str:

@@ -38,7 +38,7 @@ def undo_and_tell(config: Config, *, as_json: bool) -> int:
     for path in undone.done:
         click.echo(f"undone    {shown_path(path)}")
     for path in undone.left:
-        click.echo(f"stays     {shown_path(path)}: changed since the apply, or left out by a rule")
+        click.echo(f"stays     {shown_path(path)}: changed since the apply, or excluded by a rule")
     count = counted(len(undone.done), "path")
     click.echo(f"{count} as before the apply" if undone.done else "nothing to undo")
     return ExitCode.DONE

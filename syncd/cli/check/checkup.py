@@ -237,7 +237,7 @@ def _secrets_finding(found: LocalScan) -> Finding:
     if not number:
         return Finding("secrets", Grade.PASS, "none found")
     kinds = [f"{len(paths):,} {how}" for paths, how in ((by_content, "by content"), (by_name, "by name")) if paths]
-    what = f"{counted(number, 'path')} held back: {', '.join(kinds)}"
+    what = f"{counted(number, 'path')} excluded: {', '.join(kinds)}"
     remedy = "remove the secret, or allow the path in workspace.allow_secrets" if by_content else ""
     details = tuple(few((*by_content, *by_name), number, ": syncd ls --ignored"))
     return Finding("secrets", Grade.WARN if by_content else Grade.NOTE, what, remedy, details)

@@ -69,7 +69,7 @@ def _text(checkup: Checkup, findings: Sequence[Finding]) -> str:
     if scan is not None:
         kinds = Counter(entry.kind.name.lower() for entry in scan.manifest.values())
         counts = {**kinds, "bytes": scan.manifest.content_bytes, "unread": len(scan.unread)}
-        counts |= {f"left out by {source}": number for source, number in scan.left_out.items()}
+        counts |= {f"excluded by {source}": number for source, number in scan.left_out.items()}
         rows += ((f"workspace.{name}", str(number)) for name, number in counts.items())
     if checkup.status is not None:
         rows += _facts("status", checkup.status)

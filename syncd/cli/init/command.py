@@ -245,16 +245,16 @@ def _show_preview(config: Config, option: str) -> bool:
     click.echo()
     click.secho(f"What a sync would send of {home_relative(config.workspace.path)}", bold=True)
     click.echo(
-        f"  {files}, {whole} before compression" if manifest else "  nothing: no file is there, or all stay home"
+        f"  {files}, {whole} before compression" if manifest else "  nothing: no file is there, or all are excluded"
     )
     if is_too_large:
         click.echo(f"  {click.style('too large', fg='red')}: raise sync.max_snapshot_mib, or leave something out")
         for path, size_bytes in largest(manifest, _LARGEST):
             click.echo(f"    {size(size_bytes)}  {shown_path(path)}")
     if left_out:
-        click.echo(f"  {counted(left_out, 'more path')} stay home (a folder counts once, with all that is in it)")
+        click.echo(f"  {counted(left_out, 'more path')} excluded (a folder counts once, with all that is in it)")
     if secrets:
-        click.echo(f"  {click.style('looks like a secret', fg='yellow')}, and stays home:")
+        click.echo(f"  {click.style('looks like a secret', fg='yellow')}, and is excluded:")
         for line in few(secrets, len(secrets)):
             click.echo(f"    {line}")
     click.echo(f"  all of it: `syncd ls{option}`, `syncd ls --ignored{option}`")

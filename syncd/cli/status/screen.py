@@ -147,14 +147,14 @@ def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[
         return Tone.ATTENTION, f"another syncd is working here{process}, which shows no status", remedy
     if context.written_at_s is None:
         remedy = f"check that it can work: `syncd check{context.option}`; then start it: `{context.start}`"
-        return Tone.ATTENTION, "never started for this workspace", remedy
+        return Tone.ATTENTION, "not running: no daemon has worked on this workspace yet", remedy
     since_s, synced_s = seconds_of(status.state_since), _finished_s(status)
     if context.was_killed:
-        text = f"stopped unexpectedly, last seen {ago(now_s - context.written_at_s)}"
+        text = f"not running: it ended unexpectedly, last seen {ago(now_s - context.written_at_s)}"
     elif since_s is None or (synced_s is not None and synced_s > since_s):  # a push without a daemon came after it
         text = "not running"
     else:
-        text = f"stopped {ago(now_s - since_s)}"
+        text = f"not running: it ended {ago(now_s - since_s)}"
     why = f"; why it ended: `syncd service status{context.option}`" if context.unit else ""
     return Tone.BAD, text, f"start it: `{context.start}`{why}"
 
@@ -192,10 +192,10 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         most_first = sorted(status.left_out.items(), key=lambda item: (-item[1], item[0]))
         by = ", ".join(f"{who} {count:,}" for who, count in most_first)
         paths = counted(sum(status.left_out.values()), "path")
-        yield _Row("stays home", f"{paths}: {by}; `syncd ls --ignored{context.option}` names them")
+        yield _Row("excluded", f"{paths}: {by}; `syncd ls --ignored{context.option}` names them")
     if status.lingering:
         files, are = ("file", "is") if status.lingering == 1 else ("files", "are")
-        what = f"{status.lingering:,} {files} gone or left out here {are} there (sandbox.deletions)"
+        what = f"{status.lingering:,} {files} gone or excluded here {are} there (sandbox.deletions)"
         yield _Row("still there", what)
     if status.managed is not None:
         yield _Row("managed", status.managed.summary())
