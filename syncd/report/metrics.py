@@ -51,7 +51,20 @@ def _families(
     yield "syncd_up", "1 while the daemon runs and does not hang.", status.running and status.responding is not False
     yield "syncd_info", "1, with what is synced and to where; without a daemon the program's version.", [(about, 1)]
     yield "syncd_state", "1 for the state that the daemon is in, else 0.", states
-    yield "syncd_pending", "1 while not all changes are in the sandbox.", status.pending
+    sandboxes = status.sandboxes
+    of_each = [
+        ({"name": each.name, "state": state.value}, state is each.state) for each in sandboxes for state in State
+    ]
+    held = [({"name": each.name}, each.agent.held_count) for each in sandboxes]
+    arrived = [
+        ({"name": each.name}, at_s)
+        for each in sandboxes
+        if each.last_sync and (at_s := seconds_of(each.last_sync.finished_at)) is not None
+    ]
+    yield "syncd_sandbox_state", "1 for the state that the daemon is in for a sandbox, else 0.", of_each
+    yield "syncd_sandbox_held_paths", "Paths held now in a sandbox.", held
+    yield "syncd_sandbox_last_sync_timestamp_seconds", "When the last sync to a sandbox ended.", arrived
+    yield "syncd_pending", "1 while not all changes are in each sandbox.", status.pending
     yield "syncd_syncs_total", "Syncs of this run that were initialized.", status.syncs
     yield "syncd_failures_total", "Attempts of this run that failed.", status.failures
     yield "syncd_uploaded_bytes_total", "Bytes uploaded by this run.", status.uploaded_bytes

@@ -19,7 +19,7 @@ from syncd.core.durable_file import read_file, write_whole
 from syncd.core.text import shown_path
 from syncd.remote.target import Target
 from syncd.store.state_db import Record, StateDb
-from syncd.sync.status_document import VERSION, State, Status
+from syncd.sync.status_document import VERSION, AgentStatus, SandboxStatus, State, Status
 
 _NAME = "status.json"
 _encode = msgspec.json.Encoder().encode
@@ -49,13 +49,10 @@ def read_status(folder: str, otherwise: Status) -> Status:
     """
     status = read_last(folder, otherwise)
     # Commands drop and add saved versions too, and look.
-    target = Target(status.sandbox.base_url, status.sandbox.id, status.sandbox.region)
     with contextlib.suppress(OSError), contextlib.closing(StateDb(folder)) as db:
-        agent = replace(status.agent, saved=db.count_saved())
-        seen = Record(db, "seen", _Seen, "status shows what the daemon knew", target.owner).load()
-        if seen is not None:
-            agent = replace(agent, changed=len(seen.changed), looked_at=seen.looked_at)
-        status = replace(status, agent=agent)
+        sandboxes = tuple(replace(each, agent=_agent_now(db, each)) for each in status.sandboxes)
+        agent = sandboxes[0].agent if sandboxes else status.agent
+        status = replace(status, sandboxes=sandboxes, agent=agent)
     owner = holder(folder)
     if owner is not None and status.running and (owner in (0, status.pid)):
         return status
@@ -66,10 +63,19 @@ def read_status(folder: str, otherwise: Status) -> Status:
         pid=None,
         state=State.STOPPED,
         state_since=since,
+        sandboxes=tuple(replace(each, state=State.STOPPED, retry_at=None) for each in status.sandboxes),
         retry_at=None,
         progress=None,
         managed=otherwise.managed,
     )
+
+
+def _agent_now(db: StateDb, sandbox: SandboxStatus) -> AgentStatus:
+    """Return the agent's side as it is recorded by now. Raises `OSError`."""
+    agent = replace(sandbox.agent, saved=db.count_saved())
+    owner = Target(sandbox.base_url, sandbox.id, "").owner
+    seen = Record(db, "seen", _Seen, "status shows what the daemon knew", owner).load()
+    return agent if seen is None else replace(agent, changed=len(seen.changed), looked_at=seen.looked_at)
 
 
 def remove_status(folder: str) -> None:

@@ -158,4 +158,8 @@ def _state_names(source: Source) -> Iterator[str]:
                 elif isinstance(each, ast.Name) and each.id in constants:
                     yield constants[each.id]
                 elif isinstance(each, ast.JoinedStr) and isinstance(name, ast.IfExp):
-                    yield re.sub(r"{(\w+)}", lambda match: match[1].upper(), ast.unparse(each)[2:-1])
+                    yield re.sub(
+                        r"{(?:self\.)?(\w+)}",
+                        lambda match: match[1].rpartition("_")[2].upper(),
+                        ast.unparse(each)[2:-1],
+                    )

@@ -15,7 +15,7 @@ from msgspec.structs import fields
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from syncd.report.metrics import exposition
-from syncd.sync.status_document import State, Status
+from syncd.sync.status_document import SandboxStatus, State, Status
 
 WORDS = {int: "integer", float: "number", str: "string", bool: "boolean", State: "string"}
 LISTS = {tuple: "list of strings", dict: "object of {}s"}
@@ -23,7 +23,7 @@ LISTS = {tuple: "list of strings", dict: "object of {}s"}
 
 def test_every_field_has_its_row(page: str) -> None:
     """The table is the document: each field in its order, with its type."""
-    rows = re.findall(r"^\| `([\w.]+)` \| ([a-z ]+) \| \S", page.split("### States", maxsplit=1)[0], re.MULTILINE)
+    rows = re.findall(r"^\| `([\w.\[\]]+)` \| ([a-z ]+) \| \S", page.split("### States", maxsplit=1)[0], re.MULTILINE)
     assert rows == list(described(Status))
 
 
@@ -71,10 +71,15 @@ def described(struct: type[Struct], before: str = "") -> typing.Iterator[tuple[s
         yield before + field.name, render(kind) + " or null" * optional
         if isinstance(kind, type) and issubclass(kind, Struct):
             yield from described(kind, f"{before}{field.name}.")
+        if kind == tuple[SandboxStatus, ...]:
+            of_each = described(SandboxStatus, f"{before}{field.name}[].")
+            yield from (row for row in of_each if row[0].count(".") == 1)  # the rest has rows of its own above
 
 
 def render(kind: typing.Any) -> str:
     """A type in the words of the table."""
+    if kind == tuple[SandboxStatus, ...]:
+        return "list of objects"
     if typing.get_origin(kind) is not None:
         return LISTS[typing.get_origin(kind)].format(WORDS.get(typing.get_args(kind)[-1]))
     return WORDS.get(kind, "object")
@@ -87,4 +92,6 @@ def names(document: dict[str, typing.Any], before: str = "") -> set[str]:
         found.add(before + name)
         if isinstance(value, dict):
             found |= names(value, f"{before}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            found |= {each for each in names(value[0], f"{before}{name}[].") if each.count(".") == 1}
     return found
