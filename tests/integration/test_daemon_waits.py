@@ -65,7 +65,7 @@ class DaemonRig:
         with daemon_of(
             self.config,
             Role.DAEMON,
-            keys={"main": self.rig.key},
+            keys=dict.fromkeys(self.config.sandboxes, self.rig.key),
             environ=self.environ,
             waiter=self.waiter,
             signals=self.signals,

@@ -1,0 +1,162 @@
+"""Several sandboxes of one workspace: one daemon, real requests, real time."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.core.errors import NeedsPerson
+from syncd.core.settings import check_config
+from syncd.report.status_store import read_document
+from syncd.watch.changes import DirtyDirectories
+from tests.emulator import RequestRecord, When
+from tests.integration.sync_rig import SANDBOX, rigged
+from tests.integration.test_daemon_waits import DaemonRig
+
+_NOBODY = "http://127.0.0.1:9"
+
+
+class SeveralRig(DaemonRig):
+    """A daemon for the sandboxes of these names, which have ids of their own."""
+
+    def add(self, *names: str, **keys: object) -> None:
+        """Add sandboxes to the configuration, and to the emulator."""
+        for name in names:
+            if "base_url" not in keys:
+                self.rig.emulator.create_sandbox(f"box-{name}", ["filesystem"])
+            self.rig.keys.setdefault("sandboxes", {})[name] = {"id": f"box-{name}", **keys}
+        self.config = check_config(self.rig.keys)
+
+    def content(self, name: str, path: str = "a") -> str:
+        """Return what a sandbox holds; empty if there is no such file."""
+        sandbox = self.rig.emulator.sandbox(SANDBOX if name == "main" else f"box-{name}")
+        file = sandbox.workspace / path
+        return file.read_text() if file.exists() else ""
+
+    def end_when(self, *names: str, path: str, text: str) -> None:
+        """End the daemon once all of these hold that text."""
+
+        def look(_: RequestRecord) -> None:
+            if all(self.content(name, path) == text for name in names):
+                self.send(signal.SIGHUP)
+
+        self.rig.emulator.faults.on("any", When.AFTER, look)
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Iterator[SeveralRig]:
+    with rigged(tmp_path) as rig:
+        rig.write("a", "1")
+        several = SeveralRig(rig)
+        with several.signals.installed():
+            yield several
+
+
+@pytest.mark.timeout(60)
+def test_an_edit_reaches_each(several: SeveralRig) -> None:
+    """The first snapshot and an edit; each has a base of its own, and the status an entry."""
+    several.add("blue", "red-2")
+    several.end_when("main", "blue", "red-2", path="a", text="1")
+    several.run()
+    several.signals.reload = False
+    several.rig.write("a", "22")
+    several.end_when("main", "blue", "red-2", path="a", text="22")
+    several.run()
+    status = read_document(several.folders.state)
+    assert status is not None
+    assert [each.name for each in status.sandboxes] == ["main", "blue", "red-2"]
+    assert all(each.last_sync is not None and each.last_error is None for each in status.sandboxes)
+
+
+@pytest.mark.timeout(60)
+def test_none_delays_another(several: SeveralRig) -> None:
+    """One whose initialize is not answered and one that is not reached: an edit arrives in the third one meanwhile."""
+    several.add("slow")
+    several.add("dead", base_url=_NOBODY)
+    answers, arrived = threading.Event(), []
+
+    def hold(entry: RequestRecord) -> None:
+        if entry.sandbox == "box-slow":
+            answers.wait(30)
+
+    def edit(entry: RequestRecord) -> None:
+        if entry.sandbox != SANDBOX:
+            return
+        arrived.append((several.content("main"), several.content("slow")))
+        if several.content("main") == "22":
+            answers.set()
+            several.send(signal.SIGHUP)
+        else:
+            several.rig.write("a", "22")
+
+    several.rig.emulator.faults.on("initialize", When.BEFORE, hold)
+    several.rig.emulator.faults.on("initialize", When.AFTER, edit)
+    several.run()
+    assert arrived[-1] == ("22", "")
+    status = read_document(several.folders.state)
+    assert status is not None
+    errors = {each.name: each.last_error for each in status.sandboxes}
+    assert errors["main"] is None
+    assert errors["dead"] is not None
+
+
+@pytest.mark.timeout(60)
+def test_everything_is_scanned_once(several: SeveralRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start the first one scans, and the others take what it found."""
+    several.add("blue", "red-2")
+    taken: list[object] = []
+    take = DirtyDirectories.take
+
+    def counted(dirty: DirtyDirectories, *args: float) -> frozenset[str] | None:
+        taken.append(take(dirty, *args))
+        return taken[-1]  # type: ignore[return-value]
+
+    monkeypatch.setattr(DirtyDirectories, "take", counted)
+    several.end_when("main", "blue", "red-2", path="a", text="1")
+    several.run()
+    assert taken.count(None) == 1
+
+
+@pytest.mark.timeout(60)
+def test_one_that_is_refused_is_held(several: SeveralRig) -> None:
+    """The others are synced; where all are refused, a new daemon ends."""
+    several.rig.keys["sandboxes"] = {"gone": {"id": "never-made"}}
+    several.config = check_config(several.rig.keys)
+    several.end_when("main", path="a", text="1")
+    several.run()
+    status = read_document(several.folders.state)
+    assert status is not None
+    assert "never-made" in str(status.sandboxes[1].last_error)
+    several.signals.reload = False
+    several.rig.keys["sandbox"]["id"] = "neither"
+    several.config = check_config(several.rig.keys)
+    with pytest.raises(NeedsPerson):
+        several.run()
+
+
+@pytest.mark.timeout(60)
+def test_the_servers_of_all_are_in_one_file(several: SeveralRig, tmp_path: Path) -> None:
+    """Those of a further sandbox begin with its name; those of one that is configured no more go."""
+    file = tmp_path / "mcp.json"
+    several.rig.keys["sandbox"]["mcp_file"] = str(file)
+    several.rig.sandbox.record.servers.append("filesystem")
+    several.add("blue")
+    several.end_when("main", "blue", path="a", text="1")
+    several.run()
+
+    def named() -> set[str]:
+        return set(json.loads(file.read_text())["mcpServers"])
+
+    assert named() == {"filesystem", "blue-filesystem"}
+    del several.rig.keys["sandboxes"]
+    several.config = check_config(several.rig.keys)
+    several.rig.write("a", "22")
+    several.end_when("main", path="a", text="22")
+    several.signals.reload = False
+    several.run()
+    assert named() == {"filesystem"}
