@@ -25,6 +25,7 @@ from syncd.model.manifest import (
     difference,
     forget_stamps,
     not_written_back,
+    sharing,
     without_stamps,
 )
 from syncd.scan.exclusions import over_limit
@@ -108,6 +109,11 @@ class Snapshotter:
         self.scan_took_s = 0.0  # the last one, with the contents that it read
         self.warnings: list[SyncWarning] = []
         self.unread: set[str] = set()  # exist, but are not in the last snapshot: they are not deleted
+
+    def shared(self, baseline: Manifest) -> Manifest:
+        """Return the baseline with the directories of the last scan where these are the same."""
+        self._scanner.expect(baseline)
+        return sharing(baseline, self._scanner.tree.manifest)
 
     def scan(self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan = everything) -> ScanResult:
         """Scan, and read only the files of which the scan cannot tell if they changed.

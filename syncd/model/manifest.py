@@ -313,6 +313,13 @@ def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Differe
     return found
 
 
+def sharing(manifest: Manifest, like: Manifest) -> Manifest:
+    """Return the same manifest, whose directories that are as in `like` are those of `like`: they take no memory."""
+    found = differing(manifest.top, like.top)
+    own = {path: theirs.own for path, mine, theirs in found if mine.own.equals(theirs.own)}
+    return Manifest.of(rebuilt(manifest.top, own, like=like.top))
+
+
 def carry_over_digests(known: Manifest, scanned: Manifest) -> Manifest:
     """Return the scanned manifest with the known digests of files whose stamp and size are unchanged.
 

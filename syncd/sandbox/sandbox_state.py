@@ -262,6 +262,12 @@ class SandboxState:
                 found.append(manifest)
         return tuple(found)
 
+    def share(self, base: Manifest) -> None:
+        """Have the base be this manifest, which is equal to it and shares its memory with others."""
+        self.base = base
+        if self._in_rows is not None:
+            self._in_rows = base.copy()
+
     # -- an archive on its way
 
     @property

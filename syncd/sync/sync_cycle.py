@@ -139,6 +139,7 @@ class SyncCycle(Struct):
     def _switch_to(self, target: Target) -> SandboxSync:
         services = self.build_services(target)
         if services.state.base is not None:
+            services.state.share(self.snapshotter.shared(services.state.base))
             services.agent_repository.recall(services.state.base, services.state.identity)
         self.sandbox = SandboxSync(services, self.snapshotter, self.base_store, self.work_saver, self.clock, self.turn)
         return self.sandbox

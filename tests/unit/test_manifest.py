@@ -23,6 +23,7 @@ from syncd.model.manifest import (
     difference,
     forget_stamps,
     not_written_back,
+    sharing,
     without_digest,
 )
 from syncd.scan.exclusions import largest, mib, over_limit
@@ -193,3 +194,14 @@ def test_exactly_the_limit_fits() -> None:
     assert over_limit(Manifest({"a": replace(FILE, size_bytes=1 << 20)}), 1) is None
     assert over_limit(Manifest({"a": replace(FILE, size_bytes=(1 << 20) + 1)}), 1) is not None
     assert mib(1536 << 20) == "1,536.0 MiB"
+
+
+def test_equal_directories_are_shared() -> None:
+    """A manifest that was read from the disk takes no memory of its own where it is as another one."""
+    like = Manifest({"a": FOLDER, "a/b": FOLDER, "a/b/f": FILE, "c": FOLDER, "c/f": FILE})
+    read_again = Manifest(dict(like.items()))
+    read_again["c/f"] = replace(FILE, mode=0o755)
+    found = sharing(read_again, like)
+    assert found == read_again
+    assert found.top.find("a") is like.top.find("a")
+    assert found.top.find("c") is not like.top.find("c")
