@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from functools import partial
 
-from msgspec import Struct
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
@@ -21,14 +22,14 @@ from syncd.core.clock import Clock
 from syncd.core.config_file import own_files, own_folders
 from syncd.core.directories import Directories, Lock, directories_for
 from syncd.core.durable_file import remove_drafts
-from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
+from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson, SyncdError
 from syncd.core.hardening import make_undumpable
 from syncd.core.settings import MAIN, Config
 from syncd.core.tasks import TaskLock
 from syncd.core.waiter import Waiter
 from syncd.daemon.control import ControlServer
 from syncd.daemon.live_reload import LiveReload, limit_of
-from syncd.daemon.loop import Components, Daemon
+from syncd.daemon.loop import Components, Daemon, SandboxChanges
 from syncd.daemon.sandbox_loop import LoopParts, SandboxLoop
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import Signals
@@ -44,6 +45,7 @@ from syncd.report.systemd_notify import SystemdNotifier
 from syncd.report.workspace_status import WorkspaceStatus
 from syncd.sandbox.mcp_servers import McpServers, agent_state
 from syncd.sandbox.provider import RefusedSandbox, acquired_sandbox_store
+from syncd.sandbox.sandbox_state import forget_name, recorded_names
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.guards import LossGuard
 from syncd.scan.path_rules import PathRules
@@ -354,9 +356,10 @@ def status_publisher_of(
     return publisher
 
 
-def mcp_servers_of(workspace: Workspace) -> McpServers:
-    """Return the MCP servers of the sandbox, as `[sandbox]` configures them."""
-    return McpServers(workspace.config, agent_state(workspace.folders.state), workspace.api)
+def mcp_servers_of(workspace: Workspace, names: Callable[[], Collection[str]] | None = None) -> McpServers:
+    """Return the MCP servers of the sandbox, as `[sandbox]` configures them; `names` are those of all, now."""
+    names = names or (lambda: workspace.config.sandboxes)
+    return McpServers(workspace.config, agent_state(workspace.folders.state), workspace.api, names)
 
 
 def keys_of(config: Config, environ: Mapping[str, str]) -> dict[str, ApiKey | KeyRefused]:
@@ -371,6 +374,76 @@ def keys_of(config: Config, environ: Mapping[str, str]) -> dict[str, ApiKey | Ke
     if len(refused) == len(keys):
         raise refused[0]
     return keys
+
+
+class _Assembly(Struct):
+    """The parts of one daemon that those of its sandboxes are made with, at the start and when one is added."""
+
+    config: Config
+    role: Role
+    environ: Mapping[str, str]
+    waiter: Waiter
+    signals: Signals
+    synced_hooks: SyncedHooks
+    excludes: str | None
+    read: Callable[[], Config]
+    folders: Directories
+    db: StateDb
+    throttle: Throttle
+    status: WorkspaceStatus
+    stack: ExitStack
+    shared: SharedState
+    api_limit: ApiLimit = field(default_factory=ApiLimit)
+    parts: SnapshotParts | None = None
+    keys: frozenset[str] = frozenset()  # that files are searched for
+
+    def open_workspace(self, name: str, key: ApiKey | KeyRefused) -> Workspace:
+        """Return the workspace with the parts of one sandbox, whose status is shown from now on."""
+        client = HttpClient(Waiter(self.waiter.interrupt, self.waiter.clock, self.waiter.tasks), self.api_limit)
+        self.stack.callback(client.drop)
+        usable = ApiKey("", "") if isinstance(key, KeyRefused) else key
+        config, folders = self.config.for_sandbox(name), self.folders
+        workspace = Workspace(config, self.environ, folders, usable, client, self.db, self.throttle, self.excludes)
+        totals = self.status.totals.of(name)
+        self.status.publishers.append(status_publisher_of(workspace, totals, self.role, self.status.write))
+        return workspace
+
+    def loop_of(self, workspace: Workspace, key: ApiKey | KeyRefused) -> SandboxLoop:
+        """Return the loop of the sandbox whose workspace was opened."""
+        assert self.parts is not None  # noqa: S101 - it is made with the first workspace
+        config = workspace.config
+        cycle = sync_cycle_of(workspace, self.parts)
+        if isinstance(key, KeyRefused):
+            cycle.provider = RefusedSandbox(cycle.provider.known, key)
+        cycle.recall()
+        hook = self.synced_hooks.of(config.sandbox_name)
+        hook.configure(config, self.folders.state)
+        publisher = next(each for each in self.status.publishers if each.name == config.sandbox_name)
+        live_reload = LiveReload(config, self.read, self.throttle, self.signals)
+        servers = mcp_servers_of(workspace, lambda: self.config.sandboxes)
+        parts = LoopParts(workspace, cycle, publisher, servers, hook, live_reload)
+        return SandboxLoop(parts, self.shared)
+
+    def change_sandboxes(self) -> SandboxChanges | None:
+        """Take over a configuration that has other sandboxes; None if more has changed, or it cannot be used."""
+        try:
+            new = self.read()
+            added = [name for name in new.sandboxes if name not in self.config.sandboxes]
+            keys = {name: key_of(new.for_sandbox(name), self.environ) for name in added}
+        except SyncdError:
+            return None
+        # With a key that files are not searched for, all begins anew.
+        is_searched = {key.reveal() for key in keys.values()} <= self.keys
+        if not is_searched or not has_other_sandboxes(new, self.config):
+            return None
+        removed = tuple(self.config.sandboxes.keys() - new.sandboxes.keys())
+        self.config = new
+        self.status.publishers = [each for each in self.status.publishers if each.name not in removed]
+        self.synced_hooks.keep_only(new.sandboxes)
+        loops = [self.loop_of(self.open_workspace(name, key), key) for name, key in keys.items()]
+        forget_removed(self.db, new)
+        _log.info("configuration read anew: the sandboxes are %s", ", ".join(new.sandboxes))
+        return SandboxChanges(tuple(loops), removed)
 
 
 @contextmanager
@@ -400,27 +473,32 @@ def daemon_of(
         lock = Lock(folders.state)
         lock.acquire()
         stack.callback(lock.release)
-        clock, tasks, is_daemon = waiter.clock, waiter.tasks, role is Role.DAEMON
-        db, throttle, api_limit = StateDb(folders.state), Throttle(limit_of(config)), ApiLimit()
+        clock, is_daemon = waiter.clock, role is Role.DAEMON
+        db = StateDb(folders.state)
         stack.callback(db.close)
         systemd = SystemdNotifier(environ if is_daemon else {}, clock, os.getpid())
-        status = WorkspaceStatus(
-            config.workspace.path,
-            config.workspace_link,
-            folders.state,
-            systemd,
-            totals,
-            os.getpid() if is_daemon else None,
-            config.managed,
+        path, pid = config.workspace.path, os.getpid() if is_daemon else None
+        watch, mounts = InotifyWatch(path, clock), MountMonitor(path)
+        starts_s = clock.monotonic_s() + start_wait_s
+        shared = SharedState(watch, mounts, signals, systemd, clock, TaskLock(waiter.tasks), starts_s, starts_s)
+        assembly = _Assembly(
+            config=config,
+            role=role,
+            environ=environ,
+            waiter=waiter,
+            signals=signals,
+            synced_hooks=synced_hooks,
+            excludes=excludes,
+            read=reread or (lambda: config),
+            folders=folders,
+            db=db,
+            throttle=Throttle(limit_of(config)),
+            status=WorkspaceStatus(path, config.workspace_link, folders.state, systemd, totals, pid, config.managed),
+            stack=stack,
+            shared=shared,
         )
-        workspaces = []
-        for name, key in keys.items():
-            client = HttpClient(Waiter(waiter.interrupt, clock, tasks), api_limit)
-            stack.callback(client.drop)
-            usable = ApiKey("", "") if isinstance(key, KeyRefused) else key
-            workspace = Workspace(config.for_sandbox(name), environ, folders, usable, client, db, throttle, excludes)
-            workspaces.append(workspace)
-            status.publishers.append(status_publisher_of(workspace, totals.of(name), role, status.write))
+        workspaces = [assembly.open_workspace(name, key) for name, key in keys.items()]
+        status = assembly.status
         status.recall()
         # Before all else, which may take a while (watches, git, large state): until then `syncd status` would show a
         # process without a status.
@@ -428,30 +506,33 @@ def daemon_of(
             publisher.pending = True
             publisher.enter(State.STARTING)
         stack.callback(status.ended)
-        watch = InotifyWatch(config.workspace.path, clock)
-        suspend_detector = SuspendDetector(clock)
-        mounts = MountMonitor(config.workspace.path)
-        control = ControlServer(folders.state)
+        suspend_detector, control = SuspendDetector(clock), ControlServer(folders.state)
         if is_daemon:
             for resource in (watch, suspend_detector, mounts, control):
                 resource.open()
                 stack.callback(resource.close)
-        shared = SharedState(
-            watch, mounts, signals, systemd, clock, TaskLock(tasks), clock.monotonic_s() + start_wait_s
-        )
-        revealed = [key.reveal() for key in keys.values() if isinstance(key, ApiKey)]
-        parts = snapshot_parts_of(workspaces[0], watch if is_daemon else None, *revealed, lock=shared.turn)
-        loops = []
-        for workspace, publisher in zip(workspaces, status.publishers, strict=True):
-            cycle = sync_cycle_of(workspace, parts)
-            refusal = keys[publisher.name]
-            if isinstance(refusal, KeyRefused):
-                cycle.provider = RefusedSandbox(cycle.provider.known, refusal)
-            cycle.recall()
-            hook, own = synced_hooks.of(publisher.name), workspace.config
-            hook.configure(own, folders.state)
-            live_reload = LiveReload(own, reread or (lambda: config), throttle, signals)
-            loop_parts = LoopParts(workspace, cycle, publisher, mcp_servers_of(workspace), hook, live_reload)
-            loops.append(SandboxLoop(loop_parts, shared))
+        assembly.keys = frozenset(key.reveal() for key in keys.values() if isinstance(key, ApiKey))
+        listener = watch if is_daemon else None
+        assembly.parts = snapshot_parts_of(workspaces[0], listener, *assembly.keys, lock=shared.turn)
+        loops = tuple(assembly.loop_of(each, keys[each.config.sandbox_name]) for each in workspaces)
         synced_hooks.keep_only(config.sandboxes)
-        yield Daemon(Components(tuple(loops), shared, tasks, control, status, synced_hooks, suspend_detector))
+        forget_removed(db, config)
+        change_sandboxes, tasks = assembly.change_sandboxes, waiter.tasks
+        yield Daemon(
+            Components(loops, shared, tasks, control, status, synced_hooks, suspend_detector, change_sandboxes)
+        )
+
+
+def has_other_sandboxes(new: Config, old: Config) -> bool:
+    """True if a configuration differs only by sandboxes that it has more, or has no more."""
+    kept = new.sandboxes.keys() & old.sandboxes.keys()
+    is_same = all(new.sandboxes[name] == old.sandboxes[name] for name in kept)
+    alike = replace(new, sandboxes=old.sandboxes, sandbox=old.sandbox)
+    return new != old and is_same and alike == old and old.sandbox_name in kept
+
+
+def forget_removed(db: StateDb, config: Config) -> None:
+    """Forget the names that the configuration has no more: one that is added again is a new sandbox."""
+    with suppress(OSError):
+        for name in recorded_names(db) - config.sandboxes.keys() - {MAIN}:
+            forget_name(db, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import select
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from functools import partial
 
@@ -47,6 +47,14 @@ class Components(Struct, frozen=True):
     status: WorkspaceStatus
     synced_hooks: SyncedHooks
     suspend_detector: SuspendDetector
+    change_sandboxes: Callable[[], SandboxChanges | None]
+
+
+class SandboxChanges(Struct, frozen=True):
+    """The change of a configuration that has more sandboxes or fewer, and is else as before."""
+
+    added: tuple[SandboxLoop, ...]
+    removed: tuple[str, ...]
 
 
 class Daemon:
@@ -124,6 +132,10 @@ class Daemon:
             for loop in self._loops.values():
                 loop.woke(slept_s)
             came = True
+        if shared.signals.reload:
+            shared.signals.reload = False
+            self._reload()
+            came = True
         if shared.signals.sync_now:
             shared.signals.sync_now = False
             for loop in self._loops.values():
@@ -138,6 +150,19 @@ class Daemon:
         self._let_write()
         shared.systemd.ping()
         return came
+
+    def _reload(self) -> None:
+        """Begin or end the loops of sandboxes, where nothing else has changed; no other sandbox notices."""
+        changes = self._components.change_sandboxes()
+        if changes is None:
+            self._shared.reload = True
+            return
+        for name in changes.removed:
+            self._loops.pop(name).leave()
+        for loop in changes.added:
+            self._loops[loop.name] = loop
+            self._components.tasks.add(loop.run)
+        self._shared.names = frozenset(self._loops)
 
     def _rescan_all(self) -> bool:
         """Have each sandbox synced as after a change anywhere."""

@@ -35,6 +35,7 @@ from syncd.daemon.sync_requests import RequestQueue, SyncRequest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.network import default_addresses
 from syncd.report.history import SyncEnding
+from syncd.report.logs import sandbox_in_logs
 from syncd.report.status_publisher import StatusPublisher, SyncFailure, sync_failure
 from syncd.sandbox.mcp_servers import McpServers
 from syncd.sync.outcome import Outcome, SentArchive, SyncReason
@@ -85,7 +86,7 @@ class SandboxLoop:
         self._burst: Burst | None = None
         self._backoff = FailureBackoff(self._retry_settings)
         self._started_s = 0.0
-        self._sync_at_s = shared.rescan_at_s  # though nothing changed; at first: what changed while nothing ran
+        self._sync_at_s = shared.start_at_s  # though nothing changed; at first: what changed while nothing ran
         self._asked_s = -inf  # when the last request came
         self._scanned: frozenset[str] | None = None  # by the sync under way, or the last one
         self._follow_at_s = -inf
@@ -102,12 +103,13 @@ class SandboxLoop:
         self._addresses: tuple[str, ...] | None = None
         self._network_back_s = -inf
         self._key_stamp = _file_stamp(self._key_file)
+        self._is_left = False
         self._waiter.worker = self
 
     def run(self) -> None:
         """Run until the end of the process, a reload, or `leave`. Raises `Stop`, `NeedsPerson`."""
         with self._started():
-            while not self._shared.signals.reload:
+            while not self._ends:
                 self._step()
 
     def serve(self, request: SyncRequest) -> None:
@@ -139,6 +141,7 @@ class SandboxLoop:
 
     def _step(self) -> None:
         """Do what is due next, or wait for it."""
+        sandbox_in_logs.set(self.name if len(self._shared.names) > 1 else "")
         action = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
         if isinstance(action, Sync):
             self._sync(action.reason)
@@ -150,6 +153,14 @@ class SandboxLoop:
             self._rest(action.until_s)
 
     # -- what comes from outside
+
+    def leave(self) -> None:
+        """End this loop, as its sandbox is configured no more; what is under way gives way."""
+        self._is_left = True
+
+    @property
+    def _ends(self) -> bool:
+        return self._shared.reload or self._is_left
 
     def note_changes(self, changes: Changes) -> None:
         """Note what changed in the workspace."""
@@ -437,7 +448,7 @@ class SandboxLoop:
         self._watch_network()
         self._parts.workspace.client.close_idle()
         if self._backoff.waits_for_person and _file_stamp(self._key_file) != self._key_stamp:
-            self._shared.signals.reload = True
+            self._shared.reload = True
         self.publisher.notify()
 
     def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
@@ -461,7 +472,7 @@ class SandboxLoop:
         """True if a request, a pause, a reload or work of the agent's that is to be saved ends the sync under way."""
         # One that serves a request goes on: given up, it would be begun again at once, without end.
         is_paused = self._shared.paused and not self._request_queue.serving
-        is_asked = bool(self._request_queue.fresh) or is_paused or self._shared.signals.reload
+        is_asked = bool(self._request_queue.fresh) or is_paused or self._ends
         return is_asked or self.cycle.save_in_s <= 0
 
     def _watch_network(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 
 from msgspec import Struct, field
 
@@ -35,8 +34,10 @@ class SharedState(Struct):
     systemd: SystemdNotifier
     clock: Clock
     turn: TaskLock
-    rescan_at_s: float = inf
+    start_at_s: float  # of the first syncs, if nothing asks for one before
+    rescan_at_s: float  # of everything
     paused: bool = False
+    reload: bool = False  # the loops end, for another configuration
     dirty: DirtyDirectories = field(default_factory=DirtyDirectories)
     writers: list[Writer] = field(default_factory=list)
     on_scanned_all: Callable[[str], None] = lambda _: None

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from enum import StrEnum
 
 from syncd.core.clock import stamp
@@ -17,6 +18,10 @@ from syncd.core.text import one_line, redacted
 
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 _LONGEST = 2000
+
+
+# The name of the sandbox that the task at work is about, where the workspace has several.
+sandbox_in_logs: ContextVar[str] = ContextVar("sandbox_in_logs", default="")
 
 
 class LogFormat(StrEnum):
@@ -31,13 +36,15 @@ class _Formatter(logging.Formatter):
         super().__init__()
         self._form = form
         self._journal = journal
-        self.secret = ""
+        self.secrets: set[str] = set()
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             message += f" ({place_of(record.exc_info[1])})"
-        message = one_line(redacted(message, self.secret), _LONGEST)
+        for secret in ("", *self.secrets):
+            message = redacted(message, secret)
+        sandbox, message = sandbox_in_logs.get(), one_line(message, _LONGEST)
         if self._form is LogFormat.JSON:
             line = json.dumps(
                 {
@@ -45,9 +52,11 @@ class _Formatter(logging.Formatter):
                     "level": record.levelname.lower(),
                     "logger": record.name,
                     "message": message,
+                    **({"sandbox": sandbox} if sandbox else {}),
                 }
             )
         else:
+            message = f"{sandbox}: {message}" if sandbox else message
             line = message if self._journal else f"{stamp(record.created)} {record.levelname.lower():7} {message}"
         return f"<{_PRIORITIES.get(record.levelname, 6)}>{line}" if self._journal else line
 
@@ -74,7 +83,7 @@ def set_up_logs(level: str, form: LogFormat, environ: Mapping[str, str]) -> None
 def keep_out_of_logs(secret: str) -> None:
     """Remove this text from every line."""
     for formatter in _formatter:
-        formatter.secret = secret
+        formatter.secrets.add(secret)
 
 
 def _under_journal(environ: Mapping[str, str]) -> bool:

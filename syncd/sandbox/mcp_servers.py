@@ -92,10 +92,19 @@ def agent_state(state_folder: str, name: str = MAIN) -> StateFile[AgentRecord]:
 
 
 class McpServers:
-    """Those of one sandbox of a workspace. `api_of` returns the API for it; `state` is that of the workspace's file."""
+    """Those of one sandbox of a workspace.
 
-    def __init__(self, config: Config, state: StateFile[AgentRecord], api_of: Callable[[Target], Api]) -> None:
-        self._name, self._names = config.sandbox_name, config.sandboxes.keys()
+    `api_of` returns the API for it, `names` those of all sandboxes now; `state` is that of the workspace's file.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        state: StateFile[AgentRecord],
+        api_of: Callable[[Target], Api],
+        names: Callable[[], Collection[str]],
+    ) -> None:
+        self._name, self._names_now = config.sandbox_name, names
         self._file = config.sandbox.mcp_file
         self._is_wanted = bool(self._file or config.sync.on_synced)
         self._state = state
@@ -139,19 +148,20 @@ class McpServers:
 
     def _next_content(self, servers: Mapping[str, str], current: bytes | None) -> bytes:
         """Return what the file is to hold: these servers, and those of the other sandboxes as they are there."""
+        names = [*self._names_now()]
         prefix = "" if self._name == MAIN else f"{self._name}-"
         entries = _entries({f"{prefix}{name}": url for name, url in servers.items()})
         with contextlib.suppress(ValueError, AttributeError, TypeError):
             found = json.loads(current or b"")["mcpServers"].items()
-            entries |= {name: each for name, each in found if _owner(name, self._names) != self._name}
-        in_order = sorted(entries.items(), key=lambda entry: [*self._names].index(_owner(entry[0], self._names)))
+            entries |= {name: each for name, each in found if _owner(name, names) != self._name}
+        in_order = sorted(entries.items(), key=lambda entry: names.index(_owner(entry[0], names)))
         return _mcp_json(dict(in_order)).encode()
 
     def _write(self, servers: Mapping[str, str]) -> SyncWarning | None:
         record = self._state.load() or AgentRecord()
         try:
             current = _content(self._file)
-            content = self._next_content(servers, current if len(self._names) > 1 else None)
+            content = self._next_content(servers, current if len(self._names_now()) > 1 else None)
             if current == content:
                 return None
             if current is not None and _digest(current) not in record.digests:

@@ -39,6 +39,7 @@ class DaemonRig:
         rig.keys["sync"]["debounce_seconds"] = 0.01
         self.config = check_config(rig.keys)
         self.environ = {"XDG_STATE_HOME": str(rig.folder / "state"), "XDG_CACHE_HOME": str(rig.folder / "cache")}
+        self.environ["KLAVIS_API_KEY"] = rig.key.reveal()
         self.waiter = Waiter(Interrupt(), SystemClock())
         self.signals = Signals(self.waiter.interrupt)
         self.folders = folders_of(self.config, self.environ)
@@ -71,6 +72,7 @@ class DaemonRig:
             signals=self.signals,
             totals=RunTotals(),
             synced_hooks=SyncedHooks(self.environ, self.waiter.clock),
+            reread=lambda: self.config,
             start_wait_s=start_wait_s,
         ) as daemon:
             assert daemon.run() is LoopEnd.RELOAD

@@ -140,6 +140,36 @@ def test_one_that_is_refused_is_held(several: SeveralRig) -> None:
 
 
 @pytest.mark.timeout(60)
+def test_one_that_is_added_and_removed_under_a_running_daemon(several: SeveralRig) -> None:
+    """It gets everything at once; the others are not sent to again, and go on while one of them does not answer."""
+    several.add("slow")
+    answers, steps = threading.Event(), []
+
+    def hold(entry: RequestRecord) -> None:
+        if entry.sandbox == "box-slow":
+            steps.append("slow begins")
+            several.add("blue")
+            several.send(signal.SIGHUP)
+            answers.wait(30)
+
+    def look(entry: RequestRecord) -> None:
+        if entry.sandbox == "box-blue" and several.content("blue") == "1" and "blue" not in steps:
+            steps.append("blue")
+            assert several.content("slow") == ""
+            del several.rig.keys["sandboxes"]["blue"]
+            several.rig.keys["retry"]["max_delay_seconds"] = 0.2  # more than sandboxes: all begins anew
+            several.config = check_config(several.rig.keys)
+            answers.set()
+            several.send(signal.SIGHUP)
+
+    several.rig.emulator.faults.on("initialize", When.BEFORE, hold)
+    several.rig.emulator.faults.on("initialize", When.AFTER, look)
+    several.run()
+    assert steps == ["slow begins", "blue"]
+    assert [entry.sandbox for entry in several.rig.emulator.request_log if entry.op == "initialize"].count(SANDBOX) == 1
+
+
+@pytest.mark.timeout(60)
 def test_the_servers_of_all_are_in_one_file(several: SeveralRig, tmp_path: Path) -> None:
     """Those of a further sandbox begin with its name; those of one that is configured no more go."""
     file = tmp_path / "mcp.json"
