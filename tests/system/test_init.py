@@ -48,7 +48,8 @@ class InitDialog:
         for question, answer in turns:
             times = self._asked[question] = self._asked.get(question, 0) + 1
             self.terminal.until(
-                lambda text, q=question, n=times: text.count(q) >= n and text.endswith(":"), f"{question} {times} times"
+                lambda text, q=question, n=times: text.count(q) >= n and re.search(r"(?<!\[Enter):$", text),
+                f"{question} {times} times",
             )
             if answer is not None:
                 self.type(answer)
