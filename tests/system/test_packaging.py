@@ -1,4 +1,4 @@
-"""What is built of a checkout: a folder of wheels, a release, and a Debian package, which a machine with systemd gets."""
+"""What is built of a checkout: a folder of wheels, a release, and a Debian package for a machine with systemd."""
 
 from __future__ import annotations
 
