@@ -48,11 +48,15 @@ class InitDialog:
         for question, answer in turns:
             times = self._asked[question] = self._asked.get(question, 0) + 1
             self.terminal.until(
-                lambda text, q=question, n=times: text.count(q) >= n and re.search(r"(?<!\[Enter):$", text),
-                f"{question} {times} times",
+                lambda text, q=question, n=times: text.count(q) >= n and self._waits(text), f"{question} {times} times"
             )
             if answer is not None:
                 self.type(answer)
+
+    def _waits(self, text: str) -> bool:
+        """True if the whole question is there, with the blank after it, which is written by itself."""
+        last = text[text.rfind("\n") + 1 :]
+        return text.endswith(":") and not text.endswith("[Enter:") and self.terminal.screen.cursor.x > len(last)
 
     def type(self, answer: str) -> None:
         self.terminal.type(f"{answer}\n")
