@@ -112,5 +112,5 @@ def _run(home: Path, *command: object) -> subprocess.CompletedProcess[str]:
     environ |= {"HOME": str(home), "LANG": "C.UTF-8", "MANPAGER": "cat", "MANWIDTH": "80"}
     words = [str(word) for word in command]
     return subprocess.run(
-        words, cwd=home, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=110
+        words, cwd=home, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=280
     )
