@@ -209,6 +209,7 @@ def test_init_in_a_hostile_directory(hostile: HostileRig) -> None:
         folder = Path(os.fsdecode(os.fsencode(hostile.rig.workspace) + b"/d-" + name))
         terminal = Terminal({**hostile.rig.environment(), "KLAVIS_API_KEY": KEY}, folder)
         told = () if answers else ("--path", name, "--id", "box")
+        told += ("--sandbox-base-url", hostile.rig.emulator.base_url)
         terminal.run("init", "--config", new + name, *told, answers=answers)
 
 

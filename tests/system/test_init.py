@@ -48,10 +48,15 @@ class InitDialog:
         for question, answer in turns:
             times = self._asked[question] = self._asked.get(question, 0) + 1
             self.terminal.until(
-                lambda text, q=question, n=times: text.count(q) >= n and text.endswith(":"), f"{question} {times} times"
+                lambda text, q=question, n=times: text.count(q) >= n and self._waits(text), f"{question} {times} times"
             )
             if answer is not None:
                 self.type(answer)
+
+    def _waits(self, text: str) -> bool:
+        """True if the whole question is there, with the blank after it, which is written by itself."""
+        last = text[text.rfind("\n") + 1 :]
+        return text.endswith(":") and not text.endswith("[Enter:") and self.terminal.screen.cursor.x > len(last)
 
     def type(self, answer: str) -> None:
         self.terminal.type(f"{answer}\n")
@@ -96,8 +101,9 @@ def test_flags_make_a_configuration_that_works(bare: Rig, repo: Path) -> None:
     assert config.sync.debounce_seconds == 0.25
     example = (repo / "config.example.toml").read_text("utf-8").splitlines()
     written = bare.config_file.read_text("utf-8").splitlines()
+    filled = ('# path = "~/code/project"', '# id = "your-sandbox-id"')
     assert [line for line in written if line.startswith("#")] == [
-        line for line in example if line.startswith("#") and not line.startswith(("# path = ", "# id = "))
+        line for line in example if line.startswith("#") and line not in filled
     ]
     assert stat.S_IMODE(bare.config_file.stat().st_mode) == 0o600
     assert stat.S_IMODE(bare.config_file.parent.stat().st_mode) == 0o700
@@ -113,7 +119,7 @@ def test_every_key_has_its_flag(bare: Rig, repo: Path) -> None:
         r"^(?:# )?(?:\[([\w.]+)\]|(\w+) = .*)$", (repo / "config.example.toml").read_text(), re.MULTILINE
     ):
         table = heading or table
-        keys += [f"{table}.{key}"] if key else []
+        keys += [f"{table}.{key}"] if key and not table.startswith("sandboxes.") else []
     flags = [re.sub("[._]", "-", key) for key in keys]
     assert len(flags) > 25
     assert [flag for flag in flags if not re.search(rf"--{flag}\b", shown)] == []
@@ -167,7 +173,7 @@ def test_it_never_overwrites(rig: Rig) -> None:
 def test_a_script_stores_the_key_of_its_environment(bare: Rig, flags: Sequence[str]) -> None:
     """A service does not see $KLAVIS_API_KEY, so its key is stored in the key file, 0600, unless refused."""
     bare.environ["KLAVIS_API_KEY"] = KEY
-    done = bare.ok("init", "--path", "work", "--id", "box", *flags)
+    done = bare.ok("init", "--path", "work", "--id", "box", "--sandbox-base-url", bare.emulator.base_url, *flags)
     assert KEY not in done.out + done.err
     if flags:
         assert not bare.key_file.exists()
@@ -204,6 +210,54 @@ def test_an_invalid_key_is_not_stored(bare: Rig) -> None:
     assert not bare.config_file.parent.exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "flags", "code", "words"),
+    [
+        ("another-key", ("--id", "box"), 78, "refused the key from $KLAVIS_API_KEY (401"),
+        (
+            "another-key",
+            ("--sandbox-acquire-ttl-seconds", "60"),
+            78,
+            "refused the key from $KLAVIS_API_KEY (401",
+        ),
+        (KEY, ("--id", "gone"), 78, "the API knows no sandbox 'gone' (404"),
+        (KEY, ("--id", "box"), 0, ""),
+        (KEY, ("--sandbox-acquire-ttl-seconds", "60"), 0, ""),
+    ],
+)
+def test_what_the_api_refuses_is_not_written(bare: Rig, key: str, flags: Sequence[str], code: int, words: str) -> None:
+    """Key and id are tried by one request that changes nothing; a refusal is the answer, and no file is there then."""
+    bare.environ["KLAVIS_API_KEY"] = key
+    done = bare.run("init", "--path", "work", "--sandbox-base-url", bare.emulator.base_url, *flags)
+    assert done.code == code, done
+    assert done.err.count("\n") == bool(words)
+    assert words in done.err
+    assert key not in done.out + done.err
+    assert [bare.config_file.exists(), bare.key_file.exists()] == [code == 0] * 2
+    assert bare.emulator.request_log.ops() == ["get" if "--id" in flags else "list"]
+
+
+def test_a_key_file_that_others_can_read(bare: Rig) -> None:
+    """It is named before anything is written, as each later command would."""
+    bare.config_file.parent.mkdir()
+    bare.write_key(KEY)
+    bare.key_file.chmod(0o644)
+    done = bare.run("init", "--path", "work", "--id", "box", "--sandbox-base-url", bare.emulator.base_url)
+    assert (done.code, bare.config_file.exists()) == (78, False)
+    assert "chmod 600" in done.err
+    bare.key_file.chmod(0o600)
+
+
+def test_an_api_that_does_not_answer(bare: Rig) -> None:
+    """The configuration is written all the same, and it says what was not tried."""
+    bare.environ["KLAVIS_API_KEY"] = KEY
+    bare.emulator.faults.script("any: 503 always")
+    done = bare.ok("init", "--path", "work", "--id", "gone", "--sandbox-base-url", bare.emulator.base_url)
+    assert "key and sandbox could not be tried" in done.err
+    assert "`syncd check` tries them later" in " ".join(done.err.split())
+    assert bare.config_file.exists()
+
+
 _WALK = """\
 This writes ~/.config/syncd/config.toml.
 Enter takes what is in [brackets]. Ctrl-C leaves, and nothing is written.
@@ -216,7 +270,7 @@ Directory to keep in the sandbox [~/work]: not there
 Directory to keep in the sandbox [~/work]: ~/my work
 Sandbox id [Enter: acquire one when needed]: ..
   sandbox.id = "..": must be the id of a sandbox
-Sandbox id [Enter: acquire one when needed]: box
+Sandbox id [Enter: acquire one when needed]: gone
 Region, us, asia [us]: mars
   "mars" is no region: name one of us, asia
 Region, us, asia [us]: asia
@@ -225,6 +279,13 @@ API key (not shown; Enter to do it later):
   the API key from the prompt has blanks or characters that no key has: copy it
   again, one line and no more
 API key (not shown; Enter to do it later):
+  the API refused the key from the prompt (401, Invalid API key): put a valid
+  key there
+The API key goes into ~/.config/syncd/api-key, for only you to read.
+API key (not shown; Enter to do it later):
+  the API knows no sandbox 'gone' (404, Local sandbox not found): it may have
+  expired; set sandbox.id to a living one
+Sandbox id [Enter: acquire one when needed]: box
 wrote …
 
 What a sync would send of ~/my work
@@ -245,8 +306,8 @@ next: `syncd service install` keeps it in sync from now on"""
 
 
 def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:
-    """The dialog goes from nothing to the first sync on 80 columns: each wrong answer has its reason, the key is never
-    shown, and there is no request before the user agrees.
+    """The dialog goes from nothing to the first sync on 80 columns: each wrong answer has its reason, from the API too,
+    the key is never shown, and nothing is sent before the user agrees.
     """
     bare.workspace = bare.home / "my work"
     pem = "-----BEGIN PRIVATE KEY-----"
@@ -257,9 +318,10 @@ def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:
     (bare.workspace / "out").symlink_to("/etc/passwd")
     dialog = begin("--sandbox-base-url", bare.emulator.base_url, cwd=bare.home / "work")
     dialog.turns(("Directory to", "~"), ("Directory to", "not there"), ("Directory to", "~/my work"))
-    dialog.turns(("Sandbox id", ".."), ("Sandbox id", "box"), ("Region,", "mars"), ("Region,", "asia"))
-    dialog.turns(("API key (", "two words"), ("API key (", KEY), ("Send it", None))
-    assert not bare.emulator.request_log.entries()
+    dialog.turns(("Sandbox id", ".."), ("Sandbox id", "gone"), ("Region,", "mars"), ("Region,", "asia"))
+    dialog.turns(("API key (", "two words"), ("API key (", "another-key"), ("API key (", KEY), ("Sandbox id", "box"))
+    dialog.turns(("Send it", None))
+    assert bare.emulator.request_log.ops() == ["get"] * 3
     colours = {cell.fg for row in dialog.terminal.screen.buffer.values() for cell in row.values()}
     assert colours == {"default", "brown"}  # one word of warning, in a colour that every terminal has
     dialog.type("y")
@@ -282,7 +344,7 @@ def test_a_key_at_hand_is_not_asked_for(bare: Rig, begin: Begin, answer: str) ->
     bare.environ |= {"KLAVIS_API_KEY": KEY, "NO_COLOR": "1"}
     bare.write(".env")
     bare.write("a")
-    dialog = begin()
+    dialog = begin("--sandbox-base-url", bare.emulator.base_url)
     dialog.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", "asia"), ("Store the key there", answer))
     dialog.turns(("Send it", ""))
     assert dialog.end() == 0, dialog.text
@@ -305,14 +367,14 @@ def test_a_key_file_is_never_overwritten(bare: Rig, begin: Begin) -> None:
     assert dialog.end() == 0, dialog.text  # the key after the signal may be read first: that is a no
     assert "syncd push " in dialog.text
     assert bare.key_file.read_text() == "the-key-from-before\n"
-    assert not bare.emulator.request_log.entries()
+    assert bare.emulator.request_log.ops() == ["get"]
 
 
 def test_an_account_of_the_eu(bare: Rig, begin: Begin) -> None:
     """Its region has an address of its own; without an id a sandbox is acquired; without a key nothing is sent."""
     bare.write("a")
     dialog = begin()
-    dialog.turns(("Directory to", "work"), ("Sandbox id", ""), ("Region, us, asia, eu", "eu"), ("API key (", ""))
+    dialog.turns(("Directory to", "work"), ("Sandbox id", ""), ("Region, us, eu, asia", "eu"), ("API key (", ""))
     assert dialog.end() == 0, dialog.text
     sandbox = load_config(str(bare.config_file)).sandbox
     assert (sandbox.id, sandbox.base_url, sandbox.region) == (None, "https://api.eu.klavis.ai", "us")

@@ -90,6 +90,7 @@ def test_a_configuration_that_init_writes(rig: Rig, machine: tuple[str, ...]) ->
     assert '/etc/syncd/managed.toml: sandbox.base_url = "https://api.klavis.ai"' in refused.err
     write(machine, "[sandbox.acquire]\nttl_seconds = 600\n[sync]\nrescan_minutes = 7\n")
     rig.config_file.unlink()
+    rig.key_file.unlink()  # nothing to try at the API
     done = rig.run("init", "--path", str(rig.workspace), prefix=machine)
     assert done.code == 0, done
     text = rig.config_file.read_text()

@@ -1,7 +1,9 @@
-"""The packages for many machines: a folder of wheels, and a Debian package on a machine with a service manager."""
+"""What is built of a checkout: a folder of wheels, a release, and a Debian package for a machine with systemd."""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,11 @@ from tests.system.service_rig import UNITS, ServiceRig, own
 pytestmark = pytest.mark.long
 
 _WHY_NOT = missing() or ("" if shutil.which("dpkg-deb") else "dpkg-deb is not on this machine")
+_COMPLETIONS = (
+    "bash-completion/completions/syncd",
+    "zsh/vendor-completions/_syncd",
+    "fish/vendor_completions.d/syncd.fish",
+)
 _PLACES = ("usr/bin/syncd", "usr/lib/syncd", "usr/share/doc/syncd", "usr/lib/systemd/user/syncd.service", "etc/syncd")
 
 
@@ -33,6 +40,45 @@ def test_a_machine_without_an_index(repo: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     said = subprocess.run([tmp_path / "venv/bin/syncd", "--version"], capture_output=True, text=True, check=True)
     assert said.stdout == f"syncd, version {syncd.__version__}\n"
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not on this machine")
+@pytest.mark.timeout(600)
+def test_a_release(repo: Path, tmp_path: Path) -> None:
+    """One command makes it, the same again; its checksums hold, its notes are the version's."""
+    checkout = tmp_path / "checkout"
+    ignore = shutil.ignore_patterns(".git", ".*_cache", ".venv*", "__pycache__", "dist", "mutants", ".hypothesis")
+    shutil.copytree(repo, checkout, ignore=ignore)
+    changelog, module = checkout / "CHANGELOG.md", checkout / "syncd/__init__.py"
+    text = changelog.read_text("utf-8")
+    changelog.write_text(f"# Changelog\n\n## Unreleased\n\n{text.partition('## ')[2]}", "utf-8")
+    refused = _release(checkout, tmp_path / "none")
+    assert refused.returncode == 1
+    assert "CHANGELOG.md begins with '## Unreleased'" in refused.stderr
+
+    changelog.write_text("# Changelog\n\n## 9.8.7 - 2026-01-02\n\n### New\n\n- A bell.\n\n## 0.1.0\n\nOld.\n")
+    module.write_text(module.read_text("utf-8").replace(syncd.__version__, "9.8.7"), "utf-8")
+    folder, made = tmp_path / "out/dist", []
+    for _ in range(2):
+        done = _release(checkout, folder)
+        if "No matching distribution" in done.stderr:
+            pytest.skip("pip reaches no index, so nothing can be built")
+        assert done.returncode == 0, done.stderr
+        subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=folder, check=True)
+        made.append({file.name: file.read_bytes() for file in folder.iterdir()})
+    assert made[0] == made[1]
+    kinds = {re.sub(r"_[a-z0-9]+\.deb$", ".deb", name) for name in made[0]}
+    assert kinds == {"SHA256SUMS"} | {
+        f"syncd{end}" for end in ("-9.8.7.tar.gz", "-9.8.7-py3-none-any.whl", "_9.8.7.deb", "-9.8.7.md")
+    }
+    assert made[0]["syncd-9.8.7.md"] == b"### New\n\n- A bell.\n\n"
+
+
+def _release(checkout: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [checkout / "packaging/release", folder]
+    # Debian's package is for Debian's Python, and is built with it.
+    environ = {**os.environ, "PYTHON": "/usr/bin/python3", "SOURCE_DATE_EPOCH": "1767312000"}
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=500)
 
 
 class PackagedRig(ServiceRig):
@@ -75,6 +121,7 @@ def test_the_debian_package(repo: Path, tmp_path: Path, rig: PackagedRig) -> Non
     rig.as_root("dpkg", "-i", packages[0])
     assert rig.syncd("--version").out == f"syncd, version {syncd.__version__}\n"
     assert "/usr/share/man/man1/syncd.1" in rig.machine.run("man", "-w", "syncd").out
+    assert {f"/usr/share/{place}" for place in _COMPLETIONS} <= set(_files(rig))
     rig.installed()
     assert rig.shown("ExecStart").count("path=/usr/bin/syncd ;") == 1
     unit = rig.at(f"{HOME}/{UNITS}/syncd.service").read_text()

@@ -166,7 +166,9 @@ def test_init_offers_the_directory_and_a_name(rig: Rig, site: Path, terminal: Te
     new = rig.home / "my site"
     new.mkdir()
     (new / "a").touch()
-    terminal.start([*SYNCD, "init", "--id", "new", "--sandbox-region", "us"], {**rig.environment(), "TZ": "UTC"}, new)
+    rig.emulator.create_sandbox("new")
+    flags = ("--id", "new", "--sandbox-region", "us", "--sandbox-base-url", rig.emulator.base_url)
+    terminal.start([*SYNCD, "init", *flags], {**rig.environment(), "TZ": "UTC"}, new)
     _answer(terminal, "Directory to keep in the sandbox [~/my site]", "")
     _answer(terminal, "Name of its configuration [my-site]", "site")
     _answer(terminal, "there is a configuration site already", "")
@@ -198,6 +200,7 @@ def test_init_makes_no_two_for_one_workspace(rig: Rig, site: Path) -> None:
 )
 def test_init_says_what_a_nested_workspace_means(rig: Rig, site: Path, path: str, words: tuple[str, ...]) -> None:
     """The outer one sends the inner one as well, unless it is ignored there."""
+    rig.key_file.unlink()  # nothing to try at the API
     done = rig.run("init", "--config", "nested", "--path", path, "--id", "nested")
     assert (done.code == 0) == bool(words), done
     assert [each for each in words if not _has(done.err, each)] == []
@@ -206,6 +209,7 @@ def test_init_says_what_a_nested_workspace_means(rig: Rig, site: Path, path: str
 def test_init_says_what_a_workspace_around_another_means(rig: Rig) -> None:
     """It names the inner one, and the pattern that leaves it out."""
     _add(rig, "inner", rig.home / "code/pkg/inner", "inner-box")
+    rig.key_file.unlink()  # nothing to try at the API
     done = rig.ok("init", "--config", "outer", "--path", "code", "--id", "outer")
     assert _has(done.err, "of inner.toml is inside it")
     assert _has(done.err, '"/pkg/inner/"')

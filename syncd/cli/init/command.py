@@ -1,4 +1,4 @@
-"""`syncd init`: writes a first configuration, with the example's comments, checked before; overwrites nothing."""
+"""`syncd init`: writes a first configuration, with the example's comments, once the API took it; overwrites nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shlex
 import sys
 import tomllib
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -17,23 +17,35 @@ import msgspec
 
 from syncd.cli.init.config_template import filled
 from syncd.cli.init.dialog import (
+    PROMPT,
     absolute,
+    ask_sandbox,
     asked_key,
     complete,
     home_relative,
     may_store,
     refuse_taken,
+    say,
     tell_overlaps,
     tell_shared_mounts,
 )
-from syncd.cli.options import option_for, shipped, stoppable
+from syncd.cli.options import CLOCK, option_for, shipped, stoppable
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.push import next_step, push, summary
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.choices import MANAGED_FILE
-from syncd.core.config_file import config_files, holding, layered, named_config, read_managed, read_workspaces
+from syncd.core.config_file import (
+    ConfiguredWorkspace,
+    ManagedLayer,
+    config_files,
+    holding,
+    layered,
+    named_config,
+    read_managed,
+    read_workspaces,
+)
 from syncd.core.directories import default_key_file
-from syncd.core.errors import ConfigError, KeyRefused, SyncdError
+from syncd.core.errors import ConfigError, KeyRefused, SandboxNotFound, SyncdError
 from syncd.core.settings import SECTIONS, AcquireKeys, Config, SandboxKeys, Text
 from syncd.core.text import counted, few, one_line, shown_path, size
 from syncd.model.entry import count_files
@@ -50,6 +62,7 @@ _KEYS: dict[str, tuple[msgspec.structs.FieldInfo, Any]] = {
 # The two that are always needed have a short name, too.
 _ALIASES = {"workspace.path": "--path", "sandbox.id": "--id"}
 _LARGEST = 3
+_SILENT_S = 0.5
 
 
 def _flag_per_key(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,8 +125,9 @@ def _typed(name: str, value: Any) -> Any:
 def command(config_file: str | None, store_key: bool | None, **flags: Any) -> None:
     """Write a configuration file with a comment for every key.
 
-    On a terminal it asks for what is missing, shows what would be sent, and sends it if you say so. What is already
-    there, a configuration or a key, is never overwritten.
+    On a terminal it asks for what is missing, shows what would be sent, and sends it if you say so. With a key it asks
+    the API for the sandbox first; if that is refused, nothing is written. What is already there, a configuration or a
+    key, is never overwritten.
     """
     given = {name.replace("__", "."): value for name, value in flags.items() if value not in (None, ())}
     values = {name: _typed(name, value) for name, value in given.items()}
@@ -143,13 +157,20 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
     with stoppable("written"):
         if missing:
             path = complete(values, None if asks_name else path, others, layer)
-        text = filled(shipped("config.example.toml"), values, managed)
-        if managed:
-            text = f"# A key that is commented out here and stands in {MANAGED_FILE} has its value from there.\n{text}"
-        config = layered(tomllib.loads(text), path, layer)
-        refuse_taken(config, others)
+        text, config = _filled_in(values, path, layer, others)
         tell_shared_mounts(config.workspace.path)
         key = _key_to_store(config, store_key, is_terminal=is_terminal, asks=bool(missing))
+        while refusal := _refusal(config, key):
+            if isinstance(refusal, KeyRefused) and key is not None and key.source == PROMPT:
+                say(str(refusal))
+                key = asked_key(config.sandbox.api_key_file)
+            elif isinstance(refusal, SandboxNotFound) and "--id" in missing:
+                say(str(refusal))
+                del values["sandbox.id"]
+                ask_sandbox(values, layer)
+                text, config = _filled_in(values, path, layer, others)
+            else:
+                raise refusal
     if key is not None:
         _write_new(config.sandbox.api_key_file, key.reveal() + "\n", "--sandbox-api-key-file")
     _write_new(path, text, "--config")
@@ -157,6 +178,55 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
     if not (missing and _sent(config, option)):
         for line in _next_steps(config, option):
             click.echo(line)
+
+
+def _filled_in(
+    values: dict[str, Any], path: str, layer: ManagedLayer, others: Sequence[ConfiguredWorkspace]
+) -> tuple[str, Config]:
+    """Return the text of the new file, and the configuration that it makes. Raises `ConfigError`."""
+    managed = layer.values()
+    text = filled(shipped("config.example.toml"), values, managed)
+    if managed:
+        text = f"# A key that is commented out here and stands in {MANAGED_FILE} has its value from there.\n{text}"
+    config = layered(tomllib.loads(text), path, layer)
+    refuse_taken(config, others)
+    return text, config
+
+
+def _refusal(config: Config, key: ApiKey | None) -> SyncdError | None:
+    """Ask the API for the sandbox, or for the list of them; returns its refusal, and tells where no answer came.
+
+    `key` is the one to be stored; else that which commands would find. Without one nothing is asked.
+    """
+    sandbox = config.sandbox
+    if key is None and not os.environ.get(KEY_VARIABLE) and not os.path.lexists(sandbox.api_key_file):
+        return None
+    # `init --help` needs none of these.
+    from syncd.core.interrupt import Interrupt  # noqa: PLC0415
+    from syncd.core.waiter import Waiter  # noqa: PLC0415
+    from syncd.remote.api import Account, Api  # noqa: PLC0415
+    from syncd.remote.failure import FailureAction, StepFailed  # noqa: PLC0415
+    from syncd.remote.http_client import HttpClient  # noqa: PLC0415
+    from syncd.remote.target import Target  # noqa: PLC0415
+
+    client = HttpClient(Waiter(Interrupt(), CLOCK))
+    try:
+        key = key or find_key(os.environ, sandbox.api_key_file)
+        with ProgressDisplay(silent_s=_SILENT_S) as progress:
+            progress.doing("trying the key")
+            if sandbox.id is None:
+                Account(sandbox.base_url, key, client, CLOCK).count()
+            else:
+                Api(Target(sandbox.base_url, sandbox.id, sandbox.region), key, client, CLOCK).sandbox()
+    except KeyRefused as refusal:
+        return refusal
+    except StepFailed as failure:
+        if failure.action is FailureAction.REFUSED:
+            return failure.as_error()
+        say(f"key and sandbox could not be tried: {failure.message}; `syncd check` tries them later")
+    finally:
+        client.drop()
+    return None
 
 
 def _key_to_store(config: Config, store_key: bool | None, *, is_terminal: bool, asks: bool) -> ApiKey | None:
@@ -204,7 +274,7 @@ def _exists(path: str, option: str) -> ConfigError:
 
 
 def _sent(config: Config, option: str) -> bool:
-    """Show what would be sent, ask, and send it if the answer is yes. No request is made before the answer."""
+    """Show what would be sent, ask, and send it if the answer is yes."""
     try:
         can_be_sent = _show_preview(config, option)
         find_key(os.environ, config.sandbox.api_key_file)
@@ -248,7 +318,7 @@ def _show_preview(config: Config, option: str) -> bool:
         f"  {files}, {whole} before compression" if manifest else "  nothing: no file is there, or all are excluded"
     )
     if is_too_large:
-        click.echo(f"  {click.style('too large', fg='red')}: raise sync.max_snapshot_mib, or leave something out")
+        click.echo(f"  {click.style('too large', fg='red')}: raise sync.max_snapshot_mib, or exclude something")
         for path, size_bytes in largest(manifest, _LARGEST):
             click.echo(f"    {size(size_bytes)}  {shown_path(path)}")
     if left_out:

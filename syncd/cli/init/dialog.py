@@ -34,8 +34,11 @@ from syncd.watch.mounts import shared_warning, workspace_mounts_of
 _WIDTH = 79
 # Accounts of the EU have an address of their own.
 _EU_URL = "https://api.eu.klavis.ai"
-_REGIONS = {region.value: {"sandbox.region": region.value} for region in Region}
+_US = {"us": {"sandbox.region": Region.US.value}}
 _EU = {"eu": {"sandbox.region": Region.US.value, "sandbox.base_url": _EU_URL}}
+_ASIA = {"asia": {"sandbox.region": Region.ASIA.value}}
+# Where a typed key comes from.
+PROMPT = "the prompt"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
 Checked = TypeVar("Checked")
@@ -63,17 +66,10 @@ def complete(
         offered = _name_for(_real(values["workspace.path"]), taken)
         name = _answer(f"Name of its configuration [{offered}]", lambda answer: _checked_name(answer, taken), offered)
         path = named_config(name, os.environ)
-    if "sandbox.id" not in values and not any(name.startswith("sandbox.acquire.") for name in values):
-        base_url = (values | given).get("sandbox.base_url")
-        named = _answer("Sandbox id [Enter: acquire one when needed]", lambda answer: _sandbox(answer, base_url), "")
-        if named:
-            values["sandbox.id"] = named
-        elif not layer.acquires:
-            keys = AcquireKeys()
-            values |= {"sandbox.acquire.servers": keys.servers, "sandbox.acquire.ttl_seconds": keys.ttl_seconds}
+    ask_sandbox(values, layer)
     if "sandbox.region" not in values | given:
         is_open = "sandbox.base_url" not in values | given and layer.allows_base_url(_EU_URL)
-        regions = _REGIONS | (_EU if is_open else {})
+        regions = _US | (_EU if is_open else {}) | _ASIA
 
         def checked(answer: str) -> str:
             if answer not in regions:
@@ -84,11 +80,23 @@ def complete(
     return path
 
 
+def ask_sandbox(values: dict[str, Any], layer: ManagedLayer) -> None:
+    """Ask for the sandbox, or whether to acquire one, if `values` have neither. Raises `click.Abort`."""
+    if "sandbox.id" not in values and not any(name.startswith("sandbox.acquire.") for name in values):
+        base_url = (values | layer.values()).get("sandbox.base_url")
+        named = _answer("Sandbox id [Enter: acquire one when needed]", lambda answer: _sandbox(answer, base_url), "")
+        if named:
+            values["sandbox.id"] = named
+        elif not layer.acquires:
+            keys = AcquireKeys()
+            values |= {"sandbox.acquire.servers": keys.servers, "sandbox.acquire.ttl_seconds": keys.ttl_seconds}
+
+
 def asked_key(key_file: str) -> ApiKey | None:
     """The key that a person typed; None if there was none. Raises `click.Abort`."""
     click.echo(f"The API key goes into {home_relative(key_file)}, for only you to read.", err=True)
     ask = "API key (not shown; Enter to do it later)"
-    return _answer(ask, lambda typed: parse_key(typed, "the prompt") if typed else None, "", hide_input=True)
+    return _answer(ask, lambda typed: parse_key(typed, PROMPT) if typed else None, "", hide_input=True)
 
 
 def may_store(key_file: str) -> bool:
@@ -114,16 +122,16 @@ def tell_overlaps(workspace: str, others: Sequence[ConfiguredWorkspace]) -> None
         name, path = os.path.basename(other.file), shown_path(other.path)
         if other.path != workspace and is_within(workspace, other.path):
             pattern = shown_path(os.path.relpath(workspace, other.path))
-            _say(f'it is inside {path}, and {name} syncs it as well, unless workspace.ignore there has "/{pattern}/"')
+            say(f'it is inside {path}, and {name} syncs it as well, unless workspace.ignore there has "/{pattern}/"')
         elif other.path != workspace:
             pattern = shown_path(os.path.relpath(other.path, workspace))
-            _say(f'{path} of {name} is inside it, and is synced twice, unless workspace.ignore here has "/{pattern}/"')
+            say(f'{path} of {name} is inside it, and is synced twice, unless workspace.ignore here has "/{pattern}/"')
 
 
 def tell_shared_mounts(workspace: str) -> None:
     """Say on stderr what to expect of a workspace on a shared file system, or with one in it."""
     for path, filesystem in workspace_mounts_of(workspace).shared.items():
-        _say(str(shared_warning(path, filesystem)))
+        say(str(shared_warning(path, filesystem)))
 
 
 def absolute(path: Any) -> Any:
@@ -146,12 +154,13 @@ def _answer(question: str, check: Callable[[str], Checked], default: str | None,
         try:
             return check(click.prompt(question, default=default, show_default=False, err=True, **options))
         except SyncdError as failure:
-            _say(str(failure))
+            say(str(failure))
         except UnicodeDecodeError:
-            _say("that is not UTF-8, and a configuration file can hold nothing else")
+            say("that is not UTF-8, and a configuration file can hold nothing else")
 
 
-def _say(why: str) -> None:
+def say(why: str) -> None:
+    """Print on stderr what was refused, or is to be known."""
     width = min(shutil.get_terminal_size().columns - 1, _WIDTH)
     click.echo("\n".join(wrapped(one_line(why, 1000), width, "  ", 2)), err=True)
 

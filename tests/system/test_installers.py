@@ -1,4 +1,4 @@
-"""The README's installation: a wheel, pipx, and an empty home."""
+"""The README's installation, by pipx and by uv, into an empty home: a wheel that was made from the source archive."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import syncd
+from tests.repo.sources import REPO
 
 _UNIT = """\
 import sys
@@ -20,16 +21,30 @@ print(*(fitted(shipped(unit), sys.executable, 257) for unit in ("syncd.service",
 """
 
 
+_LOCKED = REPO / "constraints-dev.txt"
+# The words after `python -m`, and where in ~/.local/share the environments are.
+_INSTALLERS = {
+    "pipx": (("pipx", "install", f"--pip-args=-c {_LOCKED}"), ("pipx", "uninstall"), "pipx/venvs"),
+    "uv": (
+        ("uv", "tool", "install", "--constraints", str(_LOCKED)),
+        ("uv", "tool", "uninstall"),
+        "uv/tools",
+    ),
+}
+
+
 @pytest.mark.long
-def test_pipx_installs_all_of_it(repo: Path, tmp_path: Path) -> None:
-    """The wheel alone brings command, example, units, completions and manual page; all are uninstalled."""
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", _INSTALLERS)
+def test_an_installer_brings_all_of_it(repo: Path, tmp_path: Path, name: str) -> None:
+    """The wheel alone brings command, demo, example, units, completions and manual page; all are uninstalled."""
     home = tmp_path / "home"
     (home / "work").mkdir(parents=True)
     wheel = _wheel(repo, tmp_path)
     _needs_an_index(repo, tmp_path, home)
-    locked = f"--pip-args=-c {repo}/constraints-dev.txt"
-    _done(home, sys.executable, "-m", "pipx", "install", "--python", sys.executable, locked, str(wheel))
-    command, venv = home / ".local/bin/syncd", home / ".local/share/pipx/venvs/syncd"
+    install, uninstall, venvs = _INSTALLERS[name]
+    _done(home, sys.executable, "-m", *install, "--python", sys.executable, wheel)
+    command, venv = home / ".local/bin/syncd", home / ".local/share" / venvs / "syncd"
 
     assert _done(home, command, "--version") == f"syncd, version {syncd.__version__}\n"
     assert _done(home, command, "service", "install", "--help").startswith("Usage: syncd service install ")
@@ -47,12 +62,15 @@ def test_pipx_installs_all_of_it(repo: Path, tmp_path: Path) -> None:
     share = repo / "syncd/share"
     files = [str(file.relative_to(share)) for file in share.rglob("*") if file.is_file()]
     assert [name for name in files if (venv / "share" / name).read_bytes() != (share / name).read_bytes()] == []
-    assert (home / ".local/share/man/man1/syncd.1").read_bytes() == (share / "man/man1/syncd.1").read_bytes()
+    manuals = {"pipx": home / ".local/share/man", "uv": venv / "share/man"}[name]  # uv links commands only
     if shutil.which("man"):
-        assert "SYNCD(1)" in _done(home, "man", "-M", str(home / ".local/share/man"), "syncd")
+        assert "SYNCD(1)" in _done(home, "man", "-M", manuals, "syncd")
+    for shell in ("bash", "zsh", "fish"):
+        assert "syncd" in _done(home, command, "completion", shell)
+    assert "Workspace, sandbox and daemon are removed now." in " ".join(_done(home, command, "demo").split())
 
-    _done(home, sys.executable, "-m", "pipx", "uninstall", "syncd")
-    assert [path for path in (command, venv, home / ".local/share/man/man1/syncd.1") if os.path.lexists(path)] == []
+    _done(home, sys.executable, "-m", *uninstall, "syncd")
+    assert [path for path in (command, venv, manuals / "man1/syncd.1") if os.path.lexists(path)] == []
 
 
 def _sentences(text: str) -> set[str]:
@@ -61,8 +79,12 @@ def _sentences(text: str) -> set[str]:
 
 
 def _wheel(repo: Path, folder: Path) -> Path:
-    command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder), "-t", "wheel"]
-    subprocess.run(command, cwd=repo, capture_output=True, check=True, timeout=60)
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(folder), "-t"]
+    subprocess.run([*build, "sdist"], cwd=repo, capture_output=True, check=True, timeout=60)
+    (archive,) = folder.glob("*.tar.gz")
+    subprocess.run(["tar", "-xzf", archive, "-C", folder], check=True)
+    unpacked = folder / archive.name.removesuffix(".tar.gz")
+    subprocess.run([*build, "wheel"], cwd=unpacked, capture_output=True, check=True, timeout=60)
     return next(folder.glob("*.whl"))
 
 
@@ -90,5 +112,5 @@ def _run(home: Path, *command: object) -> subprocess.CompletedProcess[str]:
     environ |= {"HOME": str(home), "LANG": "C.UTF-8", "MANPAGER": "cat", "MANWIDTH": "80"}
     words = [str(word) for word in command]
     return subprocess.run(
-        words, cwd=home, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=110
+        words, cwd=home, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=280
     )

@@ -1,0 +1,65 @@
+"""The workflow and pre-commit run the checks; the changelog has the form that a release is made from."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.repo.sources import REPO
+
+_WORKFLOW = REPO / ".github/workflows/checks.yml"
+
+
+def test_the_workflow_runs_the_checks_on_each_python() -> None:
+    """It calls `.ci/run` on each version that pyproject.toml names, and `.ci/minimum` on the oldest."""
+    jobs = _loaded(_WORKFLOW)["jobs"]
+    project = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["project"]
+    versions = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    assert jobs["all"]["strategy"]["matrix"]["python"] == versions
+    assert jobs["all"]["steps"][-1]["run"] == ".ci/run"
+    assert jobs["minimum"]["steps"][-1]["run"] == ".ci/minimum"
+    assert project["requires-python"] == f">={jobs['minimum']['steps'][1]['with']['python-version']}"
+
+
+def test_the_workflow_can_do_no_harm() -> None:
+    """It reads, and that is all: no secret, no right to write, nothing that a foreign pull request could steer."""
+    text = _WORKFLOW.read_text("utf-8")
+    assert _loaded(_WORKFLOW)["permissions"] == {"contents": "read"}
+    assert re.findall(r"secrets|pull_request_target|github\.event|github\.head_ref|write", text) == []
+
+
+def test_pre_commit_runs_what_is_there() -> None:
+    """Each hook is a program of this checkout, so it needs no network."""
+    hooks = [
+        (repo["repo"], hook) for repo in _loaded(REPO / ".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]
+    ]
+    assert hooks
+    for source, hook in hooks:
+        assert (source, hook["language"]) == ("local", "script")
+        assert os.access(REPO / hook["entry"], os.X_OK)
+
+
+def test_versions_are_dated_and_their_changes_grouped() -> None:
+    """A version has the day of its release, the newest first; each change stands below a heading of its group."""
+    text = (REPO / "CHANGELOG.md").read_text("utf-8")
+    versions = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    days = []
+    for version in versions:
+        heading, _, changes = version.partition("\n")
+        if heading != "Unreleased":
+            days.append(date.fromisoformat(heading.partition(" - ")[2]))
+        before, *groups = re.split(r"^### .+\n", changes, flags=re.MULTILINE)
+        assert "- " not in before, heading
+        assert [group for group in groups if not group.strip().startswith(("- ", "#### "))] == [], heading
+    assert days == sorted(days, reverse=True)
+
+
+def _loaded(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))
+    return found
