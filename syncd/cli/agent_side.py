@@ -206,7 +206,7 @@ def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None 
     def leave_out(path: str, is_dir: bool) -> bool:
         return not is_included(path, is_dir) and rules.leave_out(path, is_dir)
 
-    with ProgressDisplay(silent_s=1.0) as progress:
+    with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("looking at the sandbox")
         work = find_agent_work(services.remote_changes, content, leave_out)
     work = work.leaving_out([path for path in secret_paths(config, work.changed) if not is_included(path, False)])
@@ -233,7 +233,7 @@ def commits_there(opened: OpenSandbox, contents: Contents) -> tuple[SandboxCommi
         return SandboxCommits(RepositoryState.LOST, "syncd made no repository in this sandbox"), ()
     git, folder = need_git(os.environ), os.path.join(opened.scratch, "commits")
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    with ProgressDisplay(silent_s=1.0) as progress:
+    with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("reading the commits in the sandbox")
         check = opened.waiter.interrupt.check
         found, pack = opened.services.agent_repository.fetch_commits(home, folder, contents, check)

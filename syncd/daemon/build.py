@@ -412,6 +412,7 @@ def daemon_of(
             totals,
             os.getpid() if is_daemon else None,
             config.managed,
+            config.file,
         )
         workspaces = []
         for name, key in keys.items():
