@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.options import CLOCK
+from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.directories import Directories, Lock
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
@@ -156,7 +157,7 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
 
     Raises `SyncdError`, `Stop`.
     """
-    set_up_logs("error", LogFormat.TEXT, {})
+    set_up_logs(log_level("error"), LogFormat.TEXT, {})
     waiter = Waiter(Interrupt(), CLOCK)
     folders = folders_of(config, os.environ)
     target, key = target_of(config, os.environ), key_of(config, os.environ)

@@ -15,7 +15,7 @@ from syncd.cli.daemon_client import ask_daemon, ask_or_do
 from syncd.cli.options import CLOCK, config_option, configured, json_option
 from syncd.cli.output import log_level, verbosity_options
 from syncd.cli.progress import ProgressDisplay
-from syncd.cli.push import tell_held
+from syncd.cli.push import tell_held, tell_paths
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
 from syncd.report.logs import LogFormat, set_up_logs
@@ -52,6 +52,7 @@ def command(config_file: str | None, timeout_s: float | None, as_json: bool) -> 
         click.echo(json.dumps(result))
         sys.stdout.flush()
     tell_held(result)
+    tell_paths(config, result)
 
 
 def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None:

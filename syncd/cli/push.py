@@ -50,8 +50,7 @@ def command(config_file: str | None, force: bool, dry_run: bool, as_json: bool) 
         click.echo(json.dumps(result) if as_json else summary(result))
     sys.stdout.flush()
     tell_held(result)
-    if verbosity() > 0 and result["sync"] is not None:
-        _tell_paths(config)
+    tell_paths(config, result)
     if is_first and not as_json and verbosity() >= 0:
         click.echo(next_step(option_for(config_path(config_file))), err=True)
 
@@ -61,8 +60,10 @@ def next_step(option: str) -> str:
     return f"next: `{keeper(option)}` keeps it in sync from now on"
 
 
-def _tell_paths(config: Config) -> None:
-    """Name on stderr the paths that left in the last sync, as the history has them."""
+def tell_paths(config: Config, result: Mapping[str, Any]) -> None:
+    """Name on stderr, with -v, the paths that left in the sync that had this result, as the history has them."""
+    if verbosity() <= 0 or result["sync"] is None:
+        return
     from syncd.cli.history import path_lines  # noqa: PLC0415 - for who asks
     from syncd.report.history import HistoryStore  # noqa: PLC0415
 

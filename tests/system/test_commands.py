@@ -176,6 +176,8 @@ def test_quiet_and_verbose(rig: Rig) -> None:
     told = rig.ok("push", "-v")
     assert "synced 1 new, 1 changed (2 in all), " in told.out
     assert re.search(r"^\+ +5 bytes  \w{12}  b$", told.err, re.MULTILINE), told.err
+    rig.write("b2")
+    assert re.search(r"^\+ +5 bytes  \w{12}  b2$", rig.ok("flush", "-v").err, re.MULTILINE)
     rig.faults("upload: 503 always")
     rig.configure({"retry.give_up_after_seconds": 0.5})
     rig.write("c")

@@ -13,12 +13,14 @@ from tests.system.rig import Rig
 
 def test_get(rig: Rig) -> None:
     """The value that counts, as text for a shell or as JSON; all of them without a key."""
-    rig.configure({"workspace.ignore": ["*.tmp"], "sync.debounce_seconds": 2.5})
+    rig.configure({"workspace.ignore": ["*.tmp"], "sync.debounce_seconds": 2.5, "sandboxes.b.id": "box-b"})
     for key, text in (("sandbox.id", "box"), ("sync.debounce_seconds", "2.5"), ("workspace.ignore", '["*.tmp"]')):
         assert rig.ok("config", "get", key).out == f"{text}\n"
         assert json.loads(rig.ok("config", "get", key, "--json").out) in (text, 2.5, ["*.tmp"])
     assert rig.ok("config", "get", "retry.max_delay_seconds").out == "0.5\n"
+    assert rig.ok("config", "get", "sandboxes.b.id").out == "box-b\n"
     listed = rig.ok("config", "get").out.splitlines()
+    assert not any(line.startswith("sandboxes.main.") for line in listed)
     assert 'sandbox.region = "us"' in listed
     assert json.loads(rig.ok("config", "get", "--json").out)["workspace.ignore"] == ["*.tmp"]
     assert len(listed) == len(json.loads(rig.ok("config", "get", "--json").out))
@@ -33,6 +35,7 @@ def test_get(rig: Rig) -> None:
         (("workspace.ignore", "*.tmp", "/a b/"), "workspace.ignore", ["*.tmp", "/a b/"]),
         (("workspace.ignore", "[]"), "workspace.ignore", []),
         (("sandbox.id", "123"), "sandbox.id", "123"),
+        (("sandboxes.b.id", "box-b"), "sandboxes.b.id", "box-b"),
         (("sandbox.deletions", "keep"), "sandbox.deletions", "keep"),
         (("workspace.path", "."), "workspace.path", None),
     ],
@@ -50,7 +53,7 @@ def test_set(rig: Rig, words: tuple[str, ...], key: str, value: object) -> None:
     assert found == (str(rig.workspace / "below") if value is None else value)
     text = rig.config_file.read_text()
     assert text.startswith("# mine\n")
-    assert text.endswith("# the end\n")
+    assert "\n# the end\n" in text
 
 
 @pytest.mark.parametrize(
