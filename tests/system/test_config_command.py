@@ -26,6 +26,16 @@ def test_get(rig: Rig) -> None:
     assert len(listed) == len(json.loads(rig.ok("config", "get", "--json").out))
 
 
+def test_a_key_in_the_place_of_its_file_is_not_shown(rig: Rig) -> None:
+    """Neither alone nor among the others."""
+    rig.configure({"sandbox.api_key_file": "sk-live-123"})
+    for args in ((), ("sandbox.api_key_file",), ("--json",)):
+        said = rig.ok("config", "get", *args)
+        assert "sk-live" not in said.out + said.err
+        assert "…" in said.out or "\\u2026" in said.out
+    assert "sk-live" not in rig.ok("config", "set", "sandbox.api_key_file", "sk-live-456").out
+
+
 @pytest.mark.parametrize(
     ("words", "key", "value"),
     [

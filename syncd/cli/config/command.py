@@ -10,7 +10,7 @@ import sys
 import tempfile
 import tomllib
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 _EDITOR = "vi"
-_PATHS = (".path", ".api_key_file", ".mcp_file")
+_KEY_FILE = ".api_key_file"
+_PATHS = (".path", _KEY_FILE, ".mcp_file")
+_HIDDEN = "…"  # where no such file is: some write the key in the place of its file
 
 
 def known_keys() -> dict[str, Any]:
@@ -46,13 +48,11 @@ def known_keys() -> dict[str, Any]:
 def complete_value(annotation: Any, incomplete: str) -> list[str]:
     """The values of this type that begin so, where it has only a few."""
     kind = typing.get_args(annotation)[0] if typing.get_args(annotation) else annotation
-    values = (
-        ["true", "false"]
-        if kind is bool
-        else list(kind)
-        if isinstance(kind, type) and issubclass(kind, StrEnum)
-        else []
-    )
+    values: Iterable[str] = ()
+    if kind is bool:
+        values = "true", "false"
+    elif isinstance(kind, type) and issubclass(kind, StrEnum):
+        values = kind
     return [str(value) for value in values if value.startswith(incomplete)]
 
 
@@ -99,7 +99,8 @@ def get(key: str | None, config_file: str | None, as_json: bool) -> None:
             click.echo(shown_path(f"{name} = {_written(value, name)}"))
     else:
         value = values[key]
-        click.echo(value if isinstance(value, str) else _written(value, key))
+        text = value if isinstance(value, str) else _written(value, key)
+        click.echo(shown_path(text) if sys.stdout.isatty() else text)
 
 
 @command.command("set")
@@ -131,7 +132,7 @@ def set_(key: str, values: tuple[str, ...], config_file: str | None) -> None:
         raise refused
 
     change_config(path, change)
-    click.echo(shown_path(f"{key} = {_written(written[0], key)}, in {path}"))
+    click.echo(shown_path(f"{key} = {_written(_shown(key, written[0]), key)}, in {path}"))
     _tell_daemon(path)
 
 
@@ -216,9 +217,14 @@ def _values(config: Config) -> Iterator[tuple[str, Any]]:
 
     tables: dict[str, Any] = msgspec.to_builtins(config)
     del tables["sandboxes"][MAIN]  # it is `sandbox`
-    yield from flat(
-        {name: table for name, table in tables.items() if isinstance(table, dict) and name != "managed"}, ""
-    )
+    given = {name: table for name, table in tables.items() if isinstance(table, dict) and name != "managed"}
+    for name, value in flat(given, ""):
+        yield name, _shown(name, value)
+
+
+def _shown(key: str, value: Any) -> Any:
+    is_no_file = key.endswith(_KEY_FILE) and not os.path.lexists(os.path.expanduser(value))
+    return _HIDDEN if is_no_file else value
 
 
 def _written(value: Any, key: str) -> str:
