@@ -158,18 +158,17 @@ def test_what_is_not_valid_is_not_written(file: Path) -> None:
 
 
 def test_two_changes_at_once(file: Path) -> None:
-    """Neither is lost."""
-    keys = [f"retry.{name}_seconds" for name in ("first_delay", "max_delay", "give_up_after")]
-    barrier = threading.Barrier(len(keys))
+    """The second one waits for the first one, and neither is lost."""
+    second = threading.Thread(
+        target=change_config, args=(str(file), partial(with_value, key="retry.max_delay_seconds", value=7))
+    )
 
-    def change(key: str) -> None:
-        barrier.wait()
-        change_config(str(file), lambda text: with_value(text, key, 7))
+    def first(text: str) -> str:
+        second.start()
+        second.join(0.5)  # it is to be waiting still
+        assert second.is_alive()
+        return with_value(text, "retry.first_delay_seconds", 7)
 
-    threads = [threading.Thread(target=change, args=(key,)) for key in keys]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert set(tomllib.loads(file.read_text())["retry"].values()) == {7}
-    assert len(tomllib.loads(file.read_text())["retry"]) == 3
+    change_config(str(file), first)
+    second.join()
+    assert tomllib.loads(file.read_text())["retry"] == {"first_delay_seconds": 7, "max_delay_seconds": 7}
