@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.options import CLOCK
+from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.directories import Directories, Lock
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
@@ -156,7 +157,7 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
 
     Raises `SyncdError`, `Stop`.
     """
-    set_up_logs("error", LogFormat.TEXT, {})
+    set_up_logs(log_level("error"), LogFormat.TEXT, {})
     waiter = Waiter(Interrupt(), CLOCK)
     folders = folders_of(config, os.environ)
     target, key = target_of(config, os.environ), key_of(config, os.environ)
@@ -206,7 +207,7 @@ def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None 
     def leave_out(path: str, is_dir: bool) -> bool:
         return not is_included(path, is_dir) and rules.leave_out(path, is_dir)
 
-    with ProgressDisplay(silent_s=1.0) as progress:
+    with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("looking at the sandbox")
         work = find_agent_work(services.remote_changes, content, leave_out)
     work = work.leaving_out([path for path in secret_paths(config, work.changed) if not is_included(path, False)])
@@ -233,7 +234,7 @@ def commits_there(opened: OpenSandbox, contents: Contents) -> tuple[SandboxCommi
         return SandboxCommits(RepositoryState.LOST, "syncd made no repository in this sandbox"), ()
     git, folder = need_git(os.environ), os.path.join(opened.scratch, "commits")
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    with ProgressDisplay(silent_s=1.0) as progress:
+    with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("reading the commits in the sandbox")
         check = opened.waiter.interrupt.check
         found, pack = opened.services.agent_repository.fetch_commits(home, folder, contents, check)

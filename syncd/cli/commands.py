@@ -18,7 +18,14 @@ import click
 
 from syncd import __version__
 from syncd.cli.interruption import end_now, interrupt_at_signals
-from syncd.cli.output import may_colour, open_standard_streams, print_error, print_internal_error, stdout_failure
+from syncd.cli.output import (
+    may_colour,
+    open_standard_streams,
+    print_error,
+    print_internal_error,
+    stdout_failure,
+    verbosity_options,
+)
 from syncd.core.errors import ExitCode, NeedsPerson, Stop, SyncdError, TryLater
 from syncd.core.hardening import disable_core_dumps, set_private_umask
 
@@ -41,6 +48,8 @@ COMMANDS = {
     "explain": "Tell if a path is in the snapshot, and by which rule.",
     "check": "Check configuration, key, directory, limits, clock, API and sandbox.",
     "init": "Write a commented configuration file.",
+    "config": "Show, set and edit the configuration.",
+    "reload": "Have the daemon read its configuration anew.",
     "pause": "Pause syncing.",
     "resume": "Resume syncing, and catch up.",
     "sandbox": "List, show, acquire and release the account's sandboxes.",
@@ -70,6 +79,12 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that is called, loaded: from now on a signal interrupts it. `run` handles signals itself."""
+        word = args[0] if args else ""
+        if word and word not in COMMANDS and not word.startswith("-"):
+            from syncd.core.settings import similar  # noqa: PLC0415 - only when something was mistyped
+
+            meant = similar(word, COMMANDS)
+            ctx.fail(f"No such command {word!r}." + (f" Did you mean {meant!r}?" if meant else ""))
         resolved = super().resolve_command(ctx, args)
         if sys.platform != "linux" and "--help" not in args:
             raise NeedsPerson(
@@ -97,6 +112,7 @@ class _Commands(click.Group):
     epilog="Exit codes: 0 done or nothing to do; 2 wrong usage; 75 may work later; 78 a person must change something.",
 )
 @click.version_option(__version__, prog_name="syncd")
+@verbosity_options
 def cli() -> None:
     """Keep a remote sandbox's workspace in sync with a directory on this machine."""
 

@@ -92,6 +92,8 @@ def _ask_daemon(
             for message in ask(folder, request, waiter, timeout_s, on_silence):
                 was_answered = True
                 if message["event"] == "progress" and display is not None:
+                    if "wait_s" in message:
+                        display.stage(State.RETRYING)
                     show(message, display)
                 elif message["event"] == "done":
                     return result_of(message)
@@ -107,7 +109,9 @@ def _ask_daemon(
 
 def show(message: Message, display: ProgressDisplay) -> None:
     """Show a message about the progress of a sync."""
-    if "failed" in message:
+    if "wait_s" in message:
+        display.retrying(message["failed"], message["attempt"], message["wait_s"], message.get("gives_up_in_s"))
+    elif "failed" in message:  # of an older daemon
         display.note(message["failed"])
     elif "done_files" in message:
         figures = (message[name] for name in ("done_files", "total_files", "done_bytes", "total_bytes"))

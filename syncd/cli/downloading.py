@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import TypeVar
 
 from syncd.cli.options import CLOCK
+from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.choices import GitThere
 from syncd.core.interrupt import Interrupt, interrupting
@@ -17,6 +18,7 @@ from syncd.daemon.build import key_of, places_of, target_of
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
 from syncd.remote.http_client import HttpClient
+from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.repository.agent_repository import recorded_home
 from syncd.sandbox.sandbox_state import recorded_leftovers
 from syncd.selection.git_repository import GIT
@@ -47,6 +49,7 @@ def read_dump(
 
     Raises `SyncdError`, `StepFailed`, `Stop`.
     """
+    set_up_logs(log_level("warning"), LogFormat.TEXT, {})
     interrupt = Interrupt()
     waiter = Waiter(interrupt, CLOCK)
     client = HttpClient(waiter)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import click
 
-from syncd.cli.options import CLOCK, config_option, configured, in_workspace
+from syncd.cli.options import CLOCK, config_option, configured, in_workspace, json_option
 from syncd.core.text import shown_path
 from syncd.scan.path_rules import Explanation, explain
 
@@ -14,8 +15,12 @@ from syncd.scan.path_rules import Explanation, explain
 @click.command("explain")
 @click.argument("path", type=click.Path())
 @config_option
-def command(path: str, config_file: str | None) -> None:
-    """Say whether PATH is in the snapshot, and which rule decides, with its file and line."""
+@json_option
+def command(path: str, config_file: str | None, as_json: bool) -> None:
+    """Say whether PATH is in the snapshot, and which rule decides, with its file and line.
+
+    --json: path, included, at (the path that the rule is about, or a folder above), rule (empty without one), note.
+    """
     config = configured(config_file)
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415 - `explain --help` needs none
 
@@ -28,6 +33,10 @@ def command(path: str, config_file: str | None) -> None:
         answer = next(
             (Explanation(included=False, at=path, rule=secret.rule) for path, secret in secrets.items()), answer
         )
+    if as_json:
+        row = {"path": relative, "included": answer.included, "at": answer.at}
+        click.echo(json.dumps({**row, "rule": str(answer.rule or ""), "note": answer.note or ""}))
+        return
     name = shown_path(relative) or "the workspace itself"
     rule = shown_path(str(answer.rule))  # it has text of the ignore file, and the name of its folder
     if answer.included:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +12,10 @@ from typing import Any
 import click
 
 from syncd.cli.daemon_client import ask_daemon, ask_or_do
-from syncd.cli.options import CLOCK, config_option, configured
+from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.cli.output import log_level, verbosity_options
 from syncd.cli.progress import ProgressDisplay
-from syncd.cli.push import tell_held
+from syncd.cli.push import tell_held, tell_paths
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
 from syncd.report.logs import LogFormat, set_up_logs
@@ -31,17 +34,25 @@ _LONGEST_S = 1e8
     type=click.FloatRange(min=0, min_open=True),
     help="Give up after this long.",
 )
-def command(config_file: str | None, timeout_s: float | None) -> None:
+@json_option
+@verbosity_options
+def command(config_file: str | None, timeout_s: float | None, as_json: bool) -> None:
     """Wait until all that is on disk now is in the sandbox: `syncd flush && start-the-agent`.
 
     After a second, stderr says what is waited for. Up to two more syncs follow while a file changes as it is read; if
     it still does, it is named, with exit code 75, and everything else is in the sandbox. Paths that are held, as both
     sides changed them, are named on stderr, and are no failure. While syncing is paused it sends nothing, and ends with
     75.
+
+    --json: what `push --json` prints, of the last sync that was waited for.
     """
     config = configured(config_file)
     result = ask_or_do(lambda: _by_daemon(config, timeout_s), lambda: _standalone(config, timeout_s))
+    if as_json:
+        click.echo(json.dumps(result))
+        sys.stdout.flush()
     tell_held(result)
+    tell_paths(config, result)
 
 
 def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None:
@@ -62,7 +73,7 @@ def _standalone(config: Config, timeout_s: float | None) -> dict[str, Any]:
     from syncd.cli.own_loop import refuse_paused, sync_alone  # noqa: PLC0415 - where no daemon runs
 
     refuse_paused(config)
-    set_up_logs("critical", LogFormat.TEXT, {})  # the command tells what failed
+    set_up_logs(log_level("critical"), LogFormat.TEXT, {})  # the command tells what failed
     ends_s = float("inf") if timeout_s is None else CLOCK.monotonic_s() + timeout_s
     with ProgressDisplay(silent_s=_SILENT_S) as progress, _alarm(timeout_s):
         try:

@@ -7,24 +7,39 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from syncd.cli.layout import Tone, styled, wrapped, written
-from syncd.cli.options import config_option, configured
+from syncd.cli.options import config_option, configured, full_id
 from syncd.core.directories import directories_for
-from syncd.core.errors import NeedsPerson
+from syncd.core.errors import NeedsPerson, SyncdError
 from syncd.core.text import counted, duration, one_line, shown_path, size
 from syncd.report.history import UNCHANGED, HistoryStore, SyncEnding, SyncRecord
 from syncd.sync.outcome import Change
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _LINES = 20
 _INDENT = 12  # columns of the mark and the time
 _WITHOUT_TERMINAL, _MOST_COLUMNS = 88, 120
 _LONGEST_PATH = 60
 _SIGNS = {Change.ADDED.value: "+", Change.CHANGED.value: "~", Change.REMOVED.value: "-", UNCHANGED: "="}
+
+
+def _complete_id(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
+
+    with suppress(SyncdError, OSError):
+        folder = directories_for(configured(context.params.get("config_file")).workspace.path, os.environ).state
+        sending = [each for each in HistoryStore(folder).read()[0] if each.sent and each.id.startswith(incomplete)]
+        return [CompletionItem(each.id, help=f"{each.at.astimezone():%a %H:%M:%S}") for each in reversed(sending)]
+    return []
 
 
 @click.command("history")
@@ -44,6 +59,7 @@ _SIGNS = {Change.ADDED.value: "+", Change.CHANGED.value: "~", Change.REMOVED.val
     metavar="[N|ID]",
     is_flag=False,
     flag_value="1",
+    shell_complete=_complete_id,
     help="The paths that left in the last sync that sent some; in the Nth last; 0: in all; in the one with this ID.",
 )
 @click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON object a line on stdout.")
@@ -61,7 +77,7 @@ def command(config_file: str | None, most: int | None, only_failed: bool, which:
     width = min(_MOST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else _WITHOUT_TERMINAL
     if which is not None:
         chosen = _with_paths(which, records)
-        lines = chain.from_iterable(chain(table([record], width), _path_lines(record, width)) for record in chosen)
+        lines = chain.from_iterable(chain(table([record], width), path_lines(record, width)) for record in chosen)
     else:
         found = [record for record in records if record.is_failure or not only_failed]
         chosen = found[-(_LINES if most is None else most) :]  # [-0:] is all
@@ -93,6 +109,8 @@ def _read(store: HistoryStore) -> list[SyncRecord]:
 
 def _with_paths(which: str, records: list[SyncRecord]) -> list[SyncRecord]:
     """Return the syncs that `--paths` names. Raises `NeedsPerson` if there is no such id."""
+    if not which.isdecimal():
+        which = full_id(which, (record.id for record in records), "syncs")
     named = [record for record in records if record.id == which]
     if named:
         if not named[0].sent:
@@ -142,7 +160,7 @@ def _notes(record: SyncRecord) -> Iterator[str]:
         yield f"all {counted(record.files or 0, 'file')}"
 
 
-def _path_lines(record: SyncRecord, width: int) -> Iterator[str]:
+def path_lines(record: SyncRecord, width: int) -> Iterator[str]:
     """The lines for the paths that left in this sync. Only those with a path may be longer than `width`."""
     for archive in record.sent:
         held = [row for row in archive.rows if row.change != Change.REMOVED]

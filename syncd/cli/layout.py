@@ -17,7 +17,7 @@ import click
 from msgspec import Struct
 
 from syncd.cli.output import may_colour
-from syncd.core.text import countdown, counted, shown_path, size
+from syncd.core.text import countdown, counted, duration, shown_path, size
 from syncd.sync.status_document import Progress
 
 _COMMAND = re.compile(r"`[^`]+`")
@@ -44,15 +44,16 @@ _COLOURS = {Tone.GOOD: "green", Tone.BUSY: "cyan", Tone.ATTENTION: "yellow", Ton
 
 
 class Glyphs(Struct, frozen=True):
-    """Three characters, of one column each."""
+    """Three characters of one column each, and those that take turns while something is waited for."""
 
     mark: str
     full: str
     empty: str
+    turning: str
 
 
-ASCII = Glyphs("*", "#", "-")
-UNICODE = Glyphs("●", "━", "─")
+ASCII = Glyphs("*", "#", "-", "|/-\\")
+UNICODE = Glyphs("●", "━", "─", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
 
 
 def styled(text: str, tone: Tone) -> str:
@@ -136,6 +137,12 @@ def _figures(progress: Progress) -> Iterator[str]:
     if progress.total_files is not None:
         files = counted(progress.total_files, "file")
         yield f"{progress.done_files or 0:>{files.index(' ')},} of {files}"
+
+
+def next_attempt(attempt: int, wait_s: float, gives_up_in_s: float | None) -> str:
+    """The plan after a failure: `attempt 6 in 9 s, gives up in 4:40`."""
+    when = f"in {duration(wait_s + 0.999)}" if wait_s > 0 else "now"
+    return f"attempt {attempt} {when}" + ("" if gives_up_in_s is None else f", gives up in {countdown(gives_up_in_s)}")
 
 
 def cut(text: str, room: int) -> str:

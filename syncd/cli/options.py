@@ -20,8 +20,8 @@ from syncd.core.clock import SystemClock
 from syncd.core.config_file import FoundConfig, config_files, config_name, find_config, load_config, named_config
 from syncd.core.directories import default_config_path, directories_for
 from syncd.core.errors import ConfigError, NeedsPerson, Stop, TryLater, WorkspaceError
-from syncd.core.settings import Config
-from syncd.core.text import one_line, shown_path
+from syncd.core.settings import Config, check_config
+from syncd.core.text import few, one_line, shown_path
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from syncd.core.waiter import Waiter
 
 CLOCK = SystemClock()
+BOOTED_BY_SYSTEMD = "/run/systemd/system"  # sd_booted(3): it exists if systemd is process 1
 _FOUND, _TOLD = f"{__name__}.found", f"{__name__}.told"  # in the context of click
 
 
@@ -116,6 +117,22 @@ def load_for_command(path: str) -> Config:
     return replace(config, workspace=structs.replace(config.workspace, path=workspace))
 
 
+def config_of_daemon(path: str) -> Config | None:
+    """As much of the running daemon's configuration as it takes to find it; None if none runs with this file.
+
+    For a file that names another workspace since, or that is no configuration any more.
+    """
+    from syncd.report.status_store import running_with  # noqa: PLC0415 - where the file does not tell
+
+    folder = os.path.dirname(directories_for("/any", os.environ).state)
+    status = running_with(os.path.abspath(path), folder)
+    if status is None:
+        return None
+    sandbox: dict[str, object] = {"id": status.sandbox.id} if status.sandbox.id else {"acquire": {}}
+    where = {"base_url": status.sandbox.base_url, "region": status.sandbox.region}
+    return check_config({"workspace": {"path": status.workspace}, "sandbox": {**sandbox, **where}}, path)
+
+
 def in_workspace(config: Config, path: str) -> str:
     """A path that a person named, relative to the workspace; a link as its last component is not followed.
 
@@ -154,6 +171,19 @@ def stoppable(what: str = "changed") -> Iterator[None]:
         raise TryLater(f"stopped; nothing was {what}", "the same command begins anew") from None
 
 
+def full_id(given: str, known: Iterable[str], what: str) -> str:
+    """The id that begins so; what is given if none does, or if it is one itself. Raises `NeedsPerson` for several."""
+    found = sorted({each for each in known if given and each.startswith(given)})
+    if given in found or not found:
+        return given
+    if len(found) > 1:
+        names = ", ".join(few(found, len(found)))
+        raise NeedsPerson(
+            f"{shown_path(given)!r} is the beginning of several {what}", f"write more of it, as one of {names}"
+        )
+    return found[0]
+
+
 def confirmed(question: str, waiter: Waiter, *, err: bool = False) -> bool:
     """True if a person answers yes, at a terminal. Raises `Stop`, `click.Abort` at the end of the input."""
     while True:
@@ -182,6 +212,11 @@ def option_for(path: str) -> str:
         if _found_here().file == path:
             return ""
     return f" --config {shown_path(shlex.quote(path))}"
+
+
+def keeper(option: str) -> str:
+    """The command that keeps the workspace in sync from now on, on this machine; `option` as `option_for` has it."""
+    return f"syncd service install{option}" if os.path.isdir(BOOTED_BY_SYSTEMD) else f"syncd run{option}"
 
 
 def shipped(file: str) -> str:

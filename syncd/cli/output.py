@@ -1,4 +1,4 @@
-"""The standard streams, and names on them.
+"""The standard streams, names on them, and how much a person wants to be told.
 
 None of their failures ends a command: what was asked is done, whoever reads its output.
 """
@@ -9,21 +9,23 @@ import io
 import os
 import select
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import click
 
 _DUMB = ("", "dumb", "unknown")
+_VERBOSITY = f"{__name__}.verbosity"  # in the context of click
 
 
-def print_path(path: str, rest: str = "") -> None:
-    """Print a line that begins with a path: its bytes for a script, escaped for a terminal."""
+def print_path(path: str, rest: str = "", before: str = "") -> None:
+    """Print a line with a path in it: its bytes for a script, escaped for a terminal."""
     from syncd.core.text import shown_path  # noqa: PLC0415 - `--version` needs none of it
 
     if sys.stdout.isatty():
-        click.echo(shown_path(path) + rest)
+        click.echo(before + shown_path(path) + rest)
     else:
-        sys.stdout.buffer.write(os.fsencode(path) + os.fsencode(rest) + b"\n")
+        sys.stdout.buffer.write(os.fsencode(f"{before}{path}{rest}\n"))
 
 
 def is_screen(stream: TextIO) -> bool:
@@ -34,6 +36,39 @@ def is_screen(stream: TextIO) -> bool:
 def may_colour() -> bool:
     """True if a terminal may be written to in colour: it has some, and $NO_COLOR is unset or empty (no-color.org)."""
     return os.environ.get("TERM", "") not in _DUMB and not os.environ.get("NO_COLOR")
+
+
+def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--quiet` and `--verbose`, which hold wherever they stand on the command line."""
+
+    def note(context: click.Context, option: click.Parameter, value: int) -> None:
+        if value:
+            context.meta[_VERBOSITY] = -1 if option.name == "quiet" else int(value)
+
+    quiet = click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=note,
+        help="No progress and no summary; errors only.",
+    )
+    verbose = click.option(
+        "-v", "--verbose", count=True, expose_value=False, callback=note, help="Tell more on stderr; -vv: even more."
+    )
+    return quiet(verbose(command))
+
+
+def verbosity() -> int:
+    """The verbosity that was asked for: -1 with --quiet, 1 with -v, 2 with -vv; else 0."""
+    context = click.get_current_context(silent=True)
+    asked: int = 0 if context is None else context.meta.get(_VERBOSITY, 0)
+    return asked
+
+
+def log_level(otherwise: str) -> str:
+    """The level of the log of a command, which has one only if a person asks for more than `otherwise`."""
+    return {1: "info", 2: "debug"}.get(min(verbosity(), 2), otherwise)
 
 
 class _OutputFile(io.FileIO):

@@ -24,7 +24,6 @@ from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of, pause_marker
 from syncd.report.status_publisher import RunTotals
-from syncd.sync.status_document import State
 from syncd.sync.synced_hook import SyncedHooks
 
 _SHOWN_WARNINGS = 3
@@ -42,8 +41,7 @@ class _Asker:
         return self.answer is None
 
     def send(self, message: Message) -> None:
-        if message.get("state") != State.RETRYING:  # an interrupt is told by the stage that failed
-            show(message, self._view)
+        show(message, self._view)
 
     def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
         self.answer = {"exit": exit_code, "message": message, **more}

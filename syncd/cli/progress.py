@@ -13,9 +13,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.interruption import stderr_is_writable
-from syncd.cli.layout import Tone, bar, cut, figures, glyphs_for, styled, wrapped, written
+from syncd.cli.layout import Tone, bar, cut, figures, glyphs_for, next_attempt, styled, wrapped, written
 from syncd.cli.options import CLOCK
-from syncd.cli.output import is_screen
+from syncd.cli.output import is_screen, verbosity
 from syncd.core.text import countdown, one_line
 from syncd.report.speed import Speed
 from syncd.sync.status_document import Progress, State
@@ -30,6 +30,7 @@ _DRAW_EVERY_S = 0.1
 # Where nothing can be drawn over, long work gets a line this often.
 _PLAIN_EVERY_S = 30.0
 _CHECK_PLAIN_EVERY_S = 1.0
+_PLAIN_AFTER_S = 1.0  # what is to be silent at first
 _ERASE = "\r\x1b[K"
 
 
@@ -46,29 +47,48 @@ class _Work(Struct, frozen=True):
         return replace(self.done, bytes_per_second=self.speed.bytes_per_s(now_s), seconds_left=left_s)
 
 
+class _Retry(Struct, frozen=True):
+    """The next attempt, its number and when it and the end of all attempts come."""
+
+    attempt: int
+    at_s: float
+    gives_up_s: float | None
+
+    def text(self, now_s: float) -> str:
+        gives_up_in_s = None if self.gives_up_s is None else self.gives_up_s - now_s
+        return next_attempt(self.attempt, self.at_s - now_s, gives_up_in_s)
+
+
 class ProgressDisplay:
     """Shows stages, files and bytes from `with` to its end, but not in the first `silent_s`."""
 
     def __init__(self, *, silent_s: float = 0.0) -> None:
         now_s = CLOCK.monotonic_s()
-        self._silent_s, self._silent_until_s = silent_s, now_s + silent_s
         self._is_terminal = is_screen(sys.stderr)
+        self._is_quiet = verbosity() < 0
+        if silent_s and not self._is_terminal:
+            silent_s = max(silent_s, _PLAIN_AFTER_S)
+        self._silent_s, self._silent_until_s = silent_s, now_s + silent_s
         self._work = _Work("starting", now_s)  # replaced as a whole: the thread that draws reads it at any time
+        self._retry: _Retry | None = None
+        self._failure = ""
         self._lock = threading.Lock()  # of stderr, and of `_printed`
         self._printed = (self._work.word, now_s)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        if not self._is_quiet:
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join()
-        self._erase()
+        if not self._is_quiet:
+            self._thread.join()
+            self._erase()
 
     @property
     def doing_now(self) -> str:
@@ -81,6 +101,7 @@ class ProgressDisplay:
 
     def doing(self, word: str) -> None:
         """Show a kind of work, which begins now if it is another one than before."""
+        self._retry = None
         if word != self._work.word:
             self._work = _Work(word, CLOCK.monotonic_s())
             self._print_due()
@@ -96,6 +117,18 @@ class ProgressDisplay:
     def received(self, received_bytes: int) -> None:
         """Show how much is received; the total is unknown."""
         self._update(Progress(received_bytes, 0))
+
+    def retrying(self, failure: str, attempt: int, wait_s: float, gives_up_in_s: float | None) -> None:
+        """Show what failed and when it is tried again; on a terminal a failure that repeats itself stays one line."""
+        now_s = CLOCK.monotonic_s()
+        retry = _Retry(attempt, now_s + wait_s, None if gives_up_in_s is None else now_s + gives_up_in_s)
+        if self._is_quiet:
+            return
+        if not self._is_terminal:
+            self.note(f"{failure}; {retry.text(now_s)}")
+        elif failure != self._failure:
+            self.note(failure)
+        self._failure, self._retry = failure, retry
 
     def note(self, text: str) -> None:
         """Print a line that stays, such as an attempt that failed."""
@@ -118,7 +151,7 @@ class ProgressDisplay:
                 continue
             if self._is_terminal:
                 # The last column stays free: some terminals begin a new line as soon as it is written.
-                line = _line(self._work, _columns() - 1)
+                line = _line(self._work, self._retry, _columns() - 1)
                 with self._lock:
                     _write(_ERASE + written(line, sys.stderr))
             else:
@@ -131,7 +164,7 @@ class ProgressDisplay:
     def _print_due(self) -> None:
         """Print a plain line where other work began, or the same goes on for long."""
         now_s = CLOCK.monotonic_s()
-        if self._is_terminal or now_s < self._silent_until_s:
+        if self._is_terminal or self._is_quiet or now_s < self._silent_until_s:
             return
         with self._lock:
             work, (word, printed_s) = self._work, self._printed
@@ -144,11 +177,16 @@ class ProgressDisplay:
             self._printed = (work.word, now_s)
 
 
-def _line(work: _Work, width: int) -> str:
+def _line(work: _Work, retry: _Retry | None, width: int) -> str:
+    if retry is not None:
+        return styled(cut(retry.text(CLOCK.monotonic_s()), width), Tone.STRONG)
     word = f"{work.word}  "
+    glyphs = glyphs_for(sys.stderr)
     if work.done.total_bytes and width > len(word):
         progress = work.progress(CLOCK.monotonic_s())
-        return styled(word, Tone.STRONG) + bar(progress, width - len(word), glyphs_for(sys.stderr))
+        return styled(word, Tone.STRONG) + bar(progress, width - len(word), glyphs)
+    if not work.done.done_bytes:
+        word = f"{glyphs.turning[int(CLOCK.monotonic_s() / _DRAW_EVERY_S) % len(glyphs.turning)]} {word}"
     return styled(cut(word, width), Tone.STRONG) + _figures(work)[: max(0, width - len(word))]
 
 

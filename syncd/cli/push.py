@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from syncd.cli.daemon_client import ask_daemon, ask_or_do
-from syncd.cli.options import config_option, config_path, configured, json_option, option_for
+from syncd.cli.options import config_option, config_path, configured, json_option, keeper, option_for
+from syncd.cli.output import log_level, verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
+from syncd.core.directories import directories_for
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import counted, shown_path, size
 from syncd.report.logs import LogFormat, set_up_logs
+
+_COLUMNS = 100
 
 
 @click.command("push")
@@ -23,23 +29,49 @@ from syncd.report.logs import LogFormat, set_up_logs
 @click.option(
     "--force", is_flag=True, help="Read every file; even if nothing changed, and even if the workspace is nearly empty."
 )
+@click.option("--dry-run", is_flag=True, help="Show what would be sent: + new, ~ changed, - removed. Asks no server.")
 @json_option
-def command(config_file: str | None, force: bool, as_json: bool) -> None:
+@verbosity_options
+def command(config_file: str | None, force: bool, dry_run: bool, as_json: bool) -> None:
     """Sync once, now, and wait until the sandbox has it.
 
     Up to two more syncs follow while files change as they are read; if one still does, it is named, with exit code 75.
     """
-    result, is_first = push(configured(config_file), force)
-    click.echo(json.dumps(result) if as_json else summary(result))
+    config = configured(config_file)
+    if dry_run:
+        if force:
+            raise click.UsageError("--dry-run goes without --force.")
+        from syncd.cli.push_plan import show_plan  # noqa: PLC0415 - it needs what is below
+
+        show_plan(config, as_json=as_json)
+        return
+    result, is_first = push(config, force)
+    if as_json or verbosity() >= 0:
+        click.echo(json.dumps(result) if as_json else summary(result))
     sys.stdout.flush()
     tell_held(result)
-    if is_first and not as_json:
+    tell_paths(config, result)
+    if is_first and not as_json and verbosity() >= 0:
         click.echo(next_step(option_for(config_path(config_file))), err=True)
 
 
 def next_step(option: str) -> str:
     """The next step after a first sync; `option` is the ` --config FILE` that commands need."""
-    return f"next: `syncd service install{option}` keeps it in sync from now on"
+    return f"next: `{keeper(option)}` keeps it in sync from now on"
+
+
+def tell_paths(config: Config, result: Mapping[str, Any]) -> None:
+    """Name on stderr, with -v, the paths that left in the sync that had this result, as the history has them."""
+    if verbosity() <= 0 or result["sync"] is None:
+        return
+    from syncd.cli.history import path_lines  # noqa: PLC0415 - for who asks
+    from syncd.report.history import HistoryStore  # noqa: PLC0415
+
+    with suppress(OSError):
+        records, _ = HistoryStore(directories_for(config.workspace.path, os.environ).state).read()
+        sending = [record for record in records if record.sent]
+        for line in path_lines(sending[-1], _COLUMNS) if sending else ():
+            click.echo(click.unstyle(line), err=True)
 
 
 def tell_held(result: Mapping[str, Any]) -> None:
@@ -63,7 +95,7 @@ def push(config: Config, force: bool) -> tuple[dict[str, Any], bool]:
             from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
             from syncd.cli.own_loop import sync_alone  # noqa: PLC0415 - where no daemon runs
 
-            set_up_logs("critical", LogFormat.TEXT, {})  # the command tells what failed
+            set_up_logs(log_level("critical"), LogFormat.TEXT, {})  # the command tells what failed
             result = sync_alone(config, progress, SyncMode.FORCED if force else SyncMode.CHANGED)
             return result, result["sync"] is not None and result["change"] is None
 
@@ -92,14 +124,17 @@ def summary(result: Mapping[str, Any]) -> str:
     if sync is None:
         files = "the one file" if result["files"] == 1 else f"all {result['files']:,} files"
         return f"nothing to do: the sandbox holds {files}"
-    what = counted(sync["files"], "file") + _changes(result.get("change"))
+    what = _changes(result.get("change"), sync["files"])
     return f"synced {what}, {size(sync['archive_bytes'])}, in {sync['seconds']:.2f} s"
 
 
-def _changes(change: dict[str, int] | None) -> str:
-    """The changes since the last sync; "" for a first sync, and for a daemon of a version that does not send them."""
-    if change is None:
-        return ""
+def _changes(change: dict[str, int] | None, files: int) -> str:
+    """The changes since the last sync, and the files in all; these alone for a first sync, and one without changes."""
+    words = change_words(change) if change else ""
+    return f"{words} ({files:,} in all)" if words else counted(files, "file")
+
+
+def change_words(change: Mapping[str, int]) -> str:
+    """The numbers of changes: `6 new, 2 changed`; empty without any."""
     names = {"added": "new", "changed": "changed", "removed": "removed"}
-    words = ", ".join(f"{change[name]:,} {word}" for name, word in names.items() if change[name])
-    return f" ({words})" if words else ""
+    return ", ".join(f"{change[name]:,} {word}" for name, word in names.items() if change[name])

@@ -4,28 +4,60 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from syncd.archive.extraction import folder_mode
-from syncd.cli.options import CLOCK, config_option, configured, json_option, refuse_workspace
+from syncd.cli.options import (
+    CLOCK,
+    config_option,
+    configured,
+    confirmed,
+    full_id,
+    json_option,
+    refuse_workspace,
+    stoppable,
+)
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.directories import directories_for
-from syncd.core.errors import Stop, TryLater
+from syncd.core.errors import Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.text import counted, few, shown_path, size
+from syncd.core.waiter import Waiter
 from syncd.model.entry import Entry, Kind
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, unknown_version
 from syncd.store.state_db import StateDb
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 _HELP = f"""List the agent's saved versions, the newest first; or show, restore or drop one.
 
 Before a sync overwrites or removes what was changed on both sides, and before a sandbox ends, the sandbox's version is
 saved here. Versions are kept for {SAVED_DAYS} days and in at most {SAVED_BYTES >> 30} GiB; the oldest go first.
+An id may be shortened to what no other one begins with.
 """
+
+
+def _complete_id(context: click.Context, argument: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
+
+    with suppress(SyncdError, OSError):
+        versions = _versions(context.params.get("config_file")).all()
+        return [
+            CompletionItem(each.id, help=f"{each.why}, {counted(len(each.paths), 'path')}")
+            for each in versions
+            if each.id.startswith(incomplete)
+        ]
+    return []
+
+
+_id_argument = click.argument("version_id", metavar="ID", shell_complete=_complete_id)
 
 
 @click.group("saved", invoke_without_command=True, help=_HELP)
@@ -63,7 +95,7 @@ def list_(config_file: str | None, as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("version_id", metavar="ID")
+@_id_argument
 @config_option
 @json_option
 def show(version_id: str, config_file: str | None, as_json: bool) -> None:
@@ -88,7 +120,7 @@ def show(version_id: str, config_file: str | None, as_json: bool) -> None:
 
 
 @command.command("restore")
-@click.argument("version_id", metavar="ID")
+@_id_argument
 @click.argument("destination", metavar="DEST", required=False, type=click.Path())
 @click.option("--here", is_flag=True, help="Into the workspace, as `syncd apply` does: merged, or a conflict.")
 @config_option
@@ -137,15 +169,27 @@ def restore(version_id: str, destination: str | None, here: bool, config_file: s
 
 
 @command.command("drop")
-@click.argument("version_id", metavar="ID")
+@_id_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @config_option
 @json_option
-def drop(version_id: str, config_file: str | None, as_json: bool) -> None:
-    """Remove a version for good.
+def drop(version_id: str, yes: bool, config_file: str | None, as_json: bool) -> None:
+    """Remove a version for good. On a terminal it asks.
 
     --json: dropped (the id).
     """
-    if not _store(config_file).drop(version_id):
+    store = _store(config_file)
+    version_id = _full_id(store, version_id)
+    version = store.find(version_id)
+    if version is not None and not (yes or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
+        for line in _heading(version):
+            print(line)
+        waiter = Waiter(Interrupt(), CLOCK)
+        with stoppable(), interrupting(waiter.interrupt):
+            if not confirmed("Remove it for good?", waiter):
+                print("nothing was removed")
+                return
+    if not store.drop(version_id):
         raise unknown_version(version_id)
     if as_json:
         _print_json({"dropped": version_id})
@@ -158,10 +202,19 @@ _SUBCOMMANDS = tuple(command.commands)
 
 def _store(config_file: str | None) -> SavedVersions:
     set_up_logs("warning", LogFormat.TEXT, {})  # a damaged version is named there
+    return _versions(config_file)
+
+
+def _versions(config_file: str | None) -> SavedVersions:
     return SavedVersions(StateDb(directories_for(configured(config_file).workspace.path, os.environ).state), CLOCK)
 
 
-def _found(store: SavedVersions, version_id: str) -> SavedVersion:
+def _full_id(store: SavedVersions, given: str) -> str:
+    return full_id(given, (version.id for version in store.all()), "versions")
+
+
+def _found(store: SavedVersions, given: str) -> SavedVersion:
+    version_id = _full_id(store, given)
     version = store.find(version_id)
     if version is None:
         raise unknown_version(version_id)

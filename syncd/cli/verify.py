@@ -8,6 +8,7 @@ import click
 
 from syncd.archive.verification import verify
 from syncd.cli.options import config_option, configured, json_option, stoppable
+from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.choices import Deletions
 from syncd.core.errors import ExitCode
@@ -17,6 +18,7 @@ from syncd.core.text import shown_path
 @click.command("verify")
 @config_option
 @json_option
+@verbosity_options
 def command(config_file: str | None, as_json: bool) -> int:
     """Compare the workspace with the sandbox's, byte for byte.
 
@@ -48,7 +50,8 @@ def command(config_file: str | None, as_json: bool) -> int:
         for path in paths:
             click.echo(f"{word.replace('_', ' '):10}  {shown_path(path)}")
     numbers = ", ".join(f"{len(paths):,} {word.replace('_', ' ')}" for word, paths in lists.items())
-    click.echo(numbers if not equal else f"equal: {len(manifest):,} paths are in the sandbox as they are here")
+    if not equal or verbosity() >= 0:
+        click.echo(numbers if not equal else f"equal: {len(manifest):,} paths are in the sandbox as they are here")
     if found.unnamed:
         click.echo(f"and {found.unnamed:,} more are only there")
     if deleted_here:

@@ -125,6 +125,26 @@ def write_whole(path: str, content: bytes) -> None:
     _replace(path, content, durable=False)
 
 
+def rewrite(path: str, content: bytes) -> None:
+    """Replace a file of the person's durably: the new one has the mode and the owner of the old. Raises `OSError`."""
+    before, draft = os.stat(path), path + _DRAFT
+    try:
+        with os.fdopen(_create(draft), "wb") as file:
+            now = os.fstat(file.fileno())
+            if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        raise
+    flush_folder(os.path.dirname(path))
+
+
 def flush_folder(folder: str) -> None:
     """Flush the folder, so that its entries survive a power cut. Raises `OSError`."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

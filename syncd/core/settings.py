@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -168,7 +168,12 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     """Check the content of a TOML file. Raises `ConfigError`."""
     for name in raw:
         if name not in SECTIONS and name != "sandboxes":
-            raise ConfigError(f"{_printable(name)}: unknown section", f"allowed are {_names(SECTIONS)}, sandboxes")
+            sections = (*SECTIONS, "sandboxes")
+            meant = similar(name, sections)
+            raise ConfigError(
+                f"{_printable(name)}: unknown section",
+                f"{f'did you mean {meant}? ' if meant else ''}allowed are {', '.join(sections)}",
+            )
     raw = with_git(raw)
     read = {name: checked_table(name, keys, raw.get(name, {})) for name, keys in SECTIONS.items()}
     _check_program("sync.on_synced", read["sync"].on_synced)
@@ -304,7 +309,11 @@ def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
         if replaced is not None:
             raise ConfigError(f"{name}.{key} = {shown_value(value)}", replaced)
         if key not in types:
-            raise ConfigError(f"{name}.{_printable(key)}: unknown key", f"allowed in [{name}] are {_names(types)}")
+            meant = similar(key, types)
+            raise ConfigError(
+                f"{name}.{_printable(key)}: unknown key",
+                f"{f'did you mean {meant}? ' if meant else ''}allowed in [{name}] are {_names(types)}",
+            )
         if key == "acquire":
             values[key] = checked_table(f"{name}.{key}", AcquireKeys, value)
             continue
@@ -318,6 +327,23 @@ def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
         if field.required and field.name not in values:
             raise ConfigError(f"{name}.{field.name} is missing", f"add {field.name} = … under [{name}]")
     return keys(**values)
+
+
+def unknown_key(key: str, known: Collection[str]) -> ConfigError:
+    """Return the error for a key that a command names, and that is none of these."""
+    meant = similar(key, known)
+    tables = ", ".join(dict.fromkeys(name.partition(".")[0] for name in known))
+    return ConfigError(
+        f"{shown_value(key)} is no key of the configuration",
+        f"did you mean {meant}?" if meant else f"name it as TABLE.KEY; tables are {tables}",
+    )
+
+
+def similar(word: str, known: Iterable[str]) -> str:
+    """Return the word of these that was probably meant; empty if none is like it."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only when something was mistyped
+
+    return next(iter(get_close_matches(word, list(known), 1)), "")
 
 
 def _description(annotation: Any) -> str:

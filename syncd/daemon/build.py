@@ -493,7 +493,9 @@ def daemon_of(
             folders=folders,
             db=db,
             throttle=Throttle(limit_of(config)),
-            status=WorkspaceStatus(path, config.workspace_link, folders.state, systemd, totals, pid, config.managed),
+            status=WorkspaceStatus(
+                path, config.workspace_link, folders.state, systemd, totals, pid, config.managed, config.file
+            ),
             stack=stack,
             shared=shared,
         )

@@ -203,6 +203,9 @@ class Daemon:
                 writer = Writer(str(message.get("sandbox") or ""), lambda: client.waits, client.send)
                 self._shared.writers.append(writer)
                 client.send({"event": "progress", "state": self._components.status.most_urgent.state})
+            case "reload":
+                self._shared.signals.reload_now()
+                client.done(ExitCode.DONE)
             case "pause" | "resume" as command:
                 self._pause_or_resume(client, command)
             case _:

@@ -324,7 +324,7 @@ class SandboxLoop:
             raise failure
         self._backoff.after(failure, now_s, now_s - self._started_s, _chance(), failed.retry_after_s, awaited=awaited)
         if self._backoff.not_before_s is not None:
-            self._send_failure(failure, self._backoff.not_before_s - now_s)
+            self._send_failure(failure, self._backoff.not_before_s - now_s, None)
         if not isinstance(failure, Unavailable):
             self._shared.dirty.mark_all()
 
@@ -379,8 +379,8 @@ class SandboxLoop:
         if not self._request_queue.awaited:
             self._retry_wait_s = wait_s = self._backoff.outage_wait_s(wait_s, now_s, _chance())
         _log.warning("%s; trying again in %.1f s", failure, wait_s)
-        self._send_failure(failure, wait_s)
-        self.publisher.retrying(failure.step, str(failure))
+        self.publisher.retrying(failure.step, str(failure), failure.gives_up_in_s)
+        self._send_failure(failure, wait_s, failure.gives_up_in_s)
         self._retry_in(wait_s)
 
     def _retry_in(self, wait_s: float) -> None:
@@ -389,9 +389,11 @@ class SandboxLoop:
         else:
             self.publisher.retry_in(wait_s)
 
-    def _send_failure(self, failure: Exception, wait_s: float) -> None:
-        self._request_queue.send_progress(failed=f"{failure}; trying again in {wait_s:.1f} s")
-        self._request_queue.send_progress(state=State.RETRYING)
+    def _send_failure(self, failure: Exception, wait_s: float, gives_up_in_s: float | None) -> None:
+        attempt = self.publisher.failures_in_row + 1
+        self._request_queue.send_progress(
+            state=State.RETRYING, failed=str(failure), attempt=attempt, wait_s=wait_s, gives_up_in_s=gives_up_in_s
+        )
 
     def pause(self, wait_s: float) -> None:
         """Wait out a failure, asleep or awake. Raises `Superseded` for a newer change, and at once for a request and a

@@ -36,7 +36,7 @@ class Signals:
         handlers = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
-            signal.SIGHUP: self._reload,
+            signal.SIGHUP: self.reload_now,
             signal.SIGUSR1: self._sync_now,
         }
         with self._interrupt.handling(handlers):
@@ -56,7 +56,8 @@ class Signals:
         if not self._over.wait(_EXIT_AFTER_S):
             os._exit(0)
 
-    def _reload(self, *_: object) -> None:
+    def reload_now(self, *_: object) -> None:
+        """Have the configuration read anew, as a SIGHUP does."""
         self.reload = True
         self.reloads += 1
 

@@ -160,10 +160,13 @@ class RequestQueue:
         self.serving = []
 
     def send_progress(self, **figures: object) -> None:
-        """Send all clients the `state` alone where it is a new one, its figures, or what `failed`."""
+        """Send all clients the `state` alone where it is a new one, its figures, or what `failed`, and what follows."""
         for request in [*self.serving, *self._lasting, *self._fresh]:
             if request.client is not None:
-                request.client.send({"event": "progress", **figures})
+                # A lasting one does not end with the retries of this sync.
+                hidden = "gives_up_in_s" if request.lasting else ""
+                shown = {name: value for name, value in figures.items() if name != hidden}
+                request.client.send({"event": "progress", **shown})
 
     def succeeded(self, outcome: Outcome) -> None:
         """Answer the requests that the sync served, but those that wait for one more as files changed under it."""

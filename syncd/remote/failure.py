@@ -52,7 +52,8 @@ class StepFailed(Exception):
     """One attempt at one step failed.
 
     `retry_after_s` is the wait that the server asked for; `refusal` is the error that a refused attempt ends a command
-    with; `possibly_applied` is False if the server surely did not do what it was asked.
+    with; `possibly_applied` is False if the server surely did not do what it was asked. `gives_up_in_s` is what is left
+    of the time for retries, once that is known.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class StepFailed(Exception):
         self.retry_after_s = retry_after_s
         self.refusal = refusal
         self.possibly_applied = possibly_applied
+        self.gives_up_in_s: float | None = None
 
     def as_error(self) -> SyncdError:
         """Return the error that ends a command."""

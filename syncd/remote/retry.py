@@ -48,6 +48,7 @@ def with_retries(
 
     def wait_s(state: RetryCallState) -> float:
         failure = _failure(state)
+        failure.gives_up_in_s = max(0.0, started_s + retry_settings.give_up_s - clock.monotonic_s())
         failures = failures_in_row(failure) if failures_in_row else state.attempt_number
         chance = random.random()  # noqa: S311 - jitter, not a secret
         first_s, max_s = retry_settings.first_s, retry_settings.max_s

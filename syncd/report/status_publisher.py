@@ -83,6 +83,8 @@ class StatusPublisher(Struct):
     state: State = State.STARTING
     pending: bool = False
     retry_at: str | None = None
+    gives_up_at: str | None = None
+    failures_in_row: int = 0
     url_expires_at: str | None = None
     progress: Progress | None = None
     warnings: list[SyncWarning] = field(default_factory=list)
@@ -110,7 +112,7 @@ class StatusPublisher(Struct):
         if state is State.PAUSED:
             self.notifier.paused()
         if state is not State.RETRYING:
-            self.retry_at = None
+            self.retry_at = self.gives_up_at = None
         self.publish()
 
     def ended(self) -> None:
@@ -180,25 +182,29 @@ class StatusPublisher(Struct):
             _log.info("synced %d files, %d bytes, in %.2f s", outcome.files, size_bytes, took_s)
         self.totals.synced_once = True
         self.totals.last_error = None
+        self.failures_in_row = 0
         self.recorder.succeeded(outcome)
         self.notifier.succeeded()
         if outcome.overwritten:
             self.notifier.saved(outcome.overwritten)
 
-    def retrying(self, step: str, message: str) -> None:
+    def retrying(self, step: str, message: str, gives_up_in_s: float | None = None) -> None:
         """An attempt failed, and another one follows."""
         self._note_error(step, message)
+        self.gives_up_at = None if gives_up_in_s is None else stamp(self.clock.wall_s() + gives_up_in_s)
         self.recorder.retrying(step, message)
         self.notifier.failed(message, needs_person=False)
 
     def failed(self, step: str, failure: SyncdError) -> None:
         """A sync failed: the message stays until the next success."""
         self._note_error(step, str(failure))
+        self.gives_up_at = None
         self.recorder.failed(step, str(failure))
         self.notifier.failed(str(failure), needs_person=isinstance(failure, NeedsPerson))
 
     def _note_error(self, step: str, message: str) -> None:
         self.totals.failures += 1
+        self.failures_in_row += 1
         self.totals.last_error = LastError(stamp(self.clock.wall_s()), step, one_line(message, 600))
 
     def warn(self, warnings: list[SyncWarning]) -> None:

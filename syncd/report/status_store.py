@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 import msgspec
 from msgspec import Struct
@@ -65,6 +66,8 @@ def read_status(folder: str, otherwise: Status) -> Status:
         state_since=since,
         sandboxes=tuple(replace(each, state=State.STOPPED, retry_at=None) for each in status.sandboxes),
         retry_at=None,
+        gives_up_at=None,
+        failures_in_row=0,
         progress=None,
         managed=otherwise.managed,
     )
@@ -89,16 +92,24 @@ def running_workspace(link: str, folder: str) -> str | None:
 
     `folder` is the one with the state folders of all workspaces.
     """
+    return next((status.workspace for status in _running(folder) if status.workspace_link == shown_path(link)), None)
+
+
+def running_with(config: str, folder: str) -> Status | None:
+    """Return the status of the running daemon that has this configuration file, whatever that says now."""
+    return next((status for status in _running(folder) if status.config == shown_path(config)), None)
+
+
+def _running(folder: str) -> Iterator[Status]:
+    """Yield the documents of all running daemons; `folder` is the one with the state folders of all workspaces."""
     try:
         state_folders = [entry.path for entry in os.scandir(folder)]
     except OSError:
-        return None
+        return
     for state_folder in state_folders:
-        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            status = msgspec.json.decode(read_file(os.path.join(state_folder, _NAME)), type=Status)
-            if status.workspace_link == shown_path(link) and status.running and holder(state_folder) in (0, status.pid):
-                return status.workspace
-    return None
+        status = read_document(state_folder)
+        if status is not None and status.running and holder(state_folder) in (0, status.pid):
+            yield status
 
 
 def read_last(folder: str, otherwise: Status) -> Status:

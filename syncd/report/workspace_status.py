@@ -46,6 +46,7 @@ class WorkspaceStatus(Struct):
     totals: RunTotals
     pid: int | None
     managed: Managed | None
+    config: str = ""
     publishers: list[StatusPublisher] = field(default_factory=list)
     _started_at: str | None = None
     _written: bytes = b""
@@ -140,6 +141,9 @@ class WorkspaceStatus(Struct):
             agent=main.agent,
             managed=self.managed,
             workspace_link=shown_path(self.workspace_link),
+            config=shown_path(self.config),
+            failures_in_row=urgent.failures_in_row,
+            gives_up_at=urgent.gives_up_at if running else None,
         )
 
     def _line(self, document: Status) -> str:

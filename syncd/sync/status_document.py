@@ -100,7 +100,9 @@ class Status(Struct, frozen=True, kw_only=True):
     sets the other fields. `sandbox`, and `last_sync` to `agent`, are those of the first of `sandboxes`; `state` is the
     most urgent one, and `pending`, `syncs` and `failures` are of all. `left_out` counts excluded paths by the source of
     the rule, `mcp_servers` has URLs, and `lingering` counts deleted files that are still in the sandbox. `managed` is
-    null where there is no managed file, `workspace_link` empty where no link leads to the workspace.
+    null where there is no managed file, `workspace_link` empty where no link leads to the workspace. `config` is the
+    configuration file. Of the most urgent sandbox, `failures_in_row` counts failed attempts since the last success, and
+    `gives_up_at` is when this sync's retries end: then the daemon begins another one.
     """
 
     version: int = VERSION
@@ -131,3 +133,11 @@ class Status(Struct, frozen=True, kw_only=True):
     agent: AgentStatus = AgentStatus()
     managed: Managed | None = None
     workspace_link: str = ""
+    config: str = ""
+    failures_in_row: int = 0
+    gives_up_at: str | None = None
+
+    @property
+    def in_sync(self) -> bool:
+        """True if a daemon runs and the sandboxes have all changes, but for what the warnings name."""
+        return self.running and self.responding is not False and self.state is State.WATCHING and not self.pending

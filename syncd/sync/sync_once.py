@@ -83,6 +83,13 @@ class _Archived(Struct, frozen=True):
     stays: frozenset[str]
 
 
+def _counted(archived: _Archived, base: Manifest) -> Difference:
+    """The difference of an archive from the base, once what the scan could not tell was read."""
+    found, packed = archived.scanned.difference, archived.packed.manifest
+    read = [path for path in found.uncertain if path in packed and not same(packed[path], base[path])]
+    return structs.replace(found, changed=[*found.changed, *read], uncertain=[])
+
+
 class _Delivered(Struct, frozen=True):
     """An archive that was initialized, and the manifest that the sandbox holds since.
 
@@ -196,7 +203,7 @@ class SandboxSync(Struct):
             archived = self._take_snapshot(this)
         if isinstance(archived, Outcome):
             return archived
-        change = archived.scanned.difference if self.state.base is not None else None
+        change = None if self.state.base is None else _counted(archived, self.state.base)
         delivered = self._deliver(this, archived)
         if isinstance(delivered, Verdict):
             return delivered

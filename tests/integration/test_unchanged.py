@@ -56,6 +56,16 @@ def _ignored(rig: Rig) -> None:
     rig.write(".env", "SECRET=1")
 
 
+def test_each_change_is_counted(rig: Rig) -> None:
+    """An edit of the same size counts beside a new file, and a file that was only written again does not."""
+    rig.write("a.txt", "other")
+    rig.write("d/b.txt", "world")
+    rig.write("new", "x")
+    change = rig.sync()[0].change
+    assert change is not None
+    assert (list(change.added), list(change.changed), list(change.removed)) == (["new"], ["a.txt"], [])
+
+
 @pytest.mark.parametrize(
     "happens", [_touch, _written_again, _replaced_by_its_like, _there_and_back, _made_and_removed, _ignored]
 )

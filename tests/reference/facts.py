@@ -41,6 +41,8 @@ ENVIRONMENT = (
     ("SSL_CERT_DIR", "The same, as a folder."),
     ("NO_COLOR", "Not empty: no colours."),
     ("PAGER", "The program that shows `syncd diff` on a terminal, with its options; default: `less -FRX`."),
+    ("VISUAL", "The editor of `syncd config edit`, with its options; else `EDITOR`, else `vi`."),
+    ("EDITOR", "The same, where `VISUAL` is not set."),
     ("NOTIFY_SOCKET", "Set by systemd: where `syncd run` says that it is ready, alive, or stopping."),
     ("WATCHDOG_USEC", "Set by systemd: how often it has to say so."),
     ("WATCHDOG_PID", "Set by systemd: who has to say so."),

@@ -130,7 +130,7 @@ def _refusal(words: list[str]) -> str:
         return f"{rest[0]} is too much"
     helped = values.get("help") or words == ["--help"]
     needed = [each.name for each in command.params if isinstance(each, click.Argument) and each.required]
-    lacking = [name for name in needed if name and not isinstance(values.get(name), str)]
+    lacking = [name for name in needed if name and not isinstance(values.get(name), str | tuple)]
     return f"{lacking[0]} is missing" if lacking and not helped else ""
 
 

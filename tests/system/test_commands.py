@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import signal
 
 import pytest
@@ -99,7 +102,7 @@ def test_push_goes_through_the_daemon(rig: Rig) -> None:
     rig.write("a")
     rig.up()
     rig.write("b")
-    assert "synced 2 files" in rig.ok("push").out
+    assert "synced 1 new (2 in all)" in rig.ok("push").out
     assert "nothing to do" in rig.ok("push").out
     forced = json.loads(rig.ok("push", "--force", "--json").out)
     assert forced["outcome"] == "initialized"
@@ -121,6 +124,118 @@ def test_push_alone_is_recorded(rig: Rig) -> None:
     rig.ok("flush")
     assert rig.count("upload") == 1
     assert rig.status()["last_sync"] == pushed["sync"]
+
+
+@pytest.mark.parametrize("daemon", ["with a daemon", "alone"])
+def test_a_dry_run(rig: Rig, daemon: str) -> None:
+    """It names what a push would send, asks no server, and changes nothing."""
+    rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
+    rig.write("kept", "kept")
+    rig.write("old/gone")
+    rig.write("changed", "before")
+    assert rig.ok("push", "--dry-run").out.endswith("would send 3 files, 15 bytes before compression\n")
+    assert not rig.state_folder.exists()
+    rig.up() if daemon == "with a daemon" else rig.ok("push")
+    before = rig.emulator.request_log.ops()
+    assert rig.ok("push", "--dry-run").out == "nothing to send: the sandbox holds what is here (3 files)\n"
+    shutil.rmtree(rig.workspace / "old")
+    rig.write("changed", "beside")  # of the same size
+    rig.write("new/b\033", "12")
+    rig.write(".env", "SECRET=1")
+    os.utime(rig.workspace / "kept")
+    would = rig.ok("push", "--dry-run")
+    assert would.out.splitlines() == [
+        "+ new/",
+        "+ new/b\033",
+        "~ changed",
+        "- old",
+        "- old/gone",
+        "would send 2 new, 1 changed, 2 removed (3 in all), 8 bytes before compression",
+    ]
+    assert json.loads(rig.ok("push", "--dry-run", "--json").out) == {
+        "added": ["new", "new/b\033"],
+        "changed": ["changed"],
+        "removed": ["old", "old/gone"],
+        "files": 3,
+        "bytes": 8,
+        "held": [],
+    }
+    assert rig.run("push", "--dry-run", "--force").code == 2
+    assert rig.emulator.request_log.ops() == before
+    assert rig.ok("push").out.startswith("synced 2 new, 1 changed, 2 removed (3 in all), ")
+
+
+def test_quiet_and_verbose(rig: Rig) -> None:
+    """-q prints nothing of what went well, -v tells what was sent; both count before the command's name, too."""
+    rig.write("a")
+    for args in (("push", "-q"), ("-q", "push"), ("push", "--quiet", "--force")):
+        said = rig.ok(*args)
+        assert (said.out, said.err) == ("", ""), args
+    rig.write("b")
+    rig.write("a", "TEXT\n")  # of the same size
+    told = rig.ok("push", "-v")
+    assert "synced 1 new, 1 changed (2 in all), " in told.out
+    assert re.search(r"^\+ +5 bytes  \w{12}  b$", told.err, re.MULTILINE), told.err
+    rig.write("b2")
+    assert re.search(r"^\+ +5 bytes  \w{12}  b2$", rig.ok("flush", "-v").err, re.MULTILINE)
+    rig.faults("upload: 503 always")
+    rig.configure({"retry.give_up_after_seconds": 0.5})
+    rig.write("c")
+    failed = rig.run("push", "-q")
+    assert (failed.code, failed.out, failed.err.count("\n")) == (75, "", 1)
+
+
+def test_results_as_json(rig: Rig) -> None:
+    """Each command with a result prints it as a document."""
+    rig.write("a")
+    rig.write("b.tmp")
+    rig.configure({"workspace.ignore": ["*.tmp"]})
+    flushed = json.loads(rig.ok("flush", "--json").out)
+    assert (flushed["outcome"], flushed["files"], flushed["held"]) == ("initialized", 1, [])
+    assert json.loads(rig.ok("flush", "--json").out)["outcome"] == "unchanged"
+    left_out = json.loads(rig.ok("explain", "work/b.tmp", "--json").out)
+    assert (left_out["path"], left_out["included"], left_out["at"]) == ("b.tmp", False, "b.tmp")
+    assert left_out["rule"].endswith("*.tmp")
+    assert json.loads(rig.ok("explain", "work/a", "--json").out)["included"] is True
+    pulled = json.loads(rig.ok("pull", "dest", "--json").out)
+    assert pulled == {"files": 1, "bytes": 5, "left_out": [], "unnamed": 0}
+
+
+def test_a_service_as_json(rig: Rig) -> None:
+    """Unit, state, process, last end, remedy and the log's last lines, with the exit code for people."""
+    programs = {
+        "systemctl": 'case "$*" in *" show "*) printf "%s\\n" LoadState=loaded ActiveState=$ACTIVE MainPID=$PID;; esac',
+        "journalctl": "echo one; echo two",
+    }
+    folder = rig.home / "bin"
+    folder.mkdir()
+    for name, script in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    rig.environ = {"PATH": f"{folder}:{os.environ['PATH']}", "ACTIVE": "active", "PID": "4242"}
+    running = json.loads(rig.ok("service", "status", "--json").out)
+    assert running == {
+        "unit": "syncd.service",
+        "state": "running as process 4242",
+        "pid": 4242,
+        "last_end": "",
+        "remedy": "",
+        "log": ["one", "two"],
+    }
+    rig.environ |= {"ACTIVE": "inactive", "PID": "0"}
+    stopped = rig.run("service", "status", "--json")
+    document = json.loads(stopped.out)
+    assert (stopped.code, document["state"], document["pid"]) == (75, "stopped", None)
+    assert document["remedy"] == "systemctl --user restart syncd"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("stats", " Did you mean 'status'?"), ("psuh", " Did you mean 'push'?"), ("xyzzy", "")]
+)
+def test_a_command_that_is_none(rig: Rig, typed: str, meant: str) -> None:
+    """The one that was probably meant is named."""
+    said = rig.run(typed)
+    assert (said.code, said.err.splitlines()[-1]) == (2, f"Error: No such command '{typed}'.{meant}")
 
 
 def test_push_prints_its_result_and_its_progress_apart(rig: Rig) -> None:

@@ -244,3 +244,19 @@ def kept(rig: Rig) -> list[dict[str, Any]]:
         before = found.get(sync["id"], {}).get("sent", [])
         found[sync["id"]] = {**sync, "sent": [*before, *sync["sent"]]}
     return list(found.values())
+
+
+def test_an_id_may_be_short_and_is_completed(rig: Rig) -> None:
+    """The beginning of an id names its sync, and a TAB offers those whose paths are kept."""
+    rig.write("a")
+    rig.ok("push")
+    (record,) = json.loads(f"[{rig.ok('history', '--json').out}]")
+    short = record["id"][:-1]
+    if not short.isdecimal():  # that is the Nth last
+        assert rig.ok("history", "--paths", short).out == rig.ok("history", "--paths", record["id"]).out
+    rig.environ |= {
+        "_SYNCD_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"syncd history --paths {short}",
+        "COMP_CWORD": "3",
+    }
+    assert rig.ok().out == f"plain,{record['id']}\n"

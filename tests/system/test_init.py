@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from syncd.cli.push import next_step
 from syncd.core.config_file import load_config
 from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
@@ -302,7 +303,7 @@ point inside the workspace, or exclude it
 warning: 'src/key.py' holds a private key in line 2 and is excluded: take it
 out, or allow the path in workspace.allow_secrets
 synced 3 files, … bytes, in … s
-next: `syncd service install` keeps it in sync from now on"""
+""" + next_step("")
 
 
 def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from syncd.cli.push import next_step
 from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
-from tests.system.rig import Rig
+from tests.system.rig import DEFAULTS, Rig
 
 _MIB = 1 << 20
 _DATA = random.Random(1).randbytes(2 * _MIB)
@@ -51,11 +52,11 @@ def test_a_push_on_a_terminal(rig: Rig, terminal: Terminal) -> None:
     _resize(terminal, 40)
     terminal.until(_NARROW.fullmatch, "what fits 40 columns on one line")
     _resize(terminal, 80)
-    terminal.until(re.compile(r"initializing the sandbox  0:01").fullmatch, "how long the sandbox takes")
+    terminal.until(re.compile(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] initializing the sandbox  0:01").fullmatch, "how long the sandbox takes")
     assert terminal.finish() == 0, terminal.text
     reported, then = terminal.text.splitlines()
     assert re.fullmatch(r"synced 1 file, 2,04\d KiB, in [23456]\.\d\d s", reported), reported
-    assert then == "next: `syncd service install` keeps it in sync from now on"
+    assert then == next_step("")
 
 
 def test_an_interrupted_push(rig: Rig, terminal: Terminal) -> None:
@@ -76,13 +77,42 @@ def test_an_interrupted_push(rig: Rig, terminal: Terminal) -> None:
     first = rig.ok("push", "--config", str(rig.config_file))
     lines = first.err.splitlines()
     assert lines[:3] == ["packaging …", "uploading …", "initializing the sandbox …"]
-    assert lines[3:] == ["next: `syncd service install` keeps it in sync from now on"]
+    assert lines[3:] == [next_step("")]
     rig.write("b")
     os.unlink(rig.workspace / "data.bin")
     rig.write("c")
     second = rig.ok("push")
-    assert second.out.startswith("synced 2 files (2 new, 1 removed), ")
+    assert second.out.startswith("synced 2 new, 1 removed (2 in all), ")
     assert "next" not in second.err
+
+
+@pytest.mark.parametrize("daemon", ["by the daemon", "alone"])
+def test_a_push_that_is_retried(rig: Rig, terminal: Terminal, daemon: str) -> None:
+    """One line counts down to the next attempt and to the end; a failure that repeats itself is told once."""
+    rig.configure({"retry.first_delay_seconds": 2, "retry.max_delay_seconds": 2})
+    if daemon == "by the daemon":
+        rig.write("data.bin", "small for now")
+        rig.up()
+    rig.faults("upload: 503 always")
+    rig.write("other", "text")
+    _start(terminal, rig, "push")
+    plan = re.compile(r"^attempt 3 in [1-3] s, gives up in 0:2\d$", re.MULTILINE)
+    terminal.until(plan.search, "the third attempt, and the end")
+    assert terminal.text.count("503") == 1
+    rig.emulator.faults.clear()
+    assert terminal.finish() == 0, terminal.text
+
+
+def test_a_look_that_takes_its_time(rig: Rig, terminal: Terminal) -> None:
+    """After half a second something turns on the terminal; elsewhere a line says what is waited for."""
+    rig.configure(DEFAULTS)
+    rig.write("data.bin", "small")
+    rig.ok("push")
+    rig.faults("execute: delay 1.5")
+    _start(terminal, rig, "diff")
+    terminal.until(re.compile(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] looking at the sandbox  0:0[01]").search, "what is waited for")
+    assert terminal.finish() == 0, terminal.text
+    assert terminal.text == ""
 
 
 def test_ctrl_c_leaves_the_daemon_running(rig: Rig, terminal: Terminal) -> None:

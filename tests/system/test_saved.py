@@ -16,6 +16,8 @@ from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.saved_versions import SavedVersions, Why
 from syncd.store.state_db import NAME, StateDb
 from tests.clock import ScriptedClock
+from tests.screens.terminal import Terminal
+from tests.system.command import SYNCD
 from tests.system.rig import Rig
 
 LATIN = os.fsdecode(b"caf\xe9")
@@ -169,6 +171,32 @@ def test_drop(saved: Rig) -> None:
     empty = saved.ok("saved")
     assert (empty.out, empty.err) == ("", "no version of the agent's is saved\n")
     assert os.listdir(saved.state_folder / "blobs") == []
+
+
+def test_an_id_may_be_short(saved: Rig) -> None:
+    """What no other id begins with is enough; else both are named, and nothing is done."""
+    for args in (("drop", "20261124-13201"), ("show", "2026"), ("restore", "20261124", "dest")):
+        failed = saved.run("saved", *args)
+        assert (failed.code, failed.out) == (78, "")
+        assert failed.err.endswith(
+            f"is the beginning of several versions: write more of it, as one of {FIRST}, {SECOND}\n"
+        )
+    assert json.loads(saved.ok("saved", "show", FIRST[:-3], "--json").out)["id"] == FIRST
+    assert saved.ok("saved", "drop", SECOND[:-2]).out == f"dropped {SECOND}\n"
+    assert saved.ok("saved", "drop", "2").out == f"dropped {FIRST}\n"
+
+
+@pytest.mark.parametrize(("args", "typed", "left"), [((), "n\n", 2), ((), "y\n", 1), (("--yes",), "", 1)])
+def test_drop_asks_on_a_terminal(saved: Rig, args: tuple[str, ...], typed: str, left: int) -> None:
+    """It shows what would be gone; a script is not asked."""
+    terminal = Terminal()
+    terminal.start([*SYNCD, "saved", "drop", FIRST, *args], saved.environment(), saved.home)
+    if typed:
+        terminal.until(lambda text: text.endswith("Remove it for good? [y/N]:"), "the question")
+        assert "sandbox-ended  5 paths" in terminal.text
+        terminal.type(typed)
+    assert terminal.finish() == 0
+    assert len(json.loads(saved.ok("saved", "--json").out)["saved"]) == left
 
 
 def test_nothing_was_ever_saved(rig: Rig) -> None:

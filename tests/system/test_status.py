@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 
 from tests.system.rig import TIMEOUT_S, Rig
@@ -82,6 +83,48 @@ def test_a_retrying_daemon(rig: Rig) -> None:
     assert "503" in status["last_error"]["message"]
     assert TIME.fullmatch(status["retry_at"])
     assert TIME.fullmatch(status["last_error"]["at"])
+    assert status["failures_in_row"] == 1
+    assert TIME.fullmatch(status["gives_up_at"])
+    shown = rig.run("status", "--check")
+    assert shown.code == 1
+    assert re.match(r". retrying: attempt 2 in \d+ s, gives up in 0:[23]\d and begins afresh\n\n", shown.out), shown.out
+    assert "nothing to do" not in shown.out
+    rig.daemons[-1].send(signal.SIGUSR1)
+    after = rig.status_in("watching")
+    assert (after["failures_in_row"], after["gives_up_at"]) == (0, None)
+
+
+def test_check(rig: Rig) -> None:
+    """For scripts: 1 unless a daemon runs and everything is there; the document is printed all the same."""
+    rig.write("a")
+    assert rig.run("status", "--check").code == 1
+    assert (rig.run("status", "--all", "--check").code, rig.run("status", "--check", "--watch").code) == (1, 2)
+    rig.up()
+    for args in ((), ("--json",), ("--metrics",), ("--all",)):
+        assert rig.ok("status", "--check", *args).out
+    rig.ok("pause")
+    paused = rig.run("status", "--check", "--json")
+    assert (paused.code, json.loads(paused.out)["state"]) == (1, "paused")
+
+
+@pytest.mark.parametrize("damage", ["rescan_minuts = 3\n", "no TOML\n", "path = 3\n"])
+def test_a_typo_hides_no_daemon(rig: Rig, damage: str) -> None:
+    """The daemon that runs is shown, with the typo as a warning, and the exit code says that a person is needed."""
+    rig.write("a")
+    daemon = rig.up()
+    good = rig.config_file.read_text()
+    rig.config_file.write_text(good + damage)
+    shown = rig.run("status", "--json")
+    document = json.loads(shown.out)
+    assert (shown.code, document["pid"], document["state"]) == (78, daemon.pid, "watching")
+    assert document["sandbox"]["id"] == "box"
+    assert any("goes on with what it read before" in warning for warning in document["warnings"])
+    assert str(rig.config_file) in shown.err
+    (row,) = json.loads(rig.ok("status", "--all", "--json").out)["workspaces"]
+    assert row["pid"] == daemon.pid
+    daemon.stop()
+    gone = rig.run("status", "--json")
+    assert (gone.code, gone.out) == (78, "")
 
 
 def test_a_killed_daemon(rig: Rig) -> None:

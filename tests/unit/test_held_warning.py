@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.cli.push import summary
+from syncd.cli.push import next_step, summary
 from syncd.model.entry import Kind, SeenEntry
 from syncd.sandbox.remote_changes import why_unsaved
 from syncd.sandbox.seen_paths import held_warning
@@ -17,6 +17,13 @@ def test_the_remedy_works() -> None:
     assert "could not be saved (it is too large)" in unsaved
     assert "move it away there" in unsaved
     assert "overwrites" not in unsaved
+
+
+@pytest.mark.parametrize(("booted", "command"), [("/", "syncd service install"), ("/nowhere", "syncd run")])
+def test_the_next_step(monkeypatch: pytest.MonkeyPatch, booted: str, command: str) -> None:
+    """Where systemd does not run, no service is proposed."""
+    monkeypatch.setattr("syncd.cli.options.BOOTED_BY_SYSTEMD", booted)
+    assert next_step(" --config a") == f"next: `{command} --config a` keeps it in sync from now on"
 
 
 @pytest.mark.parametrize(
@@ -41,3 +48,18 @@ def test_a_push_that_sent_nothing() -> None:
     assert summary({**unchanged, "held": []}) == "nothing to do: the sandbox holds all 3 files"
     held = summary({**unchanged, "held": ["a"]})
     assert held == "nothing was sent: the sandbox holds all but what is held"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (None, "45 files"),
+        ({"added": 0, "changed": 0, "removed": 0}, "45 files"),
+        ({"added": 6, "changed": 0, "removed": 0}, "6 new (45 in all)"),
+        ({"added": 1, "changed": 2, "removed": 3000}, "1 new, 2 changed, 3,000 removed (45 in all)"),
+    ],
+)
+def test_a_push_that_sent_something(change: dict[str, int] | None, what: str) -> None:
+    """What is new comes first; a first sync, and one by force, count all."""
+    sync = {"files": 45, "archive_bytes": 9, "seconds": 0.5}
+    assert summary({"sync": sync, "change": change}) == f"synced {what}, 9 bytes, in 0.50 s"

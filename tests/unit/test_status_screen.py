@@ -130,12 +130,23 @@ def test_warnings() -> None:
         ),
         (replace(WATCHING, state=State.INITIALIZING), ["* initializing: the sandbox unpacks it, for 2 min"]),
         (
-            replace(WATCHING, state=State.RETRYING, last_error=BUSY, retry_at="2026-11-24T13:20:21Z"),
-            ["* trying again in 10 s: the upload failed", "  nothing to do: it goes on by itself"],
+            replace(
+                WATCHING,
+                state=State.RETRYING,
+                last_error=BUSY,
+                failures_in_row=5,
+                retry_at="2026-11-24T13:20:20Z",
+                gives_up_at="2026-11-24T13:24:51Z",
+            ),
+            ["* retrying: attempt 6 in 9 s, gives up in 4:40 and begins afresh"],
         ),
         (
-            replace(WATCHING, state=State.RETRYING, retry_at="2026-11-24T13:20:11Z"),
-            ["* trying again now", "  nothing to do: it goes on by itself"],
+            replace(WATCHING, state=State.RETRYING, failures_in_row=40, retry_at="2026-11-24T13:20:41Z"),
+            ["* retrying: attempt 41 in 30 s"],
+        ),
+        (
+            replace(WATCHING, state=State.RETRYING, failures_in_row=1, retry_at="2026-11-24T13:20:11Z"),
+            ["* retrying: attempt 2 now"],
         ),
         (replace(WATCHING, state=State.PAUSED), ["* paused for 2 min", "  go on: `syncd resume`"]),
         (

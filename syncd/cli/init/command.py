@@ -15,6 +15,7 @@ from typing import Any
 import click
 import msgspec
 
+from syncd.cli.config.command import complete_value
 from syncd.cli.init.config_template import filled
 from syncd.cli.init.dialog import (
     PROMPT,
@@ -29,7 +30,7 @@ from syncd.cli.init.dialog import (
     tell_overlaps,
     tell_shared_mounts,
 )
-from syncd.cli.options import CLOCK, option_for, shipped, stoppable
+from syncd.cli.options import CLOCK, keeper, option_for, shipped, stoppable
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.push import next_step, push, summary
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
@@ -84,7 +85,12 @@ def _option(name: str, field: msgspec.structs.FieldInfo, annotation: Any) -> Cal
     allowed = _description(annotation).replace('"', "")
     text = f"{name}: {allowed}" if allowed and allowed != _description(Text) else name
     default = "" if field.default in (msgspec.NODEFAULT, None, "") else f"; default: {field.default}"
-    return click.option(*names, metavar="VALUE", help=f"{text}{default}.")
+    return click.option(
+        *names,
+        metavar="VALUE",
+        shell_complete=lambda _context, _option, incomplete: complete_value(annotation, incomplete),
+        help=f"{text}{default}.",
+    )
 
 
 def _description(annotation: Any) -> str:
@@ -346,4 +352,4 @@ def _next_steps(config: Config, option: str) -> Iterator[str]:
     yield f"  syncd check{option}            tries all that a sync needs"
     yield f"  syncd ls{option}               shows what would be sent"
     yield f"  syncd push{option}             sends it once"
-    yield f"  syncd service install{option}  keeps it in sync from now on"
+    yield f"  {keeper(option):{len(option) + 21}}  keeps it in sync from now on"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,8 +12,8 @@ from urllib.parse import urlsplit
 import click
 
 import syncd
-from syncd.cli.options import config_option, config_path, configured, option_for, shipped
-from syncd.cli.service.systemd import Report, UserService, environment_in, report, started_at, user_name
+from syncd.cli.options import config_option, config_path, configured, json_option, option_for, shipped
+from syncd.cli.service.systemd import Report, UserService, environment_in, main_pid, report, started_at, user_name
 from syncd.cli.service.unit import Unit, fitted, is_unchanged, settings_for, unit_of, with_digest
 from syncd.core.api_key import find_key
 from syncd.core.directories import default_config_path, default_key_file
@@ -157,17 +158,26 @@ def uninstall(config_file: str | None) -> None:
 
 @command.command("status")
 @config_option
-def status(config_file: str | None) -> int:
+@json_option
+def status(config_file: str | None, as_json: bool) -> int:
     """Show the service's state, how it last ended, its last log lines, and what to do.
 
     Ends with 0 if it runs, 75 if it is stopped or restarts by itself, 78 if a person has to act.
+
+    --json: unit, state, pid (null if none runs), last_end, remedy, and log, its last lines.
     """
     service = service_of(config_file)
     key_file = default_key_file(os.environ)
     with suppress(SyncdError):
         key_file = configured(config_file).sandbox.api_key_file
-    now = report_of(service, service.properties(), key_file)
-    _show(service, now, _LOG_LINES)
+    properties = service.properties()
+    now = report_of(service, properties, key_file)
+    if as_json:
+        log = [_printable(line) for line in service.journal(_LOG_LINES)]
+        found = {"unit": service.unit.name, "state": _printable(now.state), "pid": main_pid(properties)}
+        click.echo(json.dumps({**found, "last_end": now.last, "remedy": _printable(now.remedy), "log": log}))
+    else:
+        _show(service, now, _LOG_LINES)
     return now.exit_code
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from msgspec import Struct
 
+from syncd.cli.options import BOOTED_BY_SYSTEMD
 from syncd.cli.service.unit import Unit
 from syncd.core.errors import ExitCode, NeedsPerson, TryLater
 
@@ -20,8 +21,6 @@ from syncd.core.errors import ExitCode, NeedsPerson, TryLater
 _LONGEST_S = 330.0
 # systemd.exec(5): USER, CAPABILITIES, NAMESPACE.
 _NO_SANDBOXING = (217, 218, 226)
-# sd_booted(3): it exists if systemd is process 1.
-_BOOTED = "/run/systemd/system"
 _ELSEWHERE = "run `syncd run` under what this machine has instead"
 _PROPERTIES = (
     "LoadState,ActiveState,SubState,Result,StatusText,MainPID,NRestarts,UnitFileState,NeedDaemonReload,"
@@ -70,7 +69,7 @@ class UserService:
             raise NeedsPerson("there is no systemd on this machine", _ELSEWHERE)
         result = self._run("systemctl", "--user", "show-environment")
         if result.returncode != 0:
-            if not os.path.isdir(_BOOTED):
+            if not os.path.isdir(BOOTED_BY_SYSTEMD):
                 raise NeedsPerson("systemd is not what runs this machine (a container?)", _ELSEWHERE)
             why = (result.stderr.strip().splitlines() or ["no answer"])[0]
             raise NeedsPerson(
@@ -246,6 +245,12 @@ def started_at(properties: Mapping[str, str]) -> int:
     with suppress(ValueError):
         return int(properties.get("ExecMainStartTimestamp", "").removeprefix("@"))
     return 0
+
+
+def main_pid(properties: Mapping[str, str]) -> int | None:
+    """The process that runs for the unit."""
+    pid = properties.get("MainPID", "")
+    return int(pid) if pid.isdecimal() and int(pid) else None
 
 
 def _last_end(properties: Mapping[str, str]) -> str:

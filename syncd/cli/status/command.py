@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -13,8 +13,9 @@ from syncd import __version__
 from syncd.cli.interruption import discard_stdout
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
 from syncd.cli.output import is_screen, stdout_failure
-from syncd.cli.status.reader import StatusReader, WorkspaceRow, read_all
+from syncd.cli.status.reader import StatusReader, WorkspaceRow, read_all, reader_for
 from syncd.core.config_file import config_folder
+from syncd.core.errors import ConfigError, ExitCode
 from syncd.core.text import printable_json
 from syncd.report.status_store import encoded
 from syncd.sync.status_document import Status
@@ -33,22 +34,26 @@ _OVERVIEW_VERSION = 1
 @click.option("--metrics", "as_metrics", is_flag=True, help="For monitoring: OpenMetrics text on stdout.")
 @click.option("--watch", is_flag=True, help="Keep running, and show it as it changes, until Ctrl-C.")
 @click.option("--all", "all_", is_flag=True, help="A line for each configuration in ~/.config/syncd.")
-def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: bool, all_: bool) -> None:
+@click.option("--check", "checks", is_flag=True, help="For scripts: exit with 1 unless all is in sync.")
+def command(config_file: str | None, as_json: bool, as_metrics: bool, *, watch: bool, all_: bool, checks: bool) -> int:
     """Show what the daemon is doing and did last."""
     if as_metrics and (as_json or watch):
         raise click.UsageError("--metrics goes with neither --json nor --watch.")
+    if checks and watch:
+        raise click.UsageError("--check goes without --watch.")
     if all_ and (as_metrics or config_file):
         raise click.UsageError("--all goes with neither --metrics nor --config.")
     if all_:
         readers: dict[str, StatusReader] = {}
-        _show(lambda: read_all(readers), _all_json if as_json else _all_text, watch=watch, as_json=as_json)
-        return
-    reader = StatusReader(config_path(config_file), configured(config_file))
+        rows = _show(lambda: read_all(readers), _all_json if as_json else _all_text, watch=watch, as_json=as_json)
+        return _code(checks, [row.status for row in rows])
+    reader = reader_for(config_path(config_file), lambda _path: configured(config_file))
     if as_metrics:
         from syncd.report.metrics import exposition  # noqa: PLC0415 - for this output alone
 
-        click.echo(exposition(reader.status(), CLOCK.wall_s(), __version__), nl=False)
-        return
+        status = reader.status()
+        click.echo(exposition(status, CLOCK.wall_s(), __version__), nl=False)
+        return _code(checks, [status], reader.problem)
 
     def read() -> Status:
         reader.refresh()
@@ -57,14 +62,24 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: boo
     def text(status: Status) -> str:
         return printable_json(encoded(status).decode()) if as_json else _text(reader, status)
 
-    _show(read, text, watch=watch, as_json=as_json)
+    status = _show(read, text, watch=watch, as_json=as_json)
+    return _code(checks, [status], None if watch else reader.problem)
 
 
-def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: bool, as_json: bool) -> None:
-    """Print the text of what is read; with `watch` until Ctrl-C, each time that it changes."""
+def _code(checks: bool, statuses: Sequence[Status | None], problem: ConfigError | None = None) -> ExitCode:
+    """The exit code after the output. Raises the problem, if there is one."""
+    if problem is not None:
+        raise problem
+    is_good = bool(statuses) and all(status is not None and status.in_sync for status in statuses)
+    return ExitCode.DIFFERENT if checks and not is_good else ExitCode.DONE
+
+
+def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: bool, as_json: bool) -> Shown:
+    """Print the text of what is read, and return that; with `watch` until Ctrl-C, each time that it changes."""
+    shown = read()
     if not watch:
-        print(text(read()))
-        return
+        print(text(shown))
+        return shown
     try:
         if as_json or not is_screen(sys.stdout):
             _follow(read, text)
@@ -72,6 +87,7 @@ def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: boo
             _redraw(lambda: text(read()))
     except KeyboardInterrupt:  # the usual end, in a write to a full pipe too
         discard_stdout()
+    return shown
 
 
 def _follow(read: Callable[[], Shown], text: Callable[[Shown], str]) -> None:

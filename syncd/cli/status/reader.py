@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd import __version__
-from syncd.cli.options import CLOCK, load_for_command, option_for
+from syncd.cli.options import CLOCK, config_of_daemon, load_for_command, option_for
 from syncd.core.config_file import config_files, config_name
 from syncd.core.directories import default_config_path, directories_for, holder
 from syncd.core.errors import ConfigError
@@ -41,8 +42,11 @@ _ASK_EVERY_S = 10.0
 class StatusReader:
     """Reads the status of a configuration's workspace. The file may be edited meanwhile."""
 
-    def __init__(self, path: str, config: Config, waiter: Waiter | None = None) -> None:
+    def __init__(
+        self, path: str, config: Config, waiter: Waiter | None = None, problem: ConfigError | None = None
+    ) -> None:
         self._path = path
+        self.problem = problem
         self._waiter = waiter or Waiter(Interrupt(), CLOCK)
         self._set(config)
 
@@ -57,20 +61,31 @@ class StatusReader:
 
     def refresh(self) -> None:
         """Read the configuration, which may have been edited; an invalid one changes nothing, as in the daemon."""
-        with suppress(ConfigError):
+        try:
             config = load_for_command(self._path)
-            if config != self.config:
-                self._set(config)
+        except ConfigError as failure:
+            self.problem = failure
+            return
+        self.problem = None
+        if config != self.config:
+            self._set(config)
 
     def status(self) -> Status:
-        """The document, the daemon's own where it cannot write it, with `responding` set."""
+        """The document, the daemon's own where it cannot write it, with `responding` set.
+
+        Where the configuration has become invalid, which stops no daemon that runs, that is a warning.
+        """
         status = read_status(self._folder, self._nothing)
         if not status.running:
             return replace(status, responding=None)
         if not self._answer or status.pid != self._asked_pid or CLOCK.monotonic_s() >= self._ask_again_s:
             self._answer = self._responding(status)
             self._asked_pid, self._ask_again_s = status.pid, CLOCK.monotonic_s() + _ASK_EVERY_S
-        return replace(self._unwritten or status, responding=self._answer)
+        status = replace(self._unwritten or status, responding=self._answer)
+        if self.problem is None:
+            return status
+        problem = one_line(f"the daemon goes on with what it read before; {self.problem}", 600)
+        return replace(status, warnings=(*status.warnings, problem))
 
     def context(self, status: Status) -> StatusContext:
         """The facts that the screen needs beside this document."""
@@ -140,6 +155,20 @@ def _nothing(config: Config) -> Status:
     )
 
 
+def reader_for(path: str, load: Callable[[str], Config]) -> StatusReader:
+    """The reader for this configuration; where it is not valid, for the daemon that runs with it.
+
+    Raises `ConfigError` where none does.
+    """
+    try:
+        return StatusReader(path, load(path))
+    except ConfigError as failure:
+        config = config_of_daemon(path)
+        if config is None:
+            raise
+        return StatusReader(path, config, problem=failure)
+
+
 # -- all workspaces
 
 
@@ -175,7 +204,7 @@ def read_all(readers: dict[str, StatusReader]) -> tuple[WorkspaceRow, ...]:
 def _row(file: str, readers: dict[str, StatusReader]) -> WorkspaceRow:
     name = config_name(file)
     try:
-        reader = readers[file] = readers.get(file) or StatusReader(file, load_for_command(file))
+        reader = readers[file] = readers.get(file) or reader_for(file, load_for_command)
     except ConfigError as failure:
         return WorkspaceRow(file, name, ServiceState.NONE, None, one_line(str(failure), 1000))
     from syncd.daemon.shared_sandbox import conflict, others_naming  # noqa: PLC0415 - for many alone

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from syncd import __version__
-from syncd.cli.layout import ASCII, Glyphs, Tone, aligned, bar, columns, cut, styled, wrapped
+from syncd.cli.layout import ASCII, Glyphs, Tone, aligned, bar, columns, cut, next_attempt, styled, wrapped
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
 from syncd.core.clock import seconds_of
 from syncd.core.text import ago, counted, duration, size, split_remedy
@@ -30,13 +30,6 @@ _BUSY = (State.STARTING, State.DEBOUNCING, State.SNAPSHOTTING, State.UPLOADING, 
 _DOING = {
     State.DEBOUNCING: "changes seen: waiting until the workspace is quiet",
     State.SNAPSHOTTING: "packaging",
-}
-_STEPS = {
-    "watch": "check of the workspace",
-    "snapshot": "packaging",
-    "upload-url": "asking for an upload URL",
-    "initialize": "unpacking in the sandbox",
-    "delete": "removing of deleted files",
 }
 _HEAD = ("NAME", "STATE", "LAST SYNC", "WAITING", "SERVICE", "WORKSPACE")
 _SERVICE = {ServiceState.RUNNING: "yes", ServiceState.STOPPED: "stopped", ServiceState.NONE: "no"}
@@ -119,7 +112,7 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
     since_s = seconds_of(status.state_since)
     lasting = "" if since_s is None or now_s - since_s < 2 else f" for {duration(now_s - since_s)}"
     match status.state:
-        case State.WATCHING if not status.pending:
+        case State.WATCHING if status.in_sync:
             warnings = f", with {counted(len(status.warnings), 'warning')}" if status.warnings else ""
             return Tone.ATTENTION if warnings else Tone.GOOD, f"in sync{warnings}", ""
         case State.WATCHING:
@@ -127,7 +120,7 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
         case State.INITIALIZING:
             return Tone.BUSY, f"initializing: the sandbox unpacks it{lasting and f',{lasting}'}", ""
         case State.RETRYING:
-            return Tone.ATTENTION, _next_try(status, now_s), "nothing to do: it goes on by itself"
+            return Tone.ATTENTION, f"retrying: {_next_try(status, now_s)}", ""
         case State.PAUSED:
             return Tone.ATTENTION, f"paused{lasting}", f"go on: `syncd resume{context.option}`"
         case State.HELD:
@@ -164,11 +157,11 @@ def _finished_s(status: Status) -> float | None:
 
 
 def _next_try(status: Status, now_s: float) -> str:
-    at_s = seconds_of(status.retry_at)
-    failed = f": the {_STEPS.get(status.last_error.step, status.last_error.step)} failed" if status.last_error else ""
-    if at_s is None or at_s <= now_s:
-        return f"trying again now{failed}"
-    return f"trying again in {duration(at_s - now_s + 0.999)}{failed}"
+    at_s, gives_up_s = seconds_of(status.retry_at), seconds_of(status.gives_up_at)
+    wait_s = 0.0 if at_s is None else at_s - now_s
+    if gives_up_s is None:
+        return next_attempt(status.failures_in_row + 1, wait_s, None)
+    return f"{next_attempt(status.failures_in_row + 1, wait_s, gives_up_s - now_s)} and begins afresh"
 
 
 # -- the rows
