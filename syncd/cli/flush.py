@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from syncd.cli.daemon_client import ask_daemon, ask_or_do
-from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.cli.options import CLOCK, config_option, configured, json_option, of_sandbox, sandbox_option
 from syncd.cli.output import log_level, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.push import tell_held, tell_paths
@@ -34,10 +34,11 @@ _LONGEST_S = 1e8
     type=click.FloatRange(min=0, min_open=True),
     help="Give up after this long.",
 )
+@sandbox_option
 @json_option
 @verbosity_options
-def command(config_file: str | None, timeout_s: float | None, as_json: bool) -> None:
-    """Wait until all that is on disk now is in the sandbox: `syncd flush && start-the-agent`.
+def command(config_file: str | None, timeout_s: float | None, sandbox: str | None, as_json: bool) -> None:
+    """Wait until all that is on disk now is in the sandbox, or in each of several: `syncd flush && start-the-agent`.
 
     After a second, stderr says what is waited for. Up to two more syncs follow while a file changes as it is read; if
     it still does, it is named, with exit code 75, and everything else is in the sandbox. Paths that are held, as both
@@ -46,8 +47,8 @@ def command(config_file: str | None, timeout_s: float | None, as_json: bool) -> 
 
     --json: what `push --json` prints, of the last sync that was waited for.
     """
-    config = configured(config_file)
-    result = ask_or_do(lambda: _by_daemon(config, timeout_s), lambda: _standalone(config, timeout_s))
+    config = of_sandbox(configured(config_file), sandbox)
+    result = ask_or_do(lambda: _by_daemon(config, timeout_s, sandbox), lambda: _standalone(config, timeout_s, sandbox))
     if as_json:
         click.echo(json.dumps(result))
         sys.stdout.flush()
@@ -55,11 +56,11 @@ def command(config_file: str | None, timeout_s: float | None, as_json: bool) -> 
     tell_paths(config, result)
 
 
-def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None:
+def _by_daemon(config: Config, timeout_s: float | None, sandbox: str | None) -> dict[str, Any] | None:
     """The daemon's answer once it is done; None if no daemon runs. Raises `SyncdError`."""
     with ProgressDisplay(silent_s=_SILENT_S) as progress:
         try:
-            return ask_daemon(config, {"do": "flush"}, timeout_s, progress)
+            return ask_daemon(config, {"do": "flush", "sandbox": sandbox}, timeout_s, progress)
         except TimeoutError:
             more = "the daemon goes on; give it more time, or see `syncd status`"
             raise TryLater(f"not in the sandbox after {timeout_s:g} s ({progress.doing_now})", more) from None
@@ -69,7 +70,7 @@ def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None
             ) from None
 
 
-def _standalone(config: Config, timeout_s: float | None) -> dict[str, Any]:
+def _standalone(config: Config, timeout_s: float | None, sandbox: str | None) -> dict[str, Any]:
     from syncd.cli.own_loop import refuse_paused, sync_alone  # noqa: PLC0415 - where no daemon runs
 
     refuse_paused(config)
@@ -77,7 +78,7 @@ def _standalone(config: Config, timeout_s: float | None) -> dict[str, Any]:
     ends_s = float("inf") if timeout_s is None else CLOCK.monotonic_s() + timeout_s
     with ProgressDisplay(silent_s=_SILENT_S) as progress, _alarm(timeout_s):
         try:
-            return sync_alone(config, progress, give_up_s=timeout_s)
+            return sync_alone(config, progress, give_up_s=timeout_s, sandbox=sandbox)
         except (Stop, KeyboardInterrupt):
             if CLOCK.monotonic_s() < ends_s:
                 raise

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.options import config_option, configured, json_option, stoppable
+from syncd.cli.options import (
+    all_option,
+    config_option,
+    configured_for_each,
+    json_option,
+    sandbox_option,
+    stoppable,
+)
 from syncd.core.errors import TryLater
+from syncd.core.settings import Config
 from syncd.core.text import counted, one_line
 from syncd.merge.git import identity_text, possible_seconds, subject_of
 
@@ -19,17 +27,30 @@ if TYPE_CHECKING:
 
 @click.command("log")
 @json_option
+@sandbox_option
+@all_option
 @config_option
-def command(config_file: str | None, as_json: bool) -> int:
+def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, as_json: bool) -> int:
     """List what the agent committed in the sandbox, the newest first.
 
     Of the branch that is checked out there, since syncd last put something there. `syncd apply --branch NAME` brings
     these commits home. Other branches and stashes are named on stderr; they stay there.
 
-    --json: commits, each with id, author, email, at, subject and paths (their number); stashes, their number; branches,
-    the names of other branches with commits.
+    --json: commits, each with id, author, email, at, subject, paths (their number) and sandbox (its name); stashes,
+    their number; branches, the names of other branches with commits.
     """
-    config = configured(config_file)
+    configs = configured_for_each(config_file, sandbox, all_sandboxes)
+    found = [_logged(config, as_json=as_json, heading=all_sandboxes) for config in configs]
+    if as_json:
+        commits = [row for each in found for row in each["commits"]]
+        branches = [name for each in found for name in each["branches"]]
+        stashes = sum(each["stashes"] for each in found)
+        click.echo(json.dumps({"commits": commits, "stashes": stashes, "branches": branches}))
+    return 0
+
+
+def _logged(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]:
+    """Print one sandbox's commits for people, and return them. Raises `SyncdError`, `StepFailed`."""
     from syncd.cli.agent_side import commits_there, open_sandbox, tell_rest  # noqa: PLC0415 - after the configuration is known
     from syncd.sandbox.repository.agent_repository import Contents, RepositoryState  # noqa: PLC0415
 
@@ -38,11 +59,10 @@ def command(config_file: str | None, as_json: bool) -> int:
     if found.state is RepositoryState.FAILED:
         reason = one_line(found.why, 160)
         raise TryLater(f"the commits in the sandbox cannot be read ({reason})", "`syncd diff` shows what was changed")
-    rows = [_row(commit) for commit in reversed(commits)]
-    if as_json:
-        branches = [name for name, _ in found.branches]
-        click.echo(json.dumps({"commits": rows, "stashes": found.stashes, "branches": branches}))
-    else:
+    rows = [{**_row(commit), "sandbox": config.sandbox_name} for commit in reversed(commits)]
+    if heading:
+        click.echo(f"{config.sandbox_name}:", err=as_json)
+    if not as_json:
         width = max((len(one_line(row["author"], 30)) for row in rows), default=0)
         for row in rows:
             author, paths = one_line(row["author"], 30), counted(row["paths"], "path")
@@ -50,7 +70,7 @@ def command(config_file: str | None, as_json: bool) -> int:
     if not rows and not found.unlisted:
         click.echo(f"no commits: {one_line(found.why or 'the agent made none', 160)}", err=True)
     tell_rest(found, commits)
-    return 0
+    return {"commits": rows, "stashes": found.stashes, "branches": [name for name, _ in found.branches]}
 
 
 def _row(commit: SandboxCommit) -> dict[str, Any]:

@@ -53,6 +53,24 @@ config_option = click.option(
     help="The configuration: a file, or NAME for ~/.config/syncd/NAME.toml. Default: the one whose workspace holds the"
     " current directory; else config.toml there.",
 )
+
+
+def _complete_sandbox(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
+
+    with suppress(ConfigError):
+        names = configured(context.params.get("config_file")).sandboxes
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return []
+
+
+sandbox_option = click.option(
+    "--sandbox",
+    metavar="NAME",
+    shell_complete=_complete_sandbox,
+    help="The sandbox of this name in the configuration, where there are several; main is [sandbox].",
+)
+all_option = click.option("--all", "all_sandboxes", is_flag=True, help="Each sandbox of the workspace.")
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON document on stdout.")
 
 
@@ -100,6 +118,38 @@ def configured(config_file: str | None) -> Config:
     if config_file and "/" not in config_file and not os.path.lexists(path):
         raise ConfigError(f"no configuration file at {path}", _others(config_file))
     return load_for_command(path)
+
+
+def configured_for(config_file: str | None, sandbox: str | None) -> Config:
+    """The configuration of the sandbox of that name, or of the only one.
+
+    Raises `ConfigError`, and `click.UsageError`, which names all, where there are several and none is meant.
+    """
+    config = configured(config_file)
+    if sandbox is None and len(config.sandboxes) > 1:
+        names = ", ".join(config.sandboxes)
+        raise click.UsageError(f"This workspace has several sandboxes: name one with --sandbox, of {names}.")
+    return of_sandbox(config, sandbox)
+
+
+def configured_for_each(config_file: str | None, sandbox: str | None, all_sandboxes: bool) -> list[Config]:
+    """The configurations of all sandboxes with `--all`, else of one, as `configured_for`."""
+    if not all_sandboxes:
+        return [configured_for(config_file, sandbox)]
+    if sandbox is not None:
+        raise click.UsageError("--all goes without --sandbox.")
+    config = configured(config_file)
+    return [config.for_sandbox(name) for name in config.sandboxes]
+
+
+def of_sandbox(config: Config, sandbox: str | None) -> Config:
+    """The configuration of the sandbox of that name, as it is without one. Raises `click.UsageError`."""
+    if sandbox is None:
+        return config
+    if sandbox not in config.sandboxes:
+        names = ", ".join(config.sandboxes)
+        raise click.UsageError(f"{sandbox!r} is no sandbox of this workspace: name one of {names}.")
+    return config.for_sandbox(sandbox)
 
 
 def load_for_command(path: str) -> Config:

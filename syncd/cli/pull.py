@@ -7,7 +7,7 @@ import json
 import click
 
 from syncd.archive.extraction import extract, folder_mode
-from syncd.cli.options import config_option, configured, json_option, refuse_workspace, stoppable
+from syncd.cli.options import config_option, configured_for, json_option, refuse_workspace, sandbox_option, stoppable
 from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.text import counted, shown_path
@@ -16,9 +16,10 @@ from syncd.core.text import counted, shown_path
 @click.command("pull")
 @click.argument("destination", metavar="DEST", type=click.Path())
 @config_option
+@sandbox_option
 @json_option
 @verbosity_options
-def command(config_file: str | None, destination: str, as_json: bool) -> None:
+def command(config_file: str | None, destination: str, sandbox: str | None, as_json: bool) -> None:
     """Download the sandbox's workspace into DEST, a new or an empty folder. Nothing is overwritten.
 
     The git repository that syncd keeps there does not come; one that someone else made does.
@@ -26,7 +27,7 @@ def command(config_file: str | None, destination: str, as_json: bool) -> None:
     --json: files, bytes, left_out (the paths that were not pulled, each with its reason) and unnamed (their number
     beyond these).
     """
-    config = configured(config_file)
+    config = configured_for(config_file, sandbox)
     from syncd.cli.downloading import read_dump, repository_there  # noqa: PLC0415 - `pull --help` needs none of it
 
     folder_mode(destination)  # before any request

@@ -12,7 +12,16 @@ from typing import Any
 import click
 
 from syncd.cli.daemon_client import ask_daemon, ask_or_do
-from syncd.cli.options import config_option, config_path, configured, json_option, keeper, option_for
+from syncd.cli.options import (
+    config_option,
+    config_path,
+    configured,
+    json_option,
+    keeper,
+    of_sandbox,
+    option_for,
+    sandbox_option,
+)
 from syncd.cli.output import log_level, verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.directories import directories_for
@@ -30,14 +39,15 @@ _COLUMNS = 100
     "--force", is_flag=True, help="Read every file; even if nothing changed, and even if the workspace is nearly empty."
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be sent: + new, ~ changed, - removed. Asks no server.")
+@sandbox_option
 @json_option
 @verbosity_options
-def command(config_file: str | None, force: bool, dry_run: bool, as_json: bool) -> None:
-    """Sync once, now, and wait until the sandbox has it.
+def command(config_file: str | None, force: bool, dry_run: bool, sandbox: str | None, as_json: bool) -> None:
+    """Sync once, now, and wait until the sandbox has it; each one, where the workspace has several.
 
     Up to two more syncs follow while files change as they are read; if one still does, it is named, with exit code 75.
     """
-    config = configured(config_file)
+    config = of_sandbox(configured(config_file), sandbox)
     if dry_run:
         if force:
             raise click.UsageError("--dry-run goes without --force.")
@@ -45,9 +55,9 @@ def command(config_file: str | None, force: bool, dry_run: bool, as_json: bool) 
 
         show_plan(config, as_json=as_json)
         return
-    result, is_first = push(config, force)
+    result, is_first = push(config, force, sandbox)
     if as_json or verbosity() >= 0:
-        click.echo(json.dumps(result) if as_json else summary(result))
+        click.echo(json.dumps(result) if as_json else summaries(result))
     sys.stdout.flush()
     tell_held(result)
     tell_paths(config, result)
@@ -76,6 +86,8 @@ def tell_paths(config: Config, result: Mapping[str, Any]) -> None:
 
 def tell_held(result: Mapping[str, Any]) -> None:
     """Name on stderr the paths that stay as they are in the sandbox."""
+    for row in result.get("sandboxes", ())[1:]:  # the first one's are those of the result itself
+        tell_held(row)
     named = result.get("held", ())
     for path in named:
         click.echo(f"held: {shown_path(path)} was changed here and in the sandbox: `syncd apply` merges it", err=True)
@@ -84,8 +96,10 @@ def tell_held(result: Mapping[str, Any]) -> None:
         click.echo(f"held: {counted(more, 'more path')}: `syncd apply` merges them", err=True)
 
 
-def push(config: Config, force: bool) -> tuple[dict[str, Any], bool]:
-    """Sync once and show the progress. The result, and if no earlier sync was known, and no daemon runs.
+def push(config: Config, force: bool, sandbox: str | None = None) -> tuple[dict[str, Any], bool]:
+    """Sync once, to the sandbox of this name or to each, and show the progress.
+
+    The result, and if no earlier sync was known, and no daemon runs.
 
     Raises `SyncdError`; that of an interrupt says what state it leaves.
     """
@@ -96,10 +110,10 @@ def push(config: Config, force: bool) -> tuple[dict[str, Any], bool]:
             from syncd.cli.own_loop import sync_alone  # noqa: PLC0415 - where no daemon runs
 
             set_up_logs(log_level("critical"), LogFormat.TEXT, {})  # the command tells what failed
-            result = sync_alone(config, progress, SyncMode.FORCED if force else SyncMode.CHANGED)
+            result = sync_alone(config, progress, SyncMode.FORCED if force else SyncMode.CHANGED, sandbox=sandbox)
             return result, result["sync"] is not None and result["change"] is None
 
-        request = {"do": "push", "force": force}
+        request = {"do": "push", "force": force, "sandbox": sandbox}
         try:
             done = ask_or_do(lambda: ask_daemon(config, request, display=progress), alone)
         except KeyboardInterrupt:
@@ -114,6 +128,12 @@ def _stopped(doing: str) -> TryLater:
     if doing.startswith("initializing"):
         return TryLater(f"stopped while {doing}, which may be done all the same", "`syncd push` makes sure")
     return TryLater(f"stopped while {doing}; the sandbox is unchanged", "`syncd push` sends it")
+
+
+def summaries(result: Mapping[str, Any]) -> str:
+    """The result for people: a line, or one for each of several sandboxes."""
+    rows = result.get("sandboxes", ())
+    return "\n".join(f"{row['name']}: {summary(row)}" for row in rows) if rows else summary(result)
 
 
 def summary(result: Mapping[str, Any]) -> str:

@@ -19,13 +19,16 @@ from syncd.cli.options import (
     confirmed,
     full_id,
     json_option,
+    of_sandbox,
     refuse_workspace,
+    sandbox_option,
     stoppable,
 )
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.directories import directories_for
 from syncd.core.errors import Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
+from syncd.core.settings import MAIN
 from syncd.core.text import counted, few, shown_path, size
 from syncd.core.waiter import Waiter
 from syncd.model.entry import Entry, Kind
@@ -68,19 +71,20 @@ def command(context: click.Context, config_file: str | None, as_json: bool) -> N
     # `syncd saved --config FILE list`: given before the subcommand, an option is that one's default.
     context.default_map = {name: {"config_file": config_file, "as_json": as_json} for name in _SUBCOMMANDS}
     if context.invoked_subcommand is None:
-        context.invoke(list_, config_file=config_file, as_json=as_json)
+        context.invoke(list_, config_file=config_file, sandbox=None, as_json=as_json)
 
 
 @command.command("list")
 @config_option
+@sandbox_option
 @json_option
-def list_(config_file: str | None, as_json: bool) -> None:
-    """List the saved versions, the newest first, each with its first paths.
+def list_(config_file: str | None, sandbox: str | None, as_json: bool) -> None:
+    """List the saved versions, the newest first, each with its first paths; with --sandbox those of one sandbox.
 
-    --json: saved, each with id, at, why (overwritten, removed, sandbox-ended, reset, released, conflict), sandbox_id,
-    paths and bytes.
+    --json: saved, each with id, at, why (overwritten, removed, sandbox-ended, reset, released, conflict), sandbox (its
+    name), sandbox_id, paths and bytes.
     """
-    versions = _store(config_file).all()
+    versions = [each for each in _store(config_file).all() if sandbox in (None, each.sandbox_name)]
     if as_json:
         _print_json({"saved": [_row(version) for version in versions]})
         return
@@ -97,15 +101,16 @@ def list_(config_file: str | None, as_json: bool) -> None:
 @command.command("show")
 @_id_argument
 @config_option
+@sandbox_option
 @json_option
-def show(version_id: str, config_file: str | None, as_json: bool) -> None:
+def show(version_id: str, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
     """Show each path of a version, with its kind, mode and size.
 
     --json: as an element of `list`, with entries: path, kind (file, directory, symlink), mode (octal), bytes, mtime
     (seconds since 1970), target for a link, and damaged (true) where the content was damaged on this disk.
     """
     store = _store(config_file)
-    version = _found(store, version_id)
+    version = _found(store, version_id, sandbox)
     damaged = store.damaged(version)
     if as_json:
         entries = [_entry(path, saved) for path, saved in version.paths.items()]
@@ -124,8 +129,16 @@ def show(version_id: str, config_file: str | None, as_json: bool) -> None:
 @click.argument("destination", metavar="DEST", required=False, type=click.Path())
 @click.option("--here", is_flag=True, help="Into the workspace, as `syncd apply` does: merged, or a conflict.")
 @config_option
+@sandbox_option
 @json_option
-def restore(version_id: str, destination: str | None, here: bool, config_file: str | None, as_json: bool) -> int:
+def restore(  # noqa: PLR0917 - click passes each option
+    version_id: str,
+    destination: str | None,
+    here: bool,
+    config_file: str | None,
+    sandbox: str | None,
+    as_json: bool,
+) -> int:
     """Put the paths of a version into DEST, a new or an empty folder. Nothing is overwritten.
 
     The version stays saved. Links that lead out of DEST are named on stderr, and not restored. With --here the version
@@ -137,17 +150,20 @@ def restore(version_id: str, destination: str | None, here: bool, config_file: s
     if here == (destination is not None):
         raise click.UsageError("Name a folder, or --here.")
     store = _store(config_file)
-    version = _found(store, version_id)
+    version = _found(store, version_id, sandbox)
     if destination is None:
         from syncd.cli.apply.execution import restore_here  # noqa: PLC0415 - for this way alone
 
-        return restore_here(configured(config_file), store, version, as_json=as_json)
+        config = configured(config_file)
+        # Of a sandbox that is configured no more the versions are compared with what main got.
+        name = version.sandbox_name if version.sandbox_name in config.sandboxes else None
+        return restore_here(of_sandbox(config, name), store, version, as_json=as_json)
     folder_mode(destination)
     refuse_workspace(configured(config_file), destination)
     interrupt = Interrupt()
     try:
         with interrupting(interrupt):
-            extracted = store.restore(version_id, destination, interrupt.check)
+            extracted = store.restore(version.id, destination, interrupt.check)
     except Stop:
         raise TryLater("stopped; nothing was restored", "the same command begins anew") from None
     code = 1 if extracted.left_out and store.damaged(version) else 0
@@ -213,10 +229,10 @@ def _full_id(store: SavedVersions, given: str) -> str:
     return full_id(given, (version.id for version in store.all()), "versions")
 
 
-def _found(store: SavedVersions, given: str) -> SavedVersion:
+def _found(store: SavedVersions, given: str, sandbox: str | None) -> SavedVersion:
     version_id = _full_id(store, given)
     version = store.find(version_id)
-    if version is None:
+    if version is None or sandbox not in (None, version.sandbox_name):
         raise unknown_version(version_id)
     return version
 
@@ -226,6 +242,7 @@ def _row(version: SavedVersion) -> dict[str, Any]:
         "id": version.id,
         "at": f"{version.at:%Y-%m-%dT%H:%M:%SZ}",
         "why": version.why,
+        "sandbox": version.sandbox_name,
         "sandbox_id": version.sandbox_id,
         "paths": list(version.paths),
         "bytes": version.size_bytes,
@@ -245,7 +262,12 @@ def _entry(path: str, saved: Entry) -> dict[str, Any]:
 
 def _heading(version: SavedVersion) -> Iterator[str]:
     yield f"{version.id}  {version.why}  {counted(len(version.paths), 'path')}, {size(version.size_bytes)}"
-    yield f"    {version.at.astimezone():%a %Y-%m-%d %H:%M:%S}, sandbox {shown_path(version.sandbox_id)}"
+    yield f"    {version.at.astimezone():%a %Y-%m-%d %H:%M:%S}, {_sandbox(version)}"
+
+
+def _sandbox(version: SavedVersion) -> str:
+    name = "" if version.sandbox_name == MAIN else f"{version.sandbox_name} "
+    return f"sandbox {name}{shown_path(version.sandbox_id)}"
 
 
 def _table(version: SavedVersion) -> Iterator[str]:

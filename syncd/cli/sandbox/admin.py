@@ -57,6 +57,23 @@ class SandboxAdmin(Struct, frozen=True):
         return self.config.sandbox.id if acquired is None else acquired.sandbox_id
 
     @property
+    def names(self) -> dict[str, str]:
+        """The names of the workspace's sandboxes, by the ids of those that there are."""
+        ids = {name: each.id for name, each in self.config.sandboxes.items()}
+        acquired = {name: one.sandbox_id for name, one in self._all_acquired().items()}
+        return {sandbox_id: name for name, sandbox_id in (ids | acquired).items() if sandbox_id is not None}
+
+    @property
+    def ends(self) -> dict[str, str | None]:
+        """The ends of the workspace's acquired sandboxes, by their ids."""
+        return {one.sandbox_id: ends_at(one) for one in self._all_acquired().values()}
+
+    def _all_acquired(self) -> dict[str, AcquiredSandbox]:
+        own = [self.config.for_sandbox(name) for name, each in self.config.sandboxes.items() if each.id is None]
+        found = {each.sandbox_name: acquired_sandbox_store(each, self.folders.state).load()[0] for each in own}
+        return {name: one for name, one in found.items() if one is not None}
+
+    @property
     def ends_at(self) -> str | None:
         """The end of this workspace's sandbox; None if not known."""
         return ends_at(self.acquired)

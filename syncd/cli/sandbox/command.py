@@ -14,10 +14,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd.cli.layout import aligned
-from syncd.cli.options import CLOCK, config_option, configured, confirmed, json_option
+from syncd.cli.options import (
+    CLOCK,
+    config_option,
+    configured,
+    confirmed,
+    json_option,
+    of_sandbox,
+    sandbox_option,
+)
+from syncd.cli.sandbox.names import add, remove
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import seconds_of
 from syncd.core.errors import SandboxNotFound, TryLater
+from syncd.core.settings import MAIN
 from syncd.core.text import ago, duration, one_line
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.mcp_servers import AgentInfo, callable_servers, mcp_json, shell_lines
@@ -34,12 +44,21 @@ def command() -> None:
     """Look after the account's sandboxes."""
 
 
+command.add_command(add)
+command.add_command(remove)
+
+
 @contextmanager
-def _admin(config_file: str | None) -> Iterator[SandboxAdmin]:
-    """Open the administration of the account. Raises `SyncdError`."""
+def _admin(
+    config_file: str | None, sandbox: str | None = None, sandbox_id: str | None = None
+) -> Iterator[SandboxAdmin]:
+    """Open the administration of the account, for the sandbox of that name or id, else main. Raises `SyncdError`."""
     from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415 - `sandbox --help` needs none of it
 
-    with sandbox_admin_of(configured(config_file)) as admin:
+    config = configured(config_file)
+    if sandbox is None and sandbox_id is not None:
+        sandbox = next((name for name, each in config.sandboxes.items() if each.id == sandbox_id), None)
+    with sandbox_admin_of(of_sandbox(config, sandbox)) as admin:
         yield admin
 
 
@@ -47,19 +66,22 @@ def _admin(config_file: str | None) -> Iterator[SandboxAdmin]:
 @config_option
 @json_option
 def list_(config_file: str | None, as_json: bool) -> None:
-    """List what the account has now; * marks the one that this workspace goes to.
+    """List what the account has now; * marks those that this workspace goes to, with their names if it has several.
 
-    --json: sandboxes, each with id, state, created_at, servers (names), in_use and expires_at (null where not known).
+    --json: sandboxes, each with id, state, created_at, servers (names), in_use, name (in the configuration, else null)
+    and expires_at (null where not known).
     """
     with _admin(config_file) as admin:
+        names, ends = admin.names, admin.ends
         rows = [
             {
                 "id": info.local_sandbox_id,
                 "state": info.status,
                 "created_at": info.created_at,
                 "servers": [server.server_name or server.id for server in info.servers],
-                "in_use": info.local_sandbox_id == admin.ours,
-                "expires_at": admin.ends_at if info.local_sandbox_id == admin.ours else None,
+                "in_use": info.local_sandbox_id in names,
+                "name": names.get(info.local_sandbox_id),
+                "expires_at": ends.get(info.local_sandbox_id),
             }
             for info in admin.account.sandboxes()
         ]
@@ -73,7 +95,8 @@ def list_(config_file: str | None, as_json: bool) -> None:
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    about = _created(row["created_at"]), _ends(row["expires_at"]), ", ".join(row["servers"]) or "no servers"
+    named = row["name"] if row["name"] != MAIN else ""
+    about = named, _created(row["created_at"]), _ends(row["expires_at"]), ", ".join(row["servers"]) or "no servers"
     name = f"{'*' if row['in_use'] else ' '} {one_line(row['id'], 80)}"
     return name, one_line(row["state"] or "there", 20), one_line(", ".join(filter(None, about)))
 
@@ -81,6 +104,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
 @command.command("show")
 @click.argument("sandbox_id", metavar="[ID]", required=False)
 @config_option
+@sandbox_option
 @click.option(
     "--format",
     "form",
@@ -89,7 +113,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
     show_default=True,
     help="For people; one JSON document; `export` lines for a shell; JSON for an MCP client.",
 )
-def show(sandbox_id: str | None, config_file: str | None, form: str) -> None:
+def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, form: str) -> None:
     """Show a sandbox as the API knows it, with its MCP servers' URLs; without an ID this workspace's.
 
     \b
@@ -98,7 +122,7 @@ def show(sandbox_id: str | None, config_file: str | None, form: str) -> None:
 
     The URLs may hold tokens.
     """  # noqa: D301 - "\b" is click's own mark: what follows stays in its lines
-    with _admin(config_file) as admin:
+    with _admin(config_file, sandbox, sandbox_id) as admin:
         wanted = admin.resolve(sandbox_id)
         info = admin.api(wanted).sandbox()
         ends_at = admin.ends_at if wanted == admin.ours else None
@@ -170,10 +194,13 @@ def acquire(
 @command.command("release")
 @click.argument("sandbox_id", metavar="[ID]", required=False)
 @config_option
+@sandbox_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Do not ask, and release it although something there could not be saved.")
 @click.option("--unsaved", is_flag=True, help="Do not save what an agent changed there.")
-def release(sandbox_id: str | None, config_file: str | None, yes: bool, force: bool, unsaved: bool) -> None:
+def release(  # noqa: PLR0917 - click passes each option
+    sandbox_id: str | None, config_file: str | None, sandbox: str | None, yes: bool, force: bool, unsaved: bool
+) -> None:
     """Give a sandbox back, with all that is in it; without an ID this workspace's. It ends within moments.
 
     What an agent changed in this workspace's sandbox is saved before (`syncd saved`), but not with
@@ -184,7 +211,7 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool, force: b
     """
     from syncd.cli.agent_side import save_before_release  # noqa: PLC0415
 
-    with _admin(config_file) as admin:
+    with _admin(config_file, sandbox, sandbox_id) as admin:
         wanted = admin.resolve(sandbox_id)
         follows = admin.after_release(wanted)
         lost = "--unsaved saves nothing" if unsaved else _why_lost(admin, wanted)

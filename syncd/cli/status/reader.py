@@ -22,7 +22,7 @@ from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
 from syncd.core.waiter import Waiter
 from syncd.report.status_store import read_last, read_status
-from syncd.sync.status_document import SandboxName, State, Status
+from syncd.sync.status_document import SandboxName, SandboxStatus, State, Status
 
 if TYPE_CHECKING:
     from syncd.cli.status.screen import StatusContext
@@ -151,6 +151,9 @@ def _nothing(config: Config) -> Status:
         state=State.STOPPED,
         workspace=shown_path(config.workspace.path),
         sandbox=SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region),
+        sandboxes=tuple(
+            SandboxStatus(name, each.id or "", each.base_url, State.STOPPED) for name, each in config.sandboxes.items()
+        ),
         managed=config.managed,
     )
 

@@ -15,7 +15,7 @@ from syncd.cli.layout import ASCII, Glyphs, Tone, aligned, bar, columns, cut, ne
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
 from syncd.core.clock import seconds_of
 from syncd.core.text import ago, counted, duration, size, split_remedy
-from syncd.sync.status_document import State, Status
+from syncd.sync.status_document import AgentStatus, SandboxStatus, State, Status
 
 # Columns: a mark, then the label, then the text.
 _MARK = 2
@@ -124,8 +124,11 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> tuple[Ton
         case State.PAUSED:
             return Tone.ATTENTION, f"paused{lasting}", f"go on: `syncd resume{context.option}`"
         case State.HELD:
-            what, remedy = split_remedy(status.last_error.message) if status.last_error else ("see the log", "")
-            return Tone.BAD, f"held{lasting}: {what}", remedy
+            held = next((each for each in status.sandboxes if each.state is State.HELD), None)
+            error = held.last_error if held is not None else status.last_error
+            what, remedy = split_remedy(error.message) if error else ("see the log", "")
+            name = f"{held.name} is " if held is not None and len(status.sandboxes) > 1 else ""
+            return Tone.BAD, f"{name}held{lasting}: {what}", remedy
         case _:
             return Tone.BUSY, _DOING.get(status.state, str(status.state)), ""
 
@@ -172,6 +175,11 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
     yield _sandbox(status, now_s)
     for name, url in status.mcp_servers.items():
         yield _Row("", f"{name}: {url}")
+    if len(status.sandboxes) > 1:
+        for each in status.sandboxes:
+            yield _Row(
+                "", f"{each.name}: {_one_of_several(each, now_s)}", Tone.ATTENTION if _is_late(each) else Tone.PLAIN
+            )
     if status.last_sync is not None:
         last, at_s = status.last_sync, _finished_s(status)
         when = last.finished_at if at_s is None else ago(now_s - at_s)
@@ -192,7 +200,7 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         yield _Row("still there", what)
     if status.managed is not None:
         yield _Row("managed", status.managed.summary())
-    if agent := _agent(status, now_s):
+    if len(status.sandboxes) < 2 and (agent := _agent(status.agent, now_s)):
         yield _Row("agent", agent, Tone.ATTENTION if status.agent.held_count else Tone.PLAIN)
     if status.running or status.syncs or status.failures:
         yield _Row("this run" if status.running else "last run", _run(status, now_s))
@@ -225,9 +233,23 @@ def _sandbox(status: Status, now_s: float) -> _Row:
     return _Row("sandbox", f"{text}; ends in {duration(ends_s - now_s)}", Tone.ATTENTION if is_soon else Tone.PLAIN)
 
 
-def _agent(status: Status, now_s: float) -> str:
+def _is_late(sandbox: SandboxStatus) -> bool:
+    return sandbox.state in (State.HELD, State.RETRYING)
+
+
+def _one_of_several(sandbox: SandboxStatus, now_s: float) -> str:
+    """One of several sandboxes in a line: what is done for it, when it was synced last, and its agent."""
+    at_s = None if sandbox.last_sync is None else seconds_of(sandbox.last_sync.finished_at)
+    done = "never synced" if at_s is None else f"last sync {ago(now_s - at_s)}"
+    state = "in sync" if sandbox.state is State.WATCHING and at_s is not None else str(sandbox.state)
+    if _is_late(sandbox) and sandbox.last_error is not None:
+        state += f" ({split_remedy(sandbox.last_error.message)[0]})"
+    agent = _agent(sandbox.agent, now_s)
+    return f"{state}, {done}{f'; {agent}' if agent else ''}"
+
+
+def _agent(agent: AgentStatus, now_s: float) -> str:
     """The agent's side in one line, empty if there is nothing to say."""
-    agent = status.agent
     parts = []
     if agent.changed:
         parts.append(f"the agent changed {counted(agent.changed, 'path')}: `syncd diff`")
