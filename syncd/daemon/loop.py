@@ -132,10 +132,6 @@ class Daemon:
             for loop in self._loops.values():
                 loop.woke(slept_s)
             came = True
-        if shared.signals.reload:
-            shared.signals.reload = False
-            self._reload()
-            came = True
         if shared.signals.sync_now:
             shared.signals.sync_now = False
             for loop in self._loops.values():
@@ -143,6 +139,10 @@ class Daemon:
             came = True
         for client, message in self._components.control.requests():
             self._handle(client, message)
+            came = True
+        if shared.signals.reload:
+            shared.signals.reload = False
+            self._reload()
             came = True
         if self._components.synced_hooks.is_running:
             ended = [loop.poll_hook() for loop in self._loops.values()]
