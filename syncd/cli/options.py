@@ -128,7 +128,7 @@ def configured_for(config_file: str | None, sandbox: str | None) -> Config:
     config = configured(config_file)
     if sandbox is None and len(config.sandboxes) > 1:
         names = ", ".join(config.sandboxes)
-        raise click.UsageError(f"This workspace has several sandboxes: name one with --sandbox, of {names}.")
+        raise click.UsageError(f"This workspace has several sandboxes; name one with --sandbox, of {names}.")
     return of_sandbox(config, sandbox)
 
 
@@ -148,7 +148,7 @@ def of_sandbox(config: Config, sandbox: str | None) -> Config:
         return config
     if sandbox not in config.sandboxes:
         names = ", ".join(config.sandboxes)
-        raise click.UsageError(f"{sandbox!r} is no sandbox of this workspace: name one of {names}.")
+        raise click.UsageError(f"{sandbox!r} is no sandbox of this workspace; name one of {names}.")
     return config.for_sandbox(sandbox)
 
 

@@ -35,7 +35,7 @@ def add(name: str, sandbox_id: str | None, acquire: bool, config_file: str | Non
     path, config = config_path(config_file), configured(config_file)
     check_name(name)
     if name in config.sandboxes:
-        raise click.UsageError(f"There is a sandbox named {name!r}: `syncd sandbox remove {name}` removes it.")
+        raise click.UsageError(f"There is a sandbox named {name!r}; `syncd sandbox remove {name}` removes it.")
     if sandbox_id is not None:
         _refuse_known(config, name, sandbox_id)
         change_config(path, lambda text: with_value(text, f"{table_of(name)}.id", sandbox_id))
@@ -64,7 +64,7 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
     path, config = config_path(config_file), configured(config_file)
     if name == MAIN or name not in config.sandboxes:
         others = ", ".join(each for each in config.sandboxes if each != MAIN) or "none"
-        raise click.UsageError(f"{name!r} is no further sandbox of this workspace: there are {others}.")
+        raise click.UsageError(f"{name!r} is no further sandbox of this workspace; name one of {others}.")
     own = config.for_sandbox(name)
     if not (yes or force):
         if not sys.stdin.isatty():
