@@ -157,7 +157,7 @@ def check_workspace(config: Config, *, watches: bool) -> Generator[Finding, None
     else:
         yield _secrets_finding(found)
     if found.brought_in:
-        remedy = f"what must stay home goes into .syncdignore, which is stronger than {WORKTREEINCLUDE}"
+        remedy = f"what must not be sent goes into .syncdignore, which is stronger than {WORKTREEINCLUDE}"
         yield Finding("included", Grade.NOTE, brought_in_text(found.brought_in), remedy)
     yield from _warnings("inotify", unwatched) if unwatched else [_watches_finding(directories)]
     return found.scan
