@@ -41,6 +41,7 @@ COMMANDS = {
     "diff": "Show what was changed in the sandbox, as a patch.",
     "log": "List the agent's commits in the sandbox.",
     "apply": "Bring home what was changed in the sandbox.",
+    "resolve": "List what waits for your decision, or decide it.",
     "verify": "Compare the sandbox's workspace with this one.",
     "pull": "Download the sandbox's workspace into a new folder.",
     "saved": "List, show, restore and drop the agent's versions that were saved.",

@@ -422,22 +422,29 @@ def _show_the_agents_side(demo: _Demo) -> None:
     here, there = demo.workspace, demo.there
     demo.step(
         "The agent writes too",
-        "An agent in the sandbox edits one line of docs/thé vert.txt, and you edit another. With agent_changes = "
-        '"hold", as here, neither overwrites the other: you look at what the agent did, and take it home. "save", the '
-        "default, sends yours and keeps the agent's file in `syncd saved`.",
+        "An agent in the sandbox edits one line of docs/thé vert.txt, and you edit another; of src/tea/brew.py both "
+        'edit the same one. With agent_changes = "hold", as here, neither overwrites the other: you look at what the '
+        'agent did, take it home, and decide what cannot be merged. "save", the default, sends yours and keeps the '
+        "agent's file in `syncd saved`.",
     )
-    for top, old, new in (there, "Two minutes", "Three minutes"), (here, "A pinch", "Two pinches"):
-        with open(f"{top}/{_SHARED}", "r+", encoding="utf-8") as file:
+    edits = (
+        (there, _SHARED, "Two minutes", "Three minutes"),
+        (here, _SHARED, "A pinch", "Two pinches"),
+        (there, _BREW, "'oolong'] = 3", "'oolong'] = 5"),
+        (here, _BREW, "'oolong'] = 3", "'oolong'] = 4"),
+    )
+    for top, path, old, new in edits:
+        with open(f"{top}/{path}", "r+", encoding="utf-8") as file:
             content = file.read().replace(old, new)
             file.seek(0)
             file.write(content)
     demo.flush()
     is_equal = False
-    for name, codes in (("diff", (0, 1)), ("apply", (0,))):
-        output = demo.syncd(name, codes=codes)
+    for arguments in (("diff", _SHARED), ("apply",), ("resolve", _BREW, "--mine")):
+        output = demo.syncd(*arguments, codes=(0, 1))
         is_equal = demo.catch_up()  # the daemon may be faster than the command's end
         hunk = next((number for number, text in enumerate(output, 1) if text.startswith("@@")), 0)
-        demo.show(f"syncd {name}", output[hunk : hunk + _MOST_LINES])
+        demo.show(shlex.join(("syncd", *arguments)), output[hunk : hunk + _MOST_LINES])
     if not is_equal:
         demo.until_equal()
     with open(f"{there}/{_SHARED}", encoding="utf-8") as file:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -14,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd.cli.options import config_option, configured, is_named, json_option, named_paths, stoppable
-from syncd.cli.output import may_colour, print_path, stdout_failure
+from syncd.cli.output import may_colour, paged, print_path
 from syncd.core.errors import ExitCode
 from syncd.core.text import shown_path
 from syncd.merge.git import is_binary, is_version, need_git, object_format_around
@@ -23,8 +20,6 @@ from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 
 if TYPE_CHECKING:
     from syncd.cli.agent_side import AgentSide
-
-_PAGER = "less -FRX"
 
 
 @click.command("diff")
@@ -47,10 +42,11 @@ def command(paths: tuple[str, ...], form: str | None, as_json: bool, config_file
 
     named = named_paths(config, paths)
     with stoppable(), open_sandbox(config) as opened:
-        return _show(look_at(opened), named, "json" if as_json else form)
+        return show(look_at(opened), named, "json" if as_json else form)
 
 
-def _show(side: AgentSide, named: tuple[str, ...], form: str | None) -> int:
+def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> int:
+    """Print what differs of these paths, and return the exit code. Raises `SyncdError`."""
     local = side.local()
     paths = [path for path in sorted(side.work.changed, key=os.fsencode) if is_named(path, named)]
     if form == "json":
@@ -134,28 +130,8 @@ def _print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str,
     else:
         ids = object_format_around(git, side.opened.config.workspace.path)
         blocks = write_patch(git, before, after, scratch=scratch, object_format=ids)
-    pager = None
     if sys.stdout.isatty():
-        pager, colours = _pager(), COLOURED if may_colour() else PLAIN
+        colours = COLOURED if may_colour() else PLAIN
         encoding = sys.stdout.encoding
         blocks = (f"{line}\n".encode(encoding, "backslashreplace") for line in for_terminal(blocks, colours))
-    if pager is None:
-        for block in blocks:
-            sys.stdout.buffer.write(block)
-            if stdout_failure() is not None:  # nobody can read on
-                break
-        return
-    with subprocess.Popen(pager, stdin=subprocess.PIPE) as process:
-        assert process.stdin is not None  # noqa: S101 - opened with a pipe
-        try:
-            for block in blocks:
-                process.stdin.write(block)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # the person has seen enough
-
-
-def _pager() -> list[str] | None:
-    """The person's pager, if it is installed."""
-    words = shlex.split(os.environ.get("PAGER", _PAGER))
-    return words if words and shutil.which(words[0]) else None
+    paged(blocks)

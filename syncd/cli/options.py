@@ -6,7 +6,7 @@ import os
 import select
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -234,17 +234,25 @@ def full_id(given: str, known: Iterable[str], what: str) -> str:
     return found[0]
 
 
-def confirmed(question: str, waiter: Waiter, *, err: bool = False) -> bool:
-    """True if a person answers yes, at a terminal. Raises `Stop`, `click.Abort` at the end of the input."""
+def answered(question: str, answers: Collection[str], waiter: Waiter, *, err: bool = False) -> str:
+    """Return the one of these answers that a person gives, at a terminal.
+
+    Raises `Stop`, `click.Abort` at the end of the input.
+    """
     while True:
-        click.echo(f"{question} [y/N]: ", nl=False, err=err)
+        click.echo(f"{question} ", nl=False, err=err)
         waiter.wait_ready(sys.stdin.fileno(), select.POLLIN, inf)  # a line is complete
         answer = sys.stdin.readline()
         if not answer:
             raise click.Abort
-        if (word := answer.strip().lower()) in ("y", "yes", "n", "no", ""):
-            return word in ("y", "yes")
+        if (word := answer.strip().lower()) in answers:
+            return word
         click.echo("Error: invalid input", err=err)
+
+
+def confirmed(question: str, waiter: Waiter, *, err: bool = False) -> bool:
+    """True if a person answers yes, at a terminal. Raises as `answered` does."""
+    return answered(f"{question} [y/N]:", ("y", "yes", "n", "no", ""), waiter, err=err) in ("y", "yes")
 
 
 def refuse_workspace(config: Config, destination: str) -> None:

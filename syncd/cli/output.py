@@ -9,13 +9,14 @@ import io
 import os
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 import click
 
 _DUMB = ("", "dumb", "unknown")
 _VERBOSITY = f"{__name__}.verbosity"  # in the context of click
+_PAGER = "less -FRX"
 
 
 def print_path(path: str, rest: str = "", before: str = "") -> None:
@@ -126,6 +127,30 @@ def stdout_failure() -> OSError | None:
     sys.stdout.flush()
     raw = getattr(sys.stdout.buffer, "raw", None)
     return raw.failure if isinstance(raw, _OutputFile) else None
+
+
+def paged(blocks: Iterable[bytes]) -> None:
+    """Print these blocks: on a terminal by the person's pager, if there is one."""
+    import shlex  # noqa: PLC0415 - `--version` needs none of it
+    import shutil  # noqa: PLC0415
+    import subprocess  # noqa: PLC0415
+
+    sys.stdout.flush()
+    words = shlex.split(os.environ.get("PAGER", _PAGER)) if is_screen(sys.stdout) else []
+    if not words or shutil.which(words[0]) is None:
+        for block in blocks:
+            sys.stdout.buffer.write(block)
+            if stdout_failure() is not None:  # nobody can read on
+                break
+        return
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None  # noqa: S101 - opened with a pipe
+        try:
+            for block in blocks:
+                process.stdin.write(block)
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # the person has seen enough
 
 
 def print_error(text: str) -> None:

@@ -69,6 +69,7 @@ class Daemon:
         shared.paused = self._pause_marker.exists
         shared.names = frozenset(self._loops)
         shared.on_scanned_all = self._scanned_all
+        shared.on_written = self._written
         shared.turn.is_kept = lambda: any(each.is_ready for each in shared.open_writers())
         shared.turn.on_free = self._let_write
         components.tasks.listener = self
@@ -176,6 +177,12 @@ class Daemon:
         for loop in self._loops.values():
             if loop.name != name:
                 loop.look_soon()
+
+    def _written(self) -> None:
+        """Have each sandbox synced if a command that has ended decided something."""
+        for loop in self._loops.values():
+            loop.sync_soon()
+        self._components.tasks.wake()
 
     # -- commands
 

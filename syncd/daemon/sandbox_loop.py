@@ -490,8 +490,8 @@ class SandboxLoop:
         moves_at_s = inf if replace_in_s is None else self._clock.monotonic_s() + replace_in_s
         return SchedulerInput(
             save_at_s=self._clock.monotonic_s() + self.cycle.save_in_s,
+            written_to=self._shared.keeps_from_syncing(self.name),  # first, as the end of a write begins a burst
             burst=self._burst,
-            written_to=self._shared.keeps_from_syncing(self.name),
             requested=bool(self._request_queue.fresh),
             paused=self._shared.paused and not self._request_queue.lasting,
             hold=self._backoff.hold,

@@ -41,6 +41,7 @@ class SharedState(Struct):
     dirty: DirtyDirectories = field(default_factory=DirtyDirectories)
     writers: list[Writer] = field(default_factory=list)
     on_scanned_all: Callable[[str], None] = lambda _: None
+    on_written: Callable[[], None] = lambda: None  # what counts as sent may be another, without any event
     refused: set[str] = field(default_factory=set)  # the sandboxes that were, of a run in which none was synced to
     names: frozenset[str] = frozenset()
 
@@ -57,7 +58,10 @@ class SharedState(Struct):
 
     def open_writers(self) -> list[Writer]:
         """Return the commands that write, or wait to."""
+        before = len(self.writers)
         self.writers = [each for each in self.writers if each.is_waiting()]
+        if len(self.writers) < before:
+            self.on_written()
         return self.writers
 
     def is_awaited_by_writer(self, name: str) -> bool:

@@ -311,7 +311,14 @@ def is_binary(content: bytes) -> bool:
     return b"\0" in content[:_BINARY_PREFIX_BYTES]
 
 
-def merge(git: Git | None, base: bytes, ours: bytes, theirs: bytes, scratch: str) -> bytes | str:
+class MergedText(Struct, frozen=True):
+    """The text with the changes of both sides; where they are of the same lines, both, with git's conflict markers."""
+
+    content: bytes
+    has_conflicts: bool = False
+
+
+def merge(git: Git | None, base: bytes, ours: bytes, theirs: bytes, scratch: str) -> MergedText | str:
     """Return the text with the changes of both sides, or the reason for which there is none.
 
     Git merges bytes: it converts no line end, adds no newline at the end, and reads no attribute. Where only one side
@@ -323,20 +330,20 @@ def merge(git: Git | None, base: bytes, ours: bytes, theirs: bytes, scratch: str
         return "it is no text"
     if git is None:
         return "git is not installed"
+    names = ("mine", "sent", "theirs")
     with tempfile.TemporaryDirectory(prefix="syncd-merge-", dir=scratch) as private:
-        paths = [os.path.join(private, name) for name in ("ours", "base", "theirs")]
+        paths = [os.path.join(private, name) for name in names]
         for path, content in zip(paths, (ours, base, theirs), strict=True):
             with open(path, "xb") as file:
                 file.write(content)
+        labels = [part for name in names for part in ("-L", name)]
         try:
             # Without a repository, or it would read the configuration of one around the folder.
             outside = {"GIT_DIR": os.path.join(private, "none")}
-            result = git.run(["merge-file", "-p", "--quiet", *paths], outside, ANY_CODE)
+            result = git.run(["merge-file", "-p", "--quiet", *labels, *paths], outside, ANY_CODE)
         except SyncdError:
             return "git failed"
-    if 0 < result.code <= _MOST_CONFLICTS:
-        return "both sides changed the same lines"
-    return "git failed" if result.code else result.output
+    return MergedText(result.output, result.code > 0) if 0 <= result.code <= _MOST_CONFLICTS else "git failed"
 
 
 def object_format_around(git: Git, workspace: str) -> str:

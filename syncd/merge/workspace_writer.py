@@ -81,13 +81,17 @@ class Written(Struct, frozen=True):
 
 
 class JournalEntry(Struct, frozen=True, kw_only=True):
-    """One write. `taken` is what counts as sent by it; `left` are paths that an undo, which was begun, leaves."""
+    """One write. `taken` is what counts as sent by it; `left` are paths that an undo, which was begun, leaves.
+
+    Of `decided` paths nothing changed here, but an undo takes back what counts as sent of them, too.
+    """
 
     token: str
     phase: JournalPhase
     taken: tuple[TakenPath, ...]
     changes: tuple[PathChange, ...] = ()
     left: tuple[str, ...] = ()
+    decided: tuple[str, ...] = ()
 
 
 def journal_records(db: StateDb) -> tuple[Record[str], Record[str]]:
@@ -147,13 +151,15 @@ class WorkspaceWriter:
         plan: Sequence[PathChange],
         taken: Iterable[TakenPath] = (),
         record: Callable[[Written], None] = lambda _: None,
+        decided: Collection[str] = (),
     ) -> Written:
-        """Change the workspace as planned. `taken` is what may count as sent then.
+        """Change the workspace as planned. `taken` is what may count as sent then, also of `decided` paths, which stay.
 
         `record` gets the result once all is in place, and what it changes in the database is in one transaction with
         the end of the write; if it raises, all is taken back.
 
-        A write that was killed is taken back first. One that changes nothing leaves the one before undoable.
+        A write that was killed is taken back first. One that neither changes nor decides anything leaves the one before
+        undoable.
 
         Raises `TryLater` if anything cannot be written, after everything was taken back, and `ValueError` for a plan
         that contradicts itself.
@@ -164,8 +170,8 @@ class WorkspaceWriter:
             left: set[str] = set()
             with _reported("cannot be read", "nothing was changed; let syncd read it") as at, self._cursor() as cursor:
                 changes = needed_changes(cursor, plan, partial(look, cursor), decide_write, left=left, at=at)
-            if changes:
-                return self._write(changes, left, tuple(taken), record)
+            if changes or decided:
+                return self._write(changes, left, tuple(taken), record, tuple(decided))
             written = Written(left=tuple(sorted(left)))
             record(written)
             return written
@@ -246,9 +252,10 @@ class WorkspaceWriter:
         left: set[str],
         taken: tuple[TakenPath, ...],
         record: Callable[[Written], None],
+        decided: tuple[str, ...],
     ) -> Written:
-        token = os.urandom(6).hex()
-        entry = JournalEntry(token=token, phase=JournalPhase.PREPARING, taken=taken, changes=tuple(changes))
+        token, phase = os.urandom(6).hex(), JournalPhase.PREPARING
+        entry = JournalEntry(token=token, phase=phase, taken=taken, changes=tuple(changes), decided=decided)
         try:
             _save(self._pending, entry)
             kept = self._keep(token, changes, left)
@@ -262,7 +269,7 @@ class WorkspaceWriter:
             written = _written(done, left, entry.changes)
             with self._db.transaction():
                 record(written)
-                if done:  # the write before cannot be undone any more
+                if done or decided:  # the write before cannot be undone any more
                     _save(self._done, replace(entry, phase=JournalPhase.DONE, changes=done))
                 self._pending.remove()
         except BaseException:
@@ -304,7 +311,7 @@ class WorkspaceWriter:
             with self._cursor() as cursor:
                 changes = self._to_restore(cursor, entry, left, at)
             at.path = ""
-            paths = {each.path for each in changes}
+            paths = {*entry.decided, *(each.path for each in changes)}
             with self._db.transaction():
                 self._before_taking_back([each for each in entry.taken if each.path in paths])
                 if entry.phase is JournalPhase.DONE:
@@ -326,7 +333,8 @@ class WorkspaceWriter:
             at.path = ""
             self._remove_kept()  # first, as on a full disk the record cannot be removed before
             self._pending.remove()
-        return _written([each for each in changes if each.path not in left], left, (*entry.changes, *changes))
+        written = _written([each for each in changes if each.path not in left], left, (*entry.changes, *changes))
+        return replace(written, done=tuple(sorted({*written.done, *entry.decided})))
 
     def _to_restore(
         self, cursor: safe_open.DirCursor, entry: JournalEntry, left: set[str], at: Place

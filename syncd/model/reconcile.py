@@ -15,6 +15,8 @@ First, who changed the path since it was put there; then, by that, what is done:
 
 *Write* makes it there as it is here, *save* keeps the version there at home and then does that. What cannot be saved
 (it is still being written, cannot be read, is too large, or has no room here) is held or kept instead, and not taken.
+At home, a person's choice decides what waits for one: a conflict, and what one side deleted and the other changed. Then
+theirs is taken, or deleted here; ours is written there by the next sync; or the texts are merged by hand.
 
 Then two rules on directories. What is below a path that stays, stays: its directory is not ours. At home, nothing is
 taken below a path that becomes no directory, a directory goes only with all that is in it, and what is gone there since
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
+from types import MappingProxyType
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -59,6 +62,16 @@ class PathOutcome(Enum):
     DELETED_THERE = "deleted in the sandbox, and left here"
     STAYS = "left as it is on both sides"
     NEVER = "never taken"
+
+
+class Choice(Enum):
+    """A person's decision about a path that waits for one."""
+
+    MINE = "ours, sent by the next sync"
+    THEIRS = "the sandbox's, as if only that had changed"
+    BOTH = "ours, with the sandbox's beside it under another name"
+    MARKERS = "both in one text, with git's conflict markers"
+    TOOL = "what a person makes of them in a merge tool"
 
 
 class Forced(Enum):
@@ -188,12 +201,13 @@ class Home(Struct, frozen=True):
     """The workspace, as far as a plan for it needs more than its sides.
 
     `deletions`: what was deleted there is deleted here too. `link_at` returns a link's target here, None for all that
-    is no link; `names_in` the names in a directory here.
+    is no link; `names_in` the names in a directory here. `choices` are a person's, by path.
     """
 
     deletions: bool
     link_at: Callable[[str], str | None]
     names_in: Callable[[str], Collection[str]]
+    choices: Mapping[str, Choice] = MappingProxyType({})
 
 
 def plan_home(sides: Sides, home: Home) -> Plan:
@@ -204,7 +218,8 @@ def plan_home(sides: Sides, home: Home) -> Plan:
         if here.kind is Kind.OTHER and _makes_room(sides, path):
             here = ABSENT
         outcome, reason = _home_outcome(sides, home, path, here)
-        found[path] = PlannedPath(path, outcome, base, here, there, reason)
+        planned = PlannedPath(path, outcome, base, here, there, reason)
+        found[path] = _chosen(planned, home, Choice.THEIRS, Choice.MARKERS, Choice.TOOL)
     for path in reversed(found):  # what is in a directory before it
         planned = found[path]
         goes = planned.outcome is PathOutcome.DELETE or (
@@ -227,7 +242,29 @@ def plan_home(sides: Sides, home: Home) -> Plan:
                 found[path] = replace(planned, outcome=PathOutcome.NEVER, reason="its place here is behind a link")
             elif kind is not Kind.DIRECTORY:
                 found[path] = replace(planned, outcome=PathOutcome.CONFLICT, reason="its directory is none here")
-    return Plan(tuple(found.values()))
+    # Last, as what cannot be taken for its directory can still be overruled.
+    return Plan(tuple(_chosen(planned, home, Choice.MINE, Choice.BOTH) for planned in found.values()))
+
+
+def waits(planned: PlannedPath) -> bool:
+    """True if a person has to decide: it is a conflict, or one side deleted what the other changed."""
+    if planned.outcome is not PathOutcome.STAYS:
+        return planned.outcome is PathOutcome.CONFLICT
+    base, here, there = planned.base, planned.here, planned.there
+    is_deleted = Kind.ABSENT in (here.kind, there.kind) and (there.kind is Kind.ABSENT or is_savable(there))
+    return is_deleted and who_changed(base, here, there, EXECUTABLE) is Changed.BOTH
+
+
+def _chosen(planned: PlannedPath, home: Home, *among: Choice) -> PlannedPath:
+    """Return what a person's choice, if it is one of these, makes of a path that both sides changed."""
+    choice = home.choices.get(planned.path)
+    if choice not in among or not (waits(planned) or planned.outcome is PathOutcome.MERGE):
+        return planned
+    if choice is Choice.THEIRS:
+        outcome = PathOutcome.DELETE if planned.there.kind is Kind.ABSENT else PathOutcome.TAKE
+    else:
+        outcome = PathOutcome.WRITE if choice in (Choice.MINE, Choice.BOTH) else PathOutcome.MERGE
+    return replace(planned, outcome=outcome, reason="")
 
 
 _HOLDS_MORE = "its directory here holds more than was deleted there"

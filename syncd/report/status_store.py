@@ -81,6 +81,11 @@ def _agent_now(db: StateDb, sandbox: SandboxStatus) -> AgentStatus:
     return agent if seen is None else replace(agent, changed=len(seen.changed), looked_at=seen.looked_at)
 
 
+def told_of_brought_in(db: StateDb) -> Record[bytes]:
+    """Return the record of the `.worktreeinclude` that `status` has told of: its digest."""
+    return Record(db, "brought-in", bytes, "`syncd status` tells once more what .worktreeinclude brings in")
+
+
 def remove_status(folder: str) -> None:
     """Remove the document of a process that has ended, if there is one. Raises `OSError`."""
     with contextlib.suppress(FileNotFoundError):

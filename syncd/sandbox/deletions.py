@@ -119,6 +119,10 @@ class DeletionSync(Struct):
             path for path in self.state.leftovers.entries if path in seen.kept | seen.held.keys()
         )
 
+    def retry(self, paths: Iterable[str]) -> None:
+        """Try these again by themselves: what is there as these paths is another's no more."""
+        self._changed = self._changed.difference(paths)
+
     def _without_exclusions(self, found: Versions, wanted: Manifest) -> Versions:
         """Return `found`, or nothing if all of it is only excluded: a new rule must not cause a reset."""
         if self.may_reset and all(

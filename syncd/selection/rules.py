@@ -45,15 +45,16 @@ class Precedence(enum.IntEnum):
     """The order of the sources; the reasons are in `syncd/selection/selection.py`."""
 
     GIT = 0
-    DEFAULTS = 1
-    CONFIG = 2
-    SYNCDIGNORE = 3
-    HARD = 4
-    CEILING = 5
+    WORKTREEINCLUDE = 1
+    DEFAULTS = 2
+    CONFIG = 3
+    SYNCDIGNORE = 4
+    HARD = 5
+    CEILING = 6
 
 
 class Match(NamedTuple):
-    """A pattern that matches; the greater, the stronger. No decision: it is an exception that only cancels others."""
+    """A pattern that matches; the greater, the stronger. No decision: it only cancels others of its precedence."""
 
     precedence: int
     layer: int
@@ -188,6 +189,11 @@ class Rules:
     def without_hard_rules(self) -> Rules:
         """The rules without the hard ones."""
         return self.without(Precedence.HARD)
+
+    @cached_property
+    def without_worktreeinclude(self) -> Rules:
+        """The rules without those of `.worktreeinclude`."""
+        return self.without(Precedence.WORKTREEINCLUDE)
 
     def index(self, location: str, is_dir: bool) -> PatternIndex:
         """Return the index for the files, or the directories, in one directory, "" or "a/b/"."""

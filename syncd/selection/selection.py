@@ -11,8 +11,10 @@ Precedence, from the strongest:
     3. .syncdignore, the deepest first                the user's wishes for this workspace
     4. workspace.ignore of the configuration
     5. built-in defaults                              above .gitignore: a whitelist there (`*`, `!*/`, `!*.py`) would
-    6. .gitignore, the deepest first                  include node_modules again
-    7. git's own exclude files
+                                                      include node_modules again
+    6. .worktreeinclude at the workspace's top        names what git's rules exclude and is needed all the same
+    7. .gitignore, the deepest first
+    8. git's own exclude files
 
 If the top of the repository is above the workspace, the `.gitignore` files between the two apply as well, and the
 patterns of git's exclude files are relative to that top. So locations are relative to the repository's top.
@@ -45,8 +47,15 @@ __all__ = ["Decision", "OuterFile", "OuterRules", "Rule", "Scope", "Selection"]
 _GIT = ".git"
 GITIGNORE = ".gitignore"
 SYNCDIGNORE = ".syncdignore"
+WORKTREEINCLUDE = ".worktreeinclude"
+RULE_FILES = (GITIGNORE, SYNCDIGNORE, WORKTREEINCLUDE)
 OWN_FILES = "syncd's own files"  # as the source of a rule
 
+_PRECEDENCES = {
+    GITIGNORE: Precedence.GIT,
+    SYNCDIGNORE: Precedence.SYNCDIGNORE,
+    WORKTREEINCLUDE: Precedence.WORKTREEINCLUDE,
+}
 INCLUDED = Decision(included=True, rule=None)
 
 
@@ -120,7 +129,7 @@ class Selection:
             rules = Rules([*rules.layers, _ceiling_layer(own)])
         if not self.uses_gitignore:
             return Scope(rules, self._folded_secrets, "", (SYNCDIGNORE,))
-        names = (GITIGNORE, SYNCDIGNORE)
+        names = RULE_FILES
         layers = [_file_layer(Precedence.GIT, each.source, _prefix(each.folder), each.data) for each in outer.files]
         if not outer.workspace:
             return Scope(Rules(layers, rules) if layers else rules, self._folded_secrets, "", names)
@@ -170,9 +179,12 @@ class Scope:
         location = f"{self._location}{as_latin1(name)}/"
         if name == _GIT:
             # It is included by include_git. Git's rules are about the work tree: `logs/` must not exclude `.git/logs`.
-            rules = self._rules.without(Precedence.GIT, Precedence.DEFAULTS)
+            rules = self._rules.without(Precedence.GIT, Precedence.WORKTREEINCLUDE, Precedence.DEFAULTS)
             return Scope(rules, self._folded_secrets, location, (SYNCDIGNORE,), self._top)
-        return Scope(self._rules, self._folded_secrets, location, self.ignore_files, self._top)
+        names = self.ignore_files
+        if self._location == self._top:
+            names = tuple(file for file in names if file != WORKTREEINCLUDE)
+        return Scope(self._rules, self._folded_secrets, location, names, self._top)
 
     def with_files(self, files: Mapping[str, bytes]) -> Scope:
         """Return the scope with the rules of the directory's ignore files; names not in `ignore_files` are ignored."""
@@ -180,9 +192,8 @@ class Scope:
         for name in self.ignore_files:
             data = files.get(name)
             if data is not None:
-                precedence = Precedence.SYNCDIGNORE if name == SYNCDIGNORE else Precedence.GIT
                 source = from_latin1(self._location[len(self._top) :]) + name
-                layers.append(_file_layer(precedence, source, self._location, data))
+                layers.append(_file_layer(_PRECEDENCES[name], source, self._location, data))
         if not layers:
             return self
         rules = Rules(layers, self._rules) if self._location != self._top else Rules([*self._rules.layers, *layers])
@@ -202,10 +213,17 @@ class Scope:
                 return secret
         if match is NO_MATCH:
             return INCLUDED
+        if match.precedence == Precedence.WORKTREEINCLUDE:
+            without = self._decide_by(self._rules.without_worktreeinclude, name, is_dir)
+            # It brings in nothing that is included anyway.
+            return without if match.decision is None or without.included else match.decision
         if match.decision is None:  # an exception to a hard rule: the other rules decide
-            others = self._rules.without_hard_rules
-            return Scope(others, None, self._location, self.ignore_files, self._top).decide(name, is_dir)
+            return self._decide_by(self._rules.without_hard_rules, name, is_dir)
         return match.decision
+
+    def _decide_by(self, rules: Rules, name: str, is_dir: bool) -> Decision:
+        """Decide by fewer rules; no name is a secret by them alone."""
+        return Scope(rules, None, self._location, self.ignore_files, self._top).decide(name, is_dir)
 
     def _folded_secret(self, folded: str, is_dir: bool) -> Decision | None:
         """Return the decision of the rules about secrets on a name in lower case; None if it is none."""
@@ -258,7 +276,12 @@ def _without_rule(layer: Layer, rule: Rule | None) -> Layer:
 
 def _file_layer(precedence: Precedence, source: str, base: str, data: bytes) -> Layer:
     patterns = pattern_list(data)
-    decisions = (Decision(pattern.negated, Rule(source, pattern.line, pattern.text)) for pattern in patterns.patterns)
+    rules = [Rule(source, pattern.line, pattern.text) for pattern in patterns.patterns]
+    excludes = [not pattern.negated for pattern in patterns.patterns]
+    if precedence is Precedence.WORKTREEINCLUDE:  # what its negated patterns name is left to git's rules
+        decisions = [Decision(True, rule) if names else None for rule, names in zip(rules, excludes, strict=True)]
+    else:
+        decisions = [Decision(not leaves, rule) for rule, leaves in zip(rules, excludes, strict=True)]
     return Layer(precedence, patterns, base, tuple(decisions))
 
 

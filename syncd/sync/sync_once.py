@@ -140,6 +140,7 @@ class SandboxSync(Struct):
             return
         self.state.read()
         now = self.state.base or Manifest()
+        self.services.deletion_sync.retry(replaced_entries(before, now))
         if self._told.base is not None:
             told = self._told.base | {path: now[path] for path in replaced_entries(before, now)}
             self._told = structs.replace(self._told, base=told.without(removed_paths(before, now)))

@@ -31,7 +31,7 @@ from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning
 from syncd.model.entry import YOUNG_NS
 from syncd.model.manifest import Difference
-from syncd.selection.selection import Scope
+from syncd.selection.selection import RULE_FILES, Scope
 from syncd.watch import inotify_limits
 from syncd.watch.changes import Changes, ScanListener
 from syncd.watch.mounts import MountMonitor, poll_interval_s, shared_warning
@@ -39,7 +39,7 @@ from syncd.watch.mounts import MountMonitor, poll_interval_s, shared_warning
 logger = logging.getLogger(__name__)
 
 _GIT = b".git"
-ALWAYS_RELEVANT = frozenset({_GIT, b".gitignore", b".syncdignore"})
+ALWAYS_RELEVANT = frozenset({_GIT, *map(str.encode, RULE_FILES)})
 """Names that are relevant even if they are ignored: they decide which other paths are."""
 # After a read, the descriptor is not polled for so long. That collects events, so that a burst costs a third.
 _PAUSE_S = 0.01

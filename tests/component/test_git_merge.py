@@ -12,7 +12,7 @@ import pytest
 from syncd.core import hardening
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge import git as git_module
-from syncd.merge.git import Git, find_git, find_work_tree, is_binary, merge, need_git
+from syncd.merge.git import Git, MergedText, find_git, find_work_tree, is_binary, merge, need_git
 
 FOUND = find_git(os.environ)
 needs_git = pytest.mark.skipif(FOUND is None, reason="git is not installed")
@@ -52,8 +52,8 @@ OPEN = lines()[:-1]
 )  # fmt: skip
 def test_what_merges(git: Git, tmp_path: Path, base: bytes, ours: bytes, theirs: bytes, merged: bytes) -> None:
     """Changes of different lines go together, byte for byte; it is the same from either side."""
-    assert merge(git, base, ours, theirs, str(tmp_path)) == merged
-    assert merge(git, base, theirs, ours, str(tmp_path)) == merged
+    assert merge(git, base, ours, theirs, str(tmp_path)) == MergedText(merged)
+    assert merge(git, base, theirs, ours, str(tmp_path)) == MergedText(merged)
     assert os.listdir(tmp_path) == []
 
 
@@ -72,8 +72,12 @@ def test_what_merges(git: Git, tmp_path: Path, base: bytes, ours: bytes, theirs:
     ids=["same-line", "line-ends-of-one-side", "emptied", "both-new", "all", "more-than-an-exit-code-counts"],
 )  # fmt: skip
 def test_what_does_not_merge(git: Git, base: bytes, ours: bytes, theirs: bytes, tmp_path: Path) -> None:
-    """Both sides changed the same lines, whatever the number of such places."""
-    assert merge(git, base, ours, theirs, str(tmp_path)) == "both sides changed the same lines"
+    """Both sides changed the same lines, whatever the number of such places: both are there, between markers."""
+    merged = merge(git, base, ours, theirs, str(tmp_path))
+    assert isinstance(merged, MergedText)
+    assert merged.has_conflicts
+    assert merged.content.startswith((b"<<<<<<< mine\n", b"line 0\nline 1\n<<<<<<< mine\n", b"0"))
+    assert b"\n>>>>>>> theirs\n" in merged.content
 
 
 @needs_git
@@ -83,7 +87,7 @@ def test_binary_files_do_not_merge(git: Git, tmp_path: Path) -> None:
         assert merge(git, *versions, str(tmp_path)) == "it is no text"
     late = b"x" * 7999 + b"\n" + BASE + b"\0"
     ours, theirs = edited(late, 2, b"ours"), edited(late, 9, b"theirs")
-    assert merge(git, late, ours, theirs, str(tmp_path)) == edited(ours, 9, b"theirs")
+    assert merge(git, late, ours, theirs, str(tmp_path)) == MergedText(edited(ours, 9, b"theirs"))
     assert is_binary(b"x" * 7999 + b"\0")
     assert not is_binary(b"x" * 8000 + b"\0")
 
@@ -107,9 +111,8 @@ def test_a_merge_reads_no_configuration(git: Git, tmp_path: Path) -> None:
     (tmp_path / ".git/config").write_text("this is no configuration\n")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    assert merge(git, BASE, edited(BASE, 2, b"a"), edited(BASE, 9, b"b"), str(scratch)) == edited(
-        edited(BASE, 2, b"a"), 9, b"b"
-    )
+    merged = MergedText(edited(edited(BASE, 2, b"a"), 9, b"b"))
+    assert merge(git, BASE, edited(BASE, 2, b"a"), edited(BASE, 9, b"b"), str(scratch)) == merged
     assert not mark.exists()
 
 

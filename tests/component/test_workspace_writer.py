@@ -27,9 +27,11 @@ from msgspec.structs import replace
 
 from syncd.core.errors import Locked, TryLater
 from syncd.merge.path_changes import PathChanges, Place, draft_name
-from syncd.merge.workspace_writer import Written
+from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.merge.writes import PathChange
 from syncd.model.entry import Entry, Kind
+from syncd.sandbox.sandbox_state import TakenPath
+from syncd.store.state_db import StateDb
 from tests.component.forks import Forks, forks_of
 from tests.component.test_mounts import NAMESPACE
 from tests.component.writer_machine import (
@@ -471,6 +473,29 @@ def test_only_the_last_write_can_be_undone(on: WriterMachine) -> None:
     assert on.writer.undo().done == ("a",)
     assert (on.workspace / "a").read_bytes() == b"2"
     assert on.writer.undo() == Written()
+
+
+def test_a_decision_is_undone_like_a_write(on: WriterMachine) -> None:
+    """What counts as sent by it is taken back, though nothing changes here; one that is killed takes back nothing."""
+    on.file("a", b"1")
+    rows = [TakenPath("a", None, Entry(Kind.FILE, digest=b"theirs"))]
+    backs: list[list[str]] = []
+    writer = WorkspaceWriter(
+        str(on.workspace), StateDb(str(on.state)), lambda taken: backs.append([each.path for each in taken])
+    )
+    writer.write(on.plan(("a", on.new(b"2"))))
+    before = snapshot(on.workspace)
+    assert writer.write([], rows, decided=["a"]) == Written()
+    assert writer.undo() == Written(done=("a",))
+    assert (backs, snapshot(on.workspace)) == ([["a"]], before)
+    assert writer.undo() == Written()
+
+    def fails(_: Written) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(TryLater, match="full"):
+        writer.write([], rows, fails, decided=["a"])
+    assert writer.undo() == writer.finish_interrupted() == Written()
 
 
 def test_an_interrupted_write_is_taken_back(on: WriterMachine) -> None:

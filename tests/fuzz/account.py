@@ -9,10 +9,11 @@ that was merged from it. What syncd itself writes and removes settles nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
+from syncd.cli.options import is_named
 from syncd.merge.workspace_writer import journal_records, load_journal
 from syncd.model.entry import Kind
 from syncd.store.state_db import StateDb
@@ -57,6 +58,10 @@ class Account:
                 self._persons.add((path, after))
                 self._replaced_here.discard((path, after))
         self._home = now
+
+    def person_gave_up(self, named: Collection[str]) -> None:
+        """Note that a person lets a command replace these, with what is below them."""
+        self._replaced_here.update(each for each in self._home.items() if is_named(each[0], tuple(named)))
 
     def agent_changed(self, before: Tree, after: Tree, now_s: float) -> None:
         """Note what the agent did, by the sandbox's content before and after it."""

@@ -8,12 +8,13 @@ import os
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from syncd.cli.options import is_named
 from syncd.emulator.extract import ArchiveRefused
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, is_within
@@ -79,6 +80,7 @@ class Checker:
         self.saved = saved
         self.account = None if accounts_in is None else Account(workspace, saved, accounts_in)
         self.is_commands_turn = False  # what it looks at is not known to the daemon
+        self._decided: set[tuple[str, Entry]] = set()  # versions there that a person lets be overwritten
         self._unpacks_late = False  # what a merge took over may have been undone since: then it is saved
         self._written_late: set[str] = set()  # perhaps over a version that the last look found
         self.holds_initialize = False  # the next archive is unpacked late, after its request was answered with an error
@@ -247,7 +249,12 @@ class Checker:
                 continue
             if not self._is_saved(path, entry):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) was removed in the sandbox, and is not saved")
-            elif not self.is_forced and self.is_unchanged_since_sync and not os.path.lexists(self.workspace / path):
+            elif (
+                (path, entry) not in self._decided
+                and not self.is_forced
+                and self.is_unchanged_since_sync
+                and not os.path.lexists(self.workspace / path)
+            ):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) was removed in the sandbox, as it is not here")
         tracked.model.removed(gone)
 
@@ -264,7 +271,10 @@ class Checker:
             self.figures["versions overwritten"] += 1
             what = f"the agent's {path!r} ({shown(entry)}) was overwritten"
             only_agents = model.is_only_agents(path, sent) and not self.is_forced
-            if only_agents and model.stays(path):
+            if (path, entry) in self._decided:
+                if not self._is_saved(path, entry):
+                    self.lose(f"{what} by a person's choice, and is not saved")
+            elif only_agents and model.stays(path):
                 self.lose(f"{what}, and syncd knew that it stays")
             elif not seen or (self._nobody_looked and self._agent_changes == "save"):
                 self.figures["versions not looked at"] += 1
@@ -357,6 +367,14 @@ class Checker:
             ends_wall_s = tracked.sandbox.record.expires_at_s
             if ends_wall_s is not None and ends_wall_s <= now_wall_s + seconds:
                 self.ended_early.add(tracked.sandbox.id)
+
+    def note_choice(self, choice: str, named: Collection[str]) -> None:
+        """Note what a person lets go for these paths: what is here, or, once it is saved, what is in the sandbox."""
+        if choice == "theirs" and self.account is not None:
+            self.account.person_gave_up(named)
+        elif self.live is not None:
+            remote = tree(self.live.sandbox.workspace)
+            self._decided.update(each for each in remote.items() if is_named(each[0], tuple(named)))
 
     def note_command(self, living: Iterable[TrackedSandbox]) -> None:
         """Note a command, which the daemon waited for, as both are in one thread here: it could save nothing."""

@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 import pytest
 
-from syncd.cli import agent_side, diff, local_scan, log, options, saved
-from syncd.cli.apply import branch, execution, undoing
+from syncd.cli import agent_side, diff, local_scan, log, options, resolve, saved
+from syncd.cli.apply import branch, execution, undoing, waiting
 from syncd.cli.apply import command as apply
+from syncd.cli.resolve import command as resolve
+from syncd.cli.resolve import waiting
 from syncd.cli.sandbox import admin
 from syncd.cli.sandbox import command as sandbox
 from syncd.core.api_key import ApiKey
@@ -47,7 +49,10 @@ if TYPE_CHECKING:
 
 # Beyond the largest that Linux gives: no process has one of these numbers.
 _FIRST_PID = 5_000_000
-_MODULES = (agent_side, diff, local_scan, log, saved, apply, branch, undoing, admin, sandbox, execution, options)
+_MODULES = (
+    *(agent_side, diff, local_scan, log, saved, apply, resolve, branch, undoing, admin, sandbox, execution, waiting),
+    options,
+)
 _MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate", "commit"})
 _GIT_STARTS = "subprocess.Popen"
 _CREATES = frozenset({"os.mkdir", "os.link", "os.symlink", "commit", _GIT_STARTS})
@@ -122,6 +127,8 @@ class Commands:
             daemon.let_write_later(_Writer(self))
             self._daemon_turn.release()
             self._command_turn.acquire()
+        elif self._simulation.resting_daemon is not None:
+            self._simulation.resting_daemon.let_write_later(_Writer(self))
         yield
 
     # -- a command
@@ -172,7 +179,7 @@ class Commands:
                 checker.live.model.came_home(checker.account.brought(home))
             # Any command that writes here takes back one that was killed, first.
             takes_back = step.name == "undo" or any(line.startswith("took back") for line in self._printed)
-            if checker.live is not None and takes_back and self._wrote == "apply":
+            if checker.live is not None and takes_back and self._wrote in ("apply", "resolve"):
                 agents = checker.account.agents(home, checker.account.home, there)
                 checker.live.model.taken_back(agents, there, checker.account.undone(home))
             if home != checker.account.home and step.name in READING:
@@ -209,6 +216,11 @@ class Commands:
             case "apply":
                 paths = [str(workspace / path) for path in step.args[1]]
                 return _exit(apply.command, [*step.args[0], "--yes", "--json", "--", *paths])
+            case "resolve":
+                choice, named = step.args[0], step.args[1]
+                self._simulation.checker.note_choice(choice, named)
+                paths = [str(workspace / path) for path in named]
+                return _exit(resolve.command, [f"--{choice}", "--json", "--", *paths])
             case "undo":
                 return _exit(apply.command, ["--undo", "--json"])
             case "diff":

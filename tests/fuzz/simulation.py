@@ -129,6 +129,11 @@ class Simulation:
         """The daemon, if one runs and does more than rest: a sync, or saving the agent's work."""
         return self._daemon_now if self._daemon_now is not None and not self._daemon_now.is_resting else None
 
+    @property
+    def resting_daemon(self) -> SimulatedDaemon | None:
+        """The daemon, if one runs and rests: it notices the end of a command that writes."""
+        return self._daemon_now if self.busy_daemon is None else None
+
     def forget_sandbox(self, sandbox_id: str) -> bool:
         """Tell the daemon that a command has released that sandbox. False if none runs."""
         if self._daemon_now is None:

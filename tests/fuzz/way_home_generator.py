@@ -73,11 +73,13 @@ class WayHomeGenerator(ConfiguredGenerator):
 
     def _command(self, at: int | None = None, *, trouble: bool = True) -> Step:
         random = self._random
-        name = random.choice((*("apply",) * 6, *("undo",) * 3, *("restore",) * 2, "release"))
+        name = random.choice((*("apply",) * 6, *("resolve",) * 2, *("undo",) * 3, *("restore",) * 2, "release"))
         given = self._trouble(name) if trouble and random.random() < 0.4 else ()
         match name:
             case "apply":
                 return self._apply(given, at)
+            case "resolve":
+                return self._resolve(given, at)
             case "restore":
                 return Step("restore", (random.choice((0, 0, 0, 1, 2)), given), at)
             case "release" if not self._settings[2]:
@@ -91,10 +93,15 @@ class WayHomeGenerator(ConfiguredGenerator):
         paths = [random.choice((self._path(), self._folder())) for _ in range(random.choice((0, 0, 0, 0, 1, 2)))]
         return Step("apply", (tuple(flags), tuple(paths), trouble), at)
 
+    def _resolve(self, trouble: tuple[Any, ...] = (), at: int | None = None) -> Step:
+        random = self._random
+        paths = [random.choice((self._path(), self._folder(), "")) for _ in range(random.choice((1, 1, 2)))]
+        return Step("resolve", (random.choice(("mine", "theirs", "both")), tuple(paths), trouble), at)
+
     def _trouble(self, name: str) -> tuple[Any, ...]:
         random = self._random
         kind = random.choice(("dies", "dies", "dies", "full", "full once"))
-        writes = 2 if name == "apply" else 1
+        writes = 2 if name in ("apply", "resolve") else 1
         phase = writes if name != "release" and random.random() < 0.85 else random.randrange(writes + 1)
         return (kind, phase, int(2 ** random.uniform(0, 7)))
 
@@ -159,6 +166,11 @@ class WayHomeGenerator(ConfiguredGenerator):
             *edits,
             *settles,
             command if random.random() < 0.3 else self._apply(self._trouble("apply") if random.random() < 0.5 else ()),
+            *(
+                [self._resolve(self._trouble("resolve") if random.random() < 0.4 else ())]
+                if random.random() < 0.5
+                else []
+            ),
             *self._follows(),
             *([Step("resume")] if pauses else []),
             *([self._edit_there(path), self._apply()] if random.random() < 0.3 else []),

@@ -78,6 +78,10 @@ LOST_ONCE = {
         "write('deep/h', 300, 8)\n wait_failing()\n agent_prepends('deep/h', 9)\n apply((), (), ('dies', 2, 4))\n"
         "branch('agent/4', (), ())"
     ),
+    "what was kept there, and is to go by a person's choice, stays until something else is deleted": (
+        "write('g', 300, 4)\n wait_idle()\n agent_prepends('g', 6)\n remove('g')\n wait_idle()\n"
+        "resolve('mine', ('g',), ())\n wait_idle()"
+    ),
     "a killed apply leaves temporary files, which the next sync sends": _BEGIN
     + "agent_writes('f', 2)\n apply((), (), ('dies', 2, 'open .syncd-'))\n write('g', 8, 2)\n wait_idle()",
     "an undo of a merge whose initialize is unanswered does not save what the merge has overwritten there": _MERGED

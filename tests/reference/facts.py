@@ -53,7 +53,7 @@ EXIT_CODES = {
     ExitCode.DONE: "Done, or nothing to do; `run` was told to stop.",
     ExitCode.DIFFERENT: (
         "`verify` found the sandbox not equal to the workspace; `diff` found changes in the sandbox; `apply` or"
-        " `saved restore --here` left conflicts."
+        " `saved restore --here` left conflicts; `resolve` left something to decide."
     ),
     ExitCode.WRONG_USAGE: "Wrong usage.",
     ExitCode.TRY_LATER: (

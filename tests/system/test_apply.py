@@ -286,7 +286,7 @@ def test_a_terminal_is_asked_once(rig: Rig, agent: Agent, terminal: Terminal) ->
 
     def asked(answer: str) -> str:
         terminal.start([*SYNCD, "apply"], rig.environment(), rig.home)
-        terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
+        terminal.until(lambda text: text.rstrip().endswith("[y/d/N]:"), "the question")
         assert tree(rig.workspace) == before
         terminal.type(f"{answer}\r")
         assert terminal.finish() == 0
@@ -298,12 +298,12 @@ def test_a_terminal_is_asked_once(rig: Rig, agent: Agent, terminal: Terminal) ->
     assert "look at   Makefile: it may run by itself here" in said
     assert said.endswith("nothing was changed")
     assert tree(rig.workspace) == before
-    assert asked("y").count("[y/N]") == 3
+    assert asked("y").count("[y/d/N]") == 3
     assert _read(rig, "a") == "theirs\n"
     agent.write("d/b", "theirs\n")
     terminal.start([*SYNCD, "apply", "--yes"], rig.environment(), rig.home)
     assert terminal.finish() == 0
-    assert terminal.text.count("[y/N]") == 3
+    assert terminal.text.count("[y/d/N]") == 3
     assert _read(rig, "d/b") == "theirs\n"
 
 
@@ -330,8 +330,8 @@ def test_what_the_agents_ignore_files_let_out(rig: Rig, agent: Agent, terminal: 
     assert document["look_at"] == [".gitignore", ".syncdignore"]
     assert _applied(rig, "--dry-run", str(rig.workspace / "a"))[1] == {"taken": ["a"]}
     terminal.start([*SYNCD, "apply"], rig.environment(), rig.workspace)
-    terminal.until(lambda text: "[y/N]:" in text, "the question")
-    assert "3 files that are excluded now would be sent: apply this?" in " ".join(terminal.text.split())
+    terminal.until(lambda text: "[y/d/N]:" in text, "the question")
+    assert "3 files that are excluded now would be sent. Apply " in " ".join(terminal.text.split())
     terminal.type("n\n")
     assert terminal.finish() == 0
     assert f"look at   {sent}\n" in rig.ok("apply", "--yes", "--deletions").out
@@ -368,7 +368,7 @@ def test_an_ignore_file_that_became_something_else(rig: Rig, agent: Agent) -> No
 
 def _ask(rig: Rig, terminal: Terminal) -> None:
     terminal.start([*SYNCD, "apply"], rig.environment(), rig.home)
-    terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
+    terminal.until(lambda text: text.rstrip().endswith("[y/d/N]:"), "the question")
 
 
 def test_a_question_stops_no_sync(rig: Rig, agent: Agent, terminal: Terminal) -> None:
@@ -400,7 +400,7 @@ def test_a_forced_push_during_the_question(rig: Rig, agent: Agent, terminal: Ter
     agent.write("a", "theirs\n")
     agent.delete("gone")
     terminal.start([*SYNCD, "apply", "--deletions"], rig.environment(), rig.home)
-    terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
+    terminal.until(lambda text: text.rstrip().endswith("[y/d/N]:"), "the question")
     rig.ok("push", "--force")
     assert (agent.read("a").decode(), agent.exists("gone")) == (TEXT, True)
     terminal.type("y\r")

@@ -43,7 +43,9 @@ def test_the_tour(bare: Rig) -> None:
     assert "deleted path" not in done.out
     merged = steps["The agent writes too"]
     assert "  -Two minutes, not boiling.\n             +Three minutes, not boiling.\n" in merged
-    assert "  1 merged\n" in merged
+    assert "  1 merged, 1 in conflict\n" in merged
+    assert "conflict  src/tea/brew.py: both sides changed the same lines" in merged
+    assert "syncd resolve src/tea/brew.py --mine\n             mine      src/tea/brew.py\n" in merged
     assert "Three minutes, not boiling.\n             Pour slowly.\n             Two pinches of patience.\n" in merged
     committed = steps["The agent commits"]
     assert "git status, in the sandbox\n             ## main\n" in committed

@@ -20,6 +20,8 @@ from syncd.cli.apply.plan_text import decides_what_is_sent, runs_automatically
         (".gitignore", False, True),
         ("sub/.syncdignore", False, True),
         ("sub/.GitIgnore", False, True),
+        (".worktreeinclude", False, True),
+        ("sub/.worktreeinclude", False, False),
         ("gitignore", False, False),
         (".gitignore/x", False, False),
         ("my.envrc.md", False, False),

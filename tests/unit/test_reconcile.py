@@ -12,7 +12,19 @@ from msgspec.structs import replace
 from syncd.core.choices import AgentChanges
 from syncd.merge.writes import merged_mode, next_base, taken_mode
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, is_savable, same
-from syncd.model.reconcile import Forced, Home, PathOutcome, Plan, PlannedPath, Sides, plan_home, plan_sync, withheld
+from syncd.model.reconcile import (
+    Choice,
+    Forced,
+    Home,
+    PathOutcome,
+    Plan,
+    PlannedPath,
+    Sides,
+    plan_home,
+    plan_sync,
+    waits,
+    withheld,
+)
 from syncd.sandbox.look_request import was_emptied
 
 SAME, WRITE, SAVE, KEEP, HOLD = (
@@ -24,6 +36,7 @@ SAME, WRITE, SAVE, KEEP, HOLD = (
 )
 TAKE, MERGE, CONFLICT, DELETE = PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.CONFLICT, PathOutcome.DELETE
 DELETED, STAYS, NEVER = PathOutcome.DELETED_THERE, PathOutcome.STAYS, PathOutcome.NEVER
+MINE, THEIRS, BOTH, MARKERS, TOOL = Choice
 POLICIES = (AgentChanges.SAVE, AgentChanges.HOLD, Forced.FORCE, AgentChanges.OVERWRITE)
 
 
@@ -130,6 +143,49 @@ def test_the_table_of_apply() -> None:
     for base, here, there, outcome in HOME_ROWS:
         plan = plan_home(Sides(tree(base), tree(here), {"p": there}), home(tree(here)))
         assert outcomes(plan) == [outcome], (base, here, there)
+
+
+DECIDED_ROWS = [
+    (BASE, HERE, THERE, WRITE, TAKE, MERGE),
+    (ABSENT, HERE, THERE, WRITE, TAKE, MERGE),
+    (BASE, HERE, LINK, WRITE, TAKE, MERGE),
+    (BASE, DIRECTORY, THERE, WRITE, TAKE, MERGE),
+    (BASE, HERE, ABSENT, WRITE, DELETE, MERGE),
+    (BASE, ABSENT, THERE, WRITE, TAKE, MERGE),
+    (BASE, BASE, THERE, TAKE, TAKE, TAKE),
+    (BASE, HERE, BASE, STAYS, STAYS, STAYS),
+    (BASE, THERE, THERE, SAME, SAME, SAME),
+    (BASE, BASE, ABSENT, DELETED, DELETED, DELETED),
+    (BASE, HERE, UNSTABLE, STAYS, STAYS, STAYS),
+    (BASE, ABSENT, NOT_FETCHED, STAYS, STAYS, STAYS),
+    (BASE, HERE, OUT, NEVER, NEVER, NEVER),
+    (BASE, HERE, FIFO, NEVER, NEVER, NEVER),
+]
+
+
+def test_the_table_of_choices() -> None:
+    """A choice decides what both sides changed, and nothing else: mine, theirs, and a text of both."""
+    for base, here, there, *row in DECIDED_ROWS:
+        sides = Sides(tree(base), tree(here), {"p": there})
+        for choices, outcome in zip(([MINE, BOTH], [THEIRS], [MARKERS, TOOL]), row, strict=True):
+            for choice in choices:
+                plan = plan_home(sides, replace(home(tree(here)), choices={"p": choice}))
+                assert outcomes(plan) == [outcome], (base, here, there, choice)
+
+
+def test_choices_below_a_folder_in_a_files_place() -> None:
+    """Theirs comes whole, and only so; mine stays with what was to be taken below it."""
+    here = {"p": HERE, "p/new": FIFO}
+    sides = Sides({"p": BASE}, here, {"p": DIRECTORY, "p/new": THERE})
+    for choices, expected in (
+        ({"p": THEIRS, "p/new": THEIRS}, [TAKE, TAKE]),
+        ({"p/new": THEIRS}, [CONFLICT, CONFLICT]),
+        ({"p": MINE, "p/new": MINE}, [WRITE, WRITE]),
+    ):
+        assert outcomes(plan_home(sides, replace(home(here), choices=choices))) == expected
+    kept = {"d": DIRECTORY, "d/mine": HERE}
+    plan = plan_home(Sides({}, kept, {"d": THERE}), replace(home(kept), choices={"d": THEIRS}))
+    assert outcomes(plan) == [CONFLICT]  # what is only here would go with its folder
 
 
 def test_deletions_are_asked_for() -> None:
@@ -259,6 +315,24 @@ def test_apply_replaces_nothing_of_the_persons(deletions: bool) -> None:
                 assert "d/f" not in here or plan["d/f"].outcome is DELETE, (base, here, there)
             if planned.outcome is SAME:
                 assert same(now, planned.there), (base, here, there)
+
+
+def test_a_choice_loses_nothing_of_the_persons_but_what_it_names() -> None:
+    """With theirs for all, what only is here stays; nothing waits on without a reason; no choice adds a path."""
+    for base, here, there in product(BASES, HERES, THERES):
+        sides = Sides(base, here, differing(base, there))
+        undecided = by_path(plan_home(sides, home(here)))
+        for choice in Choice:
+            choices = dict.fromkeys(sides.there, choice)
+            for path, planned in by_path(plan_home(sides, replace(home(here), choices=choices))).items():
+                was = undecided[path]
+                if not waits(was) and was.outcome is not MERGE and not was.reason.startswith("its directory"):
+                    above = undecided.get(path.rpartition("/")[0])
+                    assert planned.outcome is was.outcome or (above and waits(above)), (base, here, there, choice)
+                if planned.outcome is DELETE:
+                    assert choice is THEIRS
+                    assert planned.there == ABSENT
+                assert choice not in (MINE, BOTH) or not waits(planned), (base, here, there, choice)
 
 
 # -- modes, and what counts as sent

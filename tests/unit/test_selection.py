@@ -111,6 +111,54 @@ def test_the_stronger_source_wins(weak: str, strong: str, strong_includes: bool)
     assert decision.rule.source == strong
 
 
+@pytest.mark.parametrize(
+    ("path", "included", "by"),
+    [
+        ("a.log", True, ".worktreeinclude:1"),
+        ("sub/a.log", True, ".worktreeinclude:1"),
+        ("data/", True, ".worktreeinclude:2"),
+        ("data/d/x", True, None),
+        ("sub/deep.log", False, "sub/.gitignore:1"),
+        ("own.tmp", True, ".worktreeinclude:6"),
+        ("not.log", False, ".gitignore:1"),
+        ("a.py", True, None),
+        ("keep.log", True, ".gitignore:2"),
+        ("never.log", False, ".syncdignore:1"),
+        ("configured.log", False, "workspace.ignore"),
+        ("always.log", False, "/etc/syncd/managed.toml"),
+        ("node_modules/", False, "built-in"),
+        (".git/", False, "built-in"),
+        (".env", False, "secrets"),
+        ("key.PEM", False, "secrets"),
+        ("sub/b.txt", False, "sub/.gitignore:2"),
+    ],
+)
+def test_what_worktreeinclude_brings_in(path: str, included: bool, by: str | None) -> None:
+    """What git's rules alone exclude, and it names at the top; nothing else is included more, or for its sake."""
+    files = {
+        ".gitignore": b"*.log\n!keep.log\ndata/\n.env\n*.pem\n*.PEM\n",
+        ".worktreeinclude": b"*.log\ndata/\n!not.log\n!deep.log\n*.py\n*.tmp\n.env\n*.pem\n*.PEM\n"
+        b"node_modules/\n.git/\n",
+        ".syncdignore": b"never.log\n",
+        "sub/.gitignore": b"deep.log\nb.txt\n",
+        "sub/.worktreeinclude": b"b.txt\n",
+    }
+    selection = Selection(
+        ignore=("configured.log",), always_ignored=(Rule("/etc/syncd/managed.toml", None, "always.log"),)
+    )
+    scope = selection.root(OuterRules(files=(OuterFile("exclude", "", b"*.tmp\n"),)))
+    above, _, name = path.rstrip("/").rpartition("/")
+    scope = scope.with_files({file: data for file, data in files.items() if "/" not in file})
+    for folder in above.split("/") if above else ():
+        scope = scope.enter(folder)
+        inside = {"sub": files}.get(folder, {})
+        scope = scope.with_files({file[4:]: data for file, data in inside.items() if file.startswith("sub/")})
+    decision = scope.decide(name, path.endswith("/"))
+    assert decision.included is included
+    assert (by is None) is (decision.rule is None)
+    assert by is None or str(decision.rule).startswith(by)
+
+
 def test_a_whitelist_does_not_include_dependencies() -> None:
     """With `*`, `!*/`, `!*.py` in .gitignore, node_modules stays excluded; the user's own file can include it."""
     whitelist = {".gitignore": b"*\n!*/\n!*.py\n"}

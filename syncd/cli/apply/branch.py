@@ -44,7 +44,7 @@ def apply_to_branch(
         # Before the look: what is committed in between counts as not committed, and nothing is taken back.
         found, commits = _fetched(opened)
         side = look_at(opened, PathPatterns(included))
-        plan = make_plan(side, named)
+        plan = make_plan(side, side.local(), named)
         left = {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
         unfetched = {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(p.there)}
         changes = {

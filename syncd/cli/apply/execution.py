@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import closing
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 
 import click
 from msgspec import Struct
@@ -25,19 +26,31 @@ from syncd.cli.agent_side import (
     with_copy,
     writer_of,
 )
-from syncd.cli.apply.plan_text import CHANGES, new_conflicts, plan_lines, question, summary_line, to_look_at
+from syncd.cli.apply.decisions import Decisions, ask_choices, content_of, decide, link_at
+from syncd.cli.apply.plan_text import (
+    CHANGES,
+    new_conflicts,
+    overview,
+    plan_is_long,
+    plan_lines,
+    question,
+    summary_line,
+    to_look_at,
+)
 from syncd.cli.local_scan import secrets_in
-from syncd.cli.options import confirmed, is_named
-from syncd.core.errors import ExitCode, TryLater
+from syncd.cli.options import answered, is_named
+from syncd.cli.output import paged, print_error
+from syncd.core.errors import ExitCode, NeedsPerson, SyncdError, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
-from syncd.daemon.build import excludes_for, folders_of, selection_of
+from syncd.daemon.build import excludes_for, folders_of, selection_of, target_of
 from syncd.merge.git import find_git, merge
+from syncd.merge.open_conflicts import OpenConflicts
 from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, arrived_digest, same
 from syncd.model.manifest import directories_above
-from syncd.model.reconcile import Home, PathOutcome, Plan, PlannedPath, Sides, plan_home
+from syncd.model.reconcile import Choice, Home, PathOutcome, Plan, PlannedPath, Sides, plan_home, waits
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.sandbox_state import TakenPath
@@ -46,7 +59,7 @@ from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection import ignore_files
 from syncd.selection.rules import PathPatterns
-from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
+from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE
 from syncd.store.state_db import StateDb
 
 # The lists of `--json` by the outcomes that they hold.
@@ -60,6 +73,9 @@ _LISTS = {
 }
 
 
+NO_DECISIONS = Decisions()
+
+
 class Prepared(Struct, frozen=True):
     """A plan whose texts are merged, and the changes of the workspace that it needs, by path.
 
@@ -69,6 +85,18 @@ class Prepared(Struct, frozen=True):
     plan: Plan
     changes: dict[str, PathChange]
     newly_sent: list[str]
+    decisions: Decisions = NO_DECISIONS
+
+    @property
+    def decided(self) -> list[str]:
+        """The paths of which nothing changes here since a person decided so; they count as sent all the same."""
+        chosen = self.plan.of(PathOutcome.WRITE, PathOutcome.MERGE)
+        return [each.path for each in chosen if each.path in self.decisions.choices and each.path not in self.changes]
+
+    def left(self, written: Written) -> set[str]:
+        """Return the paths of the plan that were left since they changed meanwhile, or since their second name did."""
+        beside = self.decisions.beside.items()
+        return {*written.left, *(path for path, name in beside if name in written.left)}
 
 
 def apply(
@@ -86,32 +114,61 @@ def apply(
     Of `named` paths of the workspace, all if there are none; what matches `included` comes against the rules, too.
     """
     if not dry_run:
-        _take_back_killed(config)
+        take_back_killed(config)
     with open_sandbox(config) as opened:
         side = look_at(opened, PathPatterns(included))
-
-        def base_bytes(planned: PlannedPath) -> bytes | None:
-            return side.base_bytes(planned.path, planned.base, planned.here)
-
-        prepared = _prepare(config, make_plan(side, named, deletions=deletions), base_bytes, opened.scratch)
+        here = side.local()
+        prepared = prepare(side, make_plan(side, here, named, deletions=deletions))
         plan = prepared.plan
-        if not as_json:
-            _print(plan_lines(plan, prepared.newly_sent))
+        if asks and plan_is_long(plan):
+            paged(f"{line}\n".encode("utf-8", "backslashreplace") for line in overview(plan, prepared.newly_sent))
+        elif not as_json:
+            print_lines(plan_lines(plan, prepared.newly_sent))
         side.tell_left_out("not taken but with --include")
         if dry_run:
-            return _end(plan, prepared, "would be: ", as_json=as_json)
-        # Nothing else waits for the answer.
-        if asks and plan.of(*CHANGES) and not confirmed(question(plan, prepared.newly_sent), opened.waiter):
-            click.echo("nothing was changed", err=True)
-            return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
+            return tell_end(plan, prepared, "would be: ", as_json=as_json)
+        if asks:  # nothing else waits for the answers
+            if plan.of(*CHANGES) and not _agreed(side, named, prepared):
+                click.echo("nothing was changed", err=True)
+                return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
+            if choices := ask_choices(side, plan.of(PathOutcome.CONFLICT), opened.waiter):
+                decisions = decide(side, plan, choices)
+                chosen = make_plan(side, here, named, deletions=deletions, choices=choices)
+                prepared = prepare(side, chosen, decisions)
         with no_sync_begins(config, opened.waiter):
             done = carry_out(side, prepared)
+            _note_conflicts(side, done, named)
     if not as_json:
-        _print(plan_lines(new_conflicts(plan, done)))
-    code = _end(done, prepared, as_json=as_json)
+        print_lines(plan_lines(new_conflicts(plan, done)))
+    code = tell_end(done, prepared, as_json=as_json)
     if code is ExitCode.DIFFERENT and not as_json:
-        click.echo("the sandbox's versions of the conflicts are saved: see `syncd saved`", err=True)
+        click.echo(
+            "the sandbox's versions of the conflicts are saved (`syncd saved`): `syncd resolve` decides", err=True
+        )
     return code
+
+
+def _note_conflicts(side: AgentSide, done: Plan, named: tuple[str, ...]) -> None:
+    """Note what waits for a person from now on, whatever becomes of the sandbox's version."""
+    services = side.opened.services
+    store = services.remote_changes.saved_versions
+    held_by = {each.path: store.holder_of(each.path, each.there) for each in done.of(PathOutcome.CONFLICT)}
+    found = {path: id_ for path, id_ in held_by.items() if id_ is not None}
+    with suppress(OSError):  # it costs what `resolve` lists, and all is written
+        OpenConflicts(services.state.db, services.target.owner).note(found, lambda path: is_named(path, named))
+
+
+def _agreed(side: AgentSide, named: tuple[str, ...], prepared: Prepared) -> bool:
+    """True if a person wants the plan carried out; the diff is shown to one who asks for it. Raises `Stop`."""
+    asked = question(prepared.plan, prepared.newly_sent)
+    while (answer := answered(asked, ("y", "yes", "d", "diff", "n", "no", ""), side.opened.waiter)) in ("d", "diff"):
+        from syncd.cli.diff import show  # noqa: PLC0415 - for this answer alone
+
+        try:
+            show(side, named, None)
+        except SyncdError as failure:
+            print_error(str(failure))
+    return answer in ("y", "yes")
 
 
 def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *, as_json: bool) -> int:
@@ -142,13 +199,17 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         plan = plan.with_outcome(_left_out(config, plan), PathOutcome.STAYS, "the workspace's rules exclude it")
         prepared = _prepare(config, plan, base_bytes, folder)
         plan = _write(writer, prepared, prepared.plan, (), lambda _: None)
+        with suppress(NeedsPerson, OSError):  # no sandbox is known, or the state has no room: all is written
+            found = {each.path: version.id for each in plan.of(PathOutcome.CONFLICT)}
+            OpenConflicts(db, target_of(config, os.environ).owner).note(found, there.__contains__)
     if not as_json:
-        _print(plan_lines(plan, prepared.newly_sent))
-    code = _end(plan, prepared, as_json=as_json)
+        print_lines(plan_lines(plan, prepared.newly_sent))
+    code = tell_end(plan, prepared, as_json=as_json)
     return ExitCode.DIFFERENT if damaged else code
 
 
-def _take_back_killed(config: Config) -> None:
+def take_back_killed(config: Config) -> None:
+    """Take back what an `apply` that was killed has written, and say so. Raises `TryLater`, `Locked`."""
     # What is looked at is not half of a sync either.
     with no_sync_begins(config), closing(StateDb(folders_of(config, os.environ).state)) as db:
         taken_back = writer_of(config, db).finish_interrupted()
@@ -159,11 +220,19 @@ def _take_back_killed(config: Config) -> None:
 # -- the plan
 
 
-def make_plan(side: AgentSide, named: tuple[str, ...], *, deletions: bool = False) -> Plan:
-    """Return the plan for the paths that were named."""
+def make_plan(
+    side: AgentSide,
+    here: Mapping[str, Entry],
+    named: tuple[str, ...] = (),
+    *,
+    deletions: bool = False,
+    choices: Mapping[str, Choice] = NO_DECISIONS.choices,
+) -> Plan:
+    """Return the plan for the paths that were named, with what was `here`, by a person's choices."""
     there = {path: entry for path, entry in side.work.changed.items() if is_named(path, named)}
     base = {path: entry for path in there if (entry := side.work.base_of(path)) is not None}
-    plan = plan_home(Sides(base, side.local(), there), home_of(side.opened.config, deletions=deletions))
+    home = home_of(side.opened.config, deletions=deletions, choices=choices)
+    plan = plan_home(Sides(base, here, there), home)
     if not side.is_unanswered:
         return plan
     # A reset or a removal of ours may be why it is gone.
@@ -171,14 +240,8 @@ def make_plan(side: AgentSide, named: tuple[str, ...], *, deletions: bool = Fals
     return plan.with_outcome(gone, PathOutcome.STAYS, "the last sync was not answered: run `syncd push` first")
 
 
-def home_of(config: Config, *, deletions: bool = False) -> Home:
+def home_of(config: Config, *, deletions: bool = False, choices: Mapping[str, Choice] = NO_DECISIONS.choices) -> Home:
     """Return what a plan for this workspace needs to know of it."""
-
-    def link_at(path: str) -> str | None:
-        try:
-            return os.readlink(os.path.join(config.workspace.path, path))
-        except OSError:
-            return None
 
     def names_in(path: str) -> Collection[str]:
         try:
@@ -186,7 +249,7 @@ def home_of(config: Config, *, deletions: bool = False) -> Home:
         except OSError:
             return ()  # it is written to by its own rules
 
-    return Home(deletions, link_at, names_in)
+    return Home(deletions, lambda path: link_at(os.path.join(config.workspace.path, path)), names_in, choices)
 
 
 def _left_out(config: Config, plan: Plan) -> set[str]:
@@ -197,7 +260,22 @@ def _left_out(config: Config, plan: Plan) -> set[str]:
     return found.union(secret_paths(config, written))
 
 
-def _prepare(config: Config, plan: Plan, base_bytes: Callable[[PlannedPath], bytes | None], folder: str) -> Prepared:
+def prepare(side: AgentSide, plan: Plan, decisions: Decisions = NO_DECISIONS) -> Prepared:
+    """Merge the texts, or take those that were decided. What cannot be merged is a conflict. Raises `SyncdError`."""
+
+    def base_bytes(planned: PlannedPath) -> bytes | None:
+        return side.base_bytes(planned.path, planned.base, planned.here)
+
+    return _prepare(side.opened.config, plan, base_bytes, side.opened.scratch, decisions)
+
+
+def _prepare(
+    config: Config,
+    plan: Plan,
+    base_bytes: Callable[[PlannedPath], bytes | None],
+    folder: str,
+    decisions: Decisions = NO_DECISIONS,
+) -> Prepared:
     """Merge the texts into files in `folder`. What cannot be merged becomes a conflict. Raises `SyncdError`."""
     changes: dict[str, PathChange] = {}
     paths: list[PlannedPath] = []
@@ -205,49 +283,51 @@ def _prepare(config: Config, plan: Plan, base_bytes: Callable[[PlannedPath], byt
         path, here, there, content = planned.path, planned.here, planned.there, planned.there.copy
         is_changed = planned.outcome in (PathOutcome.TAKE, PathOutcome.DELETE)
         if planned.outcome is PathOutcome.MERGE:
-            merged = _merged(planned, os.path.join(config.workspace.path, path), base_bytes, folder)
+            decided = decisions.texts.get(path)
+            merged = _merged(planned, config.workspace.path, base_bytes, folder) if decided is None else decided
             if isinstance(merged, str):
                 planned = replace(planned, outcome=PathOutcome.CONFLICT, reason=merged)  # noqa: PLW2901
             # To write what is here would cost the file its time, and the last write its undo.
             elif here.digest != hashlib.sha256(merged).digest() or here.mode & ALL_BITS != _mode(planned):
-                is_changed, content = True, os.path.join(folder, f"merged-{len(changes)}")
-                with open(content, "xb") as file:
+                is_changed = True
+                descriptor, content = tempfile.mkstemp(prefix="merged-", dir=folder)
+                with open(descriptor, "wb") as file:
                     file.write(merged)
         if is_changed:
             becomes = Entry(there.kind, _mode(planned), target=there.target)
             changes[path] = PathChange(path, here, ABSENT if there.kind is Kind.ABSENT else becomes, content)
+        elif path in decisions.beside:
+            beside = Entry(there.kind, there.mode & ALL_BITS, target=there.target)
+            name = decisions.beside[path]
+            changes[name] = PathChange(name, ABSENT, beside, content)
         paths.append(planned)
-    return Prepared(Plan(tuple(paths)), changes, _newly_sent(config, changes.values()))
+    return Prepared(Plan(tuple(paths)), changes, _newly_sent(config, changes.values()), decisions)
 
 
 def _merged(
     planned: PlannedPath,
-    place: str,
+    workspace: str,
     base_bytes: Callable[[PlannedPath], bytes | None],
     folder: str,
 ) -> bytes | str:
     """Return the content that both sides' changes make, or the reason why there is none."""
+    place = os.path.join(workspace, planned.path)
     sent, here, there = arrived_digest(planned.base), planned.here, planned.there
     if here.digest == there.digest:
-        return _content(place)
+        return content_of(place)
     if here.digest == sent != b"":
-        return _content(there.copy)
+        return content_of(there.copy)
     if there.digest == sent != b"":
-        return _content(place)
+        return content_of(place)
     if max(here.size_bytes, there.size_bytes) > LARGEST_BYTES:
         return "too large to be merged"
     before = base_bytes(planned)
     if before is None:
         return "what was sent is not known any more"
-    return merge(find_git(os.environ), before, _content(place), _content(there.copy), folder)
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as failure:
-        raise TryLater(f"{path} cannot be read ({failure.strerror})", "nothing was changed; try again") from None
+    merged = merge(find_git(os.environ), before, content_of(place), content_of(there.copy), folder)
+    if isinstance(merged, str):
+        return merged
+    return "both sides changed the same lines" if merged.has_conflicts else merged.content
 
 
 def _newly_sent(config: Config, changes: Iterable[PathChange]) -> list[str]:
@@ -276,7 +356,7 @@ def _planned_rules(changes: Iterable[PathChange]) -> dict[str, dict[str, bytes |
     found: dict[str, dict[str, bytes | None]] = {}
     for change in changes:
         folder, _, name = change.path.rpartition("/")
-        if name not in (GITIGNORE, SYNCDIGNORE):
+        if name not in RULE_FILES or (name == WORKTREEINCLUDE and folder):
             continue
         content = None  # a link or a directory in its place has no rules
         if change.content:
@@ -297,7 +377,7 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
 
     No sync may begin meanwhile; one that was made since the look is known by its record.
     """
-    state, remote_changes = side.opened.services.state, side.opened.services.remote_changes
+    state, choices = side.opened.services.state, prepared.decisions.choices
     state.read()
     base = state.base
     is_as_planned = base is not None and not state.uncertain and state.identity == side.base_identity
@@ -307,30 +387,44 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
         plan = plan.with_outcome(sent, PathOutcome.SAME, "")
     rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
     differing = () if is_as_planned else _differing_there(side, rows.values())
-    for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE):
+    for path in rows.keys() & prepared.decisions.saved:  # the sandbox has something else
+        rows[path] = TakenPath(path, base_now := side.base.get(path), base_now)
+    for new in prepared.decisions.beside.values():  # --undo removes it, also where a rule leaves it out
+        rows[new] = _left_out_by(side.rules, TakenPath(new, None, None))
+    for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.WRITE):
         if planned.there.copy and planned.there.size_bytes <= LARGEST_BYTES:
-            side.base_store.add(_content(planned.there.copy))
+            side.base_store.add(content_of(planned.there.copy))
     taken: list[TakenPath] = []
 
     def record(written: Written) -> None:
         # By the rules as they are now: a rule file may have come along, and what it leaves out would be removed there.
         rules = path_rules(side.opened.config)
-        done = [_left_out_by(rules, row) for path, row in rows.items() if path not in written.left]
+        left = prepared.left(written)
+        done = [_left_out_by(rules, row) for path, row in rows.items() if path not in left]
         taken.extend(row for row in done if row.is_left_out or (row.before != row.after and row.path not in differing))
         if taken:
             state.record_taken(taken)
+        decided = [path for path in choices if path in rows and path not in left]
+        OpenConflicts(state.db, state.target.owner).decide(decided)
 
+    # From the record on a sync may overwrite these.
+    _save_theirs(side, [each for each in plan.of(PathOutcome.WRITE, PathOutcome.MERGE) if each.path in choices])
     plan = _write(side.writer, prepared, plan, rows.values(), record)
-    conflicts = {planned.path: planned.there for planned in plan.of(PathOutcome.CONFLICT)}
-    unsaved = remote_changes.save(Why.CONFLICT, conflicts, side.sent)
+    _save_theirs(side, plan.of(PathOutcome.CONFLICT))
+    return plan
+
+
+def _save_theirs(side: AgentSide, paths: Iterable[PlannedPath]) -> None:
+    """Save the sandbox's versions of these paths. Raises `TryLater`."""
+    remote_changes, versions = side.opened.services.remote_changes, {planned.path: planned.there for planned in paths}
+    unsaved = remote_changes.save(Why.CONFLICT, versions, side.sent)
     if unsaved:
         first = min(unsaved)
         raise TryLater(
             f"the agent's version of {shown_path(first)!r} cannot be saved "
-            f"({remote_changes.why_unsaved(conflicts[first])}); it is in the sandbox alone",
+            f"({remote_changes.why_unsaved(versions[first])}); it is in the sandbox alone",
             "see to that, and run `syncd apply` again",
         )
-    return plan
 
 
 def _was_sent(base: Mapping[str, Entry], base_before: Mapping[str, Entry], planned: PlannedPath) -> bool:
@@ -362,8 +456,11 @@ def _write(
 ) -> Plan:
     """Write what the plan's outcomes need. Returns it with what changed here meanwhile as conflicts."""
     paths = [each.path for each in plan.of(*CHANGES)]
-    written = writer.write([prepared.changes[path] for path in paths if path in prepared.changes], taken, record)
-    return plan.with_outcome(written.left, PathOutcome.CONFLICT, "it changed here meanwhile")
+    beside = prepared.decisions.beside
+    paths += [beside[each.path] for each in plan.of(PathOutcome.WRITE) if each.path in beside]
+    changes = [prepared.changes[path] for path in paths if path in prepared.changes]
+    written = writer.write(changes, taken, record, prepared.decided)
+    return plan.with_outcome(prepared.left(written), PathOutcome.CONFLICT, "it changed here meanwhile")
 
 
 def _mode(planned: PlannedPath) -> int:
@@ -375,10 +472,10 @@ def _mode(planned: PlannedPath) -> int:
 
 
 def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
-    if planned.outcome not in (*CHANGES, PathOutcome.SAME):
+    if planned.outcome not in (*CHANGES, PathOutcome.SAME, PathOutcome.WRITE):
         return None
     mode = _mode(planned)
-    if planned.outcome is PathOutcome.MERGE:
+    if planned.outcome in (PathOutcome.MERGE, PathOutcome.WRITE):
         # As executable as there: a change of that bit here alone is still to be sent.
         mode = taken_mode(planned.here, planned.here, planned.there)
     return _left_out_by(side.rules, TakenPath(planned.path, side.base.get(planned.path), next_base(planned, mode)))
@@ -392,20 +489,37 @@ def _left_out_by(rules: PathRules, row: TakenPath) -> TakenPath:
 # -- what is said
 
 
-def _end(plan: Plan, prepared: Prepared, prefix: str = "", *, as_json: bool) -> ExitCode:
+def tell_end(plan: Plan, prepared: Prepared, prefix: str = "", *, as_json: bool) -> ExitCode:
+    """Print the end of an `apply`, and return its exit code."""
     if as_json:
         paths = {name: [each.path for each in plan.of(*outcomes)] for name, outcomes in _LISTS.items()}
+        if prepared.decisions.choices:
+            mine = [each.path for each in plan.of(PathOutcome.WRITE)]
+            paths |= {"mine": mine, "beside": [*prepared.decisions.beside.values()]}
         print_lists(**paths, look_at=to_look_at(plan), newly_sent=prepared.newly_sent)
     else:
+        print_lines(_decided_lines(plan, prepared))
         click.echo(f"{prefix}{summary_line(plan)}")
-    return ExitCode.DIFFERENT if plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
+    is_open = any(waits(each) and each.path in prepared.decisions.choices for each in plan.paths)
+    return ExitCode.DIFFERENT if is_open or plan.of(PathOutcome.CONFLICT) else ExitCode.DONE
 
 
-def _print(lines: Iterable[str]) -> None:
+def _decided_lines(plan: Plan, prepared: Prepared) -> Iterator[str]:
+    choices, beside = prepared.decisions.choices, prepared.decisions.beside
+    decided = Plan(tuple(each for each in plan.paths if each.path in choices))
+    yield from plan_lines(decided, prepared.newly_sent if choices else ())
+    for each in decided.of(PathOutcome.WRITE):
+        if each.path in beside:
+            yield f"beside    {shown_path(beside[each.path])}"
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines on stdout."""
     for line in lines:
         click.echo(line)
 
 
 def print_lists(**lists: Iterable[str]) -> None:
-    """Print the lists of paths that `--json` has; those that are not given are empty."""
-    click.echo(json.dumps({name: [*lists.get(name, ())] for name in (*_LISTS, "undone", "look_at", "newly_sent")}))
+    """Print the lists of paths that `--json` has; of those that it always has, one that is not given is empty."""
+    names = dict.fromkeys((*_LISTS, "undone", "look_at", "newly_sent", *lists))
+    click.echo(json.dumps({name: [*lists.get(name, ())] for name in names}))

@@ -12,16 +12,20 @@ from fnmatch import fnmatchcase
 from syncd.core.text import counted, few, shown_path
 from syncd.model.entry import EXECUTABLE, Kind
 from syncd.model.reconcile import PathOutcome, Plan, PlannedPath
+from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE
 
 _WORDS = {
     PathOutcome.TAKE: "take",
     PathOutcome.MERGE: "merge",
     PathOutcome.DELETE: "delete",
+    PathOutcome.WRITE: "mine",
     PathOutcome.CONFLICT: "conflict",
     PathOutcome.STAYS: "stays",
     PathOutcome.DELETED_THERE: "stays",
     PathOutcome.NEVER: "never",
 }
+# From so many paths on, a terminal shows folders.
+_GROUPED_FROM = 30
 CHANGES = (PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE)
 # By editors, shells, build tools and services that act on a checkout without being asked for that file.
 _AUTOMATIC = """
@@ -39,9 +43,41 @@ def plan_lines(plan: Plan, newly_sent: Sequence[str] = ()) -> Iterator[str]:
     `newly_sent` are paths that stay home now, and that the ignore files of the plan would have sent.
     """
     for outcome, word in _WORDS.items():
-        for planned in plan.of(outcome):
-            if not _goes_without_saying(planned, plan):
-                yield f"{word:8}  {shown_path(planned.path)}{_note(planned)}"
+        for planned in _worth_a_line(plan, outcome):
+            yield _line(word, planned)
+    yield from _notices(plan, newly_sent)
+
+
+def plan_is_long(plan: Plan) -> bool:
+    """True if a person is shown folders."""
+    return sum(len(_worth_a_line(plan, outcome)) for outcome in _WORDS) >= _GROUPED_FROM
+
+
+def overview(plan: Plan, newly_sent: Sequence[str] = ()) -> Iterator[str]:
+    """Return the lines of a long plan for a person: paths by their folders, but conflicts one by one."""
+    for outcome, word in _WORDS.items():
+        folders: dict[str, list[PlannedPath]] = {}
+        for planned in _worth_a_line(plan, outcome):
+            own = planned.path if outcome is PathOutcome.CONFLICT else planned.path.rpartition("/")[0]
+            folders.setdefault(own, []).append(planned)
+        for folder, paths in folders.items():
+            if len(paths) == 1:
+                yield _line(word, paths[0])
+                continue
+            names = few([shown_path(planned.path.rpartition("/")[2]) for planned in paths], len(paths))
+            yield f"{word:8}  {shown_path(folder) or '.'}/: {counted(len(paths), 'path')}: {', '.join(names)}"
+    yield from _notices(plan, newly_sent)
+
+
+def _worth_a_line(plan: Plan, outcome: PathOutcome) -> list[PlannedPath]:
+    return [planned for planned in plan.of(outcome) if not _goes_without_saying(planned, plan)]
+
+
+def _line(word: str, planned: PlannedPath) -> str:
+    return f"{word:8}  {shown_path(planned.path)}{_note(planned)}"
+
+
+def _notices(plan: Plan, newly_sent: Sequence[str]) -> Iterator[str]:
     for path, why in to_look_at(plan).items():
         yield f"look at   {shown_path(path)}: {why}"
     if newly_sent:
@@ -67,6 +103,7 @@ def summary_line(plan: Plan) -> str:
         (plan.of(PathOutcome.TAKE), "taken"),
         (plan.of(PathOutcome.MERGE), "merged"),
         (plan.of(PathOutcome.DELETE), "deleted"),
+        (plan.of(PathOutcome.WRITE), "as here"),
         (plan.of(PathOutcome.CONFLICT), "in conflict"),
     )
     words = [f"{len(paths):,} {word}" for paths, word in counts if paths]
@@ -74,9 +111,9 @@ def summary_line(plan: Plan) -> str:
 
 
 def question(plan: Plan, newly_sent: Sequence[str]) -> str:
-    """Return what a person is asked."""
+    """Return what a person is asked: yes, no, or first the diff."""
     parts = [summary_line(plan), *([_newly_sent_text(newly_sent)] if newly_sent else [])]
-    return f"{'; '.join(parts)}: apply this?"
+    return f"{'; '.join(parts)}. Apply {len(plan.of(*CHANGES)):,}? [y/d/N]:"
 
 
 def runs_automatically(path: str) -> bool:
@@ -87,8 +124,9 @@ def runs_automatically(path: str) -> bool:
 
 
 def decides_what_is_sent(path: str) -> bool:
-    """True for an ignore file; at any depth."""
-    return path.rpartition("/")[2].lower() in (".gitignore", ".syncdignore")
+    """True for an ignore file, at any depth, and for `.worktreeinclude` at the top."""
+    name = path.rpartition("/")[2].lower()
+    return name in RULE_FILES and (name != WORKTREEINCLUDE or name == path.lower())
 
 
 def _newly_sent_text(paths: Sequence[str]) -> str:

@@ -18,13 +18,14 @@ from syncd.core.errors import ExitCode, NeedsPerson, TryLater
 from syncd.core.settings import Config
 from syncd.core.text import counted, shown_path
 from syncd.daemon.build import folders_of, target_of
+from syncd.merge.open_conflicts import OpenConflicts
 from syncd.merge.workspace_writer import WorkspaceWriter, Written
 from syncd.model.entry import Kind, SeenEntry, arrived_digest
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.sandbox.sandbox_state import SandboxState, TakenPath, is_as
 from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
-from syncd.selection.selection import GITIGNORE, SYNCDIGNORE
+from syncd.selection.selection import RULE_FILES
 from syncd.store.state_db import StateDb
 
 
@@ -81,12 +82,18 @@ def record_back(config: Config, db: StateDb, taken: Sequence[TakenPath]) -> None
         and (base is None or not _is_there(known, each) or any(each.path in sent for sent in unanswered))
     ]
     # What was asked for against the rules is the agent's own, also if it was sent since.
-    back = [TakenPath(each.path, each.after, None if each.is_left_out else each.before) for each in taken]
+    back = [
+        TakenPath(each.path, each.after, None if each.is_left_out else each.before)
+        for each in taken
+        if each.is_left_out or each.before != each.after
+    ]
     again = [each for each in back if is_as(known, each.path, each.before)]
     try:
         _save(config, db, only_here)
         if again and state is not None:
             state.record_taken(again, differing=[each.path for each in again])
+        if target is not None:
+            OpenConflicts(db, target.owner).decide([each.path for each in taken], undone=True)
     except OSError as failure:
         raise TryLater(
             f"what counts as sent cannot be recorded ({failure.strerror}), so nothing is undone",
@@ -96,7 +103,7 @@ def record_back(config: Config, db: StateDb, taken: Sequence[TakenPath]) -> None
 
 def _left_out(config: Config, taken: Sequence[TakenPath], paths: Collection[str]) -> Collection[str]:
     """Return the paths that the rules leave out by now; rules that the `apply` itself brought do not count."""
-    if any(os.path.basename(path) in (GITIGNORE, SYNCDIGNORE) for path in paths):
+    if any(os.path.basename(path) in RULE_FILES for path in paths):
         return ()
     rules = path_rules(config)
     asked_for = {each.path for each in taken if each.is_left_out}

@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from syncd import __version__
 from syncd.cli.check.command import Finding, Grade, failed
 from syncd.cli.check.sandbox_checks import check_api, check_look, check_route
-from syncd.cli.local_scan import LocalScan, scan_workspace
+from syncd.cli.local_scan import LocalScan, brought_in_text, scan_workspace
 from syncd.cli.options import CLOCK, config_path, configured
 from syncd.cli.service.command import login_advice, report_of, route_advice, service_of
 from syncd.cli.status.reader import StatusReader
@@ -28,6 +28,7 @@ from syncd.model.entry import Entry, Kind, count_files
 from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import over_limit
 from syncd.scan.scanner import Scan
+from syncd.selection.selection import WORKTREEINCLUDE
 from syncd.sync.status_document import State, Status
 from syncd.watch.inotify_limits import instance_limit, watch_limit
 from syncd.watch.inotify_watch import InotifyWatch
@@ -155,6 +156,9 @@ def check_workspace(config: Config, *, watches: bool) -> Generator[Finding, None
         yield Finding("secrets", Grade.WARN, "sent like other files, as workspace.upload_secrets is true")
     else:
         yield _secrets_finding(found)
+    if found.brought_in:
+        remedy = f"what must not be sent goes into .syncdignore, which is stronger than {WORKTREEINCLUDE}"
+        yield Finding("included", Grade.NOTE, brought_in_text(found.brought_in), remedy)
     yield from _warnings("inotify", unwatched) if unwatched else [_watches_finding(directories)]
     return found.scan
 

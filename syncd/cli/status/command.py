@@ -63,6 +63,11 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, *, watch: 
         return printable_json(encoded(status).decode()) if as_json else _text(reader, status)
 
     status = _show(read, text, watch=watch, as_json=as_json)
+    workspace = reader.config.workspace.path
+    if not (watch or as_json) and os.path.lexists(os.path.join(workspace, ".worktreeinclude")):
+        from syncd.cli.status.brought_in import tell_brought_in  # noqa: PLC0415 - most workspaces have none
+
+        tell_brought_in(reader.config)
     return _code(checks, [status], None if watch else reader.problem)
 
 

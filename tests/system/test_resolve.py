@@ -1,0 +1,395 @@
+"""`syncd resolve`: what waits for a person is listed and decided; a decision is all or nothing, and can be undone."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.agent import Agent
+from tests.screens.terminal import Terminal
+from tests.system.command import SYNCD
+from tests.system.rig import DEFAULTS, KEY, Rig
+from tests.system.test_apply import TEXT, _applied, _saved, agent, terminal
+from tests.system.trees import tree
+
+__all__ = ["agent", "terminal"]  # fixtures
+
+OURS, THEIRS = TEXT.replace("line 2\n", "ours\n"), TEXT.replace("line 2\n", "theirs\n")
+MARKED = TEXT.replace("line 2\n", "<<<<<<< mine\nours\n=======\ntheirs\n>>>>>>> theirs\n")
+BINARY = bytes(range(256)) * 9
+
+
+def _resolve(rig: Rig, *args: str, code: int = 0) -> dict[str, Any]:
+    """The lists that are not empty."""
+    paths = [argument if argument.startswith("--") else str(rig.workspace / argument) for argument in args]
+    done = rig.run("resolve", "--json", *paths)
+    assert done.code == code, done
+    return {name: value for name, value in json.loads(done.out).items() if value}
+
+
+def _waiting(rig: Rig) -> dict[str, str]:
+    rows = _resolve(rig, code=1)["waiting"] if rig.run("resolve").code else []
+    return {row["path"]: row["reason"] for row in rows}
+
+
+def _content(rig: Rig, path: str) -> bytes | None:
+    place = rig.workspace / path
+    return place.read_bytes() if place.exists() else None
+
+
+def _side(content: str | bytes | None) -> bytes | None:
+    return content.encode() if isinstance(content, str) else content
+
+
+# What both sides have of `p`, and for each choice what is then here as `p` and `p.theirs`; None: it is refused.
+STATES: dict[str, tuple[Any, Any, dict[str, tuple[Any, Any] | None]]] = {
+    "text": (
+        OURS,
+        THEIRS,
+        {"mine": (OURS, None), "theirs": (THEIRS, None), "both": (OURS, THEIRS), "markers": (MARKED, None)},
+    ),
+    "binary": (
+        BINARY,
+        BINARY[::-1],
+        {"mine": (BINARY, None), "theirs": (BINARY[::-1], None), "both": (BINARY, BINARY[::-1]), "markers": None},
+    ),
+    "gone-here": (
+        None,
+        THEIRS,
+        {"mine": (None, None), "theirs": (THEIRS, None), "both": (None, THEIRS), "markers": None, "tool": None},
+    ),
+    "gone-there": (
+        OURS,
+        None,
+        {"mine": (OURS, None), "theirs": (None, None), "both": None, "markers": None, "tool": None},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("state", "choice"), [(state, choice) for state, (_, _, results) in STATES.items() for choice in results]
+)
+def test_each_choice(rig: Rig, agent: Agent, state: str, choice: str) -> None:
+    """It does what it says to that path alone, is undone exactly, and loses no version, before a sync or after it."""
+    ours, theirs, results = STATES[state]
+    agent.delete("clash") if theirs is None else agent.write("clash", theirs)
+    agent.write("a", "not asked for\n")
+    (rig.workspace / "clash").unlink() if ours is None else rig.write("clash", ours)
+    _applied(rig, str(rig.workspace / "clash"))
+    before, result = tree(rig.workspace), results[choice]
+    assert [*_waiting(rig)] == ["clash"]
+    if result is None:
+        refused = rig.run("resolve", str(rig.workspace / "clash"), f"--{choice}")
+        assert (refused.code, tree(rig.workspace)) == (2, before)
+        assert f"clash cannot be decided by --{choice} (it " in refused.err
+        return
+    told = _resolve(rig, "clash", f"--{choice}")
+    assert [*told.get("beside", [])] == (["clash.theirs"] if choice == "both" else [])
+    assert (_content(rig, "clash"), _content(rig, "clash.theirs")) == tuple(map(_side, result))
+    changed = {"clash", "clash.theirs"}
+    after = tree(rig.workspace)
+    assert {p: e for p, e in after.items() if p not in changed} == {p: e for p, e in before.items() if p not in changed}
+    assert _waiting(rig) == {}
+    assert _applied(rig, "--undo")[1]["undone"] == (["clash", "clash.theirs"] if choice == "both" else ["clash"])
+    assert tree(rig.workspace) == before
+    assert [*_waiting(rig)] == ["clash"]
+    _resolve(rig, "clash", f"--{choice}")
+    rig.ok("push")
+    there = agent.read("clash") if agent.exists("clash") else None
+    assert (there, _waiting(rig)) == (_side(result[0]), {})
+    kept = [row["id"] for row in _saved(rig) if "clash" in row["paths"]]
+    if theirs is not None and choice != "theirs":
+        rig.ok("saved", "restore", kept[0], str(rig.home / "theirs"))
+        assert (rig.home / "theirs/clash").read_bytes() == _side(theirs)
+    assert _applied(rig)[1] == {"taken": ["a"]}
+
+
+def test_the_list(rig: Rig, agent: Agent) -> None:
+    """Nothing; then each path with both sides and what is possible, in text and JSON."""
+    quiet = rig.run("resolve")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "nothing waits for a decision\n")
+    agent.write("clash", THEIRS)
+    rig.write("clash", OURS)
+    agent.write("d/b", BINARY)
+    (rig.workspace / "d/b").unlink()
+    agent.write("a", "only there\n")
+    rows = {row["path"]: row for row in _resolve(rig, code=1)["waiting"]}
+    assert {path: (row["reason"], row["choices"]) for path, row in rows.items()} == {
+        "clash": ("both sides changed the same lines", ["mine", "theirs", "both", "markers", "tool"]),
+        "d/b": ("deleted here, changed in the sandbox", ["mine", "theirs", "both"]),
+    }
+    assert rows["d/b"]["here"] is None
+    assert rows["d/b"]["there"]["bytes"] == len(BINARY)
+    lines = rig.run("resolve").out.splitlines()
+    assert [line.split(" (")[0] for line in lines] == [
+        "conflict  clash: both sides changed the same lines",
+        "conflict  d/b: deleted here, changed in the sandbox",
+    ]
+    nothing = rig.run("resolve", str(rig.workspace / "a"), "--theirs")
+    assert (nothing.code, _content(rig, "a")) == (0, TEXT.encode())
+    assert "nothing waits for a decision there" in nothing.err
+    for wrong in (["--mine"], ["a", "--mine", "--theirs"]):
+        assert rig.run("resolve", *wrong).code == 2
+
+
+def test_several_at_once(rig: Rig, agent: Agent) -> None:
+    """Folders count with what is in them; one path that is refused leaves all as it is."""
+    for path, mine in (("d/b", OURS), ("d/c", BINARY), ("clash", OURS)):
+        rig.write(path, mine)
+        agent.write(path, THEIRS)
+    before = tree(rig.workspace)
+    assert rig.run("resolve", str(rig.workspace / "d"), "--markers").code == 2
+    assert tree(rig.workspace) == before
+    assert _resolve(rig, "d", "--theirs")["taken"] == ["d/b", "d/c"]
+    assert [*_waiting(rig)] == ["clash"]
+    assert _applied(rig, "--undo") == (0, {"undone": ["d/b", "d/c"]})
+    assert tree(rig.workspace) == before
+
+
+def test_no_name_beside_is_taken(rig: Rig, agent: Agent) -> None:
+    """Theirs gets a name that neither side has, however long it is; a folder there comes whole."""
+    long = "x" * 252
+    for path in ("clash", long, "folder"):
+        rig.write(path, OURS)
+    for path in ("clash", long, "folder/in/it"):
+        agent.write(path, THEIRS)
+    rig.write("clash.theirs", "mine\n")
+    agent.write("clash.theirs.2", "the agent's\n")
+    assert _resolve(rig, "clash", long, "folder", "--both")["beside"] == [
+        "clash.theirs.3", "folder.theirs", "folder.theirs/in", "folder.theirs/in/it", f"{'x' * 248}.theirs",
+    ]  # fmt: skip
+    assert _content(rig, "folder.theirs/in/it") == _content(rig, "clash.theirs.3") == THEIRS.encode()
+    rig.ok("push")
+    assert agent.read("folder").decode() == agent.read("clash").decode() == OURS
+    assert agent.read("clash.theirs.2") == b"the agent's\n"
+
+
+def test_a_name_beside_that_a_rule_leaves_out(rig: Rig, agent: Agent) -> None:
+    """It stays home, and goes with an undo like any other."""
+    rig.write(".gitignore", "*.theirs\n")
+    rig.ok("push")
+    agent.write("clash", THEIRS)
+    rig.write("clash", OURS)
+    before = tree(rig.workspace)
+    _resolve(rig, "clash", "--both")
+    rig.ok("push")
+    assert not agent.exists("clash.theirs")
+    assert _applied(rig, "--undo")[1]["undone"] == ["clash", "clash.theirs"]
+    assert tree(rig.workspace) == before
+
+
+def test_a_link_beside_leads_nowhere_else(rig: Rig, agent: Agent) -> None:
+    """What stays inside under its own name and would lead out under the other one is refused, and may be taken."""
+    (rig.workspace / "f").symlink_to("a")
+    rig.ok("push")
+    agent.delete("f")
+    agent.symlink("f/x", "../f/../out")
+    (rig.workspace / "f").unlink()
+    (rig.workspace / "f").symlink_to(".")
+    before = tree(rig.workspace)
+    refused = rig.run("resolve", str(rig.workspace / "f"), "--both")
+    assert (refused.code, tree(rig.workspace)) == (2, before)
+    assert "f/x cannot be decided by --both (the link would lead out of the workspace)" in refused.err
+    assert _resolve(rig, "f", "--theirs")["taken"] == ["f", "f/x"]
+    assert _applied(rig, "--undo")[1]["undone"] == ["f", "f/x"]
+    assert tree(rig.workspace) == before
+
+
+def test_held_paths(rig: Rig, agent: Agent) -> None:
+    """What `hold` holds waits until it is decided, one that merges too, and is then sent by a running daemon."""
+    rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
+    rig.start()
+    rig.in_state("watching")
+    agent.write("clash", THEIRS)
+    agent.write("both", THEIRS)
+    rig.write("clash", OURS)
+    rig.write("both", TEXT.replace("line 25\n", "ours\n"))
+    rig.ok("flush")
+    assert all(row["held"] for row in _resolve(rig, code=1)["waiting"])
+    assert _waiting(rig) == {
+        "both": "both sides changed it; `syncd apply` can merge it",
+        "clash": "both sides changed the same lines",
+    }
+    _resolve(rig, "both", "--theirs")
+    _resolve(rig, "clash", "--mine")
+    assert [row["paths"] for row in _saved(rig)] == [["clash"]]
+    rig.until(lambda: agent.holds("clash", OURS.encode()), "mine to be sent")
+    rig.ok("flush")
+    assert rig.status()["agent"]["held"] == []
+    assert tree(rig.workspace) == tree(rig.sandbox.workspace)
+
+
+@pytest.mark.parametrize("by", ["apply", "restore"])
+@pytest.mark.parametrize("choice", ["mine", "theirs", "markers"])
+def test_theirs_was_overwritten_meanwhile(rig: Rig, agent: Agent, by: str, choice: str) -> None:
+    """A conflict waits on with its saved version, until it is decided, by that undo again, or by another `apply`."""
+    agent.write("clash", THEIRS)
+    rig.write("clash", OURS)
+    if by == "apply":
+        assert _applied(rig)[0] == 1
+        rig.ok("push")
+    else:
+        rig.ok("push")
+        assert rig.run("saved", "restore", _saved(rig)[0]["id"], "--here").code == 1
+    assert agent.read("clash").decode() == OURS
+    assert [*_waiting(rig)] == ["clash"]
+    _resolve(rig, "clash", f"--{choice}")
+    assert _content(rig, "clash") == _side(STATES["text"][2][choice][0])  # type: ignore[index]
+    assert _waiting(rig) == {}
+    assert _applied(rig, "--undo")[1] == {"undone": ["clash"]}
+    assert _content(rig, "clash") == OURS.encode()
+    assert [*_waiting(rig)] == ["clash"]
+    _resolve(rig, "clash", f"--{choice}")
+    rig.ok("push")
+    assert agent.read("clash") == _content(rig, "clash")
+    assert _waiting(rig) == {}
+
+
+def test_another_apply_settles_it(rig: Rig, agent: Agent) -> None:
+    """What a person has made of it without this command, and applied again, waits no more."""
+    agent.write("clash", THEIRS)
+    rig.write("clash", OURS)
+    assert _applied(rig)[0] == 1
+    rig.write("clash", "by hand\n")
+    rig.ok("push")
+    assert [*_waiting(rig)] == ["clash"]
+    assert _applied(rig) == (0, {})
+    assert _waiting(rig) == {}
+
+
+TOOLS = {
+    "good": ('cat "$BASE" "$LOCAL" "$REMOTE" > "$MERGED"', 0),
+    "fails": ('echo half > "$MERGED"; exit 1', 75),
+    "left": ("true", 75),
+    "link": ('rm "$MERGED"; ln -s /etc/hostname "$MERGED"', 75),
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_merge_tool(rig: Rig, agent: Agent, tool: str) -> None:
+    """It gets all three sides in files outside of the workspace, and its result counts only if it ended well."""
+    path = "odd $(touch boo) 'name\n.py"
+    rig.write(path, TEXT)
+    rig.ok("push")
+    agent.write(path, THEIRS)
+    rig.write(path, OURS)
+    command, code = TOOLS[tool]
+    seen = rig.home / "seen"
+    rig.environ["KLAVIS_API_KEY"] = KEY
+    quoted = command.replace("\\", "\\\\").replace('"', '\\"')
+    (rig.home / ".gitconfig").write_text(
+        f'[merge]\n\ttool = mine\n[mergetool "mine"]\n\tcmd = "{{ pwd; echo $MERGED; env; }} > {seen}; {quoted}"\n'
+    )
+    before = tree(rig.workspace)
+    done = rig.run("resolve", str(rig.workspace / path), "--tool")
+    assert done.code == code, done
+    where, name, *variables = seen.read_text().splitlines()
+    assert not where.startswith(str(rig.workspace))
+    assert name.endswith("name_.py")
+    assert not [line for line in variables if "KLAVIS" in line]
+    if code:
+        assert tree(rig.workspace) == before
+        assert "nothing was changed" in done.err
+        return
+    assert _content(rig, path) == (TEXT + OURS + THEIRS).encode()
+    assert not (rig.workspace / "boo").exists()
+    _applied(rig, "--undo")
+    assert tree(rig.workspace) == before
+
+
+def test_without_a_merge_tool(rig: Rig, agent: Agent) -> None:
+    """A clear line says what to configure, or to install."""
+    agent.write("clash", THEIRS)
+    rig.write("clash", OURS)
+    done = rig.run("resolve", str(rig.workspace / "clash"), "--tool")
+    assert (done.code, "no merge tool configured: `git config" in done.err) == (78, True)
+    folder = rig.home / "bin"
+    folder.mkdir()
+    done = rig.run("resolve", str(rig.workspace / "clash"), "--tool", prefix=("env", f"PATH={folder}"))
+    assert (done.code, "git is not installed" in done.err) == (78, True), done
+    assert _content(rig, "clash") == OURS.encode()
+
+
+def test_it_changes_meanwhile(rig: Rig, agent: Agent) -> None:
+    """What is edited here between the look and the write is a conflict still, and stays."""
+    agent.write("clash", THEIRS)
+    rig.write("clash", OURS)
+    (rig.home / ".gitconfig").write_text(
+        f'[merge]\n\ttool = mine\n[mergetool "mine"]\n\tcmd = "echo newer > {rig.workspace}/clash; echo x > $MERGED"\n'
+    )
+    assert _resolve(rig, "clash", "--tool", code=1)["conflicts"] == ["clash"]
+    assert _content(rig, "clash") == b"newer\n"
+    assert [*_waiting(rig)] == ["clash"]
+
+
+# -- at a terminal
+
+
+def _is_asked(question: str, text: str) -> bool:
+    return text.endswith(":") and question in "\n".join(text.splitlines()[-2:])
+
+
+def _apply(rig: Rig, terminal: Terminal, *answers: tuple[str, str]) -> int:
+    terminal.start([*SYNCD, "apply"], rig.environment() | {"TERM": "xterm", "PAGER": "cat"}, rig.home)
+    for question, answer in answers:
+        terminal.until(partial(_is_asked, question), question)
+        terminal.type(f"{answer}\r")
+    return terminal.finish()
+
+
+def test_apply_offers_it(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+    """Each conflict is asked about once the rest is agreed to, and one undo takes back both; who skips, leaves it."""
+    for path in ("clash", "d/b", "run"):
+        agent.write(path, THEIRS)
+        rig.write(path, OURS)
+    agent.write("a", "theirs\n")
+    before = tree(rig.workspace)
+    code = _apply(
+        rig,
+        terminal,
+        ("Apply 1? [y/d/N]:", "y"),
+        ("resolve them now? [y/N]:", "y"),
+        ("clash: both", "t"),
+        ("d/b: both", "b"),
+        ("run: both", ""),
+    )
+    assert code == 1
+    assert [_content(rig, path) for path in ("clash", "d/b", "run")] == [THEIRS.encode(), OURS.encode(), OURS.encode()]
+    assert (_content(rig, "a"), _content(rig, "d/b.theirs")) == (b"theirs\n", THEIRS.encode())
+    assert [*_waiting(rig)] == ["run"]
+    assert _applied(rig, "--undo")[1]["undone"] == ["a", "clash", "d/b", "d/b.theirs"]
+    assert tree(rig.workspace) == before
+    assert _apply(rig, terminal, ("Apply 1? [y/d/N]:", "y"), ("resolve them now? [y/N]:", "")) == 1
+    assert _content(rig, "a") == b"theirs\n"
+
+
+def test_the_diff_before_the_answer(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+    """`d` shows the patch, and asks again."""
+    agent.write("a", THEIRS)
+    assert (
+        _apply(
+            rig,
+            terminal,
+            ("Apply 1? [y/d/N]:", "d"),
+            (" line 5\n1 taken. Apply 1? [y/d/N]:", "y"),
+        )
+        == 0
+    )
+    assert _content(rig, "a") == THEIRS.encode()
+
+
+def test_many_paths_by_folder(rig: Rig, agent: Agent, terminal: Terminal) -> None:
+    """From 30 paths on a person sees folders, and each conflict; a script still gets a line a path."""
+    for number in range(29):
+        agent.write(f"new/n{number:02}", "theirs\n")
+    agent.write("clash", THEIRS)
+    rig.write("clash", OURS)
+    assert _apply(rig, terminal, ("Apply 30? [y/d/N]:", "n")) == 1
+    assert "take      new/: 29 paths: n00, n01, n02, n03, n04, and 24 more\n" in terminal.text
+    assert "conflict  clash: both sides changed the same lines\n" in terminal.text
+    assert len(rig.run("apply", "--dry-run").out.splitlines()) == 31
+    assert os.path.exists(rig.workspace / "new") is False
