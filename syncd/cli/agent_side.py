@@ -125,9 +125,14 @@ class AgentSide(Struct, frozen=True):
         content = self.base_store.get(path, digest)
         return content if content is not None else self._committed(path, digest)
 
+    @property
+    def left_out(self) -> int:
+        """The number of paths in the sandbox that the rules exclude."""
+        return len(self.work.left_out) + len(self.work.pruned)
+
     def tell_left_out(self, what_becomes: str) -> None:
         """Say on stderr how many paths the rules leave out, and what becomes of them."""
-        if count := len(self.work.left_out) + len(self.work.pruned):
+        if count := self.left_out:
             paths = counted(count, "path")
             click.echo(f"{paths} in the sandbox that the workspace's rules exclude: {what_becomes}", err=True)
 
@@ -164,7 +169,7 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
     client = HttpClient(waiter)
     workspace = workspace_of(config, os.environ, key, client)
     try:
-        with scratch_folder(folders.spool) as scratch, interrupting(waiter.interrupt):
+        with scratch_folder(folders.spool, config.sandbox_name) as scratch, interrupting(waiter.interrupt):
             look = os.path.join(scratch, "look")
             factory = SandboxFactory(workspace, "", waiter.interrupt.check, lambda _path, _is_dir: False, look)
             yield OpenSandbox(config, folders, target, factory.build(target), waiter, scratch)
@@ -265,9 +270,10 @@ def tell_rest(found: SandboxCommits, commits: Collection[SandboxCommit]) -> None
 
 def writer_of(config: Config, db: StateDb) -> WorkspaceWriter:
     """Return the writer to the workspace, which records what counts as sent whenever it takes something back."""
-    from syncd.cli.apply.undoing import record_back  # noqa: PLC0415 - it needs what is above
+    from syncd.cli.apply.undoing import record_back, written_config  # noqa: PLC0415 - it needs what is above
 
-    return WorkspaceWriter(config.workspace.path, db, lambda taken: record_back(config, db, taken))
+    path, name = config.workspace.path, config.sandbox_name
+    return WorkspaceWriter(path, db, lambda taken: record_back(written_config(config, db), db, taken), name)
 
 
 def path_rules(config: Config) -> PathRules:
@@ -306,13 +312,13 @@ def save_before_release(config: Config) -> str:
 
 
 @contextlib.contextmanager
-def scratch_folder(spool: str) -> Iterator[str]:
-    """Make a folder for this command, and remove it at the end, with those of commands that were killed."""
-    folder = os.path.join(spool, f"{_SCRATCH}{os.getpid()}")
+def scratch_folder(spool: str, sandbox: str) -> Iterator[str]:
+    """Make a folder for what this command does with a sandbox, and remove it at the end, with those of killed ones."""
+    folder = os.path.join(spool, f"{_SCRATCH}{os.getpid()}.{sandbox}")
     with contextlib.suppress(OSError):
         for name in os.listdir(spool):
-            prefix, _, pid = name.rpartition("-")
-            if f"{prefix}-" == _SCRATCH and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            pid = name.removeprefix(_SCRATCH).partition(".")[0]
+            if name.startswith(_SCRATCH) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
                 shutil.rmtree(os.path.join(spool, name), ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # whoever needs it says so
@@ -327,7 +333,8 @@ def scratch_folder(spool: str) -> Iterator[str]:
 def no_sync_begins(config: Config, waiter: Waiter | None = None) -> Iterator[None]:
     """Keep the daemon from syncing meanwhile, or any other process, if none runs.
 
-    A sync of the daemon that is under way is waited for. Raises `Locked`, `TryLater`, `Stop`.
+    A sync of the daemon to this sandbox that is under way is waited for, and the snapshot for another one. Raises
+    `Locked`, `TryLater`, `Stop`.
     """
     folder = folders_of(config, os.environ).state
     told = False
@@ -339,7 +346,7 @@ def no_sync_begins(config: Config, waiter: Waiter | None = None) -> Iterator[Non
             click.echo("a sync is under way: waiting for its end, as it may take minutes", err=True)
 
     with contextlib.ExitStack() as stack:
-        if not stack.enter_context(writing(folder, waiter or Waiter(Interrupt(), CLOCK), waiting)):
+        if not stack.enter_context(writing(folder, waiter or Waiter(Interrupt(), CLOCK), waiting, config.sandbox_name)):
             lock = Lock(folder)
             lock.acquire()
             stack.callback(lock.release)

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.options import config_option, configured, is_named, json_option, named_paths, stoppable
+from syncd.cli.options import (
+    all_option,
+    config_option,
+    configured,
+    configured_for_each,
+    is_named,
+    json_option,
+    named_paths,
+    of_sandbox,
+    sandbox_option,
+    stoppable,
+)
 from syncd.cli.output import may_colour, paged, print_path
 from syncd.core.errors import ExitCode
 from syncd.core.text import shown_path
@@ -26,23 +37,45 @@ if TYPE_CHECKING:
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
 @click.option("--stat", "form", flag_value="stat", help="How many lines each path adds and removes.")
 @click.option("--name-only", "form", flag_value="names", help="The paths alone, one a line.")
+@sandbox_option
+@all_option
+@click.option("--against", metavar="NAME", help="What that sandbox's agent did otherwise, as a patch from --sandbox's.")
 @json_option
 @config_option
-def command(paths: tuple[str, ...], form: str | None, as_json: bool, config_file: str | None) -> int:
+def command(  # noqa: PLR0917 - click passes each option
+    paths: tuple[str, ...],
+    form: str | None,
+    sandbox: str | None,
+    all_sandboxes: bool,
+    against: str | None,
+    as_json: bool,
+    config_file: str | None,
+) -> int:
     """Show what was changed in the sandbox since syncd put it there, as a patch that `git apply` takes.
 
     Of PATHs, if any, with what is below them. What the workspace's rules exclude is counted, not shown. Exits with 0
-    if nothing was changed, with 1 if something was.
+    if nothing was changed, with 1 if something was. With --all --stat it is a table: a row a path, a column a sandbox,
+    and a ! before what several agents changed.
 
     --json: changes, each with path, change (added, modified, deleted, mode, type), bytes, binary, here (same, changed,
-    missing, left-out); left_out, the number of paths that the rules exclude.
+    missing, left-out) and sandbox (its name); left_out, the number of paths that the rules exclude.
     """
-    config = configured(config_file)
-    from syncd.cli.agent_side import look_at, open_sandbox  # noqa: PLC0415 - after the configuration is known
+    if against is not None and (sandbox is None or all_sandboxes):
+        raise click.UsageError("--against goes with --sandbox NAME, which it is compared with.")
+    configs = configured_for_each(config_file, sandbox, all_sandboxes)
+    named = named_paths(configs[0], paths)
+    form = "json" if as_json else form
+    with stoppable():
+        if all_sandboxes or against is not None:
+            from syncd.cli.compare import show_against, show_all  # noqa: PLC0415 - for several sandboxes
 
-    named = named_paths(config, paths)
-    with stoppable(), open_sandbox(config) as opened:
-        return show(look_at(opened), named, "json" if as_json else form)
+            if against is None:
+                return show_all(configs, named, form)
+            return show_against(configs[0], of_sandbox(configured(config_file), against), named, form)
+        from syncd.cli.agent_side import look_at, open_sandbox  # noqa: PLC0415 - after the configuration is known
+
+        with open_sandbox(configs[0]) as opened:
+            return show(look_at(opened), named, form)
 
 
 def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> int:
@@ -50,21 +83,21 @@ def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> int:
     local = side.local()
     paths = [path for path in sorted(side.work.changed, key=os.fsencode) if is_named(path, named)]
     if form == "json":
-        rows = [_row(side, path, local[path]) for path in paths]
-        click.echo(json.dumps({"changes": rows, "left_out": len(side.work.left_out) + len(side.work.pruned)}))
+        rows = [row_of(side, path, local[path]) for path in paths]
+        click.echo(json.dumps({"changes": rows, "left_out": side.left_out}))
         return ExitCode.DIFFERENT if rows else ExitCode.DONE
-    before, after = _both_sides(side, paths, local)
+    before, after = both_sides(side, paths, local)
     if form == "names":
         for path in paths:
             if _is_shown(side, path):
                 print_path(path)
     elif before or after:
-        _print_patch(side, before, after, form)
+        print_patch(side, before, after, form)
     side.tell_left_out("not shown")
     return ExitCode.DIFFERENT if paths else ExitCode.DONE
 
 
-def _both_sides(
+def both_sides(
     side: AgentSide, paths: Iterable[str], local: dict[str, Entry]
 ) -> tuple[dict[str, SeenEntry], dict[str, SeenEntry]]:
     """Return what was sent and what is there, of the paths that a patch can show."""
@@ -75,8 +108,7 @@ def _both_sides(
         if is_version(remote):
             there[path] = remote
         elif remote.kind in (Kind.FILE, Kind.OTHER, Kind.UNREAD):
-            why = "still being written" if remote.unstable else "not a file or link that can be read"
-            click.echo(f"not shown: {shown_path(path)} is {why}", err=True)
+            tell_unshown(path, remote)
             continue
         before = side.base_version(path, here)
         if before is None and entry is not None and entry.kind is not Kind.DIRECTORY:
@@ -87,22 +119,35 @@ def _both_sides(
     return sent, there
 
 
+def tell_unshown(path: str, remote: SeenEntry) -> None:
+    """Say on stderr that a path in the sandbox cannot be shown, and why."""
+    why = "still being written" if remote.unstable else "not a file or link that can be read"
+    click.echo(f"not shown: {shown_path(path)} is {why}", err=True)
+
+
 def _is_shown(side: AgentSide, path: str) -> bool:
     """A directory is shown by what is in it."""
     kinds = {side.work.changed[path].kind, (side.work.base_of(path) or ABSENT).kind}
     return bool(kinds - {Kind.DIRECTORY, Kind.ABSENT})
 
 
-def _row(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
-    remote, entry = side.work.changed[path], side.work.base_of(path)
+def change_of(side: AgentSide, path: str) -> str:
+    """The change of a path in the sandbox in a word; empty if it has none."""
+    remote, entry = side.work.changed.get(path), side.work.base_of(path)
+    if remote is None:
+        return ""
     if entry is None:
-        change = "added"
-    elif remote.kind is Kind.ABSENT:
-        change = "deleted"
-    elif remote.kind is not entry.kind:
-        change = "type"
-    else:
-        change = "mode" if remote.digest and remote.digest == entry.digest else "modified"
+        return "added"
+    if remote.kind is Kind.ABSENT:
+        return "deleted"
+    if remote.kind is not entry.kind:
+        return "type"
+    return "mode" if remote.digest and remote.digest == entry.digest else "modified"
+
+
+def row_of(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
+    """The change of a path as `diff --json` prints it."""
+    remote, entry = side.work.changed[path], side.work.base_of(path)
     if here.kind is Kind.ABSENT and entry is not None:
         state = "missing"
     elif here.kind is Kind.ABSENT or (entry is not None and same(here, entry)):
@@ -111,10 +156,11 @@ def _row(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
         state = "left-out" if side.rules.leave_out(path, here.is_directory) else "changed"
     return {
         "path": path,
-        "change": change,
+        "change": change_of(side, path),
         "bytes": remote.size_bytes,
         "binary": bool(remote.copy) and _is_binary(remote.copy),
         "here": state,
+        "sandbox": side.opened.config.sandbox_name,
     }
 
 
@@ -123,7 +169,7 @@ def _is_binary(copy: str) -> bool:
         return is_binary(file.read(8000))
 
 
-def _print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, SeenEntry], form: str | None) -> None:
+def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, SeenEntry], form: str | None) -> None:
     git, scratch = need_git(os.environ), side.opened.scratch
     if form == "stat":
         blocks = write_table(git, before, after, scratch)

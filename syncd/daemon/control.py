@@ -228,11 +228,12 @@ def ask(
 
 
 @contextlib.contextmanager
-def writing(folder: str, waiter: Waiter, waiting: Callable[[float], None]) -> Iterator[bool]:
+def writing(folder: str, waiter: Waiter, waiting: Callable[[float], None], sandbox: str = "") -> Iterator[bool]:
     """Keep the daemon of this state folder, if one runs, from beginning a sync; false if none does.
 
-    A sync that is under way is waited for, however long; meanwhile `waiting` is called again and again with the seconds
-    that it took so far. Raises `TryLater` if the daemon does not answer at all, `Stop`.
+    A sync to the `sandbox` of this name (empty: to any) that is under way is waited for, however long; meanwhile
+    `waiting` is called again and again with the seconds that it took so far. Raises `TryLater` if the daemon does not
+    answer at all, `Stop`.
     """
     began_s, was_answered = _CLOCK.monotonic_s(), False
 
@@ -243,7 +244,7 @@ def writing(folder: str, waiter: Waiter, waiting: Callable[[float], None]) -> It
         waiting(waited_s)
 
     is_ready = False
-    answers = ask(folder, {"do": "write"}, waiter, on_silence=on_silence, silence_s=_WAITS_S)
+    answers = ask(folder, {"do": "write", "sandbox": sandbox}, waiter, on_silence=on_silence, silence_s=_WAITS_S)
     with contextlib.closing(answers) as messages:
         with contextlib.suppress(ConnectionError):  # none runs, or it has ended
             for message in messages:

@@ -35,6 +35,7 @@ from msgspec.structs import replace
 from syncd.core.directories import Lock
 from syncd.core.durable_file import flush_folder
 from syncd.core.errors import Locked, TryLater
+from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
 from syncd.merge.path_changes import (
     PathChanges,
@@ -83,7 +84,8 @@ class Written(Struct, frozen=True):
 class JournalEntry(Struct, frozen=True, kw_only=True):
     """One write. `taken` is what counts as sent by it; `left` are paths that an undo, which was begun, leaves.
 
-    Of `decided` paths nothing changed here, but an undo takes back what counts as sent of them, too.
+    Of `decided` paths nothing changed here, but an undo takes back what counts as sent of them, too. `sandbox` is the
+    name of the sandbox that it came from.
     """
 
     token: str
@@ -92,6 +94,14 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     changes: tuple[PathChange, ...] = ()
     left: tuple[str, ...] = ()
     decided: tuple[str, ...] = ()
+    sandbox: str = MAIN
+
+
+def journal_sandbox(db: StateDb) -> str:
+    """Return the name of the sandbox of the write that would be taken back next; main's where there is none."""
+    done, pending = journal_records(db)
+    entry = load_journal(pending) or load_journal(done)
+    return MAIN if entry is None else entry.sandbox
 
 
 def journal_records(db: StateDb) -> tuple[Record[str], Record[str]]:
@@ -119,7 +129,7 @@ class WorkspaceWriter:
 
     Whenever something is taken back, also what was killed, `before_taking_back` gets those `taken` by that write whose
     paths are about to be restored; if it raises, nothing is. What it records of an undo is in one transaction with the
-    begin of that.
+    begin of that. What is written comes from the `sandbox` of this name.
     """
 
     def __init__(
@@ -127,10 +137,12 @@ class WorkspaceWriter:
         workspace: str,
         db: StateDb,
         before_taking_back: Callable[[Sequence[TakenPath]], None] = lambda _: None,
+        sandbox: str = MAIN,
     ) -> None:
         self._workspace = workspace
         self._db = db
         self._before_taking_back = before_taking_back
+        self._sandbox = sandbox
         self._done, self._pending = journal_records(db)
         self._folder = os.path.join(db.folder, "apply")
 
@@ -255,7 +267,14 @@ class WorkspaceWriter:
         decided: tuple[str, ...],
     ) -> Written:
         token, phase = os.urandom(6).hex(), JournalPhase.PREPARING
-        entry = JournalEntry(token=token, phase=phase, taken=taken, changes=tuple(changes), decided=decided)
+        entry = JournalEntry(
+            token=token,
+            phase=phase,
+            taken=taken,
+            changes=tuple(changes),
+            decided=decided,
+            sandbox=self._sandbox,
+        )
         try:
             _save(self._pending, entry)
             kept = self._keep(token, changes, left)

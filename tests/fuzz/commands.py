@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 import pytest
 
-from syncd.cli import agent_side, diff, local_scan, log, options, resolve, saved
-from syncd.cli.apply import branch, execution, undoing, waiting
+from syncd.cli import agent_side, diff, local_scan, log, options, saved
+from syncd.cli.apply import branch, execution, undoing
 from syncd.cli.apply import command as apply
 from syncd.cli.resolve import command as resolve
 from syncd.cli.resolve import waiting

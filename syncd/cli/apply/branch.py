@@ -6,7 +6,7 @@ The same paths come in a commit as may come from the sandbox at all.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import click
@@ -22,7 +22,7 @@ from syncd.cli.agent_side import (
 )
 from syncd.cli.apply.execution import home_of, make_plan, print_lists
 from syncd.cli.options import CLOCK, is_named
-from syncd.core.errors import NeedsPerson
+from syncd.core.errors import NeedsPerson, SyncdError
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
 from syncd.merge.branch import make_branch
@@ -35,7 +35,30 @@ from syncd.sandbox.repository.agent_repository import Contents, RepositoryState,
 from syncd.selection.rules import PathPatterns
 
 
-def apply_to_branch(
+def apply_to_branches(
+    configs: Sequence[Config], name: str, named: tuple[str, ...], included: tuple[str, ...], *, as_json: bool
+) -> int:
+    """Make a branch for each of these sandboxes, of that name with their own in it, and say what is on it.
+
+    One that cannot be asked keeps no other from its branch. Raises `SyncdError`, that failure too.
+    """
+    failed = None
+    for config in configs:
+        own = name.replace("{sandbox}", config.sandbox_name)
+        try:
+            _apply_to_branch(config, own, named, included, as_json=as_json)
+        except (SyncdError, StepFailed) as failure:
+            if len(configs) == 1:
+                raise
+            error = failure.as_error() if isinstance(failure, StepFailed) else failure
+            click.echo(f"{config.sandbox_name}: {error}", err=True)
+            failed = failed or error
+    if failed is not None:
+        raise failed
+    return 0
+
+
+def _apply_to_branch(
     config: Config, name: str, named: tuple[str, ...], included: tuple[str, ...], *, as_json: bool
 ) -> int:
     """Make the branch, and say what is on it. Raises `SyncdError`."""

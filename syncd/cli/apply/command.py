@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from syncd.cli.options import config_option, configured, json_option, named_paths, stoppable
+from syncd.cli.options import (
+    all_option,
+    config_option,
+    configured,
+    configured_for_each,
+    json_option,
+    named_paths,
+    sandbox_option,
+    stoppable,
+)
 
 
 @click.command("apply")
@@ -24,9 +33,13 @@ from syncd.cli.options import config_option, configured, json_option, named_path
 )
 @click.option("--branch", metavar="NAME", help="Put the changes on a new branch of git, and leave the workspace alone.")
 @click.option("--undo", is_flag=True, help="Take back the last `apply`.")
+@sandbox_option
+@all_option
 @json_option
 @config_option
-def command(paths: tuple[str, ...], config_file: str | None, branch: str | None, **flags: Any) -> int:
+def command(
+    paths: tuple[str, ...], config_file: str | None, branch: str | None, sandbox: str | None, **flags: Any
+) -> int:
     """Bring home what was changed in the sandbox since syncd put it there.
 
     Of PATHs, if any, with what is below them. What only the sandbox changed is taken. Texts that both sides changed are
@@ -34,7 +47,7 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
     saved`). On a terminal the plan is shown first. All is written, or nothing is, and --undo takes it back.
 
     With --branch, the agent's own commits (`syncd log`) are made anew on the branch, and what it did not commit is one
-    more.
+    more. `{sandbox}` in the name stands for the sandbox's, so that --all makes a branch for each.
 
     Exits with 0 if all was taken, or if there was nothing to take; with 1 if conflicts are left.
 
@@ -47,7 +60,11 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
         raise click.UsageError("--undo goes with no other option but --json and --config.")
     if branch is not None and (dry_run or deletions):
         raise click.UsageError("--branch goes with neither --dry-run nor --deletions.")
-    config = configured(config_file)
+    if flags["all_sandboxes"] and (branch is None or "{sandbox}" not in branch):
+        raise click.UsageError("--all goes with --branch alone, and with {sandbox} in its name.")
+    # An undo takes back the last one, of whichever sandbox.
+    configs = [configured(config_file)] if undo else configured_for_each(config_file, sandbox, flags["all_sandboxes"])
+    config = configs[0]
     named = named_paths(config, paths)
     as_json = flags["as_json"]
     # Each of these loads what asks the sandbox, which `--help` and a TAB need not wait for.
@@ -57,9 +74,9 @@ def command(paths: tuple[str, ...], config_file: str | None, branch: str | None,
 
             return undo_and_tell(config, as_json=as_json)
         if branch is not None:
-            from syncd.cli.apply.branch import apply_to_branch  # noqa: PLC0415
+            from syncd.cli.apply.branch import apply_to_branches  # noqa: PLC0415
 
-            return apply_to_branch(config, branch, named, patterns, as_json=as_json)
+            return apply_to_branches(configs, branch, named, patterns, as_json=as_json)
         from syncd.cli.apply.execution import apply  # noqa: PLC0415
 
         asks = not (flags["yes"] or as_json or dry_run) and sys.stdin.isatty() and sys.stdout.isatty()

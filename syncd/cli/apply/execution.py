@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 
 import click
 from msgspec import Struct
@@ -190,7 +190,7 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
         return content if content is not None else base_store.get(planned.path, digest)
 
     db = StateDb(folders.state)
-    with no_sync_begins(config), scratch_folder(folders.spool) as folder, closing(db):
+    with no_sync_begins(config), scratch_folder(folders.spool, config.sandbox_name) as folder, closing(db):
         writer = writer_of(config, db)
         here = writer.look({*there, *directories_above(there)})
         # What is not here any more is what was asked for.
@@ -210,8 +210,11 @@ def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *,
 
 def take_back_killed(config: Config) -> None:
     """Take back what an `apply` that was killed has written, and say so. Raises `TryLater`, `Locked`."""
-    # What is looked at is not half of a sync either.
-    with no_sync_begins(config), closing(StateDb(folders_of(config, os.environ).state)) as db:
+    from syncd.cli.apply.undoing import written_config  # noqa: PLC0415 - which needs what is here
+
+    with ExitStack() as stack:
+        db = stack.enter_context(closing(StateDb(folders_of(config, os.environ).state)))
+        stack.enter_context(no_sync_begins(written_config(config, db)))  # what is looked at is not half of one either
         taken_back = writer_of(config, db).finish_interrupted()
     if taken_back.done:
         click.echo(f"took back an apply that was killed: {len(taken_back.done):,} paths", err=True)

@@ -15,11 +15,11 @@ from syncd.cli.agent_side import no_sync_begins, path_rules, scratch_folder, wit
 from syncd.cli.apply.execution import print_lists
 from syncd.cli.options import CLOCK
 from syncd.core.errors import ExitCode, NeedsPerson, TryLater
-from syncd.core.settings import Config
+from syncd.core.settings import AcquireKeys, Config, SandboxKeys
 from syncd.core.text import counted, shown_path
 from syncd.daemon.build import folders_of, target_of
 from syncd.merge.open_conflicts import OpenConflicts
-from syncd.merge.workspace_writer import WorkspaceWriter, Written
+from syncd.merge.workspace_writer import WorkspaceWriter, Written, journal_sandbox
 from syncd.model.entry import Kind, SeenEntry, arrived_digest
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
@@ -31,6 +31,8 @@ from syncd.store.state_db import StateDb
 
 def undo_and_tell(config: Config, *, as_json: bool) -> int:
     """Take the last `apply` back while no sync is under way, and say what became of each path."""
+    with closing(StateDb(folders_of(config, os.environ).state)) as db:
+        config = written_config(config, db)
     with no_sync_begins(config):
         undone = undo(config)
     if as_json:
@@ -43,6 +45,14 @@ def undo_and_tell(config: Config, *, as_json: bool) -> int:
     count = counted(len(undone.done), "path")
     click.echo(f"{count} as before the apply" if undone.done else "nothing to undo")
     return ExitCode.DONE
+
+
+def written_config(config: Config, db: StateDb) -> Config:
+    """The configuration of the sandbox whose write would be taken back next; one without an id if it has none now."""
+    name = journal_sandbox(db)
+    if name in config.sandboxes:
+        return config.for_sandbox(name)
+    return replace(config, sandbox=SandboxKeys(acquire=AcquireKeys()), sandbox_name=name)
 
 
 def undo(config: Config) -> Written:
@@ -115,7 +125,7 @@ def _unsaved(config: Config, db: StateDb, taken: Sequence[TakenPath]) -> list[st
 
     Returns the paths that cannot be saved.
     """
-    saved, unsaved = SavedVersions(db, CLOCK), []
+    saved, unsaved = SavedVersions(db, CLOCK, config.sandbox_name), []
     for path, after in ((each.path, each.after) for each in taken if each.is_left_out):
         if after is None or after.kind is not Kind.FILE:
             continue
@@ -136,9 +146,9 @@ def _save(config: Config, db: StateDb, taken: list[TakenPath]) -> None:
 
     Their bytes are those that `apply` kept, or still here.
     """
-    saved, spool = SavedVersions(db, CLOCK), folders_of(config, os.environ).spool
+    saved, spool = SavedVersions(db, CLOCK, config.sandbox_name), folders_of(config, os.environ).spool
     contents = BaseStore(spool, ChunkStore(spool))
-    with scratch_folder(spool) as folder:
+    with scratch_folder(spool, config.sandbox_name) as folder:
         versions: dict[str, SeenEntry] = {}
         bases: dict[str, SentEntry] = {}
         for number, (path, before, entry) in enumerate((each.path, each.before, each.after) for each in taken):

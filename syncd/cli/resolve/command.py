@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.options import CLOCK, config_option, configured, is_named, json_option, named_paths, stoppable
+from syncd.cli.options import (
+    CLOCK,
+    config_option,
+    configured_for,
+    is_named,
+    json_option,
+    named_paths,
+    sandbox_option,
+    stoppable,
+)
 from syncd.core.errors import ExitCode
 from syncd.core.text import ago, shown_path, size
 from syncd.model.entry import Entry, Kind
@@ -34,9 +43,10 @@ def _choices(command: Any) -> Any:
 @click.command("resolve")
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
 @_choices
+@sandbox_option
 @json_option
 @config_option
-def command(paths: tuple[str, ...], config_file: str | None, as_json: bool, **flags: bool) -> int:
+def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None, as_json: bool, **flags: bool) -> int:
     """List what waits for your decision, or decide it.
 
     Conflicts wait that `syncd apply` left, paths that are held, and what one side deleted and the other changed. A
@@ -54,7 +64,7 @@ def command(paths: tuple[str, ...], config_file: str | None, as_json: bool, **fl
         raise click.UsageError("Name one of --mine, --theirs, --both, --markers and --tool.")
     if chosen and not paths:
         raise click.UsageError(f"Name the PATHs that --{chosen[0].name.lower()} decides.")
-    config = configured(config_file)
+    config = configured_for(config_file, sandbox)
     named = named_paths(config, paths)
     from syncd.cli.agent_side import look_at, open_sandbox  # noqa: PLC0415 - after the configuration is known
     from syncd.cli.apply.execution import take_back_killed  # noqa: PLC0415
