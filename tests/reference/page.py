@@ -45,8 +45,9 @@ _KEYS = """\
 The file is the one in `~/.config/syncd` whose workspace holds the current directory, else `config.toml` there, or what
 `--config` names. A key in `a.b` is written as `b = …` below `[a]`. A table `[sandboxes.NAME]` is one more sandbox, with
 the keys of `[sandbox]`: see [several-agents.md](several-agents.md). An unknown key or a bad value is one line that
-names the key and what is allowed, with exit code 78. The API key is the first of `$CREDENTIALS_DIRECTORY/klavis-api-key`,
-`$KLAVIS_API_KEY` and `sandbox.api_key_file`.
+names the key and what is allowed, with exit code 78.
+
+The API key is the first of `$CREDENTIALS_DIRECTORY/klavis-api-key`, `$KLAVIS_API_KEY` and `sandbox.api_key_file`.
 """
 _CEILING = """\
 ### The managed file
