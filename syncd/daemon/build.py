@@ -393,6 +393,7 @@ class _Assembly(Struct):
     status: WorkspaceStatus
     stack: ExitStack
     shared: SharedState
+    first_archives: TaskLock
     api_limit: ApiLimit = field(default_factory=ApiLimit)
     parts: SnapshotParts | None = None
     keys: frozenset[str] = frozenset()  # that files are searched for
@@ -403,7 +404,17 @@ class _Assembly(Struct):
         self.stack.callback(client.drop)
         usable = ApiKey("", "") if isinstance(key, KeyRefused) else key
         config, folders = self.config.for_sandbox(name), self.folders
-        workspace = Workspace(config, self.environ, folders, usable, client, self.db, self.throttle, self.excludes)
+        workspace = Workspace(
+            config,
+            self.environ,
+            folders,
+            usable,
+            client,
+            self.db,
+            self.throttle,
+            self.excludes,
+            self.first_archives,
+        )
         totals = self.status.totals.of(name)
         self.status.publishers.append(status_publisher_of(workspace, totals, self.role, self.status.write))
         return workspace
@@ -498,6 +509,7 @@ def daemon_of(
             ),
             stack=stack,
             shared=shared,
+            first_archives=TaskLock(waiter.tasks),
         )
         workspaces = [assembly.open_workspace(name, key) for name, key in keys.items()]
         status = assembly.status

@@ -23,6 +23,7 @@ from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import SharedState, Writer
 from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of, pause_marker
+from syncd.model.manifest import Manifest
 from syncd.report.workspace_status import WorkspaceStatus
 from syncd.sync.synced_hook import SyncedHooks
 from syncd.watch.suspend_detector import SuspendDetector
@@ -73,6 +74,8 @@ class Daemon:
         shared.turn.is_kept = lambda: any(each.is_ready for each in shared.open_writers())
         shared.turn.on_free = self._let_write
         components.tasks.listener = self
+        for loop in components.loops:
+            self._introduce(loop)
 
     def run(self) -> LoopEnd:
         """Run until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
@@ -162,8 +165,20 @@ class Daemon:
             self._loops.pop(name).leave()
         for loop in changes.added:
             self._loops[loop.name] = loop
+            self._introduce(loop)
             self._components.tasks.add(loop.run)
         self._shared.names = frozenset(self._loops)
+
+    def _introduce(self, loop: SandboxLoop) -> None:
+        """Have a loop know what the other sandboxes hold: what was sent to them is kept for their merges."""
+
+        def other_bases() -> list[Manifest]:
+            others = [each.cycle.baseline for each in self._loops.values() if each is not loop]
+            return [base for base in others if base is not None]
+
+        loop.cycle.other_bases = other_bases
+        if loop.cycle.sandbox is not None:
+            loop.cycle.sandbox.other_bases = other_bases
 
     def _rescan_all(self) -> bool:
         """Have each sandbox synced as after a change anywhere."""

@@ -16,8 +16,10 @@ from typing import Protocol
 from msgspec import Struct
 
 from syncd.archive.chunk_store import Archive
-from syncd.core.clock import Clock, stamp
+from syncd.core.clock import stamp
 from syncd.core.errors import SandboxRefused, TryLater
+from syncd.core.tasks import TaskLock
+from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
 from syncd.model.manifest import Manifest
 from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket
@@ -85,8 +87,10 @@ class Delivery:
         upload_url_store: UploadUrlStore,
         uplink_record: Record[Uplink],
         retry_settings: RetrySettings,
-        clock: Clock,
+        waiter: Waiter,
+        first_archives: TaskLock,
     ) -> None:
+        """`first_archives` is held by the sandbox whose first archive is uploaded."""
         self._target = state.target
         self._state = state
         self._api = api
@@ -94,7 +98,9 @@ class Delivery:
         self._upload_url_store = upload_url_store
         self._uplink_record = uplink_record
         self._retry_settings = retry_settings
-        self._clock = clock
+        self._waiter = waiter
+        self._clock = waiter.clock
+        self._first_archives = first_archives
         self._upload_url = upload_url_store.load()
         self.uplink = uplink_record.load() or Uplink()
         self._failures: Counter[ApiStep] = Counter()
@@ -159,9 +165,10 @@ class Delivery:
                 self._request_upload_url()
                 self._asks_first = False
             if not upload.uploaded:
-                upload_url = self._usable_upload_url(upload.archive, observer)
-                upload.before_upload()
-                self._upload(upload_url, upload, observer)
+                with self._turn():
+                    upload_url = self._usable_upload_url(upload.archive, observer)
+                    upload.before_upload()
+                    self._upload(upload_url, upload, observer)
             observer.stage(State.INITIALIZING)
             observer.sending(upload.sent)  # it may be in the bucket since an earlier process
             verdict = upload.before_initialize()
@@ -199,6 +206,24 @@ class Delivery:
         """
         with _required_record():
             self._state.mark_uncertain(sent)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Upload within the context: the first archives of several sandboxes go one after the other.
+
+        So the first one arrives as soon as if it were alone. One that fails lets the next one go. Raises `Superseded`,
+        `Stop`.
+        """
+        if self._state.base is not None:
+            yield
+            return
+
+        def wait() -> None:
+            with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
+                self._waiter.sleep(POLL_EVERY_S)
+
+        with self._first_archives.held(wait):
+            yield
 
     def _archive_may_be_at_fault(self, failure: StepFailed) -> bool:
         """True if the archive may be the cause. Two consecutive failures are mostly the server's own."""

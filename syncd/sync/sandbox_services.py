@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncd.core.api_key import ApiKey
 from syncd.core.choices import GitThere
@@ -13,6 +13,7 @@ from syncd.core.clock import Clock
 from syncd.core.directories import Directories
 from syncd.core.errors import SyncWarning
 from syncd.core.settings import Config
+from syncd.core.tasks import TaskLock
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Account, Api
 from syncd.remote.bucket import Bucket, Dump, Throttle
@@ -72,7 +73,8 @@ def retry_settings_of(config: Config) -> RetrySettings:
 class Workspace(Struct, frozen=True):
     """One workspace in this process: what all parts that work for it are made of.
 
-    `excludes` is the path of the person's own exclude file, None where git is still to be asked.
+    `excludes` is the path of the person's own exclude file, None where git is still to be asked. `first_archives` is
+    one lock for all sandboxes.
     """
 
     config: Config
@@ -83,6 +85,7 @@ class Workspace(Struct, frozen=True):
     db: StateDb
     throttle: Throttle
     excludes: str | None = None
+    first_archives: TaskLock = field(default_factory=TaskLock)
 
     @property
     def waiter(self) -> Waiter:
@@ -137,7 +140,8 @@ class SandboxFactory(Struct, frozen=True):
             upload_url_store=UploadUrlStore(db, target, clock),
             uplink_record=uplink_record(db),
             retry_settings=retry_settings,
-            clock=clock,
+            waiter=waiter,
+            first_archives=self.workspace.first_archives,
         )
         job_runner = JobRunner(api, client, waiter)
         looker = Looker(job_runner, db, target, waiter)

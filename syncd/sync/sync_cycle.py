@@ -28,7 +28,10 @@ from syncd.sync.work_saver import WorkSaver
 
 
 class SyncCycle(Struct):
-    """The syncs of one workspace to one sandbox, one after the other. `turn` is held while a snapshot is taken."""
+    """The syncs of one workspace to one sandbox, one after the other.
+
+    `turn` is held while a snapshot is taken, and `other_bases` are those of the workspace's other sandboxes.
+    """
 
     provider: SandboxProvider
     build_services: Callable[[Target], SandboxServices]
@@ -38,6 +41,7 @@ class SyncCycle(Struct):
     work_saver: WorkSaver
     clock: Clock
     turn: Callable[[], AbstractContextManager[None]] = nullcontext
+    other_bases: Callable[[], list[Manifest]] = list
     sandbox: SandboxSync | None = None
 
     # -- what is known of the sandbox
@@ -141,7 +145,9 @@ class SyncCycle(Struct):
         if services.state.base is not None:
             services.state.share(self.snapshotter.shared(services.state.base))
             services.agent_repository.recall(services.state.base, services.state.identity)
-        self.sandbox = SandboxSync(services, self.snapshotter, self.base_store, self.work_saver, self.clock, self.turn)
+        self.sandbox = SandboxSync(
+            services, self.snapshotter, self.base_store, self.work_saver, self.clock, self.turn, self.other_bases
+        )
         return self.sandbox
 
     def _leave_sandbox(self, failure: StepFailed) -> bool:

@@ -104,7 +104,10 @@ class _Delivered(Struct, frozen=True):
 
 
 class SandboxSync(Struct):
-    """The syncs of one sandbox, one after the other. `turn` is held while a snapshot is taken."""
+    """The syncs of one sandbox, one after the other.
+
+    `turn` is held while a snapshot is taken, and `other_bases` are those of the workspace's other sandboxes.
+    """
 
     services: SandboxServices
     snapshotter: Snapshotter
@@ -112,6 +115,7 @@ class SandboxSync(Struct):
     work_saver: WorkSaver
     clock: Clock
     turn: Callable[[], AbstractContextManager[None]] = nullcontext
+    other_bases: Callable[[], list[Manifest]] = list
     _here: Manifest = field(default_factory=Manifest)  # all that was here at the last scan
     _held_here: dict[str, Entry] = field(default_factory=dict)  # of it, what both sides changed
     _obstructed_here: dict[str, Entry] = field(default_factory=dict)  # and what an obstacle there holds
@@ -297,6 +301,10 @@ class SandboxSync(Struct):
             found = scanned.difference
             replaced = [*found.changed, *found.uncertain, *found.removed, *self._held_here]
             self.base_store.keep_replaced(base, replaced, base.content_bytes)
+            for other in self.other_bases():
+                differing = difference(other, scanned.manifest)
+                replaced = [*differing.changed, *differing.uncertain, *differing.removed]
+                self.base_store.keep_replaced(other, replaced, other.content_bytes)
         # What stays there differs here from what the sandbox got, or is as it got it: in neither case it is sent.
         manifest = scanned.manifest.without(stays)
         packed = self.snapshotter.pack(manifest, self.services.delivery.uplink.codec, only, this.observer.packed)
