@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 import pytest
 
-from syncd.cli import agent_side, diff, local_scan, log, options, saved
+from syncd.cli import agent_side, local_scan, log, options, saved
 from syncd.cli.apply import branch, execution, undoing
 from syncd.cli.apply import command as apply
+from syncd.cli.diff import command as diff
 from syncd.cli.resolve import command as resolve
 from syncd.cli.resolve import waiting
 from syncd.cli.sandbox import admin

@@ -127,7 +127,15 @@ def test_one_that_is_refused_is_held(several: SeveralRig) -> None:
     """The others are synced; where all are refused, a new daemon ends."""
     several.rig.keys["sandboxes"] = {"gone": {"id": "never-made"}}
     several.config = check_config(several.rig.keys)
-    several.end_when("main", path="a", text="1")
+    asked: set[str] = set()
+
+    def look(entry: RequestRecord) -> None:
+        asked.add(entry.sandbox)
+        if several.config.sandbox.id == SANDBOX and "never-made" in asked and several.content("main") == "1":
+            several.send(signal.SIGHUP)
+
+    for when in (When.BEFORE, When.AFTER):
+        several.rig.emulator.faults.on("any", when, look)
     several.run()
     status = read_document(several.folders.state)
     assert status is not None

@@ -67,7 +67,7 @@ def command(  # noqa: PLR0917 - click passes each option
     form = "json" if as_json else form
     with stoppable():
         if all_sandboxes or against is not None:
-            from syncd.cli.compare import show_against, show_all  # noqa: PLC0415 - for several sandboxes
+            from syncd.cli.diff.compare import show_against, show_all  # noqa: PLC0415 - for several sandboxes
 
             if against is None:
                 return show_all(configs, named, form)

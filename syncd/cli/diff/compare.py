@@ -1,4 +1,4 @@
-"""What several agents did, side by side: `syncd diff --all` and `syncd diff --sandbox A --against B`."""
+"""Compares what several agents did: `syncd diff --all` and `syncd diff --sandbox A --against B`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import click
 
 from syncd.cli.agent_side import AgentSide, look_at, open_sandbox
-from syncd.cli.diff import change_of, print_patch, row_of, show, tell_unshown
+from syncd.cli.diff.command import change_of, print_patch, row_of, show, tell_unshown
 from syncd.cli.layout import aligned
 from syncd.cli.options import is_named
 from syncd.core.errors import ExitCode, SyncdError
@@ -103,7 +103,7 @@ def _is_same(first: AgentSide, second: AgentSide, path: str) -> bool:
 
 
 def _there(side: AgentSide, path: str) -> Entry:
-    """What the sandbox has at this path, as far as is known."""
+    """The entry that the sandbox has at this path, as far as is known."""
     return side.work.changed.get(path) or side.work.base_of(path) or ABSENT
 
 
