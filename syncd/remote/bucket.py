@@ -192,6 +192,8 @@ class Bucket:
             what = "the upload was cut off" if failure.reached else "the bucket cannot be reached"
             hint = "" if failure.reached else "check the network"
             raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, f"{what} ({failure})", hint) from None
+        finally:
+            self._throttle.uploads -= 1
         seconds = self._clock.monotonic_s() - body.checksums.started_s
         if answer.status != 200:
             raise self._failed(answer)
