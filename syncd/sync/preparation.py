@@ -193,7 +193,7 @@ class Preparation(Struct):
         remote_changes, seen = self.services.remote_changes, self.services.state.seen
         deletion_sync = self.services.deletion_sync
         request = self._look_request()
-        if not request.items:
+        if not request.items and not request.find_new:
             return Verdict.INITIALIZE
         if request.with_action(LookAction.REMOVE):
             self.services.delivery.mark_uncertain()

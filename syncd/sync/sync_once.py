@@ -60,7 +60,8 @@ class _Round(Struct, frozen=True):
     """One round of a sync.
 
     `number` counts the rounds before it, `withheld` those that ended as paths stay as they are in the sandbox, and
-    `unsaved` are paths that `push --force` leaves as they are there, as they could not be saved.
+    `unsaved` are paths that `push --force` leaves as they are there, as they could not be saved. `is_repeated`: it sends
+    everything once more, as the sandbox may have lost something by the archive before.
     """
 
     mode: SyncMode
@@ -69,6 +70,7 @@ class _Round(Struct, frozen=True):
     number: int = 0
     withheld: int = 0
     unsaved: frozenset[str] = frozenset()
+    is_repeated: bool = False
 
 
 class _Archived(Struct, frozen=True):
@@ -213,13 +215,14 @@ class SandboxSync(Struct):
         if isinstance(delivered, Verdict):
             return delivered
         outcome = self._recorded(delivered, change, started_s)
-        proved = delivered.is_partial or self._prove(this, delivered)
+        proved = delivered.is_partial or this.is_repeated or self._prove(this, delivered)
         if isinstance(proved, Verdict):
             return proved
         if not proved:
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
-            return self._sync(structs.replace(this, to_scan=everything))
+            # Once: a single path that is missing there proves nothing, however often it is.
+            return self._sync(structs.replace(this, to_scan=everything, is_repeated=True))
         return outcome
 
     # -- scan and archive
