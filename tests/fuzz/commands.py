@@ -221,7 +221,9 @@ class Commands:
                 choice, named = step.args[0], step.args[1]
                 self._simulation.checker.note_choice(choice, named)
                 paths = [str(workspace / path) for path in named]
-                return _exit(resolve.command, [f"--{choice}", "--json", "--", *paths])
+                code = _exit(resolve.command, [f"--{choice}", "--json", "--", *paths])
+                self._simulation.checker.note_choice(choice, named)  # the agent may have gone on before the look
+                return code
             case "undo":
                 return _exit(apply.command, ["--undo", "--json"])
             case "diff":
