@@ -142,6 +142,15 @@ LOST_ONCE = {
     """,
     "a branch of named paths, where the agent committed a link elsewhere, ends with an internal error": _COMMITS
     + "agent_links('l', 'f')\n agent_commits('all', 7)\n branch('agent/1', ('g',), ())",
+    "an archive that holds nothing empties a sandbox, where nobody had looked": """
+        settings('keep', 'auto', 600, 4000, 0.05, 'save')
+        wipe_sandboxes()
+        write('g', 300, 4)
+        wait_idle()
+        agent_prepends('g', 5)
+        remove('g')
+        apply(('--deletions',), (), ())
+    """,
     "nothing is saved before a sandbox's end while a long upload is under way": _ENDS.format(limit=1)
     + "rest(8.0)\n write_noise('g', 60000, 5)\n rest(100.0)\n wait_idle()",
 }
