@@ -161,6 +161,7 @@ class Daemon:
         if changes is None:
             self._shared.reload = True
             return
+        self._shared.systemd.reloading()  # the service manager waits for both
         for name in changes.removed:
             self._loops.pop(name).leave()
         for loop in changes.added:
@@ -168,6 +169,7 @@ class Daemon:
             self._introduce(loop)
             self._components.tasks.add(loop.run)
         self._shared.names = frozenset(self._loops)
+        self._shared.systemd.ready()
 
     def _introduce(self, loop: SandboxLoop) -> None:
         """Have a loop know what the other sandboxes hold: what was sent to them is kept for their merges."""

@@ -8,12 +8,13 @@ from syncd import __version__
 from syncd.core.choices import Managed
 from syncd.core.clock import stamp
 from syncd.core.errors import SyncWarning
+from syncd.core.settings import MAIN
 from syncd.core.text import one_line, shown_path
 from syncd.remote.target import AcquiredSandbox
 from syncd.report.status_publisher import RunTotals, StatusPublisher
 from syncd.report.status_store import encoded, read_last, write_status
 from syncd.report.systemd_notify import SystemdNotifier
-from syncd.sync.status_document import SandboxName, State, Status
+from syncd.sync.status_document import SandboxName, SandboxStatus, State, Status
 
 # A tree may hold thousands of unreadable files.
 _MOST_WARNINGS = 100
@@ -59,7 +60,7 @@ class WorkspaceStatus(Struct):
         """
         before = read_last(self.folder, self.document())
         self._started_at = self.totals.started_at or before.started_at
-        known = {each.name: each for each in before.sandboxes}
+        known = {each.name: each for each in before.sandboxes or (_only_sandbox(before),)}
         for publisher in self.publishers:
             totals, status = publisher.totals, known.get(publisher.name)
             if publisher.target.sandbox_id:
@@ -154,6 +155,12 @@ class WorkspaceStatus(Struct):
         if document.warnings:
             line += f"; {len(document.warnings)} warnings"
         return line
+
+
+def _only_sandbox(before: Status) -> SandboxStatus:
+    """The sandbox of a document that an earlier version wrote, which knew of one."""
+    last, error = before.last_sync, before.last_error
+    return SandboxStatus(MAIN, before.sandbox.id, before.sandbox.base_url, before.state, last, error)
 
 
 def ends_at(acquired_sandbox: AcquiredSandbox | None) -> str | None:

@@ -60,8 +60,8 @@ class _Round(Struct, frozen=True):
     """One round of a sync.
 
     `number` counts the rounds before it, `withheld` those that ended as paths stay as they are in the sandbox, and
-    `unsaved` are paths that `push --force` leaves as they are there, as they could not be saved. `is_repeated`: it sends
-    everything once more, as the sandbox may have lost something by the archive before.
+    `unsaved` are paths that `push --force` leaves as they are there, as they could not be saved. `is_repeated`: it
+    sends everything once more, as the sandbox may have lost something by the archive before.
     """
 
     mode: SyncMode
