@@ -47,8 +47,14 @@ ToScan = Callable[[], Collection[str] | None]
 """Returns, when a scan begins, the only directories in which something may have changed; None for all."""
 
 
-def everything() -> None:
-    """Have everything be scanned: a `ToScan`."""
+class ScanPlan(Struct, frozen=True):
+    """The plan of a sync's scans. `before` is called before each of them, with the turn to take a snapshot."""
+
+    to_scan: ToScan = lambda: None
+    before: Callable[[], None] = lambda: None
+
+
+EVERYTHING = ScanPlan()
 
 
 class ScanResult(Struct):
@@ -115,7 +121,7 @@ class Snapshotter:
         self._scanner.expect(baseline)
         return sharing(baseline, self._scanner.tree.manifest)
 
-    def scan(self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan = everything) -> ScanResult:
+    def scan(self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan = lambda: None) -> ScanResult:
         """Scan, and read only the files of which the scan cannot tell if they changed.
 
         Raises `WorkspaceError` (the workspace is missing, or lost nearly everything), `SnapshotTooLarge`, `Stop`.

@@ -7,6 +7,7 @@ its own (`core.tasks`), so a sandbox that is slow or dead delays no other.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import random
@@ -16,7 +17,7 @@ from math import inf
 
 from msgspec import Struct
 
-from syncd.archive.snapshotter import ToScan
+from syncd.archive.snapshotter import ScanPlan
 from syncd.core.errors import NeedsPerson, Stop, Unavailable
 from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
 from syncd.daemon.live_reload import LiveReload
@@ -228,11 +229,11 @@ class SandboxLoop:
             self.publisher.pending = True
         self._is_poll = reason is SyncReason.POLL
         self._started_s = self._clock.monotonic_s()
-        to_scan = self._plan_scan(reason)
+        scan_plan = self._plan_scan(reason)
         self.publisher.recorder.begin(reason.value)
         self.is_syncing = True
         try:
-            outcome = self.cycle.run(sync_mode, self, to_scan)
+            outcome = self.cycle.run(sync_mode, self, scan_plan)
         except Superseded:
             self.publisher.recorder.end(SyncEnding.SUPERSEDED)
             self._request_queue.put_back()
@@ -246,6 +247,8 @@ class SandboxLoop:
             self.is_syncing = False
         self._stage = None
         now_s = self._clock.monotonic_s()
+        if self._scanned is None:
+            _release_freed_memory()
         self._polling.scanned(self._scanned, now_s, self.cycle.snapshotter.scan_took_s)
         self._sync_at_s = self._follow_at_s if self._follow_at_s > -inf else inf
         services = self.cycle.services
@@ -256,7 +259,7 @@ class SandboxLoop:
         self._warn()
         self._shared.systemd.ping()
 
-    def _plan_scan(self, reason: SyncReason) -> ToScan:
+    def _plan_scan(self, reason: SyncReason) -> ScanPlan:
         """Return what the scans of this sync have to list, which is known when they begin."""
         written, dirty, now_s = self._written.take(), self._shared.dirty, self._started_s
         polled: frozenset[str] | None = frozenset()
@@ -270,8 +273,12 @@ class SandboxLoop:
             polled, written = self._polling.add_due(polled, written, now_s)
         else:
             written = None
-        self.cycle.forget_stamps(written)
         is_rescan = written is None  # a poll of everything is none: it believes the stamps
+        unread: list[frozenset[str] | None] = [written]
+
+        def before_scan() -> None:
+            while unread:  # once, while no snapshot for another sandbox is taken
+                self.cycle.forget_stamps(unread.pop())
 
         def to_scan() -> frozenset[str] | None:
             changed = dirty.take(all_since_s, self._clock.monotonic_s())
@@ -280,7 +287,7 @@ class SandboxLoop:
                 self._shared.scanned_all(self.name, self._sync_keys.rescan_minutes * 60 if is_rescan else None)
             return self._scanned
 
-        return to_scan
+        return ScanPlan(to_scan, before_scan)
 
     def _learn(self) -> None:
         self.publisher.learn(self.cycle, self._parts.mcp_servers.by_name)
@@ -519,3 +526,13 @@ def _file_stamp(path: str) -> tuple[int, ...] | None:
         return None
     # The time of change too: the next file may have the same number, and `cp -p` gives it any time of writing.
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _release_freed_memory() -> None:
+    """Return freed pages to the system, where the C library does not do so by itself, as glibc.
+
+    A sync of the whole workspace makes its entries anew and frees those of before, which lie between others: glibc
+    keeps for later as much as the tree itself takes.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from msgspec import Struct
 
 from syncd.archive.base_store import BaseStore
-from syncd.archive.snapshotter import Snapshotter, SyncMode, ToScan, everything
+from syncd.archive.snapshotter import EVERYTHING, ScanPlan, Snapshotter, SyncMode
 from syncd.core.clock import Clock
 from syncd.core.errors import SandboxNotFound, SyncWarning
 from syncd.core.text import MOST_NAMED
@@ -163,7 +163,7 @@ class SyncCycle(Struct):
 
     # -- the syncs
 
-    def run(self, sync_mode: SyncMode, observer: SyncObserver, to_scan: ToScan = everything) -> Outcome:
+    def run(self, sync_mode: SyncMode, observer: SyncObserver, scan_plan: ScanPlan = EVERYTHING) -> Outcome:
         """Sync once.
 
         Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is recorded by half.
@@ -171,12 +171,12 @@ class SyncCycle(Struct):
         if self.sandbox is not None:
             self.sandbox.read_again()
         try:
-            return self._current(observer).run(sync_mode, observer, to_scan)
+            return self._current(observer).run(sync_mode, observer, scan_plan)
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise
         try:
-            return self._current(observer).run(sync_mode, observer, everything)
+            return self._current(observer).run(sync_mode, observer, EVERYTHING)
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise

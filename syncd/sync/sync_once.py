@@ -18,7 +18,7 @@ from msgspec import Struct, field, structs
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import DamagedPiece
 from syncd.archive.packer import Packed
-from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, ToScan, described, everything
+from syncd.archive.snapshotter import EVERYTHING, ScanPlan, ScanResult, Snapshotter, SyncMode, described
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SyncWarning, TryLater
@@ -66,7 +66,7 @@ class _Round(Struct, frozen=True):
 
     mode: SyncMode
     observer: SyncObserver
-    to_scan: ToScan
+    scan_plan: ScanPlan
     number: int = 0
     withheld: int = 0
     unsaved: frozenset[str] = frozenset()
@@ -159,13 +159,13 @@ class SandboxSync(Struct):
 
     # -- the rounds
 
-    def run(self, mode: SyncMode, observer: SyncObserver, to_scan: ToScan) -> Outcome:
+    def run(self, mode: SyncMode, observer: SyncObserver, scan_plan: ScanPlan) -> Outcome:
         """Sync once. A path that must not be written never stops others.
 
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`; nothing is recorded by half.
         """
         try:
-            return self._run(_Round(mode, observer, to_scan))
+            return self._run(_Round(mode, observer, scan_plan))
         finally:
             self.snapshotter.release()
 
@@ -185,7 +185,7 @@ class SandboxSync(Struct):
                 _log.warning("the sandbox lost what was put there: everything is sent again")
                 self._whole_next, self._told = True, SentContent()
                 self.services.delivery.mark_uncertain()
-                this = structs.replace(this, to_scan=everything)
+                this = structs.replace(this, scan_plan=EVERYTHING)
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
     def _completed(self, outcome: Outcome, mode: SyncMode) -> Outcome:
@@ -222,13 +222,14 @@ class SandboxSync(Struct):
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
             # Once: a single path that is missing there proves nothing, however often it is.
-            return self._sync(structs.replace(this, to_scan=everything, is_repeated=True))
+            return self._sync(structs.replace(this, scan_plan=EVERYTHING, is_repeated=True))
         return outcome
 
     # -- scan and archive
 
     def _take_snapshot(self, this: _Round) -> _Archived | Outcome:
         """Scan, and pack what is to be sent; the outcome if there is nothing."""
+        this.scan_plan.before()
         scanned = self._scan(this)
         if this.mode is SyncMode.CHANGED and self._is_unchanged(scanned.manifest, scanned.difference):
             if self.state.base != scanned.manifest:
@@ -251,7 +252,7 @@ class SandboxSync(Struct):
         if not services.remote_changes.looks:
             seen.release_changed()
         this.observer.stage(State.SNAPSHOTTING)
-        scanned = self.snapshotter.scan(state.base, this.mode, this.to_scan)
+        scanned = self.snapshotter.scan(state.base, this.mode, this.scan_plan.to_scan)
         self._here = scanned.manifest
         seen.forget_deleted(self._here, state.content.versions_of)
         self._obstructed_here = self._here.within(seen.obstacles)

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-from syncd.archive.snapshotter import SyncMode, ToScan, everything
+from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
 from syncd.core.errors import NearlyEmpty, SyncdError
 from syncd.core.waiter import Superseded
 from syncd.daemon.loop import Components, Daemon
@@ -126,7 +126,7 @@ class SimulatedCycle(SyncCycle, kw_only=True):
 
     simulation: Simulation
 
-    def run(self, sync_mode: SyncMode, observer: SyncObserver, to_scan: ToScan = everything) -> Outcome:
+    def run(self, sync_mode: SyncMode, observer: SyncObserver, scan_plan: ScanPlan = EVERYTHING) -> Outcome:
         simulation = self.simulation
         checker = simulation.checker
         baseline, sandbox_id = self.baseline, self.target.sandbox_id if self.target else ""
@@ -135,12 +135,12 @@ class SimulatedCycle(SyncCycle, kw_only=True):
             simulation.workspace_replaced = False  # a person said that it is the workspace, even if this sync dies
 
         def counted() -> Collection[str] | None:
-            changed = to_scan()
+            changed = scan_plan.to_scan()
             simulation.figures["full scans" if changed is None else "partial scans"] += 1
             return changed
 
         try:
-            outcome = super().run(sync_mode, observer, counted)
+            outcome = super().run(sync_mode, observer, ScanPlan(counted, scan_plan.before))
         except (SyncdError, StepFailed, Superseded, OSError):
             simulation.figures["failed syncs"] += 1
             raise

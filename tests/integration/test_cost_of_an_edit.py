@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.snapshotter import SyncMode
+from syncd.archive.snapshotter import ScanPlan, SyncMode
 from syncd.model.directory import Entries
 from syncd.model.entry import Entry
 from syncd.store.state_db import StateDb
@@ -39,7 +39,7 @@ def test_an_edit_reads_few_directories(tmp_path: Path, agent_changes: str, monke
             rig.write("d7/f", text)
             monkeypatch.setattr(Entries, "decoded", counted)
             read.clear()
-            outcome = rig.cycle.run(SyncMode.CHANGED, RecordingObserver(rig.clock), lambda: {"d7"})
+            outcome = rig.cycle.run(SyncMode.CHANGED, RecordingObserver(rig.clock), ScanPlan(lambda: {"d7"}))
             monkeypatch.undo()
             assert outcome.word == "initialized"
         assert rig.arrived()["d7/f"] == "y"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from syncd.archive.snapshotter import everything
+from syncd.archive.snapshotter import EVERYTHING, ScanPlan
 from syncd.core.settings import check_config
 from syncd.model.entry import Stamp
 from syncd.report.history import HistoryRecorder
@@ -88,13 +88,13 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
         shared = Shared(loop, clock, mounts)
         scan, enter = SyncCycle.run, StatusPublisher.enter
 
-        def recorded_scan(cycle: SyncCycle, mode: Any, observer: Any, to_scan: Any = everything) -> Any:
+        def recorded_scan(cycle: SyncCycle, mode: Any, observer: Any, scan_plan: Any = EVERYTHING) -> Any:
             def recorded() -> Any:
-                changed = to_scan()
+                changed = scan_plan.to_scan()
                 shared.scans.append((clock.monotonic - clock.began, changed))
                 return changed
 
-            return scan(cycle, mode, observer, recorded)
+            return scan(cycle, mode, observer, ScanPlan(recorded, scan_plan.before))
 
         def recorded_state(publisher: StatusPublisher, state: State) -> None:
             shared.states.append(state)
