@@ -57,9 +57,9 @@ class DirtyDirectories:
     def take(self, all_since_s: float = -inf, now_s: float = 0.0) -> frozenset[str] | None:
         """Return the directories that a scan has to list now; later changes are for the scan after that.
 
-        None for all: nobody knows which, or not everything was scanned since `all_since_s` (monotonic seconds).
+        None for all: nobody knows which, or not everything was scanned after `all_since_s` (monotonic seconds).
         """
-        is_full = self._all or self._scanned_all_s < all_since_s
+        is_full = self._all or self._scanned_all_s <= all_since_s
         taken = None if is_full else frozenset(self._directories)
         if is_full:
             self._scanned_all_s = now_s
