@@ -706,7 +706,7 @@ def test_killed_at_any_instant(rig: Rig) -> None:
 
 
 # `syncd apply` that dies right before one of its commits.
-_DIES = """
+DIES = """
 import os, sys
 from syncd.cli import main
 from syncd.store.state_db import StateDb
@@ -727,7 +727,7 @@ def test_killed_between_two_commits(rig: Rig, agent: Agent) -> None:
     for number in range(3, 9):  # after those that prepare it
         agent.write("both", TEXT.replace("line 2\n", f"theirs {number}\n"))
         rig.write("both", ours := TEXT.replace("line 25\n", f"ours {number}\n"))
-        command = [sys.executable, "-c", _DIES, str(number), "apply"]
+        command = [sys.executable, "-c", DIES, str(number), "apply"]
         code = subprocess.run(command, env=rig.environment(), cwd=rig.workspace, check=False).returncode
         if _read(rig, "both") != ours and "pending" not in records(rig.state_folder):
             rig.ok("push")
