@@ -138,7 +138,7 @@ def test_json(rig: Rig, agent: Agent) -> None:
     assert found.code == 1
     document = json.loads(found.out)
     rows = {row["path"]: tuple(row.values())[1:] for row in document["changes"]}
-    assert list(document["changes"][0]) == ["path", "change", "bytes", "binary", "here"]
+    assert list(document["changes"][0]) == ["path", "change", "bytes", "binary", "here", "sandbox"]
     assert rows == {
         "a": ("modified", 7, False, "same"),
         "binary": ("modified", 2, True, "same"),
