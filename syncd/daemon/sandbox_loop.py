@@ -244,6 +244,7 @@ class SandboxLoop:
             self._succeeded(outcome)
         finally:
             self.is_syncing = False
+            self._shared.turn.on_free()  # a command may wait for this end, which no event tells of
         self._stage = None
         now_s = self._clock.monotonic_s()
         self._polling.scanned(self._scanned, now_s, self.cycle.snapshotter.scan_took_s)
