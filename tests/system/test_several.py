@@ -185,6 +185,18 @@ def test_what_is_refused(rig: Rig, line: str, code: int, words: str) -> None:
     assert not rig.emulator.request_log.entries()
 
 
+def test_a_sandbox_of_another_workspace(rig: Rig) -> None:
+    """It cannot be added, and nothing is written."""
+    site = rig.home / "site"
+    site.mkdir()
+    text = rig.config_file.read_text().replace(f'"{rig.workspace}"', f'"{site}"').replace('"box"', '"site-box"')
+    rig.config_file.with_name("site.toml").write_text(text)
+    before = rig.config_file.read_bytes()
+    done = rig.run("sandbox", "add", "blue", "--id", "site-box", "--config", "config")
+    assert (done.code, "site.toml" in done.err) == (78, True), done
+    assert rig.config_file.read_bytes() == before
+
+
 def test_two_names_with_one_sandbox(rig: Rig) -> None:
     """A configuration that was written so is refused, and a running daemon keeps the old one."""
     rig.write("a")
@@ -274,6 +286,10 @@ def _files(root: Path) -> dict[str, object]:
     return {path: what for path, what in tree(root).items() if what != ("folder",) and not path.startswith(".git/")}
 
 
+def _changed(several: Several, name: str) -> list[object]:
+    return [(row["path"], row["change"]) for row in several.json("diff", "--sandbox", name)["changes"]]
+
+
 def test_one_is_taken_back_and_the_other_taken(several: Several, daemon: bool) -> None:
     """Each step is exact: the workspace is as that agent left it, as it was, as the other one left it."""
     rig = several.rig
@@ -282,12 +298,14 @@ def test_one_is_taken_back_and_the_other_taken(several: Several, daemon: bool) -
         _watching(rig)
     several.work()
     before = tree(rig.workspace)
+    changes = {name: _changed(several, name) for name in several.agents}
     made = {name: _files(several.sandbox(name).workspace) for name in several.agents}
     for name in ("main", "blue", "main"):
         rig.ok("apply", "--sandbox", name, "--yes", "--deletions")
         assert _files(rig.workspace) == made[name], name
         rig.ok("apply", "--undo")
         assert tree(rig.workspace) == before, name
+        assert {each: _changed(several, each) for each in changes} == changes, name
         assert {each: _files(several.sandbox(each).workspace) for each in made} == made or daemon
     assert rig.ok("apply", "--undo").out == "nothing to undo\n"
 
