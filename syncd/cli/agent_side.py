@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 
 import click
@@ -154,6 +154,24 @@ def with_copy(entry: Entry, copy: str) -> SeenEntry:
     """Return an entry of home as one of the sandbox, with the file that holds its content."""
     digest = arrived_digest(entry)
     return SeenEntry(entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, entry.target, digest=digest, copy=copy)
+
+
+def for_each(configs: Sequence[Config], ask: Callable[[Config], None]) -> SyncdError | None:
+    """Ask each of these sandboxes. Return the first failure; raise that of one that is alone.
+
+    Of several, one that fails is named on stderr, and keeps no other from being asked.
+    """
+    failed = None
+    for config in configs:
+        try:
+            ask(config)
+        except (SyncdError, StepFailed) as failure:
+            if len(configs) == 1:
+                raise
+            error = failure.as_error() if isinstance(failure, StepFailed) else failure
+            click.echo(f"{config.sandbox_name}: {error}", err=True)
+            failed = failed or error
+    return failed
 
 
 @contextlib.contextmanager

@@ -48,6 +48,7 @@ _WIDTH = 79
 _INDENT = " " * 13  # below the seconds of a result
 _MOST_LINES = 8
 _BURST = 200
+_MAIN_ID, _SECOND_ID = "demo", "demo-blue"
 # Shorter than the defaults, so that a person need not wait.
 _TIMING = {"sync.debounce_seconds": 0.5, "retry.first_delay_seconds": 0.3, "retry.max_delay_seconds": 1.0}
 # Set by a service manager for its own service, which the demo's daemon is not.
@@ -119,7 +120,7 @@ def _demo(directory: str | None) -> Iterator[_Demo]:
             workspace = os.path.abspath(directory)
         keys = {
             "workspace.path": workspace,
-            "sandbox.id": "demo",
+            "sandbox.id": _MAIN_ID,
             "sandbox.base_url": emulator.base_url,
             "sandbox.api_key_file": os.path.join(folder, "no-key-file"),  # the key is in the environment
             # In the tour, what both sides change waits for the person.
@@ -138,18 +139,19 @@ def _demo(directory: str | None) -> Iterator[_Demo]:
             "XDG_STATE_HOME": os.path.join(folder, "state"),
             "XDG_CACHE_HOME": os.path.join(folder, "cache"),
         }
-        there = str(emulator.create_sandbox("demo").workspace)
-        demo = _Demo(config, config.workspace.path, there, emulator, environ, requests, interrupt)
+        there, second = (str(emulator.create_sandbox(each).workspace) for each in (_MAIN_ID, _SECOND_ID))
+        demo = _Demo(config, config.workspace.path, there, second, emulator, environ, requests, interrupt)
         opened.callback(demo.end)
         yield demo
 
 
 class _Demo(Struct):
-    """The workspace and the sandbox's, `there`; the emulator, the daemon, and what is printed of them."""
+    """The workspace, that of the sandbox, `there`, and of a second one; the emulator, the daemon, what is printed."""
 
     config: Config
     workspace: str
     there: str
+    second: str
     emulator: Emulator
     environ: dict[str, str]
     coming: SimpleQueue[RequestRecord]
@@ -182,9 +184,17 @@ class _Demo(Struct):
             self.daemon.kill()
             self.daemon.wait()
 
-    def syncd(self, command: str, *arguments: str, codes: Collection[int] = (0,)) -> list[str]:
+    def syncd(self, *arguments: str, codes: Collection[int] = (0,)) -> list[str]:
         """Run a command of syncd in the workspace, and return the lines of its output. Raises `TryLater`."""
-        return self._output([*_SYNCD, command, "--config", self.config.file, *arguments], self.workspace, {}, codes)
+        return self._output([*_SYNCD, *arguments, "--config", self.config.file], self.workspace, {}, codes)
+
+    def show_syncd(self, *arguments: str) -> bool:
+        """Run such a command, and print what it says. True if the sandbox became equal by it."""
+        output = self.syncd(*arguments, codes=(0, 1))
+        is_equal = self.catch_up()  # the daemon may be faster than the command's end
+        hunk = next((number for number, text in enumerate(output, 1) if text.startswith("@@")), 0)
+        self.show(shlex.join(("syncd", *arguments)), output[hunk : hunk + _MOST_LINES])
+        return is_equal
 
     def git(self, folder: str, *arguments: str) -> list[str]:
         """Run git in a folder, and return the lines of its output. Raises `TryLater`."""
@@ -284,7 +294,7 @@ class _Demo(Struct):
                 continue
             self.requests.append(request)
             self._print(request)
-            yield request.op == "initialize" and request.status == 200 and self._compare()
+            yield request.op == "initialize" and request.status == 200 and self._compare(request.sandbox)
 
     def _print(self, entry: RequestRecord) -> None:
         if entry.op in _OF_LOOKS and entry.status == 200:
@@ -296,11 +306,12 @@ class _Demo(Struct):
         name = "look" if entry.op == "execute" or entry.op in _OF_LOOKS else entry.op
         self.result(f"{name:10}  {entry.status or '---'}  {sent:>11}  {meaning}")
 
-    def _compare(self) -> bool:
+    def _compare(self, sandbox_id: str | None) -> bool:
         manifest = scan_workspace(self.config).scan.manifest
-        lacking = sum(not _same(f"{self.workspace}/{path}", f"{self.there}/{path}") for path in manifest)
+        there = self.there if sandbox_id == _MAIN_ID else self.second
+        lacking = sum(not _same(f"{self.workspace}/{path}", f"{there}/{path}") for path in manifest)
         if lacking:
-            self.result(f"not equal yet: the sandbox lacks {counted(lacking, 'path')}")
+            self.result(f"not equal yet: in {counted(lacking, 'path')}")
         else:
             equal = click.style("equal", fg="green", bold=True)
             files = counted(count_files(manifest.values()), "file")
@@ -427,25 +438,14 @@ def _show_the_agents_side(demo: _Demo) -> None:
         'agent did, take it home, and decide what cannot be merged. "save", the default, sends yours and keeps the '
         "agent's file in `syncd saved`.",
     )
-    edits = (
-        (there, _SHARED, "Two minutes", "Three minutes"),
-        (here, _SHARED, "A pinch", "Two pinches"),
-        (there, _BREW, "'oolong'] = 3", "'oolong'] = 5"),
-        (here, _BREW, "'oolong'] = 3", "'oolong'] = 4"),
-    )
-    for top, path, old, new in edits:
-        with open(f"{top}/{path}", "r+", encoding="utf-8") as file:
-            content = file.read().replace(old, new)
-            file.seek(0)
-            file.write(content)
+    _edit(there, _SHARED, "Two minutes", "Three minutes")
+    _edit(here, _SHARED, "A pinch", "Two pinches")
+    _edit(there, _BREW, "'oolong'] = 3", "'oolong'] = 5")
+    _edit(here, _BREW, "'oolong'] = 3", "'oolong'] = 4")
     demo.flush()
-    is_equal = False
-    for arguments in (("diff", _SHARED), ("apply",), ("resolve", _BREW, "--mine")):
-        output = demo.syncd(*arguments, codes=(0, 1))
-        is_equal = demo.catch_up()  # the daemon may be faster than the command's end
-        hunk = next((number for number, text in enumerate(output, 1) if text.startswith("@@")), 0)
-        demo.show(shlex.join(("syncd", *arguments)), output[hunk : hunk + _MOST_LINES])
-    if not is_equal:
+    demo.show_syncd("diff", _SHARED)
+    demo.show_syncd("apply")
+    if not demo.show_syncd("resolve", _BREW, "--mine"):
         demo.until_equal()
     with open(f"{there}/{_SHARED}", encoding="utf-8") as file:
         demo.show(f"{_SHARED}, here and there:", file.read().splitlines())
@@ -471,9 +471,33 @@ def _show_the_agents_side(demo: _Demo) -> None:
     demo.catch_up()
     demo.show("git log --oneline tea, here", demo.git(here, "log", "--oneline", "tea"))
 
+    demo.step(
+        "Two agents",
+        "A second sandbox gets everything too. Its agent and the first one edit the same line: you compare them, take "
+        "one, take it back, and take the other. No agent's work is lost, and none reaches the other by itself.",
+    )
+    demo.show_syncd("sandbox", "add", "blue", "--id", _SECOND_ID)
+    demo.flush()
+    _edit(there, _BREW, '"black": 4', '"black": 5')
+    _edit(demo.second, _BREW, '"black": 4', '"black": 3')
+    demo.show_syncd("diff", "--all", "--stat", _BREW)
+    demo.show_syncd("apply", "--sandbox", "main", _BREW)
+    demo.show_syncd("apply", "--undo")
+    demo.show_syncd("diff", "--sandbox", "main", "--against", "blue", _BREW)
+    demo.show_syncd("apply", "--sandbox", "blue", _BREW)
+    with open(f"{here}/{_BREW}", encoding="utf-8") as file:
+        demo.show(f"{_BREW}, here:", file.read().splitlines()[:1])
+
 
 def _width() -> int:
     return min(_WIDTH, shutil.get_terminal_size().columns - 1) if sys.stdout.isatty() else _WIDTH
+
+
+def _edit(top: str, path: str, old: str, new: str) -> None:
+    with open(f"{top}/{path}", "r+", encoding="utf-8") as file:
+        content = file.read().replace(old, new)
+        file.seek(0)
+        file.write(content)
 
 
 def _write(top: str, path: str, content: str) -> None:

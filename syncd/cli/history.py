@@ -18,6 +18,7 @@ from syncd.cli.layout import Tone, styled, wrapped, written
 from syncd.cli.options import config_option, configured, full_id
 from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson, SyncdError
+from syncd.core.settings import MAIN
 from syncd.core.text import counted, duration, one_line, shown_path, size
 from syncd.report.history import UNCHANGED, HistoryStore, SyncEnding, SyncRecord
 from syncd.sync.outcome import Change
@@ -144,7 +145,13 @@ def table(records: Iterable[SyncRecord], width: int) -> Iterator[str]:
             yield from wrapped(f"{record.error.step}: {record.error.message}", width, " " * _INDENT, _INDENT)
 
 
+def _further(record: SyncRecord) -> str:
+    """The name of the sandbox, but for the main one, and for a record that has its id alone."""
+    return one_line(record.sandbox) if record.sandbox != MAIN and record.sandbox_id else ""
+
+
 def _notes(record: SyncRecord) -> Iterator[str]:
+    yield _further(record)
     yield record.why
     yield size(record.sent_bytes) if record.sent_bytes else ""
     yield f"{record.seconds:.2f} s" if record.seconds < 100 else duration(record.seconds)
@@ -165,8 +172,9 @@ def path_lines(record: SyncRecord, width: int) -> Iterator[str]:
     for archive in record.sent:
         held = [row for row in archive.rows if row.change != Change.REMOVED]
         paths, amount = counted(sum(row.paths for row in held), "path"), size(sum(row.bytes or 0 for row in held))
+        to = _further(record) or record.sandbox_id or record.sandbox
         when = f"  {archive.at.astimezone():%H:%M:%S}  "
-        yield from wrapped(f"{archive.archive} archive of {paths}, {amount}, to {record.sandbox}", width, when, _INDENT)
+        yield from wrapped(f"{archive.archive} archive of {paths}, {amount}, to {to}", width, when, _INDENT)
         for row in archive.rows:
             name = f"({counted(row.paths, 'path')} without a name here)" if row.path is None else shown_path(row.path)
             amount = "" if row.bytes is None else size(row.bytes)

@@ -40,12 +40,17 @@ def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, a
     their number; branches, the names of other branches with commits.
     """
     configs = configured_for_each(config_file, sandbox, all_sandboxes)
-    found = [_logged(config, as_json=as_json, heading=all_sandboxes) for config in configs]
+    from syncd.cli.agent_side import for_each  # noqa: PLC0415 - after the configuration is known
+
+    found: list[dict[str, Any]] = []
+    failed = for_each(configs, lambda config: found.append(_logged(config, as_json=as_json, heading=all_sandboxes)))
     if as_json:
         commits = [row for each in found for row in each["commits"]]
         branches = [name for each in found for name in each["branches"]]
         stashes = sum(each["stashes"] for each in found)
         click.echo(json.dumps({"commits": commits, "stashes": stashes, "branches": branches}))
+    if failed is not None:
+        raise failed
     return 0
 
 

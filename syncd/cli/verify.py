@@ -41,10 +41,15 @@ def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, a
     with the name of its sandbox.
     """
     configs = configured_for_each(config_file, sandbox, all_sandboxes)
-    found = [_verified(config, as_json=as_json, heading=all_sandboxes) for config in configs]
-    equal = all(each["equal"] for each in found)
+    from syncd.cli.agent_side import for_each  # noqa: PLC0415 - `verify --help` needs none of it
+
+    found: list[dict[str, Any]] = []
+    failed = for_each(configs, lambda config: found.append(_verified(config, as_json=as_json, heading=all_sandboxes)))
+    equal = failed is None and all(each["equal"] for each in found)
     if as_json:
         click.echo(json.dumps({"equal": equal, "sandboxes": found} if all_sandboxes else found[0]))
+    if failed is not None:
+        raise failed
     return ExitCode.DONE if equal else ExitCode.DIFFERENT
 
 

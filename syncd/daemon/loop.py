@@ -96,7 +96,13 @@ class Daemon:
 
         Returns the warnings, if all succeeded. Raises `Stop` before an answer.
         """
-        self._components.tasks.run({name: partial(self._loops[name].serve, each) for name, each in requests.items()})
+        try:
+            self._components.tasks.run(
+                {name: partial(self._loops[name].serve, each) for name, each in requests.items()}
+            )
+        except Stop:
+            if any(each.is_open for each in requests.values()):
+                raise
         served = [self._loops[name].publisher for name in requests]
         failed = any(each.totals.last_error is not None for each in served)
         return [] if failed else self._components.status.warnings()
@@ -205,7 +211,7 @@ class Daemon:
 
     def _handle(self, client: Client, message: Message) -> None:
         loops = self._named(message)
-        if not loops:
+        if not loops and message.get("do") != "write":  # an undo may be of one that is configured no more
             client.done(ExitCode.NEEDS_PERSON, f"no sandbox here is named {message.get('sandbox')!r}")
             return
         match message.get("do"):

@@ -245,6 +245,7 @@ class SandboxLoop:
             self._succeeded(outcome)
         finally:
             self.is_syncing = False
+            self._shared.turn.on_free()  # a command may wait for this end, which no event tells of
         self._stage = None
         now_s = self._clock.monotonic_s()
         if self._scanned is None:
@@ -309,6 +310,7 @@ class SandboxLoop:
         self._request_queue.succeeded(outcome)
         if outcome.follow_up:
             self.sync_soon()
+            self._asked_s = now_s  # what changed while it was read is found without an event too
         self.publisher.pending = self._burst is not None
         # Last, as it may take a moment.
         servers = self._parts.mcp_servers

@@ -73,7 +73,7 @@ def each_of(request: SyncRequest, names: Sequence[str]) -> list[SyncRequest]:
     """Return the request for each of these sandboxes: its client is answered once, when all are done."""
     if request.client is None or len(names) == 1:
         return [request for _ in names]
-    together = _Together(request.client, [*names])
+    together = _Together(request.client, names, [*names])
     return [replace(request, client=_OneOf(name, together)) for name in names]
 
 
@@ -81,6 +81,7 @@ class _Together(Struct):
     """The client of a request for several sandboxes, with the answers so far."""
 
     client: Asker
+    names: Sequence[str]
     open_names: list[str]
     answers: dict[str, Message] = {}
 
@@ -94,7 +95,8 @@ class _Together(Struct):
             worst = max(each["exit"] for each in failed.values())
             self.client.done(worst, "; ".join(f"{name}: {each['message']}" for name, each in failed.items()))
             return
-        results = [{"name": name, **each["result"]} for name, each in self.answers.items() if "result" in each]
+        answers = [(name, self.answers[name]) for name in self.names]
+        results = [{"name": name, **each["result"]} for name, each in answers if "result" in each]
         self.client.done(ExitCode.DONE, result={**results[0], "sandboxes": results} if results else None)
 
 

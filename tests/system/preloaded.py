@@ -70,7 +70,7 @@ class Preloaded:
     def _report(self) -> bytes:
         report = b""
         while not report.endswith(b"\n"):
-            block = os.read(self._reports, 32)
+            block = os.read(self._reports, 1)  # the next report may be there already
             if not block:
                 raise ChildProcessError("the preloaded interpreter ended")
             report += block

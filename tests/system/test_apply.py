@@ -44,7 +44,7 @@ from tests.agent import Agent
 from tests.component.test_agent_branch import poisoned
 from tests.recorded import records
 from tests.screens.terminal import Terminal
-from tests.system.command import SYNCD
+from tests.system.command import SYNCD, Running
 from tests.system.rig import DEFAULTS, Rig
 from tests.system.trees import tree
 
@@ -461,6 +461,23 @@ def test_it_waits_for_an_initialize(rig: Rig, agent: Agent) -> None:
     assert _applied(rig) == (0, {"taken": ["a"]})
 
 
+def test_it_goes_on_right_after_an_initialize(rig: Rig, agent: Agent) -> None:
+    """The end of the sync is what it waits for: no event follows on a quiet machine."""
+    rig.start()
+    rig.in_state("watching")
+    agent.write("a", "theirs\n")
+    waiting: list[Running] = []
+
+    def meanwhile() -> None:
+        waiting.append(rig.background("apply", "--yes"))
+        rig.until(lambda: "a sync is under way" in waiting[0].err, "apply to say that it waits")
+
+    done = rig.once("initialize", "before", meanwhile)
+    rig.write("both", "ours\n")
+    assert done.wait(60)
+    assert waiting[0].wait() == 0
+
+
 def test_beside_a_daemon_nothing_goes_up_again(rig: Rig, agent: Agent) -> None:
     """What was taken counts as arrived, and so does what was taken back; what was merged is sent."""
     rig.start()
@@ -706,7 +723,7 @@ def test_killed_at_any_instant(rig: Rig) -> None:
 
 
 # `syncd apply` that dies right before one of its commits.
-_DIES = """
+DIES = """
 import os, sys
 from syncd.cli import main
 from syncd.store.state_db import StateDb
@@ -727,7 +744,7 @@ def test_killed_between_two_commits(rig: Rig, agent: Agent) -> None:
     for number in range(3, 9):  # after those that prepare it
         agent.write("both", TEXT.replace("line 2\n", f"theirs {number}\n"))
         rig.write("both", ours := TEXT.replace("line 25\n", f"ours {number}\n"))
-        command = [sys.executable, "-c", _DIES, str(number), "apply"]
+        command = [sys.executable, "-c", DIES, str(number), "apply"]
         code = subprocess.run(command, env=rig.environment(), cwd=rig.workspace, check=False).returncode
         if _read(rig, "both") != ours and "pending" not in records(rig.state_folder):
             rig.ok("push")

@@ -137,8 +137,8 @@ def test_json(rig: Rig, agent: Agent) -> None:
     found = rig.run("diff", "--json")
     assert found.code == 1
     document = json.loads(found.out)
-    rows = {row["path"]: tuple(row.values())[1:] for row in document["changes"]}
-    assert list(document["changes"][0]) == ["path", "change", "bytes", "binary", "here"]
+    rows = {row["path"]: tuple(row.values())[1:5] for row in document["changes"]}
+    assert list(document["changes"][0]) == ["path", "change", "bytes", "binary", "here", "sandbox"]
     assert rows == {
         "a": ("modified", 7, False, "same"),
         "binary": ("modified", 2, True, "same"),
@@ -149,6 +149,7 @@ def test_json(rig: Rig, agent: Agent) -> None:
         "new": ("added", 7, False, "same"),
         ODD: ("type", 1, False, "same"),
     }
+    assert {row["sandbox"] for row in document["changes"]} == {"main"}
     assert document["left_out"] >= 3
 
 

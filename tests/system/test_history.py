@@ -155,7 +155,8 @@ def test_real_syncs(rig: Rig) -> None:
     (rig.workspace / "folder0/new.txt").unlink()
     rig.ok("push")
     first, second, failed, third, *asked = kept(rig)
-    assert (first["why"], first["outcome"], first["files"], first["sandbox"]) == ("start", "initialized", 5, "box")
+    assert (first["why"], first["outcome"], first["files"]) == ("start", "initialized", 5)
+    assert (first["sandbox"], first["sandbox_id"]) == ("main", "box")
     assert (second["why"], second["outcome"], second["attempts"]) == ("changes", "initialized", 1)
     assert (second["change"]["added"], _paths(second)) == (1, ["folder0/new.txt", None])
     assert second["sent_bytes"] > 0

@@ -80,6 +80,7 @@ def test_list(saved: Rig) -> None:
                 "id": SECOND,
                 "at": "2026-11-24T13:20:12Z",
                 "why": "overwritten",
+                "sandbox": "main",
                 "sandbox_id": "box-2",
                 "paths": [f"file{number}" for number in range(8)],
                 "bytes": 8,
@@ -88,6 +89,7 @@ def test_list(saved: Rig) -> None:
                 "id": FIRST,
                 "at": "2026-11-24T13:20:11Z",
                 "why": "sandbox-ended",
+                "sandbox": "main",
                 "sandbox_id": "box-1",
                 "paths": sorted([LATIN, "d", "d/\033[31mred", "ln", "out"]),
                 "bytes": 20_004,
@@ -108,7 +110,7 @@ def test_show(saved: Rig) -> None:
         "symlink    777           out -> /etc",
     ]
     document = json.loads(saved.ok("saved", "show", FIRST, "--json").out)
-    assert list(document) == ["id", "at", "why", "sandbox_id", "paths", "bytes", "entries"]
+    assert list(document) == ["id", "at", "why", "sandbox", "sandbox_id", "paths", "bytes", "entries"]
     assert document["entries"][0] == {
         "path": LATIN,
         "kind": "file",

@@ -16,13 +16,14 @@ from syncd.cli.agent_side import (
     AgentSide,
     OpenSandbox,
     commits_there,
+    for_each,
     look_at,
     open_sandbox,
     tell_rest,
 )
 from syncd.cli.apply.execution import home_of, make_plan, print_lists
 from syncd.cli.options import CLOCK, is_named
-from syncd.core.errors import NeedsPerson, SyncdError
+from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
 from syncd.merge.branch import make_branch
@@ -42,17 +43,12 @@ def apply_to_branches(
 
     One that cannot be asked keeps no other from its branch. Raises `SyncdError`, that failure too.
     """
-    failed = None
-    for config in configs:
+
+    def make(config: Config) -> None:
         own = name.replace("{sandbox}", config.sandbox_name)
-        try:
-            _apply_to_branch(config, own, named, included, as_json=as_json)
-        except (SyncdError, StepFailed) as failure:
-            if len(configs) == 1:
-                raise
-            error = failure.as_error() if isinstance(failure, StepFailed) else failure
-            click.echo(f"{config.sandbox_name}: {error}", err=True)
-            failed = failed or error
+        _apply_to_branch(config, own, named, included, as_json=as_json)
+
+    failed = for_each(configs, make)
     if failed is not None:
         raise failed
     return 0

@@ -89,7 +89,7 @@ def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> int:
     before, after = both_sides(side, paths, local)
     if form == "names":
         for path in paths:
-            if _is_shown(side, path):
+            if is_shown(side, path):
                 print_path(path)
     elif before or after:
         print_patch(side, before, after, form)
@@ -125,7 +125,7 @@ def tell_unshown(path: str, remote: SeenEntry) -> None:
     click.echo(f"not shown: {shown_path(path)} is {why}", err=True)
 
 
-def _is_shown(side: AgentSide, path: str) -> bool:
+def is_shown(side: AgentSide, path: str) -> bool:
     """A directory is shown by what is in it."""
     kinds = {side.work.changed[path].kind, (side.work.base_of(path) or ABSENT).kind}
     return bool(kinds - {Kind.DIRECTORY, Kind.ABSENT})

@@ -4,64 +4,66 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import click
 
-from syncd.cli.agent_side import AgentSide, look_at, open_sandbox
-from syncd.cli.diff.command import change_of, print_patch, row_of, show, tell_unshown
+from syncd.cli.agent_side import AgentSide, for_each, look_at, open_sandbox
+from syncd.cli.diff.command import change_of, is_shown, print_patch, row_of, show, tell_unshown
 from syncd.cli.layout import aligned
 from syncd.cli.options import is_named
-from syncd.core.errors import ExitCode, SyncdError
+from syncd.cli.output import print_path
+from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.merge.git import is_version
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
-from syncd.remote.failure import StepFailed
 
 # Before a path that several agents changed.
 _SEVERAL = "!"
 
 
-def show_all(configs: Iterable[Config], named: tuple[str, ...], form: str | None) -> int:
+def show_all(configs: Sequence[Config], named: tuple[str, ...], form: str | None) -> int:
     """Print what each agent changed of these paths, and return the exit code.
 
     A sandbox that cannot be asked is named, and keeps no other from being shown. Raises its failure at the end.
     """
-    changes: dict[str, dict[str, str]] = {}  # by path, what each sandbox did
-    rows, left_out, code, failed = [], 0, 0, None
-    names = []
-    for config in configs:
+    table: dict[str, dict[str, str]] = {}  # by path, what each sandbox did
+    names: list[str] = []
+    rows: list[dict[str, Any]] = []
+    left_out, codes = 0, {ExitCode.DONE}
+
+    def ask(config: Config) -> None:
+        nonlocal left_out
         name = config.sandbox_name
-        try:
-            with open_sandbox(config) as opened:
-                side = look_at(opened)
-                names.append(name)
-                if form == "json":
-                    local = side.local()
-                    rows += [row_of(side, path, local[path]) for path in _paths(side, named)]
-                    left_out += side.left_out
-                elif form == "stat":
-                    for path in _paths(side, named):
-                        changes.setdefault(path, {})[name] = change_of(side, path)
-                    side.tell_left_out(f"not shown of {name}")
-                else:
-                    click.echo(f"# {name}")
-                    code = max(code, show(side, named, form))
-        except (SyncdError, StepFailed) as failure:
-            error = failure.as_error() if isinstance(failure, StepFailed) else failure
-            click.echo(f"{name}: {error}", err=True)
-            failed = failed or error
+        with open_sandbox(config) as opened:
+            side = look_at(opened)
+            names.append(name)
+            paths = _paths(side, named)
+            codes.add(ExitCode.DIFFERENT if paths else ExitCode.DONE)
+            if form == "json":
+                local = side.local()
+                rows.extend(row_of(side, path, local[path]) for path in paths)
+                left_out += side.left_out
+            elif form == "stat":
+                for path in filter(partial(is_shown, side), paths):
+                    table.setdefault(path, {})[name] = change_of(side, path)
+                side.tell_left_out(f"not shown of {name}")
+            else:
+                click.echo(f"# {name}")
+                show(side, named, form)
+
+    failed = for_each(configs, ask)
     if form == "json":
         click.echo(json.dumps({"changes": rows, "left_out": left_out}))
-    elif form == "stat" and changes:
-        for line in aligned(
-            [("", *names), *(_line(path, by_name, names) for path, by_name in sorted(changes.items()))]
-        ):
+    elif table:
+        for line in aligned([("", *names), *(_line(path, by_name, names) for path, by_name in sorted(table.items()))]):
             print(line.rstrip())
     if failed is not None:
         raise failed
-    return ExitCode.DIFFERENT if rows or changes else code
+    return max(codes)
 
 
 def show_against(ours: Config, other: Config, named: tuple[str, ...], form: str | None) -> int:
@@ -83,7 +85,8 @@ def show_against(ours: Config, other: Config, named: tuple[str, ...], form: str 
             click.echo(json.dumps({"changes": rows}))
         elif form == "names":
             for path in paths:
-                click.echo(shown_path(path))
+                if {_there(side, path).kind for side in (first, second)} - {Kind.ABSENT, Kind.DIRECTORY}:
+                    print_path(path)
         elif before or after:
             print_patch(first, before, after, form)
     return ExitCode.DIFFERENT if paths else ExitCode.DONE

@@ -11,9 +11,9 @@ import click
 from syncd.cli.config.writer import change_config, with_value, without
 from syncd.cli.options import CLOCK, config_option, config_path, configured, confirmed, option_for
 from syncd.core.choices import AgentChanges
-from syncd.core.errors import ConfigError, NeedsPerson, SandboxNotFound, TryLater
+from syncd.core.errors import NeedsPerson, SandboxNotFound, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
-from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, sandbox_key, table_of
+from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.remote.failure import StepFailed
@@ -37,7 +37,7 @@ def add(name: str, sandbox_id: str | None, acquire: bool, config_file: str | Non
     if name in config.sandboxes:
         raise click.UsageError(f"There is a sandbox named {name!r}; `syncd sandbox remove {name}` removes it.")
     if sandbox_id is not None:
-        _refuse_known(config, name, sandbox_id)
+        _refuse_known(config, sandbox_id)
         change_config(path, lambda text: with_value(text, f"{table_of(name)}.id", sandbox_id))
     else:
         lifetime_s = (config.sandboxes[MAIN].acquire or AcquireKeys()).ttl_seconds
@@ -105,19 +105,13 @@ def _saved(config: Config) -> str:
         return f"nobody could look for what an agent changed there ({failure})"
 
 
-def _refuse_known(config: Config, name: str, sandbox_id: str) -> None:
-    """Raise `ConfigError` if this or another workspace's configuration has that sandbox."""
+def _refuse_known(config: Config, sandbox_id: str) -> None:
+    """Raise `ConfigError` if another workspace's configuration has that sandbox; that of this one is checked anyway."""
     from msgspec.structs import replace  # noqa: PLC0415
 
     from syncd.daemon.shared_sandbox import conflict, others_naming  # noqa: PLC0415
 
-    main = config.sandboxes[MAIN]
-    key = sandbox_key(main.base_url, sandbox_id)
-    for other, each in config.sandboxes.items():
-        if each.id is not None and sandbox_key(each.base_url, each.id) == key:
-            what = f"sandboxes.{name}.id = {sandbox_id!r}: {other!r} has that sandbox"
-            raise ConfigError(what, "give each name a sandbox of its own")
-    wanted = replace(config, sandbox=replace(main, id=sandbox_id, acquire=None))
+    wanted = replace(config, sandbox=replace(config.sandboxes[MAIN], id=sandbox_id, acquire=None))
     others = others_naming(wanted, os.environ)
     if others:
         raise conflict(wanted, others)

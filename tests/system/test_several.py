@@ -1,0 +1,447 @@
+"""Several sandboxes of one workspace, an agent in each: the commands as a person types them, and a real daemon."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agent import Agent
+from tests.emulator import Sandbox
+from tests.system.command import CLOCK, Running
+from tests.system.rig import DEFAULTS, Rig
+from tests.system.test_apply import DIES
+from tests.system.trees import tree
+
+TEXT = "".join(f"line {number}\n" for number in range(30))
+BLUE: dict[str, object] = {"sandboxes.blue.id": "box-blue"}
+NAMES = "main, blue"
+
+
+class Several:
+    """Two sandboxes, `main` and `blue`, that hold the workspace, with an agent in each."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.blue = rig.emulator.create_sandbox("box-blue")
+        self.agents = {"main": Agent(rig.sandbox.workspace), "blue": Agent(self.blue.workspace)}
+        for path in ("a", "both", "d/gone", "d/run", "thé vert"):
+            rig.write(path, TEXT)
+        rig.configure({**DEFAULTS, **BLUE})
+        rig.ok("push")
+
+    def work(self) -> None:
+        """Have both agents do something of each kind; `both` is changed by either."""
+        main, blue = self.agents["main"], self.agents["blue"]
+        for name, agent in self.agents.items():
+            agent.write("both", TEXT.replace("line 7", f"LINE 7 of {name}"))
+        main.write("new/of main", "main's\n")
+        main.delete("d/gone")
+        main.write("binary", bytes(range(256)) * 4)
+        blue.chmod("d/run", 0o755)
+        blue.write("thé vert", TEXT + "blue's\n")
+        blue.write("new/of blue", "no line end")
+        blue.symlink("link", "a")
+
+    def json(self, *args: str) -> dict[str, Any]:
+        """Return the JSON document that a command prints."""
+        found: dict[str, Any] = json.loads(self.rig.run(*args, "--json").out)
+        return found
+
+    def sandbox(self, name: str) -> Sandbox:
+        return self.rig.sandbox if name == "main" else self.blue
+
+    def holds(self, name: str, path: str, content: str) -> bool:
+        return self.agents[name].holds(path, content.encode())
+
+
+@pytest.fixture
+def several(rig: Rig) -> Several:
+    return Several(rig)
+
+
+@pytest.fixture(params=["daemon", "no daemon"])
+def daemon(request: pytest.FixtureRequest, rig: Rig) -> bool:
+    """Each test with and without a running daemon."""
+    return bool(request.param == "daemon")
+
+
+@pytest.fixture
+def unanswered() -> Iterator[str]:
+    """The address of an API that takes requests and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def _watching(rig: Rig) -> Running:
+    running = rig.start()
+    rig.in_state("watching")
+    return running
+
+
+# -- sandbox add and remove
+
+
+@pytest.mark.parametrize("how", ["--id", "--acquire"])
+def test_one_is_added_and_removed(rig: Rig, daemon: bool, how: str) -> None:
+    """It gets everything; its agent's work is saved at its end. The file keeps its comments, the other its peace."""
+    rig.write("a", TEXT)
+    rig.configure(DEFAULTS)
+    with rig.config_file.open("a") as file:
+        file.write("# a remark\n\n[notifications]  # about them\n")
+    before = rig.config_file.read_text()
+    rig.ok("push")
+    first = _initialized(rig, "box")
+    if daemon:
+        _watching(rig)
+    there = rig.emulator.create_sandbox("box-blue") if how == "--id" else None
+    words = ("--id", "box-blue") if there else ("--acquire",)
+    added = rig.ok("sandbox", "add", "blue", *words)
+    assert added.out.startswith("added blue")
+    assert ("syncd push --sandbox blue" in added.err) is not daemon
+    assert before in rig.config_file.read_text()
+    assert "[sandboxes.blue" in rig.config_file.read_text()
+    rig.ok("flush")
+    blue = there or next(box for box in rig.emulator.sandboxes() if box.id != "box")
+    agent = Agent(blue.workspace)
+    assert agent.holds("a", TEXT.encode())
+    assert [row["name"] for row in rig.status()["sandboxes"]] == ["main", "blue"]
+    agent.write("a", "blue's\n")
+    refused = rig.run("sandbox", "remove", "blue")
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    removed = rig.ok("sandbox", "remove", "blue", "--yes").out
+    assert ("released" in removed) is (how == "--acquire")
+    assert (rig.emulator.sandbox(blue.id) is None) is (how == "--acquire")
+    assert rig.config_file.read_text().rstrip() == before.rstrip()
+    (saved,) = json.loads(rig.ok("saved", "list", "--sandbox", "blue", "--json").out)["saved"]
+    assert (saved["sandbox"], saved["sandbox_id"], saved["paths"]) == ("blue", blue.id, ["a"])
+    assert _initialized(rig, "box") == first
+    rig.write("a", "mine\n")
+    rig.ok("flush")
+    assert (rig.sandbox.workspace / "a").read_text() == "mine\n"
+    assert [row["name"] for row in rig.status()["sandboxes"]] == ["main"]
+    if there:  # a name that is added again is a new sandbox, which may have what it had
+        rig.ok("sandbox", "add", "blue", *words)
+        rig.ok("flush")
+        assert agent.holds("a", b"mine\n")
+
+
+def _initialized(rig: Rig, sandbox_id: str) -> int:
+    entries = rig.emulator.request_log.entries()
+    return sum(each.op == "initialize" and each.sandbox == sandbox_id for each in entries)
+
+
+def test_what_cannot_be_saved_is_not_removed(several: Several) -> None:
+    """It is named, with 75, and the table stays; --force goes on."""
+    rig = several.rig
+    several.agents["blue"].write("a", "blue's\n")
+    before = rig.config_file.read_text()
+    rig.faults("execute: 503 always", "dump: 503 always")
+    refused = rig.run("sandbox", "remove", "blue", "--yes")
+    assert (refused.code, "blue is not removed" in refused.err, "--force" in refused.err) == (75, True, True)
+    assert rig.config_file.read_text() == before
+    rig.ok("sandbox", "remove", "blue", "--force")
+    assert "blue" not in rig.config_file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("sandbox remove main --yes", 2, "name one of blue"),
+        ("sandbox remove nobody --yes", 2, "name one of blue"),
+        ("sandbox add red --id box", 78, "'main' has that sandbox"),
+        ("sandbox add red --id box-blue", 78, "'blue' has that sandbox"),
+        ("sandbox add blue --id other", 2, "There is a sandbox named 'blue'"),
+        ("sandbox add red", 2, "--acquire"),
+        ("sandbox add red --id other --acquire", 2, "--acquire"),
+        ("sandbox add main --id other", 78, "not 'main'"),
+        ("sandbox add a.b --id other", 78, "a.b"),
+        ("diff --sandbox nobody", 2, NAMES),
+        ("diff --all --sandbox blue", 2, "--all"),
+        ("diff --against blue", 2, "--sandbox"),
+        ("diff --sandbox main --against nobody", 2, NAMES),
+        ("apply --all --yes", 2, "{sandbox}"),
+        ("apply --all --branch agent", 2, "{sandbox}"),
+        ("push --sandbox nobody", 2, NAMES),
+        ("flush --sandbox nobody", 2, NAMES),
+        *((f"{command}", 2, NAMES) for command in ("diff", "apply --yes", "log", "verify", "pull copy", "resolve")),
+    ],
+)
+def test_what_is_refused(rig: Rig, line: str, code: int, words: str) -> None:
+    """Each says what to name; the file is left as it was, and no one is asked."""
+    rig.configure({**DEFAULTS, **BLUE})
+    before = rig.config_file.read_bytes()
+    done = rig.run(*line.split())
+    assert (done.code, words in done.err) == (code, True), done
+    assert rig.config_file.read_bytes() == before
+    assert not rig.emulator.request_log.entries()
+
+
+def test_a_sandbox_of_another_workspace(rig: Rig) -> None:
+    """It cannot be added, and nothing is written."""
+    site = rig.home / "site"
+    site.mkdir()
+    text = rig.config_file.read_text().replace(f'"{rig.workspace}"', f'"{site}"').replace('"box"', '"site-box"')
+    rig.config_file.with_name("site.toml").write_text(text)
+    before = rig.config_file.read_bytes()
+    done = rig.run("sandbox", "add", "blue", "--id", "site-box", "--config", "config")
+    assert (done.code, "site.toml" in done.err) == (78, True), done
+    assert rig.config_file.read_bytes() == before
+
+
+def test_two_names_with_one_sandbox(rig: Rig) -> None:
+    """A configuration that was written so is refused, and a running daemon keeps the old one."""
+    rig.write("a")
+    running = rig.up()
+    rig.configure({"sandboxes.blue.id": "box"})
+    done = rig.run("push")
+    assert (done.code, "sandboxes.blue" in done.err) == (78, True), done
+    rig.write("b")
+    rig.until(lambda: "b" in rig.there(), "the old configuration at work")
+    assert running.code is None
+
+
+# -- what is sent
+
+
+def test_what_sends_means_all(several: Several, daemon: bool) -> None:
+    """`push` and `flush` send to each; with --sandbox to one, where no daemon sends to the others by itself."""
+    rig = several.rig
+    if daemon:
+        _watching(rig)
+    for number, command in enumerate(("push", "flush")):
+        rig.write("a", all_text := f"for all {number}\n")
+        rows = several.json(command)["sandboxes"]
+        assert [row["name"] for row in rows] == ["main", "blue"]
+        assert several.holds("main", "a", all_text)
+        assert several.holds("blue", "a", all_text)
+        rig.write("a", one_text := f"for one {number}\n")
+        rig.ok(command, "--sandbox", "blue")
+        assert several.holds("blue", "a", one_text)
+        assert daemon or several.holds("main", "a", all_text)
+        if not daemon:
+            before = _initialized(rig, "box-blue")
+            rig.ok(command, "--sandbox", "main")
+            assert several.holds("main", "a", one_text)
+            assert _initialized(rig, "box-blue") == before
+
+
+# -- what the agents did
+
+
+def test_they_are_compared_in_a_table(several: Several) -> None:
+    """A row a path, a column a sandbox; a mark where several changed it. One that is gone is named; the rest shows."""
+    rig = several.rig
+    assert (rig.ok("diff", "--all", "--stat").out, several.json("diff", "--all")["changes"]) == ("", [])
+    several.work()
+    done = rig.run("diff", "--all", "--stat")
+    head, *rows = (re.split(r" {2,}", line) for line in done.out.splitlines())
+    assert (done.code, head) == (1, ["", "main", "blue"])
+    table = {row[0] or row[1]: row[-2:] for row in rows}
+    assert [name for name in table if name.startswith("!")] == ["! both"]
+    assert {name: each for name, each in table.items() if "new" not in name} == {
+        "binary": ["binary", "added"],
+        "! both": ["modified", "modified"],
+        "d/gone": ["d/gone", "deleted"],
+        "d/run": ["d/run", "mode"],
+        "link": ["link", "added"],
+        "thé vert": ["thé vert", "modified"],
+    }
+    column = done.out.splitlines()[0].index("blue")
+    assert [line[column:] for line in done.out.splitlines() if "run" in line or "gone" in line] == ["", "mode"]
+    assert {"new/of main", "new/of blue"} <= table.keys()
+    changes = {(row["sandbox"], row["path"]) for row in several.json("diff", "--all")["changes"]}
+    assert {("main", "both"), ("blue", "both"), ("main", "binary"), ("blue", "link")} <= changes
+    rig.configure({**DEFAULTS, "sandboxes.blue.id": "nobody"})
+    for command, shown in (("diff --stat", "binary"), ("verify", "main:\n")):
+        name, *more = command.split()
+        lone = rig.run(name, "--all", *more)
+        assert (lone.code, "blue: " in lone.err, shown in lone.out) == (78, True, True), lone
+
+
+@pytest.mark.parametrize(("one", "other"), [("main", "blue"), ("blue", "main")])
+def test_the_patch_from_one_to_the_other(several: Several, tmp_path: Path, one: str, other: str) -> None:
+    """Applied by git to the one's tree it makes the other's, exactly; with two alike it is empty."""
+    rig = several.rig
+    assert rig.ok("diff", "--sandbox", one, "--against", other).out == ""
+    several.work()
+    done = rig.run("diff", "--sandbox", one, "--against", other)
+    assert (done.code, done.err) == (1, "")
+    copy = tmp_path / "copy"
+    shutil.copytree(several.sandbox(one).workspace, copy, symlinks=True)
+    subprocess.run(["git", "apply"], cwd=copy, input=done.out.encode("utf-8", "surrogateescape"), check=True)
+    assert _files(copy) == _files(several.sandbox(other).workspace)
+
+
+def _files(root: Path) -> dict[str, object]:
+    """What a patch tells of: no directories, and no repository."""
+    return {path: what for path, what in tree(root).items() if what != ("folder",) and not path.startswith(".git/")}
+
+
+def _changed(several: Several, name: str) -> list[object]:
+    return [(row["path"], row["change"]) for row in several.json("diff", "--sandbox", name)["changes"]]
+
+
+def test_one_is_taken_back_and_the_other_taken(several: Several, daemon: bool) -> None:
+    """Each step is exact: the workspace is as that agent left it, as it was, as the other one left it."""
+    rig = several.rig
+    rig.configure({**DEFAULTS, **BLUE, "sandbox.agent_changes": "hold"})
+    if daemon:
+        _watching(rig)
+    several.work()
+    before = tree(rig.workspace)
+    changes = {name: _changed(several, name) for name in several.agents}
+    made = {name: _files(several.sandbox(name).workspace) for name in several.agents}
+    for name in ("main", "blue", "main"):
+        rig.ok("apply", "--sandbox", name, "--yes", "--deletions")
+        assert _files(rig.workspace) == made[name], name
+        rig.ok("apply", "--undo")
+        assert tree(rig.workspace) == before, name
+        assert {each: _changed(several, each) for each in changes} == changes, name
+        assert {each: _files(several.sandbox(each).workspace) for each in made} == made or daemon
+    assert rig.ok("apply", "--undo").out == "nothing to undo\n"
+
+
+def test_an_apply_of_one_that_is_gone_is_taken_back(several: Several, daemon: bool) -> None:
+    """The undo works after the sandbox was removed from the configuration, and the next apply is main's."""
+    rig = several.rig
+    several.work()
+    before = tree(rig.workspace)
+    if daemon:
+        _watching(rig)
+        rig.ok("pause")
+    rig.ok("apply", "--sandbox", "blue", "--yes")
+    rig.ok("sandbox", "remove", "blue", "--yes")
+    rig.ok("apply", "--undo")
+    assert tree(rig.workspace) == before
+    rig.ok("apply", "--yes", "--deletions")  # only main is left: it need not be named
+    assert _files(rig.workspace) == _files(rig.sandbox.workspace)
+
+
+def test_a_killed_apply_is_taken_back_by_another_ones_command(several: Several) -> None:
+    """Wherever it dies: an apply of main begins from the workspace as it was, and nothing of blue's counts as sent."""
+    rig = several.rig
+    several.agents["blue"].write("a", "blue's\n")
+    several.agents["blue"].write("new/deep", "blue's\n")
+    before = tree(rig.workspace)
+    died = 0
+    for commit in range(1, 5):
+        words = [sys.executable, "-c", DIES, str(commit), "apply", "--sandbox", "blue", "--yes"]
+        code = subprocess.run(words, env=rig.environment(), cwd=rig.home, check=False).returncode
+        died += code == 9
+        if code != 9:
+            rig.ok("apply", "--undo")
+        rig.ok("apply", "--sandbox", "main", "--yes")
+        assert tree(rig.workspace) == before, commit
+        changes = several.json("diff", "--sandbox", "blue")["changes"]
+        assert [row["path"] for row in changes if "new" not in row["path"]] == ["a"], commit
+    assert died
+
+
+def test_a_branch_for_each(several: Several) -> None:
+    """One command makes all, each with its own sandbox's changes; the work tree stays."""
+    rig = several.rig
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
+        _git(rig, *words)
+    rig.ok("push")
+    several.work()
+    before = _files(rig.workspace)
+    rig.ok("apply", "--branch", "agent/{sandbox}", "--all")
+    assert _git(rig, "for-each-ref", "--format=%(refname:short)", "refs/heads/agent").split() == [
+        "agent/blue",
+        "agent/main",
+    ]
+    for name in several.agents:
+        assert f"LINE 7 of {name}" in _git(rig, "show", f"agent/{name}:both")
+    assert _files(rig.workspace) == before
+
+
+def _git(rig: Rig, *words: str) -> str:
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    return subprocess.run(
+        ["git", *identity, *words], cwd=rig.workspace, check=True, stdout=subprocess.PIPE
+    ).stdout.decode()
+
+
+def test_the_way_home_of_one(several: Several, tmp_path: Path) -> None:
+    """`pull`, `verify`, `log` and `resolve` of one; `verify` and `log` of all, each under its name."""
+    rig = several.rig
+    several.agents["blue"].write("a", "blue's\n")
+    rig.ok("pull", "--sandbox", "blue", str(tmp_path / "copy"))
+    assert (tmp_path / "copy/a").read_text() == "blue's\n"
+    assert several.json("verify", "--sandbox", "main")["equal"]
+    of_all = several.json("verify", "--all")
+    assert [(row["sandbox"], row["equal"]) for row in of_all["sandboxes"]] == [("main", True), ("blue", False)]
+    assert of_all["equal"] is False
+    assert "main:\nequal: " in rig.run("verify", "--all").out
+    assert set(several.json("log", "--all")) == {"commits", "stashes", "branches"}
+    assert rig.ok("log", "--all").out == "main:\nblue:\n"
+    rig.write("a", "mine\n")
+    rig.ok("push")
+    assert [row["path"] for row in several.json("resolve", "--sandbox", "main").get("waiting", [])] == []
+
+
+# -- what is told
+
+
+def test_each_is_told_of(several: Several) -> None:
+    """The status has a line for each and is in sync if all are; JSON, history, metrics, saved versions, log."""
+    rig = several.rig
+    running = _watching(rig)
+    rig.write("a", "mine\n")
+    rig.ok("flush")
+    screen = rig.ok("status").out
+    assert "in sync" in screen.splitlines()[0]
+    assert screen.count("main: in sync") == screen.count("blue: in sync") == 1
+    document = rig.status()
+    assert [(row["name"], row["id"]) for row in document["sandboxes"]] == [("main", "box"), ("blue", "box-blue")]
+    assert document["sandbox"]["id"] == "box"
+    for row in document["sandboxes"]:
+        assert {"name", "id", "state", "last_sync", "last_error", "retry_at", "agent"} <= set(row)
+    records = [json.loads(line) for line in rig.ok("history", "--json").out.splitlines()]
+    assert {(each["sandbox"], each["sandbox_id"]) for each in records} == {("main", "box"), ("blue", "box-blue")}
+    assert "blue" in rig.ok("history").out
+    metrics = rig.ok("status", "--metrics").out
+    for name in ("main", "blue"):
+        assert re.search(rf'^syncd_sandbox_state{{.*name="{name}",state="watching".*}} 1$', metrics, re.MULTILINE)
+        assert re.search(rf'^syncd_sandbox_last_sync_timestamp_seconds{{.*name="{name}".*}} \d', metrics, re.MULTILINE)
+    for agent in several.agents.values():
+        agent.write("a", "the agent's\n")
+    rig.write("a", "mine once more\n")
+    rig.ok("flush")
+    assert [row["sandbox"] for row in several.json("saved", "list", "--sandbox", "blue")["saved"]] == ["blue"]
+    assert {row["sandbox"] for row in several.json("saved", "list")["saved"]} == {"main", "blue"}
+    for name in ("main", "blue"):
+        assert re.search(rf"^\S+Z info    {name}: synced ", running.err, re.MULTILINE), running.err
+
+
+@pytest.mark.parametrize("how", ["dead", "unanswered"])
+def test_a_dead_one_keeps_no_other_waiting(several: Several, unanswered: str, how: str) -> None:
+    """It is shown as late, the whole is not in sync, and `apply` and `push` of the other end at once."""
+    rig = several.rig
+    url = "http://127.0.0.1:9" if how == "dead" else unanswered
+    rig.configure({**DEFAULTS, **BLUE, "sandboxes.blue.base_url": url})
+    rig.start()
+    rig.until(lambda: several.holds("main", "a", TEXT), "main")
+    rig.write("a", "mine\n")
+    rig.until(lambda: several.holds("main", "a", "mine\n"), "the edit in main")
+    several.agents["main"].write("both", "main's\n")
+    began_s = CLOCK.monotonic_s()
+    rig.ok("apply", "--sandbox", "main", "--yes")
+    rig.ok("push", "--sandbox", "main")
+    rig.ok("flush", "--sandbox", "main")
+    assert CLOCK.monotonic_s() - began_s < 20
+    assert (rig.workspace / "both").read_text() == "main's\n"
+    screen = rig.ok("status").out
+    assert "in sync" not in screen.splitlines()[0]
+    assert "main: in sync" in screen
+    assert "blue: in sync" not in screen
+    assert rig.status()["pending"]
