@@ -245,6 +245,7 @@ class SandboxLoop:
             self._succeeded(outcome)
         finally:
             self.is_syncing = False
+        self._shared.on_sync_ended()
         self._stage = None
         now_s = self._clock.monotonic_s()
         if self._scanned is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import subprocess
 import tempfile
 import threading
 import zlib
@@ -476,7 +477,7 @@ def run_several(asked: tuple[str, int]) -> tuple[Counter[str], list[str], str]:
             story = Story(rig, figures)
             try:
                 story.run(steps_of(seed))
-            except AssertionError as failure:
+            except (AssertionError, subprocess.TimeoutExpired) as failure:
                 story.lost.append(f"{failure}")
             finally:
                 rig.close()
