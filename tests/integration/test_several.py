@@ -107,7 +107,7 @@ def test_none_delays_another(several: SeveralRig) -> None:
 
 @pytest.mark.timeout(60)
 def test_a_request_sends_an_edit_to_one_that_is_proved_meanwhile(several: SeveralRig) -> None:
-    """The archive of the proof is packed from the snapshot before the edit, which must not hide it from the next scan."""
+    """The archive of the proof is packed from an older snapshot, which does not hide the edit from the next scan."""
     several.rig.write("b", "")
     several.rig.use_defaults()
     several.add("blue")
