@@ -2,10 +2,10 @@ r"""A small language for faults, so that a test can describe one in a line: `upl
 
     OP: ACTION [VALUE] [WHEN] [OPTIONS] [skip=N] [xN | always]
 
-`OP` is an operation of the request log, or `any`; `OP@SANDBOX` is one of that sandbox alone. `ACTION` is a status, a word
-of `Action` or one of `_SHORT`. `WHEN` is another moment than the action's own. A status has the options `code=CODE` (the
-bucket's), `location=URL` and `retry-after=VALUE`, which is the last one. `skip=2` lets two requests pass first, `x3` is
-for three requests, `always` for all; the default is one.
+`OP` is an operation of the request log, or `any`; `OP@SANDBOX` is one of that sandbox alone. `ACTION` is a status, a
+word of `Action` or one of `_SHORT`. `WHEN` is another moment than the action's own. A status has the options
+`code=CODE` (the bucket's), `location=URL` and `retry-after=VALUE`, which is the last one. `skip=2` lets two requests
+pass first, `x3` is for three requests, `always` for all; the default is one.
 
 A request gets the first fault for its operation that is not used up; one whose work is done also gets the first of each
 action that changes the work. Some odd sandboxes: `execute: 501 always` (no programs), `execute: pending always`,
