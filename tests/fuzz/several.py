@@ -85,6 +85,7 @@ def steps_of(seed: int) -> list[Step]:
                 ("flush",),
                 ("apply", name, *random.choice(((), (), ("--deletions",)))),
                 ("apply", name),
+                ("apply", name),
                 ("undo",),
                 ("remove_name", random.choice(NAMES[1:]), random.choice(("command", "by hand"))),
                 ("add_name", random.choice(NAMES[1:]), random.choice(("same", "another"))),
@@ -93,9 +94,14 @@ def steps_of(seed: int) -> list[Step]:
         )
 
     steps: list[Step] = [("names", *names), *(home("write") for _ in range(6))]
+    steps += [("flush",)] if random.random() < 0.7 else []
     for _ in range(random.choice((6, 10, 16))):
-        steps += [random.choice((home, home, agent, agent, agent, beside, beside, other, other))()]
+        step = random.choice((home, home, agent, agent, agent, beside, beside, other, other))()
+        if step[0] == "apply" and random.random() < 0.7:
+            steps.append(("agent_writes", step[1], random.choice(_PATHS), next(numbers)))
+        steps.append(step)
         steps += [("rest", random.choice((0.05, 0.3)))] if random.random() < 0.4 else []
+        steps += [("undo",)] if steps[-1][0] == "apply" and random.random() < 0.4 else []
     return steps
 
 
@@ -207,7 +213,7 @@ class Story:
         for step in [*steps[1:], ("end",)]:
             self.log.append(f"{step}")
             self._do(step)
-            if self._has_ended and self._rig.daemons and self._rig.daemons[-1].code not in (0, -signal.SIGKILL):
+            if self._rig.daemons and self._has_ended and self._rig.daemons[-1].code not in (0, -signal.SIGKILL):
                 self.lost.append(f"the daemon ended with {self._rig.daemons[-1].code}")
             if self.lost:
                 return
@@ -244,8 +250,11 @@ class Story:
                     self._rig.faults(f"{op}@{self._boxes[name].sandbox.id}:{fault}" if mark else text)
             case ["stop"] if not self._has_ended:
                 self._rig.until(lambda: self._has_ended or self._is_ready(), "a start")
+                with self._lock:
+                    self._is_quiet = True
                 if not self._has_ended and (code := self._rig.daemons[-1].stop()) != 0:
                     self.lost.append(f"a stop ended with {code}")
+                self._is_quiet = False
             case ["flush"]:
                 if self._command("flush", "--timeout", "20").code == 0:
                     self._check()
@@ -368,7 +377,8 @@ class Story:
 
     @property
     def _has_ended(self) -> bool:
-        return not self._rig.daemons or self._rig.daemons[-1].code is not None
+        with self._lock:  # a step beside a request may kill it just now
+            return not self._rig.daemons or self._rig.daemons[-1].code is not None
 
     def _is_ready(self) -> bool:
         """True if its signal handlers are installed: an earlier signal ends any process."""
