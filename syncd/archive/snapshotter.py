@@ -105,6 +105,7 @@ class Snapshotter:
         self._size_remedy = size_remedy
         self._name = name
         self._known = Manifest()
+        self._scan_number = 0  # of the scanner's, the last one for this sandbox
         self._unreadable_files: dict[str, _UnreadableFile] = {}
         # Files that hold a secret: while they are as before, no sync reads them again. Their warnings are not in
         # `warnings`, as they depend on the sandbox.
@@ -137,6 +138,7 @@ class Snapshotter:
             self._scanner.expect(baseline)
         self._guard.begin()
         scan = self._scanner.scan(to_scan())
+        self._scan_number = self._scanner.scans
         if sync_mode is SyncMode.FORCED:
             self._guard.confirm()
         self._guard.check_mounts(scan)
@@ -225,9 +227,13 @@ class Snapshotter:
         return ScanResult(manifest, difference(baseline, manifest))
 
     def _learn(self, manifest: Manifest) -> None:
-        """Keep what is known of the workspace's contents, which is shared with the scanner."""
+        """Keep what is known of the workspace's contents, which is shared with the scanner.
+
+        A scan for another sandbox may have found newer ones since, and nothing reports these once more.
+        """
         self._known = manifest
-        self._scanner.tree.adopt(manifest)
+        if self._scanner.scans == self._scan_number:
+            self._scanner.tree.adopt(manifest)
 
     def _read_again(self, manifest: Manifest) -> Manifest:
         """Return the manifest with what is in those files now that may have changed without a new stamp."""

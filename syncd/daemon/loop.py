@@ -71,6 +71,7 @@ class Daemon:
         shared.names = frozenset(self._loops)
         shared.on_scanned_all = self._scanned_all
         shared.on_written = self._written
+        shared.on_sync_ended = self._let_write
         shared.turn.is_kept = lambda: any(each.is_ready for each in shared.open_writers())
         shared.turn.on_free = self._let_write
         components.tasks.listener = self

@@ -245,7 +245,7 @@ class SandboxLoop:
             self._succeeded(outcome)
         finally:
             self.is_syncing = False
-            self._shared.turn.on_free()  # a command may wait for this end, which no event tells of
+            self._shared.on_sync_ended()  # a command may wait for this end, which no event tells of
         self._stage = None
         now_s = self._clock.monotonic_s()
         if self._scanned is None:

@@ -41,6 +41,7 @@ class SharedState(Struct):
     dirty: DirtyDirectories = field(default_factory=DirtyDirectories)
     writers: list[Writer] = field(default_factory=list)
     on_scanned_all: Callable[[str], None] = lambda _: None
+    on_sync_ended: Callable[[], None] = lambda: None
     on_written: Callable[[], None] = lambda: None  # what counts as sent may be another, without any event
     refused: set[str] = field(default_factory=set)  # the sandboxes that were, of a run in which none was synced to
     names: frozenset[str] = frozenset()

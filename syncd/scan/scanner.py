@@ -99,7 +99,7 @@ class Scanner:
         self._top: tuple[OuterRules, Scope] | None = None
         self._own_inodes: frozenset[tuple[int, int]] = frozenset()
         self._is_half_updated = False  # the tree, by a scan that failed
-        self.full_scans = 0
+        self.scans = self.full_scans = 0
 
     def scan(self, changed: Collection[str] | None = None) -> Scan:
         """Scan the whole workspace (None), or only the directories with changes since the last scan.
@@ -115,6 +115,7 @@ class Scanner:
             if was_half_updated or changed is None or not self._scan_directories(changed):
                 self._scan_all(TreeCache() if was_half_updated else self.tree)
             self._is_half_updated = False
+            self.scans += 1
             return self._result()
 
     def _check_link(self) -> None:

@@ -2,10 +2,10 @@ r"""A small language for faults, so that a test can describe one in a line: `upl
 
     OP: ACTION [VALUE] [WHEN] [OPTIONS] [skip=N] [xN | always]
 
-`OP` is an operation of the request log, or `any`. `ACTION` is a status, a word of `Action` or one of `_SHORT`. `WHEN`
-is another moment than the action's own. A status has the options `code=CODE` (the bucket's), `location=URL` and
-`retry-after=VALUE`, which is the last one. `skip=2` lets two requests pass first, `x3` is for three requests, `always`
-for all; the default is one.
+`OP` is an operation of the request log, or `any`; `OP@SANDBOX` is one of that sandbox alone. `ACTION` is a status, a
+word of `Action` or one of `_SHORT`. `WHEN` is another moment than the action's own. A status has the options
+`code=CODE` (the bucket's), `location=URL` and `retry-after=VALUE`, which is the last one. `skip=2` lets two requests
+pass first, `x3` is for three requests, `always` for all; the default is one.
 
 A request gets the first fault for its operation that is not used up; one whose work is done also gets the first of each
 action that changes the work. Some odd sandboxes: `execute: 501 always` (no programs), `execute: pending always`,
@@ -124,7 +124,7 @@ class _Queued(Struct):
 
 def _queued(line: str) -> _Queued:
     op, _, rest = line.partition(":")
-    if op not in (*API_OPS, *BUCKET_OPS, ANY):
+    if op.partition("@")[0] not in (*API_OPS, *BUCKET_OPS, ANY):
         raise BadFault(f"{line!r}: does not begin with an operation and a colon, as in 'upload: 503'")
     skip = 0
     left: int | None = 1
@@ -193,20 +193,21 @@ class Faults:
         with self._lock:
             self._queued.clear()
 
-    def take(self, op: str) -> Fault | None:
-        """The fault of this request of `op`, which is counted as used; none that changes the work."""
+    def take(self, op: str, sandbox: str | None) -> Fault | None:
+        """The fault of this request of `op` for that sandbox, which is counted as used; none that changes the work."""
         with self._lock:
-            return self._take(op, _ORDINARY)
+            return self._take(op, sandbox, _ORDINARY)
 
-    def take_changes(self, op: str) -> Changes:
+    def take_changes(self, op: str, sandbox: str | None) -> Changes:
         """The faults that change the work of this request of `op`, which are counted as used."""
         with self._lock:
-            found = [self._take(op, frozenset({action})) for action in sorted(CHANGES_WORK)]
+            found = [self._take(op, sandbox, frozenset({action})) for action in sorted(CHANGES_WORK)]
         return {fault.action: fault for fault in found if fault is not None}
 
-    def _take(self, op: str, actions: frozenset[Action]) -> Fault | None:
+    def _take(self, op: str, sandbox: str | None, actions: frozenset[Action]) -> Fault | None:
+        named = (op, ANY, f"{op}@{sandbox}", f"{ANY}@{sandbox}")
         for queued in self._queued:
-            if queued.op not in (op, ANY) or queued.fault.action not in actions:
+            if queued.op not in named or queued.fault.action not in actions:
                 continue
             if queued.skip:
                 queued.skip -= 1

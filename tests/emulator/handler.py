@@ -113,7 +113,7 @@ class FaultyHandler(Handler):
 
     def exchange(self, request: Request, record: RequestRecord) -> None:
         self.record, self.request_bytes = record, request.body.length
-        self.fault = self.server.emulator.faults.take(record.op)
+        self.fault = self.server.emulator.faults.take(record.op, record.sandbox)
         record.fault = str(self.fault) if self.fault else None
         try:
             self.act(When.BEFORE)
@@ -172,7 +172,7 @@ class FaultyHandler(Handler):
             emulator.sandbox(record.sandbox)  # starts what is due
         if (refused := self.server.limited(request)) is not None:
             return refused
-        CURRENT.changes = emulator.faults.take_changes(record.op)
+        CURRENT.changes = emulator.faults.take_changes(record.op, record.sandbox)
         record.fault = ", ".join(filter(None, (record.fault, *map(str, CURRENT.changes.values())))) or None
         return self.work(request, record)
 

@@ -20,6 +20,7 @@ from tests.fuzz.clock import MACHINE
 from tests.fuzz.operations import reuses_inode_numbers
 from tests.fuzz.runner import digest, run, run_seed, run_world
 from tests.fuzz.scenario import parse
+from tests.fuzz.several import run_several
 from tests.fuzz.small_worlds import COUNT
 from tests.system.scenarios import run_seed_by_processes
 
@@ -35,6 +36,7 @@ def _arguments() -> argparse.Namespace:
         "--worlds", type=int, metavar="N", help=f"run each N-th of the {COUNT:,} small worlds instead, --seed the first"
     )
     parser.add_argument("--processes", action="store_true", help="run the real command, in real time")
+    parser.add_argument("--several", action="store_true", help="stories of several sandboxes, by the real command")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time (one a core)")
     parser.add_argument(
         "--dir",
@@ -85,6 +87,7 @@ def main() -> int:
         contextlib.suppress(KeyboardInterrupt),
     ):
         run_one = run_seed_by_processes if asked.processes else run_world if asked.worlds else run_seed
+        run_one = run_several if asked.several else run_one
         seeds = range(asked.seed, asked.seed + asked.schedules)
         if asked.worlds:
             seeds = range(asked.seed, COUNT, asked.worlds)
@@ -96,7 +99,7 @@ def main() -> int:
                 if shown <= MOST_REPORTS:
                     print(f"{each}\n", flush=True)
     seconds = MACHINE.monotonic_s() - started_s
-    course = "" if asked.processes else f"; course {digest(courses)}"
+    course = "" if asked.processes or asked.several else f"; course {digest(courses)}"
     print(f"{len(courses)} of {len(seeds)} scenarios from seed {asked.seed} on{course}")
     print(f"{seconds:.1f} s, {total['scenarios'] / seconds:.1f} scenarios a second, {total['losses']} lost")
     print(", ".join(f"{count:,} {name}" for name, count in total.most_common() if name != "losses"))

@@ -8,17 +8,25 @@ import json
 import os
 import tarfile
 import zlib
-from typing import BinaryIO
+from collections.abc import Collection
+from typing import BinaryIO, Protocol
 
 from syncd.core.clock import Clock
 from syncd.model import entry as model_entry
 from syncd.model.entry import Kind
 from syncd.sandbox.saved_versions import SavedVersion, SavedVersions
 from syncd.store.state_db import StateDb
-from tests.fuzz.model import FOLDER, Entry, SandboxModel
+from tests.fuzz.model import FOLDER, Entry
 
 
-def note_look(model: SandboxModel, packed: BinaryIO) -> None:
+class Looked(Protocol):
+    """A model of a sandbox that is told of looks."""
+
+    def looked(self, paths: Collection[str] | None = None) -> None:
+        """Note that a look at these paths begins, or one at all."""
+
+
+def note_look(model: Looked, packed: BinaryIO) -> None:
     """Note in the model what an execution looks at, by its archive; nothing if it only counts."""
     start = packed.tell()
     # One that a fault has damaged is refused, and looks at nothing.

@@ -106,6 +106,30 @@ def test_none_delays_another(several: SeveralRig) -> None:
 
 
 @pytest.mark.timeout(60)
+def test_a_request_sends_an_edit_to_one_that_is_proved_meanwhile(several: SeveralRig) -> None:
+    """The archive of the proof is packed from an older snapshot, which does not hide the edit from the next scan."""
+    several.rig.write("b", "")
+    several.rig.use_defaults()
+    several.add("blue")
+    main_has_it = threading.Event()
+
+    def edit(entry: RequestRecord) -> None:
+        if entry.sandbox == "box-blue" and not main_has_it.is_set():
+            several.rig.write("a", "22")
+            several.send(signal.SIGUSR1)
+            assert main_has_it.wait(30)
+
+    def look(_: RequestRecord) -> None:
+        if several.content("main") == "22":
+            main_has_it.set()
+
+    several.rig.emulator.faults.on("initialize", When.BEFORE, edit)
+    several.rig.emulator.faults.on("initialize", When.AFTER, look)
+    several.end_when("main", "blue", path="a", text="22")
+    several.run()
+
+
+@pytest.mark.timeout(60)
 def test_everything_is_scanned_once(several: SeveralRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the start the first one scans, and the others take what it found."""
     several.add("blue", "red-2")

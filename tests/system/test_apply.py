@@ -45,7 +45,7 @@ from tests.component.test_agent_branch import poisoned
 from tests.recorded import records
 from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD, Running
-from tests.system.rig import DEFAULTS, Rig
+from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig
 from tests.system.trees import tree
 
 TEXT = "".join(f"line {number}\n" for number in range(30))
@@ -160,6 +160,23 @@ def test_once_more_while_a_sync_is_unanswered(rig: Rig, agent: Agent) -> None:
     assert _read(rig, "a") == TEXT
     assert _applied(rig) == (0, {"taken": ["a"]})
     assert _read(rig, "a") == "theirs\n"
+
+
+def test_one_that_waits_for_a_sync_goes_on_when_it_ends(rig: Rig, agent: Agent) -> None:
+    """At once, though nothing else happens then that the daemon waits for."""
+    rig.configure(DEFAULTS)
+    rig.write("a.txt")
+    rig.up()
+    agent.write("a.txt", "theirs\n")
+
+    def apply() -> None:
+        waiting = rig.background("apply", "--json")
+        rig.until(lambda: "a sync is under way" in waiting.err, "an apply that waits")
+
+    applied = rig.once("initialize", "before", apply)
+    rig.write("b.txt")
+    assert applied.wait(TIMEOUT_S)
+    assert rig.daemons[-1].wait() == 0
 
 
 def test_what_is_asked_for(rig: Rig, agent: Agent) -> None:
