@@ -44,7 +44,7 @@ from tests.agent import Agent
 from tests.component.test_agent_branch import poisoned
 from tests.recorded import records
 from tests.screens.terminal import Terminal
-from tests.system.command import SYNCD, Running
+from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig
 from tests.system.trees import tree
 
@@ -476,23 +476,6 @@ def test_it_waits_for_an_initialize(rig: Rig, agent: Agent) -> None:
     assert done.wait(60)
     assert said == [TEXT, "75", TEXT]
     assert _applied(rig) == (0, {"taken": ["a"]})
-
-
-def test_it_goes_on_right_after_an_initialize(rig: Rig, agent: Agent) -> None:
-    """The end of the sync is what it waits for: no event follows on a quiet machine."""
-    rig.start()
-    rig.in_state("watching")
-    agent.write("a", "theirs\n")
-    waiting: list[Running] = []
-
-    def meanwhile() -> None:
-        waiting.append(rig.background("apply", "--yes"))
-        rig.until(lambda: "a sync is under way" in waiting[0].err, "apply to say that it waits")
-
-    done = rig.once("initialize", "before", meanwhile)
-    rig.write("both", "ours\n")
-    assert done.wait(60)
-    assert waiting[0].wait() == 0
 
 
 def test_beside_a_daemon_nothing_goes_up_again(rig: Rig, agent: Agent) -> None:
