@@ -562,7 +562,7 @@ class Simulation:
     @contextlib.contextmanager
     def _without_faults(self) -> Iterator[None]:
         faults = self.emulator.faults
-        take, faults.take = faults.take, lambda op: None  # type: ignore[method-assign]
+        take, faults.take = faults.take, lambda _op, _sandbox: None  # type: ignore[method-assign]
         try:
             yield
         finally:
