@@ -331,8 +331,12 @@ class WorkspaceWriter:
                 changes = self._to_restore(cursor, entry, left, at)
             at.path = ""
             paths = {*entry.decided, *(each.path for each in changes)}
+            taken = [each for each in entry.taken if each.path in paths]
+            if entry.phase is not JournalPhase.DONE:
+                # What counts as gone there by now, a sync found or made so: it has no version to be given back.
+                taken = [each for each in taken if each.after is not None]
             with self._db.transaction():
-                self._before_taking_back([each for each in entry.taken if each.path in paths])
+                self._before_taking_back(taken)
                 if entry.phase is JournalPhase.DONE:
                     # What is left now stays left, also if this is killed and run again.
                     rest = tuple(each for each in entry.changes if each.path not in left)

@@ -109,6 +109,9 @@ class SandboxModel:
                 self.agent[path] = None
                 self._agent_folders.discard(path)
                 continue
+            if entry == self.synced.get(path) and (path, entry) not in self.made:
+                self.agent.pop(path, None)  # it is again as it was put there
+                continue
             if path in self.synced:
                 self._overwritten.add(path)
             if entry == FOLDER:

@@ -102,6 +102,11 @@ LOST_ONCE = {
     "an apply that was killed, and whose half was synced, is taken back by the next one without a record": _BEGIN
     + "agent_writes('f', 3)\n agent_writes('g', 4)\n apply((), (), ('dies', 2, 70))\n write('h', 8, 5)\n wait_idle()\n"
     + "undo(())\n wait_idle()",
+    "an undo that failed, and is repeated after a reset, has what is gone there count as sent": (
+        "settings('reset', 'auto', 0, 0, 4.0, 'save')\n write('a/sub/f', 1, 0)\n wait_idle()\n agent_links('a', '.')\n"
+        "apply(('--deletions',), (), ())\n undo(('full', 1, 'os.mkdir sub'))\n wait_idle()\n undo(())\n"
+        "agent_links('a/sub/f', '.')\n remove('a/sub/f')"
+    ),
     "what was taken, and whose sandbox was released since, is lost by an undo": _ENDS.format(limit=0)
     + "apply((), (), ())\n release(())\n undo(())\n wait_idle()",
     "the first archive into a sandbox that removes what an archive lacks: what only that has was not looked at": """
@@ -157,6 +162,9 @@ LOST_ONCE = {
 
 
 PASS = {
+    "an agent changes a mode and takes it back: what was sent is nothing to be saved": (
+        "write('f', 8, 1)\n wait_idle()\n agent_chmod('f')\n agent_chmod('f')\n write('f', 8, 2)"
+    ),
     "a merge that was sent is undone": _SENT + "undo(())\n wait_idle()",
     "an apply begins during an initialize of a minute": _BEGIN
     + "at_request('initialize', 'before', 'takes', 60.0)\n at_request('initialize', 'before', 'apply', (), (), ())\n"
