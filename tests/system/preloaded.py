@@ -16,9 +16,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from weakref import finalize
 
 _MOST_BYTES = 1 << 20
 _LOADED = ("syncd.daemon.build", "syncd.cli.commands", "syncd.cli.run", "syncd.cli.push", "syncd.cli.flush")
@@ -32,11 +34,13 @@ def may_be_preloaded(env: Mapping[str, str]) -> bool:
 
 
 class Preloaded:
-    """`syncd ARGS` in a process that has loaded it; as much of `subprocess.Popen` as is used here."""
+    """`syncd ARGS` in a process that has loaded it; as much of `subprocess.Popen` as is used here, in any thread."""
 
     def __init__(self, args: Sequence[str], env: Mapping[str, str], cwd: Path, stdout: int, stderr: int) -> None:
         self.returncode: int | None = None
+        self._lock = threading.Lock()
         self._reports, reporting = os.pipe()
+        finalize(self, os.close, self._reports)  # not at the report of the end: another thread may wait for it, too
         with open(os.devnull, "rb") as stdin:
             request = pickle.dumps((list(args), dict(env), str(cwd)))
             socket.send_fds(_interpreter(), [request], [stdin.fileno(), stdout, stderr, reporting])
@@ -54,8 +58,9 @@ class Preloaded:
         if self.returncode is None:
             if not select.select([self._reports], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("syncd", timeout or 0)
-            self.returncode = os.waitstatus_to_exitcode(int(self._report()))
-            os.close(self._reports)
+            with self._lock:
+                if self.returncode is None:
+                    self.returncode = os.waitstatus_to_exitcode(int(self._report()))
         return self.returncode
 
     def send_signal(self, number: signal.Signals) -> None:
