@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -21,3 +22,8 @@ def all_of(count: int) -> list[int]:
 
 # Each run of the tests takes a few, and `-m long` all of them.
 FEW_OR_ALL = pytest.mark.parametrize("choice", [few, pytest.param(all_of, marks=pytest.mark.long)])
+
+
+def some_of(cases: Iterable[object], every: int) -> list[Any]:
+    """Return the cases as parameters: each run of the tests takes one of so many, and `-m long` the others."""
+    return [pytest.param(case, marks=pytest.mark.long if at % every else ()) for at, case in enumerate(cases)]

@@ -27,6 +27,7 @@ from tests.fuzz.generators import generate
 from tests.fuzz.runner import report, run, running_simulation
 from tests.fuzz.scenario import parse
 from tests.fuzz.simulation import Simulation
+from tests.instants import some_of
 
 # The second half of each eight seeds has commands.
 SEEDS = [seed for seed in (*range(64), 76, 133, 188) if seed % 8 >= 4]
@@ -352,17 +353,20 @@ PLANTED = {
     """,
     _move_without_saving: _BEGIN + "agent_writes('f', 2)\n move_sandbox(1)\n wait_idle()",
 }
-_STORIES = {text: plant.__name__.strip("_") for plant, text in PLANTED.items()}
-_STORIES |= {text: name for name, text in (LOST_ONCE | PASS).items()}
 
 
-@pytest.mark.parametrize("text", _STORIES, ids=_STORIES.values())
+@pytest.mark.parametrize(
+    "text",
+    [pytest.param(text, id=name) for name, text in LOST_ONCE.items()]
+    + [pytest.param(text, id=name, marks=pytest.mark.long) for name, text in PASS.items()]
+    + [pytest.param(text, id=plant.__name__.strip("_"), marks=pytest.mark.long) for plant, text in PLANTED.items()],
+)
 def test_stories_that_lose_nothing(tmp_path: Path, text: str) -> None:
     """The shortest scenarios of defects that are mended, and of what always came home whole."""
     assert not run_text(tmp_path, text).lost
 
 
-@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__.strip("_"))
+@pytest.mark.parametrize("plant", some_of(PLANTED, 6), ids=lambda plant: plant.__name__.strip("_"))
 def test_the_account_notices_a_planted_fault(
     tmp_path: Path, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

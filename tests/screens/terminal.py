@@ -17,6 +17,8 @@ from pathlib import Path
 import pyte
 
 from syncd.core.clock import SystemClock
+from tests.system.command import start
+from tests.system.preloaded import Preloaded
 
 COLUMNS, ROWS = 80, 40
 _CLOCK = SystemClock()
@@ -30,7 +32,7 @@ class Terminal:
         self.screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
         self._size = struct.pack("HHHH", rows, columns, 0, 0)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Preloaded | None = None
         self._ours = -1
 
     @property
@@ -46,9 +48,7 @@ class Terminal:
         """Start a program on this terminal."""
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, self._size)
-        self._process = subprocess.Popen(
-            args, env=dict(env), cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-        )
+        self._process = start(args, env, cwd, (theirs, theirs, theirs))
         os.close(theirs)
 
     def type(self, text: str) -> None:

@@ -50,10 +50,19 @@ def run_command(args: Sequence[str], env: Mapping[str, str], cwd: Path, prefix: 
 def _started(
     args: Sequence[str], env: Mapping[str, str], cwd: Path, out: IO[bytes], err: IO[bytes], prefix: Sequence[str]
 ) -> Preloaded | subprocess.Popen[bytes]:
-    if not prefix and may_be_preloaded(env):
-        return Preloaded(args, env, cwd, out.fileno(), err.fileno())
+    with open(os.devnull, "rb") as nothing:
+        return start([*prefix, *SYNCD, *args], env, cwd, (nothing.fileno(), out.fileno(), err.fileno()))
+
+
+def start(
+    command: Sequence[str | bytes], env: Mapping[str, str], cwd: Path, standard: tuple[int, int, int]
+) -> Preloaded | subprocess.Popen[bytes]:
+    """Start a command with these descriptors as stdin, stdout and stderr."""
+    if tuple(command[: len(SYNCD)]) == SYNCD and may_be_preloaded(env):
+        return Preloaded([os.fsdecode(each) for each in command[len(SYNCD) :]], env, cwd, standard)
+    stdin, stdout, stderr = standard
     return subprocess.Popen(
-        [*prefix, *SYNCD, *args], env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+        command, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
     )
 
 

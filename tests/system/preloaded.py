@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from weakref import finalize
 _MOST_BYTES = 1 << 20
 _LOADED = ("syncd.daemon.build", "syncd.cli.commands", "syncd.cli.run", "syncd.cli.push", "syncd.cli.flush")
 _USUAL = {"LANG": "C.UTF-8"}
-_AT_START = ("LANG", "LC_", "PYTHON", "LD_", "TZ")
+_AT_START = ("LANG", "LC_", "PYTHON", "LD_")
 
 
 def may_be_preloaded(env: Mapping[str, str]) -> bool:
@@ -36,14 +37,14 @@ def may_be_preloaded(env: Mapping[str, str]) -> bool:
 class Preloaded:
     """`syncd ARGS` in a process that has loaded it; as much of `subprocess.Popen` as is used here, in any thread."""
 
-    def __init__(self, args: Sequence[str], env: Mapping[str, str], cwd: Path, stdout: int, stderr: int) -> None:
+    def __init__(self, args: Sequence[str], env: Mapping[str, str], cwd: Path, standard: Sequence[int]) -> None:
+        """Start it with these descriptors as stdin, stdout and stderr."""
         self.returncode: int | None = None
         self._lock = threading.Lock()
         self._reports, reporting = os.pipe()
         finalize(self, os.close, self._reports)  # not at the report of the end: another thread may wait for it, too
-        with open(os.devnull, "rb") as stdin:
-            request = pickle.dumps((list(args), dict(env), str(cwd)))
-            socket.send_fds(_interpreter(), [request], [stdin.fileno(), stdout, stderr, reporting])
+        request = pickle.dumps((list(args), dict(env), str(cwd)))
+        socket.send_fds(_interpreter(), [request], [*standard, reporting])
         os.close(reporting)
         self.pid = int(self._report())
 
@@ -120,12 +121,15 @@ def _serve(connection: socket.socket) -> list[str]:
                 os.write(report, b"%d\n" % os.waitpid(command, 0)[1])
                 os._exit(0)
             connection.close()
+            os.setsid()  # no terminal but the one that it is given
             for number, descriptor in enumerate(standard):
                 os.dup2(descriptor, number)
             os.closerange(3, max(descriptors) + 1)
             os.environ.clear()
             os.environ.update(env)
+            time.tzset()
             os.chdir(cwd)
+            sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
             return args
         for descriptor in descriptors:
             os.close(descriptor)

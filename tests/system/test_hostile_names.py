@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent import Agent
-from tests.system.command import CLOCK, SYNCD
+from tests.system.command import CLOCK, SYNCD, start
 from tests.system.rig import DEFAULTS, KEY, SANDBOX, Rig
 
 HOSTILE = (
@@ -52,9 +52,7 @@ class Terminal:
     def run(self, *args: str | bytes, answers: bytes = b"") -> str:
         """Run `syncd ARGS` to its end, and return its output."""
         master, slave = pty.openpty()
-        process = subprocess.Popen(
-            [*SYNCD, *args], env=self.environ, cwd=self.folder, stdin=slave, stdout=slave, stderr=slave
-        )
+        process = start([*SYNCD, *args], self.environ, self.folder, (slave, slave, slave))
         os.close(slave)
         os.write(master, answers)
         shown = b""
