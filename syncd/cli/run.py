@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 
@@ -61,7 +62,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
     from syncd.report.status_publisher import RunTotals  # noqa: PLC0415
 
-    config, keys, excludes = _usable(load_for_command(path), interrupt, _LOCKED_S)
+    config, keys, excludes = _usable(load_for_command(path), interrupt)
     is_checked = False
     totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
     # A service waits at random; a daemon that a person started does not.
@@ -86,10 +87,12 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
                     refuse_taken(config, os.environ)
                     is_checked = True
                 ended = daemon.run()
+                if daemon.changes is not None:
+                    config, keys = daemon.changes.config, daemon.changes.keys
                 if ended is LoopEnd.STOPPED:
                     synced_hooks.close()  # before the lock is released: the next process runs its own
         except Locked:  # a command took the lock since it was checked
-            _wait_for_lock(folders_of(config, os.environ).state, interrupt, _LOCKED_S)
+            _wait_for_lock(folders_of(config, os.environ).state, interrupt)
             continue
         if ended is LoopEnd.STOPPED:
             return
@@ -120,13 +123,11 @@ def _reread(path: str, running: Config) -> Config:
     return config
 
 
-def _usable(
-    config: Config, interrupt: Interrupt, timeout_s: float = 0.0
-) -> tuple[Config, dict[str, ApiKey | KeyRefused], str]:
+def _usable(config: Config, interrupt: Interrupt) -> tuple[Config, Mapping[str, ApiKey | KeyRefused], str]:
     """The configuration, its keys and the person's exclude file, checked for all that keeps a daemon from starting.
 
     Raises `SyncdError`. This process must not hold the lock: a workspace that another daemon holds is refused, too, and
-    one that a command holds for longer than `timeout_s`.
+    one that a command holds for longer than `_LOCKED_S`.
     """
     from syncd.daemon.build import excludes_for, folders_of, keys_of, selection_of  # noqa: PLC0415
 
@@ -136,13 +137,13 @@ def _usable(
     finally:
         interrupt.check()  # a signal that came while git did not answer counts for more than that
     keys = keys_of(config, os.environ)
-    _wait_for_lock(folders_of(config, os.environ).state, interrupt, timeout_s)
+    _wait_for_lock(folders_of(config, os.environ).state, interrupt)
     return config, keys, excludes
 
 
-def _wait_for_lock(folder: str, interrupt: Interrupt, timeout_s: float) -> None:
+def _wait_for_lock(folder: str, interrupt: Interrupt) -> None:
     """Wait until the lock is free. Raises `Locked` if a daemon holds it, or a command for longer; `Stop`."""
-    ends_s = CLOCK.monotonic_s() + timeout_s
+    ends_s = CLOCK.monotonic_s() + _LOCKED_S
     while True:
         lock = Lock(folder)
         try:

@@ -394,9 +394,10 @@ class _Assembly(Struct):
     stack: ExitStack
     shared: SharedState
     first_archives: TaskLock
+    keys: Mapping[str, ApiKey | KeyRefused]
     api_limit: ApiLimit = field(default_factory=ApiLimit)
     parts: SnapshotParts | None = None
-    keys: frozenset[str] = frozenset()  # that files are searched for
+    searched: frozenset[str] = frozenset()  # the keys that files are searched for
 
     def open_workspace(self, name: str, key: ApiKey | KeyRefused) -> Workspace:
         """Return the workspace with the parts of one sandbox, whose status is shown from now on."""
@@ -444,17 +445,17 @@ class _Assembly(Struct):
         except SyncdError:
             return None
         # With a key that files are not searched for, all begins anew.
-        is_searched = {key.reveal() for key in keys.values()} <= self.keys
+        is_searched = {key.reveal() for key in keys.values()} <= self.searched
         if not is_searched or not has_other_sandboxes(new, self.config):
             return None
         removed = tuple(self.config.sandboxes.keys() - new.sandboxes.keys())
-        self.config = new
+        self.config, self.keys = new, {name: keys.get(name) or self.keys[name] for name in new.sandboxes}
         self.status.publishers = [each for each in self.status.publishers if each.name not in removed]
         self.synced_hooks.keep_only(new.sandboxes)
         loops = [self.loop_of(self.open_workspace(name, key), key) for name, key in keys.items()]
         forget_removed(self.db, new)
         _log.info("configuration read anew: the sandboxes are %s", ", ".join(new.sandboxes))
-        return SandboxChanges(tuple(loops), removed)
+        return SandboxChanges(tuple(loops), removed, new, self.keys)
 
 
 @contextmanager
@@ -510,6 +511,7 @@ def daemon_of(
             stack=stack,
             shared=shared,
             first_archives=TaskLock(waiter.tasks),
+            keys=keys,
         )
         workspaces = [assembly.open_workspace(name, key) for name, key in keys.items()]
         status = assembly.status
@@ -525,9 +527,9 @@ def daemon_of(
             for resource in (watch, suspend_detector, mounts, control):
                 resource.open()
                 stack.callback(resource.close)
-        assembly.keys = frozenset(key.reveal() for key in keys.values() if isinstance(key, ApiKey))
+        assembly.searched = frozenset(key.reveal() for key in keys.values() if isinstance(key, ApiKey))
         listener = watch if is_daemon else None
-        assembly.parts = snapshot_parts_of(workspaces[0], listener, *assembly.keys, lock=shared.turn)
+        assembly.parts = snapshot_parts_of(workspaces[0], listener, *assembly.searched, lock=shared.turn)
         loops = tuple(assembly.loop_of(each, keys[each.config.sandbox_name]) for each in workspaces)
         synced_hooks.keep_only(config.sandboxes)
         forget_removed(db, config)

@@ -17,7 +17,9 @@ from msgspec import Struct
 
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.errors import ExitCode, Stop, SyncWarning
+from syncd.core.api_key import ApiKey
+from syncd.core.errors import ExitCode, KeyRefused, Stop, SyncWarning
+from syncd.core.settings import Config
 from syncd.core.tasks import Tasks
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.sandbox_loop import SandboxLoop
@@ -56,6 +58,8 @@ class SandboxChanges(Struct, frozen=True):
 
     added: tuple[SandboxLoop, ...]
     removed: tuple[str, ...]
+    config: Config  # now
+    keys: Mapping[str, ApiKey | KeyRefused]
 
 
 class Daemon:
@@ -74,6 +78,7 @@ class Daemon:
         shared.on_sync_ended = self._let_write
         shared.turn.is_kept = lambda: any(each.is_ready for each in shared.open_writers())
         shared.turn.on_free = self._let_write
+        self.changes: SandboxChanges | None = None  # the last ones
         components.tasks.listener = self
         for loop in components.loops:
             self._introduce(loop)
@@ -168,6 +173,7 @@ class Daemon:
         if changes is None:
             self._shared.reload = True
             return
+        self.changes = changes
         self._shared.systemd.reloading()  # the service manager waits for both
         for name in changes.removed:
             self._loops.pop(name).leave()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
 
+from syncd.core.directories import Lock
 from tests.system.rig import Rig
 
 
@@ -144,3 +146,24 @@ def test_a_daemon_is_told(rig: Rig) -> None:
 def test_nobody_is_told(rig: Rig) -> None:
     """Without a daemon there is nothing to do."""
     assert rig.ok("reload").out == "no daemon is running; the next one reads it\n"
+
+
+def test_a_reload_waits_for_a_command_that_writes(rig: Rig) -> None:
+    """One may begin while the daemon reads its configuration; that is no reason to refuse the new one."""
+    asked, hold, git = rig.home / "asked", rig.home / "hold", rig.home / "bin/git"
+    git.parent.mkdir()
+    git.write_text(f"#!/bin/sh\n: >{asked}\nwhile [ -e {hold} ]; do :; done\nexit 1\n")
+    git.chmod(0o755)
+    rig.environ["PATH"] = f"{git.parent}:{rig.environment()['PATH']}"
+    daemon = rig.up()
+    asked.unlink()
+    hold.touch()
+    daemon.send(signal.SIGHUP)
+    rig.until(asked.exists, "git to be asked")
+    lock = Lock(str(rig.state_folder))
+    lock.acquire()
+    hold.unlink()
+    rig.ok("status")  # meanwhile it asks for the lock
+    lock.release()
+    told = ("configuration read anew", "the new configuration is refused")
+    assert rig.until(lambda: [each for each in told if each in daemon.err], "an answer") == [told[0]]

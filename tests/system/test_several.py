@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -137,6 +138,19 @@ def test_one_is_added_and_removed(rig: Rig, daemon: bool, how: str) -> None:
 def _initialized(rig: Rig, sandbox_id: str) -> int:
     entries = rig.emulator.request_log.entries()
     return sum(each.op == "initialize" and each.sandbox == sandbox_id for each in entries)
+
+
+def test_it_stays_while_a_new_configuration_is_refused(rig: Rig) -> None:
+    """A daemon to which it was added goes on with it."""
+    there = rig.emulator.create_sandbox("box-blue")
+    running = _watching(rig)
+    rig.ok("sandbox", "add", "blue", "--id", "box-blue")
+    with rig.config_file.open("a") as file:
+        file.write("nonsense = 1\n")
+    running.send(signal.SIGHUP)
+    rig.until(lambda: "the new configuration is refused, the old one stays" in running.err, "the refusal")
+    rig.write("b")
+    rig.until(lambda: "b" in tree(there.workspace), "a sync to it")
 
 
 def test_what_cannot_be_saved_is_not_removed(several: Several) -> None:
