@@ -6,7 +6,6 @@ Two runs of the same scenarios print the same digest: in scripted time, a seed s
 from __future__ import annotations
 
 import argparse
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,9 +13,11 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from tests.fuzz.clock import MACHINE
+from tests.fuzz.limit import begin_process, limited
 from tests.fuzz.operations import reuses_inode_numbers
 from tests.fuzz.runner import digest, run, run_seed, run_world
 from tests.fuzz.scenario import parse
@@ -78,26 +79,29 @@ def main() -> int:
     courses: list[str] = []
     shown = 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    run_one = run_seed_by_processes if asked.processes else run_world if asked.worlds else run_seed
+    run_one = run_several if asked.several else run_one
+    seeds = range(asked.seed, asked.seed + asked.schedules)
+    if asked.worlds:
+        seeds = range(asked.seed, COUNT, asked.worlds)
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix="scenarios-", ignore_cleanup_errors=True) as place,
         # Unlike a pool of `multiprocessing`, it notices a process that dies, and does not wait for what that ran.
-        ProcessPoolExecutor(
-            asked.jobs, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
-        ) as pool,
-        contextlib.suppress(KeyboardInterrupt),
+        ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn"), begin_process) as pool,
     ):
-        run_one = run_seed_by_processes if asked.processes else run_world if asked.worlds else run_seed
-        run_one = run_several if asked.several else run_one
-        seeds = range(asked.seed, asked.seed + asked.schedules)
-        if asked.worlds:
-            seeds = range(asked.seed, COUNT, asked.worlds)
-        for figures, reports, course in pool.map(run_one, ((place, seed) for seed in seeds)):
-            total += figures
-            courses.append(course)
-            for each in reports:
-                shown += 1
-                if shown <= MOST_REPORTS:
-                    print(f"{each}\n", flush=True)
+        try:
+            for figures, reports, course in pool.map(partial(limited, run_one), ((place, seed) for seed in seeds)):
+                total += figures
+                courses.append(course)
+                for each in reports:
+                    shown += 1
+                    if shown <= MOST_REPORTS:
+                        print(f"{each}\n", flush=True)
+        except KeyboardInterrupt:  # the scenarios under way fail where they are
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes twice, from a parent and to the group
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                os.kill(process.pid or 0, signal.SIGALRM)
     seconds = MACHINE.monotonic_s() - started_s
     course = "" if asked.processes or asked.several else f"; course {digest(courses)}"
     print(f"{len(courses)} of {len(seeds)} scenarios from seed {asked.seed} on{course}")

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import traceback
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -29,6 +30,7 @@ from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.state_db import StateDb
 from tests.emulator import Emulator, RequestRecord, Sandbox, When
 from tests.fuzz.agent_side import SavedEntries, note_look
+from tests.fuzz.limit import TooLong
 from tests.fuzz.model import Entry, sent_in, shown
 from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, Tree, tree
 from tests.system.command import CLOCK, Finished
@@ -487,8 +489,8 @@ def run_several(asked: tuple[str, int]) -> tuple[Counter[str], list[str], str]:
             story = Story(rig, figures)
             try:
                 story.run(steps_of(seed))
-            except (AssertionError, subprocess.TimeoutExpired) as failure:
-                story.lost.append(f"{failure}")
+            except (AssertionError, subprocess.TimeoutExpired, TooLong):
+                story.lost.append(traceback.format_exc())
             finally:
                 rig.close()
         lost = [*story.lost, *rig.leaks()]
