@@ -1,4 +1,4 @@
-"""docs/errors.md: every error and warning, by subject, with what to do about it."""
+"""docs/errors.md: the errors and warnings of a sync, by subject, with what to do about it."""
 
 from __future__ import annotations
 
@@ -9,46 +9,39 @@ from tests.reference.messages import Message, messages
 
 _USAGE = "2"
 _HEAD = """\
-# Errors and warnings
+# Errors and warnings of a sync
 
 <!-- Made from the program by `python -m tests.reference`; a change by hand is lost. -->
 
-An error is one line on stderr, `syncd: what happened: what to do`; `syncd status` shows the last one, and each warning
-until its cause is gone. Here an arrow is before what to do. What varies is in *italics*, (…) is the reason of the
-system or a server, and what may be missing is in brackets. Each list is by how a command ends:
+What `syncd status`, the log, the desktop, `push` and `flush` may show: what happened, and after an arrow what to do.
+What varies is in *italics*, (…) is the reason of the system or a server, and what may be missing is in brackets. The
+lists are by how a command ends:
 
 - 75: it may work later. The daemon tries again by itself, and where nothing else is said, so may you.
 - 78: a person must change something before.
 - 75 or 78: one of these, by what the server answered.
 - warning: syncing goes on.
 
-Errors of usage (2) say how to type the command, and are not listed.
+What is wrong with the words of a command, with a key of the configuration or with a file that you named is not listed:
+the message says what to change.
 """
 # The first folder or module that a message is made in, or below, decides its subject.
 _SUBJECTS = {
-    "Configuration and key": (
-        "core/settings",
-        "core/config_file",
-        "core/api_key",
-        "cli/options",
-        "cli/init",
-        "daemon/build",
-    ),
+    "The API key": ("core/api_key",),
     "Network, API and bucket": ("remote",),
-    "The sandbox": ("sandbox/account", "sandbox/provider", "cli/sandbox"),
-    "The workspace and its rules": ("selection", "scan", "archive/snapshotter", "cli/explain"),
+    "The sandbox": ("sandbox/account", "sandbox/provider"),
+    "The workspace and its rules": ("selection", "scan", "archive/snapshotter"),
     "The watch": ("watch",),
     "A sync": ("sync", "store", "daemon", "report", "core", "cli/push", "cli/flush", "cli/run", "cli/daemon_client"),
-    "What the agent changed": ("sandbox", "merge", "cli/apply", "cli/diff", "cli/log", "cli/saved", "cli/agent_side"),
-    "The service": ("cli/service",),
-    "Other commands": ("cli", "archive", "emulator"),
+    "What the agent changed": ("sandbox",),
 }
+# What is made in these is the answer to what someone typed.
+_ANSWERS = ("cli", "merge", "archive", "emulator", "core/settings", "core/config_file", "daemon/build")
 
 
 def page() -> str:
     """Return the whole page as Markdown."""
-    subjects = [f"[{subject}](#{_anchor(subject)})" for subject in _SUBJECTS]
-    lines = [_HEAD, f"{', '.join(subjects)}."]
+    lines = [_HEAD.rstrip()]
     for subject in _SUBJECTS:
         lines += ["", f"## {subject}"]
         rows = _rows(each for each in messages() if subject_of(each) == subject and each.ends != _USAGE)
@@ -63,14 +56,15 @@ def _rows(found: Iterable[Message]) -> list[tuple[str, str]]:
     by_remedy: dict[tuple[str, str], set[str]] = {}
     for each in found:
         by_remedy.setdefault((each.ends, _shown(each.remedy)), set()).add(_shown(each.what))
-    rows = []
+    rows: dict[tuple[str, str], list[str]] = {}
     for (end, remedy), whats in by_remedy.items():
         for what in sorted(whats):
             if any(_is_covered(what, other) for other in whats):
                 whats.remove(what)
         left = sorted(whats, key=_sort_key)
-        rows += [(end, f"{' · '.join(left)} → {remedy}")] if remedy else [(end, what) for what in left]
-    return rows
+        for what in [" · ".join(left)] if remedy else left:
+            rows.setdefault((end, what), []).extend([remedy] if remedy else [])
+    return [(end, what + " → " * bool(found) + " · ".join(found)) for (end, what), found in rows.items()]
 
 
 def _is_covered(what: str, general: str) -> bool:
@@ -92,10 +86,10 @@ def _common(one: list[str], other: list[str]) -> int:
 
 
 def subject_of(message: Message) -> str:
-    """Return the subject of the page that a message belongs to: by the longest of the folders that it is in."""
+    """Return the subject that a message belongs to, by the longest of the folders that it is in; "" is none."""
     path = message.path.removeprefix("syncd/").removesuffix(".py")
-    found = [(len(place), subject) for subject, places in _SUBJECTS.items() for place in places if _is_in(path, place)]
-    return max(found)[1]
+    every = {**_SUBJECTS, "": _ANSWERS}
+    return max((len(place), subject) for subject, places in every.items() for place in places if _is_in(path, place))[1]
 
 
 def _is_in(path: str, place: str) -> bool:
@@ -109,7 +103,3 @@ def _sort_key(what: str) -> tuple[str, str]:
 def _shown(text: str) -> str:
     parts = re.sub(r"\(<(reason|message)>\)", "(…)", text).split("`")  # no italics within code
     return "`".join(part if at % 2 else re.sub(r"<([^<>]*)>", r"*\1*", part) for at, part in enumerate(parts))
-
-
-def _anchor(heading: str) -> str:
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
