@@ -110,7 +110,8 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done or nothing to do; 2 wrong usage; 75 may work later; 78 a person must change something.",
+    epilog="Exit codes: 0 done or nothing to do; 1 something differs; 2 wrong usage; 75 may work later;"
+    " 78 a person must change something.",
 )
 @click.version_option(__version__, prog_name="syncd")
 @verbosity_options

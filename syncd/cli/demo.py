@@ -25,7 +25,7 @@ from queue import Empty, SimpleQueue
 import click
 from msgspec import Struct
 
-from syncd.cli.layout import aligned, cut
+from syncd.cli.layout import aligned
 from syncd.cli.local_scan import scan_workspace
 from syncd.cli.options import CLOCK
 from syncd.core.config_file import load_config
@@ -244,7 +244,7 @@ class _Demo(Struct):
         """Print a command, and lines of its output."""
         self.result(click.style(command, bold=True))
         for shown in output:
-            click.echo(_INDENT + cut(shown_path(shown), _width() - len(_INDENT)))
+            click.echo(textwrap.fill(shown_path(shown), _width(), initial_indent=_INDENT, subsequent_indent=_INDENT))
 
     def places(self) -> None:
         """Print both sides, and what is left out by which rule."""

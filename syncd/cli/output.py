@@ -29,6 +29,17 @@ def print_path(path: str, rest: str = "", before: str = "") -> None:
         sys.stdout.buffer.write(os.fsencode(f"{before}{path}{rest}\n"))
 
 
+def home_relative(path: str) -> str:
+    """Return a path for people, with `~` for the home directory."""
+    from syncd.core.text import shown_path  # noqa: PLC0415 - `--version` needs none of it
+
+    home = os.path.expanduser("~")
+    for each in (home, os.path.realpath(home)):
+        if path.startswith(f"{each}/"):
+            path = f"~{path.removeprefix(each)}"
+    return shown_path(path)
+
+
 def is_screen(stream: TextIO) -> bool:
     """True if the stream is a terminal on which a line can be drawn over."""
     return stream.isatty() and os.environ.get("TERM", "") not in _DUMB

@@ -224,7 +224,7 @@ class Bucket:
             return StepFailed(ApiStep.UPLOAD, FailureAction.RETRY, message, SIGN_IN)
         if action is FailureAction.REFUSED:
             message = f"the bucket takes no archive of this size ({answered})"
-            return StepFailed(ApiStep.UPLOAD, FailureAction.REFUSED, message, "leave large files out in .syncdignore")
+            return StepFailed(ApiStep.UPLOAD, FailureAction.REFUSED, message, "exclude large files in .syncdignore")
         message = f"the bucket answered the upload with {answered}"
         return StepFailed(ApiStep.UPLOAD, action, message, retry_after_s=answer.retry_after_s)
 

@@ -137,7 +137,7 @@ def test_the_workspace_is_watched_for_a_moment(workspace: Path, monkeypatch: pyt
 
     monkeypatch.setattr(InotifyWatch, "add_directory", note)
     found = {subject: finding.grade for subject, (finding,) in _of(workspace).items()}
-    assert found == {"directory": PASS, "largest": NOTE, "secrets": PASS, "inotify": PASS}
+    assert found == {"directory": PASS, "secrets": PASS, "inotify": PASS}
     assert watched == ["", "src", "src/deep"]
     assert _of(workspace)["inotify"][0].what.startswith("3 of ")
     assert (threading.active_count(), descriptors.count()) == (threads, before)

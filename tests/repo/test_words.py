@@ -18,7 +18,7 @@ _RIDDLES = ("What", "Whether", "How", "When", "Who", "Whoever", "Whose", "Where"
 
 # What is excluded, held, kept, in sync or not running has these names; these are other ones for the same.
 _NOT = (
-    r"\b(left|leaves?|leaving)( it| them| that)? out\b",
+    r"\b(left|leaves?|leaving)( \w+){0,2} out\b",
     r"\bstays? (at )?home\b",
     r"\bh[eo]ld back\b|\bwithheld\b",
     r"\bin step\b|\bkeeps? [^.]{0,60}\bequal to\b",

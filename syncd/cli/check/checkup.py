@@ -146,7 +146,7 @@ def check_workspace(config: Config, *, watches: bool) -> Generator[Finding, None
     manifest = found.scan.manifest
     directories = 1 + sum(entry.kind is Kind.DIRECTORY for entry in manifest.values())  # the workspace among them
     yield _size_finding(config, manifest, directories)
-    if weights := heaviest(manifest, _HEAVIEST):
+    if manifest.content_bytes >= _MIB and (weights := heaviest(manifest, _HEAVIEST)):
         yield _heaviest_finding(weights, manifest.content_bytes)
     yield from _warnings("directory", found.scan.warnings)
     shared = workspace_mounts_of(path).shared.items()
@@ -187,7 +187,7 @@ def _heaviest_finding(weights: Sequence[tuple[str, int]], total_bytes: int) -> F
     what = f"{len(weights)} files or folders hold {share:.0%} of it"
     if len(weights) == 1:
         what = f"one {'folder' if weights[0][0].endswith('/') else 'file'} holds {share:.0%} of it"
-    return Finding("largest", Grade.NOTE, what, "to leave one out, put its line into .syncdignore", details)
+    return Finding("largest", Grade.NOTE, what, "to exclude one, put its line into .syncdignore", details)
 
 
 def heaviest(manifest: Mapping[str, Entry], count: int) -> list[tuple[str, int]]:

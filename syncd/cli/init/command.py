@@ -23,7 +23,6 @@ from syncd.cli.init.dialog import (
     ask_sandbox,
     asked_key,
     complete,
-    home_relative,
     may_store,
     refuse_taken,
     say,
@@ -31,6 +30,7 @@ from syncd.cli.init.dialog import (
     tell_shared_mounts,
 )
 from syncd.cli.options import CLOCK, keeper, option_for, shipped, stoppable
+from syncd.cli.output import home_relative
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.push import next_step, push, summary
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
@@ -272,7 +272,7 @@ def _write_new(path: str, text: str, option: str) -> None:
         raise ConfigError(
             f"{path} cannot be written ({failure.strerror})", f"name another file with {option}"
         ) from None
-    click.echo(f"wrote {shown_path(path)}")
+    click.echo(f"wrote {home_relative(path)}")
 
 
 def _exists(path: str, option: str) -> ConfigError:
@@ -342,12 +342,12 @@ def _next_steps(config: Config, option: str) -> Iterator[str]:
     key_file, workspace = config.sandbox.api_key_file, config.workspace.path
     if not os.path.lexists(key_file) and os.environ.get(KEY_VARIABLE):
         yield f"\nThe API key comes from ${KEY_VARIABLE}. A service does not see that; for one,"
-        yield f"put it into {shown_path(key_file)}, mode 0600."
+        yield f"put it into {home_relative(key_file)}, mode 0600."
     elif not os.path.lexists(key_file):
         yield "\nThe API key is still missing. Make its file, and paste the key into it:"
-        yield f"  install -m 600 /dev/null {shown_path(shlex.quote(key_file))}"
+        yield f"  install -m 600 /dev/null {home_relative(shlex.quote(key_file))}"
     if not os.path.isdir(workspace):
-        yield f"\nThe directory {shown_path(workspace)} does not exist yet."
+        yield f"\nThe directory {home_relative(workspace)} does not exist yet."
     yield "\nNext:"
     yield f"  syncd check{option}            tries all that a sync needs"
     yield f"  syncd ls{option}               shows what would be sent"

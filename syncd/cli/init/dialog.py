@@ -13,6 +13,7 @@ import click
 
 from syncd.cli.init.config_template import toml
 from syncd.cli.layout import wrapped
+from syncd.cli.output import home_relative
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, parse_key
 from syncd.core.choices import Region
 from syncd.core.config_file import (
@@ -76,7 +77,7 @@ def complete(
                 raise ConfigError(f'"{answer}" is no region', f"name one of {', '.join(regions)}")
             return answer
 
-        values |= regions[_answer(f"Region, {', '.join(regions)} [{Region.US}]", checked, Region.US)]
+        values |= regions[_answer(f"Region ({', '.join(regions)}) [{Region.US}]", checked, Region.US)]
     return path
 
 
@@ -137,12 +138,6 @@ def tell_shared_mounts(workspace: str) -> None:
 def absolute(path: Any) -> Any:
     """The path made absolute from the current directory, as the file would read it from its own folder."""
     return path if not isinstance(path, str) or path.startswith("~") or not path else os.path.abspath(path)
-
-
-def home_relative(path: str) -> str:
-    """The path as it is shown: with `~` below the home directory."""
-    home = os.path.expanduser("~")
-    return shown_path(f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path)
 
 
 def _real(path: str) -> str:

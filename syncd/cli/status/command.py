@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+from msgspec import structs
 
 from syncd import __version__
 from syncd.cli.interruption import discard_stdout
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
-from syncd.cli.output import is_screen, stdout_failure
+from syncd.cli.output import home_relative, is_screen, stdout_failure
 from syncd.cli.status.reader import StatusReader, WorkspaceRow, read_all, reader_for
 from syncd.core.config_file import config_folder
 from syncd.core.errors import ConfigError, ExitCode
@@ -135,6 +136,7 @@ def _text(reader: StatusReader, status: Status) -> str:
     from syncd.cli.layout import glyphs_for, written  # noqa: PLC0415 - for people alone
     from syncd.cli.status.screen import screen  # noqa: PLC0415
 
+    status = structs.replace(status, workspace=home_relative(status.workspace))
     lines = screen(status, reader.context(status), CLOCK.wall_s(), _width(_WIDTH), glyphs_for(sys.stdout))
     return "\n".join(written(line, sys.stdout) for line in lines)
 
