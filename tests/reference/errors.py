@@ -1,4 +1,4 @@
-"""docs/errors.md: the errors and warnings of a sync, by subject, with what to do about it."""
+"""docs/errors.md: the errors and warnings that need a person, by subject, with what to do."""
 
 from __future__ import annotations
 
@@ -7,27 +7,20 @@ from collections.abc import Iterable
 
 from tests.reference.messages import Message, messages
 
-_USAGE = "2"
+_NOT_LISTED = ("2", "75")  # wrong usage; it may work later
 _HEAD = """\
-# Errors and warnings of a sync
+# Errors and warnings that need you
 
 <!-- Made from the program by `python -m tests.reference`; a change by hand is lost. -->
 
 What `syncd status`, the log, the desktop, `push` and `flush` may show: what happened, and after an arrow what to do.
 What varies is in *italics*, (…) is the reason of the system or a server, and what may be missing is in brackets. The
-lists are by how a command ends:
-
-- 75: it may work later. The daemon tries again by itself, and where nothing else is said, so may you.
-- 78: a person must change something before.
-- 75 or 78: one of these, by what the server answered.
-- warning: syncing goes on.
-
-What is wrong with the words of a command, with a key of the configuration or with a file that you named is not listed:
-the message says what to change.
+lists are by how a command ends: 78 is that a person must change something before, 75 that it may work later, and a
+warning lets syncing go on. Not listed are those that end with 75 always, as the daemon tries again by itself, and what
+is wrong with the words of a command, the configuration, the key file or another that you named: the message says it.
 """
 # The first folder or module that a message is made in, or below, decides its subject.
 _SUBJECTS = {
-    "The API key": ("core/api_key",),
     "Network, API and bucket": ("remote",),
     "The sandbox": ("sandbox/account", "sandbox/provider"),
     "The workspace and its rules": ("selection", "scan", "archive/snapshotter"),
@@ -36,15 +29,17 @@ _SUBJECTS = {
     "What the agent changed": ("sandbox",),
 }
 # What is made in these is the answer to what someone typed.
-_ANSWERS = ("cli", "merge", "archive", "emulator", "core/settings", "core/config_file", "daemon/build")
+_ANSWERS = ("cli", "merge", "archive", "emulator", "core/settings", "core/config_file", "core/api_key", "daemon/build")
 
 
 def page() -> str:
     """Return the whole page as Markdown."""
     lines = [_HEAD.rstrip()]
     for subject in _SUBJECTS:
-        lines += ["", f"## {subject}"]
-        rows = _rows(each for each in messages() if subject_of(each) == subject and each.ends != _USAGE)
+        rows = _rows(
+            each for each in messages() if subject_of(each) == subject and each.ends not in _NOT_LISTED and each.remedy
+        )
+        lines += ["", f"## {subject}"] if rows else []
         for end in sorted({end for end, _ in rows}):
             listed = sorted((row for kind, row in rows if kind == end), key=_sort_key)
             lines += ["", f"**{end}**", "", *(f"- {row}" for row in listed)]
@@ -62,9 +57,8 @@ def _rows(found: Iterable[Message]) -> list[tuple[str, str]]:
             if any(_is_covered(what, other) for other in whats):
                 whats.remove(what)
         left = sorted(whats, key=_sort_key)
-        for what in [" · ".join(left)] if remedy else left:
-            rows.setdefault((end, what), []).extend([remedy] if remedy else [])
-    return [(end, what + " → " * bool(found) + " · ".join(found)) for (end, what), found in rows.items()]
+        rows.setdefault((end, " · ".join(left)), []).append(remedy)
+    return [(end, f"{what} → {' · '.join(found)}") for (end, what), found in rows.items()]
 
 
 def _is_covered(what: str, general: str) -> bool:

@@ -23,7 +23,7 @@ from syncd.core.settings import SECTIONS, CeilingKeys
 REPO = Path(__file__).resolve().parent.parent.parent
 
 # So many commands have an option that is described once.
-_MANY = 8
+_MANY = 4
 # What a person may set, and what a service manager does. A test compares this with what the source reads.
 ENVIRONMENT = (
     ("KLAVIS_API_KEY", "The API key; it comes before `sandbox.api_key_file`. A service does not see it."),

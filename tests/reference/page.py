@@ -42,10 +42,8 @@ _JSON = "--json: "
 _KEYS = """\
 ## Configuration
 
-The file is the one in `~/.config/syncd` whose workspace holds the current directory, else `config.toml` there, or what
-`--config` names. A key in `a.b` is written as `b = …` below `[a]`. A table `[sandboxes.NAME]` is one more sandbox, with
-the keys of `[sandbox]`: see [several-agents.md](several-agents.md). An unknown key or a bad value is one line that
-names the key and what is allowed, with exit code 78.
+A key in `a.b` is written as `b = …` below `[a]`. A table `[sandboxes.NAME]` is one more sandbox, with the keys of
+`[sandbox]`: see [several-agents.md](several-agents.md). An unknown key or a bad value ends a command with 78.
 
 The API key is the first of `$CREDENTIALS_DIRECTORY/klavis-api-key`, `$KLAVIS_API_KEY` and `sandbox.api_key_file`.
 """
@@ -112,14 +110,16 @@ def _without(option: Option) -> str:
 
 def _verb(verb: Verb) -> Iterator[str]:
     yield from (f"### {verb.path}", "")
-    if verb.usage != f"{verb.path} [OPTIONS]":
-        yield from ("```text", verb.usage, "```", "")
     first, *others = verb.text
-    yield from (first, "")
+    takes = verb.usage.removeprefix(verb.path).replace("[OPTIONS]", "").replace("COMMAND [ARGS]...", "").strip()
+    yield from (f"`{verb.path} {takes}`: {first}" if takes and takes != "[]" else first, "")
     document = [text.partition(_JSON)[2] for text in others if _JSON in text]
     own = [*own_options(verb), *(Option("--json", text) for text in document)]
-    own += [Option(each.names, "") for each in common_options()[1:] if each in verb.options and not document]
-    yield from (f"- `{option.names}`{option.text and f': {option.text}'}" for option in own)
+    yield from (f"- `{option.names}`: {option.text}" for option in own)
+    names = {option.names for option in own}
+    shared = [_code(each.names) for each in common_options()[1:] if each in verb.options and each.names not in names]
+    yield from [f"- {', '.join(shared)}"] if shared else []
+    own += shared
     yield from [""] if own else []
 
 

@@ -209,14 +209,6 @@ def _watch(rig: SceneRig) -> pyte.Screen:
         return terminal.screen
 
 
-def _push(rig: SceneRig) -> pyte.Screen:
-    rig.configure(sync__upload_limit_kib_per_second=_SLOW_KIB)
-    rig.write_large()
-    with rig.terminal("push") as terminal:
-        terminal.until(_halfway, "an upload half done")
-        return terminal.screen
-
-
 def _check(rig: SceneRig) -> pyte.Screen:
     """Show `syncd check` with one warning: a clock that is not the server's."""
     rig.configure()
@@ -306,7 +298,6 @@ SCENES = (
     Scene("status", "syncd status: in sync, with the last sync and what is excluded", _status),
     Scene("status-retrying", "syncd status while the server does not answer: what failed and the next try", _retrying),
     Scene("status-watch", "syncd status --watch in the middle of an upload, with speed and time left", _watch),
-    Scene("push", "syncd push in the middle of an upload, with its progress bar", _push),
     Scene("check", "syncd check: what is well, and what to do about what is not", _check),
     Scene("history", "syncd history: the last syncs, one of them failed", _history),
     Scene("apply", "syncd apply: the plan of what is taken, merged and in conflict, the question, the end", _apply),
