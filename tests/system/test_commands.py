@@ -47,17 +47,6 @@ def test_flush_returns_when_the_sandbox_is_equal(rig: Rig) -> None:
         assert (rig.sandbox.workspace / "a").read_text() == f"content {number}"
 
 
-def test_flush_outlasts_a_network_failure(rig: Rig) -> None:
-    """A failing network makes it wait, not fail, even longer than the retries of one sync."""
-    rig.configure({"retry.give_up_after_seconds": 1})
-    rig.write("a")
-    rig.up()
-    rig.faults("upload: 503 x10")
-    rig.write("a", "changed")
-    rig.ok("flush")
-    assert (rig.sandbox.workspace / "a").read_text() == "changed"
-
-
 def test_flush_sees_a_change_made_during_a_sync(rig: Rig) -> None:
     """A flush called during an upload of an older snapshot waits for a sync that began after it."""
     rig.write("a", "old")
@@ -68,32 +57,6 @@ def test_flush_sees_a_change_made_during_a_sync(rig: Rig) -> None:
     rig.write("a", "newest")
     rig.ok("flush")
     assert (rig.sandbox.workspace / "a").read_text() == "newest"
-
-
-def test_flush_alone_syncs(rig: Rig) -> None:
-    """Without a daemon it syncs, and a second one has nothing to do."""
-    rig.fill(5)
-    rig.ok("flush")
-    rig.converged()
-    rig.ok("flush")
-    assert rig.count("upload") == 1
-
-
-@pytest.mark.parametrize("daemon", ["with a daemon", "alone"])
-def test_flush_gives_up_in_time(rig: Rig, daemon: str) -> None:
-    """After --timeout it exits with 75 and the reason, and the daemon goes on."""
-    rig.write("a")
-    if daemon == "with a daemon":
-        rig.up()
-        rig.write("a", "changed")
-    rig.faults("upload: 503 always")
-    flushed = rig.run("flush", "--timeout", "1.5")
-    assert flushed.code == 75
-    assert "503" in flushed.err
-    assert flushed.seconds < 6
-    rig.emulator.faults.clear()
-    rig.ok("flush")
-    rig.converged()
 
 
 def test_push_goes_through_the_daemon(rig: Rig) -> None:
@@ -238,15 +201,6 @@ def test_a_command_that_is_none(rig: Rig, typed: str, meant: str) -> None:
     assert (said.code, said.err.splitlines()[-1]) == (2, f"Error: No such command '{typed}'.{meant}")
 
 
-def test_push_prints_its_result_and_its_progress_apart(rig: Rig) -> None:
-    """The result goes to stdout, the progress to stderr, in plain lines without a terminal."""
-    rig.fill(5)
-    pushed = rig.ok("push")
-    assert len(pushed.out.splitlines()) == 1
-    assert "uploading" in pushed.err
-    assert "\x1b" not in pushed.out + pushed.err
-
-
 def test_a_push_that_is_stopped_leaves_nothing_half_done(rig: Rig) -> None:
     """Ctrl-C during an upload exits with 75 at once, and the next push sends it."""
     rig.write("a")
@@ -307,14 +261,3 @@ def test_a_pause_without_a_daemon_holds_the_next_one(rig: Rig) -> None:
     assert rig.emulator.request_log.ops() == []
     rig.ok("resume")
     rig.converged()
-
-
-def test_a_push_while_paused(rig: Rig) -> None:
-    """The pause goes on."""
-    rig.write("a")
-    rig.up()
-    rig.ok("pause")
-    rig.write("b")
-    rig.ok("push")
-    rig.converged()
-    rig.in_state("paused")

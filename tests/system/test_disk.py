@@ -35,7 +35,6 @@ def _works(*command: str) -> bool:
 needs_mounts = pytest.mark.skipif(
     not _works("unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"), reason="this machine lets nobody mount a disk"
 )
-needs_strace = pytest.mark.skipif(not _works("strace", "-f", "true"), reason="no strace(1) to let system calls fail")
 
 
 class Disk:
@@ -106,29 +105,6 @@ def test_a_spool_too_small_for_a_change(rig: Rig) -> None:
     rig.in_state("watching")
     assert rig.status()["last_error"] is None
     assert [name for name in disk.files() if not name.endswith(".chunk")] == ["chunk-index"]
-
-
-@needs_mounts
-def test_a_spool_with_room_for_one_archive_but_not_for_two(rig: Rig) -> None:
-    """The old archive is removed for the new one when everything changes."""
-    disk = Disk(rig.home / ".cache/syncd", "6m")
-    rig.write("large", NOISE[: 4 * MIB])
-    disk.daemon = rig.up(prefix=disk.prefix)
-    rig.write("large", NOISE[4 * MIB :])
-    rig.converged()
-
-
-@needs_mounts
-def test_a_spool_that_becomes_read_only(rig: Rig) -> None:
-    """A kernel remounts a disk with errors like that."""
-    disk = Disk(rig.home / ".cache/syncd", "16m")
-    rig.write("a", "1")
-    disk.daemon = rig.up(prefix=disk.prefix)
-    disk.remount("ro")
-    rig.write("a", "2")
-    _failure(rig, "Read-only file system", str(disk.folder))
-    disk.remount("rw")
-    rig.converged()
 
 
 @needs_mounts
@@ -208,23 +184,6 @@ def _at_rest(disk: Disk, rig: Rig) -> bool:
     return status["state"] == "watching" and not status["pending"] and not status["warnings"] and status["syncs"] > 0
 
 
-STRACE = ("strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null")
-
-
-@needs_strace
-def test_a_quota_that_is_used_up(rig: Rig) -> None:
-    """EDQUOT during packing is reported, nothing unfinished stays, and then the sync goes on."""
-    rig.write("a", NOISE[:100_000])
-    chunks = rig.home / ".cache/syncd" / rig.state_folder.name / "chunks"
-    paths = [word for number in range(1, 40) for word in ("-P", f"{chunks}/{number}.loose")]
-    injected = ("-e", "trace=write", "-e", "inject=write:error=EDQUOT:when=1..4")
-    rig.start(prefix=(*STRACE, *paths, *injected))
-    message = _failure(rig, "Disk quota exceeded")
-    assert str(chunks.parent) in message
-    rig.converged()
-    assert [path.name for path in chunks.iterdir() if path.suffix != ".chunk"] == []
-
-
 def _open_files(daemon: Running, soft: int) -> None:
     _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (min(soft, hard), hard))
@@ -267,26 +226,6 @@ def test_a_sparse_terabyte(rig: Rig) -> None:
     assert pushed.code == 78
     assert len(pushed.err.splitlines()) == 1
     (rig.workspace / "disk.img").unlink()
-    rig.converged()
-
-
-def test_a_file_that_is_appended_to_all_the_time(rig: Rig) -> None:
-    """The others are sent meanwhile, and it is sent once it is unchanged."""
-    rig.write("log", NOISE[:MIB])
-    script = (
-        "import select, sys\n"
-        "with open(sys.argv[1], 'ab', 0) as log:\n"
-        "    while not select.select([], [], [], 0.001)[0]:\n"
-        "        log.write(b'line ' * 100)\n"
-    )
-    rig.up()
-    writer = subprocess.Popen(["python3", "-c", script, rig.workspace / "log"])
-    try:
-        rig.write("a", "meanwhile")
-        rig.until(lambda: "a" in rig.there(), "the other file")
-    finally:
-        writer.kill()
-        writer.wait()
     rig.converged()
 
 

@@ -161,12 +161,6 @@ def test_checkouts(quick: Rig) -> None:
     _checkouts(quick, 500)
 
 
-@pytest.mark.long
-def test_checkouts_of_a_large_tree(quick: Rig) -> None:
-    """Git switches between two versions of 30,000 files."""
-    _checkouts(quick, 30_000)
-
-
 def _packed_packages(folder: Path, files: int) -> Path:
     """Return a tar file as a package manager extracts it: many small files in many folders."""
     source = folder / "packages"
@@ -208,13 +202,6 @@ def test_packages(quick: Rig, tmp_path: Path) -> None:
     _packages(quick, tmp_path, 1_000)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(600)
-def test_packages_of_50000_files(quick: Rig, tmp_path: Path) -> None:
-    """The same with 50,000 files."""
-    _packages(quick, tmp_path, 50_000)
-
-
 @contextmanager
 def asleep(daemon: Running) -> Iterator[None]:
     """Stop the daemon meanwhile, so that the kernel's queue fills up."""
@@ -238,20 +225,6 @@ def test_more_renames_than_the_queue_holds(quick: Rig) -> None:
             os.rename(quick.workspace / f"many/{number}", quick.workspace / f"many/{number + 1}")
         quick.write("folder0/after", "this event was dropped")
     assert bill.uploads <= 2
-
-
-@pytest.mark.long
-def test_renames_while_the_daemon_reads(quick: Rig) -> None:
-    """The daemon reads during as many renames; lost events are recovered."""
-    folder = quick.workspace / "many"
-    folder.mkdir()
-    for number in range(40_000):
-        (folder / f"file{number}").touch()
-    daemon = quick.up()
-    with storm(quick, daemon, "40,000 renames, heard as they come") as bill:
-        for number in range(40_000):
-            os.rename(folder / f"file{number}", folder / f"renamed{number}")
-    assert bill.uploads <= 2 + bill.seconds / 5
 
 
 def _log(rig: Rig, name: str, seconds: float) -> None:
@@ -279,13 +252,6 @@ def _logs(rig: Rig, seconds: float) -> None:
 def test_a_log_that_is_written_all_the_time(quick: Rig) -> None:
     """It causes an upload every `max_wait_seconds`, and none if it is excluded."""
     _logs(quick, 3)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(300)
-def test_a_log_that_is_written_for_a_minute(quick: Rig) -> None:
-    """The same for a minute."""
-    _logs(quick, 60)
 
 
 def _limited(limit: str, value: int) -> tuple[str, ...]:

@@ -28,28 +28,6 @@ def test_passing_failures_of_the_api(rig: Rig, op: str, fault: str) -> None:
     assert rig.count("upload") == 1, "an error of the API's is no reason to upload again"
 
 
-@pytest.mark.parametrize("fault", ["429 code=SlowDown x2", "reset mid-body"])
-def test_passing_failures_of_the_bucket(rig: Rig, fault: str) -> None:
-    """The upload starts again from its first byte with the same URL, until it is complete."""
-    rig.fill(5)
-    rig.faults(f"upload: {fault}")
-    rig.up()
-    rig.converged()
-    assert rig.count("upload-url") == 1
-    assert rig.count("initialize") == 1
-
-
-def test_a_retry_after_longer_than_give_up_after(rig: Rig) -> None:
-    """The sync gives up before the wait ends, and the next one waits for the rest."""
-    rig.configure({"retry.give_up_after_seconds": 1})
-    rig.fill(5)
-    rig.faults("upload: 503 retry-after=3")
-    rig.up()
-    first, second = (entry for entry in rig.emulator.request_log if entry.op == "upload")
-    assert second.started_at - first.started_at >= 2.9
-    rig.converged()
-
-
 def test_the_daemon_goes_on_after_giving_up(rig: Rig) -> None:
     """After one sync's retries it takes a new snapshot; it never ends by itself."""
     rig.configure({"retry.give_up_after_seconds": 1, "retry.max_delay_seconds": 0.3})
@@ -100,13 +78,3 @@ def test_a_stop_does_not_wait_for_a_name(rig: Rig, no_names: tuple[str, ...]) ->
     assert daemon.stop() == 0
     assert CLOCK.monotonic_s() - started_s < STOP_S
     assert rig.status()["pending"] is True
-
-
-@pytest.mark.long
-def test_a_name_that_cannot_be_looked_up(rig: Rig, no_names: tuple[str, ...]) -> None:
-    """A push ends with one line after the timeout: `pytest -m long tests/system/test_faults.py`, 11 s."""
-    rig.configure({"sandbox.base_url": "https://api.example.com", "retry.give_up_after_seconds": 1})
-    rig.fill(3)
-    pushed = rig.run("push", prefix=no_names)
-    assert pushed.code == 75
-    assert "the API cannot be reached (its name cannot be looked up in time)" in pushed.err.splitlines()[-1]

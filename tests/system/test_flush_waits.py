@@ -44,19 +44,6 @@ def test_it_gives_up_during_an_upload(rig: Rig, daemon: str) -> None:
     assert flushed.out == ""
 
 
-def test_a_person_is_needed(rig: Rig) -> None:
-    """It exits with 78 and the reason at once, also if the daemon was held before."""
-    rig.write("a")
-    rig.up()
-    rig.faults("any: 401 always")
-    rig.write("a", "changed")
-    rig.in_state("held")
-    flushed = rig.run("flush")
-    assert flushed.code == 78
-    assert "401" in flushed.err
-    assert flushed.seconds < 5
-
-
 def test_a_pause_ends_the_wait(rig: Rig) -> None:
     """A flush does not wait for a resume."""
     rig.configure({"retry.give_up_after_seconds": 0.2, "retry.max_delay_seconds": 30, "retry.first_delay_seconds": 30})

@@ -43,20 +43,6 @@ def test_an_unreadable_file(rig: Rig) -> None:
     rig.ok("flush")
 
 
-@needs_setpriv
-def test_an_unreadable_directory(rig: Rig) -> None:
-    """A warning names it; readable again it is sent."""
-    rig.write("closed/deep/file")
-    closed = rig.workspace / "closed"
-    closed.chmod(0)
-    rig.write("a")
-    rig.up(prefix=AS_ANYONE)
-    assert any("'closed'" in warning for warning in rig.status()["warnings"])
-    closed.chmod(0o700)
-    rig.converged()
-    rig.until(lambda: rig.status()["warnings"] == [], "the end of the warning")
-
-
 def _can_limit_watches() -> bool:
     if shutil.which("unshare") is None or not Path("/proc/sys/user/max_inotify_watches").exists():
         return False
@@ -77,23 +63,6 @@ def test_too_few_inotify_watches_still_converge(rig: Rig) -> None:
         rig.write(f"folder{number:02}/file", "changed")
     rig.converged()
     rig.write("folder59/another")
-    rig.converged()
-
-
-def test_a_full_disk_is_waited_for(rig: Rig) -> None:
-    """A spool folder that cannot be written is a passing failure with its place."""
-    rig.write("a")
-    rig.up()
-    spool = rig.home / ".cache/syncd"
-    aside = rig.home / "aside"
-    spool.rename(aside)
-    spool.write_text("in its place")
-    rig.write("a", "changed")
-    status = rig.status_in("retrying")
-    assert status["last_error"]["step"] == "snapshot"
-    assert str(spool) in status["last_error"]["message"]
-    spool.unlink()
-    aside.rename(spool)
     rig.converged()
 
 

@@ -71,16 +71,6 @@ def test_emptied_while_nothing_ran(watched: Rig) -> None:
     _goes_on(watched)
 
 
-def test_emptied_and_confirmed(watched: Rig) -> None:
-    """`push --force` confirms it."""
-    emptied(watched.workspace)
-    watched.write("left", "the only file")
-    watched.in_state("held")
-    watched.ok("push", "--force")
-    assert watched.archived() == ["left"]
-    _goes_on(watched)
-
-
 def test_replaced_by_a_link(watched: Rig) -> None:
     """It is held even if the link leads to the same files, as links are resolved at the start."""
     aside = watched.home / "aside"
@@ -164,29 +154,6 @@ def test_replaced_by_another_directory_while_nothing_ran(watched: Rig) -> None:
     _goes_on(watched)
 
 
-def test_another_checkout_in_its_place(watched: Rig) -> None:
-    """Most of the files are the same, so it is the workspace, and changes in it are synced."""
-    other = watched.home / "other"
-    shutil.copytree(watched.workspace, other)
-    (other / "folder0/file000.txt").write_text("changed\n")
-    (other / "folder1/file001.txt").unlink()
-    watched.workspace.rename(watched.home / "aside")
-    other.rename(watched.workspace)
-    watched.converged()
-    assert watched.archived().count("folder1/file001.txt") == 0
-    _goes_on(watched)
-
-
-def test_removed_and_made_again_at_once(watched: Rig) -> None:
-    """Nothing was lost by then, so nothing is held, and the new directory is watched."""
-    copy = watched.home / "copy"
-    shutil.copytree(watched.workspace, copy)
-    shutil.rmtree(watched.workspace)
-    copy.rename(watched.workspace)
-    _goes_on(watched)
-    assert "held" not in watched.daemons[0].err
-
-
 def test_recreated_with_its_inode_number_while_nothing_ran(watched: Rig) -> None:
     """A new directory with the old inode number is recognised as another one."""
     watched.daemons[0].stop()
@@ -261,24 +228,6 @@ def test_an_unreadable_workspace(rig: Rig) -> None:
     _goes_on(rig)
 
 
-@pytest.mark.parametrize("name", [pytest.param("far/near", marks=pytest.mark.long), "far"])
-def test_moved_with_a_directory_above_it(rig: Rig, name: str) -> None:
-    """Its path leads nowhere, or later to something else."""
-    rig.workspace.rmdir()
-    rig.workspace = rig.home / "far/near/work"
-    rig.configure()
-    rig.fill(FILES)
-    rig.up()
-    aside = rig.home / "aside"
-    (rig.home / name).rename(aside)
-    _nothing_was_sent(rig)
-    rig.workspace.mkdir(parents=True)
-    rig.in_state("held")
-    shutil.rmtree(rig.home / name)
-    aside.rename(rig.home / name)
-    _goes_on(rig)
-
-
 # A namespace of its own, for what can only be done by mounting.
 OWN_MOUNTS = ("unshare", "--mount", "--map-root-user")
 mounts = pytest.mark.skipif(
@@ -296,22 +245,6 @@ def _inside(daemon: Running) -> Callable[..., None]:
         subprocess.run([*enter, *args], check=True, cwd="/")
 
     return run
-
-
-@mounts
-def test_unmounted_and_mounted_again(rig: Rig) -> None:
-    """A removed bind mount leaves an empty directory, without an event."""
-    rig.fill(FILES)
-    disk = rig.home / "disk"
-    rig.workspace.rename(disk)
-    rig.workspace.mkdir()
-    mount = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
-    daemon = rig.up(prefix=(*OWN_MOUNTS, "sh", "-c", mount, "sh", str(disk), str(rig.workspace)))
-    inside = _inside(daemon)
-    inside("umount", rig.workspace)
-    _nothing_was_sent(rig)
-    inside("mount", "--bind", disk, rig.workspace)
-    _goes_on(rig, disk)
 
 
 @mounts
@@ -344,20 +277,6 @@ def test_something_mounted_over_it(rig: Rig) -> None:
     _nothing_was_sent(rig)
     inside("umount", rig.workspace)
     _goes_on(rig)
-
-
-@mounts
-def test_a_copy_mounted_over_it(rig: Rig) -> None:
-    """It may be the workspace on another disk: its changes are synced, not the hidden one's."""
-    rig.fill(FILES)
-    disk = rig.home / "disk"
-    shutil.copytree(rig.workspace, disk)
-    rig.up(prefix=OWN_MOUNTS)
-    _inside(rig.daemons[0])("mount", "--bind", disk, rig.workspace)
-    rig.until(lambda: "mounted or unmounted" in rig.daemons[0].err, "the mount to be noticed")
-    rig.write("hidden", "under the mount")
-    _goes_on(rig, disk)
-    assert "hidden" not in rig.archived()
 
 
 @mounts

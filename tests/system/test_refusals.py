@@ -6,7 +6,6 @@ import signal
 
 import pytest
 
-from tests.recorded import remove
 from tests.system.rig import KEY, Rig
 
 
@@ -95,23 +94,6 @@ def test_a_new_key_ends_a_hold(rig: Rig) -> None:
     rig.write_key(KEY)
     rig.converged()
     rig.in_state("watching")
-
-
-def test_a_refused_sandbox_is_held(rig: Rig) -> None:
-    """An ended sandbox holds the daemon, and a configuration with another one goes on."""
-    rig.write("a")
-    daemon = rig.up()
-    rig.faults("upload-url: 404 x1")
-    daemon.stop()
-    remove(rig.state_folder, "upload_url")
-    rig.start()
-    rig.in_state("watching")
-    rig.ok("flush")
-    rig.write("a", "changed")
-    document = rig.status_in("held")
-    assert "sandbox" in document["last_error"]["message"]
-    rig.daemons[-1].send(signal.SIGHUP)
-    rig.converged()
 
 
 @pytest.mark.parametrize("op", ["upload-url", "initialize"])

@@ -45,24 +45,24 @@ def _side(content: str | bytes | None) -> bytes | None:
     return content.encode() if isinstance(content, str) else content
 
 
-# What both sides have of `p`, and for each choice what is then here as `p` and `p.theirs`; None: it is refused.
+# What both sides have of a path, and for each choice what is then here as it and as its `.theirs`; None: it is refused.
 STATES: dict[str, tuple[Any, Any, dict[str, tuple[Any, Any] | None]]] = {
-    "text": (
+    "clash": (
         OURS,
         THEIRS,
         {"mine": (OURS, None), "theirs": (THEIRS, None), "both": (OURS, THEIRS), "markers": (MARKED, None)},
     ),
-    "binary": (
+    "both": (
         BINARY,
         BINARY[::-1],
         {"mine": (BINARY, None), "theirs": (BINARY[::-1], None), "both": (BINARY, BINARY[::-1]), "markers": None},
     ),
-    "gone-here": (
+    "d/b": (
         None,
         THEIRS,
         {"mine": (None, None), "theirs": (THEIRS, None), "both": (None, THEIRS), "markers": None, "tool": None},
     ),
-    "gone-there": (
+    "gone": (
         OURS,
         None,
         {"mine": (OURS, None), "theirs": (None, None), "both": None, "markers": None, "tool": None},
@@ -70,42 +70,48 @@ STATES: dict[str, tuple[Any, Any, dict[str, tuple[Any, Any] | None]]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("state", "choice"), [(state, choice) for state, (_, _, results) in STATES.items() for choice in results]
-)
-def test_each_choice(rig: Rig, agent: Agent, state: str, choice: str) -> None:
-    """It does what it says to that path alone, is undone exactly, and loses no version, before a sync or after it."""
-    ours, theirs, results = STATES[state]
-    agent.delete("clash") if theirs is None else agent.write("clash", theirs)
+@pytest.mark.parametrize("choice", ["mine", "theirs", "both", "markers", "tool"])
+def test_each_choice(rig: Rig, agent: Agent, choice: str) -> None:
+    """It does what it says to those paths alone, is undone exactly, and loses no version, before a sync or after it."""
+    for path, (ours, theirs, _) in STATES.items():
+        agent.delete(path) if theirs is None else agent.write(path, theirs)
+        (rig.workspace / path).unlink() if ours is None else rig.write(path, ours)
     agent.write("a", "not asked for\n")
-    (rig.workspace / "clash").unlink() if ours is None else rig.write("clash", ours)
-    _applied(rig, str(rig.workspace / "clash"))
-    before, result = tree(rig.workspace), results[choice]
-    assert [*_waiting(rig)] == ["clash"]
-    if result is None:
-        refused = rig.run("resolve", str(rig.workspace / "clash"), f"--{choice}")
+    _applied(rig, *(str(rig.workspace / path) for path in STATES))
+    before = tree(rig.workspace)
+    assert sorted(_waiting(rig)) == sorted(STATES)
+    results = {path: each[choice] for path, (_, _, each) in STATES.items() if choice in each}
+    for path in [path for path, result in results.items() if result is None]:
+        refused = rig.run("resolve", str(rig.workspace / path), f"--{choice}")
         assert (refused.code, tree(rig.workspace)) == (2, before)
-        assert f"clash cannot be decided by --{choice} (it " in refused.err
+        assert f"{path} cannot be decided by --{choice} (it " in refused.err
+    decided = {path: result for path, result in results.items() if result is not None}
+    if not decided:
         return
-    told = _resolve(rig, "clash", f"--{choice}")
-    assert [*told.get("beside", [])] == (["clash.theirs"] if choice == "both" else [])
-    assert (_content(rig, "clash"), _content(rig, "clash.theirs")) == tuple(map(_side, result))
-    changed = {"clash", "clash.theirs"}
+    told = _resolve(rig, *decided, f"--{choice}")
+    beside = [f"{path}.theirs" for path, result in decided.items() if result[1] is not None]
+    assert sorted(told.get("beside", [])) == sorted(beside)
+    assert {path: (_content(rig, path), _content(rig, f"{path}.theirs")) for path in decided} == {
+        path: tuple(map(_side, result)) for path, result in decided.items()
+    }
     after = tree(rig.workspace)
+    changed = {*decided, *beside}
     assert {p: e for p, e in after.items() if p not in changed} == {p: e for p, e in before.items() if p not in changed}
-    assert _waiting(rig) == {}
-    assert _applied(rig, "--undo")[1]["undone"] == (["clash", "clash.theirs"] if choice == "both" else ["clash"])
+    assert sorted(_waiting(rig)) == sorted(STATES.keys() - decided)
+    assert sorted(_applied(rig, "--undo")[1]["undone"]) == sorted(changed)
     assert tree(rig.workspace) == before
-    assert [*_waiting(rig)] == ["clash"]
-    _resolve(rig, "clash", f"--{choice}")
+    assert sorted(_waiting(rig)) == sorted(STATES)
+    _resolve(rig, *decided, f"--{choice}")
     rig.ok("push")
-    there = agent.read("clash") if agent.exists("clash") else None
-    assert (there, _waiting(rig)) == (_side(result[0]), {})
-    kept = [row["id"] for row in _saved(rig) if "clash" in row["paths"]]
-    if theirs is not None and choice != "theirs":
-        rig.ok("saved", "restore", kept[0], str(rig.home / "theirs"))
-        assert (rig.home / "theirs/clash").read_bytes() == _side(theirs)
-    assert _applied(rig)[1] == {"taken": ["a"]}
+    for path, (mine, _) in decided.items():
+        assert (agent.read(path) if agent.exists(path) else None) == _side(mine)
+        theirs = STATES[path][1]
+        if theirs is not None and choice != "theirs":
+            kept = next(row["id"] for row in _saved(rig) if path in row["paths"])
+            rig.ok("saved", "restore", kept, str(rig.home / path))
+            assert (rig.home / path / path).read_bytes() == _side(theirs)
+    assert not decided.keys() & _waiting(rig).keys()
+    assert _applied(rig)[1]["taken"] == ["a"]
 
 
 def test_the_list(rig: Rig, agent: Agent) -> None:
@@ -223,8 +229,7 @@ def test_held_paths(rig: Rig, agent: Agent) -> None:
     assert tree(rig.workspace) == tree(rig.sandbox.workspace)
 
 
-@pytest.mark.parametrize("by", ["apply", "restore"])
-@pytest.mark.parametrize("choice", ["mine", "theirs", "markers"])
+@pytest.mark.parametrize(("by", "choice"), [("apply", "mine"), ("restore", "theirs"), ("apply", "markers")])
 def test_theirs_was_overwritten_meanwhile(rig: Rig, agent: Agent, by: str, choice: str) -> None:
     """A conflict waits on with its saved version, until it is decided, by that undo again, or by another `apply`."""
     agent.write("clash", THEIRS)
@@ -238,7 +243,7 @@ def test_theirs_was_overwritten_meanwhile(rig: Rig, agent: Agent, by: str, choic
     assert agent.read("clash").decode() == OURS
     assert [*_waiting(rig)] == ["clash"]
     _resolve(rig, "clash", f"--{choice}")
-    assert _content(rig, "clash") == _side(STATES["text"][2][choice][0])  # type: ignore[index]
+    assert _content(rig, "clash") == _side(STATES["clash"][2][choice][0])  # type: ignore[index]
     assert _waiting(rig) == {}
     assert _applied(rig, "--undo")[1] == {"undone": ["clash"]}
     assert _content(rig, "clash") == OURS.encode()

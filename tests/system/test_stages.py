@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.recorded import remove
@@ -38,17 +36,6 @@ def test_a_change_made_in_a_stage_arrives(rig: Rig, op: str, when: str) -> None:
     assert rig.archived() == sorted(wanted)
 
 
-def test_a_change_noted_during_a_long_upload_arrives(rig: Rig) -> None:
-    """It is not forgotten when the sync succeeds."""
-    rig.write("random", os.urandom(1_000_000))
-    rig.configure({"sync.upload_limit_kib_per_second": 500})
-    rig.start()
-    rig.in_state("uploading")
-    rig.write("late", "written in the middle of a sync")
-    rig.converged()
-    assert rig.count("initialize") == 2
-
-
 @at_each_stage
 def test_a_kill_in_a_stage_needs_no_repair(rig: Rig, op: str, when: str) -> None:
     """After `kill -9` at this stage and a restart the sandbox is equal, without leftovers."""
@@ -75,17 +62,3 @@ def test_a_kill_in_a_stage_needs_no_repair(rig: Rig, op: str, when: str) -> None
     kept = {"chunks", "base", "chunk-index"}
     assert {path.name for path in spool.iterdir()} <= kept, "the dead process's spool"
     assert {path.suffix for path in (spool / "chunks").iterdir()} == {".chunk"}
-
-
-def test_a_long_failure_never_replays_a_stale_snapshot(rig: Rig) -> None:
-    """After a network failure the present workspace is sent."""
-    rig.write("a", "old")
-    rig.faults("upload: reset always")
-    rig.start()
-    rig.in_state("retrying")
-    rig.write("a", "new")
-    rig.until(lambda: rig.count("upload") >= 3, "some attempts")
-    rig.emulator.faults.clear()
-    rig.converged()
-    rig.ok("flush")
-    assert rig.count("initialize") == 1, "the old content was initialized first"

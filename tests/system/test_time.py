@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,19 +124,6 @@ def test_a_long_suspend(rig: ShiftedRig) -> None:
     assert daemon.err.count("slept for") == 2
 
 
-def test_a_change_just_before_a_suspend(rig: ShiftedRig) -> None:
-    """It is sent once after the suspend."""
-    rig.configure({"sync.debounce_seconds": 1.0})
-    rig.write("a")
-    rig.awake()
-    rig.write("a", "the day's last save")
-    rig.in_state("debouncing")
-    rig.sleep(8 * HOUR_S)
-    rig.converged()
-    rig.ok("flush")
-    assert rig.count("upload") == 2
-
-
 @pytest.mark.parametrize(("seconds", "urls"), [(5.0, 1), (8 * HOUR_S, 2)], ids=["a nap", "a night"])
 def test_a_suspend_during_an_upload(rig: ShiftedRig, seconds: float, urls: int) -> None:
     """It starts again at once, with the present workspace, and does not count as a failure."""
@@ -190,31 +176,6 @@ def test_the_time_of_the_next_attempt(rig: ShiftedRig) -> None:
     assert rig.count("upload-url") == 1
 
 
-def test_a_suspend_during_a_backoff(rig: ShiftedRig) -> None:
-    """It ends syncd's own backoff."""
-    rig.configure({"retry.first_delay_seconds": 60, "retry.max_delay_seconds": 60, "retry.give_up_after_seconds": 300})
-    rig.write("a")
-    rig.faults("upload-url: reset")
-    rig.start(prefix=rig.by_its_clocks)
-    rig.in_state("retrying")
-    rig.sleep(HOUR_S)
-    rig.converged(timeout_s=15)
-
-
-def test_a_suspend_during_a_pause(rig: ShiftedRig) -> None:
-    """The pause goes on; changes are sent when it ends."""
-    rig.write("a")
-    daemon = rig.awake()
-    rig.ok("pause")
-    rig.write("b")
-    rig.sleep(8 * HOUR_S)
-    rig.until(lambda: "slept" in daemon.err, "the sleep to be noticed")
-    assert rig.status_in("paused")["pending"]
-    assert rig.count("upload") == 1
-    rig.ok("resume")
-    rig.converged()
-
-
 def test_the_watchdog_is_pinged_at_once_after_a_suspend(rig: ShiftedRig) -> None:
     """It does not matter which clock it uses, and when the next ping was due."""
     manager = ServiceManager(rig.home / "notify")
@@ -254,19 +215,6 @@ def test_a_clock_that_is_set(rig: ShiftedRig, by_s: float) -> None:
     rig.start(prefix=rig.by_its_clocks)
     rig.converged()
     assert (rig.count("upload-url"), rig.count("upload"), _refused(rig)) == (2, 3, 0)
-
-
-def test_a_clock_in_1970(rig: ShiftedRig) -> None:
-    """A machine without a battery starts in 1970, and its clock is set while the daemon runs."""
-    rig.shifts.set(0.0, 86400.0 - CLOCK.wall_s())
-    rig.write("a")
-    daemon = rig.awake()
-    assert rig.status()["last_sync"]["finished_at"].startswith("1970-01-02T")
-    rig.set_clock(CLOCK.wall_s() - 86400.0)
-    rig.write("a", "put right")
-    rig.converged()
-    assert rig.count("upload-url") == 1
-    assert "slept" not in daemon.err
 
 
 ELSEWHEN = ("unshare", "--time", "--boottime", "36000", "--monotonic", "7200", "--fork", "--kill-child")
@@ -314,31 +262,4 @@ def test_a_signal_during_the_start(rig: ShiftedRig, number: signal.Signals) -> N
     rig.converged()
 
 
-DEAF_NAME_SERVER = "127.0.0.153"
 OWN_MOUNTS = ("unshare", "--mount", "--map-root-user")
-
-
-def test_a_stop_during_a_name_lookup(rig: ShiftedRig) -> None:
-    """The daemon ends in time though the name server does not answer."""
-    settings = rig.home / "resolv.conf"
-    settings.write_text(f"nameserver {DEAF_NAME_SERVER}\noptions timeout:30\n")
-    mount = 'mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
-    prefix = (*OWN_MOUNTS, "sh", "-c", mount, "sh", str(settings))
-    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("mount namespaces are not allowed here")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
-        try:
-            deaf.bind((DEAF_NAME_SERVER, 53))
-        except OSError:
-            pytest.skip("a name server's port is not to be had here")
-        deaf.settimeout(20)
-        rig.configure({"sandbox.base_url": "https://api.syncd.test"})
-        rig.write("a")
-        daemon = rig.start(prefix=prefix)
-        assert deaf.recv(512), "nobody asked for the name"
-        assert daemon.stop() == 0
-    status = rig.status()
-    assert (status["running"], status["state"], status["pending"]) == (False, "stopped", True)
-    rig.configure()
-    rig.up()
-    rig.converged()

@@ -110,24 +110,6 @@ def test_a_change_is_not_delayed_by_a_check(rig: Rig, op: str) -> None:
     assert rig.daemons[0].code is None
 
 
-def test_a_change_is_not_delayed_by_the_retries_of_a_check(rig: Rig) -> None:
-    """The waits between them are interrupted."""
-    retry = {"first_delay_seconds": 60, "max_delay_seconds": 60, "give_up_after_seconds": 300}
-    rig.configure({"sync.archive": "auto", **{f"retry.{name}": value for name, value in retry.items()}})
-    rig.fill(5)
-    rig.faults("execute: 404 always", "dump: 503 always")
-    rig.start()
-    rig.until(lambda: rig.count("dump") == 1, "the question")
-    rig.write("b", "second")
-    rig.converged(timeout_s=15)
-
-
-def test_a_request_is_not_delayed_by_a_check(rig: Rig) -> None:
-    """A flush is synced at once."""
-    hanging_in(rig, "dump")
-    assert rig.ok("flush").seconds < HANGS_S / 2
-
-
 def test_a_change_during_an_initialize_follows_it(rig: Rig) -> None:
     """An initialize is finished, and a change made meanwhile is synced right after."""
     rig.fill(5)
