@@ -17,12 +17,12 @@ import os
 import struct
 import tarfile
 import zlib
+from enum import Enum
 from typing import Any
 
 from isal import isal_zlib
 from msgspec import Struct
 
-from syncd.archive.chunking import Codec
 from syncd.model.entry import Entry, Kind
 
 # isal's level of 0 to 3, and zlib's of 1 to 9.
@@ -111,6 +111,13 @@ def _block(name: bytes, mode: int, size_bytes: int, mtime_s: int, kind: bytes, *
     front_sum = (zlib.adler32(front) & 0xFFFF) - 1
     back_sum = _PLAIN_SUM if back is _PLAIN_BACK else sum(back)
     return b"%b%06o\0 %b%b" % (front, front_sum + _FIELD_SUM + kind[0] + back_sum, kind, back)
+
+
+class Codec(Enum):
+    """A compression: fast, or smaller; `remote.bucket.Uplink` chooses between them."""
+
+    FAST = "fast"
+    DENSE = "dense"
 
 
 class Sum(Struct, frozen=True):

@@ -2,10 +2,14 @@
 
 An archive is one gzip member that is assembled from them while it is sent.
 
-A chunk is one file, named by its key (`archive.chunking`), which stands for exactly one content. Nothing is flushed to
-the disk: after a power cut a file may be short or wrong, so each ends with its key and checksums, which are verified
-when it is reused and again when it is sent. A damaged chunk is made again, never sent. Other programs may clear the
-folder or put something there at any time: what is in the way is removed.
+A chunk is consecutive paths with their entries. A hash of a path decides if a chunk ends after it; the more bytes the
+path adds, the likelier that is. So chunks have `TARGET_BYTES` on average, and adding or removing a file moves no
+boundary but its own; the chunks around it stay the same. A large file is a chunk of its own.
+
+A chunk is one file, named by its key, which stands for exactly one content. Nothing is flushed to the disk: after a
+power cut a file may be short or wrong, so each ends with its key and checksums, which are verified when it is reused
+and again when it is sent. A damaged chunk is made again, never sent. Other programs may clear the folder or put
+something there at any time: what is in the way is removed.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ import hashlib
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import FileIO
 from itertools import chain
 
@@ -23,10 +28,49 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive import archive_format
-from syncd.archive.archive_format import Sum
-from syncd.archive.chunking import Codec
+from syncd.archive.archive_format import Codec, Sum
 from syncd.core.checksum import crc32c
+from syncd.model.entry import Entry, Kind
 from syncd.selection import safe_open
+
+TARGET_BYTES = 512 << 10
+# A chunk that no hash ends is ended at this size, to bound memory.
+LARGEST_BYTES = 4 * TARGET_BYTES
+_BLOCK = 512
+_HASHES = 1 << 32
+
+
+def key_of(chunk: Mapping[str, Entry], codec: Codec) -> str | None:
+    """Return a digest of all that goes into the chunk: compression, fields of headers, digests of contents.
+
+    None if any content is unknown: such a chunk must be read.
+    """
+    components = [f"deflate {codec.value}"]
+    for path, entry in chunk.items():
+        if entry.kind is Kind.FILE and not entry.digest:
+            return None
+        header = f"{entry.kind}{entry.mode:o} {entry.mtime_s} {entry.size_bytes} {entry.target}"
+        components.append(f"{path}\0{header}\0{entry.digest.hex()}")
+    return hashlib.sha256("\0\n".join(components).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def split(manifest: Iterable[tuple[str, Entry]]) -> Iterator[dict[str, Entry]]:
+    """Divide the manifest, paths with their entries, into chunks, in its order; one chunk is in memory at a time."""
+    chunk: dict[str, Entry] = {}
+    chunk_bytes = 0
+    for path, entry in manifest:
+        weight = _BLOCK + entry.size_bytes
+        if chunk and (weight >= TARGET_BYTES or chunk_bytes + weight > LARGEST_BYTES):
+            yield chunk
+            chunk, chunk_bytes = {}, 0
+        chunk[path] = entry
+        chunk_bytes += weight
+        if zlib.crc32(path.encode("utf-8", "surrogateescape")) * TARGET_BYTES < weight * _HASHES:
+            yield chunk
+            chunk, chunk_bytes = {}, 0
+    if chunk:
+        yield chunk
+
 
 _SUFFIX = ".chunk"
 _UNFINISHED = ".loose"

@@ -9,8 +9,8 @@ from enum import Enum
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.archive.archive_format import Codec
 from syncd.archive.chunk_store import Archive
-from syncd.archive.chunking import Codec
 from syncd.archive.packer import Packed, Packer, PackProgress
 from syncd.core.clock import Clock
 from syncd.core.errors import SnapshotTooLarge, SyncWarning, TryLater

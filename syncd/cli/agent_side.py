@@ -20,10 +20,9 @@ from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.directories import Directories, Lock
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
-from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import MOST_NAMED, counted, one_line, shown_path
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of, workspace_of
 from syncd.daemon.control import writing
 from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack
@@ -37,15 +36,15 @@ from syncd.model.entry import (
     same,
 )
 from syncd.model.manifest import Manifest, directories_above
-from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
+from syncd.remote.remote_job import NotKeptHere
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
 from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.scan.path_rules import PathRules
-from syncd.selection.rules import PathPatterns
+from syncd.selection.selection import PathPatterns
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import AgentWork, LeaveOut, find_agent_work, save_work
 from syncd.sync.sandbox_services import SandboxFactory, SandboxServices

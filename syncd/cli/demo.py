@@ -30,9 +30,9 @@ from syncd.cli.local_scan import scan_workspace
 from syncd.cli.options import CLOCK
 from syncd.core.config_file import load_config
 from syncd.core.errors import Stop, TryLater, WorkspaceError, failure_with
-from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import counted, shown_path, size
+from syncd.core.waiter import Interrupt, interrupting
 from syncd.emulator import Emulator, RequestRecord
 from syncd.merge.git import find_git
 from syncd.model.entry import count_files

@@ -1,7 +1,7 @@
 """Ends a command at SIGINT and SIGTERM, whatever it does: without a traceback, and with an exit code of its table.
 
 While modules load, the process ends at once: nothing is begun yet, and an exception in the middle of an import is lost
-or comes out as another one. A command is interrupted by `KeyboardInterrupt`, or waits within `core.interrupt`. A signal
+or comes out as another one. A command is interrupted by `KeyboardInterrupt`, or waits within `core.waiter`. A signal
 that was ignored at the start stays ignored. This module loads nothing that takes time.
 """
 

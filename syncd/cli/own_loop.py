@@ -14,10 +14,9 @@ from syncd.cli.daemon_client import result_of, show
 from syncd.cli.options import CLOCK
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.errors import ExitCode, SyncWarning
-from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import one_line
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.daemon.build import Role, daemon_of, keys_of, places_of
 from syncd.daemon.control import Message
 from syncd.daemon.shared_sandbox import refuse_taken

@@ -6,13 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import click
 
 from syncd.cli.daemon_client import ask_daemon, ask_or_do
 from syncd.cli.options import (
+    CLOCK,
     config_option,
     config_path,
     configured,
@@ -22,12 +23,12 @@ from syncd.cli.options import (
     option_for,
     sandbox_option,
 )
-from syncd.cli.output import log_level, verbosity, verbosity_options
+from syncd.cli.output import log_level, print_path, verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.directories import directories_for
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
-from syncd.core.text import counted, shown_path, size
+from syncd.core.text import MOST_NAMED, counted, shown_path, size
 from syncd.report.logs import LogFormat, set_up_logs
 
 _COLUMNS = 100
@@ -51,9 +52,7 @@ def command(config_file: str | None, force: bool, dry_run: bool, sandbox: str | 
     if dry_run:
         if force:
             raise click.UsageError("--dry-run goes without --force.")
-        from syncd.cli.push_plan import show_plan  # noqa: PLC0415 - it needs what is below
-
-        show_plan(config, as_json=as_json)
+        _show_plan(config, as_json=as_json)
         return
     result, is_first = push(config, force, sandbox)
     if as_json or verbosity() >= 0:
@@ -158,3 +157,46 @@ def change_words(change: Mapping[str, int]) -> str:
     """The numbers of changes: `6 new, 2 changed`; empty without any."""
     names = {"added": "new", "changed": "changed", "removed": "removed"}
     return ", ".join(f"{change[name]:,} {word}" for name, word in names.items() if change[name])
+
+
+def _show_plan(config: Config, *, as_json: bool) -> None:
+    """Print what a push would send now, a path a line, and the sum, by the workspace and what is known of the sandbox.
+
+    Asks no server, and changes nothing. Raises `SyncdError`.
+    """
+    from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - a push by the daemon needs none of these
+    from syncd.daemon.build import places_of, reader_of, target_of  # noqa: PLC0415
+    from syncd.model.entry import Kind  # noqa: PLC0415
+    from syncd.model.manifest import Manifest, carry_over_digests, difference  # noqa: PLC0415
+    from syncd.sandbox.sandbox_state import SandboxState  # noqa: PLC0415
+    from syncd.store.state_db import StateDb  # noqa: PLC0415
+
+    with ProgressDisplay(silent_s=0.5) as progress:
+        progress.doing("scanning the workspace")
+        scanned = scan_workspace(config).scan.manifest
+        with closing(StateDb(places_of(config, os.environ).state)) as db:
+            state = SandboxState(db, target_of(config, os.environ))
+            base, held = state.base, frozenset(state.seen.held)
+        manifest = carry_over_digests(base or Manifest(), scanned)
+        found = difference(base or Manifest(), manifest)
+        if found.uncertain:
+            manifest.put(reader_of(config, CLOCK, os.environ).digests(found.uncertain))
+            found = difference(base or Manifest(), manifest)
+    lists = {"added": found.added, "changed": [*found.changed, *found.uncertain], "removed": found.removed}
+    changes = {name: sorted(path for path in paths if path not in held) for name, paths in lists.items()}
+    sent = [manifest[path] for name in ("added", "changed") for path in changes[name]]
+    amount = sum(entry.size_bytes for entry in sent if entry.kind is Kind.FILE)
+    if as_json:
+        click.echo(json.dumps({**changes, "files": manifest.files, "bytes": amount, "held": sorted(held)}))
+        return
+    for sign, paths in zip("+~-", changes.values(), strict=True):
+        for path in paths:
+            is_directory = path in manifest and manifest[path].kind is Kind.DIRECTORY
+            print_path(path, "/" if is_directory else "", before=f"{sign} ")
+    words = change_words({name: len(paths) for name, paths in changes.items()})
+    if words:
+        what = counted(manifest.files, "file") if base is None else f"{words} ({manifest.files:,} in all)"
+        click.echo(f"would send {what}, {size(amount)} before compression")
+    else:
+        click.echo(f"nothing to send: the sandbox holds what is here ({counted(manifest.files, 'file')})")
+    tell_held({"held": sorted(held)[:MOST_NAMED], "held_count": len(held)})

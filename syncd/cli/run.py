@@ -17,9 +17,8 @@ from syncd.core.clock import stamp
 from syncd.core.config_file import load_config
 from syncd.core.directories import Lock
 from syncd.core.errors import ExitCode, KeyRefused, Locked, Stop, SyncdError, TryLater
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import MAIN, Config
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.control import listens
 from syncd.daemon.shared_sandbox import refuse_named, refuse_taken
 from syncd.daemon.signals import Signals

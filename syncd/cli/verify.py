@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import os
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import Any, BinaryIO
 
 import click
+from msgspec import Struct
 
-from syncd.archive.verification import verify
+from syncd.archive.tar_reader import Member, MemberKind, inner_path, is_within, members
 from syncd.cli.options import (
     all_option,
     config_option,
@@ -22,6 +27,105 @@ from syncd.core.choices import Deletions
 from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
+from syncd.selection import safe_open
+
+_BLOCK = 1 << 18
+_MOST_NAMED_BYTES = 8 << 20  # of what is only there
+_KINDS = {MemberKind.FILE: Kind.FILE, MemberKind.DIRECTORY: Kind.DIRECTORY, MemberKind.SYMLINK: Kind.SYMLINK}
+
+
+class Comparison(Struct, frozen=True):
+    """Paths that differ, in order. Those in `only_there` are expected if `sandbox.deletions` is "keep".
+
+    `unnamed` counts others of these, which are too many to be kept.
+    """
+
+    missing: list[str]
+    different: list[str]
+    only_there: list[str]
+    unnamed: int
+
+    @property
+    def equal(self) -> bool:
+        """True if the archive holds all of the workspace unchanged."""
+        return not self.missing and not self.different
+
+
+def verify(
+    workspace: str, manifest: Manifest, packed: Iterable[bytes], check: Callable[[], None], passed_over: str = ""
+) -> Comparison:
+    """Compare the manifest's paths in the workspace with the archive. Raises `WorkspaceError`, `BadArchive`, `Stop`.
+
+    What is only there within the folder `passed_over` does not count.
+
+    A path that changes or vanishes in the workspace meanwhile counts as different.
+    """
+    same: dict[str, bool] = {}  # of two members with the same name the later one counts, as when they are extracted
+    only_there: set[str] = set()
+    left_bytes, unnamed = _MOST_NAMED_BYTES, 0
+    with safe_open.DirCursor(safe_open.open_workspace(workspace)) as local:
+        for member, content in members(packed):
+            check()
+            path = inner_path(member.name)
+            if path and path in manifest:
+                entry = manifest[path]
+                try:
+                    if member.kind is MemberKind.HARD_LINK:
+                        # Another name of an earlier member, which was compared already.
+                        target = inner_path(member.target) or ""
+                        same[path] = entry.kind is Kind.FILE and same.get(target, False) and _equal(local, path, target)
+                    else:
+                        same[path] = _is_same(local, path, entry, member, content)
+                except OSError:
+                    same[path] = False
+            elif path != "" and not is_within(path, passed_over):
+                name = path or member.name.replace("\0", "…")
+                if name in only_there:
+                    continue
+                left_bytes -= len(name)
+                if left_bytes > 0:
+                    only_there.add(name)
+                else:
+                    unnamed += 1
+    return Comparison(
+        missing=[path for path in manifest if path not in same],
+        different=[path for path in manifest if not same.get(path, True)],
+        only_there=sorted(only_there, key=os.fsencode),
+        unnamed=unnamed,
+    )
+
+
+def _is_same(local: safe_open.DirCursor, path: str, entry: Entry, member: Member, content: Iterable[bytes]) -> bool:
+    """True if the member is as the path in the workspace. Raises `OSError`."""
+    if _KINDS.get(member.kind) is not entry.kind:
+        return False
+    if entry.kind is Kind.SYMLINK:
+        return entry.target == member.target
+    if entry.kind is Kind.DIRECTORY:
+        return True
+    # The one permission bit that every extractor keeps, whatever its umask.
+    if (member.mode ^ entry.mode) & stat.S_IXUSR:
+        return False
+    with _opened(local, path) as file:
+        return _size(file) == member.size_bytes and all(file.read(len(block)) == block for block in content)
+
+
+def _equal(local: safe_open.DirCursor, path: str, other: str) -> bool:
+    """True if two files of the workspace have the same content."""
+    with _opened(local, path) as first, _opened(local, other) as second:
+        blocks = iter(lambda: second.read(_BLOCK), b"")
+        return _size(first) == _size(second) and all(first.read(len(block)) == block for block in blocks)
+
+
+def _opened(local: safe_open.DirCursor, path: str) -> BinaryIO:
+    parent, name = local.parent_of(path)
+    return os.fdopen(safe_open.open_file(name, parent)[0], "rb")
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
 
 
 @click.command("verify")
@@ -55,8 +159,11 @@ def command(config_file: str | None, sandbox: str | None, all_sandboxes: bool, a
 
 def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]:
     """Compare with one sandbox, print that for people, and return it."""
-    from syncd.cli.downloading import leftovers_there, read_dump, repository_there  # noqa: PLC0415
-    from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - `verify --help` needs none of it
+    from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - `verify --help` needs none of these
+    from syncd.cli.pull import read_dump, repository_there  # noqa: PLC0415
+    from syncd.daemon.build import places_of, target_of  # noqa: PLC0415
+    from syncd.sandbox.sandbox_state import recorded_leftovers  # noqa: PLC0415
+    from syncd.store.state_db import StateDb  # noqa: PLC0415
 
     with stoppable(), ProgressDisplay() as progress:
         progress.doing("scanning the workspace")
@@ -67,7 +174,8 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
         )
     lists = {"missing": found.missing, "different": found.different, "only_there": found.only_there}
     equal = not any(lists.values())
-    leftovers = leftovers_there(config) if found.only_there else ()
+    with closing(StateDb(places_of(config, os.environ).state)) as db:
+        leftovers = recorded_leftovers(db, target_of(config, os.environ)).entries
     deleted_here = [path for path in found.only_there if path in leftovers]
     result = {"equal": equal, "files": len(manifest), **lists, "deleted_here": deleted_here}
     if heading:

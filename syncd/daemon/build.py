@@ -25,8 +25,7 @@ from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson, SyncdError
 from syncd.core.hardening import make_undumpable
 from syncd.core.settings import MAIN, Config
-from syncd.core.tasks import TaskLock
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import TaskLock, Waiter
 from syncd.daemon.control import ControlServer
 from syncd.daemon.live_reload import LiveReload, limit_of
 from syncd.daemon.loop import Components, Daemon, SandboxChanges
@@ -51,9 +50,8 @@ from syncd.scan.guards import LossGuard
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.gitignore import bad_pattern
-from syncd.selection.rules import Rule
 from syncd.selection.secret_scanner import Search, SecretSearch
-from syncd.selection.selection import Selection
+from syncd.selection.selection import Rule, Selection
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import LeaveOut
 from syncd.sync.sandbox_services import SandboxFactory, Workspace

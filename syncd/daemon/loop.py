@@ -1,7 +1,7 @@
 """The daemon of one workspace: receives what happens, and has the loop of each sandbox know.
 
 One thread owns all state. Each sandbox has a loop of its own (`daemon.sandbox_loop`), and these go on side by side
-(`core.tasks`); signals, commands and changes are received in each wait, of whichever.
+(`core.waiter`); signals, commands and changes are received in each wait, of whichever.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, KeyRefused, Stop, SyncWarning
 from syncd.core.settings import Config
-from syncd.core.tasks import Tasks
+from syncd.core.waiter import Tasks
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import SharedState, Writer

@@ -2,7 +2,7 @@
 
 `daemon.scheduler` decides what to do next; the loop keeps the values that the decision rests on. The loop is also the
 `SyncObserver` of its own syncs, whose stages become the status, and the `Worker` of all waits in them. It is a task of
-its own (`core.tasks`), so a sandbox that is slow or dead delays no other.
+its own (`core.waiter`), so a sandbox that is slow or dead delays no other.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook
 from syncd.watch.changes import Burst, Changes, WrittenFiles, due_s, extend
-from syncd.watch.inotify_watch import Polling
+from syncd.watch.mounts import Polling
 
 _log = logging.getLogger("syncd")
 

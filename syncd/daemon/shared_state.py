@@ -7,7 +7,7 @@ from collections.abc import Callable
 from msgspec import Struct, field
 
 from syncd.core.clock import Clock
-from syncd.core.tasks import TaskLock
+from syncd.core.waiter import TaskLock
 from syncd.daemon.control import Message
 from syncd.daemon.signals import Signals
 from syncd.report.systemd_notify import SystemdNotifier

@@ -1,4 +1,4 @@
-"""The signals of `run`, which its loop takes note of at the next wait; see `core.interrupt`.
+"""The signals of `run`, which its loop takes note of at the next wait; see `core.waiter`.
 
 A wait that polls no signals (for a git that does not answer) must not delay the end: after a while the process exits
 without cleaning up. The daemon may be killed at any instant.
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Interrupt
 
 # At most five seconds may pass from the signal to the exit.
 _EXIT_AFTER_S = 4.0

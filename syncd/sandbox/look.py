@@ -19,12 +19,12 @@ from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.waiter import Waiter
 from syncd.model.entry import SeenEntry
 from syncd.model.manifest import directories_above
-from syncd.remote.artifacts import ExtractedFiles
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import (
     FIRST_POLL_S,
     JOB_TIMEOUT_S,
     SETTLING_POLLS,
+    ExtractedFiles,
     JobRunner,
     Purpose,
     RemoteJob,

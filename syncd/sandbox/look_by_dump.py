@@ -18,8 +18,8 @@ from msgspec.structs import replace
 from syncd.archive.tar_reader import Member, MemberKind, inner_path, members
 from syncd.core.waiter import SupersededBy
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
-from syncd.remote.artifacts import new_file, unwritable
 from syncd.remote.bucket import Dump
+from syncd.remote.remote_job import new_file, unwritable
 from syncd.sandbox.look_encoding import MOST_NEW, MOST_PATH_BYTES
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Missing, Obstacle
 

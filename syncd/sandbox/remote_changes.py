@@ -24,9 +24,8 @@ from syncd.core.errors import KeyRefused, SandboxNotFound, SyncWarning
 from syncd.core.text import counted, shown_path, size
 from syncd.core.waiter import SupersededBy, Waiter
 from syncd.model.entry import Kind, SeenEntry, is_savable
-from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed, backoff_limit_s
-from syncd.remote.remote_job import Purpose
+from syncd.remote.remote_job import NotKeptHere, Purpose
 from syncd.remote.target import Target
 from syncd.sandbox.look import Looker, RunningLook
 from syncd.sandbox.look_by_dump import DumpLooker

@@ -26,7 +26,7 @@ from syncd.model.manifest import Manifest, is_within
 from syncd.model.reconcile import PathOutcome, Plan
 from syncd.remote.failure import backoff_limit_s
 from syncd.sandbox.look_request import LookAction, LookItem, Obstacle
-from syncd.selection.git_repository import GIT
+from syncd.selection.ignore_files import GIT
 from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.seen_paths")

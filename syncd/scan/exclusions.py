@@ -10,8 +10,7 @@ from syncd.core.choices import MANAGED_FILE
 from syncd.core.errors import SyncWarning
 from syncd.model.entry import Entry
 from syncd.model.manifest import Manifest
-from syncd.selection.rules import Decision, Rule
-from syncd.selection.selection import OWN_FILES
+from syncd.selection.selection import OWN_FILES, Decision, Rule
 
 _MIB = 1 << 20
 # The kernel accepts no path of 4,096 bytes or more (PATH_MAX in linux/limits.h), and extractors use whole paths: one

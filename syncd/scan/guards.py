@@ -16,7 +16,7 @@ from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest, is_within, removed_paths
 from syncd.scan.exclusions import unmounted
-from syncd.scan.file_identity import FileIdentity
+from syncd.scan.file_reader import FileIdentity
 from syncd.scan.scanner import Scan
 from syncd.watch.mounts import workspace_mounts_of
 

@@ -33,8 +33,16 @@ from syncd.scan.exclusions import (
     too_long,
     unreadable,
 )
-from syncd.scan.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
-from syncd.scan.file_reader import directory_entry, file_entry, is_unchanged, mtime_s
+from syncd.scan.file_reader import (
+    FileIdentity,
+    directory_entry,
+    file_entry,
+    identity_at,
+    identity_of,
+    is_unchanged,
+    mtime_s,
+    persistent_identity_of,
+)
 from syncd.scan.tree_cache import DirRecord, TreeCache
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import RulesOutside, read_ignore_files, read_rules_outside

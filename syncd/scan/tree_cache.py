@@ -14,7 +14,7 @@ from syncd.core.errors import SyncWarning
 from syncd.model.directory import Entries, differing, read, rebuilt
 from syncd.model.entry import Entry
 from syncd.model.manifest import Manifest
-from syncd.scan.file_identity import FileIdentity
+from syncd.scan.file_reader import FileIdentity
 from syncd.selection.selection import Rule, Scope
 
 

@@ -21,7 +21,7 @@ from pyperscan import BlockDatabase, Pattern, Scan
 
 from syncd.core.checksum import hardware_based
 from syncd.core.errors import SyncWarning
-from syncd.selection.rules import PathPatterns, Rule
+from syncd.selection.selection import PathPatterns, Rule
 
 # Keys and credential files are small. Larger files are packed in parts, and most of them are data.
 LARGEST_BYTES = 1 << 20

@@ -18,14 +18,12 @@ from msgspec import Struct
 from syncd.archive.chunk_store import Archive
 from syncd.core.clock import stamp
 from syncd.core.errors import SandboxRefused, TryLater
-from syncd.core.tasks import TaskLock
-from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
+from syncd.core.waiter import POLL_EVERY_S, SupersededBy, TaskLock, Waiter
 from syncd.model.manifest import Manifest
 from syncd.remote.api import Api
-from syncd.remote.bucket import Bucket
+from syncd.remote.bucket import Bucket, Uplink
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed, asks_first, failures_in_row
 from syncd.remote.retry import RetryObserver, with_retries
-from syncd.remote.uplink import Uplink
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.state_db import Record

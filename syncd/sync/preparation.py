@@ -19,14 +19,14 @@ from syncd.core.text import shown_path
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.manifest import Manifest, directories_above, in_archive_order, is_within
 from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan_sync, withheld
-from syncd.remote.artifacts import NotKeptHere
 from syncd.remote.failure import StepFailed
+from syncd.remote.remote_job import NotKeptHere
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle, was_emptied
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.sandbox.seen_paths import place_items
-from syncd.selection.git_repository import GIT
+from syncd.selection.ignore_files import GIT
 from syncd.sync.agent_work import pruned_names
 from syncd.sync.delivery import Verdict
 from syncd.sync.outcome import SentArchive

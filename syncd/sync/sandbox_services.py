@@ -13,15 +13,13 @@ from syncd.core.clock import Clock
 from syncd.core.directories import Directories
 from syncd.core.errors import SyncWarning
 from syncd.core.settings import Config
-from syncd.core.tasks import TaskLock
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import TaskLock, Waiter
 from syncd.remote.api import Account, Api
-from syncd.remote.bucket import Bucket, Dump, Throttle
+from syncd.remote.bucket import Bucket, Dump, Throttle, uplink_record
 from syncd.remote.failure import RetrySettings
 from syncd.remote.http_client import HttpClient
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
-from syncd.remote.uplink import uplink_record
 from syncd.remote.upload_url import UploadUrlStore
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.look import Looker
@@ -32,7 +30,7 @@ from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.selection.git_repository import branch_of, repository_around
+from syncd.selection.ignore_files import branch_of, repository_around
 from syncd.store.state_db import StateDb
 from syncd.sync.delivery import Delivery
 

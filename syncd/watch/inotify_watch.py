@@ -20,8 +20,7 @@ import errno
 import logging
 import os
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping
-from math import inf
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 from watchdog.observers import inotify_c
@@ -29,12 +28,101 @@ from watchdog.observers.inotify_c import InotifyConstants as In
 
 from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning
-from syncd.model.entry import YOUNG_NS
-from syncd.model.manifest import Difference
 from syncd.selection.selection import RULE_FILES, Scope
-from syncd.watch import inotify_limits
 from syncd.watch.changes import Changes, ScanListener
-from syncd.watch.mounts import MountMonitor, poll_interval_s, shared_warning
+
+# -- the kernel's limits: `fs.inotify.*` applies to the machine, `user.*` to a user namespace (a container), and the
+# smaller one is in force. Both count for each user, so other programs use them up too (inotify(7), namespaces(7)).
+
+_WATCHES = ("fs.inotify.max_user_watches", "user.max_inotify_watches")
+_INSTANCES = ("fs.inotify.max_user_instances", "user.max_inotify_instances")
+_RECOMMENDED = {_WATCHES: 524_288, _INSTANCES: 512}
+
+
+def _read(setting: str) -> int | None:
+    try:
+        with open("/proc/sys/" + setting.replace(".", "/"), encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+def _in_force(settings: tuple[str, str]) -> tuple[str, int | None]:
+    known = [(value, setting) for setting in settings if (value := _read(setting)) is not None]
+    if not known:
+        return settings[0], None
+    value, setting = min(known, key=lambda pair: pair[0])
+    return setting, value
+
+
+def _describe(settings: tuple[str, str]) -> tuple[str, str]:
+    """Return the limit in words, and the commands that raise it now and permanently."""
+    setting, value = _in_force(settings)
+    line = f"{setting}={max(_RECOMMENDED[settings], 2 * (value or 0))}"
+    limit = f"{setting} is {value}" if value is not None else f"{setting} is reached"
+    return limit, f"sudo sysctl {line}; to keep it, echo {line} | sudo tee /etc/sysctl.d/60-inotify.conf"
+
+
+def watch_limit() -> tuple[int | None, str]:
+    """Return the limit of watches in force (None if this kernel has none), and the commands that raise it."""
+    return _in_force(_WATCHES)[1], _describe(_WATCHES)[1]
+
+
+def instance_limit() -> int | None:
+    """Return the limit of instances in force; None if this kernel has none."""
+    return _in_force(_INSTANCES)[1]
+
+
+def no_instance(error: OSError) -> SyncWarning:
+    """Return the warning that nothing can be watched, as inotify gave no instance."""
+    what = "changes cannot be watched, the workspace is polled"
+    if error.errno == errno.EMFILE and not _descriptors_used_up():
+        limit, remedy = _describe(_INSTANCES)
+        return SyncWarning(
+            "watch:instances", f"{what}, as all inotify instances of this user are taken ({limit})", remedy
+        )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return SyncWarning(
+            "watch:descriptors", f"{what}, as too many files are open", "raise `ulimit -n` (LimitNOFILE=)"
+        )
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return SyncWarning(
+        "watch:none",
+        f"{what}, as inotify gives no instance ({why})",
+        "run on a kernel, or in a sandbox, that allows inotify",
+    )
+
+
+def unwatched(missed: Mapping[str, int], total: int) -> tuple[SyncWarning, ...]:
+    """Return the warnings about directories (relative path to errno) that cannot be watched, one for each errno."""
+    by_reason: dict[int, list[str]] = {}
+    for path, code in missed.items():
+        by_reason.setdefault(code, []).append(path)
+    return tuple(_reason(code, paths, total) for code, paths in sorted(by_reason.items()))
+
+
+def _reason(code: int, paths: list[str], total: int) -> SyncWarning:
+    first = (min(paths) or ".").encode("utf-8", "backslashreplace").decode()
+    if code == errno.ENOSPC:
+        limit, remedy = _describe(_WATCHES)
+        what = f"{len(paths)} of {total} directories cannot be watched and are polled (first: {first}), as {limit}"
+        return SyncWarning("watch:limit", what, remedy)
+    others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    what = f"{first}{others} cannot be watched and is polled ({os.strerror(code)})"
+    remedy = (
+        f"chmod u+rx {first}" if code == errno.EACCES else "nothing to do; changes in it are found by periodic scans"
+    )
+    return SyncWarning(f"watch:{errno.errorcode.get(code, code)}", what, remedy)
+
+
+def _descriptors_used_up() -> bool:
+    """True if no more descriptors can be opened: EMFILE means either that, or that the user's instances are used up."""
+    try:
+        os.close(os.open("/", os.O_PATH | os.O_CLOEXEC))
+    except OSError:
+        return True
+    return False
+
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +248,7 @@ class InotifyWatch(ScanListener):
         try:
             self._inotify = Inotify()
         except OSError as error:
-            self._no_instance = inotify_limits.no_instance(error)
+            self._no_instance = no_instance(error)
         else:
             self._no_instance = None
 
@@ -265,7 +353,7 @@ class InotifyWatch(ScanListener):
         if not self._failed:
             return ()
         missed = {path: code for path, (code, _) in self._failed.items()}
-        return inotify_limits.unwatched(missed, len(missed) + len(self._targets))
+        return unwatched(missed, len(missed) + len(self._targets))
 
     @property
     def needs_polling(self) -> bool:
@@ -369,79 +457,3 @@ def _parents(path: bytes) -> list[bytes]:
 
 def _is_relevant(scope: Scope, name: bytes, mask: int) -> bool:
     return name in ALWAYS_RELEVANT or scope.decide(os.fsdecode(name), bool(mask & In.IN_ISDIR)).included
-
-
-class Polling:
-    """Plans the polls: scans of those parts of the workspace from which not every change is reported.
-
-    A poll scans the directories on shared file systems in the workspace. It scans everything if the workspace itself is
-    on one, or if a part of it has no watch. The rest of the workspace is followed by its events meanwhile.
-
-    `directories_within` returns those of the last scan, as `Scanner` does.
-    """
-
-    def __init__(
-        self,
-        watch: InotifyWatch,
-        mounts: MountMonitor,
-        directories_within: Callable[[Collection[str], Collection[str]], frozenset[str]],
-    ) -> None:
-        self._watch = watch
-        self._mounts = mounts
-        self._directories_within = directories_within
-        self._is_due = False  # at the sync under way
-        self._took_s = 0.0
-        self._sent: list[tuple[float, frozenset[str]]] = []
-        self.due_s = inf
-        self.warnings: tuple[SyncWarning, ...] = ()
-
-    def add_due(
-        self, directories: frozenset[str] | None, files: frozenset[str] | None, now_s: float
-    ) -> tuple[frozenset[str] | None, frozenset[str] | None]:
-        """Return the directories and files to scan, None for all, with those of a poll if one is due."""
-        self._is_due = now_s >= self.due_s
-        if not self._is_due:
-            return directories, files
-        polled = self._polled()
-        directories = None if directories is None or polled is None else directories | polled
-        return directories, None if files is None else files | self._take_sent(now_s)
-
-    def scanned(self, directories: frozenset[str] | None, now_s: float, took_s: float) -> None:
-        """Plan the next poll, after a scan of these directories (None: of everything) that took so long."""
-        if directories is not None and not self._is_due:
-            return
-        polled = self._polled()
-        if self._is_due or polled is None:  # the time of a full scan says nothing of a part
-            self._took_s = took_s
-        self._is_due = False
-        self.due_s = inf if polled is not None and not polled else now_s + poll_interval_s(self._took_s)
-        found = self._on_shared_mounts()
-        shared = self._mounts.mounts.shared
-        self.warnings = tuple(shared_warning(path, kind) for path, kind in shared.items() if path in found)
-
-    def sent(self, change: Difference | None, now_s: float) -> None:
-        """Note what was sent, which a later poll reads once more.
-
-        The clock of a shared file system may be slow and its times coarse: so a file that was written again right after
-        it was read may have the stamp of that read, which looked old enough to be trusted.
-        """
-        mounts = self._mounts.mounts
-        if change is None or not mounts.shared or self._watch.needs_polling:
-            return
-        shared = frozenset(path for path in (*change.added, *change.changed) if mounts.is_shared(path))
-        if shared:
-            self._sent.append((now_s, shared))
-
-    def _take_sent(self, now_s: float) -> frozenset[str]:
-        """Return what was sent so long ago that a later write has another stamp by now."""
-        settled = [paths for sent_s, paths in self._sent if now_s - sent_s >= YOUNG_NS / 1e9]
-        self._sent = self._sent[len(settled) :]
-        return frozenset().union(*settled)
-
-    def _polled(self) -> frozenset[str] | None:
-        if self._watch.needs_polling or self._mounts.mounts.share_workspace:
-            return None
-        return self._on_shared_mounts()
-
-    def _on_shared_mounts(self) -> frozenset[str]:
-        return self._directories_within(self._mounts.mounts.shared, self._mounts.mounts.local)

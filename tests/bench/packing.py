@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from syncd.archive.chunking import Codec
+from syncd.archive.archive_format import Codec
 from tests.bench import snapshot_bench, trees
 from tests.bench.fixtures import Fixtures, lacks
 from tests.bench.stopwatch import Elapsed, command, shell

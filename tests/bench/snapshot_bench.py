@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from syncd.archive.archive_format import Codec
 from syncd.archive.chunk_store import ChunkStore
-from syncd.archive.chunking import Codec
 from syncd.archive.packer import Packed, Packer
 from syncd.archive.snapshotter import Snapshotter, SyncMode
 from syncd.core.clock import SystemClock

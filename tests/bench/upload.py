@@ -6,11 +6,10 @@ import logging
 import random
 from collections.abc import Iterator
 
-from syncd.archive.chunk_store import Archive, ChunkStore
-from syncd.archive.chunking import TARGET_BYTES, Codec
-from syncd.archive.compressor import ChunkWriter, Compressor
-from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Waiter
+from syncd.archive.archive_format import Codec
+from syncd.archive.chunk_store import TARGET_BYTES, Archive, ChunkStore
+from syncd.archive.packer import ChunkWriter, Compressor
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.upload_url import UploadUrl

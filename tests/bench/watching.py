@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection
-from syncd.watch import inotify_limits
+from syncd.watch import inotify_watch
 from syncd.watch.changes import ScanListener
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.bench import inotifywait, storm, trees
@@ -134,7 +134,7 @@ def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
 
 
 def _many(fixtures: Fixtures) -> Iterator[Row | Skipped]:
-    limit, _ = inotify_limits.watch_limit()
+    limit, _ = inotify_watch.watch_limit()
     many = fixtures.sizes.directories if limit is None else min(fixtures.sizes.directories, limit * 9 // 10)
     if limit is not None and many < fixtures.sizes.directories:
         yield Skipped(

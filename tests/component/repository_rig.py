@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.remote_job import JOB_TIMEOUT_S, JobRunner, RemoteJob

@@ -13,7 +13,7 @@ from syncd.cli.check import sandbox_checks
 from syncd.cli.check.checkup import check_daemon, check_folders, check_key, check_workspace, heaviest, ignore_line
 from syncd.cli.check.command import Finding, Grade, exit_code, summary
 from syncd.cli.check.sandbox_checks import check_look, check_route, clock_finding, failure_finding
-from syncd.cli.init.dialog import tell_shared_mounts
+from syncd.cli.init import tell_shared_mounts
 from syncd.core.api_key import ApiKey
 from syncd.core.choices import AgentChanges
 from syncd.core.directories import directories_for

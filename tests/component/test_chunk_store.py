@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.archive_format import Sum, deflated
+from syncd.archive.archive_format import Codec, Sum, deflated
 from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece, Piece
-from syncd.archive.chunking import Codec
 from syncd.archive.packer import Packed, Packer
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
-from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Interrupt
 from syncd.model.manifest import Manifest, carry_over_digests
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection

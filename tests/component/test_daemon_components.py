@@ -22,9 +22,8 @@ from msgspec.structs import replace
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop, Unavailable
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import SyncKeys, WorkspaceKeys, check_config
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.control import Client
 from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.signals import Signals

@@ -15,7 +15,7 @@ import pytest
 from syncd.archive import extraction
 from syncd.archive.extraction import Extracted, extract
 from syncd.archive.tar_reader import BadArchive, MemberKind, inner_path, members
-from syncd.archive.verification import verify
+from syncd.cli.verify import verify
 from syncd.core.errors import NeedsPerson, Stop, TryLater
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection

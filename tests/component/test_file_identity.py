@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.scan import file_identity
-from syncd.scan.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
+from syncd.scan import file_reader
+from syncd.scan.file_reader import FileIdentity, identity_at, identity_of, persistent_identity_of
 from tests.inodes import inode_reusing_folder, recreate
 
 KNOWN = FileIdentity(1, 2, b"handle", 3)
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run with handles, and without: then the birth time is used."""
     if request.param == "birth":
-        monkeypatch.setattr(file_identity, "_name_to_handle_at", None)
+        monkeypatch.setattr(file_reader, "_name_to_handle_at", None)
     return str(request.param)
 
 
@@ -73,8 +73,8 @@ def test_a_later_directory_with_the_same_inode_number(folder: Path, means: str) 
 
 def test_without_handle_and_birth_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without handle and birth time, only device and inode are compared."""
-    monkeypatch.setattr(file_identity, "_name_to_handle_at", None)
-    monkeypatch.setattr(file_identity, "_statx", None)
+    monkeypatch.setattr(file_reader, "_name_to_handle_at", None)
+    monkeypatch.setattr(file_reader, "_statx", None)
     status = (folder / "d").stat()
     assert identity(folder / "d") == FileIdentity(status.st_dev, status.st_ino)
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from syncd.core.errors import Stop
-from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.remote.http_client import HttpClient, NoResponse
 from tests.clock import ScriptedClock
 from tests.loopback import answering

@@ -22,9 +22,8 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
-from syncd.remote.artifacts import ExtractedFiles
 from syncd.remote.failure import ApiStep
-from syncd.remote.remote_job import Purpose, RemoteJob, new_job
+from syncd.remote.remote_job import ExtractedFiles, Purpose, RemoteJob, new_job
 from syncd.sandbox import look_in_sandbox, program_in_sandbox
 from syncd.sandbox.look_encoding import encoded, report_of
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle

@@ -10,7 +10,7 @@ import pytest
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.scan.file_identity import FileIdentity
+from syncd.scan.file_reader import FileIdentity
 from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES, LossGuard
 from syncd.scan.scanner import Scan
 

@@ -14,8 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Superseded, SupersededBy, Waiter
+from syncd.core.waiter import Interrupt, Superseded, SupersededBy, Waiter
 from syncd.remote import http_client, network
 from syncd.remote.http_client import HttpClient, NoResponse
 from tests.component.test_http_client import answering

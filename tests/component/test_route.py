@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.remote.http_client import HttpClient
 from syncd.remote.network import NetworkRoute, default_addresses, enable_keepalive, route_of
 from tests.clock import ScriptedClock

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from syncd.core.clock import SystemClock
 from syncd.model.entry import Entry, Kind
-from syncd.scan import file_identity
+from syncd.scan import file_reader
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection
 from syncd.watch.changes import Changes, DirtyDirectories, WrittenFiles
@@ -129,7 +129,7 @@ def test_a_recreated_directory_is_detected_by_its_removal(
 ) -> None:
     """Where a file system has only the inode number, the event of its removal names the directory itself."""
     for name in ("_name_to_handle_at", "_statx"):
-        monkeypatch.setattr(file_identity, name, None)
+        monkeypatch.setattr(file_reader, name, None)
     recreate(recreated.folder / "build", lambda: scan_build(recreated))
     (recreated.folder / "build/x").touch()
     check(recreated)

@@ -15,8 +15,7 @@ from syncd.core.errors import WorkspaceError
 from syncd.model.entry import Kind
 from syncd.scan.path_rules import explain
 from syncd.scan.scanner import Scanner
-from syncd.selection.git_repository import Repository, branch_of, repository_around
-from syncd.selection.ignore_files import read_rules_outside
+from syncd.selection.ignore_files import Repository, branch_of, read_rules_outside, repository_around
 from syncd.selection.selection import Selection
 from tests.component.git_folder import make_repository
 from tests.component.test_scan_by_change import WatchedWorkspace

@@ -29,7 +29,7 @@ from typing import Any
 
 import pytest
 
-from syncd.archive import chunking, packer
+from syncd.archive import chunk_store, packer
 from syncd.core import waiter
 from syncd.daemon import build
 from syncd.model.entry import Stamp
@@ -253,8 +253,8 @@ def _patched(simulation: Simulation) -> Iterator[None]:
         patch.setattr(waiter.Waiter, "reporting", lambda self, report: contextlib.nullcontext())
         patch.setattr(os, "fsync", lambda descriptor: None)  # slow, and no power is cut here
         # Files of a few KB are cut into chunks and read in pieces, as those of a few MB are.
-        patch.setattr(chunking, "TARGET_BYTES", 1024)
-        patch.setattr(chunking, "LARGEST_BYTES", 8192)
+        patch.setattr(chunk_store, "TARGET_BYTES", 1024)
+        patch.setattr(chunk_store, "LARGEST_BYTES", 8192)
         for module in (file_reader, packer):
             patch.setattr(module, "PIECE_BYTES", 4096)
         patch.setattr(build, "selection_of", lambda config, environ: SELECTION)

@@ -11,8 +11,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.remote.api import Api
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import Clock, SystemClock
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon import sandbox_loop
 from syncd.daemon.build import Role, daemon_of, folders_of
 from syncd.daemon.loop import LoopEnd

@@ -16,8 +16,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
@@ -311,7 +310,7 @@ def test_an_export_that_is_cut_short_is_not_the_truth(rig: Rig, monkeypatch: pyt
 
 def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The download ends there."""
-    monkeypatch.setattr("syncd.remote.artifacts._OVERHEAD_BYTES", 0)
+    monkeypatch.setattr("syncd.remote.remote_job._OVERHEAD_BYTES", 0)
     monkeypatch.setattr("syncd.remote.remote_job._LARGEST_REPORT", 0)
 
     def pack(folder: Path, file: BinaryIO) -> None:

@@ -9,11 +9,11 @@ from random import Random
 
 import pytest
 
-from syncd.archive.chunking import Codec
+from syncd.archive.archive_format import Codec
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
 from syncd.remote import bucket
-from syncd.remote.uplink import DENSE_BELOW, Uplink
+from syncd.remote.bucket import DENSE_BELOW, Uplink
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 SIZE_BYTES = 3 << 20

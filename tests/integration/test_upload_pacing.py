@@ -18,8 +18,7 @@ import pytest
 
 from syncd.archive.chunk_store import Archive
 from syncd.core.clock import SystemClock
-from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.remote import bucket, network
 from syncd.remote.bucket import Bucket, Throttle, set_kernel_pacing
 from syncd.remote.http_client import HttpClient

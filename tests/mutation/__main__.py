@@ -27,7 +27,7 @@ def explained() -> set[tuple[str, str]]:
 
 
 def function_of(name: str) -> str:
-    """`PatternList.local` of `syncd.selection.rules.xǁPatternListǁlocal__mutmut_39`."""
+    """`PatternList.local` of `syncd.selection.selection.xǁPatternListǁlocal__mutmut_39`."""
     mangled = name.rpartition(".")[2].partition("__mutmut_")[0]
     return mangled.removeprefix("x_") if mangled.startswith("x_") else mangled[2:].replace("ǁ", ".")
 

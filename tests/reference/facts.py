@@ -16,7 +16,7 @@ import click
 import msgspec
 
 from syncd.cli.commands import cli
-from syncd.cli.init.config_template import toml
+from syncd.cli.config import toml
 from syncd.core.errors import ExitCode
 from syncd.core.settings import SECTIONS, CeilingKeys
 

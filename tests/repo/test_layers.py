@@ -33,9 +33,7 @@ MOST_MODULES = 29
 
 # The modules that decide, by package: each gives the same result for the same values, whenever it is called.
 PURE = {
-    "archive": "chunking",
     "cli/apply": "plan_text",
-    "cli/init": "config_template",
     "core": "checksum choices errors text",
     "daemon": "scheduler",
     "merge": "writes",
@@ -44,7 +42,7 @@ PURE = {
     "report": "metrics speed",
     "sandbox": "leftovers look_encoding look_request",
     "scan": "exclusions",
-    "selection": ("builtin_rules gitignore rules secret_scanner selection"),
+    "selection": ("builtin_rules gitignore secret_scanner selection"),
     "sync": "outcome status_document sync_plan",
     "watch": "changes",
 }

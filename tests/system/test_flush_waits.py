@@ -15,8 +15,7 @@ from contextlib import suppress
 import click
 import pytest
 
-from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.control import ask
 from tests.system.command import CLOCK, SYNCD
 from tests.system.rig import Rig

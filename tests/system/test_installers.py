@@ -16,7 +16,7 @@ from tests.repo.sources import REPO
 _UNIT = """\
 import sys
 from syncd.cli.options import shipped
-from syncd.cli.service.unit import fitted
+from syncd.cli.service.systemd import fitted
 print(*(fitted(shipped(unit), sys.executable, 257) for unit in ("syncd.service", "syncd@.service")))
 """
 

@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from syncd.cli.init.config_template import filled, toml
+from syncd.cli.config import filled, toml
 from syncd.core.errors import ConfigError
 
 EXAMPLE = """\

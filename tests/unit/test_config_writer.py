@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.cli.config.writer import change_config, with_value, without
+from syncd.cli.config import change_config, with_value, without
 from syncd.cli.options import shipped
 from syncd.core.errors import ConfigError
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from syncd.model.manifest import Difference
-from syncd.watch.inotify_watch import Polling
-from syncd.watch.mounts import WorkspaceMounts, poll_interval_s
+from syncd.watch.mounts import Polling, WorkspaceMounts, poll_interval_s
 
 NOW_S = 1_000.0
 SHARED_PART = WorkspaceMounts({"data": "nfs4", "excluded": "nfs4"}, frozenset({"", "data/local"}))

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncd.selection import secret_scanner
-from syncd.selection.rules import PathPatterns
 from syncd.selection.secret_scanner import _PATTERNS, LARGEST_BYTES, Search, SecretSearch, secret_warning
+from syncd.selection.selection import PathPatterns
 
 OWN = "klv-" + "9f8e7d6c5b4a39281706"
 HEAD = "-----BEGIN {}PRIVATE KEY{}-----"

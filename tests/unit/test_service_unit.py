@@ -7,11 +7,12 @@ import re
 import pytest
 
 from syncd.cli.options import shipped
-from syncd.cli.service.systemd import environment_in, report
-from syncd.cli.service.unit import (
+from syncd.cli.service.systemd import (
     Unit,
+    environment_in,
     fitted,
     is_unchanged,
+    report,
     settings_for,
     unit_of,
     with_digest,

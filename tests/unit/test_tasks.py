@@ -9,9 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from syncd.core.errors import Stop
-from syncd.core.interrupt import Interrupt
-from syncd.core.tasks import REAL, TaskLock, Tasks
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import REAL, Interrupt, TaskLock, Tasks, Waiter
 from tests.clock import ScriptedClock
 
 

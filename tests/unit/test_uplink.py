@@ -6,8 +6,8 @@ from statistics import median
 
 import pytest
 
-from syncd.archive.chunking import Codec
-from syncd.remote.uplink import DENSE_BELOW, FAST_ABOVE, LEAST_BYTES, LEAST_S, STALE_S, Uplink, codec_for
+from syncd.archive.archive_format import Codec
+from syncd.remote.bucket import DENSE_BELOW, FAST_ABOVE, LEAST_BYTES, LEAST_S, STALE_S, Uplink, codec_for
 
 NOW_S = 1_795_526_411.0
 MBIT = 1e6 / 8

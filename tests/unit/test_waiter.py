@@ -8,8 +8,7 @@ import select
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import Superseded, SupersededBy, TimeIsUp, Waiter
+from syncd.core.waiter import Interrupt, Superseded, SupersededBy, TimeIsUp, Waiter
 from tests.clock import ScriptedClock
 
 

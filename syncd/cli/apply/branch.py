@@ -33,7 +33,7 @@ from syncd.model.entry import Kind, SeenEntry
 from syncd.model.reconcile import Home, PathOutcome, Sides, never_taken
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
-from syncd.selection.rules import PathPatterns
+from syncd.selection.selection import PathPatterns
 
 
 def apply_to_branches(

@@ -45,8 +45,7 @@ from syncd.core.settings import Config
 from syncd.core.text import shown_path
 from syncd.daemon.build import excludes_for, folders_of, selection_of, target_of
 from syncd.merge.git import find_git, merge
-from syncd.merge.open_conflicts import OpenConflicts
-from syncd.merge.workspace_writer import WorkspaceWriter, Written
+from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written
 from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, arrived_digest, same
 from syncd.model.manifest import directories_above
@@ -58,8 +57,7 @@ from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, Why
 from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection import ignore_files
-from syncd.selection.rules import PathPatterns
-from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE
+from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE, PathPatterns
 from syncd.store.state_db import StateDb
 
 # The lists of `--json` by the outcomes that they hold.

@@ -18,8 +18,7 @@ from syncd.core.errors import ExitCode, NeedsPerson, TryLater
 from syncd.core.settings import AcquireKeys, Config, SandboxKeys
 from syncd.core.text import counted, shown_path
 from syncd.daemon.build import folders_of, target_of
-from syncd.merge.open_conflicts import OpenConflicts
-from syncd.merge.workspace_writer import WorkspaceWriter, Written, journal_sandbox
+from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written, journal_sandbox
 from syncd.model.entry import Kind, SeenEntry, arrived_digest
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target

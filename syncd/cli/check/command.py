@@ -96,7 +96,7 @@ def command(config_file: str | None, as_json: bool, report_file: str | None) -> 
     else:
         click.echo(summary(findings))
     if report_file is not None:
-        from syncd.cli.check.report import write_report  # noqa: PLC0415 - only for a report
+        from syncd.cli.check.checkup import write_report  # noqa: PLC0415 - only for a report
 
         path, lines = write_report(report_file, checkup, findings)
         click.echo(f"wrote {shown_path(path)}, {lines} lines of text: read it before you pass it on", err=as_json)

@@ -19,10 +19,9 @@ from syncd.cli.options import CLOCK
 from syncd.core.api_key import ApiKey
 from syncd.core.choices import AgentChanges
 from syncd.core.errors import SandboxNotFound, SyncdError
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config, is_loopback
 from syncd.core.text import duration, one_line
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.build import places_of
 from syncd.remote.api import Account, Api, SandboxInfo
 from syncd.remote.bucket import Dump

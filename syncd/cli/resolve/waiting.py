@@ -17,7 +17,7 @@ from syncd.cli.apply.decisions import decide, possible
 from syncd.cli.apply.execution import carry_out, make_plan, prepare, tell_end
 from syncd.core.errors import ExitCode
 from syncd.core.text import shown_path
-from syncd.merge.open_conflicts import OpenConflicts
+from syncd.merge.workspace_writer import OpenConflicts
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.reconcile import Choice, PathOutcome, Plan, waits
 

@@ -16,9 +16,8 @@ from syncd.core.api_key import ApiKey
 from syncd.core.clock import stamp
 from syncd.core.directories import Directories, Lock, holder
 from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, Stop, TryLater
-from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import AcquireKeys, Config
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.daemon.build import folders_of, key_of
 from syncd.remote.api import Account, Api
 from syncd.remote.failure import StepFailed

@@ -13,14 +13,27 @@ import click
 
 import syncd
 from syncd.cli.options import config_option, config_path, configured, json_option, option_for, shipped
-from syncd.cli.service.systemd import Report, UserService, environment_in, main_pid, report, started_at, user_name
-from syncd.cli.service.unit import Unit, fitted, is_unchanged, settings_for, unit_of, with_digest
+from syncd.cli.service.systemd import (
+    Report,
+    Unit,
+    UserService,
+    environment_in,
+    fitted,
+    is_unchanged,
+    main_pid,
+    report,
+    settings_for,
+    started_at,
+    unit_of,
+    user_name,
+    with_digest,
+)
 from syncd.core.api_key import find_key
 from syncd.core.directories import default_config_path, default_key_file
 from syncd.core.errors import ConfigError, ExitCode, KeyRefused, SyncdError
 from syncd.core.settings import Config, is_loopback
 from syncd.core.text import one_line, redacted, shown_path
-from syncd.selection.git_repository import repository_around
+from syncd.selection.ignore_files import repository_around
 
 _LOG_LINES = 5
 # They set the folders of the daemon and of commands, so both must have the same.

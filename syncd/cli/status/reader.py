@@ -17,10 +17,9 @@ from syncd.cli.options import CLOCK, config_of_daemon, load_for_command, option_
 from syncd.core.config_file import config_files, config_name
 from syncd.core.directories import default_config_path, directories_for, holder
 from syncd.core.errors import ConfigError
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
-from syncd.core.waiter import Waiter
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.report.status_store import read_last, read_status
 from syncd.sync.status_document import SandboxName, SandboxStatus, State, Status
 
@@ -107,7 +106,7 @@ class StatusReader:
         folder = os.path.dirname(default_config_path(os.environ))
         if not os.path.isdir(os.path.join(os.path.dirname(folder), "systemd", "user")):
             return None
-        from syncd.cli.service.unit import unit_of  # noqa: PLC0415 - where there are units
+        from syncd.cli.service.systemd import unit_of  # noqa: PLC0415 - where there are units
 
         with suppress(ConfigError):
             unit = unit_of(self._path, folder)

@@ -39,7 +39,7 @@ from syncd.sandbox import program_in_sandbox
 from syncd.sandbox.look_encoding import Count, Text, encoded_versions, from_remote, to_remote
 from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox, repository_in_sandbox
 from syncd.selection.builtin_rules import DEFAULTS, SECRETS
-from syncd.selection.git_repository import GIT
+from syncd.selection.ignore_files import GIT
 from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.repository")

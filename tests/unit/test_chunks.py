@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from syncd.archive.chunking import LARGEST_BYTES, TARGET_BYTES, Codec, key_of, split
+from syncd.archive.archive_format import Codec
+from syncd.archive.chunk_store import LARGEST_BYTES, TARGET_BYTES, key_of, split
 from syncd.model.entry import Entry, Kind
 
 

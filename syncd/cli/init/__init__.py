@@ -1,1 +1,0 @@
-"""`syncd init`: writes a first configuration."""
