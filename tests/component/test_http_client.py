@@ -119,7 +119,6 @@ def test_a_signal_ends_a_request_at_once() -> None:
     """A server that never responds does not delay a stop."""
     interrupt = Interrupt()
     client = HttpClient(Waiter(interrupt, ScriptedClock()))
-    before = signal.signal(signal.SIGUSR2, lambda number, frame: interrupt.request())
     main = threading.get_ident()
 
     def talk(connection: socket.socket) -> None:
@@ -127,13 +126,10 @@ def test_a_signal_ends_a_request_at_once() -> None:
         signal.pthread_kill(main, signal.SIGUSR2)
         connection.recv(1)
 
-    try:
-        with answering(talk) as port:
-            with pytest.raises(Stop):
-                client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=60)
-            client.drop()
-    finally:
-        signal.signal(signal.SIGUSR2, before)
+    with interrupt.handling({signal.SIGUSR2: interrupt.request}), answering(talk) as port:
+        with pytest.raises(Stop):
+            client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=60)
+        client.drop()
 
 
 def test_connections_are_kept_and_dropped(client: HttpClient) -> None:
