@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -78,22 +78,11 @@ class Precedence(enum.IntEnum):
     CONFIG = 3
     SYNCDIGNORE = 4
     HARD = 5
-    CEILING = 6
+    FOLDED = 6  # the rules about secrets once more, for what has capital letters: their names are compared without case
+    CEILING = 7
 
 
-class Match(NamedTuple):
-    """A pattern that matches; the greater, the stronger. No decision: it only cancels others of its precedence."""
-
-    precedence: int
-    layer: int
-    pattern: int
-    decision: Decision | None
-
-
-NO_MATCH = Match(-1, 0, 0, None)
-
-
-class Tail(NamedTuple):
+class _Tail(NamedTuple):
     """The end of a pattern, which matches names: the pattern's number in its list, and atoms."""
 
     pattern: int
@@ -101,86 +90,71 @@ class Tail(NamedTuple):
     atoms: tuple[str, ...]
 
 
-class PatternList:
-    """The patterns of one source, independent of its directory; later ones win.
+class _Names:
+    """Finds the last of several patterns that matches a name.
 
-    Those that apply in one directory only, as most others, are found by its path.
+    Most patterns are a whole name or an extension, and are looked up; the others are one regular expression.
     """
+
+    def __init__(self, tails: Iterable[_Tail]) -> None:
+        self._names: dict[str, int] = {}
+        self._extensions: dict[str, int] = {}
+        others: list[_Tail] = []
+        for tail in sorted(tails):  # a later one replaces its equal
+            name, behind_star = literal(tail.atoms), literal(tail.atoms[1:]) or ""
+            if name is not None:
+                self._names[name] = tail.pattern
+            elif tail.atoms[0] == STAR and behind_star.rfind(".") == 0:
+                self._extensions[behind_star] = tail.pattern
+            else:
+                others.append(tail)
+        others.reverse()  # of an alternation the first that matches counts
+        self._others = [tail.pattern for tail in others]
+        self._expression = re.compile("|".join(f"{regex(tail.atoms)}()" for tail in others)) if others else None
+
+    def last(self, name: str) -> int:
+        """Return the number of the last pattern that matches; -1: none does."""
+        best = max(self._names.get(name, -1), self._extensions.get(name[name.rfind(".") :], -1))
+        found = self._expression.fullmatch(name) if self._expression is not None else None
+        return best if found is None or found.lastindex is None else max(best, self._others[found.lastindex - 1])
+
+
+class PatternList:
+    """The patterns of one source, independent of its directory; later ones win."""
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         self.patterns = tuple(patterns)
-        self.everywhere: list[Tail] = []
-        self._exact: dict[str, list[Tail]] = {}
-        self._headed: list[tuple[re.Pattern[str], Tail]] = []
+        self._everywhere: list[_Tail] = []
+        self._exact: dict[str, list[_Tail]] = {}  # by the one directory that they apply in
+        self._headed: list[tuple[re.Pattern[str], _Tail]] = []
+        self._names: dict[tuple[bool | _Tail, ...], _Names | None] = {}  # by what applies beside those
         for number, pattern in enumerate(self.patterns):
             for head, atoms in pattern.path_patterns:
-                tail, path = Tail(number, pattern.dirs_only, atoms), literal(head)
+                tail, path = _Tail(number, pattern.dirs_only, atoms), literal(head)
                 if head == (SPAN,):
-                    self.everywhere.append(tail)
+                    self._everywhere.append(tail)
                 elif path is not None:
                     self._exact.setdefault(path, []).append(tail)
                 else:
                     self._headed.append((re.compile(regex(head), re.DOTALL), tail))
 
-    def local(self, location: str) -> list[Tail]:
-        """Return the patterns that apply in one directory, "" or "a/b/" from the list's own one, but not in all."""
-        return [*self._exact.get(location, ()), *(tail for head, tail in self._headed if head.fullmatch(location))]
+    def names(self, location: str, is_dir: bool) -> _Names | None:
+        """Return what finds the patterns that match in one directory, "" or "a/b/" from the list's own one.
 
-    @property
-    def has_local(self) -> bool:
-        """True if some patterns do not apply in all directories."""
-        return bool(self._exact or self._headed)
+        None if none applies to the files, or the directories, there.
+        """
+        local = [*self._exact.get(location, ()), *(tail for head, tail in self._headed if head.fullmatch(location))]
+        key = is_dir, *local
+        if key not in self._names:
+            tails = [tail for tail in (*self._everywhere, *local) if is_dir or not tail.dirs_only]
+            self._names[key] = _Names(tails) if tails else None
+        return self._names[key]
 
 
 @lru_cache(maxsize=256)
 def pattern_list(data: bytes) -> PatternList:
     """Parse an ignore file. The result is cached: each scan reads the files again, and their bytes rarely change."""
     return PatternList(parse_file(data))
-
-
-_Candidate = tuple[Match, tuple[str, ...]]
-
-
-class PatternIndex:
-    """Finds the strongest of many patterns that match a name.
-
-    Most patterns are a whole name or an extension, and are looked up; the others are one regular expression. The
-    patterns of `below` are searched too, so a directory with its own rules needs a small index, not a copy.
-    """
-
-    def __init__(self, candidates: Iterable[_Candidate], below: PatternIndex | None = None) -> None:
-        self._below = below
-        self._names: dict[str, Match] = {}
-        self._extensions: dict[str, Match] = {}
-        others: list[_Candidate] = []
-        for match, atoms in sorted(candidates):  # a stronger one replaces its equal
-            name, behind_star = literal(atoms), literal(atoms[1:]) or ""
-            if name is not None:
-                self._names[name] = match
-            elif atoms[0] == STAR and behind_star.rfind(".") == 0:
-                self._extensions[behind_star] = match
-            else:
-                others.append((match, atoms))
-        others.reverse()  # of an alternation the first that matches counts
-        self._others = [match for match, _ in others]
-        self._expression = re.compile("|".join(f"{regex(atoms)}()" for _, atoms in others)) if others else None
-
-    def strongest(self, name: str) -> Match:
-        """Return the strongest pattern that matches, or `NO_MATCH`."""
-        best = self._names.get(name, NO_MATCH)
-        by_extension = self._extensions.get(name[name.rfind(".") :])
-        if by_extension is not None:
-            best = max(best, by_extension)
-        found = self._expression.fullmatch(name) if self._expression is not None else None
-        if found is not None and found.lastindex is not None:
-            best = max(best, self._others[found.lastindex - 1])
-        return best if self._below is None else max(best, self._below.strongest(name))
-
-
-@lru_cache(maxsize=256)
-def _local_index(candidates: tuple[_Candidate, ...], below: PatternIndex) -> PatternIndex:
-    """Return an index with patterns that apply in some directories only, such as `docs/**`; these share it."""
-    return PatternIndex(candidates, below)
 
 
 class Layer(NamedTuple):
@@ -191,53 +165,30 @@ class Layer(NamedTuple):
     base: str  # the directory that the patterns are relative to, from the repository's top, in Latin-1; "" or "a/b/"
     decisions: tuple[Decision | None, ...]  # None: the pattern only cancels earlier ones of its list
 
-
-class Rules:
-    """The layers that apply in some directories. Of equal precedence, the later layer is stronger.
-
-    One index for all layers is the fastest to search; one for `layers`, over that of the rules `below`, the fastest to
-    build.
-    """
-
-    def __init__(self, layers: Sequence[Layer], below: Rules | None = None) -> None:
-        self.layers: tuple[Layer, ...] = (*(below.layers if below else ()), *layers)
-        first = len(self.layers) - len(layers)
-        tails = [(at, layer, tail) for at, layer in enumerate(layers, first) for tail in layer.patterns.everywhere]
-        self.common: dict[bool, PatternIndex] = {}
-        """The indexes of what applies in all directories, for files and for directories."""
-        for is_dir in (False, True):
-            self.common[is_dir] = PatternIndex(_candidates(tails, is_dir), below.common[is_dir] if below else None)
-        self._local_layers = [(at, layer) for at, layer in enumerate(self.layers) if layer.patterns.has_local]
-
-    def without(self, *precedences: Precedence) -> Rules:
-        """Return the rules without the layers of these precedences."""
-        return Rules([layer for layer in self.layers if layer.precedence not in precedences])
-
-    @cached_property
-    def without_hard_rules(self) -> Rules:
-        """The rules without the hard ones."""
-        return self.without(Precedence.HARD)
-
-    @cached_property
-    def without_worktreeinclude(self) -> Rules:
-        """The rules without those of `.worktreeinclude`."""
-        return self.without(Precedence.WORKTREEINCLUDE)
-
-    def index(self, location: str, is_dir: bool) -> PatternIndex:
-        """Return the index for the files, or the directories, in one directory, "" or "a/b/"."""
-        tails = [
-            (at, layer, tail)
-            for at, layer in self._local_layers
-            for tail in layer.patterns.local(location[len(layer.base) :])
-        ]
-        local = tuple(_candidates(tails, is_dir))
-        return _local_index(local, self.common[is_dir]) if local else self.common[is_dir]
+    def names(self, location: str, is_dir: bool) -> _Names | None:
+        """Return what finds the patterns that match in one directory."""
+        below = location[len(self.base) :]
+        return self.patterns.names(below.lower() if self.precedence is Precedence.FOLDED else below, is_dir)
 
 
-def _candidates(tails: Iterable[tuple[int, Layer, Tail]], is_dir: bool) -> Iterator[_Candidate]:
-    for number, layer, tail in tails:
-        if is_dir or not tail.dirs_only:
-            yield Match(layer.precedence, number, tail.pattern, layer.decisions[tail.pattern]), tail.atoms
+_Row = tuple[Layer, _Names]
+
+
+class _Rules:
+    """The layers that apply in some directories, the strongest first."""
+
+    def __init__(self, layers: Iterable[Layer], below: Sequence[Layer] = ()) -> None:
+        """`layers` are given the weakest first, and are stronger than the ordered `below` of the same precedence."""
+        self.layers = tuple(sorted([*reversed([*layers]), *below], key=lambda layer: -layer.precedence))
+        self._rows: dict[tuple[_Names | None, ...], list[_Row]] = {}  # the same for most directories
+
+    def rows(self, location: str, is_dir: bool) -> list[_Row]:
+        """Return the layers with patterns for the files, or the directories, in one directory, "" or "a/b/"."""
+        names = tuple(layer.names(location, is_dir) for layer in self.layers)
+        if names not in self._rows:
+            pairs = zip(self.layers, names, strict=True)
+            self._rows[names] = [(layer, found) for layer, found in pairs if found is not None]
+        return self._rows[names]
 
 
 def expand_folders(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -261,13 +212,12 @@ class PathPatterns:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         parsed = [parse_line(as_latin1(line), number) for number, line in enumerate(expand_folders(patterns), 1)]
-        found = PatternList([pattern for pattern in parsed if pattern is not None])
-        decisions = tuple(Decision(True, None) for _ in found.patterns)
-        self._rules = Rules([Layer(Precedence.CONFIG, found, "", decisions)])
+        self._patterns = PatternList([pattern for pattern in parsed if pattern is not None])
 
     def __contains__(self, path: str) -> bool:
         location, slash, name = as_latin1(path).rpartition("/")
-        return self._rules.index(location + slash, is_dir=False).strongest(name) is not NO_MATCH
+        names = self._patterns.names(location + slash, is_dir=False)
+        return names is not None and names.last(name) >= 0
 
 
 _GIT = ".git"
@@ -336,33 +286,30 @@ class Selection:
             _pattern_layer(Precedence.DEFAULTS, "built-in", DEFAULTS),
             _pattern_layer(Precedence.CONFIG, "workspace.ignore", ignore),
         ]
-        self._folded_secrets: Rules | None = None
         if not upload_secrets:
             lines = SECRETS + tuple(f"!{pattern}" for pattern in expand_folders(allow_secrets))
-            layers.append(_secrets_layer(lines))
-            self._folded_secrets = Rules([_secrets_layer(tuple(line.lower() for line in lines))])
+            layers.append(_secrets_layer(Precedence.HARD, lines))
+            layers.append(_secrets_layer(Precedence.FOLDED, tuple(line.lower() for line in lines)))
         if not include_git:
             layers.append(_pattern_layer(Precedence.HARD, "built-in", GIT))
         if always_ignored:
             layers.append(_ceiling_layer(always_ignored))
-        self._rules = Rules(layers)
+        self._rules = _Rules(layers)
 
     def root(self, outer: OuterRules = NO_OUTER_RULES) -> Scope:
         """Return the scope of the workspace's directory. Without `use_gitignore`, git's outer rules are ignored too."""
         rules = self._rules
         if outer.own_paths:
             own = tuple(Rule(OWN_FILES, None, _pattern_of(path)) for path in outer.own_paths)
-            rules = Rules([*rules.layers, _ceiling_layer(own)])
+            rules = _Rules([_ceiling_layer(own)], rules.layers)
         if not self.uses_gitignore:
-            return Scope(rules, self._folded_secrets, "", (SYNCDIGNORE,))
-        names = RULE_FILES
+            return Scope(rules, "", (SYNCDIGNORE,))
         layers = [_file_layer(Precedence.GIT, each.source, _prefix(each.folder), each.data) for each in outer.files]
-        if not outer.workspace:
-            return Scope(Rules(layers, rules) if layers else rules, self._folded_secrets, "", names)
-        layers = _without_exclusion_of(outer.workspace, layers)
         top = _prefix(outer.workspace)
-        based = [layer._replace(base=top) for layer in rules.layers]
-        return Scope(Rules([*based, *layers]), self._folded_secrets, top, names, top)
+        if top:
+            layers = _without_exclusion_of(outer.workspace, layers)
+            rules = _Rules((), [layer._replace(base=top) for layer in rules.layers])
+        return Scope(_Rules(layers, rules.layers) if layers else rules, top, RULE_FILES, top)
 
 
 class Scope:
@@ -371,29 +318,16 @@ class Scope:
     `ignore_files` are the names of the files to read there and to pass to `with_files`.
     """
 
-    __slots__ = (
-        "_folded_indexes",
-        "_folded_secrets",
-        "_has_capitals",
-        "_indexes",
-        "_location",
-        "_rules",
-        "_top",
-        "ignore_files",
-    )
+    __slots__ = ("_has_capitals", "_location", "_rows", "_rules", "_top", "ignore_files")
 
-    def __init__(
-        self, rules: Rules, folded_secrets: Rules | None, location: str, ignore_files: tuple[str, ...], top: str = ""
-    ) -> None:
+    def __init__(self, rules: _Rules, location: str, ignore_files: tuple[str, ...], top: str = "") -> None:
         self._rules = rules
-        self._folded_secrets = folded_secrets  # for what has capital letters: secrets' names are compared without case
         self._location = location  # from the repository's top
         self._top = top  # the workspace's own location
         self.ignore_files = ignore_files
         self._has_capitals = location != location.lower()
-        # Built when they are first needed; if two threads build one, the results are equal.
-        self._indexes: dict[bool, PatternIndex] = {}
-        self._folded_indexes: dict[bool, PatternIndex] = {}
+        # Found when they are first needed; if two threads find them, the results are equal.
+        self._rows: dict[bool, list[_Row]] = {}
 
     @property
     def path(self) -> str:
@@ -405,12 +339,12 @@ class Scope:
         location = f"{self._location}{as_latin1(name)}/"
         if name == _GIT:
             # It is included by include_git. Git's rules are about the work tree: `logs/` must not exclude `.git/logs`.
-            rules = self._rules.without(Precedence.GIT, Precedence.WORKTREEINCLUDE, Precedence.DEFAULTS)
-            return Scope(rules, self._folded_secrets, location, (SYNCDIGNORE,), self._top)
+            layers = [layer for layer in self._rules.layers if layer.precedence > Precedence.DEFAULTS]
+            return Scope(_Rules((), layers), location, (SYNCDIGNORE,), self._top)
         names = self.ignore_files
         if self._location == self._top:
             names = tuple(file for file in names if file != WORKTREEINCLUDE)
-        return Scope(self._rules, self._folded_secrets, location, names, self._top)
+        return Scope(self._rules, location, names, self._top)
 
     def with_files(self, files: Mapping[str, bytes]) -> Scope:
         """Return the scope with the rules of the directory's ignore files; names not in `ignore_files` are ignored."""
@@ -422,44 +356,32 @@ class Scope:
                 layers.append(_file_layer(_PRECEDENCES[name], source, self._location, data))
         if not layers:
             return self
-        rules = Rules(layers, self._rules) if self._location != self._top else Rules([*self._rules.layers, *layers])
-        return Scope(rules, self._folded_secrets, self._location, self.ignore_files, self._top)
+        return Scope(_Rules(layers, self._rules.layers), self._location, self.ignore_files, self._top)
 
     def decide(self, name: str, is_dir: bool) -> Decision:
         """Decide about a child of this directory. A symlink is not a directory, whatever its target is."""
         text = name if name.isascii() else as_latin1(name)
-        index = self._indexes.get(is_dir)
-        if index is None:
-            index = self._indexes[is_dir] = self._rules.index(self._location, is_dir)
-        match = index.strongest(text)
+        rows = self._rows.get(is_dir)
+        if rows is None:
+            rows = self._rows[is_dir] = self._rules.rows(self._location, is_dir)
         folded = text.lower()
-        if (folded != text or self._has_capitals) and match.precedence < Precedence.CEILING:
-            secret = self._folded_secret(folded, is_dir)
-            if secret is not None:
-                return secret
-        if match is NO_MATCH:
-            return INCLUDED
-        if match.precedence == Precedence.WORKTREEINCLUDE:
-            without = self._decide_by(self._rules.without_worktreeinclude, name, is_dir)
-            # It brings in nothing that is included anyway.
-            return without if match.decision is None or without.included else match.decision
-        if match.decision is None:  # an exception to a hard rule: the other rules decide
-            return self._decide_by(self._rules.without_hard_rules, name, is_dir)
-        return match.decision
-
-    def _decide_by(self, rules: Rules, name: str, is_dir: bool) -> Decision:
-        """Decide by fewer rules; no name is a secret by them alone."""
-        return Scope(rules, None, self._location, self.ignore_files, self._top).decide(name, is_dir)
-
-    def _folded_secret(self, folded: str, is_dir: bool) -> Decision | None:
-        """Return the decision of the rules about secrets on a name in lower case; None if it is none."""
-        if self._folded_secrets is None:
-            return None
-        index = self._folded_indexes.get(is_dir)
-        if index is None:
-            location = self._location[len(self._top) :].lower()
-            index = self._folded_indexes[is_dir] = self._folded_secrets.index(location, is_dir)
-        return index.strongest(folded).decision
+        has_capitals = self._has_capitals or folded != text
+        brought_in = None
+        for layer, names in rows:
+            is_folded = layer.precedence is Precedence.FOLDED
+            if is_folded and not has_capitals:
+                continue
+            number = names.last(folded if is_folded else text)
+            decision = layer.decisions[number] if number >= 0 else None
+            if decision is None:  # an exception to a rule of the layer: the weaker ones decide
+                continue
+            if layer.precedence is Precedence.WORKTREEINCLUDE:
+                brought_in = decision
+            elif brought_in is not None and not decision.included:
+                return brought_in  # it brings in nothing that is included anyway
+            else:
+                return decision
+        return INCLUDED
 
 
 def _pattern_of(path: str) -> str:
@@ -480,8 +402,8 @@ def _without_exclusion_of(workspace: str, layers: Sequence[Layer]) -> list[Layer
     location = ""
     for name in workspace.split("/"):
         while True:
-            above = Rules([layer for layer in layers if location.startswith(layer.base)])
-            decision = Scope(above, None, location, ()).decide(name, is_dir=True)
+            above = _Rules([layer for layer in layers if location.startswith(layer.base)])
+            decision = Scope(above, location, ()).decide(name, is_dir=True)
             if decision.included:
                 break
             layers = [_without_rule(layer, decision.rule) for layer in layers]
@@ -525,7 +447,7 @@ def _ceiling_layer(rules: tuple[Rule, ...]) -> Layer:
     return Layer(Precedence.CEILING, patterns, "", tuple(Decision(False, rule) for rule, _ in valid))
 
 
-def _secrets_layer(lines: tuple[str, ...]) -> Layer:
-    """Return the hard rules about secrets. Their exceptions only cancel them, and do not include a path."""
-    layer = _pattern_layer(Precedence.HARD, "secrets", lines)
+def _secrets_layer(precedence: Precedence, lines: tuple[str, ...]) -> Layer:
+    """Return the rules about secrets. Their exceptions only cancel them, and do not include a path."""
+    layer = _pattern_layer(precedence, "secrets", lines)
     return layer._replace(decisions=tuple(None if d is None or d.included else d for d in layer.decisions))
