@@ -28,6 +28,7 @@ import msgspec
 from msgspec import Struct
 
 from syncd.cli.options import config_of_daemon, config_option, config_path, json_option, option_for
+from syncd.cli.output import home_relative
 from syncd.core.config_file import layered, load_config, read_managed
 from syncd.core.durable_file import rewrite
 from syncd.core.errors import ConfigError, NeedsPerson, SyncdError
@@ -384,7 +385,8 @@ def set_(key: str, values: tuple[str, ...], config_file: str | None) -> None:
         raise refused
 
     change_config(path, change)
-    click.echo(shown_path(f"{key} = {_written(_shown(key, written[0]), key)}, in {path}"))
+    value = shown_path(_written(_shown(key, written[0]), key))
+    click.echo(f"{key} = {value}, in {home_relative(path)}")
     _tell_daemon(path)
 
 
@@ -407,7 +409,7 @@ def edit(config_file: str | None) -> None:
             _open_editor(draft)
             text = read_text(draft)
             if text == before:
-                click.echo(f"{shown_path(path)} is unchanged", err=True)
+                click.echo(f"{home_relative(path)} is unchanged", err=True)
                 return
             try:
                 change_config(path, partial(_replaced, before=before, after=text))
@@ -421,7 +423,7 @@ def edit(config_file: str | None) -> None:
     finally:
         if is_done or read_text(draft) == before:
             os.unlink(draft)
-    click.echo(f"wrote {shown_path(path)}")
+    click.echo(f"wrote {home_relative(path)}")
     _tell_daemon(path)
 
 

@@ -46,16 +46,21 @@ def encoded(status: Status) -> bytes:
 def read_status(folder: str, otherwise: Status) -> Status:
     """The status of this state folder's daemon; `otherwise` if there is none.
 
-    Of a process that has ended only its last results count: its state, its pid and its plans ended with it.
+    Of a process that has ended only its last results count, and only if they are of the sandbox that `otherwise`
+    names, or that it acquired: its state, its pid and its plans ended with it.
     """
     status = read_last(folder, otherwise)
+    owner = holder(folder)
+    runs = owner is not None and status.running and owner in (0, status.pid)
+    named = otherwise.sandbox
+    if not runs and (named.base_url != status.sandbox.base_url or named.id not in ("", status.sandbox.id)):
+        status = otherwise
     # Commands drop and add saved versions too, and look.
     with contextlib.suppress(OSError), contextlib.closing(StateDb(folder)) as db:
         sandboxes = tuple(replace(each, agent=_agent_now(db, each)) for each in status.sandboxes)
         agent = sandboxes[0].agent if sandboxes else status.agent
         status = replace(status, sandboxes=sandboxes, agent=agent)
-    owner = holder(folder)
-    if owner is not None and status.running and (owner in (0, status.pid)):
+    if runs:
         return status
     since = status.state_since if status.state is State.STOPPED else None  # unknown if it was killed
     return replace(

@@ -105,11 +105,11 @@ def edited_by(rig: Rig, script: str) -> None:
 def test_edit(rig: Rig) -> None:
     """What was written takes the file's place once it is valid; else it is kept beside it, and named."""
     edited_by(rig, 'echo "# new" >> "$1"')
-    assert rig.ok("config", "edit").out == f"wrote {rig.config_file}\n"
+    assert rig.ok("config", "edit").out == "wrote ~/.config/syncd/config.toml\n"
     assert rig.config_file.read_text().endswith("\n# new\n")
     before = rig.config_file.read_bytes()
     edited_by(rig, ":")
-    assert rig.ok("config", "edit").err == f"{rig.config_file} is unchanged\n"
+    assert rig.ok("config", "edit").err == "~/.config/syncd/config.toml is unchanged\n"
     edited_by(rig, "exit 3")
     assert rig.run("config", "edit").code == 78
     assert [path.name for path in rig.config_file.parent.iterdir() if path.name.startswith(".")] == []

@@ -56,6 +56,15 @@ def test_a_push_to_another_sandbox_resets_the_status(rig: Rig) -> None:
     assert rig.status()["syncs"] == 1
 
 
+def test_a_configuration_that_names_another_sandbox(rig: Rig) -> None:
+    """With no syncd since, nothing of the former one is shown; with one that is to be acquired, that of its address."""
+    rig.write("a")
+    rig.ok("push")
+    for key, value in (("sandbox.id", "other"), ("sandbox.base_url", "http://127.0.0.1:9"), ("sandbox.region", "asia")):
+        rig.configure({key: value})
+        assert (rig.status()["last_sync"] is None) == (key != "sandbox.region"), key
+
+
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not on this machine")
 def test_a_starting_daemon(rig: Rig) -> None:
     """It shows its state as soon as it has the lock, however long its start takes."""
