@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import chain
 
@@ -23,6 +24,7 @@ from syncd.merge.git import (
     ANY_CODE,
     SUBMODULE_MODE,
     Git,
+    GitResult,
     GitWorkTree,
     blob_id,
     commit_commands,
@@ -60,7 +62,7 @@ class NewBranch(Struct, frozen=True):
     skipped: tuple[str, ...]
 
 
-class _NewCommit(Struct):
+class NewCommit(Struct):
     """The versions that one commit writes, by their paths in the workspace; ABSENT: the path is deleted.
 
     `author` is empty for the person's own commits.
@@ -96,14 +98,14 @@ def make_branch(
     """
     work_tree = find_work_tree(git, workspace)
     reference = _free_reference(git, work_tree, name)
-    tree, submodules = _tree_of_head(git, work_tree)
-    hidden = _not_checked_out(git, work_tree)
+    tree, submodules = tree_of_head(git, work_tree)
+    hidden = not_checked_out(git, work_tree)
     gone = [path for path in tree if path not in sent and path not in hidden and not left_out(path)]
-    as_sent = _as_sent(tree, submodules, sent, gone, work_tree.object_format)
-    changed, skipped = _as_changed(submodules, changes)
+    as_sent = commit_as_sent(tree, submodules, sent, gone, work_tree.object_format)
+    changed, skipped = as_changed(submodules, changes)
     agents = []
     for commit in commits:
-        made, left = _as_changed(submodules, commit.changes)
+        made, left = as_changed(submodules, commit.changes)
         made.message = commit.message.replace(b"\0", b"")
         made.author = foreign_identity(commit.author, commit.email, commit.seconds, commit.zone)
         agents.append(made)
@@ -138,7 +140,7 @@ def _free_reference(git: Git, work_tree: GitWorkTree, name: str) -> str:
     return reference
 
 
-def _tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[_Tree, Collection[str]]:
+def tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[_Tree, Collection[str]]:
     """Return mode and blob of each path that HEAD has in the workspace, and the submodules around and in it.
 
     Paths are relative to the workspace; a submodule that holds the workspace is the path "".
@@ -166,7 +168,7 @@ def _tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[_Tree, Collection[s
     return tree, submodules
 
 
-def _not_checked_out(git: Git, work_tree: GitWorkTree) -> frozenset[str]:
+def not_checked_out(git: Git, work_tree: GitWorkTree) -> frozenset[str]:
     """Return the paths that are in no work tree by git-sparse-checkout(1): they were not sent, but nobody removed them.
 
     They are relative to the workspace. Only the index knows them; it is read, but not refreshed.
@@ -188,10 +190,10 @@ def _entries(listing: bytes) -> Iterator[tuple[str, bytes, bytes]]:
             yield os.fsdecode(path), mode, entry_id
 
 
-def _as_sent(
+def commit_as_sent(
     tree: _Tree, submodules: Collection[str], sent: Mapping[str, SeenEntry], gone: list[str], object_format: str
-) -> _NewCommit:
-    commit = _NewCommit(SENT_MESSAGE.encode(), dict.fromkeys(gone, ABSENT))
+) -> NewCommit:
+    commit = NewCommit(SENT_MESSAGE.encode(), dict.fromkeys(gone, ABSENT))
     for path, version in sent.items():
         if not _is_kept(path, submodules) and tree.get(path) != (
             mode_of(version),
@@ -201,9 +203,9 @@ def _as_sent(
     return commit
 
 
-def _as_changed(submodules: Collection[str], changes: Mapping[str, SeenEntry]) -> tuple[_NewCommit, list[str]]:
+def as_changed(submodules: Collection[str], changes: Mapping[str, SeenEntry]) -> tuple[NewCommit, list[str]]:
     """Return the commit of these changes, and the paths that are left out of it."""
-    commit, skipped = _NewCommit(CHANGES_MESSAGE.encode()), []
+    commit, skipped = NewCommit(CHANGES_MESSAGE.encode()), []
     for path, after in changes.items():
         links_submodules = after.kind is Kind.SYMLINK and is_submodules_name(path.rpartition("/")[2])
         if _is_kept(path, submodules) or links_submodules:
@@ -229,11 +231,11 @@ def _write_commits(
     work_tree: GitWorkTree,
     person: Mapping[str, str],
     *,
-    as_sent: _NewCommit,
-    changed: _NewCommit,
-    agents: Sequence[_NewCommit],
+    as_sent: NewCommit,
+    changed: NewCommit,
+    agents: Sequence[NewCommit],
     scratch: str | None,
-) -> list[tuple[str, _NewCommit]]:
+) -> list[tuple[str, NewCommit]]:
     """Write blobs, trees and commits into the repository's objects; return the commits with their ids.
 
     The commit of all changes is made in any case: its tree is the one in which the agent's commits have to end.
@@ -246,13 +248,18 @@ def _write_commits(
     place = planned.index(changed)
     start = names[0] if place else work_tree.head
     parents = [*([work_tree.head] if place else []), start, start, *names[place + 1 :]]
-    with private_repository(git, scratch, work_tree.object_format) as folder:
-        shared = work_tree.settings.get("core.sharedrepository", "")
-        settings = with_settings({"core.sharedRepository": shared} if shared else {})
-        variables = {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": work_tree.objects, **settings}
+    with writing_objects(git, work_tree, scratch) as variables:
         by = os.fsencode("{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}> {GIT_COMMITTER_DATE}".format_map(person))
         commands = (
-            commit_commands(name, by, new.message, new.paths, parent=parent, author=new.author, prefix=work_tree.prefix)
+            commit_commands(
+                name,
+                by,
+                new.message,
+                new.paths,
+                parents=list(filter(None, [parent])),
+                author=new.author,
+                prefix=work_tree.prefix,
+            )
             for name, parent, new in zip(names, parents, planned, strict=False)
         )
         fast_import(git, chain.from_iterable(commands), variables)
@@ -271,24 +278,47 @@ def _write_commits(
             return [*made, last] if goal != tree(start) else made
         if goal != tree(ids[-1]):
             rest = answer("commit-tree", goal, "-p", ids[-1], "-m", UNCOMMITTED_MESSAGE)
-            made.append((rest, _NewCommit(UNCOMMITTED_MESSAGE.encode())))
+            made.append((rest, NewCommit(UNCOMMITTED_MESSAGE.encode())))
         return made
 
 
 def _create_reference(git: Git, work_tree: GitWorkTree, person: Mapping[str, str], reference: str, tip: str) -> None:
     """Create the reference, if there is still none of this name. Raises `NeedsPerson`."""
+    message = "branch: Created by syncd apply --branch"
+    made = set_reference(git, work_tree, person, reference, tip, message=message)
+    if made.code:
+        shown, reason = shown_path(reference.removeprefix("refs/heads/")), one_line(made.complaint, 160)
+        raise NeedsPerson(f"git cannot make the branch {shown!r} ({reason})", "choose another name")
+
+
+def set_reference(
+    git: Git,
+    work_tree: GitWorkTree,
+    person: Mapping[str, str],
+    reference: str,
+    tip: str,
+    *,
+    before: str = "",
+    message: str,
+) -> GitResult:
+    """Have the reference name this commit, if it names `before` now, "" for none, and return how that ended."""
     # Hooks can be settings too (`hook.NAME.command`, since git 2.54).
     hooks = sorted(
         {key.rpartition(".")[0] for key in work_tree.settings if key.startswith("hook.") and key.count(".") > 1}
     )
     without_hooks = with_settings({f"{hook}.enabled": "false" for hook in hooks})
-    nothing = null_id(work_tree.object_format).decode()
-    message = "branch: Created by syncd apply --branch"
-    command = ["update-ref", "--no-deref", "-m", message, reference, tip, nothing]
-    made = git.run(command, {"GIT_DIR": work_tree.folder, **person, **without_hooks}, ANY_CODE)
-    if made.code:
-        shown, reason = shown_path(reference.removeprefix("refs/heads/")), one_line(made.complaint, 160)
-        raise NeedsPerson(f"git cannot make the branch {shown!r} ({reason})", "choose another name")
+    expected = before or null_id(work_tree.object_format).decode()
+    command = ["update-ref", "--no-deref", "-m", message, reference, tip, expected]
+    return git.run(command, {"GIT_DIR": work_tree.folder, **person, **without_hooks}, ANY_CODE)
+
+
+@contextmanager
+def writing_objects(git: Git, work_tree: GitWorkTree, scratch: str | None) -> Iterator[dict[str, str]]:
+    """Return the variables by which git writes into the repository's objects, and reads no configuration of it."""
+    with private_repository(git, scratch, work_tree.object_format) as folder:
+        shared = work_tree.settings.get("core.sharedrepository", "")
+        settings = with_settings({"core.sharedRepository": shared} if shared else {})
+        yield {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": work_tree.objects, **settings}
 
 
 def _person(work_tree: GitWorkTree, now: datetime) -> dict[str, str]:

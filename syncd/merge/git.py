@@ -18,7 +18,7 @@ import select
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import IO
@@ -93,12 +93,24 @@ class GitResult(Struct, frozen=True):
     complaint: str = ""
 
 
+def wait_readable(descriptor: int, within_s: float) -> bool:
+    """Return True once the descriptor is readable, False if it is not within so many seconds."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(within_s * 1000))
+
+
 class Git(Struct, frozen=True):
-    """An installed git: the program, the search path, and the variables by which it finds the person's settings."""
+    """An installed git: the program, the search path, and the variables by which it finds the person's settings.
+
+    `wait_ready` waits for a descriptor to be readable, at most so many seconds, and returns True if it is: other work
+    may go on meanwhile.
+    """
 
     program: str
     path: str
     person: Mapping[str, str]
+    wait_ready: Callable[[int, float], bool] = wait_readable
 
     def run(
         self,
@@ -163,10 +175,11 @@ class Git(Struct, frozen=True):
             raise NeedsPerson(f"git cannot be started ({failure.strerror})", "see that `git --version` works") from None
         assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 - pipes, as requested above
         try:
-            with process.stdin, process.stdout, process.stderr:
+            with process.stdin, process.stdout, process.stderr, select.epoll() as poll:
                 with contextlib.suppress(ProcessLookupError):
                     resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
-                complaint = yield from _exchange(process.stdin, process.stdout, process.stderr, given, within_s)
+                pipes = process.stdin, process.stdout, process.stderr
+                complaint = yield from _exchange(poll, pipes, given, partial(self.wait_ready, poll.fileno(), within_s))
             code = process.wait(within_s)
         except (TimeoutError, subprocess.TimeoutExpired):
             raise TryLater(f"git {arguments[0]} does not answer", "try again when the machine has less to do") from None
@@ -181,23 +194,23 @@ class Git(Struct, frozen=True):
 
 
 def _exchange(
-    stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes], given: Iterable[bytes], within_s: float
+    poll: select.epoll, pipes: tuple[IO[bytes], IO[bytes], IO[bytes]], given: Iterable[bytes], wait: Callable[[], bool]
 ) -> Generator[bytes, None, str]:
     """Write the input while the output is read and yielded; return what was complained of.
 
-    Raises `TimeoutError` if no byte goes in or comes out for so long.
+    `wait` returns False if the poll is not ready for long. Raises `TimeoutError` then.
     """
+    stdin, stdout, stderr = pipes
     os.set_blocking(stdin.fileno(), False)
-    poll = select.poll()
-    for pipe, event in ((stdin, select.POLLOUT), (stdout, select.POLLIN), (stderr, select.POLLIN)):
+    for pipe, event in ((stdin, select.EPOLLOUT), (stdout, select.EPOLLIN), (stderr, select.EPOLLIN)):
         poll.register(pipe, event)
     blocks, left, complaint, reads = iter(given), memoryview(b""), b"", {stdout.fileno(), stderr.fileno()}
     while reads:
         if not stdin.closed and not left and not (left := memoryview(b"".join(islice(blocks, _WRITTEN_TOGETHER)))):
             poll.unregister(stdin)
             stdin.close()
-        ready = dict(poll.poll(within_s * 1000))
-        if not ready:
+        ready = dict(poll.poll(0))
+        if not ready and not wait():
             raise TimeoutError
         if not stdin.closed and stdin.fileno() in ready:
             try:
@@ -493,19 +506,22 @@ def commit_commands(
     message: bytes,
     paths: Mapping[str, SeenEntry],
     *,
-    parent: str = "",
+    parents: Sequence[str] = (),
     author: bytes = b"",
     prefix: str = "",
+    tree: str = "",
 ) -> Iterator[bytes]:
     """Return the commands that make a commit which has these versions at their paths below `prefix`; ABSENT: none.
 
-    `person` is committer, and author if no other one is: `NAME <EMAIL> SECONDS ZONE`. Without `parent`, the commit has
-    none.
+    `person` is committer, and author if no other one is: `NAME <EMAIL> SECONDS ZONE`. All other paths are those of the
+    first parent, or of `tree`, if one is named.
     """
     head = (reference.encode(), author or person, person, len(message), message)
     yield b"commit %s\nauthor %s\ncommitter %s\ndata %d\n%s\n" % head
-    if parent:
-        yield b"from %s\n" % parent.encode()
+    for word, parent in zip((b"from", b"merge"), parents, strict=False):
+        yield b"%s %s\n" % (word, parent.encode())
+    if tree:
+        yield b'M 040000 %s ""\n' % tree.encode()
     # A file may take the place of a directory, and the other way round: what is gone makes room first.
     for path, version in sorted(paths.items(), key=lambda item: item[1].kind is not Kind.ABSENT):
         name = quoted(prefix + path)
