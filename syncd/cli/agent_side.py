@@ -15,13 +15,15 @@ from msgspec.structs import replace
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
+from syncd.cli.daemon_client import order_daemon
 from syncd.cli.options import CLOCK
 from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
+from syncd.core.clock import utc
 from syncd.core.directories import Directories, Lock
 from syncd.core.errors import KeyRefused, NeedsPerson, SyncdError
 from syncd.core.settings import Config
-from syncd.core.text import MOST_NAMED, counted, one_line, shown_path
+from syncd.core.text import MOST_NAMED, ago, counted, one_line, shown_path
 from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of, workspace_of
 from syncd.daemon.control import writing
@@ -41,17 +43,23 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.remote_job import NotKeptHere
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
+from syncd.report.status_store import followed_at_s
+from syncd.sandbox.followed_work import FollowedStore, FollowedWork
 from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
+from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.scan.path_rules import PathRules
 from syncd.selection.selection import PathPatterns
 from syncd.store.state_db import StateDb
-from syncd.sync.agent_work import AgentWork, LeaveOut, find_agent_work, save_work
+from syncd.sync.agent_work import AgentWork, LeaveOut, agent_work, find_agent_work, pruned_names, save_work
+from syncd.sync.following import save_followed
 from syncd.sync.sandbox_services import SandboxFactory, SandboxServices
 
 _BLOCK = 1 << 18
 _SCRATCH = "command-"
 _TOLD_AFTER_S = 2.0
+# What following kept so much longer ago than it was to look is of just now: a look takes its time.
+_JUST_NOW_S = 5.0
 
 
 class OpenSandbox(Struct, frozen=True):
@@ -203,7 +211,8 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
     base = opened.services.state.base
     if base is None:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
-    side = _look_at(opened, base, included)
+    # What the rules exclude is not kept at home.
+    side = _look_at(opened, base, _find_kept if included is None else _find_there, included)
     for path in side.work.unsearched[:MOST_NAMED]:
         click.echo(f"not searched: {shown_path(path)} in the sandbox cannot be read, or not in time", err=True)
     if len(side.work.unsearched) > MOST_NAMED:
@@ -215,8 +224,11 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
     return side
 
 
-def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None = None) -> AgentSide:
-    """Look, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
+_Find = Callable[[OpenSandbox, SandboxContent, LeaveOut], AgentWork]
+
+
+def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPatterns | None = None) -> AgentSide:
+    """Find the agent's work, with that base. Raises `StepFailed`, `SyncdError`, `Stop`."""
     config, folders, services = opened.config, opened.folders, opened.services
     state = services.state
     content = replace(state.content, base=base)
@@ -229,9 +241,7 @@ def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None 
     def leave_out(path: str, is_dir: bool) -> bool:
         return not is_included(path, is_dir) and rules.leave_out(path, is_dir)
 
-    with ProgressDisplay(silent_s=0.5) as progress:
-        progress.doing("looking at the sandbox")
-        work = find_agent_work(services.remote_changes, content, leave_out)
+    work = find(opened, content, leave_out)
     work = work.leaving_out([path for path in secret_paths(config, work.changed) if not is_included(path, False)])
     return AgentSide(
         opened,
@@ -244,6 +254,60 @@ def _look_at(opened: OpenSandbox, base: Manifest, included: PathPatterns | None 
         state.identity,
         state.uncertain,
     )
+
+
+def _find_kept(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
+    """Take what following keeps at home, if that is of just now or if nobody can look; else look."""
+    kept = FollowedStore(opened.services.state.db, opened.target).load()
+    follow_s, name = opened.config.sandbox.follow_seconds, opened.config.sandbox_name
+    if kept is None or not follow_s:
+        return _find_there(opened, content, leave_out)
+    at_s = max(kept.at_s, followed_at_s(opened.folders.state, opened.target))
+    if CLOCK.wall_s() - at_s <= follow_s + _JUST_NOW_S:
+        return _kept_work(opened, kept, at_s, content, leave_out)
+    with contextlib.suppress(SyncdError):  # where it does not look now, it does after the next sync
+        order_daemon(opened.config, {"do": "look", "sandbox": name})
+    try:
+        return _find_there(opened, content, leave_out)
+    except StepFailed as failure:
+        if failure.refusal is KeyRefused:
+            raise
+        click.echo(f"the sandbox cannot be asked: {failure.message}", err=True)
+        return _kept_work(opened, kept, at_s, content, leave_out)
+
+
+def _find_there(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
+    """Look at the sandbox."""
+    with ProgressDisplay(silent_s=0.5) as progress:
+        progress.doing("looking at the sandbox")
+        return find_agent_work(opened.services.remote_changes, content, leave_out)
+
+
+def _kept_work(
+    opened: OpenSandbox, kept: FollowedWork, at_s: float, content: SandboxContent, leave_out: LeaveOut
+) -> AgentWork:
+    """Return what is kept at home, and say as of when. Its contents are this command's, whatever becomes of them."""
+    there = dict(kept.holding(content).there)
+    for number, (path, entry) in enumerate(there.items()):
+        if entry.copy:
+            copy = os.path.join(opened.scratch, f"kept-{number}")
+            there[path] = replace(entry, copy=copy if _linked(entry.copy, copy) else "")
+    at, age_s = utc(at_s).astimezone(), max(0.0, CLOCK.wall_s() - at_s)
+    click.echo(f"as of {at:%Y-%m-%d %H:%M:%S}, {ago(age_s)}", err=True)
+    result = replace(kept, there=there).result(content)
+    return agent_work(result, content, leave_out, pruned_names(leave_out))
+
+
+def _linked(source: str, target: str) -> bool:
+    """Link a file, or copy it to another file system; false if it is gone."""
+    try:
+        os.link(source, target)
+    except OSError:
+        try:
+            shutil.copyfile(source, target)
+        except OSError:
+            return False
+    return True
 
 
 def commits_there(opened: OpenSandbox, contents: Contents) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:
@@ -311,12 +375,15 @@ def save_before_release(config: Config) -> str:
     with open_sandbox(config) as opened:
         base = opened.services.state.base
         try:
-            side = _look_at(opened, base or Manifest())
+            side = _look_at(opened, base or Manifest(), _find_there)
         except (StepFailed, NotKeptHere) as failure:
             if isinstance(failure, StepFailed):
                 if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
                     raise
-                if opened.services.remote_changes.is_gone(failure):
+                state, remote_changes = opened.services.state, opened.services.remote_changes
+                base_bytes = BaseStore(opened.folders.spool, ChunkStore(opened.folders.spool)).get
+                save_followed(remote_changes, state, Why.RELEASED, base_bytes, CLOCK.wall_s())
+                if remote_changes.is_gone(failure):
                     return ""
             return f"nobody could look for what an agent changed there ({failure.message})"
         work = side.work

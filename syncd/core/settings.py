@@ -23,6 +23,8 @@ from syncd.core.directories import default_key_file
 from syncd.core.errors import ConfigError
 
 _DAY_S = 86_400.0
+# A look takes some requests and seconds, and an account may have two requests a second.
+_LEAST_FOLLOW_S = 5.0
 
 
 def _allowed(text: str, **limits: Any) -> Meta:
@@ -41,6 +43,7 @@ PositiveSeconds = Annotated[float, _allowed("a number of seconds, more than 0, a
 Minutes = Annotated[float, _allowed("a number of minutes, more than 0, at most 10080", gt=0, le=10_080)]
 Mebibytes = Annotated[int, _allowed("a whole number of MiB from 1 to 1048576", ge=1, le=1_048_576)]
 Rate = Annotated[int, _allowed("a whole number of KiB a second, 0 for no limit", ge=0, le=1 << 30)]
+FollowSeconds = Annotated[float, _allowed("0, or a number of seconds from 5 to 600", ge=0, le=600)]
 Program = Annotated[
     tuple[str, ...], _allowed('a list of a program and its arguments, such as ["~/bin/tell-agent", "now"]')
 ]
@@ -77,6 +80,7 @@ class SandboxKeys(Struct, frozen=True, kw_only=True):
     region: Annotated[Region, _allowed(_listed(Region, "or"))] = Region.US
     api_key_file: Text = "~/.config/syncd/api-key"
     deletions: Annotated[Deletions, _allowed(_listed(Deletions, "or"))] = Deletions.MIRROR
+    follow_seconds: FollowSeconds = 0.0
     agent_changes: Annotated[AgentChanges, _allowed(_listed(AgentChanges, "or"))] = AgentChanges.SAVE
     mcp_file: Annotated[str, _allowed("the path of a file, or empty for none")] = ""
     acquire: AcquireKeys | None = None
@@ -240,6 +244,9 @@ def _checked_sandbox(table: str, raw: Any, folder: str, workspace: str) -> Sandb
         )
     if sandbox.id in (".", ".."):  # it is part of a URL's path
         raise ConfigError(f"{table}.id = {shown_value(sandbox.id)}", "must be the id of a sandbox")
+    if 0 < sandbox.follow_seconds < _LEAST_FOLLOW_S:
+        what = f"{table}.follow_seconds = {shown_value(raw['follow_seconds'])}"
+        raise ConfigError(what, f"must be {_description(FollowSeconds)}")
     check_base_url(f"{table}.base_url", sandbox.base_url)
     is_named = "api_key_file" in raw
     key_file = os.path.expanduser(sandbox.api_key_file) if is_named else default_key_file(os.environ)

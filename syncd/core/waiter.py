@@ -236,6 +236,7 @@ class Tasks:
             self._tasks.discard(task)
             self._waits.pop(self._main, None)
             self._due[self._main] = set()
+            self.wake()  # its end may be what others wait for
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

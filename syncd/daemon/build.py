@@ -27,11 +27,13 @@ from syncd.core.hardening import make_undumpable
 from syncd.core.settings import MAIN, Config
 from syncd.core.waiter import TaskLock, Waiter
 from syncd.daemon.control import ControlServer
+from syncd.daemon.follower import FollowedSandbox, Follower, FollowerParts
 from syncd.daemon.live_reload import LiveReload, limit_of
 from syncd.daemon.loop import Components, Daemon, SandboxChanges
 from syncd.daemon.sandbox_loop import LoopParts, SandboxLoop
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import Signals
+from syncd.merge.followed_commits import FollowedCommits
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import ApiLimit, HttpClient
@@ -431,8 +433,35 @@ class _Assembly(Struct):
         publisher = next(each for each in self.status.publishers if each.name == config.sandbox_name)
         live_reload = LiveReload(config, self.read, self.throttle, self.signals)
         servers = mcp_servers_of(workspace, lambda: self.config.sandboxes)
-        parts = LoopParts(workspace, cycle, publisher, servers, hook, live_reload)
+        follows = self.role is Role.DAEMON and config.sandbox.follow_seconds > 0
+        follower = partial(self._follower_of, workspace) if follows else None
+        parts = LoopParts(workspace, cycle, publisher, servers, hook, live_reload, follower)
         return SandboxLoop(parts, self.shared)
+
+    def _follower_of(self, syncing: Workspace, sandbox: FollowedSandbox) -> Follower:
+        """Return what follows the agent in a sandbox, with connections and waits of its own."""
+        assert self.parts is not None  # noqa: S101 - it is made with the first workspace
+        client = HttpClient(Waiter(self.waiter.interrupt, self.waiter.clock, self.waiter.tasks), self.api_limit)
+        self.stack.callback(client.drop)
+        workspace, config, parts = replace(syncing, client=client), syncing.config, self.parts
+        copies_folder = os.path.join(self.folders.spool, f"follow-{config.sandbox_name}")
+        waiter, check = client.waiter, client.waiter.poll_events
+        factory = SandboxFactory(workspace, parts.search.identity, check, lambda _path, _is_dir: False, copies_folder)
+        commits = FollowedCommits(
+            config.workspace.path,
+            config.sandbox_name,
+            self.db,
+            parts.base_store,
+            environ=self.environ,
+            secrets=ContentReader(config.workspace.path, waiter.clock, search=parts.search).secrets,
+            waiter=waiter,
+        )
+        scratch = os.path.join(copies_folder, "sent")
+        follow_s = config.sandbox.follow_seconds
+        return Follower(
+            FollowerParts(client, follow_s, factory.looks_at, parts.leave_out, parts.base_store, commits, scratch),
+            sandbox,
+        )
 
     def change_sandboxes(self) -> SandboxChanges | None:
         """Take over a configuration that has other sandboxes; None if more has changed, or it cannot be used."""

@@ -89,7 +89,13 @@ class Daemon:
         systemd.ready()
         _log.info("watching %s", self._components.status.workspace)
         try:
-            self._components.tasks.run({name: loop.run for name, loop in self._loops.items()})
+            self._components.tasks.run(
+                {
+                    f"{name} {number}": work
+                    for name, loop in self._loops.items()
+                    for number, work in enumerate(loop.works)
+                }
+            )
         except Stop:
             _log.info("stopping")
             systemd.stopping()
@@ -180,7 +186,8 @@ class Daemon:
         for loop in changes.added:
             self._loops[loop.name] = loop
             self._introduce(loop)
-            self._components.tasks.add(loop.run)
+            for work in loop.works:
+                self._components.tasks.add(work)
         self._shared.names = frozenset(self._loops)
         self._shared.systemd.ready()
 
@@ -232,6 +239,10 @@ class Daemon:
             case "hello":
                 status = msgspec.to_builtins(self._components.status.unwritten())
                 client.done(ExitCode.DONE, result={"version": __version__, "status": status})
+            case "look":
+                for loop in loops:
+                    loop.follow_soon()
+                client.done(ExitCode.DONE)
             case "left":
                 for loop in self._loops.values():
                     loop.forget_sandbox(str(message.get("id")))

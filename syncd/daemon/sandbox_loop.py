@@ -11,7 +11,7 @@ import ctypes
 import logging
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
 
@@ -20,6 +20,7 @@ from msgspec import Struct
 from syncd.archive.snapshotter import ScanPlan
 from syncd.core.errors import NeedsPerson, Stop, Unavailable
 from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
+from syncd.daemon.follower import FollowedSandbox, Follower
 from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.scheduler import (
     FailureBackoff,
@@ -66,6 +67,7 @@ class LoopParts(Struct, frozen=True):
     mcp_servers: McpServers
     synced_hook: SyncedHook
     live_reload: LiveReload
+    follower: Callable[[FollowedSandbox], Follower] | None = None
 
 
 class SandboxLoop:
@@ -106,6 +108,12 @@ class SandboxLoop:
         self._key_stamp = _file_stamp(self._key_file)
         self._is_left = False
         self._waiter.worker = self
+        self.follower = self._followed_by(parts.follower) if parts.follower is not None else None
+
+    @property
+    def works(self) -> list[Callable[[], None]]:
+        """The tasks that go on side by side until the end: the syncs, and the looks that follow the agent."""
+        return [self.run] if self.follower is None else [self.run, self.follower.run]
 
     def run(self) -> None:
         """Run until the end of the process, a reload, or `leave`. Raises `Stop`, `NeedsPerson`."""
@@ -139,6 +147,27 @@ class SandboxLoop:
             publisher.pending = publisher.pending or self._burst is not None
             publisher.recorder.end(SyncEnding.STOPPED)
             publisher.enter(State.STOPPED)
+
+    def _followed_by(self, make: Callable[[FollowedSandbox], Follower]) -> Follower:
+        def looked() -> None:
+            self._learn()
+            self._warn()
+            self.publisher.publish()
+
+        def emptied() -> None:
+            self.sync_soon()
+            self._waiter.tasks.wake()
+
+        return make(
+            FollowedSandbox(
+                services=lambda: self.cycle.services,
+                is_barred=lambda: self._shared.paused or self._backoff.waits_for_person,
+                ends=lambda: self._ends,
+                looked=looked,
+                quiet=self.publisher.notifier.agent_is_quiet,
+                emptied=emptied,
+            )
+        )
 
     def _step(self) -> None:
         """Do what is due next, or wait for it."""
@@ -180,6 +209,8 @@ class SandboxLoop:
         """Begin anew after a sleep of the machine: connections are dead, and time has passed."""
         self._wakes += 1
         self._parts.workspace.client.drop()
+        if self.follower is not None:
+            self.follower.woke()
         self.sync_soon()
         self._backoff.woke(slept_s)
         self._slept_s += slept_s
@@ -188,8 +219,14 @@ class SandboxLoop:
         """Take a command's request. It may have to wait for the end of a sync: its client is sent the stage of that."""
         self._request_queue.add(request)
         self._asked_s = self._clock.monotonic_s()
+        self.follow_soon()
         if request.client is not None and self._stage is not None:
             request.client.send({"event": "progress", "state": self.publisher.state})
+
+    def follow_soon(self) -> None:
+        """Look for what the agent made, as a person asks."""
+        if self.follower is not None:
+            self.follower.asked()
 
     def note_pause(self) -> None:
         """Pause, as a person asked: what is under way goes on, or gives way."""
@@ -292,10 +329,13 @@ class SandboxLoop:
 
     def _learn(self) -> None:
         self.publisher.learn(self.cycle, self._parts.mcp_servers.by_name)
+        if self.follower is not None:
+            self.publisher.agent = self.follower.shown(self.publisher.agent)
 
     def _warn(self) -> None:
         watch = (*self._shared.watch.warnings(), *self._polling.warnings)
         agent = (*self._parts.mcp_servers.warnings, *self._parts.synced_hook.warnings)
+        agent += self.follower.warnings if self.follower is not None else ()
         self.publisher.warn([*self.cycle.warnings, *watch, *agent])
 
     def _succeeded(self, outcome: Outcome) -> None:
@@ -308,6 +348,8 @@ class SandboxLoop:
             self._follow_at_s = -inf
             self.cycle.follow_in_repository()  # before a command is answered: an agent may be started right after it
         self._request_queue.succeeded(outcome)
+        if self.follower is not None and outcome.sync is not None:
+            self.follower.synced()
         if outcome.follow_up:
             self.sync_soon()
             self._asked_s = now_s  # what changed while it was read is found without an event too

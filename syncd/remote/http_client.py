@@ -293,12 +293,14 @@ class _AnswerBody(httpx.SyncByteStream):
 class HttpClient:
     """Sends requests and keeps their connections for a while, as long as they are likely alive.
 
-    `api_limit` is the API's limit of requests; `ApiClient` keeps to it, the bucket's requests do not count.
+    `api_limit` is the API's limit of requests; `ApiClient` keeps to it, the bucket's requests do not count. `requests`
+    counts all that were sent.
     """
 
     def __init__(self, waiter: Waiter, api_limit: ApiLimit | None = None) -> None:
         self.waiter = waiter
         self.api_limit = api_limit or ApiLimit()
+        self.requests = 0
         self._network = Network(waiter)
         self._transport = _Transport(self._network, waiter.clock)
         self._client = httpx.Client(
@@ -350,6 +352,7 @@ class HttpClient:
         self, method: str, url: str, headers: Mapping[str, str], read_s: float, content: bytes | Iterable[bytes] | None
     ) -> Iterator[tuple[httpx.Response, ExchangeMonitor]]:
         """Send a request and yield the head of its answer. Errors of the block itself are not translated."""
+        self.requests += 1
         monitor = self._network.monitor = ExchangeMonitor(read_s)
         body = content if isinstance(content, bytes | None) else _RequestBody(content)
         # The time-out of a read does not know how much of the request is still unsent; the monitor does.

@@ -1,4 +1,4 @@
-"""Shows four notices on the desktop: a person is needed; failing for long; in sync again; the agent's work was saved.
+"""Shows notices on the desktop: a person is needed; failing for long; in sync again; what became of the agent's work.
 
 Failing is told once it has lasted, in seconds awake (monotonic): a night with a closed lid is no night of failing.
 Success is told only after that, in its place. The messages are those of the Desktop Notifications Specification 1.2;
@@ -116,6 +116,10 @@ class DesktopNotifier:
             self._agent_at_s = self._clock.monotonic_s() + AGENT_EVERY_S
             text = f"Both sides had changed {counted(files, 'file')}. `syncd saved` lists the agent's versions."
             self._show(f"{self._name}: the agent's work was saved", text, 0)
+
+    def agent_is_quiet(self, changed: int) -> None:
+        """The agent changed something, and has been quiet since; so many of its files differ now."""
+        self._show(f"{self._name}: the agent changed {counted(changed, 'file')}", "`syncd diff` shows them.", 0)
 
     def unsaved(self, text: str) -> None:
         """Changes in a sandbox that ends, or was left, could not be saved; `text` says which, and why."""

@@ -62,6 +62,10 @@ def _families(
         if each.last_sync and (at_s := seconds_of(each.last_sync.finished_at)) is not None
     ]
     yield "syncd_sandbox_state", "1 for the state that the daemon is in for a sandbox, else 0.", of_each
+    looked = [({"name": each.name}, each.agent.follow_requests) for each in sandboxes]
+    changed = [({"name": each.name}, each.agent.changed) for each in sandboxes]
+    yield "syncd_sandbox_changed_paths", "Paths that the agent changed, as of the last look.", changed
+    yield "syncd_sandbox_follow_requests_total", "Requests of this run that followed the agent.", looked
     yield "syncd_sandbox_held_paths", "Paths held now in a sandbox.", held
     yield "syncd_sandbox_last_sync_timestamp_seconds", "When the last sync to a sandbox ended.", arrived
     yield "syncd_pending", "1 while not all changes are in each sandbox.", status.pending

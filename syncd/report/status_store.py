@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.core.clock import seconds_of
 from syncd.core.directories import holder
 from syncd.core.durable_file import read_file, write_whole
 from syncd.core.text import shown_path
@@ -83,7 +84,18 @@ def _agent_now(db: StateDb, sandbox: SandboxStatus) -> AgentStatus:
     agent = replace(sandbox.agent, saved=db.count_saved())
     owner = Target(sandbox.base_url, sandbox.id, "").owner
     seen = Record(db, "seen", _Seen, "status shows what the daemon knew", owner).load()
-    return agent if seen is None else replace(agent, changed=len(seen.changed), looked_at=seen.looked_at)
+    if seen is None:
+        return agent
+    looked_at = max(agent.looked_at, seen.looked_at, key=lambda at: at or "")  # one that found nothing is not recorded
+    return replace(agent, changed=len(seen.changed), looked_at=looked_at)
+
+
+def followed_at_s(folder: str, target: Target) -> float:
+    """Return when a daemon followed the agent in this sandbox last, in seconds since 1970; 0: it is not known."""
+    status = read_document(folder)
+    ids = target.sandbox_id, target.base_url
+    found = [each for each in status.sandboxes if (each.id, each.base_url) == ids] if status is not None else []
+    return seconds_of(found[0].agent.followed_at) or 0.0 if found else 0.0
 
 
 def told_of_brought_in(db: StateDb) -> Record[bytes]:

@@ -224,6 +224,14 @@ class RemoteChanges:
                 raise
         return result
 
+    def follow(self, request: LookRequest) -> LookResult:
+        """Look at everything once more as `look_aside` does, for changes since a look before.
+
+        Raises `StepFailed` if nobody can, `NotKeptHere`, `Superseded`, `Stop`.
+        """
+        with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
+            return self.look_aside(request)
+
     def _was_quick(self, began_s: float) -> bool:
         """True if what failed by now failed at once: what hangs does so again, and another try may soon succeed."""
         return self._clock.monotonic_s() - began_s < _AFTER_UPLOAD_S

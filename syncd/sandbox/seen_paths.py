@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
 from math import inf
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncd.core.errors import SyncWarning
 from syncd.core.text import MOST_NAMED, counted, shown_path
@@ -95,7 +96,8 @@ class SeenPaths:
         """Read what other processes saw there since; what stays is this process's to say."""
         record = self._record.load()
         if record is not None:
-            self.changed, self.looked_at = set(map(os.fsdecode, record.changed)), record.looked_at
+            self.changed = set(map(os.fsdecode, record.changed))
+            self.looked_at = max(self.looked_at, record.looked_at, key=lambda at: at or "")
 
     def save(self) -> None:
         """Record all. Raises `OSError`."""
@@ -229,13 +231,16 @@ class SeenPaths:
         released = {*self.released, *before} - self.held.keys() - self.kept
         self.released = sorted(path for path in released if path not in written)
 
-    def note_all(self, changed: Iterable[str]) -> None:
-        """Remember, for `status`, all that the last look, one at everything, found beside what other processes note."""
-        changed, looked_at = set(changed), self.looked_at
+    def note_all(self, changed: Collection[str]) -> None:
+        """Remember, for `status`, all that the last look, one at everything, found.
+
+        What stays there is not touched: a sync that is under way says it, or another process.
+        """
+        self.changed = set(changed)
         with suppress(OSError), self._db.transaction():  # it costs the status, not the look
-            self.read()
-            self.changed, self.looked_at = changed, looked_at
-            self.save()
+            record = self._record.load() or _SeenRecord()
+            rows = sorted(map(os.fsencode, self.changed))
+            self._record.save(replace(record, changed=rows, looked_at=self.looked_at))
 
     # -- what is told
 

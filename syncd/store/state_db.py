@@ -147,6 +147,7 @@ class StateDb:
             if name and name not in kept:
                 self.change("DELETE FROM records WHERE owner = ?", number)
                 self.change("DELETE FROM directories WHERE owner = ?", number)
+                self.change("UPDATE OR REPLACE blobs SET holder = x'' WHERE holder = ?", holder_of(name))
                 self.change("DELETE FROM owners WHERE number = ?", number)
 
     def close(self) -> None:
@@ -290,6 +291,11 @@ def _carry_over(aside: str, folder: str) -> None:
                 db.change("INSERT OR IGNORE INTO saved VALUES (?, ?, ?)", *row)
             for row in found["blobs"].values():
                 db.change("INSERT OR IGNORE INTO blobs VALUES (?, ?)", *row)
+
+
+def holder_of(owner: str) -> bytes:
+    """Return the holder of an owner's contents: they are let go when the owner is forgotten."""
+    return os.fsencode(f"owner {owner}")
 
 
 class Record(Generic[Shape]):

@@ -18,7 +18,7 @@ from syncd.model.entry import (
     is_savable,
 )
 from syncd.sandbox.leftovers import Versions
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sandbox.saved_versions import SentEntry, Why
@@ -46,7 +46,8 @@ def _none(_path: str, _digest: bytes) -> None:
 class AgentWork(Struct, frozen=True):
     """All that differs in the sandbox from what was put there.
 
-    `base` are the versions that were put there, the certain one first; a path without one is new there. `changed` has
+    `base` are the versions that were put there as these paths, the certain one first; one without is new there. All
+    that was put there is `content`. `changed` has
     what is there now, ABSENT for what was deleted. `left_out` has the same of paths that the rules leave out, some of
     which were put there before the rule. `unlisted` counts new paths beyond the most that a look lists. `unsearched`
     are directories that cannot be listed, or that the look did not come to; "." is the workspace itself. `not_kept` is
@@ -60,10 +61,12 @@ class AgentWork(Struct, frozen=True):
     unlisted: int = 0
     not_kept: str = ""
     unsearched: tuple[str, ...] = ()
+    content: SandboxContent = SandboxContent()
 
     def base_of(self, path: str) -> Entry | None:
         """Return what was put there as this path, None if nothing was."""
-        return next(iter(self.base.get(path, ())), None)
+        versions = self.base[path] if path in self.base else self.content.versions_of(path)
+        return next(iter(versions), None)
 
     def sent(self, path: str, base_bytes: Callable[[str, bytes], bytes | None]) -> SentEntry | None:
         """Return what was put there as this path, with its bytes if they are known."""
@@ -75,6 +78,11 @@ class AgentWork(Struct, frozen=True):
         changed = {path: remote for path, remote in self.changed.items() if path not in paths}
         left_out = {path: remote for path, remote in self.changed.items() if path in paths}
         return replace(self, changed=changed, left_out={**self.left_out, **left_out})
+
+    @property
+    def seen_paths(self) -> set[str]:
+        """The paths that are known to be changed there."""
+        return {path for path, there in self.changed.items() if there.kind is not Kind.UNREAD}
 
     @property
     def to_save(self) -> dict[str, SeenEntry]:
@@ -123,13 +131,27 @@ def find_agent_work(
 
     Raises `StepFailed`, `Stop`.
     """
+    items = {path: LookItem(tuple(entries), LookAction.FETCH) for path, entries in _versions(content).items()}
+    pruned = pruned_names(leave_out)
+    result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned), left_s)
+    work = agent_work(result, content, leave_out, pruned)
+    remote_changes.seen.note_all(work.seen_paths)
+    return work
+
+
+def _versions(content: SandboxContent) -> Versions:
     base: Versions = {path: list(entries) for path, entries in content.leftovers.items()}
     for manifest in reversed(content.versions):
         for path, entry in manifest.items():
             base[path] = [entry, *base.get(path, ())]
-    items = {path: LookItem(tuple(entries), LookAction.FETCH) for path, entries in base.items()}
-    pruned = pruned_names(leave_out)
-    result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned), left_s)
+    return base
+
+
+def agent_work(
+    result: LookResult, content: SandboxContent, leave_out: LeaveOut, pruned_names: Collection[str]
+) -> AgentWork:
+    """Return what a look at everything found; `pruned_names` are those of folders that it did not enter."""
+    base = {path: entries for path in (*result.differing, *result.new) if (entries := content.versions_of(path))}
     changed = dict(result.differing)
     left_out: dict[str, SeenEntry] = {}
     for path, remote in result.new.items():
@@ -140,14 +162,14 @@ def find_agent_work(
             changed.pop(path, None)  # deleted on both sides
     git = [path for path in result.pruned if path.rpartition("/")[2].lower() == ".git"]
     for path in sorted(git, reverse=True):
-        _drop_empty_parents(path, base, changed)
+        _drop_empty_parents(path, content, changed)
     others = [path for path in result.pruned if path not in git]
-    by_rule = tuple(p for p in others if p != "." and (p.rpartition("/")[2] in pruned or _is_by_rule(p, leave_out)))
+    by_rule = tuple(
+        p for p in others if p != "." and (p.rpartition("/")[2] in pruned_names or _is_by_rule(p, leave_out))
+    )
     unsearched = tuple(path for path in others if path not in by_rule)
-    work = AgentWork(base, changed, left_out, by_rule, result.unlisted, result.not_kept, unsearched)
-    work = work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
-    remote_changes.seen.note_all(path for path, there in work.changed.items() if there.kind is not Kind.UNREAD)
-    return work
+    work = AgentWork(base, changed, left_out, by_rule, result.unlisted, result.not_kept, unsearched, content)
+    return work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
 
 
 def _is_by_rule(folder: str, leave_out: LeaveOut) -> bool:
@@ -163,11 +185,11 @@ def _is_left_out(work: AgentWork, path: str, leave_out: LeaveOut) -> bool:
     return any(leave_out(path, is_dir) for is_dir in kinds)
 
 
-def _drop_empty_parents(path: str, base: Versions, changed: dict[str, SeenEntry]) -> None:
+def _drop_empty_parents(path: str, content: SandboxContent, changed: dict[str, SeenEntry]) -> None:
     """Remove new directories that hold nothing but a `.git`, which no one takes."""
     while path := path.rpartition("/")[0]:
         remote = changed.get(path)
-        if path in base or remote is None or remote.kind is not Kind.DIRECTORY:
+        if remote is None or remote.kind is not Kind.DIRECTORY or content.versions_of(path):
             return
         if any(other.startswith(f"{path}/") for other in changed):
             return

@@ -127,7 +127,7 @@ class SandboxFactory(Struct, frozen=True):
 
     def build(self, target: Target) -> SandboxServices:
         """The services for this sandbox."""
-        config, state_folder, client = self.workspace.config, self.workspace.folders.state, self.workspace.client
+        config, client = self.workspace.config, self.workspace.client
         db, state = self.workspace.db, SandboxState(self.workspace.db, target, self.searched, config.sandbox_name)
         clock, waiter, api = self.workspace.clock, self.workspace.waiter, self.workspace.api(target)
         retry_settings = retry_settings_of(config)
@@ -143,19 +143,7 @@ class SandboxFactory(Struct, frozen=True):
         )
         job_runner = JobRunner(api, client, waiter)
         looker = Looker(job_runner, db, target, waiter)
-        remote_changes = RemoteChanges(
-            agent_changes=config.sandbox.agent_changes,
-            target=target,
-            looker=looker,
-            dump_looker=DumpLooker(Dump(api, client, retry_settings, waiter)),
-            saved_versions=SavedVersions(db, clock, config.sandbox_name),
-            seen=state.seen,
-            state_folder=state_folder,
-            copies_folder=self.copies_folder,
-            waiter=waiter,
-            check=self.check,
-            ask_for_sandbox=api.sandbox,
-        )
+        remote_changes = self._looks(state, api, looker)
         deletion_sync = DeletionSync(
             config.sandbox.deletions,
             state,
@@ -178,6 +166,30 @@ class SandboxFactory(Struct, frozen=True):
             partial_archives=partial_archives,
             remote_changes=remote_changes,
             agent_repository=AgentRepository(partial(_home_branch, config), job_runner, target, db, waiter),
+        )
+
+    def looks_at(self, state: SandboxState) -> RemoteChanges:
+        """The looks at a sandbox beside those of its syncs, whose state this is."""
+        workspace, target = self.workspace, state.target
+        api = workspace.api(target)
+        looker = Looker(JobRunner(api, workspace.client, workspace.waiter), workspace.db, target, workspace.waiter)
+        return self._looks(state, api, looker)
+
+    def _looks(self, state: SandboxState, api: Api, looker: Looker) -> RemoteChanges:
+        workspace, config = self.workspace, self.workspace.config
+        dump = Dump(api, workspace.client, retry_settings_of(config), workspace.waiter)
+        return RemoteChanges(
+            agent_changes=config.sandbox.agent_changes,
+            target=state.target,
+            looker=looker,
+            dump_looker=DumpLooker(dump),
+            saved_versions=SavedVersions(workspace.db, workspace.clock, config.sandbox_name),
+            seen=state.seen,
+            state_folder=workspace.folders.state,
+            copies_folder=self.copies_folder,
+            waiter=workspace.waiter,
+            check=self.check,
+            ask_for_sandbox=api.sandbox,
         )
 
 

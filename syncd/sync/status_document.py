@@ -66,11 +66,17 @@ class Progress(Struct, frozen=True):
     seconds_left: float | None = None
 
 
+# An agent that changed nothing for so long has done its work, or waits for somebody.
+QUIET_S = 60.0
+
+
 class AgentStatus(Struct, frozen=True):
     """The agent's side. `changed` counts the paths that were changed there, as of the last look at each.
 
     `saved` counts the versions that were saved at home, `held` are the first paths that both sides changed, of
-    `held_count` in all, and `looked_at` is the time of the last look, by a sync or a command.
+    `held_count` in all, and `looked_at` is the time of the last look, by a sync or a command. With
+    `sandbox.follow_seconds`, `followed_at` is the time of the last look that followed, `changed_at` when one found a
+    change last, and `follow_requests` counts the requests that these looks took in this run.
     """
 
     saved: int = 0
@@ -78,6 +84,9 @@ class AgentStatus(Struct, frozen=True):
     held_count: int = 0
     looked_at: str | None = None
     changed: int = 0
+    followed_at: str | None = None
+    changed_at: str | None = None
+    follow_requests: int = 0
 
 
 class SandboxStatus(Struct, frozen=True):

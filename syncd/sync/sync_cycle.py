@@ -18,6 +18,7 @@ from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target, margin_s
 from syncd.sandbox.provider import SandboxProvider
 from syncd.sandbox.sandbox_state import last_target
+from syncd.sandbox.saved_versions import Why
 from syncd.store.state_db import StateDb
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.outcome import Outcome
@@ -158,6 +159,7 @@ class SyncCycle(Struct):
         self.services.forget()
         if not self.provider.mark_lost(self.services.target):
             return False
+        self.work_saver.save_followed(self.services, Why.SANDBOX_ENDED)
         self.sandbox = None
         return True
 

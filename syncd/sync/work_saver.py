@@ -21,6 +21,7 @@ from syncd.sandbox.sandbox_state import ending_targets
 from syncd.sandbox.saved_versions import Why
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import LeaveOut, Unsaved, find_agent_work, save_work
+from syncd.sync.following import save_followed
 from syncd.sync.sandbox_services import SandboxServices
 
 _log = logging.getLogger("syncd.work_saver")
@@ -104,6 +105,7 @@ class WorkSaver(Struct):
             is_gone, again_s = _is_gone(failure), self.clock.monotonic_s() + AFTER_FAILURE_S
             if is_gone or again_s > ending.ends_s:
                 ending.next_s = inf
+                self.save_followed(services, Why.SANDBOX_ENDED)
             else:
                 ending.next_s = min(ending.next_s, again_s)
             self._warn_of(services, failure, is_last=ending.next_s == inf)
@@ -142,6 +144,7 @@ class WorkSaver(Struct):
                 raise StepFailed(failure.step, failure.action, message, give_up, refusal=failure.refusal) from None
             if not services.remote_changes.is_gone(failure):
                 services.remote_changes.could_not_look(failure)
+            self.save_followed(services, Why.SANDBOX_ENDED)
             self._warn_of(services, failure, is_last=True)
         else:
             if unsaved:
@@ -190,6 +193,10 @@ class WorkSaver(Struct):
         for path, reason in list(unsaved.paths.items())[:MOST_NAMED]:
             _log.warning("%r in the sandbox was not saved: %s", shown_path(path), reason)
         return unsaved
+
+    def save_followed(self, services: SandboxServices, why: Why) -> None:
+        """Save what following kept at home of a sandbox that cannot be asked any more."""
+        save_followed(services.remote_changes, services.state, why, self.base_store.get, self.clock.wall_s())
 
     def _save_whatever_changes(self, services: SandboxServices, left_s: float) -> Unsaved:
         """Save the work; a change here is no reason to lose the work there."""

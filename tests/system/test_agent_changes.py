@@ -113,7 +113,7 @@ def test_status_tells_of_the_agents_work(rig: Rig, agent: Agent) -> None:
     assert rig.run("diff", "--stat", "work/f").code == 1
     assert known() == 3
     shown = rig.ok("status").out
-    assert "the agent changed 3 paths: `syncd diff`" in " ".join(shown.split())
+    assert "the agent changed 3 files: `syncd diff`" in " ".join(shown.split())
     rig.write("f", "mine")
     rig.ok("flush")
     assert known() == 2  # that one was saved and overwritten; no sync looks at the others

@@ -62,7 +62,7 @@ def _apply_to_branch(
     with open_sandbox(config) as opened:
         # Before the look: what is committed in between counts as not committed, and nothing is taken back.
         found, commits = _fetched(opened)
-        side = look_at(opened, PathPatterns(included))
+        side = look_at(opened, PathPatterns(included) if included else None)
         plan = make_plan(side, side.local(), named)
         left = {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
         unfetched = {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(p.there)}

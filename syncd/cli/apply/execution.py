@@ -114,7 +114,7 @@ def apply(
     if not dry_run:
         take_back_killed(config)
     with open_sandbox(config) as opened:
-        side = look_at(opened, PathPatterns(included))
+        side = look_at(opened, PathPatterns(included) if included else None)
         here = side.local()
         prepared = prepare(side, make_plan(side, here, named, deletions=deletions))
         plan = prepared.plan

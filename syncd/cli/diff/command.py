@@ -13,6 +13,7 @@ import click
 from syncd.cli.options import (
     all_option,
     config_option,
+    config_path,
     configured,
     configured_for_each,
     is_named,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @sandbox_option
 @all_option
 @click.option("--against", metavar="NAME", help="What that sandbox's agent did otherwise, as a patch from --sandbox's.")
+@click.option("--watch", is_flag=True, help="Keep running, and show it as it changes, until Ctrl-C.")
 @json_option
 @config_option
 def command(  # noqa: PLR0917 - click passes each option
@@ -50,18 +52,22 @@ def command(  # noqa: PLR0917 - click passes each option
     against: str | None,
     as_json: bool,
     config_file: str | None,
+    *,
+    watch: bool,
 ) -> int:
     """Show what was changed in the sandbox since syncd put it there, as a patch that `git apply` takes.
 
     Of PATHs, if any, with what is below them. What the workspace's rules exclude is counted, not shown. Exits with 0
     if nothing was changed, with 1 if something was. With --all --stat it is a table: a row a path, a column a sandbox,
-    and a ! before what several agents changed.
+    and a ! before what several agents changed. --watch needs sandbox.follow_seconds.
 
     --json: changes, each with path, change (added, modified, deleted, mode, type), bytes, binary, here (same, changed,
     missing, left-out) and sandbox (its name); left_out, the number of paths that the rules exclude.
     """
     if against is not None and (sandbox is None or all_sandboxes):
         raise click.UsageError("--against goes with --sandbox NAME, which it is compared with.")
+    if watch and (all_sandboxes or against is not None):
+        raise click.UsageError("--watch goes with neither --all nor --against.")
     configs = configured_for_each(config_file, sandbox, all_sandboxes)
     named = named_paths(configs[0], paths)
     form = "json" if as_json else form
@@ -72,6 +78,10 @@ def command(  # noqa: PLR0917 - click passes each option
             if against is None:
                 return show_all(configs, named, form)
             return show_against(configs[0], of_sandbox(configured(config_file), against), named, form)
+        if watch:
+            from syncd.cli.diff.watch import show_changes  # noqa: PLC0415 - for this alone
+
+            return show_changes(configs[0], config_path(config_file), named, form)
         from syncd.cli.agent_side import look_at, open_sandbox  # noqa: PLC0415 - after the configuration is known
 
         with open_sandbox(configs[0]) as opened:

@@ -11,9 +11,10 @@ import click
 from msgspec import structs
 
 from syncd import __version__
-from syncd.cli.interruption import discard_stdout
+from syncd.cli import live
+from syncd.cli.live import terminal_size
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
-from syncd.cli.output import home_relative, is_screen, stdout_failure
+from syncd.cli.output import home_relative, is_screen
 from syncd.cli.status.reader import StatusReader, WorkspaceRow, read_all, reader_for
 from syncd.core.config_file import config_folder
 from syncd.core.errors import ConfigError, ExitCode
@@ -23,7 +24,6 @@ from syncd.sync.status_document import Status
 
 Shown = TypeVar("Shown")
 
-_REDRAW_S = 0.5
 _WIDTH = 79  # some terminals begin a new line after a full one of 80
 _NARROWEST, _WIDEST = 40, 10_000
 _OVERVIEW_VERSION = 1
@@ -86,50 +86,13 @@ def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: boo
     if not watch:
         print(text(shown))
         return shown
-    try:
-        if as_json or not is_screen(sys.stdout):
-            _follow(read, text)
-        else:
-            _redraw(lambda: text(read()))
-    except KeyboardInterrupt:  # the usual end, in a write to a full pipe too
-        discard_stdout()
+    live.watch(read, text, as_json=as_json)
     return shown
-
-
-def _follow(read: Callable[[], Shown], text: Callable[[Shown], str]) -> None:
-    """Print the document to a pipe each time that it changes."""
-    last: Shown | None = None
-    while True:
-        document = read()
-        if document != last:
-            print(text(document), flush=True)
-            last = document
-        if stdout_failure() is not None:  # nobody can read on
-            return
-        CLOCK.sleep(_REDRAW_S)
-
-
-def _redraw(text: Callable[[], str]) -> None:
-    """Draw on the whole terminal again and again, as watch(1) does. What was there scrolls up; the last screen stays.
-
-    So it needs no settings of the terminal, and is right again after a resize, a Ctrl-Z and typed keys.
-    """
-    print("\n" * _size()[1], end="")
-    while True:
-        lines = text().split("\n")[: _size()[1] - 1]
-        print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", end="", flush=True)
-        CLOCK.sleep(_REDRAW_S)
-
-
-def _size() -> os.terminal_size:
-    """The terminal's columns and rows; 80 and 24 if unknown."""
-    columns, rows = os.get_terminal_size(sys.stdout.fileno())
-    return os.terminal_size((columns or 80, rows or 24))
 
 
 def _width(most: int) -> int:
     """The columns that a line may take."""
-    return min(most, max(_NARROWEST, _size().columns - 1)) if is_screen(sys.stdout) else most
+    return min(most, max(_NARROWEST, terminal_size().columns - 1)) if is_screen(sys.stdout) else most
 
 
 def _text(reader: StatusReader, status: Status) -> str:

@@ -15,7 +15,7 @@ from syncd.cli.layout import ASCII, Glyphs, Tone, aligned, bar, columns, cut, ne
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
 from syncd.core.clock import seconds_of
 from syncd.core.text import ago, counted, duration, size, split_remedy
-from syncd.sync.status_document import AgentStatus, SandboxStatus, State, Status
+from syncd.sync.status_document import QUIET_S, AgentStatus, SandboxStatus, State, Status
 
 # Columns: a mark, then the label, then the text.
 _MARK = 2
@@ -200,7 +200,7 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[_Row
         yield _Row("still there", what)
     if status.managed is not None:
         yield _Row("managed", status.managed.summary())
-    if len(status.sandboxes) < 2 and (agent := _agent(status.agent, now_s)):
+    if len(status.sandboxes) < 2 and (agent := agent_text(status.agent, now_s)):
         yield _Row("agent", agent, Tone.ATTENTION if status.agent.held_count else Tone.PLAIN)
     if status.running or status.syncs or status.failures:
         yield _Row("this run" if status.running else "last run", _run(status, now_s))
@@ -244,15 +244,15 @@ def _one_of_several(sandbox: SandboxStatus, now_s: float) -> str:
     state = "in sync" if sandbox.state is State.WATCHING and at_s is not None else str(sandbox.state)
     if _is_late(sandbox) and sandbox.last_error is not None:
         state += f" ({split_remedy(sandbox.last_error.message)[0]})"
-    agent = _agent(sandbox.agent, now_s)
+    agent = agent_text(sandbox.agent, now_s)
     return f"{state}, {done}{f'; {agent}' if agent else ''}"
 
 
-def _agent(agent: AgentStatus, now_s: float) -> str:
+def agent_text(agent: AgentStatus, now_s: float) -> str:
     """The agent's side in one line, empty if there is nothing to say."""
     parts = []
     if agent.changed:
-        parts.append(f"the agent changed {counted(agent.changed, 'path')}: `syncd diff`")
+        parts.append(f"the agent changed {counted(agent.changed, 'file')}{_quiet(agent, now_s)}: `syncd diff`")
     if agent.held_count:
         parts.append(f"{counted(agent.held_count, 'path')} held: `syncd apply`")
     if agent.saved:
@@ -261,6 +261,13 @@ def _agent(agent: AgentStatus, now_s: float) -> str:
     if agent.changed and looked_s is not None:
         parts.append(f"last look {ago(now_s - looked_s)}")
     return "; ".join(parts)
+
+
+def _quiet(agent: AgentStatus, now_s: float) -> str:
+    changed_s = seconds_of(agent.changed_at)
+    if changed_s is None:
+        return ""
+    return f", quiet for {duration(now_s - changed_s)}" if now_s - changed_s >= QUIET_S else ", at work"
 
 
 def _run(status: Status, now_s: float) -> str:

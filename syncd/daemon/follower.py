@@ -1,0 +1,225 @@
+"""Follows the agent in one sandbox, so that what it makes is at home too: `sandbox.follow_seconds`.
+
+It is a task of its own beside the loop of the sandbox: a long upload keeps nobody from looking, and a look delays no
+sync. `sync.following` decides; this asks, keeps what was found, and tells the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from math import inf
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from syncd.archive.base_store import BaseStore
+from syncd.core.clock import stamp
+from syncd.core.errors import SyncdError, SyncWarning
+from syncd.core.waiter import Superseded, SupersededBy
+from syncd.merge.followed_commits import FollowedCommits
+from syncd.model.manifest import Manifest
+from syncd.remote.failure import StepFailed, backoff_limit_s
+from syncd.remote.http_client import HttpClient
+from syncd.remote.target import Target
+from syncd.report.status_publisher import sync_failure
+from syncd.sandbox.followed_work import FollowedStore, FollowedWork
+from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.sandbox_state import SandboxState
+from syncd.sandbox.saved_versions import Why
+from syncd.sync.agent_work import LeaveOut, agent_work, pruned_names
+from syncd.sync.following import LONGEST_WAIT_S, Followed, Pace, follow_request, followed, save_followed
+from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.status_document import QUIET_S, AgentStatus
+
+_log = logging.getLogger("syncd.follower")
+_NOTHING = FollowedWork(0.0, {}, {})
+
+
+class FollowedSandbox(Struct, frozen=True):
+    """The calls between a follower and the loop of its sandbox.
+
+    `services` returns the parts that sync to the sandbox now, None while there is none. `is_barred`: nothing is asked,
+    as a person paused or the key is refused. `looked` is called after each look, `quiet` with the number of changed
+    files once the agent has changed something and then nothing for a minute, and `emptied` where nearly everything that
+    was put there is gone.
+    """
+
+    services: Callable[[], SandboxServices | None]
+    is_barred: Callable[[], bool]
+    ends: Callable[[], bool]
+    looked: Callable[[], None]
+    quiet: Callable[[int], None]
+    emptied: Callable[[], None]
+
+
+class FollowerParts(Struct, frozen=True):
+    """The parts that a follower works with; `daemon.build` makes them.
+
+    `client` is its own, whose waits are those of its task. `looks_at` makes the looks at a sandbox, and `leave_out`
+    reads the workspace's rules as they are then. `scratch` is a folder in that of the looks' copies.
+    """
+
+    client: HttpClient
+    follow_s: float
+    looks_at: Callable[[SandboxState], RemoteChanges]
+    leave_out: Callable[[], LeaveOut]
+    base_store: BaseStore
+    commits: FollowedCommits
+    scratch: str
+
+
+class Follower:
+    """Follows the agent in one sandbox."""
+
+    def __init__(self, parts: FollowerParts, sandbox: FollowedSandbox) -> None:
+        self._warnings: list[SyncWarning] = []
+        self._sandbox = sandbox
+        self._parts = parts
+        self._client = parts.client
+        self._waiter = parts.client.waiter
+        self._clock = parts.client.waiter.clock
+        self._pace = Pace(parts.follow_s)
+        self._pace.asked(self._clock.monotonic_s())
+        self._looks: RemoteChanges | None = None
+        self._target: Target | None = None
+        self._known: FollowedWork | None = None
+        self._failures = 0
+        self._followed_at: str | None = None
+        self._changed_wall_s: float | None = None
+        self._is_told = True  # of the last change, that it is quiet since
+        self._waiter.worker = self
+
+    def run(self) -> None:
+        """Look again and again, until the loop of the sandbox ends. Raises `Stop`."""
+        while not self._sandbox.ends():
+            due_s = self._due_s()
+            if due_s > self._clock.monotonic_s():
+                self._waiter.wait(None if due_s == inf else due_s)
+            else:
+                self._look()
+
+    def _due_s(self) -> float:
+        services = self._sandbox.services()
+        if services is None or services.state.base is None or self._sandbox.is_barred():
+            return inf
+        now_s = self._clock.monotonic_s()
+        if self._failures:
+            return self._pace.began_s + backoff_limit_s(self._failures, self._pace.follow_s, LONGEST_WAIT_S)
+        return self._pace.due_s(now_s, is_paced=now_s < self._client.api_limit.pacing.paced_until_s)
+
+    @property
+    def warnings(self) -> tuple[SyncWarning, ...]:
+        """The warnings about looks that failed, and about commits."""
+        return (*self._warnings, *self._parts.commits.warnings)
+
+    # -- what the loop tells
+
+    def synced(self) -> None:
+        """A sync arrived."""
+        self._pace.synced(self._clock.monotonic_s())
+
+    def asked(self) -> None:
+        """A command asked for something."""
+        self._failures = 0
+        self._pace.asked(self._clock.monotonic_s())
+
+    def woke(self) -> None:
+        """The machine slept: connections are dead, and time has passed."""
+        self._client.drop()
+        self.asked()
+
+    def shown(self, agent: AgentStatus) -> AgentStatus:
+        """Return the agent's side for the status, with what following knows."""
+        changed_at = None if self._changed_wall_s is None else stamp(self._changed_wall_s)
+        return replace(
+            agent, followed_at=self._followed_at, changed_at=changed_at, follow_requests=self._client.requests
+        )
+
+    # -- the worker, in each wait
+
+    def deadline_s(self) -> float | None:
+        """The monotonic second at which idle connections are closed."""
+        return self._client.idle_at_s
+
+    def note_time(self) -> None:
+        """Close idle connections."""
+        self._client.close_idle()
+
+    def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
+        """The monotonic second at which a look ends for nobody wants it any more."""
+        is_over = superseded_by is SupersededBy.ANY_CHANGE and (self._sandbox.ends() or self._sandbox.is_barred())
+        return self._clock.monotonic_s() if is_over else None
+
+    # -- one look
+
+    def _look(self) -> None:
+        services = self._sandbox.services()
+        assert services is not None  # noqa: S101 - else nothing is due
+        began_s, requests_before = self._clock.monotonic_s(), self._client.requests
+        has_changed = False
+        try:
+            has_changed = self._follow(services)
+        except Superseded:
+            return
+        except (StepFailed, SyncdError, OSError) as failure:
+            self._failed(failure)
+        else:
+            self._failures, self._warnings = 0, []
+        now_s = self._clock.monotonic_s()
+        self._pace.looked(began_s, now_s, self._client.requests - requests_before, has_changed=has_changed)
+        self._sandbox.looked()
+
+    def _follow(self, services: SandboxServices) -> bool:
+        """Look, and keep what is there; true if something changed there since the last look."""
+        state, store = services.state, FollowedStore(services.state.db, services.target)
+        if self._looks is None or self._target != services.target:
+            self._looks, self._target, self._known = self._parts.looks_at(state), services.target, store.load()
+        at_s, before, leave_out = self._clock.wall_s(), state.content, self._parts.leave_out()
+        known = (self._known or _NOTHING).holding(before)
+        looks = self._looks
+        try:
+            result = looks.follow(follow_request(before, known, leave_out))
+            if self._sandbox.services() is not services:
+                return False  # the workspace goes to another sandbox meanwhile
+            found = followed(known, result, (before, state.content), leave_out, at_s)
+            if found.was_emptied and not state.uncertain:
+                self._note_emptied(services, looks)
+                return False
+            self._keep(store, found, state, leave_out)
+        finally:
+            looks.drop_copies()
+        self._followed_at = state.seen.looked_at = stamp(at_s)
+        if found.has_changed:
+            self._changed_wall_s, self._is_told = at_s, False
+        elif not self._is_told and at_s - (self._changed_wall_s or 0.0) >= QUIET_S:
+            self._is_told = True
+            if count := len(state.seen.changed):
+                self._sandbox.quiet(count)
+        return found.has_changed
+
+    def _keep(self, store: FollowedStore, found: Followed, state: SandboxState, leave_out: LeaveOut) -> None:
+        known, content = self._known, state.content
+        if known is None or known.there != found.work.there:
+            known = self._known = store.save(found.work, self._clock.wall_s())
+        work = agent_work(known.result(content), content, leave_out, pruned_names(leave_out))
+        if work.seen_paths != state.seen.changed:
+            state.seen.note_all(work.seen_paths)
+        self._parts.commits.follow(state.target.owner, content.base or Manifest(), work, leave_out, self._parts.scratch)
+
+    def _note_emptied(self, services: SandboxServices, looks: RemoteChanges) -> None:
+        """Save what was kept of a sandbox that was emptied or reset, and have it filled again."""
+        state = services.state
+        base_bytes, now_s = self._parts.base_store.get, self._clock.wall_s()
+        save_followed(looks, state, Why.RESET, base_bytes, now_s)
+        self._known = None
+        state.mark_uncertain()
+        _log.warning("nearly everything that was sent is gone in the sandbox: it is sent anew")
+        self._sandbox.emptied()
+
+    def _failed(self, failure: Exception) -> None:
+        self._failures += 1
+        error = sync_failure(failure).error
+        since = self._followed_at or "a time before this start"
+        what = f"the agent's work could not be looked at ({error.message}), so what is at home is as of {since}"
+        self._warnings = [SyncWarning("follow", what, "it is tried again by itself")]

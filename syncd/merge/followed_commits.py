@@ -1,0 +1,261 @@
+"""Keeps what the agent made as commits on a reference of the repository around the workspace: `refs/syncd/SANDBOX`.
+
+The tree of each is what the sandbox holds, of what may come home. Its parents are the one before, and HEAD. Only
+objects and this one reference are written, by no hook, filter or setting: branches, the index, HEAD, stashes and the
+work tree stay as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import select
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from syncd.archive.base_store import BaseStore
+from syncd.core.errors import SyncdError, SyncWarning, TryLater
+from syncd.core.text import shown_path
+from syncd.core.waiter import REAL, Waiter
+from syncd.merge.branch import (
+    as_changed,
+    commit_as_sent,
+    not_checked_out,
+    set_reference,
+    tree_of_head,
+    writing_objects,
+)
+from syncd.merge.git import (
+    ANY_CODE,
+    Git,
+    GitWorkTree,
+    commit_commands,
+    fast_import,
+    find_git,
+    find_work_tree,
+    is_version,
+)
+from syncd.model.entry import ABSENT, EXECUTABLE, Entry, Kind, SeenEntry, Stamp, arrived_digest
+from syncd.model.manifest import Manifest, removed_paths, replaced_entries
+from syncd.model.reconcile import Home, Sides, never_taken
+from syncd.selection.builtin_rules import SECRETS
+from syncd.selection.ignore_files import repository_around
+from syncd.selection.selection import PathPatterns
+from syncd.store.state_db import Record, StateDb
+from syncd.sync.agent_work import AgentWork, LeaveOut
+
+_SECRETS = PathPatterns(SECRETS)
+_AUTHOR = b"syncd <syncd@localhost>"
+_PERSON = {f"GIT_COMMITTER_{what}": value for what, value in (("NAME", "syncd"), ("EMAIL", "syncd@localhost"))}
+
+
+class _Made(Struct, frozen=True):
+    """The changes, by their digest, that the last commit holds."""
+
+    changes: bytes
+
+
+class _Sent(Struct, frozen=True):
+    """The paths where HEAD and what was sent, with this base, may differ."""
+
+    head: str
+    base: Manifest
+    differing: frozenset[str]
+
+
+class FollowedCommits:
+    """The commits of one sandbox's work. `warnings` are about what could not be committed."""
+
+    def __init__(
+        self,
+        workspace: str,
+        name: str,
+        db: StateDb,
+        base_store: BaseStore,
+        *,
+        environ: Mapping[str, str],
+        secrets: Callable[[Iterable[str]], Collection[str]],
+        waiter: Waiter,
+    ) -> None:
+        """`name` is the sandbox's, and `secrets` returns the paths that hold one here."""
+        self.warnings: list[SyncWarning] = []
+        self._workspace = workspace
+        self._reference = f"refs/syncd/{name}"
+        self._db = db
+        self._base_store = base_store
+        self._environ = environ
+        self._secrets = secrets
+        self._waiter = waiter
+        self._sent: _Sent | None = None
+
+    def follow(self, owner: str, base: Manifest, work: AgentWork, leave_out: LeaveOut, scratch: str) -> None:
+        """Commit the work in the sandbox of that `owner`, unless the last commit holds it already. Raises `Stop`.
+
+        `base` is what was put there, and `scratch` a private folder that somebody else removes.
+        """
+        try:
+            if repository_around(self._workspace) is not None:
+                self._follow(owner, base, work, leave_out, scratch)
+        except (SyncdError, OSError) as failure:
+            why = failure.message if isinstance(failure, SyncdError) else failure.strerror
+            what = f"what the agent changed is at home, but not on {self._reference} ({why})"
+            self.warnings = [SyncWarning("follow-commit", what, "`syncd diff` shows it; it is tried again by itself")]
+        else:
+            self.warnings = []
+
+    def _follow(self, owner: str, base: Manifest, work: AgentWork, leave_out: LeaveOut, scratch: str) -> None:
+        record = Record(self._db, "followed commit", _Made, "what the agent changed is committed once more", owner)
+        changes, made = self._changes(work), record.load()
+        digest = _digest(changes)
+        if made is None and not changes:
+            return
+        if made is not None and made.changes == digest:
+            return
+        git = find_git(self._environ)
+        if git is None:
+            return
+        self._commit(replace(git, wait_ready=self._wait_ready), base, changes, leave_out, scratch)
+        record.save(_Made(digest))
+
+    def _changes(self, work: AgentWork) -> dict[str, SeenEntry]:
+        """Return what may come of the changes: files and links whose content is here, ABSENT for what is gone."""
+
+        def link_at(path: str) -> str | None:
+            try:
+                return os.readlink(os.path.join(self._workspace, path))
+            except OSError:
+                return None
+
+        home, sides = Home(False, link_at, lambda _: ()), Sides({}, {}, work.changed)
+        found = {
+            path: there
+            for path, there in work.changed.items()
+            if (is_version(there) or (there.kind in (Kind.ABSENT, Kind.DIRECTORY) and work.base_of(path)))
+            and not never_taken(sides, home, path, ABSENT, there)
+        }
+        secret = self._secrets(found)
+        return {
+            path: ABSENT if there.kind is Kind.DIRECTORY else there
+            for path, there in found.items()
+            if path not in secret
+        }
+
+    def _commit(
+        self, git: Git, base: Manifest, changes: Mapping[str, SeenEntry], leave_out: LeaveOut, scratch: str
+    ) -> None:
+        work_tree = find_work_tree(git, self._workspace)
+        variables = {"GIT_DIR": work_tree.folder}
+        found = git.run(["rev-parse", "--verify", "--quiet", f"{self._reference}^{{commit}}"], variables, ANY_CODE)
+        last = found.output.decode().strip() if found.code == 0 else ""
+        os.makedirs(scratch, mode=0o700, exist_ok=True)
+        tree, submodules = tree_of_head(git, work_tree)
+        self._sent = self._differing_from_head(git, work_tree, base, leave_out, scratch)
+        paths = {path: self._sent_version(path, base.get(path), scratch) for path in self._sent.differing}
+        changed, _ = as_changed(submodules, changes)
+        paths |= {
+            path: each
+            for path, each in changed.paths.items()
+            if each.kind is not Kind.ABSENT or path in tree or path in base
+        }
+        seconds = int(self._waiter.clock.wall_s())
+        name = self._reference.rpartition("/")[2]
+        message = f"What the agent changed in {name}\n"
+        by = b"%s %d +0000" % (_AUTHOR, seconds)
+        head_tree = f"{work_tree.head}^{{tree}}"
+        with writing_objects(git, work_tree, scratch) as private:
+            at_head = (
+                git.run(["rev-parse", head_tree], private).output.decode().strip() if last and work_tree.head else ""
+            )
+            commands = commit_commands(
+                "refs/heads/made",
+                by,
+                message.encode(),
+                paths,
+                parents=[parent for parent in dict.fromkeys((last, work_tree.head)) if parent],
+                tree=at_head,
+                prefix=work_tree.prefix,
+            )
+            fast_import(git, commands, private)
+            made = git.run(["rev-parse", "--verify", "refs/heads/made"], private).output.decode().strip()
+        person = {**_PERSON, "GIT_COMMITTER_DATE": f"{seconds} +0000"}
+        ended = set_reference(
+            git, work_tree, person, self._reference, made, before=last, message="syncd: what the agent changed"
+        )
+        if ended.code:
+            raise TryLater(f"git cannot set {self._reference} ({ended.complaint.strip()[:160]})", "see `git fsck`")
+
+    def _wait_ready(self, descriptor: int, within_s: float) -> bool:
+        return self._waiter.wait_ready(descriptor, select.POLLIN, REAL.monotonic_s() + within_s)
+
+    # -- what was sent
+
+    def _differing_from_head(
+        self, git: Git, work_tree: GitWorkTree, base: Manifest, leave_out: LeaveOut, scratch: str
+    ) -> _Sent:
+        """Return the paths at which HEAD may hold something else than what was sent."""
+        known = self._sent
+        if known is not None and known.head == work_tree.head:
+            changed = {*replaced_entries(known.base, base), *removed_paths(known.base, base)}
+            return _Sent(work_tree.head, base, known.differing | changed)
+        tree, submodules = tree_of_head(git, work_tree)
+        hidden = not_checked_out(git, work_tree)
+        sent: dict[str, SeenEntry] = {}
+        for path, entry in base.items():
+            self._waiter.poll_events()
+            if entry.kind is not Kind.DIRECTORY:
+                sent[path] = self._sent_version(path, entry, scratch)
+        unsent = [path for path in tree if path not in sent and path not in hidden]
+        # What rules exclude stays as in HEAD, but a file that a person tracks although it is a secret.
+        gone = [path for path in unsent if path in _SECRETS or not leave_out(path, False)]
+        differing = commit_as_sent(tree, submodules, sent, gone, work_tree.object_format).paths
+        return _Sent(work_tree.head, base, frozenset(differing))
+
+    def _sent_version(self, path: str, entry: Entry | None, scratch: str) -> SeenEntry:
+        """Return what was sent as a path, with its content; ABSENT for none. Raises `TryLater` if that is gone."""
+        if entry is None or entry.kind is Kind.DIRECTORY:
+            return ABSENT
+        mode = 0o755 if entry.mode & EXECUTABLE else 0o644
+        if entry.kind is Kind.SYMLINK:
+            return SeenEntry(Kind.SYMLINK, target=entry.target)
+        place, digest = os.path.join(self._workspace, path), arrived_digest(entry)
+        size_bytes = entry.size_bytes
+        if not _is_as_read(place, entry.stamp) and _digest_of(place) != digest:
+            content = self._base_store.get(path, digest)
+            if content is None:
+                raise TryLater(f"what was sent as {shown_path(path)!r} was changed here since", "")
+            place, size_bytes = os.path.join(scratch, digest.hex()), len(content)
+            with open(place, "wb") as file:
+                file.write(content)
+        return SeenEntry(Kind.FILE, mode, size_bytes=size_bytes, digest=digest, copy=place)
+
+
+def _is_as_read(place: str, stamp: Stamp | None) -> bool:
+    """True if the file is as it was when its content was read."""
+    if stamp is None:
+        return False
+    try:
+        status = os.lstat(place)
+    except OSError:
+        return False
+    return (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev) == (
+        stamp.mtime_ns,
+        stamp.ctime_ns,
+        stamp.inode,
+        stamp.device,
+    )
+
+
+def _digest_of(place: str) -> bytes:
+    try:
+        with open(place, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""
+
+
+def _digest(changes: Mapping[str, SeenEntry]) -> bytes:
+    """Return what tells these changes from others."""
+    rows = [(path, each.kind.value, each.mode & EXECUTABLE, each.target, each.digest) for path, each in changes.items()]
+    return hashlib.sha256(repr(sorted(rows)).encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,157 @@
+"""Keeps at home what the agent made, as of the last look that followed it: one row a sandbox, and the contents.
+
+It is the last state, not a pile of versions: what the agent wrote over or deleted since goes. Before what was kept is
+all that is left of a sandbox, it becomes a saved version.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, is_savable, same
+from syncd.model.entry_row import StateRow, entry_of, row_of
+from syncd.remote.target import Target
+from syncd.sandbox.look_request import LookResult
+from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.store.blobs import Blobs
+from syncd.store.state_db import Record, StateDb, holder_of
+
+
+class FollowedWork(Struct, frozen=True):
+    """The difference between a sandbox and what was put there, by a look that began at `at_s` (seconds since 1970).
+
+    `base` is what had been put there by then as each path, without those that were new, and `there` what it was
+    instead, ABSENT for nothing. A file that was kept has its content's file as `copy`. `pruned`, `unlisted` and
+    `not_kept` are as in a look's result.
+    """
+
+    at_s: float
+    base: Mapping[str, Entry]
+    there: Mapping[str, SeenEntry]
+    pruned: tuple[str, ...] = ()
+    unlisted: int = 0
+    not_kept: str = ""
+
+    def holding(self, content: SandboxContent) -> FollowedWork:
+        """Return what still holds, where the sandbox was sent other things since, or some were brought home.
+
+        Of a path whose base is another one now, it is known what is there: the base.
+        """
+        now: Mapping[str, Entry] = content.base or {}
+        there = {
+            path: entry
+            for path, entry in self.there.items()
+            if same(now.get(path, ABSENT), self.base.get(path, ABSENT), ALL_BITS)
+            or now.get(path) == self.base.get(path)
+        }
+        return replace(self, there=there, base={path: entry for path, entry in self.base.items() if path in there})
+
+    def savable(self, content: SandboxContent) -> dict[str, SeenEntry]:
+        """Return what still holds and has its content here."""
+        there = {path: entry for path, entry in self.holding(content).there.items() if is_savable(entry)}
+        return {path: each for path, each in there.items() if each.kind is not Kind.FILE or os.path.exists(each.copy)}
+
+    def result(self, content: SandboxContent) -> LookResult:
+        """Return the same as the result of a look at everything."""
+        ours = {path for path in self.there if path in self.base or content.versions_of(path)}
+        return LookResult(
+            differing={path: entry for path, entry in self.there.items() if path in ours},
+            new={path: entry for path, entry in self.there.items() if path not in ours},
+            pruned=self.pruned,
+            unlisted=self.unlisted,
+            not_kept=self.not_kept,
+        )
+
+
+class _Record(Struct, frozen=True):
+    at_s: float
+    base: list[StateRow]
+    there: list[tuple[StateRow, bool, bool]]  # with a content that is kept; one that was being written
+    pruned: list[bytes]
+    unlisted: int
+    not_kept: str
+
+
+class FollowedStore:
+    """The work that was followed in one sandbox, in the database of its workspace."""
+
+    def __init__(self, db: StateDb, target: Target) -> None:
+        self._db = db
+        self._blobs = Blobs(db)
+        self._holder = holder_of(target.owner)
+        self._record = Record(db, "followed", _Record, "what the agent made is looked at once more", target.owner)
+
+    def load(self) -> FollowedWork | None:
+        """Return what was kept last, None if nothing is."""
+        record = self._record.load()
+        if record is None:
+            return None
+        there = {os.fsdecode(row.path): self._seen(row, *facts) for row, *facts in record.there}
+        base = {os.fsdecode(row.path): entry_of(row) for row in record.base}
+        pruned = tuple(map(os.fsdecode, record.pruned))
+        return FollowedWork(record.at_s, base, there, pruned, record.unlisted, record.not_kept)
+
+    def _seen(self, row: StateRow, is_kept: bool, is_unstable: bool) -> SeenEntry:
+        entry = entry_of(row)
+        copy = self._blobs.path(entry.digest) if is_kept else ""
+        return SeenEntry(
+            entry.kind,
+            entry.mode,
+            entry.mtime_s,
+            entry.size_bytes,
+            entry.target,
+            digest=entry.digest,
+            copy=copy,
+            unstable=is_unstable,
+        )
+
+    def save(self, work: FollowedWork, now_s: float) -> FollowedWork:
+        """Keep this in the place of what was kept before; it survives a power cut when this returns.
+
+        Contents are read from the entries' `copy`; the result has them where they are kept. Raises `OSError`; then what
+        was kept before still is.
+        """
+        kept = {path: entry for path, entry in work.there.items() if entry.copy}
+        written: set[bytes] = set()
+        try:
+            for entry in kept.values():
+                if entry.copy != self._blobs.path(entry.digest):
+                    written.add(self._blobs.add(entry.copy, entry.digest)[0])
+            self._blobs.flush(written)
+            with self._db.transaction():
+                self._blobs.let_go(self._holder)
+                self._blobs.hold(self._holder, {entry.digest for entry in kept.values()})
+                self._record.save(_record(work))
+        except BaseException:
+            self._clean_up(now_s, written)
+            raise
+        self._clean_up(now_s)
+        copies = {path: replace(entry, copy=self._blobs.path(entry.digest)) for path, entry in kept.items()}
+        return replace(work, there={**work.there, **copies})
+
+    def remove(self, now_s: float) -> None:
+        """Keep nothing any more. Raises `OSError`."""
+        with self._db.transaction():
+            self._blobs.let_go(self._holder)
+            self._record.remove()
+        self._clean_up(now_s)
+
+    def _clean_up(self, now_s: float, unwanted: Collection[bytes] = ()) -> None:
+        with suppress(OSError):  # the next one does it
+            self._blobs.clean_up(now_s, unwanted)
+
+
+def _record(work: FollowedWork) -> _Record:
+    return _Record(
+        work.at_s,
+        [row_of(path, entry) for path, entry in work.base.items()],
+        [(row_of(path, entry), entry.copy != "", entry.unstable) for path, entry in work.there.items()],
+        [os.fsencode(path) for path in work.pruned],
+        work.unlisted,
+        work.not_kept,
+    )

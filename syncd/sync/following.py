@@ -1,0 +1,192 @@
+"""Follows what the agent makes: looks for what changed since the last look, and keeps it at home.
+
+A look costs a few requests, so it is made as often as was asked for while the agent works, more rarely the longer
+nothing changes there, and not at all after an hour of silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from math import inf
+
+from msgspec import Struct
+
+from syncd.core.choices import SAVED_BYTES
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same
+from syncd.model.manifest import Manifest
+from syncd.sandbox.followed_work import FollowedStore, FollowedWork
+from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, was_emptied
+from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
+from syncd.sandbox.saved_versions import SentEntry, Why
+from syncd.sync.agent_work import LeaveOut, pruned_names
+
+# The longest wait for the next look, and the silence after which there is none.
+LONGEST_WAIT_S, SILENCE_S = 60.0, 3600.0
+# A wait is this part of the time in which nothing changed …
+_QUIET_SHARE = 0.1
+# … and a look takes no more than half of the time.
+_LOOKS_SHARE = 0.5
+# An account that refuses requests for their number has two a second for all; a tenth of them is left to following.
+_PACED_REQUEST_S = 5.0
+
+
+class Pace(Struct):
+    """The time of the next look. All times are monotonic seconds."""
+
+    follow_s: float
+    began_s: float = -inf  # the last look
+    took_s: float = 0.0
+    requests: int = 0  # of that look
+    changed_s: float = -inf  # the last change that a look found
+    woken_s: float = -inf  # the last change, sync or command
+
+    def synced(self, now_s: float) -> None:
+        """A sync arrived: the agent may begin to work."""
+        self.woken_s = now_s
+
+    def asked(self, now_s: float) -> None:
+        """A command asked for something: look at once, and then as often as was configured."""
+        self.began_s, self.changed_s, self.woken_s = -inf, now_s, now_s
+
+    def looked(self, began_s: float, now_s: float, requests: int, *, has_changed: bool) -> None:
+        """A look that began then has ended now."""
+        self.began_s, self.took_s, self.requests = began_s, now_s - began_s, requests
+        if has_changed:
+            self.changed_s = self.woken_s = now_s
+
+    def due_s(self, now_s: float, *, is_paced: bool) -> float:
+        """Return when the next look begins; infinity after a long silence. `is_paced`: the API refused requests."""
+        if now_s - self.woken_s >= SILENCE_S:
+            return inf
+        # What was written right after a look began is found by the next one, and that one takes its time too.
+        soonest_s = max(self.follow_s - self.took_s, self.took_s / _LOOKS_SHARE)
+        quiet_s = min(_QUIET_SHARE * (now_s - self.changed_s), LONGEST_WAIT_S)
+        paced_s = self.requests * _PACED_REQUEST_S if is_paced else 0.0
+        return self.began_s + max(soonest_s, quiet_s, paced_s)
+
+
+def follow_request(content: SandboxContent, known: FollowedWork, leave_out: LeaveOut) -> LookRequest:
+    """Return a look for what is otherwise than it was `known` to be; what is left out by the rules is not fetched."""
+    listed: dict[str, LookItem] = {}
+    for path in {path for manifest in content.unanswered for path in manifest} | content.leftovers.keys():
+        listed[path] = LookItem(tuple(content.versions_of(path)), LookAction.FETCH)
+    for path, there in known.there.items():
+        versions = () if there.kind is Kind.ABSENT else (there,)
+        # An archive that was sent may have arrived meanwhile.
+        sent = content.versions_of(path) if path in listed else ()
+        action = LookAction.COMPARE if leave_out(path, there.is_directory) else LookAction.FETCH
+        listed[path] = LookItem((*versions, *sent), action)
+    items = LookItems(listed, content.base or Manifest(), lambda _, entry: LookItem((entry,), LookAction.FETCH))
+    kept_bytes = sum(entry.size_bytes for entry in known.there.values() if entry.copy)
+    return LookRequest(
+        items,
+        find_new=True,
+        pruned_names=pruned_names(leave_out),
+        most_copied_bytes=max(0, SAVED_BYTES - kept_bytes),
+    )
+
+
+class Followed(Struct, frozen=True):
+    """The outcome of a look: the work that is there now, and whether it is another one than before."""
+
+    work: FollowedWork
+    has_changed: bool
+    was_emptied: bool
+
+
+def followed(
+    known: FollowedWork,
+    result: LookResult,
+    contents: tuple[SandboxContent, SandboxContent],
+    leave_out: LeaveOut,
+    at_s: float,
+) -> Followed:
+    """Return what is there now by a look that began at `at_s`, when `known` was true.
+
+    `contents` are what had been put there when it began, and when it ended.
+
+    What was on its way into the sandbox, or arrived meanwhile, may have been seen half written: of such a path what was
+    known stays known, if anything.
+    """
+    before, after = contents
+    base_before, base = before.base or Manifest(), after.base or Manifest()
+    unsettled = {path for content in contents for manifest in content.unanswered for path in manifest}
+    there = {**known.holding(after).there}
+    missing = 0
+    for path, entry in {**result.differing, **result.new}.items():
+        old, now = base_before.get(path), base.get(path)
+        missing += entry.kind is Kind.ABSENT and now is not None
+        if path in unsettled or not _is_same(old, now):
+            continue
+        had = there.get(path)
+        if entry.kind is Kind.UNREAD or entry.unstable:
+            if had is None:
+                there[path] = _without_content(entry)
+        elif same(entry, now or ABSENT) or (entry.kind is Kind.ABSENT and now is None):
+            there.pop(path, None)
+        elif leave_out(path, entry.is_directory):
+            there[path] = _without_content(entry)
+        else:
+            there[path] = entry
+    work = FollowedWork(
+        at_s,
+        {path: base[path] for path in there if path in base},
+        there,
+        tuple(result.pruned),
+        result.unlisted,
+        result.not_kept,
+    )
+    has_changed = not _alike(work.there, known.there)
+    return Followed(work, has_changed, was_emptied(missing, len(base)))
+
+
+def _is_same(one: Entry | None, other: Entry | None) -> bool:
+    return one == other or (one is not None and other is not None and same(one, other, ALL_BITS))
+
+
+def _without_content(entry: SeenEntry) -> SeenEntry:
+    return SeenEntry(
+        entry.kind,
+        entry.mode,
+        entry.mtime_s,
+        entry.size_bytes,
+        entry.target,
+        digest=entry.digest,
+        unstable=entry.unstable,
+    )
+
+
+def _alike(one: Mapping[str, SeenEntry], other: Mapping[str, SeenEntry]) -> bool:
+    """True if both name the same paths with the same versions."""
+    if one.keys() != other.keys():
+        return False
+    return all(
+        one[path] == other[path]
+        or same(one[path], other[path])
+        or (one[path].kind is other[path].kind and one[path].kind in (Kind.ABSENT, Kind.OTHER, Kind.UNREAD))
+        for path in one
+    )
+
+
+def save_followed(
+    remote_changes: RemoteChanges,
+    state: SandboxState,
+    why: Why,
+    base_bytes: Callable[[str, bytes], bytes | None],
+    now_s: float,
+) -> None:
+    """Save what was followed in a sandbox of which nothing is left, or that nobody can ask any more."""
+    store = FollowedStore(state.db, state.target)
+    kept = store.load()
+    if kept is None:
+        return
+
+    def base_of(path: str) -> SentEntry | None:
+        entry = kept.base.get(path)
+        return None if entry is None else (entry, base_bytes(path, arrived_digest(entry)))
+
+    if not remote_changes.save(why, kept.savable(state.content), base_of):
+        with suppress(OSError):
+            store.remove(now_s)

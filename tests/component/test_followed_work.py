@@ -1,0 +1,90 @@
+"""What an agent made is kept as of the last look, with its contents, and goes with its sandbox."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
+from syncd.model.manifest import Manifest
+from syncd.remote.target import Target
+from syncd.sandbox.followed_work import FollowedStore, FollowedWork
+from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.store.blobs import Blobs
+from syncd.store.state_db import StateDb
+
+TARGET = Target("https://api.example", "box", "us")
+SENT = Entry(Kind.FILE, 0o644, 1, 3, digest=b"ours")
+
+
+def _kept(folder: Path, *contents: bytes) -> dict[str, SeenEntry]:
+    """Files of an agent, as a look has fetched them."""
+    found = {}
+    for number, content in enumerate(contents):
+        copy = folder / f"copy{number}"
+        copy.write_bytes(content)
+        digest = hashlib.sha256(content).digest()
+        found[f"f{number}"] = SeenEntry(
+            Kind.FILE, 0o644, size_bytes=len(content), digest=digest, copy=str(copy), mtime_s=5
+        )
+    return found
+
+
+def _contents(folder: Path) -> set[bytes]:
+    return {path.read_bytes() for path in (folder / "blobs").iterdir()}
+
+
+def test_the_last_state_is_kept(tmp_path: Path) -> None:
+    """Another process reads it, with its contents; those that the agent wrote over are gone."""
+    store = FollowedStore(StateDb(str(tmp_path)), TARGET)
+    store.save(FollowedWork(7.0, {}, _kept(tmp_path, b"first", b"second")), 7.0)
+    there = {**_kept(tmp_path, b"first", b"other"), "gone": ABSENT, b"\xff".decode("utf-8", "surrogateescape"): ABSENT}
+    store.save(FollowedWork(8.0, {"gone": SENT}, there, ("node_modules",), 3, "the disk is full"), 8.0)
+    read = FollowedStore(StateDb(str(tmp_path)), TARGET).load()
+    assert read is not None
+    assert (read.at_s, read.base, read.pruned, read.unlisted, read.not_kept) == (
+        8.0,
+        {"gone": SENT},
+        ("node_modules",),
+        3,
+        "the disk is full",
+    )
+    assert read.there.keys() == there.keys()
+    assert Path(read.there["f1"].copy).read_bytes() == b"other"
+    assert _contents(tmp_path) == {b"first", b"other"}
+    assert FollowedStore(StateDb(str(tmp_path)), Target("https://api.example", "other", "us")).load() is None
+
+
+def test_what_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:
+    """A content that is missing fails the whole, and what was kept before still is."""
+    store = FollowedStore(StateDb(str(tmp_path)), TARGET)
+    store.save(FollowedWork(7.0, {}, _kept(tmp_path, b"first")), 7.0)
+    wanted = _kept(tmp_path, b"newer", b"missing")
+    os.unlink(wanted["f1"].copy)
+    with pytest.raises(FileNotFoundError):
+        store.save(FollowedWork(8.0, {}, wanted), 8.0)
+    read = store.load()
+    assert read is not None
+    assert Path(read.there["f0"].copy).read_bytes() == b"first"
+    assert _contents(tmp_path) == {b"first"}
+
+
+def test_it_goes_with_its_sandbox(tmp_path: Path) -> None:
+    """The contents of a sandbox that is forgotten go at the next clean-up."""
+    db = StateDb(str(tmp_path))
+    FollowedStore(db, TARGET).save(FollowedWork(7.0, {}, _kept(tmp_path, b"first")), 7.0)
+    with db.transaction():
+        db.forget_owners_but([])
+    Blobs(db).clean_up(8.0)
+    assert _contents(tmp_path) == set()
+
+
+@pytest.mark.parametrize(("base", "holds"), [(SENT, True), (Entry(Kind.FILE, 0o644, 2, 4, digest=b"newer"), False)])
+def test_what_holds_after_another_sync(base: Entry, holds: bool) -> None:
+    """What was known of a path holds as long as nothing else was put there."""
+    work = FollowedWork(7.0, {"f": SENT}, {"f": ABSENT, "new": ABSENT})
+    assert ("f" in work.holding(SandboxContent(Manifest({"f": base}))).there) is holds
+    assert "new" in work.holding(SandboxContent(Manifest({"f": base}))).there

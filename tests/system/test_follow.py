@@ -1,0 +1,265 @@
+"""What the agent makes is at home by itself: `sandbox.follow_seconds`, with a real daemon and a real repository."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from functools import partial
+
+import pytest
+
+from tests.agent import Agent
+from tests.system.rig import DEFAULTS, Rig, emptied
+from tests.system.test_agent_changes import restored, saved
+from tests.system.trees import Tree, tree
+
+REFERENCE = "refs/syncd/main"
+FOLLOWS: dict[str, object] = {**DEFAULTS, "sandbox.follow_seconds": 5}
+HOOKS = ("pre-commit", "post-commit", "reference-transaction", "post-checkout", "post-index-change", "update")
+
+
+class Followed:
+    """A daemon that follows the agent in a sandbox, in a repository with hooks, a stash and staged changes."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.ran = rig.home / "a hook ran"
+        rig.configure(FOLLOWS)
+        for path in ("notes", "d/gone", "run", "tracked/.env"):
+            rig.write(path, f"{path} as sent\n")
+        rig.write(".gitignore", "ignored/\n")
+        self.git("init", "-q", "-b", "trunk")
+        self.git("config", "user.name", "me")
+        self.git("config", "user.email", "me@example.com")
+        self.git("add", "-A")
+        self.git("commit", "-qm", "first")
+        rig.write("notes", "stashed\n")
+        self.git("stash", "-q")
+        rig.write("staged", "staged\n")
+        self.git("add", "staged")
+        rig.write("untracked", "mine\n")
+        for hook in HOOKS:
+            path = rig.workspace / ".git/hooks" / hook
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"#!/bin/sh\n: >'{self.ran}'\n")
+            path.chmod(0o755)
+        rig.up()
+        rig.ok("flush")
+        self.agent = Agent(rig.sandbox.workspace)
+
+    def git(self, *args: str, code: int = 0) -> str:
+        environ = {**self.rig.environment(), "GIT_OPTIONAL_LOCKS": "0"}
+        done = subprocess.run(["git", *args], cwd=self.rig.workspace, env=environ, capture_output=True, check=False)
+        assert done.returncode == code, done.stderr
+        return done.stdout.decode("latin-1")
+
+    def at_home(self, path: str) -> str | None:
+        """Return a file's content on the reference; None if it is not there."""
+        names = self.git("ls-tree", "-r", "-z", "--name-only", REFERENCE).split("\0") if self.head() else []
+        return self.git("cat-file", "blob", f"{REFERENCE}:{path}") if path in names else None
+
+    def holds(self, path: str, content: str | None) -> bool:
+        return self.at_home(path) == content
+
+    def head(self) -> str:
+        return self.git("for-each-ref", "--format=%(objectname)", REFERENCE).strip()
+
+    def until(self, path: str, content: str | None) -> None:
+        """Have a look made, and wait until that content is at home."""
+        self.rig.ok("flush")  # a person who asks for something is why to look at once
+        self.rig.until(partial(self.holds, path, content), f"{path} at home")
+
+    def visible(self) -> tuple[Tree, list[str]]:
+        """What a person sees of the workspace and its repository, but for the reference."""
+        files = {
+            path: what
+            for path, what in tree(self.rig.workspace).items()
+            if not path.startswith((".git/objects", ".git/refs/syncd"))
+        }
+        references = self.git("for-each-ref", "--format=%(refname) %(objectname)").splitlines()
+        return files, [each for each in references if REFERENCE not in each]
+
+
+@pytest.fixture
+def followed(rig: Rig) -> Followed:
+    return Followed(rig)
+
+
+@pytest.fixture
+def plain(rig: Rig) -> Agent:
+    """The agent in a sandbox that a daemon follows, without a repository."""
+    rig.configure(FOLLOWS)
+    for path in ("a", "b", "d/c"):
+        rig.write(path, f"{path} as sent\n")
+    rig.up()
+    rig.ok("flush")
+    return Agent(rig.sandbox.workspace)
+
+
+def _end(rig: Rig) -> None:
+    """The sandbox ends without a warning."""
+    rig.sandbox.record.expires_at_s = 0.0
+
+
+def changed(rig: Rig, number: int) -> None:
+    """Have a look made, and wait until it found so many changes."""
+    rig.ok("flush")
+    rig.until(lambda: rig.shown()["agent"]["changed"] == number, f"{number} changes")
+
+
+def test_it_comes_by_itself(followed: Followed) -> None:
+    """Without a command or an edit, again and again; the commit is a whole tree, and says what it follows."""
+    first = followed.head()
+    for content in ("one\n", "two\n"):
+        followed.agent.write("notes", content)
+        followed.rig.until(partial(followed.holds, "notes", content), "the agent's version")
+    assert (first, followed.at_home("untracked"), followed.at_home("staged")) == ("", "mine\n", "staged\n")
+    trunk = followed.git("rev-parse", "trunk").strip()
+    assert trunk in followed.git("rev-list", "--parents", "-1", f"{REFERENCE}^").split()
+    assert followed.git("log", "-1", "--format=%an|%cn|%s", REFERENCE).strip() == (
+        "syncd|syncd|What the agent changed in main"
+    )
+
+
+def test_nothing_else_changes(followed: Followed) -> None:
+    """Work tree, index, branches, stash and configuration stay to the byte; no hook runs, and nothing is sent."""
+    before, sent = followed.visible(), followed.rig.count("initialize")
+    followed.agent.write("notes", "the agent's\n")
+    followed.agent.chmod("run", 0o755)
+    followed.agent.delete("d")
+    followed.agent.symlink("link", "notes")
+    followed.until("notes", "the agent's\n")
+    assert (followed.at_home("d/gone"), followed.at_home("link")) == (None, "notes")
+    assert followed.git("ls-tree", REFERENCE, "run").startswith("100755 ")
+    assert followed.visible() == before
+    assert not followed.ran.exists()
+    assert followed.rig.count("initialize") == sent
+    followed.git("fsck", "--strict")
+
+
+def test_what_never_comes(followed: Followed) -> None:
+    """What rules exclude, what is in a `.git`, and links that lead out: no commit, no store, no `diff` has them."""
+    secret = "the agent wrote this"
+    never = {".env", "tracked/.env", "ignored/x", "sub/.git/config", "sub/.GIT/hooks/pre-commit", "out", "d/up"}
+    for path in never - {"out", "d/up"}:
+        followed.agent.write(path, secret)
+    followed.agent.symlink("out", "/etc/passwd")
+    followed.agent.symlink("d/up", "../../x")
+    followed.agent.write("notes", "this comes\n")
+    followed.until("notes", "this comes\n")
+    names = followed.git("ls-tree", "-r", "-z", "--name-only", REFERENCE).split("\0")
+    assert not never & {*names}
+    assert secret not in followed.git("cat-file", "--batch-all-objects", "--batch")
+    for path in followed.rig.state_folder.rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+    assert secret not in followed.rig.run("diff").out
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["daemon", "no daemon"])
+@pytest.mark.parametrize("end", ["gone", "unreachable"])
+def test_it_is_at_home_when_the_sandbox_is_gone(rig: Rig, plain: Agent, end: str, running: bool) -> None:
+    """`diff` and `apply` say as of when, and an undo takes nothing from what is at home."""
+    plain.write("a", "the agent's\n")
+    plain.write("new/n", bytes(range(256)))
+    plain.delete("b")
+    changed(rig, 4)  # the folder too
+    if end == "gone":
+        _end(rig)
+    else:
+        rig.faults("any: reset always")
+    if not running:
+        rig.kill()
+    rig.configure({**FOLLOWS, "retry.give_up_after_seconds": 1})
+    shown = rig.run("diff")
+    assert (shown.code, "+the agent's" in shown.out, "-b as sent" in shown.out) == (1, True, True)
+    assert re.search(r"as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, .*ago|just now", shown.err)
+    for _ in range(2):
+        rig.ok("apply")
+        assert (rig.workspace / "a").read_text() == "the agent's\n"
+        assert (rig.workspace / "new/n").read_bytes() == bytes(range(256))
+        assert (rig.workspace / "b").exists()
+        rig.ok("apply", "--undo")
+        assert (rig.workspace / "a").read_text() == "a as sent\n"
+    rig.ok("apply", "--deletions")
+    assert not (rig.workspace / "b").exists()
+
+
+@pytest.mark.parametrize("how", ["reset", "emptied", "gone", "released"])
+def test_the_end_of_a_sandbox_saves_what_was_followed(rig: Rig, plain: Agent, how: str) -> None:
+    """Whatever ends it, and whoever notices: the agent's versions become saved ones."""
+    plain.write("a", "the agent's\n")
+    plain.write("new", "the agent's, too\n")
+    changed(rig, 2)
+    if how == "gone":
+        _end(rig)
+        rig.write("b", "an edit")
+        released = rig.run("sandbox", "release", "--yes")
+        assert released.code == 0, released
+    elif how == "released":
+        rig.ok("sandbox", "release", "--yes")
+    else:
+        rig.sandbox.reset() if how == "reset" else emptied(rig.sandbox.workspace)
+        rig.run("flush")
+        rig.converged()
+    rig.until(lambda: saved(rig), "a saved version")
+    assert restored(rig, "a") == "the agent's\n"
+    assert restored(rig, "new") == "the agent's, too\n"
+
+
+def test_what_status_says(rig: Rig, plain: Agent) -> None:
+    """The number of files, and what to do; nothing after `apply`. Monitoring counts the requests."""
+    changed(rig, 0)
+    plain.write("a", "the agent's\n")
+    plain.write("b", "the agent's\n")
+    changed(rig, 2)
+    agent = rig.status()["agent"]
+    assert agent["changed_at"]
+    assert agent["followed_at"]
+    assert "the agent changed 2 files, at work: `syncd diff`" in " ".join(rig.ok("status").out.split())
+    metrics = rig.ok("status", "--metrics").out
+    assert re.search(r'syncd_sandbox_follow_requests_total\{.*name="main"\} [1-9]', metrics)
+    rig.ok("apply")
+    changed(rig, 0)
+
+
+def test_a_look_that_fails_is_told(rig: Rig, plain: Agent) -> None:
+    """As of when is what is at home; the warning goes with the next look that succeeds."""
+    plain.write("a", "the agent's\n")
+    changed(rig, 1)
+    rig.faults("execute: 503 always", "dump: 503 always")
+    rig.until(lambda: any("could not be looked at" in each for each in rig.shown()["warnings"]), "a warning")
+    assert "what is at home is as of 20" in " ".join(rig.shown()["warnings"])
+    rig.emulator.faults.clear()
+    rig.until(lambda: not rig.shown()["warnings"], "no warning")
+
+
+def test_several_are_followed(rig: Rig) -> None:
+    """Each on a reference of its own, and one that is dead delays no other."""
+    blue = rig.emulator.create_sandbox("box-blue")
+    rig.write("a", "as sent\n")
+    subprocess.run(["git", "init", "-q"], cwd=rig.workspace, check=True)
+    rig.configure({**FOLLOWS, "sandboxes.blue.id": "box-blue"})
+    rig.up()
+    rig.ok("flush")
+    _end(rig)
+    Agent(blue.workspace).write("a", "blue's\n")
+    text = ["git", "cat-file", "blob", "refs/syncd/blue:a"]
+    rig.until(
+        lambda: subprocess.run(text, cwd=rig.workspace, capture_output=True, check=False).stdout == b"blue's\n",
+        "what blue's agent made",
+    )
+    assert "+blue's" in rig.run("diff", "--sandbox", "blue").out
+
+
+def test_diff_watch(rig: Rig, plain: Agent) -> None:
+    """It prints each change that comes home; without following it is refused."""
+    watching = rig.background("diff", "--watch", "--name-only")
+    plain.write("a", "the agent's\n")
+    changed(rig, 1)
+    rig.until(lambda: "a\n" in watching.out, "the first change")
+    plain.write("d/c", "the agent's\n")
+    changed(rig, 2)
+    rig.until(lambda: "d/c\n" in watching.out, "the second change")
+    rig.configure(DEFAULTS)
+    refused = rig.run("diff", "--watch")
+    assert (refused.code, "sandbox.follow_seconds" in refused.err) == (78, True)

@@ -1,0 +1,131 @@
+"""When the next look at an agent's work is due, what it asks for, and what is known after it."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
+from syncd.model.manifest import Manifest
+from syncd.sandbox.followed_work import FollowedWork
+from syncd.sandbox.look_request import LookAction, LookResult
+from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sync.following import SILENCE_S, Followed, Pace, follow_request, followed
+
+
+def _paced(*looks: tuple[float, float, bool], follow_s: float = 10.0, requests: int = 4) -> Pace:
+    """Looks that began and ended then, and whether they found a change."""
+    pace = Pace(follow_s)
+    pace.asked(0.0)
+    for began_s, ended_s, has_changed in looks:
+        pace.looked(began_s, ended_s, requests, has_changed=has_changed)
+    return pace
+
+
+@pytest.mark.parametrize(
+    ("pace", "now_s", "due_s"),
+    [
+        (_paced(), 0.0, -inf),  # at once
+        (_paced((0.0, 1.0, True)), 1.0, 9.0),  # at home ten seconds after it was written, with a look of one second
+        (_paced((0.0, 8.0, True)), 8.0, 16.0),  # a look takes no more than half of the time
+        (_paced((300.0, 301.0, False)), 301.0, 330.1),  # a tenth of the quiet time …
+        (_paced((2000.0, 2001.0, False)), 2001.0, 2060.0),  # … up to a minute
+        (_paced((3599.0, 3599.5, False)), 3599.5, 3659.0),
+        (_paced((3599.0, 3600.0, False)), 3600.0, inf),  # an hour of silence
+        (_paced((300.0, 301.0, False), follow_s=600.0), 301.0, 899.0),
+    ],
+)
+def test_when_it_is_due(pace: Pace, now_s: float, due_s: float) -> None:
+    """As often as was asked for, more rarely in silence."""
+    assert pace.due_s(now_s, is_paced=False) == pytest.approx(due_s)
+
+
+def test_a_refused_account_is_looked_at_more_rarely() -> None:
+    """After a 429 each request of a look costs five seconds of waiting."""
+    assert _paced((0.0, 1.0, True), requests=6).due_s(1.0, is_paced=True) == 30.0
+
+
+def test_what_ends_a_silence() -> None:
+    """A sync has it look again at the pace of before, a command at once."""
+    pace = _paced((3599.0, 3600.0, False))
+    pace.synced(7200.0)
+    assert pace.due_s(7200.0, is_paced=False) == 3659.0
+    assert pace.due_s(7200.0 + SILENCE_S, is_paced=False) == inf
+    pace.asked(20_000.0)
+    assert pace.due_s(20_000.0, is_paced=False) == -inf
+
+
+SENT = Entry(Kind.FILE, 0o644, 1, 3, digest=b"ours")
+NEWER = Entry(Kind.FILE, 0o644, 2, 4, digest=b"ours, newer")
+THEIRS = SeenEntry(Kind.FILE, 0o644, size_bytes=5, digest=b"theirs", copy="theirs")
+THEIRS_NEWER = SeenEntry(Kind.FILE, 0o644, size_bytes=6, digest=b"theirs, newer", copy="newer")
+AS_SENT = SeenEntry(Kind.FILE, 0o644, size_bytes=3, digest=b"ours")
+UNSTABLE = SeenEntry(Kind.FILE, 0o644, size_bytes=9, unstable=True)
+HELD = SandboxContent(Manifest({"a": SENT, "b": SENT}))
+KNOWN = FollowedWork(0.0, {"a": SENT}, {"a": THEIRS, "new": THEIRS})
+
+
+def _after(
+    differing: dict[str, SeenEntry],
+    new: dict[str, SeenEntry],
+    contents: tuple[SandboxContent, SandboxContent] = (HELD, HELD),
+) -> Followed:
+    result = LookResult(differing=differing, new=new)
+    return followed(KNOWN, result, contents, lambda path, _: path.endswith(".log"), 7.0)
+
+
+@pytest.mark.parametrize(
+    ("differing", "new", "there"),
+    [
+        ({}, {}, {"a": THEIRS, "new": THEIRS}),
+        ({"a": THEIRS_NEWER, "new": ABSENT}, {}, {"a": THEIRS_NEWER}),
+        ({"a": AS_SENT, "b": ABSENT}, {}, {"new": THEIRS, "b": ABSENT}),
+        ({"a": UNSTABLE, "b": UNSTABLE}, {}, {"a": THEIRS, "new": THEIRS, "b": UNSTABLE}),  # what was whole stays
+    ],
+)
+def test_what_is_known_after_a_look(
+    differing: dict[str, SeenEntry], new: dict[str, SeenEntry], there: dict[str, SeenEntry]
+) -> None:
+    """The newest whole version of each path."""
+    found = _after(differing, new)
+    assert (found.work.there, found.has_changed) == (there, there != KNOWN.there)
+    assert found.work.base == {path: SENT for path in there if path in ("a", "b")}
+
+
+def test_nothing_excluded_is_kept() -> None:
+    """It is known to be there, without a content."""
+    assert _after({}, {"x.log": THEIRS}).work.there["x.log"].copy == ""
+
+
+def test_what_was_sent_meanwhile_is_not_the_agents() -> None:
+    """Neither what is on its way, nor what arrived between the beginning and the end of the look."""
+    on_its_way = SandboxContent(HELD.base, ({"b": NEWER},))
+    arrived = SandboxContent(Manifest({"a": SENT, "b": NEWER}))
+    found = _after({"b": THEIRS}, {}, (on_its_way, arrived))
+    assert found.work.there == KNOWN.there
+
+
+def test_a_path_that_was_sent_anew_is_not_known_any_more() -> None:
+    """As what the agent had there was taken, or overwritten."""
+    arrived = SandboxContent(Manifest({"a": NEWER, "b": SENT}))
+    assert _after({}, {}, (HELD, arrived)).work.there == {"new": THEIRS}
+
+
+def test_a_sandbox_that_was_emptied() -> None:
+    """It is no work of an agent that nearly everything is gone at once."""
+    many = SandboxContent(Manifest({f"f{number}": SENT for number in range(30)}))
+    gone = dict.fromkeys(many.base or (), ABSENT)
+    assert _after(gone, {}, (many, many)).was_emptied
+    assert not _after({"f1": ABSENT}, {}, (many, many)).was_emptied
+
+
+def test_what_a_look_asks_for() -> None:
+    """What is otherwise than was known; the content of what is excluded is not fetched."""
+    known = FollowedWork(0.0, {}, {"a": THEIRS, "x.log": THEIRS, "b": ABSENT})
+    items = follow_request(HELD, known, lambda path, _: path.endswith(".log")).items
+    assert {path: (items[path].versions, items[path].action) for path in items} == {
+        "a": ((THEIRS,), LookAction.FETCH),
+        "b": ((), LookAction.FETCH),
+        "x.log": ((THEIRS,), LookAction.COMPARE),
+    }
