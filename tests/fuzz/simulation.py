@@ -289,6 +289,7 @@ class Simulation:
     def _finish(self, daemon: SimulatedLoop, until_s: float | None) -> None:
         """End all disturbances, and wait until the daemon is idle by itself."""
         self._pending.clear()
+        self._at_request.clear()
         self.emulator.faults.clear()
         self.release_executions()
         self.checker.deliver_held()
