@@ -42,6 +42,7 @@ class SandboxModel:
         self._unseen: set[str] = set()
         self._unlooked: set[str] = set()
         self._taken_back: set[tuple[str, Entry]] = set()
+        self._at_home: set[str] = set()  # the agent's version there counts as sent
         self._arrived: dict[str, Sent] = {}
         self._sent: dict[str, Sent] = {}
         self._stays: set[str] = set()
@@ -72,6 +73,7 @@ class SandboxModel:
             self.agent.pop(path, None)
             for paths in (self._overwritten, self._forgotten, self._obstructed, self._unseen, self._unlooked):
                 paths.discard(path)
+            self._at_home.discard(path)
             self.synced[path] = remote[path]
             self._sent[path] = what
         if self._emptied is Emptied.SEEN:
@@ -109,7 +111,8 @@ class SandboxModel:
                 self.agent[path] = None
                 self._agent_folders.discard(path)
                 continue
-            if entry == self.synced.get(path) and (path, entry) not in self.made:
+            is_as_put = entry == self.synced.get(path) and path not in self._at_home
+            if is_as_put and (path, entry) not in self.made:
                 self.agent.pop(path, None)  # it is again as it was put there
                 continue
             if path in self.synced:
@@ -132,12 +135,14 @@ class SandboxModel:
         """Note that versions of the agent were brought home: what was sent before is nothing to compare with."""
         for path in paths:
             self._arrived.pop(path, None)
+        self._at_home.update(paths)
         self._taken_back = {each for each in self._taken_back if each[0] not in paths}
 
     def taken_back(self, paths: Iterable[str], remote: Tree, versions: Iterable[tuple[str, Entry]]) -> None:
         """Note that an undo took these back: what is there is the agent's again, and its versions where they arrive."""
         self._taken_back.update(versions)
         for path in paths:
+            self._at_home.discard(path)
             self.agent[path] = entry = remote.get(path)
             self._arrived.pop(path, None)
             if entry is not None:
