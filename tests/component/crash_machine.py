@@ -160,25 +160,16 @@ class Machine:
             "retry": {"first_delay_seconds": 0.05, "max_delay_seconds": 0.1, "give_up_after_seconds": 5},
         }
 
-    def acquire(self) -> None:
-        """Configure an acquired sandbox in place of the named one."""
-        del self._keys["sandbox"]["id"]
-        self._keys["sandbox"]["acquire"] = {}
-
     def set(self, section: str, key: str, value: Any) -> None:
         """Set a configuration key."""
         self._keys.setdefault(section, {})[key] = value
 
-    def sync(self, at: int = 0, *, after: str = "", torn: bool = False) -> ProcessResult:
-        """`syncd push`, in a process of its own that is killed before its `at`-th step, or half-way through it.
-
-        With `after` the first step of that name is counted as the first.
-        """
+    def sync(self, at: int = 0, *, torn: bool = False) -> ProcessResult:
+        """`syncd push`, in a process of its own that is killed before its `at`-th step, or half-way through it."""
         order = {
             "keys": self._keys,
             "environ": self.environ,
             "at": at,
-            "after": after,
             "torn": torn,
             "folders": [self.folders.state, self.folders.spool],
             "report": str(self._report),

@@ -40,10 +40,9 @@ Event = tuple[Any, ...]
 class StepKiller:
     """Counts and records the steps, and kills its process at one of them."""
 
-    def __init__(self, at: int, *, after: str, torn: bool, folders: list[str], report: str) -> None:
-        """Kill before the `at`-th step, counted from the first one of the name `after` if given; 0: never."""
+    def __init__(self, at: int, *, torn: bool, folders: list[str], report: str) -> None:
+        """Kill before the `at`-th step; 0: never."""
         self._left = at
-        self._after = after
         self._torn = torn
         self._folders = tuple(folder + os.sep for folder in folders)
         self._report = report
@@ -58,12 +57,10 @@ class StepKiller:
         """Count a step that is about to happen."""
         with self.lock:
             self.steps.append(f"{name} {os.path.basename(what)}".rstrip())
-            if self._after in ("", self.steps[-1]):
-                self._after = ""
-                if not self._torn:
-                    self._left -= 1
-                    if self._left == 0:
-                        self.die()
+            if not self._torn:
+                self._left -= 1
+                if self._left == 0:
+                    self.die()
 
     def step_in_two(self, name: str) -> bool:
         """Count a step that can be half done. True: do half of it, then call `die`."""
@@ -287,7 +284,6 @@ def _one_sync(order: Order) -> None:
     config = check_config(order["keys"])
     trip = StepKiller(
         order["at"],
-        after=order["after"],
         torn=order["torn"],
         folders=order["folders"],
         report=order["report"],

@@ -48,7 +48,7 @@ def store(folder: str, number: float) -> SavedVersions:
 def _one_process(order: Order) -> None:
     folder, number = order["folder"], order["number"]
     wanted = entries(number, Path(order["copies"]))
-    trip = StepKiller(order["at"], after="", torn=order["torn"], folders=[folder], report=order["report"])
+    trip = StepKiller(order["at"], torn=order["torn"], folders=[folder], report=order["report"])
     arm(trip)
     arm_commits(trip)
     if order["do"] == "save":

@@ -165,20 +165,6 @@ def test_two_commits_on_top_of_head(git: Git, top: Path) -> None:
     plain_git(top, "fsck", "--strict", "--no-dangling")
 
 
-def test_one_commit_where_head_was_sent(git: Git, top: Path) -> None:
-    """Where the sandbox was sent what HEAD has, there is only the agent's commit."""
-    branch = made(git, top, changed({"a.txt": b"agent\n"}))
-    assert len(branch.commits) == 1
-    assert commits_of(top, "agent/work") == [*branch.commits, *commits_of(top, "HEAD")]
-
-
-def test_no_commit_where_nothing_differs(git: Git, top: Path) -> None:
-    """Changes that HEAD has already make a branch that is HEAD."""
-    branch = made(git, top, changed({"a.txt": b"one\n", "never.txt": None}))
-    assert branch.commits == ()
-    assert commits_of(top, "agent/work") == commits_of(top, "HEAD")
-
-
 def test_rules_keep_what_was_not_sent(git: Git, top: Path) -> None:
     """A path of HEAD that the rules leave out stays as HEAD has it; another one that was not sent is removed."""
     sent = sent_from(top)
@@ -189,17 +175,6 @@ def test_rules_keep_what_was_not_sent(git: Git, top: Path) -> None:
         "dir/b.txt": ("100644", b"agent\n"),
         "run.sh": ("100644", b"#!/bin/sh\n"),
     }
-
-
-def test_kinds_that_change_place(git: Git, top: Path) -> None:
-    """A folder in the place of a file and a file in the place of a folder, in either commit."""
-    (top / "a.txt").unlink()
-    write(top, {"a.txt/inner": b"inner\n"})
-    shutil.rmtree(top / "dir")
-    write(top, {"dir": b"a file\n"})
-    branch = made(git, top, changed({"a.txt/inner": None, "a.txt": b"again\n", "dir": None, "dir/x/y": b"y\n"}))
-    assert tree_of(top, branch.commits[0]).keys() == {"a.txt/inner", "dir", "run.sh"}
-    assert tree_of(top, branch.commits[1]).keys() == {"a.txt", "dir/x/y", "run.sh"}
 
 
 def poisoned(top: Path, tmp_path: Path) -> Path:
@@ -294,13 +269,6 @@ def test_names_that_git_refuses(git: Git, top: Path, name: str) -> None:
     assert added_to(before, top) == []
 
 
-def test_names_that_git_takes(git: Git, top: Path) -> None:
-    """Any other name, with bytes of other encodings too."""
-    for name in ("refs/x", "agent/é", os.fsdecode(b"caf\xe9"), "a-b_c.d", "'q\"$(x)"):
-        branch = made(git, top, changed({"x": b"x"}), name=name)
-        assert commits_of(top, f"refs/heads/{name}")[0] == branch.commits[-1]
-
-
 def test_a_branch_that_exists_is_not_moved(git: Git, top: Path) -> None:
     """Loose, packed, dangling or below another one: nothing is overwritten."""
     plain_git(top, "branch", "loose")
@@ -351,16 +319,6 @@ def test_a_workspace_below_the_top(git: Git, top: Path) -> None:
     }
 
 
-def test_a_workspace_that_head_does_not_have(git: Git, top: Path) -> None:
-    """A new folder of the work tree, and one in the place of a file of HEAD."""
-    (top / "a.txt").unlink()
-    write(top, {"new/in/x": b"x\n", "a.txt/x": b"x\n"})
-    for folder in ("new/in", "a.txt"):
-        branch = made(git, top / folder, changed({"y": b"y\n"}), name=folder)
-        assert {f"{folder}/x", f"{folder}/y"} <= tree_of(top, branch.commits[1]).keys()
-        assert "run.sh" in tree_of(top, branch.commits[1])
-
-
 def test_a_linked_work_tree(git: Git, top: Path, tmp_path: Path) -> None:
     """A linked work tree's own HEAD is the parent; its index and both HEADs stay."""
     plain_git(top, "worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
@@ -371,15 +329,6 @@ def test_a_linked_work_tree(git: Git, top: Path, tmp_path: Path) -> None:
     assert added_to(linked, tmp_path / "linked") == []
     assert added_to(before, top) == [".git/logs/refs/heads/agent/work", ".git/refs/heads/agent/work"]
     assert commits_of(top, "agent/work") == [*branch.commits, *commits_of(top, "other")]
-
-
-def test_a_work_tree_of_a_bare_repository(git: Git, top: Path, tmp_path: Path) -> None:
-    """Objects and reference go into the bare repository, with a log as for any work tree."""
-    plain_git(tmp_path, "clone", "-q", "--bare", str(top), "bare")
-    plain_git(tmp_path / "bare", "worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
-    branch = made(git, tmp_path / "linked", changed({"new": b"agent\n"}))
-    assert commits_of(tmp_path / "bare", "agent/work")[0] == branch.commits[0]
-    assert (tmp_path / "bare/logs/refs/heads/agent/work").exists()
 
 
 def test_a_repository_without_a_commit(git: Git, tmp_path: Path) -> None:
@@ -395,13 +344,6 @@ def test_a_repository_without_a_commit(git: Git, tmp_path: Path) -> None:
     assert added_to(before, top) == [".git/logs/refs/heads/agent/work", ".git/refs/heads/agent/work"]
     assert commits_of(top, "agent/work") == list(reversed(branch.commits))
     assert [tree_of(top, commit_id)["a"][1] for commit_id in branch.commits] == [b"a\n", b"b\n"]
-
-
-def test_a_detached_head(git: Git, top: Path) -> None:
-    """A commit that is checked out by its id is the parent."""
-    plain_git(top, "checkout", "-q", "--detach")
-    branch = made(git, top, changed({"a.txt": b"agent\n"}))
-    assert commits_of(top, "agent/work") == [*branch.commits, *commits_of(top, "HEAD")]
 
 
 @pytest.mark.parametrize("options", [["--object-format=sha256"], ["--ref-format=reftable"]])
@@ -446,21 +388,6 @@ def test_a_sparse_checkout_removes_nothing(git: Git, top: Path) -> None:
     assert tree_of(top, "agent/work")["dir/b.txt"] == ("100644", b"two\n")
 
 
-def test_shared_repositories_stay_shared(git: Git, top: Path) -> None:
-    """Where the repository is shared with a group, the new objects are too."""
-    plain_git(top, "config", "core.sharedRepository", "0660")
-    made(git, top, changed({"new": b"agent\n"}))
-    blob = plain_git(top, "rev-parse", "agent/work:new").decode().strip()
-    assert stat.S_IMODE((top / ".git/objects" / blob[:2] / blob[2:]).stat().st_mode) == 0o440
-
-
-def test_many_files(git: Git, top: Path) -> None:
-    """Hundreds of new files become one pack."""
-    branch = made(git, top, changed({f"d{number % 7}/{number}": b"%d\n" % number for number in range(400)}))
-    assert plain_git(top, "ls-tree", "-r", branch.commits[0]).count(b"\n") == 403
-    assert [name for name in os.listdir(top / ".git/objects/pack") if name.endswith(".pack")]
-
-
 @pytest.mark.parametrize("second", [b"123456", b"12345678", b"7654321"])
 def test_a_file_that_changes_meanwhile(git: Git, top: Path, second: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A content that is another one at its second reading makes no branch."""
@@ -486,16 +413,6 @@ def test_a_workspace_in_no_repository(git: Git, tmp_path: Path) -> None:
     """Without a repository there is no branch; the line says so."""
     with pytest.raises(NeedsPerson, match="is in no git repository"):
         made(git, tmp_path, changed({"x": b"x"}))
-
-
-def test_replaced_objects_do_not_count(git: Git, top: Path) -> None:
-    """HEAD is what it is, whatever `git replace` shows in its place."""
-    head = commits_of(top, "HEAD")[0]
-    write(top, {"a.txt": b"replaced\n"})
-    commit(top)
-    plain_git(top, "replace", commits_of(top, "HEAD")[0], head)
-    branch = made(git, top, changed({"new": b"n\n"}))
-    assert len(branch.commits) == 1
 
 
 def test_missing_objects_are_not_fetched(git: Git, top: Path, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from tests.component.test_agent_branch import (
     NOW,
     ODD,
     changed,
-    commit,
     commits_of,
     made,
     plain_git,
@@ -86,28 +85,6 @@ def test_commits_on_top_of_what_was_sent(git: Git, top: Path) -> None:
         "left": ("100644", b"l\n"),
     }
     plain_git(top, "fsck", "--strict", "--no-dangling")
-
-
-def test_all_that_was_committed_needs_no_more(git: Git, top: Path) -> None:
-    """No commit of the rest where the last one of the agent's has it all; none of what was sent where HEAD has it."""
-    branch = branch_of(git, top, [agents({"a.txt": b"agent\n"})], changed({"a.txt": b"agent\n"}))
-    assert branch.subjects == ("m",)
-
-
-def test_commits_that_change_nothing_are_made(git: Git, top: Path) -> None:
-    """What equals the tree before, and what is left out whole, is an empty commit."""
-    commits = [agents({}, b"nothing"), agents({"a.txt": b"one\n", "never": None}, b"same"), agents({".git/x": b"x"})]
-    branch = branch_of(git, top, commits, {})
-    assert branch.subjects == ("nothing", "same", "m")
-    assert {facts(top, each, "%T") for each in (*branch.commits, "HEAD")} == {facts(top, "HEAD", "%T")}
-    assert branch.skipped == (".git/x",)
-
-
-def test_a_repository_without_a_commit(git: Git, tmp_path: Path) -> None:
-    """The agent's commits are its first ones."""
-    top = repository(tmp_path / "work", {})
-    branch = branch_of(git, top, [agents({}), agents({"a": b"a\n"})], changed({"a": b"a\n"}))
-    assert commits_of(top, "agent/work") == list(reversed(branch.commits))
 
 
 def test_what_is_committed_and_taken_back(git: Git, top: Path) -> None:
@@ -189,16 +166,6 @@ def test_names_that_git_refuses(git: Git, top: Path) -> None:
     assert set(branch.skipped) == {*GIT_NAMES, ".gitmodules"}
     assert tree_of(top, branch.commits[0]).keys() == {"a.txt", "dir/b.txt", "run.sh", "fine"}
     plain_git(top, "fsck", "--strict", "--no-dangling")
-
-
-def test_submodules_stay(git: Git, top: Path, tmp_path: Path) -> None:
-    """A commit that puts a file over a submodule's folder is taken back by the last one."""
-    inner = repository(tmp_path / "inner", {"x": b"x\n"})
-    plain_git(top, "submodule", "add", "-q", str(inner), "lib/sub")
-    commit(top)
-    branch = branch_of(git, top, [agents({"lib/sub/x": b"no", "lib": b"a file"})], {})
-    assert branch.skipped == ("lib/sub/x",)
-    assert tree_of(top, branch.commits[-1]) == tree_of(top, "HEAD")
 
 
 def test_random_commits(git: Git, tmp_path: Path) -> None:

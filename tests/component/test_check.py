@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from syncd.cli.check import sandbox_checks
-from syncd.cli.check.checkup import check_daemon, check_folders, check_key, check_workspace, heaviest, ignore_line
+from syncd.cli.check.checkup import check_folders, check_key, check_workspace, heaviest, ignore_line
 from syncd.cli.check.command import Finding, Grade, exit_code, summary
 from syncd.cli.check.sandbox_checks import check_look, check_route, clock_finding, failure_finding
 from syncd.cli.init import tell_shared_mounts
@@ -22,10 +21,7 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.target import Target
-from syncd.selection.selection import Scope, Selection
-from syncd.sync.status_document import SandboxName, State, Status
-from syncd.watch.inotify_watch import InotifyWatch
-from tests import descriptors
+from syncd.selection.selection import Selection
 from tests.emulator import Emulator
 
 PASS, NOTE, WARN, LATER, FAIL = Grade.PASS, Grade.NOTE, Grade.WARN, Grade.FAIL_FOR_NOW, Grade.FAIL
@@ -101,56 +97,6 @@ def test_a_folder_that_others_can_read(workspace: Path) -> None:
     state, *_ = check_folders(config, 0)
     assert (state.grade, state.remedy) == (WARN, f"chmod go-rwx {folder}")
     assert folder.stat().st_mode & 0o777 == 0o755
-
-
-@pytest.mark.parametrize(
-    ("more", "grade", "words"),
-    [
-        ({"running": False, "pid": None}, NOTE, "not running"),
-        ({}, PASS, "running as process 7, watching"),
-        ({"responding": False}, WARN, "does not answer"),
-        ({"warnings": ("a link",)}, WARN, "watching; a link"),
-        ({"daemon_version": "0.0.1"}, WARN, "it is version 0.0.1, this command"),
-    ],
-)
-def test_the_daemon(more: dict[str, object], grade: Grade, words: str) -> None:
-    """One that hangs, warns or has another version is a warning, with what to do."""
-    fields = {"running": True, "pid": 7, "state": State.WATCHING, "workspace": "/w", **more}
-    finding = check_daemon(Status(sandbox=SandboxName("box", "https://api.example", "us"), **fields))  # type: ignore[arg-type]
-    assert finding.grade is grade
-    assert words in finding.what
-    assert bool(finding.remedy) == (grade is WARN)
-
-
-def test_the_workspace_is_watched_for_a_moment(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trial watches the directories of the snapshot, and leaves no thread and no descriptor behind."""
-    (workspace / "src/deep").mkdir(parents=True)
-    (workspace / "src/file").write_text("x")
-    (workspace / "node_modules/much").mkdir(parents=True)
-    threads, before = threading.active_count(), descriptors.count()
-    watched: list[str] = []
-    add = InotifyWatch.add_directory
-
-    def note(watch: InotifyWatch, path: str, fd: int, scope: Scope) -> None:
-        watched.append(path)
-        add(watch, path, fd, scope)
-
-    monkeypatch.setattr(InotifyWatch, "add_directory", note)
-    found = {subject: finding.grade for subject, (finding,) in _of(workspace).items()}
-    assert found == {"directory": PASS, "secrets": PASS, "inotify": PASS}
-    assert watched == ["", "src", "src/deep"]
-    assert _of(workspace)["inotify"][0].what.startswith("3 of ")
-    assert (threading.active_count(), descriptors.count()) == (threads, before)
-
-
-def test_many_warnings_are_counted(workspace: Path) -> None:
-    """Of a hundred links that lead outside the first few are named, and the rest counted."""
-    (workspace / "file").touch()
-    for number in range(100):
-        (workspace / f"link{number:02}").symlink_to("/")
-    warnings = [finding for finding in _of(workspace)["directory"] if finding.grade is WARN]
-    assert len(warnings) == 6
-    assert "95 more" in warnings[-1].what
 
 
 @pytest.mark.parametrize(
@@ -335,16 +281,6 @@ def emulator(tmp_path: Path) -> Iterator[Emulator]:
 
 def _look(emulator: Emulator, agent_changes: AgentChanges = AgentChanges.SAVE) -> Finding:
     return check_look(Target(emulator.base_url, "box", "us"), agent_changes, ApiKey(emulator.api_key, "a test"))
-
-
-def test_a_program_looks(emulator: Emulator) -> None:
-    """One execution, which fetches and changes nothing; none where all is overwritten."""
-    assert _look(emulator, AgentChanges.OVERWRITE).grade is NOTE
-    assert emulator.request_log.ops() == []
-    assert _look(emulator).grade is PASS
-    ops = ["execution-upload-url", "execution-upload", "execute", "execution-logs"]
-    assert set(emulator.request_log.ops()) == set(ops)
-    assert [path.name for path in emulator.sandbox("box").workspace.iterdir()] == ["theirs.txt"]
 
 
 @pytest.mark.parametrize("fault", ["execute: 501 always", "execute: failed always"])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.archive_format import Codec, Sum, deflated
-from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece, Piece
+from syncd.archive.archive_format import Codec, deflated
+from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece
 from syncd.archive.packer import Packed, Packer
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
@@ -88,46 +88,12 @@ def wanted(rig: SpoolRig) -> dict[str, bytes]:
     return {str(p.relative_to(rig.workspace)): p.read_bytes() for p in rig.workspace.rglob("*") if p.is_file()}
 
 
-def test_another_codec_makes_all_chunks_again(rig: SpoolRig) -> None:
-    """The chunks of one codec are not used for the other, which gives the same contents."""
-    fast = rig.snapshot().archive
-    assert contents(fast) == wanted(rig)
-    dense = rig.snapshot(Codec.DENSE).archive
-    assert contents(dense) == wanted(rig)
-    assert not {piece.key for piece in dense.pieces} & {piece.key for piece in fast.pieces}
-    (rig.workspace / "d3" / "f3").write_bytes(b"changed")
-    after = rig.snapshot(Codec.DENSE).archive
-    assert contents(after) == wanted(rig)
-    assert len(set(after.pieces) - set(dense.pieces)) == 1
-
-
 def test_the_dense_codec_compresses_like_gzip() -> None:
     """On source code it is at least almost a tenth smaller than the fast one."""
     text = Path(tarfile.__file__).read_bytes()
     fast, dense = (len(deflated(text, codec)[0]) for codec in (Codec.FAST, Codec.DENSE))
     assert dense < 0.93 * fast
     assert dense < 1.02 * len(zlib.compress(text, 6))
-
-
-def test_chunks_survive_a_restart(rig: SpoolRig) -> None:
-    """A new store finds them, and removes unfinished ones."""
-    before = rig.snapshot().archive
-    (rig.spool / "chunks" / "7.loose").write_bytes(b"half")
-    rig.open_store()
-    after = rig.snapshot().archive
-    assert after.pieces == before.pieces
-    assert [file.suffix for file in rig.chunk_files()] == [".chunk"] * len(before.pieces)
-
-
-def test_an_archive_is_recognized_by_its_content(rig: SpoolRig) -> None:
-    """The same tree has the same identity, other content has another, and unknown content has none."""
-    first = rig.snapshot().archive.identity
-    rig.open_store()
-    assert rig.snapshot().archive.identity == first != ""
-    (rig.workspace / "d0" / "f0").write_bytes(b"other")
-    assert rig.snapshot().archive.identity not in ("", first)
-    loose = Piece("7.loose", "", 1, 0, Sum())
-    assert Archive.of([loose]).identity == ""
 
 
 @FEW_OR_ALL
@@ -146,12 +112,6 @@ def test_each_byte_of_the_footer_is_checked(rig: SpoolRig, choice: Choice) -> No
         except DamagedPiece:
             rig.packer.drop_damaged()
             assert bytes_of(rig.snapshot().archive) == kept
-
-
-def test_an_empty_workspace_is_a_valid_archive(tmp_path: Path) -> None:
-    """It has two blocks of zeros only."""
-    rig = SpoolRig(tmp_path)
-    assert contents(rig.packer.pack(Manifest()).archive) == {}
 
 
 @pytest.mark.parametrize("room_bytes", [0, 1, 5_000, 99_999, 100_000])

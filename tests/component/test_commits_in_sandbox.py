@@ -138,49 +138,6 @@ def test_commits_of_all_kinds(there: There) -> None:
     assert len([name for name in os.listdir(ran.folder / "read") if len(name) == 40]) == 5
 
 
-def test_without_contents(there: There) -> None:
-    """Nothing is copied; all else is the same."""
-    there.repository.commit("one", {"a": os.urandom(100_000)})
-    ran = there.run(with_contents=False)
-    assert [list(commit.changes) for commit in ran.commits] == [["a"]]
-    assert ran.found.pack[0] < 2000
-
-
-def test_a_home_that_moved_on(there: There) -> None:
-    """A sync made another commit meanwhile: the agent's own ones stay its own, rebased or not."""
-    repository = there.repository
-    repository.commit("mine", {"a": b"mine"})
-    repository.git("checkout", "-q", "home")
-    home = repository.commit("as sent later", {"d/b": b"later"})
-    repository.git("checkout", "-q", "work")
-    assert [commit.message for commit in there.run(home).commits] == [b"mine\n"]
-    repository.git("rebase", "-q", "home")
-    ran = there.run(home)
-    assert [commit.message for commit in ran.commits] == [b"mine\n"]
-    assert ran.contents(0) == {b"a": b"mine"}
-    repository.git("reset", "-q", "--hard", "home~1")
-    assert there.run(home).commits == ()
-
-
-def test_what_comes_back(there: There) -> None:
-    """Contents and folders that `home` has too, of a commit that takes another one back or moves a file."""
-    repository = there.repository
-    repository.commit("away", {"d/b": None, "gone": b"d/b\n"})
-    repository.git("revert", "--no-edit", "HEAD")
-    ran = there.run()
-    assert [ran.contents(index) for index in (0, 1)] == [
-        {b"d/b": None, b"gone": b"d/b\n"},
-        {b"d/b": b"d/b\n", b"gone": b"gone\n"},
-    ]
-
-
-def test_a_line_of_its_own(there: There) -> None:
-    """A branch without a common commit: its first commit brings all its paths."""
-    there.repository.git("checkout", "-q", "--orphan", "other")
-    there.repository.commit("anew", {"x": b"x"})
-    assert there.run().contents(0) == {b"a": b"a\n", b"d/b": b"d/b\n", b"gone": b"gone\n", b"x": b"x"}
-
-
 def test_what_else_is_there(there: There) -> None:
     """Stashes, other branches with commits, a detached HEAD and what is under way are told."""
     repository = there.repository
@@ -227,16 +184,6 @@ def test_limits(there: There) -> None:
     has_copy = [bool(commit.changes[f"{number}a"].copy) for number, commit in enumerate(commits)]
     assert has_copy == [False, False, True, True]
     assert "too large" in failure(there, most_bytes=100)
-
-
-def test_many_commits(there: There) -> None:
-    """Many commits, and long messages."""
-    tree = there.repository.id_of("HEAD^{tree}")
-    for number in range(50):
-        there.repository.raw_commit(tree, b"m" * 1400 * number)
-    ran = there.run(with_contents=False)
-    lengths = [len(commit.message) for commit in ran.commits]
-    assert lengths == [min(1400 * number, 65536) for number in range(50)]
 
 
 def test_foreign_authors_and_messages(there: There) -> None:
@@ -286,53 +233,10 @@ def test_a_tree_of_endless_folders(there: There, monkeypatch: pytest.MonkeyPatch
         there.run(most_paths=100_000)
 
 
-def absence(there: There, **more: Any) -> str:
-    found = there.run(**more).found
-    assert found.commits == ()
-    assert found.state in (RepositoryState.LOST, RepositoryState.FOREIGN, RepositoryState.NO_GIT)
-    return found.why
-
-
 def failure(there: There, **more: Any) -> str:
     found = there.run(**more).found
     assert (found.commits, found.state) == ((), RepositoryState.FAILED)
     return found.why
-
-
-def test_no_repository_of_ours(there: There, tmp_path: Path) -> None:
-    """No git, no `.git`, one that is a file, another repository, HEAD without a commit: each is said."""
-    assert "no git is installed" in absence(there, path="/nonexistent:relative")
-    for home in ("", "--all", "a" * 41, "A" * 40, "1" * 64, "1" * 40):
-        assert "not the one that syncd made" in absence(there, home=home)
-    there.repository.git("symbolic-ref", "HEAD", "refs/heads/nothing")
-    assert "HEAD has no commit" in absence(there)
-    (there.workspace / ".git").rename(tmp_path / "moved")
-    assert "there is no .git" in absence(there)
-    (there.workspace / ".git").symlink_to(tmp_path / "moved")
-    assert "HEAD has no commit" in absence(there)
-    (there.workspace / ".git").unlink()
-    (there.workspace / ".git").write_text(f"gitdir: {tmp_path}/moved\n")
-    assert "not the one that syncd made" in absence(there)
-
-
-def test_a_damaged_repository(there: There) -> None:
-    """A missing object, a damaged one and a broken HEAD are one line; nothing is half read."""
-    repository = there.repository
-    repository.commit("one", {"a": b"one"})
-    objects = there.workspace / ".git/objects"
-    blob = repository.id_of("HEAD:a")
-    (objects / blob[:2] / blob[2:]).unlink()
-    assert there.run().commits[0].changes["a"].copy == ""  # the rest of the commits is of use
-    head, text = repository.id_of("HEAD"), (there.workspace / ".git/HEAD").read_text()
-    (there.workspace / ".git/HEAD").write_text("nonsense\n")
-    assert failure(there)
-    (there.workspace / ".git/HEAD").write_text(text)
-    tree = repository.id_of("HEAD^{tree}")
-    (objects / tree[:2] / tree[2:]).unlink()
-    assert "tree" in failure(there)
-    (objects / head[:2] / head[2:]).chmod(0o600)
-    (objects / head[:2] / head[2:]).write_bytes(b"no zlib")
-    assert failure(there)
 
 
 def test_an_object_that_never_answers(there: There) -> None:
@@ -391,21 +295,3 @@ def test_nothing_of_the_agents_is_run(there: There) -> None:
     (there.workspace / ".git/objects" / missing[:2] / missing[2:]).unlink()
     there.run()
     assert not mark.exists(), mark.read_text()
-
-
-def test_other_formats(tmp_path: Path) -> None:
-    """A repository that keeps its references in tables is read, and one with SHA-256 is none that syncd made."""
-    for option in ("--ref-format=reftable", "--object-format=sha256"):
-        (folder := tmp_path / option).mkdir()
-        try:
-            there = There(folder, option)
-        except AssertionError:
-            continue  # this git does not know it
-        there.repository.commit("one", {"a": b"one"})
-        there.repository.write({"a": b"two"})
-        there.repository.git("stash", "-q")
-        if option.endswith("sha256"):
-            assert "not the one that syncd made" in absence(there, home="1" * 40)
-            continue
-        ran = there.run()
-        assert (ran.contents(0), ran.found.stashes) == ({b"a": b"one"}, 1)

@@ -19,7 +19,7 @@ from random import Random
 import pytest
 
 from tests.component.crash_machine import Machine, PowerCut
-from tests.fuzz.operations import Tree, tree
+from tests.fuzz.operations import tree
 from tests.instants import Choice, all_of, few
 from tests.recorded import records
 
@@ -159,10 +159,9 @@ AFTERWARDS: list[Then] = [CrashScenario.restore, CrashScenario.change, CrashScen
 DEATHS = pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
 
 
-def _steps(steps: Sequence[str], *, torn: bool, after: str = "") -> int:
-    """Return how many steps a process can die at, from the first one of the name `after` on."""
-    counted = steps[steps.index(after) if after else 0 :]
-    return sum(step in ("write", "send") for step in counted) if torn else len(counted)
+def _steps(steps: Sequence[str], *, torn: bool) -> int:
+    """Return how many steps a process can die at."""
+    return sum(step in ("write", "send") for step in steps) if torn else len(steps)
 
 
 def _deaths(
@@ -214,110 +213,16 @@ def test_the_steps_are_all_there(scenario: CrashScenario) -> None:
     scenario.check_folders(sent=True, powerless=False)
 
 
-@pytest.mark.parametrize("agent_changes", ["overwrite", "save"])
-def test_a_power_cut_after_a_sync(scenario: CrashScenario, agent_changes: str) -> None:
-    """What was recorded of a request does not come back once it is answered: nothing is asked for again."""
-    on = scenario.machine
-    on.set("sandbox", "agent_changes", agent_changes)
-    on.set("sync", "archive", "auto")
-    for seed, cut in enumerate([*PowerCut, PowerCut.ANY]):
-        scenario.change()
-        assert on.sync().word == "initialized"
-        asked = len(on.emulator.request_log.ops())
-        on.cut_power(cut, Random(seed))
-        assert not PASSING & records(Path(on.folders.state))
-        assert on.sync().word == "unchanged"
-        assert len(on.emulator.request_log.ops()) == asked
-
-
 @DEATHS
 def test_killed(scenario: CrashScenario, *, torn: bool) -> None:
     """After one sync the sandbox has the workspace: as it was in progress, as it is since, or as it was before."""
     assert _deaths(scenario, few, torn=torn) > (8 if torn else 30)
 
 
-def test_killed_in_the_first_sync(scenario: CrashScenario) -> None:
-    """The next sync also succeeds without any folders or records before."""
-    assert _deaths(scenario, few, torn=False, anew=True) > 40
-
-
 @DEATHS
 def test_without_power(scenario: CrashScenario, *, torn: bool) -> None:
     """The next sync also succeeds after a power cut: names, contents, or some of either are lost."""
     assert _deaths(scenario, few, cuts=[*PowerCut, PowerCut.ANY], torn=torn) > (8 if torn else 30)
-
-
-@pytest.mark.parametrize(
-    ("cut", "before_it", "choice"),
-    [
-        (None, (), few),
-        (PowerCut.NAMES, ("commit uploaded",), few),
-        *(
-            pytest.param(cut, before_it, all_of, marks=pytest.mark.long)
-            for cut in (None, PowerCut.NAMES, PowerCut.ANY)
-            for before_it in ((), ("commit uploaded",))
-        ),
-    ],
-)
-def test_a_reverted_upload_in_the_bucket(
-    scenario: CrashScenario, cut: PowerCut | None, before_it: tuple[str, ...], choice: Choice
-) -> None:
-    """A text is uploaded, then a second one, and then the first one must arrive again.
-
-    Each process dies: the first before its initialize, one maybe just after it forgot that upload, the last anywhere
-    in its own sync until then.
-    """
-    scenario.machine.sync()
-    scenario.change()
-    count = scenario.machine.sync().steps.index(MARKED) + 2
-    assert count > 15
-    for step in choice(count):
-        scenario.change()
-        assert scenario.machine.sync(1, after=MARKED).word == "killed"
-        scenario.keep()
-        scenario.change()
-        for name in before_it:
-            assert scenario.machine.sync(2, after=name).steps[-2] == name
-        scenario.machine.sync(step)
-        if cut is not None:
-            scenario.machine.cut_power(cut, Random(step))
-        scenario.restore()
-        scenario.recover(powerless=cut is not None)
-
-
-def _wander(scenario: CrashScenario, chance: Random, moves: int) -> None:
-    """Die again and again during recovery, with and without power cuts, while the workspace changes back and forth."""
-    powerless = False
-    scenario.machine.sync()
-    for _ in range(moves):
-        if chance.random() < 0.5:
-            scenario.keep()
-        chance.choice(
-            (scenario.change, scenario.restore, scenario.keep_unchanged)
-            if scenario.before.exists()
-            else (scenario.change,)
-        )()
-        scenario.machine.sync(chance.choice((0, chance.randint(1, 60))), torn=chance.random() < 0.3)
-        if chance.random() < 0.3:
-            scenario.machine.cut_power(chance.choice(list(PowerCut)), chance)
-            powerless = True
-        if chance.random() < 0.2:
-            scenario.check(powerless=powerless)
-    scenario.check(powerless=powerless)
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_deaths_in_a_row(scenario: CrashScenario, seed: int) -> None:
-    """A new process recovers after a row of deaths."""
-    _wander(scenario, Random(seed), 12)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(100, 130))
-def test_many_deaths_in_a_row(scenario: CrashScenario, seed: int) -> None:
-    """A new process recovers after many long rows of deaths: `-m long`, some minutes."""
-    _wander(scenario, Random(seed), 60)
 
 
 @pytest.mark.long
@@ -341,94 +246,6 @@ def test_some_deaths_in_each_mode(scenario: CrashScenario, mode: tuple[str, str]
     """With deletions and partial archives the next process recovers, too."""
     pruned = DeletionScenario(scenario.machine, *mode)
     assert _deaths(pruned, lambda count: few(count, 5), cuts=[None, *PowerCut], torn=torn) > (8 if torn else 30)
-
-
-class PartialArchiveScenario(CrashScenario):
-    """A workspace that changes in part, with partial archives, each of which replaces the sandbox's content."""
-
-    def __init__(self, on: Machine) -> None:
-        on.set("sync", "archive", "auto")
-        on.emulator.faults.script("initialize: replace always")
-        (on.workspace / "kept").mkdir()
-        for number in range(5):
-            (on.workspace / f"kept/{number}").write_text(f"never changed {number}")
-        super().__init__(on)
-
-
-@DEATHS
-@pytest.mark.parametrize(
-    ("cut", "choice"),
-    [(None, few), *(pytest.param(cut, all_of, marks=pytest.mark.long) for cut in (None, PowerCut.NAMES, PowerCut.ANY))],
-)
-def test_killed_before_a_partial_archive_is_proved(
-    scenario: CrashScenario, cut: PowerCut | None, choice: Choice, *, torn: bool
-) -> None:
-    """The proof's archive removed what it did not hold: the sandbox is uncertain until the proof is recorded."""
-    replaced, on = PartialArchiveScenario(scenario.machine), scenario.machine
-    then, chance = cycle(AFTERWARDS), Random(7)
-    whole = on.sync()
-    assert "commit proof" in whole.steps
-    count = _steps(whole.steps, torn=torn, after=MARKED)
-    assert count > (8 if torn else 40)
-    for step in choice(count):
-        on.forget_all()
-        replaced.keep()
-        replaced.change()
-        if on.sync(step, after=MARKED, torn=torn).word != "killed":
-            break
-        if cut is not None:
-            on.cut_power(cut, chance)
-        next(then)(replaced)
-        replaced.check(powerless=cut is not None)
-    assert on.emulator.request_log.count("execute") > 4
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("cuts", "choice"),
-    [
-        ([None, PowerCut.NAMES, None, PowerCut.ANY], few),
-        pytest.param([None], all_of, marks=pytest.mark.long),
-        pytest.param([*PowerCut], all_of, marks=pytest.mark.long),
-    ],
-)
-def test_killed_on_the_way_to_the_next_sandbox(
-    scenario: CrashScenario, cuts: list[PowerCut | None], choice: Choice
-) -> None:
-    """The acquired sandbox has ended; after a death everything goes to the next one, and one more is lost at most."""
-    on = scenario.machine
-    on.acquire()
-    cut, chance = cycle(cuts), Random(9)
-
-    def one_that_ended() -> dict[str, Tree]:
-        on.forget_all()  # also how many were acquired, or it would wait for ten minutes
-        assert on.sync().word == "initialized"
-        filled = _filled(on)
-        for sandbox in on.emulator.sandboxes():
-            sandbox.record.expires_at_s = 0.0
-        scenario.change()
-        return filled
-
-    one_that_ended()
-    count = len(on.sync().steps)
-    assert count > 40
-    for step in choice(count):
-        first, acquired = one_that_ended(), on.emulator.request_log.count("acquire")
-        on.sync(step)
-        if (how := next(cut)) is not None:
-            on.cut_power(how, chance)
-        assert on.sync().word in ("initialized", "unchanged")
-        assert on.sync().word == "unchanged"
-        assert on.emulator.request_log.count("acquire") <= acquired + 2
-        second = _filled(on)
-        assert len(second) == 1
-        assert second.keys().isdisjoint(first)
-        assert second.popitem()[1].items() >= tree(on.workspace).items()
-
-
-def _filled(on: Machine) -> dict[str, Tree]:
-    """Return the contents of the sandboxes that hold anything, by id."""
-    return {box.id: found for box in on.emulator.sandboxes() if (found := tree(box.workspace))}
 
 
 @pytest.mark.long

@@ -14,24 +14,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import SystemClock
-from syncd.core.errors import Stop, Unavailable
+from syncd.core.errors import Stop
 from syncd.core.settings import SyncKeys, WorkspaceKeys, check_config
 from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.control import Client
 from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.signals import Signals
-from syncd.daemon.sync_requests import RequestQueue, SyncRequest
 from syncd.remote.bucket import Throttle
 from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs
-from syncd.report.systemd_notify import SystemdNotifier
-from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import LastSync
 from syncd.watch.suspend_detector import SuspendDetector
 from tests.clock import ScriptedClock
@@ -68,15 +63,6 @@ def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: si
         assert SystemClock().monotonic_s() - started_s < 60, "it was the time-out that ended the wait"
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals) -> None:
-    """The loop notes its request when it wakes."""
-    with signalled() as (signals, waiter):
-        to_another_thread(number)
-        waiter.wait(SystemClock().monotonic_s() + 60)
-        assert (signals.reload, signals.sync_now) == (number is signal.SIGHUP, number is signal.SIGUSR1)
-
-
 @pytest.mark.parametrize(
     ("change", "ends"),
     [
@@ -95,14 +81,6 @@ def test_a_reload_during_an_upload(change: dict[str, object], *, ends: bool) -> 
         signals.reloads += 1
         assert live_reload.ends_upload() is ends
     assert throttle.limit_bytes_per_s == (9 << 10 if "sync" in change else 0)
-
-
-def test_no_service_manager() -> None:
-    """Outside a service, or if its socket is missing, nothing happens."""
-    for environ in ({}, {"NOTIFY_SOCKET": "/nowhere/notify"}, {"NOTIFY_SOCKET": "@nobody-listens-here"}):
-        service = SystemdNotifier(environ, ScriptedClock(), 42)
-        service.ready()
-        service.status("x")
 
 
 def test_a_suspend_is_detected() -> None:
@@ -182,113 +160,7 @@ def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
             far.close()
 
 
-def test_requests_are_answered() -> None:
-    """A request is answered when its sync ends; a flush outlasts what passes, a push does not."""
-    with clients(2) as (near, far):
-        queue = RequestQueue()
-        push = SyncRequest(near[0], SyncMode.FORCED)
-        flush = SyncRequest(near[1], lasting=True)
-        for request in (push, flush, SyncRequest()):
-            queue.add(request)
-        assert queue.begin() is SyncMode.FORCED
-        assert queue.fresh == []
-        queue.put_back()
-        assert queue.fresh[:2] == [push, flush]
-        queue.begin()
-        queue.succeeded(Outcome(None, files=3))
-        for end in far[:2]:
-            answer = json.loads(end.recv(4096))
-            assert (answer["exit"], answer["result"]["outcome"], answer["result"]["files"]) == (0, "unchanged", 3)
-
-
-def test_a_pause_answers_those_that_wait_for_the_next_sync() -> None:
-    """None follows until a person resumes."""
-    with clients(1) as (near, far):
-        queue = RequestQueue()
-        queue.add(SyncRequest(near[0], lasting=True))
-        queue.begin()
-        queue.failed(Unavailable("no network"), for_good=False)
-        queue.pause()
-        assert json.loads(far[0].recv(4096))["exit"] == 75
-        queue.begin()
-        assert queue.serving == []
-
-
-def test_all_that_wait_are_sent_progress() -> None:
-    """Those of the sync under way, those that wait for the next one, and those that came meanwhile."""
-    with clients(2) as (near, far):
-        queue = RequestQueue()
-        queue.add(SyncRequest(near[0], lasting=True))
-        queue.begin()
-        queue.failed(Unavailable("no network"), for_good=False)
-        queue.send_progress(state="retrying")
-        queue.begin()
-        queue.add(SyncRequest(near[1]))
-        queue.add(SyncRequest())
-        queue.send_progress(done_bytes=1, total_bytes=2)
-        sent = [[json.loads(line)["event"] for line in end.recv(4096).splitlines()] for end in far[:2]]
-        assert sent == [["progress"] * 2, ["progress"]]
-
-
 SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
-
-
-def _answer(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
-    """After how many of these syncs a request is answered, and how."""
-    queue = RequestQueue()
-    queue.add(request)
-    queue.begin()
-    for number, outcome in enumerate(outcomes, 1):
-        queue.succeeded(outcome)
-        if select.select([far], [], [], 0)[0]:
-            return number, json.loads(far.recv(4096))
-        assert queue.begin() is SyncMode.CHANGED
-    raise AssertionError("it waits on")
-
-
-@pytest.mark.parametrize("lasting", [True, False], ids=["flush", "push"])
-def test_a_request_waits_for_files_that_were_torn(lasting: bool) -> None:
-    """It waits for a file that was written once; a file that always changes is named instead."""
-    once = Outcome(SENT, ("big",), 2, None, ("big",))
-    for outcomes, syncs, code in (
-        ([once, Outcome(SENT, files=2)], 2, 0),
-        ([once, once, Outcome(None, files=2)], 3, 0),
-        ([once, once, once], 3, 75),
-        ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("c",))], 2, 0),  # others vanished that may have come later
-        ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("b",)), Outcome(SENT, ("b", "c"))], 3, 75),
-    ):
-        with clients(1) as (near, far):
-            number, answer = _answer(SyncRequest(near[0], SyncMode.FORCED, lasting=lasting), far[0], *outcomes)
-            assert (number, answer["exit"]) == (syncs, code)
-            if code == 0:
-                assert answer["result"]["sync"] is not None  # what was sent for it, not that nothing had to follow
-            else:
-                name = outcomes[-1].follow_up[0]
-                assert answer["message"].startswith(f"'{name}' kept changing while being read")
-
-
-def test_a_client_that_hung_up_is_not_served() -> None:
-    """Its request is dropped, killed or not, forced or not; a signal's request stays."""
-    with clients(4) as (near, far):
-        stays = SyncRequest(near[3], lasting=True)
-        signalled = SyncRequest()
-        queue = RequestQueue()
-        queue.add(SyncRequest(near[0], lasting=True))
-        queue.begin()
-        queue.failed(Unavailable("no network"), for_good=False)
-        queue.add(SyncRequest(near[1], lasting=True))
-        queue.add(SyncRequest(near[2], SyncMode.FORCED))
-        assert len(queue.fresh) == 2
-        for end in far[:3]:
-            end.close()
-        assert queue.fresh == []
-        queue.add(signalled)
-        queue.add(stays)
-        queue.begin()
-        assert queue.serving == [signalled, stays]
-        assert [client.closed for client in near] == [True, True, True, False]
-        far[3].sendall(b"more")  # a client that says more than was asked for still waits
-        assert stays.is_open
 
 
 def test_a_foreign_journal_is_none(tmp_path: Path) -> None:

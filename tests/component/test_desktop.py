@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,20 +103,6 @@ def test_failing_for_long_and_then_in_sync_again(bus: str, clock: ScriptedClock)
 
 
 @needs_bus
-def test_a_person_is_needed(bus: str, clock: ScriptedClock) -> None:
-    """Told after a minute with the error's own line, also after a reload, which success then follows."""
-    last = LastNotice()
-    with notification_server(bus) as server:
-        desktop = notifier(clock, {"DBUS_SESSION_BUS_ADDRESS": bus}, last)
-        desktop.failed("the key is refused: put another one there", needs_person=True)
-        clock.go_on(NEEDED_AFTER_S)
-        desktop.show_due()
-        assert "put another one there" in server.shown[0].body
-        notifier(clock, {"DBUS_SESSION_BUS_ADDRESS": bus}, last).succeeded()
-        assert summaries(server) == [NEEDED, AGAIN]
-
-
-@needs_bus
 def test_the_agents_work_is_told_beside_the_rest(bus: str, clock: ScriptedClock) -> None:
     """At once; that it was saved once an hour. A notice that syncing fails stays."""
     with notification_server(bus) as server:
@@ -132,16 +115,6 @@ def test_the_agents_work_is_told_beside_the_rest(bus: str, clock: ScriptedClock)
         assert summaries(server) == [*["work: the agent's work was saved"] * 2, NEEDED]
         assert ("2 files" in server.shown[1].body, server.shown[2].body) == (True, "1 file could not be saved")
         assert [seen.replaces for seen in server.shown] == [0, 0, 0]
-
-
-@needs_bus
-def test_the_usual_place(bus: str, tmp_path: Path, clock: ScriptedClock) -> None:
-    """Without an address, as under cron, the bus of the runtime folder is used; a named one counts alone."""
-    with notification_server(bus) as server:
-        notifier(clock, {"XDG_RUNTIME_DIR": str(tmp_path), "DBUS_SESSION_BUS_ADDRESS": "disabled:"}).saved(1)
-        assert server.shown == []
-        notifier(clock, {"XDG_RUNTIME_DIR": str(tmp_path)}).saved(1)
-        assert len(server.shown) == 1
 
 
 # -- what is not
@@ -183,10 +156,3 @@ def _in_vain(clock: ScriptedClock, environ: dict[str, str]) -> bool:
     clock.go_on(AFTER_S)
     desktop.show_due()
     return desktop.due_s == clock.monotonic + TRY_AGAIN_S
-
-
-def test_the_libraries_are_loaded_for_the_first_notice() -> None:
-    """A daemon without a notice does not load them."""
-    code = "import sys, syncd.daemon.build; print({'jeepney', 'asyncio'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
-    assert done.stdout.strip() == "set()"

@@ -101,24 +101,3 @@ def test_persistent_identities_have_the_birth_time(folder: Path) -> None:
     assert lasting.handle == brief.handle
     assert lasting.birth_ns
     assert lasting.matches(brief)
-
-
-@pytest.mark.parametrize(
-    ("other", "same"),
-    [
-        (KNOWN, True),
-        (FileIdentity(1, 2, b"handle"), True),
-        (FileIdentity(1, 2, b"", 3), True),
-        (FileIdentity(1, 2), True),
-        (FileIdentity(9, 2, b"handle", 3), False),
-        (FileIdentity(1, 9, b"handle", 3), False),
-        (FileIdentity(1, 2, b"another", 3), False),
-        (FileIdentity(1, 2, b"handle", 9), False),
-        (FileIdentity(1, 2, b"another"), False),
-        (FileIdentity(1, 2, b"", 9), False),
-    ],
-)
-def test_fields_that_are_missing_in_one_are_not_compared(other: FileIdentity, *, same: bool) -> None:
-    """A record of an old version or another kernel may lack fields: that alone does not make it another directory."""
-    assert KNOWN.matches(other) is same
-    assert other.matches(KNOWN) is same

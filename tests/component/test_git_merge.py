@@ -12,7 +12,7 @@ import pytest
 from syncd.core import hardening
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge import git as git_module
-from syncd.merge.git import Git, MergedText, find_git, find_work_tree, is_binary, merge, need_git
+from syncd.merge.git import Git, MergedText, find_git, find_work_tree, is_binary, merge
 
 FOUND = find_git(os.environ)
 needs_git = pytest.mark.skipif(FOUND is None, reason="git is not installed")
@@ -92,12 +92,6 @@ def test_binary_files_do_not_merge(git: Git, tmp_path: Path) -> None:
     assert not is_binary(b"x" * 8000 + b"\0")
 
 
-def test_without_git_there_is_no_merge() -> None:
-    """The caller can tell that git is missing from a conflict."""
-    assert merge(None, BASE, edited(BASE, 2, b"ours"), BASE, "") == "git is not installed"
-    assert merge(None, b"\0", b"\0", b"", "") == "it is no text"
-
-
 def test_a_git_that_fails_is_no_conflict(tmp_path: Path) -> None:
     """A program that fails, is killed or cannot be started gives no merge and no conflict."""
     for script in ("#!/bin/sh\nexit 255\n", "#!/bin/sh\nexit 128\n", "#!/bin/sh\nkill -9 $$\n", "#!/no/such/program\n"):
@@ -125,13 +119,6 @@ def test_git_is_looked_for_in_absolute_folders(tmp_path: Path, monkeypatch: pyte
     found = find_git({"PATH": f".:{tmp_path}"})
     assert found is not None
     assert (found.program, found.path) == (f"{tmp_path}/git", str(tmp_path))
-
-
-def test_a_missing_git_is_one_line() -> None:
-    """Where git is needed and missing, the message says what to install."""
-    with pytest.raises(NeedsPerson) as failure:
-        need_git({"PATH": "/nonexistent"})
-    assert str(failure.value) == "git is not installed, or not in a folder of $PATH: install git"
 
 
 def test_the_environment_of_git(tmp_path: Path) -> None:
@@ -234,22 +221,6 @@ def test_no_work_tree(git: Git, tmp_path: Path) -> None:
         with pytest.raises(NeedsPerson, match=message) as failure:
             find_work_tree(git, str(folder))
         assert "\n" not in str(failure.value)
-
-
-@needs_git
-def test_where_the_workspace_is(git: Git, tmp_path: Path) -> None:
-    """A folder with any name is found in its repository, with the commit and the configuration."""
-    top = make_repository(tmp_path / "new\nline")
-    inner = top / os.fsdecode(b"caf\xe9\n") / "sub"
-    inner.mkdir(parents=True)
-    plain_git(top, "config", "user.name", "Zoë\nX")
-    found = find_work_tree(git, str(inner))
-    assert (found.folder, found.prefix) == (str(top / ".git"), os.fsdecode(b"caf\xe9\n/sub/"))
-    assert os.path.samefile(found.objects, top / ".git/objects")
-    assert (found.object_format, found.head) == ("sha1", "")
-    assert found.settings["user.name"] == "Zoë\nX"
-    plain_git(top, "commit", "-q", "--allow-empty", "-m", "one")
-    assert find_work_tree(git, str(top)).head == plain_git(top, "rev-parse", "HEAD").decode().strip()
 
 
 def scripted(folder: Path, script: str, person: dict[str, str] | None = None) -> Git:

@@ -141,21 +141,6 @@ def test_an_archive_that_is_sent_all_night(store: HistoryStore, recorder: Histor
     assert Path(store.path).read_text().count('"sent":[{') == 2
 
 
-@pytest.mark.parametrize("ending", [SyncEnding.SUPERSEDED, SyncEnding.STOPPED, None])
-def test_a_sync_that_does_not_end_by_itself(
-    store: HistoryStore, recorder: HistoryRecorder, ending: SyncEnding | None
-) -> None:
-    """It is recorded with its paths if an archive was about to leave, and not at all if it only scanned."""
-    for archives in ((), (archive("a"), archive("b", "2"))):
-        recorder.begin("changes")
-        for each in archives:
-            recorder.sending(each)
-        if ending:
-            recorder.end(ending)
-    (found,), _ = store.read()
-    assert (found.outcome, paths(found)) == (ending or "unfinished", ["a", "b"])
-
-
 def test_where_it_cannot_be_written(clock: ScriptedClock, tmp_path: Path) -> None:
     """It costs the record, never the sync; calls outside of a sync are ignored."""
     (tmp_path / "history.jsonl").symlink_to(tmp_path / "elsewhere")

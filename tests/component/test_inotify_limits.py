@@ -135,16 +135,6 @@ def test_inotify_limits(scenario: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(
-    bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) can read everything"
-)
-def test_an_unreadable_directory_is_named() -> None:
-    """A directory without read permission has no watch, and its own warning until that is corrected."""
-    command = [*AS_ANYONE, sys.executable, "-W", "error", "-m", __name__, unreadable.__name__]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-
-
 def test_too_many_open_files_is_not_too_many_instances(tmp_path: Path) -> None:
     """Both are EMFILE, with different remedies."""
     script = (

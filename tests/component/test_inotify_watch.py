@@ -15,8 +15,6 @@ from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection
 from syncd.watch.changes import Changes
 from syncd.watch.inotify_watch import InotifyWatch
-from tests import descriptors
-from tests.clock import ScriptedClock
 from tests.component.watch_rig import (
     FakeDecision,
     Rules,
@@ -99,20 +97,6 @@ def test_reading_causes_no_events(watch: InotifyWatch, root: Path) -> None:
     assert watch.take() == Changes()
 
 
-def test_an_excluded_name_does_not_wake(watch: InotifyWatch, root: Path) -> None:
-    """A log written in a watched directory causes no sync, nor does its deletion."""
-    walk(watch, root, Rules((".log", "build/")))
-    for name in ("x.log", "y.log"):
-        (root / "src" / name).write_text("line")
-    (root / "src/x.log").rename(root / "src/z.log")
-    (root / "src/z.log").unlink()
-    (root / "src/build").mkdir()
-    assert watch.take() == Changes()
-    (root / "src/build").rmdir()
-    (root / "src/build").touch()
-    assert "src" in watch.take().dirty
-
-
 def test_an_ignored_file_renamed_to_an_included_name_wakes(watch: InotifyWatch, root: Path) -> None:
     """Editors write a temporary file and rename it: only the second name is relevant."""
     walk(watch, root, Rules((".tmp",)))
@@ -144,24 +128,6 @@ def test_ignored_directories_have_no_watch(watch: InotifyWatch, root: Path) -> N
     assert watch.take().dirty <= {""}
 
 
-def test_an_aborted_scan_changes_nothing(watch: InotifyWatch, root: Path) -> None:
-    """After a scan that failed halfway, the directories that it did not reach are still watched."""
-    watch.begin()
-    with opened(root) as fd:
-        watch.add_directory("", fd, Rules())
-    watch.abort()
-    assert watches(watch) == 5
-    (root / "src/deep/file").touch()
-    assert "src/deep" in watch.take().dirty
-
-
-def test_a_deleted_directory_is_forgotten(watch: InotifyWatch, root: Path) -> None:
-    """The kernel drops its watch, and the watch forgets it before any scan."""
-    shutil.rmtree(root / "src/deep")
-    watch.take()
-    assert sorted(place.path for place in watch._targets.values()) == ["", "src", "src/empty", "zz"]
-
-
 def test_a_removed_directory_is_named(watch: InotifyWatch, root: Path) -> None:
     """Its parent is named too: another directory may have its name, and its inode number, by the next scan."""
     (root / "src/deep/low").mkdir()
@@ -169,16 +135,6 @@ def test_a_removed_directory_is_named(watch: InotifyWatch, root: Path) -> None:
     watch.take()
     shutil.rmtree(root / "src/deep")
     assert watch.take().dirty == {"src", "src/deep", "src/deep/low"}
-
-
-def test_a_tree_moved_out_is_no_longer_watched(watch: InotifyWatch, root: Path) -> None:
-    """After a scan without it, its changes are not reported."""
-    (root / "src").rename(root.parent / "gone")
-    assert watch.take().dirty == {""}
-    walk(watch, root)
-    assert watches(watch) == 2
-    (root.parent / "gone/deep/file").touch()
-    assert watch.take() == Changes()
 
 
 def test_a_directory_is_watched_by_its_descriptor(root: Path) -> None:
@@ -254,56 +210,6 @@ def test_events_that_cannot_be_read(
     assert not watch.needs_polling
     (root / "src/newer").touch()
     assert "src" in watch.take().dirty
-
-
-def test_events_are_collected_for_a_moment(root: Path) -> None:
-    """After a read the descriptor is not polled for ten milliseconds, unless nothing was read."""
-    clock = ScriptedClock()
-    watch = InotifyWatch(str(root), clock)
-    walk(watch, root)
-    (descriptor,) = watch.filenos()
-    (root / "src/new").touch()
-    watch.take()
-    assert (watch.filenos(), watch.paused_until_s) == ([], clock.monotonic_s() + 0.01)
-    assert watch.take() == Changes()
-    assert (watch.filenos(), watch.paused_until_s) == ([descriptor], None)
-    watch.close()
-
-
-def test_closing_leaves_no_descriptor(root: Path) -> None:
-    """In every state: never opened, open, scanned, closed before."""
-    before = descriptors.count()
-    watch = InotifyWatch(str(root), SystemClock())
-    watch.close()
-    for _ in range(3):
-        watch.open()
-        watch.open()
-        walk(watch, root)
-        (root / "src/a.py").touch()
-        watch.close()
-        watch.close()
-    assert watch.take() == Changes()
-    assert descriptors.count() == before
-
-
-def test_a_directory_deeper_than_a_path_may_be_long_is_watched(tmp_path: Path) -> None:
-    """Watches use descriptors, so PATH_MAX does not limit them."""
-    watch = InotifyWatch(str(tmp_path), SystemClock())
-    watch.begin()
-    name, path = "d" * 200, ""
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    for _ in range(25):
-        os.mkdir(name, dir_fd=fd)
-        below = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
-        os.close(fd)
-        fd, path = below, f"{path}/{name}" if path else name
-        watch.add_directory(path, fd, Rules())
-    watch.take()
-    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
-    assert path in watch.take().dirty
-    os.close(fd)
-    watch.close()
-    shutil.rmtree(tmp_path / name)
 
 
 def test_a_real_scan_adds_its_directories(watch: InotifyWatch, root: Path) -> None:

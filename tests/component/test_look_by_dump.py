@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import tarfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,30 +152,6 @@ def test_what_differs(archive: Archive, tmp_path: Path) -> None:
     assert (result.removed, result.missing, result.new) == (("removed",), 1, {})
 
 
-def test_what_is_new(archive: Archive, tmp_path: Path) -> None:
-    """No repository, nothing below a pruned name; directories without an entry too."""
-    for name in ("known", "d/new", ".git/config", "d/.GIT/x", "node_modules/x", "d/node_modules/y/z", ODD):
-        archive.add(name, b"theirs")
-    archive.add("empty", kind=tarfile.DIRTYPE, mode=0o700)
-    archive.add("pruned/node_modules", kind=tarfile.DIRTYPE)
-    archive.add("file/node_modules", b"a file")
-    archive.add("ln", kind=tarfile.SYMTYPE, to="/outside")
-    archive.add("../outside", b"bad")
-    result = look(archive, tmp_path, {"known": item(COMPARE, a_file())}, find_new=True, pruned_names=["node_modules"])
-    assert {path: entry.kind.value for path, entry in result.new.items()} == {
-        **dict.fromkeys(("d/new", ODD, "file/node_modules"), "f"),
-        **dict.fromkeys(("d", "empty", "file", "pruned"), "d"),
-        "ln": "l",
-    }
-    assert result.new["empty"].mode == 0o700
-    assert {path for path in result.pruned if ".git" not in path.lower()} == {
-        "d/node_modules",
-        "node_modules",
-        "pruned/node_modules",
-    }
-    assert copies(result, tmp_path) == {"d/new": b"theirs", ODD: b"theirs", "file/node_modules": b"a file"}
-
-
 def test_the_smallest_are_copied(archive: Archive, tmp_path: Path) -> None:
     """Whatever their order is; what is beyond the limit is reported without a copy."""
     for name, size in (("big", 500), ("mid", 40), ("large", 60), ("small", 30), ("least", 20)):
@@ -198,15 +173,6 @@ def test_the_later_one_of_two_members_counts(archive: Archive, tmp_path: Path) -
     assert copies(result, tmp_path) == {"a": b"THEIRS", "new": b"THEIRS"}
 
 
-def test_more_new_paths_are_counted(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded."""
-    monkeypatch.setattr(look_by_dump, "MOST_NEW", 3)
-    for number in range(5):
-        archive.add(str(number))
-    result = look(archive, tmp_path, {}, find_new=True)
-    assert (len(result.new), result.unlisted) == (3, 2)
-
-
 def test_names_without_end_hide_nothing_beside_them(archive: Archive, tmp_path: Path) -> None:
     """100,000 folders in each other, a name of megabytes, and many deep ones cost their bytes, and are counted."""
     archive.add("a", b"theirs")
@@ -220,18 +186,6 @@ def test_names_without_end_hide_nothing_beside_them(archive: Archive, tmp_path: 
     new = look(archive, tmp_path, {}, find_new=True)
     assert new.unlisted > 2
     assert sum(map(len, new.new)) <= look_by_dump.MOST_PATH_BYTES
-
-
-def test_deep_names_cost_no_more_than_their_bytes(archive: Archive, tmp_path: Path) -> None:
-    """Once no more paths are listed, the folders above one are not gone through; what was asked for is found."""
-    for number in range(600):
-        archive.add(f"{number}/{'d/' * 1900}x")
-    archive.add("a", b"theirs")
-    began_s = time.process_time()
-    found = look(archive, tmp_path, {"a": item(FETCH, a_file())}, find_new=True)
-    assert time.process_time() - began_s < 2
-    assert found.unlisted >= 500
-    assert [*found.differing] == ["a"]
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, -9, -1])

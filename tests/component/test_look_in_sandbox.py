@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
+from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import ExtractedFiles, Purpose, RemoteJob, new_job
 from syncd.sandbox import look_in_sandbox, program_in_sandbox
@@ -139,26 +139,6 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
                 os.chmod(os.path.join(base, name), 0o700)
 
 
-def test_what_is_as_a_version_is_not_mentioned(sandbox: Sandbox) -> None:
-    """Files, executable ones, links, folders; as any of several versions."""
-    sandbox.place("a")
-    sandbox.place("d/x", b"program", 0o755)
-    sandbox.place(ODD, b"")
-    (sandbox.workspace / "ln").symlink_to(ODD)
-    ran = sandbox.look(
-        {
-            "a": item(FETCH, a_file(b"first"), FOLDER, a_file()),
-            "d": item(COMPARE, FOLDER),
-            "d/x": item(FETCH, a_file(b"program", 0o700)),
-            ODD: item(COMPARE, a_file(b"")),
-            "ln": item(FETCH, a_link("elsewhere"), a_link(ODD)),
-            "nothing": item(FETCH),
-        }
-    )
-    assert ran.report == LookResult()
-    assert not (ran.folder / "copies").exists()
-
-
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -218,13 +198,6 @@ def _bound(path: Path) -> None:
             os.chdir(here)
 
 
-def test_the_same_size_and_time_hide_nothing(sandbox: Sandbox) -> None:
-    """A file with the length and the times of the version is read all the same."""
-    file = sandbox.place("a", b"OURS")
-    os.utime(file, (1, 1))
-    assert sandbox.look({"a": item(FETCH, a_file())}).copies() == {"a": b"OURS"}
-
-
 def test_removals(sandbox: Sandbox) -> None:
     """Only what is as a version goes; folders only if they are empty then; what is gone counts as removed."""
     for path in ("a", "d/e/f", "full/ours", "full/theirs", "stay", ODD, "bit"):
@@ -256,16 +229,6 @@ def test_removals(sandbox: Sandbox) -> None:
     assert list(ran.report.removed) == gone
 
 
-def test_everything_is_copied_before_anything_is_removed(sandbox: Sandbox) -> None:
-    """A copy is made although a removal comes first on the list and takes its folder's other files away."""
-    sandbox.place("d/a")
-    sandbox.place("d/b", b"theirs")
-    ran = sandbox.look({"d/a": item(REMOVE, a_file()), "d/b": item(FETCH, a_file())}, find_new=True)
-    assert ran.copies() == {"d/b": b"theirs"}
-    assert list(ran.report.removed) == ["d/a"]
-    assert set(ran.report.new) == {"d"}
-
-
 def test_a_late_program_removes_nothing(sandbox: Sandbox) -> None:
     """Once its time is over it only looks."""
     sandbox.place("a")
@@ -280,15 +243,6 @@ def test_a_program_that_begins_too_late(sandbox: Sandbox, not_after_s: float, go
     sandbox.place("a")
     sandbox.run(LookRequest({"a": item(REMOVE, a_file())}), not_after_s=not_after_s)
     assert sandbox.left() == ([] if goes else ["a"])
-
-
-def test_missing_ones_are_counted(sandbox: Sandbox) -> None:
-    """Whatever is at a path, it is not missing."""
-    sandbox.place("a", b"other")
-    (sandbox.workspace / "ln").symlink_to("nowhere")
-    paths = ("a", "ln", "b", "c/d", "a/b", "ln/x")
-    ran = sandbox.look({path: item(EXISTS, a_file()) for path in paths})
-    assert ran.report == LookResult(missing=4)
 
 
 @pytest.mark.parametrize("action", [COMPARE, FETCH, REMOVE, EXISTS])
@@ -348,21 +302,6 @@ def test_what_is_new(sandbox: Sandbox) -> None:
     assert ran.report.new["ln"].target == "../../outside"
 
 
-def test_new_paths_are_found_in_folders_that_replaced_files(sandbox: Sandbox) -> None:
-    """What is below is new; what is beyond a folder that is to be removed, too."""
-    sandbox.place("a/below")
-    sandbox.place("d/other")
-    ran = sandbox.look({"a": item(FETCH, a_file()), "d": item(REMOVE, FOLDER)}, find_new=True)
-    assert ran.kinds() == {"a": "d", "a/below": "f", "d/other": "f"}
-    assert list(ran.report.kept) == ["d"]
-
-
-def test_nothing_new_unless_asked(sandbox: Sandbox) -> None:
-    """Only the paths on the list are looked at."""
-    sandbox.place("new")
-    assert sandbox.look({}).report == LookResult()
-
-
 def test_the_smallest_are_copied_first(sandbox: Sandbox) -> None:
     """What is beyond the limit is reported without a copy, changed ones and new ones alike."""
     for name, size in (("big", 500), ("mid", 60), ("small", 30), ("new big", 70), ("new small", 20)):
@@ -374,30 +313,6 @@ def test_the_smallest_are_copied_first(sandbox: Sandbox) -> None:
     assert not ran.report.differing["big"].unstable
 
 
-def test_more_new_paths_are_counted(sandbox: Sandbox) -> None:
-    """A build of millions of files does not fill the report."""
-    for number in range(10):
-        sandbox.place(f"d/{number}")
-    request = LookRequest({}, find_new=True)
-    ran = sandbox.run(request, most_new=4)
-    assert (len(ran.report.new), ran.report.unlisted) == (4, 7)
-
-
-def test_its_own_folder_is_not_new(sandbox: Sandbox) -> None:
-    """Executions may have their folders in the workspace."""
-    sandbox.place("new", b"theirs")
-    ran = sandbox.run(LookRequest({}, find_new=True), sandbox.workspace / "executions" / "this")
-    assert set(ran.report.new) == {"executions", "new"}
-
-
-def test_only_the_copies_stay(sandbox: Sandbox) -> None:
-    """The list and the program are deleted, since all that is in the folder is exported; the copies are private."""
-    sandbox.place("a", b"theirs")
-    ran = sandbox.look({"a": item(FETCH, a_file())})
-    assert [str(path.relative_to(ran.folder)) for path in sorted(ran.folder.rglob("*"))] == ["copies", "copies/0"]
-    assert stat.S_IMODE((ran.folder / "copies").stat().st_mode) == 0o700
-
-
 def test_a_long_report_is_a_file(sandbox: Sandbox) -> None:
     """An answer of the API is limited, so the log names the report's length and digest alone."""
     for number in range(3000):
@@ -406,15 +321,6 @@ def test_a_long_report_is_a_file(sandbox: Sandbox) -> None:
     assert len(ran.report.new) == 3000
     assert len(ran.log) < 200
     assert (ran.folder / "report.json").exists()
-
-
-def test_no_line_is_long(sandbox: Sandbox) -> None:
-    """Some logs cut long lines."""
-    for number in range(300):
-        sandbox.place(f"{number:0100}", b"")
-    ran = sandbox.look({}, find_new=True)
-    assert len(ran.report.new) == 300
-    assert max(map(len, ran.log.splitlines())) < 5000
 
 
 def _deep(folder: Path, names: Iterable[str]) -> int:
@@ -448,19 +354,6 @@ def test_a_deep_tree(sandbox: Sandbox) -> None:
         assert (ran.report.pruned, ran.report.unseen) == ((longest,), 1)
     finally:
         subprocess.run(["rm", "-rf", sandbox.workspace / "deep"], check=True)
-
-
-def test_a_tree_without_end(sandbox: Sandbox) -> None:
-    """A path of 100 KB hides nothing of what is beside it, and costs little memory."""
-    sandbox.place("z/new", b"theirs")
-    os.close(_deep(sandbox.workspace, ["d" * 255] * 400))
-    try:
-        little = ["sh", "-c", 'ulimit -v 200000 && exec "$@"', "sh"]
-        ran = sandbox.run(LookRequest({"z/old": item(FETCH, a_file())}, find_new=True), prefix=little)
-        assert ran.copies() == {"z/new": b"theirs"}
-        assert set(ran.report.differing) == {"z/old"}
-    finally:
-        subprocess.run(["rm", "-rf", sandbox.workspace / ("d" * 255)], check=True)
 
 
 @pytest.mark.parametrize("find_new", [False, True])
@@ -603,25 +496,11 @@ def test_a_file_that_changes_while_it_is_copied(sandbox: Sandbox, hooked: Hooked
     assert list((ran.folder / "copies").iterdir()) == []
 
 
-def test_a_file_that_came_to_rest_is_copied(sandbox: Sandbox, hooked: Hooked) -> None:
-    """It changed while it was compared, and no more while it was copied."""
-    file = sandbox.place("a", b"OURS")
-    ran = hooked.look({"a": item(FETCH, a_file())}, lambda _, count: file.write_bytes(b"THEM") if count == 1 else None)
-    assert ran.copies() == {"a": b"THEM"}
-
-
 def test_a_file_that_was_put_back_does_not_differ(sandbox: Sandbox, hooked: Hooked) -> None:
     """Between the comparison and the copy."""
     file = sandbox.place("a", b"OURS")
     ran = hooked.look({"a": item(FETCH, a_file())}, lambda _, count: file.write_bytes(b"ours") if count == 1 else None)
     assert ran.report.differing == {}
-
-
-def test_a_file_that_changes_while_it_is_compared(sandbox: Sandbox, hooked: Hooked) -> None:
-    """Without a copy it is reported as unstable."""
-    file = sandbox.place("a", b"OURS")
-    ran = hooked.look({"a": item(COMPARE, a_file())}, lambda *_: file.write_bytes(b"OURS+"))
-    assert ran.report.differing["a"].unstable
 
 
 def test_a_file_that_is_written_right_before_its_removal_stays(
@@ -719,53 +598,6 @@ def test_what_keeps_paths_from_being_extracted(sandbox: Sandbox) -> None:
     taken = [("folder", "f"), ("folder/full", "l"), ("file", "d"), ("file/x/y", "f"), ("link/x", "f"), ("fifo/x", "f")]
     assert blocked(sandbox, taken) == {"folder": "d", "folder/full": "d", "file": "f", "link": "l", "fifo": "o"}
     assert sandbox.left() == ["fifo", "file", "folder", "folder/full", "link"]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_paths_in_read_only_folders(sandbox: Sandbox) -> None:
-    """Those to create or replace in one are blocked, those below another folder in it are not."""
-    closed = sandbox.workspace / "closed"
-    (closed / "open").mkdir(parents=True)
-    (closed / "file").write_text("")
-    closed.chmod(0o555)
-    asked = [("closed", "d"), ("closed/file", "f"), ("closed/new", "d"), ("closed/new/x", "f"), ("closed/newer/x", "f")]
-    asked += [("closed/open", "d"), ("closed/open/x", "f")]
-    assert blocked(sandbox, asked) == {"closed/file": "r", "closed/new": "r", "closed/newer": "r"}
-    closed.chmod(0o000)
-    assert blocked(sandbox, [("closed/open/x", "f")]) == {"closed/open": "r"}
-
-
-def test_places_after_a_removal(sandbox: Sandbox) -> None:
-    """What is removed by the same look is in the way of nothing."""
-    sandbox.place("d/ours")
-    sandbox.place("e/ours")
-    sandbox.place("e/theirs", b"theirs")
-    removals = {path: item(REMOVE, a_file()) for path in ("d/ours", "e/ours")}
-    folders = {path: item(REMOVE, FOLDER) for path in ("d", "e")}
-    places = {
-        "d/ours/in/it": item(PLACE, a_file()),
-        "e/ours/in/it": item(PLACE, a_file()),
-        "e/theirs/x": item(PLACE, FOLDER),
-    }
-    ran = sandbox.look({**removals, **folders, **places})
-    assert (ran.report.removed, ran.report.kept) == (("d/ours", "e/ours", "d"), ("e",))
-    assert ran.report.blocked == {"e/theirs": Obstacle.FILE}
-
-
-def test_too_many_places(sandbox: Sandbox) -> None:
-    """Only so many obstacles are reported, one for all that it blocks."""
-    for number in range(5):
-        sandbox.place(str(number))
-    asked = {f"{number}/{name}": item(PLACE, a_file()) for number in range(5) for name in "xy"}
-    ran = sandbox.run(LookRequest(asked), most_blocked=3)
-    assert ran.report == LookResult(blocked=dict.fromkeys("012", Obstacle.FILE))
-
-
-def test_no_time_for_places(sandbox: Sandbox) -> None:
-    """What was not checked in time is named as such."""
-    sandbox.place("a")
-    ran = sandbox.run(LookRequest({"a/x": item(PLACE, a_file()), ".git": item(COMMITS)}), within_s=0)
-    assert ran.report == LookResult(dict.fromkeys(("a/x", ".git"), SeenEntry(Kind.UNREAD)), unseen=2)
 
 
 OURS, OLDER, THEIRS = (letter * 40 for letter in "abc")

@@ -72,13 +72,6 @@ def test_without_a_list_of_mounts_nothing_is_reported(monkeypatch: pytest.Monkey
     assert filesystem_type(str(tmp_path)) == ""
 
 
-def test_the_file_system_of_a_path(tmp_path: Path) -> None:
-    """The mount that holds a path is found in the kernel's own list."""
-    assert filesystem_type("/proc/self") == "proc"
-    assert filesystem_type("/sys") in ("sysfs", filesystem_type("/"))
-    assert filesystem_type(str(tmp_path)) not in ("", "proc")
-
-
 def test_the_nearest_mount_and_the_latest_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The deepest mount point above the path decides, of two at one point the later; other lines are skipped."""
     nearest = str(tmp_path)
@@ -94,16 +87,6 @@ def test_the_nearest_mount_and_the_latest_count(monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "a b").mkdir()
     assert filesystem_type(str(tmp_path / "a b")) == "fuse.sshfs"
     assert filesystem_type("/") == "ext4"
-
-
-def test_octal_numbers_in_mount_points(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A blank in a mount point is written as an octal number."""
-    (tmp_path / "a b").mkdir()
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"22 1 0:5 / {tmp_path}/a\\040b rw - cifs none rw\n")
-    monkeypatch.setattr("syncd.watch.mounts._LIST", str(mounts))
-    assert filesystem_type(str(tmp_path / "a b/file")) == "cifs"
-    assert filesystem_type(str(tmp_path)) == ""
 
 
 if __name__ == "__main__":

@@ -36,9 +36,3 @@ def test_any_word_without_end(word: str) -> None:
     text = word * (SIZE // len(word))
     one_line(redacted(text, "the-key"))
     one_line(redacted(word + " " * SIZE, "the-key"))
-
-
-def test_a_secret_is_found_at_the_end() -> None:
-    """The fast search misses nothing."""
-    said = redacted("x-goog-" * (SIZE // 7) + " https://h/o?X-Goog-Signature=5ECRET&X-Goog-Expires%3D1 bearer 5ECRET")
-    assert "5ECRET" not in said

@@ -6,8 +6,6 @@ import hashlib
 import io
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -136,23 +134,6 @@ class InterferingClock(ScriptedClock):
         return LATER_S
 
 
-def test_a_small_file_that_changes_once_is_read_again(rig: PackRig) -> None:
-    """The second reading, of a file that did not change, counts."""
-    path = rig.write("f", b"old!")
-    news = [b"newer"]
-
-    def happens() -> None:
-        if news:
-            path.write_bytes(news.pop())
-
-    packed = rig.pack(clock=InterferingClock(happens=happens))
-    assert members(packed.archive) == {"f": b"newer"}
-    assert packed.manifest["f"].size_bytes == 5
-    assert packed.manifest["f"].digest == hashlib.sha256(b"newer").digest()
-    assert packed.manifest["f"].stamp is not None
-    assert packed.follow_up == []
-
-
 @pytest.mark.parametrize("change", ["append", "rewrite", "cut", "chmod"])
 def test_a_small_file_that_keeps_changing(rig: PackRig, change: str) -> None:
     """After some readings it is packed as it was read last; what is no beginning of the file counts as unknown.
@@ -186,20 +167,6 @@ def test_a_small_file_that_keeps_changing(rig: PackRig, change: str) -> None:
         assert entry.stamp != rig.scan()["f"].stamp
     assert 80 < len(content) <= 105
     assert set(content) <= set(b"xy\0")
-
-
-def test_a_small_file_that_grows_large_is_left_to_another_sync(rig: PackRig) -> None:
-    """Its new content needs a chunk of its own; the rest is packed."""
-    rig.write("a")
-    path = rig.write("f", b"x" * 100)
-
-    def happens() -> None:
-        path.write_bytes(b"z" * (2 * MIB + 3))
-
-    packed = rig.pack(clock=InterferingClock(happens=happens))
-    assert members(packed.archive) == {"a": b"content"}
-    assert (list(packed.manifest), packed.follow_up) == (["a"], ["f"])
-    assert members(rig.pack().archive)["f"] == b"z" * (2 * MIB + 3)
 
 
 @pytest.mark.parametrize("to_bytes", [0, MIB, 2 * MIB, 2 * MIB + 5, 3 * MIB - 1, 3 * MIB + 1, 5 * MIB])
@@ -281,31 +248,3 @@ def test_a_path_that_is_replaced_after_the_scan(rig: PackRig, swap: Callable[[Pa
     assert {"a", "z"} <= set(found)
     assert packed.follow_up == ["d/e/f"]
     assert "d/e/f" not in packed.manifest
-
-
-_POWERLESS = """
-import os, sys
-from syncd.core.clock import SystemClock
-from syncd.archive.chunk_store import ChunkStore
-from syncd.archive.packer import Packer
-from syncd.scan.scanner import Scanner
-from syncd.selection.selection import Selection
-work, spool = sys.argv[1:]
-manifest = Scanner(work, Selection()).scan().manifest
-os.chmod(os.path.join(work, "shut"), 0)
-store = ChunkStore(spool)
-store.open()
-packed = Packer(work, store, SystemClock()).pack(manifest)
-print(*packed.manifest, *packed.unread, *[problem.key for problem in packed.warnings], len(packed.follow_up))
-"""
-
-
-def test_a_file_that_becomes_unreadable_after_the_scan(rig: PackRig) -> None:
-    """It is reported and left out, and is no reason for another sync."""
-    rig.write("open")
-    path = rig.write("shut")
-    powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    command = [*powerless, sys.executable, "-c", _POWERLESS, str(rig.work), str(rig.folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    path.chmod(0o600)
-    assert done.stdout.split() == ["open", "shut", "unreadable:shut", "0"]

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.errors import NeedsPerson, TryLater
+from syncd.core.errors import TryLater
 from syncd.merge.git import Git, find_git
 from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table
 from syncd.model.entry import Kind, SeenEntry
 from tests.component.git_folder import file_of, link_to
-
-needs_patch = pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")
 
 Tree = Mapping[str, SeenEntry]
 NAMES = [
@@ -109,11 +107,6 @@ def applied_by_git(folder: Path, patch: bytes) -> dict[str, tuple[str, bytes]]:
     return files_in(folder)
 
 
-def applied_by_patch(folder: Path, patch: bytes) -> dict[str, tuple[str, bytes]]:
-    run(folder, "patch", "-p1", "--binary", "--no-backup-if-mismatch", given=patch)
-    return files_in(folder)
-
-
 def several() -> tuple[dict[str, SeenEntry], dict[str, SeenEntry]]:
     """Text changes of each kind."""
     before: dict[str, SeenEntry] = {
@@ -160,15 +153,6 @@ def test_git_applies_each_kind_of_text_change(git: Git, tmp_path: Path) -> None:
     assert applied_by_git(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
 
 
-@needs_patch
-def test_patch_applies_each_kind_of_text_change(git: Git, tmp_path: Path) -> None:
-    """The program `patch` makes the same of it, but for a folder in a file's place, which it does not know."""
-    before, after = (
-        {path: version for path, version in side.items() if not path.startswith("becomes-")} for side in several()
-    )
-    assert applied_by_patch(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
-
-
 def test_binary_files_and_links(git: Git, chance: random.Random, tmp_path: Path) -> None:
     """Binary contents, links, and one kind in the place of another."""
     noise = chance.randbytes(5000)
@@ -205,16 +189,6 @@ def test_git_applies_names_with_any_bytes(git: Git, tmp_path: Path) -> None:
     assert applied_by_git(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
 
 
-@needs_patch
-def test_patch_applies_names_with_any_bytes(git: Git, tmp_path: Path) -> None:
-    """`patch` reads the same names, but for newlines, which it refuses, and spaces at both ends."""
-    names = [name for name in ODD if "\n" not in name and name == name.strip()]
-    before = {name: file_of(text("was")) for name in names}
-    after: dict[str, SeenEntry] = {name: file_of(text("was", 31)) for name in names[::2]}
-    after.update({f"{name}.new": file_of(b"new\n") for name in names})
-    assert applied_by_patch(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
-
-
 def test_large_files_go_through_in_blocks(git: Git, chance: random.Random, tmp_path: Path) -> None:
     """A large file, new, changed, deleted, with another mode or kind, is applied."""
     noise = chance.randbytes(200_000)
@@ -244,19 +218,6 @@ def test_large_files_go_through_in_blocks(git: Git, chance: random.Random, tmp_p
     assert applied_by_git(tree, patch) == expected(after)
 
 
-def test_a_patch_can_be_taken_back(git: Git, chance: random.Random, tmp_path: Path) -> None:
-    """The reverse patch gives what was before: text, binary and large files."""
-    noise = chance.randbytes(3000)
-    before, after = several()
-    before |= {"small.bin": file_of(noise[:900]), "large.bin": file_of(noise), "gone.bin": file_of(noise[1:])}
-    after |= {"small.bin": file_of(noise[:800]), "large.bin": file_of(noise[2:]), "new.bin": file_of(noise[3:])}
-    patch = patch_of(git, before, after, large_bytes=1000)
-    tree = written(tmp_path / "tree", before)
-    assert applied_by_git(tree, patch) == expected(after)
-    run(tree, "git", "apply", "-R", given=patch)
-    assert files_in(tree) == expected(before)
-
-
 def test_a_large_file_is_never_held_in_memory(git: Git, chance: random.Random) -> None:
     """Between two blocks of a file that are read, what was made of the first is passed on."""
     block = chance.randbytes(1 << 18)
@@ -264,18 +225,6 @@ def test_a_large_file_is_never_held_in_memory(git: Git, chance: random.Random) -
     for piece in write_patch(git, {}, {"big": file_of(block * 40)}, large_bytes=1 << 20):
         longest = max(longest, len(piece))
     assert 0 < longest < 3 * len(block)
-
-
-def test_a_patch_for_a_repository_with_longer_ids(git: Git, chance: random.Random, tmp_path: Path) -> None:
-    """In a repository with SHA-256, git takes the patch that has its ids."""
-    noise = chance.randbytes(3000)
-    before: dict[str, SeenEntry] = {"small.bin": file_of(noise), "large.bin": file_of(noise * 9)}
-    after: dict[str, SeenEntry] = {"small.bin": file_of(noise[1:]), "large.bin": file_of(noise * 8)}
-    tree = written(tmp_path / "tree", before)
-    run(tree, "git", "init", "-q", "--object-format=sha256")
-    run(tree, "git", "apply", given=patch_of(git, before, after, object_format="sha256", large_bytes=10_000))
-    shutil.rmtree(tree / ".git")
-    assert files_in(tree) == expected(after)
 
 
 def test_attributes_and_settings_change_nothing(git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,14 +251,6 @@ def test_attributes_and_settings_change_nothing(git: Git, tmp_path: Path, monkey
     assert patch_of(found, before, after) == plain
     assert b"+is 0\n" in plain
     assert not mark.exists()
-
-
-def test_renames_are_deletions_and_additions(git: Git) -> None:
-    """A file that moved is shown as a deleted and a new one, so that each path can be taken by itself."""
-    patch = patch_of(git, {"old": file_of(text("same"))}, {"new": file_of(text("same"))})
-    assert b"deleted file mode 100644" in patch
-    assert b"new file mode 100644" in patch
-    assert b"rename" not in patch
 
 
 def test_the_table_counts_lines_and_bytes(git: Git) -> None:
@@ -373,14 +314,6 @@ def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
     ]
 
 
-def test_no_change_is_no_patch(git: Git, tmp_path: Path) -> None:
-    """Without a change, and for a path that is the same on both sides, nothing is written."""
-    same: dict[str, SeenEntry] = {"small": file_of(b"same"), "large": file_of(b"x" * 2000)}
-    assert patch_of(git, {}, {}) == b""
-    assert patch_of(git, same, same, large_bytes=1000, scratch=str(tmp_path)) == b""
-    assert os.listdir(tmp_path) == []
-
-
 def test_nothing_is_left_behind(git: Git, tmp_path: Path) -> None:
     """The private folder is gone after the last block, and after a reader that stops in the middle."""
     before: dict[str, SeenEntry] = {}
@@ -403,13 +336,6 @@ def test_a_file_that_changes_meanwhile_is_no_patch(git: Git, tmp_path: Path, has
     with pytest.raises(TryLater, match=r"^'file\\\\n' changed while it was read"):
         patch_of(git, {}, {"file\n": version}, large_bytes=large_bytes, scratch=str(tmp_path))
     assert os.listdir(tmp_path) == []
-
-
-def test_git_that_fails_is_named(git: Git) -> None:
-    """What git refuses comes with its reason, in one line."""
-    with pytest.raises(NeedsPerson, match=r"^git fast-import failed \([^\n]+\)") as failed:
-        patch_of(git, {}, {"a//b": file_of(b"")})
-    assert "\n" not in str(failed.value)
 
 
 def test_random_changes(git: Git, chance: random.Random, tmp_path: Path) -> None:

@@ -12,9 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
-from syncd.model.manifest import Manifest
 from syncd.sandbox.repository.agent_repository import recorded_home
 from syncd.store.state_db import StateDb
 from tests.component.repository_rig import HOOKS, TARGET, RepositoryRig, Sent, git, link, sent
@@ -68,16 +66,6 @@ def test_it_is_made(there: RepositoryRig) -> None:
     assert there.git("rev-list", "--all", "--count") == "1\n"
     assert recorded_home(StateDb(str(there.folder / "state")), TARGET) == there.at("home")
     assert there.git("config", "user.name") == "agent\n"
-
-
-def test_an_identity_that_is_there_already_stays(tmp_path: Path) -> None:
-    """Who commits there may have told git a name and an address; one of both is not enough."""
-    for settings, name in (("name = Bo\n\temail = bo@x", ""), ("name = Bo", "agent")):
-        rig = RepositoryRig(tmp_path / (name or "theirs"))
-        (home := rig.folder / "runs/1").mkdir(parents=True)
-        (home / ".gitconfig").write_text(f"[user]\n\t{settings}\n")
-        rig.put(a="1")
-        assert rig.git("config", "user.name", codes=(0, 1)).strip() == name
 
 
 def test_an_idle_sandbox_follows_everything(tmp_path: Path) -> None:
@@ -136,21 +124,6 @@ def test_another_encoding(tmp_path: Path, content: bytes) -> None:
     assert rig.tree("HEAD")["a"][1] == b"1"
 
 
-def test_a_large_file(there: RepositoryRig) -> None:
-    """A file that is copied block by block."""
-    there.send({"large": Sent(os.urandom(1 << 10) * (17 << 10))})
-    there.check()
-    assert there.is_following
-
-
-def test_many_files_become_a_pack(there: RepositoryRig) -> None:
-    """They are whole, too."""
-    there.send({f"m/{number}": f"{number}\n" for number in range(400)})
-    there.check()
-    assert there.is_following
-    assert len(list((there.workspace / ".git/objects/pack").glob("*.pack"))) == 1
-
-
 def test_what_tools_make_there_is_not_new(tmp_path: Path) -> None:
     """The built-in rules are in the exclude file there, and the workspace's own files are with what was sent."""
     rig = RepositoryRig(tmp_path)
@@ -166,18 +139,6 @@ def test_what_tools_make_there_is_not_new(tmp_path: Path) -> None:
     assert rig.git("symbolic-ref", "--short", "HEAD") == "feature/x\n"
 
 
-@pytest.mark.parametrize("branch", ["home", "home/page", "../../../../outside", "-d", "caf\udce9", "HEAD"])
-def test_any_branch_of_here(tmp_path: Path, branch: str) -> None:
-    """Whatever the branch here is called, the repository is made, and follows."""
-    rig = RepositoryRig(tmp_path / "in/side")
-    rig.home_branch = branch
-    rig.send({"a": "1"})
-    rig.send({"a": "2"})
-    rig.check()
-    assert rig.is_following
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
-
-
 def test_a_sandbox_whose_locale_is_not_utf_8(tmp_path: Path) -> None:
     """The branch has the name that it has here, byte for byte."""
     rig = RepositoryRig(tmp_path)
@@ -191,21 +152,6 @@ def test_a_sandbox_whose_locale_is_not_utf_8(tmp_path: Path) -> None:
 
 
 # -- requests and records
-
-
-def test_a_restart_without_a_change_asks_for_nothing(there: RepositoryRig) -> None:
-    """And one with a change names only that."""
-    there.restart()
-    there.follow()
-    assert whole_states(there) == [True]
-    there.send({"a.txt": "new\n"})
-    assert whole_states(there) == [True, False]
-    there.arrive({})  # a base that differs only in what git does not see
-    there.follow()
-    there.restart()
-    there.follow()
-    assert whole_states(there) == [True, False]
-    there.check()
 
 
 def test_after_a_record_of_another_base_all_is_compared(there: RepositoryRig) -> None:
@@ -429,58 +375,6 @@ def test_the_branch_catches_up(there: RepositoryRig, work: Callable[[RepositoryR
     assert there.git("symbolic-ref", "HEAD") == "refs/heads/main\n"
 
 
-def test_a_branch_that_the_agent_brought_to_home_follows(there: RepositoryRig) -> None:
-    """An agent that is done with its work takes what was sent: from then on its branch follows again."""
-    (there.workspace / "mine").write_text("agent\n")
-    there.git("add", "-A")
-    there.git("commit", "-qm", "mine")
-    there.put(a="2\n")
-    assert not there.is_following
-    there.git("reset", "-q", "--hard", "home")
-    there.put(a="3\n")
-    assert there.is_following
-    there.check()
-
-
-@pytest.mark.parametrize("work", [locked, home_locked])
-def test_it_catches_up_after_a_lock(there: RepositoryRig, work: Callable[[RepositoryRig], None]) -> None:
-    """A git that someone runs at that moment only delays the branch."""
-    work(there)
-    there.send({"d/b.txt": "newer\n"})
-    assert not there.is_following
-    for lock in (there.workspace / ".git").rglob("*.lock"):
-        lock.unlink()
-    there.send({"d/b.txt": "newest\n"})
-    there.check()
-    assert there.is_following
-
-
-def test_locks_of_a_killed_run(there: RepositoryRig) -> None:
-    """A git of ours that was killed in the middle of a write stops no later run."""
-    for name in ("syncd/index", "syncd/index.lock", "refs/syncd/home.lock"):
-        (there.workspace / ".git" / name).write_bytes(b"half")
-    there.send({"a.txt": "2\n"})
-    there.check()
-    assert there.is_following
-
-
-def test_a_run_that_was_killed_between_branch_and_index(there: RepositoryRig) -> None:
-    """The branch has moved, and the index is still of the commit where it was left: that is no work of the agent's."""
-    place, lagging = there.workspace / ".git/index", there.at("HEAD")
-    before = place.read_bytes()
-    dirty(there)
-    there.send({"d/b.txt": "2\n"})
-    there.git("checkout", "-q", "a.txt", "d/b.txt")
-    assert there.at("HEAD") == lagging
-    there.send({"d/b.txt": "3\n"})
-    assert there.is_following
-    place.write_bytes(before)
-    assert there.status != ""
-    there.send({"d/b.txt": "4\n"})
-    there.check()
-    assert there.is_following
-
-
 def test_a_run_waits_for_the_one_before(there: RepositoryRig) -> None:
     """One that was given up may still be under way."""
     with open(there.workspace / ".git/syncd/lock", "w", encoding="ascii") as lock:
@@ -505,16 +399,6 @@ def test_a_file_that_the_agent_changed_meanwhile(there: RepositoryRig) -> None:
     assert there.status == " M d/b.txt\0?? large\0"
 
 
-def test_a_content_that_is_not_known(there: RepositoryRig) -> None:
-    """A file that changed while it was sent stays as it was until it is known, also where all is compared."""
-    known = there.base["a.txt"]
-    there.arrive({"d/b.txt": "2\n"})
-    there.base = Manifest({**there.base, "a.txt": replace(known, digest=b"")})
-    there.restart("another")
-    there.follow()
-    there.check()
-
-
 def test_commits_on_home_stay(there: RepositoryRig) -> None:
     """The branch `home` stays where someone commits on it, and the syncs go on beside it."""
     there.git("checkout", "-q", "home")
@@ -526,61 +410,6 @@ def test_commits_on_home_stay(there: RepositoryRig) -> None:
     there.send({"d/b.txt": "3\n"})
     assert there.at("home") == mine
     there.check(branch="refs/syncd/home")
-    assert there.is_following
-
-
-def test_home_in_a_linked_work_tree_stays(there: RepositoryRig) -> None:
-    """A branch that is checked out in another work tree is not moved under it."""
-    there.git("worktree", "add", "-q", str(there.folder / "linked"), "home")
-    at = there.at("home")
-    there.send({"d/b.txt": "2\n"})
-    assert there.at("home") == at
-    assert git(there.folder / "linked", "status", "--porcelain") == ""
-    there.check(branch="refs/syncd/home")
-    assert there.is_following
-    there.git("worktree", "remove", str(there.folder / "linked"))
-    there.send({"d/b.txt": "3\n"})
-    there.check()
-
-
-def test_a_stash_stays(there: RepositoryRig) -> None:
-    """The work tree is clean then, so that the branch goes on; the stash can be taken back."""
-    dirty(there)
-    there.git("stash", "-q")
-    there.send({"d/b.txt": "newer\n"})
-    assert there.is_following
-    there.git("stash", "pop", "-q")
-    assert (there.workspace / "a.txt").read_text() == "the agent's\n"
-
-
-def test_a_submodule_of_the_agents(there: RepositoryRig) -> None:
-    """It is a change like another, and is left as it is."""
-    (source := there.folder / "source").mkdir()
-    for command in (("init", "-q"), ("commit", "-q", "--allow-empty", "-m", "x")):
-        git(source, "-c", "user.name=x", "-c", "user.email=x", *command)
-    there.git("-c", "protocol.file.allow=always", "submodule", "add", "-q", str(source), "sub")
-    there.git("commit", "-qm", "with a submodule")
-    at = there.at("HEAD")
-    before = everything(there)
-    there.send({"fresh": "x"})
-    assert everything(there) == {**before, "fresh": b"x"}
-    assert there.at("HEAD") == at
-    there.check()
-
-
-def test_an_agent_that_maintains_its_repository(there: RepositoryRig) -> None:
-    """After `git gc`, packed references and a split index nothing is lost."""
-    there.send({"a.txt": "2\n"})
-    there.git("gc", "-q", "--prune=now")
-    there.send({"a.txt": "3\n"})
-    there.check()
-    assert there.is_following
-    there.git("update-index", "--split-index")
-    there.send({"a.txt": "4\n"})
-    there.check()
-    there.git("update-index", "--no-split-index")
-    there.send({"a.txt": "5\n"})
-    there.check()
     assert there.is_following
 
 
@@ -654,28 +483,6 @@ def test_one_that_takes_the_place_of_ours_is_left_alone(there: RepositoryRig) ->
     assert listed(there.workspace) == before
     there.send({"a.txt": "3\n"})
     assert whole_states(there) == [True, False]
-
-
-def test_a_deleted_one_is_made_anew(there: RepositoryRig) -> None:
-    """With the work tree as it is."""
-    shutil.rmtree(there.workspace / ".git")
-    dirty(there)
-    there.send({"d/b.txt": "newer\n"})
-    assert whole_states(there) == [True, False, True]
-    assert (there.workspace / "a.txt").read_text() == "the agent's\n"
-    there.files.pop("a.txt")  # it is not there as it was sent, and so not in the repository either
-    there.check()
-    assert there.status == "?? a.txt\0"
-
-
-@pytest.mark.parametrize("left", ["", "syncd", "objects/aa", "refs/heads"])
-def test_remains_are_no_repository(tmp_path: Path, left: str) -> None:
-    """What is left where a repository is deleted, or was to be made, is in no one's way."""
-    rig = RepositoryRig(tmp_path)
-    (rig.workspace / ".git" / left).mkdir(parents=True)
-    rig.send({"a": "1"})
-    rig.check()
-    assert rig.is_following
 
 
 def test_a_broken_configuration_is_not_someone_elses(there: RepositoryRig) -> None:

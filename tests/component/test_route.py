@@ -18,15 +18,6 @@ from tests.clock import ScriptedClock
 REPO = Path(__file__).parents[2]
 
 
-def test_an_unchanged_route() -> None:
-    """The route to this machine itself does not change."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as near:
-        route = route_of(near)
-        assert route == NetworkRoute("127.0.0.1", listener.getsockname())
-        assert route.is_unchanged()
-        assert not NetworkRoute("192.0.2.1", listener.getsockname()).is_unchanged()
-
-
 def test_an_ended_connection_has_none() -> None:
     """An ended connection has no route, and causes no error."""
     ended = socket.socket()

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from syncd.model.entry import Entry, Kind, Stamp
+from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
 from syncd.sandbox.leftovers import Leftovers
@@ -48,12 +48,6 @@ def test_any_manifest_is_restored(db: StateDb) -> None:
     assert SandboxState(db, OTHER).base is None
 
 
-def test_an_empty_manifest_is_a_base(db: StateDb) -> None:
-    """A sandbox that is known to hold nothing is not one of which nothing is known."""
-    arrived(db, Manifest())
-    assert SandboxState(db, TARGET).base == Manifest()
-
-
 def test_the_next_sandbox_takes_the_place_of_the_last_one(db: StateDb) -> None:
     """What is known of the one before last goes, but not while its agent's work is still being saved."""
     third = Target(TARGET.base_url, "third", "us")
@@ -71,29 +65,6 @@ def test_the_next_sandbox_takes_the_place_of_the_last_one(db: StateDb) -> None:
     assert SandboxState(db, TARGET).base is None
 
 
-def test_what_may_be_in_the_sandbox(db: StateDb) -> None:
-    """It is known from the mark on until an answer is recorded, in any region of the sandbox, to the next process."""
-    state = SandboxState(db, TARGET)
-    assert state.unanswered == ()
-    state.mark_uncertain(MANIFEST)
-    again = SandboxState(db, ASIA)
-    assert again.uncertain
-    assert again.unanswered == (dict(MANIFEST),)
-    assert SandboxState(db, OTHER).unanswered == ()
-    state.note_arrived(Manifest())
-    state.record()
-    again.read()
-    assert not again.uncertain
-    assert again.unanswered == ()
-
-
-def test_a_damaged_mark(db: StateDb, tmp_path: Path) -> None:
-    """Whatever it says, a request was under way."""
-    arrived(db, MANIFEST).mark_uncertain()
-    damage(tmp_path, "uncertain")
-    assert SandboxState(db, TARGET).uncertain
-
-
 def test_what_was_brought_home_stays_no_more(db: StateDb) -> None:
     """It is kept or held for no reason, and what is there against the rules is the agent's: no leftover of ours."""
     state = arrived(db, MANIFEST)
@@ -106,15 +77,6 @@ def test_what_was_brought_home_stays_no_more(db: StateDb) -> None:
     assert (state.seen.kept, state.seen.changed) == ({"f"}, {"f", "again"})
     assert (list(state.leftovers.entries), state.leftovers.files) == (["f"], 1)
     assert "l" not in (state.base or {})
-
-
-def test_what_was_brought_home_from_the_sandbox_before(db: StateDb) -> None:
-    """Nobody knows what became of it meanwhile: it stays uncertain."""
-    arrived(db, MANIFEST)
-    arrived(db, MANIFEST, OTHER)
-    SandboxState(db, TARGET).record_taken([TakenPath("l", MANIFEST["l"], None)])
-    assert SandboxState(db, TARGET).uncertain
-    assert last_target(db) == OTHER
 
 
 def test_what_arrived_but_cannot_be_recorded(db: StateDb, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,30 +96,6 @@ def test_what_arrived_but_cannot_be_recorded(db: StateDb, monkeypatch: pytest.Mo
     assert SandboxState(db, TARGET).base == MANIFEST
     state.record()
     assert SandboxState(db, TARGET).base == Manifest()
-
-
-def test_several_versions_of_one_path(db: StateDb) -> None:
-    """Each unanswered archive sent one: none of them is the agent's, to the next process neither."""
-    versions = [Entry(Kind.FILE, 0o644, 1, number, digest=bytes([number])) for number in range(3)]
-    parts = ({"a": versions[0], "b": versions[0]}, {"a": versions[1]}, {"a": versions[2], "c": versions[2]})
-    state = SandboxState(db, TARGET)
-    for part in (*parts, parts[0]):
-        state.mark_uncertain(Manifest(part))
-    found = SandboxState(db, TARGET).unanswered
-    assert found == state.unanswered
-    assert [[manifest[path] for manifest in found if path in manifest] for path in "abc"] == [
-        versions,
-        [versions[0]],
-        [versions[2]],
-    ]
-
-
-def test_only_what_differs_from_the_base_may_be_there(db: StateDb) -> None:
-    """What the archive has as the base has it is there in any case."""
-    state = arrived(db, MANIFEST)
-    new = Entry(Kind.FILE, 0o644, 1, 1, digest=b"n")
-    state.mark_uncertain(MANIFEST | {"new": new})
-    assert SandboxState(db, TARGET).unanswered == ({"new": new},)
 
 
 def test_a_damaged_record_of_an_upload(db: StateDb, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -199,16 +137,6 @@ def test_what_was_brought_home(db: StateDb) -> None:
     daemon.read()
     assert daemon.base == expected
     assert not daemon.was_changed
-
-
-def test_the_recorded_fields_of_a_content(db: StateDb) -> None:
-    """The digest of what was sent of a changed file is kept; a stamp that a write may have left unchanged is not."""
-    torn = Entry(Kind.FILE, 0o644, 1, 5, sent_digest=b"sent")
-    young = Entry(Kind.FILE, 0o644, 1, 5, stamp=Stamp(1, 2, 3, 4), digest=b"d")
-    arrived(db, Manifest({"torn": torn, "young": young}))
-    again = SandboxState(db, TARGET)
-    assert again.base == {"torn": torn, "young": msgspec.structs.replace(young, stamp=None)}
-    assert again.torn == ("torn",)
 
 
 def test_each_name_has_a_last_sandbox(tmp_path: Path) -> None:

@@ -8,17 +8,14 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, timedelta
 from itertools import count
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from syncd.core.clock import utc
-from syncd.core.errors import Stop
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SavedVersions, Why
@@ -166,24 +163,6 @@ def test_a_damaged_content(rig: SavedVersionsRig) -> None:
     assert [rig.store.damaged(version) for version in rig.store.all()] == [[], []]
 
 
-def test_holder(rig: SavedVersionsRig) -> None:
-    """It has that content at that path, as executable or not, undamaged, since less than a day."""
-    one, two = (Entry(Kind.FILE, 0o644, digest=digest_of(text)) for text in (b"1", b"2"))
-    version = rig.save(a=b"1", b=b"2")
-    rig.store.save(Why.REMOVED, "box", {"d": SeenEntry(Kind.DIRECTORY)})
-    assert rig.store.holder_of("a", one) == version
-    assert not rig.store.holder_of("a", replace(one, mode=0o755))
-    assert not rig.store.holder_of("a", two)
-    assert not rig.store.holder_of("c", one)
-    assert not rig.store.holder_of("d", Entry(Kind.DIRECTORY))
-    rig.content(b"1").write_bytes(b"!")
-    assert not rig.store.holder_of("a", one)
-    assert rig.store.damaged(rig.store.all()[1]) == ["a"]
-    rig.clock.go_on(DAY_S)
-    rig.store.expire(utc(rig.clock.wall))
-    assert not rig.store.holder_of("b", two)
-
-
 def test_only_what_has_a_content_is_saved(rig: SavedVersionsRig) -> None:
     """Files without a copy, sockets and missing paths are not in the version; with nothing else there is none."""
     nothing = {"gone": ABSENT, "big": SeenEntry(Kind.FILE, size_bytes=9), "s": SeenEntry(Kind.OTHER)}
@@ -226,20 +205,6 @@ def test_hostile_values_are_saved(rig: SavedVersionsRig) -> None:
     assert (rig.folder / "top/dest/ln/passwd").read_bytes() == b"5"
     assert (rig.folder / "top/dest/late").read_bytes() == b"1"
     assert (rig.folder / "top/dest/early").read_bytes() == b"2"
-
-
-def test_a_restore_that_is_stopped_leaves_nothing(rig: SavedVersionsRig) -> None:
-    """The draft is removed; the version stays."""
-    version = rig.save(a=b"1")
-
-    def stop() -> None:
-        raise Stop
-
-    before = sorted(rig.folder.iterdir())
-    with pytest.raises(Stop):
-        rig.store.restore(version, str(rig.folder / "dest"), stop)
-    assert sorted(rig.folder.iterdir()) == before
-    assert rig.store.count == 1
 
 
 def test_a_link_in_place_of_a_content_is_not_followed(rig: SavedVersionsRig) -> None:
@@ -311,26 +276,6 @@ def test_a_clock_that_jumps_drops_nothing(rig: SavedVersionsRig) -> None:
     assert rig.store.damaged(found) == []
 
 
-def test_many_at_once(rig: SavedVersionsRig) -> None:
-    """Processes that save, list and drop at the same time neither lose nor break each other's versions."""
-    entries = {"a": rig.file(b"same"), "b": rig.file(b"other")}
-
-    def save_and_drop(number: int) -> str:
-        store = rig.another()
-        own = entries | {"own": rig.file(b"%d" % (number % 3))}
-        kept, dropped = (store.save(Why.CONFLICT, "box", each).id for each in (entries, own))
-        assert {kept, dropped} <= {version.id for version in store.all()}
-        assert store.drop(dropped)
-        return kept
-
-    with ThreadPoolExecutor(4) as pool:
-        kept = list(pool.map(save_and_drop, range(16)))
-    assert len(set(kept)) == rig.store.count == 16
-    assert {version.id for version in rig.store.all()} == set(kept)
-    assert [rig.store.damaged(version) for version in rig.store.all()] == [[]] * 16
-    assert rig.contents() == {b"same", b"other"}
-
-
 class LateDb(StateDb):
     """A database whose next transaction begins after another process did something."""
 
@@ -363,33 +308,6 @@ def test_a_content_that_another_process_drops_meanwhile(rig: SavedVersionsRig, m
     version = SavedVersions(db, rig.clock).save(Why.REMOVED, "box", entries)
     assert rig.another().all() == [version]
     assert rig.contents() == {b"same", b"new"}
-
-
-def test_what_nobody_names_goes_by_its_age(rig: SavedVersionsRig) -> None:
-    """A draft a day after a process died, a content after thirty: the database may have been lost; no foreign file."""
-    rig.save(a=b"named")
-    draft, unnamed, foreign = rig.blobs / f"{'0' * 64}.{'1' * 16}.new", rig.content(b"unnamed"), rig.blobs / "notes"
-    for path in (draft, unnamed, foreign):
-        path.write_bytes(path.name.encode())
-        os.utime(path, (rig.clock.wall, rig.clock.wall))
-    expected = {draft, unnamed, foreign, rig.content(b"named")}
-    for days, gone in ((0.9, None), (0.2, draft), (28, None), (1, unnamed)):
-        rig.clock.go_on(days * DAY_S)
-        rig.store.drop(rig.save(a=b"more"))
-        expected -= {gone}
-        assert set(rig.blobs.iterdir()) == expected
-
-
-def test_a_database_that_was_lost(rig: SavedVersionsRig) -> None:
-    """The contents stay, to be searched by hand, and what is saved after that is whole."""
-    rig.save(a=b"1")
-    for path in rig.state.glob(f"{NAME}*"):
-        path.unlink()
-    assert (rig.store.all(), rig.store.count) == ([], 0)
-    assert rig.store.expire(utc(rig.clock.wall)) == []
-    version = rig.save(a=b"2")
-    assert [found.id for found in rig.store.all()] == [version]
-    assert rig.contents() == {b"1", b"2"}
 
 
 def test_a_damaged_database_is_set_aside_without_its_versions(rig: SavedVersionsRig) -> None:

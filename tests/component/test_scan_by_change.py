@@ -19,7 +19,6 @@ from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection
 from syncd.watch.changes import Changes, DirtyDirectories, WrittenFiles
 from syncd.watch.inotify_watch import InotifyWatch
-from tests.component.git_folder import make_repository
 from tests.fuzz.generators import generate_syncs
 from tests.fuzz.operations import Operations
 from tests.fuzz.scenario import Step
@@ -105,18 +104,6 @@ def scan_build(recreated: WatchedWorkspace) -> None:
     check(recreated)
 
 
-def test_a_recreated_directory_with_its_inode_number(recreated: WatchedWorkspace) -> None:
-    """Its content is found by the next scan, and later changes are reported at any depth."""
-    build = recreated.folder / "build"
-    recreate(build, lambda: scan_build(recreated))
-    (build / "sub").mkdir()
-    (build / "sub" / "x").touch()
-    check(recreated)
-    (build / "sub" / "y").touch()
-    check(recreated)
-    assert recreated.partial
-
-
 def test_a_recreated_directory_is_detected_by_its_identity(recreated: WatchedWorkspace) -> None:
     """Without an event of the directory itself too: its parent's listing has another directory of that name."""
     recreate(recreated.folder / "build", lambda: scan_build(recreated))
@@ -173,48 +160,6 @@ def test_an_edit_by_another_name(watched: WatchedWorkspace) -> None:
     assert watched.scanner.scan({"a"}).manifest["b/g"].size_bytes == 6
 
 
-def test_only_directories_with_events_are_scanned(watched: WatchedWorkspace) -> None:
-    """Directories without an event are not read: that makes partial scans fast, and periodic full scans necessary."""
-    (watched.folder / "a").mkdir()
-    (watched.folder / "b").mkdir()
-    watched.receive()
-    watched.scan()
-    watched.receive()
-    watched.dirty.take()
-    (watched.folder / "a" / "f").write_text("1")
-    (watched.folder / "b" / "f").write_text("1")
-    assert set(watched.scanner.scan({"a"}).manifest) == {"a", "a/f", "b"}
-    assert set(watched.scanner.scan().manifest) == {"a", "a/f", "b", "b/f"}
-
-
-def test_digests_are_kept_while_the_stamp_is_the_same(watched: WatchedWorkspace) -> None:
-    """An entry keeps its digest until the file's `stat` changes."""
-    for name in ("changed", "listed", "trusted"):
-        (watched.folder / name).mkdir()
-        (watched.folder / name / "f").write_text(name)
-    scan = watched.scan()
-    learned = {path: replace(entry, digest=b"x") for path, entry in scan.manifest.items() if path.endswith("f")}
-    watched.scanner.tree.set_entries({**learned, "gone/f": learned["listed/f"]})
-    (watched.folder / "changed" / "f").write_text("chaNged")
-    for changed in ({"changed", "listed"}, None):
-        again = watched.scanner.scan(changed).manifest
-        assert again["changed/f"].digest == b""
-        assert again["listed/f"] == learned["listed/f"]
-        assert again["trusted/f"] == learned["trusted/f"]
-        assert "gone/f" not in again
-
-
-def test_entries_without_a_stamp_are_read_again(watched: WatchedWorkspace) -> None:
-    """An entry without a stamp is not reused by the next scan of its directory, whatever its digest is."""
-    (watched.folder / "f").write_text("x")
-    entry = watched.scan().manifest["f"]
-    watched.scanner.tree.set_entries({"f": replace(entry, digest=b"x", stamp=None)})
-    assert watched.scanner.scan(set()).manifest["f"].digest == b"x"
-    assert watched.scanner.scan({""}).manifest["f"] == entry
-    watched.scanner.tree.set_entries({"f": replace(entry, digest=b"x", stamp=None)})
-    assert watched.scanner.scan().manifest["f"] == entry
-
-
 def test_changed_rules_are_applied(watched: WatchedWorkspace) -> None:
     """A full scan too does not include a path that only the old rules included."""
     (watched.folder / "d").mkdir()
@@ -233,15 +178,6 @@ def test_changed_rules_are_applied(watched: WatchedWorkspace) -> None:
     (watched.folder / "d" / "f.log").mkdir()
     (watched.folder / "d" / ".gitignore").write_text("*.log/")
     assert list(watched.scanner.scan().manifest) == ["d", "d/.gitignore", "d/g", "f.log"]
-
-
-def test_changed_exclude_files_are_applied(watched: WatchedWorkspace) -> None:
-    """Git's own exclude file has no events: a full scan reads it."""
-    make_repository(watched.folder)
-    (watched.folder / "f").write_text("x")
-    watched.scanner.tree.set_entries({"f": replace(watched.scan().manifest["f"], digest=b"x")})
-    (watched.folder / ".git" / "info" / "exclude").write_text("f\n")
-    assert list(watched.scanner.scan().manifest) == []
 
 
 def test_rules_of_a_missing_workspace_count_as_changed(watched: WatchedWorkspace) -> None:
@@ -265,28 +201,3 @@ def test_files_that_are_read_although_their_times_are_the_same() -> None:
         written.add(Changes(written=frozenset({"a/f"})))
         assert written.take() is None
     assert written.take() == frozenset()
-
-
-def test_reasons_for_a_full_scan() -> None:
-    """At the start, after a rescan reason, and when too many directories are listed."""
-    dirty = DirtyDirectories()
-    assert dirty.take() is None
-    assert dirty.take() == frozenset()
-    dirty.add(Changes(frozenset({"a"})))
-    dirty.add(Changes(frozenset({"b"})))
-    assert dirty.take() == {"a", "b"}
-    dirty.add(Changes(frozenset(map(str, range(5000)))))
-    assert dirty.take() is None
-
-
-def test_one_full_scan_serves_all_sandboxes() -> None:
-    """Whoever needs one that began at some moment or later gets it, and the next one does not repeat it."""
-    dirty = DirtyDirectories()
-    dirty.take(now_s=10)
-    assert dirty.take(all_since_s=9, now_s=11) == frozenset()
-    assert dirty.take(all_since_s=10, now_s=11) is None  # which of the two came first is not known
-    assert dirty.take(all_since_s=12, now_s=13) is None
-    assert dirty.take(all_since_s=12, now_s=15) == frozenset()
-    dirty.mark_all()
-    dirty.add(Changes(frozenset({"a"})))
-    assert dirty.take() is None

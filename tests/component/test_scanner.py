@@ -7,15 +7,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from syncd.core.errors import Stop, WorkspaceError
 from syncd.model.entry import Kind
-from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import LONGEST_PATH_BYTES
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Decision, Scope, Selection
@@ -57,24 +54,6 @@ def test_files_directories_and_their_order(work: Path) -> None:
     assert list(scanned(work).manifest) == [
         "B", "a", "a/x", "a/x/y", "a-b", "a.txt", "b", "b/a", "b/z", "empty", "ü",
     ]  # fmt: skip
-
-
-def test_the_first_scan_keeps_what_is_known(work: Path) -> None:
-    """A known digest is kept while the file is the same, and unless a rule excludes it by now."""
-    for name in ("same", "changed", "ignored", "other kind", "gone"):
-        (work / name).write_text(name)
-    known = Manifest({path: replace(entry, digest=b"d") for path, entry in scanned(work).manifest.items()})
-    (work / "changed").write_text("Changed more")
-    (work / "gone").unlink()
-    (work / "other kind").unlink()
-    (work / "other kind").mkdir()
-    scanner = Scanner(str(work), Selection(ignore=("ignored",)))
-    scanner.expect(known)
-    found = scanner.scan().manifest
-    assert {path: entry.digest for path, entry in found.items()} == {"changed": b"", "other kind": b"", "same": b"d"}
-    assert found["other kind"].kind is Kind.DIRECTORY
-    scanner.expect(Manifest())  # only before the first scan
-    assert scanner.scan().manifest["same"] == known["same"]
 
 
 def test_the_fields_of_an_entry(work: Path) -> None:
@@ -173,17 +152,6 @@ def test_links_that_lead_outside(work: Path, target: str) -> None:
     assert "l" not in scan.manifest
     assert [warning.key for warning in scan.warnings].count("link:l") == 1
     assert not any("secret" in path for path in scan.manifest)
-
-
-def test_a_link_chain_through_a_sibling(work: Path) -> None:
-    """Each of two links may seem to stay inside while both together lead outside."""
-    (work / "d/e").mkdir(parents=True)
-    (work / "d/e/up").symlink_to("../..")
-    (work / "here").symlink_to("d/e/up")
-    (work / "d/out").symlink_to("e/up/../outside/secret")
-    scan = scanned(work)
-    assert "here" in scan.manifest
-    assert "d/out" not in scan.manifest
 
 
 def test_special_files(work: Path) -> None:
@@ -308,27 +276,6 @@ def test_a_file_made_before_new_rules_are_watched(work: Path, rules: str, change
     actions[2] = (work / "made.log").touch
     found = scanner.scan(changed)
     assert list(found.manifest) == [".gitignore", "made.log"]
-
-
-def test_a_file_made_before_first_rules_are_watched(work: Path) -> None:
-    """A new directory is watched with its parents' rules until its own are known."""
-    (work / ".gitignore").write_text("!*.log\n")
-    listener = ActingListener({2: (work / "made.log").touch})
-    scanner = Scanner(str(work), Selection(ignore=()), listener)
-    assert list(scanner.scan().manifest) == [".gitignore", "made.log"]
-    assert len(listener.scopes) == 2
-
-
-def test_rules_that_change_all_the_time_end_a_listing(work: Path) -> None:
-    """Each change of the rules is an event of its own; the watch uses the rules of the listing."""
-    (work / ".gitignore").write_text("0\n")
-    actions = {number: partial((work / ".gitignore").write_text, f"{number}\n") for number in range(100)}
-    listener = ActingListener(actions)
-    for name in ("2", "3", "4"):
-        (work / name).touch()
-    found = Scanner(str(work), Selection(), listener).scan()
-    assert list(found.manifest) == [".gitignore", "2", "4"]
-    assert [listener.scopes[-1].decide(name, is_dir=False).included for name in ("2", "3", "4")] == [True, False, True]
 
 
 def test_every_descriptor_is_closed(work: Path) -> None:

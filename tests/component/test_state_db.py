@@ -96,21 +96,6 @@ def test_a_manifest(db: StateDb, directories: int) -> None:
     assert rows.load(0)[0] == now
 
 
-def test_an_edit_writes_its_directory(db: StateDb) -> None:
-    """In a tree of two thousand directories it writes one row."""
-    rows, before = ManifestRows(db, "box"), tree(1, 3, 2000)
-    rows.save(0, before, None)
-    edited = before | {"d7/f0": before["d8/f1"], "d7/f9": before["d8/f1"]}
-    edited["d7/f9"] = tree(2)["d1/f1"]
-    changed: list[str] = []
-    with db.transaction():
-        db._connection.set_trace_callback(changed.append)  # type: ignore[union-attr]
-        rows.save(0, edited, before)
-        db._connection.set_trace_callback(None)  # type: ignore[union-attr]
-    assert len([each for each in changed if each.startswith(("INSERT", "DELETE"))]) == 1
-    assert rows.load(0)[0] == edited
-
-
 _KILLED = """
 import sys
 from syncd.store.state_db import Record, StateDb
@@ -149,16 +134,6 @@ def test_a_second_process(tmp_path: Path, db: StateDb) -> None:
             assert record(other).load() == "1"
         record(other).save("3")
     assert record(db).load() == "3"
-
-
-def test_a_file_that_is_taken_away(tmp_path: Path, db: StateDb) -> None:
-    """What is written after that is in the new file, not in the one that nobody finds."""
-    record(db).save("1")
-    for path in tmp_path.iterdir():
-        path.unlink()
-    assert record(db).load() is None
-    record(db).save("2")
-    assert again(tmp_path) == "2"
 
 
 # -- damage

@@ -167,33 +167,6 @@ def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_log_says_where_the_entry_is_kept(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: Callable[[Path], None]
-) -> None:
-    """One line names the record and the new path of the entry."""
-    kind(tmp_path / "thing")
-    assert StateFile(str(tmp_path), "thing", bytes, "").load() is None
-    assert "'thing'" in caplog.text
-    assert "thing.damaged" in caplog.text
-    assert os.path.lexists(tmp_path / "thing.damaged")
-    caplog.clear()
-    assert StateFile(str(tmp_path), "thing", bytes, "").load() is None
-    assert caplog.text == ""
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("kind", [fifo, bound_socket, link_nowhere, link_to_itself, link_to_a_file])
-def test_another_kind_of_entry_in_a_drafts_place(tmp_path: Path, kind: Callable[[Path], None]) -> None:
-    """A write neither waits for it nor writes into it."""
-    for name in RECORDS:
-        kind(tmp_path / f"{name}.new")
-        (tmp_path / "victim").unlink(missing_ok=True)
-    _write_all(str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == set(RECORDS)
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_marker_may_be_of_any_kind(tmp_path: Path, kind: Callable[[Path], None]) -> None:
     """It is set while any entry has its name, and is removed with it."""
     pause = pause_marker(str(tmp_path))
@@ -203,16 +176,6 @@ def test_a_marker_may_be_of_any_kind(tmp_path: Path, kind: Callable[[Path], None
         pause.create()
         pause.remove()
         assert not pause.exists
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"version": 1}', b"null", b'{"workspace": "\xff"}'])
-def test_an_invalid_status(tmp_path: Path, content: bytes) -> None:
-    """A document that is invalid or newer reads as unknown."""
-    (tmp_path / "status.json").write_bytes(content)
-    assert read_last(str(tmp_path), NOTHING) == NOTHING
-    newer = msgspec.json.encode(msgspec.structs.replace(NOTHING, version=2, syncs=9))
-    (tmp_path / "status.json").write_bytes(newer)
-    assert read_last(str(tmp_path), NOTHING) == NOTHING
 
 
 def test_a_pause_is_a_file(tmp_path: Path) -> None:

@@ -52,13 +52,6 @@ def shown(folder: Path) -> Status:
     return status
 
 
-def test_progress_is_written_twice_a_second_at_most(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """Observers get each call in time."""
-    publisher.enter(State.UPLOADING)
-    reported = [publisher.sent(number, 1000) for number in range(100) if not clock.go_on(0.01)]
-    assert sum(reported) == 2
-
-
 def test_an_unchanged_status_is_not_written(publisher: StatusPublisher, tmp_path: Path) -> None:
     """So an idle daemon causes no disk activity."""
     publisher.enter(State.WATCHING)
@@ -69,15 +62,6 @@ def test_an_unchanged_status_is_not_written(publisher: StatusPublisher, tmp_path
     publisher.enter(State.DEBOUNCING)
     assert shown(tmp_path).state is State.DEBOUNCING
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-
-
-def test_bytes_count_over_attempts(publisher: StatusPublisher, clock: ScriptedClock, tmp_path: Path) -> None:
-    """An upload that starts again counts its first bytes again."""
-    publisher.enter(State.UPLOADING)
-    for sent in (0, 700, 0, 300, 1000):
-        clock.go_on(1)
-        publisher.sent(sent, 1000)
-    assert shown(tmp_path).uploaded_bytes == 1700
 
 
 def test_a_running_upload_is_no_failure(publisher: StatusPublisher, clock: ScriptedClock) -> None:
@@ -92,11 +76,3 @@ def test_a_running_upload_is_no_failure(publisher: StatusPublisher, clock: Scrip
     assert publisher.notification_due_s is None
     publisher.enter(State.RETRYING)
     assert publisher.notification_due_s == pytest.approx(clock.monotonic - 3 * AFTER_S)
-
-
-def test_a_pause_is_no_failure(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """A pause causes no notification, whether a user began it or the daemon started in it."""
-    publisher.retrying("upload", "the upload was cut off")
-    publisher.enter(State.PAUSED)
-    clock.go_on(4 * AFTER_S)
-    assert publisher.notification_due_s is None

@@ -172,44 +172,6 @@ def test_a_workspace_that_is_ignored_itself(tmp_path: Path, rules: str, excluded
     assert sent(workspace) == {"a.log", "keep.log", "read.md", "d/x"} - excluded
 
 
-def test_order_and_names(tmp_path: Path) -> None:
-    """The user's file is the weakest, then the repository's, then from the top down; rules are named by their paths."""
-    exclude = make_repository(tmp_path, "*.b\n!x.a\n")
-    personal = tmp_path / "personal"
-    personal.write_text("*.a\n/packages/app/anchored\n/not-anchored\n")
-    (tmp_path / ".gitignore").write_text("*.c\n!x.b\n")
-    workspace = tmp_path / "packages/app"
-    put(workspace, ["x.a", "y.a", "x.b", "y.b", "x.c", "y.c", "anchored", "not-anchored"])
-    (tmp_path / "packages/.gitignore").write_text("!x.c\n")
-
-    def rule(path: str) -> str:
-        return str(explain(str(workspace), SELECTION, path, str(personal)).rule)
-
-    assert {path: rule(path) for path in ("x.a", "y.a", "x.b", "y.b", "x.c", "y.c", "anchored")} == {
-        "x.a": f"{exclude}:2: !x.a",
-        "y.a": f"{personal}:1: *.a",
-        "x.b": f"{tmp_path}/.gitignore:2: !x.b",
-        "y.b": f"{exclude}:1: *.b",
-        "x.c": f"{tmp_path}/packages/.gitignore:1: !x.c",
-        "y.c": f"{tmp_path}/.gitignore:1: *.c",
-        "anchored": f"{personal}:2: /packages/app/anchored",
-    }
-    assert explain(str(workspace), SELECTION, "not-anchored", str(personal)).included
-    stronger = Selection(ignore=("!/y.c",))
-    assert "y.c" in sent(workspace, stronger)
-    without = Selection(use_gitignore=False)
-    assert sent(workspace, without) == {"x.a", "y.a", "x.b", "y.b", "x.c", "y.c", "anchored", "not-anchored"}
-
-
-def test_anchored_rules_of_the_configuration(tmp_path: Path) -> None:
-    """Patterns of the configuration are relative to the workspace, wherever the repository's top is."""
-    make_repository(tmp_path)
-    workspace = tmp_path / "packages/app"
-    put(workspace, ["x", "d/x", "packages/app/x", "d/y"])
-    (workspace / ".syncdignore").write_text("/d/y\n")
-    assert sent(workspace, Selection(ignore=("/x",))) == {".syncdignore", "d/x", "packages/app/x"}
-
-
 def test_rules_above_do_not_apply_inside_git(tmp_path: Path) -> None:
     """With `include_git` only .syncdignore applies in a `.git`, as in one at the top."""
     make_repository(tmp_path)
@@ -247,12 +209,6 @@ def test_which_repository(tmp_path: Path) -> None:
     for name in ("HEAD", "objects", "refs"):
         (tmp_path / "a" / ".git" / name).rename(workspace / name)
     assert found(workspace) is None  # a bare repository has no work tree
-
-
-def test_the_rules_of_a_missing_workspace_are_unknown(tmp_path: Path) -> None:
-    """The rules of a workspace that does not exist are an error, not empty: it may be moved during the scan."""
-    with pytest.raises(FileNotFoundError):
-        read_rules_outside(str(tmp_path / "gone"), SELECTION, "")
 
 
 def test_an_exclude_file_that_is_a_link(tmp_path: Path) -> None:
@@ -334,41 +290,6 @@ def test_a_changed_rule_above_is_reported(inside: WatchedInRepository, name: str
         assert set(inside.scan().manifest) == left
         inside.receive()
         inside.scan()
-
-
-def test_changes_in_the_repository_are_not_reported(inside: WatchedInRepository) -> None:
-    """Changes in `.git` and beside the workspace are not reported."""
-    for name in (".git/index.lock", ".git/info/attributes", "other", "packages/other", "packages/.gitignore~"):
-        (inside.top / name).write_text("x")
-        (inside.top / name).unlink()
-    (inside.top / "packages/beside").mkdir()
-    inside.receive()
-    assert inside.dirty.take() == frozenset()
-
-
-def test_a_folder_for_the_exclude_file_comes_later(inside: WatchedInRepository) -> None:
-    """`info` may be missing, and its creation is reported."""
-    shutil.rmtree(inside.top / ".git/info")
-    assert inside.reported()
-    inside.scan()
-    (inside.top / ".git/info").mkdir()
-    assert inside.reported()
-    inside.scan()
-    edit(inside.top / ".git/info/exclude")
-    assert inside.reported()
-    assert set(inside.scan().manifest) == {"g"}
-
-
-@pytest.mark.parametrize("where", ["packages", "packages/app"])
-def test_a_repository_created_later(inside: WatchedInRepository, where: str) -> None:
-    """A repository below the other one's top replaces the other one's rules."""
-    edit(inside.top / ".gitignore")
-    inside.receive()
-    assert set(inside.scan().manifest) == {"g"}
-    make_repository(inside.top / "made", "g\n")
-    (inside.top / "made/.git").rename(inside.top / where / ".git")
-    inside.receive()
-    assert set(inside.scan().manifest) == {"f"}
 
 
 def test_a_repository_created_around_the_workspace(tmp_path: Path) -> None:

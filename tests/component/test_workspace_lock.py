@@ -71,27 +71,6 @@ def test_one_instance_per_workspace(tmp_path: Path) -> None:
     lock.release()
 
 
-_REMOVED_MEANWHILE = """
-import os, sys
-removed = []
-def remove(event, args):
-    if event == "fcntl.lockf" and len(removed) < 3:
-        removed.append(True)
-        os.unlink(f"{sys.argv[1]}/lock")
-        if len(removed) == 2:
-            open(f"{sys.argv[1]}/lock", "w").close()
-sys.addaudithook(remove)
-"""
-
-
-def test_a_lock_file_that_is_removed_as_it_is_acquired(tmp_path: Path) -> None:
-    """The held file is the one that the next process will open, not one that lost its name."""
-    with another_process(tmp_path, _REMOVED_MEANWHILE) as process:
-        assert holder(str(tmp_path)) == process.pid
-        with pytest.raises(Locked):
-            Lock(str(tmp_path)).acquire()
-
-
 def test_the_status_of_another_holder_is_not_used(tmp_path: Path) -> None:
     """The document of a dead daemon does not count for the process that holds the lock now."""
     with another_process(tmp_path):

@@ -43,7 +43,7 @@ from tests.component.writer_machine import (
     timeless,
 )
 from tests.instants import FEW_OR_ALL, Choice, all_of, few
-from tests.recorded import damage, records
+from tests.recorded import damage
 from tests.repo.sources import REPO
 
 NOBODY = 65534
@@ -171,21 +171,6 @@ def test_killed_around_a_commit(on: WriterMachine, undo: bool) -> None:
     assert {"pending"} in found
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_killed_again_and_again(on: WriterMachine, seed: int) -> None:
-    """Writes and undos that are killed in a row leave nothing; a write takes back the killed one before it begins."""
-    chance = Random(seed)
-    on.fill()
-    before, expected = snapshot(on.workspace), _expected(on)
-    for _ in range(6):
-        for _ in range(chance.randint(1, 4)):
-            written = timeless(snapshot(on.workspace)) == expected  # only the last write can be undone
-            on.run(on.changes(), chance.randint(1, 300), undo=written or chance.random() < 0.5)
-        while records(on.state) & {"journal", "pending"}:
-            on.writer.undo()
-        assert snapshot(on.workspace) == before
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("numbers", "choice"),
@@ -250,47 +235,6 @@ def _give(on: WriterMachine) -> None:
                     os.chown(path, on.uid, on.uid, follow_symlinks=False)
                     if not os.path.islink(path):
                         os.chmod(path, mode & 0o7777)  # chown dropped set-id bits
-
-
-def test_a_read_only_directory_fails_the_write(on: WriterMachine) -> None:
-    """A directory that may not be written to, and is not in the plan, fails all of it."""
-    _become_person(on)
-    on.file("a")
-    on.file("locked/b")
-    (on.workspace / "locked").chmod(0o555)
-    _give(on)
-    before = snapshot(on.workspace)
-    ended = on.run([("a", on.new()), ("locked/b", on.new()), ("c", on.new())])
-    assert (ended.word, "'locked/b' cannot be written (Permission denied)" in ended.said) == ("TryLater", True)
-    assert snapshot(on.workspace) == before
-    assert on.state_files() == {"lock"}
-
-
-def test_directories_that_cannot_be_read(on: WriterMachine) -> None:
-    """A new directory without the owner's rights is filled, and undone, without the rights of root."""
-    _become_person(on)
-    on.file("a")
-    _give(on)
-    before = snapshot(on.workspace)
-    for mode in (0o000, 0o311, 0o444):
-        ended = on.run([("d", ["d", mode, "", ""]), ("d/in", ["d", mode, "", ""]), ("d/in/f", on.new())])
-        assert "left=()" in ended.said
-        assert (on.workspace / "d").stat().st_mode & 0o777 == mode
-        assert (on.workspace / "d/in").stat().st_mode & 0o777 == mode
-        assert on.run([], undo=True).word == "done"
-        assert snapshot(on.workspace) == before
-
-
-@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
-def test_the_umask_plays_no_part(on: WriterMachine, umask: int) -> None:
-    """Modes are those of the plan, and of what was there."""
-    on.umask = umask
-    on.fill()
-    before, expected = snapshot(on.workspace), _expected(on)
-    assert "left=()" in on.run(on.changes()).said
-    assert timeless(snapshot(on.workspace)) == expected
-    on.run([], undo=True)
-    assert snapshot(on.workspace) == before
 
 
 def _changed(path: Path) -> None:
@@ -422,29 +366,6 @@ def test_undo_leaves_what_changed_since(on: WriterMachine, change: str) -> None:
     assert on.writer.undo() == Written()
 
 
-def test_undo_leaves_a_directory_that_someone_uses(on: WriterMachine) -> None:
-    """A directory that the write made stays, with its mode, if someone put something into it."""
-    plan = on.plan(("d", ["d", 0o555, "", ""]), ("d/new", on.new()), ("e/f", on.new()))
-    on.writer.write(plan)
-    on.file("d/mine")
-    on.file("e/mine")
-    undone = on.writer.undo()
-    assert (undone.done, undone.left) == (("d/new", "e/f"), ("d",))
-    assert set(snapshot(on.workspace)) == {"d", "d/mine", "e", "e/mine"}
-    assert (on.workspace / "d").stat().st_mode & 0o777 == 0o555
-
-
-def test_undo_brings_a_file_back_into_a_directory_that_is_gone(on: WriterMachine) -> None:
-    """Someone removed the directory that the write had emptied; the file comes back all the same."""
-    on.file("d/in/a")
-    on.writer.write(on.plan(("d/in/a", None)))
-    assert (on.workspace / "d/in").is_dir()
-    shutil.rmtree(on.workspace / "d")
-    undone = on.writer.undo()
-    assert (undone.done, undone.left) == (("d/in/a",), ())
-    assert (on.workspace / "d/in/a").read_bytes() == b"old"
-
-
 def test_a_directory_with_something_else_in_it_stays(on: WriterMachine) -> None:
     """A directory is deleted only if it is empty by then; else it is a conflict and keeps its mode."""
     on.file("d/a")
@@ -535,16 +456,6 @@ def test_a_killed_undo_leaves_what_was_changed_before_it(on: WriterMachine, choi
         assert again.left == ("kind", "kind/a") or (again == Written() and "commit pending" in ended.steps)
         assert set(snapshot(on.workspace)) == {"b"}
         assert (on.workspace / "b").read_bytes() == b"old"
-
-
-def test_hard_links_are_replaced_one_by_one(on: WriterMachine) -> None:
-    """The other name of a file keeps its content."""
-    on.file("a")
-    os.link(on.workspace / "a", on.workspace / "outside")
-    assert on.writer.write(on.plan(("a", on.new()))).left == ()
-    assert (on.workspace / "outside").read_bytes() == b"old"
-    on.writer.undo()
-    assert (on.workspace / "a").read_bytes() == b"old"
 
 
 def test_sparse_files_stay_sparse(on: WriterMachine) -> None:
@@ -651,35 +562,6 @@ def test_the_state_is_private(on: WriterMachine) -> None:
     folder = on.state / "apply"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
-
-
-def test_new_directories_are_as_open_as_the_one_above(on: WriterMachine) -> None:
-    """A directory that no plan describes gets the permission bits of its own directory; set-group-id is inherited."""
-    (on.workspace / "private").mkdir(mode=0o700)
-    (on.workspace / "shared").mkdir()
-    (on.workspace / "shared").chmod(0o2775)
-    plan = on.plan(("private/a/b", on.new()), ("shared/a/b", on.new()), ("shared/c", ["d", 0o755, "", ""]))
-    on.writer.write(plan)
-    modes = {path: entry[2] for path, entry in snapshot(on.workspace).items() if entry[0] == "directory"}
-    assert modes["private/a"] == 0o700
-    assert modes["shared/a"] == 0o2775
-    assert modes["shared/c"] == 0o2755
-    on.writer.undo()
-    assert set(snapshot(on.workspace)) == {"private", "shared"}
-
-
-def test_set_id_bits_of_what_is_there_come_back(on: WriterMachine) -> None:
-    """A directory that was removed gets back all bits of its mode, and no others."""
-    on.file("shared/a/b")
-    (on.workspace / "shared").chmod(0o2775)
-    (on.workspace / "sticky").mkdir()
-    (on.workspace / "sticky").chmod(0o1777)
-    before = snapshot(on.workspace)
-    plan = on.plan(("shared/a/b", None), ("shared/a", None), ("sticky", ["d", 0o700, "", ""]))
-    on.writer.write(plan)
-    assert (on.workspace / "sticky").stat().st_mode & 0o7777 == 0o1700
-    on.writer.undo()
-    assert snapshot(on.workspace) == before
 
 
 def test_a_mount_inside_of_the_workspace(tmp_path: Path) -> None:

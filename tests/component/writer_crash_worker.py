@@ -26,7 +26,7 @@ class StepBreaker(StepKiller):
     """Lets one step fail in place of killing the process."""
 
     def __init__(self, at: int, number: int) -> None:
-        super().__init__(at, after="", torn=False, folders=[], report="")
+        super().__init__(at, torn=False, folders=[], report="")
         self._number = number
 
     def die(self) -> None:
@@ -80,7 +80,7 @@ def _run(order: Order) -> None:
     trip = (
         StepBreaker(order["at"], order["errno"])
         if order["errno"]
-        else StepKiller(order["at"], after="", torn=order["torn"], folders=[], report=order["report"])
+        else StepKiller(order["at"], torn=order["torn"], folders=[], report=order["report"])
     )
     _arm(trip)
     try:

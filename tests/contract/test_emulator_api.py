@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import tarfile
 from pathlib import Path
@@ -92,16 +91,6 @@ def test_bad_parameters(
     assert [warning["loc"] for warning in answer.json()["detail"]] == places
 
 
-def test_a_length_is_required(rig: EmulatorRig) -> None:
-    """A POST without a Content-Length is refused, also if it has no body."""
-    connection = http.client.HTTPConnection("127.0.0.1", rig.emulator.port, timeout=5)
-    connection.putrequest("POST", f"{PATH}/reset")
-    connection.putheader("Authorization", f"Bearer {KEY}")
-    connection.endheaders()
-    assert connection.getresponse().status == 411
-    connection.close()
-
-
 def test_a_sandbox_from_acquire_to_release(rig: EmulatorRig) -> None:
     """A sandbox is acquired, listed, read and released; its uploads are deleted with it."""
     acquired = rig.api.post("/local-sandbox", json={"server_names": ["git", "terminal"], "ttl_seconds": None})
@@ -178,23 +167,6 @@ def test_initialize_adds_and_overwrites(rig: EmulatorRig) -> None:
     assert rig.tree()["file/in"] == b"4"
     assert rig.tree()["keep"] == b"new"
     assert rig.tree()["keep"] == b"new"
-
-
-def test_reset_empties(rig: EmulatorRig) -> None:
-    """After a reset the workspace is empty, and the upload can be initialized again."""
-    rig.initialize(archive([member("a/b", b"1"), member("l", type=b"2", linkname="a")]))
-    assert rig.api.post(f"{PATH}/reset").status_code == 200
-    assert rig.tree() == {}
-    assert rig.api.post(f"{PATH}/initialize").status_code == 200
-    assert rig.tree() == {"a": None, "a/b": b"1", "l": "a"}
-
-
-def test_url_lifetime(rig: EmulatorRig) -> None:
-    """The lifetime is given in whole minutes, never 0, and can be changed while running."""
-    assert rig.api.post(f"{PATH}/upload-url").json()["expires_in_minutes"] == 30
-    rig.emulator.url_lifetime_s = 5
-    assert rig.api.post(f"{PATH}/upload-url").json()["expires_in_minutes"] == 1
-    assert "X-Goog-Expires=5&" in rig.upload_url()
 
 
 def test_a_restart_keeps_everything(tmp_path: Path) -> None:

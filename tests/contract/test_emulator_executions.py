@@ -6,7 +6,6 @@ import io
 import os
 import select
 import tarfile
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -72,21 +71,6 @@ def test_it_inherits_nothing(rig: EmulatorRig, monkeypatch: pytest.MonkeyPatch) 
     assert "KLAVIS" not in text
 
 
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        ("raise SystemExit(3)", ""),
-        ("print(1 / 0)", "ZeroDivisionError"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", ""),
-    ],
-)
-def test_it_can_fail(rig: EmulatorRig, code: str, said: str) -> None:
-    """An exit status other than 0 is `failed`, and stderr is in the log."""
-    run(rig, code)
-    status, text = follow(rig)
-    assert (status, said in text) == ("failed", True)
-
-
 def test_it_is_killed_after_its_timeout(tmp_path: Path) -> None:
     """A program that runs too long is killed with its children, and the log says why."""
     for timeout_s in (0.5, 2.0, 8.0):  # long enough for a busy machine to start it
@@ -130,14 +114,6 @@ def test_a_log_is_bounded(rig: EmulatorRig) -> None:
     assert 8_000_000 < len(text) < 9_000_000
 
 
-def test_it_can_run_again(rig: EmulatorRig) -> None:
-    """A second run of the same name has only the newly uploaded files."""
-    run(rig, "print('one')", old_txt="")
-    assert follow(rig) == ("completed", "one\n")
-    run(rig, "import os; print(sorted(os.listdir()))")
-    assert follow(rig) == ("completed", "['main.py']\n")
-
-
 def exported(rig: EmulatorRig) -> tarfile.TarFile:
     """Export the execution's artifacts, and download them."""
     url = rig.api.post(f"{PATH}/export-artifacts", json=NAME).json()["download_url"]
@@ -175,39 +151,6 @@ def test_export(rig: EmulatorRig) -> None:
         assert artifacts.getmember(f"{strange}/empty").isdir()
 
 
-def test_the_url_of_artifacts(rig: EmulatorRig) -> None:
-    """The URL is signed, for GET alone, and expires."""
-    run(rig, "")
-    follow(rig)
-    answer = rig.api.post(f"{PATH}/export-artifacts", json=NAME).json()
-    assert answer["expires_in_minutes"] == 30
-    url = answer["download_url"]
-    assert rig.bucket.get(url).status_code == 200
-    assert rig.bucket.get(url.partition("?")[0]).status_code in (400, 401, 403)
-    assert rig.bucket.put(url, content=b"x", headers=GZIP).status_code == 403
-    rig.clock.ahead_s = 1801
-    assert "ExpiredToken" in rig.bucket.get(url).text
-
-
-def test_artifacts_before_the_end(rig: EmulatorRig) -> None:
-    """Artifacts of an execution that has not ended are refused, whether it waits or runs."""
-    rig.sandbox.hold()
-    run(
-        rig,
-        "import os, time\n"
-        "while not os.path.exists(os.path.join(os.environ['AGENT_WORKSPACE'], 'end')): time.sleep(0.01)\n",
-    )
-    refused = rig.api.post(f"{PATH}/export-artifacts", json=NAME)
-    assert (refused.status_code, refused.json()) == (409, {"detail": "Execution work has not ended yet"})
-    rig.sandbox.start_held()
-    while rig.api.get(f"{PATH}/execution-status", params=NAME).json()["status"] == "pending":
-        pass
-    assert rig.api.post(f"{PATH}/export-artifacts", json=NAME).status_code == 409
-    rig.initialize(archive([member("end")]))
-    assert follow(rig) == ("completed", "")
-    assert rig.api.post(f"{PATH}/export-artifacts", json=NAME).status_code == 200
-
-
 def test_artifacts_are_bounded(rig: EmulatorRig) -> None:
     """The newest executions' directories and objects are kept, older ones are deleted."""
     urls = {}
@@ -224,80 +167,6 @@ def test_artifacts_are_bounded(rig: EmulatorRig) -> None:
     assert len(folders) <= KEPT_RUNS + 1
     logs = rig.api.get(f"{PATH}/execution-logs", params={"execution_name": "work-0"}).json()
     assert (logs["status"], logs["logs"]) == ("completed", "0\n")
-
-
-def test_each_run_has_its_own_directory(rig: EmulatorRig) -> None:
-    """A run gets a new directory with its own files, below the same name too; another archive does not change it."""
-    show = "import os; print(os.getcwd(), sorted(os.listdir()))"
-    run(rig, show, old_txt="")
-    _, first = follow(rig)
-    run(rig, show, name="other")
-    _, other = follow(rig, "other")
-    run(rig, show)
-    _, again = follow(rig)
-    assert [text.partition(" ")[2] for text in (first, other, again)] == [
-        "['main.py', 'old.txt']\n",
-        "['main.py']\n",
-        "['main.py']\n",
-    ]
-    assert len({text.partition(" ")[0] for text in (first, other, again)}) == 3
-
-
-def test_an_upload_does_not_change_what_runs(rig: EmulatorRig) -> None:
-    """The archive's place is the name's: the next upload replaces it, while the earlier one waits or runs unchanged."""
-    rig.sandbox.hold()
-    run(rig, "print('one')")
-    url = rig.api.post(f"{PATH}/execution-upload-url", json=NAME).json()["upload_url"]
-    content = archive([member("main.py", b"print('two')")])
-    assert rig.bucket.put(url, content=content, headers=GZIP).status_code == 200
-    assert rig.api.post(f"{PATH}/execute", json=NAME).status_code == 409
-    rig.sandbox.start_held()
-    assert follow(rig) == ("completed", "one\n")
-    assert rig.api.post(f"{PATH}/execute", json=NAME).status_code == 200
-    assert follow(rig) == ("completed", "two\n")
-
-
-class _PausedArchive(io.BytesIO):
-    """An archive that is read only when `go_on` is set; `reached` says that its reading has begun."""
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(content)
-        self.reached, self.go_on = threading.Event(), threading.Event()
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.reached.set()
-        assert self.go_on.wait(DEADLINE_S)
-        return super().read(size)
-
-
-def test_it_runs_beside_initialize(rig: EmulatorRig) -> None:
-    """An execution starts, runs, ends and is exported while an archive is extracted."""
-    packed = _PausedArchive(archive([member("a", b"1")]))
-    extraction = threading.Thread(target=rig.sandbox.initialize, args=(packed,))
-    extraction.start()
-    try:
-        assert packed.reached.wait(DEADLINE_S)
-        run(rig, "import os; print(os.listdir(os.environ['AGENT_WORKSPACE']))")
-        assert follow(rig) == ("completed", "[]\n")
-        with exported(rig) as artifacts:
-            assert artifacts.getnames() == [".", "./main.py"]
-        assert rig.tree() == {}
-    finally:
-        packed.go_on.set()
-        extraction.join()
-    assert rig.tree() == {"a": b"1"}
-
-
-def test_ended_ones_hold_no_descriptors(rig: EmulatorRig) -> None:
-    """An execution that has ended keeps no file descriptor open: a sandbox may run thousands."""
-    run(rig, "")
-    follow(rig)
-    rig.sandbox.wait()
-    before = len(os.listdir("/proc/self/fd"))
-    for number in range(5):
-        run(rig, "", name=f"more-{number}")
-        rig.sandbox.wait()
-    assert len(os.listdir("/proc/self/fd")) <= before + 2  # one connection may be opened again
 
 
 def test_a_restart_deletes_directories(tmp_path: Path) -> None:
@@ -317,15 +186,3 @@ def test_unknown_executions(rig: EmulatorRig) -> None:
     assert rig.api.get(f"{PATH}/execution-status", params=NAME).status_code == 404
     assert rig.api.get(f"{PATH}/execution-logs", params=NAME).status_code == 404
     assert rig.api.post(f"{PATH}/export-artifacts", json=NAME).status_code == 404
-
-
-def test_without_a_main(rig: EmulatorRig) -> None:
-    """An archive without a main.py fails and says so; an invalid one is refused."""
-    url = rig.api.post(f"{PATH}/execution-upload-url", json=NAME).json()["upload_url"]
-    rig.bucket.put(url, content=archive([member("other.py", b"")]), headers=GZIP)
-    assert rig.api.post(f"{PATH}/execute", json=NAME).status_code == 200
-    status, text = follow(rig)
-    assert status == "failed"
-    assert "main.py" in text
-    rig.bucket.put(url, content=b"none", headers=GZIP)
-    assert rig.api.post(f"{PATH}/execute", json=NAME).status_code == 500

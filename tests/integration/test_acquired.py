@@ -75,20 +75,6 @@ def test_the_next_one_is_acquired_before_the_end(rig: Rig) -> None:
     assert arrived(rig) == {"a": "2", "b": "1"}
 
 
-@pytest.mark.parametrize("op", ["upload-url", "initialize"])
-@pytest.mark.parametrize("status", [404, 410])
-def test_one_that_has_ended_is_replaced_at_once(rig: Rig, op: str, status: int) -> None:
-    """One sync sends everything to the next one, after a release or an early expiry."""
-    rig.sync()
-    first = sandbox_id(rig)
-    rig.clock.go_on(3600)  # the upload URL has ended
-    rig.emulator.faults.script(f"{op}: {status}")
-    rig.write("a", "2")
-    rig.sync()
-    assert sandbox_id(rig) != first
-    assert arrived(rig) == {"a": "2"}
-
-
 def test_acquiring_is_limited(rig: Rig) -> None:
     """If sandboxes end at once, it waits after a few, with a warning, and then goes on."""
     rig.emulator.faults.script("upload-url: 404 always")
@@ -165,17 +151,6 @@ def test_errors_that_may_pass(rig: Rig, fault: str, words: str) -> None:
     assert arrived(rig) == {"a": "1"}
 
 
-def test_no_network_uses_nothing_up(rig: Rig) -> None:
-    """Requests that never reached the API do not count as acquired."""
-    rig.keys["sandbox"]["base_url"] = "http://127.0.0.1:9"
-    failure, observer = rig.fail()
-    assert "cannot be reached" in str(failure)
-    assert len(observer.waits) > 5
-    rig.restart()
-    (note,) = (rig.folder / "state").rglob("sandbox")
-    assert AcquiredSandboxStore(str(note.parent), "http://127.0.0.1:9").load() == (None, [])
-
-
 def test_what_cannot_be_counted_is_not_acquired(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a full disk each new process would acquire one more, so none is requested."""
 
@@ -250,52 +225,3 @@ def test_an_interrupted_move(rig: Rig, ends: BaseException) -> None:
     rig.sync()
     assert sandbox_id(rig) not in ("", first)
     assert arrived(rig) == {"a": "1"}
-
-
-@pytest.mark.parametrize(
-    "fault", ["acquire: 503 x2", "acquire: reset", "acquire: html", 'acquire: json {"servers": []}']
-)
-def test_what_passes_is_waited_out(rig: Rig, fault: str) -> None:
-    """Acquire is retried like any other step; one without an answer counts."""
-    _, observer = rig.sync()
-    assert observer.failures == []
-    rig.restart()
-    (rig.folder / "state").rename(rig.folder / "old-state")
-    rig.emulator.faults.script(fault)
-    _, observer = rig.sync()
-    assert observer.failures != []
-    assert arrived(rig) == {"a": "1"}
-
-
-def test_newer_changes_shorten_no_wait(rig: Rig) -> None:
-    """Changes while the API is down do not shorten the waits: failures in a row count over syncs."""
-    rig.emulator.faults.script("acquire: 503 always")
-    waits = []
-    for number in range(6):
-        rig.write("a", f"{number}")
-        observer = RecordingObserver(rig.clock, ends=Superseded())
-        with pytest.raises(Superseded):
-            rig.sync(observer=observer)
-        waits += observer.waits
-    assert waits[3:] == [pytest.approx(8, rel=0.51)] * 3
-    assert waits[0] <= 1
-
-
-def test_a_damaged_record_costs_one_sandbox(rig: Rig) -> None:
-    """The sandbox acquired before is left until it expires."""
-    rig.sync()
-    first = sandbox_id(rig)
-    rig.restart()
-    (note,) = (rig.folder / "state").rglob("sandbox")
-    note.write_bytes(b"rubbish")
-    rig.sync()
-    assert sandbox_id(rig) != first
-    assert arrived(rig) == {"a": "1"}
-
-
-def test_another_api_has_other_sandboxes(rig: Rig) -> None:
-    """A sandbox of one API is not used with another."""
-    rig.sync()
-    rig.restart()
-    rig.keys["sandbox"]["base_url"] = rig.emulator.base_url.replace("127.0.0.1", "localhost")
-    assert sandbox_id(rig) == ""

@@ -19,13 +19,11 @@ from syncd.remote.target import Target
 from syncd.sandbox.repository.agent_repository import (
     AgentRepository,
     Contents,
-    RepositoryState,
     SandboxCommits,
     commits_of,
-    recorded_home,
 )
 from syncd.store.state_db import StateDb
-from tests.agent_commits import RepositoryThere, note_home
+from tests.agent_commits import RepositoryThere
 from tests.integration.sync_rig import Rig, rigged
 from tests.integration.test_look import exported, tar_gz
 
@@ -93,13 +91,6 @@ def test_failures(rig: Rig, repository: RepositoryThere, fault: str, action: Fai
     assert len(fetch(rig, repository.home)[0].commits) == 1
 
 
-def test_a_program_that_ends_just_after_it_was_asked_for(rig: Rig, repository: RepositoryThere) -> None:
-    """It has printed all and not ended yet when its files are asked for, and has ended right afterwards."""
-    rig.emulator.faults.script("export-artifacts: 409")
-    assert len(fetch(rig, repository.home)[0].commits) == 1
-    assert rig.asked().count("export-artifacts") == 2
-
-
 ID, OTHER, DIGEST = "1" * 40, "2" * 40, "a" * 64
 
 
@@ -131,15 +122,6 @@ def test_a_report_that_no_program_makes(values: Any) -> None:
         commits_of(json.loads(json.dumps(values)))
 
 
-def test_an_honest_report() -> None:
-    """Names come in the encoding of this machine."""
-    fields = {"state": "done", "commits": [ID, f"{OTHER} {ID}"], "branches": [["caf\udce9", 2]], "pack": [1, DIGEST]}
-    found = commits_of(json.loads(json.dumps(fields)))
-    commits, branches = (ID, f"{OTHER} {ID}"), ((os.fsdecode(b"caf\xe9"), 2),)
-    done = RepositoryState.DONE
-    assert found == SandboxCommits(done, commits=commits, pack=(1, DIGEST), branches=branches)
-
-
 def test_a_pack_that_was_exchanged(rig: Rig, repository: RepositoryThere, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its content is hashed here; another one is a failure."""
 
@@ -151,25 +133,3 @@ def test_a_pack_that_was_exchanged(rig: Rig, repository: RepositoryThere, monkey
     with pytest.raises(StepFailed, match="the pack is another one"):
         fetch(rig, repository.home)
     assert os.listdir(folder(rig)) == []
-
-
-def test_a_check_ends_it(rig: Rig, repository: RepositoryThere) -> None:
-    """What the check raises comes through, and no copy stays."""
-    calls = iter(range(100))
-
-    def check() -> None:
-        if next(calls) == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fetch(rig, repository.home, check)
-    assert os.listdir(folder(rig)) == []
-
-
-def test_the_record_of_the_home_commit(tmp_path: Path) -> None:
-    """It counts for its sandbox alone."""
-    target = Target("https://api.example.com", "box", "us")
-    note_home(tmp_path, target, "a" * 40)
-    assert recorded_home(StateDb(str(tmp_path)), target) == "a" * 40
-    assert recorded_home(StateDb(str(tmp_path)), Target("https://api.example.com", "box", "asia")) == "a" * 40
-    assert recorded_home(StateDb(str(tmp_path)), Target("https://api.example.com", "other", "us")) == ""

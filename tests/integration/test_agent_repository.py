@@ -131,20 +131,6 @@ def test_it_follows_what_a_person_does(rig: Rig) -> None:
     assert all(line.startswith("syncd workspace as of 20") for line in log)
 
 
-def test_a_restart_without_a_change_sends_nothing(rig: Rig) -> None:
-    """After a touch neither; and a later change is followed by its own path only."""
-    sync(rig)
-    os.utime(rig.workspace / "a.txt", (5, 5))
-    sync(rig)
-    rig.restart()
-    asked = len(rig.asked())
-    sync(rig)
-    assert len(rig.asked()) == asked
-    rig.write("a.txt", "new\n")
-    sync(rig)
-    check(rig)
-
-
 def test_nothing_is_made_outside_of_a_repository(rig: Rig) -> None:
     """Nor with "none" and "raw"; a repository that begins here begins there."""
     shutil.rmtree(rig.workspace / ".git")
@@ -159,15 +145,6 @@ def test_nothing_is_made_outside_of_a_repository(rig: Rig) -> None:
     rig.restart()
     sync(rig)
     check(rig)
-
-
-def test_raw_sends_the_repository_itself(rig: Rig) -> None:
-    """And no program touches it."""
-    rig.keys["workspace"]["git"] = "raw"
-    rig.restart()
-    sync(rig)
-    assert there(rig, "log", "--format=%s") == "first\n"
-    assert not (rig.sandbox.workspace / ".git/syncd").exists()
 
 
 def switch(rig: Rig, git: str) -> None:
@@ -245,13 +222,6 @@ def test_a_reset_sandbox_gets_one_anew(rig: Rig, *, theirs: bool) -> None:
     sync(rig)
     assert rig.asked().count("reset") == 1
     check(rig)
-
-
-def test_a_sandbox_that_replaces_gets_none(rig: Rig) -> None:
-    """Each archive would remove it."""
-    rig.emulator.faults.script("initialize: replace always")
-    sync(rig)
-    assert not (rig.sandbox.workspace / ".git").exists()
 
 
 def test_without_git_there(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,12 +311,3 @@ def test_too_many_files(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.cycle.follow_in_repository()
     assert programs(rig) == before
     assert warnings(rig) == ["the workspace has more than 2 files, so no git repository is made in the sandbox"]
-
-
-def test_a_forced_sync_changes_nothing_of_it(rig: Rig) -> None:
-    """Everything is sent again, and nothing is committed."""
-    sync(rig)
-    rig.sync(SyncMode.FORCED)
-    rig.cycle.follow_in_repository()
-    check(rig)
-    assert there(rig, "rev-list", "--count", "home") == "1\n"

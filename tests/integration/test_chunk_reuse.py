@@ -14,11 +14,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from random import Random
 
 import pytest
 
-from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
 from syncd.sync.status_document import State
 from tests.copies import copy_as_it_is
@@ -28,12 +26,9 @@ from tests.integration.spool_rig import (
     CountingStore,
     EmptyStore,
     SpoolRig,
-    cut,
     flip_body,
     flip_footer,
     make_rig,
-    replace_by_folder,
-    replace_by_loop,
     swap,
     tree,
 )
@@ -220,16 +215,6 @@ def test_the_series_whatever_happens_to_the_spool(spool_rig: SpoolRig, reference
     assert spool_rig.most_bytes <= 2 * spool_rig.archive_bytes
 
 
-def test_the_series_with_every_chunk_damaged(spool_rig: SpoolRig, reference: list[str]) -> None:
-    """All stored chunks are damaged before each sync: each sync sends the right content at once."""
-
-    def each(damage: Callable[[list[Path]], None]) -> Callable[[SpoolRig], None]:
-        return lambda spool_rig: damage(spool_rig.chunks())
-
-    damages = (flip_body, flip_footer, cut, swap, replace_by_folder, replace_by_loop)
-    assert run_changes(spool_rig, _in_turn(*map(each, damages))) == reference
-
-
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
 @pytest.mark.parametrize("damage", CHUNK_DAMAGES)
 def test_only_damaged_chunks_are_made_again(
@@ -260,9 +245,6 @@ def test_only_damaged_chunks_are_made_again(
     assert spool_rig.made - made == 1 + left
 
 
-BETWEEN = [*((damage, "upload") for damage in CHUNK_DAMAGES), (flip_body, "pause"), (cut, "pause")]
-
-
 class DamagingObserver(RecordingObserver):
     """Damages all chunks when the first upload begins, or while its failure is waited out."""
 
@@ -278,19 +260,6 @@ class DamagingObserver(RecordingObserver):
         super().pause(wait_s)
         if self.at == "pause" and len(self.waits) == 1:
             self.damage()
-
-
-@pytest.mark.parametrize(("damage", "at"), BETWEEN)
-def test_damage_between_packing_and_sending(spool_rig: SpoolRig, damage: Callable[[list[Path]], None], at: str) -> None:
-    """It is found while the archive is sent; one more attempt sends the right content."""
-    spool_rig.sync()
-    _edit(spool_rig)
-    observer = DamagingObserver(spool_rig.rig.clock)
-    observer.damage, observer.at = lambda: damage(spool_rig.chunks()), at
-    if at == "pause":
-        spool_rig.rig.emulator.faults.script("upload: reset mid-body")
-    spool_rig.sync(observer)
-    assert observer.stages.count(State.UPLOADING) <= 3
 
 
 @pytest.mark.parametrize("cut_off", ["upload: reset mid-body", "upload: lost", "initialize: 503", "initialize: lost"])
@@ -309,19 +278,6 @@ def test_an_interrupted_sync(
     if restarted:
         spool_rig.rig.restart()
     spool_rig.sync()
-
-
-def test_a_lost_answer_and_a_lost_spool(spool_rig: SpoolRig) -> None:
-    """The archive in the bucket needs only its initialize, even if its chunks are lost."""
-    spool_rig.rig.emulator.faults.script("initialize: 503")
-    with pytest.raises(Stop):
-        spool_rig.rig.sync(observer=RecordingObserver(spool_rig.rig.clock, ends=Stop()))
-    _spool_removed(spool_rig)
-    spool_rig.rig.restart()
-    outcome, _ = spool_rig.rig.sync()
-    spool_rig.check_equal()
-    assert outcome.word == "initialized"
-    assert spool_rig.rig.emulator.request_log.count("upload") == 1
 
 
 @pytest.mark.parametrize("forgetful", [False, True], ids=["kept", "never-kept"])
@@ -352,21 +308,6 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, *, forgetful: bool
         assert spool_rig.rig.cycle.warnings == []
         assert spool_rig.sync().word == "unchanged"
         assert all(path.suffix == ".chunk" for path in spool_rig.chunks())
-
-
-def test_a_change_while_an_archive_is_sent(spool_rig: SpoolRig) -> None:
-    """It is in the next archive, although all chunks that it changes were stored."""
-
-    class ChangingObserver(RecordingObserver):
-        def stage(self, state: State) -> None:
-            super().stage(state)
-            if state is State.UPLOADING:
-                _edit_large(spool_rig)
-                spool_rig.write("small/2/during", b"x")
-
-    spool_rig.rig.sync(observer=ChangingObserver(spool_rig.rig.clock))
-    spool_rig.sync()
-    assert "small/2/during" in tree(spool_rig.rig.sandbox.workspace)
 
 
 def test_a_path_that_becomes_excluded(spool_rig: SpoolRig) -> None:
@@ -431,25 +372,4 @@ def test_a_kill_at_any_time(spool_rig: SpoolRig) -> None:
         assert spool_rig.sync().word == "initialized"
         assert spool_rig.made - made <= 2
         assert all(path.suffix == ".chunk" for path in spool_rig.chunks())
-    assert spool_rig.most_bytes <= 2 * spool_rig.archive_bytes
-
-
-def test_stops_while_packing_do_not_fill_the_disk(spool_rig: SpoolRig) -> None:
-    """What repeatedly stopped packings leave, while files change, is bounded."""
-    spool_rig.sync()
-
-    def stops() -> None:
-        spool_rig.measure()
-        if len(set(spool_rig.spool.glob("*.chunk")) - before) >= 4:
-            raise Stop
-
-    for number in range(10):
-        before = set(spool_rig.chunks())
-        for name in range(16):  # more than are compressed at a time
-            spool_rig.write(f"large/{name}", Random(name + 16 * number).randbytes(540_000))
-        spool_rig.rig.meanwhile = stops
-        with pytest.raises(Stop):
-            spool_rig.rig.sync()
-    spool_rig.rig.meanwhile = spool_rig.measure
-    spool_rig.sync()
     assert spool_rig.most_bytes <= 2 * spool_rig.archive_bytes

@@ -55,15 +55,6 @@ def save(rig: Rig, content: str) -> set[tuple[str, int]]:
     return connections(rig)
 
 
-def test_saves_in_a_burst_share_their_connections(rig: Rig) -> None:
-    """A minute apart, or just before the burst's end: one connection to the API and one to the bucket."""
-    first = save(rig, "first")
-    assert sorted(name for name, _ in first) == ["api", "bucket"]
-    for wait_s in (1, 60, 240, KEEP_S - 1):
-        rig.clock.go_on(wait_s)
-        assert save(rig, f"{wait_s} s later") == first
-
-
 def test_none_is_open_after_the_burst(rig: Rig) -> None:
     """At its end all are closed, not before; the next sync opens new ones."""
     first = save(rig, "first")
@@ -75,23 +66,6 @@ def test_none_is_open_after_the_burst(rig: Rig) -> None:
     rig.client.close_idle()
     assert connections(rig) == set()
     assert rig.client.idle_at_s is None
-    assert save(rig, "second").isdisjoint(first)
-
-
-@pytest.mark.parametrize("idle_s", [KEEP_S, 86400.0])
-def test_an_idle_connection_is_not_used(rig: Rig, idle_s: float) -> None:
-    """It is not used even if it was not closed in time, as in a command that waited long for a server."""
-    first = save(rig, "first")
-    rig.clock.go_on(idle_s)
-    second = save(rig, "second")
-    assert len(second) == 2
-    assert second.isdisjoint(first)
-
-
-def test_a_connection_from_before_a_suspend_is_not_used(rig: Rig) -> None:
-    """Both are opened again after any suspend, without a failure or a wait."""
-    first = save(rig, "first")
-    rig.clock.suspend(5)
     assert save(rig, "second").isdisjoint(first)
 
 

@@ -17,12 +17,10 @@ from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon import sandbox_loop
 from syncd.daemon.build import Role, daemon_of, folders_of
 from syncd.daemon.loop import LoopEnd
-from syncd.daemon.scheduler import LONG_OUTAGE_S, LONG_OUTAGE_WAITS
+from syncd.daemon.scheduler import LONG_OUTAGE_S
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import pause_marker
-from syncd.remote.target import AcquiredSandbox
 from syncd.report.status_publisher import RunTotals
-from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHooks
 from tests.emulator import RequestRecord, When
@@ -102,20 +100,6 @@ def test_a_request_while_paused_keeps_its_backoff(loop: DaemonRig, caplog: pytes
     assert _snapshots(caplog) == 1
 
 
-def test_an_idle_daemon_moves_when_its_sandbox_is_about_to_end(loop: DaemonRig) -> None:
-    """The expiry of an acquired sandbox wakes it without a change or a periodic scan."""
-    rig, wall_s = loop.rig, SystemClock().wall_s()
-    del rig.keys["sandbox"]["id"]
-    rig.keys["sandbox"]["acquire"] = {}
-    loop.config = check_config(rig.keys)
-    ours = AcquiredSandbox("box", wall_s - 60, wall_s + 7.2, {})  # of its life a tenth is given away
-    AcquiredSandboxStore(loop.folders.state, rig.emulator.base_url).save(ours, [])
-    loop.end_after(2, "initialize")
-    loop.run()
-    assert rig.asked().count("acquire") == 1
-    assert rig.asked()[-1] == "initialize"
-
-
 def test_a_start_waits_for_its_turn(loop: DaemonRig) -> None:
     """The first request of a service comes after its random wait."""
     rig = loop.rig
@@ -130,15 +114,6 @@ def test_a_start_waits_for_its_turn(loop: DaemonRig) -> None:
     loop.run(start_wait_s=1.5)
     assert seen[0] >= 1.5
     assert sum(rig.clock.slept) == pytest.approx(1.5)
-
-
-def test_a_request_does_not_wait_for_a_start(loop: DaemonRig) -> None:
-    """A person who asks for a sync right after a start gets it at once."""
-    loop.use(loop.rig.clock)
-    loop.send(signal.SIGUSR1)
-    loop.end_after(1, "upload-url")
-    loop.run(start_wait_s=1.5)
-    assert loop.rig.clock.slept == []
 
 
 def _outage(
@@ -166,18 +141,6 @@ def _outage(
 
 def _gaps(times: list[float], since_s: float, until_s: float) -> list[float]:
     return [later - earlier for earlier, later in pairwise(times) if since_s <= earlier < until_s]
-
-
-@pytest.mark.parametrize("fault", ["503", "reset"])
-def test_a_long_outage_is_tried_rarely(loop: DaemonRig, fault: str) -> None:
-    """For two minutes it is tried each minute at least, then every one or two minutes, at random."""
-    longest_s = LONG_OUTAGE_WAITS * 60.0
-    tried = _outage(loop, fault, LONG_OUTAGE_S + 4 * longest_s)
-    assert max(_gaps(tried, 0, LONG_OUTAGE_S - 60)) <= 60.1
-    rare = _gaps(tried, LONG_OUTAGE_S, tried[-1])
-    assert len(rare) >= 4
-    assert all(longest_s / 2 - 1 <= gap <= longest_s + 1 for gap in rare)
-    assert len({round(gap) for gap in rare}) > 1
 
 
 @pytest.mark.parametrize("fault", ["503", "reset"])

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.snapshotter import SyncMode
-from syncd.core.errors import NearlyEmpty
-from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import Rig, rigged
 
 
 @pytest.fixture
@@ -58,26 +56,6 @@ def test_a_deleted_path_is_removed(rig: Rig) -> None:
     assert there(rig) == ["g", "more"]  # the folder was the agent's by then
 
 
-@pytest.mark.parametrize("deletions", ["mirror", "reset"])
-def test_another_kind_in_the_same_place(rig: Rig, deletions: str) -> None:
-    """A file becomes a folder, a folder a file, a link a file, which no extractor does by itself."""
-    rig.keys["sandbox"]["deletions"] = deletions
-    rig.write("file")
-    rig.write("folder/f")
-    (rig.workspace / "link").symlink_to("file")
-    rig.sync()
-    (rig.workspace / "file").unlink()
-    rig.write("file/f")
-    (rig.workspace / "folder" / "f").unlink()
-    (rig.workspace / "folder").rmdir()
-    rig.write("folder", "a file")
-    (rig.workspace / "link").unlink()
-    rig.write("link", "a file")
-    rig.sync()
-    assert rig.arrived() == {"file/f": "hello", "folder": "a file", "link": "a file"}
-    assert not (rig.sandbox.workspace / "link").is_symlink()
-
-
 def test_a_path_that_the_agent_changed_stays(rig: Rig) -> None:
     """It has a warning until it exists locally again; the removal is not repeated. Not so with `overwrite`."""
     rig.keys["sandbox"]["agent_changes"] = "save"
@@ -118,45 +96,6 @@ def test_an_unreadable_path_is_not_deleted(rig: Rig) -> None:
     assert "execute" not in rig.asked()
 
 
-def test_the_guard_comes_first(rig: Rig) -> None:
-    """A workspace that lost nearly everything deletes nothing until a user confirms it."""
-    for number in range(30):
-        rig.write(f"f{number}")
-    rig.sync()
-    for number in range(29):
-        (rig.workspace / f"f{number}").unlink()
-    with pytest.raises(NearlyEmpty):
-        rig.sync()
-    assert len(there(rig)) == 30
-    rig.sync(SyncMode.FORCED)
-    assert there(rig) == ["f29"]
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "execution-upload-url: 503",
-        "execution-upload: reset",
-        "execute: lost",
-        "execution-logs: html",
-        "initialize: 503",
-        "initialize: lost",
-        "upload: expired",
-    ],
-)
-def test_a_failed_removal_is_retried(rig: Rig, fault: str) -> None:
-    """Nothing is uploaded twice for it."""
-    rig.write("a")
-    rig.write("stay")
-    rig.sync()
-    uploads = rig.asked().count("upload")
-    rig.emulator.faults.script(fault)
-    (rig.workspace / "a").unlink()
-    rig.sync()
-    assert there(rig) == ["stay"]
-    assert rig.asked().count("upload") <= uploads + 1 + fault.startswith("upload")
-
-
 @pytest.mark.parametrize(
     "fault", ["execute: 500", "execute: failed", "execution-upload-url: 404", "execution-logs: 500"]
 )
@@ -183,28 +122,6 @@ def test_a_sandbox_without_executions(rig: Rig, fault: str, *, dump: bool) -> No
     rig.restart()
     rig.emulator.faults.clear()
     rig.wait_for_programs()
-    rig.sync()
-    assert there(rig) == ["stay"]
-    assert rig.warning_keys == []
-
-
-@pytest.mark.parametrize("restarted", [False, True])
-def test_paths_of_an_unanswered_initialize_are_removed(rig: Rig, *, restarted: bool) -> None:
-    """Files of an initialize without an answer are deleted before the next sync."""
-    rig.write("stay")
-    rig.write("changed", "old")
-    rig.sync()
-    rig.write("new")
-    rig.write("changed", "by now another")
-    observer = RecordingObserver(rig.clock, ends=KeyboardInterrupt())
-    rig.emulator.faults.script("initialize: lost")
-    with pytest.raises(KeyboardInterrupt):
-        rig.sync(observer=observer)
-    assert there(rig) == ["changed", "new", "stay"]
-    if restarted:
-        rig.restart()
-    (rig.workspace / "new").unlink()
-    (rig.workspace / "changed").unlink()
     rig.sync()
     assert there(rig) == ["stay"]
     assert rig.warning_keys == []
@@ -251,43 +168,6 @@ def test_a_newly_excluded_path_causes_no_reset(rig: Rig, rules: str) -> None:
     assert rig.asked().count("reset") == 1
     assert not {"a.log", "build", "gone", "theirs"} & set(there(rig))
     assert rig.cycle.leftover_files == 0
-
-
-def test_a_deletion_beside_a_new_rule_resets(rig: Rig) -> None:
-    """A folder that was deleted with its ignore file counts as deleted."""
-    rig.keys["sandbox"]["deletions"] = "reset"
-    for path in ("d/x.log", "stay"):
-        rig.write(path)
-    rig.sync()
-    rig.write("d/.gitignore", "*.log\n")
-    rig.sync()
-    assert "reset" not in rig.asked()
-    shutil.rmtree(rig.workspace / "d")
-    rig.sync()
-    assert rig.asked().count("reset") == 1
-
-
-def test_a_link_that_leads_outside_by_now_is_no_deletion(rig: Rig) -> None:
-    """The link still exists locally, and stays in the sandbox."""
-    rig.keys["sandbox"]["deletions"] = "reset"
-    for path in ("file", "stay"):
-        rig.write(path)
-    (rig.workspace / "link").symlink_to("file")
-    rig.sync()
-    (rig.workspace / "link").unlink()
-    (rig.workspace / "link").symlink_to("/etc/passwd")
-    rig.sync()
-    assert "reset" not in rig.asked()
-
-
-def test_mirror_removes_newly_excluded_paths(rig: Rig) -> None:
-    """The sandbox must equal the snapshot, apart from the agent's files."""
-    for path in ("a.log", "stay"):
-        rig.write(path)
-    rig.sync()
-    leave_out(rig, ".gitignore", "*.log")
-    rig.sync()
-    assert there(rig) == [".gitignore", "stay"]
 
 
 def test_reset_only_when_something_was_deleted(rig: Rig) -> None:

@@ -7,19 +7,13 @@ next sync must bring everything over, and no message may hold the key or a URL's
 from __future__ import annotations
 
 import json
-import subprocess
-import threading
 from email.utils import formatdate
 
 import pytest
 
-from syncd.archive.snapshotter import SyncMode
-from syncd.emulator.bucket import Key
 from syncd.remote.failure import LONGEST_RETRY_AFTER_S, ApiStep, FailureAction
 from tests.clock import NOON_S
-from tests.emulator import RequestRecord
 from tests.integration.recorded_rig import AGAIN, FRESH, JSON, OFFLINE, OPS, REFUSED, RETRY, RecordedRig, raw
-from tests.integration.sync_rig import SANDBOX
 
 # The most requests of the failing kind before syncd gives up after a minute, with waits from 1 to 8 s.
 MAX_IN_A_MINUTE = 16
@@ -328,32 +322,3 @@ def test_every_retry_after(recorded: RecordedRig, op: str, value: str, waits_s: 
     least_s, most_s = (0.5, 1.0) if waits_s is None else (waits_s, max(1.0, waits_s * 1.2))
     assert least_s <= wait_s <= most_s
     recorded.converge()
-
-
-@pytest.mark.parametrize("op", ["upload-url", "initialize"])
-def test_retry_after_is_relative_to_the_servers_date(recorded: RecordedRig, op: str) -> None:
-    """The wait ends at a date of the server's clock; the local clock may be off by hours."""
-    later = formatdate(NOON_S + 7200 + 25, usegmt=True)
-    now = formatdate(NOON_S + 7200, usegmt=True)
-    recorded.rig.emulator.faults.script(f"{op}: {raw('503 Busy', f'Date: {now}', f'Retry-After: {later}')}")
-    (wait_s,) = recorded.sync().waits
-    assert 25 <= wait_s <= 30
-
-
-def test_an_object_replaced_by_another_client(recorded: RecordedRig) -> None:
-    """Another client's object is initialized unnoticed, as the request names no object; a forced sync restores ours."""
-    foreign = recorded.rig.folder / "foreign.tar.gz"
-    subprocess.run(["tar", "czf", foreign, "-C", "/", "--transform=s/.*/theirs.txt/", "etc/hostname"], check=True)
-    done = threading.Event()
-
-    def replace(_: RequestRecord) -> None:
-        if not done.is_set():
-            done.set()
-            bucket, content = recorded.rig.emulator.bucket, foreign.read_bytes()
-            bucket.store(Key("us", SANDBOX, "workspace.tar.gz"), lambda file: file.write(content)).close()
-
-    recorded.rig.emulator.faults.on("initialize", "before", replace)
-    assert recorded.sync().failures == []
-    assert set(recorded.rig.arrived()) == {"theirs.txt"}
-    recorded.sync(SyncMode.FORCED)
-    assert recorded.rig.arrived()["a.txt"] == "hello"

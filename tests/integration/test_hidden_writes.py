@@ -70,13 +70,6 @@ def known(rig: Rig, path: str = "f") -> Entry:
     return rig.cycle.baseline[path]
 
 
-def test_a_scan_does_not_see_the_write(rig: Rig) -> None:
-    """The stamp is unchanged, so a scan finds nothing; the other tests rely on that."""
-    with written_in_secret(rig):
-        assert sync(rig) == "unchanged"
-        assert not equal(rig)
-
-
 def test_a_closed_file_is_read(rig: Rig) -> None:
     """The close event names the file, and its stamp is no longer trusted."""
     with written_in_secret(rig):
@@ -131,53 +124,6 @@ def test_a_restart_trusts_no_young_stamp(rig: Rig, *, closed: bool) -> None:
     if closed:
         assert sync(rig) == "initialized"
     assert equal(rig)
-
-
-def test_a_restart_with_nothing_changed_uploads_nothing(rig: Rig) -> None:
-    """The files are equal, and not read again by the next process once they were old enough."""
-    sync(rig)
-    uploads = rig.emulator.request_log.count("upload")
-    assert known(rig).stamp is not None
-    rig.restart()
-    assert known(rig).stamp is None
-    assert sync(rig, age_s=WRITTEN_BACK_S) == "unchanged"
-    rig.restart()
-    assert known(rig).stamp is not None
-    assert sync(rig, age_s=WRITTEN_BACK_S) == "unchanged"
-    assert rig.emulator.request_log.count("upload") == uploads
-
-
-def test_a_forced_push_trusts_no_stamp(rig: Rig) -> None:
-    """It reads all files."""
-    with written_in_secret(rig):
-        assert sync(rig, SyncMode.FORCED) == "initialized"
-        assert equal(rig)
-
-
-def test_a_forced_push_rebuilds_only_changed_chunks(rig: Rig) -> None:
-    """Unchanged content is not compressed again."""
-    for number in range(60):
-        rig.write(f"many/{number}", str(number) * 60_000)
-    sync(rig)
-    folder = next((rig.folder / "cache").rglob("chunks"))
-    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert sync(rig, SyncMode.FORCED) == "initialized"
-    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
-    rig.write("f", "1" * 100)
-    assert sync(rig, SyncMode.FORCED) == "initialized"
-    kept = {path.name for path in folder.iterdir()} & before.keys()
-    assert len(kept) == len(before) - 1
-
-
-def test_the_other_name_of_a_closed_file(rig: Rig) -> None:
-    """A file closed by one of its names is read by both."""
-    os.link(rig.workspace / "f", rig.workspace / "g")
-    with written_in_secret(rig):
-        pass
-    rig.cycle.forget_stamps({"g"})
-    assert sync(rig) == "initialized"
-    assert equal(rig)
-    assert rig.arrived()["g"] == rig.arrived()["f"]
 
 
 @pytest.mark.parametrize("how", ["closed", "missed", "forced"])

@@ -19,7 +19,6 @@ from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.store.state_db import StateDb
 from tests.integration.sync_rig import SANDBOX, Killed, RecordingObserver, Rig, rigged
 from tests.integration.test_look import begin_late, target
-from tests.recorded import damage
 
 
 @pytest.fixture
@@ -127,15 +126,6 @@ def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: object) -> None
         assert same_as_home(rig)
 
 
-def test_the_danger_is_real(rig: Rig) -> None:
-    """The interrupted removal does remove the file once it begins, so the other tests can fail."""
-    deleted_and_cut(rig, "execute: reset")
-    assert "a" in rig.arrived()
-    assert begin_late(rig, started(rig)[0]) == 200
-    rig.sandbox.wait()
-    assert "a" not in rig.arrived()
-
-
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("op", ["upload", "execution-status", "execution-upload-url", "execution-upload", "initialize"])
 def test_begun_at_any_instant_of_the_next_sync(rig: Rig, op: str, when: str) -> None:
@@ -174,19 +164,6 @@ def test_a_waiting_removal_is_waited_for(rig: Rig, deletions: str, *, restarted:
     assert "a" not in rig.arrived()
     rig.sync()
     assert same_as_home(rig)
-
-
-def test_by_another_region(rig: Rig) -> None:
-    """A removal requested in one region is neutralised there, though the workspace uses another now."""
-    deleted_and_cut(rig, "execute: reset")
-    (name,) = started(rig)
-    put_back(rig)
-    rig.keys["sandbox"]["region"] = "asia"
-    rig.restart()
-    rig.sync()
-    assert begin_late(rig, name) == 200
-    assert same_as_home(rig)
-    assert started(rig) == []
 
 
 def test_a_stop_ends_the_wait(rig: Rig) -> None:
@@ -294,11 +271,3 @@ def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
     with pytest.raises(TryLater, match="nothing is removed: make it writable"):
         looker.look(LookRequest({"a": removed}), str(tmp_path))
     assert "execute" not in rig.asked()
-
-
-def test_a_damaged_record_is_reported(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """It costs nothing else."""
-    deleted_and_cut(rig, "execute: lost")
-    damage(rig.state_folder, "removals")
-    assert started(rig) == []
-    assert "a removal that was started before may still run" in caplog.text

@@ -142,13 +142,6 @@ def zipped(folder: Path, file: BinaryIO) -> None:
                 archive.write(path, path.relative_to(folder).as_posix())
 
 
-def test_the_export_may_be_a_zip(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The API's description says zip, its documentation tar.gz."""
-    exported(rig, monkeypatch, zipped)
-    place(rig, "a")
-    assert fetched(look(rig, {"a": item(FETCH)})) == {"a": "ours"}
-
-
 def test_a_long_report_is_exported(rig: Rig) -> None:
     """With its copies, by one request."""
     for number in range(2000):
@@ -158,13 +151,6 @@ def test_a_long_report_is_exported(rig: Rig) -> None:
     assert len(result.new) == 2001
     assert fetched(result)["a"] == "ours"
     assert rig.asked().count("export-artifacts") == 1
-
-
-def test_few_requests(rig: Rig) -> None:
-    """Nothing is exported where nothing was copied, and no poll follows the one that brought the report."""
-    place(rig, "a")
-    assert look(rig, {"a": item(FETCH, a_file("ours"))}) == LookResult()
-    assert rig.asked() == ["execution-upload-url", "execution-upload", "execute", "execution-logs"]
 
 
 def test_the_polls_are_few(rig: Rig) -> None:
@@ -324,20 +310,6 @@ def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     assert os.listdir(copies(rig)) == []
 
 
-def test_a_look_that_removes_nothing_is_not_recorded(rig: Rig) -> None:
-    """It may run whenever it wants."""
-    looker(rig).start(LookRequest({"a": item(FETCH), "b": item(EXISTS)}))
-    assert pending(rig) == []
-
-
-def test_a_refused_removal_is_forgotten(rig: Rig) -> None:
-    """The API did not start it."""
-    rig.emulator.faults.script("execute: 403")
-    with pytest.raises(StepFailed):
-        looker(rig).start(LookRequest({"a": item(REMOVE)}))
-    assert pending(rig) == []
-
-
 def test_a_removal_that_was_given_up_does_nothing_later(rig: Rig) -> None:
     """The program of one whose start got lost on its way is replaced; it stays recorded until that is known."""
     place(rig, "a")
@@ -399,18 +371,6 @@ def test_settled_where_the_sandbox_is_gone(rig: Rig, caplog: pytest.LogCaptureFi
     looker(rig).settle_pending(["a"])
     assert "cannot check if the removal" in caplog.text
     assert pending(rig) == []
-
-
-def test_the_upload_may_come_between(rig: Rig) -> None:
-    """A look that has ended by the time it is waited for is read at once."""
-    place(rig, "a")
-    looking = looker(rig)
-    running = looking.start(LookRequest({"a": item(FETCH)}))
-    rig.sandbox.wait()
-    rig.clock.go_on(3)
-    slept = len(rig.clock.slept)
-    assert fetched(looking.finish(running, str(copies(rig)), timeout_s=0)) == {"a": "ours"}
-    assert len(rig.clock.slept) == slept
 
 
 def test_a_look_that_was_given_up_removes_nothing_later(rig: Rig) -> None:
@@ -477,14 +437,3 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
     assert plain(by_dump.new) == plain(by_program.new)
     assert sorted(by_dump.pruned) == sorted(by_program.pruned) == [".git", "e/node_modules", "node_modules"]
     assert (by_dump.removed, by_dump.missing) == (by_program.removed, by_program.missing) == (("removed",), 1)
-
-
-def test_a_dump_that_is_cut_short(rig: Rig) -> None:
-    """It is a failure of the look."""
-    place(rig, "a")
-    rig.emulator.faults.script("download: cut")
-    waiter = Waiter(Interrupt(), rig.clock)
-    dump = Dump(Api(target(rig), rig.key, rig.client, rig.clock), rig.client, RetrySettings(1, 8, 60), waiter)
-    with pytest.raises(StepFailed):
-        DumpLooker(dump).look(LookRequest({}, find_new=True), str(copies(rig)))
-    assert os.listdir(copies(rig)) == []

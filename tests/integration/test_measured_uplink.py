@@ -9,11 +9,9 @@ from random import Random
 
 import pytest
 
-from syncd.archive.archive_format import Codec
-from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
 from syncd.remote import bucket
-from syncd.remote.bucket import DENSE_BELOW, Uplink
+from syncd.remote.bucket import Uplink
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 SIZE_BYTES = 3 << 20
@@ -39,17 +37,6 @@ def fill(rig: Rig, seed: int) -> None:
     (rig.workspace / "noise").write_bytes(Random(seed).randbytes(SIZE_BYTES))
 
 
-def test_a_slow_uplink_is_known_to_the_next_process(rig: Rig) -> None:
-    """One upload makes the estimate, and a restart keeps it, as each `push` is a process."""
-    assert uplink_of(rig) == Uplink()
-    rig.sync()
-    uplink = uplink_of(rig)
-    assert uplink.bytes_per_s == pytest.approx(LIMIT_KIB_PER_S << 10, rel=0.05)
-    assert uplink.codec is Codec.DENSE
-    rig.restart()
-    assert uplink_of(rig) == uplink
-
-
 def test_the_next_archive_is_as_small_as_it_can_be(rig: Rig) -> None:
     """After a slow upload everything is packed with the dense codec, also when a damaged spool is repaired."""
     text = Path(socket.__file__).read_bytes()
@@ -68,24 +55,6 @@ def test_the_next_archive_is_as_small_as_it_can_be(rig: Rig) -> None:
     assert again.sync.archive_bytes == pytest.approx(dense.sync.archive_bytes, abs=100)
 
 
-def test_waits_and_failures_are_no_part_of_it(rig: Rig) -> None:
-    """Only the successful upload counts, from its own first byte."""
-    rig.emulator.faults.script("upload: 503 retry-after=20", "upload: reset mid-body", "upload: wrong-hash")
-    rig.sync()
-    assert uplink_of(rig).bytes_per_s == pytest.approx(LIMIT_KIB_PER_S << 10, rel=0.05)
-
-
-@pytest.mark.parametrize("fault", ["upload: reset mid-body", "upload: lost", "upload: 503", "upload: wrong-hash"])
-def test_a_failed_upload_does_not_count(rig: Rig, fault: str) -> None:
-    """It is unknown how much of it arrived."""
-    rig.emulator.faults.script(fault)
-    with pytest.raises(Stop):
-        rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
-    assert uplink_of(rig) == Uplink()
-    rig.restart()
-    assert uplink_of(rig) == Uplink()
-
-
 def test_an_uploaded_archive_is_not_rebuilt(rig: Rig) -> None:
     """The codec changes only after the initialize: a crash before it causes no second upload."""
     rig.emulator.faults.script("initialize: 503")
@@ -95,15 +64,3 @@ def test_an_uploaded_archive_is_not_rebuilt(rig: Rig) -> None:
     rig.restart()
     rig.sync()
     assert rig.asked().count("upload") == 1
-
-
-def test_loopback_is_fast(tmp_path: Path) -> None:
-    """With the real clock the codec for loopback is the fast one."""
-    with rigged(tmp_path) as rig:
-        rig.clock = SystemClock()
-        fill(rig, 2)
-        rig.sync()
-        uplink = uplink_of(rig)
-        assert uplink.codec is Codec.FAST
-        assert uplink.bytes_per_s is None or uplink.bytes_per_s > DENSE_BELOW
-        print(uplink)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,20 +105,6 @@ def test_only_what_is_in_the_way_is_removed(rig: Rig) -> None:
     assert rig.arrived() == {"d": "a file now", "stay": "proof", "file": "hello"}
 
 
-def test_deleted_long_ago(rig: Rig) -> None:
-    """With `keep` a leftover is in the way of a new file."""
-    configured(rig, "keep")
-    shutil.rmtree(rig.workspace / "d")
-    rig.sync()
-    assert rig.cycle.leftover_files == 2
-    rig.restart()
-    rig.write("d", "a file now")
-    assert settled(rig).obstructed == ()
-    assert rig.arrived()["d"] == "a file now"
-    assert rig.cycle.leftover_files == 0
-    check_quiet(rig)
-
-
 @IN_WHOLE_ARCHIVES_TOO
 @pytest.mark.parametrize("deletions", ["keep", "mirror"])
 def test_an_agents_file_in_the_folder(rig: Rig, deletions: str) -> None:
@@ -166,56 +151,6 @@ def test_a_forced_push_frees_what_was_suspected(rig: Rig, deletions: str) -> Non
     assert rig.sync(SyncMode.FORCED)[0].obstructed == ()
     assert settled(rig).obstructed == ()
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
-    check_quiet(rig)
-
-
-@pytest.mark.parametrize("deletions", DELETIONS)
-def test_retried_by_a_forced_push(rig: Rig, deletions: str) -> None:
-    """`push --force` tries again, a start does not; an agent's folder in a new file's place blocks it."""
-    configured(rig, deletions)
-    agent(rig, "new/theirs")
-    rig.write("new", "a file here")
-    rig.write("stay", "changed")
-    assert settled(rig).obstructed == ("new",)
-    assert rig.arrived()["stay"] == "changed"
-    assert rig.arrived()["new/theirs"] == "the agent's"
-    check_quiet(rig)
-    rig.restart()
-    check_quiet(rig)
-    assert rig.warning_keys == ["obstacle:new"]
-    assert rig.sync(SyncMode.FORCED)[0].obstructed == ("new",)
-    shutil.rmtree(rig.sandbox.workspace / "new")
-    assert rig.sync(SyncMode.FORCED)[0].follow_up == ("new",)
-    assert settled(rig).obstructed == ()
-    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
-    check_quiet(rig)
-    assert "reset" not in rig.asked()
-
-
-def test_an_edit_of_a_blocked_path_is_checked_once(rig: Rig) -> None:
-    """An edit causes one check of the sandbox."""
-    agent(rig, "new/theirs")
-    rig.write("new", "a file here")
-    settled(rig)
-    check_quiet(rig)
-    rig.write("new", "edited here")
-    assert settled(rig).obstructed == ("new",)
-    check_quiet(rig)
-    shutil.rmtree(rig.sandbox.workspace / "new")
-    rig.write("new", "edited once more")
-    settled(rig)
-    assert rig.arrived()["new"] == "edited once more"
-
-
-def test_a_deleted_blocked_path(rig: Rig) -> None:
-    """A obstructed path that was renamed locally needs no place and has no warning."""
-    agent(rig, "new/theirs")
-    rig.write("new", "a file here")
-    settled(rig)
-    (rig.workspace / "new").rename(rig.workspace / "newer")
-    assert settled(rig).obstructed == ()
-    assert rig.arrived()["newer"] == "a file here"
-    assert rig.warning_keys == []
     check_quiet(rig)
 
 
@@ -296,33 +231,6 @@ def test_an_agents_change_in_a_folders_place(rig: Rig) -> None:
     check_quiet(rig)
 
 
-def test_a_server_that_fails_is_not_asked_much(rig: Rig) -> None:
-    """A failed initialize is retried as before; one that fails repeatedly causes one check."""
-    rig.write("stay", "changed")
-    executed = rig.asked().count("execute")
-    rig.emulator.faults.script("initialize: 500")
-    rig.sync()
-    assert rig.asked().count("execute") == executed
-    rig.write("stay", "changed again")
-    rig.emulator.faults.script("initialize: 500 x5")
-    rig.sync()
-    assert rig.asked().count("execute") == executed + 1
-    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
-
-
-def test_odd_names(rig: Rig) -> None:
-    """Names that are not UTF-8 are left out by their bytes, and shown readably."""
-    name = os.fsdecode(b"caf\xe9\n")
-    agent(rig, f"{name}/theirs")
-    rig.write(name, "a file here")
-    rig.write("stay", "changed")
-    assert settled(rig).obstructed == (name,)
-    assert rig.arrived()["stay"] == "changed"
-    assert rig.warning_keys == [f"obstacle:{name}"]
-    assert "\n" not in warnings(rig)
-    check_quiet(rig)
-
-
 def test_many(rig: Rig) -> None:
     """Each path is left out, but not each has a line."""
     for number in range(120):
@@ -380,18 +288,6 @@ def test_a_file_that_took_a_links_place(rig: Rig) -> None:
     rig.write("stay", "changed")
     settled(rig)
     assert rig.arrived()["link"] == "a file now"
-    check_quiet(rig)
-
-
-def test_a_reset_frees_every_place(rig: Rig) -> None:
-    """What was left out is sent by the sync that follows it."""
-    configured(rig, "reset")
-    agent(rig, "new/theirs")
-    rig.write("new", "a file here")
-    assert settled(rig).obstructed == ("new",)
-    (rig.workspace / "file").unlink()
-    assert settled(rig).obstructed == ()
-    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
     check_quiet(rig)
 
 

@@ -83,44 +83,6 @@ def test_only_changes_are_sent(rig: Rig) -> None:
     assert outcome.sync is None
 
 
-def test_it_goes_on_after_a_restart(rig: Rig) -> None:
-    """The next process knows what the sandbox holds, and that partial archives work there."""
-    rig.sync()
-    rig.restart()
-    rig.write("d1/f1", "changed again")
-    rig.sync()
-    assert sent(rig) < 1_000
-    assert looks(rig) == 1
-    assert equal(rig)
-
-
-def test_links_modes_and_deletions(rig: Rig) -> None:
-    """Each kind of change; if files were only deleted, the archive still holds something."""
-    rig.sync()
-    (rig.workspace / "ln").symlink_to("d1/f1")
-    (rig.workspace / "d2" / "f2").chmod(0o755)
-    (rig.workspace / "empty").mkdir()
-    rig.sync()
-    assert (rig.sandbox.workspace / "ln").readlink() == Path("d1/f1")
-    assert (rig.sandbox.workspace / "d2" / "f2").stat().st_mode & 0o100
-    assert (rig.sandbox.workspace / "empty").is_dir()
-    (rig.workspace / "d3" / "f3").unlink()
-    rig.sync()
-    assert sent(rig) < 1_000
-    assert equal(rig)
-
-
-def test_mirrored_deletions(rig: Rig) -> None:
-    """They are made before a partial archive as before a whole one."""
-    rig.keys["sandbox"]["deletions"] = "mirror"
-    rig.sync()
-    (rig.workspace / "d3" / "f3").unlink()
-    rig.sync()
-    assert not (rig.sandbox.workspace / "d3" / "f3").exists()
-    assert sent(rig) < 1_000
-    assert equal(rig)
-
-
 def test_a_reset_is_followed_by_a_full_archive(rig: Rig) -> None:
     """The sandbox is empty then."""
     rig.keys["sandbox"]["deletions"] = "reset"
@@ -146,23 +108,6 @@ def test_a_full_archive_follows_a_failed_initialize(rig: Rig, fault: str, *, is_
     rig.sync()
     assert equal(rig)
     assert (sent(rig) > 300_000) is is_full
-
-
-@pytest.mark.parametrize("fault", ["503", "reset"])
-def test_an_outage_costs_no_full_archive(rig: Rig, fault: str) -> None:
-    """Nothing was put into the sandbox, so what changed is enough after it."""
-    rig.keys["sandbox"]["agent_changes"] = "save"
-    rig.restart()
-    rig.sync()
-    rig.clock.go_on(3600)  # the upload URL has expired
-    rig.write("d1/f1", "changed")
-    rig.emulator.faults.script(f"upload-url: {fault} always")
-    rig.fail()
-    rig.emulator.faults.clear()
-    rig.write("d2/f2", "changed")
-    rig.sync()
-    assert equal(rig)
-    assert sent(rig) < 1_000
 
 
 def test_a_look_follows_an_outage(rig: Rig) -> None:
@@ -191,24 +136,6 @@ def test_a_look_follows_an_outage(rig: Rig) -> None:
     assert asked[-9:-7] == ["upload-url", "upload-url"]
     assert outcome.saved == 1
     assert equal(rig)
-
-
-@pytest.mark.parametrize("fault", ["initialize: lost", "upload: 503", "upload: expired", "initialize: 400"])
-def test_a_temporary_fault_is_retried(rig: Rig, fault: str) -> None:
-    """As with a whole archive."""
-    rig.sync()
-    rig.emulator.faults.script(fault)
-    rig.write("d1/f1", "changed")
-    rig.sync()
-    assert equal(rig)
-
-
-def test_a_forced_push_is_whole(rig: Rig) -> None:
-    """It repairs any difference."""
-    rig.sync()
-    rig.write("d1/f1", "changed")
-    rig.sync(SyncMode.FORCED)
-    assert sent(rig) > 300_000
 
 
 REPLACES = "initialize: replace always"
@@ -263,16 +190,6 @@ def test_by_a_dump_where_no_program_runs(rig: Rig) -> None:
     assert equal(rig)
 
 
-def test_by_a_dump_of_a_sandbox_that_replaces(rig: Rig) -> None:
-    """Its archive shows what is missing."""
-    for fault in ("execute: 501 always", REPLACES):
-        rig.emulator.faults.script(fault)
-    rig.sync()
-    assert [warning.key for warning in rig.cycle.warnings] == ["small-archives"]
-    assert sent(rig) > 300_000
-    assert equal(rig)
-
-
 def test_where_nobody_can_look_whole_ones_follow(rig: Rig) -> None:
     """A whole archive follows the proof's at once. After a while it is tried again."""
     for fault in (*NOBODY, REPLACES):
@@ -295,26 +212,6 @@ def test_where_nobody_can_look_whole_ones_follow(rig: Rig) -> None:
     first, small, whole = uploads(rig)[-3:]
     assert small < 1_000 < min(first, whole)
     assert looks(rig) == rig.asked().count("dump") == 2
-    assert equal(rig)
-
-
-@pytest.mark.parametrize(
-    "fault",
-    ["execute: 503 always", "execution-logs: html always", "execution-upload-url: reset always", "execute: 429 always"],
-)
-@pytest.mark.parametrize("dump", ["503", "close", "429 retry-after=60"])
-def test_a_proof_is_not_retried(rig: Rig, fault: str, dump: str) -> None:
-    """A look that failed is not repeated during a sync: a whole archive follows at once."""
-    for text in (fault, f"dump: {dump} always", REPLACES):
-        rig.emulator.faults.script(text)
-    _, observer = rig.sync()
-    assert observer.waits == []
-    assert rig.asked().count("dump") <= 1
-    assert equal(rig)
-    asked = len(rig.asked())
-    rig.write("d1/f1", "again")
-    rig.sync()
-    assert rig.asked()[asked:] == ["upload", "initialize"]
     assert equal(rig)
 
 
@@ -434,22 +331,6 @@ def test_a_proof_that_cannot_be_recorded(rig: Rig, fault: str) -> None:
     assert max(uploads(rig)[-2:]) > 300_000
 
 
-def test_an_archive_that_lacks_nothing_proves_nothing(rig: Rig) -> None:
-    """While the workspace holds a single path and its folders, archives are whole."""
-    shutil.rmtree(rig.workspace)
-    rig.emulator.faults.script(REPLACES)
-    rig.write("f", "content")
-    rig.sync()
-    rig.write("f", "changed")
-    rig.sync()
-    assert looks(rig) == 0
-    for path in ("g", "h"):
-        rig.write(path)
-        rig.sync()
-        assert equal(rig)
-    assert looks(rig) == 1
-
-
 class TruncatingObserver(RecordingObserver):
     """Damages the chunks of a partial archive just before they are sent."""
 
@@ -474,15 +355,6 @@ def test_an_archive_that_is_damaged_is_sent_whole(rig: Rig) -> None:
     rig.sync()
     assert sent(rig) < 1_000
     assert equal(rig)
-
-
-def test_names_that_are_not_utf8(rig: Rig) -> None:
-    """They are reported and recorded as any other."""
-    (rig.workspace / os.fsdecode(b"A-\xff")).write_text("first of all that is missing")
-    rig.emulator.faults.script(REPLACES)
-    rig.sync()
-    rig.restart()
-    assert "xff')" in str(rig.cycle.warnings[0])
 
 
 def test_the_spool_holds_one_whole_and_one_partial_archive(rig: Rig) -> None:

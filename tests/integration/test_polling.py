@@ -15,11 +15,8 @@ from typing import Any
 import pytest
 
 from syncd.archive.snapshotter import EVERYTHING, ScanPlan
-from syncd.core.settings import check_config
 from syncd.model.entry import Stamp
-from syncd.report.history import HistoryRecorder
 from syncd.report.status_publisher import StatusPublisher
-from syncd.sync.outcome import SyncReason
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.watch.changes import Changes
@@ -117,17 +114,6 @@ def test_a_shared_mount_in_a_local_workspace(shared: Shared) -> None:
     assert [at for at, _ in shared.scans[1:]] == pytest.approx([2, 4, 6, 8], abs=0.5)
 
 
-def test_a_shared_workspace(shared: Shared) -> None:
-    """A poll scans all of it."""
-    workspace = shared.loop.rig.workspace
-    shared.mount(workspace)
-    shared.at(3, lambda: (workspace / "data/there").write_text("new!"))
-    shared.run(9)
-    assert shared.sent("data/there") == "new!"
-    assert {changed for _, changed in shared.scans} == {None}
-    assert len(shared.scans) == 5
-
-
 def test_a_poll_that_finds_nothing(shared: Shared, caplog: pytest.LogCaptureFixture) -> None:
     """It shows no state, logs nothing and asks nobody."""
     caplog.set_level(logging.INFO)
@@ -144,25 +130,6 @@ def test_a_poll_that_finds_nothing(shared: Shared, caplog: pytest.LogCaptureFixt
     assert len(shared.scans) == 5
     assert set(shared.states[states:states_after]) == {State.WATCHING}
     assert (lines, requests) == (lines_after, requests_after)
-
-
-def test_the_rescan_of_a_shared_workspace(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polls of everything do not stand in for it: they believe the files' times."""
-    reasons: list[str] = []
-    monkeypatch.setattr(HistoryRecorder, "begin", lambda _, why: reasons.append(why))
-    shared.mount(shared.loop.rig.workspace)
-    shared.loop.rig.keys["sync"]["rescan_minutes"] = 0.1
-    shared.loop.config = check_config(shared.loop.rig.keys)
-    shared.run(9)
-    assert reasons.count(SyncReason.RESCAN.value) == 2
-    assert reasons.count(SyncReason.POLL.value) >= 2
-
-
-def test_a_local_workspace_is_not_polled(shared: Shared) -> None:
-    """Without a shared file system nothing is scanned before the rescan."""
-    shared.mount()
-    shared.run(300)
-    assert len(shared.scans) == 1
 
 
 def test_coarse_times_of_a_slow_clock(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,7 @@ import pytest
 from syncd.core.errors import Stop
 from syncd.core.waiter import SupersededBy
 from syncd.remote.api import Api
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.remote.http_client import WINDOW_S
+from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
 from tests.integration.sync_rig import SANDBOX, Rig, rigged
 
@@ -40,42 +39,6 @@ def test_one_refusal_is_enough(rig: Rig) -> None:
         rig.sync()
         assert rig.arrived()["a.txt"] == f"edit {number}"
     assert _refused(rig) == 1
-
-
-def test_no_wait_without_a_limit(rig: Rig) -> None:
-    """An account that is not limited waits for nothing."""
-    rig.write()
-    rig.sync()
-    rig.clock.slept.clear()
-    _api(rig).sandbox()
-    for _ in range(5):
-        _api(rig).sandbox()
-    assert rig.clock.slept == []
-
-
-def test_the_bucket_does_not_count(rig: Rig) -> None:
-    """A bucket that is too busy does not pace the API's requests."""
-    rig.write()
-    rig.emulator.faults.script("upload: 429")
-    rig.sync()
-    rig.clock.slept.clear()
-    for _ in range(5):
-        _api(rig).sandbox()
-    assert rig.clock.slept == []
-
-
-def test_retry_after_counts_as_before(rig: Rig) -> None:
-    """The failure of a refused request has the wait that the server asked for, and the next request waits too."""
-    rig.emulator.rate_limit = 2
-    api = _api(rig)
-    api.sandbox()
-    api.sandbox()
-    with pytest.raises(StepFailed) as raised:
-        api.sandbox()
-    failure = raised.value
-    assert (failure.step, failure.action, failure.retry_after_s) == (ApiStep.SANDBOX, FailureAction.RETRY, 1.0)
-    api.sandbox()
-    assert rig.clock.slept == [WINDOW_S]
 
 
 class _EndingListener:

@@ -6,9 +6,9 @@ import tracemalloc
 
 import pytest
 
-from syncd.remote import bucket, http_client
+from syncd.remote import http_client
 from tests.emulator.hostile_bodies import bomb
-from tests.integration.recorded_rig import FRESH, OFFLINE, RETRY, RecordedRig, fill
+from tests.integration.recorded_rig import OFFLINE, RecordedRig, fill
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,6 @@ def test_a_response_times_out(recorded: RecordedRig, fault: str) -> None:
     recorded.converge()
 
 
-def test_a_slow_upload_is_not_a_failure(recorded: RecordedRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An upload may take longer than a response may: the timeout of the response begins after it."""
-    monkeypatch.setattr(bucket, "_READ_S", 1.5)
-    fill(recorded.rig.workspace / "random", 2 << 20)
-    recorded.rig.emulator.faults.script("upload: slow 800000")  # bytes a second: 2.6 s
-    assert recorded.sync().failures == []
-
-
 def test_a_server_that_never_reads(recorded: RecordedRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upload that the server does not read is cut off after the timeout of one send."""
     monkeypatch.setattr(http_client, "WRITE_S", 1.0)
@@ -51,17 +43,6 @@ def test_a_server_that_never_reads(recorded: RecordedRig, monkeypatch: pytest.Mo
     assert failure.action is OFFLINE
     assert "cut off (the other side stopped reading)" in str(failure)
     assert recorded.request_counts() == "1 2 1"
-
-
-def test_a_large_upload_refused_early(recorded: RecordedRig) -> None:
-    """A response that comes before the body is sent is read, even if the connection then breaks."""
-    fill(recorded.rig.workspace / "random")
-    recorded.rig.emulator.faults.script("upload: 503 before retry-after=9", "upload: expired before")
-    observer = recorded.sync()
-    assert [failure.action for failure in observer.failures] == [RETRY, FRESH]
-    assert 9 <= observer.waits[0] <= 10.8
-    assert observer.waits[1:] == [0]
-    assert recorded.request_counts() == "2 3 1"
 
 
 def test_a_compression_bomb_is_not_decoded(recorded: RecordedRig) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import tarfile
 from collections.abc import Iterator
@@ -130,25 +129,6 @@ def test_a_failed_upload_is_named(audit: Audit) -> None:
     (other,) = audit.sync()
     assert [record.outcome for record in audit.recorded()] == ["initialized", "failed", "failed"]
     assert [(named(each).keys(), changes(each)) for each in (part, other)] == [({"a"}, {"a": "changed"})] * 2
-
-
-def test_a_bucket_that_cannot_be_reached(audit: Audit) -> None:
-    """No byte has left, and nothing is named."""
-    url = "http://localhost:9/o?X-Goog-Signature=5ECRET"
-    audit.rig.emulator.faults.script(
-        f"upload-url: json {json.dumps({'upload_url': url, 'expires_in_minutes': 30})} always"
-    )
-    assert audit.sync() == ()
-    (record,) = audit.recorded()
-    assert (record.outcome, record.error and record.error.step) == ("failed", "upload")
-
-
-def test_it_is_written_before_the_upload_ends(audit: Audit) -> None:
-    """A process that is killed when its bytes have left leaves the record of them."""
-    found: list[int] = []
-    audit.rig.emulator.faults.on("upload", "after", lambda _: found.append(len(audit.recorded()[0].sent)))
-    audit.sync()
-    assert found == [1, 2]
 
 
 def test_what_stays_there_is_not_named(audit: Audit) -> None:

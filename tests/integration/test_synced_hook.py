@@ -17,8 +17,6 @@ from syncd.core.clock import SystemClock
 from syncd.core.directories import directories_for
 from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of
-from syncd.sandbox.sandbox_state import SandboxState, TakenPath
-from syncd.store.state_db import StateDb
 from syncd.sync import synced_hook
 from syncd.sync.synced_hook import SyncedHook
 from tests.integration.sync_rig import SANDBOX, Rig, rigged
@@ -167,28 +165,6 @@ def test_syncs_meanwhile_become_one_run(runs: Runs) -> None:
     assert second == {"added": ["new"], "changed": ["a", "b"]}
 
 
-def test_a_name_that_is_not_utf8(runs: Runs) -> None:
-    """It is a lone surrogate, from which the name can be made again."""
-    name = os.fsdecode(b'caf\xe9 \n"')
-    (runs.rig.workspace / name).write_text("1")
-    (told,) = runs.sync()
-    assert name in told["added"]
-
-
-def test_what_was_deleted_here_and_stays_there(runs: Runs) -> None:
-    """It was not removed; it is, once it is removed there; one that is sent again is changed."""
-    runs.rig.keys["sandbox"]["deletions"] = "keep"
-    runs.sync()
-    (runs.rig.workspace / "a").unlink()
-    (runs.rig.workspace / "b").unlink()
-    assert runs.sync() in ([], [{}])
-    runs.rig.write("b", "2")
-    assert runs.sync() == [{"changed": ["b"]}]
-    runs.rig.keys["sandbox"]["deletions"] = "mirror"
-    runs.restart()
-    assert runs.sync() == [{"removed": ["a"]}]
-
-
 def test_what_the_agent_changed_is_not_told(runs: Runs) -> None:
     """With "hold", what both sides changed stays as it is there; what is deleted here and changed there stays too."""
     runs.rig.keys["sandbox"]["agent_changes"] = "hold"
@@ -201,46 +177,6 @@ def test_what_the_agent_changed_is_not_told(runs: Runs) -> None:
     assert runs.sync() == [{"added": ["c"]}]
     assert runs.rig.cycle.agent_status.held == ("a",)
     assert runs.sync(SyncMode.FORCED) == [{"changed": ["a"], "removed": ["b"]}]
-
-
-def test_what_apply_took_is_not_told(runs: Runs) -> None:
-    """It counts as arrived, but no sync brought it."""
-    runs.sync()
-    base, target = runs.rig.cycle.baseline, runs.rig.cycle.target
-    assert base is not None
-    assert target is not None
-    runs.rig.write("stays/1", "agent")
-    (runs.rig.sandbox.workspace / "stays/1").write_text("agent")
-    (runs.rig.sandbox.workspace / "stays/2").unlink()
-    (runs.rig.workspace / "stays/2").unlink()
-    scanned = runs.rig.cycle.snapshotter.scan(base, SyncMode.CHANGED).manifest
-    entries = runs.rig.cycle.snapshotter.with_digests({"stays/1": scanned["stays/1"]})
-    taken = [TakenPath("stays/1", base["stays/1"], entries["stays/1"]), TakenPath("stays/2", base["stays/2"], None)]
-    SandboxState(StateDb(str(runs.state)), target).record_taken(taken)
-    runs.rig.write("a", "2")
-    assert runs.sync() == [{"changed": ["a"]}]
-
-
-def test_an_emptied_sandbox_gets_all(runs: Runs) -> None:
-    """All paths are added there."""
-    runs.sync()
-    for path in runs.rig.sandbox.workspace.iterdir():
-        if path.is_dir():
-            for each in path.iterdir():
-                each.unlink()
-        else:
-            path.unlink()
-    runs.rig.write("a", "2")
-    (told,) = runs.sync()
-    assert {"a", "b", "stays/1"} <= set(told["added"])
-
-
-def test_a_sync_that_fails_after_it_arrived(runs: Runs) -> None:
-    """The next one tells of its changes: the proof, which follows the first archive, fails here."""
-    runs.rig.emulator.faults.script("initialize: 200", "initialize: 404")
-    runs.rig.fail()
-    (told,) = runs.sync()
-    assert {"a", "b", "stays/1"} <= set(told["added"])
 
 
 def test_a_failure_is_a_warning_until_one_succeeds(runs: Runs) -> None:
@@ -275,17 +211,6 @@ def test_it_ends_in_time(runs: Runs, monkeypatch: pytest.MonkeyPatch, deaf: str)
     assert _ends(int(pid.read_text()))
 
 
-def test_its_environment(runs: Runs) -> None:
-    """The person's, in their home, without what is for the daemon alone."""
-    runs.environ |= {"NOTIFY_SOCKET": "@x", "CREDENTIALS_DIRECTORY": "/run/x", "HERE": "yes"}
-    seen = runs.rig.folder / "environment"
-    runs.does(f'env >"{seen}"')
-    runs.sync()
-    found = dict(line.partition("=")[::2] for line in seen.read_text().splitlines())
-    assert (found["HERE"], found["PWD"]) == ("yes", os.path.expanduser("~"))
-    assert not {"KLAVIS_API_KEY", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"} & set(found)
-
-
 def test_its_output_is_logged(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
     """Line by line, without a server's URL, and bounded; a process that it leaves running stays."""
     caplog.set_level("INFO", "syncd.hook")
@@ -317,24 +242,6 @@ def test_changes_that_cannot_be_written(runs: Runs) -> None:
     runs.rig.write("b", "2")
     assert runs.sync() == [{"changed": ["a", "b"]}]
     assert runs.warnings() == ""
-
-
-def test_another_sandbox(runs: Runs) -> None:
-    """Changes of the sandbox that was left are told to nobody."""
-    runs.waits()
-    runs.begin()
-    runs.rig.write("a", "2")
-    runs.begin()
-    other = runs.rig.emulator.create_sandbox("other")
-    runs.rig.keys["sandbox"]["id"] = other.id
-    runs.rig.restart()
-    (runs.rig.workspace / "b").unlink()
-    runs.begin()
-    runs.end()
-    documents = [json.loads(line) for line in runs.copies.read_text().splitlines()[::3]]
-    assert [document["sandbox_id"] for document in documents] == [SANDBOX, "other"]
-    assert "a" in documents[1]["added"]
-    assert documents[1]["removed"] == documents[1]["changed"] == []
 
 
 def test_it_is_told_of_each_sandbox_once(runs: Runs) -> None:

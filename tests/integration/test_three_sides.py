@@ -112,22 +112,6 @@ POLICIES = pytest.mark.parametrize("policy", ["save", "hold"])
 # -- changed there alone
 
 
-@POLICIES
-def test_a_directory_that_the_agent_replaced_stays_though_its_files_were_touched(made: AgentRig, policy: str) -> None:
-    """What is in it here may have changed, by its times; it is read, and the whole archive arrives without it."""
-    made.set(agent_changes=policy)
-    made.set("sync", archive="full")
-    made.agent.delete("d")
-    made.agent.write("d", "theirs")
-    made.edit(a="newer")
-    made.settle()
-    os.utime(made.rig.workspace / "d/c", (1, 1))
-    made.edit(a="newest")
-    made.settle()
-    assert (made.there("a"), made.there("d")) == ("newest", "theirs")
-    assert made.quiet()
-
-
 @ARCHIVES
 @POLICIES
 def test_what_only_the_agent_changed_stays(made: AgentRig, archive: str, policy: str) -> None:
@@ -153,16 +137,6 @@ def test_what_only_the_agent_changed_stays(made: AgentRig, archive: str, policy:
     assert made.quiet()
 
 
-@ARCHIVES
-def test_it_stays_though_its_stamp_is_the_old_one(made: AgentRig, archive: str) -> None:
-    """Neither its size nor its time tell."""
-    made.set("sync", archive=archive)
-    made.agent.write_with_old_mtime("a", "OURS: a")
-    made.edit(b="newer")
-    made.rig.sync()
-    assert made.there("a") == "OURS: a"
-
-
 @pytest.mark.parametrize("kind", ["a link", "a directory", "a FIFO"])
 def test_another_kind_there_stays(made: AgentRig, kind: str) -> None:
     """So does what is below a directory's place that the agent gave to something else."""
@@ -186,16 +160,6 @@ def test_another_kind_there_stays(made: AgentRig, kind: str) -> None:
     assert not os.path.isdir(made.agent.path("d")) or os.path.islink(made.agent.path("d"))
     assert made.saved == {}
     assert made.quiet()
-
-
-def test_the_agents_new_files_are_of_no_interest(made: AgentRig) -> None:
-    """A sync looks only at what it is about to write."""
-    made.agent.write("its-own/f", "theirs")
-    made.edit(b="newer")
-    made.rig.sync()
-    made.rig.sync(SyncMode.FORCED)
-    assert made.there("its-own/f") == "theirs"
-    assert (made.saved, made.warnings) == ({}, {})
 
 
 # -- changed on both sides
@@ -264,23 +228,6 @@ def test_hold(made: AgentRig, archive: str) -> None:
     assert made.there("a") == "edited once more"
     assert made.warnings == {}
     assert made.rig.cycle.agent_status.held == ()
-    assert made.quiet()
-
-
-def test_a_held_path_that_is_taken_back_or_deleted_here(made: AgentRig) -> None:
-    """It is held no more; only the agent changed it then, and it stays there."""
-    made.set(agent_changes="hold")
-    for path in ("a", "d/c"):
-        made.agent.write(path, "theirs")
-        made.rig.write(path, "newer")
-    made.rig.sync()
-    assert made.rig.cycle.agent_status.held == ("a", "d/c")
-    made.edit(a="ours: a")
-    (made.rig.workspace / "d/c").unlink()
-    made.settle()
-    assert made.rig.cycle.agent_status.held == ()
-    assert (made.there("a"), made.there("d/c")) == ("theirs", "theirs")
-    assert list(made.warnings) == ["kept:d/c"]
     assert made.quiet()
 
 
@@ -442,19 +389,6 @@ def test_an_agent_that_writes_all_the_time_keeps_nothing_from_arriving(made: Age
     assert len(changed) >= 4
     for name in changed:
         assert made.there(name) == "theirs" or made.saved[name] == ["theirs"]
-
-
-def test_overwrite_looks_at_nothing(made: AgentRig) -> None:
-    """With `keep`, there is no further request; the proof for small archives aside."""
-    made.set(agent_changes="overwrite", deletions="keep")
-    made.set("sync", archive="full")
-    asked = len(made.rig.asked())
-    made.agent.write("a", "theirs")
-    made.agent.write("b", "theirs")
-    made.edit(a="newer")
-    made.rig.sync()
-    assert made.rig.asked()[asked:] == ["upload", "initialize"]
-    assert (made.there("a"), made.there("b"), made.saved) == ("newer", "ours: b", {})
 
 
 def test_overwrite_looks_only_at_what_it_removes(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -682,17 +616,6 @@ def test_by_the_sandboxs_archive_where_no_program_looks(made: AgentRig, op: str,
     assert made.warnings == {}
 
 
-def test_a_busy_server_is_asked_once_more(made: AgentRig) -> None:
-    """Not every failure means that no program runs: the archive of the whole workspace may be large."""
-    made.rig.emulator.faults.script("execute: 503 x2")  # the first look is begun beside the upload
-    made.agent.write("a", "theirs")
-    made.edit(a="newer")
-    _, observer = made.rig.sync()
-    assert len(observer.waits) == 1
-    assert "dump" not in made.rig.asked()
-    assert made.saved == {"a": ["theirs"]}
-
-
 NOBODY = "execute: 501 always", "dump: 501 always"
 
 
@@ -759,29 +682,6 @@ def test_foreign_output_is_not_believed(made: AgentRig, said: str) -> None:
     assert made.saved == {"a": ["theirs"]}  # by the sandbox's archive
 
 
-def test_a_program_that_never_begins(made: AgentRig) -> None:
-    """The sync waits for a bounded time; the program may run later, as it changes nothing."""
-    made.rig.sandbox.hold()
-    made.rig.emulator.faults.script("dump: 501 always")
-    made.edit(a="newer")
-    started_s = made.rig.clock.monotonic_s()
-    made.rig.sync()
-    assert 5 <= made.rig.clock.monotonic_s() - started_s < 20.1
-    assert list(made.warnings) == ["remote-changes"]
-    before = made.rig.arrived()
-    made.rig.sandbox.start_held()
-    made.rig.sandbox.wait()
-    assert made.rig.arrived() == before
-
-
-def test_a_sandbox_that_ended(made: AgentRig) -> None:
-    """The look does not hide it."""
-    made.rig.emulator.faults.script("execute: gone")
-    made.edit(a="newer")
-    failure, _ = made.rig.fail()
-    assert "knows no sandbox" in str(failure)
-
-
 # -- what it costs
 
 
@@ -800,16 +700,6 @@ def test_requests_of_a_small_edit(made: AgentRig) -> None:
     assert sorted(made.rig.asked()[asked:]) == sorted(
         ["upload", "initialize", *EXECUTION_OPS, "export-artifacts", "download"]
     )
-
-
-def test_copies_do_not_pile_up(made: AgentRig) -> None:
-    """Those of a look are gone with the next one."""
-    for number in range(3):
-        made.agent.write("a", f"theirs {number}")
-        made.edit(a=f"newer {number}")
-        made.rig.sync()
-    copies = Path(directories_for(str(made.rig.workspace), made.rig.environ).spool) / "copies"
-    assert not copies.exists()
 
 
 # -- the bytes of the base
@@ -855,26 +745,3 @@ def test_a_look_at_many_paths_has_more_time(made: AgentRig, monkeypatch: pytest.
     (few, few_s), (many, many_s) = min(times), max(times)
     assert many - few >= 290
     assert many_s - few_s == pytest.approx((many - few) * 1e-4)
-
-
-def test_a_look_at_many_paths_is_not_repeated_for_its_own_length(
-    made: AgentRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another one would be no younger at its end. One at few paths that takes so long is."""
-    finish, looks = Looker.finish, []
-
-    def finished(self: Looker, running: RunningLook, *args: Any) -> LookResult:
-        looks.append(len(running.request.items))
-        made.rig.clock.go_on(2.02)
-        return finish(self, running, *args)
-
-    made.edit(a="newer")
-    made.rig.sync()
-    monkeypatch.setattr(Looker, "finish", finished)
-    made.edit(a="newest")
-    made.rig.sync()
-    assert len(looks) == 4
-    looks.clear()
-    made.edit(**{f"d{number}": "new" for number in range(300)})
-    made.rig.sync()
-    assert len(looks) == 1

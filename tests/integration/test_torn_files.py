@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.errors import Stop
 from syncd.sync.outcome import Outcome
-from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import Rig, rigged
 
 MIB = 1 << 20
 
@@ -92,20 +91,6 @@ def test_renamed(rig: Rig, write: Write, size_bytes: int, *, restarted: bool) ->
     assert rig.cycle.warnings == []
 
 
-@pytest.mark.parametrize("size_bytes", [500_000, 3 * MIB], ids=["small", "large"])
-def test_only_appended(rig: Rig, size_bytes: int) -> None:
-    """What was there when it was opened is whole, and is sent once; the rest is a change like any other."""
-    path, outcome = written_while_sent(rig, appended, size_bytes)
-    assert (outcome.follow_up, outcome.torn, rig.cycle.warnings) == ((), (), [])
-    sent = (rig.sandbox.workspace / "torn").read_bytes()
-    assert len(sent) >= size_bytes
-    assert path.read_bytes().startswith(sent)
-    assert len(sent) < path.stat().st_size
-    assert rig.sync()[0].word == "initialized"
-    assert (rig.sandbox.workspace / "torn").read_bytes() == path.read_bytes()
-    assert rig.sync()[0].word == "unchanged"
-
-
 def test_kept_and_removed_later(rig: Rig) -> None:
     """It counts as a leftover with the bytes that were sent, in this process and the next."""
     rig.keys["sandbox"]["deletions"] = "keep"
@@ -117,42 +102,3 @@ def test_kept_and_removed_later(rig: Rig) -> None:
     rig.restart()
     rig.sync()
     assert os.listdir(rig.sandbox.workspace) == ["stay"]
-
-
-def test_an_answer_that_was_lost(rig: Rig) -> None:
-    """What may have been applied is known as well."""
-    path = rig.workspace / "torn"
-    path.write_bytes(os.urandom(3 * MIB))
-    steps = iter(range(1_000))
-    rig.meanwhile = lambda: overwritten(path, next(steps))
-    rig.emulator.faults.script("initialize: lost")
-    with pytest.raises(Stop):
-        rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
-    rig.meanwhile = lambda: None
-    path.unlink()
-    rig.restart()
-    rig.sync()
-    assert os.listdir(rig.sandbox.workspace) == ["stay"]
-    assert rig.cycle.warnings == []
-
-
-def test_a_change_in_the_sandbox_stays(rig: Rig) -> None:
-    """Its bytes are not those that were sent."""
-    rig.keys["sandbox"]["agent_changes"] = "save"
-    rig.restart()
-    path = torn(rig, overwritten, 3 * MIB)
-    theirs = bytearray((rig.sandbox.workspace / "torn").read_bytes())
-    theirs[-1] ^= 1
-    (rig.sandbox.workspace / "torn").write_bytes(theirs)
-    path.unlink()
-    rig.sync()
-    assert (rig.sandbox.workspace / "torn").read_bytes() == theirs
-    assert [warning.key for warning in rig.cycle.warnings] == ["kept:torn"]
-
-
-def test_read_again(rig: Rig) -> None:
-    """The file is read again although its times no longer change."""
-    path = torn(rig, overwritten, 3 * MIB)
-    assert rig.sync()[0].word == "initialized"
-    assert (rig.sandbox.workspace / "torn").read_bytes() == path.read_bytes()
-    assert rig.sync()[0].word == "unchanged"

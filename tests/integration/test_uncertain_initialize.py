@@ -65,12 +65,6 @@ def test_a_reverted_change(rig: Rig, fault: str, end: BaseException | None, *, r
     assert rig.sync()[0].word == "unchanged"
 
 
-def test_the_sandbox_may_hold_the_second_text(rig: Rig) -> None:
-    """It does so without an answer: otherwise these tests would prove nothing."""
-    interrupted(rig, "initialize: lost", Stop())
-    assert rig.arrived() == SECOND
-
-
 @pytest.mark.parametrize("step", range(1, 5))
 def test_reverted_while_it_is_packed(rig: Rig, step: int) -> None:
     """An archive whose content equals the recorded one does not count as unchanged either."""
@@ -85,48 +79,6 @@ def test_reverted_while_it_is_packed(rig: Rig, step: int) -> None:
     rig.meanwhile = take_back
     rig.sync()
     assert next(steps) > step
-    rig.sync()
-    assert rig.arrived() == FIRST
-
-
-@REVERTED
-def test_a_second_initialize_is_enough(rig: Rig, *, restarted: bool) -> None:
-    """If the change stays, the archive is still in the bucket: only the initialize is requested again."""
-    interrupted(rig, "initialize: reset", Stop())
-    if restarted:
-        rig.restart()
-    before = rig.asked()
-    assert rig.sync()[0].word == "initialized"
-    assert rig.asked() == [*before, "initialize"]
-    assert rig.arrived() == SECOND
-
-
-@REVERTED
-@pytest.mark.parametrize("fault", ["upload-url: 503", "upload: 503", "upload: lost", "upload: reset mid-body"])
-def test_before_the_initialize_nothing_is_uncertain(rig: Rig, fault: str, *, restarted: bool) -> None:
-    """A reverted change that never reached the sandbox costs nothing."""
-    if fault.startswith("upload-url"):
-        rig.restart()
-        remove(rig.state_folder, "upload_url")
-    interrupted(rig, fault, Stop())
-    rig.write("a.txt", FIRST["a.txt"])
-    if restarted:
-        rig.restart()
-    before = rig.asked()
-    assert rig.sync()[0].word == "unchanged"
-    assert rig.asked() == before
-
-
-def test_uncertain_twice(rig: Rig) -> None:
-    """The sync that would end the uncertainty may be interrupted too."""
-    interrupted(rig, "initialize: lost", Stop())
-    rig.write("a.txt", FIRST["a.txt"])
-    rig.restart()
-    rig.emulator.faults.script("upload: reset", "initialize: lost")
-    for _ in range(2):
-        with pytest.raises(Stop):
-            rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
-        rig.restart()
     rig.sync()
     assert rig.arrived() == FIRST
 
@@ -165,19 +117,6 @@ def test_a_sandbox_that_is_created_again(rig: Rig, step: str, status: int, *, re
     if restarted:
         rig.restart()
     assert rig.sync()[0].word == "initialized"
-    assert rig.arrived() == FIRST
-
-
-def test_another_sandbox_in_between(rig: Rig) -> None:
-    """One sandbox stays uncertain while the configuration names another one."""
-    interrupted(rig, "initialize: lost", Stop())
-    rig.keys["sandbox"]["id"] = "gone"
-    rig.restart()
-    rig.fail()
-    rig.keys["sandbox"]["id"] = "box"
-    rig.write("a.txt", FIRST["a.txt"])
-    rig.restart()
-    rig.sync()
     assert rig.arrived() == FIRST
 
 

@@ -117,15 +117,6 @@ def test_a_detail_is_cleaned() -> None:
     assert text.isprintable()
 
 
-@pytest.mark.parametrize(("sandbox", "quoted"), [("a/b?c#d", "a%2Fb%3Fc%23d"), ("ü x", "%C3%BC%20x")])
-def test_an_odd_sandbox_id_is_one_segment(sandbox: str, quoted: str) -> None:
-    """It is one segment of the path, below the base URL's own path."""
-    client = ScriptedClient(404, b"")
-    with pytest.raises(StepFailed):
-        api_on(client, sandbox).upload_url()
-    assert client.requests[0].url == f"https://api.example.com/v1/local-sandbox/{quoted}/upload-url?region=us"
-
-
 @pytest.mark.parametrize("op", ["upload-url", "upload", "initialize"])
 def test_redirects_are_not_followed(rig: Rig, op: str) -> None:
     """Neither the key nor the archive is sent to a redirect's target."""

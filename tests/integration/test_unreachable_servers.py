@@ -112,21 +112,6 @@ def test_a_port_without_tls(
         sync_to_unreachable(recorded, op, f"https://localhost:{port}", says)
 
 
-@pytest.mark.parametrize("op", ["upload-url", "upload"])
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [
-        ("https://no-such-host.invalid", "cannot be reached (its name"),
-        ("https://127.0.0.1:9", "cannot be reached (Connection refused)"),
-        ("http://localhost:9", "cannot be reached (Connection refused)"),
-        ("https://[::1]:9", "cannot be reached ("),
-    ],
-)
-def test_no_server(recorded: RecordedRig, op: str, url: str, says: str) -> None:
-    """The name is unknown, the port is closed or the address is unreachable."""
-    sync_to_unreachable(recorded, op, url, says)
-
-
 def sync_to_unreachable(recorded: RecordedRig, op: str, url: str, says: str) -> None:
     """Sync with the API or bucket at this address, which fails, then with its own address again."""
     base_url = recorded.rig.emulator.base_url
@@ -145,11 +130,3 @@ def sync_to_unreachable(recorded: RecordedRig, op: str, url: str, says: str) -> 
     if op == "upload":
         recorded.rig.clock.go_on(1800)  # the unreachable URL has expired
     recorded.converge()
-
-
-def test_a_name_with_two_addresses(recorded: RecordedRig) -> None:
-    """If nothing listens at the first address of a name, the second is tried without a failure."""
-    if not any(found[0] == socket.AF_INET6 for found in socket.getaddrinfo("localhost", 9)):
-        pytest.skip("localhost has one address here")
-    recorded.rig.keys["sandbox"]["base_url"] = recorded.rig.emulator.base_url.replace("127.0.0.1", "localhost")
-    assert recorded.sync().failures == []

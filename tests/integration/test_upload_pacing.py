@@ -19,12 +19,12 @@ import pytest
 from syncd.archive.chunk_store import Archive
 from syncd.core.clock import SystemClock
 from syncd.core.waiter import Interrupt, Waiter
-from syncd.remote import bucket, network
-from syncd.remote.bucket import Bucket, Throttle, set_kernel_pacing
+from syncd.remote import network
+from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.upload_url import UploadUrl
 from tests.clock import ScriptedClock
-from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import Rig, rigged
 
 CLOCK = SystemClock()
 KIB = 1 << 10
@@ -185,14 +185,6 @@ def test_progress_counts_received_bytes(certificate: tuple[Path, Path] | None) -
     assert reported[-1] == archive_of(size_bytes).size_bytes
 
 
-def test_a_slow_upload_does_not_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under a low limit an upload may take much longer than a response may."""
-    monkeypatch.setattr(bucket, "_READ_S", 0.3)
-    with receiver() as there:
-        upload(there.url, 24 * KIB, Throttle(32 * KIB))
-    assert there.received() == sum(map(len, archive_of(24 * KIB).blocks(KIB)))
-
-
 def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A changed limit does not count the bytes before it."""
     # So that progress counts the bytes handed over.
@@ -225,25 +217,6 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield rig
 
 
-def test_the_observer_is_called_during_waits(rig: Rig) -> None:
-    """With any limit its waits are short, and the observer is called after each."""
-    _, observer = rig.sync(observer=RecordingObserver(rig.clock))
-    assert sum(rig.clock.slept) == pytest.approx(20, abs=1.5)
-    assert max(rig.clock.slept) <= 0.2 + 1e-9
-    assert len(observer.sent_bytes) > 80
-    assert observer.sent_bytes == sorted(observer.sent_bytes)
-
-
-@pytest.mark.parametrize("fault", ["upload: reset mid-body", "upload: wrong-hash"])
-def test_the_next_attempt_keeps_the_limit(rig: Rig, fault: str) -> None:
-    """A failure gives no burst allowance."""
-    rig.emulator.faults.script(fault)
-    _, observer = rig.sync()
-    assert len(observer.failures) == 1
-    again = observer.sent_bytes.index(0, 1)
-    assert sum(rig.clock.slept) >= 20 + observer.sent_bytes[again - 1] / KIB - 3
-
-
 def test_the_limit_counts_for_how_long_a_url_must_last(rig: Rig) -> None:
     """A URL that would expire before the limit lets the archive through is not used."""
     rig.sync()
@@ -251,16 +224,3 @@ def test_the_limit_counts_for_how_long_a_url_must_last(rig: Rig) -> None:
     (rig.workspace / "more").write_bytes(os.urandom(44 * KIB))
     rig.sync()
     assert rig.asked().count("upload-url") == 2
-
-
-def test_a_kept_connection_forgets_its_limit() -> None:
-    """One upload's limit does not hold for the next one over the same connection."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as connection:
-        options = ((socket.SOL_SOCKET, 47), (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
-        before = [connection.getsockopt(*option) for option in options]
-        set_kernel_pacing(connection, 0)
-        assert [connection.getsockopt(*option) for option in options] == before
-        set_kernel_pacing(connection, 1 << 20)
-        assert [connection.getsockopt(*option) for option in options] == [(1 << 20) * 33 // 32, 104857]
-        set_kernel_pacing(connection, 0)
-        assert [connection.getsockopt(*option) for option in options] == before

@@ -95,15 +95,6 @@ def test_what_a_person_asked_for_is_not(rig: Rig) -> None:
     assert (outcome.saved, outcome.overwritten) == (1, 0)
 
 
-def test_all_is_saved_before_the_end(acquired: Rig) -> None:
-    """Then there is nothing to tell."""
-    assert acquired.cycle.save_in_s == pytest.approx(7140, abs=5)
-    _save_until_the_end(acquired)
-    assert acquired.cycle.work_saver.take_unsaved() is None
-    assert acquired.cycle.warnings == []
-    assert acquired.cycle.agent_status.saved == 1
-
-
 def test_what_the_agent_does_in_the_last_minute_is_saved(acquired: Rig) -> None:
     """It is looked at again until the end, also once the next sandbox is in use, and if the clock is set back."""
     acquired.clock.go_on(7100)
@@ -115,15 +106,6 @@ def test_what_the_agent_does_in_the_last_minute_is_saved(acquired: Rig) -> None:
     agent.write("late", "the last thing")
     assert _save_until_the_end(acquired) == 3 + 4  # of the old one, then of the next
     assert acquired.cycle.agent_status.saved == 2
-
-
-def test_one_failure_is_not_the_end(acquired: Rig) -> None:
-    """It is tried again, and then there is nothing to tell."""
-    acquired.emulator.faults.script("execute: 501 x1", "dump: 501 x1")
-    _save_until_the_end(acquired)
-    assert acquired.cycle.work_saver.take_unsaved() is None
-    assert acquired.cycle.warnings == []
-    assert acquired.cycle.agent_status.saved == 1
 
 
 def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
@@ -180,21 +162,6 @@ def test_a_move_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch, reason: str) ->
     assert (new.workspace / "a").read_text() == "ours"
     assert rig.cycle.agent_status.saved == (reason != "gone")
     assert [warning.key for warning in rig.cycle.warnings] == (["unsaved"] if reason == "gone" else [])
-
-
-@pytest.mark.parametrize("is_known", [False, True])
-def test_a_sandbox_that_is_gone_already(acquired: Rig, *, is_known: bool) -> None:
-    """It is told if something is known to have been changed there; a warning it is in any case."""
-    if is_known:
-        acquired.write("c", "new")
-        _agent(acquired).write("c", "theirs: c")
-        acquired.keys["sandbox"]["agent_changes"] = "hold"
-        acquired.restart()
-        acquired.sync()
-    acquired.emulator.faults.script("any: 404 always")
-    _save_until_the_end(acquired)
-    assert (acquired.cycle.work_saver.take_unsaved() is not None) == is_known
-    assert "unsaved" in [warning.key for warning in acquired.cycle.warnings]
 
 
 def test_it_is_shown_on_the_desktop(acquired: Rig) -> None:

@@ -163,21 +163,6 @@ def test_what_is_left_out_is_counted(rig: Rig, agent: Agent) -> None:
     assert found.err == "2 paths in the sandbox that the workspace's rules exclude: not shown\n"
 
 
-def test_what_cannot_be_shown_is_named(rig: Rig, agent: Agent) -> None:
-    """A FIFO or a socket in a file's place is no patch; the rest is."""
-    agent.fifo("a")
-    agent.fifo("new-fifo")
-    agent.write("d/b", "theirs\n")
-    found = rig.run("diff")
-    assert found.code == 1
-    assert "not shown: a is not a file" in found.err
-    assert "d/b" in found.out
-    applied = rig.run("apply", "--json")
-    document = json.loads(applied.out)
-    assert (applied.code, document["taken"], "a" in document["never"]) == (0, ["d/b"], True)
-    assert (rig.workspace / "a").read_text() == TEXT + "a"
-
-
 def test_before_the_first_sync(rig: Rig) -> None:
     """78, and the command that helps."""
     rig.write("a")

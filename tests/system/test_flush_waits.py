@@ -82,17 +82,6 @@ def test_on_a_terminal_one_line_is_redrawn(rig: Rig) -> None:
     assert drawn[-1] == ""
 
 
-def test_ctrl_c(rig: Rig) -> None:
-    """It exits with 75 and says that the daemon goes on."""
-    rig.write("a")
-    rig.up()
-    rig.faults("upload: hang 60 always")
-    rig.write("a", "changed")
-    waiting = rig.background("flush")
-    rig.until(lambda: waiting.err, "a word on why it waits")  # before that it may not even have begun
-    assert waiting.stop(signal.SIGINT) == 75
-
-
 @pytest.mark.parametrize(
     ("request_", "when"), [({"do": "push", "force": True}, "in a sync"), ({"do": "flush"}, "at rest")]
 )

@@ -10,7 +10,6 @@ from typing import BinaryIO
 import pytest
 
 from tests.inodes import recreate
-from tests.system.command import CLOCK
 from tests.system.rig import Rig
 
 # A file's stamp is trusted from two seconds after its last write on.
@@ -96,21 +95,3 @@ def test_writes_to_an_unlinked_file(rig: Rig) -> None:
         file.write(b"more")
         rig.ok("flush")
         rig.converged(timeout_s=0.5)
-
-
-def test_a_program_that_writes_to_a_removed_file(rig: Rig) -> None:
-    """It causes no scan."""
-    rig.write("other")
-    rig.up()
-    with rotated(rig.workspace / "log") as file:
-        (rig.workspace / "log.1").unlink()
-        rig.write("after")
-        rig.converged()
-        rig.in_state("watching")
-        CLOCK.sleep(0.5)
-        state, cpu_s = rig.shown(), rig.daemons[0].cpu_s()
-        for _ in range(40):
-            file.write(b"more")
-            CLOCK.sleep(0.025)
-        assert rig.shown() == state
-        assert rig.daemons[0].cpu_s() - cpu_s < 0.2

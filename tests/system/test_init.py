@@ -153,14 +153,6 @@ def test_bad_flags_write_nothing(bare: Rig, flags: Sequence[str], code: int, wor
     assert not bare.config_file.exists()
 
 
-def test_a_number_may_be_a_sandbox_id(bare: Rig) -> None:
-    """An id is a text, also if it looks like a number; a path is relative to the current directory."""
-    bare.ok("init", "--path", "work", "--id", "0042", "--config", "elsewhere/o.toml", "--sandbox-mcp-file", "m.json")
-    config = load_config(str(bare.home / "elsewhere/o.toml"))
-    assert (config.workspace.path, config.sandbox.id) == (str(bare.workspace), "0042")
-    assert config.sandbox.mcp_file == str(bare.home / "m.json")
-
-
 def test_it_never_overwrites(rig: Rig) -> None:
     """An existing configuration is unchanged, and the message comes before any question."""
     before = rig.config_file.read_bytes()
@@ -202,15 +194,6 @@ def test_the_key_lies_beside_the_configuration(bare: Rig) -> None:
     bare.ok("push", "--force")
 
 
-def test_an_invalid_key_is_not_stored(bare: Rig) -> None:
-    """It is refused before anything is written."""
-    bare.environ["KLAVIS_API_KEY"] = "two words"
-    done = bare.run("init", "--path", "work", "--id", "box")
-    assert done.code == 78
-    assert "$KLAVIS_API_KEY has blanks" in done.err
-    assert not bare.config_file.parent.exists()
-
-
 @pytest.mark.parametrize(
     ("key", "flags", "code", "words"),
     [
@@ -236,17 +219,6 @@ def test_what_the_api_refuses_is_not_written(bare: Rig, key: str, flags: Sequenc
     assert key not in done.out + done.err
     assert [bare.config_file.exists(), bare.key_file.exists()] == [code == 0] * 2
     assert bare.emulator.request_log.ops() == ["get" if "--id" in flags else "list"]
-
-
-def test_a_key_file_that_others_can_read(bare: Rig) -> None:
-    """It is named before anything is written, as each later command would."""
-    bare.config_file.parent.mkdir()
-    bare.write_key(KEY)
-    bare.key_file.chmod(0o644)
-    done = bare.run("init", "--path", "work", "--id", "box", "--sandbox-base-url", bare.emulator.base_url)
-    assert (done.code, bare.config_file.exists()) == (78, False)
-    assert "chmod 600" in done.err
-    bare.key_file.chmod(0o600)
 
 
 def test_an_api_that_does_not_answer(bare: Rig) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,26 +117,6 @@ def test_switched_off(rig: Rig, notifications: NotificationServer) -> None:
 
 def _later(than_s: float) -> Callable[[], bool]:
     return lambda: CLOCK.monotonic_s() > than_s
-
-
-def test_a_bus_that_never_answers(rig: Rig, tmp_path: Path) -> None:
-    """The daemon gives up in time, logs nothing, goes on syncing and stops when told."""
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(str(tmp_path / "bus"))
-        door.listen()
-        door.settimeout(20.0)
-        rig.environ["XDG_RUNTIME_DIR"] = str(tmp_path)
-        rig.configure(SOON)
-        rig.write("a")
-        daemon = rig.up()
-        rig.faults("upload: 503 always")
-        rig.write("a", "changed")
-        guest, _ = door.accept()
-        with guest:
-            rig.emulator.faults.clear()
-            rig.converged()
-            assert "notification" not in daemon.err
-            assert daemon.stop() == 0
 
 
 @needs_machine

@@ -91,22 +91,6 @@ def test_two_for_one_workspace(rig: Rig, site: Path) -> None:
     rig.ok("status")
 
 
-def test_a_broken_one_is_named_where_none_matches(rig: Rig, site: Path) -> None:
-    """It stops no command in another workspace."""
-    rig.config_file.with_name("broken.toml").write_text("no TOML")
-    assert _in(rig, site, "status").err == ""
-    assert "broken.toml is not valid TOML" in rig.ok("status").err
-
-
-def test_the_configuration_is_named_on_a_terminal(rig: Rig, site: Path, terminal: Terminal) -> None:
-    """One that the directory decided is named, and commands that are suggested find it there by themselves."""
-    rig.environ["TERM"] = "xterm-256color"
-    terminal.start([*SYNCD, "status"], rig.environment(), site)
-    assert terminal.finish() == 0
-    assert _has(terminal.text, f"the configuration is {rig.config_file.with_name('site.toml')}")
-    assert "`syncd run`" in terminal.text
-
-
 def test_a_suggested_command_names_the_configuration(rig: Rig, site: Path) -> None:
     """It does so where the command would take another one: for config.toml in another's workspace, too."""
     for directory, name, option in (
@@ -140,14 +124,6 @@ def test_all_workspaces(rig: Rig, site: Path) -> None:
     assert "watching" not in rig.ok("status", "--all").out
 
 
-def test_all_of_none(rig: Rig) -> None:
-    """Without a configuration, it says how to make one; --all takes no --config."""
-    assert rig.run("status", "--all", "--config", "site").code == 2
-    rig.config_file.unlink()
-    assert "syncd init" in rig.ok("status", "--all").out
-    assert _rows(rig) == {}
-
-
 def test_all_are_watched(rig: Rig, site: Path) -> None:
     """A pipe gets a document for each change: a sync, and a configuration that comes."""
     watching = rig.background("status", "--all", "--json", "--watch")
@@ -176,13 +152,6 @@ def test_init_offers_the_directory_and_a_name(rig: Rig, site: Path, terminal: Te
     assert terminal.finish() == 0, terminal.text
     config = load_config(str(rig.config_file.with_name("my-site.toml")))
     assert (config.workspace.path, config.sandbox.id) == (str(new), "new")
-
-
-def test_init_where_a_configuration_is(rig: Rig, site: Path, terminal: Terminal) -> None:
-    """In a configured workspace it names the configuration to edit."""
-    terminal.start([*SYNCD, "init"], rig.environment(), site)
-    assert terminal.finish() == 78
-    assert _has(terminal.text, "site.toml syncs")
 
 
 def test_init_makes_no_two_for_one_workspace(rig: Rig, site: Path) -> None:

@@ -50,19 +50,6 @@ def test_a_busy_daemon_ends_within_five_seconds(rig: Rig, fault: str, state: str
     assert rig.status()["pending"] is False
 
 
-def test_a_debouncing_daemon_leaves_its_change_pending(rig: Rig) -> None:
-    """A change that is not sent yet is reported as pending, and sent by the next process."""
-    rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
-    rig.write("a")
-    daemon = rig.up()
-    rig.write("b")
-    rig.in_state("debouncing")
-    assert daemon.stop() == 0
-    assert rig.status()["pending"] is True
-    rig.start()
-    rig.converged()
-
-
 def test_a_second_signal_changes_nothing(rig: Rig) -> None:
     """A second Ctrl-C does not disturb the end."""
     rig.write("random", os.urandom(2_000_000))
@@ -147,14 +134,3 @@ def test_usr1_syncs_at_once(rig: Rig) -> None:
     daemon.send(signal.SIGUSR1)
     rig.converged()
     assert CLOCK.monotonic_s() - started_s < 10
-
-
-def test_usr1_ends_a_backoff(rig: Rig) -> None:
-    """SIGUSR1 in the wait after a failure: tried at once, with a new snapshot."""
-    rig.configure({"retry.first_delay_seconds": 60, "retry.max_delay_seconds": 60, "retry.give_up_after_seconds": 300})
-    rig.fill(5)
-    rig.faults("upload: 503")
-    daemon = rig.start()
-    rig.in_state("retrying")
-    daemon.send(signal.SIGUSR1)
-    rig.converged()

@@ -53,26 +53,6 @@ def test_a_changed_limit_applies_during_an_upload(rig: Rig, uploading: Running) 
     assert rig.shown()["syncs"] == 1
 
 
-@pytest.mark.parametrize("keys", [{"workspace.ignore": ["noise"]}, {"sandbox.deletions": "mirror"}], ids=str)
-def test_a_change_of_what_is_sent_restarts_the_upload(rig: Rig, uploading: Running, keys: dict[str, object]) -> None:
-    """An upload that is no longer wanted is not completed."""
-    reload(rig, uploading, {KEY: 0, **keys})
-    rig.until(lambda: rig.count("initialize", 200) == 1, "the sync under the new configuration", timeout_s=15)
-    wanted = ["a.txt"] if "workspace.ignore" in keys else ["a.txt", "noise"]
-    assert rig.archived() == wanted
-    assert "the upload is cancelled" in uploading.err
-
-
-def test_an_invalid_configuration_does_not_end_an_upload(rig: Rig, uploading: Running) -> None:
-    """It is refused at once, in a line that names the key."""
-    reload(rig, uploading, {KEY: -1})
-    rig.until(lambda: "the upload goes on" in uploading.err, "the refusal", timeout_s=15)
-    assert KEY in uploading.err
-    reload(rig, uploading, {KEY: 0})
-    rig.converged(timeout_s=15)
-    assert rig.count("upload") == 1
-
-
 def test_the_lowest_limit_delays_nothing_else(rig: Rig) -> None:
     """At 1 KiB a second commands are answered at once, and a stop ends in time."""
     rig.write("noise", os.urandom(SIZE_BYTES))

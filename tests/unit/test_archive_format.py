@@ -11,7 +11,6 @@ import pytest
 
 from syncd.archive import archive_format
 from syncd.model.entry import Entry, Kind
-from syncd.scan.file_reader import permissions
 
 
 def read_back(path: str, entry: Entry, size_bytes: int = 0) -> tarfile.TarInfo:
@@ -73,20 +72,6 @@ def test_names_survive(name: str, kind: Kind) -> None:
     )
 
 
-@pytest.mark.parametrize("target", ["t", "t" * 100, "t" * 101, "t\udcff" * 60, "../" * 60 + "x", "ü" * 50, "ü" * 51])
-def test_link_targets_survive(target: str) -> None:
-    """A link's target is read byte for byte."""
-    info = read_back("in/a/folder", entry_of(Kind.SYMLINK, target=target))
-    assert os.fsencode(info.linkname) == os.fsencode(target)
-    assert info.size == 0
-
-
-def test_a_long_name_and_target_together() -> None:
-    """Both records are in one extended header."""
-    info = read_back("n\udcff" * 70, entry_of(Kind.SYMLINK, target="t" * 300))
-    assert (info.name, info.linkname) == ("n\udcff" * 70, "t" * 300)
-
-
 @pytest.mark.parametrize("size_bytes", [0, 1, 511, 512, 8 * 2**30 - 1, 8 * 2**30, 2**40])
 def test_sizes_survive(size_bytes: int) -> None:
     """A size of 8 GiB and more does not fit the field and gets a record."""
@@ -99,42 +84,10 @@ def test_times_survive(mtime_s: int) -> None:
     assert read_back("old", entry_of(Kind.FILE, mtime_s=mtime_s)).mtime == mtime_s
 
 
-@pytest.mark.parametrize("mode", [0o000, 0o644, 0o777, 0o1777])
-def test_modes_survive(mode: int) -> None:
-    """Permission bits and the sticky bit are read."""
-    assert read_back("m", entry_of(Kind.DIRECTORY, mode=mode)).mode == mode
-
-
-@pytest.mark.parametrize(
-    ("mode", "kept"), [(0o104755, 0o755), (0o102755, 0o755), (0o106711, 0o711), (0o041777, 0o1777), (0o100000, 0)]
-)
-def test_permissions(mode: int, kept: int) -> None:
-    """Set-id bits and the kind are not part of them."""
-    assert permissions(mode) == kept
-
-
-def test_nothing_of_this_machine() -> None:
-    """Owner and group are 0 and have no names."""
-    info = read_back("a", entry_of(Kind.FILE))
-    assert (info.uid, info.gid, info.uname, info.gname) == (0, 0, "", "")
-
-
 def test_a_short_entry_is_one_block() -> None:
     """An unnecessary extended header would cost a third of the speed."""
     assert len(archive_format.headers(in_folders(200), entry_of(Kind.FILE), 8 * 2**30 - 1)) == archive_format.BLOCK
     assert len(archive_format.headers("n\udcff", entry_of(Kind.FILE), 1)) == archive_format.BLOCK
-
-
-@pytest.mark.parametrize("size_bytes", [0, 1, 511, 512, 513, 10_240, 99_999])
-def test_padding_and_trailer(size_bytes: int) -> None:
-    """Content fills whole blocks, and an archive whole records with two empty blocks at its end."""
-    padded = size_bytes + len(archive_format.padding(size_bytes))
-    assert padded % archive_format.BLOCK == 0
-    assert padded - size_bytes < archive_format.BLOCK
-    end = archive_format.trailer(padded)
-    assert len(end) >= 2 * archive_format.BLOCK
-    assert (padded + len(end)) % archive_format.RECORD == 0
-    assert not any(end)
 
 
 def test_a_records_length_includes_itself() -> None:

@@ -100,17 +100,6 @@ def test_a_local_error_is_checked_often(failure: SyncdError, took_s: float, wait
     assert not after.waits_for_person
 
 
-def test_the_last_failure_counts() -> None:
-    """A refusal after a network failure holds; a network failure after a refusal is retried."""
-    after = backoff()
-    after.after(KeyRefused("no"), NOW_S, 1.0, 1.0)
-    after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
-    assert after.hold is None
-    assert after.not_before_s is not None
-    after.woke(10.0)
-    assert after.not_before_s is None
-
-
 def test_suspend_time_counts_for_retry_after() -> None:
     """A suspend ends syncd's own backoff, and shortens a server's `Retry-After` by its length."""
     after = backoff()
@@ -158,16 +147,6 @@ def test_the_repository_follows_later_after_an_outage() -> None:
     assert after.follow_at_s(NOW_S + 1, 1.0) == NOW_S + 1
 
 
-@pytest.mark.parametrize("failure", [TryLater("full disk"), KeyRefused("no"), SnapshotTooLarge("large")])
-def test_a_failure_of_another_kind_ends_an_outage(failure: SyncdError) -> None:
-    """What fails here, or is refused, is no outage of the network."""
-    after = backoff()
-    after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
-    after.after(failure, NOW_S + LONG_OUTAGE_S, 1.0, 1.0)
-    assert not after.is_outage
-    assert after.not_before_s in (None, NOW_S + LONG_OUTAGE_S + 2)
-
-
 def test_the_network_returns() -> None:
     """The back-off ends in a moment, a server's wait does not; the next failure begins another outage."""
     after = backoff()
@@ -179,16 +158,6 @@ def test_the_network_returns() -> None:
         after.network_returned(NOW_S)
         assert after.not_before_s == NOW_S + wait_s
         assert not after.is_outage
-    after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
-    assert after.not_before_s == NOW_S + 1
-
-
-def test_a_suspend_ends_an_outage() -> None:
-    """The first failure after it, as the network is not back yet, is followed by a short wait."""
-    after = backoff()
-    after.note_outage(NOW_S - LONG_OUTAGE_S)
-    after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
-    after.woke(60.0)
     after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
     assert after.not_before_s == NOW_S + 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.core.config_file import ConfiguredWorkspace, holding, is_within, overlapping
+from syncd.core.config_file import ConfiguredWorkspace, holding, overlapping
 
 CODE, INNER, SITE = (ConfiguredWorkspace(f"/c/{name}.toml", path) for name, path in (
     ("code", "/home/code"), ("inner", "/home/code/pkg/inner"), ("site", "/home/site"),
@@ -45,9 +45,3 @@ def test_the_deepest_workspace_holds_a_directory(directory: str, expected: list[
 def test_workspaces_overlap(path: str, expected: list[ConfiguredWorkspace]) -> None:
     """The same workspace, one around it and one inside it overlap; neighbours do not."""
     assert overlapping(path, [CODE, INNER, SITE]) == expected
-
-
-def test_the_root_holds_everything() -> None:
-    """The root directory's own slash is no part of a name."""
-    assert is_within("/a", "/")
-    assert is_within("/", "/")

@@ -25,21 +25,10 @@ ignore = 1
 """
 
 
-def test_nothing_given_changes_nothing() -> None:
-    """Without values the example is unchanged."""
-    assert filled(EXAMPLE, {}, {}) == EXAMPLE
-
-
 def test_each_value_is_on_its_own_line() -> None:
     """A key is set where it is shown, commented or not, in its own table only; all else stays."""
     text = filled(EXAMPLE, {"workspace.path": "/x", "workspace.ignore": ("*.o", "a b")}, {})
     assert text == EXAMPLE.replace('# path = "~/code"', 'path = "/x"').replace("ignore = []", 'ignore = ["*.o", "a b"]')
-
-
-def test_a_commented_table_is_uncommented_for_its_key() -> None:
-    """The heading of an optional table is uncommented only if one of its keys is set."""
-    assert "\n[sandbox.acquire]\nttl_seconds = 60\n" in filled(EXAMPLE, {"sandbox.acquire.ttl_seconds": 60}, {})
-    assert "\n# [sandbox.acquire]\n" in filled(EXAMPLE, {"sandbox.id": "x"}, {})
 
 
 def test_a_key_that_is_not_shown_is_an_error() -> None:

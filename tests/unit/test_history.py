@@ -32,7 +32,6 @@ GONE = ErrorRecord("initialize", "no such sandbox")
 CHANGES, ASKED, LOOK, RETRY = (
     reason.value for reason in (SyncReason.CHANGE, SyncReason.ORDER, SyncReason.RESCAN, SyncReason.RETRY)
 )
-MUCH = 1 << 20
 
 
 def record(outcome: str, why: str = CHANGES, error: ErrorRecord | None = None, **more: Any) -> SyncRecord:
@@ -102,33 +101,6 @@ def total(found: ArchiveRecord) -> tuple[int, int]:
     return sum(row.paths for row in held), sum(row.bytes or 0 for row in held)
 
 
-def test_a_whole_archive() -> None:
-    """What is other than there is named, with size and digest of the sent bytes; what is as there is counted."""
-    found = archive_record(NOON, archive(NOW, BASE, "gone"), MUCH)
-    assert (found.at, found.archive) == (NOON, "whole")
-    assert found.rows == (
-        PathRecord("added", "d/link"),
-        PathRecord("changed", "d/new", 1, 3, b"new".hex()),
-        PathRecord("added", "d/torn", 1, 4, b"half".hex()),
-        PathRecord("changed", "x", 1, 1, b"x".hex()),
-        PathRecord("removed", "gone"),
-        PathRecord("unnamed", None, 2, 4),
-    )
-    unknown = archive_record(NOON, archive(NOW), MUCH)
-    assert [(row.change, row.path) for row in unknown.rows] == [("added", path) for path in NOW]
-
-
-def test_a_partial_archive_names_all() -> None:
-    """Also what is sent once more as it was, as with a removal."""
-    entries = Manifest({"d/same": file("same", 2), "n": file("n")})
-    found = archive_record(NOON, archive(entries, BASE, "gone", is_whole=False), MUCH)
-    assert found.rows == (
-        PathRecord("added", "n", 1, 1, b"n".hex()),
-        PathRecord("unchanged", "d/same", 1, 4, b"same".hex()),
-        PathRecord("removed", "gone"),
-    )
-
-
 @pytest.mark.parametrize("base", [None, BASE], ids=["no base", "base"])
 @pytest.mark.parametrize("named_bytes", [0, 2_000])
 def test_a_huge_archive_is_counted(base: Manifest | None, named_bytes: int) -> None:
@@ -141,16 +113,6 @@ def test_a_huge_archive_is_counted(base: Manifest | None, named_bytes: int) -> N
     assert sum(row.paths for row in found.rows if row.change == "removed") == 30
 
 
-def test_equal_archives() -> None:
-    """Equal are those of the same bytes and removals; bytes that cannot be told from others are equal to none."""
-    one = archive(NOW, BASE, "gone")
-    assert one.repeats(archive(NOW, BASE, "gone"))
-    assert not one.repeats(archive(NOW, BASE, "x"))
-    assert not one.repeats(SentArchive("other", NOW, BASE, ["gone"], is_whole=True))
-    unknown = SentArchive("", NOW, BASE, [], is_whole=True)
-    assert not unknown.repeats(unknown)
-
-
 # -- the lines
 
 LEFT = ArchiveRecord(
@@ -158,30 +120,6 @@ LEFT = ArchiveRecord(
 )
 OTHER = replace(LEFT, archive="whole")
 LATER = utc(NOON_S + 60)
-
-
-def test_lines_of_one_sync() -> None:
-    """It is read once, with all its archives; one that only has archives is unfinished; any name is kept."""
-    begun = record(SyncEnding.UNFINISHED, sent=(LEFT,))
-    killed = replace(begun, id="killed")
-    ended = record(SyncEnding.FAILED, error=BUSY)
-    lines = [begun, killed, replace(begun, sent=(OTHER,)), ended]
-    assert decoded(b"".join(map(encoded, lines))) == ([killed, replace(ended, sent=(LEFT, OTHER))], 0)
-
-
-def test_an_archive_that_was_sent_again() -> None:
-    """Its paths are those of the sync that sent it first, at the time of the later one, before its own."""
-    first = record(SyncEnding.FAILED, error=BUSY, sent=(LEFT,))
-    again = record(SyncEnding.INITIALIZED, id="again", at=LATER, repeats="abcdef")
-    lost = replace(again, id="lost", repeats="dropped")
-    both = replace(again, id="both", sent=(OTHER,))
-    found, _ = decoded(b"".join(map(encoded, (first, again, lost, both, replace(both, sent=())))))
-    assert [each.sent for each in found] == [
-        (LEFT,),
-        (replace(LEFT, at=LATER),),
-        (),
-        (replace(LEFT, at=LATER), OTHER),
-    ]
 
 
 def test_damaged_lines() -> None:

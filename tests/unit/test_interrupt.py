@@ -51,18 +51,6 @@ def test_a_signal_that_interrupts_no_call_ends_the_wait(signalled: Callable[[], 
     assert clock.monotonic_s() - started_s < 10
 
 
-def test_a_signal_ends_one_wait() -> None:
-    """One that requests no end wakes the next wait, and not those after it."""
-    clock, interrupt, came = ScriptedClock(), Interrupt(), list[int]()
-    with interrupt.handling({signal.SIGUSR1: lambda *_: came.append(1)}):
-        waiter = Waiter(interrupt, clock)
-        signal.raise_signal(signal.SIGUSR1)
-        waiter.wait(clock.monotonic + 5)
-        assert (came, clock.slept) == ([1], [])
-        waiter.wait(clock.monotonic + 5)
-        assert clock.slept == [5]
-
-
 def test_a_signal_that_is_ignored_stays_so() -> None:
     """A shell starts background jobs with SIGINT ignored: Ctrl-C is meant for others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -102,11 +90,3 @@ def test_folders(environ: dict[str, str], state: str, spool: str) -> None:
     folders = directories_for("/srv/my project", environ)
     assert os.path.dirname(folders.state) == os.path.expanduser(state)
     assert os.path.dirname(folders.spool) == os.path.expanduser(spool)
-
-
-def test_each_workspace_has_its_own_folders() -> None:
-    """Workspaces of the same name in different folders share nothing, and any name makes a valid folder name."""
-    odd = "/srv/.. \udcff\n" + "x" * 300
-    names = {os.path.basename(directories_for(path, {}).state) for path in ("/a/p", "/b/p", odd, "/srv/...", "/srv/ü")}
-    assert len(names) == 5
-    assert all(name.isascii() and name.isprintable() and len(name) < 60 and " " not in name for name in names)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
-from syncd.sandbox.look_encoding import MOST_BLOCKED, MOST_NEW, report_of
+from syncd.model.entry import Entry, Kind
+from syncd.sandbox.look_encoding import report_of
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
@@ -155,41 +155,8 @@ def test_what_is_blocked() -> None:
         read(blocked([1, "f"], [1, "f"], outcomes="bb"), two)
 
 
-def test_too_much() -> None:
-    """The program lists only so many."""
-    many = LookRequest({str(index): LookItem((FILE,), PLACE) for index in range(MOST_BLOCKED + 1)}, find_new=True)
-    with pytest.raises(ValueError, match="length <="):
-        read(report([["b", MOST_BLOCKED + 1]], blocked=[[0, "f"]] * (MOST_BLOCKED + 1)), many)
-    numbers = [str(number) for number in range(MOST_NEW + 1)]
-    for fields in ({"new": dict.fromkeys(numbers, row("o", ""))}, {"pruned": numbers}):
-        with pytest.raises(ValueError, match="length <="):
-            read(report(**fields))
-
-
 def test_a_name_that_cannot_be() -> None:
     """Half of a surrogate pair is no escaped byte."""
     assert "\udce9" in read(report(new={"\udce9": row()})).new
     with pytest.raises(ValueError, match="characters"):
         read(report(new={"\ud83d": row()}))
-
-
-@pytest.mark.parametrize(
-    ("entry", "version", "expected"),
-    [
-        (SeenEntry(Kind.FILE, 0o600, size_bytes=4, digest=DIGEST), FILE, True),
-        (SeenEntry(Kind.FILE, 0o700, size_bytes=4, digest=DIGEST), FILE, False),
-        (SeenEntry(Kind.FILE, 0o644, size_bytes=4, digest=DIGEST[::-1]), FILE, False),
-        (SeenEntry(Kind.FILE, 0o644, size_bytes=4), Entry(Kind.FILE, 0o644, 1, 4), False),
-        (SeenEntry(Kind.FILE, 0o644, size_bytes=4, digest=DIGEST), Entry(Kind.FILE, 0, 1, 4, sent_digest=DIGEST), True),
-        (SeenEntry(Kind.SYMLINK, target="t"), Entry(Kind.SYMLINK, 0o777, 1, target="t"), True),
-        (SeenEntry(Kind.SYMLINK, target="t"), Entry(Kind.SYMLINK, 0o777, 1, target="u"), False),
-        (SeenEntry(Kind.DIRECTORY, 0o700), Entry(Kind.DIRECTORY, 0o755, 1), True),
-        (SeenEntry(Kind.DIRECTORY), FILE, False),
-        (SeenEntry(Kind.OTHER), FILE, False),
-        (ABSENT, FILE, False),
-        (SeenEntry(Kind.UNREAD), FILE, False),
-    ],
-)
-def test_as_a_version(entry: SeenEntry, version: Entry, *, expected: bool) -> None:
-    """Kind, content, target and the owner's executable bit count, other bits and times do not."""
-    assert same(entry, version) is expected

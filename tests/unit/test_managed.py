@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from syncd.core.config_file import NO_LAYER, ManagedLayer, check_managed, layered
+from syncd.core.config_file import ManagedLayer, check_managed, layered
 from syncd.core.errors import ConfigError
-from syncd.core.settings import AcquireKeys, Config
+from syncd.core.settings import Config
 
 FILE = "/etc/syncd/managed.toml"
 OWN: dict[str, Any] = {"workspace": {"path": "/srv/project"}, "sandbox": {"id": "box"}}
@@ -34,13 +34,6 @@ def under(managed: str, **tables: dict[str, Any]) -> Config:
     return layered(raw, "/home/dev/config.toml", layer_of(managed))
 
 
-def test_no_managed_file() -> None:
-    """Without one a configuration is as it is written, and says that nothing is managed."""
-    config = layered(OWN, "", NO_LAYER)
-    assert config.managed is None
-    assert config.always_ignored == ()
-
-
 def test_a_default_where_the_person_says_nothing() -> None:
     """A key has the person's value, else the managed one, else its own default; what is managed is named."""
     managed = "[sync]\ndebounce_seconds = 5\nmax_wait_seconds = 50\n[retry]\nfirst_delay_seconds = 3\n"
@@ -50,21 +43,6 @@ def test_a_default_where_the_person_says_nothing() -> None:
     assert config.managed is not None
     assert config.managed.defaults == ("sync.debounce_seconds", "retry.first_delay_seconds")
     assert config.managed.summary() == f"{FILE} gives sync.debounce_seconds, retry.first_delay_seconds"
-
-
-@pytest.mark.parametrize(
-    ("sandbox", "acquire"),
-    [
-        ({"id": "box"}, None),
-        ({}, AcquireKeys(servers=("git",), ttl_seconds=600)),
-        ({"acquire": {"ttl_seconds": 60}}, AcquireKeys(servers=("git",), ttl_seconds=60)),
-    ],
-)
-def test_a_sandbox_to_acquire_is_a_default(sandbox: dict[str, Any], acquire: AcquireKeys | None) -> None:
-    """A managed [sandbox.acquire] is used where the person names no sandbox, and gives the keys that theirs lacks."""
-    managed = layer_of('[sandbox.acquire]\nservers = ["git"]\nttl_seconds = 600\n')
-    assert managed.acquires
-    assert layered({**OWN, "sandbox": sandbox}, "", managed).sandbox.acquire == acquire
 
 
 @pytest.mark.parametrize(("include_git", "git"), [(True, "raw"), (False, "baseline")])

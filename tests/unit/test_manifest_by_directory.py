@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import syncd.model.manifest
-from syncd.model.directory import EMPTY, Entries, read
+from syncd.model.directory import Entries, read
 from syncd.model.entry import Entry, Kind, content_bytes, count_files
 from syncd.model.manifest import (
     Manifest,
     changed_directories,
     difference,
-    is_within,
     removed_paths,
     replaced_entries,
 )
@@ -85,20 +84,6 @@ def test_copies_are_apart(
 
 
 @settings(max_examples=40)
-@given(TREES, TREES)
-def test_the_order(tree: dict[str, Entry], more: dict[str, Entry]) -> None:
-    """A manifest has the archive's order, whatever was put into it in whatever order."""
-    whole = with_parents(tree)
-    manifest = Manifest(dict(reversed(whole.items())))
-    assert list(manifest) == list(whole)
-    grown = with_parents(tree | more)
-    manifest.update(reversed(grown.items()))
-    assert list(manifest) == list(grown)
-    others = [path for path, entry in grown.items() if whole.get(path) != entry]
-    assert list(replaced_entries(Manifest(whole), manifest)) == others
-
-
-@settings(max_examples=40)
 @given(TREES, CHANGES)
 def test_comparisons(tree: dict[str, Entry], changes: list[tuple[str, Entry | None]]) -> None:
     """Two manifests are compared as two dicts are."""
@@ -115,33 +100,6 @@ def test_comparisons(tree: dict[str, Entry], changes: list[tuple[str, Entry | No
     assert (sorted(found.changed), sorted(found.removed)) == (sorted(expected.changed), sorted(expected.removed))
 
 
-@settings(max_examples=40)
-@given(TREES, st.sets(PATHS, max_size=3))
-def test_paths_within(tree: dict[str, Entry], paths: set[str]) -> None:
-    """They are those paths that are there, and all below them."""
-    whole = with_parents(tree)
-    assert set(Manifest(whole).paths_within(paths)) == {path for path in whole if is_within(path, paths)}
-
-
-@settings(max_examples=40)
-@given(TREES, TREES)
-def test_a_directory_is_replaced(tree: dict[str, Entry], other: dict[str, Entry]) -> None:
-    """All below it is, and nothing else."""
-    manifest = Manifest(tree)
-    outside = {path: entry for path, entry in tree.items() if not path.startswith("a/")}
-    assert_is(manifest.with_directory("a", Manifest(other).top), outside | {f"a/{path}": other[path] for path in other})
-    assert_is(manifest.with_directory("a", EMPTY), outside)
-    assert_is(manifest.with_directory("", Manifest(other).top), other)
-    assert_is(manifest, tree)
-
-
-def test_targets_are_any_bytes() -> None:
-    """The targets of links need not be UTF-8, and each link keeps its own."""
-    targets = {"a": "", "c": "to \udcff", "d": "to d"}
-    tree = {name: Entry(Kind.SYMLINK, 0o777, 1, target=target) for name, target in targets.items()} | {"b": FOLDER}
-    assert dict(Manifest(tree)) == tree
-
-
 def test_a_deep_tree() -> None:
     """A tree may be deeper than Python's calls."""
     deep = "/".join("d" * 1500)
@@ -150,18 +108,6 @@ def test_a_deep_tree() -> None:
     changed = manifest | {deep: replace(FOLDER, mode=0o700)}
     assert list(manifest) == paths
     assert list(replaced_entries(manifest, changed)) == [deep]
-
-
-def test_a_sample_is_spread() -> None:
-    """It is of the asked size, and from all over the tree."""
-    tree = {f"{folder:02}/{name:02}": FOLDER for folder in range(40) for name in range(20)}
-    found = Manifest(tree).spread(200)
-    assert len(found) == len(set(found)) == 200
-    assert {path[:2] for path in found} == {path[:2] for path in tree}
-    few = Manifest(tree).spread(10)
-    assert len(few) == 10
-    assert max(few) > "30"
-    assert Manifest().spread(10) == []
 
 
 def test_equal_directories_are_read_each_by_itself() -> None:

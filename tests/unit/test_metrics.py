@@ -87,32 +87,6 @@ def test_a_running_daemon() -> None:
     assert found["syncd_state_since_timestamp_seconds", ""] == NOON_S - 2
 
 
-def test_one_state_at_a_time() -> None:
-    """Each state has a sample, and exactly one of them is 1."""
-    for state in State:
-        found = {
-            label: value
-            for (name, label), value in samples(replace(FULL, state=state)).items()
-            if name == "syncd_state"
-        }
-        assert found == {other.value: float(other is state) for other in State}
-
-
-def test_what_is_not_known_has_no_sample() -> None:
-    """Without a sync there is no sample of its time, as a zero would mean 1970."""
-    found = samples(NOTHING)
-    assert found["syncd_up", ""] == 0
-    assert found["syncd_info", "0.2.0,box,https://api.klavis.ai,us"] == 1
-    times = [name for name, _ in found if "timestamp" in name]
-    assert times == ["syncd_status_timestamp_seconds"]
-    assert not [name for name, _ in found if "last_sync" in name]
-
-
-def test_a_hung_daemon_is_down() -> None:
-    """A process that does not answer is not up, whatever it wrote before."""
-    assert samples(replace(FULL, responding=False))["syncd_up", ""] == 0
-
-
 def test_labels_are_escaped() -> None:
     """Quotes, backslashes, line ends and bytes that are not UTF-8 read back as they were."""
     odd = 'a "b"\\n\nc é'

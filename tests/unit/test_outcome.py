@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise, product
-
 import pytest
 
 from syncd.model.entry import Entry, Kind
@@ -28,13 +26,6 @@ def told(changes: CombinedChanges) -> dict[str, list[str]]:
     return {str(change): paths for change in Change if (paths := [*changes.paths(change)])}
 
 
-def test_the_difference_of_two_bases() -> None:
-    """A file of which only the time differs is none of it."""
-    before, now = manifest(same="1", edited="1", gone="1"), manifest(same="1", edited="2", new="1")
-    now["same"] = Entry(Kind.FILE, 0o644, 99, 1, digest=b"1")
-    assert lists(arrived_changes(SentContent(before), SentContent(now))) == (["new"], ["edited"], ["gone"])
-
-
 def test_a_first_sync_adds_all() -> None:
     """No list of all paths is made, also not to combine it with later changes."""
     first = arrived_changes(SentContent(), SentContent(manifest(a="1", b="1", c="1")))
@@ -50,22 +41,6 @@ def test_a_first_sync_adds_all() -> None:
     assert sorted(together.paths(A)) == ["a", "b", "c"]
 
 
-def test_an_unread_content_counts_as_changed() -> None:
-    """A file that was sent while it changed has no digest."""
-    before, now = manifest(a="1"), manifest(a="1")
-    now["a"] = Entry(Kind.FILE, 0o644, 0, 1, sent_digest=b"2")
-    assert lists(arrived_changes(SentContent(before), SentContent(now))) == ([], ["a"], [])
-
-
-def test_what_stays_there_is_removed_later() -> None:
-    """A leftover is not removed, until it is no leftover any more; one that is sent again is changed."""
-    had, kept = SentContent(manifest(a="1", x="1")), SentContent(manifest(x="1"), {"a": []})
-    assert lists(arrived_changes(had, kept)) == ([], [], [])
-    assert lists(arrived_changes(kept, kept)) == ([], [], [])
-    assert lists(arrived_changes(kept, SentContent(manifest(x="1")))) == ([], [], ["a"])
-    assert lists(arrived_changes(kept, SentContent(manifest(a="2", x="1")))) == ([], ["a"], [])
-
-
 @pytest.mark.parametrize(
     ("before", "now", "both"),
     [(A, C, A), (A, R, None), (R, A, C), (C, R, R), (C, C, C), (C, A, C), (R, R, R), (A, A, A), (R, C, C)],
@@ -74,16 +49,3 @@ def test_two_changes_as_one(before: Change, now: Change, both: Change | None) ->
     """Added then changed is added, added then removed is nothing, removed then added is changed."""
     assert combined(before, now) is both
     assert combined(None, before) is before
-
-
-@pytest.mark.parametrize("steps", [*product(("", "1", "2"), repeat=4)])
-def test_many_syncs_as_one(steps: tuple[str, ...]) -> None:
-    """What is told together is what the first and the last content say, but that a file put back counts as changed."""
-    together = CombinedChanges()
-    contents = [manifest(**({"a": step} if step else {}), x="1") for step in steps]
-    for before, now in pairwise(contents):
-        together.add(arrived_changes(SentContent(before), SentContent(now)))
-    first, last = steps[0], steps[-1]
-    moved = len({*steps}) > 1
-    expected = "added" if not first and last else "removed" if first and not last else "changed"
-    assert told(together) == ({expected: ["a"]} if moved and (first or last) else {})

@@ -39,25 +39,3 @@ def test_paths_to_remove(held: Manifest, wanted: Manifest, unread: set[str], gon
     found = paths_to_delete([held], wanted, unread, {})
     assert list(found) == gone
     assert all(found[path] == [held[path]] for path in gone)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "gone"),
-    [
-        ({}, [FILE, FOLDER, LINK]),
-        ({"a": FILE}, [FOLDER, LINK]),
-        ({"a": FOLDER}, [FILE, LINK]),
-        ({"b": FILE}, [FILE, FOLDER, LINK]),
-    ],
-)
-def test_leftovers_of_another_kind(wanted: Manifest, gone: list[Entry]) -> None:
-    """Each version of another kind than the wanted one is removed; none if all are of its kind."""
-    assert paths_to_delete([], wanted, (), {"a": [FILE, FOLDER, LINK]}) == {"a": gone}
-    assert paths_to_delete([], wanted, (), {"b": [FILE]}) == ({} if "b" in wanted else {"b": [FILE]})
-
-
-def test_each_version_that_may_be_there() -> None:
-    """Of a path that was sent twice, the second time without an answer, either content may be there."""
-    other = Entry(Kind.FILE, 0o644, 2, 7, digest=b"e" * 32)
-    found = paths_to_delete([{"a": FILE, "b": FILE}, {"a": other, "b": FOLDER, "c": FILE}], {"b": FILE}, (), {})
-    assert found == {"a": [FILE, other], "b": [FOLDER], "c": [FILE]}

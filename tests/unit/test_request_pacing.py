@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.remote.http_client import PACED_S, REQUESTS_PER_WINDOW, WINDOW_S, RequestKind, RequestPacing
+from syncd.remote.http_client import REQUESTS_PER_WINDOW, WINDOW_S, RequestKind, RequestPacing
 
 NOW_S = 1000.0
 SINGLE, POLL = RequestKind.SINGLE, RequestKind.POLL
@@ -16,15 +15,6 @@ SINGLE, POLL = RequestKind.SINGLE, RequestKind.POLL
 
 def paced() -> RequestPacing:
     return RequestPacing().answered(SINGLE, 429, 0, NOW_S)
-
-
-@pytest.mark.parametrize("status", [200, 404, 500, 503, None])
-def test_no_wait_without_a_limit(status: int | None) -> None:
-    """Any number of requests may follow each other while none is refused with 429."""
-    pacing = RequestPacing()
-    for _ in range(9):
-        pacing = pacing.answered(POLL, status, 0, NOW_S)
-        assert pacing.wait_s(POLL, NOW_S) == 0
 
 
 def test_two_in_a_second() -> None:
@@ -37,27 +27,6 @@ def test_two_in_a_second() -> None:
     assert pacing.wait_s(SINGLE, NOW_S) == 0.75
     assert pacing.wait_s(SINGLE, NOW_S + 60) == 0
     assert pacing.answered(SINGLE, None, 0, NOW_S + 60).wait_s(SINGLE, NOW_S + 60) == 0
-
-
-def test_one_poll_in_a_second() -> None:
-    """A poll leaves the other half of the requests to others, which may be sent right after it."""
-    pacing = paced().answered(POLL, 200, 0, NOW_S + 5)
-    assert pacing.wait_s(POLL, NOW_S + 5.25) == 0.75
-    assert pacing.wait_s(SINGLE, NOW_S + 5.25) == 0
-    pacing = pacing.answered(SINGLE, 200, 0, NOW_S + 5.5)
-    assert pacing.wait_s(SINGLE, NOW_S + 5.5) == 0.5
-    assert pacing.wait_s(POLL, NOW_S + 5.5) == 0.5
-
-
-def test_the_limit_is_kept_for_an_hour() -> None:
-    """An hour after the last refused request no request waits any more."""
-    pacing = paced()
-    for _ in range(REQUESTS_PER_WINDOW):
-        pacing = pacing.answered(SINGLE, 200, 0, NOW_S + PACED_S - 0.25)
-    assert pacing.wait_s(SINGLE, NOW_S + PACED_S - 0.25) > 0
-    assert pacing.wait_s(SINGLE, NOW_S + PACED_S) == 0
-    again = pacing.answered(SINGLE, 429, 0, NOW_S + PACED_S - 0.25)
-    assert again.wait_s(SINGLE, NOW_S + PACED_S) > 0
 
 
 @given(

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
-from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, is_savable
+from syncd.core.choices import SAVED_BYTES
+from syncd.model.entry import Entry, Kind
 from syncd.sandbox.saved_versions import SavedVersion, Why, expired, next_count, saved_at, version_id
 
 NOW = datetime(2026, 11, 26, 4, 1, 12, tzinfo=UTC)
@@ -24,24 +24,6 @@ def version(age: timedelta, **contents: int) -> SavedVersion:
 
 def days(number: float) -> timedelta:
     return timedelta(days=number)
-
-
-@pytest.mark.parametrize(
-    ("entry", "savable"),
-    [
-        (SeenEntry(Kind.FILE, copy="/copies/0"), True),
-        (SeenEntry(Kind.FILE), False),
-        (SeenEntry(Kind.FILE, unstable=True), False),
-        (SeenEntry(Kind.DIRECTORY), True),
-        (SeenEntry(Kind.SYMLINK, target="a"), True),
-        (SeenEntry(Kind.OTHER), False),
-        (SeenEntry(Kind.UNREAD), False),
-        (ABSENT, False),
-    ],
-)
-def test_savable(entry: SeenEntry, *, savable: bool) -> None:
-    """A file needs its content; a socket, and what is not there, cannot be saved."""
-    assert is_savable(entry) is savable
 
 
 def test_an_id_is_its_time() -> None:
@@ -74,13 +56,6 @@ def test_no_id(text: str) -> None:
     assert saved_at(text) is None
 
 
-def test_old_versions_expire() -> None:
-    """After thirty days, also the newest; nothing younger."""
-    young, old = version(days(SAVED_DAYS - 1), a=1), version(days(SAVED_DAYS), b=1)
-    assert expired([young, old]) == [old]
-    assert expired([old]) == [old]
-
-
 @pytest.mark.parametrize(
     ("passed", "counted"),
     [
@@ -101,17 +76,3 @@ def test_the_oldest_go_first_for_size() -> None:
     assert expired([newest, small, large]) == [small, large]
     assert expired([version(days(2), b=SAVED_BYTES - 1), newest]) == []
     assert expired([]) == []
-
-
-def test_the_newest_never_goes_for_size() -> None:
-    """Even if it alone is too large."""
-    older, newest = version(days(2), a=1), version(days(1), b=SAVED_BYTES + 1)
-    assert expired([older, newest]) == [older]
-
-
-def test_a_content_counts_once() -> None:
-    """Versions that share a content share its place on the disk."""
-    versions = [version(days(age), same=SAVED_BYTES) for age in (1, 2, 3)]
-    assert expired(versions) == []
-    more = version(days(4), same=SAVED_BYTES, other=1)
-    assert expired([*versions, more]) == [more]

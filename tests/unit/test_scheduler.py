@@ -94,13 +94,6 @@ def test_the_state_while_it_waits(scheduler_input: SchedulerInput, state: State)
     assert idle_state(scheduler_input) is state
 
 
-def test_a_sync_is_due_a_quiet_period_after_the_last_change() -> None:
-    """Each change delays the sync by the quiet period."""
-    burst = extend(extend(extend(None, 10.0), 10.4), 10.9)
-    assert burst == Burst(10.0, 10.9)
-    assert due_s(burst, QUIET_S, LONGEST_S) == 11.9
-
-
 def test_the_max_wait() -> None:
     """However often something changes, the sync is due after the max wait."""
     burst = None
@@ -108,12 +101,6 @@ def test_the_max_wait() -> None:
         burst = extend(burst, 10.0 + tenth / 10)
     assert burst is not None
     assert due_s(burst, QUIET_S, LONGEST_S) == 25.0
-
-
-def test_no_quiet_period() -> None:
-    """With a debounce of 0 a change is due at once; a max wait below the quiet period wins."""
-    assert due_s(extend(None, 5.0), 0.0, LONGEST_S) == 5.0
-    assert due_s(extend(None, 5.0), 10.0, 2.0) == 7.0
 
 
 @pytest.mark.parametrize(

@@ -101,11 +101,6 @@ def test_the_manager_s_environment() -> None:
     assert environment_in(text) == wanted
 
 
-def test_nothing_special_needs_no_drop_in() -> None:
-    """The usual key file and workspace on a machine with user namespaces need no drop-in."""
-    assert _drop_in() == ""
-
-
 def test_a_key_file_of_its_own() -> None:
     """It is loaded from its place and hidden there, instead of the usual one."""
     lines = _drop_in(key_file="/keys/100%.key").splitlines()

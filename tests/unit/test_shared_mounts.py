@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.watch.mounts import WorkspaceMounts, holding, parse_mountinfo, shared_warning, workspace_mounts
+from syncd.watch.mounts import parse_mountinfo, shared_warning, workspace_mounts
 
 ROOT = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
 WSL = (
@@ -166,21 +166,6 @@ def _shared(text: str, workspace: str) -> tuple[dict[str, str], set[str]]:
 def test_shared_parts(mounts: str, workspace: str, shared: dict[str, str], local: set[str]) -> None:
     """What others can change without an event is found; what is hidden, beside it or known to be local is not."""
     assert _shared(mounts, workspace) == (shared, local)
-
-
-def test_paths_on_shared_file_systems() -> None:
-    """The nearest mount above a path decides."""
-    mounts = WorkspaceMounts({"data": "nfs4", "data/build/far": "cifs"}, frozenset({"", "data/build"}))
-    shared = ("data", "data/file", "data/build/far/a/b")
-    assert [path for path in (*shared, "", "datafile", "src", "data/build/x") if mounts.is_shared(path)] == [*shared]
-    assert WorkspaceMounts({"": "drvfs"}).is_shared("file")
-    assert not WorkspaceMounts().is_shared("file")
-
-
-def test_mounts_that_refer_to_each_other() -> None:
-    """A list that no kernel makes ends the search all the same."""
-    mounts = list(parse_mountinfo(b"1 2 0:1 / / rw - ext4 a rw\n2 1 0:1 / / rw - ext4 b rw\n"))
-    assert holding(mounts, b"/work/") is None
 
 
 @pytest.mark.parametrize(

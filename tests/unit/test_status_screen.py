@@ -14,8 +14,7 @@ from syncd.cli.layout import UNICODE, Tone, columns, styled
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
 from syncd.cli.status.screen import StatusContext, screen, table
 from syncd.core.choices import Managed
-from syncd.core.clock import seconds_of
-from syncd.core.text import ago, countdown, counted, duration, size, split_remedy
+from syncd.core.text import ago, countdown, duration, split_remedy
 from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxName, State, Status
 from tests.clock import NOON_S
 
@@ -237,19 +236,6 @@ def test_the_first_line_without_a_daemon(status: Status, beside: StatusContext, 
     assert top(status, beside) == lines
 
 
-def test_what_waits_and_what_failed_before_a_stop() -> None:
-    """The screen of a stopped daemon shows unsent changes, its last run and its last error."""
-    status = replace(NOTHING, pending=True, syncs=1, failures=1, last_error=MISSING)
-    assert shown(status).split("\n\n")[1] == dedent("""\
-          workspace   /home/dev/code
-          sandbox     box at https://api.klavis.ai, region us
-          last sync   none yet
-        ! changes     not all in the sandbox yet
-          last run    1 sync, 1 failure
-        ! last error  2 s ago, watch: the workspace '/a: b' is missing
-                        bring it back""")
-
-
 def test_another_version_and_a_sandbox_that_ends() -> None:
     """An older daemon must be restarted; a sandbox's expiry is shown before and after it."""
     old = replace(WATCHING, daemon_version="0.0.9", sandbox_expires_at="2026-11-24T13:25:11Z")
@@ -325,20 +311,6 @@ def test_a_message_is_split_into_error_and_remedy(message: str, what: str, remed
     assert split_remedy(message) == (what, remedy)
 
 
-def test_counts_and_stamps() -> None:
-    """Thousands are separated; an invalid time is not shown."""
-    assert [counted(1, "sync"), counted(0, "sync"), counted(1204, "sync")] == ["1 sync", "0 syncs", "1,204 syncs"]
-    assert [size(1), size(9_999), size(10_000), size(10 << 20), size(10 << 30)] == [
-        "1 byte",
-        "9,999 bytes",
-        "10 KiB",
-        "10.0 MiB",
-        "10 GiB",
-    ]
-    assert seconds_of("2026-11-24T13:20:11Z") == NOON_S
-    assert (seconds_of(None), seconds_of("never")) == (None, None)
-
-
 # -- `status --all`
 
 HELD = replace(WATCHING, state=State.HELD, pending=True, agent=AgentStatus(held=("a", "b"), held_count=2, changed=3))
@@ -355,11 +327,6 @@ TABLE = """
 * held    held         10 s ago   changes, 2 held, 3 changed there  no       /srv/文字
 * bad     broken                                                             /c/bad.toml
 ! /c/bad.toml is not valid TOML: line 1"""
-
-
-def test_the_whole_table() -> None:
-    """Each column is as wide as its texts; what makes one unusable stands below."""
-    assert "\n" + "\n".join(click.unstyle(line) for line in table(ROWS, "/home/dev", NOON_S)) == TABLE
 
 
 @pytest.mark.parametrize("width", [40, 60, 79, 100])

@@ -8,9 +8,9 @@ from syncd.core.choices import AgentChanges
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Difference, Manifest
 from syncd.model.reconcile import Forced, Policy
-from syncd.sandbox.look_request import LookAction, LookResult, Missing, Obstacle
+from syncd.sandbox.look_request import LookAction, Missing
 from syncd.sandbox.sandbox_state import SandboxContent
-from syncd.sync.sync_plan import is_outdated, least_of, look_request, obstacles_seen, partial_paths
+from syncd.sync.sync_plan import is_outdated, look_request, partial_paths
 
 
 def _file(size_bytes: int = 8) -> Entry:
@@ -18,24 +18,6 @@ def _file(size_bytes: int = 8) -> Entry:
 
 
 DIRECTORY = Entry(Kind.DIRECTORY, 0o755, 0)
-
-
-@pytest.mark.parametrize(
-    ("now", "same"),
-    [
-        (Entry(Kind.FILE, 0o644, 99, 8, digest=b"d"), True),  # another time
-        (Entry(Kind.FILE, 0o644, 0, 8, digest=b"e"), False),
-        (Entry(Kind.FILE, 0o755, 0, 8, digest=b"d"), False),
-        (Entry(Kind.FILE, 0o644, 0, 8), False),  # its content is not known
-        (Entry(Kind.SYMLINK, 0o644, 0, 8, "a"), False),
-    ],
-)
-def test_a_path_is_as_the_base(now: Entry, *, same: bool) -> None:
-    """By its content; where no base is known, nothing is."""
-    base = Manifest({"a": Entry(Kind.FILE, 0o644, 0, 8, digest=b"d")})
-    assert SandboxContent(base).is_as_base("a", now) is same
-    assert not SandboxContent().is_as_base("a", now)
-    assert not SandboxContent(Manifest(), (base,)).is_as_base("a", base["a"])
 
 
 MANIFEST = Manifest({"d": DIRECTORY, "d/a": _file(3), "d/b": _file(5), "e": DIRECTORY, "e/c": _file(9), "f": _file(1)})
@@ -55,16 +37,6 @@ MANIFEST = Manifest({"d": DIRECTORY, "d/a": _file(3), "d/b": _file(5), "e": DIRE
 def test_a_partial_archive_holds_what_differs(found: Difference, paths: set[str] | None) -> None:
     """Or the smallest entry, if nothing does; directories by the paths in them. None if it would hold everything."""
     assert partial_paths(MANIFEST, found) == paths
-
-
-def test_a_partial_archive_is_never_empty() -> None:
-    """A directory or the smallest file is in it, since a server may refuse an empty one; nothing that stays there."""
-    files = {"a": _file(9), "b": _file(2), "c": _file(5)}
-    assert partial_paths(files, Difference()) == {"b"}
-    assert partial_paths(files, Difference(), ["b"]) == {"c"}
-    assert partial_paths(files, Difference(), files) is None
-    assert least_of({"d/a": _file(0), "d": DIRECTORY}) == {"d"}
-    assert least_of({"d/a": _file(0), "d": DIRECTORY, "f": _file()}, ["d"]) == {"f"}
 
 
 def _known(digest: bytes) -> Entry:
@@ -171,22 +143,3 @@ def test_a_look_at_little_counts_a_sample() -> None:
     assert {path for path, item in request.items.items() if item.action is LookAction.EXISTS} == {"a", "b"}
     nothing = look_request(SandboxContent(), Manifest(), Manifest(), {}, held_here={}, policy=AgentChanges.SAVE)
     assert not nothing.items
-
-
-@pytest.mark.parametrize(
-    ("result", "obstacles"),
-    [
-        (LookResult(blocked={"a": Obstacle.FILE}), {"a": Obstacle.FILE}),
-        (LookResult(), {}),
-        (LookResult(kinds_only=True), {"shut": Obstacle.READ_ONLY}),
-        (LookResult(unseen=1), {".git": Obstacle.UNKNOWN, "d": Obstacle.DIRECTORY, "shut": Obstacle.READ_ONLY}),
-        (None, {".git": Obstacle.UNKNOWN, "d": Obstacle.DIRECTORY, "shut": Obstacle.READ_ONLY}),
-    ],
-)
-def test_what_is_in_the_way(result: LookResult | None, obstacles: dict[str, Obstacle]) -> None:
-    """A look that came to all tells; where none did, what was known stays, and a repository may take commits' place.
-
-    An archive of the sandbox does not tell that a directory is read-only.
-    """
-    known = {"d": Obstacle.DIRECTORY, "shut": Obstacle.READ_ONLY}
-    assert obstacles_seen(result, known, [".git"]) == obstacles

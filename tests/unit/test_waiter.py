@@ -58,13 +58,6 @@ def test_a_sleep_lasts_its_full_time(waiter: Waiter, clock: ScriptedClock, worke
     assert worker.handled == 2
 
 
-def test_work_that_nothing_supersedes(waiter: Waiter, clock: ScriptedClock, worker: RecordingWorker) -> None:
-    """Newer events do not end work that nothing supersedes."""
-    before, worker.superseded_at = clock.monotonic, clock.monotonic
-    waiter.sleep(5)
-    assert clock.monotonic == before + 5
-
-
 @pytest.mark.parametrize("superseded_by", [SupersededBy.FRESH_START, SupersededBy.ANY_CHANGE])
 def test_work_is_superseded_when_the_change_is_due(
     waiter: Waiter, clock: ScriptedClock, worker: RecordingWorker, superseded_by: SupersededBy
@@ -76,16 +69,6 @@ def test_work_is_superseded_when_the_change_is_due(
         waiter.sleep(5)
     assert clock.monotonic == before + 3
     waiter.sleep(5)
-
-
-def test_contexts_nest(waiter: Waiter, clock: ScriptedClock, worker: RecordingWorker) -> None:
-    """After the inner context the outer one applies again."""
-    worker.superseded_at = clock.monotonic
-    with waiter.superseded_by(SupersededBy.ANY_CHANGE):
-        with waiter.superseded_by(SupersededBy.NOTHING):
-            waiter.sleep(1)
-        with pytest.raises(Superseded):
-            waiter.sleep(1)
 
 
 def test_an_event_that_comes_with_an_answer_is_handled(waiter: Waiter) -> None:
