@@ -8,13 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from syncd.merge.branch import SENT_MESSAGE, UNCOMMITTED_MESSAGE, NewBranch, make_branch
 from syncd.merge.commit_pack import SandboxCommit
 from syncd.merge.git import Git
 from syncd.model.entry import SeenEntry
-from tests.component.git_folder import file_of, link_to
+from tests.component.git_folder import file_of
 from tests.component.test_agent_branch import (
     NOW,
     ODD,
@@ -138,33 +137,6 @@ def test_foreign_messages(git: Git, top: Path, message: bytes, stays: bytes | No
     stored = plain_git(top, "cat-file", "commit", branch.commits[0]).partition(b"\n\n")[2]
     assert stored == (message if stays is None else stays)
     assert "\n" not in branch.subjects[0]
-    plain_git(top, "fsck", "--strict", "--no-dangling")
-
-
-GIT_NAMES = [
-    ".git",
-    ".GIT/config",
-    "x/.git /config",
-    "git~1/config",
-    ".git::$INDEX_ALLOCATION/x",
-    ".g\u200cit/x",
-    ".git./x",
-    "back\\.git\\x",
-]
-
-
-def test_names_that_git_refuses(git: Git, top: Path) -> None:
-    """They are left out of the trees and told; one such name does not break the branch."""
-    evil = dict.fromkeys(GIT_NAMES, b"evil")
-    evil_commit = agents({"fine": b"f\n", **evil})
-    branch = branch_of(
-        git,
-        top,
-        [replace(evil_commit, changes={**evil_commit.changes, ".gitmodules": link_to("a.txt")})],
-        changed({"fine": b"f\n", **evil}),
-    )
-    assert set(branch.skipped) == {*GIT_NAMES, ".gitmodules"}
-    assert tree_of(top, branch.commits[0]).keys() == {"a.txt", "dir/b.txt", "run.sh", "fine"}
     plain_git(top, "fsck", "--strict", "--no-dangling")
 
 

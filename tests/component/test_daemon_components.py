@@ -28,8 +28,6 @@ from syncd.daemon.signals import Signals
 from syncd.remote.bucket import Throttle
 from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs
 from syncd.sync.status_document import LastSync
-from syncd.watch.suspend_detector import SuspendDetector
-from tests.clock import ScriptedClock
 
 
 def readable(descriptor: int) -> bool:
@@ -81,26 +79,6 @@ def test_a_reload_during_an_upload(change: dict[str, object], *, ends: bool) -> 
         signals.reloads += 1
         assert live_reload.ends_upload() is ends
     assert throttle.limit_bytes_per_s == (9 << 10 if "sync" in change else 0)
-
-
-def test_a_suspend_is_detected() -> None:
-    """A suspend is the excess of boottime over monotonic time; it is reported once, and a set clock is none."""
-    clock = ScriptedClock()
-    monitor = SuspendDetector(clock)
-    monitor.open()
-    try:
-        clock.go_on(1000)
-        clock.wall += 5000
-        assert monitor.slept_s() == 0
-        clock.suspend(60)
-        assert monitor.slept_s() == pytest.approx(60)
-        assert monitor.slept_s() == 0
-        clock.boottime += 0.5
-        assert monitor.slept_s() == 0
-        assert not any(readable(number) for number in monitor.filenos())
-    finally:
-        monitor.close()
-    assert monitor.filenos() == []
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from syncd.report.desktop_notifier import AGENT_EVERY_S, NEEDED_AFTER_S, TRY_AGAIN_S, DesktopNotifier, LastNotice, Told
+from syncd.report.desktop_notifier import AGENT_EVERY_S, TRY_AGAIN_S, DesktopNotifier, LastNotice
 from tests.bus import NO_BUS, private_bus
 from tests.clock import ScriptedClock
 from tests.desktop import NotificationServer, notification_server
@@ -46,34 +45,6 @@ def summaries(server: NotificationServer) -> list[str]:
 # -- the rule
 
 PASSING, FOR_A_PERSON = False, True
-
-
-@pytest.mark.parametrize(
-    ("failures", "told", "after_s", "in_s"),
-    [
-        ([PASSING], Told.NOTHING, AFTER_S, AFTER_S),
-        ([PASSING, PASSING], Told.NOTHING, AFTER_S, AFTER_S - 10),
-        ([PASSING], Told.FAILING, AFTER_S, None),
-        ([PASSING], Told.NEEDED, AFTER_S, None),
-        ([FOR_A_PERSON], Told.NOTHING, AFTER_S, NEEDED_AFTER_S),
-        ([PASSING, FOR_A_PERSON], Told.FAILING, AFTER_S, NEEDED_AFTER_S),
-        ([FOR_A_PERSON, FOR_A_PERSON], Told.FAILING, AFTER_S, NEEDED_AFTER_S - 10),
-        ([FOR_A_PERSON, PASSING], Told.NOTHING, AFTER_S, AFTER_S - 10),
-        ([FOR_A_PERSON], Told.NEEDED, AFTER_S, None),
-        ([FOR_A_PERSON], Told.NOTHING, 5.0, 5.0),
-    ],
-)
-def test_when_failing_is_told(
-    clock: ScriptedClock, failures: list[bool], told: Told, after_s: float, in_s: float | None
-) -> None:
-    """Once it has lasted, and once; that a person is needed soon, and also after failing was told."""
-    desktop = notifier(clock, {"DBUS_SESSION_BUS_ADDRESS": "disabled:"}, LastNotice(told), after_s)
-    for needs_person in failures:
-        clock.go_on(10)
-        desktop.failed("no", needs_person=needs_person)
-    assert desktop.due_s == (None if in_s is None else clock.monotonic + in_s)
-    desktop.paused()
-    assert desktop.due_s is None
 
 
 # -- what is shown
@@ -127,26 +98,6 @@ def test_a_server_that_refuses_or_hangs(bus: str, clock: ScriptedClock, settings
     with notification_server(bus, **settings) as server:
         assert _in_vain(clock, {"DBUS_SESSION_BUS_ADDRESS": bus})
         assert server.shown == []
-
-
-@pytest.mark.parametrize(
-    "environ",
-    [
-        {},
-        {"DBUS_SESSION_BUS_ADDRESS": "nonsense"},
-        {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/etc/passwd"},
-        {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/%00/\udcff"},
-        {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/" + "long" * 40},
-        {"DBUS_SESSION_BUS_ADDRESS": "autolaunch:"},
-        {"XDG_RUNTIME_DIR": "/nowhere"},
-    ],
-    ids=str,
-)
-def test_no_bus(environ: dict[str, str], clock: ScriptedClock, caplog: pytest.LogCaptureFixture) -> None:
-    """No address, a wrong one, or a dead one: a line at debug level, and a later try."""
-    caplog.set_level(logging.DEBUG, "syncd")
-    assert _in_vain(clock, environ)
-    assert [record.levelname for record in caplog.records if record.name == "syncd"] == ["DEBUG"]
 
 
 def _in_vain(clock: ScriptedClock, environ: dict[str, str]) -> bool:

@@ -121,26 +121,6 @@ def test_git_is_looked_for_in_absolute_folders(tmp_path: Path, monkeypatch: pyte
     assert (found.program, found.path) == (f"{tmp_path}/git", str(tmp_path))
 
 
-def test_the_environment_of_git(tmp_path: Path) -> None:
-    """Of this process's environment, git gets the search path; nothing of git's own, and no key."""
-    program = '#!/bin/sh\nenv\nfor argument; do echo "$argument"; done\n'
-    git = scripted(tmp_path, program, {"HOME": "/person", "GIT_CONFIG_GLOBAL": "/person/config"})
-    environ = {"GIT_DIR": "/x", "GIT_INDEX_FILE": "/x", "GIT_EXTERNAL_DIFF": "/x", "KLAVIS_API_KEY": "secret"}
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in environ.items():
-            patched.setenv(name, value)
-        ran = git.run(["words"], {"GIT_OBJECT_DIRECTORY": "/objects"}).output.decode().splitlines()
-        asked = git.ask(["words"], {}).output.decode().splitlines()
-    expected = "HOME=/dev/null GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_ATTR_NOSYSTEM=1 LC_ALL=C"
-    expected += " GIT_OPTIONAL_LOCKS=0 GIT_NO_LAZY_FETCH=1 GIT_ALLOW_PROTOCOL=none GIT_NO_REPLACE_OBJECTS=1"
-    expected += " GIT_OBJECT_DIRECTORY=/objects core.hooksPath=/dev/null core.fsmonitor=false gc.auto=0"
-    assert set(expected.split()) <= set(ran)
-    assert "HOME=/person" in asked
-    assert "GIT_CONFIG_GLOBAL=/person/config" in asked
-    for line in (*ran, *asked):
-        assert not any(line.startswith((f"{name}=", f"{name} ")) or "secret" in line for name in environ)
-
-
 def test_what_git_writes_has_the_persons_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects in a repository of several people stay readable, though syncd's own files are private."""
     monkeypatch.setattr(hardening, "_original_umask", 0o027)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import pytest
-
-from syncd.watch.changes import Changes
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.component.watch_rig import (
     write_through_mmap,
@@ -54,24 +51,3 @@ def rotated(src: Path) -> Iterator[BinaryIO]:
         os.link(src / "log", src / "log.1")
         (src / "log").unlink()
         yield file
-
-
-@contextmanager
-def linked_late(src: Path) -> Iterator[BinaryIO]:
-    """A file without a name that gets one, and is still written."""
-    with open(os.open(src, os.O_TMPFILE | os.O_RDWR), "wb", buffering=0) as file:
-        os.link(f"/proc/self/fd/{file.fileno()}", "new", dst_dir_fd=(folder := os.open(src, os.O_RDONLY)))
-        os.close(folder)
-        yield file
-
-
-@pytest.mark.parametrize("kind", [unlinked, rotated, linked_late])
-def test_writes_by_an_unlinked_name_are_not_reported(
-    kind: Callable[[Path], AbstractContextManager[BinaryIO]], watch: InotifyWatch, root: Path
-) -> None:
-    """Programs that write to a file without a name start no scan; the rescan finds what has another name."""
-    with kind(root / "src") as file:
-        watch.take()
-        file.write(b"more")
-        assert watch.take() == Changes()
-    assert watch.take() == Changes()

@@ -114,20 +114,6 @@ def test_ignore_files_wake_even_if_ignored(name: str, watch: InotifyWatch, root:
     assert "src" in watch.take().dirty
 
 
-def test_ignored_directories_have_no_watch(watch: InotifyWatch, root: Path) -> None:
-    """A directory that is not walked has no watch, and one that becomes ignored loses its watch."""
-    for number in range(50):
-        (root / f"node_modules/p{number}").mkdir(parents=True)
-    walk(watch, root, Rules(("node_modules/",)))
-    assert watches(watch) == 5
-    walk(watch, root, Rules(("node_modules/", "deep/")))
-    assert watches(watch) == 4
-    watch.take()
-    (root / "src/deep/file").touch()
-    (root / "node_modules/p1/file").touch()
-    assert watch.take().dirty <= {""}
-
-
 def test_a_removed_directory_is_named(watch: InotifyWatch, root: Path) -> None:
     """Its parent is named too: another directory may have its name, and its inode number, by the next scan."""
     (root / "src/deep/low").mkdir()

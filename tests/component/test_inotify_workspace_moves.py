@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from syncd.core.clock import SystemClock
 from syncd.watch.changes import Changes
@@ -15,35 +11,6 @@ from tests.component.watch_rig import (
     kernel_watches,
     walk,
 )
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda root: root.rename(root.with_name("elsewhere")),
-        shutil.rmtree,
-        lambda root: (root.rename(root.with_name("elsewhere")), root.mkdir()),
-    ],
-    ids=["moved", "removed", "replaced"],
-)
-def test_a_removed_workspace_needs_a_rescan(change: Callable[[Path], object], watch: InotifyWatch, root: Path) -> None:
-    """Its move, removal or replacement is reported as such: events of its content are not reliable any more."""
-    change(root)
-    assert watch.take().rescan
-
-
-def test_a_workspace_put_back_is_reported_and_watched(watch: InotifyWatch, root: Path) -> None:
-    """Its parent reports at once that it is back; the scan that follows watches it as before."""
-    root.rename(root.with_name("elsewhere"))
-    assert watch.take().rescan
-    with pytest.raises(FileNotFoundError):
-        walk(watch, root)
-    watch.take()
-    root.with_name("elsewhere").rename(root)
-    assert watch.take().rescan
-    walk(watch, root)
-    (root / "src/deep/file").touch()
-    assert "src/deep" in watch.take().dirty
 
 
 def test_siblings_of_the_workspace_do_not_wake(watch: InotifyWatch, root: Path) -> None:

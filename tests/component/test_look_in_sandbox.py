@@ -584,22 +584,6 @@ def blocked(sandbox: Sandbox, asked: Iterable[tuple[str, str]], **more: Any) -> 
     return {path: obstacle.value for path, obstacle in ran.report.blocked.items()}
 
 
-def test_what_keeps_paths_from_being_extracted(sandbox: Sandbox) -> None:
-    """Kinds count, links are not followed: the topmost path in the way stands for all below it, asked or not."""
-    top = sandbox.workspace
-    (top / "folder/full").mkdir(parents=True)
-    (top / "file").write_text("")
-    (top / "link").symlink_to("folder")
-    os.mkfifo(top / "fifo")
-    free = [("new", "f"), ("new2", "d"), ("new3/deep/x", "f"), ("folder", "d"), ("file", "f"), ("link", "f")]
-    free += [("fifo", "f"), ("folder/full/x", "l"), (ODD, "l"), ("n" * 300, "f")]
-    assert blocked(sandbox, free) == {}
-    assert blocked(sandbox, [("link", "l"), ("file", "l")]) == {}
-    taken = [("folder", "f"), ("folder/full", "l"), ("file", "d"), ("file/x/y", "f"), ("link/x", "f"), ("fifo/x", "f")]
-    assert blocked(sandbox, taken) == {"folder": "d", "folder/full": "d", "file": "f", "link": "l", "fifo": "o"}
-    assert sandbox.left() == ["fifo", "file", "folder", "folder/full", "link"]
-
-
 OURS, OLDER, THEIRS = (letter * 40 for letter in "abc")
 MADE = {
     "HEAD": "ref: refs/heads/topic\n",

@@ -261,19 +261,6 @@ def test_a_dropped_connection_is_closed_after_its_request(client: HttpClient, li
     assert len(connections) == 2
 
 
-def test_an_endless_response_times_out(client: HttpClient) -> None:
-    """Single bytes or interim responses without a pause do not extend the timeout."""
-
-    def interim(connection: socket.socket) -> None:
-        head_of(connection)
-        with suppress(OSError):
-            while True:
-                connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
-
-    with answering(interim) as port, pytest.raises(NoResponse, match="no answer in time"):
-        client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=0.3)
-
-
 @pytest.mark.parametrize("status", [200, 401, 413])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("ends", ["closes", "resets", "stays"])

@@ -13,7 +13,7 @@ import pytest
 
 from syncd.core.errors import TryLater
 from syncd.merge.git import Git, find_git
-from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table
+from syncd.merge.patch import COLOURED, for_terminal, write_patch, write_table
 from syncd.model.entry import Kind, SeenEntry
 from tests.component.git_folder import file_of, link_to
 
@@ -189,35 +189,6 @@ def test_git_applies_names_with_any_bytes(git: Git, tmp_path: Path) -> None:
     assert applied_by_git(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
 
 
-def test_large_files_go_through_in_blocks(git: Git, chance: random.Random, tmp_path: Path) -> None:
-    """A large file, new, changed, deleted, with another mode or kind, is applied."""
-    noise = chance.randbytes(200_000)
-    before: dict[str, SeenEntry] = {
-        "small.txt": file_of(b"one\n"),
-        "edited\n\xe9": file_of(noise),
-        "edited.sh": file_of(noise),
-        "gone.bin": file_of(noise * 2),
-        "mode.sh": file_of(noise),
-        "to-link": file_of(noise),
-        "from-link": link_to("small.txt"),
-        "shrinks": file_of(b"x" * 150_001),
-    }
-    after: dict[str, SeenEntry] = {
-        "small.txt": file_of(b"two\n"),
-        "edited\n\xe9": file_of(noise[::-1]),
-        "edited.sh": file_of(noise[1:], executable=True),
-        "new file.bin": file_of(noise + b"1"),
-        "mode.sh": file_of(noise, executable=True),
-        "to-link": link_to("small.txt"),
-        "from-link": file_of(b"\n" * 100_001),
-        "shrinks": file_of(b""),
-    }
-    patch = patch_of(git, before, after, large_bytes=100_000)
-    assert patch.count(b"GIT binary patch") == 9  # all but the edit and the mode alone; those of links are two
-    tree = written(tmp_path / "tree", before)
-    assert applied_by_git(tree, patch) == expected(after)
-
-
 def test_a_large_file_is_never_held_in_memory(git: Git, chance: random.Random) -> None:
     """Between two blocks of a file that are read, what was made of the first is passed on."""
     block = chance.randbytes(1 << 18)
@@ -251,40 +222,6 @@ def test_attributes_and_settings_change_nothing(git: Git, tmp_path: Path, monkey
     assert patch_of(found, before, after) == plain
     assert b"+is 0\n" in plain
     assert not mark.exists()
-
-
-def test_the_table_counts_lines_and_bytes(git: Git) -> None:
-    """The table names each path, with the lines or bytes of its change, and the sum; large files too."""
-    before: dict[str, SeenEntry] = {"a.txt": file_of(b"one\ntwo\n"), "b.bin": file_of(b"\0" * 10)}
-    after: dict[str, SeenEntry] = {
-        "a.txt": file_of(b"one\n2\n3\n"),
-        "b.bin": file_of(b"\0" * 25),
-        "large": file_of(b"x" * ((16 << 20) + 1)),
-    }
-    table = b"".join(write_table(git, before, after)).decode()
-    assert [line.split() for line in table.splitlines()] == [
-        ["a.txt", "|", "3", "++-"],
-        ["b.bin", "|", "Bin", "10", "->", "25", "bytes"],
-        ["large", "|", "Bin", "0", "->", "16777217", "bytes"],
-        ["3", "files", "changed,", "2", "insertions(+),", "1", "deletion(-)"],
-    ]
-
-
-def test_colours(git: Git) -> None:
-    """In a terminal's colours, the patch is the same but for them: git's part and that of large files."""
-    before: dict[str, SeenEntry] = {"a.txt": file_of(text("was")), "b.bin": file_of(b"\0" * 3000)}
-    after: dict[str, SeenEntry] = {"a.txt": file_of(text("is")), "b.bin": file_of(b"\0" * 4000, executable=True)}
-    patch = patch_of(git, before, after, large_bytes=2000)
-    plain, coloured = (
-        "".join(f"{line}\n" for line in for_terminal([patch[:100], patch[100:]], colours))
-        for colours in (PLAIN, COLOURED)
-    )
-    assert plain.encode() == patch
-    assert "\033[32m+is 0\033[m\n" in coloured
-    assert "\033[1mold mode 100644\033[m\n" in coloured
-    for colour in ("\033[m", "\033[1m", "\033[31m", "\033[32m", "\033[36m"):
-        coloured = coloured.replace(colour, "")
-    assert coloured == plain
 
 
 def test_a_terminal_gets_nothing_that_it_obeys(git: Git) -> None:
@@ -358,3 +295,11 @@ def test_random_changes(git: Git, chance: random.Random, tmp_path: Path) -> None
         patch = patch_of(git, before, after, large_bytes=chance.choice([1, 50, 1000]))
         folder = written(tmp_path / str(number), before)
         assert (applied_by_git(folder, patch) if patch else files_in(folder)) == expected(after), (before, after)
+
+
+def test_no_change_is_no_patch(git: Git, tmp_path: Path) -> None:
+    """Without a change, and for a path that is the same on both sides, nothing is written."""
+    same: dict[str, SeenEntry] = {"small": file_of(b"same"), "large": file_of(b"x" * 2000)}
+    assert patch_of(git, {}, {}) == b""
+    assert patch_of(git, same, same, large_bytes=1000, scratch=str(tmp_path)) == b""
+    assert os.listdir(tmp_path) == []

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,61 +109,7 @@ def test_only_what_git_refuses_is_left_out(there: RepositoryRig) -> None:
     there.check()
 
 
-@pytest.mark.parametrize("content", ["h\xe9llo\n".encode("latin-1"), "h\xe9llo\n".encode("utf-16"), b"no BOM\n"])
-def test_another_encoding(tmp_path: Path, content: bytes) -> None:
-    """A file that git keeps in another encoding is clean; one that cannot be decoded stops nothing else."""
-    rig = RepositoryRig(tmp_path)
-    encoding = "UTF-16" if content[:1] in b"\xff\xfen" else "ISO-8859-1"
-    rig.send({".gitattributes": f"*.t working-tree-encoding={encoding}\n", "w.t": Sent(content), "a": "1"})
-    assert rig.client.warnings == []
-    if content != b"no BOM\n":
-        assert rig.is_following
-        assert rig.tree("HEAD")["w.t"][1] == "h\xe9llo\n".encode()
-    assert rig.tree("HEAD")["a"][1] == b"1"
-
-
-def test_what_tools_make_there_is_not_new(tmp_path: Path) -> None:
-    """The built-in rules are in the exclude file there, and the workspace's own files are with what was sent."""
-    rig = RepositoryRig(tmp_path)
-    rig.home_branch = "feature/x"
-    rig.put(**{".gitignore": "*.log\n"})
-    rig.arrive({"a": "1"})
-    (rig.workspace / "node_modules").mkdir()
-    (rig.workspace / "node_modules/m.js").write_text("x")
-    (rig.workspace / "x.log").write_text("x")
-    rig.follow()
-    rig.send({"a": "2"})
-    assert rig.is_following
-    assert rig.git("symbolic-ref", "--short", "HEAD") == "feature/x\n"
-
-
-def test_a_sandbox_whose_locale_is_not_utf_8(tmp_path: Path) -> None:
-    """The branch has the name that it has here, byte for byte."""
-    rig = RepositoryRig(tmp_path)
-    rig.runner.options = ("-X", "utf8=0")
-    rig.home_branch = "gr\u00fcn"
-    rig.send({"a": "1"})
-    rig.send({"a": "2"})
-    rig.check()
-    assert rig.is_following
-    assert rig.git("symbolic-ref", "--short", "HEAD") == "gr\u00fcn\n"
-
-
 # -- requests and records
-
-
-def test_after_a_record_of_another_base_all_is_compared(there: RepositoryRig) -> None:
-    """What was deleted meanwhile is gone then, and what is not is not committed anew."""
-    before = there.at("home")
-    there.restart("another")
-    there.follow()
-    assert whole_states(there) == [True, True]
-    assert there.at("home") == before
-    there.arrive({"a.txt": None, "n": "new"})
-    there.restart("another")
-    there.follow()
-    there.check()
-    assert there.is_following
 
 
 def test_a_lost_answer_and_a_revert(there: RepositoryRig) -> None:
@@ -341,50 +285,6 @@ def test_what_an_agent_does_stays(there: RepositoryRig, work: Callable[[Reposito
     (there.workspace / ".git/refs/heads/main.lock").unlink(missing_ok=True)  # fsck of git 2.53 takes it for a reference
     assert there.git("fsck", "--no-dangling", "--no-reflogs") == ""
     assert there.tree("home") == {**there.tree("home"), "fresh": ("100644", b"from here\n")}
-
-
-UNDONE = {
-    dirty: [("checkout", "-q", "a.txt")],
-    new_file: [("clean", "-qfd")],
-    staged: [("reset", "-q"), ("clean", "-qf", "new")],
-    staged_and_taken_back: [("reset", "-q", "a.txt")],
-    committed: [("reset", "-q", "--hard", "HEAD~1")],
-    own_branch: [("checkout", "-q", "main")],
-    detached: [("checkout", "-q", "main")],
-    deleted: [("reset", "-q", "d/b.txt")],
-    bisecting: [("bisect", "reset")],
-}
-
-
-@pytest.mark.parametrize("work", UNDONE)
-def test_the_branch_catches_up(there: RepositoryRig, work: Callable[[RepositoryRig], None]) -> None:
-    """Once the work tree is clean again where the branch was left."""
-    work(there)
-    there.send({"fresh": "from here\n", "run.sh": None})
-    assert not there.is_following
-    (there.workspace / "fresh").unlink()  # git would not tell it from the agent's own
-    there.files.pop("fresh")
-    (there.workspace / "run.sh").write_text("#!/bin/sh\n")
-    (there.workspace / "run.sh").chmod(0o755)
-    for command in UNDONE[work]:
-        there.git(*command)
-    (there.workspace / "run.sh").unlink()
-    there.send({"d/b.txt": "newer\n"})
-    there.check()
-    assert there.is_following
-    assert there.git("symbolic-ref", "HEAD") == "refs/heads/main\n"
-
-
-def test_a_run_waits_for_the_one_before(there: RepositoryRig) -> None:
-    """One that was given up may still be under way."""
-    with open(there.workspace / ".git/syncd/lock", "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        release = threading.Timer(0.3, fcntl.flock, (lock, fcntl.LOCK_UN))
-        there.runner.before = release.start
-        there.send({"a.txt": "2\n"})
-        release.join()
-    there.check()
-    assert there.is_following
 
 
 def test_a_file_that_the_agent_changed_meanwhile(there: RepositoryRig) -> None:

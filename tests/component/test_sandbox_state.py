@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from syncd.model.entry import Entry, Kind
@@ -14,7 +13,6 @@ from syncd.sandbox.leftovers import Leftovers
 from syncd.sandbox.sandbox_state import (
     SandboxState,
     TakenPath,
-    Uploaded,
     ending_targets,
     forget_name,
     last_target,
@@ -23,7 +21,6 @@ from syncd.sandbox.sandbox_state import (
 from syncd.sandbox.seen_paths import SeenPaths
 from syncd.store.state_db import StateDb
 from tests.component.sample_records import MANIFEST, TARGET
-from tests.recorded import damage
 
 OTHER = Target(TARGET.base_url, "other", "us")
 ASIA = Target(TARGET.base_url, "box", "asia")
@@ -96,29 +93,6 @@ def test_what_arrived_but_cannot_be_recorded(db: StateDb, monkeypatch: pytest.Mo
     assert SandboxState(db, TARGET).base == MANIFEST
     state.record()
     assert SandboxState(db, TARGET).base == Manifest()
-
-
-def test_a_damaged_record_of_an_upload(db: StateDb, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The log says what its loss costs."""
-    SandboxState(db, TARGET).record_uploaded("identity", 7, "ab")
-    assert SandboxState(db, TARGET).uploaded == Uploaded(TARGET, "identity", 7, "ab")
-    assert SandboxState(db, ASIA).uploaded is None
-    damage(tmp_path, "uploaded")
-    assert SandboxState(db, TARGET).uploaded is None
-    assert "at most one archive is uploaded once more" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("recorded", "now", "believed"), [("1", "1", True), ("1", "2", False), ("", "1", False), ("1", "", True)]
-)
-def test_contents_that_other_rules_searched_are_read_again(
-    db: StateDb, recorded: str, now: str, *, believed: bool
-) -> None:
-    """A process that searches for other secrets ignores their stamps, and uses their digests."""
-    arrived(db, MANIFEST, searched=recorded)
-    without = {path: msgspec.structs.replace(entry, stamp=None) for path, entry in MANIFEST.items()}
-    assert SandboxState(db, TARGET, now).base == (MANIFEST if believed else without)
-    assert SandboxState(db, TARGET).base == MANIFEST  # one that searches for nothing trusts them
 
 
 def test_what_was_brought_home(db: StateDb) -> None:

@@ -264,18 +264,6 @@ def test_old_versions_expire(rig: SavedVersionsRig) -> None:
     assert [version.id for version in rig.another().all()] == [newest]
 
 
-def test_a_clock_that_jumps_drops_nothing(rig: SavedVersionsRig) -> None:
-    """Weeks ahead or back are a day at most; nobody changes the contents."""
-    version = rig.save(a=b"1")
-    for jump_s in (60 * DAY_S, 400 * DAY_S, -800 * DAY_S, 40 * DAY_S):
-        rig.clock.go_on(jump_s)
-        for _ in range(3):
-            assert rig.another().expire(utc(rig.clock.wall)) == []
-    (found,) = rig.another().all()
-    assert (found.id, found.days) == (version, 3)
-    assert rig.store.damaged(found) == []
-
-
 class LateDb(StateDb):
     """A database whose next transaction begins after another process did something."""
 

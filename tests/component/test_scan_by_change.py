@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from syncd.core.clock import SystemClock
 from syncd.model.entry import Entry, Kind
-from syncd.scan import file_reader
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection
 from syncd.watch.changes import Changes, DirtyDirectories, WrittenFiles
@@ -111,19 +110,6 @@ def test_a_recreated_directory_is_detected_by_its_identity(recreated: WatchedWor
     assert set(recreated.scanner.scan({""}).manifest) == {".gitignore", "build", "build/x"}
 
 
-def test_a_recreated_directory_is_detected_by_its_removal(
-    recreated: WatchedWorkspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where a file system has only the inode number, the event of its removal names the directory itself."""
-    for name in ("_name_to_handle_at", "_statx"):
-        monkeypatch.setattr(file_reader, name, None)
-    recreate(recreated.folder / "build", lambda: scan_build(recreated))
-    (recreated.folder / "build/x").touch()
-    check(recreated)
-    (recreated.folder / "build/y").touch()
-    check(recreated)
-
-
 def seen(step: Step) -> bool:
     """False for what changes the workspace itself, or a file without an event in a directory that is watched."""
     ignored = step.name == "hard_link" and str(step.args[1]).startswith("node_modules/")
@@ -160,26 +146,6 @@ def test_an_edit_by_another_name(watched: WatchedWorkspace) -> None:
     assert watched.scanner.scan({"a"}).manifest["b/g"].size_bytes == 6
 
 
-def test_changed_rules_are_applied(watched: WatchedWorkspace) -> None:
-    """A full scan too does not include a path that only the old rules included."""
-    (watched.folder / "d").mkdir()
-    for name in ("f.log", "d/f.log", "d/g"):
-        (watched.folder / name).write_text("x")
-    found = watched.scan().manifest
-    watched.scanner.tree.set_entries(
-        {path: replace(entry, digest=b"x") for path, entry in found.items() if entry.stamp}
-    )
-    (watched.folder / ".gitignore").write_text("*.log")
-    assert list(watched.scanner.scan().manifest) == [".gitignore", "d", "d/g"]
-    (watched.folder / ".gitignore").unlink()
-    (watched.folder / "d" / ".gitignore").write_text("g")
-    assert list(watched.scanner.scan().manifest) == ["d", "d/.gitignore", "d/f.log", "f.log"]
-    (watched.folder / "d" / "f.log").unlink()
-    (watched.folder / "d" / "f.log").mkdir()
-    (watched.folder / "d" / ".gitignore").write_text("*.log/")
-    assert list(watched.scanner.scan().manifest) == ["d", "d/.gitignore", "d/g", "f.log"]
-
-
 def test_rules_of_a_missing_workspace_count_as_changed(watched: WatchedWorkspace) -> None:
     """Nothing may be uploaded by rules that can no longer be read."""
     (watched.folder / "f").write_text("x")
@@ -201,3 +167,15 @@ def test_files_that_are_read_although_their_times_are_the_same() -> None:
         written.add(Changes(written=frozenset({"a/f"})))
         assert written.take() is None
     assert written.take() == frozenset()
+
+
+def test_reasons_for_a_full_scan() -> None:
+    """At the start, after a rescan reason, and when too many directories are listed."""
+    dirty = DirtyDirectories()
+    assert dirty.take() is None
+    assert dirty.take() == frozenset()
+    dirty.add(Changes(frozenset({"a"})))
+    dirty.add(Changes(frozenset({"b"})))
+    assert dirty.take() == {"a", "b"}
+    dirty.add(Changes(frozenset(map(str, range(5000)))))
+    assert dirty.take() is None

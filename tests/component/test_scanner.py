@@ -40,54 +40,6 @@ def work(tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-def test_files_directories_and_their_order(work: Path) -> None:
-    """Everything is found, in the order of its bytes within a directory, a directory before its content."""
-    for path in ("b/z", "b/a", "a.txt", "a/x/y", "B", "empty/", "ü", "a-b"):
-        file = work / path
-        (file if path.endswith("/") else file.parent).mkdir(parents=True, exist_ok=True)
-        if not path.endswith("/"):
-            file.write_text(path)
-    assert kinds(scanned(work)) == {
-        "B": "f", "a": "d", "a/x": "d", "a/x/y": "f", "a-b": "f", "a.txt": "f", "b": "d", "b/a": "f", "b/z": "f",
-        "empty": "d", "ü": "f",
-    }  # fmt: skip
-    assert list(scanned(work).manifest) == [
-        "B", "a", "a/x", "a/x/y", "a-b", "a.txt", "b", "b/a", "b/z", "empty", "ü",
-    ]  # fmt: skip
-
-
-def test_the_fields_of_an_entry(work: Path) -> None:
-    """Size, permission bits without set-id, whole seconds; a stamp, and no digest before the file is read."""
-    (work / "run").write_text("#!/bin/sh\n")
-    (work / "run").chmod(0o6755)
-    os.utime(work / "run", ns=(0, -1_500_000_000))
-    entry = scanned(work).manifest["run"]
-    assert (entry.kind, entry.mode, entry.mtime_s, entry.size_bytes) == (Kind.FILE, 0o755, -2, 10)
-    assert entry.stamp is not None
-    assert entry.stamp.mtime_ns == -1_500_000_000
-    assert entry.digest == b""
-
-
-@pytest.mark.parametrize(
-    "name", [b"n\xff\xfe", b"a\nb", b"-rf", b" ", b"\x1b[31m", b"x" * 255, "e\u0301".encode(), b"\\"]
-)
-def test_odd_names(work: Path, name: bytes) -> None:
-    """Any name that Linux allows is found, as file, directory and link."""
-    folder = os.fsencode(work)
-    os.mkdir(folder + b"/d")
-    os.mkdir(folder + b"/d/" + name)
-    Path(os.fsdecode(folder + b"/" + name)).write_text("")
-    os.symlink(b"../" + name, folder + b"/d/" + name + b"/l")
-    os.unlink(folder + b"/d/" + name + b"/l")
-    os.symlink(name, folder + b"/l")
-    text = os.fsdecode(name)
-    scan = scanned(work)
-    assert scan.manifest[text].kind is Kind.FILE
-    assert scan.manifest[f"d/{text}"].kind is Kind.DIRECTORY
-    assert scan.manifest["l"].target == text
-    assert scan.warnings == []
-
-
 @pytest.mark.parametrize(
     "target",
     [
@@ -340,24 +292,3 @@ def test_unreadable_files_and_directories(work: Path) -> None:
     assert unread.split() == ["blind", "closed", "ruled", "shut"]  # without its rules, nothing in it may be uploaded
     named = [key for key in warnings.split() if key.startswith("unreadable:")]
     assert named == ["unreadable:blind", "unreadable:closed", "unreadable:ruled", "unreadable:shut"]
-
-
-def test_excluded_paths_are_counted_by_source(work: Path) -> None:
-    """An excluded folder counts as one; all .gitignore files are one source."""
-    for path in ("node_modules/a", "node_modules/b", "a.log", "d/b.log", "d/c.tmp", "keep", ".env", "mine"):
-        (work / path).parent.mkdir(exist_ok=True)
-        (work / path).write_text("x")
-    (work / ".gitignore").write_text("*.log\n")
-    (work / "d/.gitignore").write_text("*.tmp\n")
-    (work / ".syncdignore").write_text("keep\n")
-    (work / "out").symlink_to("/etc/passwd")
-    os.mkfifo(work / "fifo")
-    assert scanned(work, "mine").left_out == {
-        "built-in": 1,
-        ".gitignore": 3,
-        ".syncdignore": 1,
-        "workspace.ignore": 1,
-        "secrets": 1,
-        "links": 1,
-        "special files": 1,
-    }

@@ -165,19 +165,6 @@ def test_another_kind_of_entry_in_a_records_place(tmp_path: Path, kind: Callable
         assert (tmp_path / "victim").read_text() == "not ours"
 
 
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_marker_may_be_of_any_kind(tmp_path: Path, kind: Callable[[Path], None]) -> None:
-    """It is set while any entry has its name, and is removed with it."""
-    pause = pause_marker(str(tmp_path))
-    for _ in range(2):
-        kind(tmp_path / "paused")
-        assert pause.exists
-        pause.create()
-        pause.remove()
-        assert not pause.exists
-
-
 def test_a_pause_is_a_file(tmp_path: Path) -> None:
     """Setting or removing it twice is no error, and another process sees it."""
     pause = pause_marker(str(tmp_path))

@@ -62,17 +62,3 @@ def test_an_unchanged_status_is_not_written(publisher: StatusPublisher, tmp_path
     publisher.enter(State.DEBOUNCING)
     assert shown(tmp_path).state is State.DEBOUNCING
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-
-
-def test_a_running_upload_is_no_failure(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """An upload of an hour after a failed attempt causes no notification until it fails, too."""
-    publisher.recorder.begin("changes")
-    publisher.enter(State.UPLOADING)
-    publisher.retrying("upload", "the upload was cut off")
-    publisher.enter(State.RETRYING)
-    assert publisher.notification_due_s == pytest.approx(clock.monotonic + AFTER_S)
-    publisher.enter(State.UPLOADING)
-    clock.go_on(4 * AFTER_S)
-    assert publisher.notification_due_s is None
-    publisher.enter(State.RETRYING)
-    assert publisher.notification_due_s == pytest.approx(clock.monotonic - 3 * AFTER_S)

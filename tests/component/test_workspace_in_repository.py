@@ -292,28 +292,6 @@ def test_a_changed_rule_above_is_reported(inside: WatchedInRepository, name: str
         inside.scan()
 
 
-def test_a_repository_created_around_the_workspace(tmp_path: Path) -> None:
-    """In the workspace's parent folder it is reported at once; further up the next scan finds it."""
-    (tmp_path / "up/work").mkdir(parents=True)
-    watched = WatchedWorkspace(tmp_path / "up/work")
-    try:
-        put(watched.folder, ["f", "g"])
-        watched.receive()
-        watched.scan()
-        make_repository(tmp_path / "up", "f\n")
-        watched.receive()
-        assert set(watched.scan().manifest) == {"g"}
-        shutil.rmtree(tmp_path / "up/.git")
-        watched.receive()
-        assert set(watched.scan().manifest) == {"f", "g"}
-        make_repository(tmp_path, "g\n")
-        put(watched.folder, ["h"])
-        watched.receive()
-        assert set(watched.scan().manifest) == {"f", "h"}
-    finally:
-        watched.watch.close()
-
-
 @pytest.mark.parametrize(
     "name", [".gitignore", "packages/.gitignore", ".git/info/exclude", "packages/.git/info/exclude"]
 )

@@ -23,7 +23,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from syncd.core.errors import Locked, TryLater
 from syncd.merge.path_changes import PathChanges, Place, draft_name
@@ -306,19 +305,6 @@ def test_changed_right_before_the_rename(on: WriterMachine, change: str) -> None
     assert after == {path: entry for path, entry in before.items() if path in ("a", "new")}
 
 
-def test_a_touch_is_no_change(on: WriterMachine) -> None:
-    """A file with another stamp and the same content is as the plan saw it, if the plan knows its digest."""
-    path = on.file("a")
-    plan = on.plan(("a", on.new()))
-    os.utime(path)
-    assert on.writer.write(plan).left == ()
-    on.writer.undo()
-    (write,) = on.plan(("a", on.new()))
-    os.utime(path)
-    unread = replace(write, before=replace(write.before, digest=b""))
-    assert on.writer.write([unread]).left == ("a",)
-
-
 @pytest.mark.parametrize("way", ["link", "file", "link inside"])
 def test_no_link_is_followed(on: WriterMachine, way: str) -> None:
     """A path through a link or a file is a conflict, and nothing is written where the link leads."""
@@ -348,22 +334,6 @@ def test_a_directory_that_became_a_link_is_not_followed_by_an_undo(on: WriterMac
     undone = on.writer.undo()
     assert (undone.done, undone.left) == ((), ("d/a", "d/gone"))
     assert snapshot(on.folder / "outside") == before
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_undo_leaves_what_changed_since(on: WriterMachine, change: str) -> None:
-    """What someone changed after the write stays as it is, and is reported; the rest is restored."""
-    on.file("a")
-    on.file("b")
-    before = snapshot(on.workspace)
-    on.writer.write(on.plan(("a", on.new()), ("b", on.new())))
-    CHANGES[change](on.workspace / "a")
-    changed = snapshot(on.workspace)["a"] if change != "deleted" else None
-    undone = on.writer.undo()
-    assert (undone.done, undone.left) == (("b",), ("a",))
-    after = snapshot(on.workspace)
-    assert (after.get("a"), after["b"]) == (changed, before["b"])
-    assert on.writer.undo() == Written()
 
 
 def test_a_directory_with_something_else_in_it_stays(on: WriterMachine) -> None:

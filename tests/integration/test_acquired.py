@@ -9,7 +9,6 @@ import pytest
 
 from syncd.core import durable_file
 from syncd.core.errors import KeyRefused, SandboxRefused, TryLater
-from syncd.core.waiter import Superseded
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import SPAN_S
 from syncd.sandbox.provider import AcquiredSandboxStore
@@ -35,22 +34,6 @@ def arrived(rig: Rig) -> dict[str, str]:
     """Return the files in the present sandbox."""
     top = rig.emulator.sandbox(sandbox_id(rig)).workspace
     return {str(file.relative_to(top)): file.read_text() for file in top.rglob("*") if file.is_file()}
-
-
-def test_one_is_acquired_and_kept(rig: Rig) -> None:
-    """The next process uses it too, and knows what it holds."""
-    assert sandbox_id(rig) == ""
-    rig.sync()
-    first = sandbox_id(rig)
-    assert arrived(rig) == {"a": "1"}
-    rig.write("a", "2")
-    rig.sync()
-    rig.restart()
-    outcome, _ = rig.sync()
-    assert outcome.sync is None
-    assert sandbox_id(rig) == first
-    assert arrived(rig) == {"a": "2"}
-    assert rig.asked().count("acquire") == 1
 
 
 def test_the_next_one_is_acquired_before_the_end(rig: Rig) -> None:
@@ -131,26 +114,6 @@ def test_errors_that_a_person_must_fix(rig: Rig, status: int, kind: type, words:
     rig.sync()
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        ("409", "no further sandbox now (409, Conflict): release one (`syncd sandbox list`)"),
-        ("429", "as many sandboxes as it may, or asks too often (429, Too Many Requests): release one"),
-        ("503", "answered the request for a sandbox with 503"),
-        ("302", "redirect"),
-    ],
-)
-def test_errors_that_may_pass(rig: Rig, fault: str, words: str) -> None:
-    """They are retried, and do not count as acquired: the first available sandbox is used."""
-    rig.emulator.faults.script(f"acquire: {fault} always")
-    failure, observer = rig.fail()
-    assert words in str(failure)
-    assert len(observer.waits) > 5
-    rig.emulator.faults.clear()
-    rig.sync()
-    assert arrived(rig) == {"a": "1"}
-
-
 def test_what_cannot_be_counted_is_not_acquired(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a full disk each new process would acquire one more, so none is requested."""
 
@@ -208,20 +171,3 @@ def test_one_that_ends_during_a_sync(rig: Rig, op: str, when: When) -> None:
     rig.sync()
     assert arrived(rig) == {"a": "2", "b": "3"}
     assert rig.asked().count("acquire") <= 3
-
-
-@pytest.mark.parametrize("ends", [KeyboardInterrupt(), Superseded()])
-def test_an_interrupted_move(rig: Rig, ends: BaseException) -> None:
-    """A stop or newer changes while the next sandbox is waited for lose nothing and use up none."""
-    rig.sync()
-    first = sandbox_id(rig)
-    rig.clock.go_on(7200)
-    rig.emulator.faults.script("acquire: 503 always")
-    for _ in range(5):
-        with pytest.raises(type(ends)):
-            rig.sync(observer=RecordingObserver(rig.clock, ends=ends))
-        rig.restart()
-    rig.emulator.faults.clear()
-    rig.sync()
-    assert sandbox_id(rig) not in ("", first)
-    assert arrived(rig) == {"a": "1"}

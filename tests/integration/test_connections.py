@@ -8,16 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from syncd.daemon.build import Role, daemon_of
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.remote import http_client
-from syncd.remote.http_client import KEEP_S
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.outcome import SyncReason
 from syncd.sync.synced_hook import SyncedHooks
-from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.integration.sync_rig import Rig, rigged
 from tests.integration.test_daemon_waits import DaemonRig
 
 _ESTABLISHED = "01"
@@ -53,55 +51,6 @@ def save(rig: Rig, content: str) -> set[tuple[str, int]]:
     assert observer.failures == []
     assert rig.arrived() == {"a.txt": content}
     return connections(rig)
-
-
-def test_none_is_open_after_the_burst(rig: Rig) -> None:
-    """At its end all are closed, not before; the next sync opens new ones."""
-    first = save(rig, "first")
-    rig.clock.go_on(KEEP_S - 1)
-    rig.client.close_idle()
-    assert connections(rig) == first
-    assert rig.client.idle_at_s == rig.clock.monotonic + 1
-    rig.clock.go_on(1)
-    rig.client.close_idle()
-    assert connections(rig) == set()
-    assert rig.client.idle_at_s is None
-    assert save(rig, "second").isdisjoint(first)
-
-
-def test_a_connection_from_before_a_change_of_network_is_not_used(rig: Rig) -> None:
-    """A connection is opened again if its route now starts at another address."""
-    first = save(rig, "first")
-    for kept in rig.client._transport.kept.values():
-        assert kept.route is not None
-        kept.route = replace(kept.route, local="192.0.2.1")
-    rig.clock.go_on(60)
-    second = save(rig, "second")
-    assert second.isdisjoint(first)
-    rig.clock.go_on(60)
-    assert save(rig, "third") == second
-
-
-def test_a_long_upload_keeps_its_connection(rig: Rig) -> None:
-    """A connection in use is not idle: an upload over the burst's end is not cut."""
-    first = save(rig, "first")
-    rig.clock.go_on(60)
-    crossed = []
-
-    def look(sent_bytes: int, total_bytes: int) -> None:
-        if sent_bytes and not crossed:
-            rig.clock.go_on(2 * KEEP_S)
-            rig.client.close_idle()
-            crossed.append(connections(rig))
-
-    observer = RecordingObserver(rig.clock)
-    observer.sent = look
-    rig.write(content="second")
-    rig.sync(observer=observer)
-    assert crossed == [first]
-    assert observer.failures == []
-    assert dict(connections(rig))["bucket"] == dict(first)["bucket"]
-    assert dict(connections(rig))["api"] != dict(first)["api"]
 
 
 @contextmanager

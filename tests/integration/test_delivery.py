@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.core.api_key import ApiKey
-from syncd.core.errors import KeyRefused, SandboxNotFound, Stop
+from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import FailureAction
-from tests.integration.sync_rig import KEY, RecordingObserver, Rig
+from tests.integration.sync_rig import RecordingObserver, Rig
 
 WHOLE = ["upload-url", "upload", "initialize"]
 
@@ -97,24 +96,6 @@ def test_a_wait_can_be_interrupted(rig: Rig, end: BaseException) -> None:
     rig.sync()
     assert rig.arrived() == {"a.txt": "hello"}
     assert rig.asked().count("upload-url") == 1
-
-
-def test_a_wrong_key_and_a_wrong_sandbox(rig: Rig) -> None:
-    """The emulator's own refusals, not scripted ones; with the right ones the sync succeeds."""
-    rig.key = ApiKey(f"{KEY}?", "the test")
-    failure, _ = rig.fail()
-    assert type(failure.as_error()) is KeyRefused
-    assert "the test" in failure.message
-    assert rig.arrived() == {}
-    rig.key = ApiKey(KEY, "the test")
-    rig.restart()
-    rig.sync()
-    assert rig.arrived() == {"a.txt": "hello"}
-    rig.keys["sandbox"]["id"] = "monkey-box"
-    rig.restart()
-    failure, _ = rig.fail()
-    assert type(failure.as_error()) is SandboxNotFound
-    assert "'monkey-box'" in failure.message
 
 
 @pytest.mark.parametrize(

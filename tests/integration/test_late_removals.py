@@ -126,23 +126,6 @@ def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: object) -> None
         assert same_as_home(rig)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("op", ["upload", "execution-status", "execution-upload-url", "execution-upload", "initialize"])
-def test_begun_at_any_instant_of_the_next_sync(rig: Rig, op: str, when: str) -> None:
-    """It begins before it is searched for, between two checks, or after it was neutralised."""
-    deleted_and_cut(rig, "execute: reset")
-    (name,) = started(rig)
-    put_back(rig)
-    rig.write("stay", "changed")  # or nothing would have to be uploaded
-    rig.restart()
-    begun: list[int] = []
-    rig.emulator.faults.on(op, when, lambda _: None if begun else begun.append(begin_late(rig, name)))
-    rig.sync()
-    assert begun == [200]
-    assert same_as_home(rig)
-    assert started(rig) == []
-
-
 @pytest.mark.parametrize("deletions", ["mirror", "keep", "reset"])
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
 def test_a_waiting_removal_is_waited_for(rig: Rig, deletions: str, *, restarted: bool) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from tests.integration.sync_rig import Rig, rigged
-from tests.recorded import damage, records
+from tests.recorded import records
 
 LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be trusted
 
@@ -59,22 +59,6 @@ def test_kept_and_counted(rig: Rig) -> None:
     rig.sync()
     assert rig.cycle.leftover_files == 0
     assert "leftovers" not in records(rig.state_folder)
-
-
-def test_removed_after_keep(rig: Rig) -> None:
-    """With no other change only unmodified paths are removed, and the others are reported."""
-    delete(rig, "a", "d/b")
-    (rig.workspace / "d").rmdir()
-    rig.sync()
-    agent(rig, "a", "the agent's")
-    mirrored(rig)
-    outcome, _ = rig.sync()
-    assert outcome.word == "initialized"
-    assert rig.arrived() == {"a": "the agent's", "stay": "hello"}
-    assert not (rig.sandbox.workspace / "d").exists()
-    assert rig.warning_keys == ["kept:a"]
-    assert rig.cycle.leftover_files == 1
-    assert rig.sync()[0].word == "unchanged"
 
 
 @pytest.mark.parametrize("by", ["force", "another removal"])
@@ -128,14 +112,3 @@ def test_missing_while_it_was_packed(rig: Rig) -> None:
         assert rig.cycle.leftover_files == 0
     assert missed
     assert step < 29
-
-
-def test_a_damaged_record_costs_the_count(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """It is reported, and nothing else is lost."""
-    delete(rig, "a")
-    rig.sync()
-    damage(rig.state_folder, "leftovers")
-    rig.restart()
-    assert rig.cycle.leftover_files == 0
-    assert "may stay in the sandbox uncounted" in caplog.text
-    assert rig.sync()[0].word == "unchanged"

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import shutil
-import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,26 +72,3 @@ def test_a_link_through_another_link(rig: Rig) -> None:
     (rig.workspace / "d/e/top").rmdir()
     (rig.workspace / "d/e/top").symlink_to("../..")
     assert "d/for-both" not in rig.cycle.snapshotter.scan(None, SyncMode.CHANGED).manifest
-
-
-@pytest.mark.parametrize("tool", ["tar", "bsdtar", "python"])
-def test_other_extractors(rig: Rig, tmp_path: Path, tool: str) -> None:
-    """GNU tar, bsdtar and Python's `data` filter extract all of it."""
-    rig.sync()
-    sent = (rig.emulator.data_dir / "bucket").rglob("*")
-    packed = max((path.read_bytes() for path in sent if path.is_file()), key=len)
-    into = tmp_path / "into"
-    into.mkdir()
-    if tool == "python":
-        if not hasattr(tarfile, "data_filter"):
-            pytest.skip("this Python's tarfile has no filters")
-        with tarfile.open(fileobj=io.BytesIO(packed), errors="surrogateescape") as tar:
-            members = [member for member in tar if member.name != "to-circle"]  # refused since 3.13.4, as a circle is
-            tar.extractall(into, members=members, filter="data")
-        (into / "to-circle").symlink_to(STAY["to-circle"])
-        assert set(links_in(into)) == set(STAY)
-        return
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool} is not installed")
-    subprocess.run([tool, "-xzf", "-", "-C", into], input=packed, check=True, capture_output=True)
-    assert links_in(into) == STAY

@@ -223,22 +223,6 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("action", "step"), [(REMOVE, ApiStep.DELETE), (FETCH, ApiStep.INITIALIZE)])
-@pytest.mark.parametrize(("fault", "failure"), FAULTS)
-def test_its_step(rig: Rig, fault: str, failure: FailureAction, action: LookAction, step: ApiStep) -> None:
-    """A look that removes is of the step `delete`, another one of the step that follows. Either can be repeated."""
-    place(rig, "a")
-    asked = {"a": item(action, a_file("ours" if action is REMOVE else "OURS"))}
-    rig.emulator.faults.script(fault)
-    with pytest.raises(StepFailed) as caught:
-        look(rig, asked)
-    assert (caught.value.step, caught.value.action) == (step, failure)
-    rig.emulator.faults.clear()
-    rig.sandbox.wait()
-    result = look(rig, asked)
-    assert (list(result.removed), list(result.differing)) == ((["a"], []) if action is REMOVE else ([], ["a"]))
-
-
 @pytest.mark.parametrize(
     "fault",
     [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,19 +58,6 @@ def rig(tmp_path: Path) -> Iterator[ServersRig]:
     with rigged(tmp_path) as rig:
         rig.write("a", "1")
         yield ServersRig(rig)
-
-
-def test_the_file(rig: ServersRig) -> None:
-    """It has the servers of the present sandbox, for its owner alone."""
-    for sync in (rig.sync, rig.next_sandbox):
-        sync()
-        target = rig.rig.cycle.target
-        assert target is not None
-        urls = {name: f"{target.base_url}/mcp/{target.sandbox_id}/{name}" for name in ("filesystem", "git")}
-        entries = {name: {"type": "http", "url": url} for name, url in urls.items()}
-        assert (json.loads(rig.file.read_text()), rig.servers.by_name) == ({"mcpServers": entries}, urls)
-        assert stat.S_IMODE(rig.file.stat().st_mode) == 0o600
-        assert rig.warnings() == ""
 
 
 def test_a_named_sandbox_is_asked(rig: ServersRig) -> None:

@@ -244,34 +244,6 @@ def test_many(rig: Rig) -> None:
     check_quiet(rig)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "execution-logs: html always",
-        'execution-logs: json {"status": "completed", "logs": "hello"} always',
-        'execution-logs: json {"status": "running"} always',
-        "execute: 500 always",
-        "execution-upload: reset always",
-    ],
-)
-def test_a_check_that_fails(rig: Rig, fault: str) -> None:
-    """Suspected paths stay left out, the rest is synced, and all is resolved once a check succeeds."""
-    agent(rig, "new/theirs")
-    rig.write("new", "a file here")
-    settled(rig)
-    shutil.rmtree(rig.sandbox.workspace / "new")
-    rig.emulator.faults.script(fault)
-    rig.emulator.faults.script("dump: 500 always")
-    rig.write("stay", "changed")
-    assert settled(rig).obstructed == ("new",)
-    assert rig.arrived()["stay"] == "changed"
-    check_quiet(rig)
-    rig.emulator.faults.clear()
-    rig.write("stay", "changed again")
-    assert settled(rig).obstructed == ()
-    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
-
-
 def test_a_file_that_took_a_links_place(rig: Rig) -> None:
     """Where nobody could look, the link is a leftover whose place is the file's by then: it is not removed as that."""
     configured(rig, "mirror")
@@ -289,27 +261,6 @@ def test_a_file_that_took_a_links_place(rig: Rig) -> None:
     settled(rig)
     assert rig.arrived()["link"] == "a file now"
     check_quiet(rig)
-
-
-def test_nothing_is_in_the_way_of_an_archive_that_replaces_all(rig: Rig) -> None:
-    """A path that is suspected, as initializes fail, is sent by the next sync."""
-    rig.use_defaults()
-    rig.restart()
-    rig.emulator.faults.script("initialize: replace always")
-    rig.keys["sandbox"]["id"] = "another"
-    rig.emulator.create_sandbox("another")
-    settled(rig)
-    assert rig.warning_keys == ["small-archives"]
-    place = rig.emulator.sandbox("another").workspace / "new/theirs"
-    place.parent.mkdir()
-    place.write_text("the agent's")
-    rig.write("new", "a file here")
-    rig.emulator.faults.clear()
-    rig.wait_for_programs()
-    for fault in (*["initialize: 500"] * 3, "initialize: replace always"):
-        rig.emulator.faults.script(fault)
-    assert settled(rig).obstructed == ()
-    assert tree(rig.emulator.sandbox("another").workspace) == tree(rig.workspace)
 
 
 def test_an_agents_folder_where_no_program_runs(rig: Rig) -> None:

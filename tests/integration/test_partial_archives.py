@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.directories import directories_for
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
 from syncd.sandbox.saved_versions import SavedVersions
@@ -161,23 +159,6 @@ def test_a_sandbox_that_replaces_gets_whole_archives(rig: Rig) -> None:
     assert looks(rig) == 1
 
 
-def test_what_is_held_where_nothing_else_is(tmp_path: Path) -> None:
-    """With no second path there is no proof; the archive without it removed it there, so it is sent after all."""
-    with rigged(tmp_path) as rig:
-        rig.use_defaults()
-        rig.keys["sandbox"]["agent_changes"] = "hold"
-        rig.restart()
-        rig.emulator.faults.script(REPLACES)
-        rig.write("a", "here")
-        (rig.sandbox.workspace / "a").write_text("theirs")
-        assert rig.sync()[0].follow_up == ("a",)
-        rig.sync()
-        assert rig.arrived() == {"a": "here"}
-        assert rig.cycle.agent_status.held == ()
-        versions = SavedVersions(rig.cycle.db, rig.clock)
-        assert [[*version.paths] for version in versions.all()] == [["a"]]
-
-
 def test_by_a_dump_where_no_program_runs(rig: Rig) -> None:
     """It proves as much, either way."""
     rig.emulator.faults.script("execute: 501 always")
@@ -241,16 +222,6 @@ def test_a_slow_look_does_not_put_the_proof_off(rig: Rig) -> None:
     assert equal(rig)
 
 
-def test_the_proof_fetches_only_what_the_agent_wrote_meanwhile(rig: Rig) -> None:
-    """What is there as it was put there does not come home, however much it is."""
-    for number in range(300):
-        rig.write(f"many/f{number}")
-    SlowSandbox(rig)
-    rig.sync()
-    assert rig.asked().count("initialize") == 2
-    assert "export-artifacts" not in rig.asked()
-
-
 def test_what_the_agent_wrote_before_the_proof_is_saved(rig: Rig) -> None:
     """The sandbox may remove it with what the archive of the proof lacks."""
     rig.emulator.faults.script(REPLACES)
@@ -303,32 +274,6 @@ def test_an_interrupted_proof(
     rig.sync()
     assert equal(rig)
     assert sent(rig) > 300_000
-
-
-@pytest.mark.parametrize("fault", [REPLACES, "list: 503"], ids=["replaces", "keeps the rest"])
-def test_a_proof_that_cannot_be_recorded(rig: Rig, fault: str) -> None:
-    """This process goes on, and the next one sends everything."""
-    rig.emulator.faults.script(fault)
-
-    def close(_: object) -> None:
-        (record,) = (rig.folder / "state").rglob("state.db")
-        record.parent.rename(record.parent.with_name("elsewhere"))
-
-    rig.emulator.faults.on("execution-logs", "after", close)
-    rig.sync()
-    assert equal(rig)
-    assert "state:write" in [warning.key for warning in rig.cycle.warnings]
-    (record,) = (rig.folder / "state").rglob("state.db")
-    for made in record.parent.parent.iterdir():
-        if made != record.parent:
-            shutil.rmtree(made)
-    rig.restart()
-    record.parent.rename(Path(directories_for(str(rig.workspace), rig.environ).state))
-    rig.emulator.faults.clear()
-    rig.wait_for_programs()
-    rig.sync()
-    assert equal(rig)
-    assert max(uploads(rig)[-2:]) > 300_000
 
 
 class TruncatingObserver(RecordingObserver):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from select import poll
 from typing import Any
@@ -114,24 +112,6 @@ def test_a_shared_mount_in_a_local_workspace(shared: Shared) -> None:
     assert [at for at, _ in shared.scans[1:]] == pytest.approx([2, 4, 6, 8], abs=0.5)
 
 
-def test_a_poll_that_finds_nothing(shared: Shared, caplog: pytest.LogCaptureFixture) -> None:
-    """It shows no state, logs nothing and asks nobody."""
-    caplog.set_level(logging.INFO)
-    shared.mount(shared.loop.rig.workspace / "data")
-    before: list[tuple[int, int, int]] = []
-
-    def note() -> None:
-        before.append((len(shared.states), len(caplog.records), len(shared.loop.rig.asked())))
-
-    shared.at(1, note)
-    shared.at(9, note)
-    shared.run(9)
-    (states, lines, requests), (states_after, lines_after, requests_after) = before
-    assert len(shared.scans) == 5
-    assert set(shared.states[states:states_after]) == {State.WATCHING}
-    assert (lines, requests) == (lines_after, requests_after)
-
-
 def test_coarse_times_of_a_slow_clock(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second write that leaves size and times as they were when the first one was read is found by a later poll."""
     _coarse_times(monkeypatch)
@@ -142,23 +122,6 @@ def test_coarse_times_of_a_slow_clock(shared: Shared, monkeypatch: pytest.Monkey
     shared.run(9)
     assert shared.sent("data/there") == "longer, so THAT it is noticed"
     assert len(shared.scans) == 5
-
-
-def test_inode_numbers_that_change_with_each_look(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contents are read again, and nothing is sent again; a change is sent once."""
-    numbers = count()
-
-    def stamp(status: os.stat_result) -> Stamp:
-        return Stamp(status.st_mtime_ns, 0, next(numbers), next(numbers))
-
-    monkeypatch.setattr("syncd.scan.file_reader.stamp_of", stamp)
-    workspace = shared.loop.rig.workspace
-    shared.mount(workspace)
-    shared.at(5, lambda: (workspace / "data/there").write_text("new"))
-    shared.run(13)
-    assert shared.sent("data/there") == "new"
-    assert len(shared.scans) == 7
-    assert shared.loop.rig.asked().count("initialize") == 2
 
 
 def _coarse_times(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ import pytest
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import check_config
 from syncd.report.status_store import read_document
-from syncd.watch.changes import DirtyDirectories
 from tests.emulator import RequestRecord, When
 from tests.integration.sync_rig import SANDBOX, rigged
 from tests.integration.test_daemon_waits import DaemonRig
@@ -55,22 +54,6 @@ def several(tmp_path: Path) -> Iterator[SeveralRig]:
         several = SeveralRig(rig)
         with several.signals.installed():
             yield several
-
-
-@pytest.mark.timeout(60)
-def test_an_edit_reaches_each(several: SeveralRig) -> None:
-    """The first snapshot and an edit; each has a base of its own, and the status an entry."""
-    several.add("blue", "red-2")
-    several.end_when("main", "blue", "red-2", path="a", text="1")
-    several.run()
-    several.signals.reload = False
-    several.rig.write("a", "22")
-    several.end_when("main", "blue", "red-2", path="a", text="22")
-    several.run()
-    status = read_document(several.folders.state)
-    assert status is not None
-    assert [each.name for each in status.sandboxes] == ["main", "blue", "red-2"]
-    assert all(each.last_sync is not None and each.last_error is None for each in status.sandboxes)
 
 
 @pytest.mark.timeout(60)
@@ -126,23 +109,6 @@ def test_a_request_sends_an_edit_to_one_that_is_proved_meanwhile(several: Severa
     several.rig.emulator.faults.on("initialize", When.AFTER, look)
     several.end_when("main", "blue", path="a", text="22")
     several.run()
-
-
-@pytest.mark.timeout(60)
-def test_everything_is_scanned_once(several: SeveralRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the start the first one scans, and the others take what it found."""
-    several.add("blue", "red-2")
-    taken: list[object] = []
-    take = DirtyDirectories.take
-
-    def counted(dirty: DirtyDirectories, *args: float) -> frozenset[str] | None:
-        taken.append(take(dirty, *args))
-        return taken[-1]  # type: ignore[return-value]
-
-    monkeypatch.setattr(DirtyDirectories, "take", counted)
-    several.end_when("main", "blue", "red-2", path="a", text="1")
-    several.run()
-    assert taken.count(None) == 1
 
 
 @pytest.mark.timeout(60)

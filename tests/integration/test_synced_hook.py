@@ -165,20 +165,6 @@ def test_syncs_meanwhile_become_one_run(runs: Runs) -> None:
     assert second == {"added": ["new"], "changed": ["a", "b"]}
 
 
-def test_what_the_agent_changed_is_not_told(runs: Runs) -> None:
-    """With "hold", what both sides changed stays as it is there; what is deleted here and changed there stays too."""
-    runs.rig.keys["sandbox"]["agent_changes"] = "hold"
-    runs.sync()
-    for path in ("a", "b"):
-        (runs.rig.sandbox.workspace / path).write_text("agent")
-    runs.rig.write("a", "2")
-    (runs.rig.workspace / "b").unlink()
-    runs.rig.write("c", "1")
-    assert runs.sync() == [{"added": ["c"]}]
-    assert runs.rig.cycle.agent_status.held == ("a",)
-    assert runs.sync(SyncMode.FORCED) == [{"changed": ["a"], "removed": ["b"]}]
-
-
 def test_a_failure_is_a_warning_until_one_succeeds(runs: Runs) -> None:
     """It is run again after each sync."""
     runs.does("exit 3")

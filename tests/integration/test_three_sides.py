@@ -18,7 +18,7 @@ from syncd.core.directories import directories_for
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.model.entry import Kind
 from syncd.remote.failure import FailureAction
-from syncd.sandbox.look import Looker, RunningLook
+from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.saved_versions import SavedVersions, Why
@@ -685,23 +685,6 @@ def test_foreign_output_is_not_believed(made: AgentRig, said: str) -> None:
 # -- what it costs
 
 
-def test_requests_of_a_small_edit(made: AgentRig) -> None:
-    """The look runs beside the upload: four requests more."""
-    made.edit(a="newer")
-    asked = len(made.rig.asked())
-    made.rig.sync()
-    found = made.rig.asked()[asked:]
-    assert sorted(found) == sorted(["upload", "initialize", *EXECUTION_OPS])
-    assert found.index("execute") < found.index("upload") < found.index("execution-logs") < found.index("initialize")
-    made.agent.write("a", "theirs")
-    made.edit(a="newest")
-    asked = len(made.rig.asked())
-    made.rig.sync()
-    assert sorted(made.rig.asked()[asked:]) == sorted(
-        ["upload", "initialize", *EXECUTION_OPS, "export-artifacts", "download"]
-    )
-
-
 # -- the bytes of the base
 
 
@@ -727,21 +710,3 @@ def test_the_bytes_of_the_base_are_kept(made: AgentRig, archive: str) -> None:
     made.rig.sync()
     assert made.rig.cycle.base_store.get("a", hashlib.sha256(b"ours: a").digest()) == b"ours: a"
     assert made.rig.cycle.base_store.get("a", hashlib.sha256(b"never sent").digest()) is None
-
-
-def test_a_look_at_many_paths_has_more_time(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it does not come to in time would stay as it is there, of a million files the half."""
-    start, times = Looker.start, []
-
-    def started(self: Looker, request: LookRequest, *args: Any) -> RunningLook:
-        times.append((len(request.items), args[-1]))
-        return start(self, request, *args)
-
-    monkeypatch.setattr(Looker, "start", started)
-    made.edit(a="newer")
-    made.rig.sync()
-    made.edit(**{f"d{number}": "new" for number in range(300)})
-    made.rig.sync()
-    (few, few_s), (many, many_s) = min(times), max(times)
-    assert many - few >= 290
-    assert many_s - few_s == pytest.approx((many - few) * 1e-4)

@@ -89,16 +89,3 @@ def test_renamed(rig: Rig, write: Write, size_bytes: int, *, restarted: bool) ->
     assert sorted(os.listdir(rig.sandbox.workspace)) == ["renamed", "stay"]
     assert (rig.sandbox.workspace / "renamed").read_bytes() == (rig.workspace / "renamed").read_bytes()
     assert rig.cycle.warnings == []
-
-
-def test_kept_and_removed_later(rig: Rig) -> None:
-    """It counts as a leftover with the bytes that were sent, in this process and the next."""
-    rig.keys["sandbox"]["deletions"] = "keep"
-    rig.restart()
-    torn(rig, overwritten, 3 * MIB).unlink()
-    rig.sync()
-    assert "torn" in os.listdir(rig.sandbox.workspace)
-    rig.keys["sandbox"]["deletions"] = "mirror"
-    rig.restart()
-    rig.sync()
-    assert os.listdir(rig.sandbox.workspace) == ["stay"]

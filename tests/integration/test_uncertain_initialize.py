@@ -65,24 +65,6 @@ def test_a_reverted_change(rig: Rig, fault: str, end: BaseException | None, *, r
     assert rig.sync()[0].word == "unchanged"
 
 
-@pytest.mark.parametrize("step", range(1, 5))
-def test_reverted_while_it_is_packed(rig: Rig, step: int) -> None:
-    """An archive whose content equals the recorded one does not count as unchanged either."""
-    interrupted(rig, "initialize: lost", Stop())
-    rig.write("a.txt", "third")
-    steps = iter(range(1, 100))
-
-    def take_back() -> None:
-        if next(steps) == step:
-            rig.write("a.txt", FIRST["a.txt"])
-
-    rig.meanwhile = take_back
-    rig.sync()
-    assert next(steps) > step
-    rig.sync()
-    assert rig.arrived() == FIRST
-
-
 @REVERTED
 def test_the_guard_uses_the_last_known_manifest(tmp_path: Path, *, restarted: bool) -> None:
     """Uncertainty does not weaken it: a workspace that is suddenly almost empty is held."""
@@ -173,20 +155,3 @@ def test_without_a_record_no_upload(rig: Rig) -> None:
     rig.write("a.txt", SECOND["a.txt"])
     rig.sync()
     assert rig.arrived() == SECOND
-
-
-@pytest.mark.parametrize("recorded", ["initialized", "uploaded"])
-def test_a_read_only_folder(rig: Rig, recorded: str) -> None:
-    """If files can be written but not deleted, a false record is truncated, which costs a full sync."""
-    folder = rig.state_folder
-    if recorded == "uploaded":
-        interrupted(rig, "initialize: reset", Stop())
-    rig.write("a.txt", "third")
-    rig.emulator.faults.script("initialize: lost")
-    with _immutable(folder), pytest.raises(Stop):
-        rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
-    rig.emulator.faults.clear()
-    rig.restart()
-    rig.write("a.txt", FIRST["a.txt"] if recorded == "initialized" else SECOND["a.txt"])
-    rig.sync()
-    assert rig.arrived()["a.txt"] == (rig.workspace / "a.txt").read_text()

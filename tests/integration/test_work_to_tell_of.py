@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from math import inf
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import TryLater
 from syncd.core.settings import check_config
 from syncd.daemon.build import Role, status_publisher_of, workspace_of
@@ -64,35 +62,6 @@ def _save_until_the_end(rig: Rig) -> int:
         rig.cycle.save_before_end()
         times += 1
     return times
-
-
-def test_what_both_changed_is_counted(rig: Rig) -> None:
-    """Once each; what only the agent changed is neither saved nor counted."""
-    agent = Agent(rig.sandbox.workspace)
-    agent.write("a", "theirs")
-    agent.write("b", "theirs")
-    rig.write("a", "newer")
-    rig.write("c", "newer")
-    outcome, _ = rig.sync()
-    assert (outcome.saved, outcome.overwritten) == (1, 1)
-    rig.write("c", "newest")
-    outcome, _ = rig.sync()
-    assert (outcome.saved, outcome.overwritten) == (0, 0)
-
-
-def test_what_a_person_asked_for_is_not(rig: Rig) -> None:
-    """Neither by `push --force`, nor by a reset."""
-    agent = Agent(rig.sandbox.workspace)
-    agent.write("a", "theirs")
-    rig.write("a", "newer")
-    outcome, _ = rig.sync(SyncMode.FORCED)
-    assert (outcome.saved, outcome.overwritten) == (1, 0)
-    rig.keys["sandbox"]["deletions"] = "reset"
-    rig.restart()
-    agent.write("a", "theirs again")
-    os.unlink(rig.workspace / "b")
-    outcome, _ = rig.sync()
-    assert (outcome.saved, outcome.overwritten) == (1, 0)
 
 
 def test_what_the_agent_does_in_the_last_minute_is_saved(acquired: Rig) -> None:

@@ -32,22 +32,6 @@ def backoff() -> FailureBackoff:
     return FailureBackoff(RetrySettings(first_s=1.0, max_s=8.0, give_up_s=300.0))
 
 
-def test_backoff_doubles() -> None:
-    """The wait doubles with each failed sync, up to the longest; a success resets it."""
-    after = backoff()
-    waits = []
-    for _ in range(6):
-        after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
-        assert after.hold is None
-        assert after.not_before_s is not None
-        waits.append(after.not_before_s - NOW_S)
-    assert waits == [1, 2, 4, 8, 8, 8]
-    after.clear()
-    assert after.not_before_s is None
-    after.after(TryLater("full disk"), NOW_S, 1.0, 1.0)
-    assert after.not_before_s == NOW_S + 1
-
-
 def test_waits_are_random() -> None:
     """Laptops whose syncs failed in one moment return in different ones, from a hold too."""
     for failure in (Unavailable("no network"), KeyRefused("no")):
@@ -80,24 +64,6 @@ def test_a_refusal_is_held(failure: SyncdError) -> None:
         waits.append(after.hold.recheck_s - NOW_S)
     assert waits == [60, 120, 240, 480, 600, 600]
     assert after.not_before_s is None
-
-
-@pytest.mark.parametrize(
-    ("failure", "took_s", "wait_s"),
-    [
-        (WorkspaceError("missing"), 0.01, 2.0),
-        (NearlyEmpty("emptied"), 0.01, 2.0),
-        (NearlyEmpty("emptied"), 3.0, 60.0),
-        (SnapshotTooLarge("large"), 0.01, 60.0),
-    ],
-)
-def test_a_local_error_is_checked_often(failure: SyncdError, took_s: float, wait_s: float) -> None:
-    """A workspace that came back is found soon, and scans take only a small part of the time."""
-    after = backoff()
-    after.after(failure, NOW_S, took_s, 1.0)
-    assert after.hold is not None
-    assert (after.hold.ends, after.hold.recheck_s) == (HoldEnds.WITH_CHANGES, NOW_S + wait_s)
-    assert not after.waits_for_person
 
 
 def test_suspend_time_counts_for_retry_after() -> None:

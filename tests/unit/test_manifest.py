@@ -62,29 +62,6 @@ def test_difference(before: dict[str, Entry], now: dict[str, Entry], expected: D
 
 
 @pytest.mark.parametrize(
-    ("known", "scanned", "digest"),
-    [
-        (FILE, UNREAD, b"d1"),
-        (FILE, replace(UNREAD, mode=0o600), b"d1"),
-        (FILE, replace(UNREAD, stamp=replace(OLD, mtime_ns=1_001)), b""),
-        (FILE, replace(UNREAD, stamp=replace(OLD, ctime_ns=2_001)), b""),
-        (FILE, replace(UNREAD, stamp=replace(OLD, inode=9)), b""),
-        (FILE, replace(UNREAD, stamp=replace(OLD, device=9)), b""),
-        (FILE, replace(UNREAD, size_bytes=6), b""),
-        (replace(FILE, stamp=None), UNREAD, b""),
-        (replace(FILE, stamp=None), replace(UNREAD, stamp=OLD), b""),
-        (UNREAD, UNREAD, b""),
-        (LINK, UNREAD, b""),
-        (FILE, replace(UNREAD, stamp=replace(OLD, inode=9), digest=b"own"), b"own"),
-        (FILE, replace(UNREAD, digest=b"own"), b"own"),
-    ],
-)
-def test_carry_over_digests(known: Entry, scanned: Entry, digest: bytes) -> None:
-    """A digest is carried over while size and stamp are the same, and only if the stamp was kept."""
-    assert carry_over_digests(Manifest({"a": known}), Manifest({"a": scanned}))["a"] == replace(scanned, digest=digest)
-
-
-@pytest.mark.parametrize(
     ("age_ns", "kept"), [(YOUNG_NS + 1, True), (YOUNG_NS, False), (1, False), (0, False), (-5, False)]
 )
 def test_as_read(age_ns: int, *, kept: bool) -> None:

@@ -17,18 +17,6 @@ def paced() -> RequestPacing:
     return RequestPacing().answered(SINGLE, 429, 0, NOW_S)
 
 
-def test_two_in_a_second() -> None:
-    """The refused request counts, and so does one before it; after a rest two may follow each other."""
-    pacing = paced()
-    assert pacing.wait_s(SINGLE, NOW_S) == 0
-    pacing = pacing.answered(SINGLE, 200, 0, NOW_S + 0.25)
-    assert pacing.wait_s(SINGLE, NOW_S + 0.25) == 0.75
-    pacing = RequestPacing().answered(SINGLE, 200, 0, NOW_S - 0.25).answered(SINGLE, 429, 0, NOW_S)
-    assert pacing.wait_s(SINGLE, NOW_S) == 0.75
-    assert pacing.wait_s(SINGLE, NOW_S + 60) == 0
-    assert pacing.answered(SINGLE, None, 0, NOW_S + 60).wait_s(SINGLE, NOW_S + 60) == 0
-
-
 @given(
     st.lists(
         st.tuples(
@@ -57,14 +45,3 @@ def test_no_request_is_one_too_many(requests: list[tuple[RequestKind, float, flo
     assert all(b - a >= WINDOW_S - rounding_s for a, b in zip(times, times[REQUESTS_PER_WINDOW:], strict=False))
     polls = [time_s for kind, time_s in counted if kind is POLL]
     assert all(b - a >= WINDOW_S - rounding_s for a, b in pairwise(polls))
-
-
-def test_one_without_an_answer_delays_no_other() -> None:
-    """A request that takes a minute counts once, from its sending; those of other sandboxes go on at their pace."""
-    pacing = paced().sent(SINGLE, NOW_S + 5)
-    assert pacing.wait_s(SINGLE, NOW_S + 5) == 0
-    pacing = pacing.sent(SINGLE, NOW_S + 5)
-    assert pacing.wait_s(SINGLE, NOW_S + 5.25) == 0.75
-    for second in range(6, 60):
-        assert pacing.wait_s(SINGLE, NOW_S + second) == 0
-        pacing = pacing.sent(SINGLE, NOW_S + second).answered(SINGLE, 200, NOW_S + second, NOW_S + second + 0.1)

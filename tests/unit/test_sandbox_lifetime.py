@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.remote.target import SPAN_S, AcquiredSandbox, acquire_wait_s, replace_in_s, should_be_replaced
+from syncd.remote.target import SPAN_S, AcquiredSandbox, acquire_wait_s, should_be_replaced
 
 
 @pytest.mark.parametrize(
@@ -24,23 +24,6 @@ def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, 
     """It is replaced a minute before its end, or a tenth of a short lifetime; not by a clock that was set back."""
     acquired_sandbox = AcquiredSandbox("box", 1000.0, None if life_s is None else 1000.0 + life_s, {})
     assert should_be_replaced(acquired_sandbox, 1000.0 + age_s) is over
-
-
-@pytest.mark.parametrize(
-    ("wall_s", "in_boot", "left_s"),
-    [
-        (1100.0, ("this", 60.0), 5940.0),
-        (1100.0, ("this", 160.0), 5880.0),
-        (-3000.0, ("this", 160.0), 5880.0),
-        (-3000.0, ("another", 160.0), None),
-        (-3000.0, ("", 160.0), None),
-        (9000.0, ("this", 160.0), 0.0),
-    ],
-)
-def test_the_older_of_two_clocks_counts(wall_s: float, in_boot: tuple[str, float], left_s: float | None) -> None:
-    """The wall clock may be set, the seconds since boot start anew with the next one."""
-    acquired_sandbox = AcquiredSandbox("box", 1000.0, 7100.0, {}, ("this", 0.0))
-    assert replace_in_s(acquired_sandbox, wall_s, in_boot) == (left_s if left_s is None else pytest.approx(left_s))
 
 
 @pytest.mark.parametrize(

@@ -44,15 +44,6 @@ def test_a_configuration_that_no_unit_can_name(file: str) -> None:
     assert refused.value.hint
 
 
-@pytest.mark.parametrize("file", ["syncd.service", "syncd@.service"])
-def test_any_path_of_an_interpreter(file: str) -> None:
-    """Blanks, quotes and systemd's specifiers are escaped in one word."""
-    text = fitted(shipped(file), '/a b/"q"/50%h/$HOME/\\x/python', 257)
-    (line,) = (line for line in text.splitlines() if line.startswith("ExecStart="))
-    assert line.startswith(r'ExecStart=:"/a b/\"q\"/50%%h/$HOME/\\x/python" -P -m syncd run')
-    assert line.endswith("%E/syncd/%i.toml") == (file == "syncd@.service")
-
-
 @pytest.mark.parametrize(
     ("version", "there", "absent"),
     [

@@ -6,11 +6,11 @@ import pytest
 
 from syncd.core.choices import AgentChanges
 from syncd.model.entry import Entry, Kind
-from syncd.model.manifest import Difference, Manifest
+from syncd.model.manifest import Manifest
 from syncd.model.reconcile import Forced, Policy
 from syncd.sandbox.look_request import LookAction, Missing
 from syncd.sandbox.sandbox_state import SandboxContent
-from syncd.sync.sync_plan import is_outdated, look_request, partial_paths
+from syncd.sync.sync_plan import look_request
 
 
 def _file(size_bytes: int = 8) -> Entry:
@@ -21,22 +21,6 @@ DIRECTORY = Entry(Kind.DIRECTORY, 0o755, 0)
 
 
 MANIFEST = Manifest({"d": DIRECTORY, "d/a": _file(3), "d/b": _file(5), "e": DIRECTORY, "e/c": _file(9), "f": _file(1)})
-
-
-@pytest.mark.parametrize(
-    ("found", "paths"),
-    [
-        (Difference(), {"d"}),
-        (Difference(removed=["gone"]), {"d"}),
-        (Difference(added=["d/a"], changed=["d/b"], uncertain=["f"]), {"d/a", "d/b", "f"}),
-        (Difference(changed=["d/a", "d/b", "e/c"]), {"d/a", "d/b", "e/c"}),
-        (Difference(changed=["d/a", "d/b", "e/c", "f"]), None),
-        (Difference(added=list(MANIFEST)), None),
-    ],
-)
-def test_a_partial_archive_holds_what_differs(found: Difference, paths: set[str] | None) -> None:
-    """Or the smallest entry, if nothing does; directories by the paths in them. None if it would hold everything."""
-    assert partial_paths(MANIFEST, found) == paths
 
 
 def _known(digest: bytes) -> Entry:
@@ -74,48 +58,6 @@ def test_what_is_looked_at(policy: Policy, actions: str) -> None:
     # What is missing there may be written; what is to be removed there has an outcome.
     wanted = {path for path, item in items.items() if item.missing is Missing.AS_WANTED}
     assert wanted == {"as-sent", "changed", "new"}
-
-
-def test_what_is_compared_though_it_is_not_written() -> None:
-    """It is compared with what was put there, once each; what is written comes first, as a look may end early."""
-    base = Manifest({path: _known(b"d") for path in ("a", "b", "held", "kept", "written")})
-    request = look_request(
-        SandboxContent(base),
-        base,
-        Manifest({"written": base["written"]}),
-        {},
-        held_here={"held": _known(b"h")},
-        kept=["kept"],
-        most_counted=0,
-        policy=AgentChanges.SAVE,
-        compared=base,
-    )
-    assert [(path, item.action) for path, item in request.each()] == [
-        ("written", LookAction.COMPARE),
-        ("held", LookAction.FETCH),
-        ("kept", LookAction.COMPARE),
-        ("a", LookAction.COMPARE),
-        ("b", LookAction.COMPARE),
-    ]
-    assert len(request.items) == 5
-    assert request.items["held"].versions == (_known(b"d"), _known(b"h"))
-    assert request.items["a"].versions == (_known(b"d"),)
-
-
-@pytest.mark.parametrize(
-    ("age_s", "repeated", "expected"),
-    [
-        (float("-inf"), 0, False),  # nobody looked
-        (2.0, 0, False),
-        (2.1, 0, True),
-        (2.1, 2, True),
-        (2.1, 3, False),  # looks themselves take so long
-        (3600.0, 4, False),
-    ],
-)
-def test_when_a_look_is_outdated(age_s: float, repeated: int, *, expected: bool) -> None:
-    """After two seconds; but a look is repeated three times at most."""
-    assert is_outdated(age_s, repeated) is expected
 
 
 def test_a_look_at_little_counts_a_sample() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from syncd.core.errors import Stop
-from syncd.core.waiter import REAL, Interrupt, TaskLock, Tasks, Waiter
+from syncd.core.waiter import REAL, Interrupt, Tasks, Waiter
 from tests.clock import ScriptedClock
 
 
@@ -125,21 +125,3 @@ def test_a_stop_ends_all(tasks: Tasks, clock: ScriptedClock) -> None:
     with pytest.raises(Stop):
         tasks.run({"a": lambda: waits("a"), "b": lambda: waits("b"), "stops": stops})
     assert sorted(ended) == ["a", "b"]
-
-
-def test_a_lock_is_held_by_one_at_a_time(tasks: Tasks, clock: ScriptedClock) -> None:
-    """The next one has it as soon as it is free, also where what was done under it failed."""
-    lock, held = TaskLock(tasks), []
-
-    def holds(name: str) -> None:
-        waiter = waiter_of(tasks, clock)
-        for _ in range(2):
-            with lock.held(lambda: waiter.wait(None)):
-                held.append((name, "takes"))
-                waiter.sleep(3)
-                held.append((name, "leaves"))
-
-    tasks.run({"a": lambda: holds("a"), "b": lambda: holds("b")})
-    assert all(held[at][0] == held[at + 1][0] for at in range(0, len(held), 2))
-    assert len(held) == 8
-    assert not lock.is_held
