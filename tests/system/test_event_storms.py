@@ -220,7 +220,7 @@ def test_more_renames_than_the_queue_holds(quick: Rig) -> None:
     quick.write("many/0")
     quick.fill(10)
     daemon = quick.up()
-    with storm(quick, daemon, f"{count} renames, and the queue overflows") as bill, asleep(daemon):
+    with storm(quick, daemon, f"{count} renames, and the queue overflows", timeout_s=100) as bill, asleep(daemon):
         for number in range(count):
             os.rename(quick.workspace / f"many/{number}", quick.workspace / f"many/{number + 1}")
         quick.write("folder0/after", "this event was dropped")
