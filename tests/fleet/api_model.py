@@ -17,6 +17,7 @@ _ANSWER_S = {
     "execute": 0.12,
     "execution-logs": 0.05,
     "initialize": 0.5,
+    "export-artifacts": 0.3,
     "dump": 1.0,
     "acquire": 8.0,
     "get": 0.05,

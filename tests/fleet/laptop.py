@@ -47,6 +47,7 @@ from syncd.report.status_publisher import sync_failure
 from syncd.sandbox import remote_changes
 from syncd.sandbox.partial_archives import next_proof_s, proof_is_due
 from syncd.sandbox.repository import agent_repository
+from syncd.sync.following import Pace
 from syncd.sync.outcome import Outcome, SyncReason
 from syncd.sync.work_saver import LAST_S
 from syncd.watch.changes import Burst, due_s, extend
@@ -62,6 +63,7 @@ _CHANGES_BYTES = 40_000  # an archive of what changed; one of everything has `Se
 _PROGRAM_BYTES = 10_000
 _URL_LIFE_S = 1800.0
 _PATIENCE_S = 600.0
+_LOOK_REQUESTS = 6
 _RETRY = RetrySettings(first_s=1.0, max_s=60.0, give_up_s=300.0)
 
 Steps = Generator[Wait, None, None]
@@ -79,7 +81,8 @@ class Api(Protocol):
 class Settings:
     """The keys of the configuration that count here, with their defaults, and the size of a whole archive.
 
-    `ttl_s` is that of acquired sandboxes; None: one sandbox is configured. `follows`: there is a git repository.
+    `ttl_s` is that of acquired sandboxes; None: one sandbox is configured. `follows`: there is a git repository. With
+    `follow_s` the agent, who works all the time, is followed.
     """
 
     quiet_s: float = 1.0
@@ -88,6 +91,7 @@ class Settings:
     retry: RetrySettings = _RETRY
     ttl_s: float | None = None
     follows: bool = True
+    follow_s: float = 0.0
     whole_bytes: int = 20_000_000
     program_s: tuple[float, float] = (0.15, 0.5)
 
@@ -164,6 +168,7 @@ class Laptop:
         self._settings = settings
         self._arrivals = arrivals
         self._process = Process(timeline, self._run())
+        self._follower = Process(timeline, self._follow_agent())
         # The loop's
         self._requests = RequestQueue()
         self._burst: Burst | None = None
@@ -210,6 +215,8 @@ class Laptop:
         """Begin then; the first sync is `wait_s` later."""
         self._rescan_at_s = at_s + wait_s
         self._process.start(at_s)
+        if self._settings.follow_s:
+            self._follower.start(at_s)
 
     def know(self, sandbox: AcquiredSandbox | None = None, url_left_s: float = 0.0) -> None:
         """Have the state of a laptop whose workspace was synced before, to that sandbox if it was acquired.
@@ -239,6 +246,7 @@ class Laptop:
             case Act.OPEN:
                 self._open()
         self._process.wake()
+        self._follower.wake()
 
     def change_rules(self) -> None:
         """Have everything be sent, as after a change of a rule file that concerns all paths."""
@@ -604,6 +612,26 @@ class Laptop:
     def _is_overtaken(self) -> bool:
         is_due = self._burst is not None and due_s(self._burst, *self._times) <= self._now_s()
         return is_due or bool(self._requests.fresh)
+
+    def _follow_agent(self) -> Steps:
+        """Look again and again, beside the loop; each look finds something."""
+        pace = Pace(self._settings.follow_s)
+        while True:
+            now_s = self._now_s()
+            pace.synced(now_s)
+            due_s = pace.due_s(now_s, is_paced=now_s < self._pacing.paced_until_s)
+            if due_s > now_s:
+                yield from self._wait(due_s)
+                continue
+            requests = _LOOK_REQUESTS
+            try:
+                began_s = yield from self._start_program(ApiStep.EXECUTION)
+                yield from self._finish_program(ApiStep.EXECUTION, began_s, FIRST_POLL_S)
+                yield from self._request("export-artifacts", ApiStep.EXECUTION)
+                yield from self._request("download", ApiStep.EXECUTION)
+            except StepFailed:
+                requests = 0
+            pace.looked(now_s, self._now_s(), requests, has_changed=True)
 
     # -- the sandbox
 

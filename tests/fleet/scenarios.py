@@ -35,7 +35,7 @@ class Scenario:
 
     `boots_s` is the time within which all laptops are started, one after the other; 0: they run. `rules_change_s` is
     when a rule file begins to reach all of them, within a minute. `capacity_share` is that of the API, of the rate in
-    the working hour.
+    the working hour. `follow_s` is how often a tenth of the laptops looks at what its agent makes; 0: none does.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Scenario:
     capacity_share: float = inf
     load: Load = field(default_factory=Load)
     occupation: Occupation = Occupation.WORK
+    follow_s: float = 0.0
 
     @property
     def recovers_s(self) -> float:
@@ -93,6 +94,7 @@ SCENARIOS = (
         boots_s=10 * _MINUTE_S,
     ),
     RULES_CHANGE,
+    Scenario("a tenth follows its agent, each 10 s", WARM_S + 10 * _MINUTE_S, follow_s=10.0),
     Scenario("the API carries 80 % of the mean", WARM_S + 10 * _MINUTE_S, capacity_share=0.8),
     Scenario("two requests a second a key", WARM_S + 8 * _MINUTE_S, load=Load(key_limit=2)),
     IDLE,
@@ -119,7 +121,8 @@ def simulate(scenario: Scenario, laptops: int, seed: int, working_rate: float = 
     api = ApiModel(Random(f"{seed} api"), load, scenario.outages, scenario.deployments, scenario.length_s)
     for number in range(laptops):
         random, person_random = Random(f"{seed} laptop {number}"), Random(f"{seed} person {number}")
-        laptop = Laptop(number, timeline, api, random, scenario.settings, arrivals)
+        settings = replace(scenario.settings, follow_s=0.0 if number % 10 else scenario.follow_s)
+        laptop = Laptop(number, timeline, api, random, settings, arrivals)
         laptop.know(_sandbox_of(scenario, number))
         boots_s = scenario.boots_s * person_random.random()
         if scenario.boots_s:
