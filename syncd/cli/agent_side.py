@@ -27,7 +27,7 @@ from syncd.core.text import MOST_NAMED, ago, counted, one_line, shown_path
 from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.daemon.build import excludes_for, folders_of, key_of, reader_of, selection_of, target_of, workspace_of
 from syncd.daemon.control import writing
-from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack
+from syncd.merge.branch import SandboxCommit, UnreadablePack, read_pack
 from syncd.merge.git import ANY_CODE, find_git, find_work_tree, need_git
 from syncd.merge.workspace_writer import WorkspaceWriter
 from syncd.model.entry import (

@@ -22,7 +22,7 @@ from syncd.core.text import counted, one_line
 from syncd.merge.git import identity_text, possible_seconds, subject_of
 
 if TYPE_CHECKING:
-    from syncd.merge.commit_pack import SandboxCommit
+    from syncd.merge.branch import SandboxCommit
 
 
 @click.command("log")

@@ -28,11 +28,10 @@ from syncd.core.settings import MAIN, Config
 from syncd.core.waiter import TaskLock, Waiter
 from syncd.daemon.control import ControlServer
 from syncd.daemon.follower import FollowedSandbox, Follower, FollowerParts
-from syncd.daemon.live_reload import LiveReload, limit_of
 from syncd.daemon.loop import Components, Daemon, SandboxChanges
 from syncd.daemon.sandbox_loop import LoopParts, SandboxLoop
 from syncd.daemon.shared_state import SharedState
-from syncd.daemon.signals import Signals
+from syncd.daemon.signals import LiveReload, Signals, limit_of
 from syncd.merge.followed_commits import FollowedCommits
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
@@ -41,9 +40,8 @@ from syncd.remote.target import Target, should_be_replaced
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import NAMED_BYTES, HistoryRecorder, HistoryStore
 from syncd.report.logs import keep_out_of_logs
-from syncd.report.status_publisher import RunTotals, SandboxTotals, StatusPublisher
+from syncd.report.status_publisher import RunTotals, SandboxTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
-from syncd.report.workspace_status import WorkspaceStatus
 from syncd.sandbox.mcp_servers import McpServers, agent_state
 from syncd.sandbox.provider import RefusedSandbox, acquired_sandbox_store
 from syncd.sandbox.sandbox_state import forget_name, recorded_names

@@ -26,7 +26,7 @@ from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import SharedState, Writer
 from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of, pause_marker
 from syncd.model.manifest import Manifest
-from syncd.report.workspace_status import WorkspaceStatus
+from syncd.report.status_publisher import WorkspaceStatus
 from syncd.sync.synced_hook import SyncedHooks
 from syncd.watch.suspend_detector import SuspendDetector
 

@@ -21,7 +21,6 @@ from syncd.archive.snapshotter import ScanPlan
 from syncd.core.errors import NeedsPerson, Stop, Unavailable
 from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
 from syncd.daemon.follower import FollowedSandbox, Follower
-from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.scheduler import (
     FailureBackoff,
     RetryPause,
@@ -33,6 +32,7 @@ from syncd.daemon.scheduler import (
     next_action,
 )
 from syncd.daemon.shared_state import SharedState
+from syncd.daemon.signals import LiveReload
 from syncd.daemon.sync_requests import RequestQueue, SyncRequest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.network import default_addresses

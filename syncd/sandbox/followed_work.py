@@ -14,11 +14,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, is_savable, same
-from syncd.model.entry_row import StateRow, entry_of, row_of
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.store.blobs import Blobs
+from syncd.store.manifests import StateRow, entry_of, row_of
 from syncd.store.state_db import Record, StateDb, holder_of
 
 

@@ -23,12 +23,11 @@ from syncd.core.errors import SyncWarning
 from syncd.core.settings import MAIN
 from syncd.core.text import counted
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, same
-from syncd.model.entry_row import StateRow, entry_of, row_of
 from syncd.model.manifest import Difference, Manifest, directories_above, replaced_entries, without_digest
 from syncd.remote.target import Target
 from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers, Versions
 from syncd.sandbox.seen_paths import SeenPaths
-from syncd.store.manifests import ManifestRows
+from syncd.store.manifests import ManifestRows, StateRow, entry_of, row_of
 from syncd.store.state_db import Record, StateDb
 
 

@@ -29,8 +29,8 @@ from syncd.core.errors import NeedsPerson
 from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
 from syncd.model.entry import Entry, Kind, SeenEntry, arrived_digest, is_savable, same
-from syncd.model.entry_row import StateRow, entry_of, row_of
 from syncd.store.blobs import Blobs
+from syncd.store.manifests import StateRow, entry_of, row_of
 from syncd.store.state_db import StateDb
 
 _DAY = timedelta(days=1)

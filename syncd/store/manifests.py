@@ -1,4 +1,7 @@
-"""Manifests in the database: a row a directory, encoded as in memory, so that an edit writes the directory it is in."""
+"""Entries as rows of records, and manifests in the database.
+
+A manifest has a row a directory, encoded as in memory, so that an edit writes the directory it is in.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,48 @@ from collections.abc import Iterator
 from zlib import crc32
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.model.directory import EMPTY, Directory, Entries, differing, rebuilt
-from syncd.model.entry_row import lasting_stamp
+from syncd.model.entry import Entry, Kind, Stamp
 from syncd.model.manifest import Manifest
 from syncd.store.state_db import StateDb
+
+
+class StateRow(Struct, array_like=True):
+    """An entry with its path. Both names are bytes, since MessagePack's strings are UTF-8 only."""
+
+    path: bytes
+    kind: Kind
+    mode: int
+    mtime_s: int
+    size_bytes: int
+    target: bytes
+    stamp: Stamp | None
+    digest: bytes
+    sent_digest: bytes
+
+
+def row_of(path: str, entry: Entry) -> StateRow:
+    """Return the row of an entry."""
+    target = os.fsencode(entry.target)
+    known = lasting_stamp(entry), entry.digest, entry.sent_digest
+    return StateRow(os.fsencode(path), entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, target, *known)
+
+
+def lasting_stamp(entry: Entry) -> Stamp | None:
+    """Return the stamp, if it is of use to another process."""
+    # A stamp that a later write may have left unchanged is of no use to a process that did not see that write.
+    return entry.stamp if entry.written_back else None
+
+
+def entry_of(row: StateRow) -> Entry:
+    """Return the entry of a row."""
+    size_bytes, target, stamp = row.size_bytes, os.fsdecode(row.target), row.stamp
+    known = stamp, row.digest, row.sent_digest, stamp is not None
+    return Entry(row.kind, row.mode, row.mtime_s, size_bytes, target, *known)
+
 
 # In place: a row that is replaced instead would move to another page, and an edit write more of them.
 _WRITE = """INSERT INTO directories VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET texts = excluded.texts,

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.merge.branch import SENT_MESSAGE, UNCOMMITTED_MESSAGE, NewBranch, make_branch
-from syncd.merge.commit_pack import SandboxCommit
+from syncd.merge.branch import SENT_MESSAGE, UNCOMMITTED_MESSAGE, NewBranch, SandboxCommit, make_branch
 from syncd.merge.git import Git
 from syncd.model.entry import SeenEntry
 from tests.component.git_folder import file_of

@@ -8,10 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from syncd.cli.check import sandbox_checks
-from syncd.cli.check.checkup import check_folders, check_key, check_workspace, heaviest, ignore_line
+from syncd.cli.check import checkup
+from syncd.cli.check.checkup import (
+    check_folders,
+    check_key,
+    check_look,
+    check_route,
+    check_workspace,
+    clock_finding,
+    failure_finding,
+    heaviest,
+    ignore_line,
+)
 from syncd.cli.check.command import Finding, Grade, exit_code, summary
-from syncd.cli.check.sandbox_checks import check_look, check_route, clock_finding, failure_finding
 from syncd.cli.init import tell_shared_mounts
 from syncd.core.api_key import ApiKey
 from syncd.core.choices import AgentChanges
@@ -305,7 +314,7 @@ def test_nobody_can_look(emulator: Emulator, fault: str) -> None:
 
 def test_a_server_that_hangs(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the two is given up in time."""
-    monkeypatch.setattr(sandbox_checks, "LOOK_S", 0.3)
+    monkeypatch.setattr(checkup, "LOOK_S", 0.3)
     emulator.faults.script("execution-upload-url: hang 60 always", "dump: hang 60 always")
     found = _look(emulator)
     assert found.grade is WARN

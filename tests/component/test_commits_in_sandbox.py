@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from syncd.merge import commit_pack
-from syncd.merge.commit_pack import SandboxCommit, UnreadablePack, read_pack
+from syncd.merge import branch
+from syncd.merge.branch import SandboxCommit, UnreadablePack, read_pack
 from syncd.merge.git import find_git
 from syncd.model.entry import ABSENT, Kind
 from syncd.remote.failure import ApiStep
@@ -228,7 +228,7 @@ def test_a_tree_of_endless_folders(there: There, monkeypatch: pytest.MonkeyPatch
     repository.raw_commit(inner, b"bomb")
     ran = there.run()
     assert (ran.commits, ran.found.unlisted) == ((), 1)
-    monkeypatch.setattr(commit_pack, "MOST_PATHS", 1000)
+    monkeypatch.setattr(branch, "MOST_PATHS", 1000)
     with pytest.raises(UnreadablePack, match="they are too many"):
         there.run(most_paths=100_000)
 

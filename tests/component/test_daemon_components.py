@@ -23,7 +23,7 @@ from syncd.core.errors import Stop
 from syncd.core.settings import SyncKeys, WorkspaceKeys, check_config
 from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.control import Client
-from syncd.daemon.live_reload import LiveReload
+from syncd.daemon.sandbox_loop import LiveReload
 from syncd.daemon.signals import Signals
 from syncd.remote.bucket import Throttle
 from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs

@@ -10,10 +10,9 @@ import pytest
 from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
 from syncd.report.history import HistoryRecorder, HistoryStore
-from syncd.report.status_publisher import RunTotals, StatusPublisher
+from syncd.report.status_publisher import RunTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.status_store import read_document
 from syncd.report.systemd_notify import SystemdNotifier
-from syncd.report.workspace_status import WorkspaceStatus
 from syncd.sync.status_document import State, Status
 from tests.clock import ScriptedClock
 

@@ -25,14 +25,12 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 import pytest
 
-from syncd.cli import agent_side, local_scan, log, options, saved
+from syncd.cli import agent_side, local_scan, log, options, sandbox, saved
 from syncd.cli.apply import branch, execution, undoing
 from syncd.cli.apply import command as apply
 from syncd.cli.diff import command as diff
 from syncd.cli.resolve import command as resolve
 from syncd.cli.resolve import waiting
-from syncd.cli.sandbox import admin
-from syncd.cli.sandbox import command as sandbox
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, SyncdError
 from syncd.daemon import build
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
 # Beyond the largest that Linux gives: no process has one of these numbers.
 _FIRST_PID = 5_000_000
 _MODULES = (
-    *(agent_side, diff, local_scan, log, saved, apply, resolve, branch, undoing, admin, sandbox, execution, waiting),
+    *(agent_side, diff, local_scan, log, saved, apply, resolve, branch, undoing, sandbox, execution, waiting),
     options,
 )
 _MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate", "commit"})

@@ -26,8 +26,7 @@ from syncd.cli.options import CLOCK, is_named
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
-from syncd.merge.branch import make_branch
-from syncd.merge.commit_pack import SandboxCommit
+from syncd.merge.branch import SandboxCommit, make_branch
 from syncd.merge.git import is_repository_name, is_submodules_name, is_version, need_git
 from syncd.model.entry import Kind, SeenEntry
 from syncd.model.reconcile import Home, PathOutcome, Sides, never_taken

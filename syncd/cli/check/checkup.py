@@ -1,46 +1,58 @@
-"""The checks of `syncd check` in the order of their dependencies, and those of what a person set up here."""
+"""The checks of `syncd check` in the order of their dependencies: of what a person set up here, then of the sandbox.
+
+The API is sent one request, which changes nothing: `GET …/{id}`, or the list if a sandbox is still to be acquired.
+"""
 
 from __future__ import annotations
 
 import heapq
 import os
-import platform
 import re
 import shlex
+import ssl
 import stat
-import sys
-from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import tempfile
+import urllib.request
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from enum import Enum
-from importlib.metadata import PackageNotFoundError, requires, version
-
-from msgspec import Struct
+from typing import Any
+from urllib.parse import urlsplit
 
 from syncd import __version__
 from syncd.cli.check.command import Finding, Grade, failed
-from syncd.cli.check.sandbox_checks import check_api, check_look, check_route
 from syncd.cli.local_scan import LocalScan, brought_in_text, scan_workspace
 from syncd.cli.options import CLOCK, config_path, configured
 from syncd.cli.service.command import login_advice, report_of, route_advice, service_of
 from syncd.cli.status.reader import StatusReader
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
-from syncd.core.clock import stamp
-from syncd.core.errors import ExitCode, NeedsPerson, SyncdError, SyncWarning
+from syncd.core.choices import AgentChanges
+from syncd.core.errors import ExitCode, SandboxNotFound, SyncdError, SyncWarning
 from syncd.core.hardening import make_undumpable
-from syncd.core.settings import Config
-from syncd.core.text import counted, few, shown_path, size
+from syncd.core.settings import Config, is_loopback
+from syncd.core.text import counted, duration, few, one_line, shown_path, size
+from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.build import places_of, selection_of, size_remedy_of
 from syncd.daemon.shared_sandbox import refuse_named
 from syncd.model.entry import Entry, Kind, count_files
 from syncd.model.manifest import Manifest
-from syncd.remote.failure import ApiStep
+from syncd.remote.api import Account, Api, SandboxInfo
+from syncd.remote.bucket import Dump
+from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
+from syncd.remote.http_client import HttpClient, Response
+from syncd.remote.remote_job import JobRunner, Purpose
+from syncd.remote.target import AcquiredSandbox, Target
+from syncd.sandbox.look import Looker
+from syncd.sandbox.look_by_dump import DumpLooker
+from syncd.sandbox.look_request import LookRequest
+from syncd.sandbox.provider import acquired_sandbox_store
+from syncd.sandbox.remote_changes import LOOK_S
 from syncd.scan.exclusions import over_limit
 from syncd.scan.scanner import Scan
 from syncd.selection.selection import WORKTREEINCLUDE
+from syncd.store.state_db import StateDb
 from syncd.sync.status_document import State, Status
 from syncd.watch.inotify_watch import InotifyWatch, instance_limit, watch_limit
-from syncd.watch.mounts import filesystem_type, shared_warning, workspace_mounts_of
+from syncd.watch.mounts import shared_warning, workspace_mounts_of
 
 # For the status, the history and a socket.
 _LEAST_SPACE_BYTES = 1 << 20
@@ -365,83 +377,195 @@ def _rights_of_others(subject: str, path: str, change: str, harm: str) -> Iterat
             yield Finding(subject, Grade.WARN, what, f"chmod {change} {shlex.quote(path)}")
 
 
-# -- the report: what is shown of a value is decided by its type: a number, a switch, a choice or a time as it is, of
-# all else only if it is set, or how much it holds. So a message, which may name a path or an address, is in no field.
+# By the words of `remote.http_client`: certificate failures that a person can correct on this machine.
+_CERTIFICATE_REMEDIES = {
+    "not valid yet": "set the clock: sudo timedatectl set-ntp true",
+    "is for another host": "correct sandbox.base_url, or sign in to this network",
+    "certificate is not trusted": (
+        "if your company's proxy inspects TLS, name its root certificate in SSL_CERT_FILE, or add it to the system's"
+    ),
+}
+# Signed URLs live for half an hour: a skew below a minute does not matter, neither to them nor in logs.
+_SKEW_S = 60.0
+_NO_RETRIES = RetrySettings(1.0, 1.0, 0.0)
+_LONGEST_REASON = 120
+_LOOK = Purpose(ApiStep.EXECUTION, "a look")
 
-Row = tuple[str, str]
 
-_PUBLIC = frozenset({*ApiStep, "https://api.klavis.ai", "https://api.eu.klavis.ai"})
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
-_HEAD = """syncd report, {at}
-
-It holds numbers, times and words of syncd's own: no name, path, address, id, key or message.
-Nothing of this was sent anywhere. Read it to the end before you pass it on.
-"""
-
-
-def write_report(named: str, checkup: Checkup, findings: Sequence[Finding]) -> tuple[str, int]:
-    """Write the report to a new file: `named`, or one in the home directory. Its path and its number of lines.
-
-    Raises `NeedsPerson` if the file exists, cannot be written, or would be synced.
-    """
-    workspace = checkup.config.workspace.path if checkup.config else None
-    default = os.path.expanduser(f"~/syncd-report-{stamp(CLOCK.wall_s()).replace(':', '')}.txt")
-    path = os.path.abspath(named or default)
-    if workspace is not None and (os.path.realpath(path) + os.sep).startswith(workspace + os.sep):
-        raise NeedsPerson(f"{path} is in the workspace and would be synced", "name a file elsewhere with --report FILE")
-    text = _text(checkup, findings)
+def check_route(base_url: str) -> Iterator[Finding]:
+    """The proxy and the certificates that the environment names for the API."""
+    components = urlsplit(base_url)
+    if is_loopback(components.hostname or ""):
+        return
+    if proxy := _proxy(base_url):
+        yield Finding("proxy", Grade.NOTE, f"requests go through {proxy}")
+    if components.scheme != "https":
+        return
+    file = os.environ.get("SSL_CERT_FILE")
+    if not file:
+        yield Finding("certificates", Grade.PASS, "those of the system are trusted")
+        return
     try:
-        with open(path, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            file.write(text)
-    except OSError as failure:
-        raise NeedsPerson(
-            f"{path} cannot be written ({failure.strerror})", "name another file with --report FILE"
-        ) from None
-    return path, text.count("\n")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+        yield Finding("certificates", Grade.NOTE, f"those of {file} are trusted ($SSL_CERT_FILE)")
+    except (OSError, ValueError):  # an SSLError is an OSError
+        what = f"$SSL_CERT_FILE names {file}, from which no certificate can be read"
+        yield Finding("certificates", Grade.WARN, what, "correct or unset SSL_CERT_FILE")
 
 
-def _text(checkup: Checkup, findings: Sequence[Finding]) -> str:
-    config = checkup.config
-    scan = checkup.scan
-    rows = [*_machine(), *((finding.subject, finding.grade.word) for finding in findings)]
-    if config is not None:
-        rows += [("file system", filesystem_type(config.workspace.path) or "unknown"), *_facts("configuration", config)]
-    if scan is not None:
-        kinds = Counter(entry.kind.name.lower() for entry in scan.manifest.values())
-        counts = {**kinds, "bytes": scan.manifest.content_bytes, "unread": len(scan.unread)}
-        counts |= {f"excluded by {source}": number for source, number in scan.left_out.items()}
-        rows += ((f"workspace.{name}", str(number)) for name, number in counts.items())
-    if checkup.status is not None:
-        rows += _facts("status", checkup.status)
-    width = max(len(name) for name, _ in rows)
-    return _HEAD.format(at=stamp(CLOCK.wall_s())) + "".join(f"\n{name:{width}}  {text}" for name, text in rows) + "\n"
+def _proxy(base_url: str) -> str:
+    """The proxy that the environment names for this address, without its password; "" if none."""
+    components = urlsplit(base_url)
+    host = components.hostname or ""
+    proxies = urllib.request.getproxies_environment()
+    proxy = proxies.get(components.scheme) or proxies.get("all") or ""
+    if not proxy or is_loopback(host) or urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
+        return ""
+    address = urlsplit(proxy if "//" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
+    return one_line(address or "a proxy with an invalid address")
 
 
-def _machine() -> Iterator[Row]:
-    """Versions and limits."""
-    yield "syncd", __version__
-    yield "python", f"{platform.python_implementation()} {platform.python_version()}, {sys.getfilesystemencoding()}"
-    with suppress(PackageNotFoundError):
-        for name in (re.split(r"[^\w-]", each)[0] for each in requires("syncd") or () if "extra ==" not in each):
-            yield name, version(name)
-    kernel = re.match(r"[0-9.]+", platform.release())
-    wsl = ", in WSL" if "microsoft" in platform.release().lower() else ""
-    yield "kernel", f"{platform.system()} {kernel[0] if kernel else '?'}{wsl}"
-    yield "machine", f"{platform.machine()}, {os.cpu_count()} processors, {watch_limit()[0]} watches"
+class _MeasuringClient(HttpClient):
+    """Keeps the answer to the last request, a refusal as well, and the seconds that it took."""
+
+    answer: Response | None = None
+    seconds = 0.0
+
+    def exchange(self, *arguments: Any, **options: Any) -> Response:
+        started_s = CLOCK.monotonic_s()
+        self.answer = super().exchange(*arguments, **options)
+        self.seconds = CLOCK.monotonic_s() - started_s
+        return self.answer
 
 
-def _facts(name: str, value: object) -> Iterator[Row]:
-    """The value, or each field of a record, as far as it tells no name."""
-    if isinstance(value, Struct):
-        for field in value.__struct_fields__:
-            yield from _facts(f"{name}.{field}", getattr(value, field))
-    elif isinstance(value, Enum):
-        yield name, str(value.value)
-    elif isinstance(value, bool | int | float):
-        yield name, str(value).lower()
-    elif isinstance(value, str) and (value in _PUBLIC or _TIME.fullmatch(value)):
-        yield name, value
-    elif isinstance(value, tuple | dict):
-        yield name, f"{len(value)} entries"
+def check_api(config: Config, key: ApiKey) -> Generator[Finding, None, Target | None]:
+    """Send one request, without retries, so that a person at the terminal sees the first failure as it is.
+
+    Returns the sandbox if the API knows it.
+    """
+    base_url = config.sandbox.base_url
+    acquired = None if config.sandbox.id else _acquired(config)
+    sandbox_id = config.sandbox.id or (acquired.sandbox_id if acquired else "")
+    target = Target(base_url, sandbox_id, config.sandbox.region)
+    client = _MeasuringClient(Waiter(Interrupt(), CLOCK))
+    found: SandboxInfo | int | StepFailed
+    try:
+        if sandbox_id:
+            found = Api(target, key, client, CLOCK).sandbox()
+        else:
+            found = Account(base_url, key, client, CLOCK).count()
+    except StepFailed as failure:
+        found = failure
+    finally:
+        client.drop()
+    wall_s = CLOCK.wall_s()
+    is_gone = isinstance(found, StepFailed) and acquired is not None and found.refusal is SandboxNotFound
+    if not isinstance(found, StepFailed) or is_gone or found.action is FailureAction.REFUSED:
+        yield Finding("api", Grade.PASS, f"{base_url} answered in {client.seconds:.2f} s")
+    if is_gone:
+        yield Finding("sandbox", Grade.NOTE, f"{one_line(sandbox_id)} is gone: the next sync acquires another")
+    elif isinstance(found, StepFailed):
+        yield failure_finding(base_url, found, answered=client.answer is not None)
+    elif isinstance(found, int):
+        yield Finding("sandbox", Grade.NOTE, f"none yet: the first sync acquires one (the account has {found:,})")
     else:
-        yield name, "set" if value else "not set"
+        yield _sandbox_finding(sandbox_id, found, acquired)
+    server_wall_s = client.answer.server_wall_s if client.answer else None
+    yield clock_finding(None if server_wall_s is None else wall_s - server_wall_s)
+    return target if isinstance(found, SandboxInfo) else None
+
+
+def _acquired(config: Config) -> AcquiredSandbox | None:
+    """The sandbox that syncd acquired and that has not ended yet."""
+    with suppress(SyncdError):  # reported about the state folder
+        acquired, _ = acquired_sandbox_store(config, places_of(config, os.environ).state).load()
+        if acquired and (acquired.ends_wall_s is None or acquired.ends_wall_s > CLOCK.wall_s()):
+            return acquired
+    return None
+
+
+def failure_finding(base_url: str, failure: StepFailed, *, answered: bool) -> Finding:
+    """The finding about the one request's failure; `answered`: something at that address answered it."""
+    if failure.action is FailureAction.REFUSED:
+        return Finding("sandbox", Grade.FAIL, failure.message, failure.hint)
+    what = f"{base_url}: {failure.message}"
+    for words, remedy in _CERTIFICATE_REMEDIES.items():
+        if words in failure.message:
+            return Finding("certificate", Grade.FAIL, what, remedy)
+    if answered:
+        remedy = failure.hint or "nothing to do on this machine: run `syncd check` again later"
+    else:
+        proxy = _proxy(base_url)
+        suspects = f"the network, the proxy {proxy}" if proxy else "the network"
+        remedy = f"check {suspects} and sandbox.base_url, then run `syncd check` again"
+    return Finding("api", Grade.FAIL_FOR_NOW, what, remedy)
+
+
+def _sandbox_finding(sandbox_id: str, info: SandboxInfo, acquired: AcquiredSandbox | None) -> Finding:
+    servers = ", ".join(server.server_name or server.id for server in info.servers) or "none"
+    what = one_line(f"{sandbox_id} is {info.status or 'there'}; its servers: {servers}")
+    if info.status == "error":
+        return Finding("sandbox", Grade.WARN, what, "syncd push --force; if it stays so, set sandbox.id to another one")
+    if acquired is not None and acquired.ends_wall_s is not None:
+        what += f"; {duration(acquired.ends_wall_s - CLOCK.wall_s())} more, and the next one is acquired in time"
+    return Finding("sandbox", Grade.PASS, what)
+
+
+def clock_finding(skew_s: float | None) -> Finding:
+    """This machine's wall clock minus the server's is `skew_s`; None: no answer had a date."""
+    if skew_s is None:
+        return Finding("clock", Grade.NOTE, "not compared: no answer had the server's time")
+    off = f"{abs(skew_s):,.0f} s {'ahead of' if skew_s > 0 else 'behind'} the server's"
+    if abs(skew_s) >= _SKEW_S:
+        what = f"{off}; syncing corrects for it, but times in logs and status are wrong"
+        return Finding("clock", Grade.WARN, what, "set the clock: sudo timedatectl set-ntp true")
+    # The server's date has whole seconds, so less than two may be none.
+    what = "agrees with the server's" if abs(skew_s) < 2 else f"{off}, which does no harm"
+    return Finding("clock", Grade.PASS, what)
+
+
+def check_look(target: Target, agent_changes: AgentChanges, key: ApiKey) -> Finding:
+    """Look once as a sync does, by a program in the sandbox, and by its archive if that fails; each within `LOOK_S`.
+
+    The look asks for nothing and only reads.
+    """
+    if agent_changes is AgentChanges.OVERWRITE:
+        what = 'nobody looks for what the agent changed, as sandbox.agent_changes = "overwrite"'
+        return Finding("looks", Grade.NOTE, what)
+    waiter = Waiter(Interrupt(), CLOCK)
+    client = HttpClient(waiter)
+    api = Api(target, key, client, CLOCK)
+    request = LookRequest({})
+    with tempfile.TemporaryDirectory(prefix="syncd-check-") as folder:
+        looker = Looker(JobRunner(api, client, waiter), StateDb(folder), target, waiter)
+        dump_looker = DumpLooker(Dump(api, client, _NO_RETRIES, waiter))
+        try:
+            seconds, no_program = _timed(waiter, lambda: looker.look(request, folder, waiter.poll_events))
+            if not no_program:
+                what = f"a program in the sandbox looked for changes in {seconds:.2f} s"
+                return Finding("looks", Grade.PASS, what)
+            seconds, no_archive = _timed(waiter, lambda: dump_looker.look(request, folder, waiter.poll_events))
+        finally:
+            client.drop()
+    if not no_archive:
+        what = f"no program looks there ({no_program}), so each look takes the whole archive"
+        return Finding("looks", Grade.NOTE, f"{what}, which took {seconds:.2f} s")
+    what = f"neither a program ({no_program}) nor the sandbox's archive ({no_archive}) can look for changes"
+    if agent_changes is AgentChanges.HOLD:
+        remedy = 'run `syncd check` again later; if it stays so, set sandbox.agent_changes = "save" or "overwrite"'
+        return Finding("looks", Grade.FAIL_FOR_NOW, f"{what}, so nothing is sent", remedy)
+    what += ": a sync goes on without looking, and what the agent changed is overwritten unsaved"
+    remedy = 'run `syncd check` again later; with sandbox.agent_changes = "hold" nothing is sent meanwhile'
+    return Finding("looks", Grade.WARN, what, remedy)
+
+
+def _timed(waiter: Waiter, look: Callable[[], object]) -> tuple[float, str]:
+    """The seconds that a look took, which is ended in time, and its failure in words; "" if it worked."""
+    began_s = CLOCK.monotonic_s()
+    failure = ""
+    try:
+        with _LOOK.limited(waiter, LOOK_S):
+            look()
+    except StepFailed as failed:
+        failure = one_line(failed.message, _LONGEST_REASON)
+    return CLOCK.monotonic_s() - began_s, failure
