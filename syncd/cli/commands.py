@@ -1,7 +1,7 @@
 """The commands by name, and what becomes of their failures.
 
 A command is loaded when it is called, since `--version` and `status` must be instant. Its entry is `command`: in its
-module, or in the module `command` of its package.
+module, or in the module `command` of its package; `resume` is beside `pause`.
 """
 
 from __future__ import annotations
@@ -70,11 +70,13 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"syncd.cli.{cmd_name}")
+        name, entry = ("pause", "resume") if cmd_name == "resume" else (cmd_name, "command")
+        module = importlib.import_module(f"syncd.cli.{name}")
         if hasattr(module, "__path__"):
-            module = importlib.import_module(f"syncd.cli.{cmd_name}.command")
-        assert isinstance(module.command, click.Command)  # noqa: S101 - each of these modules has one
-        return module.command
+            module = importlib.import_module(f"syncd.cli.{name}.command")
+        command = getattr(module, entry)
+        assert isinstance(command, click.Command)  # noqa: S101 - each of these modules has one
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

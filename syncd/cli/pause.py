@@ -1,4 +1,4 @@
-"""`syncd pause`: hold syncing, now and over restarts, until `syncd resume`."""
+"""`syncd pause` and `syncd resume`: hold syncing, now and over restarts, and go on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from syncd.cli.daemon_client import order_daemon
 from syncd.cli.options import config_option, configured
 
 
-def pause_or_resume(config_file: str | None, action: str) -> None:
+def _pause_or_resume(config_file: str | None, action: str) -> None:
     """Pause or resume through the daemon, or by the file that the next one reads."""
     from syncd.daemon.build import folders_of  # noqa: PLC0415 - `pause --help` needs none of it
     from syncd.daemon.sync_requests import pause_marker  # noqa: PLC0415
@@ -31,4 +31,11 @@ def pause_or_resume(config_file: str | None, action: str) -> None:
 @config_option
 def command(config_file: str | None) -> None:
     """Hold syncing until `syncd resume`, which syncs the changes made meanwhile."""
-    pause_or_resume(config_file, "pause")
+    _pause_or_resume(config_file, "pause")
+
+
+@click.command("resume")
+@config_option
+def resume(config_file: str | None) -> None:
+    """Go on syncing, and catch up with what changed meanwhile."""
+    _pause_or_resume(config_file, "resume")
