@@ -80,7 +80,6 @@ class BaseStore:
         return had_any
 
     def add(self, content: bytes) -> None:
-        """Keep these bytes."""
         self._keep([content], 0)
 
     def _replaced(self, base: Manifest, paths: Iterable[str]) -> Iterator[bytes]:

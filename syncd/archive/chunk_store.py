@@ -113,7 +113,6 @@ class Archive(Struct, frozen=True):
 
     @classmethod
     def of(cls, pieces: Iterable[Piece]) -> Archive:
-        """The archive of these pieces of a tar file."""
         pieces = tuple(pieces)
         content = Sum()
         for piece in pieces:
@@ -162,7 +161,6 @@ class ChunkStore:
                     _remove(os.path.join(self._folder, name))
 
     def has_any(self) -> bool:
-        """True if any piece is stored."""
         try:
             return any(name.endswith(_SUFFIX) for name in os.listdir(self._folder))
         except OSError:

@@ -143,7 +143,6 @@ class _Extraction:
         self._kept_bytes = 0
 
     def add(self, member: Member, content: Iterable[bytes]) -> None:
-        """Extract the next member of the archive."""
         path = inner_path(member.name)
         if path is None:
             too_long = member.name.endswith("\0")

@@ -294,7 +294,6 @@ class Packer:
         self._store.use(user, archive.pieces)
 
     def clear(self) -> None:
-        """Delete all stored pieces that nobody sends."""
         self._store.keep_only([])
 
     def drop_damaged(self) -> None:

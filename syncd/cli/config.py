@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
@@ -34,9 +34,6 @@ from syncd.core.durable_file import rewrite
 from syncd.core.errors import ConfigError, NeedsPerson, SyncdError
 from syncd.core.settings import MAIN, SECTIONS, AcquireKeys, Config, unknown_key
 from syncd.core.text import shown_path
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
 _TABLE = re.compile(r"(?:# )?\[([\w.]+)\]$")
 _KEY = re.compile(r"(?:# )?(\w+) = ")
@@ -309,17 +306,12 @@ def complete_value(annotation: Any, incomplete: str) -> list[str]:
     return [str(value) for value in values if value.startswith(incomplete)]
 
 
-def _complete_key(context: click.Context, argument: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
-    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
-
-    return [CompletionItem(key) for key in known_keys() if key.startswith(incomplete)]
+def _complete_key(context: click.Context, argument: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    return [key for key in known_keys() if key.startswith(incomplete)]
 
 
-def _complete_value(context: click.Context, argument: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
-    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
-
-    annotation = known_keys().get(context.params.get("key") or "")
-    return [CompletionItem(value) for value in complete_value(annotation, incomplete)]
+def _complete_value(context: click.Context, argument: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    return complete_value(known_keys().get(context.params.get("key") or ""), incomplete)
 
 
 @click.group("config")
@@ -460,8 +452,6 @@ def _readings(key: str, values: tuple[str, ...]) -> Iterator[Any]:
 
 
 def _values(config: Config) -> Iterator[tuple[str, Any]]:
-    """Each key with the value that counts."""
-
     def flat(tables: dict[str, Any], before: str) -> Iterator[tuple[str, Any]]:
         for name, value in tables.items():
             if isinstance(value, dict):
@@ -482,7 +472,6 @@ def _shown(key: str, value: Any) -> Any:
 
 
 def _written(value: Any, key: str) -> str:
-    """The value as the file would have it."""
     with suppress(SyncdError):
         return toml(value, key)
     return json.dumps(value)

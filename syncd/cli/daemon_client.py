@@ -107,7 +107,6 @@ def _ask_daemon(
 
 
 def show(message: Message, display: ProgressDisplay) -> None:
-    """Show a message about the progress of a sync."""
     if "wait_s" in message:
         display.retrying(message["failed"], message["attempt"], message["wait_s"], message.get("gives_up_in_s"))
     elif "failed" in message:  # of an older daemon

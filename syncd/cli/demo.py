@@ -220,19 +220,16 @@ class _Demo(Struct):
     # -- what is printed, at most 80 columns wide, and as the terminal
 
     def heading(self, text: str) -> None:
-        """Print a heading."""
         click.echo("\n" + click.style(textwrap.fill(text, _width()), bold=True))
         self.since_s = CLOCK.monotonic_s()
 
     def step(self, title: str, text: str) -> None:
-        """Begin the next step of the tour."""
         self.steps += 1
         self.heading(f"{self.steps}. {title}")
         self.paragraph(text)
         self.pause()
 
     def paragraph(self, text: str) -> None:
-        """Print a paragraph."""
         click.echo(textwrap.fill(text, _width(), initial_indent="   ", subsequent_indent="   "))
 
     def result(self, text: str) -> None:
@@ -241,7 +238,6 @@ class _Demo(Struct):
         click.echo(textwrap.fill(line, _width(), subsequent_indent=_INDENT))
 
     def show(self, command: str, output: Iterable[str]) -> None:
-        """Print a command, and lines of its output."""
         self.result(click.style(command, bold=True))
         for shown in output:
             click.echo(textwrap.fill(shown_path(shown), _width(), initial_indent=_INDENT, subsequent_indent=_INDENT))

@@ -55,12 +55,10 @@ config_option = click.option(
 )
 
 
-def _complete_sandbox(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
-    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
-
+def _complete_sandbox(context: click.Context, option: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
     with suppress(ConfigError):
         names = configured(context.params.get("config_file")).sandboxes
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return [name for name in names if name.startswith(incomplete)]
     return []
 
 

@@ -92,11 +92,9 @@ class ProgressDisplay:
 
     @property
     def doing_now(self) -> str:
-        """The kind of work that was begun last."""
         return self._work.word
 
     def stage(self, state: State) -> None:
-        """Show a stage of a sync."""
         self.doing(_WORDS.get(state, str(state)))
 
     def doing(self, word: str) -> None:
@@ -111,11 +109,9 @@ class ProgressDisplay:
         self._update(Progress(done_bytes, total_bytes, done_files, total_files))
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        """Show how much of the archive is sent."""
         self._update(Progress(sent_bytes, total_bytes))
 
     def received(self, received_bytes: int) -> None:
-        """Show how much is received; the total is unknown."""
         self._update(Progress(received_bytes, 0))
 
     def retrying(self, failure: str, attempt: int, wait_s: float, gives_up_in_s: float | None) -> None:

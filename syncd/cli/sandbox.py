@@ -112,7 +112,6 @@ class SandboxAdmin(Struct, frozen=True):
         return self.ours
 
     def api(self, sandbox_id: str) -> Api:
-        """Return the API of that sandbox."""
         sandbox = self.config.sandbox
         return Api(Target(sandbox.base_url, sandbox_id, sandbox.region), self.key, self.client, CLOCK)
 

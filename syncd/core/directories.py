@@ -109,7 +109,6 @@ class Lock:
         return descriptor
 
     def release(self) -> None:
-        """Release the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -90,7 +90,6 @@ class MarkerFile:
 
     @property
     def exists(self) -> bool:
-        """True if the marker is set."""
         return os.path.lexists(self._path)
 
     def create(self) -> None:

@@ -125,7 +125,6 @@ def selection_of(config: Config, environ: Mapping[str, str]) -> Selection:
 
 
 def secret_search_of(config: Config, *own_keys: str) -> Search:
-    """The search of contents for secrets."""
     keys = config.workspace
     return Search() if keys.upload_secrets else SecretSearch(keys.allow_secrets, *own_keys)
 

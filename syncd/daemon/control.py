@@ -45,7 +45,6 @@ class Client:
         self.closed = False
 
     def fileno(self) -> int:
-        """The descriptor to wait for."""
         return self._connection.fileno()
 
     def request(self) -> Message | None:
@@ -95,7 +94,6 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
         if not self.closed:
             self.closed = True
             self._connection.close()
@@ -128,7 +126,6 @@ class ControlServer:
         self._listener = listener
 
     def filenos(self) -> list[int]:
-        """The descriptors to wait for."""
         self._clients = [client for client in self._clients if not client.closed]
         listener = [self._listener.fileno()] if self._listener else []
         return listener + [client.fileno() for client in self._clients]
@@ -169,7 +166,6 @@ class ControlServer:
         return True
 
     def close(self) -> None:
-        """Close all connections, and remove the socket."""
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
@@ -256,7 +252,6 @@ def writing(folder: str, waiter: Waiter, waiting: Callable[[float], None], sandb
 
 
 def listens(folder: str) -> bool:
-    """True if a daemon listens there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _short_path(folder) as path:
         connection.setblocking(False)
         return connection.connect_ex(path) in (0, errno.EAGAIN)  # EAGAIN: its queue is full

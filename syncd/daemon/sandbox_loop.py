@@ -193,7 +193,6 @@ class SandboxLoop:
         return self._shared.reload or self._is_left
 
     def note_changes(self, changes: Changes) -> None:
-        """Note what changed in the workspace."""
         self._written.add(changes)
         self._burst = extend(self._burst, self._clock.monotonic_s())
 
@@ -235,7 +234,6 @@ class SandboxLoop:
         self._enter(self._stage or State.PAUSED)
 
     def note_resume(self) -> None:
-        """Go on after a pause."""
         self._paused_in_sync = False
         self.sync_soon()
         if self._stage is not None:

@@ -200,7 +200,6 @@ class FailureBackoff:
         return max(wait_s, delay_s(1, longest_s, longest_s, chance)) if is_long else wait_s
 
     def _lasts_s(self, now_s: float) -> float:
-        """Return how long the outage has lasted."""
         return 0.0 if self._outage_since_s is None else now_s - self._outage_since_s
 
     def follow_at_s(self, now_s: float, chance: float) -> float:

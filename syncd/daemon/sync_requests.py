@@ -64,7 +64,6 @@ class SyncRequest(Struct, frozen=True):
         return self.client is None or self.client.waits
 
     def fail(self, failure: SyncdError) -> None:
-        """Answer it with a failure."""
         if self.client is not None:
             self.client.done(failure.exit_code, str(failure))
 
@@ -142,7 +141,6 @@ class RequestQueue:
 
     @property
     def awaited(self) -> bool:
-        """True if someone waits for a sync."""
         return any(request.is_open for request in [*self.serving, *self._lasting, *self._fresh])
 
     def add(self, request: SyncRequest) -> None:

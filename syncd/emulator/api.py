@@ -145,7 +145,6 @@ class EmulatedApi:
             return json_reply(error.status, {"detail": error.detail}, allowed)
 
     def delete_sandbox(self, sandbox: str) -> None:
-        """Release the sandbox, and delete its files and objects."""
         self._sandboxes.release(sandbox)
         self._bucket.delete_sandbox(sandbox)
 

@@ -196,7 +196,6 @@ class EmulatedBucket:
     # Objects
 
     def path(self, key: Key) -> Path:
-        """The file of an object."""
         return self._folder / key.region / key.sandbox / key.name
 
     def open(self, key: Key) -> BinaryIO | None:
@@ -231,7 +230,6 @@ class EmulatedBucket:
             part.unlink()
 
     def delete_sandbox(self, sandbox: str) -> None:
-        """Delete all objects of a sandbox."""
         for region in REGIONS:
             shutil.rmtree(self._folder / region / sandbox, ignore_errors=True)
 
@@ -323,7 +321,6 @@ def _key(request: Request) -> Key | None:
 
 
 def error_reply(error: Refusal) -> Reply:
-    """The answer to a request that is refused."""
     details = f"<Details>{escape(error.details)}</Details>" if error.details else ""
     text = (
         "<?xml version='1.0' encoding='UTF-8'?>"

@@ -80,7 +80,6 @@ class Emulator:
         return self._sandboxes.all()
 
     def new_sandbox(self, folder: Path, record: SandboxRecord) -> Sandbox:
-        """The sandbox of this record."""
         return Sandbox(folder, record)
 
     def new_server(self, service: Service, port: int) -> LoopbackServer:

@@ -82,12 +82,10 @@ class Execution:
         self.wait()
 
     def wait(self) -> None:
-        """Wait until it has ended."""
         if self._thread.ident is not None:
             self._thread.join()
 
     def delete_log(self) -> None:
-        """Delete its output, after its end."""
         with suppress(FileNotFoundError):
             os.unlink(self._log)
 
@@ -108,7 +106,6 @@ class Execution:
         return text, cursor + len(data) - len(decoder.getstate()[0])
 
     def run(self) -> None:
-        """Run it to its end."""
         code = 1
         with open(self._log, "ab", buffering=0) as log:
             try:
@@ -264,14 +261,12 @@ class Sandbox:
             _pack(execution.folder, file)
 
     def close(self) -> None:
-        """Kill its executions; its files stay."""
         with self._executions_lock:
             for execution in self._executions.values():
                 execution.close()
             self._executions.clear()
 
     def remove(self) -> None:
-        """Kill its executions and delete its files."""
         self.close()
         with suppress(OSError):
             _remove(str(self.folder))
@@ -336,7 +331,6 @@ class Sandboxes:
         self._by_id: dict[str, Sandbox] = {}
 
     def load(self) -> None:
-        """Load the sandboxes of an earlier run."""
         self._folder.mkdir(exist_ok=True)
         for folder in sorted(self._folder.iterdir()):
             record = read_record(folder / _RECORD, SandboxRecord)
@@ -387,7 +381,6 @@ class Sandboxes:
             sandbox.remove()
 
     def close(self) -> None:
-        """Kill all executions; files stay."""
         for sandbox in self._by_id.values():
             sandbox.close()
 

@@ -133,9 +133,7 @@ class RequestRecord(Struct):
 class Service(Protocol):
     """The API, or the bucket."""
 
-    def identify(self, request: Request) -> tuple[str, str | None]:
-        """The request's operation and its sandbox."""
-        ...
+    def identify(self, request: Request) -> tuple[str, str | None]: ...
 
     def answer(self, op: str, request: Request) -> Reply:
         """Do the work. Raises Disconnected, with nothing done, if the client ends before its body does."""
@@ -307,7 +305,6 @@ class LoopbackServer(socketserver.ThreadingTCPServer):
         return RequestRecord(self.clock.wall_s(), op, request.method, request.redacted, sandbox)
 
     def finish(self, record: RequestRecord) -> None:
-        """Tell of a finished request."""
         self._observer(record)
 
     def failed(self, error: BaseException) -> None:

@@ -233,7 +233,6 @@ def _exchange(
 
 
 def _collected(command: Generator[bytes, None, GitResult]) -> GitResult:
-    """Return a command's end, with its whole output."""
     blocks: list[bytes] = []
     while True:
         try:
@@ -496,7 +495,6 @@ def blob_id(path: str, version: SeenEntry, object_format: str) -> bytes:
 
 
 def null_id(object_format: str) -> bytes:
-    """Return the id that stands for no object."""
     return b"0" * (2 * hashlib.new(object_format, usedforsecurity=False).digest_size)
 
 

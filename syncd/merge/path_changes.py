@@ -396,7 +396,6 @@ class PathChanges:
 
 
 def _flush(descriptors: list[int]) -> None:
-    """Flush new files and close them."""
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only a write needs it
 
     # The file system commits for all that wait at once: a fifth of the time of one after another.

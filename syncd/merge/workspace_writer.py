@@ -111,7 +111,6 @@ def journal_records(db: StateDb) -> tuple[Record[str], Record[str]]:
 
 
 def load_journal(record: Record[str]) -> JournalEntry | None:
-    """Return what one of the records holds."""
     text = record.load()
     try:
         return None if text is None else msgspec.convert(json.loads(text), JournalEntry)

@@ -65,7 +65,6 @@ class Entries:
         return _as_text(self.texts).split("\0", most)[:most]
 
     def decoded(self) -> dict[str, Entry]:
-        """Return the entries by name."""
         if not self.count:
             return {}
         entries = _decode(self.encoded)

@@ -58,7 +58,6 @@ class Entry(Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def is_directory(self) -> bool:
-        """True for a directory."""
         return self.kind is Kind.DIRECTORY
 
 

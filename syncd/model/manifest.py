@@ -51,14 +51,12 @@ class Manifest(MutableMapping[str, Entry]):
 
     @classmethod
     def of(cls, top: Directory) -> Manifest:
-        """Return the manifest of a tree of directories."""
         manifest = cls()
         manifest._top = top
         return manifest
 
     @property
     def top(self) -> Directory:
-        """The tree of directories."""
         self._settle()
         return self._top
 
@@ -75,7 +73,6 @@ class Manifest(MutableMapping[str, Entry]):
 
     @property
     def content_bytes(self) -> int:
-        """The sum of the files' sizes."""
         return self.top.content_bytes
 
     def copy(self) -> Manifest:
@@ -171,7 +168,6 @@ class Manifest(MutableMapping[str, Entry]):
         return {path: self[path] for path in self.paths_within(paths)}
 
     def without(self, paths: Iterable[str]) -> Manifest:
-        """Return the manifest without these paths."""
         left = self.copy()
         for path in paths:
             left.pop(path, None)
@@ -369,7 +365,6 @@ def forget_stamps(manifest: MutableMapping[str, Entry], paths: Iterable[str]) ->
 
 
 def without_digest(entries: Mapping[str, Entry]) -> list[str]:
-    """Return the files whose digest is not known."""
     return [path for path, entry in entries.items() if not entry.digest and entry.kind is Kind.FILE]
 
 

@@ -105,7 +105,6 @@ def _is_measurement(sent_bytes: int, seconds: float) -> bool:
 
 
 def uplink_record(db: StateDb) -> Record[Uplink]:
-    """Return the record of the estimate."""
     return Record(db, "uplink", Uplink, "the next large upload measures the uplink")
 
 
@@ -208,7 +207,6 @@ class Throttle(Struct):
 
     @property
     def share_bytes_per_s(self) -> int:
-        """The limit of one of the uploads under way."""
         return -(-self.limit_bytes_per_s // max(1, self.uploads))
 
 
@@ -231,7 +229,6 @@ class Bucket:
 
     @property
     def limit_bytes_per_s(self) -> int:
-        """The current upload limit; 0 is no limit."""
         return self._throttle.limit_bytes_per_s
 
     def put(

@@ -78,7 +78,6 @@ class StepFailed(Exception):
         self.gives_up_in_s: float | None = None
 
     def as_error(self) -> SyncdError:
-        """Return the error that ends a command."""
         kind = self.refusal if self.action is FailureAction.REFUSED else Unavailable
         return kind(self.message, self.hint)
 

@@ -127,7 +127,6 @@ class RequestPacing(Struct, frozen=True):
     polled_s: float = -inf
 
     def wait_s(self, kind: RequestKind, now_s: float) -> float:
-        """Return the seconds until a request may be sent."""
         if now_s >= self.paced_until_s:
             return 0.0
         before_s = [self.counted_s[0]] if len(self.counted_s) == REQUESTS_PER_WINDOW else []
@@ -136,7 +135,6 @@ class RequestPacing(Struct, frozen=True):
         return max(0.0, max(before_s, default=-inf) + WINDOW_S - now_s)
 
     def sent(self, kind: RequestKind, now_s: float) -> RequestPacing:
-        """Return the state after a request was sent."""
         return self._counting(kind, self.counted_s, now_s)
 
     def answered(self, kind: RequestKind, status: int | None, sent_s: float, now_s: float) -> RequestPacing:

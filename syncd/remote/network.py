@@ -238,7 +238,6 @@ class ExchangeMonitor:
         self.overdue_s, self._queued_bytes = _CLOCK.monotonic_s() + self._answer_s, 0
 
     def note_read(self) -> None:
-        """Note that something was read from the connection."""
         self._has_read = True
 
     def note_answer(self) -> None:
@@ -249,7 +248,6 @@ class ExchangeMonitor:
         self._is_answered = True
 
     def note_close(self) -> None:
-        """Note that the connection is about to be closed."""
         if self._is_answered and not self.is_cut:
             return
         self.unread = self._is_kept and not self._is_answered and self._is_same_count("acked_bytes")

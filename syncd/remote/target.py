@@ -71,7 +71,6 @@ def margin_s(acquired_sandbox: AcquiredSandbox) -> float:
 
 
 def should_be_replaced(acquired_sandbox: AcquiredSandbox, wall_s: float) -> bool:
-    """True if the next one should be acquired now."""
     return replace_in_s(acquired_sandbox, wall_s) == 0.0
 
 

@@ -322,7 +322,6 @@ class HistoryRecorder:
             self._record = replace(self._record, error=error, attempts=self._record.attempts + 1)
 
     def succeeded(self, outcome: Outcome) -> None:
-        """It succeeded."""
         if self._record is not None:
             found, change = outcome.change, None
             if found is not None:
@@ -331,7 +330,6 @@ class HistoryRecorder:
             self.end(SyncEnding.INITIALIZED if outcome.sync else SyncEnding.UNCHANGED)
 
     def failed(self, step: str, message: str) -> None:
-        """It failed, after all its attempts."""
         if self._record is not None:
             self._record = replace(self._record, error=ErrorRecord(step, one_line(redacted(message), 600)))
             self.end(SyncEnding.FAILED)

@@ -73,7 +73,6 @@ class RunTotals(Struct):
     sandboxes: dict[str, SandboxTotals] = field(default_factory=dict)
 
     def of(self, name: str) -> SandboxTotals:
-        """Return the totals of one sandbox."""
         return self.sandboxes.setdefault(name, SandboxTotals())
 
 
@@ -111,7 +110,6 @@ class StatusPublisher(Struct):
         return before is not None and (before.id, before.base_url) == (self.target.sandbox_id, self.target.base_url)
 
     def enter(self, state: State) -> None:
-        """Begin a state, or continue it."""
         if state is not self.state or self.state_since is None:
             self.state_since = stamp(self.clock.wall_s())
             self.progress, self._speed = None, Speed()
@@ -355,7 +353,6 @@ class WorkspaceStatus(Struct):
         return [*{str(warning): warning for each in self.publishers for warning in each.warnings}.values()]
 
     def document(self) -> Status:
-        """The document with the current values."""
         found = self.warnings()
         warnings = [one_line(str(warning), 600) for warning in found[:_MOST_WARNINGS]]
         if len(found) > _MOST_WARNINGS:

@@ -27,15 +27,12 @@ class SystemdNotifier:
             self.ping_every_s = int(interval_us) / 2_000_000
 
     def ready(self) -> None:
-        """The service has started, or reloaded."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """The service reads a new configuration; `ready` follows."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={int(self._clock.monotonic_s() * 1e6)}")
 
     def stopping(self) -> None:
-        """The service ends."""
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:

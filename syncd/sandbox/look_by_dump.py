@@ -104,11 +104,9 @@ class _CopyFolder:
             self.remove(heapq.heappop(self._largest)[1])
 
     def holds(self, path: str) -> bool:
-        """Return True if the file is still kept."""
         return path in self._sizes
 
     def remove(self, path: str) -> None:
-        """Remove a file, if it is there."""
         size_bytes = self._sizes.pop(path, None)
         if size_bytes is not None:
             self._left_bytes += size_bytes
@@ -123,7 +121,6 @@ class _CopyFolder:
         return other
 
     def remove_others(self, wanted: Collection[str]) -> None:
-        """Remove every file but these."""
         for path in self._sizes.keys() - set(wanted):
             self.remove(path)
 

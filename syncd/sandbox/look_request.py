@@ -96,7 +96,6 @@ class LookItems(Mapping[str, LookItem]):
         return path in self.listed or path in self._last or path in self._manifest
 
     def each(self) -> Iterator[tuple[str, LookItem]]:
-        """Yield all, in order."""
         yield from self.listed.items()
         for path, entry in self._manifest.items():
             if path not in self.listed:
@@ -118,7 +117,6 @@ class LookRequest(Struct, frozen=True):
     most_copied_bytes: int = SAVED_BYTES
 
     def each(self) -> Iterator[tuple[str, LookItem]]:
-        """Yield the paths with their items, in order."""
         return self.items.each() if isinstance(self.items, LookItems) else iter(self.items.items())
 
     def with_action(self, action: LookAction) -> list[str]:

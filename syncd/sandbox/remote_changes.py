@@ -427,7 +427,6 @@ class RemoteChanges:
 
 
 def _may_pass(failure: StepFailed) -> bool:
-    """True if another try may soon succeed."""
     return failure.action is not FailureAction.REFUSED and (failure.retry_after_s or 0.0) < LOOK_S
 
 

@@ -99,7 +99,6 @@ def with_taken(base: Manifest, taken: Sequence[TakenPath]) -> Manifest:
 
 
 def is_as(base: Mapping[str, Entry], path: str, entry: Entry | None) -> bool:
-    """True if the base holds this entry."""
     return same(base.get(path, ABSENT), ABSENT if entry is None else entry, ALL_BITS)
 
 

@@ -246,7 +246,6 @@ class SeenPaths:
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        """The warnings about held paths."""
         obstacles = self.obstacles
         found = [_obstacle_warning(path, obstacle) for path, obstacle in islice(obstacles.items(), MOST_NAMED)]
         if len(obstacles) > MOST_NAMED:

@@ -106,5 +106,4 @@ def too_long(path: str) -> bool:
 
 
 def mib(size_bytes: int) -> str:
-    """Format a size in MiB."""
     return f"{size_bytes / _MIB:,.1f} MiB"

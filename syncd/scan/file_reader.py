@@ -135,7 +135,6 @@ def file_entry(status: os.stat_result) -> Entry:
 
 
 def directory_entry(status: os.stat_result) -> Entry:
-    """Return the entry of a directory."""
     return Entry(Kind.DIRECTORY, permissions(status.st_mode), mtime_s(status))
 
 
@@ -195,7 +194,6 @@ def pieces(descriptor: int, size_bytes: int, check: Callable[[], None]) -> Itera
 
 
 def wall_ns(clock: Clock) -> int:
-    """Return the wall clock in nanoseconds."""
     return int(clock.wall_s() * 1e9)
 
 

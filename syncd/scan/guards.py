@@ -74,7 +74,6 @@ class LossGuard:
         self._mounted: frozenset[str] = frozenset()  # right before the scan
 
     def load(self) -> None:
-        """Load what an earlier process recorded."""
         self._identity = self._identity_file.load()
         self._mounts = frozenset(map(os.fsdecode, self._mounts_file.load() or ()))
 

@@ -63,11 +63,9 @@ class TreeCache:
         self.left_out: dict[Rule, int] = {}  # of all directories; numbers may be 0
 
     def get(self, path: str) -> DirRecord | None:
-        """Return the directory's record, if there is one."""
         return self._records.get(path)
 
     def put(self, path: str, record: DirRecord) -> None:
-        """Store the record of a directory, new or changed."""
         old = self._records.get(path)
         self._records[path] = record
         if old is not record:

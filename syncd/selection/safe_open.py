@@ -102,7 +102,6 @@ class DirCursor:
             self._names.append(folder)
 
     def close(self) -> None:
-        """Close all directories, the top too."""
         while self._descriptors:
             os.close(self._descriptors.pop())
 

@@ -36,7 +36,6 @@ class Blobs:
         return os.path.join(self._folder, digest.hex())
 
     def has(self, digest: bytes) -> bool:
-        """True if there is a file of that name."""
         return os.path.lexists(self.path(digest))
 
     def is_whole(self, digest: bytes) -> bool:

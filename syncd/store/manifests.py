@@ -34,7 +34,6 @@ class StateRow(Struct, array_like=True):
 
 
 def row_of(path: str, entry: Entry) -> StateRow:
-    """Return the row of an entry."""
     target = os.fsencode(entry.target)
     known = lasting_stamp(entry), entry.digest, entry.sent_digest
     return StateRow(os.fsencode(path), entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, target, *known)
@@ -47,7 +46,6 @@ def lasting_stamp(entry: Entry) -> Stamp | None:
 
 
 def entry_of(row: StateRow) -> Entry:
-    """Return the entry of a row."""
     size_bytes, target, stamp = row.size_bytes, os.fsdecode(row.target), row.stamp
     known = stamp, row.digest, row.sent_digest, stamp is not None
     return Entry(row.kind, row.mode, row.mtime_s, size_bytes, target, *known)

@@ -106,7 +106,6 @@ class Delivery:
 
     @property
     def url_expires_at(self) -> str | None:
-        """The time when the upload URL expires, for people."""
         if self._upload_url is None:
             return None
         return stamp(self._clock.wall_s() + self._upload_url.ends_s - self._clock.boottime_s())

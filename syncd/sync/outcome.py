@@ -78,7 +78,6 @@ class CombinedChanges:
         self._changes: dict[str, Change | None] = {}  # since then
 
     def add(self, arrived: ArrivedChanges) -> None:
-        """Add the changes of the next sync."""
         if isinstance(arrived.added, Paths):
             self._all, self._changes = arrived.added, {}
             return
@@ -87,7 +86,6 @@ class CombinedChanges:
                 self._changes[path] = combined(self._change_of(path), change)
 
     def paths(self, change: Change) -> Iterator[str]:
-        """Yield the paths with this change."""
         if change is Change.ADDED:
             yield from (path for path in self._all if path not in self._changes)
         yield from (path for path, each in self._changes.items() if each is change)

@@ -139,7 +139,6 @@ class Preparation(Struct):
 
     @property
     def _here(self) -> Manifest:
-        """All that is here."""
         return self.manifest | self.obstructed_here | self.held_here
 
     def _judged(self, obstacles: Mapping[str, Obstacle]) -> Verdict:

@@ -57,7 +57,6 @@ class SandboxServices(Struct, frozen=True):
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        """The warnings about the sandbox."""
         parts = (self.deletion_sync, self.partial_archives, self.remote_changes, self.state.seen)
         return [*(each for part in parts for each in part.warnings), *self.agent_repository.warnings]
 
@@ -96,7 +95,6 @@ class Workspace(Struct, frozen=True):
         return self.waiter.clock
 
     def api(self, target: Target) -> Api:
-        """The API for a sandbox."""
         return Api(target, self.key, self.client, self.clock)
 
 
@@ -126,7 +124,6 @@ class SandboxFactory(Struct, frozen=True):
         )
 
     def build(self, target: Target) -> SandboxServices:
-        """The services for this sandbox."""
         config, client = self.workspace.config, self.workspace.client
         db, state = self.workspace.db, SandboxState(self.workspace.db, target, self.searched, config.sandbox_name)
         clock, waiter, api = self.workspace.clock, self.workspace.waiter, self.workspace.api(target)

@@ -70,7 +70,6 @@ class SyncCycle(Struct):
 
     @property
     def url_expires_at(self) -> str | None:
-        """The time when the upload URL expires, for people."""
         return self.services.delivery.url_expires_at if self.services else None
 
     @property

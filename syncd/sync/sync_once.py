@@ -131,7 +131,6 @@ class SandboxSync(Struct):
 
     @property
     def state(self) -> SandboxState:
-        """The state of the sandbox."""
         return self.services.state
 
     @property
@@ -497,7 +496,6 @@ class SandboxSync(Struct):
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        """The warnings about this sandbox and its state."""
         return [
             *self._secret_warnings(),
             *map(torn_copy, self.state.torn),

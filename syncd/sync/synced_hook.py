@@ -61,7 +61,6 @@ class SyncedHooks:
         self._hooks: dict[str, SyncedHook] = {}
 
     def of(self, name: str) -> SyncedHook:
-        """Return the hook of the syncs to one sandbox."""
         if name not in self._hooks:
             self._hooks[name] = SyncedHook(self._environ, self._clock)
         return self._hooks[name]
@@ -73,7 +72,6 @@ class SyncedHooks:
 
     @property
     def is_running(self) -> bool:
-        """True while a program runs."""
         return any(hook.is_running for hook in self._hooks.values())
 
     def filenos(self) -> list[int]:
@@ -86,7 +84,6 @@ class SyncedHooks:
         return min((hook.due_s for hook in self._hooks.values() if hook.due_s is not None), default=None)
 
     def close(self) -> None:
-        """End all running programs."""
         self.keep_only(())
 
 
@@ -136,7 +133,6 @@ class SyncedHook:
 
     @property
     def is_running(self) -> bool:
-        """True while the program runs."""
         return self._run is not None
 
     def filenos(self) -> list[int]:

@@ -213,7 +213,6 @@ class WorkSaver(Struct):
 
 
 def _is_gone(failure: Exception) -> bool:
-    """True if the sandbox does not exist any more."""
     if not isinstance(failure, StepFailed) or failure.action is not FailureAction.REFUSED:
         return False
     return issubclass(failure.refusal, SandboxNotFound)

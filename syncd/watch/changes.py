@@ -44,7 +44,6 @@ class DirtyDirectories:
         self._scanned_all_s = -inf
 
     def add(self, changes: Changes) -> None:
-        """Add what events reported."""
         self._directories |= changes.dirty
         if changes.rescan or len(self._directories) > MAX_DIRTY:
             self.mark_all()
@@ -76,7 +75,6 @@ class WrittenFiles:
         self._all = False  # an earlier process's stamps are used only where the times were old enough
 
     def add(self, changes: Changes) -> None:
-        """Add what events reported."""
         self._files |= changes.written
         if changes.rescan or len(self._files) > MAX_WRITTEN:
             self._all = True

@@ -174,7 +174,6 @@ class Inotify:
         os.set_blocking(self._descriptor, False)
 
     def filenos(self) -> list[int]:
-        """Return the descriptors to poll."""
         return [self._descriptor]
 
     def add(self, path: bytes, mask: int) -> int:
@@ -203,7 +202,6 @@ class Inotify:
         return events
 
     def close(self) -> None:
-        """Close the descriptor, and with it all watches."""
         os.close(self._descriptor)
 
 
@@ -265,7 +263,6 @@ class InotifyWatch(ScanListener):
         self.paused_until_s = None
 
     def filenos(self) -> list[int]:
-        """Return the descriptors to poll."""
         if self._inotify is None or self.paused_until_s is not None:
             return []
         return self._inotify.filenos()
@@ -342,7 +339,6 @@ class InotifyWatch(ScanListener):
                 self._inotify.remove(wd)
 
     def abort(self) -> None:
-        """End a scan that failed: all watches stay."""
         self._in_scan = False
         self._known_at_limit = None
 

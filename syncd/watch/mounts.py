@@ -196,7 +196,6 @@ class MountMonitor:
         self.mounts = WorkspaceMounts()
 
     def open(self) -> None:
-        """Read the current mounts."""
         try:
             self._descriptor = os.open(_LIST, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -204,7 +203,6 @@ class MountMonitor:
         self.changed()
 
     def filenos(self) -> list[int]:
-        """Return the descriptors to poll for POLLPRI."""
         return [self._descriptor] if self._descriptor >= 0 else []
 
     def changed(self) -> bool:
@@ -216,7 +214,6 @@ class MountMonitor:
         return True
 
     def close(self) -> None:
-        """Close the list."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -39,11 +39,9 @@ class SuspendDetector:
         self._descriptor = -1
 
     def open(self) -> None:
-        """Set the timer."""
         self._descriptor = _never_ending_timer()
 
     def filenos(self) -> list[int]:
-        """Return the descriptors to poll."""
         return [self._descriptor] if self._descriptor >= 0 else []
 
     def slept_s(self) -> float:
@@ -56,7 +54,6 @@ class SuspendDetector:
         return slept_s if slept_s >= _LEAST_SLEEP_S else 0.0
 
     def close(self) -> None:
-        """Close the timer."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

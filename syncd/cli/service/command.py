@@ -51,7 +51,6 @@ def service_of(config_file: str | None) -> UserService:
 
 
 def report_of(service: UserService, properties: Mapping[str, str], key_file: str) -> Report:
-    """Describe the service by its properties."""
     return report(service.unit, properties, service.option, key_file, _changed_at(key_file))
 
 

@@ -53,7 +53,6 @@ class Unit(Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """The path of the file."""
         return os.path.join(self.folder, self.file)
 
     @property
@@ -221,7 +220,6 @@ class UserService:
         self.environ = environment_in(result.stdout)
 
     def version(self) -> int:
-        """The version of systemd; 0 if unknown."""
         found = re.match(r"systemd (\d+)", self._run("systemctl", "--version").stdout)
         return int(found[1]) if found else 0
 
@@ -390,7 +388,6 @@ def started_at(properties: Mapping[str, str]) -> int:
 
 
 def main_pid(properties: Mapping[str, str]) -> int | None:
-    """The process that runs for the unit."""
     pid = properties.get("MainPID", "")
     return int(pid) if pid.isdecimal() and int(pid) else None
 
