@@ -49,7 +49,7 @@ from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_publisher import ends_at
 from syncd.report.status_store import remove_status
 from syncd.sandbox.mcp_servers import AgentInfo, callable_servers, mcp_json, shell_lines
-from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, acquired_sandbox_store
+from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider
 from syncd.sync.sandbox_services import retry_settings_of
 
 
@@ -93,7 +93,7 @@ class SandboxAdmin(Struct, frozen=True):
 
     def _all_acquired(self) -> dict[str, AcquiredSandbox]:
         own = [self.config.for_sandbox(name) for name, each in self.config.sandboxes.items() if each.id is None]
-        found = {each.sandbox_name: acquired_sandbox_store(each, self.folders.state).load()[0] for each in own}
+        found = {each.sandbox_name: AcquiredSandboxStore(each, self.folders.state).load()[0] for each in own}
         return {name: one for name, one in found.items() if one is not None}
 
     @property
@@ -131,17 +131,10 @@ class SandboxAdmin(Struct, frozen=True):
     def acquire(self, servers: tuple[str, ...], ttl_seconds: int | None) -> AcquiredSandbox:
         """Acquire one more, counted with those that syncs acquire. Raises `SyncdError`, `StepFailed`, `Stop`."""
         keys = self.config.sandbox.acquire or AcquireKeys()
+        keys = AcquireKeys(servers=servers or keys.servers, ttl_seconds=ttl_seconds or keys.ttl_seconds)
+        sandbox = replace(self.config.sandbox, acquire=keys)
         with self._locked():
-            provider = AcquiringProvider(
-                self.account,
-                self.store,
-                base_url=self.config.sandbox.base_url,
-                region=self.config.sandbox.region,
-                servers=servers or keys.servers,
-                ttl_seconds=ttl_seconds or keys.ttl_seconds,
-                retry_settings=retry_settings_of(self.config),
-                clock=CLOCK,
-            )
+            provider = AcquiringProvider(self.account, self.store, sandbox, retry_settings_of(self.config), CLOCK)
             acquired = provider.acquire(
                 lambda failure, wait_s: click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True),
                 self.client.waiter.sleep,
@@ -203,7 +196,7 @@ def sandbox_admin_of(config: Config) -> Iterator[SandboxAdmin]:
     key = key_of(config, os.environ)
     folders = folders_of(config, os.environ)
     account = Account(sandbox.base_url, key, client, CLOCK)
-    store = acquired_sandbox_store(config, folders.state)
+    store = AcquiredSandboxStore(config, folders.state)
     with interrupting(interrupt):
         try:
             yield SandboxAdmin(config, folders, key, client, account, store)

@@ -125,14 +125,19 @@ def write_whole(path: str, content: bytes) -> None:
 
 
 def rewrite(path: str, content: bytes) -> None:
-    """Replace a file of the person's durably: the new one has the mode and the owner of the old. Raises `OSError`."""
-    before, draft = os.stat(path), path + _DRAFT
+    """Replace a file of the person's durably: the new one has the mode and the owner of the old, if there is one.
+
+    Raises `OSError`; then no draft is left.
+    """
+    folder, name = os.path.split(path)
+    draft = os.path.join(folder, f".{name}.syncd-new")
     try:
         with os.fdopen(_create(draft), "wb") as file:
-            now = os.fstat(file.fileno())
-            if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
-                os.fchown(file.fileno(), before.st_uid, before.st_gid)
-            os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+            with contextlib.suppress(FileNotFoundError):
+                before, now = os.stat(path), os.fstat(file.fileno())
+                if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -141,7 +146,7 @@ def rewrite(path: str, content: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         raise
-    flush_folder(os.path.dirname(path))
+    flush_folder(folder)
 
 
 def flush_folder(folder: str) -> None:

@@ -43,7 +43,7 @@ from syncd.report.logs import keep_out_of_logs
 from syncd.report.status_publisher import RunTotals, SandboxTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers, agent_state
-from syncd.sandbox.provider import RefusedSandbox, acquired_sandbox_store
+from syncd.sandbox.provider import AcquiredSandboxStore, ConfiguredSandbox
 from syncd.sandbox.sandbox_state import forget_name, recorded_names
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.guards import LossGuard
@@ -79,7 +79,7 @@ def target_of(config: Config, environ: Mapping[str, str]) -> Target:
     sandbox = config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
-    acquired_sandbox, _ = acquired_sandbox_store(config, places_of(config, environ).state).load()
+    acquired_sandbox, _ = AcquiredSandboxStore(config, places_of(config, environ).state).load()
     if acquired_sandbox is None:
         raise NeedsPerson("no sandbox has been acquired yet", "run `syncd sandbox acquire`, or `syncd push`")
     return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
@@ -90,7 +90,7 @@ def _known_target(workspace: Workspace) -> Target | None:
     sandbox = workspace.config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
-    acquired_sandbox, _ = acquired_sandbox_store(workspace.config, workspace.folders.state).load()
+    acquired_sandbox, _ = AcquiredSandboxStore(workspace.config, workspace.folders.state).load()
     if acquired_sandbox is None or should_be_replaced(acquired_sandbox, workspace.clock.wall_s()):
         return None
     return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
@@ -423,7 +423,7 @@ class _Assembly(Struct):
         config = workspace.config
         cycle = sync_cycle_of(workspace, self.parts)
         if isinstance(key, KeyRefused):
-            cycle.provider = RefusedSandbox(cycle.provider.known, key)
+            cycle.provider = ConfiguredSandbox(cycle.provider.known, key)
         cycle.recall()
         hook = self.synced_hooks.of(config.sandbox_name)
         hook.configure(config, self.folders.state)

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from syncd.core.durable_file import StateFile, Versioned, read_file
+from syncd.core.durable_file import StateFile, Versioned, read_file, rewrite
 from syncd.core.errors import SyncWarning
 from syncd.core.settings import MAIN, Config
 from syncd.core.text import one_line
@@ -170,7 +170,7 @@ class McpServers:
             # Before the file: after a crash between the two, the next process must know the file as syncd's.
             digests = [*([] if current is None else [_digest(current)]), _digest(content)]
             self._state.save(AgentRecord(told=record.told, digests=digests))
-            _replace(self._file, content)
+            rewrite(self._file, content)
         except OSError as failure:
             what = f"the MCP servers cannot be written to {self._file} ({failure.strerror or failure})"
             remedy = "name a file in a folder that syncd may write to; for a service, in its state folder"
@@ -185,24 +185,6 @@ def _content(path: str) -> bytes | None:
     except FileNotFoundError:
         os.stat(os.path.dirname(path))
         return None
-
-
-def _replace(path: str, content: bytes) -> None:
-    folder, name = os.path.split(path)
-    draft = os.path.join(folder, f".{name}.syncd-new")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(draft)  # left by a killed process
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
-        raise
 
 
 def _digest(content: bytes) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
+from msgspec import Struct
+
 from syncd.core.clock import Clock, boot_id
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import KeyRefused, TryLater
-from syncd.core.settings import MAIN, Config
+from syncd.core.settings import MAIN, AcquireKeys, Config, SandboxKeys
 from syncd.remote.api import Account
 from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed
 from syncd.remote.retry import RetryObserver, with_retries
@@ -42,32 +44,19 @@ class SandboxProvider(Protocol):
         """Note that the sandbox does not exist any more; return True if there may be another one."""
 
 
-class ConfiguredSandbox:
-    """The sandbox that the configuration names."""
+class ConfiguredSandbox(Struct):
+    """The sandbox that the configuration names. With a `refusal` it cannot be asked, as there is no key for it."""
 
-    def __init__(self, target: Target) -> None:
-        self.known = target
-        self.acquired_sandbox: AcquiredSandbox | None = None
-        self.replace_in_s: float | None = None
+    known: Target | None
+    refusal: KeyRefused | None = None
+    acquired_sandbox: AcquiredSandbox | None = None
+    replace_in_s: float | None = None
 
     def target(self, observer: RetryObserver) -> Target:  # noqa: ARG002 - no request is needed
+        if self.refusal is not None:
+            raise self.refusal
+        assert self.known is not None  # noqa: S101 - it is named, unless it is refused
         return self.known
-
-    def mark_lost(self, target: Target) -> bool:  # noqa: ARG002
-        return False
-
-
-class RefusedSandbox:
-    """A sandbox that cannot be asked, as there is no key for it; `known` is what was known before."""
-
-    def __init__(self, known: Target | None, refusal: KeyRefused) -> None:
-        self.known = known
-        self.acquired_sandbox: AcquiredSandbox | None = None
-        self.replace_in_s: float | None = None
-        self._refusal = refusal
-
-    def target(self, observer: RetryObserver) -> Target:  # noqa: ARG002
-        raise self._refusal
 
     def mark_lost(self, target: Target) -> bool:  # noqa: ARG002
         return False
@@ -80,13 +69,12 @@ class _ProviderRecord(Versioned, frozen=True, kw_only=True):
 
 
 class AcquiredSandboxStore:
-    """Keeps the acquired sandbox, and when sandboxes were acquired, for one API."""
+    """Keeps the sandbox that a configuration has acquired, and when sandboxes were acquired, for one API."""
 
-    def __init__(self, folder: str, base_url: str, name: str = MAIN) -> None:
-        """`name` is that of the configuration."""
-        cost = "the sandbox acquired before is left to its end"
-        self._file = StateFile(folder, "sandbox" if name == MAIN else f"sandbox-{name}", _ProviderRecord, cost)
-        self._base_url = base_url
+    def __init__(self, config: Config, state_folder: str) -> None:
+        name, cost = config.sandbox_name, "the sandbox acquired before is left to its end"
+        self._file = StateFile(state_folder, "sandbox" if name == MAIN else f"sandbox-{name}", _ProviderRecord, cost)
+        self._base_url = config.sandbox.base_url
 
     def load(self) -> tuple[AcquiredSandbox | None, list[float]]:
         """Return the acquired sandbox and when sandboxes were acquired; nothing without a valid record."""
@@ -108,11 +96,6 @@ class AcquiredSandboxStore:
             raise
 
 
-def acquired_sandbox_store(config: Config, state_folder: str) -> AcquiredSandboxStore:
-    """Return the store of the sandbox that the configuration has acquired."""
-    return AcquiredSandboxStore(state_folder, config.sandbox.base_url, config.sandbox_name)
-
-
 class AcquiringProvider:
     """Acquires one sandbox after the other, as `[sandbox.acquire]` says."""
 
@@ -120,20 +103,14 @@ class AcquiringProvider:
         self,
         account: Account,
         file: AcquiredSandboxStore,
-        *,
-        base_url: str,
-        region: str,
-        servers: tuple[str, ...],
-        ttl_seconds: int,
+        sandbox: SandboxKeys,
         retry_settings: RetrySettings,
         clock: Clock,
     ) -> None:
         self._account = account
         self._file = file
-        self._base_url = base_url
-        self._region = region
-        self._servers = servers
-        self._ttl_seconds = ttl_seconds
+        self._sandbox = sandbox
+        self._acquire_keys = sandbox.acquire or AcquireKeys()
         self._retry_settings = retry_settings
         self._clock = clock
         self._acquired_sandbox, self._acquired_wall_s = file.load()
@@ -159,14 +136,13 @@ class AcquiringProvider:
     def known(self) -> Target | None:
         if self._acquired_sandbox is None or self.replace_in_s == 0.0:
             return None
-        return Target(self._base_url, self._acquired_sandbox.sandbox_id, self._region)
+        return self._target(self._acquired_sandbox)
+
+    def _target(self, acquired_sandbox: AcquiredSandbox) -> Target:
+        return Target(self._sandbox.base_url, acquired_sandbox.sandbox_id, self._sandbox.region)
 
     def target(self, observer: RetryObserver) -> Target:
-        known = self.known
-        if known is not None:
-            return known
-        acquired_sandbox = self.acquire(observer.retrying, observer.pause)
-        return Target(self._base_url, acquired_sandbox.sandbox_id, self._region)
+        return self.known or self._target(self.acquire(observer.retrying, observer.pause))
 
     def acquire(self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float], None]) -> AcquiredSandbox:
         """Acquire a new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `pause` raises."""
@@ -200,7 +176,7 @@ class AcquiringProvider:
         before = [at_s for at_s in self._acquired_wall_s if 0 <= now_s - at_s < SPAN_S]
         self._record([*before, now_s])  # before the request: one that is acquired without an answer counts as well
         try:
-            acquired_sandbox = self._account.acquire(self._servers, self._ttl_seconds)
+            acquired_sandbox = self._account.acquire(self._acquire_keys.servers, self._acquire_keys.ttl_seconds)
         except StepFailed as failure:
             if not failure.possibly_applied:
                 with contextlib.suppress(TryLater):
@@ -208,7 +184,7 @@ class AcquiringProvider:
             raise
         self._save(acquired_sandbox)
         self._failures = 0
-        _log.info("acquired the sandbox %s for %d s", acquired_sandbox.sandbox_id, self._ttl_seconds)
+        _log.info("acquired the sandbox %s for %d s", acquired_sandbox.sandbox_id, self._acquire_keys.ttl_seconds)
         return acquired_sandbox
 
     def _record(self, acquired_wall_s: list[float]) -> None:

@@ -25,7 +25,7 @@ from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.partial_archives import PartialArchives
-from syncd.sandbox.provider import AcquiringProvider, ConfiguredSandbox, SandboxProvider, acquired_sandbox_store
+from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.repository.agent_repository import AgentRepository
 from syncd.sandbox.sandbox_state import SandboxState
@@ -114,13 +114,10 @@ class SandboxFactory(Struct, frozen=True):
             return ConfiguredSandbox(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
         return AcquiringProvider(
             Account(sandbox.base_url, workspace.key, workspace.client, workspace.clock),
-            acquired_sandbox_store(workspace.config, workspace.folders.state),
-            base_url=sandbox.base_url,
-            region=sandbox.region,
-            servers=sandbox.acquire.servers,
-            ttl_seconds=sandbox.acquire.ttl_seconds,
-            retry_settings=retry_settings_of(workspace.config),
-            clock=workspace.clock,
+            AcquiredSandboxStore(workspace.config, workspace.folders.state),
+            sandbox,
+            retry_settings_of(workspace.config),
+            workspace.clock,
         )
 
     def build(self, target: Target) -> SandboxServices:
@@ -141,21 +138,8 @@ class SandboxFactory(Struct, frozen=True):
         job_runner = JobRunner(api, client, waiter)
         looker = Looker(job_runner, db, target, waiter)
         remote_changes = self._looks(state, api, looker)
-        deletion_sync = DeletionSync(
-            config.sandbox.deletions,
-            state,
-            api,
-            looker,
-            self.check,
-            self.is_excluded,
-        )
-        partial_archives = PartialArchives(
-            config.sync.archive,
-            target,
-            remote_changes.look,
-            db=db,
-            clock=clock,
-        )
+        deletion_sync = DeletionSync(config.sandbox.deletions, state, api, looker, self.check, self.is_excluded)
+        partial_archives = PartialArchives(config.sync.archive, target, remote_changes.look, db=db, clock=clock)
         return SandboxServices(
             state=state,
             delivery=delivery,

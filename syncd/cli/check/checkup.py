@@ -44,7 +44,7 @@ from syncd.remote.target import AcquiredSandbox, Target
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.look_request import LookRequest
-from syncd.sandbox.provider import acquired_sandbox_store
+from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.sandbox.remote_changes import LOOK_S
 from syncd.scan.exclusions import over_limit
 from syncd.scan.scanner import Scan
@@ -478,7 +478,7 @@ def check_api(config: Config, key: ApiKey) -> Generator[Finding, None, Target | 
 def _acquired(config: Config) -> AcquiredSandbox | None:
     """The sandbox that syncd acquired and that has not ended yet."""
     with suppress(SyncdError):  # reported about the state folder
-        acquired, _ = acquired_sandbox_store(config, places_of(config, os.environ).state).load()
+        acquired, _ = AcquiredSandboxStore(config, places_of(config, os.environ).state).load()
         if acquired and (acquired.ends_wall_s is None or acquired.ends_wall_s > CLOCK.wall_s()):
             return acquired
     return None
