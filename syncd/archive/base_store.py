@@ -21,7 +21,7 @@ from isal import isal_zlib
 
 from syncd.archive.archive_format import FAST_LEVEL
 from syncd.archive.chunk_store import Archive, ChunkStore, DamagedPiece, Piece
-from syncd.archive.tar_reader import BadArchive, MemberKind, members
+from syncd.archive.extraction import BadArchive, MemberKind, members
 from syncd.core.durable_file import read_file, write_whole
 from syncd.model.entry import Kind, arrived_digest
 from syncd.model.manifest import Manifest

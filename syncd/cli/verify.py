@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import click
 from msgspec import Struct
 
-from syncd.archive.tar_reader import Member, MemberKind, inner_path, is_within, members
+from syncd.archive.extraction import Member, MemberKind, inner_path, is_within, members
 from syncd.cli.options import (
     all_option,
     config_option,

@@ -33,9 +33,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
-from syncd.model.entry import ABSENT, ALL_BITS, EXECUTABLE, Entry, Kind, SeenEntry, is_savable, same
+from syncd.model.entry import (
+    ABSENT,
+    ALL_BITS,
+    EXECUTABLE,
+    Entry,
+    Kind,
+    SeenEntry,
+    is_savable,
+    leads_out,
+    same,
+    stays_inside,
+)
 from syncd.model.manifest import is_within
-from syncd.model.symlinks import leads_out, stays_inside
 
 
 class Changed(Enum):

@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from syncd.archive.archive_format import Codec
 from syncd.archive.chunk_store import Archive
-from syncd.archive.tar_reader import BadArchive
+from syncd.archive.extraction import BadArchive
 from syncd.core.checksum import crc32c
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from msgspec import Struct
 
-from syncd.archive.tar_reader import BadArchive, Member, MemberKind, inner_path, members
+from syncd.archive.extraction import BadArchive, Member, MemberKind, inner_path, members
 from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.text import one_line
 from syncd.core.waiter import TimeIsUp, Waiter

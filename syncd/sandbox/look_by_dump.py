@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 
 from msgspec.structs import replace
 
-from syncd.archive.tar_reader import Member, MemberKind, inner_path, members
+from syncd.archive.extraction import Member, MemberKind, inner_path, members
 from syncd.core.waiter import SupersededBy
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
 from syncd.remote.bucket import Dump

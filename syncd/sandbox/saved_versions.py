@@ -21,8 +21,7 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd.archive.extraction import Extracted, extract_members
-from syncd.archive.tar_reader import Member, MemberKind
+from syncd.archive.extraction import Extracted, Member, MemberKind, extract_members
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.clock import Clock, utc
 from syncd.core.errors import NeedsPerson

@@ -13,7 +13,7 @@ from itertools import accumulate
 from msgspec import Struct
 
 from syncd.core.errors import WorkspaceError
-from syncd.model.symlinks import leads_out, stays_inside
+from syncd.model.entry import leads_out, stays_inside
 from syncd.scan.exclusions import OUTSIDE, OWN_FILE, SPECIAL, TOO_LONG, too_long
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import read_ignore_files, read_rules_outside

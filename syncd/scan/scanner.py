@@ -19,9 +19,8 @@ from msgspec import Struct, field
 
 from syncd.core.errors import SyncWarning, WorkspaceError
 from syncd.model.directory import EMPTY, Directory, Entries, in_order
-from syncd.model.entry import Entry, Kind
+from syncd.model.entry import Entry, Kind, has_inner_dotdot, leads_out, stays_inside
 from syncd.model.manifest import Manifest
-from syncd.model.symlinks import has_inner_dotdot, leads_out, stays_inside
 from syncd.scan.exclusions import (
     OUTSIDE,
     OWN_FILE,

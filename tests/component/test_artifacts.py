@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.tar_reader import BadArchive
+from syncd.archive.extraction import BadArchive
 from syncd.model.entry import Entry, Kind
 from syncd.remote import remote_job
 from syncd.remote.remote_job import extract_files

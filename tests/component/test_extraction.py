@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from syncd.archive import extraction
-from syncd.archive.extraction import Extracted, extract
-from syncd.archive.tar_reader import BadArchive, MemberKind, inner_path, members
+from syncd.archive.extraction import BadArchive, Extracted, MemberKind, extract, inner_path, members
 from syncd.cli.verify import verify
 from syncd.core.errors import NeedsPerson, Stop, TryLater
 from syncd.scan.scanner import Scanner

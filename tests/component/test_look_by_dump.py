@@ -13,7 +13,7 @@ from typing import cast
 
 import pytest
 
-from syncd.archive.tar_reader import BadArchive
+from syncd.archive.extraction import BadArchive
 from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.remote.bucket import Dump
 from syncd.sandbox import look_by_dump

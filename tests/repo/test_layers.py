@@ -37,7 +37,7 @@ PURE = {
     "core": "checksum choices errors text",
     "daemon": "scheduler",
     "merge": "writes",
-    "model": "directory entry manifest reconcile symlinks",
+    "model": "directory entry manifest reconcile",
     "remote": "failure target",
     "report": "metrics speed",
     "sandbox": "leftovers look_encoding look_request",

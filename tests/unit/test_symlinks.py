@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncd.model.symlinks import has_inner_dotdot, leads_out, stays_inside
+from syncd.model.entry import has_inner_dotdot, leads_out, stays_inside
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,8 @@ from syncd.core.errors import TryLater
 from syncd.core.text import counted, shown_path
 from syncd.core.waiter import Waiter
 from syncd.merge.git import is_binary, merge, need_git
-from syncd.model.entry import Kind
+from syncd.model.entry import Kind, leads_out
 from syncd.model.reconcile import Choice, Plan, PlannedPath
-from syncd.model.symlinks import leads_out
 
 _LONGEST_NAME = 255
 _LETTERS = {"m": Choice.MINE, "t": Choice.THEIRS, "b": Choice.BOTH, "k": Choice.MARKERS, "o": Choice.TOOL}
