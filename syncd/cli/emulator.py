@@ -7,8 +7,10 @@ import signal
 from contextlib import suppress
 from math import inf
 from pathlib import Path
+from typing import BinaryIO
 
 import click
+import msgspec
 
 from syncd.cli.options import CLOCK
 from syncd.core.api_key import parse_key
@@ -18,6 +20,7 @@ from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.bucket import MAX_LIFETIME_S
 from syncd.emulator.emulator import KEY_FILE
+from syncd.emulator.profile import Profile
 
 
 @click.command("emulator")
@@ -35,7 +38,21 @@ from syncd.emulator.emulator import KEY_FILE
 @click.option(
     "--sandbox", "sandbox_id", metavar="ID", help="The id of the sandbox; default: the last one, or a new one."
 )
-def command(*, data_dir: Path, port: int, api_key: str, url_lifetime_s: int, sandbox_id: str | None) -> None:
+@click.option(
+    "--profile",
+    metavar="FILE",
+    type=click.File("rb"),
+    help="In what it differs from what syncd assumes, as `python -m tests.conformance` writes it.",
+)
+def command(
+    *,
+    data_dir: Path,
+    port: int,
+    api_key: str,
+    url_lifetime_s: int,
+    sandbox_id: str | None,
+    profile: BinaryIO | None,
+) -> None:
     """Emulate the sandbox API and its bucket, on loopback, until interrupted.
 
     Prints its address, key and sandbox, then one line for each request to stderr. Uploads and extracted files stay in
@@ -45,8 +62,20 @@ def command(*, data_dir: Path, port: int, api_key: str, url_lifetime_s: int, san
         api_key = api_key and parse_key(api_key, "--api-key").reveal()
     except KeyRefused as error:
         raise click.BadParameter(error.message, param_hint="--api-key") from None
+    try:
+        differs = msgspec.json.decode(profile.read() if profile else b"{}", type=Profile)
+    except msgspec.MsgspecError as error:
+        raise click.BadParameter(f"{error}.", param_hint="--profile") from None
     _refuse_foreign_folder(data_dir)
-    emulator = Emulator(data_dir, port=port, api_key=api_key, url_lifetime_s=url_lifetime_s, clock=CLOCK, observer=_log)
+    emulator = Emulator(
+        data_dir,
+        port=port,
+        api_key=api_key,
+        url_lifetime_s=url_lifetime_s,
+        clock=CLOCK,
+        observer=_log,
+        profile=differs,
+    )
     interrupt = Interrupt()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
     with interrupting(interrupt), suppress(Stop):

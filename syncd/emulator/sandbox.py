@@ -20,7 +20,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -30,7 +30,8 @@ from msgspec import Struct, field
 
 from syncd.core.clock import Clock
 from syncd.core.durable_file import read_file, write_whole
-from syncd.emulator.extract import ArchiveRefused, extract
+from syncd.emulator.extract import ArchiveRefused, extract, extract_as_python
+from syncd.emulator.profile import Profile
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The directories of so many ended executions are kept for an export, so that a long life fills no disk.
@@ -55,12 +56,16 @@ class RunStatus(StrEnum):
 
 
 class Execution:
-    """One run of `folder`/main.py, with `workspace` in AGENT_WORKSPACE; at most `timeout_s` long."""
+    """One run of `folder`/main.py, with `workspace` in AGENT_WORKSPACE; at most `timeout_s` long.
+
+    It is pending until `slot` can be entered.
+    """
 
     timeout_s = 300.0
 
-    def __init__(self, folder: str, workspace: str) -> None:
+    def __init__(self, folder: str, workspace: str, slot: AbstractContextManager[object]) -> None:
         self.folder = folder
+        self._slot = slot
         self.status = RunStatus.PENDING
         self._workspace = workspace
         self._log = f"{folder}.log"
@@ -73,13 +78,12 @@ class Execution:
         """Run it, in a thread of its own."""
         self._thread.start()
 
-    def close(self) -> None:
-        """Kill it if it still runs, with its child processes."""
+    def kill(self) -> None:
+        """Kill it if it still runs, with its child processes; one that is pending does not begin any more."""
         with self._lock:
             self._closing = True
             if self._process is not None and self._process.returncode is None:
                 _kill(self._process)
-        self.wait()
 
     def wait(self) -> None:
         if self._thread.ident is not None:
@@ -107,7 +111,7 @@ class Execution:
 
     def run(self) -> None:
         code = 1
-        with open(self._log, "ab", buffering=0) as log:
+        with self._slot, open(self._log, "ab", buffering=0) as log:
             try:
                 code = self._run_program(log.fileno())
             except TimeoutError:
@@ -168,8 +172,12 @@ class Sandbox:
     Executions exclude nothing, as in a pod: they start, run and are exported while an archive is extracted.
     """
 
-    def __init__(self, folder: Path, record: SandboxRecord) -> None:
+    def __init__(self, folder: Path, record: SandboxRecord, profile: Profile, clock: Clock) -> None:
         self.record = record
+        self.profile = profile
+        self._clock = clock
+        at_once = profile.executions_at_once
+        self._slot: AbstractContextManager[object] = threading.Semaphore(at_once) if at_once else nullcontext()
         self.folder = folder
         self.workspace = folder / "workspace"
         self._workspace_lock = threading.Lock()
@@ -188,6 +196,8 @@ class Sandbox:
     def initialize(self, packed: BinaryIO) -> None:
         """Extract a tar.gz into the workspace. ArchiveRefused, OSError: status `error`."""
         with self._workspace_lock:
+            if self.profile.initialize_s:
+                self._clock.sleep(self.profile.initialize_s)
             try:
                 self.fill(packed)
             except (ArchiveRefused, OSError):
@@ -197,7 +207,23 @@ class Sandbox:
 
     def fill(self, packed: BinaryIO) -> None:
         """Extract into the workspace; the caller excludes others."""
-        extract(packed, str(self.workspace))
+        folder = str(self.workspace)
+        unpack = extract_as_python if self.profile.extraction == "python" else extract
+        kept = tempfile.mkdtemp(dir=self.folder) if self.profile.extraction == "whole" else ""
+        if kept:
+            _copy(folder, kept)
+        try:
+            if self.profile.initialize == "replaces":
+                self.empty()
+            unpack(packed, folder)
+        except (ArchiveRefused, OSError):
+            if kept:
+                self.empty()
+                _copy(kept, folder)
+            raise
+        finally:
+            if kept:
+                _remove(kept)
 
     def dump(self, file: BinaryIO) -> None:
         """Write the workspace as a tar.gz with names such as `./a.txt` and an entry for `.` itself."""
@@ -244,7 +270,7 @@ class Sandbox:
 
     def new_execution(self, folder: str) -> Execution:
         """The execution of the main.py in this folder, which is not started yet."""
-        return Execution(folder, str(self.workspace))
+        return Execution(folder, str(self.workspace), self._slot)
 
     def execution(self, name: str) -> Execution | None:
         """The last execution with this name, None if there was none."""
@@ -263,7 +289,9 @@ class Sandbox:
     def close(self) -> None:
         with self._executions_lock:
             for execution in self._executions.values():
-                execution.close()
+                execution.kill()
+            for execution in self._executions.values():
+                execution.wait()
             self._executions.clear()
 
     def remove(self) -> None:
@@ -308,6 +336,11 @@ def _pack(folder: str, file: BinaryIO) -> None:
     """Write the folder as a tar.gz, with all kinds of files but sockets, and an entry for `.` itself."""
     with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1, errors="surrogateescape") as tar:
         tar.add(folder, arcname=".")
+
+
+def _copy(folder: str, into: str) -> None:
+    """Copy all that is in a folder, with all kinds of files, into an empty one."""
+    subprocess.run(["cp", "-a", f"{folder}/.", into], check=True, stdin=subprocess.DEVNULL)
 
 
 def _remove(folder: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from syncd import emulator
 from syncd.core.clock import Clock, SystemClock
+from syncd.emulator.profile import Profile
 from syncd.emulator.sandbox import SandboxRecord
 from syncd.emulator.server import Service
 from tests.emulator.faults import Faults
@@ -32,6 +33,7 @@ class Emulator(emulator.Emulator):
         clock: Clock | None = None,
         rate_limit: int = 0,
         execution_timeout_s: float = 300.0,
+        profile: Profile | None = None,
         observer: Callable[[RequestRecord], None] | None = None,
     ) -> None:
         self.faults = Faults()
@@ -47,6 +49,7 @@ class Emulator(emulator.Emulator):
             url_lifetime_s=url_lifetime_s,
             clock=clock,
             observer=observer or (lambda _: None),
+            profile=profile,
         )
 
     @property
@@ -78,7 +81,7 @@ class Emulator(emulator.Emulator):
         return {server.port: "api" if server.service is self.api else "bucket" for server in self._servers}
 
     def new_sandbox(self, folder: Path, record: SandboxRecord) -> Sandbox:
-        return Sandbox(folder, record, self.clock, self._execution_timeout_s)
+        return Sandbox(folder, record, self.profile, self.clock, self._execution_timeout_s)
 
     def new_server(self, service: Service, port: int) -> FaultyServer:
         return FaultyServer(service, port, self)

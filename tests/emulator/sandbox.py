@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from contextlib import AbstractContextManager
 from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
 from syncd.core.clock import Clock
 from syncd.emulator import sandbox
+from syncd.emulator.profile import Profile
 from syncd.emulator.sandbox import Execution, RunStatus, SandboxRecord
 from tests.emulator.faults import Action, Changes
 
@@ -26,9 +28,10 @@ CURRENT = _Current()
 class Sandbox(sandbox.Sandbox):
     """A sandbox as `CURRENT` changes it."""
 
-    def __init__(self, folder: Path, record: SandboxRecord, clock: Clock, execution_timeout_s: float) -> None:
-        super().__init__(folder, record)
-        self._clock = clock
+    def __init__(
+        self, folder: Path, record: SandboxRecord, profile: Profile, clock: Clock, execution_timeout_s: float
+    ) -> None:
+        super().__init__(folder, record, profile, clock)
         self._execution_timeout_s = execution_timeout_s
         self._held = False
 
@@ -45,7 +48,9 @@ class Sandbox(sandbox.Sandbox):
         delay_s = changes[Action.LATE].amount if Action.LATE in changes else 0.0
         never = self._held or Action.PENDING in changes
         begins_s = self._clock.monotonic_s() + (inf if never else delay_s)
-        execution = HeldExecution(folder, str(self.workspace), self._clock, begins_s, fails=Action.FAILED in changes)
+        execution = HeldExecution(
+            folder, str(self.workspace), self._slot, self._clock, begins_s, fails=Action.FAILED in changes
+        )
         execution.timeout_s = self._execution_timeout_s
         return execution
 
@@ -82,8 +87,17 @@ class Sandbox(sandbox.Sandbox):
 class HeldExecution(Execution):
     """An execution that begins at `begins_s` of the clock's monotonic seconds, or when `begin` is called."""
 
-    def __init__(self, folder: str, workspace: str, clock: Clock, begins_s: float, *, fails: bool) -> None:
-        super().__init__(folder, workspace)
+    def __init__(
+        self,
+        folder: str,
+        workspace: str,
+        slot: AbstractContextManager[object],
+        clock: Clock,
+        begins_s: float,
+        *,
+        fails: bool,
+    ) -> None:
+        super().__init__(folder, workspace, slot)
         self._clock = clock
         self._begins_s = begins_s
         self._fails = fails
@@ -114,14 +128,11 @@ class HeldExecution(Execution):
         with self._may_change:
             self._may_change.notify()
 
-    def close(self) -> None:
-        """Kill it; a pending one never begins."""
-        with self._lock:
-            self._closing = True
+    def kill(self) -> None:
+        super().kill()
         with self._may_change:
             self._closed = True
             self._may_change.notify()
-        super().close()
 
     @property
     def due(self) -> bool:
