@@ -74,3 +74,6 @@ class ServerClock(SystemClock):
 
     def wall_s(self) -> float:
         return NOON_S + self.simulated.boottime_s()
+
+    def sleep(self, seconds: float) -> None:
+        """Let no time pass here: the client, which waits for this, has scripted time."""

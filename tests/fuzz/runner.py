@@ -32,6 +32,7 @@ import pytest
 from syncd.archive import chunk_store, packer
 from syncd.core import waiter
 from syncd.daemon import build
+from syncd.emulator.profile import Profile
 from syncd.model.entry import Stamp
 from syncd.remote import network
 from syncd.scan import file_reader
@@ -83,12 +84,13 @@ def digest(course: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(course).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
-def run(folder: Path, scenario: Sequence[Step], figures: Counter[str]) -> Simulation:
+def run(folder: Path, scenario: Sequence[Step], figures: Counter[str], profile: Profile | None = None) -> Simulation:
     """Run the scenario in `folder`, which must be new and is removed, and return the simulation."""
     clock = SimulatedClock()
     folder.mkdir()
-    with Emulator(folder / "emulator", api_key=KEY, clock=ServerClock(clock)) as emulator:
+    with Emulator(folder / "emulator", api_key=KEY, clock=ServerClock(clock), profile=profile) as emulator:
         simulation = Simulation(emulator, clock, folder, scenario, figures)
+        simulation.checker.wipes_sandboxes = emulator.profile.initialize == "replaces"
         faults = emulator.faults
         faults.on("acquire", "after", lambda _: simulation.checker.note_acquire())
         faults.on("initialize", "before", simulation.checker.note_initialize)

@@ -14,11 +14,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import structs
 
 import syncd.model.entry
 from syncd.archive.snapshotter import Snapshotter
+from syncd.emulator.profile import Profile
 from syncd.model.entry import Kind, as_read
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import PathOutcome, Plan
@@ -47,6 +49,7 @@ from tests.instants import FEW_OR_ALL, Choice, some_of
 BATCH = 6
 # The first half of each eight seeds has no commands: see `test_way_home_stories`.
 SEEDS = [seed for seed in range(128) if seed % 8 < 4]
+PROFILES = sorted((Path(__file__).parents[1] / "conformance/profiles").glob("*.json"))
 RETRYING, COMMANDS = 17, 13  # a seed with kills, and waits of random length; one with commands
 
 
@@ -71,6 +74,16 @@ def test_random_scenarios_lose_nothing(tmp_path: Path, first: int) -> None:
     assert figures["partial archives"] > BATCH / 8
     assert figures["acquired"] > BATCH / 8
     assert figures["sandbox changes"] > BATCH / 4
+
+
+@pytest.mark.parametrize("first", [0, *(pytest.param(2 * batch, marks=pytest.mark.long) for batch in range(1, 9))])
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.stem)
+def test_services_that_differ(tmp_path: Path, profile: Path, first: int) -> None:
+    """What syncd finds out by itself is enough, however a service unpacks and executes."""
+    differs = msgspec.json.decode(profile.read_bytes(), type=Profile)
+    for seed in SEEDS[first : first + 2]:
+        simulation = run(tmp_path / str(seed), generate(seed), Counter(), differs)
+        assert simulation.lost == [], f"seed {seed}"
 
 
 # Each lost something once, in an earlier version of syncd or in one with a fault planted.
