@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 
 class Profile(Struct, frozen=True, forbid_unknown_fields=True):
-    """How an emulated service works.
+    """The differences of an emulated service.
 
     An `extraction` as of `tar` skips what cannot be placed and fails at the end; as of `python`'s tarfile it writes
     through links and ends at the first failure; a `whole` one that fails changes nothing. Further executions than
