@@ -96,9 +96,13 @@ def test_a_port_or_folder_that_cannot_be_used(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "c").iterdir()} == {"mine.txt"}
 
 
-def test_an_invalid_key(tmp_path: Path) -> None:
-    """Wrong usage is 2, with the reason: a key that syncd refuses is refused here."""
-    options = ["--data", str(tmp_path), "--api-key", "a b"]
-    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 2
-    assert "has blanks" in done.stderr
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [("--api-key", "a b", "has blanks"), ("--profile", "-", "Invalid enum value 'replace'")],
+)
+def test_an_invalid_value(tmp_path: Path, option: str, value: str, reason: str) -> None:
+    """Wrong usage is 2, with the reason: a key that syncd refuses, a profile of an unknown service."""
+    options = ["--data", str(tmp_path), option, value]
+    given = '{"initialize": "replace"}'
+    done = subprocess.run([*COMMAND, *options], input=given, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
