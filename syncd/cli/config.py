@@ -29,10 +29,10 @@ from msgspec import Struct
 
 from syncd.cli.options import config_of_daemon, config_option, config_path, json_option, option_for
 from syncd.cli.output import home_relative
-from syncd.core.config_file import layered, load_config, read_managed
+from syncd.core.config_file import flat, layered, load_config, read_managed
 from syncd.core.durable_file import rewrite
 from syncd.core.errors import ConfigError, NeedsPerson, SyncdError
-from syncd.core.settings import MAIN, SECTIONS, AcquireKeys, Config, unknown_key
+from syncd.core.settings import MAIN, Config, known_keys, unknown_key
 from syncd.core.text import shown_path
 
 _TABLE = re.compile(r"(?:# )?\[([\w.]+)\]$")
@@ -282,17 +282,8 @@ def _without_empty(tables: dict[str, Any]) -> dict[str, Any]:
 
 _EDITOR = "vi"
 _KEY_FILE = ".api_key_file"
-_PATHS = (".path", _KEY_FILE, ".mcp_file")
+PATHS = (".path", _KEY_FILE, ".mcp_file")
 _HIDDEN = "…"  # where no such file is: some write the key in the place of its file
-
-
-def known_keys() -> dict[str, Any]:
-    """Each key as `table.key`, with its type."""
-    found = {}
-    for table, keys in {**SECTIONS, "sandbox.acquire": AcquireKeys}.items():
-        types = typing.get_type_hints(keys, include_extras=True)
-        found.update({f"{table}.{key}": types[key] for key in types if f"{table}.{key}" != "sandbox.acquire"})
-    return found
 
 
 def complete_value(annotation: Any, incomplete: str) -> list[str]:
@@ -311,7 +302,8 @@ def _complete_key(context: click.Context, argument: click.Parameter, incomplete:
 
 
 def _complete_value(context: click.Context, argument: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
-    return complete_value(known_keys().get(context.params.get("key") or ""), incomplete)
+    _, annotation = known_keys().get(context.params.get("key") or "", (None, None))
+    return complete_value(annotation, incomplete)
 
 
 @click.group("config")
@@ -441,9 +433,7 @@ def _open_editor(path: str) -> None:
 
 def _readings(key: str, values: tuple[str, ...]) -> Iterator[Any]:
     """The values that the words of a command line may mean: a text, a value of TOML, a list."""
-    texts = [
-        os.path.abspath(value) if key.endswith(_PATHS) and value and value[0] != "~" else value for value in values
-    ]
+    texts = [os.path.abspath(value) if key.endswith(PATHS) and value and value[0] != "~" else value for value in values]
     if len(texts) == 1:
         yield texts[0]
         with suppress(tomllib.TOMLDecodeError):
@@ -452,18 +442,12 @@ def _readings(key: str, values: tuple[str, ...]) -> Iterator[Any]:
 
 
 def _values(config: Config) -> Iterator[tuple[str, Any]]:
-    def flat(tables: dict[str, Any], before: str) -> Iterator[tuple[str, Any]]:
-        for name, value in tables.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{before}{name}.")
-            elif value is not None:
-                yield before + name, value
-
     tables: dict[str, Any] = msgspec.to_builtins(config)
     del tables["sandboxes"][MAIN]  # it is `sandbox`
     given = {name: table for name, table in tables.items() if isinstance(table, dict) and name != "managed"}
-    for name, value in flat(given, ""):
-        yield name, _shown(name, value)
+    for name, value in flat(given):
+        if value is not None:
+            yield name, _shown(name, value)
 
 
 def _shown(key: str, value: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from syncd.cli.config import complete_value, filled, toml
+from syncd.cli.config import PATHS, complete_value, filled, toml
 from syncd.cli.layout import wrapped
 from syncd.cli.options import CLOCK, keeper, option_for, shipped, stoppable
 from syncd.cli.output import home_relative
@@ -40,7 +40,7 @@ from syncd.core.config_file import (
 )
 from syncd.core.directories import default_key_file
 from syncd.core.errors import ConfigError, KeyRefused, SandboxNotFound, SyncdError
-from syncd.core.settings import SECTIONS, AcquireKeys, Config, SandboxKeys, Text, check_config
+from syncd.core.settings import AcquireKeys, Config, SandboxKeys, Text, check_config, description, known_keys
 from syncd.core.text import counted, few, one_line, shown_path, size
 from syncd.daemon.shared_sandbox import others_naming, refuse_named
 from syncd.model.entry import count_files
@@ -236,14 +236,7 @@ def _checked_name(name: str, taken: Sequence[str]) -> str:
     return name
 
 
-_PATHS = ("workspace.path", "sandbox.api_key_file", "sandbox.mcp_file")
-_TABLES: dict[str, type[msgspec.Struct]] = {**SECTIONS, "sandbox.acquire": AcquireKeys}
-_KEYS: dict[str, tuple[msgspec.structs.FieldInfo, Any]] = {
-    f"{table}.{field.name}": (field, typing.get_type_hints(keys, include_extras=True)[field.name])
-    for table, keys in _TABLES.items()
-    for field in msgspec.structs.fields(keys)
-    if f"{table}.{field.name}" not in _TABLES
-}
+_KEYS = known_keys()
 # The two that are always needed have a short name, too.
 _ALIASES = {"workspace.path": "--path", "sandbox.id": "--id"}
 _LARGEST = 3
@@ -266,8 +259,8 @@ def _option(name: str, field: msgspec.structs.FieldInfo, annotation: Any) -> Cal
     names = [flag, *([_ALIASES[name]] if name in _ALIASES else []), variable]
     if isinstance(field.default, tuple):
         return click.option(*names, multiple=True, metavar="TEXT", help=f"{name}: one of the list. Repeatable.")
-    allowed = _description(annotation).replace('"', "")
-    text = f"{name}: {allowed}" if allowed and allowed != _description(Text) else name
+    allowed = description(annotation).replace('"', "")
+    text = f"{name}: {allowed}" if allowed != description(Text) else name
     default = "" if field.default in (msgspec.NODEFAULT, None, "") else f"; default: {field.default}"
     return click.option(
         *names,
@@ -277,15 +270,9 @@ def _option(name: str, field: msgspec.structs.FieldInfo, annotation: Any) -> Cal
     )
 
 
-def _description(annotation: Any) -> str:
-    """The allowed values, from the key's description."""
-    metadata = getattr(annotation, "__metadata__", ())
-    return next((meta.description for meta in metadata if isinstance(meta, msgspec.Meta) and meta.description), "")
-
-
 def _typed(name: str, value: Any) -> Any:
     """A number if the key is a number and the text is one too; the check of the whole reports what is wrong."""
-    if name in _PATHS:
+    if name.endswith(PATHS):
         return absolute(value)
     if typing.get_args(_KEYS[name][1])[0] not in (int, float):
         return value

@@ -86,7 +86,7 @@ class ManagedLayer(Struct, frozen=True):
 
     def values(self) -> dict[str, Any]:
         """The values for a file that does not have these keys: `table.key` to the default, as the ceiling allows it."""
-        found, most = dict(_flat(self.tables)), self.ceiling.max_snapshot_mib
+        found, most = dict(flat(self.tables)), self.ceiling.max_snapshot_mib
         if most is not None:
             found["sync.max_snapshot_mib"] = min(found.get("sync.max_snapshot_mib", most), most)
         return found
@@ -232,10 +232,10 @@ def layered(raw: Mapping[str, Any], path: str, layer: ManagedLayer) -> Config:
     if layer == NO_LAYER:
         return config
     _refuse_beyond(config, layer)
-    own, bounded = dict(_flat(raw)), _bounded(config, layer.ceiling)
+    own, bounded = dict(flat(raw)), _bounded(config, layer.ceiling)
     managed = Managed(
         MANAGED_FILE,
-        defaults=tuple(key for key, _ in _flat(merged) if key not in own),
+        defaults=tuple(key for key, _ in flat(merged) if key not in own),
         ceiling=layer.held,
         narrowed=tuple(key for key in layer.held if key in own and _value(bounded, key) != _value(config, key)),
     )
@@ -295,11 +295,11 @@ def _bounded(config: Config, ceiling: CeilingKeys) -> Config:
     return replace(config, workspace=workspace, sync=sync)
 
 
-def _flat(tables: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Each key with the tables that it is in, and its value."""
+def flat(tables: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each key with the tables that it is in, and its value."""
     for name, value in tables.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name}.")
+            yield from flat(value, f"{before}{name}.")
         else:
             yield before + name, value
 

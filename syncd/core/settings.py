@@ -246,7 +246,7 @@ def _checked_sandbox(table: str, raw: Any, folder: str, workspace: str) -> Sandb
         raise ConfigError(f"{table}.id = {shown_value(sandbox.id)}", "must be the id of a sandbox")
     if 0 < sandbox.follow_seconds < _LEAST_FOLLOW_S:
         what = f"{table}.follow_seconds = {shown_value(raw['follow_seconds'])}"
-        raise ConfigError(what, f"must be {_description(FollowSeconds)}")
+        raise ConfigError(what, f"must be {description(FollowSeconds)}")
     check_base_url(f"{table}.base_url", sandbox.base_url)
     is_named = "api_key_file" in raw
     key_file = os.path.expanduser(sandbox.api_key_file) if is_named else default_key_file(os.environ)
@@ -329,7 +329,7 @@ def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
         except msgspec.ValidationError:
             if key == "api_key_file" and value:
                 value = "…"  # noqa: PLW2901 - some write the key in the place of its file
-            raise ConfigError(f"{name}.{key} = {shown_value(value)}", f"must be {_description(types[key])}") from None
+            raise ConfigError(f"{name}.{key} = {shown_value(value)}", f"must be {description(types[key])}") from None
     for field in msgspec.structs.fields(keys):
         if field.required and field.name not in values:
             raise ConfigError(f"{name}.{field.name} is missing", f"add {field.name} = … under [{name}]")
@@ -353,7 +353,19 @@ def similar(word: str, known: Iterable[str]) -> str:
     return next(iter(get_close_matches(word, list(known), 1)), "")
 
 
-def _description(annotation: Any) -> str:
+def known_keys() -> dict[str, tuple[msgspec.structs.FieldInfo, Any]]:
+    """Return each key as `table.key`, in the file's order, with its field and its type."""
+    tables: dict[str, type[Struct]] = {**SECTIONS, "sandbox.acquire": AcquireKeys}
+    return {
+        f"{table}.{field.name}": (field, typing.get_type_hints(keys, include_extras=True)[field.name])
+        for table, keys in tables.items()
+        for field in msgspec.structs.fields(keys)
+        if f"{table}.{field.name}" not in tables
+    }
+
+
+def description(annotation: Any) -> str:
+    """Return what is allowed of a key of this type."""
     for part in (annotation, *typing.get_args(annotation)):
         for meta in getattr(part, "__metadata__", ()):
             if isinstance(meta, Meta) and meta.description:
