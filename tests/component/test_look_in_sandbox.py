@@ -655,3 +655,10 @@ def test_a_killed_program_has_removed_only_what_it_should(sandbox: Sandbox) -> N
     process.wait()
     left = {int(path.name) for path in (sandbox.workspace / "d").iterdir()}
     assert left >= set(range(0, 2000, 2))
+
+
+def test_a_file_that_changes_while_it_is_compared(sandbox: Sandbox, hooked: Hooked) -> None:
+    """Without a copy it is reported as unstable."""
+    file = sandbox.place("a", b"OURS")
+    ran = hooked.look({"a": item(COMPARE, a_file())}, lambda *_: file.write_bytes(b"OURS+"))
+    assert ran.report.differing["a"].unstable

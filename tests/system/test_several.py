@@ -69,12 +69,6 @@ def several(rig: Rig) -> Several:
     return Several(rig)
 
 
-@pytest.fixture(params=["daemon", "no daemon"])
-def daemon(request: pytest.FixtureRequest, rig: Rig) -> bool:
-    """Each test with and without a running daemon."""
-    return bool(request.param == "daemon")
-
-
 @pytest.fixture
 def unanswered() -> Iterator[str]:
     """The address of an API that takes requests and never answers."""
@@ -91,7 +85,7 @@ def _watching(rig: Rig) -> Running:
 # -- sandbox add and remove
 
 
-@pytest.mark.parametrize("how", ["--id", "--acquire"])
+@pytest.mark.parametrize(("daemon", "how"), [(True, "--acquire"), (False, "--id")])
 def test_one_is_added_and_removed(rig: Rig, daemon: bool, how: str) -> None:
     """It gets everything; its agent's work is saved at its end. The file keeps its comments, the other its peace."""
     rig.write("a", TEXT)
@@ -226,6 +220,7 @@ def test_two_names_with_one_sandbox(rig: Rig) -> None:
 # -- what is sent
 
 
+@pytest.mark.parametrize("daemon", [True, False])
 def test_what_sends_means_all(several: Several, daemon: bool) -> None:
     """`push` and `flush` send to each; with --sandbox to one, where no daemon sends to the others by itself."""
     rig = several.rig
@@ -281,18 +276,17 @@ def test_they_are_compared_in_a_table(several: Several) -> None:
         assert (lone.code, "blue: " in lone.err, shown in lone.out) == (78, True, True), lone
 
 
-@pytest.mark.parametrize(("one", "other"), [("main", "blue"), ("blue", "main")])
-def test_the_patch_from_one_to_the_other(several: Several, tmp_path: Path, one: str, other: str) -> None:
+def test_the_patch_from_one_to_the_other(several: Several, tmp_path: Path) -> None:
     """Applied by git to the one's tree it makes the other's, exactly; with two alike it is empty."""
     rig = several.rig
-    assert rig.ok("diff", "--sandbox", one, "--against", other).out == ""
+    assert rig.ok("diff", "--sandbox", "blue", "--against", "main").out == ""
     several.work()
-    done = rig.run("diff", "--sandbox", one, "--against", other)
+    done = rig.run("diff", "--sandbox", "blue", "--against", "main")
     assert (done.code, done.err) == (1, "")
     copy = tmp_path / "copy"
-    shutil.copytree(several.sandbox(one).workspace, copy, symlinks=True)
+    shutil.copytree(several.sandbox("blue").workspace, copy, symlinks=True)
     subprocess.run(["git", "apply"], cwd=copy, input=done.out.encode("utf-8", "surrogateescape"), check=True)
-    assert _files(copy) == _files(several.sandbox(other).workspace)
+    assert _files(copy) == _files(several.sandbox("main").workspace)
 
 
 def _files(root: Path) -> dict[str, object]:
@@ -304,12 +298,10 @@ def _changed(several: Several, name: str) -> list[object]:
     return [(row["path"], row["change"]) for row in several.json("diff", "--sandbox", name)["changes"]]
 
 
-def test_one_is_taken_back_and_the_other_taken(several: Several, daemon: bool) -> None:
+def test_one_is_taken_back_and_the_other_taken(several: Several) -> None:
     """Each step is exact: the workspace is as that agent left it, as it was, as the other one left it."""
     rig = several.rig
     rig.configure({**DEFAULTS, **BLUE, "sandbox.agent_changes": "hold"})
-    if daemon:
-        _watching(rig)
     several.work()
     before = tree(rig.workspace)
     changes = {name: _changed(several, name) for name in several.agents}
@@ -320,18 +312,17 @@ def test_one_is_taken_back_and_the_other_taken(several: Several, daemon: bool) -
         rig.ok("apply", "--undo")
         assert tree(rig.workspace) == before, name
         assert {each: _changed(several, each) for each in changes} == changes, name
-        assert {each: _files(several.sandbox(each).workspace) for each in made} == made or daemon
+        assert {each: _files(several.sandbox(each).workspace) for each in made} == made
     assert rig.ok("apply", "--undo").out == "nothing to undo\n"
 
 
-def test_an_apply_of_one_that_is_gone_is_taken_back(several: Several, daemon: bool) -> None:
+def test_an_apply_of_one_that_is_gone_is_taken_back(several: Several) -> None:
     """The undo works after the sandbox was removed from the configuration, and the next apply is main's."""
     rig = several.rig
     several.work()
     before = tree(rig.workspace)
-    if daemon:
-        _watching(rig)
-        rig.ok("pause")
+    _watching(rig)
+    rig.ok("pause")
     rig.ok("apply", "--sandbox", "blue", "--yes")
     rig.ok("sandbox", "remove", "blue", "--yes")
     rig.ok("apply", "--undo")
