@@ -46,7 +46,7 @@ def planted(rig: Rig) -> Rig:
         pid=4711,
         state=State.HELD,
         workspace=f"{rig.workspace}/zqelsewhere",
-        sandbox=SandboxName("zqsandbox", "https://zqapi.example", "us"),
+        sandbox=SandboxName(SANDBOX, rig.emulator.base_url, "us"),
         last_sync=LastSync("2026-11-24T13:20:11Z", 3, 5123456, "ab" * 32, 0.84),
         last_error=LastError("2026-11-24T13:21:00Z", "upload", f"refused 'zqerror file' at {_SIGNED}"),
         warnings=("'zqwarned/a b' holds a Stripe key in line 2 and is left out", "zqwarned2 cannot be watched"),

@@ -61,7 +61,6 @@ def test_the_tour(bare: Rig) -> None:
     # The temporary folder's name may be longer than a terminal is wide.
     assert max(map(len, done.out.replace(bare.environ["TMPDIR"], "/tmp").splitlines())) <= 80
     assert "\x1b" not in done.out
-    assert done.seconds < 50
     _assert_nothing_left(bare)
 
 
