@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from tests.reference.messages import Message, messages
 
 _NOT_LISTED = ("2", "75")  # wrong usage; it may work later
+_BY_ITSELF = re.compile(r"(|(nothing to do|an? (later )?sync|the next sync|it is tried|it goes on).*)")
 _HEAD = """\
 # Errors and warnings that need you
 
@@ -16,7 +17,7 @@ _HEAD = """\
 What `syncd status`, the log, the desktop, `push` and `flush` may show: what happened, and after an arrow what to do.
 What varies is in *italics*, (…) is the reason of the system or a server, and what may be missing is in brackets. The
 lists are by how a command ends: 78 is that a person must change something before, 75 that it may work later, and a
-warning lets syncing go on. Not listed are those that end with 75 always, as the daemon tries again by itself, and what
+warning lets syncing go on. Not listed are those that end by themselves, as all do that end with 75 always, and what
 is wrong with the words of a command, the configuration, the key file or another that you named: the message says it.
 """
 # The first folder or module that a message is made in, or below, decides its subject.
@@ -37,7 +38,9 @@ def page() -> str:
     lines = [_HEAD.rstrip()]
     for subject in _SUBJECTS:
         rows = _rows(
-            each for each in messages() if subject_of(each) == subject and each.ends not in _NOT_LISTED and each.remedy
+            each
+            for each in messages()
+            if subject_of(each) == subject and each.ends not in _NOT_LISTED and not _BY_ITSELF.fullmatch(each.remedy)
         )
         lines += ["", f"## {subject}"] if rows else []
         for end in sorted({end for end, _ in rows}):

@@ -43,10 +43,6 @@ ENVIRONMENT = (
     ("PAGER", "The program that shows `syncd diff` on a terminal, with its options; default: `less -FRX`."),
     ("VISUAL", "The editor of `syncd config edit`, with its options; else `EDITOR`, else `vi`."),
     ("EDITOR", "The same, where `VISUAL` is not set."),
-    ("NOTIFY_SOCKET", "Set by systemd: where `syncd run` says that it is ready, alive, or stopping."),
-    ("WATCHDOG_USEC", "Set by systemd: how often it has to say so."),
-    ("WATCHDOG_PID", "Set by systemd: who has to say so."),
-    ("JOURNAL_STREAM", "Set by systemd: log lines to the journal carry their priority."),
 )
 
 EXIT_CODES = {

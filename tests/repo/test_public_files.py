@@ -22,6 +22,11 @@ def test_the_readme_is_short(repo: Path) -> None:
     assert len(_readme(repo).encode()) <= 7 * 1024
 
 
+def test_the_pages_are_read_in_an_evening(repo: Path) -> None:
+    """What is added goes in the place of something: a fact has one place."""
+    assert sum(page.stat().st_size for page in (repo / "docs").glob("*.md")) <= 152 * 1024
+
+
 def test_every_dependency_is_documented(repo: Path) -> None:
     """Each library that an installation brings is named with its use, and none that it does not bring."""
     project = tomllib.loads((repo / "pyproject.toml").read_text("utf-8"))["project"]
