@@ -118,9 +118,10 @@ class Snapshotter:
         self.unread: set[str] = set()  # exist, but are not in the last snapshot: they are not deleted
 
     def shared(self, baseline: Manifest) -> Manifest:
-        """Return the baseline with the directories of the last scan where these are the same."""
-        self._scanner.expect(baseline)
-        return sharing(baseline, self._scanner.tree.manifest)
+        """Return the baseline with the directories of the last scan, or baseline, where these are the same."""
+        found = sharing(baseline, self._scanner.tree.manifest)
+        self._scanner.expect(found)
+        return found
 
     def scan(self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan = lambda: None) -> ScanResult:
         """Scan, and read only the files of which the scan cannot tell if they changed.

@@ -16,6 +16,7 @@ from syncd.core.api_key import ApiKey, is_outdated
 from syncd.core.clock import stamp
 from syncd.core.config_file import load_config
 from syncd.core.directories import Lock
+from syncd.core.durable_file import file_stamp
 from syncd.core.errors import ExitCode, KeyRefused, Locked, Stop, SyncdError, TryLater
 from syncd.core.settings import MAIN, Config
 from syncd.core.waiter import Interrupt, Waiter
@@ -61,6 +62,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
     from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
     from syncd.report.status_publisher import RunTotals  # noqa: PLC0415
 
+    read = file_stamp(path)
     config, keys, excludes = _usable(load_for_command(path), interrupt)
     is_checked = False
     totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
@@ -85,6 +87,8 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
                 if not is_checked:  # after its status is written: of two that start at once, one sees the other
                     refuse_taken(config, os.environ)
                     is_checked = True
+                if file_stamp(path) != read:  # by a command that found no daemon to tell
+                    signals.reload_now()
                 ended = daemon.run()
                 if daemon.changes is not None:
                     config, keys = daemon.changes.config, daemon.changes.keys
@@ -97,6 +101,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
             return
         signals.reload = False
         start_wait_s = 0.0  # a person waits for what the new configuration does
+        read = file_stamp(path)
         try:
             config, keys, excludes = _usable(_reread(path, config), interrupt)
             _log.info("configuration read anew")

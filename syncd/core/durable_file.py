@@ -119,6 +119,16 @@ def read_file(path: str, at_most_bytes: int = -1) -> bytes:
         os.close(descriptor)
 
 
+def file_stamp(path: str) -> tuple[int, ...] | None:
+    """A value that changes when the file is written or replaced; None: it is missing."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    # The time of change too: the next file may have the same number, and `cp -p` gives it any time of writing.
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def write_whole(path: str, content: bytes) -> None:
     """Replace a file so that readers see the old one or the new one; a crash of the machine may lose either."""
     _replace(path, content, durable=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from math import inf
 from msgspec import Struct
 
 from syncd.archive.snapshotter import ScanPlan
+from syncd.core.durable_file import file_stamp
 from syncd.core.errors import NeedsPerson, Stop, Unavailable
 from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
 from syncd.daemon.follower import FollowedSandbox, Follower
@@ -105,7 +105,7 @@ class SandboxLoop:
         self._wakes = self._wakes_before = 0  # of the machine, and how many there were when the stage began
         self._addresses: tuple[str, ...] | None = None
         self._network_back_s = -inf
-        self._key_stamp = _file_stamp(self._key_file)
+        self._key_stamp = file_stamp(self._key_file)
         self._is_left = False
         self._waiter.worker = self
         self.follower = self._followed_by(parts.follower) if parts.follower is not None else None
@@ -498,7 +498,7 @@ class SandboxLoop:
         """Note what is due by now. In the middle of a sync no more than that is done."""
         self._watch_network()
         self._parts.workspace.client.close_idle()
-        if self._backoff.waits_for_person and _file_stamp(self._key_file) != self._key_stamp:
+        if self._backoff.waits_for_person and file_stamp(self._key_file) != self._key_stamp:
             self._shared.reload = True
         self.publisher.notify()
 
@@ -558,16 +558,6 @@ class SandboxLoop:
 def _chance() -> float:
     """A random number from 0 to 1."""
     return random.random()  # noqa: S311 - jitter, not a secret
-
-
-def _file_stamp(path: str) -> tuple[int, ...] | None:
-    """A value that changes when the file is written or replaced; None: it is missing."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    # The time of change too: the next file may have the same number, and `cp -p` gives it any time of writing.
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _release_freed_memory() -> None:

@@ -150,11 +150,7 @@ def test_nobody_is_told(rig: Rig) -> None:
 
 def test_a_reload_waits_for_a_command_that_writes(rig: Rig) -> None:
     """One may begin while the daemon reads its configuration; that is no reason to refuse the new one."""
-    asked, hold, git = rig.home / "asked", rig.home / "hold", rig.home / "bin/git"
-    git.parent.mkdir()
-    git.write_text(f"#!/bin/sh\n: >{asked}\nwhile [ -e {hold} ]; do :; done\nexit 1\n")
-    git.chmod(0o755)
-    rig.environ["PATH"] = f"{git.parent}:{rig.environment()['PATH']}"
+    asked, hold = rig.with_slow_git()
     daemon = rig.up()
     asked.unlink()
     hold.touch()

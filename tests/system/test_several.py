@@ -147,6 +147,19 @@ def test_it_stays_while_a_new_configuration_is_refused(rig: Rig) -> None:
     rig.until(lambda: "b" in tree(there.workspace), "a sync to it")
 
 
+def test_one_is_added_while_the_daemon_starts(rig: Rig) -> None:
+    """It reads the configuration anew, as the command could not tell it."""
+    there = rig.emulator.create_sandbox("box-blue")
+    asked, hold = rig.with_slow_git()
+    hold.touch()
+    rig.start()
+    rig.until(asked.exists, "git to be asked")
+    rig.ok("sandbox", "add", "blue", "--id", "box-blue")
+    hold.unlink()
+    rig.write("b")
+    rig.until(lambda: "b" in tree(there.workspace), "a sync to it")
+
+
 def test_what_cannot_be_saved_is_not_removed(several: Several) -> None:
     """It is named, with 75, and the table stays; --force goes on."""
     rig = several.rig
