@@ -111,7 +111,8 @@ class SandboxModel:
                 self.agent[path] = None
                 self._agent_folders.discard(path)
                 continue
-            is_as_put = entry == self.synced.get(path) and path not in self._at_home
+            is_there = path in before or path in self.agent  # else syncd has removed it
+            is_as_put = is_there and entry == self.synced.get(path) and path not in self._at_home
             if is_as_put and (path, entry) not in self.made:
                 self.agent.pop(path, None)  # it is again as it was put there
                 continue
