@@ -79,6 +79,15 @@ LOST_ONCE = {
         "write('deep/h', 300, 8)\n wait_failing()\n agent_prepends('deep/h', 9)\n apply((), (), ('dies', 2, 4))\n"
         "branch('agent/4', (), ())"
     ),
+    "an apply takes what was sent and never answered for what an older version of the agent began with": (
+        "write('f', 8, 1)\n wait_idle()\n agent_writes('n', 5)\n write('n', 8, 2)\n hold_initialize()\n"
+        "wait_failing()\n apply((), (), ())"
+    ),
+    "a saved version takes what was sent and never answered for what it began with": (
+        "settings('mirror', 'auto', 600, 0, 1.0, 'save')\n write('f', 8, 1)\n wait_idle()\n agent_writes('n', 5)\n"
+        "write('n', 8, 2)\n hold_initialize()\n wait_failing()\n agent_writes('n', 6)\n release(())\n restore(0, ())\n"
+        "restore(1, ())"
+    ),
     "what was kept there, and is to go by a person's choice, stays until something else is deleted": (
         "write('g', 300, 4)\n wait_idle()\n agent_prepends('g', 6)\n remove('g')\n wait_idle()\n"
         "resolve('mine', ('g',), ())\n wait_idle()"
