@@ -80,7 +80,7 @@ class Checker:
         self.saved = saved
         self.account = None if accounts_in is None else Account(workspace, saved, accounts_in)
         self.is_commands_turn = False  # what it looks at is not known to the daemon
-        self._decided: set[tuple[str, Entry]] = set()  # versions there that a person lets be overwritten
+        self.decided: set[tuple[str, Entry]] = set()  # versions there that a person lets be overwritten
         self._unpacks_late = False  # what a merge took over may have been undone since: then it is saved
         self._written_late: set[str] = set()  # perhaps over a version that the last look found
         self.holds_initialize = False  # the next archive is unpacked late, after its request was answered with an error
@@ -250,7 +250,7 @@ class Checker:
             if not self._is_saved(path, entry):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) was removed in the sandbox, and is not saved")
             elif (
-                (path, entry) not in self._decided
+                (path, entry) not in self.decided
                 and not self.is_forced
                 and self.is_unchanged_since_sync
                 and not os.path.lexists(self.workspace / path)
@@ -271,7 +271,7 @@ class Checker:
             self.figures["versions overwritten"] += 1
             what = f"the agent's {path!r} ({shown(entry)}) was overwritten"
             only_agents = model.is_only_agents(path, sent) and not self.is_forced
-            if (path, entry) in self._decided:
+            if (path, entry) in self.decided:
                 if not self._is_saved(path, entry):
                     self.lose(f"{what} by a person's choice, and is not saved")
             elif only_agents and model.stays(path):
@@ -374,7 +374,7 @@ class Checker:
             self.account.person_gave_up(named)
         elif self.live is not None:
             remote = tree(self.live.sandbox.workspace)
-            self._decided.update(each for each in remote.items() if is_named(each[0], tuple(named)))
+            self.decided.update(each for each in remote.items() if is_named(each[0], tuple(named)))
 
     def note_command(self, living: Iterable[TrackedSandbox]) -> None:
         """Note a command, which the daemon waited for, as both are in one thread here: it could save nothing."""

@@ -196,9 +196,9 @@ class Commands:
         if checker.account is None or checker.live is None or step.args[1]:
             return
         named = {path for name in ("never", "stays", "conflicts") for path in told.get(name, ())}
-        leave_out = checker.leave_out()
-        for path, line in checker.account.differing(checker.live.model.agent, self._sandbox(), named):
-            if not leave_out(path, False):
+        leave_out, there = checker.leave_out(), self._sandbox()
+        for path, line in checker.account.differing(checker.live.model.agent, there, named):
+            if not leave_out(path, False) and (path, there[path]) not in checker.decided:
                 checker.lose(f"apply ended with 0, and {line}")
 
     def _told(self) -> dict[str, Any]:
