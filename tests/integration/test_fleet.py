@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from syncd.core.settings import check_config
-from syncd.daemon import loop as daemon_loop
+from syncd.daemon import sandbox_loop
 from syncd.remote import retry
 from tests.component.repository_rig import git as plain_git
 from tests.emulator import RequestRecord, When
@@ -74,7 +74,7 @@ class _Simulated:
 
 @pytest.fixture(autouse=True)
 def _no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (retry, daemon_loop):
+    for module in (retry, sandbox_loop):
         monkeypatch.setattr(module.random, "random", lambda: _CHANCE)
 
 
