@@ -71,6 +71,7 @@ class Checker:
         sandbox_id: str,
         is_plain: bool,
         git: str = "none",
+        follow_s: float = 0.0,
         accounts_in: str | None = None,
     ) -> None:
         self.emulator = emulator
@@ -87,7 +88,7 @@ class Checker:
         self.ended_early: set[str] = set()
         self._held_archives: list[tuple[TrackedSandbox, bytes, bool]] = []
         self._arrived_in = ""
-        self.settings = Settings(emulator.base_url, workspace, sandbox_id, git)
+        self.settings = Settings(emulator.base_url, workspace, sandbox_id, git, follow_s)
         self.lost: list[str] = []
         self.sandbox_id = sandbox_id  # the one that the daemon syncs to
         self.sandboxes: dict[str, TrackedSandbox] = {}

@@ -184,6 +184,10 @@ class SimulatedLoop(SandboxLoop):
         self._syncing = False
         self.is_resting = False
 
+    @property
+    def works(self) -> list[Callable[[], None]]:
+        return [self.run]  # the story says when it looks at what the agent made
+
     def let_write_later(self, client: Any) -> None:
         """Note a command that waits until no sync is under way."""
         self._shared.writers.append(Writer("", lambda: client.waits, client.send))

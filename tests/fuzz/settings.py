@@ -15,11 +15,12 @@ DEFAULTS = ("mirror", "auto", 0, 0, 1.0, "save")
 class Settings:
     """The settings of a simulation: the current ones, the last daemon's, and all since the last step `settings`."""
 
-    def __init__(self, base_url: str, workspace: Path, sandbox_id: str, git: str) -> None:
+    def __init__(self, base_url: str, workspace: Path, sandbox_id: str, git: str, follow_s: float = 0.0) -> None:
         self._base_url = base_url
         self._workspace = workspace
         self._sandbox_id = sandbox_id
         self._git = git
+        self._follow_s = follow_s
         self.history: list[tuple[Any, ...]] = [DEFAULTS]
         self.current = self.of_daemon = self._config(DEFAULTS)
 
@@ -42,7 +43,7 @@ class Settings:
         return check_config(
             {
                 "workspace": {"path": str(self._workspace), "git": self._git},
-                "sandbox": {**sandbox, "agent_changes": agent_changes},
+                "sandbox": {**sandbox, "agent_changes": agent_changes, "follow_seconds": self._follow_s},
                 "sync": {
                     "archive": archive,
                     "upload_limit_kib_per_second": limit_kib,

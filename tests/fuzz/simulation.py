@@ -89,6 +89,7 @@ class Simulation:
             sandbox_id=SANDBOX,
             is_plain=is_plain,
             git="baseline" if any(step.name == "repository" for step in self.scenario) else "none",
+            follow_s=60.0 if any(step.name == "follow" for step in self.scenario) else 0.0,
             accounts_in=self.folders.state if self.comes_home else None,
         )
         self.commands = Commands(self, EFFECTS)
@@ -132,6 +133,18 @@ class Simulation:
     def resting_daemon(self) -> SimulatedDaemon | None:
         """The daemon, if one runs and rests: it notices the end of a command that writes."""
         return self._daemon_now if self.busy_daemon is None else None
+
+    def follow(self) -> None:
+        """Look at what the agent made, as the daemon does beside a sync or while it rests."""
+        daemon = self._daemon_now
+        follower = None if daemon is None else daemon.follower
+        if daemon is None or follower is None:
+            return
+        follower.asked()
+        if follower._due_s() <= self.clock.monotonic_s():
+            self.figures["looks that follow"] += 1
+            with self.injection(enabled=daemon.is_resting):
+                follower._look()
 
     def forget_sandbox(self, sandbox_id: str) -> bool:
         """Tell the daemon that a command has released that sandbox. False if none runs."""

@@ -11,7 +11,9 @@ GIT_STEPS = frozenset({"repository", "home_commits"})
 READING = frozenset({"diff", "log", "branch"})
 """The commands that leave the workspace as it is."""
 WAY_HOME_STEPS = (
-    COMMANDS | GIT_STEPS | {"beside_command", "move_sandbox", "hold_initialize", "late_initialize", "takes", "rest"}
+    COMMANDS
+    | GIT_STEPS
+    | {"beside_command", "move_sandbox", "hold_initialize", "late_initialize", "takes", "rest", "follow"}
 )
 """The steps that make a scenario one with an account of both sides."""
 # Steps that make a scenario differ from the plain ones: see `Checker.is_plain`.
@@ -36,5 +38,6 @@ DAEMON_STEPS = frozenset(
         "watch_fails",
         "delay_events",
         "rest",
+        "follow",
     }
 )

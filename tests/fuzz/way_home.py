@@ -44,6 +44,8 @@ class WayHome:
                 checker.holds_initialize = True
             case "late_initialize":
                 checker.deliver_held()
+            case "follow":
+                simulation.follow()
             case "takes":
                 checker.note_jump(step.args[0])
                 simulation.clock.go_on(step.args[0])

@@ -66,6 +66,8 @@ class WayHomeGenerator(ConfiguredGenerator):
             self._leaves,
             self._excluded_there,
             self._looks_meanwhile,
+            self._followed,
+            self._followed,
         )
         return random.choice(patterns)() if random.random() < 0.85 else super()._pattern()
 
@@ -174,6 +176,26 @@ class WayHomeGenerator(ConfiguredGenerator):
             *self._follows(),
             *([Step("resume")] if pauses else []),
             *([self._edit_there(path), self._apply()] if random.random() < 0.3 else []),
+            *self._follows(),
+        ]
+
+    def _followed(self) -> Scenario:
+        """Follow the agent, and have what is known change on either side before a command answers from it."""
+        random, path = self._random, self._path()
+        self._text += 1
+        look = Step("follow", at=self._injection_point()) if random.random() < 0.3 else Step("follow")
+        meanwhile = [self._edit_there(path), self._edit_here(path), _IDLE, Step("follow"), self._operation()]
+        meanwhile += [Step(random.choice(("kill", "reload", "request_sync")))]
+        return [
+            Step("write", (path, random.choice((300, 1500)), self._text)),
+            _IDLE,
+            self._edit_there(path),
+            *([Step("kill", at=self._injection_point())] if random.random() < 0.2 else []),
+            look,
+            *random.sample(meanwhile, random.randrange(4)),
+            self._command(),
+            *self._follows(),
+            *([Step("follow")] if random.random() < 0.5 else []),
             *self._follows(),
         ]
 
