@@ -89,10 +89,10 @@ class HomeRepository:
         """Check that nothing was changed but by the making of that branch."""
         if not self.is_made or not self._workspace.is_dir():
             return
-        now = self._look()
+        now, follows = self._look(), self._checker.settings.current.sandbox.follow_seconds > 0
         allowed = {f"refs/heads/{made}", f"logs/refs/heads/{made}"} if made else set()
         for name in sorted(now.keys() | self._known.keys()):
-            may_be_new = name in allowed or (may_write_objects and name.startswith(_OBJECTS))
+            may_be_new = name in allowed or ((may_write_objects or follows) and name.startswith(_OBJECTS))
             if now.get(name) != self._known.get(name) and not (may_be_new and name not in self._known):
                 self._checker.lose(f"{name!r} of the repository at home was changed by syncd")
         self._known = now
@@ -150,13 +150,14 @@ class HomeRepository:
                     yield f"{path!r} is {leaf} in the agent's {subject!r}, and {has.get(path)} on the branch"
 
     def _look(self) -> dict[str, bytes]:
-        """Return all files of the repository; of its objects, the names."""
+        """Return all files of the repository but what follows the agent; of its objects, the names."""
         top, found = self._top / ".git", {}
         for folder, _, names in os.walk(top):
             for each in names:
                 place = Path(folder, each)
                 name = str(place.relative_to(top))
-                found[name] = b"" if name.startswith(_OBJECTS) else place.read_bytes()
+                if not name.startswith("refs/syncd/"):
+                    found[name] = b"" if name.startswith(_OBJECTS) else place.read_bytes()
         return found
 
 

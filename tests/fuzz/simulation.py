@@ -39,7 +39,7 @@ from tests.fuzz.inotify import ManualInotify
 from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, tree
 from tests.fuzz.scenario import Scenario, Step
 from tests.fuzz.steps import DAEMON_STEPS, UNUSUAL, WAY_HOME_STEPS
-from tests.fuzz.way_home import WayHome
+from tests.fuzz.way_home import FOLLOW_S, WayHome
 
 if TYPE_CHECKING:
     from tests.fuzz.daemon import SimulatedDaemon, SimulatedLoop
@@ -89,7 +89,7 @@ class Simulation:
             sandbox_id=SANDBOX,
             is_plain=is_plain,
             git="baseline" if any(step.name == "repository" for step in self.scenario) else "none",
-            follow_s=60.0 if any(step.name == "follow" for step in self.scenario) else 0.0,
+            follow_s=FOLLOW_S if any(step.name == "follow" for step in self.scenario) else 0.0,
             accounts_in=self.folders.state if self.comes_home else None,
         )
         self.commands = Commands(self, EFFECTS)

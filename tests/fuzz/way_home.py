@@ -13,6 +13,8 @@ from tests.fuzz.scenario import Step
 if TYPE_CHECKING:
     from tests.fuzz.simulation import Simulation
 
+# `sandbox.follow_seconds` of a story that follows.
+FOLLOW_S = 60.0
 # What the agent wrote so late before a sandbox's end need not be saved any more.
 LATE_S = 75.0
 
@@ -62,6 +64,7 @@ class WayHome:
         if checker.account is None or checker.lost:
             return
         commands.end_beside()
+        simulation.clock.go_on(2 * FOLLOW_S)  # what was followed is too old by now to answer from
         self._check_nothing_lost()
         self.repository.check_unchanged()
         self.repository.check_commits()
