@@ -30,7 +30,7 @@ from syncd.sandbox.saved_versions import Why
 from syncd.sync.agent_work import LeaveOut, agent_work, pruned_names
 from syncd.sync.following import LONGEST_WAIT_S, Followed, Pace, follow_request, followed, save_followed
 from syncd.sync.sandbox_services import SandboxServices
-from syncd.sync.status_document import QUIET_S, AgentStatus
+from syncd.sync.status_document import AgentStatus
 
 _log = logging.getLogger("syncd.follower")
 _NOTHING = FollowedWork(0.0, {}, {})
@@ -87,7 +87,6 @@ class Follower:
         self._failures = 0
         self._followed_at: str | None = None
         self._changed_wall_s: float | None = None
-        self._is_told = True  # of the last change, that it is quiet since
         self._waiter.worker = self
 
     def run(self) -> None:
@@ -191,11 +190,9 @@ class Follower:
             looks.drop_copies()
         self._followed_at = state.seen.looked_at = stamp(at_s)
         if found.has_changed:
-            self._changed_wall_s, self._is_told = at_s, False
-        elif not self._is_told and at_s - (self._changed_wall_s or 0.0) >= QUIET_S:
-            self._is_told = True
-            if count := len(state.seen.changed):
-                self._sandbox.quiet(count)
+            self._changed_wall_s = at_s
+        elif self._pace.becomes_quiet(self._clock.monotonic_s()) and state.seen.changed:
+            self._sandbox.quiet(len(state.seen.changed))
         return found.has_changed
 
     def _keep(self, store: FollowedStore, found: Followed, state: SandboxState, leave_out: LeaveOut) -> None:

@@ -21,6 +21,7 @@ from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
 from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.sync.agent_work import LeaveOut, pruned_names
+from syncd.sync.status_document import QUIET_S
 
 # The longest wait for the next look, and the silence after which there is none.
 LONGEST_WAIT_S, SILENCE_S = 60.0, 3600.0
@@ -41,6 +42,7 @@ class Pace(Struct):
     requests: int = 0  # of that look
     changed_s: float = -inf  # the last change that a look found
     woken_s: float = -inf  # the last change, sync or command
+    untold_s: float = inf  # the last change, until it was told that nothing followed it
 
     def synced(self, now_s: float) -> None:
         """A sync arrived: the agent may begin to work."""
@@ -54,7 +56,14 @@ class Pace(Struct):
         """A look that began then has ended now."""
         self.began_s, self.took_s, self.requests = began_s, now_s - began_s, requests
         if has_changed:
-            self.changed_s = self.woken_s = now_s
+            self.changed_s = self.woken_s = self.untold_s = now_s
+
+    def becomes_quiet(self, now_s: float) -> bool:
+        """Return True once after changes: the agent has done nothing for a minute since."""
+        if now_s - self.untold_s < QUIET_S:
+            return False
+        self.untold_s = inf
+        return True
 
     def due_s(self, now_s: float, *, is_paced: bool) -> float:
         """Return when the next look begins; infinity after a long silence. `is_paced`: the API refused requests."""

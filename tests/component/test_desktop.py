@@ -83,9 +83,14 @@ def test_the_agents_work_is_told_beside_the_rest(bus: str, clock: ScriptedClock)
         clock.go_on(AGENT_EVERY_S)
         desktop.saved(2)
         desktop.unsaved("1 file could not be saved")
-        assert summaries(server) == [*["work: the agent's work was saved"] * 2, NEEDED]
+        desktop.agent_is_quiet(12)
+        assert summaries(server) == [
+            *["work: the agent's work was saved"] * 2,
+            NEEDED,
+            "work: the agent changed 12 files",
+        ]
         assert ("2 files" in server.shown[1].body, server.shown[2].body) == (True, "1 file could not be saved")
-        assert [seen.replaces for seen in server.shown] == [0, 0, 0]
+        assert [seen.replaces for seen in server.shown] == [0, 0, 0, 0]
 
 
 # -- what is not

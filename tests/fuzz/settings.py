@@ -32,6 +32,10 @@ class Settings:
         self.history.append(values)
         self.current = self._config(values)
 
+    def stop_following(self) -> None:
+        self._follow_s = 0.0
+        self.current = self._config(self.history[-1])
+
     def move_to(self, sandbox_id: str) -> None:
         self._sandbox_id = sandbox_id
         self.current = self._config(self.history[-1])

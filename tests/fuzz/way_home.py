@@ -64,7 +64,7 @@ class WayHome:
         if checker.account is None or checker.lost:
             return
         commands.end_beside()
-        simulation.clock.go_on(2 * FOLLOW_S)  # what was followed is too old by now to answer from
+        checker.settings.stop_following()  # what is asked now is answered from the sandbox
         self._check_nothing_lost()
         self.repository.check_unchanged()
         self.repository.check_commits()
