@@ -106,7 +106,7 @@ class ControlServer:
         self._folder = folder
         self._listener: socket.socket | None = None
         self._clients: list[Client] = []
-        self._spare: int | None = None  # a descriptor to close when there are no more
+        self._has_none_left = False  # no descriptor for a client, who would wake the daemon without end
 
     def open(self) -> None:
         """Raises `OSError`."""
@@ -119,7 +119,6 @@ class ControlServer:
                 listener.bind(path)
             os.chmod(os.path.join(self._folder, _NAME), 0o600)
             listener.listen(_MOST_CLIENTS)
-            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         except BaseException:
             listener.close()
             raise
@@ -127,7 +126,7 @@ class ControlServer:
 
     def filenos(self) -> list[int]:
         self._clients = [client for client in self._clients if not client.closed]
-        listener = [self._listener.fileno()] if self._listener else []
+        listener = [self._listener.fileno()] if self._listener and not self._has_none_left else []
         return listener + [client.fileno() for client in self._clients]
 
     def requests(self) -> Iterator[tuple[Client, Message]]:
@@ -136,8 +135,7 @@ class ControlServer:
             try:
                 connection, _ = self._listener.accept()
             except OSError as failure:
-                if failure.errno in (errno.EMFILE, errno.ENFILE) and self._refused(self._listener):
-                    continue
+                self._has_none_left = failure.errno in (errno.EMFILE, errno.ENFILE)
                 break
             client = Client(connection)
             if len(self._clients) >= _MOST_CLIENTS:
@@ -150,25 +148,7 @@ class ControlServer:
                 if message is not None:
                     yield client, message
 
-    def _refused(self, listener: socket.socket) -> bool:
-        """True if a client for which no descriptor is left was disconnected; it would wake the daemon without end."""
-        if self._spare is None:
-            return False
-        os.close(self._spare)
-        self._spare = None
-        try:
-            listener.accept()[0].close()
-        except OSError:  # without a descriptor the kernel does not even report that no client waits
-            return False
-        finally:
-            with contextlib.suppress(OSError):
-                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        return True
-
     def close(self) -> None:
-        if self._spare is not None:
-            os.close(self._spare)
-            self._spare = None
         for client in self._clients:
             client.close()
         self._clients.clear()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import select
 import socket
 import stat
@@ -168,6 +170,23 @@ def test_clients_are_bounded(tmp_path: Path) -> None:
             client.close()
         list(server.requests())
         assert len(server.filenos()) == 1
+
+
+def test_a_client_for_whom_no_descriptor_is_left(tmp_path: Path) -> None:
+    """It does not wake the daemon without end, and is served once there is one."""
+    with served(tmp_path) as server, connected(tmp_path) as client:
+        client.sendall(b'{"do": "hello"}\n')
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        next_one = os.dup(0)
+        os.close(next_one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, limits[1]))
+        try:
+            assert list(server.requests()) == []
+            assert server.filenos() == []
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert [message for _, message in server.requests()] == [{"do": "hello"}]
+        assert len(server.filenos()) == 2
 
 
 @pytest.mark.parametrize(
