@@ -152,7 +152,7 @@ def test_a_simulated_laptop_waits_as_a_real_one(tmp_path: Path, status: int | No
         loop = DaemonRig(rig)
         rig.keys["retry"] = {}
         loop.config = check_config(rig.keys)
-        loop.waiter.clock = rig.clock
+        loop.use(rig.clock)
         rig.emulator.faults.script(f"upload-url: {status or 'reset'} always")
         began_s = rig.clock.monotonic
 
