@@ -203,8 +203,12 @@ def open_sandbox(config: Config) -> Iterator[OpenSandbox]:
         client.drop()
 
 
-def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentSide:
-    """Look at an open sandbox; `included` paths count although the rules leave them out.
+_Find = Callable[[OpenSandbox, SandboxContent, LeaveOut], AgentWork]
+
+
+def look_at(opened: OpenSandbox, included: PathPatterns | None = None, find: _Find | None = None) -> AgentSide:
+    """Look at an open sandbox; `included` paths count although the rules leave them out. `find` is `find_newest`, or
+    what following keeps is taken if that is of just now.
 
     Raises `SyncdError`, `StepFailed`, `Stop`.
     """
@@ -212,7 +216,7 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
     if base is None:
         raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
     # What the rules exclude is not kept at home.
-    side = _look_at(opened, base, _find_kept if included is None else _find_there, included)
+    side = _look_at(opened, base, find or _find_kept if included is None else _find_there, included)
     for path in side.work.unsearched[:MOST_NAMED]:
         click.echo(f"not searched: {shown_path(path)} in the sandbox cannot be read, or not in time", err=True)
     if len(side.work.unsearched) > MOST_NAMED:
@@ -222,9 +226,6 @@ def look_at(opened: OpenSandbox, included: PathPatterns | None = None) -> AgentS
     if side.work.not_kept:
         click.echo(f"not all is shown: {side.work.not_kept}", err=True)
     return side
-
-
-_Find = Callable[[OpenSandbox, SandboxContent, LeaveOut], AgentWork]
 
 
 def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPatterns | None = None) -> AgentSide:
@@ -258,15 +259,29 @@ def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPat
 
 def _find_kept(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
     """Take what following keeps at home, if that is of just now or if nobody can look; else look."""
-    kept = FollowedStore(opened.services.state.db, opened.target).load()
-    follow_s, name = opened.config.sandbox.follow_seconds, opened.config.sandbox_name
-    if kept is None or not follow_s:
-        return _find_there(opened, content, leave_out)
-    at_s = max(kept.at_s, followed_at_s(opened.folders.state, opened.target))
-    if CLOCK.wall_s() - at_s <= follow_s + _JUST_NOW_S:
+    kept, at_s = _kept(opened)
+    follow_s = opened.config.sandbox.follow_seconds
+    if kept is not None and CLOCK.wall_s() - at_s <= follow_s + _JUST_NOW_S:
         return _kept_work(opened, kept, at_s, content, leave_out)
-    with contextlib.suppress(SyncdError):  # where it does not look now, it does after the next sync
-        order_daemon(opened.config, {"do": "look", "sandbox": name})
+    if follow_s:
+        with contextlib.suppress(SyncdError):  # where it does not look now, it does after the next sync
+            order_daemon(opened.config, {"do": "look", "sandbox": opened.config.sandbox_name})
+    return find_newest(opened, content, leave_out)
+
+
+def _kept(opened: OpenSandbox) -> tuple[FollowedWork | None, float]:
+    """Return what following keeps, if it is configured, and as of when that is."""
+    if not opened.config.sandbox.follow_seconds:
+        return None, 0.0
+    kept = FollowedStore(opened.services.state.db, opened.target).load()
+    return kept, 0.0 if kept is None else max(kept.at_s, followed_at_s(opened.folders.state, opened.target))
+
+
+def find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
+    """Look at the sandbox; where nobody can, take what following keeps."""
+    kept, at_s = _kept(opened)
+    if kept is None:
+        return _find_there(opened, content, leave_out)
     try:
         return _find_there(opened, content, leave_out)
     except StepFailed as failure:

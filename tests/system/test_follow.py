@@ -137,6 +137,15 @@ def test_nothing_else_changes(followed: Followed) -> None:
     followed.git("fsck", "--strict")
 
 
+def test_a_branch_is_of_now(followed: Followed) -> None:
+    """The agent's commits are read from the sandbox, so its other changes are not taken from before them."""
+    followed.agent.write("notes", "older\n")
+    followed.until("notes", "older\n")
+    followed.agent.write("notes", "newer\n")
+    followed.rig.ok("apply", "--branch", "agent")
+    assert followed.git("show", "agent:notes") == "newer\n"
+
+
 def test_what_never_comes(followed: Followed) -> None:
     """What rules exclude, what is in a `.git`, and links that lead out: no commit, no store, no `diff` has them."""
     secret = "the agent wrote this"

@@ -16,6 +16,7 @@ from syncd.cli.agent_side import (
     AgentSide,
     OpenSandbox,
     commits_there,
+    find_newest,
     for_each,
     look_at,
     open_sandbox,
@@ -59,9 +60,9 @@ def _apply_to_branch(
     """Make the branch, and say what is on it. Raises `SyncdError`."""
     git = need_git(os.environ)
     with open_sandbox(config) as opened:
-        # Before the look: what is committed in between counts as not committed, and nothing is taken back.
+        # Before the look, a new one: what is committed in between counts as not committed, and nothing is taken back.
         found, commits = _fetched(opened)
-        side = look_at(opened, PathPatterns(included) if included else None)
+        side = look_at(opened, PathPatterns(included) if included else None, find_newest)
         plan = make_plan(side, side.local(), named)
         left = {planned.path: planned.reason for planned in plan.of(PathOutcome.NEVER)}
         unfetched = {p.path: p.reason for p in plan.of(PathOutcome.STAYS) if not _is_whole(p.there)}

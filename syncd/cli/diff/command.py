@@ -25,7 +25,7 @@ from syncd.cli.options import (
 )
 from syncd.cli.output import may_colour, paged, print_path
 from syncd.core.errors import ExitCode
-from syncd.core.text import shown_path
+from syncd.core.text import shown_path, size
 from syncd.merge.git import is_binary, is_version, need_git, object_format_around
 from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
@@ -131,7 +131,11 @@ def both_sides(
 
 def tell_unshown(path: str, remote: SeenEntry) -> None:
     """Say on stderr that a path in the sandbox cannot be shown, and why."""
-    why = "still being written" if remote.unstable else "not a file or link that can be read"
+    why = "not a file or link that can be read"
+    if remote.unstable:
+        why = "still being written"
+    elif remote.kind is Kind.FILE:
+        why = f"a file of {size(remote.size_bytes)} that was not fetched"
     click.echo(f"not shown: {shown_path(path)} is {why}", err=True)
 
 
