@@ -347,3 +347,15 @@ def _reset(it: Trial) -> str:
 
 
 _LATE = "import os, time; time.sleep({}); open(os.environ['AGENT_WORKSPACE'] + '/late', 'w')"
+RELEASED = "ends it within ten seconds"
+
+
+def released(service: Service) -> str:
+    """Release the sandbox, which is no more the service's, and return what is found."""
+    service.own("DELETE").ok()
+    gone, service.sandbox = f"/{service.sandbox}", ""
+    for _ in range(10):
+        if (answer := service.ask("GET", gone)).status == 404:
+            return RELEASED
+        CLOCK.sleep(1.0)
+    return f"leaves it there, and {_status(answer)}"

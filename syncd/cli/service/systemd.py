@@ -162,7 +162,7 @@ def quoted(word: str) -> str:
 _LONGEST_S = 330.0
 # systemd.exec(5): USER, CAPABILITIES, NAMESPACE.
 _NO_SANDBOXING = (217, 218, 226)
-_ELSEWHERE = "run `syncd run` under what this machine has instead"
+_ELSEWHERE = "have cron, or what starts programs here, run `syncd run`"
 _PROPERTIES = (
     "LoadState,ActiveState,SubState,Result,StatusText,MainPID,NRestarts,UnitFileState,NeedDaemonReload,"
     "ExecMainCode,ExecMainStatus,ExecMainStartTimestamp,ExecStartPre,Environment"
