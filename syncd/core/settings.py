@@ -319,7 +319,7 @@ def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
             meant = similar(key, types)
             raise ConfigError(
                 f"{name}.{_printable(key)}: unknown key",
-                f"{f'did you mean {meant}? ' if meant else ''}allowed in [{name}] are {_names(types)}",
+                f"{f'did you mean {meant}? ' if meant else ''}allowed in [{name}] are {', '.join(types)}",
             )
         if key == "acquire":
             values[key] = checked_table(f"{name}.{key}", AcquireKeys, value)
@@ -371,10 +371,6 @@ def description(annotation: Any) -> str:
             if isinstance(meta, Meta) and meta.description:
                 return meta.description
     return "of another type"
-
-
-def _names(names: Mapping[str, Any]) -> str:
-    return ", ".join(names)
 
 
 def shown_value(value: Any) -> str:

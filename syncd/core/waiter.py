@@ -144,7 +144,8 @@ class Tasks:
         try:
             while self._tasks:
                 self.wait(self._clock, None)
-                self._raise_failure()
+                if self._failure is not None:
+                    raise self._failure
         finally:
             self._end()
 
@@ -237,10 +238,6 @@ class Tasks:
             self._waits.pop(self._main, None)
             self._due[self._main] = set()
             self.wake()  # its end may be what others wait for
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
 
     def _end(self) -> None:
         """End the tasks that are left, as the process ends."""

@@ -19,7 +19,7 @@ from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
 from syncd.report.history import HistoryRecorder
 from syncd.report.logs import place_of
 from syncd.report.speed import Speed
-from syncd.report.status_store import encoded, read_last, write_status
+from syncd.report.status_store import encoded, read_document, write_status
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import (
@@ -304,7 +304,7 @@ class WorkspaceStatus(Struct):
 
         A command takes over all totals: its sync is not a run of its own.
         """
-        before = read_last(self.folder, self.document())
+        before = read_document(self.folder) or self.document()
         self._started_at = self.totals.started_at or before.started_at
         known = {each.name: each for each in before.sandboxes or (_only_sandbox(before),)}
         for publisher in self.publishers:

@@ -50,7 +50,7 @@ def read_status(folder: str, otherwise: Status) -> Status:
     Of a process that has ended only its last results count, and only if they are of the sandbox that `otherwise`
     names, or that it acquired: its state, its pid and its plans ended with it.
     """
-    status = read_last(folder, otherwise)
+    status = read_document(folder) or otherwise
     owner = holder(folder)
     runs = owner is not None and status.running and owner in (0, status.pid)
     named = otherwise.sandbox
@@ -134,13 +134,8 @@ def _running(folder: str) -> Iterator[Status]:
             yield status
 
 
-def read_last(folder: str, otherwise: Status) -> Status:
-    """The document as it was written last, by any process; `otherwise` if there is no valid one."""
-    return read_document(folder) or otherwise
-
-
 def read_document(folder: str) -> Status | None:
-    """The same, None if there is no valid one."""
+    """Return the document as it was written last, by any process; None if there is no valid one."""
     try:
         status = msgspec.json.decode(read_file(os.path.join(folder, _NAME)), type=Status)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):

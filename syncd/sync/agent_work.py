@@ -39,10 +39,6 @@ _OUTPUTS = ("build", "dist", "target", "out", "venv", "env", ".next", ".nuxt", "
 _MOST_BASES = 1000
 
 
-def _none(_path: str, _digest: bytes) -> None:
-    return None
-
-
 class AgentWork(Struct, frozen=True):
     """All that differs in the sandbox from what was put there.
 
@@ -115,14 +111,10 @@ class Unsaved(Struct, frozen=True):
         return ", ".join(few(names, len(names) + self.unlisted)).removeprefix("and ")
 
 
-def _is_left_out_anywhere(name: str, leave_out: LeaveOut) -> bool:
-    """True if the rules leave out a folder of this name at the top and deeper: such a one need not be entered."""
-    return all(leave_out(path, True) for path in (name, f"syncd/{name}"))
-
-
 def pruned_names(leave_out: LeaveOut) -> list[str]:
-    """Return the names of folders that a search for what is new need not enter."""
-    return [name for name in (*DIRECTORY_NAMES, *_OUTPUTS) if _is_left_out_anywhere(name, leave_out)]
+    """Return the names of folders that a search for what is new need not enter: excluded at the top and deeper."""
+    names = (*DIRECTORY_NAMES, *_OUTPUTS)
+    return [name for name in names if leave_out(name, True) and leave_out(f"syncd/{name}", True)]
 
 
 def find_agent_work(
@@ -211,7 +203,7 @@ def save_work(
     there = work.to_save
     failed = {path: remote for path, remote in there.items() if not is_savable(remote)}
     savable = {path: remote for path, remote in there.items() if path not in failed}
-    bytes_of = base_bytes if len(savable) <= _MOST_BASES else _none
+    bytes_of = base_bytes if len(savable) <= _MOST_BASES else lambda _path, _digest: None
     for path in remote_changes.save(why, savable, lambda path: work.sent(path, bytes_of)):
         failed[path] = there[path]
     reasons = dict.fromkeys(work.unsearched, "its files cannot be listed there, or not in time")

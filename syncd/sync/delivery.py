@@ -149,8 +149,10 @@ class Delivery:
                 # The server answered: another initialize of the uploaded archive is not expected to help.
                 with contextlib.suppress(OSError):
                     self._state.forget_upload()
-            if failure.action is FailureAction.REFUSED and failure.step is not ApiStep.UPLOAD:
-                self._note_refusal(failure)
+            is_refused = failure.action is FailureAction.REFUSED and failure.step is not ApiStep.UPLOAD
+            if is_refused and issubclass(failure.refusal, SandboxRefused):
+                with contextlib.suppress(OSError):  # a sandbox that the API no longer knows may be made again, empty
+                    self._state.mark_uncertain()
             raise
         return upload.sha256 if verdict is Verdict.INITIALIZE else verdict
 
@@ -229,12 +231,6 @@ class Delivery:
             FailureAction.UPLOAD_AGAIN,
         )
         return answered and failure.retry_after_s is None and self._failures[ApiStep.INITIALIZE] > 2
-
-    def _note_refusal(self, failure: StepFailed) -> None:
-        """Mark the content as uncertain: a sandbox that the API no longer knows may be created again, empty."""
-        if issubclass(failure.refusal, SandboxRefused):
-            with contextlib.suppress(OSError):
-                self._state.mark_uncertain()
 
     def _usable_upload_url(self, archive: Archive, observer: SyncObserver) -> UploadUrl:
         observer.stage(State.UPLOADING)

@@ -17,7 +17,7 @@ from syncd.core.durable_file import StateFile
 from syncd.core.errors import ConfigError
 from syncd.daemon.sync_requests import pause_marker
 from syncd.remote.target import Target
-from syncd.report.status_store import encoded, read_last, write_status
+from syncd.report.status_store import encoded, read_document, write_status
 from syncd.sandbox.mcp_servers import AgentRecord, agent_state
 from tests.component.sample_records import NOTHING
 
@@ -141,7 +141,7 @@ RECORDS = ["agent", "status.json"]
 
 def _read_all(folder: str) -> list[object]:
     """The values of both records."""
-    return [agent_state(folder).load(), read_last(folder, NOTHING)]
+    return [agent_state(folder).load(), read_document(folder) or NOTHING]
 
 
 def _write_all(folder: str) -> None:

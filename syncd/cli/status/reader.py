@@ -20,7 +20,7 @@ from syncd.core.errors import ConfigError
 from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
 from syncd.core.waiter import Interrupt, Waiter
-from syncd.report.status_store import read_last, read_status
+from syncd.report.status_store import read_document, read_status
 from syncd.sync.status_document import SandboxName, SandboxStatus, State, Status
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class StatusReader:
         )
         return StatusContext(
             written_at_s=self._written_at_s(),
-            was_killed=read_last(self._folder, self._nothing).running,
+            was_killed=(read_document(self._folder) or self._nothing).running,
             busy_pid=None if status.running else holder(self._folder),
             unit=self.installed_unit() if needs_start else None,
             option=option_for(self._path),
