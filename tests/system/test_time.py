@@ -141,7 +141,7 @@ def test_a_suspend_during_an_upload(rig: ShiftedRig, seconds: float, urls: int) 
     assert (rig.count("upload-url"), rig.count("upload"), rig.count("upload", 200)) == (urls, 2, 1)
 
 
-@pytest.mark.parametrize("asked_s", [20, 7200], ids=["within one sync's patience", "longer than it"])
+@pytest.mark.parametrize("asked_s", [60, 7200], ids=["within one sync's patience", "longer than it"])
 def test_a_suspend_during_retry_after(rig: ShiftedRig, asked_s: int) -> None:
     """A short one does not end the wait of `Retry-After`, a long one does."""
     rig.write("a")
@@ -154,7 +154,7 @@ def test_a_suspend_during_retry_after(rig: ShiftedRig, asked_s: int) -> None:
     rig.until(lambda: CLOCK.monotonic_s() > noticed_s + 1, "time to go by")
     assert rig.count("upload-url") == 1
     rig.sleep(2 * HOUR_S)
-    rig.converged(timeout_s=15)
+    rig.converged(timeout_s=40)
     assert rig.count("upload-url") == 2
 
 

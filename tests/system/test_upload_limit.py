@@ -39,14 +39,14 @@ def reload(rig: Rig, daemon: Running, keys: dict[str, object]) -> None:
 def test_a_changed_limit_applies_during_an_upload(rig: Rig, uploading: Running) -> None:
     """Lowered, it goes on slowly; removed, it ends at once; it is never started again."""
     reload(rig, uploading, {KEY: 2, "sync.debounce_seconds": 0.3})
-    rig.until(lambda: "at most 2 KiB a second" in uploading.err, "the lower limit", timeout_s=15)
+    rig.until(lambda: "at most 2 KiB a second" in uploading.err, "the lower limit")
     last = sent(rig)  # shown twice a second
     rig.until(lambda: sent(rig) > last, "the upload to go on")
     before, began_s = sent(rig), CLOCK.monotonic_s()
-    rig.until(lambda: sent(rig) >= before + 3000, "the upload to go on", timeout_s=10)
+    rig.until(lambda: sent(rig) >= before + 3000, "the upload to go on")
     assert CLOCK.monotonic_s() - began_s > 0.8
     reload(rig, uploading, {KEY: 0, "sync.debounce_seconds": 0.4})
-    rig.converged(timeout_s=15)
+    rig.converged()
     rig.until(lambda: "configuration read anew" in uploading.err, "the reload itself")
     rig.in_state("watching")
     assert rig.count("upload") == 1

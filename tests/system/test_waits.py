@@ -105,7 +105,7 @@ def test_a_change_is_not_delayed_by_a_check(rig: Rig, op: str) -> None:
     """A check only reads: a change made meanwhile is synced without waiting for its end."""
     hanging_in(rig, op)
     rig.write("b", "second")
-    rig.converged(timeout_s=15)
+    rig.converged(timeout_s=HANGS_S / 2)
     assert rig.daemons[0].code is None
 
 
@@ -119,7 +119,7 @@ def test_a_change_during_an_initialize_follows_it(rig: Rig) -> None:
     rig.write("a", "first")
     assert came.wait(20)
     rig.write("b", "second")
-    rig.converged(timeout_s=20)
+    rig.converged()
     rig.until(lambda: rig.count("initialize", 200) >= 3, "the last answer")
     assert rig.count("initialize", 200) == 3
 
