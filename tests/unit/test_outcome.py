@@ -49,3 +49,12 @@ def test_two_changes_as_one(before: Change, now: Change, both: Change | None) ->
     """Added then changed is added, added then removed is nothing, removed then added is changed."""
     assert combined(before, now) is both
     assert combined(None, before) is before
+
+
+def test_what_stays_there_is_removed_later() -> None:
+    """A leftover is not removed, until it is no leftover any more; one that is sent again is changed."""
+    had, kept = SentContent(manifest(a="1", x="1")), SentContent(manifest(x="1"), {"a": []})
+    assert lists(arrived_changes(had, kept)) == ([], [], [])
+    assert lists(arrived_changes(kept, kept)) == ([], [], [])
+    assert lists(arrived_changes(kept, SentContent(manifest(x="1")))) == ([], [], ["a"])
+    assert lists(arrived_changes(kept, SentContent(manifest(a="2", x="1")))) == ([], ["a"], [])
