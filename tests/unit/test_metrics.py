@@ -97,3 +97,18 @@ def test_labels_are_escaped() -> None:
     bytes_of_old = exposition(replace(NOTHING, workspace="/caf\udce9"), NOON_S, "1")
     assert bytes_of_old.encode()  # no surrogate is left
     assert next(iter(open_metrics(bytes_of_old))).samples[0].labels["workspace"] == "/caf\\xe9"
+
+
+def test_only_types_that_both_formats_have() -> None:
+    """Only gauges and counters are used, with units; the end is marked, and nothing follows it."""
+    text = exposition(FULL, NOON_S, "1")
+    kinds = {family.name: family.type for family in open_metrics(text)}
+    assert set(kinds.values()) == {"gauge", "counter"}
+    assert {name for name, kind in kinds.items() if kind == "counter"} == {
+        "syncd_syncs",
+        "syncd_failures",
+        "syncd_uploaded_bytes",
+    }
+    assert {family.unit for family in open_metrics(text)} == {"", "bytes", "seconds"}
+    assert text.endswith("\n# EOF\n")
+    assert all(family.documentation for family in open_metrics(text))
