@@ -403,7 +403,7 @@ class Story:
         for box in self._boxes.values():
             with box.lock:
                 box.sandbox.wait()
-                there = box.tree()
+                there = self._without_leftovers(box.tree())
                 self.lost += [*box.lost, *self._differences(box, there), *self._base_differences(box, there)]
                 box.arrived = {path: entry for path, entry in box.sent.items() if self._home.get(path) == entry}
                 for path, entry in there.items():
@@ -417,6 +417,12 @@ class Story:
         for box in self._all:
             settled = box.replaced | box.excused | (self._came_home & replaced)
             self._check_saved(box, box.written - settled, box.tree())
+
+    def _without_leftovers(self, there: Tree) -> Tree:
+        """Leave out what was deleted here and is reported to be there still: it could not be removed."""
+        warned = " ".join(self._rig.shown()["warnings"])
+        left = [path for path in there if f"{path!r} was deleted here and could not be removed" in warned]
+        return {path: entry for path, entry in there.items() if path not in left or path in self._home}
 
     def _check_saved(self, box: Box, wanted: set[Version], there: Mapping[str, Entry]) -> None:
         """Check that each of these versions of the agent is there, at home or saved under the sandbox's name."""
