@@ -118,8 +118,13 @@ class Snapshotter:
         self.unread: set[str] = set()  # exist, but are not in the last snapshot: they are not deleted
 
     def shared(self, baseline: Manifest) -> Manifest:
-        """Return the baseline with the directories of the last scan, or baseline, where these are the same."""
-        found = sharing(baseline, self._scanner.tree.manifest)
+        """Return the baseline with the directories of the last scan, or baseline, where these are the same.
+
+        Syncs to other sandboxes have the scanner keep theirs: each edit would be compared with everything.
+        """
+        last = self._scanner.tree.manifest
+        found = sharing(baseline, last)
+        self._known = found if self._known is baseline else sharing(self._known, last)
         self._scanner.expect(found)
         return found
 

@@ -313,6 +313,8 @@ def sharing(manifest: Manifest, like: Manifest) -> Manifest:
     """Return the same manifest, whose directories that are as in `like` are those of `like`: they take no memory."""
     found = differing(manifest.top, like.top)
     own = {path: theirs.own for path, mine, theirs in found if mine.own.equals(theirs.own)}
+    if not own:
+        return manifest
     return Manifest.of(rebuilt(manifest.top, own, like=like.top))
 
 

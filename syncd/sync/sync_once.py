@@ -251,6 +251,7 @@ class SandboxSync(Struct):
         if not services.remote_changes.looks:
             seen.release_changed()
         this.observer.stage(State.SNAPSHOTTING)
+        state.base = None if state.base is None else self.snapshotter.shared(state.base)
         scanned = self.snapshotter.scan(state.base, this.mode, this.scan_plan.to_scan)
         self._here = scanned.manifest
         seen.forget_deleted(self._here, state.content.versions_of)
