@@ -393,7 +393,7 @@ def patch_commands(patch: pytest.MonkeyPatch, simulation: Simulation, key: str) 
         "excludes_for": lambda *_: "",
         "HttpClient": lambda *args: SimulatedCommandClient(commands, *args),
         "ProgressDisplay": _NoDisplay,
-        "order_daemon": lambda _, message: simulation.forget_sandbox(message["id"]),
+        "order_daemon": lambda _, message: simulation.order_daemon(message),
     }
     for module in (*_MODULES, build):
         for name, value in replaced.items():

@@ -11,7 +11,7 @@ import contextlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,11 +146,14 @@ class Simulation:
             with self.injection(enabled=daemon.is_resting):
                 follower._look()
 
-    def forget_sandbox(self, sandbox_id: str) -> bool:
-        """Tell the daemon that a command has released that sandbox. False if none runs."""
+    def order_daemon(self, message: Mapping[str, Any]) -> bool:
+        """Tell the daemon that a command released a sandbox, or have it look soon. False if none runs."""
         if self._daemon_now is None:
             return False
-        self._daemon_now.forget_sandbox(sandbox_id)
+        if message["do"] == "left":
+            self._daemon_now.forget_sandbox(message["id"])
+        else:
+            self._daemon_now.follow_soon()
         return True
 
     def is_own(self, args: tuple[Any, ...]) -> bool:
