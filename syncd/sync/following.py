@@ -11,6 +11,7 @@ from contextlib import suppress
 from math import inf
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same
@@ -156,15 +157,7 @@ def _is_same(one: Entry | None, other: Entry | None) -> bool:
 
 
 def _without_content(entry: SeenEntry) -> SeenEntry:
-    return SeenEntry(
-        entry.kind,
-        entry.mode,
-        entry.mtime_s,
-        entry.size_bytes,
-        entry.target,
-        digest=entry.digest,
-        unstable=entry.unstable,
-    )
+    return replace(entry, copy="")
 
 
 def _alike(one: Mapping[str, SeenEntry], other: Mapping[str, SeenEntry]) -> bool:
