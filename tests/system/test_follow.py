@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from tests.agent import Agent
+from tests.system.command import CLOCK
 from tests.system.rig import DEFAULTS, Rig, emptied
 from tests.system.test_agent_changes import restored, saved
 from tests.system.trees import Tree, tree
@@ -213,6 +214,22 @@ def test_the_end_of_a_sandbox_saves_what_was_followed(rig: Rig, plain: Agent, ho
     rig.until(lambda: saved(rig), "a saved version")
     assert restored(rig, "a") == "the agent's\n"
     assert restored(rig, "new") == "the agent's, too\n"
+
+
+def test_a_busy_agent_and_a_huge_file(rig: Rig, plain: Agent) -> None:
+    """Fifty edits a second, and more than a look fetches: all else is at home, and the file is named."""
+    with open(plain.path("huge"), "wb") as file:
+        file.truncate(3 << 30)
+    for number in range(250):
+        plain.write("ab"[number % 2], f"edit {number}\n")
+        CLOCK.sleep(0.02)
+    changed(rig, 3)
+    last = {"+edit 248", "+edit 249"}
+    rig.until(lambda: last <= {*rig.run("diff").out.splitlines()}, "the last edits")
+    _end(rig)
+    shown = rig.run("diff")
+    assert last <= {*shown.out.splitlines()}
+    assert "huge is a file of 3,072.0 MiB that was not fetched" in shown.err
 
 
 def test_what_status_says(rig: Rig, plain: Agent) -> None:
