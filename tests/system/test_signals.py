@@ -106,6 +106,8 @@ def test_a_new_configuration_that_no_daemon_could_start_with_is_refused(rig: Rig
         rig.configure({"workspace.path": str(path)})
         daemon.send(signal.SIGHUP)
         rig.until(lambda wanted=number: daemon.err.count("the old one stays") == wanted, "the refusal")  # type: ignore[misc]
+        # Until it watches again, another configuration makes it read that one.
+        rig.until(lambda wanted=number: daemon.err.count("watching /") == wanted + 1, "the end of it")  # type: ignore[misc]
     rig.configure()
     rig.write("b")
     rig.ok("flush")
