@@ -224,6 +224,8 @@ class Checker:
             return
         tracked = self.sandboxes.get(sandbox_id)
         unsaved = self.cycle is None or any(each.key == "unsaved" for each in self.cycle.warnings)
+        if tracked is not None and self.account is not None and not self._looks:
+            self.account.excuse_all(tracked.model.gone({}))  # with "overwrite" nobody saves anything
         if tracked is not None and tracked.is_used and self._looks and not unsaved and not self.has_ended(tracked):
             self.figures["sandboxes left"] += 1
             self._account_for_end(tracked, "was left in a sandbox that is not used any more")

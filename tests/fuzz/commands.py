@@ -195,6 +195,8 @@ class Commands:
         checker = self._simulation.checker
         if checker.account is None or checker.live is None or step.args[1]:
             return
+        if any("as of " in line for line in self._printed):
+            return  # what the agent did since a look that followed it comes with the next one
         named = {path for name in ("never", "stays", "conflicts") for path in told.get(name, ())}
         leave_out, there = checker.leave_out(), self._sandbox()
         for path, line in checker.account.differing(checker.live.model.agent, there, named):
