@@ -89,7 +89,7 @@ class HomeRepository:
         """Check that nothing was changed but by the making of that branch."""
         if not self.is_made or not self._workspace.is_dir():
             return
-        now, follows = self._look(), self._checker.settings.current.sandbox.follow_seconds > 0
+        now, follows = self._look(), self._checker.settings.follows
         allowed = {f"refs/heads/{made}", f"logs/refs/heads/{made}"} if made else set()
         for name in sorted(now.keys() | self._known.keys()):
             may_be_new = name in allowed or ((may_write_objects or follows) and name.startswith(_OBJECTS))

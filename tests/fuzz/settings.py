@@ -20,7 +20,7 @@ class Settings:
         self._workspace = workspace
         self._sandbox_id = sandbox_id
         self._git = git
-        self._follow_s = follow_s
+        self._follow_s, self.follows = follow_s, follow_s > 0
         self.history: list[tuple[Any, ...]] = [DEFAULTS]
         self.current = self.of_daemon = self._config(DEFAULTS)
 
