@@ -115,6 +115,9 @@ class SandboxModel:
             is_as_put = is_there and entry == self.synced.get(path) and path not in self._at_home
             if is_as_put and (path, entry) not in self.made:
                 self.agent.pop(path, None)  # it is again as it was put there
+                if path in self._stays and path not in self._arrived:
+                    self.agent[path] = entry  # deleted here: the next sync looks at it once more
+                    self._overwritten.discard(path)
                 continue
             if path in self.synced:
                 self._overwritten.add(path)
