@@ -366,11 +366,10 @@ def tell_rest(found: SandboxCommits, commits: Collection[SandboxCommit]) -> None
 
 def writer_of(config: Config, db: StateDb) -> WorkspaceWriter:
     """Return the writer to the workspace, which records what counts as sent whenever it takes something back."""
-    from syncd.cli.apply.undoing import known_target, record_back, written_config  # noqa: PLC0415 - it needs the above
+    from syncd.cli.apply.undoing import record_back, written_config  # noqa: PLC0415 - it needs what is above
 
-    path, name, target = config.workspace.path, config.sandbox_name, known_target(config)
-    owner = "" if target is None else target.owner
-    return WorkspaceWriter(path, db, lambda taken: record_back(written_config(config, db), db, taken), name, owner)
+    path, name = config.workspace.path, config.sandbox_name
+    return WorkspaceWriter(path, db, lambda taken: record_back(written_config(config, db), db, taken), name)
 
 
 def path_rules(config: Config) -> PathRules:

@@ -85,7 +85,7 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     """One write. `taken` is what counts as sent by it; `left` are paths that an undo, which was begun, leaves.
 
     Of `decided` paths nothing changed here, but an undo takes back what counts as sent of them, too. `sandbox` is the
-    name of the sandbox that it came from, and `owner` its `Target.owner`.
+    name of the sandbox that it came from.
     """
 
     token: str
@@ -95,14 +95,13 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     left: tuple[str, ...] = ()
     decided: tuple[str, ...] = ()
     sandbox: str = MAIN
-    owner: str = ""
 
 
-def journal_sandbox(db: StateDb) -> tuple[str, str]:
-    """Return name and owner of the sandbox of the write that would be taken back next; main's where there is none."""
+def journal_sandbox(db: StateDb) -> str:
+    """Return the name of the sandbox of the write that would be taken back next; main's where there is none."""
     done, pending = journal_records(db)
     entry = load_journal(pending) or load_journal(done)
-    return (MAIN, "") if entry is None else (entry.sandbox, entry.owner)
+    return MAIN if entry is None else entry.sandbox
 
 
 def journal_records(db: StateDb) -> tuple[Record[str], Record[str]]:
@@ -129,7 +128,7 @@ class WorkspaceWriter:
 
     Whenever something is taken back, also what was killed, `before_taking_back` gets those `taken` by that write whose
     paths are about to be restored; if it raises, nothing is. What it records of an undo is in one transaction with the
-    begin of that. What is written comes from the `sandbox` of this name, and `owner`.
+    begin of that. What is written comes from the `sandbox` of this name.
     """
 
     def __init__(
@@ -138,13 +137,11 @@ class WorkspaceWriter:
         db: StateDb,
         before_taking_back: Callable[[Sequence[TakenPath]], None] = lambda _: None,
         sandbox: str = MAIN,
-        owner: str = "",
     ) -> None:
         self._workspace = workspace
         self._db = db
         self._before_taking_back = before_taking_back
         self._sandbox = sandbox
-        self._owner = owner
         self._done, self._pending = journal_records(db)
         self._folder = os.path.join(db.folder, "apply")
 
@@ -276,7 +273,6 @@ class WorkspaceWriter:
             changes=tuple(changes),
             decided=decided,
             sandbox=self._sandbox,
-            owner=self._owner,
         )
         try:
             _save(self._pending, entry)

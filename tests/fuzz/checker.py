@@ -431,7 +431,9 @@ class Checker:
                 deleted = {
                     (path, kind) for path, kind in deleted if path in wanted or not is_excluded(path, kind == "folder")
                 }
-            if reset_away and not deleted and not self.state_damaged:
+            # What an undo took back counts as never sent, in a sandbox that it was sent to since as well.
+            undid, tracked.model.undid = tracked.model.undid, False
+            if reset_away and not deleted and not undid and not self.state_damaged:
                 self.lose("the sandbox was reset, and nothing was deleted")
             tracked.requested |= kinds
 

@@ -42,6 +42,7 @@ class SandboxModel:
         self._unseen: set[str] = set()
         self._unlooked: set[str] = set()
         self._taken_back: set[tuple[str, Entry]] = set()
+        self.undid = False  # an undo took something back since the last archive
         self._at_home: set[str] = set()  # the agent's version there counts as sent
         self._arrived: dict[str, Sent] = {}
         self._sent: dict[str, Sent] = {}
@@ -96,9 +97,9 @@ class SandboxModel:
 
     def cleared(self) -> None:
         """Note that the sandbox is empty."""
-        made = self.made
+        made, undid = self.made, self.undid
         self.__init__()  # type: ignore[misc]
-        self.made = made
+        self.made, self.undid = made, undid
 
     def agent_changed(self, before: Tree, after: Tree) -> None:
         """Note what the agent did, by the sandbox's content before and after it."""
@@ -145,10 +146,12 @@ class SandboxModel:
     def taken_back(self, paths: Iterable[str], remote: Tree, versions: Iterable[tuple[str, Entry]]) -> None:
         """Note that an undo took these back: what is there is the agent's again, and its versions where they arrive."""
         self._taken_back.update(versions)
+        self.undid = True
         for path in paths:
             self._at_home.discard(path)
             self.agent[path] = entry = remote.get(path)
-            self._arrived.pop(path, None)
+            for known in (self._arrived, self._sent):
+                known.pop(path, None)
             if entry is not None:
                 self._taken_back.add((path, entry))
 

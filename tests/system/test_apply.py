@@ -273,19 +273,6 @@ def test_an_undo_of_what_was_removed_there_since(rig: Rig, agent: Agent) -> None
     assert (rig.home / "back/out/model").read_text() == "the trained model\n"
 
 
-def test_an_undo_is_sent_to_another_sandbox(rig: Rig, agent: Agent) -> None:
-    """That got what was taken by a sync: there it is no change of an agent."""
-    before = (rig.workspace / "both").read_bytes()
-    agent.write("both", "the agent's\n")
-    rig.ok("apply", "--yes")
-    other = Agent(rig.emulator.create_sandbox("other").workspace)
-    rig.configure({**DEFAULTS, "sandbox.id": "other"})
-    rig.ok("push")
-    rig.ok("apply", "--undo")
-    rig.ok("push")
-    assert other.read("both") == before
-
-
 def test_a_rule_that_came_along(rig: Rig, agent: Agent) -> None:
     """What the agent's own ignore file leaves out is not removed there, and is taken back with it."""
     agent.write(".gitignore", "out/\n")

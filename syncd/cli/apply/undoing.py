@@ -48,7 +48,7 @@ def undo_and_tell(config: Config, *, as_json: bool) -> int:
 
 def written_config(config: Config, db: StateDb) -> Config:
     """The configuration of the sandbox whose write would be taken back next; one without an id if it has none now."""
-    name, _ = journal_sandbox(db)
+    name = journal_sandbox(db)
     if name in config.sandboxes:
         return config.for_sandbox(name)
     return replace(config, sandbox=SandboxKeys(acquire=AcquireKeys()), sandbox_name=name)
@@ -78,7 +78,7 @@ def record_back(config: Config, db: StateDb, taken: Sequence[TakenPath]) -> None
     """
     if not taken:
         return
-    target = known_target(config)
+    target = _target(config)
     state = None if target is None else SandboxState(db, target)
     base = None if state is None else state.base
     unanswered = () if state is None else state.unanswered
@@ -96,9 +96,7 @@ def record_back(config: Config, db: StateDb, taken: Sequence[TakenPath]) -> None
         for each in taken
         if each.is_left_out or each.before != each.after
     ]
-    # What another sandbox got of it since was sent there by a sync, and stays so.
-    is_its_own = target is not None and journal_sandbox(db)[1] in ("", target.owner)
-    again = [each for each in back if is_its_own and is_as(known, each.path, each.before)]
+    again = [each for each in back if is_as(known, each.path, each.before)]
     try:
         _save(config, db, only_here)
         if again and state is not None:
@@ -173,7 +171,7 @@ def _save(config: Config, db: StateDb, taken: list[TakenPath]) -> None:
             saved.save(Why.CONFLICT, _sandbox_id(config), versions, bases)
 
 
-def known_target(config: Config) -> Target | None:
+def _target(config: Config) -> Target | None:
     """Return the sandbox, None where none is known now."""
     with suppress(NeedsPerson):
         return target_of(config, os.environ)
@@ -181,7 +179,7 @@ def known_target(config: Config) -> Target | None:
 
 
 def _sandbox_id(config: Config) -> str:
-    target = known_target(config)
+    target = _target(config)
     return "" if target is None else target.sandbox_id
 
 
