@@ -25,7 +25,6 @@ from tests.fuzz.several import run_several
 from tests.fuzz.small_worlds import COUNT
 from tests.system.scenarios import run_seed_by_processes
 
-REPO = Path(__file__).resolve().parents[2]
 MOST_REPORTS = 5
 
 
@@ -49,8 +48,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def _place(asked: Path | None) -> str:
-    """Return the folder to run in: by default one on a disk that reuses inode numbers, as most do."""
-    places = [Path(tempfile.gettempdir()), REPO] if asked is None else [asked]
+    """Return the folder to run in: by default one on a disk that reuses inode numbers, as most do.
+
+    It is not this checkout: a story makes branches in the repository around its workspace.
+    """
+    places = [Path(tempfile.gettempdir()), Path.home()] if asked is None else [asked]
     place = next(filter(reuses_inode_numbers, places), places[0])
     if not reuses_inode_numbers(place):
         print(
