@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
+from greenlet import getcurrent
+
 from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
 from syncd.core.errors import NearlyEmpty, SyncdError
 from syncd.core.waiter import Superseded
@@ -187,6 +189,12 @@ class SimulatedLoop(SandboxLoop):
     @property
     def works(self) -> list[Callable[[], None]]:
         return [self.run]  # the story says when it looks at what the agent made
+
+    @property
+    def waits(self) -> bool:
+        """True within a wait: what is called there waits for nothing."""
+        tasks = self._waiter.tasks
+        return getcurrent() in tasks._waits.keys() | tasks._due.keys()
 
     def let_write_later(self, client: Any) -> None:
         """Note a command that waits until no sync is under way."""

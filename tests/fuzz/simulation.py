@@ -138,7 +138,7 @@ class Simulation:
         """Look at what the agent made, as the daemon does beside a sync or while it rests."""
         daemon = self._daemon_now
         follower = None if daemon is None else daemon.follower
-        if daemon is None or follower is None:
+        if daemon is None or follower is None or daemon.waits:
             return
         follower.asked()
         if follower._due_s() <= self.clock.monotonic_s():
