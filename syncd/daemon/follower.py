@@ -103,9 +103,10 @@ class Follower:
         if services is None or services.state.base is None or self._sandbox.is_barred():
             return inf
         now_s = self._clock.monotonic_s()
-        if self._failures:
+        due_s = self._pace.due_s(now_s, is_paced=now_s < self._client.api_limit.pacing.paced_until_s)
+        if self._failures and due_s < inf:
             return self._pace.began_s + backoff_limit_s(self._failures, self._pace.follow_s, LONGEST_WAIT_S)
-        return self._pace.due_s(now_s, is_paced=now_s < self._client.api_limit.pacing.paced_until_s)
+        return due_s
 
     @property
     def warnings(self) -> tuple[SyncWarning, ...]:
@@ -182,7 +183,7 @@ class Follower:
             if self._sandbox.services() is not services:
                 return False  # the workspace goes to another sandbox meanwhile
             found = followed(known, result, (before, state.content), leave_out, at_s)
-            if found.was_emptied and not state.uncertain:
+            if found.was_emptied:
                 self._note_emptied(services, looks)
                 return False
             self._keep(store, found, state, leave_out)
@@ -197,7 +198,7 @@ class Follower:
 
     def _keep(self, store: FollowedStore, found: Followed, state: SandboxState, leave_out: LeaveOut) -> None:
         known, content = self._known, state.content
-        if known is None or known.there != found.work.there:
+        if known is None or found.work != replace(known, at_s=found.work.at_s):
             known = self._known = store.save(found.work, self._clock.wall_s())
         work = agent_work(known.result(content), content, leave_out, pruned_names(leave_out))
         if work.seen_paths != state.seen.changed:
@@ -205,11 +206,13 @@ class Follower:
         self._parts.commits.follow(state.target.owner, content.base or Manifest(), work, leave_out, self._parts.scratch)
 
     def _note_emptied(self, services: SandboxServices, looks: RemoteChanges) -> None:
-        """Save what was kept of a sandbox that was emptied or reset, and have it filled again."""
+        """Save what was kept of a sandbox that was emptied or reset, and have it filled again, unless that is due."""
         state = services.state
         base_bytes, now_s = self._parts.base_store.get, self._clock.wall_s()
         save_followed(looks, state, Why.RESET, base_bytes, now_s)
         self._known = None
+        if state.uncertain:
+            return
         state.mark_uncertain()
         _log.warning("nearly everything that was sent is gone in the sandbox: it is sent anew")
         self._sandbox.emptied()

@@ -216,6 +216,20 @@ def test_the_end_of_a_sandbox_saves_what_was_followed(rig: Rig, plain: Agent, ho
     assert restored(rig, "new") == "the agent's, too\n"
 
 
+def test_one_that_is_emptied_during_a_sync(rig: Rig, plain: Agent) -> None:
+    """Where it is not known what an initialize has put there, too: what was followed is saved, not taken for deleted."""
+    plain.write("a", "the agent's\n")
+    changed(rig, 1)
+    rig.faults("initialize: 503 always")
+    rig.write("b", "an edit")
+    rig.in_state("retrying")
+    emptied(rig.sandbox.workspace)
+    rig.until(lambda: saved(rig), "a saved version")
+    assert restored(rig, "a") == "the agent's\n"
+    rig.emulator.faults.clear()
+    rig.converged()
+
+
 def test_a_busy_agent_and_a_huge_file(rig: Rig, plain: Agent) -> None:
     """Fifty edits a second, and more than a look fetches: all else is at home, and the file is named."""
     with open(plain.path("huge"), "wb") as file:
