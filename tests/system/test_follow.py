@@ -217,7 +217,7 @@ def test_the_end_of_a_sandbox_saves_what_was_followed(rig: Rig, plain: Agent, ho
 
 
 def test_one_that_is_emptied_during_a_sync(rig: Rig, plain: Agent) -> None:
-    """Where it is not known what an initialize has put there, too: what was followed is saved, not taken for deleted."""
+    """Also while an initialize is not answered: what was followed is saved, and is not taken for deleted."""
     plain.write("a", "the agent's\n")
     changed(rig, 1)
     rig.faults("initialize: 503 always")
