@@ -207,8 +207,9 @@ _Find = Callable[[OpenSandbox, SandboxContent, LeaveOut], AgentWork]
 
 
 def look_at(opened: OpenSandbox, included: PathPatterns | None = None, find: _Find | None = None) -> AgentSide:
-    """Look at an open sandbox; `included` paths count although the rules leave them out. `find` is `find_newest`, or
-    what following keeps is taken if that is of just now.
+    """Look at an open sandbox; `included` paths count although the rules leave them out.
+
+    What following keeps is taken if that is of just now, unless `find` is `find_newest`.
 
     Raises `SyncdError`, `StepFailed`, `Stop`.
     """
@@ -261,7 +262,8 @@ def _find_kept(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut
     """Take what following keeps at home, if that is of just now or if nobody can look; else look."""
     kept, at_s = _kept(opened)
     follow_s = opened.config.sandbox.follow_seconds
-    if kept is not None and CLOCK.wall_s() - at_s <= follow_s + _JUST_NOW_S:
+    # A clock that was set back makes it of later: how old it is then nobody knows.
+    if kept is not None and 0 <= CLOCK.wall_s() - at_s <= follow_s + _JUST_NOW_S:
         return _kept_work(opened, kept, at_s, content, leave_out)
     if follow_s:
         with contextlib.suppress(SyncdError):  # where it does not look now, it does after the next sync

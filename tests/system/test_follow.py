@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from functools import partial
 
 import pytest
 
 from tests.agent import Agent
+from tests.system import shifted_clocks
 from tests.system.command import CLOCK
 from tests.system.rig import DEFAULTS, Rig, emptied
+from tests.system.shifted_clocks import SHIFTS
 from tests.system.test_agent_changes import restored, saved
 from tests.system.trees import Tree, tree
 
@@ -214,6 +218,19 @@ def test_the_end_of_a_sandbox_saves_what_was_followed(rig: Rig, plain: Agent, ho
     rig.until(lambda: saved(rig), "a saved version")
     assert restored(rig, "a") == "the agent's\n"
     assert restored(rig, "new") == "the agent's, too\n"
+
+
+def test_a_clock_that_was_set_back(rig: Rig, plain: Agent) -> None:
+    """What is kept is then of later than now, and is not taken for new."""
+    plain.write("a", "older\n")
+    changed(rig, 1)
+    rig.kill()
+    plain.write("a", "newer\n")
+    shifts, alarm = rig.home / "shifts", rig.home / "alarm"
+    shifts.write_bytes(SHIFTS.pack(0.0, -7200.0))
+    os.mkfifo(alarm)
+    prefix = (sys.executable, shifted_clocks.__file__, str(shifts), str(alarm))
+    assert "+newer" in rig.run("diff", prefix=prefix).out
 
 
 def test_one_that_is_emptied_during_a_sync(rig: Rig, plain: Agent) -> None:
