@@ -73,12 +73,18 @@ class Account:
                 self._made_at_s[path, new] = now_s
                 self._replaced_there.discard((path, new))
 
-    def command_changed(self, sandbox: Tree, sent: Tree) -> Iterator[str]:
+    def command_changed(self, sandbox: Tree, sent: Tree, merged_paths: Collection[str]) -> Iterator[str]:
         """Note what a command did to the workspace, and yield what it had no right to do.
 
-        `sent` is what was put into the sandbox last as each path.
+        `sent` is what was put into the sandbox last as each path. It said that it merged `merged_paths`.
         """
         now = self._look()
+        for path in merged_paths:
+            theirs, here = sandbox.get(path), now.get(path)
+            # A person may have made by hand, beside it, the very change that it would have made.
+            is_by_hand = here is not None and here == self._home.get(path)
+            if theirs is not None and is_by_hand and _is_within(theirs, here, sent.get(path)):
+                self._absorbed.setdefault((path, theirs), set()).add((path, here))
         for path, before, after in _changes(self._home, now):
             if after is not None and (not self._is_known(path, after) or self.is_agents_own(path, after)):
                 # A merge may give just what the agent has, as that has all that the person changed.

@@ -173,7 +173,7 @@ class Commands:
         simulation.note(f"{step.name} ends with {code}: {' | '.join(self._printed)[:600]}")
         if checker.account is not None:
             home, there = checker.account.home, self._sandbox()
-            checker.lost += checker.account.command_changed(there, self._sent())
+            checker.lost += checker.account.command_changed(there, self._sent(), told.get("merged", ()))
             if checker.live is not None:
                 checker.live.model.came_home(checker.account.brought(home))
             # Any command that writes here takes back one that was killed, first.

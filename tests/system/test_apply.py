@@ -757,6 +757,28 @@ def test_killed_between_two_commits(rig: Rig, agent: Agent) -> None:
     assert number > 3
 
 
+def test_a_saved_version_after_a_killed_apply(rig: Rig, agent: Agent) -> None:
+    """`saved restore --here` takes back first what was killed, says so, and decides by what is here then."""
+    agent.write("both", TEXT.replace("line 2\n", "theirs\n"))
+    rig.write("both", ours := TEXT.replace("line 25\n", "ours\n"))
+    rig.ok("push")
+    version = _saved(rig)[0]["id"]
+    agent.write("both", ours.replace("line 12\n", "theirs again\n"))
+    was_halfway = False
+    for number in range(1, 9):
+        command = [sys.executable, "-c", DIES, str(number), "apply"]
+        code = subprocess.run(command, env=rig.environment(), cwd=rig.workspace, check=False).returncode
+        if code == 0:
+            break
+        restored = rig.ok("saved", "restore", version, "--here", "--json")
+        was_halfway |= "took back an apply that was killed" in restored.err
+        assert json.loads(restored.out)["merged"] == ["both"]
+        assert _read(rig, "both") == ours.replace("line 2\n", "theirs\n")
+        rig.ok("apply", "--undo")
+        assert _read(rig, "both") == ours
+    assert was_halfway
+
+
 def _kill_after(pid: int, seconds: float) -> None:
     subprocess.run(["sh", "-c", f"sleep {seconds:.3f}; kill -9 {pid} 2>/dev/null || true"], check=True)
 

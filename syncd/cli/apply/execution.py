@@ -171,6 +171,7 @@ def _agreed(side: AgentSide, named: tuple[str, ...], prepared: Prepared) -> bool
 
 def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *, as_json: bool) -> int:
     """Merge the version into the workspace, and say what became of each path. Raises `TryLater`, `Locked`."""
+    take_back_killed(config)  # before the plan: what it wrote is here no more then
     folders = folders_of(config, os.environ)
     damaged = store.damaged(version)
     for path in damaged:
