@@ -113,29 +113,34 @@ class Execution:
         code = 1
         with self._slot, open(self._log, "ab", buffering=0) as log:
             try:
-                code = self._run_program(log.fileno())
+                code = self.run_program(log.fileno())
             except TimeoutError:
                 log.write(f"\nmain.py was killed: still running after {self.timeout_s:g} s\n".encode())
             except OSError as error:
                 log.write(f"could not run main.py: {error.strerror}\n".encode())
         self.status = RunStatus.FAILED if code else RunStatus.COMPLETED
 
-    def _run_program(self, log: int) -> int:
-        environment = {
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the program gets as its environment."""
+        return {
             "AGENT_WORKSPACE": self._workspace,
             "HOME": self.folder,
             "PATH": os.defpath,
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
         }
+
+    def run_program(self, log: int) -> int:
+        """Run it to its end with its output to this descriptor, and return its exit code. Raises `TimeoutError`."""
         with self._lock:
             if self._closing:
                 return 1
             self.status = RunStatus.RUNNING
             self._process = process = subprocess.Popen(
-                [sys.executable, "main.py"],
+                [sys.executable, "-S", "main.py"],  # without our packages: what it imports has to be sent
                 cwd=self.folder,
-                env=environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

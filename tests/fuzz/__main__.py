@@ -9,6 +9,7 @@ import argparse
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -62,6 +63,13 @@ def _place(asked: Path | None) -> str:
     return str(place)
 
 
+def _commit() -> str:
+    """Return what is run: a seed gives another story once the generators have changed."""
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "a copy without git"
+
+
 def _run_one(text: str, folder: str) -> int:
     with tempfile.TemporaryDirectory(dir=folder, prefix="scenario-") as name:
         simulation = run(Path(name) / "simulation", parse(text), Counter())
@@ -77,6 +85,7 @@ def main() -> int:
     if asked.scenario is not None:
         return _run_one(asked.scenario.read_text("utf-8", "surrogateescape"), folder)
     started_s = MACHINE.monotonic_s()
+    commit = _commit()
     total: Counter[str] = Counter()
     courses: list[str] = []
     shown = 0
@@ -98,7 +107,7 @@ def main() -> int:
                 for each in reports:
                     shown += 1
                     if shown <= MOST_REPORTS:
-                        print(f"{each}\n", flush=True)
+                        print(f"at {commit}, {each}\n", flush=True)
         except KeyboardInterrupt:  # the scenarios under way fail where they are
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes twice, from a parent and to the group
             pool.shutdown(wait=False, cancel_futures=True)
@@ -106,7 +115,7 @@ def main() -> int:
                 os.kill(process.pid or 0, signal.SIGALRM)
     seconds = MACHINE.monotonic_s() - started_s
     course = "" if asked.processes or asked.several else f"; course {digest(courses)}"
-    print(f"{len(courses)} of {len(seeds)} scenarios from seed {asked.seed} on{course}")
+    print(f"{len(courses)} of {len(seeds)} scenarios from seed {asked.seed} on, at {commit}{course}")
     print(f"{seconds:.1f} s, {total['scenarios'] / seconds:.1f} scenarios a second, {total['losses']} lost")
     print(", ".join(f"{count:,} {name}" for name, count in total.most_common() if name != "losses"))
     return 1 if total["losses"] else 0

@@ -17,8 +17,8 @@ from pathlib import Path
 import pyte
 
 from syncd.core.clock import SystemClock
+from tests.preloaded import Preloaded
 from tests.system.command import start
-from tests.system.preloaded import Preloaded
 
 COLUMNS, ROWS = 80, 40
 _CLOCK = SystemClock()

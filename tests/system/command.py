@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from syncd.core.clock import SystemClock
-from tests.system.preloaded import Preloaded, may_be_preloaded
+from tests.preloaded import Preloaded, may_be_preloaded
 
 CLOCK = SystemClock()
 SYNCD = (sys.executable, "-m", "syncd")
@@ -59,7 +59,7 @@ def start(
 ) -> Preloaded | subprocess.Popen[bytes]:
     """Start a command with these descriptors as stdin, stdout and stderr."""
     if tuple(command[: len(SYNCD)]) == SYNCD and may_be_preloaded(env):
-        return Preloaded([os.fsdecode(each) for each in command[len(SYNCD) :]], env, cwd, standard)
+        return Preloaded(["syncd", *(os.fsdecode(each) for each in command[len(SYNCD) :])], env, cwd, standard)
     stdin, stdout, stderr = standard
     return subprocess.Popen(
         command, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True

@@ -1,7 +1,8 @@
-"""`syncd` processes forked from an interpreter that has loaded it: loading is most of what a short command costs.
+"""Processes forked from an interpreter that has loaded what they run: loading is most of what a short one costs.
 
-Run as a program with a socket's number, it is that interpreter. For each request, one process between starts the
-command, and reports its number and its end. What matters to a start (another locale, a program before it) has none.
+Run as a program with a socket's number and what it is for, it is that interpreter. For each request, one process
+between starts the command, and reports its number and its end. What matters to a start (another locale, a program
+before it) has none.
 """
 
 from __future__ import annotations
@@ -21,10 +22,19 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import CodeType, ModuleType
 from weakref import finalize
 
 _MOST_BYTES = 1 << 20
-_LOADED = ("syncd.daemon.build", "syncd.cli.commands", "syncd.cli.run", "syncd.cli.push", "syncd.cli.flush")
+_IN_SANDBOX = (
+    "syncd.sandbox.look_in_sandbox",
+    "syncd.sandbox.repository.commits_in_sandbox",
+    "syncd.sandbox.repository.repository_in_sandbox",
+)
+_LOADED = {
+    "syncd": ("syncd.daemon.build", "syncd.cli.commands", "syncd.cli.run", "syncd.cli.push", "syncd.cli.flush"),
+    "main.py": _IN_SANDBOX,
+}
 _USUAL = {"LANG": "C.UTF-8"}
 _AT_START = ("LANG", "LC_", "PYTHON", "LD_")
 
@@ -35,16 +45,20 @@ def may_be_preloaded(env: Mapping[str, str]) -> bool:
 
 
 class Preloaded:
-    """`syncd ARGS` in a process that has loaded it; as much of `subprocess.Popen` as is used here, in any thread."""
+    """A program in a process that has loaded it; as much of `subprocess.Popen` as is used here, in any thread.
 
-    def __init__(self, args: Sequence[str], env: Mapping[str, str], cwd: Path, standard: Sequence[int]) -> None:
+    The first of `args` is `syncd`, or `main.py` for one that runs in the sandbox, in the folder `cwd`.
+    """
+
+    def __init__(self, args: Sequence[str], env: Mapping[str, str], cwd: Path | str, standard: Sequence[int]) -> None:
         """Start it with these descriptors as stdin, stdout and stderr."""
+        self._name = args[0]
         self.returncode: int | None = None
         self._lock = threading.Lock()
         self._reports, reporting = os.pipe()
         finalize(self, os.close, self._reports)  # not at the report of the end: another thread may wait for it, too
         request = pickle.dumps((list(args), dict(env), str(cwd)))
-        socket.send_fds(_interpreter(), [request], [*standard, reporting])
+        socket.send_fds(_interpreter(args[0]), [request], [*standard, reporting])
         os.close(reporting)
         self.pid = int(self._report())
 
@@ -58,7 +72,7 @@ class Preloaded:
         """Wait for the end, and return the exit code. Raises `subprocess.TimeoutExpired`."""
         if self.returncode is None:
             if not select.select([self._reports], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired("syncd", timeout or 0)
+                raise subprocess.TimeoutExpired(self._name, timeout or 0)
             with self._lock:
                 if self.returncode is None:
                     self.returncode = os.waitstatus_to_exitcode(int(self._report()))
@@ -84,13 +98,13 @@ class Preloaded:
 
 
 @cache
-def _interpreter() -> socket.socket:
-    """Start the interpreter of this process, which ends with it."""
+def _interpreter(name: str) -> socket.socket:
+    """Start the interpreter of this process for such programs, which ends with it."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.system.preloaded", str(its.fileno())],
-            cwd=Path(__file__).parents[2],
+            [sys.executable, "-m", "tests.preloaded", str(its.fileno()), name],
+            cwd=Path(__file__).parents[1],
             env={"PATH": os.environ.get("PATH", os.defpath), **_USUAL},
             pass_fds=[its.fileno()],
             stdin=subprocess.DEVNULL,
@@ -135,14 +149,36 @@ def _serve(connection: socket.socket) -> list[str]:
             os.close(descriptor)
 
 
+def _run_in_sandbox() -> None:
+    """Run the `main.py` of this folder, which need not be compiled if it is one of ours."""
+    source = Path("main.py").read_bytes()
+    code = _compiled().get(source) or compile(source, "main.py", "exec")
+    sys.path[0] = os.getcwd()
+    sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    main.__file__ = "main.py"
+    exec(code, main.__dict__)
+
+
+@cache
+def _compiled() -> dict[bytes, CodeType]:
+    sources = [Path(str(sys.modules[name].__file__)).read_bytes() for name in _IN_SANDBOX]
+    return {source: compile(source, "main.py", "exec") for source in sources}
+
+
 def _main() -> None:
-    for name in _LOADED:
-        __import__(name)
+    number, name = sys.argv[1:]
+    for each in _LOADED[name]:
+        __import__(each)
+    if name == "main.py":
+        _compiled()
     gc.freeze()  # else each process copies all of it at its first collection
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those between
-    args = _serve(socket.socket(fileno=int(sys.argv[1])))
-    sys.argv = ["syncd", *args]
-    runpy.run_module("syncd", run_name="__main__", alter_sys=True)
+    sys.argv = _serve(socket.socket(fileno=int(number)))
+    if name == "main.py":
+        _run_in_sandbox()
+    else:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
