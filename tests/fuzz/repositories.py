@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.store.state_db import StateDb
 from tests.fuzz.git import AGENT, Leaf, changed, git, leaves, listed, unreachable
 from tests.fuzz.model import FOLDER, Entry, shown
@@ -73,8 +74,8 @@ class HomeRepository:
         checker, is_branch = self._checker, step.name == "branch"
         self.check_unchanged(step.args[0] if is_branch and code in (0, None) else "", may_write_objects=is_branch)
         live = checker.live
-        if live is not None and checker.settings.current.sandbox.id not in (None, live.sandbox.id):
-            return  # a command asks the one that the configuration names, before the daemon has moved to it
+        if live is not None and self._asked() not in (None, live.sandbox.id):
+            return  # a command asks the one that is named or acquired, before the daemon has moved to it
         if code != 0 or not alone or live is None or not (live.sandbox.workspace / ".git").is_dir():
             return
         text = "\n".join(printed)
@@ -84,6 +85,12 @@ class HomeRepository:
             checker.figures["branches made"] += 1
             if not step.args[1]:
                 checker.lost += self._missing_on(step.args[0], live, told, text)
+
+    def _asked(self) -> str | None:
+        """Return the sandbox that a command asks."""
+        config = self._checker.settings.current
+        acquired, _ = AcquiredSandboxStore(config, self._state_folder).load()
+        return acquired.sandbox_id if config.sandbox.id is None and acquired is not None else config.sandbox.id
 
     def check_unchanged(self, made: str = "", *, may_write_objects: bool = False) -> None:
         """Check that nothing was changed but by the making of that branch."""
