@@ -122,7 +122,7 @@ class Execution:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the program gets as its environment."""
+        """The environment of the program."""
         return {
             "AGENT_WORKSPACE": self._workspace,
             "HOME": self.folder,

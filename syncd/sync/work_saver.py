@@ -102,12 +102,11 @@ class WorkSaver(Struct):
         try:
             unsaved = self._save_whatever_changes(services, left_s)
         except (StepFailed, SyncdError) as failure:
-            is_gone, again_s = _is_gone(failure), self.clock.monotonic_s() + AFTER_FAILURE_S
-            if is_gone or again_s > ending.ends_s:
-                ending.next_s = inf
+            # Also where the API says that there is no such sandbox: it may say so once, and its agent goes on.
+            again_s = self.clock.monotonic_s() + AFTER_FAILURE_S
+            ending.next_s = min(ending.next_s, again_s) if again_s <= ending.ends_s else inf
+            if ending.next_s == inf:
                 self.save_followed(services, Why.SANDBOX_ENDED)
-            else:
-                ending.next_s = min(ending.next_s, again_s)
             self._warn_of(services, failure, is_last=ending.next_s == inf)
         else:
             self._warning = self._unsaved = None

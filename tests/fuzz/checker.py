@@ -25,6 +25,7 @@ from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection
 from syncd.sync.sync_cycle import SyncCycle
+from syncd.sync.work_saver import AFTER_FAILURE_S
 from tests.clock import NOON_S
 from tests.emulator import Emulator, RequestRecord, Sandbox
 from tests.fuzz.account import Account, is_draft
@@ -399,9 +400,18 @@ class Checker:
             if not self.has_ended(tracked):
                 continue
             ends_wall_s = tracked.sandbox.record.expires_at_s
-            ends_s = -inf if ends_wall_s is None or tracked.sandbox.id in self.ended_early else ends_wall_s - NOON_S
+            is_early = ends_wall_s is None or tracked.sandbox.id in self.ended_early
+            ends_s = -inf if is_early or self._refused_last(tracked) else ends_wall_s - NOON_S
             gone = tracked.model.gone({})
             self.account.excuse_made_after({path: entry for path, (entry, _) in gone.items()}, ends_s - late_s)
+
+    def _refused_last(self, tracked: TrackedSandbox) -> bool:
+        """True if the API refused the last look, when there was no time for another one."""
+        ends_wall_s = tracked.sandbox.record.expires_at_s or 0.0
+        log = self.emulator.request_log.entries()
+        looks = [each for each in log if each.sandbox == tracked.sandbox.id and each.op in ("execute", "dump")]
+        last = looks[-1] if looks else None
+        return last is not None and last.status >= 400 and last.started_at > ends_wall_s - AFTER_FAILURE_S
 
     def note_acquire(self) -> None:
         """Track a sandbox that the request acquired."""

@@ -77,6 +77,18 @@ def test_what_the_agent_does_in_the_last_minute_is_saved(acquired: Rig) -> None:
     assert acquired.cycle.agent_status.saved == 2
 
 
+@pytest.mark.parametrize("status", [404, 501, 503])
+def test_a_failure_right_before_the_end(acquired: Rig, status: int) -> None:
+    """It is tried again, also where the API says that it knows no such sandbox."""
+    acquired.clock.go_on(max(0.0, acquired.cycle.save_in_s))
+    acquired.emulator.faults.script(f"execute: {status}", f"dump: {status}")
+    acquired.cycle.save_before_end()
+    assert acquired.emulator.request_log.entries()[-1].status == status
+    _save_until_the_end(acquired)
+    assert acquired.cycle.agent_status.saved == 1
+    assert not acquired.cycle.warnings
+
+
 def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
     """It is told once, and stays a warning."""
     acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
