@@ -276,7 +276,9 @@ class Checker:
             what = f"the agent's {path!r} ({shown(entry)}) was overwritten"
             only_agents = model.is_only_agents(path, sent) and not self.is_forced
             if (path, entry) in self.decided:
-                if not self._is_saved(path, entry):
+                if not seen:
+                    self._excuse(path, entry)
+                elif not self._is_saved(path, entry):
                     self.lose(f"{what} by a person's choice, and is not saved")
             elif only_agents and model.stays(path):
                 self.lose(f"{what}, and syncd knew that it stays")
