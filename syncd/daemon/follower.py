@@ -28,7 +28,7 @@ from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import Why
 from syncd.sync.agent_work import LeaveOut, agent_work, pruned_names
-from syncd.sync.following import LONGEST_WAIT_S, Followed, Pace, follow_request, followed, save_followed
+from syncd.sync.following import LONGEST_WAIT_S, Arrivals, Followed, Pace, follow_request, followed, save_followed
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.status_document import AgentStatus
 
@@ -83,7 +83,6 @@ class Follower:
         self._pace.asked(self._clock.monotonic_s())
         self._looks: RemoteChanges | None = None
         self._target: Target | None = None
-        self._known: FollowedWork | None = None
         self._failures = 0
         self._followed_at: str | None = None
         self._changed_wall_s: float | None = None
@@ -174,20 +173,24 @@ class Follower:
         """Look, and keep what is there; true if something changed there since the last look."""
         state, store = services.state, FollowedStore(services.state.db, services.target)
         if self._looks is None or self._target != services.target:
-            self._looks, self._target, self._known = self._parts.looks_at(state), services.target, store.load()
+            self._looks, self._target = self._parts.looks_at(state), services.target
         at_s, before, leave_out = self._clock.wall_s(), state.content, self._parts.leave_out()
-        known = (self._known or _NOTHING).holding(before)
+        kept = store.load()
+        known = (kept or _NOTHING).holding(before)
         looks = self._looks
+        overwritten: list[Callable[[str], bool]] = []
+        state.overwritten = overwritten
         try:
             result = looks.follow(follow_request(before, known, leave_out))
             if self._sandbox.services() is not services:
                 return False  # the workspace goes to another sandbox meanwhile
-            found = followed(known, result, (before, state.content), leave_out, at_s)
+            found = followed(known, result, Arrivals(before, state.content, overwritten), leave_out, at_s)
             if found.was_emptied:
                 self._note_emptied(services, looks)
                 return False
-            self._keep(store, found, state, leave_out)
+            self._keep(store, kept, found, state, leave_out)
         finally:
+            state.overwritten = None
             looks.drop_copies()
         self._followed_at = state.seen.looked_at = stamp(at_s)
         if found.has_changed:
@@ -196,10 +199,17 @@ class Follower:
             self._sandbox.quiet(len(state.seen.changed))
         return found.has_changed
 
-    def _keep(self, store: FollowedStore, found: Followed, state: SandboxState, leave_out: LeaveOut) -> None:
-        known, content = self._known, state.content
+    def _keep(
+        self,
+        store: FollowedStore,
+        known: FollowedWork | None,
+        found: Followed,
+        state: SandboxState,
+        leave_out: LeaveOut,
+    ) -> None:
+        content = state.content
         if known is None or found.work != replace(known, at_s=found.work.at_s):
-            known = self._known = store.save(found.work, self._clock.wall_s())
+            known = store.save(found.work, self._clock.wall_s())
         work = agent_work(known.result(content), content, leave_out, pruned_names(leave_out))
         if work.seen_paths != state.seen.changed:
             state.seen.note_all(work.seen_paths)
@@ -210,7 +220,6 @@ class Follower:
         state = services.state
         base_bytes, now_s = self._parts.base_store.get, self._clock.wall_s()
         save_followed(looks, state, Why.RESET, base_bytes, now_s)
-        self._known = None
         if state.uncertain:
             return
         state.mark_uncertain()

@@ -7,7 +7,7 @@ all that is left of a sandbox, it becomes a saved version.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
 from msgspec import Struct
@@ -133,6 +133,21 @@ class FollowedStore:
         self._clean_up(now_s)
         copies = {path: replace(entry, copy=self._blobs.path(entry.digest)) for path, entry in kept.items()}
         return replace(work, there={**work.there, **copies})
+
+    def drop(self, is_gone: Callable[[str], bool]) -> None:
+        """Keep nothing of these paths any more: syncd itself overwrote or removed what was there. Raises `OSError`.
+
+        Their contents stay until the next clean-up, as the transaction that is open may fail.
+        """
+        work = self.load()
+        left = {} if work is None else {path: entry for path, entry in work.there.items() if not is_gone(path)}
+        if work is None or len(left) == len(work.there):
+            return
+        with self._db.transaction():
+            self._blobs.let_go(self._holder)
+            self._blobs.hold(self._holder, {entry.digest for entry in left.values() if entry.copy})
+            base = {path: entry for path, entry in work.base.items() if path in left}
+            self._record.save(_record(replace(work, base=base, there=left)))
 
     def remove(self, now_s: float) -> None:
         """Keep nothing any more. Raises `OSError`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from msgspec import Struct
@@ -190,6 +190,8 @@ class SandboxState:
         self.leftovers = NO_LEFTOVERS
         self.seen = SeenPaths(db, target.owner)
         self.warnings: list[SyncWarning] = []  # about what could not be read
+        # While a look that follows is under way: of each archive that arrived meanwhile, what it went over.
+        self.overwritten: list[Callable[[str], bool]] | None = None
         self._searched = searched
         self._rows = ManifestRows(db, target.owner)
         self._base = Record(db, "base", _Base, _SENT_ANEW, target.owner)

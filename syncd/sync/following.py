@@ -6,7 +6,7 @@ nothing changes there, and not at all after an hour of silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 
@@ -106,29 +106,36 @@ class Followed(Struct, frozen=True):
     was_emptied: bool
 
 
-def followed(
-    known: FollowedWork,
-    result: LookResult,
-    contents: tuple[SandboxContent, SandboxContent],
-    leave_out: LeaveOut,
-    at_s: float,
-) -> Followed:
+class Arrivals(Struct, frozen=True):
+    """The known content `before` a look and `after` it.
+
+    `overwritten` say, each of one archive that arrived meanwhile, if it went over a path.
+    """
+
+    before: SandboxContent
+    after: SandboxContent
+    overwritten: Sequence[Callable[[str], bool]] = ()
+
+
+def followed(known: FollowedWork, result: LookResult, arrivals: Arrivals, leave_out: LeaveOut, at_s: float) -> Followed:
     """Return what is there now by a look that began at `at_s`, when `known` was true.
 
-    `contents` are what had been put there when it began, and when it ended.
-
     What was on its way into the sandbox, or arrived meanwhile, may have been seen half written: of such a path what was
-    known stays known, if anything.
+    known stays known, if anything, unless it was overwritten.
     """
-    before, after = contents
+    before, after = arrivals.before, arrivals.after
     base_before, base = before.base or Manifest(), after.base or Manifest()
-    unsettled = {path for content in contents for manifest in content.unanswered for path in manifest}
-    there = {**known.holding(after).there}
+    unsettled = {path for content in (before, after) for manifest in content.unanswered for path in manifest}
+
+    def is_gone(path: str) -> bool:
+        return any(goes_over(path) for goes_over in arrivals.overwritten)
+
+    there = {path: entry for path, entry in known.holding(after).there.items() if not is_gone(path)}
     missing = 0
     for path, entry in {**result.differing, **result.new}.items():
         old, now = base_before.get(path), base.get(path)
         missing += entry.kind is Kind.ABSENT and now is not None
-        if path in unsettled or not _is_same(old, now):
+        if path in unsettled or not _is_same(old, now) or is_gone(path):
             continue
         had = there.get(path)
         if entry.kind is Kind.UNREAD or entry.unstable:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from itertools import chain
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from syncd.core.choices import AgentChanges
 from syncd.core.text import shown_path
@@ -65,6 +65,8 @@ class Preparation(Struct):
     repeated: int
     withheld: int
     only_there: frozenset[str] = frozenset()  # what was found that only the sandbox has, if it was looked for
+    is_cleared: bool = False  # nothing of what was there outlives the archive
+    _removed: set[str] = field(default_factory=set)
     _request: LookRequest | None = None
 
     def begin(self) -> None:
@@ -83,6 +85,7 @@ class Preparation(Struct):
         deletion_sync, remote_changes = self.services.deletion_sync, self.services.remote_changes
         state, partial_archives = self.services.state, self.services.partial_archives
         if self._resets:
+            self.is_cleared = True
             self._save_all(Why.RESET)
             self.services.delivery.mark_uncertain()
             deletion_sync.reset(self.paths_to_delete)
@@ -91,6 +94,7 @@ class Preparation(Struct):
             return Verdict.INITIALIZE
         deletion_sync.settle_pending(self._wanted)
         if partial_archives.replaces:
+            self.is_cleared = True
             self._save_all(Why.OVERWRITTEN)
             deletion_sync.removed([LookResult(removed=[*self.paths_to_delete])], self.paths_to_delete, self._wanted)
             state.seen.forget()
@@ -118,6 +122,10 @@ class Preparation(Struct):
                 return verdict
             self.repeated += 1
         return Verdict.INITIALIZE
+
+    def goes_over(self, path: str) -> bool:
+        """True if the archive, once it is initialized, has taken the place of what anyone had made there."""
+        return self.is_cleared or path in self.written or is_within(path, self._removed)
 
     def find_reason(self) -> Verdict | None:
         """Find out if an obstacle there made the initialize fail; None if nobody could look. Raises `Stop`."""
@@ -310,6 +318,7 @@ class Preparation(Struct):
             self.services.delivery.mark_uncertain()
             items = {path: LookItem(tuple(again[path]), LookAction.REMOVE) for path in sorted(again, reverse=True)}
             removals.append(self.services.remote_changes.look(LookRequest(items)))
+        self._removed.update(*(each.removed for each in removals))
         taken = self.services.deletion_sync.removed(removals, self.paths_to_delete, self._wanted)
         return {path: obstacle for path, obstacle in taken.items() if path not in stays}
 

@@ -34,6 +34,7 @@ from syncd.model.manifest import (
     replaced_entries,
 )
 from syncd.model.reconcile import Forced, Policy
+from syncd.sandbox.followed_work import FollowedStore
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.partial_archives import Kept
 from syncd.sandbox.sandbox_state import SandboxState
@@ -95,7 +96,8 @@ def _counted(archived: _Archived, base: Manifest) -> Difference:
 class _Delivered(Struct, frozen=True):
     """An archive that was initialized, and the manifest that the sandbox holds since.
 
-    `only_there` are paths that were there before it and that it did not hold.
+    `only_there` are paths that were there before it and that it did not hold; `goes_over` says of what paths nothing
+    is left there.
     """
 
     packed: Packed
@@ -103,6 +105,7 @@ class _Delivered(Struct, frozen=True):
     sha256: str
     is_partial: bool
     only_there: Collection[str]
+    goes_over: Callable[[str], bool]
 
 
 class SandboxSync(Struct):
@@ -377,7 +380,8 @@ class SandboxSync(Struct):
                 return ended
             if only is not None:
                 self.base_store.keep_sent(archive, manifest.content_bytes)
-            return _Delivered(packed, manifest, ended, only is not None, preparation.only_there)
+            only_there, goes_over = preparation.only_there, preparation.goes_over
+            return _Delivered(packed, manifest, ended, only is not None, only_there, goes_over)
         raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
 
     def _prepare(self, preparation: Preparation) -> Verdict:
@@ -458,7 +462,7 @@ class SandboxSync(Struct):
         others = [path for path in manifest.spread(_PROOF) if path not in written]
         if partial_archives.prove(others) is not Kept.YES:
             return False
-        self._record(self.state.base or manifest, self.state.torn)
+        self._record(self.state.base or manifest, self.state.torn, preparation.goes_over)
         self._whole_next = False
         return True
 
@@ -475,18 +479,30 @@ class SandboxSync(Struct):
             sha256=delivered.sha256,
             seconds=round(self.clock.monotonic_s() - started_s, 3),
         )
-        self._record(delivered.manifest, follow_up)
+        self._record(delivered.manifest, follow_up, delivered.goes_over)
         if follow_up:
             _log.info("%d files changed while read (%s): a sync follows", len(follow_up), shown_path(follow_up[0]))
         return Outcome(sync, tuple(follow_up), sync.files, change, self.state.torn)
 
-    def _record(self, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
-        """Record that the sandbox holds the manifest. A state folder that cannot be written becomes a warning."""
+    def _record(
+        self,
+        manifest: Manifest,
+        follow_up: Collection[str] = (),
+        goes_over: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """Record that the sandbox holds the manifest, and what it does not hold any more of the agent's.
+
+        A state folder that cannot be written becomes a warning.
+        """
         state, unread = self.state, {*self.snapshotter.unread, *follow_up, *self._obstructed_here, *self._held_here}
         self.services.deletion_sync.note_arrived(manifest, unread, set(self.snapshotter.secret_files))
         state.note_arrived(manifest, follow_up)
+        if state.overwritten is not None:
+            state.overwritten.append(goes_over)
         try:
-            state.record()
+            with state.db.transaction():
+                state.record()
+                FollowedStore(state.db, state.target).drop(goes_over)
             state.warnings = []
         except OSError as failure:
             what = f"what was synced cannot be recorded ({failure.strerror})"

@@ -74,6 +74,18 @@ _BRANCH = _COMMITS + "branch('agent/1', (), ())"
 
 # The shortest scenario of each defect that was found.
 LOST_ONCE = {
+    "what was followed of the agent's counts as there after a reset": (
+        "settings('reset', 'auto', 0, 4000, 1.0, 'save')\n write('a', 300, 1)\n write('b', 300, 2)\n wait_idle()\n"
+        "agent_writes('n', 5)\n follow()\n remove('b')\n wait_idle()\n stop()\n apply((), (), ())"
+    ),
+    "what was followed of the agent's counts as there after it was removed there": (
+        "write('a', 300, 1)\n write('b', 300, 2)\n wait_idle()\n agent_prepends('a', 5)\n follow()\n remove('a')\n"
+        "wait_idle()\n follow()\n push_force()\n stop()\n apply((), (), ())"
+    ),
+    "what was followed of the agent's counts as there after a forced push went over it": (
+        "write('a', 300, 1)\n wait_idle()\n agent_prepends('a', 2)\n follow()\n push_force()\n stop()\n"
+        "apply((), (), ())"
+    ),
     "an initialize that is unpacked late overwrites what an agent wrote since, and what is held is not saved": (
         "settings('reset', 'auto', 0, 4000, 1.0, 'hold')\n write('deep/h', 300, 7)\n wait_idle()\n hold_initialize()\n"
         "write('deep/h', 300, 8)\n wait_failing()\n agent_prepends('deep/h', 9)\n apply((), (), ('dies', 2, 4))\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -245,6 +246,22 @@ def test_one_that_is_emptied_during_a_sync(rig: Rig, plain: Agent) -> None:
     assert restored(rig, "a") == "the agent's\n"
     rig.emulator.faults.clear()
     rig.converged()
+
+
+def test_a_push_during_a_look(rig: Rig, plain: Agent) -> None:
+    """What `push --force` goes over is saved, and not there any more, also if a look has seen it right before."""
+    looked_at = rig.status()["agent"]["followed_at"]
+    plain.write("a", "the agent's\n")
+
+    def push() -> None:
+        rig.ok("push", "--force")
+        rig.faults("execute: 503 always", "dump: 503 always")
+
+    assert rig.once("export-artifacts", "before", push).wait(30), rig.report()
+    rig.until(lambda: rig.shown()["agent"]["followed_at"] != looked_at, "the end of the look")
+    assert json.loads(rig.ok("apply", "--json").out)["taken"] == []
+    assert restored(rig, "a") == "the agent's\n"
+    assert plain.read("a") == (rig.workspace / "a").read_bytes()
 
 
 def test_a_busy_agent_and_a_huge_file(rig: Rig, plain: Agent) -> None:

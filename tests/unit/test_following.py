@@ -11,7 +11,7 @@ from syncd.model.manifest import Manifest
 from syncd.sandbox.followed_work import FollowedWork
 from syncd.sandbox.look_request import LookAction, LookResult
 from syncd.sandbox.sandbox_state import SandboxContent
-from syncd.sync.following import SILENCE_S, Followed, Pace, follow_request, followed
+from syncd.sync.following import SILENCE_S, Arrivals, Followed, Pace, follow_request, followed
 
 
 def _paced(*looks: tuple[float, float, bool], follow_s: float = 10.0, requests: int = 4) -> Pace:
@@ -73,16 +73,17 @@ THEIRS_NEWER = SeenEntry(Kind.FILE, 0o644, size_bytes=6, digest=b"theirs, newer"
 AS_SENT = SeenEntry(Kind.FILE, 0o644, size_bytes=3, digest=b"ours")
 UNSTABLE = SeenEntry(Kind.FILE, 0o644, size_bytes=9, unstable=True)
 HELD = SandboxContent(Manifest({"a": SENT, "b": SENT}))
+UNDISTURBED = Arrivals(HELD, HELD)
 KNOWN = FollowedWork(0.0, {"a": SENT}, {"a": THEIRS, "new": THEIRS})
 
 
 def _after(
     differing: dict[str, SeenEntry],
     new: dict[str, SeenEntry],
-    contents: tuple[SandboxContent, SandboxContent] = (HELD, HELD),
+    arrivals: Arrivals = UNDISTURBED,
 ) -> Followed:
     result = LookResult(differing=differing, new=new)
-    return followed(KNOWN, result, contents, lambda path, _: path.endswith(".log"), 7.0)
+    return followed(KNOWN, result, arrivals, lambda path, _: path.endswith(".log"), 7.0)
 
 
 @pytest.mark.parametrize(
@@ -112,22 +113,28 @@ def test_what_was_sent_meanwhile_is_not_the_agents() -> None:
     """Neither what is on its way, nor what arrived between the beginning and the end of the look."""
     on_its_way = SandboxContent(HELD.base, ({"b": NEWER},))
     arrived = SandboxContent(Manifest({"a": SENT, "b": NEWER}))
-    found = _after({"b": THEIRS}, {}, (on_its_way, arrived))
+    found = _after({"b": THEIRS}, {}, Arrivals(on_its_way, arrived))
     assert found.work.there == KNOWN.there
 
 
 def test_a_path_that_was_sent_anew_is_not_known_any_more() -> None:
     """As what the agent had there was taken, or overwritten."""
     arrived = SandboxContent(Manifest({"a": NEWER, "b": SENT}))
-    assert _after({}, {}, (HELD, arrived)).work.there == {"new": THEIRS}
+    assert _after({}, {}, Arrivals(HELD, arrived)).work.there == {"new": THEIRS}
+
+
+def test_what_was_sent_again_as_before_has_gone_over_the_agents() -> None:
+    """By `push --force`: neither what was known is there any more, nor what the look has seen before that."""
+    arrivals = Arrivals(HELD, HELD, [lambda path: path == "a", lambda path: path == "b"])
+    assert _after({"a": THEIRS_NEWER, "b": THEIRS}, {}, arrivals).work.there == {"new": THEIRS}
 
 
 def test_a_sandbox_that_was_emptied() -> None:
     """It is no work of an agent that nearly everything is gone at once."""
     many = SandboxContent(Manifest({f"f{number}": SENT for number in range(30)}))
     gone = dict.fromkeys(many.base or (), ABSENT)
-    assert _after(gone, {}, (many, many)).was_emptied
-    assert not _after({"f1": ABSENT}, {}, (many, many)).was_emptied
+    assert _after(gone, {}, Arrivals(many, many)).was_emptied
+    assert not _after({"f1": ABSENT}, {}, Arrivals(many, many)).was_emptied
 
 
 def test_what_a_look_asks_for() -> None:
