@@ -80,14 +80,6 @@ def toml(value: Any, name: str) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-# What matters for where a statement of TOML ends: texts of all four kinds, comments, brackets, line ends.
-_PIECE = re.compile(
-    r"""
-    (?P<text>   \"{3}(?:\\.|[^\\])*?\"{3,5} | '{3}.*?'{3,5} | "(?:\\.|[^"\\\n])*" | '[^'\n]*' )
-    | (?P<comment>\#[^\n]*) | (?P<open>[\[{]) | (?P<close>[\]}]) | (?P<equals>=) | (?P<end>\n)
-    """,
-    re.DOTALL | re.VERBOSE,
-)
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -207,46 +199,49 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _named(key: str) -> tuple[str, ...]:
+    names = _names(_read(f"{key} = 0"))
+    if not names:
+        raise ConfigError(f"{key!r} is no key", "name one as sync.debounce_seconds")
+    return names
+
+
+def _read(text: str) -> dict[str, Any] | None:
     try:
-        return _names(f"{key} = 0")
-    except (tomllib.TOMLDecodeError, ValueError):
-        raise ConfigError(f"{key!r} is no key", "name one as sync.debounce_seconds") from None
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
 
 
-def _names(statement: str) -> tuple[str, ...]:
-    """The names in a heading, or in a key whose value is no table."""
-    found: Any = tomllib.loads(statement)
+def _names(found: Any) -> tuple[str, ...]:
+    """The names in what was read of one heading, or of one key whose value is no table."""
     names: tuple[str, ...] = ()
-    while isinstance(found, dict) and found:
+    while isinstance(found, dict) and len(found) == 1:
         ((name, found),) = found.items()
         names += (name,)
     return names
 
 
 def _statements(text: str) -> Iterator[_Statement]:
-    """The statements of valid TOML whose last line is complete."""
+    """The statements of valid TOML whose last line is complete: each ends, as its parts do, where it can be read."""
     table: tuple[str, ...] = ()
-    start, depth, equals, code_end = 0, 0, 0, 0
-    for piece in _PIECE.finditer(text):
-        match piece.lastgroup:
-            case "open":
-                depth += 1
-            case "close":
-                depth -= 1
-            case "equals" if not depth and not equals:
-                equals = piece.end()
-            case "comment" if not depth:
-                code_end = piece.start()
-            case "end" if not depth:
-                code = text[start : code_end or piece.start()].rstrip()
-                if equals:
-                    name, ends = (*table, *_names(f"{text[start:equals]} 0")), start + len(code)
-                    begins = ends - len(code[equals - start :].lstrip())
-                    yield _Statement(name, table, start, piece.end(), slice(begins, ends))
-                elif code.strip():
-                    table = _names(code)
-                    yield _Statement(table, table, start, piece.end(), None)
-                start, equals, code_end = piece.end(), 0, 0
+    start = end = 0
+    for line in text.split("\n")[:-1]:
+        end += len(line) + 1
+        statement = text[start:end]
+        found = _read(statement)
+        if found is None:
+            continue
+        if found and statement.lstrip().startswith("["):
+            table = _names(found)
+            yield _Statement(table, table, start, end, None)
+        elif found:
+            equals = next(each.end() for each in re.finditer("=", statement) if _read(f"{statement[: each.end()]} 0"))
+            comments = (each.start() for each in re.finditer("#", statement) if _read(statement[: each.start()]))
+            code = statement[: next(comments, None)].rstrip()
+            begins = start + len(code) - len(code[equals:].lstrip())
+            name = (*table, *_names(_read(f"{statement[:equals]} 0")))
+            yield _Statement(name, table, start, end, slice(begins, start + len(code)))
+        start = end
 
 
 def _after_example(text: str, section: list[_Statement], name: str) -> int:
