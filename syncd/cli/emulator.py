@@ -20,7 +20,7 @@ from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.bucket import MAX_LIFETIME_S
 from syncd.emulator.emulator import KEY_FILE
-from syncd.emulator.profile import Profile
+from syncd.emulator.sandbox import Profile
 
 
 @click.command("emulator")

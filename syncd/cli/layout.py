@@ -1,4 +1,4 @@
-"""Lays out text for a terminal: wrapped to a width, aligned in columns, a bar with its figures.
+"""Lays out text for a terminal: wrapped to a width, aligned in columns, a bar with its figures, drawn as it changes.
 
 A line has colours, which `click.echo` takes out for a pipe. The words carry the meaning and the colours only help, so
 that it reads the same there.
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import click
 from msgspec import Struct
 
-from syncd.cli.output import may_colour
+from syncd.cli.interruption import discard_stdout
+from syncd.cli.options import CLOCK
+from syncd.cli.output import is_screen, may_colour, stdout_failure, terminal_size
 from syncd.core.text import countdown, counted, duration, shown_path, size
 from syncd.sync.status_document import Progress
 
@@ -25,6 +28,9 @@ _NO_BREAK = "\0"  # no text that is shown has it
 _LEAST_COLUMNS = 8
 _LEAST_BAR, _LONGEST_BAR = 6, 30
 _GAP = "  "
+_REDRAW_S = 0.5
+
+Shown = TypeVar("Shown")
 
 
 class Tone(Enum):
@@ -173,3 +179,41 @@ def glyphs_for(stream: TextIO) -> Glyphs:
     """The characters that this stream can show: the kernel's own console has a font without bars."""
     utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
     return UNICODE if utf8 and os.environ.get("TERM") != "linux" else ASCII
+
+
+def keep_showing(read: Callable[[], Shown], text: Callable[[Shown], str], *, as_json: bool) -> None:
+    """Show the text of what is read, until a person ends it: drawn anew on a terminal, to a pipe once for each change.
+
+    With `as_json` a terminal is a pipe.
+    """
+    try:
+        if as_json or not is_screen(sys.stdout):
+            _print_changes(read, text)
+        else:
+            _redraw(lambda: text(read()))
+    except KeyboardInterrupt:  # the usual end, in a write to a full pipe too
+        discard_stdout()
+
+
+def _print_changes(read: Callable[[], Shown], text: Callable[[Shown], str]) -> None:
+    last: Shown | None = None
+    while True:
+        shown = read()
+        if shown != last:
+            print(text(shown), flush=True)
+            last = shown
+        if stdout_failure() is not None:  # nobody can read on
+            return
+        CLOCK.sleep(_REDRAW_S)
+
+
+def _redraw(text: Callable[[], str]) -> None:
+    """Draw on the whole terminal again and again, as watch(1) does. What was there scrolls up; the last screen stays.
+
+    So it needs no settings of the terminal, and is right again after a resize, a Ctrl-Z and typed keys.
+    """
+    print("\n" * terminal_size()[1], end="")
+    while True:
+        lines = text().split("\n")[: terminal_size()[1] - 1]
+        print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", end="", flush=True)
+        CLOCK.sleep(_REDRAW_S)

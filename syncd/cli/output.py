@@ -45,6 +45,12 @@ def is_screen(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "") not in _DUMB
 
 
+def terminal_size() -> os.terminal_size:
+    """The terminal's columns and rows; 80 and 24 if unknown."""
+    columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    return os.terminal_size((columns or 80, rows or 24))
+
+
 def may_colour() -> bool:
     """True if a terminal may be written to in colour: it has some, and $NO_COLOR is unset or empty (no-color.org)."""
     return os.environ.get("TERM", "") not in _DUMB and not os.environ.get("NO_COLOR")

@@ -21,8 +21,7 @@ from syncd.core.durable_file import write_whole
 from syncd.core.errors import Locked, WorkspaceError
 from syncd.emulator.api import EmulatedApi
 from syncd.emulator.bucket import EmulatedBucket, Signer
-from syncd.emulator.profile import Profile
-from syncd.emulator.sandbox import Sandbox, Sandboxes, SandboxRecord, read_record
+from syncd.emulator.sandbox import Profile, Sandbox, Sandboxes, SandboxRecord, read_record
 from syncd.emulator.server import LoopbackServer, RequestRecord, Service
 
 KEY_FILE = "api-key"

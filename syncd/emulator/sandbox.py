@@ -23,15 +23,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Annotated, BinaryIO, Literal, TypeVar
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from syncd.core.clock import Clock
 from syncd.core.durable_file import read_file, write_whole
 from syncd.emulator.extract import ArchiveRefused, extract, extract_as_python
-from syncd.emulator.profile import Profile
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The directories of so many ended executions are kept for an export, so that a long life fills no disk.
@@ -40,6 +39,22 @@ MAX_LOG_BYTES = 8 * 1024**2
 _RECORD = "sandbox.json"
 
 Shape = TypeVar("Shape")
+
+
+class Profile(Struct, frozen=True, forbid_unknown_fields=True):
+    """The differences that a service may have from what syncd assumes of it; the defaults are what it assumes.
+
+    `python -m tests.conformance` finds out those of a service, and writes such a profile.
+
+    An `extraction` as of `tar` skips what cannot be placed and fails at the end; as of `python`'s tarfile it writes
+    through links and ends at the first failure; a `whole` one that fails changes nothing. Further executions than
+    `executions_at_once` (None: no limit) are pending until another one has ended.
+    """
+
+    initialize: Literal["adds", "replaces"] = "adds"
+    extraction: Literal["tar", "python", "whole"] = "tar"
+    executions_at_once: Annotated[int, Meta(ge=1)] | None = None
+    initialize_s: Annotated[float, Meta(ge=0, le=600)] = 0.0
 
 
 class Busy(Exception):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from syncd.emulator.profile import Profile
+from syncd.emulator.sandbox import Profile
 from tests.conformance.rows import RELEASED, ROWS, Trial, found, released
 from tests.conformance.service import Service, Unexpected
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from syncd import emulator
 from syncd.core.clock import Clock, SystemClock
-from syncd.emulator.profile import Profile
-from syncd.emulator.sandbox import SandboxRecord
+from syncd.emulator.sandbox import Profile, SandboxRecord
 from syncd.emulator.server import Service
 from tests.emulator.faults import Faults
 from tests.emulator.handler import FaultyServer

@@ -15,8 +15,7 @@ from typing import BinaryIO
 
 from syncd.core.clock import Clock
 from syncd.emulator import sandbox
-from syncd.emulator.profile import Profile
-from syncd.emulator.sandbox import Execution, RunStatus, SandboxRecord
+from syncd.emulator.sandbox import Execution, Profile, RunStatus, SandboxRecord
 from tests.emulator.faults import Action, Changes
 from tests.preloaded import Preloaded
 

@@ -32,7 +32,7 @@ import pytest
 from syncd.archive import chunk_store, packer
 from syncd.core import waiter
 from syncd.daemon import build
-from syncd.emulator.profile import Profile
+from syncd.emulator.sandbox import Profile
 from syncd.model.entry import Stamp
 from syncd.remote import network
 from syncd.scan import file_reader

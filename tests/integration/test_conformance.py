@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from syncd.emulator.profile import Profile
+from syncd.emulator.sandbox import Profile
 from tests.conformance.rows import ROWS, Trial, found
 from tests.conformance.service import Service
 from tests.emulator import Emulator

@@ -20,7 +20,7 @@ from msgspec import structs
 
 import syncd.model.entry
 from syncd.archive.snapshotter import Snapshotter
-from syncd.emulator.profile import Profile
+from syncd.emulator.sandbox import Profile
 from syncd.model.entry import Kind, as_read
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import PathOutcome, Plan

@@ -160,7 +160,7 @@ def _agreed(side: AgentSide, named: tuple[str, ...], prepared: Prepared) -> bool
     """True if a person wants the plan carried out; the diff is shown to one who asks for it. Raises `Stop`."""
     asked = question(prepared.plan, prepared.newly_sent)
     while (answer := answered(asked, ("y", "yes", "d", "diff", "n", "no", ""), side.opened.waiter)) in ("d", "diff"):
-        from syncd.cli.diff.command import show  # noqa: PLC0415 - for this answer alone
+        from syncd.cli.diff import show  # noqa: PLC0415 - for this answer alone
 
         try:
             show(side, named, None)

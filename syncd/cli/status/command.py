@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from typing import Any, TypeVar
 
 import click
 from msgspec import structs
 
 from syncd import __version__
-from syncd.cli import live
-from syncd.cli.live import terminal_size
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
-from syncd.cli.output import home_relative, is_screen
+from syncd.cli.output import home_relative, is_screen, terminal_size
 from syncd.cli.status.reader import StatusReader, WorkspaceRow, read_all, reader_for
 from syncd.core.config_file import config_folder
-from syncd.core.errors import ConfigError, ExitCode
+from syncd.core.directories import directories_for
+from syncd.core.errors import ConfigError, ExitCode, SyncdError
+from syncd.core.settings import Config
 from syncd.core.text import printable_json
 from syncd.report.status_store import encoded
 from syncd.sync.status_document import Status
@@ -66,9 +68,7 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, *, watch: 
     status = _show(read, text, watch=watch, as_json=as_json)
     workspace = reader.config.workspace.path
     if not (watch or as_json) and os.path.lexists(os.path.join(workspace, ".worktreeinclude")):
-        from syncd.cli.status.brought_in import tell_brought_in  # noqa: PLC0415 - most workspaces have none
-
-        tell_brought_in(reader.config)
+        _tell_brought_in(reader.config)
     return _code(checks, [status], None if watch else reader.problem)
 
 
@@ -86,7 +86,9 @@ def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: boo
     if not watch:
         print(text(shown))
         return shown
-    live.watch(read, text, as_json=as_json)
+    from syncd.cli.layout import keep_showing  # noqa: PLC0415 - for this alone
+
+    keep_showing(read, text, as_json=as_json)
     return shown
 
 
@@ -128,3 +130,29 @@ def _all_json(rows: tuple[WorkspaceRow, ...]) -> str:
 
     overview = {"version": _OVERVIEW_VERSION, "workspaces": list(map(document, rows))}
     return printable_json(msgspec.json.encode(overview).decode())
+
+
+def _tell_brought_in(config: Config) -> None:
+    """Tell once what `.worktreeinclude` brings in, each time that it is another one: whoever can push, decides.
+
+    What cannot be read or recorded is told another time.
+    """
+    # Most workspaces have no such file, and need none of these.
+    from syncd.report.status_store import told_of_brought_in  # noqa: PLC0415
+    from syncd.selection import safe_open  # noqa: PLC0415
+    from syncd.selection.selection import WORKTREEINCLUDE  # noqa: PLC0415
+    from syncd.store.state_db import StateDb  # noqa: PLC0415
+
+    with suppress(OSError, SyncdError):
+        descriptor, _ = safe_open.open_file(os.path.join(config.workspace.path, WORKTREEINCLUDE), None)
+        with os.fdopen(descriptor, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        with closing(StateDb(directories_for(config.workspace.path, os.environ).state)) as db:
+            told = told_of_brought_in(db)
+            if told.load() == digest:
+                return
+            from syncd.cli.local_scan import brought_in_text, scan_workspace  # noqa: PLC0415 - once
+
+            if paths := scan_workspace(config).brought_in:
+                click.echo(f"{WORKTREEINCLUDE}: {brought_in_text(paths)}; `syncd check` has all about it", err=True)
+            told.save(digest)

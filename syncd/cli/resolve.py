@@ -23,7 +23,7 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.reconcile import Choice
 
 if TYPE_CHECKING:
-    from syncd.cli.resolve.waiting import Waiting
+    from syncd.cli.apply.waiting import Waiting
 
 _HELP = {
     Choice.MINE: "Yours: the next sync sends it.",
@@ -68,7 +68,7 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
     named = named_paths(config, paths)
     from syncd.cli.agent_side import look_at, open_sandbox  # noqa: PLC0415 - after the configuration is known
     from syncd.cli.apply.execution import take_back_killed  # noqa: PLC0415
-    from syncd.cli.resolve.waiting import carry_out_choice, find_waiting  # noqa: PLC0415
+    from syncd.cli.apply.waiting import carry_out_choice, find_waiting  # noqa: PLC0415
 
     with stoppable():
         if chosen:
