@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from functools import partial
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive.base_store import BaseStore
@@ -28,14 +28,14 @@ from syncd.core.settings import MAIN, Config
 from syncd.core.waiter import TaskLock, Waiter
 from syncd.daemon.control import ControlServer
 from syncd.daemon.follower import FollowedSandbox, Follower, FollowerParts
-from syncd.daemon.loop import Components, Daemon, SandboxChanges
+from syncd.daemon.loop import Daemon, SandboxChanges
 from syncd.daemon.sandbox_loop import LoopParts, SandboxLoop
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import LiveReload, Signals, limit_of
 from syncd.merge.followed_commits import FollowedCommits
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
-from syncd.remote.http_client import ApiLimit, HttpClient
+from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target, should_be_replaced
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history import NAMED_BYTES, HistoryRecorder, HistoryStore
@@ -374,47 +374,34 @@ def keys_of(config: Config, environ: Mapping[str, str]) -> dict[str, ApiKey | Ke
 
 
 class _Assembly(Struct):
-    """The parts of one daemon that those of its sandboxes are made with, at the start and when one is added."""
+    """The parts of one daemon that those of its sandboxes are made with, at the start and when one is added.
 
-    config: Config
+    `workspace` is that of main, whose configuration has all sandboxes.
+    """
+
+    workspace: Workspace
     role: Role
-    environ: Mapping[str, str]
-    waiter: Waiter
-    signals: Signals
-    synced_hooks: SyncedHooks
-    excludes: str | None
     read: Callable[[], Config]
-    folders: Directories
-    db: StateDb
-    throttle: Throttle
-    status: WorkspaceStatus
     stack: ExitStack
     shared: SharedState
-    first_archives: TaskLock
     keys: Mapping[str, ApiKey | KeyRefused]
-    api_limit: ApiLimit = field(default_factory=ApiLimit)
+    searched: frozenset[str]  # the keys that files are searched for
     parts: SnapshotParts | None = None
-    searched: frozenset[str] = frozenset()  # the keys that files are searched for
+
+    def client(self) -> HttpClient:
+        """Return connections that wait by themselves; those of all sandboxes count to one limit of requests."""
+        waiter, api_limit = self.workspace.waiter, self.workspace.client.api_limit
+        client = HttpClient(Waiter(waiter.interrupt, waiter.clock, waiter.tasks), api_limit)
+        self.stack.callback(client.drop)
+        return client
 
     def open_workspace(self, name: str, key: ApiKey | KeyRefused) -> Workspace:
         """Return the workspace with the parts of one sandbox, whose status is shown from now on."""
-        client = HttpClient(Waiter(self.waiter.interrupt, self.waiter.clock, self.waiter.tasks), self.api_limit)
-        self.stack.callback(client.drop)
-        usable = ApiKey("", "") if isinstance(key, KeyRefused) else key
-        config, folders = self.config.for_sandbox(name), self.folders
-        workspace = Workspace(
-            config,
-            self.environ,
-            folders,
-            usable,
-            client,
-            self.db,
-            self.throttle,
-            self.excludes,
-            self.first_archives,
-        )
-        totals = self.status.totals.of(name)
-        self.status.publishers.append(status_publisher_of(workspace, totals, self.role, self.status.write))
+        main, status = self.workspace, self.shared.status
+        client = main.client if name == MAIN else self.client()
+        usable = main.key if isinstance(key, KeyRefused) else key
+        workspace = replace(main, config=main.config.for_sandbox(name), key=usable, client=client)
+        status.publishers.append(status_publisher_of(workspace, status.totals.of(name), self.role, status.write))
         return workspace
 
     def loop_of(self, workspace: Workspace, key: ApiKey | KeyRefused) -> SandboxLoop:
@@ -425,11 +412,11 @@ class _Assembly(Struct):
         if isinstance(key, KeyRefused):
             cycle.provider = ConfiguredSandbox(cycle.provider.known, key)
         cycle.recall()
-        hook = self.synced_hooks.of(config.sandbox_name)
-        hook.configure(config, self.folders.state)
-        publisher = next(each for each in self.status.publishers if each.name == config.sandbox_name)
-        live_reload = LiveReload(config, self.read, self.throttle, self.signals)
-        servers = mcp_servers_of(workspace, lambda: self.config.sandboxes)
+        hook = self.shared.synced_hooks.of(config.sandbox_name)
+        hook.configure(config, workspace.folders.state)
+        publisher = next(each for each in self.shared.status.publishers if each.name == config.sandbox_name)
+        live_reload = LiveReload(config, self.read, workspace.throttle, self.shared.signals)
+        servers = mcp_servers_of(workspace, lambda: self.workspace.config.sandboxes)
         follows = self.role is Role.DAEMON and config.sandbox.follow_seconds > 0
         follower = partial(self._follower_of, workspace) if follows else None
         parts = LoopParts(workspace, cycle, publisher, servers, hook, live_reload, follower)
@@ -438,46 +425,50 @@ class _Assembly(Struct):
     def _follower_of(self, syncing: Workspace, sandbox: FollowedSandbox) -> Follower:
         """Return what follows the agent in a sandbox, with connections and waits of its own."""
         assert self.parts is not None  # noqa: S101 - it is made with the first workspace
-        client = HttpClient(Waiter(self.waiter.interrupt, self.waiter.clock, self.waiter.tasks), self.api_limit)
-        self.stack.callback(client.drop)
-        workspace, config, parts = replace(syncing, client=client), syncing.config, self.parts
-        copies_folder = os.path.join(self.folders.spool, f"follow-{config.sandbox_name}")
-        waiter, check = client.waiter, client.waiter.poll_events
-        factory = SandboxFactory(workspace, parts.search.identity, check, lambda _path, _is_dir: False, copies_folder)
+        workspace, config, parts = replace(syncing, client=self.client()), syncing.config, self.parts
+        waiter = workspace.waiter
+        copies_folder = os.path.join(workspace.folders.spool, f"follow-{config.sandbox_name}")
+        factory = SandboxFactory(
+            workspace, parts.search.identity, waiter.poll_events, lambda _path, _is_dir: False, copies_folder
+        )
         commits = FollowedCommits(
             config.workspace.path,
             config.sandbox_name,
-            self.db,
+            workspace.db,
             parts.base_store,
-            environ=self.environ,
+            environ=workspace.environ,
             secrets=ContentReader(config.workspace.path, waiter.clock, search=parts.search).secrets,
             waiter=waiter,
         )
         scratch = os.path.join(copies_folder, "sent")
         follow_s = config.sandbox.follow_seconds
         return Follower(
-            FollowerParts(client, follow_s, factory.looks_at, parts.leave_out, parts.base_store, commits, scratch),
+            FollowerParts(
+                workspace.client, follow_s, factory.looks_at, parts.leave_out, parts.base_store, commits, scratch
+            ),
             sandbox,
         )
 
     def change_sandboxes(self) -> SandboxChanges | None:
         """Take over a configuration that has other sandboxes; None if more has changed, or it cannot be used."""
+        main, shared = self.workspace, self.shared
         try:
             new = self.read()
-            added = [name for name in new.sandboxes if name not in self.config.sandboxes]
-            keys = {name: key_of(new.for_sandbox(name), self.environ) for name in added}
+            added = [name for name in new.sandboxes if name not in main.config.sandboxes]
+            keys = {name: key_of(new.for_sandbox(name), main.environ) for name in added}
         except SyncdError:
             return None
         # With a key that files are not searched for, all begins anew.
         is_searched = {key.reveal() for key in keys.values()} <= self.searched
-        if not is_searched or not has_other_sandboxes(new, self.config):
+        if not is_searched or not has_other_sandboxes(new, main.config):
             return None
-        removed = tuple(self.config.sandboxes.keys() - new.sandboxes.keys())
-        self.config, self.keys = new, {name: keys.get(name) or self.keys[name] for name in new.sandboxes}
-        self.status.publishers = [each for each in self.status.publishers if each.name not in removed]
-        self.synced_hooks.keep_only(new.sandboxes)
+        removed = tuple(main.config.sandboxes.keys() - new.sandboxes.keys())
+        self.workspace = replace(main, config=new)
+        self.keys = {name: keys.get(name) or self.keys[name] for name in new.sandboxes}
+        shared.status.publishers = [each for each in shared.status.publishers if each.name not in removed]
+        shared.synced_hooks.keep_only(new.sandboxes)
         loops = [self.loop_of(self.open_workspace(name, key), key) for name, key in keys.items()]
-        forget_removed(self.db, new)
+        forget_removed(main.db, new)
         _log.info("configuration read anew: the sandboxes are %s", ", ".join(new.sandboxes))
         return SandboxChanges(tuple(loops), removed, new, self.keys)
 
@@ -509,58 +500,50 @@ def daemon_of(
         lock = Lock(folders.state)
         lock.acquire()
         stack.callback(lock.release)
-        clock, is_daemon = waiter.clock, role is Role.DAEMON
         db = StateDb(folders.state)
         stack.callback(db.close)
+        client = HttpClient(Waiter(waiter.interrupt, waiter.clock, waiter.tasks))
+        stack.callback(client.drop)
+        clock, is_daemon, path = waiter.clock, role is Role.DAEMON, config.workspace.path
         systemd = SystemdNotifier(environ if is_daemon else {}, clock, os.getpid())
-        path, pid = config.workspace.path, os.getpid() if is_daemon else None
-        watch, mounts = InotifyWatch(path, clock), MountMonitor(path)
-        starts_s = clock.monotonic_s() + start_wait_s
-        shared = SharedState(watch, mounts, signals, systemd, clock, TaskLock(waiter.tasks), starts_s, starts_s)
-        assembly = _Assembly(
-            config=config,
-            role=role,
-            environ=environ,
-            waiter=waiter,
-            signals=signals,
-            synced_hooks=synced_hooks,
-            excludes=excludes,
-            read=reread or (lambda: config),
-            folders=folders,
-            db=db,
-            throttle=Throttle(limit_of(config)),
-            status=WorkspaceStatus(
-                path, config.workspace_link, folders.state, systemd, totals, pid, config.managed, config.file
-            ),
-            stack=stack,
-            shared=shared,
-            first_archives=TaskLock(waiter.tasks),
-            keys=keys,
+        pid = os.getpid() if is_daemon else None
+        link, starts_s = config.workspace_link, clock.monotonic_s() + start_wait_s
+        shared = SharedState(
+            InotifyWatch(path, clock),
+            MountMonitor(path),
+            SuspendDetector(clock),
+            ControlServer(folders.state),
+            signals,
+            synced_hooks,
+            WorkspaceStatus(path, link, folders.state, systemd, totals, pid, config.managed, config.file),
+            systemd,
+            clock,
+            waiter.tasks,
+            turn=TaskLock(waiter.tasks),
+            start_at_s=starts_s,
+            rescan_at_s=starts_s,
         )
+        throttle, first_archives = Throttle(limit_of(config)), TaskLock(waiter.tasks)
+        main = Workspace(config, environ, folders, ApiKey("", ""), client, db, throttle, excludes, first_archives)
+        searched = frozenset(key.reveal() for key in keys.values() if isinstance(key, ApiKey))
+        assembly = _Assembly(main, role, reread or (lambda: config), stack, shared, keys, searched)
         workspaces = [assembly.open_workspace(name, key) for name, key in keys.items()]
-        status = assembly.status
-        status.recall()
+        shared.status.recall()
         # Before all else, which may take a while (watches, git, large state): until then `syncd status` would show a
         # process without a status.
-        for publisher in status.publishers:
+        for publisher in shared.status.publishers:
             publisher.pending = True
             publisher.enter(State.STARTING)
-        stack.callback(status.ended)
-        suspend_detector, control = SuspendDetector(clock), ControlServer(folders.state)
+        stack.callback(shared.status.ended)
         if is_daemon:
-            for resource in (watch, suspend_detector, mounts, control):
+            for resource in (shared.watch, shared.suspend_detector, shared.mounts, shared.control):
                 resource.open()
                 stack.callback(resource.close)
-        assembly.searched = frozenset(key.reveal() for key in keys.values() if isinstance(key, ApiKey))
-        listener = watch if is_daemon else None
-        assembly.parts = snapshot_parts_of(workspaces[0], listener, *assembly.searched, lock=shared.turn)
-        loops = tuple(assembly.loop_of(each, keys[each.config.sandbox_name]) for each in workspaces)
+        assembly.parts = snapshot_parts_of(main, shared.watch if is_daemon else None, *searched, lock=shared.turn)
+        loops = [assembly.loop_of(each, keys[each.config.sandbox_name]) for each in workspaces]
         synced_hooks.keep_only(config.sandboxes)
         forget_removed(db, config)
-        change_sandboxes, tasks = assembly.change_sandboxes, waiter.tasks
-        yield Daemon(
-            Components(loops, shared, tasks, control, status, synced_hooks, suspend_detector, change_sandboxes)
-        )
+        yield Daemon(shared, loops, assembly.change_sandboxes)
 
 
 def has_other_sandboxes(new: Config, old: Config) -> bool:

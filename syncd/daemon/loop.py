@@ -20,15 +20,11 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, KeyRefused, Stop, SyncWarning
 from syncd.core.settings import Config
-from syncd.core.waiter import Tasks
-from syncd.daemon.control import Client, ControlServer, Message
+from syncd.daemon.control import Client, Message
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import SharedState, Writer
 from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of, pause_marker
 from syncd.model.manifest import Manifest
-from syncd.report.status_publisher import WorkspaceStatus
-from syncd.sync.synced_hook import SyncedHooks
-from syncd.watch.suspend_detector import SuspendDetector
 
 _log = logging.getLogger("syncd")
 
@@ -38,19 +34,6 @@ class LoopEnd(Enum):
 
     STOPPED = "asked to stop"
     RELOAD = "a new configuration is to be read"
-
-
-class Components(Struct, frozen=True):
-    """The parts that the daemon works with; `daemon.build` makes them."""
-
-    loops: tuple[SandboxLoop, ...]
-    shared: SharedState
-    tasks: Tasks
-    control: ControlServer
-    status: WorkspaceStatus
-    synced_hooks: SyncedHooks
-    suspend_detector: SuspendDetector
-    change_sandboxes: Callable[[], SandboxChanges | None]
 
 
 class SandboxChanges(Struct, frozen=True):
@@ -65,12 +48,16 @@ class SandboxChanges(Struct, frozen=True):
 class Daemon:
     """The daemon of one workspace."""
 
-    def __init__(self, components: Components) -> None:
-        self._components = components
-        self._shared = shared = components.shared
-        self._clock = shared.clock
-        self._loops = {loop.name: loop for loop in components.loops}
-        self._pause_marker = pause_marker(components.status.folder)
+    def __init__(
+        self,
+        shared: SharedState,
+        loops: Collection[SandboxLoop],
+        change_sandboxes: Callable[[], SandboxChanges | None],
+    ) -> None:
+        self._shared = shared
+        self._loops = {loop.name: loop for loop in loops}
+        self._change_sandboxes = change_sandboxes
+        self._pause_marker = pause_marker(shared.status.folder)
         shared.paused = self._pause_marker.exists
         shared.names = frozenset(self._loops)
         shared.on_scanned_all = self._scanned_all
@@ -79,17 +66,17 @@ class Daemon:
         shared.turn.is_kept = lambda: any(each.is_ready for each in shared.open_writers())
         shared.turn.on_free = self._let_write
         self.changes: SandboxChanges | None = None  # the last ones
-        components.tasks.listener = self
-        for loop in components.loops:
+        shared.tasks.listener = self
+        for loop in loops:
             self._introduce(loop)
 
     def run(self) -> LoopEnd:
         """Run until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
         systemd = self._shared.systemd
         systemd.ready()
-        _log.info("watching %s", self._components.status.workspace)
+        _log.info("watching %s", self._shared.status.workspace)
         try:
-            self._components.tasks.run(
+            self._shared.tasks.run(
                 {
                     f"{name} {number}": work
                     for name, loop in self._loops.items()
@@ -109,29 +96,27 @@ class Daemon:
         Returns the warnings, if all succeeded. Raises `Stop` before an answer.
         """
         try:
-            self._components.tasks.run(
-                {name: partial(self._loops[name].serve, each) for name, each in requests.items()}
-            )
+            self._shared.tasks.run({name: partial(self._loops[name].serve, each) for name, each in requests.items()})
         except Stop:
             if any(each.is_open for each in requests.values()):
                 raise
         served = [self._loops[name].publisher for name in requests]
         failed = any(each.totals.last_error is not None for each in served)
-        return [] if failed else self._components.status.warnings()
+        return [] if failed else self._shared.status.warnings()
 
     # -- the listener, in each wait
 
     def wake_fds(self) -> list[tuple[int, int]]:
         """The descriptors that become ready when something comes, each with the event of poll(2)."""
-        components, shared = self._components, self._shared
-        sources = (shared.watch, components.suspend_detector, components.control, components.synced_hooks)
+        shared = self._shared
+        sources = (shared.watch, shared.suspend_detector, shared.control, shared.synced_hooks)
         filenos = [(fileno, select.POLLIN) for source in sources for fileno in source.filenos()]
         return [*filenos, *((fileno, select.POLLPRI) for fileno in shared.mounts.filenos())]
 
     def deadline_s(self) -> float | None:
         """The monotonic second at which something is due, even if nothing comes."""
         shared = self._shared
-        times = [shared.systemd.next_ping_s(), shared.watch.paused_until_s, self._components.synced_hooks.due_s]
+        times = [shared.systemd.next_ping_s(), shared.watch.paused_until_s, self._shared.synced_hooks.due_s]
         return min((time_s for time_s in times if time_s is not None), default=None)
 
     def handle(self, ready: Collection[int]) -> bool:
@@ -147,7 +132,7 @@ class Daemon:
             for loop in self._loops.values():
                 loop.note_changes(changes)
             came = True
-        slept_s = self._components.suspend_detector.slept_s()
+        slept_s = self._shared.suspend_detector.slept_s()
         if slept_s:
             _log.info("slept for %.0f s: scanning everything again", slept_s)
             shared.dirty.mark_all()
@@ -159,14 +144,14 @@ class Daemon:
             for loop in self._loops.values():
                 loop.add(SyncRequest())
             came = True
-        for client, message in self._components.control.requests():
+        for client, message in self._shared.control.requests():
             self._handle(client, message)
             came = True
         if shared.signals.reload:
             shared.signals.reload = False
             self._reload()
             came = True
-        if self._components.synced_hooks.is_running:
+        if self._shared.synced_hooks.is_running:
             ended = [loop.poll_hook() for loop in self._loops.values()]
             came = came or any(ended)
         self._let_write()
@@ -175,7 +160,7 @@ class Daemon:
 
     def _reload(self) -> None:
         """Begin or end the loops of sandboxes, where nothing else has changed; no other sandbox notices."""
-        changes = self._components.change_sandboxes()
+        changes = self._change_sandboxes()
         if changes is None:
             self._shared.reload = True
             return
@@ -187,7 +172,7 @@ class Daemon:
             self._loops[loop.name] = loop
             self._introduce(loop)
             for work in loop.works:
-                self._components.tasks.add(work)
+                self._shared.tasks.add(work)
         self._shared.names = frozenset(self._loops)
         self._shared.systemd.ready()
 
@@ -219,7 +204,7 @@ class Daemon:
         """Have each sandbox synced if a command that has ended decided something."""
         for loop in self._loops.values():
             loop.sync_soon()
-        self._components.tasks.wake()
+        self._shared.tasks.wake()
 
     # -- commands
 
@@ -237,7 +222,7 @@ class Daemon:
             case "flush":
                 self._add(SyncRequest(client, lasting=True), loops)
             case "hello":
-                status = msgspec.to_builtins(self._components.status.unwritten())
+                status = msgspec.to_builtins(self._shared.status.unwritten())
                 client.done(ExitCode.DONE, result={"version": __version__, "status": status})
             case "look":
                 for loop in loops:
@@ -250,7 +235,7 @@ class Daemon:
             case "write":
                 writer = Writer(str(message.get("sandbox") or ""), lambda: client.waits, client.send)
                 self._shared.writers.append(writer)
-                client.send({"event": "progress", "state": self._components.status.most_urgent.state})
+                client.send({"event": "progress", "state": self._shared.status.most_urgent.state})
             case "reload":
                 self._shared.signals.reload_now()
                 client.done(ExitCode.DONE)

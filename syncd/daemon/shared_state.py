@@ -1,4 +1,4 @@
-"""The state that the loops of a workspace's sandboxes share: what changed here, who may write, what a person asked."""
+"""What the loops of a workspace's sandboxes share: what changed here, who may write, and what tells of it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Callable
 from msgspec import Struct, field
 
 from syncd.core.clock import Clock
-from syncd.core.waiter import TaskLock
-from syncd.daemon.control import Message
+from syncd.core.waiter import TaskLock, Tasks
+from syncd.daemon.control import ControlServer, Message
 from syncd.daemon.signals import Signals
+from syncd.report.status_publisher import WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sync.synced_hook import SyncedHooks
 from syncd.watch.changes import DirtyDirectories
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.mounts import MountMonitor
+from syncd.watch.suspend_detector import SuspendDetector
 
 
 class Writer(Struct):
@@ -30,9 +33,14 @@ class SharedState(Struct):
 
     watch: InotifyWatch
     mounts: MountMonitor
+    suspend_detector: SuspendDetector
+    control: ControlServer
     signals: Signals
+    synced_hooks: SyncedHooks
+    status: WorkspaceStatus
     systemd: SystemdNotifier
     clock: Clock
+    tasks: Tasks
     turn: TaskLock
     start_at_s: float  # of the first syncs, if nothing asks for one before
     rescan_at_s: float  # of everything

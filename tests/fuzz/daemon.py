@@ -13,7 +13,7 @@ from greenlet import getcurrent
 from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
 from syncd.core.errors import NearlyEmpty, SyncdError
 from syncd.core.waiter import Superseded
-from syncd.daemon.loop import Components, Daemon
+from syncd.daemon.loop import Daemon
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import Writer
 from syncd.daemon.sync_requests import SyncRequest
@@ -164,12 +164,12 @@ class SimulatedCycle(SyncCycle, kw_only=True):
 class SimulatedDaemon(Daemon):
     """The real daemon of one sandbox."""
 
-    def __init__(self, simulation: Simulation, components: Components) -> None:
-        super().__init__(components)
-        (loop,) = components.loops
+    def __init__(self, simulation: Simulation, *args: Any) -> None:
+        super().__init__(*args)
+        (loop,) = self._loops.values()
         assert isinstance(loop, SimulatedLoop)
         loop.daemon, self.loop = self, loop
-        self.shared = components.shared
+        self.shared = self._shared
 
     def pause_or_resume(self, command: str) -> None:
         self._pause_or_resume(_NullClient(), command)  # type: ignore[arg-type]

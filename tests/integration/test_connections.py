@@ -70,7 +70,7 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[SandboxLoop, DaemonRi
             totals=RunTotals(),
             synced_hooks=SyncedHooks(loop.environ, loop.waiter.clock),
         ) as daemon:
-            sandbox_loop = daemon._components.loops[0]
+            sandbox_loop = daemon._loops["main"]
             sandbox_loop._sync(SyncReason.RESCAN)
             assert len(connections(rig)) == 2
             yield sandbox_loop, loop
