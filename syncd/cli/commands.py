@@ -1,7 +1,7 @@
 """The commands by name, and what becomes of their failures.
 
 A command is loaded when it is called, since `--version` and `status` must be instant. Its entry is `command`: in its
-module, or in the module `command` of its package; `resume` is beside `pause`.
+module, or in the module `command` of its package; a few are beside another one.
 """
 
 from __future__ import annotations
@@ -60,6 +60,9 @@ COMMANDS = {
     "demo": "Show the whole job with no account.",
 }
 
+# The module of a command that has none of its own.
+_BESIDE = {"resume": "pause", "reload": "config"}
+
 
 class _Commands(click.Group):
     """Lists the commands by name, and imports the one that is called."""
@@ -70,11 +73,11 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        name, entry = ("pause", "resume") if cmd_name == "resume" else (cmd_name, "command")
-        module = importlib.import_module(f"syncd.cli.{name}")
+        beside = _BESIDE.get(cmd_name)
+        module = importlib.import_module(f"syncd.cli.{beside or cmd_name}")
         if hasattr(module, "__path__"):
-            module = importlib.import_module(f"syncd.cli.{name}.command")
-        command = getattr(module, entry)
+            module = importlib.import_module(f"syncd.cli.{cmd_name}.command")
+        command = getattr(module, cmd_name if beside else "command")
         assert isinstance(command, click.Command)  # noqa: S101 - each of these modules has one
         return command
 

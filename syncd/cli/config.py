@@ -1,4 +1,4 @@
-"""`syncd config`: shows and changes the configuration; what is not valid is not written.
+"""`syncd config` and `syncd reload`: show and change the configuration; what is not valid is neither written nor read.
 
 `change_config(path, lambda text: with_value(text, "sandboxes.review.id", "box-2"))` sets a key and makes its table;
 `without(text, "sandboxes.review")` removes a key, or a table with all that is below it. Comments and order stay.
@@ -27,7 +27,7 @@ import click
 import msgspec
 from msgspec import Struct
 
-from syncd.cli.options import config_of_daemon, config_option, config_path, json_option, option_for
+from syncd.cli.options import config_of_daemon, config_option, config_path, configured, json_option, option_for
 from syncd.cli.output import home_relative
 from syncd.core.config_file import flat, layered, load_config, read_managed
 from syncd.core.durable_file import rewrite
@@ -461,3 +461,20 @@ def _tell_daemon(path: str) -> None:
         click.echo(
             f"the daemon goes on with what it read before: `syncd reload{option_for(path)}` has it read this", err=True
         )
+
+
+@click.command("reload")
+@config_option
+def reload(config_file: str | None) -> None:
+    """Have the running daemon read its configuration anew, as a SIGHUP does.
+
+    It is checked first: a bad one is refused with its reason, and the daemon goes on with the old one.
+    """
+    from syncd.cli.daemon_client import order_daemon  # noqa: PLC0415 - for this command alone
+
+    config = configured(config_file)
+    # The daemon that has this file may have another workspace until it reads it.
+    if order_daemon(config_of_daemon(config_path(config_file)) or config, {"do": "reload"}):
+        click.echo("the daemon reads its configuration anew")
+    else:
+        click.echo("no daemon is running; the next one reads it")

@@ -69,6 +69,13 @@ class SandboxAdmin(Struct, frozen=True):
         return self.config.sandbox.id is not None
 
     @property
+    def all_acquired(self) -> dict[str, AcquiredSandbox]:
+        """The workspace's sandboxes that syncd acquired, by their names in the configuration."""
+        own = [self.config.for_sandbox(name) for name, each in self.config.sandboxes.items() if each.id is None]
+        found = {each.sandbox_name: AcquiredSandboxStore(each, self.folders.state).load()[0] for each in own}
+        return {name: one for name, one in found.items() if one is not None}
+
+    @property
     def acquired(self) -> AcquiredSandbox | None:
         """This workspace's sandbox, if syncd acquired it."""
         return None if self.fixed else self.store.load()[0]
@@ -78,28 +85,6 @@ class SandboxAdmin(Struct, frozen=True):
         """The id of this workspace's sandbox; None if there is none yet."""
         acquired = self.acquired
         return self.config.sandbox.id if acquired is None else acquired.sandbox_id
-
-    @property
-    def names(self) -> dict[str, str]:
-        """The names of the workspace's sandboxes, by the ids of those that there are."""
-        ids = {name: each.id for name, each in self.config.sandboxes.items()}
-        acquired = {name: one.sandbox_id for name, one in self._all_acquired().items()}
-        return {sandbox_id: name for name, sandbox_id in (ids | acquired).items() if sandbox_id is not None}
-
-    @property
-    def ends(self) -> dict[str, str | None]:
-        """The ends of the workspace's acquired sandboxes, by their ids."""
-        return {one.sandbox_id: ends_at(one) for one in self._all_acquired().values()}
-
-    def _all_acquired(self) -> dict[str, AcquiredSandbox]:
-        own = [self.config.for_sandbox(name) for name, each in self.config.sandboxes.items() if each.id is None]
-        found = {each.sandbox_name: AcquiredSandboxStore(each, self.folders.state).load()[0] for each in own}
-        return {name: one for name, one in found.items() if one is not None}
-
-    @property
-    def ends_at(self) -> str | None:
-        """The end of this workspace's sandbox; None if not known."""
-        return ends_at(self.acquired)
 
     def resolve(self, sandbox_id: str | None) -> str:
         """Return the given id, by default this workspace's. Raises `NeedsPerson` if there is none yet."""
@@ -236,7 +221,10 @@ def list_(config_file: str | None, as_json: bool) -> None:
     and expires_at (null where not known).
     """
     with _admin(config_file) as admin:
-        names, ends = admin.names, admin.ends
+        acquired = admin.all_acquired
+        names = {each.id: name for name, each in admin.config.sandboxes.items() if each.id is not None}
+        names |= {one.sandbox_id: name for name, one in acquired.items()}
+        ends = {one.sandbox_id: ends_at(one) for one in acquired.values()}
         rows = [
             {
                 "id": info.local_sandbox_id,
@@ -289,31 +277,31 @@ def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, f
     with _admin(config_file, sandbox, sandbox_id) as admin:
         wanted = admin.resolve(sandbox_id)
         info = admin.api(wanted).sandbox()
-        ends_at = admin.ends_at if wanted == admin.ours else None
-    click.echo(_shown(info, ends_at, form), nl=False)
+        end = ends_at(admin.acquired) if wanted == admin.ours else None
+    click.echo(_shown(info, end, form), nl=False)
 
 
-def _shown(info: SandboxInfo, ends_at: str | None, form: str) -> str:
+def _shown(info: SandboxInfo, end: str | None, form: str) -> str:
     """One sandbox in that form, with a final newline."""
     urls = {server.server_name or server.id: server.mcp_server_url or "" for server in info.servers}
     usable = callable_servers(urls)
     if form == "mcp":
         return mcp_json(usable)
     if form == "env":
-        return "".join(f"{line}\n" for line in shell_lines(AgentInfo(info.local_sandbox_id, ends_at or "", usable)))
+        return "".join(f"{line}\n" for line in shell_lines(AgentInfo(info.local_sandbox_id, end or "", usable)))
     if form == "json":
         document = {
             "id": info.local_sandbox_id,
             "state": info.status,
             "created_at": info.created_at,
-            "expires_at": ends_at,
+            "expires_at": end,
             "servers": usable,
         }
         return json.dumps(document) + "\n"
     lines = [
         ("id", one_line(info.local_sandbox_id)),
         ("state", ", ".join(filter(None, (one_line(info.status or "there"), _created(info.created_at))))),
-        ("ends", f"{ends_at}, {_ends(ends_at)}" if ends_at else "the API does not tell"),
+        ("ends", f"{end}, {_ends(end)}" if end else "the API does not tell"),
         *(("", f"{one_line(name, 60)}: {usable.get(name, 'no URL')}") for name in urls),
     ]
     return "".join(f"{label:{_LABEL}}{text}\n" for label, text in lines)
@@ -424,8 +412,8 @@ def _created(text: str) -> str:
     return "" if at_s is None else f"created {ago(CLOCK.wall_s() - at_s)}"
 
 
-def _ends(ends_at: str | None) -> str:
-    ends_s = seconds_of(ends_at)
+def _ends(end: str | None) -> str:
+    ends_s = seconds_of(end)
     if ends_s is None:
         return ""
     left_s = ends_s - CLOCK.wall_s()
@@ -477,15 +465,14 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
         others = ", ".join(each for each in config.sandboxes if each != MAIN) or "none"
         raise click.UsageError(f"{name!r} is no further sandbox of this workspace; name one of {others}.")
     own = config.for_sandbox(name)
-    if not (yes or force):
-        if not sys.stdin.isatty():
-            raise click.UsageError("There is no terminal to ask on; use --yes.")
-        waiter = Waiter(Interrupt(), CLOCK)
-        with interrupting(waiter.interrupt):
-            if not confirmed(f"Remove {name}? What the agent changed there is saved here before.", waiter, err=True):
-                click.echo("nothing was removed", err=True)
-                return
+    asks = not (yes or force)
+    if asks and not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask on; use --yes.")
+    question = f"Remove {name}? What the agent changed there is saved here before."
     with sandbox_admin_of(own) as admin:
+        if asks and not confirmed(question, admin.client.waiter, err=True):
+            click.echo("nothing was removed", err=True)
+            return
         acquired = admin.acquired
         if admin.ours is not None and own.sandbox.agent_changes is not AgentChanges.OVERWRITE:
             left = _saved(own)

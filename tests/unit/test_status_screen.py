@@ -336,6 +336,8 @@ def test_no_line_of_the_table_is_too_wide(width: int) -> None:
     assert max(map(columns, lines)) <= width
     assert all(name in line for name, line in zip(("config", "site", "held", "bad"), lines[1:], strict=False))
     assert " ".join(" ".join(lines[5:]).split()) == "! /c/bad.toml is not valid TOML: line 1"
+    if width == 100:
+        assert "\n".join(("", *lines)) == TABLE
 
 
 @pytest.mark.parametrize(
