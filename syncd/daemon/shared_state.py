@@ -1,4 +1,4 @@
-"""What the loops of a workspace's sandboxes share: what changed here, who may write, and what tells of it."""
+"""The state that the loops of a workspace's sandboxes share: what changed here, who may write, and what tells of it."""
 
 from __future__ import annotations
 

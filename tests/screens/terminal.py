@@ -26,10 +26,11 @@ _STOP_S = 5.0
 
 
 class Terminal:
-    """Runs one program, and has its present or last screen."""
+    """Runs one program, and has its present or last screen, and all that was `written` to it."""
 
     def __init__(self, columns: int = COLUMNS, rows: int = ROWS) -> None:
         self.screen = pyte.Screen(columns, rows)
+        self.written = b""
         self._stream = pyte.ByteStream(self.screen)
         self._size = struct.pack("HHHH", rows, columns, 0, 0)
         self._process: subprocess.Popen[bytes] | Preloaded | None = None
@@ -98,5 +99,6 @@ class Terminal:
         with suppress(OSError):  # EIO: the program has ended
             data = os.read(self._ours, 65_536)
             self._stream.feed(data)
+            self.written += data
             return bool(data)
         return False

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
 import signal
-import struct
-import subprocess
-import termios
-from contextlib import suppress
 
 import pytest
 
+from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD, Finished
 from tests.system.rig import KEY, SANDBOX, Rig
 
@@ -216,19 +211,10 @@ def test_on_a_terminal(rig: Rig, more: dict[str, str], colours: bool) -> None:
 
 
 def _on_a_terminal(rig: Rig, environ: dict[str, str]) -> str:
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    running = subprocess.Popen(
-        [*SYNCD, "check"], env={**rig.environment(), **environ}, cwd=rig.home, stdout=follower, stderr=follower
-    )
-    os.close(follower)
-    screen = b""
-    with suppress(OSError):  # EIO: the process has closed it
-        while piece := os.read(leader, 1 << 16):
-            screen += piece
-    os.close(leader)
-    assert running.wait(20) == 0
-    return screen.decode()
+    terminal = Terminal()
+    terminal.start([*SYNCD, "check"], {**rig.environment(), **environ}, rig.home)
+    assert terminal.finish() == 0
+    return terminal.written.decode()
 
 
 def _found(done: Finished) -> dict[str, str]:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import signal
-import struct
-import subprocess
-import termios
 from contextlib import suppress
 
 import click
@@ -17,6 +12,7 @@ import pytest
 
 from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon.control import ask
+from tests.screens.terminal import Terminal
 from tests.system.command import CLOCK, SYNCD
 from tests.system.rig import Rig
 
@@ -65,18 +61,10 @@ def test_on_a_terminal_one_line_is_redrawn(rig: Rig) -> None:
     rig.up()
     rig.faults("initialize: delay 2.2")
     rig.write("a", "changed")
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 30, 0, 0))
-    environ = {**rig.environment(), "TERM": "xterm"}
-    running = subprocess.Popen([*SYNCD, "flush"], env=environ, cwd=rig.home, stderr=follower, stdout=follower)
-    os.close(follower)
-    screen = b""
-    with suppress(OSError):  # EIO: the last one closed it
-        while piece := os.read(leader, 1 << 16):
-            screen += piece
-    os.close(leader)
-    assert running.wait(20) == 0
-    drawn = click.unstyle(screen.decode()).split("\r")
+    terminal = Terminal(columns=30)
+    terminal.start([*SYNCD, "flush"], {**rig.environment(), "TERM": "xterm"}, rig.home)
+    assert terminal.finish() == 0
+    drawn = click.unstyle(terminal.written.decode()).split("\r")
     assert any("initializing the sandbox" in line for line in drawn)
     assert all(len(line) <= 29 and "\n" not in line for line in drawn)
     assert drawn[-1] == ""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import subprocess
 import threading
 import unicodedata
@@ -17,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.agent import Agent
-from tests.system.command import CLOCK, SYNCD, start
+from tests.screens.terminal import Terminal
+from tests.system.command import SYNCD
 from tests.system.rig import DEFAULTS, KEY, SANDBOX, Rig
 
 HOSTILE = (
@@ -39,39 +38,25 @@ HOSTILE = (
 _OWN = re.compile(r"\x1b\[(?:[0-9;]*m|\?25[lh]|[12]?K|1A)|\r(?=\n)|\r(?=\x1b\[)|\r$")
 _OTHERS_COLOUR = "\x1b[45m"
 SAYS = "\x1b]0;owned\x07\x1b[45m\u202e\u2028\r\n\u009b31m"
-WAIT_S = 30.0
 
 
-class Terminal:
+class Shown:
     """Runs commands on their own terminal, and finds control characters that it would obey."""
 
     def __init__(self, environ: dict[str, str], folder: Path) -> None:
         self.environ = {**environ, "TERM": "xterm-256color", "COLUMNS": "400"}
         self.folder = folder
 
-    def run(self, *args: str | bytes, answers: bytes = b"") -> str:
+    def run(self, *args: str | bytes, answers: str = "") -> str:
         """Run `syncd ARGS` to its end, and return its output."""
-        master, slave = pty.openpty()
-        process = start([*SYNCD, *args], self.environ, self.folder, (slave, slave, slave))
-        os.close(slave)
-        os.write(master, answers)
-        shown = b""
-        ends_s = CLOCK.monotonic_s() + WAIT_S
+        terminal = Terminal()
+        terminal.start([*SYNCD, *args], self.environ, self.folder)
         try:
-            while True:
-                if not select.select([master], [], [], max(0.0, ends_s - CLOCK.monotonic_s()))[0]:
-                    raise AssertionError(f"{args!r} does not end; it said {shown!r}")
-                try:
-                    piece = os.read(master, 1 << 16)
-                except OSError:  # EIO: the other end is closed
-                    break
-                shown += piece
+            terminal.type(answers)
+            terminal.finish()
         finally:
-            os.close(master)
-            if process.poll() is None:
-                process.wait(WAIT_S) if CLOCK.monotonic_s() < ends_s else process.kill()
-            process.wait()
-        return self.harmless(args, shown)
+            terminal.close()
+        return self.harmless(args, terminal.written)
 
     @staticmethod
     def harmless(args: object, shown: bytes) -> str:
@@ -104,7 +89,7 @@ class HostileRig:
             self.write(b"d-" + name + b"/by-rule-" + name, b"left out")
             self.write(b"ruled-" + name + b".pem", b"left out")
         self.write(b".gitignore", b"".join(b"ruled-" + name + b"\n" for name in HOSTILE if b"\n" not in name))
-        self.terminal = Terminal(rig.environment(), rig.home)
+        self.terminal = Shown(rig.environment(), rig.home)
 
     def write(self, path: bytes, content: bytes) -> None:
         file = os.path.join(os.fsencode(self.rig.workspace), path)
@@ -150,12 +135,12 @@ def test_the_daemons_log_shows_them_escaped(hostile: HostileRig) -> None:
     hostile.terminal.run("check")
     hostile.terminal.run("push")
     daemon.stop()
-    shown = Terminal.harmless("run", daemon.err.encode("utf-8", "surrogateescape"))
+    shown = Shown.harmless("run", daemon.err.encode("utf-8", "surrogateescape"))
     assert "owned" in shown
     logged = hostile.rig.start("--log-format", "json", "--log-level", "debug")
     hostile.rig.until(lambda: "max_snapshot_mib" in logged.err, "the refusal")
     logged.stop()
-    Terminal.harmless("run", logged.err.encode("utf-8", "surrogateescape"))
+    Shown.harmless("run", logged.err.encode("utf-8", "surrogateescape"))
 
 
 def test_what_the_agent_wrote(rig: Rig) -> None:
@@ -178,14 +163,14 @@ def test_what_the_agent_wrote(rig: Rig) -> None:
     rig.write("both", "ours again\n")
     rig.write(os.fsdecode(b"there-" + HOSTILE[6]), "ours\n")
     rig.ok("push")
-    show = Terminal({**rig.environment(), "PAGER": "cat"}, rig.home).run
+    show = Shown({**rig.environment(), "PAGER": "cat"}, rig.home).run
     assert r"there-\x1b]0;owned\x07" in show("diff", "--name-only")
     assert HOSTILE[0] in rig.run("diff", "--name-only").out.encode("utf-8", "surrogateescape")
     shown = show("diff")
     assert r"+\x1b]0;owned\x07" in shown
     assert r"+raw\x9b31m\xff" in shown
     assert "owned" in show("diff", "--stat")
-    assert "owned" in show("apply", answers=b"n\n")
+    assert "owned" in show("apply", answers="n\n")
     assert "owned" in show("log")
     assert "branch" in show("apply", "--branch", "c1\u009b\u202e")
     assert r"\u202e" in show("status", "--json")
@@ -199,13 +184,13 @@ def test_what_the_agent_wrote(rig: Rig) -> None:
 def test_init_in_a_hostile_directory(hostile: HostileRig) -> None:
     """It offers the current directory, and says what it wrote and where."""
     for name, new, answers in (
-        (HOSTILE[0], b"new-", b"\nbox\nus\n\n\n\x04"),
-        (HOSTILE[3], b"new-", b""),
-        (HOSTILE[0], b"new-", b""),
-        (HOSTILE[6], b"newer-", b""),
+        (HOSTILE[0], b"new-", "\nbox\nus\n\n\n\x04"),
+        (HOSTILE[3], b"new-", ""),
+        (HOSTILE[0], b"new-", ""),
+        (HOSTILE[6], b"newer-", ""),
     ):
         folder = Path(os.fsdecode(os.fsencode(hostile.rig.workspace) + b"/d-" + name))
-        terminal = Terminal({**hostile.rig.environment(), "KLAVIS_API_KEY": KEY}, folder)
+        terminal = Shown({**hostile.rig.environment(), "KLAVIS_API_KEY": KEY}, folder)
         told = () if answers else ("--path", name, "--id", "box")
         told += ("--sandbox-base-url", hostile.rig.emulator.base_url)
         terminal.run("init", "--config", new + name, *told, answers=answers)
@@ -252,7 +237,7 @@ class _HostileServer(BaseHTTPRequestHandler):
 def test_a_hostile_server(rig: Rig) -> None:
     """Errors, states and names from the API and the bucket are escaped."""
     rig.write("a")
-    terminal = Terminal(rig.environment(), rig.home)
+    terminal = Shown(rig.environment(), rig.home)
     with ThreadingHTTPServer(("127.0.0.1", 0), _HostileServer) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
