@@ -1,7 +1,7 @@
 """The commands by name, and what becomes of their failures.
 
-A command is loaded when it is called, since `--version` and `status` must be instant. Its entry is `command`: in its
-module, or in the module `command` of its package; a few are beside another one.
+A command is loaded when it is called, since `--version` and `status` must be instant. Its entry is `command` in the
+module or the package of its name; a few are beside another one.
 """
 
 from __future__ import annotations
@@ -75,8 +75,6 @@ class _Commands(click.Group):
             return None
         beside = _BESIDE.get(cmd_name)
         module = importlib.import_module(f"syncd.cli.{beside or cmd_name}")
-        if hasattr(module, "__path__"):
-            module = importlib.import_module(f"syncd.cli.{cmd_name}.command")
         command = getattr(module, cmd_name if beside else "command")
         assert isinstance(command, click.Command)  # noqa: S101 - each of these modules has one
         return command

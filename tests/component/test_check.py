@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.cli.check import checkup
+from syncd.cli.check import Finding, Grade, checkup, exit_code, summary
 from syncd.cli.check.checkup import (
     check_folders,
     check_key,
@@ -20,7 +20,6 @@ from syncd.cli.check.checkup import (
     heaviest,
     ignore_line,
 )
-from syncd.cli.check.command import Finding, Grade, exit_code, summary
 from syncd.cli.init import tell_shared_mounts
 from syncd.core.api_key import ApiKey
 from syncd.core.choices import AgentChanges

@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 import pytest
 
-from syncd.cli import agent_side, diff, local_scan, log, options, resolve, sandbox, saved
+from syncd.cli import agent_side, apply, diff, local_scan, log, options, resolve, sandbox, saved
 from syncd.cli.apply import branch, execution, undoing, waiting
-from syncd.cli.apply import command as apply
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, SyncdError
 from syncd.daemon import build

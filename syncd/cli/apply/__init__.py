@@ -1,4 +1,83 @@
-"""`syncd apply`: brings home what was changed in the sandbox.
+"""`syncd apply`: brings home what was changed in the sandbox, so that it can be reviewed, merged and undone."""
 
-Begins at `execution`; `command` only reads the options.
-"""
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from syncd.cli.options import (
+    all_option,
+    config_option,
+    configured,
+    configured_for_each,
+    json_option,
+    named_paths,
+    sandbox_option,
+    stoppable,
+)
+
+
+@click.command("apply")
+@click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
+@click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--deletions", is_flag=True, help="Delete here what was deleted in the sandbox.")
+@click.option(
+    "--include",
+    "patterns",
+    metavar="PATTERN",
+    multiple=True,
+    help="Take paths too that the workspace's rules exclude.",
+)
+@click.option("--branch", metavar="NAME", help="Put the changes on a new branch of git, and leave the workspace alone.")
+@click.option("--undo", is_flag=True, help="Take back the last `apply`.")
+@sandbox_option
+@all_option
+@json_option
+@config_option
+def command(
+    paths: tuple[str, ...], config_file: str | None, branch: str | None, sandbox: str | None, **flags: Any
+) -> int:
+    """Bring home what was changed in the sandbox since syncd put it there.
+
+    Of PATHs, if any, with what is below them. What only the sandbox changed is taken. Texts that both sides changed are
+    merged. What cannot be merged is a conflict: it stays as it is here, and the sandbox's version is saved (`syncd
+    saved`). On a terminal the plan is shown first. All is written, or nothing is, and --undo takes it back.
+
+    With --branch, the agent's own commits (`syncd log`) are made anew on the branch, and what it did not commit is one
+    more. `{sandbox}` in the name stands for the sandbox's, so that --all makes a branch for each.
+
+    Exits with 0 if all was taken, or if there was nothing to take; with 1 if conflicts are left.
+
+    --json: taken, merged, deleted, conflicts, never, stays, undone, look_at, newly_sent; each a list of paths. A person
+    should look at those of look_at before they are used; those of newly_sent are excluded now, and would be sent by the
+    ignore files that are taken.
+    """
+    undo, dry_run, deletions, patterns = flags["undo"], flags["dry_run"], flags["deletions"], flags["patterns"]
+    if undo and (paths or patterns or branch or dry_run or deletions):
+        raise click.UsageError("--undo goes with no other option but --json and --config.")
+    if branch is not None and (dry_run or deletions):
+        raise click.UsageError("--branch goes with neither --dry-run nor --deletions.")
+    if flags["all_sandboxes"] and (branch is None or "{sandbox}" not in branch):
+        raise click.UsageError("--all goes with --branch alone, and with {sandbox} in its name.")
+    # An undo takes back the last one, of whichever sandbox.
+    configs = [configured(config_file)] if undo else configured_for_each(config_file, sandbox, flags["all_sandboxes"])
+    config = configs[0]
+    named = named_paths(config, paths)
+    as_json = flags["as_json"]
+    # Each of these loads what asks the sandbox, which `--help` and a TAB need not wait for.
+    with stoppable():
+        if undo:
+            from syncd.cli.apply.undoing import undo_and_tell  # noqa: PLC0415
+
+            return undo_and_tell(config, as_json=as_json)
+        if branch is not None:
+            from syncd.cli.apply.branch import apply_to_branches  # noqa: PLC0415
+
+            return apply_to_branches(configs, branch, named, patterns, as_json=as_json)
+        from syncd.cli.apply.execution import apply  # noqa: PLC0415
+
+        asks = not (flags["yes"] or as_json or dry_run) and sys.stdin.isatty() and sys.stdout.isatty()
+        return apply(config, named, patterns, deletions=deletions, dry_run=dry_run, as_json=as_json, asks=asks)

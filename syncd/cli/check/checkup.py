@@ -19,10 +19,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from syncd import __version__
-from syncd.cli.check.command import Finding, Grade, failed
+from syncd.cli.check import Finding, Grade, failed
 from syncd.cli.local_scan import LocalScan, brought_in_text, scan_workspace
 from syncd.cli.options import CLOCK, config_path, configured
-from syncd.cli.service.command import login_advice, report_of, route_advice, service_of
+from syncd.cli.service import login_advice, report_of, route_advice, service_of
 from syncd.cli.status.reader import StatusReader
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
 from syncd.core.choices import AgentChanges

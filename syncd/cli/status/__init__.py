@@ -1,1 +1,158 @@
-"""`syncd status`: shows the status document."""
+"""`syncd status`: the status document, for people or for programs, with or without a running daemon."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from typing import Any, TypeVar
+
+import click
+from msgspec import structs
+
+from syncd import __version__
+from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
+from syncd.cli.output import home_relative, is_screen, terminal_size
+from syncd.cli.status.reader import StatusReader, WorkspaceRow, read_all, reader_for
+from syncd.core.config_file import config_folder
+from syncd.core.directories import directories_for
+from syncd.core.errors import ConfigError, ExitCode, SyncdError
+from syncd.core.settings import Config
+from syncd.core.text import printable_json
+from syncd.report.status_store import encoded
+from syncd.sync.status_document import Status
+
+Shown = TypeVar("Shown")
+
+_WIDTH = 79  # some terminals begin a new line after a full one of 80
+_NARROWEST, _WIDEST = 40, 10_000
+_OVERVIEW_VERSION = 1
+
+
+@click.command("status")
+@config_option
+@json_option
+@click.option("--metrics", "as_metrics", is_flag=True, help="For monitoring: OpenMetrics text on stdout.")
+@click.option("--watch", is_flag=True, help="Keep running, and show it as it changes, until Ctrl-C.")
+@click.option("--all", "all_", is_flag=True, help="A line for each configuration in ~/.config/syncd.")
+@click.option("--check", "checks", is_flag=True, help="For scripts: exit with 1 unless all is in sync.")
+def command(config_file: str | None, as_json: bool, as_metrics: bool, *, watch: bool, all_: bool, checks: bool) -> int:
+    """Show what the daemon is doing and did last."""
+    if as_metrics and (as_json or watch):
+        raise click.UsageError("--metrics goes with neither --json nor --watch.")
+    if checks and watch:
+        raise click.UsageError("--check goes without --watch.")
+    if all_ and (as_metrics or config_file):
+        raise click.UsageError("--all goes with neither --metrics nor --config.")
+    if all_:
+        readers: dict[str, StatusReader] = {}
+        rows = _show(lambda: read_all(readers), _all_json if as_json else _all_text, watch=watch, as_json=as_json)
+        return _code(checks, [row.status for row in rows])
+    reader = reader_for(config_path(config_file), lambda _path: configured(config_file))
+    if as_metrics:
+        from syncd.report.metrics import exposition  # noqa: PLC0415 - for this output alone
+
+        status = reader.status()
+        click.echo(exposition(status, CLOCK.wall_s(), __version__), nl=False)
+        return _code(checks, [status], reader.problem)
+
+    def read() -> Status:
+        reader.refresh()
+        return reader.status()
+
+    def text(status: Status) -> str:
+        return printable_json(encoded(status).decode()) if as_json else _text(reader, status)
+
+    status = _show(read, text, watch=watch, as_json=as_json)
+    workspace = reader.config.workspace.path
+    if not (watch or as_json) and os.path.lexists(os.path.join(workspace, ".worktreeinclude")):
+        _tell_brought_in(reader.config)
+    return _code(checks, [status], None if watch else reader.problem)
+
+
+def _code(checks: bool, statuses: Sequence[Status | None], problem: ConfigError | None = None) -> ExitCode:
+    """The exit code after the output. Raises the problem, if there is one."""
+    if problem is not None:
+        raise problem
+    is_good = bool(statuses) and all(status is not None and status.in_sync for status in statuses)
+    return ExitCode.DIFFERENT if checks and not is_good else ExitCode.DONE
+
+
+def _show(read: Callable[[], Shown], text: Callable[[Shown], str], *, watch: bool, as_json: bool) -> Shown:
+    """Print the text of what is read, and return that; with `watch` until Ctrl-C, each time that it changes."""
+    shown = read()
+    if not watch:
+        print(text(shown))
+        return shown
+    from syncd.cli.layout import keep_showing  # noqa: PLC0415 - for this alone
+
+    keep_showing(read, text, as_json=as_json)
+    return shown
+
+
+def _width(most: int) -> int:
+    """The columns that a line may take."""
+    return min(most, max(_NARROWEST, terminal_size().columns - 1)) if is_screen(sys.stdout) else most
+
+
+def _text(reader: StatusReader, status: Status) -> str:
+    from syncd.cli.layout import glyphs_for, written  # noqa: PLC0415 - for people alone
+    from syncd.cli.status.screen import screen  # noqa: PLC0415
+
+    status = structs.replace(status, workspace=home_relative(status.workspace))
+    lines = screen(status, reader.context(status), CLOCK.wall_s(), _width(_WIDTH), glyphs_for(sys.stdout))
+    return "\n".join(written(line, sys.stdout) for line in lines)
+
+
+def _all_text(rows: tuple[WorkspaceRow, ...]) -> str:
+    from syncd.cli.layout import glyphs_for, written  # noqa: PLC0415 - for people alone
+    from syncd.cli.status.screen import table  # noqa: PLC0415
+
+    if not rows:
+        return f"no configuration in {config_folder(os.environ)} yet: `syncd init` writes one"
+    home = os.path.realpath(os.path.expanduser("~"))
+    lines = table(rows, home, CLOCK.wall_s(), _width(_WIDEST), glyphs_for(sys.stdout))
+    return "\n".join(written(line, sys.stdout) for line in lines)
+
+
+def _all_json(rows: tuple[WorkspaceRow, ...]) -> str:
+    """Status documents with the configuration's file and name."""
+    import msgspec  # noqa: PLC0415 - for many alone
+
+    def document(row: WorkspaceRow) -> dict[str, Any]:
+        of_row = {"config": row.config, "name": row.name, "service": row.service}
+        if row.status is None:
+            return {**of_row, "error": row.problem}
+        status: dict[str, Any] = msgspec.to_builtins(row.status)
+        return {**of_row, **status, "warnings": [*status["warnings"], *filter(None, [row.problem])]}
+
+    overview = {"version": _OVERVIEW_VERSION, "workspaces": list(map(document, rows))}
+    return printable_json(msgspec.json.encode(overview).decode())
+
+
+def _tell_brought_in(config: Config) -> None:
+    """Tell once what `.worktreeinclude` brings in, each time that it is another one: whoever can push, decides.
+
+    What cannot be read or recorded is told another time.
+    """
+    # Most workspaces have no such file, and need none of these.
+    from syncd.report.status_store import told_of_brought_in  # noqa: PLC0415
+    from syncd.selection import safe_open  # noqa: PLC0415
+    from syncd.selection.selection import WORKTREEINCLUDE  # noqa: PLC0415
+    from syncd.store.state_db import StateDb  # noqa: PLC0415
+
+    with suppress(OSError, SyncdError):
+        descriptor, _ = safe_open.open_file(os.path.join(config.workspace.path, WORKTREEINCLUDE), None)
+        with os.fdopen(descriptor, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        with closing(StateDb(directories_for(config.workspace.path, os.environ).state)) as db:
+            told = told_of_brought_in(db)
+            if told.load() == digest:
+                return
+            from syncd.cli.local_scan import brought_in_text, scan_workspace  # noqa: PLC0415 - once
+
+            if paths := scan_workspace(config).brought_in:
+                click.echo(f"{WORKTREEINCLUDE}: {brought_in_text(paths)}; `syncd check` has all about it", err=True)
+            told.save(digest)
