@@ -72,25 +72,6 @@ all_option = click.option("--all", "all_sandboxes", is_flag=True, help="Each san
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON document on stdout.")
 
 
-def logging_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--log-level` and `--log-format`."""
-    level = click.option(
-        "--log-level",
-        type=click.Choice(["debug", "info", "warning", "error"]),
-        default="info",
-        show_default=True,
-        help="The least that is logged.",
-    )
-    form = click.option(
-        "--log-format",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        show_default=True,
-        help="How log lines look on stderr.",
-    )
-    return level(form(command))
-
-
 def config_path(config_file: str | None, warn: Callable[[str], None] | None = None) -> str:
     """The file that `--config` names; else the one whose workspace holds the current directory; else `config.toml`.
 

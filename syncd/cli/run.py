@@ -11,7 +11,7 @@ from functools import partial
 
 import click
 
-from syncd.cli.options import CLOCK, config_option, config_path, load_for_command, logging_options
+from syncd.cli.options import CLOCK, config_option, config_path, load_for_command
 from syncd.core.api_key import ApiKey, is_outdated
 from syncd.core.clock import stamp
 from syncd.core.config_file import load_config
@@ -36,7 +36,20 @@ _START_WITHIN_S = 2.0
 
 @click.command("run")
 @config_option
-@logging_options
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The least that is logged.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How log lines look on stderr.",
+)
 def command(config_file: str | None, log_level: str, log_format: str) -> int:
     """Watch the workspace and keep the sandbox in sync with it, in the foreground.
 
