@@ -2,9 +2,9 @@
 
 Objects are files on disk, by region: `us` and `asia` are two buckets. A new version replaces the old one whole.
 
-Signed URLs are V4 ones, as Google Cloud Storage documents them: the canonical request (method, path, query, signed
-headers) hashed into a string to sign. Only the signature differs: a shared secret's HMAC, as long in hex as an RSA
-signature.
+Signed URLs look like V4 ones, as Google Cloud Storage documents them, and cover the same: method, host, path, query and
+content type. Only the signature differs: a shared secret's HMAC of these, as long in hex as an RSA signature. A URL is
+valid if the same one is made again.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from xml.sax.saxutils import escape
 
 from msgspec import Struct
@@ -78,32 +78,26 @@ class Signer(Struct, frozen=True):
     def url(self, method: str, path: str, *, now_s: float, lifetime_s: int, content_type: str | None) -> str:
         """A URL for `method` on the percent-encoded `path`, valid until `now_s + lifetime_s`, in whole seconds."""
         moment = datetime.fromtimestamp(int(now_s), UTC)
-        signed = {"host": self.host} | ({"content-type": content_type} if content_type is not None else {})
-        query = [
-            ("X-Goog-Algorithm", ALGORITHM),
-            ("X-Goog-Credential", f"{_ACCOUNT}/{moment:%Y%m%d}/auto/storage/goog4_request"),
-            ("X-Goog-Date", moment.strftime(_STAMP)),
-            ("X-Goog-Expires", str(lifetime_s)),
-            ("X-Goog-SignedHeaders", ";".join(sorted(signed))),
-        ]
-        canonical = _canonical_request(method, path, query, sorted(signed.items()))
-        text = _string_to_sign(query[1][1], query[2][1], canonical)
-        return f"http://{self.host}{path}?{_encoded(query)}&X-Goog-Signature={self._signature(text)}"
+        query = {
+            "X-Goog-Algorithm": ALGORITHM,
+            "X-Goog-Credential": f"{_ACCOUNT}/{moment:%Y%m%d}/auto/storage/goog4_request",
+            "X-Goog-Date": moment.strftime(_STAMP),
+            "X-Goog-Expires": str(lifetime_s),
+            "X-Goog-SignedHeaders": "host" if content_type is None else "content-type;host",
+        }
+        url = f"http://{self.host}{path}?{urlencode(query, quote_via=quote, safe='')}"
+        text = f"{method}\n{url}\n{content_type}".encode("utf-8", "surrogateescape")
+        blocks = (hmac.digest(self.secret, bytes([number]) + text, "sha512") for number in range(4))
+        return f"{url}&X-Goog-Signature={b''.join(blocks).hex()}"
 
-    def verify(
-        self, method: str, path: str, query: Iterable[tuple[str, str]], headers: Iterable[tuple[str, str]], now_s: float
-    ) -> Refusal | None:
-        """None if the request is as signed and not expired. Header names may have any case, and be repeated."""
-        pairs = [(name, value) for name, value in query if name.lower() != "x-goog-signature"]
-        given = {name.lower().removeprefix("x-goog-"): value for name, value in query if name.lower()[:7] == "x-goog-"}
-        sent: dict[str, str] = {}
-        for name, value in headers:
-            low = name.lower()
-            sent[low] = f"{sent[low]},{value.strip()}" if low in sent else value.strip()
+    def verify(self, request: Request, now_s: float) -> Refusal | None:
+        """None if the request is as signed and not expired. Names may have any case."""
+        low = {name.lower(): value for name, value in request.query}
+        given = {name.removeprefix("x-goog-"): value for name, value in low.items() if name.startswith("x-goog-")}
         if "signature" not in given:
             details = "Anonymous caller does not have access to the object."
             return Refusal(403, "AccessDenied", "Access denied.", details)
-        if "authorization" in sent:
+        if request.header("Authorization") is not None:
             details = "Only one authentication mechanism allowed: a signed query or the Authorization header."
             return Refusal(400, "InvalidArgument", "Invalid argument.", details)
         missing = [name for name in _REQUIRED if not given.get(name)]
@@ -123,62 +117,22 @@ class Signer(Struct, frozen=True):
             return Refusal(400, "ExpiredToken", "The provided token has expired.", details)
         if signed_at_s > now_s + MAX_SKEW_S:
             return Refusal(403, "RequestTimeTooSkewed", "The request's time is too far in the future.")
-        return self._verify_headers(method, path, pairs, given, sent)
-
-    def _verify_headers(
-        self, method: str, path: str, query: list[tuple[str, str]], given: dict[str, str], sent: dict[str, str]
-    ) -> Refusal | None:
         names = given["signedheaders"].split(";")
-        # Google signs "lower case, sorted"; a URL in another order does not match there either.
-        if "host" not in names or names != sorted({name.lower() for name in names}):
+        if names not in (["host"], ["content-type", "host"]):
             return Refusal(400, "InvalidArgument", "Invalid argument.", "X-Goog-SignedHeaders is not valid.")
-        malformed = "Your request has a malformed header."
-        for name in names:
-            if name not in sent:
-                details = f"{name}: header was included in signedheaders, but not in the request."
-                return Refusal(400, "MalformedSecurityHeader", malformed, details)
-        for name in sent:
-            if name.startswith("x-goog-") and name not in names:
-                details = f"{name}: header was included in the request, but not in signedheaders."
-                return Refusal(400, "MalformedSecurityHeader", malformed, details)
-        # A URL is valid for the bucket's own host only.
-        values = [(name, self.host if name == "host" and sent[name] == self.host else sent[name]) for name in names]
-        canonical = _canonical_request(method, path, query, values)
-        text = _string_to_sign(given["credential"], given["date"], canonical)
-        if not hmac.compare_digest(self._signature(text), given["signature"].lower()):
-            message = "Access denied."
-            return Refusal(403, "SignatureDoesNotMatch", message, "The signature is not that of this request.")
+        sent = {name.lower() for name in request.headers}
+        odd = sorted({name for name in sent if name.startswith("x-goog-")} | (set(names) - sent))
+        if odd:
+            details = f"{odd[0]}: header was included in only one of signedheaders and the request."
+            return Refusal(400, "MalformedSecurityHeader", "Your request has a malformed header.", details)
+        content_type = request.header("Content-Type") if "content-type" in names else None
+        again = self.url(
+            request.method, request.path, now_s=signed_at_s, lifetime_s=lifetime_s, content_type=content_type
+        )
+        if request.header("Host") != self.host or sorted(request.query) != sorted(parse_qsl(urlsplit(again).query)):
+            details = "The signature is not that of this request."
+            return Refusal(403, "SignatureDoesNotMatch", "Access denied.", details)
         return None
-
-    def _signature(self, text: str) -> str:
-        blocks = (hmac.digest(self.secret, bytes([number]) + text.encode(), "sha512") for number in range(4))
-        return b"".join(blocks).hex()
-
-
-def _encoded(query: Iterable[tuple[str, str]]) -> str:
-    return "&".join(
-        f"{quote(name, safe='')}={quote(value, safe='', errors='surrogateescape')}" for name, value in query
-    )
-
-
-def _canonical_request(method: str, path: str, query: list[tuple[str, str]], headers: Iterable[tuple[str, str]]) -> str:
-    names_and_values = list(headers)
-    lines = [
-        method,
-        path,
-        _encoded(sorted(query)),
-        *(f"{name}:{' '.join(value.split())}" for name, value in names_and_values),
-        "",
-        ";".join(name for name, _ in names_and_values),
-        "UNSIGNED-PAYLOAD",
-    ]
-    return "\n".join(lines)
-
-
-def _string_to_sign(credential: str, stamp: str, canonical: str) -> str:
-    scope = credential.partition("/")[2]
-    digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
-    return f"{ALGORITHM}\n{stamp}\n{scope}\n{digest}"
 
 
 class EmulatedBucket:
@@ -264,9 +218,7 @@ class EmulatedBucket:
             return error_reply(Refusal(405, "MethodNotAllowed", "The specified method is not allowed."))
         if request.method == "PUT" and not request.announces_length:
             return error_reply(Refusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header."))
-        refusal = self.signer.verify(
-            request.method, request.path, request.query, list(request.headers.items()), self._clock.wall_s()
-        )
+        refusal = self.signer.verify(request, self._clock.wall_s())
         if refusal is not None:
             return error_reply(refusal)
         if op == "upload" and self.uploads_to_lose:
