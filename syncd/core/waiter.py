@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from math import inf
@@ -133,13 +133,13 @@ class Tasks:
         self._works: dict[greenlet, Callable[[], None]] = {}  # of the tasks that have not begun
         self._failure: BaseException | None = None
 
-    def run(self, works: Mapping[str, Callable[[], None]]) -> None:
-        """Carry out these pieces of work, by name, and those that are added meanwhile, to their ends.
+    def run(self, works: Iterable[Callable[[], None]]) -> None:
+        """Carry out these pieces of work, and those that are added meanwhile, to their ends.
 
         What one raises is raised here, and ends the others: each gets it in its wait, or `Stop` in its place.
         """
         self._main = getcurrent()
-        for work in works.values():
+        for work in works:
             self.add(work)
         try:
             while self._tasks:

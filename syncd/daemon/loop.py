@@ -76,13 +76,7 @@ class Daemon:
         systemd.ready()
         _log.info("watching %s", self._shared.status.workspace)
         try:
-            self._shared.tasks.run(
-                {
-                    f"{name} {number}": work
-                    for name, loop in self._loops.items()
-                    for number, work in enumerate(loop.works)
-                }
-            )
+            self._shared.tasks.run([work for loop in self._loops.values() for work in loop.works])
         except Stop:
             _log.info("stopping")
             systemd.stopping()
@@ -96,7 +90,7 @@ class Daemon:
         Returns the warnings, if all succeeded. Raises `Stop` before an answer.
         """
         try:
-            self._shared.tasks.run({name: partial(self._loops[name].serve, each) for name, each in requests.items()})
+            self._shared.tasks.run([partial(self._loops[name].serve, each) for name, each in requests.items()])
         except Stop:
             if any(each.is_open for each in requests.values()):
                 raise

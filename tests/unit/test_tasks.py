@@ -44,7 +44,7 @@ def test_one_goes_on_while_another_waits(tasks: Tasks, clock: ScriptedClock) -> 
             waiter_of(tasks, clock).sleep(seconds)
             done.append((seconds, clock.monotonic - began_s))
 
-    tasks.run({"slow": lambda: sleeper(60), "quick": lambda: sleeper(1)})
+    tasks.run([lambda: sleeper(60), lambda: sleeper(1)])
     assert done == [(1, 1), (1, 2), (60, 60), (60, 120)]
 
 
@@ -63,7 +63,7 @@ def test_an_answer_is_given_to_the_one_that_waits_for_it(
         tasks.wait(clock, 5)
         woken.append("writer")
 
-    tasks.run({"reader": reads, "writer": writes})
+    tasks.run([reads, writes])
     assert woken == ["reader", "writer"]
 
 
@@ -81,7 +81,7 @@ def test_alone(tasks: Tasks, clock: ScriptedClock) -> None:
         waiter_of(tasks, clock).sleep(2)
         seen.append("other")
 
-    tasks.run({"alone": alone, "other": other})
+    tasks.run([alone, other])
     assert seen == ["alone", "other"]
 
 
@@ -103,7 +103,7 @@ def test_what_one_raises_ends_all(tasks: Tasks, clock: ScriptedClock, failure: B
         raise failure
 
     with pytest.raises(type(failure)):
-        tasks.run({"waits": waits, "fails": fails})
+        tasks.run([waits, fails])
     assert ended == [Stop if isinstance(failure, Exception) else KeyboardInterrupt] * 2
 
 
@@ -123,5 +123,5 @@ def test_a_stop_ends_all(tasks: Tasks, clock: ScriptedClock) -> None:
         waiter_of(tasks, clock).sleep(1)
 
     with pytest.raises(Stop):
-        tasks.run({"a": lambda: waits("a"), "b": lambda: waits("b"), "stops": stops})
+        tasks.run([lambda: waits("a"), lambda: waits("b"), stops])
     assert sorted(ended) == ["a", "b"]
