@@ -95,7 +95,8 @@ class SandboxLoop:
         self._follow_at_s = -inf
         self._starting = True
         self._written = WrittenFiles()
-        self._polling = Polling(shared.watch, shared.mounts, parts.cycle.snapshotter.directories_within)
+        directories_within = parts.cycle.snapshotter.directories_within
+        self._polling = Polling(shared.watch, shared.mounts, directories_within, lambda: len(shared.names))
         self._is_poll = False  # the sync under way
         self._stage: State | None = None  # of the sync under way
         self._paused_in_sync = False  # a person paused since it began: that is what the status says, while it ends

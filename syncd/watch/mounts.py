@@ -236,7 +236,8 @@ class Polling:
     A poll scans the directories on shared file systems in the workspace. It scans everything if the workspace itself is
     on one, or if a part of it has no watch. The rest of the workspace is followed by its events meanwhile.
 
-    `directories_within` returns those of the last scan, as `Scanner` does.
+    `directories_within` returns those of the last scan, as `Scanner` does. `sandboxes` counts those of the workspace,
+    each of which polls for itself.
     """
 
     def __init__(
@@ -244,7 +245,9 @@ class Polling:
         watch: InotifyWatch,
         mounts: MountMonitor,
         directories_within: Callable[[Collection[str], Collection[str]], frozenset[str]],
+        sandboxes: Callable[[], int] = lambda: 1,
     ) -> None:
+        self._sandboxes = sandboxes
         self._watch = watch
         self._mounts = mounts
         self._directories_within = directories_within
@@ -273,7 +276,8 @@ class Polling:
         if self._is_due or polled is None:  # the time of a full scan says nothing of a part
             self._took_s = took_s
         self._is_due = False
-        self.due_s = inf if polled is not None and not polled else now_s + poll_interval_s(self._took_s)
+        interval_s = poll_interval_s(self._took_s * self._sandboxes())
+        self.due_s = inf if polled is not None and not polled else now_s + interval_s
         found = self._on_shared_mounts()
         shared = self._mounts.mounts.shared
         self.warnings = tuple(shared_warning(path, kind) for path, kind in shared.items() if path in found)

@@ -38,6 +38,16 @@ def test_poll_interval(took_s: float, interval_s: float) -> None:
     assert poll_interval_s(took_s) == interval_s
 
 
+def test_several_sandboxes() -> None:
+    """Together they poll for a twentieth of the time."""
+    kernel: Any = Kernel(SHARED_PART)
+    polling = Polling(kernel, kernel, kernel.directories_within, lambda: 3)
+    polling.due_s = NOW_S
+    polling.add_due(NONE, NONE, NOW_S)
+    polling.scanned(ON_SHARE, NOW_S, 0.5)
+    assert polling.due_s == NOW_S + 30
+
+
 def test_the_pace_of_a_part() -> None:
     """The time that a poll took decides when the next one is due; that of a full scan, or of an event's, does not."""
     polling = _polling(Kernel(SHARED_PART))
