@@ -216,15 +216,16 @@ class SavedVersions:
         return next((version for version in self.all() if version.id == wanted), None)
 
     def holder_of(self, path: str, there: Entry) -> str | None:
-        """Return the id of a version of this sandbox that has this file at that path, undamaged, not a day old yet.
+        """Return the id of a version of this sandbox that has this at that path, undamaged, not a day old yet.
 
         One that is older may expire soon. None also if it cannot be found out.
         """
         with contextlib.suppress(OSError):
             for version in self.all():
                 saved = version.paths.get(path) if version.sandbox_name == self._name else None
-                is_wanted = saved is not None and saved.kind is Kind.FILE and same(saved, there)
-                if is_wanted and not version.days and self._blobs.is_whole(arrived_digest(there)):
+                if saved is None or version.days or not same(saved, there):
+                    continue
+                if there.kind is not Kind.FILE or self._blobs.is_whole(arrived_digest(there)):
                     return version.id
         return None
 

@@ -152,6 +152,16 @@ def test_a_content_is_on_disk_once(rig: SavedVersionsRig) -> None:
     assert rig.contents() == set()
 
 
+def test_what_is_saved_already(rig: SavedVersionsRig) -> None:
+    """A file, a folder and a link are found again, so that a sync that fails again and again saves them once."""
+    entries = {"f": rig.file(b"1"), "d": SeenEntry(Kind.DIRECTORY, 0o755), "l": SeenEntry(Kind.SYMLINK, target="f")}
+    version = rig.store.save(Why.CONFLICT, "box", entries)
+    assert {rig.store.holder_of(path, entry) for path, entry in entries.items()} == {version.id}
+    assert {rig.store.holder_of(path, entries["l"]) for path in "fdx"} == {None}
+    rig.content(b"1").write_bytes(b"damaged")
+    assert rig.store.holder_of("f", entries["f"]) is None
+
+
 def test_a_damaged_content(rig: SavedVersionsRig) -> None:
     """It is left out and named at restore, and the rest is restored; whoever saves it again repairs it for all."""
     first = rig.save(a=b"same", b=b"whole")
