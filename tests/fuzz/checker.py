@@ -96,6 +96,7 @@ class Checker:
         self.cycle: SyncCycle | None = None  # the last daemon's
         self.is_plain = is_plain
         self.is_forced = False  # the sync that is under way
+        self.is_short: Callable[[str], bool] = lambda _path: False  # it cannot be sent now
         self.is_late = False  # an execution that syncd knows nothing of is under way
         self.wipes_sandboxes = False  # before each initialize, so that each archive must hold everything
         self.state_damaged = False
@@ -276,7 +277,7 @@ class Checker:
             what = f"the agent's {path!r} ({shown(entry)}) was overwritten"
             only_agents = model.is_only_agents(path, sent) and not self.is_forced
             if (path, entry) in self.decided:
-                if not seen:
+                if not seen or self._nobody_looked:
                     self._excuse(path, entry)
                 elif not self._is_saved(path, entry):
                     self.lose(f"{what} by a person's choice, and is not saved")
@@ -519,7 +520,8 @@ class Checker:
                 loops.add(path)
 
         included = Scanner(str(self.workspace), SELECTION, on_left_out=note).scan().manifest.keys() | loops
-        return {path: entry for path, entry in tree(self.workspace).items() if path in included}
+        found = tree(self.workspace).items()
+        return {path: entry for path, entry in found if path in included and not self.is_short(path)}
 
     def compare(self) -> None:
         """Compare the sandbox with the workspace and the model."""

@@ -1,7 +1,12 @@
-"""Generates random scenarios from a seed, under the default configuration."""
+"""Generates random scenarios from a seed, under the default configuration.
+
+Each scenario leaves out a random half of the operations, events and faults, so that what hides another one is often
+not there (Groce et al., "Swarm Testing", ISSTA 2012).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from tests.fuzz.scenario import Scenario, Step
@@ -55,16 +60,18 @@ class Generator:
     def __init__(self, seed: int) -> None:
         self._random = Random(seed)
         self._text = 0
+        self._swarm = Random(f"swarm {seed}")
+        self._leaves_out = {"write": False}
 
     def scenario(self) -> Scenario:
         random = self._random
         steps = [Step("file_times", (random.choice(("fine", "coarse")),)), *self._first_steps()]
-        steps += [self._operation() for _ in range(random.choice((3, 6, 6, 12, 25)))]
+        steps += [self._drawn(self._operation) for _ in range(random.choice((3, 6, 6, 12, 25)))]
         for _ in range(random.randrange(3, 9)):
             if random.random() < self._pattern_share:
                 steps += self._undetectable_change() if random.random() < 0.4 else self._pattern()
             for _ in range(random.randrange(1, 7)):
-                steps.append(self._event())
+                steps.append(self._drawn(self._event))
                 if steps[-1].name == "overflow":
                     steps.append(self._operation(steps[-1].at))
                 if steps[-1].name == "fault" and random.random() < 0.6:
@@ -72,6 +79,14 @@ class Generator:
             if random.random() < 0.7:
                 steps.append(Step("wait_idle"))
         return steps
+
+    def _drawn(self, draw: Callable[[], Step]) -> Step:
+        """Draw until it is nothing that this scenario leaves out."""
+        while True:
+            step = draw()
+            what = f"{step.args[0]}" if step.name == "fault" else step.name
+            if not self._leaves_out.setdefault(what, self._swarm.random() < 0.5):
+                return step
 
     def _first_steps(self) -> Scenario:
         # Then each archive must hold everything.

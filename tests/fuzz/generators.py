@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from tests.fuzz.configured_generator import ConfiguredGenerator
 from tests.fuzz.generator import Generator
+from tests.fuzz.lasting import with_lasting_fault
 from tests.fuzz.repository_generator import RepositoryGenerator
 from tests.fuzz.scenario import Scenario
 from tests.fuzz.way_home_generator import WayHomeGenerator
@@ -14,10 +17,17 @@ _OF = 8
 _WITH_REPOSITORY = 2
 # Of so many others, one has the default configuration and no agent in the sandbox.
 _DEFAULT_OF = 4
+# Of so many, one has a fault that never heals.
+_LASTING_OF = 16
 
 
 def generate(seed: int) -> Scenario:
     """Generate a scenario of some 15 to 60 steps."""
+    scenario, random = _generate(seed), Random(f"lasting {seed}")
+    return with_lasting_fault(scenario, random) if random.randrange(_LASTING_OF) == 0 else scenario
+
+
+def _generate(seed: int) -> Scenario:
     if seed % _OF >= _OF - _WITH_REPOSITORY:
         return RepositoryGenerator(seed).scenario()
     return WayHomeGenerator(seed).scenario() if seed % _OF >= _OF // 2 else generate_syncs(seed)

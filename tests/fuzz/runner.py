@@ -188,6 +188,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
         return
     if simulation.is_own(args):
         simulation.injection_point()
+        simulation.lasting.before_open(event, args[0])
 
 
 def _seed(patch: pytest.MonkeyPatch, seed: str) -> None:

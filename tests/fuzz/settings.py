@@ -21,6 +21,7 @@ class Settings:
         self._sandbox_id = sandbox_id
         self._git = git
         self._follow_s, self.follows = follow_s, follow_s > 0
+        self._retry = {"first_delay_seconds": 1, "max_delay_seconds": 8, "give_up_after_seconds": 60}
         self.history: list[tuple[Any, ...]] = [DEFAULTS]
         self.current = self.of_daemon = self._config(DEFAULTS)
 
@@ -31,6 +32,11 @@ class Settings:
     def change_to(self, values: tuple[Any, ...]) -> None:
         self.history.append(values)
         self.current = self._config(values)
+
+    def retry_by_default(self) -> None:
+        """Wait after failures as a person's daemon does, instead of so briefly as suits a story."""
+        self._retry = {}
+        self.current = self.of_daemon = self._config(self.history[-1])
 
     def stop_following(self) -> None:
         self._follow_s = 0.0
@@ -53,6 +59,6 @@ class Settings:
                     "upload_limit_kib_per_second": limit_kib,
                     "debounce_seconds": quiet_s,
                 },
-                "retry": {"first_delay_seconds": 1, "max_delay_seconds": 8, "give_up_after_seconds": 60},
+                "retry": self._retry,
             }
         )

@@ -36,6 +36,7 @@ from tests.fuzz.commands import Commands
 from tests.fuzz.damage import damage
 from tests.fuzz.git import tips
 from tests.fuzz.inotify import ManualInotify
+from tests.fuzz.lasting import Lasting
 from tests.fuzz.operations import AGENT_STEPS, Operations, SandboxAgent, tree
 from tests.fuzz.scenario import Scenario, Step
 from tests.fuzz.steps import DAEMON_STEPS, UNUSUAL, WAY_HOME_STEPS
@@ -96,7 +97,11 @@ class Simulation:
         self.way_home = WayHome(self)
         self._daemon_now: SimulatedLoop | None = None
         self._rests_until_s: float | None = None
+        self.lasting = Lasting(self)
+        self.checker.is_short = self.lasting.is_short
         self.settings = self.checker.settings
+        if any(step.name == "lasting" for step in self.scenario):
+            self.settings.retry_by_default()
         self.log: list[str] = []
         self.course: list[str] = []  # all that happened, once it has run
         self.coarse_times = self.is_requesting = False
@@ -320,6 +325,8 @@ class Simulation:
         if daemon.is_held and self.nearly_empty:
             self.figures["guard confirmations"] += 1
             daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
+        elif self.lasting.name:
+            self.lasting.pass_time(daemon, until_s)
         elif is_idle and self._needs_force(daemon):
             self._was_forced = True
             self.figures["forced pushes"] += 1
@@ -450,6 +457,8 @@ class Simulation:
             case "fault":
                 self.figures["faults"] += 1
                 self.emulator.faults.script(step.args[0])
+            case "lasting":
+                self.lasting.begin(*step.args)
             case "set_clock":
                 self._clock_was_set = True
                 self.checker.note_clock_set()

@@ -17,7 +17,7 @@ WAY_HOME_STEPS = (
 )
 """The steps that make a scenario one with an account of both sides."""
 # Steps that make a scenario differ from the plain ones: see `Checker.is_plain`.
-UNUSUAL = frozenset({"settings", "reconfigure"}) | AGENT_STEPS | WAY_HOME_STEPS
+UNUSUAL = frozenset({"settings", "reconfigure", "lasting"}) | AGENT_STEPS | WAY_HOME_STEPS
 # Steps that need a running daemon.
 DAEMON_STEPS = frozenset(
     {

@@ -28,10 +28,10 @@ class WayHomeGenerator(ConfiguredGenerator):
         """Generate a few steps, and some patterns one after the other."""
         random = self._random
         steps = [Step("file_times", (random.choice(("fine", "coarse")),)), *self._first_steps()]
-        steps += [self._operation() for _ in range(random.choice((1, 3, 6, 12)))]
+        steps += [self._drawn(self._operation) for _ in range(random.choice((1, 3, 6, 12)))]
         for _ in range(random.choice((1, 1, 2, 2, 3))):
             steps += self._pattern()
-            steps += [self._event() for _ in range(random.choice((0, 0, 1, 1, 2, 4)))]
+            steps += [self._drawn(self._event) for _ in range(random.choice((0, 0, 1, 1, 2, 4)))]
             if random.random() < 0.6:
                 steps.append(_IDLE)
         return steps

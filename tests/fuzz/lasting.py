@@ -1,0 +1,212 @@
+"""Faults that never heal: with one in place all else arrives, its cause is named, and nothing spins or grows.
+
+Before the end of its story, a fault is alone for some time. All that it does not concern has to arrive within
+`ARRIVES_S`, and what is short has to be named. In the hour after it, the daemon asks for little, seldom wakes up, and
+what it holds in memory does not grow.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import re
+from random import Random
+from types import CodeType, FrameType, FunctionType, ModuleType
+from typing import TYPE_CHECKING
+from weakref import ReferenceType
+
+from msgspec import Struct
+
+from syncd.sync.status_document import State
+from tests.fuzz.operations import tree
+from tests.fuzz.scenario import Scenario, Step
+
+if TYPE_CHECKING:
+    from tests.fuzz.daemon import SimulatedLoop
+    from tests.fuzz.simulation import Simulation
+
+# What causes no event is found by the rescan, after ten minutes; the longest wait of a long outage is two and a half.
+ARRIVES_S, HOUR_S, WAKES_S = 900.0, 3600.0, 600.0
+# In an hour: attempts at least 75 s apart, of up to 7 requests; a command that waits has them 30 s apart.
+MOST_REQUESTS, MOST_AWAITED = 48 * 7, 120 * 7
+# A rescan, the end of connections, and what the repository waits for; in an outage the network is looked at every 2 s.
+MOST_WAKES, MOST_IN_OUTAGE = 12, 360
+# Some 24 waits that each leave a record of two fields would be more; a rescan makes parts of a tree anew.
+MOST_MORE = 40
+DENIED = "denied"
+LARGE_BYTES = 1 << 20
+_ALWAYS_NAMED = "could not be removed|stays? in the sandbox|where it stays"
+
+
+class LastingFault(Struct, frozen=True):
+    """A fault: lines of `tests.emulator.faults`, or what a `Lasting` of this name does.
+
+    An error or a warning matches `words` while something is short. `before` are steps that make it matter.
+    """
+
+    words: str
+    lines: tuple[str, ...] = ()
+    before: Scenario = []
+
+
+_NO_PROGRAM = ("execution-upload-url", "execute", "execution-status", "execution-logs")
+FAULTS = {
+    "executions 404": LastingFault("runs no programs", tuple(f"{op}: 404 always" for op in _NO_PROGRAM)),
+    "dump cut": LastingFault("could look", ("dump: cut always",)),
+    "nobody looks": LastingFault("nobody could look|execution with 501", ("execute: 501 always", "dump: cut always")),
+    "large uploads": LastingFault("upload was cut off", before=[Step("write_noise", ("large", 3 << 19, 1))]),
+    "initialize lost": LastingFault("did not answer initialize", ("initialize: lost always",)),
+    "denied": LastingFault(
+        DENIED, before=[Step("write", (f"a/{DENIED}", 8, 1)), Step("write", (f"b/{DENIED}/f", 8, 2))]
+    ),
+    "clock ahead": LastingFault(_ALWAYS_NAMED, before=[Step("set_clock", (7200.0,))]),
+    "clock behind": LastingFault(_ALWAYS_NAMED, before=[Step("set_clock", (-7200.0,))]),
+    "two requests a second": LastingFault("429"),
+}
+
+
+def with_lasting_fault(scenario: Scenario, random: Random) -> Scenario:
+    """Return the scenario with a fault that begins in its first half and is there until its end."""
+    name = random.choice(list(FAULTS))
+    if name == "nobody looks":  # once more was put there, one that was emptied is like one whose agent removed a few
+        scenario = [step for step in scenario if step.name != "agent_empties"]
+    at = random.randrange(1, 2 + len(scenario) // 2)
+    begins = [*FAULTS[name].before, Step("lasting", (name,))]
+    return [*map(_without_end, scenario[:at]), *begins, *map(_beside, map(_without_end, scenario[at:]))]
+
+
+def _without_end(step: Step) -> Step:
+    """Return a step of the configured sandbox, as an acquired one would end."""
+    is_configuration = step.name in ("settings", "reconfigure")
+    return Step(step.name, (*step.args[:2], 0, *step.args[3:]), step.at) if is_configuration else step
+
+
+def _beside(step: Step) -> Step:
+    """Return a step that does not wait for an end of failures."""
+    return Step("rest", (60.0,)) if step.name == "wait_idle" else step
+
+
+class Lasting:
+    """The lasting fault of one simulation, if it has one; `name` is empty before and after it."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.name = ""
+        self._simulation = simulation
+        self._ends_s = 0.0  # the end of the time to arrive, and then of the hour after it
+        self._has_arrived = self._has_settled = False
+        self._wakes = self._asked = self._objects = 0
+
+    def begin(self, name: str) -> None:
+        self.name = name
+        self._renew()
+
+    def _renew(self) -> None:
+        """Put it in place, once all other faults have ended."""
+        emulator = self._simulation.emulator
+        emulator.faults.script(*(FAULTS[self.name].lines if self.name else ()))
+        emulator.rate_limit = 2 if self.name == "two requests a second" else 0
+
+    def before_upload(self, size_bytes: int) -> None:
+        """Have an upload reset that is too large."""
+        if self.name == "large uploads" and size_bytes > LARGE_BYTES:
+            self._simulation.emulator.faults.script("upload: reset mid-body")
+
+    def before_open(self, event: str, path: object) -> None:
+        """Refuse the daemon a path. Raises `PermissionError`."""
+        if self.name == "denied" and event == "open" and path == DENIED and self._simulation._injects:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    def is_short(self, path: str) -> bool:
+        """True for a path that need not arrive while this fault is there."""
+        return self.name == "denied" and DENIED in path.split("/")
+
+    # -- alone with it
+
+    def pass_time(self, daemon: SimulatedLoop, until_s: float | None) -> None:
+        """Let time pass until the daemon wakes up, and check what must hold by then."""
+        simulation = self._simulation
+        now_s = simulation.clock.monotonic_s()
+        self._renew()
+        simulation._waits = 0
+        if not self._ends_s:
+            self._ends_s = now_s + ARRIVES_S
+        self._has_arrived = self._has_arrived or not self._missing()
+        is_counted, counted_until_s = self._has_settled, self._ends_s - HOUR_S + WAKES_S
+        self._wakes += is_counted and now_s < counted_until_s
+        if now_s >= self._ends_s and not daemon._syncing:
+            self._check(daemon, now_s)
+        times = [until_s, self._ends_s if self._ends_s > now_s else None]
+        times += [daemon.deadline_s()] if is_counted and now_s < counted_until_s else []
+        # A daemon that was paused decides anew first.
+        wait_s = min(time_s for time_s in times if time_s is not None) - now_s if until_s is not None else 0.0
+        if not simulation._read_events():
+            simulation.clock.go_on(max(wait_s, 0.001))
+
+    def _missing(self) -> list[str]:
+        if self._has_settled or self.name == "large uploads":  # what is packed with a large file does not arrive either
+            return []
+        checker = self._simulation.checker
+        chosen = {each for values in checker.settings.history for each in values}
+        # Nothing goes where what is there may not be overwritten unseen, or where all of it would go.
+        needs_look = checker.wipes_sandboxes or bool(chosen & {"hold", "reset"})
+        return [] if self.name == "nobody looks" and needs_look else checker.missing(checker.wanted())
+
+    def _check(self, daemon: SimulatedLoop, now_s: float) -> None:
+        checker, asked = self._simulation.checker, len(self._simulation.emulator.request_log.entries())
+        objects = count_objects(daemon, (self._simulation, checker, checker.emulator, checker.clock))
+        beside = f"beside {self.name!r}"
+        if not self._has_settled:
+            if not self._has_arrived:
+                checker.lose(f"{beside}, this does not arrive: {self._missing()}")
+            self._check_named(daemon)
+            self._has_settled, self._ends_s = True, now_s + HOUR_S
+            self._asked, self._objects = asked, objects
+            return
+        requests, more = (asked - self._asked) / (now_s - self._ends_s + HOUR_S) * HOUR_S, objects - self._objects
+        self._simulation.note(f"{beside}: {requests:.0f} requests an hour, {self._wakes} wake-ups in {WAKES_S:.0f} s")
+        if requests > (MOST_AWAITED if daemon._request_queue.awaited else MOST_REQUESTS):
+            checker.lose(f"{beside}, there are {requests:.0f} requests an hour")
+        if self._wakes > (MOST_IN_OUTAGE if daemon._backoff.is_outage else MOST_WAKES):
+            checker.lose(f"{beside}, the daemon wakes up {self._wakes} times in {WAKES_S:.0f} s")
+        if more > MOST_MORE:
+            checker.lose(f"{beside}, {more} more objects are held after an hour")
+        self._heal()
+
+    def _check_named(self, daemon: SimulatedLoop) -> None:
+        checker, publisher = self._simulation.checker, daemon.publisher
+        told = f"{publisher.totals.last_error} {' '.join(map(str, publisher.warnings))}"
+        name, self.name = self.name, ""
+        wanted, remote = checker.wanted(), tree(checker.current.sandbox.workspace)
+        self.name = name
+        short = checker.missing(checker._unblocked(wanted))
+        if publisher.state is State.WATCHING and checker.settings.current.sandbox.deletions == "mirror":
+            short += checker.current.model.left_over(wanted, checker._without_held(remote), exactly=False)
+        if (short or publisher.state is not State.WATCHING) and not re.search(
+            f"{FAULTS[self.name].words}|{_ALWAYS_NAMED}", told
+        ):
+            checker.lose(f"beside {self.name!r}, {short} is short, and what is told is {told}")
+
+    def _heal(self) -> None:
+        self.name = ""
+        self._simulation.emulator.faults.clear()
+        self._renew()
+        for place in self._simulation.workspace.rglob(DENIED):
+            place.chmod(place.stat().st_mode)  # as whoever lets it be read again
+
+
+def count_objects(top: object, stop: tuple[object, ...]) -> int:
+    """Return the number of objects that this one leads to, but for code, and what leads through those of `stop`."""
+    seen = {id(each) for each in stop}
+    left, count = [top], 0
+    while left:
+        each = left.pop()
+        # SQLite's connections keep dead references to cursors, a few hundred at most.
+        if id(each) in seen or isinstance(
+            each, type | ReferenceType | ModuleType | FunctionType | CodeType | FrameType
+        ):
+            continue
+        seen.add(id(each))
+        count += 1
+        left += gc.get_referents(each)
+    return count
