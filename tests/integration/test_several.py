@@ -131,6 +131,41 @@ def test_none_delays_another(several: SeveralRig) -> None:
 
 
 @pytest.mark.timeout(60)
+def test_one_that_is_dead_for_ever(several: SeveralRig) -> None:
+    """Two others get an edit at once; the dead one costs few requests an hour, and the status names it."""
+    several.rig.keys["retry"] = {}
+    several.add("blue", "dead")
+    several.rig.emulator.faults.script("any@box-dead: 503 always")
+    several.use(several.rig.clock)
+    clock, began_s, arrived_s = several.rig.clock, several.rig.clock.monotonic_s(), []
+    asked: list[tuple[float, str]] = []
+
+    def note(entry: RequestRecord) -> None:
+        now_s = clock.monotonic_s()
+        asked.append((now_s, entry.sandbox or ""))
+        held = {several.content(name) for name in ("main", "blue")}
+        if held == {"1"}:
+            several.rig.write("a", "22")
+        elif held == {"22"} and not arrived_s:
+            arrived_s.append(now_s)
+        if now_s > began_s + 2 * 3600:
+            several.send(signal.SIGHUP)
+
+    several.rig.emulator.faults.on("any", When.BEFORE, note)
+    several.run()
+    assert arrived_s[0] - began_s < 30
+    later = [(now_s - began_s, sandbox) for now_s, sandbox in asked if 3600 < now_s - began_s <= 2 * 3600]
+    assert {sandbox for _, sandbox in later} == {"box-dead"}
+    assert 0 < len(later) <= 48
+    status = read_document(several.folders.state)
+    assert status is not None
+    errors = {each.name: each.last_error for each in status.sandboxes}
+    assert errors["main"] is errors["blue"] is None
+    assert errors["dead"] is not None
+    assert "503" in errors["dead"].message
+
+
+@pytest.mark.timeout(60)
 def test_a_request_sends_an_edit_to_one_that_is_proved_meanwhile(several: SeveralRig) -> None:
     """The archive of the proof is packed from an older snapshot, which does not hide the edit from the next scan."""
     several.rig.write("b", "")
