@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # What causes no event is found by the rescan, after ten minutes; the longest wait of a long outage is two and a half.
 ARRIVES_S, HOUR_S, WAKES_S = 900.0, 3600.0, 600.0
-# In an hour: attempts at least 75 s apart, of up to 7 requests; a command that waits has them 30 s apart.
-MOST_REQUESTS, MOST_AWAITED = 48 * 7, 120 * 7
+# In an hour: attempts at least 75 s apart, of up to 12 requests; a command that waits has them 30 s apart.
+MOST_REQUESTS, MOST_AWAITED = 48 * 12, 120 * 12
 # A rescan, the end of connections, and what the repository waits for; in an outage the network is looked at every 2 s.
 MOST_WAKES, MOST_IN_OUTAGE = 12, 360
 # Some 24 waits that each leave a record of two fields would be more; a rescan makes parts of a tree anew.

@@ -84,7 +84,7 @@ def gives_up(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("plant", "fault", "agent_changes", "words"),
     [
-        (no_backoff, "initialize lost", "overwrite", "requests an hour"),
+        (no_backoff, "initialize lost", "save", "requests an hour"),
         (no_words, "denied", "save", "is short, and what is told is"),
         (no_words, "initialize lost", "overwrite", "is short, and what is told is"),
         (spins, "executions 404", "overwrite", "wakes up"),
