@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from syncd.model.manifest import is_within
 from tests.fuzz.operations import Tree
 
 Entry = tuple[object, ...]
@@ -184,8 +185,10 @@ class SandboxModel:
             self._unlooked.discard(path)
 
     def is_only_agents(self, path: str, sent: Mapping[str, Sent]) -> bool:
-        """True if that path is sent as it arrived before: the change there is the only one."""
-        return path in sent and path not in self._forgotten and self._arrived.get(path) == sent[path]
+        """True if that path, with all below it, is sent as it arrived before: the change there is the only one."""
+        if path not in sent or path in self._forgotten:
+            return False
+        return all(self._arrived.get(each) == what for each, what in sent.items() if is_within(each, {path}))
 
     def stays(self, path: str) -> bool:
         """True if syncd had found out that the path stays as it is there."""
