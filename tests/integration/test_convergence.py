@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -430,7 +430,7 @@ def _block_free_paths(patch: pytest.MonkeyPatch) -> None:
 def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:
     real = SandboxSync._record
 
-    def record(self: SandboxSync, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
+    def record(self: SandboxSync, manifest: Manifest, *more: Any) -> None:
         on_disk = {}
         for path, entry in manifest.items():
             place = running_simulation().workspace / path
@@ -439,7 +439,7 @@ def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:
                 content = place.read_bytes()
                 right_size = structs.replace(entry, size_bytes=len(content))
                 on_disk[path] = as_read(right_size, hashlib.sha256(content).digest(), 0)
-        real(self, Manifest(on_disk), follow_up)
+        real(self, Manifest(on_disk), *more)
 
     patch.setattr(SandboxSync, "_record", record)
 
