@@ -23,9 +23,10 @@ from msgspec.structs import replace
 from syncd.core.errors import SyncWarning
 from syncd.core.text import MOST_NAMED, counted, shown_path
 from syncd.model.entry import Entry, Kind, SeenEntry
-from syncd.model.manifest import Manifest, is_within
+from syncd.model.manifest import Manifest, directories_above, is_within
 from syncd.model.reconcile import PathOutcome, Plan
 from syncd.remote.failure import backoff_limit_s
+from syncd.sandbox.look_encoding import leads_outside
 from syncd.sandbox.look_request import LookAction, LookItem, Obstacle
 from syncd.selection.ignore_files import GIT
 from syncd.store.state_db import Record, StateDb
@@ -219,7 +220,8 @@ class SeenPaths:
         before = self.obstacles
         self.held = {path: held for path, held in self.held.items() if path not in before}
         links = [path for path, obstacle in found.items() if obstacle is Obstacle.SYMLINK]
-        obstacles = {**found, **dict.fromkeys(_links_through(here, links), Obstacle.LINK_ON_ITS_WAY)}
+        ours = {path: obstacle for path, obstacle in found.items() if path in here}
+        obstacles = {**ours, **dict.fromkeys(_links_through(here, links), Obstacle.LINK_ON_ITS_WAY)}
         for path, obstacle in obstacles.items():
             self.held[path] = HeldPath(obstacle, _fingerprint(here, path))
         _log_first(obstacles.keys() - before, lambda path: str(_obstacle_warning(path, obstacles[path])))
@@ -301,17 +303,28 @@ def _fingerprint(here: Manifest, path: str) -> bytes:
 # -- places
 
 
-def place_items(entries: Mapping[str, Entry], repositories: Collection[str] = ()) -> dict[str, LookItem]:
-    """Return the items of a look that finds what keeps these entries from being extracted.
+def place_items(
+    entries: Mapping[str, Entry], here: Mapping[str, Entry], repositories: Collection[str] = ()
+) -> dict[str, LookItem]:
+    """Return the items of a look that finds what keeps these entries, of all that is `here`, from being extracted.
 
-    Those of `repositories` come first, since only so many obstacles are reported: they must take no commits' place.
+    Those of `repositories` come first, since only so many obstacles are reported: they must take no commits' place. An
+    extractor may also refuse a link that leads through a link of someone's, where nothing of ours is.
     """
     items = {path: LookItem((entries[path],), LookAction.COMMITS) for path in repositories if path in entries}
-    return items | {path: _PLACE_OF[entry.kind] for path, entry in entries.items() if path not in items}
+    items |= {path: _PLACE_OF[entry.kind] for path, entry in entries.items() if path not in items}
+    targets = [_target(path, entry) for path, entry in entries.items() if entry.kind is Kind.SYMLINK]
+    inside = [path for path in targets if not leads_outside(path)]
+    ways = directories_above(inside).union(inside)
+    return items | {path: _PLACE_OF[Kind.DIRECTORY] for path in sorted(ways) if path not in items and path not in here}
+
+
+def _target(path: str, entry: Entry) -> str:
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), entry.target))
 
 
 def _links_through(entries: Mapping[str, Entry], links: Collection[str]) -> list[str]:
     """Return the symlinks that lead through one of these paths, so that they may lead out of the workspace there."""
     symlinks = {path: entry for path, entry in entries.items() if entry.kind is Kind.SYMLINK} if links else {}
-    targets = {path: posixpath.join(posixpath.dirname(path), entry.target) for path, entry in symlinks.items()}
-    return [path for path in targets if path not in links and is_within(posixpath.normpath(targets[path]), links)]
+    targets = {path: _target(path, entry) for path, entry in symlinks.items()}
+    return [path for path in targets if path not in links and is_within(targets[path], links)]

@@ -132,7 +132,8 @@ class Preparation(Struct):
         paths = in_archive_order({*self.written, *directories_above(self.written)})
         checked = {path: self.manifest[path] for path in paths[:_MOST_CHECKED] if path in self.manifest}
         try:
-            result = self.services.remote_changes.look_aside(LookRequest(place_items(checked), most_copied_bytes=0))
+            request = LookRequest(place_items(checked, self._here), most_copied_bytes=0)
+            result = self.services.remote_changes.look_aside(request)
         except (StepFailed, NotKeptHere) as failure:
             _log.debug("cannot find out what keeps %d paths from being extracted there: %s", len(checked), failure)
             return None
@@ -167,7 +168,7 @@ class Preparation(Struct):
         looks = self.policy in (AgentChanges.SAVE, AgentChanges.HOLD)
         if looks and content.base is not None and GIT in self.written and not content.may_hold(GIT):
             entries[GIT] = self.written[GIT]
-        return place_items(entries, (GIT,))
+        return place_items(entries, self._here, (GIT,))
 
     def _save_all(self, why: Why) -> None:
         """Save all that differs there, as nothing of it stays. Where nobody can look, `save` goes on."""

@@ -535,7 +535,7 @@ class Checker:
         for path in self.blocked():
             if (
                 path in everything
-                and not self._leads_through_blocked(path, everything[path])
+                and not self._leads_through_taken(path, everything[path], remote)
                 and tracked.model.is_free_for(path, everything[path], remote)
             ):
                 self.lose(f"{path!r} is reported as blocked, and only syncd has its place")
@@ -567,11 +567,13 @@ class Checker:
             self.lost += [f"{path!r} was changed on both sides, and is not written" for path in unwritten]
         self._check_saved()
 
-    def _leads_through_blocked(self, path: str, entry: Entry) -> bool:
+    def _leads_through_taken(self, path: str, entry: Entry, remote: Tree) -> bool:
+        """True for a link that leads through a path that is blocked, or where someone there has a link."""
         if entry[0] != "link":
             return False
         target = os.path.normpath(os.path.join(os.path.dirname(path), str(entry[1])))
-        return is_within(target, {each for each in self.blocked() if each != path})
+        links = {each for each, there in remote.items() if there[0] == "link" and each not in self.wanted()}
+        return is_within(target, {each for each in self.blocked() if each != path} | links)
 
     def _check_saved(self) -> None:
         """Check that only versions of the agent are saved, where syncd knows what it had put there."""
