@@ -500,6 +500,29 @@ def test_beside_a_daemon_nothing_goes_up_again(rig: Rig, agent: Agent) -> None:
     assert rig.status()["agent"]["saved"] == 0
 
 
+def test_what_the_agent_has_made_of_it_since(rig: Rig, agent: Agent) -> None:
+    """It counts as arrived although a sync came in between, so that the agent's newer version stays there."""
+    rig.start()
+    rig.in_state("watching")
+    agent.write("a", "theirs\n")
+
+    def meanwhile() -> None:
+        rig.write("d/b", "ours\n")
+        rig.ok("flush")
+        agent.write("a", "newer\n")
+
+    looked = rig.once("download", "after", meanwhile)
+    assert _applied(rig) == (0, {"taken": ["a"]})
+    assert looked.is_set()
+    for content in ("ours, too\n", "ours again\n"):
+        rig.write("d/b", content)
+        rig.ok("flush")
+        assert (agent.read("d/b"), agent.read("a")) == (content.encode(), b"newer\n")
+        rig.restart()
+    assert rig.status()["agent"]["saved"] == 0
+    assert _applied(rig) == (0, {"taken": ["a"]})
+
+
 def test_what_is_never_taken(rig: Rig, agent: Agent) -> None:
     """Links that lead out, what is below a repository's folder, sockets and FIFOs; they are told, and exit 0."""
     rig.write("folder/inside", "ours\n")

@@ -72,6 +72,7 @@ _LISTS = {
 
 
 NO_DECISIONS = Decisions()
+_NO_DIGEST = bytes(32)
 
 
 class Prepared(Struct, frozen=True):
@@ -391,7 +392,7 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
         sent = [each.path for each in plan.paths if _was_sent(base, side.base, each)]
         plan = plan.with_outcome(sent, PathOutcome.SAME, "")
     rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
-    differing = () if is_as_planned else _differing_there(side, rows.values())
+    differing, ours = (set(), set()) if is_as_planned else _differing_there(side, rows.values())
     for path in rows.keys() & prepared.decisions.saved:  # the sandbox has something else
         rows[path] = TakenPath(path, base_now := side.base.get(path), base_now)
     for new in prepared.decisions.beside.values():  # --undo removes it, also where a rule leaves it out
@@ -406,9 +407,9 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
         rules = path_rules(side.opened.config)
         left = prepared.left(written)
         done = [_left_out_by(rules, row) for path, row in rows.items() if path not in left]
-        taken.extend(row for row in done if row.is_left_out or (row.before != row.after and row.path not in differing))
+        taken.extend(row for row in done if row.is_left_out or (row.before != row.after and row.path not in ours))
         if taken:
-            state.record_taken(taken)
+            state.record_taken(taken, differing.intersection(row.path for row in taken))
         decided = [path for path in choices if path in rows and path not in left]
         OpenConflicts(state.db, state.target.owner).decide(decided)
 
@@ -438,18 +439,25 @@ def _was_sent(base: Mapping[str, Entry], base_before: Mapping[str, Entry], plann
     return same(now, planned.there) and not same(before, planned.there)
 
 
-def _differing_there(side: AgentSide, rows: Iterable[TakenPath]) -> Collection[str]:
-    """Return the paths that the sandbox does not hold as they are taken: a sync may have written others."""
-    items = {
-        row.path: LookItem(() if row.after is None else (row.after,), LookAction.COMPARE)
-        for row in rows
-        if not row.is_left_out and row.before != row.after
-    }
+def _differing_there(side: AgentSide, rows: Iterable[TakenPath]) -> tuple[set[str], set[str]]:
+    """Return the paths that the sandbox does not hold as they are taken, and those of these that a sync may have sent.
+
+    Whatever else is there, someone has made of what is taken.
+    """
+    content = side.opened.services.state.content
+    rows = [row for row in rows if not row.is_left_out and row.before != row.after]
+    sent = {row.path: content.versions_of(row.path) if content.may_hold(row.path) else [ABSENT] for row in rows}
+    items: dict[str, LookItem] = {}
+    for row in rows:
+        # The report has a file's digest if its size is known: of ours, the size alone is named.
+        sizes = [replace(each, digest=_NO_DIGEST) for each in sent[row.path] if each.kind is Kind.FILE]
+        items[row.path] = LookItem((*sizes, *(() if row.after is None else (row.after,))), LookAction.COMPARE)
     request = LookRequest(items, most_copied_bytes=0)  # what was fetched is still to be written
     try:
-        return side.opened.services.remote_changes.look(request).differing if items else ()
+        found = side.opened.services.remote_changes.look(request).differing if items else {}
     except StepFailed:
-        return items  # the next sync compares them once more
+        return set(), set(items)  # the next sync compares them once more
+    return set(found), {path for path, there in found.items() if any(same(there, each) for each in sent[path])}
 
 
 def _write(
