@@ -107,7 +107,7 @@ HOSTILE: dict[str, Any] = {
     "new and known": report(new={"compared": row()}),
     "new and absent": report(new={"n": row("", "")}),
     **{
-        f"new {path[:20]!r}": report(new={path: row()})
+        f"new {path[:20]}".replace("\0", " NUL "): report(new={path: row()})
         for path in (
             *("", "/etc/passwd", "../out", "d/../../out", "./n", ".", "..", "d//n", "d/", "a\0b"),
             *(".git/hooks/x", "d/.GIT", "n" * 70000),

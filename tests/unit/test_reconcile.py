@@ -70,7 +70,13 @@ def outcomes(plan: Plan) -> list[PathOutcome]:
     return [planned.outcome for planned in plan.paths]
 
 
+def reasons(plan: Plan) -> list[str]:
+    return [planned.reason for planned in plan.paths]
+
+
 SYNC_ROWS = {
+    (BASE, BASE, BASE): (SAME, SAME, SAME, SAME),
+    (BASE, replace(BASE, mode=0o600), BASE): (WRITE, WRITE, WRITE, WRITE),
     (BASE, BASE, ABSENT): (WRITE, WRITE, WRITE, WRITE),
     (BASE, BASE, THERE): (KEEP, KEEP, SAVE, WRITE),
     (BASE, BASE, NOT_FETCHED): (KEEP, KEEP, KEEP, WRITE),
@@ -118,31 +124,31 @@ HOME_ROWS = [
     (BASE, HERE, THERE, MERGE),
     (BASE, file("b", 0o755), THERE, MERGE),
     (ABSENT, file("t", 0o755), THERE, MERGE),
-    (ABSENT, HERE, THERE, CONFLICT),
-    (BASE, DIRECTORY, THERE, CONFLICT),
-    (BASE, HERE, LINK, CONFLICT),
-    (LINK, replace(LINK, target="c"), OTHER_LINK, CONFLICT),
+    (ABSENT, HERE, THERE, CONFLICT, "new on both sides"),
+    (BASE, DIRECTORY, THERE, CONFLICT, "of different kinds"),
+    (BASE, HERE, LINK, CONFLICT, "of different kinds"),
+    (LINK, replace(LINK, target="c"), OTHER_LINK, CONFLICT, "changed on both sides"),
     (BASE, BASE, ABSENT, DELETED),
     (DIRECTORY, DIRECTORY, ABSENT, DELETED),
-    (BASE, HERE, ABSENT, STAYS),
-    (BASE, ABSENT, THERE, STAYS),
-    (BASE, HERE, BASE, STAYS),
-    (DIRECTORY, DIRECTORY, THERE, STAYS),
-    (BASE, BASE, UNSTABLE, STAYS),
-    (BASE, BASE, NOT_FETCHED, STAYS),
-    (BASE, BASE, UNREAD, STAYS),
-    (BASE, BASE, FIFO, NEVER),
-    (ABSENT, ABSENT, OUT, NEVER),
-    (BASE, BASE, replace(OUT, target="/etc/passwd"), NEVER),
-    (ABSENT, FIFO, THERE, NEVER),
+    (BASE, HERE, ABSENT, STAYS, "deleted in the sandbox, changed here"),
+    (BASE, ABSENT, THERE, STAYS, "deleted here, changed in the sandbox"),
+    (BASE, HERE, BASE, STAYS, "only changed here"),
+    (DIRECTORY, DIRECTORY, THERE, STAYS, "a directory here, no directory there; --deletions takes it"),
+    (BASE, BASE, UNSTABLE, STAYS, "it is still being written in the sandbox"),
+    (BASE, BASE, NOT_FETCHED, STAYS, "its content could not be fetched"),
+    (BASE, BASE, UNREAD, STAYS, "it cannot be read in the sandbox"),
+    (BASE, BASE, FIFO, NEVER, "it is a socket, a FIFO or a device"),
+    (ABSENT, ABSENT, OUT, NEVER, "it is a link that leads out of the workspace"),
+    (BASE, BASE, replace(OUT, target="/etc/passwd"), NEVER, "it is a link that leads out of the workspace"),
+    (ABSENT, FIFO, THERE, NEVER, "its place here is behind a link, or holds a device"),
 ]
 
 
 def test_the_table_of_apply() -> None:
-    """Each state of the three sides has one outcome."""
-    for base, here, there, outcome in HOME_ROWS:
+    """Each state of the three sides has one outcome, with a reason where that does not say it."""
+    for base, here, there, outcome, *reason in HOME_ROWS:
         plan = plan_home(Sides(tree(base), tree(here), {"p": there}), home(tree(here)))
-        assert outcomes(plan) == [outcome], (base, here, there)
+        assert (outcomes(plan), reasons(plan)) == ([outcome], reason or [""]), (base, here, there)
 
 
 DECIDED_ROWS = [
@@ -151,6 +157,7 @@ DECIDED_ROWS = [
     (BASE, HERE, LINK, WRITE, TAKE, MERGE),
     (BASE, DIRECTORY, THERE, WRITE, TAKE, MERGE),
     (BASE, HERE, ABSENT, WRITE, DELETE, MERGE),
+    (BASE, file("b", 0o755), ABSENT, WRITE, DELETE, MERGE),
     (BASE, ABSENT, THERE, WRITE, TAKE, MERGE),
     (BASE, BASE, THERE, TAKE, TAKE, TAKE),
     (BASE, HERE, BASE, STAYS, STAYS, STAYS),
@@ -171,6 +178,7 @@ def test_the_table_of_choices() -> None:
             for choice in choices:
                 plan = plan_home(sides, replace(home(tree(here)), choices={"p": choice}))
                 assert outcomes(plan) == [outcome], (base, here, there, choice)
+                assert outcome in (STAYS, NEVER) or reasons(plan) == [""]
 
 
 def test_choices_below_a_folder_in_a_files_place() -> None:
@@ -207,23 +215,50 @@ def test_a_directory_goes_with_all_that_is_in_it() -> None:
 def test_no_repository_is_written_to() -> None:
     """At any depth, in any letter case."""
     paths = dict.fromkeys([".git/config", "sub/.git/hooks/x", "a/.GIT/x", ".git"], THERE)
-    assert set(outcomes(plan_home(Sides({}, {}, paths), home({})))) == {NEVER}
+    plan = plan_home(Sides({}, {}, paths), home({}))
+    assert (set(outcomes(plan)), set(reasons(plan))) == ({NEVER}, {"it is inside of a .git"})
 
 
 def test_links_lead_out_through_one_another() -> None:
     """Two links that each stay inside by their text may lead outside together; so may one with a link here."""
     there = {"a": replace(LINK, target="d/x"), "d/x": replace(LINK, target="../../out")}
     assert outcomes(plan_home(Sides({}, {}, there), home({})))[1] is NEVER
-    led = plan_home(Sides({}, {}, {"a": replace(LINK, target="here/../../x")}), home({}, links={"here": "deep/er"}))
-    assert outcomes(led) == [NEVER]
+    through = {"a": replace(LINK, target="d/up/../x")}
+    for more, links in (({"d/up": replace(LINK, target="..")}, {}), ({}, {"d/up": ".."})):
+        led = plan_home(Sides({}, {}, {**through, **more}), home({}, links=links))
+        assert outcomes(led) == [NEVER, *([TAKE] if more else [])]
+    assert outcomes(plan_home(Sides({}, {}, {**through, "d/up": DIRECTORY}), home({}, links={"d/up": ".."})))[0] is TAKE
 
 
 def test_a_directory_in_a_files_place() -> None:
     """It is taken with what is in it, though nothing of that can be seen here before; below a conflict is one."""
     there = {"p": DIRECTORY, "p/new": THERE}
-    for here, outcome in ((BASE, TAKE), (HERE, CONFLICT)):
-        sides = Sides({"p": BASE}, {"p": here, "p/new": FIFO}, there)
-        assert outcomes(plan_home(sides, home(sides.here))) == [outcome, outcome]
+    for here, outcome, why in (
+        (BASE, TAKE, ["", ""]),
+        (HERE, CONFLICT, ["of different kinds", "its directory is not taken: of different kinds"]),
+        (FIFO, NEVER, [_BEHIND, f"its directory is not taken: {_BEHIND}"]),
+    ):
+        sides = Sides({"p": BASE}, {"p": here, "p/new": ABSENT if here is FIFO else FIFO}, there)
+        plan = plan_home(sides, home(sides.here))
+        assert (outcomes(plan), reasons(plan)) == ([outcome, outcome], why)
+    deep = Sides({"p": BASE}, {"p": BASE, "p/q/new": FIFO}, {"p": DIRECTORY, "p/q": DIRECTORY, "p/q/new": THERE})
+    assert outcomes(plan_home(deep, home(deep.here))) == [TAKE, TAKE, TAKE]
+
+
+_BEHIND = "its place here is behind a link, or holds a device"
+
+
+def test_what_is_above_a_path_here() -> None:
+    """Nothing is written through a link, below a file, or in the place of what the sandbox does not tell of."""
+    for above, inside, outcome, why in (
+        (LINK, ABSENT, NEVER, "its place here is behind a link"),
+        (BASE, ABSENT, CONFLICT, "its directory is none here"),
+        (BASE, FIFO, NEVER, _BEHIND),
+        (DIRECTORY, ABSENT, TAKE, ""),
+    ):
+        sides = Sides({"p": above}, {"p": above, "p/new": inside}, {"p/new": THERE})
+        plan = plan_home(sides, home(sides.here))
+        assert (outcomes(plan), reasons(plan)) == ([outcome], [why])
 
 
 def test_a_file_in_a_directorys_place() -> None:
@@ -231,7 +266,14 @@ def test_a_file_in_a_directorys_place() -> None:
     base = {"d": DIRECTORY, "d/a": BASE}
     sides = Sides(base, base, {"d": THERE, "d/a": ABSENT})
     assert outcomes(plan_home(sides, home(base, deletions=True))) == [TAKE, DELETE]
-    assert outcomes(plan_home(sides, home({**base, "d/mine": HERE}, deletions=True))) == [CONFLICT, STAYS]
+    mine = {**base, "d/mine": HERE}
+    kept = plan_home(sides, home(mine, deletions=True))
+    holds_more, gave_way = (
+        "its directory here holds more than was deleted there",
+        "its directory gave way there to something that is not taken",
+    )
+    assert (outcomes(kept), reasons(kept)) == ([CONFLICT, STAYS], [holds_more, gave_way])
+    assert outcomes(plan_home(sides, home(mine))) == [STAYS, DELETED]
     led_out = Sides(base, base, {"d": OUT, "d/a": ABSENT})
     assert outcomes(plan_home(led_out, home(base, deletions=True))) == [NEVER, STAYS]
 
@@ -241,6 +283,9 @@ def test_what_is_below_a_path_that_stays_is_not_written() -> None:
     base = {"d": DIRECTORY, "d/a": BASE, "d/b": DIRECTORY, "d/b/c": BASE, "e": BASE}
     plan = plan_sync(Sides(base, base, {"d": THERE, "d/a": ABSENT, "d/b/c": ABSENT, "e": ABSENT}), AgentChanges.SAVE)
     assert plan.stays == {"d": THERE}
+    assert (outcomes(plan), plan.paths[0]) == ([KEEP, WRITE], PlannedPath("d", KEEP, DIRECTORY, DIRECTORY, THERE))
+    assert outcomes(plan.with_outcome(["d"], STAYS, "why")) == [STAYS, WRITE]
+    assert (reasons(plan.with_outcome(["d"], STAYS, "why")), plan.of(WRITE)) == (["why", ""], [plan.paths[1]])
     assert withheld(["a", *base, "dd"], plan) == base.keys() - {"e"}
     assert withheld(["a"], Plan()) == frozenset()
 
