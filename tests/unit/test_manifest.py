@@ -5,20 +5,35 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from syncd.model.directory import EMPTY, Directory, Entries
 from syncd.model.entry import (
+    ABSENT,
+    ALL_BITS,
+    EXECUTABLE,
+    WRITTEN_BACK_NS,
     YOUNG_NS,
     Entry,
     Kind,
     Stamp,
     as_read,
+    as_sent,
+    same,
+    unknown,
 )
 from syncd.model.manifest import (
     Difference,
     Manifest,
+    Paths,
     carry_over_digests,
     difference,
+    directories_above,
+    entry_changes,
+    forget_stamps,
+    in_archive_order,
     not_written_back,
     sharing,
+    without_digest,
+    without_stamps,
 )
 
 OLD = Stamp(1_000, 2_000, 3, 4)
@@ -62,13 +77,54 @@ def test_difference(before: dict[str, Entry], now: dict[str, Entry], expected: D
 
 
 @pytest.mark.parametrize(
-    ("age_ns", "kept"), [(YOUNG_NS + 1, True), (YOUNG_NS, False), (1, False), (0, False), (-5, False)]
+    ("age_ns", "kept", "written_back"),
+    [
+        (WRITTEN_BACK_NS + 1, True, True),
+        (WRITTEN_BACK_NS, True, False),
+        (YOUNG_NS + 1, True, False),
+        (YOUNG_NS, False, False),
+        (1, False, False),
+        (0, False, False),
+        (-5, False, False),
+    ],
 )
-def test_as_read(age_ns: int, *, kept: bool) -> None:
+def test_as_read(age_ns: int, *, kept: bool, written_back: bool) -> None:
     """The stamp of a file with a time within the coarsest granularity, or in the future, is not kept."""
-    entry = as_read(UNREAD, b"d", OLD.ctime_ns + age_ns)
-    assert entry.digest == b"d"
-    assert (entry.stamp == OLD) is kept
+    entry = as_read(replace(UNREAD, sent_digest=b"s"), b"d", OLD.ctime_ns + age_ns)
+    assert entry == replace(FILE, digest=b"d", stamp=OLD if kept else None, written_back=written_back)
+    assert as_read(replace(UNREAD, stamp=None), b"d", OLD.ctime_ns + age_ns) == replace(FILE, digest=b"d", stamp=None)
+
+
+def test_what_is_known_of_a_content_that_changed() -> None:
+    """Of a file that changed while it was read: what was sent of it; of one that is not known any more: nothing."""
+    whole = replace(FILE, written_back=True)
+    assert as_sent(whole, 9, b"s") == Entry(Kind.FILE, 0o644, 1, 9, sent_digest=b"s")
+    assert unknown(whole) == UNREAD
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "bits", "expected"),
+    [
+        (FILE, replace(FILE, mtime_s=9, stamp=None), ALL_BITS, True),
+        (FILE, replace(UNREAD, sent_digest=FILE.digest), ALL_BITS, True),
+        (UNREAD, UNREAD, EXECUTABLE, False),
+        (FILE, replace(FILE, mode=0o600), EXECUTABLE, True),
+        (FILE, replace(FILE, mode=0o600), ALL_BITS, False),
+        (FILE, replace(FILE, mode=0o744), EXECUTABLE, False),
+        (FOLDER, replace(FOLDER, mode=0o600), EXECUTABLE, True),
+        (FOLDER, replace(FOLDER, mode=0o600), ALL_BITS, False),
+        (FOLDER, replace(FOLDER, mtime_s=9), ALL_BITS, True),
+        (LINK, replace(LINK, mode=0), ALL_BITS, True),
+        (LINK, replace(LINK, target="b"), EXECUTABLE, False),
+        (FILE, LINK, EXECUTABLE, False),
+        (ABSENT, ABSENT, ALL_BITS, True),
+        (Entry(Kind.OTHER), Entry(Kind.OTHER), EXECUTABLE, False),
+        (Entry(Kind.UNREAD), Entry(Kind.UNREAD), EXECUTABLE, False),
+    ],
+)
+def test_two_entries_that_are_the_same(one: Entry, other: Entry, bits: int, *, expected: bool) -> None:
+    """Times do not count, nor what nobody has read; of a mode the bits that are asked for."""
+    assert (same(one, other, bits), same(other, one, bits)) == (expected, expected)
 
 
 def test_files_that_may_have_changed_without_events() -> None:
@@ -88,3 +144,101 @@ def test_equal_directories_are_shared() -> None:
     assert found == read_again
     assert found.top.find("a") is like.top.find("a")
     assert found.top.find("c") is not like.top.find("c")
+
+
+# "a-" is between "a" and "a/" as a plain text; é is before "\udcff" by its characters, and after it by its bytes.
+NAMES = ["a", "a/b", "a/b/f", "a/l", "a-", "\udcff", "é"]
+TREE = Manifest({name: FOLDER if name in ("a", "a/b") else LINK if name == "a/l" else FILE for name in NAMES})
+
+
+def test_paths_in_the_archives_order() -> None:
+    """A directory comes right before its content, by the bytes of the names; a list of them is made as it is asked."""
+    in_order = ["a", "a/b", "a/b/f", "a/l", "a-", "é", "\udcff"]
+    paths = Paths(TREE)
+    assert (in_archive_order(reversed(NAMES)), list(paths), paths[:], paths[1:3]) == (
+        in_order,
+        in_order,
+        in_order,
+        in_order[1:3],
+    )
+    assert [paths[at] for at in (0, 3, -1)] == ["a", "a/l", "\udcff"]
+    with pytest.raises(IndexError):
+        paths[7]
+    assert directories_above(["a/b/f", "a/b/g", "x/y", "z"]) == {"a", "a/b", "x"}
+    assert [path for path, _ in TREE.top.directories()] == ["", "a", "a/b"]
+
+
+def test_the_stored_form() -> None:
+    """The names, then the links' targets, which need not be UTF-8; what was stored is read as it was."""
+    entries = Entries({"l": replace(LINK, target="\udcff"), "b": FILE, "d": FOLDER})
+    assert entries.texts == b"b\0d\0l\0\xff"
+    assert entries.encoded == Entries({"b": FILE, "d": FOLDER, "l": LINK}).encoded
+    again = Entries.stored(entries.texts, entries.encoded)
+    assert again.equals(entries)
+    assert (again.count, again.files, again.content_bytes) == (3, 2, 5) == (entries.count, entries.files, 5)
+    assert again.decoded() == entries.decoded() == {"b": FILE, "d": FOLDER, "l": replace(LINK, target="\udcff")}
+    assert Entries.stored(b"l", entries.encoded[:1].replace(b"\x93", b"\x90")).decoded() == {}
+    assert (again.first_names(2), again.first_names(9)) == (["b", "d"], ["b", "d", "l"])
+
+
+def test_a_part_of_a_manifest() -> None:
+    """The paths that are named, and all that is below them; and what is left without them alone."""
+    assert TREE.paths_within(["a/b", "none", "é"]) == ["a/b", "é", "a/b/f"]
+    assert TREE.within(["a/b"]) == {"a/b": FOLDER, "a/b/f": FILE}
+    left = TREE.without(["é", "none"])
+    assert (set(NAMES) - set(left), len(TREE)) == ({"é"}, 7)
+    assert TREE["a/l"].target == "a"
+    with pytest.raises(KeyError, match="none"):
+        del left["none"]
+
+
+def test_a_directory_in_anothers_place() -> None:
+    """It takes the place of all that was there, at any depth; an empty one that of nothing."""
+    other = Directory(Entries({"new": FILE}))
+    assert set(TREE.with_directory("a/b", other)) == {*NAMES, "a/b/new"} - {"a/b/f"}
+    assert set(TREE.with_directory("", other)) == {"new"}
+    emptied = TREE.with_directory("a/b", EMPTY)
+    assert (set(emptied), emptied.top.find("a/b")) == ({*NAMES} - {"a/b/f"}, EMPTY)
+    assert TREE.with_directory("a/b", TREE.top.find("a/b")).top is TREE.top
+    assert Manifest({"f": FILE}).without(["f"]).top is EMPTY
+
+
+def test_paths_from_all_over() -> None:
+    """So many of them, from each directory about as many, and each is there."""
+    tree = Manifest({f"{folder}/{name}": FILE for folder in "abcdefgh" for name in "12345678"})
+    assert sorted(tree.spread(8)) == [f"{folder}/1" for folder in "abcdefgh"]
+    assert sorted(tree.spread(4)) == [f"{folder}/1" for folder in "aceg"]
+    assert sorted(tree.spread(16)) == sorted(f"{folder}/{name}" for folder in "abcdefgh" for name in "12")
+    assert set(tree.spread(1000)) == set(tree)
+    assert set(TREE.spread(100)) == set(NAMES)
+    assert TREE.spread(1) == ["a", "a/b", "a/b/f"]
+
+
+def test_stamps_that_are_forgotten() -> None:
+    """All of them, or those of some paths; a directory that is then as in another manifest is that one's."""
+    tree = Manifest(
+        {"a": FOLDER, "a/f": replace(FILE, written_back=True), "b": FOLDER, "b/f": replace(FILE, stamp=None)}
+    )
+    bare = replace(FILE, stamp=None)
+    found = without_stamps(tree)
+    assert (found["a/f"], found["b/f"]) == (bare, bare)
+    assert without_stamps(found) is found
+    assert found.top.find("b") is tree.top.find("b")
+    assert without_stamps(tree, found).top is found.top
+    forget_stamps(tree, ["b/f", "none", "a/f"])
+    assert tree == found
+    assert without_digest({"f": UNREAD, "g": FILE, "d": FOLDER}) == ["f"]
+
+
+def test_digests_that_are_carried_over() -> None:
+    """Those of files with the same stamp and size; directories that are then as known are those."""
+    known = Manifest({"a": FOLDER, "a/f": FILE, "b": FOLDER, "b/f": FILE, "b/g": FILE, "b/new": UNREAD, "l": LINK})
+    scanned = Manifest({path: replace(entry, digest=b"") for path, entry in known.items()})
+    scanned["b/g"] = replace(UNREAD, size_bytes=6)
+    scanned["b/h"] = replace(UNREAD, stamp=Stamp(0, 0, 0, 0))
+    known["b/h"] = FILE
+    found = carry_over_digests(known, scanned)
+    assert found.top.find("a") is known.top.find("a")
+    assert {path: entry.digest for path, entry in found.items() if entry.digest} == {"a/f": b"d1", "b/f": b"d1"}
+    assert found["l"] == LINK
+    assert list(entry_changes({"f": FILE}, Manifest({"f": FILE, "g": LINK}))) == [("g", None, LINK)]
