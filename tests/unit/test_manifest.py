@@ -146,14 +146,14 @@ def test_equal_directories_are_shared() -> None:
     assert found.top.find("c") is not like.top.find("c")
 
 
-# "a-" is between "a" and "a/" as a plain text; é is before "\udcff" by its characters, and after it by its bytes.
-NAMES = ["a", "a/b", "a/b/f", "a/l", "a-", "\udcff", "é"]
+# "a-" is between "a" and "a/" as a plain text; é is before "\udc80" by its character, and after it by its bytes.
+NAMES = ["a", "a/b", "a/b/f", "a/l", "a-", "é", "\udc80"]
 TREE = Manifest({name: FOLDER if name in ("a", "a/b") else LINK if name == "a/l" else FILE for name in NAMES})
 
 
 def test_paths_in_the_archives_order() -> None:
     """A directory comes right before its content, by the bytes of the names; a list of them is made as it is asked."""
-    in_order = ["a", "a/b", "a/b/f", "a/l", "a-", "é", "\udcff"]
+    in_order = ["a", "a/b", "a/b/f", "a/l", "a-", "\udc80", "é"]
     paths = Paths(TREE)
     assert (in_archive_order(reversed(NAMES)), list(paths), paths[:], paths[1:3]) == (
         in_order,
@@ -161,7 +161,7 @@ def test_paths_in_the_archives_order() -> None:
         in_order,
         in_order[1:3],
     )
-    assert [paths[at] for at in (0, 3, -1)] == ["a", "a/l", "\udcff"]
+    assert [paths[at] for at in (0, 3, -1)] == ["a", "a/l", "é"]
     with pytest.raises(IndexError):
         paths[7]
     assert directories_above(["a/b/f", "a/b/g", "x/y", "z"]) == {"a", "a/b", "x"}
@@ -178,6 +178,8 @@ def test_the_stored_form() -> None:
     assert (again.count, again.files, again.content_bytes) == (3, 2, 5) == (entries.count, entries.files, 5)
     assert again.decoded() == entries.decoded() == {"b": FILE, "d": FOLDER, "l": replace(LINK, target="\udcff")}
     assert Entries.stored(b"l", entries.encoded[:1].replace(b"\x93", b"\x90")).decoded() == {}
+    two = Entries({"k": LINK, "l": LINK}).encoded
+    assert Entries.stored(b"k\0l\0t", two).decoded() == {"k": replace(LINK, target="t"), "l": replace(LINK, target="")}
     assert (again.first_names(2), again.first_names(9)) == (["b", "d"], ["b", "d", "l"])
 
 
@@ -198,7 +200,12 @@ def test_a_directory_in_anothers_place() -> None:
     assert set(TREE.with_directory("a/b", other)) == {*NAMES, "a/b/new"} - {"a/b/f"}
     assert set(TREE.with_directory("", other)) == {"new"}
     emptied = TREE.with_directory("a/b", EMPTY)
-    assert (set(emptied), emptied.top.find("a/b")) == ({*NAMES} - {"a/b/f"}, EMPTY)
+    assert (set(emptied), [path for path, _ in emptied.top.directories()]) == ({*NAMES} - {"a/b/f"}, ["", "a"])
+    assert emptied.with_directory("x/y/z", other).top.find("x/y/z") is other
+    assert TREE.with_directory("none", EMPTY).top is TREE.top
+    assert Manifest({"a/f": FILE}).with_directory("a", EMPTY).top is EMPTY
+    assert other.replaced(None, {}) is other
+    assert other.replaced(Entries({}), {"x": EMPTY}) is EMPTY
     assert TREE.with_directory("a/b", TREE.top.find("a/b")).top is TREE.top
     assert Manifest({"f": FILE}).without(["f"]).top is EMPTY
 
@@ -211,6 +218,9 @@ def test_paths_from_all_over() -> None:
     assert sorted(tree.spread(16)) == sorted(f"{folder}/{name}" for folder in "abcdefgh" for name in "12")
     assert set(tree.spread(1000)) == set(tree)
     assert set(TREE.spread(100)) == set(NAMES)
+    above = Manifest({**tree.without(f"{folder}/1" for folder in "abcdefgh"), "1": FILE, "2": FILE, "3": FILE})
+    assert len(above.spread(18)) == 18
+    assert len(above.spread(16)) == 9
     assert TREE.spread(1) == ["a", "a/b", "a/b/f"]
 
 
@@ -236,9 +246,14 @@ def test_digests_that_are_carried_over() -> None:
     scanned = Manifest({path: replace(entry, digest=b"") for path, entry in known.items()})
     scanned["b/g"] = replace(UNREAD, size_bytes=6)
     scanned["b/h"] = replace(UNREAD, stamp=Stamp(0, 0, 0, 0))
-    known["b/h"] = FILE
+    known["b/h"] = known["b/i"] = FILE
+    scanned["b/i"] = replace(FILE, digest=b"d2")
     found = carry_over_digests(known, scanned)
     assert found.top.find("a") is known.top.find("a")
-    assert {path: entry.digest for path, entry in found.items() if entry.digest} == {"a/f": b"d1", "b/f": b"d1"}
+    assert {path: entry.digest for path, entry in found.items() if entry.digest} == {
+        "a/f": b"d1",
+        "b/f": b"d1",
+        "b/i": b"d2",
+    }
     assert found["l"] == LINK
     assert list(entry_changes({"f": FILE}, Manifest({"f": FILE, "g": LINK}))) == [("g", None, LINK)]

@@ -125,6 +125,7 @@ HOME_ROWS = [
     (BASE, file("b", 0o755), THERE, MERGE),
     (ABSENT, file("t", 0o755), THERE, MERGE),
     (ABSENT, HERE, THERE, CONFLICT, "new on both sides"),
+    (ABSENT, replace(HERE, digest=b""), replace(THERE, digest=b""), CONFLICT, "new on both sides"),
     (BASE, DIRECTORY, THERE, CONFLICT, "of different kinds"),
     (BASE, HERE, LINK, CONFLICT, "of different kinds"),
     (LINK, replace(LINK, target="c"), OTHER_LINK, CONFLICT, "changed on both sides"),
@@ -200,7 +201,7 @@ def test_deletions_are_asked_for() -> None:
     """What was deleted there is deleted here with --deletions alone, and only as it was sent."""
     here = {"p": BASE, "q": HERE}
     plan = plan_home(Sides({"p": BASE, "q": BASE}, here, {"p": ABSENT, "q": ABSENT}), home(here, deletions=True))
-    assert outcomes(plan) == [DELETE, STAYS]
+    assert (outcomes(plan), reasons(plan)) == ([DELETE, STAYS], ["", "deleted in the sandbox, changed here"])
 
 
 def test_a_directory_goes_with_all_that_is_in_it() -> None:
@@ -227,6 +228,8 @@ def test_links_lead_out_through_one_another() -> None:
     for more, links in (({"d/up": replace(LINK, target="..")}, {}), ({}, {"d/up": ".."})):
         led = plan_home(Sides({}, {}, {**through, **more}), home({}, links=links))
         assert outcomes(led) == [NEVER, *([TAKE] if more else [])]
+    beside = {"a": replace(LINK, target="d/../x"), "d": DIRECTORY}
+    assert outcomes(plan_home(Sides({}, {}, beside), home({}))) == [TAKE, TAKE]
     assert outcomes(plan_home(Sides({}, {}, {**through, "d/up": DIRECTORY}), home({}, links={"d/up": ".."})))[0] is TAKE
 
 

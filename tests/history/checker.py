@@ -1,0 +1,222 @@
+"""Judges a history by its log alone: if some order explains it, and where each version is that anyone wrote.
+
+A file has slots. A write puts a new token into one of them, or into all if it makes the file; a version is what all
+slots hold. A writer knows exactly what it replaced, as it exchanges files in one step. No order explains
+
+- a token that nobody had written there, or, on one side, a version that had been replaced there (in the sandbox by one
+  that was saved: what nobody could save is lost, or was too new to be seen);
+- after a barrier, in the sandbox: a version without what was written at home before the barrier, unless the agent wrote
+  it since, or made it of one that it could not read; or one that was deleted at home;
+- after all was brought home: a version older than the agent's, which the agent has not touched meanwhile;
+- at the end: a file at home that is not in the sandbox, where the agent has not deleted it since.
+
+Paths that the tool named as held, left or in conflict are free. A token is *current* in a file of either side, *saved*
+in a copy that the tool keeps, *overwritten* by a writer who had read it, *raced* if its writer had not, which is the
+writer's own doing, and else *lost*.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+HOME, THERE = "home", "there"
+CHANGES = ("write", "delete")
+Values = dict[str, str]
+
+
+class Step(NamedTuple):
+    """A step: of a writer, or (without a side) of the tool. The values of a torn or missing file are None.
+
+    `over` is what a change replaced, `seen` what its writer had read before. `ok` is None if the tool was killed.
+    """
+
+    kind: str
+    side: str
+    begin: float
+    end: float
+    path: str = ""
+    values: Values | None = None
+    over: Values | None = None
+    seen: Values | None = None
+    ok: bool | None = True
+    free: tuple[str, ...] = ()
+
+
+class Lost(NamedTuple):
+    """A token that is nowhere, and for how long at most its file had it."""
+
+    written: Step
+    token: str
+    lived_s: float
+
+    def __str__(self) -> str:
+        return f"{self.written.path}: {self.token} is lost, {self.lived_s:.2f} s after it was written"
+
+
+class History:
+    """The steps of one history; `kept` are the tokens in copies that the tool keeps.
+
+    `puts_back`: the tool says that it puts a file there again that the agent deleted.
+    """
+
+    def __init__(self, steps: Iterable[Step], kept: Iterable[str] = (), *, puts_back: bool = False) -> None:
+        self.steps = sorted(steps, key=lambda step: step.begin)
+        self._kept = frozenset(kept)
+        self._puts_back = puts_back
+        self._files: dict[str, list[Step]] = defaultdict(list)
+        self._written: dict[str, Step] = {}
+        self._before: dict[str, str] = {}
+        self._raced: set[str] = set()
+        for step in self.steps:
+            if step.path:
+                self._files[step.path].append(step)
+            for slot, token in _new(step):
+                self._written[token] = step
+                if step.over and slot in step.over:
+                    self._before[token] = step.over[slot]
+            if step.over != step.seen:
+                self._raced |= _replaced(step)
+
+    def inexplicable(self) -> Iterator[str]:
+        """Yield what no order explains."""
+        rules = (self._unknown, self._gone_back, self._not_there, self._not_home, self._missing)
+        for path, steps in self._files.items():
+            yield from (f"{path}: {what}" for rule in rules for what in rule(steps))
+
+    def _unknown(self, steps: list[Step]) -> Iterator[str]:
+        for step in steps:
+            for token in (step.values or {}).values():
+                author = self._written.get(token)
+                if author is None or author.path != step.path or author.begin > step.end:
+                    yield f"{_shown(step)}, which nobody had written"
+
+    def _gone_back(self, steps: list[Step]) -> Iterator[str]:
+        for side in (HOME, THERE):
+            gone: dict[str, float] = {}
+            now = ""
+            for step in (each for each in steps if each.side == side):
+                for version in filter(None, map(_version, (step.over, step.values))):
+                    if version in gone and (
+                        not self._was_killed(gone[version], step.end)
+                        if side == HOME
+                        else self._kept.intersection(now.split()) - set(version.split())
+                    ):
+                        yield f"{_shown(step)}, which was replaced at {gone[version]:.3f}"
+                    if version != now:
+                        gone[now], now = step.begin, version
+                        gone.pop(now, None)
+                if step.kind == "delete":
+                    gone[now], now = step.begin, ""
+                    if side == THERE and self._puts_back:
+                        gone.clear()
+
+    def _was_killed(self, begin: float, end: float) -> bool:
+        """Return if between was a step that was killed, or one that took back what such a step had done."""
+        settled = end
+        for step in reversed(self.steps):
+            if step.kind == "kill" and step.ok is None and step.begin <= end and begin <= settled:
+                return True
+            settled = step.end if step.kind == "bring_home" else settled
+        return False
+
+    def _not_there(self, steps: list[Step]) -> Iterator[str]:
+        for step, values, barrier in self._after("barrier", THERE, steps):
+            own = [each for each in steps if each.side == HOME and each.kind in CHANGES and each.end < barrier.begin]
+            wanted = own[-1] if own else None
+            if wanted is None or any(self._is_agents(token, barrier.begin) for token in values.values()):
+                continue
+            missing = [slot for slot, token in _new(wanted) if token not in self._raced]
+            if not all(self._has(values, slot, wanted) for slot in missing):
+                yield f"{_shown(step)}, older than what the barrier of {barrier.begin:.3f} was for"
+            if wanted.kind == "delete" and len(values) == 1 and self._is_within(values, wanted.over or {}):
+                yield f"{_shown(step)}, deleted before the barrier of {barrier.begin:.3f}"
+
+    def _is_agents(self, token: str, since: float) -> bool:
+        written = self._written.get(token)
+        return written is not None and written.side == THERE and written.end > since
+
+    def _has(self, values: Values, slot: str, wanted: Step) -> bool:
+        """Return if this version was made of what was wanted, of a later one, or of one that nobody could read."""
+        for step in (self._written[token] for token in self._line(values.get(slot)) if token in self._written):
+            is_later = step.side == HOME and step.begin >= wanted.end
+            if step is wanted or is_later or (step.side == THERE and not step.over and step.begin > wanted.begin):
+                return True
+        return False
+
+    def _not_home(self, steps: list[Step]) -> Iterator[str]:
+        for step, values, brought in self._after("bring_home", HOME, steps):
+            agents = [each for each in steps if each.side == THERE and each.kind in CHANGES]
+            before = [each for each in agents if each.end < brought.begin]
+            touched = any(brought.begin <= each.end and each.begin <= brought.end for each in agents)
+            newest = before[-1].values if before and not touched else None
+            if newest and values != newest and self._is_within(values, newest):
+                yield f"{_shown(step)}, older than what the agent had when all was home at {brought.begin:.3f}"
+
+    def _line(self, token: str | None) -> Iterator[str]:
+        """Yield a token, what it replaced, and so on."""
+        while token is not None:
+            yield token
+            token = self._before.get(token)
+
+    def _is_within(self, old: Values, new: Values) -> bool:
+        """Return if the first version is the second one or older, slot by slot."""
+        return all(token in self._line(new.get(slot)) for slot, token in old.items())
+
+    def _after(self, kind: str, side: str, steps: list[Step]) -> Iterator[tuple[Step, Values, Step]]:
+        """Yield what was found on a side, with the last step of the tool before, if that holds for the path."""
+        done = [each for each in self.steps if each.kind == kind and each.ok]
+        for step in steps:
+            values = step.values if step.kind in ("read", "final") else step.over
+            before = [each for each in done if each.end < step.begin and step.path not in each.free]
+            if step.side == side and values and before:
+                yield step, values, before[-1]
+
+    def _missing(self, steps: list[Step]) -> Iterator[str]:
+        final = {step.side: step.values for step in steps if step.kind == "final"}
+        done = [step for step in self.steps if step.kind == "barrier" and step.ok]
+        last = [(step.side, step.kind) for step in steps if step.kind in CHANGES][-1:]
+        if done and final.get(HOME) and not final.get(THERE) and last != [(THERE, "delete")]:
+            yield "is at home at the end, and not in the sandbox, where nobody deleted it since"
+
+    def places(self) -> tuple[Counter[str], list[Lost]]:
+        """Count the tokens by their place, and return those that are lost."""
+        places = dict.fromkeys(self._kept, "saved")
+        known: dict[str, set[str]] = defaultdict(set)
+        for step in self.steps:
+            known[step.side] |= {*(step.values or {}).values(), *(step.seen or {}).values()}
+            for token in _replaced(step):
+                places.setdefault(token, "overwritten" if token in known[step.side] else "raced")
+        for step in self.steps:
+            if step.kind == "final":
+                places |= dict.fromkeys((step.values or {}).values(), "current")
+        counts = Counter(places.get(token, "lost") for token in self._written)
+        lost = [(token, step) for token, step in self._written.items() if token not in places]
+        return counts, [Lost(step, token, self._gone(token, step) - step.end) for token, step in lost]
+
+    def _gone(self, token: str, written: Step) -> float:
+        """Return when the token was surely not in its file any more."""
+        later = [each for each in self._files[written.path] if each.side == written.side and each.begin > written.end]
+        return next(
+            (each.end for each in later if token not in (each.over or each.values or {}).values()), float("inf")
+        )
+
+
+def _new(step: Step) -> list[tuple[str, str]]:
+    """Return the slots and tokens that a write was the first to write."""
+    values = step.values if step.kind == "write" else None
+    return [(slot, token) for slot, token in (values or {}).items() if token not in (step.seen or {}).values()]
+
+
+def _replaced(step: Step) -> set[str]:
+    """Return the tokens that were there before a change, and not after it."""
+    return set((step.over or {}).values()) - set((step.values or {}).values())
+
+
+def _version(values: Values | None) -> str:
+    return " ".join(token for _, token in sorted((values or {}).items()))
+
+
+def _shown(step: Step) -> str:
+    return f"at {step.begin:.3f} a {step.kind} {step.side} found {_version(step.over or step.values)}"
