@@ -5,12 +5,15 @@ from __future__ import annotations
 from math import inf
 
 import pytest
+from msgspec.structs import replace
 
+from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest
 from syncd.sandbox.followed_work import FollowedWork
-from syncd.sandbox.look_request import LookAction, LookResult
+from syncd.sandbox.look_request import LookAction, LookItem, LookResult
 from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sync.agent_work import pruned_names
 from syncd.sync.following import SILENCE_S, Arrivals, Followed, Pace, follow_request, followed
 
 
@@ -34,6 +37,8 @@ def _paced(*looks: tuple[float, float, bool], follow_s: float = 10.0, requests: 
         (_paced((3599.0, 3599.5, False)), 3599.5, 3659.0),
         (_paced((3599.0, 3600.0, False)), 3600.0, inf),  # an hour of silence
         (_paced((300.0, 301.0, False), follow_s=600.0), 301.0, 899.0),
+        (_paced((0.0, 1.0, True), (100.0, 101.0, True)), 101.0, 109.0),
+        (_paced((0.0, 0.0, True), follow_s=0.5), 0.0, 0.5),
     ],
 )
 def test_when_it_is_due(pace: Pace, now_s: float, due_s: float) -> None:
@@ -81,9 +86,14 @@ def _after(
     differing: dict[str, SeenEntry],
     new: dict[str, SeenEntry],
     arrivals: Arrivals = UNDISTURBED,
+    known: FollowedWork = KNOWN,
 ) -> Followed:
-    result = LookResult(differing=differing, new=new)
-    return followed(KNOWN, result, arrivals, lambda path, _: path.endswith(".log"), 7.0)
+    result = LookResult(differing=differing, new=new, pruned=["p"], unlisted=3, not_kept="why")
+    return followed(known, result, arrivals, _leaves_out, 7.0)
+
+
+def _leaves_out(path: str, is_directory: bool) -> bool:
+    return (path, is_directory) in (("x.log", False), ("d", True))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +102,7 @@ def _after(
         ({}, {}, {"a": THEIRS, "new": THEIRS}),
         ({"a": THEIRS_NEWER, "new": ABSENT}, {}, {"a": THEIRS_NEWER}),
         ({"a": AS_SENT, "b": ABSENT}, {}, {"new": THEIRS, "b": ABSENT}),
+        ({"b": AS_SENT}, {}, {"a": THEIRS, "new": THEIRS}),
         ({"a": UNSTABLE, "b": UNSTABLE}, {}, {"a": THEIRS, "new": THEIRS, "b": UNSTABLE}),  # what was whole stays
     ],
 )
@@ -101,7 +112,25 @@ def test_what_is_known_after_a_look(
     """The newest whole version of each path."""
     found = _after(differing, new)
     assert (found.work.there, found.has_changed) == (there, there != KNOWN.there)
-    assert found.work.base == {path: SENT for path in there if path in ("a", "b")}
+    base = {path: SENT for path in there if path in ("a", "b")}
+    assert found.work == FollowedWork(7.0, base, there, ("p",), 3, "why")
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "has_changed"),
+    [
+        (THEIRS, replace(THEIRS, mtime_s=9, mode=0o600), False),
+        (ABSENT, ABSENT, False),
+        (SeenEntry(Kind.OTHER, 1), SeenEntry(Kind.OTHER, 2), False),
+        (SeenEntry(Kind.OTHER), ABSENT, True),
+        (ABSENT, THEIRS, True),
+        (THEIRS, THEIRS_NEWER, True),
+    ],
+)
+def test_what_counts_as_a_change(was: SeenEntry, now: SeenEntry, has_changed: bool) -> None:
+    """Another version; a time is none, nor what nobody can tell from what was there."""
+    known = FollowedWork(0.0, {"a": SENT}, {"a": was})
+    assert _after({"a": now}, {}, known=known).has_changed is has_changed
 
 
 def test_nothing_excluded_is_kept() -> None:
@@ -112,9 +141,11 @@ def test_nothing_excluded_is_kept() -> None:
 def test_what_was_sent_meanwhile_is_not_the_agents() -> None:
     """Neither what is on its way, nor what arrived between the beginning and the end of the look."""
     on_its_way = SandboxContent(HELD.base, ({"b": NEWER},))
-    arrived = SandboxContent(Manifest({"a": SENT, "b": NEWER}))
-    found = _after({"b": THEIRS}, {}, Arrivals(on_its_way, arrived))
-    assert found.work.there == KNOWN.there
+    arrived = SandboxContent(Manifest({"a": replace(SENT, mtime_s=9), "b": replace(SENT, mode=0o600), "n": NEWER}))
+    for contents in ((on_its_way, HELD), (HELD, on_its_way), (HELD, arrived), (arrived, HELD)):
+        found = _after({"b": THEIRS, "n": THEIRS, "a": THEIRS_NEWER}, {}, Arrivals(*contents))
+        expected = {**KNOWN.there, "a": THEIRS_NEWER}
+        assert found.work.there == (expected if arrived in contents else {**expected, "n": THEIRS})
 
 
 def test_a_path_that_was_sent_anew_is_not_known_any_more() -> None:
@@ -134,15 +165,30 @@ def test_a_sandbox_that_was_emptied() -> None:
     many = SandboxContent(Manifest({f"f{number}": SENT for number in range(30)}))
     gone = dict.fromkeys(many.base or (), ABSENT)
     assert _after(gone, {}, Arrivals(many, many)).was_emptied
-    assert not _after({"f1": ABSENT}, {}, Arrivals(many, many)).was_emptied
+    for number, there, emptied in ((27, ABSENT, False), (28, ABSENT, True), (28, THEIRS, False)):
+        differing = {f"f{each}": there for each in range(number)} | {"none": ABSENT}
+        assert _after(differing, {}, Arrivals(many, many)).was_emptied is emptied
 
 
 def test_what_a_look_asks_for() -> None:
-    """What is otherwise than was known; the content of what is excluded is not fetched."""
-    known = FollowedWork(0.0, {}, {"a": THEIRS, "x.log": THEIRS, "b": ABSENT})
-    items = follow_request(HELD, known, lambda path, _: path.endswith(".log")).items
-    assert {path: (items[path].versions, items[path].action) for path in items} == {
+    """What is otherwise than was known, or sent; the content of what is excluded is not fetched."""
+    directory = SeenEntry(Kind.DIRECTORY, 0o755)
+    known = FollowedWork(0.0, {}, {"a": THEIRS, "x.log": THEIRS, "b": ABSENT, "d": directory, "u": THEIRS})
+    content = SandboxContent(Manifest({"a": SENT, "c": SENT}), ({"u": NEWER, "w": NEWER},), leftovers={"l": [SENT]})
+    request = follow_request(content, known, _leaves_out)
+    items = dict(request.each())
+    assert {path: (item.versions, item.action) for path, item in items.items()} == {
         "a": ((THEIRS,), LookAction.FETCH),
         "b": ((), LookAction.FETCH),
+        "c": ((SENT,), LookAction.FETCH),
+        "d": ((directory,), LookAction.COMPARE),
+        "l": ((SENT,), LookAction.FETCH),
+        "u": ((THEIRS, NEWER), LookAction.FETCH),
+        "w": ((NEWER,), LookAction.FETCH),
         "x.log": ((THEIRS,), LookAction.COMPARE),
     }
+    assert items["c"] == LookItem((SENT,), LookAction.FETCH)
+    assert (request.find_new, request.pruned_names) == (True, pruned_names(_leaves_out))
+    assert request.most_copied_bytes == SAVED_BYTES - 3 * THEIRS.size_bytes
+    full = FollowedWork(0.0, {}, {"a": replace(THEIRS, size_bytes=SAVED_BYTES + 1)})
+    assert follow_request(SandboxContent(), full, _leaves_out).most_copied_bytes == 0

@@ -6,7 +6,15 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.sync.outcome import ArrivedChanges, Change, CombinedChanges, SentContent, arrived_changes, combined
+from syncd.sync.outcome import (
+    ArrivedChanges,
+    Change,
+    CombinedChanges,
+    SentArchive,
+    SentContent,
+    arrived_changes,
+    combined,
+)
 
 A, C, R = Change.ADDED, Change.CHANGED, Change.REMOVED
 
@@ -39,6 +47,19 @@ def test_a_first_sync_adds_all() -> None:
     assert told(together).keys() == {"added"}
     together.add(ArrivedChanges(added=["b"], removed=["d"]))
     assert sorted(together.paths(A)) == ["a", "b", "c"]
+
+
+def test_the_changes_of_a_sync() -> None:
+    """Between two that are known; of several, what they did together, and of an archive what is in it."""
+    before, now = manifest(a="1", b="1", c="1"), manifest(a="1", b="2", d="1")
+    found = arrived_changes(SentContent(before), SentContent(now))
+    assert lists(found) == (["d"], ["b"], ["c"])
+    together = CombinedChanges()
+    together.add(found)
+    assert told(together) == {"added": ["d"], "changed": ["b"], "removed": ["c"]}
+    for is_whole, paths in ((True, ["b", "d"]), (False, ["a", "b", "d"])):
+        changes = [*SentArchive("id", now, before, [], is_whole).changes()]
+        assert changes == [(path, before.get(path), now[path]) for path in paths]
 
 
 @pytest.mark.parametrize(

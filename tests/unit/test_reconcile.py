@@ -390,6 +390,9 @@ def test_a_choice_loses_nothing_of_the_persons_but_what_it_names() -> None:
     ("before", "here", "there", "mode"),
     [
         (None, None, 0o640, 0o640),
+        (None, 0o755, 0o644, 0o644),
+        (0o644, 0o755, 0o644, 0o755),
+        (0o755, 0o744, 0o755, 0o744),
         (0o644, 0o600, 0o644, 0o600),
         (0o644, 0o640, 0o755, 0o750),
         (0o755, 0o755, 0o644, 0o644),
@@ -401,11 +404,13 @@ def test_the_mode_of_a_taken_file(before: int | None, here: int | None, there: i
     was = ABSENT if before is None else file("b", before)
     now = ABSENT if here is None else file("b", here)
     assert taken_mode(was, now, file("r", there)) == mode
+    assert taken_mode(DIRECTORY, DIRECTORY, replace(DIRECTORY, mode=0o644)) == 0o755
 
 
 def test_the_mode_of_a_merged_file() -> None:
     """The side that changed the executable bit decides."""
     assert merged_mode(BASE, file("l", 0o755), THERE) == 0o755
+    assert merged_mode(ABSENT, file("l", 0o755), THERE) == 0o755
     assert merged_mode(BASE, HERE, file("r", 0o755)) == 0o755
     assert merged_mode(file("b", 0o755), file("l", 0o755), THERE) == 0o644
 
@@ -423,7 +428,10 @@ def test_the_next_base() -> None:
     """It is the sandbox's version; a link has the mode that a scan gives it, and what is gone has none."""
     taken = PlannedPath("p", TAKE, BASE, BASE, THERE)
     assert next_base(taken, 0o600) == Entry(Kind.FILE, 0o600, 0, 1, digest=THERE.digest)
-    assert next_base(replace(taken, there=LINK), 0) == Entry(Kind.SYMLINK, 0o777, 0, target="a")
+    assert next_base(replace(taken, there=replace(THERE, mtime_s=7)), 0o600) == Entry(
+        Kind.FILE, 0o600, 7, 1, digest=THERE.digest
+    )
+    assert next_base(replace(taken, there=replace(LINK, size_bytes=9)), 0) == Entry(Kind.SYMLINK, 0o777, 0, target="a")
     assert next_base(replace(taken, there=ABSENT), 0) is None
 
 

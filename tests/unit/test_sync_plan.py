@@ -8,7 +8,7 @@ from syncd.core.choices import AgentChanges
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.model.reconcile import Forced, Policy
-from syncd.sandbox.look_request import LookAction, Missing
+from syncd.sandbox.look_request import LookAction, LookItem, Missing
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sync.sync_plan import look_request
 
@@ -85,3 +85,46 @@ def test_a_look_at_little_counts_a_sample() -> None:
     assert {path for path, item in request.items.items() if item.action is LookAction.EXISTS} == {"a", "b"}
     nothing = look_request(SandboxContent(), Manifest(), Manifest(), {}, held_here={}, policy=AgentChanges.SAVE)
     assert not nothing.items
+
+
+def test_what_is_looked_at_beside_what_is_written() -> None:
+    """The directories that are written to, places, what is held or kept, and all that is to be compared."""
+    base = Manifest({"d": DIRECTORY, "d/a": _known(b"d"), "e": DIRECTORY, "e/c": _known(b"d"), "f": _known(b"d")})
+    manifest = base | {"d/a": _known(b"n"), "e/x": _known(b"x"), "f": _known(b"n"), "k": _known(b"k")}
+    written = Manifest({"d/a": manifest["d/a"], "e/x": manifest["e/x"]})
+    place = LookItem((), LookAction.PLACE)
+    private = Entry(Kind.FILE, 0o600, 0, 8, digest=b"d")
+    request = look_request(
+        SandboxContent(base, ({"f": private},)),
+        manifest,
+        written,
+        {},
+        held_here={"e/c": _known(b"h"), "d/a": _known(b"h")},
+        kept=("f", "gone", "d/a", "e/c", "e"),
+        places={"d/a": place, "p": place, "e": place},
+        most_counted=0,
+        policy=AgentChanges.HOLD,
+        compared=manifest,
+    )
+    directory, found = LookItem((DIRECTORY,), LookAction.COMPARE, Missing.AS_WANTED), dict(request.each())
+    assert (found.pop("d"), found.pop("e")) == (directory, directory)
+    assert (found.pop("d/a"), found.pop("p")) == (place, place)
+    assert found.pop("e/c") == LookItem((_known(b"d"), _known(b"h")), LookAction.COMPARE)
+    assert found.pop("f") == LookItem((_known(b"d"), private, _known(b"n")), LookAction.COMPARE)
+    as_wanted = {path: LookItem((manifest[path],), LookAction.COMPARE, Missing.AS_WANTED) for path in ("e/x", "k")}
+    assert found == as_wanted
+    assert [path for path, _ in request.each()].index("e/x") < [path for path, _ in request.each()].index("p")
+
+
+def test_a_directory_with_changes_in_it_is_fetched() -> None:
+    """What took its place may have to be saved: something in it is written, or held."""
+    base = Manifest({"d": DIRECTORY, "d/a": _known(b"d"), "d/c": _known(b"d")})
+    for written, held, action in (
+        ({"d/a": _known(b"n")}, {}, LookAction.FETCH),
+        ({"d/a": base["d/a"]}, {"d/c": _known(b"h")}, LookAction.FETCH),
+        ({"d/a": base["d/a"]}, {}, LookAction.COMPARE),
+    ):
+        content = SandboxContent(base)
+        request = look_request(content, base, Manifest(written), {}, held_here=held, policy=AgentChanges.SAVE)
+        assert request.items["d"].action is action
+        assert all(item.versions == () for _, item in request.each() if item.action is LookAction.EXISTS)

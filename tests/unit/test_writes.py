@@ -9,6 +9,7 @@ from syncd.merge.writes import (
     JournalPhase,
     PathChange,
     WriteDecision,
+    ancestors,
     check_plan,
     decide_undo,
     decide_write,
@@ -59,6 +60,26 @@ def test_as_planned(now: Entry, before: Entry, same: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "after", "decision"),
+    [
+        (ABSENT, ABSENT, NOTHING),
+        (DIRECTORY, DIRECTORY, NOTHING),
+        (DIRECTORY, PRIVATE, CHANGE),
+        (FILE, FILE, CHANGE),
+        (FILE, ABSENT, CHANGE),
+    ],
+)
+def test_what_is_as_it_is_to_become(before: Entry, after: Entry, decision: WriteDecision) -> None:
+    """Nothing, and a directory with its mode; a file's content is not known from what is seen."""
+    assert decide_write(PathChange("a", before, after), before) is decision
+
+
+def test_the_directories_above() -> None:
+    """The top one comes first, and the workspace is none."""
+    assert [[*ancestors(path)] for path in ("a", "a/b", "a/b/c/dd")] == [[], ["a"], ["a", "a/b", "a/b/c"]]
+
+
+@pytest.mark.parametrize(
     ("before", "after", "now", "ended", "killed"),
     [
         # a file replaced
@@ -68,6 +89,7 @@ def test_as_planned(now: Entry, before: Entry, same: bool) -> None:
         (FILE, CHANGED, ABSENT, LEAVE, LEAVE),
         (FILE, CHANGED, OTHER, LEAVE, LEAVE),
         (FILE, CHANGED, DIRECTORY, LEAVE, LEAVE),
+        (FILE, EXECUTABLE, DIRECTORY, LEAVE, LEAVE),
         (FILE, EXECUTABLE, EXECUTABLE, CHANGE, CHANGE),
         (FILE, EXECUTABLE, FILE, NOTHING, NOTHING),
         (LINK, OTHER_LINK, OTHER_LINK, CHANGE, CHANGE),
@@ -120,7 +142,7 @@ def test_a_path_outside_is_refused(path: str) -> None:
 def test_a_plan_that_contradicts_itself_is_refused() -> None:
     """A path twice, a file below a file, below a deletion, and a file that nothing tells apart."""
     new = _file()
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match=r"^a path is in the plan twice$"):
         check_plan([PathChange("a", ABSENT, new), PathChange("a", ABSENT, new)])
     with pytest.raises(ValueError, match="below"):
         check_plan([PathChange("a", ABSENT, new), PathChange("a/b/c", ABSENT, new)])
