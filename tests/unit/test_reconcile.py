@@ -410,7 +410,7 @@ def test_the_mode_of_a_taken_file(before: int | None, here: int | None, there: i
 def test_the_mode_of_a_merged_file() -> None:
     """The side that changed the executable bit decides."""
     assert merged_mode(BASE, file("l", 0o755), THERE) == 0o755
-    assert merged_mode(ABSENT, file("l", 0o755), THERE) == 0o755
+    assert merged_mode(ABSENT, HERE, file("r", 0o755)) == 0o644
     assert merged_mode(BASE, HERE, file("r", 0o755)) == 0o755
     assert merged_mode(file("b", 0o755), file("l", 0o755), THERE) == 0o644
 

@@ -98,8 +98,8 @@ def test_what_is_looked_at_beside_what_is_written() -> None:
         SandboxContent(base, ({"f": private},)),
         manifest,
         written,
-        {},
-        held_here={"e/c": _known(b"h"), "d/a": _known(b"h")},
+        {"gone": [_known(b"d")]},
+        held_here={"e/c": _known(b"h"), "d/a": _known(b"h"), "gone": _known(b"h")},
         kept=("f", "gone", "d/a", "e/c", "e"),
         places={"d/a": place, "p": place, "e": place},
         most_counted=0,
@@ -109,6 +109,7 @@ def test_what_is_looked_at_beside_what_is_written() -> None:
     directory, found = LookItem((DIRECTORY,), LookAction.COMPARE, Missing.AS_WANTED), dict(request.each())
     assert (found.pop("d"), found.pop("e")) == (directory, directory)
     assert (found.pop("d/a"), found.pop("p")) == (place, place)
+    assert found.pop("gone") == LookItem((_known(b"d"),), LookAction.REMOVE)
     assert found.pop("e/c") == LookItem((_known(b"d"), _known(b"h")), LookAction.COMPARE)
     assert found.pop("f") == LookItem((_known(b"d"), private, _known(b"n")), LookAction.COMPARE)
     as_wanted = {path: LookItem((manifest[path],), LookAction.COMPARE, Missing.AS_WANTED) for path in ("e/x", "k")}
