@@ -98,11 +98,8 @@ class History:
             now = ""
             for step in (each for each in steps if each.side == side):
                 for version in filter(None, map(_version, (step.over, step.values))):
-                    if version in gone and (
-                        not self._was_killed(gone[version], step.end)
-                        if side == HOME
-                        else self._kept.intersection(now.split()) - set(version.split())
-                    ):
+                    saved = self._kept.intersection(now.split()) - set(version.split())
+                    if version in gone and (saved or side == HOME) and not self._was_killed(gone[version], step.end):
                         yield f"{_shown(step)}, which was replaced at {gone[version]:.3f}"
                     if version != now:
                         gone[now], now = step.begin, version
