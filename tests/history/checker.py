@@ -1,18 +1,16 @@
 """Judges a history by its log alone: if some order explains it, and where each version is that anyone wrote.
 
-A file has slots. A write puts a new token into one of them, or into all if it makes the file; a version is what all
-slots hold. A writer knows exactly what it replaced, as it exchanges files in one step. No order explains
+A file has slots. A write puts a new token into one, or into all if it makes the file; a version is what all slots hold.
+A writer knows what it replaced, as it exchanges files in one step. No order explains
 
 - a token that nobody had written there, or, on one side, a version that had been replaced there (in the sandbox by one
-  that was saved: what nobody could save is lost, or was too new to be seen);
-- after a barrier, in the sandbox: a version without what was written at home before the barrier, unless the agent wrote
-  it since, or made it of one that it could not read; or one that was deleted at home;
-- after all was brought home: a version older than the agent's, which the agent has not touched meanwhile;
-- at the end: a file at home that is not in the sandbox, where the agent has not deleted it since.
+  that was saved: what nobody could save was too new to be seen, or is lost);
+- after a barrier, in the sandbox: a version without what was written at home before, unless the agent wrote it since,
+  or made it of one that it could not read; or one that was deleted at home;
+- after all was brought home: a version older than the agent's, which the agent has not touched meanwhile.
 
 Paths that the tool named as held, left or in conflict are free. A token is *current* in a file of either side, *saved*
-in a copy that the tool keeps, *overwritten* by a writer who had read it, *raced* if its writer had not, which is the
-writer's own doing, and else *lost*.
+in a copy, *overwritten* by a writer who had read it, *raced* if its writer had not, which is its own doing, or *lost*.
 """
 
 from __future__ import annotations
@@ -44,27 +42,12 @@ class Step(NamedTuple):
     free: tuple[str, ...] = ()
 
 
-class Lost(NamedTuple):
-    """A token that is nowhere, and for how long at most its file had it."""
-
-    written: Step
-    token: str
-    lived_s: float
-
-    def __str__(self) -> str:
-        return f"{self.written.path}: {self.token} is lost, {self.lived_s:.2f} s after it was written"
-
-
 class History:
-    """The steps of one history; `kept` are the tokens in copies that the tool keeps.
+    """The steps of one history; `kept` are the tokens in copies that the tool keeps."""
 
-    `puts_back`: the tool says that it puts a file there again that the agent deleted.
-    """
-
-    def __init__(self, steps: Iterable[Step], kept: Iterable[str] = (), *, puts_back: bool = False) -> None:
+    def __init__(self, steps: Iterable[Step], kept: Iterable[str] = ()) -> None:
         self.steps = sorted(steps, key=lambda step: step.begin)
         self._kept = frozenset(kept)
-        self._puts_back = puts_back
         self._files: dict[str, list[Step]] = defaultdict(list)
         self._written: dict[str, Step] = {}
         self._before: dict[str, str] = {}
@@ -81,7 +64,7 @@ class History:
 
     def inexplicable(self) -> Iterator[str]:
         """Yield what no order explains."""
-        rules = (self._unknown, self._gone_back, self._not_there, self._not_home, self._missing)
+        rules = (self._unknown, self._gone_back, self._not_there, self._not_home)
         for path, steps in self._files.items():
             yield from (f"{path}: {what}" for rule in rules for what in rule(steps))
 
@@ -106,11 +89,11 @@ class History:
                         gone.pop(now, None)
                 if step.kind == "delete":
                     gone[now], now = step.begin, ""
-                    if side == THERE and self._puts_back:
+                    if side == THERE:  # what is missing there may be put there again
                         gone.clear()
 
     def _was_killed(self, begin: float, end: float) -> bool:
-        """Return if between was a step that was killed, or one that took back what such a step had done."""
+        """Return if a killed step was between, or one that took it back."""
         settled = end
         for step in reversed(self.steps):
             if step.kind == "kill" and step.ok is None and step.begin <= end and begin <= settled:
@@ -122,17 +105,14 @@ class History:
         for step, values, barrier in self._after("barrier", THERE, steps):
             own = [each for each in steps if each.side == HOME and each.kind in CHANGES and each.end < barrier.begin]
             wanted = own[-1] if own else None
-            if wanted is None or any(self._is_agents(token, barrier.begin) for token in values.values()):
+            found = [self._written[token] for token in values.values() if token in self._written]
+            if wanted is None or any(each.side == THERE and each.end > barrier.begin for each in found):
                 continue
             missing = [slot for slot, token in _new(wanted) if token not in self._raced]
             if not all(self._has(values, slot, wanted) for slot in missing):
                 yield f"{_shown(step)}, older than what the barrier of {barrier.begin:.3f} was for"
             if wanted.kind == "delete" and len(values) == 1 and self._is_within(values, wanted.over or {}):
                 yield f"{_shown(step)}, deleted before the barrier of {barrier.begin:.3f}"
-
-    def _is_agents(self, token: str, since: float) -> bool:
-        written = self._written.get(token)
-        return written is not None and written.side == THERE and written.end > since
 
     def _has(self, values: Values, slot: str, wanted: Step) -> bool:
         """Return if this version was made of what was wanted, of a later one, or of one that nobody could read."""
@@ -170,15 +150,8 @@ class History:
             if step.side == side and values and before:
                 yield step, values, before[-1]
 
-    def _missing(self, steps: list[Step]) -> Iterator[str]:
-        final = {step.side: step.values for step in steps if step.kind == "final"}
-        done = [step for step in self.steps if step.kind == "barrier" and step.ok]
-        last = [(step.side, step.kind) for step in steps if step.kind in CHANGES][-1:]
-        if done and final.get(HOME) and not final.get(THERE) and last != [(THERE, "delete")]:
-            yield "is at home at the end, and not in the sandbox, where nobody deleted it since"
-
-    def places(self) -> tuple[Counter[str], list[Lost]]:
-        """Count the tokens by their place, and return those that are lost."""
+    def places(self) -> tuple[Counter[str], list[tuple[Step, str, float]]]:
+        """Count the tokens by place; return those that are lost, with their writes and for how long they were there."""
         places = dict.fromkeys(self._kept, "saved")
         known: dict[str, set[str]] = defaultdict(set)
         for step in self.steps:
@@ -188,16 +161,13 @@ class History:
         for step in self.steps:
             if step.kind == "final":
                 places |= dict.fromkeys((step.values or {}).values(), "current")
-        counts = Counter(places.get(token, "lost") for token in self._written)
-        lost = [(token, step) for token, step in self._written.items() if token not in places]
-        return counts, [Lost(step, token, self._gone(token, step) - step.end) for token, step in lost]
-
-    def _gone(self, token: str, written: Step) -> float:
-        """Return when the token was surely not in its file any more."""
-        later = [each for each in self._files[written.path] if each.side == written.side and each.begin > written.end]
-        return next(
-            (each.end for each in later if token not in (each.over or each.values or {}).values()), float("inf")
-        )
+        lost = []
+        for token, written in self._written.items():
+            if token not in places:
+                later = [e for e in self._files[written.path] if e.side == written.side and e.begin > written.end]
+                gone = (e.end for e in later if token not in (e.over or e.values or {}).values())
+                lost.append((written, token, next(gone, float("inf")) - written.end))
+        return Counter(places.get(token, "lost") for token in self._written), lost
 
 
 def _new(step: Step) -> list[tuple[str, str]]:

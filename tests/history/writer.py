@@ -51,31 +51,21 @@ def _work(
         if name not in last or seen != last[name]:
             tell("read", seen)
             last[name] = seen
-    what, path, begin = chance.random(), folder / name, _CLOCK.monotonic_s()
+    what, path, values, begin = chance.random(), folder / name, None, _CLOCK.monotonic_s()
     if what < 0.35 and (seen is not None or not path.exists()):
         new = {str(slot): f"{token}x{slot}" for slot in range(SLOTS[name])}
-        last[name] = values = new if seen is None else {**seen, chance.choice(list(seen)): token}
-        tell("write", values, _replaced(path, draft, values), seen)
-    elif what < 0.40 and seen is not None and _renamed(path, draft, _AS_NEW):
-        last[name] = None
-        tell("delete", None, _taken(draft), seen)
-
-
-def _replaced(path: Path, draft: Path, values: Values) -> Values | None:
-    """Write a file, its slots so far from each other that git merges them, and return what it held."""
-    lines = (f"{slot} = {token}\n" + f"below {slot}\n" * 5 for slot, token in values.items())
-    draft.write_bytes("".join(lines).encode() + _END)
-    path.parent.mkdir(exist_ok=True)
-    while not _renamed(draft, path, _AS_NEW):
-        if _renamed(draft, path, _EXCHANGE):
-            return _taken(draft)
-    return None
-
-
-def _taken(draft: Path) -> Values | None:
-    values = values_in(draft)
-    draft.unlink()
-    return values
+        values = new if seen is None else {**seen, chance.choice(list(seen)): token}
+        # The slots are so far from each other that git merges them.
+        lines = (f"{slot} = {token}\n" + f"below {slot}\n" * 5 for slot, token in values.items())
+        draft.write_bytes("".join(lines).encode() + _END)
+        path.parent.mkdir(exist_ok=True)
+        while not (_renamed(draft, path, _AS_NEW) or _renamed(draft, path, _EXCHANGE)):
+            pass
+    elif what > 0.4 or seen is None or not _renamed(path, draft, _AS_NEW):
+        return
+    last[name] = values
+    tell("delete" if values is None else "write", values, values_in(draft), seen)
+    draft.unlink(missing_ok=True)
 
 
 def _renamed(old: Path, new: Path, flags: int) -> bool:
