@@ -161,6 +161,7 @@ def test_paths_in_the_archives_order() -> None:
         in_order,
         in_order[1:3],
     )
+    assert [*Manifest(dict.fromkeys(NAMES, FILE))] == in_order
     assert [paths[at] for at in (0, 3, -1)] == ["a", "a/l", "é"]
     with pytest.raises(IndexError):
         paths[7]
