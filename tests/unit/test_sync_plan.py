@@ -6,11 +6,11 @@ import pytest
 
 from syncd.core.choices import AgentChanges
 from syncd.model.entry import Entry, Kind
-from syncd.model.manifest import Manifest
+from syncd.model.manifest import Difference, Manifest
 from syncd.model.reconcile import Forced, Policy
-from syncd.sandbox.look_request import LookAction, LookItem, Missing
+from syncd.sandbox.look_request import LookAction, LookItem, LookResult, Missing, Obstacle
 from syncd.sandbox.sandbox_state import SandboxContent
-from syncd.sync.sync_plan import look_request
+from syncd.sync.sync_plan import is_outdated, least_of, look_request, obstacles_seen, partial_paths, without_held
 
 
 def _file(size_bytes: int = 8) -> Entry:
@@ -129,3 +129,57 @@ def test_a_directory_with_changes_in_it_is_fetched() -> None:
         request = look_request(content, base, Manifest(written), {}, held_here=held, policy=AgentChanges.SAVE)
         assert request.items["d"].action is action
         assert all(item.versions == () for _, item in request.each() if item.action is LookAction.EXISTS)
+
+
+@pytest.mark.parametrize(
+    ("found", "paths"),
+    [
+        (Difference(added=["d/a"], changed=["e/c"], uncertain=["f"], removed=["x"]), {"d/a", "e/c", "f"}),
+        (Difference(removed=["x"]), {"d"}),
+        (Difference(changed=["d", "d/a", "d/b", "e/c", "f"]), None),  # nothing would be left out
+        (Difference(changed=["d/b", "e/c", "f"]), {"d/b", "e/c", "f"}),
+    ],
+)
+def test_the_paths_of_a_partial_archive(found: Difference, paths: set[str] | None) -> None:
+    """Those that differ, and something small where only deletions are sent; none if it would be whole."""
+    assert partial_paths(MANIFEST, found) == paths
+    assert partial_paths({}, Difference()) is None
+
+
+def test_what_changes_least() -> None:
+    """A directory, else the smallest file; nothing that stays as it is there."""
+    files = {"a": _file(3), "b": _file(1), "c": _file(1), "d/e": _file(0)}
+    assert [least_of(files, stays) for stays in ((), {"d"}, {"d", "b"}, set(files))] == [{"d/e"}, {"b"}, {"c"}, set()]
+    assert least_of({**files, "x": DIRECTORY, "y": DIRECTORY}) == {"x"}
+    assert least_of({"x": DIRECTORY, "y": DIRECTORY}, {"x"}) == {"y"}
+    assert partial_paths(MANIFEST, Difference(removed=["x"]), {"d", "e"}) == {"f"}
+
+
+def test_a_manifest_without_what_is_held() -> None:
+    """A held path is as the sandbox got it last, or left out if it never did."""
+    base = {"f": _file(7), "gone": _file(1)}
+    assert without_held(MANIFEST, ["gone", "f", "d/a"], base) == {
+        path: entry for path, entry in {**MANIFEST, "f": _file(7)}.items() if path != "d/a"
+    }
+    assert without_held(MANIFEST, ["f"], None) == {path: entry for path, entry in MANIFEST.items() if path != "f"}
+    assert MANIFEST["f"] == _file(1)
+
+
+def test_what_is_in_the_way() -> None:
+    """What a look saw is so; else it is as it was known, and nobody knows what a repository's place holds."""
+    known = {"a": Obstacle.READ_ONLY, "b": Obstacle.FILE}
+    seen = LookResult(blocked={"c": Obstacle.DIRECTORY})
+    assert obstacles_seen(seen, known, ["r"]) == {"c": Obstacle.DIRECTORY}
+    by_archive = LookResult(blocked={"c": Obstacle.DIRECTORY}, kinds_only=True)
+    assert obstacles_seen(by_archive, known, ["r"]) == {"a": Obstacle.READ_ONLY, "c": Obstacle.DIRECTORY}
+    for nobody in (None, LookResult(blocked={"c": Obstacle.DIRECTORY}, unseen=1)):
+        assert obstacles_seen(nobody, known, ["r", "b"]) == {**known, "r": Obstacle.UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    ("age_s", "repeated", "outdated"), [(2.0, 0, False), (2.1, 0, True), (2.1, 2, True), (2.1, 3, False)]
+)
+def test_a_look_that_is_outdated(age_s: float, repeated: int, *, outdated: bool) -> None:
+    """After two seconds, but only so often."""
+    assert is_outdated(age_s, repeated) is outdated
+    assert is_outdated(age_s) is (age_s > 2)
