@@ -164,9 +164,9 @@ def test_decisions_are_pure() -> None:
 
 
 def test_rules_are_mutated() -> None:
-    """The mutation test changes each pure module that has functions, and each module that it names is there."""
+    """The mutation test changes each pure module in which it can, and each module that it names is there."""
     named = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["tool"]["mutmut"]["only_mutate"]
-    without = {"syncd/selection/builtin_rules.py", "syncd/sync/status_document.py"}
+    without = {"syncd/core/checksum.py", "syncd/selection/builtin_rules.py", "syncd/sync/status_document.py"}
     assert _pure().keys() - without - set(named) == set()
     assert [path for path in named if not (REPO / path).is_file()] == []
 
