@@ -254,12 +254,12 @@ class SandboxModel:
         kept = agents | self._agent_folders | {parent for p in {*agents, *self._forgotten} for parent in _parents(p)}
         return sorted(extra.keys() - kept)
 
-    def lost_agent_files(self, remote: Tree) -> list[str]:
-        """Return the agent's files that syncd removed or changed."""
+    def lost_agent_files(self, remote: Tree, decided: Collection[tuple[str, Entry]] = ()) -> list[str]:
+        """Return what is the agent's and syncd removed or changed, but for folders that a person let go."""
         return [
             f"{path!r} is the agent's {shown(entry)} and {shown(remote.get(path))} in the sandbox"
             for path, entry in sorted(self.agent.items())
-            if entry is not None and remote.get(path) != entry
+            if entry is not None and remote.get(path) != entry and not (entry == FOLDER and (path, entry) in decided)
         ]
 
     def is_free_for(self, path: str, entry: Entry, remote: Tree) -> bool:
