@@ -263,7 +263,7 @@ def extract_members(
         draft = tempfile.mkdtemp(prefix=f".{name[:100]}.", dir=parent)
     except OSError as failure:
         raise NeedsPerson(
-            f"{shown_path(destination)!r} cannot be created ({failure.strerror})",
+            f"'{shown_path(destination)}' cannot be created ({failure.strerror})",
             "choose a folder that you may write to",
         ) from None
     try:
@@ -277,7 +277,7 @@ def extract_members(
         os.rename(draft, destination)
     except OSError as failure:
         raise TryLater(
-            f"the sandbox's files cannot be written to {shown_path(destination)!r} ({failure.strerror})",
+            f"the sandbox's files cannot be written to '{shown_path(destination)}' ({failure.strerror})",
             "free some disk space there, or choose another folder",
         ) from None
     finally:
@@ -306,10 +306,10 @@ def folder_mode(destination: str) -> int:
         return stat.S_IRWXU
     except OSError as failure:
         raise NeedsPerson(
-            f"{shown_path(destination)!r} cannot be read ({failure.strerror})", "choose another folder"
+            f"'{shown_path(destination)}' cannot be read ({failure.strerror})", "choose another folder"
         ) from None
     raise NeedsPerson(
-        f"{shown_path(destination)!r} exists and is not an empty folder",
+        f"'{shown_path(destination)}' exists and is not an empty folder",
         "name a new or an empty one, as nothing is overwritten",
     )
 

@@ -208,7 +208,7 @@ def full_id(given: str, known: Iterable[str], what: str) -> str:
     if len(found) > 1:
         names = ", ".join(few(found, len(found)))
         raise NeedsPerson(
-            f"{shown_path(given)!r} is the beginning of several {what}", f"write more of it, as one of {names}"
+            f"'{shown_path(given)}' is the beginning of several {what}", f"write more of it, as one of {names}"
         )
     return found[0]
 
@@ -238,7 +238,7 @@ def refuse_workspace(config: Config, destination: str) -> None:
     """Raise `NeedsPerson` for a folder in the workspace: what is put there would be sent."""
     if f"{os.path.realpath(destination)}/".startswith(f"{config.workspace.path}/"):
         raise NeedsPerson(
-            f"{shown_path(destination)!r} is in the workspace, so what is put there would be sent",
+            f"'{shown_path(destination)}' is in the workspace, so what is put there would be sent",
             "name a folder outside of it",
         )
 

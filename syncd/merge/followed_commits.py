@@ -224,7 +224,7 @@ class FollowedCommits:
         if not _is_as_read(place, entry.stamp) and _digest_of(place) != digest:
             content = self._base_store.get(path, digest)
             if content is None:
-                raise TryLater(f"what was sent as {shown_path(path)!r} was changed here since", "")
+                raise TryLater(f"what was sent as '{shown_path(path)}' was changed here since", "")
             place, size_bytes = os.path.join(scratch, digest.hex()), len(content)
             with open(place, "wb") as file:
                 file.write(content)

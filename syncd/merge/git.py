@@ -383,7 +383,7 @@ def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
         raise NeedsPerson("git is too old", f"install git {_OLDEST_GIT} or a newer one")
     if inside != b"true":
         raise NeedsPerson(
-            f"the workspace {shown_path(workspace)!r} is in no work tree of its repository",
+            f"the workspace '{shown_path(workspace)}' is in no work tree of its repository",
             "use `syncd apply` without --branch",
         )
     absolute = os.path.join(workspace, os.fsdecode(folder))
@@ -410,7 +410,7 @@ def _head(git: Git, folder: str, workspace: str) -> str:
     if found.complaint or current.code or listed.output or listed.complaint:
         why = one_line(found.complaint or listed.complaint or current.complaint or "its commit cannot be read", 120)
         raise NeedsPerson(
-            f"git cannot read HEAD of the repository of {shown_path(workspace)!r} ({why})", "see `git fsck`"
+            f"git cannot read HEAD of the repository of '{shown_path(workspace)}' ({why})", "see `git fsck`"
         )
     return ""
 
@@ -475,7 +475,7 @@ def contents_of(path: str, version: SeenEntry) -> Iterator[bytes]:
         digest.update(block)
         yield block
     if left or version.digest not in (b"", digest.digest()):
-        raise TryLater(f"{shown_path(path)!r} changed while it was read", "try again")
+        raise TryLater(f"'{shown_path(path)}' changed while it was read", "try again")
 
 
 def _blocks(version: SeenEntry) -> Iterator[bytes]:

@@ -423,7 +423,7 @@ def _reported(what: str, remedy: str) -> Iterator[Place]:
     try:
         yield at
     except OSError as failure:
-        place = repr(shown_path(at.path)) if at.path else "the workspace"
+        place = f"'{shown_path(at.path)}'" if at.path else "the workspace"
         raise TryLater(f"{place} {what} ({failure.strerror or failure})", remedy) from failure
 
 

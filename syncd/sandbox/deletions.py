@@ -57,7 +57,7 @@ class DeletionSync(Struct):
         found = [
             SyncWarning(
                 f"kept:{path}",
-                f"{shown_path(path)!r} was deleted here and changed in the sandbox, where it stays",
+                f"'{shown_path(path)}' was deleted here and changed in the sandbox, where it stays",
                 "`syncd diff` shows it; `syncd push --force` saves it, and removes it there",
             )
             for path in sorted(path for path in seen.kept if path in leftovers and path not in seen.held)
@@ -67,7 +67,7 @@ class DeletionSync(Struct):
         found += (
             SyncWarning(
                 f"delete:{path}",
-                f"{shown_path(path)!r} was deleted here and could not be removed in the sandbox ({reason})",
+                f"'{shown_path(path)}' was deleted here and could not be removed in the sandbox ({reason})",
                 "it is tried again with the next sync",
             )
             for path, reason in self._failed.items()

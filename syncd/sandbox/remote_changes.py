@@ -397,7 +397,7 @@ class RemoteChanges:
                 parts = paths[: len(paths) // 2], paths[len(paths) // 2 :]
                 return frozenset().union(*(self.save(why, {p: new[p] for p in part}, base_of) for part in parts))
             self._not_kept = f"the saved versions cannot be written ({failure.strerror or failure})"
-            _log.warning("the agent's version of %r cannot be saved (%s)", shown_path(min(new)), failure)
+            _log.warning("the agent's version of '%s' cannot be saved (%s)", shown_path(min(new)), failure)
             return frozenset(new)
         self._saved_paths[why] = self._saved_paths.get(why, 0) + len(saved.paths)
         self._relied_on.add(saved.id)

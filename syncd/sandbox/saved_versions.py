@@ -351,7 +351,7 @@ class SavedVersions:
 
 def unknown_version(id_: str) -> NeedsPerson:
     """Return the error for an id that no version has."""
-    return NeedsPerson(f"there is no saved version {shown_path(id_)!r}", "`syncd saved` lists those that there are")
+    return NeedsPerson(f"there is no saved version '{shown_path(id_)}'", "`syncd saved` lists those that there are")
 
 
 def _is_known(base: Entry) -> bool:

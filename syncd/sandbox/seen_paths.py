@@ -47,7 +47,7 @@ _REASONS = {
     Obstacle.LINK_ON_ITS_WAY: "a link has the place of a path that it leads through",
     Obstacle.UNKNOWN: "something of another kind may have its place",
 }
-_BOTH_CHANGED = "%r was changed here and in the sandbox: it is held"
+_BOTH_CHANGED = "'%s' was changed here and in the sandbox: it is held"
 _REMEDIES = {
     Obstacle.COMMITS: "bring them home (`syncd log`, `syncd apply --branch NAME`)",
     Obstacle.READ_ONLY: "make it writable there",
@@ -265,7 +265,7 @@ class SeenPaths:
     def _held_warning(self, path: str) -> SyncWarning:
         there, why = self._unsaved.get(path, (None, None))
         if there is not None and there.kind is Kind.UNREAD:
-            what = f"{shown_path(path)!r} could not be read in the sandbox, or not in time, and stays there as it is"
+            what = f"'{shown_path(path)}' could not be read in the sandbox, or not in time, and stays there as it is"
             return SyncWarning(f"held:{path}", what, "a later sync looks again; `syncd diff` has more time for it")
         return held_warning(path, why)
 
@@ -280,7 +280,7 @@ def _log_first(paths: Collection[str], line: Callable[[str], str]) -> None:
 
 def held_warning(path: str, unsaved: str | None) -> SyncWarning:
     """Return the warning about a held path; `unsaved` is why its version there could not be saved, if it had to be."""
-    what = f"{shown_path(path)!r} was changed here and in the sandbox, where it stays as it is"
+    what = f"'{shown_path(path)}' was changed here and in the sandbox, where it stays as it is"
     remedy = "`syncd diff` shows it, `syncd apply` merges, `syncd push --force` overwrites"
     if unsaved is not None:
         what = f"{what}, as its version there could not be saved ({unsaved})"
@@ -289,7 +289,7 @@ def held_warning(path: str, unsaved: str | None) -> SyncWarning:
 
 
 def _obstacle_warning(path: str, obstacle: Obstacle) -> SyncWarning:
-    what = f"{shown_path(path)!r} is not sent: in the sandbox {_REASONS[obstacle]}"
+    what = f"'{shown_path(path)}' is not sent: in the sandbox {_REASONS[obstacle]}"
     remedy = _REMEDIES.get(obstacle, "move that away there, or rename it here")
     return SyncWarning(f"obstacle:{path}", what, f"{remedy}; then run `syncd push --force`")
 

@@ -107,7 +107,7 @@ class Unsaved(Struct, frozen=True):
         return counted(len(self.paths) + self.unlisted, "path")
 
     def __str__(self) -> str:
-        names = [f"{shown_path(path)!r} ({why})" for path, why in self.paths.items()]
+        names = [f"'{shown_path(path)}' ({why})" for path, why in self.paths.items()]
         return ", ".join(few(names, len(names) + self.unlisted)).removeprefix("and ")
 
 

@@ -194,12 +194,12 @@ def left_out(obstructed: Collection[str]) -> TryLater:
 
 
 def _names(paths: Collection[str]) -> str:
-    return ", ".join(few([repr(shown_path(path)) for path in sorted(paths)], len(paths)))
+    return ", ".join(few([f"'{shown_path(path)}'" for path in sorted(paths)], len(paths)))
 
 
 def torn_copy(path: str) -> SyncWarning:
     """The warning that stays until a later sync has read the file while it was unchanged."""
-    what = f"{shown_path(path)!r} was written while it was read: its copy in the sandbox may be half old and half new"
+    what = f"'{shown_path(path)}' was written while it was read: its copy in the sandbox may be half old and half new"
     return SyncWarning(
         f"torn:{path}", what, "the next sync sends it again; a file that never rests belongs in .syncdignore"
     )

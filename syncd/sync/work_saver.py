@@ -190,7 +190,7 @@ class WorkSaver(Struct):
         finally:
             remote_changes.drop_copies()
         for path, reason in list(unsaved.paths.items())[:MOST_NAMED]:
-            _log.warning("%r in the sandbox was not saved: %s", shown_path(path), reason)
+            _log.warning("'%s' in the sandbox was not saved: %s", shown_path(path), reason)
         return unsaved
 
     def save_followed(self, services: SandboxServices, why: Why) -> None:

@@ -111,7 +111,7 @@ def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch
     told = acquired.cycle.work_saver.take_unsaved()
     assert told is not None
     assert told.startswith("6 paths in the sandbox ")
-    assert " could not be saved before it ended: 'large0\\\\n' (" in told
+    assert " could not be saved before it ended: 'large0\\n' (" in told
     assert told.endswith(", and 1 more")
     assert acquired.cycle.agent_status.saved == 1
     (warning,) = acquired.cycle.warnings

@@ -141,7 +141,7 @@ def _sent(side: AgentSide) -> dict[str, SeenEntry]:
         version = side.base_version(path, local[path])
         if version is None:
             raise NeedsPerson(
-                f"what was sent as {shown_path(path)!r} is not known any more, as it was changed here since",
+                f"what was sent as '{shown_path(path)}' is not known any more, as it was changed here since",
                 "run `syncd push`, then try again",
             )
         sent[path] = version

@@ -252,11 +252,11 @@ def _merge_by_tool(
         line = [git.program, *options, "mergetool", "--no-prompt", f"--tool={tool}", "--", name]
         code = _run(line, work_tree, _environment(variables, settings), opened.waiter.interrupt.check, output)
         if code:
-            raise TryLater(f"the merge tool {tool!r} did not end well for {shown_path(path)!r}", "nothing was changed")
+            raise TryLater(f"the merge tool {tool!r} did not end well for '{shown_path(path)}'", "nothing was changed")
         content = _read(file, path)
     if content == start and (isinstance(merged, str) or merged.has_conflicts):
         raise TryLater(
-            f"the merge tool {tool!r} left {shown_path(path)!r} as it was", "nothing was changed; merge it, and save it"
+            f"the merge tool {tool!r} left '{shown_path(path)}' as it was", "nothing was changed; merge it, and save it"
         )
     return content
 
@@ -312,5 +312,5 @@ def _read(file: str, path: str) -> bytes:
     except OSError as failure:
         reason = failure.strerror or failure
         raise TryLater(
-            f"the merge tool left no file for {shown_path(path)!r} ({reason})", "nothing was changed"
+            f"the merge tool left no file for '{shown_path(path)}' ({reason})", "nothing was changed"
         ) from None

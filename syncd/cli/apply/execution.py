@@ -427,7 +427,7 @@ def _save_theirs(side: AgentSide, paths: Iterable[PlannedPath]) -> None:
     if unsaved:
         first = min(unsaved)
         raise TryLater(
-            f"the agent's version of {shown_path(first)!r} cannot be saved "
+            f"the agent's version of '{shown_path(first)}' cannot be saved "
             f"({remote_changes.why_unsaved(versions[first])}); it is in the sandbox alone",
             "see to that, and run `syncd apply` again",
         )
