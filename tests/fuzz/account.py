@@ -102,10 +102,13 @@ class Account:
                 yield f"a command replaced the person's {path!r} ({shown(before)}) by {shown(after)}"
         self._home = now
 
-    def brought(self, before: Tree) -> list[str]:
+    def brought(self, before: Tree, sandbox: Tree) -> list[str]:
         """Return the paths that are as the agent once made them, and were not so before."""
         return [
-            path for path, entry in self._home.items() if before.get(path) != entry and (path, entry) in self._agents
+            path
+            for path, entry in self._home.items()
+            if before.get(path) != entry
+            and ((path, entry) in self._agents or (entry == FOLDER and sandbox.get(path) == FOLDER))
         ]
 
     def agents(self, before: Tree, after: Tree, sandbox: Tree) -> list[str]:

@@ -171,7 +171,7 @@ class Commands:
             home, there = checker.account.home, self._sandbox()
             checker.lost += checker.account.command_changed(there, self._sent(), told.get("merged", ()))
             if checker.live is not None:
-                checker.live.model.came_home(checker.account.brought(home))
+                checker.live.model.came_home(checker.account.brought(home, there))
             # Any command that writes here takes back one that was killed, first.
             takes_back = step.name == "undo" or any(line.startswith("took back") for line in self._printed)
             if checker.live is not None and takes_back and self._wrote in ("apply", "resolve"):

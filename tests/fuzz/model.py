@@ -255,11 +255,13 @@ class SandboxModel:
         return sorted(extra.keys() - kept)
 
     def lost_agent_files(self, remote: Tree, decided: Collection[tuple[str, Entry]] = ()) -> list[str]:
-        """Return what is the agent's and syncd removed or changed, but for folders that a person let go."""
+        """Return what is the agent's and syncd removed or changed, but for folders that a person let go, or has."""
         return [
             f"{path!r} is the agent's {shown(entry)} and {shown(remote.get(path))} in the sandbox"
             for path, entry in sorted(self.agent.items())
-            if entry is not None and remote.get(path) != entry and not (entry == FOLDER and (path, entry) in decided)
+            if entry is not None
+            and remote.get(path) != entry
+            and not (entry == FOLDER and ((path, entry) in decided or path in self._at_home))
         ]
 
     def is_free_for(self, path: str, entry: Entry, remote: Tree) -> bool:
