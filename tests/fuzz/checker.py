@@ -383,7 +383,12 @@ class Checker:
             self.account.person_gave_up(named)
         elif self.live is not None:
             remote = tree(self.live.sandbox.workspace)
-            self.decided.update(each for each in remote.items() if is_named(each[0], tuple(named)))
+            decided = {each for each in remote.items() if is_named(each[0], tuple(named))}
+            self.decided |= decided
+            # What is there counts as sent then: one of another kind is a reason for a reset.
+            self.live.model.undid |= any(
+                self.live.model.synced.get(path, entry)[0] != entry[0] for path, entry in decided
+            )
 
     def note_command(self, living: Iterable[TrackedSandbox]) -> None:
         """Note a command, which the daemon waited for, as both are in one thread here: it could save nothing."""
