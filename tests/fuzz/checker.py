@@ -99,7 +99,7 @@ class Checker:
         self.is_short: Callable[[str], bool] = lambda _path: False  # it cannot be sent now
         self.is_late = False  # an execution that syncd knows nothing of is under way
         self.wipes_sandboxes = False  # before each initialize, so that each archive must hold everything
-        self.state_damaged = False
+        self.state_damaged = self._sets_state_aside = False
         self._left_to_end: set[str] = set()
         self.operations = self._operations_at_sync = 0
         self._acquired_wall_s: list[float] = []
@@ -478,7 +478,10 @@ class Checker:
     def note_process_end(self, state: Path) -> None:
         """Forget what the next process cannot know: an initialize without an answer, where nothing is deleted."""
         sandbox = self.settings.of_daemon.sandbox
+        sets_aside, self._sets_state_aside = self._sets_state_aside, False
         for tracked in self.sandboxes.values():
+            if sets_aside:
+                tracked.model.forget()
             if "uncertain" in records(state):
                 if sandbox.deletions == "keep" and sandbox.agent_changes == "overwrite":
                     tracked.model.forget(tracked.unrecorded)
@@ -486,8 +489,11 @@ class Checker:
                 tracked.unrecorded.clear()
 
     def note_state_damage(self) -> None:
-        """Forget what syncd had recorded: what it put there, and what it acquired."""
-        self.state_damaged = True
+        """Forget what syncd had recorded: what it put there, and what it acquired.
+
+        A process that has the file open goes on with it, and the next one sets it aside.
+        """
+        self.state_damaged = self._sets_state_aside = True
         self.note_clock_set()
         for tracked in self.sandboxes.values():
             tracked.model.forget()
