@@ -150,7 +150,11 @@ class Lasting:
         chosen = {each for values in checker.settings.history for each in values}
         # Nothing goes where what is there may not be overwritten unseen, or where all of it would go.
         needs_look = checker.wipes_sandboxes or bool(chosen & {"hold", "reset"})
-        return [] if self.name == "nobody looks" and needs_look else checker.missing(checker.wanted())
+        if (self.name == "nobody looks" and needs_look) or (live := checker.live) is None:
+            return []
+        wanted, remote = checker.wanted(), tree(live.sandbox.workspace)
+        free = {path: entry for path, entry in wanted.items() if live.model.is_free_for(path, entry, remote)}
+        return checker.missing(free)  # what the agent made in a path's place may stay there
 
     def _check(self, daemon: SimulatedLoop, now_s: float) -> None:
         checker, asked = self._simulation.checker, len(self._simulation.emulator.request_log.entries())
