@@ -551,7 +551,9 @@ class Checker:
             ):
                 self.lose(f"{path!r} is reported as blocked, and only syncd has its place")
         self.lost += tracked.model.missing(self._without_held(wanted), remote)
-        self.lost += tracked.model.lost_agent_files(remote, self.decided)
+        # With "overwrite" a folder that is empty goes with the file of ours whose place it had.
+        folders = set() if self._looks else {(path, FOLDER) for path in tracked.model.agent}
+        self.lost += tracked.model.lost_agent_files(remote, self.decided | folders)
         if self.is_plain:
             extra = {path for path in remote.keys() - wanted.keys() if not is_within(path, self.held())}
             self.lost += not_deleted(extra, remote)
