@@ -70,21 +70,6 @@ def notes(folder: Path, files: int) -> Path:
     return folder
 
 
-def directories(folder: Path, many: int) -> Path:
-    """Make so many directories of a file each, a hundred at each of two levels; `folder` is one of them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = 1
-    for first in count():
-        for below in ("", *map(str, range(100))):
-            if made >= many:
-                return folder
-            place = folder / f"{first}" / below
-            place.mkdir()
-            (place / "file").touch()
-            made += 1
-    return folder
-
-
 def victims(folder: Path) -> list[str]:
     """Return the relative paths of files to edit, in order."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())

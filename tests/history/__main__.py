@@ -16,8 +16,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.bench.peers.peer import true_within
-from tests.bench.stopwatch import REPO
+from tests.bench.measure import REPO, lacks
+from tests.bench.peer import true_within
 from tests.history.checker import HOME, THERE, History, Step
 from tests.history.peers import CLOCK, TOOLS, Tool, files, running, syncd
 from tests.history.writer import SLOTS, found_in, values_in
@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, help="keep everything in this new folder")
     chosen = parser.parse_args()
     tool = TOOLS.get(chosen.against)
-    if missing := tool.missing() if tool else [chosen.against] * (chosen.against == "mutagen"):
+    if missing := lacks(*tool.needs) if tool else [chosen.against] * (chosen.against == "mutagen"):
         print(f"{' and '.join(missing)}: not installed, or not known how to run", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="history-") as scratch:

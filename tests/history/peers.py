@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.peers import peer, syncthing, unison
-from tests.bench.peers.processes import started
+from tests.bench import tools
+from tests.bench.peer import Ground, Peer, Running, started
 from tests.emulator import Emulator
 from tests.system.rig import CLOCK, DEFAULTS, KEY, Rig
 
@@ -75,25 +75,39 @@ def syncd(folder: Path) -> Iterator[Tool]:
 
 
 @contextmanager
-def running(tool: peer.Peer, folder: Path) -> Iterator[Tool]:
+def running(tool: Peer, folder: Path) -> Iterator[Tool]:
     """Run another tool as it is run for its measurement."""
     home, there, own = (folder / name for name in ("home", "there", "own"))
     for each in (home, there, own):
         each.mkdir()
-    with tool.running(peer.Ground(home, there, own, 0.2, peer.Deadline(24 * 3600))):
+    with tool.running(Ground(home, there, own, 0.2)):
         yield Tool(home, there, copies=lambda: [*files(home).values(), *files(there).values()])
 
 
 @contextmanager
-def _copying(ground: peer.Ground) -> Iterator[None]:
+def _copying(ground: Ground) -> Iterator[Running]:
     here, there = ground.source, ground.target
-    with started(ground.home, ground.environment(), ground.deadline) as processes:
+    with started(ground) as processes:
         processes.start("sh", "-c", f"while sleep 0.3; do cp -au {here}/. {there}; cp -au {there}/. {here}; done")
-        yield
+        yield Running(processes, ground.is_there, lambda: 0)
+
+
+@contextmanager
+def _unison(ground: Ground) -> Iterator[Running]:
+    """Run it each second, since many packages of it lack the file monitor."""
+    words = ("-batch", "-auto", "-confirmbigdel=false", "-repeat", "1")
+    with started(ground) as processes:
+        folders = (str(ground.source), str(ground.target))
+        processes.start("unison", *folders, *words, env={"UNISON": str(ground.home / "archives")})
+        yield Running(processes, ground.is_there, lambda: 0)
 
 
 # The first is what a person would type.
-TOOLS = {"copy": peer.Peer("cp", ("cp",), "", _copying), "unison": unison.UNISON, "syncthing": syncthing.SYNCTHING}  # type: ignore[arg-type]
+TOOLS = {
+    "copy": Peer("cp", ("cp",), _copying),
+    "unison": Peer("Unison", ("unison",), _unison),
+    "syncthing": tools.SYNCTHING,
+}
 
 
 def files(folder: Path) -> dict[str, bytes]:
