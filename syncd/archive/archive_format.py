@@ -114,10 +114,26 @@ def _block(name: bytes, mode: int, size_bytes: int, mtime_s: int, kind: bytes, *
 
 
 class Codec(Enum):
-    """A compression: fast, or smaller; `remote.bucket.Uplink` chooses between them."""
+    """A compression: fast, or smaller."""
 
     FAST = "fast"
     DENSE = "dense"
+
+
+# Bytes a second: 50 and 100 Mbit/s. Measured on a tree of 760 MB with two cores: the fast codec packs it into 212 MB in
+# 1.2 s, the dense one into 180 MB in 4.0 s. The 32 MB saved are sent in the 2.8 s lost at 91 Mbit/s; below that the
+# dense one is done sooner. A change of codec packs the whole archive anew, once; a densely packed chunk then saves its
+# share with each later upload, at no further cost. So dense begins where its first upload clearly pays, and ends only
+# where none pays.
+DENSE_BELOW = 50e6 / 8
+FAST_ABOVE = 100e6 / 8
+
+
+def codec_for(bytes_per_s: float, now: Codec) -> Codec:
+    """Return the codec for an uplink of this speed, where `now` is the current one."""
+    if bytes_per_s < DENSE_BELOW:
+        return Codec.DENSE
+    return Codec.FAST if bytes_per_s > FAST_ABOVE else now
 
 
 class Sum(Struct, frozen=True):

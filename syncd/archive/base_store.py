@@ -79,8 +79,8 @@ class BaseStore:
             os.unlink(self._index)
         return had_any
 
-    def add(self, content: bytes) -> None:
-        self._keep([content], 0)
+    def add(self, contents: Iterable[bytes]) -> None:
+        self._keep(contents, 0)
 
     def _replaced(self, base: Manifest, paths: Iterable[str]) -> Iterator[bytes]:
         """Yield the contents of these paths; each chunk is read once, as it holds many of them."""

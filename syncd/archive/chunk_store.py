@@ -29,9 +29,9 @@ from msgspec.structs import replace
 
 from syncd.archive import archive_format
 from syncd.archive.archive_format import Codec, Sum
+from syncd.core import safe_open
 from syncd.core.checksum import crc32c
 from syncd.model.entry import Entry, Kind
-from syncd.selection import safe_open
 
 TARGET_BYTES = 512 << 10
 # A chunk that no hash ends is ended at this size, to bound memory.

@@ -25,10 +25,10 @@ from typing import Any, BinaryIO, cast
 
 from msgspec import Struct, field
 
+from syncd.core import safe_open
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.core.text import shown_path
 from syncd.model.entry import leads_out, stays_inside
-from syncd.selection import safe_open
 
 # No system call takes a longer path (PATH_MAX in linux/limits.h).
 LONGEST_PATH = 4095

@@ -30,6 +30,7 @@ from syncd.archive import archive_format
 from syncd.archive.archive_format import Codec, Sum, deflated
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import Archive, ChunkStore, Piece, key_of, split, write_all
+from syncd.core import safe_open
 from syncd.core.checksum import crc32c
 from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning
@@ -37,7 +38,6 @@ from syncd.model.entry import Entry, Kind, as_read, as_sent, content_bytes, coun
 from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import unreadable
 from syncd.scan.file_reader import PIECE_BYTES, ReadError, file_entry, matches_status, pieces, wall_ns
-from syncd.selection import safe_open
 from syncd.selection.secret_scanner import Search, Secret
 
 # Most chunks fit one block, and so does each file that is read whole (`file_reader.PIECE_BYTES`), with its header.

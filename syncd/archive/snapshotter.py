@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from syncd.archive.archive_format import Codec
 from syncd.archive.chunk_store import Archive
 from syncd.archive.packer import Packed, Packer, PackProgress
+from syncd.core import safe_open
 from syncd.core.clock import Clock
 from syncd.core.errors import SnapshotTooLarge, SyncWarning, TryLater
 from syncd.core.settings import MAIN
@@ -32,7 +33,6 @@ from syncd.scan.exclusions import over_limit
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.guards import LossGuard
 from syncd.scan.scanner import Scan, Scanner
-from syncd.selection import safe_open
 from syncd.selection.secret_scanner import Secret
 
 
@@ -128,32 +128,41 @@ class Snapshotter:
         self._scanner.expect(found)
         return found
 
-    def scan(self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan = lambda: None) -> ScanResult:
+    def scan(
+        self,
+        baseline: Manifest | None,
+        sync_mode: SyncMode,
+        to_scan: ToScan = lambda: None,
+        other_bases: Collection[Manifest] = (),
+    ) -> ScanResult:
         """Scan, and read only the files of which the scan cannot tell if they changed.
+
+        `other_bases` are what the workspace's other sandboxes hold.
 
         Raises `WorkspaceError` (the workspace is missing, or lost nearly everything), `SnapshotTooLarge`, `Stop`.
         """
         began_s = self._clock.monotonic_s()
         try:
-            return self._scan(baseline, sync_mode, to_scan)
+            return self._scan(baseline, sync_mode, to_scan, other_bases)
         finally:
             self.scan_took_s = self._clock.monotonic_s() - began_s
 
-    def _scan(self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan) -> ScanResult:
+    def _scan(
+        self, baseline: Manifest | None, sync_mode: SyncMode, to_scan: ToScan, other_bases: Collection[Manifest]
+    ) -> ScanResult:
         if baseline is not None:
             self._scanner.expect(baseline)
         self._guard.begin()
         scan = self._scanner.scan(to_scan())
         self._scan_number = self._scanner.scans
-        if sync_mode is SyncMode.FORCED:
-            self._guard.confirm()
-        self._guard.check_mounts(scan)
+        confirmed = self._guard.missing_mounts() if sync_mode is SyncMode.FORCED else ()
+        self._guard.check_mounts(scan, confirmed, other_bases)
         self.warnings, self._by_rules = scan.warnings, scan.left_out
         self._exclude_known(scan, sync_mode)
         self.unread = scan.unread
         if sync_mode is SyncMode.CHANGED:
             self._guard.check(baseline or Manifest(), scan, self._existing_exclusions)
-        self._guard.record_workspace(scan)
+        self._guard.record_workspace(scan, other_bases)
         refusal = over_limit(scan.manifest, self._max_mib)
         if refusal:
             raise SnapshotTooLarge(refusal, self._size_remedy)

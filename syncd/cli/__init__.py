@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 
 from syncd.cli.interruption import end_at_signals, end_undisturbed, stopped
@@ -15,6 +16,9 @@ from syncd.cli.interruption import end_at_signals, end_undisturbed, stopped
 def main() -> None:
     """Run the program: every failure is one line on stderr and an exit code."""
     end_at_signals()
+    if sys.argv[1:2] == ["run"]:  # reads the configuration and syncs once it handles them; at its end both are too late
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     atexit.register(end_undisturbed)  # the first one runs last
     _have_names_in_utf8()
     from syncd.cli.commands import run_command  # noqa: PLC0415 - slow, and a signal may come meanwhile

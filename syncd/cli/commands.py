@@ -84,7 +84,7 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that is called, loaded: from now on a signal interrupts it. `run` handles signals itself."""
         word = args[0] if args else ""
-        if word and word not in COMMANDS and not word.startswith("-"):
+        if word and word not in COMMANDS and not word.startswith("-") and not ctx.resilient_parsing:
             from syncd.core.settings import similar  # noqa: PLC0415 - only when something was mistyped
 
             meant = similar(word, COMMANDS)

@@ -27,11 +27,20 @@ import click
 import msgspec
 from msgspec import Struct
 
-from syncd.cli.options import config_of_daemon, config_option, config_path, configured, json_option, option_for
+from syncd.cli.options import (
+    answered,
+    asking,
+    config_of_daemon,
+    config_option,
+    config_path,
+    configured,
+    json_option,
+    option_for,
+)
 from syncd.cli.output import home_relative
 from syncd.core.config_file import flat, layered, load_config, read_managed
 from syncd.core.durable_file import rewrite
-from syncd.core.errors import ConfigError, NeedsPerson, SyncdError
+from syncd.core.errors import ConfigError, NeedsPerson, Stop, SyncdError
 from syncd.core.settings import MAIN, Config, known_keys, unknown_key
 from syncd.core.text import shown_path
 
@@ -167,7 +176,7 @@ def change_config(path: str, change: Callable[[str], str]) -> Config:
             fcntl.flock(folder, fcntl.LOCK_EX)
             before = read_text(path)
             after = change(before)
-            config = layered(_parsed(after), path, read_managed())
+            config = checked(_parsed(after), path)
             if after != before:
                 os.close(os.open(real, os.O_WRONLY | os.O_CLOEXEC))  # what is read-only is not to be changed
                 rewrite(real, after.encode())
@@ -175,6 +184,15 @@ def change_config(path: str, change: Callable[[str], str]) -> Config:
             os.close(folder)
     except OSError as failure:
         raise ConfigError(f"{path} cannot be written ({failure.strerror})", "let your user write it") from None
+    return config
+
+
+def checked(raw: dict[str, Any], path: str) -> Config:
+    """The configuration that these tables make, its patterns checked too. Raises `ConfigError`."""
+    from syncd.daemon.build import selection_of  # noqa: PLC0415 - for what is about to be written alone
+
+    config = layered(raw, path, read_managed())
+    selection_of(config, os.environ)
     return config
 
 
@@ -323,6 +341,8 @@ def get(key: str | None, config_file: str | None, as_json: bool) -> None:
     """
     values = dict(_values(load_config(config_path(config_file))))
     if key is not None and key not in values:
+        if key in known_keys():
+            raise ConfigError(f"{key} has no value", "[sandbox] has an id or an acquire table, not both")
         raise unknown_key(key, [*values, *known_keys()])
     if as_json:
         click.echo(json.dumps(values if key is None else values[key]))
@@ -335,7 +355,7 @@ def get(key: str | None, config_file: str | None, as_json: bool) -> None:
         click.echo(shown_path(text) if sys.stdout.isatty() else text)
 
 
-@command.command("set")
+@command.command("set", context_settings={"ignore_unknown_options": True})  # a number may be negative
 @click.argument("key", shell_complete=_complete_key)
 @click.argument("values", metavar="VALUE...", nargs=-1, required=True, shell_complete=_complete_value)
 @config_option
@@ -350,8 +370,8 @@ def set_(key: str, values: tuple[str, ...], config_file: str | None) -> None:
     def change(text: str) -> str:
         refused = None
         for value in _readings(key, values):
-            changed = with_value(text, key, value)
             try:
+                changed = with_value(text, key, value)
                 layered(tomllib.loads(changed), path, read_managed())
             except ConfigError as failure:
                 if not failure.message.startswith(key):  # another one is wrong
@@ -363,9 +383,11 @@ def set_(key: str, values: tuple[str, ...], config_file: str | None) -> None:
         assert refused is not None  # noqa: S101 - there is a reading at least
         raise refused
 
-    change_config(path, change)
+    managed = change_config(path, change).managed
     value = shown_path(_written(_shown(key, written[0]), key))
     click.echo(f"{key} = {value}, in {home_relative(path)}")
+    if managed is not None and key in managed.narrowed:
+        click.echo(f"{managed.file} does not allow that much: `syncd config get {key}` has what counts", err=True)
     _tell_daemon(path)
 
 
@@ -385,7 +407,7 @@ def edit(config_file: str | None) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(before.encode())
         while not is_done:
-            _open_editor(draft)
+            _open_editor(draft, before)
             text = read_text(draft)
             if text == before:
                 click.echo(f"{home_relative(path)} is unchanged", err=True)
@@ -397,7 +419,7 @@ def edit(config_file: str | None) -> None:
                 if not (sys.stdin.isatty() and sys.stderr.isatty()):
                     raise ConfigError(failure.message, f"{failure.hint}; what you wrote is in {draft}") from None
                 click.echo(f"syncd: {failure}", err=True)
-                if not click.confirm("Edit it again?", default=True, err=True):
+                if not _edits_again():
                     raise ConfigError(f"{path} is as before", f"what you wrote is in {draft}") from None
     finally:
         if is_done or read_text(draft) == before:
@@ -406,14 +428,24 @@ def edit(config_file: str | None) -> None:
     _tell_daemon(path)
 
 
+def _edits_again() -> bool:
+    """True if a person wants to correct what was refused; no answer is none."""
+    try:
+        with asking() as waiter:
+            return answered("Edit it again? [Y/n]:", ("y", "yes", "n", "no", ""), waiter, err=True) not in ("n", "no")
+    except (Stop, click.Abort):
+        click.echo(err=True)
+        return False
+
+
 def _replaced(now: str, before: str, after: str) -> str:
     if now != before:
         raise ConfigError("the configuration was changed by another program meanwhile", "begin anew")
     return after
 
 
-def _open_editor(path: str) -> None:
-    """Let the person edit the file. Raises `NeedsPerson`."""
+def _open_editor(path: str, before: str) -> None:
+    """Let the person edit the file, which holds the text `before`. Raises `NeedsPerson`."""
     named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or _EDITOR
     try:
         code = subprocess.run([*shlex.split(named), path], check=False).returncode
@@ -421,9 +453,8 @@ def _open_editor(path: str) -> None:
         reason = failure.strerror if isinstance(failure, OSError) else failure
         raise NeedsPerson(f"the editor {named!r} cannot be started ({reason})", "name one in $EDITOR") from None
     if code:
-        raise NeedsPerson(
-            f"the editor {named!r} ended with {code}", f"nothing was changed; what you wrote is in {path}"
-        )
+        written = "" if read_text(path) == before else f"; what you wrote is in {path}"
+        raise NeedsPerson(f"the editor {named!r} ended with {code}", f"nothing was changed{written}")
 
 
 def _readings(key: str, values: tuple[str, ...]) -> Iterator[Any]:
@@ -471,10 +502,13 @@ def reload(config_file: str | None) -> None:
     It is checked first: a bad one is refused with its reason, and the daemon goes on with the old one.
     """
     from syncd.cli.daemon_client import order_daemon  # noqa: PLC0415 - for this command alone
+    from syncd.daemon.build import selection_of  # noqa: PLC0415
 
     config = configured(config_file)
-    # The daemon that has this file may have another workspace until it reads it.
-    if order_daemon(config_of_daemon(config_path(config_file)) or config, {"do": "reload"}):
+    selection_of(config, os.environ)
+    # The daemon that has this file may have another workspace until it reads it; its status escapes odd paths.
+    known = config_of_daemon(config_path(config_file)), config
+    if any(order_daemon(each, {"do": "reload"}) for each in known if each is not None):
         click.echo("the daemon reads its configuration anew")
     else:
         click.echo("no daemon is running; the next one reads it")

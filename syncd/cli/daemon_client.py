@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from syncd.cli.options import CLOCK
 from syncd.cli.progress import ProgressDisplay
@@ -24,26 +23,41 @@ _ORDER_S = 30.0
 # A busy machine may keep it from answering for some seconds.
 _MOST_SILENCES = 3
 
-Answered = TypeVar("Answered")
-Done = TypeVar("Done")
 
+def sync_now(
+    config: Config, request: Message, display: ProgressDisplay, timeout_s: float | None = None
+) -> dict[str, Any]:
+    """The result of a request for a sync: by the daemon, or by this process where none runs; one may start meanwhile.
 
-def ask_or_do(ask: Callable[[], Answered | None], alone: Callable[[], Done]) -> Answered | Done:
-    """The daemon's answer; if none runs (None), the result of `alone`. A daemon that starts in between is asked, too.
-
-    Raises what either raises.
+    Raises `SyncdError`; that of an interrupt says what state it leaves.
     """
     ends_s = CLOCK.monotonic_s() + _STARTS_S
     while True:
-        answer = ask()
-        if answer is not None:
-            return answer
         try:
-            return alone()
+            if (answer := ask_daemon(config, request, timeout_s, display)) is not None:
+                return answer
+            from syncd.cli.own_loop import sync_alone  # noqa: PLC0415 - where no daemon runs
+
+            return sync_alone(config, display, request, timeout_s)
         except Locked:
             if CLOCK.monotonic_s() >= ends_s:
                 raise
+        except TimeoutError:
+            what = f"not in the sandbox after {timeout_s:g} s ({display.doing_now})"
+            raise TryLater(what, "give it more time; a daemon goes on by itself") from None
+        except KeyboardInterrupt:
+            what = f"stopped waiting ({display.doing_now}); the daemon goes on"
+            raise TryLater(what, "see `syncd status`") from None
+        except Stop:
+            raise _stopped(display.doing_now) from None
         CLOCK.sleep(_RETRY_S)
+
+
+def _stopped(doing: str) -> TryLater:
+    """The error of an interrupt. An interrupted upload changes nothing: only initialize changes the sandbox."""
+    if doing.startswith("initializing"):
+        return TryLater(f"stopped while {doing}, which may be done all the same", "`syncd push` makes sure")
+    return TryLater(f"stopped while {doing}; the sandbox is unchanged", "`syncd push` sends it")
 
 
 def ask_daemon(

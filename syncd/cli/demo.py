@@ -1,53 +1,47 @@
 """`syncd demo`: the whole job on this machine, with no account: a tour of a sample, or a directory of your own.
 
-An emulator stands in for the sandbox API, and a real daemon syncs to it; both keep everything in one temporary folder.
+An emulator stands in for the sandbox API, a real daemon syncs to it, and the commands are the real ones. All of them
+keep everything in one temporary folder.
 """
 
 from __future__ import annotations
 
-import filecmp
-import json
 import os
 import shlex
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
 import textwrap
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from glob import iglob
 from queue import Empty, SimpleQueue
 
 import click
 from msgspec import Struct
 
-from syncd.cli.layout import aligned
-from syncd.cli.local_scan import scan_workspace
+from syncd.cli.config import toml
 from syncd.cli.options import CLOCK
+from syncd.cli.output import stdout_failure
 from syncd.core.config_file import load_config
 from syncd.core.errors import Stop, TryLater, WorkspaceError, failure_with
-from syncd.core.settings import Config
 from syncd.core.text import counted, shown_path, size
 from syncd.core.waiter import Interrupt, interrupting
 from syncd.emulator import Emulator, RequestRecord
 from syncd.merge.git import find_git
-from syncd.model.entry import count_files
 
 _READING_S = 1.0
 _EQUAL_S = 100.0  # a busy machine takes its time
 _FOREVER_S = 1e9  # until a signal
 _LOOK_S = 0.5
 _STOP_S = 6.0  # the daemon itself takes at most 5 s from signal to exit
-_FLUSH_S = 30
 _URL_LIFETIME_S = 1800
 _WIDTH = 79
 _INDENT = " " * 13  # below the seconds of a result
 _MOST_LINES = 8
-_BURST = 200
 _MAIN_ID, _SECOND_ID = "demo", "demo-blue"
 # Shorter than the defaults, so that a person need not wait.
 _TIMING = {"sync.debounce_seconds": 0.5, "retry.first_delay_seconds": 0.3, "retry.max_delay_seconds": 1.0}
@@ -58,15 +52,15 @@ _GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "user.name=demo", "-c", "
 _NO_SETTINGS = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 # -P: a folder named syncd in the current directory must not be taken for the program.
 _SYNCD = (sys.executable, "-P", "-m", "syncd")
+# prctl(PR_SET_PDEATHSIG, SIGTERM): a demo that is killed takes its daemon with it.
+_DAEMON = "import ctypes; ctypes.CDLL(None).prctl(1, 15); from syncd.cli import main; main()"
+# The other requests, of looks and of `syncd verify`, are shown if they fail.
 _MEANINGS = {
     "upload-url": "the daemon asks for a signed URL",
     "upload": "the archive arrives in the bucket",
     "initialize": "the sandbox unpacks it",
     "execute": "a program of syncd's looks there",
-    "download": "the agent's version comes home",
 }
-# The other requests of such a look; they are shown if they fail.
-_OF_LOOKS = ("execution-upload-url", "execution-upload", "execution-logs", "execution-status", "export-artifacts")
 _BREW, _MANUAL, _SHARED = "src/tea/brew.py", "docs/manual.md", "docs/thé vert.txt"
 _SAMPLE = {
     "README.md": "# Tea timer\n\nSays when the tea is ready. `./run.sh green`\n",
@@ -104,51 +98,49 @@ def command(directory: str | None) -> None:
 @contextmanager
 def _demo(directory: str | None) -> Iterator[_Demo]:
     """A demo of this directory, or of a new one. Raises `SyncdError` for one that cannot be watched."""
-    requests: SimpleQueue[RequestRecord] = SimpleQueue()
-    with ExitStack() as opened:
-        interrupt = Interrupt()
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
-        opened.enter_context(interrupting(interrupt))
-        folder = os.path.realpath(opened.enter_context(tempfile.TemporaryDirectory(prefix="syncd-demo-")))
-        cloud = os.path.join(folder, "cloud")
-        emulator = opened.enter_context(
-            Emulator(cloud, port=0, api_key="", url_lifetime_s=_URL_LIFETIME_S, clock=CLOCK, observer=requests.put)
-        )
-        if directory is None:
-            os.mkdir(workspace := os.path.join(folder, "workspace"))
-        else:
-            workspace = os.path.abspath(directory)
-        keys = {
-            "workspace.path": workspace,
-            "sandbox.id": _MAIN_ID,
-            "sandbox.base_url": emulator.base_url,
-            "sandbox.api_key_file": os.path.join(folder, "no-key-file"),  # the key is in the environment
-            # In the tour, what both sides change waits for the person.
-            "sandbox.agent_changes": "hold" if directory is None else "save",
-            **_TIMING,
-        }
-        config_file = os.path.join(folder, "config.toml")
-        with open(config_file, "w", encoding="utf-8") as file:
-            file.writelines(f"{name} = {json.dumps(value)}\n" for name, value in keys.items())
-        config = load_config(config_file)
-        if folder.startswith(config.workspace.path + os.sep):
-            raise WorkspaceError(f"{workspace} holds the demo's own folder {folder}", "set TMPDIR to another folder")
-        environ = {name: value for name, value in os.environ.items() if name not in _SERVICE_VARIABLES} | {
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "KLAVIS_API_KEY": emulator.api_key,
-            "XDG_STATE_HOME": os.path.join(folder, "state"),
-            "XDG_CACHE_HOME": os.path.join(folder, "cache"),
-        }
-        there, second = (str(emulator.create_sandbox(each).workspace) for each in (_MAIN_ID, _SECOND_ID))
-        demo = _Demo(config, config.workspace.path, there, second, emulator, environ, requests, interrupt)
-        opened.callback(demo.end)
-        yield demo
+    interrupt, requests = Interrupt(), SimpleQueue[RequestRecord]()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
+    with interrupting(interrupt), tempfile.TemporaryDirectory(prefix="syncd-demo-") as made:
+        folder = os.path.realpath(made)
+        cloud, workspace = os.path.join(folder, "cloud"), directory or os.path.join(folder, "workspace")
+        with Emulator(
+            cloud, port=0, api_key="", url_lifetime_s=_URL_LIFETIME_S, clock=CLOCK, observer=requests.put
+        ) as emulator:
+            os.makedirs(workspace, exist_ok=True)
+            keys = {
+                "workspace.path": os.path.abspath(workspace),
+                "sandbox.id": _MAIN_ID,
+                "sandbox.base_url": emulator.base_url,
+                "sandbox.api_key_file": os.path.join(folder, "no-key-file"),  # the key is in the environment
+                # In the tour, what both sides change waits for the person.
+                "sandbox.agent_changes": "hold" if directory is None else "save",
+                **_TIMING,
+            }
+            config_file = os.path.join(folder, "config.toml")
+            with open(config_file, "w", encoding="utf-8") as file:
+                file.writelines(f"{name} = {toml(value, name)}\n" for name, value in keys.items())
+            workspace = load_config(config_file).workspace.path
+            if folder.startswith(workspace + os.sep):
+                what = f"{workspace} holds the demo's own folder {folder}"
+                raise WorkspaceError(what, "set TMPDIR to another folder")
+            environ = {name: value for name, value in os.environ.items() if name not in _SERVICE_VARIABLES} | {
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "KLAVIS_API_KEY": emulator.api_key,
+                "XDG_STATE_HOME": os.path.join(folder, "state"),
+                "XDG_CACHE_HOME": os.path.join(folder, "cache"),
+            }
+            there, second = (str(emulator.create_sandbox(each).workspace) for each in (_MAIN_ID, _SECOND_ID))
+            demo = _Demo(config_file, workspace, there, second, emulator, environ, requests, interrupt)
+            try:
+                yield demo
+            finally:
+                demo.end()
 
 
 class _Demo(Struct):
     """The workspace, that of the sandbox, `there`, and of a second one; the emulator, the daemon, what is printed."""
 
-    config: Config
+    config_file: str
     workspace: str
     there: str
     second: str
@@ -156,17 +148,17 @@ class _Demo(Struct):
     environ: dict[str, str]
     coming: SimpleQueue[RequestRecord]
     interrupt: Interrupt
-    requests: list[RequestRecord] = []
+    done: Counter[str] = Counter()  # the requests that succeeded
     daemon: subprocess.Popen[bytes] | None = None
     steps: int = 0
-    since_s: float = 0.0  # of the last heading or pause
+    since_s: float = 0.0  # of the last heading
 
     # -- programs
 
     def start(self, log_level: str = "error") -> None:
         """Start `syncd run` as a process of its own, which logs to stdout."""
         self.daemon = subprocess.Popen(
-            [*_SYNCD, "run", "--config", self.config.file, "--log-level", log_level],
+            [sys.executable, "-P", "-c", _DAEMON, "run", "--config", self.config_file, "--log-level", log_level],
             env=self.environ,
             stdin=subprocess.DEVNULL,
             stderr=sys.stdout.fileno(),
@@ -184,26 +176,18 @@ class _Demo(Struct):
             self.daemon.kill()
             self.daemon.wait()
 
-    def syncd(self, *arguments: str, codes: Collection[int] = (0,)) -> list[str]:
-        """Run a command of syncd in the workspace, and return the lines of its output. Raises `TryLater`."""
-        return self._output([*_SYNCD, *arguments, "--config", self.config.file], self.workspace, {}, codes)
+    def syncd(self, *arguments: str) -> list[str]:
+        """Run a command of syncd in the workspace, and return the lines of its output. Raises `SyncdError`."""
+        return self.run([*_SYNCD, *arguments, "--config", self.config_file], self.workspace)
 
-    def show_syncd(self, *arguments: str) -> bool:
-        """Run such a command, and print what it says. True if the sandbox became equal by it."""
-        output = self.syncd(*arguments, codes=(0, 1))
-        is_equal = self.catch_up()  # the daemon may be faster than the command's end
-        hunk = next((number for number, text in enumerate(output, 1) if text.startswith("@@")), 0)
-        self.show(shlex.join(("syncd", *arguments)), output[hunk : hunk + _MOST_LINES])
-        return is_equal
+    def git(self, folder: str, *arguments: str) -> None:
+        self.run([*_GIT, *arguments], folder)
 
-    def git(self, folder: str, *arguments: str) -> list[str]:
-        """Run git in a folder, and return the lines of its output. Raises `TryLater`."""
-        return self._output([*_GIT, *arguments], folder, _NO_SETTINGS, (0,))
-
-    def _output(self, line: list[str], folder: str, more: dict[str, str], codes: Collection[int]) -> list[str]:
-        environ = {**self.environ, **more}
-        null, pipe = subprocess.DEVNULL, subprocess.PIPE
-        with subprocess.Popen(line, cwd=folder, env=environ, stdin=null, stdout=pipe, stderr=pipe) as program:
+    def run(self, line: list[str], folder: str) -> list[str]:
+        environ, pipe = self.environ | _NO_SETTINGS, subprocess.PIPE
+        with subprocess.Popen(
+            line, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        ) as program:
             try:
                 while program.returncode is None:
                     with suppress(subprocess.TimeoutExpired):
@@ -211,15 +195,14 @@ class _Demo(Struct):
                     self.interrupt.check()
             finally:
                 program.kill()
-        if program.returncode not in codes:
-            said = os.fsdecode(complaint).strip()
-            command_line = shlex.join(line)
-            raise TryLater(f"{command_line} ended with {program.returncode} ({said})", "please report it")
+        if program.returncode > 1:  # 1: something differs
+            raise failure_with(program.returncode, f"{shlex.join(line)} failed ({os.fsdecode(complaint).strip()})")
         return output.decode("utf-8", "replace").splitlines()
 
     # -- what is printed, at most 80 columns wide, and as the terminal
 
     def heading(self, text: str) -> None:
+        self.follow(_READING_S if sys.stdout.isatty() else 0.0)
         click.echo("\n" + click.style(textwrap.fill(text, _width()), bold=True))
         self.since_s = CLOCK.monotonic_s()
 
@@ -227,117 +210,78 @@ class _Demo(Struct):
         self.steps += 1
         self.heading(f"{self.steps}. {title}")
         self.paragraph(text)
-        self.pause()
 
     def paragraph(self, text: str) -> None:
-        click.echo(textwrap.fill(text, _width(), initial_indent="   ", subsequent_indent="   "))
+        fill = textwrap.TextWrapper(_width(), initial_indent="   ", subsequent_indent="   ")
+        fill.break_on_hyphens = fill.break_long_words = False  # a path stays in one piece
+        click.echo(fill.fill(text))
 
-    def result(self, text: str) -> None:
-        """Print a line with the seconds."""
+    def result(self, text: str, lines: Iterable[str] = ()) -> None:
+        """Print a line with the seconds, and what belongs to it."""
         line = f"   {CLOCK.monotonic_s() - self.since_s:6.2f} s  {text}"
         click.echo(textwrap.fill(line, _width(), subsequent_indent=_INDENT))
+        for each in lines:
+            shown = shown_path(each.expandtabs(32))
+            click.echo(textwrap.fill(shown, _width(), initial_indent=_INDENT, subsequent_indent=_INDENT))
 
-    def show(self, command: str, output: Iterable[str]) -> None:
-        self.result(click.style(command, bold=True))
-        for shown in output:
-            click.echo(textwrap.fill(shown_path(shown), _width(), initial_indent=_INDENT, subsequent_indent=_INDENT))
+    def show(self, *arguments: str) -> None:
+        """Run a command of syncd, and print what it says."""
+        output = self.syncd(*arguments)
+        self.follow()
+        hunk = next((number for number, text in enumerate(output, 1) if text.startswith("@@")), 0)
+        self.result(click.style(shlex.join(("syncd", *arguments)), bold=True), output[hunk : hunk + _MOST_LINES])
 
-    def places(self) -> None:
-        """Print both sides, and what is left out by which rule."""
-        click.echo(f"     workspace  {shown_path(self.workspace)}")
-        click.echo(f"     sandbox    {shown_path(self.there)}")
-        left_out = self.syncd("ls", "--ignored")
-        files = counted(count_files(scan_workspace(self.config).scan.manifest.values()), "file")
-        self.paragraph(f"The sandbox gets {files}. Excluded by a rule: {len(left_out) or 'nothing'}")
-        rows = [line.partition("\t")[::2] for line in left_out[:_MOST_LINES]]
-        self.show("syncd ls --ignored", aligned(rows) if rows else [])
+    def follow(self, seconds: float = 0.0) -> bool:
+        """Print the requests of so many seconds. True if the sandbox became equal to the workspace by one.
 
-    def pause(self) -> None:
-        """Wait, so that a person can read. Without a terminal, wait for nothing."""
-        self.catch_up(_READING_S if sys.stdout.isatty() else 0.0)
-        self.since_s = CLOCK.monotonic_s()
-
-    def catch_up(self, seconds: float = 0.0) -> bool:
-        """Print the requests that came, and those of so many seconds. True if the sandbox became equal by them."""
-        return any([*self.follow(seconds)])
+        Raises `Stop` after a signal or without a reader, and the failure of a daemon that ended.
+        """
+        ends_s, is_equal = CLOCK.monotonic_s() + seconds, False
+        while True:
+            self.interrupt.check()
+            if stdout_failure() is not None:  # nobody can read on
+                raise Stop
+            left_s = ends_s - CLOCK.monotonic_s()
+            try:
+                is_equal |= self._print(self.coming.get(timeout=max(0.0, min(left_s, _LOOK_S))))
+            except Empty:
+                if left_s <= 0:
+                    return is_equal
+                if self.daemon is not None and (code := self.daemon.poll()) is not None:
+                    raise failure_with(code, f"syncd run ended with {code}: see above") from None
 
     def until_equal(self) -> None:
         """Print requests until the sandbox has become equal to the workspace. Raises `TryLater`."""
-        if not any(self.follow(_EQUAL_S)):
-            raise TryLater(f"the sandbox is not equal to the workspace after {_EQUAL_S:.0f} s", "please report it")
+        ends_s = CLOCK.monotonic_s() + _EQUAL_S
+        while not self.follow(_LOOK_S):
+            if CLOCK.monotonic_s() >= ends_s:
+                raise TryLater(f"the sandbox is not equal to the workspace after {_EQUAL_S:.0f} s", "please report it")
 
-    def flush(self) -> None:
-        """Run `syncd flush`, and print the requests that came of it."""
-        self.syncd("flush", "--timeout", str(_FLUSH_S))
-        self.catch_up()
-
-    def follow(self, seconds: float) -> Iterator[bool]:
-        """Print requests for so long. For each: True if the sandbox has just become equal to the workspace.
-
-        Raises `Stop` after a signal, and the failure of a daemon that ended.
-        """
-        deadline_s = CLOCK.monotonic_s() + seconds
-        while True:
-            left_s = deadline_s - CLOCK.monotonic_s()
-            try:
-                self.interrupt.check()
-                request = self.coming.get(timeout=max(0.0, min(left_s, _LOOK_S)))
-            except Empty:
-                if left_s <= 0:
-                    return
-                if self.daemon is not None and (code := self.daemon.poll()) is not None:
-                    raise failure_with(code, f"syncd run ended with {code}: see above") from None
-                continue
-            self.requests.append(request)
-            self._print(request)
-            yield request.op == "initialize" and request.status == 200 and self._compare(request.sandbox)
-
-    def _print(self, entry: RequestRecord) -> None:
-        if entry.op in _OF_LOOKS and entry.status == 200:
-            return
-        sent = size(entry.bytes_in) if entry.op == "upload" and entry.status == 200 else ""
-        meaning = _MEANINGS.get(entry.op, "")
-        if entry.status != 200:
-            meaning = click.style("the network fails" if entry.status is None else "refused", fg="yellow")
-        name = "look" if entry.op == "execute" or entry.op in _OF_LOOKS else entry.op
-        self.result(f"{name:10}  {entry.status or '---'}  {sent:>11}  {meaning}")
-
-    def _compare(self, sandbox_id: str | None) -> bool:
-        manifest = scan_workspace(self.config).scan.manifest
-        there = self.there if sandbox_id == _MAIN_ID else self.second
-        lacking = sum(not _same(f"{self.workspace}/{path}", f"{there}/{path}") for path in manifest)
-        if lacking:
-            self.result(f"not equal yet: in {counted(lacking, 'path')}")
-        else:
-            equal = click.style("equal", fg="green", bold=True)
-            files = counted(count_files(manifest.values()), "file")
-            self.result(f"{equal}: the sandbox holds the workspace's {files}, byte for byte")
-        return not lacking
-
-
-def _same(here: str, there: str) -> bool:
-    """True if both are of the same kind, with the same content or target; a file, if it is executable in both."""
-    try:
-        mode, other = (os.lstat(path).st_mode for path in (here, there))
-        if stat.S_IFMT(mode) != stat.S_IFMT(other):
+    def _print(self, entry: RequestRecord) -> bool:
+        """Print a request. True if the sandbox is equal to the workspace by it."""
+        is_done = entry.status == 200
+        self.done[entry.op] += is_done
+        if is_done and entry.op not in _MEANINGS:
             return False
-        if stat.S_ISLNK(mode):
-            return os.readlink(here) == os.readlink(there)
-        if not stat.S_ISREG(mode):
-            return True
-        return not (mode ^ other) & stat.S_IXUSR and filecmp.cmp(here, there, shallow=False)
-    except OSError:
-        return False
+        sent = size(entry.bytes_in) if entry.op == "upload" and is_done else ""
+        failed = click.style("the network fails" if entry.status is None else "refused", fg="yellow")
+        meaning = _MEANINGS.get(entry.op, "") if is_done else failed
+        self.result(f"{entry.op:10}  {entry.status or '---'}  {sent:>11}  {meaning}")
+        if entry.op != "initialize" or not is_done:
+            return False
+        *_, found = self.syncd("verify", "--sandbox", "main" if entry.sandbox == _MAIN_ID else "blue")
+        is_equal = found.startswith("equal:")
+        self.result(f"syncd verify: {click.style(found, fg='green', bold=True) if is_equal else found}")
+        return is_equal
 
 
 def _show_directory(demo: _Demo) -> None:
     demo.heading("syncd keeps a sandbox's workspace in sync with this directory, until you press Ctrl-C")
-    demo.places()
-    demo.paragraph("Now change something in it, and compare the two.")
+    demo.paragraph(f"The sandbox's is {shown_path(demo.there)}. Change something here, and compare the two.")
     demo.paragraph("Of an agent in a real sandbox, `syncd diff` shows the changes, and `syncd apply` takes them home.")
-    demo.heading("What happens")
+    demo.show("ls", "--ignored")
     demo.start("info")
-    demo.catch_up(_FOREVER_S)
+    demo.follow(_FOREVER_S)
 
 
 def _show_tour(demo: _Demo) -> None:
@@ -346,14 +290,13 @@ def _show_tour(demo: _Demo) -> None:
     os.chmod(f"{demo.workspace}/run.sh", 0o755)  # noqa: S103 - this permission must arrive too
     demo.heading("syncd keeps a sandbox's workspace in sync with a directory of yours")
     demo.paragraph("Here a real daemon does so with no account: an emulator on this machine stands in for the sandbox.")
-    demo.places()
-    demo.pause()
+    demo.paragraph(f"Of {shown_path(demo.workspace)} all is sent to {shown_path(demo.there)}, but for:")
+    demo.show("ls", "--ignored")
     _show_syncs(demo)
     has_git = find_git(os.environ) is not None
     if has_git:
         _show_the_agents_side(demo)
-    done = Counter(request.op for request in demo.requests if request.status == 200)
-    demo.heading(f"Done: {done['upload']} uploads over {counted(done['upload-url'], 'signed URL')}")
+    demo.heading(f"Done: {demo.done['upload']} uploads over {counted(demo.done['upload-url'], 'signed URL')}")
     demo.paragraph("Workspace, sandbox and daemon are removed now.")
     if not has_git:
         demo.paragraph("git is not on this machine: the steps that merge and bring commits home are skipped.")
@@ -369,26 +312,15 @@ def _show_syncs(demo: _Demo) -> None:
     )
     demo.start()
     demo.until_equal()
-    demo.flush()
+    demo.show("flush")
 
     demo.step(
-        "An edit",
-        "A line is added to src/tea/brew.py. When the workspace has been quiet for half a second, it is sent. The "
-        "signed URL is still valid, so the daemon does not ask for another.",
+        "An edit, a rename and a deletion",
+        "A line is added to src/tea/brew.py, README.md becomes docs/manual.md, and src/tea/old.py is deleted. When the "
+        "workspace has been quiet for half a second, all of it goes in one upload, over the signed URL that is still "
+        'valid. With deletions = "mirror", the default, what is gone here goes there too, unless someone changed it.',
     )
     _write(workspace, _BREW, "MINUTES['oolong'] = 3\n")
-    demo.until_equal()
-
-    demo.step("A burst", f"A generator writes {_BURST} files. They are one change and one upload.")
-    for number in range(_BURST):
-        _write(workspace, f"generated/part{number:03}.txt", f"part {number}\n" * 20)
-    demo.until_equal()
-
-    demo.step(
-        "A rename and a deletion",
-        'README.md becomes docs/manual.md, and src/tea/old.py is deleted. With deletions = "mirror", the default, both '
-        "disappear in the sandbox too, as no one has changed them there.",
-    )
     os.rename(f"{workspace}/README.md", f"{workspace}/{_MANUAL}")
     os.unlink(f"{workspace}/src/tea/old.py")
     demo.until_equal()
@@ -398,27 +330,20 @@ def _show_syncs(demo: _Demo) -> None:
         "A password is added to .env, and a package to node_modules: none of it may leave. Every other file is "
         "touched: its content is the same.",
     )
-    before = len(demo.requests)
     _write(workspace, ".env", "DATABASE_PASSWORD=another-secret\n")
     _write(workspace, "node_modules/is-odd/index.js", "module.exports = n => n % 2\n")
     for path in iglob(f"{workspace}/**/*", recursive=True):
         os.utime(path)
-    demo.flush()
-    demo.result(f"syncd flush: all is in the sandbox; requests for it: {len(demo.requests) - before or 'none'}")
+    demo.show("flush")
 
     demo.step(
-        "The network fails",
-        "A file is edited, and the next three uploads end with their connection. The daemon waits a little longer "
-        "each time, and tries again.",
+        "The network fails, and the daemon is killed",
+        "A file is edited, and the next two uploads end with their connection. The daemon waits a little longer each "
+        "time, and tries again. Then it is ended by kill -9, a file is edited, and a new daemon finds that.",
     )
-    demo.emulator.bucket.uploads_to_lose = 3
+    demo.emulator.bucket.uploads_to_lose = 2
     _write(workspace, _BREW, "MINUTES['white'] = 3\n")
     demo.until_equal()
-
-    demo.step(
-        "The daemon is killed",
-        "The daemon is ended by kill -9, a file is edited, and a new daemon starts: it finds the change and sends it.",
-    )
     demo.end(signal.SIGKILL)
     _write(workspace, _MANUAL, "\nWritten while no daemon was running.\n")
     demo.start()
@@ -438,13 +363,11 @@ def _show_the_agents_side(demo: _Demo) -> None:
     _edit(here, _SHARED, "A pinch", "Two pinches")
     _edit(there, _BREW, "'oolong'] = 3", "'oolong'] = 5")
     _edit(here, _BREW, "'oolong'] = 3", "'oolong'] = 4")
-    demo.flush()
-    demo.show_syncd("diff", _SHARED)
-    demo.show_syncd("apply")
-    if not demo.show_syncd("resolve", _BREW, "--mine"):
-        demo.until_equal()
-    with open(f"{there}/{_SHARED}", encoding="utf-8") as file:
-        demo.show(f"{_SHARED}, here and there:", file.read().splitlines())
+    demo.show("flush")
+    demo.show("diff", _SHARED)
+    demo.show("apply")
+    demo.show("resolve", _BREW, "--mine")
+    demo.show("flush")
 
     demo.step(
         "The agent commits",
@@ -456,33 +379,27 @@ def _show_the_agents_side(demo: _Demo) -> None:
     demo.git(here, "add", "-A")
     demo.git(here, "commit", "-q", "-m", "The tea timer")
     _write(here, _MANUAL, "\nNow with a history.\n")
-    demo.until_equal()
-    demo.flush()
-    demo.show("git status, in the sandbox", demo.git(there, "status", "--short", "--branch"))
+    demo.show("flush")
     _write(there, "src/tea/sugar.py", "SPOONS = 1\n")
     demo.git(there, "add", "-A")
     demo.git(there, "commit", "-q", "-m", "Add sugar")
-    demo.show("syncd log", demo.syncd("log"))
-    demo.show("syncd apply --branch tea", demo.syncd("apply", "--branch", "tea"))
-    demo.catch_up()
-    demo.show("git log --oneline tea, here", demo.git(here, "log", "--oneline", "tea"))
+    demo.show("log")
+    demo.show("apply", "--branch", "tea")
 
     demo.step(
         "Two agents",
         "A second sandbox gets everything too. Its agent and the first one edit the same line: you compare them, take "
         "one, take it back, and take the other. No agent's work is lost, and none reaches the other by itself.",
     )
-    demo.show_syncd("sandbox", "add", "blue", "--id", _SECOND_ID)
-    demo.flush()
+    demo.show("sandbox", "add", "blue", "--id", _SECOND_ID)
+    demo.show("flush")
     _edit(there, _BREW, '"black": 4', '"black": 5')
     _edit(demo.second, _BREW, '"black": 4', '"black": 3')
-    demo.show_syncd("diff", "--all", "--stat", _BREW)
-    demo.show_syncd("apply", "--sandbox", "main", _BREW)
-    demo.show_syncd("apply", "--undo")
-    demo.show_syncd("diff", "--sandbox", "main", "--against", "blue", _BREW)
-    demo.show_syncd("apply", "--sandbox", "blue", _BREW)
-    with open(f"{here}/{_BREW}", encoding="utf-8") as file:
-        demo.show(f"{_BREW}, here:", file.read().splitlines()[:1])
+    demo.show("diff", "--all", "--stat", _BREW)
+    demo.show("apply", "--sandbox", "main", _BREW)
+    demo.show("apply", "--undo")
+    demo.show("diff", "--sandbox", "main", "--against", "blue", _BREW)
+    demo.show("apply", "--sandbox", "blue", _BREW)
 
 
 def _width() -> int:

@@ -22,6 +22,7 @@ from syncd.cli.options import (
     config_path,
     configured,
     configured_for_each,
+    hinted,
     is_named,
     json_option,
     named_paths,
@@ -36,6 +37,7 @@ from syncd.core.text import shown_path, size
 from syncd.merge.git import is_binary, is_version, need_git, object_format_around
 from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
+from syncd.model.reconcile import is_in_repository
 
 if TYPE_CHECKING:
     from syncd.cli.agent_side import AgentSide
@@ -46,7 +48,7 @@ _SEVERAL = "!"
 
 
 @click.command("diff")
-@click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
+@click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(readable=False))
 @click.option("--stat", "form", flag_value="stat", help="How many lines each path adds and removes.")
 @click.option("--name-only", "form", flag_value="names", help="The paths alone, one a line.")
 @sandbox_option
@@ -73,7 +75,8 @@ def command(  # noqa: PLR0917 - click passes each option
     and a ! before what several agents changed. --watch needs sandbox.follow_seconds.
 
     --json: changes, each with path, change (added, modified, deleted, mode, type), bytes, binary, here (same, changed,
-    missing, left-out) and sandbox (its name); left_out, the number of paths that the rules exclude.
+    missing, left-out) and sandbox (its name); left_out, the number of paths that the rules exclude. With --against:
+    change and bytes are what that sandbox has otherwise.
     """
     if against is not None and (sandbox is None or all_sandboxes):
         raise click.UsageError("--against goes with --sandbox NAME, which it is compared with.")
@@ -83,27 +86,17 @@ def command(  # noqa: PLR0917 - click passes each option
     named = named_paths(configs[0], paths)
     form = "json" if as_json else form
     with stoppable():
-        if all_sandboxes:
-            return _show_all(configs, named, form)
         if against is not None:
             return _show_against(configs[0], of_sandbox(configured(config_file), against), named, form)
         if watch:
             return _show_changes(configs[0], config_path(config_file), named, form)
-        from syncd.cli.agent_side import look_at, open_sandbox  # noqa: PLC0415 - after the configuration is known
-
-        with open_sandbox(configs[0]) as opened:
-            return show(look_at(opened), named, form)
+        return _show_each(configs, named, form, heading=all_sandboxes)
 
 
-def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> int:
-    """Print what differs of these paths, and return the exit code. Raises `SyncdError`."""
-    local = side.local()
+def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> None:
+    """Print what differs of these paths. Raises `SyncdError`."""
     paths = _paths(side, named)
-    if form == "json":
-        rows = [row_of(side, path, local[path]) for path in paths]
-        click.echo(json.dumps({"changes": rows, "left_out": side.left_out}))
-        return ExitCode.DIFFERENT if rows else ExitCode.DONE
-    before, after = both_sides(side, paths, local)
+    before, after = both_sides(side, paths, side.local())
     if form == "names":
         for path in paths:
             if is_shown(side, path):
@@ -111,7 +104,6 @@ def show(side: AgentSide, named: tuple[str, ...], form: str | None) -> int:
     elif before or after:
         print_patch(side, before, after, form)
     side.tell_left_out("not shown")
-    return ExitCode.DIFFERENT if paths else ExitCode.DONE
 
 
 def both_sides(
@@ -122,15 +114,18 @@ def both_sides(
     there: dict[str, SeenEntry] = {}
     for path in paths:
         remote, entry, here = side.work.changed[path], side.work.base_of(path), local[path]
-        if is_version(remote):
-            there[path] = remote
-        elif remote.kind in (Kind.FILE, Kind.OTHER, Kind.UNREAD):
+        if not is_version(remote) and remote.kind in (Kind.FILE, Kind.OTHER, Kind.UNREAD):
             tell_unshown(path, remote)
             continue
         before = side.base_version(path, here)
         if before is None and entry is not None and entry.kind is not Kind.DIRECTORY:
+            if here.kind is Kind.UNREAD:
+                click.echo(f"not shown: {shown_path(path)} cannot be read here, and what was sent is gone", err=True)
+                continue
             click.echo(f"{shown_path(path)}: what was sent is gone; shown from what is here", err=True)
             before = side.here(path, here)
+        if is_version(remote):
+            there[path] = remote
         if before is not None and is_version(before):
             sent[path] = before
     return sent, there
@@ -154,21 +149,27 @@ def is_shown(side: AgentSide, path: str) -> bool:
 
 def change_of(side: AgentSide, path: str) -> str:
     """The change of a path in the sandbox in a word; empty if it has none."""
-    remote, entry = side.work.changed.get(path), side.work.base_of(path)
-    if remote is None:
-        return ""
-    if entry is None:
+    remote = side.work.changed.get(path)
+    return "" if remote is None else _change(side.work.base_of(path) or ABSENT, remote)
+
+
+def _change(before: Entry, after: Entry) -> str:
+    if before.kind is Kind.ABSENT:
         return "added"
-    if remote.kind is Kind.ABSENT:
+    if after.kind is Kind.ABSENT:
         return "deleted"
-    if remote.kind is not entry.kind:
+    if after.kind is not before.kind:
         return "type"
-    return "mode" if remote.digest and remote.digest == entry.digest else "modified"
+    return "mode" if after.digest and after.digest == before.digest else "modified"
 
 
 def row_of(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
     """The change of a path as `diff --json` prints it."""
-    remote, entry = side.work.changed[path], side.work.base_of(path)
+    return _row(side, path, here, change_of(side, path), side.work.changed[path])
+
+
+def _row(side: AgentSide, path: str, here: Entry, change: str, remote: SeenEntry) -> dict[str, Any]:
+    entry = side.work.base_of(path)
     if here.kind is Kind.ABSENT and entry is not None:
         state = "missing"
     elif here.kind is Kind.ABSENT or (entry is not None and same(here, entry)):
@@ -177,8 +178,8 @@ def row_of(side: AgentSide, path: str, here: Entry) -> dict[str, Any]:
         state = "left-out" if side.rules.leave_out(path, here.is_directory) else "changed"
     return {
         "path": path,
-        "change": change_of(side, path),
-        "bytes": remote.size_bytes,
+        "change": change,
+        "bytes": 0 if remote.is_directory else remote.size_bytes,
         "binary": bool(remote.copy) and _is_binary(remote.copy),
         "here": state,
         "sandbox": side.opened.config.sandbox_name,
@@ -207,8 +208,8 @@ def print_patch(side: AgentSide, before: dict[str, SeenEntry], after: dict[str, 
 # -- several sandboxes
 
 
-def _show_all(configs: Sequence[Config], named: tuple[str, ...], form: str | None) -> int:
-    """Print what each agent changed of these paths, and return the exit code.
+def _show_each(configs: Sequence[Config], named: tuple[str, ...], form: str | None, *, heading: bool) -> int:
+    """Print what each agent changed of these paths, and return the exit code; with a heading, --stat is a table.
 
     A sandbox that cannot be asked is named, and keeps no other from being shown. Raises its failure at the end.
     """
@@ -231,12 +232,13 @@ def _show_all(configs: Sequence[Config], named: tuple[str, ...], form: str | Non
                 local = side.local()
                 rows.extend(row_of(side, path, local[path]) for path in paths)
                 left_out += side.left_out
-            elif form == "stat":
+            elif form == "stat" and heading:
                 for path in filter(partial(is_shown, side), paths):
                     table.setdefault(path, {})[name] = change_of(side, path)
                 side.tell_left_out(f"not shown of {name}")
             else:
-                click.echo(f"# {name}")
+                if heading:
+                    click.echo(f"# {name}")
                 show(side, named, form)
 
     failed = for_each(configs, ask)
@@ -252,7 +254,7 @@ def _show_all(configs: Sequence[Config], named: tuple[str, ...], form: str | Non
 
 def _show_against(ours: Config, other: Config, named: tuple[str, ...], form: str | None) -> int:
     """Print what the other agent did otherwise, as a patch from this one's to the other's; return the exit code."""
-    from syncd.cli.agent_side import look_at, open_sandbox  # noqa: PLC0415 - after the configuration is known
+    from syncd.cli.agent_side import look_at, open_sandbox, with_copy  # noqa: PLC0415 - after the configuration is known
 
     with open_sandbox(ours) as opened, open_sandbox(other) as opened_other:
         first, second = look_at(opened), look_at(opened_other)
@@ -260,15 +262,13 @@ def _show_against(ours: Config, other: Config, named: tuple[str, ...], form: str
         paths.sort(key=os.fsencode)
         before, after = _versions(first, paths), _versions(second, paths)
         if form == "json":
-            rows = [
-                {
-                    "path": path,
-                    ours.sandbox_name: change_of(first, path),
-                    other.sandbox_name: change_of(second, path),
-                }
-                for path in paths
-            ]
-            click.echo(json.dumps({"changes": rows}))
+            here = second.writer.look(paths)
+            rows = []
+            for path in paths:
+                there = _there(second, path)
+                version = after.get(path) or with_copy(there, "")
+                rows.append(_row(second, path, here[path], _change(_there(first, path), there), version))
+            click.echo(json.dumps({"changes": rows, "left_out": first.left_out + second.left_out}))
         elif form == "names":
             for path in paths:
                 if {_there(side, path).kind for side in (first, second)} - {Kind.ABSENT, Kind.DIRECTORY}:
@@ -279,7 +279,9 @@ def _show_against(ours: Config, other: Config, named: tuple[str, ...], form: str
 
 
 def _paths(side: AgentSide, named: tuple[str, ...]) -> list[str]:
-    return [path for path in sorted(side.work.changed, key=os.fsencode) if is_named(path, named)]
+    """Return the paths that differ, in order; git takes no patch of what is in a `.git`, which may be sent."""
+    found = [path for path in side.work.changed if is_named(path, named) and not is_in_repository(path)]
+    return sorted(found, key=os.fsencode)
 
 
 def _line(path: str, by_name: dict[str, str], names: list[str]) -> tuple[str, ...]:
@@ -338,7 +340,7 @@ def _show_changes(config: Config, path: str, named: tuple[str, ...], form: str |
 
     def text(read: tuple[AgentStatus, str]) -> str:
         agent, changes = read
-        return changes if form == "json" else f"{agent_text(agent, CLOCK.wall_s())}\n\n{changes}".lstrip("\n")
+        return changes if form == "json" else f"{hinted(agent_text(agent, CLOCK.wall_s()))}\n\n{changes}".lstrip("\n")
 
     if not config.sandbox.follow_seconds:
         raise NeedsPerson("nothing is followed (sandbox.follow_seconds = 0)", "set it to 5 or more, as 10")
@@ -348,14 +350,12 @@ def _show_changes(config: Config, path: str, named: tuple[str, ...], form: str |
 
 def _shown(config: Config, named: tuple[str, ...], form: str | None) -> str:
     """Return what `syncd diff` prints, or why it fails."""
-    from syncd.cli.agent_side import look_at, open_sandbox  # noqa: PLC0415 - after the configuration is known
-    from syncd.remote.failure import StepFailed  # noqa: PLC0415
+    from syncd.remote.failure import StepFailed  # noqa: PLC0415 - after the configuration is known
 
     out = io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", newline="", write_through=True)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
         try:
-            with open_sandbox(config) as opened:
-                show(look_at(opened), named, form)
+            _show_each([config], named, form, heading=False)
         except (SyncdError, StepFailed) as failure:
             return str(failure.as_error() if isinstance(failure, StepFailed) else failure)
     out.seek(0)

@@ -7,7 +7,7 @@ import os
 
 import click
 
-from syncd.cli.options import CLOCK, config_option, configured, in_workspace, json_option
+from syncd.cli.options import CLOCK, config_option, configured, json_option, named_paths
 from syncd.core.text import shown_path
 from syncd.scan.path_rules import Explanation, explain
 
@@ -24,7 +24,7 @@ def command(path: str, config_file: str | None, as_json: bool) -> None:
     config = configured(config_file)
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415 - `explain --help` needs none
 
-    relative = in_workspace(config, path)
+    (relative,) = named_paths(config, [path])
     answer = explain(
         config.workspace.path, selection_of(config, os.environ), relative, excludes_for(config, os.environ)
     )
@@ -40,8 +40,8 @@ def command(path: str, config_file: str | None, as_json: bool) -> None:
     name = shown_path(relative) or "the workspace itself"
     rule = shown_path(str(answer.rule))  # it has text of the ignore file, and the name of its folder
     if answer.included:
-        why = f"brought back by {rule}" if answer.rule else answer.note or "no rule matches it"
-        click.echo(f"included: {name} ({why})")
+        why = f"brought back by {rule}" if answer.rule else "no rule matches it"
+        click.echo(f"included: {name} ({', but '.join(filter(None, (why, answer.note)))})")
     elif answer.at != relative:
         click.echo(f"excluded: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")
     else:

@@ -7,9 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -17,30 +15,17 @@ import msgspec
 from syncd.cli.layout import Tone, styled, wrapped, written
 from syncd.cli.options import config_option, configured, full_id
 from syncd.core.directories import directories_for
-from syncd.core.errors import NeedsPerson, SyncdError
+from syncd.core.errors import NeedsPerson
 from syncd.core.settings import MAIN
 from syncd.core.text import counted, duration, one_line, shown_path, size
 from syncd.report.history import UNCHANGED, HistoryStore, SyncEnding, SyncRecord
 from syncd.sync.outcome import Change
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
 _LINES = 20
 _INDENT = 12  # columns of the mark and the time
 _WITHOUT_TERMINAL, _MOST_COLUMNS = 88, 120
 _LONGEST_PATH = 60
 _SIGNS = {Change.ADDED.value: "+", Change.CHANGED.value: "~", Change.REMOVED.value: "-", UNCHANGED: "="}
-
-
-def _complete_id(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
-    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
-
-    with suppress(SyncdError, OSError):
-        folder = directories_for(configured(context.params.get("config_file")).workspace.path, os.environ).state
-        sending = [each for each in HistoryStore(folder).read()[0] if each.sent and each.id.startswith(incomplete)]
-        return [CompletionItem(each.id, help=f"{each.at.astimezone():%a %H:%M:%S}") for each in reversed(sending)]
-    return []
 
 
 @click.command("history")
@@ -60,7 +45,6 @@ def _complete_id(context: click.Context, option: click.Parameter, incomplete: st
     metavar="[N|ID]",
     is_flag=False,
     flag_value="1",
-    shell_complete=_complete_id,
     help="The paths that left in the last sync that sent some; in the Nth last; 0: in all; in the one with this ID.",
 )
 @click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON object a line on stdout.")

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from syncd.cli.config import PATHS, complete_value, filled, toml
+from syncd.cli.config import PATHS, checked, complete_value, filled, toml
 from syncd.cli.layout import wrapped
-from syncd.cli.options import CLOCK, keeper, option_for, shipped, stoppable
+from syncd.cli.options import CLOCK, asking, confirmed, keeper, named, option_for, shipped, stoppable, typed
 from syncd.cli.output import home_relative
 from syncd.cli.progress import ProgressDisplay
 from syncd.cli.push import next_step, push, summary
@@ -32,27 +32,25 @@ from syncd.core.config_file import (
     config_name,
     holding,
     is_within,
-    layered,
     named_config,
     overlapping,
     read_managed,
     read_workspaces,
 )
 from syncd.core.directories import default_key_file
-from syncd.core.errors import ConfigError, KeyRefused, SandboxNotFound, SyncdError
+from syncd.core.errors import ConfigError, KeyRefused, SandboxNotFound, Stop, SyncdError
 from syncd.core.settings import AcquireKeys, Config, SandboxKeys, Text, check_config, description, known_keys
-from syncd.core.text import counted, few, one_line, shown_path, size
+from syncd.core.text import one_line, shown_path
 from syncd.daemon.shared_sandbox import others_naming, refuse_named
-from syncd.model.entry import count_files
-from syncd.scan.exclusions import largest, over_limit
-from syncd.watch.mounts import shared_warning, workspace_mounts_of
 
 _WIDTH = 79
 # Accounts of the EU have an address of their own.
 _EU_URL = "https://api.eu.klavis.ai"
-_US = {"us": {"sandbox.region": Region.US.value}}
-_EU = {"eu": {"sandbox.region": Region.US.value, "sandbox.base_url": _EU_URL}}
-_ASIA = {"asia": {"sandbox.region": Region.ASIA.value}}
+_REGIONS = {
+    "us": {"sandbox.region": Region.US.value},
+    "eu": {"sandbox.region": Region.US.value, "sandbox.base_url": _EU_URL},
+    "asia": {"sandbox.region": Region.ASIA.value},
+}
 # Where a typed key comes from.
 PROMPT = "the prompt"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -85,7 +83,7 @@ def complete(
     ask_sandbox(values, layer)
     if "sandbox.region" not in values | given:
         is_open = "sandbox.base_url" not in values | given and layer.allows_base_url(_EU_URL)
-        regions = _US | (_EU if is_open else {}) | _ASIA
+        regions = {name: keys for name, keys in _REGIONS.items() if is_open or name != "eu"}
 
         def checked(answer: str) -> str:
             if answer not in regions:
@@ -115,12 +113,6 @@ def asked_key(key_file: str) -> ApiKey | None:
     return _answer(ask, lambda typed: parse_key(typed, PROMPT) if typed else None, "", hide_input=True)
 
 
-def may_store(key_file: str) -> bool:
-    """True if the person wants the environment's key to be stored. Raises `click.Abort`."""
-    click.echo(f"A service does not see ${KEY_VARIABLE}; it reads {home_relative(key_file)}.", err=True)
-    return click.confirm("Store the key there, for only you to read?", default=True, err=True)
-
-
 def refuse_taken(config: Config, others: Sequence[ConfiguredWorkspace]) -> None:
     """Raise `ConfigError` if another configuration has this workspace or sandbox, or another syncd syncs to it."""
     _refuse_same(config.workspace.path, others)
@@ -144,12 +136,6 @@ def tell_overlaps(workspace: str, others: Sequence[ConfiguredWorkspace]) -> None
             say(f'{path} of {name} is inside it, and is synced twice, unless workspace.ignore here has "/{pattern}/"')
 
 
-def tell_shared_mounts(workspace: str) -> None:
-    """Say on stderr what to expect of a workspace on a shared file system, or with one in it."""
-    for path, filesystem in workspace_mounts_of(workspace).shared.items():
-        say(str(shared_warning(path, filesystem)))
-
-
 def absolute(path: Any) -> Any:
     """The path made absolute from the current directory, as the file would read it from its own folder."""
     return path if not isinstance(path, str) or path.startswith("~") or not path else os.path.abspath(path)
@@ -159,10 +145,17 @@ def _real(path: str) -> str:
     return os.path.realpath(os.path.expanduser(path))
 
 
-def _answer(question: str, check: Callable[[str], Checked], default: str | None, **options: Any) -> Checked:
+def _answer(
+    question: str, check: Callable[[str], Checked], default: str | None, *, hide_input: bool = False
+) -> Checked:
     while True:
         try:
-            return check(click.prompt(question, default=default, show_default=False, err=True, **options))
+            if hide_input:
+                return check(click.prompt(question, default=default, show_default=False, err=True, hide_input=True))
+            with asking() as waiter:
+                answer = typed(f"{question}:", waiter, err=True) or default
+            if answer is not None:
+                return check(answer)
         except SyncdError as failure:
             say(str(failure))
         except UnicodeDecodeError:
@@ -239,7 +232,6 @@ def _checked_name(name: str, taken: Sequence[str]) -> str:
 _KEYS = known_keys()
 # The two that are always needed have a short name, too.
 _ALIASES = {"workspace.path": "--path", "sandbox.id": "--id"}
-_LARGEST = 3
 _SILENT_S = 0.5
 
 
@@ -289,17 +281,18 @@ def _typed(name: str, value: Any) -> Any:
     "config_file",
     metavar="FILE",
     type=click.Path(),
+    callback=named,
     help="Where to write: a file, or NAME for ~/.config/syncd/NAME.toml. Default: config.toml there; if that exists,"
     " a name is asked for.",
 )
 @click.option(
     "--store-key/--no-store-key",
     "store_key",
-    default=None,
+    default=True,
     help=f"Whether the key of ${KEY_VARIABLE} is put into the key file, where a service finds it; default: it is.",
 )
 @_flag_per_key
-def command(config_file: str | None, store_key: bool | None, **flags: Any) -> None:
+def command(config_file: str | None, store_key: bool, **flags: Any) -> None:
     """Write a configuration file with a comment for every key.
 
     On a terminal it asks for what is missing, shows what would be sent, and sends it if you say so. With a key it asks
@@ -335,8 +328,7 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
         if missing:
             path = complete(values, None if asks_name else path, others, layer)
         text, config = _filled_in(values, path, layer, others)
-        tell_shared_mounts(config.workspace.path)
-        key = _key_to_store(config, store_key, is_terminal=is_terminal, asks=bool(missing))
+        key = _key_to_store(config, store_key=store_key, is_terminal=is_terminal)
         while refusal := _refusal(config, key):
             if isinstance(refusal, KeyRefused) and key is not None and key.source == PROMPT:
                 say(str(refusal))
@@ -365,7 +357,7 @@ def _filled_in(
     text = filled(shipped("config.example.toml"), values, managed)
     if managed:
         text = f"# A key that is commented out here and stands in {MANAGED_FILE} has its value from there.\n{text}"
-    config = layered(tomllib.loads(text), path, layer)
+    config = checked(tomllib.loads(text), path)
     refuse_taken(config, others)
     return text, config
 
@@ -405,21 +397,17 @@ def _refusal(config: Config, key: ApiKey | None) -> SyncdError | None:
     return None
 
 
-def _key_to_store(config: Config, store_key: bool | None, *, is_terminal: bool, asks: bool) -> ApiKey | None:
+def _key_to_store(config: Config, *, store_key: bool, is_terminal: bool) -> ApiKey | None:
     """The key for the key file; None if the file exists, if no key is known, or if it is not to be stored.
 
     A service does not see the person's environment: the key is stored by default, so that the next step works.
     """
-    key_file = config.sandbox.api_key_file
+    key_file, value = config.sandbox.api_key_file, os.environ.get(KEY_VARIABLE)
     if os.path.lexists(key_file):
         return None
-    value = os.environ.get(KEY_VARIABLE)
     if not value:
         return asked_key(key_file) if is_terminal else None
-    key = parse_key(value, f"${KEY_VARIABLE}")
-    if store_key is None and asks:
-        store_key = may_store(key_file)
-    return None if store_key is False else key
+    return parse_key(value, f"${KEY_VARIABLE}") if store_key else None
 
 
 def _write_new(path: str, text: str, option: str) -> None:
@@ -454,17 +442,12 @@ def _sent(config: Config, option: str) -> bool:
     try:
         can_be_sent = _show_preview(config, option)
         find_key(os.environ, config.sandbox.api_key_file)
-        if not can_be_sent:
-            return False
-        click.echo()
-        if not click.confirm("Send it now?", default=False, err=True):
-            return False
+        with asking() as waiter:
+            if not (can_be_sent and confirmed("\nSend it now?", waiter, err=True)):
+                return False
     except KeyRefused:
         return False
-    except SyncdError as failure:
-        click.echo(f"\n{one_line(str(failure), 1000)}", err=True)
-        return False
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, Stop):
         click.echo("\nNothing was sent.", err=True)
         return False
     result, _ = push(config, force=False)
@@ -474,37 +457,18 @@ def _sent(config: Config, option: str) -> bool:
 
 
 def _show_preview(config: Config, option: str) -> bool:
-    """Scan the workspace as a sync would, and print what it finds. True if there is something that can be sent.
-
-    `option` is the option that `syncd ls` needs. Raises `SyncdError`.
-    """
-    from syncd.cli.local_scan import scan_workspace  # noqa: PLC0415 - `init --help` needs none of it
+    """Print what `syncd check` finds of the workspace. True if it can be sent; `option` is what `syncd ls` needs."""
+    from syncd.cli.check import finding_lines, printable  # noqa: PLC0415 - `init --help` needs none of it
+    from syncd.cli.check.checkup import check_workspace  # noqa: PLC0415
 
     with ProgressDisplay() as progress:
         progress.doing("scanning the workspace")
-        found = scan_workspace(config)
-    manifest, left_out = found.scan.manifest, found.left_out_count + len(found.scan.unread)
-    secrets = [f"{shown_path(path)}: by its name" for path, _ in found.named_like_secrets]
-    secrets += [f"{shown_path(path)}: {secret}" for path, secret in found.secrets.items()]
-    files, whole = counted(count_files(manifest.values()), "file"), size(manifest.content_bytes)
-    is_too_large = over_limit(manifest, config.sync.max_snapshot_mib) is not None
-    click.echo()
-    click.secho(f"What a sync would send of {home_relative(config.workspace.path)}", bold=True)
-    click.echo(
-        f"  {files}, {whole} before compression" if manifest else "  nothing: no file is there, or all are excluded"
-    )
-    if is_too_large:
-        click.echo(f"  {click.style('too large', fg='red')}: raise sync.max_snapshot_mib, or exclude something")
-        for path, size_bytes in largest(manifest, _LARGEST):
-            click.echo(f"    {size(size_bytes)}  {shown_path(path)}")
-    if left_out:
-        click.echo(f"  {counted(left_out, 'more path')} excluded (a folder counts once, with all that is in it)")
-    if secrets:
-        click.echo(f"  {click.style('looks like a secret', fg='yellow')}, and is excluded:")
-        for line in few(secrets, len(secrets)):
-            click.echo(f"    {line}")
-    click.echo(f"  all of it: `syncd ls{option}`, `syncd ls --ignored{option}`")
-    return bool(manifest) and not is_too_large
+        findings = [*check_workspace(config, watches=True)]
+    click.secho(f"\nWhat a sync would send of {home_relative(config.workspace.path)}", bold=True)
+    for finding in findings:
+        click.echo("\n".join(finding_lines(printable(finding))))
+    click.echo(f"all of it: `syncd ls{option}`, `syncd ls --ignored{option}`")
+    return not any(finding.grade.exit_code for finding in findings)
 
 
 def _next_steps(config: Config, option: str) -> Iterator[str]:

@@ -15,7 +15,6 @@ from enum import Enum
 from typing import TextIO, TypeVar
 
 import click
-from msgspec import Struct
 
 from syncd.cli.interruption import discard_stdout
 from syncd.cli.options import CLOCK
@@ -49,17 +48,10 @@ class Tone(Enum):
 _COLOURS = {Tone.GOOD: "green", Tone.BUSY: "cyan", Tone.ATTENTION: "yellow", Tone.BAD: "red"}
 
 
-class Glyphs(Struct, frozen=True):
-    """Three characters of one column each, and those that take turns while something is waited for."""
-
-    mark: str
-    full: str
-    empty: str
-    turning: str
-
-
-ASCII = Glyphs("*", "#", "-", "|/-\\")
-UNICODE = Glyphs("●", "━", "─", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
+MARK, TURNING = "●", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_FULL, _EMPTY = "━", "─"
+# For other encodings, and the kernel's own console, whose font has none of these.
+_PLAIN = str.maketrans(f"{MARK}{_FULL}{_EMPTY}{TURNING}", "*#-" + "|/-\\|/-\\|/")
 
 
 def styled(text: str, tone: Tone) -> str:
@@ -109,7 +101,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def bar(progress: Progress, width: int, glyphs: Glyphs) -> str:
+def bar(progress: Progress, width: int) -> str:
     """A bar with its figures in at most `width` columns; the least important figure is left out first.
 
     The total must be known. A figure that is not known yet keeps its place, so that nothing moves.
@@ -121,7 +113,7 @@ def bar(progress: Progress, width: int, glyphs: Glyphs) -> str:
         shown += _GAP + figure
     room = max(0, min(_LONGEST_BAR, width - len(shown)))
     full = min(room, room * progress.done_bytes // progress.total_bytes)
-    return f"{styled(glyphs.full * full, Tone.GOOD)}{glyphs.empty * (room - full)}{shown}".rstrip()
+    return f"{styled(_FULL * full, Tone.GOOD)}{_EMPTY * (room - full)}{shown}".rstrip()
 
 
 def figures(progress: Progress) -> str:
@@ -171,14 +163,10 @@ def _columns(letter: str) -> int:
 
 
 def written(line: str, stream: TextIO) -> str:
-    """The line as it goes to this stream: with its colours on a terminal that has some."""
+    """The line as it goes to this stream: in characters that it can show, and with colours on a terminal with some."""
+    if (stream.encoding or "").lower().replace("-", "") != "utf8" or os.environ.get("TERM") == "linux":
+        line = line.translate(_PLAIN)
     return line if stream.isatty() and may_colour() else click.unstyle(line)
-
-
-def glyphs_for(stream: TextIO) -> Glyphs:
-    """The characters that this stream can show: the kernel's own console has a font without bars."""
-    utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
-    return UNICODE if utf8 and os.environ.get("TERM") != "linux" else ASCII
 
 
 def keep_showing(read: Callable[[], Shown], text: Callable[[Shown], str], *, as_json: bool) -> None:
@@ -210,10 +198,11 @@ def _print_changes(read: Callable[[], Shown], text: Callable[[Shown], str]) -> N
 def _redraw(text: Callable[[], str]) -> None:
     """Draw on the whole terminal again and again, as watch(1) does. What was there scrolls up; the last screen stays.
 
-    So it needs no settings of the terminal, and is right again after a resize, a Ctrl-Z and typed keys.
+    So it needs no settings of the terminal, and is right again after a resize, a Ctrl-Z and typed keys. On a very
+    narrow one a line is cut, as one more would scroll the first away.
     """
     print("\n" * terminal_size()[1], end="")
     while True:
         lines = text().split("\n")[: terminal_size()[1] - 1]
-        print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", end="", flush=True)
+        print("\x1b[H\x1b[?7l" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J\x1b[?7h", end="", flush=True)
         CLOCK.sleep(_REDRAW_S)

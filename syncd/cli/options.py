@@ -19,9 +19,9 @@ import syncd
 from syncd.core.clock import SystemClock
 from syncd.core.config_file import FoundConfig, config_files, config_name, find_config, load_config, named_config
 from syncd.core.directories import default_config_path, directories_for
-from syncd.core.errors import ConfigError, NeedsPerson, Stop, TryLater, WorkspaceError
+from syncd.core.errors import ConfigError, NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
 from syncd.core.settings import Config, check_config
-from syncd.core.text import few, one_line, shown_path
+from syncd.core.text import few, for_sandbox, one_line, shown_path
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 CLOCK = SystemClock()
 BOOTED_BY_SYSTEMD = "/run/systemd/system"  # sd_booted(3): it exists if systemd is process 1
-_FOUND, _TOLD = f"{__name__}.found", f"{__name__}.told"  # in the context of click
+_FOUND, _TOLD, _SANDBOX, _DONE = (
+    f"{__name__}.{each}" for each in ("found", "told", "sandbox", "done")
+)  # in the context of click
 
 
 def complete_config(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
@@ -44,11 +46,19 @@ def complete_config(context: click.Context, option: click.Parameter, incomplete:
     ]
 
 
+def named(context: click.Context, option: click.Parameter, value: str | None) -> str | None:  # noqa: ARG001 - click's signature
+    """The name of a configuration, not empty: the unset variable of a script does not mean that of this directory."""
+    if value == "":
+        raise click.BadParameter("It is empty.")
+    return value
+
+
 config_option = click.option(
     "--config",
     "config_file",
     metavar="FILE",
     type=click.Path(),
+    callback=named,
     shell_complete=complete_config,
     help="The configuration: a file, or NAME for ~/.config/syncd/NAME.toml. Default: the one whose workspace holds the"
     " current directory; else config.toml there.",
@@ -128,7 +138,15 @@ def of_sandbox(config: Config, sandbox: str | None) -> Config:
     if sandbox not in config.sandboxes:
         names = ", ".join(config.sandboxes)
         raise click.UsageError(f"{sandbox!r} is no sandbox of this workspace; name one of {names}.")
+    if len(config.sandboxes) > 1:
+        _memory()[_SANDBOX] = sandbox
     return config.for_sandbox(sandbox)
+
+
+def hinted(text: str) -> str:
+    """The text with commands as they have to be typed: where there are several sandboxes, with that of this command."""
+    name = _memory().get(_SANDBOX)
+    return for_sandbox(text, name) if name else text
 
 
 def load_for_command(path: str) -> Config:
@@ -179,7 +197,9 @@ def in_workspace(config: Config, path: str) -> str:
 
 
 def named_paths(config: Config, paths: Iterable[str]) -> tuple[str, ...]:
-    """The PATHs of a command line, relative to the workspace. Raises `click.UsageError` for one outside."""
+    """The PATHs of a command line, relative to the workspace. Raises `click.UsageError` for one outside, or empty."""
+    if "" in paths:  # an unset variable of a script is no wish for the whole folder
+        raise click.UsageError("A PATH is empty.")
     try:
         return tuple(in_workspace(config, path) for path in paths)
     except WorkspaceError as failure:
@@ -193,11 +213,23 @@ def is_named(path: str, named: tuple[str, ...]) -> bool:
 
 @contextmanager
 def stoppable(what: str = "changed") -> Iterator[None]:
-    """Turn a stop by a person or a signal into one line, which says that nothing was changed, pulled or the like."""
+    """Turn a stop by a person or a signal into one line, which says that nothing was changed, pulled or the like.
+
+    Errors get their hints as `hinted` has them.
+    """
     try:
         yield
+    except SyncdError as failure:
+        failure.hint = hinted(failure.hint)
+        raise
     except (Stop, KeyboardInterrupt, click.Abort):
-        raise TryLater(f"stopped; nothing was {what}", "the same command begins anew") from None
+        done, hint = _memory().get(_DONE, (f"nothing was {what}", "the same command begins anew"))
+        raise TryLater(f"stopped; {done}", hint) from None
+
+
+def note_done(what: str, hint: str) -> None:
+    """Have `stoppable` say this of a stop from now on, as something was changed."""
+    _memory()[_DONE] = what, hint
 
 
 def full_id(given: str, known: Iterable[str], what: str) -> str:
@@ -218,15 +250,31 @@ def answered(question: str, answers: Collection[str], waiter: Waiter, *, err: bo
 
     Raises `Stop`, `click.Abort` at the end of the input.
     """
-    while True:
-        click.echo(f"{question} ", nl=False, err=err)
-        waiter.wait_ready(sys.stdin.fileno(), select.POLLIN, inf)  # a line is complete
-        answer = sys.stdin.readline()
-        if not answer:
-            raise click.Abort
-        if (word := answer.strip().lower()) in answers:
-            return word
+    while (word := typed(question, waiter, err=err).lower()) not in answers:
         click.echo("Error: invalid input", err=err)
+    return word
+
+
+def typed(question: str, waiter: Waiter, *, err: bool = False) -> str:
+    """Return the line that a person types. Raises `Stop`, `click.Abort` at the end of the input.
+
+    `input()` loses a signal that comes while it writes the question, where that goes to stderr.
+    """
+    click.echo(f"{question} ", nl=False, err=err)
+    waiter.wait_ready(sys.stdin.fileno(), select.POLLIN, inf)  # a line is complete
+    line = sys.stdin.readline()
+    if not line:
+        raise click.Abort
+    return line.strip()
+
+
+@contextmanager
+def asking() -> Iterator[Waiter]:
+    """A wait for a person, which a signal ends with `Stop`."""
+    from syncd.core.waiter import Interrupt, Waiter, interrupting  # noqa: PLC0415 - `init --help` needs none of it
+
+    with interrupting(interrupt := Interrupt()):
+        yield Waiter(interrupt, CLOCK)
 
 
 def confirmed(question: str, waiter: Waiter, *, err: bool = False) -> bool:

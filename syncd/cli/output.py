@@ -5,6 +5,7 @@ None of their failures ends a command: what was asked is done, whoever reads its
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
@@ -153,7 +154,9 @@ def paged(blocks: Iterable[bytes]) -> None:
     import subprocess  # noqa: PLC0415
 
     sys.stdout.flush()
-    words = shlex.split(os.environ.get("PAGER", _PAGER)) if is_screen(sys.stdout) else []
+    words: list[str] = []
+    with contextlib.suppress(ValueError):  # quotes that are not closed
+        words = shlex.split(os.environ.get("PAGER", _PAGER)) if is_screen(sys.stdout) else []
     if not words or shutil.which(words[0]) is None:
         for block in blocks:
             sys.stdout.buffer.write(block)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from math import inf
 from typing import Any
 
 from msgspec import structs
@@ -12,8 +15,9 @@ from msgspec.structs import replace
 from syncd.archive.snapshotter import SyncMode
 from syncd.cli.daemon_client import result_of, show
 from syncd.cli.options import CLOCK
+from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
-from syncd.core.errors import ExitCode, SyncWarning
+from syncd.core.errors import ExitCode, Stop, SyncWarning
 from syncd.core.settings import Config
 from syncd.core.text import one_line
 from syncd.core.waiter import Interrupt, Waiter, interrupting
@@ -22,10 +26,13 @@ from syncd.daemon.control import Message
 from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of, pause_marker
+from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.synced_hook import SyncedHooks
 
 _SHOWN_WARNINGS = 3
+_LONGEST_S = 1e8  # that a timer takes
+_PUSH: Message = {"do": "push"}
 
 
 class _Asker:
@@ -46,31 +53,24 @@ class _Asker:
         self.answer = {"exit": exit_code, "message": message, **more}
 
 
-def refuse_paused(config: Config) -> None:
-    """Raise `TryLater` while syncing is paused."""
-    if pause_marker(places_of(config, os.environ).state).exists:
-        raise PAUSED
-
-
 def sync_alone(
-    config: Config,
-    view: ProgressDisplay,
-    sync_mode: SyncMode = SyncMode.CHANGED,
-    give_up_s: float | None = None,
-    sandbox: str | None = None,
+    config: Config, view: ProgressDisplay, request: Message = _PUSH, timeout_s: float | None = None
 ) -> dict[str, Any]:
-    """Sync once, to the sandbox of this name or to each, and again while files change as they are read.
+    """Sync once, as a daemon does for this `push` or `flush`, and again while files change as they are read.
 
-    Return what a daemon would answer.
-
-    Raises `Locked` where one runs, `SyncdError`, `Stop`.
+    Return what a daemon would answer. Raises `Locked` where one runs, `SyncdError`, `Stop`, `TimeoutError`.
     """
-    if give_up_s is not None:
-        give_up_s = min(give_up_s, config.retry.give_up_after_seconds)
+    if request["do"] == "flush" and pause_marker(places_of(config, os.environ).state).exists:
+        raise PAUSED
+    set_up_logs(log_level("critical"), LogFormat.TEXT, {})  # the command tells what failed
+    sync_mode = SyncMode.FORCED if request.get("force") else SyncMode.CHANGED
+    if timeout_s is not None:
+        give_up_s = min(timeout_s, config.retry.give_up_after_seconds)
         config = replace(config, retry=structs.replace(config.retry, give_up_after_seconds=give_up_s))
     interrupt, asker, synced_hooks = Interrupt(), _Asker(view), SyncedHooks(os.environ, CLOCK)
     with (
         interrupting(interrupt),
+        _alarm(timeout_s),
         daemon_of(
             config,
             Role.COMMAND,
@@ -84,7 +84,7 @@ def sync_alone(
         closing(synced_hooks),
     ):
         refuse_taken(config, os.environ)
-        names = [name for name in config.sandboxes if sandbox in (None, name)]
+        names = [name for name in config.sandboxes if request.get("sandbox") in (None, name)]
         warnings = daemon.serve(dict(zip(names, each_of(SyncRequest(asker, sync_mode), names), strict=True)))
         if synced_hooks.is_running:
             view.note("stopped before sync.on_synced was done")
@@ -92,6 +92,21 @@ def sync_alone(
     named = ("torn:", "obstacle:") if answer["exit"] != ExitCode.DONE else ()  # the error names these paths
     _show_warnings(view, [warning for warning in warnings if not warning.key.startswith(named)])
     return result_of(answer)
+
+
+@contextmanager
+def _alarm(timeout_s: float | None) -> Iterator[None]:
+    """Interrupt when the time is over: not by SIGINT, which shells let background jobs of scripts ignore."""
+    ends_s = inf if timeout_s is None else CLOCK.monotonic_s() + timeout_s
+    signal.setitimer(signal.ITIMER_REAL, min(timeout_s or 0, _LONGEST_S))  # 0: never
+    try:
+        yield
+    except Stop:
+        if CLOCK.monotonic_s() < ends_s:
+            raise
+        raise TimeoutError from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _show_warnings(view: ProgressDisplay, warnings: list[SyncWarning]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.cli.interruption import stderr_is_writable
-from syncd.cli.layout import Tone, bar, cut, figures, glyphs_for, next_attempt, styled, wrapped, written
+from syncd.cli.layout import TURNING, Tone, bar, cut, figures, next_attempt, styled, wrapped, written
 from syncd.cli.options import CLOCK
 from syncd.cli.output import is_screen, verbosity
 from syncd.core.text import countdown, one_line
@@ -25,6 +26,7 @@ _WORDS = {
     State.UPLOADING: "uploading",
     State.INITIALIZING: "initializing the sandbox",
     State.RETRYING: "waiting for the next attempt",
+    State.STOPPED: "waiting for sync.on_synced to end",
 }
 _DRAW_EVERY_S = 0.1
 # Where nothing can be drawn over, long work gets a line this often.
@@ -46,17 +48,8 @@ class _Work(Struct, frozen=True):
         left_s = self.speed.seconds_left(self.done.total_bytes, now_s) if self.done.total_bytes else None
         return replace(self.done, bytes_per_second=self.speed.bytes_per_s(now_s), seconds_left=left_s)
 
-
-class _Retry(Struct, frozen=True):
-    """The next attempt, its number and when it and the end of all attempts come."""
-
-    attempt: int
-    at_s: float
-    gives_up_s: float | None
-
-    def text(self, now_s: float) -> str:
-        gives_up_in_s = None if self.gives_up_s is None else self.gives_up_s - now_s
-        return next_attempt(self.attempt, self.at_s - now_s, gives_up_in_s)
+    def figures(self, now_s: float) -> str:
+        return figures(self.progress(now_s)) if self.done.done_bytes else countdown(now_s - self.since_s)
 
 
 class ProgressDisplay:
@@ -70,7 +63,7 @@ class ProgressDisplay:
             silent_s = max(silent_s, _PLAIN_AFTER_S)
         self._silent_s, self._silent_until_s = silent_s, now_s + silent_s
         self._work = _Work("starting", now_s)  # replaced as a whole: the thread that draws reads it at any time
-        self._retry: _Retry | None = None
+        self._plan: Callable[[float], str] | None = None  # of the next attempt, as of a time
         self._failure = ""
         self._lock = threading.Lock()  # of stderr, and of `_printed`
         self._printed = (self._work.word, now_s)
@@ -99,7 +92,7 @@ class ProgressDisplay:
 
     def doing(self, word: str) -> None:
         """Show a kind of work, which begins now if it is another one than before."""
-        self._retry = None
+        self._plan = None
         if word != self._work.word:
             self._work = _Work(word, CLOCK.monotonic_s())
             self._print_due()
@@ -116,15 +109,19 @@ class ProgressDisplay:
 
     def retrying(self, failure: str, attempt: int, wait_s: float, gives_up_in_s: float | None) -> None:
         """Show what failed and when it is tried again; on a terminal a failure that repeats itself stays one line."""
-        now_s = CLOCK.monotonic_s()
-        retry = _Retry(attempt, now_s + wait_s, None if gives_up_in_s is None else now_s + gives_up_in_s)
+        begun_s = CLOCK.monotonic_s()
+
+        def plan(now_s: float) -> str:
+            passed_s = now_s - begun_s
+            return next_attempt(attempt, wait_s - passed_s, None if gives_up_in_s is None else gives_up_in_s - passed_s)
+
         if self._is_quiet:
             return
         if not self._is_terminal:
-            self.note(f"{failure}; {retry.text(now_s)}")
+            self.note(f"{failure}; {plan(begun_s)}")
         elif failure != self._failure:
             self.note(failure)
-        self._failure, self._retry = failure, retry
+        self._failure, self._plan = failure, plan
 
     def note(self, text: str) -> None:
         """Print a line that stays, such as an attempt that failed."""
@@ -147,7 +144,7 @@ class ProgressDisplay:
                 continue
             if self._is_terminal:
                 # The last column stays free: some terminals begin a new line as soon as it is written.
-                line = _line(self._work, self._retry, _columns() - 1)
+                line = _line(self._work, self._plan, _columns() - 1)
                 with self._lock:
                     _write(_ERASE + written(line, sys.stderr))
             else:
@@ -167,28 +164,22 @@ class ProgressDisplay:
             if work.word != word:
                 _write(f"{work.word} …\n")
             elif now_s - printed_s >= _PLAIN_EVERY_S:
-                _write(f"{work.word}: {_figures(work)}\n")
+                _write(f"{work.word}: {work.figures(now_s)}\n")
             else:
                 return
             self._printed = (work.word, now_s)
 
 
-def _line(work: _Work, retry: _Retry | None, width: int) -> str:
-    if retry is not None:
-        return styled(cut(retry.text(CLOCK.monotonic_s()), width), Tone.STRONG)
-    word = f"{work.word}  "
-    glyphs = glyphs_for(sys.stderr)
-    if work.done.total_bytes and width > len(word):
-        progress = work.progress(CLOCK.monotonic_s())
-        return styled(word, Tone.STRONG) + bar(progress, width - len(word), glyphs)
-    if not work.done.done_bytes:
-        word = f"{glyphs.turning[int(CLOCK.monotonic_s() / _DRAW_EVERY_S) % len(glyphs.turning)]} {word}"
-    return styled(cut(word, width), Tone.STRONG) + _figures(work)[: max(0, width - len(word))]
-
-
-def _figures(work: _Work) -> str:
+def _line(work: _Work, plan: Callable[[float], str] | None, width: int) -> str:
     now_s = CLOCK.monotonic_s()
-    return figures(work.progress(now_s)) if work.done.done_bytes else countdown(now_s - work.since_s)
+    if plan is not None:
+        return styled(cut(plan(now_s), width), Tone.STRONG)
+    word = f"{work.word}  "
+    if work.done.total_bytes and width > len(word):
+        return styled(word, Tone.STRONG) + bar(work.progress(now_s), width - len(word))
+    if not work.done.done_bytes:
+        word = f"{TURNING[int(now_s / _DRAW_EVERY_S) % len(TURNING)]} {word}"
+    return styled(cut(word, width), Tone.STRONG) + work.figures(now_s)[: max(0, width - len(word))]
 
 
 def _write(text: str) -> None:

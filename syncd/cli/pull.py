@@ -23,7 +23,7 @@ from syncd.cli.options import (
 from syncd.cli.output import log_level, verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
 from syncd.core.choices import GitThere
-from syncd.core.settings import Config
+from syncd.core.settings import Config, table_of
 from syncd.core.text import counted, shown_path
 from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.report.logs import LogFormat, set_up_logs
@@ -94,7 +94,7 @@ def read_dump(
     interrupt = Interrupt()
     waiter = Waiter(interrupt, CLOCK)
     client = HttpClient(waiter)
-    api = Api(target_of(config, os.environ), key_of(config, os.environ), client, CLOCK)
+    api = Api(target_of(config, os.environ), key_of(config, os.environ), client, CLOCK, table_of(config.sandbox_name))
     dump = Dump(api, client, retry_settings_of(config), waiter)
     with interrupting(interrupt):
 

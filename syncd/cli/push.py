@@ -11,25 +11,24 @@ from typing import Any
 
 import click
 
-from syncd.cli.daemon_client import ask_daemon, ask_or_do
+from syncd.cli.daemon_client import sync_now
 from syncd.cli.options import (
     CLOCK,
     config_option,
     config_path,
     configured,
+    hinted,
     json_option,
     keeper,
     of_sandbox,
     option_for,
     sandbox_option,
 )
-from syncd.cli.output import log_level, print_path, verbosity, verbosity_options
+from syncd.cli.output import print_path, verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
-from syncd.core.directories import directories_for
-from syncd.core.errors import Stop, TryLater
+from syncd.core.directories import directories_for, holder
 from syncd.core.settings import Config
-from syncd.core.text import MOST_NAMED, counted, shown_path, size
-from syncd.report.logs import LogFormat, set_up_logs
+from syncd.core.text import MOST_NAMED, counted, for_sandbox, shown_path, size
 
 _COLUMNS = 100
 
@@ -52,7 +51,8 @@ def command(config_file: str | None, force: bool, dry_run: bool, sandbox: str | 
     if dry_run:
         if force:
             raise click.UsageError("--dry-run goes without --force.")
-        _show_plan(config, as_json=as_json)
+        names = [*config.sandboxes] if sandbox is None else [sandbox]
+        _show_plans([config.for_sandbox(name) for name in names], as_json=as_json)
         return
     result, is_first = push(config, force, sandbox)
     if as_json or verbosity() >= 0:
@@ -84,49 +84,27 @@ def tell_paths(config: Config, result: Mapping[str, Any]) -> None:
 
 
 def tell_held(result: Mapping[str, Any]) -> None:
-    """Name on stderr the paths that stay as they are in the sandbox."""
-    for row in result.get("sandboxes", ())[1:]:  # the first one's are those of the result itself
-        tell_held(row)
-    named = result.get("held", ())
-    for path in named:
-        click.echo(f"held: {shown_path(path)} was changed here and in the sandbox: `syncd apply` merges it", err=True)
-    more = result.get("held_count", 0) - len(named)
-    if more > 0:
-        click.echo(f"held: {counted(more, 'more path')}: `syncd apply` merges them", err=True)
+    """Name on stderr the paths that stay as they are in the sandbox, or in each of several."""
+    for row in result.get("sandboxes", ()) or (result,):
+        name, named = row.get("name"), row.get("held", ())
+        there = f" {name}" if name else ""
+        apply = for_sandbox("`syncd apply`", name) if name else hinted("`syncd apply`")
+        for path in named:
+            click.echo(f"held: {shown_path(path)} stays in the sandbox{there} as it is: {apply} merges it", err=True)
+        more = row.get("held_count", 0) - len(named)
+        if more > 0:
+            click.echo(f"held: {counted(more, 'more path')}{there and f' in{there}'}: {apply} merges them", err=True)
 
 
 def push(config: Config, force: bool, sandbox: str | None = None) -> tuple[dict[str, Any], bool]:
     """Sync once, to the sandbox of this name or to each, and show the progress.
 
-    The result, and if no earlier sync was known, and no daemon runs.
-
-    Raises `SyncdError`; that of an interrupt says what state it leaves.
+    The result, and if no earlier sync was known, and no daemon runs. Raises `SyncdError`.
     """
     with ProgressDisplay() as progress:
-
-        def alone() -> tuple[dict[str, Any], bool]:
-            from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
-            from syncd.cli.own_loop import sync_alone  # noqa: PLC0415 - where no daemon runs
-
-            set_up_logs(log_level("critical"), LogFormat.TEXT, {})  # the command tells what failed
-            result = sync_alone(config, progress, SyncMode.FORCED if force else SyncMode.CHANGED, sandbox=sandbox)
-            return result, result["sync"] is not None and result["change"] is None
-
-        request = {"do": "push", "force": force, "sandbox": sandbox}
-        try:
-            done = ask_or_do(lambda: ask_daemon(config, request, display=progress), alone)
-        except KeyboardInterrupt:
-            raise TryLater("stopped waiting; the daemon goes on", "see `syncd status`") from None
-        except Stop:
-            raise _stopped(progress.doing_now) from None
-        return done if isinstance(done, tuple) else (done, False)
-
-
-def _stopped(doing: str) -> TryLater:
-    """The error of an interrupt. An interrupted upload changes nothing: only initialize changes the sandbox."""
-    if doing.startswith("initializing"):
-        return TryLater(f"stopped while {doing}, which may be done all the same", "`syncd push` makes sure")
-    return TryLater(f"stopped while {doing}; the sandbox is unchanged", "`syncd push` sends it")
+        result = sync_now(config, {"do": "push", "force": force, "sandbox": sandbox}, progress)
+    is_first = result["sync"] is not None and result.get("change") is None
+    return result, is_first and holder(directories_for(config.workspace.path, os.environ).state) is None
 
 
 def summaries(result: Mapping[str, Any]) -> str:
@@ -159,8 +137,8 @@ def change_words(change: Mapping[str, int]) -> str:
     return ", ".join(f"{change[name]:,} {word}" for name, word in names.items() if change[name])
 
 
-def _show_plan(config: Config, *, as_json: bool) -> None:
-    """Print what a push would send now, a path a line, and the sum, by the workspace and what is known of the sandbox.
+def _show_plans(configs: list[Config], *, as_json: bool) -> None:
+    """Print what a push would send now, a path a line, and the sum, by the workspace and what is known of each sandbox.
 
     Asks no server, and changes nothing. Raises `SyncdError`.
     """
@@ -173,7 +151,9 @@ def _show_plan(config: Config, *, as_json: bool) -> None:
 
     with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("scanning the workspace")
-        scanned = scan_workspace(config).scan.manifest
+        scanned = scan_workspace(configs[0]).scan.manifest
+    rows: list[dict[str, Any]] = []
+    for config in configs:
         with closing(StateDb(places_of(config, os.environ).state)) as db:
             state = SandboxState(db, target_of(config, os.environ))
             base, held = state.base, frozenset(state.seen.held)
@@ -182,21 +162,26 @@ def _show_plan(config: Config, *, as_json: bool) -> None:
         if found.uncertain:
             manifest.put(reader_of(config, CLOCK, os.environ).digests(found.uncertain))
             found = difference(base or Manifest(), manifest)
-    lists = {"added": found.added, "changed": [*found.changed, *found.uncertain], "removed": found.removed}
-    changes = {name: sorted(path for path in paths if path not in held) for name, paths in lists.items()}
-    sent = [manifest[path] for name in ("added", "changed") for path in changes[name]]
-    amount = sum(entry.size_bytes for entry in sent if entry.kind is Kind.FILE)
+        lists = {"added": found.added, "changed": [*found.changed, *found.uncertain], "removed": found.removed}
+        changes = {name: sorted(path for path in paths if path not in held) for name, paths in lists.items()}
+        sent = [manifest[path] for name in ("added", "changed") for path in changes[name]]
+        amount = sum(entry.size_bytes for entry in sent if entry.kind is Kind.FILE)
+        rows.append({**changes, "files": manifest.files, "bytes": amount, "held": sorted(held)})
+        if as_json:
+            continue
+        for sign, paths in zip("+~-", changes.values(), strict=True):
+            for path in paths:
+                is_directory = path in manifest and manifest[path].kind is Kind.DIRECTORY
+                print_path(path, "/" if is_directory else "", before=f"{sign} ")
+        words = change_words({name: len(paths) for name, paths in changes.items()})
+        to = f"{config.sandbox_name}: " if len(configs) > 1 else ""
+        if words:
+            what = counted(manifest.files, "file") if base is None else f"{words} ({manifest.files:,} in all)"
+            click.echo(f"{to}would send {what}, {size(amount)} before compression")
+        else:
+            click.echo(f"{to}nothing to send: the sandbox holds what is here ({counted(manifest.files, 'file')})")
+        name = {"name": config.sandbox_name} if to else {}
+        tell_held({"held": sorted(held)[:MOST_NAMED], "held_count": len(held), **name})
     if as_json:
-        click.echo(json.dumps({**changes, "files": manifest.files, "bytes": amount, "held": sorted(held)}))
-        return
-    for sign, paths in zip("+~-", changes.values(), strict=True):
-        for path in paths:
-            is_directory = path in manifest and manifest[path].kind is Kind.DIRECTORY
-            print_path(path, "/" if is_directory else "", before=f"{sign} ")
-    words = change_words({name: len(paths) for name, paths in changes.items()})
-    if words:
-        what = counted(manifest.files, "file") if base is None else f"{words} ({manifest.files:,} in all)"
-        click.echo(f"would send {what}, {size(amount)} before compression")
-    else:
-        click.echo(f"nothing to send: the sandbox holds what is here ({counted(manifest.files, 'file')})")
-    tell_held({"held": sorted(held)[:MOST_NAMED], "held_count": len(held)})
+        each = [{"name": config.sandbox_name, **row} for config, row in zip(configs, rows, strict=True)]
+        click.echo(json.dumps(rows[0] if len(rows) == 1 else {**rows[0], "sandboxes": each}))

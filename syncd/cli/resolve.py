@@ -1,16 +1,26 @@
-"""`syncd resolve`: lists what waits for a person's decision, or carries one out as an `apply` of that path."""
+"""`syncd resolve`: lists the paths that wait for a person's decision, or decides them.
+
+The plan of an `apply` says what waits; a conflict of the last one, whose version in the sandbox a sync has overwritten
+since, is planned for with the saved version.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from msgspec import Struct
+from msgspec.structs import replace
 
+from syncd.cli.agent_side import AgentSide, look_at, no_sync_begins, open_sandbox, with_copy
+from syncd.cli.apply.decisions import decide, possible
+from syncd.cli.apply.execution import carry_out, make_plan, prepare, take_back_killed, tell_end
 from syncd.cli.options import (
     CLOCK,
     config_option,
     configured_for,
+    hinted,
     is_named,
     json_option,
     named_paths,
@@ -19,11 +29,9 @@ from syncd.cli.options import (
 )
 from syncd.core.errors import ExitCode
 from syncd.core.text import ago, shown_path, size
-from syncd.model.entry import Entry, Kind
-from syncd.model.reconcile import Choice
-
-if TYPE_CHECKING:
-    from syncd.cli.apply.waiting import Waiting
+from syncd.merge.workspace_writer import OpenConflicts
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
+from syncd.model.reconcile import Choice, PathOutcome, Plan, waits
 
 _HELP = {
     Choice.MINE: "Yours: the next sync sends it.",
@@ -41,7 +49,7 @@ def _choices(command: Any) -> Any:
 
 
 @click.command("resolve")
-@click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
+@click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(readable=False))
 @_choices
 @sandbox_option
 @json_option
@@ -66,21 +74,31 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
         raise click.UsageError(f"Name the PATHs that --{chosen[0].name.lower()} decides.")
     config = configured_for(config_file, sandbox)
     named = named_paths(config, paths)
-    from syncd.cli.agent_side import look_at, open_sandbox  # noqa: PLC0415 - after the configuration is known
-    from syncd.cli.apply.execution import take_back_killed  # noqa: PLC0415
-    from syncd.cli.apply.waiting import carry_out_choice, find_waiting  # noqa: PLC0415
-
     with stoppable():
         if chosen:
             take_back_killed(config)
         with open_sandbox(config) as opened:
-            waiting = find_waiting(look_at(opened))
-            found = [each for each in waiting.rows if is_named(each.path, named)]
+            side, saved = _with_saved(look_at(opened))
+            here = side.local()
+            plan = prepare(side, make_plan(side, here)).plan
+            found = [each for each in _waiting(side, plan, saved) if is_named(each.path, named)]
             if not chosen:
                 return _list(found, as_json=as_json)
             if not found:
-                click.echo("nothing waits for a decision there: `syncd resolve` lists what does", err=True)
-            return carry_out_choice(waiting, [each.path for each in found], chosen[0], as_json=as_json)
+                click.echo(hinted("nothing waits for a decision there: `syncd resolve` lists what does"), err=True)
+            choices = {each.path: chosen[0] for each in found if each.choices}
+            decisions = replace(decide(side, plan, choices, quiet=as_json), saved=saved)
+            stuck = [each for each in found if not each.choices]
+            for each in stuck:
+                click.echo(f"{shown_path(each.path)} waits for something else: {each.reason}", err=True)
+            plan = make_plan(side, here, choices=choices)
+            prepared = prepare(side, Plan(tuple(each for each in plan.paths if each.path in choices)), decisions)
+            done = prepared.plan
+            if choices:
+                with no_sync_begins(config, opened.waiter):
+                    done = carry_out(side, prepared)
+            code = tell_end(done, prepared, as_json=as_json)
+            return ExitCode.DIFFERENT if stuck else code
 
 
 def _list(rows: list[Waiting], *, as_json: bool) -> int:
@@ -94,7 +112,7 @@ def _list(rows: list[Waiting], *, as_json: bool) -> int:
             sides = f" (here {_side(each.here, now_s)}; there {_side(each.there, now_s)})" if each.choices else ""
             click.echo(f"{'held' if each.is_held else 'conflict':8}  {shown_path(each.path)}: {each.reason}{sides}")
         options = ", ".join(f"--{choice.name.lower()}" for choice in Choice)
-        click.echo(f"`syncd resolve PATH` decides, with one of {options}", err=True)
+        click.echo(hinted(f"`syncd resolve PATH` decides, with one of {options}"), err=True)
     return ExitCode.DIFFERENT if rows else ExitCode.DONE
 
 
@@ -116,11 +134,80 @@ def _mtime_s(entry: Entry) -> int:
 def _described(entry: Entry) -> dict[str, Any] | None:
     if entry.kind in (Kind.ABSENT, Kind.OTHER):
         return None
-    return {"kind": entry.kind.name.lower(), "bytes": entry.size_bytes, "mtime": _mtime_s(entry)}
+    size_bytes = 0 if entry.is_directory else entry.size_bytes
+    return {"kind": entry.kind.name.lower(), "bytes": size_bytes, "mtime": _mtime_s(entry)}
 
 
 def _side(entry: Entry, now_s: float) -> str:
     if entry.kind in (Kind.ABSENT, Kind.OTHER):
         return "nothing"
+    if entry.kind is Kind.UNREAD:
+        return "unreadable"
     what = size(entry.size_bytes) if entry.kind is Kind.FILE else entry.kind.name.lower()
     return f"{what}, {ago(now_s - _mtime_s(entry))}"
+
+
+class Waiting(Struct, frozen=True):
+    """A path that waits, with both sides; one without choices waits for something else than a choice."""
+
+    path: str
+    reason: str
+    is_held: bool
+    here: Entry
+    there: Entry
+    choices: tuple[Choice, ...] = ()
+
+
+def _waiting(side: AgentSide, plan: Plan, saved: frozenset[str]) -> list[Waiting]:
+    """Return what waits by this plan; of `saved` paths theirs is a saved version."""
+    seen = side.opened.services.state.seen
+    both = {*seen.both_changed, *saved}
+    rows = {
+        each.path: Waiting(
+            each.path,
+            each.reason or hinted("both sides changed it; `syncd apply` can merge it"),
+            each.path in seen.held,
+            each.here,
+            each.there,
+            tuple(possible(each)),
+        )
+        for each in plan.paths
+        if waits(each) or (each.outcome is PathOutcome.MERGE and each.path in both)
+    }
+    for each in plan.paths:  # held, but no decision of these is possible
+        if each.path in seen.both_changed and each.path not in rows and each.outcome is not PathOutcome.SAME:
+            reason = each.reason or hinted("only the agent changed it; `syncd apply` takes it")
+            rows[each.path] = Waiting(each.path, reason, True, each.here, each.there)
+    for warning in seen.warnings:
+        kind, _, path = warning.key.partition(":")
+        if kind == "obstacle" and path not in rows:
+            rows[path] = Waiting(path, f"{warning.what}: {hinted(warning.remedy)}", True, ABSENT, ABSENT)
+    return [rows[path] for path in sorted(rows)]
+
+
+def _with_saved(side: AgentSide) -> tuple[AgentSide, frozenset[str]]:
+    """Return the sides with what only saved versions have of conflicts, and the paths of those."""
+    services = side.opened.services
+    store = services.remote_changes.saved_versions
+    changed: dict[str, SeenEntry] = {}
+    base: dict[str, list[Entry]] = {}
+    for path, id_ in OpenConflicts(services.state.db, services.target.owner).versions.items():
+        version = None if path in side.work.changed else store.find(id_)
+        there = None if version is None else version.paths.get(path)
+        if (
+            version is None
+            or there is None
+            or side.leave_out(path, there.is_directory)
+            or path in store.damaged(version)
+        ):
+            continue
+        changed[path] = with_copy(there, store.content_path(there.digest) if there.kind is Kind.FILE else "")
+        base[path] = []
+        if path in version.bases:
+            base[path] = [version.bases[path]]
+            if (content := store.content(version.bases[path].digest)) is not None:
+                side.base_store.add([content])
+    here = side.writer.look(changed)
+    changed = {path: there for path, there in changed.items() if not same(here[path], there)}
+    work = replace(side.work, changed={**side.work.changed, **changed}, base={**side.work.base, **base})
+    return replace(side, work=work), frozenset(changed)

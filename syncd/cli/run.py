@@ -77,7 +77,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
 
     read = file_stamp(path)
     config, keys, excludes = _usable(load_for_command(path), interrupt)
-    is_checked = False
+    is_checked, refused = False, ""
     totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
     # A service waits at random; a daemon that a person started does not.
     start_wait_s = random.random() * _START_WITHIN_S if os.environ.get("NOTIFY_SOCKET") else 0.0  # noqa: S311 - jitter
@@ -96,6 +96,7 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
                 excludes=excludes,  # kept: git might fail where the old configuration is to stay
                 reread=partial(_reread, path, config),
                 start_wait_s=start_wait_s,
+                refused=refused,
             ) as daemon:
                 if not is_checked:  # after its status is written: of two that start at once, one sees the other
                     refuse_taken(config, os.environ)
@@ -117,8 +118,10 @@ def _run(path: str, interrupt: Interrupt, signals: Signals, synced_hooks: Synced
         read = file_stamp(path)
         try:
             config, keys, excludes = _usable(_reread(path, config), interrupt)
+            refused = ""
             _log.info("configuration read anew")
         except SyncdError as failure:
+            refused = str(failure)
             _log.error("the new configuration is refused, the old one stays: %s", failure)
         key = keys[MAIN]
         if isinstance(key, ApiKey) and is_outdated(key, os.environ, config.sandbox.api_key_file):

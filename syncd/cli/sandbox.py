@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,21 +37,23 @@ from syncd.core.api_key import ApiKey
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import seconds_of
 from syncd.core.directories import Directories, Lock, holder
-from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, Stop, TryLater
+from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, Stop, SyncdError, TryLater
 from syncd.core.settings import MAIN, AcquireKeys, Config, check_name, table_of
 from syncd.core.text import ago, duration, one_line
 from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.daemon.build import folders_of, key_of
 from syncd.daemon.shared_sandbox import conflict, others_naming
-from syncd.remote.api import Account, Api, SandboxInfo
+from syncd.remote.api import Account, Api, SandboxInfo, urls_by_name
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import AcquiredSandbox, Target, should_be_replaced
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_publisher import ends_at
-from syncd.report.status_store import remove_status
-from syncd.sandbox.mcp_servers import AgentInfo, callable_servers, mcp_json, shell_lines
+from syncd.report.status_store import forget_released
+from syncd.sandbox.mcp_servers import callable_servers, mcp_json
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider
+from syncd.sandbox.sandbox_state import SandboxState
+from syncd.store.state_db import StateDb
 from syncd.sync.sandbox_services import retry_settings_of
 
 
@@ -134,24 +138,28 @@ class SandboxAdmin(Struct, frozen=True):
             return ""
         running = holder(self.folders.state) is not None
         if self.fixed:
-            held = " The daemon will be held until then." if running else ""
-            return f"Nothing more can be synced before sandbox.id names another one.{held}"
+            held = " The daemon holds it until then." if running else ""
+            table = "sandbox" if self.config.sandbox_name == MAIN else table_of(self.config.sandbox_name)
+            return f"Nothing more can be synced there before {table}.id names another one.{held}"
         if running:
             return "The daemon acquires the next one and fills it."
         return "The next sync acquires another one."
 
     def forget(self, sandbox_id: str) -> None:
-        """Have the next sync, and an idle daemon, use another sandbox than this released one.
+        """Have nothing count as synced to this released sandbox, and an acquired one replaced.
 
         Raises `TryLater` if the daemon cannot be reached.
         """
-        if self.fixed or sandbox_id != self.ours:
+        if sandbox_id != self.ours:
             return
-        if order_daemon(self.config, {"do": "left", "id": sandbox_id}):
+        with contextlib.suppress(OSError), contextlib.closing(StateDb(self.folders.state)) as db:
+            target = Target(self.config.sandbox.base_url, sandbox_id, self.config.sandbox.region)
+            SandboxState(db, target, name=self.config.sandbox_name).mark_released()
+        if order_daemon(self.config, {"do": "left", "id": sandbox_id}) or self.fixed:
             return
         with contextlib.suppress(TryLater, OSError), self._locked():
             self.store.save(None, self.store.load()[1])
-            remove_status(self.folders.state)  # it tells of the released sandbox
+            forget_released(self.folders.state, self.config.sandbox_name)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -206,7 +214,11 @@ def _admin(
     """Open the administration of the account, for the sandbox of that name or id, else main. Raises `SyncdError`."""
     config = configured(config_file)
     if sandbox is None and sandbox_id is not None:
-        sandbox = next((name for name, each in config.sandboxes.items() if each.id == sandbox_id), None)
+        state = folders_of(config, os.environ).state
+        for own in map(config.for_sandbox, config.sandboxes):
+            acquired = AcquiredSandboxStore(own, state).load()[0] if own.sandbox.id is None else None
+            if sandbox_id in (own.sandbox.id, acquired and acquired.sandbox_id):
+                sandbox = own.sandbox_name
     with sandbox_admin_of(of_sandbox(config, sandbox)) as admin:
         yield admin
 
@@ -230,7 +242,7 @@ def list_(config_file: str | None, as_json: bool) -> None:
                 "id": info.local_sandbox_id,
                 "state": info.status,
                 "created_at": info.created_at,
-                "servers": [server.server_name or server.id for server in info.servers],
+                "servers": [server.name for server in info.servers],
                 "in_use": info.local_sandbox_id in names,
                 "name": names.get(info.local_sandbox_id),
                 "expires_at": ends.get(info.local_sandbox_id),
@@ -283,12 +295,12 @@ def show(sandbox_id: str | None, config_file: str | None, sandbox: str | None, f
 
 def _shown(info: SandboxInfo, end: str | None, form: str) -> str:
     """One sandbox in that form, with a final newline."""
-    urls = {server.server_name or server.id: server.mcp_server_url or "" for server in info.servers}
+    urls = urls_by_name(info.servers)
     usable = callable_servers(urls)
     if form == "mcp":
         return mcp_json(usable)
     if form == "env":
-        return "".join(f"{line}\n" for line in shell_lines(AgentInfo(info.local_sandbox_id, end or "", usable)))
+        return "".join(f"{line}\n" for line in shell_lines(info.local_sandbox_id, end or "", usable))
     if form == "json":
         document = {
             "id": info.local_sandbox_id,
@@ -305,6 +317,16 @@ def _shown(info: SandboxInfo, end: str | None, form: str) -> str:
         *(("", f"{one_line(name, 60)}: {usable.get(name, 'no URL')}") for name in urls),
     ]
     return "".join(f"{label:{_LABEL}}{text}\n" for label, text in lines)
+
+
+def shell_lines(sandbox_id: str, expires_at: str, servers: Mapping[str, str]) -> Iterator[str]:
+    """Yield `export` lines for a shell's `eval`: id, end, and `SYNCD_MCP_NAME` for each of these callable servers."""
+    values = {"SYNCD_SANDBOX_ID": one_line(sandbox_id), "SYNCD_SANDBOX_EXPIRES_AT": expires_at}
+    for name, url in servers.items():
+        variable = "SYNCD_MCP_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+        values.setdefault(variable, url)  # of two names with one variable the first has it
+    for variable, value in values.items():
+        yield f"export {variable}={shlex.quote(value)}"
 
 
 @command.command("acquire")
@@ -347,10 +369,7 @@ def acquire(
 @sandbox_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Do not ask, and release it although something there could not be saved.")
-@click.option("--unsaved", is_flag=True, help="Do not save what an agent changed there.")
-def release(  # noqa: PLR0917 - click passes each option
-    sandbox_id: str | None, config_file: str | None, sandbox: str | None, yes: bool, force: bool, unsaved: bool
-) -> None:
+def release(sandbox_id: str | None, config_file: str | None, sandbox: str | None, yes: bool, force: bool) -> None:
     """Give a sandbox back, with all that is in it; without an ID this workspace's. It ends within moments.
 
     What an agent changed in this workspace's sandbox is saved before (`syncd saved`), but not with
@@ -359,29 +378,10 @@ def release(  # noqa: PLR0917 - click passes each option
 
     Asks on a terminal; elsewhere --yes has to be given.
     """
-    from syncd.cli.agent_side import save_before_release  # noqa: PLC0415
-
     with _admin(config_file, sandbox, sandbox_id) as admin:
         wanted = admin.resolve(sandbox_id)
         follows = admin.after_release(wanted)
-        lost = "--unsaved saves nothing" if unsaved else _why_lost(admin, wanted)
-        asks = not (yes or force)
-        if asks:
-            if not sys.stdin.isatty():
-                raise click.UsageError("There is no terminal to ask on; use --yes.")
-            becomes = f"lost, as {lost}" if lost else "saved here before"
-            click.echo(f"What an agent changed in {wanted} is {becomes}. {follows}".rstrip(), err=True)
-        elif lost:
-            click.echo(f"what an agent changed in {wanted} is not saved, as {lost}", err=True)
-        goes_on = not asks or confirmed("Release it?", admin.client.waiter, err=True)
-        left = save_before_release(admin.config) if goes_on and not lost else ""
-        if left:
-            if not asks and not force:
-                raise TryLater(f"{wanted} is not released: {left}", "try again, or give that up with --force")
-            click.echo(left, err=True)
-            goes_on = not asks or confirmed("Release it all the same?", admin.client.waiter, err=True)
-        if not goes_on:
-            click.echo("nothing was released", err=True)
+        if not _may_go(admin, wanted, "release", follows, asks=not (yes or force), force=force):
             return
         done = f"released {wanted}"
         try:
@@ -395,6 +395,37 @@ def release(  # noqa: PLR0917 - click passes each option
         except (TryLater, TimeoutError):
             follows = "The daemon cannot be reached now: `syncd push --force` has it use the next one."
     click.echo(f"{done}. {follows}" if follows else done)
+
+
+def _may_go(admin: SandboxAdmin, sandbox_id: str, verb: str, follows: str = "", *, asks: bool, force: bool) -> bool:
+    """Ask, and save what an agent changed in the sandbox, before what the verb says is done; false: it is not wanted.
+
+    Raises `click.UsageError`, `TryLater` and what a look raises.
+    """
+    from syncd.cli.agent_side import save_before_release  # noqa: PLC0415
+
+    if asks and not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask on; use --yes.")
+    lost, waiter, left = _why_lost(admin, sandbox_id), admin.client.waiter, ""
+    if asks or lost:
+        becomes = f"lost, as {lost}" if lost else "saved here before"
+        click.echo(f"What an agent changed in {sandbox_id} is {becomes}. {follows}".rstrip(), err=True)
+    goes_on = not asks or confirmed(f"{verb.capitalize()} it?", waiter, err=True)
+    if goes_on and not lost:
+        try:
+            left = save_before_release(admin.config)
+        except (StepFailed, NeedsPerson) as failure:
+            if not force:
+                raise
+            left = f"nobody could look for what an agent changed there ({failure})"
+    if left:
+        if not (asks or force):
+            raise TryLater(f"{sandbox_id} is not {verb}d: {left}", "try again, or give that up with --force")
+        click.echo(left, err=True)
+        goes_on = not asks or confirmed(f"{verb.capitalize()} it all the same?", waiter, err=True)
+    if not goes_on:
+        click.echo(f"nothing was {verb}d", err=True)
+    return goes_on
 
 
 def _why_lost(admin: SandboxAdmin, sandbox_id: str) -> str:
@@ -465,21 +496,10 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
         others = ", ".join(each for each in config.sandboxes if each != MAIN) or "none"
         raise click.UsageError(f"{name!r} is no further sandbox of this workspace; name one of {others}.")
     own = config.for_sandbox(name)
-    asks = not (yes or force)
-    if asks and not sys.stdin.isatty():
-        raise click.UsageError("There is no terminal to ask on; use --yes.")
-    question = f"Remove {name}? What the agent changed there is saved here before."
     with sandbox_admin_of(own) as admin:
-        if asks and not confirmed(question, admin.client.waiter, err=True):
-            click.echo("nothing was removed", err=True)
+        acquired, ours = admin.acquired, admin.ours
+        if ours is not None and not _may_go(admin, ours, "remove", asks=not (yes or force), force=force):
             return
-        acquired = admin.acquired
-        if admin.ours is not None and own.sandbox.agent_changes is not AgentChanges.OVERWRITE:
-            left = _saved(own)
-            if left and not force:
-                raise TryLater(f"{name} is not removed: {left}", "try again, or give that up with --force")
-            if left:
-                click.echo(left, err=True)
         change_config(path, lambda text: without(text, table_of(name)))
         _reload(config)
         if acquired is not None:
@@ -491,16 +511,21 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
                 if failure.refusal is not SandboxNotFound:
                     raise
     click.echo(f"removed {name}{f', and released {one_line(acquired.sandbox_id)}' if acquired is not None else ''}")
+    _tell_reference(config.workspace.path, f"refs/syncd/{name}")
 
 
-def _saved(config: Config) -> str:
-    """Save what the agent changed; return what a person must know before the sandbox is left."""
-    from syncd.cli.agent_side import save_before_release  # noqa: PLC0415
+def _tell_reference(workspace: str, reference: str) -> None:
+    """Say on stderr that the repository still has the commits of what was followed, if it has: nothing else does."""
+    from syncd.merge.git import ANY_CODE, find_git, find_work_tree  # noqa: PLC0415 - for this alone
 
-    try:
-        return save_before_release(config)
-    except (StepFailed, NeedsPerson) as failure:
-        return f"nobody could look for what an agent changed there ({failure})"
+    git = find_git(os.environ)
+    with contextlib.suppress(SyncdError):
+        if git is not None:
+            variables = {"GIT_DIR": find_work_tree(git, workspace).folder}
+            if git.run(["rev-parse", "--verify", "--quiet", reference], variables, ANY_CODE).code == 0:
+                click.echo(
+                    f"what was followed stays on {reference}: `git update-ref -d {reference}` removes it", err=True
+                )
 
 
 def _refuse_known(config: Config, sandbox_id: str) -> None:

@@ -6,8 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,7 +25,7 @@ from syncd.cli.options import (
 )
 from syncd.core.choices import SAVED_BYTES, SAVED_DAYS
 from syncd.core.directories import directories_for
-from syncd.core.errors import Stop, SyncdError, TryLater
+from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import MAIN
 from syncd.core.text import counted, few, shown_path, size
 from syncd.core.waiter import Interrupt, Waiter, interrupting
@@ -34,9 +33,6 @@ from syncd.model.entry import Entry, Kind
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.saved_versions import SavedVersion, SavedVersions, unknown_version
 from syncd.store.state_db import StateDb
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
 _HELP = f"""List the agent's saved versions, the newest first; or show, restore or drop one.
 
@@ -46,31 +42,19 @@ An id may be shortened to what no other one begins with.
 """
 
 
-def _complete_id(context: click.Context, argument: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
-    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
-
-    with suppress(SyncdError, OSError):
-        versions = _versions(context.params.get("config_file")).all()
-        return [
-            CompletionItem(each.id, help=f"{each.why}, {counted(len(each.paths), 'path')}")
-            for each in versions
-            if each.id.startswith(incomplete)
-        ]
-    return []
-
-
-_id_argument = click.argument("version_id", metavar="ID", shell_complete=_complete_id)
+_id_argument = click.argument("version_id", metavar="ID")
 
 
 @click.group("saved", invoke_without_command=True, help=_HELP)
 @config_option
+@sandbox_option
 @json_option
 @click.pass_context
-def command(context: click.Context, config_file: str | None, as_json: bool) -> None:
+def command(context: click.Context, /, **given: Any) -> None:
     # `syncd saved --config FILE list`: given before the subcommand, an option is that one's default.
-    context.default_map = {name: {"config_file": config_file, "as_json": as_json} for name in _SUBCOMMANDS}
+    context.default_map = dict.fromkeys(_SUBCOMMANDS, given)
     if context.invoked_subcommand is None:
-        context.invoke(list_, config_file=config_file, sandbox=None, as_json=as_json)
+        context.invoke(list_, **given)
 
 
 @command.command("list")
@@ -187,15 +171,16 @@ def restore(  # noqa: PLR0917 - click passes each option
 @_id_argument
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @config_option
+@sandbox_option
 @json_option
-def drop(version_id: str, yes: bool, config_file: str | None, as_json: bool) -> None:
+def drop(version_id: str, yes: bool, config_file: str | None, sandbox: str | None, as_json: bool) -> None:
     """Remove a version for good. On a terminal it asks.
 
     --json: dropped (the id).
     """
     store = _store(config_file)
     version_id = _full_id(store, version_id)
-    version = store.find(version_id)
+    version = store.find(version_id) if sandbox is None else _found(store, version_id, sandbox)
     if version is not None and not (yes or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
         for line in _heading(version):
             print(line)

@@ -23,13 +23,13 @@ from syncd.cli.options import (
 )
 from syncd.cli.output import verbosity, verbosity_options
 from syncd.cli.progress import ProgressDisplay
+from syncd.core import safe_open
 from syncd.core.choices import Deletions
 from syncd.core.errors import ExitCode
 from syncd.core.settings import Config
-from syncd.core.text import shown_path
+from syncd.core.text import counted, shown_path
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.selection import safe_open
 
 _BLOCK = 1 << 18
 _MOST_NAMED_BYTES = 8 << 20  # of what is only there
@@ -46,11 +46,6 @@ class Comparison(Struct, frozen=True):
     different: list[str]
     only_there: list[str]
     unnamed: int
-
-    @property
-    def equal(self) -> bool:
-        """True if the archive holds all of the workspace unchanged."""
-        return not self.missing and not self.different
 
 
 def verify(
@@ -189,7 +184,8 @@ def _verified(config: Config, *, as_json: bool, heading: bool) -> dict[str, Any]
             click.echo(f"{word.replace('_', ' '):10}  {shown_path(path)}")
     numbers = ", ".join(f"{len(paths):,} {word.replace('_', ' ')}" for word, paths in lists.items())
     if not equal or verbosity() >= 0:
-        click.echo(numbers if not equal else f"equal: {len(manifest):,} paths are in the sandbox as they are here")
+        same = f"equal: {counted(len(manifest), 'path')} in the sandbox as here"
+        click.echo(same if equal else numbers)
     if found.unnamed:
         click.echo(f"and {found.unnamed:,} more are only there")
     if deleted_here:

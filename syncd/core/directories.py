@@ -5,6 +5,7 @@ One instance at a time has the state folder of a workspace, by a lock that the k
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from syncd.core.errors import ConfigError, Locked
+from syncd.core.errors import ConfigError, Locked, NeedsPerson
 
 _NAME = "lock"
 # struct flock of 64-bit Linux: type, whence, start, length, pid (fcntl_locking(2)).
@@ -81,7 +82,7 @@ class Lock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises `Locked` if another process holds it.
+        """Take the lock. Raises `Locked` if another process holds it, `NeedsPerson` where nothing can be locked.
 
         The kernel releases a record lock when its process closes *any* descriptor of the file, so the process that
         holds the lock must not call `holder`.
@@ -99,14 +100,25 @@ class Lock:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pid = _owner(descriptor)
+        except OSError as failure:
+            is_held = failure.errno in (errno.EACCES, errno.EAGAIN)
+            pid = _owner(descriptor) if is_held else None
             os.close(descriptor)
+            if not is_held:  # as of a network file system without a lock service
+                folder = os.path.dirname(self._path)
+                raise NeedsPerson(
+                    f"the state folder {folder} takes no lock ({failure.strerror})", "move it with XDG_STATE_HOME"
+                ) from None
             by = f" (process {pid})" if pid else ""
             raise Locked(
                 f"another syncd has this workspace{by}", "use `syncd status` to look at it, or stop it first"
             ) from None
         return descriptor
+
+    @property
+    def is_lost(self) -> bool:
+        """True if the file that is locked was removed: another process would lock another one of its name."""
+        return self._descriptor is not None and not _has_name(self._descriptor, self._path)
 
     def release(self) -> None:
         if self._descriptor is not None:
@@ -130,7 +142,7 @@ def _has_name(descriptor: int, path: str) -> bool:
     """True if the open file still has that name. While it is open, no other file gets its inode number."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

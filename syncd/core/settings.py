@@ -98,6 +98,10 @@ class SyncKeys(Struct, frozen=True, kw_only=True):
     max_snapshot_mib: Mebibytes = 2048
     upload_limit_kib_per_second: Rate = 0
 
+    @property
+    def upload_limit_bytes_per_s(self) -> int:
+        return self.upload_limit_kib_per_second << 10
+
 
 class RetryKeys(Struct, frozen=True, kw_only=True):
     """`[retry]`: the delays after temporary failures."""
@@ -242,7 +246,7 @@ def _checked_sandbox(table: str, raw: Any, folder: str, workspace: str) -> Sandb
         raise ConfigError(
             f"{table}.id = {shown_value(sandbox.id)}: not together with [{table}.acquire]", "keep one of them"
         )
-    if sandbox.id in (".", ".."):  # it is part of a URL's path
+    if sandbox.id is not None and sandbox.id.strip() in ("", ".", ".."):  # it is part of a URL's path
         raise ConfigError(f"{table}.id = {shown_value(sandbox.id)}", "must be the id of a sandbox")
     if 0 < sandbox.follow_seconds < _LEAST_FOLLOW_S:
         what = f"{table}.follow_seconds = {shown_value(raw['follow_seconds'])}"
@@ -327,7 +331,7 @@ def checked_table(name: str, keys: type[Struct], raw: Any) -> Any:
         try:
             values[key] = msgspec.convert(value, types[key])
         except msgspec.ValidationError:
-            if key == "api_key_file" and value:
+            if key == "api_key_file" and isinstance(value, list | dict):
                 value = "…"  # noqa: PLW2901 - some write the key in the place of its file
             raise ConfigError(f"{name}.{key} = {shown_value(value)}", f"must be {description(types[key])}") from None
     for field in msgspec.structs.fields(keys):

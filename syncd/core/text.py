@@ -20,6 +20,8 @@ _BEARER = re.compile(r"(?i)bearer(?::?\s+|(?:%(?:25)*+20|\+))[^\s\"']+")
 _MINUTE_S = 60
 _HOUR_S = 3600
 _DAY_S = 86_400
+# The commands of one sandbox; an undo takes back the last `apply`, of whichever.
+_OF_ONE_SANDBOX = re.compile(r"`syncd (?:diff|apply(?! --undo)|resolve|log|pull|saved|push)\b")
 # A text names so many paths at most, and a document, or a command that lists, so many.
 _FEW_NAMED = 5
 MOST_NAMED = 50
@@ -37,8 +39,7 @@ def redacted(text: str, secret: str = "") -> str:
 def one_line(text: str, longest: int = 300) -> str:
     """Return the text on one line, at most so many characters long, with all control characters escaped."""
     text = " ".join(text.split())
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
@@ -103,6 +104,11 @@ def size(size_bytes: int) -> str:
     if size_bytes < 10 << 20:
         return f"{size_bytes / 1024:,.0f} KiB"
     return f"{size_bytes / (1 << 20):,.1f} MiB" if size_bytes < 10 << 30 else f"{size_bytes / (1 << 30):,.0f} GiB"
+
+
+def for_sandbox(text: str, name: str) -> str:
+    """Return the text with commands that name this sandbox, one of several."""
+    return _OF_ONE_SANDBOX.sub(rf"\g<0> --sandbox {name}", text)
 
 
 def split_remedy(message: str) -> tuple[str, str]:

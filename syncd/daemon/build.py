@@ -31,7 +31,7 @@ from syncd.daemon.follower import FollowedSandbox, Follower, FollowerParts
 from syncd.daemon.loop import Daemon, SandboxChanges
 from syncd.daemon.sandbox_loop import LoopParts, SandboxLoop
 from syncd.daemon.shared_state import SharedState
-from syncd.daemon.signals import LiveReload, Signals, limit_of
+from syncd.daemon.signals import LiveReload, Signals
 from syncd.merge.followed_commits import FollowedCommits
 from syncd.merge.git import personal_excludes
 from syncd.remote.bucket import Throttle
@@ -54,6 +54,7 @@ from syncd.selection.secret_scanner import Search, SecretSearch
 from syncd.selection.selection import Rule, Selection
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import LeaveOut
+from syncd.sync.delivery import FirstArchives
 from syncd.sync.sandbox_services import SandboxFactory, Workspace
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
@@ -193,7 +194,7 @@ def workspace_of(
 ) -> Workspace:
     """The workspace of a configuration, its folders made where missing. Raises `ConfigError`."""
     folders = folders_of(config, environ)
-    db, throttle = StateDb(folders.state), Throttle(limit_of(config))
+    db, throttle = StateDb(folders.state), Throttle(config.sync.upload_limit_bytes_per_s)
     return Workspace(config, environ, folders, key, client, db, throttle, excludes)
 
 
@@ -487,8 +488,11 @@ def daemon_of(
     excludes: str | None = None,
     reread: Callable[[], Config] | None = None,
     start_wait_s: float = 0.0,
+    refused: str = "",
 ) -> Iterator[Daemon]:
     """A daemon whose parts are open, and closed after it; `reread` reads the configuration file again.
+
+    `refused` is why it was not given the configuration that the file has now, for its status.
 
     Its first sync is after `start_wait_s` if nothing asks for one before. That of a command has its status and history
     as well, but watches nothing, listens to nobody and tells no service manager or desktop.
@@ -515,15 +519,16 @@ def daemon_of(
             ControlServer(folders.state),
             signals,
             synced_hooks,
-            WorkspaceStatus(path, link, folders.state, systemd, totals, pid, config.managed, config.file),
+            WorkspaceStatus(path, link, folders.state, systemd, totals, pid, config.managed, config.file, refused),
             systemd,
             clock,
             waiter.tasks,
             turn=TaskLock(waiter.tasks),
             start_at_s=starts_s,
             rescan_at_s=starts_s,
+            was_there=os.path.isdir(path),
         )
-        throttle, first_archives = Throttle(limit_of(config)), TaskLock(waiter.tasks)
+        throttle, first_archives = Throttle(config.sync.upload_limit_bytes_per_s), FirstArchives()
         main = Workspace(config, environ, folders, ApiKey("", ""), client, db, throttle, excludes, first_archives)
         searched = frozenset(key.reveal() for key in keys.values() if isinstance(key, ApiKey))
         assembly = _Assembly(main, role, reread or (lambda: config), stack, shared, keys, searched)
@@ -536,6 +541,7 @@ def daemon_of(
             publisher.enter(State.STARTING)
         stack.callback(shared.status.ended)
         if is_daemon:
+            shared.is_state_lost = lambda: lock.is_lost and _can_be_made(folders)
             for resource in (shared.watch, shared.suspend_detector, shared.mounts, shared.control):
                 resource.open()
                 stack.callback(resource.close)
@@ -544,6 +550,13 @@ def daemon_of(
         synced_hooks.keep_only(config.sandboxes)
         forget_removed(db, config)
         yield Daemon(shared, loops, assembly.change_sandboxes)
+
+
+def _can_be_made(folders: Directories) -> bool:
+    with suppress(ConfigError):
+        folders.make()
+        return True
+    return False
 
 
 def has_other_sandboxes(new: Config, old: Config) -> bool:

@@ -118,9 +118,12 @@ class ControlServer:
             with _short_path(self._folder) as path:
                 listener.bind(path)
             os.chmod(os.path.join(self._folder, _NAME), 0o600)
+            self._bound = os.stat(os.path.join(self._folder, _NAME))
             listener.listen(_MOST_CLIENTS)
-        except BaseException:
+        except BaseException as failure:
             listener.close()
+            if isinstance(failure, OSError):
+                failure.filename = self._folder  # a failed bind names no file
             raise
         self._listener = listener
 
@@ -155,8 +158,10 @@ class ControlServer:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+            path = os.path.join(self._folder, _NAME)
             with contextlib.suppress(OSError):
-                os.unlink(os.path.join(self._folder, _NAME))
+                if os.path.samestat(os.stat(path), self._bound):  # not another daemon's, in a new folder
+                    os.unlink(path)
 
 
 def ask(

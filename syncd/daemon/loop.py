@@ -62,7 +62,7 @@ class Daemon:
         shared.names = frozenset(self._loops)
         shared.on_scanned_all = self._scanned_all
         shared.on_written = self._written
-        shared.on_sync_ended = self._let_write
+        shared.on_sync_ended = self._sync_ended
         shared.turn.is_kept = lambda: any(each.is_ready for each in shared.open_writers())
         shared.turn.on_free = self._let_write
         self.changes: SandboxChanges | None = None  # the last ones
@@ -74,7 +74,7 @@ class Daemon:
         """Run until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
         systemd = self._shared.systemd
         systemd.ready()
-        _log.info("watching %s", self._shared.status.workspace)
+        _log.info("watching %s%s", self._shared.status.workspace, ", paused" if self._shared.paused else "")
         try:
             self._shared.tasks.run([work for loop in self._loops.values() for work in loop.works])
         except Stop:
@@ -90,10 +90,19 @@ class Daemon:
         Returns the warnings, if all succeeded. Raises `Stop` before an answer.
         """
         try:
+            return self._served(requests)
+        finally:
+            for name in self._loops.keys() - requests.keys():
+                self._loops[name].recall()
+
+    def _served(self, requests: Mapping[str, SyncRequest]) -> list[SyncWarning]:
+        try:
             self._shared.tasks.run([partial(self._loops[name].serve, each) for name, each in requests.items()])
         except Stop:
             if any(each.is_open for each in requests.values()):
                 raise
+        for name in self._loops.keys() - requests:
+            self._loops[name].stood_by([self._loops[each].cycle.baseline for each in requests])
         served = [self._loops[name].publisher for name in requests]
         failed = any(each.totals.last_error is not None for each in served)
         return [] if failed else self._shared.status.warnings()
@@ -141,6 +150,9 @@ class Daemon:
         for client, message in self._shared.control.requests():
             self._handle(client, message)
             came = True
+        if not shared.reload and shared.is_state_lost():
+            _log.warning("the state folder was removed while it was in use: beginning with a new one")
+            shared.reload = came = True
         if shared.signals.reload:
             shared.signals.reload = False
             self._reload()
@@ -156,9 +168,13 @@ class Daemon:
         """Begin or end the loops of sandboxes, where nothing else has changed; no other sandbox notices."""
         changes = self._change_sandboxes()
         if changes is None:
-            self._shared.reload = True
+            self._shared.is_reload_asked = True
+            for loop in self._loops.values():
+                loop.delays_reload = loop.is_syncing
+            self._sync_ended()
             return
         self.changes = changes
+        self._shared.status.refused = ""
         self._shared.systemd.reloading()  # the service manager waits for both
         for name in changes.removed:
             self._loops.pop(name).leave()
@@ -195,9 +211,8 @@ class Daemon:
                 loop.look_soon()
 
     def _written(self) -> None:
-        """Have each sandbox synced if a command that has ended decided something."""
-        for loop in self._loops.values():
-            loop.sync_soon()
+        """Have each sandbox synced as a command that wrote has ended, whose changes may be known by no event yet."""
+        self._rescan_all()
         self._shared.tasks.wake()
 
     # -- commands
@@ -256,6 +271,13 @@ class Daemon:
             if not writer.is_ready and not in_way:
                 writer.is_ready = True
                 writer.send({"event": "ready"})
+
+    def _sync_ended(self) -> None:
+        """Go on with what waited for the end of a sync. A reload waits for none that began after it was asked for."""
+        self._let_write()
+        if self._shared.is_reload_asked and not any(loop.delays_reload for loop in self._loops.values()):
+            self._shared.reload = True
+            self._shared.tasks.wake()
 
     def _pause_or_resume(self, client: Client, command: str) -> None:
         is_pause = command == "pause"

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
 
@@ -34,6 +35,7 @@ from syncd.daemon.scheduler import (
 from syncd.daemon.shared_state import SharedState
 from syncd.daemon.signals import LiveReload
 from syncd.daemon.sync_requests import RequestQueue, SyncRequest
+from syncd.model.manifest import Manifest, difference
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.network import default_addresses
 from syncd.report.history import SyncEnding
@@ -78,6 +80,7 @@ class SandboxLoop:
         self.cycle = parts.cycle
         self.publisher = parts.publisher
         self.is_syncing = False
+        self.delays_reload = False  # the sync under way, which began before it, and gives way to it
         self._parts = parts
         self._shared = shared
         self._clock = parts.workspace.clock
@@ -131,14 +134,27 @@ class SandboxLoop:
             self.add(request)
             while request.is_open:
                 self._step()
+            self.publisher.enter(State.STOPPED)  # the program may take a minute
+            if request.client is not None and self._parts.synced_hook.is_running:
+                request.client.send({"event": "progress", "state": State.STOPPED})
             with suppress(Stop):
                 while self._parts.synced_hook.is_running:
                     self._wait(None)
 
+    def recall(self) -> None:
+        """Have the status tell what is recorded of this sandbox, after a command that was for others."""
+        self._learn()
+        self._warn()
+
+    def stood_by(self, bases: Collection[Manifest | None]) -> None:
+        """Show what is pending here after a command for others, which hold these: what differs is."""
+        held = self.cycle.baseline
+        is_same = held is not None and any(not difference(held, base).certain for base in bases if base is not None)
+        self.publisher.pending = not (self.cycle.is_settled and is_same)
+
     @contextmanager
     def _started(self) -> Iterator[None]:
         publisher = self.publisher
-        publisher.pending = not self.cycle.is_settled
         self._learn()
         publisher.enter(State.STARTING)
         try:
@@ -241,10 +257,13 @@ class SandboxLoop:
             self._enter(self._stage)
 
     def forget_sandbox(self, sandbox_id: str) -> None:
-        """Forget a sandbox that was released: an idle daemon sends no request that would fail."""
-        target = self.cycle.target
-        if target is not None and target.sandbox_id == sandbox_id and self.cycle.provider.mark_lost(target):
+        """Note that a sandbox was released: another one is acquired, or nothing there counts as synced."""
+        target, services = self.cycle.target, self.cycle.services
+        if target is not None and target.sandbox_id == sandbox_id:
+            if services is not None:
+                services.state.uncertain = services.state.is_released = True  # as the command recorded
             self.cycle.work_saver.note_done(target)  # by the command
+            self.cycle.provider.mark_lost(target)
             self.sync_soon()
 
     def poll_hook(self) -> bool:
@@ -280,7 +299,7 @@ class SandboxLoop:
         else:
             self._succeeded(outcome)
         finally:
-            self.is_syncing = False
+            self.is_syncing = self.delays_reload = False
             self._shared.on_sync_ended()  # a command may wait for this end, which no event tells of
         self._stage = None
         now_s = self._clock.monotonic_s()
@@ -335,6 +354,7 @@ class SandboxLoop:
         watch = (*self._shared.watch.warnings(), *self._polling.warnings)
         agent = (*self._parts.mcp_servers.warnings, *self._parts.synced_hook.warnings)
         agent += self.follower.warnings if self.follower is not None else ()
+        self.publisher.own_warnings = {each.key for each in (*self.cycle.sandbox_warnings, *agent)}
         self.publisher.warn([*self.cycle.warnings, *watch, *agent])
 
     def _succeeded(self, outcome: Outcome) -> None:
@@ -352,6 +372,8 @@ class SandboxLoop:
         if outcome.follow_up:
             self.sync_soon()
             self._asked_s = now_s  # what changed while it was read is found without an event too
+        if outcome.put_off:
+            self.sync_soon()
         self.publisher.pending = self._burst is not None
         # Last, as it may take a moment.
         servers = self._parts.mcp_servers
@@ -360,8 +382,10 @@ class SandboxLoop:
 
     def _failed(self, failed: SyncFailure) -> None:
         publisher, failure = self.publisher, failed.error
+        self._learn()  # of which sandbox it is: a move may have failed before it
         last = publisher.totals.last_error
-        is_refused = ends_a_new_daemon(failure) and not publisher.totals.synced_once
+        has_vanished = self._shared.was_there and not os.path.isdir(self._shared.status.workspace)
+        is_refused = ends_a_new_daemon(failure) and not publisher.totals.synced_once and not has_vanished
         ends = is_refused and self._shared.note_refusal(self.name)
         if not ends and (last is None or last.message != str(failure)):  # `syncd run` logs what ends it
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
@@ -441,8 +465,9 @@ class SandboxLoop:
 
     def _send_failure(self, failure: Exception, wait_s: float, gives_up_in_s: float | None) -> None:
         attempt = self.publisher.failures_in_row + 1
+        failed = f"{self.name}: {failure}" if len(self._shared.names) > 1 else str(failure)
         self._request_queue.send_progress(
-            state=State.RETRYING, failed=str(failure), attempt=attempt, wait_s=wait_s, gives_up_in_s=gives_up_in_s
+            state=State.RETRYING, failed=failed, attempt=attempt, wait_s=wait_s, gives_up_in_s=gives_up_in_s
         )
 
     def pause(self, wait_s: float) -> None:
@@ -458,7 +483,7 @@ class SandboxLoop:
                 raise Superseded
             now_s, slept_s = self._clock.monotonic_s(), self._slept_s - slept_before_s
             changes_due_s = due_s(self._burst, *self._times()) if self._burst is not None else None
-            until_s = retry_pause.ends_s(now_s, slept_s, self._network_back_s, changes_due_s)
+            until_s = retry_pause.ends_s(slept_s, self._network_back_s, changes_due_s)
             if now_s >= until_s:
                 break
             self._retry_in(until_s - now_s)
@@ -490,7 +515,7 @@ class SandboxLoop:
         times = [
             self._parts.workspace.client.idle_at_s,
             self.publisher.notification_due_s,
-            self._clock.monotonic_s() + KEY_POLL_S if self._backoff.waits_for_person else None,
+            self._clock.monotonic_s() + KEY_POLL_S if self._awaits_key else None,
             self._clock.monotonic_s() + NETWORK_POLL_S if self._backoff.is_outage else None,
         ]
         return min((time_s for time_s in times if time_s is not None), default=None)
@@ -499,9 +524,13 @@ class SandboxLoop:
         """Note what is due by now. In the middle of a sync no more than that is done."""
         self._watch_network()
         self._parts.workspace.client.close_idle()
-        if self._backoff.waits_for_person and file_stamp(self._key_file) != self._key_stamp:
+        if self._awaits_key and file_stamp(self._key_file) != self._key_stamp:
             self._shared.reload = True
         self.publisher.notify()
+
+    @property
+    def _awaits_key(self) -> bool:
+        return self._backoff.waits_for_person or bool(self._shared.status.refused)
 
     def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
         """The monotonic second at which the sync under way gives way to another one."""
@@ -524,7 +553,7 @@ class SandboxLoop:
         """True if a request, a pause, a reload or work of the agent's that is to be saved ends the sync under way."""
         # One that serves a request goes on: given up, it would be begun again at once, without end.
         is_paused = self._shared.paused and not self._request_queue.serving
-        is_asked = bool(self._request_queue.fresh) or is_paused or self._ends
+        is_asked = bool(self._request_queue.fresh) or is_paused or self.delays_reload or self._ends
         return is_asked or self.cycle.save_in_s <= 0
 
     def _watch_network(self) -> None:

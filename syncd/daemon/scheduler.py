@@ -135,7 +135,7 @@ class RetryPause(Struct, frozen=True):
     first_s: float
     is_offline: bool
 
-    def ends_s(self, now_s: float, slept_s: float, network_back_s: float, changes_due_s: float | None) -> float:
+    def ends_s(self, slept_s: float, network_back_s: float, changes_due_s: float | None) -> float:
         """Return the time at which it ends, where the machine slept for so long, and the network returned last then.
 
         Changes must be due, and a least wait be over: typing all day while offline must not cause a storm of attempts.
@@ -146,7 +146,7 @@ class RetryPause(Struct, frozen=True):
             ends_s = min(ends_s, network_back_s + self.first_s)
         if changes_due_s is not None:
             least_s = self.started_s + (min(self.wait_s, self.first_s) if self.is_offline else self.wait_s)
-            ends_s = min(ends_s, max(least_s, changes_due_s, now_s))
+            ends_s = min(ends_s, max(least_s, changes_due_s))
         return ends_s
 
 
@@ -212,7 +212,6 @@ class FailureBackoff:
 
     def clear(self) -> None:
         """A sync succeeded."""
-        self._failures = 0
         self._rechecks = 0
         self.hold = None
         self._end_wait()

@@ -44,12 +44,15 @@ class SharedState(Struct):
     turn: TaskLock
     start_at_s: float  # of the first syncs, if nothing asks for one before
     rescan_at_s: float  # of everything
+    was_there: bool = False  # the workspace, at the start
     paused: bool = False
+    is_reload_asked: bool = False  # it comes once the syncs that were under way then have ended
     reload: bool = False  # the loops end, for another configuration
     dirty: DirtyDirectories = field(default_factory=DirtyDirectories)
     writers: list[Writer] = field(default_factory=list)
     on_scanned_all: Callable[[str], None] = lambda _: None
     on_sync_ended: Callable[[], None] = lambda: None
+    is_state_lost: Callable[[], bool] = lambda: False  # the state folder was removed, and can be made anew
     on_written: Callable[[], None] = lambda: None  # what counts as sent may be another, without any event
     refused: set[str] = field(default_factory=set)  # the sandboxes that were, of a run in which none was synced to
     names: frozenset[str] = frozenset()

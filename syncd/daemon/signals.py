@@ -102,7 +102,7 @@ class LiveReload:
         if _sent(new) != _sent(self._current):
             _log.info("the upload is cancelled: another one begins with the new configuration")
             return True
-        limit = limit_of(new)
+        limit = new.sync.upload_limit_bytes_per_s
         if limit != self._throttle.limit_bytes_per_s:
             self._throttle.limit_bytes_per_s = limit
             _log.info("the upload goes on, %s", f"at most {limit >> 10} KiB a second" if limit else "without a limit")
@@ -112,8 +112,3 @@ class LiveReload:
 def _sent(config: Config) -> tuple[object, ...]:
     """The keys that decide what is sent, and where to."""
     return config.workspace, config.sandbox, config.always_ignored
-
-
-def limit_of(config: Config) -> int:
-    """The upload limit in bytes a second; 0: none."""
-    return config.sync.upload_limit_kib_per_second << 10

@@ -32,6 +32,7 @@ class _Content:
         self._packed = packed
         self._inflate = zlib.decompressobj(wbits=31)
         self._at = 0
+        self._header_bytes = 0  # of the next member's
 
     def tell(self) -> int:
         return self._at
@@ -40,13 +41,26 @@ class _Content:
         """Skip what is before this position. Raises `tarfile.StreamError` if it was passed."""
         if position < self._at:
             raise tarfile.StreamError("an archive is read forward only")
-        while self._at < position and self.read(min(position - self._at, READ_BYTES)):
+        while self._at < position and self.data(min(position - self._at, READ_BYTES)):
             pass
 
+    def next_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+        """The next member of an archive that has this content. Raises `ArchiveRefused`, `tarfile.TarError`."""
+        self._header_bytes = 0
+        return tar.next()
+
     def read(self, size_bytes: int) -> bytes:
-        """So many bytes, fewer at the end only. Raises `ArchiveRefused`, for what no header and no block needs too."""
-        if size_bytes > _LARGEST_HEADER_BYTES:
+        """So many bytes of a header, for tarfile, which asks for those of a long name at once or in pieces.
+
+        Raises `ArchiveRefused`, also for more than any header needs.
+        """
+        self._header_bytes += size_bytes
+        if self._header_bytes > _LARGEST_HEADER_BYTES:
             raise ArchiveRefused("the archive has an oversized header")
+        return self.data(size_bytes)
+
+    def data(self, size_bytes: int) -> bytes:
+        """So many bytes, fewer at the end only. Raises `ArchiveRefused`."""
         content = b""
         while len(content) < size_bytes and (data := self._inflated(size_bytes - len(content))):
             content += data
@@ -76,20 +90,20 @@ def extract(packed: BinaryIO, folder: str) -> int:
     Adds and replaces, removes nothing else. ArchiveRefused or OSError: the members before the error stay. Members that
     cannot be extracted are skipped, and ArchiveRefused is raised at the end.
     """
-    content = cast("BinaryIO", _Content(packed))
+    content = _Content(packed)
     destination = _Destination(folder)
     count = 0
     failed: list[str] = []
     try:
-        with tarfile.TarFile(fileobj=content, errors="surrogateescape") as tar:
-            while (member := tar.next()) is not None:
+        with tarfile.TarFile(fileobj=cast("BinaryIO", content), errors="surrogateescape") as tar:
+            while (member := content.next_member(tar)) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # or tarfile keeps every member
                 count += 1
                 try:
                     destination.extract(member, content)
                 except _MemberFailed as failure:
                     failed.append(f"{member.name!r}: {failure}")
-            while content.read(READ_BYTES):
+            while content.data(READ_BYTES):
                 pass
             destination.finish()
     # Odd names and times also raise other errors than tarfile's own.
@@ -122,7 +136,7 @@ class _Destination:
         self._directories = {""}
         self._directory_attributes: dict[str, tuple[int, float]] = {}
 
-    def extract(self, member: tarfile.TarInfo, content: BinaryIO) -> None:
+    def extract(self, member: tarfile.TarInfo, content: _Content) -> None:
         """Extract one member. Raises `ArchiveRefused` for a hostile one, else `_MemberFailed`."""
         components = [part for part in member.name.split("/") if part not in ("", ".")]
         if ".." in components:
@@ -153,7 +167,7 @@ class _Destination:
                 os.utime(path, (mtime, mtime))
                 os.chmod(path, mode & ~_umask() & 0o777)
 
-    def _write_file(self, name: str, member: tarfile.TarInfo, content: BinaryIO) -> None:
+    def _write_file(self, name: str, member: tarfile.TarInfo, content: _Content) -> None:
         try:
             descriptor = self._created(name)
         except FileExistsError:
@@ -162,7 +176,7 @@ class _Destination:
         try:
             left = member.size
             while left > 0:
-                data = memoryview(content.read(min(left, READ_BYTES)))
+                data = memoryview(content.data(min(left, READ_BYTES)))
                 if not data:
                     raise tarfile.ReadError("unexpected end of data")
                 left -= len(data)

@@ -7,6 +7,7 @@ work tree stay as they are.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import select
@@ -101,7 +102,10 @@ class FollowedCommits:
         except (SyncdError, OSError) as failure:
             why = failure.message if isinstance(failure, SyncdError) else failure.strerror
             what = f"what the agent changed is at home, but not on {self._reference} ({why})"
-            self.warnings = [SyncWarning("follow-commit", what, "`syncd diff` shows it; it is tried again by itself")]
+            remedy = "`syncd diff` shows it; it is tried again by itself"
+            if os.strerror(errno.EROFS) in what:  # the key was set after the installation
+                remedy = f"{remedy}, in vain by a service until `syncd service install` is run again"
+            self.warnings = [SyncWarning("follow-commit", what, remedy)]
         else:
             self.warnings = []
 

@@ -27,9 +27,10 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.core import safe_open
 from syncd.merge.writes import OTHER, PathChange, WriteDecision, ancestors, by_depth, is_closed, opened
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, Stamp
-from syncd.selection import safe_open
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind
+from syncd.scan.file_reader import stamp_of
 
 # The way to a path is gone, or leads through a link or a file.
 _NO_WAY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -100,7 +101,7 @@ def look_with_digest(cursor: safe_open.DirCursor, path: str) -> Entry:
 
 
 def _local_entry(status: os.stat_result, target: str, digest: bytes = b"") -> Entry:
-    stamp = Stamp(status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+    stamp = stamp_of(status)
     mode = stat.S_IMODE(status.st_mode)
     if stat.S_ISREG(status.st_mode):
         return Entry(Kind.FILE, mode, size_bytes=status.st_size, digest=digest, stamp=stamp)

@@ -32,6 +32,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.core import safe_open
 from syncd.core.directories import Lock
 from syncd.core.durable_file import flush_folder
 from syncd.core.errors import Locked, TryLater
@@ -61,7 +62,6 @@ from syncd.merge.writes import (
 )
 from syncd.model.entry import Entry, Kind
 from syncd.sandbox.sandbox_state import TakenPath
-from syncd.selection import safe_open
 from syncd.store.state_db import Record, StateDb
 
 _log = logging.getLogger("syncd.state")
@@ -97,11 +97,11 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     sandbox: str = MAIN
 
 
-def journal_sandbox(db: StateDb) -> str:
-    """Return the name of the sandbox of the write that would be taken back next; main's where there is none."""
+def journal_sandbox(db: StateDb) -> str | None:
+    """Return the name of the sandbox of the write that would be taken back next; None where there is none."""
     done, pending = journal_records(db)
     entry = load_journal(pending) or load_journal(done)
-    return MAIN if entry is None else entry.sandbox
+    return None if entry is None else entry.sandbox
 
 
 def journal_records(db: StateDb) -> tuple[Record[str], Record[str]]:
@@ -148,13 +148,17 @@ class WorkspaceWriter:
     def look(self, paths: Iterable[str]) -> dict[str, Entry]:
         """Return what is at each path now, with digests, as `PathChange.before` takes it. Raises `TryLater`.
 
-        Nothing is behind a link or a file, for the plan may put a directory there.
+        Nothing is behind a link or a file, for the plan may put a directory there. What this person may not read is
+        UNREAD.
         """
         found: dict[str, Entry] = {}
         with _reported("cannot be read", "let syncd read it") as at, self._cursor() as cursor:
             for path in sorted(paths, key=by_depth):
                 at.path = path
-                found[path] = look_with_digest(cursor, path)
+                try:
+                    found[path] = look_with_digest(cursor, path)
+                except PermissionError:
+                    found[path] = Entry(Kind.UNREAD)
         return found
 
     def write(

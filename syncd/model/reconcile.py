@@ -241,7 +241,7 @@ def plan_home(sides: Sides, home: Home) -> Plan:
     for path, planned in found.items():
         above = _above(path, found)
         if planned.outcome in (PathOutcome.TAKE, PathOutcome.MERGE) and above is not None and above.there.is_directory:
-            reason = f"its directory is not taken: {above.reason or above.outcome.value}"
+            reason = f"{_NOT_TAKEN}{above.reason.removeprefix(_NOT_TAKEN) or above.outcome.value}"
             outcome = PathOutcome.NEVER if above.outcome is PathOutcome.NEVER else PathOutcome.CONFLICT
             found[path] = replace(planned, outcome=outcome, reason=reason)
         elif planned.outcome is PathOutcome.DELETE and above is not None and not above.there.is_directory:
@@ -278,6 +278,7 @@ def _chosen(planned: PlannedPath, home: Home, *among: Choice) -> PlannedPath:
 
 
 _HOLDS_MORE = "its directory here holds more than was deleted there"
+_NOT_TAKEN = "its directory is not taken: "
 _GAVE_WAY = "its directory gave way there to something that is not taken"
 
 
@@ -315,6 +316,8 @@ def _home_outcome(sides: Sides, home: Home, path: str, here: Entry) -> tuple[Pat
 
 
 def _both_changed(base: Entry, here: Entry, there: Entry) -> str:
+    if here.kind is Kind.UNREAD:
+        return "it cannot be read here"
     if base.kind is Kind.ABSENT:
         return "new on both sides"
     return "of different kinds" if here.kind is not there.kind else "changed on both sides"
@@ -322,7 +325,7 @@ def _both_changed(base: Entry, here: Entry, there: Entry) -> str:
 
 def never_taken(sides: Sides, home: Home, path: str, here: Entry, there: SeenEntry) -> str:
     """Return the reason for which a path is never taken, empty if there is none."""
-    if any(name.lower() == ".git" for name in path.split("/")):
+    if is_in_repository(path):
         return "it is inside of a .git"
     if here.kind is Kind.OTHER:
         return "its place here is behind a link, or holds a device"
@@ -339,6 +342,11 @@ def never_taken(sides: Sides, home: Home, path: str, here: Entry, there: SeenEnt
         if not stays_inside(path, there.target) or leads_out(path, there.target, target_of):
             return "it is a link that leads out of the workspace"
     return ""
+
+
+def is_in_repository(path: str) -> bool:
+    """True for a `.git`, in any letter case, and for all in it."""
+    return any(name.lower() == ".git" for name in path.split("/"))
 
 
 def _makes_room(sides: Sides, path: str) -> bool:

@@ -6,7 +6,7 @@ public OpenAPI description of the local-sandbox API.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
@@ -242,6 +242,15 @@ class Server(Struct):
     server_name: str | None = None
     mcp_server_url: str | None = None
 
+    @property
+    def name(self) -> str:
+        return self.server_name or self.id
+
+
+def urls_by_name(servers: Iterable[Server]) -> dict[str, str]:
+    """Return the servers' URLs, empty where the API gives none."""
+    return {server.name: server.mcp_server_url or "" for server in servers}
+
 
 class SandboxInfo(Struct):
     """`GET …/{id}`."""
@@ -253,20 +262,20 @@ class SandboxInfo(Struct):
 
 
 class Api:
-    """One sandbox behind one base URL."""
+    """One sandbox behind one base URL; `table` is the one of the configuration that names it."""
 
-    def __init__(self, target: Target, key: ApiKey, client: HttpClient, clock: Clock) -> None:
+    def __init__(self, target: Target, key: ApiKey, client: HttpClient, clock: Clock, table: str = "sandbox") -> None:
         self._api_client = ApiClient(target.base_url, key, client, clock)
         self._region = target.region
         self._clock = clock
         self._path = f"/{quote(target.sandbox_id, safe='')}"
         unknown = ErrorMeaning(
             f"the API knows no sandbox {one_line(target.sandbox_id)!r}",
-            "it may have expired; set sandbox.id to a living one",
+            f"it may have expired; set {table}.id to a living one",
             SandboxNotFound,
         )
         invalid = ErrorMeaning(
-            f"the API refused the request for region '{target.region}'", "check sandbox.region and sandbox.id"
+            f"the API refused the request for region '{target.region}'", f"check {table}.region and {table}.id"
         )
         self._meanings = {400: invalid, 404: unknown, 410: unknown, 422: invalid}
 
@@ -422,8 +431,8 @@ class Account:
         got = self._api_client.decode(request, answer, Acquired)
         if got.local_sandbox_id in ("", ".", "..") or not got.local_sandbox_id.isprintable():
             raise self._api_client.unusable(request, answer)
-        urls = {server.server_name or server.id: server.mcp_server_url or "" for server in got.servers}
-        return AcquiredSandbox(got.local_sandbox_id, asked_wall_s, asked_wall_s + ttl_seconds, urls, in_boot)
+        ends_wall_s, urls = asked_wall_s + ttl_seconds, urls_by_name(got.servers)
+        return AcquiredSandbox(got.local_sandbox_id, asked_wall_s, ends_wall_s, urls, in_boot)
 
     def sandboxes(self) -> list[SandboxInfo]:
         """Return all that the account has now. Raises `StepFailed`."""

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from syncd.archive.archive_format import Codec
+from syncd.archive.archive_format import FAST_ABOVE, Codec, codec_for
 from syncd.archive.chunk_store import Archive
 from syncd.archive.extraction import BadArchive
 from syncd.core.checksum import crc32c
@@ -36,6 +36,7 @@ from syncd.remote.failure import (
     FailureAction,
     RetrySettings,
     StepFailed,
+    UploadCutOff,
     classify_bucket_status,
 )
 from syncd.remote.http_client import HttpClient, NoResponse, Response
@@ -44,18 +45,11 @@ from syncd.remote.retry import with_retries
 from syncd.remote.upload_url import UploadUrl, is_expired
 from syncd.store.state_db import Record, StateDb
 
-# -- the uplink: its speed is estimated from completed uploads, and decides on the codec
+# -- the uplink: its speed is estimated from completed uploads, and decides on the codec (`codec_for`)
 
-# Bytes a second: 50 and 100 Mbit/s. Measured on a tree of 760 MB with two cores: the fast codec packs it into 212 MB in
-# 1.2 s, the dense one into 180 MB in 4.0 s. The 32 MB saved are sent in the 2.8 s lost at 91 Mbit/s; below that the
-# dense one is done sooner. A change of codec packs the whole archive anew, once; a densely packed chunk then saves its
-# share with each later upload, at no further cost. So dense begins where its first upload clearly pays, and ends only
-# where none pays.
-DENSE_BELOW = 50e6 / 8
-FAST_ABOVE = 100e6 / 8
 # Up to a second of an upload is overhead: a fresh connection finds its speed in some seven round trips, and the bucket
 # takes its time to answer. The rate of an upload that takes twice that is wrong by a factor of two at most, which is
-# the ratio of the two bounds. A shorter one only shows that the uplink is at least so fast.
+# the ratio of the two bounds of the codec. A shorter one only shows that the uplink is at least so fast.
 LEAST_S = 2.0
 # Below this a busy server's pause would look like a slow uplink, and there is little to save.
 LEAST_BYTES = 1 << 20
@@ -90,13 +84,6 @@ class Uplink(Struct, frozen=True):
         fresh = bool(self.rates) and 0 <= now_s - self.measured_at_s < STALE_S
         rates = (*self.rates[1:], rate) if fresh else (rate,) * SAMPLES
         return Uplink(rates, codec_for(median(rates), self.codec), now_s)
-
-
-def codec_for(bytes_per_s: float, now: Codec) -> Codec:
-    """Return the codec for an uplink of this speed, where `now` is the current one."""
-    if bytes_per_s < DENSE_BELOW:
-        return Codec.DENSE
-    return Codec.FAST if bytes_per_s > FAST_ABOVE else now
 
 
 def _is_measurement(sent_bytes: int, seconds: float) -> bool:
@@ -256,9 +243,10 @@ class Bucket:
                 raise StepFailed(
                     ApiStep.UPLOAD, FailureAction.RENEW_URL, "the upload URL expired during the upload"
                 ) from None
-            what = "the upload was cut off" if failure.reached else "the bucket cannot be reached"
-            hint = "" if failure.reached else "check the network"
-            raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, f"{what} ({failure})", hint) from None
+            if failure.reached:
+                raise UploadCutOff(f"the upload was cut off ({failure})") from None
+            message = f"the bucket cannot be reached ({failure})"
+            raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, message, "check the network") from None
         finally:
             self._throttle.uploads -= 1
         seconds = self._clock.monotonic_s() - body.checksums.started_s
@@ -426,12 +414,14 @@ def download(client: HttpClient, step: ApiStep, url: str, consume: Callable[[Ite
 
 
 def check_url(step: ApiStep, url: str) -> None:
-    """Refuse a signed URL that is neither https nor on this machine. Raises `StepFailed`."""
+    """Refuse a signed URL that is neither https nor on this machine, or no URL at all. Raises `StepFailed`."""
     try:
         components = urlsplit(url)
         scheme, host = components.scheme, components.hostname or ""
     except ValueError:
         scheme, host = "", ""
+    if not (host and url.isascii() and url.isprintable() and " " not in url):
+        scheme = "malformed"
     if scheme == "https" or (scheme == "http" and is_loopback(host)):
         return
     action = FailureAction.RENEW_URL if step is ApiStep.UPLOAD else FailureAction.RETRY

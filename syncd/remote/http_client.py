@@ -164,10 +164,6 @@ class NoResponse(Exception):
         self.reached = reached
 
 
-class _RequestUnread(Exception):
-    """A kept connection ended before one byte of the request arrived."""
-
-
 class Response(Struct, frozen=True):
     """A bounded HTTP answer: the names of its headers in lower case; its `Date` as seconds, if it had a valid one.
 
@@ -323,14 +319,6 @@ class HttpClient:
         closed is sent again at once, so `content` must be iterable twice. Raises `NoResponse`, `Stop`,
         `Superseded`, and what iterating `content` raises.
         """
-        try:
-            return self._exchange_once(method, url, headers, read_s, content)
-        except _RequestUnread:
-            return self._exchange_once(method, url, headers, read_s, content)
-
-    def _exchange_once(
-        self, method: str, url: str, headers: Mapping[str, str], read_s: float, content: bytes | Iterable[bytes] | None
-    ) -> Response:
         with self._stream(method, url, headers, read_s, content) as (response, monitor):
             return self._answer(response, monitor)
 
@@ -349,25 +337,29 @@ class HttpClient:
     def _stream(
         self, method: str, url: str, headers: Mapping[str, str], read_s: float, content: bytes | Iterable[bytes] | None
     ) -> Iterator[tuple[httpx.Response, ExchangeMonitor]]:
-        """Send a request and yield the head of its answer. Errors of the block itself are not translated."""
-        self.requests += 1
-        monitor = self._network.monitor = ExchangeMonitor(read_s)
-        body = content if isinstance(content, bytes | None) else _RequestBody(content)
+        """Send a request and yield the head of its answer. Errors of the block itself are not translated.
+
+        A request of which a kept connection took no byte before it ended is sent again, once.
+        """
         # The time-out of a read does not know how much of the request is still unsent; the monitor does.
-        one_read_s = read_s if body is None else read_s + DRAIN_S
+        one_read_s = read_s if content is None else read_s + DRAIN_S
         timeout = httpx.Timeout(connect=CONNECT_S, read=one_read_s, write=WRITE_S, pool=CONNECT_S)
         with ExitStack() as opened:
-            try:
-                self.waiter.interrupt.check()
-                request = self._client.stream(method, url, headers=dict(headers), content=body, timeout=timeout)
-                response = opened.enter_context(request)
-                monitor.note_answer()
-            except _FAILURES as failure:
-                if isinstance(body, _RequestBody) and body.failure is not None:
-                    raise body.failure from None
-                if monitor.unread and not monitor.overdue:
-                    raise _RequestUnread from None
-                raise _no_response(failure, monitor) from None
+            for is_again in (False, True):
+                self.requests += 1
+                monitor = self._network.monitor = ExchangeMonitor(read_s)
+                body = content if isinstance(content, bytes | None) else _RequestBody(content)
+                try:
+                    self.waiter.interrupt.check()
+                    request = self._client.stream(method, url, headers=dict(headers), content=body, timeout=timeout)
+                    response = opened.enter_context(request)
+                    monitor.note_answer()
+                    break
+                except _FAILURES as failure:
+                    if isinstance(body, _RequestBody) and body.failure is not None:
+                        raise body.failure from None
+                    if is_again or monitor.overdue or not monitor.unread:
+                        raise _no_response(failure, monitor) from None
             if monitor.is_cut and isinstance(body, _RequestBody) and response.is_success:
                 raise NoResponse("the answer came before the whole request was sent")
             yield response, monitor

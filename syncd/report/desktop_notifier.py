@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.clock import Clock, utc
-from syncd.core.text import counted, one_line, redacted, shown_path
+from syncd.core.text import counted, for_sandbox, one_line, redacted, shown_path
 
 _log = logging.getLogger("syncd")
 
@@ -84,6 +84,7 @@ class DesktopNotifier:
         """`sandbox` is the name of the sandbox, where the workspace has several."""
         name = one_line(shown_path(os.path.basename(workspace)), 40)
         self._name = f"{name} ({sandbox})" if sandbox else name
+        self._sandbox = sandbox
         self._after_s = after_s
         self._environ = environ
         self._last = last
@@ -154,6 +155,7 @@ class DesktopNotifier:
             return None
         import asyncio  # noqa: PLC0415 - only when there is something to show
 
+        body = for_sandbox(body, self._sandbox) if self._sandbox else body
         text = _URL.sub(r"\1", one_line(redacted(body), 400)).translate(_NO_MARKUP)
         try:
             return asyncio.run(asyncio.wait_for(_sent(self._environ, summary, text, replaced), _REPLY_TIMEOUT_S))

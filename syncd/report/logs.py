@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from enum import StrEnum
 
 from syncd.core.clock import stamp
-from syncd.core.text import one_line, redacted
+from syncd.core.text import for_sandbox, one_line, redacted
 
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 _LONGEST = 2000
@@ -45,6 +45,7 @@ class _Formatter(logging.Formatter):
         for secret in ("", *self.secrets):
             message = redacted(message, secret)
         sandbox, message = sandbox_in_logs.get(), one_line(message, _LONGEST)
+        message = for_sandbox(message, sandbox) if sandbox else message
         if self._form is LogFormat.JSON:
             line = json.dumps(
                 {

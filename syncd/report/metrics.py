@@ -74,7 +74,11 @@ def _families(
     yield "syncd_uploaded_bytes_total", "Bytes uploaded by this run.", status.uploaded_bytes
     yield "syncd_warnings", "Warnings now.", len(status.warnings)
     yield "syncd_left_out_paths", "Paths that are excluded, by the source of the rule.", left_out
-    yield "syncd_saved_versions", "Versions of the agent that are saved.", status.agent.saved
+    yield (
+        "syncd_saved_versions",
+        "Versions of the agent that are saved.",
+        sum(each.agent.saved for each in sandboxes or (status,)),
+    )
     yield "syncd_held_paths", "Paths held now.", status.agent.held_count
     yield "syncd_last_sync_duration_seconds", "How long the last sync took.", last.seconds if last else None
     yield "syncd_last_sync_archive_bytes", "The last archive's size.", last.archive_bytes if last else None

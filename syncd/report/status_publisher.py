@@ -12,7 +12,7 @@ from syncd.core.choices import Managed
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater, WorkspaceError
 from syncd.core.settings import MAIN
-from syncd.core.text import one_line, shown_path
+from syncd.core.text import for_sandbox, one_line, shown_path
 from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.target import AcquiredSandbox, Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
@@ -31,6 +31,7 @@ from syncd.sync.status_document import (
     SandboxStatus,
     State,
     Status,
+    not_read,
 )
 from syncd.sync.sync_cycle import SyncCycle
 
@@ -94,6 +95,7 @@ class StatusPublisher(Struct):
     url_expires_at: str | None = None
     progress: Progress | None = None
     warnings: list[SyncWarning] = field(default_factory=list)
+    own_warnings: set[str] = field(default_factory=set)  # the keys of those that are not about the workspace
     left_out: dict[str, int] = field(default_factory=dict)
     acquired_sandbox: AcquiredSandbox | None = None
     servers: dict[str, str] = field(default_factory=dict)
@@ -294,6 +296,7 @@ class WorkspaceStatus(Struct):
     pid: int | None
     managed: Managed | None
     config: str = ""
+    refused: str = ""  # the reason why the daemon goes on with what it read before
     publishers: list[StatusPublisher] = field(default_factory=list)
     _started_at: str | None = None
     _written: bytes = b""
@@ -315,8 +318,7 @@ class WorkspaceStatus(Struct):
                 continue
             if self.pid is None:
                 totals.last_error = status.last_error
-            if self.pid is None or totals.last_sync is None:
-                totals.last_sync = status.last_sync
+            totals.last_sync = status.last_sync or totals.last_sync  # a command may have synced during a reload
         if self.pid is None and self.publishers and self.publishers[0].is_own(known.get(self.publishers[0].name)):
             first = self.publishers[0].totals  # only sums are known
             first.syncs, first.failures, first.uploaded_bytes = before.syncs, before.failures, before.uploaded_bytes
@@ -349,8 +351,16 @@ class WorkspaceStatus(Struct):
         return min(self.publishers, key=lambda each: _URGENCY.index(each.state))
 
     def warnings(self) -> list[SyncWarning]:
-        """The warnings of all; what is about the workspace is the same for each sandbox."""
-        return [*{str(warning): warning for each in self.publishers for warning in each.warnings}.values()]
+        """The warnings of all, of several with the sandbox's name; what is about the workspace is the same for each."""
+        found: dict[str, SyncWarning] = {}
+        for each in self.publishers:
+            for warning in each.warnings:
+                is_own = len(self.publishers) > 1 and warning.key in each.own_warnings
+                remedy = for_sandbox(warning.remedy, each.name)
+                named = warning._replace(what=f"{each.name}: {warning.what}", remedy=remedy) if is_own else warning
+                found[str(named)] = named
+        refused = [SyncWarning("configuration", not_read(self.refused), "")] if self.refused else []
+        return [*refused, *found.values()]
 
     def document(self) -> Status:
         found = self.warnings()

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from syncd.core.clock import seconds_of
 from syncd.core.directories import holder
 from syncd.core.durable_file import read_file, write_whole
+from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
 from syncd.remote.target import Target
 from syncd.store.state_db import Record, StateDb
@@ -56,6 +57,10 @@ def read_status(folder: str, otherwise: Status) -> Status:
     named = otherwise.sandbox
     if not runs and (named.base_url != status.sandbox.base_url or named.id not in ("", status.sandbox.id)):
         status = otherwise
+    if not runs:
+        recorded = {each.name: each for each in status.sandboxes}
+        sandboxes = tuple(_same_or(each, recorded.get(each.name)) for each in otherwise.sandboxes)
+        status = replace(status, sandboxes=sandboxes)
     # Commands drop and add saved versions too, and look.
     with contextlib.suppress(OSError), contextlib.closing(StateDb(folder)) as db:
         sandboxes = tuple(replace(each, agent=_agent_now(db, each)) for each in status.sandboxes)
@@ -79,9 +84,16 @@ def read_status(folder: str, otherwise: Status) -> Status:
     )
 
 
+def _same_or(named: SandboxStatus, recorded: SandboxStatus | None) -> SandboxStatus:
+    """Return what is recorded of a sandbox, if it is the one that the configuration has by that name now."""
+    if recorded is None or recorded.base_url != named.base_url or named.id not in ("", recorded.id):
+        return named
+    return recorded
+
+
 def _agent_now(db: StateDb, sandbox: SandboxStatus) -> AgentStatus:
     """Return the agent's side as it is recorded by now. Raises `OSError`."""
-    agent = replace(sandbox.agent, saved=db.count_saved())
+    agent = replace(sandbox.agent, saved=db.saved_of().count(sandbox.name))
     owner = Target(sandbox.base_url, sandbox.id, "").owner
     seen = Record(db, "seen", _Seen, "status shows what the daemon knew", owner).load()
     if seen is None:
@@ -103,10 +115,17 @@ def told_of_brought_in(db: StateDb) -> Record[bytes]:
     return Record(db, "brought-in", bytes, "`syncd status` tells once more what .worktreeinclude brings in")
 
 
-def remove_status(folder: str) -> None:
-    """Remove the document of a process that has ended, if there is one. Raises `OSError`."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(folder, _NAME))
+def forget_released(folder: str, name: str) -> None:
+    """Forget what the document of a process that has ended tells of this sandbox, and of no other. Raises `OSError`."""
+    status = read_document(folder)
+    if status is None:
+        return
+    status = replace(status, sandboxes=tuple(each for each in status.sandboxes if each.name != name))
+    if name == MAIN:
+        gone = replace(status.sandbox, id="")
+        status = replace(status, sandbox=gone, last_sync=None, last_error=None, mcp_servers={}, lingering=0)
+        status = replace(status, upload_url_expires_at=None, sandbox_expires_at=None)
+    write_status(folder, encoded(status))
 
 
 def running_workspace(link: str, folder: str) -> str | None:

@@ -57,8 +57,14 @@ class DeletionSync(Struct):
         found = [
             SyncWarning(
                 f"kept:{path}",
+                f"'{shown_path(path)}' is excluded here and was changed in the sandbox, where it stays",
+                "`syncd apply --include PATTERN` takes it",
+            )
+            if self.is_excluded(path, leftovers[path][-1].kind is Kind.DIRECTORY)
+            else SyncWarning(
+                f"kept:{path}",
                 f"'{shown_path(path)}' was deleted here and changed in the sandbox, where it stays",
-                "`syncd diff` shows it; `syncd push --force` saves it, and removes it there",
+                "`syncd diff` shows it, `syncd resolve` decides",
             )
             for path in sorted(path for path in seen.kept if path in leftovers and path not in seen.held)
         ]

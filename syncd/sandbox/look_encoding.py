@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 
 from syncd.core.text import one_line
 from syncd.model.entry import EXECUTABLE, Entry, Kind, SeenEntry, arrived_digest
+from syncd.model.reconcile import is_in_repository
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Missing, Obstacle
 
 _DIGEST_BYTES = 16
@@ -239,7 +240,7 @@ def _pruned(text: str) -> str:
 def _path(text: str) -> str:
     """Return a path inside of the workspace, and of no repository. Raises `ValueError`."""
     path = from_remote(text)
-    if leads_outside(path) or any(name.lower() == ".git" for name in path.split("/")):
+    if leads_outside(path) or is_in_repository(path):
         raise ValueError("a path leads outside")
     return path
 

@@ -447,8 +447,18 @@ class _Look:
             return None if kind == "d" else (path, "d")
         if kind_there != "d" and (there != path or kind == "d"):
             return there, kind_there
+        if there == path and kind_there == "l" and self._leads_out(path):
+            return path, "l"  # some extractors refuse what is at such a link, and all else with it
         folder = made.rpartition(b"/")[0] or b"."
         return None if os.access(folder, os.W_OK | os.X_OK, dir_fd=self._top) else (made, "r")
+
+    @staticmethod
+    def _leads_out(path: "bytes") -> "bool":
+        top = os.path.realpath(os.fsencode(os.environ["AGENT_WORKSPACE"]))
+        folder = os.path.dirname(os.path.join(top, path))
+        target = os.path.normpath(os.path.join(folder, os.readlink(os.path.join(top, path))))
+        # A link of ours, which may lead through another one that leads out, is not in its own way.
+        return not any(each.startswith(top + b"/") for each in (target, os.path.realpath(target)))
 
 
 def _kind_of(mode: "int") -> "str":

@@ -12,28 +12,19 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import field
 
 from syncd.core.durable_file import StateFile, Versioned, read_file, rewrite
 from syncd.core.errors import SyncWarning
 from syncd.core.settings import MAIN, Config
-from syncd.core.text import one_line
-from syncd.remote.api import Api
+from syncd.remote.api import Api, urls_by_name
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import AcquiredSandbox, Target
 
 _URL = re.compile(r"https?://[!-~]+")
-
-
-class AgentInfo(Struct, frozen=True):
-    """One sandbox. `expires_at` is a UTC stamp, empty if not known; `servers` are MCP servers' URLs by name."""
-
-    sandbox_id: str
-    expires_at: str = ""
-    servers: Mapping[str, str] = field(default_factory=dict)
 
 
 def callable_servers(servers: Mapping[str, str]) -> dict[str, str]:
@@ -58,18 +49,6 @@ def _owner(server: str, names: Collection[str]) -> str:
     """Return the name of the sandbox that a server in the file is of: those of a further one begin with its name."""
     found = [name for name in names if name != MAIN and server.startswith(f"{name}-")]
     return max(found, key=len, default=MAIN)
-
-
-def shell_lines(agent_info: AgentInfo) -> Iterator[str]:
-    """Yield `export` lines for a shell's `eval`: id, end, and `SYNCD_MCP_NAME` for each server's URL."""
-    import shlex  # noqa: PLC0415 - the daemon, which imports this module too, does not need it
-
-    values = {"SYNCD_SANDBOX_ID": one_line(agent_info.sandbox_id), "SYNCD_SANDBOX_EXPIRES_AT": agent_info.expires_at}
-    for name, url in callable_servers(agent_info.servers).items():
-        variable = "SYNCD_MCP_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
-        values.setdefault(variable, url)  # of two names with one variable the first has it
-    for variable, value in values.items():
-        yield f"export {variable}={shlex.quote(value)}"
 
 
 _log = logging.getLogger("syncd.agent")
@@ -139,8 +118,7 @@ class McpServers:
         elif self._known is None and self._requests < _MOST_REQUESTS:
             self._requests += 1
             try:
-                servers = self._api_of(target).sandbox().servers
-                self._known = {each.server_name or each.id: each.mcp_server_url or "" for each in servers}
+                self._known = urls_by_name(self._api_of(target).sandbox().servers)
             except StepFailed as failure:
                 _log.info("the sandbox's MCP servers are not known: %s", failure)
         if self._file and self._known is not None:

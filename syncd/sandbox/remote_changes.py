@@ -182,6 +182,8 @@ class RemoteChanges:
                 self._is_repeated = True  # a server that is busy for a moment is no sandbox that runs no programs
                 raise
             found = self._look_by_dump(request, failure, result)
+            if found is None and self._was_quick(began_s):
+                self.retry()  # to ask at each sync costs little, and not to look when one could costs the agent's work
             if found is None or was_quick:
                 return found
             self._failure = failure
@@ -357,7 +359,9 @@ class RemoteChanges:
 
     @property
     def _waits(self) -> bool:
-        return self._failures > 0 and self._clock.monotonic_s() < self._not_before_s
+        """True if a look would only delay the sync; with `hold` there is none without, and its own back-off counts."""
+        is_early = self._failures > 0 and self._clock.monotonic_s() < self._not_before_s
+        return is_early and self.agent_changes is not AgentChanges.HOLD
 
     def drop_copies(self) -> None:
         """Delete the files that the last look fetched."""

@@ -135,7 +135,7 @@ class _LeftoversRecord(Struct, frozen=True):
 
 
 def last_target(db: StateDb, name: str = MAIN) -> Target | None:
-    """Return the sandbox of the last base that was recorded under that name of the configuration."""
+    """Return the sandbox that something was sent to last, answered or not, under that name of the configuration."""
     return _last(db, _owner(name)).load()
 
 
@@ -197,6 +197,8 @@ class SandboxState:
         self._base = Record(db, "base", _Base, _SENT_ANEW, target.owner)
         self._mark = Record(db, "uncertain", bool, _SENT_ANEW, target.owner)
         self._uploaded = Record(db, "uploaded", Uploaded, "at most one archive is uploaded once more", target.owner)
+        self._released = Record(db, "released", bool, "its end is told of as a loss", target.owner)
+        self.is_released = False  # it was given back, and nothing arrived there since
         self._is_marked = False
         self.identity = ""  # of the base that this process read or recorded last, empty if it knows none
         self._in_rows: Manifest | None = None  # the base as it is recorded, as far as this process knows
@@ -226,9 +228,10 @@ class SandboxState:
 
         Entries whose contents were not searched by today's rules come without their stamps: they are read again.
         """
-        could_not_mark = self.uncertain and not self._is_marked
+        could_not_mark = self.uncertain and not self._is_marked and not self.is_released
         self._is_marked = self._mark.exists
-        self.uncertain = self._is_marked or could_not_mark
+        self.is_released = self._released.exists
+        self.uncertain = self._is_marked or could_not_mark or self.is_released
         recorded, self._in_rows = self._base.load(), None
         self.identity = "" if recorded is None else recorded.identity
         self.warnings = [self.db.warning] if self.db.warning and recorded is None else []
@@ -295,12 +298,18 @@ class SandboxState:
         if self._is_marked and unanswered is self.unanswered:
             return
         with self.db.transaction():
+            self._record_last()
             self._mark.save(True)
             if unanswered is not self.unanswered:
                 self._rows.forget(_FIRST_UNANSWERED)
                 for number, manifest in enumerate(unanswered):
                     self._rows.save(_FIRST_UNANSWERED + number, manifest, Manifest())
         self._is_marked, self.unanswered = True, unanswered
+
+    def mark_released(self) -> None:
+        """Record that the sandbox was given back: nothing is in sync there, nor to be saved. Raises `OSError`."""
+        self.uncertain = self.is_released = True
+        self._released.save(True)
 
     def _with(self, sent: Manifest) -> tuple[Manifest, ...]:
         new = Manifest({path: sent[path] for path in replaced_entries(self.base, sent)}) if self.base else sent.copy()
@@ -313,6 +322,7 @@ class SandboxState:
     def note_arrived(self, manifest: Manifest, torn: Collection[str] = ()) -> None:
         """Note that the sandbox holds the manifest, and that no request is unanswered."""
         self.base, self.unanswered, self.uncertain, self._is_marked = manifest, (), False, False
+        self.is_released = False
         self._torn = tuple(path for path in torn if path in manifest)
 
     def record(self) -> None:
@@ -322,6 +332,7 @@ class SandboxState:
         """
         with self._recording(self.base or Manifest(), self._searched):
             self._mark.remove()
+            self._released.remove()
             self._uploaded.remove()
             self._rows.forget(_FIRST_UNANSWERED)
             self._record_last()
@@ -378,9 +389,11 @@ class SandboxState:
         self.identity, self._in_rows = base.identity, manifest.copy()
 
     def _record_last(self) -> None:
-        last = last_target(self.db, self._name) or self.target
+        last = last_target(self.db, self._name)
+        if last == self.target:
+            return
         _last(self.db, _owner(self._name)).save(self.target)
-        if not last.same_sandbox(self.target):
+        if last is not None and not last.same_sandbox(self.target):
             self.db.forget_owners_but(_kept(self.db) | {last.owner})
 
 

@@ -143,7 +143,7 @@ class _SavedRecord(Struct, array_like=True):
     counted_at_s: int
     paths: list[StateRow]
     bases: list[StateRow]
-    sandbox_name: str = MAIN
+    sandbox_name: str = MAIN  # `StateDb.saved_of` knows this place
 
 
 class SavedVersions:
@@ -162,9 +162,9 @@ class SavedVersions:
 
     @property
     def count(self) -> int:
-        """The number of versions, without reading them; the last one known if it cannot be found out now."""
+        """The number of this sandbox's versions, without reading them; the last one known if that fails."""
         with contextlib.suppress(OSError):
-            self._count = self._db.count_saved()
+            self._count = self._db.saved_of().count(self._name)
         return self._count
 
     def save(

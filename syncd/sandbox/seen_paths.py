@@ -24,7 +24,7 @@ from syncd.core.errors import SyncWarning
 from syncd.core.text import MOST_NAMED, counted, shown_path
 from syncd.model.entry import Entry, Kind, SeenEntry
 from syncd.model.manifest import Manifest, directories_above, is_within
-from syncd.model.reconcile import PathOutcome, Plan
+from syncd.model.reconcile import PathOutcome, Plan, is_in_repository
 from syncd.remote.failure import backoff_limit_s
 from syncd.sandbox.look_encoding import leads_outside
 from syncd.sandbox.look_request import LookAction, LookItem, Obstacle
@@ -200,7 +200,8 @@ class SeenPaths:
         elif not now_s < self._again_at_s < inf:
             self._tries += 1
             self._again_at_s = now_s + backoff_limit_s(self._tries, FIRST_WAIT_S, LONGEST_WAIT_S)
-        self.changed = {path for path in self.changed if not among(path)} | plan.stays.keys()
+        self.changed = {path for path in self.changed if not among(path)}
+        self.changed.update(path for path in plan.stays if not is_in_repository(path))
         self._save_what_stays()
 
     def try_again_after_start(self, now_s: float) -> None:
@@ -281,10 +282,10 @@ def _log_first(paths: Collection[str], line: Callable[[str], str]) -> None:
 def held_warning(path: str, unsaved: str | None) -> SyncWarning:
     """Return the warning about a held path; `unsaved` is why its version there could not be saved, if it had to be."""
     what = f"'{shown_path(path)}' was changed here and in the sandbox, where it stays as it is"
-    remedy = "`syncd diff` shows it, `syncd apply` merges, `syncd push --force` overwrites"
+    remedy = "`syncd diff` shows it, `syncd apply` merges, `syncd resolve` decides"
     if unsaved is not None:
-        what = f"{what}, as its version there could not be saved ({unsaved})"
-        remedy = "mend that, or move it away there; it is tried again by itself"
+        what = f"'{shown_path(path)}' was changed in the sandbox and stays there, as it could not be saved ({unsaved})"
+        remedy = "mend that, or move it away there; it is tried again by itself, and by `syncd push --force`"
     return SyncWarning(f"held:{path}", what, remedy)
 
 

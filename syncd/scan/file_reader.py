@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.core import safe_open
 from syncd.core.clock import Clock
 from syncd.model.entry import Entry, Kind, Stamp, as_read
-from syncd.selection import safe_open
 from syncd.selection.secret_scanner import LARGEST_BYTES, Search, Secret
 
 _AT_EMPTY_PATH = 0x1000
@@ -155,8 +155,12 @@ def matches_status(entry: Entry, status: os.stat_result) -> bool:
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """Return the stamp of a file: as long as it is the same, so is the content."""
-    return Stamp(status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+    """Return the stamp of a file: as long as it is the same, so is the content.
+
+    A time that no record has room for, before 1678 or after 2554, is the next one that fits.
+    """
+    mtime_ns = min(max(status.st_mtime_ns, -(1 << 63)), (1 << 64) - 1)
+    return Stamp(mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
 
 
 def mtime_s(status: os.stat_result) -> int:

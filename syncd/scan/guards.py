@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Collection, Mapping
+from itertools import chain
 
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.model.entry import Entry, Kind
-from syncd.model.manifest import Manifest, is_within, removed_paths
+from syncd.model.manifest import Manifest, directories_above, is_within, removed_paths
 from syncd.scan.exclusions import unmounted
 from syncd.scan.file_reader import FileIdentity
 from syncd.scan.scanner import Scan
@@ -81,19 +82,23 @@ class LossGuard:
         """Read what is mounted, right before a scan."""
         self._mounted = workspace_mounts_of(self._workspace).inside
 
-    def confirm(self) -> None:
-        """Forget what is missing: a person wants it to be removed."""
-        self._record_mounts(self._mounts & self._mounted)
+    def missing_mounts(self) -> frozenset[str]:
+        """Return what was mounted, and was not right before the scan."""
+        return self._mounts - self._mounted
 
-    def check_mounts(self, scan: Scan) -> None:
-        """Make what is missing of the mounts count as unread, each with a warning; record those that are there."""
+    def check_mounts(self, scan: Scan, confirmed: Collection[str] = (), other_bases: Collection[Manifest] = ()) -> None:
+        """Make what is missing of the mounts count as unread, each with a warning; record those that are there.
+
+        Of `confirmed` ones a person wants all to be removed; they are forgotten once no other sandbox holds any of it.
+        """
         # Both before and after the scan, or it may have come or gone meanwhile.
         mounted = self._mounted & workspace_mounts_of(self._workspace).inside
         known = {path for path in self._mounts | mounted if path in scan.manifest or is_within(path, scan.unread)}
-        missing = known - mounted
+        missing = known - mounted - {*confirmed}
         scan.unread |= missing
         scan.warnings += map(unmounted, sorted(missing))
-        self._record_mounts(frozenset(known))
+        held = directories_above(chain.from_iterable(other_bases)) if confirmed else ()
+        self._record_mounts(frozenset(path for path in known if path not in confirmed or path in held))
 
     def _record_mounts(self, known: frozenset[str]) -> None:
         if known != self._mounts:
@@ -129,8 +134,7 @@ class LossGuard:
                 f"the workspace holds {now} files where it held {before}, so nothing is synced",
                 f"bring it back, or {_INTENDED}",
             )
-        is_same = self._identity is None or self._identity.matches(scan.identity)
-        if not is_same and is_replaced(baseline, scan.manifest):
+        if self._is_replaced(baseline, scan):
             return NearlyEmpty(
                 "another directory is in the workspace's place, with hardly any of its files, so nothing is synced",
                 f"bring the old one back, or {_INTENDED}",
@@ -147,9 +151,13 @@ class LossGuard:
                 "they are looked for again",
             )
 
-    def record_workspace(self, scan: Scan) -> None:
-        """Record the scanned directory as the workspace."""
-        if scan.identity != self._identity:
+    def _is_replaced(self, baseline: Manifest, scan: Scan) -> bool:
+        is_same = self._identity is None or self._identity.matches(scan.identity)
+        return not is_same and is_replaced(baseline, scan.manifest)
+
+    def record_workspace(self, scan: Scan, other_bases: Collection[Manifest] = ()) -> None:
+        """Record the scanned directory as the workspace, unless it is refused for another sandbox, by its base."""
+        if scan.identity != self._identity and not any(self._is_replaced(base, scan) for base in other_bases):
             self._identity = scan.identity
             with contextlib.suppress(OSError):  # then the next process cannot detect another directory
                 self._identity_file.save(self._identity)

@@ -12,10 +12,11 @@ from itertools import accumulate
 
 from msgspec import Struct
 
+from syncd.core import safe_open
 from syncd.core.errors import WorkspaceError
+from syncd.core.text import shown_path
 from syncd.model.entry import leads_out, stays_inside
 from syncd.scan.exclusions import OUTSIDE, OWN_FILE, SPECIAL, TOO_LONG, too_long
-from syncd.selection import safe_open
 from syncd.selection.ignore_files import read_ignore_files, read_rules_outside
 from syncd.selection.selection import Rule, Scope, Selection
 
@@ -41,33 +42,41 @@ def explain(workspace: str, selection: Selection, path: str, personal_excludes: 
             outer = read_rules_outside(workspace, selection, personal_excludes).rules
         except OSError as failure:
             return Explanation(included=False, at=path, note=f"because {failure.strerror}")
-        scope, rule = selection.root(outer), None
+        scope, rule, decided_at = selection.root(outer), None, path
+        status: os.stat_result | None = os.stat(workspace)
         for at in accumulate(path.split("/"), "{}/{}".format):
+            name = at.rpartition("/")[2]
             try:
-                parent, name = cursor.parent_of(at)
-                scope = scope.with_files(read_ignore_files(parent, scope.ignore_files))
-                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                if status is not None:  # else there is nothing below it either
+                    parent, _ = cursor.parent_of(at)
+                    scope = scope.with_files(read_ignore_files(parent, scope.ignore_files))
+                    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             except OSError as failure:
                 if failure.errno not in _ABSENT:
                     note = f"because it cannot be read ({failure.strerror})"
                     return Explanation(included=False, at=at, note=note)
-                included = scope.decide(at.rpartition("/")[2], at != path).included
-                return Explanation(included=included, at=path, note="it does not exist, and no rule matches it")
-            is_dir = stat.S_ISDIR(status.st_mode)
+                status = None
+            if at != path and status is not None and stat.S_ISLNK(status.st_mode):
+                return Explanation(included=False, at=path, note=f"as {shown_path(at)} above it is a link")
+            is_dir = at != path if status is None else stat.S_ISDIR(status.st_mode)
             decision = scope.decide(name, is_dir)
-            if decision.included and (status.st_dev, status.st_ino) in outer.own_inodes:
+            if decision.included and status is not None and (status.st_dev, status.st_ino) in outer.own_inodes:
                 decision = OWN_FILE
             if decision.included and too_long(at):
                 decision = TOO_LONG
             if not decision.included:
                 return Explanation(included=False, at=at, rule=decision.rule)
-            rule = decision.rule
+            if decision.rule is not None:  # a folder that is brought back brings what is in it
+                rule, decided_at = decision.rule, at
             if is_dir:
                 scope = scope.enter(name)
-        return _leaf(workspace, path, status, parent, rule)
+        if status is None:
+            return Explanation(included=True, at=decided_at, rule=rule, note="it does not exist")
+        return _leaf(workspace, path, status, parent) or Explanation(included=True, at=decided_at, rule=rule)
 
 
-def _leaf(workspace: str, path: str, status: os.stat_result, parent: int, rule: Rule | None) -> Explanation:
+def _leaf(workspace: str, path: str, status: os.stat_result, parent: int) -> Explanation | None:
+    """Return why a path that no rule excludes is excluded by what it is; None: it is not."""
     name = path.rsplit("/", 1)[-1]
     if stat.S_ISLNK(status.st_mode):
         target = os.readlink(name, dir_fd=parent)
@@ -77,7 +86,7 @@ def _leaf(workspace: str, path: str, status: os.stat_result, parent: int, rule: 
         return Explanation(included=False, at=path, rule=SPECIAL.rule)
     elif not os.access(name, os.R_OK, dir_fd=parent, effective_ids=True):
         return Explanation(included=False, at=path, note="because it cannot be read")
-    return Explanation(included=True, at=path, rule=rule)
+    return None
 
 
 def _link_at(workspace: str, path: str) -> str | None:
@@ -93,6 +102,7 @@ class PathRules:
 
     def __init__(self, workspace: str, selection: Selection, personal_excludes: str = "") -> None:
         self._workspace = workspace
+        os.close(safe_open.open_workspace(workspace))  # one that is gone is not taken for unreadable rules
         try:
             outer = read_rules_outside(workspace, selection, personal_excludes).rules
         except OSError as failure:

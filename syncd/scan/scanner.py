@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 
 from msgspec import Struct, field
 
+from syncd.core import safe_open
 from syncd.core.errors import SyncWarning, WorkspaceError
 from syncd.model.directory import EMPTY, Directory, Entries, in_order
 from syncd.model.entry import Entry, Kind, has_inner_dotdot, leads_out, stays_inside
@@ -43,7 +44,6 @@ from syncd.scan.file_reader import (
     persistent_identity_of,
 )
 from syncd.scan.tree_cache import DirRecord, TreeCache
-from syncd.selection import safe_open
 from syncd.selection.ignore_files import RulesOutside, read_ignore_files, read_rules_outside
 from syncd.selection.selection import Decision, OuterRules, Scope, Selection
 from syncd.watch.changes import ScanListener

@@ -21,8 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from syncd.core import safe_open
 from syncd.core.errors import SyncdError
-from syncd.selection import safe_open
 from syncd.selection.selection import GITIGNORE, NO_OUTER_RULES, OuterFile, OuterRules, Selection
 
 GIT = ".git"

@@ -304,7 +304,7 @@ class SecretSearch(Search):
             sorted(allowed),
             [(pattern.what, pattern.expression) for pattern in _PATTERNS],
         )
-        self.identity = hashlib.sha256(repr(rules).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        self.identity = hashlib.sha256(repr(rules).encode()).hexdigest()[:16]
 
     def in_file(self, path: str, content: bytes | memoryview) -> Secret | None:
         """Return the first secret in the file; None also if the path is allowed to hold one."""

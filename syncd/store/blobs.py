@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from syncd.core.choices import SAVED_DAYS
 from syncd.core.durable_file import flush_folder
-from syncd.selection.safe_open import open_file
+from syncd.core.safe_open import open_file
 from syncd.store.state_db import StateDb
 
 _BLOCK_BYTES = 1 << 20

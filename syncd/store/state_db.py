@@ -22,6 +22,7 @@ import msgspec
 
 from syncd.core.durable_file import flush_folder, move_aside
 from syncd.core.errors import SyncWarning
+from syncd.core.settings import MAIN
 
 _log = logging.getLogger("syncd.state")
 NAME = "state.db"
@@ -31,6 +32,8 @@ _CHECKPOINT_PAGES = 1000
 _CACHE_KIB = 512
 # Another process, a command, holds the file for as long as a transaction takes.
 _BUSY_S = 5.0
+# The place of the sandbox's name in the record of a saved version; an older one has none.
+_SAVED_NAME = 6
 _SCHEMA = """
 CREATE TABLE owners (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE records (owner INTEGER NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, checksum INTEGER NOT NULL,
@@ -87,10 +90,14 @@ class StateDb:
                 self._raise_unless_damaged(failure)
         return []
 
-    def count_saved(self) -> int:
-        """Return the number of saved versions, without reading them. Raises `OSError`."""
-        found = self.rows("SELECT count(*) FROM saved")
-        return int(found[0][0]) if found else 0
+    def saved_of(self) -> list[str]:
+        """Return the name of the sandbox of each saved version; nothing else of it is decoded. Raises `OSError`."""
+        names = []
+        for (value,) in self.rows("SELECT value FROM saved"):
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+                fields = msgspec.msgpack.decode(value, type=list[msgspec.Raw])
+                names.append(msgspec.msgpack.decode(fields[_SAVED_NAME], type=str) if fields[_SAVED_NAME:] else MAIN)
+        return names
 
     def number_of(self, owner: str) -> int:
         """Return the number of an owner of rows, 0 (nobody's) for one that has none yet; "" is the workspace itself."""

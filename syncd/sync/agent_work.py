@@ -17,13 +17,14 @@ from syncd.model.entry import (
     arrived_digest,
     is_savable,
 )
+from syncd.model.reconcile import is_in_repository
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.scan.exclusions import too_long
-from syncd.selection.builtin_rules import DIRECTORY_NAMES
+from syncd.selection.builtin_rules import DIRECTORY_NAMES, GIT
 
 LeaveOut = Callable[[str, bool], bool]
 """True for a path, and whether it is a directory, that the workspace's rules exclude."""
@@ -47,7 +48,8 @@ class AgentWork(Struct, frozen=True):
     what is there now, ABSENT for what was deleted. `left_out` has the same of paths that the rules leave out, some of
     which were put there before the rule. `unlisted` counts new paths beyond the most that a look lists. `unsearched`
     are directories that cannot be listed, or that the look did not come to; "." is the workspace itself. `not_kept` is
-    the reason why this machine could not fetch or keep some contents.
+    the reason why this machine could not fetch or keep some contents. `repositories` are each `.git` that someone else
+    made there, but the sandbox's own.
     """
 
     base: Versions
@@ -58,6 +60,7 @@ class AgentWork(Struct, frozen=True):
     not_kept: str = ""
     unsearched: tuple[str, ...] = ()
     content: SandboxContent = SandboxContent()
+    repositories: tuple[str, ...] = ()
 
     def base_of(self, path: str) -> Entry | None:
         """Return what was put there as this path, None if nothing was."""
@@ -81,8 +84,9 @@ class AgentWork(Struct, frozen=True):
 
     @property
     def seen_paths(self) -> set[str]:
-        """The paths that are known to be changed there."""
-        return {path for path, there in self.changed.items() if there.kind is not Kind.UNREAD}
+        """The paths that are known to be changed there, but for those in a repository, which never come home."""
+        known = (path for path, there in self.changed.items() if there.kind is not Kind.UNREAD)
+        return {path for path in known if not is_in_repository(path)}
 
     @property
     def to_save(self) -> dict[str, SeenEntry]:
@@ -164,13 +168,19 @@ def agent_work(
         p for p in others if p != "." and (p.rpartition("/")[2] in pruned_names or _is_by_rule(p, leave_out))
     )
     unsearched = tuple(path for path in others if path not in by_rule)
-    work = AgentWork(base, changed, left_out, by_rule, result.unlisted, result.not_kept, unsearched, content)
+    nested = tuple(p for p in git if p != GIT[0] and not content.versions_of(p) and not _is_in_left_out(p, leave_out))
+    work = AgentWork(base, changed, left_out, by_rule, result.unlisted, result.not_kept, unsearched, content, nested)
     return work.leaving_out([path for path in changed if path in base and _is_left_out(work, path, leave_out)])
 
 
 def _is_by_rule(folder: str, leave_out: LeaveOut) -> bool:
     """True if the rules leave it out; a path that is too long for this machine is no rule's, but its folder may be."""
     return leave_out(folder.rpartition("/")[0] if too_long(folder) else folder, True)
+
+
+def _is_in_left_out(path: str, leave_out: LeaveOut) -> bool:
+    folder = path.rpartition("/")[0]
+    return folder != "" and leave_out(folder, True)
 
 
 def _is_left_out(work: AgentWork, path: str, leave_out: LeaveOut) -> bool:

@@ -18,11 +18,19 @@ from msgspec import Struct
 from syncd.archive.chunk_store import Archive
 from syncd.core.clock import stamp
 from syncd.core.errors import SandboxRefused, TryLater
-from syncd.core.waiter import POLL_EVERY_S, SupersededBy, TaskLock, Waiter
+from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
 from syncd.model.manifest import Manifest
 from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket, Uplink
-from syncd.remote.failure import ApiStep, FailureAction, RetrySettings, StepFailed, asks_first, failures_in_row
+from syncd.remote.failure import (
+    ApiStep,
+    FailureAction,
+    RetrySettings,
+    StepFailed,
+    UploadCutOff,
+    asks_first,
+    failures_in_row,
+)
 from syncd.remote.retry import RetryObserver, with_retries
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
 from syncd.sandbox.sandbox_state import SandboxState
@@ -31,6 +39,10 @@ from syncd.sync.outcome import SentArchive
 from syncd.sync.status_document import State
 
 _log = logging.getLogger("syncd.delivery")
+# An archive whose upload was cut off so often in a row is sent in parts.
+_MOST_CUT_OFF = 3
+# The first archives of other sandboxes go past one whose upload stood still for so long.
+_PASSED_S = 5.0
 
 
 class Verdict(Enum):
@@ -38,6 +50,7 @@ class Verdict(Enum):
 
     INITIALIZE = "nothing speaks against it"
     LOOK_AGAIN = "so much time has passed since the look that the agent may have gone on"
+    SEND_LESS = "its upload was cut off again and again, and a smaller one may get through"
     LEAVE_OUT = "it holds paths that must stay as they are in the sandbox, or lacks some that need not any more"
     SEND_ALL = "the sandbox lost nearly all that was put there, or a whole directory"
 
@@ -68,9 +81,18 @@ class _UploadAttempt(Struct):
     before_upload: Callable[[], None]
     before_initialize: Callable[[], Verdict]
     find_reason: Callable[[], Verdict | None]
+    is_divisible: Callable[[], bool]
     reason_searched: bool = False
     upload_s: float = 0.0
     fresh_urls: int = 0
+
+
+class FirstArchives(Struct):
+    """The order of the first archives of several sandboxes: the `holder` has sent so much of its own, the last then."""
+
+    holder: Delivery | None = None
+    sent_bytes: int = 0
+    sent_s: float = 0.0
 
 
 class Delivery:
@@ -86,9 +108,9 @@ class Delivery:
         uplink_record: Record[Uplink],
         retry_settings: RetrySettings,
         waiter: Waiter,
-        first_archives: TaskLock,
+        first_archives: FirstArchives,
     ) -> None:
-        """`first_archives` is held by the sandbox whose first archive is uploaded."""
+        """`first_archives` is the same one for all sandboxes."""
         self._target = state.target
         self._state = state
         self._api = api
@@ -102,6 +124,7 @@ class Delivery:
         self._upload_url = upload_url_store.load()
         self.uplink = uplink_record.load() or Uplink()
         self._failures: Counter[ApiStep] = Counter()
+        self._cut_off = 0  # uploads since one arrived
         self._asks_first = False
 
     @property
@@ -119,20 +142,24 @@ class Delivery:
         before_upload: Callable[[], None] = lambda: None,
         before_initialize: Callable[[], Verdict] = lambda: Verdict.INITIALIZE,
         find_reason: Callable[[], Verdict | None] = lambda: Verdict.INITIALIZE,
+        is_divisible: Callable[[], bool] = lambda: False,
     ) -> str | Verdict:
         """Upload the archive, which is `sent`, have it initialized, and return its SHA-256, or why it was not.
 
         `before_upload` begins what may run beside the upload; it raises no `StepFailed`. `before_initialize` prepares
         the sandbox, between upload and initialize; it may raise `StepFailed`. Any verdict of it but INITIALIZE ends the
         delivery, and so does one of `find_reason`, which searches for the reason after initializes that the sandbox
-        answered with a failure, until it returns one at all.
+        answered with a failure, until it returns one at all. An archive whose upload is cut off again and again
+        is given up for a smaller one if it `is_divisible`.
         Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` if the state folder
         cannot record what is about to happen to the sandbox.
         """
         kept = self._state.uploaded
         is_uploaded = kept is not None and sent.identity != "" and kept.identity == sent.identity
         sha256 = kept.sha256 if kept is not None and is_uploaded else ""
-        upload = _UploadAttempt(archive, sent, is_uploaded, sha256, before_upload, before_initialize, find_reason)
+        upload = _UploadAttempt(
+            archive, sent, is_uploaded, sha256, before_upload, before_initialize, find_reason, is_divisible
+        )
         try:
             verdict = with_retries(
                 lambda: self._advance(upload, observer),
@@ -181,6 +208,11 @@ class Delivery:
             self._measure_uplink(upload)
         except StepFailed as failure:
             self._failures[failure.step] += 1
+            self._cut_off += isinstance(failure, UploadCutOff)
+            if self._cut_off >= _MOST_CUT_OFF and upload.is_divisible():
+                _log.warning("%s, as %d before: less is sent at once", failure, self._cut_off - 1)
+                self._cut_off = 0
+                return Verdict.SEND_LESS
             self._asks_first = self._asks_first or asks_first(failure.step, failure.action, initializes)
             if failure.action is FailureAction.RENEW_URL:
                 upload.fresh_urls += 1
@@ -210,19 +242,22 @@ class Delivery:
     def _turn(self) -> Iterator[None]:
         """Upload within the context: the first archives of several sandboxes go one after the other.
 
-        So the first one arrives as soon as if it were alone. One that fails lets the next one go. Raises `Superseded`,
-        `Stop`.
+        So the first one arrives as soon as if it were alone. One that fails, or that nobody answers, lets the next one
+        go. Raises `Superseded`, `Stop`.
         """
         if self._state.base is not None:
             yield
             return
-
-        def wait() -> None:
+        first = self._first_archives
+        while first.holder is not None and self._clock.monotonic_s() < first.sent_s + _PASSED_S:
             with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
                 self._waiter.sleep(POLL_EVERY_S)
-
-        with self._first_archives.held(wait):
+        first.holder, first.sent_bytes, first.sent_s = self, 0, self._clock.monotonic_s()
+        try:
             yield
+        finally:
+            if first.holder is self:
+                first.holder = None
 
     def _archive_may_be_at_fault(self, failure: StepFailed) -> bool:
         """True if the archive may be the cause. Two consecutive failures are mostly the server's own."""
@@ -251,16 +286,23 @@ class Delivery:
         archive = upload.archive
         with _required_record():
             self._state.forget_upload()  # from the first byte on, the earlier archive may be lost
-        observer.sent(0, archive.size_bytes)
+
+        def sent(sent_bytes: int) -> None:
+            first = self._first_archives
+            if first.holder is self and sent_bytes > first.sent_bytes:
+                first.sent_bytes, first.sent_s = sent_bytes, self._clock.monotonic_s()
+            observer.sent(sent_bytes, archive.size_bytes)
+
+        sent(0)
         uploaded = self._bucket.put(
             upload_url,
             archive,
-            lambda sent: observer.sent(sent, archive.size_bytes),
+            sent,
             before_sending=lambda: observer.sending(upload.sent),
         )
         upload.sha256 = uploaded.sha256
         upload.upload_s = uploaded.seconds
-        self._failures[ApiStep.UPLOAD] = 0
+        self._failures[ApiStep.UPLOAD] = self._cut_off = 0
         upload.uploaded = True
         if upload.sent.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize

@@ -32,33 +32,25 @@ class SentContent(Struct, frozen=True):
     leftovers: Collection[str] = ()
 
 
-class ArrivedChanges(Struct, frozen=True):
-    """The paths that differ in the sandbox since the last sync that arrived."""
-
-    added: Sequence[str] = ()
-    changed: Sequence[str] = ()
-    removed: Sequence[str] = ()
-
-
-def arrived_changes(before: SentContent, now: SentContent) -> ArrivedChanges:
+def arrived_changes(before: SentContent, now: SentContent) -> Difference:
     """Return the changes between two syncs; all paths are added if it is not known what was there before.
 
     What stays as it is in the sandbox counts in the base as it was sent last, so it is no change. What was deleted here
     and stays there is a leftover: it is removed by the sync after which it is none any more.
     """
     if now.base is None:
-        return ArrivedChanges()
+        return Difference()
     if before.base is None:
-        return ArrivedChanges(added=Paths(now.base.copy()))
+        return Difference(added=Paths(now.base.copy()))
     found = difference(before.base, now.base)
     if not before.leftovers and not now.leftovers:
-        return ArrivedChanges(found.added, [*found.changed, *found.uncertain], found.removed)
+        return Difference(found.added, [*found.changed, *found.uncertain], found.removed)
     was_left = [path for path in found.added if path in before.leftovers]
     new = [path for path in found.added if path not in before.leftovers]
     gone = [path for path in before.leftovers if path not in now.leftovers]
     late = [path for path in gone if path not in before.base and path not in now.base]
     removed = [*(path for path in found.removed if path not in now.leftovers), *late]
-    return ArrivedChanges(new, [*found.changed, *found.uncertain, *was_left], removed)
+    return Difference(new, [*found.changed, *found.uncertain, *was_left], removed)
 
 
 def combined(before: Change | None, now: Change) -> Change | None:
@@ -77,7 +69,7 @@ class CombinedChanges:
         self._all: Sequence[str] = ()  # the paths of a first sync
         self._changes: dict[str, Change | None] = {}  # since then
 
-    def add(self, arrived: ArrivedChanges) -> None:
+    def add(self, arrived: Difference) -> None:
         if isinstance(arrived.added, Paths):
             self._all, self._changes = arrived.added, {}
             return
@@ -134,13 +126,13 @@ class Outcome(Struct, frozen=True):
     """The result of a sync.
 
     `sync` is None if nothing had to be sent. `follow_up` are paths that another sync must send: they changed or
-    vanished while they were read, or their places in the sandbox became free. `torn` are those of them whose copy in
-    the sandbox may be half old and half new. `obstructed` are held paths whose places in the sandbox are taken: they,
-    and what is below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved`
-    counts the agent's versions that were saved, `overwritten` those of them that had to give way as both sides had
-    changed; `push --force` counts none of these. `change` is the difference from the snapshot before, None if it is not
-    known what the sandbox held; `arrived` are the paths that are different in the sandbox for it, None if nothing was
-    sent.
+    vanished while they were read, or their places in the sandbox became free. So must it send those that are
+    `put_off`, as an archive with them did not get through. `torn` are those of them whose copy in the sandbox may
+    be half old and half new. `obstructed` are held paths whose places in the sandbox are taken: they, and what is
+    below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved` counts
+    the agent's versions that were saved, `overwritten` those of them that had to give way as both sides had
+    changed; `push --force` counts none of these. `arrived` are the paths that are different in the sandbox for it,
+    None if nothing was sent; so is `change`, None too if it is not known what the sandbox held before.
     """
 
     sync: LastSync | None
@@ -152,7 +144,8 @@ class Outcome(Struct, frozen=True):
     held: tuple[str, ...] = ()
     saved: int = 0
     overwritten: int = 0
-    arrived: ArrivedChanges | None = None
+    arrived: Difference | None = None
+    put_off: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:

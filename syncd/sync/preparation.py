@@ -22,7 +22,7 @@ from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan
 from syncd.remote.failure import StepFailed
 from syncd.remote.remote_job import NotKeptHere
 from syncd.sandbox.leftovers import Versions
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle, was_emptied
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Missing, Obstacle, was_emptied
 from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.sandbox.seen_paths import place_items
@@ -47,7 +47,8 @@ class Preparation(Struct):
     """The preparation for one archive.
 
     `manifest` is what the sandbox is to hold, `written` are its entries in the archive. `held_here` are the entries
-    here of paths that both sides changed, `obstructed_here` those of paths that an obstacle holds. `repeated` counts
+    here of paths that both sides changed, `unsent_here` those of paths that an obstacle
+    holds, or another archive is to hold. `repeated` counts
     the rounds of this sync before, `withheld` those in which something stayed there.
     """
 
@@ -57,7 +58,7 @@ class Preparation(Struct):
     written: Manifest
     paths_to_delete: Versions
     held_here: Mapping[str, Entry]
-    obstructed_here: Mapping[str, Entry]
+    unsent_here: Mapping[str, Entry]
     is_whole: bool
     policy: Policy
     work_saver: WorkSaver
@@ -96,10 +97,11 @@ class Preparation(Struct):
         if partial_archives.replaces:
             self.is_cleared = True
             self._save_all(Why.OVERWRITTEN)
-            deletion_sync.removed([LookResult(removed=[*self.paths_to_delete])], self.paths_to_delete, self._wanted)
+            gone = {**state.leftovers.entries, **self.paths_to_delete}
+            deletion_sync.removed([LookResult(removed=[*gone])], gone, self._wanted)
             state.seen.forget()
             return Verdict.INITIALIZE
-        if self._looks or self.paths_to_delete or self.obstructed_here:
+        if self._looks or self.paths_to_delete or self.unsent_here:
             verdict = self._look()
             if verdict is not Verdict.INITIALIZE:
                 return verdict
@@ -116,7 +118,7 @@ class Preparation(Struct):
 
         Raises as `complete` does.
         """
-        while is_outdated(self.services.remote_changes.look_age_s):
+        while is_outdated(self.services.remote_changes.look_age_s, 0):
             verdict = self.complete()
             if verdict is not Verdict.LOOK_AGAIN:
                 return verdict
@@ -144,11 +146,11 @@ class Preparation(Struct):
     @property
     def _wanted(self) -> Manifest:
         """All that the workspace has: an obstructed path is no deleted one."""
-        return self.manifest | self.obstructed_here
+        return self.manifest | self.unsent_here
 
     @property
     def _here(self) -> Manifest:
-        return self.manifest | self.obstructed_here | self.held_here
+        return self.manifest | self.unsent_here | self.held_here
 
     def _judged(self, obstacles: Mapping[str, Obstacle]) -> Verdict:
         """Remember these obstacles, and return the verdict on an archive that may hold what they are in the way of."""
@@ -164,7 +166,7 @@ class Preparation(Struct):
 
         The workspace's repository must not take the place of commits there.
         """
-        content, entries = self.content, dict(self.obstructed_here)
+        content, entries = self.content, dict(self.unsent_here)
         looks = self.policy in (AgentChanges.SAVE, AgentChanges.HOLD)
         if looks and content.base is not None and GIT in self.written and not content.may_hold(GIT):
             entries[GIT] = self.written[GIT]
@@ -205,7 +207,7 @@ class Preparation(Struct):
             return Verdict.INITIALIZE
         if request.with_action(LookAction.REMOVE):
             self.services.delivery.mark_uncertain()
-        if self.obstructed_here:
+        if self.unsent_here:
             remote_changes.retry()  # nothing else finds out that a place is free
         try:
             result = remote_changes.finish(request)
@@ -217,9 +219,10 @@ class Preparation(Struct):
             why = "nobody could look there"
             taken = deletion_sync.not_removed(self.paths_to_delete, self._wanted, why)
             return self._judged(taken | self._obstacles_seen(None))
-        counted = len(request.with_action(LookAction.EXISTS))
-        if was_emptied(result.missing, counted):
-            return Verdict.SEND_ALL
+        if self._was_emptied(request, result):
+            self.work_saver.save_followed(self.services, Why.RESET)
+            if not self.is_whole:
+                return Verdict.SEND_ALL
         differing = {path: there for path, there in result.differing.items() if not self._is_as_here(path, there)}
         self._save_only_there(result)
         plan = self._plan(differing)
@@ -231,7 +234,7 @@ class Preparation(Struct):
             return Verdict.SEND_ALL  # with a directory went all that was in it
         taken = self._remove(result, plan, request)
         kept = set(seen.kept)
-        saves = remote_changes.agent_changes is AgentChanges.SAVE
+        saves = remote_changes.agent_changes is AgentChanges.SAVE or self.policy is Forced.FORCE
         seen.note(
             plan,
             partial(_is_looked_at, request),
@@ -251,6 +254,16 @@ class Preparation(Struct):
         in_the_way = {path: each for path, each in self._obstacles_seen(result).items() if path not in gone}
         return self._judged(taken | in_the_way)
 
+    def _was_emptied(self, request: LookRequest, result: LookResult) -> bool:
+        """True if next to nothing is there of the sample of what syncd had put there."""
+        sample = [
+            path
+            for path in (*request.with_action(LookAction.COMPARE), *request.with_action(LookAction.FETCH))
+            if path in self.written and request.items[path].missing is Missing.DIFFERS
+        ]
+        missing = sum(path in result.differing and result.differing[path].kind is Kind.ABSENT for path in sample)
+        return was_emptied(result.missing + missing, len(request.with_action(LookAction.EXISTS)) + len(sample))
+
     def _obstacles_seen(self, result: LookResult | None) -> dict[str, Obstacle]:
         """Return what keeps paths from being extracted, as far as a look, if there was one, came to it."""
         repositories = [path for path, item in self._places.items() if item.action is LookAction.COMMITS]
@@ -269,7 +282,12 @@ class Preparation(Struct):
         changed_below = self.content.changed_in(chain(self.written.items(), self.held_here.items()))
         base: Mapping[str, Entry] = self.content.base or {}
         if self._policy_of_written is self.policy:
-            return plan_sync(Sides(base, here, differing), self.policy, changed_below, unsaved)
+            plan = plan_sync(Sides(base, here, differing), self.policy, changed_below, unsaved)
+            if self.policy is not Forced.FORCE:
+                return plan
+            # A person wants these as they are here.
+            stays = [each.path for each in plan.of(PathOutcome.KEEP) if each.here.kind is not Kind.ABSENT]
+            return plan.with_outcome(stays, PathOutcome.HOLD, "")
         in_the_way = {path: there for path, there in differing.items() if path in self.written}
         others = {path: there for path, there in differing.items() if path not in self.written}
         given_way = plan_sync(Sides(base, here, in_the_way), self._policy_of_written, changed_below, unsaved)
@@ -309,8 +327,10 @@ class Preparation(Struct):
             if request.items[path].action is not LookAction.REMOVE and path not in stays:
                 again[path] = [*versions, *([seen[path]] if path in seen else [])]
         for path, there in plan.there(PathOutcome.SAVE).items():
-            # No extractor replaces a directory, and some write through a link.
-            if path in self.written and there.kind is not self.manifest[path].kind and path in seen:
+            # No extractor replaces a directory; some write through a link, or refuse whatever a link leads out from.
+            if path not in self.written or path not in seen:
+                continue
+            if there.kind is Kind.SYMLINK or there.kind is not self.manifest[path].kind:
                 again.setdefault(path, []).append(seen[path])
         if self.policy is AgentChanges.OVERWRITE:
             again |= self._changed_there(result)
@@ -356,6 +376,7 @@ class Preparation(Struct):
                 places=self._places,
                 # A whole archive fills an emptied sandbox anyway, and what it lacks may well be missing there.
                 most_counted=0 if self.is_whole or all_may_go else SAMPLE,
+                most_missed=SAMPLE if self.is_whole else 0,
                 policy=self._policy_of_written,
                 compared=self.manifest if all_may_go and not self.is_whole else None,
             )

@@ -12,8 +12,8 @@ from syncd.core.choices import GitThere
 from syncd.core.clock import Clock
 from syncd.core.directories import Directories
 from syncd.core.errors import SyncWarning
-from syncd.core.settings import Config
-from syncd.core.waiter import TaskLock, Waiter
+from syncd.core.settings import Config, table_of
+from syncd.core.waiter import Waiter
 from syncd.remote.api import Account, Api
 from syncd.remote.bucket import Bucket, Dump, Throttle, uplink_record
 from syncd.remote.failure import RetrySettings
@@ -32,7 +32,7 @@ from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.selection.ignore_files import branch_of, repository_around
 from syncd.store.state_db import StateDb
-from syncd.sync.delivery import Delivery
+from syncd.sync.delivery import Delivery, FirstArchives
 
 
 class SandboxServices(Struct, frozen=True):
@@ -71,7 +71,7 @@ class Workspace(Struct, frozen=True):
     """One workspace in this process: what all parts that work for it are made of.
 
     `excludes` is the path of the person's own exclude file, None where git is still to be asked. `first_archives` is
-    one lock for all sandboxes.
+    one for all sandboxes.
     """
 
     config: Config
@@ -82,7 +82,7 @@ class Workspace(Struct, frozen=True):
     db: StateDb
     throttle: Throttle
     excludes: str | None = None
-    first_archives: TaskLock = field(default_factory=TaskLock)
+    first_archives: FirstArchives = field(default_factory=FirstArchives)
 
     @property
     def waiter(self) -> Waiter:
@@ -95,7 +95,7 @@ class Workspace(Struct, frozen=True):
         return self.waiter.clock
 
     def api(self, target: Target) -> Api:
-        return Api(target, self.key, self.client, self.clock)
+        return Api(target, self.key, self.client, self.clock, table_of(self.config.sandbox_name))
 
 
 class SandboxFactory(Struct, frozen=True):

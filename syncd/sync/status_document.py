@@ -7,6 +7,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from syncd.core.choices import Managed
+from syncd.core.text import one_line
 
 VERSION = 1
 
@@ -150,3 +151,8 @@ class Status(Struct, frozen=True, kw_only=True):
     def in_sync(self) -> bool:
         """True if a daemon runs and the sandboxes have all changes, but for what the warnings name."""
         return self.running and self.responding is not False and self.state is State.WATCHING and not self.pending
+
+
+def not_read(reason: object) -> str:
+    """Return the warning of a configuration that is refused for this reason."""
+    return one_line(f"the daemon goes on with what it read before; {reason}", 600)

@@ -90,8 +90,11 @@ class SyncCycle(Struct):
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warnings about the last scan, the sandbox and the state folder."""
-        ours = self.sandbox.warnings if self.sandbox else []
-        return [*self.snapshotter.warnings, *ours, *self.work_saver.warnings]
+        return [*self.snapshotter.warnings, *self.sandbox_warnings]
+
+    @property
+    def sandbox_warnings(self) -> list[SyncWarning]:
+        return [*(self.sandbox.warnings if self.sandbox else []), *self.work_saver.warnings]
 
     # -- from one sandbox to the next
 

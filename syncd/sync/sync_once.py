@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from math import inf
 
 from msgspec import Struct, field, structs
 
@@ -22,8 +23,8 @@ from syncd.archive.snapshotter import EVERYTHING, ScanPlan, ScanResult, Snapshot
 from syncd.core.choices import AgentChanges
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SyncWarning, TryLater
-from syncd.core.text import counted, shown_path
-from syncd.model.entry import ALL_BITS, Entry, arrived_digest, same
+from syncd.core.text import counted, shown_path, size
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, arrived_digest, same
 from syncd.model.manifest import (
     Difference,
     Manifest,
@@ -45,7 +46,7 @@ from syncd.sync.outcome import Outcome, SentContent, arrived_changes, torn_copy
 from syncd.sync.preparation import Preparation
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.status_document import LastSync, State
-from syncd.sync.sync_plan import least_of, partial_paths, without_held
+from syncd.sync.sync_plan import least_of, partial_paths, put_off, without_held
 from syncd.sync.work_saver import WorkSaver
 
 _log = logging.getLogger("syncd.sync")
@@ -86,11 +87,14 @@ class _Archived(Struct, frozen=True):
     stays: frozenset[str]
 
 
-def _counted(archived: _Archived, base: Manifest) -> Difference:
-    """The difference of an archive from the base, once what the scan could not tell was read."""
-    found, packed = archived.scanned.difference, archived.packed.manifest
-    read = [path for path in found.uncertain if path in packed and not same(packed[path], base[path])]
-    return structs.replace(found, changed=[*found.changed, *read], uncertain=[])
+def _differing_sizes(scanned: ScanResult) -> dict[str, int]:
+    """The size in bytes of each path that differs from what the sandbox holds."""
+    found = scanned.difference
+    return {path: scanned.manifest[path].size_bytes for path in (*found.added, *found.changed, *found.uncertain)}
+
+
+def _half_bytes(scanned: ScanResult) -> float:
+    return sum(_differing_sizes(scanned).values()) / 2
 
 
 class _Delivered(Struct, frozen=True):
@@ -123,7 +127,10 @@ class SandboxSync(Struct):
     other_bases: Callable[[], list[Manifest]] = list
     _here: Manifest = field(default_factory=Manifest)  # all that was here at the last scan
     _held_here: dict[str, Entry] = field(default_factory=dict)  # of it, what both sides changed
-    _obstructed_here: dict[str, Entry] = field(default_factory=dict)  # and what an obstacle there holds
+    _put_off: dict[str, Entry] = field(default_factory=dict)  # of it, what another archive is to hold
+    _unsent_here: dict[str, Entry] = field(default_factory=dict)  # that, and what an obstacle there holds
+    _limit_bytes: float = inf  # of the files of one archive, once larger ones did not get through
+    _largest: str = ""  # the largest of the files that are to be sent then
     _told: SentContent = field(default_factory=SentContent)  # what the sandbox held at the last outcome
     _whole_next: bool = False  # set from an initialize on until its sync has succeeded
 
@@ -173,6 +180,8 @@ class SandboxSync(Struct):
 
     def _run(self, this: _Round) -> Outcome:
         mode = this.mode
+        if self.state.base is None:  # the sandbox that it was told of is gone
+            self._told = SentContent()
         for number in range(_ROUNDS):
             whole_next, this = self._whole_next, structs.replace(this, number=number)
             ended = self._sync(this)
@@ -193,7 +202,9 @@ class SandboxSync(Struct):
     def _completed(self, outcome: Outcome, mode: SyncMode) -> Outcome:
         """Add what became of the paths that stay, and what is other there since the last outcome."""
         seen = self.state.seen
+        self._limit_bytes = self._limit_bytes * 2 if self._put_off else inf
         told, self._told = self._told, self._sent_content
+        arrived = arrived_changes(told, self._told) if outcome.sync else None
         counts = self.services.remote_changes.take_saved()
         overwritten = counts.get(Why.OVERWRITTEN, 0) + counts.get(Why.REMOVED, 0)
         return structs.replace(
@@ -203,7 +214,9 @@ class SandboxSync(Struct):
             held=seen.both_changed,
             saved=sum(counts.values()),
             overwritten=0 if mode is SyncMode.FORCED else overwritten,
-            arrived=arrived_changes(told, self._told) if outcome.sync else None,
+            change=None if told.base is None else arrived,
+            arrived=arrived,
+            put_off=tuple(self._put_off),
         )
 
     def _sync(self, this: _Round) -> Outcome | Verdict:
@@ -212,11 +225,10 @@ class SandboxSync(Struct):
             archived = self._take_snapshot(this)
         if isinstance(archived, Outcome):
             return archived
-        change = None if self.state.base is None else _counted(archived, self.state.base)
         delivered = self._deliver(this, archived)
         if isinstance(delivered, Verdict):
             return delivered
-        outcome = self._recorded(delivered, change, started_s)
+        outcome = self._recorded(delivered, started_s)
         proved = delivered.is_partial or this.is_repeated or self._prove(this, delivered)
         if isinstance(proved, Verdict):
             return proved
@@ -255,22 +267,39 @@ class SandboxSync(Struct):
             seen.release_changed()
         this.observer.stage(State.SNAPSHOTTING)
         state.base = None if state.base is None else self.snapshotter.shared(state.base)
-        scanned = self.snapshotter.scan(state.base, this.mode, this.scan_plan.to_scan)
+        scanned = self.snapshotter.scan(state.base, this.mode, this.scan_plan.to_scan, self.other_bases())
         self._here = scanned.manifest
         seen.forget_deleted(self._here, state.content.versions_of)
-        self._obstructed_here = self._here.within(seen.obstacles)
+        self._unsent_here = self._here.within(seen.obstacles)
         held = seen.both_changed
         if self._wipes(scanned.manifest):
             held = ()  # nothing stays as it is there
         if this.mode is SyncMode.FORCED:
             held = tuple(this.unsaved)
         self._held_here = self.snapshotter.with_digests(self._here.within(held))  # they may be as there by now
-        if not self._obstructed_here and not self._held_here:
-            return scanned
-        base = state.base or Manifest()
-        manifest = without_held(self._here.without(self._obstructed_here), self._held_here, state.base)
+        if self._unsent_here or self._held_here:
+            scanned = self._without(scanned, self._unsent_here, self._held_here)
+        if self._limit_bytes < inf:
+            scanned = self.snapshotter.resolved(scanned, state.base or Manifest())
+            sizes = _differing_sizes(scanned)
+            self._largest = max(sizes, key=lambda path: sizes[path], default="")
+        self._put_off = self._here.within(self._too_large(this, scanned, self._limit_bytes))
+        self._unsent_here = self._unsent_here | self._put_off
+        return self._without(scanned, (), self._put_off) if self._put_off else scanned
+
+    def _without(self, scanned: ScanResult, unsent: Collection[str], held: Collection[str]) -> ScanResult:
+        """The same without the paths that are `unsent`, and with those that are `held` as the sandbox got them."""
+        base = self.state.base or Manifest()
+        manifest = without_held(scanned.manifest.without(unsent), held, self.state.base)
         scanned = ScanResult(manifest, difference(base, manifest))
         return scanned if scanned.difference.certain else self.snapshotter.resolved(scanned, base)
+
+    def _too_large(self, this: _Round, scanned: ScanResult, limit_bytes: float) -> frozenset[str]:
+        """The files for another archive, if no larger one gets through; none that the sandbox would lose until then."""
+        if limit_bytes == inf or this.mode is SyncMode.FORCED:
+            return frozenset()
+        larger = put_off(scanned.manifest, scanned.difference, limit_bytes)
+        return larger.difference(self.state.base or ()) if self._wipes(scanned.manifest) else larger
 
     def _is_unchanged(self, manifest: Manifest, found: Difference) -> bool:
         """True if the sandbox holds the manifest already, and nothing is left to be done there."""
@@ -280,7 +309,7 @@ class SandboxSync(Struct):
         if state.seen.wants_look(self._here, self.clock.monotonic_s()):
             return False
         unread = {*self.snapshotter.unread, *state.seen.obstacles}
-        return not self.services.deletion_sync.has_pending(manifest | self._obstructed_here, unread)
+        return not self.services.deletion_sync.has_pending(manifest | self._unsent_here, unread)
 
     def _was_reverted(self, archived: _Archived) -> bool:
         """True if a change was taken back before it was packed, so that the sandbox holds what was packed."""
@@ -306,7 +335,7 @@ class SandboxSync(Struct):
         if only is None:
             # The bytes of what was sent and differs here now, before the chunks that hold them are replaced.
             found = scanned.difference
-            replaced = [*found.changed, *found.uncertain, *found.removed, *self._held_here]
+            replaced = [*found.changed, *found.uncertain, *found.removed, *self._held_here, *self._put_off]
             self.base_store.keep_replaced(base, replaced, base.content_bytes)
             for other in self.other_bases():
                 differing = difference(other, scanned.manifest)
@@ -329,7 +358,7 @@ class SandboxSync(Struct):
             return frozenset(self._held_here)
         if self._wipes(scanned.manifest):
             return frozenset()
-        stays, kept = set(self._held_here), self.state.seen.kept
+        stays, kept = {*self._held_here, *self._put_off}, self.state.seen.kept
         if kept:
             found = scanned.difference
             changed = {*found.added, *found.changed, *found.uncertain}
@@ -344,7 +373,7 @@ class SandboxSync(Struct):
         return deletion_sync.resets(self._paths_to_delete(manifest, ()))
 
     def _paths_to_delete(self, wanted: Manifest, follow_up: Collection[str]) -> Versions:
-        wanted |= self._obstructed_here  # what is held is no deleted path
+        wanted |= self._unsent_here  # what is held is no deleted path
         return self.services.deletion_sync.paths_to_delete(wanted, {*self.snapshotter.unread, *follow_up})
 
     # -- upload, look, initialize
@@ -368,6 +397,7 @@ class SandboxSync(Struct):
                     before_upload=preparation.begin,
                     before_initialize=partial(self._prepare, preparation),
                     find_reason=preparation.find_reason,
+                    is_divisible=partial(self._is_divisible, this, archived.scanned),
                 )
             except DamagedPiece as damage:
                 _log.warning("%s: it is made again", damage)
@@ -376,6 +406,8 @@ class SandboxSync(Struct):
                     packed = self.snapshotter.repack(whole, delivery.uplink.codec)
                 archived = structs.replace(archived, packed=packed, only=None)
                 continue
+            if ended is Verdict.SEND_LESS:
+                self._limit_bytes = _half_bytes(archived.scanned)
             if isinstance(ended, Verdict):
                 return ended
             if only is not None:
@@ -383,6 +415,10 @@ class SandboxSync(Struct):
             only_there, goes_over = preparation.only_there, preparation.goes_over
             return _Delivered(packed, manifest, ended, only is not None, only_there, goes_over)
         raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
+
+    def _is_divisible(self, this: _Round, scanned: ScanResult) -> bool:
+        """True if less could be sent at once."""
+        return this.number < _ROUNDS - 1 and bool(self._too_large(this, scanned, _half_bytes(scanned)))
 
     def _prepare(self, preparation: Preparation) -> Verdict:
         """Do all that must be done before initialize is requested."""
@@ -417,7 +453,7 @@ class SandboxSync(Struct):
             written=written,
             paths_to_delete=self._paths_to_delete(manifest, follow_up),
             held_here=self._held_here,
-            obstructed_here=self._obstructed_here,
+            unsent_here=self._unsent_here,
             is_whole=is_whole,
             policy=policy,
             work_saver=self.work_saver,
@@ -435,7 +471,7 @@ class SandboxSync(Struct):
         """Find out if the sandbox keeps what an archive does not hold. False if it must be sent everything again."""
         manifest, delivery = delivered.manifest, self.services.delivery
         partial_archives, seen = self.services.partial_archives, self.state.seen
-        left_alone = {*self._held_here, *seen.kept}
+        left_alone = {*self._held_here, *self._put_off, *seen.kept}
         stays = frozenset((self.state.base or Manifest()).paths_within(left_alone))
         only = least_of(manifest, stays) if partial_archives.wants_proof else set()
         if not only or partial_paths(manifest, Difference(added=[*only])) is None:
@@ -468,7 +504,7 @@ class SandboxSync(Struct):
 
     # -- the record
 
-    def _recorded(self, delivered: _Delivered, change: Difference | None, started_s: float) -> Outcome:
+    def _recorded(self, delivered: _Delivered, started_s: float) -> Outcome:
         """Record what the sandbox holds now."""
         self._whole_next = False
         packed, follow_up = delivered.packed, delivered.packed.follow_up
@@ -482,7 +518,7 @@ class SandboxSync(Struct):
         self._record(delivered.manifest, follow_up, delivered.goes_over)
         if follow_up:
             _log.info("%d files changed while read (%s): a sync follows", len(follow_up), shown_path(follow_up[0]))
-        return Outcome(sync, tuple(follow_up), sync.files, change, self.state.torn)
+        return Outcome(sync, tuple(follow_up), sync.files, torn=self.state.torn)
 
     def _record(
         self,
@@ -494,7 +530,8 @@ class SandboxSync(Struct):
 
         A state folder that cannot be written becomes a warning.
         """
-        state, unread = self.state, {*self.snapshotter.unread, *follow_up, *self._obstructed_here, *self._held_here}
+        state, unread = self.state, {*self.snapshotter.unread, *follow_up, *self._unsent_here, *self._held_here}
+        self._save_followed(manifest, goes_over)
         self.services.deletion_sync.note_arrived(manifest, unread, set(self.snapshotter.secret_files))
         state.note_arrived(manifest, follow_up)
         if state.overwritten is not None:
@@ -509,6 +546,18 @@ class SandboxSync(Struct):
             remedy = "make the state folder writable; until then a restart uploads everything again"
             state.warnings = [SyncWarning("state:write", what, remedy)]
 
+    def _save_followed(self, arrived: Manifest, goes_over: Callable[[str], bool]) -> None:
+        """Save what following kept after this sync's own look, and the archive went over."""
+        remote_changes = self.services.remote_changes
+        work = FollowedStore(self.state.db, self.state.target).load() if remote_changes.looks else None
+        there = {} if work is None else work.savable(self.state.content)
+        lost = {
+            path: entry
+            for path, entry in there.items()
+            if goes_over(path) and not same(entry, arrived.get(path, ABSENT))
+        }
+        remote_changes.save(Why.OVERWRITTEN, lost, self._sent_entry)
+
     # -- what is told
 
     @property
@@ -516,9 +565,21 @@ class SandboxSync(Struct):
         return [
             *self._secret_warnings(),
             *map(torn_copy, self.state.torn),
+            *self._upload_warnings(),
             *self.services.warnings,
             *self.state.warnings,
         ]
+
+    def _upload_warnings(self) -> list[SyncWarning]:
+        """The warning that large uploads do not get through, until all has arrived."""
+        if self._limit_bytes == inf or self._largest not in self._here:
+            return []
+        named = f"'{shown_path(self._largest)}' ({size(self._here[self._largest].size_bytes)})"
+        what = f"uploads with {named} are cut off again and again, so smaller files go first"
+        remedy = (
+            "see if a proxy or the network limits uploads, or exclude it in .syncdignore; it is tried again by itself"
+        )
+        return [SyncWarning("upload:parts", what, remedy)]
 
     def _secret_warnings(self) -> list[SyncWarning]:
         """The warnings about files that are excluded for a secret, and about copies of such files in the sandbox."""

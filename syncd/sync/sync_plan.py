@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from itertools import chain
+from itertools import accumulate, chain
 from types import MappingProxyType
+
+from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
 from syncd.model.entry import (
@@ -50,6 +52,20 @@ def partial_paths(
     return frozenset(paths) if paths and lacks_some else None
 
 
+def put_off(manifest: Mapping[str, Entry], found: Difference, limit_bytes: float) -> frozenset[str]:
+    """The files that wait for another archive, as larger ones do not get through: the largest of those that differ.
+
+    Something is left to send: if nothing else is, the smallest file.
+    """
+    paths = [*found.added, *found.changed, *found.uncertain]
+    files = sorted((manifest[path].size_bytes, path) for path in paths if manifest[path].kind is Kind.FILE)
+    sums = accumulate(size_bytes for size_bytes, _ in files)
+    fitting = sum(total <= limit_bytes for total in sums)
+    if len(files) == len(paths) and not found.removed:
+        fitting = max(fitting, 1)
+    return frozenset(path for _, path in files[fitting:])
+
+
 def least_of(manifest: Mapping[str, Entry], stays: Collection[str] = ()) -> set[str]:
     """The path whose sending changes least: a directory, else the smallest file; none if all of them stay."""
     least, least_bytes = "", -1
@@ -85,6 +101,7 @@ def look_request(
     kept: Collection[str] = (),
     places: Mapping[str, LookItem] = MappingProxyType({}),
     most_counted: int = SAMPLE,
+    most_missed: int = 0,
     policy: Policy,
     compared: Manifest | None = None,
 ) -> LookRequest:
@@ -92,8 +109,9 @@ def look_request(
 
     `held_here` are entries here of paths that are not written, to find out if they may be, and so are those of `kept`
     that are in the manifest. `places` are those to check for obstacles. Of what syncd put there, a sample of
-    `most_counted` paths is counted, but for what is below a path that stays. `compared` are more entries of the
-    manifest to compare, though not written.
+    `most_counted` paths is counted, but for what is below a path that stays. Of what is written, a sample of
+    `most_missed` is reported where it is missing. `compared` are more entries of the manifest to compare, though not
+    written.
     """
     force = policy is Forced.FORCE
     # What is not saved need not come here.
@@ -134,6 +152,10 @@ def look_request(
         sample = [path for path in base.spread(most_counted) if path not in items and path not in written]
         others = [path for path in sample if not is_within(path, stays)]
         items |= dict.fromkeys(others, LookItem((), LookAction.EXISTS))
+    if most_missed and base is not None:
+        for path in base.spread(most_missed):
+            if path in written and path not in items:
+                items[path] = replace(item_of(path, written[path]), missing=Missing.DIFFERS)
     if compared is None:
         return LookRequest(LookItems(items, written, item_of, last))
     first = {path: item_of(path, entry) for path, entry in written.items() if path not in items}
@@ -156,7 +178,7 @@ def obstacles_seen(
     return dict(result.blocked)
 
 
-def is_outdated(look_age_s: float, repeated: int = 0) -> bool:
+def is_outdated(look_age_s: float, repeated: int) -> bool:
     """True if a look that was repeated so often is to be made once more, as its agent may have gone on since then."""
     return look_age_s > _FRESH_S and repeated < _REPEATED
 

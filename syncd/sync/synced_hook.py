@@ -1,8 +1,8 @@
 """Runs the program of `sync.on_synced` after each sync that arrived, and tells it in a file what changed there.
 
 It has no shell, 60 seconds at most, and its output is logged; the loop never waits for it. Syncs that arrive while it
-runs become one more run, which gets all their changes. A reload ends no run, and forgets nothing that one is still to
-be told.
+runs become one more run, which gets all their changes. It never runs twice at a time, for two sandboxes neither. A
+reload ends no run, and forgets nothing that one is still to be told.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from syncd.core.errors import SyncWarning
 from syncd.core.hardening import original_umask
 from syncd.core.settings import MAIN, Config
 from syncd.core.text import one_line
+from syncd.model.manifest import Difference
 from syncd.remote.target import Target
 from syncd.sandbox.mcp_servers import AgentRecord, agent_state, callable_servers
-from syncd.sync.outcome import ArrivedChanges, Change, CombinedChanges
+from syncd.sync.outcome import Change, CombinedChanges
 
 _log = logging.getLogger("syncd")
 _hook_log = logging.getLogger("syncd.hook")
@@ -59,20 +60,22 @@ class SyncedHooks:
         self._environ = environ
         self._clock = clock
         self._hooks: dict[str, SyncedHook] = {}
+        self._queue: list[SyncedHook] = []  # the first one runs
 
     def of(self, name: str) -> SyncedHook:
         if name not in self._hooks:
-            self._hooks[name] = SyncedHook(self._environ, self._clock)
+            self._hooks[name] = SyncedHook(self._environ, self._clock, self._queue)
         return self._hooks[name]
 
     def keep_only(self, names: Collection[str]) -> None:
         """End those of other sandboxes."""
         for name in self._hooks.keys() - set(names):
             self._hooks.pop(name).close()
+        _run_first(self._queue)
 
     @property
     def is_running(self) -> bool:
-        return any(hook.is_running for hook in self._hooks.values())
+        return bool(self._queue)
 
     def filenos(self) -> list[int]:
         """Return the descriptors that become readable when a hook has something to do."""
@@ -88,11 +91,12 @@ class SyncedHooks:
 
 
 class SyncedHook:
-    """Runs the hook of the syncs to one sandbox."""
+    """Runs the hook of the syncs to one sandbox, once it is the first of the `queue`."""
 
-    def __init__(self, environ: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, environ: Mapping[str, str], clock: Clock, queue: list[SyncedHook]) -> None:
         self._environ = {name: value for name, value in environ.items() if name not in _WITHHELD}
         self._clock = clock
+        self._queue = queue
         self._command: tuple[str, ...] = ()  # of the next run
         self._config_file = self._changes_file = ""
         self._name = MAIN
@@ -120,7 +124,7 @@ class SyncedHook:
         if self._run is None:
             self._remove_changes()  # of a process that was killed
 
-    def arrived(self, target: Target | None, changes: ArrivedChanges | None, servers: Mapping[str, str]) -> None:
+    def arrived(self, target: Target | None, changes: Difference | None, servers: Mapping[str, str]) -> None:
         """Run the program, now or once it has ended, if the sync brought changes to this sandbox; None: it did not."""
         if not self._command or target is None or changes is None:
             return
@@ -129,11 +133,14 @@ class SyncedHook:
         self._target, self._servers = target, callable_servers(servers)
         self._pending = self._pending or CombinedChanges()
         self._pending.add(changes)
-        self._start()
+        if self not in self._queue:
+            self._queue.append(self)
+        _run_first(self._queue)
 
     @property
     def is_running(self) -> bool:
-        return self._run is not None
+        """True if it runs, or waits for its turn."""
+        return self in self._queue
 
     def filenos(self) -> list[int]:
         """Return the descriptors that become readable when `poll` has something to do."""
@@ -150,7 +157,10 @@ class SyncedHook:
         if ended is None:
             return False
         self._record_end(ended)
-        self._start()
+        self._queue.remove(self)
+        if self._pending is not None:
+            self._queue.append(self)
+        _run_first(self._queue)
         return True
 
     def close(self) -> None:
@@ -159,6 +169,8 @@ class SyncedHook:
             self._run.end()
             self._run = None
             self._remove_changes()
+        if self in self._queue:
+            self._queue.remove(self)
         self._target, self._pending = None, None
 
     @property
@@ -169,9 +181,12 @@ class SyncedHook:
         what = f"sync.on_synced {self._failure}; it is run again after the next sync"
         return [SyncWarning("synced:hook", what, "see its output in the log, then change the command")]
 
-    def _start(self) -> None:
-        if self._run is not None or not self._command or self._target is None or self._pending is None:
-            return
+    def start(self) -> bool:
+        """Start the program, if there is something to tell; return True if it runs."""
+        if self._run is not None:
+            return True
+        if not self._command or self._target is None or self._pending is None:
+            return False
         self._running_for = f"{self._target.base_url} {self._target.sandbox_id}"
         sandbox = {
             "sandbox": self._name,
@@ -185,7 +200,7 @@ class SyncedHook:
         except OSError as failure:
             # The next run tells of these changes too.
             self._record_end(f"is not run, as its file cannot be written ({failure.strerror})")
-            return
+            return False
         self._pending = None
         _log.info("running sync.on_synced")
         variables = {"SYNCD_CONFIG": self._config_file, "SYNCD_CHANGES": self._changes_file}
@@ -194,6 +209,7 @@ class SyncedHook:
             self._run = _Run(self._command, {**self._environ, **variables}, hidden, self._clock.monotonic_s())
         except (OSError, ValueError) as failure:
             self._record_end(f"cannot be started ({getattr(failure, 'strerror', None) or failure})")
+        return self._run is not None
 
     def _record_end(self, failure: str) -> None:
         self._run, self._failure = None, failure
@@ -206,6 +222,12 @@ class SyncedHook:
     def _remove_changes(self) -> None:
         with contextlib.suppress(OSError):
             os.unlink(self._changes_file)
+
+
+def _run_first(queue: list[SyncedHook]) -> None:
+    """Have the first of the queue that can be started run."""
+    while queue and not queue[0].start():
+        del queue[0]
 
 
 def _write_changes(path: str, sandbox: Mapping[str, object], changes: CombinedChanges) -> None:

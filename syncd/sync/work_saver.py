@@ -132,7 +132,7 @@ class WorkSaver(Struct):
         """
         sandbox_id = services.target.sandbox_id
         give_up = f"a sync follows by itself; `syncd sandbox release --yes {sandbox_id}` gives that work up"
-        if self.is_begun(services.target) or not services.remote_changes.looks:
+        if self.is_begun(services.target) or services.state.is_released or not services.remote_changes.looks:
             return
         try:
             unsaved = self.save(services, Why.SANDBOX_ENDED)

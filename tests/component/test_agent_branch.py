@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import stat
 import subprocess
@@ -427,32 +426,3 @@ def test_missing_objects_are_not_fetched(git: Git, top: Path, tmp_path: Path) ->
         with pytest.raises(NeedsPerson):
             made(git, tmp_path / "part", changed({"new": b"agent\n"}), sent={})
     assert not mark.exists()
-
-
-def test_random_trees(git: Git, tmp_path: Path) -> None:
-    """Whatever HEAD, the sandbox and the agent hold, the commits hold exactly what was sent and what is there now."""
-    chance = random.Random(5)
-    paths = ["a", "a/b", "a/b/c", "b", "b/x", "d/e", "d/f", *ODD]
-
-    def tree() -> dict[str, bytes]:
-        chosen: dict[str, bytes] = {}
-        for path in chance.sample(paths, chance.randrange(len(paths))):
-            if not any(other.startswith(f"{path}/") or path.startswith(f"{other}/") for other in chosen):
-                chosen[path] = chance.choice([b"", b"1\n", b"2\r\n", b"\0"])
-        return chosen
-
-    for number in range(6):
-        head, sent, now = tree(), tree(), tree()
-        top = repository(
-            tmp_path / str(number), {"outside": b"o\n", **{f"in/{path}": new for path, new in head.items()}}
-        )
-        (top / "in").mkdir(exist_ok=True)
-        differing = [path for path in sorted({*sent, *now}) if sent.get(path) != now.get(path)]
-        chance.shuffle(differing)
-        changes = changed({path: now.get(path) for path in differing})
-        branch = made(git, top / "in", changes, sent={path: file_of(content) for path, content in sent.items()})
-        parts = [content for old, content in ((head, sent), (sent, now)) if old != content]
-        assert len(branch.commits) == len(parts)
-        for commit_id, content in zip(branch.commits, parts, strict=True):
-            is_there = {path: found for path, (_, found) in tree_of(top, commit_id).items()}
-            assert is_there == {"outside": b"o\n", **{f"in/{path}": new for path, new in content.items()}}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.merge.branch import SENT_MESSAGE, UNCOMMITTED_MESSAGE, NewBranch, SandboxCommit, make_branch
+from syncd.merge.branch import SENT_MESSAGE, NewBranch, SandboxCommit, make_branch
 from syncd.merge.git import Git
 from syncd.model.entry import SeenEntry
 from tests.component.git_folder import file_of
@@ -17,7 +17,6 @@ from tests.component.test_agent_branch import (
     NOW,
     ODD,
     changed,
-    commits_of,
     made,
     plain_git,
     repository,
@@ -51,38 +50,6 @@ def branch_of(
 
 def facts(top: Path, commit_id: str, form: str) -> str:
     return plain_git(top, "log", "-1", f"--format={form}", commit_id).decode("utf-8", "surrogateescape").rstrip("\n")
-
-
-def test_commits_on_top_of_what_was_sent(git: Git, top: Path) -> None:
-    """Authors, dates and messages stay; the committer is the person; the rest is one more commit."""
-    plain_git(top, "config", "user.name", "Dev")
-    plain_git(top, "config", "user.email", "dev@example.org")
-    write(top, {"a.txt": b"edited here\n"})
-    commits = [
-        agents({"dir/b.txt": b"agent 1\n", "new": b"n\n"}, "Füße\n\nbody\n".encode()),
-        agents({"dir/b.txt": b"agent 2\n", "new": None, "run.sh": None}, b"second", author="Bob", seconds=7),
-    ]
-    changes = changed({"dir/b.txt": b"agent 3\n", "run.sh": None, "left": b"l\n"})
-    branch = branch_of(git, top, commits, changes)
-    assert commits_of(top, "agent/work") == [*reversed(branch.commits), *commits_of(top, "HEAD")]
-    subjects = ("As sent to the sandbox", "Füße", "second", "agent, not committed")
-    assert branch.subjects == subjects
-    sent, first, second, rest = branch.commits
-    assert facts(top, sent, "%B|%an") == SENT_MESSAGE + "|Dev"
-    assert facts(top, first, "%B|%an <%ae> %ai|%cn <%ce>") == (
-        "Füße\n\nbody\n|Ada <ada@x> 2026-11-24 18:20:00 +0130|Dev <dev@example.org>"
-    )
-    assert facts(top, second, "%B|%an %ad") == "second|Bob Thu Jan 1 01:30:07 1970 +0130"
-    assert facts(top, rest, "%B|%an") == UNCOMMITTED_MESSAGE + "|Dev"
-    tree = tree_of(top, sent)
-    assert tree_of(top, first) == tree | {"dir/b.txt": ("100644", b"agent 1\n"), "new": ("100644", b"n\n")}
-    assert tree_of(top, second) == {"a.txt": tree["a.txt"], "dir/b.txt": ("100644", b"agent 2\n")}
-    assert tree_of(top, rest) == {
-        "a.txt": tree["a.txt"],
-        "dir/b.txt": ("100644", b"agent 3\n"),
-        "left": ("100644", b"l\n"),
-    }
-    plain_git(top, "fsck", "--strict", "--no-dangling")
 
 
 def test_what_is_committed_and_taken_back(git: Git, top: Path) -> None:

@@ -18,9 +18,7 @@ from syncd.cli.check.checkup import (
     clock_finding,
     failure_finding,
     heaviest,
-    ignore_line,
 )
-from syncd.cli.init import tell_shared_mounts
 from syncd.core.api_key import ApiKey
 from syncd.core.choices import AgentChanges
 from syncd.core.directories import directories_for
@@ -29,7 +27,6 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.target import Target
-from syncd.selection.selection import Selection
 from tests.emulator import Emulator
 
 PASS, NOTE, WARN, LATER, FAIL = Grade.PASS, Grade.NOTE, Grade.WARN, Grade.FAIL_FOR_NOW, Grade.FAIL
@@ -140,10 +137,8 @@ def test_watches(
     assert words in finding.what
 
 
-def test_shared_file_systems(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The check warns of those that hold what is sent, and `init` tells of them."""
+def test_shared_file_systems(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check warns of those that hold what is sent."""
     for name in ("data", "node_modules"):
         (workspace / name).mkdir()
     mounts = workspace.parent / "mountinfo"
@@ -156,10 +151,6 @@ def test_shared_file_systems(
     (workspace / "file").touch()
     (warning,) = (finding for finding in _of(workspace)["directory"] if finding.grade is WARN)
     assert warning.what.startswith("'data' is polled, as it is on a shared file system (nfs4)")
-    tell_shared_mounts(str(workspace / "data/deep"))
-    assert "the workspace is polled" in capsys.readouterr().err
-    tell_shared_mounts(str(workspace / "src"))
-    assert capsys.readouterr().err == ""
 
 
 def test_large_paths_and_secrets(workspace: Path) -> None:
@@ -195,28 +186,13 @@ def _manifest(sizes: dict[str, int]) -> Manifest:
         ({"data/raw/deep/big": 90, "data/x": 10}, [("data/raw/deep/big", 90), ("data/x", 10)]),  # one is most of it
         ({"a/b": 1, "c": 999}, [("c", 999)]),  # less than a hundredth is not named
         ({"a/x": 50, "a/y": 50, "b": 10}, [("a/x", 50), ("a/y", 50), ("b", 10)]),
+        ({"a/x": 60, "a/y": 40, "a-b": 30, "ab": 9}, [("a/x", 60), ("a/y", 40), ("a-b", 30), ("ab", 9)]),
         ({f"f{n:02}": n for n in range(1, 41)}, [(f"f{n}", n) for n in (40, 39, 38, 37)]),  # no more than asked for
     ],
 )
 def test_heaviest(sizes: dict[str, int], expected: list[tuple[str, int]]) -> None:
     """Whole folders, replaced by their entries only where one dominates; nothing is counted twice."""
     assert heaviest(_manifest(sizes), 4) == expected
-
-
-@pytest.mark.parametrize(
-    "path", ["a", "data/raw", "a*b", "[x]", "a?", "back\\slash", "end ", "!no", "#no", "tab\tand\nline", "caf\xe9"]
-)
-@pytest.mark.parametrize("is_dir", [True, False])
-def test_the_pattern_excludes_the_path(path: str, is_dir: bool) -> None:
-    """The line leaves out that path alone, also if its name has characters with a meaning in ignore files."""
-    line = ignore_line(f"{path}/" if is_dir else path)
-    assert line.isprintable()
-    scope = Selection().root().with_files({".syncdignore": line.encode() + b"\n"})
-    *above, name = path.split("/")
-    for folder in above:
-        scope = scope.enter(folder)
-    assert not scope.decide(name, is_dir).included
-    assert scope.decide("other", is_dir).included
 
 
 @pytest.mark.parametrize(

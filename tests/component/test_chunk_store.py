@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import resource
 import tarfile
@@ -71,21 +70,6 @@ def bytes_of(archive: Archive) -> bytes:
     content = b"".join(archive.blocks(1000))
     assert len(content) == archive.size_bytes
     return content
-
-
-def contents(archive: Archive) -> dict[str, bytes]:
-    """The files that Python's stream reader finds, which stops after the first of several gzip members."""
-    found = {}
-    with tarfile.open(fileobj=io.BytesIO(bytes_of(archive)), mode="r|gz") as tar:
-        for member in tar:
-            file = tar.extractfile(member)
-            if file is not None:
-                found[member.name] = file.read()
-    return found
-
-
-def wanted(rig: SpoolRig) -> dict[str, bytes]:
-    return {str(p.relative_to(rig.workspace)): p.read_bytes() for p in rig.workspace.rglob("*") if p.is_file()}
 
 
 def test_the_dense_codec_compresses_like_gzip() -> None:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from syncd.merge import branch
 from syncd.merge.branch import SandboxCommit, UnreadablePack, read_pack
 from syncd.merge.git import find_git
-from syncd.model.entry import ABSENT, Kind
+from syncd.model.entry import Kind
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import Purpose, new_job
 from syncd.sandbox import program_in_sandbox
@@ -26,8 +26,6 @@ from tests.agent_commits import RepositoryThere
 from tests.component.repository_rig import HOOKS
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-
-ODD = [b"new\nline", b"caf\xe9", b"-rf", b'quo"te', b"back\\slash", b"tab\there", b" sp "]
 
 
 class Ran(Struct):
@@ -106,65 +104,6 @@ class There:
 @pytest.fixture
 def there(tmp_path: Path) -> There:
     return There(tmp_path)
-
-
-def test_commits_of_all_kinds(there: There) -> None:
-    """Content, modes, links, deletions, names and messages, the oldest first; each content is copied once."""
-    repository = there.repository
-    (there.workspace / "ln").symlink_to(ODD[1].decode("utf-8", "surrogateescape"))
-    first = repository.commit("Füße\n\nbody", {"a": b"new\r\n", "d/gone-on": b"same", "copy": b"same", "gone": None})
-    (there.workspace / "a").chmod(0o755)
-    second = repository.commit("", dict.fromkeys(ODD, b"\x00\xff"))
-    third = repository.commit("empty")
-    repository.git("mv", "d/b", "moved")
-    repository.commit("renamed")
-    ran = there.run()
-    assert [commit.id for commit in ran.commits[:3]] == [first, second, third]
-    assert (ran.found.state, ran.found.branch) == (RepositoryState.DONE, "refs/heads/work")
-    commit = ran.commits[0]
-    assert (commit.author, commit.email, commit.seconds, commit.zone) == ("Ada", "ada@example.org", 1795539000, "+0130")
-    assert commit.message == "Füße\n\nbody\n".encode()
-    assert ran.contents(0) == {
-        b"a": b"new\r\n",
-        b"d/gone-on": b"same",
-        b"copy": b"same",
-        b"gone": None,
-        b"ln": b"-> " + ODD[1],
-    }
-    assert commit.changes["gone"] == ABSENT
-    assert ran.contents(1) == {b"a": b"new\r\n", **dict.fromkeys(ODD, b"\0\xff")}
-    assert [ran.commits[index].changes["a"].mode for index in (0, 1)] == [0o644, 0o755]
-    assert (ran.contents(2), ran.contents(3)) == ({}, {b"d/b": None, b"moved": b"d/b\n"})
-    assert len([name for name in os.listdir(ran.folder / "read") if len(name) == 40]) == 5
-
-
-def test_what_else_is_there(there: There) -> None:
-    """Stashes, other branches with commits, a detached HEAD and what is under way are told."""
-    repository = there.repository
-    repository.git("checkout", "-q", "-b", "a/side")
-    repository.commit("on the side", {"side": b"1"})
-    repository.git("branch", "same-place", "home")
-    repository.git("checkout", "-q", "work")
-    for number in (b"1", b"2"):
-        repository.write({"a": number})
-        repository.git("stash", "-q")
-    repository.commit("on the line", {"a": b"line"})
-    repository.git("checkout", "-q", "--detach")
-    (there.workspace / ".git/rebase-merge").mkdir()
-    (there.workspace / ".git/BISECT_LOG").touch()
-    ran = there.run()
-    assert [commit.message for commit in ran.commits] == [b"on the line\n"]
-    found = ran.found
-    assert (found.branch, found.under_way, found.stashes) == ("", ("bisect", "rebase"), 2)
-    assert found.branches == (("a/side", 1),)
-
-
-def test_submodules_are_no_content(there: There) -> None:
-    """A link to another repository's commit is neither file nor link."""
-    repository = there.repository
-    repository.git("update-index", "--add", "--cacheinfo", f"160000,{repository.home},lib")
-    repository.git("commit", "-q", "-m", "module")
-    assert there.run().commits[0].changes["lib"].kind is Kind.OTHER
 
 
 def test_limits(there: There) -> None:

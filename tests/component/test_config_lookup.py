@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from syncd.core.config_file import config_files, find_config, named_config
-from syncd.core.errors import ConfigError
 
 
 @pytest.fixture
@@ -51,16 +50,6 @@ def test_the_workspace_of_the_directory_decides(folder: Path, environ: Mapping[s
     found = {place: find_config(str(real / place), environ).file for place in ("two", "two/deep", "three", "one", "")}
     default = str(folder / "config.toml")
     assert found == {"two": str(two), "two/deep": str(two), "three": str(three), "one": default, "": default}
-
-
-def test_two_for_one_workspace_are_refused(folder: Path, environ: Mapping[str, str], tmp_path: Path) -> None:
-    """The error names both, and only where that workspace is meant."""
-    for name in ("two", "again"):
-        _add(folder, name, tmp_path / "two")
-    with pytest.raises(ConfigError, match=r"again\.toml and .*two\.toml have one workspace") as refused:
-        find_config(str(tmp_path.resolve() / "two"), environ)
-    assert refused.value.exit_code == 78
-    assert find_config(str(tmp_path.resolve() / "one"), environ).file == str(folder / "config.toml")
 
 
 @pytest.mark.parametrize(

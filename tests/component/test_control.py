@@ -81,6 +81,12 @@ def test_a_request_is_answered(tmp_path: Path, depth: int) -> None:
     assert not (folder / "control.sock").exists()
 
 
+def test_a_folder_that_takes_no_socket() -> None:
+    """The failure names it, which the system's does not."""
+    with pytest.raises(OSError, match="'/proc'"):
+        ControlServer("/proc").open()
+
+
 def test_no_server(tmp_path: Path) -> None:
     """No socket, a killed process's socket and a missing folder are the same to a command."""
     for folder in (tmp_path, tmp_path / "gone"):

@@ -18,9 +18,12 @@ from random import Random
 
 import pytest
 
+from syncd.core.clock import SystemClock
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.store.state_db import StateDb
 from tests.component.crash_machine import Machine, PowerCut
-from tests.fuzz.operations import tree
-from tests.instants import Choice, all_of, few
+from tests.fuzz.operations import Tree, tree
+from tests.instants import FEW_OR_ALL, Choice, all_of, few
 from tests.recorded import records
 
 FILES = {
@@ -29,11 +32,12 @@ FILES = {
     "lock",
     "status.json",
     "history.jsonl",
+    "blobs",
 }
 # Records that exist only from before a request to the sandbox until its outcome is known.
 PASSING = {"uploaded", "uncertain", "unanswered", "removals"}
 # A transaction with the mark; what follows it can happen in the sandbox.
-MARKED = "commit uncertain"
+MARKED = "commit last uncertain"
 
 
 class CrashScenario:
@@ -83,8 +87,12 @@ class CrashScenario:
         """Sync once in a new process, after which the sandbox equals the workspace."""
         ended = self.machine.sync()
         assert ended.word in ("initialized", "unchanged"), ended.said
-        assert tree(self.machine.workspace).items() <= tree(self.machine.sandbox.workspace).items()
+        assert self.wanted().items() <= tree(self.machine.sandbox.workspace).items()
         self.check_folders(sent=ended.word == "initialized", powerless=powerless)
+
+    def wanted(self) -> Tree:
+        """Return what the sandbox has to hold."""
+        return tree(self.machine.workspace)
 
     def check_folders(self, *, sent: bool, powerless: bool) -> None:
         """Check that no files are left over, and that the disk model is right."""
@@ -102,7 +110,8 @@ class CrashScenario:
         # The bytes of what was sent, and where they are in the chunks; drafts of these are replaced by the next one.
         others = {path.name.removesuffix(".new") for path in files if path.parent == spool}
         assert others <= {"chunk-index"}
-        assert {path.parent for path in files if path not in chunks} <= {spool, spool / "base"}
+        # What a look had fetched stays until the next one.
+        assert {path.parent for path in files if path not in chunks} <= {spool, spool / "base", spool / "copies"}
         uploads = [entry for entry in self.machine.emulator.request_log.entries() if entry.op == "upload"]
         archive_bytes = max(entry.bytes_in for entry in uploads if entry.status == 200)
         # Those of the archive, of what was sent last for a merge, and of one that a kill left. Chunks that a power cut
@@ -146,6 +155,40 @@ class DeletionScenario(CrashScenario):
         self.machine.sandbox.wait()
         if self.exactly:
             assert tree(self.machine.workspace) == tree(self.machine.sandbox.workspace)
+
+
+class SavingScenario(CrashScenario):
+    """A workspace and a sandbox in which each version meets another one of the agent's, which is saved first."""
+
+    def __init__(self, on: Machine) -> None:
+        on.set("sandbox", "agent_changes", "save")
+        self.agents: set[bytes] = set()
+        super().__init__(on)
+
+    def change(self) -> None:
+        """Have the agent write, too."""
+        super().change()
+        if (place := self.machine.sandbox.workspace / "a").exists():
+            self.agents.discard(place.read_bytes())  # its own
+            self.agents.add(f"agent {self.version}".encode())
+            place.write_text(f"agent {self.version}")
+
+    def wanted(self) -> Tree:
+        """Return what the sandbox has to hold: what only the agent has changed stays."""
+        is_kept = (self.machine.sandbox.workspace / "a").read_bytes() in self.agents
+        return {path: entry for path, entry in super().wanted().items() if not (is_kept and path == "a")}
+
+    def recover(self, *, powerless: bool) -> None:
+        super().recover(powerless=powerless)
+        # Read from a copy: a connection leaves files beside the database.
+        copy = Path(shutil.copytree(self.machine.folders.state, self.before.parent / "copy", dirs_exist_ok=True))
+        saved, folder, found = SavedVersions(StateDb(str(copy)), SystemClock()), copy / "restored", set()
+        for version in saved.all():
+            assert saved.restore(version.id, str(folder)).left_out == []
+            found.add((folder / "a").read_bytes())
+            shutil.rmtree(folder)
+        shutil.rmtree(copy)
+        assert self.agents <= {*found, (self.machine.sandbox.workspace / "a").read_bytes()}
 
 
 @pytest.fixture
@@ -205,7 +248,7 @@ def test_the_steps_are_all_there(scenario: CrashScenario) -> None:
     at = steps.index("move workspace")
     assert steps[at - 3 : at + 2] == ["open workspace.new", "write", "flush", "move workspace", "flush folder"]
     commits = [step for step in steps if step.startswith("commit")]
-    assert commits == ["commit upload_url", "commit uploaded", MARKED, "commit base last seen uncertain uploaded"]
+    assert commits == ["commit upload_url", "commit uploaded", MARKED, "commit base seen uncertain uploaded"]
     requested = steps[steps.index(MARKED) + 1 : steps.index(commits[-1])]
     assert set(requested) <= {"connect", "send", "recv"}
     assert {"send", "recv"} <= set(requested)
@@ -246,6 +289,13 @@ def test_some_deaths_in_each_mode(scenario: CrashScenario, mode: tuple[str, str]
     """With deletions and partial archives the next process recovers, too."""
     pruned = DeletionScenario(scenario.machine, *mode)
     assert _deaths(pruned, lambda count: few(count, 5), cuts=[None, *PowerCut], torn=torn) > (8 if torn else 30)
+
+
+@FEW_OR_ALL
+@DEATHS
+def test_what_was_overwritten_is_saved(scenario: CrashScenario, choice: Choice, *, torn: bool) -> None:
+    """Whatever ends the process: each version that the agent had is kept whole before it is overwritten there."""
+    _deaths(SavingScenario(scenario.machine), choice, cuts=[*PowerCut, None], torn=torn)
 
 
 @pytest.mark.long

@@ -26,12 +26,7 @@ from syncd.daemon.control import Client
 from syncd.daemon.sandbox_loop import LiveReload
 from syncd.daemon.signals import Signals
 from syncd.remote.bucket import Throttle
-from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs
-from syncd.sync.status_document import LastSync
-
-
-def readable(descriptor: int) -> bool:
-    return bool(select.select([descriptor], [], [], 0)[0])
+from syncd.report.logs import LogFormat, keep_out_of_logs, sandbox_in_logs, set_up_logs
 
 
 @contextmanager
@@ -126,6 +121,15 @@ def test_json_lines() -> None:
     assert line["time"].endswith("Z")
 
 
+def test_lines_about_one_of_several_sandboxes() -> None:
+    """They name it, and so do the commands in them."""
+    before = sandbox_in_logs.set("blue")
+    with logged("info", LogFormat.TEXT) as stderr:
+        logging.getLogger("syncd").warning("changed there: `syncd diff` shows it")
+    sandbox_in_logs.reset(before)
+    assert stderr.getvalue().endswith(" blue: changed there: `syncd diff --sandbox blue` shows it\n")
+
+
 @contextmanager
 def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
     """Return clients as the daemon has them, and the far ends of their connections."""
@@ -136,9 +140,6 @@ def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
         for near, far in pairs:
             near.close()
             far.close()
-
-
-SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
 
 
 def test_a_foreign_journal_is_none(tmp_path: Path) -> None:

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from syncd.report.desktop_notifier import AGENT_EVERY_S, TRY_AGAIN_S, DesktopNotifier, LastNotice
+from syncd.report.desktop_notifier import TRY_AGAIN_S, DesktopNotifier, LastNotice
 from tests.bus import NO_BUS, private_bus
 from tests.clock import ScriptedClock
-from tests.desktop import NotificationServer, notification_server
+from tests.desktop import notification_server
 
 needs_bus = pytest.mark.skipif(bool(NO_BUS), reason=NO_BUS or "all is here")
 
 AFTER_S = 900.0
 NOT_SYNCED = "work is not synced"
-NEEDED = "work needs you"
 AGAIN = "work is in sync again"
 
 
@@ -36,15 +35,6 @@ def notifier(
     clock: ScriptedClock, environ: dict[str, str], last: LastNotice | None = None, after_s: float = AFTER_S
 ) -> DesktopNotifier:
     return DesktopNotifier("/home/dev/work", after_s, environ, last or LastNotice(), clock)
-
-
-def summaries(server: NotificationServer) -> list[str]:
-    return [seen.summary for seen in server.shown]
-
-
-# -- the rule
-
-PASSING, FOR_A_PERSON = False, True
 
 
 # -- what is shown
@@ -74,23 +64,16 @@ def test_failing_for_long_and_then_in_sync_again(bus: str, clock: ScriptedClock)
 
 
 @needs_bus
-def test_the_agents_work_is_told_beside_the_rest(bus: str, clock: ScriptedClock) -> None:
-    """At once; that it was saved once an hour. A notice that syncing fails stays."""
+def test_one_of_several_sandboxes(bus: str, clock: ScriptedClock) -> None:
+    """It is named, and so it is in the commands."""
     with notification_server(bus) as server:
-        desktop = notifier(clock, {"DBUS_SESSION_BUS_ADDRESS": bus})
-        for _ in range(3):
-            desktop.saved(1)
-        clock.go_on(AGENT_EVERY_S)
-        desktop.saved(2)
-        desktop.unsaved("1 file could not be saved")
-        desktop.agent_is_quiet(12)
-        assert summaries(server) == [
-            *["work: the agent's work was saved"] * 2,
-            NEEDED,
-            "work: the agent changed 12 files",
-        ]
-        assert ("2 files" in server.shown[1].body, server.shown[2].body) == (True, "1 file could not be saved")
-        assert [seen.replaces for seen in server.shown] == [0, 0, 0, 0]
+        environ = {"DBUS_SESSION_BUS_ADDRESS": bus}
+        DesktopNotifier("/work", AFTER_S, environ, LastNotice(), clock, sandbox="blue").agent_is_quiet(2)
+        (shown,) = server.shown
+    assert (shown.summary, shown.body) == (
+        "work (blue): the agent changed 2 files",
+        "`syncd diff --sandbox blue` shows them.",
+    )
 
 
 # -- what is not

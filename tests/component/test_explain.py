@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from syncd.core.errors import WorkspaceError
-from syncd.scan.path_rules import explain
+from syncd.scan.path_rules import Explanation, explain
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection
 from tests.component.git_folder import make_repository
@@ -81,13 +81,25 @@ def test_the_rule_is_named(work: Path, path: str, at: str, source: str) -> None:
 
 
 def test_missing_paths(work: Path) -> None:
-    """A missing path is decided by the rules, a missing workspace is an error."""
-    assert explain(str(work), SELECTION, "later.txt").included
-    assert not explain(str(work), SELECTION, "later.tmp").included
-    assert explain(str(work), SELECTION, "a.txt/below").note
+    """A missing path is decided by the rules, as deep as it would be; a missing workspace is an error."""
+    for path in ("later.txt", "later/deeper/new.txt", "a.txt/below"):
+        assert explain(str(work), SELECTION, path) == Explanation(included=True, at=path, note="it does not exist")
+    for path in ("later.tmp", "later/deeper/new.tmp"):
+        answer = explain(str(work), SELECTION, path)
+        assert (answer.included, answer.at, str(answer.rule)) == (False, path, "workspace.ignore: *.tmp")
+    assert explain(str(work), SELECTION, "node_modules/later/new.txt").at == "node_modules"
     assert explain(str(work), SELECTION, "").included
     with pytest.raises(WorkspaceError):
         explain(str(work / "gone"), SELECTION, "a.txt")
+
+
+def test_what_is_below_a_link(work: Path) -> None:
+    """No snapshot has a path through a link, wherever that leads to."""
+    (work / "deep").symlink_to("d/e")
+    for path in ("deep/keep.log", "deep/later", "out/passwd"):
+        link = path.split("/")[0]
+        answer = Explanation(included=False, at=path, note=f"as {link} above it is a link")
+        assert explain(str(work), SELECTION, path) == answer
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git, whose work tree it is, is not installed")

@@ -6,13 +6,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from syncd.scan import file_reader
-from syncd.scan.file_reader import FileIdentity, identity_at, identity_of, persistent_identity_of
+from syncd.scan.file_reader import FileIdentity, identity_at, identity_of, persistent_identity_of, stamp_of
 from tests.inodes import inode_reusing_folder, recreate
-
-KNOWN = FileIdentity(1, 2, b"handle", 3)
 
 
 @pytest.fixture
@@ -101,3 +100,11 @@ def test_persistent_identities_have_the_birth_time(folder: Path) -> None:
     assert lasting.handle == brief.handle
     assert lasting.birth_ns
     assert lasting.matches(brief)
+
+
+@pytest.mark.parametrize("mtime_s", [-(1 << 40), -1, 0, 1 << 40])
+def test_any_time_of_a_file_can_be_recorded(mtime_s: int) -> None:
+    """Some file systems, as tmpfs, have times for which nanoseconds need more than 64 bits."""
+    status = os.stat_result((0o100644, 1, 1, 1, 0, 0, 0, 0, mtime_s, 0), {"st_mtime_ns": mtime_s * 10**9})
+    stamp = stamp_of(status)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(stamp.mtime_ns)) == stamp.mtime_ns

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 
 import pytest
 
+from syncd.core.durable_file import StateFile
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.scan.file_reader import FileIdentity
-from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES, LossGuard
+from syncd.scan.guards import LEFT_ONE_IN, SMALL_FILES, LossGuard, is_replaced
 from syncd.scan.scanner import Scan
 
 OURS = FileIdentity(1, 2, b"ours")
@@ -61,6 +63,38 @@ def test_another_directory(
         "another directory is in the workspace's place, with hardly any of its files, so nothing is synced: "
         "bring the old one back, or run `syncd push --force` if this is intended"
     )
+
+
+def test_nothing_is_known_yet(tmp_path: Path) -> None:
+    """Of the first directory nothing is refused, nor of mounts."""
+    guard = LossGuard("/work", str(tmp_path))
+    guard.check(BEFORE, Scan(OURS, files("after", 100)))
+    assert guard.missing_mounts() == frozenset()
+    guard.begin()
+    guard.check_mounts(Scan(OURS, Manifest()))
+
+
+def test_one_sandbox_is_not_told_by_the_scan_for_another(tmp_path: Path) -> None:
+    """The directory stays refused for the one that holds the old one, and is recorded once it is so for none."""
+    guard, another = recorded(tmp_path), Scan(ANOTHER, files("after", 100))
+    guard.record_workspace(another, [another.manifest, BEFORE])
+    for each in (guard, LossGuard("/work", str(tmp_path))):
+        each.load()
+        with pytest.raises(NearlyEmpty):
+            each.check(BEFORE, another)
+    guard.record_workspace(another, [another.manifest])
+    guard.check(BEFORE, another)
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be recorded is known to this process alone."""
+
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(StateFile, "save", is_full)
+    with pytest.raises(NearlyEmpty):
+        recorded(tmp_path).check(BEFORE, Scan(ANOTHER, files("after", 100)))
 
 
 def test_a_workspace_that_lost_nearly_all_files(tmp_path: Path) -> None:
@@ -118,3 +152,12 @@ def test_a_damaged_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert (name, level) == ("syncd.state", logging.WARNING)
     assert "'workspace'" in text
     assert text.endswith("another directory put in the workspace's place goes unnoticed once")
+
+
+@pytest.mark.parametrize(
+    ("before", "left", "expected"), [(SMALL_FILES, 1, True), (SMALL_FILES, 2, False), (19, 0, False)]
+)
+def test_how_many_files_make_a_workspace(before: int, left: int, *, expected: bool) -> None:
+    """Of 20 and more, a tenth must be left; whatever else is there by now."""
+    now = files("after", 100) | files("before", left)
+    assert is_replaced(files("before", before), now) is expected

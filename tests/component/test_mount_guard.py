@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from syncd.core.durable_file import StateFile
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.scan.guards import LossGuard
@@ -75,14 +77,19 @@ def test_a_dead_mount(tmp_path: Path, mount: Callable[..., None]) -> None:
 
 
 def test_a_person_confirms(tmp_path: Path, mount: Callable[..., None]) -> None:
-    """After `push --force` the files of the missing mount are deleted ones."""
-    guard = _guard(tmp_path)
+    """After `push --force` the files of the missing mount are deleted ones, once for each sandbox."""
+    guard, file = _guard(tmp_path), Entry(Kind.FILE, 0o644)
+    blue = Manifest({"data": FOLDER, "data/deep/file": file, "more": FOLDER})
     mount("data", "more")
     _checked(guard, "data", "more")
     mount("more")
-    guard.begin()
-    guard.confirm()
-    assert not _checked(guard, "data", "more").unread
+    for other_bases, still in (([blue], {"data"}), ([Manifest({"data": FOLDER})], set())):
+        guard.begin()
+        assert guard.missing_mounts() == {"data"}
+        scan = Scan(manifest=Manifest(dict.fromkeys(("data", "more"), FOLDER)))
+        guard.check_mounts(scan, guard.missing_mounts(), other_bases)
+        assert (scan.unread, scan.warnings) == (set(), [])
+        assert _checked(_guard(tmp_path), "data", "more").unread == still
     mount()
     assert _checked(_guard(tmp_path), "data", "more").unread == {"more"}
 
@@ -99,3 +106,28 @@ def test_a_mount_that_comes_or_goes_during_the_scan(tmp_path: Path, mount: Calla
         mount(*after)
         guard.check_mounts(scan)
         assert scan.unread == {"data"}
+
+
+def test_a_full_disk(tmp_path: Path, mount: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be recorded is known to this process alone."""
+
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(StateFile, "save", is_full)
+    guard = _guard(tmp_path)
+    mount("data")
+    _checked(guard, "data")
+    mount()
+    assert _checked(guard, "data").unread == {"data"}
+    assert not _checked(_guard(tmp_path), "data").unread
+
+
+def test_a_damaged_record(tmp_path: Path, mount: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what the loss costs."""
+    mount("data")
+    _checked(_guard(tmp_path), "data")
+    (tmp_path / "mounts").write_bytes(b"garbage")
+    mount()
+    assert _checked(_guard(tmp_path), "data", unread=("more",)).unread == {"more"}
+    assert caplog.text.rstrip().endswith("what was unmounted in the workspace while no syncd ran counts as deleted")

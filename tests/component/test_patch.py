@@ -153,34 +153,6 @@ def test_git_applies_each_kind_of_text_change(git: Git, tmp_path: Path) -> None:
     assert applied_by_git(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
 
 
-def test_binary_files_and_links(git: Git, chance: random.Random, tmp_path: Path) -> None:
-    """Binary contents, links, and one kind in the place of another."""
-    noise = chance.randbytes(5000)
-    before: dict[str, SeenEntry] = {
-        "edited.bin": file_of(noise),
-        "gone.bin": file_of(b"\0" * 300),
-        "mode.bin": file_of(noise),
-        "link": link_to("one"),
-        "gone-link": link_to("../out"),
-        "file-to-link": file_of(b"text\n"),
-        "link-to-file": link_to("target"),
-        "link-to-folder": link_to("target"),
-    }
-    after: dict[str, SeenEntry] = {
-        "edited.bin": file_of(noise[:2500] + b"\0\1" + noise[2500:]),
-        "new.bin": file_of(b"\0\1\2"),
-        "mode.bin": file_of(noise, executable=True),
-        "link": link_to("two words"),
-        "new-link": link_to("/absolute"),
-        "file-to-link": link_to(os.fsdecode(b"caf\xe9")),
-        "link-to-file": file_of(b"target", executable=True),
-        "link-to-folder/inner": file_of(b"inner\n"),
-    }
-    patch = patch_of(git, before, after)
-    tree = written(tmp_path / "tree", before)
-    assert applied_by_git(tree, patch) == expected(after)
-
-
 def test_git_applies_names_with_any_bytes(git: Git, tmp_path: Path) -> None:
     """Names with quotes, newlines, other encodings, or those that look like options or patterns."""
     before = {name: file_of(text("was")) for name in ODD}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,21 +13,6 @@ import pytest
 from syncd.sandbox.repository.agent_repository import recorded_home
 from syncd.store.state_db import StateDb
 from tests.component.repository_rig import HOOKS, TARGET, RepositoryRig, Sent, git, link, sent
-
-ODD = {
-    os.fsdecode(name): "odd"
-    for name in (
-        b"new\nline",
-        b"caf\xe9",
-        b"-rf",
-        b'quo"te',
-        b"back\\slash",
-        b"tab\there",
-        b" sp ",
-        b"\x01",
-        b":(top)x",
-    )
-}
 
 
 @pytest.fixture(scope="module")
@@ -64,34 +48,6 @@ def test_it_is_made(there: RepositoryRig) -> None:
     assert there.git("rev-list", "--all", "--count") == "1\n"
     assert recorded_home(StateDb(str(there.folder / "state")), TARGET) == there.at("home")
     assert there.git("config", "user.name") == "agent\n"
-
-
-def test_an_idle_sandbox_follows_everything(tmp_path: Path) -> None:
-    """Any edits: contents, modes, links, kinds, deletions, odd names, line ends by `.gitattributes`."""
-    rig, chance = RepositoryRig(tmp_path), random.Random(11)
-    rig.send({".gitattributes": "*.txt text\n*.bat text eol=crlf\n*.id ident\n", "win.txt": "a\r\nb\r\n", **ODD})
-    places = ["x", "x/y", "x/y/z", "win.txt", "w.bat", "k.id", *ODD]
-    contents = [b"", b"line\n", b"line\r\n", b"\0\r\n", b"$Id: here $\n", b"mixed\r\nends\n", b"\xe9\n"]
-    for _ in range(12):
-        changes: dict[str, Sent | str | None] = {}
-        for path in chance.sample(places, 3):
-            within = [each for each in rig.files if each.startswith(path + "/") or path.startswith(each + "/")]
-            changes |= dict.fromkeys(within)
-            if path in rig.files and chance.random() < 0.3:
-                changes[path] = None
-            elif not any(path.startswith(each + "/") or each.startswith(path + "/") for each in changes):
-                content = chance.choice(contents)
-                kind = chance.randrange(4)
-                changes[path] = link("a.txt") if kind == 0 else Sent(content, 0o755 if kind == 1 else 0o644)
-        rig.send(changes)
-        assert rig.is_following, changes
-        assert rig.git("fsck", "--no-dangling") == ""
-        listed = rig.git("ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")[:-1]
-        assert set(listed) == set(rig.files)
-    assert set(whole_states(rig)[1:]) == {False}
-    assert int(rig.git("rev-list", "--count", "HEAD")) > 8
-    git(tmp_path, "clone", "-q", str(rig.workspace), "clone")
-    assert rig.git("diff", "--stat", "HEAD") == ""
 
 
 def test_only_what_git_refuses_is_left_out(there: RepositoryRig) -> None:

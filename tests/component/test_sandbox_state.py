@@ -23,7 +23,6 @@ from syncd.store.state_db import StateDb
 from tests.component.sample_records import MANIFEST, TARGET
 
 OTHER = Target(TARGET.base_url, "other", "us")
-ASIA = Target(TARGET.base_url, "box", "asia")
 
 
 def arrived(db: StateDb, manifest: Manifest, target: Target = TARGET, searched: str = "") -> SandboxState:

@@ -113,6 +113,15 @@ def test_what_is_saved_is_restored(rig: SavedVersionsRig) -> None:
     assert rig.store.find(version.id) == version
 
 
+def test_each_sandbox_counts_its_own(rig: SavedVersionsRig) -> None:
+    """Of those in the one store of the workspace."""
+    blue = SavedVersions(StateDb(str(rig.state)), rig.clock, "blue")
+    rig.save(a=b"main's")
+    blue.save(Why.OVERWRITTEN, "box-blue", {"a": rig.file(b"blue's")})
+    blue.save(Why.OVERWRITTEN, "box-blue", {"a": rig.file(b"blue's, newer")})
+    assert (rig.store.count, blue.count, len(blue.all())) == (1, 2, 3)
+
+
 def test_nobody_else_can_read_it(rig: SavedVersionsRig) -> None:
     """Folders are 0700 and files 0600, whatever the umask and the modes in the sandbox; no set-id bit is kept."""
     before = os.umask(0)

@@ -27,10 +27,6 @@ def scanned(workspace: Path, *ignore: str, check: Callable[[], None] = lambda: N
     return Scanner(str(workspace), Selection(ignore=ignore), check=check).scan()
 
 
-def kinds(scan: Scan) -> dict[str, str]:
-    return {path: entry.kind.value for path, entry in scan.manifest.items()}
-
-
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """An empty workspace, beside a file that must not be uploaded."""

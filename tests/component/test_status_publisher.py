@@ -13,10 +13,9 @@ from syncd.report.history import HistoryRecorder, HistoryStore
 from syncd.report.status_publisher import RunTotals, StatusPublisher, WorkspaceStatus
 from syncd.report.status_store import read_document
 from syncd.report.systemd_notify import SystemdNotifier
-from syncd.sync.status_document import State, Status
+from syncd.sync.status_document import LastSync, State, Status
 from tests.clock import ScriptedClock
 
-MIB = 1 << 20
 AFTER_S = 900.0
 
 
@@ -26,19 +25,21 @@ def clock() -> ScriptedClock:
 
 
 @pytest.fixture
-def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
-    folder = str(tmp_path)
+def status(tmp_path: Path, clock: ScriptedClock) -> WorkspaceStatus:
+    return WorkspaceStatus("/work", "", str(tmp_path), SystemdNotifier({}, clock, 1), RunTotals(), 1, None)
+
+
+@pytest.fixture
+def publisher(tmp_path: Path, clock: ScriptedClock, status: WorkspaceStatus) -> StatusPublisher:
     notifier = DesktopNotifier("/work", AFTER_S, {"DBUS_SESSION_BUS_ADDRESS": "disabled:"}, LastNotice(), clock)
-    totals = RunTotals()
-    status = WorkspaceStatus("/work", "", folder, SystemdNotifier({}, clock, 1), totals, 1, None)
     publisher = StatusPublisher(
         name="main",
         target=Target("https://api.example", "box", "us"),
         publish=status.write,
-        recorder=HistoryRecorder(clock, HistoryStore(folder), "main", lambda: "box", 0),
+        recorder=HistoryRecorder(clock, HistoryStore(str(tmp_path)), "main", lambda: "box", 0),
         notifier=notifier,
         clock=clock,
-        totals=totals.of("main"),
+        totals=status.totals.of("main"),
     )
     status.publishers.append(publisher)
     return publisher
@@ -61,3 +62,13 @@ def test_an_unchanged_status_is_not_written(publisher: StatusPublisher, tmp_path
     publisher.enter(State.DEBOUNCING)
     assert shown(tmp_path).state is State.DEBOUNCING
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_the_last_sync_of_another_process_is_taken_over(publisher: StatusPublisher, status: WorkspaceStatus) -> None:
+    """Such as that of a command which synced while the daemon read its configuration anew."""
+    own, commands = (LastSync(f"2026-11-24T13:20:0{second}Z", 1, 1, "ab", 0.1) for second in (1, 2))
+    publisher.totals.last_sync = commands
+    publisher.enter(State.STOPPED)
+    publisher.totals.last_sync = own
+    status.recall()
+    assert publisher.totals.last_sync == commands

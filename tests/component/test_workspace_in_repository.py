@@ -43,7 +43,9 @@ def sent(workspace: Path, selection: Selection = SELECTION) -> set[str]:
 
 
 def decided(workspace: Path, path: str) -> Verdict:
-    rule = explain(str(workspace), SELECTION, path).rule
+    found = explain(str(workspace), SELECTION, path)
+    # Of what comes back with its folder, git names no line.
+    rule = None if found.included and found.at != path else found.rule
     return ("", "", "") if rule is None else (rule.source, str(rule.line), rule.pattern)
 
 
@@ -160,7 +162,10 @@ def test_random_rules_above(tmp_path: Path, seed: int) -> None:
         ("packages/*\n*.log\n!keep.log\n", {"a.log"}),
         ("/packages/app\na.log\n", {"a.log"}),
         ("packages/**\n", set()),
-        ("packages/app/*\n!packages/app/a.log\n", {"keep.log", "read.md", "d/x", ".gitignore"}),
+        ("packages/app/*\n!packages/app/a.log\n", {"keep.log", "read.md", "d/x", "app/x"}),
+        ("app/\n", set()),
+        ("app/x\n", set()),
+        ("x\n", {"d/x", "app/x"}),
     ],
 )
 def test_a_workspace_that_is_ignored_itself(tmp_path: Path, rules: str, excluded: set[str]) -> None:
@@ -168,8 +173,17 @@ def test_a_workspace_that_is_ignored_itself(tmp_path: Path, rules: str, excluded
     make_repository(tmp_path)
     (tmp_path / ".gitignore").write_text(rules)
     workspace = tmp_path / "packages/app"
-    put(workspace, ["a.log", "keep.log", "read.md", "d/x"])
-    assert sent(workspace) == {"a.log", "keep.log", "read.md", "d/x"} - excluded
+    paths = ["a.log", "keep.log", "read.md", "d/x", "app/x"]
+    put(workspace, paths)
+    assert sent(workspace) == {*paths} - excluded
+
+
+def test_a_workspace_that_a_file_deep_above_ignores(tmp_path: Path) -> None:
+    """A file of a folder between the repository's top and the workspace does not exclude it either."""
+    make_repository(tmp_path)
+    put(tmp_path / "a/b/c", ["x", "y.log"])
+    (tmp_path / "a/b/.gitignore").write_text("*\n")
+    assert sent(tmp_path / "a/b/c") == {"x", "y.log"}
 
 
 def test_rules_above_do_not_apply_inside_git(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ import msgspec
 import pytest
 
 from syncd.core.directories import Lock, holder
-from syncd.core.errors import Locked
+from syncd.core.errors import Locked, NeedsPerson
 from syncd.report.status_store import encoded, read_status, write_status
 from syncd.sync.status_document import State
 from tests.component.sample_records import NOTHING
@@ -69,6 +72,17 @@ def test_one_instance_per_workspace(tmp_path: Path) -> None:
     lock = Lock(str(tmp_path))
     lock.acquire()
     lock.release()
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no other syncd: a person has to move the folder."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    with pytest.raises(NeedsPerson, match=r"takes no lock \(No locks available\): move it with XDG_STATE_HOME$"):
+        Lock(str(tmp_path)).acquire()
 
 
 def test_the_status_of_another_holder_is_not_used(tmp_path: Path) -> None:

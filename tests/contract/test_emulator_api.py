@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.contract.emulator_rig import GZIP, KEY, PATH, SANDBOX, EmulatorRig, archive, files, member, started_rig
+from tests.contract.emulator_rig import GZIP, KEY, PATH, SANDBOX, EmulatorRig, files, started_rig
 from tests.emulator import Emulator
 
 
@@ -128,45 +128,6 @@ def test_nothing_uploaded_in_that_region(rig: EmulatorRig) -> None:
     assert "us" in refused.json()["detail"]
     assert rig.api.post(f"{PATH}/initialize?region=asia").status_code == 200
     assert rig.tree() == {"a": b"1"}
-
-
-def test_initialize_adds_and_overwrites(rig: EmulatorRig) -> None:
-    """Files that are not in the next archive stay; files, links and empty directories are replaced by its members."""
-    rig.initialize(
-        archive(
-            [
-                member("keep", b"1"),
-                member("dir", type=b"5"),
-                member("file", b"3"),
-                member("link", type=b"2", linkname="keep"),
-            ]
-        )
-    )
-    rig.initialize(
-        archive(
-            [
-                member("dir", b"now a file"),
-                member("file", type=b"5", mode=0o755),
-                member("file/in", b"4"),
-                member("link", type=b"5", mode=0o755),
-                member("link/in", b"5"),
-            ]
-        )
-    )
-    assert rig.tree() == {
-        "dir": b"now a file",
-        "file": None,
-        "file/in": b"4",
-        "keep": b"1",
-        "link": None,
-        "link/in": b"5",
-    }
-    refused = rig.initialize(archive([member("file", type=b"2", linkname="keep"), member("keep", b"new")]))
-    assert refused.status_code == 500
-    assert "'file': Directory not empty" in refused.json()["detail"]
-    assert rig.tree()["file/in"] == b"4"
-    assert rig.tree()["keep"] == b"new"
-    assert rig.tree()["keep"] == b"new"
 
 
 def test_a_restart_keeps_everything(tmp_path: Path) -> None:

@@ -113,34 +113,6 @@ def test_every_answer_is_described(description: dict[str, Any], rig: EmulatorRig
             openapi.validate_request(_OpenapiRequest(answer.request))
 
 
-@pytest.mark.parametrize(
-    ("fault", "statuses"),
-    [
-        ("execute: pending", ("pending",)),
-        ("execute: late 1e6", ("pending",)),
-        ("execute: failed", ("failed",)),
-        ("execute: delay 0.001", ("pending", "running", "completed")),
-    ],
-)
-def test_odd_executions_are_described(
-    description: dict[str, Any], rig: EmulatorRig, fault: str, statuses: tuple[str, ...]
-) -> None:
-    """An execution that waits, or fails at once, is answered in the described form, with a described status."""
-    openapi = OpenAPI.from_dict(description)
-    rig.emulator.faults.script(fault)
-    started = rig.api.post(f"{PATH}/execute", content=NAMED, headers={"Content-Type": "application/json"})
-    status = rig.api.get(f"{PATH}/execution-status?execution_name=work")
-    logs = rig.api.get(f"{PATH}/execution-logs?execution_name=work")
-    for answer in (started, status, logs):
-        assert answer.status_code == 200
-        openapi.validate_request(_OpenapiRequest(answer.request))
-        openapi.validate_response(_OpenapiRequest(answer.request), _OpenapiResponse(answer))
-    for answer in (status, logs):
-        assert answer.json()["status"] in statuses
-        described = description["components"]["schemas"]["ExecutionStatusResponse"]["properties"]["status"]
-        assert answer.json()["status"] in described["description"]
-
-
 def test_every_operation_is_called(description: dict[str, Any]) -> None:
     """Every operation of the description is called, and with a wrong request too if there can be one."""
     called = {(method, path.partition("?")[0].replace(PATH, ID), status) for method, path, _, status in CALLS}

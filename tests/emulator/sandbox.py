@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 import threading
 from contextlib import AbstractContextManager, suppress
 from itertools import count
@@ -45,10 +44,7 @@ class Sandbox(sandbox.Sandbox):
     def fill(self, packed: BinaryIO) -> None:
         if Action.REPLACE in CURRENT.changes:
             self.empty()
-        with tempfile.TemporaryFile(dir=self.folder) as made_before:
-            super().fill(packed)
-            if Action.NEW_MTIMES in CURRENT.changes:
-                _renew_mtimes(self.workspace, os.fstat(made_before.fileno()).st_ctime_ns)
+        super().fill(packed)
 
     def new_execution(self, folder: str) -> Execution:
         changes = CURRENT.changes
@@ -173,10 +169,3 @@ class PreloadedExecution(HeldExecution):
     def _kill_group(self, leader: int) -> None:
         with suppress(ProcessLookupError):
             os.killpg(leader, signal.SIGKILL)
-
-
-def _renew_mtimes(folder: Path, since_ns: int) -> None:
-    """Give all that was extracted since then the time of now. Nothing but the kernel sets a ctime."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.lstat().st_ctime_ns >= since_ns:
-            os.utime(path, follow_symlinks=False)

@@ -335,7 +335,7 @@ class Laptop:
                 raise Superseded
             now_s, slept_s = self._now_s(), self._slept_s - slept_before_s
             due = due_s(self._burst, *self._times) if self._burst is not None else None
-            until_s = pause.ends_s(now_s, slept_s, self._network_back_s, due)
+            until_s = pause.ends_s(slept_s, self._network_back_s, due)
             if now_s >= until_s:
                 break
             yield from self._wait(until_s)

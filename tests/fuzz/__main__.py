@@ -24,9 +24,10 @@ from tests.fuzz.runner import digest, run, run_seed, run_world
 from tests.fuzz.scenario import parse
 from tests.fuzz.several import run_several
 from tests.fuzz.small_worlds import COUNT
-from tests.system.scenarios import run_seed_by_processes
 
 MOST_REPORTS = 5
+# Half of a story's time on a disk is that of the disk: all but each ninth are in memory.
+MEMORY, ON_DISK_EACH = Path("/dev/shm"), 9
 
 
 def _arguments() -> argparse.Namespace:
@@ -36,31 +37,30 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--worlds", type=int, metavar="N", help=f"run each N-th of the {COUNT:,} small worlds instead, --seed the first"
     )
-    parser.add_argument("--processes", action="store_true", help="run the real command, in real time")
-    parser.add_argument("--several", action="store_true", help="stories of several sandboxes, by the real command")
+    parser.add_argument("--several", action="store_true", help="stories of one to three sandboxes, by the real command")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time (one a core)")
     parser.add_argument(
         "--dir",
         type=Path,
-        help="the folder to run in, to try a file system (the temporary folder or this checkout: see `_place`)",
+        help="the folder to run in, to try a file system (most in memory, the rest on a disk: see `_places`)",
     )
     parser.add_argument("--scenario", type=Path, metavar="FILE", help="run a printed scenario, and show its log")
     return parser.parse_args()
 
 
-def _place(asked: Path | None) -> str:
-    """Return the folder to run in: by default one on a disk that reuses inode numbers, as most do.
+def _places(asked: Path | None) -> tuple[str, str]:
+    """Return the folders to run in: by default one in memory, and one on a disk that reuses inode numbers, as most do.
 
-    It is not this checkout: a story makes branches in the repository around its workspace.
+    They are not this checkout: a story makes branches in the repository around its workspace.
     """
-    places = [Path(tempfile.gettempdir()), Path.home()] if asked is None else [asked]
-    place = next(filter(reuses_inode_numbers, places), places[0])
-    if not reuses_inode_numbers(place):
+    disks = [Path(tempfile.gettempdir()), Path.home()] if asked is None else [asked]
+    disk = next(filter(reuses_inode_numbers, disks), disks[0])
+    if not reuses_inode_numbers(disk):
         print(
-            f"{place} does not reuse inode numbers (tmpfs?): scenarios that need that try nothing there",
-            file=sys.stderr,
+            f"{disk} does not reuse inode numbers (tmpfs?): scenarios that need that try nothing there", file=sys.stderr
         )
-    return str(place)
+    in_memory = asked is None and os.access(MEMORY, os.W_OK)
+    return str(MEMORY if in_memory else disk), str(disk)
 
 
 def _commit() -> str:
@@ -81,27 +81,28 @@ def _run_one(text: str, folder: str) -> int:
 def main() -> int:
     """Return 1 if anything was lost."""
     asked = _arguments()
-    folder = _place(asked.dir)
+    memory, disk = _places(asked.dir)
     if asked.scenario is not None:
-        return _run_one(asked.scenario.read_text("utf-8", "surrogateescape"), folder)
+        return _run_one(asked.scenario.read_text("utf-8", "surrogateescape"), disk)
     started_s = MACHINE.monotonic_s()
     commit = _commit()
     total: Counter[str] = Counter()
     courses: list[str] = []
     shown = 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    run_one = run_seed_by_processes if asked.processes else run_world if asked.worlds else run_seed
-    run_one = run_several if asked.several else run_one
+    run_one = run_several if asked.several else run_world if asked.worlds else run_seed
     seeds = range(asked.seed, asked.seed + asked.schedules)
     if asked.worlds:
         seeds = range(asked.seed, COUNT, asked.worlds)
     with (
-        tempfile.TemporaryDirectory(dir=folder, prefix="scenarios-", ignore_cleanup_errors=True) as place,
+        tempfile.TemporaryDirectory(dir=memory, prefix="scenarios-", ignore_cleanup_errors=True) as in_memory,
+        tempfile.TemporaryDirectory(dir=disk, prefix="scenarios-", ignore_cleanup_errors=True) as on_disk,
         # Unlike a pool of `multiprocessing`, it notices a process that dies, and does not wait for what that ran.
         ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn"), begin_process) as pool,
     ):
         try:
-            for figures, reports, course in pool.map(partial(limited, run_one), ((place, seed) for seed in seeds)):
+            places = ((in_memory if seed % ON_DISK_EACH else on_disk, seed) for seed in seeds)
+            for figures, reports, course in pool.map(partial(limited, run_one), places):
                 total += figures
                 courses.append(course)
                 for each in reports:
@@ -114,7 +115,7 @@ def main() -> int:
             for process in multiprocessing.active_children():
                 os.kill(process.pid or 0, signal.SIGALRM)
     seconds = MACHINE.monotonic_s() - started_s
-    course = "" if asked.processes or asked.several else f"; course {digest(courses)}"
+    course = "" if asked.several else f"; course {digest(courses)}"
     print(f"{len(courses)} of {len(seeds)} scenarios from seed {asked.seed} on, at {commit}{course}")
     print(f"{seconds:.1f} s, {total['scenarios'] / seconds:.1f} scenarios a second, {total['losses']} lost")
     print(", ".join(f"{count:,} {name}" for name, count in total.most_common() if name != "losses"))

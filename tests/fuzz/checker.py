@@ -228,6 +228,8 @@ class Checker:
         unsaved = self.cycle is None or any(each.key == "unsaved" for each in self.cycle.warnings)
         if tracked is not None and self.account is not None and not self._looks:
             self.account.excuse_all(tracked.model.gone({}))  # with "overwrite" nobody saves anything
+        if tracked is not None and self.account is not None and unsaved and self._is_unknown(tracked):
+            self.account.excuse_all(tracked.model.gone({}))  # to the API there is no such sandbox
         if tracked is not None and tracked.is_used and self._looks and not unsaved and not self.has_ended(tracked):
             self.figures["sandboxes left"] += 1
             self._account_for_end(tracked, "was left in a sandbox that is not used any more")
@@ -258,6 +260,7 @@ class Checker:
                 (path, entry) not in self.decided
                 and not self.is_forced
                 and self.is_unchanged_since_sync
+                and self.workspace.is_dir()
                 and not os.path.lexists(self.workspace / path)
             ):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) was removed in the sandbox, as it is not here")
@@ -416,10 +419,17 @@ class Checker:
     def _refused_last(self, tracked: TrackedSandbox) -> bool:
         """True if the API refused the last look, when there was no time for another one."""
         ends_wall_s = tracked.sandbox.record.expires_at_s or 0.0
-        log = self.emulator.request_log.entries()
-        looks = [each for each in log if each.sandbox == tracked.sandbox.id and each.op in ("execute", "dump")]
-        last = looks[-1] if looks else None
+        last = self._last_look(tracked)
         return last is not None and last.status >= 400 and last.started_at > ends_wall_s - AFTER_FAILURE_S
+
+    def _is_unknown(self, tracked: TrackedSandbox) -> bool:
+        last = self._last_look(tracked)
+        return last is not None and last.status == 404
+
+    def _last_look(self, tracked: TrackedSandbox) -> RequestRecord | None:
+        looks = ("execute", "dump")
+        log = self.emulator.request_log.entries()
+        return next((each for each in reversed(log) if each.sandbox == tracked.sandbox.id and each.op in looks), None)
 
     def note_acquire(self) -> None:
         """Track a sandbox that the request acquired."""

@@ -26,7 +26,7 @@ import click
 import pytest
 
 from syncd.cli import agent_side, apply, diff, local_scan, log, options, resolve, sandbox, saved
-from syncd.cli.apply import branch, execution, undoing, waiting
+from syncd.cli.apply import branch, execution, undoing
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import ExitCode, SyncdError
 from syncd.daemon import build
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 # Beyond the largest that Linux gives: no process has one of these numbers.
 _FIRST_PID = 5_000_000
 _MODULES = (
-    *(agent_side, diff, local_scan, log, saved, apply, resolve, branch, undoing, sandbox, execution, waiting),
+    *(agent_side, diff, local_scan, log, saved, apply, resolve, branch, undoing, sandbox, execution),
     options,
 )
 _MORE_EFFECTS = frozenset({"os.link", "os.symlink", "os.chmod", "os.utime", "os.truncate", "commit"})
@@ -175,7 +175,9 @@ class Commands:
             # Any command that writes here takes back one that was killed, first.
             takes_back = step.name == "undo" or any(line.startswith("took back") for line in self._printed)
             if checker.live is not None and takes_back and self._wrote in ("apply", "resolve"):
+                sent = checker.live.model.synced if self._wrote == "resolve" else {}  # that stays sent
                 agents = checker.account.agents(home, checker.account.home, there)
+                agents = [path for path in agents if path not in sent or sent[path] != there.get(path)]
                 checker.live.model.taken_back(agents, there, checker.account.undone(home))
             if home != checker.account.home and step.name in READING:
                 checker.lose(f"{step.name} changed the workspace")

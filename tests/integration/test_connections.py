@@ -44,15 +44,6 @@ def connections(rig: Rig) -> set[tuple[str, int]]:
     return found
 
 
-def save(rig: Rig, content: str) -> set[tuple[str, int]]:
-    """Write and sync, without any failure, and return the connections after it."""
-    rig.write(content=content)
-    _, observer = rig.sync()
-    assert observer.failures == []
-    assert rig.arrived() == {"a.txt": content}
-    return connections(rig)
-
-
 @contextmanager
 def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[SandboxLoop, DaemonRig]]:
     """Give a daemon after its first sync, in scripted or real time."""

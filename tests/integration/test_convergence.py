@@ -5,7 +5,6 @@ Some dozens run here; `python -m tests.fuzz` runs as many as asked for.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -16,32 +15,20 @@ from typing import Any
 
 import msgspec
 import pytest
-from msgspec import structs
 
-import syncd.model.entry
-from syncd.archive.snapshotter import Snapshotter
 from syncd.emulator.sandbox import Profile
-from syncd.model.entry import Kind, as_read
-from syncd.model.manifest import Manifest
 from syncd.model.reconcile import PathOutcome, Plan
 from syncd.remote.remote_job import RemoteJob
-from syncd.remote.target import Target
 from syncd.sandbox import look, provider
 from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.look import Looker, PendingRemoval
 from syncd.sandbox.look_request import Obstacle
-from syncd.sandbox.partial_archives import Kept, PartialArchives, _Proof
 from syncd.sandbox.remote_changes import RemoteChanges
-from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.seen_paths import SeenPaths
-from syncd.scan.tree_cache import TreeCache
 from syncd.sync import preparation
-from syncd.sync.delivery import Verdict
 from syncd.sync.preparation import Preparation
-from syncd.sync.sync_once import SandboxSync
 from syncd.watch.changes import Changes, DirtyDirectories
 from tests.fuzz.generators import generate
-from tests.fuzz.runner import digest, report, run, running_simulation
+from tests.fuzz.runner import digest, report, run
 from tests.fuzz.scenario import parse
 from tests.fuzz.simulation import Simulation
 from tests.instants import FEW_OR_ALL, Choice, some_of
@@ -339,23 +326,9 @@ def test_a_file_ignored_before_it_is_written_is_not_uploaded(tmp_path: Path, bef
         assert not run_text(tmp_path, text).lost, point
 
 
-def _trust_young_stamps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(syncd.model.entry, "YOUNG_NS", -(10**20))
-    # A close event would have the file read again, whatever its stamp says.
-    patch.setattr(Snapshotter, "forget_stamps", lambda self, baseline, paths: baseline)
-
-
 def _ignore_overflows(patch: pytest.MonkeyPatch) -> None:
     add = DirtyDirectories.add
     patch.setattr(DirtyDirectories, "add", lambda self, changes: add(self, Changes(changes.dirty)))
-
-
-def _ignore_missing_answers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SandboxState, "mark_uncertain", lambda self, sent=None: None)
-
-
-def _ignore_hard_links(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(TreeCache, "with_shared_files", lambda self: [])
 
 
 def _remove_changed_agent_files(patch: pytest.MonkeyPatch) -> None:
@@ -371,40 +344,12 @@ def _remove_changed_agent_files(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(look, "new_job", job)
 
 
-def _forget_late_executions(patch: pytest.MonkeyPatch) -> None:
-    def settle(self: Looker, removal: PendingRemoval, *_: object) -> None:
-        self._forget(removal.name)
-
-    patch.setattr(Looker, "_settle", settle)
-
-
-def _record_only_the_last_manifest(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SandboxState, "_read_unanswered", lambda self: ())
-
-
 def _delete_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DeletionSync, "paths_to_delete", lambda self, *_: {})
 
 
 def _reset_without_deletions(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DeletionSync, "resets", lambda self, _: self.may_reset)
-
-
-def _send_a_partial_archive_after_a_reset(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SandboxSync, "_partial_is_enough", lambda self, _, manifest: bool(manifest and self.state.base))
-
-
-def _skip_the_proof_for_partial_archives(patch: pytest.MonkeyPatch) -> None:
-    def prove(self: PartialArchives, *_: object) -> Kept:
-        self._proof = _Proof([])
-        return Kept.YES
-
-    patch.setattr(PartialArchives, "prove", prove)
-
-
-def _confuse_sandboxes(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Target, "same_sandbox", lambda self, other: True)
-    patch.setattr(Target, "owner", "any")
 
 
 def _acquire_without_limit(patch: pytest.MonkeyPatch) -> None:
@@ -415,38 +360,8 @@ def _ignore_expiry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(provider, "replace_in_s", lambda *_: None)
 
 
-def _reset_for_a_new_rule(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(DeletionSync, "_without_exclusions", lambda self, found, wanted: found)
-
-
-def _ignore_obstacles(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Preparation, "find_reason", lambda *_: Verdict.INITIALIZE)
-
-
 def _block_free_paths(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Preparation, "_obstacles_seen", lambda self, *_: {"b": Obstacle.DIRECTORY})
-
-
-def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:
-    real = SandboxSync._record
-
-    def record(self: SandboxSync, manifest: Manifest, *more: Any) -> None:
-        on_disk = {}
-        for path, entry in manifest.items():
-            place = running_simulation().workspace / path
-            on_disk[path] = entry
-            if entry.kind is Kind.FILE and place.is_file():
-                content = place.read_bytes()
-                right_size = structs.replace(entry, size_bytes=len(content))
-                on_disk[path] = as_read(right_size, hashlib.sha256(content).digest(), 0)
-        real(self, Manifest(on_disk), *more)
-
-    patch.setattr(SandboxSync, "_record", record)
-
-
-def _overwrite_by_whole_archives(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SandboxSync, "_stays", lambda self, *_: frozenset())
-    patch.setattr(preparation, "withheld", lambda *_: frozenset())
 
 
 def _save_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -472,10 +387,6 @@ def _forget_kept_paths_at_a_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SeenPaths, "read", forgetful)
 
 
-def _mistake_an_emptied_sandbox(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(preparation, "was_emptied", lambda *_: False)
-
-
 _MIRROR, _FULL, _RESET, _HOLD, _OVERWRITE = (
     f"settings({deletions!r}, {archive!r}, 0, 0, 1.0, {agent_changes!r})\n"
     "write('f', 8, 1)\n write('a/g', 8, 2)\n wait_idle()\n"
@@ -491,37 +402,20 @@ _ACQUIRE = "settings('mirror', 'auto', 600, 0, 1.0, 'save')\n write('f', 8, 1)\n
 _BOTH = "agent_writes('f', 3)\n write('f', 8, 4)\n wait_idle()"
 _NOBODY_LOOKS = "fault('execute: 404 x99')\n fault('dump: 404 x99')\n"
 PLANTED = {
-    _take_the_base_from_the_disk: _MIRROR
-    + "at_request('initialize', 'before', 'write', 'f', 8, 4)\n write('f', 8, 3)\n wait_idle()",
-    _overwrite_by_whole_archives: _FULL + "agent_writes('a/g', 3)\n write('f', 8, 4)\n wait_idle()",
     _save_nothing: _MIRROR + _BOTH,
     _hold_nothing: _HOLD + _BOTH,
     _forget_kept_paths_at_a_restart: _FULL
     + "agent_writes('a/g', 3)\n write('f', 8, 4)\n wait_idle()\n kill()\n"
     + f"{_NOBODY_LOOKS} write('f', 8, 5)\n wait_idle()",
-    _mistake_an_emptied_sandbox: _MIRROR + "agent_empties()\n write('f', 8, 3)\n wait_idle()",
     _remove_changed_agent_files: _MIRROR + "agent_writes('a/g', 3)\n remove('a/g')\n wait_idle()",
-    _forget_late_executions: _MIRROR
-    + "fault('execute: reset')\n remove('f')\n wait_failing()\n kill()\n write('f', 8, 1)\n wait_idle()",
-    _record_only_the_last_manifest: _MIRROR
-    + "fault('initialize: lost')\n write('b', 8, 1)\n wait_failing()\n kill()\n remove('b')\n wait_idle()",
     _delete_nothing: _MIRROR + "remove('a')\n wait_idle()",
     _reset_without_deletions: _RESET + "write('f', 8, 3)\n wait_idle()",
-    _reset_for_a_new_rule: _RESET + "write_rules('.gitignore', 'f\\n')\n wait_idle()",
-    _ignore_obstacles: _OVERWRITE + "agent_writes('b/f', 3)\n write('b', 8, 4)\n write('f', 8, 5)\n wait_idle()",
     _block_free_paths: _OVERWRITE
     + "agent_writes('b/f', 3)\n write('b', 8, 4)\n wait_idle()\n agent_removes('b')\n write('b', 8, 5)\n wait_idle()",
-    _send_a_partial_archive_after_a_reset: _RESET + "write('f', 8, 3)\n wait_idle()\n remove('f')\n wait_idle()",
-    _skip_the_proof_for_partial_archives: "wipe_sandboxes()\n" + _MIRROR,
-    _confuse_sandboxes: _ACQUIRE + "advance(650)\n wait_idle()",
     _acquire_without_limit: _ACQUIRE
     + "\n".join(f"sandbox_expires()\n write('f', 8, {text})\n wait_idle()" for text in (3, 4, 5)),
     _ignore_expiry: _ACQUIRE + "advance(650)\n wait_idle()",
-    _trust_young_stamps: "file_times('coarse')\n"
-    "write('f', 8, 1)\n wait_idle()\n write_keep_mtime('f', 2)\n wait_idle()",
     _ignore_overflows: "write('f', 8, 1)\n wait_idle()\n overflow()\n write('a/g', 8, 2)\n wait_idle()",
-    _ignore_missing_answers: next(iter(LOST_ONCE.values())),
-    _ignore_hard_links: "write('a/f', 8, 1)\nhard_link('a/f', 'b/g')\n wait_idle()\n append('a/f', 8, 2)\n wait_idle()",
 }
 
 

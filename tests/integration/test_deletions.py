@@ -56,6 +56,20 @@ def test_a_deleted_path_is_removed(rig: Rig) -> None:
     assert there(rig) == ["g", "more"]  # the folder was the agent's by then
 
 
+def test_a_path_that_the_agent_changed_and_a_rule_excludes(rig: Rig) -> None:
+    """Its warning does not say that it was deleted here, and names what takes it: `diff` and `resolve` do not."""
+    rig.keys["sandbox"]["agent_changes"] = "save"
+    rig.write("a", "ours")
+    rig.write("stay")
+    rig.sync()
+    agent(rig, "a", "THEIRS")
+    rig.write(".syncdignore", "a\n")
+    rig.sync()
+    (warning,) = rig.cycle.warnings
+    assert "'a' is excluded here and was changed in the sandbox" in str(warning)
+    assert "--include" in str(warning)
+
+
 def test_a_path_that_the_agent_changed_stays(rig: Rig) -> None:
     """It has a warning until it exists locally again; the removal is not repeated. Not so with `overwrite`."""
     rig.keys["sandbox"]["agent_changes"] = "save"

@@ -9,7 +9,6 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from tests.integration.sync_rig import Rig, rigged
-from tests.recorded import records
 
 LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be trusted
 
@@ -39,26 +38,6 @@ def delete(rig: Rig, *paths: str) -> None:
 
 def agent(rig: Rig, path: str, content: str) -> None:
     (rig.sandbox.workspace / path).write_text(content)
-
-
-def test_kept_and_counted(rig: Rig) -> None:
-    """Files count until they exist locally again, without a warning, also in the next process; folders do not."""
-    delete(rig, "a", "d/b")
-    (rig.workspace / "d").rmdir()
-    rig.sync()
-    assert set(rig.arrived()) == {"a", "d/b", "stay"}
-    assert not {"execute", "reset"} & set(rig.asked())
-    assert rig.cycle.leftover_files == 2
-    assert rig.warning_keys == []
-    rig.restart()
-    assert rig.cycle.leftover_files == 2
-    rig.write("a", "another")
-    rig.sync()
-    assert rig.cycle.leftover_files == 1
-    rig.write("d/b")
-    rig.sync()
-    assert rig.cycle.leftover_files == 0
-    assert "leftovers" not in records(rig.state_folder)
 
 
 @pytest.mark.parametrize("by", ["force", "another removal"])

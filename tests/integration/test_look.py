@@ -7,7 +7,6 @@ import io
 import json
 import os
 import tarfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -135,13 +134,6 @@ def tar_gz(folder: Path, file: BinaryIO) -> None:
         tar.add(folder, arcname=".")
 
 
-def zipped(folder: Path, file: BinaryIO) -> None:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                archive.write(path, path.relative_to(folder).as_posix())
-
-
 def test_a_long_report_is_exported(rig: Rig) -> None:
     """With its copies, by one request."""
     for number in range(2000):
@@ -205,22 +197,6 @@ def test_a_report_among_other_lines() -> None:
         content, digest = f"word<{text}>\n", hashlib.sha256(text.encode()).hexdigest()
         with pytest.raises(StepFailed, match="the report of the program is invalid"):
             job.report(f"{content}word=log {len(text)} {digest}\n", len)
-
-
-FAULTS = [
-    ("execution-upload-url: 503", FailureAction.RETRY),
-    ("execution-upload-url: 404", FailureAction.REFUSED),
-    ("execution-upload-url: html", FailureAction.RETRY),
-    ("execution-upload: 403", FailureAction.RETRY),
-    ("execution-upload: reset", FailureAction.OFFLINE),
-    ("execution-upload: corrupt", FailureAction.RETRY),
-    ("execute: 500", FailureAction.RETRY),
-    ("execute: lost", FailureAction.OFFLINE),
-    ("execute: failed", FailureAction.RETRY),
-    ("execution-logs: html", FailureAction.RETRY),
-    ('execution-logs: json {"status": "completed", "logs": "hello"}', FailureAction.RETRY),
-    ('execution-logs: json {"status": "failed", "logs": "[\\"x\\", \\"removed\\", [[0, 0]]]"}', FailureAction.RETRY),
-]
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,18 @@ def test_nobody_can_look(made: AgentRig, fault: str) -> None:
     assert made.warnings["remote-changes"].startswith("nobody could look for changes in the sandbox (")
 
 
+def test_hold_looks_again_at_each_attempt(made: AgentRig) -> None:
+    """Without a look nothing would be sent: it is not put off, however the last one ended."""
+    made.rig.keys["retry"]["give_up_after_seconds"] = 1
+    made.set(agent_changes="hold")
+    made.rig.emulator.faults.script("execute: hang 60 always", "dump: 503 always")
+    made.rig.fail()
+    made.rig.emulator.faults.clear()
+    made.rig.sync()
+    assert (made.there("a"), made.there("new")) == ("theirs: a", "new")
+    assert set(made.warnings) == {"held:a"}
+
+
 @pytest.mark.parametrize("fault", [pytest.param("hang 60 always", marks=_LONG), "503 always"])
 def test_a_network_that_is_away_is_no_sandbox_without_looks(made: AgentRig, fault: str) -> None:
     """Nothing is overwritten unsaved as soon as it is back."""

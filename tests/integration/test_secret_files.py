@@ -50,22 +50,6 @@ def warnings(rig: Rig) -> dict[str, str]:
     return {warning.key.partition(":")[2]: str(warning) for warning in warnings if warning.key.startswith("secret:")}
 
 
-def test_it_is_excluded_with_a_warning(rig: Rig) -> None:
-    """Everything else is synced; the warning names file, line and remedy, and stays as long as the secret does."""
-    rig.write("conf/app.ini", SECRET)
-    rig.write("conf/z.txt", "arrives")
-    rig.sync()
-    assert rig.arrived() == {"a.txt": "hello", "conf/z.txt": "arrives"}
-    said = "'conf/app.ini' holds a GitHub token in line 2 and is excluded: take it out, or allow"
-    assert warnings(rig)["conf/app.ini"].startswith(said)
-    before = rig.uploads
-    for _ in range(3):
-        outcome, _ = rig.sync()
-        assert outcome.sync is None
-        assert "conf/app.ini" in warnings(rig)
-    assert rig.uploads == before
-
-
 def test_alone_it_uploads_nothing(rig: Rig) -> None:
     """An excluded file is no change."""
     before = rig.uploads
@@ -292,19 +276,6 @@ def test_partial_archives(rig: Rig) -> None:
     rig.sync()
     assert rig.arrived() == {"a.txt": "hello", "c.txt": "still more"}
     assert warnings(rig).keys() == {"a.txt", "b.txt"}
-
-
-def test_allowed_paths(rig: Rig) -> None:
-    """`allow_secrets` allows a file that its name or its content would exclude; `.env` beside it stays excluded."""
-    rig.keys["workspace"]["allow_secrets"] = ["fixtures/"]
-    rig.restart()
-    text = SECRET.replace(VALUE, VALUE[:-1] + "Z")
-    for path in ("fixtures/key.pem", "fixtures/deep/app.ini", "other.pem", ".env"):
-        rig.write(path, text)
-    rig.write("other.ini", SECRET)
-    rig.sync()
-    assert set(rig.arrived()) == {"a.txt", "fixtures/key.pem", "fixtures/deep/app.ini"}
-    assert list(warnings(rig)) == ["other.ini"]
 
 
 def test_the_api_key(rig: Rig) -> None:

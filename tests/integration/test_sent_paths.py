@@ -118,19 +118,6 @@ def test_each_archive_is_named_in_full(audit: Audit) -> None:
     assert [(row.paths, row.bytes) for row in forced.rows] == [(5, len("other\nd/c\nnew\n"))]
 
 
-def test_a_failed_upload_is_named(audit: Audit) -> None:
-    """Its bytes have left: once for each archive, however often it is tried."""
-    audit.sync()
-    audit.rig.write("a", "other\n")
-    audit.rig.emulator.faults.script("upload: 503 always")
-    (part,) = audit.sync()
-    assert audit.sync() == ()  # the same bytes once more
-    audit.rig.write("a", "another\n")
-    (other,) = audit.sync()
-    assert [record.outcome for record in audit.recorded()] == ["initialized", "failed", "failed"]
-    assert [(named(each).keys(), changes(each)) for each in (part, other)] == [({"a"}, {"a": "changed"})] * 2
-
-
 def test_what_stays_there_is_not_named(audit: Audit) -> None:
     """A path that only the agent changed is in no archive, a whole one neither, nor in its record."""
     audit.sync()
@@ -144,27 +131,3 @@ def test_what_stays_there_is_not_named(audit: Audit) -> None:
     assert [total(each) for each in sent] == [len(found) for found in audit.uploaded[-len(sent) :]]
     assert "d/b" not in audit.uploaded[-1]
     assert changes(sent[-1]) == {"d/c": "changed"}
-
-
-def test_the_cost(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An edit costs two small lines and no flush, however many paths there are."""
-    for number in range(300):
-        audit.rig.write(f"many/{number}", str(number))
-    audit.sync()
-    audit.rig.write("many/7", "other")
-    appended: list[int] = []
-    flushed: list[int] = []
-    append = HistoryStore.append
-
-    def noted(self: HistoryStore, record: SyncRecord) -> None:
-        before = len(flushed), os.path.getsize(self.path)
-        append(self, record)
-        appended.append(os.path.getsize(self.path) - before[1])
-        assert len(flushed) == before[0]
-
-    monkeypatch.setattr(os, "fsync", flushed.append)
-    monkeypatch.setattr(HistoryStore, "append", noted)
-    (sent,) = audit.sync()
-    assert changes(sent) == {"many/7": "changed"}
-    assert len(appended) == 2
-    assert max(appended) < 600

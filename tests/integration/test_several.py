@@ -22,8 +22,6 @@ from tests.emulator import RequestRecord, When
 from tests.integration.sync_rig import SANDBOX, RecordingObserver, rigged
 from tests.integration.test_daemon_waits import DaemonRig
 
-_NOBODY = "http://127.0.0.1:9"
-
 
 class SeveralRig(DaemonRig):
     """A daemon for the sandboxes of these names, which have ids of their own."""
@@ -97,37 +95,6 @@ def test_what_is_alike_in_their_bases_is_in_memory_once(tmp_path: Path) -> None:
             bases = synced(cycles)
         assert is_shared(bases)
         workspace.db.close()
-
-
-@pytest.mark.timeout(60)
-def test_none_delays_another(several: SeveralRig) -> None:
-    """One whose initialize is not answered and one that is not reached: an edit arrives in the third one meanwhile."""
-    several.add("slow")
-    several.add("dead", base_url=_NOBODY)
-    answers, arrived = threading.Event(), []
-
-    def hold(entry: RequestRecord) -> None:
-        if entry.sandbox == "box-slow":
-            answers.wait(30)
-
-    def edit(entry: RequestRecord) -> None:
-        if entry.sandbox != SANDBOX:
-            return
-        arrived.append((several.content("main"), several.content("slow")))
-        if several.content("main") == "22":
-            answers.set()
-            several.send(signal.SIGHUP)
-        else:
-            several.rig.write("a", "22")
-
-    several.rig.emulator.faults.on("initialize", When.BEFORE, hold)
-    several.rig.emulator.faults.on("initialize", When.AFTER, edit)
-    several.run()
-    assert arrived[-1] == ("22", "")
-    status = read_document(several.folders.state)
-    assert status is not None
-    synced = {each.name: each.last_sync is not None for each in status.sandboxes}
-    assert (synced["main"], synced["dead"]) == (True, False)
 
 
 @pytest.mark.timeout(60)

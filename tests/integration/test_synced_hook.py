@@ -63,7 +63,7 @@ class Runs:
         if self._hook is None:
             config = check_config(self.rig.keys, "/etc/of-the-test.toml")
             folders = folders_of(config, self.rig.environ)
-            self._hook = SyncedHook(self.environ, SystemClock())
+            self._hook = SyncedHook(self.environ, SystemClock(), [])
             self._hook.configure(config, folders.state)
         return self._hook
 
@@ -126,25 +126,6 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
         runs.hook.close()
 
 
-def test_it_runs_after_each_sync_that_arrived(runs: Runs) -> None:
-    """It gets the changes of that sync alone; nothing is run where nothing was sent; the file is removed after it."""
-    (first,) = runs.sync()
-    assert first == {"added": sorted(["a", "b", "stays", *(f"stays/{number}" for number in range(25))])}
-    runs.rig.write("a", "2")
-    runs.rig.write("new/c", "1")
-    (runs.rig.workspace / "b").unlink()
-    assert runs.sync() == [{"added": ["new", "new/c"], "changed": ["a"], "removed": ["b"]}]
-    assert runs.sync() == []
-    os.utime(runs.rig.workspace / "a", (1, 1))
-    assert runs.sync() == []
-    assert runs.sync(SyncMode.FORCED) == [{}]
-    assert not list(runs.state.glob("*.json"))
-    runs.restart()
-    runs.rig.write("a", "3")
-    assert runs.sync() == [{"changed": ["a"]}]
-    assert runs.warnings() == ""
-
-
 def test_syncs_meanwhile_become_one_run(runs: Runs) -> None:
     """It is told of all their changes, and no sync waits for it."""
     runs.waits()
@@ -163,25 +144,6 @@ def test_syncs_meanwhile_become_one_run(runs: Runs) -> None:
     first, second = runs.told()
     assert {"a", "b"} <= set(first["added"])
     assert second == {"added": ["new"], "changed": ["a", "b"]}
-
-
-def test_a_failure_is_a_warning_until_one_succeeds(runs: Runs) -> None:
-    """It is run again after each sync."""
-    runs.does("exit 3")
-    runs.sync()
-    assert "sync.on_synced ended with 3; it is run again after the next sync" in runs.warnings()
-    runs.rig.write("a", "2")
-    runs.sync()
-    assert "ended with 3" in runs.warnings()
-    runs.does("")
-    runs.rig.write("a", "3")
-    runs.sync()
-    assert runs.warnings() == ""
-    runs.script.unlink()
-    runs.rig.write("a", "4")
-    runs.sync()
-    assert "cannot be started (No such file or directory)" in runs.warnings()
-    assert not list(runs.state.glob("*.json"))
 
 
 @pytest.mark.parametrize("deaf", ["", "trap '' TERM; "])

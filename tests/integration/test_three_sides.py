@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from syncd.archive.base_store import BaseStore
+from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.directories import directories_for
 from syncd.core.errors import KeyRefused, TryLater
-from syncd.model.entry import Kind
-from syncd.remote.failure import FailureAction
+from syncd.emulator.sandbox import Profile
+from syncd.model.entry import Kind, SeenEntry
+from syncd.sandbox.followed_work import FollowedStore, FollowedWork
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
@@ -106,35 +109,36 @@ def made(tmp_path: Path) -> Iterator[AgentRig]:
 
 
 ARCHIVES = pytest.mark.parametrize("archive", ["auto", "full"])
+
+
+@ARCHIVES
+@pytest.mark.parametrize("policy", ["save", "overwrite"])
+def test_a_link_that_leads_out_stops_nothing(tmp_path: Path, archive: str, policy: str) -> None:
+    """An extractor may refuse what is at it: it is saved and removed; where nobody looks it is left, and named."""
+    with rigged(tmp_path, profile=Profile(extraction="python")) as rig:
+        rig.use_defaults()
+        made = AgentRig(rig)
+        made.set(agent_changes=policy)
+        made.set("sync", archive=archive)
+        made.edit(a="1", b="1")
+        (rig.workspace / "link").symlink_to("a")
+        made.settle()
+        made.agent.symlink("link", "/etc/hostname")
+        (rig.workspace / "link").unlink()
+        (rig.workspace / "link").symlink_to("b")
+        made.edit(b="2")
+        made.settle()
+        assert made.there("b") == "2"
+        arrives = policy == "save"
+        assert os.readlink(made.agent.path("link")) == (b"b" if arrives else b"/etc/hostname")
+        assert made.saved == ({"link": ["/etc/hostname"]} if arrives else {})
+        assert ("obstacle:link" in made.warnings) is not arrives
+
+
 POLICIES = pytest.mark.parametrize("policy", ["save", "hold"])
 
 
 # -- changed there alone
-
-
-@ARCHIVES
-@POLICIES
-def test_what_only_the_agent_changed_stays(made: AgentRig, archive: str, policy: str) -> None:
-    """In small and whole archives, in later processes, and after lost answers; it is counted, not warned of."""
-    made.set(agent_changes=policy)
-    made.set("sync", archive=archive)
-    made.agent.write("a", "theirs")
-    made.agent.chmod("d/c", 0o755)
-    for number in range(3):
-        made.edit(b=f"newer {number}")
-        made.rig.sync()
-        assert (made.there("a"), made.there("b")) == ("theirs", f"newer {number}")
-    made.rig.restart()
-    made.edit(b="after a restart")
-    made.rig.emulator.faults.script("initialize: lost")
-    made.rig.sync()  # the archive is whole now
-    assert (made.there("a"), made.there("b")) == ("theirs", "after a restart")
-    assert os.stat(made.agent.path("d/c")).st_mode & 0o100
-    if archive == "full":
-        assert made.rig.cycle.agent_status.changed == 2
-    assert made.rig.cycle.agent_status.looked_at is not None
-    assert (made.saved, made.warnings) == ({}, {})
-    assert made.quiet()
 
 
 @pytest.mark.parametrize("kind", ["a link", "a directory", "a FIFO"])
@@ -211,7 +215,7 @@ def test_hold(made: AgentRig, archive: str) -> None:
         assert made.rig.cycle.agent_status.held == ("a",)
         assert made.warnings == {
             "held:a": "'a' was changed here and in the sandbox, where it stays as it is: "
-            "`syncd diff` shows it, `syncd apply` merges, `syncd push --force` overwrites"
+            "`syncd diff` shows it, `syncd apply` merges, `syncd resolve` decides"
         }
         assert made.quiet()
     made.edit(b="newest")
@@ -347,6 +351,30 @@ def test_saved_anew_after_a_day(made: AgentRig) -> None:
     assert overwrite("though it is damaged here")[-1] == "theirs"
 
 
+@pytest.mark.parametrize("policy", ["save", "hold", "overwrite"])
+def test_what_following_kept_after_the_look_is_saved(made: AgentRig, policy: str, tmp_path: Path) -> None:
+    """A version that came after the sync's own look, and that the archive went over; not what it brought as well."""
+    made.set(agent_changes=policy)
+
+    def follow(_: object) -> None:
+        assert made.rig.cycle.services is not None
+        state, there = made.rig.cycle.services.state, {}
+        assert state.base is not None
+        for path, content in (("a", "theirs"), ("b", "newer here"), ("more", "not sent")):
+            made.agent.write(path, content)
+            (copy := tmp_path / f"copy of {path}").write_text(content)
+            digest = hashlib.sha256(content.encode()).digest()
+            there[path] = SeenEntry(Kind.FILE, 0o644, 1, len(content), digest=digest, copy=str(copy))
+        store = FollowedStore(StateDb(made.state), state.target)
+        store.save(FollowedWork(0.0, state.base.within(there), there), 0.0)
+
+    made.edit(a="newer here", b="newer here")
+    made.rig.emulator.faults.on("initialize", "before", follow)
+    made.rig.sync()
+    assert made.saved == ({} if policy == "overwrite" else {"a": ["theirs"]})
+    assert (made.there("a"), made.there("more")) == ("newer here", "not sent")
+
+
 # -- by force
 
 
@@ -431,20 +459,6 @@ def test_what_is_missing_there_is_put_there_again(made: AgentRig, archive: str, 
     made.rig.sync(SyncMode.FORCED)
     assert made.there("d/c") == "ours: d/c"
     assert (made.saved, made.warnings) == ({}, {})
-
-
-def test_an_emptied_sandbox_is_filled_again(made: AgentRig) -> None:
-    """It was reset behind the same id: a small archive's look notices that its rest is missing."""
-    for number in range(30):
-        made.rig.write(f"many/{number}")
-    made.rig.sync()
-    made.rig.sandbox.reset()
-    made.edit(a="newer")
-    made.rig.sync()
-    assert made.rig.arrived().keys() == {
-        str(path.relative_to(made.rig.workspace)) for path in made.rig.workspace.rglob("*") if path.is_file()
-    }
-    assert made.quiet()
 
 
 # -- what was deleted here
@@ -616,49 +630,20 @@ def test_by_the_sandboxs_archive_where_no_program_looks(made: AgentRig, op: str,
     assert made.warnings == {}
 
 
-NOBODY = "execute: 501 always", "dump: 501 always"
-
-
-def test_save_goes_on_where_nobody_can_look(made: AgentRig) -> None:
-    """The status says so; a look is tried again later, at growing intervals."""
-    for fault in NOBODY:
-        made.rig.emulator.faults.script(fault)
-    made.agent.write("a", "theirs")
-    made.edit(a="newer")
-    made.rig.sync()
-    assert (made.there("a"), made.saved) == ("newer", {})
-    assert list(made.warnings) == ["remote-changes"]
-    assert made.warnings["remote-changes"].startswith("nobody could look for changes in the sandbox (")
-    asked = len(made.rig.asked())
-    made.edit(a="newest")
-    made.rig.sync()
-    assert not {*EXECUTION_OPS, "dump"} & set(made.rig.asked()[asked:])
+@pytest.mark.parametrize("status", [404, 500])
+def test_save_looks_again_as_soon_as_somebody_can(made: AgentRig, status: int) -> None:
+    """A service that fails is asked at each sync: what the agent wrote is saved by the first one after the failure."""
+    made.rig.emulator.faults.script(f"execute: {status} always", f"dump: {status} always")
+    for text in ("newer", "newest"):
+        made.edit(a=text)
+        made.rig.sync()
     assert list(made.warnings) == ["remote-changes"]
     made.rig.emulator.faults.clear()
     made.rig.wait_for_programs()
-    made.rig.clock.go_on(60)
+    made.agent.write("a", "theirs")
     made.edit(a="again")
     made.rig.sync()
-    assert made.warnings == {}
-
-
-def test_hold_fails_where_nobody_can_look(made: AgentRig) -> None:
-    """Nothing is written unseen."""
-    made.set(agent_changes="hold")
-    for fault in NOBODY:
-        made.rig.emulator.faults.script(fault)
-    made.agent.write("a", "theirs")
-    made.edit(a="newer")
-    failure, _ = made.rig.fail()
-    assert failure.action is FailureAction.RETRY
-    assert "so nothing is written there" in str(failure)
-    assert 'set sandbox.agent_changes = "save" or "overwrite"' in str(failure)
-    assert made.there("a") == "theirs"
-    made.rig.emulator.faults.clear()
-    made.rig.wait_for_programs()
-    made.rig.clock.go_on(1_000)
-    made.rig.sync()
-    assert made.rig.cycle.agent_status.held == ("a",)
+    assert (made.there("a"), made.saved, made.warnings) == ("again", {"a": ["theirs"]}, {})
 
 
 def test_a_refused_key_is_no_sandbox_without_programs(made: AgentRig) -> None:
@@ -710,3 +695,14 @@ def test_the_bytes_of_the_base_are_kept(made: AgentRig, archive: str) -> None:
     made.rig.sync()
     assert made.rig.cycle.base_store.get("a", hashlib.sha256(b"ours: a").digest()) == b"ours: a"
     assert made.rig.cycle.base_store.get("a", hashlib.sha256(b"never sent").digest()) is None
+
+
+def test_the_bytes_of_many_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept is listed once for all, as thousands may come home at once."""
+    listings: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (listings.append(path), scandir(path))[1])
+    store = BaseStore(str(tmp_path), ChunkStore(str(tmp_path)))
+    store.add(f"{number}".encode() for number in range(40))
+    assert len(listings) == 1
+    assert store.get("any", hashlib.sha256(b"39").digest()) == b"39"

@@ -27,11 +27,6 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield it
 
 
-def appended(path: Path, step: int) -> None:
-    with path.open("ab") as file:
-        file.write(b"%d" % step)
-
-
 def cut(path: Path, step: int) -> None:
     os.truncate(path, max(10, path.stat().st_size - 300_000 - step))
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.archive.snapshotter import SyncMode
-from syncd.core.errors import NearlyEmpty, TryLater, WorkspaceError
+from syncd.core.errors import TryLater
 from syncd.sync.status_document import State
 from tests.integration.sync_rig import DamagingObserver, Rig, rigged
 
@@ -131,26 +130,6 @@ def test_a_lost_state_costs_one_upload(rig: Rig) -> None:
     rig.sync()
     assert rig.uploads == 2
     assert rig.cycle.warnings == []
-
-
-def test_a_workspace_that_loses_nearly_everything(rig: Rig) -> None:
-    """It is held until a person confirms it; a missing workspace always is."""
-    for number in range(30):
-        rig.write(f"f{number}", "x")
-    rig.sync()
-    for number in range(30):
-        (rig.workspace / f"f{number}").unlink()
-    with pytest.raises(NearlyEmpty, match=r"holds 2 files where it held 32.*push --force"):
-        rig.sync()
-    rig.restart()
-    with pytest.raises(NearlyEmpty):
-        rig.sync()
-    assert rig.uploads == 2
-    assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
-    assert rig.sync()[0].word == "unchanged"
-    rig.workspace.rename(rig.folder / "away")
-    with pytest.raises(WorkspaceError, match="does not exist"):
-        rig.sync(SyncMode.FORCED)
 
 
 def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:

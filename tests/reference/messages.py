@@ -82,7 +82,6 @@ class _Module:
         self._tree = source.tree
         self._nodes = list(ast.walk(source.tree))
         self._calls = [node for node in self._nodes if isinstance(node, ast.Call)]
-        self._caller: ast.Call | None = None
         self._parents = {child: node for node in self._nodes for child in ast.iter_child_nodes(node)}
         self._functions = {node.name: node for node in self._nodes if isinstance(node, ast.FunctionDef)}
 
@@ -97,25 +96,10 @@ class _Module:
                 if _has_words(what + remedy) and remedy != "<hint>":
                     yield Message(what, remedy, ends or _ends(call), kind, self._path, call.lineno)
 
-    def _variants(self, arguments: list[ast.expr]) -> Iterator[tuple[str, str]]:
-        """Yield each message with its remedy, for each caller of the function that makes it."""
-        function = self._function_of(arguments[0]) if arguments else None
-        for caller in self._callers(function) or [None]:
-            self._caller = caller
-            whats, *remedies = [self.texts(argument) for argument in arguments]
-            yield from _paired(whats, remedies[0] if remedies else [""])
-        self._caller = None
-
-    def _callers(self, function: ast.FunctionDef | None) -> list[ast.Call | None]:
-        return [call for call in self._calls if function is not None and _called(call) == function.name]
-
-    def _function_of(self, node: ast.AST) -> ast.FunctionDef | None:
-        """Return the function that an expression is in."""
-        while (parent := self._parents.get(node)) is not None:
-            if isinstance(parent, ast.FunctionDef):
-                return parent
-            node = parent
-        return None
+    def _variants(self, arguments: list[ast.expr]) -> Iterable[tuple[str, str]]:
+        """Return each message with its remedy."""
+        whats, *remedies = [self.texts(argument) for argument in arguments]
+        return _paired(whats, remedies[0] if remedies else [""])
 
     def texts(self, node: ast.expr) -> list[str]:
         """Return what an expression may be as text, with `<name>` for what only a run knows."""
@@ -210,8 +194,7 @@ class _Module:
     def _passed(self, function: ast.FunctionDef, name: str) -> Iterator[ast.expr]:
         """Yield what the module's calls of a function pass for a parameter."""
         names = [argument.arg for argument in function.args.args if argument.arg != "self"]
-        callers = self._callers(function)
-        for call in [self._caller] if self._caller in callers else callers:
+        for call in (call for call in self._calls if _called(call) == function.name):
             given = dict(zip(names, call.args, strict=False)) | {word.arg: word.value for word in call.keywords}
             yield from (value for parameter, value in given.items() if parameter == name)
 

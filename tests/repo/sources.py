@@ -59,26 +59,3 @@ def sources(folder: str) -> tuple[Source, ...]:
         text = file.read_text("utf-8")
         found.append(Source(file.relative_to(REPO).as_posix(), text, ast.parse(text)))
     return tuple(found)
-
-
-def _imports(body: list[ast.stmt], *, at_top: bool) -> Iterator[Import]:
-    for node in body:
-        match node:
-            case ast.Import():
-                yield from (Import(name.name, node.lineno, at_top) for name in node.names)
-            case ast.ImportFrom():
-                # `from a import b` may name a module or a name in one; the caller checks both.
-                yield from (
-                    Import(f"{node.module or ''}{'.' * bool(node.module)}{name.name}", node.lineno, at_top)
-                    for name in node.names
-                )
-            case ast.FunctionDef() | ast.AsyncFunctionDef():
-                yield from _imports(node.body, at_top=False)
-            case ast.If() if "TYPE_CHECKING" in ast.unparse(node.test):
-                yield from _imports(node.body, at_top=False)
-                yield from _imports(node.orelse, at_top=at_top)
-            case _:
-                for field in ("body", "orelse", "finalbody"):
-                    yield from _imports(getattr(node, field, []), at_top=at_top)
-                for handler in (*getattr(node, "handlers", []), *getattr(node, "cases", [])):
-                    yield from _imports(handler.body, at_top=at_top)

@@ -151,3 +151,13 @@ def test_each_name_of_the_code_is_there(page: Path) -> None:
     names = re.findall(r"`(_?[A-Z]\w*(?:\.\w+)*)`", page.read_text("utf-8"))
     assert len(names) > 5
     assert [name for name in names if not words.issuperset(name.split("."))] == []
+
+
+def test_each_name_of_the_code_is_where_the_guide_says() -> None:
+    """What is "`NAME` in `FILE`" there is defined in that file, each part of a dotted name."""
+    placed = re.findall(r"`(\w[\w.]*)` in\s+`([st]\w+/[\w/]+\.py)`", (REPO / "CONTRIBUTING.md").read_text("utf-8"))
+    assert len(placed) > 5
+    for name, file in placed:
+        text = (REPO / file).read_text("utf-8")
+        for part in name.split("."):
+            assert re.search(rf"^ *(?:class |def |async def )?{part}\b", text, re.MULTILINE), f"{name} in {file}"

@@ -1,4 +1,4 @@
-"""The rig of each system test, which checks at the end that no secret was shown."""
+"""The rig of each system test, which checks at the end that no secret was shown, and that all state is documented."""
 
 from __future__ import annotations
 
@@ -22,3 +22,4 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
             rig.close()
         leaks = rig.leaks()
         assert not leaks, "\n".join(leaks)
+        assert rig.undocumented() == []

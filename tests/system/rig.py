@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 
 from syncd.core.directories import directories_for
 from tests.emulator import Emulator, RequestRecord, When
+from tests.recorded import records
 from tests.system.command import CLOCK, Finished, Running, run_command
 from tests.system.trees import Tree, lacking, names_in, tree
 
+REPO = Path(__file__).resolve().parents[2]
 KEY = "key-that-nobody-may-see"
 SANDBOX = "box"
 # What the product waits for in earnest, made short; a test that needs another value says so.
@@ -296,6 +298,24 @@ class Rig:
                 if why:
                     found.append(f"{path}, which others can read: {why}")
         return found
+
+    def undocumented(self) -> list[str]:
+        """Return the files and records of the state that docs/state.md does not name. Call it after `close`."""
+        if not self.state_folder.is_dir():
+            return []
+        # What a kill leaves beside a file; the database's own files are SQLite's.
+        found = {re.sub(r"(\.new|\.damaged|-wal|-shm)+$", "", path.name) for path in self.state_folder.iterdir()}
+        names = records(self.state_folder) - {"unanswered"}  # the name of manifests
+        return sorted(name for name in found | names if not _DOCUMENTED.fullmatch(name))
+
+
+def _documented() -> re.Pattern[str]:
+    """Return what matches each name of docs/state.md, in which capitals stand for any name."""
+    names = re.findall("`([^`]+)`", (REPO / "docs/state.md").read_text("utf-8"))
+    return re.compile("|".join(re.sub("[A-Z]{3,}", ".+", re.escape(name)) for name in names))
+
+
+_DOCUMENTED = _documented()
 
 
 def _secret(text: str) -> str:

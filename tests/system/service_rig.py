@@ -108,6 +108,10 @@ class ServiceRig:
         self.put(f"{HOME}/{UNITS}/{self.unit}.d/override.conf", "\n".join(("[Service]", *lines, "")), 0o644)
         self.systemctl("daemon-reload")
 
+    def restarts_after(self, seconds: int) -> None:
+        """Have the unit wait so long after each failure: the 2 s of the unit are over before a busy machine looks."""
+        self.drop_in(f"RestartSec={seconds}", "RestartSteps=0")
+
     def faults(self, *lines: str) -> None:
         """Set faults, in the emulator's language."""
         self.emulator.faults.script(*lines)

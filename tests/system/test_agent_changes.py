@@ -67,6 +67,19 @@ def test_what_only_the_agent_changed_stays(rig: Rig, agent: Agent, archive: str)
     assert saved(rig) == []
 
 
+@pytest.mark.parametrize("choice", ["save", "hold"])
+def test_what_force_cannot_save_is_named(rig: Rig, agent: Agent, choice: str) -> None:
+    """Also where nobody changed it here: a directory in a file's place stays, and both push and status say so."""
+    rig.configure({**DEFAULTS, "sandbox.agent_changes": choice})
+    agent.delete("f")
+    agent.write("f/note", "the agent's")
+    assert "held: f stays in the sandbox as it is" in rig.ok("push", "--force").err
+    status = rig.status()
+    assert status["agent"]["held"] == ["f"]
+    assert "'f' was changed in the sandbox and stays there" in status["warnings"][0]
+    assert agent.read("f/note") == b"the agent's"
+
+
 def test_killed_between_saving_and_initialize(rig: Rig, agent: Agent) -> None:
     """The next process does not save its own unanswered version as the agent's."""
     agent.write("f", "the agent's")
@@ -181,6 +194,18 @@ def test_nobody_can_look(rig: Rig, agent: Agent) -> None:
     rig.emulator.faults.clear()
     rig.ok("flush")
     assert agent.read("g") == b"two"
+
+
+def test_a_move_that_waits_says_why(rig: Rig, agent: Agent) -> None:
+    """From its first failure on, though the sandbox that it leaves is not the one that is configured."""
+    agent.write("f", "the agent's")
+    rig.emulator.create_sandbox("next")
+    rig.faults("execution-upload-url: 503 always", "dump: 503 always")
+    waits = {"retry.first_delay_seconds": 60, "retry.max_delay_seconds": 60}
+    rig.configure({**DEFAULTS, "sandbox.id": "next", **waits})
+    rig.ok("reload")
+    error = rig.status_in("retrying")["last_error"]
+    assert "cannot be saved before it is left" in error["message"]
 
 
 @pytest.fixture

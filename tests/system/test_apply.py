@@ -29,6 +29,7 @@ import hashlib
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import socket
@@ -177,6 +178,30 @@ def test_one_that_waits_for_a_sync_goes_on_when_it_ends(rig: Rig, agent: Agent) 
     rig.write("b.txt")
     assert applied.wait(TIMEOUT_S)
     assert rig.daemons[-1].wait() == 0
+
+
+def test_what_cannot_be_read_here(rig: Rig, agent: Agent) -> None:
+    """It is a conflict, named with the reason, and keeps nothing else from being shown, taken and decided."""
+    powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    for path in ("a", "both", "d/b"):
+        agent.write(path, "theirs\n")
+    rig.write("both", "ours\n")
+    (rig.workspace / "both").chmod(0)
+    (rig.workspace / "d").chmod(0)
+    try:
+        shown = rig.run("diff", prefix=powerless)
+        assert (shown.code, "+++ b/a" in shown.out) == (1, True), shown
+        applied = rig.run("apply", prefix=powerless)
+        assert applied.code == 1
+        assert {"take      a", "conflict  both: it cannot be read here"} <= set(applied.out.splitlines())
+        listed = rig.run("resolve", prefix=powerless)
+        assert (listed.code, "both: it cannot be read here (here unreadable" in listed.out) == (1, True), listed
+        assert rig.run("resolve", "--theirs", str(rig.workspace / "both"), prefix=powerless).code == 1
+    finally:
+        (rig.workspace / "d").chmod(0o700)
+        (rig.workspace / "both").chmod(0o600)
+    assert [_read(rig, path) for path in ("a", "both", "d/b")] == ["theirs\n", "ours\n", TEXT]
+    assert "both" in _saved(rig)[0]["paths"]
 
 
 def test_what_is_asked_for(rig: Rig, agent: Agent) -> None:
@@ -541,7 +566,7 @@ def test_what_is_never_taken(rig: Rig, agent: Agent) -> None:
         before = {path: entry for path, entry in tree(rig.workspace).items() if path != "a"}
         code, lists = _applied(rig, "--deletions")
     assert (code, lists["taken"]) == (0, ["a"])
-    assert {"out", "folder", "fifo"} <= set(lists["never"])  # an archive of the sandbox has no sockets
+    assert {"out", "folder", "fifo", "sub/.GIT"} <= set(lists["never"])  # an archive of the sandbox has no sockets
     assert lists.get("stays") == ["folder/inside"], lists
     assert not any(path.lower().startswith((".git", "sub/.git")) for path in lists["taken"])
     after = tree(rig.workspace)
@@ -559,8 +584,11 @@ def test_secrets_of_both_sides(rig: Rig, agent: Agent) -> None:
     rig.write("both", ours)
     agent.write("both", TEXT.replace("line 2\n", "theirs\n"))
     agent.write(".env", "KEY=theirs\n")
+    agent.write("d/.envrc", "run-this\n")
     assert _applied(rig) == (0, {})
+    assert "may run by themselves here: d/.envrc" in rig.run("apply").err
     assert _applied(rig, "--include", ".env") == (1, {"conflicts": [".env"]})
+    assert "syncd resolve" not in rig.run("apply", "--include", ".env").err  # it lists none that a rule excludes
     assert (_read(rig, "both"), _read(rig, ".env")) == (ours, "KEY=ours\n")
     rig.ok("push", "--force")
     assert agent.read(".env") == b"KEY=theirs\n"
@@ -825,3 +853,26 @@ def test_an_interrupt_changes_nothing(rig: Rig, agent: Agent) -> None:
     assert began.is_set()
     assert tree(rig.workspace) == before
     assert _applied(rig) == (0, {"taken": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("args", "said"), [((), "all was written: `syncd apply --undo`"), (("--undo",), "all was taken back")]
+)
+def test_a_stop_after_the_write_tells_the_truth(rig: Rig, agent: Agent, args: tuple[str, ...], said: str) -> None:
+    """A command whose output nobody reads waits with all done: a signal does not have it say that nothing was."""
+    names = [f"{number}-{'x' * 230}" for number in range(600)]
+    for name in names:
+        agent.write(name, "theirs")
+    if args:
+        rig.ok("apply")
+    command = [*SYNCD, "apply", "--json", *args]
+    with subprocess.Popen(
+        command, env=rig.environment(), cwd=rig.workspace, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        select.select([process.stdout], [], [], 30)  # it has begun to print, and the pipe holds less
+        process.terminate()
+        assert process.wait(10) == 75
+        assert said in process.stderr.read().decode()
+    assert (rig.workspace / names[-1]).exists() is not bool(args)

@@ -45,11 +45,11 @@ def test_a_real_unit_and_its_log(rig: ServiceRig) -> None:
     rig.write("zqfolder/zqsecret.py", "x = 'sk_live_Ab3dE5fG7hJ9kA2bC4dE6fG8'\n")
     rig.until(lambda: "zqsecret" in rig.log(), "the warning")
     rig.in_state("watching")
-    done = rig.syncd("check", "--report", f"{HOME}/report.txt")
+    done = rig.syncd("check")
     assert done.code == 0, done
     assert re.search(r"(pass|warn)  service +syncd\.service: running as process", done.out)
     assert re.search(r"warn  daemon +running as process \d+, watching; 'zqfolder/zqsecret.py' holds", done.out)
-    report = rig.at(f"{HOME}/report.txt").read_text()
+    report = rig.syncd("check", "--report").out
     assert "zq" not in report.lower()
     assert KEY not in report
     assert HOME not in report

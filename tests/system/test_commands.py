@@ -10,7 +10,7 @@ import signal
 
 import pytest
 
-from tests.system.rig import Rig
+from tests.system.rig import DEFAULTS, Rig
 
 
 def test_a_second_instance_ends_with_75(rig: Rig) -> None:
@@ -92,7 +92,7 @@ def test_push_alone_is_recorded(rig: Rig) -> None:
 @pytest.mark.parametrize("daemon", ["with a daemon", "alone"])
 def test_a_dry_run(rig: Rig, daemon: str) -> None:
     """It names what a push would send, asks no server, and changes nothing."""
-    rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
+    rig.configure({"sandbox.deletions": "mirror", "sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
     rig.write("kept", "kept")
     rig.write("old/gone")
     rig.write("changed", "before")
@@ -126,6 +126,23 @@ def test_a_dry_run(rig: Rig, daemon: str) -> None:
     assert rig.run("push", "--dry-run", "--force").code == 2
     assert rig.emulator.request_log.ops() == before
     assert rig.ok("push").out.startswith("synced 2 new, 1 changed, 2 removed (3 in all), ")
+
+
+def test_what_stays_there_is_not_counted_as_removed(rig: Rig) -> None:
+    """What was changed in the sandbox and deleted here stays there: the summary, the history and its paths agree."""
+    rig.configure(DEFAULTS)
+    for path in ("kept", "gone", "c"):
+        rig.write(path)
+    rig.ok("push")
+    (rig.sandbox.workspace / "kept").write_text("the agent's")
+    (rig.workspace / "kept").unlink()
+    (rig.workspace / "gone").unlink()
+    rig.write("new")
+    assert rig.ok("push").out.startswith("synced 1 new, 1 removed (2 in all), ")
+    last = json.loads(rig.ok("history", "--json").out.splitlines()[-1])
+    assert last["change"] == {"added": 1, "changed": 0, "removed": 1}
+    (rig.workspace / "c").unlink()
+    assert rig.ok("push").out.startswith("synced 1 removed (1 in all), ")
 
 
 def test_quiet_and_verbose(rig: Rig) -> None:
@@ -199,6 +216,14 @@ def test_a_command_that_is_none(rig: Rig, typed: str, meant: str) -> None:
     """The one that was probably meant is named."""
     said = rig.run(typed)
     assert (said.code, said.err.splitlines()[-1]) == (2, f"Error: No such command '{typed}'.{meant}")
+
+
+@pytest.mark.parametrize("command", ["push", "run", "init"])
+def test_an_empty_name_of_a_configuration(rig: Rig, command: str) -> None:
+    """It is refused, as the unset variable of a script is: the default configuration is another one."""
+    refused = rig.run(command, "--config", "")
+    assert (refused.code, refused.err.splitlines()[-1]) == (2, "Error: Invalid value for '--config': It is empty.")
+    assert rig.emulator.request_log.ops() == []
 
 
 def test_a_push_that_is_stopped_leaves_nothing_half_done(rig: Rig) -> None:

@@ -81,7 +81,9 @@ def test_fish(repo: Path, home: Path) -> None:
     assert f"explain\t{COMMANDS['explain']}\n" in run.stdout
 
 
-@pytest.mark.parametrize("line", ["syncd ", "syncd push --", "syncd service install --", "syncd status --config "])
+@pytest.mark.parametrize(
+    "line", ["syncd ", "syncd nosuch ", "syncd push --", "syncd service install --", "syncd status --config "]
+)
 def test_a_tab_is_cheap(home: Path, line: str) -> None:
     """Completion loads no large library, and reads neither the configuration nor the network."""
     code = (

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from syncd.core.directories import Lock
+from tests.screens.terminal import Terminal
+from tests.system.command import SYNCD
 from tests.system.rig import Rig
 
 
@@ -72,10 +75,15 @@ def test_set(rig: Rig, words: tuple[str, ...], key: str, value: object) -> None:
     ("words", "said"),
     [
         (("set", "sync.rescan_minutes", "often"), 'sync.rescan_minutes = "often": must be a number of minutes'),
+        (("set", "sync.rescan_minutes", "-3"), 'sync.rescan_minutes = "-3": must be a number of minutes'),
         (("set", "sync.rescan_minuts", "3"), "sync.rescan_minuts: unknown key: did you mean rescan_minutes?"),
         (("set", "snyc.archive", "full"), "snyc: unknown section: did you mean sync?"),
         (("set", "a b", "3"), "'a b' is no key"),
         (("get", "sync.rescan"), '"sync.rescan" is no key of the configuration: did you mean sync.rescan_minutes?'),
+        (("set", "workspace.ignore", "["), "workspace.ignore = ['[']: can match nothing"),
+        (("set", "workspace.ignore", ""), "workspace.ignore = ['']: is blank"),
+        (("set", "sync.rescan_minutes", "nan"), 'sync.rescan_minutes = "nan": must be a number of minutes'),
+        (("get", "sandbox.acquire.servers"), "sandbox.acquire.servers has no value"),
         (("get", "xyz"), "name it as TABLE.KEY; tables are workspace, sandbox, sync, retry, notifications"),
     ],
 )
@@ -111,7 +119,8 @@ def test_edit(rig: Rig) -> None:
     edited_by(rig, ":")
     assert rig.ok("config", "edit").err == "~/.config/syncd/config.toml is unchanged\n"
     edited_by(rig, "exit 3")
-    assert rig.run("config", "edit").code == 78
+    left = rig.run("config", "edit")
+    assert (left.code, left.err.endswith("ended with 3: nothing was changed\n")) == (78, True)
     assert [path.name for path in rig.config_file.parent.iterdir() if path.name.startswith(".")] == []
     edited_by(rig, 'echo "# mine" > "$1"; echo nonsense >> "$1"')
     refused = rig.run("config", "edit")
@@ -125,6 +134,23 @@ def test_edit(rig: Rig) -> None:
     rig.environ["EDITOR"] = "/nonexistent/editor"
     missing = rig.run("config", "edit")
     assert (missing.code, "cannot be started" in missing.err) == (78, True)
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\x04", signal.SIGINT])
+def test_edit_at_a_terminal(rig: Rig, answer: str | signal.Signals) -> None:
+    """What is not valid is edited again; who does not want to is told where it is."""
+    edited_by(rig, 'echo nonsense >> "$1"')
+    with closing(Terminal(200, 24)) as terminal:
+        terminal.start([*SYNCD, "config", "edit"], rig.environment() | {"TERM": "xterm"}, rig.home)
+        terminal.until(lambda text: text.endswith("[Y/n]:"), "the question")
+        terminal.type("y\n")
+        terminal.until(lambda text: text.count("Edit it again? [Y/n]:") == 2, "it again")
+        terminal.type(answer) if isinstance(answer, str) else terminal.send(answer)
+        assert terminal.finish() == 78
+    assert "nonsense" not in rig.config_file.read_text()
+    (draft,) = rig.config_file.parent.glob(".config-*.toml")
+    assert f"what you wrote is in {draft}" in terminal.text.replace("\n", "")
+    assert draft.read_text().endswith("nonsense\nnonsense\n")
 
 
 def test_a_daemon_is_told(rig: Rig) -> None:
@@ -141,6 +167,37 @@ def test_a_daemon_is_told(rig: Rig) -> None:
     rig.config_file.write_text(rig.config_file.read_text() + "nonsense")
     refused = rig.run("reload")
     assert (refused.code, "not valid TOML" in refused.err, refused.out) == (78, True, "")
+    rig.configure({"workspace.ignore": ["["]})
+    refused = rig.run("reload")
+    assert (refused.code, "can match nothing" in refused.err, refused.out) == (78, True, "")
+
+
+def test_what_the_daemon_refused_is_a_warning(rig: Rig) -> None:
+    """Why a SIGHUP was refused is named until a reload is accepted, which a key that is back brings by itself."""
+    rig.write("a")
+    daemon = rig.up()
+    key_file = Path(rig.ok("config", "get", "sandbox.api_key_file").out.strip())
+    moved = key_file.rename(key_file.with_name("moved"))
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: [each for each in rig.status()["warnings"] if "does not exist" in each], "the warning")
+    moved.rename(key_file)
+    rig.until(lambda: rig.status()["warnings"] == [], "the warning to go")
+    rig.configure({"workspace.ignore": ["["]})
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: [each for each in rig.status()["warnings"] if "can match nothing" in each], "the warning")
+    rig.configure()
+    rig.ok("reload")
+    rig.until(lambda: rig.status()["warnings"] == [], "the warning to go")
+
+
+def test_a_daemon_with_an_odd_path_is_told(rig: Rig) -> None:
+    """A tab in the workspace's path, which the status escapes, hides the daemon from nobody."""
+    odd = rig.home / "a\tb"
+    odd.mkdir()
+    rig.configure({"workspace.path": str(odd)})
+    rig.start()
+    rig.until(lambda: rig.run("status", "--check").code == 0, "the daemon")
+    assert rig.ok("reload").out == "the daemon reads its configuration anew\n"
 
 
 def test_nobody_is_told(rig: Rig) -> None:

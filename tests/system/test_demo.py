@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tests.system.rig import Rig
 from tests.system.trees import tree
 
-EQUAL = "  equal: the sandbox holds the workspace's "
+EQUAL = " s  syncd verify: equal: "
 
 
 @pytest.fixture
@@ -27,36 +28,35 @@ def bare(rig: Rig, tmp_path: Path) -> Rig:
     return rig
 
 
+@pytest.mark.timeout(300)  # of 20 s on an idle machine
 def test_the_tour(bare: Rig) -> None:
     """Each step ends as it says, the lines fit a terminal, and nothing is left at the end."""
     done = bare.ok("demo")
     steps = _steps(done.out)
-    assert len(steps) == 10
-    assert _uploads(steps["A burst"]) == 1
-    assert _uploads(steps["The network fails"]) == 4
-    assert steps["The network fails"].count("the network fails") == 3
-    assert "requests for it: none" in steps.pop("Nothing to send")
-    assert steps["The daemon starts"].count(EQUAL) == 2
-    assert _uploads(steps["The daemon starts"]) == 2
-    two = steps.pop("Two agents")
-    assert EQUAL in two
+    assert len(steps) == 7
+    assert re.search(r"but for:\n.*\n +\.env +secrets: \.env\n +build/ +\.gitignore:1", done.out)
+    # On a busy machine a pause between two edits may be long enough for a sync of its own.
+    sent = [(_uploads(text), text.count(EQUAL)) for text in list(steps.values())[:6]]
+    assert [(uploads > 0, equal > 0) for uploads, equal in sent] == [(number != 2, number != 2) for number in range(6)]
+    failing = steps["The network fails, and the daemon is killed"]
+    assert _uploads(failing) >= 4
+    assert failing.count("the network fails") == 2
+    two = steps["Two agents"]
+    assert EQUAL in two.partition("diff --all")[0]
     assert re.search(r"diff --all --stat .*\n +main +blue\n +! src/tea/brew.py +modified +modified\n", two)
     assert '  -MINUTES = {"green": 2, "black": 5}\n             +MINUTES = {"green": 2, "black": 3}\n' in two
     assert "syncd apply --undo\n             undone    src/tea/brew.py\n" in two
-    assert two.endswith('src/tea/brew.py, here:\n             MINUTES = {"green": 2, "black": 3}\n')
-    for title, text in list(steps.items())[1:]:
-        assert text.count(EQUAL) == 1, title
-    assert "deleted path" not in done.out
+    assert two.endswith(
+        "syncd apply --sandbox blue src/tea/brew.py\n             take      src/tea/brew.py\n             1 taken\n"
+    )
     merged = steps["The agent writes too"]
     assert "  -Two minutes, not boiling.\n             +Three minutes, not boiling.\n" in merged
     assert "  1 merged, 1 in conflict\n" in merged
     assert "conflict  src/tea/brew.py: both sides changed the same lines" in merged
     assert "syncd resolve src/tea/brew.py --mine\n             mine      src/tea/brew.py\n" in merged
-    assert "Three minutes, not boiling.\n             Pour slowly.\n             Two pinches of patience.\n" in merged
     committed = steps["The agent commits"]
-    assert "git status, in the sandbox\n             ## main\n" in committed
     assert re.search(r"syncd log\n +[0-9a-f]{10} .* Add sugar \(1 path\)\n", committed)
-    assert re.search(r"git log --oneline tea, here\n +[0-9a-f]+ Add sugar\n", committed)
+    assert re.search(r"\n +commit    [0-9a-f]{10} Add sugar\n +branch tea: ", committed)
     assert re.search(r"\nDone: \d+ uploads over 2 signed URLs\n", done.out)
     # The temporary folder's name may be longer than a terminal is wide.
     assert max(map(len, done.out.replace(bare.environ["TMPDIR"], "/tmp").splitlines())) <= 80
@@ -71,10 +71,10 @@ def test_a_directory_until_interrupted(bare: Rig, number: signal.Signals) -> Non
     bare.write(".env", "SECRET=1\n")
     bare.write("key.txt", f"x = 'sk_live_{''.join(random.Random(3).choices('ABCDEFGHJKabcdefghjk23456789', k=24))}'\n")
     demo = bare.background("demo", str(bare.workspace))
-    bare.until(lambda: "equal: the sandbox holds the workspace's 1 file" in demo.out, "the first sync")
+    bare.until(lambda: "verify: equal: 1 path " in demo.out, "the first sync")
     bare.write("two.txt")
     before = tree(bare.workspace)
-    bare.until(lambda: "equal: the sandbox holds the workspace's 2 files" in demo.out, "the second sync")
+    bare.until(lambda: "verify: equal: 2 paths " in demo.out, "the second sync")
     assert demo.stop(number) == 0, demo.err
     assert re.search(r"^ +\.env +secrets.*\n +key\.txt ", demo.out, re.MULTILINE)
     assert tree(bare.workspace) == before
@@ -90,7 +90,7 @@ def test_the_tour_without_git(bare: Rig) -> None:
     programs.mkdir()
     bare.environ["PATH"] = str(programs)
     done = bare.ok("demo")
-    assert len(_steps(done.out)) == 7
+    assert len(_steps(done.out)) == 4
     assert "git is not on this machine" in done.out
     _assert_nothing_left(bare)
 
@@ -98,9 +98,25 @@ def test_the_tour_without_git(bare: Rig) -> None:
 def test_the_tour_can_be_stopped(bare: Rig) -> None:
     """Interrupted in the middle, it ends with 0 and leaves no process and no file."""
     demo = bare.background("demo")
-    bare.until(lambda: "3. A burst" in demo.out, "the third step")
+    bare.until(lambda: "3. Nothing" in demo.out, "the third step")
     assert demo.stop(signal.SIGINT) == 0, demo.err
-    assert "8. " not in demo.out
+    assert "6. " not in demo.out
+    _assert_nothing_left(bare)
+
+
+def test_a_demo_that_is_killed(bare: Rig) -> None:
+    """Its daemon ends, too. The sandbox's path was shown in one piece."""
+    demo = bare.background("demo", str(bare.workspace))
+    bare.until(lambda: " info " in demo.out, "the daemon's first line")
+    assert re.search(rf"{bare.environ['TMPDIR']}/syncd-demo-\w+/cloud/sandboxes/demo/workspace\.", demo.out)
+    demo.kill()
+    bare.until(lambda: not _processes(bare), "the daemon's end")
+
+
+def test_a_demo_that_nobody_reads(bare: Rig) -> None:
+    """It ends, and leaves nothing behind."""
+    prefix = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
+    assert bare.run("demo", str(bare.workspace), prefix=prefix).code == 75
     _assert_nothing_left(bare)
 
 
@@ -110,10 +126,12 @@ def test_the_tour_can_be_stopped(bare: Rig) -> None:
         ("~", 78, "is the home directory itself"),
         ("holds-scratch", 78, "set TMPDIR"),
         ("missing", 2, "does not exist"),
+        (os.fsdecode(b"\xff"), 78, "must be valid UTF-8"),
     ],
 )
 def test_a_directory_that_cannot_be_watched(bare: Rig, directory: str, code: int, words: str) -> None:
-    """The home directory, one that holds the demo's own folder, and a missing one are refused in a line."""
+    """The home directory, one that holds the demo's own folder, a missing one, and one whose name no file can hold."""
+    (bare.home / os.fsdecode(b"\xff")).mkdir()
     holder = bare.home / "holds-scratch"
     (holder / "scratch").mkdir(parents=True)
     bare.environ["TMPDIR"] = str(holder / "scratch")
@@ -135,11 +153,14 @@ def _uploads(text: str) -> int:
 
 def _assert_nothing_left(rig: Rig) -> None:
     """Check that no temporary file is left, and no process that uses one."""
-    scratch = rig.environ["TMPDIR"]
-    assert os.listdir(scratch) == []
+    assert os.listdir(rig.environ["TMPDIR"]) == []
+    assert _processes(rig) == []
+
+
+def _processes(rig: Rig) -> list[bytes]:
+    """Return the arguments of each process that names the folder for temporary files."""
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (process / "cmdline").read_bytes()
-        except OSError:  # it ended meanwhile
-            continue
-        assert os.fsencode(scratch) not in arguments, arguments
+        with suppress(OSError):  # it ended meanwhile
+            found.append((process / "cmdline").read_bytes())
+    return [each for each in found if os.fsencode(rig.environ["TMPDIR"]) in each]

@@ -109,12 +109,18 @@ def test_names(rig: Rig, agent: Agent) -> None:
 
 
 def test_a_path_outside(rig: Rig, agent: Agent) -> None:
-    """2, and no request."""
+    """2, and no request; an empty one is none either, as git's."""
     asked = len(rig.emulator.request_log.ops())
-    for command, path in (("diff", ".."), ("apply", "/etc/passwd"), ("diff", "../other")):
+    for command, path in (
+        ("diff", ".."),
+        ("apply", "/etc/passwd"),
+        ("diff", "../other"),
+        ("explain", ".."),
+        ("apply", ""),
+    ):
         refused = rig.run(command, path, prefix=_in(rig.workspace))
         assert (refused.code, refused.out) == (2, "")
-        assert "is not in the workspace" in refused.err
+        assert ("is not in the workspace" if path else "A PATH is empty") in refused.err
     assert len(rig.emulator.request_log.ops()) == asked
     assert agent.exists("a")
 
@@ -129,6 +135,7 @@ def test_json(rig: Rig, agent: Agent) -> None:
     agent.delete("gone")
     agent.symlink(ODD, "a")
     agent.write("new", "theirs\n")
+    agent.mkdir("folder")
     agent.write("x.log", "left out")
     agent.write("build/deep/er", "left out")
     agent.write(".env", "KEY=1\n")
@@ -144,6 +151,7 @@ def test_json(rig: Rig, agent: Agent) -> None:
         "binary": ("modified", 2, True, "same"),
         "d/b": ("modified", 7, False, "changed"),
         "d/e/c": ("modified", 7, False, "missing"),
+        "folder": ("added", 0, False, "same"),
         "gone": ("deleted", 0, False, "same"),
         "mode": ("mode", len(TEXT + "mode"), False, "same"),
         "new": ("added", 7, False, "same"),

@@ -175,6 +175,18 @@ def test_a_status_that_cannot_be_written(rig: Rig) -> None:
     rig.until(lambda: not warnings(), "a status without it")
 
 
+def test_a_status_that_could_never_be_written(rig: Rig) -> None:
+    """The daemon is asked for it from its start on, whatever one that was killed has left."""
+    rig.up().kill()
+    (rig.state_folder / "status.json.new/in-the-way").mkdir(parents=True)
+    daemon = rig.start()
+    rig.until(lambda: rig.status()["pid"] == daemon.pid, "the daemon's own status")
+    rig.until(lambda: rig.status()["state"] == "watching", "the first sync")
+    rig.ok("status", "--check")
+    daemon.kill()
+    assert (rig.status()["running"], rig.status()["state"]) == (False, "stopped")
+
+
 def _at_rest(disk: Disk, rig: Rig) -> bool:
     """True if the daemon reports that all is in the sandbox, without a warning."""
     try:
@@ -261,3 +273,24 @@ def test_gits_configuration_breaks_before_a_reload(rig: Rig) -> None:
     refused = rig.run("ls")
     assert refused.code == 78
     assert "git config --list" in refused.err
+
+
+@pytest.mark.parametrize("successor", [False, True], ids=["alone", "another daemon"])
+def test_the_state_folder_is_removed_under_the_daemon(rig: Rig, successor: bool) -> None:
+    """It begins with a new one, and sends each change once; where another daemon has that one, it ends."""
+    rig.write("a")
+    daemon = rig.up()
+    rig.in_state("watching")
+    shutil.rmtree(rig.state_folder)
+    if successor:
+        rig.up()
+    uploads = rig.count("upload")
+    rig.write("a", "changed")
+    rig.converged()
+    if successor:
+        assert daemon.wait() == 75
+    else:
+        rig.in_state("watching")
+        assert rig.count("upload") == uploads + 1
+    assert rig.ok("status", "--check").out
+    assert rig.ok("flush").err == ""

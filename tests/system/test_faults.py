@@ -13,21 +13,6 @@ from tests.system.command import CLOCK, STOP_S
 from tests.system.rig import Rig
 
 
-@pytest.mark.parametrize(
-    ("op", "fault"), [("upload-url", "reset x3"), ("initialize", "503 x3"), ("initialize", "html")]
-)
-def test_passing_failures_of_the_api(rig: Rig, op: str, fault: str) -> None:
-    """Passing errors, cut connections and foreign responses end in a sync without an error."""
-    rig.fill(5)
-    rig.faults(f"{op}: {fault}")
-    rig.up()
-    rig.converged()
-    status = rig.status()
-    assert status["last_error"] is None
-    assert status["failures"] == rig.count(op) - 1
-    assert rig.count("upload") == 1, "an error of the API's is no reason to upload again"
-
-
 def test_the_daemon_goes_on_after_giving_up(rig: Rig) -> None:
     """After one sync's retries it takes a new snapshot; it never ends by itself."""
     rig.configure({"retry.give_up_after_seconds": 1, "retry.max_delay_seconds": 0.3})

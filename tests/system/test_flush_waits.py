@@ -39,6 +39,13 @@ def test_it_gives_up_during_an_upload(rig: Rig, daemon: str) -> None:
     assert flushed.out == ""
 
 
+@pytest.mark.parametrize("word", ["nan", "0", "-1", "soon"])
+def test_a_time_out_is_a_time(rig: Rig, word: str) -> None:
+    """Anything else is a wrong usage."""
+    refused = rig.run("flush", "--timeout", word)
+    assert (refused.code, "--timeout" in refused.err, "internal" in refused.err) == (2, True, False)
+
+
 def test_a_pause_ends_the_wait(rig: Rig) -> None:
     """A flush does not wait for a resume."""
     rig.configure({"retry.give_up_after_seconds": 0.2, "retry.max_delay_seconds": 30, "retry.first_delay_seconds": 30})
@@ -68,6 +75,19 @@ def test_on_a_terminal_one_line_is_redrawn(rig: Rig) -> None:
     assert any("initializing the sandbox" in line for line in drawn)
     assert all(len(line) <= 29 and "\n" not in line for line in drawn)
     assert drawn[-1] == ""
+
+
+@pytest.mark.parametrize("daemon", ["with a daemon", "without one"])
+def test_it_waits_for_all_parts(rig: Rig, daemon: str) -> None:
+    """Where an archive goes in parts, as its uploads are cut off."""
+    if daemon == "with a daemon":
+        rig.up()
+    rig.faults("upload: reset mid-body x4")
+    for number in range(8):
+        rig.write(f"f{number}", str(number) * 100)
+    assert rig.ok("flush").seconds < 60
+    assert set(rig.there()) >= {f"f{number}" for number in range(8)}
+    assert rig.count("initialize", 200) > 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from tests.agent import Agent
+from tests.agent import Agent, NamedPath
 from tests.system import shifted_clocks
 from tests.system.command import CLOCK
 from tests.system.rig import DEFAULTS, Rig, emptied
@@ -91,6 +91,14 @@ def followed(rig: Rig) -> Followed:
     return Followed(rig)
 
 
+class _WholeWriter(Agent):
+    """An agent of which no look sees a file that is written by half."""
+
+    def write(self, path: NamedPath, content: bytes | str, mode: int | None = None) -> None:
+        super().write("../draft", content, mode)
+        self.rename("../draft", path)
+
+
 @pytest.fixture
 def plain(rig: Rig) -> Agent:
     """The agent in a sandbox that a daemon follows, without a repository."""
@@ -99,7 +107,7 @@ def plain(rig: Rig) -> Agent:
         rig.write(path, f"{path} as sent\n")
     rig.up()
     rig.ok("flush")
-    return Agent(rig.sandbox.workspace)
+    return _WholeWriter(rig.sandbox.workspace)
 
 
 def _end(rig: Rig) -> None:
@@ -199,7 +207,9 @@ def test_it_is_at_home_when_the_sandbox_is_gone(rig: Rig, plain: Agent, end: str
     assert not (rig.workspace / "b").exists()
 
 
-@pytest.mark.parametrize("how", ["reset", "emptied", "gone", "released"])
+@pytest.mark.parametrize(
+    "how", ["reset", "emptied", "emptied before an edit", "emptied before a whole archive", "gone", "released"]
+)
 def test_the_end_of_a_sandbox_saves_what_was_followed(rig: Rig, plain: Agent, how: str) -> None:
     """Whatever ends it, and whoever notices: the agent's versions become saved ones."""
     plain.write("a", "the agent's\n")
@@ -213,8 +223,16 @@ def test_the_end_of_a_sandbox_saves_what_was_followed(rig: Rig, plain: Agent, ho
     elif how == "released":
         rig.ok("sandbox", "release", "--yes")
     else:
+        if how == "emptied before a whole archive":
+            rig.configure({**FOLLOWS, "sync.archive": "full"})
+            rig.ok("reload")
+            rig.ok("flush")
+            rig.in_state("watching")
         rig.sandbox.reset() if how == "reset" else emptied(rig.sandbox.workspace)
-        rig.run("flush")
+        if how.startswith("emptied before"):
+            rig.write("b", "an edit")  # a sync notices before a look does
+        else:
+            rig.run("flush")
         rig.converged()
     rig.until(lambda: saved(rig), "a saved version")
     assert restored(rig, "a") == "the agent's\n"
@@ -323,6 +341,8 @@ def test_several_are_followed(rig: Rig) -> None:
         "what blue's agent made",
     )
     assert "+blue's" in rig.run("diff", "--sandbox", "blue").out
+    assert "refs/syncd/blue: `git update-ref -d refs/syncd/blue`" in rig.ok("sandbox", "remove", "blue", "--yes").err
+    assert subprocess.run(text, cwd=rig.workspace, capture_output=True, check=True).stdout == b"blue's\n"
 
 
 def test_diff_watch(rig: Rig, plain: Agent) -> None:

@@ -152,3 +152,10 @@ def test_raw_takes_the_place_of_no_commits(rig: Rig) -> None:
     assert git(here, "log", "--format=%s", "agents").splitlines()[0] == "the agent's"
     rig.ok("push", "--force")
     assert git(there, "rev-parse", "topic") == git(here, "rev-parse", "topic")
+    git(there, "-c", "user.name=a", "-c", "user.email=a@x", "commit", "-qm", "another", "--allow-empty")
+    assert rig.run("diff").out == ""  # git takes no patch of what is in a .git
+    assert rig.status()["agent"]["changed"] == 0
+    rig.write("new")
+    rig.ok("push")
+    assert rig.status()["agent"]["changed"] == 0
+    assert "never     .git/refs/heads/topic" in rig.ok("apply").out

@@ -169,6 +169,8 @@ def test_what_the_agent_wrote(rig: Rig) -> None:
     shown = show("diff")
     assert r"+\x1b]0;owned\x07" in shown
     assert r"+raw\x9b31m\xff" in shown
+    unreadable = Shown({**rig.environment(), "PAGER": "more 'x"}, rig.home)  # as no program
+    assert r"+\x1b]0;owned\x07" in unreadable.run("diff")
     assert "owned" in show("diff", "--stat")
     assert "owned" in show("apply", answers="n\n")
     assert "owned" in show("log")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +15,6 @@ AS_ANYONE = (
     if os.geteuid() == 0
     else ()
 )
-FEW_WATCHES = ("unshare", "-r", "sh", "-c", 'echo 20 > /proc/sys/user/max_inotify_watches && exec "$@"', "sh")
 
 needs_setpriv = pytest.mark.skipif(
     bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) can read everything"
@@ -41,29 +38,6 @@ def test_an_unreadable_file(rig: Rig) -> None:
     rig.converged()
     rig.until(lambda: rig.status()["warnings"] == [], "the end of the warning")
     rig.ok("flush")
-
-
-def _can_limit_watches() -> bool:
-    if shutil.which("unshare") is None or not Path("/proc/sys/user/max_inotify_watches").exists():
-        return False
-    return subprocess.run([*FEW_WATCHES, "true"], capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.skipif(not _can_limit_watches(), reason="this machine allows no user namespace with limits of its own")
-def test_too_few_inotify_watches_still_converge(rig: Rig) -> None:
-    """With 20 watches for 60 directories every change is sent, and a warning has the limit and the remedy."""
-    for number in range(60):
-        rig.write(f"folder{number:02}/file", str(number))
-    rig.up(prefix=FEW_WATCHES)
-    rig.until(lambda: rig.status()["warnings"], "the warning")
-    (warning,) = rig.status()["warnings"]
-    assert "max_inotify_watches" in warning
-    assert "sysctl" in warning
-    for number in (0, 30, 59):
-        rig.write(f"folder{number:02}/file", "changed")
-    rig.converged()
-    rig.write("folder59/another")
-    rig.converged()
 
 
 def test_every_state_file_cut_in_half(rig: Rig) -> None:

@@ -52,6 +52,7 @@ def _goes_on(rig: Rig, folder: Path | None = None) -> None:
     for word in ("after the hold", "heard as well"):
         (folder / "after").write_text(word)
         rig.until(lambda: folder and _arrived(rig, folder), f"what was written: {word}")
+    rig.ok("flush")  # files are counted next, and an extractor may be replacing one
 
 
 def _arrived(rig: Rig, folder: Path) -> bool:
@@ -302,6 +303,32 @@ def test_missing_at_the_start(rig: Rig) -> None:
     assert daemon.wait() == 78
     (line,) = daemon.err.splitlines()
     assert str(rig.workspace) in line
+
+
+def test_lost_before_the_first_sync(rig: Rig) -> None:
+    """A daemon that began beside it, and has reached no server yet, holds as any other, and goes on."""
+    rig.write("a")
+    rig.faults("upload-url: 503 x1")
+    rig.configure({"retry.first_delay_seconds": 30, "retry.max_delay_seconds": 30})
+    daemon = rig.start()
+    rig.in_state("retrying")
+    rig.workspace.rename(rig.home / "elsewhere")
+    daemon.send(signal.SIGUSR1)
+    held = rig.status_in("held")
+    assert (daemon.code, "does not exist" in held["last_error"]["message"]) == (None, True)
+    (rig.home / "elsewhere").rename(rig.workspace)
+    rig.converged()
+
+
+def test_commands_that_bring_home_name_a_missing_one(rig: Rig) -> None:
+    """It is not taken for rules that cannot be read."""
+    rig.write("a")
+    rig.ok("push")
+    rig.workspace.rename(rig.home / "elsewhere")
+    for words in (["diff"], ["apply"], ["resolve"], ["apply", "--branch", "b"]):
+        refused = rig.run(*words)
+        assert (refused.code, len(refused.err.splitlines())) == (78, 1)
+        assert f"the workspace '{rig.workspace}' does not exist" in refused.err
 
 
 def _point(link: Path, target: Path) -> None:

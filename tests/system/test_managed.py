@@ -61,6 +61,8 @@ def test_a_managed_machine(rig: Rig, machine: tuple[str, ...]) -> None:
     checked = rig.run("check", prefix=machine)
     assert "note  managed        /etc/syncd/managed.toml holds workspace.ignore, sync.max_snapshot_mib; " in checked.out
     assert "overrides your sync.max_snapshot_mib" in checked.out
+    wanted = rig.run("config", "set", "sync.max_snapshot_mib", "11", prefix=machine)
+    assert "/etc/syncd/managed.toml does not allow that much" in wanted.err
     rig.write("large", bytes(10 << 20))
     refused = rig.run("push", prefix=machine)
     assert "raise sync.max_snapshot_mib, to what /etc/syncd/managed.toml allows at most" in refused.err

@@ -114,6 +114,20 @@ def test_each_choice(rig: Rig, agent: Agent, choice: str) -> None:
     assert _applied(rig)[1]["taken"] == ["a"]
 
 
+@pytest.mark.parametrize("there", ["gone", "gone/in"])
+def test_what_was_deleted_here_and_changed_there(rig: Rig, agent: Agent, there: str) -> None:
+    """The warning advises what decides it, also where a directory has its place."""
+    agent.delete("gone")
+    agent.write(there, THEIRS)
+    (rig.workspace / "gone").unlink()
+    rig.ok("push")
+    (warning,) = rig.status()["warnings"]
+    assert warning.endswith("where it stays: `syncd diff` shows it, `syncd resolve` decides")
+    _resolve(rig, "gone", "--mine")
+    rig.ok("push")
+    assert (agent.exists("gone"), rig.status()["warnings"]) == (False, [])
+
+
 def test_the_list(rig: Rig, agent: Agent) -> None:
     """Nothing; then each path with both sides and what is possible, in text and JSON."""
     quiet = rig.run("resolve")
@@ -227,6 +241,18 @@ def test_held_paths(rig: Rig, agent: Agent) -> None:
     rig.ok("flush")
     assert rig.status()["agent"]["held"] == []
     assert tree(rig.workspace) == tree(rig.sandbox.workspace)
+
+
+def test_a_held_path_without_a_choice(rig: Rig, agent: Agent) -> None:
+    """A directory that a forced push cannot replace is held, so it is listed, too; `apply` takes it."""
+    agent.delete("clash")
+    agent.write("clash/in", "theirs")
+    rig.ok("push", "--force")
+    assert rig.status()["agent"]["held"] == ["clash"]
+    assert _waiting(rig) == {"clash": "only the agent changed it; `syncd apply` takes it"}
+    assert "waits for something else" in rig.run("resolve", str(rig.workspace / "clash"), "--mine").err
+    rig.ok("apply")
+    assert _waiting(rig) == {}
 
 
 @pytest.mark.parametrize(("by", "choice"), [("apply", "mine"), ("restore", "theirs"), ("apply", "markers")])

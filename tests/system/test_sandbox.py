@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shlex
+import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,6 +99,27 @@ def test_beside_a_named_one(rig: Rig) -> None:
     assert rig.run("push", "--force").code == 78
 
 
+@pytest.mark.parametrize("released", ["main", "blue"])
+def test_what_status_shows_of_the_others(rig: Rig, released: str) -> None:
+    """Without a daemon: a release forgets the last sync to that one alone; one that was removed is not shown."""
+    blue = {f"sandboxes.blue.{key.removeprefix('sandbox.')}": value for key, value in ACQUIRE.items()}
+    rig.emulator.create_sandbox("red")
+    rig.write("a.txt")
+
+    def synced(keys: Mapping[str, object]) -> dict[str, bool]:
+        configure(rig, keys)
+        return {each["name"]: each["last_sync"] is not None for each in rig.status()["sandboxes"]}
+
+    configure(rig, {**blue, "sandboxes.red.id": "red"})
+    rig.ok("push")
+    rig.ok("sandbox", "release", "--yes", "--sandbox", released)
+    expected = {"main": True, "blue": True, "red": True, released: False}
+    assert synced({**blue, "sandboxes.red.id": "red"}) == expected
+    del expected["red"]
+    assert synced(blue) == expected
+    assert (rig.status()["last_sync"] is not None) == expected["main"]
+
+
 @pytest.fixture
 def changed(rig: Rig) -> Agent:
     """The agent in a sandbox that holds `a` and `b`, and where it changed `a`."""
@@ -161,6 +183,18 @@ def test_a_release_with_a_path_that_is_too_long(rig: Rig, changed: Agent) -> Non
     assert "not searched: " in rig.run("diff").err
 
 
+@pytest.mark.parametrize("released", ["box", "unused"])
+def test_a_move_after_a_release(rig: Rig, changed: Agent, released: str) -> None:
+    """What a release saved is no loss; the release of one that nothing was sent to forgets no other one."""
+    for name in ("unused", "next"):
+        rig.emulator.create_sandbox(name)
+    rig.configure({**DEFAULTS, "sandbox.id": released})
+    rig.ok("sandbox", "release", "--yes")
+    rig.configure({**DEFAULTS, "sandbox.id": "next"})
+    rig.ok("push")
+    assert (rig.status()["warnings"], saved_paths(rig)) == ([], ["a"])
+
+
 def test_a_release_where_nobody_looks(rig: Rig, changed: Agent) -> None:
     """With `overwrite` it says that nothing is saved, in the question or without one."""
     rig.configure({**DEFAULTS, "sandbox.agent_changes": "overwrite"})
@@ -174,8 +208,27 @@ def test_a_release_where_nobody_looks(rig: Rig, changed: Agent) -> None:
     finally:
         terminal.close()
     assert changed.exists("a")
-    assert 'is not saved, as with sandbox.agent_changes = "overwrite"' in rig.ok("sandbox", "release", "--yes").err
+    assert 'is lost, as with sandbox.agent_changes = "overwrite"' in rig.ok("sandbox", "release", "--yes").err
     assert rig.count("release") == 1
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_nothing_is_in_sync_with_a_released_sandbox(rig: Rig, changed: Agent, running: bool) -> None:
+    """No command says that it holds anything; the next one is filled, and no work in the old one counts as lost."""
+    daemon = rig.start() if running else None
+    if running:
+        rig.in_state("watching")
+    rig.ok("sandbox", "release", "--yes")
+    assert [rig.run(command).code for command in ("push", "flush")] == [78, 78]
+    assert (rig.status()["state"], rig.run("status", "--check").code) == ("held" if running else "stopped", 1)
+    rig.emulator.create_sandbox("other", [])
+    rig.configure({**DEFAULTS, "sandbox.id": "other"})
+    if daemon is not None:
+        daemon.send(signal.SIGHUP)
+        rig.until(lambda: rig.status()["sandbox"]["id"] == "other", "the reload")
+    rig.ok("flush")
+    assert (rig.status()["warnings"], saved_paths(rig)) == ([], ["a"])
+    assert Agent(rig.emulator.sandbox("other").workspace).holds("a", b"as sent")
 
 
 def test_a_release_after_the_state_was_lost(rig: Rig, changed: Agent) -> None:

@@ -169,7 +169,7 @@ def test_errors_that_may_pass_are_retried(rig: ServiceRig) -> None:
     )
     try:
         rig.converged()
-        rig.drop_in("RestartSteps=0")  # always after 2 s
+        rig.restarts_after(8)
         done = rig.service("install")
         assert done.code == 75, done
         assert "exit 75" in done.out
@@ -314,10 +314,10 @@ def test_an_edited_unit_stays(rig: ServiceRig) -> None:
 
 
 def test_logs_follow(rig: ServiceRig) -> None:
-    """`logs -n` prints so many lines and ends, `logs -f` goes on."""
+    """`logs -n` prints so many lines and ends, `logs -f` goes on. The lines are named as syncd's."""
     rig.installed()
     last = rig.service("logs", "-n", "1")
-    assert (last.code, last.out.count("\n")) == (0, 1)
+    assert (last.code, last.out.count("\n"), " syncd[" in last.out) == (0, 1, True)
     reader = subprocess.Popen(
         rig.machine.line(*rig.command("service", "logs", "-f", "-n", "1")), stdout=subprocess.PIPE, text=True
     )

@@ -96,6 +96,7 @@ def test_the_managed_file_counts_in_the_unit(rig: ServiceRig) -> None:
 def test_a_machine_without_user_namespaces(rig: ServiceRig) -> None:
     """The unit fails rather than run unprotected; `install` then says what it leaves out."""
     rig.installed()
+    rig.restarts_after(10)
     _user_namespaces(rig, "RestrictNamespaces=~user")
     try:
         rig.until(lambda: rig.shown("ExecMainStatus") == "217", "the refusal")

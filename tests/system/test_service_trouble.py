@@ -24,6 +24,7 @@ LINGER = "var/lib/systemd/linger/dev"
 def test_a_key_file_that_systemd_cannot_read(rig: ServiceRig) -> None:
     """The unit fails before the daemon's first line: reported as that, and over once the file is readable."""
     rig.installed()
+    rig.restarts_after(10)
     os.chown(rig.at(rig.key_file), 0, 0)
     assert rig.systemctl("restart", rig.unit).code != 0
     status = rig.service("status")
@@ -40,6 +41,7 @@ def test_folders_that_cannot_be_created(rig: ServiceRig) -> None:
     """A file in the place of its state folder fails the unit, too."""
     rig.set_up()
     rig.put(f"{HOME}/.local/state/syncd", "a file")
+    rig.restarts_after(100)
     assert rig.service("install").code == 78
     status = rig.service("status")
     assert status.code == 78
@@ -52,6 +54,7 @@ def test_folders_that_cannot_be_created(rig: ServiceRig) -> None:
 def test_an_installation_that_moved_or_broke(rig: ServiceRig) -> None:
     """If Python or syncd is missing, `status` names the cause, and `install` repairs the unit."""
     rig.installed()
+    rig.restarts_after(100)
     venv = rig.at(f"{HOME}/{VENV}")
     (hook,) = venv.glob("lib/python*/site-packages/shared.pth")
     hook.rename(hook.with_suffix(".away"))

@@ -18,7 +18,7 @@ import pytest
 from tests.agent import Agent
 from tests.emulator import Sandbox
 from tests.system.command import CLOCK, Running
-from tests.system.rig import DEFAULTS, Rig
+from tests.system.rig import DEFAULTS, KEY, Rig
 from tests.system.test_apply import DIES
 from tests.system.trees import tree
 
@@ -82,6 +82,16 @@ def _watching(rig: Rig) -> Running:
     return running
 
 
+def test_first_archives_go_past_one_that_hangs(rig: Rig) -> None:
+    """A bucket that takes the first archive of one and does not answer keeps no other from getting its own."""
+    blue = rig.emulator.create_sandbox("box-blue")
+    rig.write("a", TEXT)
+    rig.configure({**DEFAULTS, **BLUE})
+    rig.faults("upload@box: hang 80 always")
+    rig.start()
+    rig.until(lambda: Agent(blue.workspace).holds("a", TEXT.encode()), "the other's archive", timeout_s=30)
+
+
 # -- sandbox add and remove
 
 
@@ -134,6 +144,20 @@ def _initialized(rig: Rig, sandbox_id: str) -> int:
     return sum(each.op == "initialize" and each.sandbox == sandbox_id for each in entries)
 
 
+def test_an_acquired_one_is_released_by_its_id(several: Several) -> None:
+    """It is the workspace's, whichever name it has: its agent's work is saved before."""
+    rig = several.rig
+    rig.ok("sandbox", "add", "red", "--acquire")
+    rig.ok("push")
+    red = rig.status()["sandboxes"][-1]["id"]
+    sandbox = rig.emulator.sandbox(red)
+    assert sandbox is not None
+    Agent(sandbox.workspace).write("a", "red's\n")
+    assert "not saved" not in rig.ok("sandbox", "release", red, "--yes").err
+    assert [row["paths"] for row in several.json("saved", "list", "--sandbox", "red")["saved"]] == [["a"]]
+    assert "before sandboxes.blue.id names another one" in rig.ok("sandbox", "release", "box-blue", "--yes").out
+
+
 def test_it_stays_while_a_new_configuration_is_refused(rig: Rig) -> None:
     """A daemon to which it was added goes on with it."""
     there = rig.emulator.create_sandbox("box-blue")
@@ -158,6 +182,37 @@ def test_one_is_added_while_the_daemon_starts(rig: Rig) -> None:
     hold.unlink()
     rig.write("b")
     rig.until(lambda: "b" in tree(there.workspace), "a sync to it")
+
+
+def test_a_push_to_one_forgets_nothing_of_another(several: Several) -> None:
+    """Without a daemon its status still names what is held in the other sandbox."""
+    rig = several.rig
+    rig.configure({**DEFAULTS, **BLUE, "sandbox.agent_changes": "hold"})
+    several.agents["blue"].write("a", "blue's\n")
+    rig.write("a", "mine\n")
+    assert "held: a stays in the sandbox blue" in rig.ok("push").err
+    before = rig.status()
+    for command in ("push", "flush"):
+        assert "blue" not in rig.ok(command, "--sandbox", "main").err
+        after = rig.status()
+        assert after["warnings"] == before["warnings"] != []
+        assert [row["agent"]["held"] for row in after["sandboxes"]] == [[], ["a"]]
+
+
+def test_a_dry_run_of_a_push_plans_for_each(several: Several) -> None:
+    """Each by its own base; `--json` has them as `push --json` does."""
+    rig = several.rig
+    rig.write("new", "1")
+    rig.ok("push", "--sandbox", "blue")
+    would, nothing = (
+        "would send 1 new (6 in all), 1 byte before compression",
+        "nothing to send: the sandbox holds what is here",
+    )
+    assert rig.ok("push", "--dry-run").out == f"+ new\nmain: {would}\nblue: {nothing} (6 files)\n"
+    assert rig.ok("push", "--dry-run", "--sandbox", "main").out == f"+ new\n{would}\n"
+    document = several.json("push", "--dry-run")
+    assert document["added"] == ["new"]
+    assert [(row["name"], row["added"]) for row in document["sandboxes"]] == [("main", ["new"]), ("blue", [])]
 
 
 def test_what_cannot_be_saved_is_not_removed(several: Several) -> None:
@@ -230,6 +285,42 @@ def test_two_names_with_one_sandbox(rig: Rig) -> None:
     assert running.code is None
 
 
+def test_what_is_held_is_named_with_its_sandbox(several: Several) -> None:
+    """And the command that brings it home is complete."""
+    several.rig.configure({**DEFAULTS, **BLUE, "sandboxes.blue.agent_changes": "hold"})
+    several.agents["blue"].write("a", "blue's\n")
+    several.rig.write("a", "mine\n")
+    wanted = "held: a stays in the sandbox blue as it is: `syncd apply --sandbox blue` merges it"
+    for command in ("push", "flush"):
+        assert wanted in several.rig.ok(command).err.splitlines()
+        assert "`syncd apply --sandbox blue` merges it" in several.rig.ok(command, "--sandbox", "blue").err
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_the_commands_that_are_named_can_be_typed(several: Several, daemon: bool) -> None:
+    """In the status, its warnings, and in what the commands say that these name, each has its sandbox."""
+    rig, blue = several.rig, several.agents["blue"]
+    rig.configure({**DEFAULTS, **BLUE, "sandboxes.blue.agent_changes": "hold"})
+    blue.write("both", "blue's\n")
+    blue.write("d/gone", "blue's\n")
+    rig.write("both", "mine\n")
+    (rig.workspace / "d/gone").unlink()
+    if daemon:
+        _watching(rig)
+    said = [rig.ok("push").err, rig.ok("status").out, *rig.status()["warnings"]]
+    named = _named_commands(said)
+    done = [rig.run(*command.split()) for command in ("resolve --sandbox blue", *named)]
+    assert {each.code for each in done} <= {0, 1}, done
+    said += [each.err for each in done]
+    assert {command.split()[0] for command in _named_commands(said)} >= {"diff", "apply", "resolve"}, said
+    assert all("--sandbox blue" in command for command in _named_commands(said)), said
+
+
+def _named_commands(said: list[str]) -> list[str]:
+    pattern = "`syncd ((?:diff|apply|resolve|push|saved).*?)`"
+    return [command for text in said for command in re.findall(pattern, " ".join(text.split()))]
+
+
 # -- what is sent
 
 
@@ -283,10 +374,13 @@ def test_they_are_compared_in_a_table(several: Several) -> None:
     changes = {(row["sandbox"], row["path"]) for row in several.json("diff", "--all")["changes"]}
     assert {("main", "both"), ("blue", "both"), ("main", "binary"), ("blue", "link")} <= changes
     rig.configure({**DEFAULTS, "sandboxes.blue.id": "nobody"})
-    for command, shown in (("diff --stat", "binary"), ("verify", "main:\n")):
+    for command, shown, why in (
+        ("diff --stat", "binary", "nothing"),
+        ("verify", "main:\n", "set sandboxes.blue.id to"),
+    ):
         name, *more = command.split()
         lone = rig.run(name, "--all", *more)
-        assert (lone.code, "blue: " in lone.err, shown in lone.out) == (78, True, True), lone
+        assert (lone.code, "blue: " in lone.err, why in lone.err, shown in lone.out) == (78, True, True, True), lone
 
 
 def test_the_patch_from_one_to_the_other(several: Several, tmp_path: Path) -> None:
@@ -300,6 +394,12 @@ def test_the_patch_from_one_to_the_other(several: Several, tmp_path: Path) -> No
     shutil.copytree(several.sandbox("blue").workspace, copy, symlinks=True)
     subprocess.run(["git", "apply"], cwd=copy, input=done.out.encode("utf-8", "surrogateescape"), check=True)
     assert _files(copy) == _files(several.sandbox("main").workspace)
+    found = json.loads(rig.run("diff", "--sandbox", "blue", "--against", "main", "--json").out)
+    rows = {row.pop("path"): row for row in found["changes"]}
+    assert (found["left_out"], rows.keys() >= {"both", "link"}) == (0, True), rows
+    size = len(several.agents["main"].read("both"))
+    expected = {"change": "modified", "bytes": size, "binary": False, "here": "same", "sandbox": "main"}
+    assert (rows["both"], rows["link"]["change"]) == (expected, "deleted"), rows
 
 
 def _files(root: Path) -> dict[str, object]:
@@ -322,11 +422,13 @@ def test_one_is_taken_back_and_the_other_taken(several: Several) -> None:
     for name in ("main", "blue", "main"):
         rig.ok("apply", "--sandbox", name, "--yes", "--deletions")
         assert _files(rig.workspace) == made[name], name
-        rig.ok("apply", "--undo")
+        other = rig.run("apply", "--undo", "--sandbox", {"main": "blue", "blue": "main"}[name])
+        assert (other.code, f"was of {name}; `syncd apply --undo` takes" in other.err) == (2, True), other
+        rig.ok("apply", "--undo", "--sandbox", name)
         assert tree(rig.workspace) == before, name
         assert {each: _changed(several, each) for each in changes} == changes, name
         assert {each: _files(several.sandbox(each).workspace) for each in made} == made
-    assert rig.ok("apply", "--undo").out == "nothing to undo\n"
+    assert rig.ok("apply", "--undo", "--sandbox", "blue").out == "nothing to undo\n"
 
 
 def test_an_apply_of_one_that_is_gone_is_taken_back(several: Several) -> None:
@@ -379,6 +481,9 @@ def test_a_branch_for_each(several: Several) -> None:
     ]
     for name in several.agents:
         assert f"LINE 7 of {name}" in _git(rig, "show", f"agent/{name}:both")
+    made = several.json("apply", "--branch", "again/{sandbox}", "--all")
+    assert [(row["sandbox"], "both" in row["taken"]) for row in made["sandboxes"]] == [("main", True), ("blue", True)]
+    assert "both" in made["taken"]
     assert _files(rig.workspace) == before
 
 
@@ -435,10 +540,107 @@ def test_each_is_told_of(several: Several) -> None:
         agent.write("a", "the agent's\n")
     rig.write("a", "mine once more\n")
     rig.ok("flush")
-    assert [row["sandbox"] for row in several.json("saved", "list", "--sandbox", "blue")["saved"]] == ["blue"]
+    (saved,) = several.json("saved", "--sandbox", "blue")["saved"]
+    assert (saved["sandbox"], several.json("saved", "list", "--sandbox", "blue")["saved"]) == ("blue", [saved])
+    assert rig.run("saved", "drop", saved["id"], "--sandbox", "main", "--yes").code == 78
     assert {row["sandbox"] for row in several.json("saved", "list")["saved"]} == {"main", "blue"}
+    assert [row["agent"]["saved"] for row in rig.status()["sandboxes"]] == [1, 1]
+    assert re.search(r"^syncd_saved_versions\S* 2$", rig.ok("status", "--metrics").out, re.MULTILINE)
     for name in ("main", "blue"):
         assert re.search(rf"^\S+Z info    {name}: synced ", running.err, re.MULTILINE), running.err
+    rig.workspace.joinpath("out").symlink_to("/etc")
+    rig.configure({**DEFAULTS, **BLUE, "sandboxes.blue.agent_changes": "hold"})
+    rig.ok("reload")
+    several.agents["blue"].write("both", "the agent's\n")
+    rig.write("both", "mine\n")
+    rig.ok("flush")
+    # A flush between the old loop and the new one syncs by itself: the daemon knows of the warnings a moment later.
+    assert [warning.split("'")[:2] for warning in rig.status_in("watching")["warnings"]] == [
+        ["the link ", "out"],
+        ["blue: ", "both"],
+    ]
+
+
+def test_check_asks_for_each(several: Several) -> None:
+    """One that the API does not know, or whose key cannot be read, is a failure under its name."""
+    rig = several.rig
+    assert "pass  sandbox        blue: box-blue is " in rig.ok("check").out
+    for key, value in (("id", "nobodys"), ("api_key_file", str(rig.home / "missing"))):
+        rig.configure({**DEFAULTS, **BLUE, f"sandboxes.blue.{key}": value})
+        found = rig.run("check")
+        assert (found.code, " blue: " in found.out, value in found.out) == (78, True, True)
+
+
+def test_check_sends_each_its_own_key(several: Several) -> None:
+    """The key of the environment is for main, and for those that name no file of their own: not for others."""
+    rig = several.rig
+    (rig.home / "blue-key").touch(0o600)
+    (rig.home / "blue-key").write_text("the-key-of-another-account\n")
+    rig.configure({**DEFAULTS, **BLUE, "sandboxes.blue.api_key_file": str(rig.home / "blue-key")})
+    rig.environ["KLAVIS_API_KEY"] = KEY
+    found = rig.run("check")
+    assert (found.code, f"blue: the API refused the key from {rig.home}/blue-key" in found.out) == (78, True)
+
+
+def test_a_push_to_one_leaves_the_status_of_the_other(several: Several) -> None:
+    """Without a daemon, changes are pending for it only if the other got some since, and what is excluded is shown."""
+    rig = several.rig
+    for path, pending in ((".syncdignore", True), ("excluded", False)):
+        rig.write(path, "excluded\n")
+        rig.ok("push", "--sandbox", "blue")
+        assert rig.status()["pending"] is pending
+        rig.ok("push", "--sandbox", "main")
+        assert (rig.status()["pending"], rig.status()["left_out"]) == (False, {} if pending else {".syncdignore": 1})
+
+
+def test_another_directory_is_forced_into_one_alone(several: Several) -> None:
+    """A workspace in another's place stays refused for the sandbox that holds the old one, whatever the others got."""
+    rig = several.rig
+    for number in range(30):
+        rig.write(f"old{number}")
+    rig.ok("push")
+    rig.workspace.rename(rig.home / "aside")
+    for number in range(30):
+        rig.write(f"new{number}")
+    assert rig.run("push").code == 78
+    rig.ok("push", "--force", "--sandbox", "blue")
+    assert rig.run("push").code == 78
+    assert (rig.sandbox.workspace / "old7").exists()
+    rig.ok("push", "--force", "--sandbox", "main")
+    assert not (rig.sandbox.workspace / "old7").exists()
+
+
+def test_an_apply_waits_for_no_sync_to_another(several: Several) -> None:
+    """It ends while the API unpacks an archive for the other sandbox, which may take minutes."""
+    rig = several.rig
+    _watching(rig)
+    several.agents["blue"].write("both", "blue's\n")
+    rig.faults("initialize@box: hang 80 always")
+    rig.write("a", "mine\n")
+    rig.until(lambda: several.holds("blue", "a", "mine\n"), "the edit in blue")
+    began_s = CLOCK.monotonic_s()
+    rig.ok("apply", "--sandbox", "blue", "--yes")
+    assert CLOCK.monotonic_s() - began_s < 20
+    assert (rig.workspace / "both").read_text() == "blue's\n"
+
+
+def test_a_reload_waits_for_one_alone(several: Several) -> None:
+    """While it waits for the end of a sync, the other gets edits; then the new configuration holds for both."""
+    rig = several.rig
+    daemon = _watching(rig)
+    rig.faults("initialize@box: hang 12")
+    rig.write("a", "first\n")
+    rig.until(lambda: several.holds("blue", "a", "first\n"), "the edit in blue")
+    rig.configure({**DEFAULTS, **BLUE, "workspace.ignore": ["excluded"]})
+    daemon.send(signal.SIGHUP)
+    rig.write("a", "second\n")
+    rig.until(lambda: several.holds("blue", "a", "second\n"), "the next edit in blue")
+    assert "read anew" not in daemon.err
+    rig.until(lambda: "read anew" in daemon.err, "the reload")
+    rig.write("excluded")
+    rig.write("a", "third\n")
+    rig.until(lambda: all(several.holds(name, "a", "third\n") for name in ("main", "blue")), "the last edit in both")
+    assert not any((several.sandbox(name).workspace / "excluded").exists() for name in ("main", "blue"))
 
 
 @pytest.mark.parametrize("how", ["dead", "unanswered"])
@@ -463,3 +665,5 @@ def test_a_dead_one_keeps_no_other_waiting(several: Several, unanswered: str, ho
     assert "main: in sync" in screen
     assert "blue: in sync" not in screen
     assert rig.status()["pending"]
+    late = rig.run("flush", "--timeout", "2")
+    assert (late.code, "blue: " in late.err) == (75, how == "dead")

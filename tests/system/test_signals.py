@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -48,6 +50,16 @@ def test_a_busy_daemon_ends_within_five_seconds(rig: Rig, fault: str, state: str
     rig.up()
     rig.converged()
     assert rig.status()["pending"] is False
+
+
+def test_a_signal_to_a_daemon_that_begins() -> None:
+    """A reload or a sync that is asked for while the program loads does not end it."""
+    main = (
+        "import os, signal, sys; from syncd.cli import commands, main; sys.argv = ['syncd', 'run'];"
+        "commands.run_command = lambda: [os.kill(os.getpid(), each) for each in (signal.SIGHUP, signal.SIGUSR1)] and 0;"
+        "main()"
+    )
+    assert subprocess.run([sys.executable, "-c", main], check=False).returncode == 0
 
 
 def test_a_second_signal_changes_nothing(rig: Rig) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.cli.daemon_client import ask_or_do
+from syncd.cli.daemon_client import sync_now
+from syncd.cli.progress import ProgressDisplay
+from syncd.core.config_file import load_config
 from syncd.core.errors import Locked
 from tests.system.rig import Rig
 
@@ -32,13 +34,17 @@ def test_a_daemon_that_begins_while_a_command_syncs(rig: Rig) -> None:
     rig.converged()
 
 
-def test_a_daemon_that_begins_while_a_command_does() -> None:
+def test_a_daemon_that_begins_while_a_command_does(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command found no daemon, then one has the lock: the command asks it."""
     answers = iter([None, {"outcome": "unchanged"}])
 
-    def alone() -> str:
+    def alone(*_: object) -> dict[str, object]:
         raise Locked("another syncd has this workspace")
 
-    assert ask_or_do(lambda: next(answers), alone) == {"outcome": "unchanged"}
+    monkeypatch.setattr("syncd.cli.daemon_client.ask_daemon", lambda *_: next(answers, None))
+    monkeypatch.setattr("syncd.cli.own_loop.sync_alone", alone)
+    config, view = load_config(str(rig.config_file)), ProgressDisplay()
+    assert sync_now(config, {"do": "push"}, view) == {"outcome": "unchanged"}
+    monkeypatch.setattr("syncd.cli.daemon_client._STARTS_S", 0.0)
     with pytest.raises(Locked):
-        ask_or_do(lambda: None, alone)
+        sync_now(config, {"do": "push"}, view)

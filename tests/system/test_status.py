@@ -107,6 +107,20 @@ def test_check(rig: Rig) -> None:
     assert (paused.code, json.loads(paused.out)["state"]) == (1, "paused")
 
 
+def test_a_daemon_that_starts_paused(rig: Rig) -> None:
+    """Its status and its log say so. As it has not looked yet, what changed before it or a reload is pending."""
+    rig.ok("push")
+    rig.write("a")
+    rig.ok("pause")
+    daemon = rig.start()
+    assert rig.status_in("paused")["pending"] is True
+    rig.ok("reload")
+    rig.until(lambda: "read anew" in daemon.err, "the reload")
+    assert rig.status_in("paused")["pending"] is True
+    rig.until(lambda: daemon.err.count("paused") == 2, "the end of the reload")
+    assert daemon.err.endswith(f"watching {rig.workspace}, paused\n")
+
+
 @pytest.mark.parametrize("damage", ["rescan_minuts = 3\n", "no TOML\n", "path = 3\n"])
 def test_a_typo_hides_no_daemon(rig: Rig, damage: str) -> None:
     """The daemon that runs is shown, with the typo as a warning, and the exit code says that a person is needed."""
@@ -122,6 +136,14 @@ def test_a_typo_hides_no_daemon(rig: Rig, damage: str) -> None:
     assert str(rig.config_file) in shown.err
     (row,) = json.loads(rig.ok("status", "--all", "--json").out)["workspaces"]
     assert row["pid"] == daemon.pid
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: "goes on with what it read before" in str(rig.shown()["warnings"]), "its warning")
+    rig.in_state("watching")  # before, it would read a change of the file by itself
+    rig.config_file.write_text(good)
+    assert "valid by now: run `syncd reload`" in str(rig.status()["warnings"])
+    rig.ok("reload")
+    rig.until(lambda: not rig.status()["warnings"], "the end of the warning")
+    rig.config_file.write_text(good + damage)
     daemon.stop()
     gone = rig.run("status", "--json")
     assert (gone.code, gone.out) == (78, "")

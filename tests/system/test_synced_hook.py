@@ -111,6 +111,23 @@ def _open(gate: Path) -> None:
         file.write("\n")
 
 
+def test_one_after_the_other_for_several_sandboxes(program: Program) -> None:
+    """Two sandboxes that a sync arrived in have it run for each, never at a time; so with `push` alone."""
+    rig = program.rig
+    rig.emulator.create_sandbox("blue")
+    rig.configure({**program.command("mkdir here || exit 9; sleep 0.3; rmdir here"), "sandboxes.blue.id": "blue"})
+    pushed = rig.ok("push")
+    assert {str(run["sandbox"]) for run in program.runs(2)} == {"main", "blue"}
+    assert "ended with 9" not in pushed.err
+    assert pushed.err.rindex("waiting for sync.on_synced to end …") > pushed.err.rindex("initializing the sandbox …")
+    rig.write("a.txt", "2")
+    daemon = rig.up()
+    assert [run["changed"] for run in program.runs(4)[2:]] == [["a.txt"]] * 2
+    rig.until(program.ended, "the end")
+    assert daemon.stop() == 0
+    assert "ended with 9" not in daemon.err
+
+
 def test_push_waits_for_it(program: Program) -> None:
     """Without a daemon; a failure is a warning, and no failure of the push."""
     rig = program.rig
@@ -132,6 +149,7 @@ def test_a_signal_ends_only_the_program(program: Program) -> None:
     rig.configure(program.command("exec sleep 600"))
     pushing = rig.background("push")
     program.runs(1)
+    rig.until(lambda: not rig.shown()["pending"], "the status to say that all is sent")
     assert pushing.stop(signal.SIGINT) == 0
     assert "stopped before sync.on_synced was done" in pushing.err
     assert program.ended()

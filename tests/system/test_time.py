@@ -260,6 +260,3 @@ def test_a_signal_during_the_start(rig: ShiftedRig, number: signal.Signals) -> N
     rig.write("a", "changed")
     rig.up()
     rig.converged()
-
-
-OWN_MOUNTS = ("unshare", "--mount", "--map-root-user")

@@ -32,7 +32,6 @@ def test_the_tutorial(rig: Rig, shell: Shell, repo: Path) -> None:
     free = str(_free_port())
     blocks = _BLOCK.findall((repo / "docs/tutorial.md").read_text("utf-8"))
     assert len(blocks) > 20
-    log = rig.home / "syncd.log"
     for (kind, text), (next_kind, shown) in pairwise([*blocks, ("", "")]):
         if kind == "text":
             continue
@@ -40,8 +39,8 @@ def test_the_tutorial(rig: Rig, shell: Shell, repo: Path) -> None:
         if "YOUR-SANDBOX-ID" in typed:
             typed = typed.replace("YOUR-SANDBOX-ID", f"{rig.sandbox.id} --sandbox-base-url {rig.emulator.base_url}")
         shell.types(typed)
-        if typed.startswith("syncd run"):  # a person reads on meanwhile
-            rig.until(lambda: log.exists() and "watching" in log.read_text(), "the daemon")
+        if typed.startswith("syncd run"):
+            _until_watching(rig)
         if "install -m 600" in typed:
             rig.write_key(rig.emulator.api_key)  # what the person does with an editor
         if next_kind == "text":
@@ -58,9 +57,18 @@ def test_the_readme_practises_without_an_account(rig: Rig, shell: Shell, repo: P
     shell.types("mkdir code && echo tea > code/leaf.txt && cd code")
     shell.types(emulator)
     rig.until((rig.home / "syncd-cloud/api-key").exists, "the emulator")
-    shell.types(sync)
+    start, wait = sync.split("syncd flush", maxsplit=1)
+    shell.types(start)
+    _until_watching(rig)
+    shell.types(f"syncd flush{wait}")
     assert "● in sync" in shell.printed
     assert (rig.home / "syncd-cloud/sandboxes/box/workspace/leaf.txt").read_text() == "tea\n"
+
+
+def _until_watching(rig: Rig) -> None:
+    """Wait for the daemon, as a person does who reads on; a flush that comes before it would sync by itself."""
+    log = rig.home / "syncd.log"
+    rig.until(lambda: log.exists() and "watching" in log.read_text(), "the daemon")
 
 
 def _expect(shell: Shell, typed: str, shown: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 from tests.agent import Agent
 from tests.system.rig import DEFAULTS, Rig
@@ -43,6 +44,9 @@ def test_who_is_told(rig: Rig) -> None:
     assert rig.ok("explain", str(rig.workspace / "sub/b.log")).out == (
         "included: sub/b.log (brought back by .worktreeinclude:2: *.log)\n"
     )
+    assert rig.ok("explain", str(rig.workspace / "data/d/x.csv")).out == (
+        "included: data/d/x.csv (brought back by .worktreeinclude:3: /data/)\n"
+    )
     assert rig.ok("explain", str(rig.workspace / "src/a.py")).out == "included: src/a.py (no rule matches it)\n"
     told = "3 paths that git ignores are sent: a.log, data/, sub/b.log"
     found = {row["subject"]: row for row in json.loads(rig.run("check", "--json").out)["findings"]}
@@ -50,5 +54,6 @@ def test_who_is_told(rig: Rig) -> None:
     assert f".worktreeinclude: {told}" in rig.ok("status").err
     assert rig.ok("status").err == ""
     rig.write(".worktreeinclude", "/data/\n")
+    shutil.rmtree(rig.state_folder)  # as before the first sync
     assert ".worktreeinclude: 1 path that git ignores is sent: data/" in rig.ok("status").err
     assert rig.ok("status").err == ""

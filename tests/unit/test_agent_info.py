@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 
-from syncd.sandbox.mcp_servers import AgentInfo, callable_servers, mcp_json, shell_lines
+from syncd.cli.sandbox import shell_lines
+from syncd.sandbox.mcp_servers import callable_servers, mcp_json
 
 HOSTILE = {
     "git": "https://host/$(touch${IFS}x)?t='\"`id`",
@@ -27,7 +28,7 @@ def test_only_a_usable_address_is_passed_on() -> None:
 
 def test_the_shell_file_only_sets_variables() -> None:
     """The shell lines set variables and do nothing else."""
-    script = "\n".join(shell_lines(AgentInfo("box; exit 3", "", HOSTILE)))
+    script = "\n".join(shell_lines("box; exit 3", "", callable_servers(HOSTILE)))
     script += '\nprintf "%s\\n" "$SYNCD_SANDBOX_ID" "$SYNCD_MCP_GIT" "$SYNCD_MCP_A_B_C"'
     ran = subprocess.run(["/bin/sh", "-ec", script], capture_output=True, text=True, env={}, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -19,7 +19,10 @@ from syncd.daemon.scheduler import (
     CROWD_OUTAGE_S,
     LONG_OUTAGE_S,
     LONG_OUTAGE_WAITS,
+    WORKSPACE_POLL_S,
+    WORKSPACE_POLL_SHARE,
     FailureBackoff,
+    Hold,
     HoldEnds,
     ends_a_new_daemon,
 )
@@ -66,11 +69,23 @@ def test_a_refusal_is_held(failure: SyncdError) -> None:
     assert after.not_before_s is None
 
 
+def test_what_changes_may_mend_is_held_for_them() -> None:
+    """A snapshot that is too large is tried again at the next change; a workspace that is away, soon besides."""
+    after = backoff()
+    after.after(SnapshotTooLarge("no"), NOW_S, 1.0, 1.0)
+    assert after.hold == Hold(HoldEnds.WITH_CHANGES, NOW_S + 60)
+    assert not after.waits_for_person
+    for took_s, recheck_s in ((0.1, WORKSPACE_POLL_S), (60.0, 60 * WORKSPACE_POLL_SHARE)):
+        after.after(WorkspaceError("no"), NOW_S, took_s, 1.0)
+        assert after.hold == Hold(HoldEnds.WITH_CHANGES, NOW_S + recheck_s)
+
+
 def test_suspend_time_counts_for_retry_after() -> None:
     """A suspend ends syncd's own backoff, and shortens a server's `Retry-After` by its length."""
     after = backoff()
     after.after(Unavailable("busy"), NOW_S, 1.0, 1.0, asked_s=3600.0)
     after.woke(600.0)
+    assert after.not_before_s == after.changes_not_before_s == NOW_S + 3000
     after.woke(1000.0)
     assert after.not_before_s == NOW_S + 2000
     after.after(Unavailable("no network"), NOW_S, 1.0, 1.0)
@@ -80,11 +95,42 @@ def test_suspend_time_counts_for_retry_after() -> None:
     assert after.not_before_s is None
 
 
+def test_nothing_failed_yet() -> None:
+    """Nothing is waited for, and a sleep or the network's return changes nothing."""
+    after = backoff()
+    assert (after.hold, after.not_before_s, after.changes_not_before_s) == (None, None, None)
+    after.woke(5.0)
+    after.network_returned(NOW_S)
+    assert (after.hold, after.not_before_s, after.changes_not_before_s) == (None, None, None)
+    assert not after.is_outage
+    assert not after.waits_for_person
+    assert after.outage_wait_s(4.0, NOW_S + 1e9, 1.0) == 4
+
+
+def test_a_success_begins_anew() -> None:
+    """The next wait and the next hold are as the first ones, and a refusal is no outage."""
+    after = backoff()
+    for failure in (KeyRefused("no"), Unavailable("no network")):
+        firsts = []
+        for _ in range(2):
+            after.after(failure, NOW_S, 1.0, 1.0)
+            firsts.append((after.hold, after.not_before_s))
+            after.after(failure, NOW_S, 1.0, 1.0)
+            assert after.is_outage is isinstance(failure, Unavailable)
+            after.clear()
+            assert (after.hold, after.not_before_s) == (None, None)
+        assert firsts[0] == firsts[1]
+
+
 def test_a_long_outage() -> None:
     """The longest wait grows then, but not for changes, nor if someone waits; a success ends the outage."""
     after, longest_s = backoff(), LONG_OUTAGE_WAITS * 8.0
     after.note_outage(NOW_S)
     assert after.is_outage
+    longer = backoff()
+    longer.after(Unavailable("no network"), NOW_S + 100, 100.0, 1.0)  # it began with the sync that failed
+    assert longer.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S - 1, 1.0) == 4
+    assert longer.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S, 1.0) == longest_s
     assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S - 1, 1.0) == 4
     assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S, 1.0) == longest_s
     assert after.outage_wait_s(4.0, NOW_S + LONG_OUTAGE_S, 0.0) == longest_s / 2

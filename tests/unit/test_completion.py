@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import click
@@ -12,11 +10,6 @@ import pytest
 from click.shell_completion import BashComplete
 
 from syncd.cli.commands import COMMANDS, cli
-from syncd.core.directories import directories_for
-from syncd.model.entry import Kind, SeenEntry
-from syncd.sandbox.saved_versions import SavedVersions, Why
-from syncd.store.state_db import StateDb
-from tests.clock import ScriptedClock
 
 
 def test_every_command_is_offered_without_being_imported() -> None:
@@ -70,32 +63,6 @@ def test_configurations_are_offered_by_name(typed: str, names: list[str]) -> Non
 def test_keys_and_their_values_are_offered(typed: str, offered: list[str]) -> None:
     """A key by its whole name, a value where it is one of a few."""
     assert sorted(item.value for item in _completed(typed)) == offered
-
-
-def test_ids_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of saved versions and of syncs that sent something, the newest first, each with what it is."""
-    for name in ("CONFIG", "STATE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path))
-    (tmp_path / "syncd").mkdir()
-    workspace = tmp_path / "work"
-    (tmp_path / "syncd/config.toml").write_text(f'[workspace]\npath = "{workspace}"\n[sandbox]\nid = "box"\n')
-    assert [_completed(f"saved {word} ") for word in ("show", "drop", "restore")] == [[], [], []]
-    folder = directories_for(str(workspace), os.environ).state
-    os.makedirs(folder)
-    clock = ScriptedClock()
-    with closing(StateDb(folder)) as db:
-        for _ in range(2):
-            SavedVersions(db, clock).save(Why.REMOVED, "box", {"d": SeenEntry(Kind.DIRECTORY, 0o755)})
-            clock.go_on(1)
-    for word in ("show", "drop", "restore"):
-        items = _completed(f"saved {word} 2026")
-        assert [(item.value, item.help) for item in items] == [
-            ("20261124-132012-00", "removed, 1 path"),
-            ("20261124-132011-00", "removed, 1 path"),
-        ]
-    assert _completed("saved show 2027") == []
-    (tmp_path / "syncd/config.toml").write_text("no TOML")
-    assert _completed("saved show 2026") == []
 
 
 def _below(words: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from syncd.core.errors import KeyRefused, NeedsPerson, SandboxRefused, SyncdError, Unavailable
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.failure import (
+    ApiStep,
+    FailureAction,
+    StepFailed,
+    UploadCutOff,
+    asks_first,
+    classify_api_status,
+    classify_bucket_status,
+    gives_up,
+)
+
+RETRY, REFUSED = FailureAction.RETRY, FailureAction.REFUSED
+UPLOAD_AGAIN, RENEW_URL = FailureAction.UPLOAD_AGAIN, FailureAction.RENEW_URL
 
 
 @pytest.mark.parametrize(
@@ -27,3 +39,63 @@ def test_a_failure_as_a_commands_end(
     assert type(error) is kind
     assert error.exit_code == exit_code
     assert str(error) == "no sandbox 'monkey': do this"
+
+
+@pytest.mark.parametrize("status", [302, 399, 407, 408, 409, 421, 423, 425, 429, 500, 503, 599])
+def test_what_passes_by_itself(status: int) -> None:
+    """A server that is busy, a proxy and a captive portal, at the API and at the bucket."""
+    for step in ApiStep:
+        assert classify_api_status(step, status) is RETRY
+    assert classify_bucket_status(status, "EntityTooLarge") is RETRY
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+def test_what_is_refused(status: int) -> None:
+    """By the API it is final, but for an initialize that found no archive; by the bucket the URL is at fault."""
+    for step in ApiStep:
+        expected = UPLOAD_AGAIN if (step, status) == (ApiStep.INITIALIZE, 400) else REFUSED
+        assert classify_api_status(step, status) is expected
+    assert classify_bucket_status(status, "ExpiredToken") is (REFUSED if status == 413 else RENEW_URL)
+    assert classify_bucket_status(status, "EntityTooLarge") is REFUSED
+
+
+@pytest.mark.parametrize(
+    ("step", "action", "initializes", "expected"),
+    [
+        (ApiStep.INITIALIZE, RETRY, 1, False),
+        (ApiStep.INITIALIZE, RETRY, 2, True),
+        (ApiStep.DELETE, RETRY, 0, True),
+        (ApiStep.DELETE, REFUSED, 0, False),
+        (ApiStep.INITIALIZE, UPLOAD_AGAIN, 2, False),
+        (ApiStep.UPLOAD_URL, RETRY, 2, False),
+        (ApiStep.UPLOAD, RETRY, 2, False),
+    ],
+)
+def test_what_the_next_attempt_begins_with(
+    step: ApiStep, action: FailureAction, initializes: int, *, expected: bool
+) -> None:
+    """With one request for an upload URL, where the API failed in a later step."""
+    assert asks_first(step, action, initializes) is expected
+
+
+def test_a_failure_as_text() -> None:
+    """With what to do, if that is known."""
+    assert str(StepFailed(ApiStep.UPLOAD, RETRY, "it broke")) == "it broke"
+    assert str(StepFailed(ApiStep.UPLOAD, RETRY, "it broke", "wait")) == "it broke: wait"
+
+
+def test_what_is_known_of_a_failure() -> None:
+    """Unless someone knows better, the server may have done what it was asked."""
+    failed = StepFailed(ApiStep.UPLOAD, RETRY, "it broke", "wait")
+    assert (failed.step, failed.action, failed.args) == (ApiStep.UPLOAD, RETRY, ("it broke",))
+    assert (failed.possibly_applied, failed.retry_after_s, failed.gives_up_in_s) == (True, None, None)
+    cut = UploadCutOff("the connection broke")
+    assert (cut.step, cut.action, str(cut)) == (ApiStep.UPLOAD, FailureAction.OFFLINE, "the connection broke")
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "now_s", "expected"), [(0.0, 900.0, False), (0.5, 299.5, False), (0.5, 299.6, True), (9.0, 0.0, False)]
+)
+def test_when_it_gives_up(wait_s: float, now_s: float, *, expected: bool) -> None:
+    """If the wait would end too late; an attempt at once is always made."""
+    assert gives_up(wait_s, 0.0, now_s, 300.0) is expected

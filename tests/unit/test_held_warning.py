@@ -12,7 +12,7 @@ from syncd.sandbox.seen_paths import held_warning
 
 def test_the_remedy_works() -> None:
     """What could not be saved is not overwritten by force either, so that is not advised before it is moved away."""
-    assert "`syncd push --force` overwrites" in str(held_warning("a", None))
+    assert "`syncd resolve` decides" in str(held_warning("a", None))
     unsaved = str(held_warning("a", "it is too large"))
     assert "could not be saved (it is too large)" in unsaved
     assert "move it away there" in unsaved

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from syncd.core.clock import utc
 from syncd.model.entry import Entry, Kind
@@ -14,7 +13,6 @@ from syncd.model.manifest import Manifest
 from syncd.report.history import (
     ArchiveRecord,
     ErrorRecord,
-    PathRecord,
     SyncEnding,
     SyncRecord,
     archive_record,
@@ -114,12 +112,6 @@ def test_a_huge_archive_is_counted(base: Manifest | None, named_bytes: int) -> N
 
 
 # -- the lines
-
-LEFT = ArchiveRecord(
-    NOON, "partial", (PathRecord("added", "n\udcff\x1b\n'\"é", 1, 3, "ab"), PathRecord("removed", "g"))
-)
-OTHER = replace(LEFT, archive="whole")
-LATER = utc(NOON_S + 60)
 
 
 def test_damaged_lines() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from syncd.cli.layout import UNICODE, bar, columns
+from syncd.cli.layout import bar, columns
 from syncd.sync.status_document import Progress
 
 MIB = 1 << 20
@@ -38,4 +38,4 @@ def test_columns(text: str, width: int) -> None:
 )
 def test_what_a_bar_shows(progress: Progress, width: int, shown: str) -> None:
     """Share, time left, bytes, speed and files, as many of them as fit, and a bar for the rest of the width."""
-    assert click.unstyle(bar(progress, width, UNICODE)) == shown
+    assert click.unstyle(bar(progress, width)) == shown

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
 from syncd.sandbox.look_encoding import report_of
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
+from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Obstacle
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
@@ -158,5 +159,26 @@ def test_what_is_blocked() -> None:
 def test_a_name_that_cannot_be() -> None:
     """Half of a surrogate pair is no escaped byte."""
     assert "\udce9" in read(report(new={"\udce9": row()})).new
-    with pytest.raises(ValueError, match="characters"):
+    with pytest.raises(ValueError, match=r"^a path leads outside$"):
+        read(report(new={"../a": row()}))
+    with pytest.raises(ValueError, match=r"^a name has characters that no name has$"):
         read(report(new={"\ud83d": row()}))
+
+
+def test_what_was_not_entered() -> None:
+    """The workspace itself, a repository or a folder by its name; never anything outside."""
+    paths = (".", ".git", "d/.GIT", "d/.git", "node_modules")
+    assert read(report(pruned=paths)).pruned == paths
+
+
+def test_items_of_a_whole_manifest() -> None:
+    """Each path of it has one, made when it is asked for, beside those that are listed and those that come last."""
+    listed, last, made = (LookItem((), action) for action in (REMOVE, COMMITS, EXISTS))
+    named = dict.fromkeys(("a", "new", "newer"), listed)
+    items = LookItems(named, Manifest({"a": FILE, "b": FILE}), lambda *_: made, {".git": last})
+    assert [*items] == ["a", "new", "newer", "b", ".git"]
+    assert (len(items), [path in items for path in ("a", "new", "b", ".git", "c")]) == (5, [True] * 4 + [False])
+    assert [items[path] for path in items] == [listed, listed, listed, made, last]
+    request = LookRequest(items)
+    assert [*items.each()] == [*request.each()] == [*items.items()]
+    assert (request.with_action(REMOVE), request.with_action(EXISTS)) == (["a", "new", "newer"], [])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from syncd.model.entry import Entry, Kind
-from syncd.model.manifest import Manifest
+from syncd.model.manifest import Difference, Manifest
 from syncd.sync.outcome import (
-    ArrivedChanges,
     Change,
     CombinedChanges,
     SentArchive,
@@ -27,7 +26,7 @@ def manifest(**contents: str) -> Manifest:
     return Manifest({n: Entry(Kind.FILE, 0o644, 0, len(c), digest=c.encode()) for n, c in contents.items()})
 
 
-def lists(changes: ArrivedChanges) -> tuple[list[str], list[str], list[str]]:
+def lists(changes: Difference) -> tuple[list[str], list[str], list[str]]:
     """The paths by change."""
     return [*changes.added], [*changes.changed], [*changes.removed]
 
@@ -43,12 +42,12 @@ def test_a_first_sync_adds_all() -> None:
     assert not isinstance(first.added, list)
     assert lists(first) == (["a", "b", "c"], [], [])
     together = CombinedChanges()
-    together.add(ArrivedChanges(removed=["old"]))
+    together.add(Difference(removed=["old"]))
     together.add(first)
-    together.add(ArrivedChanges(added=["d"], changed=["a"], removed=["b"]))
+    together.add(Difference(added=["d"], changed=["a"], removed=["b"]))
     assert sorted(together.paths(A)) == ["a", "c", "d"]
     assert told(together).keys() == {"added"}
-    together.add(ArrivedChanges(added=["b"], removed=["d"]))
+    together.add(Difference(added=["b"], removed=["d"]))
     assert sorted(together.paths(A)) == ["a", "b", "c"]
 
 

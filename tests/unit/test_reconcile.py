@@ -128,6 +128,7 @@ HOME_ROWS = [
     (ABSENT, replace(HERE, digest=b""), replace(THERE, digest=b""), CONFLICT, "new on both sides"),
     (BASE, DIRECTORY, THERE, CONFLICT, "of different kinds"),
     (BASE, HERE, LINK, CONFLICT, "of different kinds"),
+    (BASE, replace(HERE, kind=Kind.UNREAD), LINK, CONFLICT, "it cannot be read here"),
     (LINK, replace(LINK, target="c"), OTHER_LINK, CONFLICT, "changed on both sides"),
     (BASE, BASE, ABSENT, DELETED),
     (DIRECTORY, DIRECTORY, ABSENT, DELETED),
@@ -246,6 +247,9 @@ def test_a_directory_in_a_files_place() -> None:
         assert (outcomes(plan), reasons(plan)) == ([outcome, outcome], why)
     deep = Sides({"p": BASE}, {"p": BASE, "p/q/new": FIFO}, {"p": DIRECTORY, "p/q": DIRECTORY, "p/q/new": THERE})
     assert outcomes(plan_home(deep, home(deep.here))) == [TAKE, TAKE, TAKE]
+    deep = replace(deep, here={"p": HERE})
+    why = ["of different kinds", *["its directory is not taken: of different kinds"] * 2]
+    assert reasons(plan_home(deep, home(deep.here))) == why
 
 
 _BEHIND = "its place here is behind a link, or holds a device"

@@ -8,22 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from syncd.model.entry import Entry, Kind
 from syncd.sandbox.repository.agent_repository import (
     FollowReport,
 )
 
 HOME = "a" * 40
-FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
-LINK = Entry(Kind.SYMLINK, 0o777, 1, target="caf\udce9")
 
 
 def digest(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
-
-
-def a_file(content: bytes = b"x", mode: int = 0o644, mtime_s: int = 1) -> Entry:
-    return Entry(Kind.FILE, mode, mtime_s, len(content), digest=digest(content))
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,11 @@ PERSON_NOW = Hold(HoldEnds.WITH_A_PERSON, NOW_S)
     ("scheduler_input", "move"),
     [
         (SchedulerInput(rescan_at_s=NOW_S + 600), Wait(NOW_S + 600)),
+        (SchedulerInput(rescan_at_s=NOW_S, save_at_s=NOW_S), SaveAgentWork()),
+        (SchedulerInput(rescan_at_s=NOW_S, save_at_s=NOW_S + 1), Sync(SyncReason.RESCAN)),
+        (SchedulerInput(rescan_at_s=NOW_S + 600, save_at_s=NOW_S + 1), Wait(NOW_S + 1)),
+        (SchedulerInput(rescan_at_s=NOW_S + 600, save_at_s=NOW_S + 700), Wait(NOW_S + 600)),
+        (SchedulerInput(paused=True, save_at_s=NOW_S + 1), Wait(NOW_S + 1)),
         (SchedulerInput(rescan_at_s=NOW_S), Sync(SyncReason.RESCAN)),
         (SchedulerInput(rescan_at_s=NOW_S, poll_at_s=NOW_S), Sync(SyncReason.RESCAN)),
         (SchedulerInput(rescan_at_s=NOW_S + 600, poll_at_s=NOW_S), Sync(SyncReason.POLL)),
@@ -119,7 +124,7 @@ def test_a_newer_change_ends_a_wait(burst: Burst | None, started_s: float, is_of
     """Only a finished burst ends the wait to retry, and never before the shortest wait, or a short outage's."""
     pause = RetryPause(started_s, wait_s=30.0, longest_s=150.0, first_s=1.0, is_offline=is_offline)
     changes_due_s = due_s(burst, QUIET_S, LONGEST_S) if burst is not None else None
-    assert pause.ends_s(NOW_S, 0.0, -inf, changes_due_s) == expected
+    assert pause.ends_s(0.0, -inf, changes_due_s) == expected
 
 
 @pytest.mark.parametrize(
@@ -140,4 +145,4 @@ def test_a_suspend_or_the_network_ends_a_long_wait(
 ) -> None:
     """What is left is a short outage's wait, less the sleep; where no server answered, the network's return ends it."""
     pause = RetryPause(NOW_S, wait_s=30.0, longest_s=150.0, first_s=1.0, is_offline=is_offline)
-    assert pause.ends_s(NOW_S + 20, slept_s, NOW_S + back_s, None) == NOW_S + expected
+    assert pause.ends_s(slept_s, NOW_S + back_s, None) == NOW_S + expected

@@ -93,6 +93,7 @@ WRAPPED = {
     "in Python": "KEY = ('" + encoded(key(), joint="'\n       '") + "')",
     "in comments": "# " + encoded(key(length=64), 64, "\n# "),
     "a small one": encoded(key(length=64), 64),
+    "a small one without its end": encoded(key(length=64).partition("-----END")[0], 64),
     "legacy encrypted": encoded(KEYS["legacy encrypted"]),
     "PGP": encoded(KEYS["PGP"], 64),
     **{f"after {count} characters": encoded("x" * count + "\n" + key("RSA ")) for count in range(60, 140)},
@@ -168,6 +169,7 @@ HARMLESS = {
     "an access key id alone": f"aws s3 ls --profile x # {ID}\n",
     "an access key id and a commit": f"{ID} {hashlib.sha1(b'').hexdigest()}",
     "Amazon's own example": "AKIAIOSFODNN7EXAMPLE wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "an example of an id": f"AKIAIOSFODNN7EXAMPLE {AWS}",
     "an id and a secret far apart": f"{ID}\n{2000 * 'x '}{AWS}",
     "a GitHub placeholder": "ghp_" + 36 * "x" + " ghp_YourPersonalAccessTokenGoesRightHereOK12",
     "a counted-up token": "ghp_0123456789abcdefghij0123456789abcdefghij",
@@ -195,7 +197,8 @@ def test_text_that_only_looks_like_a_secret(text: str) -> None:
 def test_only_the_own_key_is_found_in_data() -> None:
     """Only text is searched; syncd's own key is found in data too."""
     assert found(b"\x7fELF\0" + key().encode()) is None
-    assert found(b"\x7fELF\0" + OWN.encode()) == "syncd's own API key in line 1"
+    for before in ("", TOKENS["a GitHub token"]):
+        assert found(b"\x7fELF\0" + before.encode() + OWN.encode()) == "syncd's own API key in line 1"
 
 
 def test_a_placeholder_does_not_hide_a_token() -> None:
@@ -218,6 +221,9 @@ def test_without_vector_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_short_own_keys() -> None:
     """A key so short that files may hold it for other reasons is not searched for."""
     assert SecretSearch((), "short").in_file("a", b"a short story") is None
+    for length, is_found in ((15, False), (16, True)):
+        own = random_text(length, LETTERS)
+        assert (SecretSearch((), own).in_file("a", f"a {own}".encode()) is not None) is is_found
     assert SecretSearch((), "").in_file("a", b"") is None
 
 
@@ -231,7 +237,7 @@ def test_allowed_paths(pattern: str) -> None:
 
 def test_patterns_that_do_not_match() -> None:
     """An anchored pattern stays anchored for everything below its folder; names match by their bytes."""
-    for pattern in ("/fixtures/", "tests/*.txt", "fixtures/a/"):
+    for pattern in ("/fixtures/", "tests/*.txt", "fixtures/a/", "k.txt/"):
         assert "tests/fixtures/k.txt" not in PathPatterns([pattern])
     assert "é/\udcff.txt" in PathPatterns(["é/"])
 
@@ -239,7 +245,8 @@ def test_patterns_that_do_not_match() -> None:
 def test_identity() -> None:
     """Searches that may find different secrets have different identities; the own key does not count."""
     assert SecretSearch((), OWN).identity == SecretSearch().identity
-    assert len({SecretSearch().identity, SecretSearch(["a"]).identity, Search().identity}) == 3
+    patterns = [[], ["a"], ["\udcff"], ["\udcfe"]]
+    assert len({*(SecretSearch(each).identity for each in patterns), Search().identity}) == 5
     assert OWN not in SecretSearch((), OWN).identity
 
 
@@ -288,3 +295,28 @@ def test_any_bytes(pieces: list[bytes]) -> None:
         assert 1 <= secret.line <= content.count(b"\n") + 1
     else:
         assert OWN.encode() not in content
+
+
+@pytest.mark.parametrize(("kinds", "is_found"), [(9, False), (10, True)])
+def test_how_many_kinds_of_characters_make_a_token(kinds: int, *, is_found: bool) -> None:
+    """Fewer are a placeholder."""
+    value = (LETTERS[::-2][:kinds] * 36)[:36]
+    assert (found(f"token: ghp_{value}") is not None) is is_found
+
+
+@pytest.mark.parametrize(
+    ("lines", "after", "is_found"),
+    [
+        ([random_text(60)], "", True),
+        ([random_text(59)], "", False),
+        ([random_text(19)] * 3, "", False),
+        ([random_text(200, LETTERS)], "...", True),
+        ([random_text(199, LETTERS)], "...", False),
+        (["ABCDEFGHIJKLMNOP" * 4], "", True),
+        (["ABCDEFGHIJKLMNO" * 4], "", False),
+    ],
+)
+def test_how_long_a_key_is(lines: list[str], after: str, *, is_found: bool) -> None:
+    """The shortest one has 64 characters of many kinds; a longer one counts though dots follow it."""
+    text = "\n".join([HEAD.format("", ""), *lines]) + after
+    assert (found(text) is not None) is is_found

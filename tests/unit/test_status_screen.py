@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd import __version__
-from syncd.cli.layout import UNICODE, Tone, columns, styled
+from syncd.cli.layout import Tone, columns, styled
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
 from syncd.cli.status.screen import StatusContext, screen, table
 from syncd.core.choices import Managed
@@ -72,7 +72,7 @@ def top(status: Status, beside: StatusContext = BESIDE) -> list[str]:
 
 def test_in_sync() -> None:
     """The state is the first line, and a row that does not apply is left out."""
-    assert shown(WATCHING) == "* in sync\n" + REST
+    assert shown(WATCHING) == "● in sync\n" + REST
 
 
 def test_a_managed_machine() -> None:
@@ -90,7 +90,7 @@ def test_warnings() -> None:
     """Each has its remedy below it, a path is wrapped at the line's end, and many are counted."""
     long = f"'{'deep/' * 20}' is too deep: make it shorter"
     screen_text = shown(replace(WATCHING, warnings=(LIMIT, long, "'a: b' is not sent", "four", "five")))
-    assert screen_text.startswith("* in sync, with 5 warnings\n")
+    assert screen_text.startswith("● in sync, with 5 warnings\n")
     assert screen_text.split("58.2 MiB sent\n")[1] == dedent("""\
         ! warning     31 directories cannot be watched: all 8,192 watches of this user
                       are taken
@@ -105,29 +105,29 @@ def test_warnings() -> None:
 @pytest.mark.parametrize(
     ("status", "lines"),
     [
-        (replace(WATCHING, pending=True), ["* watching: not all changes are in the sandbox yet"]),
-        (replace(WATCHING, state=State.STARTING), ["* starting"]),
-        (replace(WATCHING, state=State.DEBOUNCING), ["* changes seen: waiting until the workspace is quiet"]),
-        (replace(WATCHING, state=State.SNAPSHOTTING), ["* packaging"]),
+        (replace(WATCHING, pending=True), ["● watching: not all changes are in the sandbox yet"]),
+        (replace(WATCHING, state=State.STARTING), ["● starting"]),
+        (replace(WATCHING, state=State.DEBOUNCING), ["● changes seen: waiting until the workspace is quiet"]),
+        (replace(WATCHING, state=State.SNAPSHOTTING), ["● packaging"]),
         (
             replace(WATCHING, state=State.SNAPSHOTTING, progress=Progress(1000, 4000, 3, 1200, None, 3725)),
             [
-                "* packaging",
-                "  ####------------   25%  1:02:05 left  1,000 bytes of 4,000 bytes",
+                "● packaging",
+                "  ━━━━────────────   25%  1:02:05 left  1,000 bytes of 4,000 bytes",
             ],
         ),
         (
             replace(
                 WATCHING, state=State.UPLOADING, progress=Progress(43_000_000, 100_000_000, None, None, 12.6e6, 8.2)
             ),
-            ["* uploading", "  ##########--------------   43%  0:08 left   41.0 MiB of 95.4 MiB   12.0 MiB/s"],
+            ["● uploading", "  ━━━━━━━━━━──────────────   43%  0:08 left   41.0 MiB of 95.4 MiB   12.0 MiB/s"],
         ),
-        (replace(WATCHING, state=State.UPLOADING, progress=Progress(0, 0)), ["* uploading"]),
+        (replace(WATCHING, state=State.UPLOADING, progress=Progress(0, 0)), ["● uploading"]),
         (
             replace(WATCHING, state=State.UPLOADING, progress=Progress(9, 6)),
-            ["* uploading", f"  {'#' * 25}  100%               9 bytes of 6 bytes"],
+            ["● uploading", f"  {'━' * 25}  100%               9 bytes of 6 bytes"],
         ),
-        (replace(WATCHING, state=State.INITIALIZING), ["* initializing: the sandbox unpacks it, for 2 min"]),
+        (replace(WATCHING, state=State.INITIALIZING), ["● initializing: the sandbox unpacks it, for 2 min"]),
         (
             replace(
                 WATCHING,
@@ -137,22 +137,22 @@ def test_warnings() -> None:
                 retry_at="2026-11-24T13:20:20Z",
                 gives_up_at="2026-11-24T13:24:51Z",
             ),
-            ["* retrying: attempt 6 in 9 s, gives up in 4:40 and begins afresh"],
+            ["● retrying: attempt 6 in 9 s, gives up in 4:40 and begins afresh"],
         ),
         (
             replace(WATCHING, state=State.RETRYING, failures_in_row=40, retry_at="2026-11-24T13:20:41Z"),
-            ["* retrying: attempt 41 in 30 s"],
+            ["● retrying: attempt 41 in 30 s"],
         ),
         (
             replace(WATCHING, state=State.RETRYING, failures_in_row=1, retry_at="2026-11-24T13:20:11Z"),
-            ["* retrying: attempt 2 now"],
+            ["● retrying: attempt 2 now"],
         ),
-        (replace(WATCHING, state=State.PAUSED), ["* paused for 2 min", "  go on: `syncd resume`"]),
+        (replace(WATCHING, state=State.PAUSED), ["● paused for 2 min", "  go on: `syncd resume`"]),
         (
             replace(WATCHING, state=State.HELD, last_error=MISSING),
-            ["* held for 2 min: the workspace '/a: b' is missing", "  bring it back"],
+            ["● held for 2 min: the workspace '/a: b' is missing", "  bring it back"],
         ),
-        (replace(WATCHING, state=State.HELD, state_since="?"), ["* held: see the log"]),
+        (replace(WATCHING, state=State.HELD, state_since="?"), ["● held: see the log"]),
     ],
     ids=lambda value: str(value.state) if isinstance(value, Status) else "",
 )
@@ -168,35 +168,35 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
             NOTHING,
             replace(BESIDE, written_at_s=None),
             [
-                "* not running: no daemon has worked on this workspace yet",
+                "● not running: no daemon has worked on this workspace yet",
                 "  check that it can work: `syncd check`; then start it: `syncd run`",
             ],
         ),
         (
             replace(NOTHING, state_since="2026-11-24T13:15:11Z"),
             replace(BESIDE, option=" --config x.toml"),
-            ["* not running: it ended 5 min ago", "  start it: `syncd run --config x.toml`"],
+            ["● not running: it ended 5 min ago", "  start it: `syncd run --config x.toml`"],
         ),
         (
             replace(NOTHING, state_since="2026-11-24T13:15:11Z"),
             BY_UNIT,
             [
-                "* not running: it ended 5 min ago",
+                "● not running: it ended 5 min ago",
                 "  start it: `systemctl --user start syncd`; why it ended:",
                 "  `syncd service status`",
             ],
         ),
-        (replace(NOTHING, last_sync=WATCHING.last_sync), BESIDE, ["* not running", "  start it: `syncd run`"]),
+        (replace(NOTHING, last_sync=WATCHING.last_sync), BESIDE, ["● not running", "  start it: `syncd run`"]),
         (
             NOTHING,
             replace(BESIDE, was_killed=True),
-            ["* not running: it ended unexpectedly, last seen 5 min ago", "  start it: `syncd run`"],
+            ["● not running: it ended unexpectedly, last seen 5 min ago", "  start it: `syncd run`"],
         ),
         (
             replace(WATCHING, responding=False),
             BESIDE,
             [
-                "* hung: process 4242 does not answer, last seen 5 min ago",
+                "● hung: process 4242 does not answer, last seen 5 min ago",
                 "  restart it: `kill 4242`, if it is still there after 5 s `kill -9 4242`, then",
                 "  `syncd run`",
             ],
@@ -205,7 +205,7 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
             replace(WATCHING, responding=False, progress=Progress(1, 2)),
             BY_UNIT,
             [
-                "* hung: process 4242 does not answer, last seen 5 min ago",
+                "● hung: process 4242 does not answer, last seen 5 min ago",
                 "  restart it: `systemctl --user restart syncd`",
             ],
         ),
@@ -213,7 +213,7 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
             NOTHING,
             replace(BESIDE, busy_pid=77),
             [
-                "* another syncd is working here (process 77), which shows no status",
+                "● another syncd is working here (process 77), which shows no status",
                 "  a push or flush shows none, and a daemon that starts none for a moment; if it",
                 "  stays so, it is a daemon of another version than 0.1.0: restart it: stop it",
                 "  (Ctrl-C where it was started), then `syncd run`",
@@ -223,7 +223,7 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
             NOTHING,
             replace(BESIDE, busy_pid=0),
             [
-                "* another syncd is working here, which shows no status",
+                "● another syncd is working here, which shows no status",
                 "  a push or flush shows none, and a daemon that starts none for a moment; if it",
                 "  stays so, it is a daemon of another version than 0.1.0: restart it: stop it",
                 "  (Ctrl-C where it was started), then `syncd run`",
@@ -263,7 +263,7 @@ def test_it_fits(state: State, width: int) -> None:
         warnings=("é" * 200, LIMIT) * 3,
         daemon_version="9",
     )
-    for line in screen(status, BESIDE, NOON_S, width, UNICODE):
+    for line in screen(status, BESIDE, NOON_S, width):
         assert columns(click.unstyle(line)) <= width
         assert set(re.findall(r"\d+", "".join(re.findall(r"\x1b\[[\d;]+m", line)))) <= SHADES
 
@@ -303,6 +303,10 @@ def test_times_in_words(seconds: float, long: str, since: str, clock: str) -> No
         ("no remedy", "no remedy", ""),
         ("'x: y' stays", "'x: y' stays", ""),
         ("run `a: b`", "run `a: b`", ""),
+        ('"x: y" stays', '"x: y" stays', ""),
+        ("`a: b` stays, `c: d` too: e", "`a: b` stays, `c: d` too", "e"),
+        ('"a: b" stays, "c: d" too: e', '"a: b" stays, "c: d" too', "e"),
+        ("'a: b' stays, 'c: d' too: e", "'a: b' stays, 'c: d' too", "e"),
         ("'x: y' stays: ignore it", "'x: y' stays", "ignore it"),
     ],
 )
@@ -322,17 +326,18 @@ ROWS = (
 )
 TABLE = """
   NAME    STATE        LAST SYNC  WAITING                           SERVICE  WORKSPACE
-* config  watching     10 s ago   -                                 yes      ~/code
-* site    not running  never      -                                 stopped  ~/web/site
-* held    held         10 s ago   changes, 2 held, 3 changed there  no       /srv/文字
-* bad     broken                                                             /c/bad.toml
+● config  watching     10 s ago   -                                 yes      ~/code
+● site    not running  never      -                                 stopped  ~/web/site
+● held    held         10 s ago   changes, 2 held, 3 changed there  no       /srv/文字
+● bad     broken                                                             /c/bad.toml
 ! /c/bad.toml is not valid TOML: line 1"""
 
 
 @pytest.mark.parametrize("width", [40, 60, 79, 100])
-def test_no_line_of_the_table_is_too_wide(width: int) -> None:
+def test_no_line_of_the_table_is_too_wide(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line's end gives way; a problem is wrapped."""
-    lines = [click.unstyle(line) for line in table(ROWS, "/home/dev", NOON_S, width)]
+    monkeypatch.setenv("HOME", "/home/dev")
+    lines = [click.unstyle(line) for line in table(ROWS, NOON_S, width)]
     assert max(map(columns, lines)) <= width
     assert all(name in line for name, line in zip(("config", "site", "held", "bad"), lines[1:], strict=False))
     assert " ".join(" ".join(lines[5:]).split()) == "! /c/bad.toml is not valid TOML: line 1"
@@ -357,5 +362,5 @@ def test_no_line_of_the_table_is_too_wide(width: int) -> None:
 )
 def test_the_mark_shows_how_it_is(status: Status | None, service: ServiceState, tone: Tone) -> None:
     """The colour is that of the state; a stopped service deserves a look."""
-    line = table([WorkspaceRow("/c/a.toml", "a", service, status)], "/home/dev", NOON_S)[1]
-    assert line.startswith(styled("* ", tone))
+    line = table([WorkspaceRow("/c/a.toml", "a", service, status)], NOON_S)[1]
+    assert line.startswith(styled("● ", tone))

@@ -9,11 +9,13 @@ import pytest
 from syncd.core.errors import (
     KeyRefused,
     NearlyEmpty,
+    NeedsPerson,
     SandboxNotFound,
     SnapshotTooLarge,
     SyncdError,
     TryLater,
     Unavailable,
+    failure_with,
 )
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.report.status_publisher import sync_failure
@@ -54,3 +56,10 @@ def test_the_wait_that_a_server_asks_for_is_kept() -> None:
     """Nothing was asked for otherwise."""
     busy = StepFailed(ApiStep.UPLOAD_URL, FailureAction.RETRY, "busy", retry_after_s=7.0)
     assert [sync_failure(busy).retry_after_s, sync_failure(GONE).retry_after_s] == [7.0, 0.0]
+
+
+@pytest.mark.parametrize(("exit_code", "kind"), [(78, NeedsPerson), (75, TryLater), (1, TryLater)])
+def test_the_failure_of_another_process(exit_code: int, kind: type[SyncdError]) -> None:
+    """It ends this one as it ended that one."""
+    failure = failure_with(exit_code, "it broke: wait")
+    assert (type(failure), str(failure)) == (kind, "it broke: wait")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from syncd.core.choices import AgentChanges
@@ -10,7 +12,15 @@ from syncd.model.manifest import Difference, Manifest
 from syncd.model.reconcile import Forced, Policy
 from syncd.sandbox.look_request import LookAction, LookItem, LookResult, Missing, Obstacle
 from syncd.sandbox.sandbox_state import SandboxContent
-from syncd.sync.sync_plan import is_outdated, least_of, look_request, obstacles_seen, partial_paths, without_held
+from syncd.sync.sync_plan import (
+    is_outdated,
+    least_of,
+    look_request,
+    obstacles_seen,
+    partial_paths,
+    put_off,
+    without_held,
+)
 
 
 def _file(size_bytes: int = 8) -> Entry:
@@ -25,6 +35,28 @@ MANIFEST = Manifest({"d": DIRECTORY, "d/a": _file(3), "d/b": _file(5), "e": DIRE
 
 def _known(digest: bytes) -> Entry:
     return Entry(Kind.FILE, 0o644, 0, 8, digest=digest)
+
+
+@pytest.mark.parametrize(
+    ("added", "removed", "limit_bytes", "waiting"),
+    [
+        ("d/a d/b e/c f", "", 18, ""),
+        ("d/a d/b e/c f", "", 9, "e/c"),
+        ("d/a d/b e/c f", "", 8, "d/b e/c"),
+        ("d/a d/b e/c f", "", 0.5, "d/a d/b e/c"),
+        ("e/c", "", 4, ""),
+        ("e e/c", "", 4, "e/c"),
+        ("e/c", "gone", 4, "e/c"),
+        ("d e", "gone", 0, ""),
+        ("", "", 0, ""),
+    ],
+)
+def test_the_largest_files_wait_where_large_archives_do_not_get_through(
+    added: str, removed: str, limit_bytes: float, waiting: str
+) -> None:
+    """Something is left to send."""
+    found = Difference(added.split(), [], removed.split())
+    assert put_off(MANIFEST, found, limit_bytes) == set(waiting.split())
 
 
 @pytest.mark.parametrize(
@@ -61,18 +93,20 @@ def test_what_is_looked_at(policy: Policy, actions: str) -> None:
 
 
 def test_a_look_at_little_counts_a_sample() -> None:
-    """So an emptied sandbox is noticed at a bounded cost; a look at everything needs no sample."""
+    """So an emptied sandbox is noticed at a bounded cost; of what is written, it is reported where it is missing."""
     base = Manifest({f"{number:05}": _known(b"d") for number in range(5_000)})
     content = SandboxContent(base)
 
-    def look(written: Manifest) -> list[LookAction]:
-        request = look_request(content, base, written, {}, held_here={}, policy=AgentChanges.SAVE)
-        return [item.action for _, item in request.each()]
+    def look(written: Manifest, most_missed: int = 0) -> Counter[tuple[LookAction, Missing]]:
+        request = look_request(
+            content, base, written, {}, held_here={}, most_missed=most_missed, policy=AgentChanges.SAVE
+        )
+        return Counter((item.action, item.missing) for _, item in request.each())
 
-    assert (
-        look(Manifest({"00007": base["00007"]})).count(LookAction.EXISTS) == 199
-    )  # of 200 that one is looked at anyway
-    assert LookAction.EXISTS not in look(base)
+    compared, reported = (LookAction.COMPARE, Missing.AS_WANTED), (LookAction.COMPARE, Missing.DIFFERS)
+    counted = (LookAction.EXISTS, Missing.DIFFERS)
+    assert look(Manifest({"00007": base["00007"]})) == {counted: 199, compared: 1}
+    assert look(base, 200) == {compared: 4_800, reported: 200}
     few = SandboxContent(Manifest({"a": _known(b"d"), "b": _known(b"d")}))
     request = look_request(
         few,
@@ -182,4 +216,3 @@ def test_what_is_in_the_way() -> None:
 def test_a_look_that_is_outdated(age_s: float, repeated: int, *, outdated: bool) -> None:
     """After two seconds, but only so often."""
     assert is_outdated(age_s, repeated) is outdated
-    assert is_outdated(age_s) is (age_s > 2)

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from syncd.core.text import one_line, printable_json, redacted, shown_path
+from syncd.core.errors import SyncWarning
+from syncd.core.text import for_sandbox, one_line, printable_json, redacted, shown_path, size
 
 SECRET = "5ECRET"
 
@@ -81,14 +82,20 @@ def test_without_a_secret() -> None:
 )
 def test_one_line(text: str, expected: str) -> None:
     """The result is one line, bounded, printable, and can be encoded."""
-    longest = 5 if text == "abcdef" else 300
-    assert one_line(text, longest) == expected
+    assert one_line(text, 5 if text == "abcdef" else 300) == expected
     one_line(text).encode("utf-8")
+    assert (one_line("x" * 300), one_line("x" * 301)) == ("x" * 300, "x" * 299 + "…")
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
-    [("a b/ü.py", "a b/ü.py"), ("a\nb", "a\\nb"), ("n\udcffme", "n\\xffme"), ("\x1b]0;x", "\\x1b]0;x")],
+    [
+        ("a b/ü.py", "a b/ü.py"),
+        ("a\nbü", "a\\nbü"),
+        ("n\udcffme", "n\\xffme"),
+        ("\udc80\udc7f\udd00", "\\x80\\udc7f\\udd00"),
+        ("\x1b]0;x", "\\x1b]0;x"),
+    ],
 )
 def test_shown_path(path: str, expected: str) -> None:
     """Only bytes that a terminal must not get are escaped."""
@@ -101,3 +108,48 @@ def test_printable_json(text: str) -> None:
     document = json.dumps({"path": text}, ensure_ascii=False)
     assert printable_json(document).isprintable()
     assert json.loads(printable_json(document)) == {"path": text}
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "shown"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (9_999, "9,999 bytes"),
+        (10_000, "10 KiB"),
+        (10_500_000, "10.0 MiB"),
+        ((10 << 20) - 1, "10,240 KiB"),
+        (10 << 20, "10.0 MiB"),
+        ((10 << 30) - 1, "10,240.0 MiB"),
+        (10 << 30, "10 GiB"),
+        (25 << 30, "25 GiB"),
+    ],
+)
+def test_size(size_bytes: int, shown: str) -> None:
+    """In the unit that needs few digits."""
+    assert size(size_bytes) == shown
+
+
+def test_commands_for_one_of_several_sandboxes() -> None:
+    """Those that mean one get its name; an undo is of the last one, whichever that was."""
+    text = (
+        "`syncd diff` shows it, `syncd apply --undo` takes it back, `syncd status` too: `syncd push --force`, `x diff`"
+    )
+    assert for_sandbox(text, "blue") == (
+        "`syncd diff --sandbox blue` shows it, `syncd apply --undo` takes it back, `syncd status` too: "
+        "`syncd push --sandbox blue --force`, `x diff`"
+    )
+
+
+def test_what_stands_in_the_place_of_a_secret() -> None:
+    """Nothing, or what it was."""
+    assert redacted(f"a b/c+d sk-{'X' * 4}", "b/c+d") == f"a [key] sk-{'X' * 4}"
+    assert redacted("Authorization: Bearer abc.def") == "Authorization: Bearer [key]"
+    assert redacted("https://h/o?X-Goog-Date=1&X-Goog-Signature=ab is over") == "https://h/o is over"
+    assert redacted("X" * 4) == "X" * 4
+
+
+def test_a_warning_without_a_remedy() -> None:
+    """Some can only be known."""
+    assert str(SyncWarning("key", "it is so", "")) == "it is so"
+    assert str(SyncWarning("key", "it is so", "mend it")) == "it is so: mend it"

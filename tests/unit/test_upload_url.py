@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import pytest
 
-from syncd.remote.upload_url import UploadUrl, is_usable, upload_url_from
+from syncd.remote.target import Target
+from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_expired, is_usable, upload_url_from
+from syncd.store.state_db import StateDb
+from tests.clock import ScriptedClock
+from tests.recorded import damage, records
 
 # 2026-11-24T12:00:00Z, as the URLs below were signed.
 SIGNED_S = 1_795_521_600.0
@@ -95,6 +102,8 @@ def test_without_readable_times_the_minutes_count(odd: str, minutes: int, life_s
 def test_the_margin(life_s: float, age_s: float, upload_s: float, *, expected: bool) -> None:
     """No upload begins in the last half minute, or tenth of a short lifetime; a long upload needs more time."""
     assert is_usable(UploadUrl("u", BOOT_S + life_s, life_s), BOOT_S + age_s, upload_s) is expected
+    assert is_usable(UploadUrl("u", 1800.0, 1800.0), 1769.5)  # an upload of no time
+    assert upload_url_from(url(1), 30, SIGNED_S, BOOT_S, SIGNED_S).life_s == 1
 
 
 @pytest.mark.usefixtures("far_from_utc")
@@ -115,3 +124,62 @@ def test_no_url_outlives_a_week() -> None:
 def test_the_representation_shows_no_url() -> None:
     """The `repr`, as in a traceback or log line, does not show the URL."""
     assert "5ECRET" not in repr(upload_url_from(url(), 30, SIGNED_S, BOOT_S, SIGNED_S))
+
+
+@pytest.mark.parametrize(("later_s", "expected"), [(-0.1, False), (0.0, True), (0.1, True)])
+def test_an_expired_url(later_s: float, *, expected: bool) -> None:
+    """From its end on."""
+    assert is_expired(UploadUrl("u", BOOT_S + 1800, 1800), BOOT_S + 1800 + later_s) is expected
+
+
+def store(folder: Path, clock: ScriptedClock, region: str = "us", sandbox: str = "box") -> UploadUrlStore:
+    """Return the store of another process, after a restart of the machine too."""
+    return UploadUrlStore(StateDb(str(folder)), Target("https://api.example", sandbox, region), clock)
+
+
+@pytest.mark.parametrize("slept_s", [0.0, 1799.0])
+def test_a_kept_url(tmp_path: Path, slept_s: float) -> None:
+    """The next process has what is left of it, by its own clock since the boot."""
+    clock = ScriptedClock()
+    store(tmp_path, clock).save(UploadUrl("u", clock.boottime_s() + 1800, 1800))
+    assert records(tmp_path) == {"upload_url"}
+    clock.suspend(slept_s)
+    clock.boottime = 7.0
+    assert store(tmp_path, clock).load() == UploadUrl("u", 7.0 + 1800 - slept_s, 1800)
+    for another in (store(tmp_path, clock, "asia"), store(tmp_path, clock, sandbox="box-blue")):
+        assert another.load() is None
+    store(tmp_path, clock).forget()
+    assert store(tmp_path, clock).load() is None
+
+
+@pytest.mark.parametrize("set_by_s", [1800.0, 3600.0, -2.0])
+def test_a_kept_url_that_cannot_be_valid(tmp_path: Path, set_by_s: float) -> None:
+    """It has expired, or the clock was set back."""
+    clock = ScriptedClock()
+    store(tmp_path, clock).save(UploadUrl("u", clock.boottime_s() + 1800, 1801))
+    clock.wall += set_by_s
+    assert store(tmp_path, clock).load() is None
+
+
+def test_a_url_that_cannot_be_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk, one request more tells the next process."""
+
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    clock = ScriptedClock()
+    store(tmp_path, clock).save(UploadUrl("u", clock.boottime_s() + 1800, 1801))
+    monkeypatch.setattr(StateDb, "change", is_full)
+    store(tmp_path, clock).forget()
+    assert store(tmp_path, clock).load() is not None
+
+
+def test_a_damaged_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what the loss costs."""
+    clock = ScriptedClock()
+    kept = StateDb(str(tmp_path))
+    UploadUrlStore(kept, Target("https://api.example", "box", "us"), clock).save(UploadUrl("u", 9e9, 1800))
+    kept.close()
+    damage(tmp_path, "upload_url")
+    assert store(tmp_path, clock).load() is None
+    assert caplog.text.rstrip().endswith("a new upload URL is asked for")

@@ -20,7 +20,7 @@ from syncd.cli.options import (
 
 
 @click.command("apply")
-@click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
+@click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(readable=False))
 @click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--deletions", is_flag=True, help="Delete here what was deleted in the sandbox.")
@@ -32,7 +32,7 @@ from syncd.cli.options import (
     help="Take paths too that the workspace's rules exclude.",
 )
 @click.option("--branch", metavar="NAME", help="Put the changes on a new branch of git, and leave the workspace alone.")
-@click.option("--undo", is_flag=True, help="Take back the last `apply`.")
+@click.option("--undo", is_flag=True, help="Take back the last `apply`, of whichever sandbox.")
 @sandbox_option
 @all_option
 @json_option
@@ -57,7 +57,7 @@ def command(
     """
     undo, dry_run, deletions, patterns = flags["undo"], flags["dry_run"], flags["deletions"], flags["patterns"]
     if undo and (paths or patterns or branch or dry_run or deletions):
-        raise click.UsageError("--undo goes with no other option but --json and --config.")
+        raise click.UsageError("--undo goes with no other option but --sandbox, --json and --config.")
     if branch is not None and (dry_run or deletions):
         raise click.UsageError("--branch goes with neither --dry-run nor --deletions.")
     if flags["all_sandboxes"] and (branch is None or "{sandbox}" not in branch):
@@ -72,7 +72,7 @@ def command(
         if undo:
             from syncd.cli.apply.undoing import undo_and_tell  # noqa: PLC0415
 
-            return undo_and_tell(config, as_json=as_json)
+            return undo_and_tell(config, sandbox, as_json=as_json)
         if branch is not None:
             from syncd.cli.apply.branch import apply_to_branches  # noqa: PLC0415
 

@@ -43,12 +43,18 @@ def apply_to_branches(
 
     One that cannot be asked keeps no other from its branch. Raises `SyncdError`, that failure too.
     """
+    made: list[dict[str, list[str]]] = []
+    rows: list[dict[str, object]] = []
 
     def make(config: Config) -> None:
         own = name.replace("{sandbox}", config.sandbox_name)
-        _apply_to_branch(config, own, named, included, as_json=as_json)
+        made.append(_apply_to_branch(config, own, named, included, as_json=as_json))
+        rows.append({"sandbox": config.sandbox_name, **made[-1]})
 
     failed = for_each(configs, make)
+    if as_json:
+        of_all = {key: sorted({path for each in made for path in each[key]}) for key in ("taken", "never", "stays")}
+        print_lists(**of_all, **({"sandboxes": rows} if len(configs) > 1 else {}))
     if failed is not None:
         raise failed
     return 0
@@ -56,8 +62,8 @@ def apply_to_branches(
 
 def _apply_to_branch(
     config: Config, name: str, named: tuple[str, ...], included: tuple[str, ...], *, as_json: bool
-) -> int:
-    """Make the branch, and say what is on it. Raises `SyncdError`."""
+) -> dict[str, list[str]]:
+    """Make the branch, say what is on it, and return the lists of paths. Raises `SyncdError`."""
     git = need_git(os.environ)
     with open_sandbox(config) as opened:
         # Before the look, a new one: what is committed in between counts as not committed, and nothing is taken back.
@@ -89,10 +95,10 @@ def _apply_to_branch(
         shown = shown_path(path)
         click.echo(f"{shown}: its content in the agent's commit {commit[:10]} could not be fetched", err=True)
     tell_rest(found, commits)
+    taken = sorted(changes.keys() - skipped.keys())
+    lists = {"taken": taken, "never": sorted(skipped), "stays": sorted(unfetched)}
     if as_json:
-        taken = sorted(changes.keys() - skipped.keys())
-        print_lists(taken=taken, never=sorted(skipped), stays=sorted(unfetched))
-        return 0
+        return lists
     for path, reason in sorted(skipped.items()):
         click.echo(f"never     {shown_path(path)}: {reason}")
     for path, reason in sorted(unfetched.items()):
@@ -101,7 +107,7 @@ def _apply_to_branch(
         click.echo(f"commit    {commit_id[:10]} {subject}")
     shown = shown_path(name)
     click.echo(f"branch {shown}: {counted(len(branch.commits), 'new commit')}; see `git log -p {shown}`")
-    return 0
+    return lists
 
 
 def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, ...]]:

@@ -22,6 +22,7 @@ from msgspec import Struct
 from syncd.archive.base_store import LARGEST_BYTES
 from syncd.cli.agent_side import AgentSide, OpenSandbox
 from syncd.cli.options import answered, confirmed
+from syncd.core import safe_open
 from syncd.core.api_key import KEY_VARIABLE
 from syncd.core.errors import NeedsPerson, SyncdError, TryLater
 from syncd.core.text import counted, shown_path
@@ -40,7 +41,6 @@ from syncd.merge.git import (
 from syncd.model.entry import Kind, leads_out
 from syncd.model.reconcile import Choice, Plan, PlannedPath
 from syncd.sandbox.repository.git_in_sandbox import NO_CONFIGURATION, SETTINGS
-from syncd.selection import safe_open
 
 _LONGEST_NAME = 255
 _LETTERS = {"m": Choice.MINE, "t": Choice.THEIRS, "b": Choice.BOTH, "k": Choice.MARKERS, "o": Choice.TOOL}

@@ -30,22 +30,22 @@ from syncd.cli.apply.decisions import Decisions, ask_choices, content_of, decide
 from syncd.cli.apply.plan_text import (
     CHANGES,
     new_conflicts,
-    overview,
     plan_is_long,
     plan_lines,
     question,
+    runs_automatically,
     summary_line,
     to_look_at,
 )
 from syncd.cli.local_scan import secrets_in
-from syncd.cli.options import answered, is_named
+from syncd.cli.options import answered, hinted, is_named, note_done
 from syncd.cli.output import paged, print_error
 from syncd.core.errors import ExitCode, NeedsPerson, SyncdError, TryLater
 from syncd.core.settings import Config
-from syncd.core.text import shown_path
+from syncd.core.text import few, shown_path
 from syncd.daemon.build import excludes_for, folders_of, selection_of, target_of
 from syncd.merge.git import find_git, merge
-from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written
+from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written, journal_records, load_journal
 from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, arrived_digest, same
 from syncd.model.manifest import directories_above
@@ -119,11 +119,17 @@ def apply(
         here = side.local()
         prepared = prepare(side, make_plan(side, here, named, deletions=deletions))
         plan = prepared.plan
-        if asks and plan_is_long(plan):
-            paged(f"{line}\n".encode("utf-8", "backslashreplace") for line in overview(plan, prepared.newly_sent))
+        is_long = asks and plan_is_long(plan)
+        lines = plan_lines(plan, prepared.newly_sent, by_folder=is_long)
+        if is_long:
+            paged(f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
         elif not as_json:
-            print_lines(plan_lines(plan, prepared.newly_sent))
+            print_lines(lines)
         side.tell_left_out("not taken but with --include")
+        automatic = [path for path in sorted(side.work.left_out) if is_named(path, named) and runs_automatically(path)]
+        if automatic:
+            names = few([*map(shown_path, automatic)], len(automatic))
+            click.echo(f"of these, some may run by themselves here: {', '.join(names)}", err=True)
         if dry_run:
             return tell_end(plan, prepared, "would be: ", as_json=as_json)
         if asks:  # nothing else waits for the answers
@@ -141,9 +147,13 @@ def apply(
         print_lines(plan_lines(new_conflicts(plan, done)))
     code = tell_end(done, prepared, as_json=as_json)
     if code is ExitCode.DIFFERENT and not as_json:
-        click.echo(
-            "the sandbox's versions of the conflicts are saved (`syncd saved`): `syncd resolve` decides", err=True
+        # `resolve` writes to no path that the rules exclude.
+        excluded = all(
+            side.rules.leave_out(each.path, each.here.is_directory) for each in done.of(PathOutcome.CONFLICT)
         )
+        decides = "" if excluded else ": `syncd resolve` decides"
+        what = f"the sandbox's versions of the conflicts are saved (`syncd saved`){decides}"
+        click.echo(hinted(what), err=True)
     return code
 
 
@@ -214,7 +224,9 @@ def take_back_killed(config: Config) -> None:
 
     with ExitStack() as stack:
         db = stack.enter_context(closing(StateDb(folders_of(config, os.environ).state)))
-        stack.enter_context(no_sync_begins(written_config(config, db)))  # what is looked at is not half of one either
+        was_killed = load_journal(journal_records(db)[1]) is not None
+        # What is looked at is not half of a sync either.
+        stack.enter_context(no_sync_begins(written_config(config, db) if was_killed else config))
         taken_back = writer_of(config, db).finish_interrupted()
     if taken_back.done:
         click.echo(f"took back an apply that was killed: {len(taken_back.done):,} paths", err=True)
@@ -239,6 +251,12 @@ def make_plan(
             del base[path]  # the agent's may be older than what was sent
     home = home_of(side.opened.config, deletions=deletions, choices=choices)
     plan = plan_home(Sides(base, here, there), home)
+    never = [
+        PlannedPath(path, PathOutcome.NEVER, ABSENT, ABSENT, ABSENT, "nothing in a .git is taken")
+        for path in side.work.repositories
+        if is_named(path, named)
+    ]
+    plan = Plan(tuple(sorted((*plan.paths, *never), key=lambda each: each.path)))
     if not side.is_unanswered:
         return plan
     # A reset or a removal of ours may be why it is gone.
@@ -397,9 +415,11 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
         rows[path] = TakenPath(path, base_now := side.base.get(path), base_now)
     for new in prepared.decisions.beside.values():  # --undo removes it, also where a rule leaves it out
         rows[new] = _left_out_by(side.rules, TakenPath(new, None, None))
-    for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.WRITE):
-        if planned.there.copy and planned.there.size_bytes <= LARGEST_BYTES:
-            side.base_store.add(content_of(planned.there.copy))
+    side.base_store.add(
+        content_of(planned.there.copy)
+        for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.WRITE)
+        if planned.there.copy and planned.there.size_bytes <= LARGEST_BYTES
+    )
     taken: list[TakenPath] = []
 
     def record(written: Written) -> None:
@@ -416,6 +436,8 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
     # From the record on a sync may overwrite these.
     _save_theirs(side, [each for each in plan.of(PathOutcome.WRITE, PathOutcome.MERGE) if each.path in choices])
     plan = _write(side.writer, prepared, plan, rows.values(), record)
+    if plan.of(*CHANGES, PathOutcome.WRITE):
+        note_done("all was written", "`syncd apply --undo` takes it back")
     _save_theirs(side, plan.of(PathOutcome.CONFLICT))
     return plan
 
@@ -532,7 +554,7 @@ def print_lines(lines: Iterable[str]) -> None:
         click.echo(line)
 
 
-def print_lists(**lists: Iterable[str]) -> None:
-    """Print the lists of paths that `--json` has; of those that it always has, one that is not given is empty."""
+def print_lists(**lists: Iterable[object]) -> None:
+    """Print the lists that `--json` has, of paths but for `sandboxes`; of those that it always has, none is missing."""
     names = dict.fromkeys((*_LISTS, "undone", "look_at", "newly_sent", *lists))
     click.echo(json.dumps({name: [*lists.get(name, ())] for name in names}))

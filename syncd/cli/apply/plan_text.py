@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 from syncd.core.text import counted, few, shown_path
 from syncd.model.entry import EXECUTABLE, Kind
+from syncd.model.manifest import directories_above
 from syncd.model.reconcile import PathOutcome, Plan, PlannedPath
 from syncd.selection.selection import RULE_FILES, WORKTREEINCLUDE
 
@@ -37,15 +38,28 @@ _AUTOMATIC = """
 """
 
 
-def plan_lines(plan: Plan, newly_sent: Sequence[str] = ()) -> Iterator[str]:
-    """Return the lines; nothing for what is the same on both sides, and for directories that come with a file.
+def plan_lines(plan: Plan, newly_sent: Sequence[str] = (), *, by_folder: bool = False) -> Iterator[str]:
+    """Return the lines, a path each, or a folder, but conflicts one by one.
 
-    `newly_sent` are paths that stay home now, and that the ignore files of the plan would have sent.
+    None is for what is the same on both sides, nor for directories that come with a file. `newly_sent` are paths that
+    stay home now, and that the ignore files of the plan would have sent.
     """
     for outcome, word in _WORDS.items():
+        groups: dict[str, list[PlannedPath]] = {}
         for planned in _worth_a_line(plan, outcome):
-            yield _line(word, planned)
-    yield from _notices(plan, newly_sent)
+            is_grouped = by_folder and outcome is not PathOutcome.CONFLICT
+            groups.setdefault(planned.path.rpartition("/")[0] if is_grouped else planned.path, []).append(planned)
+        for folder, paths in groups.items():
+            if len(paths) == 1:
+                yield f"{word:8}  {shown_path(paths[0].path)}{_note(paths[0])}"
+                continue
+            names = few([shown_path(planned.path.rpartition("/")[2]) for planned in paths], len(paths))
+            yield f"{word:8}  {shown_path(folder) or '.'}/: {counted(len(paths), 'path')}: {', '.join(names)}"
+    for path, why in to_look_at(plan).items():
+        yield f"look at   {shown_path(path)}: {why}"
+    if newly_sent:
+        names = few([*map(shown_path, newly_sent)], len(newly_sent))
+        yield f"look at   {_newly_sent_text(newly_sent)}: {', '.join(names)}"
 
 
 def plan_is_long(plan: Plan) -> bool:
@@ -53,36 +67,9 @@ def plan_is_long(plan: Plan) -> bool:
     return sum(len(_worth_a_line(plan, outcome)) for outcome in _WORDS) >= _GROUPED_FROM
 
 
-def overview(plan: Plan, newly_sent: Sequence[str] = ()) -> Iterator[str]:
-    """Return the lines of a long plan for a person: paths by their folders, but conflicts one by one."""
-    for outcome, word in _WORDS.items():
-        folders: dict[str, list[PlannedPath]] = {}
-        for planned in _worth_a_line(plan, outcome):
-            own = planned.path if outcome is PathOutcome.CONFLICT else planned.path.rpartition("/")[0]
-            folders.setdefault(own, []).append(planned)
-        for folder, paths in folders.items():
-            if len(paths) == 1:
-                yield _line(word, paths[0])
-                continue
-            names = few([shown_path(planned.path.rpartition("/")[2]) for planned in paths], len(paths))
-            yield f"{word:8}  {shown_path(folder) or '.'}/: {counted(len(paths), 'path')}: {', '.join(names)}"
-    yield from _notices(plan, newly_sent)
-
-
 def _worth_a_line(plan: Plan, outcome: PathOutcome) -> list[PlannedPath]:
-    return [planned for planned in plan.of(outcome) if not _goes_without_saying(planned, plan)]
-
-
-def _line(word: str, planned: PlannedPath) -> str:
-    return f"{word:8}  {shown_path(planned.path)}{_note(planned)}"
-
-
-def _notices(plan: Plan, newly_sent: Sequence[str]) -> Iterator[str]:
-    for path, why in to_look_at(plan).items():
-        yield f"look at   {shown_path(path)}: {why}"
-    if newly_sent:
-        names = few([*map(shown_path, newly_sent)], len(newly_sent))
-        yield f"look at   {_newly_sent_text(newly_sent)}: {', '.join(names)}"
+    above = directories_above(planned.path for planned in plan.paths)
+    return [planned for planned in plan.of(outcome) if not (_is_new_folder(planned) and planned.path in above)]
 
 
 def new_conflicts(planned: Plan, done: Plan) -> Plan:
@@ -141,11 +128,8 @@ def _note(planned: PlannedPath) -> str:
     return f": {planned.reason}" if planned.reason else ""
 
 
-def _goes_without_saying(planned: PlannedPath, plan: Plan) -> bool:
-    if planned.there.kind is not Kind.DIRECTORY or planned.outcome is not PathOutcome.TAKE:
-        return False
-    after = plan.paths.index(planned) + 1
-    return any(other.path.startswith(f"{planned.path}/") for other in plan.paths[after : after + 1])
+def _is_new_folder(planned: PlannedPath) -> bool:
+    return planned.there.kind is Kind.DIRECTORY and planned.outcome is PathOutcome.TAKE
 
 
 def _reason_to_look(planned: PlannedPath) -> str:

@@ -13,10 +13,11 @@ from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.cli.agent_side import no_sync_begins, path_rules, scratch_folder, with_copy, writer_of
 from syncd.cli.apply.execution import print_lists
-from syncd.cli.options import CLOCK
+from syncd.cli.options import CLOCK, note_done
 from syncd.core.errors import ExitCode, NeedsPerson, TryLater
-from syncd.core.settings import AcquireKeys, Config, SandboxKeys
+from syncd.core.settings import MAIN, AcquireKeys, Config, SandboxKeys
 from syncd.core.text import counted, shown_path
+from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.daemon.build import folders_of, target_of
 from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written, journal_sandbox
 from syncd.model.entry import Kind, SeenEntry, arrived_digest
@@ -28,12 +29,21 @@ from syncd.selection.selection import RULE_FILES
 from syncd.store.state_db import StateDb
 
 
-def undo_and_tell(config: Config, *, as_json: bool) -> int:
-    """Take the last `apply` back while no sync is under way, and say what became of each path."""
+def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
+    """Take the last `apply` back while no sync is under way, and say what became of each path.
+
+    Raises `click.UsageError` if a `sandbox` is named and the last one was of another.
+    """
     with closing(StateDb(folders_of(config, os.environ).state)) as db:
+        last = journal_sandbox(db)
+        if None not in (sandbox, last) and sandbox != last:
+            raise click.UsageError(f"The last `apply` was of {last}; `syncd apply --undo` takes that one back.")
         config = written_config(config, db)
-    with no_sync_begins(config):
+    waiter = Waiter(Interrupt(), CLOCK)
+    with interrupting(waiter.interrupt), no_sync_begins(config, waiter):  # a stop leaves nothing half undone
         undone = undo(config)
+        if undone.done:
+            note_done("all was taken back", "nothing is left to do")
     if as_json:
         print_lists(stays=undone.left, undone=undone.done)
         return ExitCode.DONE
@@ -48,7 +58,7 @@ def undo_and_tell(config: Config, *, as_json: bool) -> int:
 
 def written_config(config: Config, db: StateDb) -> Config:
     """The configuration of the sandbox whose write would be taken back next; one without an id if it has none now."""
-    name = journal_sandbox(db)
+    name = journal_sandbox(db) or MAIN
     if name in config.sandboxes:
         return config.for_sandbox(name)
     return replace(config, sandbox=SandboxKeys(acquire=AcquireKeys()), sandbox_name=name)

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -23,7 +23,7 @@ from syncd import __version__
 from syncd.cli.layout import Tone, styled, wrapped
 from syncd.cli.options import CLOCK, config_option, json_option
 from syncd.core.clock import stamp
-from syncd.core.errors import ExitCode, NeedsPerson, SyncdError
+from syncd.core.errors import ExitCode, SyncdError
 from syncd.core.text import counted, redacted, shown_path
 from syncd.remote.failure import ApiStep
 from syncd.watch.inotify_watch import watch_limit
@@ -75,15 +75,8 @@ def failed(subject: str, failure: SyncdError) -> Finding:
 @click.command("check")
 @config_option
 @json_option
-@click.option(
-    "--report",
-    "report_file",
-    metavar="[FILE]",
-    is_flag=False,
-    flag_value="",
-    help="Also write what a bug report needs into a new text file; default: ~/syncd-report-TIME.txt.",
-)
-def command(config_file: str | None, as_json: bool, report_file: str | None) -> int:
+@click.option("--report", is_flag=True, help="Print what a bug report needs instead, without names of yours.")
+def command(config_file: str | None, as_json: bool, report: bool) -> int:
     """Test everything that a sync needs, and say how to fix what fails. Nothing of yours is sent, nothing is changed.
 
     Ends with 0 if nothing failed, 75 if only the network or a server did, else 78. --json: an object with exit_code and
@@ -94,23 +87,21 @@ def command(config_file: str | None, as_json: bool, report_file: str | None) -> 
     """
     from syncd.cli.check.checkup import Checkup  # noqa: PLC0415 - not needed for `check --help`
 
+    if report and as_json:
+        raise click.UsageError("--report goes without --json.")
     checkup = Checkup(config_file)
-    findings, shown = [], []
+    findings = []
     for finding in checkup.findings():
-        findings.append(finding)
-        shown.append(_printable(finding, checkup.secret))
-        if not as_json:
-            click.echo("\n".join(_lines(shown[-1])))
+        findings.append(printable(finding, checkup.secret))
+        if not (as_json or report):
+            click.echo("\n".join(finding_lines(findings[-1])))
     code = exit_code(findings)
     if as_json:
-        rows = [{name: getattr(each, name) for name in each.__struct_fields__} for each in shown]
+        rows = [{name: getattr(each, name) for name in each.__struct_fields__} for each in findings]
         rows = [{**row, "grade": row["grade"].word} for row in rows]
         click.echo(json.dumps({"version": 1, "exit_code": code, "findings": rows}))
     else:
-        click.echo(summary(findings))
-    if report_file is not None:
-        path, lines = write_report(report_file, checkup, findings)
-        click.echo(f"wrote {shown_path(path)}, {lines} lines of text: read it before you pass it on", err=as_json)
+        click.echo(_report(checkup, findings) if report else summary(findings))
     return code
 
 
@@ -128,18 +119,18 @@ def summary(findings: Iterable[Finding]) -> str:
     return ", ".join([*parts, f"{passed} passed"]) if parts else f"all checks passed ({passed})"
 
 
-def _printable(finding: Finding, secret: str) -> Finding:
+def printable(finding: Finding, secret: str = "") -> Finding:
     """The finding with each text on one line and redacted; blanks that align columns are kept."""
 
-    def printable(text: str) -> str:
+    def shown(text: str) -> str:
         text = shown_path(redacted(" ".join(text.splitlines()), secret))
         return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"
 
-    details = tuple(map(printable, finding.details))
-    return replace(finding, what=printable(finding.what), remedy=printable(finding.remedy), details=details)
+    details = tuple(map(shown, finding.details))
+    return replace(finding, what=shown(finding.what), remedy=shown(finding.remedy), details=details)
 
 
-def _lines(finding: Finding) -> list[str]:
+def finding_lines(finding: Finding) -> list[str]:
     """The lines of a finding: wrapped to the width of a terminal, with `~`; one line each in a pipe."""
     home, width = "(?!)", _UNWRAPPED
     if sys.stdout.isatty():
@@ -161,32 +152,11 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _HEAD = """syncd report, {at}
 
 It holds numbers, times and words of syncd's own: no name, path, address, id, key or message.
-Nothing of this was sent anywhere. Read it to the end before you pass it on.
+Read it to the end before you pass it on.
 """
 
 
-def write_report(named: str, checkup: Checkup, findings: Sequence[Finding]) -> tuple[str, int]:
-    """Write the report to a new file: `named`, or one in the home directory. Its path and its number of lines.
-
-    Raises `NeedsPerson` if the file exists, cannot be written, or would be synced.
-    """
-    workspace = checkup.config.workspace.path if checkup.config else None
-    default = os.path.expanduser(f"~/syncd-report-{stamp(CLOCK.wall_s()).replace(':', '')}.txt")
-    path = os.path.abspath(named or default)
-    if workspace is not None and (os.path.realpath(path) + os.sep).startswith(workspace + os.sep):
-        raise NeedsPerson(f"{path} is in the workspace and would be synced", "name a file elsewhere with --report FILE")
-    text = _text(checkup, findings)
-    try:
-        with open(path, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            file.write(text)
-    except OSError as failure:
-        raise NeedsPerson(
-            f"{path} cannot be written ({failure.strerror})", "name another file with --report FILE"
-        ) from None
-    return path, text.count("\n")
-
-
-def _text(checkup: Checkup, findings: Sequence[Finding]) -> str:
+def _report(checkup: Checkup, findings: Iterable[Finding]) -> str:
     config = checkup.config
     scan = checkup.scan
     rows = [*_machine(), *((finding.subject, finding.grade.word) for finding in findings)]
@@ -200,7 +170,7 @@ def _text(checkup: Checkup, findings: Sequence[Finding]) -> str:
     if checkup.status is not None:
         rows += _facts("status", checkup.status)
     width = max(len(name) for name, _ in rows)
-    return _HEAD.format(at=stamp(CLOCK.wall_s())) + "".join(f"\n{name:{width}}  {text}" for name, text in rows) + "\n"
+    return _HEAD.format(at=stamp(CLOCK.wall_s())) + "".join(f"\n{name:{width}}  {text}" for name, text in rows)
 
 
 def _machine() -> Iterator[Row]:

@@ -5,7 +5,6 @@ The API is sent one request, which changes nothing: `GET …/{id}`, or the list 
 
 from __future__ import annotations
 
-import heapq
 import os
 import re
 import shlex
@@ -13,10 +12,13 @@ import ssl
 import stat
 import tempfile
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
 from urllib.parse import urlsplit
+
+from msgspec.structs import replace
 
 from syncd import __version__
 from syncd.cli.check import Finding, Grade, failed
@@ -28,10 +30,10 @@ from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
 from syncd.core.choices import AgentChanges
 from syncd.core.errors import ExitCode, SandboxNotFound, SyncdError, SyncWarning
 from syncd.core.hardening import make_undumpable
-from syncd.core.settings import Config, is_loopback
+from syncd.core.settings import MAIN, Config, is_loopback, table_of
 from syncd.core.text import counted, duration, few, one_line, shown_path, size
 from syncd.core.waiter import Interrupt, Waiter
-from syncd.daemon.build import places_of, selection_of, size_remedy_of
+from syncd.daemon.build import key_of, places_of, selection_of, size_remedy_of
 from syncd.daemon.shared_sandbox import refuse_named
 from syncd.model.entry import Entry, Kind, count_files
 from syncd.model.manifest import Manifest
@@ -111,6 +113,21 @@ class Checkup:
             yield Finding("api", Grade.NOTE, "not tested, as there is no key")
         elif (target := (yield from check_api(config, key))) is not None:
             yield check_look(target, config.sandbox.agent_changes, key)
+        for name in config.sandboxes:
+            if name != MAIN:
+                yield from check_further(config.for_sandbox(name))
+
+
+def check_further(config: Config) -> Iterator[Finding]:
+    """The key and the sandbox of one more name; the rest is the same for all."""
+    try:
+        key = key_of(config, os.environ)
+        found = [each for each in check_api(config, key) if each.subject != "clock"]
+    except SyncdError as failure:
+        found = [failed("key", failure)]
+    for finding in found:
+        if (finding.subject, finding.grade) != ("api", Grade.PASS):
+            yield replace(finding, what=f"{config.sandbox_name}: {finding.what}")
 
 
 def check_configuration(config: Config, path: str) -> Iterator[Finding]:
@@ -199,9 +216,9 @@ def _size_finding(config: Config, manifest: Manifest, directories: int) -> Findi
 
 
 def _heaviest_finding(weights: Sequence[tuple[str, int]], total_bytes: int) -> Finding:
-    """The largest files and folders, each as the line of an ignore file that leaves it out."""
+    """The largest files and folders, each as the line of an ignore file that leaves it out, but for odd characters."""
     details = tuple(
-        f"{size_bytes / total_bytes:4.0%} {size(size_bytes):>11}  {ignore_line(path)}" for path, size_bytes in weights
+        f"{size_bytes / total_bytes:4.0%} {size(size_bytes):>11}  /{shown_path(path)}" for path, size_bytes in weights
     )
     share = sum(size_bytes for _, size_bytes in weights) / total_bytes
     what = f"{len(weights)} files or folders hold {share:.0%} of it"
@@ -215,42 +232,26 @@ def heaviest(manifest: Mapping[str, Entry], count: int) -> list[tuple[str, int]]
 
     A folder, which ends with a slash, is replaced by its entries, at any depth, if one of them dominates it.
     """
-    inside: dict[str, dict[str, int]] = {"": {}}
+    weights, largest_in = Counter[str](), Counter[str]()
     for path, entry in manifest.items():
         below = path if entry.size_bytes else ""
         while below:
-            above = below.rstrip("/").rpartition("/")
-            folder = "".join(above[:2])
-            siblings = inside.setdefault(folder, {})
-            siblings[below] = siblings.get(below, 0) + entry.size_bytes
-            below = folder
-    total_bytes = sum(inside[""].values())
-    heap = [(-size_bytes, path) for path, size_bytes in inside[""].items()]
-    heapq.heapify(heap)
-    found: list[tuple[str, int]] = []
-    while heap and len(found) < count:
-        negative, path = heapq.heappop(heap)
-        children = inside.get(path, {})
-        if -negative < _LEAST_SHARE * total_bytes:
-            break
-        if children and max(children.values()) >= _DOMINANT_SHARE * -negative:
-            for child, size_bytes in children.items():
-                heapq.heappush(heap, (-size_bytes, child))
-        else:
-            found.append((path, -negative))
-    return found
+            weights[below] += entry.size_bytes
+            below = _folder_of(below)
+    for path, size_bytes in weights.items():
+        largest_in[_folder_of(path)] = max(size_bytes, largest_in[_folder_of(path)])
+    least_bytes = _LEAST_SHARE * sum(entry.size_bytes for entry in manifest.values())
+    found, whole = [], "/"  # no path begins so
+    for path, size_bytes in sorted(weights.items()):
+        if not path.startswith(whole) and largest_in[path] < _DOMINANT_SHARE * size_bytes:
+            whole = path if path.endswith("/") else whole
+            found.append((path, size_bytes))
+    found.sort(key=lambda row: -row[1])
+    return [row for row in found[:count] if row[1] >= least_bytes]
 
 
-def ignore_line(path: str) -> str:
-    """The line of an ignore file at the top of the workspace that leaves out this path, and hardly any other.
-
-    Characters that a line of text cannot hold become one `?` for each byte.
-    """
-    line = "".join(
-        f"\\{c}" if c in "*?[\\" else c if c.isprintable() else "?" * len(c.encode("utf-8", "surrogateescape"))
-        for c in path
-    )
-    return f"/{line[:-1]}\\ " if line.endswith(" ") else f"/{line}"
+def _folder_of(path: str) -> str:
+    return "".join(path.rstrip("/").rpartition("/")[:2])
 
 
 def _secrets_finding(found: LocalScan) -> Finding:
@@ -451,7 +452,7 @@ def check_api(config: Config, key: ApiKey) -> Generator[Finding, None, Target | 
     found: SandboxInfo | int | StepFailed
     try:
         if sandbox_id:
-            found = Api(target, key, client, CLOCK).sandbox()
+            found = Api(target, key, client, CLOCK, table_of(config.sandbox_name)).sandbox()
         else:
             found = Account(base_url, key, client, CLOCK).count()
     except StepFailed as failure:
@@ -502,7 +503,7 @@ def failure_finding(base_url: str, failure: StepFailed, *, answered: bool) -> Fi
 
 
 def _sandbox_finding(sandbox_id: str, info: SandboxInfo, acquired: AcquiredSandbox | None) -> Finding:
-    servers = ", ".join(server.server_name or server.id for server in info.servers) or "none"
+    servers = ", ".join(server.name for server in info.servers) or "none"
     what = one_line(f"{sandbox_id} is {info.status or 'there'}; its servers: {servers}")
     if info.status == "error":
         return Finding("sandbox", Grade.WARN, what, "syncd push --force; if it stays so, set sandbox.id to another one")

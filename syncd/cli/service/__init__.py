@@ -106,7 +106,11 @@ def install(config_file: str | None) -> int:
             service.environ.get("XDG_STATE_HOME", ""),
         ),
         unit.drop_in: settings_for(
-            key_file, usual_key_file=default_key_file(os.environ), visible=_visible(config), sandboxing=sandboxing
+            key_file,
+            usual_key_file=default_key_file(os.environ),
+            visible=_visible(config),
+            writable=_writable(config),
+            sandboxing=sandboxing,
         ),
     }
     for path in texts:
@@ -254,6 +258,14 @@ def _visible(config: Config) -> Iterator[str]:
     with suppress(OSError):  # the daemon reports it
         if repository := repository_around(config.workspace.path):
             yield repository.folder  # a linked work tree has it outside of itself
+
+
+def _writable(config: Config) -> Iterator[str]:
+    """The folders of the repository around the workspace that a commit of what was followed goes into."""
+    if any(sandbox.follow_seconds for sandbox in config.sandboxes.values()):
+        with suppress(OSError):  # the daemon reports it
+            if (repository := repository_around(config.workspace.path)) and repository.folder:
+                yield from (os.path.join(repository.folder, name) for name in ("objects", "refs", "logs", "reftable"))
 
 
 def _is_edited(path: str, unit: Unit) -> bool:

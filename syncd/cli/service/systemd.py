@@ -107,10 +107,13 @@ def fitted(text: str, python: str, systemd_version: int, state_home: str = "") -
     return text
 
 
-def settings_for(key_file: str, *, usual_key_file: str, visible: Iterable[str], sandboxing: bool) -> str:
+def settings_for(
+    key_file: str, *, usual_key_file: str, visible: Iterable[str], writable: Iterable[str] = (), sandboxing: bool
+) -> str:
     """The settings for this configuration and machine; empty if there are none. All paths are absolute.
 
-    `visible` are paths that the service must see: workspace, interpreter. `sandboxing`: a unit gets a user namespace.
+    `visible` are paths that the service must see: workspace, interpreter. `writable` are those beside its own folders
+    that it writes to, if they are there. `sandboxing`: a unit gets a user namespace.
     """
     lines = []
     if _UNSUPPORTED.search(key_file):
@@ -124,6 +127,8 @@ def settings_for(key_file: str, *, usual_key_file: str, visible: Iterable[str], 
         ]
     if sandboxing and any(f"{path}/".startswith(_TEMPORARY) for path in visible):
         lines += ["# The service needs a path in there.", "PrivateTmp=no"]
+    if words := [quoted(f"-{path}") for path in writable]:
+        lines += ["# sandbox.follow_seconds", f"ReadWritePaths={' '.join(words)}"]
     if not sandboxing:
         lines += [
             "# This machine refuses user namespaces, without which it has no sandboxing.",

@@ -47,8 +47,7 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, *, watch: 
     if all_ and (as_metrics or config_file):
         raise click.UsageError("--all goes with neither --metrics nor --config.")
     if all_:
-        readers: dict[str, StatusReader] = {}
-        rows = _show(lambda: read_all(readers), _all_json if as_json else _all_text, watch=watch, as_json=as_json)
+        rows = _show(read_all, _all_json if as_json else _all_text, watch=watch, as_json=as_json)
         return _code(checks, [row.status for row in rows])
     reader = reader_for(config_path(config_file), lambda _path: configured(config_file))
     if as_metrics:
@@ -59,7 +58,8 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, *, watch: 
         return _code(checks, [status], reader.problem)
 
     def read() -> Status:
-        reader.refresh()
+        nonlocal reader
+        reader = reader.renewed() if watch else reader
         return reader.status()
 
     def text(status: Status) -> str:
@@ -98,22 +98,23 @@ def _width(most: int) -> int:
 
 
 def _text(reader: StatusReader, status: Status) -> str:
-    from syncd.cli.layout import glyphs_for, written  # noqa: PLC0415 - for people alone
-    from syncd.cli.status.screen import screen  # noqa: PLC0415
+    from syncd.cli.status.screen import screen  # noqa: PLC0415 - for people alone
 
     status = structs.replace(status, workspace=home_relative(status.workspace))
-    lines = screen(status, reader.context(status), CLOCK.wall_s(), _width(_WIDTH), glyphs_for(sys.stdout))
-    return "\n".join(written(line, sys.stdout) for line in lines)
+    return _written(screen(status, reader.context(status), CLOCK.wall_s(), _width(_WIDTH)))
 
 
 def _all_text(rows: tuple[WorkspaceRow, ...]) -> str:
-    from syncd.cli.layout import glyphs_for, written  # noqa: PLC0415 - for people alone
-    from syncd.cli.status.screen import table  # noqa: PLC0415
+    from syncd.cli.status.screen import table  # noqa: PLC0415 - for people alone
 
     if not rows:
         return f"no configuration in {config_folder(os.environ)} yet: `syncd init` writes one"
-    home = os.path.realpath(os.path.expanduser("~"))
-    lines = table(rows, home, CLOCK.wall_s(), _width(_WIDEST), glyphs_for(sys.stdout))
+    return _written(table(rows, CLOCK.wall_s(), _width(_WIDEST)))
+
+
+def _written(lines: list[str]) -> str:
+    from syncd.cli.layout import written  # noqa: PLC0415 - for people alone
+
     return "\n".join(written(line, sys.stdout) for line in lines)
 
 
@@ -138,8 +139,8 @@ def _tell_brought_in(config: Config) -> None:
     What cannot be read or recorded is told another time.
     """
     # Most workspaces have no such file, and need none of these.
+    from syncd.core import safe_open  # noqa: PLC0415
     from syncd.report.status_store import told_of_brought_in  # noqa: PLC0415
-    from syncd.selection import safe_open  # noqa: PLC0415
     from syncd.selection.selection import WORKTREEINCLUDE  # noqa: PLC0415
     from syncd.store.state_db import StateDb  # noqa: PLC0415
 
@@ -147,7 +148,8 @@ def _tell_brought_in(config: Config) -> None:
         descriptor, _ = safe_open.open_file(os.path.join(config.workspace.path, WORKTREEINCLUDE), None)
         with os.fdopen(descriptor, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
-        with closing(StateDb(directories_for(config.workspace.path, os.environ).state)) as db:
+        folders = directories_for(config.workspace.path, os.environ)
+        with closing(StateDb(folders.state)) as db:
             told = told_of_brought_in(db)
             if told.load() == digest:
                 return
@@ -155,4 +157,5 @@ def _tell_brought_in(config: Config) -> None:
 
             if paths := scan_workspace(config).brought_in:
                 click.echo(f"{WORKTREEINCLUDE}: {brought_in_text(paths)}; `syncd check` has all about it", err=True)
+            folders.make()  # no sync may have been yet
             told.save(digest)

@@ -1,4 +1,4 @@
-"""Reads the status of one workspace or of all, any number of times: the document, and what it does not hold."""
+"""Reads the status of one workspace or of all: the document, and what it does not hold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
 from syncd.core.waiter import Interrupt, Waiter
 from syncd.report.status_store import read_document, read_status
-from syncd.sync.status_document import SandboxName, SandboxStatus, State, Status
+from syncd.sync.status_document import SandboxName, SandboxStatus, State, Status, not_read
 
 if TYPE_CHECKING:
     from syncd.cli.status.screen import StatusContext
@@ -34,57 +34,41 @@ _RESTING = frozenset({State.WATCHING, State.DEBOUNCING, State.RETRYING, State.PA
 # In another state it may be kept from answering, as by a slow disk. It writes its progress more often than this (the
 # longest wait is 3 minutes, for the API's answer to an initialize).
 _SILENCE_S = 300.0
-# Each request wakes the daemon: one that answered is not asked again sooner.
-_ASK_EVERY_S = 10.0
 
 
 class StatusReader:
-    """Reads the status of a configuration's workspace. The file may be edited meanwhile."""
+    """Reads the status of a configuration's workspace. A `problem` with its file stops no daemon that runs."""
 
     def __init__(
         self, path: str, config: Config, waiter: Waiter | None = None, problem: ConfigError | None = None
     ) -> None:
-        self._path = path
-        self.problem = problem
+        self._path, self.config, self.problem = path, config, problem
         self._waiter = waiter or Waiter(Interrupt(), CLOCK)
-        self._set(config)
-
-    def _set(self, config: Config) -> None:
-        self.config = config
         self._folder = directories_for(config.workspace.path, os.environ).state
         self._nothing = _nothing(config)
-        self._answer: bool | None = None
-        self._unwritten: Status | None = None
-        self._asked_pid: int | None = None
-        self._ask_again_s = 0.0
 
-    def refresh(self) -> None:
-        """Read the configuration, which may have been edited; an invalid one changes nothing, as in the daemon."""
+    def renewed(self) -> StatusReader:
+        """The reader for what the file holds now; an invalid one changes nothing, as in the daemon."""
         try:
-            config = load_for_command(self._path)
+            return StatusReader(self._path, load_for_command(self._path), self._waiter)
         except ConfigError as failure:
-            self.problem = failure
-            return
-        self.problem = None
-        if config != self.config:
-            self._set(config)
+            return StatusReader(self._path, self.config, self._waiter, failure)
 
     def status(self) -> Status:
-        """The document, the daemon's own where it cannot write it, with `responding` set.
-
-        Where the configuration has become invalid, which stops no daemon that runs, that is a warning.
-        """
+        """The document, the daemon's own where it cannot write it, with `responding` set; a problem is a warning."""
         status = read_status(self._folder, self._nothing)
+        is_held = status.running or holder(self._folder) is not None  # perhaps by one that never wrote its document
+        answer, unwritten = self._answer(status) if is_held else (None, None)
+        status = unwritten or status
         if not status.running:
             return replace(status, responding=None)
-        if not self._answer or status.pid != self._asked_pid or CLOCK.monotonic_s() >= self._ask_again_s:
-            self._answer = self._responding(status)
-            self._asked_pid, self._ask_again_s = status.pid, CLOCK.monotonic_s() + _ASK_EVERY_S
-        status = replace(self._unwritten or status, responding=self._answer)
-        if self.problem is None:
-            return status
-        problem = one_line(f"the daemon goes on with what it read before; {self.problem}", 600)
-        return replace(status, warnings=(*status.warnings, problem))
+        refused = not_read("" if self.problem else self._path)  # by the daemon, at a SIGHUP
+        others = [warning for warning in status.warnings if not warning.startswith(refused)]
+        if self.problem is not None:
+            others.append(not_read(self.problem))
+        elif len(others) < len(status.warnings):
+            others.append(not_read(f"{self._path} is valid by now: run `syncd reload`"))
+        return replace(status, responding=answer, warnings=tuple(others))
 
     def context(self, status: Status) -> StatusContext:
         """The facts that the screen needs beside this document."""
@@ -113,26 +97,26 @@ class StatusReader:
             return unit.stem if unit.is_installed else None
         return None
 
-    def _responding(self, status: Status) -> bool | None:
-        """True if it answers; None: it is busy and has not answered, or it is starting or ending."""
+    def _answer(self, status: Status) -> tuple[bool | None, Status | None]:
+        """True if it answers, and a status that it could not write; None: it is busy, starting or ending."""
         timeout_s = _HELD_TIMEOUT_S if status.state is State.HELD else _TIMEOUT_S
         from syncd.daemon.control import ask  # noqa: PLC0415 - where nothing runs, sockets are not needed
 
-        self._unwritten = None
+        unwritten: Status | None = None
         try:
             for answer in ask(self._folder, {"do": "hello"}, self._waiter, timeout_s):
-                self._unwritten = msgspec.convert(answer.get("result", {}).get("status"), Status | None)
+                unwritten = msgspec.convert(answer.get("result", {}).get("status"), Status | None)
         except TimeoutError:
             written_at_s = self._written_at_s()
             is_silent = written_at_s is not None and CLOCK.wall_s() - written_at_s >= _SILENCE_S
             if status.state not in _RESTING and not is_silent:
-                return None
+                return None, None
             now = read_status(self._folder, self._nothing)
             began_to_work = (now.pid, now.state, now.state_since) != (status.pid, status.state, status.state_since)
-            return None if began_to_work else False
+            return None if began_to_work else False, None
         except (OSError, ValueError, msgspec.MsgspecError):
-            return None
-        return True
+            return None, None
+        return True, unwritten
 
     def _written_at_s(self) -> float | None:
         """The time of its last write: each file in the state folder is renamed into place there."""
@@ -192,26 +176,19 @@ class WorkspaceRow(Struct, frozen=True):
     problem: str = ""
 
 
-def read_all(readers: dict[str, StatusReader]) -> tuple[WorkspaceRow, ...]:
-    """The rows of all configurations, `config.toml` first, then by name; `readers` are kept from one call to the next.
-
-    Configurations may come, go and change meanwhile.
-    """
-    files = config_files(os.environ)
-    for file in readers.keys() - set(files):
-        del readers[file]
-    return tuple(_row(file, readers) for file in files)
+def read_all() -> tuple[WorkspaceRow, ...]:
+    """The rows of all configurations, `config.toml` first, then by name."""
+    return tuple(map(_row, config_files(os.environ)))
 
 
-def _row(file: str, readers: dict[str, StatusReader]) -> WorkspaceRow:
+def _row(file: str) -> WorkspaceRow:
     name = config_name(file)
     try:
-        reader = readers[file] = readers.get(file) or reader_for(file, load_for_command)
+        reader = reader_for(file, load_for_command)
     except ConfigError as failure:
         return WorkspaceRow(file, name, ServiceState.NONE, None, one_line(str(failure), 1000))
     from syncd.daemon.shared_sandbox import conflict, others_naming  # noqa: PLC0415 - for many alone
 
-    reader.refresh()
     others = others_naming(reader.config, os.environ)
     shared = one_line(str(conflict(reader.config, others)), 600) if others else ""
     status = reader.status()

@@ -11,16 +11,17 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from syncd import __version__
-from syncd.cli.layout import ASCII, Glyphs, Tone, aligned, bar, columns, cut, next_attempt, styled, wrapped
+from syncd.cli.layout import MARK, Tone, aligned, bar, columns, cut, next_attempt, styled, wrapped
+from syncd.cli.output import home_relative
 from syncd.cli.status.reader import ServiceState, WorkspaceRow
 from syncd.core.clock import seconds_of
-from syncd.core.text import ago, counted, duration, size, split_remedy
+from syncd.core.text import ago, counted, duration, for_sandbox, size, split_remedy
 from syncd.sync.status_document import QUIET_S, AgentStatus, SandboxStatus, State, Status
 
 # Columns: a mark, then the label, then the text.
-_MARK = 2
+_INDENT = 2
 _LABEL = 12
-_TEXT = _MARK + _LABEL
+_TEXT = _INDENT + _LABEL
 _MOST_WARNINGS = 3
 # A sandbox that ends this soon is marked.
 _ENDS_SOON_S = 600.0
@@ -76,13 +77,13 @@ class _Row(Struct, frozen=True):
     remedy: str = ""
 
 
-def screen(status: Status, context: StatusContext, now_s: float, width: int, glyphs: Glyphs = ASCII) -> list[str]:
+def screen(status: Status, context: StatusContext, now_s: float, width: int) -> list[str]:
     """The screen's lines, none wider than `width` columns; `now_s` is in seconds since 1970."""
     tone, text, remedy = _headline(status, context, now_s)
-    lines = wrapped(text, width, styled(f"{glyphs.mark} ", tone), _MARK, Tone.STRONG)
+    lines = wrapped(text, width, styled(f"{MARK} ", tone), _INDENT, Tone.STRONG)
     if status.progress and status.progress.total_bytes and status.running and status.responding is not False:
-        lines.append(" " * _MARK + bar(status.progress, width - _MARK, glyphs))
-    lines += _indented(remedy, width, _MARK)
+        lines.append(" " * _INDENT + bar(status.progress, width - _INDENT))
+    lines += _indented(remedy, width, _INDENT)
     lines.append("")
     for row in _rows(status, context, now_s):
         mark = styled("! ", row.tone) if row.tone is Tone.ATTENTION else "  "
@@ -244,7 +245,7 @@ def _one_of_several(sandbox: SandboxStatus, now_s: float) -> str:
     state = "in sync" if sandbox.state is State.WATCHING and at_s is not None else str(sandbox.state)
     if _is_late(sandbox) and sandbox.last_error is not None:
         state += f" ({split_remedy(sandbox.last_error.message)[0]})"
-    agent = agent_text(sandbox.agent, now_s)
+    agent = for_sandbox(agent_text(sandbox.agent, now_s), sandbox.name)
     return f"{state}, {done}{f'; {agent}' if agent else ''}"
 
 
@@ -283,30 +284,26 @@ def _run(status: Status, now_s: float) -> str:
 # -- many workspaces
 
 
-def table(
-    rows: Sequence[WorkspaceRow], home: str, now_s: float, width: int = 10_000, glyphs: Glyphs = ASCII
-) -> list[str]:
+def table(rows: Sequence[WorkspaceRow], now_s: float, width: int = 10_000) -> list[str]:
     """The table's lines, a workspace each, and then the problems; none is wider than `width` columns."""
-    texts = aligned([_HEAD, *(_cells(row, home, now_s) for row in rows)])
-    marks = ["  ", *(styled(f"{glyphs.mark} ", _tone(row)) for row in rows)]
+    texts = aligned([_HEAD, *(_cells(row, now_s) for row in rows)])
+    marks = ["  ", *(styled(f"{MARK} ", _tone(row)) for row in rows)]
     lines = [
-        mark + (text if columns(text) <= width - _MARK else f"{cut(text, width - _MARK - 1)}…")
+        mark + (text if columns(text) <= width - _INDENT else f"{cut(text, width - _INDENT - 1)}…")
         for mark, text in zip(marks, texts, strict=True)
     ]
     for problem in dict.fromkeys(row.problem for row in rows if row.problem):
-        lines += wrapped(problem, width, styled("! ", Tone.ATTENTION), _MARK)
+        lines += wrapped(problem, width, styled("! ", Tone.ATTENTION), _INDENT)
     return lines
 
 
-def _cells(row: WorkspaceRow, home: str, now_s: float) -> tuple[str, ...]:
+def _cells(row: WorkspaceRow, now_s: float) -> tuple[str, ...]:
     status = row.status
     if status is None:
         return row.name, "broken", "", "", "", row.config
     finished_s = _finished_s(status)
     last = "never" if finished_s is None else ago(now_s - finished_s)
-    in_home = status.workspace.startswith(f"{home}/")
-    workspace = f"~{status.workspace.removeprefix(home)}" if in_home else status.workspace
-    return row.name, _state(status), last, _waiting(status), _SERVICE[row.service], workspace
+    return row.name, _state(status), last, _waiting(status), _SERVICE[row.service], home_relative(status.workspace)
 
 
 def _state(status: Status) -> str:

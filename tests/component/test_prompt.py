@@ -1,0 +1,33 @@
+"""A question of `syncd init` on a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from contextlib import redirect_stderr
+
+import pytest
+
+from syncd.cli.init import ask_sandbox
+from syncd.core.config_file import NO_LAYER
+from syncd.core.errors import Stop
+
+
+class Interrupted(io.StringIO):
+    """A terminal on which Ctrl-C is pressed while a text is written."""
+
+    def flush(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_while_the_question_is_written_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer is waited for, or taken."""
+    ours, theirs = os.openpty()
+    os.write(ours, b"\n")
+    with open(theirs, encoding="utf-8") as terminal, redirect_stderr(Interrupted()):
+        monkeypatch.setattr(sys, "stdin", terminal)
+        with pytest.raises(Stop):
+            ask_sandbox({}, NO_LAYER)
+    os.close(ours)

@@ -1,0 +1,151 @@
+"""What is to be removed in a sandbox, what is left over there, and what is in the way of what is wanted."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
+from syncd.sandbox.leftovers import (
+    NO_LEFTOVERS,
+    Leftovers,
+    kinds_changed,
+    leftovers_after,
+    obstructed_by,
+    obstructing,
+    paths_to_delete,
+)
+
+FILE, OTHER = Entry(Kind.FILE, 0o644, 1, 3, digest=b"one"), Entry(Kind.FILE, 0o644, 2, 5, digest=b"other")
+DIRECTORY, LINK = Entry(Kind.DIRECTORY, 0o755), Entry(Kind.SYMLINK, target="f")
+KINDS = {"f": FILE, "o": OTHER, "d": DIRECTORY, "l": LINK}
+
+
+def manifest(text: str) -> Manifest:
+    """`a:d a/b:f` has a directory and a file in it."""
+    return Manifest({path: KINDS[kind] for path, _, kind in (word.partition(":") for word in text.split())})
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "unread", "leftovers", "deleted"),
+    [
+        ("a:f b:f", "a:f b:f", "", "", ""),
+        ("a:f b:f", "a:o", "", "", "b:f"),
+        ("d:d d/a:f d/e:d d/e/b:f", "", "", "", "d/e/b:f d/e:d d/a:f d:d"),
+        ("a:f", "a:d a/b:f", "", "", "a:f"),
+        ("a:f", "a:l", "", "", "a:f"),
+        ("a:f d:d d/b:f", "", "d", "", "a:f"),
+        ("a:f", "", "", "b:f", "b:f a:f"),
+        ("a:f", "a:f b:o c:d", "", "b:f c:f", "c:f"),
+        # Of a repository a file may go, or all with the folder around it; what is in it does not go with it alone.
+        (".git:d .git/a:f .git/b:f", ".git:d .git/a:f", "", "", ".git/b:f"),
+        (".git:d .git/a:f f:f", "f:f", "", "", ".git:d"),
+        ("d:d d/.git:d d/.git/a:f", "d:d", "", "", "d/.git:d"),
+        ("d:d d/.git:d d/.git/a:f", "", "", "", "d/.git/a:f d/.git:d d:d"),
+        ("", "d:d", "", "d/.git/a:f", ""),
+        ("d:d d/.git:d d/.git/m:d d/.git/m/.git:d d/.git/m/.git/a:f", "d:d", "", "", "d/.git:d"),
+    ],
+)
+def test_what_is_to_be_removed(held: str, wanted: str, unread: str, leftovers: str, deleted: str) -> None:
+    """The content of a directory goes before it."""
+    found = paths_to_delete(
+        [manifest(held)], manifest(wanted), unread.split(), {p: [e] for p, e in manifest(leftovers).items()}
+    )
+    expected = [(path, [KINDS[kind]]) for path, _, kind in (word.partition(":") for word in deleted.split())]
+    assert [*found.items()] == expected
+
+
+def test_each_version_that_may_be_there_is_named() -> None:
+    """Of the base, and of what was sent and not answered."""
+    found = paths_to_delete([manifest("a:f"), manifest("a:o")], Manifest(), (), {})
+    assert found == {"a": [FILE, OTHER]}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gone", "failed", "unread", "left", "files"),
+    [
+        ("a:f d:d d/b:f x:f", "", "", "", "old", 1),
+        ("", "", "", "", "old a d d/b x", 4),
+        ("", "a d/b", "d", "", "old d x", 2),
+        ("", "old a d d/b x", "", "", "", 0),
+        ("a:d", "", "a", "", "old a d d/b x", 3),
+        ("a:d", "", "", "", "old d d/b x", 3),
+        ("", "", "", "d x", "old a d d/b x", 2),
+        ("old:o", "", "", "", "a d d/b x", 3),
+    ],
+)
+def test_what_is_left_over(wanted: str, gone: str, failed: str, unread: str, left: str, files: int) -> None:
+    """What was neither removed nor is wanted; what could not be read is remembered, and not counted."""
+    before = Leftovers({"old": [FILE]}, 1, frozenset({"old", "elsewhere"}))
+    found = leftovers_after(
+        before,
+        [manifest("a:f d:d d/b:f x:f")],
+        manifest(wanted),
+        gone=gone.split(),
+        failed=failed.split(),
+        unread=unread.split(),
+        secret_files=["x", "y"],
+    )
+    assert (set(found.entries), found.files) == (set(left.split()), files)
+    assert found.secret == {"old", "x"} & found.entries.keys()
+
+
+def test_the_versions_of_what_is_left_over() -> None:
+    """Each that may be there, once, the earliest first."""
+    left = Leftovers({"a": [FILE]}, 1)
+    held = [manifest("a:f"), manifest("a:o"), manifest("a:o")]
+    assert leftovers_after(left, held, Manifest(), gone=(), failed=(), unread=()).entries == {"a": [FILE, OTHER]}
+
+
+def test_leftovers_that_are_gone() -> None:
+    """They count no more, a directory never did."""
+    left = Leftovers({"d": [DIRECTORY], "d/a": [FILE, OTHER], "l": [LINK]}, 2, frozenset({"d/a"}))
+    assert left.without(["d", "d/a"]) == Leftovers({"l": [LINK]}, 1)
+    assert left.without(["x"]) == left
+    assert Leftovers({"l": [LINK]}, 0).without(["l"]) == NO_LEFTOVERS
+
+
+@pytest.mark.parametrize(
+    ("wanted", "in_the_way"),
+    [("", ""), ("a:f", "a"), ("d:d", "d"), ("d:f", "d d/b"), ("d:d d/b:f", "d d/b"), ("d/b:f", "d/b")],
+)
+def test_what_has_a_wanted_place(wanted: str, in_the_way: str) -> None:
+    """Also what is below a path that is to be no directory."""
+    found = {path: [entry] for path, entry in manifest("a:f d:d d/b:f").items()}
+    assert set(obstructing(found, manifest(wanted))) == set(in_the_way.split())
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "is_obstructed"),
+    [
+        (Kind.FILE, "a:f", False),
+        (Kind.FILE, "a:l", False),
+        (Kind.SYMLINK, "a:f", False),
+        (Kind.FILE, "a:d", True),
+        (Kind.DIRECTORY, "a:l", True),
+        (Kind.DIRECTORY, "a:d", False),
+        (Kind.DIRECTORY, "b:f", False),
+    ],
+)
+def test_a_directory_is_replaced_by_nothing_and_replaces_nothing(
+    kind: Kind, wanted: str, *, is_obstructed: bool
+) -> None:
+    """Files and links replace one another."""
+    assert obstructed_by({"a": [kind]}, manifest(wanted)) == ({"a": kind} if is_obstructed else {})
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "leftovers", "is_changed"),
+    [
+        ("a:f", "a:o", "", False),
+        ("a:f", "", "", False),
+        ("a:f", "a:l", "", True),
+        ("a:f b:f", "a:f b:d", "", True),
+        ("", "b:d", "b:f", True),
+        ("", "b:f", "b:f c:d", False),
+    ],
+)
+def test_if_any_kind_changed(held: str, wanted: str, leftovers: str, *, is_changed: bool) -> None:
+    """Of what the sandbox may hold, leftovers too."""
+    left = {path: [entry] for path, entry in manifest(leftovers).items()}
+    assert kinds_changed([Manifest(), manifest(held)], manifest(wanted), left) is is_changed

@@ -1,0 +1,104 @@
+"""What a person reads about single paths that stay home."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from syncd.core.errors import SyncWarning
+from syncd.model.entry import Entry, Kind
+from syncd.model.manifest import Manifest
+from syncd.scan.exclusions import leads_outside, over_limit, too_deep, unmounted, unreadable
+from syncd.selection.secret_scanner import Secret, secret_warning, sent_secret_warning
+
+TOKEN = Secret("a token", 7)
+
+
+def refused(number: int) -> SyncWarning:
+    return unreadable("a", OSError(number, os.strerror(number)))
+
+
+SENT_BEFORE = "what was sent of it before may still be in the sandbox"
+
+
+@pytest.mark.parametrize(
+    ("warning", "kind", "what", "remedy"),
+    [
+        (
+            refused(errno.EACCES),
+            "unreadable",
+            "'a' cannot be read (Permission denied) and is not sent",
+            "let your user read it, or exclude it",
+        ),
+        (
+            refused(errno.EIO),
+            "unreadable",
+            "'a' cannot be read (Input/output error) and is not sent",
+            "repair it, or exclude it",
+        ),
+        (
+            refused(errno.ESTALE),
+            "unreadable",
+            "'a' cannot be read (Stale file handle) and is not sent",
+            "mount it again, or exclude it",
+        ),
+        (
+            unmounted("a"),
+            "unmounted",
+            "what was mounted at 'a' is missing; what was sent of it stays in the sandbox",
+            "mount it again, or run `syncd push --force` if it is to be removed there",
+        ),
+        (
+            leads_outside("a"),
+            "link",
+            "the link 'a' leads outside the workspace and is excluded",
+            "let it point inside the workspace, or exclude it",
+        ),
+        (
+            secret_warning("a", TOKEN, sent=False),
+            "secret",
+            "'a' holds a token in line 7 and is excluded",
+            "take it out, or allow the path in workspace.allow_secrets",
+        ),
+        (
+            secret_warning("a", TOKEN, sent=True),
+            "secret",
+            f"'a' holds a token in line 7 and is excluded, but {SENT_BEFORE}",
+            "take it out, or allow the path in workspace.allow_secrets",
+        ),
+        (
+            sent_secret_warning("a"),
+            "secret",
+            f"in 'a' a secret was found here, and {SENT_BEFORE}",
+            'with sandbox.deletions = "mirror" syncd removes it there; another sandbox does not have it',
+        ),
+    ],
+)
+def test_what_is_said(warning: SyncWarning, kind: str, what: str, remedy: str) -> None:
+    """One line: what happened, to what, and what to do."""
+    assert warning == (f"{kind}:a", what, remedy)
+
+
+def test_what_is_too_deep() -> None:
+    """A long name is told by its beginning and its end."""
+    folder = "d" * 90 + "/" + "e" * 90
+    found = too_deep(folder)
+    assert (found.key, found.remedy) == (f"long:{folder}", "give its folders shorter names, or exclude it")
+    assert found.what == (
+        f"in '{'d' * 60}' … '{'e' * 60}' are paths of more than 3,840 bytes, "
+        "which are excluded as few programs can open them"
+    )
+
+
+def test_what_is_too_large() -> None:
+    """The three largest files are named, with the key that bounds them."""
+    sizes = {"a": 1 << 20, "b": 3 << 19, "c": 1 << 21, "d": 1, "e": 0}
+    manifest = Manifest({path: Entry(Kind.FILE, 0o644, size_bytes=size) for path, size in sizes.items()})
+    assert over_limit(manifest, 5) is None
+    assert over_limit(Manifest({"c": manifest["c"]}), 2) is None
+    assert over_limit(manifest, 4) == (
+        "the snapshot holds 4.5 MiB, more than sync.max_snapshot_mib = 4; "
+        "the largest: 'c' (2.0 MiB), 'b' (1.5 MiB), 'a' (1.0 MiB)"
+    )

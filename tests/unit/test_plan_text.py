@@ -1,0 +1,151 @@
+"""The plan of an `apply` as text, and what a person should look at before it is used."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.cli.apply.plan_text import (
+    decides_what_is_sent,
+    new_conflicts,
+    plan_is_long,
+    plan_lines,
+    question,
+    runs_automatically,
+    summary_line,
+    to_look_at,
+)
+from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
+from syncd.model.reconcile import PathOutcome, Plan, PlannedPath
+
+FILE, RUNS = Entry(Kind.FILE, 0o644), Entry(Kind.FILE, 0o744)
+FOLDER, LINK = Entry(Kind.DIRECTORY, 0o755), Entry(Kind.SYMLINK, target="a")
+TAKE, MERGE, DELETE = PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.DELETE
+CONFLICT, STAYS, NEVER = PathOutcome.CONFLICT, PathOutcome.STAYS, PathOutcome.NEVER
+
+
+def planned(path: str, outcome: PathOutcome, here: Entry = FILE, there: Entry = FILE, reason: str = "") -> PlannedPath:
+    seen = SeenEntry(there.kind, there.mode, target=there.target)
+    return PlannedPath(path, outcome, FILE, here, seen, reason)
+
+
+PLAN = Plan(
+    (
+        planned(".envrc", MERGE),
+        planned("a", TAKE),
+        planned("at odds", CONFLICT, reason="both changed it"),
+        planned("at odds too", CONFLICT),
+        planned("bad\nname", TAKE),
+        planned("both gone", PathOutcome.SAME),
+        planned("dir", TAKE, ABSENT, FOLDER),
+        planned("dir-a", TAKE, ABSENT),
+        planned("dir/deep/new", TAKE, ABSENT),
+        planned("empty", TAKE, ABSENT, FOLDER),
+        planned("emptyish", DELETE, FOLDER, FOLDER),
+        planned("gone", DELETE, there=ABSENT),
+        planned("gone there", PathOutcome.DELETED_THERE, there=ABSENT),
+        planned("left", STAYS, reason="deleted here, changed there"),
+        planned("out", NEVER, there=LINK, reason="a link out of the workspace"),
+        planned("ours", PathOutcome.WRITE),
+        planned("sub/.gitignore", TAKE),
+        planned("tool", TAKE, there=RUNS),
+        planned("tool/of mine", TAKE, RUNS, RUNS),
+        planned("was a folder", TAKE, Entry(Kind.DIRECTORY, 0o755), RUNS),
+    )
+)
+LINES = r"""
+take      a
+take      bad\nname
+take      dir-a (new)
+take      dir/deep/new (new)
+take      empty (new)
+take      sub/.gitignore
+take      tool
+take      tool/of mine
+take      was a folder
+merge     .envrc
+delete    emptyish
+delete    gone
+mine      ours
+conflict  at odds: both changed it
+conflict  at odds too
+stays     left: deleted here, changed there
+stays     gone there: deleted in the sandbox; --deletions deletes it here
+never     out: a link out of the workspace
+look at   .envrc: it may run by itself here
+look at   sub/.gitignore: it decides what is sent
+look at   tool: it is executable now
+look at   was a folder: it is executable now
+"""
+
+
+def test_a_line_a_path() -> None:
+    """What changes something first; none for what is the same, nor for a folder that comes with a file."""
+    assert [*plan_lines(PLAN)] == LINES.split("\n")[1:-1]
+    assert summary_line(PLAN) == "10 taken, 1 merged, 2 deleted, 1 as here, 2 in conflict"
+    assert to_look_at(PLAN).keys() == {".envrc", "sub/.gitignore", "tool", "was a folder"}
+    assert [*plan_lines(Plan())] == []
+    assert summary_line(Plan()) == "nothing to take"
+
+
+@pytest.mark.parametrize(
+    ("paths", "what", "names"),
+    [
+        (["s"], "1 file that is excluded now would be sent", "s"),
+        ([*"stuvw", "\t"], "6 files that are excluded now would be sent", "s, t, u, v, w, and 1 more"),
+    ],
+)
+def test_what_would_be_sent_from_now_on(paths: list[str], what: str, names: str) -> None:
+    """A person hears of it with the plan, and once more with the question."""
+    assert [*plan_lines(PLAN, paths)] == [*plan_lines(PLAN), f"look at   {what}: {names}"]
+    assert question(PLAN, paths) == f"{summary_line(PLAN)}; {what}. Apply 13? [y/d/N]:"
+    assert question(Plan(PLAN.paths[1:2]), []) == "1 taken. Apply 1? [y/d/N]:"
+
+
+def test_a_line_a_folder() -> None:
+    """Of thirty paths and more, with the first names of each; but a conflict is never in a group."""
+    many = [planned(f"d/{number:02}", TAKE) for number in range(7)]
+    at_top = [planned("x", DELETE, there=ABSENT), planned("y", DELETE, there=ABSENT)]
+    at_odds = [planned("d/a", CONFLICT), planned("d/b", CONFLICT)]
+    plan = Plan((*many, *at_odds, planned("e/f", MERGE), *at_top))
+    assert [*plan_lines(plan, by_folder=True)] == [
+        "take      d/: 7 paths: 00, 01, 02, 03, 04, and 2 more",
+        "merge     e/f",
+        "delete    ./: 2 paths: x, y",
+        "conflict  d/a",
+        "conflict  d/b",
+    ]
+    folders = [planned("d", TAKE, ABSENT, FOLDER)]  # no line of its own
+    short = Plan((*folders, *(planned(f"d/{number:02}", TAKE) for number in range(29))))
+    assert [plan_is_long(each) for each in (short, Plan((*short.paths, planned("e", NEVER))))] == [False, True]
+
+
+def test_a_conflict_since_the_plan() -> None:
+    """It is told of alone: a person knows the others already."""
+    before, after = Plan((planned("a", TAKE), planned("b", CONFLICT))), Plan((*PLAN.paths, planned("b", CONFLICT)))
+    assert [each.path for each in new_conflicts(before, after).paths] == ["at odds", "at odds too"]
+
+
+@pytest.mark.parametrize(
+    ("path", "runs", "decides"),
+    [
+        ("Makefile", True, False),
+        ("sub/makefile", True, False),
+        (".github/workflows/x.yml", True, False),
+        ("deep/er/.envrc", True, False),
+        (".ENVRC", True, False),
+        (".gitattributes", True, False),
+        ("sub/.gitmodules", True, False),
+        (".gitignore", False, True),
+        ("sub/.syncdignore", False, True),
+        ("sub/.GitIgnore", False, True),
+        (".worktreeinclude", False, True),
+        ("sub/.worktreeinclude", False, False),
+        ("gitignore", False, False),
+        (".gitignore/x", False, False),
+        ("my.envrc.md", False, False),
+        ("src/main.py", False, False),
+    ],
+)
+def test_what_to_look_at(path: str, runs: bool, decides: bool) -> None:
+    """At any depth and in any letter case, what runs by itself, and what decides which paths leave."""
+    assert (runs_automatically(path), decides_what_is_sent(path)) == (runs, decides)
