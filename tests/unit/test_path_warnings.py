@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 import pytest
 
@@ -24,61 +25,61 @@ SENT_BEFORE = "what was sent of it before may still be in the sandbox"
 
 
 @pytest.mark.parametrize(
-    ("warning", "kind", "what", "remedy"),
+    ("warn", "kind", "what", "remedy"),
     [
         (
-            refused(errno.EACCES),
+            lambda: refused(errno.EACCES),
             "unreadable",
             "'a' cannot be read (Permission denied) and is not sent",
             "let your user read it, or exclude it",
         ),
         (
-            refused(errno.EIO),
+            lambda: refused(errno.EIO),
             "unreadable",
             "'a' cannot be read (Input/output error) and is not sent",
             "repair it, or exclude it",
         ),
         (
-            refused(errno.ESTALE),
+            lambda: refused(errno.ESTALE),
             "unreadable",
             "'a' cannot be read (Stale file handle) and is not sent",
             "mount it again, or exclude it",
         ),
         (
-            unmounted("a"),
+            lambda: unmounted("a"),
             "unmounted",
             "what was mounted at 'a' is missing; what was sent of it stays in the sandbox",
             "mount it again, or run `syncd push --force` if it is to be removed there",
         ),
         (
-            leads_outside("a"),
+            lambda: leads_outside("a"),
             "link",
             "the link 'a' leads outside the workspace and is excluded",
             "let it point inside the workspace, or exclude it",
         ),
         (
-            secret_warning("a", TOKEN, sent=False),
+            lambda: secret_warning("a", TOKEN, sent=False),
             "secret",
             "'a' holds a token in line 7 and is excluded",
             "take it out, or allow the path in workspace.allow_secrets",
         ),
         (
-            secret_warning("a", TOKEN, sent=True),
+            lambda: secret_warning("a", TOKEN, sent=True),
             "secret",
             f"'a' holds a token in line 7 and is excluded, but {SENT_BEFORE}",
             "take it out, or allow the path in workspace.allow_secrets",
         ),
         (
-            sent_secret_warning("a"),
+            lambda: sent_secret_warning("a"),
             "secret",
             f"in 'a' a secret was found here, and {SENT_BEFORE}",
             'with sandbox.deletions = "mirror" syncd removes it there; another sandbox does not have it',
         ),
     ],
 )
-def test_what_is_said(warning: SyncWarning, kind: str, what: str, remedy: str) -> None:
+def test_what_is_said(warn: Callable[[], SyncWarning], kind: str, what: str, remedy: str) -> None:
     """One line: what happened, to what, and what to do."""
-    assert warning == (f"{kind}:a", what, remedy)
+    assert warn() == (f"{kind}:a", what, remedy)
 
 
 def test_what_is_too_deep() -> None:
