@@ -98,16 +98,16 @@ class Running:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = 15.0) -> int:
+    def wait(self, timeout_s: float = 60.0) -> int:
         """Wait until it ends by itself, and return its exit code."""
         return self._process.wait(timeout_s)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send the signal, and return the exit code, which must come within the documented time."""
+        """Send the signal, and return the exit code; tests of the documented time measure it themselves."""
         self.shown_arguments += self.arguments()
         if self.code is None:
             self.send(number)
-        return self._process.wait(STOP_S)
+        return self.wait()
 
     def kill(self) -> None:
         """Send SIGKILL."""

@@ -153,7 +153,7 @@ class Machine:
             *args,
         ]
 
-    def until(self, condition: Callable[[], Found], what: str, timeout_s: float = 20.0) -> Found:
+    def until(self, condition: Callable[[], Found], what: str, timeout_s: float = 60.0) -> Found:
         """Wait for the condition to hold, and return its value."""
         deadline_s = CLOCK.monotonic_s() + timeout_s
         while not (found := condition()):

@@ -180,7 +180,7 @@ class ServiceRig:
 
     # -- waiting and seeing
 
-    def until(self, condition: Callable[[], Found], what: str, timeout_s: float = 20.0) -> Found:
+    def until(self, condition: Callable[[], Found], what: str, timeout_s: float = 60.0) -> Found:
         """Wait for the condition to hold; fails with the journal."""
         try:
             return self.machine.until(condition, what, timeout_s)

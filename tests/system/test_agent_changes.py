@@ -85,7 +85,7 @@ def test_killed_between_saving_and_initialize(rig: Rig, agent: Agent) -> None:
     agent.write("f", "the agent's")
     killed = rig.once("initialize", "after", rig.kill)
     rig.write("f", "mine")
-    assert killed.wait(20)
+    assert killed.wait(60)
     rig.write("f", "mine again")
     rig.up()
     rig.ok("flush")

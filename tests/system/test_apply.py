@@ -493,7 +493,7 @@ def test_it_waits_for_an_initialize(rig: Rig, agent: Agent) -> None:
         rig.until(lambda: "a sync is under way" in running.err, "apply to say that it waits")
         said.append(_read(rig, "a"))
         running.send(signal.SIGINT)
-        said.append(str(running.wait(20)))
+        said.append(str(running.wait(60)))
         said.append(_read(rig, "a"))
 
     done = rig.once("initialize", "before", meanwhile)
@@ -849,7 +849,7 @@ def test_an_interrupt_changes_nothing(rig: Rig, agent: Agent) -> None:
     before = tree(rig.workspace)
     began = rig.once("execute", "before", lambda: running.send(signal.SIGINT))
     running = rig.background("apply")
-    assert running.wait(20) == 75
+    assert running.wait(60) == 75
     assert began.is_set()
     assert tree(rig.workspace) == before
     assert _applied(rig) == (0, {"taken": ["a"]})
@@ -873,6 +873,6 @@ def test_a_stop_after_the_write_tells_the_truth(rig: Rig, agent: Agent, args: tu
         assert process.stderr is not None
         select.select([process.stdout], [], [], 30)  # it has begun to print, and the pipe holds less
         process.terminate()
-        assert process.wait(10) == 75
+        assert process.wait(60) == 75
         assert said in process.stderr.read().decode()
     assert (rig.workspace / names[-1]).exists() is not bool(args)

@@ -30,7 +30,7 @@ def test_a_closed_pipe_is_no_failure(rig: Rig, files: int, lines: int) -> None:
             process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def redirected(how: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ def test_an_uncertain_sandbox_is_pending(rig: Rig) -> None:
     first = rig.up()
     killed = rig.once("initialize", "after", first.kill)
     rig.write("a", "other")
-    assert killed.wait(20), rig.report()
+    assert killed.wait(60), rig.report()
     rig.write("a", "first")
     rig.ok("pause")
     rig.start()

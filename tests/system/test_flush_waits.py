@@ -106,7 +106,7 @@ def test_a_killed_flush_is_dropped(rig: Rig, request_: dict[str, object], when: 
     if when == "in a sync":
         asked = rig.once("upload", "mid-body", ask_and_die)
         rig.write("a", "changed")
-        assert asked.wait(20)
+        assert asked.wait(60)
     else:
         os.kill(rig.daemons[-1].pid, signal.SIGSTOP)
         ask_and_die()

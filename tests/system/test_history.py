@@ -204,7 +204,7 @@ def test_a_killed_sync(rig: Rig) -> None:
     rig.write("a")
     killed = rig.once("upload", "mid-body", rig.kill)
     daemon = rig.start()
-    assert killed.wait(20)
+    assert killed.wait(60)
     daemon.wait()
     (sync,) = kept(rig)
     assert (sync["outcome"], _paths(sync)) == ("unfinished", ["a"])

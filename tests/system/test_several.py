@@ -620,7 +620,7 @@ def test_an_apply_waits_for_no_sync_to_another(several: Several) -> None:
     rig.until(lambda: several.holds("blue", "a", "mine\n"), "the edit in blue")
     began_s = CLOCK.monotonic_s()
     rig.ok("apply", "--sandbox", "blue", "--yes")
-    assert CLOCK.monotonic_s() - began_s < 20
+    assert CLOCK.monotonic_s() - began_s < 60
     assert (rig.workspace / "both").read_text() == "blue's\n"
 
 
@@ -658,7 +658,7 @@ def test_a_dead_one_keeps_no_other_waiting(several: Several, unanswered: str, ho
     rig.ok("apply", "--sandbox", "main", "--yes")
     rig.ok("push", "--sandbox", "main")
     rig.ok("flush", "--sandbox", "main")
-    assert CLOCK.monotonic_s() - began_s < 20
+    assert CLOCK.monotonic_s() - began_s < 40
     assert (rig.workspace / "both").read_text() == "main's\n"
     screen = rig.ok("status").out
     assert "in sync" not in screen.splitlines()[0]

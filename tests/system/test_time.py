@@ -252,7 +252,7 @@ def test_a_signal_during_the_start(rig: ShiftedRig, number: signal.Signals) -> N
         if number is signal.SIGHUP and step:  # by then it may be a reload
             daemon.send(signal.SIGTERM)
         daemon.send(number)
-        codes.add(daemon.wait(5.0))
+        codes.add(daemon.wait())
         status = rig.status()
         assert (status["running"], status["state"], status["pid"]) == (False, "stopped", None)
         assert not (rig.state_folder / "control.sock").exists()

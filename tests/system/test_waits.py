@@ -50,7 +50,7 @@ def hanging_in(rig: Rig, op: str) -> None:
         rig.faults("execute: 404 always")  # where no program runs, the first archive is proved by a dump
         came = hang(rig, op)
         rig.start()
-        assert came.wait(20), rig.report()
+        assert came.wait(60), rig.report()
         return
     rig.up()
     rig.ok("flush")
@@ -61,7 +61,7 @@ def hanging_in(rig: Rig, op: str) -> None:
         os.unlink(rig.workspace / "to-delete")
     else:
         rig.write("a", "first")
-    assert came.wait(20), rig.report()
+    assert came.wait(60), rig.report()
 
 
 def answered(rig: Rig, word: str) -> tuple[dict[str, Any], float]:
@@ -117,7 +117,7 @@ def test_a_change_during_an_initialize_follows_it(rig: Rig) -> None:
     rig.faults("initialize: delay 3")
     came = rig.once("initialize", When.BEFORE, lambda: None)
     rig.write("a", "first")
-    assert came.wait(20)
+    assert came.wait(60)
     rig.write("b", "second")
     rig.converged()
     rig.until(lambda: rig.count("initialize", 200) >= 3, "the last answer")
