@@ -107,6 +107,7 @@ def test_a_look_at_little_counts_a_sample() -> None:
     counted = (LookAction.EXISTS, Missing.DIFFERS)
     assert look(Manifest({"00007": base["00007"]})) == {counted: 199, compared: 1}
     assert look(base, 200) == {compared: 4_800, reported: 200}
+    assert look(Manifest({"00000": base["00000"]}), 400) == {counted: 199, reported: 1}
     few = SandboxContent(Manifest({"a": _known(b"d"), "b": _known(b"d")}))
     request = look_request(
         few,
