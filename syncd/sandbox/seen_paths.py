@@ -194,7 +194,10 @@ class SeenPaths:
             self.held[path] = HeldPath(None, _fingerprint(here, path))
         _log_first(held.keys() - before, lambda path: _BOTH_CHANGED % shown_path(path))
         self._release(before, written)
-        self._unsaved = {} if why_unsaved is None else {path: (seen, why_unsaved(seen)) for path, seen in held.items()}
+        self._unsaved = {}
+        if why_unsaved is not None:  # a directory is never saved in one, and waits for a person
+            not_saved = {path: seen for path, seen in held.items() if seen.kind is not Kind.DIRECTORY}
+            self._unsaved = {path: (seen, why_unsaved(seen)) for path, seen in not_saved.items()}
         if not any(there.kind in _MAY_BE_SAVED_LATER for there, _ in self._unsaved.values()):
             self._tries, self._again_at_s = 0, inf
         elif not now_s < self._again_at_s < inf:

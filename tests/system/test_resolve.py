@@ -128,6 +128,20 @@ def test_what_was_deleted_here_and_changed_there(rig: Rig, agent: Agent, there: 
     assert (agent.exists("gone"), rig.status()["warnings"]) == (False, [])
 
 
+def test_a_directory_in_the_place_of_what_was_changed_here(rig: Rig, agent: Agent) -> None:
+    """The warning advises what decides it; the directory's files are saved when it gives way."""
+    agent.delete("a")
+    agent.write("a/in", THEIRS)
+    rig.write("a", OURS)
+    rig.ok("push")
+    (warning,) = rig.status()["warnings"]
+    assert warning.endswith("`syncd diff` shows it, `syncd apply` merges, `syncd resolve` decides")
+    _resolve(rig, "a", "--mine")
+    rig.ok("push")
+    assert (agent.read("a"), rig.status()["warnings"]) == (OURS.encode(), [])
+    assert [row["paths"] for row in _saved(rig)] == [["a", "a/in"]]
+
+
 def test_the_list(rig: Rig, agent: Agent) -> None:
     """Nothing; then each path with both sides and what is possible, in text and JSON."""
     quiet = rig.run("resolve")
