@@ -46,7 +46,7 @@ from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_store import followed_at_s
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
 from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
-from syncd.sandbox.sandbox_state import SandboxContent
+from syncd.sandbox.sandbox_state import SandboxContent, TakenPath
 from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.scan.path_rules import PathRules
 from syncd.selection.selection import PathPatterns
@@ -368,10 +368,12 @@ def tell_rest(found: SandboxCommits, commits: Collection[SandboxCommit]) -> None
 
 def writer_of(config: Config, db: StateDb) -> WorkspaceWriter:
     """Return the writer to the workspace, which records what counts as sent whenever it takes something back."""
-    from syncd.cli.apply.undoing import record_back, written_config  # noqa: PLC0415 - it needs what is above
+    from syncd.cli.apply.undoing import record_back, sandbox_id, written_config  # noqa: PLC0415 - it needs what is above
 
-    path, name = config.workspace.path, config.sandbox_name
-    return WorkspaceWriter(path, db, lambda taken: record_back(written_config(config, db), db, taken), name)
+    def taking_back(taken: Sequence[TakenPath]) -> None:
+        record_back(written_config(config, db), db, taken)
+
+    return WorkspaceWriter(config.workspace.path, db, taking_back, config.sandbox_name, sandbox_id(config))
 
 
 def path_rules(config: Config) -> PathRules:

@@ -85,7 +85,7 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     """One write. `taken` is what counts as sent by it; `left` are paths that an undo, which was begun, leaves.
 
     Of `decided` paths nothing changed here, but an undo takes back what counts as sent of them, too. `sandbox` is the
-    name of the sandbox that it came from.
+    name of the sandbox that it came from, and `sandbox_id` the id that this had then, empty if it is not known.
     """
 
     token: str
@@ -95,13 +95,13 @@ class JournalEntry(Struct, frozen=True, kw_only=True):
     left: tuple[str, ...] = ()
     decided: tuple[str, ...] = ()
     sandbox: str = MAIN
+    sandbox_id: str = ""
 
 
-def journal_sandbox(db: StateDb) -> str | None:
-    """Return the name of the sandbox of the write that would be taken back next; None where there is none."""
+def next_undone(db: StateDb) -> JournalEntry | None:
+    """Return the write that would be taken back next; None where there is none."""
     done, pending = journal_records(db)
-    entry = load_journal(pending) or load_journal(done)
-    return None if entry is None else entry.sandbox
+    return load_journal(pending) or load_journal(done)
 
 
 def journal_records(db: StateDb) -> tuple[Record[str], Record[str]]:
@@ -128,7 +128,7 @@ class WorkspaceWriter:
 
     Whenever something is taken back, also what was killed, `before_taking_back` gets those `taken` by that write whose
     paths are about to be restored; if it raises, nothing is. What it records of an undo is in one transaction with the
-    begin of that. What is written comes from the `sandbox` of this name.
+    begin of that. What is written comes from the `sandbox` of this name and id.
     """
 
     def __init__(
@@ -137,11 +137,12 @@ class WorkspaceWriter:
         db: StateDb,
         before_taking_back: Callable[[Sequence[TakenPath]], None] = lambda _: None,
         sandbox: str = MAIN,
+        sandbox_id: str = "",
     ) -> None:
         self._workspace = workspace
         self._db = db
         self._before_taking_back = before_taking_back
-        self._sandbox = sandbox
+        self._sandbox, self._sandbox_id = sandbox, sandbox_id
         self._done, self._pending = journal_records(db)
         self._folder = os.path.join(db.folder, "apply")
 
@@ -277,6 +278,7 @@ class WorkspaceWriter:
             changes=tuple(changes),
             decided=decided,
             sandbox=self._sandbox,
+            sandbox_id=self._sandbox_id,
         )
         try:
             _save(self._pending, entry)

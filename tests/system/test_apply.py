@@ -46,7 +46,7 @@ from tests.component.test_agent_branch import poisoned
 from tests.recorded import records
 from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
-from tests.system.rig import DEFAULTS, TIMEOUT_S, Rig
+from tests.system.rig import DEFAULTS, SANDBOX, TIMEOUT_S, Rig
 from tests.system.trees import tree
 
 TEXT = "".join(f"line {number}\n" for number in range(30))
@@ -296,6 +296,21 @@ def test_an_undo_of_what_was_removed_there_since(rig: Rig, agent: Agent) -> None
     (saved,) = json.loads(rig.ok("saved", "list", "--json").out)["saved"]
     rig.ok("saved", "restore", saved["id"], str(rig.home / "back"))
     assert (rig.home / "back/out/model").read_text() == "the trained model\n"
+
+
+def test_an_undo_in_another_sandbox(rig: Rig, agent: Agent) -> None:
+    """What the next sandbox has got from here becomes as before there too, and the agent's version is saved first."""
+    agent.write("a", "theirs\n")
+    agent.write("new", "theirs\n")
+    assert _applied(rig)[0] == 0
+    there = rig.emulator.create_sandbox("next").workspace
+    rig.configure({**DEFAULTS, "sandbox.id": "next"})
+    rig.ok("push")
+    assert _applied(rig, "--undo") == (0, {"undone": ["a", "new"]})
+    rig.ok("push")
+    assert tree(there) == tree(rig.workspace)
+    (saved,) = json.loads(rig.ok("saved", "list", "--json").out)["saved"]
+    assert (saved["sandbox_id"], saved["paths"]) == (SANDBOX, ["a", "new"])
 
 
 def test_a_rule_that_came_along(rig: Rig, agent: Agent) -> None:

@@ -19,7 +19,7 @@ from syncd.core.settings import MAIN, AcquireKeys, Config, SandboxKeys
 from syncd.core.text import counted, shown_path
 from syncd.core.waiter import Interrupt, Waiter, interrupting
 from syncd.daemon.build import folders_of, target_of
-from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written, journal_sandbox
+from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written, next_undone
 from syncd.model.entry import Kind, SeenEntry, arrived_digest
 from syncd.model.manifest import Manifest
 from syncd.remote.target import Target
@@ -35,9 +35,9 @@ def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
     Raises `click.UsageError` if a `sandbox` is named and the last one was of another.
     """
     with closing(StateDb(folders_of(config, os.environ).state)) as db:
-        last = journal_sandbox(db)
-        if None not in (sandbox, last) and sandbox != last:
-            raise click.UsageError(f"The last `apply` was of {last}; `syncd apply --undo` takes that one back.")
+        last = next_undone(db)
+        if sandbox is not None and last is not None and sandbox != last.sandbox:
+            raise click.UsageError(f"The last `apply` was of {last.sandbox}; `syncd apply --undo` takes that one back.")
         config = written_config(config, db)
     waiter = Waiter(Interrupt(), CLOCK)
     with interrupting(waiter.interrupt), no_sync_begins(config, waiter):  # a stop leaves nothing half undone
@@ -58,7 +58,8 @@ def undo_and_tell(config: Config, sandbox: str | None, *, as_json: bool) -> int:
 
 def written_config(config: Config, db: StateDb) -> Config:
     """The configuration of the sandbox whose write would be taken back next; one without an id if it has none now."""
-    name = journal_sandbox(db) or MAIN
+    last = next_undone(db)
+    name = MAIN if last is None else last.sandbox
     if name in config.sandboxes:
         return config.for_sandbox(name)
     return replace(config, sandbox=SandboxKeys(acquire=AcquireKeys()), sandbox_name=name)
@@ -89,6 +90,8 @@ def record_back(config: Config, db: StateDb, taken: Sequence[TakenPath]) -> None
     if not taken:
         return
     target = _target(config)
+    if target is not None and _came_from(config, db) != target.sandbox_id:
+        target = None  # what the present one has of it was sent from here
     state = None if target is None else SandboxState(db, target)
     base = None if state is None else state.base
     unanswered = () if state is None else state.unanswered
@@ -144,7 +147,7 @@ def _unsaved(config: Config, db: StateDb, taken: Sequence[TakenPath]) -> list[st
                 unsaved.append(path)
             elif saved.holder_of(path, there := replace(after, digest=digest)) is None:
                 there = with_copy(there, _place(config, path))
-                saved.save(Why.CONFLICT, _sandbox_id(config), {path: there})
+                saved.save(Why.CONFLICT, _came_from(config, db), {path: there})
         except (OSError, TryLater):  # it changed since, or there is no room: then it stays
             unsaved.append(path)
     return unsaved
@@ -178,7 +181,7 @@ def _save(config: Config, db: StateDb, taken: list[TakenPath]) -> None:
             if before is not None:
                 bases[path] = before, contents.get(path, arrived_digest(before))
         if versions:
-            saved.save(Why.CONFLICT, _sandbox_id(config), versions, bases)
+            saved.save(Why.CONFLICT, _came_from(config, db), versions, bases)
 
 
 def _target(config: Config) -> Target | None:
@@ -188,9 +191,16 @@ def _target(config: Config) -> Target | None:
     return None
 
 
-def _sandbox_id(config: Config) -> str:
+def sandbox_id(config: Config) -> str:
+    """Return the sandbox's id, empty where none is known now."""
     target = _target(config)
     return "" if target is None else target.sandbox_id
+
+
+def _came_from(config: Config, db: StateDb) -> str:
+    """Return the id of the sandbox of the write that is taken back."""
+    last = next_undone(db)
+    return sandbox_id(config) if last is None or not last.sandbox_id else last.sandbox_id
 
 
 def _place(config: Config, path: str) -> str:
