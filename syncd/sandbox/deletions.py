@@ -11,7 +11,7 @@ from syncd.core.choices import Deletions
 from syncd.core.errors import SyncWarning
 from syncd.core.text import shown_path
 from syncd.model.entry import Kind
-from syncd.model.manifest import Manifest, is_within
+from syncd.model.manifest import Manifest, directories_above, is_within
 from syncd.remote.api import Api
 from syncd.sandbox.leftovers import (
     NO_LEFTOVERS,
@@ -120,10 +120,9 @@ class DeletionSync(Struct):
     @property
     def _given_up(self) -> frozenset[str]:
         """The leftovers that someone changed, as far as a look saw it, and what the last removal left for that."""
-        seen = self.state.seen
-        return self._changed.union(
-            path for path in self.state.leftovers.entries if path in seen.kept | seen.held.keys()
-        )
+        stays = self.state.seen.kept | self.state.seen.held.keys()
+        stays |= directories_above(stays)
+        return self._changed.union(path for path in self.state.leftovers.entries if path in stays)
 
     def retry(self, paths: Iterable[str]) -> None:
         """Try these again by themselves: what is there as these paths is another's no more."""
@@ -187,8 +186,9 @@ class DeletionSync(Struct):
             if found == [Kind.UNREAD]:
                 kinds[path] = [entry.kind for entry in to_delete[path]]
         taken = obstructed_by(kinds, wanted)
-        # A directory that holds something else is the agent's by now.
-        given_up = {path for path in kinds.keys() & holding_more if not is_within(path, taken)}
+        # A directory that holds something else than what was put there is the agent's by now.
+        holding_ours = directories_above(kinds.keys() - holding_more)
+        given_up = {path for path in kinds.keys() & holding_more - holding_ours if not is_within(path, taken)}
         self.gone = frozenset(to_delete.keys() - kinds.keys() | given_up)
         self._failed = {path: failed[path] for path in kinds if there.get(path) is Kind.UNREAD and path in failed}
         self._changed = frozenset(kinds.keys() - given_up - self._failed.keys())

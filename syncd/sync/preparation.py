@@ -334,6 +334,8 @@ class Preparation(Struct):
                 again.setdefault(path, []).append(seen[path])
         if self.policy is AgentChanges.OVERWRITE:
             again |= self._changed_there(result)
+        for path in directories_above(again).intersection(result.kept):  # what it held goes only now
+            again[path] = self.paths_to_delete[path]
         removals = [result]
         if again:
             self.services.delivery.mark_uncertain()

@@ -235,6 +235,23 @@ def test_hold(made: AgentRig, archive: str) -> None:
     assert made.quiet()
 
 
+@pytest.mark.parametrize("by", [SyncMode.FORCED, SyncMode.CHANGED])
+def test_a_directory_in_which_something_stays(made: AgentRig, by: SyncMode) -> None:
+    """It was put there, is nobody's new one, and goes with what stayed in it."""
+    made.agent.write("d/c", "theirs")
+    shutil.rmtree(made.rig.workspace / "d")
+    made.settle()
+    assert list(made.warnings) == ["kept:d/c"]
+    assert made.quiet()
+    if by is SyncMode.CHANGED:
+        made.agent.delete("d/c")
+        (made.rig.workspace / "more").unlink()
+    made.rig.sync(by)
+    assert not made.agent.exists("d")
+    assert (made.warnings, made.rig.cycle.leftover_files) == ({}, 0)
+    assert made.quiet()
+
+
 def without_copies(monkeypatch: pytest.MonkeyPatch, **lacking: Any) -> None:
     """Let each look report changed files without a copy, and with these values."""
     finish = Looker.finish
