@@ -248,6 +248,7 @@ class Preparation(Struct):
             _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))
             return Verdict.LEAVE_OUT
         released = [path for path in kept - seen.kept if path not in self.written]
+        seen.released += [path for path in released if path not in self._here and path not in self.paths_to_delete]
         if self.is_whole and any(path in self.manifest for path in released):
             return Verdict.LEAVE_OUT
         gone = deletion_sync.gone  # some by a removal after the look

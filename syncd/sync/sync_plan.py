@@ -107,8 +107,8 @@ def look_request(
 ) -> LookRequest:
     """Return what to look at before `written` entries of `manifest` are put there, and other paths deleted.
 
-    `held_here` are entries here of paths that are not written, to find out if they may be, and so are those of `kept`
-    that are in the manifest. `places` are those to check for obstacles. Of what syncd put there, a sample of
+    `held_here` are entries here of paths that are not written, to find out if they may be, or removed, and so are those
+    of `kept`. `places` are those to check for obstacles. Of what syncd put there, a sample of
     `most_counted` paths is counted, but for what is below a path that stays. Of what is written, a sample of
     `most_missed` is reported where it is missing. `compared` are more entries of the manifest to compare, though not
     written.
@@ -144,8 +144,10 @@ def look_request(
         if path not in items and path not in written:
             last[path] = LookItem(_distinct((*content.versions_of(path), entry)), fetch)
     for path in kept:
-        if path in manifest and path not in items and path not in last and path not in written:
-            last[path] = LookItem(_distinct((*content.versions_of(path), manifest[path])), LookAction.COMPARE)
+        here = [manifest[path]] if path in manifest else []
+        ours = _distinct((*content.versions_of(path), *here))
+        if ours and path not in items and path not in last and path not in written:
+            last[path] = LookItem(ours, LookAction.COMPARE)
     base = content.base
     if most_counted and base is not None:
         stays = {*held_here, *kept, *places}

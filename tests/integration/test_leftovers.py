@@ -40,9 +40,9 @@ def agent(rig: Rig, path: str, content: str) -> None:
     (rig.sandbox.workspace / path).write_text(content)
 
 
-@pytest.mark.parametrize("by", ["force", "another removal"])
-def test_a_changed_path_is_checked_again(rig: Rig, by: str) -> None:
-    """It is checked with the next removal, or by `push --force`: it may have been removed or restored."""
+@pytest.mark.parametrize("by", [SyncMode.FORCED, SyncMode.CHANGED])
+def test_a_changed_path_is_checked_again(rig: Rig, by: SyncMode) -> None:
+    """It is looked at by each sync: it may have been removed there, or restored, and then it does not stay."""
     mirrored(rig)
     agent(rig, "a", "the agent's")
     agent(rig, "d/b", "the agent's")
@@ -52,16 +52,14 @@ def test_a_changed_path_is_checked_again(rig: Rig, by: str) -> None:
     (rig.sandbox.workspace / "a").unlink()
     agent(rig, "d/b", "hello")
     rig.write("new")
-    rig.sync()
-    assert rig.warning_keys == ["kept:a", "kept:d/b"]
-    if by == "force":
-        rig.sync(SyncMode.FORCED)
-    else:
-        delete(rig, "new")
-        rig.sync()
+    outcome, _ = rig.sync(by)
     assert rig.warning_keys == []
+    if by is SyncMode.CHANGED:
+        assert outcome.follow_up == ("a", "d/b")
+        rig.sync()
     assert rig.cycle.leftover_files == 0
-    assert set(rig.arrived()) == {"stay"} | ({"new"} if by == "force" else set())
+    assert set(rig.arrived()) == {"stay", "new"}
+    assert rig.sync()[0].word == "unchanged"
 
 
 def test_missing_while_it_was_packed(rig: Rig) -> None:
