@@ -55,10 +55,15 @@ _REMEDIES = {
 
 
 class HeldPath(Struct, frozen=True, array_like=True):
-    """A held path: by an obstacle, None if both sides changed it. `here` is the fingerprint of what was here then."""
+    """A held path: by an obstacle, None if both sides changed it. `here` is the fingerprint of what was here then.
+
+    `there` is the kind of a version there that was to be saved and could not be, with the reason, None if none was.
+    """
 
     obstacle: Obstacle | None
     here: bytes
+    there: Kind | None = None
+    why_unsaved: str = ""
 
 
 class _SeenRecord(Struct, frozen=True):
@@ -79,7 +84,6 @@ class SeenPaths:
         self._db = db
         self._record = Record(db, "seen", _SeenRecord, "what stays in the sandbox is looked at once more", owner)
         self.released: list[str] = []
-        self._unsaved: dict[str, tuple[SeenEntry, str]] = {}  # versions of held paths that could not be saved, and why
         self._again_at_s = inf
         self._tries = 0
         self.read()
@@ -190,15 +194,12 @@ class SeenPaths:
         self.held = {path: held for path, held in self.held.items() if path not in before}
         self.kept = {path for path in self.kept if not among(path)} | plan.there(PathOutcome.KEEP).keys()
         held = plan.there(PathOutcome.HOLD)
-        for path in held:
-            self.held[path] = HeldPath(None, _fingerprint(here, path))
+        for path, there in held.items():
+            kind, why = (None, "") if why_unsaved is None else (there.kind, why_unsaved(there))
+            self.held[path] = HeldPath(None, _fingerprint(here, path), kind, why)
         _log_first(held.keys() - before, lambda path: _BOTH_CHANGED % shown_path(path))
         self._release(before, written)
-        self._unsaved = {}
-        if why_unsaved is not None:  # a directory is never saved in one, and waits for a person
-            not_saved = {path: seen for path, seen in held.items() if seen.kind is not Kind.DIRECTORY}
-            self._unsaved = {path: (seen, why_unsaved(seen)) for path, seen in not_saved.items()}
-        if not any(there.kind in _MAY_BE_SAVED_LATER for there, _ in self._unsaved.values()):
+        if not any(self.held[path].there in _MAY_BE_SAVED_LATER for path in held):
             self._tries, self._again_at_s = 0, inf
         elif not now_s < self._again_at_s < inf:
             self._tries += 1
@@ -208,9 +209,13 @@ class SeenPaths:
         self._save_what_stays()
 
     def try_again_after_start(self, now_s: float) -> None:
-        """Plan the first look of a process at what an earlier one held."""
-        if self.both_changed:
-            self._again_at_s = now_s + FIRST_WAIT_S
+        """Plan the first look of a process that saves at what an earlier one held: at once at what that did not save.
+
+        So it is after `sandbox.agent_changes = "hold"`.
+        """
+        unsaved = [self.held[path].there for path in self.both_changed]
+        if unsaved:
+            self._again_at_s = now_s if None in unsaved else now_s + FIRST_WAIT_S
 
     def note_written(self, written: Collection[str]) -> None:
         """Note that these paths are made as they are here, without a look."""
@@ -267,11 +272,12 @@ class SeenPaths:
         return found
 
     def _held_warning(self, path: str) -> SyncWarning:
-        there, why = self._unsaved.get(path, (None, None))
-        if there is not None and there.kind is Kind.UNREAD:
+        held = self.held[path]
+        if held.there is Kind.UNREAD:
             what = f"'{shown_path(path)}' could not be read in the sandbox, or not in time, and stays there as it is"
             return SyncWarning(f"held:{path}", what, "a later sync looks again; `syncd diff` has more time for it")
-        return held_warning(path, why)
+        # A directory is never saved in one, and waits for a person.
+        return held_warning(path, None if held.there in (None, Kind.DIRECTORY) else held.why_unsaved)
 
 
 def _log_first(paths: Collection[str], line: Callable[[str], str]) -> None:

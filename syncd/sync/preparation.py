@@ -314,8 +314,9 @@ class Preparation(Struct):
     def _save(self, plan: Plan) -> frozenset[str]:
         """Save what is about to be overwritten or removed, and return the paths that cannot be saved."""
         versions = plan.there(PathOutcome.SAVE)
-        removed = {path: there for path, there in versions.items() if path not in self.written}
-        overwritten = {path: there for path, there in versions.items() if path in self.written}
+        here = self._here  # what was held is written by the next round
+        removed = {path: there for path, there in versions.items() if path not in here}
+        overwritten = {path: there for path, there in versions.items() if path in here}
         unsaved = self.services.remote_changes.save(Why.OVERWRITTEN, overwritten, self.base_of)
         return unsaved | self.services.remote_changes.save(Why.REMOVED, removed)
 

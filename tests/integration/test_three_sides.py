@@ -235,6 +235,19 @@ def test_hold(made: AgentRig, archive: str) -> None:
     assert made.quiet()
 
 
+def test_hold_is_over(made: AgentRig) -> None:
+    """A process with `save` saves and overwrites what one with `hold` held, though nothing changes any more."""
+    made.set(agent_changes="hold")
+    made.agent.write("a", "theirs")
+    made.edit(a="newer")
+    made.rig.sync()
+    made.set(agent_changes="save")
+    made.settle()
+    assert (made.there("a"), made.saved, made.reasons) == ("newer", {"a": ["theirs"]}, [Why.OVERWRITTEN])
+    assert made.warnings == {}
+    assert made.quiet()
+
+
 @pytest.mark.parametrize("by", [SyncMode.FORCED, SyncMode.CHANGED])
 def test_a_directory_in_which_something_stays(made: AgentRig, by: SyncMode) -> None:
     """It was put there, is nobody's new one, and goes with what stayed in it."""
@@ -305,6 +318,8 @@ def test_a_full_disk_here(made: AgentRig, monkeypatch: pytest.MonkeyPatch, fault
         assert (made.there("a"), made.there("b")) == ("theirs", "newer")
         assert list(made.warnings) == ["held:a"]
         assert "No space left on device" in made.warnings["held:a"]
+    made.rig.restart()
+    assert "No space left on device" in made.warnings["held:a"]
     monkeypatch.undo()
     assert made.rig.sync()[0].word == "unchanged"
     made.rig.clock.go_on(60)
