@@ -167,8 +167,9 @@ def run_command() -> int:
     except (Stop, click.Abort):
         raise KeyboardInterrupt from None
     except OSError as failure:
-        print_error(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")
-        return ExitCode.TRY_LATER
+        what = f"{failure.strerror or failure}, {failure.filename or 'no file'}"
+        print_error(f"this machine refused something ({what}): see `syncd check`")
+        return ExitCode.NEEDS_PERSON if isinstance(failure, PermissionError) else ExitCode.TRY_LATER
     except Exception as failure:  # noqa: BLE001 - the last resort: a traceback does not help a person
         from syncd.remote.failure import StepFailed  # noqa: PLC0415 - only when something went wrong
 

@@ -18,6 +18,7 @@ from msgspec import Struct
 from syncd.core.errors import ConfigError, Locked, NeedsPerson
 
 _NAME = "lock"
+STATUS = "status.json"
 # struct flock of 64-bit Linux: type, whence, start, length, pid (fcntl_locking(2)).
 _FLOCK = "hhqqi"
 
@@ -29,7 +30,10 @@ class Directories(Struct, frozen=True):
     spool: str
 
     def make(self) -> None:
-        """Create missing folders with mode 0700, and remove other users' rights from existing ones."""
+        """Create missing folders with mode 0700, and remove other users' rights from existing ones.
+
+        Raises `ConfigError` for one that cannot be made or used.
+        """
         for folder in (self.state, self.spool):
             try:
                 os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
@@ -37,11 +41,31 @@ class Directories(Struct, frozen=True):
                 for own in (os.path.dirname(folder), folder):
                     if os.stat(own).st_mode & 0o077:
                         os.chmod(own, 0o700)
+                if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             except OSError as failure:
-                raise ConfigError(
-                    f"the folder {folder!r} cannot be used ({failure.strerror})",
-                    "make it writable, or set XDG_STATE_HOME and XDG_CACHE_HOME to folders that are",
-                ) from None
+                raise _unusable(folder, failure) from None
+
+
+def refuse_unreadable(state: str) -> None:
+    """Raise `ConfigError` for a state folder that this user cannot read, such as root's after a `sudo`.
+
+    A status would take it for that of a workspace on which no daemon has worked.
+    """
+    for name in ("", _NAME, STATUS):
+        try:
+            os.close(os.open(os.path.join(state, name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except PermissionError as failure:
+            raise _unusable(state, failure) from None
+        except OSError:
+            continue
+
+
+def _unusable(folder: str, failure: OSError) -> ConfigError:
+    return ConfigError(
+        f"the folder {folder!r} cannot be used ({failure.strerror})",
+        "make it writable, or set XDG_STATE_HOME and XDG_CACHE_HOME to folders that are",
+    )
 
 
 def directories_for(workspace: str, environ: Mapping[str, str]) -> Directories:
@@ -129,7 +153,7 @@ class Lock:
 def holder(folder: str) -> int | None:
     """Return the process that holds the lock of a state folder; 0: in another PID namespace; None: no process."""
     try:
-        descriptor = os.open(os.path.join(folder, _NAME), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(os.path.join(folder, _NAME), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:

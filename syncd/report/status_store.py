@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.clock import seconds_of
-from syncd.core.directories import holder
+from syncd.core.directories import STATUS, holder
 from syncd.core.durable_file import read_file, write_whole
 from syncd.core.settings import MAIN
 from syncd.core.text import shown_path
@@ -24,7 +24,6 @@ from syncd.remote.target import Target
 from syncd.store.state_db import Record, StateDb
 from syncd.sync.status_document import VERSION, AgentStatus, SandboxStatus, State, Status
 
-_NAME = "status.json"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -37,7 +36,7 @@ class _Seen(Struct, frozen=True):
 
 def write_status(folder: str, content: bytes) -> None:
     """Write the `encoded` document into this state folder. Raises `OSError`."""
-    write_whole(os.path.join(folder, _NAME), content)
+    write_whole(os.path.join(folder, STATUS), content)
 
 
 def encoded(status: Status) -> bytes:
@@ -156,7 +155,7 @@ def _running(folder: str) -> Iterator[Status]:
 def read_document(folder: str) -> Status | None:
     """Return the document as it was written last, by any process; None if there is no valid one."""
     try:
-        status = msgspec.json.decode(read_file(os.path.join(folder, _NAME)), type=Status)
+        status = msgspec.json.decode(read_file(os.path.join(folder, STATUS)), type=Status)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return status if status.version == VERSION else None

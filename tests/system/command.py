@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import pytest
+
 from syncd.core.clock import SystemClock
 from tests.preloaded import Preloaded, may_be_preloaded
 
@@ -19,6 +22,15 @@ CLOCK = SystemClock()
 SYNCD = (sys.executable, "-m", "syncd")
 # The promise is 5 s from signal to exit.
 STOP_S = 5.0
+# Root reads everything unless this right is taken away.
+AS_ANYONE = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+    if os.geteuid() == 0
+    else ()
+)
+as_anyone = pytest.mark.skipif(
+    bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) reads all"
+)
 
 
 @dataclass(frozen=True)

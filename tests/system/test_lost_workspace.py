@@ -13,17 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.inodes import recreate
-from tests.system.command import Running
+from tests.system.command import AS_ANYONE, Running, as_anyone
 from tests.system.rig import DEFAULTS, Rig, emptied
 from tests.system.trees import lacking, tree
 
 FILES = 30
-# Root reads everything unless this right is taken away.
-AS_ANYONE = (
-    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
-    if os.geteuid() == 0
-    else ()
-)
 _AT_FDCWD, _EXCHANGE = -100, 2
 
 
@@ -218,7 +212,7 @@ def test_emptied_beside_a_new_rule(watched: Rig) -> None:
     _nothing_was_sent(watched)
 
 
-@pytest.mark.skipif(bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) reads all")
+@as_anyone
 def test_an_unreadable_workspace(rig: Rig) -> None:
     """It does not count as empty."""
     rig.fill(FILES)

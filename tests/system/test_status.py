@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import threading
@@ -10,6 +11,7 @@ import threading
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 
+from tests.system.command import AS_ANYONE, as_anyone
 from tests.system.rig import TIMEOUT_S, Rig
 
 KEYS = [
@@ -231,6 +233,35 @@ def test_how_to_start_it(rig: Rig) -> None:
     assert f"startit:`syncdrun--config{other}`workspace" in text
     (units / "default.target.wants/syncd@work.service").symlink_to("../syncd@.service")
     assert "start it: `systemctl --user start syncd@work`" in rig.ok("status", "--config", str(other)).out
+
+
+@as_anyone
+@pytest.mark.parametrize("closed", ["", "..", "lock", "status.json"])
+def test_a_state_folder_of_another_user(rig: Rig, closed: str) -> None:
+    """It is not taken for that of a workspace on which no daemon has worked, such as root's after a `sudo`."""
+    rig.write("a")
+    rig.ok("push")
+    place = os.path.join(rig.state_folder, closed)
+    mode = os.stat(place).st_mode & 0o777
+    os.chmod(place, 0)
+    commands = [("status", "--json"), ("push",), ("pause",)]
+    done = [rig.run(*command, prefix=AS_ANYONE) for command in commands]
+    every = rig.run("status", "--all", "--json", prefix=AS_ANYONE)
+    os.chmod(place, mode)
+    line = f"syncd: the folder '{rig.state_folder}' cannot be used (Permission denied): make it writable, or "
+    assert [(each.code, each.out, each.err[: len(line)]) for each in done] == [(78, "", line)] * len(commands)
+    assert line.removeprefix("syncd: ") in json.loads(every.out)["workspaces"][0]["error"]
+
+
+@as_anyone
+def test_a_state_folder_that_cannot_be_written(rig: Rig) -> None:
+    """A person must change that: 78. The status is known."""
+    rig.write("a")
+    rig.ok("push")
+    os.chmod(rig.state_folder, 0o500)
+    codes = [rig.run(command, prefix=AS_ANYONE).code for command in ("push", "run", "diff", "pause", "status")]
+    os.chmod(rig.state_folder, 0o700)
+    assert codes == [78, 78, 78, 78, 0]
 
 
 def test_an_ascii_locale(rig: Rig) -> None:

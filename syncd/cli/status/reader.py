@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from syncd import __version__
 from syncd.cli.options import CLOCK, config_of_daemon, load_for_command, option_for
 from syncd.core.config_file import config_files, config_name
-from syncd.core.directories import default_config_path, directories_for, holder
+from syncd.core.directories import default_config_path, directories_for, holder, refuse_unreadable
 from syncd.core.errors import ConfigError
 from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
@@ -37,7 +37,10 @@ _SILENCE_S = 300.0
 
 
 class StatusReader:
-    """Reads the status of a configuration's workspace. A `problem` with its file stops no daemon that runs."""
+    """Reads the status of a configuration's workspace. A `problem` with its file stops no daemon that runs.
+
+    Raises `ConfigError` for a state folder that cannot be read.
+    """
 
     def __init__(
         self, path: str, config: Config, waiter: Waiter | None = None, problem: ConfigError | None = None
@@ -45,6 +48,7 @@ class StatusReader:
         self._path, self.config, self.problem = path, config, problem
         self._waiter = waiter or Waiter(Interrupt(), CLOCK)
         self._folder = directories_for(config.workspace.path, os.environ).state
+        refuse_unreadable(self._folder)
         self._nothing = _nothing(config)
 
     def renewed(self) -> StatusReader:
