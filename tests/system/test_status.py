@@ -222,6 +222,9 @@ def test_how_to_start_it(rig: Rig) -> None:
     rig.up()
     rig.kill()
     assert rig.ok("status").out.startswith("● not running: it ended unexpectedly, last seen ")
+    rig.ok("pause")  # the next daemon keeps to it
+    assert "\n  start it: `syncd run`; it is paused: `syncd resume`\n" in rig.ok("status").out
+    rig.ok("resume")
     units = rig.home / ".config/systemd/user"
     (units / "default.target.wants").mkdir(parents=True)
     (units / "syncd.service").touch()

@@ -188,6 +188,11 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
         ),
         (replace(NOTHING, last_sync=WATCHING.last_sync), BESIDE, ["● not running", "  start it: `syncd run`"]),
         (
+            replace(NOTHING, last_sync=WATCHING.last_sync),
+            replace(BESIDE, is_paused=True),
+            ["● not running", "  start it: `syncd run`; it is paused: `syncd resume`"],
+        ),
+        (
             NOTHING,
             replace(BESIDE, was_killed=True),
             ["● not running: it ended unexpectedly, last seen 5 min ago", "  start it: `syncd run`"],

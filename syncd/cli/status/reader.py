@@ -77,6 +77,7 @@ class StatusReader:
     def context(self, status: Status) -> StatusContext:
         """The facts that the screen needs beside this document."""
         from syncd.cli.status.screen import StatusContext  # noqa: PLC0415 - for people alone
+        from syncd.daemon.sync_requests import pause_marker  # noqa: PLC0415
 
         needs_start = (
             not status.running or status.responding is False or status.daemon_version not in (None, __version__)
@@ -87,6 +88,7 @@ class StatusReader:
             busy_pid=None if status.running else holder(self._folder),
             unit=self.installed_unit() if needs_start else None,
             option=option_for(self._path),
+            is_paused=pause_marker(self._folder).exists,
         )
 
     def installed_unit(self) -> str | None:

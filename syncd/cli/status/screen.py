@@ -41,8 +41,9 @@ class StatusContext(Struct, frozen=True):
 
     `written_at_s` is when it was last written, in seconds since 1970, None if never; `was_killed`: the process that
     wrote it did not write that it stopped; `busy_pid` a process that holds the workspace and is not the document's (0:
-    in another PID namespace), `unit` the daemon's systemd user unit, if installed. `option` is the option that commands
-    need for this configuration (` --config FILE`, or nothing).
+    in another PID namespace), `unit` the daemon's systemd user unit, if installed; `is_paused`: a person paused, which
+    the next daemon keeps to. `option` is the option that commands need for this configuration (` --config FILE`, or
+    nothing).
     """
 
     written_at_s: float | None
@@ -50,6 +51,7 @@ class StatusContext(Struct, frozen=True):
     busy_pid: int | None = None
     unit: str | None = None
     option: str = ""
+    is_paused: bool = False
 
     @property
     def start(self) -> str:
@@ -142,8 +144,9 @@ def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[
             f"daemon of another version than {__version__}: restart it: {context.restart}"
         )
         return Tone.ATTENTION, f"another syncd is working here{process}, which shows no status", remedy
+    resume = f"; it is paused: `syncd resume{context.option}`" if context.is_paused else ""
     if context.written_at_s is None:
-        remedy = f"check that it can work: `syncd check{context.option}`; then start it: `{context.start}`"
+        remedy = f"check that it can work: `syncd check{context.option}`; then start it: `{context.start}`{resume}"
         return Tone.ATTENTION, "not running: no daemon has worked on this workspace yet", remedy
     since_s, synced_s = seconds_of(status.state_since), _finished_s(status)
     if context.was_killed:
@@ -153,7 +156,7 @@ def _not_running(status: Status, context: StatusContext, now_s: float) -> tuple[
     else:
         text = f"not running: it ended {ago(now_s - since_s)}"
     why = f"; why it ended: `syncd service status{context.option}`" if context.unit else ""
-    return Tone.BAD, text, f"start it: `{context.start}`{why}"
+    return Tone.BAD, text, f"start it: `{context.start}`{resume}{why}"
 
 
 def _finished_s(status: Status) -> float | None:
