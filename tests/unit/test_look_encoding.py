@@ -136,14 +136,41 @@ def test_a_hostile_report_is_none(values: Any) -> None:
         read(values)
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("few outcomes", "it has another number of outcomes"),
+        ("removed what was compared", "it says what was not asked for"),
+        ("removal without outcome", "a removal has no outcome"),
+        ("differs without row", "rows are missing"),
+        ("new and known", "a new path is none"),
+        ("copy of what was compared", "a copy was not asked for"),
+        ("one copy for two", "one copy is of two files"),
+        ("short digest", "a digest is invalid"),
+        ("copy of a folder", "a copy is of no file"),
+        ("blocked above the workspace", "a path is not blocked in such a way"),
+    ],
+)
+def test_why_a_report_is_none(name: str, why: str) -> None:
+    """The log says it."""
+    with pytest.raises(ValueError, match=f"^{why}$"):
+        read(HOSTILE[name])
+
+
+def test_the_target_of_no_link() -> None:
+    """It counts as none."""
+    assert read(differs(row("f", TEXT, -1, False, "t"))).differing["fetched"].target == ""
+    assert read(differs(row("l", "", -1, False, "t"))).differing["fetched"].target == "t"
+
+
 def test_a_report_of_what_was_not_asked() -> None:
     """New paths, pruned ones and more of them count only where they were asked for, and more bytes never."""
     request = LookRequest({})
     assert read(report(""), request) == LookResult()
     for fields in ({"new": {"n": row()}}, {"pruned": ["n"]}, {"unlisted": 1}, {"unsearched": 1}):
-        with pytest.raises(ValueError, match="not asked for"):
+        with pytest.raises(ValueError, match=r"^it lists what was not asked for$"):
             read(report("", **fields), request)
-    with pytest.raises(ValueError, match="more was copied"):
+    with pytest.raises(ValueError, match=r"^more was copied than was asked for$"):
         read(differs(row(copy=0)), LookRequest(ITEMS, most_copied_bytes=3))
 
 
@@ -152,7 +179,7 @@ def test_what_is_blocked() -> None:
     found = read(blocked([1, "l"], [0, "g"], outcomes="==rr=bb")).blocked
     assert found == {"d": Obstacle.SYMLINK, ".git": Obstacle.COMMITS}
     two = LookRequest({"d/a": LookItem((FILE,), PLACE), "d/b": LookItem((FILE,), PLACE)})
-    with pytest.raises(ValueError, match="not blocked in such a way"):
+    with pytest.raises(ValueError, match=r"^a path is not blocked in such a way$"):
         read(blocked([1, "f"], [1, "f"], outcomes="bb"), two)
 
 
