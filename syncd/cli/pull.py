@@ -16,6 +16,7 @@ from syncd.cli.options import (
     config_option,
     configured_for,
     json_option,
+    named,
     refuse_workspace,
     sandbox_option,
     stoppable,
@@ -32,7 +33,7 @@ Made = TypeVar("Made")
 
 
 @click.command("pull")
-@click.argument("destination", metavar="DEST", type=click.Path())
+@click.argument("destination", metavar="DEST", type=click.Path(), callback=named)
 @config_option
 @sandbox_option
 @json_option

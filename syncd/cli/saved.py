@@ -18,6 +18,7 @@ from syncd.cli.options import (
     confirmed,
     full_id,
     json_option,
+    named,
     of_sandbox,
     refuse_workspace,
     sandbox_option,
@@ -109,7 +110,7 @@ def show(version_id: str, config_file: str | None, sandbox: str | None, as_json:
 
 @command.command("restore")
 @_id_argument
-@click.argument("destination", metavar="DEST", required=False, type=click.Path())
+@click.argument("destination", metavar="DEST", required=False, type=click.Path(), callback=named)
 @click.option("--here", is_flag=True, help="Into the workspace, as `syncd apply` does: merged, or a conflict.")
 @config_option
 @sandbox_option

@@ -105,6 +105,8 @@ def test_nothing_is_pulled_into_the_workspace(rig: Rig) -> None:
         refused = rig.run("pull", str(place))
         assert refused.code == 78
         assert "is in the workspace" in refused.err
+    empty = rig.run("pull", "")  # the unset variable of a script: no wish for this directory
+    assert (empty.code, "It is empty." in empty.err) == (2, True)
     assert rig.count("dump") == 0
 
 
