@@ -156,7 +156,7 @@ def restore(  # noqa: PLR0917 - click passes each option
     if as_json:
         _print_json(
             {
-                "id": version_id,
+                "id": version.id,
                 "files": extracted.files,
                 "bytes": extracted.content_bytes,
                 "left_out": extracted.left_out,
