@@ -102,7 +102,8 @@ class SandboxAdmin(Struct, frozen=True):
 
     def api(self, sandbox_id: str) -> Api:
         sandbox = self.config.sandbox
-        return Api(Target(sandbox.base_url, sandbox_id, sandbox.region), self.key, self.client, CLOCK)
+        target = Target(sandbox.base_url, sandbox_id, sandbox.region)
+        return Api(target, self.key, self.client, CLOCK, table_of(self.config.sandbox_name))
 
     def current(self) -> AcquiredSandbox | None:
         """Return this workspace's acquired sandbox, if it still exists. Raises `StepFailed`."""

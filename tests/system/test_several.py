@@ -381,6 +381,7 @@ def test_they_are_compared_in_a_table(several: Several) -> None:
         name, *more = command.split()
         lone = rig.run(name, "--all", *more)
         assert (lone.code, "blue: " in lone.err, why in lone.err, shown in lone.out) == (78, True, True, True), lone
+    assert "set sandboxes.blue.id to" in rig.run("sandbox", "show", "--sandbox", "blue").err
 
 
 def test_the_patch_from_one_to_the_other(several: Several, tmp_path: Path) -> None:
