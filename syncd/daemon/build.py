@@ -44,7 +44,8 @@ from syncd.report.status_publisher import RunTotals, SandboxTotals, StatusPublis
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.mcp_servers import McpServers, agent_state
 from syncd.sandbox.provider import AcquiredSandboxStore, ConfiguredSandbox
-from syncd.sandbox.sandbox_state import forget_name, recorded_names
+from syncd.sandbox.sandbox_state import forget_name, last_target, recorded_names
+from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.guards import LossGuard
 from syncd.scan.path_rules import PathRules
@@ -55,6 +56,7 @@ from syncd.selection.selection import Rule, Selection
 from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import LeaveOut
 from syncd.sync.delivery import FirstArchives
+from syncd.sync.following import save_left
 from syncd.sync.sandbox_services import SandboxFactory, Workspace
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
@@ -469,7 +471,7 @@ class _Assembly(Struct):
         shared.status.publishers = [each for each in shared.status.publishers if each.name not in removed]
         shared.synced_hooks.keep_only(new.sandboxes)
         loops = [self.loop_of(self.open_workspace(name, key), key) for name, key in keys.items()]
-        forget_removed(main.db, new)
+        forget_removed(main.db, new, main.waiter.clock)
         _log.info("configuration read anew: the sandboxes are %s", ", ".join(new.sandboxes))
         return SandboxChanges(tuple(loops), removed, new, self.keys)
 
@@ -548,7 +550,7 @@ def daemon_of(
         assembly.parts = snapshot_parts_of(main, shared.watch if is_daemon else None, *searched, lock=shared.turn)
         loops = [assembly.loop_of(each, keys[each.config.sandbox_name]) for each in workspaces]
         synced_hooks.keep_only(config.sandboxes)
-        forget_removed(db, config)
+        forget_removed(db, config, waiter.clock)
         yield Daemon(shared, loops, assembly.change_sandboxes)
 
 
@@ -567,8 +569,14 @@ def has_other_sandboxes(new: Config, old: Config) -> bool:
     return new != old and is_same and alike == old and old.sandbox_name in kept
 
 
-def forget_removed(db: StateDb, config: Config) -> None:
-    """Forget the names that the configuration has no more: one that is added again is a new sandbox."""
+def forget_removed(db: StateDb, config: Config, clock: Clock) -> None:
+    """Forget the names that the configuration has no more: one that is added again is a new sandbox.
+
+    What was followed there is saved before; where it cannot be, the next process tries again.
+    """
     with suppress(OSError):
         for name in recorded_names(db) - config.sandboxes.keys() - {MAIN}:
+            target = last_target(db, name)
+            if target is not None:
+                save_left(db, target, SavedVersions(db, clock, name))
             forget_name(db, name)

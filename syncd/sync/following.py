@@ -16,11 +16,13 @@ from msgspec.structs import replace
 from syncd.core.choices import SAVED_BYTES
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, SeenEntry, arrived_digest, same
 from syncd.model.manifest import Manifest
+from syncd.remote.target import Target
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, was_emptied
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.sandbox_state import SandboxContent, SandboxState
-from syncd.sandbox.saved_versions import SentEntry, Why
+from syncd.sandbox.saved_versions import SavedVersions, SentEntry, Why
+from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import LeaveOut, pruned_names
 from syncd.sync.status_document import QUIET_S
 
@@ -199,3 +201,13 @@ def save_followed(
     if not remote_changes.save(why, kept.savable(state.content), base_of):
         with suppress(OSError):
             store.remove(now_s)
+
+
+def save_left(db: StateDb, target: Target, saved_versions: SavedVersions) -> None:
+    """Save what was followed in a sandbox that is configured no more. Raises `OSError`."""
+    kept = FollowedStore(db, target).load()
+    there = {} if kept is None else kept.savable(SandboxState(db, target).content)
+    new = {path: entry for path, entry in there.items() if saved_versions.holder_of(path, entry) is None}
+    if kept is not None and new:
+        bases: dict[str, SentEntry] = {path: (kept.base[path], None) for path in new if path in kept.base}
+        saved_versions.save(Why.SANDBOX_ENDED, target.sandbox_id, new, bases)

@@ -144,6 +144,20 @@ def _initialized(rig: Rig, sandbox_id: str) -> int:
     return sum(each.op == "initialize" and each.sandbox == sandbox_id for each in entries)
 
 
+def test_what_was_followed_is_saved_when_its_table_goes(several: Several) -> None:
+    """What is at home of a sandbox that is configured no more is a saved version, which has its name."""
+    rig, follows = several.rig, {**DEFAULTS, "sandbox.follow_seconds": 5}
+    rig.configure({**follows, **BLUE})
+    _watching(rig)
+    several.agents["blue"].write("a", "theirs\n")
+    rig.ok("flush")
+    rig.until(lambda: rig.shown()["sandboxes"][1]["agent"]["changed"] == 1, "the look that follows")
+    rig.configure(follows)
+    rig.ok("reload")
+    (saved,) = rig.until(lambda: several.json("saved", "list")["saved"], "what was followed")
+    assert (saved["why"], saved["sandbox"], saved["paths"]) == ("sandbox-ended", "blue", ["a"])
+
+
 def test_an_acquired_one_is_released_by_its_id(several: Several) -> None:
     """It is the workspace's, whichever name it has: its agent's work is saved before."""
     rig = several.rig
