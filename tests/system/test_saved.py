@@ -219,7 +219,8 @@ def test_an_unknown_id(saved: Rig) -> None:
 
 def test_wrong_usage(saved: Rig) -> None:
     """2, and nothing is done."""
-    for args in (("show",), ("drop",), ("restore", FIRST), ("restore", FIRST, ""), ("nonsense",), ("list", "x"), ("--nonsense",)):
+    restored = ("restore", FIRST)
+    for args in (("show",), ("drop",), restored, (*restored, ""), ("nonsense",), ("list", "x"), ("--nonsense",)):
         assert saved.run("saved", *args).code == 2, args
     assert len(json.loads(saved.ok("saved", "--json").out)["saved"]) == 2
 
