@@ -174,6 +174,16 @@ def test_a_report_of_what_was_not_asked() -> None:
         read(differs(row(copy=0)), LookRequest(ITEMS, most_copied_bytes=3))
 
 
+def test_a_report_that_is_as_it_may_be() -> None:
+    """All that may be copied, a long reason, which is cut, and what was not listed or searched."""
+    largest = LookRequest(ITEMS, most_copied_bytes=4)
+    assert read(differs(row(copy=0)), largest).differing["fetched"].copy == "copies/0"
+    (reason,) = read(report("==fr===", failed=["why " * 40])).failed.values()
+    assert len(reason) == 120
+    found = read(report("==rr=u=", unlisted=2, unsearched=3))
+    assert (found.unlisted, found.unseen, list(found.differing)) == (2, 4, ["d/placed"])
+
+
 def test_what_is_blocked() -> None:
     """A path that was asked for, or a directory above it, each once, and a repository only where one was asked for."""
     found = read(blocked([1, "l"], [0, "g"], outcomes="==rr=bb")).blocked
