@@ -248,7 +248,11 @@ class Preparation(Struct):
             _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))
             return Verdict.LEAVE_OUT
         released = [path for path in kept - seen.kept if path not in self.written]
-        seen.released += [path for path in released if path not in self._here and path not in self.paths_to_delete]
+        deleted = {path for path in released if path not in self._here and path not in self.paths_to_delete}
+        gone_there = deleted & result.differing.keys()  # the others are as they were sent again
+        deletion_sync.gone |= gone_there
+        left = (deleted | directories_above(deleted)) - gone_there
+        seen.released += sorted(left & self.content.leftovers.keys())
         if self.is_whole and any(path in self.manifest for path in released):
             return Verdict.LEAVE_OUT
         gone = deletion_sync.gone  # some by a removal after the look
