@@ -10,8 +10,8 @@ import pytest
 
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.sandbox.look_encoding import report_of
-from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Obstacle
+from syncd.sandbox.look_encoding import encoded, encoded_versions, report_of
+from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Missing, Obstacle
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
@@ -188,9 +188,39 @@ def test_what_is_blocked() -> None:
     """A path that was asked for, or a directory above it, each once, and a repository only where one was asked for."""
     found = read(blocked([1, "l"], [0, "g"], outcomes="==rr=bb")).blocked
     assert found == {"d": Obstacle.SYMLINK, ".git": Obstacle.COMMITS}
+    deep = LookRequest({"d/e/placed": LookItem((FILE,), PLACE)})
+    assert read(blocked([1, "l"], outcomes="b"), deep).blocked == {"d/e": Obstacle.SYMLINK}
     two = LookRequest({"d/a": LookItem((FILE,), PLACE), "d/b": LookItem((FILE,), PLACE)})
     with pytest.raises(ValueError, match=r"^a path is not blocked in such a way$"):
         read(blocked([1, "f"], [1, "f"], outcomes="bb"), two)
+
+
+def test_what_is_asked() -> None:
+    """A letter an action, large where the path may be missing; of what is only to exist, no version is needed."""
+    items = {
+        "a": LookItem((FILE, FILE), FETCH, Missing.AS_WANTED),
+        "b": LookItem((FILE,), COMPARE),
+        "c": LookItem((FILE,), EXISTS),
+    }
+    values = encoded(LookRequest(items), 5.0)
+    assert (values["actions"], values["counts"]) == (f"{FETCH.value.upper()}{COMPARE.value}{EXISTS.value}", "210")
+
+
+def test_versions_are_asked_about_in_columns() -> None:
+    """Files have a size and a digest, links a target; of a file without a digest any content differs."""
+    link = Entry(Kind.SYMLINK, 0o777, 1, target="t/\udcff")
+    program = Entry(Kind.FILE, 0o755, 1, 12, digest=DIGEST[::-1])
+    folder, unknown = Entry(Kind.DIRECTORY, 0o755), Entry(Kind.FILE, 0o644, 1, 7)
+    versions = {"d": [folder], "\udcff": [FILE, program, link], "u": [unknown]}
+    digests = base64.b64encode(DIGEST[:16] + DIGEST[::-1][:16]).decode()
+    assert encoded_versions(versions.items()) == {
+        "paths": "d\0\udcff\0u",
+        "counts": "131",
+        "kinds": "dfxlu",
+        "sizes": "4 12 ",
+        "digests": digests,
+        "targets": ["t/\udcff"],
+    }
 
 
 def test_a_name_that_cannot_be() -> None:

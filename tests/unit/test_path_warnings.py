@@ -11,8 +11,19 @@ import pytest
 from syncd.core.errors import SyncWarning
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
-from syncd.scan.exclusions import leads_outside, over_limit, too_deep, unmounted, unreadable
+from syncd.scan.exclusions import (
+    LONGEST_PATH_BYTES,
+    SPECIAL,
+    count_by_source,
+    leads_outside,
+    over_limit,
+    too_deep,
+    too_long,
+    unmounted,
+    unreadable,
+)
 from syncd.selection.secret_scanner import Secret, secret_warning, sent_secret_warning
+from syncd.selection.selection import Rule
 
 TOKEN = Secret("a token", 7)
 
@@ -103,3 +114,30 @@ def test_what_is_too_large() -> None:
         "the snapshot holds 4.5 MiB, more than sync.max_snapshot_mib = 4; "
         "the largest: 'c' (2.0 MiB), 'b' (1.5 MiB), 'a' (1.0 MiB)"
     )
+
+
+def test_what_is_too_long() -> None:
+    """By its bytes, not its characters."""
+    assert [too_long("d" * (LONGEST_PATH_BYTES + more)) for more in (0, 1)] == [False, True]
+    assert [too_long("é" * (LONGEST_PATH_BYTES // 2 + more)) for more in (0, 1)] == [False, True]
+
+
+def test_what_left_out_how_many() -> None:
+    """Files of the same name are one source, and so are git's exclude files; what left out nothing is none."""
+    rules = {
+        Rule("built-in", None, "*.pem"): 1,
+        SPECIAL.rule: 2,
+        Rule(".gitignore", 1, "*.o"): 3,
+        Rule("d/e/.gitignore", 1, "*.o"): 4,
+        Rule(".syncdignore", 1, "a"): 5,
+        Rule("/home/me/.config/git/ignore", 1, "b"): 6,
+        Rule(".git/info/exclude", 1, "c"): 7,
+        Rule("secrets", None, "d"): 0,
+    }
+    assert count_by_source(rules) == {
+        "built-in": 1,
+        "special files": 2,
+        ".gitignore": 7,
+        ".syncdignore": 5,
+        "git excludes": 13,
+    }
