@@ -424,12 +424,11 @@ def _without_rule(layer: Layer, rule: Rule | None) -> Layer:
 
 def _file_layer(precedence: Precedence, source: str, base: str, data: bytes) -> Layer:
     patterns = pattern_list(data)
-    rules = [Rule(source, pattern.line, pattern.text) for pattern in patterns.patterns]
-    excludes = [not pattern.negated for pattern in patterns.patterns]
+    rules = [(Rule(source, pattern.line, pattern.text), pattern.negated) for pattern in patterns.patterns]
     if precedence is Precedence.WORKTREEINCLUDE:  # what its negated patterns name is left to git's rules
-        decisions = [Decision(True, rule) if names else None for rule, names in zip(rules, excludes, strict=True)]
+        decisions = [None if negated else Decision(True, rule) for rule, negated in rules]
     else:
-        decisions = [Decision(not leaves, rule) for rule, leaves in zip(rules, excludes, strict=True)]
+        decisions = [Decision(negated, rule) for rule, negated in rules]
     return Layer(precedence, patterns, base, tuple(decisions))
 
 

@@ -322,6 +322,8 @@ def test_scopes_are_immutable() -> None:
         assert scope.decide("a.x", is_dir=False).included
     assert one.enter("deep").path == "one/deep"
     assert root.enter("\udcff").enter("\u00e9").path == "\udcff/\u00e9"
+    inner = DEFAULT.root(OuterRules("d/work")).with_files({".gitignore": b"*.x\n"})
+    assert (inner.path, inner.enter("one").path) == ("", "one")
 
 
 @pytest.mark.parametrize("first_is_dir", [True, False])
