@@ -167,6 +167,9 @@ def run_command() -> int:
     except (Stop, click.Abort):
         raise KeyboardInterrupt from None
     except OSError as failure:
+        if isinstance(failure, FileNotFoundError) and failure.filename is None:  # as of getcwd(2) alone
+            print_error("the current directory was removed: change to one that is there")
+            return ExitCode.NEEDS_PERSON
         what = f"{failure.strerror or failure}, {failure.filename or 'no file'}"
         print_error(f"this machine refused something ({what}): see `syncd check`")
         return ExitCode.NEEDS_PERSON if isinstance(failure, PermissionError) else ExitCode.TRY_LATER

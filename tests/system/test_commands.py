@@ -10,6 +10,7 @@ import signal
 
 import pytest
 
+from tests.system.command import run_command
 from tests.system.rig import DEFAULTS, Rig
 
 
@@ -224,6 +225,17 @@ def test_an_empty_name_of_a_configuration(rig: Rig, command: str) -> None:
     refused = rig.run(command, "--config", "")
     assert (refused.code, refused.err.splitlines()[-1]) == (2, "Error: Invalid value for '--config': It is empty.")
     assert rig.emulator.request_log.ops() == []
+
+
+def test_a_current_directory_that_was_removed(rig: Rig) -> None:
+    """A path can be relative to none, and the message says so; other commands go on."""
+    rig.write("a")
+    for args, code in ((("explain", "a"), 78), (("pull", "dest"), 78), (("status",), 0)):
+        gone = rig.home / "gone"
+        gone.mkdir()
+        done = run_command(args, rig.environment(), gone, prefix=("sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh"))
+        assert done.code == code
+        assert done.err == ("syncd: the current directory was removed: change to one that is there\n" if code else "")
 
 
 def test_a_push_that_is_stopped_leaves_nothing_half_done(rig: Rig) -> None:
