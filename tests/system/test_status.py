@@ -267,6 +267,17 @@ def test_a_state_folder_that_cannot_be_written(rig: Rig) -> None:
     assert codes == [78, 78, 78, 78, 0]
 
 
+@as_anyone
+def test_a_configuration_folder_that_cannot_be_read(rig: Rig) -> None:
+    """`--all` does not say that there is no configuration."""
+    folder = rig.config_file.parent
+    folder.chmod(0)
+    done = rig.run("status", "--all", prefix=AS_ANYONE)
+    folder.chmod(0o700)
+    assert (done.code, done.out) == (78, "")
+    assert done.err == f"syncd: the configuration folder {folder} cannot be read: let your user read it\n"
+
+
 def test_an_ascii_locale(rig: Rig) -> None:
     """The output is ASCII then, not a failure."""
     rig.environ["PYTHONIOENCODING"] = "ascii"

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from syncd import __version__
 from syncd.cli.options import CLOCK, config_of_daemon, load_for_command, option_for
-from syncd.core.config_file import config_files, config_name
+from syncd.core.config_file import config_files, config_folder, config_name
 from syncd.core.directories import default_config_path, directories_for, holder, refuse_unreadable
 from syncd.core.errors import ConfigError
 from syncd.core.settings import Config
@@ -183,7 +183,13 @@ class WorkspaceRow(Struct, frozen=True):
 
 
 def read_all() -> tuple[WorkspaceRow, ...]:
-    """The rows of all configurations, `config.toml` first, then by name."""
+    """The rows of all configurations, `config.toml` first, then by name.
+
+    Raises `ConfigError` for a folder of them that cannot be read: there would seem to be none.
+    """
+    folder = config_folder(os.environ)
+    if os.path.lexists(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        raise ConfigError(f"the configuration folder {folder} cannot be read", "let your user read it")
     return tuple(map(_row, config_files(os.environ)))
 
 
