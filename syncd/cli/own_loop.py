@@ -17,6 +17,7 @@ from syncd.cli.daemon_client import result_of, show
 from syncd.cli.options import CLOCK
 from syncd.cli.output import log_level
 from syncd.cli.progress import ProgressDisplay
+from syncd.core.durable_file import pause_marker
 from syncd.core.errors import ExitCode, Stop, SyncWarning
 from syncd.core.settings import Config
 from syncd.core.text import one_line
@@ -25,7 +26,7 @@ from syncd.daemon.build import Role, daemon_of, keys_of, places_of
 from syncd.daemon.control import Message
 from syncd.daemon.shared_sandbox import refuse_taken
 from syncd.daemon.signals import Signals
-from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of, pause_marker
+from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.synced_hook import SyncedHooks

@@ -8,12 +8,12 @@ import click
 
 from syncd.cli.daemon_client import order_daemon
 from syncd.cli.options import config_option, configured
+from syncd.core.durable_file import pause_marker
 
 
 def _pause_or_resume(config_file: str | None, action: str) -> None:
     """Pause or resume through the daemon, or by the file that the next one reads."""
     from syncd.daemon.build import folders_of  # noqa: PLC0415 - `pause --help` needs none of it
-    from syncd.daemon.sync_requests import pause_marker  # noqa: PLC0415
 
     config = configured(config_file)
     if order_daemon(config, {"do": action}):

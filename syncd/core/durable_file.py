@@ -107,6 +107,14 @@ class MarkerFile:
         return True
 
 
+def pause_marker(state_folder: str) -> MarkerFile:
+    """Return the marker of a pause, which outlives restarts and needs no daemon.
+
+    It outlives a power cut too: the pause may be there to keep something from being sent.
+    """
+    return MarkerFile(state_folder, "paused")
+
+
 def read_file(path: str, at_most_bytes: int = -1) -> bytes:
     """Return the content of a regular file. Raises `OSError`, also for any other kind of entry."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

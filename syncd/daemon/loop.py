@@ -18,12 +18,13 @@ from msgspec import Struct
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
+from syncd.core.durable_file import pause_marker
 from syncd.core.errors import ExitCode, KeyRefused, Stop, SyncWarning
 from syncd.core.settings import Config
 from syncd.daemon.control import Client, Message
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import SharedState, Writer
-from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of, pause_marker
+from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of
 from syncd.model.manifest import Manifest
 
 _log = logging.getLogger("syncd")

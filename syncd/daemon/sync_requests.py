@@ -15,7 +15,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.durable_file import MarkerFile
 from syncd.core.errors import ExitCode, SyncdError, TryLater
 from syncd.core.text import MOST_NAMED
 from syncd.daemon.control import Message
@@ -36,14 +35,6 @@ class Asker(Protocol):
 
     def done(self, exit_code: ExitCode, message: str = "", **more: Any) -> None:
         """Send it the last answer, with the command's exit code."""
-
-
-def pause_marker(state_folder: str) -> MarkerFile:
-    """Return the marker of a pause, which outlives restarts and needs no daemon.
-
-    It outlives a power cut too: the pause may be there to keep something from being sent.
-    """
-    return MarkerFile(state_folder, "paused")
 
 
 class SyncRequest(Struct, frozen=True):

@@ -13,9 +13,8 @@ import msgspec
 import pytest
 
 from syncd.core.directories import Directories, Lock
-from syncd.core.durable_file import StateFile
+from syncd.core.durable_file import StateFile, pause_marker
 from syncd.core.errors import ConfigError
-from syncd.daemon.sync_requests import pause_marker
 from syncd.remote.target import Target
 from syncd.report.status_store import encoded, read_document, write_status
 from syncd.sandbox.mcp_servers import AgentRecord, agent_state

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import Clock, SystemClock
+from syncd.core.durable_file import pause_marker
 from syncd.core.settings import check_config
 from syncd.core.waiter import Interrupt, Waiter
 from syncd.daemon import sandbox_loop
@@ -19,7 +20,6 @@ from syncd.daemon.build import Role, daemon_of, folders_of
 from syncd.daemon.loop import LoopEnd
 from syncd.daemon.scheduler import LONG_OUTAGE_S
 from syncd.daemon.signals import Signals
-from syncd.daemon.sync_requests import pause_marker
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHooks

@@ -16,6 +16,7 @@ from syncd import __version__
 from syncd.cli.options import CLOCK, config_of_daemon, load_for_command, option_for
 from syncd.core.config_file import config_files, config_folder, config_name
 from syncd.core.directories import default_config_path, directories_for, holder, refuse_unreadable
+from syncd.core.durable_file import pause_marker
 from syncd.core.errors import ConfigError
 from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
@@ -77,7 +78,6 @@ class StatusReader:
     def context(self, status: Status) -> StatusContext:
         """The facts that the screen needs beside this document."""
         from syncd.cli.status.screen import StatusContext  # noqa: PLC0415 - for people alone
-        from syncd.daemon.sync_requests import pause_marker  # noqa: PLC0415
 
         needs_start = (
             not status.running or status.responding is False or status.daemon_version not in (None, __version__)
