@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from syncd.selection.gitignore import bad_pattern
-from syncd.selection.selection import Decision, OuterFile, OuterRules, Rule, Scope, Selection
+from syncd.selection.selection import Decision, OuterFile, OuterRules, Rule, Scope, Selection, expand_folders
 
 DEFAULT = Selection()
 
@@ -313,6 +313,11 @@ def test_own_files(name: str, repository: str) -> None:
     assert not root.enter(".git").decide("key", is_dir=False).included
 
 
+def test_patterns_for_paths() -> None:
+    """Each has one for all that is below a folder of its name."""
+    assert expand_folders(["certs/", "/a/b.pem"]) == ("certs/", "**/certs/**", "/a/b.pem", "/a/b.pem/**")
+
+
 def test_scopes_are_immutable() -> None:
     """Siblings and the parent directory are not affected by a directory's ignore files."""
     root = DEFAULT.root()
@@ -324,6 +329,7 @@ def test_scopes_are_immutable() -> None:
     assert root.enter("\udcff").enter("\u00e9").path == "\udcff/\u00e9"
     inner = DEFAULT.root(OuterRules("d/work")).with_files({".gitignore": b"*.x\n"})
     assert (inner.path, inner.enter("one").path) == ("", "one")
+    assert Selection(include_git=True).root(OuterRules("d/work")).enter(".git").enter("one").path == ".git/one"
 
 
 @pytest.mark.parametrize("first_is_dir", [True, False])
