@@ -48,6 +48,7 @@ _REASONS = {
     Obstacle.UNKNOWN: "something of another kind may have its place",
 }
 _BOTH_CHANGED = "'%s' was changed here and in the sandbox: it is held"
+_DECIDES = "`syncd diff` shows it, `syncd apply` merges, `syncd resolve` decides"
 _REMEDIES = {
     Obstacle.COMMITS: "bring them home (`syncd log`, `syncd apply --branch NAME`)",
     Obstacle.READ_ONLY: "make it writable there",
@@ -276,8 +277,10 @@ class SeenPaths:
         if held.there is Kind.UNREAD:
             what = f"'{shown_path(path)}' could not be read in the sandbox, or not in time, and stays there as it is"
             return SyncWarning(f"held:{path}", what, "a later sync looks again; `syncd diff` has more time for it")
-        # A directory is never saved in one, and waits for a person.
-        return held_warning(path, None if held.there in (None, Kind.DIRECTORY) else held.why_unsaved)
+        if held.there is Kind.DIRECTORY:  # it is never saved in one, and waits for a person
+            what = f"'{shown_path(path)}' was changed in the sandbox and stays there, as a directory has its place"
+            return SyncWarning(f"held:{path}", what, _DECIDES)
+        return held_warning(path, None if held.there is None else held.why_unsaved)
 
 
 def _log_first(paths: Collection[str], line: Callable[[str], str]) -> None:
@@ -291,7 +294,7 @@ def _log_first(paths: Collection[str], line: Callable[[str], str]) -> None:
 def held_warning(path: str, unsaved: str | None) -> SyncWarning:
     """Return the warning about a held path; `unsaved` is why its version there could not be saved, if it had to be."""
     what = f"'{shown_path(path)}' was changed here and in the sandbox, where it stays as it is"
-    remedy = "`syncd diff` shows it, `syncd apply` merges, `syncd resolve` decides"
+    remedy = _DECIDES
     if unsaved is not None:
         what = f"'{shown_path(path)}' was changed in the sandbox and stays there, as it could not be saved ({unsaved})"
         remedy = "mend that, or move it away there; it is tried again by itself, and by `syncd push --force`"

@@ -135,7 +135,7 @@ def test_a_directory_in_the_place_of_what_was_changed_here(rig: Rig, agent: Agen
     rig.write("a", OURS)
     rig.ok("push")
     (warning,) = rig.status()["warnings"]
-    assert warning.endswith("`syncd diff` shows it, `syncd apply` merges, `syncd resolve` decides")
+    assert warning.endswith("has its place: `syncd diff` shows it, `syncd apply` merges, `syncd resolve` decides")
     _resolve(rig, "a", "--mine")
     rig.ok("push")
     assert (agent.read("a"), rig.status()["warnings"]) == (OURS.encode(), [])
