@@ -309,6 +309,7 @@ def test_own_files(name: str, repository: str) -> None:
     assert str(left_out.rule).startswith("syncd's own files: /d/")
     for other in ("kxy", f"{name}x", name[:-1]):
         assert folder.decide(other, is_dir=False).included
+    assert not Selection().root(OuterRules(own_paths=("key",))).decide("node_modules", is_dir=True).included
     assert root.decide(name, is_dir=False).included
     assert not root.enter(".git").decide("key", is_dir=False).included
 
@@ -330,6 +331,7 @@ def test_scopes_are_immutable() -> None:
     inner = DEFAULT.root(OuterRules("d/work")).with_files({".gitignore": b"*.x\n"})
     assert (inner.path, inner.enter("one").path) == ("", "one")
     assert Selection(include_git=True).root(OuterRules("d/work")).enter(".git").enter("one").path == ".git/one"
+    assert Selection(use_gitignore=False).root().enter("one").path == "one"
 
 
 @pytest.mark.parametrize("first_is_dir", [True, False])
