@@ -447,6 +447,28 @@ def test_the_reason_why_a_pattern_cannot_match(pattern: str, reason: str | None)
     assert bad_pattern(pattern) == reason
 
 
+@pytest.mark.parametrize(
+    ("pattern", "left_out", "included"),
+    [
+        ("*a.x", "ba.x", "b.x"),
+        ("*.tar.gz", "a.tar.gz", "a.gz"),
+        ("*.gz", "a.tar.gz", "a.tar"),
+        ("*", "a", None),
+    ],
+)
+def test_extensions(pattern: str, left_out: str, included: str | None) -> None:
+    """Only what is a star and one extension is looked up as such."""
+    scope = DEFAULT.root().with_files({".gitignore": f"{pattern}\n".encode()})
+    assert not scope.decide(left_out, is_dir=False).included
+    assert included is None or scope.decide(included, is_dir=False).included
+
+
+def test_a_span_goes_through_a_folder_with_a_line_break() -> None:
+    """A name may hold any byte but two."""
+    root = DEFAULT.root().with_files({".gitignore": b"a/**/b\n"})
+    assert not root.enter("a").enter("x\ny").decide("b", is_dir=False).included
+
+
 def test_a_pattern_of_many_stars_is_quick() -> None:
     """Matching does not backtrack over all ways to divide a name among the stars."""
     scope = DEFAULT.root().with_files({".gitignore": b"*a" * 60 + b"*b?\n"})
