@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.selection.selection import Selection
+from syncd.selection.selection import Selection, pattern_list
 
 # A pattern, the paths that it leaves out, and others.
 ROWS = [
@@ -80,6 +80,12 @@ ROWS = [
     ("é", ["é"], ["e"]),
     ("??", ["é", "ab"], ["a"]),
 ]
+
+
+@pytest.fixture(autouse=True)
+def parsed_anew() -> None:
+    """Have each test parse its patterns itself."""
+    pattern_list.cache_clear()
 
 
 def _is_left_out(pattern: str, path: str) -> bool:

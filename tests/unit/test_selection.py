@@ -7,9 +7,24 @@ from itertools import pairwise
 import pytest
 
 from syncd.selection.gitignore import bad_pattern
-from syncd.selection.selection import Decision, OuterFile, OuterRules, Rule, Scope, Selection, expand_folders
+from syncd.selection.selection import (
+    Decision,
+    OuterFile,
+    OuterRules,
+    Rule,
+    Scope,
+    Selection,
+    expand_folders,
+    pattern_list,
+)
 
 DEFAULT = Selection()
+
+
+@pytest.fixture(autouse=True)
+def parsed_anew() -> None:
+    """Have each test parse its patterns itself."""
+    pattern_list.cache_clear()
 
 
 def scope_of(path: str, files: dict[str, bytes], selection: Selection = DEFAULT) -> tuple[Scope, str]:
