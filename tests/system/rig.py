@@ -331,9 +331,9 @@ def _replace(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def emptied(folder: Path) -> None:
-    """Remove everything in a folder."""
-    for path in folder.iterdir():
+def emptied(folder: Path, last: Sequence[str] = ()) -> None:
+    """Remove everything in a folder, some names last: a look meanwhile takes what is gone for the agent's work."""
+    for path in sorted(folder.iterdir(), key=lambda path: last.index(path.name) if path.name in last else -1):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -228,7 +228,7 @@ def test_the_end_of_a_sandbox_saves_what_was_followed(rig: Rig, plain: Agent, ho
             rig.ok("reload")
             rig.ok("flush")
             rig.in_state("watching")
-        rig.sandbox.reset() if how == "reset" else emptied(rig.sandbox.workspace)
+        rig.sandbox.reset() if how == "reset" else emptied(rig.sandbox.workspace, last=("a", "new"))
         if how.startswith("emptied before"):
             rig.write("b", "an edit")  # a sync notices before a look does
         else:
@@ -259,7 +259,7 @@ def test_one_that_is_emptied_during_a_sync(rig: Rig, plain: Agent) -> None:
     rig.faults("initialize: 503 always")
     rig.write("b", "an edit")
     rig.in_state("retrying")
-    emptied(rig.sandbox.workspace)
+    emptied(rig.sandbox.workspace, last=("a",))
     rig.until(lambda: saved(rig), "a saved version")
     assert restored(rig, "a") == "the agent's\n"
     rig.emulator.faults.clear()
