@@ -48,10 +48,11 @@ ToScan = Callable[[], Collection[str] | None]
 
 
 class ScanPlan(Struct, frozen=True):
-    """The plan of a sync's scans. `before` is called before each of them, with the turn to take a snapshot."""
+    """The plan of a sync's scans. `before` and `after` are called around each of them, with the turn for a snapshot."""
 
     to_scan: ToScan = lambda: None
     before: Callable[[], None] = lambda: None
+    after: Callable[[], None] = lambda: None
 
 
 EVERYTHING = ScanPlan()

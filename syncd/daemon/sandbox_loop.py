@@ -7,7 +7,6 @@ its own (`core.waiter`), so a sandbox that is slow or dead delays no other.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import random
@@ -20,6 +19,7 @@ from msgspec import Struct
 from syncd.archive.snapshotter import ScanPlan
 from syncd.core.durable_file import file_stamp
 from syncd.core.errors import NeedsPerson, Stop, Unavailable
+from syncd.core.memory import release_freed_memory
 from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
 from syncd.daemon.follower import FollowedSandbox, Follower
 from syncd.daemon.scheduler import (
@@ -47,7 +47,7 @@ from syncd.sync.sandbox_services import Workspace, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook
-from syncd.watch.changes import Burst, Changes, WrittenFiles, due_s, extend
+from syncd.watch.changes import Burst, Changes, WrittenFiles, due_s, extend, joined
 from syncd.watch.mounts import Polling
 
 _log = logging.getLogger("syncd")
@@ -284,7 +284,7 @@ class SandboxLoop:
             self.publisher.pending = True
         self._is_poll = reason is SyncReason.POLL
         self._started_s = self._clock.monotonic_s()
-        scan_plan = self._plan_scan(reason)
+        scan_plan = self._plan_scan(reason, burst)
         self.publisher.recorder.begin(reason.value)
         self.is_syncing = True
         try:
@@ -292,7 +292,7 @@ class SandboxLoop:
         except Superseded:
             self.publisher.recorder.end(SyncEnding.SUPERSEDED)
             self._request_queue.put_back()
-            self._burst = self._burst or burst or extend(None, self._started_s)
+            self._burst = joined(burst, self._burst) or extend(None, self._started_s)
         except Exception as failure:  # noqa: BLE001 - a daemon's last resort
             # A defect must not end weeks of service: it is logged once, then tried again like any failure.
             self._failed(sync_failure(failure))
@@ -304,7 +304,7 @@ class SandboxLoop:
         self._stage = None
         now_s = self._clock.monotonic_s()
         if self._scanned is None:
-            _release_freed_memory()
+            release_freed_memory()
         self._polling.scanned(self._scanned, now_s, self.cycle.snapshotter.scan_took_s)
         self._sync_at_s = self._follow_at_s if self._follow_at_s > -inf else inf
         services = self.cycle.services
@@ -315,7 +315,7 @@ class SandboxLoop:
         self._warn()
         self._shared.systemd.ping()
 
-    def _plan_scan(self, reason: SyncReason) -> ScanPlan:
+    def _plan_scan(self, reason: SyncReason, burst: Burst | None) -> ScanPlan:
         """Return what the scans of this sync have to list, which is known when they begin."""
         written, dirty, now_s = self._written.take(), self._shared.dirty, self._started_s
         polled: frozenset[str] | None = frozenset()
@@ -343,7 +343,15 @@ class SandboxLoop:
                 self._shared.scanned_all(self.name, self._sync_keys.rescan_minutes * 60 if is_rescan else None)
             return self._scanned
 
-        return ScanPlan(to_scan, before_scan)
+        def after_scan() -> None:
+            """Wait on where the burst goes on in a new directory, of which no event tells before its first scan."""
+            found_s = self._shared.watch.found_s
+            longer = joined(burst, Burst(found_s, found_s)) if reason is SyncReason.CHANGE else None
+            if longer is not None and self._clock.monotonic_s() < due_s(longer, *self._times()):
+                self._burst = joined(longer, self._burst)
+                raise Superseded
+
+        return ScanPlan(to_scan, before_scan, after_scan)
 
     def _learn(self) -> None:
         self.publisher.learn(self.cycle, self._parts.mcp_servers.by_name)
@@ -588,13 +596,3 @@ class SandboxLoop:
 def _chance() -> float:
     """A random number from 0 to 1."""
     return random.random()  # noqa: S311 - jitter, not a secret
-
-
-def _release_freed_memory() -> None:
-    """Return freed pages to the system, where the C library does not do so by itself, as glibc.
-
-    A sync of the whole workspace makes its entries anew and frees those of before, which lie between others: glibc
-    keeps for later as much as the tree itself takes.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -245,6 +245,7 @@ class SandboxSync(Struct):
         """Scan, and pack what is to be sent; the outcome if there is nothing."""
         this.scan_plan.before()
         scanned = self._scan(this)
+        this.scan_plan.after()
         if this.mode is SyncMode.CHANGED and self._is_unchanged(scanned.manifest, scanned.difference):
             if self.state.base != scanned.manifest:
                 self._record(scanned.manifest)  # new times, so that later scans need not read the contents again

@@ -100,6 +100,13 @@ def extend(burst: Burst | None, now_s: float) -> Burst:
     return Burst(now_s if burst is None else burst.first_s, now_s)
 
 
+def joined(earlier: Burst | None, later: Burst | None) -> Burst | None:
+    """Return the burst of the changes of both."""
+    if earlier is None or later is None:
+        return earlier or later
+    return Burst(earlier.first_s, max(earlier.last_s, later.last_s))
+
+
 def due_s(burst: Burst, quiet_s: float, max_wait_s: float) -> float:
     """Return the monotonic second at which the burst is synced if no further change comes."""
     return min(burst.last_s + quiet_s, burst.first_s + max_wait_s)

@@ -21,6 +21,7 @@ import logging
 import os
 import struct
 from collections.abc import Iterable, Mapping
+from math import inf
 
 from msgspec import Struct
 from watchdog.observers import inotify_c
@@ -239,6 +240,8 @@ class InotifyWatch(ScanListener):
         self._known_at_limit: set[str] | None = None  # paths that had a watch when this scan reached the limit
         self.paused_until_s: float | None = None
         """The monotonic second until which `filenos()` is empty, as events are collected."""
+        self.found_s = -inf
+        """The monotonic second of the last change to a directory that had no watch until a scan found it."""
 
     def open(self) -> None:
         """Begin to watch; if inotify gives no instance, nothing is watched and `warnings()` says why."""
@@ -322,7 +325,7 @@ class InotifyWatch(ScanListener):
             self._failed[path] = (errno.ENOSPC, self._scan)
             return
         try:
-            self._register(self._add(self._inotify, path, fd), path, scope)
+            self._register(self._add(self._inotify, path, fd), path, scope, fd)
         except OSError as error:
             self._record_failure(path, error)
             return
@@ -366,10 +369,12 @@ class InotifyWatch(ScanListener):
         except FileNotFoundError:  # no /proc here
             return inotify.add(os.path.join(self._root, os.fsencode(path)), mask | In.IN_DONT_FOLLOW)
 
-    def _register(self, wd: int, path: str, scope: Scope) -> None:
+    def _register(self, wd: int, path: str, scope: Scope, fd: int) -> None:
         target = self._targets.get(wd)
         if target is None:
             self._targets[wd] = _WatchTarget(path, scope, self._scan)
+            age_s = max(0.0, self._clock.wall_s() - os.fstat(fd).st_ctime)
+            self.found_s = max(self.found_s, self._clock.monotonic_s() - age_s)
             return
         twice = self._in_scan and target.scan == self._scan and target.path != path
         target.path = path

@@ -211,3 +211,18 @@ def test_a_real_scan_adds_its_directories(watch: InotifyWatch, root: Path) -> No
     assert watch.take() == Changes()
     (root / "src/kept.log").touch()
     assert "src" in watch.take().dirty
+
+
+def test_a_new_directory_tells_when_it_changed(root: Path, watch: InotifyWatch) -> None:
+    """The last change to what no event told of, before a scan found it; what was watched before tells nothing."""
+    clock = SystemClock()
+    started_s = clock.monotonic_s()
+    assert watch.found_s <= started_s  # of the first walk
+    watch.found_s = 0.0
+    (root / "src/late.py").write_text("late")
+    walk(watch, root)
+    assert watch.found_s == 0.0
+    (root / "new").mkdir()
+    (root / "new/file").write_text("new")
+    walk(watch, root)
+    assert started_s - 1.0 < watch.found_s <= clock.monotonic_s()

@@ -69,18 +69,35 @@ def test_a_locale_that_is_not_utf_8(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_a_burst_is_one_upload(rig: Rig) -> None:
-    """Writes of which none comes later than the quiet period after the one before are one upload."""
-    rig.write("burst/start")  # what is written to a new directory is seen from its first scan on
-    rig.configure({"sync.debounce_seconds": 0.5, "sync.max_wait_seconds": 100.0})  # a busy machine takes its time
+    """Writes of which none comes later than the quiet period after the one before: of a new folder's too."""
+    quiet_s = 0.5
+    rig.configure({"sync.debounce_seconds": quiet_s, "sync.max_wait_seconds": 100.0})  # a busy machine takes its time
     rig.up()
-    last_s, longest_s = CLOCK.monotonic_s(), 0.0
-    for number in range(500):
-        rig.write(f"burst/{number:03}", str(number))
+    rig.write("burst/first/start")
+    last_s, longest_s, ends_s = CLOCK.monotonic_s(), 0.0, CLOCK.monotonic_s() + 4 * quiet_s
+    while last_s < ends_s:
+        rig.write("burst/first/again", str(last_s))
+        (rig.workspace / "burst/first/again").unlink()
+        CLOCK.sleep(0.005)
         now_s = CLOCK.monotonic_s()
         last_s, longest_s = now_s, max(longest_s, now_s - last_s)
+    rig.write("burst/first/end")
     rig.converged()
     rig.ok("flush")
-    assert rig.count("upload") == 2 or longest_s > 0.4  # or gives this test no time
+    assert rig.count("upload") == 2 or longest_s > 0.8 * quiet_s  # or gives this test no time
+
+
+def test_a_burst_without_an_end_is_sent(rig: Rig) -> None:
+    """After the longest wait, though each scan finds a folder that is new."""
+    rig.configure({"sync.debounce_seconds": 0.2, "sync.max_wait_seconds": 1.0})
+    rig.up()
+    uploads, number, ends_s = rig.count("upload"), 0, CLOCK.monotonic_s() + 60.0
+    while rig.count("upload") < uploads + 2:
+        number += 1
+        rig.write(f"burst/{number}/in/it", str(number))
+        CLOCK.sleep(0.02)  # a person's tools, not a flood
+        assert CLOCK.monotonic_s() < ends_s
+    rig.converged()
 
 
 def test_what_changes_nothing_uploads_nothing(rig: Rig) -> None:

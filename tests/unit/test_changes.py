@@ -6,7 +6,17 @@ from math import inf
 
 import pytest
 
-from syncd.watch.changes import MAX_DIRTY, MAX_WRITTEN, Burst, Changes, DirtyDirectories, WrittenFiles, due_s, extend
+from syncd.watch.changes import (
+    MAX_DIRTY,
+    MAX_WRITTEN,
+    Burst,
+    Changes,
+    DirtyDirectories,
+    WrittenFiles,
+    due_s,
+    extend,
+    joined,
+)
 
 
 def test_what_are_changes() -> None:
@@ -53,3 +63,11 @@ def test_when_a_burst_is_due() -> None:
     burst = extend(extend(None, 1.0), 3.0)
     assert burst == Burst(1.0, 3.0)
     assert (due_s(burst, 2.0, 10.0), due_s(burst, 2.0, 3.5)) == (5.0, 4.5)
+
+
+def test_two_bursts_are_one() -> None:
+    """It begins with the earlier one, and ends with the last change of both."""
+    burst = Burst(1.0, 3.0)
+    assert joined(burst, Burst(2.0, 4.0)) == Burst(1.0, 4.0)
+    assert joined(burst, Burst(-inf, -inf)) == burst
+    assert (joined(burst, None), joined(None, burst), joined(None, None)) == (burst, burst, None)
