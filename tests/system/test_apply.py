@@ -700,6 +700,18 @@ def test_a_branch(rig: Rig, agent: Agent, tmp_path: Path) -> None:
     assert shown.stdout == b"theirs\n"
 
 
+def test_the_paths_of_a_branch(rig: Rig, agent: Agent) -> None:
+    """What was changed there is taken, and what was deleted there is deleted, on the branch alone."""
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
+        _git(rig, *words)
+    rig.ok("push")
+    agent.write("a", "theirs\n")
+    agent.delete("clash")
+    _, lists = _applied(rig, "--branch", "theirs")
+    assert (lists["taken"], lists["deleted"]) == (["a"], ["clash"])
+    assert (rig.workspace / "clash").exists()
+
+
 def _git(rig: Rig, *words: str) -> None:
     identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
     subprocess.run(["git", *identity, *words], cwd=rig.workspace, check=True)
