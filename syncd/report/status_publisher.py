@@ -12,7 +12,7 @@ from syncd.core.choices import Managed
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import NeedsPerson, SyncdError, SyncWarning, TryLater, WorkspaceError
 from syncd.core.settings import MAIN
-from syncd.core.text import for_sandbox, one_line, shown_path
+from syncd.core.text import counted, for_sandbox, one_line, shown_path
 from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.target import AcquiredSandbox, Target
 from syncd.report.desktop_notifier import DesktopNotifier, LastNotice
@@ -186,7 +186,7 @@ class StatusPublisher(Struct):
             self.totals.syncs += 1
             self.totals.last_sync = outcome.sync
             size_bytes, took_s = outcome.sync.archive_bytes, outcome.sync.seconds
-            _log.info("synced %d files, %d bytes, in %.2f s", outcome.files, size_bytes, took_s)
+            _log.info("synced %s, %d bytes, in %.2f s", counted(outcome.files, "file"), size_bytes, took_s)
         self.totals.synced_once = True
         self.totals.last_error = None
         self.failures_in_row = 0

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from syncd.core.choices import Deletions
 from syncd.core.errors import SyncWarning
-from syncd.core.text import shown_path
+from syncd.core.text import counted, shown_path
 from syncd.model.entry import Kind
 from syncd.model.manifest import Manifest, directories_above, is_within
 from syncd.remote.api import Api
@@ -155,7 +155,7 @@ class DeletionSync(Struct):
         self.api.reset()
         self.looker.neutralise()
         self._was_reset = True
-        _log.info("the sandbox was reset, as %d paths were deleted", len(to_delete))
+        _log.info("the sandbox was reset: %s deleted here", counted(len(to_delete), "path"))
 
     def not_removed(self, to_delete: Versions, wanted: Manifest, why: str) -> dict[str, Obstacle]:
         """Note that these paths could not be removed; return the paths of `wanted` whose place may still be taken."""
@@ -192,9 +192,9 @@ class DeletionSync(Struct):
         self.gone = frozenset(to_delete.keys() - kinds.keys() | given_up)
         self._failed = {path: failed[path] for path in kinds if there.get(path) is Kind.UNREAD and path in failed}
         self._changed = frozenset(kinds.keys() - given_up - self._failed.keys())
-        counts = len(self.gone), len(self._changed), len(self._failed)
+        counts = counted(len(self.gone), "path"), len(self._changed), len(self._failed)
         if to_delete:
-            _log.info("%d paths removed in the sandbox, %d changed there and kept, %d failed", *counts)
+            _log.info("%s removed in the sandbox, %d changed there and kept, %d failed", *counts)
         return {path: Obstacle(kind) for path, kind in taken.items()}
 
     def note_arrived(self, wanted: Manifest, unread: Collection[str], secret_files: Collection[str] = ()) -> None:

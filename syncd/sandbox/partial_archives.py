@@ -19,7 +19,7 @@ from msgspec import Struct
 from syncd.core.choices import ArchiveContent
 from syncd.core.clock import Clock
 from syncd.core.errors import SyncWarning
-from syncd.core.text import shown_path
+from syncd.core.text import counted, shown_path
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, was_emptied
@@ -111,7 +111,7 @@ class PartialArchives:
         with contextlib.suppress(OSError):  # then the next process proves it again
             self._record.save(self._proof)
         if replaced:
-            _log.warning("%d paths that were in no archive are missing in the sandbox", missing)
+            _log.warning("missing in the sandbox: %s that no archive held", counted(missing, "path"))
         return Kept.NO if replaced else Kept.YES
 
 

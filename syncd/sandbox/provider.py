@@ -170,7 +170,7 @@ class AcquiringProvider:
         now_s = self._clock.wall_s()
         must_wait_s = acquire_wait_s(self._acquired_wall_s, now_s)
         if must_wait_s > 0:
-            message = f"too many sandboxes were acquired recently: no further one is acquired for {must_wait_s:.0f} s"
+            message = f"too many sandboxes were asked for recently: no further one is acquired for {must_wait_s:.0f} s"
             hint = "`syncd sandbox list` shows what became of them"
             raise StepFailed(ApiStep.UPLOAD_URL, FailureAction.RETRY, message, hint, retry_after_s=must_wait_s)
         before = [at_s for at_s in self._acquired_wall_s if 0 <= now_s - at_s < SPAN_S]

@@ -15,7 +15,7 @@ from itertools import chain
 from msgspec import Struct, field, structs
 
 from syncd.core.choices import AgentChanges
-from syncd.core.text import shown_path
+from syncd.core.text import counted, shown_path
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
 from syncd.model.manifest import Manifest, directories_above, in_archive_order, is_within
 from syncd.model.reconcile import Forced, PathOutcome, Plan, Policy, Sides, plan_sync, withheld
@@ -245,7 +245,7 @@ class Preparation(Struct):
         )
         stays = withheld(self.written, plan)
         if stays:
-            _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))
+            _log.info("leaving %s as in the sandbox (%s)", counted(len(stays), "path"), shown_path(min(stays)))
             return Verdict.LEAVE_OUT
         released = [path for path in kept - seen.kept if path not in self.written]
         deleted = {path for path in released if path not in self._here and path not in self.paths_to_delete}

@@ -518,7 +518,8 @@ class SandboxSync(Struct):
         )
         self._record(delivered.manifest, follow_up, delivered.goes_over)
         if follow_up:
-            _log.info("%d files changed while read (%s): a sync follows", len(follow_up), shown_path(follow_up[0]))
+            what = counted(len(follow_up), "file")
+            _log.info("%s changed while read (%s): a sync follows", what, shown_path(follow_up[0]))
         return Outcome(sync, tuple(follow_up), sync.files, torn=self.state.torn)
 
     def _record(

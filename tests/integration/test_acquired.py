@@ -66,7 +66,7 @@ def test_acquiring_is_limited(rig: Rig) -> None:
         assert failure.action is FailureAction.RETRY, failure
         assert rig.asked().count("acquire") <= 3, number
     failure, observer = rig.fail()
-    assert "too many sandboxes were acquired recently" in str(failure)
+    assert "too many sandboxes were asked for recently" in str(failure)
     assert failure.action is FailureAction.RETRY
     assert observer.waits == []
     assert rig.asked().count("acquire") == 3
