@@ -258,6 +258,8 @@ def test_too_large_a_snapshot_is_refused_before_any_request(rig: Rig) -> None:
     assert pushed.code == 78
     assert "big/movie.bin" in pushed.err
     assert "max_snapshot_mib" in pushed.err
+    would = rig.run("push", "--dry-run")
+    assert (would.code, would.err.splitlines()[-1:]) == (78, pushed.err.splitlines()[-1:])
     rig.start()
     status = rig.status_in("held")
     assert "big/movie.bin" in status["last_error"]["message"]
