@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -185,14 +186,15 @@ def keep_showing(read: Callable[[], Shown], text: Callable[[Shown], str], *, as_
 
 def _print_changes(read: Callable[[], Shown], text: Callable[[Shown], str]) -> None:
     last: Shown | None = None
+    reader = select.poll()
+    reader.register(1, 0)  # for errors alone, as of a pipe whose reader has ended
     while True:
         shown = read()
         if shown != last:
             print(text(shown), flush=True)
             last = shown
-        if stdout_failure() is not None:  # nobody can read on
+        if stdout_failure() is not None or CLOCK.poll(reader, _REDRAW_S):  # nobody can read on
             return
-        CLOCK.sleep(_REDRAW_S)
 
 
 def _redraw(text: Callable[[], str]) -> None:

@@ -156,6 +156,19 @@ def test_on_a_pipe_only_changes_are_printed(rig: Rig) -> None:
     assert "\x1b" not in reported.out
 
 
+def test_it_ends_with_its_reader(rig: Rig) -> None:
+    """As of `syncd status --watch | head -1`, though nothing changes any more."""
+    command = [*SYNCD, "status", "--watch"]
+    with subprocess.Popen(command, env=rig.environment(), cwd=rig.home, stdout=subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        try:
+            assert b"not running" in watching.stdout.readline()
+            watching.stdout.close()
+            assert watching.wait(60) == 0
+        finally:
+            watching.kill()
+
+
 @pytest.mark.parametrize("form", [["--json"], []], ids=["json", "text"])
 def test_an_interrupt_ends_it_at_a_full_pipe(rig: Rig, form: list[str]) -> None:
     """A full pipe blocks it, but one SIGINT is enough to end it."""
