@@ -143,7 +143,7 @@ class SimulatedCycle(SyncCycle, kw_only=True):
             return changed
 
         try:
-            outcome = super().run(sync_mode, observer, ScanPlan(counted, scan_plan.before))
+            outcome = super().run(sync_mode, observer, ScanPlan(counted, scan_plan.before, scan_plan.after))
         except (SyncdError, StepFailed, Superseded, OSError):
             simulation.figures["failed syncs"] += 1
             raise
