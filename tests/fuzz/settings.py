@@ -48,6 +48,8 @@ class Settings:
 
     def _config(self, values: tuple[Any, ...]) -> Config:
         deletions, archive, ttl_seconds, limit_kib, quiet_s, agent_changes = values
+        if ttl_seconds and limit_kib:
+            ttl_seconds = max(ttl_seconds, 600)  # in a shorter life not all can be sent at the limit
         sandbox: dict[str, Any] = {"base_url": self._base_url, "deletions": deletions}
         sandbox |= {"acquire": {"ttl_seconds": ttl_seconds}} if ttl_seconds else {"id": self._sandbox_id}
         return check_config(
