@@ -14,7 +14,7 @@ from syncd.archive.chunk_store import Archive
 from syncd.archive.packer import Packed, Packer, PackProgress
 from syncd.core import safe_open
 from syncd.core.clock import Clock
-from syncd.core.errors import SnapshotTooLarge, SyncWarning, TryLater
+from syncd.core.errors import SyncWarning, TryLater
 from syncd.core.settings import MAIN
 from syncd.core.text import counted, shown_path
 from syncd.model.entry import Entry, Kind, is_not_written_back, unknown
@@ -29,7 +29,7 @@ from syncd.model.manifest import (
     sharing,
     without_stamps,
 )
-from syncd.scan.exclusions import over_limit
+from syncd.scan.exclusions import check_size
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.guards import LossGuard
 from syncd.scan.scanner import Scan, Scanner
@@ -164,9 +164,7 @@ class Snapshotter:
         if sync_mode is SyncMode.CHANGED:
             self._guard.check(baseline or Manifest(), scan, self._existing_exclusions)
         self._guard.record_workspace(scan, other_bases)
-        refusal = over_limit(scan.manifest, self._max_mib)
-        if refusal:
-            raise SnapshotTooLarge(refusal, self._size_remedy)
+        check_size(scan.manifest, self._max_mib, self._size_remedy)
         self._sent = baseline = baseline or Manifest()
         known = scan.manifest if self._known is baseline else carry_over_digests(self._known, scan.manifest)
         manifest = carry_over_digests(baseline, known)

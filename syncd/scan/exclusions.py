@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Mapping
 
 from syncd.core.choices import MANAGED_FILE
-from syncd.core.errors import SyncWarning
+from syncd.core.errors import SnapshotTooLarge, SyncWarning
 from syncd.model.entry import Entry
 from syncd.model.manifest import Manifest
 from syncd.selection.selection import OWN_FILES, Decision, Rule
@@ -96,6 +96,13 @@ def over_limit(manifest: Manifest, max_mib: int) -> str | None:
         return None
     big = ", ".join(f"{path!r} ({mib(size)})" for path, size in largest(manifest, 3))
     return f"the snapshot holds {mib(total)}, more than sync.max_snapshot_mib = {max_mib}; the largest: {big}"
+
+
+def check_size(manifest: Manifest, max_mib: int, remedy: str) -> None:
+    """Raise `SnapshotTooLarge` if the snapshot is refused."""
+    refusal = over_limit(manifest, max_mib)
+    if refusal is not None:
+        raise SnapshotTooLarge(refusal, remedy)
 
 
 def too_long(path: str) -> bool:
