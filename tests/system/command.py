@@ -43,6 +43,11 @@ class Finished:
     err: str
     seconds: float
 
+    @property
+    def told(self) -> str:
+        """What stderr has but for the lines of progress, which only a slow command prints."""
+        return "".join(line for line in self.err.splitlines(keepends=True) if not line.endswith(" …\n"))
+
 
 def run_command(args: Sequence[str], env: Mapping[str, str], cwd: Path, prefix: Sequence[str] = ()) -> Finished:
     """Run `syncd ARGS` to its end, for which a test's own time limit waits."""

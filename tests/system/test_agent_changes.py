@@ -156,7 +156,7 @@ def test_many_held_paths(rig: Rig) -> None:
     for path in paths:
         agent.write(path, "the agent's")
         rig.write(path, "mine")
-    flushed = rig.ok("flush").err.splitlines()
+    flushed = rig.ok("flush").told.splitlines()
     assert (len(flushed), flushed[-1]) == (51, "held: 10 more paths: `syncd apply` merges them")
     status = rig.status()
     assert (status["agent"]["held"], status["agent"]["held_count"]) == (paths[:50], 60)

@@ -53,7 +53,7 @@ def test_git_applies_the_patch(rig: Rig, agent: Agent) -> None:
     agent.symlink("link", "d/b")
     rig.write("a", "changed here since\n")
     found = rig.run("diff")
-    assert (found.code, found.err) == (1, "")
+    assert (found.code, found.told) == (1, "")
     subprocess.run(["git", "apply", "-p1"], input=os.fsencode(found.out), cwd=sent, check=True)
     # An empty directory is in no patch.
     there = {path: entry for path, entry in tree(rig.sandbox.workspace).items() if entry != ("folder",)}
@@ -87,7 +87,7 @@ def test_nothing_was_changed(rig: Rig, agent: Agent) -> None:
     (rig.workspace / "gone").unlink()
     for form in ((), ("--stat",)):
         found = rig.run("diff", *form)
-        assert (found.code, found.out, found.err) == (0, "", "")
+        assert (found.code, found.out, found.told) == (0, "", "")
     assert json.loads(rig.ok("diff", "--json").out) == {"changes": [], "left_out": 0}
     assert agent.exists("gone")
 
@@ -168,7 +168,7 @@ def test_what_is_left_out_is_counted(rig: Rig, agent: Agent) -> None:
     agent.write("sub/.git/config", "[core]\n")
     found = rig.run("diff")
     assert (found.code, found.out) == (0, "")
-    assert found.err == "2 paths in the sandbox that the workspace's rules exclude: not shown\n"
+    assert found.told == "2 paths in the sandbox that the workspace's rules exclude: not shown\n"
 
 
 def test_before_the_first_sync(rig: Rig) -> None:
@@ -177,7 +177,7 @@ def test_before_the_first_sync(rig: Rig) -> None:
     for command in ("diff", "apply"):
         failed = rig.run(command)
         assert (failed.code, failed.out) == (78, "")
-        assert failed.err == ("syncd: nothing is known to have been sent to this sandbox yet: run `syncd push` first\n")
+        assert failed.told == "syncd: nothing is known to have been sent to this sandbox yet: run `syncd push` first\n"
 
 
 def test_without_git(rig: Rig, agent: Agent) -> None:
@@ -188,7 +188,7 @@ def test_without_git(rig: Rig, agent: Agent) -> None:
     rig.write("a", (TEXT + "a").replace("line 25\n", "ours\n"))
     failed = rig.run("diff")
     assert (failed.code, failed.out) == (78, "")
-    assert failed.err.count("\n") == 1
+    assert failed.told.count("\n") == 1
     assert "git" in failed.err
     assert rig.run("diff", "--name-only").out.splitlines() == ["a", "d/b"]
     applied = rig.run("apply", "--json")

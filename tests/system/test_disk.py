@@ -236,7 +236,7 @@ def test_a_sparse_terabyte(rig: Rig) -> None:
     assert daemon.cpu_s() < 5
     pushed = rig.run("push")
     assert pushed.code == 78
-    assert len(pushed.err.splitlines()) == 1
+    assert len(pushed.told.splitlines()) == 1
     (rig.workspace / "disk.img").unlink()
     rig.converged()
 
@@ -293,4 +293,4 @@ def test_the_state_folder_is_removed_under_the_daemon(rig: Rig, successor: bool)
         rig.in_state("watching")
         assert rig.count("upload") == uploads + 1
     assert rig.ok("status", "--check").out
-    assert rig.ok("flush").err == ""
+    assert rig.ok("flush").told == ""

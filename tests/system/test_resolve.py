@@ -145,7 +145,7 @@ def test_a_directory_in_the_place_of_what_was_changed_here(rig: Rig, agent: Agen
 def test_the_list(rig: Rig, agent: Agent) -> None:
     """Nothing; then each path with both sides and what is possible, in text and JSON."""
     quiet = rig.run("resolve")
-    assert (quiet.code, quiet.out, quiet.err) == (0, "", "nothing waits for a decision\n")
+    assert (quiet.code, quiet.out, quiet.told) == (0, "", "nothing waits for a decision\n")
     agent.write("clash", THEIRS)
     rig.write("clash", OURS)
     agent.write("d/b", BINARY)

@@ -142,7 +142,7 @@ def test_a_release_that_would_lose_something(rig: Rig, changed: Agent) -> None:
     changed.write("large", random.Random(1).randbytes(200_000))
     small_files = ("prlimit", "--fsize=100000")
     kept = rig.run("sandbox", "release", "--yes", prefix=small_files)
-    assert (kept.code, len(kept.err.splitlines())) == (75, 1)
+    assert (kept.code, len(kept.told.splitlines())) == (75, 1)
     assert "2 paths there could not be saved: 'a' (files from the sandbox cannot be kept" in kept.err
     assert "--force" in kept.err
     rig.faults("execute: 404 always", "dump: 404 always")
