@@ -210,7 +210,7 @@ def test_what_the_api_refuses_is_not_written(bare: Rig, key: str, flags: Sequenc
     bare.environ["KLAVIS_API_KEY"] = key
     done = bare.run("init", "--path", "work", "--sandbox-base-url", bare.emulator.base_url, *flags)
     assert done.code == code, done
-    assert done.err.count("\n") == bool(words)
+    assert done.told.count("\n") == bool(words)
     assert words in done.err
     assert key not in done.out + done.err
     assert [bare.config_file.exists(), bare.key_file.exists()] == [code == 0] * 2

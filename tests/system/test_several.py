@@ -404,7 +404,7 @@ def test_the_patch_from_one_to_the_other(several: Several, tmp_path: Path) -> No
     assert rig.ok("diff", "--sandbox", "blue", "--against", "main").out == ""
     several.work()
     done = rig.run("diff", "--sandbox", "blue", "--against", "main")
-    assert (done.code, done.err) == (1, "")
+    assert (done.code, done.told) == (1, "")
     copy = tmp_path / "copy"
     shutil.copytree(several.sandbox("blue").workspace, copy, symlinks=True)
     subprocess.run(["git", "apply"], cwd=copy, input=done.out.encode("utf-8", "surrogateescape"), check=True)
