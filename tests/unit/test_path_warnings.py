@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from syncd.core.errors import SyncWarning
+from syncd.core.errors import SnapshotTooLarge, SyncWarning
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.scan.exclusions import (
     LONGEST_PATH_BYTES,
     SPECIAL,
+    check_size,
     count_by_source,
     leads_outside,
     over_limit,
@@ -114,6 +115,10 @@ def test_what_is_too_large() -> None:
         "the snapshot holds 4.5 MiB, more than sync.max_snapshot_mib = 4; "
         "the largest: 'c' (2.0 MiB), 'b' (1.5 MiB), 'a' (1.0 MiB)"
     )
+    check_size(manifest, 5, "raise it")
+    with pytest.raises(SnapshotTooLarge) as refused:
+        check_size(manifest, 4, "raise it")
+    assert (refused.value.message, refused.value.hint) == (over_limit(manifest, 4), "raise it")
 
 
 def test_what_is_too_long() -> None:
