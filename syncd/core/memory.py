@@ -1,4 +1,4 @@
-"""Keeps the process small."""
+"""Returns memory that the process no longer needs to the system."""
 
 from __future__ import annotations
 

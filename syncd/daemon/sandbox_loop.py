@@ -292,7 +292,7 @@ class SandboxLoop:
         except Superseded:
             self.publisher.recorder.end(SyncEnding.SUPERSEDED)
             self._request_queue.put_back()
-            self._burst = joined(burst, self._burst) or extend(None, self._started_s)
+            self._burst = self._burst or burst or extend(None, self._started_s)
         except Exception as failure:  # noqa: BLE001 - a daemon's last resort
             # A defect must not end weeks of service: it is logged once, then tried again like any failure.
             self._failed(sync_failure(failure))
@@ -345,9 +345,11 @@ class SandboxLoop:
 
         def after_scan() -> None:
             """Wait on where the burst goes on in a new directory, of which no event tells before its first scan."""
+            if reason is not SyncReason.CHANGE or burst is None:
+                return
             found_s = self._shared.watch.found_s
-            longer = joined(burst, Burst(found_s, found_s)) if reason is SyncReason.CHANGE else None
-            if longer is not None and self._clock.monotonic_s() < due_s(longer, *self._times()):
+            longer = joined(burst, Burst(found_s, found_s))
+            if self._clock.monotonic_s() < due_s(longer, *self._times()):
                 self._burst = joined(longer, self._burst)
                 raise Superseded
 

@@ -98,11 +98,11 @@ def over_limit(manifest: Manifest, max_mib: int) -> str | None:
     return f"the snapshot holds {mib(total)}, more than sync.max_snapshot_mib = {max_mib}; the largest: {big}"
 
 
-def check_size(manifest: Manifest, max_mib: int, remedy: str) -> None:
+def check_size(manifest: Manifest, max_mib: int, size_remedy: str) -> None:
     """Raise `SnapshotTooLarge` if the snapshot is refused."""
     refusal = over_limit(manifest, max_mib)
     if refusal is not None:
-        raise SnapshotTooLarge(refusal, remedy)
+        raise SnapshotTooLarge(refusal, size_remedy)
 
 
 def too_long(path: str) -> bool:

@@ -245,7 +245,7 @@ class Preparation(Struct):
         )
         stays = withheld(self.written, plan)
         if stays:
-            _log.info("leaving %s as in the sandbox (%s)", counted(len(stays), "path"), shown_path(min(stays)))
+            _log.info("the sandbox's version of %s stays (%s)", counted(len(stays), "path"), shown_path(min(stays)))
             return Verdict.LEAVE_OUT
         released = [path for path in kept - seen.kept if path not in self.written]
         deleted = {path for path in released if path not in self._here and path not in self.paths_to_delete}

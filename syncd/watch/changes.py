@@ -100,11 +100,9 @@ def extend(burst: Burst | None, now_s: float) -> Burst:
     return Burst(now_s if burst is None else burst.first_s, now_s)
 
 
-def joined(earlier: Burst | None, later: Burst | None) -> Burst | None:
-    """Return the burst of the changes of both."""
-    if earlier is None or later is None:
-        return earlier or later
-    return Burst(earlier.first_s, max(earlier.last_s, later.last_s))
+def joined(burst: Burst, later: Burst | None) -> Burst:
+    """Return the burst with the changes of a later one, if there is one."""
+    return burst if later is None else Burst(burst.first_s, max(burst.last_s, later.last_s))
 
 
 def due_s(burst: Burst, quiet_s: float, max_wait_s: float) -> float:

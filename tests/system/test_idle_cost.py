@@ -77,6 +77,7 @@ def _peak_kib(rig: Rig, size_bytes: int) -> int:
     uploads = rig.count("upload")
     rig.until(lambda: rig.count("upload", 200) > uploads, "the upload", timeout_s=60)
     rig.in_state("watching")
+    assert rig.archived() == ["file"]
     assert "synced 1 file," in daemon.err
     peak_kib = daemon.peak_kib()
     daemon.stop()

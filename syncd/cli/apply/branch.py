@@ -35,8 +35,6 @@ from syncd.remote.failure import StepFailed
 from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
 from syncd.selection.selection import PathPatterns
 
-_LISTS = ("taken", "deleted", "never", "stays")
-
 
 def apply_to_branches(
     configs: Sequence[Config], name: str, named: tuple[str, ...], included: tuple[str, ...], *, as_json: bool
@@ -55,7 +53,7 @@ def apply_to_branches(
 
     failed = for_each(configs, make)
     if as_json:
-        of_all = {key: sorted({path for each in made for path in each[key]}) for key in _LISTS}
+        of_all = {key: sorted({path for each in made for path in each[key]}) for key in (made[0] if made else ())}
         print_lists(**of_all, **({"sandboxes": rows} if len(configs) > 1 else {}))
     if failed is not None:
         raise failed
@@ -98,9 +96,12 @@ def _apply_to_branch(
         click.echo(f"{shown}: its content in the agent's commit {commit[:10]} could not be fetched", err=True)
     tell_rest(found, commits)
     on_branch = sorted(changes.keys() - skipped.keys())
-    deleted = [path for path in on_branch if changes[path].kind is Kind.ABSENT]
-    taken = [path for path in on_branch if changes[path].kind is not Kind.ABSENT]
-    lists = dict(zip(_LISTS, (taken, deleted, sorted(skipped), sorted(unfetched)), strict=True))
+    lists = {
+        "taken": [path for path in on_branch if changes[path].kind is not Kind.ABSENT],
+        "deleted": [path for path in on_branch if changes[path].kind is Kind.ABSENT],
+        "never": sorted(skipped),
+        "stays": sorted(unfetched),
+    }
     if as_json:
         return lists
     for path, reason in sorted(skipped.items()):
