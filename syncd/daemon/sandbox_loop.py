@@ -47,7 +47,7 @@ from syncd.sync.sandbox_services import Workspace, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHook
-from syncd.watch.changes import Burst, Changes, WrittenFiles, due_s, extend, joined
+from syncd.watch.changes import Burst, Changes, WrittenFiles, due_s, extend, joined, unfinished
 from syncd.watch.mounts import Polling
 
 _log = logging.getLogger("syncd")
@@ -345,13 +345,12 @@ class SandboxLoop:
 
         def after_scan() -> None:
             """Wait on where the burst goes on in a new directory, of which no event tells before its first scan."""
-            if reason is not SyncReason.CHANGE or burst is None:
-                return
-            found_s = self._shared.watch.found_s
-            longer = joined(burst, Burst(found_s, found_s))
-            if self._clock.monotonic_s() < due_s(longer, *self._times()):
-                self._burst = joined(longer, self._burst)
-                raise Superseded
+            if reason is SyncReason.CHANGE and burst is not None:
+                now_s = self._clock.monotonic_s()
+                longer = unfinished(burst, self._shared.watch.found_s, now_s, *self._times())
+                if longer is not None:
+                    self._burst = joined(longer, self._burst)
+                    raise Superseded
 
         return ScanPlan(to_scan, before_scan, after_scan)
 

@@ -110,6 +110,12 @@ def due_s(burst: Burst, quiet_s: float, max_wait_s: float) -> float:
     return min(burst.last_s + quiet_s, burst.first_s + max_wait_s)
 
 
+def unfinished(burst: Burst, found_s: float, now_s: float, quiet_s: float, max_wait_s: float) -> Burst | None:
+    """Return the burst with a change at `found_s`, which no event told of; None if it is due all the same."""
+    longer = joined(burst, Burst(found_s, found_s))
+    return longer if now_s < due_s(longer, quiet_s, max_wait_s) else None
+
+
 class ScanListener:
     """Receives the directories that a scan walks; the watch watches exactly these.
 

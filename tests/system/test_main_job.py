@@ -89,7 +89,7 @@ def test_a_burst_is_one_upload(rig: Rig) -> None:
 
 def test_a_burst_without_an_end_is_sent(rig: Rig) -> None:
     """After the longest wait, though each scan finds a folder that is new."""
-    rig.configure({"sync.debounce_seconds": 0.2, "sync.max_wait_seconds": 1.0})
+    rig.configure({"sync.debounce_seconds": 3600, "sync.max_wait_seconds": 1.0})
     rig.up()
     uploads, number, ends_s = rig.count("upload"), 0, CLOCK.monotonic_s() + 60.0
     while rig.count("upload") < uploads + 2:

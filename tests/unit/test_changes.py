@@ -16,6 +16,7 @@ from syncd.watch.changes import (
     due_s,
     extend,
     joined,
+    unfinished,
 )
 
 
@@ -71,3 +72,13 @@ def test_two_bursts_are_one() -> None:
     assert joined(burst, Burst(2.0, 4.0)) == Burst(1.0, 4.0)
     assert joined(burst, Burst(-inf, -inf)) == burst
     assert joined(burst, None) == burst
+
+
+def test_when_a_burst_goes_on_in_what_a_scan_found() -> None:
+    """Until the quiet time since that is over, and never longer than the longest wait since its first change."""
+    burst = Burst(1.0, 3.0)
+    assert unfinished(burst, 4.0, 5.9, 2.0, 10.0) == Burst(1.0, 4.0)
+    assert unfinished(burst, 4.0, 6.0, 2.0, 10.0) is None
+    assert unfinished(burst, 4.0, 4.4, 2.0, 3.5) == Burst(1.0, 4.0)
+    assert unfinished(burst, 4.0, 4.5, 2.0, 3.5) is None
+    assert unfinished(burst, -inf, 5.0, 2.0, 10.0) is None
