@@ -177,7 +177,7 @@ def test_before_the_first_sync(rig: Rig) -> None:
     for command in ("diff", "apply"):
         failed = rig.run(command)
         assert (failed.code, failed.out) == (78, "")
-        assert failed.told == "syncd: nothing is known to have been sent to this sandbox yet: run `syncd push` first\n"
+        assert failed.err == "syncd: nothing is known to have been sent to this sandbox yet: run `syncd push` first\n"
 
 
 def test_without_git(rig: Rig, agent: Agent) -> None:

@@ -236,7 +236,7 @@ def test_a_sparse_terabyte(rig: Rig) -> None:
     assert daemon.cpu_s() < 5
     pushed = rig.run("push")
     assert pushed.code == 78
-    assert len(pushed.told.splitlines()) == 1
+    assert len(pushed.err.splitlines()) == 1
     (rig.workspace / "disk.img").unlink()
     rig.converged()
 

@@ -321,7 +321,7 @@ def test_commands_that_bring_home_name_a_missing_one(rig: Rig) -> None:
     rig.workspace.rename(rig.home / "elsewhere")
     for words in (["diff"], ["apply"], ["resolve"], ["apply", "--branch", "b"]):
         refused = rig.run(*words)
-        assert (refused.code, len(refused.told.splitlines())) == (78, 1)
+        assert (refused.code, len(refused.err.splitlines())) == (78, 1)
         assert f"the workspace '{rig.workspace}' does not exist" in refused.err
 
 
