@@ -37,10 +37,6 @@ class Source:
         components = self.path.split("/")
         return components[1] if len(components) > 2 else ""
 
-    @property
-    def lines(self) -> int:
-        return self.text.count("\n")
-
     def imports(self) -> Iterator[Import]:
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
