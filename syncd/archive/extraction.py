@@ -1,8 +1,8 @@
 """Reads archives of other programs, and extracts them, or other foreign files, safely whatever they are.
 
 A `tar.gz` is read as a stream: in one pass, in bounded memory, trusting none of its values. Python's tarfile reads the
-headers. This module adds what tarfile does not: what is read into memory for one member is limited, and every error is
-a `BadArchive`. A member whose name is too long costs no more than its bytes.
+headers. This module adds what tarfile does not: what is read into memory for one member is limited, the end-of-archive
+block is required, and every error is a `BadArchive`. A member whose name is too long costs no more than its bytes.
 
 A folder draft the destination is filled and renamed at the end, so that the destination gets all or nothing. Every
 file is created through its directory's descriptor, and symbolic links are created last, so that no member can be
@@ -21,7 +21,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Self, cast
 
 from msgspec import Struct, field
 
@@ -124,6 +124,19 @@ def is_within(path: str | None, folder: str) -> bool:
 
 
 class _LimitedTarInfo(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        # tarfile takes whatever is no header for the archive's end, and the stream's end too: a tar that was killed
+        # between two files would be a smaller workspace.
+        if len(buf) < _PADDED:
+            raise BadArchive("the archive is cut short")
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as failure:
+            if any(buf):
+                raise BadArchive(f"the archive is not a valid tar file: {failure}") from None
+            raise
+
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         # In all supported versions of Python, tarfile calls this before it reads an extension header.
         if self.type not in _EXTENSIONS or self.size <= _EXTENSION_BYTES:

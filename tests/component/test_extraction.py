@@ -167,9 +167,11 @@ def test_a_hostile_archive_stays_inside(tmp_path: Path, name: str) -> None:
     assert not any(path.lstat().st_mode & 0o6000 for path in (tmp_path / "dest").rglob("*"))
 
 
-def broken(packed: bytes) -> dict[str, bytes]:
-    """An archive with every damage that a network or a disk causes."""
+def broken() -> dict[str, bytes]:
+    """An archive of two files with every damage that a network, a disk or a tar that was killed causes."""
+    packed = archive(a_file("f", os.urandom(3000)), a_file("g"))
     tar = gzip.decompress(packed)
+    between, after = 512 + 3072, 512 + 3072 + 1024
     return {
         "cut in the middle": packed[: len(packed) // 2],
         "cut at the checksum": packed[:-4],
@@ -177,17 +179,21 @@ def broken(packed: bytes) -> dict[str, bytes]:
         "no gzip": b"<html>sign in</html>",
         "no tar": gzip.compress(b"\1" * 2000),
         "a tar that ends early": gzip.compress(tar[:700]),
+        "a tar that ends between two files": gzip.compress(tar[:between]),
+        "a tar that ends after the last file": gzip.compress(tar[:after]),
+        "a tar that ends in its last block": gzip.compress(tar[: after + 100]),
+        "a tar of nothing": gzip.compress(b""),
+        "rubbish in a header's place": gzip.compress(tar[:between] + b"\1" * 2000),
         "nothing": b"",
         "rubbish behind": packed + b"rubbish",
     }
 
 
-@pytest.mark.parametrize("how", broken(archive(a_file("f"))))
+@pytest.mark.parametrize("how", broken())
 def test_a_broken_archive_leaves_nothing(tmp_path: Path, how: str) -> None:
     """The folder is not created, or stays empty."""
-    packed = broken(archive(a_file("f", os.urandom(3000)), a_file("g")))[how]
     with pytest.raises(BadArchive):
-        pulled(packed, tmp_path / "dest")
+        pulled(broken()[how], tmp_path / "dest")
     assert os.listdir(tmp_path) == []
 
 

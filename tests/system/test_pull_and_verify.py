@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import shutil
 import signal
+import tarfile
+
+import pytest
 
 from tests.system.rig import Rig
 from tests.system.trees import tree
@@ -42,6 +47,25 @@ def test_pull_outlasts_a_bad_network(rig: Rig) -> None:
     failed = rig.run("pull", str(rig.home / "other"))
     assert failed.code == 75
     assert not (rig.home / "other").exists()
+
+
+@pytest.mark.parametrize("command", ["pull", "verify"])
+def test_an_archive_that_ends_between_two_files(rig: Rig, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """The program that packed it was killed there: what it lacks is neither left out nor missing."""
+    rig.write("a", "1")
+    rig.write("b", "2")
+    rig.ok("push")
+    rig.configure({"retry.give_up_after_seconds": 1})
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        tar.add(rig.sandbox.workspace / "a", "./a")
+        end = packed.tell()
+    cut = gzip.compress(packed.getvalue()[:end])
+    monkeypatch.setattr(rig.sandbox, "dump", lambda file: file.write(cut))
+    failed = rig.run(command, *([str(rig.home / "dest")] if command == "pull" else []))
+    assert (failed.code, failed.out) == (75, "")
+    assert "cannot be read (the archive is cut short)" in failed.err
+    assert not (rig.home / "dest").exists()
 
 
 def test_verify(rig: Rig) -> None:
