@@ -11,6 +11,7 @@ the base must be sent again. What may be there is recorded with the mark, in one
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,14 @@ from syncd.core.errors import SyncWarning
 from syncd.core.settings import MAIN
 from syncd.core.text import counted
 from syncd.model.entry import ABSENT, ALL_BITS, Entry, same
-from syncd.model.manifest import Difference, Manifest, directories_above, replaced_entries, without_digest
+from syncd.model.manifest import (
+    Difference,
+    Manifest,
+    directories_above,
+    entry_changes,
+    replaced_entries,
+    without_digest,
+)
 from syncd.remote.target import Target
 from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers, Versions
 from syncd.sandbox.seen_paths import SeenPaths
@@ -34,9 +42,10 @@ from syncd.store.state_db import Record, StateDb
 class SandboxContent(Struct, frozen=True):
     """The known content of a sandbox.
 
-    `base` is the last manifest that the sandbox was known to hold, None if there is none. `unanswered` are the
-    entries of each archive that was sent after it and whose initialize was not answered. `uncertain`: the sandbox may
-    hold something else than `base`. `leftovers` are versions of ours of paths that are gone here.
+    `base` is the last manifest that the sandbox was known to hold, None if there is none. `unanswered` has the entries
+    that were sent after it in archives whose initialize was not answered, as `with_versions` returns them.
+    `uncertain`: the sandbox may hold something else than `base`. `leftovers` are versions of ours of paths that are
+    gone here.
     """
 
     base: Manifest | None = None
@@ -102,8 +111,28 @@ def is_as(base: Mapping[str, Entry], path: str, entry: Entry | None) -> bool:
     return same(base.get(path, ABSENT), ABSENT if entry is None else entry, ALL_BITS)
 
 
-# Versions that were sent and not answered; an older one that is found there counts as the agent's.
-_MOST_UNANSWERED = 8
+def with_versions(unanswered: tuple[Manifest, ...], sent: Manifest) -> tuple[Manifest, ...]:
+    """Return the unanswered entries with those that are `sent` now; the same object if it has them all.
+
+    The first manifest has one version of each path, each further one another version of those that were sent in so
+    many: archives that are sent again and again add only what is another one in them.
+    """
+    found: list[Manifest] = []
+    for known in unanswered:
+        more, left = known.copy(), Manifest()
+        for path, old, entry in entry_changes(known, sent):
+            if old is None:
+                more[path] = entry
+            elif not same(old, entry, ALL_BITS):
+                left[path] = entry
+        found.append(more if len(more) > len(known) else known)
+        sent = left
+    if sent:
+        found.append(sent)
+    is_same = len(found) == len(unanswered) and all(map(operator.is_, found, unanswered))
+    return unanswered if is_same else tuple(found)
+
+
 _BASE, _FIRST_UNANSWERED = 0, 1
 _SENT_ANEW = "everything is compared and sent anew once"
 
@@ -171,9 +200,9 @@ def recorded_leftovers(db: StateDb, target: Target) -> Leftovers:
 class SandboxState:
     """The state of one sandbox.
 
-    `base` is None if nothing is known to be there. `unanswered` are the entries of each archive that was sent after it
-    and whose initialize was not answered. `uncertain`: the sandbox may hold something else than the base. `leftovers`
-    are versions of ours that may be there beyond these, and `seen` has what stays as it is there.
+    `base` is None if nothing is known to be there. `unanswered` has the entries that were sent after it in archives
+    whose initialize was not answered. `uncertain`: the sandbox may hold something else than the base. `leftovers` are
+    versions of ours that may be there beyond these, and `seen` has what stays as it is there.
     """
 
     def __init__(self, db: StateDb, target: Target, searched: str = "", name: str = MAIN) -> None:
@@ -301,9 +330,11 @@ class SandboxState:
             self._record_last()
             self._mark.save(True)
             if unanswered is not self.unanswered:
-                self._rows.forget(_FIRST_UNANSWERED)
+                known = self.unanswered
+                self._rows.forget(_FIRST_UNANSWERED + len(known))
                 for number, manifest in enumerate(unanswered):
-                    self._rows.save(_FIRST_UNANSWERED + number, manifest, Manifest())
+                    before = known[number] if number < len(known) else Manifest()
+                    self._rows.save(_FIRST_UNANSWERED + number, manifest, before)
         self._is_marked, self.unanswered = True, unanswered
 
     def mark_released(self) -> None:
@@ -313,9 +344,7 @@ class SandboxState:
 
     def _with(self, sent: Manifest) -> tuple[Manifest, ...]:
         new = Manifest({path: sent[path] for path in replaced_entries(self.base, sent)}) if self.base else sent.copy()
-        if not new or new in self.unanswered:
-            return self.unanswered
-        return (*self.unanswered, new)[-_MOST_UNANSWERED:]
+        return with_versions(self.unanswered, new)
 
     # -- the base
 

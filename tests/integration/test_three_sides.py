@@ -626,6 +626,25 @@ def test_what_came_unanswered_is_ours(made: AgentRig, policy: str, times: int, f
     assert made.rig.cycle.agent_status.held == ()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+@POLICIES
+def test_however_many_archives_follow_it(made: AgentRig, policy: str, *, restarted: bool) -> None:
+    """What arrived without an answer is ours, though many other versions were sent since and never arrived."""
+    made.set(agent_changes=policy)
+    made.rig.emulator.faults.script("initialize: lost", "initialize: 503 x12")
+    for number in range(13):
+        made.edit(a=f"unanswered {number}")
+        with pytest.raises(Killed):
+            made.rig.sync(observer=RecordingObserver(made.rig.clock, ends=Killed()))
+        if restarted:
+            made.rig.restart()
+    assert made.there("a") == "unanswered 0"
+    made.edit(a="answered")
+    made.settle()
+    assert made.there("a") == "answered"
+    assert (made.saved, made.warnings, made.rig.cycle.agent_status.held) == ({}, {}, ())
+
+
 def test_what_the_agent_makes_of_an_unanswered_version_is_its_own(made: AgentRig) -> None:
     """It is saved before it is overwritten."""
     made.rig.emulator.faults.script("initialize: lost")
