@@ -21,17 +21,19 @@ def test_the_workflow_runs_the_checks_on_each_python() -> None:
     jobs = _loaded(_WORKFLOW)["jobs"]
     project = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["project"]
     versions = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
-    assert jobs["all"]["strategy"]["matrix"]["python"] == versions
-    assert jobs["all"]["steps"][-1]["run"] == ".ci/run"
-    assert jobs["minimum"]["steps"][-1]["run"] == ".ci/minimum"
-    assert project["requires-python"] == f">={jobs['minimum']['steps'][1]['with']['python-version']}"
+    remedy = f"{_WORKFLOW}: end with .ci/run for each Python of pyproject.toml, and with .ci/minimum for the oldest"
+    assert jobs["all"]["strategy"]["matrix"]["python"] == versions, remedy
+    assert jobs["all"]["steps"][-1]["run"] == ".ci/run", remedy
+    assert jobs["minimum"]["steps"][-1]["run"] == ".ci/minimum", remedy
+    assert project["requires-python"] == f">={jobs['minimum']['steps'][1]['with']['python-version']}", remedy
 
 
 def test_the_workflow_can_do_no_harm() -> None:
     """It reads, and that is all: no secret, no right to write, nothing that a foreign pull request could steer."""
     text = _WORKFLOW.read_text("utf-8")
-    assert _loaded(_WORKFLOW)["permissions"] == {"contents": "read"}
-    assert re.findall(r"secrets|pull_request_target|github\.event|github\.head_ref|write", text) == []
+    remedy = f"{_WORKFLOW}: take the right, or what a pull request steers, away"
+    assert _loaded(_WORKFLOW)["permissions"] == {"contents": "read"}, remedy
+    assert re.findall(r"secrets|pull_request_target|github\.event|github\.head_ref|write", text) == [], remedy
 
 
 def test_pre_commit_runs_what_is_there() -> None:
@@ -39,10 +41,11 @@ def test_pre_commit_runs_what_is_there() -> None:
     hooks = [
         (repo["repo"], hook) for repo in _loaded(REPO / ".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]
     ]
-    assert hooks
+    remedy = ".pre-commit-config.yaml: name an executable file of this checkout, as a local script"
+    assert hooks, remedy
     for source, hook in hooks:
-        assert (source, hook["language"]) == ("local", "script")
-        assert os.access(REPO / hook["entry"], os.X_OK)
+        assert (source, hook["language"]) == ("local", "script"), remedy
+        assert os.access(REPO / hook["entry"], os.X_OK), remedy
 
 
 def test_versions_are_dated_and_their_changes_grouped() -> None:
@@ -55,9 +58,10 @@ def test_versions_are_dated_and_their_changes_grouped() -> None:
         if heading != "Unreleased":
             days.append(date.fromisoformat(heading.partition(" - ")[2]))
         before, *groups = re.split(r"^### .+\n", changes, flags=re.MULTILINE)
-        assert "- " not in before, heading
-        assert [group for group in groups if not group.strip().startswith(("- ", "#### "))] == [], heading
-    assert days == sorted(days, reverse=True)
+        remedy = f"CHANGELOG.md, {heading}: put each change as a line `- …` below the `### ` heading of its group"
+        assert "- " not in before, remedy
+        assert [group for group in groups if not group.strip().startswith(("- ", "#### "))] == [], remedy
+    assert days == sorted(days, reverse=True), "CHANGELOG.md: put the newest version first"
 
 
 def _loaded(file: Path) -> dict[str, Any]:

@@ -55,12 +55,14 @@ def test_the_wheel_has_every_module_and_file(repo: Path, built: tuple[Path, Path
     content = _content(built[0])
     wanted = {str(file.relative_to(repo)): file.read_bytes() for file in repo.glob("syncd/**/*.py")}
     wanted |= {inside: (repo / origin).read_bytes() for inside, origin in INSIDE.items()}
-    assert {name: data for name, data in content.items() if name.startswith("syncd/")} == wanted
+    assert {name: data for name, data in content.items() if name.startswith("syncd/")} == wanted, (
+        "pyproject.toml, [tool.hatch.build.targets.wheel]: include each file of the program, and name it in INSIDE here"
+    )
     assert {name.split("/")[0] for name in content} == {
         "syncd",
         f"syncd-{syncd.__version__}.data",
         f"syncd-{syncd.__version__}.dist-info",
-    }
+    }, "pyproject.toml, [tool.hatch.build.targets.wheel]: keep what is no part of the program out of the wheel"
 
 
 def test_the_wheel_puts_files_where_other_programs_search(repo: Path, built: tuple[Path, Path]) -> None:
@@ -69,13 +71,15 @@ def test_the_wheel_puts_files_where_other_programs_search(repo: Path, built: tup
     top = f"syncd-{syncd.__version__}.data/data/share/"
     installed = {name.removeprefix(top): data for name, data in content.items() if name.startswith(top)}
     share = repo / "syncd/share"
-    assert installed == {str(file.relative_to(share)): file.read_bytes() for file in share.rglob("*") if file.is_file()}
+    assert installed == {
+        str(file.relative_to(share)): file.read_bytes() for file in share.rglob("*") if file.is_file()
+    }, "pyproject.toml, shared-data: install all of syncd/share"
     assert set(installed) == {
         "bash-completion/completions/syncd",
         "zsh/site-functions/_syncd",
         "fish/vendor_completions.d/syncd.fish",
         "man/man1/syncd.1",
-    }
+    }, "syncd/share: keep these files, or name here what else is installed"
 
 
 def test_the_source_archive_makes_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
@@ -83,9 +87,11 @@ def test_the_source_archive_makes_the_same_wheel(built: tuple[Path, Path], tmp_p
     with tarfile.open(built[1]) as archive:
         archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (checkout,) = tmp_path.iterdir()
-    assert [name for name in NEEDED_BY_TESTS if not (checkout / name).is_file()] == []
+    remedy = "pyproject.toml, [tool.hatch.build.targets.sdist]: include"
+    assert [name for name in NEEDED_BY_TESTS if not (checkout / name).is_file()] == [], f"{remedy} what tests need"
     _build(checkout, tmp_path / "again", "wheel")
-    assert _content(next((tmp_path / "again").glob("*.whl"))) == _content(built[0])
+    again = _content(next((tmp_path / "again").glob("*.whl")))
+    assert again == _content(built[0]), f"{remedy} what the wheel is built from"
 
 
 def test_the_metadata_is_the_project_s(repo: Path, built: tuple[Path, Path]) -> None:
@@ -94,18 +100,19 @@ def test_the_metadata_is_the_project_s(repo: Path, built: tuple[Path, Path]) -> 
     folder = f"syncd-{syncd.__version__}.dist-info"
     said = _message(content[f"{folder}/METADATA"])
     project = tomllib.loads((repo / "pyproject.toml").read_text("utf-8"))["project"]
-    assert (said["Name"], said["Version"]) == (project["name"], syncd.__version__)
-    assert (said["License-Expression"], said["License-File"]) == ("MIT", "LICENSE")
-    assert f"{folder}/licenses/LICENSE" in content
-    assert said["Requires-Python"] == project["requires-python"] == ">=3.11"
+    remedy = "pyproject.toml, [project]: bring back what is said there, or change it in this test"
+    assert (said["Name"], said["Version"]) == (project["name"], syncd.__version__), remedy
+    assert (said["License-Expression"], said["License-File"]) == ("MIT", "LICENSE"), remedy
+    assert f"{folder}/licenses/LICENSE" in content, remedy
+    assert said["Requires-Python"] == project["requires-python"] == ">=3.11", remedy
     needed = [line for line in said.get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert len(needed) == len(project["dependencies"])
+    assert len(needed) == len(project["dependencies"]), remedy
     assert content[f"{folder}/entry_points.txt"].decode().split() == [
         "[console_scripts]",
         "syncd",
         "=",
         "syncd.cli:main",
-    ]
+    ], remedy
 
 
 def _build(checkout: Path, folder: Path, *targets: str) -> None:

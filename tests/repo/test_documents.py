@@ -39,9 +39,9 @@ def test_each_link_leads_somewhere(page: Path) -> None:
             continue
         name, _, anchor = link.partition("#")
         target = (page.parent / name).resolve() if name else page
-        assert target.exists(), f"{page.name}: {link}"
+        assert target.exists(), f"{page.name}: {link}: lead the link to a file that is there"
         if anchor:
-            assert anchor in _anchors(target), f"{page.name}: {link}"
+            assert anchor in _anchors(target), f"{page.name}: {link}: lead the link to a heading that is there"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -49,7 +49,7 @@ def test_each_command_can_be_typed(page: Path) -> None:
     """Every `syncd …` has a verb, options and arguments that the program takes."""
     for line, words in _typed(page.read_text("utf-8")):
         wrong = _refusal(words)
-        assert not wrong, f"{page.name}: {line}: {wrong}"
+        assert not wrong, f"{page.name}: {line}: {wrong}: write a command that the program takes"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -60,7 +60,7 @@ def test_each_key_can_be_set(page: Path) -> None:
     for code in named:
         key = _KEY.match(code)
         assert key is not None
-        assert key[0] in _KEYS, f"{page.name}: {code}"
+        assert key[0] in _KEYS, f"{page.name}: {code}: name a key of syncd/core/settings.py"
     for kind, block in _FENCE.findall(text):
         if kind == "toml" and "[ceiling]" in block:
             check_managed(tomllib.loads(block))
@@ -72,11 +72,13 @@ def test_the_documents_are_all_in_the_index() -> None:
     """Each page of docs is reached from its README, and that from the project's."""
     index = (REPO / "docs/README.md").read_text("utf-8")
     linked = {link.partition("#")[0] for link in _LINK.findall(index)}
-    assert {page.name for page in (REPO / "docs").glob("*.md")} - {"README.md"} <= linked
+    assert {page.name for page in (REPO / "docs").glob("*.md")} - {"README.md"} <= linked, (
+        "docs/README.md: add a link to the page"
+    )
     readme = (REPO / "README.md").read_text("utf-8")
     assert {"docs/README.md", "docs/architecture.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"} <= {
         link.partition("#")[0] for link in _LINK.findall(readme)
-    }
+    }, "README.md: bring the link back"
 
 
 def _anchors(page: Path) -> set[str]:
@@ -150,7 +152,8 @@ def test_each_name_of_the_code_is_there(page: Path) -> None:
     words = set(re.findall(r"\w+", "\n".join(path.read_text("utf-8") for path in REPO.glob("[st]*/**/*.py"))))
     names = re.findall(r"`(_?[A-Z]\w*(?:\.\w+)*)`", page.read_text("utf-8"))
     assert len(names) > 5
-    assert [name for name in names if not words.issuperset(name.split("."))] == []
+    gone = [name for name in names if not words.issuperset(name.split("."))]
+    assert gone == [], f"{page.name}: write the names that the code has now"
 
 
 def test_each_name_of_the_code_is_where_the_guide_says() -> None:
@@ -160,4 +163,6 @@ def test_each_name_of_the_code_is_where_the_guide_says() -> None:
     for name, file in placed:
         text = (REPO / file).read_text("utf-8")
         for part in name.split("."):
-            assert re.search(rf"^ *(?:class |def |async def )?{part}\b", text, re.MULTILINE), f"{name} in {file}"
+            assert re.search(rf"^ *(?:class |def |async def )?{part}\b", text, re.MULTILINE), (
+                f"CONTRIBUTING.md: {name} is not in {file}: name the file that it is in now"
+            )

@@ -31,10 +31,11 @@ def test_every_key_is_shown_with_its_default(text: str, table: str) -> None:
     for field in msgspec.structs.fields(TABLES[table]):
         if f"{table}.{field.name}" in TABLES:
             continue
-        assert field.name in shown, f"{table}.{field.name} is missing"
+        remedy = f"config.example.toml: show {table}.{field.name} with the default of syncd/core/settings.py"
+        assert field.name in shown, remedy
         if field.default not in _NO_DEFAULT:
             plain = list(field.default) if isinstance(field.default, tuple) else field.default
-            assert shown[field.name] == plain, f"{table}.{field.name}"
+            assert shown[field.name] == plain, remedy
 
 
 def test_only_what_has_no_default_is_commented(text: str) -> None:
@@ -42,7 +43,9 @@ def test_only_what_has_no_default_is_commented(text: str) -> None:
     active = tomllib.loads(text)
     for table in SECTIONS:
         optional = {field.name for field in msgspec.structs.fields(TABLES[table]) if field.default not in _NO_DEFAULT}
-        assert set(_table(active, table)) == optional
+        assert set(_table(active, table)) == optional, (
+            f"config.example.toml, {table}: make a comment of what has no default, and of nothing else"
+        )
 
 
 def test_nothing_is_shown_that_does_not_exist(text: str) -> None:
@@ -59,7 +62,7 @@ def test_each_key_is_explained(text: str) -> None:
     previous = ""
     for line in text.splitlines():
         if re.match(r"(# )?\w+ = ", line):
-            assert re.match(r"# .*[.:;]$", previous), line
+            assert re.match(r"# .*[.:;]$", previous), f"config.example.toml: explain in a sentence above it: {line}"
         previous = line
 
 

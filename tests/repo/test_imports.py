@@ -47,7 +47,9 @@ def test_each_module_is_imported_without_linux() -> None:
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False, timeout=60
     )
-    assert (run.returncode, run.stderr) == (0, "")
+    assert (run.returncode, run.stderr) == (0, ""), (
+        "the last file of syncd below: use the name that only Linux has inside of the function that needs it"
+    )
 
 
 def test_a_command_elsewhere_says_what_to_use() -> None:
@@ -57,4 +59,6 @@ def test_a_command_elsewhere_says_what_to_use() -> None:
         [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False, timeout=60
     )
     said = "syncd: syncd needs Linux: run it in a Linux virtual machine, with the workspace on its own disk\n"
-    assert (run.returncode, run.stdout, run.stderr) == (ExitCode.NEEDS_PERSON, "", said)
+    assert (run.returncode, run.stdout, run.stderr) == (ExitCode.NEEDS_PERSON, "", said), (
+        "syncd/cli/__init__.py: refuse before anything else is imported"
+    )

@@ -132,7 +132,7 @@ def test_imports_go_one_way() -> None:
             other = imported.module.split(".")[1] if imported.module.startswith("syncd.") else None
             if other in PACKAGES and other not in allowed:
                 strays.append(f"{source.path}:{imported.line}: {source.package} imports {other}")
-    assert strays == []
+    assert strays == [], "move what is imported to the package that needs it, or to one before it in PACKAGES"
 
 
 def _pure() -> dict[str, str]:
@@ -152,15 +152,16 @@ def test_decisions_are_pure() -> None:
             if imported.module in ours and imported.module not in pure.values():
                 reasons.append(f"{imported.module} is not pure")
             found += [f"{path}:{imported.line}: {reason}" for reason in reasons]
-    assert found == []
+    assert found == [], "make it an argument, or do it in the module that calls"
 
 
 def test_rules_are_mutated() -> None:
     """The mutation test changes each pure module in which it can, and each module that it names is there."""
     named = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["tool"]["mutmut"]["only_mutate"]
     without = {"syncd/core/checksum.py", "syncd/selection/builtin_rules.py", "syncd/sync/status_document.py"}
-    assert _pure().keys() - without - set(named) == set()
-    assert [path for path in named if not (REPO / path).is_file()] == []
+    remedy = "pyproject.toml, [tool.mutmut], only_mutate"
+    assert _pure().keys() - without - set(named) == set(), f"{remedy}: add the module"
+    assert [path for path in named if not (REPO / path).is_file()] == [], f"{remedy}: take out or rename the module"
 
 
 def test_each_outside_thing_has_its_place() -> None:
@@ -172,15 +173,15 @@ def test_each_outside_thing_has_its_place() -> None:
         for module, (places, reason) in ONLY_IN.items()
         if imported.within(module) and not any(fnmatchcase(source.path, place) for place in places)
     ]
-    assert strays == []
+    assert strays == [], "call the module that has its place in ONLY_IN, or add this one there with the reason"
 
 
 def test_core_and_commands_load_fast() -> None:
     """Reading the configuration, `--help` and completion load none of the large libraries, and so answer at once."""
     core = ("settings", "directories", "api_key", "checksum")
-    assert _loaded_by("; ".join(f"import syncd.core.{module}" for module in core)) == ""
-    assert _loaded_by("import syncd.cli.commands") == ""
-    assert _loaded_by("import syncd.core.errors", ("msgspec",)) == ""
+    for statement in (*(f"import syncd.core.{module}" for module in core), "import syncd.cli.commands"):
+        assert _loaded_by(statement) == "", f"{statement}: import what is slow inside of the function that needs it"
+    assert _loaded_by("import syncd.core.errors", ("msgspec",)) == "", "syncd/core/errors.py: import no msgspec"
 
 
 def _loaded_by(statement: str, heavy: tuple[str, ...] = HEAVY) -> str:

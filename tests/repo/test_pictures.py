@@ -19,24 +19,28 @@ def test_every_colour_can_be_read() -> None:
     """Light and dark: each ink has enough contrast on the ground that comes with it."""
     for name, pair in {**picture.COLOURS, "ink": picture.INK}.items():
         for mode in (0, 1):
-            assert _contrast(pair[mode], picture.GROUND[mode]) >= CONTRAST, (name, mode)
+            assert _contrast(pair[mode], picture.GROUND[mode]) >= CONTRAST, (
+                f"tests/screens/picture.py: give {name} more contrast in mode {mode}"
+            )
 
 
 def test_each_scene_has_its_picture() -> None:
     """No scene without a picture, no picture without a scene, and none that no page shows."""
-    assert {each.stem for each in PICTURES} == {scene.name for scene in SCENES}
+    assert {each.stem for each in PICTURES} == {scene.name for scene in SCENES}, "run: python -m tests.screens"
     pages = "".join(page.read_text("utf-8") for page in (REPO / "README.md", *(REPO / "docs").glob("*.md")))
-    assert set(re.findall(r"screens/([\w-]+)\.svg\)", pages)) == {scene.name for scene in SCENES}
+    shown = set(re.findall(r"screens/([\w-]+)\.svg\)", pages))
+    assert shown == {scene.name for scene in SCENES}, "show it on a page, or take it out of tests/screens/scenes.py"
 
 
 def test_a_picture_stands_alone() -> None:
     """It has a title for readers who cannot see it, and holds nothing that loads, runs or is a secret."""
-    for text in (file.read_text("utf-8") for file in PICTURES):
+    for file in PICTURES:
+        text, remedy = file.read_text("utf-8"), f"{file.name}: mend its scene or picture.py in tests/screens, run it"
         top = ET.fromstring(text)
-        assert {each.tag.rpartition("}")[2] for each in top.iter()} == {"svg", "title", "style", "rect", "text"}
-        assert next(each.text for each in top if each.tag.endswith("title"))
-        assert not re.search(r"url\(|@import|@font-face|href|\bon\w+=|X-Goog", text, re.IGNORECASE)
-        assert not re.search(r"Traceback|internal error|Usage:", text)
+        assert {each.tag.rpartition("}")[2] for each in top.iter()} == {"svg", "title", "style", "rect", "text"}, remedy
+        assert next(each.text for each in top if each.tag.endswith("title")), remedy
+        assert not re.search(r"url\(|@import|@font-face|href|\bon\w+=|X-Goog", text, re.IGNORECASE), remedy
+        assert not re.search(r"Traceback|internal error|Usage:", text), remedy
 
 
 def _contrast(one: str, other: str) -> float:

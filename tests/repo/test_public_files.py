@@ -14,7 +14,9 @@ from tests.reference.facts import verbs
 def test_the_changelog_has_this_version(repo: Path) -> None:
     """Its newest version is the one that the code says it is; what comes after it is unreleased."""
     versions = re.findall(r"^## (\S+)", (repo / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
-    assert versions[versions[0] == "Unreleased"] == syncd.__version__
+    assert versions[versions[0] == "Unreleased"] == syncd.__version__, (
+        "write the same version into CHANGELOG.md and syncd/__init__.py"
+    )
 
 
 def test_every_dependency_is_documented(repo: Path) -> None:
@@ -22,20 +24,22 @@ def test_every_dependency_is_documented(repo: Path) -> None:
     project = tomllib.loads((repo / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
     section = (repo / "CONTRIBUTING.md").read_text("utf-8").split("## Dependencies")[1].split("\n## ")[0]
-    assert set(re.findall(r"^\| ([\w-]+) \| \w{2,}", section, re.MULTILINE)) - {"library"} == wanted
+    named = set(re.findall(r"^\| ([\w-]+) \| \w{2,}", section, re.MULTILINE)) - {"library"}
+    assert named == wanted, "CONTRIBUTING.md, Dependencies: give each library of pyproject.toml its row"
 
 
 def test_the_map_has_every_folder_of_tests(repo: Path) -> None:
     """Each folder of tests has one line in the map, and each line has its folder."""
     listed = re.findall(r"^\| `tests/(\w+)` \| \w", (repo / "docs/architecture.md").read_text("utf-8"), re.MULTILINE)
-    assert sorted(listed) == sorted(path.name for path in (repo / "tests").iterdir() if any(path.glob("*.py")))
+    folders = sorted(path.name for path in (repo / "tests").iterdir() if any(path.glob("*.py")))
+    assert sorted(listed) == folders, "docs/architecture.md: give each folder of tests its row"
 
 
 def test_the_readme_has_the_two_commands(repo: Path) -> None:
     """A newcomer needs one command for the demo and one for the tests, each in a block of its own."""
     blocks = re.findall(r"^```sh\n(.*)\n```$", (repo / "README.md").read_text("utf-8"), re.MULTILINE)
-    assert blocks[0].endswith("/syncd demo")
-    assert ".ci/run" in blocks
+    assert blocks[0].endswith("/syncd demo"), "README.md: show the demo in the first block, a command in one line"
+    assert ".ci/run" in blocks, "README.md: show .ci/run in a block of its own"
 
 
 def test_the_documents_name_only_what_is_there(repo: Path) -> None:
@@ -48,7 +52,7 @@ def test_the_documents_name_only_what_is_there(repo: Path) -> None:
         for path in set(
             re.findall(r"`((?:tests|syncd|systemd|packaging|docs|\.ci)/[\w./@-]+)`", page.read_text("utf-8"))
         ):
-            assert "NAME" in path or (repo / path).exists(), f"{page.name}: {path}"
+            assert "NAME" in path or (repo / path).exists(), f"{page.name}: {path} is not there: name what is"
 
 
 def test_each_promise_has_its_tests(repo: Path) -> None:
@@ -56,18 +60,21 @@ def test_each_promise_has_its_tests(repo: Path) -> None:
     listed = (repo / "tests/README.md").read_text("utf-8")
     promises = re.findall(r"^(\d+\. \*\*.+?)\.?\*\*", (repo / "docs/reliability.md").read_text("utf-8"), re.MULTILINE)
     rows = re.split(r"^(?=\d+\. )", listed, flags=re.MULTILINE)[1:]
-    assert [row.split("**:")[0] for row in rows] == promises
+    titles = [row.split("**:")[0] for row in rows]
+    assert titles == promises, "tests/README.md: list the promises as docs/reliability.md has them"
     for row in rows:
         named = re.findall(r"`(\w+/test_\w+)`", row)
-        assert named, row
-        assert [name for name in named if not (repo / f"tests/{name}.py").is_file()] == []
+        assert named, f"tests/README.md: name a test, `folder/test_name`: {row}"
+        gone = [name for name in named if not (repo / f"tests/{name}.py").is_file()]
+        assert gone == [], "tests/README.md: name tests that are there"
 
 
 def test_the_skill_is_complete(repo: Path) -> None:
     """It has a name and a description, each exit code, and each list of `apply --json`."""
     text = (repo / "SKILL.md").read_text("utf-8")
-    assert re.match(r"---\nname: [a-z-]+\ndescription: \S.{20,1000}\n---\n", text)
-    assert set(re.findall(r"^\| (\d+) \| ", text, re.MULTILINE)) == {str(int(code)) for code in ExitCode}
+    assert re.match(r"---\nname: [a-z-]+\ndescription: \S.{20,1000}\n---\n", text), "SKILL.md: begin as skills do"
+    codes = set(re.findall(r"^\| (\d+) \| ", text, re.MULTILINE))
+    assert codes == {str(int(code)) for code in ExitCode}, "SKILL.md: give each exit code its row"
     lists = next(
         paragraph
         for verb in verbs()
@@ -77,4 +84,4 @@ def test_the_skill_is_complete(repo: Path) -> None:
     )
     assert set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)) == set(
         re.findall(r"[a-z_]+", lists.split(";")[0].partition(": ")[2])
-    )
+    ), "SKILL.md: give each list of `syncd apply --json` its row"

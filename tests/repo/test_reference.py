@@ -45,13 +45,14 @@ _READ = re.compile(r"environ(?:ment)?(?:\.get\(|\[)\"([A-Z][A-Z_]+)\"|getenv\(\"
 @pytest.mark.parametrize("path", MADE)
 def test_it_is_what_the_program_is(repo: Path, path: str) -> None:
     """Both files are as `python -m tests.reference` would write them now."""
-    assert (repo / path).read_text("utf-8") == MADE[path](), "run: python -m tests.reference"
+    assert (repo / path).read_text("utf-8") == MADE[path](), f"{path}: run: python -m tests.reference"
 
 
 def test_nothing_is_left_out(repo: Path) -> None:
     """Every verb, every option and every key is on the page."""
     page = (repo / "docs/reference.md").read_text("utf-8")
-    assert {verb.path.split()[1] for verb in verbs()} == set(COMMANDS)
+    remedy = "tests/reference: have each verb, option and key written to docs/reference.md"
+    assert {verb.path.split()[1] for verb in verbs()} == set(COMMANDS), remedy
     expected = [
         *(f"\n### {verb.path}\n" for verb in verbs()),
         *(f"`{key.name}`" for key in (*keys(), *ceiling_keys())),
@@ -59,20 +60,22 @@ def test_nothing_is_left_out(repo: Path) -> None:
         *(f"\n| `{option.names}` | " for option in common_options()),
         *(f"\n| {int(code)} | " for code in ExitCode),
     ]
-    assert [words for words in expected if words not in page] == []
+    assert [words for words in expected if words not in page] == [], remedy
 
 
 def test_each_signal_has_its_row(repo: Path) -> None:
     """The table has the signals that the daemon handles, and no others."""
     handled = set(re.findall(r"signal\.(SIG\w+): ", (repo / "syncd/daemon/signals.py").read_text("utf-8")))
-    assert {name for names, _ in SIGNALS for name in names.split(", ")} == handled
+    listed = {name for names, _ in SIGNALS for name in names.split(", ")}
+    assert listed == handled, "tests/reference/facts.py: give SIGNALS the rows of syncd/daemon/signals.py"
 
 
 def test_every_variable_is_documented() -> None:
     """A name that the source reads from the environment is in the reference, or no person's business."""
     read = {name for source in sources("syncd") for pair in _READ.findall(source.text) for name in pair if name}
     assert "KLAVIS_API_KEY" in read
-    assert read - {name for name, _ in ENVIRONMENT} - set(_NOT_FOR_PEOPLE) == set()
+    unknown = read - {name for name, _ in ENVIRONMENT} - set(_NOT_FOR_PEOPLE)
+    assert unknown == set(), "tests/reference/facts.py: explain it in ENVIRONMENT, or put it into _NOT_FOR_PEOPLE here"
 
 
 @pytest.mark.parametrize("example", [example for example, _ in EXAMPLES])
@@ -82,7 +85,7 @@ def test_the_examples_are_commands(example: str) -> None:
         _, name, *words = shlex.split(command)
         with click.Context(cli, info_name="syncd") as context:
             verb = cli.get_command(context, name)
-            assert verb is not None
+            assert verb is not None, f"tests/reference/facts.py, EXAMPLES: there is no command {name}"
             verb.make_context(name, words, parent=context)
 
 
@@ -90,14 +93,16 @@ def test_mandoc_takes_it() -> None:
     """The lint of one formatter finds nothing but that there is no date."""
     _needs("mandoc")
     said = _run(["mandoc", "-Tlint", "-W", "warning"], manual()).stdout
-    assert [line for line in said.splitlines() if "missing date" not in line] == []
+    found = [line for line in said.splitlines() if "missing date" not in line]
+    assert found == [], "tests/reference/manual.py: write what mandoc takes"
     assert "WARNING" in _run(["mandoc", "-Tlint", "-W", "warning"], f"{manual()}.PQ\n").stdout  # it can fail
 
 
 def test_groff_takes_it() -> None:
     """The other formatter warns of nothing."""
     _needs("groff")
-    assert _run(["groff", "-ww", "-man", "-Tutf8"], manual()).stderr == ""
+    said = _run(["groff", "-ww", "-man", "-Tutf8"], manual()).stderr
+    assert said == "", "tests/reference/manual.py: write what groff takes"
     assert _run(["groff", "-ww", "-man", "-Tutf8"], f"{manual()}.PQ\n").stderr != ""
 
 
@@ -108,8 +113,9 @@ def test_what_goes_in_comes_out() -> None:
     source = f".TH X 1 2026-01-01\n.SH NAME\nx \\- y\n.SH A\n.nf\n{text(odd)}\n{text('.SH not a heading')}\n.fi\n"
     shown = _run(["mandoc", "-Tutf8"], source).stdout
     plain = re.sub(".\b", "", shown)
-    assert f" {odd}\n" in plain
-    assert " .SH not a heading\n" in plain
+    remedy = "tests/reference/manual.py, text: escape it"
+    assert f" {odd}\n" in plain, remedy
+    assert " .SH not a heading\n" in plain, remedy
 
 
 def _run(command: list[str], page: str) -> subprocess.CompletedProcess[str]:

@@ -23,13 +23,14 @@ LISTS = {tuple: "list of strings", dict: "object of {}s"}
 def test_every_field_has_its_row(page: str) -> None:
     """The table is the document: each field in its order, with its type."""
     rows = re.findall(r"^\| `([\w.]+)` \| ([a-z ]+) \| \S", page.split("### States", maxsplit=1)[0], re.MULTILINE)
-    assert rows == list(described(Status))
+    assert rows == list(described(Status)), "docs/status.md: give each field its row, with its type, in their order"
 
 
 def test_every_state_has_its_row(page: str) -> None:
     """The states are listed in the program's own order."""
     section = page.split("### States")[1].split("\n## ", maxsplit=1)[0]
-    assert re.findall(r"^\| `(\w+)` \| (?!the daemon)", section, re.MULTILINE) == [state.value for state in State]
+    listed = re.findall(r"^\| `(\w+)` \| (?!the daemon)", section, re.MULTILINE)
+    assert listed == [state.value for state in State], "docs/status.md, States: list them in the order of State"
 
 
 def test_every_metric_is_named(page: str) -> None:
@@ -38,11 +39,12 @@ def test_every_metric_is_named(page: str) -> None:
     status = replace(FULL, sandboxes=(main,))
     families = list(text_string_to_metric_families(exposition(status, 0, "1")))
     printed = {sample.name: family.type for family in families for sample in family.samples}
-    assert set(re.findall(r"`(syncd_\w+)`", page.split("## Metrics")[1].split("### ", maxsplit=1)[0])) == set(printed)
-    assert {name for name in printed if name.endswith("_total")} == {
-        n for n, kind in printed.items() if kind == "counter"
-    }
-    assert all(family.documentation for family in families)
+    named = set(re.findall(r"`(syncd_\w+)`", page.split("## Metrics")[1].split("### ", maxsplit=1)[0]))
+    assert named == set(printed), "docs/status.md, Metrics: name each that syncd/report/metrics.py prints"
+    counters = {name for name, kind in printed.items() if kind == "counter"}
+    totals = {name for name in printed if name.endswith("_total")}
+    assert totals == counters, "syncd/report/metrics.py: end the name of a counter, and of nothing else, with _total"
+    assert all(family.documentation for family in families), "syncd/report/metrics.py: give each its HELP"
 
 
 @pytest.fixture

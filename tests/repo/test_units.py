@@ -33,7 +33,9 @@ needs_systemd = pytest.mark.skipif(
 @pytest.mark.parametrize("unit", UNITS)
 def test_systemd_accepts_it(repo: Path, tmp_path: Path, unit: str) -> None:
     """The manager's own check has nothing to say about the unit."""
-    assert _complaints((repo / "systemd" / unit).read_text("utf-8"), unit, tmp_path) == ""
+    assert _complaints((repo / "systemd" / unit).read_text("utf-8"), unit, tmp_path) == "", (
+        f"systemd/{unit}: mend what systemd-analyze verify says"
+    )
 
 
 @needs_systemd
@@ -41,7 +43,9 @@ def test_systemd_accepts_it(repo: Path, tmp_path: Path, unit: str) -> None:
 def test_it_is_hardened(repo: Path, tmp_path: Path, unit: str) -> None:
     """Its exposure is low, and without one of its restrictions it would be too high: the check can fail."""
     text = (repo / "systemd" / unit).read_text("utf-8")
-    assert _is_hardened(text, unit, tmp_path)
+    assert _is_hardened(text, unit, tmp_path), (
+        f"systemd/{unit}: restrict it as before: systemd-analyze --user security --offline=yes systemd/{unit}"
+    )
     assert not _is_hardened(text.replace("PrivateUsers=yes", ""), unit, tmp_path)
 
 
@@ -49,15 +53,16 @@ def test_it_is_hardened(repo: Path, tmp_path: Path, unit: str) -> None:
 def test_it_keeps_the_daemon_s_contract(repo: Path, unit: str) -> None:
     """Readiness, restarts and exit codes are what `syncd run` promises."""
     settings = dict(line.split("=", 1) for line in _settings(repo / "systemd" / unit) if "=" in line)
-    assert {name: settings.get(name) for name in NEEDED} == NEEDED
+    assert {name: settings.get(name) for name in NEEDED} == NEEDED, f"systemd/{unit}: set these"
 
 
 def test_the_template_differs_in_its_name_alone(repo: Path) -> None:
     """A line mended in one unit is mended in the other."""
     plain, template = (_settings(repo / "systemd" / unit) for unit in UNITS)
     named = [line.replace(" --config %E/syncd/%i.toml", "").replace(" (%i)", "") for line in template]
-    assert named != template
-    assert sorted(named) == sorted(plain)
+    remedy = "systemd/syncd@.service: the lines of syncd.service, with --config %E/syncd/%i.toml and (%i)"
+    assert named != template, remedy
+    assert sorted(named) == sorted(plain), remedy
 
 
 def test_each_setting_has_its_reason(repo: Path) -> None:
@@ -70,7 +75,7 @@ def test_each_setting_has_its_reason(repo: Path) -> None:
             said = True
         elif not said and not line.startswith("Description="):
             bare.append(line)
-    assert not bare
+    assert bare == [], f"systemd/{UNITS[0]}: write the reason above"
 
 
 def _settings(file: Path) -> list[str]:

@@ -34,7 +34,8 @@ def test_no_two_classes_have_one_name() -> None:
         for node in ast.walk(source.tree):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(f"{source.path}:{node.lineno}")
-    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+    twice = {name: where for name, where in places.items() if len(where) > 1}
+    assert twice == {}, "rename one of them"
 
 
 def test_a_docstring_begins_with_the_thing() -> None:
@@ -46,13 +47,14 @@ def test_a_docstring_begins_with_the_thing() -> None:
                 first = (ast.get_docstring(node) or "").lstrip("`*_ ")
                 if first and re.split(r"\W", first, maxsplit=1)[0] in _RIDDLES:
                     riddles.append(f"{source.path}:{getattr(node, 'lineno', 1)}: {first.splitlines()[0]}")
-    assert riddles == []
+    assert riddles == [], "begin with what it does or is"
 
 
 @pytest.mark.parametrize("words", _NOT)
 def test_people_read_one_word_for_one_thing(words: str) -> None:
     """No message, help, page or picture has these words, since the glossary has another one for the thing."""
-    assert [where for where, text in _read_by_people() if re.search(words, text, re.IGNORECASE)] == []
+    found = [where for where, text in _read_by_people() if re.search(words, text, re.IGNORECASE)]
+    assert found == [], "write the word of docs/architecture.md, Glossary"
 
 
 def _read_by_people() -> Iterator[tuple[str, str]]:
