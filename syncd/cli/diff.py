@@ -37,7 +37,7 @@ from syncd.core.text import shown_path, size
 from syncd.merge.git import is_binary, is_version, need_git, object_format_around
 from syncd.merge.patch import COLOURED, PLAIN, for_terminal, write_patch, write_table
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry, same
-from syncd.model.reconcile import is_in_repository
+from syncd.model.git_names import is_in_repository
 
 if TYPE_CHECKING:
     from syncd.cli.agent_side import AgentSide

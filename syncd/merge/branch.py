@@ -36,8 +36,6 @@ from syncd.merge.git import (
     find_work_tree,
     foreign_identity,
     identity_text,
-    is_repository_name,
-    is_submodules_name,
     mode_of,
     null_id,
     private_repository,
@@ -46,6 +44,7 @@ from syncd.merge.git import (
     with_settings,
 )
 from syncd.model.entry import ABSENT, EXECUTABLE, Kind, SeenEntry
+from syncd.model.git_names import is_in_repository, names_submodules
 from syncd.sandbox.look_encoding import leads_outside
 from syncd.sandbox.repository.agent_repository import MOST_BYTES, MOST_PATHS, Contents, SandboxCommits
 
@@ -343,7 +342,7 @@ def as_changed(submodules: Collection[str], changes: Mapping[str, SeenEntry]) ->
     """Return the commit of these changes, and the paths that are left out of it."""
     commit, skipped = NewCommit(CHANGES_MESSAGE.encode()), []
     for path, after in changes.items():
-        links_submodules = after.kind is Kind.SYMLINK and is_submodules_name(path.rpartition("/")[2])
+        links_submodules = after.kind is Kind.SYMLINK and names_submodules(path)
         if _is_kept(path, submodules) or links_submodules:
             skipped.append(path)
         else:
@@ -353,9 +352,9 @@ def as_changed(submodules: Collection[str], changes: Mapping[str, SeenEntry]) ->
 
 def _is_kept(path: str, submodules: Collection[str]) -> bool:
     """Return True if a path stays as HEAD has it: a submodule or a path in one, and anything in a `.git`."""
-    names = path.split("/")
-    if any(is_repository_name(name) for name in names):
+    if is_in_repository(path):
         return True
+    names = path.split("/")
     return bool(submodules) and any("/".join(names[:count]) in submodules for count in range(len(names) + 1))
 
 

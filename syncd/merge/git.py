@@ -61,8 +61,6 @@ _GROUP_WRITABLE_MODE = b"100664"
 # Of the year 9999: later ones, git and others cannot show.
 _LAST_SECOND = 253_402_300_799
 _ZONE = re.compile("[+-](?:0[0-9]|1[0-4])[0-5][0-9]")
-_SHORT_SUBMODULES = re.compile("gitmod~[1-4]|gi7eba~[0-9]+|gi7d29~[0-9]+")
-_IGNORED_BY_HFS = dict.fromkeys((*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF), None)
 # These two need a backslash of their own in a quoted path; of the others, git reads any byte in octal digits.
 _QUOTED = {0x22: b'\\"', 0x5C: b"\\\\"}
 # By these git finds the person's and the machine's configuration.
@@ -568,24 +566,6 @@ def subject_of(message: bytes) -> str:
     """Return the first line of a commit's message, for people."""
     lines = message.decode("utf-8", "replace").strip().splitlines()
     return one_line(lines[0], 72) if lines else "(no message)"
-
-
-def is_repository_name(name: str) -> bool:
-    """Return True for `.git`, in any letter case and in each spelling that NTFS or HFS+ take for it.
-
-    git refuses such names too (`verify_path` in its read-cache.c).
-    """
-    return any(part in (".git", "git~1") for part in _spellings(name))
-
-
-def is_submodules_name(name: str) -> bool:
-    """Return True for `.gitmodules`, spelled in any way: as a link, git refuses it."""
-    return any(part == ".gitmodules" or _SHORT_SUBMODULES.fullmatch(part) for part in _spellings(name))
-
-
-def _spellings(name: str) -> Iterator[str]:
-    for part in name.translate(_IGNORED_BY_HFS).lower().split("\\"):
-        yield part.partition(":")[0].rstrip(" .")
 
 
 def identity_text(text: str) -> str:

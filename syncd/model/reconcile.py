@@ -45,6 +45,7 @@ from syncd.model.entry import (
     same,
     stays_inside,
 )
+from syncd.model.git_names import is_in_repository
 from syncd.model.manifest import is_within
 
 
@@ -342,11 +343,6 @@ def never_taken(sides: Sides, home: Home, path: str, here: Entry, there: SeenEnt
         if not stays_inside(path, there.target) or leads_out(path, there.target, target_of):
             return "it is a link that leads out of the workspace"
     return ""
-
-
-def is_in_repository(path: str) -> bool:
-    """True for a `.git`, in any letter case, and for all in it."""
-    return any(name.lower() == ".git" for name in path.split("/"))
 
 
 def _makes_room(sides: Sides, path: str) -> bool:

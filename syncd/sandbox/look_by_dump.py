@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from syncd.archive.extraction import Member, MemberKind, inner_path, members
 from syncd.core.waiter import SupersededBy
 from syncd.model.entry import ABSENT, Kind, SeenEntry, same
+from syncd.model.git_names import is_in_repository
 from syncd.remote.bucket import Dump
 from syncd.remote.remote_job import new_file, unwritable
 from syncd.sandbox.look_encoding import MOST_NEW, MOST_PATH_BYTES
@@ -239,7 +240,7 @@ class _ArchiveLook:
     def _is_pruned(self, path: str, kind: Kind) -> bool:
         """Return True, and note it, for a path that is not listed, nor what is in it; all above it is listed."""
         name = path[path.rfind("/") + 1 :]
-        is_pruned = name.lower() == ".git" or (kind is Kind.DIRECTORY and name in self._pruned_names)
+        is_pruned = is_in_repository(name) or (kind is Kind.DIRECTORY and name in self._pruned_names)
         if is_pruned and path not in self._pruned and len(self._pruned) < MOST_NEW:
             self._new_bytes += len(path)
             if self._new_bytes <= MOST_PATH_BYTES:

@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 
 from syncd.core.text import one_line
 from syncd.model.entry import EXECUTABLE, Entry, Kind, SeenEntry, arrived_digest
-from syncd.model.reconcile import is_in_repository
+from syncd.model.git_names import REPOSITORY, is_in_repository
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Missing, Obstacle
 
 _DIGEST_BYTES = 16
@@ -115,6 +115,7 @@ def encoded(request: LookRequest, within_s: float, not_after_s: float = 0.0) -> 
         "actions": "".join(actions),
         "find_new": request.find_new,
         "pruned": [to_remote(name) for name in request.pruned_names],
+        "repository": REPOSITORY,
         "most_new": MOST_NEW,
         "most_blocked": MOST_BLOCKED,
         "most_copied_bytes": request.most_copied_bytes,
@@ -227,10 +228,10 @@ def _blocked(rows: Iterable[tuple[str, tuple[int, Obstacle]]], request: LookRequ
 
 
 def _pruned(text: str) -> str:
-    """Return a path that was not entered: the workspace itself ("."), a `.git`, or another one inside of it."""
+    """Return a path that was not entered: the workspace itself ("."), a repository, or another path inside of it."""
     path = from_remote(text)
     folder, _, name = path.rpartition("/")
-    if path != "." and name.lower() != ".git":
+    if path != "." and not is_in_repository(name):
         return _path(text)
     if folder:
         _path(folder)

@@ -265,6 +265,7 @@ class _Look:
         """Search these folders and those in them; a folder leaves the queue once it was searched."""
         items = set(self._paths)
         pruned = {bytes_of(name) for name in self._request["pruned"]}
+        repository = re.compile(self._request["repository"].encode("ascii"))
         own = os.stat(self._own)
         while folders:
             folder = folders[0]
@@ -276,7 +277,7 @@ class _Look:
                     self._prune(folder)
             for name in names:
                 path = folder + b"/" + name if folder else name
-                if name.lower() == b".git":
+                if repository.search(name):
                     self._prune(path)
                     continue
                 try:

@@ -23,8 +23,9 @@ from msgspec.structs import replace
 from syncd.core.errors import SyncWarning
 from syncd.core.text import MOST_NAMED, counted, shown_path
 from syncd.model.entry import Entry, Kind, SeenEntry
+from syncd.model.git_names import is_in_repository
 from syncd.model.manifest import Manifest, directories_above, is_within
-from syncd.model.reconcile import PathOutcome, Plan, is_in_repository
+from syncd.model.reconcile import PathOutcome, Plan
 from syncd.remote.failure import backoff_limit_s
 from syncd.sandbox.look_encoding import leads_outside
 from syncd.sandbox.look_request import LookAction, LookItem, Obstacle

@@ -17,7 +17,7 @@ from syncd.model.entry import (
     arrived_digest,
     is_savable,
 )
-from syncd.model.reconcile import is_in_repository
+from syncd.model.git_names import is_in_repository
 from syncd.sandbox.leftovers import Versions
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
 from syncd.sandbox.remote_changes import RemoteChanges
@@ -160,7 +160,7 @@ def agent_work(
     for path in content.leftovers:
         if path not in content.versions[0] and changed.get(path, ABSENT) == ABSENT:
             changed.pop(path, None)  # deleted on both sides
-    git = [path for path in result.pruned if path.rpartition("/")[2].lower() == ".git"]
+    git = [path for path in result.pruned if is_in_repository(path.rpartition("/")[2])]
     for path in sorted(git, reverse=True):
         _drop_empty_parents(path, content, changed)
     others = [path for path in result.pruned if path not in git]

@@ -36,7 +36,7 @@ PURE = {
     "core": "checksum choices errors text",
     "daemon": "scheduler",
     "merge": "writes",
-    "model": "directory entry manifest reconcile",
+    "model": "directory entry git_names manifest reconcile",
     "remote": "failure target",
     "report": "metrics speed",
     "sandbox": "leftovers look_encoding look_request",

@@ -19,7 +19,7 @@ What others fell into, and the test that holds it; those without a folder are in
 | CRLF from one side only | test_bytes_count |
 | an LFS pointer here, its content there | test_bytes_count |
 | a directory that the agent replaced by a link to outside | test_what_is_never_taken |
-| `.git` written by the agent | test_what_is_never_taken |
+| `.git` written by the agent | test_what_is_never_taken, test_other_spellings_of_a_repository |
 | `.env` made by the agent where one stays home | test_secrets_of_both_sides |
 """
 
@@ -587,6 +587,24 @@ def test_what_is_never_taken(rig: Rig, agent: Agent) -> None:
     after = tree(rig.workspace)
     assert {path: after.get(path) for path in before} == before
     assert after.keys() - before.keys() <= {"a", "sub"}
+
+
+@pytest.mark.parametrize("looks", ["by a program", "by a dump"])
+def test_other_spellings_of_a_repository(rig: Rig, agent: Agent, looks: str) -> None:
+    """What NTFS or HFS+ take for a `.git` is told, never shown or written; what only looks like it comes."""
+    never = ["GIT~1", ".g\u200cit", ".git.", ".git ", "sub/.git::$INDEX_ALLOCATION"]
+    comes = [".github/notes", "git~notes", ".gitx/y", "sub/.git-notes"]
+    for path in never:
+        agent.write(f"{path}/hooks/post-checkout", "#!/bin/sh\n")
+    for path in comes:
+        agent.write(path, "theirs\n")
+    if looks == "by a dump":
+        rig.faults("execute: 404 always")
+    shown = {row["path"] for row in json.loads(rig.run("diff", "--json").out)["changes"]}
+    code, lists = _applied(rig)
+    assert (code, sorted(lists["never"])) == (0, sorted(never))
+    assert set(comes) <= shown & set(lists["taken"])
+    assert not [path for path in (*shown, *tree(rig.workspace)) if path.startswith(tuple(never))]
 
 
 def test_secrets_of_both_sides(rig: Rig, agent: Agent) -> None:

@@ -28,8 +28,9 @@ from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
 from syncd.core.text import counted, one_line, shown_path
 from syncd.merge.branch import SandboxCommit, make_branch
-from syncd.merge.git import is_repository_name, is_submodules_name, is_version, need_git
+from syncd.merge.git import is_version, need_git
 from syncd.model.entry import Kind, SeenEntry
+from syncd.model.git_names import is_in_repository, names_submodules
 from syncd.model.reconcile import Home, PathOutcome, Sides, never_taken
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.repository.agent_repository import Contents, RepositoryState, SandboxCommits, recorded_home
@@ -131,10 +132,9 @@ def _fetched(opened: OpenSandbox) -> tuple[SandboxCommits, tuple[SandboxCommit, 
 
 def _why_skipped(path: str) -> str:
     """Return the reason for which a path is not on the branch."""
-    names = path.split("/")
-    if any(is_repository_name(name) for name in names):
+    if is_in_repository(path):
         return "it is inside of a .git"
-    return "git allows no link of this name" if is_submodules_name(names[-1]) else "it is in a submodule"
+    return "git allows no link of this name" if names_submodules(path) else "it is in a submodule"
 
 
 def _is_whole(remote: SeenEntry) -> bool:

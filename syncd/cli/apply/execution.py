@@ -252,7 +252,7 @@ def make_plan(
     home = home_of(side.opened.config, deletions=deletions, choices=choices)
     plan = plan_home(Sides(base, here, there), home)
     never = [
-        PlannedPath(path, PathOutcome.NEVER, ABSENT, ABSENT, ABSENT, "nothing in a .git is taken")
+        PlannedPath(path, PathOutcome.NEVER, ABSENT, ABSENT, ABSENT, "it may be a .git, of which nothing is taken")
         for path in side.work.repositories
         if is_named(path, named)
     ]
