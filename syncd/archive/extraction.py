@@ -27,8 +27,9 @@ from msgspec import Struct, field
 
 from syncd.core import safe_open
 from syncd.core.errors import NeedsPerson, TryLater
+from syncd.core.hardening import original_umask
 from syncd.core.text import shown_path
-from syncd.model.entry import leads_out, stays_inside
+from syncd.model.entry import leads_out, mode_at_home, stays_inside
 
 # No system call takes a longer path (PATH_MAX in linux/limits.h).
 LONGEST_PATH = 4095
@@ -416,7 +417,7 @@ class _Extraction:
             while view:
                 view = view[os.write(descriptor, view) :]
             self.extracted.content_bytes += len(block)
-        os.fchmod(descriptor, member.mode)
+        os.fchmod(descriptor, mode_at_home(member.mode, original_umask()))
         os.utime(descriptor, (member.mtime_s, member.mtime_s))
 
     def _hard_link(self, path: str, member: Member) -> None:
@@ -442,12 +443,12 @@ class _Extraction:
 
     def _set_mode(self, path: str, member: Member) -> None:
         folder, _ = self._cursor.parent_of(f"{path}/.")
-        os.fchmod(folder, member.mode | stat.S_IRWXU)  # more may come into it
+        os.fchmod(folder, mode_at_home(member.mode, original_umask()) | stat.S_IRWXU)  # more may come into it
 
     def _set_mode_and_time(self, path: str, member: Member) -> None:
         folder, _ = self._cursor.parent_of(f"{path}/.")
         os.utime(folder, (member.mtime_s, member.mtime_s))
-        os.fchmod(folder, member.mode)
+        os.fchmod(folder, mode_at_home(member.mode, original_umask()))
 
     def _attempt(self, member: Member, step: Callable[[str, Member], object]) -> bool:
         """Do a step for one member, and leave it out after an error that concerns it alone. True if it is done."""

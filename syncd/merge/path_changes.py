@@ -28,8 +28,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core import safe_open
+from syncd.core.hardening import original_umask
 from syncd.merge.writes import OTHER, PathChange, WriteDecision, ancestors, by_depth, is_closed, opened
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, mode_at_home
 from syncd.scan.file_reader import stamp_of
 
 # The way to a path is gone, or leads through a link or a file.
@@ -166,7 +167,7 @@ def needed_changes(
                         modes[folder] = seen.mode & ALL_BITS
                         if seen.kind is Kind.ABSENT:
                             # As no row describes it, it gets the mode of the one above: nobody sees more than there.
-                            modes[folder] = opened(modes[folder.rpartition("/")[0]])
+                            modes[folder] = opened(mode_at_home(modes[folder.rpartition("/")[0]], original_umask()))
                             created.add(folder)
                             found.append(PathChange(folder, ABSENT, Entry(Kind.DIRECTORY, modes[folder]), implied=True))
                 if change.after.is_directory and not now.is_directory:

@@ -12,7 +12,7 @@ from enum import Enum, StrEnum
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.model.entry import ALL_BITS, EXECUTABLE, Entry, Kind
+from syncd.model.entry import ALL_BITS, EXECUTABLE, Entry, Kind, mode_at_home
 from syncd.model.reconcile import PlannedPath
 
 OTHER = Entry(Kind.OTHER)  # nothing is written there
@@ -162,27 +162,27 @@ def _is_as(now: Entry, entry: Entry) -> bool:
 # -- modes, and what counts as sent
 
 
-def taken_mode(base: Entry, here: Entry, there: Entry) -> int:
-    """Return the permission bits that a path gets here.
+def taken_mode(base: Entry, here: Entry, there: Entry, umask: int) -> int:
+    """Return the permission bits that a path gets here; the person's umask keeps others from new ones.
 
     A new path gets the sandbox's. Otherwise the bits here stay, but for a change of the owner's executable bit there:
     then whoever may read may execute, or nobody may.
     """
     if here.kind is not there.kind:
-        return there.mode & ALL_BITS
+        return mode_at_home(there.mode, umask)
     before = here.mode if base.kind is Kind.ABSENT else base.mode
     if here.is_directory or not (before ^ there.mode) & EXECUTABLE:
         return here.mode & ALL_BITS
     if there.mode & EXECUTABLE:
-        return (here.mode | ((here.mode & _READABLE) >> 2)) & ALL_BITS
+        return here.mode & ALL_BITS | mode_at_home((here.mode & _READABLE) >> 2, umask)
     return here.mode & 0o666
 
 
-def merged_mode(base: Entry, here: Entry, there: Entry) -> int:
+def merged_mode(base: Entry, here: Entry, there: Entry, umask: int) -> int:
     """Return the permission bits of a merged file: the side that changed the executable bit decides about it."""
     if base.kind is Kind.ABSENT or (here.mode ^ base.mode) & EXECUTABLE:
         return here.mode & ALL_BITS
-    return taken_mode(base, here, there)
+    return taken_mode(base, here, there, umask)
 
 
 def next_base(planned: PlannedPath, mode: int) -> Entry | None:

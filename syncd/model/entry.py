@@ -93,6 +93,14 @@ def same(one: Entry, other: Entry, bits: int = EXECUTABLE) -> bool:
     return bits == EXECUTABLE or not (one.mode ^ other.mode) & bits
 
 
+def mode_at_home(mode: int, umask: int) -> int:
+    """Return the permission bits that something new gets here: of others' bits those that the person's umask allows.
+
+    The owner's stay, since the executable one is a part of what was made.
+    """
+    return mode & ALL_BITS & ~(umask & 0o077)
+
+
 def is_savable(entry: SeenEntry) -> bool:
     """True for a directory, a link, and a file whose content was fetched; nothing else can be saved."""
     return entry.kind in (Kind.DIRECTORY, Kind.SYMLINK) or (entry.kind is Kind.FILE and entry.copy != "")

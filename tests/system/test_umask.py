@@ -1,13 +1,18 @@
-"""The umask: a user's hook has the user's, and the daemon's own files are private."""
+"""The umask: a user's hook has the user's, what comes home obeys it, and the daemon's own files are private."""
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
 import pytest
 
-from tests.system.rig import Rig
+from tests.agent import Agent
+from tests.system.rig import DEFAULTS, Rig
+
+_022 = ("sh", "-c", 'umask 022; exec "$@"', "sh")
+_THERE = {"new": 0o666, "run": 0o777, "known": 0o666, "private": 0o600, "made/deep": 0o664}
 
 
 @pytest.mark.parametrize("umask", ["022", "002", "000"])
@@ -25,6 +30,70 @@ def test_a_hook_runs_with_the_users_umask(rig: Rig, umask: str) -> None:
     folders = (rig.home / ".local/state/syncd", rig.home / ".cache/syncd")
     ours = [path for folder in folders for path in (folder, *folder.rglob("*"))]
     assert {_mode(path) & 0o077 for path in ours} == {0}
+
+
+def _made_there(rig: Rig) -> Agent:
+    """The agent makes files and a folder that anyone may write to, and a private one."""
+    rig.configure(DEFAULTS)
+    rig.write("known", "as sent\n")
+    (rig.workspace / "known").chmod(0o664)
+    rig.ok("push")
+    agent = Agent(rig.sandbox.workspace)
+    for path, mode in _THERE.items():
+        agent.write(path, f"theirs: {path}\n", mode)
+    agent.chmod("made", 0o777)
+    return agent
+
+
+def test_what_is_applied_obeys_the_umask(rig: Rig) -> None:
+    """What it keeps from others is no change of either side, nothing is sent, and an undo puts back the modes."""
+    _made_there(rig)
+    assert rig.run("apply", "--yes", prefix=_022).code == 0
+    modes = {path: _mode(rig.workspace / path) for path in (*_THERE, "made")}
+    assert modes == {"new": 0o644, "run": 0o755, "known": 0o664, "private": 0o600, "made/deep": 0o644, "made": 0o755}
+    uploads = rig.count("upload")
+    assert rig.ok("diff").out == ""
+    rig.ok("push")
+    rig.ok("verify")
+    assert (rig.count("upload"), rig.status()["agent"]["changed"]) == (uploads, 0)
+    assert rig.run("apply", "--undo", prefix=_022).code == 0
+    assert {path.name: _mode(path) for path in rig.workspace.iterdir()} == {"known": 0o664}
+
+
+def test_a_folder_that_is_not_in_the_plan_obeys_the_umask(rig: Rig) -> None:
+    """It gets the mode of the one above it, without what the umask keeps from others."""
+    _made_there(rig)
+    rig.workspace.chmod(0o777)
+    assert rig.run("apply", "--yes", str(rig.workspace / "made/deep"), prefix=_022).code == 0
+    assert (_mode(rig.workspace / "made"), _mode(rig.workspace)) == (0o755, 0o777)
+
+
+def test_what_is_pulled_obeys_the_umask(rig: Rig) -> None:
+    """Files and folders."""
+    _made_there(rig)
+    pulled = rig.home / "pulled"
+    assert rig.run("pull", str(pulled), prefix=_022).code == 0
+    assert {_mode(path) for path in pulled.rglob("*")} == {0o644, 0o755, 0o600}
+
+
+@pytest.mark.parametrize("where", ["a folder", "here"])
+def test_what_is_restored_obeys_the_umask(rig: Rig, where: str) -> None:
+    """A saved version has the modes that were there, and what is made of it has not."""
+    _made_there(rig)
+    for path in _THERE:
+        rig.write(path, "ours\n")
+    rig.ok("push")
+    version = json.loads(rig.ok("saved", "--json").out)["saved"][0]
+    assert sorted(version["paths"]) == sorted(_THERE)
+    to = rig.home / "restored"
+    if where == "here":
+        to = rig.workspace
+        for path in _THERE:
+            (to / path).unlink()
+    destination = "--here" if where == "here" else str(to)
+    rig.run("saved", "restore", version["id"], destination, prefix=_022)
+    modes = {path: _mode(to / path) for path in _THERE}
+    assert modes == {"new": 0o644, "run": 0o755, "known": 0o644, "private": 0o600, "made/deep": 0o644}
 
 
 def _mode(path: Path) -> int:

@@ -401,22 +401,39 @@ def test_a_choice_loses_nothing_of_the_persons_but_what_it_names() -> None:
         (0o644, 0o640, 0o755, 0o750),
         (0o755, 0o755, 0o644, 0o644),
         (0o755, 0o711, 0o600, 0o600),
+        (None, None, 0o777, 0o755),
+        (None, None, 0o666, 0o644),
+        (None, None, 0o600, 0o600),
+        (0o644, 0o666, 0o644, 0o666),
+        (0o644, 0o644, 0o666, 0o644),
     ],
 )
 def test_the_mode_of_a_taken_file(before: int | None, here: int | None, there: int, mode: int) -> None:
-    """The bits here stay; a change of the executable bit there is taken."""
+    """The bits here stay; a change of the executable bit there is taken; a umask of 022 keeps others from writing."""
     was = ABSENT if before is None else file("b", before)
     now = ABSENT if here is None else file("b", here)
-    assert taken_mode(was, now, file("r", there)) == mode
-    assert taken_mode(DIRECTORY, DIRECTORY, replace(DIRECTORY, mode=0o644)) == 0o755
+    assert taken_mode(was, now, file("r", there), 0o022) == mode
+    assert taken_mode(DIRECTORY, DIRECTORY, replace(DIRECTORY, mode=0o644), 0o022) == 0o755
+
+
+@pytest.mark.parametrize(
+    ("umask", "file_mode", "folder_mode"),
+    [(0o000, 0o777, 0o777), (0o077, 0o700, 0o700), (0o277, 0o700, 0o700)],
+)
+def test_modes_by_other_umasks(umask: int, file_mode: int, folder_mode: int) -> None:
+    """The owner's bits stay whatever the umask; whoever may read may execute, but for those whom it keeps from it."""
+    assert taken_mode(ABSENT, ABSENT, file("r", 0o777), umask) == file_mode
+    assert taken_mode(ABSENT, ABSENT, replace(DIRECTORY, mode=0o777), umask) == folder_mode
+    before = file("b", 0o644)
+    assert taken_mode(before, before, file("r", 0o755), umask) == 0o644 | (0o111 & ~(umask & 0o077))
 
 
 def test_the_mode_of_a_merged_file() -> None:
     """The side that changed the executable bit decides."""
-    assert merged_mode(BASE, file("l", 0o755), THERE) == 0o755
-    assert merged_mode(ABSENT, HERE, file("r", 0o755)) == 0o644
-    assert merged_mode(BASE, HERE, file("r", 0o755)) == 0o755
-    assert merged_mode(file("b", 0o755), file("l", 0o755), THERE) == 0o644
+    assert merged_mode(BASE, file("l", 0o755), THERE, 0o022) == 0o755
+    assert merged_mode(ABSENT, HERE, file("r", 0o755), 0o022) == 0o644
+    assert merged_mode(BASE, HERE, file("r", 0o755), 0o022) == 0o755
+    assert merged_mode(file("b", 0o755), file("l", 0o755), THERE, 0o022) == 0o644
 
 
 @pytest.mark.parametrize(
@@ -425,7 +442,7 @@ def test_the_mode_of_a_merged_file() -> None:
 )
 def test_the_mode_that_counts_as_sent_after_a_merge(here: int, there: int, mode: int) -> None:
     """It is as executable as the file there: a change of that bit here is still to be sent."""
-    assert taken_mode(Entry(Kind.FILE, here), Entry(Kind.FILE, here), Entry(Kind.FILE, there)) == mode
+    assert taken_mode(Entry(Kind.FILE, here), Entry(Kind.FILE, here), Entry(Kind.FILE, there), 0o022) == mode
 
 
 def test_the_next_base() -> None:

@@ -41,13 +41,14 @@ from syncd.cli.local_scan import secrets_in
 from syncd.cli.options import answered, hinted, is_named, note_done
 from syncd.cli.output import paged, print_error
 from syncd.core.errors import ExitCode, NeedsPerson, SyncdError, TryLater
+from syncd.core.hardening import original_umask
 from syncd.core.settings import Config
 from syncd.core.text import few, shown_path
 from syncd.daemon.build import excludes_for, folders_of, selection_of, target_of
 from syncd.merge.git import find_git, merge
 from syncd.merge.workspace_writer import OpenConflicts, WorkspaceWriter, Written, journal_records, load_journal
 from syncd.merge.writes import PathChange, merged_mode, next_base, taken_mode
-from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, arrived_digest, same
+from syncd.model.entry import ABSENT, ALL_BITS, Entry, Kind, arrived_digest, mode_at_home, same
 from syncd.model.manifest import directories_above
 from syncd.model.reconcile import Choice, Home, PathOutcome, Plan, PlannedPath, Sides, plan_home, waits
 from syncd.remote.failure import StepFailed
@@ -321,7 +322,7 @@ def _prepare(
             becomes = Entry(there.kind, _mode(planned), target=there.target)
             changes[path] = PathChange(path, here, ABSENT if there.kind is Kind.ABSENT else becomes, content)
         elif path in decisions.beside:
-            beside = Entry(there.kind, there.mode & ALL_BITS, target=there.target)
+            beside = Entry(there.kind, mode_at_home(there.mode, original_umask()), target=there.target)
             name = decisions.beside[path]
             changes[name] = PathChange(name, ABSENT, beside, content)
         paths.append(planned)
@@ -500,10 +501,10 @@ def _write(
 
 def _mode(planned: PlannedPath) -> int:
     if planned.outcome is PathOutcome.MERGE:
-        return merged_mode(planned.base, planned.here, planned.there)
+        return merged_mode(planned.base, planned.here, planned.there, original_umask())
     if planned.outcome is PathOutcome.SAME:
         return planned.here.mode & ALL_BITS
-    return taken_mode(planned.base, planned.here, planned.there)
+    return taken_mode(planned.base, planned.here, planned.there, original_umask())
 
 
 def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
@@ -512,7 +513,7 @@ def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
     mode = _mode(planned)
     if planned.outcome in (PathOutcome.MERGE, PathOutcome.WRITE):
         # As executable as there: a change of that bit here alone is still to be sent.
-        mode = taken_mode(planned.here, planned.here, planned.there)
+        mode = taken_mode(planned.here, planned.here, planned.there, original_umask())
     return _left_out_by(side.rules, TakenPath(planned.path, side.base.get(planned.path), next_base(planned, mode)))
 
 
