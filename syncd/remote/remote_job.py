@@ -43,7 +43,9 @@ _BLOCK = 1 << 18
 _OVERHEAD_BYTES = 64 << 20
 # The list of a zip's members is read into memory as a whole.
 _LARGEST_READ = 64 << 20
+_MOST_MEMBERS = 250_000
 _GZIP, _ZIP = b"\x1f\x8b", b"PK"
+_LISTED_MEMBER = b"PK\1\2"
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # The exceptions of zipfile for a damaged archive.
 _INVALID_ZIP = (
@@ -178,12 +180,18 @@ def _files(path: str, most_bytes: int) -> Iterator[tuple[str, Iterator[bytes]]]:
 
 
 class _LimitedFile(io.FileIO):
-    """A file of which no single read is large: zipfile reads as much as a header says."""
+    """A zip of which no single read is large, or lists many members.
+
+    zipfile reads as much as a header says, and the list in one read, of which it makes an object for each member. The
+    count in the header need not be true.
+    """
 
     def read(self, size: int | None = -1, /) -> bytes:
         content = super().read(_LARGEST_READ + 1 if size is None or size < 0 else min(size, _LARGEST_READ + 1))
         if len(content) > _LARGEST_READ:
             raise BadArchive("its list of members is too long")
+        if content.count(_LISTED_MEMBER) > _MOST_MEMBERS:
+            raise BadArchive(f"it has more than {_MOST_MEMBERS:,} members")
         return content
 
 
@@ -224,7 +232,7 @@ JOB_TIMEOUT_S = 120.0
 # Between polls: five within the first five seconds, since a free account has two requests a second for all.
 _POLL_WAITS_S = (0.4, 0.8, 1.2, 2.0)
 FIRST_POLL_S = 0.1
-_LARGEST_LOG = 64 << 20
+_LARGEST_LOG = 8 << 20  # a longer report is in a file, but where the disk there is full
 # A list of a million paths takes its time on a slow uplink.
 _SLOWEST_BYTES_PER_S = 128 << 10  # before compression
 _ENDED = ("completed", "failed")
@@ -290,22 +298,25 @@ class RemoteJob(Struct, frozen=True):
         """Return the last line of the report, with its place, length and SHA-256, once it is there, whole."""
         return _END.match(output, max(0, output.rfind(f"{self.name}=")) + len(self.name))
 
-    def report(self, output: str, read: Callable[[Any], Report], extract: Extract | None = None) -> Report:
+    def report(
+        self, output: str, read: Callable[[bytes], Report], most_bytes: int, extract: Extract | None = None
+    ) -> Report:
         """Return what `read` makes of the report, as long as the output says and with its digest.
 
-        It is in parts in the output, or in a file if it is too long for a log. Raises `StepFailed` if it is not whole,
-        or if `read` raises `ValueError`; `NotKeptHere`, and what `extract` raises.
+        It is in parts in the output, or in a file if it is too long for a log. Nothing of one that is longer than
+        `most_bytes` is read. Raises `StepFailed` if it is not whole, or if `read` raises `ValueError`; `NotKeptHere`,
+        and what `extract` raises.
         """
         end = self.report_end(output)
         if end is None:
             raise self._incomplete(output)
         size_bytes, digest = int(end[2]), bytes.fromhex(end[3])
-        if end[1] == "log":
+        if size_bytes > most_bytes or (end[1] == "file" and extract is None):
+            raise self.invalid("it is too long")
+        if extract is None or end[1] == "log":
             content = "".join(re.findall(rf"(?m)^{self.name}<(.*)>\r?$", output)).encode("ascii", "replace")
             if len(content) != size_bytes or hashlib.sha256(content).digest() != digest:
                 raise self._incomplete(output)
-        elif extract is None or size_bytes > _LARGEST_REPORT:
-            raise self.invalid("it is too long")
         else:
             path = extract({_FILE: Entry(Kind.FILE, size_bytes=size_bytes, digest=digest)}).path(_FILE)
             if not path:
@@ -314,8 +325,8 @@ class RemoteJob(Struct, frozen=True):
                 os.unlink(path)
                 content = file.read()
         try:
-            return read(json.loads(content))
-        except (ValueError, RecursionError) as failure:
+            return read(content)
+        except ValueError as failure:
             raise self.invalid(one_line(str(failure), 120)) from None
 
     def invalid(self, why: str) -> StepFailed:
@@ -435,8 +446,10 @@ class JobRunner:
             if job.report_end(output) or (logs.status in _ENDED and logs.cursor <= cursor):
                 return output
             cursor = max(cursor, logs.cursor)
+            if len(output) > _LARGEST_LOG:
+                raise job.invalid("its log is too long")
             left_s = ends_s - self._clock.monotonic_s()
-            if left_s <= 0 or len(output) > _LARGEST_LOG:
+            if left_s <= 0:
                 message = f"{job.purpose.description} takes longer than {timeout_s:.0f} s"
                 raise StepFailed(job.purpose.step, FailureAction.RETRY, message)
             check()

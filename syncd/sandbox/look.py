@@ -32,7 +32,7 @@ from syncd.remote.remote_job import (
 )
 from syncd.remote.target import Target
 from syncd.sandbox import look_in_sandbox, program_in_sandbox
-from syncd.sandbox.look_encoding import encoded, report_of
+from syncd.sandbox.look_encoding import encoded, most_bytes, report_of
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
 from syncd.store.state_db import Record, StateDb
 
@@ -167,7 +167,7 @@ class Looker:
             job.purpose.limited(self._waiter, left_s),
             self._job_runner.files(job, copies_folder, request.most_copied_bytes, check) as extract,
         ):
-            result, ended_s = job.report(output, lambda values: report_of(values, request), extract)
+            result, ended_s = job.report(output, lambda text: report_of(text, request), most_bytes(request), extract)
             self._ahead_s = ended_s - _REAL.boottime_s()
             copied = {entry.copy: entry for entry in (*result.differing.values(), *result.new.values()) if entry.copy}
             if not copied:

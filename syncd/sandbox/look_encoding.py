@@ -13,6 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Meta, Struct
@@ -28,7 +29,14 @@ _MOST_VERSIONS = 70  # a count is one character from "0" on
 _LONGEST_PATH = 1 << 16
 # More new paths are counted, not listed: an agent may have built something large.
 MOST_NEW = 100_000
-MOST_PATH_BYTES = 32 << 20  # of all new paths
+MOST_PATH_BYTES = 32 << 20  # of all new paths, with the targets of links
+# The longest report: for each path of the request, for each new one beside its name, and for all targets of links that
+# take more. An outcome and a row have some 130 bytes.
+_ITEM_BYTES, _NEW_BYTES, _TARGET_BYTES = 512, 256, 4 << 20
+_LONGEST_REPORT = 256 << 20
+# The most texts of an item: its outcome, and in its row a kind, a digest and a target. A new path has one more, and
+# another folder may not have been entered.
+_ITEM_TEXTS, _NEW_TEXTS, _OTHER_TEXTS = 4, 5, 64
 MOST_BLOCKED = 5_000  # so that the report fits into a log; the next look finds the others
 
 Count = Annotated[int, Meta(ge=0, le=1 << 40)]
@@ -160,12 +168,22 @@ def _letter(entry: Entry) -> str:
     return "x" if entry.mode & EXECUTABLE else "f"
 
 
-def report_of(values: Any, request: LookRequest) -> tuple[LookResult, int]:
+def most_bytes(request: LookRequest) -> int:
+    """Return the length of the longest report that an honest program makes for this request."""
+    listed = MOST_NEW * _NEW_BYTES + MOST_PATH_BYTES if request.find_new else 0
+    return min(_LONGEST_REPORT, len(request.items) * _ITEM_BYTES + listed + _TARGET_BYTES)
+
+
+def report_of(content: bytes, request: LookRequest) -> tuple[LookResult, int]:
     """Return what the program found, and the sandbox's time then. Copies are named as in the archive.
 
     Raises `ValueError` for what no honest program says.
     """
-    report = msgspec.convert(values, _Report)
+    # Each value of a list has a text, and the list is in memory before its length is checked.
+    texts = _OTHER_TEXTS + len(request.items) * _ITEM_TEXTS + (MOST_NEW * _NEW_TEXTS if request.find_new else 0)
+    if content.count(b'"') > 2 * texts:
+        raise ValueError("it says more than was asked for")
+    report = msgspec.json.decode(content, type=_Report)
     if sum(count for _, count in report.outcomes) != len(request.items):
         raise ValueError("it has another number of outcomes")
     named: defaultdict[str, list[str]] = defaultdict(list)
@@ -257,11 +275,8 @@ def to_remote(name: str) -> str:
 
 
 def from_remote(text: str) -> str:
-    """Return a name of the sandbox's in this machine's encoding of names. Raises `ValueError` for no name."""
-    try:
-        name = text.encode("utf-8", "surrogateescape").decode(_OF_NAMES, "surrogateescape")
-    except ValueError:
-        name = "\0"
+    """Return a name of a report's in this machine's encoding of names. Raises `ValueError` for no name."""
+    name = unquote_to_bytes(text).decode(_OF_NAMES, "surrogateescape")
     if "\0" in name:
         raise ValueError("a name has characters that no name has")
     return name

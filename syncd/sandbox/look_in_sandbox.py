@@ -43,7 +43,7 @@ _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _LARGE_BYTES = 1 << 20  # such a file is compared last
 _LONGEST_PATH = 3840  # home takes no longer one, so a folder of such a path is not entered
-_MOST_PATH_BYTES = 32 << 20  # of all new paths
+_MOST_TEXT_BYTES = 32 << 20  # of all new paths with their targets, and of those not entered, in the report
 _LARGEST_REFERENCES = 64 << 20
 # The shares of its time: until when it compares, searches and copies. The rest is for removals and the report.
 _COMPARES, _SEARCHES, _COPIES = 0.5, 0.75, 0.9
@@ -122,7 +122,7 @@ class _Look:
         self._failed = {}  # type: dict[int, str]
         self._blocked = {}  # type: dict[bytes, list[Any]]
         self._new = {}  # type: dict[bytes, _SeenEntry]
-        self._new_bytes = 0
+        self._text_bytes = 0
         self._pruned = []  # type: list[bytes]
         self._unlisted = self._unsearched = 0
         # Each with its size, a number that keeps the order, its index if it is none of the new ones, and its versions.
@@ -300,7 +300,8 @@ class _Look:
             folders.popleft()
 
     def _prune(self, path: "bytes") -> None:
-        if len(self._pruned) < self._request["most_new"]:
+        self._text_bytes += len(text_of(path))
+        if len(self._pruned) < self._request["most_new"] and self._text_bytes <= _MOST_TEXT_BYTES:
             self._pruned.append(path or b".")
         else:
             self._unlisted += 1
@@ -313,8 +314,8 @@ class _Look:
             os.close(listed)
 
     def _add_new(self, path: "bytes", found: "_SeenEntry") -> None:
-        self._new_bytes += len(path)
-        if len(self._new) >= self._request["most_new"] or self._new_bytes > _MOST_PATH_BYTES:
+        self._text_bytes += len(text_of(path)) + len(text_of(found.target))
+        if len(self._new) >= self._request["most_new"] or self._text_bytes > _MOST_TEXT_BYTES:
             self._unlisted += 1
             return
         self._new[path] = found

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections import namedtuple
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 # A FIFO in a file's place must not block, nor a terminal become this process's own.
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -22,6 +23,7 @@ SPARE_BYTES = 64 << 20  # stay free on the disk
 DIGEST_BYTES = 16  # of each SHA-256 in a request
 _LONGEST_LOG = 200 << 10  # a longer report becomes a file, since an answer of the API is limited
 _LONGEST_LINE = 4000  # some logs cut longer lines
+_PLAIN = "".join(letter for letter in map(chr, range(32, 127)) if letter not in '%"\\')
 
 # A version in a request: `kind` is d, l, f, x (an executable file), or u (of unknown content).
 Version = namedtuple("Version", "kind size digest target")  # noqa: PYI024 - Python 3.6 may run this
@@ -63,7 +65,8 @@ class Alarm:
 
 
 def text_of(name: "bytes") -> "str":
-    return name.decode("utf-8", "surrogateescape")
+    """Return a name for the report: any other byte as `%` and two digits, so that no text has a quote or an escape."""
+    return quote_from_bytes(name, _PLAIN)
 
 
 def bytes_of(name: "str") -> "bytes":

@@ -91,7 +91,7 @@ class There:
             timeout=60,
         )
         assert not (folder / "git").exists()
-        found = job.report(ran.stdout.decode("ascii"), commits_of)
+        found = job.report(ran.stdout.decode("ascii"), commits_of, 1 << 20)
         commits: tuple[SandboxCommit, ...] = ()
         if found.commits:
             git = find_git(os.environ)

@@ -25,7 +25,7 @@ from syncd.model.entry import ABSENT, Entry, Kind
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import ExtractedFiles, Purpose, RemoteJob, new_job
 from syncd.sandbox import look_in_sandbox, program_in_sandbox
-from syncd.sandbox.look_encoding import encoded, report_of
+from syncd.sandbox.look_encoding import encoded, most_bytes, report_of
 from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, Obstacle
 from syncd.sandbox.repository import commits_in_sandbox, git_in_sandbox, repository_in_sandbox
 
@@ -126,7 +126,7 @@ def _report(job: RemoteJob, log: str, request: LookRequest, folder: Path) -> Loo
         (folder.parent / "long").write_bytes(content)
         return ExtractedFiles({"report.json": str(folder.parent / "long")})
 
-    return job.report(log, lambda values: report_of(values, request)[0], extract)
+    return job.report(log, lambda text: report_of(text, request)[0], most_bytes(request), extract)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import httpx
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -186,17 +187,21 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
 
 def test_a_report_among_other_lines() -> None:
     """Its parts may come with other output between them, in lines that end in another way; none may be lacking."""
+
+    def read(text: bytes) -> dict[str, list[str]]:
+        return msgspec.json.decode(text, type=dict[str, list[str]])
+
     job = RemoteJob("word", Purpose(ApiStep.EXECUTION, "the program"), {})
     lines = printed("word", {"a": ["text "] * 2000}, "").splitlines()
     assert len(lines) > 3
-    assert job.report("warning: \udcff\r\n".join(f"{line}\r\n" for line in lines), len) == 1
+    assert len(job.report("warning: \udcff\r\n".join(f"{line}\r\n" for line in lines), read, 20_000)["a"]) == 2000
     for left in (lines[1:], lines[:1] + lines[2:], lines[:-1], ["word<{}>", lines[-1]]):
         with pytest.raises(StepFailed, match="the program did not come to its end"):
-            job.report("".join(f"{line}\n" for line in left), len)
-    for text in ("[" * 100_000, "{", '{"a": NaN'):
+            job.report("".join(f"{line}\n" for line in left), read, 20_000)
+    for text in ("[" * 100_000, "[[", '{"a": NaN'):
         content, digest = f"word<{text}>\n", hashlib.sha256(text.encode()).hexdigest()
         with pytest.raises(StepFailed, match="the report of the program is invalid"):
-            job.report(f"{content}word=log {len(text)} {digest}\n", len)
+            job.report(f"{content}word=log {len(text)} {digest}\n", read, 100_000)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.sandbox.look_encoding import encoded, encoded_versions, report_of
 from syncd.sandbox.look_request import LookAction, LookItem, LookItems, LookRequest, LookResult, Missing, Obstacle
+from syncd.sandbox.program_in_sandbox import text_of
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 PLACE, COMMITS = LookAction.PLACE, LookAction.COMMITS
@@ -51,7 +52,7 @@ def blocked(*rows: Any, outcomes: str = "==rr=b=") -> dict[str, Any]:
 
 
 def read(values: Any, request: LookRequest = REQUEST) -> LookResult:
-    return report_of(json.loads(json.dumps(values)), request)[0]
+    return report_of(json.dumps(values).encode(), request)[0]
 
 
 HOSTILE: dict[str, Any] = {
@@ -224,11 +225,16 @@ def test_versions_are_asked_about_in_columns() -> None:
 
 
 def test_a_name_that_cannot_be() -> None:
-    """Half of a surrogate pair is no escaped byte."""
-    assert "\udce9" in read(report(new={"\udce9": row()})).new
+    """What is no letter of ASCII comes by its bytes, and half of a surrogate pair is no text."""
+    name = '%"\\é\udce9\n'
+    text = text_of(name.encode("utf-8", "surrogateescape"))
+    assert text == "%25%22%5C%C3%A9%E9%0A"
+    assert name in read(report(new={text: row()})).new
     with pytest.raises(ValueError, match=r"^a path leads outside$"):
         read(report(new={"../a": row()}))
     with pytest.raises(ValueError, match=r"^a name has characters that no name has$"):
+        read(report(new={"a%00": row()}))
+    with pytest.raises(ValueError, match=r"JSON is malformed|truncated"):
         read(report(new={"\ud83d": row()}))
 
 

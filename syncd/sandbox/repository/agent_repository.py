@@ -62,6 +62,7 @@ _MOST_COMMITS = 1_000
 MOST_PATHS = 100_000
 MOST_BYTES = 2 << 30  # of all objects of a pack
 _MOST_PACK_BYTES = MOST_BYTES + (64 << 20)
+_MOST_REPORT_BYTES = 2 << 20  # a thousand commits and a hundred branches are some 200 KB
 # For the `info/exclude` there, so that what tools make there does not count as the agent's work. The workspace's
 # `.gitignore` files are there anyway; the text of other rules stays at home.
 _EXCLUDES = "".join(f"{pattern}\n" for pattern in (*DEFAULTS, *SECRETS))
@@ -235,7 +236,7 @@ class AgentRepository:
         if commit:
             self._unanswered.update(versions)
         job, output = self._output(_FOLLOW, repository_in_sandbox, request, timeout_s)
-        return job.report(output, lambda values: msgspec.convert(values, FollowReport))
+        return job.report(output, lambda text: msgspec.json.decode(text, type=FollowReport), _MOST_REPORT_BYTES)
 
     def _note(self, report: FollowReport, base: Manifest, identity: str) -> None:
         match report.state:
@@ -287,7 +288,7 @@ class AgentRepository:
         }
         job, output = self._output(_PACK, commits_in_sandbox, request, JOB_TIMEOUT_S, check)
         with self._job_runner.files(job, folder, _MOST_PACK_BYTES, check) as extract:
-            found = job.report(output, commits_of, extract)
+            found = job.report(output, commits_of, _MOST_REPORT_BYTES, extract)
             if not found.commits:
                 return found, ""
             size_bytes, digest = found.pack
@@ -312,9 +313,9 @@ class AgentRepository:
         return job, self._job_runner.output(job, check, timeout_s, _FIRST_POLL_S)
 
 
-def commits_of(values: Any) -> SandboxCommits:
+def commits_of(text: bytes) -> SandboxCommits:
     """Return the report, with names as this machine has them. Raises `ValueError`."""
-    found = msgspec.convert(values, SandboxCommits)
+    found = msgspec.json.decode(text, type=SandboxCommits)
     return replace(found, branches=tuple((from_remote(name), count) for name, count in found.branches))
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 from typing import Any
 
-from syncd.sandbox.program_in_sandbox import BLOCK, FILE, SPARE_BYTES, run
+from syncd.sandbox.program_in_sandbox import BLOCK, FILE, SPARE_BYTES, bytes_of, run, text_of
 from syncd.sandbox.repository.git_in_sandbox import ID, PrivateGit, Refused, answer, check
 
 _MOST_LISTED = 100000  # commits that are counted
@@ -64,7 +64,7 @@ class _Packer:
         if len(lines) < 2 or ID.fullmatch(lines[0]) is None:
             raise Refused("failed", "HEAD names no commit of such a repository")
         branch = "" if lines[1] == "HEAD" else lines[1]
-        self._report.update(branch=branch, under_way=sorted(self._git.under_way()))
+        self._report.update(branch=text_of(bytes_of(branch)), under_way=sorted(self._git.under_way()))
         return lines[0]
 
     def _find_objects(self, pairs: "list[str]") -> "tuple[list[str], list[str]]":
@@ -147,7 +147,7 @@ class _Packer:
         for reference, name in list(references.items())[:_MOST_BRANCHES]:
             count, code, _ = self._git.result(*count_but_ours, name, "--")
             if code == 0 and int(count):  # of a branch that cannot be read there is nothing to tell
-                self._report["branches"].append([reference[len("refs/heads/") :], int(count)])
+                self._report["branches"].append([text_of(bytes_of(reference[len("refs/heads/") :])), int(count)])
 
     def _count_stashes(self) -> "int":
         """Return the number of lines in the log of stashes; with references in tables there is none: one at least."""
