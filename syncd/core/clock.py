@@ -14,6 +14,8 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+from msgspec import Struct
+
 _LONGEST_POLL_S = 1e6  # poll(2) takes no more
 
 
@@ -54,6 +56,27 @@ class Clock(Protocol):
         After some days it may return with none.
         """
         ...
+
+
+class Moment(Struct, frozen=True):
+    """The seconds of all three clocks at one moment."""
+
+    monotonic_s: float
+    boottime_s: float
+    wall_s: float
+
+    @classmethod
+    def now(cls, clock: Clock) -> Moment:
+        return cls(clock.monotonic_s(), clock.boottime_s(), clock.wall_s())
+
+    def age_s(self, now: Moment) -> float:
+        """Return the seconds from this moment until `now`, by the clock that counted most.
+
+        A suspend stops the first clock, a pause of a virtual machine the first two. The third may be set: ahead, that
+        makes the moment older than it is; back, it makes it no newer.
+        """
+        passed_s = now.boottime_s - self.boottime_s, now.wall_s - self.wall_s
+        return max(now.monotonic_s - self.monotonic_s, *passed_s)
 
 
 class SystemClock:

@@ -290,8 +290,10 @@ class SupersededBy(Enum):
     """The events that end the work that waits."""
 
     NOTHING = "work that must be completed: an initialize, a removal"
-    FRESH_START = "a suspend of the machine, or another configuration: these end an upload"
-    LAST_SAVE = "the save of the agent's work before its sandbox ends: it ends a look of a sync"
+    FRESH_START = (
+        "a suspend of the machine, another configuration, or the save of the agent's work before its sandbox ends: "
+        "these end an upload, and a look of a sync"
+    )
     ANY_CHANGE = "a change that is due, a request, a pause or a reload: these end work that only reads"
 
 

@@ -546,11 +546,9 @@ class SandboxLoop:
         # The agent's work in a sandbox that ends is saved beside no upload and no look, and later would be too late.
         save_at_s = self._clock.monotonic_s() + self.cycle.save_in_s
         if superseded_by is SupersededBy.FRESH_START:
-            # After a sleep its connection is dead, and the workspace may be another one.
+            # After a sleep its connection is dead, and workspace and sandbox may be others.
             ends = self._wakes > self._wakes_before or self._parts.live_reload.ends_upload()
             at_s = self._clock.monotonic_s() if ends else save_at_s
-        elif superseded_by is SupersededBy.LAST_SAVE:
-            at_s = save_at_s
         elif self._is_superseded:
             at_s = self._clock.monotonic_s()
         else:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.clock import SystemClock
+from syncd.core.clock import Moment, SystemClock
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.waiter import Waiter
 from syncd.model.entry import SeenEntry
@@ -51,10 +51,14 @@ _LOOK = Purpose(ApiStep.INITIALIZE, "the look at the files there")
 
 
 class RunningLook(Struct, frozen=True):
-    """A look that was started: its execution, and the second of the monotonic clock at which it was."""
+    """A look that was started: its execution, the moment at which that was asked for, and when that was answered.
+
+    `started_s` is of the monotonic clock.
+    """
 
     job: RemoteJob
     request: LookRequest
+    asked: Moment
     started_s: float
 
 
@@ -127,12 +131,13 @@ class Looker:
                 job = replace(job, files={})  # a long list is not kept in memory until the look ends
                 if to_remove:
                     self._note(job, to_remove)
+                asked = Moment.now(self._clock)  # its answer may take long, and the program be at its end by then
                 self._job_runner.start(job)
         except StepFailed as failure:
             if failure.action is FailureAction.REFUSED:
                 self._forget(job.name)
             raise
-        return RunningLook(job, request, self._clock.monotonic_s())
+        return RunningLook(job, request, asked, self._clock.monotonic_s())
 
     def finish(
         self,

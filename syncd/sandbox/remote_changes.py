@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.choices import AgentChanges
-from syncd.core.clock import stamp, utc
+from syncd.core.clock import Moment, stamp, utc
 from syncd.core.errors import KeyRefused, SandboxNotFound, SyncWarning
 from syncd.core.text import counted, shown_path, size
 from syncd.core.waiter import SupersededBy, Waiter
@@ -97,7 +97,9 @@ class RemoteChanges:
         self._clock = waiter.clock
         self._check = check
         self._ask_for_sandbox = ask_for_sandbox
-        self._looked_s = inf  # by the monotonic clock, the last look that found something out
+        self._asked: Moment | None = None  # for the last look that counts and found something out
+        self._allowed_s = 0.0  # the time that such a look takes by itself
+        self._took_s = 0.0  # the last one at all that is there, or by the archive
         self._running: _Running | None = None
         self._unstarted: StepFailed | None = None  # why the look that was to run beside the upload was given up
         self._failures = 0
@@ -119,8 +121,8 @@ class RemoteChanges:
 
     @property
     def look_age_s(self) -> float:
-        """Seconds since the last look of this sync, less what its paths may take; less than none without one."""
-        return self._clock.monotonic_s() - self._looked_s
+        """Seconds since the last look was asked for, less what it takes by itself; less than none without one."""
+        return -inf if self._asked is None else self._asked.age_s(Moment.now(self._clock)) - self._allowed_s
 
     def retry(self) -> None:
         """Look at the next sync, however soon the last look failed."""
@@ -133,7 +135,7 @@ class RemoteChanges:
             return
         began_s = self._clock.monotonic_s()
         try:
-            with self._waiter.superseded_by(SupersededBy.LAST_SAVE):
+            with self._waiter.superseded_by(SupersededBy.FRESH_START):
                 self._running = self._begin(request, fetches=self._fetches)
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)
@@ -141,8 +143,11 @@ class RemoteChanges:
                 self._unstarted = failure  # else `finish` tries again
 
     def finish(self, request: LookRequest) -> LookResult | None:
-        """Return what the look found, as `_finished` does; the last save in a sandbox that ends comes first."""
-        with self._waiter.superseded_by(SupersededBy.LAST_SAVE):
+        """Return what the look found, as `_finished` does; one from before a suspend is worth nothing.
+
+        Raises `Superseded`, too.
+        """
+        with self._waiter.superseded_by(SupersededBy.FRESH_START):
             return self._finished(request)
 
     def _finished(self, request: LookRequest) -> LookResult | None:
@@ -153,7 +158,7 @@ class RemoteChanges:
         """
         running, self._running = self._running, None
         unstarted, self._unstarted = self._unstarted, None
-        self._looked_s = inf
+        self._asked = None
         began_s = self._clock.monotonic_s() if unstarted is None else -inf
         if self._waits:
             self._could_not(self._failure)
@@ -168,8 +173,7 @@ class RemoteChanges:
             if running is None or running.request is not request or self._is_stale(running):
                 running = self._begin(request, fetches=self._fetches)
             result = self._finish(running)
-            # Of a million paths a look takes a minute, and so would the next one.
-            self._looked_s = running.look.started_s + _PATH_S * len(request.items)
+            self._asked, self._allowed_s = running.look.asked, _paths_s(request)
             if result.unfetched is not None:
                 raise result.unfetched
         except NotKeptHere as failure:
@@ -208,10 +212,15 @@ class RemoteChanges:
 
     def look_aside(self, request: LookRequest, left_s: float = inf) -> LookResult:
         """Look as `look` does for something else than changes: what is known of these stays as it is."""
+        return self._looked(request, left_s)[0]
+
+    def _looked(self, request: LookRequest, left_s: float = inf) -> tuple[LookResult, Moment]:
+        """Return what a look found, and when it was asked for."""
         is_whole, program_s = request.find_new, left_s / 2
         try:
             with _PROGRAM.limited(self._waiter, program_s) if program_s < _WHOLE_LOOK_S else nullcontext():
-                result = self._finish(self._begin(request, is_whole=is_whole), is_whole=is_whole)
+                running = self._begin(request, is_whole=is_whole)
+                result = self._finish(running, is_whole=is_whole)
             if result.unfetched is not None:
                 raise result.unfetched
         except StepFailed as failure:
@@ -224,7 +233,7 @@ class RemoteChanges:
                 if failure.action is not FailureAction.REFUSED:
                     raise failure from None  # a program may well run the next time
                 raise
-        return result
+        return result, running.look.asked
 
     def follow(self, request: LookRequest) -> LookResult:
         """Look at everything once more as `look_aside` does, for changes since a look before.
@@ -239,12 +248,12 @@ class RemoteChanges:
         return self._clock.monotonic_s() - began_s < _AFTER_UPLOAD_S
 
     def _is_stale(self, running: _Running) -> bool:
-        return self._clock.monotonic_s() - running.look.started_s > _STALE_S
+        return running.look.asked.age_s(Moment.now(self._clock)) > _STALE_S
 
     def _begin(self, request: LookRequest, *, fetches: bool = True, is_whole: bool = False) -> _Running:
         """Start a look. One that `is_whole` is a command's, or the last one, and has more time than a sync's."""
         began_s = self._clock.monotonic_s()
-        program_s = (_WHOLE_PROGRAM_S if is_whole else _PROGRAM_S) + _PATH_S * len(request.items)
+        program_s = (_WHOLE_PROGRAM_S if is_whole else _PROGRAM_S) + _paths_s(request)
         limited = self._within_room(request)
         if not fetches:
             limited, self._not_kept = replace(limited, most_copied_bytes=0), self._failure.message
@@ -253,14 +262,23 @@ class RemoteChanges:
 
     def _finish(self, running: _Running, *, is_whole: bool = False) -> LookResult:
         passed_s = self._clock.monotonic_s() - running.began_s
-        look_s = (_WHOLE_LOOK_S if is_whole else LOOK_S) + _PATH_S * len(running.request.items)
+        look_s = (_WHOLE_LOOK_S if is_whole else LOOK_S) + _paths_s(running.request)
         timeout_s = max(_AFTER_UPLOAD_S, look_s - passed_s)
         fetch_s = _LONGEST_DOWNLOAD_S if is_whole else 0.0
         return self._looker.finish(running.look, self._folder_for(running.request), self._check, timeout_s, fetch_s)
 
-    def _dumped(self, request: LookRequest, timeout_s: float) -> LookResult:
+    def _dumped(self, request: LookRequest, timeout_s: float) -> tuple[LookResult, Moment]:
+        """Return what a look by the archive found, and when that was asked for."""
+        limited, folder = self._within_room(request), self._folder_for(request)
+        asked = Moment.now(self._clock)
         with _DUMP.limited(self._waiter, timeout_s):
-            return self._dump_looker.look(self._within_room(request), self._folder_for(request), self._check)
+            return self._dump_looker.look(limited, folder, self._check), asked
+
+    def _note_slow(self, request: LookRequest, asked: Moment) -> None:
+        """Note the moment of a look that may take minutes: the second one shows how long it takes by itself."""
+        took_s = self._clock.monotonic_s() - asked.monotonic_s
+        self._asked, self._allowed_s = asked, max(_paths_s(request), min(self._took_s, took_s))
+        self._took_s = took_s
 
     def _within_room(self, request: LookRequest) -> LookRequest:
         """Limit what is fetched by the free space, of which a part is left to others.
@@ -284,7 +302,7 @@ class RemoteChanges:
     ) -> LookResult | None:
         """Look by the archive, since a program failed to; `seen` is what it saw, if its copies alone are missing."""
         try:
-            found = self._dumped(request, _DUMP_S)
+            found, asked = self._dumped(request, _DUMP_S)
         except StepFailed as other:
             if other.refusal is KeyRefused:
                 raise
@@ -295,7 +313,7 @@ class RemoteChanges:
             if other.action is not FailureAction.REFUSED:
                 self._raise_if_offline(failure)
         else:
-            self._looked_s = self._clock.monotonic_s()  # when the sandbox packed it is not known
+            self._note_slow(request, asked)
             return self._ended(found)
         self._is_repeated = self._by_dump = False
         self._failures += 1
@@ -415,7 +433,7 @@ class RemoteChanges:
         """
         with contextlib.suppress(OSError):
             self.saved_versions.expire(utc(self._clock.wall_s()), self._relied_on)
-        self._relied_on, self._by_dump, self._fetches = set(), False, True
+        self._relied_on, self._by_dump, self._fetches, self._took_s = set(), False, True, 0.0
         saved, self._saved_paths = self._saved_paths, {}
         return saved
 
@@ -428,6 +446,11 @@ class RemoteChanges:
     def why_unsaved(self, there: SeenEntry) -> str:
         """Return the reason why a version of the last look was not saved, for people."""
         return why_unsaved(there, self._not_kept)
+
+
+def _paths_s(request: LookRequest) -> float:
+    """Return the seconds that its paths may take: of a million a look takes a minute, and so would the next one."""
+    return _PATH_S * len(request.items)
 
 
 def _may_pass(failure: StepFailed) -> bool:

@@ -38,6 +38,8 @@ _log = logging.getLogger("syncd.preparation")
 # An agent that writes all the time must not keep all else from arriving: once the archive was made again so often
 # without what it had written, what it writes now is saved and overwritten.
 _GIVES_WAY_FROM = 3
+# If each look is outdated again by what comes after it, the sync begins another round.
+_MOST_RENEWALS = 5
 # So that the list stays a small upload. Obstacles beyond are not found.
 _MOST_CHECKED = 200_000
 _PLACES = (LookAction.PLACE, LookAction.COMMITS)
@@ -83,8 +85,8 @@ class Preparation(Struct):
 
     def complete(self) -> Verdict:
         """Do what must be done before initialize. Raises `StepFailed`, `TryLater`, `Stop`."""
-        deletion_sync, remote_changes = self.services.deletion_sync, self.services.remote_changes
-        state, partial_archives = self.services.state, self.services.partial_archives
+        deletion_sync, partial_archives = self.services.deletion_sync, self.services.partial_archives
+        state = self.services.state
         if self._resets:
             self.is_cleared = True
             self._save_all(Why.RESET)
@@ -109,7 +111,7 @@ class Preparation(Struct):
             state.seen.note_written(self.written)
         if self._looks and (partial_archives.may_replace or self.content.unanswered):
             self._save_what_stays()
-        if self._looks and is_outdated(remote_changes.look_age_s, self.repeated):
+        if self._is_outdated:
             return Verdict.LOOK_AGAIN
         return Verdict.INITIALIZE
 
@@ -118,12 +120,19 @@ class Preparation(Struct):
 
         Raises as `complete` does.
         """
-        while is_outdated(self.services.remote_changes.look_age_s, 0):
+        for _ in range(_MOST_RENEWALS):
+            if not self._is_outdated:
+                return Verdict.INITIALIZE
             verdict = self.complete()
             if verdict is not Verdict.LOOK_AGAIN:
                 return verdict
             self.repeated += 1
-        return Verdict.INITIALIZE
+        return Verdict.LOOK_AGAIN
+
+    @property
+    def _is_outdated(self) -> bool:
+        """True if there was a look, and the agent may have gone on since."""
+        return self._looks and is_outdated(self.services.remote_changes.look_age_s, self.repeated)
 
     def goes_over(self, path: str) -> bool:
         """True if the archive, once it is initialized, has taken the place of what anyone had made there."""

@@ -396,7 +396,7 @@ class SandboxSync(Struct):
                     preparation.sent_archive(archive.identity),
                     this.observer,
                     before_upload=preparation.begin,
-                    before_initialize=partial(self._prepare, preparation),
+                    before_initialize=partial(self._prepare, preparation, preparation.complete),
                     find_reason=preparation.find_reason,
                     is_divisible=partial(self._is_divisible, this, archived.scanned),
                 )
@@ -421,12 +421,13 @@ class SandboxSync(Struct):
         """True if less could be sent at once."""
         return this.number < _ROUNDS - 1 and bool(self._too_large(this, scanned, _half_bytes(scanned)))
 
-    def _prepare(self, preparation: Preparation) -> Verdict:
-        """Do all that must be done before initialize is requested."""
-        verdict = preparation.complete()
+    def _prepare(self, preparation: Preparation, prepare: Callable[[], Verdict]) -> Verdict:
+        """Do all that must be done before initialize is requested: `prepare`, and what is written after it."""
+        verdict = prepare()
         if verdict is Verdict.INITIALIZE:
             self.services.delivery.mark_uncertain(preparation.written)
             self._whole_next = True  # until this sync has succeeded
+            verdict = preparation.renew()  # a slow disk takes its time
         return verdict
 
     def _sandbox_manifest(self, archived: _Archived, packed: Packed) -> Manifest:
@@ -487,11 +488,14 @@ class SandboxSync(Struct):
         if packed.follow_up or not all(same(packed.manifest[path], manifest[path], ALL_BITS) for path in only):
             return True  # it changed meanwhile: the sync that follows finds that
         entries = Manifest({path: packed.manifest[path] for path in only})
-        preparation = self._preparation(this, manifest, entries, (), is_whole=False)
+        preparation = structs.replace(self._preparation(this, manifest, entries, (), is_whole=False), repeated=0)
         proof, self._whole_next = preparation.sent_archive(packed.archive.identity), True
-        ended = delivery.deliver(packed.archive, proof, this.observer, before_initialize=preparation.renew)
+        prepare = partial(self._prepare, preparation, preparation.renew)
+        ended = delivery.deliver(packed.archive, proof, this.observer, before_initialize=prepare)
         if ended is Verdict.LEAVE_OUT:
             self._whole_next = False  # nothing was sent, as the agent is at work just there
+            if self.state.uncertain:
+                self._record(self.state.base or manifest, self.state.torn)
             return True
         if isinstance(ended, Verdict):
             return ended

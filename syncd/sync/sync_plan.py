@@ -33,8 +33,9 @@ from syncd.sandbox.sandbox_state import SandboxContent
 SAMPLE = 200
 # A look is no older than this when the initialize is requested …
 _FRESH_S = 2.0
-# … but where a look itself takes so long, it is repeated only so often.
-_REPEATED = 3
+# … but where a look itself takes so long, it is repeated only so often. One that is older than any look takes is of
+# before a suspend.
+_REPEATED, _OLDEST_S = 3, 60.0
 
 
 def partial_paths(
@@ -182,7 +183,7 @@ def obstacles_seen(
 
 def is_outdated(look_age_s: float, repeated: int) -> bool:
     """True if a look that was repeated so often is to be made once more, as its agent may have gone on since then."""
-    return look_age_s > _FRESH_S and repeated < _REPEATED
+    return look_age_s > (_FRESH_S if repeated < _REPEATED else _OLDEST_S)
 
 
 def _distinct(versions: tuple[Entry, ...]) -> tuple[Entry, ...]:

@@ -575,11 +575,12 @@ class Laptop:
         self._arrivals.unlooked += 1
 
     def _start_program(self, step: ApiStep) -> Generator[Wait, None, float]:
-        """Start a program in the sandbox, and return the second of the timeline at which it began."""
+        """Start a program in the sandbox, and return the second of the timeline at which that was asked for."""
         yield from self._request("execution-upload-url", step)
         yield from self._request("execution-upload", step, bytes_out=_PROGRAM_BYTES)
+        asked_s = self._timeline.now_s
         yield from self._request("execute", step)
-        return self._timeline.now_s
+        return asked_s
 
     def _finish_program(self, step: ApiStep, began_s: float, first_poll_s: float) -> Steps:
         least_s, most_s = self._settings.program_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 
 import pytest
 
@@ -212,10 +213,11 @@ def test_what_is_in_the_way() -> None:
 
 
 @pytest.mark.parametrize(
-    ("age_s", "repeated", "outdated"), [(2.0, 0, False), (2.1, 0, True), (2.1, 2, True), (2.1, 3, False)]
+    ("age_s", "repeated", "outdated"),
+    [(2.0, 0, False), (2.1, 0, True), (2.1, 2, True), (2.1, 3, False), (60.1, 3, True), (-inf, 0, False)],
 )
 def test_a_look_that_is_outdated(age_s: float, repeated: int, *, outdated: bool) -> None:
-    """After two seconds, but only so often."""
+    """After two seconds, but only so often; one that is older than a look takes always is."""
     assert is_outdated(age_s, repeated) is outdated
 
 
