@@ -40,8 +40,8 @@ class SandboxProvider(Protocol):
     def target(self, observer: RetryObserver) -> Target:
         """Return the sandbox to use now. Raises `StepFailed`, `Superseded`, `Stop`."""
 
-    def mark_lost(self, target: Target) -> bool:
-        """Note that the sandbox does not exist any more; return True if there may be another one."""
+    def mark_lost(self, target: Target) -> None:
+        """Note that the sandbox does not exist any more: an acquired one is replaced by another."""
 
 
 class ConfiguredSandbox(Struct):
@@ -58,8 +58,8 @@ class ConfiguredSandbox(Struct):
         assert self.known is not None  # noqa: S101 - it is named, unless it is refused
         return self.known
 
-    def mark_lost(self, target: Target) -> bool:  # noqa: ARG002
-        return False
+    def mark_lost(self, target: Target) -> None:
+        pass
 
 
 class _ProviderRecord(Versioned, frozen=True, kw_only=True):
@@ -159,11 +159,10 @@ class AcquiringProvider:
         """Forget the sandbox, so that the next sync acquires another one; this one lives until its end."""
         self._save(None)
 
-    def mark_lost(self, target: Target) -> bool:
+    def mark_lost(self, target: Target) -> None:
         if self._acquired_sandbox is not None and self._acquired_sandbox.sandbox_id == target.sandbox_id:
             _log.info("the sandbox %s has ended", target.sandbox_id)
             self._save(None)
-        return True
 
     def _acquire(self) -> AcquiredSandbox:
         self._failures += 1  # until it succeeds

@@ -357,12 +357,22 @@ class RemoteChanges:
                 raise StepFailed(failure.step, other.action, message, other.hint, retry_after_s=asked_s) from None
 
     def is_gone(self, failure: StepFailed) -> bool:
-        """True if there may be no such sandbox: 404 also says that a sandbox has nothing to look with."""
-        if failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound):
-            try:
-                self._ask_for_sandbox()
-            except StepFailed as other:
-                return other.action is not FailureAction.REFUSED or issubclass(other.refusal, SandboxNotFound)
+        """True if the failure says that there is no such sandbox, and the request for the sandbox itself says so too.
+
+        404 also says that a sandbox has nothing to look with, and one may be a mistake. Raises `StepFailed` if the API
+        does not say.
+        """
+        if failure.action is not FailureAction.REFUSED or not issubclass(failure.refusal, SandboxNotFound):
+            return False
+        try:
+            self._ask_for_sandbox()
+        except StepFailed as other:
+            if other.action is FailureAction.REFUSED and other.refusal is not KeyRefused:
+                return issubclass(other.refusal, SandboxNotFound)
+            message, asked_s, refusal = f"{failure.message}, and {other.message}", other.retry_after_s, other.refusal
+            raise StepFailed(
+                failure.step, other.action, message, other.hint, retry_after_s=asked_s, refusal=refusal
+            ) from None
         return False
 
     def _ended(self, result: LookResult) -> LookResult:

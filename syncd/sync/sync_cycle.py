@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.snapshotter import EVERYTHING, ScanPlan, Snapshotter, SyncMode
 from syncd.core.clock import Clock
 from syncd.core.errors import SandboxNotFound, SyncWarning
-from syncd.core.text import MOST_NAMED
+from syncd.core.text import MOST_NAMED, one_line
 from syncd.model.manifest import Manifest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target, margin_s
@@ -44,6 +44,7 @@ class SyncCycle(Struct):
     turn: Callable[[], AbstractContextManager[None]] = nullcontext
     other_bases: Callable[[], list[Manifest]] = list
     sandbox: SandboxSync | None = None
+    _left: list[SyncWarning] = field(default_factory=list)  # the last sandboxes that were gone, since the start
 
     # -- what is known of the sandbox
 
@@ -94,7 +95,7 @@ class SyncCycle(Struct):
 
     @property
     def sandbox_warnings(self) -> list[SyncWarning]:
-        return [*(self.sandbox.warnings if self.sandbox else []), *self.work_saver.warnings]
+        return [*(self.sandbox.warnings if self.sandbox else []), *self.work_saver.warnings, *self._left]
 
     # -- from one sandbox to the next
 
@@ -154,16 +155,28 @@ class SyncCycle(Struct):
         return self.sandbox
 
     def _leave_sandbox(self, failure: StepFailed) -> bool:
-        """Forget the sandbox if the failure says that it is gone. True if another one may be acquired."""
+        """Forget the acquired sandbox if it is gone, and nothing of one that is configured: it may come back.
+
+        True if another one may be acquired. Raises `StepFailed` if the API does not say, or says that it is there.
+        """
+        services, acquired = self.services, self.provider.acquired_sandbox
         gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
-        if not gone or self.services is None:
+        if not gone or services is None or acquired is None:
             return False
-        self.services.forget()
-        if not self.provider.mark_lost(self.services.target):
-            return False
-        self.work_saver.save_followed(self.services, Why.SANDBOX_ENDED)
+        if not services.remote_changes.is_gone(failure):
+            message = f"{failure.message}, and that it is there when asked for it"
+            raise StepFailed(failure.step, FailureAction.RETRY, message)
+        services.forget()
+        self.provider.mark_lost(services.target)
+        self.work_saver.save_followed(services, Why.SANDBOX_ENDED)
+        self._note_left(services.target.sandbox_id)
         self.sandbox = None
         return True
+
+    def _note_left(self, sandbox_id: str) -> None:
+        what = f"the sandbox {one_line(sandbox_id)} was gone before its time, and was left for another one"
+        remedy = "`syncd saved` lists what is here of its agent's work; `syncd sandbox list` shows what the account has"
+        self._left = [*self._left, SyncWarning(f"left:{sandbox_id}", what, remedy)][-MOST_NAMED:]
 
     # -- the syncs
 

@@ -60,7 +60,7 @@ def test_the_next_one_is_acquired_before_the_end(rig: Rig) -> None:
 
 def test_acquiring_is_limited(rig: Rig) -> None:
     """If sandboxes end at once, it waits after a few, with a warning, and then goes on."""
-    rig.emulator.faults.script("upload-url: 404 always")
+    rig.emulator.faults.script("upload-url: 404 always", "get: 404 always")
     for number in range(6):
         failure, _ = rig.fail()
         assert failure.action is FailureAction.RETRY, failure
@@ -136,7 +136,7 @@ def test_one_that_was_given_up_is_forgotten_also_with_a_full_disk(rig: Rig, monk
 
     with monkeypatch.context() as patched:
         patched.setattr(durable_file, "_replace", full)
-        assert rig.cycle.provider.mark_lost(first)
+        rig.cycle.provider.mark_lost(first)
     rig.restart()
     assert sandbox_id(rig) == ""
 
@@ -171,3 +171,41 @@ def test_one_that_ends_during_a_sync(rig: Rig, op: str, when: When) -> None:
     rig.sync()
     assert arrived(rig) == {"a": "2", "b": "3"}
     assert rig.asked().count("acquire") <= 3
+
+
+@pytest.mark.parametrize("get", ["", "get: 503", "get: reset"])
+@pytest.mark.parametrize("op", ["upload-url", "initialize", "execution-upload-url"])
+def test_one_that_lives_is_not_left_for_a_404(rig: Rig, op: str, get: str) -> None:
+    """That it is gone counts once the request for the sandbox says so too; until then it is tried again."""
+    rig.use_defaults()
+    rig.sync()
+    first = sandbox_id(rig)
+    agent = rig.emulator.sandbox(first).workspace / "agent"
+    agent.write_text("the agent's")
+    rig.clock.go_on(3600)  # the upload URL has expired
+    rig.emulator.faults.script(f"{op}: 404", *filter(None, [get]))
+    rig.write("a", "2")
+    if op != "execution-upload-url":
+        failure, _ = rig.fail()
+        assert (failure.action in (FailureAction.RETRY, FailureAction.OFFLINE), failure.step) == (True, op)
+    rig.sync()
+    assert (sandbox_id(rig), arrived(rig)) == (first, {"a": "2", "agent": "the agent's"})
+    assert rig.asked().count("acquire") == 1
+    assert rig.cycle.warnings == []
+
+
+def test_one_that_is_gone_is_named(rig: Rig) -> None:
+    """Until the next start."""
+    rig.sync()
+    first = sandbox_id(rig)
+    rig.emulator.sandbox(first).record.expires_at_s = 0.0
+    rig.clock.go_on(3600)
+    rig.write("a", "2")
+    rig.sync()
+    (warning,) = rig.cycle.warnings
+    assert warning.key == f"left:{first}"
+    rig.write("a", "3")
+    rig.sync()
+    assert [each.key for each in rig.cycle.warnings] == [f"left:{first}"]
+    rig.restart()
+    assert rig.cycle.warnings == []

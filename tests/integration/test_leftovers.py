@@ -62,6 +62,23 @@ def test_a_changed_path_is_checked_again(rig: Rig, by: SyncMode) -> None:
     assert rig.sync()[0].word == "unchanged"
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("faults", [("initialize: 404",), ("initialize: 404", "get: 404")])
+def test_a_404_forgets_none(rig: Rig, faults: tuple[str, ...], *, restarted: bool) -> None:
+    """A sandbox that is configured may be there again: what was deleted here is removed then."""
+    delete(rig, "a")
+    rig.sync()
+    rig.emulator.faults.script(*faults)
+    rig.write("stay", "changed")
+    rig.fail()
+    assert rig.cycle.leftover_files == 1
+    if restarted:
+        rig.restart()
+    mirrored(rig)
+    rig.sync()
+    assert set(rig.arrived()) == {"stay", "d/b"}
+
+
 def test_missing_while_it_was_packed(rig: Rig) -> None:
     """The snapshot cannot show whether it was deleted; the next one can."""
     mirrored(rig)
