@@ -66,9 +66,18 @@ class SandboxContent(Struct, frozen=True):
         """True if some version of the path may have reached the sandbox, leftovers aside."""
         return any(path in manifest for manifest in self.versions)
 
+    def base_of(self, path: str) -> Entry | None:
+        """The version that was put there as this path, also of one that was gone here meanwhile and stayed there.
+
+        None if there is none, or several may be there.
+        """
+        entry = None if self.base is None else self.base.get(path)
+        left = self.leftovers.get(path, ())
+        return left[0] if entry is None and len(left) == 1 else entry
+
     def is_as_base(self, path: str, entry: Entry) -> bool:
         """True if the entry is what was put there, so that a difference there is not of our making."""
-        old = None if self.base is None else self.base.get(path)
+        old = self.base_of(path)
         return old is not None and same(old, entry, ALL_BITS)
 
     def changed_in(self, entries: Iterable[tuple[str, Entry]]) -> set[str]:
@@ -386,6 +395,14 @@ class SandboxState:
                     self._record_rest()
             else:
                 self._record_rest()
+
+    def put_back(self, returned: Mapping[str, Entry]) -> None:
+        """Have what stayed there while it was gone here count again as what was put there."""
+        self.base = (self.base or Manifest()) | returned
+        self.leftovers = self.leftovers.without(returned)
+        # The next process finds it out as this one did.
+        with contextlib.suppress(OSError), self._recording(self.base, self._searched):
+            self._record_rest()
 
     def _record_rest(self) -> None:
         """Record what is left over, and what stays there, in the transaction that is open. Raises `OSError`."""

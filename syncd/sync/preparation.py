@@ -252,6 +252,7 @@ class Preparation(Struct):
             now_s=self.work_saver.clock.monotonic_s(),
             why_unsaved=remote_changes.why_unsaved if saves else None,
         )
+        self._put_back(plan)
         stays = withheld(self.written, plan)
         if stays:
             _log.info("the sandbox's version of %s stays (%s)", counted(len(stays), "path"), shown_path(min(stays)))
@@ -267,6 +268,14 @@ class Preparation(Struct):
         gone = deletion_sync.gone  # some by a removal after the look
         in_the_way = {path: each for path, each in self._obstacles_seen(result).items() if path not in gone}
         return self._judged(taken | in_the_way)
+
+    def _put_back(self, plan: Plan) -> None:
+        """Have what is here again as it was put there, and was changed there meanwhile, be a kept path as any other."""
+        base = self.content.base
+        if base is not None:
+            kept = [each for each in plan.of(PathOutcome.KEEP) if each.path in self.written and each.path not in base]
+            if kept:
+                self.services.state.put_back({each.path: each.base for each in kept})
 
     def _was_emptied(self, request: LookRequest, result: LookResult) -> bool:
         """True if next to nothing is there of the sample of what syncd had put there."""
@@ -294,7 +303,7 @@ class Preparation(Struct):
             return Plan()
         here = ChainMap(dict(self.held_here), self.manifest)
         changed_below = self.content.changed_in(chain(self.written.items(), self.held_here.items()))
-        base: Mapping[str, Entry] = self.content.base or {}
+        base = {path: entry for path in differing if (entry := self.content.base_of(path)) is not None}
         if self._policy_of_written is self.policy:
             plan = plan_sync(Sides(base, here, differing), self.policy, changed_below, unsaved)
             if self.policy is not Forced.FORCE:

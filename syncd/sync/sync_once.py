@@ -466,7 +466,7 @@ class SandboxSync(Struct):
 
     def _sent_entry(self, path: str) -> SentEntry | None:
         """Return what was sent as this path, with its bytes if they are known."""
-        entry = (self.state.base or Manifest()).get(path)
+        entry = self.state.content.base_of(path)
         return None if entry is None else (entry, self.base_store.get(path, arrived_digest(entry)))
 
     def _prove(self, this: _Round, delivered: _Delivered) -> bool | Verdict:

@@ -593,6 +593,61 @@ def test_where_the_base_is_not_known(made: AgentRig, policy: str, how: str) -> N
     assert made.quiet()
 
 
+# -- away and back
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("deletions", ["mirror", "keep"])
+@pytest.mark.parametrize("how", ["gone", "excluded"])
+@POLICIES
+def test_what_comes_back_as_it_was_sent(
+    made: AgentRig, policy: str, how: str, deletions: str, *, restarted: bool
+) -> None:
+    """Only the agent changed it, before or while it was away here: it stays, and changed here it is both sides'."""
+    made.set(agent_changes=policy, deletions=deletions)
+    here, rule = made.rig.workspace / "d/c", made.rig.workspace / "d/.syncdignore"
+    if deletions == "mirror":  # else it would not be there any more
+        made.agent.write("d/c", "theirs")
+    if how == "gone":
+        here.unlink()
+    else:
+        rule.write_text("c\n")
+    made.settle()
+    made.agent.write("d/c", "theirs")
+    if restarted:
+        made.rig.restart()
+    if how == "gone":
+        here.write_text("ours: d/c")
+    else:
+        rule.unlink()
+    made.settle()
+    assert made.there("d/c") == "theirs"
+    left = [".syncdignore"] if (how, deletions) == ("excluded", "keep") else []
+    assert (made.saved, made.warnings, made.rig.cycle.leftover_files) == ({}, {}, len(left))
+    made.edit(b="changed")
+    made.settle()
+    assert (made.there("d/c"), made.rig.cycle.agent_status.changed) == ("theirs", 1)
+    assert made.quiet()
+    here.write_text("ours, again")
+    made.settle()
+    if policy == "save":
+        assert (made.there("d/c"), made.saved) == ("ours, again", {"d/c": ["theirs"]})
+    else:
+        assert (made.there("d/c"), [*made.warnings]) == ("theirs", ["held:d/c"])
+
+
+def test_what_comes_back_changed(made: AgentRig) -> None:
+    """Both changed it since it was sent."""
+    made.agent.write("d/c", "theirs")
+    (made.rig.workspace / "d/c").unlink()
+    made.settle()
+    made.edit(**{"d/c": "ours, changed"})
+    made.settle()
+    assert (made.there("d/c"), made.saved) == ("ours, changed", {"d/c": ["theirs"]})
+    (version,) = SavedVersions(StateDb(made.state), made.rig.clock).all()
+    assert version.bases["d/c"].digest == hashlib.sha256(b"ours: d/c").digest()
+
+
 # -- our own versions are not the agent's
 
 
