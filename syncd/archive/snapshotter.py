@@ -40,6 +40,7 @@ class SyncMode(Enum):
     """The condition of a sync. `FORCED` also confirms that a workspace may have lost nearly everything."""
 
     CHANGED = "sync if something changed"
+    ASKED = "as that, for someone who waits; where nothing has to be sent, the sandbox is asked if it still has all"
     FORCED = "sync whatever is there"
 
 
@@ -161,7 +162,7 @@ class Snapshotter:
         self.warnings, self._by_rules = scan.warnings, scan.left_out
         self._exclude_known(scan, sync_mode)
         self.unread = scan.unread
-        if sync_mode is SyncMode.CHANGED:
+        if sync_mode is not SyncMode.FORCED:
             self._guard.check(baseline or Manifest(), scan, self._existing_exclusions)
         self._guard.record_workspace(scan, other_bases)
         check_size(scan.manifest, self._max_mib, self._size_remedy)
@@ -345,7 +346,7 @@ class Snapshotter:
         waiting = {
             path: known.warning
             for path, known in self._unreadable_files.items()
-            if self._scanner.full_scans < known.retry_at and sync_mode is SyncMode.CHANGED
+            if self._scanner.full_scans < known.retry_at and sync_mode is not SyncMode.FORCED
         }
         self.warnings += waiting.values()
         for path in self.secret_files.keys() | waiting:

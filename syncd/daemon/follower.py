@@ -223,6 +223,7 @@ class Follower:
         if state.uncertain:
             return
         state.mark_uncertain()
+        services.partial_archives.withdraw()
         _log.warning("nearly everything that was sent is gone in the sandbox: it is sent anew")
         self._sandbox.emptied()
 

@@ -143,7 +143,9 @@ class RequestQueue:
         self.serving = [request for request in [*self._lasting, *self._fresh] if request.is_open]
         self._fresh, self._lasting = [], []
         is_forced = any(request.sync_mode is SyncMode.FORCED for request in self.serving)
-        return SyncMode.FORCED if is_forced else SyncMode.CHANGED
+        if is_forced:
+            return SyncMode.FORCED
+        return SyncMode.ASKED if self.serving else SyncMode.CHANGED
 
     def put_back(self) -> None:
         """The sync under way gives way to a newer one, which serves its requests too."""

@@ -3,7 +3,8 @@
 `initialize` probably leaves alone what is not in an archive, but this is not documented. So the first archive is whole,
 and one with a single path follows it at once. Then a look counts what is missing: if nearly everything is, only whole
 archives are sent from then on. If nobody can count, a whole archive follows, and the proof is tried again later. While
-it is made the state is uncertain, so that a process that dies in between is followed by a whole archive too.
+it is made the state is uncertain, so that a process that dies in between is followed by a whole archive too. A sandbox
+that is found emptied may have become one that keeps nothing: the proof does not count any more, and is made anew.
 """
 
 from __future__ import annotations
@@ -89,6 +90,15 @@ class PartialArchives:
         shown = shown_path(os.fsdecode(self._proof.missing[0]))
         what = f"this sandbox removes what an archive does not hold ({shown!r}), so whole archives are sent"
         return [SyncWarning("small-archives", what, "`syncd saved` lists what only the sandbox had before")]
+
+    def withdraw(self) -> None:
+        """Forget the proof that the sandbox keeps what an archive does not hold, as it was found emptied."""
+        if self._proof is None or self.replaces:
+            return
+        _log.warning("the sandbox was emptied, so it is to prove again that it keeps what an archive lacks")
+        self._proof, self._not_before_s = None, 0.0
+        with contextlib.suppress(OSError):  # the next process finds out as this one did
+            self._record.remove()
 
     def prove(self, left_out: Collection[str]) -> Kept:
         """Find out if these paths, which an archive did not hold, are still in the sandbox.

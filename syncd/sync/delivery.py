@@ -33,6 +33,7 @@ from syncd.remote.failure import (
 )
 from syncd.remote.retry import RetryObserver, with_retries
 from syncd.remote.upload_url import UploadUrl, UploadUrlStore, is_usable
+from syncd.sandbox.look_request import LookResult
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.store.state_db import Record
 from syncd.sync.outcome import SentArchive
@@ -182,6 +183,14 @@ class Delivery:
                     self._state.mark_uncertain()
             raise
         return upload.sha256 if verdict is Verdict.INITIALIZE else verdict
+
+    def asked(self, look: Callable[[], LookResult | None], observer: RetryObserver) -> LookResult | None:
+        """Return what a look found by which nothing is delivered, tried again as the steps of a delivery are.
+
+        Raises `StepFailed` when retries end, `Superseded`, `Stop`.
+        """
+        pause = observer.pause
+        return with_retries(look, self._retry_settings, self._clock, on_retry=observer.retrying, pause=pause)
 
     def _advance(self, upload: _UploadAttempt, observer: SyncObserver) -> Verdict:
         """Go on with the steps that are left. Raises `StepFailed`, with the attempt set for the next try."""

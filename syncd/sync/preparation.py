@@ -230,8 +230,10 @@ class Preparation(Struct):
             return self._judged(taken | self._obstacles_seen(None))
         if self._was_emptied(request, result):
             self.work_saver.save_followed(self.services, Why.RESET)
-            if not self.is_whole:
-                return Verdict.SEND_ALL
+            is_believed = not self.services.partial_archives.may_replace
+            self.services.partial_archives.withdraw()
+            if is_believed or not self.is_whole:
+                return Verdict.SEND_ALL  # with a look at what only the sandbox has
         differing = {path: there for path, there in result.differing.items() if not self._is_as_here(path, there)}
         self._save_only_there(result)
         plan = self._plan(differing)

@@ -35,8 +35,10 @@ from syncd.model.manifest import (
     replaced_entries,
 )
 from syncd.model.reconcile import Forced, Policy
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.followed_work import FollowedStore
 from syncd.sandbox.leftovers import Versions
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, was_emptied
 from syncd.sandbox.partial_archives import Kept
 from syncd.sandbox.sandbox_state import SandboxState
 from syncd.sandbox.saved_versions import SentEntry, Why
@@ -46,7 +48,7 @@ from syncd.sync.outcome import Outcome, SentContent, arrived_changes, torn_copy
 from syncd.sync.preparation import Preparation
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.status_document import LastSync, State
-from syncd.sync.sync_plan import least_of, partial_paths, put_off, without_held
+from syncd.sync.sync_plan import SAMPLE, least_of, partial_paths, put_off, without_held
 from syncd.sync.work_saver import WorkSaver
 
 _log = logging.getLogger("syncd.sync")
@@ -133,6 +135,8 @@ class SandboxSync(Struct):
     _largest: str = ""  # the largest of the files that are to be sent then
     _told: SentContent = field(default_factory=SentContent)  # what the sandbox held at the last outcome
     _whole_next: bool = False  # set from an initialize on until its sync has succeeded
+    _was_asked: bool = False  # the sandbox by this process if it has what was put there, or it was sent something
+    _is_unknown: bool = False  # nobody could look if it has that
 
     def __post_init__(self) -> None:
         self._told = self._sent_content
@@ -185,6 +189,8 @@ class SandboxSync(Struct):
         for number in range(_ROUNDS):
             whole_next, this = self._whole_next, structs.replace(this, number=number)
             ended = self._sync(this)
+            if isinstance(ended, Outcome) and ended.sync is None and self._was_emptied(this):
+                ended = Verdict.SEND_ALL
             if isinstance(ended, Outcome):
                 return self._completed(ended, mode)
             if ended is Verdict.LEAVE_OUT:
@@ -239,6 +245,34 @@ class SandboxSync(Struct):
             return self._sync(structs.replace(this, scan_plan=EVERYTHING, is_repeated=True))
         return outcome
 
+    def _was_emptied(self, this: _Round) -> bool:
+        """Ask the sandbox for a sample of what was put there, as nothing has to be sent; True if it was emptied.
+
+        It is asked on request, and once in each process. Without a request it is asked at another sync if the API is
+        not to be reached. Raises `StepFailed`, `Superseded`, `Stop`.
+        """
+        if self._was_asked and this.mode is not SyncMode.ASKED:
+            return False
+        services, seen = self.services, self.state.seen
+        paths = (self.state.base or Manifest()).spread(SAMPLE)
+        sample = [path for path in paths if not is_within(path, seen.kept) and not is_within(path, seen.held)]
+        items = dict.fromkeys(sample, LookItem((), LookAction.EXISTS))
+        if not items:
+            return False
+        look = partial(services.remote_changes.finish, LookRequest(items, most_copied_bytes=0))
+        try:
+            result = services.delivery.asked(look, this.observer) if this.mode is SyncMode.ASKED else look()
+        except StepFailed as failure:
+            if this.mode is SyncMode.ASKED or failure.action is FailureAction.REFUSED:
+                raise
+            _log.info("the sandbox could not be asked if it still has what was sent: %s", failure)
+            return False
+        self._was_asked, self._is_unknown = True, result is None
+        if result is None or not was_emptied(result.missing, len(items)):
+            return False
+        services.partial_archives.withdraw()
+        return True
+
     # -- scan and archive
 
     def _take_snapshot(self, this: _Round) -> _Archived | Outcome:
@@ -246,12 +280,12 @@ class SandboxSync(Struct):
         this.scan_plan.before()
         scanned = self._scan(this)
         this.scan_plan.after()
-        if this.mode is SyncMode.CHANGED and self._is_unchanged(scanned.manifest, scanned.difference):
+        if this.mode is not SyncMode.FORCED and self._is_unchanged(scanned.manifest, scanned.difference):
             if self.state.base != scanned.manifest:
                 self._record(scanned.manifest)  # new times, so that later scans need not read the contents again
             return Outcome(None, files=scanned.manifest.files)
         archived = self._archive(this, scanned)
-        if this.mode is SyncMode.CHANGED and self._was_reverted(archived):
+        if this.mode is not SyncMode.FORCED and self._was_reverted(archived):
             return Outcome(None, files=scanned.manifest.files)
         return archived
 
@@ -351,7 +385,7 @@ class SandboxSync(Struct):
         """True if an archive of what changed may be sent; after any uncertainty the whole is sent."""
         certain = self.state.base is not None and not self.state.uncertain and not self._whole_next
         usable = self.services.partial_archives.usable
-        return certain and this.mode is SyncMode.CHANGED and usable and bool(manifest) and not self._wipes(manifest)
+        return certain and this.mode is not SyncMode.FORCED and usable and bool(manifest) and not self._wipes(manifest)
 
     def _stays(self, this: _Round, scanned: ScanResult) -> frozenset[str]:
         """The paths that stay as they are in the sandbox, with all below them."""
@@ -511,7 +545,7 @@ class SandboxSync(Struct):
 
     def _recorded(self, delivered: _Delivered, started_s: float) -> Outcome:
         """Record what the sandbox holds now."""
-        self._whole_next = False
+        self._whole_next, self._was_asked, self._is_unknown = False, True, False
         packed, follow_up = delivered.packed, delivered.packed.follow_up
         sync = LastSync(
             finished_at=stamp(self.clock.wall_s()),
@@ -572,6 +606,7 @@ class SandboxSync(Struct):
             *self._secret_warnings(),
             *map(torn_copy, self.state.torn),
             *self._upload_warnings(),
+            *self._unknown_warnings(),
             *self.services.warnings,
             *self.state.warnings,
         ]
@@ -586,6 +621,13 @@ class SandboxSync(Struct):
             "see if a proxy or the network limits uploads, or exclude it in .syncdignore; it is tried again by itself"
         )
         return [SyncWarning("upload:parts", what, remedy)]
+
+    def _unknown_warnings(self) -> list[SyncWarning]:
+        """The warning that the sandbox may have been emptied, where no look would say that nobody could look."""
+        if not self._is_unknown or self.services.remote_changes.looks:
+            return []
+        what = "nobody could look if the sandbox still has what was sent"
+        return [SyncWarning("unknown", what, "the next request asks again; `syncd push --force` sends everything")]
 
     def _secret_warnings(self) -> list[SyncWarning]:
         """The warnings about files that are excluded for a secret, and about copies of such files in the sandbox."""

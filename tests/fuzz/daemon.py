@@ -151,7 +151,7 @@ class SimulatedCycle(SyncCycle, kw_only=True):
             checker.lose(f"internal error: {''.join(traceback.format_exception(error))}")
             raise
         is_same = self.target is not None and self.target.sandbox_id == sandbox_id  # a new sandbox had nothing to lose
-        is_unforced = sync_mode is SyncMode.CHANGED
+        is_unforced = sync_mode is not SyncMode.FORCED
         if simulation.workspace_replaced and is_unforced and baseline and is_same and not checker.state_damaged:
             checker.check_replaced(baseline)
         simulation.workspace_replaced = False

@@ -188,6 +188,14 @@ class Rig:
         """Return the operations that the emulator was asked for."""
         return self.emulator.request_log.ops()
 
+    def is_quiet(self) -> bool:
+        """True if two syncs send and remove nothing; the first of a process asks once if all is still there."""
+        before = len(self.asked())
+        words = {self.sync()[0].word for _ in range(2)}
+        asked = self.asked()[before:]
+        is_idle = {"upload", "initialize", "reset", "upload-url"}.isdisjoint(asked)
+        return words == {"unchanged"} and is_idle and asked.count("execute") <= 1
+
     def arrived(self) -> dict[str, str]:
         """Return the files in the sandbox with their contents."""
         top = self.sandbox.workspace

@@ -65,14 +65,6 @@ def settled(rig: Rig) -> Outcome:
     raise AssertionError("there is always one more sync")
 
 
-def check_quiet(rig: Rig) -> None:
-    """Check that no request is made while nothing changes."""
-    asked = len(rig.asked())
-    assert rig.sync()[0].word == "unchanged"
-    assert rig.sync()[0].word == "unchanged"
-    assert len(rig.asked()) == asked
-
-
 def tree(top: Path) -> dict[str, str]:
     return {str(path.relative_to(top)): path.read_text() for path in top.rglob("*") if path.is_file()}
 
@@ -91,9 +83,9 @@ def test_own_paths_make_way(rig: Rig, deletions: str, changed: object) -> None:
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
     assert rig.warning_keys == []
     assert rig.asked().count("initialize") == initialized + 1
-    check_quiet(rig)
+    assert rig.is_quiet()
     rig.restart()
-    check_quiet(rig)
+    assert rig.is_quiet()
 
 
 def test_only_what_is_in_the_way_is_removed(rig: Rig) -> None:
@@ -118,22 +110,22 @@ def test_an_agents_file_in_the_folder(rig: Rig, deletions: str) -> None:
     assert rig.arrived() == {"stay": "changed", "file": "hello", "d/sub/theirs": "the agent's"}
     assert rig.warning_keys == ["obstacle:d"]
     assert "'d' is not sent: in the sandbox a directory has its place" in warnings(rig)
-    check_quiet(rig)
+    assert rig.is_quiet()
     rig.restart()
-    check_quiet(rig)
+    assert rig.is_quiet()
     assert rig.warning_keys == ["obstacle:d"]
     rig.write("stay", "changed again")
     assert settled(rig).obstructed == ("d",)
     assert rig.arrived()["stay"] == "changed again"
     assert rig.warning_keys == ["obstacle:d"]
-    check_quiet(rig)
+    assert rig.is_quiet()
     (rig.sandbox.workspace / "d/sub/theirs").unlink()
     rig.write("stay", "and again")
     assert rig.sync()[0].follow_up == ("d",)
     assert settled(rig).obstructed == ()
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
     assert rig.warning_keys == []
-    check_quiet(rig)
+    assert rig.is_quiet()
 
 
 @IN_WHOLE_ARCHIVES_TOO
@@ -151,7 +143,7 @@ def test_a_forced_push_frees_what_was_suspected(rig: Rig, deletions: str) -> Non
     assert rig.sync(SyncMode.FORCED)[0].obstructed == ()
     assert settled(rig).obstructed == ()
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
-    check_quiet(rig)
+    assert rig.is_quiet()
 
 
 @IN_WHOLE_ARCHIVES_TOO
@@ -179,13 +171,13 @@ def test_a_parent_of_another_kind(rig: Rig, deletions: str, there: str) -> None:
     assert outcome.obstructed == ("d",)
     assert not place.is_dir() or place.is_symlink()
     assert rig.cycle.leftover_files == 0
-    check_quiet(rig)
+    assert rig.is_quiet()
     place.unlink()
     rig.write("stay", "changed again")
     assert settled(rig).obstructed == ()
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
     assert rig.warning_keys == []
-    check_quiet(rig)
+    assert rig.is_quiet()
     assert "reset" not in rig.asked()
 
 
@@ -202,9 +194,9 @@ def test_a_sandbox_without_executions(rig: Rig, deletions: str, changed: object)
     assert settled(rig).obstructed == (path,)
     assert rig.arrived()["stay"] == "changed"
     assert f"obstacle:{path}" in rig.warning_keys
-    check_quiet(rig)
+    assert rig.is_quiet()
     rig.restart()
-    check_quiet(rig)
+    assert rig.is_quiet()
 
 
 @IN_WHOLE_ARCHIVES_TOO
@@ -221,14 +213,14 @@ def test_an_agents_change_in_a_folders_place(rig: Rig) -> None:
     assert rig.arrived() == {"d/a": "hello", "d/sub/b": "hello", "stay": "changed", "file": "changed there"}
     for _ in range(2):
         assert rig.warning_keys == ["held:file"]
-        check_quiet(rig)
+        assert rig.is_quiet()
         rig.restart()
     rig.keys["sandbox"]["agent_changes"] = "overwrite"
     rig.restart()
     rig.write("stay", "changed again")
     settled(rig)
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
-    check_quiet(rig)
+    assert rig.is_quiet()
 
 
 def test_many(rig: Rig) -> None:
@@ -241,7 +233,7 @@ def test_many(rig: Rig) -> None:
     assert rig.arrived()["stay"] == "changed"
     assert len(rig.warning_keys) == 51
     assert "70 more paths are not sent" in warnings(rig)
-    check_quiet(rig)
+    assert rig.is_quiet()
 
 
 def test_a_file_that_took_a_links_place(rig: Rig) -> None:
@@ -260,7 +252,7 @@ def test_a_file_that_took_a_links_place(rig: Rig) -> None:
     rig.write("stay", "changed")
     settled(rig)
     assert rig.arrived()["link"] == "a file now"
-    check_quiet(rig)
+    assert rig.is_quiet()
 
 
 def test_an_agents_folder_where_no_program_runs(rig: Rig) -> None:
@@ -273,9 +265,9 @@ def test_an_agents_folder_where_no_program_runs(rig: Rig) -> None:
     assert rig.warning_keys == ["obstacle:new"]
     assert "a directory has its place" in warnings(rig)
     assert rig.arrived()["stay"] == "changed"
-    check_quiet(rig)
+    assert rig.is_quiet()
     shutil.rmtree(rig.sandbox.workspace / "new")
     rig.write("stay", "changed again")
     assert settled(rig).obstructed == ()
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
-    check_quiet(rig)
+    assert rig.is_quiet()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,44 @@ def test_a_sandbox_that_replaces_gets_whole_archives(rig: Rig) -> None:
         assert sent(rig) > 300_000
         rig.restart()
     assert looks(rig) == 1
+
+
+def test_a_sandbox_that_replaces_from_some_day_on(rig: Rig) -> None:
+    """The proof does not count any more: after the first such archive everything is there, or saved."""
+    rig.use_defaults()
+    rig.sync()
+    rig.write("d1/f1", "changed")
+    rig.sync()
+    assert sent(rig) < 1_000
+    rig.emulator.faults.script(REPLACES)
+    for number in range(4):
+        (rig.sandbox.workspace / f"agent-{number}").write_text("the agent's")
+        rig.write("d1/f1", f"changed again {number}")
+        rig.sync()
+        assert equal(rig) is (number > 0)
+    versions = SavedVersions(rig.cycle.db, rig.clock).all()
+    assert {path for version in versions for path in version.paths} == {f"agent-{number}" for number in range(1, 4)}
+    assert [warning.key for warning in rig.cycle.warnings] == ["small-archives"]
+
+
+@pytest.mark.parametrize("anew", [True, False], ids=["another process", "the same process"])
+def test_an_emptied_sandbox_proves_it_again(rig: Rig, *, anew: bool) -> None:
+    """One whole archive and the proof; later archives are small again."""
+    rig.use_defaults()
+    rig.sync()
+    for path in rig.sandbox.workspace.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if anew:
+        rig.restart()
+    before = len(uploads(rig))
+    rig.write("d1/f1", "changed")
+    rig.sync()
+    assert equal(rig)
+    small, whole, proof = uploads(rig)[before:]
+    assert max(small, proof) < 1_000 < 300_000 < whole
+    rig.write("d1/f1", "again")
+    rig.sync()
+    assert sent(rig) < 1_000
 
 
 def test_by_a_dump_where_no_program_runs(rig: Rig) -> None:

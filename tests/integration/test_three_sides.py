@@ -87,13 +87,12 @@ class AgentRig:
         return {warning.key: str(warning) for warning in self.rig.cycle.warnings}
 
     def quiet(self) -> bool:
-        """True if nothing is asked for while nothing changes, by the next process neither."""
-        for _ in range(2):
-            asked = len(self.rig.asked())
-            if self.rig.sync()[0].word != "unchanged" or len(self.rig.asked()) != asked:
-                return False
-            self.rig.restart()
-        return True
+        """True if nothing is asked for while nothing changes; the next process asks once if all is still there."""
+        before = len(self.rig.asked())
+        if self.rig.sync()[0].word != "unchanged" or len(self.rig.asked()) != before:
+            return False
+        self.rig.restart()
+        return self.rig.is_quiet()
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import TryLater
 from syncd.sync.status_document import State
 from tests.integration.sync_rig import DamagingObserver, Rig, rigged
@@ -162,3 +164,94 @@ def test_a_damaged_spool(rig: Rig, times: int, *, whole: bool) -> None:
     assert rig.arrived() == {"a.txt": "hello", "d/b.txt": "world"}
     rig.sync()
     assert rig.arrived() == {"a.txt": "new", "d/b.txt": "world"}
+
+
+# -- a sandbox that was emptied, while nothing changed here
+
+
+def _emptied(rig: Rig) -> None:
+    for path in rig.sandbox.workspace.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.fixture
+def asked(rig: Rig) -> Rig:
+    """With the defaults; this process has synced something."""
+    rig.use_defaults()
+    rig.write("a.txt", "again")
+    rig.sync()
+    return rig
+
+
+def _since(rig: Rig, before: int) -> list[str]:
+    return rig.asked()[before:]
+
+
+@pytest.mark.parametrize("policy", ["save", "hold", "overwrite"])
+@pytest.mark.parametrize("how", ["a request", "a process's first sync"])
+def test_an_emptied_sandbox_is_filled(asked: Rig, policy: str, how: str) -> None:
+    """It is asked for a sample, though nothing has to be sent."""
+    asked.keys["sandbox"]["agent_changes"] = policy
+    asked.restart()
+    asked.sync()
+    _emptied(asked)
+    if how == "a request":
+        outcome, _ = asked.sync(SyncMode.ASKED)
+    else:
+        assert asked.sync()[0].word == "unchanged"
+        asked.restart()
+        outcome, _ = asked.sync()
+    assert outcome.word == "initialized"
+    assert asked.arrived() == {"a.txt": "again", "d/b.txt": "world"}
+
+
+def test_asking_costs_one_execution(asked: Rig) -> None:
+    """A request, and the first sync of a process, ask once; nothing else does."""
+    for restarted, mode, executions in (
+        (False, SyncMode.CHANGED, 0),
+        (False, SyncMode.ASKED, 1),
+        (True, SyncMode.CHANGED, 1),
+        (False, SyncMode.CHANGED, 0),
+        (True, SyncMode.ASKED, 1),
+    ):
+        if restarted:
+            asked.restart()
+        before = len(asked.asked())
+        assert asked.sync(mode)[0].word == "unchanged"
+        since = _since(asked, before)
+        assert since.count("execute") == executions
+        assert {"upload", "initialize", "upload-url"}.isdisjoint(since)
+
+
+def test_a_request_waits_for_an_answer(asked: Rig) -> None:
+    """What cannot be asked now is asked again; it does not count as there before."""
+    asked.emulator.faults.script("execution-upload-url: 503 x3", "dump: 503 x3", "get: 503 x3")
+    outcome, observer = asked.sync(SyncMode.ASKED)
+    assert (outcome.word, asked.cycle.warnings) == ("unchanged", [])
+    assert observer.waits
+    assert "execute" in asked.asked()
+
+
+def test_without_a_request_nothing_waits(asked: Rig) -> None:
+    """A first sync in an outage is no failure, and the next one asks."""
+    asked.restart()
+    asked.emulator.faults.script("any: 503 always")
+    assert asked.sync()[0].word == "unchanged"
+    asked.emulator.faults.clear()
+    _emptied(asked)
+    assert asked.sync()[0].word == "initialized"
+
+
+@pytest.mark.parametrize(("policy", "key"), [("save", "remote-changes"), ("overwrite", "unknown")])
+def test_where_nobody_can_look_it_says_so(asked: Rig, policy: str, key: str) -> None:
+    """A request ends well, with a warning, until someone can look."""
+    asked.keys["sandbox"]["agent_changes"] = policy
+    asked.restart()
+    for fault in ("execute: 501 always", "dump: 501 always"):
+        asked.emulator.faults.script(fault)
+    assert asked.sync(SyncMode.ASKED)[0].word == "unchanged"
+    assert asked.warning_keys == [key]
+    asked.emulator.faults.clear()
+    asked.clock.go_on(900)
+    assert asked.sync(SyncMode.ASKED)[0].word == "unchanged"
+    assert asked.warning_keys == []
