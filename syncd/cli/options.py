@@ -61,7 +61,7 @@ config_option = click.option(
     callback=named,
     shell_complete=complete_config,
     help="The configuration: a file, or NAME for ~/.config/syncd/NAME.toml. Default: the one whose workspace holds the"
-    " current directory; else config.toml there.",
+    " current directory; else config.toml there, but not for what writes into a workspace.",
 )
 
 
@@ -85,8 +85,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="For scripts:
 def config_path(config_file: str | None, warn: Callable[[str], None] | None = None) -> str:
     """The file that `--config` names; else the one whose workspace holds the current directory; else `config.toml`.
 
-    Tells on a terminal which one the directory decided, and `warn`, or stderr, of files that could not be read where
-    none holds it. Raises `ConfigError` if two configurations hold it.
+    Tells on a terminal which one it is, but for `config.toml` in its own workspace, and `warn`, or stderr, of files
+    that could not be read where none holds the directory. Raises `ConfigError` if two configurations hold it.
     """
     if config_file:
         return named_config(config_file, os.environ)
@@ -96,9 +96,23 @@ def config_path(config_file: str | None, warn: Callable[[str], None] | None = No
         told[_TOLD] = True
         for failure in found.unread:
             (warn or _print)(f"{failure}; this configuration is passed over")
-        if found.file != os.path.abspath(default_config_path(os.environ)) and sys.stderr.isatty():
+        is_usual = found.holds_it and found.file == os.path.abspath(default_config_path(os.environ))
+        if not is_usual and sys.stderr.isatty():
             _print(f"the configuration is {found.file}")
     return found.file
+
+
+def refuse_elsewhere(config_file: str | None) -> None:
+    """Refuse to write into a workspace that neither `--config` names nor the current directory is in.
+
+    Raises `click.UsageError`, and `ConfigError` for a `config.toml` that cannot be read.
+    """
+    if config_file is not None or (found := _found_here()).holds_it:
+        return
+    known = os.path.lexists(found.file)
+    place = f"Change to {shown_path(load_config(found.file).workspace.path)}" if known else "Change to one"
+    option = f"--config {config_name(found.file)}" if known else "--config"
+    raise click.UsageError(f"The current directory is in no workspace. {place}, or name it with {option}.")
 
 
 def configured(config_file: str | None) -> Config:

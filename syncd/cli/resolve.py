@@ -24,6 +24,7 @@ from syncd.cli.options import (
     is_named,
     json_option,
     named_paths,
+    refuse_elsewhere,
     sandbox_option,
     stoppable,
 )
@@ -72,6 +73,8 @@ def command(paths: tuple[str, ...], config_file: str | None, sandbox: str | None
         raise click.UsageError("Name one of --mine, --theirs, --both, --markers and --tool.")
     if chosen and not paths:
         raise click.UsageError(f"Name the PATHs that --{chosen[0].name.lower()} decides.")
+    if chosen:
+        refuse_elsewhere(config_file)
     config = configured_for(config_file, sandbox)
     named = named_paths(config, paths)
     with stoppable():

@@ -20,6 +20,7 @@ from syncd.cli.options import (
     json_option,
     named,
     of_sandbox,
+    refuse_elsewhere,
     refuse_workspace,
     sandbox_option,
     stoppable,
@@ -133,6 +134,8 @@ def restore(  # noqa: PLR0917 - click passes each option
     """
     if here == (destination is not None):
         raise click.UsageError("Name a folder, or --here.")
+    if here:
+        refuse_elsewhere(config_file)
     store = _store(config_file)
     version = _found(store, version_id, sandbox)
     if destination is None:

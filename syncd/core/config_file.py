@@ -5,8 +5,8 @@ no value. `[ceiling]` is above: where a person chose an address or a mode that i
 refused, as another one would not be what was asked for. Where it only has more stay home, it is applied, and named in
 `Config.managed`.
 
-A file is found by its name, or by the current directory. For that only `workspace.path` is read of each, and nothing at
-all where there is nothing to choose: each command does this. Paths are absolute, and may not exist.
+A file is found by its name, or by the current directory. For that only `workspace.path` is read of each: each command
+does this. Paths are absolute, and may not exist.
 """
 
 from __future__ import annotations
@@ -317,9 +317,13 @@ class ConfiguredWorkspace(Struct, frozen=True):
 
 
 class FoundConfig(Struct, frozen=True):
-    """The configuration for a directory. `unread` are the files that could not be read, where none holds it."""
+    """The configuration for a directory; `holds_it`: its workspace does, else it is the one for all other places.
+
+    `unread` are the other files that could not be read, where none holds the directory.
+    """
 
     file: str
+    holds_it: bool
     unread: tuple[ConfigError, ...] = ()
 
 
@@ -368,17 +372,14 @@ def find_config(directory: str, environ: Mapping[str, str]) -> FoundConfig:
     Raises `ConfigError` if two have that workspace.
     """
     default = os.path.abspath(default_config_path(environ))
-    files = config_files(environ)
-    if files in ([], [default]):
-        return FoundConfig(default)
-    workspaces, unread = read_workspaces(files)
+    workspaces, unread = read_workspaces(config_files(environ))
     found = holding(directory, workspaces)
     if len(found) > 1:
         names = " and ".join(each.file for each in found)
         raise ConfigError(f"{names} have one workspace, {found[0].path}", "keep one of them, or name one with --config")
     if found:
-        return FoundConfig(found[0].file)
-    return FoundConfig(default, tuple(failure for file, failure in unread.items() if file != default))
+        return FoundConfig(found[0].file, holds_it=True)
+    return FoundConfig(default, False, tuple(failure for file, failure in unread.items() if file != default))
 
 
 def is_within(path: str, folder: str) -> bool:

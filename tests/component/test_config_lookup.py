@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.config_file import config_files, find_config, named_config
+from syncd.core.config_file import FoundConfig, config_files, find_config, named_config
 
 
 @pytest.fixture
@@ -32,13 +32,17 @@ def _add(folder: Path, name: str, workspace: Path, more: str = "") -> Path:
     return file
 
 
-def test_without_others_nothing_is_read(folder: Path, environ: Mapping[str, str]) -> None:
-    """A single config.toml is taken unread, and also where there is none."""
+def test_a_single_one_is_taken_everywhere(folder: Path, environ: Mapping[str, str], tmp_path: Path) -> None:
+    """It says if its workspace holds the directory; one that is broken or missing holds none."""
     default = folder / "config.toml"
+    inside = str(tmp_path.resolve() / "one/deep")
+    assert find_config(inside, environ) == FoundConfig(str(default), holds_it=True)
+    elsewhere = FoundConfig(str(default), holds_it=False)
+    assert find_config("/", environ) == elsewhere
     default.write_text("no TOML")
-    assert find_config("/", environ).file == str(default)
+    assert find_config(inside, environ) == elsewhere
     default.unlink()
-    assert find_config("/", environ).file == str(default)
+    assert find_config(inside, environ) == elsewhere
 
 
 def test_the_workspace_of_the_directory_decides(folder: Path, environ: Mapping[str, str], tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ class SceneRig:
         """Give a terminal in which `syncd ARGS` was typed."""
         terminal = Terminal(rows=rows)
         terminal.show(f"\033[1m$ syncd {' '.join(args)}\033[0m\n")
-        terminal.start([*_SYNCD, *args], self.environment(), self.home)
+        terminal.start([*_SYNCD, *args], self.environment(), self.home if args[0] == "init" else self.workspace)
         try:
             yield terminal
         finally:

@@ -153,7 +153,7 @@ class Rig:
 
     def run(self, *args: str, prefix: Sequence[str] = ()) -> Finished:
         """Run `syncd ARGS` to its end."""
-        finished = run_command(args, self.environment(), self.home, prefix)
+        finished = run_command(args, self.environment(), self._place(args[0]), prefix)
         self._finished.append(finished)
         return finished
 
@@ -166,9 +166,13 @@ class Rig:
     def background(self, *args: str) -> Running:
         """Start `syncd ARGS` as a process, which is stopped at the end."""
         output = self._output / f"{args[0]}{len(self.daemons)}"
-        running = Running(args, self.environment(), self.home, output)
+        running = Running(args, self.environment(), self._place(args[0]), output)
         self.daemons.append(running)
         return running
+
+    def _place(self, command: str) -> Path:
+        """Return where the command is typed: in the workspace, if it may write into it."""
+        return self.workspace if command in ("apply", "resolve", "saved") else self.home
 
     def status(self) -> dict[str, Any]:
         """Return the output of `syncd status --json`."""

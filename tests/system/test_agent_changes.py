@@ -130,7 +130,7 @@ def test_status_tells_of_the_agents_work(rig: Rig, agent: Agent) -> None:
     rig.write("f", "mine")
     rig.ok("flush")
     assert known() == 2  # that one was saved and overwritten; no sync looks at the others
-    rig.ok("apply", "--yes", "work/new")
+    rig.ok("apply", "--yes", "new")
     assert known() == 1
     rig.ok("apply", "--undo")
     assert known() == 2

@@ -342,7 +342,7 @@ def test_a_terminal_is_asked_once(rig: Rig, agent: Agent, terminal: Terminal) ->
     before = tree(rig.workspace)
 
     def asked(answer: str) -> str:
-        terminal.start([*SYNCD, "apply"], rig.environment(), rig.home)
+        terminal.start([*SYNCD, "apply"], rig.environment(), rig.workspace)
         terminal.until(lambda text: text.rstrip().endswith("[y/d/N]:"), "the question")
         assert tree(rig.workspace) == before
         terminal.type(f"{answer}\r")
@@ -358,7 +358,7 @@ def test_a_terminal_is_asked_once(rig: Rig, agent: Agent, terminal: Terminal) ->
     assert asked("y").count("[y/d/N]") == 3
     assert _read(rig, "a") == "theirs\n"
     agent.write("d/b", "theirs\n")
-    terminal.start([*SYNCD, "apply", "--yes"], rig.environment(), rig.home)
+    terminal.start([*SYNCD, "apply", "--yes"], rig.environment(), rig.workspace)
     assert terminal.finish() == 0
     assert terminal.text.count("[y/d/N]") == 3
     assert _read(rig, "d/b") == "theirs\n"
@@ -424,7 +424,7 @@ def test_an_ignore_file_that_became_something_else(rig: Rig, agent: Agent) -> No
 
 
 def _ask(rig: Rig, terminal: Terminal) -> None:
-    terminal.start([*SYNCD, "apply"], rig.environment(), rig.home)
+    terminal.start([*SYNCD, "apply"], rig.environment(), rig.workspace)
     terminal.until(lambda text: text.rstrip().endswith("[y/d/N]:"), "the question")
 
 
@@ -456,7 +456,7 @@ def test_a_forced_push_during_the_question(rig: Rig, agent: Agent, terminal: Ter
     """What is taken although it was overwritten there meanwhile is sent again; what was deleted there is removed."""
     agent.write("a", "theirs\n")
     agent.delete("gone")
-    terminal.start([*SYNCD, "apply", "--deletions"], rig.environment(), rig.home)
+    terminal.start([*SYNCD, "apply", "--deletions"], rig.environment(), rig.workspace)
     terminal.until(lambda text: text.rstrip().endswith("[y/d/N]:"), "the question")
     rig.ok("push", "--force")
     assert (agent.read("a").decode(), agent.exists("gone")) == (TEXT, True)

@@ -212,7 +212,7 @@ def test_on_a_terminal(rig: Rig, more: dict[str, str], colours: bool) -> None:
 
 def _on_a_terminal(rig: Rig, environ: dict[str, str]) -> str:
     terminal = Terminal()
-    terminal.start([*SYNCD, "check"], {**rig.environment(), **environ}, rig.home)
+    terminal.start([*SYNCD, "check"], {**rig.environment(), **environ}, rig.workspace)
     assert terminal.finish() == 0
     return terminal.written.decode()
 

@@ -141,7 +141,7 @@ def test_edit_at_a_terminal(rig: Rig, answer: str | signal.Signals) -> None:
     """What is not valid is edited again; who does not want to is told where it is."""
     edited_by(rig, 'echo nonsense >> "$1"')
     with closing(Terminal(200, 24)) as terminal:
-        terminal.start([*SYNCD, "config", "edit"], rig.environment() | {"TERM": "xterm"}, rig.home)
+        terminal.start([*SYNCD, "config", "edit"], rig.environment() | {"TERM": "xterm"}, rig.workspace)
         terminal.until(lambda text: text.endswith("[Y/n]:"), "the question")
         terminal.type("y\n")
         terminal.until(lambda text: text.count("Edit it again? [Y/n]:") == 2, "it again")

@@ -69,7 +69,7 @@ def test_on_a_terminal_one_line_is_redrawn(rig: Rig) -> None:
     rig.faults("initialize: delay 2.2")
     rig.write("a", "changed")
     terminal = Terminal(columns=30)
-    terminal.start([*SYNCD, "flush"], {**rig.environment(), "TERM": "xterm"}, rig.home)
+    terminal.start([*SYNCD, "flush"], {**rig.environment(), "TERM": "xterm"}, rig.workspace)
     assert terminal.finish() == 0
     drawn = click.unstyle(terminal.written.decode()).split("\r")
     assert any("initializing the sandbox" in line for line in drawn)

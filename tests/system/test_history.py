@@ -94,7 +94,7 @@ def test_for_people(rig: Rig, written: list[dict[str, Any]]) -> None:
     with_paths = rig.ok("history", "--paths", "1").out
     assert with_paths.splitlines()[-1] == r"~      7 bytes  abababababab  e\x1b[31m"
     terminal = Terminal(columns=60)
-    terminal.start([*SYNCD, "history"], {**rig.environment(), "TERM": "xterm"}, rig.home)
+    terminal.start([*SYNCD, "history"], {**rig.environment(), "TERM": "xterm"}, rig.workspace)
     assert terminal.finish() == 0
     assert "failed       changes, 1,234 bytes, 99.10\n            s, 9 attempts" in terminal.text
     red = [letter.data for row in terminal.screen.buffer.values() for letter in row.values() if letter.fg == "red"]

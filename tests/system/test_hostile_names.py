@@ -89,7 +89,7 @@ class HostileRig:
             self.write(b"d-" + name + b"/by-rule-" + name, b"left out")
             self.write(b"ruled-" + name + b".pem", b"left out")
         self.write(b".gitignore", b"".join(b"ruled-" + name + b"\n" for name in HOSTILE if b"\n" not in name))
-        self.terminal = Shown(rig.environment(), rig.home)
+        self.terminal = Shown(rig.environment(), rig.workspace)
 
     def write(self, path: bytes, content: bytes) -> None:
         file = os.path.join(os.fsencode(self.rig.workspace), path)
@@ -163,13 +163,13 @@ def test_what_the_agent_wrote(rig: Rig) -> None:
     rig.write("both", "ours again\n")
     rig.write(os.fsdecode(b"there-" + HOSTILE[6]), "ours\n")
     rig.ok("push")
-    show = Shown({**rig.environment(), "PAGER": "cat"}, rig.home).run
+    show = Shown({**rig.environment(), "PAGER": "cat"}, rig.workspace).run
     assert r"there-\x1b]0;owned\x07" in show("diff", "--name-only")
     assert HOSTILE[0] in rig.run("diff", "--name-only").out.encode("utf-8", "surrogateescape")
     shown = show("diff")
     assert r"+\x1b]0;owned\x07" in shown
     assert r"+raw\x9b31m\xff" in shown
-    unreadable = Shown({**rig.environment(), "PAGER": "more 'x"}, rig.home)  # as no program
+    unreadable = Shown({**rig.environment(), "PAGER": "more 'x"}, rig.workspace)  # as no program
     assert r"+\x1b]0;owned\x07" in unreadable.run("diff")
     assert "owned" in show("diff", "--stat")
     assert "owned" in show("apply", answers="n\n")
@@ -239,7 +239,7 @@ class _HostileServer(BaseHTTPRequestHandler):
 def test_a_hostile_server(rig: Rig) -> None:
     """Errors, states and names from the API and the bucket are escaped."""
     rig.write("a")
-    terminal = Shown(rig.environment(), rig.home)
+    terminal = Shown(rig.environment(), rig.workspace)
     with ThreadingHTTPServer(("127.0.0.1", 0), _HostileServer) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()

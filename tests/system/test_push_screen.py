@@ -36,7 +36,7 @@ def terminal(rig: Rig) -> Iterator[Terminal]:
 
 
 def _start(terminal: Terminal, rig: Rig, *args: str) -> None:
-    terminal.start([*SYNCD, *args], rig.environment(), rig.home)
+    terminal.start([*SYNCD, *args], rig.environment(), rig.workspace)
 
 
 def _resize(terminal: Terminal, columns: int) -> None:

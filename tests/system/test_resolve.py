@@ -379,7 +379,7 @@ def _is_asked(question: str, text: str) -> bool:
 
 
 def _apply(rig: Rig, terminal: Terminal, *answers: tuple[str, str]) -> int:
-    terminal.start([*SYNCD, "apply"], rig.environment() | {"TERM": "xterm", "PAGER": "cat"}, rig.home)
+    terminal.start([*SYNCD, "apply"], rig.environment() | {"TERM": "xterm", "PAGER": "cat"}, rig.workspace)
     for question, answer in answers:
         terminal.until(partial(_is_asked, question), question)
         terminal.type(f"{answer}\r")

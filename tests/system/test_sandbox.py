@@ -150,7 +150,7 @@ def test_a_release_that_would_lose_something(rig: Rig, changed: Agent) -> None:
     assert (nobody.code, "nobody could look for what an agent changed there (" in nobody.err) == (75, True)
     terminal = Terminal(columns=100)
     try:
-        terminal.start([*SYNCD, "sandbox", "release"], rig.environment(), rig.home)
+        terminal.start([*SYNCD, "sandbox", "release"], rig.environment(), rig.workspace)
         terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
         assert "is saved here before" in terminal.text
         terminal.type("y\r")
@@ -200,7 +200,7 @@ def test_a_release_where_nobody_looks(rig: Rig, changed: Agent) -> None:
     rig.configure({**DEFAULTS, "sandbox.agent_changes": "overwrite"})
     terminal = Terminal(columns=200)
     try:
-        terminal.start([*SYNCD, "sandbox", "release"], rig.environment(), rig.home)
+        terminal.start([*SYNCD, "sandbox", "release"], rig.environment(), rig.workspace)
         terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
         assert 'is lost, as with sandbox.agent_changes = "overwrite" nobody looks' in terminal.text
         terminal.type("n\r")

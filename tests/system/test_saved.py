@@ -184,7 +184,7 @@ def test_an_id_may_be_short(saved: Rig) -> None:
             f"is the beginning of several versions: write more of it, as one of {FIRST}, {SECOND}\n"
         )
     assert json.loads(saved.ok("saved", "show", FIRST[:-3], "--json").out)["id"] == FIRST
-    assert json.loads(saved.ok("saved", "restore", FIRST[:-3], "dest", "--json").out)["id"] == FIRST
+    assert json.loads(saved.ok("saved", "restore", FIRST[:-3], str(saved.home / "dest"), "--json").out)["id"] == FIRST
     assert saved.ok("saved", "drop", SECOND[:-2]).out == f"dropped {SECOND}\n"
     assert saved.ok("saved", "drop", "2").out == f"dropped {FIRST}\n"
 

@@ -470,7 +470,7 @@ def test_a_killed_apply_is_taken_back_by_another_ones_command(several: Several) 
     died = 0
     for commit in range(1, 5):
         words = [sys.executable, "-c", DIES, str(commit), "apply", "--sandbox", "blue", "--yes"]
-        code = subprocess.run(words, env=rig.environment(), cwd=rig.home, check=False).returncode
+        code = subprocess.run(words, env=rig.environment(), cwd=rig.workspace, check=False).returncode
         died += code == 9
         if code != 9:
             rig.ok("apply", "--undo")

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from syncd.core.config_file import load_config
+from tests.agent import Agent
 from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD, Finished, run_command
-from tests.system.rig import Rig
+from tests.system.rig import DEFAULTS, Rig
+from tests.system.trees import tree
 
 
 def _add(rig: Rig, name: str, workspace: Path, sandbox: str) -> Path:
@@ -69,6 +71,53 @@ def test_a_command_takes_the_workspace_that_it_is_in(rig: Rig, site: Path) -> No
     rig.write("a")
     rig.ok("push")
     assert (_rows(rig)["site"]["syncs"], _rows(rig)["config"]["syncs"]) == (1, 1)
+
+
+def test_what_writes_takes_no_workspace_that_it_is_not_in(rig: Rig, site: Path) -> None:
+    """Outside of every workspace it ends with 2 and changes nothing, whatever its options; with --config it works."""
+    rig.configure(DEFAULTS)
+    rig.write("a", "as sent")
+    rig.write("b", "as sent")
+    rig.ok("push")
+    agent = Agent(rig.sandbox.workspace)
+    agent.write("a", "the agent's")
+    agent.write("b", "the agent's")
+    rig.write("b", "mine")
+    rig.ok("push")
+    (saved,) = json.loads(rig.ok("saved", "--json").out)["saved"]
+    (rig.home / "elsewhere").mkdir()
+    before = tree(rig.workspace)
+    for words in (
+        ("apply", "--yes"),
+        ("apply", "--dry-run"),
+        ("apply", "--undo"),
+        ("apply", "--branch", "agent"),
+        ("resolve", str(rig.workspace / "b"), "--theirs"),
+        ("saved", "restore", saved["id"], "--here"),
+    ):
+        done = _in(rig, rig.home / "elsewhere", *words)
+        assert (done.code, done.out) == (2, ""), done
+        assert f"Change to {rig.workspace}, or name it with --config config." in done.err
+    assert tree(rig.workspace) == before
+    for words in (("resolve",), ("saved",), ("saved", "show", saved["id"]), ("diff",)):
+        assert _in(rig, rig.home / "elsewhere", *words).code in (0, 1)
+    assert _in(rig, rig.home / "elsewhere", "apply", "--yes", "--config", "config").code == 0
+    assert (rig.workspace / "a").read_text() == "the agent's"
+    assert _in(rig, site, "apply", "--yes").code == 78  # nothing was sent from there
+    rig.config_file.unlink()
+    assert _in(rig, rig.home, "apply", "--yes").code == 2
+    rig.config_file.write_text("no TOML")
+    assert _in(rig, rig.home, "apply", "--yes").code == 78
+
+
+def test_a_terminal_is_told_the_configuration(rig: Rig, site: Path) -> None:
+    """One that the current directory does not name is told: another file than config.toml, and that one elsewhere."""
+    for directory, name in ((rig.workspace, None), (rig.home, "config"), (site, "site")):
+        with closing(Terminal(100, 60)) as shown:
+            shown.start([*SYNCD, "ls"], rig.environment(), directory)
+            assert shown.finish() == 0
+            told = f"syncd: the configuration is {rig.config_file.with_name(f'{name}.toml')}"
+            assert _has(shown.text, told) == (name is not None)
 
 
 def test_a_name_is_enough(rig: Rig, site: Path) -> None:

@@ -35,7 +35,7 @@ def terminal() -> Iterator[Terminal]:
 def watch(terminal: Terminal, rig: Rig, **environ: str) -> None:
     """Start it there."""
     env = {**rig.environment(), "TERM": "xterm", **environ}
-    terminal.start([sys.executable, "-c", _TAKE_IT, *SYNCD, "status", "--watch"], env, rig.home)
+    terminal.start([sys.executable, "-c", _TAKE_IT, *SYNCD, "status", "--watch"], env, rig.workspace)
 
 
 def colours(terminal: Terminal) -> set[str]:

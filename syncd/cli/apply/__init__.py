@@ -14,6 +14,7 @@ from syncd.cli.options import (
     configured_for_each,
     json_option,
     named_paths,
+    refuse_elsewhere,
     sandbox_option,
     stoppable,
 )
@@ -62,6 +63,7 @@ def command(
         raise click.UsageError("--branch goes with neither --dry-run nor --deletions.")
     if flags["all_sandboxes"] and (branch is None or "{sandbox}" not in branch):
         raise click.UsageError("--all goes with --branch alone, and with {sandbox} in its name.")
+    refuse_elsewhere(config_file)
     # An undo takes back the last one, of whichever sandbox.
     configs = [configured(config_file)] if undo else configured_for_each(config_file, sandbox, flags["all_sandboxes"])
     config = configs[0]
