@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
+import sys
 import tomllib
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.repo.sources import REPO
@@ -46,6 +50,21 @@ def test_pre_commit_runs_what_is_there() -> None:
     for source, hook in hooks:
         assert (source, hook["language"]) == ("local", "script"), remedy
         assert os.access(REPO / hook["entry"], os.X_OK), remedy
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, None])
+def test_nothing_outlives_a_run(end: signal.Signals | None) -> None:
+    """What the checks started ends with them, also what is in a session of its own and heeds no Ctrl-C."""
+    lasting = "setsid sh -c 'trap \"\" INT TERM; echo started; exec sleep 600' & read _; exit 3"
+    command = [sys.executable, REPO / ".ci/subreaper", "/bin/sh", "-c", lasting]
+    run = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"started\n"
+        if end:
+            run.send_signal(end)
+        run.communicate(timeout=60)  # to the end of its output, which whoever is left would hold open
+    assert run.returncode == (-end if end else 3)
 
 
 def test_versions_are_dated_and_their_changes_grouped() -> None:

@@ -27,6 +27,7 @@ INSIDE = {
 NEEDED_BY_TESTS = (
     ".ci/run",
     ".ci/quick",
+    ".ci/subreaper",
     ".ci/venv",
     ".ci/python",
     ".ci/requirements",
