@@ -259,12 +259,14 @@ def _look_at(opened: OpenSandbox, base: Manifest, find: _Find, included: PathPat
 
 
 def _find_kept(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
-    """Take what following keeps at home, if that is of just now or if nobody can look; else look."""
+    """Take what following keeps at home, if that is whole and of just now or if nobody can look; else look."""
     kept, at_s = _kept(opened)
     follow_s = opened.config.sandbox.follow_seconds
     # A clock that was set back makes it of later: how old it is then nobody knows.
     if kept is not None and 0 <= CLOCK.wall_s() - at_s <= follow_s + _JUST_NOW_S:
-        return _kept_work(opened, kept, at_s, content, leave_out)
+        checked = _checked(opened, kept, content)
+        if all(entry.copy or not kept.there[path].copy for path, entry in checked.there.items()):
+            return _kept_work(opened, checked, at_s, content, leave_out)
     if follow_s:
         with contextlib.suppress(SyncdError):  # where it does not look now, it does after the next sync
             order_daemon(opened.config, {"do": "look", "sandbox": opened.config.sandbox_name})
@@ -290,7 +292,12 @@ def find_newest(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOu
         if failure.refusal is KeyRefused:
             raise
         click.echo(f"the sandbox cannot be asked: {failure.message}", err=True)
-        return _kept_work(opened, kept, at_s, content, leave_out)
+        return _kept_work(opened, _checked(opened, kept, content), at_s, content, leave_out)
+
+
+def _checked(opened: OpenSandbox, kept: FollowedWork, content: SandboxContent) -> FollowedWork:
+    """Return what still holds of the kept work, without the contents that this disk damaged."""
+    return FollowedStore(opened.services.state.db, opened.target).checked(kept.holding(content))
 
 
 def _find_there(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
@@ -304,7 +311,7 @@ def _kept_work(
     opened: OpenSandbox, kept: FollowedWork, at_s: float, content: SandboxContent, leave_out: LeaveOut
 ) -> AgentWork:
     """Return what is kept at home, and say as of when. Its contents are this command's, whatever becomes of them."""
-    there = dict(kept.holding(content).there)
+    there = dict(kept.there)
     for number, (path, entry) in enumerate(there.items()):
         if entry.copy:
             copy = os.path.join(opened.scratch, f"kept-{number}")

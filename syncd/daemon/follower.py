@@ -176,7 +176,7 @@ class Follower:
             self._looks, self._target = self._parts.looks_at(state), services.target
         at_s, before, leave_out = self._clock.wall_s(), state.content, self._parts.leave_out()
         kept = store.load()
-        known = (kept or _NOTHING).holding(before)
+        known = (kept or _NOTHING).holding(before).still_here()
         looks = self._looks
         overwritten: list[Callable[[str], bool]] = []
         state.overwritten = overwritten
@@ -213,7 +213,10 @@ class Follower:
         work = agent_work(known.result(content), content, leave_out, pruned_names(leave_out))
         if work.seen_paths != state.seen.changed:
             state.seen.note_all(work.seen_paths)
-        self._parts.commits.follow(state.target.owner, content.base or Manifest(), work, leave_out, self._parts.scratch)
+        commits = self._parts.commits
+        commits.follow(state.target.owner, content.base or Manifest(), work, leave_out, self._parts.scratch)
+        if commits.warnings:  # a damaged content may be why
+            store.checked(known)
 
     def _note_emptied(self, services: SandboxServices, looks: RemoteChanges) -> None:
         """Save what was kept of a sandbox that was emptied or reset, and have it filled again, unless that is due."""

@@ -51,6 +51,11 @@ class FollowedWork(Struct, frozen=True):
         }
         return replace(self, there=there, base={path: entry for path, entry in self.base.items() if path in there})
 
+    def still_here(self) -> FollowedWork:
+        """Return the same without the paths whose kept contents are gone, which are as if nobody had looked at them."""
+        there = {path: each for path, each in self.there.items() if not each.copy or os.path.lexists(each.copy)}
+        return replace(self, there=there, base={path: entry for path, entry in self.base.items() if path in there})
+
     def savable(self, content: SandboxContent) -> dict[str, SeenEntry]:
         """Return what still holds and has its content here."""
         there = {path: entry for path, entry in self.holding(content).there.items() if is_savable(entry)}
@@ -109,6 +114,17 @@ class FollowedStore:
             copy=copy,
             unstable=is_unstable,
         )
+
+    def checked(self, work: FollowedWork) -> FollowedWork:
+        """Return this work of the store with the contents that are as they were found.
+
+        One that is not, as the disk damaged it, is removed, so that the next look fetches it again.
+        """
+        there = {
+            path: each if not each.copy or self._blobs.drop_unless_whole(each.digest) else replace(each, copy="")
+            for path, each in work.there.items()
+        }
+        return replace(work, there=there)
 
     def save(self, work: FollowedWork, now_s: float) -> FollowedWork:
         """Keep this in the place of what was kept before; it survives a power cut when this returns.

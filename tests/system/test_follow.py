@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -357,3 +358,47 @@ def test_diff_watch(rig: Rig, plain: Agent) -> None:
     rig.configure(DEFAULTS)
     refused = rig.run("diff", "--watch")
     assert (refused.code, "sandbox.follow_seconds" in refused.err) == (78, True)
+
+
+def _damage(rig: Rig, content: bytes) -> None:
+    """Have the disk damage what is kept of that content: its first byte, nothing else."""
+    blob = rig.state_folder / "blobs" / hashlib.sha256(content).hexdigest()
+    damaged = bytearray(blob.read_bytes())
+    damaged[0] ^= 0xFF
+    blob.write_bytes(damaged)
+
+
+def test_a_damaged_content_is_fetched_again(rig: Rig, plain: Agent) -> None:
+    """What the disk damaged of it is shown and taken by no command, which looks at the sandbox instead."""
+    plain.write("a", "the agent's\n")
+    plain.write("new", "the agent's new one\n")
+    changed(rig, 2)
+    _damage(rig, b"the agent's\n")
+    assert "+the agent's\n" in rig.run("diff").out
+    _damage(rig, b"the agent's new one\n")
+    rig.ok("apply")
+    assert [(rig.workspace / path).read_text() for path in ("a", "new")] == ["the agent's\n", "the agent's new one\n"]
+
+
+def test_a_damaged_content_of_a_sandbox_that_is_gone(rig: Rig, plain: Agent) -> None:
+    """It is named, and not taken; the rest comes."""
+    plain.write("a", "the agent's\n")
+    plain.write("b", "the agent's too\n")
+    changed(rig, 2)
+    _end(rig)
+    _damage(rig, b"the agent's\n")
+    for _ in range(2):
+        applied = rig.ok("apply")
+        assert "stays     a: its content could not be fetched" in applied.out
+    assert [(rig.workspace / path).read_text() for path in ("a", "b")] == ["a as sent\n", "the agent's too\n"]
+
+
+def test_a_damaged_content_is_not_committed(followed: Followed) -> None:
+    """The next look fetches it again, and then the commit holds it."""
+    followed.agent.write("notes", "the agent's\n")
+    followed.until("notes", "the agent's\n")
+    _damage(followed.rig, b"the agent's\n")
+    followed.agent.write("run", "the agent's too\n")
+    followed.rig.until(partial(followed.holds, "run", "the agent's too\n"), "the next commit")
+    assert followed.at_home("notes") == "the agent's\n"
+    followed.rig.until(lambda: not followed.rig.shown()["warnings"], "the end of the warning")

@@ -319,7 +319,8 @@ def _prepare(
                 with open(descriptor, "wb") as file:
                     file.write(merged)
         if is_changed:
-            becomes = Entry(there.kind, _mode(planned), target=there.target)
+            digest = there.digest if planned.outcome is PathOutcome.TAKE else b""
+            becomes = Entry(there.kind, _mode(planned), target=there.target, digest=digest)
             changes[path] = PathChange(path, here, ABSENT if there.kind is Kind.ABSENT else becomes, content)
         elif path in decisions.beside:
             beside = Entry(there.kind, mode_at_home(there.mode, original_umask()), target=there.target)
