@@ -140,6 +140,20 @@ _ENVIRONMENTS = (
     "!.env.schema",
     "!.env.md",
     "!.env.vault",
+    ".env-*",
+    ".env_*",
+    "!.env[-_]example",
+    "!.env[-_]sample",
+    "!.env[-_]template",
+    "!.env[-_]tmpl",
+    "!.env[-_]dist",
+    "!.env[-_]default",
+    "!.env[-_]defaults",
+    "!.env[-_]schema",
+    ".dev.vars",
+    ".dev.vars.*",
+    "!.dev.vars.example",
+    "!.dev.vars.sample",
     # direnv's files are programs, but most of them export tokens.
     ".envrc",
     ".envrc.local",
@@ -197,12 +211,23 @@ _PASSWORD_FILES = (
     ".vault-token",
     ".vault_pass",
     ".vault_password",
+    ".sentryclirc",
+    "kaggle.json",
+    "**/.huggingface/token",
+    "**/.cache/huggingface/token",
+    "**/.claude/.credentials.json",
+    "**/.codex/auth.json",
+    "**/.gemini/oauth_creds.json",
 )
+
+# What was typed into a shell or a database's prompt, passwords too.
+_HISTORIES = (".*_history", "fish_history", ".histfile")
 
 _REGISTRIES = (
     ".npmrc",
     ".pypirc",
     ".dockercfg",
+    ".dockerconfigjson",
     "**/.docker/config.json",
     "**/.gem/credentials",
     "**/.cargo/credentials",
@@ -235,8 +260,11 @@ _CLOUDS = (
     "credentials.tfrc.json",
     "*.tfstate",  # holds all values as plain text, passwords too
     "*.tfstate.backup",
+    "*.tfstate.*.backup",
     "local.settings.json",
     "**/.streamlit/secrets.toml",
+    "**/.snowsql/config",
+    "**/.oci/config",
     ".terraformrc",
     ".databrickscfg",
     "rclone.conf",
@@ -244,4 +272,4 @@ _CLOUDS = (
     "**/.config/hub",
 )
 
-SECRETS = (*_ENVIRONMENTS, *_SSH_KEYS, *_KEY_FILES, *_PASSWORD_FILES, *_REGISTRIES, *_CLOUDS)
+SECRETS = (*_ENVIRONMENTS, *_SSH_KEYS, *_KEY_FILES, *_PASSWORD_FILES, *_HISTORIES, *_REGISTRIES, *_CLOUDS)

@@ -2,21 +2,22 @@
 
 Rules about names (`builtin_rules`) do not find a token that was pasted into a script. The search has two steps. First,
 all fixed words of such secrets are searched for at once, at several GB/s, so that it adds little to a first snapshot.
-Then the text around each hit is matched with the secret's format. A format is listed if its issuer made it recognizable
-and little else looks like it. So nothing is guessed by randomness alone, and formats that are public by design (browser
-keys) are not listed.
-
-The formats are from the issuers' documentation, and from RFC 7468 and RFC 4880 for keys in text.
+Then the text around each hit is matched with the secret's format. The formats are in `secret_forms.toml`, beside this
+module. So nothing is guessed by randomness alone.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import pkgutil
 import re
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from functools import cache
+from typing import Literal, NamedTuple
 
+import msgspec
+from msgspec import Struct
 from pyperscan import BlockDatabase, Pattern, Scan
 
 from syncd.core.checksum import hardware_based
@@ -28,7 +29,7 @@ LARGEST_BYTES = 1 << 20
 # Git too looks for a NUL in the first 8000 bytes to tell data from text.
 _TEXT_PROBE_BYTES = 8000
 # Increase it when the check of hits changes; a changed list of formats is detected without it.
-_VERSION = 2
+_VERSION = 3
 # A shorter key of syncd's own is a test key, and files may contain that word for other reasons.
 _MIN_OWN_KEY = 16
 _OWN_KEY = "syncd's own API key"
@@ -63,21 +64,6 @@ class Search:
 
 
 _Verify = Callable[[bytes, "re.Match[bytes]"], bool]
-
-
-class _SecretPattern(NamedTuple):
-    """A kind of secret. A match of `expression` begins with an anchor, or up to `lead` bytes before one.
-
-    `verify` checks a match within its context: `before` bytes before the anchor, and `behind` bytes behind it.
-    """
-
-    what: str
-    anchors: tuple[bytes, ...]
-    expression: bytes
-    verify: _Verify
-    lead: int = 0
-    before: int = 1
-    behind: int = 400
 
 
 # Words in examples of tokens; less than one in ten thousand random tokens contains one of them.
@@ -130,9 +116,6 @@ def _has_key(context: bytes, found: re.Match[bytes]) -> bool:
     return len(body) >= _MAX_EXCERPT or not context.startswith(_CUT_OFF, match.end())
 
 
-_HEADER = rb"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-
-
 def _in_base64(text: bytes) -> dict[bytes, int]:
     """Return the three forms that a text has in base64, each with the number of characters that its first four lack.
 
@@ -165,84 +148,41 @@ def _has_encoded_key(context: bytes, found: re.Match[bytes]) -> bool:
     return any(_has_key(text, header) for header in _ENCODED_HEADER.finditer(text))
 
 
-_PATTERNS = (
-    _SecretPattern(
-        "a private key",
-        (b"PRIVATE KEY",),
-        _HEADER,
-        _has_key,
-        lead=40,
-        before=40,
-        behind=1600,
-    ),
-    _SecretPattern(
-        "a private key in base64",
-        (*(form[:6] for form in _BEGIN_IN_BASE64), *_KEY_IN_BASE64),  # more, or longer ones, take half as long again
-        b"|".join(map(re.escape, _PEM_IN_BASE64)),
-        _has_encoded_key,
-        behind=1400,
-    ),
-    _SecretPattern(
-        "a PuTTY private key", (b"Private-Lines: ",), rb"Private-Lines: \d+\s+(?P<value>[A-Za-z0-9+/]{24,})", _is_random
-    ),
-    _SecretPattern(
-        "an age secret key", (b"AGE-SECRET-KEY-1",), rb"AGE-SECRET-KEY-1(?P<value>[A-Z0-9]{58})", _is_random
-    ),
-    _SecretPattern(
-        "an AWS access key with its secret",
-        (b"AKIA", b"ASIA"),
-        rb"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z2-7]{16}(?![A-Za-z0-9])",
-        _has_aws_secret,
-        before=500,
-        behind=500,
-    ),
-    _SecretPattern(
-        "a GitHub token",
-        (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"),
-        rb"\bgh[pousr]_(?P<value>[A-Za-z0-9]{36,})",
-        _is_random,
-    ),
-    _SecretPattern(
-        "a GitHub token", (b"github_pat_",), rb"\bgithub_pat_(?P<value>[A-Za-z0-9]{22}_[A-Za-z0-9]{59})", _is_random
-    ),
-    _SecretPattern("a GitLab token", (b"glpat-",), rb"\bglpat-(?P<value>[\w-]{20,})", _is_random),
-    _SecretPattern(
-        "a Slack token",
-        (b"xox",),
-        rb"\bxox[abeprs](?:\.xox[bp])?-(?P<value>\d[0-9A-Za-z-]{23,})",
-        _is_random,
-    ),
-    _SecretPattern("a Slack token", (b"xapp-",), rb"\bxapp-\d-[A-Z0-9]+-\d+-(?P<value>[0-9a-f]{32,})", _is_random),
-    _SecretPattern(
-        "a Stripe key", (b"sk_live_", b"rk_live_"), rb"\b[rs]k_live_(?P<value>[A-Za-z0-9]{20,})", _is_random
-    ),
-    _SecretPattern("an npm token", (b"npm_",), rb"\bnpm_(?P<value>[A-Za-z0-9]{36})(?![A-Za-z0-9])", _is_random),
-    _SecretPattern(
-        "a registry's token",
-        (b"_authToken",),
-        rb"_authToken[\"']?\s*[=:]\s*[\"']?(?P<value>(?=[A-Za-z+/=_-]*[0-9])[A-Za-z0-9+/=_-]{20,})",
-        _is_random,
-    ),
-    _SecretPattern("a PyPI token", (b"pypi-AgE",), rb"\bpypi-AgE(?P<value>[\w-]{60,})", _is_random),
-    _SecretPattern("an Anthropic key", (b"sk-ant-",), rb"\bsk-ant-[a-z]{2,10}\d\d-(?P<value>[\w-]{32,})", _is_random),
-    _SecretPattern(
-        "an OpenAI key",
-        (b"T3BlbkFJ",),
-        rb"\bsk-(?P<value>[\w-]{16,190}T3BlbkFJ[\w-]{16,})",
-        _is_random,
-        lead=200,
-        before=201,
-    ),
-    _SecretPattern(
-        "an OpenAI key",
-        (b"sk-proj-", b"sk-svcacct-", b"sk-admin-"),
-        rb"\bsk-(?:proj|svcacct|admin)-(?P<value>[\w-]{40,})",
-        _is_random,
-    ),
-)
-_ANCHORS = tuple(
-    (anchor, pattern, re.compile(pattern.expression)) for pattern in _PATTERNS for anchor in pattern.anchors
-)
+_CHECKS: dict[str, _Verify] = {
+    "random": _is_random,
+    "key": _has_key,
+    "key in base64": _has_encoded_key,
+    "AWS secret": _has_aws_secret,
+}
+
+
+class SecretForm(Struct, frozen=True, forbid_unknown_fields=True):
+    """A form of a secret; the head of `secret_forms.toml` describes the fields."""
+
+    name: str
+    anchors: tuple[str, ...]
+    pattern: str
+    example: str
+    check: Literal["random", "key", "key in base64", "AWS secret"] = "random"
+    lead: int = 0
+    before: int = 1
+    behind: int = 400
+
+
+class _Forms(Struct, forbid_unknown_fields=True):
+    form: tuple[SecretForm, ...]
+
+
+@cache
+def secret_forms() -> tuple[SecretForm, ...]:
+    """Return the forms of secrets that are known."""
+    table = pkgutil.get_data(__package__, "secret_forms.toml")
+    return msgspec.toml.decode(table or b"", type=_Forms).form
+
+
+@cache
+def _expression(form: SecretForm) -> re.Pattern[bytes]:
+    return re.compile(form.pattern.encode())  # those of most forms are never needed
 
 
 class _Hit(NamedTuple):
@@ -296,13 +236,15 @@ class SecretSearch(Search):
         allowed = tuple(allowed)
         self._allowed = PathPatterns(allowed)
         own = [key.encode() for key in {*own_keys} if len(key) >= _MIN_OWN_KEY]
-        self._first_pattern = len(own)  # own keys have lower numbers: of two hits at one position, the lower counts
-        self._find_words = _word_search([*own, *(anchor for anchor, _, _ in _ANCHORS)])
+        self._own = len(own)
+        self._anchored = [(anchor, form) for form in secret_forms() for anchor in form.anchors]
+        # Own keys have lower numbers: of two hits at one position, the lower counts.
+        self._find_words = _word_search([*own, *(anchor.encode() for anchor, _ in self._anchored)])
         rules = (
             _VERSION,
             LARGEST_BYTES,
             sorted(allowed),
-            [(pattern.what, pattern.expression) for pattern in _PATTERNS],
+            [(form.name, form.pattern) for form in secret_forms()],
         )
         self.identity = hashlib.sha256(repr(rules).encode()).hexdigest()[:16]
 
@@ -314,34 +256,35 @@ class SecretSearch(Search):
     def _first_secret(self, path: str, content: bytes | memoryview, hits: list[_Hit]) -> Secret | None:
         is_text = b"\0" not in bytes(content[:_TEXT_PROBE_BYTES])
         for start, number, end in hits:
-            if number < self._first_pattern:
+            if number < self._own:
                 found, at = _OWN_KEY, start
             elif is_text:
-                _, pattern, expression = _ANCHORS[number - self._first_pattern]
-                first = max(0, start - pattern.before)
-                context = bytes(content[first : end + pattern.behind])
-                begin = _secret_start(pattern, expression, context, start - first)
+                _, form = self._anchored[number - self._own]
+                first = max(0, start - form.before)
+                context = bytes(content[first : end + form.behind])
+                begin = _secret_start(form, context, start - first)
                 if begin is None:
                     continue
-                found, at = pattern.what, first + begin
+                found, at = form.name, first + begin
             else:
                 continue
             return None if path in self._allowed else Secret(found, bytes(content[:at]).count(b"\n") + 1)
         return None
 
 
-def _secret_start(pattern: _SecretPattern, expression: re.Pattern[bytes], context: bytes, anchor: int) -> int | None:
+def _secret_start(form: SecretForm, context: bytes, anchor: int) -> int | None:
     """Return the position of the secret that the anchor belongs to; None if there is none.
 
     Other anchors are not examined: a file of a hundred thousand ids would otherwise take minutes.
     """
-    if not pattern.lead:
+    expression, is_secret = _expression(form), _CHECKS[form.check]
+    if not form.lead:
         match = expression.match(context, anchor)
-        return anchor if match is not None and pattern.verify(context, match) else None
-    for match in expression.finditer(context, max(0, anchor - pattern.lead)):
+        return anchor if match is not None and is_secret(context, match) else None
+    for match in expression.finditer(context, max(0, anchor - form.lead)):
         if match.start() > anchor:
             break
-        if match.end() > anchor and pattern.verify(context, match):
+        if match.end() > anchor and is_secret(context, match):
             return match.start()
     return None
 

@@ -22,6 +22,7 @@ INSIDE = {
     "syncd/units/syncd.service": "systemd/syncd.service",
     "syncd/units/syncd@.service": "systemd/syncd@.service",
     "syncd/py.typed": "syncd/py.typed",
+    "syncd/selection/secret_forms.toml": "syncd/selection/secret_forms.toml",
 }
 # Needed to run the tests from the source archive.
 NEEDED_BY_TESTS = (

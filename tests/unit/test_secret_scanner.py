@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncd.selection import secret_scanner
-from syncd.selection.secret_scanner import _PATTERNS, LARGEST_BYTES, Search, SecretSearch, secret_warning
+from syncd.selection.secret_scanner import LARGEST_BYTES, Search, SecretSearch, secret_forms, secret_warning
 from syncd.selection.selection import PathPatterns
 
 OWN = "klv-" + "9f8e7d6c5b4a39281706"
@@ -265,11 +265,11 @@ def test_the_warning() -> None:
 @pytest.mark.parametrize("size_bytes", [LARGEST_BYTES // 8, pytest.param(LARGEST_BYTES, marks=pytest.mark.long)])
 def test_the_worst_files_are_quick(size_bytes: int) -> None:
     """A large file, full of beginnings of secrets, is searched within the test's time-out."""
-    for unit in ("npm_", "PRIVATE KEY", "AKIA", "-----BEGIN PRIVATE KEY-----\n", "xoxb-1", f"{ID} "):
+    for unit in ("npm_", "PRIVATE KEY", "AKIA", "-----BEGIN PRIVATE KEY-----\n", "xoxb-1", "7Q~", "+ASt", f"{ID} "):
         assert SecretSearch().in_file("a", (unit * (size_bytes // len(unit))).encode()) is None
 
 
-PIECES = [anchor for _, anchors, *_ in _PATTERNS for anchor in anchors]
+PIECES = [anchor.encode() for form in secret_forms() for anchor in form.anchors]
 PIECES += [
     b"-----BEGIN ",
     b"-----",

@@ -374,6 +374,10 @@ SECRET_NAMES = """
     .config/gcloud/x.db home/.config/gcloud/legacy .azure/accessTokens.json credentials.json client_secret_1.json
     service-account.json my-service-account.json kubeconfig dev.kubeconfig .cargo/credentials.toml .gem/credentials
     .config/gh/hosts.yml
+    .dev.vars sub/.dev.vars .dev.vars.staging .env-prod .env_backup terraform.tfstate.1700000000.backup .sentryclirc
+    .claude/.credentials.json .codex/auth.json .gemini/oauth_creds.json .huggingface/token .cache/huggingface/token
+    kaggle.json .kaggle/kaggle.json .dockerconfigjson .snowsql/config .oci/config .bash_history .zsh_history
+    .python_history .psql_history fish_history .histfile
 """
 
 HARMLESS_NAMES = """
@@ -383,6 +387,9 @@ HARMLESS_NAMES = """
     .aws/task-definition.json .docker/Dockerfile .kube/readme.md .azure/pipelines.yml config.json docker/config.json
     credentials/readme.md src/config/gcloud.py npmrc netrc.py .npmignore .gitattributes .gitignore .syncdignore
     .github/workflows/ci.yml .gitmodules
+    .dev.vars.example dev.vars.md .env-example .env_sample environment.yml envelope-1.txt history.md bash_history
+    .claude/settings.json .claude/commands/review.md .codex/config.toml docs/kaggle.md tokenizer.json src/token.py
+    huggingface/token src/credentials.py .history/a.txt
 """
 
 DEFAULT_EXCLUDED = """
