@@ -502,10 +502,11 @@ def remove(name: str, yes: bool, force: bool, config_file: str | None) -> None:
         if ours is not None and not _may_go(admin, ours, "remove", asks=not (yes or force), force=force):
             return
         change_config(path, lambda text: without(text, table_of(name)))
-        _reload(config)
-        if acquired is not None:
+        if acquired is not None:  # before a daemon reads that: it would save once more what is saved
             with contextlib.suppress(OSError):
                 admin.store.save(None, [])
+        _reload(config)
+        if acquired is not None:
             try:
                 admin.account.release(acquired.sandbox_id)
             except StepFailed as failure:

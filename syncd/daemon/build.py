@@ -24,10 +24,11 @@ from syncd.core.directories import Directories, Lock, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson, SyncdError
 from syncd.core.hardening import make_undumpable
-from syncd.core.settings import MAIN, Config
+from syncd.core.settings import MAIN, AcquireKeys, Config
 from syncd.core.waiter import TaskLock, Waiter
 from syncd.daemon.control import ControlServer
 from syncd.daemon.follower import FollowedSandbox, Follower, FollowerParts
+from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.daemon.loop import Daemon, SandboxChanges
 from syncd.daemon.sandbox_loop import LoopParts, SandboxLoop
 from syncd.daemon.shared_state import SharedState
@@ -57,7 +58,7 @@ from syncd.store.state_db import StateDb
 from syncd.sync.agent_work import LeaveOut
 from syncd.sync.delivery import FirstArchives
 from syncd.sync.following import save_left
-from syncd.sync.sandbox_services import SandboxFactory, Workspace
+from syncd.sync.sandbox_services import SandboxFactory, SandboxServices, Workspace
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.synced_hook import SyncedHooks
@@ -431,9 +432,7 @@ class _Assembly(Struct):
         workspace, config, parts = replace(syncing, client=self.client()), syncing.config, self.parts
         waiter = workspace.waiter
         copies_folder = os.path.join(workspace.folders.spool, f"follow-{config.sandbox_name}")
-        factory = SandboxFactory(
-            workspace, parts.search.identity, waiter.poll_events, lambda _path, _is_dir: False, copies_folder
-        )
+        factory = SandboxFactory(workspace, parts.search.identity, waiter.poll_events, _excludes_nothing, copies_folder)
         commits = FollowedCommits(
             config.workspace.path,
             config.sandbox_name,
@@ -450,6 +449,55 @@ class _Assembly(Struct):
                 workspace.client, follow_s, factory.looks_at, parts.leave_out, parts.base_store, commits, scratch
             ),
             sandbox,
+        )
+
+    def left(self) -> list[LeftSandbox]:
+        """Forget the sandboxes that the configuration has no more, and return those whose work is to be saved before.
+
+        These were acquired, so they end by themselves.
+        """
+        main, db = self.workspace, self.workspace.db
+        known = {each.name for each in self.shared.left}
+        found = []
+        with suppress(OSError):  # the next process tries again
+            for name in recorded_names(db) - main.config.sandboxes.keys() - known - {MAIN}:
+                target = last_target(db, name)
+                own = None if target is None else config_of_left(main.config, name, target)
+                acquired = None if own is None else AcquiredSandboxStore(own, main.folders.state).load()[0]
+                if target is None or own is None or acquired is None or acquired.sandbox_id != target.sandbox_id:
+                    forget_left(db, name, main.clock)
+                else:
+                    found.append(self._left_sandbox(own, target))
+        return found
+
+    def _left_sandbox(self, config: Config, target: Target) -> LeftSandbox:
+        assert self.parts is not None  # noqa: S101 - it is made with the first workspace
+        name, client, parts = config.sandbox_name, self.client(), self.parts
+        folders, db, clock = self.workspace.folders, self.workspace.db, self.workspace.clock
+        workspace = replace(self.workspace, config=config, client=client)
+        copies_folder, check = os.path.join(folders.spool, f"left-{name}"), client.waiter.poll_events
+
+        def services() -> SandboxServices:
+            key, base_url = self.keys[MAIN], self.workspace.config.sandboxes[MAIN].base_url
+            if isinstance(key, KeyRefused):
+                raise key
+            if target.base_url != base_url:  # no key goes to another server than the one that it is for
+                raise ConfigError(f"its API, {target.base_url}, is not that of [sandbox]", "")
+            keyed, searched = replace(workspace, key=key), parts.search.identity
+            return SandboxFactory(keyed, searched, check, _excludes_nothing, copies_folder).build(target)
+
+        def forget() -> None:
+            forget_left(db, name, clock)
+            AcquiredSandboxStore(config, folders.state).save(None, [])
+
+        return LeftSandbox(
+            name,
+            target,
+            services,
+            WorkSaver(parts.leave_out, clock, parts.base_store, db, name),
+            client.waiter,
+            lambda: self.shared.reload or name in self.workspace.config.sandboxes,
+            forget,
         )
 
     def change_sandboxes(self) -> SandboxChanges | None:
@@ -471,9 +519,8 @@ class _Assembly(Struct):
         shared.status.publishers = [each for each in shared.status.publishers if each.name not in removed]
         shared.synced_hooks.keep_only(new.sandboxes)
         loops = [self.loop_of(self.open_workspace(name, key), key) for name, key in keys.items()]
-        forget_removed(main.db, new, main.waiter.clock)
         _log.info("configuration read anew: the sandboxes are %s", ", ".join(new.sandboxes))
-        return SandboxChanges(tuple(loops), removed, new, self.keys)
+        return SandboxChanges(tuple(loops), removed, tuple(self.left()), new, self.keys)
 
 
 @contextmanager
@@ -550,7 +597,7 @@ def daemon_of(
         assembly.parts = snapshot_parts_of(main, shared.watch if is_daemon else None, *searched, lock=shared.turn)
         loops = [assembly.loop_of(each, keys[each.config.sandbox_name]) for each in workspaces]
         synced_hooks.keep_only(config.sandboxes)
-        forget_removed(db, config, waiter.clock)
+        shared.left = assembly.left()
         yield Daemon(shared, loops, assembly.change_sandboxes)
 
 
@@ -569,14 +616,24 @@ def has_other_sandboxes(new: Config, old: Config) -> bool:
     return new != old and is_same and alike == old and old.sandbox_name in kept
 
 
-def forget_removed(db: StateDb, config: Config, clock: Clock) -> None:
-    """Forget the names that the configuration has no more: one that is added again is a new sandbox.
+def config_of_left(config: Config, name: str, target: Target) -> Config:
+    """The configuration of an acquired sandbox whose table is gone: that of main, but for what is known of it."""
+    main = config.sandboxes[MAIN]
+    keys = replace(main, id=None, acquire=AcquireKeys(), base_url=target.base_url, region=target.region)
+    return replace(config, sandbox=keys, sandbox_name=name)
 
-    What was followed there is saved before; where it cannot be, the next process tries again.
+
+def forget_left(db: StateDb, name: str, clock: Clock) -> None:
+    """Forget a name that the configuration has no more: one that is added again is a new sandbox.
+
+    What was followed there is saved before. Raises `OSError`.
     """
-    with suppress(OSError):
-        for name in recorded_names(db) - config.sandboxes.keys() - {MAIN}:
-            target = last_target(db, name)
-            if target is not None:
-                save_left(db, target, SavedVersions(db, clock, name))
-            forget_name(db, name)
+    target = last_target(db, name)
+    if target is not None:
+        save_left(db, target, SavedVersions(db, clock, name))
+    forget_name(db, name)
+
+
+def _excludes_nothing(_path: str, _is_dir: bool) -> bool:
+    """Exclude no path."""
+    return False

@@ -22,6 +22,7 @@ from syncd.core.durable_file import pause_marker
 from syncd.core.errors import ExitCode, KeyRefused, Stop, SyncWarning
 from syncd.core.settings import Config
 from syncd.daemon.control import Client, Message
+from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.daemon.sandbox_loop import SandboxLoop
 from syncd.daemon.shared_state import SharedState, Writer
 from syncd.daemon.sync_requests import PAUSED, SyncRequest, each_of
@@ -42,6 +43,7 @@ class SandboxChanges(Struct, frozen=True):
 
     added: tuple[SandboxLoop, ...]
     removed: tuple[str, ...]
+    left: tuple[LeftSandbox, ...]  # of these, those whose work is to be saved
     config: Config  # now
     keys: Mapping[str, ApiKey | KeyRefused]
 
@@ -70,6 +72,8 @@ class Daemon:
         shared.tasks.listener = self
         for loop in loops:
             self._introduce(loop)
+        for left in shared.left:
+            left.told = self._recall
 
     def run(self) -> LoopEnd:
         """Run until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
@@ -77,7 +81,8 @@ class Daemon:
         systemd.ready()
         _log.info("watching %s%s", self._shared.status.workspace, ", paused" if self._shared.paused else "")
         try:
-            self._shared.tasks.run([work for loop in self._loops.values() for work in loop.works])
+            works = [work for loop in self._loops.values() for work in loop.works]
+            self._shared.tasks.run([*works, *(left.run for left in self._shared.left)])
         except Stop:
             _log.info("stopping")
             systemd.stopping()
@@ -98,7 +103,8 @@ class Daemon:
 
     def _served(self, requests: Mapping[str, SyncRequest]) -> list[SyncWarning]:
         try:
-            self._shared.tasks.run([partial(self._loops[name].serve, each) for name, each in requests.items()])
+            works = [partial(self._loops[name].serve, each) for name, each in requests.items()]
+            self._shared.tasks.run([*works, *(left.try_once for left in self._shared.left)])
         except Stop:
             if any(each.is_open for each in requests.values()):
                 raise
@@ -184,8 +190,17 @@ class Daemon:
             self._introduce(loop)
             for work in loop.works:
                 self._shared.tasks.add(work)
+        self._shared.left = [*(each for each in self._shared.left if not each.is_over()), *changes.left]
+        for left in changes.left:
+            left.told = self._recall
+            self._shared.tasks.add(left.run)
         self._shared.names = frozenset(self._loops)
         self._shared.systemd.ready()
+
+    def _recall(self) -> None:
+        """Have the status tell what is known now of what no loop does."""
+        for loop in self._loops.values():
+            loop.recall()
 
     def _introduce(self, loop: SandboxLoop) -> None:
         """Have a loop know what the other sandboxes hold: what was sent to them is kept for their merges."""

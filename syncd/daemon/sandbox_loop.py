@@ -142,9 +142,10 @@ class SandboxLoop:
                     self._wait(None)
 
     def recall(self) -> None:
-        """Have the status tell what is recorded of this sandbox, after a command that was for others."""
+        """Have the status tell what is recorded of this sandbox, or shared, and came not by its own syncs."""
         self._learn()
         self._warn()
+        self.publisher.publish()
 
     def stood_by(self, bases: Collection[Manifest | None]) -> None:
         """Show what is pending here after a command for others, which hold these: what differs is."""
@@ -364,7 +365,8 @@ class SandboxLoop:
         agent = (*self._parts.mcp_servers.warnings, *self._parts.synced_hook.warnings)
         agent += self.follower.warnings if self.follower is not None else ()
         self.publisher.own_warnings = {each.key for each in (*self.cycle.sandbox_warnings, *agent)}
-        self.publisher.warn([*self.cycle.warnings, *watch, *agent])
+        left = (warning for each in self._shared.left for warning in each.warnings)
+        self.publisher.warn([*self.cycle.warnings, *watch, *agent, *left])
 
     def _succeeded(self, outcome: Outcome) -> None:
         self.publisher.succeeded(outcome)

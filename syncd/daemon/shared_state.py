@@ -9,6 +9,7 @@ from msgspec import Struct, field
 from syncd.core.clock import Clock
 from syncd.core.waiter import TaskLock, Tasks
 from syncd.daemon.control import ControlServer, Message
+from syncd.daemon.left_sandbox import LeftSandbox
 from syncd.daemon.signals import Signals
 from syncd.report.status_publisher import WorkspaceStatus
 from syncd.report.systemd_notify import SystemdNotifier
@@ -56,6 +57,7 @@ class SharedState(Struct):
     on_written: Callable[[], None] = lambda: None  # what counts as sent may be another, without any event
     refused: set[str] = field(default_factory=set)  # the sandboxes that were, of a run in which none was synced to
     names: frozenset[str] = frozenset()
+    left: list[LeftSandbox] = field(default_factory=list)
 
     def scanned_all(self, name: str, rescan_in_s: float | None) -> None:
         """Note that everything is scanned now for this sandbox; None: as by a poll, which is no rescan."""

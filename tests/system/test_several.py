@@ -172,6 +172,67 @@ def test_an_acquired_one_is_released_by_its_id(several: Several) -> None:
     assert "before sandboxes.blue.id names another one" in rig.ok("sandbox", "release", "box-blue", "--yes").out
 
 
+def _removed_by_hand(several: Several) -> None:
+    """Remove the table of a sandbox that was acquired, in which an agent has changed something."""
+    rig = several.rig
+    before = rig.config_file.read_text()
+    rig.ok("sandbox", "add", "red", "--acquire")
+    rig.ok("push")
+    sandbox = rig.emulator.sandbox(rig.status()["sandboxes"][-1]["id"])
+    assert sandbox is not None
+    Agent(sandbox.workspace).write("a", "red's\n")
+    rig.config_file.write_text(before)
+
+
+def _saved_of_red(several: Several) -> list[list[str]]:
+    rows = several.json("saved", "list")["saved"]
+    return [row["paths"] for row in rows if (row["sandbox"], row["why"]) == ("red", "sandbox-ended")]
+
+
+@pytest.mark.parametrize("by", ["push", "run"])
+def test_an_acquired_one_whose_table_goes_is_saved(several: Several, by: str) -> None:
+    """What differs there is saved by whichever syncs next; the name is a new sandbox's then."""
+    rig = several.rig
+    _removed_by_hand(several)
+    if by == "push":
+        rig.ok("push")
+    else:
+        rig.start()
+        rig.until(lambda: _saved_of_red(several), "what was saved")
+    assert _saved_of_red(several) == [["a"]]
+    rig.until(lambda: not rig.status()["warnings"], "no warning")
+    acquired = rig.emulator.request_log.count("acquire")
+    rig.ok("sandbox", "add", "red", "--acquire")
+    rig.ok("push")
+    assert rig.emulator.request_log.count("acquire") == acquired + 1
+
+
+def test_while_it_cannot_be_saved_a_warning_names_it(several: Several) -> None:
+    """It is tried again, by the next process too."""
+    rig = several.rig
+    rig.ok("sandbox", "add", "red", "--acquire")
+    running = _watching(rig)
+    rig.ok("flush")
+    sandbox = rig.emulator.sandbox(rig.status()["sandboxes"][-1]["id"])
+    assert sandbox is not None
+    Agent(sandbox.workspace).write("a", "red's\n")
+    rig.faults("execution-upload-url: 503 always", "dump: 503 always")
+    before = rig.config_file.read_text()
+    rig.config_file.write_text(before[: before.index("[sandboxes.red")])
+    rig.ok("reload")
+
+    def named() -> bool:
+        return any("[sandboxes.red] was removed" in warning for warning in rig.status()["warnings"])
+
+    rig.until(named, "the warning")
+    running.stop()
+    rig.start()
+    rig.until(named, "the warning of the next process")
+    assert _saved_of_red(several) == []
+    rig.emulator.faults.clear()
+    rig.until(lambda: _saved_of_red(several) == [["a"]] and not named(), "what was saved")
+
+
 def test_it_stays_while_a_new_configuration_is_refused(rig: Rig) -> None:
     """A daemon to which it was added goes on with it."""
     there = rig.emulator.create_sandbox("box-blue")
