@@ -82,8 +82,8 @@ class Account:
         for path in merged_paths:
             theirs, here = sandbox.get(path), now.get(path)
             # A person may have made by hand, beside it, the very change that it would have made.
-            is_by_hand = here is not None and here == self._home.get(path)
-            if theirs is not None and is_by_hand and _is_within(theirs, here, sent.get(path)):
+            is_by_hand = here == self._home.get(path)
+            if theirs is not None and here is not None and is_by_hand and _is_within(theirs, here, sent.get(path)):
                 self._absorbed.setdefault((path, theirs), set()).add((path, here))
         for path, before, after in _changes(self._home, now):
             if after is not None and (not self._is_known(path, after) or self.is_agents_own(path, after)):

@@ -191,9 +191,9 @@ class Checker:
             if not sandbox.holds:
                 sandbox.wait()
 
-        sandbox.initialize = tracked_initialize  # type: ignore[method-assign, assignment]
+        sandbox.initialize = tracked_initialize  # type: ignore[method-assign]
         sandbox.reset = tracked_reset  # type: ignore[method-assign]
-        sandbox.execute = tracked_execute  # type: ignore[method-assign, assignment]
+        sandbox.execute = tracked_execute  # type: ignore[method-assign]
 
     def note_dump(self) -> None:
         """Note that a dump begins, which shows everything."""
@@ -411,8 +411,8 @@ class Checker:
             if not self.has_ended(tracked):
                 continue
             ends_wall_s = tracked.sandbox.record.expires_at_s
-            is_early = ends_wall_s is None or tracked.sandbox.id in self.ended_early
-            ends_s = -inf if is_early or self._refused_last(tracked) else ends_wall_s - NOON_S
+            is_early = tracked.sandbox.id in self.ended_early or self._refused_last(tracked)
+            ends_s = -inf if ends_wall_s is None or is_early else ends_wall_s - NOON_S
             gone = tracked.model.gone({})
             self.account.excuse_made_after({path: entry for path, (entry, _) in gone.items()}, ends_s - late_s)
 
@@ -420,7 +420,7 @@ class Checker:
         """True if the API refused the last look, when there was no time for another one."""
         ends_wall_s = tracked.sandbox.record.expires_at_s or 0.0
         last = self._last_look(tracked)
-        return last is not None and last.status >= 400 and last.started_at > ends_wall_s - AFTER_FAILURE_S
+        return last is not None and (last.status or 0) >= 400 and last.started_at > ends_wall_s - AFTER_FAILURE_S
 
     def _is_unknown(self, tracked: TrackedSandbox) -> bool:
         last = self._last_look(tracked)
@@ -436,6 +436,7 @@ class Checker:
         for sandbox in self.emulator.sandboxes():
             if sandbox.id in self.sandboxes:
                 continue
+            assert isinstance(sandbox, Sandbox)
             self.track(sandbox)
             self.figures["acquired"] += 1
             now_s = self.clock.wall_s()

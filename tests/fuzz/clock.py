@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from syncd.core.clock import SystemClock
 from tests.clock import NOON_S, ScriptedClock
 
@@ -29,9 +31,11 @@ class SimulatedClock(ScriptedClock):
         self._offset_ns = 0
         self._settings: list[tuple[int, int]] = []
 
+    @override
     def wall_s(self) -> float:
         return self._shown_ns(int(MACHINE.wall_s() * 1e9), self._offset_ns) / 1e9
 
+    @override
     def suspend(self, seconds: float) -> None:
         super().suspend(seconds)
         self.set_wall(seconds)
@@ -69,11 +73,14 @@ class ServerClock(SystemClock):
 
     simulated: SimulatedClock
 
+    @override
     def monotonic_s(self) -> float:
         return self.simulated.boottime_s()
 
+    @override
     def wall_s(self) -> float:
         return NOON_S + self.simulated.boottime_s()
 
+    @override
     def sleep(self, seconds: float) -> None:
         """Let no time pass here: the client, which waits for this, has scripted time."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 import pytest
+from typing_extensions import override
 
 from syncd.cli import agent_side, apply, diff, local_scan, log, options, resolve, sandbox, saved
 from syncd.cli.apply import branch, execution, undoing
@@ -339,6 +340,7 @@ class SimulatedCommandClient(HttpClient):
         super().__init__(*args)
         self._commands = commands
 
+    @override
     def exchange(self, method: str, url: str, *, content: Any = None, **more: Any) -> Response:
         op = url.partition("?")[0].rpartition("/")[2]
         self._commands.at_request(op, "before")
@@ -348,6 +350,7 @@ class SimulatedCommandClient(HttpClient):
         self._commands.at_request(op, "after")
         return response
 
+    @override
     def download(self, url: str, *, consume: Callable[[Iterator[bytes]], Any], **more: Any) -> Any:
         self._commands.at_request("download", "before")
         result = super().download(url, consume=lambda blocks: consume(iter([b"".join(blocks)])), **more)
@@ -369,8 +372,8 @@ class _NoDisplay:
 def patch_commands(patch: pytest.MonkeyPatch, simulation: Simulation, key: str) -> None:
     """Put the simulation's clock, folders, requests and locks in the place of a command's."""
     commands = simulation.commands
-    for name, value in simulation.environ.items():
-        patch.setenv(name, value)
+    for variable, text in simulation.environ.items():
+        patch.setenv(variable, text)
     real_pid = os.getpid
     patch.setattr(os, "getpid", lambda: commands.pid(real_pid))
     commit = StateDb._commit
@@ -395,10 +398,12 @@ def patch_commands(patch: pytest.MonkeyPatch, simulation: Simulation, key: str) 
         "ProgressDisplay": _NoDisplay,
         "order_daemon": lambda _, message: simulation.order_daemon(message),
     }
-    for module in (*_MODULES, build):
-        for name, value in replaced.items():
-            if hasattr(module, name) and not (module is build and name == "HttpClient"):
-                patch.setattr(module, name, value)
+    for name, value in replaced.items():
+        modules = _MODULES if name == "HttpClient" else (*_MODULES, build)
+        named = [module for module in modules if hasattr(module, name)]
+        assert named, f"no command has {name} any more"
+        for module in named:
+            patch.setattr(module, name, value)
 
 
 def _is_at(point: str, event: str, args: tuple[Any, ...]) -> bool:

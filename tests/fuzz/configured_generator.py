@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from typing_extensions import override
+
 from tests.fuzz.generator import TARGETS, Generator, joined
 from tests.fuzz.scenario import Scenario, Step
 
@@ -59,7 +63,7 @@ class ConfiguredGenerator(Generator):
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
         random = self._random
-        self._settings = [
+        self._settings: list[Any] = [
             random.choice(("mirror", "mirror", "reset", "keep")),
             random.choice(("full", "auto", "auto")),
             random.choice((0, 0, 0, 90, 600, 7200)),
@@ -68,10 +72,12 @@ class ConfiguredGenerator(Generator):
             random.choice(("save", "save", "hold", "overwrite")),
         ]
 
+    @override
     def _first_steps(self) -> Scenario:
         wipes = [Step("wipe_sandboxes")] if self._settings[1] == "auto" and self._random.random() < 0.3 else []
         return [Step("settings", tuple(self._settings)), *wipes]
 
+    @override
     def _event(self) -> Step:
         random = self._random
         at = self._injection_point() if random.random() < 0.5 else None
@@ -99,6 +105,7 @@ class ConfiguredGenerator(Generator):
         )
         return step
 
+    @override
     def _pattern(self) -> Scenario:
         """Change the same path on both sides, before, while or after it is removed."""
         random, path = self._random, self._path()
@@ -238,6 +245,7 @@ class ConfiguredGenerator(Generator):
             Step("wait_idle"),
         ]
 
+    @override
     def _change_during_fault(self) -> Scenario:
         """Half of the time: delete a file during a fault, then maybe write it again."""
         random, path = self._random, self._path()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from greenlet import getcurrent
+from typing_extensions import override
 
 from syncd.archive.snapshotter import EVERYTHING, ScanPlan, SyncMode
 from syncd.core.errors import NearlyEmpty, SyncdError
@@ -38,6 +39,7 @@ class SimulatedHttpClient(HttpClient):
         super().__init__(*args)
         self._simulation = simulation
 
+    @override
     def exchange(self, method: str, url: str, *, content: Any = None, **more: Any) -> Response:
         simulation = self._simulation
         path = url.partition("?")[0]
@@ -61,6 +63,7 @@ class SimulatedHttpClient(HttpClient):
         simulation.injection_point()
         return response
 
+    @override
     def download(self, url: str, *, consume: Callable[[Iterator[bytes]], Any], **more: Any) -> Any:
         simulation = self._simulation
 
@@ -97,6 +100,7 @@ class SimulatedJobRunner(JobRunner):
         super().__init__(*args)
         self._simulation = simulation
 
+    @override
     def start(self, job: RemoteJob) -> None:
         self._simulation.figures["executions"] += 1
         try:
@@ -119,6 +123,7 @@ class SimulatedNotifier(SystemdNotifier):
         super().__init__(*args)
         self._simulation = simulation
 
+    @override
     def ping(self) -> None:
         if not self._simulation.is_requesting:
             self._simulation.injection_point()
@@ -129,6 +134,7 @@ class SimulatedCycle(SyncCycle, kw_only=True):
 
     simulation: Simulation
 
+    @override
     def run(self, sync_mode: SyncMode, observer: SyncObserver, scan_plan: ScanPlan = EVERYTHING) -> Outcome:
         simulation = self.simulation
         checker = simulation.checker
@@ -188,6 +194,7 @@ class SimulatedLoop(SandboxLoop):
         self.is_resting = False
 
     @property
+    @override
     def works(self) -> list[Callable[[], None]]:
         return [self.run]  # the story says when it looks at what the agent made
 
@@ -201,6 +208,7 @@ class SimulatedLoop(SandboxLoop):
         """Note a command that waits until no sync is under way."""
         self._shared.writers.append(Writer("", lambda: client.waits, client.send))
 
+    @override
     def _rest(self, until_s: float | None) -> None:
         self.is_resting = True
         try:
@@ -208,6 +216,7 @@ class SimulatedLoop(SandboxLoop):
         finally:
             self.is_resting = False
 
+    @override
     def _wait(self, until_s: float | None) -> None:
         with self._simulation.injection(enabled=False):
             self._simulation.wait(self, until_s)
@@ -218,6 +227,7 @@ class SimulatedLoop(SandboxLoop):
         self.daemon.handle(set())
         self.note_time()
 
+    @override
     def _sync(self, reason: Any) -> None:
         self._syncing = True
         self._simulation.checker.note_sync()
@@ -225,19 +235,23 @@ class SimulatedLoop(SandboxLoop):
             super()._sync(reason)
         self._syncing = False
 
+    @override
     def stage(self, state: State) -> None:
         self._simulation.injection_point()
         super().stage(state)
 
+    @override
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         self._simulation.injection_point()
         super().sent(sent_bytes, total_bytes)
         self._receive()
 
+    @override
     def _succeeded(self, outcome: Outcome) -> None:
         self._simulation.checker.sandbox_id = self.sandbox_id
         super()._succeeded(outcome)
 
+    @override
     def _failed(self, failed: SyncFailure) -> None:
         self._simulation.nearly_empty = isinstance(failed.error, NearlyEmpty)
         super()._failed(failed)

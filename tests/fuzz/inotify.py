@@ -8,6 +8,7 @@ import struct
 import termios
 import threading
 
+from typing_extensions import override
 from watchdog.observers.inotify_c import InotifyConstants as In
 
 from syncd.watch.inotify_watch import BUFFER_BYTES, Event, Inotify
@@ -27,9 +28,11 @@ class ManualInotify(Inotify):
         self._taken: list[Event] = []
         ManualInotify.newest = self
 
+    @override
     def filenos(self) -> list[int]:
         return []
 
+    @override
     def close(self) -> None:
         """Close in the background: the kernel takes ten milliseconds to release watches."""
         self._shut = True
@@ -38,6 +41,7 @@ class ManualInotify(Inotify):
     def is_listening(self) -> bool:
         return not self._shut and not self._failed
 
+    @override
     def add(self, path: bytes, mask: int) -> int:
         if self.watches_left is not None:
             self.watches_left -= 1
@@ -45,6 +49,7 @@ class ManualInotify(Inotify):
                 raise OSError(28, "No space left on device", path)
         return super().add(path, mask)
 
+    @override
     def read(self) -> list[Event]:
         if self._failed:
             raise OSError(9, "Bad file descriptor")

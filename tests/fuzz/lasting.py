@@ -191,11 +191,13 @@ class Lasting:
         checker, publisher = self._simulation.checker, daemon.publisher
         told = f"{publisher.totals.last_error} {' '.join(map(str, publisher.warnings))}"
         name, self.name = self.name, ""
-        wanted, remote = checker.wanted(), tree(checker.current.sandbox.workspace)
+        current = checker.current
+        assert current is not None
+        wanted, remote = checker.wanted(), tree(current.sandbox.workspace)
         self.name = name
         short = checker.missing(checker._unblocked(wanted))
         if publisher.state is State.WATCHING and checker.settings.current.sandbox.deletions == "mirror":
-            short += checker.current.model.left_over(wanted, checker._without_held(remote), exactly=False)
+            short += current.model.left_over(wanted, checker._without_held(remote), exactly=False)
         if (short or publisher.state is not State.WATCHING) and not re.search(
             f"{FAULTS[self.name].words}|{_ALWAYS_NAMED}", told
         ):

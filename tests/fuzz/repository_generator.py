@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import override
+
 from tests.fuzz.generator import joined
 from tests.fuzz.scenario import Scenario, Step
 from tests.fuzz.way_home_generator import WayHomeGenerator
@@ -18,6 +20,7 @@ _REQUESTS = ("execution-upload-url", "execution-upload", "execute", "execution-l
 class RepositoryGenerator(WayHomeGenerator):
     """Generates scenarios with commits on both sides, `log` and `apply --branch`."""
 
+    @override
     def _first_steps(self) -> Scenario:
         random = self._random
         written = [Step("write", (self._path(), random.choice((8, 300)), 0)) for _ in range(random.randrange(4))]
@@ -25,6 +28,7 @@ class RepositoryGenerator(WayHomeGenerator):
         wipes = super()._first_steps() if random.random() < 0.1 else []
         return [*wipes, *written, Step("repository", (random.choice(("in", "in", "above")),))]
 
+    @override
     def _event(self) -> Step:
         random = self._random
         draw = random.random()
@@ -34,6 +38,7 @@ class RepositoryGenerator(WayHomeGenerator):
             return Step("home_commits", (random.choice(("add", "commit", "commit")),))
         return super()._event()
 
+    @override
     def _pattern(self) -> Scenario:
         patterns = (
             self._commits_come_home,
@@ -44,6 +49,7 @@ class RepositoryGenerator(WayHomeGenerator):
         )
         return self._random.choice(patterns)() if self._random.random() < 0.6 else super()._pattern()
 
+    @override
     def _command(self, at: int | None = None, *, trouble: bool = True) -> Step:
         if self._random.random() < 0.5:
             return super()._command(at, trouble=trouble)

@@ -28,6 +28,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from syncd.archive import chunk_store, packer
 from syncd.core import waiter
@@ -166,6 +167,7 @@ class _SimulationLog(logging.Handler):
         super().__init__()
         self._simulation = simulation
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
         self._simulation.log.append(f"{self._simulation.clock.monotonic_s():9.2f}  {record.getMessage()}")
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 
 @dataclass(frozen=True)
 class Step:
@@ -21,6 +23,7 @@ class Step:
     args: tuple[Any, ...] = ()
     at: int | None = None
 
+    @override
     def __str__(self) -> str:
         when = "" if self.at is None else f"@{self.at} "
         return f"{when}{self.name}({', '.join(map(repr, self.args))})"

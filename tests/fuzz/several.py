@@ -126,8 +126,8 @@ class Box:
         self._unlooked: set[str] = set()
         self._ours = ours
         self._initialize, self._execute = sandbox.initialize, sandbox.execute
-        sandbox.initialize = self._initialized  # type: ignore[method-assign, assignment]
-        sandbox.execute = self._executed  # type: ignore[method-assign, assignment]
+        sandbox.initialize = self._initialized  # type: ignore[method-assign]
+        sandbox.execute = self._executed  # type: ignore[method-assign]
 
     def act(self, name: str, *args: Any) -> None:
         """Have the agent do that."""

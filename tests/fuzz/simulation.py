@@ -135,7 +135,7 @@ class Simulation:
         return self._daemon_now if self._daemon_now is not None and not self._daemon_now.is_resting else None
 
     @property
-    def resting_daemon(self) -> SimulatedDaemon | None:
+    def resting_daemon(self) -> SimulatedLoop | None:
         """The daemon, if one runs and rests: it notices the end of a command that writes."""
         return self._daemon_now if self.busy_daemon is None else None
 
@@ -587,7 +587,7 @@ class Simulation:
     @contextlib.contextmanager
     def _without_faults(self) -> Iterator[None]:
         faults = self.emulator.faults
-        take, faults.take = faults.take, lambda _op, _sandbox: None  # type: ignore[method-assign]
+        take, faults.take = faults.take, lambda _op, _sandbox: None  # type: ignore[method-assign, assignment]
         try:
             yield
         finally:

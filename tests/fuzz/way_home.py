@@ -32,7 +32,8 @@ class WayHome:
         checker = simulation.checker
         match step.name:
             case "beside_command":
-                simulation.commands.beside(*step.args[:3], step.args[3:])
+                op, when, name, *args = step.args
+                simulation.commands.beside(op, when, name, tuple(args))
             case "move_sandbox":
                 simulation.note(str(step))
                 checker.move_to(f"box{step.args[0]}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import override
+
 from tests.fuzz.configured_generator import MORE_FAULTS, ConfiguredGenerator
 from tests.fuzz.generator import SECRETS, joined
 from tests.fuzz.scenario import Scenario, Step
@@ -24,6 +26,7 @@ class WayHomeGenerator(ConfiguredGenerator):
         self._settings[2] = random.choice((0, 0, 90, 600))
         self._settings[5] = random.choice(("save", "save", "save", "hold"))
 
+    @override
     def scenario(self) -> Scenario:
         """Generate a few steps, and some patterns one after the other."""
         random = self._random
@@ -36,6 +39,7 @@ class WayHomeGenerator(ConfiguredGenerator):
                 steps.append(_IDLE)
         return steps
 
+    @override
     def _event(self) -> Step:
         random = self._random
         draw = random.random()
@@ -47,6 +51,7 @@ class WayHomeGenerator(ConfiguredGenerator):
             return Step("move_sandbox", (random.randrange(1, 3),))
         return super()._event()
 
+    @override
     def _pattern(self) -> Scenario:
         random = self._random
         patterns = (
