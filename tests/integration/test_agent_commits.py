@@ -119,7 +119,7 @@ ID, OTHER, DIGEST = "1" * 40, "2" * 40, "a" * 64
 def test_a_report_that_no_program_makes(values: Any) -> None:
     """Nothing in it is trusted."""
     with pytest.raises(ValueError, match=r"."):
-        commits_of(json.loads(json.dumps(values)))
+        commits_of(json.dumps(values).encode())
 
 
 def test_a_pack_that_was_exchanged(rig: Rig, repository: RepositoryThere, monkeypatch: pytest.MonkeyPatch) -> None:
