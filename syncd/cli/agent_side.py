@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import click
 from msgspec import Struct
@@ -51,7 +52,14 @@ from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.scan.path_rules import PathRules
 from syncd.selection.selection import PathPatterns
 from syncd.store.state_db import StateDb
-from syncd.sync.agent_work import AgentWork, LeaveOut, agent_work, find_agent_work, pruned_names, save_work
+from syncd.sync.agent_work import (
+    AgentWork,
+    LeaveOut,
+    agent_work,
+    find_agent_work,
+    pruned_names,
+    save_before_all_goes,
+)
 from syncd.sync.following import save_followed
 from syncd.sync.sandbox_services import SandboxFactory, SandboxServices
 
@@ -300,11 +308,16 @@ def _checked(opened: OpenSandbox, kept: FollowedWork, content: SandboxContent) -
     return FollowedStore(opened.services.state.db, opened.target).checked(kept.holding(content))
 
 
-def _find_there(opened: OpenSandbox, content: SandboxContent, leave_out: LeaveOut) -> AgentWork:
-    """Look at the sandbox."""
+def _find_there(
+    opened: OpenSandbox,
+    content: SandboxContent,
+    leave_out: LeaveOut,
+    known: Mapping[str, SeenEntry] = MappingProxyType({}),
+) -> AgentWork:
+    """Look at the sandbox, but not for what is as it is known to be."""
     with ProgressDisplay(silent_s=0.5) as progress:
         progress.doing("looking at the sandbox")
-        return find_agent_work(opened.services.remote_changes, content, leave_out)
+        return find_agent_work(opened.services.remote_changes, content, leave_out, known=known)
 
 
 def _kept_work(
@@ -399,25 +412,26 @@ def save_before_release(config: Config) -> str:
     Where it is not known what was sent there, all that differs from the workspace is. Raises as `look_at` does.
     """
     with open_sandbox(config) as opened:
-        base = opened.services.state.base
+        state, remote_changes = opened.services.state, opened.services.remote_changes
+        base_bytes = BaseStore(opened.folders.spool, ChunkStore(opened.folders.spool)).get
+
+        def find(known: Mapping[str, SeenEntry]) -> AgentWork:
+            side = _look_at(opened, state.base or Manifest(), partial(_find_there, known=known))
+            if state.base is not None:
+                return side.work
+            here = side.local()
+            return side.work.leaving_out([path for path, there in side.work.changed.items() if same(here[path], there)])
+
         try:
-            side = _look_at(opened, base or Manifest(), _find_there)
+            unsaved = save_before_all_goes(remote_changes, find, Why.RELEASED, base_bytes, {})
         except (StepFailed, NotKeptHere) as failure:
             if isinstance(failure, StepFailed):
                 if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
                     raise
-                state, remote_changes = opened.services.state, opened.services.remote_changes
-                base_bytes = BaseStore(opened.folders.spool, ChunkStore(opened.folders.spool)).get
                 save_followed(remote_changes, state, Why.RELEASED, base_bytes, CLOCK.wall_s())
                 if remote_changes.is_gone(failure):
                     return ""
             return f"nobody could look for what an agent changed there ({failure.message})"
-        work = side.work
-        if base is None:
-            here = side.local()
-            differing = {path: there for path, there in work.changed.items() if not same(here[path], there)}
-            work = replace(work, changed=differing)
-        unsaved = save_work(opened.services.remote_changes, work, Why.RELEASED, side.base_store.get)
         return f"{unsaved.count} there could not be saved: {unsaved}" if unsaved else ""
 
 

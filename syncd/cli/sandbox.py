@@ -412,18 +412,23 @@ def _may_go(admin: SandboxAdmin, sandbox_id: str, verb: str, follows: str = "", 
         becomes = f"lost, as {lost}" if lost else "saved here before"
         click.echo(f"What an agent changed in {sandbox_id} is {becomes}. {follows}".rstrip(), err=True)
     goes_on = not asks or confirmed(f"{verb.capitalize()} it?", waiter, err=True)
-    if goes_on and not lost:
+    while goes_on and not lost:
+        told = left
         try:
             left = save_before_release(admin.config)
         except (StepFailed, NeedsPerson) as failure:
             if not force:
                 raise
             left = f"nobody could look for what an agent changed there ({failure})"
-    if left:
+        if left in ("", told):
+            break
         if not (asks or force):
             raise TryLater(f"{sandbox_id} is not {verb}d: {left}", "try again, or give that up with --force")
         click.echo(left, err=True)
-        goes_on = not asks or confirmed(f"{verb.capitalize()} it all the same?", waiter, err=True)
+        if not asks:
+            break
+        # The answer takes its time, in which more may be written there.
+        goes_on = confirmed(f"{verb.capitalize()} it all the same?", waiter, err=True)
     if not goes_on:
         click.echo(f"nothing was {verb}d", err=True)
     return goes_on

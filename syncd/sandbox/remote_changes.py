@@ -99,7 +99,7 @@ class RemoteChanges:
         self._ask_for_sandbox = ask_for_sandbox
         self._asked: Moment | None = None  # for the last look that counts and found something out
         self._allowed_s = 0.0  # the time that such a look takes by itself
-        self._took_s = 0.0  # the last one at all that is there, or by the archive
+        self._took_s = 0.0  # the last one by the archive, or at all that is there, that fetched nothing
         self._running: _Running | None = None
         self._unstarted: StepFailed | None = None  # why the look that was to run beside the upload was given up
         self._failures = 0
@@ -210,6 +210,13 @@ class RemoteChanges:
         """
         return self._ended(self.look_aside(request, left_s))
 
+    def look_at_all(self, request: LookRequest, left_s: float = inf) -> LookResult:
+        """Look at all that is there, as `look` does. From now on `look_age_s` is of this look."""
+        self._asked = None
+        result, asked = self._looked(request, left_s)
+        self._note_slow(request, result, asked)
+        return self._ended(result)
+
     def look_aside(self, request: LookRequest, left_s: float = inf) -> LookResult:
         """Look as `look` does for something else than changes: what is known of these stays as it is."""
         return self._looked(request, left_s)[0]
@@ -274,11 +281,16 @@ class RemoteChanges:
         with _DUMP.limited(self._waiter, timeout_s):
             return self._dump_looker.look(limited, folder, self._check), asked
 
-    def _note_slow(self, request: LookRequest, asked: Moment) -> None:
-        """Note the moment of a look that may take minutes: the second one shows how long it takes by itself."""
-        took_s = self._clock.monotonic_s() - asked.monotonic_s
-        self._asked, self._allowed_s = asked, max(_paths_s(request), min(self._took_s, took_s))
-        self._took_s = took_s
+    def _note_slow(self, request: LookRequest, result: LookResult, asked: Moment) -> None:
+        """Note the moment of a look that may take long each time, which the second one shows.
+
+        What a program fetched is not fetched once more by the next look, so such a look shows nothing.
+        """
+        self._asked, self._allowed_s = asked, _paths_s(request)
+        if result.kinds_only or not any(entry.copy for entry in (*result.differing.values(), *result.new.values())):
+            took_s = self._clock.monotonic_s() - asked.monotonic_s
+            self._allowed_s = max(self._allowed_s, min(self._took_s, took_s))
+            self._took_s = took_s
 
     def _within_room(self, request: LookRequest) -> LookRequest:
         """Limit what is fetched by the free space, of which a part is left to others.
@@ -313,7 +325,7 @@ class RemoteChanges:
             if other.action is not FailureAction.REFUSED:
                 self._raise_if_offline(failure)
         else:
-            self._note_slow(request, asked)
+            self._note_slow(request, found, asked)
             return self._ended(found)
         self._is_repeated = self._by_dump = False
         self._failures += 1
@@ -443,7 +455,7 @@ class RemoteChanges:
         """
         with contextlib.suppress(OSError):
             self.saved_versions.expire(utc(self._clock.wall_s()), self._relied_on)
-        self._relied_on, self._by_dump, self._fetches, self._took_s = set(), False, True, 0.0
+        self._relied_on, self._by_dump, self._fetches = set(), False, True
         saved, self._saved_paths = self._saved_paths, {}
         return saved
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from math import inf
+from types import MappingProxyType
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -25,11 +26,18 @@ from syncd.sandbox.sandbox_state import SandboxContent
 from syncd.sandbox.saved_versions import SentEntry, Why
 from syncd.scan.exclusions import too_long
 from syncd.selection.builtin_rules import DIRECTORY_NAMES, GIT
+from syncd.sync.sync_plan import is_outdated
 
 LeaveOut = Callable[[str, bool], bool]
 """True for a path, and whether it is a directory, that the workspace's rules exclude."""
 
 
+Find = Callable[[Mapping[str, SeenEntry]], "AgentWork"]
+"""Looks at all that is there but what is as it is known to be."""
+
+
+# So often it is looked at once more what was written while the last look's finds were fetched and saved.
+_MOST_LOOKS = 5
 # Of a socket, a FIFO or a device nothing can be kept.
 _WITHOUT_CONTENT = (Kind.ABSENT, Kind.OTHER)
 # Folders of what programs make; they are looked into unless the workspace's rules leave them out.
@@ -126,17 +134,35 @@ def find_agent_work(
     content: SandboxContent,
     leave_out: LeaveOut,
     left_s: float = inf,
+    known: Mapping[str, SeenEntry] = MappingProxyType({}),
 ) -> AgentWork:
     """Look at everything that was put there, and at what is there beside it, in a sandbox that ends in `left_s`.
+
+    What is still as an earlier look found it, and `known` to be, is neither fetched again nor in the outcome.
 
     Raises `StepFailed`, `Stop`.
     """
     items = {path: LookItem(tuple(entries), LookAction.FETCH) for path, entries in _versions(content).items()}
+    for path, there in known.items():
+        ours = items[path].versions if path in items else ()
+        items[path] = LookItem((there, *ours), LookAction.FETCH)
     pruned = pruned_names(leave_out)
-    result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned), left_s)
-    work = agent_work(result, content, leave_out, pruned)
-    remote_changes.seen.note_all(work.seen_paths)
+    result = remote_changes.look_at_all(LookRequest(items, find_new=True, pruned_names=pruned), left_s)
+    as_known = known.keys() - result.differing.keys()
+    work = agent_work(_without_known(result, known, content), content, leave_out, pruned)
+    seen = remote_changes.seen
+    seen.note_all(work.seen_paths | (as_known & seen.changed) if as_known else work.seen_paths)
     return work
+
+
+def _without_known(result: LookResult, known: Mapping[str, SeenEntry], content: SandboxContent) -> LookResult:
+    """Return the result of a look that was asked for known paths, too: those that were not put there are new ones."""
+    beside = {path for path in result.differing if path in known and not content.versions_of(path)}
+    if not beside:
+        return result
+    new = {path: result.differing[path] for path in beside if result.differing[path].kind is not Kind.ABSENT}
+    differing = {path: there for path, there in result.differing.items() if path not in beside}
+    return replace(result, differing=differing, new={**result.new, **new})
 
 
 def _versions(content: SandboxContent) -> Versions:
@@ -219,3 +245,42 @@ def save_work(
     reasons = dict.fromkeys(work.unsearched, "its files cannot be listed there, or not in time")
     reasons |= {path: remote_changes.why_unsaved(remote) for path, remote in sorted(failed.items())}
     return Unsaved(reasons, work.unlisted)
+
+
+def save_new(
+    remote_changes: RemoteChanges,
+    find: Find,
+    why: Why,
+    base_bytes: Callable[[str, bytes], bytes | None],
+    known: dict[str, SeenEntry],
+) -> Unsaved:
+    """Save as `save_work` does what `find` finds, but what is `known`, and have it be known.
+
+    Raises what `find` raises.
+    """
+    try:
+        work = find(known)
+        unsaved = save_work(remote_changes, work, why, base_bytes)
+    finally:
+        remote_changes.drop_copies()
+    found = {**work.left_out, **work.changed}
+    known |= {path: there for path, there in found.items() if is_savable(there) and path not in unsaved.paths}
+    return unsaved
+
+
+def save_before_all_goes(
+    remote_changes: RemoteChanges,
+    find: Find,
+    why: Why,
+    base_bytes: Callable[[str, bytes], bytes | None],
+    known: dict[str, SeenEntry],
+) -> Unsaved:
+    """Save as `save_new` does, again and again, until that took so short a time that hardly anything has come since.
+
+    What has no end is "." of the outcome. Raises what `find` raises.
+    """
+    for _ in range(_MOST_LOOKS):
+        unsaved = save_new(remote_changes, find, why, base_bytes, known)
+        if not is_outdated(remote_changes.look_age_s, 0):
+            return unsaved
+    return Unsaved({".": "what is in it changes faster than it can be saved", **unsaved.paths}, unsaved.unlisted)

@@ -70,6 +70,7 @@ class Preparation(Struct):
     only_there: frozenset[str] = frozenset()  # what was found that only the sandbox has, if it was looked for
     is_cleared: bool = False  # nothing of what was there outlives the archive
     _removed: set[str] = field(default_factory=set)
+    _saved: dict[str, SeenEntry] = field(default_factory=dict)  # there, where nothing is to be left of what is there
     _request: LookRequest | None = None
 
     def begin(self) -> None:
@@ -120,9 +121,9 @@ class Preparation(Struct):
 
         Raises as `complete` does.
         """
+        if not self._is_outdated:
+            return Verdict.INITIALIZE
         for _ in range(_MOST_RENEWALS):
-            if not self._is_outdated:
-                return Verdict.INITIALIZE
             verdict = self.complete()
             if verdict is not Verdict.LOOK_AGAIN:
                 return verdict
@@ -132,7 +133,9 @@ class Preparation(Struct):
     @property
     def _is_outdated(self) -> bool:
         """True if there was a look, and the agent may have gone on since."""
-        return self._looks and is_outdated(self.services.remote_changes.look_age_s, self.repeated)
+        if self.policy is AgentChanges.OVERWRITE or self._resets:
+            return False
+        return is_outdated(self.services.remote_changes.look_age_s, self.repeated)
 
     def goes_over(self, path: str) -> bool:
         """True if the archive, once it is initialized, has taken the place of what anyone had made there."""
@@ -186,7 +189,7 @@ class Preparation(Struct):
         if self.policy is AgentChanges.OVERWRITE:
             return
         try:
-            self.work_saver.before_reset(self.services, why)
+            self.work_saver.before_reset(self.services, why, self._saved)
         except StepFailed as failure:
             self.services.remote_changes.could_not_look(failure)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from math import inf
 
 from msgspec import Struct, field
@@ -15,12 +16,20 @@ from syncd.core.errors import KeyRefused, SandboxNotFound, SyncdError, SyncWarni
 from syncd.core.settings import MAIN
 from syncd.core.text import MOST_NAMED, shown_path
 from syncd.core.waiter import Superseded
+from syncd.model.entry import SeenEntry
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.sandbox_state import ending_targets
 from syncd.sandbox.saved_versions import Why
 from syncd.store.state_db import StateDb
-from syncd.sync.agent_work import LeaveOut, Unsaved, find_agent_work, save_work
+from syncd.sync.agent_work import (
+    AgentWork,
+    LeaveOut,
+    Unsaved,
+    find_agent_work,
+    save_before_all_goes,
+    save_new,
+)
 from syncd.sync.following import save_followed
 from syncd.sync.sandbox_services import SandboxServices
 
@@ -36,11 +45,12 @@ _WARNED_FOR_S = 86_400.0
 
 
 class _Ending(Struct):
-    """A sandbox that ends; times are monotonic seconds."""
+    """A sandbox that ends, and what is known of it and saved; times are monotonic seconds."""
 
     services: SandboxServices
     ends_s: float
     next_s: float
+    known: dict[str, SeenEntry] = field(default_factory=dict)
 
 
 class WorkSaver(Struct):
@@ -100,7 +110,7 @@ class WorkSaver(Struct):
         services, left_s = ending.services, ending.ends_s - self.clock.monotonic_s()
         ending.next_s = ending.ends_s - left_s / 2 if left_s > 2 * LAST_S else inf
         try:
-            unsaved = self._save_whatever_changes(services, left_s)
+            unsaved = self._save_whatever_changes(ending, left_s)
         except (StepFailed, SyncdError) as failure:
             # Also where the API says that there is no such sandbox: it may say so once, and its agent goes on.
             again_s = self.clock.monotonic_s() + AFTER_FAILURE_S
@@ -135,7 +145,7 @@ class WorkSaver(Struct):
         if self.is_begun(services.target) or services.state.is_released or not services.remote_changes.looks:
             return
         try:
-            unsaved = self.save(services, Why.SANDBOX_ENDED)
+            unsaved = self._save_all(services, Why.SANDBOX_ENDED, {})
         except StepFailed as failure:
             if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
                 what = f"what was changed in the sandbox {sandbox_id} cannot be saved before it is left"
@@ -153,9 +163,9 @@ class WorkSaver(Struct):
                 )
         self.note_done(services.target)
 
-    def before_reset(self, services: SandboxServices, why: Why) -> None:
-        """Save the work in a sandbox of which nothing will be left. Raises as `before_move` does."""
-        unsaved = self.save(services, why)
+    def before_reset(self, services: SandboxServices, why: Why, known: dict[str, SeenEntry]) -> None:
+        """Save the work in a sandbox of which nothing will be left, and note it as known. Raises as `before_move`."""
+        unsaved = self._save_all(services, why, known)
         if unsaved:
             raise TryLater(
                 f"nothing is sent, as the sandbox would lose {unsaved.count} that could not be saved: {unsaved}",
@@ -178,30 +188,29 @@ class WorkSaver(Struct):
         unsaved, self._unsaved = self._unsaved, None
         return unsaved
 
-    def save(self, services: SandboxServices, why: Why, left_s: float = inf) -> Unsaved:
-        """Save all that differs in the sandbox from what was put there, and return what was not saved.
+    def _save_all(self, services: SandboxServices, why: Why, known: dict[str, SeenEntry]) -> Unsaved:
+        """Save all that differs in a sandbox of which nothing will be left, and return what was not saved.
 
         Raises `StepFailed`, `SyncdError`, `Superseded`, `Stop`.
         """
-        remote_changes = services.remote_changes
-        try:
-            work = find_agent_work(remote_changes, services.state.content, self.leave_out(), left_s)
-            unsaved = save_work(remote_changes, work, why, self.base_store.get)
-        finally:
-            remote_changes.drop_copies()
-        for path, reason in list(unsaved.paths.items())[:MOST_NAMED]:
-            _log.warning("'%s' in the sandbox was not saved: %s", shown_path(path), reason)
-        return unsaved
+        find = partial(self._find, services, inf)
+        return _logged(save_before_all_goes(services.remote_changes, find, why, self.base_store.get, known))
+
+    def _find(self, services: SandboxServices, left_s: float, known: Mapping[str, SeenEntry]) -> AgentWork:
+        content = services.state.content
+        return find_agent_work(services.remote_changes, content, self.leave_out(), left_s, known)
 
     def save_followed(self, services: SandboxServices, why: Why) -> None:
         """Save what following kept at home of a sandbox that cannot be asked any more."""
         save_followed(services.remote_changes, services.state, why, self.base_store.get, self.clock.wall_s())
 
-    def _save_whatever_changes(self, services: SandboxServices, left_s: float) -> Unsaved:
-        """Save the work; a change here is no reason to lose the work there."""
+    def _save_whatever_changes(self, ending: _Ending, left_s: float) -> Unsaved:
+        """Save the work once; a change here is no reason to lose the work there."""
+        remote_changes, find = ending.services.remote_changes, partial(self._find, ending.services, left_s)
         for _ in range(_TRIES):
             try:
-                return self.save(services, Why.SANDBOX_ENDED, left_s)
+                why, base_bytes = Why.SANDBOX_ENDED, self.base_store.get
+                return _logged(save_new(remote_changes, find, why, base_bytes, ending.known))
             except Superseded:
                 continue
         raise TryLater("the workspace changed all the time", "")
@@ -209,6 +218,12 @@ class WorkSaver(Struct):
     def _warn(self, what: str, remedy: str, unsaved: str | None) -> None:
         self._warning, self._warned_s = SyncWarning("unsaved", what, remedy), self.clock.wall_s()
         self._unsaved = unsaved
+
+
+def _logged(unsaved: Unsaved) -> Unsaved:
+    for path, reason in list(unsaved.paths.items())[:MOST_NAMED]:
+        _log.warning("'%s' in the sandbox was not saved: %s", shown_path(path), reason)
+    return unsaved
 
 
 def _is_gone(failure: Exception) -> bool:

@@ -168,6 +168,27 @@ def test_a_release_that_would_lose_something(rig: Rig, changed: Agent) -> None:
     assert saved_paths(rig) == ["a", "large"]
 
 
+def test_what_is_written_while_a_release_asks(rig: Rig, changed: Agent) -> None:
+    """It is saved after the answer, and what is accepted as lost is not asked for again."""
+    changed.write("large", random.Random(1).randbytes(200_000))
+    terminal = Terminal(columns=100)
+    try:
+        small_files = ("prlimit", "--fsize=100000")
+        terminal.start([*small_files, *SYNCD, "sandbox", "release"], rig.environment(), rig.home)
+        terminal.until(lambda text: text.rstrip().endswith("[y/N]:"), "the question")
+        terminal.type("y\r")
+        terminal.until(lambda text: text.count("[y/N]:") == 2, "the second question")
+        assert "could not be saved: " in terminal.text
+        changed.delete("large")
+        changed.write("late", "theirs, late")
+        terminal.type("y\r")
+        assert terminal.finish() == 0
+    finally:
+        terminal.close()
+    assert rig.count("release") == 1
+    assert saved_paths(rig) == ["a", "late"]
+
+
 def test_a_release_with_a_path_that_is_too_long(rig: Rig, changed: Agent) -> None:
     """What is below is not looked at, and no rule leaves it out: it is named, and the sandbox stays."""
     folder = os.open(changed.path("."), os.O_RDONLY)

@@ -7,6 +7,7 @@ waits too.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -163,6 +164,24 @@ def test_a_suspend_during_a_look(rig: ShiftedRig) -> None:
     rig.converged()
     rig.in_state("watching")
     assert rig.status()["agent"]["saved"] == 1
+
+
+def test_a_release_after_a_long_fetch(rig: ShiftedRig) -> None:
+    """What the agent wrote meanwhile is saved, too."""
+    rig.configure(DEFAULTS)
+    rig.write("a", "ours")
+    rig.ok("push")
+    (rig.sandbox.workspace / "a").write_text("theirs")
+
+    def goes_by() -> None:
+        (rig.sandbox.workspace / "late").write_text("theirs, late")
+        rig.shifts.set(60.0, 60.0)
+
+    rig.once("download", "after", goes_by)
+    assert rig.run("sandbox", "release", "--yes", prefix=rig.by_its_clocks).code == 0
+    assert rig.count("release") == 1
+    saved = json.loads(rig.ok("saved", "--json").out)["saved"]
+    assert sorted(path for version in saved for path in version["paths"]) == ["a", "late"]
 
 
 @pytest.mark.parametrize("asked_s", [60, 7200], ids=["within one sync's patience", "longer than it"])

@@ -37,7 +37,7 @@ class ScriptedLook:
         """Return its kind."""
         return there.kind.name
 
-    def look(self, request: LookRequest, _left_s: float) -> LookResult:
+    def look_at_all(self, request: LookRequest, _left_s: float) -> LookResult:
         """Return the result."""
         self.request = request
         return self.result
