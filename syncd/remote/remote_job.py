@@ -282,6 +282,10 @@ class Purpose(Struct, frozen=True):
             raise StepFailed(self.step, FailureAction.RETRY, message) from None
 
 
+class ReportCut(StepFailed):
+    """The program printed its report, and the log lacks a part: some services keep only so much of one."""
+
+
 class RemoteJob(Struct, frozen=True):
     """A program to run in the sandbox. `files` are its `main.py` and the files beside it, by path."""
 
@@ -336,6 +340,9 @@ class RemoteJob(Struct, frozen=True):
 
     def _incomplete(self, output: str) -> StepFailed:
         """Return the failure of a job whose output lacks its end, or a part."""
+        if self.name in output:
+            message = f"the log lacks a part of the report of {self.purpose.description}"
+            return ReportCut(self.purpose.step, FailureAction.RETRY, message)
         last = output.strip().splitlines()[-1:] or ["nothing was printed"]
         message = f"{self.purpose.description} did not come to its end ({one_line(last[0], 120)})"
         return StepFailed(self.purpose.step, FailureAction.RETRY, message)

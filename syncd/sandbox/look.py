@@ -28,6 +28,7 @@ from syncd.remote.remote_job import (
     JobRunner,
     Purpose,
     RemoteJob,
+    ReportCut,
     new_job,
 )
 from syncd.remote.target import Target
@@ -53,13 +54,14 @@ _LOOK = Purpose(ApiStep.INITIALIZE, "the look at the files there")
 class RunningLook(Struct, frozen=True):
     """A look that was started: its execution, the moment at which that was asked for, and when that was answered.
 
-    `started_s` is of the monotonic clock.
+    `started_s` is of the monotonic clock. Its program ends `program_s` after it began.
     """
 
     job: RemoteJob
     request: LookRequest
     asked: Moment
     started_s: float
+    program_s: float
 
 
 class PendingRemoval(Struct, frozen=True):
@@ -92,6 +94,7 @@ class Looker:
         self._clock = waiter.clock
         # The sandbox's clock, less this machine's seconds since boot; too little by as much as an answer took.
         self._ahead_s: float | None = None
+        self._longest_log: dict[str, int] = {}  # a value of each request, once a log was too short for a report
         self.pending = self._record.load() or []
 
     def look(
@@ -122,7 +125,8 @@ class Looker:
         to_remove = request.with_action(LookAction.REMOVE)
         purpose = _REMOVAL if to_remove else _LOOK
         ends_s = 0.0 if self._ahead_s is None else _REAL.boottime_s() + self._ahead_s + timeout_s + program_s
-        job = new_job(purpose, look_in_sandbox, encoded(request, program_s, ends_s), (program_in_sandbox,))
+        values = encoded(request, program_s, ends_s) | self._longest_log
+        job = new_job(purpose, look_in_sandbox, values, (program_in_sandbox,))
         try:
             with purpose.limited(self._waiter, timeout_s + job.upload_s):
                 if to_remove:
@@ -137,7 +141,7 @@ class Looker:
             if failure.action is FailureAction.REFUSED:
                 self._forget(job.name)
             raise
-        return RunningLook(job, request, asked, self._clock.monotonic_s())
+        return RunningLook(job, request, asked, self._clock.monotonic_s(), program_s)
 
     def finish(
         self,
@@ -153,8 +157,23 @@ class Looker:
 
         Raises `StepFailed` if nobody could look, or if the report is not to be trusted (removals may have been done),
         `NotKeptHere` if there is no room for the report; also `Stop`, and what `check` raises. If only the copies could
-        not be fetched, the result says so; a copy for which there is no room is lacking.
+        not be fetched, the result says so; a copy for which there is no room is lacking. If the log lacks a part of the
+        report, the look is made once more with its report in a file, and so are all later ones.
         """
+        ends_s = self._clock.monotonic_s() + timeout_s
+        try:
+            return self._finished(running, copies_folder, check, timeout_s, fetch_s)
+        except ReportCut as failure:
+            if self._longest_log:
+                raise
+            _log.info("%s: from now on, reports are in files", failure)
+            self._longest_log = {"longest_log": 0}
+        again = self.start(running.request, ends_s - self._clock.monotonic_s(), check, running.program_s)
+        return self._finished(again, copies_folder, check, ends_s - self._clock.monotonic_s(), fetch_s)
+
+    def _finished(
+        self, running: RunningLook, copies_folder: str, check: Callable[[], None], timeout_s: float, fetch_s: float
+    ) -> LookResult:
         job, request = running.job, running.request
         now_s = self._clock.monotonic_s()
         ends_s, first_wait_s = now_s + timeout_s, running.started_s + FIRST_POLL_S - now_s

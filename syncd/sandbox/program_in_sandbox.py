@@ -111,15 +111,16 @@ def run(main: "str", act: "Any") -> None:
         with contextlib.suppress(OSError):  # then the export holds it too, which does no harm
             os.unlink(os.path.join(own, name))
     signal.signal(signal.SIGALRM, Alarm.ring)
-    sys.stdout.write(printed(request["word"], act(request, own), own))
+    longest_log = request.get("longest_log", _LONGEST_LOG)
+    sys.stdout.write(printed(request["word"], act(request, own), own, longest_log))
 
 
-def printed(word: "str", report: "dict[str, Any]", own: "str") -> "str":
+def printed(word: "str", report: "dict[str, Any]", own: "str", longest_log: "int" = _LONGEST_LOG) -> "str":
     """Return the lines to print: the report in parts, or a file's place if it is long; at the end length and digest."""
     text = json.dumps(report, separators=(",", ":"))
     content = text.encode("ascii")
     place, parts = "log", range(0, len(text), _LONGEST_LINE)
-    if len(text) > _LONGEST_LOG:
+    if len(text) > longest_log:
         with contextlib.suppress(OSError):  # else the log may take it
             with open(os.path.join(own, "report.json"), "xb") as file:
                 file.write(content)

@@ -17,6 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.core.waiter import Interrupt, Waiter
+from syncd.emulator.sandbox import Execution
 from syncd.model.entry import ABSENT, Entry, Kind, SeenEntry
 from syncd.remote.api import Api
 from syncd.remote.bucket import Dump
@@ -146,6 +147,33 @@ def test_a_long_report_is_exported(rig: Rig) -> None:
     assert rig.asked().count("export-artifacts") == 1
 
 
+@pytest.mark.parametrize("keeps", ["the first", "the last", "of each line"])
+def test_a_log_that_is_cut(rig: Rig, monkeypatch: pytest.MonkeyPatch, keeps: str) -> None:
+    """The look is made once more, with its report in a file; later ones have theirs there at once."""
+    logs = Execution.logs
+
+    def cut(execution: Execution, cursor: int) -> tuple[str, int]:
+        text, after = logs(execution, cursor)
+        lines = text.splitlines(keepends=True)
+        kept = {
+            "the first": text[:700],
+            "the last": text[-700:],
+            "of each line": "".join(each[-700:] for each in lines),
+        }
+        return kept[keeps], after
+
+    monkeypatch.setattr(Execution, "logs", cut)
+    for number in range(20):
+        place(rig, str(number))
+    looking = looker(rig)
+    for times in (2, 3):
+        found = looking.look(LookRequest({"0": item(REMOVE, a_file("ours"))}, find_new=True), str(copies(rig)))
+        assert (len(found.new), found.removed) == (19, ("0",))
+        assert len(fetched(found)) == 19
+        assert rig.asked().count("execute") == times
+    assert looking.pending == []
+
+
 def test_the_polls_are_few(rig: Rig) -> None:
     """Five within the first five seconds, then one every two seconds, until the time is over."""
     rig.emulator.faults.script('execution-logs: json {"status": "running"} always')
@@ -196,7 +224,7 @@ def test_a_report_among_other_lines() -> None:
     assert len(lines) > 3
     assert len(job.report("warning: \udcff\r\n".join(f"{line}\r\n" for line in lines), read, 20_000)["a"]) == 2000
     for left in (lines[1:], lines[:1] + lines[2:], lines[:-1], ["word<{}>", lines[-1]]):
-        with pytest.raises(StepFailed, match="the program did not come to its end"):
+        with pytest.raises(StepFailed, match="the log lacks a part of the report of the program"):
             job.report("".join(f"{line}\n" for line in left), read, 20_000)
     for text in ("[" * 100_000, "[[", '{"a": NaN'):
         content, digest = f"word<{text}>\n", hashlib.sha256(text.encode()).hexdigest()

@@ -62,6 +62,17 @@ def test_git_applies_the_patch(rig: Rig, agent: Agent) -> None:
     assert (rig.workspace / "a").read_text() == "changed here since\n"
 
 
+def test_a_service_that_cuts_logs(rig: Rig, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too long for one comes in a file."""
+    monkeypatch.setattr("syncd.emulator.sandbox.MAX_LOG_BYTES", 400)
+    rig.faults("dump: 501 always")
+    for path in ("a", "d/b", "d/e/c", "gone", "mode", "new"):
+        agent.write(path, f"theirs: {path}\n")
+    found = rig.run("diff", "--name-only")
+    assert (found.code, found.told) == (1, "")
+    assert found.out.split() == ["a", "d/b", "d/e/c", "gone", "mode", "new"]
+
+
 def test_a_repository_with_longer_ids(rig: Rig, agent: Agent) -> None:
     """With SHA-256, git takes the patch in the repository of the workspace; its ids are compared for binary files."""
     made = subprocess.run(["git", "init", "-q", "--object-format=sha256"], cwd=rig.workspace, check=False)
