@@ -33,6 +33,8 @@ _SILENT_S = 1.0
 def command(config_file: str | None, timeout_s: float | None, sandbox: str | None, as_json: bool) -> None:
     """Wait until all that is on disk now is in the sandbox, or in each of several: `syncd flush && start-the-agent`.
 
+    Where nothing has to be sent, the sandbox is asked if it still has what was sent, and filled if it was emptied.
+
     After a second, stderr says what is waited for. Up to two more syncs follow while a file changes as it is read; if
     it still does, it is named, with exit code 75, and everything else is in the sandbox. Paths that are held, as both
     sides changed them, are named on stderr, and are no failure. While syncing is paused it sends nothing, and ends with

@@ -45,6 +45,8 @@ _COLUMNS = 100
 def command(config_file: str | None, force: bool, dry_run: bool, sandbox: str | None, as_json: bool) -> None:
     """Sync once, now, and wait until the sandbox has it; each one, where the workspace has several.
 
+    Where nothing has to be sent, the sandbox is asked if it still has what was sent, and filled if it was emptied.
+
     Up to two more syncs follow while files change as they are read; if one still does, it is named, with exit code 75.
     """
     config = of_sandbox(configured(config_file), sandbox)
