@@ -79,8 +79,9 @@ class BaseStore:
             os.unlink(self._index)
         return had_any
 
-    def add(self, contents: Iterable[bytes]) -> None:
-        self._keep(contents, 0)
+    def add(self, contents: Iterable[bytes], snapshot_bytes: int) -> None:
+        """Keep these contents, which became what was sent."""
+        self._keep(contents, snapshot_bytes)
 
     def _replaced(self, base: Manifest, paths: Iterable[str]) -> Iterator[bytes]:
         """Yield the contents of these paths; each chunk is read once, as it holds many of them."""
@@ -91,7 +92,7 @@ class BaseStore:
             if entry is None or entry.kind is not Kind.FILE or entry.size_bytes > LARGEST_BYTES:
                 continue
             digest = arrived_digest(entry)
-            if digest and not os.path.exists(self._path(digest)):
+            if digest and not _is_touched(self._path(digest)):
                 wanted.setdefault(_key_of(rows, path), {})[path] = digest
         for key, digests in wanted.items():
             yield from self._of_chunk(key, digests)
@@ -102,8 +103,7 @@ class BaseStore:
         with contextlib.suppress(OSError):
             for content in contents:
                 place = self._path(hashlib.sha256(content).digest())
-                if os.path.exists(place):
-                    os.utime(place)  # it counts as new
+                if _is_touched(place):
                     continue
                 packed = isal_zlib.compress(content, FAST_LEVEL)
                 if kept_bytes + len(packed) > room_bytes:
@@ -156,6 +156,15 @@ class BaseStore:
             return msgspec.msgpack.decode(read_file(self._index), type=list[tuple[bytes, str]])
         except (OSError, msgspec.MsgspecError):
             return []
+
+
+def _is_touched(place: str) -> bool:
+    """Return True if a copy is there; it counts as new then."""
+    try:
+        os.utime(place)
+    except OSError:
+        return False
+    return True
 
 
 def _key_of(rows: list[tuple[bytes, str]], path: str) -> str:

@@ -209,7 +209,7 @@ def _with_saved(side: AgentSide) -> tuple[AgentSide, frozenset[str]]:
         if path in version.bases:
             base[path] = [version.bases[path]]
             if (content := store.content(version.bases[path].digest)) is not None:
-                side.base_store.add([content])
+                side.base_store.add([content], side.base.content_bytes)
     here = side.writer.look(changed)
     changed = {path: there for path, there in changed.items() if not same(here[path], there)}
     work = replace(side.work, changed={**side.work.changed, **changed}, base={**side.work.base, **base})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,8 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.directories import directories_for
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.emulator.sandbox import Profile
-from syncd.model.entry import Kind, SeenEntry
+from syncd.model.entry import Entry, Kind, SeenEntry
+from syncd.model.manifest import Manifest
 from syncd.sandbox.followed_work import FollowedStore, FollowedWork
 from syncd.sandbox.look import Looker
 from syncd.sandbox.look_request import LookAction, LookRequest, LookResult
@@ -809,6 +811,20 @@ def test_the_bytes_of_many_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: (listings.append(path), scandir(path))[1])
     store = BaseStore(str(tmp_path), ChunkStore(str(tmp_path)))
-    store.add(f"{number}".encode() for number in range(40))
+    store.add((f"{number}".encode() for number in range(40)), 0)
     assert len(listings) == 1
     assert store.get("any", hashlib.sha256(b"39").digest()) == b"39"
+
+
+def test_what_still_differs_is_kept_longest(tmp_path: Path) -> None:
+    """Where there is no room for all, those bytes go first that nothing asked for since."""
+    store, numbers = BaseStore(str(tmp_path), ChunkStore(str(tmp_path))), random.Random(1)
+    contents = [numbers.randbytes(4 << 20) for _ in range(4)]
+    digests = [hashlib.sha256(content).digest() for content in contents]
+    for number, content in enumerate(contents[:2]):
+        store.add([content], 0)
+        os.utime(tmp_path / "base" / digests[number].hex(), (number, number))
+    held = Entry(Kind.FILE, 0o644, size_bytes=4 << 20, digest=digests[0])
+    store.keep_replaced(Manifest({"held": held}), ["held"], 0)
+    store.add(contents[2:], 0)
+    assert [store.get("any", digest) is not None for digest in digests] == [True, False, True, True]

@@ -589,6 +589,24 @@ def test_what_is_never_taken(rig: Rig, agent: Agent) -> None:
     assert after.keys() - before.keys() <= {"a", "sub"}
 
 
+def test_many_large_texts_are_merged(rig: Rig, agent: Agent) -> None:
+    """What is kept of what was sent stays as long as it differs here, whatever comes home meanwhile."""
+    numbers = random.Random(1)
+    rig.write("a", "so that the sandbox proves that it keeps the rest\n")
+    rig.ok("push")
+    large = {f"large/{number}": f"{numbers.randbytes(1 << 19).hex()}\n" * 2 for number in range(18)}
+    for path, content in large.items():
+        rig.write(path, f"first\n{content}last\n")
+    rig.ok("push")  # in a small archive, so that no chunk holds them
+    agent.write("mine", "theirs\n")
+    rig.ok("apply", "--yes")
+    for path, content in large.items():
+        agent.write(path, f"first\n{content}theirs\n")
+        rig.write(path, f"ours\n{content}last\n")
+    code, lists = _applied(rig)
+    assert (code, lists) == (0, {"merged": sorted(large)})
+
+
 @pytest.mark.parametrize("looks", ["by a program", "by a dump"])
 def test_other_spellings_of_a_repository(rig: Rig, agent: Agent, looks: str) -> None:
     """What NTFS or HFS+ take for a `.git` is told, never shown or written; what only looks like it comes."""

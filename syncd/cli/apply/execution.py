@@ -417,11 +417,12 @@ def carry_out(side: AgentSide, prepared: Prepared) -> Plan:
         rows[path] = TakenPath(path, base_now := side.base.get(path), base_now)
     for new in prepared.decisions.beside.values():  # --undo removes it, also where a rule leaves it out
         rows[new] = _left_out_by(side.rules, TakenPath(new, None, None))
-    side.base_store.add(
+    arrived = (
         content_of(planned.there.copy)
         for planned in plan.of(PathOutcome.TAKE, PathOutcome.MERGE, PathOutcome.WRITE)
         if planned.there.copy and planned.there.size_bytes <= LARGEST_BYTES
     )
+    side.base_store.add(arrived, side.base.content_bytes)
     taken: list[TakenPath] = []
 
     def record(written: Written) -> None:
