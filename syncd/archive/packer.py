@@ -397,7 +397,7 @@ class Packer:
         if secret is not None:
             return self._without_secret(path, as_sent(before, len(first), hashlib.sha256(first).digest()), secret)
         chunk_writer.write(archive_format.headers(path, before, size_bytes))
-        digest = hashlib.sha256()
+        digest, search = hashlib.sha256(), self._search.in_pieces(path)
         left_bytes, whole = size_bytes, True
         for piece in chain([first], read):
             missing_bytes = min(PIECE_BYTES, left_bytes) - len(piece)
@@ -406,6 +406,9 @@ class Packer:
                 piece, whole = piece + bytes(missing_bytes), False  # noqa: PLW2901
             left_bytes -= len(piece)
             digest.update(piece)
+            secret = search.found(piece)
+            if secret is not None:  # what was written of it goes with its chunk, which holds no other file
+                return self._without_secret(path, as_read(before, digest.digest(), read_at_ns), secret)
             chunk_writer.write(piece)
         chunk_writer.write(archive_format.padding(size_bytes))
         content = digest.digest()

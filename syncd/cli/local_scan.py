@@ -14,7 +14,7 @@ from syncd.daemon.build import excludes_for, reader_of, selection_of
 from syncd.model.entry import Entry, Kind
 from syncd.model.manifest import Manifest
 from syncd.scan.scanner import Scan, Scanner
-from syncd.selection.secret_scanner import LARGEST_BYTES, Secret
+from syncd.selection.secret_scanner import Secret
 from syncd.selection.selection import WORKTREEINCLUDE, Decision
 from syncd.watch.changes import ScanListener
 
@@ -53,7 +53,7 @@ def scan_workspace(config: Config, listener: ScanListener | None = None) -> Loca
     selection, excludes = selection_of(config, os.environ), excludes_for(config, os.environ)
     scanner = Scanner(config.workspace.path, selection, listener or ScanListener(), note, personal_excludes=excludes)
     scan = scanner.scan()
-    # Every small file is read, since the daemon's findings are not on disk.
+    # Every file is read, since the daemon's findings are not on disk.
     secrets = secrets_in(config, scan.manifest.items())
     for path in secrets:
         del scan.manifest[path]
@@ -81,6 +81,4 @@ def _brought_in(scanner: Scanner, manifest: Manifest) -> Iterator[str]:
 def secrets_in(config: Config, entries: Iterable[tuple[str, Entry]]) -> dict[str, Secret]:
     """Return the secrets in these files of the workspace, as far as they are searched. Raises `WorkspaceError`."""
     reader = reader_of(config, CLOCK, os.environ)
-    return reader.secrets(
-        path for path, entry in entries if entry.kind is Kind.FILE and entry.size_bytes <= LARGEST_BYTES
-    )
+    return reader.secrets(path for path, entry in entries if entry.kind is Kind.FILE)

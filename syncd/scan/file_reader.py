@@ -216,12 +216,19 @@ class ContentReader:
         """Return the files that hold a secret; one that cannot be read is skipped. Raises `WorkspaceError`."""
         found: dict[str, Secret] = {}
         for path, descriptor, status in self._opened(paths) if self._search.identity else ():
-            if status.st_size <= LARGEST_BYTES:
-                with contextlib.suppress(ReadError):
-                    secret = self._search.in_file(path, read_at(descriptor, 0, status.st_size))
-                    if secret is not None:
-                        found[path] = secret
+            with contextlib.suppress(ReadError):
+                secret = self._secret(path, descriptor, status.st_size)
+                if secret is not None:
+                    found[path] = secret
         return found
+
+    def _secret(self, path: str, descriptor: int, size_bytes: int) -> Secret | None:
+        """Return the first secret in a file; in a large one only syncd's own key. Raises `ReadError`."""
+        if size_bytes <= LARGEST_BYTES:
+            return self._search.in_file(path, read_at(descriptor, 0, size_bytes))
+        search = self._search.in_pieces(path)
+        read = pieces(descriptor, size_bytes, self._check) if search.has_keys else ()
+        return next((secret for piece in read if (secret := search.found(piece)) is not None), None)
 
     def digests(self, paths: Iterable[str]) -> Iterator[tuple[str, Entry]]:
         """Yield these paths with their entries, which have digests, as each is read.
@@ -254,9 +261,10 @@ class ContentReader:
 
     def _digest(self, path: str, descriptor: int, status: os.stat_result) -> Entry | None:
         entry, read_at_ns = file_entry(status), wall_ns(self._clock)
-        digest = hashlib.sha256()
+        digest, search = hashlib.sha256(), self._search.in_pieces(path)
         for piece in pieces(descriptor, entry.size_bytes, self._check):
-            if len(piece) == entry.size_bytes and self._search.in_file(path, piece) is not None:
+            is_whole = len(piece) == entry.size_bytes
+            if (self._search.in_file(path, piece) if is_whole else search.found(piece)) is not None:
                 return None
             digest.update(piece)
         unchanged = matches_status(entry, os.fstat(descriptor))

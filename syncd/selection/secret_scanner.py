@@ -4,6 +4,8 @@ Rules about names (`builtin_rules`) do not find a token that was pasted into a s
 all fixed words of such secrets are searched for at once, at several GB/s, so that it adds little to a first snapshot.
 Then the text around each hit is matched with the secret's format. The formats are in `secret_forms.toml`, beside this
 module. So nothing is guessed by randomness alone.
+
+In a file of any size syncd's own key is found, piece by piece.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import base64
 import hashlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -36,13 +38,13 @@ _OWN_KEY = "syncd's own API key"
 
 
 class Secret(NamedTuple):
-    """A secret that was found: its kind and line, never its value."""
+    """A secret that was found: its kind and line, never its value. Lines of a file that is read in pieces are 0."""
 
     what: str
     line: int
 
     def __str__(self) -> str:
-        return f"{self.what} in line {self.line}"
+        return f"{self.what} in line {self.line}" if self.line else self.what
 
     @property
     def rule(self) -> Rule:
@@ -61,6 +63,32 @@ class Search:
     def in_file(self, path: str, content: bytes | memoryview) -> Secret | None:  # noqa: ARG002 - for others
         """Return the first secret in the file; None also if the path is allowed to hold one."""
         return None
+
+    def in_pieces(self, path: str) -> PieceSearch:  # noqa: ARG002
+        """Return the search in a larger file, which finds syncd's own keys alone."""
+        return PieceSearch(())
+
+
+class PieceSearch:
+    """Searches one file for these keys, as it is read piece by piece."""
+
+    def __init__(self, keys: Collection[bytes]) -> None:
+        self._keys = keys
+        self._overlap = max(map(len, keys), default=_MIN_OWN_KEY) - 1
+        self._end = b""  # of the piece before
+
+    @property
+    def has_keys(self) -> bool:
+        """True if there is something to search for."""
+        return bool(self._keys)
+
+    def found(self, piece: bytes) -> Secret | None:
+        """Return the key that ends in this piece, the next one of the file."""
+        if not self._keys:
+            return None
+        text = self._end + piece
+        self._end = text[-self._overlap :]
+        return Secret(_OWN_KEY, 0) if any(key in text for key in self._keys) else None
 
 
 _Verify = Callable[[bytes, "re.Match[bytes]"], bool]
@@ -236,7 +264,7 @@ class SecretSearch(Search):
         allowed = tuple(allowed)
         self._allowed = PathPatterns(allowed)
         own = [key.encode() for key in {*own_keys} if len(key) >= _MIN_OWN_KEY]
-        self._own = len(own)
+        self._own_keys = own
         self._anchored = [(anchor, form) for form in secret_forms() for anchor in form.anchors]
         # Own keys have lower numbers: of two hits at one position, the lower counts.
         self._find_words = _word_search([*own, *(anchor.encode() for anchor, _ in self._anchored)])
@@ -253,13 +281,17 @@ class SecretSearch(Search):
         hits = self._find_words(content)
         return self._first_secret(path, content, hits) if hits else None
 
+    def in_pieces(self, path: str) -> PieceSearch:
+        """Return the search in a larger file, which finds syncd's own keys alone."""
+        return PieceSearch(() if path in self._allowed else self._own_keys)
+
     def _first_secret(self, path: str, content: bytes | memoryview, hits: list[_Hit]) -> Secret | None:
         is_text = b"\0" not in bytes(content[:_TEXT_PROBE_BYTES])
         for start, number, end in hits:
-            if number < self._own:
+            if number < len(self._own_keys):
                 found, at = _OWN_KEY, start
             elif is_text:
-                _, form = self._anchored[number - self._own]
+                _, form = self._anchored[number - len(self._own_keys)]
                 first = max(0, start - form.before)
                 context = bytes(content[first : end + form.behind])
                 begin = _secret_start(form, context, start - first)

@@ -17,6 +17,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import SyncWarning
+from syncd.scan.file_reader import ContentReader
 from syncd.selection.secret_scanner import LARGEST_BYTES, SecretSearch
 from tests.integration.sync_rig import KEY, DamagingObserver, Rig, rigged
 
@@ -325,3 +326,53 @@ def test_a_larger_file_is_not_searched(rig: Rig) -> None:
     rig.write("over.txt", text.rjust(LARGEST_BYTES + 1))
     rig.sync()
     assert set(rig.arrived()) == {"a.txt", "over.txt"}
+
+
+@pytest.mark.parametrize("archive", ["full", "auto"])
+def test_syncds_own_key_in_a_larger_file(rig: Rig, archive: str) -> None:
+    """It is found wherever it is: in a new file, a longer one, one with another stamp, and where two pieces meet."""
+    rig.keys["sync"]["archive"] = archive
+    rig.restart()
+    rig.sync()
+    size_bytes = 3 * LARGEST_BYTES + 7
+    places = {"begin": 0, "border": LARGEST_BYTES - 5, "second": 2 * LARGEST_BYTES - len(KEY), "end": size_bytes}
+    for path, at in places.items():
+        text = "x" * size_bytes
+        rig.write(path, f"{text[:at]}{KEY}{text[at:]}")
+    rig.write("without", "x" * size_bytes)
+    rig.sync()
+    assert set(rig.arrived()) == {"a.txt", "without"}
+    found = warnings(rig)
+    assert found.keys() == places.keys()
+    assert all("holds syncd's own API key and is excluded: " in text for text in found.values())
+    rig.write("without", "y" * size_bytes + KEY)
+    os.utime(rig.workspace / "end")
+    rig.sync()
+    assert warnings(rig).keys() == {*places, "without"}
+    assert rig.arrived()["without"] == "x" * size_bytes
+    for path in (*places, "without"):
+        rig.write(path, "z" * size_bytes)
+    rig.sync()
+    assert warnings(rig) == {}
+    assert set(rig.arrived()) == {"a.txt", "without", *places}
+
+
+def test_a_larger_file_that_may_hold_the_key(rig: Rig) -> None:
+    """As a smaller one, it is sent if the path is allowed to hold a secret."""
+    rig.keys["workspace"]["allow_secrets"] = ["fixtures/"]
+    rig.restart()
+    rig.write("fixtures/large", "x" * LARGEST_BYTES + KEY)
+    rig.sync()
+    assert rig.arrived()["fixtures/large"].endswith(KEY)
+    assert warnings(rig) == {}
+
+
+def test_commands_see_the_key_in_a_larger_file(rig: Rig) -> None:
+    """What `ls`, `explain` and `apply` read tells the same as a sync, and nothing is kept of its content."""
+    rig.write("large", "x" * LARGEST_BYTES + KEY + "x" * LARGEST_BYTES)
+    rig.write("other", "x" * (LARGEST_BYTES + 1))
+    paths = ["a.txt", "large", "other", "gone"]
+    reader = ContentReader(str(rig.workspace), rig.clock, search=SecretSearch((), KEY))
+    assert {path: str(secret) for path, secret in reader.secrets(paths).items()} == {"large": "syncd's own API key"}
+    assert [path for path, _ in reader.digests(paths)] == ["a.txt", "other"]
+    assert ContentReader(str(rig.workspace), rig.clock, search=SecretSearch()).secrets(paths) == {}

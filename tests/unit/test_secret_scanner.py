@@ -320,3 +320,26 @@ def test_how_long_a_key_is(lines: list[str], after: str, *, is_found: bool) -> N
     """The shortest one has 64 characters of many kinds; a longer one counts though dots follow it."""
     text = "\n".join([HEAD.format("", ""), *lines]) + after
     assert (found(text) is not None) is is_found
+
+
+@pytest.mark.parametrize("sizes", [(10, 10), (1, 1), (100, 3), (3, 100)])
+def test_a_key_in_pieces(sizes: tuple[int, int]) -> None:
+    """It is found where its end is, however the file is cut; the next file begins anew."""
+    search = SecretSearch(("allowed",), OWN, "klv-" + "0123456789abcdef" * 2)
+    content = f"{'x' * 50}{OWN}{'y' * 50}".encode()
+    first, rest = sizes
+    pieces = [content[:first], *(content[at : at + rest] for at in range(first, len(content), rest))]
+    in_file = search.in_pieces("a")
+    found = [in_file.found(piece) is not None for piece in pieces]
+    read = 0
+    for piece, is_found in zip(pieces, found, strict=True):
+        read += len(piece)
+        if read >= 50 + len(OWN):
+            assert is_found
+            break
+        assert not is_found
+    assert str(search.in_pieces("a").found(content)) == "syncd's own API key"
+    assert search.in_pieces("a").found(content[: 49 + len(OWN)]) is None
+    assert search.in_pieces("allowed").found(content) is None
+    assert not SecretSearch().in_pieces("a").has_keys
+    assert Search().in_pieces("a").found(content) is None
